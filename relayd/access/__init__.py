@@ -1,0 +1,1 @@
+"""Who asks: consumers and what they are granted."""

@@ -1,0 +1,1 @@
+"""The sections of relayd.yaml, one file each, and the loader."""

@@ -1,0 +1,51 @@
+"""`telemetry:` what relayd tells, and where."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from relayd.schema import Duration, section, setting
+
+
+@section()
+class AccessLog:
+    """One record per exchange."""
+
+    format: Literal["auto", "text", "json", "journal", "off"] = setting("auto", doc="text, json (lines), journal (native fields) or off; auto is text on a terminal, journal under systemd, json elsewhere.")
+    file: str | None = setting(None, doc="File instead of standard output; opened again on SIGHUP.", example="/var/log/relayd/access.log")
+    query: bool = setting(False, doc="Write the query string too, with the values of keys masked.")
+
+
+@section()
+class Log:
+    """relayd's own messages, on standard error or in the journal."""
+
+    level: Literal["debug", "info", "warning", "error"] = setting("info", doc="The least important message that is written.")
+    format: Literal["auto", "text", "json", "journal"] = setting("auto", doc="As in access_log.")
+
+
+@section()
+class Statsd:
+    """Metrics sent to a statsd daemon over UDP; batched, never waiting."""
+
+    address: str = setting(doc="host:port.", example="127.0.0.1:8125", pattern=r".+:\d+")
+    prefix: str = setting("relayd", doc="First part of every name.", pattern=r"[A-Za-z0-9_.\-]*")
+    interval: Duration = setting(Duration(1), doc="How often a batch is sent.", minimum=0.1, maximum=60)
+    tags: bool = setting(False, doc="Send labels as DogStatsD tags instead of name parts.")
+
+
+@section()
+class Prometheus:
+    """Metrics shown at /metrics of the admin application."""
+
+    enabled: bool = setting(True, doc="Whether /metrics answers.")
+
+
+@section()
+class Telemetry:
+    """Logs and metrics."""
+
+    access_log: AccessLog = setting(factory=AccessLog, doc="One record per exchange.")
+    log: Log = setting(factory=Log, doc="relayd's own messages.")
+    statsd: Statsd | None = setting(None, doc="Metrics to a statsd daemon.")
+    prometheus: Prometheus = setting(factory=Prometheus, doc="Metrics for Prometheus.")

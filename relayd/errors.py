@@ -1,0 +1,140 @@
+"""The tree of everything that can go wrong: whose fault it is, its status, whether it may be retried, its stable code.
+
+    RelaydError
+      ConfigError      the configuration was refused: all findings at once
+      ExchangeError    one exchange cannot go on; becomes an HTTP answer in proxy/respond.py and nowhere else
+
+Laws:
+1. A code is stable: logs, metrics, clients and the manual use it. Codes are never renamed, only added.
+2. `message` is what a client may read: never an address, a key, a library's text or a byte of the request.
+3. `detail` is for the operator's log only.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class Fault(enum.Enum):
+    """Whose fault an error is; `fault.value` is the word in logs and metrics."""
+
+    CLIENT = "client"
+    UPSTREAM = "upstream"
+    RELAYD = "relayd"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One entry of the error catalogue.
+
+    `status` is the HTTP status; 499 is only ever logged. `retryable` says that nothing of the request reached an
+    endpoint, so that any method may be tried again. `close` says that the client's framing is in doubt or its body
+    unread, so that the connection ends after the answer.
+    """
+
+    code: str
+    status: int
+    fault: Fault
+    message: str
+    retryable: bool = False
+    close: bool = False
+
+
+_C, _U, _R, _A = Fault.CLIENT, Fault.UPSTREAM, Fault.RELAYD, Fault.ADMIN
+
+KINDS: dict[str, Kind] = {
+    kind.code: kind
+    for kind in (
+        # accept
+        Kind("bad_request", 400, _C, "The request is not valid HTTP.", close=True),
+        Kind("ambiguous_path", 400, _C, "The path means different things to different readers."),
+        Kind("request_timeout", 408, _C, "The request did not arrive in time.", close=True),
+        Kind("uri_too_long", 414, _C, "The request target is too long.", close=True),
+        Kind("expectation_failed", 417, _C, "Only 100-continue can be expected.", close=True),
+        Kind("header_too_large", 431, _C, "The request header section is too large.", close=True),
+        Kind("not_implemented", 501, _C, "This transfer coding or method is not supported.", close=True),
+        Kind("version_not_supported", 505, _C, "Only HTTP/1.0 and HTTP/1.1 are spoken here.", close=True),
+        Kind("too_many_connections", 503, _C, "Too many connections from this address.", close=True),
+        Kind("method_not_allowed", 405, _C, "This method is not allowed here."),
+        # match
+        Kind("no_route", 404, _C, "No route matches this request."),
+        Kind("upgrade_refused", 400, _C, "This route does not allow protocol upgrades."),
+        Kind("loop_detected", 508, _C, "The request has already passed through this proxy."),
+        # authorise
+        Kind("unauthorized", 401, _C, "A valid key is required."),
+        Kind("forbidden", 403, _C, "This key is not granted here."),
+        # limits
+        Kind("body_too_large", 413, _C, "The request body is larger than this route allows.", close=True),
+        Kind("too_many_requests", 429, _C, "Too many requests; try again later."),
+        Kind("overloaded", 503, _R, "The proxy is overloaded; try again later.", retryable=True),
+        Kind("draining", 503, _R, "The proxy is shutting down.", retryable=True, close=True),
+        # attempt, transfer
+        Kind("no_endpoint", 503, _U, "No endpoint of the upstream is available.", retryable=True),
+        Kind("connect_failed", 502, _U, "The upstream cannot be reached.", retryable=True),
+        Kind("tls_failed", 502, _U, "No trusted connection to the upstream could be made.", retryable=True),
+        Kind("connect_timeout", 504, _U, "The upstream did not accept a connection in time.", retryable=True),
+        Kind("upstream_closed", 502, _U, "The upstream closed the connection without a complete answer."),
+        Kind("upstream_malformed", 502, _U, "The upstream's answer is not valid HTTP."),
+        Kind("upstream_cut", 502, _U, "The upstream's answer was cut."),
+        Kind("first_byte_timeout", 504, _U, "The upstream did not answer in time."),
+        Kind("idle_timeout", 504, _U, "The upstream stopped sending."),
+        Kind("total_timeout", 504, _U, "The exchange took longer than allowed."),
+        # who left
+        Kind("client_gone", 499, _C, "The client closed the connection.", close=True),
+        Kind("client_stalled", 499, _C, "The client stopped reading.", close=True),
+        Kind("client_cut", 499, _C, "The client's request body was cut or malformed.", close=True),
+        Kind("stopped", 503, _A, "The exchange was ended by the operator.", close=True),
+        Kind("internal", 500, _R, "An internal error occurred.", close=True),
+    )
+}
+
+
+class RelaydError(Exception):
+    """Root of relayd's own exceptions."""
+
+
+class ExchangeError(RelaydError):
+    """An exchange cannot go on.
+
+    `code` names the entry of KINDS; `detail` is for the log; `headers` are sent with the answer
+    (for example Allow, Retry-After, WWW-Authenticate).
+    Raises KeyError for a code that the catalogue does not have.
+    """
+
+    __slots__ = ("detail", "headers", "kind")
+
+    def __init__(self, code: str, detail: str = "", headers: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(code, detail)
+        self.kind = KINDS[code]
+        self.detail = detail
+        self.headers = tuple(headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault or warning of a configuration. `line` and `column` count from 1; 0 means unknown."""
+
+    file: str
+    line: int
+    column: int
+    path: str
+    message: str
+    hint: str = ""
+    level: str = "error"  # error | warning
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        at = f" {self.path}:" if self.path else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{where}: {self.level}:{at} {self.message}{hint}"
+
+
+class ConfigError(RelaydError):
+    """A configuration was refused. `findings` holds every fault found, and the warnings beside them."""
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.findings = tuple(findings)
+        super().__init__("\n".join(str(finding) for finding in self.findings))

@@ -1,0 +1,105 @@
+"""The value types of relayd.yaml: durations, sizes, secrets, and how a section declares its keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import hmac
+from collections.abc import Callable
+from typing import Any, TypeVar, dataclass_transform
+
+T = TypeVar("T")
+
+
+class Duration(float):
+    """A span of time in seconds; written 250ms, 5s, 2m, 1h, 1d. 0 or `off` switches a limit off where that is allowed."""
+
+    __slots__ = ()
+
+
+class Size(int):
+    """A number of bytes; written 512, 64KiB, 32MiB, 1GiB."""
+
+    __slots__ = ()
+
+
+class Secret:
+    """A value that is never shown. Only `reveal()` gives it; repr, str and format are masked.
+
+    `source` says where it came from (`file /etc/relayd/keys/x`, `env NAME`, `credential NAME`) and may be shown.
+    Two secrets are equal when source and value are equal (compared in constant time).
+    """
+
+    __slots__ = ("__value", "source")
+
+    def __init__(self, value: str, source: str) -> None:
+        self.__value = value
+        self.source = source
+
+    def reveal(self) -> str:
+        return self.__value
+
+    def __repr__(self) -> str:
+        return f"Secret({self.source})"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        same = hmac.compare_digest(self.reveal().encode(), other.reveal().encode())
+        return same and self.source == other.source
+
+    def __hash__(self) -> int:
+        return hash(self.source)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a secret cannot be pickled or copied")
+
+
+REQUIRED: Any = dataclasses.MISSING
+
+
+def setting(
+    default: Any = REQUIRED,
+    *,
+    factory: Callable[[], Any] | None = None,
+    doc: str,
+    example: Any = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    zero_is_off: bool = False,
+    pattern: str | None = None,
+    pending: str | None = None,
+    key: str | None = None,
+) -> Any:
+    """Declare one key of a section.
+
+    `doc` becomes the manual's text (units and meaning, full sentences). `example` is shown in the sample file and
+    should differ from the default. `minimum`/`maximum` bound numbers. `zero_is_off` lets 0 and `off` disable a limit.
+    `pattern` is a regular expression that a string must match whole. `pending` names what the key waits for: it is
+    accepted with the warning "not in force yet". `key` is the YAML spelling where it cannot be a Python name.
+    """
+    metadata = {
+        "doc": doc, "example": example, "minimum": minimum, "maximum": maximum, "zero_is_off": zero_is_off,
+        "pattern": pattern, "pending": pending, "key": key,
+    }
+    if factory is not None:
+        return dataclasses.field(default_factory=factory, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(setting,))
+def section(*, shorthand: str | None = None, one_of: bool = False) -> Callable[[type[T]], type[T]]:
+    """Make a class a section of relayd.yaml: a frozen, slotted, keyword-only dataclass whose docstring is its manual.
+
+    `shorthand` names the key that a bare scalar stands for (`endpoints: ["http://a"]` means `{url: "http://a"}`).
+    `one_of` demands that exactly one key is written.
+    A section may define `check(self) -> Iterable[tuple[str, str]]`: pairs of key path and fault, for rules between keys.
+    """
+
+    def make(cls: type[T]) -> type[T]:
+        made = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+        made.__section__ = {"shorthand": shorthand, "one_of": one_of}  # type: ignore[attr-defined]
+        return made
+
+    return make

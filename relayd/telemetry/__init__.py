@@ -1,0 +1,1 @@
+"""What relayd tells its operator: metrics, access records, the journal."""

@@ -1,0 +1,1 @@
+"""Named groups of endpoints and their live state."""
