@@ -1,0 +1,277 @@
+"""The strict HTTP/1.1 request head: bytes in, one RequestHead or one refusal out.
+
+Laws (RFC 9112, RFC 9110; each refusal names its rule in `detail`):
+1. What two readers could read in two ways is refused, never repaired.
+2. Every byte that goes on was looked at here: token names, no control bytes, CRLF line ends only.
+3. The cost is linear in the bytes of the head.
+
+The one anchored expression decides well-formedness in C; Python then looks only at names. `_diagnose` runs for
+refused heads alone and finds the rule that was broken.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from relayd.errors import ExchangeError
+from relayd.wire.headers import CONFUSABLE, CREDENTIALS, FORWARDING, HOP_BY_HOP, PROTECTED, TOKENS, Memo
+
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_HEAD = re.compile(
+    rb"(" + TOKEN + rb") ([!-\x22$-~]+) HTTP/1\.([01])\r\n((?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*)\r\n"
+)
+_HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+;=%\-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
+_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)([/?].*)?", re.DOTALL)
+_DIGITS = re.compile(rb"[0-9]{1,18}")
+
+PASS, DROP, LENGTH, CODING, CONNECTION, HOST, EXPECT, UPGRADE, FORWARD, KEY, VIA = range(11)
+
+_NAMED = {
+    b"content-length": LENGTH, b"transfer-encoding": CODING, b"connection": CONNECTION, b"host": HOST,
+    b"expect": EXPECT, b"upgrade": UPGRADE, b"via": VIA,
+}
+
+
+def _action(name: bytes) -> int:
+    low = name.lower()
+    if low in _NAMED:
+        return _NAMED[low]
+    if low in HOP_BY_HOP:
+        return DROP
+    if low in FORWARDING:
+        return FORWARD
+    if low in CREDENTIALS:
+        return KEY
+    return DROP if low.replace(b"-", b"_") in CONFUSABLE and b"_" in low else PASS
+
+
+_ACTIONS: Memo[int] = Memo(_action)
+
+
+def _host(value: bytes) -> tuple[bytes, bytes] | None:
+    match = _HOST.fullmatch(value)
+    return None if match is None or (match[2] and int(match[2]) > 65535) else (match[1].lower(), value)
+
+
+_HOSTS: Memo[tuple[bytes, bytes] | None] = Memo(_host)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadLimits:
+    """Bytes and counts; the defaults are those of the listener section."""
+
+    request_line: int = 16 * 1024
+    field_line: int = 32 * 1024
+    header: int = 64 * 1024
+    fields: int = 200
+
+
+class RequestHead:
+    """One well-formed request head; owned by its exchange.
+
+    `path` and `query` (with its `?`) are the target's exact bytes; `host` is lower case without port, `authority` as
+    written. `lines` are all field lines, `keep` those that may go on (framing, hop-by-hop, forwarding and Host fields
+    taken out), `keys` the places in `keep` of fields that may carry a client's key. `length` is None without a
+    Content-Length.
+    """
+
+    __slots__ = (
+        "authority", "chunked", "expect", "forwarding", "host", "keep", "keep_alive", "keys", "length", "lines",
+        "method", "path", "query", "target", "upgrade", "version", "via",
+    )
+
+    def __init__(self, method: bytes, target: bytes, version: int, lines: list[bytes]) -> None:
+        self.method, self.target, self.version, self.lines = method, target, version, lines
+        self.length: int | None = None
+        self.chunked = self.expect = False
+        self.keep_alive = version == 11
+        self.upgrade: bytes | None = None
+        self.host = self.authority = b""
+        self.keep: list[bytes] = []
+        self.keys: list[int] = []
+        self.forwarding: list[bytes] = []
+        self.via: list[bytes] = []
+        path, mark, query = target.partition(b"?")
+        self.path, self.query = path, mark + query
+
+    @property
+    def has_body(self) -> bool:
+        return self.chunked or self.length is not None
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of the field with this lower-case name, without blanks around it."""
+        for line in self.lines:
+            raw, _, value = line.partition(b":")
+            if len(raw) == len(name) and raw.lower() == name:
+                return value.strip(b" \t")
+        return None
+
+    def get_all(self, name: bytes) -> list[bytes]:
+        """All values of the field with this lower-case name, in order."""
+        found = []
+        for line in self.lines:
+            raw, _, value = line.partition(b":")
+            if len(raw) == len(name) and raw.lower() == name:
+                found.append(value.strip(b" \t"))
+        return found
+
+
+DEFAULT_LIMITS = HeadLimits()
+
+
+def parse_head(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> RequestHead:
+    """Parse one whole request head, up to and with its blank line.
+
+    Raises ExchangeError with code bad_request, uri_too_long, header_too_large, expectation_failed, not_implemented,
+    version_not_supported or method_not_allowed.
+    """
+    match = _HEAD.fullmatch(head)
+    if match is None:
+        raise _diagnose(head, limits)
+    method, target, minor, block = match.groups()
+    lines = block.split(b"\r\n")
+    lines.pop()
+    if len(head) > limits.field_line or len(head) > limits.request_line:
+        _check_sizes(match.start(4), lines, head, limits)
+    if len(lines) > limits.fields:
+        raise ExchangeError("header_too_large", "too many fields")
+    request = RequestHead(method, target, 11 if minor == b"1" else 10, lines)
+    keep = request.keep
+    named: frozenset[bytes] = frozenset()
+    hosts = 0
+    for line in lines:
+        name, _, value = line.partition(b":")
+        action = _ACTIONS[name]
+        if action == PASS:
+            keep.append(line)
+        elif action == HOST:
+            hosts += 1
+            known = _HOSTS[value.strip(b" \t")]
+            if known is None:
+                raise ExchangeError("bad_request", "host")
+            request.host, request.authority = known
+        elif action == CONNECTION:
+            named = named | TOKENS[value] if named else TOKENS[value]
+        elif action == KEY:
+            request.keys.append(len(keep))
+            keep.append(line)
+        elif action == LENGTH:
+            _length(request, value)
+        elif action == FORWARD:
+            request.forwarding.append(line)
+        elif action != DROP:
+            _special(request, action, value)
+    if hosts != 1 and (hosts or request.version == 11):
+        raise ExchangeError("bad_request", "host count")
+    if request.chunked and request.length is not None:
+        raise ExchangeError("bad_request", "content-length with transfer-encoding")
+    if named:
+        _connection(request, named)
+    if not target.startswith(b"/"):
+        _other_target(request)
+    if method == b"TRACE" or method == b"CONNECT":
+        raise ExchangeError("method_not_allowed", "method")
+    return request
+
+
+def _length(request: RequestHead, value: bytes) -> None:
+    value = value.strip(b" \t")
+    if request.length is not None or _DIGITS.fullmatch(value) is None:
+        raise ExchangeError("bad_request", "content-length")
+    request.length = int(value)
+
+
+def _special(request: RequestHead, action: int, value: bytes) -> None:
+    value = value.strip(b" \t")
+    if action == CODING:
+        if request.chunked or request.version == 10:
+            raise ExchangeError("bad_request", "transfer-encoding")
+        if value.lower() != b"chunked":
+            known = value.lower() in (b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress")
+            raise ExchangeError("not_implemented" if known else "bad_request", "transfer-encoding")
+        request.chunked = True
+    elif action == EXPECT:
+        if request.version == 11:  # RFC 9110 10.1.1: ignored in 1.0
+            if value.lower() != b"100-continue":
+                raise ExchangeError("expectation_failed", "expect")
+            request.expect = True
+    elif action == UPGRADE:
+        request.upgrade = value if request.upgrade is None else request.upgrade + b", " + value
+    else:
+        request.via.append(value)
+
+
+def _connection(request: RequestHead, named: frozenset[bytes]) -> None:
+    if b"close" in named:
+        request.keep_alive = False
+    elif b"keep-alive" in named:
+        request.keep_alive = True
+    if b"upgrade" not in named:
+        request.upgrade = None
+    gone = named - PROTECTED - {b"close", b"keep-alive", b"upgrade"}
+    if gone:
+        keep, request.keep, request.keys = request.keep, [], []
+        for line in keep:
+            low = line.partition(b":")[0].lower()
+            if low not in gone:
+                if low in CREDENTIALS:
+                    request.keys.append(len(request.keep))
+                request.keep.append(line)
+
+
+def _other_target(request: RequestHead) -> None:
+    """Absolute form (RFC 9112 3.2.2) and the asterisk (3.2.4); everything else is refused."""
+    if request.target == b"*" and request.method == b"OPTIONS":
+        return
+    if request.method == b"CONNECT":
+        raise ExchangeError("method_not_allowed", "connect")
+    match = _ABSOLUTE.fullmatch(request.target)
+    known = _HOSTS[match[1]] if match is not None else None
+    if match is None or known is None:
+        raise ExchangeError("bad_request", "target form")
+    request.host, request.authority = known  # the received Host MUST be ignored
+    rest = match[2] or b"/"
+    request.target = rest if rest.startswith(b"/") else b"/" + rest
+    path, mark, query = request.target.partition(b"?")
+    request.path, request.query = path, mark + query
+
+
+def _check_sizes(line_end: int, lines: list[bytes], head: bytes, limits: HeadLimits) -> None:
+    if line_end - 2 > limits.request_line:
+        raise ExchangeError("uri_too_long", "request line")
+    if len(head) - line_end > limits.header or any(len(line) > limits.field_line for line in lines):
+        raise ExchangeError("header_too_large", "header section")
+
+
+def _diagnose(head: bytes, limits: HeadLimits) -> ExchangeError:
+    """The refusal for a head that the expression did not take."""
+    line = head.partition(b"\n")[0].rstrip(b"\r")
+    if len(line) > limits.request_line:
+        return ExchangeError("uri_too_long", "request line")
+    if len(head) - len(line) > limits.header:
+        return ExchangeError("header_too_large", "header section")
+    version = re.search(rb" HTTP/([0-9])\.([0-9])$", line)
+    if version is not None and version[1] != b"1":
+        return ExchangeError("version_not_supported", "version")
+    if re.fullmatch(rb"(" + TOKEN + rb") ([!-\x22$-~]+) HTTP/1\.[01]", line) is None:
+        return ExchangeError("bad_request", "request line")
+    return ExchangeError("bad_request", "field line")
+
+
+def early_refusal(buffer: bytes | bytearray, limits: HeadLimits) -> ExchangeError | None:
+    """What can be refused before the head is complete: garbage, a first line without CR, and excess of size."""
+    first = buffer.find(b"\n")
+    if first < 0:
+        if len(buffer) > limits.request_line:
+            return ExchangeError("uri_too_long", "request line")
+        if re.match(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]", bytes(buffer[:1])) is None:
+            return ExchangeError("bad_request", "not http")
+        return None
+    if first == 0 or buffer[first - 1] != 13:
+        return ExchangeError("bad_request", "line end")
+    if first > limits.request_line + 1:
+        return ExchangeError("uri_too_long", "request line")
+    if len(buffer) - first > limits.header:
+        return ExchangeError("header_too_large", "header section")
+    return None

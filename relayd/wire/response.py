@@ -1,0 +1,102 @@
+"""The response gate: the head an upstream sent, looked at before any byte of it goes to a client.
+
+Repairs only what RFC 9112 lets a gateway repair in a response (obs-fold 5.2, bare LF 2.2, blank before the colon 5.1);
+everything else that is malformed is refused and becomes a 502.
+"""
+
+from __future__ import annotations
+
+import re
+
+from relayd.wire.headers import HOP_BY_HOP, TOKENS, Memo
+from relayd.wire.http1 import TOKEN
+
+_HEAD = re.compile(
+    rb"HTTP/(?:1\.[01]|2|3) ([1-5][0-9][0-9])((?: [\t\x20-\x7e\x80-\xff]*)?)\r\n"
+    rb"(?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
+)
+_REPAIRS = (
+    (re.compile(rb"[ \t]*\r?\n[ \t]+"), b" "),
+    (re.compile(rb"(?<!\r)\n"), b"\r\n"),
+    (re.compile(rb"(?m)^(" + TOKEN + rb")[ \t]+:"), rb"\1:"),
+)
+
+PASS, DROP, LENGTH, CODING, CONNECTION, UPGRADE = range(6)
+_NAMED = {b"content-length": LENGTH, b"transfer-encoding": CODING, b"connection": CONNECTION, b"upgrade": UPGRADE}
+
+
+def _action(name: bytes) -> int:
+    low = name.lower()
+    return _NAMED.get(low, DROP if low in HOP_BY_HOP else PASS)
+
+
+_ACTIONS: Memo[int] = Memo(_action)
+
+
+class ResponseHead:
+    """One accepted response head. `keep` are the field lines with their CRLF that may go on; `reason` has its blank.
+
+    `length` is the declared length, None when there is none or a transfer coding beats it.
+    """
+
+    __slots__ = ("keep", "length", "reason", "status", "upgrade")
+
+    def __init__(self, status: int, reason: bytes) -> None:
+        self.status, self.reason = status, reason
+        self.keep: list[bytes] = []
+        self.length: int | None = None
+        self.upgrade: bytes | None = None
+
+
+class BadResponse(ValueError):
+    """The head is malformed; the text is for the operator's log."""
+
+
+def parse_response(lines: list[bytes]) -> ResponseHead:
+    """Check and sort one header section, given as raw lines with their ends, the blank line last.
+
+    Raises BadResponse.
+    """
+    head = b"".join(lines)
+    match = _HEAD.fullmatch(head)
+    if match is None:
+        for pattern, by in _REPAIRS:
+            head = pattern.sub(by, head)
+        match = _HEAD.fullmatch(head)
+        if match is None:
+            raise BadResponse("malformed response head")
+        lines = head.splitlines(True)
+    response = ResponseHead(int(match[1]), match[2])
+    keep = response.keep
+    coding = False
+    named: frozenset[bytes] = frozenset()
+    for line in lines[1:-1]:
+        name, _, value = line.partition(b":")
+        action = _ACTIONS[name]
+        if action == PASS:
+            keep.append(line)
+        elif action == LENGTH:
+            _length(response, value)
+        elif action == CODING:
+            if coding or value.strip().lower() != b"chunked":
+                raise BadResponse("unknown transfer coding")
+            coding = True
+        elif action == CONNECTION:
+            named = named | TOKENS[value.strip()]
+        elif action == UPGRADE:
+            response.upgrade = value.strip()
+    if named:
+        gone = named - {b"close", b"keep-alive", b"upgrade", b"content-length", b"set-cookie", b"date"}
+        if gone:
+            response.keep = [line for line in keep if line.partition(b":")[0].lower() not in gone]
+    if coding or response.status == 204 or response.status < 200:
+        response.length = None
+    return response
+
+
+def _length(response: ResponseHead, value: bytes) -> None:
+    for part in value.split(b","):
+        part = part.strip()
+        if not part.isdigit() or len(part) > 18 or response.length not in (None, int(part)):
+            raise BadResponse("bad Content-Length")
+        response.length = int(part)
