@@ -1,0 +1,1 @@
+"""Measurements of the running daemon beside its peers; `make bench`."""

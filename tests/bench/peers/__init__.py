@@ -1,0 +1,1 @@
+"""The proxies that relayd is measured beside."""

@@ -1,0 +1,97 @@
+"""Runs the bench: relayd beside nginx, stock Tornado and aiohttp, interleaved, with a table of figures and ratios.
+
+    python tests/bench/run.py [--quick] [--only small] [--python /usr/bin/python3] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import small
+from rig import LOAD_CORE, Rig, has
+
+Row = dict[str, Any]
+
+
+def run_small(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
+    seconds = 2 if options.quick else 4
+    return small.measure(rig, peers, options.rounds or (2 if options.quick else 4), seconds)
+
+
+SCENARIOS: dict[str, tuple[Callable[[Rig, list[str], argparse.Namespace], list[Row]], str]] = {
+    "small": (run_small, "cpu_us_c64"),
+}
+
+
+def show(name: str, rows: list[Row], ratio_of: str) -> None:
+    out = sys.stdout
+    base = next((row for row in rows if row["peer"] == "nginx"), None)
+    for row in rows:
+        if base and isinstance(row.get(ratio_of), (int, float)) and base.get(ratio_of):
+            row["/nginx"] = round(row[ratio_of] / base[ratio_of], 2)
+    columns = list(dict.fromkeys(key for row in rows for key in row if not key.endswith("_all")))
+    cells = [columns, *[[str(row.get(column, "-")) for column in columns] for row in rows]]
+    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
+    out.write(f"\n{name} (ratio of {ratio_of})\n")
+    for line in cells:
+        out.write("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) + "\n")
+    out.flush()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--only", action="append", choices=sorted(SCENARIOS), help="run only this scenario; repeatable")
+    parser.add_argument("--peer", action="append", help="measure only these; repeatable")
+    parser.add_argument("--python", default=sys.executable, help="interpreter of relayd and of stock Tornado")
+    parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has aiohttp and uvloop")
+    parser.add_argument("--json", help="also write the figures to this file")
+    parser.add_argument("--quick", action="store_true", help="about a minute")
+    parser.add_argument("--rounds", type=int, default=0)
+    parser.add_argument("--streams", type=int, default=0, help="open streams of the memory scenario")
+    parser.add_argument("--keep", action="store_true", help="keep the working folder")
+    options = parser.parse_args()
+    for tool in ("wrk", "nginx", "taskset"):
+        if shutil.which(tool) is None:
+            sys.stderr.write(f"the bench needs {tool}\n")
+            return 2
+    os.sched_setaffinity(0, {LOAD_CORE})
+    peers = options.peer or ["nginx", "relayd", "tornado", "aiohttp"]
+    if "aiohttp" in peers and not has(options.peer_python, "aiohttp", "uvloop"):
+        sys.stderr.write("aiohttp or uvloop is not installed: this peer is left out\n")
+        peers.remove("aiohttp")
+    folder = Path(tempfile.mkdtemp(prefix="relayd-bench-"))
+    rig = Rig(folder, options.python, options.peer_python)
+    figures: dict[str, list[Row]] = {}
+    try:
+        if "relayd" in peers:
+            probe = rig.upstream()
+            try:
+                with rig.running("relayd", probe.port):
+                    pass
+            except RuntimeError as fault:
+                sys.stderr.write(f"relayd is left out: {fault}\n")
+                peers.remove("relayd")
+            finally:
+                probe.stop()
+        for name in options.only or list(SCENARIOS):
+            work, ratio_of = SCENARIOS[name]
+            figures[name] = work(rig, peers, options)
+            show(name, figures[name], ratio_of)
+        if options.json:
+            Path(options.json).write_text(json.dumps({"python": options.python, "figures": figures}, indent=1) + "\n")
+    finally:
+        if not options.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
