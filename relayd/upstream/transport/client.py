@@ -1,0 +1,73 @@
+"""StreamClient: Tornado's curl client with relayd's driver under it.
+
+Ordinary `fetch()` calls (probes, webhooks) and the streaming slots share one CurlMulti, one connection pool and one
+epoll. Made with force_instance=True: Tornado caches clients per loop. The hooks overridden here have kept their names
+and signatures from Tornado 6.1 to 6.6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pycurl
+from tornado.curl_httpclient import CurlAsyncHTTPClient
+from tornado.httpclient import HTTPRequest, HTTPResponse
+
+from relayd.upstream.transport.driver import Driver
+
+
+class StreamClient(CurlAsyncHTTPClient):
+    """One per process. `driver` moves the slots; `fetch()` works as in Tornado."""
+
+    driver: Driver | None
+
+    def initialize(self, max_clients: int = 10, defaults: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        self.driver = None
+        super().initialize(max_clients=max_clients, defaults=defaults, **kwargs)
+        scan = getattr(self, "_force_timeout_callback", None)
+        if scan is not None:  # Tornado 6.1 to 6.5: socket_all() every second, behind the driver's back
+            scan.stop()
+        self.driver = Driver(self.io_loop, self._multi, self._fetch_done)
+
+    def _handle_socket(self, event: int, fd: int, multi: Any, data: bytes) -> None:
+        if self.driver is not None:
+            self.driver.on_socket(event, fd)
+
+    def _set_timeout(self, msecs: int) -> None:
+        if self.driver is not None:
+            self.driver.on_timer(msecs)
+
+    def _handle_force_timeout(self) -> None:
+        """Never: the scan is stopped."""
+
+    def _count(self, call: Callable[..., Any], *args: Any) -> None:
+        """Keep the driver's count right around Tornado's own queue."""
+        driver, free = self.driver, len(self._free_list)
+        assert driver is not None
+        was, driver.busy = driver.busy, True
+        try:
+            call(*args)
+        finally:
+            driver.busy = was
+            driver.active += free - len(self._free_list)
+
+    def close(self) -> None:
+        if self.driver is not None:
+            self.driver.close()
+            self.driver = None
+        super().close()
+
+    def fetch_impl(self, request: HTTPRequest, callback: Callable[[HTTPResponse], None]) -> None:
+        self._requests.append((request, callback, self.io_loop.time()))
+        self.io_loop.add_callback(self._pump)
+
+    def _pump(self) -> None:
+        if self.driver is not None:
+            self._count(self._process_queue)
+            self.driver.drive(((pycurl.SOCKET_TIMEOUT, 0),))
+
+    def _fetch_done(self, curl: Any, errno: int, message: str) -> None:
+        self._count(self._finish, curl, *((errno, message) if errno else ()))
+        if self._requests:
+            self.io_loop.add_callback(self._pump)

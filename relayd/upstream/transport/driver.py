@@ -1,0 +1,266 @@
+"""The driver: one CurlMulti, one private epoll, one lazy timer; moves every transfer of the process.
+
+Laws:
+1. Nothing calls pycurl while `busy` (inside libcurl); sinks run only after socket_action has returned (`_flush`).
+2. libcurl's descriptors are watched by the private epoll, never by the loop: libcurl closes them on its own.
+3. An idle kept connection stays in the epoll with an empty mask; an event on it means that the peer closed it.
+4. Cancel takes effect at once: remove_handle closes the connection (HTTP/1.1) or resets the stream (HTTP/2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import pycurl
+from tornado.ioloop import IOLoop
+
+from relayd import clock
+from relayd.upstream.transport.faults import REWIND
+from relayd.upstream.transport.slot import ACTIVE, DONE, Sink, Slot
+
+if TYPE_CHECKING:
+    from relayd.upstream.transport.pool import Pool
+
+_TIMEOUT = ((pycurl.SOCKET_TIMEOUT, 0),)
+
+
+class Driver:
+    """Owned by StreamClient; everything here runs on its loop."""
+
+    def __init__(self, loop: IOLoop, multi: Any, finish_fetch: Callable[[Any, int, str], None]) -> None:
+        self.touched: list[Slot] = []
+        self.active = 0
+        self.busy = False
+        self._loop, self._multi, self._finish_fetch = loop, multi, finish_fetch
+        self._epoll = select.epoll()
+        self._masks: dict[int, int] = {}  # descriptor -> epoll mask; 0 = parked
+        self._owners: dict[int, Pool] = {}
+        self._resumes: list[tuple[Slot, int]] = []
+        self._slots: set[Slot] = set()
+        self._flushing = self._kick = False
+        self._deadline: float | None = None
+        self._armed: object | None = None
+        self._armed_at = 0.0
+        multi.setopt(pycurl.M_MAXCONNECTS, 4096)
+        multi.setopt(pycurl.M_PIPELINING, 2)
+        loop.add_handler(self._epoll.fileno(), self._on_ready, loop.READ)
+
+    @property
+    def parked(self) -> int:
+        """Kept connections that are idle."""
+        return sum(1 for mask in self._masks.values() if not mask)
+
+    # ---- libcurl's callbacks
+
+    def on_socket(self, what: int, fd: int) -> None:
+        """What libcurl wants to know of a descriptor."""
+        if what == pycurl.POLL_REMOVE:
+            if fd in self._masks:
+                self._masks[fd] = 0
+                with contextlib.suppress(OSError):
+                    self._epoll.modify(fd, select.EPOLLRDHUP)
+            return
+        mask = (what & 1) | (what & 2) << 1  # POLL_IN=1 POLL_OUT=2 -> EPOLLIN=1 EPOLLOUT=4
+        try:
+            if fd in self._masks:
+                self._epoll.modify(fd, mask)
+            else:
+                self._epoll.register(fd, mask)
+        except FileExistsError:
+            self._epoll.modify(fd, mask)
+        except OSError:  # ENOENT: the number was closed and is used again
+            self._epoll.register(fd, mask)
+        self._masks[fd] = mask
+
+    def on_timer(self, milliseconds: int) -> None:
+        """When libcurl wants to be called."""
+        self._kick = self._kick or milliseconds == 0
+        self._deadline = None if milliseconds < 0 else clock.monotonic() + milliseconds / 1000
+        if milliseconds < 0 or (milliseconds == 0 and self.busy):
+            return
+        assert self._deadline is not None
+        if self._armed is not None:
+            if self._armed_at <= self._deadline:
+                return  # fires early and arms itself again
+            self._loop.remove_timeout(self._armed)
+        self._armed_at = self._deadline
+        self._armed = self._loop.call_later(milliseconds / 1000, self._on_timeout)
+
+    # ---- the loop's callbacks
+
+    def _on_timeout(self) -> None:
+        self._armed = None
+        if self._deadline is None:
+            return
+        wait = self._deadline - clock.monotonic()
+        if wait > 0.001:
+            self._armed_at = self._deadline
+            self._armed = self._loop.call_later(wait, self._on_timeout)
+            return
+        self._deadline = None
+        self.drive(_TIMEOUT)
+        if self._armed is None and (rest := self._multi.timeout()) >= 0:
+            self.on_timer(max(rest, 1))
+
+    def _on_ready(self, fd: Any, events: int) -> None:
+        todo = []
+        for ready, event in self._epoll.poll(0, 256):
+            if not self._masks.get(ready):
+                self._on_parked(ready)
+            else:  # EPOLLERR and EPOLLHUP -> CSELECT_IN, and CSELECT_ERR
+                todo.append(
+                    (ready, (event & 1) | (event & 4) >> 1 | (1 if event & 0x18 else 0) | (4 if event & 8 else 0))
+                )
+        if todo:
+            self.drive(todo)
+
+    def _on_parked(self, fd: int) -> None:
+        """The peer closed an idle connection."""
+        self._masks.pop(fd, None)
+        pool = self._owners.pop(fd, None)
+        if pool is not None:
+            pool.eof_at = clock.monotonic()
+        with contextlib.suppress(OSError):
+            self._epoll.unregister(fd)
+
+    # ---- moving
+
+    def drive(self, events: Iterable[tuple[int, int]]) -> None:
+        """Tell libcurl what happened, then hand on what it brought."""
+        act, running = self._multi.socket_action, self.active
+        self.busy = True
+        for fd, mask in events:
+            running = act(fd, mask)[1]
+        for _ in range(8):
+            if not self._kick:
+                break
+            self._kick = False
+            running = act(pycurl.SOCKET_TIMEOUT, 0)[1]
+        self.busy = False
+        if self._kick:
+            self._kick = False
+            self._loop.add_callback(self.drive, _TIMEOUT)
+        if running < self.active or self.touched or self._resumes:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._flushing:
+            return
+        self._flushing = True
+        touched, self.touched = self.touched, []
+        done: list[tuple[Slot, int, str]] = []
+        while True:
+            left, succeeded, failed = self._multi.info_read()
+            for curl in succeeded:
+                self._finish(curl, 0, "", done)
+            for curl, errno, message in failed:
+                self._finish(curl, errno, message, done)
+            if not left:
+                break
+        for slot in touched:
+            slot.touched = False
+            slot.insize = 0
+            if slot.state == ACTIVE and slot.sink is not None:
+                slot.sink.on_progress(slot)
+                self._after_progress(slot)
+        for slot, errno, message in done:
+            if slot.sink is not None:
+                slot.sink.on_done(slot, errno, message)  # the last chunks are still in slot.chunks
+        self._flushing = False
+        resumes, self._resumes = self._resumes, []
+        for slot, gen in resumes:
+            if slot.gen == gen:
+                self.resume(slot)
+        if self.touched:
+            self._loop.add_callback(self._flush)
+
+    def _after_progress(self, slot: Slot) -> None:
+        if slot.state != ACTIVE:
+            return
+        if slot.paused and not slot.hold:  # paused for fairness only: go on in the next turn
+            self._loop.add_callback(self._unpause, slot, slot.gen)
+        if slot.read_paused and slot.response is not None and slot.response.status >= 300:
+            slot.read_paused = False  # libcurl 7.88 and 8.14 would wait for the body for ever
+            self._resumes.append((slot, slot.gen))
+
+    def _finish(self, curl: Any, errno: int, message: str, done: list[tuple[Slot, int, str]]) -> None:
+        slot: Slot | None = getattr(curl, "slot", None)
+        if slot is None:
+            self._finish_fetch(curl, errno, message)
+            return
+        fd = curl.getinfo(pycurl.LASTSOCKET)
+        if fd >= 0:
+            self._owners[fd] = slot.pool
+        self._multi.remove_handle(curl)
+        self.active -= 1
+        self._slots.discard(slot)
+        slot.state, slot.broken = DONE, errno == REWIND
+        done.append((slot, errno, message))
+
+    def _unpause(self, slot: Slot, gen: int) -> None:
+        if slot.gen == gen and slot.paused and not slot.hold:
+            slot.paused = False
+            self.resume(slot)
+
+    def resume(self, slot: Slot) -> None:
+        """Let a paused transfer go on."""
+        if slot.state != ACTIVE:
+            return
+        if self.busy or self._flushing:
+            self._resumes.append((slot, slot.gen))
+            return
+        self.busy = True
+        with contextlib.suppress(pycurl.error):  # it failed while it was paused: info_read tells
+            slot.curl.pause(pycurl.PAUSE_CONT)  # may call every callback right here
+        self.busy, self._kick = False, False
+        self.drive(_TIMEOUT)
+
+    def start(self, slot: Slot, sink: Sink) -> None:
+        """Begin a transfer; during a flush, in the next turn."""
+        slot.gen += 1
+        slot.sink, slot.state = sink, ACTIVE
+        if self.busy or self._flushing:
+            self._loop.add_callback(self._start, slot, slot.gen)
+        else:
+            self._start(slot, slot.gen)
+
+    def _start(self, slot: Slot, gen: int) -> None:
+        if slot.gen != gen or slot.state != ACTIVE:
+            return  # cancelled before it began
+        self.active += 1
+        self._slots.add(slot)
+        self.busy = True
+        self._multi.add_handle(slot.curl)
+        self.busy, self._kick = False, False
+        self.drive(_TIMEOUT)
+
+    def cancel(self, slot: Slot) -> None:
+        """End a transfer at once; nothing more is heard of it. The caller gives the slot back."""
+        if slot.state != ACTIVE:
+            return
+        assert not self.busy, "sinks run after socket_action has returned"
+        slot.state, slot.sink = DONE, None
+        slot.gen += 1
+        if slot in self._slots:
+            self._slots.discard(slot)
+            self.active -= 1
+            self.busy = True
+            self._multi.remove_handle(slot.curl)
+            self.busy, self._kick = False, False
+        if slot.touched:
+            slot.touched = False
+            if slot in self.touched:
+                self.touched.remove(slot)
+
+    def close(self) -> None:
+        """Cancel everything and leave the loop."""
+        for slot in list(self._slots):
+            self.cancel(slot)
+        if self._armed is not None:
+            self._loop.remove_timeout(self._armed)
+            self._armed = None
+        self._loop.remove_handler(self._epoll.fileno())
+        self._epoll.close()

@@ -1,0 +1,28 @@
+"""libcurl's error numbers in relayd's words (numbers, never texts: GnuTLS and OpenSSL word them differently)."""
+
+from __future__ import annotations
+
+_TLS = (35, 53, 54, 58, 59, 60, 66, 77, 80, 82, 83, 90, 91, 98)
+_CONNECT = (5, 6, 7)
+_MALFORMED = (1, 8, 16, 23, 27, 61, 92, 100)
+
+REWIND = 65  # CURLE_SEND_FAIL_REWIND: the request would have had to be sent twice
+
+
+def code_of(errno: int, connected: bool) -> str:
+    """The catalogue code of a failed transfer.
+
+    `connected` says whether a connection was made; a time-out before it is connect_timeout. Errno 0 means that the
+    transfer ended before a complete head, which libcurl calls a success.
+    """
+    if errno in _CONNECT:
+        return "connect_failed"
+    if errno in _TLS:
+        return "tls_failed"
+    if errno == 28:
+        return "total_timeout" if connected else "connect_timeout"
+    if errno == 18:
+        return "upstream_cut"
+    if errno in _MALFORMED:
+        return "upstream_malformed"
+    return "upstream_closed"

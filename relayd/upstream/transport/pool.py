@@ -1,0 +1,160 @@
+"""The slots and kept connections of one endpoint.
+
+Slots are pooled by what their handle was set up for: GET, HEAD, POST, "+" (any other method with a body) and "OTHER"
+(any other without). A pool per method name would let clients grow it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pycurl
+
+from relayd import clock
+from relayd.upstream.spec import EndpointSpec, UpstreamSpec
+from relayd.upstream.transport.driver import Driver
+from relayd.upstream.transport.slot import FREE, Sink, Slot
+
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))  # RFC 9110 9.2.2
+EXACT_TARGET = hasattr(pycurl, "REQUEST_TARGET")  # pycurl >= 7.45.3; before it PATH_AS_IS on libcurl 7.88 is exact
+KEPT_SLOTS = 256
+FRESH_FOR_S = 1.5
+
+_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+
+
+def system_bundle() -> str | None:
+    """The system's file of authorities; named explicitly because each libcurl build looks elsewhere."""
+    paths = ssl.get_default_verify_paths()
+    for path in (*_BUNDLES, paths.cafile, paths.openssl_cafile):
+        if path and Path(path).is_file():
+            return path
+    return None
+
+
+def options_of(spec: UpstreamSpec, endpoint: EndpointSpec) -> list[tuple[int, object]]:
+    """The static options of every slot of this endpoint."""
+    options: list[tuple[int, object]] = [
+        (pycurl.NOSIGNAL, 1), (pycurl.PROXY, ""), (pycurl.FOLLOWLOCATION, 0), (pycurl.PATH_AS_IS, 1),
+        (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS), (pycurl.TCP_NODELAY, 1),
+        (pycurl.CONNECTTIMEOUT_MS, max(1, int(spec.timeouts.connect_s * 1000))),
+        (pycurl.UPLOAD_BUFFERSIZE, 16384),  # the default of 64 KiB stays allocated for the whole stream
+        (pycurl.DNS_CACHE_TIMEOUT, int(spec.dns_ttl_s)),
+        (pycurl.MAXAGE_CONN, max(1, int(spec.max_idle_age_s))),
+    ]
+    if spec.max_lifetime_s and hasattr(pycurl, "MAXLIFETIME_CONN"):
+        options.append((pycurl.MAXLIFETIME_CONN, max(1, int(spec.max_lifetime_s))))
+    if spec.http2 and endpoint.tls:
+        options += [(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS), (pycurl.PIPEWAIT, 1)]
+    else:
+        options.append((pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1))
+    if endpoint.unix is not None:
+        options.append((pycurl.UNIX_SOCKET_PATH, endpoint.unix))
+    if endpoint.tls:
+        options += _tls_options(spec, endpoint)
+    return options
+
+
+def _tls_options(spec: UpstreamSpec, endpoint: EndpointSpec) -> list[tuple[int, object]]:
+    tls = spec.tls
+    floor = pycurl.SSLVERSION_TLSv1_3 if tls.min_version == "1.3" else pycurl.SSLVERSION_TLSv1_2
+    options: list[tuple[int, object]] = [
+        (pycurl.SSLVERSION, floor), (pycurl.SSL_VERIFYPEER, int(tls.verify)), (pycurl.SSL_VERIFYHOST, 2 if tls.verify else 0),
+    ]
+    bundle = tls.ca or system_bundle()
+    if bundle:
+        options.append((pycurl.CAINFO, bundle))
+    if tls.cert and tls.key:
+        options += [(pycurl.SSLCERT, tls.cert), (pycurl.SSLKEY, tls.key)]
+    if tls.server_name:
+        # libcurl takes SNI and the name to verify from the URL: the URL gets the name, the connection the address.
+        host, port = _split(endpoint)
+        options.append((pycurl.CONNECT_TO, [f"{tls.server_name}:{port}:{host}:{port}"]))
+    return options
+
+
+def _split(endpoint: EndpointSpec) -> tuple[str, int]:
+    host, colon, port = endpoint.authority.rpartition(":")
+    if not colon or port.endswith("]"):
+        return endpoint.authority, 443 if endpoint.tls else 80
+    return host, int(port)
+
+
+class Pool:
+    """Makes, lends and takes back slots of one endpoint; owned by the endpoint."""
+
+    def __init__(self, driver: Driver, spec: UpstreamSpec, endpoint: EndpointSpec) -> None:
+        self.driver = driver
+        self.options = options_of(spec, endpoint)
+        self.head_limit = spec.response_header_bytes
+        origin = endpoint.origin
+        if endpoint.tls and spec.tls.server_name:
+            origin = f"https://{spec.tls.server_name}:{_split(endpoint)[1]}"
+        self.origin = origin.encode()
+        self.base = self.origin + b"/"
+        self.eof_at = -9.0
+        self.lent = 0
+        self._closing = False
+        self._free: dict[str, list[Slot]] = {}
+
+    def take(self, method: bytes, has_body: bool) -> Slot:
+        """A free slot for this method."""
+        if method == b"POST":
+            kind = "POST"
+        elif has_body:
+            kind = "+"
+        else:
+            kind = method.decode("ascii") if method in (b"GET", b"HEAD") else "OTHER"
+        self.lent += 1
+        free = self._free.get(kind)
+        return free.pop() if free else Slot(self.driver, self, kind)
+
+    def give(self, slot: Slot) -> None:
+        """Take a slot back after its transfer has ended or was cancelled."""
+        self.lent -= 1
+        slot.clear()
+        slot.state = FREE
+        free = self._free.setdefault(slot.kind, [])
+        if slot.broken or self._closing or len(free) >= KEPT_SLOTS:
+            slot.close()  # libcurl 8.14: error 65 sticks to the handle, even after reset()
+        else:
+            free.append(slot)
+
+    def start(
+        self, slot: Slot, sink: Sink, method: bytes, target: bytes, fields: list[bytes],
+        length: int | None = None, body: bytes | None = None,
+    ) -> None:
+        """Send a request. `target` and `fields` are checked bytes, without line ends.
+
+        `length` is None without a body, -1 if unknown (chunked). `body` is the whole body, or None if it is fed.
+        """
+        curl = slot.curl
+        if EXACT_TARGET:
+            curl.setopt(pycurl.URL, self.base)
+            curl.setopt(pycurl.REQUEST_TARGET, target)
+        else:
+            curl.setopt(pycurl.URL, self.origin + target)
+        curl.setopt(pycurl.HTTPHEADER, fields)
+        if slot.kind == "POST":
+            curl.setopt(pycurl.POSTFIELDSIZE_LARGE, 0 if length is None else length)
+        elif slot.kind == "+":
+            curl.setopt(pycurl.INFILESIZE_LARGE, length)
+        if slot.kind in ("+", "OTHER"):
+            curl.setopt(pycurl.CUSTOMREQUEST, method)
+        slot.body = b"" if slot.kind == "POST" and length is None else body
+        # What must not be sent twice gets a new connection if it has no body for SEEKFUNCTION to guard, or if a kept
+        # connection was seen dying: libcurl >= 8.22 looks at a socket before reuse only after it was idle for 1 s.
+        fresh = int(method not in IDEMPOTENT and (not length or clock.monotonic() - self.eof_at < FRESH_FOR_S))
+        if fresh != slot.fresh:
+            slot.fresh = fresh
+            curl.setopt(pycurl.FRESH_CONNECT, fresh)
+        self.driver.start(slot, sink)
+
+    def close(self) -> None:
+        """Let the free slots go; lent ones go when they come back."""
+        self._closing = True
+        for free in self._free.values():
+            for slot in free:
+                slot.close()
+        self._free = {}

@@ -1,0 +1,209 @@
+"""A slot: one easy handle with its callbacks bound for life, and the state of the transfer it carries.
+
+Laws:
+1. Callbacks record and return. They never call pycurl and never raise: pycurl answers either with a broken transfer
+   or, before 7.46, with a crash.
+2. A request body is read once: SEEKFUNCTION fails, so libcurl cannot send a request a second time.
+3. What is kept for a client is bounded: a turn takes at most TURN bytes, a slow client sets `hold`.
+4. `gen` grows with every transfer; whoever comes late with an old number is not heard.
+"""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING, Protocol
+
+import pycurl
+
+from relayd import clock
+from relayd.wire.response import BadResponse, ResponseHead, parse_response
+
+if TYPE_CHECKING:
+    from relayd.upstream.transport.driver import Driver
+    from relayd.upstream.transport.pool import Pool
+
+TURN = 256 * 1024
+INTERIM_MAX = 32
+TRAILER_BYTES = 8 * 1024
+FREE, ACTIVE, DONE = range(3)
+
+
+class Sink(Protocol):
+    """Who takes what a transfer brings; called after libcurl has returned, never from inside it."""
+
+    def on_progress(self, slot: Slot) -> None:
+        """Something new is in `interim`, `response` or `chunks`, or the upload queue has room."""
+
+    def on_done(self, slot: Slot, errno: int, message: str) -> None:
+        """The transfer ended; errno 0 without `response` is a cut head. The sink hands the slot back."""
+
+
+class Slot:
+    """One easy handle; owned by the pool it came from, lent to one exchange at a time."""
+
+    __slots__ = (
+        "asked_upgrade", "bad", "body", "broken", "chunks", "curl", "driver", "fresh", "gen", "got_at", "head_bytes", "hold",
+        "insize", "interim", "kind", "lines", "paused", "pool", "position", "queue", "queued", "read_at", "read_paused",
+        "response", "sink", "state", "touched", "trailers", "upload_done",
+    )
+
+    def __init__(self, driver: Driver, pool: Pool, kind: str) -> None:
+        self.driver, self.pool, self.kind, self.state = driver, pool, kind, FREE
+        self.gen = self.fresh = 0
+        self.broken = False
+        self.queue: collections.deque[bytes] | None = None
+        self.curl = curl = pycurl.Curl()
+        curl.slot = self  # a cycle on purpose: broken in close()
+        for option, value in pool.options:
+            curl.setopt(option, value)
+        curl.setopt(pycurl.HEADERFUNCTION, self._on_header)
+        curl.setopt(pycurl.WRITEFUNCTION, self._on_body)
+        if kind == "HEAD":
+            curl.setopt(pycurl.NOBODY, 1)
+        elif kind == "GET":
+            curl.setopt(pycurl.HTTPGET, 1)
+        elif kind in ("POST", "+"):
+            curl.setopt(pycurl.POST if kind == "POST" else pycurl.UPLOAD, 1)
+            curl.setopt(pycurl.READFUNCTION, self._on_read)
+            curl.setopt(pycurl.SEEKFUNCTION, self._on_seek)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the transfer."""
+        self.lines: list[bytes] = []
+        self.chunks: list[bytes] = []
+        self.interim: list[ResponseHead] | None = None
+        self.trailers: list[bytes] | None = None
+        self.response: ResponseHead | None = None
+        self.sink: Sink | None = None
+        self.body: bytes | None = None
+        self.bad = ""
+        self.head_bytes = self.insize = self.queued = self.position = 0
+        self.got_at = self.read_at = 0.0
+        self.touched = self.paused = self.hold = self.read_paused = self.upload_done = False
+        self.queue = None
+
+    def close(self) -> None:
+        """Let the handle go for good."""
+        self.curl.slot = None
+        self.curl.close()
+
+    # ---- libcurl's callbacks
+
+    def _touch(self) -> None:
+        if not self.touched:
+            self.touched = True
+            self.driver.touched.append(self)
+
+    def _on_header(self, line: bytes) -> int | None:
+        self.head_bytes += len(line)
+        if self.response is not None:
+            return self._on_trailer(line)
+        if self.head_bytes > self.pool.head_limit:
+            self.bad = "response head too large"
+            return 0  # any length but the line's: error 23, and the connection is closed
+        self.lines.append(line)
+        return self._on_head() if line in (b"\r\n", b"\n") else None
+
+    def _on_trailer(self, line: bytes) -> int | None:
+        if line in (b"\r\n", b"\n"):
+            return None
+        if self.trailers is None:
+            self.trailers = []
+        self.trailers.append(line)
+        if sum(map(len, self.trailers)) > TRAILER_BYTES:
+            self.bad = "trailer section too large"
+            return 0
+        return None
+
+    def _on_head(self) -> int | None:
+        try:
+            response = parse_response(self.lines)
+        except BadResponse as fault:
+            self.bad = str(fault)
+            return 0
+        self.lines = []
+        if response.status == 101:  # upgrades go through the tunnel, never through here
+            self.bad = "101 nobody asked for"
+            return 0
+        self.got_at = clock.monotonic()
+        if response.status >= 200:
+            self.response = response
+            self._touch()
+            return None
+        if response.status != 100:
+            if self.interim is None:
+                self.interim = []
+            self.interim.append(response)
+            self._touch()
+            if len(self.interim) > INTERIM_MAX:
+                self.bad = "too many interim heads"
+                return 0
+        return None
+
+    def _on_body(self, data: bytes) -> int | None:
+        if self.hold or self.insize > TURN:
+            self.paused = True
+            self._touch()
+            return pycurl.WRITEFUNC_PAUSE  # libcurl keeps `data` and hands it over again
+        self.chunks.append(data)
+        self.insize += len(data)
+        if not self.touched:
+            self.touched = True
+            self.driver.touched.append(self)
+        return None
+
+    def _on_read(self, size: int) -> bytes | int:
+        self.read_at = clock.monotonic()
+        if self.body is not None:
+            if self.position == 0 and len(self.body) <= size:
+                self.position = len(self.body)
+                return self.body
+            data = self.body[self.position : self.position + size]
+            self.position += len(data)
+            return data
+        if self.queue:
+            data = self.queue.popleft()
+            if len(data) > size:
+                self.queue.appendleft(data[size:])
+                data = data[:size]
+            self.queued -= len(data)
+            self._touch()
+            return data
+        if self.upload_done:
+            return b""
+        self.read_paused = True
+        return pycurl.READFUNC_PAUSE
+
+    @staticmethod
+    def _on_seek(offset: int, origin: int) -> int:
+        return pycurl.SEEKFUNC_FAIL  # a body that was read is never sent twice: error 65
+
+    # ---- for the exchange, outside of callbacks
+
+    def feed(self, data: bytes, last: bool = False) -> None:
+        """Give the next piece of a streamed upload; `last` ends it."""
+        if data:
+            if self.queue is None:
+                self.queue = collections.deque()
+            self.queue.append(data)
+            self.queued += len(data)
+        self.upload_done = last
+        if self.read_paused:
+            self.read_paused = False
+            self.driver.resume(self)
+
+    def unhold(self) -> None:
+        """The client can take more."""
+        self.hold = False
+        if self.paused:
+            self.paused = False
+            self.driver.resume(self)
+
+    def connect_time(self) -> float:
+        """Seconds to the connection of this transfer; outside callbacks, after it has ended or begun to answer."""
+        return float(self.curl.getinfo(pycurl.CONNECT_TIME))
+
+    def connected(self) -> bool:
+        """Whether a connection to the endpoint, with its TLS, was made for this transfer or reused."""
+        return bool(self.curl.getinfo(pycurl.PRETRANSFER_TIME))
