@@ -1,0 +1,203 @@
+"""One record per exchange: a line of text or JSON, or a journal entry.
+
+1. `write` is on the path of every request: what repeats (route, endpoint, outcome ...) is escaped once and remembered in
+   a bounded memory; only what clients choose is looked at each time.
+2. Nothing that came from outside is written unescaped; the query string is written only when asked for, keys masked.
+3. `write` and `flush` never raise and never wait. Lines that cannot be written are counted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from relayd.telemetry.descriptor import Descriptor
+from relayd.telemetry.native import Native, field, is_journal
+from relayd.telemetry.outcome import Record
+from relayd.telemetry.text import COLOURS, DIM, GREEN, RESET, Stamp, plain, quoted, safe
+from relayd.wire.redact import mask_query
+
+ENOUGH = 64 * 1024  # characters that are flushed without waiting for the timer
+REMEMBERED = 4096
+VERSIONS = {10: "HTTP/1.0", 11: "HTTP/1.1", 20: "HTTP/2"}
+FORMATS = ("text", "json", "journal", "off")
+
+
+def format_for(fd: int) -> str:
+    """What `format: auto` means for a descriptor: text on a terminal, the journal under systemd, JSON elsewhere."""
+    return "text" if os.isatty(fd) else "journal" if is_journal(fd) else "json"
+
+
+def milliseconds(span_s: float) -> str:
+    """A span as a JSON number of milliseconds; null where the point was never reached."""
+    return f"{span_s * 1e3:.3f}" if span_s > 0.0 else "0" if span_s == 0.0 else "null"
+
+
+class AccessLog:
+    """The access log of one configuration. Owned by telemetry; `on_fault` and `on_recovery` tell of its destination."""
+
+    def __init__(
+        self, format: str = "auto", path: str | None = None, query: bool = False, *, fd: int | None = None,
+        native: Native | None = None,
+    ) -> None:
+        """Opens the file. Raises OSError when it cannot be opened, ValueError for an unknown format."""
+        if fd is None:
+            fd = sys.__stdout__.fileno() if path is None and sys.__stdout__ is not None else 1
+        if format == "auto":
+            format = "json" if path is not None else format_for(fd)
+        if format not in FORMATS:
+            raise ValueError(f"unknown format {format!r}")
+        self.format = format
+        self._query = query
+        self._stamp = Stamp()
+        self._size = 0
+        self._lines: list[str] = []
+        self._datagrams: list[bytes] = []
+        self._fixed: dict[tuple[object, ...], str] = {}
+        self._endings: dict[tuple[object, ...], str] = {}
+        self._native = (native or Native()) if format == "journal" else None
+        self._sink = Descriptor(path, fd) if format in ("text", "json") else None
+        terminal = self._sink is not None and self._sink.terminal
+        self._coloured = terminal and "NO_COLOR" not in os.environ
+        self._enough = 1 if terminal else ENOUGH
+        self.write: Callable[[Record], None] = {
+            "text": self._write_text, "json": self._write_json, "journal": self._write_native, "off": self._write_nothing
+        }[format]
+
+    def listen(self, on_fault: Callable[[str], None], on_recovery: Callable[[int], None]) -> None:
+        """Say who is told when lines begin to be lost (and why), and when writing works again (and how many were)."""
+        if self._sink is not None:
+            self._sink.on_fault, self._sink.on_recovery = on_fault, on_recovery
+
+    @property
+    def dropped(self) -> int:
+        """Records lost since the start."""
+        return (self._sink.dropped if self._sink else 0) + (self._native.dropped if self._native else 0)
+
+    def _write_nothing(self, record: Record) -> None:
+        pass
+
+    def _write_json(self, r: Record) -> None:
+        key = (r.listener, r.route, r.upstream, r.endpoint, r.consumer, r.method, r.version, r.generation)
+        fixed = self._fixed.get(key)
+        if fixed is None:
+            fixed = self._remember(self._fixed, key, json_fixed(r))
+        ended = (r.ended_by, r.room, r.code, r.status, r.attempts)
+        ending = self._endings.get(ended)
+        if ending is None:
+            ending = self._remember(self._endings, ended, json_ending(r))
+        if plain(f"{r.path}{r.host}{r.id}{r.client}{r.peer}{r.detail}"):
+            path, host, id_, client, peer, detail = r.path, r.host, r.id, r.client, r.peer, r.detail
+        else:
+            path, host, id_ = quoted(r.path), quoted(r.host), quoted(r.id)
+            client, peer, detail = quoted(r.client), quoted(r.peer), quoted(r.detail)
+        query = f',"query":"{quoted(mask_query(r.query))}"' if self._query else ""
+        connect_s, first_byte_s, total_s, queue_s = r.connect_s, r.first_byte_s, r.total_s, r.queue_s
+        line = (
+            f'{{"event":"request_completed","time":"{self._stamp(r.started_wall + total_s if total_s > 0.0 else r.started_wall)}",'
+            f'"id":"{id_}","peer":"{peer}","client":"{client}","host":"{host}","path":"{path}"{query},{fixed},'
+            f'"bytes_in":{r.bytes_in},"bytes_out":{r.bytes_out},"queue_ms":{milliseconds(queue_s) if queue_s else "0"},'
+            f'"connect_ms":{milliseconds(connect_s)},"first_byte_ms":{milliseconds(first_byte_s)},'
+            f'"total_ms":{milliseconds(total_s)},{ending},"detail":"{detail}"}}\n'
+        )
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size >= self._enough:
+            self.flush()
+
+    def _write_text(self, r: Record) -> None:
+        query = safe(mask_query(r.query)) if self._query else ""
+        target = " ".join(word for word in (safe(r.route), safe(r.upstream), safe(r.endpoint)) if word)
+        who = safe(r.client or r.peer) + (f" ({safe(r.consumer)})" if r.consumer else "")
+        outcome = " ".join(word for word in (r.outcome, r.code, safe(r.detail)) if word)
+        total = f"{r.total_s * 1e3:.1f}ms" if r.total_s >= 0 else "-"
+        first = f" first {r.first_byte_s * 1e3:.1f}ms" if r.first_byte_s >= 0 else ""
+        stamp = self._stamp(r.started_wall + max(r.total_s, 0.0))
+        status, tail = str(r.status), f"id={safe(r.id)} generation={r.generation}"
+        if self._coloured:
+            stamp, tail = f"{DIM}{stamp}{RESET}", f"{DIM}{tail}{RESET}"
+            status = f"{GREEN if r.status < 400 else COLOURS['warning' if r.status < 500 else 'error']}{status}{RESET}"
+        line = (
+            f"{stamp} {status} {safe(r.method)} {safe(r.host)}{safe(r.path)}{query} {who} -> {target or '-'} "
+            f"{total}{first} in {r.bytes_in} out {r.bytes_out} {outcome} {tail}\n"
+        )
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size >= self._enough:
+            self.flush()
+
+    def _write_native(self, r: Record) -> None:
+        query = mask_query(r.query) if self._query else ""
+        message = f"request_completed {r.status} {safe(r.method)} {safe(r.host)}{safe(r.path)} {milliseconds(r.total_s)} ms {r.outcome}"
+        values = {
+            "ID": r.id, "LISTENER": r.listener, "PEER": r.peer, "CLIENT": r.client, "METHOD": r.method, "HOST": r.host,
+            "PATH": r.path, "QUERY": query, "PROTOCOL": VERSIONS.get(r.version, ""), "ROUTE": r.route, "UPSTREAM": r.upstream,
+            "ENDPOINT": r.endpoint, "CONSUMER": r.consumer, "STATUS": str(r.status), "BYTES_IN": str(r.bytes_in),
+            "BYTES_OUT": str(r.bytes_out), "QUEUE_MS": span(r.queue_s), "CONNECT_MS": span(r.connect_s),
+            "FIRST_BYTE_MS": span(r.first_byte_s), "TOTAL_MS": span(r.total_s), "OUTCOME": r.outcome, "CODE": r.code,
+            "DETAIL": r.detail, "ATTEMPTS": str(r.attempts), "GENERATION": str(r.generation),
+        }
+        head = (
+            field("MESSAGE", message) + field("PRIORITY", "4" if r.ended_by == "relayd" and r.code == "internal" else "6")
+            + field("SYSLOG_IDENTIFIER", "relayd") + field("RELAYD_EVENT", "request_completed")
+        )
+        datagram = head + b"".join(field("RELAYD_" + name, safe(value)) for name, value in values.items() if value)
+        self._datagrams.append(datagram)
+        self._size += len(datagram)
+        if self._size >= self._enough:
+            self.flush()
+
+    @staticmethod
+    def _remember(memory: dict[tuple[object, ...], str], key: tuple[object, ...], made: str) -> str:
+        if len(memory) >= REMEMBERED:  # methods and statuses are chosen outside: never more than this
+            memory.clear()
+        memory[key] = made
+        return made
+
+    def flush(self) -> None:
+        """Write what waits, in one call; called by a timer of the daemon. Never raises."""
+        self._size = 0
+        if self._sink is not None:
+            lines = self._lines
+            if lines:
+                self._lines = []
+                self._sink.write("".join(lines).encode("utf-8", "backslashreplace"), len(lines))
+            elif self._sink.waiting:
+                self._sink.drain()
+        elif self._native is not None and self._datagrams:
+            datagrams, self._datagrams = self._datagrams, []
+            for datagram in datagrams:
+                self._native.send(datagram)
+
+    def reopen(self) -> None:
+        """Open the file again after a rotation. Raises OSError; the old file then stays in use."""
+        self.flush()
+        if self._sink is not None:
+            self._sink.reopen()
+
+    def close(self) -> None:
+        self.flush()
+        if self._sink is not None:
+            self._sink.close()
+        if self._native is not None:
+            self._native.close()
+
+
+def span(span_s: float) -> str:
+    """A span in milliseconds for a journal field; empty where the point was never reached."""
+    return f"{span_s * 1e3:.3f}" if span_s >= 0 else ""
+
+
+def json_fixed(r: Record) -> str:
+    """The members of a record that repeat from exchange to exchange."""
+    return (
+        f'"listener":"{quoted(r.listener)}","method":"{quoted(r.method)}","protocol":"{VERSIONS.get(r.version, "")}",'
+        f'"route":"{quoted(r.route)}","upstream":"{quoted(r.upstream)}","endpoint":"{quoted(r.endpoint)}",'
+        f'"consumer":"{quoted(r.consumer)}","generation":{r.generation}'
+    )
+
+
+def json_ending(r: Record) -> str:
+    """The members that say how it ended."""
+    return f'"status":{r.status},"attempts":{r.attempts},"outcome":"{r.outcome}","code":"{quoted(r.code)}"'

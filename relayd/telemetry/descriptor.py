@@ -1,0 +1,153 @@
+"""Bytes to a file descriptor without ever waiting and without ever raising: where relayd's logs leave the process.
+
+1. A write never blocks the loop: a pipe or terminal is opened anew in non-blocking mode (the original description is
+   shared with whoever started relayd and must stay as it is), a socket is sent to with MSG_DONTWAIT.
+2. What waits is bounded. What does not fit is dropped whole and counted; nothing is torn: a line begun is finished first.
+3. A regular file is opened for appending, so that several instances and logrotate's copytruncate do no harm.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import stat
+from collections.abc import Callable
+
+LIMIT = 1 << 20
+NEWLINE = 10
+PIECE = 4096  # PIPE_BUF: what a pipe or terminal that polls as writable takes without waiting
+
+Fault = Callable[[str], None]
+
+
+class Descriptor:
+    """One destination of log lines; owned by the log that writes to it.
+
+    `on_fault` is called once when writing begins to fail and `on_recovery`, with the number of lines lost, once when
+    it works again. `dropped` counts lost lines since the start.
+    """
+
+    __slots__ = ("_fd", "_poll", "_rest", "_socket", "_torn", "broken", "dropped", "lost", "on_fault", "on_recovery", "path")
+
+    def __init__(self, path: str | None = None, fd: int = 1) -> None:
+        self.path = path
+        self.dropped = 0
+        self.lost = 0
+        self.broken = ""
+        self.on_fault: Fault | None = None
+        self.on_recovery: Callable[[int], None] | None = None
+        self._rest = b""
+        self._torn = False
+        self._fd = -1
+        self._poll = False
+        self._socket: socket.socket | None = None
+        if path is None:
+            self._adopt(fd)
+        else:
+            self._fd = opened(path)
+
+    def _adopt(self, fd: int) -> None:
+        """Take a descriptor that others share: never change its flags, and leave it open at the end."""
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISSOCK(mode):
+            self._socket = socket.socket(fileno=os.dup(fd))
+            self._fd = self._socket.fileno()
+            return
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            try:
+                self._fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+                return
+            except OSError:  # a terminal of another user: ask before each piece instead
+                self._poll = True
+        self._fd = os.dup(fd)
+
+    @property
+    def terminal(self) -> bool:
+        return self._fd >= 0 and os.isatty(self._fd)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._rest)
+
+    def write(self, data: bytes, lines: int) -> None:
+        """Write whole lines behind those that wait; what cannot be kept is dropped and counted."""
+        if self._rest and len(self._rest) + len(data) > LIMIT:
+            self.drain()
+            if len(self._rest) + len(data) > LIMIT:
+                self._lose(lines)
+                return
+        if self._rest:
+            data = self._rest + data
+        elif self._torn:  # the end of the last line was lost: do not write this one behind its stump
+            data = b"\n" + data
+        self._rest = data
+        self.drain()
+
+    def drain(self) -> bool:
+        """Write what the destination takes now; True when nothing waits any more."""
+        rest = self._rest
+        while rest:
+            try:
+                taken = self._send(rest)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno == errno.EINTR:
+                    continue
+                self._rest = b""
+                self._lose(rest.count(b"\n"), os.strerror(error.errno or errno.EIO))
+                return True
+            self._torn = rest[taken - 1] != NEWLINE
+            rest = rest[taken:]
+        self._rest = rest
+        if not rest and self.lost:
+            lost, self.lost, self.broken = self.lost, 0, ""
+            if self.on_recovery is not None:
+                self.on_recovery(lost)
+        return not rest
+
+    def _send(self, data: bytes) -> int:
+        if self._fd < 0:
+            raise OSError(errno.EBADF, "closed")
+        if self._socket is not None:
+            return self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        if self._poll:
+            ready = select.poll()
+            ready.register(self._fd, select.POLLOUT)
+            if not ready.poll(0):
+                raise BlockingIOError
+            return os.write(self._fd, data[:PIECE])
+        return os.write(self._fd, data)
+
+    def _lose(self, lines: int, why: str = "the reader is too slow") -> None:
+        self.dropped += lines
+        first = not self.lost
+        self.lost += lines
+        self.broken = why
+        if first and self.on_fault is not None:
+            self.on_fault(why)
+
+    def reopen(self) -> None:
+        """Open the path again, as after a rotation. When that fails the old file stays in use. Raises OSError."""
+        if self.path is None:
+            return
+        self.drain()
+        fresh = opened(self.path)
+        self.close()
+        self._fd, self._torn = fresh, False
+
+    def close(self) -> None:
+        """Write what can be written at once and let go."""
+        self.drain()
+        if self._socket is not None:
+            self._socket.close()
+        elif self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._socket = -1, None
+
+
+def opened(path: str) -> int:
+    """A log file for appending, 0640; a FIFO is not waited for. Raises OSError."""
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0o640)

@@ -1,0 +1,204 @@
+"""relayd's own log: one event, one line, on standard error or in the systemd journal.
+
+1. An event's name is stable, in the past tense (`reload_refused`), and says what happened; the fields say to what.
+2. Control bytes are escaped, fields with the name of a secret are masked: nothing that came from outside can begin a
+   line or colour a terminal.
+3. Writing never waits and never raises.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+from relayd import clock
+from relayd.telemetry.descriptor import Descriptor
+from relayd.telemetry.native import PRIORITIES, Native, field, is_journal
+from relayd.telemetry.text import COLOURS, DIM, RESET, Stamp, quoted, safe
+from relayd.wire.redact import mask_query
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+SECRET_FIELD = re.compile(
+    r"authorization|cookie|password|passwd|secret|bearer|credential|(^|_)api_?key$|(^|_)(access_)?token$|^key$|signature", re.I
+)
+QUERY = re.compile(r"\?[^\s\"']*")
+REMEMBERED = 1024  # rate-limited keys
+
+
+def formatted_for(stream: TextIO) -> str:
+    """What `format: auto` means: text for people and for systemd's own capture, JSON for anything else."""
+    fd = descriptor_of(stream)
+    return "text" if fd < 0 or os.isatty(fd) or is_journal(fd) else "json"
+
+
+def descriptor_of(stream: TextIO) -> int:
+    """The descriptor under a stream, or -1 when it has none."""
+    try:
+        return stream.fileno()
+    except (OSError, ValueError, AttributeError):
+        return -1
+
+
+class Journal:
+    """relayd's own log. Owned by the process; `generation` is set by the daemon and stands in every line."""
+
+    def __init__(
+        self, format: str = "auto", level: str = "info", stream: TextIO | None = None, *, native: Native | None = None
+    ) -> None:
+        self.generation = 0
+        self._stream = sys.stderr if stream is None else stream
+        fd = descriptor_of(self._stream)
+        self._sink = Descriptor(fd=fd) if fd >= 0 else None
+        self._prefixed = fd >= 0 and is_journal(fd)
+        self._coloured = fd >= 0 and not self._prefixed and os.isatty(fd) and "NO_COLOR" not in os.environ
+        self._stamp = Stamp()
+        self._quiet: dict[str, tuple[float, int]] = {}
+        self._given_native = native
+        self._native: Native | None = None
+        self.configure(format, level)
+
+    def configure(self, format: str, level: str) -> None:
+        """Change format and level, as a reload does. Raises KeyError for unknown words."""
+        self._threshold = LEVELS[level]
+        format = formatted_for(self._stream) if format == "auto" else format
+        self._line: Callable[[str, str, str, dict[str, object]], str] = {
+            "text": self._as_text, "json": self._as_json, "journal": self._as_text
+        }[format]
+        if format == "journal":
+            self._native = self._native or self._given_native or Native()
+        elif self._native is not None:
+            self._native.close()
+            self._native = None
+
+    @property
+    def dropped(self) -> int:
+        return (self._sink.dropped if self._sink else 0) + (self._native.dropped if self._native else 0)
+
+    def debug(self, name: str, message: str = "", **fields: object) -> None:
+        self.event("debug", name, message, **fields)
+
+    def info(self, name: str, message: str = "", **fields: object) -> None:
+        self.event("info", name, message, **fields)
+
+    def warning(self, name: str, message: str = "", **fields: object) -> None:
+        self.event("warning", name, message, **fields)
+
+    def error(self, name: str, message: str = "", **fields: object) -> None:
+        self.event("error", name, message, **fields)
+
+    def limited(self, key: str, seconds: float, level: str, name: str, message: str = "", **fields: object) -> None:
+        """An event at most once in `seconds` per key; the next one says how many were left out (`suppressed`)."""
+        now = clock.monotonic()
+        until, left_out = self._quiet.get(key, (0.0, 0))
+        if now < until:
+            self._quiet[key] = (until, left_out + 1)
+            return
+        if len(self._quiet) >= REMEMBERED and key not in self._quiet:
+            self._quiet = {known: state for known, state in self._quiet.items() if state[0] > now}
+            if len(self._quiet) >= REMEMBERED:  # keys made by clients: rather forget them than grow
+                self._quiet.clear()
+        self._quiet[key] = (now + seconds, 0)
+        if left_out:
+            fields["suppressed"] = left_out
+        self.event(level, name, message, **fields)
+
+    def event(self, level: str, name: str, message: str = "", **fields: object) -> None:
+        """Write one event. Field values are shown by `str`; those named like a secret are masked."""
+        if LEVELS[level] < self._threshold:
+            return
+        for key in fields:
+            if SECRET_FIELD.search(key):
+                fields[key] = "***"
+        if self._native is not None and self._native.send(self._datagram(level, name, message, fields)):
+            return
+        line = self._line(level, name, message, fields)
+        if self._sink is not None:
+            self._sink.write(line.encode("utf-8", "backslashreplace"), 1)
+            return
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+        except (OSError, ValueError):  # rescue door: a stream that its owner closed must not stop relayd
+            pass
+
+    def _as_text(self, level: str, name: str, message: str, fields: dict[str, object]) -> str:
+        told = " ".join(f"{key}={spaced(value)}" for key, value in fields.items())
+        words = " ".join(word for word in (name, safe(message), told) if word)
+        if self._prefixed:
+            return f"<{PRIORITIES[level]}>{words} generation={self.generation}\n"
+        stamp = self._stamp(clock.wall())
+        if self._coloured:
+            return f"{DIM}{stamp}{RESET} {COLOURS[level]}{level:<7} {words}{RESET} {DIM}generation={self.generation}{RESET}\n"
+        return f"{stamp} {level:<7} {words} generation={self.generation}\n"
+
+    def _as_json(self, level: str, name: str, message: str, fields: dict[str, object]) -> str:
+        told = "".join(f',"{quoted(key)}":{as_json(value)}' for key, value in fields.items())
+        return (
+            f'{{"event":"{quoted(name)}","time":"{self._stamp(clock.wall())}","level":"{level}",'
+            f'"message":"{quoted(message)}","generation":{self.generation}{told}}}\n'
+        )
+
+    def _datagram(self, level: str, name: str, message: str, fields: dict[str, object]) -> bytes:
+        told = " ".join(f"{key}={spaced(value)}" for key, value in fields.items())
+        parts = [
+            field("MESSAGE", " ".join(word for word in (name, safe(message), told) if word)),
+            field("PRIORITY", str(PRIORITIES[level])),
+            field("SYSLOG_IDENTIFIER", "relayd"),
+            field("RELAYD_EVENT", name),
+            field("RELAYD_GENERATION", str(self.generation)),
+        ]
+        parts += [field("RELAYD_" + re.sub("[^A-Z0-9_]", "_", key.upper()), safe(str(value))) for key, value in fields.items()]
+        return b"".join(parts)
+
+    def close(self) -> None:
+        if self._sink is not None:
+            self._sink.close()
+            self._sink = None
+        if self._native is not None:
+            self._native.close()
+            self._native = None
+
+
+def spaced(value: object) -> str:
+    """A value of a text line: in quotes when it holds a blank."""
+    text = safe(str(value))
+    return f'"{text}"' if " " in text or not text else text
+
+
+def as_json(value: object) -> str:
+    """A value of a JSON line; what is no number, truth value or null is a string."""
+    if value is None or isinstance(value, bool | int):
+        return json.dumps(value)
+    if isinstance(value, float):
+        return f"{value:.6g}" if value - value == 0 else "null"
+    return f'"{quoted(str(value))}"'
+
+
+class LoggingBridge(logging.Handler):
+    """What libraries say by Python's `logging` (Tornado above all), as events of the journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = QUERY.sub(lambda found: mask_query(found.group()), record.getMessage())
+            level = "error" if record.levelno >= 40 else "warning" if record.levelno >= 30 else "info" if record.levelno >= 20 else "debug"
+            fields: dict[str, object] = {"logger": record.name}
+            if record.exc_info and record.exc_info[1] is not None:
+                fields["exception"] = logging.Formatter().formatException(record.exc_info)
+            self._journal.event(level, "library_logged", message, **fields)
+        except Exception:  # rescue door: a log call inside a library must never become an error of its caller
+            self._journal.error("library_log_failed", logger=record.name)
+
+    def install(self, level: int = logging.INFO) -> None:
+        """Become the only handler of the root logger."""
+        root = logging.getLogger()
+        root.handlers[:] = [self]
+        root.setLevel(level)

@@ -1,0 +1,198 @@
+"""What relayd counts, in memory: cells that the path writes to and the sinks read from.
+
+1. `exchange` is on the path of every request: it finds one cell and adds to it; sums over cells are made by readers.
+2. A metric is declared in names.py before it can be counted; an unknown name or label is a KeyError of the programmer.
+3. Cardinality is bounded: at most SERIES label sets per metric, what comes above is counted under `other`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from relayd.telemetry.names import BUCKETS_S, BY_NAME, METRICS, PAIR, Metric
+from relayd.telemetry.outcome import Record
+
+SERIES = 1000
+SAMPLES = 100  # per series and interval; above it statsd is told the rate
+OTHER = "other"
+CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+
+Labels = tuple[str, ...]
+
+
+class Histogram:
+    """One timer: counts per bucket (the last is +Inf) and their sum since the start; samples since the last `take`."""
+
+    __slots__ = ("buckets", "count", "samples", "sum_s", "_taken")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(BUCKETS_S) + 1)
+        self.count = 0
+        self.sum_s = 0.0
+        self.samples: list[float] = []
+        self._taken = 0
+
+    def observe(self, span_s: float, keep: int) -> None:
+        """Add a span; `keep` is how many samples may wait for a sink."""
+        self.buckets[bisect_left(BUCKETS_S, span_s)] += 1
+        self.count += 1
+        self.sum_s += span_s
+        if len(self.samples) < keep:
+            self.samples.append(span_s)
+
+    def take(self) -> tuple[list[float], int]:
+        """The samples since the last call, and how many spans they stand for."""
+        samples, seen = self.samples, self.count - self._taken
+        self.samples, self._taken = [], self.count
+        return samples, seen
+
+
+class Cell:
+    """Everything counted for one (route, upstream, status class, outcome)."""
+
+    __slots__ = ("attempts", "bytes_in", "bytes_out", "connect", "first_byte", "queue", "requests", "total")
+
+    def __init__(self) -> None:
+        self.requests = self.bytes_in = self.bytes_out = self.attempts = 0
+        self.total, self.first_byte, self.queue, self.connect = Histogram(), Histogram(), Histogram(), Histogram()
+
+
+class Metrics:
+    """All counters, timers and gauges of the process. Owned by telemetry; lives through reloads."""
+
+    __slots__ = ("_cells", "_counters", "_errors", "_gauges", "_timers", "keep")
+
+    def __init__(self) -> None:
+        self.keep = 0  # samples per series and interval: SAMPLES while a sink takes them
+        self._cells: dict[tuple[str, str, int, str], Cell] = {}
+        self._errors: dict[str, int] = {}
+        self._counters: dict[str, dict[Labels, float]] = {m.name: {} for m in METRICS if m.kind == "counter"}
+        self._gauges: dict[str, dict[Labels, float]] = {m.name: {} for m in METRICS if m.kind == "gauge"}
+        self._timers: dict[str, dict[Labels, Histogram]] = {m.name: {} for m in METRICS if m.kind == "timer"}
+
+    def exchange(self, record: Record) -> None:
+        """Count one exchange that ended."""
+        code, keep = record.code, self.keep
+        key = (record.route, record.upstream, record.status // 100, f"{record.ended_by}.{record.room}" if code else "complete")
+        cell = self._cells.get(key) or self._new_cell(key)
+        cell.requests += 1
+        cell.attempts += record.attempts
+        cell.bytes_in += record.bytes_in
+        cell.bytes_out += record.bytes_out
+        span_s = record.total_s
+        if span_s >= 0.0:  # written out: a call would double the cost
+            timer = cell.total
+            timer.buckets[bisect_left(BUCKETS_S, span_s)] += 1
+            timer.count += 1
+            timer.sum_s += span_s
+            if len(timer.samples) < keep:
+                timer.samples.append(span_s)
+        span_s = record.first_byte_s
+        if span_s >= 0.0:
+            timer = cell.first_byte
+            timer.buckets[bisect_left(BUCKETS_S, span_s)] += 1
+            timer.count += 1
+            timer.sum_s += span_s
+            if len(timer.samples) < keep:
+                timer.samples.append(span_s)
+        if record.connect_s > 0.0:
+            cell.connect.observe(record.connect_s, keep)
+        if record.queue_s > 0.0:
+            cell.queue.observe(record.queue_s, keep)
+        if code:
+            self._errors[code] = self._errors.get(code, 0) + 1
+
+    def _new_cell(self, key: tuple[str, str, int, str]) -> Cell:
+        if len(self._cells) >= SERIES:
+            self.add("relayd.telemetry.overflowed")
+            key = (OTHER, OTHER, key[2], key[3] if key[3] == "complete" else OTHER)
+            found = self._cells.get(key)
+            if found is not None:
+                return found
+        cell = self._cells[key] = Cell()
+        return cell
+
+    def add(self, name: str, n: float = 1, **labels: str) -> None:
+        """Add to a counter."""
+        series = self._counters[name]
+        key = self._key(name, labels, series)
+        series[key] = series.get(key, 0) + n
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        series = self._gauges[name]
+        series[self._key(name, labels, series)] = value
+
+    def forget(self, name: str, **labels: str) -> None:
+        """Take a gauge away whose subject is gone, such as a removed upstream's."""
+        self._gauges[name].pop(tuple(labels[label] for label in BY_NAME[name].labels), None)
+
+    def observe(self, name: str, span_s: float, **labels: str) -> None:
+        """Add a span of time to a timer."""
+        series = self._timers[name]
+        key = self._key(name, labels, series)
+        timer = series.get(key)
+        if timer is None:
+            timer = series[key] = Histogram()
+        timer.observe(span_s, self.keep)
+
+    def _key(self, name: str, labels: dict[str, str], series: dict[Labels, float] | dict[Labels, Histogram]) -> Labels:
+        declared = BY_NAME[name].labels
+        if len(labels) != len(declared):
+            raise KeyError(f"{name} takes the labels {declared}, not {tuple(labels)}")
+        key = tuple(labels[label] for label in declared)
+        if key in series or len(series) < SERIES:
+            return key
+        self.add("relayd.telemetry.overflowed")
+        return (OTHER,) * len(declared)
+
+    def value(self, name: str, **labels: str) -> float:
+        """A counter or gauge as it stands, summed over the labels that are not named; for status pages and tests."""
+        declared = BY_NAME[name].labels
+        wanted = [(declared.index(label), text) for label, text in labels.items()]
+        pairs = self.counters(BY_NAME[name]) if BY_NAME[name].kind == "counter" else self.gauges(BY_NAME[name])
+        return sum(value for key, value in pairs if all(key[at] == text for at, text in wanted))
+
+    def counters(self, metric: Metric) -> Iterator[tuple[Labels, float]]:
+        """All series of a counter with their values since the start."""
+        yield from self._counters[metric.name].items()
+        if metric.name == "relayd.proxy.errors":
+            for code, count in self._errors.items():
+                yield (code,), count
+        elif metric.name == "relayd.proxy.requests":
+            merged: dict[Labels, float] = {}
+            for (route, upstream, status, outcome), cell in self._cells.items():
+                key = (route, upstream, class_name(status), outcome)
+                merged[key] = merged.get(key, 0) + cell.requests
+            yield from merged.items()
+        elif metric.labels == PAIR:
+            attribute = metric.name.rpartition(".")[2]
+            merged = {}
+            for (route, upstream, _, _), cell in self._cells.items():
+                merged[route, upstream] = merged.get((route, upstream), 0) + getattr(cell, attribute)
+            yield from merged.items()
+
+    def gauges(self, metric: Metric) -> Iterator[tuple[Labels, float]]:
+        """All series of a gauge."""
+        yield from self._gauges[metric.name].items()
+
+    def timers(self, metric: Metric) -> Iterator[tuple[Labels, list[Histogram]]]:
+        """All series of a timer; each is the sum of one or more histograms."""
+        for key, timer in self._timers[metric.name].items():
+            yield key, [timer]
+        if metric.labels == PAIR:
+            attribute = metric.name.rpartition(".")[2]
+            merged: dict[Labels, list[Histogram]] = {}
+            for (route, upstream, _, _), cell in self._cells.items():
+                timer = getattr(cell, attribute)
+                if timer.count:
+                    merged.setdefault((route, upstream), []).append(timer)
+            yield from merged.items()
+
+
+def class_name(hundreds: int) -> str:
+    """2 is 2xx; what no status can be is `none`."""
+    return CLASSES[hundreds] if 0 <= hundreds < len(CLASSES) else CLASSES[0]
+
+

@@ -1,0 +1,68 @@
+"""The journal's native protocol: a datagram of fields to systemd-journald.
+
+Fields are `NAME=value` lines; a value that holds a line feed is written in the binary form, its length before it
+(systemd: JOURNAL_NATIVE_PROTOCOL). relayd's values are escaped before and need the binary form never, but a field that
+was not must not be able to forge another.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+
+SOCKET = "/run/systemd/journal/socket"
+PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
+LARGEST = 64 * 1024  # to which a record is cut that the socket refuses for its size
+
+
+def field(name: str, value: str) -> bytes:
+    """One field, ready for the datagram; `name` is upper case letters, digits and underscores."""
+    data = value.encode("utf-8", "backslashreplace")
+    if b"\n" in data:
+        return name.encode() + b"\n" + struct.pack("<Q", len(data)) + data + b"\n"
+    return name.encode() + b"=" + data + b"\n"
+
+
+def is_journal(fd: int, environ: dict[str, str] | None = None) -> bool:
+    """Whether a descriptor leads to the journal, as systemd says in JOURNAL_STREAM (device:inode)."""
+    device, _, inode = (os.environ if environ is None else environ).get("JOURNAL_STREAM", "").partition(":")
+    try:
+        found = os.fstat(fd)
+        return (found.st_dev, found.st_ino) == (int(device), int(inode))
+    except (OSError, ValueError):
+        return False
+
+
+class Native:
+    """The sending end; owned by the log that writes to it. Never waits, never raises; `dropped` counts lost records."""
+
+    __slots__ = ("_path", "_socket", "dropped")
+
+    def __init__(self, path: str = SOCKET) -> None:
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.setblocking(False)
+        self.dropped = 0
+
+    def send(self, datagram: bytes) -> bool:
+        """Send one record. One that is too large is cut at the end of a field."""
+        try:
+            # Without connect: after a restart of journald the same path is a new socket.
+            self._socket.sendto(datagram, self._path)
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE and len(datagram) > LARGEST:
+                return self.send(cut(datagram, LARGEST))
+            self.dropped += 1
+            return False
+        return True
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def cut(datagram: bytes, size: int) -> bytes:
+    """The longest beginning of whole lines that fits; a first line that does not fit is cut within its value."""
+    end = datagram.rfind(b"\n", 0, size)
+    return datagram[: end + 1] if end >= 0 else datagram[: size - 1] + b"\n"

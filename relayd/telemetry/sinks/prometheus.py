@@ -1,0 +1,60 @@
+"""Metrics in Prometheus' text format 0.0.4, for a scraper that asks."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+from relayd.telemetry.metrics import Metrics
+from relayd.telemetry.names import BUCKETS_S, METRICS, Metric
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+
+
+def exposed_name(metric: Metric) -> str:
+    """relayd.proxy.bytes_in becomes relayd_proxy_bytes_in_total, relayd.loop.lag relayd_loop_lag_seconds."""
+    name = metric.name.replace(".", "_")
+    if metric.unit and not (metric.unit == "bytes" and "_bytes_" in name):
+        name = f"{name}_{metric.unit}"
+    return f"{name}_total" if metric.kind == "counter" else name
+
+
+def labelled(names: tuple[str, ...], values: tuple[str, ...], *further: tuple[str, str]) -> str:
+    """The braces of a sample, or nothing where there are no labels."""
+    pairs = [*zip(names, values, strict=True), *further]
+    inside = ",".join(f'{name}="{value.translate(ESCAPES)}"' for name, value in pairs)
+    return f"{{{inside}}}" if inside else ""
+
+
+def number(value: float) -> str:
+    """A sample's value; whole numbers without a fraction."""
+    return str(int(value)) if value == int(value) else repr(float(value))
+
+
+def render(metrics: Metrics) -> bytes:
+    """All metrics as they stand; a metric without samples shows its HELP and TYPE only."""
+    lines: list[str] = []
+    for metric in METRICS:
+        name = exposed_name(metric)
+        lines.append(f"# HELP {name} {metric.doc.replace(chr(92), chr(92) * 2)}")
+        lines.append(f"# TYPE {name} {'histogram' if metric.kind == 'timer' else metric.kind}")
+        if metric.kind == "timer":
+            lines.extend(histogram(metric, name, metrics))
+        else:
+            series = metrics.counters(metric) if metric.kind == "counter" else metrics.gauges(metric)
+            lines.extend(f"{name}{labelled(metric.labels, key)} {number(value)}" for key, value in series)
+    return ("\n".join(lines) + "\n").encode()
+
+
+def histogram(metric: Metric, name: str, metrics: Metrics) -> list[str]:
+    """The samples of one timer: cumulative buckets, sum and count per series."""
+    lines: list[str] = []
+    bounds = [*(number(bound) for bound in BUCKETS_S), "+Inf"]
+    for key, parts in metrics.timers(metric):
+        counts = accumulate(sum(column) for column in zip(*(part.buckets for part in parts), strict=True))
+        for bound, count in zip(bounds, counts, strict=True):
+            lines.append(f"{name}_bucket{labelled(metric.labels, key, ('le', bound))} {count}")
+        plain = labelled(metric.labels, key)
+        lines.append(f"{name}_sum{plain} {number(sum(part.sum_s for part in parts))}")
+        lines.append(f"{name}_count{plain} {sum(part.count for part in parts)}")
+    return lines
