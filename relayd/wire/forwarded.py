@@ -1,0 +1,163 @@
+"""Who the client is behind trusted proxies, and the forwarding fields that say so to the next hop.
+
+Laws:
+1. Only what a trusted peer wrote is believed; the list is walked from the right and the first untrusted address is the
+   client (RFC 7239 8.1: everything left of it could be invented).
+2. What is no address ends the walk, and neither it nor anything left of it goes on.
+3. Work is bounded: `MAX_ELEMENTS` elements of the list are looked at, and memos do not grow without end.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+UNIX = "unix"
+MAX_ELEMENTS = 64
+_MEMO_LIMIT = 4096
+_MEMO_LENGTH = 64
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def parse_address(text: str) -> _Address | None:
+    """The address in `text` without zone, an IPv4-mapped one as IPv4; None if it is none."""
+    if len(text) > _MEMO_LENGTH:
+        return None
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def parse_network(text: str) -> _Network:
+    """The network or single address in `text`; host bits must be zero. Raises ValueError."""
+    network = ipaddress.ip_network(text.strip())
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((int(mapped), network.prefixlen - 96))
+    return network
+
+
+class TrustedNetworks:
+    """The networks of `trusted_proxies`; `unix` stands for peers on a Unix socket.
+
+    Raises ValueError for a word that is neither an address nor a network.
+    """
+
+    __slots__ = ("_known", "_networks", "_unix")
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        words = [text.strip() for text in texts]
+        self._unix = UNIX in words
+        self._networks: tuple[_Network, ...] = tuple(parse_network(word) for word in words if word != UNIX)
+        self._known: dict[str, bool] = {}
+
+    def __bool__(self) -> bool:
+        return self._unix or bool(self._networks)
+
+    def contains(self, address: str) -> bool:
+        known = self._known.get(address)
+        if known is None:
+            known = self._look(address)
+            if len(self._known) < _MEMO_LIMIT and len(address) <= _MEMO_LENGTH:
+                self._known[address] = known
+        return known
+
+    def _look(self, text: str) -> bool:
+        if text == UNIX:
+            return self._unix
+        address = parse_address(text) if self._networks else None
+        return address is not None and any(
+            address in network for network in self._networks if network.version == address.version
+        )
+
+
+def _element_address(element: bytes) -> str | None:
+    """The canonical address of one list element: plain, with a port, in brackets, in quotes; None if it is none."""
+    if len(element) > _MEMO_LENGTH:
+        return None
+    try:
+        text = element.decode("ascii")
+    except UnicodeDecodeError:
+        return None
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        text = text[1:-1]
+    if text.startswith("["):
+        text, bracket, port = text[1:].partition("]")
+        if not bracket or (port and not _is_port(port)) or ":" not in text:
+            return None
+    elif text.count(":") == 1:
+        text, _, port = text.partition(":")
+        if not _is_port(":" + port):
+            return None
+    address = parse_address(text)
+    return None if address is None else str(address)
+
+
+def _is_port(text: str) -> bool:
+    return text[0] == ":" and text[1:].isdigit() and len(text) <= 6
+
+
+def client_address(peer: str, xff_lines: list[bytes], trusted: TrustedNetworks) -> tuple[str, bytes]:
+    """The client's address, and the X-Forwarded-For value to send on (with the peer appended).
+
+    `peer` is the address of the socket, or `unix`; `xff_lines` are the values of all X-Forwarded-For fields in order.
+    A peer on a Unix socket has no address: it adds nothing to a list, and stands as `unknown` where there is none.
+    """
+    own = b"unknown" if peer == UNIX else peer.encode("ascii", "replace")
+    if not xff_lines or not trusted.contains(peer):
+        return peer, own
+    elements = b",".join(xff_lines).rsplit(b",", MAX_ELEMENTS)
+    if len(elements) > MAX_ELEMENTS:
+        del elements[0]  # the remainder that was not split
+    client, walking = peer, True
+    sent_on: list[bytes] = []
+    for element in reversed(elements):
+        element = element.strip(b" \t")
+        if not element:
+            continue  # an empty list element means nothing (RFC 9110 5.6.1)
+        address = _element_address(element)
+        if address is None:
+            break
+        sent_on.append(element)
+        if walking:
+            client = address
+            walking = trusted.contains(address)
+    sent_on.reverse()
+    if peer != UNIX or not sent_on:
+        sent_on.append(own)
+    return client, b", ".join(sent_on)
+
+
+_TOKEN_BYTES = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+
+
+def _value(text: bytes) -> bytes:
+    """A token as it stands, everything else as a quoted-string."""
+    if text and _TOKEN_BYTES.issuperset(text):
+        return text
+    return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+
+
+def _node(address: str) -> bytes:
+    parsed = parse_address(address)
+    if parsed is None:
+        return b"unknown"
+    return b'"[%b]"' % str(parsed).encode() if parsed.version == 6 else str(parsed).encode()
+
+
+def forwarded_element(client: str, host: bytes, proto: bytes) -> bytes:
+    """One element of Forwarded (RFC 7239 4): IPv6 in brackets and quotes, no address as `unknown`, no empty host.
+
+    `host` is the validated authority, so it holds no control byte; it is quoted where it has a port.
+    """
+    element = b"for=" + _node(client)
+    if host:
+        element += b";host=" + _value(host)
+    return element + b";proto=" + _value(proto)
