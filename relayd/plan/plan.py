@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,8 +19,10 @@ from relayd.wire.headers import FieldEdits
 class PlannedRoute:
     """One rule, ready to be walked. `action` is proxy, redirect, respond, admin or unavailable (not in force yet).
 
-    `take` bytes are cut from the front of the path and `put` stands in their place (`put_regex` instead, where the
-    route matches by regex: a template with \\1 references). `ai` says that errors take the OpenAI shape.
+    `take` bytes are cut from the front of the path and `put` stands in their place; where `put_regex` is given, the
+    whole path is instead matched by `regex` and becomes this template with \\1 references. `error_shape` is openai,
+    problem or text; whether a client that accepts only plain text gets that instead is for `config.errors == "auto"`
+    and decided where the error is written.
     """
 
     name: str
@@ -44,6 +47,18 @@ class PlannedRoute:
     error_shape: str
     admin_prefix: bytes
     admin_write: bool
+    regex: re.Pattern[bytes] | None = None
+
+    def rewritten(self, path: bytes) -> bytes:
+        """The path that goes upstream, before the endpoint's base path is put in front; only the named bytes change."""
+        if self.put_regex is not None and self.regex is not None:
+            match = self.regex.fullmatch(path)
+            new = path if match is None else match.expand(self.put_regex)
+        elif self.take or self.put:
+            new = self.put + path[self.take :]
+        else:
+            return path
+        return new if new.startswith(b"/") else b"/" + new
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +79,10 @@ class HouseFields:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything an exchange needs to know, of one generation (1, 2, ...)."""
+    """Everything an exchange needs to know, of one generation (1, 2, ...).
+
+    `key_fields` are the lower-case names of fields, beside the usual ones, in which consumers send their keys.
+    """
 
     generation: int
     config: Config
@@ -73,3 +91,4 @@ class Plan:
     upstreams: Mapping[str, Upstream]
     consumers: Consumers
     house: HouseFields
+    key_fields: frozenset[bytes] = frozenset()

@@ -1,0 +1,104 @@
+"""Cross-origin requests: what relayd answers browsers for a route, after the Fetch standard (3.2, 4.8, 4.9).
+
+1. An origin is granted by equality of the whole serialised origin; nothing is granted to a part of a name.
+2. What depends on the Origin field says so by `Vary: Origin`, also where the origin was not granted.
+3. A preflight is answered here and never goes upstream, and it needs no key: browsers cannot send one with it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+Fields = list[tuple[str, str]]
+
+# The upstream's own fields of these names are replaced on a route that has `cors`; two sets would void each other.
+RESPONSE_NAMES = frozenset({
+    b"access-control-allow-origin", b"access-control-allow-credentials", b"access-control-expose-headers",
+    b"access-control-allow-methods", b"access-control-allow-headers", b"access-control-max-age",
+})
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VARY_PREFLIGHT = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
+
+
+class Cors(Protocol):
+    """The `cors:` of a route."""
+
+    @property
+    def origins(self) -> tuple[str, ...]: ...
+    @property
+    def methods(self) -> tuple[str, ...]: ...
+    @property
+    def headers(self) -> tuple[str, ...]: ...
+    @property
+    def expose(self) -> tuple[str, ...]: ...
+    @property
+    def credentials(self) -> bool: ...
+    @property
+    def max_age(self) -> float: ...
+
+
+def preflight(cors: Cors, origin: str, method: str, headers: str) -> Fields | None:
+    """The fields of the 204 that answers a preflight; None when it is not granted: answer 403 with `refusal(cors)`.
+
+    `origin`, `method` and `headers` are the values of Origin and Access-Control-Request-Method and -Headers, "" if
+    absent.
+    """
+    allowed = _origin(cors, origin)
+    if allowed is None or not _TOKEN.fullmatch(method):
+        return None
+    # The method is compared by its exact case (Fetch 4.8), safelisted methods need no mention but are harmless.
+    if "*" not in cors.methods and method not in cors.methods:
+        return None
+    asked = [name for name in (part.strip(" \t") for part in headers.split(",")) if name]
+    if not all(_TOKEN.fullmatch(name) for name in asked):
+        return None
+    if "*" not in cors.headers:
+        granted = {name.lower() for name in cors.headers}
+        if not all(name.lower() in granted for name in asked):
+            return None
+        asked = list(cors.headers)
+    fields: Fields = [("Access-Control-Allow-Origin", allowed)]
+    if cors.credentials:
+        fields.append(("Access-Control-Allow-Credentials", "true"))
+    # Named rather than "*": the asterisk is not a wildcard with credentials, and never covers Authorization.
+    fields.append(("Access-Control-Allow-Methods", method if "*" in cors.methods else ", ".join(cors.methods)))
+    if asked:
+        fields.append(("Access-Control-Allow-Headers", ", ".join(asked)))
+    fields.append(("Access-Control-Max-Age", str(int(cors.max_age))))
+    fields.append(("Vary", _VARY_PREFLIGHT))
+    return fields
+
+
+def refusal(cors: Cors) -> Fields:
+    """The fields of the answer to a preflight that is not granted."""
+    return [("Vary", _VARY_PREFLIGHT)]
+
+
+def response_fields(cors: Cors, origin: str | None) -> Fields:
+    """The fields that are added to every response of the route; `origin` is the request's Origin, None if absent."""
+    fields: Fields = []
+    allowed = _origin(cors, origin)
+    if allowed is not None:
+        fields.append(("Access-Control-Allow-Origin", allowed))
+        if cors.credentials:
+            fields.append(("Access-Control-Allow-Credentials", "true"))
+        if cors.expose:
+            fields.append(("Access-Control-Expose-Headers", ", ".join(cors.expose)))
+    if not _public(cors):
+        fields.append(("Vary", "Origin"))
+    return fields
+
+
+def _public(cors: Cors) -> bool:
+    """Whether the answer is the same for every origin."""
+    return "*" in cors.origins and not cors.credentials
+
+
+def _origin(cors: Cors, origin: str | None) -> str | None:
+    if _public(cors):
+        return "*"
+    if origin is None or not any(origin == granted.rstrip("/") for granted in cors.origins if granted != "*"):
+        return None
+    return origin

@@ -1,0 +1,201 @@
+"""From the configuration to the plan: everything that can be decided before the first request is decided here.
+
+1. Compiling has no side effects, opens nothing and may be thrown away.
+2. All faults are found before the first one is raised.
+3. A route that cannot be served yet answers so; it is neither left out, which would let its requests fall through to
+   the next one, nor half served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TypeVar
+
+from relayd.access.consumers import ConsumerKey, Consumers
+from relayd.config.model import Config, House
+from relayd.config.route import Route
+from relayd.errors import ConfigError, Finding
+from relayd.plan.plan import HouseFields, Plan, PlannedRoute
+from relayd.plan.rewriting import Rewriting, field_edits, rewriting
+from relayd.plan.specs import upstream_spec
+from relayd.routing.matchers import Matcher, matcher
+from relayd.routing.table import Table
+from relayd.upstream.spec import Timeouts, UpstreamSpec
+from relayd.upstream.upstream import Upstream
+from relayd.wire.headers import FORWARDING
+
+T = TypeVar("T")
+NO_BUILT_INS: Mapping[str, UpstreamSpec] = MappingProxyType({})
+
+
+class _Faults:
+    """Collects what cannot be compiled; owned by one compilation."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str]] = []
+
+    def attempt(self, path: str, make: Callable[[], T], otherwise: T) -> T:
+        """What `make` gives; its ValueError is noted under `path` and `otherwise` stands in for the result."""
+        try:
+            return make()
+        except ValueError as error:
+            self.found.append((path, str(error)))
+            return otherwise
+
+
+def compile_plan(
+    config: Config,
+    generation: int,
+    previous: Plan | None = None,
+    *,
+    builtin: Mapping[str, UpstreamSpec] = NO_BUILT_INS,
+) -> Plan:
+    """The plan of a configuration.
+
+    Live upstreams of `previous` whose spec is unchanged are shared. `builtin` holds the specs of built-in upstreams
+    such as `demo`, used where a route names them; their paths are taken as they are.
+    Raises ConfigError with all faults that only show when the parts are put together.
+    """
+    faults = _Faults()
+    specs = _specs(config, builtin, faults)
+    upstreams = {name: _live(spec, previous) for name, spec in specs.items()}
+    rules: list[tuple[Matcher, PlannedRoute]] = []
+    for number, route in enumerate(config.routes):
+        at = f"routes[{number}]"
+        rule = faults.attempt(f"{at}.match", lambda route=route: _matcher(route), Matcher())  # type: ignore[misc]
+        rules.append((rule, _route(at, route, config, upstreams, faults)))
+    consumers = _consumers(config)
+    for first, second in consumers.shared():
+        faults.found.append((f"consumers.{second}", f"has the same key as {first}: it could not be told apart"))
+    if faults.found:
+        raise ConfigError(Finding("configuration", 0, 0, path, message) for path, message in faults.found)
+    return Plan(
+        generation=generation,
+        config=config,
+        table=Table(rules),
+        routes=tuple(route for _, route in rules),
+        upstreams=MappingProxyType(upstreams),
+        consumers=consumers,
+        house=_house(config.headers),
+    )
+
+
+def _specs(config: Config, builtin: Mapping[str, UpstreamSpec], faults: _Faults) -> dict[str, UpstreamSpec]:
+    specs: dict[str, UpstreamSpec] = {}
+    for name, section in config.upstreams.items():
+        nothing = UpstreamSpec(name=name, endpoints=(), protocol=section.protocol)
+        specs[name] = faults.attempt(
+            f"upstreams.{name}", lambda name=name, section=section: upstream_spec(name, section), nothing  # type: ignore[misc]
+        )
+    used = {route.upstream for route in config.routes}
+    specs.update((name, spec) for name, spec in builtin.items() if name in used and name not in specs)
+    return specs
+
+
+def _live(spec: UpstreamSpec, previous: Plan | None) -> Upstream:
+    kept = None if previous is None else previous.upstreams.get(spec.name)
+    return kept if kept is not None and kept.spec == spec else Upstream(spec)
+
+
+def _matcher(route: Route) -> Matcher:
+    match = route.match
+    return matcher(
+        path=match.path, prefix=match.prefix, regex=match.regex, host=match.host, method=match.method,
+        header=match.header, model=match.model, preflight=route.cors is not None,
+    )
+
+
+def _route(at: str, route: Route, config: Config, upstreams: Mapping[str, Upstream], faults: _Faults) -> PlannedRoute:
+    upstream = upstreams.get(route.upstream or "")
+    action = _action(route, upstream)
+    named = config.upstreams.get(route.upstream or "")
+    changed = faults.attempt(at, lambda: rewriting(route, "plain" if named is None else named.protocol), Rewriting())
+    auth = None if upstream is None else upstream.spec.auth
+    reserved = frozenset() if auth is None or auth.kind == "query" else frozenset({auth.name.lower().encode()})
+    return PlannedRoute(
+        name=route.name,
+        config=route,
+        action=action,
+        upstream=upstream if action == "proxy" else None,
+        allow=frozenset(route.allow) if route.allow else None,
+        take=changed.take,
+        put=changed.put,
+        put_regex=changed.put_regex,
+        regex=changed.regex,
+        request_edits=faults.attempt(
+            f"{at}.request_headers", lambda: field_edits(route.request_headers, reserved), None
+        ),
+        response_edits=faults.attempt(f"{at}.response_headers", lambda: field_edits(route.response_headers), None),
+        cors=route.cors,
+        redirect=route.redirect,
+        respond=route.respond,
+        body_limit=int(route.body_limit),
+        timeouts=_timeouts(route, Timeouts() if upstream is None else upstream.spec.timeouts),
+        upgrade=route.upgrade,
+        trailers=route.trailers,
+        pass_client_key=route.pass_client_key,
+        finish=route.on_disconnect == "finish",
+        error_shape=_error_shape(route, upstream),
+        admin_prefix=route.admin_prefix.rstrip("/").encode(),
+        admin_write=route.admin_write,
+    )
+
+
+def _action(route: Route, upstream: Upstream | None) -> str:
+    if route.redirect is not None:
+        return "redirect"
+    if route.respond is not None:
+        return "respond"
+    if route.upstream == "admin":
+        return "admin"
+    if upstream is None:  # by_model, or a built-in that this process does not have
+        return "unavailable"
+    theirs = upstream.spec.protocol
+    mismatch = route.protocol is not None and "plain" not in (route.protocol, theirs) and route.protocol != theirs
+    return "unavailable" if mismatch else "proxy"
+
+
+def _error_shape(route: Route, upstream: Upstream | None) -> str:
+    if route.errors != "auto":
+        return route.errors
+    if route.upstream in ("demo", "by_model"):
+        return "openai"
+    protocol = route.protocol or ("plain" if upstream is None else upstream.spec.protocol)
+    return "problem" if protocol == "plain" else "openai"
+
+
+def _timeouts(route: Route, theirs: Timeouts) -> Timeouts:
+    own = route.timeouts
+    return Timeouts(
+        connect_s=theirs.connect_s,
+        first_byte_s=theirs.first_byte_s if own.first_byte is None else float(own.first_byte),
+        idle_s=theirs.idle_s if own.idle is None else float(own.idle),
+        total_s=theirs.total_s if own.total is None else float(own.total),
+    )
+
+
+def _consumers(config: Config) -> Consumers:
+    keys: list[ConsumerKey] = []
+    for name, consumer in config.consumers.items():
+        if consumer.bearer is not None:
+            keys.append(ConsumerKey(name, "bearer", "authorization", consumer.bearer))
+        if consumer.header is not None:
+            keys.append(ConsumerKey(name, "header", consumer.header.name, consumer.header.value))
+    return Consumers(keys)
+
+
+def _house(house: House) -> HouseFields:
+    def name(word: str) -> bytes:
+        return b"" if word.lower() in ("off", "") else word.encode()
+
+    names = {
+        key: name(getattr(house, key))
+        for key in (
+            "request_id", "forwarded_for", "forwarded_proto", "forwarded_host", "real_ip", "forwarded",
+            "process_time", "proxy_by",
+        )
+    }
+    # The usual names stay relayd's own where they are renamed or off: else a client could write them unchallenged.
+    own = FORWARDING | {value.lower() for value in names.values() if value}
+    return HouseFields(via=name(house.via), own=frozenset(own), **names)

@@ -1,0 +1,135 @@
+"""What changes between two configurations, in lines that an operator reads after a reload.
+
+1. No secret and no value that may be one is ever shown: only where it comes from, and that it changed.
+2. A key that keeps its value says nothing; what is new or gone is named without its contents.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from relayd.access.consumers import USUAL_KEY_FIELDS
+from relayd.config.model import Config
+from relayd.schema import Duration, Secret, Size
+
+_HIDDEN = frozenset(name.decode() for name in USUAL_KEY_FIELDS) | {"cookie", "set-cookie"}
+_HINTS = ("key", "token", "secret", "password", "auth")
+_LONGEST = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line: `sign` is + (new), - (gone) or ~ (changed); `path` the key; `text` what changed, empty for + and -."""
+
+    sign: str
+    path: str
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.sign} {self.path}" + (f": {self.text}" if self.text else "")
+
+
+def diff(old: Config, new: Config) -> list[Change]:
+    """All changes, in the order of the configuration's keys."""
+    return list(_compare("", old, new))
+
+
+def _compare(path: str, old: Any, new: Any) -> Iterator[Change]:
+    if isinstance(old, Secret) and isinstance(new, Secret):
+        if old != new:
+            yield Change("~", path, f"{new} changed" if old.source == new.source else f"{old} -> {new}")
+    elif type(old) is type(new) and dataclasses.is_dataclass(old):
+        for field in dataclasses.fields(old):
+            key = field.metadata.get("key") or field.name
+            yield from _compare(_join(path, key), getattr(old, field.name), getattr(new, field.name))
+    elif isinstance(old, Mapping) and isinstance(new, Mapping):
+        yield from _compare_named(path, old, new)
+    elif _are_named(old) and _are_named(new):
+        before, after = ({item.name: item for item in side} for side in (old, new))
+        yield from _compare_named(path, before, after)
+        kept = [name for name in before if name in after]
+        moved = [name for name in after if name in before]
+        if kept != moved:
+            yield Change("~", path, f"order: {', '.join(kept)} -> {', '.join(moved)}")
+    elif old != new:
+        yield _changed(path, old, new)
+
+
+def _compare_named(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    for name in old:
+        if name not in new:
+            yield Change("-", _join(path, name))
+    for name, value in new.items():
+        if name not in old:
+            yield Change("+", _join(path, name))
+        else:
+            yield from _compare(_join(path, name), old[name], value)
+
+
+def _changed(path: str, old: Any, new: Any) -> Change:
+    if old is None:
+        return Change("+", path, "" if dataclasses.is_dataclass(new) else _hide(path, show(new)))
+    if new is None:
+        return Change("-", path)
+    if _may_be_secret(path):
+        return Change("~", path, "changed (not shown)")
+    before, after = show(old), show(new)
+    return Change("~", path, "changed" if before == after else f"{before} -> {after}")
+
+
+def _hide(path: str, text: str) -> str:
+    return "(not shown)" if _may_be_secret(path) else text
+
+
+def _may_be_secret(path: str) -> bool:
+    """Whether a header field's value stands here that may be a key: people write keys there too."""
+    parts = path.split(".")
+    if len(parts) < 2 or parts[-2] not in ("set", "add", "header", "headers"):
+        return False
+    name = parts[-1].lower()
+    return name in _HIDDEN or any(hint in name for hint in _HINTS)
+
+
+def _are_named(value: Any) -> bool:
+    return isinstance(value, tuple) and all(dataclasses.is_dataclass(item) and hasattr(item, "name") for item in value)
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def show(value: Any) -> str:
+    """A value as relayd.yaml writes it, cut when it is long."""
+    if isinstance(value, bool):
+        text = "true" if value else "false"
+    elif isinstance(value, Duration):
+        text = show_duration(value)
+    elif isinstance(value, Size):
+        text = _size(value)
+    elif isinstance(value, (tuple, list)):
+        text = "[" + ", ".join(show(item) for item in value) + "]"
+    elif dataclasses.is_dataclass(value):
+        shorthand = getattr(value, "__section__", {}).get("shorthand")
+        text = show(getattr(value, shorthand)) if shorthand else type(value).__name__.lower()
+    elif isinstance(value, str):
+        text = value if value.isprintable() and value else repr(value)
+    else:
+        text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def show_duration(seconds: float) -> str:
+    """A span of time with its unit, for example 120s or 250ms."""
+    if seconds and seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    return f"{seconds:g}s"
+
+
+def _size(value: int) -> str:
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if value and value % factor == 0:
+            return f"{value // factor}{unit}"
+    return str(value)

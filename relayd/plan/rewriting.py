@@ -1,0 +1,118 @@
+"""How a route changes what passes through it: the path, and header fields that the operator wrote.
+
+1. What is compiled here is trusted later: every byte of a name, a value and a path is checked now.
+2. A client's bytes never choose a field's name, and a template takes them only from the path that the route matched.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from relayd.config.route import HeaderEdits, Route
+from relayd.wire.headers import HOP_BY_HOP, FieldEdits
+
+# Framing is rebuilt by relayd, and Host follows the upstream's `host:`; an edit would be a second opinion.
+_OWN = HOP_BY_HOP | {b"content-length", b"host"}
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+_TARGET = re.compile(r"/[!\x22$->@-~]*")  # what a request line can carry; no space, no # and no ?
+_REFERENCE = re.compile(r"\\(?:([1-9][0-9]?)|g<(\w+)>)")
+
+# These dialects count the version among the API's base (`base_url` ends in /v1), so a client's /v1 stands for the base.
+_BASE_HOLDS_VERSION = frozenset({"openai_chat", "openai_responses"})
+
+
+@dataclass(frozen=True, slots=True)
+class Rewriting:
+    """As in PlannedRoute: `take` bytes go, `put` comes; or `regex` matches the whole and `put_regex` is expanded."""
+
+    take: int = 0
+    put: bytes = b""
+    regex: re.Pattern[bytes] | None = None
+    put_regex: bytes | None = None
+
+
+def rewriting(route: Route, protocol: str) -> Rewriting:
+    """What a route does to the path on its way to an upstream of this protocol. Raises ValueError."""
+    if route.strip_prefix is not None:
+        return _strip(route)
+    if route.rewrite is not None:
+        return _rewrite(route)
+    if protocol in _BASE_HOLDS_VERSION:
+        return _base(route)
+    return Rewriting()
+
+
+def _strip(route: Route) -> Rewriting:
+    strip = route.strip_prefix or ""
+    matched = route.match.path if route.match.prefix is None else route.match.prefix
+    if matched is None or not matched.startswith(strip):
+        raise ValueError(f"strip_prefix: {strip!r} is not how the route's path or prefix begins")
+    # "/api/" leaves "x" of "/api/x": its last slash stays.
+    return Rewriting(take=len(strip.rstrip("/").encode()))
+
+
+def _rewrite(route: Route) -> Rewriting:
+    new, match = route.rewrite or "", route.match
+    if match.regex is not None:
+        pattern = re.compile(match.regex.encode())
+        for number, name in _REFERENCE.findall(new):
+            known = name in pattern.groupindex or (name.isdigit() and int(name) <= pattern.groups)
+            if not known and not (number and int(number) <= pattern.groups):
+                raise ValueError(f"rewrite: the regex has no group {number or name}")
+        _check_target(_REFERENCE.sub("", new))
+        return Rewriting(regex=pattern, put_regex=new.encode())
+    matched = match.path if match.prefix is None else match.prefix
+    if matched is None:
+        raise ValueError("rewrite: needs path, prefix or regex, in whose place it is put")
+    _check_target(new)
+    return Rewriting(take=len(matched.encode()), put=new.encode())
+
+
+def _check_target(new: str) -> None:
+    if "\\" in new:
+        raise ValueError("rewrite: a backslash only stands before the number or name of a regex's group")
+    if not _TARGET.fullmatch(new):
+        raise ValueError("rewrite: holds characters that a path cannot have; write them percent-encoded")
+
+
+def _base(route: Route) -> Rewriting:
+    """The client's API base, up to /v1, gives way to the endpoint's."""
+    exact, prefix = route.match.path, route.match.prefix or "/"
+    place = (f"{exact}/" if exact is not None else prefix).find("/v1/")
+    if place >= 0:
+        return Rewriting(take=len((exact or prefix)[: place + 3].encode()))
+    if exact is not None:
+        return Rewriting()
+    before = re.escape(prefix[: prefix.rfind("/")].encode())
+    return Rewriting(regex=re.compile(rb"(?:" + before + rb"/v1(?=/))?(/.*)"), put_regex=rb"\1")
+
+
+def field_edits(edits: HeaderEdits, reserved: frozenset[bytes] = frozenset()) -> FieldEdits | None:
+    """The edits as lines of bytes, None when there are none. Raises ValueError.
+
+    `reserved` are further lower-case names that cannot be written, such as the field in which the upstream's key goes.
+    """
+    for name in (*edits.remove, *edits.set, *edits.add):
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a header field")
+        if name.lower().encode() in _OWN:
+            raise ValueError(f"{name} cannot be changed: relayd writes it for each side itself")
+        if name.lower().encode() in reserved:
+            raise ValueError(f"{name} cannot be changed: the upstream's auth writes it")
+    for name, value in (*edits.set.items(), *edits.add.items()):
+        if not _VALUE.fullmatch(value):
+            raise ValueError(f"the value of {name} holds a control character")
+    if not (edits.remove or edits.set or edits.add):
+        return None
+    return FieldEdits(
+        remove=frozenset(name.lower().encode() for name in edits.remove),
+        set=tuple(_line(name, value) for name, value in edits.set.items()),
+        add=tuple(_line(name, value) for name, value in edits.add.items()),
+    )
+
+
+def _line(name: str, value: str) -> bytes:
+    return f"{name}: {value.strip()}".encode()

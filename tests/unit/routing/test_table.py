@@ -1,0 +1,96 @@
+"""The table answers exactly what asking every rule in order would answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relayd.routing.matchers import Matcher, matcher
+from relayd.routing.table import Table
+
+
+@dataclass
+class Asked:
+    method: bytes = b"GET"
+    path: bytes = b"/"
+    host: bytes = b"a.example"
+    fields: dict[bytes, bytes] = field(default_factory=dict)
+
+    def get(self, name_lower: bytes, /) -> bytes | None:
+        return self.fields.get(name_lower)
+
+
+def in_order(rules: list[tuple[Matcher, int]], head: Asked) -> int | None:
+    return next((value for rule, value in rules if rule.failing(head, head.path) is None), None)
+
+
+SEGMENTS = st.lists(st.sampled_from(["a", "b", "ab", "v1", ".", "%2f", ""]), max_size=3)
+PATHS = SEGMENTS.map(lambda parts: "/" + "/".join(parts))
+
+
+@st.composite
+def matchers(draw: st.DrawFn) -> Matcher:
+    kind = draw(st.sampled_from(["path", "prefix", "regex", "none"]))
+    path = draw(PATHS)
+    where = {"path": {"path": path}, "prefix": {"prefix": path}, "regex": {"regex": "/a.*|/v1/[ab]"}, "none": {}}[kind]
+    return matcher(
+        **where,  # type: ignore[arg-type]
+        host=draw(st.sampled_from([(), (), ("a.example",), ("*.example",), ("b.example", "*.a.example")])),
+        method=draw(st.sampled_from([(), (), ("GET",), ("POST", "PUT")])),
+        header=draw(st.sampled_from([{}, {}, {"X-A": "1"}, {"x-b": "*"}])),
+        preflight=draw(st.booleans()),
+    )
+
+
+HEADS = st.builds(
+    Asked,
+    method=st.sampled_from([b"GET", b"POST", b"OPTIONS"]),
+    path=PATHS.map(str.encode) | st.just(b"*"),
+    host=st.sampled_from([b"a.example", b"x.a.example.", b"b.example", b""]),
+    fields=st.dictionaries(
+        st.sampled_from([b"x-a", b"x-b", b"origin", b"access-control-request-method"]),
+        st.sampled_from([b"1", b"2", b"GET"]),
+    ),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(matchers(), max_size=12), st.lists(HEADS, min_size=1, max_size=6))
+def test_the_table_answers_what_a_scan_in_order_answers(rules: list[Matcher], heads: list[Asked]) -> None:
+    numbered = [(rule, number) for number, rule in enumerate(rules)]
+    table = Table(numbered)
+    for head in heads:
+        assert table.match(head) == in_order(numbered, head)
+
+
+def test_the_first_match_wins_over_a_longer_prefix_behind_it() -> None:
+    table = Table([(matcher(prefix="/"), "all"), (matcher(prefix="/v1/"), "v1"), (matcher(path="/v1/x"), "x")])
+    assert table.match(Asked(path=b"/v1/x")) == "all"
+
+
+def test_a_failed_condition_falls_through_to_the_next_rule() -> None:
+    table = Table([(matcher(path="/x", method=["POST"]), "post"), (matcher(prefix="/"), "all")])
+    assert table.match(Asked(path=b"/x")) == "all"
+    assert table.match(Asked(path=b"/x", method=b"POST")) == "post"
+
+
+def test_no_match_is_none() -> None:
+    assert Table([(matcher(path="/x"), 1)]).match(Asked(path=b"/y")) is None
+    assert Table[int]([]).match(Asked()) is None
+
+
+def test_match_as_judges_another_path_with_the_same_head() -> None:
+    table = Table([(matcher(prefix="/secret/"), "secret"), (matcher(), "all")])
+    head = Asked(path=b"/open/../secret/x")
+    assert table.match(head) == "all"
+    assert table.match_as(head, b"/secret/x") == "secret"
+
+
+@pytest.mark.parametrize("path", ["/a.b", "/a+b", "/(", "/[x]", "/$"])
+def test_signs_of_regular_expressions_in_a_prefix_are_plain_text(path: str) -> None:
+    table = Table([(matcher(prefix=path), 1)])
+    assert table.match(Asked(path=path.encode() + b"/y")) == 1
+    assert table.match(Asked(path=b"/axb")) is None
