@@ -5,32 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from relayd.config.address import fault_of, parse_listen, parse_network
+from relayd.config.fields import file_fault
 from relayd.schema import Duration, Size, section, setting
+
+OWNER = r"(?:[A-Za-z0-9_.\-]{1,32})?(?::[A-Za-z0-9_.\-]{1,32})?"
 
 
 @section()
 class ListenerTimeouts:
     """How long a client may take. Each limit is separate; none adds to another."""
 
-    header: Duration = setting(Duration(10), doc="From the first byte of a request to the end of its header section; dribbling does not reset it.", zero_is_off=True)
-    keepalive: Duration = setting(Duration(75), doc="Silence between two requests on one connection.", zero_is_off=True)
-    body: Duration = setting(Duration(30), doc="Silence inside a request body.", zero_is_off=True)
-    write: Duration = setting(Duration(60), doc="A client that reads nothing while bytes wait for it.", zero_is_off=True)
-    handshake: Duration = setting(Duration(10), doc="The TLS handshake, and the PROXY protocol header.", zero_is_off=True)
+    header: Duration = setting(default=Duration(10), doc="From the first byte of a request to the end of its header section; dribbling does not reset it.", zero_is_off=True)
+    keepalive: Duration = setting(default=Duration(75), doc="Silence between two requests on one connection.", zero_is_off=True)
+    body: Duration = setting(default=Duration(30), doc="Silence inside a request body.", zero_is_off=True)
+    write: Duration = setting(default=Duration(60), doc="A client that reads nothing while bytes wait for it.", zero_is_off=True)
+    handshake: Duration = setting(default=Duration(10), doc="The TLS handshake, and the PROXY protocol header.", zero_is_off=True)
 
 
 @section()
 class ListenerLimits:
     """How much a client may send before its request is understood."""
 
-    request_line: Size = setting(Size(16 * 1024), doc="Bytes of the request line; above it 414.", minimum=8000, maximum=1 << 20)
-    field_line: Size = setting(Size(32 * 1024), doc="Bytes of one header field line; above it 431.", minimum=1024, maximum=1 << 20)
-    header: Size = setting(Size(64 * 1024), doc="Bytes of the whole header section; above it 431.", minimum=8192, maximum=1 << 20)
-    fields: int = setting(200, doc="Number of header fields; above it 431.", minimum=10, maximum=10000)
-    trailer: Size = setting(Size(8 * 1024), doc="Bytes of the trailer section of a chunked body.", minimum=0, maximum=1 << 20)
-    requests: int = setting(1000, doc="Requests on one connection before it is closed; 0 means no limit.", minimum=0)
-    connections: int = setting(0, doc="Open client connections of this listener; 0 means what the descriptors allow. At the limit relayd stops accepting.", minimum=0)
-    connections_per_peer: int = setting(1000, doc="Open connections of one peer address; above it 503. 0 means no limit; Unix sockets have none.", minimum=0)
+    request_line: Size = setting(default=Size(16 * 1024), doc="Bytes of the request line; above it 414.", minimum=8000, maximum=1 << 20)
+    field_line: Size = setting(default=Size(32 * 1024), doc="Bytes of one header field line; above it 431.", minimum=1024, maximum=1 << 20)
+    header: Size = setting(default=Size(64 * 1024), doc="Bytes of the whole header section; above it 431.", minimum=8192, maximum=1 << 20)
+    fields: int = setting(default=200, doc="Number of header fields; above it 431.", minimum=10, maximum=10000)
+    trailer: Size = setting(default=Size(8 * 1024), doc="Bytes of the trailer section of a chunked body.", minimum=0, maximum=1 << 20)
+    requests: int = setting(default=1000, doc="Requests on one connection before it is closed; 0 means no limit.", minimum=0)
+    connections: int = setting(default=0, doc="Open client connections of this listener; 0 means what the descriptors allow. At the limit relayd stops accepting.", minimum=0)
+    connections_per_peer: int = setting(default=1000, doc="Open connections of one peer address; above it 503. 0 means no limit; Unix sockets have none.", minimum=0)
 
 
 @section()
@@ -40,13 +44,18 @@ class Certificate:
     cert: str = setting(doc="PEM file with the certificate and its intermediates.", example="/etc/relayd/tls/example.org.pem")
     key: str = setting(doc="PEM file with the private key.", example="/etc/relayd/tls/example.org.key")
 
+    def check(self) -> Iterable[tuple[str, str]]:
+        for name, path in (("cert", self.cert), ("key", self.key)):
+            if fault := file_fault(path):
+                yield name, fault
+
 
 @section()
 class Tls:
     """TLS on a listener. Files are read again on reload."""
 
     certificates: tuple[Certificate, ...] = setting(doc="The certificates of this listener; the first is the default.")
-    min_version: Literal["1.2", "1.3"] = setting("1.2", doc="The oldest TLS version spoken.")
+    min_version: Literal["1.2", "1.3"] = setting(default="1.2", doc="The oldest TLS version spoken.")
 
 
 @section()
@@ -54,17 +63,22 @@ class Listener:
     """One address where clients arrive."""
 
     address: str = setting(doc="host:port, [v6]:port, unix:/path or systemd:NAME.", example="127.0.0.1:8282")
-    tls: Tls | None = setting(None, doc="Certificates; without them the listener is plain HTTP.")
+    tls: Tls | None = setting(default=None, doc="Certificates; without them the listener is plain HTTP.")
     timeouts: ListenerTimeouts = setting(factory=ListenerTimeouts, doc="How long a client may take.")
     limits: ListenerLimits = setting(factory=ListenerLimits, doc="How much a client may send.")
-    trusted_proxies: tuple[str, ...] = setting((), doc="Addresses and networks whose X-Forwarded-*, Forwarded and X-Request-ID are believed; `unix` for peers on a Unix socket.", example=["10.0.0.0/8"])
-    proxy_protocol: bool = setting(False, doc="Expect a PROXY protocol header (v1 or v2) on every connection; the peers that may send it are `trusted_proxies`.")
-    reuse_port: bool = setting(False, doc="Share the port with other instances (SO_REUSEPORT).")
-    backlog: int = setting(4096, doc="Connections that wait to be accepted.", minimum=1, maximum=65535)
-    mode: str = setting("0660", doc="Permissions of a Unix socket, octal.", pattern="0?[0-7]{3}")
-    owner: str = setting("", doc="`user`, `user:group` or `:group` of a Unix socket; empty leaves it to relayd's own.", example=":www-data")
+    trusted_proxies: tuple[str, ...] = setting(default=(), doc="Addresses and networks whose X-Forwarded-*, Forwarded and X-Request-ID are believed; `unix` for peers on a Unix socket.", example=["10.0.0.0/8"])
+    proxy_protocol: bool = setting(default=False, doc="Expect a PROXY protocol header (v1 or v2) on every connection; the peers that may send it are `trusted_proxies`.")
+    reuse_port: bool = setting(default=False, doc="Share the port with other instances (SO_REUSEPORT).")
+    backlog: int = setting(default=4096, doc="Connections that wait to be accepted.", minimum=1, maximum=65535)
+    mode: str = setting(default="0660", doc="Permissions of a Unix socket, octal.", pattern="0?[0-7]{3}")
+    owner: str = setting(default="", pattern=OWNER, doc="`user`, `user:group` or `:group` of a Unix socket; empty leaves it to relayd's own.", example=":www-data")
 
     def check(self) -> Iterable[tuple[str, str]]:
+        if fault := fault_of(parse_listen, self.address):
+            yield "address", fault
+        for place, network in enumerate(self.trusted_proxies):
+            if network != "unix" and (fault := fault_of(parse_network, network)):
+                yield f"trusted_proxies[{place}]", fault
         if self.proxy_protocol and not self.trusted_proxies:
             yield "proxy_protocol", "needs trusted_proxies: without it anybody could claim any address"
 
@@ -73,6 +87,10 @@ class Listener:
 class Admin:
     """The admin application: health, readiness, status, metrics and reload, on a Unix socket only."""
 
-    address: str = setting("unix:/run/relayd/admin.sock", doc="unix:/path of the admin socket; relayd's commands find it here.", pattern="unix:/.+")
-    mode: str = setting("0660", doc="Permissions of the socket, octal.", pattern="0?[0-7]{3}")
-    owner: str = setting("", doc="`user`, `user:group` or `:group` of the socket.", example=":adm")
+    address: str = setting(default="unix:/run/relayd/admin.sock", doc="unix:/path of the admin socket; relayd's commands find it here.", pattern="unix:/.+")
+    mode: str = setting(default="0660", doc="Permissions of the socket, octal.", pattern="0?[0-7]{3}")
+    owner: str = setting(default="", pattern=OWNER, doc="`user`, `user:group` or `:group` of the socket.", example=":adm")
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        if fault := fault_of(parse_listen, self.address):
+            yield "address", fault

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Mapping
 
+from relayd.config.fields import FRAMING, field_name_fault
 from relayd.config.listener import Admin, Listener
-from relayd.config.route import Consumer, Route
+from relayd.config.route import Consumer, Match, Route
 from relayd.config.telemetry import Telemetry
 from relayd.config.upstream import Model, Upstream
-from relayd.schema import Duration, section, setting
+from relayd.schema import Duration, Size, section, setting
+from relayd.schema.scalars import meant, shown
 
+NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
 BUILT_IN = ("admin", "demo", "by_model")
 
 
@@ -17,45 +22,58 @@ BUILT_IN = ("admin", "demo", "by_model")
 class House:
     """Header fields that relayd writes itself. Each takes the name to use, or `off`."""
 
-    request_id: str = setting("X-Request-ID", doc="Kept if well-formed and from a trusted peer, else made; sent upstream, to the client and to the log.")
-    forwarded_for: str = setting("X-Forwarded-For", doc="The client's address, behind those of trusted proxies.")
-    forwarded_proto: str = setting("X-Forwarded-Proto", doc="http or https.")
-    forwarded_host: str = setting("X-Forwarded-Host", doc="The host the client asked for.")
-    real_ip: str = setting("X-Real-IP", doc="The client's address.")
-    forwarded: str = setting("Forwarded", doc="The same in the form of RFC 7239.")
-    via: str = setting("relayd", doc="Pseudonym in the Via field (RFC 9110 7.6.3); off leaves Via out and loops undetected.")
-    process_time: str = setting("X-Process-Time", doc="Seconds to the head of the response, to the client.")
-    proxy_by: str = setting("X-Proxy-By", doc="relayd, to the client.")
+    request_id: str = setting(default="X-Request-ID", doc="Kept if well-formed and from a trusted peer, else made; sent upstream, to the client and to the log.")
+    forwarded_for: str = setting(default="X-Forwarded-For", doc="The client's address, behind those of trusted proxies.")
+    forwarded_proto: str = setting(default="X-Forwarded-Proto", doc="http or https.")
+    forwarded_host: str = setting(default="X-Forwarded-Host", doc="The host the client asked for.")
+    real_ip: str = setting(default="X-Real-IP", doc="The client's address.")
+    forwarded: str = setting(default="Forwarded", doc="The same in the form of RFC 7239.")
+    via: str = setting(default="relayd", doc="Pseudonym in the Via field (RFC 9110 7.6.3); off leaves Via out and loops undetected.")
+    process_time: str = setting(default="X-Process-Time", doc="Seconds to the head of the response, to the client.")
+    proxy_by: str = setting(default="X-Proxy-By", doc="relayd, to the client.")
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        written: dict[str, str] = {}
+        for word, name in dataclasses.asdict(self).items():
+            if name == "off":
+                continue
+            if fault := field_name_fault(name):
+                yield word, f"{fault}; off leaves the field out"
+            elif word != "via" and name.lower() in FRAMING:
+                yield word, "belongs to the framing of the message"
+            elif word != "via" and name.lower() in written:
+                yield word, f"{written[name.lower()]} has this name too"
+            elif word != "via":
+                written[name.lower()] = word
 
 
 @section()
 class Daemon:
     """The process itself."""
 
-    drain_timeout: Duration = setting(Duration(25), doc="How long exchanges may finish after SIGTERM.", minimum=0)
-    retire_timeout: Duration = setting(Duration(0), doc="How long exchanges may finish on a plan that a reload replaced; 0 means as long as they take.", zero_is_off=True)
-    connections: int = setting(0, doc="Client connections in all; 0 means what the descriptors allow.", minimum=0)
-    buffered_body: int = setting(64 * 1024, doc="Bytes of a request body kept whole before it is streamed.", minimum=0, maximum=1 << 20)
+    drain_timeout: Duration = setting(default=Duration(25), doc="How long exchanges may finish after SIGTERM.", minimum=0, maximum=86400)
+    retire_timeout: Duration = setting(default=Duration(0), doc="How long exchanges may finish on a plan that a reload replaced; 0 means as long as they take.", zero_is_off=True)
+    connections: int = setting(default=0, doc="Client connections in all; 0 means what the descriptors allow.", minimum=0)
+    buffered_body: Size = setting(default=Size(64 * 1024), doc="Bytes of a request body kept whole before it is streamed.", minimum=0, maximum=1 << 20)
 
 
 @section()
 class Config:
     """relayd.yaml, and what it includes."""
 
-    include: tuple[str, ...] = setting((), doc="Further files, with globs, relative to this one; their sections are added. A key that stands in two files is a fault.", example="/etc/relayd.d/*.yaml")
+    include: tuple[str, ...] = setting(default=(), doc="Further files, with globs, relative to this one; their sections are added. A key that stands in two files is a fault.", example="/etc/relayd.d/*.yaml")
     listeners: Mapping[str, Listener] = setting(factory=dict, doc="Where clients arrive.")
     admin: Admin = setting(factory=Admin, doc="The admin application.")
     upstreams: Mapping[str, Upstream] = setting(factory=dict, doc="Named groups of endpoints.")
     models: Mapping[str, Model] = setting(factory=dict, doc="Models by name or wildcard, for `upstream: by_model`.", pending="AI protocols")
-    routes: tuple[Route, ...] = setting((), doc="Ordered rules; the first match wins.")
+    routes: tuple[Route, ...] = setting(default=(), doc="Ordered rules; the first match wins.")
     consumers: Mapping[str, Consumer] = setting(factory=dict, doc="Who may be let in.")
     headers: House = setting(factory=House, doc="Header fields that relayd writes itself.")
     telemetry: Telemetry = setting(factory=Telemetry, doc="Logs and metrics.")
     daemon: Daemon = setting(factory=Daemon, doc="The process itself.")
 
     def check(self) -> Iterable[tuple[str, str]]:
-        if not self.listeners:
-            yield "listeners", "at least one listener is needed"
+        yield from self._listeners()
         for name in BUILT_IN:
             if name in self.upstreams:
                 yield f"upstreams.{name}", "this name is built in"
@@ -65,14 +83,69 @@ class Config:
             if route.name in names:
                 yield f"{at}.name", f"routes[{names[route.name]}] has this name too"
             names.setdefault(route.name, number)
-            if route.upstream is not None and route.upstream not in self.upstreams and route.upstream not in BUILT_IN:
-                yield f"{at}.upstream", f"unknown upstream {route.upstream!r}; known: {', '.join([*self.upstreams, *BUILT_IN])}"
-            for place, consumer in enumerate(route.allow):
-                if consumer not in self.consumers:
-                    yield f"{at}.allow[{place}]", f"unknown consumer {consumer!r}; known: {', '.join(self.consumers) or 'none'}"
-            target = self.upstreams.get(route.upstream or "")
-            if route.pass_client_key and target is not None and target.auth is not None:
-                yield f"{at}.pass_client_key", f"upstream {route.upstream!r} has auth; only one key can be sent"
+            yield from ((f"{at}.{path}" if path else at, fault) for path, fault in self._route(route))
         for name, model in self.models.items():
             if model.upstream not in self.upstreams:
-                yield f"models.{name}", f"unknown upstream {model.upstream!r}; known: {', '.join(self.upstreams) or 'none'}"
+                yield f"models.{name}.upstream", unknown("upstream", model.upstream, self.upstreams)
+        yield from self._consumers()
+
+    def _listeners(self) -> Iterator[tuple[str, str]]:
+        if not self.listeners:
+            yield "listeners", "at least one listener is needed"
+        used = {self.admin.address: "admin"}
+        for name, listener in self.listeners.items():
+            chosen = listener.address.startswith("systemd:") or listener.address.endswith(":0")
+            if listener.address in used and not chosen:
+                yield f"listeners.{name}.address", f"{used[listener.address]} has this address too"
+            used.setdefault(listener.address, f"listeners.{name}")
+            if not NAME.fullmatch(name):
+                yield f"listeners.{name}", "a name has letters, digits, _ . - only"
+        for name in self.upstreams:
+            if not NAME.fullmatch(name):
+                yield f"upstreams.{name}", "a name has letters, digits, _ . - only"
+
+    def _route(self, route: Route) -> Iterator[tuple[str, str]]:
+        if route.upstream is not None and route.upstream not in self.upstreams and route.upstream not in BUILT_IN:
+            yield "upstream", unknown("upstream", route.upstream, [*self.upstreams, *BUILT_IN])
+        for place, consumer in enumerate(route.allow):
+            if consumer not in self.consumers:
+                yield f"allow[{place}]", unknown("consumer", consumer, self.consumers)
+        target = self.upstreams.get(route.upstream or "")
+        if route.pass_client_key and target is not None and target.auth is not None:
+            yield "pass_client_key", f"upstream {route.upstream!r} has auth; only one key can be sent"
+
+    def _consumers(self) -> Iterator[tuple[str, str]]:
+        """Two consumers with one key cannot be told apart."""
+        seen: dict[tuple[str, str], str] = {}
+        for name, consumer in self.consumers.items():
+            if not NAME.fullmatch(name):
+                yield f"consumers.{name}", "a name has letters, digits, _ . - only"
+            if consumer.bearer is not None and consumer.bearer.reveal():
+                other = seen.setdefault(("authorization", consumer.bearer.reveal()), name)
+                if other != name:
+                    yield f"consumers.{name}.bearer", f"consumers.{other} has the same key"
+            if consumer.header is not None and consumer.header.value.reveal():
+                other = seen.setdefault((consumer.header.name.lower(), consumer.header.value.reveal()), name)
+                if other != name:
+                    yield f"consumers.{name}.header", f"consumers.{other} has the same key"
+
+    def caution(self) -> Iterable[tuple[str, str]]:
+        for number, route in enumerate(self.routes):
+            target = self.upstreams.get(route.upstream or "")
+            if target is not None and route.protocol not in (None, target.protocol):
+                yield (
+                    f"routes[{number}].protocol",
+                    f"translating {route.protocol} to {target.protocol} is not in force yet (waits for: AI protocols); "
+                    "this route answers 501",
+                )
+        for number, route in enumerate(self.routes[:-1]):
+            if route.match == Match():
+                yield f"routes[{number}]", "matches every request; no route behind it is ever reached"
+        if not self.routes:
+            yield "routes", "there are none: every request is answered 404"
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    near = meant(name, names)
+    return f"unknown {what} {shown(name)}; " + (near or f"known: {', '.join(names[:12]) or 'none'}")

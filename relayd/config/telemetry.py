@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
+from relayd.config.address import fault_of, parse_udp
 from relayd.schema import Duration, section, setting
 
 
@@ -11,34 +13,44 @@ from relayd.schema import Duration, section, setting
 class AccessLog:
     """One record per exchange."""
 
-    format: Literal["auto", "text", "json", "journal", "off"] = setting("auto", doc="text, json (lines), journal (native fields) or off; auto is text on a terminal, journal under systemd, json elsewhere.")
-    file: str | None = setting(None, doc="File instead of standard output; opened again on SIGHUP.", example="/var/log/relayd/access.log")
-    query: bool = setting(False, doc="Write the query string too, with the values of keys masked.")
+    format: Literal["auto", "text", "json", "journal", "off"] = setting(default="auto", doc="text, json (lines), journal (native fields) or off; auto is text on a terminal, journal under systemd, json elsewhere.")
+    file: str | None = setting(default=None, doc="File instead of standard output; opened again on SIGHUP.", example="/var/log/relayd/access.log")
+    query: bool = setting(default=False, doc="Write the query string too, with the values of keys masked.")
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        if self.file is not None and not self.file.startswith("/"):
+            yield "file", "needs an absolute path"
+        if self.file is not None and self.format == "journal":
+            yield "file", "cannot be combined with format: journal"
 
 
 @section()
 class Log:
     """relayd's own messages, on standard error or in the journal."""
 
-    level: Literal["debug", "info", "warning", "error"] = setting("info", doc="The least important message that is written.")
-    format: Literal["auto", "text", "json", "journal"] = setting("auto", doc="As in access_log.")
+    level: Literal["debug", "info", "warning", "error"] = setting(default="info", doc="The least important message that is written.")
+    format: Literal["auto", "text", "json", "journal"] = setting(default="auto", doc="As in access_log.")
 
 
 @section()
 class Statsd:
     """Metrics sent to a statsd daemon over UDP; batched, never waiting."""
 
-    address: str = setting(doc="host:port.", example="127.0.0.1:8125", pattern=r".+:\d+")
-    prefix: str = setting("relayd", doc="First part of every name.", pattern=r"[A-Za-z0-9_.\-]*")
-    interval: Duration = setting(Duration(1), doc="How often a batch is sent.", minimum=0.1, maximum=60)
-    tags: bool = setting(False, doc="Send labels as DogStatsD tags instead of name parts.")
+    address: str = setting(doc="host:port.", example="127.0.0.1:8125")
+    prefix: str = setting(default="relayd", doc="First part of every name.", pattern=r"[A-Za-z0-9_.\-]*")
+    interval: Duration = setting(default=Duration(1), doc="How often a batch is sent.", minimum=0.1, maximum=60)
+    tags: bool = setting(default=False, doc="Send labels as DogStatsD tags instead of name parts.")
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        if fault := fault_of(parse_udp, self.address):
+            yield "address", fault
 
 
 @section()
 class Prometheus:
     """Metrics shown at /metrics of the admin application."""
 
-    enabled: bool = setting(True, doc="Whether /metrics answers.")
+    enabled: bool = setting(default=True, doc="Whether /metrics answers.")
 
 
 @section()
@@ -47,5 +59,5 @@ class Telemetry:
 
     access_log: AccessLog = setting(factory=AccessLog, doc="One record per exchange.")
     log: Log = setting(factory=Log, doc="relayd's own messages.")
-    statsd: Statsd | None = setting(None, doc="Metrics to a statsd daemon.")
+    statsd: Statsd | None = setting(default=None, doc="Metrics to a statsd daemon.")
     prometheus: Prometheus = setting(factory=Prometheus, doc="Metrics for Prometheus.")

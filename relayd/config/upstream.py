@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from relayd.config.address import fault_of, parse_endpoint
+from relayd.config.fields import FRAMING, TOKEN, field_value_fault, file_fault
 from relayd.schema import Duration, Secret, Size, section, setting
 
 Protocol = Literal["plain", "openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama"]
+
+
+def bearer_faults(bearer: Secret | None) -> Iterable[tuple[str, str]]:
+    """A bearer key is one word of visible ASCII characters."""
+    if bearer is not None and not all(0x21 <= ord(sign) <= 0x7E for sign in bearer.reveal()):
+        yield "bearer", "a bearer key is one word of visible ASCII characters"
+
 
 
 @section(shorthand="url")
@@ -16,13 +25,23 @@ class Endpoint:
 
     url: str = setting(doc="http://host:port/path, https://host/path, unix:/path/of/socket (plain HTTP; a path behind a second colon). For an AI dialect it is the API's base, as an SDK's base_url.", example="https://api.example.com/v1")
 
+    def check(self) -> Iterable[tuple[str, str]]:
+        if fault := fault_of(parse_endpoint, self.url):
+            yield "url", fault
+
 
 @section()
 class HeaderKey:
     """A key sent in, or expected in, a header field of its own."""
 
-    name: str = setting(doc="Field name.", example="x-api-key", pattern=r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+    name: str = setting(doc="Field name.", example="x-api-key", pattern=TOKEN)
     value: Secret = setting(doc="The key.")
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        if self.name.lower() in FRAMING:
+            yield "name", "belongs to the framing of the message"
+        if field_value_fault(self.value.reveal()):
+            yield "value", "holds a character that a field value cannot hold"
 
 
 @section()
@@ -37,89 +56,114 @@ class QueryKey:
 class Auth:
     """The key that relayd adds for the upstream. A client can neither see nor replace nor redirect it."""
 
-    bearer: Secret | None = setting(None, doc="Sent as `Authorization: Bearer ...`.")
-    header: HeaderKey | None = setting(None, doc="Sent in a field of its own.")
-    query: QueryKey | None = setting(None, doc="Sent in the query string.")
+    bearer: Secret | None = setting(default=None, doc="Sent as `Authorization: Bearer ...`.")
+    header: HeaderKey | None = setting(default=None, doc="Sent in a field of its own.")
+    query: QueryKey | None = setting(default=None, doc="Sent in the query string.")
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        return bearer_faults(self.bearer)
 
 
 @section()
 class UpstreamTimeouts:
     """How long an endpoint may take. Each limit has its own error code."""
 
-    connect: Duration = setting(Duration(5), doc="Resolve, connect and TLS handshake; then 504 connect_timeout.", minimum=0.001)
-    first_byte: Duration = setting(Duration(300), doc="From the last byte of the request to the complete head of the response; then 504 first_byte_timeout.", zero_is_off=True)
-    idle: Duration = setting(Duration(120), doc="Silence inside the response, not counted while the client is the slow side; then the response is broken off.", zero_is_off=True)
-    total: Duration = setting(Duration(0), doc="The whole exchange; 0 means no limit.", zero_is_off=True)
+    connect: Duration = setting(default=Duration(5), doc="Resolve, connect and TLS handshake; then 504 connect_timeout.", minimum=0.001)
+    first_byte: Duration = setting(default=Duration(300), doc="From the last byte of the request to the complete head of the response; then 504 first_byte_timeout.", zero_is_off=True)
+    idle: Duration = setting(default=Duration(120), doc="Silence inside the response, not counted while the client is the slow side; then the response is broken off.", zero_is_off=True)
+    total: Duration = setting(default=Duration(0), doc="The whole exchange; 0 means no limit.", zero_is_off=True)
 
 
 @section()
 class UpstreamTls:
     """TLS to the endpoints of one upstream."""
 
-    verify: bool = setting(True, doc="Verify the endpoint's certificate and name. `false` is loudly warned of.")
-    ca: str | None = setting(None, doc="PEM file of the authorities to trust instead of the system's.")
-    cert: str | None = setting(None, doc="PEM file of the client certificate.")
-    key: str | None = setting(None, doc="PEM file of the client certificate's key.")
-    server_name: str | None = setting(None, doc="Name for SNI and verification instead of the URL's host.", pattern=r"[A-Za-z0-9.\-]+")
-    min_version: Literal["1.2", "1.3"] = setting("1.2", doc="The oldest TLS version spoken.")
+    verify: bool = setting(default=True, doc="Verify the endpoint's certificate and name. `false` is loudly warned of.")
+    ca: str | None = setting(default=None, doc="PEM file of the authorities to trust instead of the system's.")
+    cert: str | None = setting(default=None, doc="PEM file of the client certificate.")
+    key: str | None = setting(default=None, doc="PEM file of the client certificate's key.")
+    server_name: str | None = setting(default=None, doc="Name for SNI and verification instead of the URL's host.", pattern=r"[A-Za-z0-9.\-]+")
+    min_version: Literal["1.2", "1.3"] = setting(default="1.2", doc="The oldest TLS version spoken.")
 
     def check(self) -> Iterable[tuple[str, str]]:
         if (self.cert is None) != (self.key is None):
             yield "cert", "cert and key belong together"
+        for name, path in (("ca", self.ca), ("cert", self.cert), ("key", self.key)):
+            if path is not None and (fault := file_fault(path)):
+                yield name, fault
+
+    def caution(self) -> Iterable[tuple[str, str]]:
+        if not self.verify:
+            yield "verify", "CERTIFICATES ARE NOT VERIFIED: whoever sits in between reads every request and every key; use ca"
 
 
 @section()
 class Pool:
     """Kept connections to the endpoints of one upstream."""
 
-    max_idle_age: Duration = setting(Duration(60), doc="A kept connection that was idle for longer is not used again; keep it below the upstream's keep-alive limit.", minimum=1)
-    max_lifetime: Duration = setting(Duration(0), doc="A kept connection older than this is not used again; 0 means no limit.", zero_is_off=True)
-    max_connections: int = setting(0, doc="Transfers at one time to one endpoint; above it requests are answered 503. 0 means no limit.", minimum=0)
-    dns_ttl: Duration = setting(Duration(30), doc="How long a resolved address is kept.", minimum=0)
+    max_idle_age: Duration = setting(default=Duration(60), doc="A kept connection that was idle for longer is not used again; keep it below the upstream's keep-alive limit.", minimum=1)
+    max_lifetime: Duration = setting(default=Duration(0), doc="A kept connection older than this is not used again; 0 means no limit.", zero_is_off=True)
+    max_connections: int = setting(default=0, doc="Transfers at one time to one endpoint; above it requests are answered 503. 0 means no limit.", minimum=0)
+    dns_ttl: Duration = setting(default=Duration(30), doc="How long a resolved address is kept.", minimum=0)
 
 
 @section()
 class UpstreamLimits:
     """Admission before the endpoints of one upstream."""
 
-    requests: int = setting(0, doc="Exchanges at one time; 0 means no limit.", minimum=0, pending="admission")
-    queue: int = setting(0, doc="Exchanges that may wait.", minimum=0, pending="admission")
-    queue_timeout: Duration = setting(Duration(30), doc="How long one may wait.", pending="admission")
+    requests: int = setting(default=0, doc="Exchanges at one time; 0 means no limit.", minimum=0, pending="admission")
+    queue: int = setting(default=0, doc="Exchanges that may wait.", minimum=0, pending="admission")
+    queue_timeout: Duration = setting(default=Duration(30), doc="How long one may wait.", minimum=0, pending="admission")
 
 
 @section()
 class Breaker:
     """When to stop asking a failing endpoint."""
 
-    failures: int = setting(5, doc="Faults in a row that open the breaker.", minimum=1, pending="circuit breaking")
-    open_for: Duration = setting(Duration(30), doc="How long it stays open before a probe.", pending="circuit breaking")
+    failures: int = setting(default=5, doc="Faults in a row that open the breaker.", minimum=1, pending="circuit breaking")
+    open_for: Duration = setting(default=Duration(30), doc="How long it stays open before a probe.", pending="circuit breaking")
 
 
 @section()
 class Retries:
     """When an attempt may be repeated."""
 
-    attempts: int = setting(1, doc="Attempts in all.", minimum=1, pending="retries")
-    backoff: Duration = setting(Duration(0.5), doc="Mean wait before the second attempt.", pending="retries")
+    attempts: int = setting(default=1, doc="Attempts in all.", minimum=1, pending="retries")
+    backoff: Duration = setting(default=Duration(0.5), doc="Mean wait before the second attempt.", pending="retries")
 
 
 @section()
 class Upstream:
     """A named group of endpoints."""
 
-    protocol: Protocol = setting("plain", doc="What the endpoints speak; `plain` is opaque bytes.")
+    protocol: Protocol = setting(default="plain", doc="What the endpoints speak; `plain` is opaque bytes.")
     endpoints: tuple[Endpoint, ...] = setting(doc="The addresses of this upstream.")
-    auth: Auth | None = setting(None, doc="The key that relayd adds.")
-    balance: Literal["round_robin", "least_request", "random", "consistent_hash", "priority"] = setting("round_robin", doc="How an endpoint is chosen. Only round_robin is in force yet.")
-    http: Literal["1.1", "2"] = setting("1.1", doc="HTTP version spoken to the endpoints; 2 is negotiated over TLS and multiplexes requests.")
-    host: Literal["upstream", "client"] = setting("upstream", doc="Whose name stands in the Host field: the endpoint's or the one the client asked for.")
+    auth: Auth | None = setting(default=None, doc="The key that relayd adds.")
+    balance: Literal["round_robin", "least_request", "random", "consistent_hash", "priority"] = setting(default="round_robin", doc="How an endpoint is chosen. Only round_robin is in force yet.")
+    http: Literal["1.1", "2"] = setting(default="1.1", doc="HTTP version spoken to the endpoints; 2 is negotiated over TLS and multiplexes requests.")
+    host: Literal["upstream", "client"] = setting(default="upstream", doc="Whose name stands in the Host field: the endpoint's or the one the client asked for.")
     tls: UpstreamTls = setting(factory=UpstreamTls, doc="TLS to the endpoints.")
     timeouts: UpstreamTimeouts = setting(factory=UpstreamTimeouts, doc="How long an endpoint may take.")
     pool: Pool = setting(factory=Pool, doc="Kept connections.")
     limits: UpstreamLimits = setting(factory=UpstreamLimits, doc="Admission.")
-    breaker: Breaker | None = setting(None, doc="When to stop asking a failing endpoint.")
-    retries: Retries | None = setting(None, doc="When an attempt may be repeated.")
-    response_header: Size = setting(Size(256 * 1024), doc="Bytes of a response's header section; above it 502.", minimum=16384, maximum=1 << 24)
+    breaker: Breaker | None = setting(default=None, doc="When to stop asking a failing endpoint.")
+    retries: Retries | None = setting(default=None, doc="When an attempt may be repeated.")
+    response_header: Size = setting(default=Size(256 * 1024), doc="Bytes of a response's header section; above it 502.", minimum=16384, maximum=1 << 24)
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        seen: dict[str, int] = {}
+        for place, endpoint in enumerate(self.endpoints):
+            if endpoint.url in seen:
+                yield f"endpoints[{place}]", f"is endpoints[{seen[endpoint.url]}] once more"
+            seen.setdefault(endpoint.url, place)
+
+    def caution(self) -> Iterable[tuple[str, str]]:
+        if self.balance != "round_robin":
+            yield "balance", "not in force yet (waits for: load balancing); round_robin is used"
+        if self.auth is not None and any(endpoint.url.startswith("http://") for endpoint in self.endpoints):
+            hosts = {parse_endpoint(endpoint.url).host for endpoint in self.endpoints if endpoint.url.startswith("http://")}
+            if not hosts <= {"localhost", "127.0.0.1", "::1"}:
+                yield "auth", "the key goes over the network unencrypted; use https"
 
 
 @section(shorthand="upstream")
@@ -127,4 +171,4 @@ class Model:
     """Where a model's requests go, and its name there."""
 
     upstream: str = setting(doc="Name of an upstream.")
-    model: str | None = setting(None, doc="The model's name at that upstream; without it, the name the client used.")
+    model: str | None = setting(default=None, doc="The model's name at that upstream; without it, the name the client used.")

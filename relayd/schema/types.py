@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Duration(float):
-    """A span of time in seconds; written 250ms, 5s, 2m, 1h, 1d. 0 or `off` switches a limit off where that is allowed."""
+    """A span of time in seconds; written 250ms, 5s, 2m, 1h, 1d. 0 or `off` switches off where that is allowed."""
 
     __slots__ = ()
 
@@ -27,13 +27,15 @@ class Secret:
 
     `source` says where it came from (`file /etc/relayd/keys/x`, `env NAME`, `credential NAME`) and may be shown.
     Two secrets are equal when source and value are equal (compared in constant time).
+    `exposed` says that others on the machine may read the file it came from.
     """
 
-    __slots__ = ("__value", "source")
+    __slots__ = ("__value", "exposed", "source")
 
-    def __init__(self, value: str, source: str) -> None:
+    def __init__(self, value: str, source: str, exposed: bool = False) -> None:
         self.__value = value
         self.source = source
+        self.exposed = exposed
 
     def reveal(self) -> str:
         return self.__value
@@ -60,8 +62,8 @@ REQUIRED: Any = dataclasses.MISSING
 
 
 def setting(
-    default: Any = REQUIRED,
     *,
+    default: Any = REQUIRED,
     factory: Callable[[], Any] | None = None,
     doc: str,
     example: Any = None,
@@ -71,6 +73,7 @@ def setting(
     pattern: str | None = None,
     pending: str | None = None,
     key: str | None = None,
+    multiline: bool = False,
 ) -> Any:
     """Declare one key of a section.
 
@@ -78,10 +81,11 @@ def setting(
     should differ from the default. `minimum`/`maximum` bound numbers. `zero_is_off` lets 0 and `off` disable a limit.
     `pattern` is a regular expression that a string must match whole. `pending` names what the key waits for: it is
     accepted with the warning "not in force yet". `key` is the YAML spelling where it cannot be a Python name.
+    `multiline` lets a text hold line breaks and tabs; other texts hold no control characters at all.
     """
     metadata = {
         "doc": doc, "example": example, "minimum": minimum, "maximum": maximum, "zero_is_off": zero_is_off,
-        "pattern": pattern, "pending": pending, "key": key,
+        "pattern": pattern, "pending": pending, "key": key, "multiline": multiline,
     }
     if factory is not None:
         return dataclasses.field(default_factory=factory, metadata=metadata)
@@ -94,7 +98,8 @@ def section(*, shorthand: str | None = None, one_of: bool = False) -> Callable[[
 
     `shorthand` names the key that a bare scalar stands for (`endpoints: ["http://a"]` means `{url: "http://a"}`).
     `one_of` demands that exactly one key is written.
-    A section may define `check(self) -> Iterable[tuple[str, str]]`: pairs of key path and fault, for rules between keys.
+    A section may define `check(self) -> Iterable[tuple[str, str]]`: pairs of key path and fault, for rules
+    between keys; and `caution(self)` of the same form, whose pairs become warnings.
     """
 
     def make(cls: type[T]) -> type[T]:

@@ -1,0 +1,83 @@
+"""`include:` further files beside the main one: which, and how their sections come together.
+
+Laws:
+1. Globs are relative to the folder of the including file; files are taken in the order of their names.
+2. `routes` of all files stand one behind the other, the main file's first; other sections are joined key by key.
+3. A key that stands in two files is a fault that names both; an included file includes nothing.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable
+
+from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence, is_null
+
+FILES = 256
+WILD = "*?["
+
+Tell = Callable[[Mark, str, str, str], object]
+
+
+def patterns(root: Mapping) -> list[tuple[str, Scalar]]:
+    """The words of `include:` with the paths of their keys; what is not a word is left to the schema."""
+    found = root.find("include")
+    if found is None:
+        return []
+    node = found[1]
+    items = node.items if isinstance(node, Sequence) else (node,)
+    return [
+        (f"include[{number}]", item)
+        for number, item in enumerate(items)
+        if isinstance(item, Scalar) and not item.null and item.text.isprintable()
+    ]
+
+
+def named_files(root: Mapping, folder: str, main: str, tell: Tell) -> list[tuple[str, Mark]]:
+    """The files that are included, each once, with the place that named them."""
+    files: dict[str, Mark] = {}
+    for path, word in patterns(root):
+        pattern = os.path.join(folder, word.text)
+        hits = sorted(glob.glob(pattern)) if any(sign in word.text for sign in WILD) else [pattern]
+        for hit in hits:
+            if os.path.abspath(hit) == os.path.abspath(main):
+                tell(word.mark, path, "includes this file itself", "")
+                continue
+            files.setdefault(os.path.normpath(hit), word.mark)
+        if len(files) > FILES:
+            tell(word.mark, path, f"includes more than {FILES} files", "")
+            return []
+    return list(files.items())
+
+
+def joined(roots: Iterable[Mapping], tell: Tell) -> Mapping:
+    """The main file's tree and those of the included files as one."""
+    main, *others = roots
+    sections: dict[str, tuple[Scalar, Node]] = {key.text: (key, value) for key, value in main.entries}
+    for other in others:
+        for key, value in other.entries:
+            if key.text == "include":
+                tell(key.mark, "include", "an included file cannot include others", "")
+            elif key.text not in sections or is_null(sections[key.text][1]):
+                sections[key.text] = (key, value)
+            elif not is_null(value):
+                first_key, first = sections[key.text]
+                sections[key.text] = (first_key, _both(key.text, first_key, first, key, value, tell))
+    return Mapping(tuple(sections.values()), main.mark)
+
+
+def _both(path: str, first_key: Scalar, first: Node, key: Scalar, value: Node, tell: Tell) -> Node:
+    if path == "routes":
+        items = [node.items if isinstance(node, Sequence) else (node,) for node in (first, value)]
+        return Sequence(tuple(items[0]) + tuple(items[1]), first.mark)
+    if not isinstance(first, Mapping) or not isinstance(value, Mapping):
+        tell(key.mark, path, "stands in two files", f"also in {first_key.mark}")
+        return first
+    entries = {name.text: (name, node) for name, node in first.entries}
+    for name, node in value.entries:
+        if name.text in entries:
+            tell(name.mark, f"{path}.{name.text[:80]}", "stands in two files", f"also in {entries[name.text][0].mark}")
+        else:
+            entries[name.text] = (name, node)
+    return Mapping(tuple(entries.values()), first.mark)

@@ -1,0 +1,213 @@
+"""relayd.yaml to a Config: the only place that reads YAML, and the only one that reads configuration files.
+
+    files -> text -> events -> bounded tree (tree.py) -> with the included ones (includes.py) -> Config (schema.build)
+
+Laws:
+1. Every fault of every file is told at once, in one ConfigError, in the order of files and lines.
+2. Whatever the bytes are, the outcome is a Loaded or a ConfigError.
+3. Sizes are bounded before a file is read, depth and number of values before anything is built of them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from relayd.config.includes import joined, named_files
+from relayd.config.model import Config
+from relayd.config.tree import Stop, Tree
+from relayd.errors import ConfigError, Finding
+from relayd.schema.build import Builder
+from relayd.schema.nodes import Mapping, Mark, is_null, kind_of
+
+FILE_BYTES = 1 << 20
+ALL_BYTES = 8 << 20
+TEXT_TAG = "tag:yaml.org,2002:str"
+# libyaml is some twenty times faster than the parser in Python; both give the same events and places.
+PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An accepted configuration, the warnings of it, and the files it was read from (the main one first)."""
+
+    config: Config
+    warnings: tuple[Finding, ...]
+    files: tuple[str, ...]
+
+
+def load(path: str) -> Loaded:
+    """The configuration in a file and in those that it includes. Raises ConfigError with every finding."""
+    reading = _Reading()
+    text = reading.read(path, Mark(path))
+    return reading.finish(path, text)
+
+
+def load_text(text: str, name: str) -> Loaded:
+    """The configuration in a text, as if it stood in a file of this name. Raises ConfigError with every finding."""
+    reading = _Reading()
+    if len(text) > FILE_BYTES:
+        reading.tell(Mark(name), "", f"is larger than {FILE_BYTES >> 20} MiB")
+        raise ConfigError(reading.findings)
+    return reading.finish(name, text)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One reading of a configuration and its findings so far. Owned by load(); used once."""
+
+    builder: Builder = field(default_factory=Builder)
+    read_bytes: int = 0
+
+    @property
+    def findings(self) -> list[Finding]:
+        return self.builder.findings
+
+    def tell(self, mark: Mark, path: str, message: str, hint: str = "") -> None:
+        self.builder.fault(mark, path, message, hint)
+
+    def finish(self, name: str, text: str | None) -> Loaded:
+        main = None if text is None else self.tree(name, text)
+        if main is None:
+            raise ConfigError(self.findings)
+        folder = os.path.dirname(name)
+        self.builder.folders[name] = folder
+        roots, files = [main], [name]
+        for path, mark in named_files(main, folder, name, self.tell):
+            inner = self.read(path, mark)
+            root = None if inner is None else self.tree(path, inner)
+            self.builder.folders[path] = os.path.dirname(path)
+            files.append(path)
+            if root is not None:
+                roots.append(root)
+        config: Config = self.builder.build(Config, joined(roots, self.tell))
+        order = {path: number for number, path in enumerate(files)}
+        found = sorted(self.findings, key=lambda one: (order.get(one.file, 0), one.line, one.column))
+        if any(one.level == "error" for one in found):
+            raise ConfigError(found)
+        return Loaded(config, tuple(found), tuple(files))
+
+    def read(self, path: str, named_at: Mark) -> str | None:
+        """The text of a file, or None and a finding at the place that named it."""
+        try:
+            # Without O_NONBLOCK a FIFO in the place of the file would hang the check.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (OSError, ValueError) as fault:
+            return self._unread(named_at, path, (isinstance(fault, OSError) and fault.strerror) or "not a path")
+        with os.fdopen(descriptor, "rb", closefd=True) as file:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                return self._unread(named_at, path, "is a directory" if stat.S_ISDIR(mode) else "is not a regular file")
+            try:
+                raw = file.read(FILE_BYTES + 1)
+            except OSError as fault:
+                return self._unread(named_at, path, fault.strerror or "unreadable")
+        if len(raw) > FILE_BYTES:
+            return self._unread(named_at, path, f"is larger than {FILE_BYTES >> 20} MiB")
+        self.read_bytes += len(raw)
+        if self.read_bytes > ALL_BYTES:
+            return self._unread(named_at, path, f"all files together are larger than {ALL_BYTES >> 20} MiB")
+        return self._decoded(raw, path)
+
+    def _unread(self, mark: Mark, path: str, reason: str) -> str | None:
+        subject = "" if mark.file == path else f"{path} "
+        self.tell(mark, "", f"{subject}cannot be read: {reason}")
+        return None
+
+    def _decoded(self, raw: bytes, path: str) -> str | None:
+        if b"\0" in raw:
+            self.tell(Mark(path), "", "is not a text file")
+            return None
+        try:
+            return raw.decode("utf-8-sig")
+        except UnicodeDecodeError as fault:
+            line = raw.count(b"\n", 0, fault.start) + 1
+            column = fault.start - raw.rfind(b"\n", 0, fault.start)
+            self.tell(Mark(path, line, column), "", "is not UTF-8 text", "save the file as UTF-8")
+            return None
+
+    def tree(self, name: str, text: str) -> Mapping | None:
+        """The tree of a text, or None and findings. A text without anything in it is an empty mapping."""
+        before = len(self.findings)
+        tree = Tree(lambda mark, message, hint: self.tell(mark, "", message, hint))
+        try:
+            _feed(tree, name, text)
+        except Stop:
+            return None
+        except yaml.MarkedYAMLError as fault:
+            self._syntax(name, fault)
+            return None
+        except (yaml.YAMLError, ValueError, OverflowError) as fault:
+            # The pure parser turns \UFFFFFFFF into a ValueError; readers complain of characters without a place.
+            sign = getattr(fault, "character", None)
+            what = f"holds the character U+{ord(sign):04X}, which YAML forbids" if isinstance(sign, str) else (
+                f"holds the character U+{sign:04X}, which YAML forbids" if isinstance(sign, int)
+                else "holds a character that YAML forbids")
+            place = getattr(fault, "position", None)
+            self.tell(_place(name, text, place if isinstance(place, int) else None), "", what)
+            return None
+        root = tree.root
+        if root is None or is_null(root):
+            return Mapping((), Mark(name, 1, 1))
+        if not isinstance(root, Mapping):
+            self.tell(root.mark, "", f"needs sections (listeners:, routes:, ...), found {kind_of(root)}")
+            return None
+        return root if len(self.findings) == before or root.entries else None
+
+    def _syntax(self, name: str, fault: yaml.MarkedYAMLError) -> None:
+        mark = fault.problem_mark or fault.context_mark
+        at = Mark(name, mark.line + 1, mark.column + 1) if mark is not None else Mark(name)
+        problem = fault.problem or "cannot be read"
+        hint = ""
+        if r"'\t'" in problem or "tab" in problem:
+            hint = "indent with spaces, not with tabs"
+        elif fault.context is not None and "alias" in fault.context:
+            hint = "a value that begins with * must stand in quotes"
+        elif "could not find expected ':'" in problem or "did not find expected" in problem:
+            hint = "look at the indentation and the brackets just above"
+        elif "mapping values are not allowed" in problem:
+            hint = "a value with a colon and a space in it must stand in quotes; else look at the indentation"
+        self.tell(at, "", f"YAML: {problem}", hint)
+
+
+def _place(name: str, text: str, index: int | None) -> Mark:
+    if index is None or not 0 <= index <= len(text):
+        return Mark(name)
+    return Mark(name, text.count("\n", 0, index) + 1, index - text.rfind("\n", 0, index))
+
+
+def _feed(tree: Tree, name: str, text: str) -> None:
+    """Hand the parser's events to the tree, which stops the reading as soon as a bound is passed."""
+    documents = 0
+    for event in yaml.parse(text, Loader=PARSER):
+        mark = Mark(name, event.start_mark.line + 1, event.start_mark.column + 1) if event.start_mark else Mark(name)
+        if isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+            if documents > 1:
+                tree.tell(mark, "a second document begins here", "one file holds one configuration; remove the ---")
+                raise Stop
+        elif isinstance(event, yaml.ScalarEvent):
+            text_tag = _tag(tree, event.tag, mark)
+            tree.word(event.value, event.style in (None, "") and not text_tag, mark, event.anchor)
+        elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            _tag(tree, event.tag, mark)
+            tree.begin(isinstance(event, yaml.MappingStartEvent), mark, event.anchor)
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            tree.end()
+        elif isinstance(event, yaml.AliasEvent):
+            tree.alias(event.anchor or "", mark)
+
+
+def _tag(tree: Tree, tag: str | None, mark: Mark) -> bool:
+    """Whether the tag says that this is a text; any other tag is a fault, for types come from the schema."""
+    if tag is None:
+        return False
+    if tag not in ("!", TEXT_TAG):
+        tree.tell(mark, "tags (!...) are not used here", "write the value without it, or in quotes")
+    return True
+
+

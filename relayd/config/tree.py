@@ -1,0 +1,119 @@
+"""Parsing events to a bounded tree of nodes: what a text may cost is settled before anything is built of it.
+
+Laws:
+1. A tree is at most DEPTH deep and, aliases counted as often as they are used, at most NODES large: a text that grows
+   when it is read is refused while it is still small.
+2. A key stands once in a mapping and is a single word; a tag that chooses a type is refused.
+3. Faults are told through `tell(mark, message, hint)`; Stop ends the reading where going on makes no sense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence
+
+DEPTH = 32
+NODES = 20_000
+MERGE = "<<"
+
+Tell = Callable[[Mark, str, str], None]
+
+
+class Stop(Exception):
+    """The text is not worth reading on; the fault was told."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A list or mapping that is being read. `height` is the depth of what it holds, `size` its nodes."""
+
+    mapping: bool
+    mark: Mark
+    anchor: str | None
+    parts: list[Node] = field(default_factory=list)
+    size: int = 1
+    height: int = 1
+
+
+@dataclass(slots=True)
+class Tree:
+    """Takes the events of one text in their order; `root` is the result. Owned by the loader, used once."""
+
+    tell: Tell
+    root: Node | None = None
+    _open: list[_Open] = field(default_factory=list)
+    _anchors: dict[str, tuple[Node, int, int]] = field(default_factory=dict)
+    _size: int = 0
+
+    def begin(self, mapping: bool, mark: Mark, anchor: str | None) -> None:
+        if len(self._open) >= DEPTH:
+            self._stop(mark, f"is nested deeper than {DEPTH} levels")
+        self._count(1, mark)
+        self._open.append(_Open(mapping, mark, anchor))
+
+    def end(self) -> None:
+        done = self._open.pop()
+        node = self._mapping(done) if done.mapping else Sequence(tuple(done.parts), done.mark)
+        self._add(node, done.size, done.height, done.anchor)
+
+    def word(self, text: str, plain: bool, mark: Mark, anchor: str | None) -> None:
+        self._count(1, mark)
+        if any(0xD800 <= ord(sign) <= 0xDFFF for sign in text):
+            self._stop(mark, "holds half a character (a lone surrogate)")
+        self._add(Scalar(text, plain, mark), 1, 0, anchor)
+
+    def alias(self, name: str, mark: Mark) -> None:
+        found = self._anchors.get(name)
+        if found is None:
+            inside = any(one.anchor == name for one in self._open)
+            self._stop(mark, "refers to itself" if inside else "refers to an anchor that is not there",
+                       "" if inside else "a value that begins with * must stand in quotes")
+        else:
+            node, size, height = found
+            if len(self._open) + height > DEPTH:
+                self._stop(mark, f"is nested deeper than {DEPTH} levels through an alias")
+            self._count(size, mark)
+            self._add(node, size, height, None)
+
+    def _count(self, size: int, mark: Mark) -> None:
+        self._size += size
+        if self._size > NODES:
+            self._stop(mark, f"holds more than {NODES} values, aliases counted as often as they are used")
+
+    def _add(self, node: Node, size: int, height: int, anchor: str | None) -> None:
+        if anchor is not None:
+            self._anchors[anchor] = (node, size, height)
+        if self._open:
+            into = self._open[-1]
+            into.parts.append(node)
+            into.size += size
+            into.height = max(into.height, height + 1)
+        else:
+            self.root = node
+
+    def _mapping(self, done: _Open) -> Mapping:
+        entries: dict[str, tuple[Scalar, Node]] = {}
+        merged: list[Node] = []
+        for key, value in zip(done.parts[::2], done.parts[1::2], strict=True):
+            if not isinstance(key, Scalar):
+                self.tell(key.mark, "a key must be a single word", "")
+            elif key.plain and key.text == MERGE:
+                merged.extend(value.items if isinstance(value, Sequence) else (value,))
+            elif key.text in entries:
+                first = entries[key.text][0].mark
+                self.tell(key.mark, f"duplicate key {key.text[:60]!r}", f"first written in line {first.line}")
+            else:
+                entries[key.text] = (key, value)
+        for other in merged:
+            if not isinstance(other, Mapping):
+                self.tell(other.mark, "only a mapping can be merged with <<", "")
+                continue
+            for key, value in other.entries:
+                entries.setdefault(key.text, (key, value))
+        return Mapping(tuple(entries.values()), done.mark)
+
+    def _stop(self, mark: Mark, message: str, hint: str = "") -> None:
+        self.tell(mark, message, hint)
+        raise Stop

@@ -1,0 +1,224 @@
+"""A tree of nodes to a section: every fault and every warning at once, each at its place in the file.
+
+Laws:
+1. Nothing raises: what cannot be read becomes a Finding, and a blank stands in for it so that the rest is read.
+2. A section's own check() runs only when all of the section could be read; the outermost one runs as soon as its own
+   keys could, and what it says about a place that already has a fault is left out. No fault is the echo of another.
+3. No message repeats what was written where a secret or a section is expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from relayd.errors import Finding
+from relayd.schema import secrets
+from relayd.schema.describe import (
+    Key,
+    blank,
+    is_one_of,
+    is_section,
+    keys,
+    list_item,
+    mapping_value,
+    shorthand_of,
+)
+from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence, is_null, kind_of
+from relayd.schema.scalars import WordError, meant, read_word, shown
+from relayd.schema.types import Secret
+
+
+class _Unread:
+    """Stands for a value that could not be read; never leaves this file."""
+
+
+UNREAD = _Unread()
+
+
+@dataclass(slots=True)
+class Builder:
+    """Builds one configuration. Owned by the loader; used once.
+
+    `folder` gives the folder of a file, for secrets that are written with a relative path.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    marks: dict[str, Mark] = field(default_factory=dict)
+    folders: dict[str, str] = field(default_factory=dict)
+    _faulty: set[str] = field(default_factory=set)
+    _faults: int = 0
+
+    def build(self, root: type, node: Node) -> Any:
+        """The root section; sound only if no finding is an error."""
+        self.marks[""] = node.mark
+        made = self._section(root, node, "", outermost=True)
+        return blank(root) if made is UNREAD else made
+
+    def fault(self, mark: Mark, path: str, message: str, hint: str = "") -> Any:
+        self._faulty.add(path)
+        self._faults += 1
+        self.findings.append(Finding(mark.file, mark.line, mark.column, path, message, hint))
+        return UNREAD
+
+    def warn(self, mark: Mark, path: str, message: str, hint: str = "") -> None:
+        self.findings.append(Finding(mark.file, mark.line, mark.column, path, message, hint, level="warning"))
+
+    def mark_of(self, path: str) -> Mark:
+        """Where a path stands, or its nearest parent."""
+        while path and path not in self.marks:
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return self.marks[path]
+
+    # Values by type.
+
+    def _value(self, kind: Any, node: Node, path: str, key: Key | None = None) -> Any:
+        self.marks.setdefault(path, node.mark)
+        if is_section(kind):
+            return self._section(kind, node, path)
+        item = list_item(kind)
+        if item is not None:
+            return self._list(item, node, path, key)
+        value = mapping_value(kind)
+        if value is not None:
+            return self._mapping(value, node, path, key)
+        if kind is Secret:
+            return self._secret(node, path)
+        if not isinstance(node, Scalar):
+            return self.fault(node.mark, path, f"needs a single value, found {kind_of(node)}")
+        try:
+            return read_word(node, kind, key)
+        except WordError as wrong:
+            return self.fault(node.mark, path, wrong.message, wrong.hint)
+
+    def _list(self, kind: Any, node: Node, path: str, key: Key | None) -> Any:
+        items = node.items if isinstance(node, Sequence) else (node,)
+        made = []
+        for number, item in enumerate(items):
+            at = f"{path}[{number}]"
+            value = self._value(kind, item, at, key)
+            made.append(blank(kind) if value is UNREAD else value)
+        if not made and key is not None and key.required:
+            return self.fault(node.mark, path, "must not be empty")
+        return tuple(made)
+
+    def _mapping(self, kind: Any, node: Node, path: str, key: Key | None) -> Any:
+        if not isinstance(node, Mapping):
+            return self.fault(node.mark, path, f"needs names with values (name: value), found {kind_of(node)}")
+        made = {}
+        for name, value in node.entries:
+            at = f"{path}.{name.text}"
+            self.marks.setdefault(at, name.mark)
+            if not name.text or not name.text.isprintable() or len(name.text) > 200:
+                self.fault(name.mark, path, f"{shown(name.text)} cannot be a name")
+                continue
+            found = self._value(kind, value, at, key)
+            made[name.text] = blank(kind) if found is UNREAD else found
+        return made
+
+    def _secret(self, node: Node, path: str) -> Any:
+        if isinstance(node, Scalar):
+            return self.fault(node.mark, path, "a secret cannot be written here", secrets.HOW)
+        if not isinstance(node, Mapping):
+            return self.fault(node.mark, path, "is not a secret", secrets.HOW)
+        for name, _ in node.entries:
+            if name.text not in secrets.KINDS:
+                hint = meant(name.text, secrets.KINDS)
+                return self.fault(name.mark, path, "only file, env or credential can be written here", hint)
+        if len(node.entries) != 1:
+            return self.fault(node.mark, path, "needs exactly one of file, env and credential", secrets.HOW)
+        (name, value), = node.entries
+        if not isinstance(value, Scalar) or value.null or not value.text:
+            wanted = "needs a path" if name.text == "file" else "needs a name"
+            return self.fault(value.mark, f"{path}.{name.text}", wanted)
+        try:
+            made = secrets.resolve(name.text, value.text, self.folders.get(value.mark.file, ""))
+        except secrets.SecretError as wrong:
+            return self.fault(value.mark, f"{path}.{name.text}", str(wrong))
+        if made.exposed:
+            self.warn(value.mark, f"{path}.{name.text}", "everybody on this machine can read this file", "chmod o-r")
+        return made
+
+    # Sections.
+
+    def _section(self, section: type, node: Node, path: str, outermost: bool = False) -> Any:
+        known = {key.name: key for key in keys(section)}
+        short = shorthand_of(section)
+        if isinstance(node, Scalar) and short is not None and not node.null:
+            node = Mapping(((Scalar(short, True, node.mark), node),), node.mark)
+        if is_null(node):
+            node = Mapping((), node.mark)
+        if not isinstance(node, Mapping):
+            return self.fault(node.mark, path, f"needs keys ({_some(known)}), found {kind_of(node)}")
+        before = self._faults
+        replaced = False
+        values: dict[str, Any] = {}
+        for name, value in node.entries:
+            at = f"{path}.{name.text}" if path else name.text
+            key = known.get(name.text)
+            if key is None:
+                hint = meant(name.text, known) or f"known here: {_some(known)}"
+                self.fault(name.mark, at if name.text.isprintable() and len(name.text) < 80 else path,
+                           f"unknown key {shown(name.text)}", hint)
+                continue
+            self.marks[at] = value.mark
+            if key.pending:
+                self.warn(name.mark, at, f"not in force yet (waits for: {key.pending})")
+            found = self._key(key, value, at)
+            replaced = replaced or found is UNREAD
+            values[key.attribute] = _stand_in(key) if found is UNREAD else found
+        for key in known.values():
+            if key.required and key.attribute not in values:
+                at = f"{path}.{key.name}" if path else key.name
+                self.fault(node.mark, at, "is missing")
+                replaced = True
+                values[key.attribute] = blank(key.kind)
+        if is_one_of(section) and len(node.entries) != 1 and self._faults == before:
+            self.fault(node.mark, path, f"needs exactly one of {', '.join(known)}")
+        made = section(**values)
+        if self._faults == before or (outermost and not replaced):
+            self._rules(made, path)
+        return made
+
+    def _key(self, key: Key, node: Node, path: str) -> Any:
+        """The value of one key. A key with nothing behind it is as good as not written, where it may be left out
+        and is more than a word: a list whose lines are all commented out."""
+        if is_null(node):
+            if key.optional:
+                return None
+            wide = is_section(key.bare) or list_item(key.bare) is not None or mapping_value(key.bare) is not None
+            if wide and not key.required:
+                return key.default
+            return self.fault(node.mark, path, "needs a value", "to mean the word itself, put it in quotes"
+                              if isinstance(node, Scalar) and node.text else "")
+        return self._value(key.bare, node, path, key)
+
+    def _rules(self, made: Any, path: str) -> None:
+        for rule, tell in (("check", self.fault), ("caution", self.warn)):
+            pairs: Iterable[tuple[str, str]] = getattr(made, rule, tuple)()
+            for below, message in list(pairs):
+                at = _joined(path, below)
+                if not self._known_faulty(at):
+                    tell(self.mark_of(at), at, message)
+
+    def _known_faulty(self, path: str) -> bool:
+        """Whether a fault was already told of this place or of something in it."""
+        if not self._faulty:
+            return False
+        return any(one == path or one.startswith((f"{path}.", f"{path}[")) for one in self._faulty)
+
+
+def _stand_in(key: Key) -> Any:
+    return blank(key.kind) if key.required else key.default
+
+
+def _joined(path: str, below: str) -> str:
+    if not below or not path:
+        return path or below
+    return f"{path}{below}" if below.startswith("[") else f"{path}.{below}"
+
+
+def _some(known: Iterable[str]) -> str:
+    names = list(known)
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

@@ -1,0 +1,124 @@
+"""One written word to the value of the type that is expected there; raises WordError with what is wrong and a hint.
+
+What YAML would make of the word by itself plays no part: `off` is a name where a name is expected, and a port of `1:30`
+is a fault and not ninety.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from relayd.schema.describe import Key, choices
+from relayd.schema.nodes import Scalar
+from relayd.schema.types import Duration, Size
+from relayd.schema.units import UnitError, format_duration, format_size, parse_duration, parse_size
+
+TRUE = frozenset({"true", "yes", "on"})
+FALSE = frozenset({"false", "no", "off"})
+LARGEST = (1 << 31) - 1
+
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})", re.ASCII)
+_NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII)
+
+
+class WordError(ValueError):
+    """A word that cannot stand where it stands."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """'did you mean x?', or nothing when no known word is near."""
+    near = difflib.get_close_matches(word[:80], list(known), n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def shown(text: str) -> str:
+    """A word as a message quotes it: short, and without control characters."""
+    quoted = text if len(text) <= 60 else text[:57] + "..."
+    return repr(quoted)
+
+
+def read_word(node: Scalar, kind: Any, key: Key | None) -> Any:
+    """The value of a scalar for a type without sections, lists and mappings."""
+    if node.null:
+        raise WordError("needs a value", "to mean the word itself, put it in quotes" if node.text else "")
+    words = choices(kind)
+    if words:
+        named = {str(word): word for word in words}
+        if node.text not in named:
+            raise WordError(f"{shown(node.text)} is none of {', '.join(named)}", meant(node.text, named))
+        return named[node.text]
+    if kind is str:
+        return _text(node, key)
+    if kind is bool:
+        return _truth(node)
+    if kind is Duration:
+        return _bounded(_unit(node, key, parse_duration), key, format_duration, must_be_positive=True)
+    if kind is Size:
+        return _bounded(_unit(node, key, parse_size), key, lambda value: format_size(int(value)))
+    return _bounded(_number(node, kind, key), key, lambda value: f"{value:.15g}")
+
+
+def _text(node: Scalar, key: Key | None) -> str:
+    allowed = "\n\t" if key is not None and key.multiline else ""
+    for sign in node.text:
+        if (ord(sign) < 0x20 or ord(sign) == 0x7F) and sign not in allowed:
+            raise WordError("holds a control character or a line break")
+    if key is not None and key.pattern is not None and re.fullmatch(key.pattern, node.text) is None:
+        raise WordError(f"{shown(node.text)} does not have the form {key.pattern}")
+    return node.text
+
+
+def _truth(node: Scalar) -> bool:
+    word = node.text.lower()
+    if word not in TRUE | FALSE:
+        raise WordError(f"{shown(node.text)} is neither true nor false")
+    if not node.plain:
+        raise WordError("is a text, not true or false", "write it without quotes")
+    return word in TRUE
+
+
+def _switched_off(node: Scalar, key: Key | None) -> bool:
+    return key is not None and key.zero_is_off and node.text.lower() == "off"
+
+
+def _unit(node: Scalar, key: Key | None, parse: Any) -> Any:
+    if _switched_off(node, key):
+        return parse("0")
+    try:
+        return parse(node.text)
+    except UnitError as fault:
+        hint = fault.hint if len(node.text) <= 60 else ""
+        raise WordError(f"{shown(node.text)} {fault}", hint) from None
+
+
+def _number(node: Scalar, kind: Any, key: Key | None) -> Any:
+    if _switched_off(node, key):
+        return kind(0)
+    form = _INTEGER if kind is int else _NUMBER
+    if form.fullmatch(node.text) is None:
+        raise WordError(f"{shown(node.text)} is not a {'whole ' if kind is int else ''}number")
+    return kind(node.text)
+
+
+def _bounded(value: Any, key: Key | None, show: Any, must_be_positive: bool = False) -> Any:
+    if key is not None and key.zero_is_off and value == 0:
+        return value
+    least = key.minimum if key is not None else None
+    most = key.maximum if key is not None else None
+    if must_be_positive and least is None and value == 0:
+        raise WordError("must be more than 0")
+    if least is not None and value < least:
+        raise WordError(f"must be at least {show(least)}")
+    if most is None and not isinstance(value, (Duration, Size)):
+        most = LARGEST
+    if most is not None and value > most:
+        raise WordError(f"must be at most {show(most)}")
+    return value

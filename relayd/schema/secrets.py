@@ -1,0 +1,86 @@
+"""Where secrets come from: a file, an environment variable, or a credential of systemd. The one reader of os.environ.
+
+Laws:
+1. A secret stands in relayd.yaml by reference only; an inline text is a fault.
+2. No message says a byte of a secret, nor of what was written where only a reference may stand.
+3. A secret that is missing, empty or unusable is a fault when the configuration is checked, not when it is first used.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+
+from relayd.schema.types import Secret
+
+KINDS = ("file", "env", "credential")
+HOW = "write {file: /etc/relayd/keys/NAME}, {env: NAME} or {credential: NAME}"
+LONGEST = 64 * 1024
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_CREDENTIAL = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
+
+
+class SecretError(ValueError):
+    """A secret cannot be had. The message never holds any of it."""
+
+
+def resolve(kind: str, reference: str, folder: str = "") -> Secret:
+    """The secret that `{kind: reference}` stands for; a relative file is taken from `folder`. Raises SecretError."""
+    if kind == "env":
+        if _NAME.fullmatch(reference) is None:
+            raise SecretError("is not a name of an environment variable")
+        value = os.environ.get(reference)
+        if value is None:
+            raise SecretError(f"environment variable {reference} is not set")
+        return Secret(_usable(value, f"environment variable {reference}"), f"env {reference}")
+    if kind == "credential":
+        if _CREDENTIAL.fullmatch(reference) is None or reference in (".", ".."):
+            raise SecretError("is not a name of a credential")
+        where = os.environ.get("CREDENTIALS_DIRECTORY")
+        if not where:
+            raise SecretError(f"credential {reference}: systemd passed none (CREDENTIALS_DIRECTORY is not set)")
+        value, _ = _read(os.path.join(where, reference), f"credential {reference}")
+        return Secret(_usable(value, f"credential {reference}"), f"credential {reference}")
+    path = os.path.join(folder, reference)
+    value, exposed = _read(path, path)
+    return Secret(_usable(value, path), f"file {path}", exposed)
+
+
+def _read(path: str, name: str) -> tuple[str, bool]:
+    """The text of a file, and whether everybody on the machine may read it."""
+    try:
+        # Without O_NONBLOCK a FIFO in the place of the file would hang the check.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as fault:
+        raise SecretError(f"{name}: cannot be read: {_reason(fault)}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise SecretError(f"{name}: is not a regular file")
+        try:
+            raw = file.read(LONGEST + 1)
+        except OSError as fault:
+            raise SecretError(f"{name}: cannot be read: {_reason(fault)}") from None
+    if len(raw) > LONGEST:
+        raise SecretError(f"{name}: is too large for a secret")
+    try:
+        return raw.decode("utf-8"), bool(status.st_mode & stat.S_IROTH)
+    except UnicodeDecodeError:
+        raise SecretError(f"{name}: is not UTF-8 text") from None
+
+
+def _reason(fault: OSError | ValueError) -> str:
+    return (fault.strerror or "unknown reason") if isinstance(fault, OSError) else "not a path"
+
+
+def _usable(raw: str, name: str) -> str:
+    value = raw.removesuffix("\n").removesuffix("\r")
+    if not value.strip():
+        raise SecretError(f"{name}: is empty")
+    if any(ord(sign) < 0x20 or ord(sign) == 0x7F or 0xD800 <= ord(sign) <= 0xDFFF for sign in value):
+        raise SecretError(f"{name}: holds a control character or a second line")
+    if value != value.strip():
+        raise SecretError(f"{name}: begins or ends with a space")
+    return value

@@ -1,0 +1,80 @@
+"""Durations and sizes: text to value and back.
+
+A bare number is not a duration: nobody can tell 30 seconds from 30 milliseconds at three in the morning.
+"""
+
+from __future__ import annotations
+
+import re
+
+from relayd.schema.types import Duration, Size
+
+SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+DURATION_PATTERN = r"(?:[0-9]{1,9}(?:\.[0-9]{1,6})?(?:ms|s|m|h|d))+"
+SIZE_PATTERN = r"[0-9]{1,15}(?:B|KiB|MiB|GiB|TiB)?"
+LONGEST = 3650 * SECONDS["d"]
+LARGEST = 1 << 50
+
+_DURATION = re.compile(DURATION_PATTERN, re.ASCII)
+_PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)", re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB|TiB)?", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
+# What people write when they mean a binary unit.
+_LOOSE = re.compile(r"([0-9]{1,15})\s*([kmgt])i?b?", re.ASCII | re.IGNORECASE)
+
+
+class UnitError(ValueError):
+    """The text is not in this unit. `hint` says what may have been meant."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def parse_duration(text: str) -> Duration:
+    """`5s`, `250ms`, `1h30m`; a bare 0 is 0. Raises UnitError."""
+    if text == "0":
+        return Duration(0)
+    if len(text) > 64 or _DURATION.fullmatch(text) is None:
+        hint = f"write {text}s or {text}ms" if _NUMBER.fullmatch(text) else "write it as 250ms, 5s, 2m, 1h or 1d"
+        raise UnitError("is not a duration", hint)
+    total = round(sum(float(number) * SECONDS[unit] for number, unit in _PART.findall(text)), 6)
+    if total > LONGEST:
+        raise UnitError("is longer than ten years")
+    return Duration(total)
+
+
+def format_duration(value: float) -> str:
+    """The shortest spelling that reads back as the same value."""
+    if value == 0:
+        return "0"
+    for unit in ("d", "h", "m", "s"):
+        count = value / SECONDS[unit]
+        if count == int(count):
+            return f"{int(count)}{unit}"
+    thousandths = value * 1000
+    if abs(thousandths - round(thousandths)) < 1e-6:
+        return f"{round(thousandths)}ms"
+    return f"{value:.6f}".rstrip("0") + "s"
+
+
+def parse_size(text: str) -> Size:
+    """`512`, `64KiB`, `32MiB`. Raises UnitError."""
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        loose = _LOOSE.fullmatch(text)
+        hint = f"write {loose[1]}{loose[2].upper()}iB" if loose else "write it as 512, 64KiB, 32MiB or 1GiB"
+        raise UnitError("is not a size", hint)
+    value = int(found[1]) * BYTES[found[2] or ""]
+    if value > LARGEST:
+        raise UnitError("is larger than anything that could be meant")
+    return Size(value)
+
+
+def format_size(value: int) -> str:
+    """The shortest spelling that reads back as the same value."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if value and value % BYTES[unit] == 0:
+            return f"{value // BYTES[unit]}{unit}"
+    return str(value)
