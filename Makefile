@@ -1,0 +1,130 @@
+# relayd: every word of a developer's day. `make run` and `make test` need nothing but python3 (3.11 or newer) and this
+# file: they set up what is missing and are quick when nothing is.
+#
+#   run    start relayd in the foreground on conf/relayd.yaml       bench  measure against the peers
+#   test   unit and functional tests, newest libraries              docs   write the generated files anew
+#   style  ruff            types  mypy --strict                     deb    build dist/relayd_*_all.deb
+#   cover  test coverage   fuzz   parsers against their oracles     clean  remove everything that make made
+#   check  all of it: style types test-debian fuzz docs-unchanged deb acceptance
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+CONFIG ?= conf/relayd.yaml
+ARGS ?=
+
+VENV := .venv
+DEBIAN_VENV := .venv-debian
+PY := $(VENV)/bin/python
+DEBIAN_PY := $(DEBIAN_VENV)/bin/python
+
+# What relayd itself needs stands in setup.py and is read from there.
+RUNTIME = $$($(PY) -c 'import re; print(*re.findall(r"\"([^\"]+)\"", re.search(r"install_requires=\[(.*?)\]", open("setup.py").read(), re.S)[1]))')
+TEST_TOOLS := pytest pytest-tornasync hypothesis h11 httptools openai websockets coverage
+LINT_TOOLS := mypy ruff types-PyYAML
+DEBIAN_RUNTIME := python3-venv python3-tornado python3-pycurl python3-yaml python3-statsd
+DEB_TOOLS := dpkg-dev debhelper dh-python python3-all python3-setuptools pybuild-plugin-pyproject
+PIP := -m pip --disable-pip-version-check --quiet
+
+.PHONY: run style types test test-debian cover fuzz bench docs docs-unchanged deb acceptance check clean setup
+.DEFAULT_GOAL := check
+
+run: $(VENV)/.runtime
+	@exec $(PY) -m relayd run --config $(CONFIG) $(ARGS)
+
+test: $(VENV)/.tools
+	$(PY) -m pytest $(ARGS)
+
+style: $(VENV)/.tools
+	$(VENV)/bin/ruff check .
+
+types: $(VENV)/.tools
+	$(VENV)/bin/mypy
+
+cover: $(VENV)/.tools
+	$(PY) -m coverage run -m pytest $(ARGS)
+	$(PY) -m coverage report --skip-covered --show-missing
+
+fuzz: $(VENV)/.tools
+	$(PY) -m pytest -m fuzz $(ARGS)
+
+bench: $(VENV)/.tools
+	$(PY) tests/bench/run.py $(ARGS)
+
+# The same tests on Debian's own Tornado, pycurl and libcurl.
+test-debian: $(DEBIAN_VENV)/.tools
+	@$(DEBIAN_PY) -c 'import sys, tornado, pycurl; print("Debian set:", sys.version.split()[0], "tornado", tornado.version, pycurl.version)'
+	$(DEBIAN_PY) -m pytest $(ARGS)
+
+docs: $(VENV)/.runtime
+	$(PY) tests/docs_check.py --write
+
+docs-unchanged: $(VENV)/.runtime
+	$(PY) tests/docs_check.py
+
+# Built from a copy, so that the work tree stays as it is.
+deb: .stamps/deb-tools
+	rm -rf dist/tree && mkdir -p dist/tree/relayd
+	git ls-files -z --cached --others --exclude-standard | xargs -0 ls -d 2>/dev/null \
+	    | tar -c --no-recursion -T - | tar -x -C dist/tree/relayd
+	cd dist/tree/relayd && dpkg-buildpackage -b -us -uc >../build.log 2>&1 || { tail -n 60 ../build.log; exit 1; }
+	rm -f dist/*.deb && mv dist/tree/*.deb dist/ && rm -rf dist/tree
+	@ls dist/*.deb
+
+# Installs the package in booted Debian systems; skipped, with the reason, where the host cannot boot one.
+acceptance: $(VENV)/.tools deb
+	$(PY) -m pytest -m packaging tests/packaging $(ARGS)
+
+check: style types test-debian fuzz docs-unchanged deb acceptance
+
+clean:
+	rm -rf $(VENV) $(DEBIAN_VENV) .stamps .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage \
+	    build dist relayd.egg-info .pybuild node_modules
+	find relayd tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup: $(VENV)/.tools
+
+# Set-up. Each stamp is older than what decided it, or it is made again.
+
+define apt_install
+if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+    apt-get install -y -q --no-install-recommends $(1) >/dev/null 2>&1 || { \
+        apt-get update -q >/dev/null; \
+        apt-get install -y -q --no-install-recommends $(1) >/dev/null; }; \
+else \
+    echo "This needs the packages: $(1). Install them, or run make as root." >&2; exit 1; \
+fi
+endef
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "relayd needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.13 run" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call apt_install,python3-venv); }
+	@echo "setting up $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV)
+
+$(VENV)/.runtime: setup.py | $(VENV)/bin/python
+	@$(PY) $(PIP) install --prefer-binary $(RUNTIME)
+	@touch $@
+
+$(VENV)/.tools: Makefile $(VENV)/.runtime
+	@echo "setting up the tools of the tests"
+	@$(PY) $(PIP) install --prefer-binary $(TEST_TOOLS) $(LINT_TOOLS)
+	@touch $@
+
+$(DEBIAN_VENV)/.tools: Makefile
+	@echo "setting up $(DEBIAN_VENV) on Debian's own packages"
+	@/usr/bin/python3 -c 'import ensurepip, venv, tornado, pycurl, yaml, statsd' 2>/dev/null || { $(call apt_install,$(DEBIAN_RUNTIME)); }
+	@test -x $(DEBIAN_PY) || /usr/bin/python3 -m venv --system-site-packages --clear $(DEBIAN_VENV)
+	@$(DEBIAN_PY) $(PIP) install --prefer-binary $(TEST_TOOLS)
+	@$(DEBIAN_PY) -c 'import sys, tornado, pycurl; sys.exit(any("$(DEBIAN_VENV)" in m.__file__ for m in (tornado, pycurl)))' \
+	    || { echo "a tool of the tests replaced Debian's Tornado or pycurl" >&2; exit 1; }
+	@touch $@
+
+.stamps/deb-tools: Makefile debian/control
+	@mkdir -p .stamps
+	@dpkg-checkbuilddeps 2>/dev/null || { $(call apt_install,$(DEB_TOOLS)); }
+	@touch $@

@@ -1,0 +1,44 @@
+"""The metadata of the relayd distribution; tool settings are in pyproject.toml."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def version() -> str:
+    """The version that relayd/__init__.py states, read without importing relayd."""
+    source = (HERE / "relayd" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
+    if found is None:
+        raise SystemExit("relayd/__init__.py states no __version__")
+    return found.group(1)
+
+
+# The lower ends are those of Debian 12; requirements of the tests are in the Makefile.
+setup(
+    name="relayd",
+    version=version(),
+    description="AI gateway and reverse proxy in one event-driven process",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="relayd maintainers",
+    license="MIT",
+    python_requires=">=3.11",
+    install_requires=["tornado>=6.2", "pycurl>=7.45.2", "PyYAML>=6.0", "statsd>=4.0"],
+    packages=find_packages(include=["relayd", "relayd.*"]),
+    # Beside the modules: pages and other files that a room shows.
+    package_data={"": ["*.html", "*.css", "*.js", "*.svg", "py.typed"]},
+    entry_points={"console_scripts": ["relayd=relayd.cli.main:main"]},
+    classifiers=[
+        "Environment :: No Input/Output (Daemon)",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Internet :: Proxy Servers",
+    ],
+    zip_safe=False,
+)
