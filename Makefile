@@ -33,7 +33,7 @@ PIP := -m pip --disable-pip-version-check --quiet
 .DEFAULT_GOAL := check
 
 run: $(VENV)/.runtime
-	@exec $(PY) -m relayd run --config $(CONFIG) $(ARGS)
+	@exec $(PY) -m relayd run -c $(CONFIG) $(ARGS)
 
 test: $(VENV)/.tools
 	$(PY) -m pytest $(ARGS)

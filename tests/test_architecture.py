@@ -38,7 +38,8 @@ ENVIRONMENT = (
     "relayd/daemon/",
     "relayd/cli/",
     "relayd/telemetry/journal",
-    "relayd/telemetry/native.py",
+    "relayd/telemetry/native.py",  # JOURNAL_STREAM
+    "relayd/telemetry/access_log.py",  # NO_COLOR
 )
 CLOCK = ("relayd/clock.py",)
 FILE_LINES, FUNCTION_LINES, MEDIAN_LINES = 500, 80, 200
