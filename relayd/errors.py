@@ -56,6 +56,7 @@ KINDS: dict[str, Kind] = {
         Kind("expectation_failed", 417, _C, "Only 100-continue can be expected.", close=True),
         Kind("header_too_large", 431, _C, "The request header section is too large.", close=True),
         Kind("not_implemented", 501, _C, "This transfer coding or method is not supported.", close=True),
+        Kind("not_in_force", 501, _R, "This route waits for a feature that is not in force yet."),
         Kind("version_not_supported", 505, _C, "Only HTTP/1.0 and HTTP/1.1 are spoken here.", close=True),
         Kind("too_many_connections", 503, _C, "Too many connections from this address.", close=True),
         Kind("method_not_allowed", 405, _C, "This method is not allowed here."),

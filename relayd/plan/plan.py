@@ -63,7 +63,11 @@ class PlannedRoute:
 
 @dataclass(frozen=True, slots=True)
 class HouseFields:
-    """Names of the fields that relayd writes, as bytes; b"" is off. `own` holds them all in lower case."""
+    """Names of the fields that relayd writes, as bytes; b"" is off.
+
+    `own` holds in lower case those that are not the usual ones: what the other side sent under these names is dropped,
+    as the parsers drop it under the usual names, also where these are renamed or off.
+    """
 
     request_id: bytes
     forwarded_for: bytes

@@ -23,13 +23,14 @@ _HEAD = re.compile(
 )
 _HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+;=%\-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)([/?].*)?", re.DOTALL)
+_EMPTY = re.compile(rb":[ \t]*\r\n")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 
-PASS, DROP, LENGTH, CODING, CONNECTION, HOST, EXPECT, UPGRADE, FORWARD, KEY, VIA = range(11)
+PASS, DROP, LENGTH, CODING, CONNECTION, HOST, EXPECT, UPGRADE, FORWARD, KEY, VIA, AGENT, ACCEPT, TYPE = range(14)
 
 _NAMED = {
     b"content-length": LENGTH, b"transfer-encoding": CODING, b"connection": CONNECTION, b"host": HOST,
-    b"expect": EXPECT, b"upgrade": UPGRADE, b"via": VIA,
+    b"expect": EXPECT, b"upgrade": UPGRADE, b"via": VIA, b"user-agent": AGENT, b"accept": ACCEPT, b"content-type": TYPE,
 }
 
 
@@ -73,18 +74,20 @@ class RequestHead:
     `path` and `query` (with its `?`) are the target's exact bytes; `host` is lower case without port, `authority` as
     written. `lines` are all field lines, `keep` those that may go on (framing, hop-by-hop, forwarding and Host fields
     taken out), `keys` the places in `keep` of fields that may carry a client's key. `length` is None without a
-    Content-Length.
+    Content-Length. `sent` has a bit (1 << AGENT, ACCEPT, TYPE) for each of these fields that the client sent; `empty`
+    says that some field has no value.
     """
 
     __slots__ = (
-        "authority", "chunked", "expect", "forwarding", "host", "keep", "keep_alive", "keys", "length", "lines",
-        "method", "path", "query", "target", "upgrade", "version", "via",
+        "authority", "chunked", "empty", "expect", "forwarding", "host", "keep", "keep_alive", "keys", "length", "lines",
+        "method", "path", "query", "sent", "target", "upgrade", "version", "via",
     )
 
     def __init__(self, method: bytes, target: bytes, version: int, lines: list[bytes]) -> None:
         self.method, self.target, self.version, self.lines = method, target, version, lines
         self.length: int | None = None
-        self.chunked = self.expect = False
+        self.chunked = self.expect = self.empty = False
+        self.sent = 0
         self.keep_alive = version == 11
         self.upgrade: bytes | None = None
         self.host = self.authority = b""
@@ -137,6 +140,7 @@ def parse_head(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> RequestHead:
     if len(lines) > limits.fields:
         raise ExchangeError("header_too_large", "too many fields")
     request = RequestHead(method, target, 11 if minor == b"1" else 10, lines)
+    request.empty = _EMPTY.search(block) is not None
     keep = request.keep
     named: frozenset[bytes] = frozenset()
     hosts = 0
@@ -144,6 +148,9 @@ def parse_head(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> RequestHead:
         name, _, value = line.partition(b":")
         action = _ACTIONS[name]
         if action == PASS:
+            keep.append(line)
+        elif action >= AGENT:
+            request.sent |= 1 << action
             keep.append(line)
         elif action == HOST:
             hosts += 1
@@ -218,6 +225,8 @@ def _connection(request: RequestHead, named: frozenset[bytes]) -> None:
                 if low in CREDENTIALS:
                     request.keys.append(len(request.keep))
                 request.keep.append(line)
+            elif _NAMED.get(low, PASS) >= AGENT:
+                request.sent &= ~(1 << _NAMED[low])
 
 
 def _other_target(request: RequestHead) -> None:

@@ -21,8 +21,9 @@ _REPAIRS = (
     (re.compile(rb"(?m)^(" + TOKEN + rb")[ \t]+:"), rb"\1:"),
 )
 
-PASS, DROP, LENGTH, CODING, CONNECTION, UPGRADE = range(6)
-_NAMED = {b"content-length": LENGTH, b"transfer-encoding": CODING, b"connection": CONNECTION, b"upgrade": UPGRADE}
+PASS, DROP, LENGTH, CODING, CONNECTION, UPGRADE, HOUSE = range(7)
+_NAMED = {b"content-length": LENGTH, b"transfer-encoding": CODING, b"connection": CONNECTION, b"upgrade": UPGRADE,
+          b"x-request-id": HOUSE, b"x-process-time": HOUSE, b"x-proxy-by": HOUSE}
 
 
 def _action(name: bytes) -> int:
@@ -36,16 +37,18 @@ _ACTIONS: Memo[int] = Memo(_action)
 class ResponseHead:
     """One accepted response head. `keep` are the field lines with their CRLF that may go on; `reason` has its blank.
 
+    `house` says that the upstream wrote a field of a name that relayd writes too.
     `length` is the declared length, None when there is none or a transfer coding beats it.
     """
 
-    __slots__ = ("keep", "length", "reason", "status", "upgrade")
+    __slots__ = ("house", "keep", "length", "reason", "status", "upgrade")
 
     def __init__(self, status: int, reason: bytes) -> None:
         self.status, self.reason = status, reason
         self.keep: list[bytes] = []
         self.length: int | None = None
         self.upgrade: bytes | None = None
+        self.house = False
 
 
 class BadResponse(ValueError):
@@ -83,7 +86,10 @@ def parse_response(lines: list[bytes]) -> ResponseHead:
             coding = True
         elif action == CONNECTION:
             named = named | TOKENS[value.strip()]
-        elif action == UPGRADE:
+        elif action == HOUSE:
+            response.house = True
+            keep.append(line)
+        else:
             response.upgrade = value.strip()
     if named:
         gone = named - {b"close", b"keep-alive", b"upgrade", b"content-length", b"set-cookie", b"date"}

@@ -1,0 +1,46 @@
+"""The client's side as the path of a request sees it; server/connection.py is one."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from relayd.wire.forwarded import TrustedNetworks
+
+
+class Downstream(Protocol):
+    """One client connection, carrying one exchange at a time."""
+
+    listener: str
+    peer: str
+    trusted: bool
+    networks: TrustedNetworks
+    tls: bool
+    exchange: Any
+    forwarding_cache: tuple[object, bytes, list[bytes]] | None
+
+    def send(self, data: bytes) -> bool:
+        """Write now; False when the client is behind, and `Exchange.on_drained` will follow."""
+
+    def buffered(self) -> int:
+        """Bytes that wait for the client."""
+
+    def body_complete(self) -> bool:
+        """Whether the whole request body was read."""
+
+    def reusable(self) -> bool:
+        """Whether the connection may carry another request after this one."""
+
+    def pause_body(self) -> None:
+        """Stop reading the request body."""
+
+    def resume_body(self) -> None:
+        """Read it again."""
+
+    def start_tunnel(self) -> None:
+        """From now on hand every byte to `Exchange.upload`."""
+
+    def finished(self, keep: bool) -> None:
+        """The exchange is over and its answer complete; `keep` says that the head promised to keep the connection."""
+
+    def abort(self, reset: bool) -> None:
+        """The exchange is over and its answer is not complete; `reset` where a clean end would look complete."""

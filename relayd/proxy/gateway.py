@@ -1,0 +1,99 @@
+"""The gateway: the one place that reads the current plan, and the set of all exchanges in flight."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+from relayd import clock
+from relayd.errors import ExchangeError
+from relayd.plan.plan import Plan
+from relayd.proxy.downstream import Downstream
+from relayd.proxy.exchange import Exchange
+from relayd.proxy.incoming import LENGTH, head_of
+from relayd.proxy.pipeline import walk
+from relayd.proxy.respond import error_answer
+from relayd.telemetry.outcome import Record
+from relayd.telemetry.telemetry import Telemetry
+from relayd.upstream.endpoint import Endpoint
+from relayd.upstream.transport.client import StreamClient
+from relayd.wire.chunked import is_forbidden_trailer
+from relayd.wire.http1 import RequestHead
+
+
+class AdminHandler(Protocol):
+    """Answers an admin path: status, content type, body."""
+
+    def __call__(self, method: str, path: str, *, write: bool) -> tuple[int, str, bytes]: ...
+
+
+class Peer(Protocol):
+    """Who is refused: as much of a Downstream as an account needs."""
+
+    listener: str
+    peer: str
+
+
+class Gateway:
+    """One per process; owned by the daemon, which alone assigns `plan`."""
+
+    def __init__(self, client: StreamClient, telemetry: Telemetry) -> None:
+        self.client, self.telemetry = client, telemetry
+        self.plan: Plan | None = None
+        self.exchanges: set[Exchange] = set()
+        self.draining = False
+        self.admin_handler: AdminHandler = _nobody
+        self.account = telemetry.account
+        self.full: Callable[[], bool] = bool
+
+    def begin(self, down: Downstream, head: RequestHead, body: bytes | None, started: float) -> Exchange:
+        """Start an exchange on the plan of this moment; it may be over when this returns."""
+        plan = self.plan
+        assert plan is not None
+        exchange = Exchange(self, plan, down, head, started)
+        down.exchange = exchange
+        walk(exchange, body)
+        return exchange
+
+    def refuse(self, down: Peer, fault: ExchangeError, started: float) -> bytes:
+        """Account for a request that the gate did not take; the bytes of its answer."""
+        plan = self.plan
+        assert plan is not None
+        kind = fault.kind
+        record = Record()
+        record.started, record.started_wall, record.generation = started, clock.wall(), plan.generation
+        record.id = os.urandom(16).hex()
+        record.listener, record.peer, record.client = down.listener, down.peer, down.peer
+        record.status, record.code, record.detail, record.ended_by = kind.status, kind.code, fault.detail, "client"
+        answer = error_answer(fault, None, None, record.id)
+        record.bytes_out = len(answer.body)
+        record.total_s = clock.monotonic() - started
+        self.telemetry.metrics.add("relayd.listener.bad_requests", listener=down.listener, rule=kind.code)
+        self.account(record)
+        head = head_of(answer.response, LENGTH, 11, False, None, plan.house, record.id.encode(), record.total_s, None)
+        return head + answer.body
+
+    def sweep(self) -> None:
+        """End what waits too long; called by a timer."""
+        now = clock.monotonic()
+        for exchange in list(self.exchanges):
+            exchange.check(now)
+
+    def tunnel(self, exchange: Exchange, endpoint: Endpoint, target: bytes, fields: list[bytes]) -> None:
+        """Send an Upgrade request over a connection of its own."""
+        exchange.upgrade(endpoint, target, fields)
+
+    @staticmethod
+    def trailers(lines: list[bytes]) -> bytes:
+        """The trailer fields that may go on, with their line ends."""
+        kept = []
+        for line in lines:
+            name, colon, value = line.rstrip(b"\r\n").partition(b":")
+            if colon and not is_forbidden_trailer(name) and not any(byte < 32 and byte != 9 for byte in value):
+                kept.append(name + b":" + value + b"\r\n")
+        return b"".join(kept)
+
+
+def _nobody(method: str, path: str, *, write: bool) -> tuple[int, str, bytes]:
+    return 503, "text/plain; charset=utf-8", b"the admin application is not running\n"

@@ -1,0 +1,78 @@
+"""What is sent to the client: the response head with framing rebuilt, and relayd's own fields."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from relayd.plan.plan import HouseFields, PlannedRoute
+from relayd.wire.headers import Memo, name_of
+from relayd.wire.response import ResponseHead
+
+NONE, LENGTH, CHUNKED, UNTIL_CLOSE = range(4)
+"""How the body's end is marked for the client."""
+
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+def _status_line(key: bytes) -> bytes:
+    return b"HTTP/1.1 " + key + b"\r\n"
+
+
+_LINES: Memo[bytes] = Memo(_status_line)
+
+
+def status_line(status: int, reason: bytes) -> bytes:
+    """`reason` with its leading blank, as it came; empty (HTTP/2) takes the standard phrase."""
+    if reason.strip():
+        return _LINES[b"%d%b" % (status, reason)]
+    return _LINES[b"%d %b" % (status, _REASONS.get(status, b""))]
+
+
+def framing_of(response: ResponseHead, method: bytes, version: int) -> int:
+    """RFC 9112 6.3, from the client's point of view."""
+    if method == b"HEAD" or response.status in (204, 304):
+        return NONE
+    if response.length is not None:
+        return LENGTH
+    return CHUNKED if version == 11 else UNTIL_CLOSE
+
+
+def head_of(
+    response: ResponseHead, framing: int, version: int, keep_alive: bool, route: PlannedRoute | None, house: HouseFields,
+    request_id: bytes, elapsed_s: float, cors: list[tuple[str, str]] | None,
+) -> bytes:
+    """The response head as one piece of bytes."""
+    lines = response.keep
+    own_id = True
+    if response.house or house.own:
+        # An upstream's own request id is kept: clients quote it. Its other fields of these names are replaced.
+        own_id = not any(name_of(line) == house.request_id.lower() for line in lines)
+        replaced = {house.process_time.lower(), house.proxy_by.lower()}
+        lines = [line for line in lines if name_of(line) not in replaced]
+    if route is not None and route.response_edits is not None:
+        lines = route.response_edits.apply(lines, b"\r\n")
+    if cors is not None:
+        lines = [line for line in lines if not line.lower().startswith(b"access-control-")]
+        lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in cors]
+    parts = [status_line(response.status, response.reason), *lines]
+    if framing == CHUNKED:
+        parts.append(b"Transfer-Encoding: chunked\r\n")
+    elif response.length is not None:
+        parts.append(b"Content-Length: %d\r\n" % response.length)
+    if not keep_alive:
+        parts.append(b"Connection: close\r\n")
+    elif version == 10:
+        parts.append(b"Connection: keep-alive\r\n")
+    if house.request_id and own_id:
+        parts.append(b"%b: %b\r\n" % (house.request_id, request_id))
+    if house.process_time:
+        parts.append(b"%b: %.4f\r\n" % (house.process_time, elapsed_s))
+    if house.proxy_by:
+        parts.append(b"%b: relayd\r\n" % house.proxy_by)
+    parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def interim_head(response: ResponseHead) -> bytes:
+    """A 1xx head to pass on (RFC 9110 15.2)."""
+    return b"".join([status_line(response.status, response.reason), *response.keep, b"\r\n"])

@@ -1,0 +1,158 @@
+"""What is sent to the endpoint: target and header fields, built from the client's head and the route.
+
+The same function serves the data path and `relayd explain`. Rules: reference HTTP contract, section 2. The upstream's
+key is put last, after every edit, so that nothing can displace it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import quote_from_bytes
+
+from relayd.errors import ExchangeError
+from relayd.plan.plan import HouseFields, PlannedRoute
+from relayd.proxy.downstream import Downstream
+from relayd.upstream.endpoint import Endpoint
+from relayd.upstream.spec import UpstreamSpec
+from relayd.wire.forwarded import client_address, forwarded_element
+from relayd.wire.headers import CREDENTIALS, name_of
+from relayd.wire.http1 import ACCEPT, AGENT, TYPE, RequestHead
+
+_WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+# What libcurl would invent: an empty field takes it away. Expect is answered by relayd and never goes on.
+_QUIET = {
+    bits: [b"Expect:"] + [name for bit, name in ((AGENT, b"User-Agent:"), (ACCEPT, b"Accept:"), (TYPE, b"Content-Type:"))
+                          if not bits & 1 << bit]
+    for bits in (sum(1 << bit for bit, on in zip((AGENT, ACCEPT, TYPE), (a, b, c), strict=True) if on)
+                 for a in (0, 1) for b in (0, 1) for c in (0, 1))
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request as the transport takes it; `fields` are lines without their ends."""
+
+    target: bytes
+    fields: list[bytes]
+
+
+def request_id_of(house: HouseFields, down: Downstream, head: RequestHead) -> bytes | None:
+    """The client's own request id, if it is well-formed and its sender is trusted."""
+    if not down.trusted or not house.request_id:
+        return None
+    value = head.get(house.request_id.lower())
+    return value if value is not None and _WELL_FORMED_ID.fullmatch(value) else None
+
+
+def target_of(route: PlannedRoute, endpoint: Endpoint, upstream: UpstreamSpec, head: RequestHead) -> bytes:
+    """The exact bytes of the request target; only a rewritten prefix changes."""
+    path = route.rewritten(head.path)
+    base = endpoint.base_path
+    if base:
+        if upstream.protocol != "plain" and base.endswith(b"/v1") and path.startswith(b"/v1/"):
+            path = path[3:]  # an SDK's base_url ends where the dialect's own paths begin
+        path = base + path
+    query = head.query
+    if upstream.auth is not None and upstream.auth.kind == "query":
+        key = upstream.auth.name + "=" + quote_from_bytes(upstream.auth.value.reveal().encode(), safe="")
+        query = b"?" + b"&".join([*_without_parameter(query[1:], upstream.auth.name.encode()), key.encode()])
+    return path + query
+
+
+def _without_parameter(query: bytes, name: bytes) -> list[bytes]:
+    return [part for part in query.split(b"&") if part and part.partition(b"=")[0].lower() != name.lower()]
+
+
+def forwarding_of(house: HouseFields, down: Downstream, head: RequestHead) -> tuple[str, list[bytes]]:
+    """The client's address, and the lines that tell the endpoint who asked."""
+    if not down.trusted and not head.via:
+        cached = down.forwarding_cache
+        if cached is not None and cached[0] is house and cached[1] == head.authority:
+            return down.peer, cached[2]
+        lines = _forwarding(house, down, head, down.peer, down.peer.encode(), [], [])
+        down.forwarding_cache = (house, head.authority, lines)
+        return down.peer, lines
+    client, chain, element = down.peer, down.peer.encode(), []
+    proto = host = None
+    if down.trusted:
+        client, chain = client_address(down.peer, head.get_all(b"x-forwarded-for"), down.networks)
+        element = head.get_all(b"forwarded")
+        proto, host = head.get(b"x-forwarded-proto"), head.get(b"x-forwarded-host")
+    return client, _forwarding(house, down, head, client, chain, element, [proto, host])
+
+
+def _forwarding(
+    house: HouseFields, down: Downstream, head: RequestHead, client: str, chain: bytes, elements: list[bytes],
+    given: list[bytes | None],
+) -> list[bytes]:
+    proto = (given[0] if given else None) or (b"https" if down.tls else b"http")
+    host = (given[1] if given else None) or head.authority
+    lines = []
+    if house.forwarded_for:
+        lines.append(house.forwarded_for + b": " + chain)
+    if house.forwarded_proto:
+        lines.append(house.forwarded_proto + b": " + proto)
+    if house.forwarded_host and host:
+        lines.append(house.forwarded_host + b": " + host)
+    if house.real_ip:
+        lines.append(house.real_ip + b": " + client.encode())
+    if house.forwarded:
+        own = forwarded_element(down.peer, head.authority, b"https" if down.tls else b"http")
+        lines.append(house.forwarded + b": " + b", ".join([*elements, own]))
+    if house.via:
+        mine = b"%s %s" % (b"1.1" if head.version == 11 else b"1.0", house.via)
+        for value in head.via:
+            for hop in value.split(b","):
+                if hop.split()[1:2] == [house.via]:
+                    raise ExchangeError("loop_detected", "own name in Via")
+        lines.append(b"Via: " + b", ".join([*head.via, mine]))
+    return lines
+
+
+def fields_of(
+    route: PlannedRoute, house: HouseFields, endpoint: Endpoint, upstream: UpstreamSpec, head: RequestHead,
+    forwarding: list[bytes], request_id: bytes, strip_keys: bool,
+    key_fields: frozenset[bytes] = frozenset(),
+) -> list[bytes]:
+    """The header fields, in the client's order and spelling, then relayd's own."""
+    kept = head.keep
+    if strip_keys and head.keys:
+        keys = head.keys
+        kept = [line for place, line in enumerate(kept) if place not in keys]
+    if strip_keys and key_fields:
+        kept = [line for line in kept if name_of(line) not in key_fields]
+    own = house.own
+    if own:
+        kept = [line for line in kept if name_of(line) not in own]
+    fields = [b"Host: " + (head.authority if upstream.client_host and head.authority else endpoint.authority), *kept]
+    if route.request_edits is not None:
+        fields[1:] = route.request_edits.apply(fields[1:])
+    fields += forwarding
+    if house.request_id:
+        fields.append(house.request_id + b": " + request_id)
+    auth = upstream.auth
+    if auth is not None and auth.kind != "query":
+        name = b"Authorization" if auth.kind == "bearer" else auth.name.encode()
+        low = name.lower()
+        fields = [line for line in fields if name_of(line) != low]
+        prefix = b"Bearer " if auth.kind == "bearer" else b""
+        fields.append(name + b": " + prefix + auth.value.reveal().encode())
+    if head.empty:  # libcurl takes `Name:` as "remove this field"; `Name;` is an empty one
+        fields = [line.partition(b":")[0] + b";" if not line.partition(b":")[2].strip() else line for line in fields]
+    if route.request_edits is None:
+        fields += _QUIET[head.sent]
+    else:
+        present = {name_of(line) for line in fields}
+        fields += [line for line in _QUIET[0] if line[:-1].lower() not in present]
+    return fields
+
+
+def strips_keys(route: PlannedRoute, upstream: UpstreamSpec | None, consumer: str | None) -> bool:
+    """Whether the client's key stays here: wherever relayd asked for one or adds one, or knows whose it is."""
+    if route.pass_client_key:
+        return False
+    return route.allow is not None or consumer is not None or (upstream is not None and upstream.auth is not None)
+
+
+__all__ = ["CREDENTIALS", "Outgoing", "fields_of", "forwarding_of", "request_id_of", "strips_keys", "target_of"]

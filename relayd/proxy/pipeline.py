@@ -1,0 +1,164 @@
+"""The path of a request, on one page: accept, match, authorise, admit, attempt.
+
+Each room is a plain call that decides at once; a refusal is an ExchangeError, which becomes an answer in one place.
+The order is a safety property: nothing is sent upstream before the last room has said yes.
+"""
+
+from __future__ import annotations
+
+import os
+
+from relayd.access.cors import preflight, refusal
+from relayd.errors import ExchangeError
+from relayd.plan.plan import PlannedRoute
+from relayd.proxy.exchange import Exchange
+from relayd.proxy.outgoing import fields_of, forwarding_of, request_id_of, strips_keys, target_of
+from relayd.proxy.respond import answer, fixed_answer, redirect_answer
+from relayd.wire.path import needs_look, normalise
+
+_ASKS_PREFLIGHT = b"access-control-request-method"
+
+
+def walk(exchange: Exchange, body: bytes | None) -> None:
+    """Take an exchange through its rooms. `body` is the whole body, None if there is none or it will be streamed.
+
+    Afterwards the exchange is either under way at an endpoint or has been answered.
+    """
+    try:
+        local = accept(exchange)
+        if local:
+            return
+        route = match(exchange)
+        if cors(exchange, route):
+            return
+        consumer = authorise(exchange, route)
+        admit(exchange, route)
+        if route.action != "proxy":
+            answer_here(exchange, route)
+        else:
+            attempt(exchange, route, consumer, body)
+    except ExchangeError as refused:  # the rescue door of the path
+        exchange.fail(refused)
+
+
+def accept(exchange: Exchange) -> bool:
+    """Name the exchange; answer OPTIONS that go no further (RFC 9110 7.6.2, 9.3.7)."""
+    head, record, down = exchange.head, exchange.record, exchange.down
+    house = exchange.plan.house
+    exchange.request_id = request_id_of(house, down, head) or os.urandom(16).hex().encode()
+    record.id = exchange.request_id.decode("latin-1")
+    record.method, record.host = head.method.decode("latin-1"), head.host.decode("latin-1")
+    record.path, record.query = head.path.decode("latin-1"), head.query.decode("latin-1")
+    record.client = down.peer
+    if head.method == b"OPTIONS":
+        forwards = head.get(b"max-forwards")
+        if head.target == b"*" or (forwards is not None and forwards.strip(b"0") == b""):
+            exchange.respond(answer(200, "", b"", (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)))
+            return True
+        if forwards is not None and forwards.isdigit() and len(forwards) < 10:
+            fewer = b"Max-Forwards: %d" % (int(forwards) - 1)
+            head.keep = [fewer if line.lower().startswith(b"max-forwards:") else line for line in head.keep]
+    return False
+
+
+def match(exchange: Exchange) -> PlannedRoute:
+    """First match wins. A path that would choose another route once it is normalised is refused, not guessed at."""
+    exchange.phase = "match"
+    head, table = exchange.head, exchange.plan.table
+    route = table.match(head)
+    if needs_look(head.path) and table.match_as(head, normalise(head.path)) is not route:
+        raise ExchangeError("ambiguous_path", "another route after normalisation")
+    if route is None:
+        raise ExchangeError("no_route")
+    exchange.route = route
+    exchange.record.route = route.name
+    if head.upgrade is not None and route.upgrade is False:
+        head.upgrade = None  # RFC 9110 7.8: a server may ignore Upgrade
+    return route
+
+
+def cors(exchange: Exchange, route: PlannedRoute) -> bool:
+    """Answer a browser's preflight; it carries no key, so it comes before authorise."""
+    head = exchange.head
+    if route.cors is None or head.method != b"OPTIONS":
+        return False
+    origin, method = head.get(b"origin"), head.get(_ASKS_PREFLIGHT)
+    if origin is None or method is None:
+        return False
+    asked = head.get(b"access-control-request-headers") or b""
+    fields = preflight(route.cors, origin.decode("latin-1"), method.decode("latin-1"), asked.decode("latin-1"))
+    exchange.mute_cors()
+    if fields is None:
+        exchange.respond(answer(403, "", b"", tuple(refusal(route.cors))))
+    else:
+        exchange.respond(answer(204, "", b"", tuple(fields)))
+    return True
+
+
+def authorise(exchange: Exchange, route: PlannedRoute) -> str | None:
+    """Which consumer, and is it granted this route?"""
+    exchange.phase = "authorise"
+    consumers = exchange.plan.consumers
+    if not consumers.names:
+        return None
+    consumer = consumers.identify(exchange.head)
+    exchange.record.consumer = consumer or ""
+    if route.allow is not None and consumer not in route.allow:
+        if consumer is None:
+            raise ExchangeError("unauthorized", "no known key", (("WWW-Authenticate", "Bearer"),))
+        raise ExchangeError("forbidden", f"consumer {consumer}")
+    return consumer
+
+
+def admit(exchange: Exchange, route: PlannedRoute) -> None:
+    """Is there room, and is the body small enough to begin with?"""
+    exchange.phase = "admit"
+    if exchange.gateway.draining:
+        raise ExchangeError("draining", headers=(("Retry-After", "1"),))
+    length = exchange.head.length
+    if length is not None and route.body_limit and length > route.body_limit:
+        raise ExchangeError("body_too_large", f"{length} bytes")
+
+
+def answer_here(exchange: Exchange, route: PlannedRoute) -> None:
+    """Routes that end in relayd itself."""
+    head = exchange.head
+    if route.action == "redirect":
+        exchange.respond(redirect_answer(route, head, "https" if exchange.down.tls else "http"))
+    elif route.action == "respond":
+        exchange.respond(fixed_answer(route))
+    elif route.action == "admin":
+        path = head.path.removeprefix(route.admin_prefix)
+        path = path if path.startswith(b"/") else b"/" + path
+        method = "GET" if head.method == b"HEAD" else head.method.decode("latin-1")
+        status, content_type, body = exchange.gateway.admin_handler(
+            method, path.decode("latin-1"), write=route.admin_write
+        )
+        exchange.respond(answer(status, content_type, body, (("Cache-Control", "no-store"),)))
+    else:
+        raise ExchangeError("not_in_force", route.name)
+
+
+def attempt(exchange: Exchange, route: PlannedRoute, consumer: str | None, body: bytes | None) -> None:
+    """Pick an endpoint and send the request there."""
+    exchange.phase = "attempt"
+    head, down, plan = exchange.head, exchange.down, exchange.plan
+    upstream = route.upstream
+    assert upstream is not None
+    exchange.record.upstream = upstream.name
+    client, forwarding = forwarding_of(plan.house, down, head)
+    exchange.record.client = client
+    endpoint = upstream.pick()
+    if endpoint is None:
+        raise ExchangeError("no_endpoint", "all endpoints are full", (("Retry-After", "1"),))
+    exchange.upstream, exchange.endpoint = upstream, endpoint
+    spec = upstream.spec
+    target = target_of(route, endpoint, spec, head)
+    strip = strips_keys(route, spec, consumer)
+    fields = fields_of(
+        route, plan.house, endpoint, spec, head, forwarding, exchange.request_id, strip, plan.key_fields
+    )
+    if head.upgrade is not None and route.upgrade:
+        exchange.gateway.tunnel(exchange, endpoint, target, fields)
+    else:
+        exchange.attempt(endpoint, target, fields, body)

@@ -1,0 +1,88 @@
+"""Answers that relayd gives itself: errors, redirects, fixed responses; the one place where errors become HTTP."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from relayd.errors import ExchangeError, Fault, Kind
+from relayd.plan.plan import PlannedRoute
+from relayd.wire.http1 import RequestHead
+from relayd.wire.response import ResponseHead
+
+_TYPES = {
+    400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+    413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole response of relayd's own."""
+
+    response: ResponseHead
+    body: bytes
+
+
+def answer(status: int, content_type: str, body: bytes, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
+    """A response with a body; 204 and 304 have none."""
+    response = ResponseHead(status, b"")
+    if status not in (204, 304):
+        if content_type:
+            response.keep.append(f"Content-Type: {content_type}\r\n".encode("latin-1"))
+        response.length = len(body)
+    else:
+        body = b""
+    for name, value in headers:
+        response.keep.append(f"{name}: {value}\r\n".encode("latin-1", "replace"))
+    return Answer(response, body)
+
+
+def error_answer(fault: ExchangeError, route: PlannedRoute | None, head: RequestHead | None, request_id: str) -> Answer:
+    """The error in the shape of the route: OpenAI's, problem+json (RFC 9457) or plain text."""
+    kind = fault.kind
+    shape = route.error_shape if route is not None else "auto"
+    if shape in ("auto", "problem") and head is not None and _plain(head.get(b"accept")):
+        shape = "text"
+    if shape == "openai":
+        content_type, body = "application/json", _openai(kind, request_id)
+    elif shape == "text":
+        content_type = "text/plain; charset=utf-8"
+        body = f"{kind.status} {kind.code}: {kind.message} (request {request_id})\n".encode()
+    else:
+        content_type = "application/problem+json"
+        problem = {
+            "type": f"urn:relayd:{kind.code}", "title": kind.message, "status": kind.status, "code": kind.code,
+            "request_id": request_id,
+        }
+        body = json.dumps(problem).encode() + b"\n"
+    return answer(kind.status, content_type, body, fault.headers)
+
+
+def _openai(kind: Kind, request_id: str) -> bytes:
+    word = _TYPES.get(kind.status) or ("upstream_error" if kind.fault is Fault.UPSTREAM else
+                                       "invalid_request_error" if kind.status < 500 else "server_error")
+    error = {"message": kind.message, "type": word, "param": None, "code": kind.code}
+    return json.dumps({"error": error, "request_id": request_id}).encode() + b"\n"
+
+
+def _plain(accept: bytes | None) -> bool:
+    """Whether the client takes text and nothing else."""
+    return accept is not None and b"text/" in accept and b"json" not in accept and b"*/*" not in accept
+
+
+def redirect_answer(route: PlannedRoute, head: RequestHead, scheme: str) -> Answer:
+    """The redirect of a route; the request's own bytes stand in it only where the gate has looked at them."""
+    assert route.redirect is not None
+    location = route.redirect.location
+    for word, value in (("path", head.path), ("query", head.query), ("host", head.authority)):
+        location = location.replace("{" + word + "}", value.decode("latin-1"))
+    location = location.replace("{scheme}", scheme)
+    return answer(route.redirect.status, "", b"", (("Location", location),))
+
+
+def fixed_answer(route: PlannedRoute) -> Answer:
+    """The fixed response of a route."""
+    assert route.respond is not None
+    fixed = route.respond
+    return answer(fixed.status, fixed.content_type, fixed.body.encode(), tuple(fixed.headers.items()))

@@ -1,0 +1,453 @@
+"""One client connection: bytes to request heads and bodies, one exchange at a time, and bytes back.
+
+Laws:
+1. A request is parsed only by wire/http1.py; what lies behind it waits for its answer (pipelining), bounded.
+2. `_send` is the only place that writes; it goes straight to the socket while nothing waits, else through IOStream.
+3. Every state has a limit of time, looked at by the listener's sweep; dribbling resets none of them.
+4. A refusal whose framing is in doubt ends the connection; unread bytes are drained for a while, so that the answer
+   is not lost in a reset (RFC 9112 9.6).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+from tornado.iostream import IOStream, StreamClosedError
+
+from relayd import clock
+from relayd.errors import ExchangeError
+from relayd.proxy.exchange import Exchange
+from relayd.wire.chunked import ChunkedDecoder, ChunkedError
+from relayd.wire.forwarded import TrustedNetworks
+from relayd.wire.http1 import RequestHead, early_refusal, parse_head
+
+if TYPE_CHECKING:
+    from relayd.server.listener import Listening
+
+HIGH = 64 * 1024
+PIPELINED = 64 * 1024
+DRAIN_BYTES, DRAIN_S = 1024 * 1024, 5.0
+MIN_BODY_RATE = 500
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+HEAD, BODY, WAIT, TUNNEL, CLOSING, LINGER, CLOSED = range(7)
+
+
+class Connection:
+    """A Downstream; owned by its listener until it is closed."""
+
+    __slots__ = (
+        "_buffer", "_chunks", "_counted", "_keep", "_left", "_processing", "_reading", "_received", "_requests",
+        "_scanned", "_since", "_stalled_at", "_state", "_stream", "_waiting", "_want", "_window", "exchange",
+        "forwarding_cache", "listener", "networks", "owner", "peer", "tls", "trusted",
+    )
+
+    def __init__(self, stream: IOStream, owner: Listening, peer: str, trusted: bool, tls: bool) -> None:
+        self.owner, self.listener, self.networks = owner, owner.name, owner.networks
+        self.peer, self.trusted, self.tls = peer, trusted, tls
+        self.exchange: Exchange | None = None
+        self.forwarding_cache: tuple[object, bytes, list[bytes]] | None = None
+        self._stream = stream
+        self._state = HEAD
+        self._buffer = b""
+        self._scanned = self._left = self._requests = self._received = self._counted = 0
+        self._waiting = 0
+        self._chunks: ChunkedDecoder | None = None
+        self._want, self._keep = True, False
+        self._reading = self._processing = False
+        self._since = self._window = clock.monotonic()
+        self._stalled_at = 0.0
+        stream.set_close_callback(self._on_close)
+        self._read()
+
+    # ---- reading
+
+    def _read(self) -> None:
+        if self._reading:
+            return
+        while self._want and self._state != CLOSED:
+            try:
+                future = self._stream.read_bytes(65536, partial=True)
+            except StreamClosedError:
+                return  # the close callback follows
+            if not future.done():
+                self._reading = True
+                future.add_done_callback(self._on_read)
+                return
+            if future.exception() is not None:
+                return
+            self._take(future.result())
+
+    def _on_read(self, future: Any) -> None:
+        self._reading = False
+        if future.cancelled() or future.exception() is not None:
+            return
+        self._take(future.result())
+        self._read()
+
+    def _take(self, data: bytes) -> None:
+        state = self._state
+        if state in (HEAD, WAIT):
+            if not self._buffer and state == HEAD:
+                self._since = clock.monotonic()
+            self._buffer = self._buffer + data if self._buffer else data
+            if state == HEAD:
+                self._process()
+            elif len(self._buffer) > PIPELINED:
+                self._want = False
+        elif state == BODY:
+            self._received += len(data)
+            self._since = clock.monotonic()
+            self._feed(data)
+        elif state == TUNNEL:
+            if self.exchange is not None:
+                self.exchange.upload(data, False)
+        elif state == LINGER:
+            self._left -= len(data)
+            if self._left < 0:
+                self._close()
+
+    def _process(self) -> None:
+        """Take whole requests from the buffer while the connection is between requests."""
+        if self._processing:
+            return
+        self._processing = True
+        try:
+            while self._state == HEAD and self._buffer and self._next():
+                pass
+        finally:
+            self._processing = False
+
+    def _next(self) -> bool:
+        buffer = self._buffer
+        if buffer.startswith(b"\r\n") and self._scanned == 0:
+            buffer = self._buffer = buffer[2:]  # RFC 9112 2.2: at most one empty line
+            self._scanned = -1
+            if not buffer:
+                return False
+        end = buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
+        limits = self.owner.limits
+        if end < 0:
+            refusal = early_refusal(buffer, limits)
+            if refusal is not None:
+                self._refuse(refusal)
+            elif buffer != b"\r":
+                self._scanned = len(buffer)
+            return False
+        self._scanned = 0
+        try:
+            head = parse_head(buffer[: end + 4], limits)
+        except ExchangeError as refusal:
+            self._refuse(refusal)
+            return False
+        self._begin(head, buffer[end + 4 :])
+        return True
+
+    def _begin(self, head: RequestHead, rest: bytes) -> None:
+        """Start the exchange of this head; `rest` is what lies behind it."""
+        self._requests += 1
+        body: bytes | None = None
+        self._buffer = b""
+        partial = b""
+        if head.length is not None:
+            if len(rest) >= head.length:
+                body, self._buffer = rest[: head.length], rest[head.length :]
+                self._state = WAIT
+            else:
+                self._state, self._left, partial = BODY, head.length, rest
+        elif head.chunked:
+            limits = self.owner
+            self._chunks = ChunkedDecoder(trailer_bytes=limits.trailer_bytes)
+            self._state = BODY
+            try:
+                partial = self._chunks.feed(rest)
+            except ChunkedError as fault:
+                self._refuse(ExchangeError("bad_request", f"chunked body: {fault.rule}"))
+                return
+            if self._chunks.done:
+                body, self._buffer, head.length, head.chunked = partial, self._chunks.rest, len(partial), False
+                self._chunks = None
+                self._state = WAIT
+        else:
+            self._buffer = rest
+            self._state = WAIT
+        self._keep = head.keep_alive
+        self._received = self._counted = 0
+        self._window = clock.monotonic()
+        exchange = self.owner.gateway.begin(self, head, body, self._since)
+        if self.exchange is not exchange or self._state != BODY:
+            return
+        if head.expect and not rest:
+            self._send(CONTINUE)  # RFC 9110 10.1.1: after route, key, limit and size were looked at
+        if partial:
+            if self._chunks is not None:
+                exchange.upload(partial, False)
+                self._rest_of_turn()
+            else:
+                self._feed(partial)
+
+    def _feed(self, data: bytes) -> None:
+        """A piece of a streamed request body."""
+        exchange = self.exchange
+        if exchange is None:
+            return
+        decoder = self._chunks
+        if decoder is None:
+            extra = len(data) - self._left
+            if extra >= 0:
+                if extra:
+                    self._buffer = data[self._left :]
+                    data = data[: self._left]
+                self._left = 0
+                self._state = WAIT
+                exchange.upload(data, True)
+            else:
+                self._left -= len(data)
+                exchange.upload(data, False)
+            return
+        try:
+            piece = decoder.feed(data)
+        except ChunkedError as fault:
+            exchange.client_fault(ExchangeError("bad_request", f"chunked body: {fault.rule}"))
+            return
+        if decoder.done:
+            self._buffer, self._chunks, self._state = decoder.rest, None, WAIT
+            exchange.upload(piece, True)
+        else:
+            if piece:
+                exchange.upload(piece, False)
+            self._rest_of_turn()
+
+    def _rest_of_turn(self) -> None:
+        """Work per turn is bounded: what the decoder has not looked at is taken up in the next turn."""
+        if self._chunks is not None and self._chunks.pending and self._state == BODY:
+            self._want = False
+            self.owner.loop.add_callback(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._state == BODY and self.exchange is not None:
+            if self._chunks is not None and self._chunks.pending:
+                self._feed(b"")
+            if self._state == BODY and (self._chunks is None or not self._chunks.pending):
+                self._want = True
+            self._read()
+
+    # ---- writing
+
+    def send(self, data: bytes) -> bool:
+        """Write now; False when the client is behind."""
+        self._send(data)
+        return self._state == CLOSED or len(self._stream._write_buffer) <= HIGH
+
+    def _send(self, data: bytes) -> None:
+        stream = self._stream
+        if self._state == CLOSED or stream.closed():
+            return
+        if not stream._write_buffer and not stream._connecting:  # straight to the socket: no Future, no copy
+            try:
+                sent = stream.write_to_fd(memoryview(data))
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                stream.close(exc_info=error)
+                return
+            if sent is None:
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        try:
+            future = stream.write(data)
+        except StreamClosedError:
+            return
+        if not future.done():
+            if not self._waiting:
+                self._stalled_at = clock.monotonic()
+            self._waiting += 1
+            future.add_done_callback(self._on_written)
+
+    def _on_written(self, future: Any) -> None:
+        self._waiting -= 1
+        if future.cancelled() or future.exception() is not None or self._waiting:
+            return
+        if self._state == CLOSING:
+            self._close()
+        elif self._state == LINGER:
+            self._half_close()
+        elif self.exchange is not None:
+            self.exchange.on_drained()
+
+    # ---- Downstream
+
+    def buffered(self) -> int:
+        """Bytes that wait for the client."""
+        return len(self._stream._write_buffer)
+
+    def body_complete(self) -> bool:
+        """Whether the whole request body was read."""
+        return self._state != BODY
+
+    def reusable(self) -> bool:
+        """Whether the connection may carry another request after this one."""
+        most = self.owner.max_requests
+        return (
+            self._keep and self._state == WAIT and (not most or self._requests < most) and not self.owner.gateway.draining
+            and not (self.exchange is not None and not self.exchange.head.keep_alive)
+        )
+
+    def pause_body(self) -> None:
+        """Stop reading the request body."""
+        self._want = False
+
+    def resume_body(self) -> None:
+        """Read it again."""
+        if not self._want:
+            self._want = True
+            self._since = clock.monotonic()
+            self.owner.loop.add_callback(self._go_on)
+
+    def start_tunnel(self) -> None:
+        """From now on every byte belongs to the tunnel."""
+        self._state = TUNNEL
+        early, self._buffer = self._buffer, b""
+        self._want = True
+        if early and self.exchange is not None:
+            self.exchange.upload(early, False)
+        self.owner.loop.add_callback(self._read)
+
+    def finished(self, keep: bool) -> None:
+        """The exchange is over; go on with the next request or end the connection."""
+        self.exchange = None
+        if self._state == CLOSED:
+            return
+        if keep and self._state == WAIT:
+            self._state = HEAD
+            self._since = clock.monotonic()
+            if not self._want:
+                self._want = True
+                self.owner.loop.add_callback(self._read)
+            if self._buffer:
+                if not self._processing:
+                    self._process()
+            elif self.owner.gateway.draining:
+                self._close_when_written()
+        elif self._state == BODY or self._buffer:
+            self._linger()
+        else:
+            self._close_when_written()
+
+    def abort(self, reset: bool) -> None:
+        """The answer is not complete: break the connection."""
+        self.exchange = None
+        if self._state == CLOSED:
+            return
+        if reset:
+            self._reset()
+        elif self._waiting:
+            self._state = CLOSING
+        else:
+            self._close()
+
+    # ---- ending
+
+    def _refuse(self, fault: ExchangeError) -> None:
+        """Answer what the request gate does not take, and end the connection."""
+        self._state = CLOSING
+        answer = self.owner.gateway.refuse(self, fault, self._since)
+        self._buffer = b""
+        self._send(answer)
+        self._linger()
+
+    def _close_when_written(self) -> None:
+        if self._waiting:
+            self._state = CLOSING
+        else:
+            self._close()
+
+    def _linger(self) -> None:
+        if self._state == CLOSED:
+            return
+        self._state, self._left = LINGER, DRAIN_BYTES
+        self._buffer, self._chunks = b"", None
+        self._since = clock.monotonic()
+        self._want = True
+        if not self._waiting:
+            self._half_close()
+        self.owner.loop.add_callback(self._read)
+
+    def _half_close(self) -> None:
+        sock = self._stream.socket
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_WR)
+
+    def _reset(self) -> None:
+        sock = self._stream.socket
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._close()
+
+    def _close(self) -> None:
+        if self._state != CLOSED:
+            self._stream.close()
+
+    def _on_close(self) -> None:
+        self._state = CLOSED
+        exchange, self.exchange = self.exchange, None
+        self.owner.forget(self)
+        if exchange is not None:
+            exchange.client_gone()
+
+    def close_idle(self) -> bool:
+        """Close it if it is between requests; for a drain."""
+        if self._state == HEAD and not self._buffer:
+            self._close_when_written()
+            return True
+        return False
+
+    def end(self) -> None:
+        """End it now, whatever it does."""
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.fail(ExchangeError("stopped"))
+        self._close()
+
+    def check(self, now: float) -> None:
+        """The sweep: end what takes longer than it may."""
+        times = self.owner.timeouts
+        state = self._state
+        if self._waiting:
+            left = len(self._stream._write_buffer)
+            if left != self._counted:
+                self._counted, self._stalled_at = left, now
+            elif times.write and now - self._stalled_at > times.write:
+                if self.exchange is not None:
+                    self.exchange.client_gone("client_stalled")
+                self._reset()
+                return
+        if state == HEAD:
+            self._check_head(now)
+        elif state == BODY and self._want:
+            slow = times.body and now - self._since > times.body
+            if times.body and now - self._window > times.body:
+                slow = slow or self._received < MIN_BODY_RATE * (now - self._window) * (times.body >= 30)
+                self._window, self._received = now, 0
+            if slow and self.exchange is not None:
+                self.exchange.client_fault(ExchangeError("request_timeout", "body"))
+        elif state == LINGER and now - self._since > DRAIN_S:
+            self._close()
+
+    def _check_head(self, now: float) -> None:
+        times = self.owner.timeouts
+        if self._buffer:
+            if times.header and now - self._since > times.header:
+                self._refuse(ExchangeError("request_timeout", "header section"))
+        elif self._requests:
+            if times.keepalive and now - self._since > times.keepalive:
+                self._close_when_written()
+        elif times.header and now - self._since > times.header:
+            self._close()

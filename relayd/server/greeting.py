@@ -1,0 +1,62 @@
+"""The PROXY protocol header before a connection: read exactly, not a byte more, so that TLS may follow it."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from tornado.ioloop import IOLoop
+
+from relayd import clock
+from relayd.wire.proxy_protocol import ProxyProtocolError, parse
+
+if TYPE_CHECKING:
+    from relayd.server.listener import Listening
+
+PEEK = 8192
+
+
+class Greeting:
+    """An accepted socket whose header has not come yet; owned by its listener."""
+
+    __slots__ = ("_owner", "_peer", "_since", "sock")
+
+    def __init__(self, owner: Listening, sock: socket.socket, peer: str) -> None:
+        self.sock, self._owner, self._peer = sock, owner, peer
+        self._since = clock.monotonic()
+        owner.loop.add_handler(sock, self._on_readable, IOLoop.READ)
+
+    def _on_readable(self, sock: socket.socket, events: int) -> None:
+        try:
+            seen = sock.recv(PEEK, socket.MSG_PEEK)
+            found = parse(seen) if seen else None
+            if found is None and seen and len(seen) < PEEK:
+                # Level-triggered: what was peeked at would wake the loop again and again; look on a timer instead.
+                self._owner.loop.remove_handler(sock)
+                self._owner.loop.call_later(0.05, self._again)
+                return
+            if found is None:
+                self._end(None)
+                return
+            source, size = found
+            sock.recv(size)
+        except BlockingIOError:
+            return
+        except (OSError, ProxyProtocolError):
+            self._end(None)
+            return
+        self._end(self._peer if source is None else source.address)
+
+    def _again(self) -> None:
+        if self.sock.fileno() >= 0:
+            self._owner.loop.add_handler(self.sock, self._on_readable, IOLoop.READ)
+
+    def _end(self, source: str | None) -> None:
+        self._owner.loop.remove_handler(self.sock)
+        self._owner.greeted(self, source)
+
+    def check(self, now: float) -> None:
+        """End it when the header takes too long."""
+        limit = self._owner.timeouts.handshake
+        if limit and now - self._since > limit:
+            self._end(None)

@@ -1,0 +1,124 @@
+"""Listening sockets: addresses to bound sockets, with errors that name the cause and the cure."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import pwd
+import socket
+import stat
+from pathlib import Path
+
+from relayd.config.listener import Listener
+from relayd.errors import ConfigError, Finding
+
+
+def split(address: str) -> tuple[str, str, int]:
+    """`(kind, host or path or name, port)`; kind is tcp, unix or systemd."""
+    if address.startswith("unix:"):
+        return "unix", address[5:], 0
+    if address.startswith("systemd:"):
+        return "systemd", address[8:], 0
+    host, _, port = address.rpartition(":")
+    return "tcp", host.strip("[]"), int(port)
+
+
+def refusal(name: str, message: str, hint: str = "") -> ConfigError:
+    """A fault of a listener that only binding could find."""
+    return ConfigError([Finding("", 0, 0, f"listeners.{name}.address", message, hint)])
+
+
+def bind(name: str, listener: Listener, inherited: dict[str, list[socket.socket]]) -> list[socket.socket]:
+    """The listening sockets of one listener. Raises ConfigError."""
+    kind, place, port = split(listener.address)
+    if kind == "systemd":
+        found = inherited.get(place)
+        if not found:
+            known = ", ".join(inherited) or "none"
+            raise refusal(name, f"systemd passed no socket named {place!r} (passed: {known})",
+                          "set FileDescriptorName= in relayd.socket")
+        return found
+    try:
+        return [bind_unix(place, listener)] if kind == "unix" else bind_tcp(place, port, listener)
+    except OSError as error:
+        raise refusal(name, f"cannot listen on {listener.address}: {error.strerror}", _cure(error, port)) from error
+
+
+def _cure(error: OSError, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"another process listens there; see: ss -ltnp 'sport = :{port}'" if port else "another process listens there"
+    if error.errno == errno.EACCES and 0 < port < 1024:
+        return "ports below 1024 need CAP_NET_BIND_SERVICE"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine does not have that address"
+    return ""
+
+
+def bind_tcp(host: str, port: int, listener: Listener) -> list[socket.socket]:
+    """One socket for each address the host name stands for; an empty host or * means all."""
+    wanted = None if host in ("", "*") else host
+    found = socket.getaddrinfo(wanted, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    made: list[socket.socket] = []
+    try:
+        for family, kind, proto, _, address in dict.fromkeys(found):
+            sock = socket.socket(family, kind, proto)
+            made.append(sock)
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if listener.reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+            sock.listen(listener.backlog)
+    except OSError:
+        for sock in made:
+            sock.close()
+        raise
+    return made
+
+
+def bind_unix(path: str, listener: Listener) -> socket.socket:
+    """A Unix socket; one left behind by a process that is gone is replaced, one in use is not."""
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.setblocking(False)
+        mask = os.umask(0o777 & ~int(listener.mode, 8))
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(mask)
+        Path(path).chmod(int(listener.mode, 8))
+        user, _, group = listener.owner.partition(":")
+        if listener.owner:
+            uid = pwd.getpwnam(user).pw_uid if user else -1
+            os.chown(path, uid, grp.getgrnam(group).gr_gid if group else -1)
+        sock.listen(listener.backlog)
+    except KeyError as error:
+        sock.close()
+        raise OSError(errno.EINVAL, f"unknown user or group {listener.owner!r}") from error
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(Path(path).stat().st_mode):
+            raise OSError(errno.EEXIST, "a file that is not a socket is there")
+    except FileNotFoundError:
+        return
+    probe = socket.socket(socket.AF_UNIX)
+    try:
+        probe.connect(path)
+    except ConnectionRefusedError:
+        with contextlib.suppress(FileNotFoundError):
+            Path(path).unlink()
+    else:
+        raise OSError(errno.EADDRINUSE, "another process listens there")
+    finally:
+        probe.close()
