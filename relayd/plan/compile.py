@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
-from relayd.access.consumers import ConsumerKey, Consumers
+from relayd.access.consumers import USUAL_KEY_FIELDS, ConsumerKey, Consumers
 from relayd.config.model import Config, House
 from relayd.config.route import Route
 from relayd.errors import ConfigError, Finding
@@ -26,6 +26,7 @@ from relayd.upstream.upstream import Upstream
 from relayd.wire.headers import FORWARDING
 
 T = TypeVar("T")
+_USUAL_RESPONSE_FIELDS = frozenset({b"x-process-time", b"x-proxy-by"})
 NO_BUILT_INS: Mapping[str, UpstreamSpec] = MappingProxyType({})
 
 
@@ -78,6 +79,7 @@ def compile_plan(
         upstreams=MappingProxyType(upstreams),
         consumers=consumers,
         house=_house(config.headers),
+        key_fields=consumers.key_fields() - USUAL_KEY_FIELDS,
     )
 
 
@@ -196,6 +198,6 @@ def _house(house: House) -> HouseFields:
             "process_time", "proxy_by",
         )
     }
-    # The usual names stay relayd's own where they are renamed or off: else a client could write them unchallenged.
-    own = FORWARDING | {value.lower() for value in names.values() if value}
+    # Empty as long as nothing is renamed, so that the common path has nothing to compare.
+    own = {value.lower() for value in names.values() if value} - FORWARDING - _USUAL_RESPONSE_FIELDS
     return HouseFields(via=name(house.via), own=frozenset(own), **names)

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from relayd.access.consumers import USUAL_KEY_FIELDS
 from relayd.config.model import Config
 from relayd.schema import Duration, Secret, Size
+from relayd.wire.redact import SECRET_FIELDS
 
-_HIDDEN = frozenset(name.decode() for name in USUAL_KEY_FIELDS) | {"cookie", "set-cookie"}
 _HINTS = ("key", "token", "secret", "password", "auth")
 _LONGEST = 60
 
@@ -89,8 +88,13 @@ def _may_be_secret(path: str) -> bool:
     parts = path.split(".")
     if len(parts) < 2 or parts[-2] not in ("set", "add", "header", "headers"):
         return False
-    name = parts[-1].lower()
-    return name in _HIDDEN or any(hint in name for hint in _HINTS)
+    return looks_secret(parts[-1])
+
+
+def looks_secret(field: str) -> bool:
+    """Whether a header field of this name is one that keys are sent in."""
+    name = field.lower()
+    return name in SECRET_FIELDS or any(hint in name for hint in _HINTS)
 
 
 def _are_named(value: Any) -> bool:

@@ -244,4 +244,6 @@ def _repeated(plain: str, place: int) -> bool:
     if plain[place : place + 1] in ("*", "+"):
         return True
     found = _COUNT.match(plain, place)
-    return found is not None and (int(found[2] or 0) > 1 or int(found[1] or 0) > 1 or ("," in found[0] and not found[2]))
+    if found is None:
+        return False
+    return _unbounded(plain, place) or int(found[2] or 0) > 1 or int(found[1] or 0) > 1

@@ -1,0 +1,34 @@
+"""Which upstreams live on over a reload."""
+
+from __future__ import annotations
+
+from relayd.config.model import Config
+from relayd.config.upstream import Endpoint, Upstream
+from relayd.plan.carryover import carryover
+from relayd.plan.compile import compile_plan
+from relayd.plan.plan import Plan
+
+
+def plan(previous: Plan | None = None, **ports: int) -> Plan:
+    upstreams = {name: Upstream(endpoints=(Endpoint(url=f"http://127.0.0.1:{port}"),)) for name, port in ports.items()}
+    return compile_plan(Config(upstreams=upstreams), 1, previous)
+
+
+def test_the_first_plan_makes_everything() -> None:
+    new = plan(a=1, b=2)
+    found = carryover(None, new)
+    assert found.made == tuple(new.upstreams.values()) and not found.kept and not found.retired
+
+
+def test_what_is_unchanged_is_kept_and_what_changed_is_one_retired_and_one_made() -> None:
+    old = plan(same=1, changed=2, gone=3)
+    new = plan(old, same=1, changed=4, fresh=5)
+    found = carryover(old, new)
+    assert [one.name for one in found.kept] == ["same"]
+    assert {one.name for one in found.made} == {"changed", "fresh"}
+    assert {one.name for one in found.retired} == {"changed", "gone"}
+    assert old.upstreams["changed"] in found.retired and new.upstreams["changed"] in found.made
+
+
+def test_plans_that_share_nothing_keep_nothing_even_when_they_are_equal() -> None:
+    assert not carryover(plan(a=1), plan(a=1)).kept
