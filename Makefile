@@ -65,12 +65,13 @@ docs: $(VENV)/.runtime
 docs-unchanged: $(VENV)/.runtime
 	$(PY) tests/docs_check.py
 
-# Built from a copy, so that the work tree stays as it is.
+# Built from a copy, so that the work tree stays as it is; with the system's Python, whatever stands before it in PATH.
 deb: .stamps/deb-tools
 	rm -rf dist/tree && mkdir -p dist/tree/relayd
 	git ls-files -z --cached --others --exclude-standard | xargs -0 ls -d 2>/dev/null \
 	    | tar -c --no-recursion -T - | tar -x -C dist/tree/relayd
-	cd dist/tree/relayd && dpkg-buildpackage -b -us -uc >../build.log 2>&1 || { tail -n 60 ../build.log; exit 1; }
+	cd dist/tree/relayd && env PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage -b -us -uc >../../build.log 2>&1 \
+	    || { tail -n 60 ../../build.log; exit 1; }
 	rm -f dist/*.deb && mv dist/tree/*.deb dist/ && rm -rf dist/tree
 	@ls dist/*.deb
 
