@@ -204,6 +204,10 @@ class Exchange:
             self._leave()
             self.down.finished(self._keep)
 
+    def on_broken(self) -> None:
+        """A fault of relayd's own."""
+        self.fail(ExchangeError("internal"))
+
     def _interims(self, slot: Slot) -> bytes:
         interims, slot.interim = slot.interim or [], []
         if self.head.version != 11 or self._head_sent:

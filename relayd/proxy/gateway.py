@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 from collections.abc import Callable
 from typing import Protocol
 
@@ -63,7 +63,7 @@ class Gateway:
         kind = fault.kind
         record = Record()
         record.started, record.started_wall, record.generation = started, clock.wall(), plan.generation
-        record.id = os.urandom(16).hex()
+        record.id = f"{random.getrandbits(128):032x}"
         record.listener, record.peer, record.client = down.listener, down.peer, down.peer
         record.status, record.code, record.detail, record.ended_by = kind.status, kind.code, fault.detail, "client"
         answer = error_answer(fault, None, None, record.id)

@@ -6,7 +6,7 @@ The order is a safety property: nothing is sent upstream before the last room ha
 
 from __future__ import annotations
 
-import os
+import random
 
 from relayd.access.cors import preflight, refusal
 from relayd.errors import ExchangeError
@@ -45,7 +45,7 @@ def accept(exchange: Exchange) -> bool:
     """Name the exchange; answer OPTIONS that go no further (RFC 9110 7.6.2, 9.3.7)."""
     head, record, down = exchange.head, exchange.record, exchange.down
     house = exchange.plan.house
-    exchange.request_id = request_id_of(house, down, head) or os.urandom(16).hex().encode()
+    exchange.request_id = request_id_of(house, down, head) or b"%032x" % random.getrandbits(128)
     record.id = exchange.request_id.decode("latin-1")
     record.method, record.host = head.method.decode("latin-1"), head.host.decode("latin-1")
     record.path, record.query = head.path.decode("latin-1"), head.query.decode("latin-1")

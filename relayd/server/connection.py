@@ -11,6 +11,7 @@ Laws:
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import struct
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from relayd.wire.http1 import RequestHead, early_refusal, parse_head
 if TYPE_CHECKING:
     from relayd.server.listener import Listening
 
+LOG = logging.getLogger("relayd.connection")
 HIGH = 64 * 1024
 PIPELINED = 64 * 1024
 DRAIN_BYTES, DRAIN_S = 1024 * 1024, 5.0
@@ -79,14 +81,21 @@ class Connection:
                 return
             if future.exception() is not None:
                 return
-            self._take(future.result())
+            self._arrived(future.result())
 
     def _on_read(self, future: Any) -> None:
         self._reading = False
         if future.cancelled() or future.exception() is not None:
             return
-        self._take(future.result())
+        self._arrived(future.result())
         self._read()
+
+    def _arrived(self, data: bytes) -> None:
+        try:
+            self._take(data)
+        except Exception:  # rescue door: a fault of relayd's own ends one connection, never the process
+            LOG.exception("connection of listener %s", self.listener)
+            self.end()
 
     def _take(self, data: bytes) -> None:
         state = self._state
@@ -240,7 +249,7 @@ class Connection:
     def send(self, data: bytes) -> bool:
         """Write now; False when the client is behind."""
         self._send(data)
-        return self._state == CLOSED or len(self._stream._write_buffer) <= HIGH
+        return self.buffered() <= HIGH
 
     def _send(self, data: bytes) -> None:
         stream = self._stream
@@ -284,7 +293,8 @@ class Connection:
 
     def buffered(self) -> int:
         """Bytes that wait for the client."""
-        return len(self._stream._write_buffer)
+        waiting = self._stream._write_buffer  # None once the stream is closed
+        return len(waiting) if waiting else 0
 
     def body_complete(self) -> bool:
         """Whether the whole request body was read."""
@@ -421,7 +431,7 @@ class Connection:
         times = self.owner.timeouts
         state = self._state
         if self._waiting:
-            left = len(self._stream._write_buffer)
+            left = self.buffered()
             if left != self._counted:
                 self._counted, self._stalled_at = left, now
             elif times.write and now - self._stalled_at > times.write:

@@ -10,6 +10,7 @@ Laws:
 from __future__ import annotations
 
 import contextlib
+import logging
 import select
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from relayd.upstream.transport.slot import ACTIVE, DONE, Sink, Slot
 if TYPE_CHECKING:
     from relayd.upstream.transport.pool import Pool
 
+LOG = logging.getLogger("relayd.transport")
 _TIMEOUT = ((pycurl.SOCKET_TIMEOUT, 0),)
 
 
@@ -58,10 +60,10 @@ class Driver:
     def on_socket(self, what: int, fd: int) -> None:
         """What libcurl wants to know of a descriptor."""
         if what == pycurl.POLL_REMOVE:
-            if fd in self._masks:
-                self._masks[fd] = 0
+            if self._masks.get(fd, 0) & select.EPOLLOUT:  # else the mask already says: readable, or hung up
                 with contextlib.suppress(OSError):
-                    self._epoll.modify(fd, select.EPOLLRDHUP)
+                    self._epoll.modify(fd, select.EPOLLIN)
+            self._masks[fd] = 0
             return
         mask = (what & 1) | (what & 2) << 1  # POLL_IN=1 POLL_OUT=2 -> EPOLLIN=1 EPOLLOUT=4
         try:
@@ -164,11 +166,17 @@ class Driver:
             slot.touched = False
             slot.insize = 0
             if slot.state == ACTIVE and slot.sink is not None:
-                slot.sink.on_progress(slot)
+                try:
+                    slot.sink.on_progress(slot)
+                except Exception:  # rescue door: one broken exchange must not stop the others
+                    self._broken(slot)
                 self._after_progress(slot)
         for slot, errno, message in done:
             if slot.sink is not None:
-                slot.sink.on_done(slot, errno, message)  # the last chunks are still in slot.chunks
+                try:
+                    slot.sink.on_done(slot, errno, message)  # the last chunks are still in slot.chunks
+                except Exception:  # rescue door: as above
+                    self._broken(slot)
         self._flushing = False
         resumes, self._resumes = self._resumes, []
         for slot, gen in resumes:
@@ -176,6 +184,13 @@ class Driver:
                 self.resume(slot)
         if self.touched:
             self._loop.add_callback(self._flush)
+
+    def _broken(self, slot: Slot) -> None:
+        LOG.exception("exchange at %s", slot.pool.origin.decode("latin-1"))
+        sink = slot.sink
+        self.cancel(slot)
+        if sink is not None:
+            self._loop.add_callback(sink.on_broken)
 
     def _after_progress(self, slot: Slot) -> None:
         if slot.state != ACTIVE:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from relayd.upstream.transport.driver import Driver
     from relayd.upstream.transport.pool import Pool
 
-TURN = 256 * 1024
+TURN = 128 * 1024
 INTERIM_MAX = 32
 TRAILER_BYTES = 8 * 1024
 FREE, ACTIVE, DONE = range(3)
@@ -36,6 +36,9 @@ class Sink(Protocol):
 
     def on_done(self, slot: Slot, errno: int, message: str) -> None:
         """The transfer ended; errno 0 without `response` is a cut head. The sink hands the slot back."""
+
+    def on_broken(self) -> None:
+        """One of the calls above raised: the transfer was cancelled, end what hangs on it."""
 
 
 class Slot:
