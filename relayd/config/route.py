@@ -28,13 +28,13 @@ GROUP = re.compile(r"\\([0-9]{1,2})")
 class Match:
     """What a request must have; everything written here must hold. Nothing written matches every request."""
 
-    path: str | None = setting(default=None, doc="The whole path, exactly.", pattern="/.*")
-    prefix: str | None = setting(default=None, doc="How the path begins.", pattern="/.*")
-    regex: str | None = setting(default=None, doc="A regular expression that the whole path must match.")
-    host: tuple[str, ...] = setting(default=(), doc="Host names, without port, any case; `*.example.org` for all names below one.")
-    method: tuple[str, ...] = setting(default=(), doc="Methods.")
-    header: Mapping[str, str] = setting(factory=dict, doc="Field names and the values they must have; `*` means present.")
-    model: tuple[str, ...] = setting(default=(), doc="Model names in the request body; wildcards allowed.", pending="AI protocols")
+    path: str | None = setting(default=None, doc="The whole path, exactly.", example="/v1/models", pattern="/.*")
+    prefix: str | None = setting(default=None, doc="How the path begins.", example="/v1/", pattern="/.*")
+    regex: str | None = setting(default=None, doc="A regular expression that the whole path must match.", example="/users/[0-9]+")
+    host: tuple[str, ...] = setting(default=(), doc="Host names, without port, any case; `*.example.org` for all names below one.", example=["*.example.org"])
+    method: tuple[str, ...] = setting(default=(), doc="Methods.", example=["GET", "POST"])
+    header: Mapping[str, str] = setting(factory=dict, doc="Field names and the values they must have; `*` means present.", example={"X-Team": "blue"})
+    model: tuple[str, ...] = setting(default=(), doc="Model names in the request body; wildcards allowed.", example=["mistral-*"], pending="AI protocols")
 
     def check(self) -> Iterable[tuple[str, str]]:
         if sum(word is not None for word in (self.path, self.prefix, self.regex)) > 1:
@@ -56,9 +56,9 @@ class Match:
 class HeaderEdits:
     """Changes to header fields, in this order: remove, set, add."""
 
-    remove: tuple[str, ...] = setting(default=(), doc="Field names to take away.")
-    set: Mapping[str, str] = setting(factory=dict, doc="Fields that replace all of the same name.")
-    add: Mapping[str, str] = setting(factory=dict, doc="Fields put behind what is there.")
+    remove: tuple[str, ...] = setting(default=(), doc="Field names to take away.", example=["Cookie"])
+    set: Mapping[str, str] = setting(factory=dict, doc="Fields that replace all of the same name.", example={"X-Team": "blue"})
+    add: Mapping[str, str] = setting(factory=dict, doc="Fields put behind what is there.", example={"X-Seen": "relayd"})
 
     def check(self) -> Iterable[tuple[str, str]]:
         for place, name in enumerate(self.remove):
@@ -83,7 +83,7 @@ class Cors:
     origins: tuple[str, ...] = setting(default=("*",), doc="Origins that may ask; `*` means all.", example=["https://app.example.org"])
     methods: tuple[str, ...] = setting(default=("*",), doc="Methods allowed; `*` means the one asked for.")
     headers: tuple[str, ...] = setting(default=("*",), doc="Request fields allowed; `*` means those asked for.")
-    expose: tuple[str, ...] = setting(default=(), doc="Response fields that scripts may read.")
+    expose: tuple[str, ...] = setting(default=(), doc="Response fields that scripts may read.", example=["X-Request-ID"])
     credentials: bool = setting(default=False, doc="Whether cookies and keys may be sent.")
     max_age: Duration = setting(default=Duration(600), doc="How long a browser may remember the answer.", minimum=0, maximum=86400)
 

@@ -79,10 +79,10 @@ class UpstreamTls:
     """TLS to the endpoints of one upstream."""
 
     verify: bool = setting(default=True, doc="Verify the endpoint's certificate and name. `false` is loudly warned of.")
-    ca: str | None = setting(default=None, doc="PEM file of the authorities to trust instead of the system's.")
-    cert: str | None = setting(default=None, doc="PEM file of the client certificate.")
-    key: str | None = setting(default=None, doc="PEM file of the client certificate's key.")
-    server_name: str | None = setting(default=None, doc="Name for SNI and verification instead of the URL's host.", pattern=r"[A-Za-z0-9.\-]+")
+    ca: str | None = setting(default=None, doc="PEM file of the authorities to trust instead of the system's.", example="/etc/relayd/tls/ca.pem")
+    cert: str | None = setting(default=None, doc="PEM file of the client certificate.", example="/etc/relayd/tls/client.pem")
+    key: str | None = setting(default=None, doc="PEM file of the client certificate's key.", example="/etc/relayd/tls/client.key")
+    server_name: str | None = setting(default=None, doc="Name for SNI and verification instead of the URL's host.", pattern=r"[A-Za-z0-9.\-]+", example="api.example.com")
     min_version: Literal["1.2", "1.3"] = setting(default="1.2", doc="The oldest TLS version spoken.")
 
     def check(self) -> Iterable[tuple[str, str]]:

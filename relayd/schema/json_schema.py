@@ -1,0 +1,115 @@
+"""JSON Schema (2020-12) of a section, for editors; `relayd check` knows more and has the last word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relayd.schema.describe import (
+    Key,
+    choices,
+    is_one_of,
+    is_section,
+    keys,
+    list_item,
+    mapping_value,
+    sections_below,
+    shorthand_of,
+)
+from relayd.schema.show import SECRET_EXAMPLE
+from relayd.schema.types import Duration, Secret, Size
+from relayd.schema.units import DURATION_PATTERN, SIZE_PATTERN
+
+Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+# An editor reads `mode: 0660` and `min_version: 1.2` as numbers and `via: off` as a word or as false; relayd takes the
+# text as it is written, so a text may be any of them here.
+WORD = ["string", "number", "boolean"]
+
+
+def json_schema(root: type, title: str) -> Schema:
+    """The schema of a document whose outermost section is `root`."""
+    defs: Schema = {section.__name__: _section(section) for _, section in sections_below(root) if section is not root}
+    defs["Secret"] = {
+        "description": f"Where a secret is, never the secret: {SECRET_EXAMPLE}, {{env: NAME}} or {{credential: NAME}}.",
+        "type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": False,
+        "properties": {name: {"type": "string", "minLength": 1} for name in ("file", "env", "credential")},
+    }
+    return {"$schema": DIALECT, "title": title, **_section(root), "$defs": dict(sorted(defs.items()))}
+
+
+def _section(section: type) -> Schema:
+    known = keys(section)
+    made: Schema = {
+        "description": " ".join((section.__doc__ or "").split()),
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {key.name: _key(key) for key in known},
+    }
+    required = [key.name for key in known if key.required]
+    if required:
+        made["required"] = required
+    if is_one_of(section):
+        made |= {"minProperties": 1, "maxProperties": 1}
+    return made
+
+
+def _key(key: Key) -> Schema:
+    made = _kind(key.bare, key)
+    if not key.required and "$ref" not in made:
+        # A key with nothing behind it is as good as not written.
+        empty = key.optional or list_item(key.bare) is not None or mapping_value(key.bare) is not None
+        made = {"anyOf": [made, {"type": "null"}]} if empty else made
+    note = f" Not in force yet (waits for: {key.pending})." if key.pending else ""
+    return {"description": key.doc + note, **made}
+
+
+def _kind(kind: Any, key: Key | None = None) -> Schema:
+    item, value, words = list_item(kind), mapping_value(kind), choices(kind)
+    if item is not None:
+        inner = _kind(item, key)
+        least = {"minItems": 1} if key is not None and key.required else {}
+        return {"anyOf": [inner, {"type": "array", "items": inner, **least}]}
+    if value is not None:
+        return {"type": "object", "additionalProperties": _kind(value)}
+    if words:
+        return {"enum": [*words, *(float(word) for word in words if _is_number(word))]}
+    if is_section(kind):
+        return _reference(kind)
+    if kind is Secret:
+        return {"$ref": "#/$defs/Secret"}
+    return _word(kind, key)
+
+
+def _is_number(word: Any) -> bool:
+    return isinstance(word, str) and word.replace(".", "", 1).isdigit()
+
+
+def _reference(section: type) -> Schema:
+    reference = {"$ref": f"#/$defs/{section.__name__}"}
+    short = shorthand_of(section)
+    if short is None:
+        return reference
+    (key,) = (one for one in keys(section) if one.name == short)
+    return {"anyOf": [_kind(key.bare, key), reference]}
+
+
+def _word(kind: Any, key: Key | None) -> Schema:
+    if kind is bool:
+        return {"type": "boolean"}
+    if kind is str:
+        pattern = {"pattern": f"^(?:{key.pattern})$"} if key is not None and key.pattern else {}
+        return {"type": WORD, **pattern}
+    made: Schema
+    if kind in (int, float):
+        made = {"type": "integer" if kind is int else "number"}
+        if key is not None and not key.zero_is_off:
+            made |= {"minimum": key.minimum} if key.minimum is not None else {}
+            made |= {"maximum": key.maximum} if key.maximum is not None else {}
+    elif kind is Size:
+        made = {"type": ["string", "integer"], "pattern": f"^{SIZE_PATTERN}$"}
+    elif kind is Duration:
+        made = {"type": ["string", "integer"], "pattern": f"^(?:0|{DURATION_PATTERN})$", "maximum": 0, "minimum": 0}
+    else:
+        raise TypeError(f"no schema for {kind}")
+    return {"anyOf": [made, {"enum": ["off", False]}]} if key is not None and key.zero_is_off else made
