@@ -25,11 +25,13 @@ DEBIAN_PY := $(DEBIAN_VENV)/bin/python
 RUNTIME = $$($(PY) -c 'import re; print(*re.findall(r"\"([^\"]+)\"", re.search(r"install_requires=\[(.*?)\]", open("setup.py").read(), re.S)[1]))')
 TEST_TOOLS := pytest pytest-tornasync hypothesis h11 httptools openai websockets coverage
 LINT_TOOLS := mypy ruff types-PyYAML
+BENCH_TOOLS := aiohttp uvloop
+BENCH_PACKAGES := nginx-light wrk
 DEBIAN_RUNTIME := python3-venv python3-tornado python3-pycurl python3-yaml python3-statsd
 DEB_TOOLS := dpkg-dev debhelper dh-python python3-all python3-setuptools pybuild-plugin-pyproject
 PIP := -m pip --disable-pip-version-check --quiet
 
-.PHONY: run style types test test-debian cover fuzz bench docs docs-unchanged deb acceptance check clean setup
+.PHONY: run soak style types test test-debian cover fuzz bench docs docs-unchanged deb acceptance check clean setup
 .DEFAULT_GOAL := check
 
 run: $(VENV)/.runtime
@@ -51,7 +53,10 @@ cover: $(VENV)/.tools
 fuzz: $(VENV)/.tools
 	$(PY) -m pytest -m fuzz $(ARGS)
 
-bench: $(VENV)/.tools
+soak: $(VENV)/.tools
+	$(PY) -m pytest -m soak $(ARGS)
+
+bench: $(VENV)/.bench
 	$(PY) tests/bench/run.py $(ARGS)
 
 # The same tests on Debian's own Tornado, pycurl and libcurl.
@@ -114,6 +119,11 @@ $(VENV)/.runtime: setup.py | $(VENV)/bin/python
 $(VENV)/.tools: Makefile $(VENV)/.runtime
 	@echo "setting up the tools of the tests"
 	@$(PY) $(PIP) install --prefer-binary $(TEST_TOOLS) $(LINT_TOOLS)
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.tools
+	@$(PY) $(PIP) install --prefer-binary $(BENCH_TOOLS)
+	@{ command -v nginx || test -x /usr/sbin/nginx; } >/dev/null && command -v wrk >/dev/null || { $(call apt_install,$(BENCH_PACKAGES)); }
 	@touch $@
 
 $(DEBIAN_VENV)/.tools: Makefile
