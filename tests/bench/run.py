@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import small
+import streams
 from rig import LOAD_CORE, Rig, has
 
 Row = dict[str, Any]
@@ -26,8 +28,55 @@ def run_small(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[R
     return small.measure(rig, peers, options.rounds or (2 if options.quick else 4), seconds)
 
 
+def run_burst(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
+    """Each peer takes 32 streams at once, again and again, so that a run is long enough to be measured."""
+    return streams.measure_chunks(
+        rig, peers, options.rounds or (1 if options.quick else 3), streams=32, number=100, gap_ms=0, repeat=6
+    )
+
+
+def run_paced(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
+    number = 60 if options.quick else 150
+    return streams.measure_chunks(
+        rig, peers, options.rounds or (1 if options.quick else 3), streams=200, number=number, gap_ms=20
+    )
+
+
+def run_memory(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
+    most = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 2000) // 2
+    wanted = options.streams or (1000 if options.quick else 9000)
+    return streams.measure_memory(rig, peers, min(most, wanted), 2 if options.quick else 5)
+
+
+def run_slow_reader(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
+    return streams.measure_slow_reader(rig, peers, 2 if options.quick else 5)
+
+
+def run_hang_up(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
+    # Stock Tornado never lets go: two looks are enough to say so.
+    return [
+        row for peer in peers
+        for row in streams.measure_hang_up(rig, [peer], 2 if peer == "tornado" else 5 if options.quick else 20)
+    ]
+
+
+def run_transfer(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
+    return streams.measure_transfer(rig, peers, 100 << 20)
+
+
+def run_start(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
+    return streams.measure_start(rig, peers, 2 if options.quick else 5)
+
+
 SCENARIOS: dict[str, tuple[Callable[[Rig, list[str], argparse.Namespace], list[Row]], str]] = {
     "small": (run_small, "cpu_us_c64"),
+    "burst": (run_burst, "cpu_us_chunk"),
+    "paced": (run_paced, "cpu_us_chunk"),
+    "memory": (run_memory, "kib_per_stream"),
+    "slow_reader": (run_slow_reader, "growth_mib_stream"),
+    "hang_up": (run_hang_up, "mid_stream_p50_ms"),
+    "transfer": (run_transfer, "down_cpu_ms"),
+    "start": (run_start, "first_answer_ms"),
 }
 
 
