@@ -110,6 +110,8 @@ def client_address(peer: str, xff_lines: list[bytes], trusted: TrustedNetworks) 
     `peer` is the address of the socket, or `unix`; `xff_lines` are the values of all X-Forwarded-For fields in order.
     A peer on a Unix socket has no address: it adds nothing to a list, and stands as `unknown` where there is none.
     """
+    if peer.startswith("::ffff:"):  # IPv4 on a dual-stack socket
+        peer = str(parse_address(peer) or peer)
     own = b"unknown" if peer == UNIX else peer.encode("ascii", "replace")
     if not xff_lines or not trusted.contains(peer):
         return peer, own

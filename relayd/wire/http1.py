@@ -135,7 +135,7 @@ def parse_head(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> RequestHead:
     method, target, minor, block = match.groups()
     lines = block.split(b"\r\n")
     lines.pop()
-    if len(head) > limits.field_line or len(head) > limits.request_line:
+    if len(head) > limits.field_line or len(head) > limits.request_line or len(head) > limits.header:
         _check_sizes(match.start(4), lines, head, limits)
     if len(lines) > limits.fields:
         raise ExchangeError("header_too_large", "too many fields")
@@ -173,7 +173,7 @@ def parse_head(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> RequestHead:
         raise ExchangeError("bad_request", "host count")
     if request.chunked and request.length is not None:
         raise ExchangeError("bad_request", "content-length with transfer-encoding")
-    if named:
+    if named or request.upgrade is not None:
         _connection(request, named)
     if not target.startswith(b"/"):
         _other_target(request)
@@ -214,7 +214,7 @@ def _connection(request: RequestHead, named: frozenset[bytes]) -> None:
         request.keep_alive = False
     elif b"keep-alive" in named:
         request.keep_alive = True
-    if b"upgrade" not in named:
+    if b"upgrade" not in named or request.version == 10:  # RFC 9110 7.8
         request.upgrade = None
     gone = named - PROTECTED - {b"close", b"keep-alive", b"upgrade"}
     if gone:

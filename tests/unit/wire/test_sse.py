@@ -1,0 +1,101 @@
+"""Event streams: every line end, every cut, nothing lost, nothing late."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relayd.wire.sse import Event, SseError, SseSplitter
+
+Fields = tuple[bytes, bytes | None, bytes | None]
+
+
+def fields(events: list[Event]) -> list[Fields]:
+    return [(event.event, event.data, event.id) for event in events]
+
+
+def slow(stream: bytes) -> list[Fields]:
+    """The standard's algorithm, byte for byte and without haste."""
+    lines = stream.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")[:-1]
+    if lines:
+        lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+    events: list[Fields] = []
+    kind, data, identity = b"", None, None
+    for line in lines:
+        if not line:
+            events.append((kind, data, identity))
+            kind, data, identity = b"", None, None
+            continue
+        name, _, value = line.partition(b":")
+        value = value[1:] if value[:1] == b" " else value
+        if name == b"data":
+            data = value if data is None else data + b"\n" + value
+        elif name == b"event":
+            kind = value
+        elif name == b"id" and b"\x00" not in value:
+            identity = value
+    return events
+
+
+STREAMS = st.lists(
+    st.sampled_from([b"data: a", b"data:b", b"data", b"event: x", b"id: 7", b"id: \x00", b": hi", b"retry: 1", b"da",
+                     b"\n", b"\r", b"\r\n", b"\n\n", b"\xef\xbb\xbf", b"\xff", b":", b" "]),
+    max_size=30,
+).map(b"".join)  # fmt: skip
+
+
+@given(STREAMS, st.lists(st.integers(0, 120), max_size=12))
+def test_every_cut_gives_the_events_of_the_standard_and_loses_no_byte(stream: bytes, cuts: list[int]) -> None:
+    splitter = SseSplitter()
+    events: list[Event] = []
+    places = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
+    for start, end in itertools.pairwise(places):
+        events += splitter.feed(stream[start:end])
+    assert fields(events) == slow(stream)
+    assert b"".join(event.raw for event in events) + splitter.rest == stream
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+def test_an_event_is_out_with_its_blank_line_for_every_line_end(end: bytes) -> None:
+    splitter = SseSplitter()
+    assert splitter.feed(b"event: delta" + end + b"data: {}" + end) == []
+    assert fields(splitter.feed(end)) == [(b"delta", b"{}", None)]
+    assert fields(splitter.feed(b"data: 2" + end + end)) == [(b"", b"2", None)]
+
+
+def test_data_lines_are_joined_and_one_blank_is_taken() -> None:
+    assert fields(SseSplitter().feed(b"data:  a\ndata\ndata:b\nid\n\n")) == [(b"", b" a\n\nb", b"")]
+
+
+def test_a_comment_is_a_block_of_its_own_without_data() -> None:
+    [event] = SseSplitter().feed(b": keep-alive\n\n")
+    assert (event.raw, event.data) == (b": keep-alive\n\n", None)
+
+
+def test_a_stream_that_is_cut_leaves_its_last_block_in_rest() -> None:
+    splitter = SseSplitter()
+    splitter.feed(b"data: 1\n\ndata: half")
+    assert splitter.rest == b"data: half"
+
+
+@pytest.mark.parametrize("cut", [1, 10, 1000])
+def test_lines_and_events_are_bounded(cut: int) -> None:
+    for stream, rule in ((b"data: " + b"x" * 200, "line_size"), (b"data: y\n" * 100, "event_size")):
+        splitter = SseSplitter(max_line=100, max_event=400)
+        with pytest.raises(SseError) as refused:
+            for at in range(0, len(stream), cut):
+                splitter.feed(stream[at : at + cut])
+        assert refused.value.rule == rule
+
+
+def test_one_byte_at_a_time_costs_linear_time() -> None:
+    splitter = SseSplitter()
+    stream = b"data: " + b"x" * 200_000 + b"\n\n"
+    begun = time.process_time()
+    events = [event for at in range(len(stream)) for event in splitter.feed(stream[at : at + 1])]
+    assert len(events) == 1
+    assert time.process_time() - begun < 2
