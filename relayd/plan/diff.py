@@ -13,6 +13,7 @@ from typing import Any
 
 from relayd.config.model import Config
 from relayd.schema import Duration, Secret, Size
+from relayd.schema.units import format_duration, format_size
 from relayd.wire.redact import SECRET_FIELDS
 
 _HINTS = ("key", "token", "secret", "password", "auth")
@@ -110,9 +111,9 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         text = "true" if value else "false"
     elif isinstance(value, Duration):
-        text = show_duration(value)
+        text = format_duration(value)
     elif isinstance(value, Size):
-        text = _size(value)
+        text = format_size(value)
     elif isinstance(value, (tuple, list)):
         text = "[" + ", ".join(show(item) for item in value) + "]"
     elif dataclasses.is_dataclass(value):
@@ -123,17 +124,3 @@ def show(value: Any) -> str:
     else:
         text = str(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-
-
-def show_duration(seconds: float) -> str:
-    """A span of time with its unit, for example 120s or 250ms."""
-    if seconds and seconds < 1:
-        return f"{seconds * 1000:g}ms"
-    return f"{seconds:g}s"
-
-
-def _size(value: int) -> str:
-    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if value and value % factor == 0:
-            return f"{value // factor}{unit}"
-    return str(value)

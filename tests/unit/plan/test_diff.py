@@ -33,7 +33,7 @@ def test_equal_configurations_differ_in_nothing() -> None:
 def test_a_duration_is_told_with_its_path_and_unit() -> None:
     old = Config(upstreams=upstream(timeouts=UpstreamTimeouts(idle=Duration(120))))
     new = Config(upstreams=upstream(timeouts=UpstreamTimeouts(idle=Duration(0.25))))
-    assert lines(old, new) == ["~ upstreams.web.timeouts.idle: 120s -> 250ms"]
+    assert lines(old, new) == ["~ upstreams.web.timeouts.idle: 2m -> 250ms"]
 
 
 def test_new_and_gone_routes_are_named() -> None:
@@ -95,7 +95,7 @@ def test_long_and_unprintable_texts_are_cut_and_escaped() -> None:
 
 
 @pytest.mark.parametrize(("value", "text"), [
-    (True, "true"), (Size(65536), "64KiB"), (Size(1000), "1000"), (Duration(0), "0s"), (Duration(1.5), "1.5s"),
+    (True, "true"), (Size(65536), "64KiB"), (Size(1000), "1000"), (Duration(0), "0"), (Duration(1.5), "1500ms"),
     (("a", "b"), "[a, b]"), ("", "''"), (None, "none"), (7, "7"), (Endpoint(url="http://a"), "http://a"),
 ])
 def test_values_are_shown_as_the_configuration_writes_them(value: object, text: str) -> None:

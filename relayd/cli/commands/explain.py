@@ -1,0 +1,148 @@
+"""`relayd explain`: which route a request would take, why, and what would be sent. Binds nothing, sends nothing.
+
+The rooms that decide here are those of the data path itself; only the request and its client are imagined.
+
+Exit codes: 0 a route takes the request (even if it would be refused there), 1 none does, 2 wrong usage, 78 the
+configuration is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from typing import Any
+
+from relayd.cli.explanation import Asked, explanation
+from relayd.cli.output import err, out
+from relayd.config.load import load
+from relayd.errors import ConfigError, ExchangeError
+from relayd.plan.compile import compile_plan
+from relayd.server.demo import demo_spec
+from relayd.wire.headers import name_of
+from relayd.wire.http1 import parse_head
+from relayd.wire.redact import escape
+
+HELP = "tell which route a request takes, why, and what would be sent upstream"
+DEFAULT_FILE = "/etc/relayd.yaml"
+_URL = re.compile(r"(?:(?P<scheme>https?)://(?P<authority>[^/?#]*))?(?P<target>[^#]*)", re.IGNORECASE)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config", default=DEFAULT_FILE, metavar="FILE", help=f"default {DEFAULT_FILE}")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--peer", default="127.0.0.1", metavar="ADDRESS", help="the client, default 127.0.0.1")
+    parser.add_argument("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header field")
+    parser.add_argument("-d", "--data", metavar="BODY", help="a request body; only its length counts")
+    parser.add_argument("method", metavar="METHOD", help="the method, for example GET")
+    parser.add_argument("url", metavar="URL", help="https://host:port/path?query, or only the path")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        config = load(os.path.abspath(arguments.config)).config
+        plan = compile_plan(config, 1, builtin={"demo": demo_spec("")})
+    except ConfigError as refused:
+        for finding in refused.findings:
+            err(str(finding))
+        return os.EX_CONFIG
+    try:
+        asked = _asked(arguments)
+    except ExchangeError as refused:
+        return _refused_at_once(refused, arguments)
+    except ValueError as fault:
+        err(f"relayd explain: {fault}")
+        return 2
+    told = explanation(plan, asked)
+    if arguments.json:
+        out(json.dumps(told, indent=2))
+    else:
+        out("\n".join(_lines(told)))
+    return 0 if told["route"] is not None else 1
+
+
+def _asked(arguments: argparse.Namespace) -> Asked:
+    """The request in mind, through the same gate as a real one. Raises ValueError, or ExchangeError from the gate."""
+    url = _URL.fullmatch(arguments.url)
+    if url is None or (url["authority"] is None and not url["target"].startswith("/") and url["target"] != "*"):
+        raise ValueError("URL is http://host/path, https://host/path or /path, without a fragment")
+    target = url["target"] if url["target"].startswith(("/", "*")) else "/" + url["target"]
+    lines = [_bytes(field) for field in arguments.header]
+    for line in lines:
+        if b":" not in line or b"\n" in line or b"\r" in line:
+            raise ValueError("a header field is written -H 'Name: value'")
+    names = {name_of(line) for line in lines}
+    if b"host" not in names:
+        lines.insert(0, b"Host: " + _bytes(url["authority"] or "localhost"))
+    if arguments.data is not None and not names & {b"content-length", b"transfer-encoding"}:
+        lines.append(b"Content-Length: %d" % len(_bytes(arguments.data)))
+    start = _bytes(f"{arguments.method} {target} HTTP/1.1")
+    head = parse_head(b"\r\n".join([start, *lines, b"", b""]))
+    return Asked(head, (url["scheme"] or "").lower(), arguments.peer)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _refused_at_once(refused: ExchangeError, arguments: argparse.Namespace) -> int:
+    answer = {"status": refused.kind.status, "code": refused.kind.code, "why": refused.detail}
+    if arguments.json:
+        out(json.dumps({"route": None, "answer": answer}, indent=2))
+    else:
+        out(f"refused before any route is asked: {answer['status']} {answer['code']} ({answer['why']})")
+    return 1
+
+
+def _lines(told: dict[str, Any]) -> list[str]:
+    """The explanation for people. Whatever came from the request is escaped."""
+    asked = told["request"]
+    lines = [f"{asked['method']} {asked['scheme'] or 'http'}://{asked['host']}{asked['target']}", "", "listeners"]
+    width = max((len(one["name"]) for one in told["listeners"]), default=0)
+    lines += [f"  {one['name']:{width}}  {one['address']}: {one['why']}" for one in told["listeners"]]
+    lines += ["", "routes"]
+    width = max((len(one["name"]) for one in told["routes"]), default=0)
+    signs = {"taken": ">", "shadowed": "(", "passed": "-"}
+    for one in told["routes"]:
+        reason = f"{one['condition']}: {one['reason']}" if one["condition"] else _OUTCOMES[one["outcome"]]
+        lines.append(f"  {signs[one['outcome']]} {one['name']:{width}}  {reason}")
+    if told["consumer"] is not None:
+        known = told["consumer"]["known"]
+        needed = ", ".join(told["consumer"]["allowed"]) or "everybody"
+        carried = f"the key of {known}" if known else "no known key"
+        lines += ["", f"allowed   {needed}; the request carries {carried}"]
+    if told["answer"] is not None:
+        answer = told["answer"]
+        code = f" {answer['code']}" if answer["code"] else ""
+        lines += ["", f"relayd answers itself: {answer['status']}{code}, {answer['why']}"]
+    if told["sent"] is not None:
+        lines += ["", *_sent(told["sent"], told["answer"] is not None)]
+    return [escape_line(line) for line in lines]
+
+
+_OUTCOMES = {"taken": "takes the request", "shadowed": "would match too, but comes later"}
+
+
+def escape_line(line: str) -> str:
+    """Quotes stay readable; control bytes do not reach the terminal."""
+    return "".join(sign if sign in "\"'\\" else escape(sign) for sign in line)
+
+
+def _sent(sent: dict[str, Any], refused: bool) -> list[str]:
+    lines = [
+        "would be sent if it were not refused" if refused else "is sent",
+        f"  upstream  {sent['upstream']} ({sent['protocol']}, HTTP/{sent['http']})",
+        f"  endpoint  {', '.join(sent['endpoints'])}" + (" in turn" if len(sent["endpoints"]) > 1 else ""),
+        f"  target    {sent['target']}",
+        "  fields",
+    ]
+    added = set(sent["added"])
+    lines += [f"    {'+' if line in added else ' '} {line}" for line in sent["fields"]]
+    lines += [f"    - {line}" for line in sent["removed"]]
+    lines.append(f"  body      {sent['body']}")
+    lines.append(f"  key       {sent['key'] or 'none is added'}")
+    if sent["warning"]:
+        lines.append(f"  warning   {sent['warning']}")
+    lines.append("  timeouts  " + ", ".join(f"{name} {value}" for name, value in sent["timeouts"].items()))
+    return lines

@@ -1,0 +1,78 @@
+"""`relayd explain` as a user types it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from relayd.cli.commands import explain
+
+TEXT = """
+listeners:
+  public: {address: "127.0.0.1:8282"}
+upstreams:
+  web: {endpoints: ["http://127.0.0.1:9001"], auth: {bearer: {env: EXPLAINED_KEY}}}
+routes:
+  - {name: web, match: {prefix: /web/}, upstream: web}
+  - {name: demo, match: {prefix: /v1/}, upstream: demo}
+"""
+
+
+def explained(folder: Path, *words: str, text: str = TEXT) -> int:
+    file = folder / "relayd.yaml"
+    file.write_text(text, encoding="utf-8")
+    parser = argparse.ArgumentParser()
+    explain.configure(parser)
+    return explain.run(parser.parse_args(["-c", str(file), *words]))
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPLAINED_KEY", "sk-explained")
+
+
+def test_a_request_that_a_route_takes_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert explained(tmp_path, "GET", "http://127.0.0.1:8282/web/x", "-H", "X-A: 1", "-d", "{}") == 0
+    told = capsys.readouterr().out
+    assert "> web " in told and "target    /web/x" in told and "from env EXPLAINED_KEY" in told
+    assert "2 bytes" in told and "sk-explained" not in told
+
+
+def test_json_holds_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert explained(tmp_path, "--json", "POST", "/v1/models") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["route"] == "demo" and told["sent"]["target"] == "/v1/models"
+
+
+def test_no_route_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert explained(tmp_path, "GET", "http://127.0.0.1:8282") == 1
+    assert "404 no_route" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [("GET", "/a b"), ("G T", "/"), ("GET", "/", "-H", "Host: a b"), ("CONNECT", "/")])
+def test_what_the_gate_refuses_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    assert explained(tmp_path, *words) == 1
+    assert "refused before any route" in capsys.readouterr().out
+    assert explained(tmp_path, "--json", *words) == 1
+    assert json.loads(capsys.readouterr().out)["answer"]["status"] in (400, 405)
+
+
+@pytest.mark.parametrize("words", [
+    ("GET", "web"), ("GET", "ftp://a/"), ("GET", "/", "-H", "no colon"), ("GET", "/", "-H", "A: b\r\nC: d"), ("GET", "/#x"),
+])
+def test_wrong_usage_is_two(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    assert explained(tmp_path, *words) == 2
+    assert capsys.readouterr().err.startswith("relayd explain:")
+
+
+@pytest.mark.parametrize("text", ["routes: [", TEXT.replace("prefix: /web/}", "prefix: /web/}, strip_prefix: /x")])
+def test_a_refused_configuration_is_78(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    assert explained(tmp_path, "GET", "/", text=text) == 78
+    assert capsys.readouterr().err
+
+
+def test_nothing_of_the_request_reaches_the_terminal_raw() -> None:
+    assert explain.escape_line("a\x1b[31m\"b'\x9b") == "a\\x1b[31m\"b'\\x9b"
