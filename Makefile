@@ -5,6 +5,7 @@
 #   test   unit and functional tests, newest libraries              docs   write the generated files anew
 #   style  ruff            types  mypy --strict                     deb    build dist/relayd_*_all.deb
 #   cover  test coverage   fuzz   parsers against their oracles     clean  remove everything that make made
+#   soak   minutes of traffic with random aborts
 #   check  all of it: style types test-debian fuzz docs-unchanged deb acceptance
 
 SHELL := /bin/bash
@@ -54,7 +55,7 @@ fuzz: $(VENV)/.tools
 	$(PY) -m pytest -m fuzz $(ARGS)
 
 soak: $(VENV)/.tools
-	$(PY) -m pytest -m soak $(ARGS)
+	RELAYD_SOAK_SECONDS=$${RELAYD_SOAK_SECONDS:-300} $(PY) -m pytest tests/functional/test_soak.py $(ARGS)
 
 bench: $(VENV)/.bench
 	$(PY) tests/bench/run.py $(ARGS)
