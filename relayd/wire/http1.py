@@ -11,6 +11,7 @@ refused heads alone and finds the rule that was broken.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -52,7 +53,14 @@ _ACTIONS: Memo[int] = Memo(_action)
 
 def _host(value: bytes) -> tuple[bytes, bytes] | None:
     match = _HOST.fullmatch(value)
-    return None if match is None or (match[2] and int(match[2]) > 65535) else (match[1].lower(), value)
+    if match is None or (match[2] and int(match[2]) > 65535):
+        return None
+    if value.startswith(b"["):
+        try:
+            ipaddress.IPv6Address(match[1][1:-1].decode("ascii"))
+        except ValueError:
+            return None
+    return match[1].lower(), value
 
 
 _HOSTS: Memo[tuple[bytes, bytes] | None] = Memo(_host)
@@ -79,8 +87,8 @@ class RequestHead:
     """
 
     __slots__ = (
-        "authority", "chunked", "empty", "expect", "forwarding", "host", "keep", "keep_alive", "keys", "length", "lines",
-        "method", "path", "query", "sent", "target", "upgrade", "version", "via",
+        "authority", "chunked", "empty", "expect", "forwarding", "host", "keep", "keep_alive", "keys", "length",
+        "lines", "method", "path", "query", "sent", "target", "upgrade", "version", "via",
     )
 
     def __init__(self, method: bytes, target: bytes, version: int, lines: list[bytes]) -> None:
@@ -274,7 +282,7 @@ def early_refusal(buffer: bytes | bytearray, limits: HeadLimits) -> ExchangeErro
     if first < 0:
         if len(buffer) > limits.request_line:
             return ExchangeError("uri_too_long", "request line")
-        if re.match(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]", bytes(buffer[:1])) is None:
+        if buffer and re.match(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]", bytes(buffer[:1])) is None:
             return ExchangeError("bad_request", "not http")
         return None
     if first == 0 or buffer[first - 1] != 13:

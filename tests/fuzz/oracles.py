@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import time
@@ -254,4 +255,4 @@ def cuts(rng: random.Random, data: bytes) -> list[bytes]:
     if rng.random() < 0.2:
         return [data[at : at + 1] for at in range(len(data))]
     places = sorted({0, len(data), *(rng.randrange(len(data) + 1) for _ in range(rng.randrange(1, 6)))})
-    return [data[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(places)]
