@@ -19,6 +19,7 @@ from relayd.plan.plan import Plan, PlannedRoute
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.incoming import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, framing_of, head_of, interim_head
 from relayd.proxy.respond import Answer, error_answer
+from relayd.proxy.upgrade import Upgrade
 from relayd.telemetry.outcome import Record
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.transport.faults import code_of
@@ -38,9 +39,9 @@ class Exchange:
     """One exchange; owned by its client connection, known to the gateway while it lives."""
 
     __slots__ = (
-        "_answered", "_body_at", "_cors", "_framing", "_head_sent", "_keep", "_last", "_left", "_paused_body",
+        "_answered", "_cors", "_framing", "_head_sent", "_keep", "_last", "_left", "_paused_body",
         "_sent_whole", "_silent", "_streamed", "down", "endpoint", "gateway", "head", "phase", "plan", "record",
-        "request_id", "route", "slot", "upstream",
+        "request_id", "route", "slot", "tunnel", "upstream",
     )
 
     def __init__(self, gateway: Gateway, plan: Plan, down: Downstream, head: RequestHead, started: float) -> None:
@@ -51,11 +52,12 @@ class Exchange:
         self.upstream: Upstream | None = None
         self.endpoint: Endpoint | None = None
         self.slot: Slot | None = None
+        self.tunnel: Upgrade | None = None
         self._framing = NONE
         self._head_sent = self._keep = self._left = self._paused_body = self._silent = self._streamed = False
         self._sent_whole = self._answered = False
         self._cors: list[tuple[str, str]] | None = None
-        self._last = self._body_at = started
+        self._last = started
         record = self.record = Record()
         record.started, record.started_wall = started, clock.wall()
         record.generation = plan.generation
@@ -100,14 +102,64 @@ class Exchange:
             self._sent_whole = True
         pool.start(slot, self, head.method, target, fields, length, body)
 
+    def upgrade(self, endpoint: Endpoint, target: bytes, fields: list[bytes]) -> None:
+        """Send an Upgrade request to this endpoint, over a connection of its own."""
+        assert self.upstream is not None
+        self.phase = "attempt"
+        self.endpoint = endpoint
+        self.record.attempts += 1
+        self.record.endpoint = endpoint.label
+        self._sent_whole = True
+        self.tunnel = Upgrade(self, self.upstream.spec, endpoint, target, fields)
+
+    def switch(self, head: bytes) -> None:
+        """The endpoint has agreed: the client is told, and the two sides become a tunnel."""
+        self.phase = self.record.room = "tunnel"
+        self.record.status = 101
+        self.record.first_byte_s = clock.monotonic() - self.record.started
+        self._head_sent, self._framing = True, UNTIL_CLOSE
+        self.down.send(head)
+        if not self._left:
+            self.down.start_tunnel()
+
+    def tunnelled(self, data: bytes) -> bool:
+        """Bytes from the endpoint for the client; False when the client is behind."""
+        self.record.bytes_out += len(data)
+        return self.down.send(data)
+
+    def plain_answer(self, response: ResponseHead, body: bytes) -> bool:
+        """An upgrade was not agreed to: it stays HTTP. The head first, then pieces of the body."""
+        out = b""
+        if not self._head_sent:
+            self.phase = "transfer"
+            out = self._begin(response, None)
+        if body and self._framing != NONE:
+            self.record.bytes_out += len(body)
+            out += b"%x\r\n%b\r\n" % (len(body), body) if self._framing == CHUNKED else body
+        return self.down.send(out) if out else True
+
+    def complete(self) -> None:
+        """The end of a tunnel, or of an answer to a refused upgrade."""
+        if self._left:
+            return
+        if self._framing == CHUNKED:
+            self.down.send(b"0\r\n\r\n")
+        self.record.room = self.phase
+        self.record.ended_by = "upstream"
+        self._drop_slot()
+        self._leave()
+        self.down.finished(self._keep and self.phase != "tunnel")
+
     # ---- the client's side
 
     def upload(self, data: bytes, last: bool) -> None:
         """The next piece of a streamed request body."""
         if self._left:
             return
-        self._body_at = clock.monotonic()
         self.record.bytes_in += len(data)
+        if self.tunnel is not None:
+            self.tunnel.upload(data)
+            return
         limit = self.route.body_limit if self.route is not None else 0
         if limit and self.record.bytes_in > limit:
             self.fail(ExchangeError("body_too_large"))
@@ -149,8 +201,12 @@ class Exchange:
     def on_drained(self) -> None:
         """The client has taken what waited for it."""
         self._last = clock.monotonic()
-        if self.slot is not None and not self._left:
+        if self._left:
+            return
+        if self.slot is not None:
             self.slot.unhold()
+        elif self.tunnel is not None:
+            self.tunnel.unhold()
 
     # ---- the transport's side
 
@@ -328,9 +384,14 @@ class Exchange:
     def check(self, now: float) -> None:
         """The sweep: end what waits longer than it may."""
         slot, route = self.slot, self.route
-        if slot is None or route is None or self._left:
+        if route is None or self._left:
             return
         timeouts = route.timeouts
+        if self.tunnel is not None:
+            self.tunnel.check(now, timeouts)
+            return
+        if slot is None:
+            return
         if timeouts.total_s and now - self.record.started > timeouts.total_s:
             self.fail(ExchangeError("total_timeout", f"{timeouts.total_s:g} s"))
         elif slot.response is None:
@@ -347,6 +408,8 @@ class Exchange:
         if slot is not None:
             slot.driver.cancel(slot)
             slot.pool.give(slot)
+        if self.tunnel is not None:
+            self.tunnel.close()
 
     def _leave(self) -> None:
         """Account once, give everything back."""

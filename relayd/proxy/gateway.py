@@ -16,7 +16,6 @@ from relayd.proxy.pipeline import walk
 from relayd.proxy.respond import error_answer
 from relayd.telemetry.outcome import Record
 from relayd.telemetry.telemetry import Telemetry
-from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.transport.client import StreamClient
 from relayd.wire.chunked import is_forbidden_trailer
 from relayd.wire.http1 import RequestHead
@@ -79,10 +78,6 @@ class Gateway:
         now = clock.monotonic()
         for exchange in list(self.exchanges):
             exchange.check(now)
-
-    def tunnel(self, exchange: Exchange, endpoint: Endpoint, target: bytes, fields: list[bytes]) -> None:
-        """Send an Upgrade request over a connection of its own."""
-        exchange.upgrade(endpoint, target, fields)
 
     @staticmethod
     def trailers(lines: list[bytes]) -> bytes:

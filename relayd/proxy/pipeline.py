@@ -159,6 +159,6 @@ def attempt(exchange: Exchange, route: PlannedRoute, consumer: str | None, body:
         route, plan.house, endpoint, spec, head, forwarding, exchange.request_id, strip, plan.key_fields
     )
     if head.upgrade is not None and route.upgrade:
-        exchange.gateway.tunnel(exchange, endpoint, target, fields)
+        exchange.upgrade(endpoint, target, fields)
     else:
         exchange.attempt(endpoint, target, fields, body)

@@ -41,14 +41,14 @@ class ResponseHead:
     `length` is the declared length, None when there is none or a transfer coding beats it.
     """
 
-    __slots__ = ("house", "keep", "length", "reason", "status", "upgrade")
+    __slots__ = ("chunked", "house", "keep", "length", "reason", "status", "upgrade")
 
     def __init__(self, status: int, reason: bytes) -> None:
         self.status, self.reason = status, reason
         self.keep: list[bytes] = []
         self.length: int | None = None
         self.upgrade: bytes | None = None
-        self.house = False
+        self.house = self.chunked = False
 
 
 class BadResponse(ValueError):
@@ -95,6 +95,7 @@ def parse_response(lines: list[bytes]) -> ResponseHead:
         gone = named - {b"close", b"keep-alive", b"upgrade", b"content-length", b"set-cookie", b"date"}
         if gone:
             response.keep = [line for line in keep if line.partition(b":")[0].lower() not in gone]
+    response.chunked = coding
     if coding or response.status == 204 or response.status < 200:
         response.length = None
     return response

@@ -1,0 +1,183 @@
+"""An Upgrade request and what comes of it: a tunnel after a valid 101, plain HTTP after anything else.
+
+RFC 9110 7.8, RFC 6455 4: the endpoint must answer with a protocol that was asked for, and a WebSocket endpoint must
+prove that it has read the key. Bytes that come with the 101 are not lost.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import TYPE_CHECKING
+
+from relayd import clock
+from relayd.errors import ExchangeError
+from relayd.proxy.incoming import status_line
+from relayd.upstream.endpoint import Endpoint
+from relayd.upstream.spec import Timeouts, UpstreamSpec
+from relayd.upstream.transport.tunnel import Tunnel
+from relayd.wire.chunked import ChunkedDecoder, ChunkedError
+from relayd.wire.headers import TOKENS
+from relayd.wire.response import BadResponse, ResponseHead, parse_response
+
+if TYPE_CHECKING:
+    from relayd.proxy.exchange import Exchange
+
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+class Upgrade:
+    """The endpoint's side of one upgraded exchange; owned by the exchange."""
+
+    def __init__(
+        self, exchange: Exchange, spec: UpstreamSpec, endpoint: Endpoint, target: bytes, fields: list[bytes]
+    ) -> None:
+        self._exchange = exchange
+        self._limit = spec.response_header_bytes
+        self._buffer = b""
+        self._response: ResponseHead | None = None
+        self._decoder: ChunkedDecoder | None = None
+        self._left = -1
+        self._open = self._paused = False
+        self._last = clock.monotonic()
+        head = exchange.head
+        real = [line[:-1] + b":" if line.endswith(b";") and b":" not in line else line for line in fields]
+        lines = [line for line in real if line.partition(b":")[2].strip() or not line.endswith(b":")]
+        upgrade = b"Connection: Upgrade\r\nUpgrade: " + (head.upgrade or b"") + b"\r\n\r\n"
+        request = b"\r\n".join([head.method + b" " + target + b" HTTP/1.1", *lines, upgrade])
+        self._tunnel = Tunnel(spec, endpoint.spec, request, self)
+
+    # ---- the endpoint's side
+
+    def on_connected(self) -> None:
+        """The request is on its way."""
+        self._last = clock.monotonic()
+
+    def on_bytes(self, data: bytes) -> None:
+        """Bytes from the endpoint: the head, then the tunnel's or the body's."""
+        self._last = clock.monotonic()
+        if self._open:
+            if not self._exchange.tunnelled(data):
+                self._tunnel.pause()
+            return
+        if self._response is not None:
+            self._body(data)
+            return
+        self._buffer += data
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            if len(self._buffer) > self._limit:
+                self._exchange.fail(ExchangeError("upstream_malformed", "response head too large"))
+            return
+        head, rest = self._buffer[: end + 4], self._buffer[end + 4 :]
+        self._buffer = b""
+        try:
+            response = parse_response(head.splitlines(True))
+        except BadResponse as fault:
+            self._exchange.fail(ExchangeError("upstream_malformed", str(fault)))
+            return
+        if response.status == 101:
+            self._switch(response, rest)
+        elif response.status < 200:
+            if rest:
+                self.on_bytes(rest)
+        else:
+            self._answer(response, rest)
+
+    def _switch(self, response: ResponseHead, rest: bytes) -> None:
+        head = self._exchange.head
+        asked = TOKENS[head.upgrade or b""]
+        agreed = TOKENS[response.upgrade or b""]
+        key = head.get(b"sec-websocket-key")
+        if not agreed or not agreed <= asked or (agreed == {b"websocket"} and not _proves(response, key)):
+            self._exchange.fail(ExchangeError("upstream_malformed", "101 that was not asked for"))
+            return
+        self._open = True
+        lines = [b"Connection: Upgrade\r\n", b"Upgrade: ", response.upgrade or b"", b"\r\n\r\n"]
+        self._exchange.switch(b"".join([status_line(101, response.reason), *response.keep, *lines]))
+        if rest:
+            self.on_bytes(rest)
+
+    def _answer(self, response: ResponseHead, rest: bytes) -> None:
+        """No upgrade: an ordinary response, whose framing is followed here."""
+        self._response = response
+        if self._exchange.head.method == b"HEAD" or response.status in (204, 304):
+            self._left = 0
+        elif response.chunked:
+            self._decoder = ChunkedDecoder()
+        elif response.length is not None:
+            self._left = response.length
+        self._exchange.plain_answer(response, b"")
+        self._body(rest)
+
+    def _body(self, data: bytes) -> None:
+        assert self._response is not None
+        if self._decoder is not None:
+            try:
+                data = self._decoder.feed(data, max_pieces=1 << 30)
+            except ChunkedError as fault:
+                self._exchange.fail(ExchangeError("upstream_malformed", f"chunked body: {fault.rule}"))
+                return
+            done = self._decoder.done
+        elif self._left >= 0:
+            data = data[: self._left]
+            self._left -= len(data)
+            done = self._left == 0
+        else:
+            done = False
+        if data and not self._exchange.plain_answer(self._response, data):
+            self._tunnel.pause()
+        if done:
+            self._exchange.complete()
+
+    def on_writable(self) -> None:
+        """The endpoint has taken what waited for it."""
+        if self._paused:
+            self._paused = False
+            self._exchange.down.resume_body()
+
+    def on_closed(self, code: str, detail: str) -> None:
+        """The endpoint has closed the connection, or could not be reached."""
+        framed = self._decoder is not None or self._left >= 0
+        if not code and (self._open or (self._response is not None and not framed)):
+            self._exchange.complete()
+        else:
+            self._exchange.fail(ExchangeError(code or "upstream_closed", detail))
+
+    # ---- the client's side
+
+    def upload(self, data: bytes) -> None:
+        """Bytes from the client, after the switch."""
+        self._last = clock.monotonic()
+        if not self._tunnel.write(data):
+            self._paused = True
+            self._exchange.down.pause_body()
+
+    def unhold(self) -> None:
+        """The client can take more."""
+        self._tunnel.resume()
+
+    def check(self, now: float, timeouts: Timeouts) -> None:
+        """The sweep: before the answer first_byte counts, in the tunnel idle."""
+        waited = now - self._last
+        if self._response is None and not self._open:
+            if timeouts.first_byte_s and waited > timeouts.first_byte_s:
+                self._exchange.fail(ExchangeError("first_byte_timeout", f"{timeouts.first_byte_s:g} s"))
+        elif timeouts.idle_s and waited > timeouts.idle_s:
+            self._exchange.fail(ExchangeError("idle_timeout", f"{timeouts.idle_s:g} s"))
+
+    def close(self) -> None:
+        """Leave the endpoint."""
+        self._tunnel.close()
+
+
+def _proves(response: ResponseHead, key: bytes | None) -> bool:
+    """Whether Sec-WebSocket-Accept answers the key (RFC 6455 4.2.2)."""
+    if key is None:
+        return False
+    wanted = base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest())
+    for line in response.keep:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"sec-websocket-accept":
+            return value.strip() == wanted
+    return False

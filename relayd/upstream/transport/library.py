@@ -1,0 +1,20 @@
+"""Which curl this process runs on, for the checks at start and for `relayd version`."""
+
+from __future__ import annotations
+
+import pycurl
+
+
+def pycurl_version() -> str:
+    """The version of the Python binding; its `version` string begins with `PycURL/`."""
+    return str(pycurl.version).split()[0].partition("/")[2].strip('"')
+
+
+def libcurl_version() -> str:
+    """The version of libcurl as it was found at run time."""
+    return str(pycurl.version_info()[1])
+
+
+def tls_library() -> str:
+    """The TLS back end of libcurl: GnuTLS on some systems, OpenSSL on others."""
+    return str(pycurl.version_info()[5] or "none")

@@ -1,0 +1,170 @@
+"""A connection of its own for an Upgrade request: plain IOStream, because libcurl has no tunnel for it."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import ssl
+from typing import Any, Protocol
+
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.tcpclient import TCPClient
+from tornado.util import TimeoutError as TornadoTimeoutError
+
+from relayd.upstream.spec import EndpointSpec, TlsSpec, UpstreamSpec
+
+HIGH = 64 * 1024
+
+
+class TunnelSink(Protocol):
+    """Who takes what the endpoint sends."""
+
+    def on_connected(self) -> None:
+        """The connection stands and the request was written."""
+
+    def on_bytes(self, data: bytes) -> None:
+        """Bytes, as they come."""
+
+    def on_writable(self) -> None:
+        """The endpoint has taken what waited for it."""
+
+    def on_closed(self, code: str, detail: str) -> None:
+        """The connection ended; `code` is empty when the endpoint closed it, else the code of the fault."""
+
+
+@functools.lru_cache(maxsize=32)
+def _context(tls: TlsSpec) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if tls.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls.cert and tls.key:
+        context.load_cert_chain(tls.cert, tls.key)
+    return context
+
+
+class Tunnel:
+    """One connection; owned by the exchange that asked for it."""
+
+    def __init__(self, spec: UpstreamSpec, endpoint: EndpointSpec, request: bytes, sink: TunnelSink) -> None:
+        self._spec, self._endpoint, self._request, self._sink = spec, endpoint, request, sink
+        self._stream: IOStream | None = None
+        self._closed = self._reading = False
+        self._want = True
+        IOLoop.current().add_callback(self._open)
+
+    async def _open(self) -> None:
+        if self._closed:
+            return
+        try:
+            stream = await self._connect()
+        except (TornadoTimeoutError, TimeoutError):
+            self._end("connect_timeout", "")
+            return
+        except ssl.SSLError as error:
+            self._end("tls_failed", str(error))
+            return
+        except (OSError, StreamClosedError) as error:
+            self._end("connect_failed", str(error))
+            return
+        if self._closed:
+            stream.close()
+            return
+        self._stream = stream
+        stream.set_close_callback(self._on_close)
+        self.write(self._request)
+        self._sink.on_connected()
+        self._read()
+
+    async def _connect(self) -> IOStream:
+        endpoint, timeout = self._endpoint, self._spec.timeouts.connect_s
+        if endpoint.unix is not None:
+            stream = IOStream(socket.socket(socket.AF_UNIX), read_chunk_size=16384)
+            await stream.connect(endpoint.unix)  # type: ignore[arg-type]
+            return stream
+        host, colon, port = endpoint.authority.rpartition(":")
+        if not colon or port.endswith("]"):
+            host, port = endpoint.authority, "443" if endpoint.tls else "80"
+        tcp = TCPClient()
+        stream = await tcp.connect(host.strip("[]"), int(port), timeout=timeout)
+        stream.set_nodelay(True)
+        if not endpoint.tls:
+            return stream
+        tls = self._spec.tls
+        name = tls.server_name or host.strip("[]")
+        return await stream.start_tls(False, _context(tls), server_hostname=name)
+
+    def _read(self) -> None:
+        stream = self._stream
+        if stream is None or self._reading:
+            return
+        while self._want and not self._closed:
+            try:
+                future = stream.read_bytes(65536, partial=True)
+            except StreamClosedError:
+                return
+            if not future.done():
+                self._reading = True
+                future.add_done_callback(self._on_read)
+                return
+            if future.exception() is not None:
+                return
+            self._sink.on_bytes(future.result())
+
+    def _on_read(self, future: Any) -> None:
+        self._reading = False
+        if self._closed or future.cancelled() or future.exception() is not None:
+            return
+        self._sink.on_bytes(future.result())
+        self._read()
+
+    def write(self, data: bytes) -> bool:
+        """Send to the endpoint; False when it is behind, and `on_writable` will follow."""
+        stream = self._stream
+        if stream is None or self._closed:
+            return True
+        try:
+            future = stream.write(data)
+        except StreamClosedError:
+            return True
+        if not future.done():
+            future.add_done_callback(self._on_written)
+        waiting = stream._write_buffer
+        return not waiting or len(waiting) <= HIGH
+
+    def _on_written(self, future: Any) -> None:
+        if not future.cancelled() and future.exception() is None and not self._closed:
+            self._sink.on_writable()
+
+    def pause(self) -> None:
+        """Stop reading from the endpoint."""
+        self._want = False
+
+    def resume(self) -> None:
+        """Read again, in the next turn."""
+        if not self._want:
+            self._want = True
+            IOLoop.current().add_callback(self._read)
+
+    def buffered(self) -> int:
+        """Bytes that wait for the endpoint."""
+        waiting = self._stream._write_buffer if self._stream is not None else None
+        return len(waiting) if waiting else 0
+
+    def _on_close(self) -> None:
+        error = self._stream.error if self._stream is not None else None
+        self._end("upstream_closed" if error is not None else "", str(error or ""))
+
+    def _end(self, code: str, detail: str) -> None:
+        if not self._closed:
+            self._closed = True
+            self._sink.on_closed(code, detail)
+
+    def close(self) -> None:
+        """Leave; nothing more is heard."""
+        self._closed = True
+        if self._stream is not None:
+            self._stream.close()
