@@ -46,7 +46,7 @@ def test_nobody_is_trusted_by_default() -> None:
 
 @pytest.mark.parametrize("word", ["nonsense", "10.0.0.1/8", "10.0.0.0/33", ""])
 def test_a_word_that_is_no_network_is_refused(word: str) -> None:
-    with pytest.raises(ValueError, match=word or "Address"):
+    with pytest.raises(ValueError, match=word or "not permitted|does not appear"):
         TrustedNetworks([word])
 
 
