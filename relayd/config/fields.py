@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
+
+from relayd.schema.files import FileFault, read_file
 
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # These belong to the framing of the message and to the connection; relayd writes them itself.
@@ -12,6 +13,7 @@ FRAMING = frozenset({
     "connection", "content-length", "expect", "host", "keep-alive", "proxy-connection", "te", "trailer",
     "transfer-encoding", "upgrade",
 })
+PEM_BYTES = 8 << 20
 KEY_FIELDS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key"})
 
 _TOKEN = re.compile(TOKEN)
@@ -59,10 +61,7 @@ def file_fault(path: str) -> str | None:
     if not path.startswith("/"):
         return "needs an absolute path"
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            file.read(1)
-    except OSError as fault:
-        return f"cannot be read: {fault.strerror}"
-    except ValueError:
-        return "is not a path"
+        read_file(path, PEM_BYTES)
+    except FileFault as fault:
+        return f"cannot be read: {fault}"
     return None

@@ -11,7 +11,6 @@ Laws:
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +21,7 @@ from relayd.config.model import Config
 from relayd.config.tree import Stop, Tree
 from relayd.errors import ConfigError, Finding
 from relayd.schema.build import Builder
+from relayd.schema.files import FileFault, read_file
 from relayd.schema.nodes import Mapping, Mark, is_null, kind_of
 
 FILE_BYTES = 1 << 20
@@ -94,20 +94,9 @@ class _Reading:
     def read(self, path: str, named_at: Mark) -> str | None:
         """The text of a file, or None and a finding at the place that named it."""
         try:
-            # Without O_NONBLOCK a FIFO in the place of the file would hang the check.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except (OSError, ValueError) as fault:
-            return self._unread(named_at, path, (isinstance(fault, OSError) and fault.strerror) or "not a path")
-        with os.fdopen(descriptor, "rb", closefd=True) as file:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                return self._unread(named_at, path, "is a directory" if stat.S_ISDIR(mode) else "is not a regular file")
-            try:
-                raw = file.read(FILE_BYTES + 1)
-            except OSError as fault:
-                return self._unread(named_at, path, fault.strerror or "unreadable")
-        if len(raw) > FILE_BYTES:
-            return self._unread(named_at, path, f"is larger than {FILE_BYTES >> 20} MiB")
+            raw, _ = read_file(path, FILE_BYTES)
+        except FileFault as fault:
+            return self._unread(named_at, path, str(fault))
         self.read_bytes += len(raw)
         if self.read_bytes > ALL_BYTES:
             return self._unread(named_at, path, f"all files together are larger than {ALL_BYTES >> 20} MiB")

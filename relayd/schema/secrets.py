@@ -12,6 +12,7 @@ import os
 import re
 import stat
 
+from relayd.schema.files import FileFault, read_file
 from relayd.schema.types import Secret
 
 KINDS = ("file", "env", "credential")
@@ -51,28 +52,13 @@ def resolve(kind: str, reference: str, folder: str = "") -> Secret:
 def _read(path: str, name: str) -> tuple[str, bool]:
     """The text of a file, and whether everybody on the machine may read it."""
     try:
-        # Without O_NONBLOCK a FIFO in the place of the file would hang the check.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as fault:
-        raise SecretError(f"{name}: cannot be read: {_reason(fault)}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise SecretError(f"{name}: is not a regular file")
-        try:
-            raw = file.read(LONGEST + 1)
-        except OSError as fault:
-            raise SecretError(f"{name}: cannot be read: {_reason(fault)}") from None
-    if len(raw) > LONGEST:
-        raise SecretError(f"{name}: is too large for a secret")
+        raw, status = read_file(path, LONGEST)
+    except FileFault as fault:
+        raise SecretError(f"{name}: cannot be read: {fault}") from None
     try:
         return raw.decode("utf-8"), bool(status.st_mode & stat.S_IROTH)
     except UnicodeDecodeError:
         raise SecretError(f"{name}: is not UTF-8 text") from None
-
-
-def _reason(fault: OSError | ValueError) -> str:
-    return (fault.strerror or "unknown reason") if isinstance(fault, OSError) else "not a path"
 
 
 def _usable(raw: str, name: str) -> str:

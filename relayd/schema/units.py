@@ -14,7 +14,7 @@ BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1
 DURATION_PATTERN = r"(?:[0-9]{1,9}(?:\.[0-9]{1,6})?(?:ms|s|m|h|d))+"
 SIZE_PATTERN = r"[0-9]{1,15}(?:B|KiB|MiB|GiB|TiB)?"
 LONGEST = 3650 * SECONDS["d"]
-LARGEST = 1 << 50
+LARGEST = 1 << 49
 
 _DURATION = re.compile(DURATION_PATTERN, re.ASCII)
 _PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)", re.ASCII)
