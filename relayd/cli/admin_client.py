@@ -1,0 +1,94 @@
+"""Asking the running relayd by its admin socket, with nothing but http.client."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import re
+import socket
+from dataclasses import dataclass
+
+from relayd.daemon import place
+
+UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0}
+
+
+class Unreachable(Exception):
+    """Nobody answers; the text says where it was looked and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of the admin application."""
+
+    status: int
+    body: bytes
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+        self._timeout_s = timeout_s
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self._timeout_s)
+        self.sock.connect(self._path)
+
+
+def add_socket_options(parser: argparse.ArgumentParser) -> None:
+    """The options by which every command finds the daemon."""
+    parser.add_argument(
+        "-c", "--config", default=place.DEFAULT_FILE, metavar="FILE",
+        help=f"the file relayd runs on, which names its admin socket (default {place.DEFAULT_FILE})",
+    )
+    parser.add_argument("--socket", metavar="PATH", help="the admin socket, instead of looking for it")
+
+
+def seconds(text: str) -> float:
+    """`20s`, `500ms`, `1m` or plain seconds, as an argument."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no span of time; write for example 20s")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def socket_paths(arguments: argparse.Namespace) -> list[str]:
+    """Where to look, in order."""
+    if arguments.socket:
+        return [str(arguments.socket).removeprefix("unix:")]
+    try:
+        with open(arguments.config, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except OSError:
+        text = ""  # the daemon may run on the default place all the same
+    return place.candidates(text)
+
+
+def ask(arguments: argparse.Namespace, method: str, target: str, timeout_s: float) -> Answer:
+    """One request to the first socket that answers. Raises Unreachable."""
+    tried = []
+    for path in socket_paths(arguments):
+        connection = UnixConnection(path, timeout_s)
+        try:
+            connection.connect()
+        except OSError as error:
+            connection.close()
+            tried.append(f"{path}: {error.strerror or error}")
+            continue
+        try:
+            connection.request(method, target)
+            response = connection.getresponse()
+            return Answer(response.status, response.read())
+        except TimeoutError as error:
+            raise Unreachable(f"{path}: no answer within {timeout_s:g} s") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(f"{path}: {error}") from error
+        finally:
+            connection.close()
+    hint = "is relayd running, and may this user open its socket?" if os.getuid() else "is relayd running?"
+    raise Unreachable("; ".join(tried) + f" ({hint})")

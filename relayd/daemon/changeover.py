@@ -1,0 +1,221 @@
+"""From one configuration to the next: prepare what may fail, undo it when something did, commit what cannot fail.
+
+1. A start and a reload walk the same road; a start only has nothing before it.
+2. Until commit nothing that serves is touched. Each step of prepare leaves behind how it is undone.
+3. Commit is assignments and the taking over of what is already open.
+4. An old plan is retired when the last exchange that entered with it has left, not before.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from relayd import clock
+from relayd.config.load import Loaded
+from relayd.config.model import Config
+from relayd.config.telemetry import Telemetry as TelemetrySection
+from relayd.daemon import place
+from relayd.errors import ConfigError, ExchangeError, Finding
+from relayd.plan.carryover import Carryover, carryover
+from relayd.plan.compile import compile_plan
+from relayd.plan.plan import Plan
+from relayd.proxy.gateway import Gateway
+from relayd.server.admin import AdminServer
+from relayd.server.demo import DemoServer
+from relayd.server.listener import ListenerSet, PreparedListeners
+from relayd.telemetry.settings import TelemetrySettings
+from relayd.telemetry.telemetry import Prepared as PreparedTelemetry
+from relayd.telemetry.telemetry import Telemetry
+from relayd.upstream.upstream import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything opened for a new configuration and not yet in use."""
+
+    plan: Plan
+    carried: Carryover
+    telemetry: PreparedTelemetry
+    listeners: PreparedListeners
+    admin: AdminServer | None
+    undo: tuple[Callable[[], None], ...]
+
+
+@dataclass(slots=True)
+class Retiring:
+    """A plan that was replaced, and the upstreams that only it names."""
+
+    generation: int
+    upstreams: tuple[Upstream, ...]
+    deadline: float
+
+
+class Changeover:
+    """Owns what a configuration opens beside the plan: listeners, the admin socket, the demo, retiring plans."""
+
+    def __init__(
+        self, gateway: Gateway, telemetry: Telemetry, inherited: dict[str, list[socket.socket]], room: int
+    ) -> None:
+        """`room` is how many client connections the descriptors allow."""
+        self._gateway = gateway
+        self._telemetry = telemetry
+        self._inherited = inherited
+        self._room = room
+        self.listeners = ListenerSet(gateway, telemetry)
+        self.admin: AdminServer | None = None
+        self._admin_as: object = None
+        self._demo: DemoServer | None = None
+        self._retiring: list[Retiring] = []
+
+    def prepare(self, loaded: Loaded, generation: int) -> Prepared:
+        """Open what the new configuration needs. Raises ConfigError with everything undone."""
+        config, gateway = loaded.config, self._gateway
+        undo: list[Callable[[], None]] = []
+        try:
+            telemetry = self._telemetry.prepare(telemetry_settings(config.telemetry))
+            undo.append(lambda: self._telemetry.discard(telemetry))
+            self._prepare_demo(config, undo)
+            builtin = {} if self._demo is None else {"demo": self._demo.spec}
+            plan = compile_plan(config, generation, gateway.plan, builtin=builtin)
+            carried = carryover(gateway.plan, plan)
+            for upstream in carried.made:
+                undo.append(upstream.close)
+                upstream.open(gateway.client)
+            listeners = self.listeners.prepare(config.listeners, self._inherited)
+            undo.append(listeners.undo)
+            admin = self._prepare_admin(config)
+        except BaseException as error:
+            undone(undo)
+            if isinstance(error, ConfigError):
+                raise ConfigError(placed(error.findings, loaded.files[0])) from error
+            raise
+        return Prepared(plan, carried, telemetry, listeners, admin, tuple(undo))
+
+    def _prepare_demo(self, config: Config, undo: list[Callable[[], None]]) -> None:
+        if self._demo is not None or all(route.upstream != "demo" for route in config.routes):
+            return
+        try:
+            folder = place.own_folder(place.private_folder())
+            self._demo = DemoServer(os.path.join(folder, f"demo-{os.getpid()}.sock"))
+        except OSError as error:
+            raise refused("routes", f"the demo upstream cannot be started: {error.strerror or error}") from error
+        undo.append(self._close_demo)
+
+    def _close_demo(self) -> None:
+        if self._demo is not None:
+            self._demo.close()
+            self._demo = None
+
+    def _prepare_admin(self, config: Config) -> AdminServer | None:
+        """The admin socket, when it is to be a new one."""
+        if self.admin is not None and self._admin_as == config.admin:
+            return None
+        path = place.socket_path(config.admin.address)
+        if self.admin is not None and self.admin.path == path:
+            raise refused("admin", "mode and owner of the admin socket are changed by a restart")
+        try:
+            if path != place.path_of(config.admin.address):
+                place.own_folder(os.path.dirname(path))
+            return AdminServer(path, config.admin.mode, config.admin.owner)
+        except OSError as error:
+            why = error.strerror or str(error)
+            hint = "set admin: {address: unix:/path}"
+            raise refused("admin.address", f"cannot listen on unix:{path}: {why}", hint) from error
+
+    def commit(self, prepared: Prepared, serve_admin: Callable[[AdminServer], None]) -> None:
+        """Put it in force. Cannot fail."""
+        gateway, old = self._gateway, self._gateway.plan
+        self._telemetry.commit(prepared.telemetry)
+        self._telemetry.set_generation(prepared.plan.generation)
+        gateway.plan = prepared.plan
+        room, wanted = self._room, prepared.plan.config.daemon.connections
+        self.listeners.limit = min(room, wanted) if wanted else room
+        self.listeners.commit(prepared.listeners)
+        if prepared.admin is not None:
+            if self.admin is not None:
+                self.admin.close()
+            self.admin = prepared.admin
+            serve_admin(prepared.admin)
+        self._admin_as = prepared.plan.config.admin
+        if old is not None:
+            timeout_s = float(prepared.plan.config.daemon.retire_timeout)
+            deadline = clock.monotonic() + timeout_s if timeout_s else float("inf")
+            self._retiring.append(Retiring(old.generation, prepared.carried.retired, deadline))
+            self.retire()
+
+    def retire(self) -> None:
+        """Let go of old plans that nobody holds any more; end what stays beyond `retire_timeout`. Called by a timer."""
+        if not self._retiring:
+            return
+        now = clock.monotonic()
+        for retiring in self._retiring:
+            if now >= retiring.deadline:
+                end_exchanges(self._gateway, retiring.generation)
+        oldest = min((exchange.plan.generation for exchange in self._gateway.exchanges), default=None)
+        waiting = []
+        for retiring in self._retiring:
+            if oldest is not None and oldest <= retiring.generation:
+                waiting.append(retiring)
+                continue
+            for upstream in retiring.upstreams:
+                upstream.retire()
+        self._retiring = waiting
+
+    def close(self) -> None:
+        """The end: sockets closed and their names removed, connections to endpoints let go."""
+        self.listeners.close()
+        if self.admin is not None:
+            self.admin.close()
+            self.admin = None
+        plan = self._gateway.plan
+        for upstream in (*(plan.upstreams.values() if plan is not None else ()), *self._left()):
+            upstream.close()
+        self._close_demo()
+
+    def _left(self) -> list[Upstream]:
+        return [upstream for retiring in self._retiring for upstream in retiring.upstreams]
+
+
+def end_exchanges(gateway: Gateway, generation: int) -> None:
+    """End the exchanges of this generation and older ones, as the operator asked."""
+    for exchange in list(gateway.exchanges):
+        if exchange.plan.generation <= generation:
+            exchange.fail(ExchangeError("stopped"))
+
+
+def undone(undo: list[Callable[[], None]] | tuple[Callable[[], None], ...]) -> None:
+    """Take the steps back, the last one first."""
+    for step in reversed(undo):
+        step()
+
+
+def refused(path: str, message: str, hint: str = "") -> ConfigError:
+    return ConfigError([Finding("", 0, 0, path, message, hint)])
+
+
+def placed(findings: tuple[Finding, ...], file: str) -> list[Finding]:
+    """Findings of parts that do not know the file, with its name."""
+    return [finding if finding.line else replace(finding, file=file) for finding in findings]
+
+
+def telemetry_settings(section: TelemetrySection) -> TelemetrySettings:
+    """`telemetry:` as the plain values that telemetry takes."""
+    statsd = section.statsd
+    settings = TelemetrySettings(
+        access_format=section.access_log.format,
+        access_file=section.access_log.file,
+        access_query=section.access_log.query,
+        log_format=section.log.format,
+        log_level=section.log.level,
+        prometheus=section.prometheus.enabled,
+    )
+    if statsd is None:
+        return settings
+    return replace(
+        settings,
+        statsd_address=statsd.address, statsd_prefix=statsd.prefix, statsd_interval_s=float(statsd.interval),
+        statsd_tags=statsd.tags,
+    )

@@ -1,0 +1,42 @@
+"""Who holds a port: what /proc tells about the process that listens there, for the message of a failed start."""
+
+from __future__ import annotations
+
+import os
+
+LISTEN = "0A"
+TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+
+
+def listening_inodes(table: str, port: int) -> set[str]:
+    """The sockets that listen on a port, from the text of /proc/net/tcp."""
+    found = set()
+    for line in table.splitlines()[1:]:
+        columns = line.split()
+        if len(columns) > 9 and columns[3] == LISTEN and int(columns[1].rpartition(":")[2], 16) == port:
+            found.add(columns[9])
+    return found
+
+
+def holder(port: int) -> str:
+    """`nginx (pid 812)`, or nothing where the system does not let us see it."""
+    inodes: set[str] = set()
+    for name in TABLES:
+        try:
+            with open(name, encoding="ascii") as file:
+                inodes |= listening_inodes(file.read(), port)
+        except (OSError, ValueError):
+            continue
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    if not wanted:
+        return ""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            links = [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
+            if wanted.isdisjoint(links):
+                continue
+            with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+                return f"{file.read().strip()} (pid {pid})"
+        except OSError:
+            continue  # not ours to look into, or gone
+    return ""

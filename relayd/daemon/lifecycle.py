@@ -1,0 +1,305 @@
+"""The life of the process: start, serve, reload, drain, stop.
+
+    starting -> serving <-> (reloading) -> draining -> gone
+
+1. A reload that is refused changes nothing; it is told in the log, in /status, in a gauge and to whoever asked.
+2. Reloads are done one after the other. Signals that arrive during one are one further reload.
+3. Draining ends with the last exchange or with drain_timeout, and at once when it is asked for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import Callable
+
+from relayd import __version__, clock
+from relayd.config.listener import Listener
+from relayd.config.load import Loaded, load
+from relayd.daemon import activation, checks
+from relayd.daemon.changeover import Changeover, end_exchanges, telemetry_settings, undone
+from relayd.daemon.holder import holder
+from relayd.daemon.lag import LoopLag
+from relayd.daemon.notify import Notifier
+from relayd.daemon.signals import Signals
+from relayd.errors import ConfigError, Finding, RelaydError
+from relayd.plan.diff import diff
+from relayd.proxy.gateway import Gateway
+from relayd.server.admin import AdminServer
+from relayd.server.admin_views import AdminViews, ProcessState, Refusal, ReloadResult
+from relayd.server.sockets import split
+from relayd.telemetry.journal import LoggingBridge
+from relayd.telemetry.telemetry import Telemetry
+from relayd.upstream.transport.client import StreamClient
+
+FLUSH_S = 0.05
+TEND_S = 0.5
+DRAIN_STEP_S = 0.02
+RESERVED_DESCRIPTORS = 64
+DESCRIPTORS_PER_CONNECTION = 2
+GC_THRESHOLDS = (50_000, 20, 50)
+
+
+class StartError(RelaydError):
+    """relayd cannot start here, though its configuration is well-formed; the lines say why and what helps."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+def run(path: str) -> int:
+    """Serve until told to stop. Raises ConfigError or StartError when it cannot begin."""
+    old = checks.too_old(checks.versions())
+    if old:
+        raise StartError(*old)
+    loaded = load(path)
+    return asyncio.run(serve(path, loaded))
+
+
+async def serve(path: str, loaded: Loaded) -> int:
+    """One life on the running loop."""
+    telemetry = Telemetry.build(telemetry_settings(loaded.config.telemetry))
+    LoggingBridge(telemetry.journal).install()
+    life = Lifecycle(path, telemetry)
+    try:
+        life.start(loaded)
+        await life.stopped.wait()
+    finally:
+        life.close()
+    return 0
+
+
+class Lifecycle:
+    """Owns every part of the running process. One per process; used from the loop only."""
+
+    def __init__(self, path: str, telemetry: Telemetry) -> None:
+        self.path = os.path.abspath(path)
+        self.telemetry, self.journal = telemetry, telemetry.journal
+        self.notifier = Notifier()
+        self.state = ProcessState(self.path)
+        self.lag = LoopLag(telemetry.lag)
+        self.state.lag_s, self.state.worst_lag_s = (lambda: self.lag.current_s), (lambda: self.lag.worst_s)
+        self.state.start_reload = self.ask_reload
+        self.client: StreamClient = StreamClient(force_instance=True)
+        self.gateway = Gateway(self.client, telemetry)
+        self.views = AdminViews(self.gateway, telemetry, self.state)
+        self.gateway.admin_handler = self.views.answer
+        self.inherited = activation.inherited()
+        self.descriptors = checks.raise_descriptors()
+        room = max(16, (self.descriptors.now - RESERVED_DESCRIPTORS) // DESCRIPTORS_PER_CONNECTION)
+        self.changeover = Changeover(self.gateway, telemetry, self.inherited, room)
+        self.signals = Signals(self.on_hangup, self.on_stop)
+        self.stopped = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._reloading = asyncio.Lock()
+        self._reload_asked = False
+        self._drain: asyncio.Task[None] | None = None
+        self._reload: asyncio.Task[None] | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    # ---- start
+
+    def start(self, loaded: Loaded) -> None:
+        """Take the road of a reload from nothing. Raises ConfigError or StartError."""
+        try:
+            prepared = self.changeover.prepare(loaded, 1)
+        except ConfigError as error:
+            raise start_error(error, loaded) from error
+        self.changeover.commit(prepared, self._serve_admin)
+        config = loaded.config
+        named = activation.named(listener.address for listener in config.listeners.values())
+        for name in activation.close_unnamed(self.inherited, named):
+            self.journal.warning("socket_closed", "No listener names this socket that systemd passed.", socket=name)
+        self._accepted(loaded)
+        self.signals.install(self._loop)
+        self.lag.start()
+        self._every("flush", FLUSH_S, self.telemetry.flush)
+        self._every("send", float(config.telemetry.statsd.interval) if config.telemetry.statsd else 1.0, self._send)
+        self._every("tend", TEND_S, self.changeover.retire)
+        if self.notifier.watchdog_interval_s:
+            self._every("watchdog", self.notifier.watchdog_interval_s, self.notifier.watchdog)
+        gc.collect()
+        gc.freeze()  # what lives as long as the process is never walked again
+        gc.set_threshold(*GC_THRESHOLDS)
+        self.state.phase = "serving"
+        addresses = ", ".join(f"{name}={listener.address}" for name, listener in config.listeners.items())
+        admin = self.changeover.admin.path if self.changeover.admin is not None else ""
+        self.journal.info(
+            "started", version=__version__, config=self.path, listeners=addresses, admin=f"unix:{admin}",
+            descriptors=self.descriptors.now, pid=os.getpid(),
+        )
+        if admin != config.admin.address.removeprefix("unix:"):
+            self.journal.warning(
+                "admin_moved", "The default place cannot be written by this user; relayd's commands look here too.",
+                admin=f"unix:{admin}",
+            )
+        self.notifier.ready(self._status_line())
+
+    def _serve_admin(self, server: AdminServer) -> None:
+        server.serve(self.views, self.reload)
+
+    def _accepted(self, loaded: Loaded) -> None:
+        """What a start and an accepted reload have in common."""
+        self.state.loaded_wall = clock.wall()
+        self.state.refusal = None
+        self.state.warnings = tuple(str(finding) for finding in loaded.warnings)
+        self.telemetry.metrics.gauge("relayd.config.rejected", 0)
+        for warning in self.state.warnings:
+            self.journal.warning("config_warned", warning)
+
+    def _status_line(self) -> str:
+        plan = self.gateway.plan
+        assert plan is not None
+        refused = " (a newer configuration was refused)" if self.state.refusal is not None else ""
+        return f"generation {plan.generation}, {len(self.gateway.exchanges)} exchanges in flight{refused}"
+
+    # ---- what happens again and again
+
+    def _every(self, name: str, interval_s: float, call: Callable[[], None]) -> None:
+        def turn() -> None:
+            self._timers[name] = self._loop.call_later(interval_s, turn)
+            call()
+
+        if name in self._timers:
+            self._timers[name].cancel()
+        self._timers[name] = self._loop.call_later(interval_s, turn)
+
+    def _send(self) -> None:
+        self.telemetry.metrics.gauge("relayd.proxy.exchanges", len(self.gateway.exchanges))
+        self.telemetry.send()
+        if self.notifier.listening and self.state.phase == "serving":
+            self.notifier.status(self._status_line())
+
+    # ---- reload
+
+    def on_hangup(self) -> None:
+        """SIGHUP: log files are opened again, then the configuration is read again."""
+        self.telemetry.reopen()
+        self.ask_reload()
+
+    def ask_reload(self) -> None:
+        """Reload soon; asking again before it began changes nothing."""
+        if self._reload_asked or self.state.phase == "draining":
+            return
+        self._reload_asked = True
+        self._reload = self._loop.create_task(self._reload_once())
+
+    async def _reload_once(self) -> None:
+        async with self._reloading:
+            self._reload_asked = False  # what is asked for from now on may have seen a newer file
+            await self._reload_now()
+
+    async def reload(self) -> ReloadResult:
+        """Reload, and tell what became of it."""
+        async with self._reloading:
+            return await self._reload_now()
+
+    async def _reload_now(self) -> ReloadResult:
+        plan = self.gateway.plan
+        assert plan is not None
+        if self.state.phase == "draining":
+            return ReloadResult(False, plan.generation, findings=("relayd is shutting down",))
+        self.notifier.reloading()
+        try:
+            loaded = await asyncio.to_thread(load, self.path)  # streams go on while the file is read
+            prepared = self.changeover.prepare(loaded, plan.generation + 1)
+        except ConfigError as error:
+            return self._refused(tuple(str(finding) for finding in error.findings))
+        except Exception as error:  # rescue door: a reload must never take down what serves
+            return self._refused((f"internal fault: {type(error).__name__}: {error}",))
+        if self.gateway.draining:  # told to stop while the file was read
+            undone(prepared.undo)
+            return ReloadResult(False, plan.generation, findings=("relayd is shutting down",))
+        self.changeover.commit(prepared, self._serve_admin)
+        self._accepted(loaded)
+        changes = tuple(str(change) for change in diff(plan.config, loaded.config))
+        generation = prepared.plan.generation
+        self._every("send", float(s.interval) if (s := loaded.config.telemetry.statsd) else 1.0, self._send)
+        self.telemetry.metrics.add("relayd.config.reloads", result="accepted")
+        self.journal.info("reloaded", f"{len(changes)} changes", config=self.path)
+        for change in changes:
+            self.journal.info("config_changed", change)
+        self.notifier.ready(self._status_line())
+        return ReloadResult(True, generation, changes, warnings=self.state.warnings)
+
+    def _refused(self, findings: tuple[str, ...]) -> ReloadResult:
+        plan = self.gateway.plan
+        assert plan is not None
+        self.state.refusal = Refusal(clock.wall(), findings)
+        self.telemetry.metrics.gauge("relayd.config.rejected", 1)
+        self.telemetry.metrics.add("relayd.config.reloads", result="refused")
+        message = "The configuration in force stays."
+        self.journal.error("reload_refused", message, config=self.path, findings=len(findings))
+        for finding in findings:
+            self.journal.error("config_refused", finding)
+        self.notifier.ready(self._status_line())
+        return ReloadResult(False, plan.generation, findings=findings)
+
+    # ---- stop
+
+    def on_stop(self, name: str, again: bool) -> None:
+        """SIGTERM or SIGINT: drain; asked again, end."""
+        if again:
+            self.journal.warning("stop_forced", "Asked to stop again: what is open is ended.", signal=name)
+            self.stopped.set()
+        elif self._drain is None:
+            self._drain = self._loop.create_task(self._drained(name))
+
+    async def _drained(self, name: str) -> None:
+        gateway, listeners = self.gateway, self.changeover.listeners
+        assert gateway.plan is not None
+        timeout_s = float(gateway.plan.config.daemon.drain_timeout)
+        self.state.phase, gateway.draining = "draining", True
+        self.journal.info("draining", signal=name, exchanges=len(gateway.exchanges), drain_timeout_s=timeout_s)
+        self.notifier.stopping(f"draining {len(gateway.exchanges)} exchanges")
+        listeners.close()
+        deadline, told = clock.monotonic() + timeout_s, 0.0
+        while True:
+            listeners.idle_close()
+            now = clock.monotonic()
+            if not listeners.connections and not gateway.exchanges:
+                break
+            if now >= deadline:
+                message = "What is still open is ended."
+                self.journal.warning("drain_timed_out", message, exchanges=len(gateway.exchanges))
+                break
+            if now - told >= 1.0:
+                told = now
+                self.notifier.extend(5.0, f"draining {len(gateway.exchanges)} exchanges")
+            await asyncio.sleep(DRAIN_STEP_S)
+        self.stopped.set()
+
+    def close(self) -> None:
+        """End everything, in the order in which the parts lean on one another. Also after a failed start."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self.lag.stop()
+        self.signals.remove(self._loop)
+        plan = self.gateway.plan
+        if plan is not None:
+            end_exchanges(self.gateway, plan.generation)
+        self.changeover.listeners.abort_all()
+        self.changeover.close()
+        self.client.close()
+        if plan is not None:
+            self.journal.info("stopped", uptime_s=round(clock.monotonic() - self.state.started, 3))
+        self.telemetry.close()
+        self.notifier.close()
+
+
+def start_error(error: ConfigError, loaded: Loaded) -> ConfigError | StartError:
+    """A listener that cannot be bound is no fault of the file: told as such, with who is in the way."""
+    bound = {f"listeners.{name}.address": one for name, one in loaded.config.listeners.items()}
+    if not all(finding.path in bound or finding.path == "admin.address" for finding in error.findings):
+        return error
+    return StartError(*(told(finding, bound.get(finding.path)) for finding in error.findings))
+
+
+def told(finding: Finding, listener: Listener | None) -> str:
+    """One line of a failed start: what, why, what helps, and who is in the way."""
+    line = f"{finding.path}: {finding.message}" + (f" ({finding.hint})" if finding.hint else "")
+    kind, _, port = ("", "", 0) if listener is None else split(listener.address)
+    held_by = holder(port) if kind == "tcp" and "in use" in finding.message else ""
+    return f"{line}; held by {held_by}" if held_by else line

@@ -1,0 +1,78 @@
+"""What systemd is told over $NOTIFY_SOCKET: ready, reloading, stopping, status, watchdog, more time.
+
+1. Telling never waits and never fails the daemon: without a socket, or when it is full, nothing happens.
+2. WATCHDOG=1 is sent from the event loop itself, so that a blocked loop is found (sd_notify(3), WATCHDOG_USEC).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import MutableMapping
+
+from relayd import clock
+
+
+class Notifier:
+    """The line to the service manager. Owned by the lifecycle."""
+
+    def __init__(self, environment: MutableMapping[str, str] | None = None) -> None:
+        environment = os.environ if environment is None else environment
+        address = environment.pop("NOTIFY_SOCKET", "")  # popped: no child process may speak for the daemon
+        self.watchdog_interval_s = half_watchdog_s(environment)
+        self._socket: socket.socket | None = None
+        if address[:1] in ("/", "@"):
+            address = "\0" + address[1:] if address[0] == "@" else address
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+            try:
+                self._socket.connect(address)
+            except OSError:
+                self.close()
+
+    @property
+    def listening(self) -> bool:
+        """Whether a service manager listens."""
+        return self._socket is not None
+
+    def send(self, **words: object) -> None:
+        """Send one datagram of assignments, in the order given."""
+        if self._socket is None:
+            return
+        text = "\n".join(f"{name}={' '.join(str(value).split())}" for name, value in words.items())
+        try:
+            self._socket.send(text.encode("utf-8", "replace"))
+        except OSError:
+            pass
+
+    def ready(self, status: str) -> None:
+        self.send(READY=1, STATUS=status)
+
+    def reloading(self) -> None:
+        # Type=notify-reload demands the stamp beside the word (sd_notify(3)).
+        self.send(RELOADING=1, MONOTONIC_USEC=int(clock.monotonic() * 1_000_000), STATUS="reloading")
+
+    def stopping(self, status: str) -> None:
+        self.send(STOPPING=1, STATUS=status)
+
+    def status(self, status: str) -> None:
+        self.send(STATUS=status)
+
+    def extend(self, seconds: float, status: str) -> None:
+        """Ask for more time before the manager loses patience."""
+        self.send(EXTEND_TIMEOUT_USEC=int(seconds * 1_000_000), STATUS=status)
+
+    def watchdog(self) -> None:
+        self.send(WATCHDOG=1)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def half_watchdog_s(environment: MutableMapping[str, str]) -> float:
+    """Seconds between two signs of life; 0 when nobody waits for them. Takes the variables out."""
+    usec, pid = environment.pop("WATCHDOG_USEC", ""), environment.pop("WATCHDOG_PID", "")
+    if not usec.isdigit() or (pid and pid != str(os.getpid())):
+        return 0.0
+    return int(usec) / 2_000_000

@@ -1,0 +1,204 @@
+"""What the admin application shows: pure functions from a path to a status, a type and a body.
+
+1. A view reads what is in memory and waits for nothing: /health answers while everything else is busy.
+2. No secret is in reach: views read names, labels and numbers, and the path of an exchange without its query.
+3. What changes something is only done when the caller says that it may write.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from relayd import __version__, clock
+from relayd.proxy.gateway import Gateway
+from relayd.telemetry.sinks import prometheus
+from relayd.telemetry.telemetry import Telemetry
+from relayd.upstream.upstream import Upstream
+
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+SHOWN_EXCHANGES = 1000
+
+Answer = tuple[int, str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    """What became of one reload: `changes` when it was accepted, `findings` when it was refused, one per line."""
+
+    accepted: bool
+    generation: int
+    changes: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def answer(self) -> Answer:
+        told = {
+            "accepted": self.accepted, "generation": self.generation, "changes": self.changes,
+            "findings": self.findings, "warnings": self.warnings,
+        }
+        return 200 if self.accepted else 422, JSON, dumped(told)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The last reload, which was refused; gone when one is accepted."""
+
+    wall: float
+    findings: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class ProcessState:
+    """What the daemon knows about itself. Owned and written by the lifecycle, read by the views."""
+
+    config_file: str
+    started: float = field(default_factory=clock.monotonic)
+    loaded_wall: float = 0.0
+    phase: str = "starting"  # starting | serving | draining
+    refusal: Refusal | None = None
+    warnings: tuple[str, ...] = ()
+    lag_s: Callable[[], float] = lambda: 0.0
+    worst_lag_s: Callable[[], float] = lambda: 0.0
+    start_reload: Callable[[], None] = lambda: None
+
+
+class AdminViews:
+    """All paths of the admin application. One per process; the gateway shows it on routes with `upstream: admin`."""
+
+    def __init__(self, gateway: Gateway, telemetry: Telemetry, state: ProcessState) -> None:
+        self._gateway = gateway
+        self._telemetry = telemetry
+        self._state = state
+        self._views: Mapping[str, Callable[[], Answer]] = {
+            "/health": self.health,
+            "/ready": self.ready,
+            "/ping": self.ping,
+            "/status": self.status,
+            "/metrics": self.metrics,
+            "/api/health": self.target_health,
+            "/api/ping": self.ping,
+        }
+
+    def answer(self, method: str, path: str, *, write: bool) -> Answer:
+        """Answer one request. A reload asked for here is only begun (202): /status tells what became of it."""
+        path = path.partition("?")[0].rstrip("/") or "/"
+        if path == "/reload":
+            if not write:
+                return refused(403, "forbidden", "Actions are not shown here.")
+            if method != "POST":
+                return refused(405, "method_not_allowed", "A reload is asked for by POST.")
+            self._state.start_reload()
+            return 202, JSON, dumped({"accepted": None, "generation": self._generation, "see": "/status"})
+        view = self._views.get(path)
+        if view is None:
+            return refused(404, "not_found", "There is no such page.", pages=sorted(self._views))
+        if method not in ("GET", "HEAD"):
+            return refused(405, "method_not_allowed", "This page is only read.")
+        return view()
+
+    @property
+    def _generation(self) -> int:
+        plan = self._gateway.plan
+        return 0 if plan is None else plan.generation
+
+    def health(self) -> Answer:
+        """Liveness: the process runs and its loop turns. Whether it should be given work is said by /ready."""
+        told = {
+            "status": "healthy",
+            "circuit_breaker": {"enabled": False, "is_open": False, "consecutive_failures": 0},
+            "loop_lag_ms": milliseconds(self._state.lag_s()),
+            "version": __version__,
+        }
+        return 200, JSON, dumped(told)
+
+    def ready(self) -> Answer:
+        serving = self._state.phase == "serving" and not self._gateway.draining
+        word = "ready" if serving else "draining" if self._gateway.draining else self._state.phase
+        return 200 if serving else 503, JSON, dumped({"status": word, "generation": self._generation})
+
+    def ping(self) -> Answer:
+        return 200, JSON, dumped({"ping": "pong"})
+
+    def target_health(self) -> Answer:
+        """Health with a word on the first upstream: where it is, how long it may take, whether it is verified."""
+        plan = self._gateway.plan
+        first = next(iter(plan.upstreams.values()), None) if plan is not None else None
+        told: dict[str, object] = {"status": "healthy", "target_url": "", "timeout": 0, "ssl_verify": True}
+        if first is not None:
+            spec = first.spec
+            limit = spec.timeouts.total_s or spec.timeouts.first_byte_s
+            told["target_url"] = spec.endpoints[0].origin + spec.endpoints[0].base_path if spec.endpoints else ""
+            told["timeout"] = int(limit) if limit == int(limit) else limit
+            told["ssl_verify"] = spec.tls.verify
+        return 200, JSON, dumped(told)
+
+    def metrics(self) -> Answer:
+        rendered = self._telemetry.render()
+        if rendered is None:
+            return refused(404, "not_found", "telemetry.prometheus is switched off.")
+        return 200, prometheus.CONTENT_TYPE, rendered
+
+    def status(self) -> Answer:
+        state, gateway = self._state, self._gateway
+        plan = gateway.plan
+        refusal = state.refusal
+        told = {
+            "version": __version__,
+            "pid": os.getpid(),
+            "phase": "draining" if gateway.draining else state.phase,
+            "generation": self._generation,
+            "uptime_s": round(clock.monotonic() - state.started, 3),
+            "config": {"file": state.config_file, "loaded_at": round(state.loaded_wall, 3), "warnings": state.warnings},
+            "refused": None if refusal is None else {"at": round(refusal.wall, 3), "findings": refusal.findings},
+            "loop": {"lag_ms": milliseconds(state.lag_s()), "worst_ms": milliseconds(state.worst_lag_s())},
+            "listeners": [] if plan is None else [
+                {"name": name, "address": one.address, "tls": one.tls is not None}
+                for name, one in plan.config.listeners.items()
+            ],
+            "routes": 0 if plan is None else len(plan.routes),
+            "upstreams": [] if plan is None else [shown_upstream(one) for one in plan.upstreams.values()],
+            "in_flight": len(gateway.exchanges),
+            "exchanges": self._exchanges(),
+        }
+        return 200, JSON, dumped(told)
+
+    def _exchanges(self) -> list[dict[str, object]]:
+        """The exchanges in flight, the oldest first, at most SHOWN_EXCHANGES of them."""
+        oldest = sorted(self._gateway.exchanges, key=lambda exchange: exchange.record.started)[:SHOWN_EXCHANGES]
+        return [
+            {
+                "id": exchange.record.id,
+                "age_s": round(exchange.age_s(), 3),
+                "room": exchange.phase,
+                "method": exchange.record.method,
+                "path": exchange.record.path,
+                "route": exchange.record.route,
+                "upstream": exchange.record.upstream,
+                "endpoint": exchange.record.endpoint,
+                "generation": exchange.record.generation,
+                "buffered_bytes": exchange.buffered(),
+            }
+            for exchange in oldest
+        ]
+
+
+def shown_upstream(upstream: Upstream) -> dict[str, object]:
+    endpoints = [{"endpoint": one.spec.label, "in_flight": one.in_flight} for one in upstream.endpoints]
+    protocol = upstream.spec.protocol
+    return {"name": upstream.name, "protocol": protocol, "in_flight": upstream.in_flight, "endpoints": endpoints}
+
+
+def refused(status: int, code: str, message: str, **further: object) -> Answer:
+    return status, JSON, dumped({"error": {"code": code, "message": message}, **further})
+
+
+def dumped(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+
+
+def milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)
