@@ -191,22 +191,24 @@ def parse_head(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> RequestHead:
 
 
 def _length(request: RequestHead, value: bytes) -> None:
-    value = value.strip(b" \t")
+    value = value.strip(b" ")  # no tab: not every reader takes it for a blank here
     if request.length is not None or _DIGITS.fullmatch(value) is None:
         raise ExchangeError("bad_request", "content-length")
     request.length = int(value)
 
 
 def _special(request: RequestHead, action: int, value: bytes) -> None:
-    value = value.strip(b" \t")
     if action == CODING:
+        value = value.strip(b" ")
         if request.chunked or request.version == 10:
             raise ExchangeError("bad_request", "transfer-encoding")
         if value.lower() != b"chunked":
             known = value.lower() in (b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress")
             raise ExchangeError("not_implemented" if known else "bad_request", "transfer-encoding")
         request.chunked = True
-    elif action == EXPECT:
+        return
+    value = value.strip(b" \t")
+    if action == EXPECT:
         if request.version == 11:  # RFC 9110 10.1.1: ignored in 1.0
             if value.lower() != b"100-continue":
                 raise ExchangeError("expectation_failed", "expect")

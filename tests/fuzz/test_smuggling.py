@@ -41,7 +41,8 @@ LENGTHS = {
     "decimal point": b"5.0", "exponent": b"5e0", "over 63 bits": b"9223372036854775808", "wraps to small": b"18446744073709551621",
     "nbsp": b"\xa05", "latin-1 digit": b"5\xb2", "arabic digits": "\u0665".encode(), "parameter": b"5;x=y",
 }  # fmt: skip
-LENGTHS_WITH_CONTROLS = {"vertical tab": b"\x0b5", "form feed": b"5\x0c", "nul": b"5\x00", "unit separator": b"\x1f5"}
+LENGTHS_WITH_CONTROLS = {"vertical tab": b"\x0b5", "form feed": b"5\x0c", "nul": b"5\x00", "unit separator": b"\x1f5",
+                         "tab before": b"\t5", "tab behind": b"5\t"}  # fmt: skip
 
 
 @pytest.mark.parametrize("value", [*LENGTHS.values(), *LENGTHS_WITH_CONTROLS.values()],
@@ -57,7 +58,7 @@ CODINGS = {
     "prefix": (b"xchunked", 400), "suffix": (b"chunkedx", 400), "blank inside": (b"chun ked", 400), "nbsp": (b"\xa0chunked", 400),
     "next line": (b"chunked\x85", 400), "vertical tab": (b"\x0bchunked", 400), "form feed": (b"chunked\x0c", 400),
     "nul": (b"chunked\x00", 400), "comment": (b"chunked (x)", 400), "cow": (b"cow", 400), "long s": ("chun\u212aed".encode(), 400),
-    "gzip": (b"gzip", 501), "deflate": (b"Deflate", 501), "compress": (b"compress", 501),
+    "tab before": (b"\tchunked", 400), "tab behind": (b"chunked\t", 400), "gzip": (b"gzip", 501), "deflate": (b"Deflate", 501), "compress": (b"compress", 501),
 }  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def test_an_empty_query_keeps_its_mark() -> None:
 
 @pytest.mark.parametrize(
     ("line", "length", "chunked"),
-    [(b"Content-Length: 0", 0, False), (b"content-length:\t0042 ", 42, False), (b"TRANSFER-ENCODING: Chunked", None, True),
+    [(b"Content-Length: 0", 0, False), (b"content-length:  0042 ", 42, False), (b"TRANSFER-ENCODING: Chunked", None, True),
      (b"Content-Length: 999999999999999999", 10**18 - 1, False)],
 )  # fmt: skip
 def test_framing_is_read_and_its_lines_do_not_go_on(line: bytes, length: int | None, chunked: bool) -> None:
