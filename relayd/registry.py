@@ -14,14 +14,14 @@ from types import ModuleType
 
 def kinds(package: str) -> tuple[str, ...]:
     """The kinds that a folder offers, sorted: every module whose name does not begin with an underscore."""
-    found = importlib.import_module(package)
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(found.__path__) if not module.name.startswith("_")))
+    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    return tuple(sorted(module.name for module in found if not module.name.startswith("_")))
 
 
 def load(package: str, kind: str) -> ModuleType:
     """The module of one kind.
 
-    Raises KeyError for a word that is no kind of this folder, ImportError when a library that the kind needs is missing.
+    Raises KeyError for a word that is no kind of this folder, ImportError when a library that it needs is missing.
     """
     if kind not in kinds(package):
         raise KeyError(f"{kind!r} is no kind of {package}; known: {', '.join(kinds(package))}")

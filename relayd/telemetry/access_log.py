@@ -1,7 +1,7 @@
 """One record per exchange: a line of text or JSON, or a journal entry.
 
-1. `write` is on the path of every request: what repeats (route, endpoint, outcome ...) is escaped once and remembered in
-   a bounded memory; only what clients choose is looked at each time.
+1. `write` is on the path of every request: what repeats (route, endpoint, outcome ...) is escaped once and remembered
+   in a bounded memory; only what clients choose is looked at each time.
 2. Nothing that came from outside is written unescaped; the query string is written only when asked for, keys masked.
 3. `write` and `flush` never raise and never wait. Lines that cannot be written are counted.
 """
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 
 from relayd.telemetry.descriptor import Descriptor
+from relayd.telemetry.journal import colours_wanted
 from relayd.telemetry.native import Native, field, is_journal
 from relayd.telemetry.outcome import Record
 from relayd.telemetry.text import COLOURS, DIM, GREEN, RESET, Stamp, plain, quoted, safe
@@ -39,7 +40,7 @@ class AccessLog:
 
     def __init__(
         self, format: str = "auto", path: str | None = None, query: bool = False, *, fd: int | None = None,
-        native: Native | None = None,
+        native: Native | None = None, secret_query: frozenset[str] = frozenset(),
     ) -> None:
         """Opens the file. Raises OSError when it cannot be opened, ValueError for an unknown format."""
         if fd is None:
@@ -50,6 +51,7 @@ class AccessLog:
             raise ValueError(f"unknown format {format!r}")
         self.format = format
         self._query = query
+        self._secret = secret_query
         self._stamp = Stamp()
         self._size = 0
         self._lines: list[str] = []
@@ -59,10 +61,11 @@ class AccessLog:
         self._native = (native or Native()) if format == "journal" else None
         self._sink = Descriptor(path, fd) if format in ("text", "json") else None
         terminal = self._sink is not None and self._sink.terminal
-        self._coloured = terminal and "NO_COLOR" not in os.environ
+        self._coloured = terminal and colours_wanted()
         self._enough = 1 if terminal else ENOUGH
         self.write: Callable[[Record], None] = {
-            "text": self._write_text, "json": self._write_json, "journal": self._write_native, "off": self._write_nothing
+            "text": self._write_text, "json": self._write_json, "journal": self._write_native,
+            "off": self._write_nothing,
         }[format]
 
     def listen(self, on_fault: Callable[[str], None], on_recovery: Callable[[int], None]) -> None:
@@ -92,13 +95,14 @@ class AccessLog:
         else:
             path, host, id_ = quoted(r.path), quoted(r.host), quoted(r.id)
             client, peer, detail = quoted(r.client), quoted(r.peer), quoted(r.detail)
-        query = f',"query":"{quoted(mask_query(r.query))}"' if self._query else ""
-        connect_s, first_byte_s, total_s, queue_s = r.connect_s, r.first_byte_s, r.total_s, r.queue_s
+        query = f',"query":"{quoted(mask_query(r.query, self._secret))}"' if self._query else ""
+        total_s, queue_s = r.total_s, r.queue_s
+        time = self._stamp(r.started_wall + total_s if total_s > 0.0 else r.started_wall)
         line = (
-            f'{{"event":"request_completed","time":"{self._stamp(r.started_wall + total_s if total_s > 0.0 else r.started_wall)}",'
+            f'{{"event":"request_completed","time":"{time}",'
             f'"id":"{id_}","peer":"{peer}","client":"{client}","host":"{host}","path":"{path}"{query},{fixed},'
             f'"bytes_in":{r.bytes_in},"bytes_out":{r.bytes_out},"queue_ms":{milliseconds(queue_s) if queue_s else "0"},'
-            f'"connect_ms":{milliseconds(connect_s)},"first_byte_ms":{milliseconds(first_byte_s)},'
+            f'"connect_ms":{milliseconds(r.connect_s)},"first_byte_ms":{milliseconds(r.first_byte_s)},'
             f'"total_ms":{milliseconds(total_s)},{ending},"detail":"{detail}"}}\n'
         )
         self._lines.append(line)
@@ -107,7 +111,7 @@ class AccessLog:
             self.flush()
 
     def _write_text(self, r: Record) -> None:
-        query = safe(mask_query(r.query)) if self._query else ""
+        query = safe(mask_query(r.query, self._secret)) if self._query else ""
         target = " ".join(word for word in (safe(r.route), safe(r.upstream), safe(r.endpoint)) if word)
         who = safe(r.client or r.peer) + (f" ({safe(r.consumer)})" if r.consumer else "")
         outcome = " ".join(word for word in (r.outcome, r.code, safe(r.detail)) if word)
@@ -128,21 +132,24 @@ class AccessLog:
             self.flush()
 
     def _write_native(self, r: Record) -> None:
-        query = mask_query(r.query) if self._query else ""
-        message = f"request_completed {r.status} {safe(r.method)} {safe(r.host)}{safe(r.path)} {milliseconds(r.total_s)} ms {r.outcome}"
+        query = mask_query(r.query, self._secret) if self._query else ""
+        request = f"{safe(r.method)} {safe(r.host)}{safe(r.path)}"
+        message = f"request_completed {r.status} {request} {milliseconds(r.total_s)} ms {r.outcome}"
         values = {
-            "ID": r.id, "LISTENER": r.listener, "PEER": r.peer, "CLIENT": r.client, "METHOD": r.method, "HOST": r.host,
-            "PATH": r.path, "QUERY": query, "PROTOCOL": VERSIONS.get(r.version, ""), "ROUTE": r.route, "UPSTREAM": r.upstream,
-            "ENDPOINT": r.endpoint, "CONSUMER": r.consumer, "STATUS": str(r.status), "BYTES_IN": str(r.bytes_in),
+            "ID": r.id, "LISTENER": r.listener, "PEER": r.peer, "CLIENT": r.client, "METHOD": r.method,
+            "HOST": r.host, "PATH": r.path, "QUERY": query, "PROTOCOL": VERSIONS.get(r.version, ""), "ROUTE": r.route,
+            "UPSTREAM": r.upstream, "ENDPOINT": r.endpoint, "CONSUMER": r.consumer, "STATUS": str(r.status),
+            "BYTES_IN": str(r.bytes_in),
             "BYTES_OUT": str(r.bytes_out), "QUEUE_MS": span(r.queue_s), "CONNECT_MS": span(r.connect_s),
             "FIRST_BYTE_MS": span(r.first_byte_s), "TOTAL_MS": span(r.total_s), "OUTCOME": r.outcome, "CODE": r.code,
             "DETAIL": r.detail, "ATTEMPTS": str(r.attempts), "GENERATION": str(r.generation),
         }
         head = (
-            field("MESSAGE", message) + field("PRIORITY", "4" if r.ended_by == "relayd" and r.code == "internal" else "6")
+            field("MESSAGE", message) + field("PRIORITY", "3" if r.code == "internal" else "6")
             + field("SYSLOG_IDENTIFIER", "relayd") + field("RELAYD_EVENT", "request_completed")
         )
-        datagram = head + b"".join(field("RELAYD_" + name, safe(value)) for name, value in values.items() if value)
+        fields = (field("RELAYD_" + name, safe(value)) for name, value in values.items() if value)
+        datagram = head + b"".join(fields)
         self._datagrams.append(datagram)
         self._size += len(datagram)
         if self._size >= self._enough:

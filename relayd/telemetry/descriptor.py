@@ -2,7 +2,7 @@
 
 1. A write never blocks the loop: a pipe or terminal is opened anew in non-blocking mode (the original description is
    shared with whoever started relayd and must stay as it is), a socket is sent to with MSG_DONTWAIT.
-2. What waits is bounded. What does not fit is dropped whole and counted; nothing is torn: a line begun is finished first.
+2. What waits is bounded. What does not fit is dropped whole and counted; a line begun is finished first.
 3. A regular file is opened for appending, so that several instances and logrotate's copytruncate do no harm.
 """
 
@@ -29,7 +29,9 @@ class Descriptor:
     it works again. `dropped` counts lost lines since the start.
     """
 
-    __slots__ = ("_fd", "_poll", "_rest", "_socket", "_torn", "broken", "dropped", "lost", "on_fault", "on_recovery", "path")
+    __slots__ = (
+        "_fd", "_poll", "_rest", "_socket", "_torn", "broken", "dropped", "lost", "on_fault", "on_recovery", "path",
+    )
 
     def __init__(self, path: str | None = None, fd: int = 1) -> None:
         self.path = path

@@ -24,7 +24,7 @@ from relayd.wire.redact import mask_query
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 SECRET_FIELD = re.compile(
-    r"authorization|cookie|password|passwd|secret|bearer|credential|(^|_)api_?key$|(^|_)(access_)?token$|^key$|signature", re.I
+    r"authorization|cookie|password|passwd|secret|bearer|credential|signature|(^|_)api_?key$|(^|_)token$|^key$", re.I
 )
 QUERY = re.compile(r"\?[^\s\"']*")
 REMEMBERED = 1024  # rate-limited keys
@@ -44,6 +44,11 @@ def descriptor_of(stream: TextIO) -> int:
         return -1
 
 
+def colours_wanted() -> bool:
+    """Whether a terminal may be coloured (no-color.org)."""
+    return not os.environ.get("NO_COLOR")
+
+
 class Journal:
     """relayd's own log. Owned by the process; `generation` is set by the daemon and stands in every line."""
 
@@ -55,7 +60,7 @@ class Journal:
         fd = descriptor_of(self._stream)
         self._sink = Descriptor(fd=fd) if fd >= 0 else None
         self._prefixed = fd >= 0 and is_journal(fd)
-        self._coloured = fd >= 0 and not self._prefixed and os.isatty(fd) and "NO_COLOR" not in os.environ
+        self._coloured = fd >= 0 and not self._prefixed and os.isatty(fd) and colours_wanted()
         self._stamp = Stamp()
         self._quiet: dict[str, tuple[float, int]] = {}
         self._given_native = native
@@ -133,7 +138,8 @@ class Journal:
             return f"<{PRIORITIES[level]}>{words} generation={self.generation}\n"
         stamp = self._stamp(clock.wall())
         if self._coloured:
-            return f"{DIM}{stamp}{RESET} {COLOURS[level]}{level:<7} {words}{RESET} {DIM}generation={self.generation}{RESET}\n"
+            words = f"{COLOURS[level]}{level:<7} {words}{RESET}"
+            return f"{DIM}{stamp}{RESET} {words} {DIM}generation={self.generation}{RESET}\n"
         return f"{stamp} {level:<7} {words} generation={self.generation}\n"
 
     def _as_json(self, level: str, name: str, message: str, fields: dict[str, object]) -> str:
@@ -152,7 +158,8 @@ class Journal:
             field("RELAYD_EVENT", name),
             field("RELAYD_GENERATION", str(self.generation)),
         ]
-        parts += [field("RELAYD_" + re.sub("[^A-Z0-9_]", "_", key.upper()), safe(str(value))) for key, value in fields.items()]
+        for key, value in fields.items():
+            parts.append(field("RELAYD_" + re.sub("[^A-Z0-9_]", "_", key.upper()), safe(str(value))))
         return b"".join(parts)
 
     def close(self) -> None:
@@ -189,7 +196,7 @@ class LoggingBridge(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = QUERY.sub(lambda found: mask_query(found.group()), record.getMessage())
-            level = "error" if record.levelno >= 40 else "warning" if record.levelno >= 30 else "info" if record.levelno >= 20 else "debug"
+            level = next((word for word, least in reversed(LEVELS.items()) if record.levelno >= least), "debug")
             fields: dict[str, object] = {"logger": record.name}
             if record.exc_info and record.exc_info[1] is not None:
                 fields["exception"] = logging.Formatter().formatException(record.exc_info)

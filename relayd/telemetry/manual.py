@@ -1,4 +1,7 @@
-"""relayd-metrics(7), made from the one list of metrics: `python3 -m relayd.telemetry.manual > debian/man/relayd-metrics.7`."""
+"""relayd-metrics(7), made from the one list of metrics.
+
+`python3 -m relayd.telemetry.manual > debian/man/relayd-metrics.7` writes it anew.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,8 @@ With
 .B tags: true
 they are sent as DogStatsD tags instead.
 Counters are sent as differences, gauges when they change and every 10 seconds.
-Timers are sent in milliseconds, at most {samples} samples per series and batch; with more of them the sampling rate is sent too.
+Timers are sent in milliseconds, at most {samples} samples per series and batch; with more of them the sampling rate
+is sent too.
 """
 
 CARDINALITY = """\

@@ -24,7 +24,7 @@ Labels = tuple[str, ...]
 class Histogram:
     """One timer: counts per bucket (the last is +Inf) and their sum since the start; samples since the last `take`."""
 
-    __slots__ = ("buckets", "count", "samples", "sum_s", "_taken")
+    __slots__ = ("_taken", "buckets", "count", "samples", "sum_s")
 
     def __init__(self) -> None:
         self.buckets = [0] * (len(BUCKETS_S) + 1)
@@ -74,7 +74,8 @@ class Metrics:
     def exchange(self, record: Record) -> None:
         """Count one exchange that ended."""
         code, keep = record.code, self.keep
-        key = (record.route, record.upstream, record.status // 100, f"{record.ended_by}.{record.room}" if code else "complete")
+        outcome = f"{record.ended_by}.{record.room}" if code else "complete"
+        key = (record.route, record.upstream, record.status // 100, outcome)
         cell = self._cells.get(key) or self._new_cell(key)
         cell.requests += 1
         cell.attempts += record.attempts

@@ -45,23 +45,44 @@ METRICS: tuple[Metric, ...] = (
     Metric("relayd.proxy.errors", "counter", "", ("code",), "Exchanges that ended with an error, by its code."),
     Metric("relayd.proxy.bytes_in", "counter", "bytes", PAIR, "Bytes of request bodies taken from clients."),
     Metric("relayd.proxy.bytes_out", "counter", "bytes", PAIR, "Bytes of responses sent to clients."),
-    Metric("relayd.proxy.total", "timer", "seconds", PAIR, "From the first byte of the request to the end of the exchange."),
-    Metric("relayd.proxy.first_byte", "timer", "seconds", PAIR, "From the first byte of the request to the head of the response."),
+    Metric(
+        "relayd.proxy.total", "timer", "seconds", PAIR,
+        "From the first byte of the request to the end of the exchange.",
+    ),
+    Metric(
+        "relayd.proxy.first_byte", "timer", "seconds", PAIR,
+        "From the first byte of the request to the head of the response.",
+    ),
     Metric("relayd.proxy.queue", "timer", "seconds", PAIR, "Time spent waiting for a permit, of those that waited."),
     Metric("relayd.proxy.exchanges", "gauge", "", (), "Exchanges in flight."),
     Metric("relayd.proxy.streams", "gauge", "", (), "Responses that are being streamed."),
-    Metric("relayd.upstream.connect", "timer", "seconds", PAIR, "Resolve, connect and TLS handshake, of new connections."),
-    Metric("relayd.upstream.attempts", "counter", "", PAIR, "Attempts at endpoints; more than the requests when some were repeated."),
+    Metric(
+        "relayd.upstream.connect", "timer", "seconds", PAIR,
+        "Resolve, connect and TLS handshake, of new connections.",
+    ),
+    Metric(
+        "relayd.upstream.attempts", "counter", "", PAIR,
+        "Attempts at endpoints; more than the requests when some were repeated.",
+    ),
     Metric("relayd.upstream.connections", "gauge", "", ("upstream",), "Open connections to endpoints."),
-    Metric("relayd.upstream.unverified", "gauge", "", ("upstream",), "1 for an upstream whose TLS certificate is not verified."),
+    Metric(
+        "relayd.upstream.unverified", "gauge", "", ("upstream",),
+        "1 for an upstream whose TLS certificate is not verified.",
+    ),
     Metric("relayd.listener.connections", "gauge", "", ("listener",), "Open client connections."),
     Metric("relayd.listener.opened", "counter", "", ("listener",), "Client connections accepted."),
     Metric("relayd.listener.refused", "counter", "", ("listener", "reason"), "Client connections refused."),
-    Metric("relayd.listener.bad_requests", "counter", "", ("listener", "rule"), "Requests refused by the request gate."),
+    Metric(
+        "relayd.listener.bad_requests", "counter", "", ("listener", "rule"),
+        "Requests refused by the request gate.",
+    ),
     Metric("relayd.listener.tls_failed", "counter", "", ("listener",), "TLS handshakes of clients that failed."),
     Metric("relayd.config.reloads", "counter", "", ("result",), "Reloads."),
     Metric("relayd.config.generation", "gauge", "", (), "Generation of the configuration in force."),
-    Metric("relayd.config.rejected", "gauge", "", (), "1 while the last reload was refused and the old configuration is in force."),
+    Metric(
+        "relayd.config.rejected", "gauge", "", (),
+        "1 while the last reload was refused and the old configuration is in force.",
+    ),
     Metric("relayd.loop.lag", "timer", "seconds", (), "How late the event loop ran a timer."),
     Metric("relayd.loop.lag_max", "gauge", "seconds", (), "The largest lag of the event loop in the last interval."),
     Metric("relayd.daemon.uptime", "gauge", "seconds", (), "Time since the start."),
@@ -69,7 +90,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("relayd.daemon.descriptors", "gauge", "", (), "Open file descriptors."),
     Metric("relayd.telemetry.lines_dropped", "counter", "", ("log",), "Log lines that could not be written."),
     Metric("relayd.telemetry.statsd_failed", "counter", "", (), "Datagrams that could not be sent to statsd."),
-    Metric("relayd.telemetry.overflowed", "counter", "", (), "Values counted under `other` because a metric had too many series."),
+    Metric(
+        "relayd.telemetry.overflowed", "counter", "", (),
+        "Values counted under `other` because a metric had too many series.",
+    ),
 )
 
 BY_NAME = {metric.name: metric for metric in METRICS}

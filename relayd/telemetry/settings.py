@@ -9,12 +9,14 @@ from dataclasses import dataclass
 class TelemetrySettings:
     """`telemetry:` of relayd.yaml. Formats are text, json, journal or auto; the access log also knows off.
 
-    `access_file` None is standard output. `statsd_address` None means that no metrics are sent.
+    `access_file` None is standard output. `secret_query` are configured names of query parameters that carry keys, in
+    lower case with `_` for `-`; the customary ones are always masked. `statsd_address` None means that no metrics are sent.
     """
 
     access_format: str = "auto"
     access_file: str | None = None
     access_query: bool = False
+    secret_query: frozenset[str] = frozenset()
     log_format: str = "auto"
     log_level: str = "info"
     statsd_address: str | None = None

@@ -74,7 +74,9 @@ class Telemetry:
         access_log: AccessLog | None = None
         if now is None or access_part(settings) != access_part(now):
             try:
-                access_log = AccessLog(settings.access_format, settings.access_file, settings.access_query)
+                access_log = AccessLog(
+                    settings.access_format, settings.access_file, settings.access_query, secret_query=settings.secret_query
+                )
             except OSError as error:
                 raise refused("telemetry.access_log.file", f"cannot be opened: {error.strerror}") from error
         warnings: list[tuple[str, str]] = []
@@ -182,10 +184,12 @@ class Telemetry:
             self._dropped[log] = now
 
     def _access_log_broke(self, why: str) -> None:
-        self.journal.limited("access_log_broke", 60, "warning", "access_log_broke", "Lines are being lost.", why=why)
+        name = "access_log_broke"
+        self.journal.limited(name, 60, "warning", name, "Lines are being lost.", why=why)
 
     def _access_log_recovered(self, lost: int) -> None:
-        self.journal.limited("access_log_recovered", 60, "info", "access_log_recovered", "Lines are written again.", lost=lost)
+        name = "access_log_recovered"
+        self.journal.limited(name, 60, "info", name, "Lines are written again.", lost=lost)
 
     def reopen(self) -> None:
         """Open log files again after a rotation; a failure is an event, and the old file stays in use."""
@@ -205,7 +209,7 @@ class Telemetry:
 
 
 def access_part(settings: TelemetrySettings) -> tuple[object, ...]:
-    return settings.access_format, settings.access_file, settings.access_query
+    return settings.access_format, settings.access_file, settings.access_query, settings.secret_query
 
 
 def statsd_part(settings: TelemetrySettings) -> tuple[object, ...]:

@@ -12,7 +12,7 @@ DIM, GREEN, RESET = "\x1b[2m", "\x1b[32m", "\x1b[0m"
 
 def plain(text: str) -> bool:
     """Whether a string can stand in any line as it is: printable ASCII without quotes and backslashes."""
-    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
+    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text and "'" not in text
 
 
 def safe(text: str) -> str:

@@ -184,8 +184,8 @@ class StatsdSink:
     def _tail(self, metric: Metric, labels: Labels) -> str:
         if not self._tags or not labels:
             return ""
-        told = (f"{name}:{UNFIT_IN_TAG.sub('_', label)}" for name, label in zip(metric.labels, labels, strict=True) if label)
-        tags = ",".join(told)
+        pairs = zip(metric.labels, labels, strict=True)
+        tags = ",".join(f"{name}:{UNFIT_IN_TAG.sub('_', label)}" for name, label in pairs if label)
         return f"|#{tags}" if tags else ""
 
     def close(self) -> None:

@@ -1,0 +1,34 @@
+"""A folder is a registry: kinds are its files, and only those are ever imported."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from relayd import registry
+
+
+def test_the_kinds_of_a_folder_are_its_files_in_order() -> None:
+    assert registry.kinds("relayd.telemetry.sinks") == ("prometheus", "statsd")
+
+
+def test_a_kind_is_loaded_by_its_word() -> None:
+    assert registry.load("relayd.telemetry.sinks", "prometheus").__name__ == "relayd.telemetry.sinks.prometheus"
+
+
+@pytest.mark.parametrize("word", ["graphite", "", "..metrics", "statsd.x", "__init__"])
+def test_a_word_that_is_no_kind_is_never_imported(word: str) -> None:
+    before = set(sys.modules)
+    with pytest.raises(KeyError, match="known: prometheus, statsd"):
+        registry.load("relayd.telemetry.sinks", word)
+    assert set(sys.modules) == before
+
+
+def test_private_files_are_no_kinds(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "somekinds"  # type: ignore[operator]
+    folder.mkdir()
+    for name in ("__init__.py", "_shared.py", "one.py"):
+        (folder / name).write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert registry.kinds("somekinds") == ("one",)
