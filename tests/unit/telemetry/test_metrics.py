@@ -1,0 +1,103 @@
+"""Counting: every exchange once, sums right, series bounded whatever arrives."""
+
+from __future__ import annotations
+
+import pytest
+
+from relayd.telemetry.metrics import OTHER, SAMPLES, SERIES, Metrics
+from relayd.telemetry.names import BUCKETS_S, BY_NAME
+from tests.unit.telemetry.record import record
+
+
+def test_an_exchange_is_counted_once_under_route_upstream_class_and_outcome() -> None:
+    metrics = Metrics()
+    metrics.exchange(record())
+    metrics.exchange(record(status=204))
+    metrics.exchange(record(status=499, code="client_gone", ended_by="client", room="transfer"))
+    assert dict(metrics.counters(BY_NAME["relayd.proxy.requests"])) == {
+        ("llm", "chutes", "2xx", "complete"): 2, ("llm", "chutes", "4xx", "client.transfer"): 1,
+    }
+    assert dict(metrics.counters(BY_NAME["relayd.proxy.errors"])) == {("client_gone",): 1}
+    assert metrics.value("relayd.proxy.bytes_in", route="llm") == 30
+    assert metrics.value("relayd.proxy.bytes_out") == 6000
+    assert metrics.value("relayd.upstream.attempts", upstream="chutes") == 3
+
+
+@pytest.mark.parametrize(("status", "name"), [(0, "none"), (101, "1xx"), (599, "5xx"), (999, "none")])
+def test_a_status_is_counted_by_its_class(status: int, name: str) -> None:
+    metrics = Metrics()
+    metrics.exchange(record(status=status))
+    assert metrics.value("relayd.proxy.requests", status=name) == 1
+
+
+def test_spans_fall_into_the_bucket_that_bounds_them() -> None:
+    metrics = Metrics()
+    for total_s in (0.0005, 0.001, 0.0011, 10_000.0):
+        metrics.exchange(record(total_s=total_s))
+    ((_, (timer,)),) = metrics.timers(BY_NAME["relayd.proxy.total"])
+    assert timer.buckets[:2] == [2, 1]
+    assert timer.buckets[len(BUCKETS_S)] == 1
+    assert timer.count == 4
+    assert timer.sum_s == pytest.approx(10_000.0026)
+
+
+def test_points_that_were_not_reached_are_not_measured() -> None:
+    metrics = Metrics()
+    metrics.exchange(record(total_s=0.1, first_byte_s=-1.0, connect_s=-1.0))
+    metrics.exchange(record(total_s=0.1, connect_s=0.0, queue_s=0.0))
+    assert sum(t.count for _, ts in metrics.timers(BY_NAME["relayd.proxy.first_byte"]) for t in ts) == 1
+    assert not list(metrics.timers(BY_NAME["relayd.upstream.connect"])), "a kept connection was counted as a new one"
+    assert not list(metrics.timers(BY_NAME["relayd.proxy.queue"]))
+
+
+def test_samples_are_kept_only_while_a_sink_takes_them_and_never_too_many() -> None:
+    metrics = Metrics()
+    metrics.exchange(record())
+    ((_, (timer,)),) = metrics.timers(BY_NAME["relayd.proxy.total"])
+    assert timer.take() == ([], 1)
+    metrics.keep = SAMPLES
+    for _ in range(SAMPLES + 50):
+        metrics.exchange(record())
+    samples, seen = timer.take()
+    assert (len(samples), seen) == (SAMPLES, SAMPLES + 50)
+    assert timer.take() == ([], 0)
+
+
+def test_counters_add_and_gauges_replace() -> None:
+    metrics = Metrics()
+    metrics.add("relayd.config.reloads", result="accepted")
+    metrics.add("relayd.config.reloads", 2, result="refused")
+    metrics.gauge("relayd.upstream.unverified", 1, upstream="web")
+    metrics.gauge("relayd.upstream.unverified", 0, upstream="web")
+    metrics.gauge("relayd.upstream.unverified", 1, upstream="old")
+    metrics.forget("relayd.upstream.unverified", upstream="old")
+    assert metrics.value("relayd.config.reloads") == 3
+    assert list(metrics.gauges(BY_NAME["relayd.upstream.unverified"])) == [(("web",), 0)]
+
+
+def test_a_name_or_label_that_was_not_declared_is_an_error_of_the_programmer() -> None:
+    metrics = Metrics()
+    with pytest.raises(KeyError):
+        metrics.add("relayd.made.up")
+    with pytest.raises(KeyError):
+        metrics.add("relayd.config.reloads")
+    with pytest.raises(KeyError):
+        metrics.add("relayd.config.reloads", outcome="accepted")
+    with pytest.raises(KeyError):
+        metrics.add("relayd.config.generation")
+
+
+def test_labels_without_end_are_counted_under_other() -> None:
+    metrics = Metrics()
+    for number in range(SERIES + 500):
+        metrics.add("relayd.listener.bad_requests", listener="public", rule=f"r{number}")
+        metrics.exchange(record(route=f"r{number}"))
+        metrics.observe("relayd.loop.lag", 0.001)
+    bad = dict(metrics.counters(BY_NAME["relayd.listener.bad_requests"]))
+    assert len(bad) <= SERIES + 1
+    assert bad[OTHER, OTHER] == 500
+    requests = dict(metrics.counters(BY_NAME["relayd.proxy.requests"]))
+    assert len(requests) <= SERIES + 1
+    assert sum(requests.values()) == SERIES + 500, "an exchange was lost"
+    assert requests[OTHER, OTHER, "2xx", "complete"] == 500
+    assert metrics.value("relayd.telemetry.overflowed") == 1000
