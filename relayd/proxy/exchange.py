@@ -10,14 +10,13 @@ Laws:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from relayd import clock
 from relayd.access.cors import response_fields
 from relayd.errors import KINDS, ExchangeError
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.proxy.downstream import Downstream
-from relayd.proxy.incoming import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, framing_of, head_of, interim_head
+from relayd.proxy.incoming import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, framing_of, head_of, interim_head, trailer_lines
+from relayd.proxy.owner import Owner
 from relayd.proxy.respond import Answer, error_answer
 from relayd.proxy.upgrade import Upgrade
 from relayd.telemetry.outcome import Record
@@ -27,9 +26,6 @@ from relayd.upstream.transport.slot import Slot
 from relayd.upstream.upstream import Upstream
 from relayd.wire.http1 import RequestHead
 from relayd.wire.response import ResponseHead
-
-if TYPE_CHECKING:
-    from relayd.proxy.gateway import Gateway
 
 UPLOAD_HIGH = 128 * 1024
 UPLOAD_LOW = 64 * 1024
@@ -44,7 +40,7 @@ class Exchange:
         "request_id", "route", "slot", "tunnel", "upstream",
     )
 
-    def __init__(self, gateway: Gateway, plan: Plan, down: Downstream, head: RequestHead, started: float) -> None:
+    def __init__(self, gateway: Owner, plan: Plan, down: Downstream, head: RequestHead, started: float) -> None:
         self.gateway, self.plan, self.down, self.head = gateway, plan, down, head
         self.phase = "accept"
         self.request_id = b""
@@ -306,7 +302,7 @@ class Exchange:
 
     def _last_chunk(self, slot: Slot) -> bytes:
         if slot.trailers and self.route is not None and self.route.trailers:
-            return b"0\r\n" + self.gateway.trailers(slot.trailers) + b"\r\n"
+            return b"0\r\n" + trailer_lines(slot.trailers) + b"\r\n"
         return b"0\r\n\r\n"
 
     def mute_cors(self) -> None:

@@ -12,19 +12,13 @@ from relayd.plan.plan import Plan
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.incoming import LENGTH, head_of
+from relayd.proxy.owner import AdminHandler
 from relayd.proxy.pipeline import walk
 from relayd.proxy.respond import error_answer
 from relayd.telemetry.outcome import Record
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.client import StreamClient
-from relayd.wire.chunked import is_forbidden_trailer
 from relayd.wire.http1 import RequestHead
-
-
-class AdminHandler(Protocol):
-    """Answers an admin path: status, content type, body."""
-
-    def __call__(self, method: str, path: str, *, write: bool) -> tuple[int, str, bytes]: ...
 
 
 class Peer(Protocol):
@@ -78,16 +72,6 @@ class Gateway:
         now = clock.monotonic()
         for exchange in list(self.exchanges):
             exchange.check(now)
-
-    @staticmethod
-    def trailers(lines: list[bytes]) -> bytes:
-        """The trailer fields that may go on, with their line ends."""
-        kept = []
-        for line in lines:
-            name, colon, value = line.rstrip(b"\r\n").partition(b":")
-            if colon and not is_forbidden_trailer(name) and not any(byte < 32 and byte != 9 for byte in value):
-                kept.append(name + b":" + value + b"\r\n")
-        return b"".join(kept)
 
 
 def _nobody(method: str, path: str, *, write: bool) -> tuple[int, str, bytes]:

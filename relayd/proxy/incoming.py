@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from relayd.plan.plan import HouseFields, PlannedRoute
+from relayd.wire.chunked import is_forbidden_trailer
 from relayd.wire.headers import Memo, name_of
 from relayd.wire.response import ResponseHead
 
@@ -76,3 +77,13 @@ def head_of(
 def interim_head(response: ResponseHead) -> bytes:
     """A 1xx head to pass on (RFC 9110 15.2)."""
     return b"".join([status_line(response.status, response.reason), *response.keep, b"\r\n"])
+
+
+def trailer_lines(lines: list[bytes]) -> bytes:
+    """The trailer fields that may go on (RFC 9110 6.5.1), with their line ends."""
+    kept = []
+    for line in lines:
+        name, colon, value = line.rstrip(b"\r\n").partition(b":")
+        if colon and not is_forbidden_trailer(name) and not any(byte < 32 and byte != 9 for byte in value):
+            kept.append(name + b":" + value + b"\r\n")
+    return b"".join(kept)

@@ -8,29 +8,41 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from relayd import clock
 from relayd.errors import ExchangeError
+from relayd.proxy.downstream import Downstream
 from relayd.proxy.incoming import status_line
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import Timeouts, UpstreamSpec
 from relayd.upstream.transport.tunnel import Tunnel
 from relayd.wire.chunked import ChunkedDecoder, ChunkedError
 from relayd.wire.headers import TOKENS
+from relayd.wire.http1 import RequestHead
 from relayd.wire.response import BadResponse, ResponseHead, parse_response
 
-if TYPE_CHECKING:
-    from relayd.proxy.exchange import Exchange
-
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+class Upgraded(Protocol):
+    """The exchange, as its endpoint's side sees it."""
+
+    head: RequestHead
+    down: Downstream
+
+    def switch(self, head: bytes) -> None: ...
+    def tunnelled(self, data: bytes) -> bool: ...
+    def plain_answer(self, response: ResponseHead, body: bytes) -> bool: ...
+    def complete(self) -> None: ...
+    def fail(self, fault: ExchangeError) -> None: ...
 
 
 class Upgrade:
     """The endpoint's side of one upgraded exchange; owned by the exchange."""
 
     def __init__(
-        self, exchange: Exchange, spec: UpstreamSpec, endpoint: Endpoint, target: bytes, fields: list[bytes]
+        self, exchange: Upgraded, spec: UpstreamSpec, endpoint: Endpoint, target: bytes, fields: list[bytes]
     ) -> None:
         self._exchange = exchange
         self._limit = spec.response_header_bytes

@@ -14,19 +14,20 @@ import contextlib
 import logging
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.ioloop import IOLoop
+from tornado.iostream import StreamClosedError
 
 from relayd import clock
+from relayd.config.listener import ListenerTimeouts
 from relayd.errors import ExchangeError
 from relayd.proxy.exchange import Exchange
+from relayd.proxy.gateway import Gateway
+from relayd.server.stream import ClientStream, TlsClientStream
 from relayd.wire.chunked import ChunkedDecoder, ChunkedError
 from relayd.wire.forwarded import TrustedNetworks
-from relayd.wire.http1 import RequestHead, early_refusal, parse_head
-
-if TYPE_CHECKING:
-    from relayd.server.listener import Listening
+from relayd.wire.http1 import HeadLimits, RequestHead, early_refusal, parse_head
 
 LOG = logging.getLogger("relayd.connection")
 HIGH = 64 * 1024
@@ -38,16 +39,32 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 HEAD, BODY, WAIT, TUNNEL, CLOSING, LINGER, CLOSED = range(7)
 
 
+class Owner(Protocol):
+    """The listener, as its connections see it."""
+
+    name: str
+    gateway: Gateway
+    loop: IOLoop
+    limits: HeadLimits
+    timeouts: ListenerTimeouts
+    networks: TrustedNetworks
+    trailer_bytes: int
+    max_requests: int
+
+    def forget(self, connection: Connection) -> None:
+        """A connection has closed."""
+
+
 class Connection:
     """A Downstream; owned by its listener until it is closed."""
 
     __slots__ = (
-        "_buffer", "_chunks", "_counted", "_keep", "_left", "_processing", "_reading", "_received", "_requests",
-        "_scanned", "_since", "_stalled_at", "_state", "_stream", "_waiting", "_want", "_window", "exchange",
+        "_buffer", "_chunks", "_counted", "_keep", "_left", "_processing", "_received", "_requests",
+        "_scanned", "_since", "_stalled_at", "_state", "_stream", "_waiting", "_window", "exchange",
         "forwarding_cache", "listener", "networks", "owner", "peer", "tls", "trusted",
     )
 
-    def __init__(self, stream: IOStream, owner: Listening, peer: str, trusted: bool, tls: bool) -> None:
+    def __init__(self, stream: ClientStream | TlsClientStream, owner: Owner, peer: str, trusted: bool, tls: bool) -> None:
         self.owner, self.listener, self.networks = owner, owner.name, owner.networks
         self.peer, self.trusted, self.tls = peer, trusted, tls
         self.exchange: Exchange | None = None
@@ -58,37 +75,13 @@ class Connection:
         self._scanned = self._left = self._requests = self._received = self._counted = 0
         self._waiting = 0
         self._chunks: ChunkedDecoder | None = None
-        self._want, self._keep = True, False
-        self._reading = self._processing = False
+        self._keep = self._processing = False
         self._since = self._window = clock.monotonic()
         self._stalled_at = 0.0
         stream.set_close_callback(self._on_close)
-        self._read()
+        stream.begin(self._arrived)
 
     # ---- reading
-
-    def _read(self) -> None:
-        if self._reading:
-            return
-        while self._want and self._state != CLOSED:
-            try:
-                future = self._stream.read_bytes(65536, partial=True)
-            except StreamClosedError:
-                return  # the close callback follows
-            if not future.done():
-                self._reading = True
-                future.add_done_callback(self._on_read)
-                return
-            if future.exception() is not None:
-                return
-            self._arrived(future.result())
-
-    def _on_read(self, future: Any) -> None:
-        self._reading = False
-        if future.cancelled() or future.exception() is not None:
-            return
-        self._arrived(future.result())
-        self._read()
 
     def _arrived(self, data: bytes) -> None:
         try:
@@ -106,7 +99,7 @@ class Connection:
             if state == HEAD:
                 self._process()
             elif len(self._buffer) > PIPELINED:
-                self._want = False
+                self._stream.pause()
         elif state == BODY:
             self._received += len(data)
             self._since = clock.monotonic()
@@ -233,16 +226,15 @@ class Connection:
     def _rest_of_turn(self) -> None:
         """Work per turn is bounded: what the decoder has not looked at is taken up in the next turn."""
         if self._chunks is not None and self._chunks.pending and self._state == BODY:
-            self._want = False
+            self._stream.pause()
             self.owner.loop.add_callback(self._go_on)
 
     def _go_on(self) -> None:
         if self._state == BODY and self.exchange is not None:
             if self._chunks is not None and self._chunks.pending:
                 self._feed(b"")
-            if self._state == BODY and (self._chunks is None or not self._chunks.pending):
-                self._want = True
-            self._read()
+            if self._state != BODY or self._chunks is None or not self._chunks.pending:
+                self._stream.resume()
 
     # ---- writing
 
@@ -293,8 +285,7 @@ class Connection:
 
     def buffered(self) -> int:
         """Bytes that wait for the client."""
-        waiting = self._stream._write_buffer  # None once the stream is closed
-        return len(waiting) if waiting else 0
+        return self._stream.backlog()
 
     def body_complete(self) -> bool:
         """Whether the whole request body was read."""
@@ -310,23 +301,24 @@ class Connection:
 
     def pause_body(self) -> None:
         """Stop reading the request body."""
-        self._want = False
+        self._stream.pause()
 
     def resume_body(self) -> None:
         """Read it again."""
-        if not self._want:
-            self._want = True
+        if not self._stream.wanted:
             self._since = clock.monotonic()
-            self.owner.loop.add_callback(self._go_on)
+            if self._chunks is not None and self._chunks.pending:
+                self.owner.loop.add_callback(self._go_on)
+            else:
+                self._stream.resume()
 
     def start_tunnel(self) -> None:
         """From now on every byte belongs to the tunnel."""
         self._state = TUNNEL
         early, self._buffer = self._buffer, b""
-        self._want = True
+        self._stream.resume()
         if early and self.exchange is not None:
             self.exchange.upload(early, False)
-        self.owner.loop.add_callback(self._read)
 
     def finished(self, keep: bool) -> None:
         """The exchange is over; go on with the next request or end the connection."""
@@ -336,9 +328,8 @@ class Connection:
         if keep and self._state == WAIT:
             self._state = HEAD
             self._since = clock.monotonic()
-            if not self._want:
-                self._want = True
-                self.owner.loop.add_callback(self._read)
+            if not self._stream.wanted:
+                self._stream.resume()
             if self._buffer:
                 if not self._processing:
                     self._process()
@@ -383,10 +374,9 @@ class Connection:
         self._state, self._left = LINGER, DRAIN_BYTES
         self._buffer, self._chunks = b"", None
         self._since = clock.monotonic()
-        self._want = True
+        self._stream.resume()
         if not self._waiting:
             self._half_close()
-        self.owner.loop.add_callback(self._read)
 
     def _half_close(self) -> None:
         sock = self._stream.socket
@@ -441,7 +431,7 @@ class Connection:
                 return
         if state == HEAD:
             self._check_head(now)
-        elif state == BODY and self._want:
+        elif state == BODY and self._stream.wanted:
             slow = times.body and now - self._since > times.body
             if times.body and now - self._window > times.body:
                 slow = slow or self._received < MIN_BODY_RATE * (now - self._window) * (times.body >= 30)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from tornado.ioloop import IOLoop
 
 from relayd import clock
+from relayd.config.listener import ListenerTimeouts
 from relayd.wire.proxy_protocol import ProxyProtocolError, parse
 
-if TYPE_CHECKING:
-    from relayd.server.listener import Listening
-
 PEEK = 8192
+
+
+class Host(Protocol):
+    """The listener, as a greeting sees it."""
+
+    loop: IOLoop
+    timeouts: ListenerTimeouts
+
+    def greeted(self, greeting: Greeting, source: str | None) -> None:
+        """The header was read, or refused (None)."""
 
 
 class Greeting:
@@ -21,7 +29,7 @@ class Greeting:
 
     __slots__ = ("_owner", "_peer", "_since", "sock")
 
-    def __init__(self, owner: Listening, sock: socket.socket, peer: str) -> None:
+    def __init__(self, owner: Host, sock: socket.socket, peer: str) -> None:
         self.sock, self._owner, self._peer = sock, owner, peer
         self._since = clock.monotonic()
         owner.loop.add_handler(sock, self._on_readable, IOLoop.READ)

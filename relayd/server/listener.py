@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tornado.ioloop import IOLoop, PeriodicCallback
-from tornado.iostream import IOStream, SSLIOStream
 from tornado.tcpserver import TCPServer
 
 from relayd import clock
@@ -28,6 +27,7 @@ from relayd.proxy.gateway import Gateway
 from relayd.server.connection import Connection
 from relayd.server.greeting import Greeting
 from relayd.server.sockets import bind, split
+from relayd.server.stream import ClientStream, TlsClientStream
 from relayd.server.tls import make_context
 from relayd.telemetry.telemetry import Telemetry
 from relayd.wire.forwarded import TrustedNetworks
@@ -152,9 +152,9 @@ class Listening(TCPServer):
             return
         if self.context is not None:
             wrapped = self.context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
-            stream: IOStream = SSLIOStream(wrapped, max_buffer_size=1 << 20, read_chunk_size=8192)
+            stream: ClientStream | TlsClientStream = TlsClientStream(wrapped, max_buffer_size=1 << 20, read_chunk_size=8192)
         else:
-            stream = IOStream(client, max_buffer_size=1 << 24, read_chunk_size=8192)
+            stream = ClientStream(client, max_buffer_size=1 << 24, read_chunk_size=8192)
         self._peers[counted] = there + 1
         self.connections.add(Connection(stream, self, peer, self.networks.contains(peer), self.context is not None))
 

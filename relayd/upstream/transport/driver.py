@@ -13,17 +13,14 @@ import contextlib
 import logging
 import select
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pycurl
 from tornado.ioloop import IOLoop
 
 from relayd import clock
 from relayd.upstream.transport.faults import REWIND
-from relayd.upstream.transport.slot import ACTIVE, DONE, Sink, Slot
-
-if TYPE_CHECKING:
-    from relayd.upstream.transport.pool import Pool
+from relayd.upstream.transport.slot import ACTIVE, DONE, Lender, Sink, Slot
 
 LOG = logging.getLogger("relayd.transport")
 _TIMEOUT = ((pycurl.SOCKET_TIMEOUT, 0),)
@@ -39,7 +36,7 @@ class Driver:
         self._loop, self._multi, self._finish_fetch = loop, multi, finish_fetch
         self._epoll = select.epoll()
         self._masks: dict[int, int] = {}  # descriptor -> epoll mask; 0 = parked
-        self._owners: dict[int, Pool] = {}
+        self._owners: dict[int, Lender] = {}
         self._resumes: list[tuple[Slot, int]] = []
         self._slots: set[Slot] = set()
         self._flushing = self._kick = False

@@ -11,16 +11,12 @@ Laws:
 from __future__ import annotations
 
 import collections
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import pycurl
 
 from relayd import clock
 from relayd.wire.response import BadResponse, ResponseHead, parse_response
-
-if TYPE_CHECKING:
-    from relayd.upstream.transport.driver import Driver
-    from relayd.upstream.transport.pool import Pool
 
 TURN = 128 * 1024
 INTERIM_MAX = 32
@@ -41,6 +37,30 @@ class Sink(Protocol):
         """One of the calls above raised: the transfer was cancelled, end what hangs on it."""
 
 
+class Mover(Protocol):
+    """The driver, as a slot sees it."""
+
+    touched: list[Slot]
+
+    def resume(self, slot: Slot) -> None:
+        """Let a paused transfer go on."""
+
+    def cancel(self, slot: Slot) -> None:
+        """End a transfer at once."""
+
+
+class Lender(Protocol):
+    """The pool that a slot came from."""
+
+    options: list[tuple[int, object]]
+    head_limit: int
+    origin: bytes
+    eof_at: float
+
+    def give(self, slot: Slot) -> None:
+        """Take a slot back."""
+
+
 class Slot:
     """One easy handle; owned by the pool it came from, lent to one exchange at a time."""
 
@@ -50,7 +70,7 @@ class Slot:
         "response", "sink", "state", "touched", "trailers", "upload_done",
     )
 
-    def __init__(self, driver: Driver, pool: Pool, kind: str) -> None:
+    def __init__(self, driver: Mover, pool: Lender, kind: str) -> None:
         self.driver, self.pool, self.kind, self.state = driver, pool, kind, FREE
         self.gen = self.fresh = 0
         self.broken = False

@@ -1,0 +1,23 @@
+"""Who an exchange belongs to: the gateway, as the rooms of the path see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from relayd.telemetry.outcome import Record
+
+
+class AdminHandler(Protocol):
+    """Answers an admin path: status, content type, body."""
+
+    def __call__(self, method: str, path: str, *, write: bool) -> tuple[int, str, bytes]: ...
+
+
+class Owner(Protocol):
+    """What an exchange asks of its gateway."""
+
+    exchanges: set[Any]
+    draining: bool
+    admin_handler: AdminHandler
+    account: Callable[[Record], None]
