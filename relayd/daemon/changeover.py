@@ -87,7 +87,7 @@ class Changeover:
             listeners = self.listeners.prepare(config.listeners, self._inherited)
             undo.append(listeners.undo)
             admin = self._prepare_admin(config)
-        except BaseException as error:
+        except BaseException as error:  # rescue door: whatever it was, nothing stays open; it is raised again
             undone(undo)
             if isinstance(error, ConfigError):
                 raise ConfigError(placed(error.findings, loaded.files[0])) from error
