@@ -82,7 +82,9 @@ class _Reading:
             root = None if inner is None else self.tree(path, inner)
             self.builder.folders[path] = os.path.dirname(path)
             files.append(path)
-            if root is not None:
+            if root is None:
+                self.builder.incomplete = True
+            else:
                 roots.append(root)
         config: Config = self.builder.build(Config, joined(roots, self.tell))
         order = {path: number for number, path in enumerate(files)}
@@ -128,7 +130,7 @@ class _Reading:
         except Stop:
             return None
         except yaml.MarkedYAMLError as fault:
-            self._syntax(name, fault)
+            self._syntax(name, text, fault)
             return None
         except (yaml.YAMLError, ValueError, OverflowError) as fault:
             # The pure parser turns \UFFFFFFFF into a ValueError; readers complain of characters without a place.
@@ -147,13 +149,16 @@ class _Reading:
             return None
         return root if len(self.findings) == before or root.entries else None
 
-    def _syntax(self, name: str, fault: yaml.MarkedYAMLError) -> None:
+    def _syntax(self, name: str, text: str, fault: yaml.MarkedYAMLError) -> None:
         mark = fault.problem_mark or fault.context_mark
         at = Mark(name, mark.line + 1, mark.column + 1) if mark is not None else Mark(name)
         problem = fault.problem or "cannot be read"
         hint = ""
-        if r"'\t'" in problem or "tab" in problem:
+        sign = _sign(text, mark.line, mark.column) if mark is not None else ""
+        if sign == "\t":
             hint = "indent with spaces, not with tabs"
+        elif "cannot start any token" in problem:
+            hint = f"a value that begins with {sign} must stand in quotes"
         elif fault.context is not None and "alias" in fault.context:
             hint = "a value that begins with * must stand in quotes"
         elif "could not find expected ':'" in problem or "did not find expected" in problem:
@@ -161,6 +166,11 @@ class _Reading:
         elif "mapping values are not allowed" in problem:
             hint = "a value with a colon and a space in it must stand in quotes; else look at the indentation"
         self.tell(at, "", f"YAML: {problem}", hint)
+
+
+def _sign(text: str, line: int, column: int) -> str:
+    lines = text.split("\n", line + 1)
+    return lines[line][column : column + 1] if line < len(lines) else ""
 
 
 def _place(name: str, text: str, index: int | None) -> Mark:

@@ -41,12 +41,14 @@ UNREAD = _Unread()
 class Builder:
     """Builds one configuration. Owned by the loader; used once.
 
-    `folder` gives the folder of a file, for secrets that are written with a relative path.
+    `folders` has the folder of each file, for secrets that are written with a relative path. `incomplete` says that a
+    part of the tree is missing (a file could not be read), so that rules about the whole would tell of echoes.
     """
 
     findings: list[Finding] = field(default_factory=list)
     marks: dict[str, Mark] = field(default_factory=dict)
     folders: dict[str, str] = field(default_factory=dict)
+    incomplete: bool = False
     _faulty: set[str] = field(default_factory=set)
     _faults: int = 0
 
@@ -177,7 +179,7 @@ class Builder:
         if is_one_of(section) and len(node.entries) != 1 and self._faults == before:
             self.fault(node.mark, path, f"needs exactly one of {', '.join(known)}")
         made = section(**values)
-        if self._faults == before or (outermost and not replaced):
+        if not (outermost and self.incomplete) and (self._faults == before or (outermost and not replaced)):
             self._rules(made, path)
         return made
 

@@ -9,9 +9,10 @@ import argparse
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Iterable
 
-from relayd.cli.output import err, out
+from relayd.cli.output import err, out, paint
 from relayd.config.load import Loaded, load
 from relayd.config.model import Config
 from relayd.config.route import Match, Route
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
                         "summary": _summary(loaded)}, indent=2))
     elif not arguments.quiet:
         for finding in loaded.warnings:
-            err(str(finding))
+            err(_painted(finding))
         for line in _told(path, loaded):
             out(line)
     return os.EX_OK
@@ -56,9 +57,13 @@ def _refused(path: str, findings: Iterable[Finding], arguments: argparse.Namespa
         out(json.dumps({"accepted": False, "findings": list(map(dataclasses.asdict, listed))}, indent=2))
         return
     for finding in listed:
-        err(str(finding))
+        err(_painted(finding))
     faults = sum(one.level == "error" for one in listed)
     err(f"{path}: refused, {faults} fault{'s' if faults != 1 else ''}")
+
+
+def _painted(finding: Finding) -> str:
+    return paint(str(finding), "red" if finding.level == "error" else "yellow", sys.stderr)
 
 
 def memory_bound(config: Config) -> int:
