@@ -60,7 +60,18 @@ def _key(key: Key, depth: int) -> Iterator[str]:
         yield _line("example:", depth + 1)
         yield from _section(value, depth + 2)
     else:
+        for one in (inner, item, value):
+            if is_section(one):
+                yield from _inside(one, depth + 1)
         yield _line(f"{key.name}: {_written(key)}", depth)
+
+
+def _inside(section: type, depth: int) -> Iterator[str]:
+    """The keys of a section that is shown in one line, as remarks."""
+    for key in keys(section):
+        yield from _doc(f"{key.name}: {_meaning(key)}", depth)
+        if is_section(key.bare):
+            yield from _inside(key.bare, depth + 1)
 
 
 def _short(section: Any) -> bool:

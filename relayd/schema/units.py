@@ -11,7 +11,7 @@ from relayd.schema.types import Duration, Size
 
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-DURATION_PATTERN = r"(?:[0-9]{1,9}(?:\.[0-9]{1,6})?(?:ms|s|m|h|d))+"
+DURATION_PATTERN = r"(?:[0-9]{1,12}(?:\.[0-9]{1,6})?(?:ms|s|m|h|d))+"
 SIZE_PATTERN = r"[0-9]{1,15}(?:B|KiB|MiB|GiB|TiB)?"
 LONGEST = 3650 * SECONDS["d"]
 LARGEST = 1 << 49

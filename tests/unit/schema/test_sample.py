@@ -59,5 +59,9 @@ def test_every_line_is_commented_out_and_none_is_too_long() -> None:
     assert yaml.safe_load("\n".join(lines)) is None
 
 
+def test_the_keys_of_a_section_shown_in_one_line_are_told_in_remarks() -> None:
+    assert "##   url: Where. (text; required)\n#places: [http://a]" in sample(Root, "")
+
+
 def test_a_remark_tells_kind_bound_and_default() -> None:
     assert "## A wait. (duration; off for none; default off)" in sample(Root, "")

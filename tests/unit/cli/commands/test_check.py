@@ -1,0 +1,99 @@
+"""`relayd check` tells all faults, and what an accepted configuration amounts to."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+
+import pytest
+
+from relayd.cli.commands import check
+from relayd.config.load import load_text
+from relayd.proxy import exchange
+from relayd.server import connection
+from relayd.upstream.transport import slot
+
+GOOD = """\
+listeners: {public: {address: "127.0.0.1:8282"}}
+upstreams: {web: {endpoints: ["http://127.0.0.1:9001"], balance: random}}
+routes:
+  - {name: web, match: {prefix: /web, method: GET, header: {X-Key: sk-4711}}, upstream: web}
+  - {name: gone, match: {path: /gone}, respond: 410}
+"""
+
+
+def run(path: pathlib.Path, *words: str) -> int:
+    parser = argparse.ArgumentParser()
+    check.configure(parser)
+    return check.run(parser.parse_args(["-c", str(path), *words]))
+
+
+@pytest.fixture
+def good(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "relayd.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+@pytest.fixture
+def bad(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "relayd.yaml"
+    path.write_text(GOOD.replace("prefix", "prefx").replace("410", "9"))
+    return path
+
+
+def test_an_accepted_file_is_summed_up(good: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(good) == 0
+    told = capsys.readouterr()
+    assert "listener  public: 127.0.0.1:8282\n" in told.out
+    assert "upstream  web: plain, http://127.0.0.1:9001\n" in told.out
+    assert "route 1   web: prefix /web, method GET, header X-Key -> upstream web\n" in told.out
+    assert "route 2   gone: path /gone -> respond 410\n" in told.out
+    assert told.out.endswith(f"{good}: accepted, 1 warning\n")
+    assert "balance: not in force yet" in told.err
+    assert "4711" not in told.out + told.err
+
+
+def test_a_refused_file_is_told_with_all_faults_and_exit_78(bad: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(bad) == 78
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert f"{bad}:4:25: error: routes[0].match.prefx: unknown key 'prefx' (did you mean prefix?)" in told.err
+    assert told.err.endswith(f"{bad}: refused, 2 faults\n")
+
+
+def test_quiet_says_nothing_of_what_is_accepted_and_only_faults_else(
+    good: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(good, "-q") == 0
+    assert capsys.readouterr() == ("", "")
+    good.write_text(GOOD + "zzz: 1\n")
+    assert run(good, "--quiet") == 78
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_json_is_one_object_in_both_cases(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "relayd.yaml"
+    path.write_text(GOOD)
+    assert run(path, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["accepted"]
+    assert told["summary"]["routes"][1] == {"name": "gone", "match": "path /gone", "goes": "respond 410"}
+    assert [one["level"] for one in told["findings"]] == ["warning"]
+    path.write_text("a: [")
+    assert run(path, "--json") == 78
+    told = json.loads(capsys.readouterr().out)
+    assert not told["accepted"]
+    assert told["findings"][0]["line"] > 0
+
+
+def test_a_missing_file_is_refused(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path / "none.yaml") == 78
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_the_bound_of_memory_counts_what_the_path_may_hold() -> None:
+    assert check.WAITING_BYTES == exchange.UPLOAD_HIGH + slot.TURN + connection.HIGH
+    config = load_text(GOOD, "c").config
+    assert check.memory_bound(config) == (64 + 8 + 256 + 64) * 1024 + check.WAITING_BYTES

@@ -1,0 +1,75 @@
+"""The whole configuration: rules between sections."""
+
+from __future__ import annotations
+
+import pathlib
+
+from relayd.config.model import unknown
+from tests.unit.config.section_case import accepted, faults
+
+UPSTREAMS = "{web: {endpoints: 'http://127.0.0.1:1'}, chat: {endpoints: 'https://a/v1', protocol: openai_chat}}"
+
+
+def test_a_listener_is_needed_and_each_address_is_used_once() -> None:
+    assert list(faults(listeners="{}")) == ["listeners"]
+    assert list(faults(listeners="{a: {address: 'a:1'}, b: {address: 'a:1'}}")) == ["listeners.b.address"]
+    assert list(faults(listeners="{a: {address: 'unix:/run/relayd/admin.sock'}}")) == ["listeners.a.address"]
+    accepted(listeners="{a: {address: 'a:0'}, b: {address: 'a:0'}, c: {address: 'systemd:x'}}")
+
+
+def test_names_that_routes_use_must_be_there() -> None:
+    found = faults(upstreams=UPSTREAMS, routes="[{name: r, upstream: wbe, allow: [team]}, {name: r, upstream: demo}]")
+    assert found == {
+        "routes[0].upstream": "unknown upstream 'wbe'; did you mean web?",
+        "routes[0].allow[0]": "unknown consumer 'team'; known: none",
+        "routes[1].name": "routes[0] has this name too",
+    }
+
+
+def test_a_built_in_upstream_cannot_be_replaced() -> None:
+    assert list(faults(upstreams="{demo: {endpoints: 'http://a'}}")) == ["upstreams.demo"]
+
+
+def test_names_are_words_that_metrics_can_carry() -> None:
+    assert list(faults(upstreams="{'a b': {endpoints: 'http://a'}}", consumers="{'c/d': {bearer: {env: NOT_SET_ANYWHERE}}}")) == [
+        "upstreams.a b", "consumers.c/d.bearer.env"]
+
+
+def test_a_model_goes_to_an_upstream_that_is_there() -> None:
+    assert list(faults(models="{m: nowhere}")) == ["models.m.upstream"]
+    _, warnings = accepted(models="{m: chat}", upstreams=UPSTREAMS)
+    assert list(warnings) == ["models"]
+
+
+def test_only_one_key_can_be_sent(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "k").write_text("k")
+    (tmp_path / "k").chmod(0o600)
+    found = faults(upstreams=f"{{u: {{endpoints: 'https://a', auth: {{bearer: {{file: {tmp_path}/k}}}}}}}}",
+                   routes="[{name: r, upstream: u, pass_client_key: true}]")
+    assert list(found) == ["routes[0].pass_client_key"]
+
+
+def test_translating_between_dialects_is_not_in_force_yet() -> None:
+    _, warnings = accepted(upstreams=UPSTREAMS, routes="""
+  - {name: same, match: {path: /a}, upstream: chat, protocol: openai_chat}
+  - {name: other, match: {path: /b}, upstream: chat, protocol: anthropic_messages}
+  - {name: inherited, upstream: chat}""")
+    assert list(warnings) == ["routes[1].protocol"]
+
+
+def test_a_route_that_hides_all_behind_it_is_warned_of() -> None:
+    _, warnings = accepted(routes="[{name: all, respond: 200}, {name: never, respond: 200}]")
+    assert list(warnings) == ["routes[0]"]
+    _, warnings = accepted(routes="[]")
+    assert list(warnings) == ["routes"]
+
+
+def test_fields_of_the_house_have_names_of_their_own() -> None:
+    config, _ = accepted(headers="{via: off, real_ip: off, request_id: X-Trace}")
+    assert (config.headers.via, config.headers.request_id) == ("off", "X-Trace")
+    assert list(faults(headers="{real_ip: 'a b', proxy_by: Connection, forwarded: x-forwarded-for}")) == [
+        "headers.real_ip", "headers.proxy_by", "headers.forwarded"]
+
+
+def test_an_unknown_name_is_told_with_those_that_are_known() -> None:
+    assert unknown("upstream", "zzz", ["a", "b"]) == "unknown upstream 'zzz'; known: a, b"

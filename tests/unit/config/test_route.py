@@ -1,0 +1,79 @@
+"""`routes:` and `consumers:`."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from tests.unit.config.section_case import accepted, faults
+
+UPSTREAMS = "{u: {endpoints: 'http://127.0.0.1:1'}}"
+
+
+def route_faults(rest: str) -> list[str]:
+    return [path.removeprefix("routes[0]").removeprefix(".") for path in faults(routes=f"[{{name: r, {rest}}}]", upstreams=UPSTREAMS)]
+
+
+def test_a_route_does_exactly_one_thing() -> None:
+    assert route_faults("upgrade: false") == [""]
+    assert route_faults("upstream: u, respond: 200") == [""]
+    config, _ = accepted(routes="[{name: r, redirect: 'https://{host}{path}{query}'}]")
+    assert config.routes[0].redirect is not None
+    assert config.routes[0].redirect.status == 308
+
+
+@pytest.mark.parametrize(("rest", "path"), [
+    ("match: {path: /a, prefix: /b}", "match"), ("match: {path: a}", "match.path"), ("match: {regex: '('}", "match.regex"),
+    ("match: {regex: '(a+)+'}", "match.regex"), ("match: {host: 'a:80'}", "match.host[0]"), ("match: {method: get}", "match.method[0]"),
+    ("match: {header: {'a b': c}}", "match.header.a b"), ("strip_prefix: /a, rewrite: /b", "rewrite"),
+    ("match: {prefix: /a}, strip_prefix: /b", "strip_prefix"), ("match: {regex: '/(a)'}, rewrite: '/\\2'", "rewrite"),
+    ("admin_write: true", "admin_write"), ("cors: {origins: [a.example]}", "cors.origins[0]"), ("body_limit: -1", "body_limit"),
+    ("cors: {credentials: true}", "cors.credentials"), ("request_headers: {set: {Host: a}}", "request_headers.set.Host"),
+    ("request_headers: {remove: 'a b'}", "request_headers.remove[0]"), ("response_headers: {add: {a: \"b\\nc\"}}", "response_headers.add.a"),
+    ("response_headers: {remove: Content-Length}", "response_headers.remove[0]"), ("on_disconnect: wait", "on_disconnect"),
+])
+def test_a_rule_that_cannot_be_meant_is_a_fault(rest: str, path: str) -> None:
+    assert route_faults(f"upstream: u, {rest}") == [path]
+
+
+@pytest.mark.parametrize(("rest", "path"), [
+    ("redirect: ''", "redirect.location"), ("redirect: '/{user}'", "redirect.location"), ("redirect: {location: /, status: 200}", "redirect.status"),
+    ("respond: 99", "respond.status"), ("respond: {status: 204, body: a}", "respond.body"), ("respond: {headers: {te: a}}", "respond.headers.te"),
+    ("respond: 200, upgrade: true", "upgrade"),
+])
+def test_an_answer_that_cannot_be_given_is_a_fault(rest: str, path: str) -> None:
+    assert route_faults(rest) == [path]
+
+
+def test_a_body_may_have_several_lines() -> None:
+    config, _ = accepted(routes='[{name: r, respond: {body: "a\\nb"}}]')
+    assert config.routes[0].respond is not None
+    assert config.routes[0].respond.body == "a\nb"
+
+
+def test_choosing_by_model_is_not_in_force_yet() -> None:
+    _, warnings = accepted(routes="[{name: r, upstream: by_model}]")
+    assert "not in force yet" in warnings["routes[0].upstream"]
+
+
+def test_a_key_among_the_fields_is_warned_of() -> None:
+    _, warnings = accepted(routes="[{name: r, upstream: u, request_headers: {set: {authorization: a}}}]", upstreams=UPSTREAMS)
+    assert list(warnings) == ["routes[0].request_headers.set.authorization"]
+
+
+def test_writing_actions_for_everybody_are_warned_of() -> None:
+    _, warnings = accepted(routes="[{name: r, upstream: admin, admin_write: true}]")
+    assert "EVERYBODY" in warnings["routes[0].admin_write"]
+
+
+def test_a_consumer_has_a_key_of_its_own(tmp_path: pathlib.Path) -> None:
+    for name, key in (("a", "one"), ("b", "one"), ("c", "two")):
+        (tmp_path / name).write_text(key)
+        (tmp_path / name).chmod(0o600)
+    bearer = {name: f"{{bearer: {{file: {tmp_path}/{name}}}}}" for name in "abc"}
+    accepted(consumers=f"{{x: {bearer['a']}, y: {bearer['c']}}}")
+    assert list(faults(consumers=f"{{x: {bearer['a']}, y: {bearer['b']}}}")) == ["consumers.y.bearer"]
+    assert list(faults(consumers="{x: {}}")) == ["consumers.x"]
+    header = f"{{header: {{name: x-key, value: {{file: {tmp_path}/a}}}}}}"
+    assert list(faults(consumers=f"{{x: {header}, y: {header}}}")) == ["consumers.y.header"]

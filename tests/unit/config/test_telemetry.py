@@ -1,0 +1,31 @@
+"""`telemetry:`."""
+
+from __future__ import annotations
+
+from tests.unit.config.section_case import accepted, faults
+
+
+def test_without_a_word_there_is_an_access_log_and_no_statsd() -> None:
+    config, _ = accepted()
+    telemetry = config.telemetry
+    assert (telemetry.access_log.format, telemetry.log.level, telemetry.statsd, telemetry.prometheus.enabled) == (
+        "auto", "info", None, True)
+
+
+def test_the_access_log_can_be_switched_off_by_the_plain_word_off() -> None:
+    config, _ = accepted(telemetry="{access_log: {format: off}}")
+    assert config.telemetry.access_log.format == "off"
+
+
+def test_a_log_file_has_an_absolute_path_and_is_not_the_journal() -> None:
+    assert list(faults(telemetry="{access_log: {file: a.log}}")) == ["telemetry.access_log.file"]
+    assert list(faults(telemetry="{access_log: {file: /a.log, format: journal}}")) == ["telemetry.access_log.file"]
+
+
+def test_statsd_is_host_and_port_at_a_sane_pace() -> None:
+    config, _ = accepted(telemetry="{statsd: {address: '127.0.0.1:8125', tags: yes}}")
+    assert config.telemetry.statsd is not None
+    assert config.telemetry.statsd.tags
+    assert list(faults(telemetry="{statsd: {address: here}}")) == ["telemetry.statsd.address"]
+    assert list(faults(telemetry="{statsd: {address: 'a:1', interval: 1ms, prefix: 'a b'}}")) == [
+        "telemetry.statsd.interval", "telemetry.statsd.prefix"]
