@@ -66,7 +66,7 @@ def socket_paths(arguments: argparse.Namespace) -> list[str]:
             text = file.read()
     except OSError:
         text = ""  # the daemon may run on the default place all the same
-    return place.candidates(text)
+    return place.candidates(arguments.config, text)
 
 
 def ask(arguments: argparse.Namespace, method: str, target: str, timeout_s: float) -> Answer:

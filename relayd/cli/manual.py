@@ -30,8 +30,8 @@ ENVIRONMENT = (
      "\\fBsd_notify\\fR(3)."),
     ("LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES", "Sockets of the service manager, for listeners with \\fBaddress: "
      "systemd:NAME\\fR. What no listener names is closed."),
-    ("XDG_RUNTIME_DIR", "Where the admin socket is put when \\fI/run/relayd\\fR cannot be written and the configuration "
-     "names no other place."),
+    ("XDG_RUNTIME_DIR", "Where the admin socket is put when \\fI/run/relayd\\fR cannot be written and the "
+     "configuration names no other place."),
     ("NO_COLOR", "No colours, whatever the terminal."),
 )
 FILES = (
@@ -95,15 +95,17 @@ def page() -> str:
         ".SH DESCRIPTION",
         escaped(DESCRIPTION),
         ".PP",
-        "A configuration that has faults never replaces one that works: \\fBrelayd reload\\fR, SIGHUP and a restart under",
-        "the unit all check it first, and tell every fault with its file, line and column.",
+        "A configuration that has faults never replaces one that works: \\fBrelayd reload\\fR and SIGHUP check it first,",
+        "and tell every fault with its file, line and column.",
         ".SH COMMANDS",
     ]
     for verb in verbs():
         lines += command(verb)
     lines += listed("SIGNALS", SIGNALS)
-    lines += [".SH ADMIN APPLICATION", "Served on the admin socket; a route with \\fBupstream: admin\\fR shows the pages",
-              "that only tell."]
+    lines += [
+        ".SH ADMIN APPLICATION",
+        "Served on the admin socket; a route with \\fBupstream: admin\\fR shows the pages that only tell.",
+    ]
     for name, meaning in PAGES:
         lines += [".TP", f"\\fB{name}\\fR", meaning]
     lines += [".SH EXIT STATUS"]

@@ -17,12 +17,12 @@ from collections.abc import Callable
 from relayd import __version__, clock
 from relayd.config.listener import Listener
 from relayd.config.load import Loaded, load
-from relayd.daemon import activation, checks
+from relayd.daemon import activation, checks, place
 from relayd.daemon.changeover import Changeover, end_exchanges, telemetry_settings, undone
 from relayd.daemon.holder import holder
 from relayd.daemon.lag import LoopLag
 from relayd.daemon.notify import Notifier
-from relayd.daemon.signals import Signals
+from relayd.daemon.signals import Signals, hold_back
 from relayd.errors import ConfigError, Finding, RelaydError
 from relayd.plan.diff import diff
 from relayd.proxy.gateway import Gateway
@@ -51,6 +51,7 @@ class StartError(RelaydError):
 
 def run(path: str) -> int:
     """Serve until told to stop. Raises ConfigError or StartError when it cannot begin."""
+    hold_back()  # the file may change between its reading and the first turn of the loop
     old = checks.too_old(checks.versions())
     if old:
         raise StartError(*old)
@@ -95,6 +96,7 @@ class Lifecycle:
         self._loop = asyncio.get_running_loop()
         self._reloading = asyncio.Lock()
         self._reload_asked = False
+        self._note = ""
         self._drain: asyncio.Task[None] | None = None
         self._reload: asyncio.Task[None] | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -107,13 +109,13 @@ class Lifecycle:
             prepared = self.changeover.prepare(loaded, 1)
         except ConfigError as error:
             raise start_error(error, loaded) from error
+        self.signals.install(self._loop)  # before anybody could know that relayd is there
         self.changeover.commit(prepared, self._serve_admin)
         config = loaded.config
         named = activation.named(listener.address for listener in config.listeners.values())
         for name in activation.close_unnamed(self.inherited, named):
             self.journal.warning("socket_closed", "No listener names this socket that systemd passed.", socket=name)
         self._accepted(loaded)
-        self.signals.install(self._loop)
         self.lag.start()
         self._every("flush", FLUSH_S, self.telemetry.flush)
         self._every("send", float(config.telemetry.statsd.interval) if config.telemetry.statsd else 1.0, self._send)
@@ -139,6 +141,7 @@ class Lifecycle:
 
     def _serve_admin(self, server: AdminServer) -> None:
         server.serve(self.views, self.reload)
+        self._note = place.note(self.path, server.path)
 
     def _accepted(self, loaded: Loaded) -> None:
         """What a start and an accepted reload have in common."""
@@ -281,6 +284,8 @@ class Lifecycle:
         if plan is not None:
             end_exchanges(self.gateway, plan.generation)
         self.changeover.listeners.abort_all()
+        if self.changeover.admin is not None:
+            place.forget(self._note, self.changeover.admin.path)
         self.changeover.close()
         self.client.close()
         if plan is not None:

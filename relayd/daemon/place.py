@@ -1,10 +1,13 @@
 """Where the admin socket is: what the configuration says, or a private place for somebody who may not write there.
 
-The daemon and the commands that look for it walk the same list, so that neither needs to be told by the other.
+1. The daemon notes its socket under the name of its configuration file, for the commands that look for it.
+2. Without a note a command reads the address off the file's text, which may be broken: no YAML is parsed here.
+3. In a folder that others could have made nothing is put and nothing is believed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
@@ -12,8 +15,9 @@ from collections.abc import Mapping
 
 DEFAULT_FILE = "/etc/relayd.yaml"
 DEFAULT_ADDRESS = "unix:/run/relayd/admin.sock"
-SECTION = re.compile(r"(?m)^admin:(?P<body>[^\n]*(?:\n(?:[ \t#][^\n]*)?)*)")
-ADDRESS = re.compile(r"(?m)^[^#\n]*?\baddress:\s*(?P<quote>[\"']?)(?P<address>unix:/[^\s\"',}#]+)")
+SYSTEM_FOLDER = "/run/relayd"
+SECTION = re.compile(r"""(?m)(?:^|[{,])(?P<indent>[ \t]*)["']?admin["']?[ \t]*:[ \t]*""")
+ADDRESS = re.compile(r"""(?m)^[^#\n]*?\baddress["']?[ \t]*:[ \t]*["']?(?P<address>unix:/[^\s"',}#]+)""")
 
 
 def path_of(address: str) -> str:
@@ -62,17 +66,84 @@ def written_address(text: str) -> str:
 
     `relayd reload` must find the daemon exactly when the file has faults, so the file is only looked at, not loaded.
     """
-    section = SECTION.search(text)
-    found = ADDRESS.search(section["body"]) if section else None
-    if found is None and section is not None:  # {address: ...} in one line
-        found = re.search(r"\baddress:\s*[\"']?(?P<address>unix:/[^\s\"',}#]+)", section["body"])
-    return found["address"] if found else DEFAULT_ADDRESS
+    for section in SECTION.finditer(text):
+        found = ADDRESS.search(section_body(text[section.end() :], len(section["indent"])))
+        if found is not None:
+            return found["address"]
+    return DEFAULT_ADDRESS
 
 
-def candidates(text: str, environment: Mapping[str, str] | None = None) -> list[str]:
-    """Where a command looks for the daemon, in order."""
+def section_body(rest: str, indent: int) -> str:
+    """What belongs to a key: up to its closing brace, or every further line that is indented more than the key."""
+    if rest.startswith("{"):
+        return rest.partition("}")[0]
+    first, *lines = rest.split("\n")
+    body = [first]
+    for line in lines:
+        if line.strip() and not line.lstrip().startswith("#") and len(line) - len(line.lstrip()) <= indent:
+            break
+        body.append(line)
+    return "\n".join(body)
+
+
+def notes_folder(environment: Mapping[str, str] | None = None) -> str:
+    """Where a daemon of this user notes its admin socket."""
+    return SYSTEM_FOLDER if can_bind(os.path.join(SYSTEM_FOLDER, "note")) else private_folder(environment)
+
+
+def note_path(folder: str, config_file: str) -> str:
+    name = hashlib.sha256(os.path.abspath(config_file).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return os.path.join(folder, f"{name}.admin")
+
+
+def note(config_file: str, socket: str) -> str:
+    """Note the admin socket of the daemon that runs on this file; where, or nothing when it could not be noted.
+
+    With it a command finds the daemon also when the file is broken, or already names another socket.
+    """
+    folder = notes_folder()
+    path = note_path(folder, config_file)
+    try:
+        if folder == SYSTEM_FOLDER:
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+        else:
+            own_folder(folder)
+        temporary = f"{path}.{os.getpid()}"
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(socket)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError:
+        return ""
+    return path
+
+
+def noted(path: str) -> str:
+    """What a note says; nothing when there is none, or one that neither root nor this user wrote."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            found = os.fstat(file.fileno())
+            trusted = os.stat(os.path.dirname(path)).st_uid
+            return file.read(4096) if found.st_uid in (0, os.getuid(), trusted) else ""
+    except OSError:
+        return ""
+
+
+def forget(path: str, socket: str) -> None:
+    """Remove a note that still names this socket."""
+    if path and noted(path) == socket:
+        try:
+            os.unlink(path)
+        except OSError:
+            pass
+
+
+def candidates(config_file: str, text: str, environment: Mapping[str, str] | None = None) -> list[str]:
+    """Where a command looks for the daemon that runs on this file, in order."""
+    private = private_folder(environment)
+    found = [noted(note_path(folder, config_file)) for folder in (SYSTEM_FOLDER, private)]
     address = written_address(text)
-    paths = [path_of(address)]
+    found.append(path_of(address))
     if address == DEFAULT_ADDRESS:
-        paths.append(os.path.join(private_folder(environment), "admin.sock"))
-    return paths
+        found.append(os.path.join(private, "admin.sock"))
+    return [path for path in dict.fromkeys(found) if path]

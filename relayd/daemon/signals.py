@@ -7,6 +7,11 @@ import signal
 from collections.abc import Callable
 
 
+def hold_back() -> None:
+    """Keep SIGHUP waiting until there is somebody to hear it: unheard it would end the process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+
 class Signals:
     """The signal handlers of the process while it serves. Owned by the lifecycle."""
 
@@ -17,10 +22,12 @@ class Signals:
         self._asked = False
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to listen; what was held back is heard now."""
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number.name)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def remove(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
