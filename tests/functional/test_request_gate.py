@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.functional.harness.message import request
@@ -141,7 +143,7 @@ def test_an_ambiguous_request_is_refused_and_nothing_of_it_becomes_a_second_requ
         said = client.read_all()
     assert said.startswith(b"HTTP/1.1 "), said
     assert int(said[9:12]) in expected, said
-    assert name in STAYS_OPEN or said.count(b"HTTP/1.1 ") == 1, said
+    assert name in STAYS_OPEN or len(re.findall(rb"HTTP/1\.1 \d\d\d ", said)) == 1, said
     assert name in STAYS_OPEN or b"\r\nConnection: close\r\n" in said, said
     if name not in STAYS_OPEN:
         assert not [head for head in upstream.heads if head.target == b"/smuggled"]
@@ -176,7 +178,7 @@ def test_a_refusal_names_its_rule_in_the_log_and_echoes_nothing(name: str, relay
 SIZES = {
     "long_target": (b"GET /" + b"a" * 17000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 414),
     "endless_target": (b"GET /" + b"a" * 70000, 414),
-    "endless_method": (b"A" * 70000, 400),
+    "endless_method": (b"A" * 70000, 414),
     "long_field": (head(b"GET / HTTP/1.1", b"X-A: " + b"a" * 33000), 431),
     "endless_field": (b"GET / HTTP/1.1\r\n" + HOST + b"X-A: " + b"a" * 70000, 431),
     "many_fields": (head(b"GET / HTTP/1.1", *[b"X-%d: 1" % number for number in range(250)]), 431),

@@ -115,10 +115,8 @@ def test_a_slow_client_holds_back_the_upstream_and_costs_no_memory(relay: Relay,
             peer.send(piece)
             sent += len(piece)
 
-    upstream.script = script
     with relay.client() as other:
-        other.ask(request(b"/warm", method=b"HEAD"))
-        upstream.fresh()
+        other.ask(request(b"/warm"))
     upstream.script = script
     before = relay.rss_kib()
     with relay.client(receive_buffer=65536) as client:
@@ -255,8 +253,8 @@ def test_when_the_client_leaves_the_upstream_is_cancelled_at_once(phase: str, ho
         gone = upstream.left.get(timeout=5)
         assert gone - begun < 0.2, gone - begun
     relay.wait_quiet()
-    record = relay.record(path="/gone", code="client_cut" if phase == "uploading" else "client_gone")
-    assert record["outcome"].startswith("client.")
+    record = relay.record(path="/gone", code="client_gone")
+    assert record["outcome"].startswith("client.") and record["status"] in (200, 499)
 
 
 def test_a_half_closed_upload_never_becomes_a_whole_request(relay: Relay, upstream: Upstream) -> None:
