@@ -6,6 +6,8 @@ import threading
 import time
 from typing import Any
 
+import pytest
+
 from tests.functional.harness.message import Message, answer, request
 from tests.functional.harness.relay import Relay
 from tests.functional.harness.upstream import Peer, Upstream, hello
@@ -75,6 +77,35 @@ def test_a_post_right_after_an_upstream_reset_its_idle_connection_succeeds(relay
             upstream.drop_idle(reset=True)
             time.sleep(0.02)
             assert client.ask(request(b"/next", method=b"POST", body=b"{}")).status == 200
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_nobody_notices_that_the_upstream_closed_thirty_idle_connections(
+    method: bytes, reset: bool, relay: Relay, upstream: Upstream
+) -> None:
+    together = threading.Barrier(30)
+
+    def script(peer: Peer, message: Message) -> None:
+        peer.whole(message)
+        together.wait(5)
+        peer.send(answer())
+
+    upstream.script = script
+    clients = [relay.client() for _ in range(30)]
+    try:
+        for client in clients:
+            client.send(request(b"/warm"))
+        assert [client.answer().status for client in clients] == [200] * 30
+    finally:
+        for client in clients:
+            client.close()
+    upstream.drop_idle(reset=reset)
+    time.sleep(0.05)
+    upstream.script = hello
+    with relay.client() as client:
+        for _ in range(10):
+            assert client.ask(request(b"/next", method=method, body=b"{}" if method == b"POST" else None)).status == 200
 
 
 def test_a_connection_that_was_idle_too_long_is_not_used_again(relay: Relay, upstream: Upstream) -> None:

@@ -143,9 +143,11 @@ class Pool:
         if slot.kind in ("+", "OTHER"):
             curl.setopt(pycurl.CUSTOMREQUEST, method)
         slot.body = b"" if slot.kind == "POST" and length is None else body
-        # What must not be sent twice gets a new connection if it has no body for SEEKFUNCTION to guard, or if a kept
-        # connection was seen dying: libcurl >= 8.22 looks at a socket before reuse only after it was idle for 1 s.
-        fresh = int(method not in IDEMPOTENT and (not length or clock.monotonic() - self.eof_at < FRESH_FOR_S))
+        # What must not be sent twice gets a new connection if it has no body for SEEKFUNCTION to guard. After a kept
+        # connection was seen dying everything does: libcurl >= 8.22 looks at a socket before reuse only after it was
+        # idle for 1 s, and gives up (error 55) when it has met five dead ones.
+        dying = clock.monotonic() - self.eof_at < FRESH_FOR_S
+        fresh = int(dying or (method not in IDEMPOTENT and not length))
         if fresh != slot.fresh:
             slot.fresh = fresh
             curl.setopt(pycurl.FRESH_CONNECT, fresh)
