@@ -86,7 +86,6 @@ KINDS: dict[str, Kind] = {
         # who left
         Kind("client_gone", 499, _C, "The client closed the connection.", close=True),
         Kind("client_stalled", 499, _C, "The client stopped reading.", close=True),
-        Kind("client_cut", 499, _C, "The client's request body was cut or malformed.", close=True),
         Kind("stopped", 503, _A, "The exchange was ended by the operator.", close=True),
         Kind("internal", 500, _R, "An internal error occurred.", close=True),
     )

@@ -95,8 +95,8 @@ def page() -> str:
         ".SH DESCRIPTION",
         escaped(DESCRIPTION),
         ".PP",
-        "A configuration that has faults never replaces one that works: \\fBrelayd reload\\fR and SIGHUP check it first,",
-        "and tell every fault with its file, line and column.",
+        "A configuration that has faults never replaces one that works: \\fBrelayd reload\\fR and SIGHUP check it",
+        "first, and tell every fault with its file, line and column.",
         ".SH COMMANDS",
     ]
     for verb in verbs():

@@ -35,7 +35,7 @@ class Exchange:
     """One exchange; owned by its client connection, known to the gateway while it lives."""
 
     __slots__ = (
-        "_answered", "_cors", "_framing", "_head_sent", "_keep", "_last", "_left", "_paused_body",
+        "_answered", "_cors", "_framing", "_head_sent", "_keep", "_last", "_left", "_muted", "_paused_body",
         "_sent_whole", "_silent", "_streamed", "down", "endpoint", "gateway", "head", "phase", "plan", "record",
         "request_id", "route", "slot", "tunnel", "upstream",
     )
@@ -51,7 +51,7 @@ class Exchange:
         self.tunnel: Upgrade | None = None
         self._framing = NONE
         self._head_sent = self._keep = self._left = self._paused_body = self._silent = self._streamed = False
-        self._sent_whole = self._answered = False
+        self._sent_whole = self._answered = self._muted = False
         self._cors: list[tuple[str, str]] | None = None
         self._last = started
         record = self.record = Record()
@@ -281,7 +281,7 @@ class Exchange:
             self.phase = "transfer"
             record.connect_s = slot.connect_time()
         route = self.route
-        if route is not None and route.cors is not None and self._cors is None:
+        if route is not None and route.cors is not None and not self._muted:
             origin = head.get(b"origin")
             self._cors = response_fields(route.cors, origin.decode("latin-1") if origin is not None else None)
         return head_of(
@@ -307,7 +307,7 @@ class Exchange:
 
     def mute_cors(self) -> None:
         """The answer brings its own cross-origin fields."""
-        self._cors = []
+        self._muted = True
 
     # ---- endings
 
@@ -363,12 +363,14 @@ class Exchange:
 
     def _failed(self, slot: Slot, errno: int, message: str) -> None:
         """The transfer broke: what has come is delivered, then the end is a broken one."""
+        if slot.response is not None:
+            self.phase = "transfer"
         if slot.bad:
             code = "upstream_malformed"
         elif errno == 0:
             code = "upstream_closed"
         else:
-            code = code_of(errno, slot.connected())
+            code = code_of(errno)
         if self._head_sent and slot.chunks and not self._silent:
             self.down.send(self._framed(slot))
             if self._left:

@@ -14,6 +14,7 @@ from relayd.plan.plan import PlannedRoute
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.outgoing import fields_of, forwarding_of, request_id_of, strips_keys, target_of
 from relayd.proxy.respond import answer, fixed_answer, redirect_answer
+from relayd.wire.headers import TOKENS
 from relayd.wire.path import needs_look, normalise
 
 _ASKS_PREFLIGHT = b"access-control-request-method"
@@ -72,8 +73,8 @@ def match(exchange: Exchange) -> PlannedRoute:
         raise ExchangeError("no_route")
     exchange.route = route
     exchange.record.route = route.name
-    if head.upgrade is not None and route.upgrade is False:
-        head.upgrade = None  # RFC 9110 7.8: a server may ignore Upgrade
+    if head.upgrade is not None and (not route.upgrade or b"h2c" in TOKENS[head.upgrade]):
+        head.upgrade = None  # RFC 9110 7.8: a server may ignore Upgrade; h2c would hide requests from the gate
     return route
 
 

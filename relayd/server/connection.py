@@ -449,5 +449,8 @@ class Connection:
         elif self._requests:
             if times.keepalive and now - self._since > times.keepalive:
                 self._close_when_written()
+        elif self._stream.handshaking():
+            if times.handshake and now - self._since > times.handshake:
+                self._close()
         elif times.header and now - self._since > times.header:
             self._close()

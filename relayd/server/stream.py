@@ -45,6 +45,10 @@ class _Direct(IOStream):
         if not self.closed():
             self._add_io_state(READ)
 
+    def handshaking(self) -> bool:
+        """Whether the TLS handshake is still under way."""
+        return self._ssl_accepting
+
     def backlog(self) -> int:
         """Bytes that wait to be written."""
         waiting = self._write_buffer  # None once the stream is closed

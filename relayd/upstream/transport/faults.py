@@ -9,18 +9,17 @@ _MALFORMED = (1, 8, 16, 23, 27, 61, 92, 100)
 REWIND = 65  # CURLE_SEND_FAIL_REWIND: the request would have had to be sent twice
 
 
-def code_of(errno: int, connected: bool) -> str:
+def code_of(errno: int) -> str:
     """The catalogue code of a failed transfer.
 
-    `connected` says whether a connection was made; a time-out before it is connect_timeout. Errno 0 means that the
-    transfer ended before a complete head, which libcurl calls a success.
+    28 can only be the time to connect: libcurl is given no other limit, the rest is the sweep's.
     """
     if errno in _CONNECT:
         return "connect_failed"
     if errno in _TLS:
         return "tls_failed"
     if errno == 28:
-        return "total_timeout" if connected else "connect_timeout"
+        return "connect_timeout"
     if errno == 18:
         return "upstream_cut"
     if errno in _MALFORMED:

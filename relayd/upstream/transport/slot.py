@@ -226,7 +226,3 @@ class Slot:
     def connect_time(self) -> float:
         """Seconds to the connection of this transfer; outside callbacks, after it has ended or begun to answer."""
         return float(self.curl.getinfo(pycurl.CONNECT_TIME))
-
-    def connected(self) -> bool:
-        """Whether a connection to the endpoint, with its TLS, was made for this transfer or reused."""
-        return bool(self.curl.getinfo(pycurl.PRETRANSFER_TIME))
