@@ -39,8 +39,8 @@ def framing_of(response: ResponseHead, method: bytes, version: int) -> int:
 
 
 def head_of(
-    response: ResponseHead, framing: int, version: int, keep_alive: bool, route: PlannedRoute | None, house: HouseFields,
-    request_id: bytes, elapsed_s: float, cors: list[tuple[str, str]] | None,
+    response: ResponseHead, framing: int, version: int, keep_alive: bool, route: PlannedRoute | None,
+    house: HouseFields, request_id: bytes, elapsed_s: float, cors: list[tuple[str, str]] | None,
 ) -> bytes:
     """The response head as one piece of bytes."""
     lines = response.keep

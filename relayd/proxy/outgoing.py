@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import quote_from_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from relayd.errors import ExchangeError
 from relayd.plan.plan import HouseFields, PlannedRoute
@@ -22,8 +22,9 @@ from relayd.wire.http1 import ACCEPT, AGENT, TYPE, RequestHead
 _WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # What libcurl would invent: an empty field takes it away. Expect is answered by relayd and never goes on.
 _QUIET = {
-    bits: [b"Expect:"] + [name for bit, name in ((AGENT, b"User-Agent:"), (ACCEPT, b"Accept:"), (TYPE, b"Content-Type:"))
-                          if not bits & 1 << bit]
+    bits: [b"Expect:"]
+    + [name for bit, name in ((AGENT, b"User-Agent:"), (ACCEPT, b"Accept:"), (TYPE, b"Content-Type:"))
+       if not bits & 1 << bit]
     for bits in (sum(1 << bit for bit, on in zip((AGENT, ACCEPT, TYPE), (a, b, c), strict=True) if on)
                  for a in (0, 1) for b in (0, 1) for c in (0, 1))
 }
@@ -61,7 +62,8 @@ def target_of(route: PlannedRoute, endpoint: Endpoint, upstream: UpstreamSpec, h
 
 
 def _without_parameter(query: bytes, name: bytes) -> list[bytes]:
-    return [part for part in query.split(b"&") if part and part.partition(b"=")[0].lower() != name.lower()]
+    low = name.lower()  # compared as the endpoint will read it: %6bey is another spelling of key
+    return [part for part in query.split(b"&") if part and unquote_to_bytes(part.partition(b"=")[0]).lower() != low]
 
 
 def forwarding_of(house: HouseFields, down: Downstream, head: RequestHead) -> tuple[str, list[bytes]]:

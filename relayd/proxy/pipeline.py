@@ -159,7 +159,8 @@ def attempt(exchange: Exchange, route: PlannedRoute, consumer: str | None, body:
     fields = fields_of(
         route, plan.house, endpoint, spec, head, forwarding, exchange.request_id, strip, plan.key_fields
     )
-    if head.upgrade is not None and route.upgrade:
+    if head.upgrade is not None and route.upgrade and not (head.chunked or head.length):
+        # With a body it stays plain HTTP: a tunnel has no framing, the body would be the endpoint's next request.
         exchange.upgrade(endpoint, target, fields)
     else:
         exchange.attempt(endpoint, target, fields, body)

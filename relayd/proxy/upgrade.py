@@ -53,8 +53,9 @@ class Upgrade:
         self._open = self._paused = False
         self._last = clock.monotonic()
         head = exchange.head
-        real = [line[:-1] + b":" if line.endswith(b";") and b":" not in line else line for line in fields]
-        lines = [line for line in real if line.partition(b":")[2].strip() or not line.endswith(b":")]
+        # The transport's spelling: `Name:` means "no such field", `Name;` an empty one.
+        wanted = [line for line in fields if b":" not in line or line.partition(b":")[2].strip()]
+        lines = [line if b":" in line else line[:-1] + b":" for line in wanted]
         upgrade = b"Connection: Upgrade\r\nUpgrade: " + (head.upgrade or b"") + b"\r\n\r\n"
         request = b"\r\n".join([head.method + b" " + target + b" HTTP/1.1", *lines, upgrade])
         self._tunnel = Tunnel(spec, endpoint.spec, request, self)

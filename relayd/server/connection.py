@@ -64,7 +64,9 @@ class Connection:
         "forwarding_cache", "listener", "networks", "owner", "peer", "tls", "trusted",
     )
 
-    def __init__(self, stream: ClientStream | TlsClientStream, owner: Owner, peer: str, trusted: bool, tls: bool) -> None:
+    def __init__(
+        self, stream: ClientStream | TlsClientStream, owner: Owner, peer: str, trusted: bool, tls: bool
+    ) -> None:
         self.owner, self.listener, self.networks = owner, owner.name, owner.networks
         self.peer, self.trusted, self.tls = peer, trusted, tls
         self.exchange: Exchange | None = None
@@ -295,7 +297,8 @@ class Connection:
         """Whether the connection may carry another request after this one."""
         most = self.owner.max_requests
         return (
-            self._keep and self._state == WAIT and (not most or self._requests < most) and not self.owner.gateway.draining
+            self._keep and self._state == WAIT and (not most or self._requests < most)
+            and not self.owner.gateway.draining
             and not (self.exchange is not None and not self.exchange.head.keep_alive)
         )
 

@@ -41,7 +41,9 @@ SWEEP_MS = 250
 class Listening(TCPServer):
     """One listener: its sockets and the connections that came by it. Owned by the ListenerSet."""
 
-    def __init__(self, name: str, config: Listener, gateway: Gateway, telemetry: Telemetry, sockets: list[socket.socket]) -> None:
+    def __init__(
+        self, name: str, config: Listener, gateway: Gateway, telemetry: Telemetry, sockets: list[socket.socket]
+    ) -> None:
         super().__init__()
         self.name, self.gateway, self.telemetry, self.sockets = name, gateway, telemetry, sockets
         self.loop = IOLoop.current()
@@ -151,8 +153,14 @@ class Listening(TCPServer):
             client.close()
             return
         if self.context is not None:
-            wrapped = self.context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
-            stream: ClientStream | TlsClientStream = TlsClientStream(wrapped, max_buffer_size=1 << 20, read_chunk_size=8192)
+            try:
+                wrapped = self.context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+            except OSError:  # it has left already, which the ssl module tells in several ways
+                client.close()
+                return
+            stream: ClientStream | TlsClientStream = TlsClientStream(
+                wrapped, max_buffer_size=1 << 20, read_chunk_size=8192
+            )
         else:
             stream = ClientStream(client, max_buffer_size=1 << 24, read_chunk_size=8192)
         self._peers[counted] = there + 1

@@ -48,7 +48,7 @@ def bind(name: str, listener: Listener, inherited: dict[str, list[socket.socket]
 
 def _cure(error: OSError, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"another process listens there; see: ss -ltnp 'sport = :{port}'" if port else "another process listens there"
+        return "another process listens there" + (f"; see: ss -ltnp 'sport = :{port}'" if port else "")
     if error.errno == errno.EACCES and 0 < port < 1024:
         return "ports below 1024 need CAP_NET_BIND_SERVICE"
     if error.errno == errno.EADDRNOTAVAIL:

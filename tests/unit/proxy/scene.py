@@ -1,0 +1,118 @@
+"""A scene for the rooms of the path: plans from texts, a client's side that only takes notes, and an owner that counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relayd import clock
+from relayd.config.load import load_text
+from relayd.plan.compile import compile_plan
+from relayd.plan.plan import Plan, PlannedRoute
+from relayd.proxy.exchange import Exchange
+from relayd.proxy.pipeline import walk
+from relayd.telemetry.outcome import Record
+from relayd.wire.forwarded import TrustedNetworks
+from relayd.wire.http1 import RequestHead, parse_head
+
+UPSTREAM = """
+listeners: {public: {address: "127.0.0.1:8282"}}
+upstreams: {web: {endpoints: ["http://origin.example:9001"]}}
+"""
+PLAIN = UPSTREAM + "routes: [{name: all, upstream: web}]\n"
+
+
+def plan_of(text: str) -> Plan:
+    return compile_plan(load_text(text, "relayd.yaml").config, 1)
+
+
+def head_for(*lines: str, start: str = "GET /v1/x?a=1 HTTP/1.1", host: str | None = "relay.example") -> RequestHead:
+    named = ([f"Host: {host}"] if host is not None else []) + list(lines)
+    return parse_head("\r\n".join([start, *named, "", ""]).encode("latin-1"))
+
+
+class Client:
+    """A Downstream without a socket."""
+
+    def __init__(self, peer: str = "192.0.2.7", trusted: bool = False, tls: bool = False) -> None:
+        self.listener, self.peer, self.trusted, self.tls = "public", peer, trusted, tls
+        self.networks = TrustedNetworks(("192.0.2.0/24", "10.0.0.0/8"))
+        self.exchange: Any = None
+        self.forwarding_cache: tuple[object, bytes, list[bytes]] | None = None
+        self.sent = b""
+        self.ended: list[str] = []
+        self.room = self.whole = True
+        self.waiting = 0
+
+    def send(self, data: bytes) -> bool:
+        self.sent += data
+        return self.room
+
+    def buffered(self) -> int:
+        return self.waiting
+
+    def body_complete(self) -> bool:
+        return self.whole
+
+    def reusable(self) -> bool:
+        return self.whole and bool(self.exchange.head.keep_alive)
+
+    def pause_body(self) -> None:
+        self.ended.append("pause")
+
+    def resume_body(self) -> None:
+        self.ended.append("resume")
+
+    def start_tunnel(self) -> None:
+        self.ended.append("tunnel")
+
+    def finished(self, keep: bool) -> None:
+        self.ended.append("keep" if keep else "close")
+
+    def abort(self, reset: bool) -> None:
+        self.ended.append("reset" if reset else "abort")
+
+    @property
+    def status(self) -> int:
+        return int(self.sent.split(b" ", 2)[1])
+
+    @property
+    def head(self) -> bytes:
+        return self.sent.partition(b"\r\n\r\n")[0] + b"\r\n"
+
+    @property
+    def body(self) -> bytes:
+        return self.sent.partition(b"\r\n\r\n")[2]
+
+
+class Counting:
+    """An Owner that keeps the accounts."""
+
+    def __init__(self) -> None:
+        self.exchanges: set[Any] = set()
+        self.draining = False
+        self.accounts: list[Record] = []
+        self.asked: list[tuple[str, str, bool]] = []
+
+    def account(self, record: Record) -> None:
+        self.accounts.append(record)
+
+    def admin_handler(self, method: str, path: str, *, write: bool) -> tuple[int, str, bytes]:
+        self.asked.append((method, path, write))
+        return 200, "application/json", b"{}"
+
+
+def walked(
+    plan: Plan, head: RequestHead, client: Client | None = None, owner: Counting | None = None, body: bytes | None = None
+) -> tuple[Client, Exchange, Counting]:
+    """An exchange that has gone through its rooms."""
+    client, owner = client or Client(), owner or Counting()
+    exchange = Exchange(owner, plan, client, head, clock.monotonic())
+    client.exchange = exchange
+    walk(exchange, body)
+    return client, exchange, owner
+
+
+def route_of(plan: Plan, head: RequestHead) -> PlannedRoute:
+    route = plan.table.match(head)
+    assert route is not None
+    return route
