@@ -114,6 +114,19 @@ def test_plain_http_on_the_tls_port_and_silence_are_let_go(house: Any, upstream:
     assert upstream.nothing_came()
 
 
+def test_clients_that_leave_before_the_tls_handshake_are_no_event(house: Any, upstream: Upstream) -> None:
+    _, _, ports, certs = house
+    for number in range(60):
+        client = Client(("127.0.0.1", ports["tls"]))
+        if number % 3 == 1:
+            client.send(b"\x16\x03")
+        if number % 3 == 2:
+            client.send(request())
+        client.reset()
+    with Client(("127.0.0.1", ports["tls"]), tls=trusting(certs[0][0]), server_name="one.test") as client:
+        assert client.ask(request(b"/well")).status == 200
+
+
 V2 = b"\r\n\r\n\x00\r\nQUIT\n"
 PROXY_HEADS = {
     "v1": (b"PROXY TCP4 203.0.113.7 127.0.0.1 4711 80\r\n", b"203.0.113.7"),
