@@ -10,7 +10,8 @@ class TelemetrySettings:
     """`telemetry:` of relayd.yaml. Formats are text, json, journal or auto; the access log also knows off.
 
     `access_file` None is standard output. `secret_query` are configured names of query parameters that carry keys, in
-    lower case with `_` for `-`; the customary ones are always masked. `statsd_address` None means that no metrics are sent.
+    lower case with `_` for `-`; the customary ones are always masked. `statsd_address` None means that no
+    metrics are sent.
     """
 
     access_format: str = "auto"

@@ -75,7 +75,8 @@ class Telemetry:
         if now is None or access_part(settings) != access_part(now):
             try:
                 access_log = AccessLog(
-                    settings.access_format, settings.access_file, settings.access_query, secret_query=settings.secret_query
+                    settings.access_format, settings.access_file, settings.access_query,
+                    secret_query=settings.secret_query,
                 )
             except OSError as error:
                 raise refused("telemetry.access_log.file", f"cannot be opened: {error.strerror}") from error
