@@ -16,8 +16,8 @@ class Record:
 
     __slots__ = (
         "attempts", "bytes_in", "bytes_out", "client", "code", "connect_s", "consumer", "detail", "ended_by",
-        "endpoint", "first_byte_s", "generation", "host", "id", "listener", "method", "path", "peer", "query", "queue_s", "room",
-        "route", "started", "started_wall", "status", "total_s", "upstream", "version",
+        "endpoint", "first_byte_s", "generation", "host", "id", "listener", "method", "path", "peer", "query",
+        "queue_s", "room", "route", "started", "started_wall", "status", "total_s", "upstream", "version",
     )
 
     def __init__(self) -> None:
