@@ -18,6 +18,17 @@ def listening_inodes(table: str, port: int) -> set[str]:
     return found
 
 
+def opened(pid: str) -> set[str]:
+    """What the descriptors of a process are; one that is closed meanwhile is passed over."""
+    links = set()
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            links.add(os.readlink(f"/proc/{pid}/fd/{number}"))
+        except FileNotFoundError:
+            continue
+    return links
+
+
 def holder(port: int) -> str:
     """`nginx (pid 812)`, or nothing where the system does not let us see it."""
     inodes: set[str] = set()
@@ -32,8 +43,7 @@ def holder(port: int) -> str:
         return ""
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            links = [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
-            if wanted.isdisjoint(links):
+            if wanted.isdisjoint(opened(pid)):
                 continue
             with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
                 return f"{file.read().strip()} (pid {pid})"

@@ -1,0 +1,34 @@
+"""Who holds a port."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from relayd.daemon.holder import holder, listening_inodes
+
+TABLE = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:205A 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0000000000000000 100
+   1: 0100007F:205A 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0000000000000000 100
+   2: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1 0000000000000000 100
+"""
+
+
+def test_only_what_listens_on_the_port_counts() -> None:
+    assert listening_inodes(TABLE, 8282) == {"4711"}
+    assert listening_inodes(TABLE, 80) == {"4713"}
+    assert listening_inodes(TABLE, 443) == set()
+
+
+def test_the_process_that_listens_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        name = Path("/proc/self/comm").read_text().strip()
+        assert holder(taken.getsockname()[1]) == f"{name} (pid {os.getpid()})"
+
+
+def test_a_free_port_is_held_by_nobody() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # bound, but it does not listen
+        assert holder(bound.getsockname()[1]) == ""

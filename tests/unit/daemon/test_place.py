@@ -1,0 +1,87 @@
+"""Where the admin socket is, and how a command finds it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from relayd.daemon import place
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "admin: {address: unix:/run/x.sock}",
+        'admin:\n  address: "unix:/run/x.sock"\n',
+        "listeners:\n  public: {address: 127.0.0.1:1}\nadmin:\n  mode: '0600'\n\n  # here\n  address: unix:/run/x.sock # so\nroutes: []\n",
+        '{\n "listeners": {"a": {"address": "unix:/other"}},\n "admin": {\n  "address": "unix:/run/x.sock"\n }\n}',
+        '{"admin": {"address": "unix:/run/x.sock"}}',
+        "admin: {mode: '0660', address: 'unix:/run/x.sock'}\nroutes: [{{{ broken",
+    ],
+)
+def test_the_address_is_read_off_the_text_however_it_is_written(text: str) -> None:
+    assert place.written_address(text) == "unix:/run/x.sock"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "listeners:\n  admin: {address: 127.0.0.1:1}\n",
+        "#admin: {address: unix:/run/x.sock}\n",
+        "admin:\n  mode: '0600'\nlisteners:\n  public:\n    address: unix:/run/x.sock\n",
+        "admin:\n  # address: unix:/run/x.sock\n",
+        "routes: [{name: a, upstream: admin}]",
+    ],
+)
+def test_another_address_is_not_taken_for_it(text: str) -> None:
+    assert place.written_address(text) == place.DEFAULT_ADDRESS
+
+
+def test_a_written_address_is_taken_as_it_is(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/not/there/yet/admin.sock"
+    assert place.socket_path(address) == place.path_of(address)
+
+
+def test_the_private_folder_is_the_session_s_when_there_is_one(tmp_path: Path) -> None:
+    assert place.private_folder({"XDG_RUNTIME_DIR": str(tmp_path)}) == str(tmp_path / "relayd")
+    assert place.private_folder({"XDG_RUNTIME_DIR": str(tmp_path / "gone")}).endswith(f"relayd-{os.getuid()}")
+
+
+def test_a_folder_that_others_can_write_is_not_trusted(tmp_path: Path) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(PermissionError):
+        place.own_folder(str(folder))
+
+
+def test_a_link_to_a_folder_of_our_own_is_not_trusted(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(PermissionError):
+        place.own_folder(str(tmp_path / "link"))
+
+
+def test_an_own_folder_is_closed_to_others(tmp_path: Path) -> None:
+    path = place.own_folder(str(tmp_path / "a" / "b"))
+    assert os.stat(path).st_mode & 0o777 == 0o700
+
+
+def test_a_note_is_found_forgotten_and_never_another_daemon_s(tmp_path: Path) -> None:
+    file = str(tmp_path / "relayd.yaml")
+    path = place.note(file, "/run/one.sock")
+    assert path
+    assert place.candidates(file, "admin: {address: unix:/run/other.sock}") == ["/run/one.sock", "/run/other.sock"]
+    place.note(file, "/run/two.sock")  # a second daemon on this file
+    place.forget(path, "/run/one.sock")
+    assert place.noted(path) == "/run/two.sock"
+    place.forget(path, "/run/two.sock")
+    assert not os.path.exists(path)
+
+
+def test_without_a_note_and_an_address_both_usual_places_are_tried(tmp_path: Path) -> None:
+    found = place.candidates(str(tmp_path / "none.yaml"), "", {"XDG_RUNTIME_DIR": str(tmp_path)})
+    assert found == ["/run/relayd/admin.sock", str(tmp_path / "relayd" / "admin.sock")]

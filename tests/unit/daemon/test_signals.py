@@ -1,0 +1,72 @@
+"""Signals, sent for real to this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable
+
+from relayd.daemon.signals import Signals, hold_back
+
+
+class Heard:
+    """What the lifecycle would be told."""
+
+    def __init__(self) -> None:
+        self.reloads = 0
+        self.stops: list[tuple[str, bool]] = []
+        self.any = asyncio.Event()
+
+    def on_reload(self) -> None:
+        self.reloads += 1
+        self.any.set()
+
+    def on_stop(self, name: str, again: bool) -> None:
+        self.stops.append((name, again))
+        self.any.set()
+
+    async def after(self, number: signal.Signals) -> None:
+        self.any.clear()
+        os.kill(os.getpid(), number)
+        await asyncio.wait_for(self.any.wait(), 5)
+
+
+async def listening(test: Callable[[Heard], Awaitable[None]]) -> None:
+    heard = Heard()
+    signals = Signals(heard.on_reload, heard.on_stop)
+    loop = asyncio.get_running_loop()
+    signals.install(loop)
+    try:
+        await test(heard)
+    finally:
+        signals.remove(loop)
+
+
+async def test_hangup_reloads() -> None:
+    async def test(heard: Heard) -> None:
+        await heard.after(signal.SIGHUP)
+        assert (heard.reloads, heard.stops) == (1, [])
+
+    await listening(test)
+
+
+async def test_the_second_request_to_stop_is_told_from_the_first() -> None:
+    async def test(heard: Heard) -> None:
+        await heard.after(signal.SIGTERM)
+        await heard.after(signal.SIGINT)
+        assert heard.stops == [("SIGTERM", False), ("SIGINT", True)]
+
+    await listening(test)
+
+
+async def test_a_hangup_that_came_too_early_is_heard_later() -> None:
+    hold_back()
+    signal.pthread_kill(threading.get_ident(), signal.SIGHUP)  # would end this process
+
+    async def test(heard: Heard) -> None:
+        await asyncio.wait_for(heard.any.wait(), 5)
+        assert heard.reloads == 1
+
+    await listening(test)
