@@ -25,6 +25,8 @@ from relayd.upstream.transport.slot import ACTIVE, DONE, Lender, Sink, Slot
 LOG = logging.getLogger("relayd.transport")
 _TIMEOUT = ((pycurl.SOCKET_TIMEOUT, 0),)
 
+Ended = tuple[Slot, int, int, str]  # with its gen, errno and libcurl's text
+
 
 class Driver:
     """Owned by StreamClient; everything here runs on its loop."""
@@ -39,18 +41,13 @@ class Driver:
         self._owners: dict[int, Lender] = {}
         self._resumes: list[tuple[Slot, int]] = []
         self._slots: set[Slot] = set()
-        self._flushing = self._kick = False
+        self._flushing = self._kick = self._closed = False
         self._deadline: float | None = None
         self._armed: object | None = None
         self._armed_at = 0.0
         multi.setopt(pycurl.M_MAXCONNECTS, 4096)
         multi.setopt(pycurl.M_PIPELINING, 2)
         loop.add_handler(self._epoll.fileno(), self._on_ready, loop.READ)
-
-    @property
-    def parked(self) -> int:
-        """Kept connections that are idle."""
-        return sum(1 for mask in self._masks.values() if not mask)
 
     # ---- libcurl's callbacks
 
@@ -141,16 +138,20 @@ class Driver:
         self.busy = False
         if self._kick:
             self._kick = False
-            self._loop.add_callback(self.drive, _TIMEOUT)
+            self._loop.add_callback(self._drive_again)
         if running < self.active or self.touched or self._resumes:
             self._flush()
 
+    def _drive_again(self) -> None:
+        if not self._closed:
+            self.drive(_TIMEOUT)
+
     def _flush(self) -> None:
-        if self._flushing:
+        if self._flushing or self._closed:
             return
         self._flushing = True
         touched, self.touched = self.touched, []
-        done: list[tuple[Slot, int, str]] = []
+        done: list[Ended] = []
         while True:
             left, succeeded, failed = self._multi.info_read()
             for curl in succeeded:
@@ -168,8 +169,8 @@ class Driver:
                 except Exception:  # rescue door: one broken exchange must not stop the others
                     self._broken(slot)
                 self._after_progress(slot)
-        for slot, errno, message in done:
-            if slot.sink is not None:
+        for slot, gen, errno, message in done:
+            if slot.sink is not None and slot.gen == gen:  # else given back, and lent again, by another sink
                 try:
                     slot.sink.on_done(slot, errno, message)  # the last chunks are still in slot.chunks
                 except Exception:  # rescue door: as above
@@ -198,7 +199,7 @@ class Driver:
             slot.read_paused = False  # libcurl 7.88 and 8.14 would wait for the body for ever
             self._resumes.append((slot, slot.gen))
 
-    def _finish(self, curl: Any, errno: int, message: str, done: list[tuple[Slot, int, str]]) -> None:
+    def _finish(self, curl: Any, errno: int, message: str, done: list[Ended]) -> None:
         slot: Slot | None = getattr(curl, "slot", None)
         if slot is None:
             self._finish_fetch(curl, errno, message)
@@ -210,7 +211,7 @@ class Driver:
         self.active -= 1
         self._slots.discard(slot)
         slot.state, slot.broken = DONE, errno == REWIND
-        done.append((slot, errno, message))
+        done.append((slot, slot.gen, errno, message))
 
     def _unpause(self, slot: Slot, gen: int) -> None:
         if slot.gen == gen and slot.paused and not slot.hold:
@@ -240,7 +241,7 @@ class Driver:
             self._start(slot, slot.gen)
 
     def _start(self, slot: Slot, gen: int) -> None:
-        if slot.gen != gen or slot.state != ACTIVE:
+        if slot.gen != gen or slot.state != ACTIVE or self._closed:
             return  # cancelled before it began
         self.active += 1
         self._slots.add(slot)
@@ -261,7 +262,10 @@ class Driver:
             self.active -= 1
             self.busy = True
             self._multi.remove_handle(slot.curl)
-            self.busy, self._kick = False, False
+            self.busy = False
+            if self._kick:  # another transfer is due at this very moment
+                self._kick = False
+                self._loop.add_callback(self._drive_again)
         if slot.touched:
             slot.touched = False
             if slot in self.touched:
@@ -269,6 +273,7 @@ class Driver:
 
     def close(self) -> None:
         """Cancel everything and leave the loop."""
+        self._closed = True
         for slot in list(self._slots):
             self.cancel(slot)
         if self._armed is not None:
