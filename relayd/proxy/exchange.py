@@ -61,6 +61,11 @@ class Exchange:
         record.version = head.version
         gateway.exchanges.add(self)
 
+    @property
+    def over(self) -> bool:
+        """Whether it has been accounted."""
+        return self._left
+
     # ---- what status shows
 
     def age_s(self) -> float:
@@ -165,7 +170,7 @@ class Exchange:
             return
         self._sent_whole = last
         slot.feed(data, last)
-        if not self._left and not last and not self._paused_body and slot.queued > UPLOAD_HIGH:
+        if not self.over and not last and not self._paused_body and slot.queued > UPLOAD_HIGH:
             self._paused_body = True
             self.down.pause_body()
 
@@ -214,7 +219,7 @@ class Exchange:
         if self._paused_body and slot.queued < UPLOAD_LOW:
             self._paused_body = False
             self.down.resume_body()
-            if self._left:
+            if self.over:
                 return
         if self._silent:
             slot.chunks.clear()

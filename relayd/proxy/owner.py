@@ -20,4 +20,6 @@ class Owner(Protocol):
     exchanges: set[Any]
     draining: bool
     admin_handler: AdminHandler
-    account: Callable[[Record], None]
+
+    @property
+    def account(self) -> Callable[[Record], None]: ...

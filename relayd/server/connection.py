@@ -251,7 +251,7 @@ class Connection:
             return
         if not stream._write_buffer and not stream._connecting:  # straight to the socket: no Future, no copy
             try:
-                sent = stream.write_to_fd(memoryview(data))
+                sent: int | None = stream.write_to_fd(memoryview(data))
             except BlockingIOError:
                 sent = 0
             except OSError as error:

@@ -267,7 +267,7 @@ class ListenerSet:
                 prepared.contexts[name] = make_context(name, config.tls) if config.tls is not None else None
                 if self._kept(name, config) is None:
                     prepared.made[name] = bind(name, config, inherited or {})
-        except BaseException:
+        except BaseException:  # rescue door: whatever went wrong, nothing stays bound
             prepared.undo()
             raise
         return prepared

@@ -56,5 +56,5 @@ def make_context(name: str, tls: Tls) -> ssl.SSLContext:
             if found is not None and found is not default:
                 sock.context = found
 
-    default.sni_callback = choose  # type: ignore[assignment]
+    default.sni_callback = choose
     return default
