@@ -1,0 +1,148 @@
+"""The pages of the admin application, asked without a socket."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from relayd.config.load import load_text
+from relayd.plan.compile import compile_plan
+from relayd.proxy.gateway import Gateway
+from relayd.server.admin_views import AdminViews, ProcessState, Refusal, ReloadResult
+from relayd.telemetry.settings import TelemetrySettings
+from relayd.telemetry.telemetry import Telemetry
+from relayd.upstream.transport.client import StreamClient
+
+KEY = "sk-never-shown"
+TEXT = f"""
+listeners: {{public: {{address: "127.0.0.1:8282"}}}}
+upstreams:
+  first:
+    endpoints: ["https://user:{KEY}@api.example.org/v1"]
+    auth: {{bearer: {{env: RELAYD_TEST_KEY}}}}
+    timeouts: {{total: 300s}}
+    tls: {{verify: false}}
+  second: {{endpoints: ["http://127.0.0.1:9001", "http://127.0.0.1:9002"]}}
+routes: [{{name: all, upstream: first}}]
+"""
+CLEAN = TEXT.replace(f"user:{KEY}@", "")
+
+
+class Asked:
+    """Views over a gateway with nothing in flight."""
+
+    def __init__(self, client: StreamClient) -> None:
+        self.telemetry = Telemetry.build(TelemetrySettings(access_format="off"), io.StringIO())
+        self.gateway = Gateway(client, self.telemetry)
+        self.state = ProcessState("/etc/relayd.yaml", phase="serving")
+        self.views = AdminViews(self.gateway, self.telemetry, self.state)
+
+    def plan(self) -> None:
+        self.gateway.plan = compile_plan(load_text(CLEAN, "relayd.yaml").config, 7)
+
+    def get(self, path: str, *, write: bool = False, method: str = "GET") -> tuple[int, Any]:
+        status, content_type, body = self.views.answer(method, path, write=write)
+        return status, json.loads(body) if content_type == "application/json" else body
+
+
+@asynccontextmanager
+async def asking() -> AsyncIterator[Asked]:
+    client = StreamClient(force_instance=True)
+    asked = Asked(client)
+    yield asked
+    client.close()
+    asked.telemetry.close()
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("RELAYD_TEST_KEY", KEY)
+    yield
+
+
+async def test_health_has_the_keys_that_the_first_seed_promises() -> None:
+    async with asking() as asked:
+        asked.state.lag_s = lambda: 0.0125
+        status, told = asked.get("/health")
+        assert status == 200
+        assert told["status"] == "healthy"
+        assert told["circuit_breaker"] == {"enabled": False, "is_open": False, "consecutive_failures": 0}
+        assert told["loop_lag_ms"] == 12.5
+
+
+async def test_api_health_has_exactly_the_shape_of_the_second_seed() -> None:
+    async with asking() as asked:
+        asked.plan()
+        assert asked.get("/api/health") == (
+            200,
+            {"status": "healthy", "target_url": "https://api.example.org/v1", "timeout": 300, "ssl_verify": False},
+        )
+
+
+async def test_health_answers_before_there_is_a_plan() -> None:
+    async with asking() as asked:
+        for path in ("/health", "/api/health", "/ping", "/api/ping", "/status"):
+            assert asked.get(path)[0] == 200
+
+
+@pytest.mark.parametrize(("phase", "draining", "wanted"), [
+    ("starting", False, (503, "starting")), ("serving", False, (200, "ready")), ("serving", True, (503, "draining")),
+])
+async def test_ready_only_while_serving(phase: str, draining: bool, wanted: tuple[int, str]) -> None:
+    async with asking() as asked:
+        asked.state.phase, asked.gateway.draining = phase, draining
+        status, told = asked.get("/ready")
+        assert (status, told["status"]) == wanted
+
+
+async def test_status_names_listeners_upstreams_endpoints_and_a_refusal_but_no_key() -> None:
+    async with asking() as asked:
+        asked.plan()
+        asked.state.refusal = Refusal(1.0, ("relayd.yaml:3:1: error: no",))
+        status, told = asked.get("/status")
+        assert status == 200
+        assert told["generation"] == 7
+        assert told["listeners"] == [{"name": "public", "address": "127.0.0.1:8282", "tls": False}]
+        assert [len(one["endpoints"]) for one in told["upstreams"]] == [1, 2]
+        assert told["refused"]["findings"] == ["relayd.yaml:3:1: error: no"]
+        assert told["exchanges"] == []
+        assert KEY not in json.dumps(told)
+
+
+async def test_metrics_are_in_the_format_of_prometheus() -> None:
+    async with asking() as asked:
+        status, body = asked.get("/metrics")
+        assert status == 200
+        assert b"# TYPE relayd_config_generation gauge" in body
+
+
+async def test_a_reload_is_only_begun_where_writing_is_shown() -> None:
+    async with asking() as asked:
+        begun: list[bool] = []
+        asked.state.start_reload = lambda: begun.append(True)
+        assert asked.get("/reload", method="POST")[0] == 403
+        assert asked.get("/reload", write=True)[0] == 405
+        assert begun == []
+        assert asked.get("/reload", method="POST", write=True)[0] == 202
+        assert begun == [True]
+
+
+@pytest.mark.parametrize(("method", "path", "wanted"), [
+    ("GET", "/nothing", 404), ("POST", "/status", 405), ("DELETE", "/health", 405), ("HEAD", "/health", 200),
+    ("GET", "/health/", 200), ("GET", "/health?x=1", 200), ("GET", "/", 404), ("GET", "", 404),
+])
+async def test_other_methods_and_paths(method: str, path: str, wanted: int) -> None:
+    async with asking() as asked:
+        assert asked.get(path, method=method)[0] == wanted
+
+
+def test_a_refused_reload_is_422_with_every_finding() -> None:
+    status, _, body = ReloadResult(False, 3, findings=("one", "two")).answer()
+    assert status == 422
+    assert json.loads(body)["findings"] == ["one", "two"]
+    assert ReloadResult(True, 4).answer()[0] == 200
