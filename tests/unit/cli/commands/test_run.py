@@ -1,0 +1,36 @@
+"""`relayd run` when it does not come to serving; the rest is in the functional tests."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relayd.cli.main import main, parser_of
+
+
+@pytest.fixture(autouse=True)
+def hangups_are_heard_again() -> Iterator[None]:
+    yield
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+
+def test_the_file_is_etc_relayd_yaml_unless_told_otherwise() -> None:
+    assert parser_of("run").parse_args([]).config == "/etc/relayd.yaml"
+
+
+def test_a_missing_file_is_a_configuration_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "-c", str(tmp_path / "none.yaml")]) == 78
+    assert "none.yaml" in capsys.readouterr().err
+
+
+def test_every_fault_is_on_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "relayd.yaml"
+    file.write_text("one: 1\ntwo: 2\n")
+    assert main(["run", "-c", str(file)]) == 78
+    captured = capsys.readouterr()
+    assert f"{file}:1:1: error" in captured.err
+    assert f"{file}:2:1: error" in captured.err
+    assert captured.out == ""

@@ -1,0 +1,67 @@
+"""`relayd status` for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relayd.cli.commands.status import lines, row, span
+from relayd.cli.main import main
+
+EXCHANGE = {
+    "id": "abc", "age_s": 75.2, "room": "transfer", "method": "POST", "path": "/v1/chat", "route": "llm", "upstream": "up",
+    "endpoint": "a:1", "generation": 1, "buffered_bytes": 512,
+}
+
+
+def status(**change: Any) -> dict[str, Any]:
+    return {
+        "version": "1.2.3", "pid": 7, "phase": "serving", "generation": 4, "uptime_s": 3700.0,
+        "config": {"file": "/etc/relayd.yaml", "loaded_at": 0, "warnings": []}, "refused": None,
+        "loop": {"lag_ms": 0.5, "worst_ms": 3},
+        "listeners": [{"name": "public", "address": "127.0.0.1:1", "tls": True}], "routes": 1,
+        "upstreams": [{"name": "up", "protocol": "plain", "in_flight": 1, "endpoints": [{"endpoint": "a:1", "in_flight": 1}]}],
+        "in_flight": 1, "exchanges": [EXCHANGE], **change,
+    }
+
+
+def test_everything_that_matters_is_shown() -> None:
+    shown = "\n".join(lines(status()))
+    for word in ("relayd 1.2.3 serving", "pid 7", "up 1h01m", "generation 4", "127.0.0.1:1 TLS", "a:1", "POST /v1/chat", "1m15s", "512"):
+        assert word in shown
+
+
+def test_a_refused_reload_is_shown_with_its_findings() -> None:
+    shown = list(lines(status(refused={"at": 0, "findings": ["x.yaml:1:1: error: no"]})))
+    at = shown.index("the last reload was refused:")
+    assert shown[at + 1] == "  x.yaml:1:1: error: no"
+
+
+def test_many_exchanges_are_cut_and_counted() -> None:
+    shown = list(lines(status(in_flight=2000, exchanges=[EXCHANGE] * 1000)))
+    assert "2000 exchanges in flight" in shown
+    assert sum("POST /v1/chat" in line for line in shown) == 50
+    assert shown[-1].startswith("...")
+
+
+def test_an_idle_relayd_shows_no_empty_tables() -> None:
+    shown = list(lines(status(in_flight=0, exchanges=[], upstreams=[])))
+    assert shown[-1] == "0 exchanges in flight"
+    assert not any("UPSTREAM" in line for line in shown)
+
+
+def test_bytes_of_a_client_cannot_move_the_cursor() -> None:
+    assert row({**EXCHANGE, "path": "/\x1b[2J\x9b\n", "id": "a\rb"})[0] == "a?b"
+    assert row({**EXCHANGE, "path": "/\x1b[2J\x9b\n"})[-1] == "POST /?[2J??"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(1.53, "1.5s"), (200, "3m20s"), (18120, "5h02m"), (12 * 86400 + 10800, "12d3h")])
+def test_times_are_short(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
+def test_nobody_there_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--socket", str(tmp_path / "none.sock")]) == 1
+    assert "none.sock" in capsys.readouterr().err
