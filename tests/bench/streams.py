@@ -94,11 +94,10 @@ def measure_chunks(
         for peer in peers:
             proxies[peer] = rig.proxy(peer, upstream.port, max_clients=streams + 10)
             one_run(proxies[peer], streams, "/stream?n=5&gap_ms=5", 20, 1)
-        for _ in range(rounds):
+        limit_s = number * gap_ms / 1000 + 30
+        for _ in range(rounds * repeat):
             for peer in peers:
-                for _ in range(repeat):
-                    limit_s = number * gap_ms / 1000 + 30
-                    found[peer].append(one_run(proxies[peer], streams, target, limit_s, 5))
+                found[peer].append(one_run(proxies[peer], streams, target, limit_s, 5))
     finally:
         for running in (*proxies.values(), upstream):
             running.stop()
