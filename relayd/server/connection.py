@@ -309,7 +309,9 @@ class Connection:
     def resume_body(self) -> None:
         """Read it again."""
         if not self._stream.wanted:
-            self._since = clock.monotonic()
+            # The rate too counts anew: while it was paused the client could not send.
+            self._since = self._window = clock.monotonic()
+            self._received = 0
             if self._chunks is not None and self._chunks.pending:
                 self.owner.loop.add_callback(self._go_on)
             else:
@@ -446,14 +448,14 @@ class Connection:
 
     def _check_head(self, now: float) -> None:
         times = self.owner.timeouts
-        if self._buffer:
+        if self._stream.handshaking():
+            if times.handshake and now - self._since > times.handshake:
+                self._close()
+        elif self._buffer:
             if times.header and now - self._since > times.header:
                 self._refuse(ExchangeError("request_timeout", "header section"))
         elif self._requests:
             if times.keepalive and now - self._since > times.keepalive:
                 self._close_when_written()
-        elif self._stream.handshaking():
-            if times.handshake and now - self._since > times.handshake:
-                self._close()
         elif times.header and now - self._since > times.header:
             self._close()

@@ -26,5 +26,7 @@ class Endpoint:
             self.pool = Pool(client.driver, upstream, self.spec)
 
     def close(self) -> None:
+        """Let the pool go; opened again, the endpoint gets a new one."""
         if self.pool is not None:
             self.pool.close()
+            self.pool = None

@@ -22,15 +22,15 @@ class StreamClient(CurlAsyncHTTPClient):
 
     driver: Driver | None
 
-    def initialize(self, max_clients: int = 10, defaults: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
         self.driver = None
-        super().initialize(max_clients=max_clients, defaults=defaults, **kwargs)
+        super().initialize(*args, **kwargs)
         scan = getattr(self, "_force_timeout_callback", None)
         if scan is not None:  # Tornado 6.1 to 6.5: socket_all() every second, behind the driver's back
             scan.stop()
         self.driver = Driver(self.io_loop, self._multi, self._fetch_done)
 
-    def _handle_socket(self, event: int, fd: int, multi: Any, data: bytes) -> None:
+    def _handle_socket(self, event: int, fd: int, multi: Any, data: Any) -> None:
         if self.driver is not None:
             self.driver.on_socket(event, fd)
 

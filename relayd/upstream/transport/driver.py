@@ -23,6 +23,7 @@ from relayd.upstream.transport.faults import REWIND
 from relayd.upstream.transport.slot import ACTIVE, DONE, Lender, Sink, Slot
 
 LOG = logging.getLogger("relayd.transport")
+CLEAN_AFTER_S = 1.2
 _TIMEOUT = ((pycurl.SOCKET_TIMEOUT, 0),)
 
 Ended = tuple[Slot, int, int, str]  # with its gen, errno and libcurl's text
@@ -44,6 +45,9 @@ class Driver:
         self._flushing = self._kick = self._closed = False
         self._deadline: float | None = None
         self._armed: object | None = None
+        self._cleaning: object | None = None
+        self._janitor: Any = None
+        self._sweeping = False
         self._armed_at = 0.0
         multi.setopt(pycurl.M_MAXCONNECTS, 4096)
         multi.setopt(pycurl.M_PIPELINING, 2)
@@ -98,6 +102,10 @@ class Driver:
             return
         self._deadline = None
         self.drive(_TIMEOUT)
+        self._arm_again()
+
+    def _arm_again(self) -> None:
+        """libcurl tells a deadline once; what it still waits for must not be forgotten."""
         if self._armed is None and (rest := self._multi.timeout()) >= 0:
             self.on_timer(max(rest, 1))
 
@@ -119,8 +127,32 @@ class Driver:
         pool = self._owners.pop(fd, None)
         if pool is not None:
             pool.eof_at = clock.monotonic()
+        if self._cleaning is None:
+            self._cleaning = self._loop.call_later(CLEAN_AFTER_S, self._clean)
         with contextlib.suppress(OSError):
             self._epoll.unregister(fd)
+
+    def _clean(self) -> None:
+        """Make libcurl close kept connections that are dead.
+
+        It looks for them only when it begins a transfer, at most once a second; without one their descriptors would
+        stay. The transfer begun here names a Unix socket that cannot exist, and so ends before it does anything.
+        """
+        self._cleaning = None
+        if self._janitor is None:
+            self._janitor = pycurl.Curl()
+            self._janitor.setopt(pycurl.NOSIGNAL, 1)
+            self._janitor.setopt(pycurl.URL, "http://localhost/")
+            self._janitor.setopt(pycurl.UNIX_SOCKET_PATH, "/dev/null/none")
+            self._janitor.slot = None
+        elif self._sweeping:
+            return
+        self._sweeping = True
+        self.active += 1
+        self.busy = True
+        self._multi.add_handle(self._janitor)
+        self.busy, self._kick = False, False
+        self.drive(_TIMEOUT)
 
     # ---- moving
 
@@ -201,6 +233,11 @@ class Driver:
 
     def _finish(self, curl: Any, errno: int, message: str, done: list[Ended]) -> None:
         slot: Slot | None = getattr(curl, "slot", None)
+        if curl is self._janitor:
+            self._multi.remove_handle(curl)
+            self.active -= 1
+            self._sweeping = False
+            return
         if slot is None:
             self._finish_fetch(curl, errno, message)
             return
@@ -279,5 +316,11 @@ class Driver:
         if self._armed is not None:
             self._loop.remove_timeout(self._armed)
             self._armed = None
+        if self._cleaning is not None:
+            self._loop.remove_timeout(self._cleaning)
+        if self._janitor is not None:
+            if self._sweeping:
+                self._multi.remove_handle(self._janitor)
+            self._janitor.close()
         self._loop.remove_handler(self._epoll.fileno())
         self._epoll.close()

@@ -60,7 +60,8 @@ def _tls_options(spec: UpstreamSpec, endpoint: EndpointSpec) -> list[tuple[int, 
     tls = spec.tls
     floor = pycurl.SSLVERSION_TLSv1_3 if tls.min_version == "1.3" else pycurl.SSLVERSION_TLSv1_2
     options: list[tuple[int, object]] = [
-        (pycurl.SSLVERSION, floor), (pycurl.SSL_VERIFYPEER, int(tls.verify)), (pycurl.SSL_VERIFYHOST, 2 if tls.verify else 0),
+        (pycurl.SSLVERSION, floor), (pycurl.SSL_VERIFYPEER, int(tls.verify)),
+        (pycurl.SSL_VERIFYHOST, 2 if tls.verify else 0),
     ]
     bundle = tls.ca or system_bundle()
     if bundle:
@@ -86,13 +87,12 @@ class Pool:
 
     def __init__(self, driver: Driver, spec: UpstreamSpec, endpoint: EndpointSpec) -> None:
         self.driver = driver
-        self.options = options_of(spec, endpoint)
         self.head_limit = spec.response_header_bytes
         origin = endpoint.origin
         if endpoint.tls and spec.tls.server_name:
             origin = f"https://{spec.tls.server_name}:{_split(endpoint)[1]}"
         self.origin = origin.encode()
-        self.base = self.origin + b"/"
+        self.options = [*options_of(spec, endpoint), (pycurl.URL, self.origin + b"/")]
         self.eof_at = -9.0
         self.lent = 0
         self._closing = False
@@ -131,13 +131,14 @@ class Pool:
         """
         curl = slot.curl
         if EXACT_TARGET:
-            curl.setopt(pycurl.URL, self.base)
             curl.setopt(pycurl.REQUEST_TARGET, target)
         else:
             curl.setopt(pycurl.URL, self.origin + target)
         curl.setopt(pycurl.HTTPHEADER, fields)
         if slot.kind == "POST":
-            curl.setopt(pycurl.POSTFIELDSIZE_LARGE, 0 if length is None else length)
+            if length != slot.length:
+                slot.length = length
+                curl.setopt(pycurl.POSTFIELDSIZE_LARGE, 0 if length is None else length)
         elif slot.kind == "+":
             curl.setopt(pycurl.INFILESIZE_LARGE, length)
         if slot.kind in ("+", "OTHER"):

@@ -22,6 +22,9 @@ TURN = 128 * 1024
 INTERIM_MAX = 32
 TRAILER_BYTES = 8 * 1024
 FREE, ACTIVE, DONE = range(3)
+_WRITE_PAUSE: int = pycurl.WRITEFUNC_PAUSE
+_READ_PAUSE: int = pycurl.READFUNC_PAUSE
+_SEEK_FAIL: int = pycurl.SEEKFUNC_FAIL
 
 
 class Sink(Protocol):
@@ -65,14 +68,15 @@ class Slot:
     """One easy handle; owned by the pool it came from, lent to one exchange at a time."""
 
     __slots__ = (
-        "asked_upgrade", "bad", "body", "broken", "chunks", "curl", "driver", "fresh", "gen", "got_at", "head_bytes", "hold",
-        "insize", "interim", "kind", "lines", "paused", "pool", "position", "queue", "queued", "read_at", "read_paused",
+        "bad", "body", "broken", "chunks", "curl", "driver", "fresh", "gen", "got_at", "head_bytes", "hold", "insize",
+        "interim", "kind", "length", "lines", "paused", "pool", "position", "queue", "queued", "read_at", "read_paused",
         "response", "sink", "state", "touched", "trailers", "upload_done",
     )
 
     def __init__(self, driver: Mover, pool: Lender, kind: str) -> None:
         self.driver, self.pool, self.kind, self.state = driver, pool, kind, FREE
         self.gen = self.fresh = 0
+        self.length: int | None = -2  # what the handle was last told
         self.broken = False
         self.queue: collections.deque[bytes] | None = None
         self.curl = curl = pycurl.Curl()
@@ -168,7 +172,7 @@ class Slot:
         if self.hold or self.insize > TURN:
             self.paused = True
             self._touch()
-            return pycurl.WRITEFUNC_PAUSE  # libcurl keeps `data` and hands it over again
+            return _WRITE_PAUSE  # libcurl keeps `data` and hands it over again
         self.chunks.append(data)
         self.insize += len(data)
         if not self.touched:
@@ -196,11 +200,11 @@ class Slot:
         if self.upload_done:
             return b""
         self.read_paused = True
-        return pycurl.READFUNC_PAUSE
+        return _READ_PAUSE
 
     @staticmethod
     def _on_seek(offset: int, origin: int) -> int:
-        return pycurl.SEEKFUNC_FAIL  # a body that was read is never sent twice: error 65
+        return _SEEK_FAIL  # a body that was read is never sent twice: error 65
 
     # ---- for the exchange, outside of callbacks
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import socket
 import ssl
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
 from tornado.util import TimeoutError as TornadoTimeoutError
 
+from relayd import clock
 from relayd.upstream.spec import EndpointSpec, TlsSpec, UpstreamSpec
 
 HIGH = 64 * 1024
@@ -52,25 +55,38 @@ class Tunnel:
     def __init__(self, spec: UpstreamSpec, endpoint: EndpointSpec, request: bytes, sink: TunnelSink) -> None:
         self._spec, self._endpoint, self._request, self._sink = spec, endpoint, request, sink
         self._stream: IOStream | None = None
+        self._line: socket.socket | None = None  # the connection during its handshake
         self._closed = self._reading = False
         self._want = True
         IOLoop.current().add_callback(self._open)
 
     async def _open(self) -> None:
-        if self._closed:
+        deadline = clock.monotonic() + self._spec.timeouts.connect_s
+        try:
+            context = _context(self._spec.tls) if self._endpoint.tls else None
+        except (OSError, ValueError) as error:
+            self._end("tls_failed", str(error))
             return
         try:
-            stream = await self._connect()
+            stream = None if self._closed else await self._connect()
+            if stream is not None and context is not None:
+                stream = await self._shake_hands(stream, context, deadline)
         except (TornadoTimeoutError, TimeoutError):
             self._end("connect_timeout", "")
             return
-        except ssl.SSLError as error:
-            self._end("tls_failed", str(error))
+        except (OSError, StreamClosedError, ValueError) as error:
+            real = getattr(error, "real_error", None) or error
+            self._end("connect_failed" if self._line is None else "tls_failed", str(real))
             return
-        except (OSError, StreamClosedError) as error:
-            self._end("connect_failed", str(error))
-            return
-        if self._closed:
+        finally:
+            if self._line is not None:
+                self._line.close()
+                self._line = None
+        if stream is not None:
+            self._begin(stream)
+
+    def _begin(self, stream: IOStream) -> None:
+        if self._closed:  # the client left while the connection was made
             stream.close()
             return
         self._stream = stream
@@ -83,7 +99,7 @@ class Tunnel:
         endpoint, timeout = self._endpoint, self._spec.timeouts.connect_s
         if endpoint.unix is not None:
             stream = IOStream(socket.socket(socket.AF_UNIX), read_chunk_size=16384)
-            await stream.connect(endpoint.unix)  # type: ignore[arg-type]
+            await stream.connect(endpoint.unix)
             return stream
         host, colon, port = endpoint.authority.rpartition(":")
         if not colon or port.endswith("]"):
@@ -91,11 +107,28 @@ class Tunnel:
         tcp = TCPClient()
         stream = await tcp.connect(host.strip("[]"), int(port), timeout=timeout)
         stream.set_nodelay(True)
-        if not endpoint.tls:
-            return stream
-        tls = self._spec.tls
-        name = tls.server_name or host.strip("[]")
-        return await stream.start_tls(False, _context(tls), server_hostname=name)
+        return stream
+
+    async def _shake_hands(self, stream: IOStream, context: ssl.SSLContext, deadline: float) -> IOStream:
+        """TLS. A second descriptor of the socket ends a handshake that takes too long or that nobody waits for."""
+        host = urlsplit(self._endpoint.origin).hostname or ""
+        self._line = stream.socket.dup()
+        if self._closed:
+            self._hang_up()
+        late = IOLoop.current().call_later(max(0.0, deadline - clock.monotonic()), self._too_late)
+        try:
+            return await stream.start_tls(False, context, server_hostname=self._spec.tls.server_name or host)
+        finally:
+            IOLoop.current().remove_timeout(late)
+
+    def _too_late(self) -> None:
+        self._end("connect_timeout", "during the TLS handshake")
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._line is not None:
+            with contextlib.suppress(OSError):
+                self._line.shutdown(socket.SHUT_RDWR)
 
     def _read(self) -> None:
         stream = self._stream
@@ -103,7 +136,7 @@ class Tunnel:
             return
         while self._want and not self._closed:
             try:
-                future = stream.read_bytes(65536, partial=True)
+                future: Any = stream.read_bytes(65536, partial=True)
             except StreamClosedError:
                 return
             if not future.done():
@@ -166,5 +199,6 @@ class Tunnel:
     def close(self) -> None:
         """Leave; nothing more is heard."""
         self._closed = True
+        self._hang_up()
         if self._stream is not None:
             self._stream.close()
