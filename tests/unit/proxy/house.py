@@ -1,0 +1,248 @@
+"""A small running relayd: a real listener, client, telemetry and transport, before an endpoint that follows a script."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from relayd import clock
+from relayd.config.load import load_text
+from relayd.plan.compile import compile_plan
+from relayd.proxy.gateway import Gateway
+from relayd.server.connection import Connection
+from relayd.server.listener import Listening
+from relayd.telemetry.outcome import Record
+from relayd.telemetry.settings import TelemetrySettings
+from relayd.telemetry.telemetry import Telemetry
+from relayd.upstream.transport.client import StreamClient
+
+WAIT_S = 8.0
+CONFIG = """
+listeners: {public: {address: "127.0.0.1:8282", LISTENER}}
+upstreams: {web: {endpoints: ["http://127.0.0.1:PORT"], UPSTREAM}}
+TOP
+routes: [BEFORE {name: all, upstream: web, ROUTE}]
+"""
+
+
+async def soon(what: Awaitable[Any]) -> Any:
+    return await asyncio.wait_for(what, WAIT_S)
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    """Let the loop turn until this holds."""
+    end = clock.monotonic() + WAIT_S
+    while not holds():
+        assert clock.monotonic() < end, "it never came to hold"
+        await asyncio.sleep(0.002)
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+class Side:
+    """One end of a connection: raw bytes out, messages in."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    def write(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def head(self) -> bytes:
+        found: bytes = await soon(self.reader.readuntil(b"\r\n\r\n"))
+        return found
+
+    async def exactly(self, size: int) -> bytes:
+        found: bytes = await soon(self.reader.readexactly(size))
+        return found
+
+    async def rest(self) -> bytes:
+        """Everything up to the clean end."""
+        found: bytes = await soon(self.reader.read())
+        return found
+
+    async def gone(self) -> None:
+        """Wait until the other side has left, cleanly or not."""
+        with contextlib.suppress(ConnectionError):
+            await self.rest()
+
+    async def chunk(self) -> bytes:
+        size = int((await soon(self.reader.readuntil(b"\r\n"))).split(b";")[0], 16)
+        return (await self.exactly(size + 2))[:-2]
+
+    async def message(self, bodyless: bool = False) -> tuple[bytes, bytes]:
+        """Head and body of one message."""
+        head = await self.head()
+        low = head.lower()
+        if bodyless:
+            return head, b""
+        if b"\r\ntransfer-encoding: chunked" in low:
+            body = b""
+            while piece := await self.chunk():
+                body += piece
+            return head, body
+        if b"\r\ncontent-length: " in low:
+            return head, await self.exactly(int(low.partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0]))
+        return head, b""
+
+    def reset(self) -> None:
+        reset(self.writer)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+Script = Callable[[Side], Awaitable[None]]
+
+
+def saying(answer: bytes) -> Script:
+    """An endpoint that gives the same answer to every request."""
+
+    async def script(side: Side) -> None:
+        while True:
+            await side.message()
+            side.write(answer)
+
+    return script
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class House:
+    """The whole of it; made by `running`."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.log = tmp_path / "access.log"
+        self.told = io.StringIO()
+        self.telemetry = Telemetry.build(TelemetrySettings(access_format="json", access_file=str(self.log)), self.told)
+        self.client: StreamClient = StreamClient(force_instance=True)
+        self.gateway = Gateway(self.client, self.telemetry)
+        self.accounts: list[Record] = []
+        account = self.gateway.account
+
+        def counted(record: Record) -> None:
+            self.accounts.append(record)
+            account(record)
+
+        self.gateway.account = counted
+        self.endpoint_sides: list[Side] = []
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.peers: list[Side] = []
+
+    async def open(self, script: Script, text: str, context: ssl.SSLContext | None, sock: socket.socket | None) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            side = Side(reader, writer)
+            self.endpoint_sides.append(side)
+            task = asyncio.current_task()
+            assert task is not None
+            self.tasks.add(task)
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, TimeoutError):
+                await script(side)
+            writer.close()
+
+        self.server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = self.server.sockets[0].getsockname()[1]
+        config = load_text(text.replace("PORT", str(port)), "relayd.yaml").config
+        self.plan = self.gateway.plan = compile_plan(config, 1)
+        for upstream in self.plan.upstreams.values():
+            upstream.open(self.client)
+        if sock is None:
+            sock = socket.create_server(("127.0.0.1", 0))
+        sock.setblocking(False)
+        self.address = sock.getsockname()
+        self.listening = Listening("public", config.listeners["public"], self.gateway, self.telemetry, [sock])
+        self.listening.configure(config.listeners["public"], context)
+        self.listening.accept()
+
+    async def connect(self, **words: Any) -> Side:
+        if isinstance(self.address, str):
+            reader, writer = await asyncio.open_unix_connection(self.address, **words)
+        else:
+            reader, writer = await asyncio.open_connection(self.address[0], self.address[1], **words)
+        side = Side(reader, writer)
+        self.peers.append(side)
+        return side
+
+    async def ask(self, request: bytes, bodyless: bool = False) -> tuple[bytes, bytes]:
+        """One request on a connection of its own."""
+        side = await self.connect()
+        side.write(request)
+        return await side.message(bodyless)
+
+    @property
+    def connection(self) -> Connection:
+        """The only client connection."""
+        (one,) = self.listening.connections
+        return one
+
+    async def accounted(self, count: int) -> list[Record]:
+        """Wait for this many accounts; there are no more, in memory or in the file."""
+        await until(lambda: len(self.accounts) >= count)
+        await asyncio.sleep(0.01)
+        self.telemetry.flush()
+        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
+        assert len(lines) == len(self.accounts) == count
+        assert len({id(record) for record in self.accounts}) == count
+        assert not self.gateway.exchanges
+        assert all(upstream.in_flight == 0 for upstream in self.plan.upstreams.values())
+        return self.accounts
+
+    async def close(self) -> None:
+        for side in self.peers:
+            side.writer.transport.abort()
+        for connection in list(self.listening.connections):
+            connection.end()
+        self.listening.close_sockets()
+        for upstream in self.plan.upstreams.values():
+            upstream.close()
+        self.client.close()
+        self.server.close()
+        for side in self.endpoint_sides:
+            side.writer.transport.abort()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self.telemetry.close()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    tmp_path: Path, script: Script | None = None, *, listener: str = "", upstream: str = "", route: str = "", top: str = "",
+    before: str = "", context: ssl.SSLContext | None = None, sock: socket.socket | None = None,
+) -> AsyncIterator[House]:
+    text = CONFIG
+    for word, value in (("LISTENER", listener), ("UPSTREAM", upstream), ("ROUTE", route), ("TOP", top), ("BEFORE", before)):
+        text = text.replace(word, value)
+    house = House(tmp_path)
+    await house.open(script or saying(OK), text, context, sock)
+    try:
+        yield house
+    finally:
+        await house.close()
+
+
+def get(path: str = "/x", *lines: str, method: str = "GET", version: str = "1.1") -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/{version}", "Host: relay.example", *lines, "", ""]).encode("latin-1")
+
+
+def post(body: bytes, *lines: str, path: str = "/x") -> bytes:
+    return get(path, f"Content-Length: {len(body)}", *lines, method="POST") + body
+
+
+def status_of(head: bytes) -> int:
+    return int(head.split(b" ", 2)[1])

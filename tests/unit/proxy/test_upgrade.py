@@ -1,0 +1,189 @@
+"""Upgrade requests: tunnels after a valid 101, plain HTTP after anything else."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from relayd import clock
+from relayd.proxy.upgrade import GUID
+from tests.unit.proxy.house import OK, Side, get, post, running, status_of, until
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+PROOF = base64.b64encode(hashlib.sha1(KEY.encode() + GUID).digest())
+ASK = ("Connection: Upgrade", "Upgrade: websocket", f"Sec-WebSocket-Key: {KEY}", "Sec-WebSocket-Version: 13")
+AGREED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: " + PROOF + b"\r\n\r\n"
+ON = "upgrade: true"
+
+
+async def test_after_a_valid_101_bytes_go_both_ways(tmp_path: Path) -> None:
+    async def script(side: Side) -> None:
+        heads.append(await side.head())
+        side.write(AGREED + b"early")
+        side.write(b"got " + await side.exactly(4))
+        await side.exactly(3)
+
+    heads: list[bytes] = []
+    async with running(tmp_path, script, route=ON) as house:
+        side = await house.connect()
+        side.write(get("/ws", *ASK, "X-Empty:", "Authorization: a"))
+        head = await side.head()
+        assert status_of(head) == 101 and b"Sec-WebSocket-Accept: " + PROOF in head
+        assert await side.exactly(5) == b"early"
+        side.write(b"ping")
+        assert await side.exactly(8) == b"got ping"
+        side.write(b"end")
+        assert await side.rest() == b""
+        (record,) = await house.accounted(1)
+        assert (record.status, record.room, record.code) == (101, "tunnel", "")
+        assert (record.bytes_in, record.bytes_out) == (7, 13)
+    lines = heads[0].split(b"\r\n")
+    assert b"Connection: Upgrade" in lines and b"Upgrade: websocket" in lines and b"X-Empty:" in lines
+    assert not any(line.lower().startswith((b"user-agent", b"accept:", b"expect")) for line in lines)
+
+
+@pytest.mark.parametrize("answer", [
+    AGREED.replace(PROOF, b"AAAA"), AGREED.replace(b"Upgrade: websocket", b"Upgrade: chat"),
+    b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\n\r\n", b"nonsense\r\n\r\n", b"HTTP/1.1 101 Sw",
+])
+async def test_a_101_that_was_not_asked_for_opens_nothing(tmp_path: Path, answer: bytes) -> None:
+    async def script(side: Side) -> None:
+        await side.head()
+        side.write(answer)
+
+    async with running(tmp_path, script, route=ON) as house:
+        assert status_of((await house.ask(get("/ws", *ASK)))[0]) == 502
+        assert (await house.accounted(1))[0].ended_by == "upstream"
+
+
+@pytest.mark.parametrize(("answer", "body"), [
+    (b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno", b"no"),
+    (b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n", b"no"),
+    (b"HTTP/1.1 403 No\r\n\r\nno", b"no"), (b"HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 204 None\r\n\r\n", b""),
+])
+async def test_a_refused_upgrade_stays_http(tmp_path: Path, answer: bytes, body: bytes) -> None:
+    async def script(side: Side) -> None:
+        await side.head()
+        side.write(answer)
+        await side.writer.drain()
+
+    async with running(tmp_path, script, route=ON) as house:
+        side = await house.connect()
+        side.write(get("/ws", *ASK))
+        head, found = await side.message()
+        assert status_of(head) in (403, 204) and found == body
+        await house.accounted(1)
+
+
+async def test_a_route_without_upgrades_ignores_the_wish(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+
+    async def script(side: Side) -> None:
+        seen.append(await side.head())
+        side.write(OK)
+
+    async with running(tmp_path, script) as house:
+        assert (await house.ask(get("/ws", *ASK)))[1] == b"ok"
+        assert b"upgrade" not in seen[0].lower()
+        await house.accounted(1)
+
+
+@pytest.mark.parametrize("split", [False, True])
+async def test_the_body_of_an_upgrade_request_is_never_the_endpoints_next_request(tmp_path: Path, split: bool) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+
+    async def script(side: Side) -> None:
+        while True:
+            seen.append(await side.message())
+            side.write(OK)
+
+    hidden = get("/hidden")
+    async with running(tmp_path, script, route=ON) as house:
+        side = await house.connect()
+        whole = post(hidden, *ASK, path="/ws")
+        side.write(whole[: -len(hidden)] if split else whole)
+        if split:
+            await until(lambda: house.gateway.exchanges)
+            side.write(hidden)
+        assert (await side.message())[1] == b"ok"
+        assert [(head.split(b" ")[1], body) for head, body in seen] == [(b"/ws", hidden)]
+        await house.accounted(1)
+
+
+async def test_bytes_behind_the_request_wait_for_the_101(tmp_path: Path) -> None:
+    go = asyncio.Event()
+    seen: list[bytes] = []
+
+    async def script(side: Side) -> None:
+        await side.head()
+        await go.wait()
+        side.write(AGREED)
+        seen.append(await side.exactly(5))
+
+    async with running(tmp_path, script, route=ON) as house:
+        side = await house.connect()
+        side.write(get("/ws", *ASK) + b"early")
+        await until(lambda: house.endpoint_sides)
+        go.set()
+        await side.head()
+        await until(lambda: seen)
+        assert seen == [b"early"]
+        await house.accounted(1)
+
+
+async def test_a_tunnel_ends_with_either_side(tmp_path: Path) -> None:
+    left = asyncio.Event()
+
+    async def script(side: Side) -> None:
+        await side.head()
+        side.write(AGREED)
+        await side.gone()
+        left.set()
+
+    async with running(tmp_path, script, route=ON) as house:
+        side = await house.connect()
+        side.write(get("/ws", *ASK))
+        await side.head()
+        side.close()
+        await asyncio.wait_for(left.wait(), 5)
+        (record,) = await house.accounted(1)
+        assert (record.code, record.room, record.status) == ("client_gone", "tunnel", 101)
+
+
+async def test_a_tunnel_has_limits_of_time(tmp_path: Path) -> None:
+    answer = asyncio.Event()
+
+    async def script(side: Side) -> None:
+        await side.head()
+        await answer.wait()
+        side.write(AGREED)
+        await side.gone()
+
+    async with running(tmp_path, script, route=ON + ", timeouts: {first_byte: 10s, idle: 20s}") as house:
+        waiting = await house.connect()
+        waiting.write(get("/ws", *ASK))
+        await until(lambda: house.endpoint_sides)
+        (exchange,) = house.gateway.exchanges
+        exchange.check(clock.monotonic() + 9)
+        exchange.check(clock.monotonic() + 11)
+        assert status_of((await waiting.message())[0]) == 504
+        answer.set()
+        side = await house.connect()
+        side.write(get("/ws", *ASK))
+        await side.head()
+        (exchange,) = house.gateway.exchanges
+        exchange.check(clock.monotonic() + 19)
+        assert house.gateway.exchanges
+        exchange.check(clock.monotonic() + 21)
+        assert [record.code for record in await house.accounted(2)] == ["first_byte_timeout", "idle_timeout"]
+
+
+async def test_an_endpoint_that_cannot_be_reached_is_a_502(tmp_path: Path) -> None:
+    async with running(tmp_path, route=ON) as house:
+        house.server.close()
+        assert status_of((await house.ask(get("/ws", *ASK)))[0]) == 502
+        assert (await house.accounted(1))[0].code == "connect_failed"

@@ -1,0 +1,332 @@
+"""One client connection: requests in, answers out, one after the other, within limits of time."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from relayd import clock
+from tests.unit.proxy.house import OK, Side, get, post, running, saying, status_of, until
+
+FIXED = "{name: fixed, match: {prefix: /fixed}, respond: {status: 200, body: hallo}},"
+
+
+async def silent(side: Side) -> None:
+    await side.message()
+    await side.gone()
+
+
+# ---- one request after the other
+
+
+async def test_a_connection_carries_many_requests(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        side = await house.connect()
+        for _ in range(3):
+            side.write(post(b"abc"))
+            head, body = await side.message()
+            assert body == b"ok" and b"Connection" not in head
+        assert len(house.listening.connections) == 1 and len(house.endpoint_sides) == 1
+        await house.accounted(3)
+
+
+async def test_requests_behind_one_another_are_answered_in_order(tmp_path: Path) -> None:
+    async def script(side: Side) -> None:
+        while True:
+            head, body = await side.message()
+            word = head.split(b" ")[1] + body
+            side.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(word) + word)
+
+    async with running(tmp_path, script, before=FIXED) as house:
+        side = await house.connect()
+        side.write(get("/a") + post(b"body", path="/b") + get("/fixed") + get("/c") + get("/d", "Connection: close") + get("/e"))
+        bodies = [(await side.message())[1] for _ in range(5)]
+        assert bodies == [b"/a", b"/bbody", b"hallo", b"/c", b"/d"]
+        assert await side.rest() == b""
+        await house.accounted(5)
+
+
+@pytest.mark.parametrize("size", [1, 7, 50])
+async def test_a_request_may_come_in_pieces_of_any_size(tmp_path: Path, size: int) -> None:
+    bodies: list[bytes] = []
+
+    async def script(side: Side) -> None:
+        while True:
+            bodies.append((await side.message())[1])
+            side.write(OK)
+
+    whole = get("/x", "Transfer-Encoding: chunked", method="POST") + b"3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n" + post(b"12345")
+    async with running(tmp_path, script) as house:
+        side = await house.connect()
+        for place in range(0, len(whole), size):
+            side.write(whole[place : place + size])
+            await asyncio.sleep(0)
+        assert [(await side.message())[1] for _ in range(2)] == [b"ok", b"ok"]
+        assert bodies == [b"abcde", b"12345"]
+        assert [record.bytes_in for record in await house.accounted(2)] == [5, 5]
+
+
+async def test_old_clients_stay_only_when_they_ask(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        side = await house.connect()
+        side.write(get("/x", "Connection: keep-alive", version="1.0"))
+        assert b"Connection: keep-alive\r\n" in (await side.message())[0]
+        side.write(get("/x", version="1.0"))
+        assert b"Connection: close\r\n" in (await side.message())[0]
+        assert await side.rest() == b""
+        await house.accounted(2)
+
+
+async def test_the_last_request_that_a_connection_may_carry_says_so(tmp_path: Path) -> None:
+    async with running(tmp_path, listener="limits: {requests: 2}") as house:
+        side = await house.connect()
+        side.write(get() + get() + get())
+        assert b"Connection: close" not in (await side.message())[0]
+        assert b"Connection: close\r\n" in (await side.message())[0]
+        assert await side.rest() == b""
+        await house.accounted(2)
+
+
+async def test_one_empty_line_before_a_request_is_taken(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        side = await house.connect()
+        side.write(b"\r\n" + get())
+        assert status_of((await side.message())[0]) == 200
+        side.write(b"\r")
+        await asyncio.sleep(0.01)
+        side.write(b"\n" + get())
+        assert status_of((await side.message())[0]) == 200
+        side.write(b"\r\n\r\n" + get())
+        assert status_of((await side.message())[0]) == 400
+        await house.accounted(3)
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(("raw", "status"), [
+    (b"\x16\x03\x01\x02\x00", 400), (b"GET /x HTTP/1.1\n", 400), (b"GET /x HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+    (b"PRI * HTTP/2.0\r\n\r\n", 505), (b"GET /x HTTP/1.1\r\n\r\n", 400), (b"GET /" + b"x" * 20000, 414),
+    (b"GET / HTTP/1.1\r\nA: " + b"x" * 70000, 431), (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nExpect: much\r\n\r\n", 417),
+])
+async def test_what_is_no_request_is_refused_once_and_the_connection_ended(tmp_path: Path, raw: bytes, status: int) -> None:
+    async with running(tmp_path) as house:
+        side = await house.connect()
+        side.write(raw + get())
+        head, _ = await side.message()
+        assert status_of(head) == status and b"Connection: close\r\n" in head
+        assert await side.rest() == b""
+        (record,) = await house.accounted(1)
+        assert record.status == status and not house.endpoint_sides
+
+
+async def test_a_refusal_behind_a_request_waits_for_its_answer(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        side = await house.connect()
+        side.write(get() + b"garbage here\r\n\r\n")
+        assert (await side.message())[1] == b"ok"
+        assert status_of((await side.message())[0]) == 400
+        await house.accounted(2)
+
+
+async def test_a_body_that_turns_malformed_ends_the_exchange(tmp_path: Path) -> None:
+    left = asyncio.Event()
+
+    async def script(side: Side) -> None:
+        await side.head()
+        assert not (await side.rest()).endswith(b"0\r\n\r\n")
+        left.set()
+
+    async with running(tmp_path, script) as house:
+        side = await house.connect()
+        side.write(get("/x", "Transfer-Encoding: chunked", method="POST") + b"3\r\nabc\r\n")
+        await until(lambda: house.endpoint_sides)
+        side.write(b"3\r\nabcdef\r\n")
+        head, _ = await side.message()
+        assert status_of(head) == 400 and b"Connection: close" in head
+        await asyncio.wait_for(left.wait(), 5)
+        assert (await house.accounted(1))[0].code == "bad_request"
+
+
+# ---- Expect
+
+
+async def test_a_client_that_asks_is_told_to_go_on(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        side = await house.connect()
+        side.write(get("/x", "Content-Length: 3", "Expect: 100-continue", method="POST"))
+        assert await side.head() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        side.write(b"abc")
+        assert status_of((await side.message())[0]) == 200
+        await house.accounted(1)
+
+
+@pytest.mark.parametrize("words", [("/fixed", "5"), ("/x", "999999999")])
+async def test_a_client_that_would_be_refused_is_not_asked_to_upload(tmp_path: Path, words: tuple[str, str]) -> None:
+    path, length = words
+    async with running(tmp_path, before=FIXED) as house:
+        side = await house.connect()
+        side.write(get(path, f"Content-Length: {length}", "Expect: 100-continue", method="POST"))
+        head, _ = await side.message()
+        assert status_of(head) in (200, 413) and b"Connection: close" in head
+        assert await side.rest() == b""
+        await house.accounted(1)
+
+
+async def test_a_body_that_is_there_already_needs_no_going_on(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        assert status_of((await house.ask(post(b"abc", "Expect: 100-continue")))[0]) == 200
+
+
+# ---- lingering
+
+
+async def test_an_answer_outlives_the_rest_of_an_upload(tmp_path: Path) -> None:
+    async with running(tmp_path, before=FIXED) as house:
+        side = await house.connect()
+        side.write(get("/fixed", "Content-Length: 900000", method="POST") + bytes(500000))
+        head, body = await side.message()
+        assert status_of(head) == 200 and body == b"hallo"
+        assert await side.rest() == b""  # the other half of the connection is still read
+        side.write(bytes(400000))
+        await side.writer.drain()
+        house.connection.check(clock.monotonic() + 4)
+        assert house.listening.connections
+        house.connection.check(clock.monotonic() + 6)
+        await until(lambda: not house.listening.connections)
+        await house.accounted(1)
+
+
+async def test_an_upload_without_end_is_not_drained_for_ever(tmp_path: Path) -> None:
+    async with running(tmp_path, before=FIXED) as house:
+        side = await house.connect()
+        side.write(get("/fixed", "Content-Length: 90000000", method="POST"))
+        await side.message()
+        side.write(bytes(8 << 20))
+        await until(lambda: not house.listening.connections)
+        await house.accounted(1)
+
+
+# ---- time
+
+
+async def test_a_header_section_has_one_limit_that_dribbling_does_not_reset(tmp_path: Path) -> None:
+    async with running(tmp_path, listener="timeouts: {header: 10s}") as house:
+        side = await house.connect()
+        side.write(b"GET / HTTP/1.1\r\n")
+        await until(lambda: house.listening.connections)
+        await asyncio.sleep(0.05)
+        begun = clock.monotonic()
+        side.write(b"A: b\r\n")
+        await asyncio.sleep(0.05)
+        house.connection.check(begun + 9.5)
+        house.connection.check(begun + 10)
+        assert status_of((await side.message())[0]) == 408
+        assert await side.rest() == b""
+        assert (await house.accounted(1))[0].code == "request_timeout"
+
+
+async def test_who_says_nothing_at_all_is_let_go_without_a_word(tmp_path: Path) -> None:
+    async with running(tmp_path, listener="timeouts: {header: 10s}") as house:
+        side = await house.connect()
+        await until(lambda: house.listening.connections)
+        house.connection.check(clock.monotonic() + 11)
+        assert await side.rest() == b""
+        await house.accounted(0)
+
+
+async def test_a_kept_connection_is_let_go_after_a_while(tmp_path: Path) -> None:
+    async with running(tmp_path, listener="timeouts: {keepalive: 75s, header: 10s}") as house:
+        side = await house.connect()
+        side.write(get())
+        await side.message()
+        house.connection.check(clock.monotonic() + 74)
+        assert house.listening.connections
+        house.connection.check(clock.monotonic() + 76)
+        assert await side.rest() == b""
+        await house.accounted(1)
+
+
+async def test_a_body_that_stops_coming_is_given_up(tmp_path: Path) -> None:
+    async with running(tmp_path, silent, listener="timeouts: {body: 30s}") as house:
+        side = await house.connect()
+        side.write(get("/x", "Content-Length: 30000", method="POST") + bytes(20000))
+        await until(lambda: house.endpoint_sides)
+        house.connection.check(clock.monotonic() + 29)
+        house.connection.check(clock.monotonic() + 31)
+        assert status_of((await side.message())[0]) == 408
+        assert (await house.accounted(1))[0].code == "request_timeout"
+
+
+async def test_a_dribbled_body_is_too_slow(tmp_path: Path) -> None:
+    async with running(tmp_path, silent, listener="timeouts: {body: 30s}") as house:
+        side = await house.connect()
+        side.write(get("/x", "Content-Length: 30000", method="POST") + bytes(10))
+        await until(lambda: house.gateway.exchanges)
+        begun = clock.monotonic()
+        await asyncio.sleep(0.1)
+        side.write(bytes(10))
+        await until(lambda: not house.gateway.exchanges or next(iter(house.gateway.exchanges)).record.bytes_in == 20)
+        house.connection.check(begun + 30.05)
+        assert status_of((await side.message())[0]) == 408
+        await house.accounted(1)
+
+
+async def test_a_client_that_reads_nothing_is_broken_off(tmp_path: Path) -> None:
+    size = 32 << 20
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
+    async with running(tmp_path, saying(answer), listener="timeouts: {write: 60s}") as house:
+        side = await house.connect()
+        side.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        side.write(get())
+        await until(lambda: house.listening.connections and house.connection.buffered() > 0)
+        await asyncio.sleep(0.1)
+        now = clock.monotonic()
+        house.connection.check(now)
+        house.connection.check(now + 59)
+        assert house.gateway.exchanges
+        house.connection.check(now + 61)
+        (record,) = await house.accounted(1)
+        assert (record.code, record.status) == ("client_stalled", 200)
+        await until(lambda: not house.listening.connections)
+
+
+# ---- the end
+
+
+async def test_a_drain_closes_what_is_between_requests(tmp_path: Path) -> None:
+    async with running(tmp_path, silent) as house:
+        idle, busy = await house.connect(), await house.connect()
+        busy.write(get())
+        await until(lambda: house.gateway.exchanges and len(house.listening.connections) == 2)
+        house.gateway.draining = True
+        assert sorted(one.close_idle() for one in list(house.listening.connections)) == [False, True]
+        assert await idle.rest() == b""
+        house.endpoint_sides[0].write(OK)
+        head, _ = await busy.message()
+        assert b"Connection: close\r\n" in head and await busy.rest() == b""
+        await house.accounted(1)
+
+
+async def test_an_ended_connection_answers_while_it_can(tmp_path: Path) -> None:
+    async with running(tmp_path, silent) as house:
+        side = await house.connect()
+        side.write(get())
+        await until(lambda: house.endpoint_sides)
+        house.connection.end()
+        assert status_of((await side.message())[0]) == 503
+        record = (await house.accounted(1))[0]
+        assert (record.code, record.ended_by) == ("stopped", "admin")
+
+
+async def test_a_half_closed_client_counts_as_gone(tmp_path: Path) -> None:
+    async with running(tmp_path, silent) as house:
+        side = await house.connect()
+        side.write(get())
+        side.writer.write_eof()
+        assert (await house.accounted(1))[0].code == "client_gone"
