@@ -123,7 +123,8 @@ class Upstream:
         for task in self._tasks:
             task.cancel()
         for peer in self.peers:
-            peer.writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # asyncio's own, of a transport that is closed already
+                peer.writer.transport.abort()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for _ in range(3):  # transports close in a later turn
             await asyncio.sleep(0)
@@ -148,7 +149,7 @@ class Upstream:
         except Exception as fault:  # shown by the test that runs now
             self.faults.append(fault)
         finally:
-            peer.writer.transport.abort()
+            peer.writer.close()  # what was sent still goes out
 
 
 class Keeper:

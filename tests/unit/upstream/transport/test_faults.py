@@ -1,0 +1,30 @@
+"""Numbers of libcurl become words of the catalogue."""
+
+from __future__ import annotations
+
+import pycurl
+import pytest
+
+from relayd.errors import KINDS
+from relayd.upstream.transport.faults import REWIND, code_of
+
+
+@pytest.mark.parametrize(("code", "errnos"), [
+    ("connect_failed", [pycurl.E_COULDNT_RESOLVE_PROXY, pycurl.E_COULDNT_RESOLVE_HOST, pycurl.E_COULDNT_CONNECT]),
+    ("connect_timeout", [pycurl.E_OPERATION_TIMEDOUT]),
+    ("tls_failed", [pycurl.E_SSL_CONNECT_ERROR, 60, pycurl.E_SSL_CACERT_BADFILE, 90, pycurl.E_SSL_CIPHER, 58]),
+    ("upstream_closed", [pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR, REWIND]),
+    ("upstream_cut", [pycurl.E_PARTIAL_FILE]),
+    ("upstream_malformed", [1, 8, pycurl.E_WRITE_ERROR, 27, pycurl.E_BAD_CONTENT_ENCODING, 100, 16, 92]),
+])
+def test_every_known_number_has_its_word(code: str, errnos: list[int]) -> None:
+    assert [code_of(errno) for errno in errnos] == [code] * len(errnos)
+
+
+def test_every_number_gets_an_entry_of_the_catalogue() -> None:
+    assert {code_of(errno) for errno in range(1, 120)} <= set(KINDS)
+
+
+def test_only_what_surely_sent_nothing_may_be_tried_again() -> None:
+    retryable = {errno for errno in range(1, 120) if KINDS[code_of(errno)].retryable}
+    assert {6, 7, 28, 35, 60} <= retryable and not retryable & {18, 52, 55, 56, REWIND, 23, 8, 16, 92}
