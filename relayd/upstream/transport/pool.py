@@ -1,7 +1,7 @@
 """The slots and kept connections of one endpoint.
 
 Slots are pooled by what their handle was set up for: GET, HEAD, POST, "+" (any other method with a body) and "OTHER"
-(any other without). A pool per method name would let clients grow it.
+(any other without). A HEAD never takes its body along. A pool per method name would let clients grow it.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Pool:
         """A free slot for this method."""
         if method == b"POST":
             kind = "POST"
-        elif has_body:
+        elif has_body and method != b"HEAD":  # else libcurl waits for a body of the answer
             kind = "+"
         else:
             kind = method.decode("ascii") if method in (b"GET", b"HEAD") else "OTHER"
