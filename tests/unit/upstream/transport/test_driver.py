@@ -353,6 +353,16 @@ async def test_many_transfers_run_side_by_side(client: StreamClient) -> None:
         assert pool.lent == 0 and driver_of(client).active == 0
 
 
+async def test_a_dead_kept_connection_is_closed_without_another_request(client: StreamClient) -> None:
+    async with Upstream() as upstream:
+        pool = pool_of(client, upstream.endpoint)
+        await ask(pool)
+        peer = upstream.peers[0]
+        peer.writer.write_eof()  # the upstream is done with it; its end of the connection shows when libcurl is
+        await wait_for(peer.reader.at_eof)
+        assert driver_of(client).active == 0 and (await ask(pool)).status == 200
+
+
 async def test_closing_the_driver_ends_a_live_stream(client: StreamClient) -> None:
     gone = asyncio.Event()
 
