@@ -1,0 +1,116 @@
+"""The PROXY protocol header before a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from pathlib import Path
+
+import pytest
+
+from relayd import clock
+from relayd.config.listener import Tls
+from relayd.server.tls import make_context
+from relayd.wire.proxy_protocol import SIGNATURE
+from tests.unit.proxy.house import Side, get, running, status_of, until
+from tests.unit.server.certificates import certificate
+
+ON = 'proxy_protocol: true, trusted_proxies: ["127.0.0.0/8"]'
+V1 = b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 80\r\n"
+V2 = SIGNATURE + b"\x21\x11" + struct.pack("!H", 12) + bytes([203, 0, 113, 7, 192, 0, 2, 1]) + struct.pack("!HH", 4711, 80)
+
+
+async def script(side: Side) -> None:
+    while True:
+        head, _ = await side.message()
+        value = head.lower().partition(b"x-real-ip: ")[2].partition(b"\r\n")[0]
+        side.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(value) + value)
+
+
+@pytest.mark.parametrize("header", [V1, V2])
+async def test_the_named_address_is_the_clients(tmp_path: Path, header: bytes) -> None:
+    async with running(tmp_path, script, listener=ON) as house:
+        side = await house.connect()
+        side.write(header + get())
+        assert (await side.message())[1] == b"203.0.113.7"
+        assert (await house.accounted(1))[0].peer == "203.0.113.7"
+
+
+@pytest.mark.parametrize("header", [V1, V2])
+async def test_a_header_may_come_in_pieces(tmp_path: Path, header: bytes) -> None:
+    async with running(tmp_path, script, listener=ON) as house:
+        side = await house.connect()
+        for piece in (header[:3], header[3:14], header[14:-1], header[-1:] + get()[:5], get()[5:]):
+            side.write(piece)
+            await asyncio.sleep(0.02)
+        assert (await side.message())[1] == b"203.0.113.7"
+
+
+@pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", SIGNATURE + b"\x20\x00\x00\x00"])
+async def test_a_header_that_names_nobody_leaves_the_peer(tmp_path: Path, header: bytes) -> None:
+    async with running(tmp_path, script, listener=ON) as house:
+        side = await house.connect()
+        side.write(header + get())
+        assert status_of((await side.message())[0]) == 200
+        await house.accounted(1)
+
+
+@pytest.mark.parametrize("raw", [get(), b"PROXY TCP4 a b c d\r\n" + get(), V1.replace(b"\r\n", b"\n") + get(), b"P" * 300,
+                                 SIGNATURE + b"\x31\x11\x00\x00" + get()])
+async def test_a_connection_without_a_valid_header_is_closed(tmp_path: Path, raw: bytes) -> None:
+    async with running(tmp_path, script, listener=ON) as house:
+        side = await house.connect()
+        side.write(raw)
+        await side.gone()
+        await until(lambda: house.listening.count == 0)
+        await house.accounted(0)
+
+
+async def test_who_may_not_send_it_is_not_heard(tmp_path: Path) -> None:
+    async with running(tmp_path, script, listener='proxy_protocol: true, trusted_proxies: ["192.0.2.0/24"]') as house:
+        side = await house.connect()
+        side.write(V1 + get())
+        await side.gone()
+        await house.accounted(0)
+
+
+async def test_a_header_that_does_not_end_is_given_up(tmp_path: Path) -> None:
+    async with running(tmp_path, script, listener=ON + ", timeouts: {handshake: 10s}") as house:
+        side = await house.connect()
+        side.write(V1[:10])
+        await until(lambda: house.listening.count == 1)
+        house.listening.sweep(clock.monotonic() + 9)
+        assert house.listening.count == 1
+        house.listening.sweep(clock.monotonic() + 11)
+        await side.gone()
+        assert house.listening.count == 0
+        await asyncio.sleep(0.06)  # the look at more bytes that was planned finds nobody
+        await house.accounted(0)
+
+
+async def test_who_leaves_inside_the_header_is_forgotten(tmp_path: Path) -> None:
+    async with running(tmp_path, script, listener=ON) as house:
+        side = await house.connect()
+        await until(lambda: house.listening.count == 1)
+        side.reset()
+        await until(lambda: house.listening.count == 0)
+        await house.accounted(0)
+
+
+async def test_tls_may_follow_the_header(tmp_path: Path) -> None:
+    import ssl
+
+    context = make_context("public", Tls(certificates=(certificate(tmp_path, "one.example"),)))
+    client = ssl.create_default_context()
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    async with running(tmp_path, script, listener=ON, context=context) as house:
+        side = await house.connect()
+        side.write(V1)
+        transport = await asyncio.get_running_loop().start_tls(
+            side.writer.transport, side.writer.transport.get_protocol(), client, server_hostname="one.example"
+        )
+        assert transport is not None
+        transport.write(get())
+        assert (await side.message())[1] == b"203.0.113.7"
+        await house.accounted(1)
+        transport.abort()

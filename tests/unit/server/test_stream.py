@@ -1,0 +1,118 @@
+"""Client streams: bytes by callback, pausing, and who is told of an end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+from relayd.server.stream import READS, ClientStream
+from tests.unit.proxy.house import until
+
+
+def pair() -> tuple[ClientStream, socket.socket]:
+    mine, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    return ClientStream(mine), theirs
+
+
+async def test_bytes_come_in_the_order_they_were_sent() -> None:
+    stream, theirs = pair()
+    came: list[bytes] = []
+    with theirs:
+        stream.begin(came.append)
+        for word in (b"one", b"two"):
+            theirs.send(word)
+            await until(lambda word=word: b"".join(came).endswith(word))
+        assert b"".join(came) == b"onetwo"
+        stream.close()
+
+
+async def test_while_paused_nothing_comes_and_nothing_is_lost() -> None:
+    stream, theirs = pair()
+    came: list[bytes] = []
+    with theirs:
+        stream.begin(came.append)
+        stream.pause()
+        theirs.send(b"later")
+        await asyncio.sleep(0.02)
+        assert not came and not stream.wanted
+        stream.resume()
+        await until(lambda: came)
+        assert came == [b"later"] and stream.wanted
+        stream.close()
+
+
+async def test_who_pauses_inside_the_callback_gets_no_more() -> None:
+    stream, theirs = pair()
+    came: list[bytes] = []
+
+    def take(data: bytes) -> None:
+        came.append(data)
+        stream.pause()
+
+    with theirs:
+        stream.begin(take)
+        sent = theirs.send(bytes(150_000))
+        await until(lambda: came)
+        await asyncio.sleep(0.02)
+        assert len(came) == 1
+        while sum(map(len, came)) < sent:
+            count = len(came)
+            stream.resume()
+            await until(lambda count=count: len(came) > count)
+        stream.close()
+
+
+async def test_a_fast_client_does_not_hold_the_loop() -> None:
+    stream, theirs = pair()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+    turns: list[int] = [0]
+    with theirs:
+        sent = theirs.send(bytes(2 << 20))
+        stream.begin(lambda data: turns.__setitem__(-1, turns[-1] + len(data)))
+        while sum(turns) < sent:
+            await asyncio.sleep(0)
+            turns.append(0)
+        assert max(turns) <= (READS + 1) * 65536
+        stream.close()
+
+
+async def test_the_end_of_the_other_side_closes_the_stream() -> None:
+    for how in ("end", "half"):
+        stream, theirs = pair()
+        closed = asyncio.Event()
+        stream.set_close_callback(closed.set)
+        came: list[bytes] = []
+        stream.begin(came.append)
+        theirs.send(b"last")
+        theirs.shutdown(socket.SHUT_WR) if how == "half" else theirs.close()
+        await asyncio.wait_for(closed.wait(), 5)
+        assert came == [b"last"] and stream.closed() and stream.backlog() == 0
+        theirs.close()
+
+
+async def test_what_waits_to_be_written_is_counted() -> None:
+    stream, theirs = pair()
+    with theirs:
+        stream.begin(lambda data: None)
+        future = stream.write(bytes(4 << 20))
+        assert stream.backlog() > 0
+        got = 0
+        while got < 4 << 20:
+            try:
+                got += len(theirs.recv(1 << 20))
+            except BlockingIOError:
+                await asyncio.sleep(0)
+        await future
+        assert stream.backlog() == 0
+        stream.close()
+
+
+async def test_resuming_a_closed_stream_is_nothing(tmp_path: Path) -> None:
+    stream, theirs = pair()
+    with theirs:
+        stream.begin(lambda data: None)
+        stream.close()
+        stream.resume()
+        assert stream.closed()
