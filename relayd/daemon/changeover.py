@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from relayd import clock
 from relayd.config.load import Loaded
 from relayd.config.model import Config
-from relayd.config.telemetry import Telemetry as TelemetrySection
 from relayd.daemon import place
 from relayd.errors import ConfigError, ExchangeError, Finding
 from relayd.plan.carryover import Carryover, carryover
@@ -75,7 +74,7 @@ class Changeover:
         config, gateway = loaded.config, self._gateway
         undo: list[Callable[[], None]] = []
         try:
-            telemetry = self._telemetry.prepare(telemetry_settings(config.telemetry))
+            telemetry = self._telemetry.prepare(telemetry_settings(config))
             undo.append(lambda: self._telemetry.discard(telemetry))
             self._prepare_demo(config, undo)
             builtin = {} if self._demo is None else {"demo": self._demo.spec}
@@ -201,8 +200,11 @@ def placed(findings: tuple[Finding, ...], file: str) -> list[Finding]:
     return [finding if finding.line else replace(finding, file=file) for finding in findings]
 
 
-def telemetry_settings(section: TelemetrySection) -> TelemetrySettings:
-    """`telemetry:` as the plain values that telemetry takes."""
+def telemetry_settings(config: Config) -> TelemetrySettings:
+    """`telemetry:` as the plain values that telemetry takes, and the query parameters that carry configured keys."""
+    section = config.telemetry
+    auths = [upstream.auth for upstream in config.upstreams.values() if upstream.auth is not None]
+    names = {auth.query.name.lower().replace("-", "_") for auth in auths if auth.query is not None}
     statsd = section.statsd
     settings = TelemetrySettings(
         access_format=section.access_log.format,
@@ -211,6 +213,7 @@ def telemetry_settings(section: TelemetrySection) -> TelemetrySettings:
         log_format=section.log.format,
         log_level=section.log.level,
         prometheus=section.prometheus.enabled,
+        secret_query=frozenset(names),
     )
     if statsd is None:
         return settings

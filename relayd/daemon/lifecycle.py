@@ -61,7 +61,7 @@ def run(path: str) -> int:
 
 async def serve(path: str, loaded: Loaded) -> int:
     """One life on the running loop."""
-    telemetry = Telemetry.build(telemetry_settings(loaded.config.telemetry))
+    telemetry = Telemetry.build(telemetry_settings(loaded.config))
     LoggingBridge(telemetry.journal).install()
     life = Lifecycle(path, telemetry)
     try:
@@ -170,10 +170,21 @@ class Lifecycle:
         self._timers[name] = self._loop.call_later(interval_s, turn)
 
     def _send(self) -> None:
-        self.telemetry.metrics.gauge("relayd.proxy.exchanges", len(self.gateway.exchanges))
+        self._gauges()
         self.telemetry.send()
         if self.notifier.listening and self.state.phase == "serving":
             self.notifier.status(self._status_line())
+
+    def _gauges(self) -> None:
+        gauge, exchanges = self.telemetry.metrics.gauge, self.gateway.exchanges
+        gauge("relayd.proxy.exchanges", len(exchanges))
+        gauge("relayd.proxy.streams", sum(1 for one in exchanges if one.phase in ("transfer", "tunnel")))
+        for name, listening in self.changeover.listeners.listening.items():
+            gauge("relayd.listener.connections", listening.count, listener=name)
+        plan = self.gateway.plan
+        for name, upstream in plan.upstreams.items() if plan is not None else ():
+            gauge("relayd.upstream.exchanges", upstream.in_flight, upstream=name)
+            gauge("relayd.upstream.unverified", int(not upstream.spec.tls.verify), upstream=name)
 
     # ---- reload
 

@@ -62,7 +62,8 @@ class Gateway:
         answer = error_answer(fault, None, None, record.id)
         record.bytes_out = len(answer.body)
         record.total_s = clock.monotonic() - started
-        self.telemetry.metrics.add("relayd.listener.bad_requests", listener=down.listener, rule=kind.code)
+        rule = fault.detail or kind.code
+        self.telemetry.metrics.add("relayd.listener.bad_requests", listener=down.listener, rule=rule)
         self.account(record)
         head = head_of(answer.response, LENGTH, 11, False, None, plan.house, record.id.encode(), record.total_s, None)
         return head + answer.body

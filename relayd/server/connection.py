@@ -54,6 +54,9 @@ class Owner(Protocol):
     def forget(self, connection: Connection) -> None:
         """A connection has closed."""
 
+    def tls_failed(self) -> None:
+        """A connection ended before its handshake did."""
+
 
 class Connection:
     """A Downstream; owned by its listener until it is closed."""
@@ -403,6 +406,8 @@ class Connection:
     def _on_close(self) -> None:
         self._state = CLOSED
         exchange, self.exchange = self.exchange, None
+        if self._stream.handshaking():
+            self.owner.tls_failed()
         self.owner.forget(self)
         if exchange is not None:
             exchange.client_gone()

@@ -185,6 +185,10 @@ class Listening(TCPServer):
             else:
                 self._peers.pop(connection.peer, None)
 
+    def tls_failed(self) -> None:
+        """A connection ended before its handshake did."""
+        self.telemetry.metrics.add("relayd.listener.tls_failed", listener=self.name)
+
     @property
     def count(self) -> int:
         return len(self.connections) + len(self._greetings)

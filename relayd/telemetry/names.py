@@ -64,7 +64,7 @@ METRICS: tuple[Metric, ...] = (
         "relayd.upstream.attempts", "counter", "", PAIR,
         "Attempts at endpoints; more than the requests when some were repeated.",
     ),
-    Metric("relayd.upstream.connections", "gauge", "", ("upstream",), "Open connections to endpoints."),
+    Metric("relayd.upstream.exchanges", "gauge", "", ("upstream",), "Exchanges that hold a place at an endpoint."),
     Metric(
         "relayd.upstream.unverified", "gauge", "", ("upstream",),
         "1 for an upstream whose TLS certificate is not verified.",

@@ -17,10 +17,13 @@ from relayd.config.load import Loaded, load
 from relayd.config.model import Config
 from relayd.config.route import Match, Route
 from relayd.errors import ConfigError, Finding
+from relayd.plan.compile import compile_plan
 from relayd.schema.units import format_size
+from relayd.upstream.spec import EndpointSpec, UpstreamSpec
 
 HELP = "check a configuration and the files it includes"
 DEFAULT_FILE = "/etc/relayd.yaml"
+DEMO = UpstreamSpec("demo", (EndpointSpec("http://localhost", "", "demo"),), protocol="openai_chat")
 # What waits for the slower side at most: UPLOAD_HIGH of proxy/exchange.py towards the upstream, TURN of
 # upstream/transport/slot.py and HIGH of server/connection.py towards the client. They change together.
 BUILT_IN_HEADER_BYTES = 256 * 1024
@@ -37,8 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
     path = os.path.abspath(arguments.config)
     try:
         loaded = load(path)
+        compile_plan(loaded.config, 1, builtin={"demo": DEMO})
     except ConfigError as refused:
-        _refused(path, refused.findings, arguments)
+        findings = [one if one.line else dataclasses.replace(one, file=path) for one in refused.findings]
+        _refused(path, findings, arguments)
         return os.EX_CONFIG
     if arguments.json:
         out(json.dumps({"accepted": True, "findings": list(map(dataclasses.asdict, loaded.warnings)),

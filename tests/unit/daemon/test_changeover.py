@@ -176,7 +176,7 @@ telemetry:
   statsd: {address: "127.0.0.1:8125", prefix: p, interval: 2s, tags: true}
   prometheus: {enabled: false}
 """
-    assert telemetry_settings(load_text(text, "relayd.yaml").config.telemetry) == TelemetrySettings(
+    assert telemetry_settings(load_text(text, "relayd.yaml").config) == TelemetrySettings(
         access_format="json", access_file="/tmp/x.log", access_query=True, log_format="json", log_level="debug",
         statsd_address="127.0.0.1:8125", statsd_prefix="p", statsd_interval_s=2.0, statsd_tags=True, prometheus=False,
     )

@@ -9,6 +9,7 @@ import pathlib
 import pytest
 
 from relayd.cli.commands import check
+from relayd.cli.main import main
 from relayd.config.load import load_text
 from relayd.proxy import exchange
 from relayd.server import connection
@@ -97,3 +98,15 @@ def test_the_bound_of_memory_counts_what_the_path_may_hold() -> None:
     assert check.WAITING_BYTES == exchange.UPLOAD_HIGH + slot.TURN + connection.HIGH
     config = load_text(GOOD, "c").config
     assert check.memory_bound(config) == (64 + 8 + 256 + 64) * 1024 + check.WAITING_BYTES
+
+
+def test_what_only_the_plan_can_refuse_is_refused_here_too(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "relayd.yaml"
+    file.write_text(
+        "listeners: {a: {address: '127.0.0.1:8282'}}\n"
+        "upstreams: {web: {endpoints: ['http://127.0.0.1:1']}}\n"
+        "routes: [{name: r, match: {prefix: /a/}, strip_prefix: /b/, upstream: web}]\n"
+    )
+    assert main(["check", "-c", str(file)]) == 78
+    captured = capsys.readouterr()
+    assert str(file) in captured.err and "strip_prefix" in captured.err
