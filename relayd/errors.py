@@ -62,7 +62,6 @@ KINDS: dict[str, Kind] = {
         Kind("method_not_allowed", 405, _C, "This method is not allowed here."),
         # match
         Kind("no_route", 404, _C, "No route matches this request."),
-        Kind("upgrade_refused", 400, _C, "This route does not allow protocol upgrades."),
         Kind("loop_detected", 508, _C, "The request has already passed through this proxy."),
         # authorise
         Kind("unauthorized", 401, _C, "A valid key is required."),

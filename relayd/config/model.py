@@ -11,7 +11,7 @@ from relayd.config.listener import Admin, Listener
 from relayd.config.route import Consumer, Match, Route
 from relayd.config.telemetry import Telemetry
 from relayd.config.upstream import Model, Upstream
-from relayd.schema import Duration, Size, section, setting
+from relayd.schema import Duration, section, setting
 from relayd.schema.scalars import meant, shown
 
 NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
@@ -54,7 +54,6 @@ class Daemon:
     drain_timeout: Duration = setting(default=Duration(25), doc="How long exchanges may finish after SIGTERM.", minimum=0, maximum=86400)
     retire_timeout: Duration = setting(default=Duration(0), doc="How long exchanges may finish on a plan that a reload replaced; 0 means as long as they take.", zero_is_off=True)
     connections: int = setting(default=0, doc="Client connections in all; 0 means what the descriptors allow.", minimum=0)
-    buffered_body: Size = setting(default=Size(64 * 1024), doc="Bytes of a request body kept whole before it is streamed.", minimum=0, maximum=1 << 20)
 
 
 @section()

@@ -26,7 +26,7 @@ from relayd.errors import ExchangeError
 from relayd.proxy.gateway import Gateway
 from relayd.server.connection import Connection
 from relayd.server.greeting import Greeting
-from relayd.server.sockets import bind, split
+from relayd.server.sockets import bind, rebind, refusal
 from relayd.server.stream import ClientStream, TlsClientStream
 from relayd.server.tls import make_context
 from relayd.telemetry.telemetry import Telemetry
@@ -279,8 +279,9 @@ class ListenerSet:
     def _kept(self, name: str, config: Listener) -> Listening | None:
         """The listener that already has the socket this configuration asks for."""
         for old in self.listening.values():
-            same = old.config.address == config.address
-            if same and _binding(old.config) == _binding(config):
+            if old.config.address == config.address:
+                if old.config.reuse_port != config.reuse_port:
+                    raise refusal(name, "reuse_port cannot change while relayd holds the address", "restart relayd")
                 return old
         return None
 
@@ -291,6 +292,8 @@ class ListenerSet:
             one = self._kept(name, config) if name not in prepared.made else None
             if one is None:
                 one = Listening(name, config, self._gateway, self._telemetry, prepared.made[name])
+            else:
+                rebind(one.sockets, one.config, config)
             one.name = name
             one.configure(config, prepared.contexts[name])
             now[name] = one
@@ -336,9 +339,3 @@ class ListenerSet:
             for connection in list(one.connections):
                 connection.end()
 
-
-def _binding(config: Listener) -> tuple[object, ...]:
-    """What needs a new socket when it changes."""
-    kind, _, _ = split(config.address)
-    unix = (config.mode, config.owner) if kind == "unix" else ()
-    return (config.reuse_port, config.backlog, *unix)

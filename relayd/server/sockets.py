@@ -63,7 +63,12 @@ def bind_tcp(host: str, port: int, listener: Listener) -> list[socket.socket]:
     made: list[socket.socket] = []
     try:
         for family, kind, proto, _, address in dict.fromkeys(found):
-            sock = socket.socket(family, kind, proto)
+            try:
+                sock = socket.socket(family, kind, proto)
+            except OSError as error:
+                if wanted is None and error.errno == errno.EAFNOSUPPORT:
+                    continue  # all addresses of a machine that has only one of the two families
+                raise
             made.append(sock)
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -92,10 +97,7 @@ def bind_unix(path: str, listener: Listener) -> socket.socket:
         finally:
             os.umask(mask)
         Path(path).chmod(int(listener.mode, 8))
-        user, _, group = listener.owner.partition(":")
-        if listener.owner:
-            uid = pwd.getpwnam(user).pw_uid if user else -1
-            os.chown(path, uid, grp.getgrnam(group).gr_gid if group else -1)
+        own(path, listener.owner)
         sock.listen(listener.backlog)
     except KeyError as error:
         sock.close()
@@ -106,6 +108,25 @@ def bind_unix(path: str, listener: Listener) -> socket.socket:
     return sock
 
 
+def own(path: str, owner: str) -> None:
+    """Give a socket to `user`, `user:group` or `:group`. Raises KeyError for unknown ones."""
+    user, _, group = owner.partition(":")
+    if owner:
+        uid = pwd.getpwnam(user).pw_uid if user else -1
+        os.chown(path, uid, grp.getgrnam(group).gr_gid if group else -1)
+
+
+def rebind(sockets: list[socket.socket], old: Listener, new: Listener) -> None:
+    """Change what can be changed of sockets that stay: backlog, and a Unix socket's mode and owner."""
+    if old.backlog != new.backlog:
+        for sock in sockets:
+            sock.listen(new.backlog)
+    if new.address.startswith("unix:") and (old.mode, old.owner) != (new.mode, new.owner):
+        with contextlib.suppress(OSError, KeyError):  # a commit cannot fail; the socket stays as it was
+            Path(new.address[5:]).chmod(int(new.mode, 8))
+            own(new.address[5:], new.owner)
+
+
 def _remove_stale(path: str) -> None:
     try:
         if not stat.S_ISSOCK(Path(path).stat().st_mode):
@@ -113,11 +134,14 @@ def _remove_stale(path: str) -> None:
     except FileNotFoundError:
         return
     probe = socket.socket(socket.AF_UNIX)
+    probe.setblocking(False)  # a process whose queue is full is there too
     try:
         probe.connect(path)
     except ConnectionRefusedError:
         with contextlib.suppress(FileNotFoundError):
             Path(path).unlink()
+    except BlockingIOError:
+        raise OSError(errno.EADDRINUSE, "another process listens there") from None
     else:
         raise OSError(errno.EADDRINUSE, "another process listens there")
     finally:

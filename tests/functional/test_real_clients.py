@@ -63,7 +63,9 @@ def test_curl_sees_that_a_stream_was_cut(relay: Relay, upstream: Upstream) -> No
         peer.reset()
 
     upstream.script = script
-    assert curl(f"http://127.0.0.1:{relay.port}/cut").returncode in (18, 52, 56)
+    done = curl(f"http://127.0.0.1:{relay.port}/cut")
+    # A cut that is seen before the first byte went to the client becomes an honest 502, a later one a broken end.
+    assert done.returncode in (18, 52, 56) or b'"status": 502' in done.stdout
     done = curl("-f", f"http://127.0.0.1:{relay.port}/cut")
     assert done.returncode != 0
 

@@ -76,7 +76,7 @@ def memory_bound(config: Config) -> int:
     request = max((one.limits.header + one.limits.trailer for one in config.listeners.values()), default=0)
     # The built-in upstreams have the default.
     response = max(BUILT_IN_HEADER_BYTES, *(one.response_header for one in config.upstreams.values()), 0)
-    return request + response + config.daemon.buffered_body + WAITING_BYTES
+    return request + response + WAITING_BYTES
 
 
 def _summary(loaded: Loaded) -> dict[str, object]:

@@ -8,6 +8,7 @@ import dataclasses
 import os
 import resource
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ import pytest
 from relayd.config.listener import Listener, ListenerLimits
 from relayd.errors import ConfigError
 from relayd.server.listener import ListenerSet
+from relayd.server.sockets import bind, rebind
 from tests.unit.proxy.house import House, Side, get, running, soon, status_of, until
 
 
@@ -269,3 +271,14 @@ def test_out_of_descriptors_it_waits_without_spinning_and_comes_back(tmp_path: P
         capture_output=True, text=True, timeout=20, check=False,
     )
     assert made.stdout == "served again\n", made.stderr
+
+
+async def test_backlog_mode_and_owner_change_on_the_socket_that_stays(tmp_path: Path) -> None:
+    path = tmp_path / "in.sock"
+    old = Listener(address=f"unix:{path}", mode="0600", backlog=10)
+    sock = bind("a", old, {})[0]
+    with contextlib.closing(sock):
+        rebind([sock], old, Listener(address=f"unix:{path}", mode="0666", backlog=20))
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))

@@ -97,7 +97,7 @@ def test_a_missing_file_is_refused(tmp_path: pathlib.Path, capsys: pytest.Captur
 def test_the_bound_of_memory_counts_what_the_path_may_hold() -> None:
     assert check.WAITING_BYTES == exchange.UPLOAD_HIGH + slot.TURN + connection.HIGH
     config = load_text(GOOD, "c").config
-    assert check.memory_bound(config) == (64 + 8 + 256 + 64) * 1024 + check.WAITING_BYTES
+    assert check.memory_bound(config) == (64 + 8 + 256) * 1024 + check.WAITING_BYTES
 
 
 def test_what_only_the_plan_can_refuse_is_refused_here_too(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
