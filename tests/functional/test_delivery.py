@@ -108,6 +108,19 @@ def test_nobody_notices_that_the_upstream_closed_thirty_idle_connections(
             assert client.ask(request(b"/next", method=method, body=b"{}" if method == b"POST" else None)).status == 200
 
 
+def test_connections_made_beside_a_dead_one_do_not_pile_up(relay: Relay, upstream: Upstream) -> None:
+    with relay.client() as client:
+        client.ask(request(b"/warm"))
+        upstream.drop_idle()
+        time.sleep(0.05)
+        for _ in range(40):
+            assert client.ask(request(b"/next", method=b"POST", body=b"{}")).status == 200
+        end = time.monotonic() + 2
+        while len(upstream.peers) > 3:
+            assert time.monotonic() < end, len(upstream.peers)
+            time.sleep(0.01)
+
+
 def test_a_connection_that_was_idle_too_long_is_not_used_again(relay: Relay, upstream: Upstream) -> None:
     with relay.client() as client:
         client.ask(request(b"/warm"))

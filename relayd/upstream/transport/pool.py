@@ -146,12 +146,15 @@ class Pool:
         slot.body = b"" if slot.kind == "POST" and length is None else body
         # What must not be sent twice gets a new connection if it has no body for SEEKFUNCTION to guard. After a kept
         # connection was seen dying everything does: libcurl >= 8.22 looks at a socket before reuse only after it was
-        # idle for 1 s, and gives up (error 55) when it has met five dead ones.
-        dying = clock.monotonic() - self.eof_at < FRESH_FOR_S
-        fresh = int(dying or (method not in IDEMPOTENT and not length))
+        # idle for 1 s, and gives up (error 55) when it has met five dead ones. Such connections are not kept: they
+        # would go idle in numbers, die in their turn, and so call for more of their kind.
+        fresh = int(method not in IDEMPOTENT and not length)
+        if clock.monotonic() - self.eof_at < FRESH_FOR_S:
+            fresh = 2
         if fresh != slot.fresh:
             slot.fresh = fresh
-            curl.setopt(pycurl.FRESH_CONNECT, fresh)
+            curl.setopt(pycurl.FRESH_CONNECT, int(fresh > 0))
+            curl.setopt(pycurl.FORBID_REUSE, int(fresh == 2))
         self.driver.start(slot, sink)
 
     def close(self) -> None:
