@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import pathlib
 import re
 import statistics
@@ -71,7 +72,12 @@ class Source:
 
 
 def source(path: str, text: str) -> Source:
-    return Source(path, text, ast.parse(text, path))
+    # Python before 3.11.5 loses count of its depth when the collector runs inside ast.parse (cpython gh-106905).
+    gc.disable()
+    try:
+        return Source(path, text, ast.parse(text, path))
+    finally:
+        gc.enable()
 
 
 def house() -> list[Source]:
