@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import gc
 import pathlib
 import re
 import statistics
@@ -72,12 +71,10 @@ class Source:
 
 
 def source(path: str, text: str) -> Source:
-    # Python before 3.11.5 loses count of its depth when the collector runs inside ast.parse (cpython gh-106905).
-    gc.disable()
     try:
         return Source(path, text, ast.parse(text, path))
-    finally:
-        gc.enable()
+    except SystemError:  # Python before 3.11.5 may lose count of its own depth, once (cpython gh-106905)
+        return Source(path, text, ast.parse(text, path))
 
 
 def house() -> list[Source]:
