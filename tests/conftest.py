@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
 
 import pytest
 import tornado
@@ -16,12 +17,20 @@ for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
     os.environ.pop(name.upper(), None)
 
 
+@pytest.fixture(scope="session")
+def spare_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """One loop that lies ready for whoever asks for the current one."""
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
 @pytest.fixture(autouse=True)
-def _a_current_loop() -> None:
+def _a_current_loop(spare_loop: asyncio.AbstractEventLoop) -> None:
     """Tornado before 6.3 does not make the loop that pytest-tornasync asks for once an asyncio.run() has taken it away."""
     if tornado.version_info < (6, 3):
         policy = asyncio.get_event_loop_policy()
         try:
             policy.get_event_loop()
         except RuntimeError:
-            policy.set_event_loop(policy.new_event_loop())
+            policy.set_event_loop(spare_loop)
