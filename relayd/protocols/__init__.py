@@ -1,0 +1,1 @@
+"""The dialects of AI APIs and the one canonical form between them; sans-I/O."""

@@ -1,0 +1,288 @@
+"""The canonical form: what every AI dialect is read into and written from, so that each pair is two halves, not a case.
+
+    client's bytes -> read_request -> Request -> write_request -> endpoint's bytes
+    endpoint's bytes -> Reader -> events -> Renderer -> client's bytes
+
+Laws:
+1. An answer is a run of events: Begin, then deltas, then exactly one of Finish and Failure. A Reader gives the same run
+   for a stream and for a plain answer, so that streamed and plain answers of a Renderer agree by construction.
+2. Tool calls are numbered 0, 1, ... per choice in the order in which they began; a ToolStart precedes its ToolDeltas and
+   carries a name and an id that are never empty. Fragments of several calls may interleave: a Renderer that may have
+   only one open buffers the others.
+3. `None` means that the client did not say; zero and the empty string are values.
+4. Values of the request are what they were in the client's JSON: nothing is rounded, sorted or translated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Plain text of a message."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image: `url` is http(s) or a data URL; `detail` is low, high, auto or None."""
+
+    url: str
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A document: `data` is a data URL (`data:application/pdf;base64,...`), or one of `url` and `file_id` is given."""
+
+    filename: str | None = None
+    data: str | None = None
+    url: str | None = None
+    file_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """Sound: base64 `data` in `format` (wav, mp3)."""
+
+    data: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An assistant's words of refusal."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A thought of the assistant in the history; `signature` and `redacted` are opaque proofs of who thought it."""
+
+    text: str
+    signature: str | None = None
+    redacted: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call in the history. `arguments` is JSON text, of kind `custom` the raw input. `name` is as tools has it."""
+
+    id: str
+    name: str
+    arguments: str
+    kind: str = "function"  # function | custom
+    signature: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """The answer to a call; only in messages of role tool."""
+
+    call_id: str
+    parts: tuple[Text | Image | File, ...]
+    is_error: bool = False
+
+
+Part = Text | Image | File | Audio | Refusal | Reasoning | ToolCall | ToolResult
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. `role` is system, developer, user, assistant or tool; a tool message holds ToolResults only."""
+
+    role: str
+    parts: tuple[Part, ...]
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may call. Kind `custom` takes free text; `grammar` is its format object, if any."""
+
+    name: str
+    description: str | None = None
+    parameters: Mapping[str, Any] | None = None
+    strict: bool | None = None
+    kind: str = "function"  # function | custom
+    grammar: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """`mode` is auto, required, none or named (then `name` says which)."""
+
+    mode: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What the answer must look like: `kind` is text, json_object or json_schema."""
+
+    kind: str
+    name: str | None = None
+    schema: Mapping[str, Any] | None = None
+    strict: bool | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """How much to reason: `effort` is none, minimal, low, medium, high or what the client wrote; `budget` in tokens.
+
+    `enabled` is False where the client switched it off, None where it did not say; `visible` asks for the thoughts.
+    """
+
+    effort: str | None = None
+    budget: int | None = None
+    enabled: bool | None = None
+    visible: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request of any dialect. `model` is the name that the endpoint knows once the gateway has chosen it.
+
+    `extra` holds top-level members that the canonical form does not know, for a writer of the same dialect family.
+    `stop` is None or the list of stop strings. `include_usage` is whether a Chat client asked for usage in the stream.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    stream: bool = False
+    include_usage: bool = False
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop: tuple[str, ...] | None = None
+    n: int | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Mapping[str, Any] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    format: Format | None = None
+    thinking: Thinking | None = None
+    verbosity: str | None = None
+    user: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+# ---- events of an answer
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The answer has begun. `id` and `model` as the endpoint gave them, `created` in Unix seconds (0: not said)."""
+
+    id: str = ""
+    model: str = ""
+    created: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of text; `logprobs` is Chat's list of token objects, if the endpoint sent it."""
+
+    text: str
+    choice: int = 0
+    logprobs: tuple[Any, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalDelta:
+    """A piece of a refusal."""
+
+    text: str
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtDelta:
+    """A piece of reasoning text. A `signature` or `redacted` block ends a thought; a later delta begins a new one."""
+
+    text: str = ""
+    choice: int = 0
+    signature: str | None = None
+    redacted: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStart:
+    """A tool call begins. `signature` is the endpoint's opaque proof (Gemini), kept by the gateway's memory."""
+
+    index: int
+    id: str
+    name: str
+    choice: int = 0
+    signature: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDelta:
+    """A piece of a tool call's arguments (JSON text)."""
+
+    index: int
+    arguments: str
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens so far; the last one counts. `input` includes `cached` and `cache_written`; `output` includes `reasoning`."""
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    cache_written: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """One choice is complete. `reason` is stop, length, tool_calls or content_filter; `stop` the stop string met."""
+
+    reason: str
+    choice: int = 0
+    stop: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The whole answer is complete and well: the last event of every run that did not fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The answer failed: an HTTP error of the endpoint, an error in its stream, or a stream that was cut.
+
+    `status` is the HTTP status that fits; `code`, `type`, `param` as the endpoint gave them ("" where it did not);
+    `retry_after_s` is None or seconds. `message` may be shown to the client.
+    """
+
+    status: int
+    message: str
+    code: str = ""
+    type: str = ""
+    param: str | None = None
+    retry_after_s: float | None = None
+
+
+Event = (
+    Begin | TextDelta | RefusalDelta | ThoughtDelta | ToolStart | ToolDelta | Usage | Finish | End | Failure
+)
