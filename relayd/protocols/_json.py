@@ -1,0 +1,156 @@
+"""JSON as the dialects read and write it: requests strictly, with the field at fault; answers leniently, never raising.
+
+Laws:
+1. A request that cannot be read is Refused with a message and a `param`; no other exception leaves the strict half.
+2. What an endpoint sent may have any shape: the lenient half gives an empty value of the type that was asked for.
+3. Nesting is bounded by MAX_DEPTH for requests, so that whoever walks through one may recurse.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from relayd.protocols.dialect import Refused
+from relayd.wire.body import MAX_DEPTH
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "a string": (str,),
+    "an integer": (int,),
+    "a number": (int, float),
+    "a boolean": (bool,),
+    "an object": (dict,),
+    "a list": (list,),
+}
+_CALLED = {str: "a string", int: "an integer", float: "a number", bool: "a boolean", dict: "an object",
+           list: "a list", type(None): "null"}  # fmt: skip
+_LARGEST_COUNT = 1 << 53
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON value")
+
+
+_decode = json.JSONDecoder(parse_constant=_no_constant).decode
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+_encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False).encode
+
+
+def parse(data: bytes | str) -> Any:
+    """The value of a JSON text. Raises ValueError, whatever is wrong with it."""
+    try:
+        return _decode(data if isinstance(data, str) else data.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except ValueError as fault:
+        if "set_int_max_str_digits" in str(fault):
+            raise ValueError("a number has too many digits") from None
+        raise
+
+
+def write(value: Any) -> bytes:
+    """Compact JSON in UTF-8; half a surrogate pair, which UTF-8 cannot hold, makes it escape everything."""
+    try:
+        return _encode(value).encode("utf-8")
+    except UnicodeEncodeError:
+        return _encode_ascii(value).encode("ascii")
+
+
+def write_text(value: Any) -> str:
+    """Compact JSON as text, e.g. for a tool call's arguments."""
+    return _encode(value)
+
+
+# ---- strict: what a client sent
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that a request body is. Raises Refused."""
+    try:
+        value = parse(body)
+    except json.JSONDecodeError as fault:
+        place = f"line {fault.lineno} column {fault.colno}"
+        raise Refused(f"The request body is not valid JSON: {fault.msg} at {place}.", code="invalid_json") from None
+    except UnicodeDecodeError as fault:
+        raise Refused(f"The request body is not UTF-8: byte {fault.start}.", code="invalid_json") from None
+    except ValueError as fault:
+        raise Refused(f"The request body is not valid JSON: {fault}.", code="invalid_json") from None
+    if not isinstance(value, dict):
+        raise Refused(f"The request body must be an object, not {called(value)}.", code="invalid_json")
+    if is_deeper(value, MAX_DEPTH):
+        raise Refused(f"The request body is nested more than {MAX_DEPTH} levels deep.", code="invalid_json")
+    return value
+
+
+def is_deeper(value: Any, levels: int) -> bool:
+    """Whether a value nests more than `levels` objects and lists."""
+    found = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        if not found:
+            return False
+        inner: list[Any] = []
+        for one in found:
+            for child in one.values() if one.__class__ is dict else one:
+                if child.__class__ is dict or child.__class__ is list:
+                    inner.append(child)
+        found = inner
+    return bool(found)
+
+
+def called(value: Any) -> str:
+    """What a value is, for a message."""
+    return _CALLED.get(type(value), "something else")
+
+
+def optional(members: Mapping[str, Any], key: str, kind: str, at: str = "") -> Any:
+    """The member `key` if it is of this kind; None where it is absent or null. `at` is the path before it, with a dot.
+
+    Kinds: a string, an integer, a number, a boolean, an object, a list.
+    """
+    value = members.get(key)
+    if value is None:
+        return None
+    return checked(value, kind, at + key)
+
+
+def required(members: Mapping[str, Any], key: str, kind: str, at: str = "") -> Any:
+    """As `optional`, but absent and null are refused."""
+    value = members.get(key)
+    if value is None:
+        raise Refused(f"Missing required parameter: '{at}{key}'.", at + key, "missing_required_parameter")
+    return checked(value, kind, at + key)
+
+
+def checked(value: Any, kind: str, param: str) -> Any:
+    """The value if it is of this kind, else Refused. A boolean is no number; 3.0 is an integer: JSON has one type."""
+    if isinstance(value, _KINDS[kind]) and (kind == "a boolean" or value.__class__ is not bool):
+        return value
+    if kind == "an integer" and isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_COUNT:
+        return int(value)
+    raise Refused(f"Invalid type for '{param}': expected {kind}, but got {called(value)}.", param, "invalid_type")
+
+
+# ---- lenient: what an endpoint sent
+
+
+def an_object(value: Any) -> dict[str, Any]:
+    """The value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def a_list(value: Any) -> list[Any]:
+    """The value if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def a_text(value: Any) -> str:
+    """The value if it is a string, else an empty one."""
+    return value if isinstance(value, str) else ""
+
+
+def a_count(value: Any) -> int:
+    """The value if it is a count (an integer from 0, or a float that is one), else 0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and value.__class__ is not bool and 0 <= value < _LARGEST_COUNT else 0

@@ -1,0 +1,176 @@
+"""OpenAI's error object, as both of its dialects and most imitators have it: read in every shape, written in one.
+
+1. An endpoint's status, message, type, param and code are kept. Only what cannot be shown is replaced: a body that is
+   no error object (HTML of some proxy, nothing at all) becomes a text of relayd's own under the same class of status.
+2. What is read here is not trusted: texts are bounded, any value may be of any type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from relayd.protocols import _json
+from relayd.protocols._retry_after import retry_after_headers, retry_after_s, retry_info_s
+from relayd.protocols.canon import Failure
+from relayd.protocols.dialect import Rendered
+
+LONGEST_MESSAGE = 8192
+LONGEST_WORD = 256
+
+_TYPES = {
+    400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+    408: "timeout_error", 413: "request_too_large", 422: "invalid_request_error", 429: "rate_limit_error",
+    503: "overloaded_error", 504: "timeout_error",
+}  # fmt: skip
+_OWN = {
+    401: "The upstream refused the key without saying why.",
+    403: "The upstream forbids this request without saying why.",
+    404: "The upstream does not know this model or address.",
+    413: "The request is too large for the upstream.",
+    429: "The upstream is busy: too many requests.",
+    503: "The upstream is overloaded or not ready.",
+    504: "The upstream did not answer in time.",
+}
+
+
+def shown_status(status: int) -> int:
+    """The status under which a failure goes to an OpenAI-shaped client: 529 is 503 there, what is no error is 502."""
+    if status == 529:
+        return 503
+    return status if 400 <= status <= 599 else 502
+
+
+def error_type(status: int) -> str:
+    """The word for a failure whose endpoint gave none."""
+    return _TYPES.get(status) or ("invalid_request_error" if status < 500 else "server_error")
+
+
+def error_object(failure: Failure) -> dict[str, Any]:
+    """The inner object: message, type, param, code, all four."""
+    return {
+        "message": failure.message,
+        "type": failure.type or error_type(shown_status(failure.status)),
+        "param": failure.param,
+        "code": failure.code or None,
+    }
+
+
+def render_error(failure: Failure, request_id: str) -> Rendered:
+    """A failure as a plain answer."""
+    body: dict[str, Any] = {"error": error_object(failure)}
+    if request_id:
+        body["request_id"] = request_id
+    headers = retry_after_headers(failure.retry_after_s)
+    return Rendered(shown_status(failure.status), _json.write(body) + b"\n", headers=headers)
+
+
+def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+    """An endpoint's error answer."""
+    wait_s = retry_after_s(headers)
+    try:
+        value = _json.parse(body)
+    except ValueError:
+        value = None
+    failure = failure_of(value, status if 400 <= status <= 599 else 502, wait_s)
+    if failure is not None:
+        return failure
+    if not 400 <= status <= 599 or (status >= 500 and status not in (503, 504, 529)):
+        status = 502
+    own = _OWN.get(429 if status == 429 else 503 if status == 529 else status)
+    text = _plain_text(headers.get("content-type", ""), body)
+    message = text or own or "The upstream failed without saying why."
+    return Failure(status, message, retry_after_s=wait_s)
+
+
+def failure_of(value: Any, status: int, wait_s: float | None = None) -> Failure | None:
+    """The failure that a JSON value describes: an error object, alone or in a list, a text, or the imitators' forms.
+
+    `status` is for what does not name its own; None where the value describes no error.
+    """
+    if isinstance(value, list) and value:
+        value = value[0]
+    if isinstance(value, str) and value.strip():
+        return Failure(status, _bounded(value), retry_after_s=wait_s)
+    if not isinstance(value, dict):
+        return None
+    error = value.get("error")
+    if isinstance(error, list) and error:
+        error = error[0]
+    if isinstance(error, str) and error:
+        error = {"message": value.get("message") or error, "code": value.get("code"), "type": value.get("type")}
+    elif not isinstance(error, dict):
+        error = value
+    message = _message(error)
+    if not message:
+        return None
+    code = error.get("code")
+    if code is None or (code.__class__ is int and code == status):
+        code = error.get("status")
+    param = error.get("param")
+    return Failure(
+        status,
+        message,
+        code=_word(code),
+        type=_word(error.get("type")),
+        param=_word(param) or None,
+        retry_after_s=wait_s if wait_s is not None else retry_info_s(error.get("details")),
+    )
+
+
+def status_in(value: Any, otherwise: int) -> int:
+    """The HTTP status that an error inside a stream names by its code or type."""
+    error = _json.an_object(value).get("error", value)
+    error = _json.an_object(error[0] if isinstance(error, list) and error else error)
+    for key in ("status", "status_code", "code", "http_code"):
+        number = error.get(key)
+        if isinstance(number, str) and number.isascii() and number.isdigit() and len(number) == 3:
+            number = int(number)
+        if number.__class__ is int and 400 <= number <= 599:
+            return int(number)
+    words = f"{error.get('type')} {error.get('code')}".lower()
+    for status, marks in _STATUS_WORDS:
+        if any(mark in words for mark in marks):
+            return status
+    return otherwise
+
+
+_STATUS_WORDS = (
+    (429, ("rate_limit", "insufficient_quota", "too_many_requests", "resource_exhausted")),
+    (503, ("overloaded", "unavailable")),
+    (401, ("authentication", "invalid_api_key")),
+    (403, ("permission",)),
+    (404, ("not_found",)),
+    (504, ("timeout",)),
+    (400, ("invalid_request", "context_length_exceeded", "badrequest", "bad_request")),
+)
+
+
+def _message(error: dict[str, Any]) -> str:
+    """The text of an error object; FastAPI says `detail`, as a text or as a list of places."""
+    for key in ("message", "detail", "msg", "error_message", "reason"):
+        text = error.get(key)
+        if isinstance(text, list) and text:
+            text = "; ".join(str(_json.an_object(one).get("msg", one)) for one in text[:8])
+        if isinstance(text, str) and text.strip():
+            return _bounded(text)
+    inner = error.get("message")
+    return _bounded(_json.write_text(inner)) if isinstance(inner, dict) and inner else ""
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, str):
+        return value[:LONGEST_WORD]
+    return str(value)[:LONGEST_WORD] if value.__class__ is int else ""
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + "..."
+
+
+def _plain_text(content_type: str, body: bytes) -> str:
+    """A short text of the upstream's own words; never a page of markup."""
+    text = body[:600].decode("utf-8", "replace").strip()
+    if not text or len(text) > 500 or text[0] in "<{[" or "html" in content_type or not text.isprintable():
+        return ""
+    return text

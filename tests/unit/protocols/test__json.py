@@ -1,0 +1,115 @@
+"""JSON of requests and answers: what is wrong is named, what is odd is borne."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relayd.protocols import _json
+from relayd.protocols.dialect import Refused
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(VALUES)
+def test_what_is_written_is_read_again(value: Any) -> None:
+    assert _json.parse(_json.write(value)) == value
+    assert _json.parse(_json.write_text(value)) == value
+
+
+def test_half_a_surrogate_pair_is_escaped_and_everything_else_is_utf_8() -> None:
+    assert _json.write({"a": "é"}) == '{"a":"é"}'.encode()
+    assert _json.write({"a": "\ud83d"}) == b'{"a":"\\ud83d"}'
+
+
+@given(st.binary(max_size=60))
+def test_no_body_raises_anything_but_a_refusal(body: bytes) -> None:
+    try:
+        assert isinstance(_json.read_object(body), dict)
+    except Refused as refused:
+        assert refused.status == 400 and refused.code == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "not valid JSON"),
+        (b'{"a": 1', "line 1 column 8"),
+        (b'{"a": NaN}', "NaN"),
+        (b'{"a": "\xff"}', "not UTF-8: byte 7"),
+        (b"[]", "must be an object, not a list"),
+        (b"null", "not null"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "too many digits"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b'{"a":' + b"[" * 64 + b"]" * 64 + b"}", "nested more than 64"),
+    ],
+)
+def test_a_body_that_cannot_be_read_says_why(body: bytes, words: str) -> None:
+    with pytest.raises(Refused, match=words):
+        _json.read_object(body)
+
+
+def test_the_deepest_body_that_is_allowed_is_read() -> None:
+    body = b'{"a":' + b"[" * 63 + b"]" * 63 + b"}"
+    assert _json.read_object(body) == json.loads(body)
+
+
+@given(VALUES, st.integers(0, 6))
+def test_depth_is_counted_as_a_slow_reader_counts_it(value: Any, levels: int) -> None:
+    def depth(one: Any) -> int:
+        inner = one.values() if isinstance(one, dict) else one if isinstance(one, list) else None
+        return 0 if inner is None else 1 + max(map(depth, inner), default=0)
+
+    assert _json.is_deeper(value, levels) == (depth(value) > levels)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "read"),
+    [
+        ("x", "a string", "x"), (3, "an integer", 3), (3.0, "an integer", 3), (3, "a number", 3), (0.5, "a number", 0.5),
+        (False, "a boolean", False), ({}, "an object", {}), ([], "a list", []),
+    ],
+)  # fmt: skip
+def test_a_member_of_the_right_kind_is_read(value: Any, kind: str, read: Any) -> None:
+    assert _json.optional({"k": value}, "k", kind) == read
+    assert _json.required({"k": value}, "k", kind) == read
+    assert _json.optional({"k": None}, "k", kind) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (1, "a string"), (True, "an integer"), (True, "a number"), (1.5, "an integer"), (1e300, "an integer"),
+        (1, "a boolean"), ([], "an object"), ({}, "a list"), ("1", "a number"),
+    ],
+)  # fmt: skip
+def test_a_member_of_another_kind_is_refused_with_its_path(value: Any, kind: str) -> None:
+    with pytest.raises(Refused) as caught:
+        _json.optional({"k": value}, "k", kind, "tools[3].")
+    assert caught.value.param == "tools[3].k" and kind in caught.value.message
+
+
+def test_a_missing_member_is_named() -> None:
+    for members in ({}, {"k": None}):
+        with pytest.raises(Refused) as caught:
+            _json.required(members, "k", "a string", "a.")
+        assert (caught.value.param, caught.value.code) == ("a.k", "missing_required_parameter")
+
+
+@given(VALUES)
+def test_the_lenient_half_takes_any_value(value: Any) -> None:
+    assert isinstance(_json.an_object(value), dict) and isinstance(_json.a_list(value), list)
+    assert isinstance(_json.a_text(value), str) and _json.a_count(value) >= 0
+
+
+@pytest.mark.parametrize(("value", "count"), [(7, 7), (7.0, 7), (7.5, 0), (-1, 0), (True, 0), ("7", 0), (1 << 60, 0)])
+def test_a_count_is_a_count(value: Any, count: int) -> None:
+    assert _json.a_count(value) == count
