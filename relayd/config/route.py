@@ -15,6 +15,7 @@ from relayd.config.fields import (
     method_fault,
     written_fields,
 )
+from relayd.config.limits import HIGHEST_PRIORITY, Limits, idle_queue
 from relayd.config.patterns import fault_of_regex
 from relayd.config.upstream import HeaderKey, Protocol, bearer_faults
 from relayd.schema import Duration, Secret, Size, section, setting
@@ -162,6 +163,7 @@ class Route:
     cors: Cors | None = setting(default=None, doc="Cross-origin requests.")
     body_limit: Size = setting(default=Size(32 * 1024 * 1024), doc="Bytes of a request body; above it 413. 0 means no limit.", minimum=0)
     timeouts: RouteTimeouts = setting(factory=RouteTimeouts, doc="Limits that replace the upstream's.")
+    limits: Limits = setting(factory=Limits, doc="Exchanges under way and waiting on this route.")
     upgrade: bool = setting(default=False, doc="Tunnel WebSocket and other Upgrade requests.")
     trailers: bool = setting(default=False, doc="Pass trailer fields on.")
     on_disconnect: Literal["cancel", "finish"] = setting(default="cancel", doc="What becomes of the upstream's work when the client leaves: cancel at once, or let it finish and throw the rest away.")
@@ -195,6 +197,7 @@ class Route:
                     yield word, "has a meaning only with an upstream"
 
     def caution(self) -> Iterable[tuple[str, str]]:
+        yield from idle_queue(self.limits)
         if self.upstream == "by_model":
             yield "upstream", "by_model is not in force yet (waits for: AI protocols); this route answers 503"
         if self.admin_write and not self.allow:
@@ -207,8 +210,13 @@ class Consumer:
 
     bearer: Secret | None = setting(default=None, doc="Key expected as `Authorization: Bearer ...`.")
     header: HeaderKey | None = setting(default=None, doc="Key expected in a field of its own.")
+    priority: int = setting(default=0, doc="Who waits in a queue goes before those of lower priority, and is the last to be refused when relayd is overloaded. Requests without a consumer have 0.", minimum=-HIGHEST_PRIORITY, maximum=HIGHEST_PRIORITY, pending="admission")
+    limits: Limits = setting(factory=Limits, doc="Exchanges of this consumer under way and waiting, on all routes together.")
 
     def check(self) -> Iterable[tuple[str, str]]:
         if self.bearer is None and self.header is None:
             yield "", "needs bearer or header: a consumer without a key is everybody"
         yield from bearer_faults(self.bearer)
+
+    def caution(self) -> Iterable[tuple[str, str]]:
+        return idle_queue(self.limits)

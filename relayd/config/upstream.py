@@ -7,6 +7,7 @@ from typing import Literal
 
 from relayd.config.address import fault_of, parse_endpoint
 from relayd.config.fields import FRAMING, TOKEN, field_value_fault, file_fault
+from relayd.config.limits import Limits, idle_queue
 from relayd.schema import Duration, Secret, Size, section, setting
 
 Protocol = Literal["plain", "openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama"]
@@ -24,10 +25,13 @@ class Endpoint:
     """One address of an upstream."""
 
     url: str = setting(doc="http://host:port/path, https://host/path, unix:/path/of/socket (plain HTTP; a path behind a second colon). For an AI dialect it is the API's base, as an SDK's base_url.", example="https://api.example.com/v1")
+    limits: Limits = setting(factory=Limits, doc="Exchanges under way at this address. Those that wait, wait at the upstream, for whichever address has room first: queue is the upstream's.")
 
     def check(self) -> Iterable[tuple[str, str]]:
         if fault := fault_of(parse_endpoint, self.url):
             yield "url", fault
+        if self.limits.queue:
+            yield "limits.queue", "who waits for an endpoint waits at the upstream; write it there"
 
 
 @section()
@@ -108,15 +112,6 @@ class Pool:
 
 
 @section()
-class UpstreamLimits:
-    """Admission before the endpoints of one upstream."""
-
-    requests: int = setting(default=0, doc="Exchanges at one time; 0 means no limit.", minimum=0, pending="admission")
-    queue: int = setting(default=0, doc="Exchanges that may wait.", minimum=0, pending="admission")
-    queue_timeout: Duration = setting(default=Duration(30), doc="How long one may wait.", minimum=0, pending="admission")
-
-
-@section()
 class Breaker:
     """When to stop asking a failing endpoint."""
 
@@ -145,7 +140,7 @@ class Upstream:
     tls: UpstreamTls = setting(factory=UpstreamTls, doc="TLS to the endpoints.")
     timeouts: UpstreamTimeouts = setting(factory=UpstreamTimeouts, doc="How long an endpoint may take.")
     pool: Pool = setting(factory=Pool, doc="Kept connections.")
-    limits: UpstreamLimits = setting(factory=UpstreamLimits, doc="Admission.")
+    limits: Limits = setting(factory=Limits, doc="Exchanges under way and waiting, for all endpoints together.")
     breaker: Breaker | None = setting(default=None, doc="When to stop asking a failing endpoint.")
     retries: Retries | None = setting(default=None, doc="When an attempt may be repeated.")
     response_header: Size = setting(default=Size(256 * 1024), doc="Bytes of a response's header section; above it 502.", minimum=16384, maximum=1 << 24)
@@ -160,6 +155,8 @@ class Upstream:
     def caution(self) -> Iterable[tuple[str, str]]:
         if self.balance != "round_robin":
             yield "balance", "not in force yet (waits for: load balancing); round_robin is used"
+        if not any(endpoint.limits.requests for endpoint in self.endpoints) and not self.pool.max_connections:
+            yield from idle_queue(self.limits)
         if self.auth is not None and any(endpoint.url.startswith("http://") for endpoint in self.endpoints):
             hosts = {parse_endpoint(endpoint.url).host for endpoint in self.endpoints if endpoint.url.startswith("http://")}
             if not hosts <= {"localhost", "127.0.0.1", "::1"}:
