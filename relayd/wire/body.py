@@ -104,3 +104,8 @@ def replace_member(body: bytes, key: str, value: str) -> bytes | None:
     if span is None:
         return None
     return body[: span[0]] + json.dumps(value).encode("ascii") + body[span[1] :]
+
+
+def member_span(body: bytes, key: str) -> tuple[int, int] | None:
+    """Where the value of the top-level member `key` stands, for whoever replaces it by other JSON."""
+    return _span(body, key)
