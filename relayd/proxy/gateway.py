@@ -8,6 +8,7 @@ from typing import Protocol
 
 from relayd import clock
 from relayd.errors import ExchangeError
+from relayd.limits.gates import Gates
 from relayd.plan.plan import Plan
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.exchange import Exchange
@@ -35,6 +36,7 @@ class Gateway:
         self.client, self.telemetry = client, telemetry
         self.plan: Plan | None = None
         self.exchanges: set[Exchange] = set()
+        self.gates = Gates()
         self.draining = False
         self.leaving = False  # another process accepts now: what comes by open connections is still served, then closed
         self.admin_handler: AdminHandler = _nobody
@@ -72,6 +74,7 @@ class Gateway:
     def sweep(self) -> None:
         """End what waits too long; called by a timer."""
         now = clock.monotonic()
+        self.gates.sweep(now)
         for exchange in list(self.exchanges):
             exchange.check(now)
 
