@@ -19,7 +19,7 @@ class Gates:
     def __init__(self, now: Callable[[], float] = clock.monotonic) -> None:
         self._now = now
         self._gates: dict[str, Gate] = {}
-        self._named: frozenset[str] = frozenset()
+        self._leaving: list[str] = []  # named by no plan any more, and not empty yet
 
     def __iter__(self) -> Iterator[Gate]:
         return iter(self._gates.values())
@@ -36,11 +36,11 @@ class Gates:
 
         A gate that is not named any more keeps its limits until the last one has left it.
         """
-        self._named = frozenset(limits)
         for name, one in limits.items():
             gate = self.get(name)
             if gate.limits != one:
                 gate.configure(one)
+        self._leaving = [name for name in self._gates if name not in limits]
         self._forget()
 
     def sweep(self, now_s: float) -> None:
@@ -48,7 +48,7 @@ class Gates:
         for gate in list(self._gates.values()):
             if gate.depth:
                 gate.sweep(now_s)
-        if len(self._gates) > len(self._named):
+        if self._leaving:
             self._forget()
 
     def wake(self) -> None:
@@ -61,7 +61,8 @@ class Gates:
         return [gate for name, gate in sorted(self._gates.items()) if gate.limits.requests or gate.depth]
 
     def _forget(self) -> None:
-        for name in [name for name in self._gates if name not in self._named]:
+        for name in list(self._leaving):
             gate = self._gates[name]
             if not gate.in_flight and not gate.depth:
                 del self._gates[name]
+                self._leaving.remove(name)

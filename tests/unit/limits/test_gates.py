@@ -35,11 +35,19 @@ def test_a_gate_is_the_same_after_a_reload_and_has_the_new_limits() -> None:
     assert (second.state, told, gate.in_flight) == (GRANTED, ["granted"], 2)
 
 
-def test_a_plan_that_is_thrown_away_leaves_nothing() -> None:
+def test_a_gate_is_the_same_from_compiling_to_coming_into_force() -> None:
+    """Between the two a reload waits, and the sweep goes on."""
     gates, clock = made(u=ONE)
-    gates.get("v")
-    assert [gate.name for gate in gates] == ["u", "v"]
+    asked = gates.get("v")
     gates.sweep(clock.now_s)
+    gates.apply({"u": ONE, "v": ONE})
+    assert gates.get("v") is asked
+
+
+def test_a_plan_that_was_thrown_away_leaves_nothing_behind_the_next_one() -> None:
+    gates, _ = made(u=ONE)
+    gates.get("v")
+    gates.apply({"u": ONE})
     assert [gate.name for gate in gates] == ["u"]
 
 
