@@ -67,9 +67,13 @@ KINDS: dict[str, Kind] = {
         Kind("unauthorized", 401, _C, "A valid key is required."),
         Kind("forbidden", 403, _C, "This key is not granted here."),
         # limits
+        Kind("bad_body", 400, _C, "The request body cannot be understood, or cannot be carried to this back-end."),
+        Kind("unknown_model", 404, _C, "No such model."),
         Kind("body_too_large", 413, _C, "The request body is larger than this route allows.", close=True),
         Kind("too_many_requests", 429, _C, "Too many requests; try again later."),
         Kind("overloaded", 503, _R, "The proxy is overloaded; try again later.", retryable=True),
+        Kind("queue_full", 503, _R, "Too many requests are waiting; try again later.", retryable=True),
+        Kind("queue_timeout", 503, _R, "Waited too long for a free place; try again later.", retryable=True),
         Kind("draining", 503, _R, "The proxy is shutting down.", retryable=True, close=True),
         # attempt, transfer
         Kind("no_endpoint", 503, _U, "No endpoint of the upstream is available.", retryable=True),
@@ -79,6 +83,9 @@ KINDS: dict[str, Kind] = {
         Kind("upstream_closed", 502, _U, "The upstream closed the connection without a complete answer."),
         Kind("upstream_malformed", 502, _U, "The upstream's answer is not valid HTTP."),
         Kind("upstream_cut", 502, _U, "The upstream's answer was cut."),
+        Kind("upstream_refused", 502, _U, "The upstream refused the request."),
+        Kind("upstream_failed", 502, _U, "The upstream reported an error inside its answer."),
+        Kind("upstream_key_refused", 502, _U, "The upstream refused the gateway's own key."),
         Kind("first_byte_timeout", 504, _U, "The upstream did not answer in time."),
         Kind("idle_timeout", 504, _U, "The upstream stopped sending."),
         Kind("total_timeout", 504, _U, "The exchange took longer than allowed."),

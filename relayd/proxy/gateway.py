@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from typing import Protocol
@@ -39,6 +40,8 @@ class Gateway:
         self.admin_handler: AdminHandler = _nobody
         self.account = telemetry.account
         self.full: Callable[[], bool] = bool
+        self.seal_key = os.urandom(32)
+        self.store: Store = MemoryStore()
 
     def begin(self, down: Downstream, head: RequestHead, body: bytes | None, started: float) -> Exchange:
         """Start an exchange on the plan of this moment; it may be over when this returns."""
@@ -68,9 +71,22 @@ class Gateway:
         head = head_of(answer.response, LENGTH, 11, False, None, plan.house, record.id.encode(), record.total_s, None)
         return head + answer.body
 
+    def memory(self, space: str) -> Memory:
+        """What is remembered for one consumer."""
+        return self.store.space(space)
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> Callable[[], None]:
+        """Call it after a while; what is returned takes that back."""
+        loop = self.client.io_loop
+        timer = loop.call_later(delay_s, call)
+        return lambda: loop.remove_timeout(timer)
+
     def sweep(self) -> None:
         """End what waits too long; called by a timer."""
         now = clock.monotonic()
+        if self.plan is not None:
+            for gate in self.plan.gates.values():
+                gate.sweep(now)
         for exchange in list(self.exchanges):
             exchange.check(now)
 

@@ -1,0 +1,135 @@
+"""Which targets an exchange has, in the order in which they are tried; what needs none is answered here.
+
+A route names its upstream, shares requests out among several, or lets the model choose. A request for the list of models
+and what a dialect keeps by itself (stored responses, token counts) never goes upstream where the model chooses.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+
+from relayd.errors import ExchangeError
+from relayd.limits.gate import Gate
+from relayd.plan.plan import PlannedRoute, Resilience, Target
+from relayd.protocols.dialect import Dialect, Refused
+from relayd.proxy.call import Call, ask_of, listing_asked, model_in_body, model_in_path, refused_answer, rendered_answer
+from relayd.proxy.course import Course
+from relayd.proxy.exchange import Exchange
+from relayd.proxy.respond import answer
+from relayd.proxy.shadow import cast
+from relayd.routing.models import UnknownModel
+
+NO_RESILIENCE = Resilience()
+
+
+def choose(exchange: Exchange, route: PlannedRoute, body: bytes | None, whole: bool) -> None:
+    """Find the targets and begin the course, or answer. Raises ExchangeError."""
+    exchange.phase = "admit"
+    resilience = route.resilience or NO_RESILIENCE
+    call = None
+    if resilience.dialect is not None:
+        call = call_of(exchange, resilience.dialect, body if whole else None)
+        try:
+            targets = targets_of(exchange, route, resilience, call)
+        except Refused as refused:
+            code = "unknown_model" if refused.status == 404 else "bad_body"
+            exchange.respond(refused_answer(route, refused, exchange.request_id.decode("latin-1")), code)
+            return
+    else:
+        targets = (picked(resilience, route), *resilience.fallbacks)
+    if not targets:
+        return
+    plan, consumer = exchange.plan, exchange.consumer or ""
+    gates: list[Gate] = [gate for gate in (plan.consumer_gates.get(consumer), resilience.gate) if gate is not None]
+    course = Course(
+        exchange, route, targets, call, body, whole, gates, plan.priorities.get(consumer, 0), hash_key(exchange, targets[0])
+    )
+    exchange.course = course
+    if resilience.mirror is not None and whole and random.random() < resilience.mirror_share:
+        cast(exchange, route, resilience.mirror, call, body)
+    course.begin()
+
+
+def call_of(exchange: Exchange, dialect: Dialect, body: bytes | None) -> Call:
+    """The AI side of this exchange."""
+    head, gateway = exchange.head, exchange.gateway
+    space = exchange.consumer or f"@{exchange.record.client}"
+    ask = ask_of(head, exchange.request_id, gateway.memory(space), gateway.seal_key)
+    model = model_in_path(head.path) or (model_in_body(head, body) if body else None) or ""
+    return Call(dialect, ask, model, body)
+
+
+def targets_of(exchange: Exchange, route: PlannedRoute, resilience: Resilience, call: Call) -> tuple[Target, ...]:
+    """The first target and the fallbacks behind it; none where the answer has been given. Raises Refused."""
+    if not resilience.by_model:
+        first = picked(resilience, route)
+        if call.crosses_dialects(first) and answered_locally(exchange, call):
+            return ()
+        return (first, *resilience.fallbacks)
+    if answered_locally(exchange, call) or listed(exchange, route, call):
+        return ()
+    models = exchange.plan.models
+    assert models is not None
+    if not call.model:
+        raise Refused("The request names no model.", param="model")
+    try:
+        entry = models.resolve(call.model)
+    except UnknownModel as unknown:
+        raise Refused(str(unknown), param="model", code="model_not_found", status=404) from None
+    return (*exchange.plan.model_targets[entry.name], *resilience.fallbacks)
+
+
+def picked(resilience: Resilience, route: PlannedRoute) -> Target:
+    """One of the targets among which the route shares its requests out."""
+    split = resilience.split
+    if not split:
+        assert route.upstream is not None
+        return Target(route.upstream)
+    if len(split) == 1:
+        return split[0][1]
+    place = random.random() * sum(weight for weight, _ in split)
+    for weight, target in split:
+        place -= weight
+        if place < 0:
+            return target
+    return split[-1][1]
+
+
+def answered_locally(exchange: Exchange, call: Call) -> bool:
+    """What the client's dialect keeps by itself."""
+    if call.dialect.local is None:
+        return False
+    rendered = call.dialect.local(call.ask, call.body or b"")
+    if rendered is None:
+        return False
+    exchange.respond(rendered_answer(rendered))
+    return True
+
+
+def listed(exchange: Exchange, route: PlannedRoute, call: Call) -> bool:
+    """The models of the configuration (GET .../models and .../models/{id}). Raises Refused for one that is not there."""
+    models = exchange.plan.models
+    if exchange.head.method not in (b"GET", b"HEAD") or models is None:
+        return False
+    asked = listing_asked(call.ask.path)
+    if asked is None:
+        raise Refused("This path is not served here; a request that chooses by the model names one.", status=404)
+    try:
+        body = models.listing(call.dialect.name, call.ask.query) if not asked else models.entry(asked, call.dialect.name)
+    except UnknownModel as unknown:
+        raise Refused(str(unknown), param="model", code="model_not_found", status=404) from None
+    exchange.respond(answer(200, "application/json", body))
+    return True
+
+
+def hash_key(exchange: Exchange, target: Target) -> int | None:
+    """What consistent_hash chooses by, where this upstream does."""
+    wanted = target.upstream.hash_source
+    if wanted is None:
+        return None
+    found = wanted(exchange.head, exchange.consumer or exchange.record.peer)
+    return None if found is None else zlib.crc32(found)
+
+
+__all__ = ["ExchangeError", "choose"]
