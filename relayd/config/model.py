@@ -52,6 +52,7 @@ class Daemon:
     """The process itself."""
 
     drain_timeout: Duration = setting(default=Duration(25), doc="How long exchanges may finish after SIGTERM.", minimum=0, maximum=86400)
+    handover_timeout: Duration = setting(default=Duration(3600), doc="How long exchanges may finish in a process that another one replaced (`systemctl restart`, an upgrade, `relayd upgrade`); at least `drain_timeout`.", minimum=0, maximum=86400)
     retire_timeout: Duration = setting(default=Duration(0), doc="How long exchanges may finish on a plan that a reload replaced; 0 means as long as they take.", zero_is_off=True)
     connections: int = setting(default=0, doc="Client connections in all; 0 means what the descriptors allow.", minimum=0)
 

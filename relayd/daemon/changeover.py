@@ -25,6 +25,7 @@ from relayd.proxy.gateway import Gateway
 from relayd.server.admin import AdminServer
 from relayd.server.demo import DemoServer
 from relayd.server.listener import ListenerSet, PreparedListeners
+from relayd.server.sockets import stored_name
 from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.telemetry import Prepared as PreparedTelemetry
 from relayd.telemetry.telemetry import Telemetry
@@ -118,7 +119,8 @@ class Changeover:
         try:
             if path != place.path_of(config.admin.address):
                 place.own_folder(os.path.dirname(path))
-            return AdminServer(path, config.admin.mode, config.admin.owner)
+            taken = self._inherited.pop(stored_name(f"unix:{path}"), None)
+            return AdminServer(path, config.admin.mode, config.admin.owner, taken[0] if taken else None)
         except OSError as error:
             why = error.strerror or str(error)
             hint = "set admin: {address: unix:/path}"
@@ -162,6 +164,24 @@ class Changeover:
             for upstream in retiring.upstreams:
                 upstream.retire()
         self._retiring = waiting
+
+    def leave(self) -> None:
+        """Another process has the listening sockets and goes on: close ours, and leave their names where they are."""
+        self.listeners.close(unlink=False)
+        if self.admin is not None:
+            self.admin.close(unlink=False)
+            self.admin = None
+
+    def stored(self) -> dict[str, list[socket.socket]]:
+        """The listening sockets that a process after this one can go on with; a socket unit keeps its own."""
+        kept = {
+            stored_name(one.config.address, one.config.reuse_port): one.sockets
+            for one in self.listeners.listening.values()
+            if not one.config.address.startswith("systemd:") and not one.config.address.endswith(":0")
+        }
+        if self.admin is not None:
+            kept[stored_name(f"unix:{self.admin.path}")] = [self.admin.socket]
+        return kept
 
     def close(self) -> None:
         """The end: sockets closed and their names removed, connections to endpoints let go."""

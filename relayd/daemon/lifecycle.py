@@ -1,10 +1,11 @@
 """The life of the process: start, serve, reload, drain, stop.
 
-    starting -> serving <-> (reloading) -> draining -> gone
+    starting -> serving <-> (reloading) -> draining (nobody comes after) or leaving (another has taken over) -> gone
 
 1. A reload that is refused changes nothing; it is told in the log, in /status, in a gauge and to whoever asked.
 2. Reloads are done one after the other. Signals that arrive during one are one further reload.
-3. Draining ends with the last exchange or with drain_timeout, and at once when it is asked for again.
+3. Draining ends with the last exchange or with its timeout, and at once when it is asked for again.
+4. Under a keeper the listening sockets are in its hands before relayd says that it is ready.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from relayd import __version__, clock
 from relayd.config.listener import Listener
 from relayd.config.load import Loaded, load
 from relayd.daemon import activation, checks, place
 from relayd.daemon.changeover import Changeover, end_exchanges, telemetry_settings, undone
+from relayd.daemon.drain import Drain
 from relayd.daemon.holder import holder
 from relayd.daemon.lag import LoopLag
 from relayd.daemon.notify import Notifier
@@ -27,15 +29,14 @@ from relayd.errors import ConfigError, Finding, RelaydError
 from relayd.plan.diff import diff
 from relayd.proxy.gateway import Gateway
 from relayd.server.admin import AdminServer
-from relayd.server.admin_views import AdminViews, ProcessState, Refusal, ReloadResult
-from relayd.server.sockets import split
+from relayd.server.admin_views import AdminViews, Answer, ProcessState, Refusal, ReloadResult
+from relayd.server.sockets import STORED, split
 from relayd.telemetry.journal import LoggingBridge
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.client import StreamClient
 
 FLUSH_S = 0.05
 TEND_S = 0.5
-DRAIN_STEP_S = 0.02
 RESERVED_DESCRIPTORS = 64
 DESCRIPTORS_PER_CONNECTION = 2
 GC_THRESHOLDS = (50_000, 20, 50)
@@ -97,7 +98,10 @@ class Lifecycle:
         self._reloading = asyncio.Lock()
         self._reload_asked = False
         self._note = ""
-        self._drain: asyncio.Task[None] | None = None
+        self.drain = Drain(self.gateway, self.changeover, self.notifier, self.journal)
+        self._drained: asyncio.Task[None] | None = None
+        self._stored: set[str] = set()
+        self._upgrade: asyncio.Future[str] | None = None
         self._reload: asyncio.Task[None] | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -114,8 +118,13 @@ class Lifecycle:
         config = loaded.config
         named = activation.named(listener.address for listener in config.listeners.values())
         for name in activation.close_unnamed(self.inherited, named):
+            if name.startswith(STORED):
+                self.notifier.unstore(name)
+                continue
             self.journal.warning("socket_closed", "No listener names this socket that systemd passed.", socket=name)
         self._accepted(loaded)
+        if self.notifier.kept:
+            self._loop.add_reader(self.notifier.fileno(), self._on_order)
         self.lag.start()
         self._every("flush", FLUSH_S, self.telemetry.flush)
         self._every("send", float(config.telemetry.statsd.interval) if config.telemetry.statsd else 1.0, self._send)
@@ -140,7 +149,7 @@ class Lifecycle:
         self.notifier.ready(self._status_line())
 
     def _serve_admin(self, server: AdminServer) -> None:
-        server.serve(self.views, self.reload)
+        server.serve(self.views, self.reload, {"/upgrade": self.upgrade})
         self._note = place.note(self.path, server.path)
 
     def _accepted(self, loaded: Loaded) -> None:
@@ -149,6 +158,12 @@ class Lifecycle:
         self.state.refusal = None
         self.state.warnings = tuple(str(finding) for finding in loaded.warnings)
         self.telemetry.metrics.gauge("relayd.config.rejected", 0)
+        stored = self.changeover.stored()
+        for name, sockets in stored.items():
+            self.notifier.store(name, [sock.fileno() for sock in sockets])
+        for name in self._stored - stored.keys():
+            self.notifier.unstore(name)
+        self._stored = set(stored)
         for warning in self.state.warnings:
             self.journal.warning("config_warned", warning)
 
@@ -195,7 +210,7 @@ class Lifecycle:
 
     def ask_reload(self) -> None:
         """Reload soon; asking again before it began changes nothing."""
-        if self._reload_asked or self.state.phase == "draining":
+        if self._reload_asked or self._drained is not None:
             return
         self._reload_asked = True
         self._reload = self._loop.create_task(self._reload_once())
@@ -213,7 +228,7 @@ class Lifecycle:
     async def _reload_now(self) -> ReloadResult:
         plan = self.gateway.plan
         assert plan is not None
-        if self.state.phase == "draining":
+        if self._drained is not None:
             return ReloadResult(False, plan.generation, findings=("relayd is shutting down",))
         self.notifier.reloading()
         try:
@@ -223,7 +238,7 @@ class Lifecycle:
             return self._refused(tuple(str(finding) for finding in error.findings))
         except Exception as error:  # rescue door: a reload must never take down what serves
             return self._refused((f"internal fault: {type(error).__name__}: {error}",))
-        if self.gateway.draining:  # told to stop while the file was read
+        if self._drained is not None:  # told to stop while the file was read
             undone(prepared.undo)
             return ReloadResult(False, plan.generation, findings=("relayd is shutting down",))
         self.changeover.commit(prepared, self._serve_admin)
@@ -251,39 +266,76 @@ class Lifecycle:
         self.notifier.ready(self._status_line())
         return ReloadResult(False, plan.generation, findings=findings)
 
+    # ---- the keeper
+
+    def _on_order(self) -> None:
+        """What the keeper wants."""
+        while (order := self.notifier.order()) is not None:
+            word, _, rest = order.partition(" ")
+            if word == "reload":
+                self.on_hangup()
+            elif word in ("stop", "end"):
+                self.on_stop("keeper", again=word == "end")
+            elif word == "leave":
+                self.leave("keeper")
+            elif word == "refused":
+                self._upgraded(f"the new process ended with {rest}; its reasons are in the log")
+            else:
+                self._loop.remove_reader(self.notifier.fileno())
+                self._keeper_gone()
+                return
+
+    def _keeper_gone(self) -> None:
+        """Its death is no reason to break what is open: whoever comes next has the sockets, or makes new ones."""
+        if self.gateway.draining:
+            self.on_stop("keeper gone", again=True)
+        elif self._drained is None:
+            self.journal.error("keeper_lost", "The keeper is gone; this process finishes what it has and ends.")
+            self.leave("keeper gone")
+
+    async def upgrade(self) -> Answer:
+        """Have a new process take over; tells what became of it."""
+        plan = self.gateway.plan
+        assert plan is not None
+        if not self.notifier.kept or self._drained is not None:
+            why = "relayd is ending" if self._drained is not None else "relayd runs without a keeper: `relayd run`"
+            return ReloadResult(False, plan.generation, findings=(why,)).answer()
+        if self._upgrade is None:
+            self._upgrade = self._loop.create_future()
+            self.notifier.upgrade()
+        fault = await asyncio.shield(self._upgrade)
+        return ReloadResult(not fault, plan.generation, findings=(fault,) if fault else ()).answer()
+
+    def _upgraded(self, fault: str) -> None:
+        """The outcome is known: empty when another process has taken over."""
+        if fault:
+            self.journal.error("upgrade_refused", fault)
+        if self._upgrade is not None and not self._upgrade.done():
+            self._upgrade.set_result(fault)
+        self._upgrade = None
+
     # ---- stop
 
     def on_stop(self, name: str, again: bool) -> None:
-        """SIGTERM or SIGINT: drain; asked again, end."""
-        if again:
+        """SIGTERM or SIGINT: drain; asked again, end. A process that another one replaced ends when it is asked once."""
+        if again or (self.gateway.leaving and name != "keeper"):
             self.journal.warning("stop_forced", "Asked to stop again: what is open is ended.", signal=name)
+            self.drain.forced.set()
             self.stopped.set()
-        elif self._drain is None:
-            self._drain = self._loop.create_task(self._drained(name))
+        elif self._drained is None:
+            self.state.phase = "draining"
+            self._end_after(self.drain.stop(name))
 
-    async def _drained(self, name: str) -> None:
-        gateway, listeners = self.gateway, self.changeover.listeners
-        assert gateway.plan is not None
-        timeout_s = float(gateway.plan.config.daemon.drain_timeout)
-        self.state.phase, gateway.draining = "draining", True
-        self.journal.info("draining", signal=name, exchanges=len(gateway.exchanges), drain_timeout_s=timeout_s)
-        self.notifier.stopping(f"draining {len(gateway.exchanges)} exchanges")
-        listeners.close()
-        deadline, told = clock.monotonic() + timeout_s, 0.0
-        while True:
-            listeners.idle_close()
-            now = clock.monotonic()
-            if not listeners.connections and not gateway.exchanges:
-                break
-            if now >= deadline:
-                message = "What is still open is ended."
-                self.journal.warning("drain_timed_out", message, exchanges=len(gateway.exchanges))
-                break
-            if now - told >= 1.0:
-                told = now
-                self.notifier.extend(5.0, f"draining {len(gateway.exchanges)} exchanges")
-            await asyncio.sleep(DRAIN_STEP_S)
-        self.stopped.set()
+    def leave(self, name: str) -> None:
+        """Another process has taken over, or is about to."""
+        if self._drained is None:
+            self.state.phase = "leaving"
+            self._upgraded("")
+            self._end_after(self.drain.leave(name))
+
+    def _end_after(self, drain: Coroutine[None, None, None]) -> None:
+        self._drained = self._loop.create_task(drain)
+        self._drained.add_done_callback(lambda _: self.stopped.set())
 
     def close(self) -> None:
         """End everything, in the order in which the parts lean on one another. Also after a failed start."""
@@ -297,6 +349,8 @@ class Lifecycle:
         self.changeover.listeners.abort_all()
         if self.changeover.admin is not None:
             place.forget(self._note, self.changeover.admin.path)
+        if self.notifier.kept:
+            self._loop.remove_reader(self.notifier.fileno())
         self.changeover.close()
         self.client.close()
         if plan is not None:

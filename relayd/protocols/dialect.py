@@ -38,7 +38,8 @@ class Memory(Protocol):
 class Ask:
     """How a request arrived. `path` without query; `headers` by lower-case name; `request_id` relayd's own.
 
-    `socket` is a mutable connection-local memory of a WebSocket transport, else None.
+    `socket` is a mutable connection-local memory of a WebSocket transport, else None. `seal_key` is the server's secret
+    for what clients keep for it unread (compaction); empty where there is none.
     """
 
     method: str
@@ -48,6 +49,7 @@ class Ask:
     request_id: str
     memory: Memory
     socket: Memory | None = None
+    seal_key: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Options:
     `developer` (else it becomes system). reasoning_history: `drop` or `reasoning_content`. unanswered_calls: `fill` puts
     a short tool message where a call in the history has no answer, `refuse` answers 400. default_max_tokens: where the
     endpoint requires a limit and the client gave none. metadata, verbosity, user: whether the endpoint takes these fields.
+    thinking: how a Messages endpoint is asked to reason: `adaptive` and an effort, a `budget` of tokens (models before
+    that), or `drop`.
     """
 
     max_tokens_field: str = "max_tokens"
@@ -67,6 +71,7 @@ class Options:
     default_max_tokens: int = 4096
     metadata: bool = False
     verbosity: bool = False
+    thinking: str = "adaptive"
 
 
 @dataclass(frozen=True, slots=True)

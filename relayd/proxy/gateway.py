@@ -37,6 +37,7 @@ class Gateway:
         self.plan: Plan | None = None
         self.exchanges: set[Exchange] = set()
         self.draining = False
+        self.leaving = False  # another process accepts now: what comes by open connections is still served, then closed
         self.admin_handler: AdminHandler = _nobody
         self.account = telemetry.account
         self.full: Callable[[], bool] = bool

@@ -58,7 +58,7 @@ class ProcessState:
     config_file: str
     started: float = field(default_factory=clock.monotonic)
     loaded_wall: float = 0.0
-    phase: str = "starting"  # starting | serving | draining
+    phase: str = "starting"  # starting | serving | draining | leaving
     refusal: Refusal | None = None
     warnings: tuple[str, ...] = ()
     lag_s: Callable[[], float] = lambda: 0.0

@@ -301,7 +301,7 @@ class Connection:
         most = self.owner.max_requests
         return (
             self._keep and self._state == WAIT and (not most or self._requests < most)
-            and not self.owner.gateway.draining
+            and not self.owner.gateway.draining and not self.owner.gateway.leaving
             and not (self.exchange is not None and not self.exchange.head.keep_alive)
         )
 

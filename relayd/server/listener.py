@@ -26,7 +26,7 @@ from relayd.errors import ExchangeError
 from relayd.proxy.gateway import Gateway
 from relayd.server.connection import Connection
 from relayd.server.greeting import Greeting
-from relayd.server.sockets import bind, rebind, refusal
+from relayd.server.sockets import bind, rebind, refusal, stored_name
 from relayd.server.stream import ClientStream, TlsClientStream
 from relayd.server.tls import make_context
 from relayd.telemetry.telemetry import Telemetry
@@ -200,11 +200,11 @@ class Listening(TCPServer):
         for greeting in list(self._greetings):
             greeting.check(now)
 
-    def close_sockets(self) -> None:
-        """Stop accepting for good."""
+    def close_sockets(self, unlink: bool = True) -> None:
+        """Stop accepting for good; without `unlink` another process goes on listening there."""
         self.pause()
         for sock in self.sockets:
-            if sock.family == socket.AF_UNIX and self.config.address.startswith("unix:"):
+            if unlink and sock.family == socket.AF_UNIX and self.config.address.startswith("unix:"):
                 _unlink(self.config.address[5:])
             sock.close()
         self.sockets = []
@@ -230,7 +230,7 @@ class PreparedListeners:
     configs: Mapping[str, Listener]
     made: dict[str, list[socket.socket]] = field(default_factory=dict)
     contexts: dict[str, ssl.SSLContext | None] = field(default_factory=dict)
-    paths: list[str] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set)  # from the process before, which may still serve there
 
     def undo(self) -> None:
         """Close what was bound."""
@@ -238,7 +238,7 @@ class PreparedListeners:
             for sock in sockets:
                 sock.close()
             address = self.configs[name].address
-            if address.startswith("unix:"):
+            if address.startswith("unix:") and name not in self.taken:
                 _unlink(address[5:])
 
 
@@ -270,6 +270,8 @@ class ListenerSet:
             for name, config in configs.items():
                 prepared.contexts[name] = make_context(name, config.tls) if config.tls is not None else None
                 if self._kept(name, config) is None:
+                    if stored_name(config.address, config.reuse_port) in (inherited or {}):
+                        prepared.taken.add(name)
                     prepared.made[name] = bind(name, config, inherited or {})
         except BaseException:  # rescue door: whatever went wrong, nothing stays bound
             prepared.undo()
@@ -321,10 +323,10 @@ class ListenerSet:
         for one in self.listening.values():
             one.pause()
 
-    def close(self) -> None:
+    def close(self, unlink: bool = True) -> None:
         """Stop accepting for good; existing connections finish."""
         for one in self.listening.values():
-            one.close_sockets()
+            one.close_sockets(unlink)
 
     def idle_close(self) -> None:
         """Close connections that are between requests."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import grp
+import hashlib
 import os
 import pwd
 import socket
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from relayd.config.listener import Listener
 from relayd.errors import ConfigError, Finding
+
+STORED = "relayd-"
 
 
 def split(address: str) -> tuple[str, str, int]:
@@ -31,19 +34,50 @@ def refusal(name: str, message: str, hint: str = "") -> ConfigError:
 
 
 def bind(name: str, listener: Listener, inherited: dict[str, list[socket.socket]]) -> list[socket.socket]:
-    """The listening sockets of one listener. Raises ConfigError."""
+    """The listening sockets of one listener: handed over, or bound. Raises ConfigError."""
     kind, place, port = split(listener.address)
     if kind == "systemd":
-        found = inherited.get(place)
-        if not found:
-            known = ", ".join(inherited) or "none"
-            raise refusal(name, f"systemd passed no socket named {place!r} (passed: {known})",
-                          "set FileDescriptorName= in relayd.socket")
-        return found
+        return activated(name, place, inherited)
     try:
+        stored = taken_over(listener, inherited)
+        if stored:
+            return stored
         return [bind_unix(place, listener)] if kind == "unix" else bind_tcp(place, port, listener)
     except OSError as error:
         raise refusal(name, f"cannot listen on {listener.address}: {error.strerror}", _cure(error, port)) from error
+
+
+def activated(name: str, wanted: str, inherited: dict[str, list[socket.socket]]) -> list[socket.socket]:
+    """The sockets of a socket unit. systemd passes them when it starts a service, never later."""
+    found = [sock for sock in inherited.get(wanted, []) if sock.fileno() >= 0]
+    if found:
+        return found
+    known = ", ".join(one for one in inherited if not one.startswith(STORED)) or "none"
+    raise refusal(
+        name, f"systemd passed no socket named {wanted!r} at the start of this process (passed: {known})",
+        f"write FileDescriptorName={wanted} into relayd.socket, then: systemctl daemon-reload && systemctl restart "
+        "relayd.socket relayd.service; a reload cannot receive a socket, the restart ends no stream",
+    )
+
+
+def stored_name(address: str, reuse_port: bool = False) -> str:
+    """Under which name a socket of this address is handed from process to process."""
+    return STORED + hashlib.sha256(f"{address}|{reuse_port}".encode()).hexdigest()[:16]
+
+
+def taken_over(listener: Listener, inherited: dict[str, list[socket.socket]]) -> list[socket.socket]:
+    """The sockets of the process before this one, if it listened at the same address; each is taken once."""
+    found = inherited.pop(stored_name(listener.address, listener.reuse_port), [])
+    if found and listener.address.startswith("unix:"):
+        path = Path(listener.address[5:])
+        if not path.is_socket():  # its folder went away meanwhile: nobody could reach it
+            for sock in found:
+                sock.close()
+            return []
+        path.chmod(int(listener.mode, 8))
+    for sock in found:
+        sock.listen(listener.backlog)
+    return found
 
 
 def _cure(error: OSError, port: int) -> str:

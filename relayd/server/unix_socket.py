@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 
 from relayd.config.listener import Listener
 from relayd.server.sockets import bind_unix
@@ -15,8 +16,8 @@ class OwnSocket:
 
     __slots__ = ("_inode", "path", "socket")
 
-    def __init__(self, path: str, mode: str, owner: str = "") -> None:
-        """Bind it, and make its folder when that is missing.
+    def __init__(self, path: str, mode: str, owner: str = "", taken: socket.socket | None = None) -> None:
+        """Bind it, and make its folder when that is missing; or go on with the one `taken` from the process before.
 
         Raises OSError, also when another process answers there or a file is in the way.
         """
@@ -24,12 +25,19 @@ class OwnSocket:
         if folder:
             os.makedirs(folder, mode=0o750, exist_ok=True)
         self.path = path
+        if taken is not None and os.path.exists(path):
+            self.socket = taken
+            os.chmod(path, int(mode, 8))
+            self._inode = os.lstat(path).st_ino
+            return
         self.socket = bind_unix(path, Listener(address=f"unix:{path}", mode=mode, owner=owner, backlog=BACKLOG))
         self._inode = os.lstat(path).st_ino
 
-    def close(self) -> None:
-        """Close it, and remove its name unless another process has put its own there."""
+    def close(self, unlink: bool = True) -> None:
+        """Close it, and remove its name unless another process has put its own there or goes on with this one."""
         self.socket.close()
+        if not unlink:
+            return
         try:
             if os.lstat(self.path).st_ino == self._inode:
                 os.unlink(self.path)

@@ -12,13 +12,17 @@ class EndpointSpec:
     """One address. `origin` is scheme://host[:port] without a path, `base_path` what is put before the request's path.
 
     `unix` is the path of a Unix socket (then `origin` is http://localhost), `label` what logs and status show:
-    never a key, never user information.
+    never a key, never user information. `limit` is how many exchanges it may have at one time, 0 for no limit of its
+    own. Of the priorities 0 comes first.
     """
 
     origin: str
     base_path: str
     label: str
     unix: str | None = None
+    weight: int = 1
+    priority: int = 0
+    limit: int = 0
 
     @property
     def tls(self) -> bool:
@@ -62,8 +66,72 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakerSpec:
+    """When an endpoint is not asked any more. `rate` 0 switches the share of failures off, `failures` 0
+    the count of those in a row.
+
+    `refuses` False is what an upstream has whose configuration does not speak of it: failing endpoints are passed over
+    while there is another, but the last one is never refused.
+    """
+
+    failures: int = 5
+    rate: float = 0.0
+    window_s: float = 30.0
+    minimum: int = 20
+    open_s: float = 10.0
+    open_most_s: float = 300.0
+    probes: int = 1
+    successes: int = 1
+    rest_s: float = 15.0
+    rest_most_s: float = 300.0
+    refuses: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySpec:
+    """When an attempt may be repeated. `attempts` counts the first one too; `on` holds words of retry.py."""
+
+    attempts: int = 1
+    backoff_s: float = 0.5
+    backoff_most_s: float = 10.0
+    on: frozenset[str] = frozenset()
+    per_attempt_s: float = 0.0
+    share: float = 0.2
+    minimum: int = 10
+    window_s: float = 10.0
+    idempotent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSpec:
+    """An active check. `kind` is http or tcp; `target` is asked of the origin, not of the base path."""
+
+    kind: str = "http"
+    target: str = "/"
+    statuses: tuple[tuple[int, int], ...] = ((200, 299),)
+    body: bytes = b""
+    interval_s: float = 10.0
+    timeout_s: float = 2.0
+    healthy: int = 2
+    unhealthy: int = 3
+    auth: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceSpec:
+    """How an endpoint is chosen: a kind of balancers/ and its Options, None for its defaults."""
+
+    kind: str = "round_robin"
+    options: object = None
+    slow_start_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamSpec:
-    """A named group of endpoints. Equal specs share one live upstream across a reload."""
+    """A named group of endpoints. Equal specs share one live upstream across a reload.
+
+    `spare_keys` are the further keys of an upstream that has several; `auth` is the first.
+    """
 
     name: str
     endpoints: tuple[EndpointSpec, ...]
@@ -78,3 +146,13 @@ class UpstreamSpec:
     max_connections: int = 0
     dns_ttl_s: float = 30.0
     response_header_bytes: int = 256 * 1024
+    spare_keys: tuple[AuthSpec, ...] = ()
+    balance: BalanceSpec = field(default_factory=BalanceSpec)
+    breaker: BreakerSpec | None = field(default_factory=lambda: BreakerSpec(refuses=False))
+    retries: RetrySpec | None = None
+    health: HealthSpec | None = None
+
+    @property
+    def keys(self) -> tuple[AuthSpec, ...]:
+        """All keys, the first one first."""
+        return () if self.auth is None else (self.auth, *self.spare_keys)

@@ -51,10 +51,10 @@ class Relay:
 
     def __init__(
         self, folder: Path, url: str, change: Mapping[str, Any] | None = None, *, nofile: int = 0,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None, verb: str = "run",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.nofile, self.environment = folder, nofile, dict(environment or {})
+        self.folder, self.nofile, self.environment, self.verb = folder, nofile, dict(environment or {}), verb
         self.port = free_port()
         self.address: tuple[str, int] | str = ("127.0.0.1", self.port)
         self.file = folder / "relayd.yaml"
@@ -88,7 +88,7 @@ class Relay:
 
         with open(self.out_file, "ab") as out, open(self.error_file, "ab") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "relayd", "run", "-c", str(self.file)], stdin=subprocess.DEVNULL, stdout=out,
+                [sys.executable, "-m", "relayd", self.verb, "-c", str(self.file)], stdin=subprocess.DEVNULL, stdout=out,
                 stderr=err, cwd=self.folder, env=environment, preexec_fn=limit if self.nofile else None,
             )
         self.wait_ready()

@@ -1,0 +1,30 @@
+"""`relayd keep`: `relayd run` under a keeper, so that a restart or an upgrade ends no stream.
+
+The keeper is a small process that holds the listening sockets. SIGUSR2 (or `relayd upgrade`) lets a new process take
+over, SIGHUP reloads, SIGTERM stops. Exit codes: those of `relayd run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from relayd.daemon.keeper import Keeper
+
+HELP = "serve like run, under a small parent that lets a new process take over without losing a stream"
+DEFAULT_FILE = "/etc/relayd.yaml"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config", default=DEFAULT_FILE, metavar="FILE", help=f"default {DEFAULT_FILE}")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return Keeper(command(sys.orig_argv, arguments.config)).run()
+
+
+def command(words: list[str], config: str) -> list[str]:
+    """The command line of `relayd run`, made of the one that started the keeper: same interpreter, same relayd."""
+    place = max(number for number, word in enumerate(words) if word == "keep")
+    return [sys.executable, *words[1:place], "run", "-c", os.path.abspath(config)]

@@ -1,0 +1,39 @@
+"""`relayd upgrade`: let a new process, of the relayd that is installed now, take over; wait, and say whether it did.
+
+Exit codes: 0 the new process serves, 1 it does not and the old one goes on, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+from relayd.cli.admin_client import Unreachable, add_socket_options, ask, seconds
+from relayd.cli.output import err, out
+
+HELP = "let a new process take over from the running relayd, which finishes its streams (needs a keeper)"
+DEFAULT_TIMEOUT = "40s"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_socket_options(parser)
+    parser.add_argument(
+        "--timeout", type=seconds, default=DEFAULT_TIMEOUT, metavar="TIME",
+        help=f"how long to wait (default {DEFAULT_TIMEOUT})",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        told = json.loads(ask(arguments, "POST", "/upgrade", arguments.timeout).body)
+    except (Unreachable, ValueError) as failed:
+        err(f"relayd: not upgraded: {failed}")
+        return 1
+    if not told.get("accepted"):
+        for finding in told.get("findings", []):
+            err(f"relayd: not upgraded: {finding}")
+        err("relayd: the process that runs goes on serving")
+        return 1
+    out("a new process has taken over; the old one finishes what it has")
+    return os.EX_OK

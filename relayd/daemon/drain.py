@@ -1,0 +1,80 @@
+"""The last part of a process's life: finish what is open, take nothing new, end in time.
+
+    stop    nobody comes after this process: newcomers are refused, idle connections closed, at most drain_timeout
+    leave   another process has the listening sockets: what comes by connections that are open is still answered, each
+            answer closes its connection, at most handover_timeout
+
+1. It ends with the last exchange or with its time, whichever is first, and at once when `forced` is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from relayd import clock
+from relayd.daemon.changeover import Changeover
+from relayd.daemon.notify import Notifier
+from relayd.proxy.gateway import Gateway
+from relayd.telemetry.journal import Journal
+
+STEP_S = 0.02
+TELL_S = 1.0
+MORE_TIME_S = 5.0
+
+
+class Drain:
+    """One drain of one process. Owned by the lifecycle."""
+
+    def __init__(self, gateway: Gateway, changeover: Changeover, notifier: Notifier, journal: Journal) -> None:
+        self._gateway, self._changeover = gateway, changeover
+        self._notifier, self._journal = notifier, journal
+        self.forced = asyncio.Event()
+
+    @property
+    def _open(self) -> int:
+        return len(self._gateway.exchanges)
+
+    def _timeout_s(self, leaving: bool) -> float:
+        assert self._gateway.plan is not None
+        daemon = self._gateway.plan.config.daemon
+        stop_s = float(daemon.drain_timeout)
+        return max(stop_s, float(daemon.handover_timeout)) if leaving else stop_s
+
+    async def stop(self, reason: str) -> None:
+        """Nobody comes after us."""
+        timeout_s = self._timeout_s(leaving=False)
+        self._gateway.draining = True
+        self._journal.info("draining", signal=reason, exchanges=self._open, drain_timeout_s=timeout_s)
+        self._notifier.stopping(f"draining {self._open} exchanges")
+        self._changeover.listeners.close()
+        await self._empty(timeout_s, close_idle=True)
+
+    async def leave(self, reason: str) -> None:
+        """Another process goes on. It is told nothing more of us, so neither is the service manager."""
+        timeout_s = self._timeout_s(leaving=True)
+        self._gateway.leaving = True
+        self._changeover.leave()
+        connections = self._changeover.listeners.connections
+        self._journal.info(
+            "leaving", "Another process accepts now; this one finishes what it has.", signal=reason,
+            exchanges=self._open, connections=connections, handover_timeout_s=timeout_s,
+        )
+        await self._empty(timeout_s, close_idle=False)
+
+    async def _empty(self, timeout_s: float, *, close_idle: bool) -> None:
+        gateway, listeners = self._gateway, self._changeover.listeners
+        deadline, told = clock.monotonic() + timeout_s, 0.0
+        while not self.forced.is_set():
+            if close_idle:
+                listeners.idle_close()
+            now = clock.monotonic()
+            if not listeners.connections and not gateway.exchanges:
+                return
+            if now >= deadline:
+                message = "What is still open is ended."
+                self._journal.warning("drain_timed_out", message, exchanges=self._open)
+                return
+            if close_idle and now - told >= TELL_S:
+                told = now
+                self._notifier.extend(MORE_TIME_S, f"draining {self._open} exchanges")
+            await asyncio.sleep(STEP_S)

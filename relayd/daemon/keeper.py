@@ -1,0 +1,382 @@
+"""The keeper: a small parent that holds relayd's listening sockets while one process takes over from another.
+
+    service manager <-> keeper <-> relayd run (current), relayd run (successor), relayd run (leaving) ...
+
+It speaks sd_notify(3) and sd_listen_fds(3) upwards and downwards, so that relayd itself is the same process with it and
+without it. Why it exists: streams cannot change their process, and a service manager does not start a service again
+before its main process is gone. The keeper is that main process; what it leaves behind finishes its streams.
+
+1. A successor takes over only when it has said READY=1; one that ends before changes nothing.
+2. Before a restart (SIGUSR1, then SIGTERM) the keeper is gone at once, and its process finishes beside the next one.
+   Before a stop (SIGTERM alone) it waits until every process of the service has gone.
+3. It loads no server and nothing of Tornado, decides nothing about requests, and reads no configuration.
+4. What it says downwards stays as it is from version to version: a keeper starts newer relayds than itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+
+from relayd import clock
+
+FIRST = 3
+MESSAGE_BYTES = 64 * 1024
+MOST_DESCRIPTORS = 253  # SCM_MAX_FD
+READY_TIMEOUT_S = 30.0
+LOOK_AGAIN_S = 0.2
+VARIABLE = "RELAYD_KEEPER"
+HEARD = (
+    signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGABRT,
+)
+
+
+@dataclass(slots=True)
+class Worker:
+    """One relayd that the keeper started. Owned by the keeper."""
+
+    pid: int
+    control: socket.socket
+    since: float
+    silent: bool = False  # it has closed its end: SIGCHLD will tell the rest
+    held_back: list[tuple[bytes, list[int]]] = field(default_factory=list)  # what a successor said before READY=1
+
+    def order(self, word: str) -> None:
+        """Say one word. One that is gone hears nothing, which its end will tell."""
+        with contextlib.suppress(OSError):
+            self.control.send(word.encode())
+
+    def discard(self) -> None:
+        for _, descriptors in self.held_back:
+            close_all(descriptors)
+        self.held_back.clear()
+
+
+class Keeper:
+    """Owns the sockets, the processes and the line to the service manager. One per process; one thread, no loop."""
+
+    def __init__(self, command: Sequence[str], environment: MutableMapping[str, str] | None = None) -> None:
+        self.command = list(command)
+        self.environment = os.environ if environment is None else environment
+        self.held = inherited(self.environment)
+        self.manager = connected(self.environment.pop("NOTIFY_SOCKET", ""))
+        self.current: Worker | None = None
+        self.successor: Worker | None = None
+        self.leaving: dict[int, Worker] = {}
+        self.restart_comes = False
+        self.stops = 0
+        self.ended: int | None = None  # the wait status of the current process
+        self._wakeup = socket.socketpair()
+
+    # ---- the loop
+
+    def run(self) -> int:
+        """Serve until told to stop, or until the process that serves ends. Its exit status."""
+        for end in self._wakeup:
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
+        for number in HEARD:
+            signal.signal(number, lambda *_: None)
+        self.current = self.start()
+        while True:
+            if self.ended is not None and (not self.stops or not self.others()):
+                return self.finished(self.ended)
+            self.turn()
+            if self.restart_comes and self.stops:
+                return self.left_behind()
+
+    def turn(self) -> None:
+        """Wait for signals and messages, and answer them."""
+        both = [worker for worker in (self.current, self.successor) if worker is not None and not worker.silent]
+        workers = {worker.control.fileno(): worker for worker in both}
+        poll = select.poll()
+        for number in (self._wakeup[0].fileno(), *workers):
+            poll.register(number, select.POLLIN)
+        waiting = self.successor is not None or self.ended is not None
+        events = poll.poll(LOOK_AGAIN_S * 1000 if waiting else None)
+        for number, _ in events:
+            if number in workers:
+                self.listen(workers[number])
+        for number in self.signals():
+            self.on_signal(number)
+        late = self.successor
+        if late is not None and clock.monotonic() - late.since > READY_TIMEOUT_S:
+            say("warning", f"pid {late.pid} was not ready within {READY_TIMEOUT_S:g} s")
+            os.kill(late.pid, signal.SIGKILL)
+            late.since = float("inf")
+        if self.ended is not None:
+            self.tell(b"EXTEND_TIMEOUT_USEC=5000000\nSTATUS=waiting for older processes to finish")
+
+    def signals(self) -> list[int]:
+        try:
+            heard = list(self._wakeup[0].recv(4096))
+        except BlockingIOError:
+            return []
+        # Who is gone, and why a stop comes, is known before anything is decided. Of two signals that wait, the handler
+        # of the second runs first: their order tells nothing.
+        return sorted(heard, key=lambda number: (number != signal.SIGCHLD, number != signal.SIGUSR1))
+
+    def on_signal(self, number: int) -> None:
+        current = self.current
+        if number == signal.SIGCHLD:
+            self.reap()
+        elif number == signal.SIGUSR1:
+            self.restart_comes = True
+        elif number == signal.SIGUSR2:
+            self.hand_over()
+        elif number == signal.SIGABRT:
+            # The service manager's watchdog: the process behind hangs, and only its end helps.
+            for worker in (self.current, self.successor):
+                if worker is not None:
+                    os.kill(worker.pid, signal.SIGKILL)
+            end_by(signal.SIGABRT)
+        elif number == signal.SIGHUP and current is not None:
+            current.order("reload")
+        elif number in (signal.SIGTERM, signal.SIGINT):
+            self.stops += 1
+            if current is not None and not self.restart_comes:
+                current.order("stop" if self.stops == 1 else "end")
+            if self.successor is not None:
+                os.kill(self.successor.pid, signal.SIGKILL)
+            if self.stops > 1:
+                for pid in (*self.leaving, *(self.others() if self.ended is not None else ())):
+                    with contextlib.suppress(OSError):
+                        os.kill(pid, signal.SIGTERM)
+
+    # ---- processes
+
+    def start(self) -> Worker:
+        """Start one relayd with the sockets held so far, named as sd_listen_fds(3) says."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        named = [(name, number) for name, numbers in self.held.items() for number in numbers]
+        pid = os.fork()  # one thread, no loop: nothing is lost by it
+        if pid == 0:
+            self._become(named, theirs.fileno())
+        theirs.close()
+        ours.setblocking(False)
+        return Worker(pid, ours, clock.monotonic())
+
+    def _become(self, named: list[tuple[str, int]], control: int) -> None:
+        """In the child: put the descriptors where they are looked for, and become relayd. Does not return."""
+        try:
+            os.setpgid(0, 0)  # an interrupt from the terminal is for the keeper, who passes it on
+            numbers = rearranged([number for _, number in named] + [control])
+            environment = {**self.environment, VARIABLE: str(numbers[-1])}
+            if named:
+                environment |= {
+                    "LISTEN_FDS": str(len(named)), "LISTEN_PID": str(os.getpid()),
+                    "LISTEN_FDNAMES": ":".join(name for name, _ in named),
+                }
+            if "WATCHDOG_USEC" in environment:
+                environment["WATCHDOG_PID"] = str(os.getpid())
+            os.execve(self.command[0], self.command, environment)
+        except BaseException as error:  # rescue door: a child that is not relayd must not live on as a second keeper
+            say("error", f"cannot start {self.command[0]}: {error}")
+        os._exit(127)
+
+    def reap(self) -> None:
+        """See who has ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if self.current is not None and pid == self.current.pid:
+                self.listen(self.current)
+                self.current.control.close()
+                self.current, self.ended = None, status
+            elif self.successor is not None and pid == self.successor.pid:
+                self.failed(self.successor, status)
+            elif pid in self.leaving:
+                self.leaving.pop(pid).control.close()
+
+    def hand_over(self) -> None:
+        """Start a successor; what the current process says goes on counting until that one is ready."""
+        if self.successor is None and self.current is not None and not self.stops:
+            say("info", "starting a new process to take over")
+            self.successor = self.start()
+
+    def taken_over(self, worker: Worker) -> None:
+        """The successor is ready: it is the one that serves, and the other one finishes what it has."""
+        old = self.current
+        self.successor, self.current = None, worker
+        for message, descriptors in worker.held_back:
+            self.passed_on(message, descriptors)
+        worker.held_back = []
+        if old is not None:
+            old.order("leave")
+            self.leaving[old.pid] = old
+            say("info", f"pid {worker.pid} has taken over; pid {old.pid} finishes what it has")
+
+    def failed(self, worker: Worker, status: int) -> None:
+        """The successor ended before it was ready: nothing has changed."""
+        self.successor = None
+        worker.discard()
+        worker.control.close()
+        say("error", f"the new process ended with {told(status)}; the old one goes on serving")
+        if self.current is not None:
+            self.current.order(f"refused {told(status)}")
+
+    def finished(self, status: int) -> int:
+        """The process that served has ended: so does the keeper, in the same way."""
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        if number:
+            say("error", f"relayd ended with {told(status)}")
+            end_by(number)
+        return os.waitstatus_to_exitcode(status) if not number else 128 + number
+
+    def left_behind(self) -> int:
+        """A restart: the sockets are in the service manager's store, the process finishes, the keeper is gone."""
+        if self.current is not None:
+            self.current.order("leave")
+        return 0
+
+    def others(self) -> list[int]:
+        """Further processes of this service: those that still finish, started by this keeper or an earlier one."""
+        if not self.environment.get("INVOCATION_ID"):
+            return list(self.leaving)
+        return [pid for pid in service_processes() if pid != os.getpid()] or list(self.leaving)
+
+    # ---- messages
+
+    def listen(self, worker: Worker) -> None:
+        """Take what a process says: words of sd_notify(3), some with sockets to keep."""
+        while True:
+            try:
+                message, descriptors, _, _ = socket.recv_fds(worker.control, MESSAGE_BYTES, MOST_DESCRIPTORS)
+            except BlockingIOError:
+                return
+            except OSError:
+                message, descriptors = b"", []
+            if not message:
+                close_all(descriptors)
+                worker.silent = True
+                return
+            if b"UPGRADE=1" in message.split(b"\n"):
+                close_all(descriptors)
+                self.hand_over()
+            elif worker is self.current:
+                self.passed_on(message, descriptors)
+            elif worker is self.successor:
+                worker.held_back.append((message, descriptors))
+                if b"READY=1" in message.split(b"\n"):
+                    self.taken_over(worker)
+            else:
+                close_all(descriptors)
+
+    def passed_on(self, message: bytes, descriptors: list[int]) -> None:
+        """Keep sockets, forget them, and tell the service manager, which keeps them over a restart."""
+        words = dict(line.split("=", 1) for line in message.decode("utf-8", "replace").split("\n") if "=" in line)
+        name = words.get("FDNAME", "")
+        if words.get("FDSTORE") == "1" and name:
+            self.tell(message, descriptors)
+            there = [identity(number) for number in self.held.get(name, ())]
+            for number in descriptors:
+                if identity(number) in there:
+                    os.close(number)
+                else:
+                    self.held.setdefault(name, []).append(number)
+            return
+        if words.get("FDSTOREREMOVE") == "1":
+            close_all(self.held.pop(name, []))
+        close_all(descriptors)
+        self.tell(message)
+
+    def tell(self, message: bytes, descriptors: Sequence[int] = ()) -> None:
+        if self.manager is not None:
+            with contextlib.suppress(OSError):
+                if descriptors:
+                    socket.send_fds(self.manager, [message], list(descriptors))
+                else:
+                    self.manager.send(message)
+
+
+def inherited(environment: MutableMapping[str, str]) -> dict[str, list[int]]:
+    """The descriptors that the service manager handed over, by name, closed in whatever is executed."""
+    count, pid = environment.pop("LISTEN_FDS", ""), environment.pop("LISTEN_PID", "")
+    names = environment.pop("LISTEN_FDNAMES", "").split(":")
+    if not count.isdigit() or pid != str(os.getpid()):
+        return {}
+    held: dict[str, list[int]] = {}
+    for place in range(int(count)):
+        os.set_inheritable(FIRST + place, False)
+        held.setdefault(names[place] if place < len(names) and names[place] else "unknown", []).append(FIRST + place)
+    return held
+
+
+def connected(address: str) -> socket.socket | None:
+    """The line to the service manager, or None when there is none."""
+    if address[:1] not in ("/", "@"):
+        return None
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        line.connect("\0" + address[1:] if address[0] == "@" else address)
+    except OSError:
+        line.close()
+        return None
+    return line
+
+
+def rearranged(numbers: list[int]) -> list[int]:
+    """Duplicate descriptors to 3, 4, 5 ..., open for what is executed. Only in a child: what lay there is replaced."""
+    high = FIRST + len(numbers) + max([0, *numbers])
+    moved = [os.dup2(number, high + place, inheritable=False) for place, number in enumerate(numbers)]
+    return [os.dup2(number, FIRST + place, inheritable=True) for place, number in enumerate(moved)]
+
+
+def service_processes(self_cgroup: str = "/proc/self/cgroup", top: str = "/sys/fs/cgroup") -> list[int]:
+    """Every process in the control group of this service; none when that cannot be told."""
+    try:
+        with open(self_cgroup, encoding="utf-8") as file:
+            paths = [line.rstrip("\n")[3:] for line in file if line.startswith("0::")]
+    except OSError:
+        return []
+    for path in paths:
+        if not path.endswith(".service"):
+            continue
+        for folder in (f"{top}{path}", f"{top}/unified{path}"):
+            with contextlib.suppress(OSError), open(f"{folder}/cgroup.procs", encoding="ascii") as file:
+                return [int(line) for line in file if line.strip() not in ("", "0")]
+    return []
+
+
+def identity(number: int) -> tuple[int, int]:
+    found = os.fstat(number)
+    return found.st_dev, found.st_ino
+
+
+def close_all(numbers: Sequence[int]) -> None:
+    for number in numbers:
+        with contextlib.suppress(OSError):
+            os.close(number)
+
+
+def told(status: int) -> str:
+    """A wait status for people."""
+    if os.WIFSIGNALED(status):
+        return f"signal {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exit status {os.WEXITSTATUS(status)}"
+
+
+def end_by(number: int) -> None:
+    """End as by this signal, so that the service manager sees what happened."""
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def say(level: str, text: str, environment: Mapping[str, str] | None = None) -> None:
+    """One line on standard error; the journal reads the level off its beginning (sd-daemon(3))."""
+    environment = os.environ if environment is None else environment
+    prefix = {"error": "<3>", "warning": "<4>", "info": "<6>"}[level] if environment.get("JOURNAL_STREAM") else ""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"{prefix}relayd keeper: {text}\n")
+        sys.stderr.flush()

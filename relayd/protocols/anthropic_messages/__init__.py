@@ -1,0 +1,22 @@
+"""Anthropic's Messages API, both halves: for Claude Code and the Anthropic SDKs before any endpoint, and for endpoints
+that speak it behind any client.
+
+The halves are in files of their own: read_request, renderer and local face the client, write_request and reader the
+endpoint, errors both.
+"""
+
+from relayd.protocols.anthropic_messages import errors, local, read_request, reader, renderer, write_request
+from relayd.protocols.dialect import Dialect
+
+DIALECT = Dialect(
+    name="anthropic_messages",
+    paths=("/messages",),
+    render_error=errors.render_error,
+    read_error=errors.read_error,
+    read_request=read_request.read_request,
+    renderer=renderer.renderer,
+    local=local.local,
+    write_request=write_request.write_request,
+    reader=reader.reader,
+    drops=read_request.DROPS + write_request.DROPS,
+)

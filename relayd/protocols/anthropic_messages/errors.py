@@ -1,0 +1,101 @@
+"""Errors as Messages clients read them and as Messages endpoints send them.
+
+Laws:
+1. The endpoint's message reaches the client whole. Where it tells of a prompt that outgrew the context, "prompt is too
+   long" is put before it: that is the text by which Claude Code knows that it must compact.
+2. The type follows from the status, because the SDKs choose their exception by the status and show the type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from relayd.protocols import _json, _openai_errors
+from relayd.protocols._retry_after import retry_after_headers
+from relayd.protocols.canon import Failure
+from relayd.protocols.dialect import Rendered
+
+OVERLOADED = 529
+OVERLOADED_WAIT_S = 5.0  # the API gives no time with a 529
+
+_TYPES = {
+    400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
+    404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error",
+    504: "timeout_error", 529: "overloaded_error",
+}  # fmt: skip
+_STATUSES = {word: status for status, word in _TYPES.items() if status != 503} | {"api_error": 500}
+
+_TOO_LONG = "prompt is too long"
+_OVERFLOW = re.compile(
+    r"maximum context length|context[ _]length[ _]exceeded|exceeds? the (?:available )?(?:model'?s )?context"
+    r"|context window|maximum number of tokens allowed|longer than the maximum model length",
+    re.IGNORECASE,
+)
+_LIMIT = re.compile(r"(?:maximum|limit|context (?:length|size|window))\D{0,40}?(\d{3,9})", re.IGNORECASE)
+_NUMBER = re.compile(r"\d{3,9}")
+
+
+def error_type(status: int) -> str:
+    """The word of the dialect for a status."""
+    return _TYPES.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
+
+
+def shown_message(failure: Failure) -> str:
+    """The message with what these clients must find in it: the field at fault, and the words of an overflow."""
+    message = failure.message
+    if failure.param and failure.param not in message:
+        message = f"{failure.param}: {message}"
+    if failure.status not in (400, 413, 422) or _TOO_LONG in message.lower():
+        return message
+    if failure.code != "context_length_exceeded" and not _OVERFLOW.search(message):
+        return message
+    limit = _LIMIT.search(message)
+    larger = [n for n in map(int, _NUMBER.findall(message)) if limit and n > int(limit[1])]
+    if limit and larger:
+        return f"{_TOO_LONG}: {larger[0]} tokens > {limit[1]} maximum ({message})"
+    return f"{_TOO_LONG}: {message}"
+
+
+def error_object(failure: Failure, request_id: str = "") -> dict[str, Any]:
+    """The whole body: type error, the error, and the request's id where there is one."""
+    body: dict[str, Any] = {
+        "type": "error",
+        "error": {"type": error_type(failure.status), "message": shown_message(failure)},
+    }
+    if request_id:
+        body["request_id"] = request_id
+    return body
+
+
+def render_error(failure: Failure, request_id: str) -> Rendered:
+    """A failure as a plain answer, under its status."""
+    status = failure.status if 400 <= failure.status <= 599 else 502
+    headers = retry_after_headers(failure.retry_after_s)
+    if request_id:
+        headers += (("request-id", request_id),)
+    return Rendered(status, _json.write(error_object(failure, request_id)), headers=headers)
+
+
+def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+    """An endpoint's error answer; what stands before it may answer in OpenAI's shape or in HTML."""
+    return _completed(_openai_errors.read_error(status, headers, body))
+
+
+def failure_in_stream(value: Any) -> Failure:
+    """The failure that an `error` event, or an error object under status 200, tells of."""
+    word = _json.a_text(_json.an_object(_json.an_object(value).get("error")).get("type"))
+    status = _STATUSES.get(word) or _openai_errors.status_in(value, 502)
+    failure = _openai_errors.failure_of(value, status)
+    return _completed(failure or Failure(status, "The upstream failed without saying why.", type=word))
+
+
+def _completed(failure: Failure) -> Failure:
+    """With what the other dialects' clients look for: a code for an overflow, a time to wait for an overload."""
+    if not failure.code and _TOO_LONG in failure.message.lower():
+        failure = dataclasses.replace(failure, code="context_length_exceeded")
+    if failure.status == OVERLOADED and failure.retry_after_s is None:
+        failure = dataclasses.replace(failure, retry_after_s=OVERLOADED_WAIT_S)
+    return failure

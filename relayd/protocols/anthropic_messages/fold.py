@@ -1,0 +1,262 @@
+"""An answer's events as content blocks, one open at a time: the state behind the stream and the plain message alike.
+
+Laws:
+1. Blocks are opened, filled and closed one after another; a closed one is never touched again.
+2. What belongs to a block that cannot be open yet is held back, in order; it is bounded by MOST_HELD_BYTES.
+3. A tool call is complete when its arguments are a JSON object, or when the answer ends. Only then may another block
+   open, because fragments of several calls may come in turns and a closed call could not take the rest of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Any, Protocol
+
+from relayd.protocols.canon import (
+    Event,
+    Finish,
+    RefusalDelta,
+    TextDelta,
+    ThoughtDelta,
+    ToolDelta,
+    ToolStart,
+    Usage,
+)
+
+MOST_HELD_BYTES = 16 * 1024 * 1024
+MOST_CALLS = 1024
+_STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "end_turn", "content_filter": "refusal"}
+_OUTSIDE = re.compile(r'["{}\[\]]')
+_IN_STRING = re.compile(r'["\\]')
+
+
+class TooMuchHeld(Exception):
+    """An answer would need more memory than one may take."""
+
+
+class Sink(Protocol):
+    """Where the blocks go: frames of a stream, or the list of a plain message."""
+
+    def open(self, index: int, block: dict[str, Any]) -> None:
+        """A block begins; `block` is its first, empty state."""
+
+    def delta(self, index: int, kind: str, member: str, text: str) -> None:
+        """A piece for the open block: `kind` as the stream calls it, `member` where the plain block has it."""
+
+    def close(self, index: int) -> None:
+        """The block is complete."""
+
+
+class _Call:
+    """One tool call. Whether its arguments are a whole object is told by counting brackets as they come, once."""
+
+    __slots__ = ("_depth", "_escaped", "_in_string", "closed", "held", "id", "is_complete", "is_empty", "name",
+                 "opened")  # fmt: skip
+
+    def __init__(self, identity: str, name: str) -> None:
+        self.id, self.name = identity, name
+        self.held: list[str] = []  # arguments that came before the block could open
+        self.opened = self.closed = False
+        self.is_empty, self.is_complete = True, False
+        self._depth = 0
+        self._in_string = self._escaped = False
+
+    def scan(self, text: str) -> None:
+        """Take note of a piece of the arguments."""
+        if self.is_empty:
+            text = text.lstrip()
+            if not text:
+                return
+            self.is_empty = False
+            if text[0] != "{":
+                self._depth = 1  # no object: complete at the end of the answer, never before
+        position = 0
+        while True:
+            if self._escaped:
+                self._escaped = False
+                position += 1
+            found = (_IN_STRING if self._in_string else _OUTSIDE).search(text, position)
+            if found is None:
+                return
+            position, sign = found.end(), found[0]
+            if sign == '"':
+                self._in_string = not self._in_string
+            elif sign == "\\":
+                self._escaped = True
+                if position == len(text):
+                    return
+            elif sign in "{[":
+                self._depth += 1
+            else:
+                self._depth -= 1
+                self.is_complete = self.is_complete or self._depth == 0
+
+
+class Fold:
+    """Feeds a sink; owned by the renderer of one answer."""
+
+    __slots__ = ("_calls", "_finish", "_held_bytes", "_index", "_known_ids", "_open", "_queue", "_refused", "_sink",
+                 "usage")  # fmt: skip
+
+    def __init__(self, sink: Sink, known_ids: frozenset[str] = frozenset()) -> None:
+        self._sink = sink
+        self._index = -1  # of the block that was opened last
+        self._open: str | _Call | None = None  # "text", "thinking" or a call
+        self._queue: list[_Call | TextDelta | ThoughtDelta] = []  # what waits until the open call is complete
+        self._calls: dict[int, _Call] = {}
+        self._known_ids = set(known_ids)
+        self._held_bytes = 0
+        self._finish = Finish("stop")
+        self._refused = False
+        self.usage = Usage()
+
+    def feed(self, event: Event) -> None:
+        """Take one event of the answer; other choices than the first are not in this dialect. Raises TooMuchHeld."""
+        if isinstance(event, Usage):
+            self.usage = event
+        elif getattr(event, "choice", 0) != 0:
+            return
+        elif isinstance(event, TextDelta):
+            if event.text:
+                self._place(event)
+        elif isinstance(event, ToolDelta):
+            self._arguments(event)
+        elif isinstance(event, ThoughtDelta):
+            self._place(event)
+        elif isinstance(event, ToolStart):
+            self._start(event)
+        elif isinstance(event, RefusalDelta):
+            self._refused = True
+            if event.text:
+                self._place(TextDelta(event.text))
+        elif isinstance(event, Finish):
+            self._finish = event
+
+    def end(self) -> None:
+        """The answer is complete: everything held back goes out, the last block is closed."""
+        self._advance(at_end=True)
+        self._close()
+        if self._index < 0:  # nothing at all was said: clients look for a first block
+            self._open_block("text", {"type": "text", "text": ""})
+            self._close()
+
+    def stop(self) -> tuple[str, str | None]:
+        """`stop_reason` and `stop_sequence`, once the answer has ended."""
+        reason = self._finish.reason
+        if self._calls:
+            last = self._calls[max(self._calls)]
+            cut = reason == "length" and not last.is_complete
+            return ("max_tokens" if cut else "tool_use"), None
+        if self._refused:
+            return "refusal", None
+        if self._finish.stop is not None and reason == "stop":
+            return "stop_sequence", self._finish.stop
+        return _STOP_REASONS.get(reason, "end_turn"), None
+
+    # ---- tool calls
+
+    def _start(self, event: ToolStart) -> None:
+        if len(self._calls) >= MOST_CALLS:
+            raise TooMuchHeld
+        identity = event.id
+        if identity in self._known_ids or not identity:
+            # Some back-ends count their calls anew in every answer; two calls of one conversation may not share an id.
+            identity = "toolu_" + secrets.token_hex(12)
+        self._known_ids.add(identity)
+        call = _Call(identity, event.name)
+        self._calls[event.index] = call
+        self._queue.append(call)
+        self._advance()
+
+    def _arguments(self, event: ToolDelta) -> None:
+        call = self._calls.get(event.index)
+        if call is None or call.closed or not event.arguments:
+            return  # a closed call was a whole object: what comes behind it is blank or no JSON
+        call.scan(event.arguments)
+        if not call.opened:
+            self._hold(len(event.arguments))
+            call.held.append(event.arguments)
+            return
+        self._sink.delta(self._index, "input_json_delta", "partial_json", event.arguments)
+        if self._queue:
+            self._advance()
+
+    def _open_call(self, call: _Call) -> None:
+        call.opened = True
+        self._open_block(call, {"type": "tool_use", "id": call.id, "name": call.name, "input": {}})
+        for piece in call.held:
+            self._sink.delta(self._index, "input_json_delta", "partial_json", piece)
+        call.held.clear()
+
+    # ---- order
+
+    def _place(self, event: TextDelta | ThoughtDelta) -> None:
+        if self._queue or isinstance(self._open, _Call):
+            self._queue.append(event)
+            self._hold(len(event.text) + len(getattr(event, "redacted", None) or "") + 64)
+            self._advance()
+        elif isinstance(event, TextDelta):
+            self._text(event.text)
+        else:
+            self._thought(event)
+
+    def _advance(self, at_end: bool = False) -> None:
+        """Let out what waits, as far as the open call allows."""
+        taken = 0
+        for waiting in self._queue:
+            if isinstance(self._open, _Call) and not at_end and not self._open.is_complete:
+                break
+            taken += 1
+            if isinstance(waiting, _Call):
+                self._open_call(waiting)
+            elif isinstance(waiting, TextDelta):
+                self._text(waiting.text)
+            else:
+                self._thought(waiting)
+        if taken:
+            del self._queue[:taken]
+
+    def _hold(self, count: int) -> None:
+        self._held_bytes += count
+        if self._held_bytes > MOST_HELD_BYTES:
+            raise TooMuchHeld
+
+    def _text(self, text: str) -> None:
+        if self._open != "text":
+            self._open_block("text", {"type": "text", "text": ""})
+        self._sink.delta(self._index, "text_delta", "text", text)
+
+    def _thought(self, event: ThoughtDelta) -> None:
+        if event.redacted is not None:
+            self._open_block("redacted", {"type": "redacted_thinking", "data": event.redacted})
+            self._close()
+            return
+        if not event.text and event.signature is None:
+            return
+        if self._open != "thinking":
+            self._open_block("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+        if event.text:
+            self._sink.delta(self._index, "thinking_delta", "thinking", event.text)
+        if event.signature is not None:
+            self._close(event.signature)
+
+    def _open_block(self, what: str | _Call, block: dict[str, Any]) -> None:
+        self._close()
+        self._open = what
+        self._index += 1
+        self._sink.open(self._index, block)
+
+    def _close(self, signature: str = "") -> None:
+        """Close the open block; a thought always gets its signature, an empty one where the endpoint signs nothing."""
+        if self._open is None:
+            return
+        if self._open == "thinking":
+            self._sink.delta(self._index, "signature_delta", "signature", signature)
+        elif isinstance(self._open, _Call):
+            self._open.closed = True
+            if self._open.is_empty:
+                self._sink.delta(self._index, "input_json_delta", "partial_json", "{}")
+        self._sink.close(self._index)
+        self._open = None
+

@@ -1,0 +1,244 @@
+"""The canonical messages as the turns of a Messages request: user first, then alternation, and no blank text.
+
+Laws:
+1. System and developer messages are not turns: they are joined to one `system` text, wherever they stood.
+2. Every tool_use is answered at the beginning of the next user turn, and nothing else is answered there.
+3. A block that the API would refuse for being empty is left out; a turn that has no block left is no turn.
+4. Thoughts go back only with a signature: the client's own, or the one that was remembered with the call.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from typing import Any
+
+from relayd.protocols import _data_url, _json
+from relayd.protocols.anthropic_messages import remembered
+from relayd.protocols.canon import (
+    Audio,
+    File,
+    Image,
+    Message,
+    Part,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from relayd.protocols.dialect import Memory, Refused
+
+OPENING = "Continue."  # stands in where a conversation does not begin with the user
+UNANSWERED = "This call was not answered."
+_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_OUTSIDE_ID = re.compile(r"[^A-Za-z0-9_-]")
+
+Block = dict[str, Any]
+
+
+class History:
+    """Builds the turns of one request; owned by write_request."""
+
+    def __init__(self, memory: Memory, unanswered: str) -> None:
+        self._memory = memory
+        self._fills = unanswered == "fill"
+        self._results: dict[str, Block] = {}  # of the calls of the last assistant turn
+        self._expected: list[str] = []
+        self.system: list[str] = []
+        self.turns: list[Block] = []
+        self.call_names: dict[str, None] = {}
+
+    def take(self, message: Message, at: str) -> None:
+        """One message, in order. Raises Refused."""
+        if message.role in ("system", "developer"):
+            self._system(message, at)
+        elif message.role == "assistant":
+            self._assistant(message, at)
+        elif message.role == "tool":
+            for part in message.parts:
+                if isinstance(part, ToolResult):
+                    self._result(part, at)
+        else:
+            self._user(message, at)
+
+    def end(self) -> None:
+        """The last turn is complete. A text that the assistant is to go on with may not end in blanks."""
+        self._answer()
+        if not self.turns:
+            self._add("user", [_text(OPENING)])
+        last = self.turns[-1]
+        if last["role"] == "assistant" and last["content"][-1]["type"] == "text":
+            last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()
+
+    def loop_has_thoughts(self) -> bool:
+        """Whether each assistant turn of the tool loop that goes on now begins with a thought; True outside of one."""
+        for turn, following in zip(reversed(self.turns[:-1]), reversed(self.turns), strict=False):
+            if following["role"] == "user" and following["content"][0]["type"] != "tool_result":
+                return True
+            if turn["role"] == "assistant" and "thinking" not in turn["content"][0]["type"]:
+                return False
+        return True
+
+    def _system(self, message: Message, at: str) -> None:
+        for part in message.parts:
+            if not isinstance(part, Text):
+                raise Refused("System messages can only hold text.", at)
+            if part.text.strip():
+                self.system.append(part.text)
+
+    def _user(self, message: Message, at: str) -> None:
+        blocks = [block for part in message.parts if (block := _content(part, at)) is not None]
+        if blocks:
+            self._answer()
+            self._add("user", blocks)
+
+    def _assistant(self, message: Message, at: str) -> None:
+        self._answer()
+        thoughts: list[Block] = []
+        blocks: list[Block] = []
+        own = any(isinstance(part, Reasoning) and (part.signature or part.redacted) for part in message.parts)
+        for part in message.parts:
+            if isinstance(part, Reasoning):
+                thoughts += _thoughts([part])
+            elif isinstance(part, ToolCall):
+                if not own:
+                    known = _thoughts(remembered.recall(self._memory, part.id))
+                    if any(block["type"] == "tool_use" for block in blocks):
+                        blocks += known
+                    else:
+                        thoughts += known
+                blocks.append(_call(part, at))
+                self.call_names.setdefault(part.name)
+                self._expected.append(blocks[-1]["id"])
+            elif isinstance(part, Text | Refusal):
+                if part.text.strip():
+                    blocks.append(_text(part.text))
+            else:
+                raise Refused("Assistant messages can only hold text, thoughts and calls of tools.", at)
+        if not blocks:
+            return
+        if not self.turns:
+            self._add("user", [_text(OPENING)])
+        self._add("assistant", thoughts + blocks)
+
+    # ---- results
+
+    def _result(self, part: ToolResult, at: str) -> None:
+        identity = _safe_id(part.call_id)
+        if identity not in self._expected:
+            raise Refused(f"There is no open call with the id {part.call_id!r}.", at)
+        content = [block for inner in part.parts if (block := _content(inner, at)) is not None]
+        result: Block = {"type": "tool_result", "tool_use_id": identity}
+        if content:
+            result["content"] = content
+        if part.is_error:
+            result["is_error"] = True
+        self._results[identity] = result
+
+    def _answer(self) -> None:
+        """Put the results of the open calls at the beginning of the user turn that follows them."""
+        if not self._expected:
+            return
+        results: list[Block] = []
+        for identity in self._expected:
+            result = self._results.get(identity)
+            if result is None:
+                if not self._fills:
+                    raise Refused(f"The call {identity!r} is not answered.", "messages")
+                result = {"type": "tool_result", "tool_use_id": identity, "content": UNANSWERED, "is_error": True}
+            results.append(result)
+        self._expected, self._results = [], {}
+        self._add("user", results)
+
+    def _add(self, role: str, blocks: list[Block]) -> None:
+        if self.turns and self.turns[-1]["role"] == role:
+            self.turns[-1]["content"] += blocks
+        else:
+            self.turns.append({"role": role, "content": blocks})
+
+
+def _text(text: str) -> Block:
+    return {"type": "text", "text": text}
+
+
+def _thoughts(thoughts: list[Reasoning]) -> list[Block]:
+    blocks: list[Block] = []
+    for one in thoughts:
+        if one.redacted:
+            blocks.append({"type": "redacted_thinking", "data": one.redacted})
+        elif one.signature:
+            blocks.append({"type": "thinking", "thinking": one.text, "signature": one.signature})
+    return blocks
+
+
+def _call(part: ToolCall, at: str) -> Block:
+    if part.kind == "custom":
+        value: Any = {"input": part.arguments}
+    else:
+        try:
+            value = _json.parse(part.arguments) if part.arguments.strip() else {}
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise Refused(f"The arguments of the call {part.id!r} are no JSON object.", at)
+    return {"type": "tool_use", "id": _safe_id(part.id), "name": part.name, "input": value}
+
+
+def _safe_id(identity: str) -> str:
+    """The id itself where the API takes it, else one that always comes out the same and stays unlike others."""
+    if _ID.fullmatch(identity):
+        return identity
+    digest = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{_OUTSIDE_ID.sub('_', identity)[:64]}_{digest}"
+
+
+def _content(part: Part, at: str) -> Block | None:
+    """A block of a user turn or of a tool's result; None for a text that is blank."""
+    if isinstance(part, Text | Refusal):
+        return _text(part.text) if part.text.strip() else None
+    if isinstance(part, Image):
+        return _image(part, at)
+    if isinstance(part, File):
+        return _document(part, at)
+    if isinstance(part, Audio):
+        raise Refused("Messages endpoints do not take sound.", at)
+    raise Refused("This part does not belong into a message of the user.", at)
+
+
+def _source(url: str, what: str, at: str) -> Block:
+    if not _data_url.is_data_url(url):
+        if url[:8].lower().startswith(("https://", "http://")):
+            return {"type": "url", "url": url}
+        raise Refused(f"{what} must be given as a data URL or as an http(s) address.", at)
+    taken = _data_url.take_apart(url)
+    if taken is None:
+        raise Refused(f"{what} has a data URL that cannot be read.", at)
+    return {"type": "base64", "media_type": taken[0], "data": taken[1]}
+
+
+def _image(part: Image, at: str) -> Block:
+    source = _source(part.url, "An image", at)
+    if source.get("media_type") == "image/jpg":
+        source["media_type"] = "image/jpeg"
+    return {"type": "image", "source": source}
+
+
+def _document(part: File, at: str) -> Block:
+    address = part.data or part.url
+    if not address:
+        raise Refused("A file of another provider's store cannot be carried; send its content.", at)
+    source = _source(address, "A file", at)
+    kind = source.get("media_type", "")
+    if kind.startswith("image/"):
+        return {"type": "image", "source": source}
+    if kind.startswith("text/") or kind in ("application/json", "application/xml"):
+        text = base64.b64decode(source["data"]).decode("utf-8", "replace")
+        source = {"type": "text", "media_type": "text/plain", "data": text}
+    elif kind not in ("", "application/pdf"):
+        raise Refused(f"Messages endpoints do not take files of the type {kind}.", at)
+    block: Block = {"type": "document", "source": source}
+    if part.filename:
+        block["title"] = part.filename[:500]
+    return block

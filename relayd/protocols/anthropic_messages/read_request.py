@@ -1,0 +1,221 @@
+"""A Messages client's request to the canonical form.
+
+Laws:
+1. What is not understood is refused with its path, never dropped in silence; what the manual names (DROPS) is dropped.
+2. The order of a turn is kept, but results of tools come first, in a message of their own: that is what the API asks
+   for and what every other dialect needs.
+3. `cache_control` and everything else that only steers Anthropic's own service is read past.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from relayd.protocols import _json
+from relayd.protocols.anthropic_messages import blocks
+from relayd.protocols.canon import Format, Message, Part, Request, Text, Thinking, Tool, ToolChoice, ToolResult
+from relayd.protocols.dialect import Ask, Refused
+
+MOST_TOOLS = 1024
+MOST_MESSAGES = 100_000
+LONGEST_USER = 64  # OpenAI's limit for the same field
+FORMAT_NAME = "output"  # the other dialects demand a name for a schema
+
+# Claude Code's first system block is a line for Anthropic's billing. It changes with every session, so that in front of
+# other models it would spoil every prefix cache.
+_BILLING = "x-anthropic-billing-header:"
+
+DROPS = (
+    "Server tools and tools without a schema (web_search, code_execution, bash, computer, ...) are left out; a "
+    "tool_choice that demands one is refused.",
+    "Blocks of the history that server tools left behind are left out.",
+    "cache_control, context_management, container, mcp_servers, service_tier, speed, betas and citations are ignored.",
+    "thinking.display is ignored; a thinking budget reaches a Chat endpoint as an effort.",
+    "metadata.user_id longer than 64 characters goes as its SHA-256.",
+    "The billing line of Claude Code's system prompt is left out.",
+)
+
+
+def read_request(body: bytes, ask: Ask) -> Request:
+    """The request of `POST .../messages`. Raises Refused."""
+    members = _json.read_object(body)
+    limit = _json.required(members, "max_tokens", "an integer")
+    if limit < 1:
+        raise Refused("max_tokens: must be at least 1.", "max_tokens")
+    return read_members(members, limit)
+
+
+def read_members(members: dict[str, Any], max_tokens: int | None) -> Request:
+    """The request that these members make; count_tokens has no limit."""
+    model = _json.required(members, "model", "a string")
+    if not model:
+        raise Refused("Missing required parameter: 'model'.", "model")
+    tools, left_out = _tools(members)
+    choice, parallel = _tool_choice(members, tools, left_out)
+    return Request(
+        model=model,
+        messages=_messages(members),
+        stream=_json.optional(members, "stream", "a boolean") or False,
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=parallel,
+        max_tokens=max_tokens,
+        temperature=_json.optional(members, "temperature", "a number"),
+        top_p=_json.optional(members, "top_p", "a number"),
+        top_k=_json.optional(members, "top_k", "an integer"),
+        stop=_stop(members),
+        format=_format(members),
+        thinking=_thinking(members),
+        user=_user(members),
+    )
+
+
+def _messages(members: dict[str, Any]) -> tuple[Message, ...]:
+    found = _json.required(members, "messages", "a list")
+    if not found:
+        raise Refused("messages: at least one message is required.", "messages")
+    if len(found) > MOST_MESSAGES:
+        raise Refused(f"messages: there may be {MOST_MESSAGES} of them, not {len(found)}.", "messages")
+    messages: list[Message] = []
+    if members.get("system") is not None:
+        parts = _system(members["system"], "system")
+        if parts:
+            messages.append(Message("system", parts))
+    for number, one in enumerate(found):
+        at = f"messages.{number}"
+        message = _json.checked(one, "an object", at)
+        role = _json.required(message, "role", "a string", f"{at}.")
+        content = message.get("content")
+        if content is None:
+            raise Refused(f"Missing required parameter: '{at}.content'.", f"{at}.content", "missing_required_parameter")
+        if role == "system":
+            parts = _system(content, f"{at}.content")
+            if parts:
+                messages.append(Message("system", parts))
+        elif role == "user":
+            messages.extend(_user_turn(content, f"{at}.content"))
+        elif role == "assistant":
+            parts = blocks.read(content, f"{at}.content", blocks.ASSISTANT)
+            if parts:
+                messages.append(Message("assistant", parts))
+        else:
+            raise Refused(f"{at}.role: must be user, assistant or system, not {role!r}.", f"{at}.role")
+    return tuple(messages)
+
+
+def _system(content: Any, at: str) -> tuple[Part, ...]:
+    parts = blocks.read(content, at, blocks.SYSTEM)
+    return tuple(part for part in parts if not (isinstance(part, Text) and part.text.startswith(_BILLING)))
+
+
+def _user_turn(content: Any, at: str) -> list[Message]:
+    parts = blocks.read(content, at, blocks.USER)
+    results = tuple(part for part in parts if isinstance(part, ToolResult))
+    if not results:
+        return [Message("user", parts)] if parts else []
+    rest = tuple(part for part in parts if not isinstance(part, ToolResult))
+    return [Message("tool", results), *([Message("user", rest)] if rest else [])]
+
+
+def _tools(members: dict[str, Any]) -> tuple[tuple[Tool, ...], set[str]]:
+    """The tools that can be carried, and the names of the others."""
+    found = _json.optional(members, "tools", "a list") or []
+    if len(found) > MOST_TOOLS:
+        raise Refused(f"tools: there may be {MOST_TOOLS} of them, not {len(found)}.", "tools")
+    tools: list[Tool] = []
+    left_out: set[str] = set()
+    for number, one in enumerate(found):
+        at = f"tools.{number}."
+        tool = _json.checked(one, "an object", at[:-1])
+        schema = _json.optional(tool, "input_schema", "an object", at)
+        if schema is None and tool.get("type") not in (None, "custom"):
+            left_out.add(_json.a_text(tool.get("name")))
+            continue
+        if schema is None:
+            raise Refused(f"Missing required parameter: '{at}input_schema'.", f"{at}input_schema")
+        name = _json.required(tool, "name", "a string", at)
+        if not name:
+            raise Refused(f"{at}name: must not be empty.", f"{at}name")
+        description = _json.optional(tool, "description", "a string", at)
+        tools.append(Tool(name, description, schema, _json.optional(tool, "strict", "a boolean", at)))
+    return tuple(tools), left_out
+
+
+_MODES = {"auto": "auto", "any": "required", "tool": "named", "none": "none"}
+
+
+def _tool_choice(
+    members: dict[str, Any], tools: tuple[Tool, ...], left_out: set[str]
+) -> tuple[ToolChoice | None, bool | None]:
+    choice = _json.optional(members, "tool_choice", "an object")
+    if choice is None:
+        return None, None
+    kind = _json.required(choice, "type", "a string", "tool_choice.")
+    mode = _MODES.get(kind)
+    if mode is None:
+        raise Refused(f"tool_choice.type: must be auto, any, tool or none, not {kind!r}.", "tool_choice.type")
+    single = _json.optional(choice, "disable_parallel_tool_use", "a boolean", "tool_choice.")
+    name = None
+    if mode == "named":
+        name = _json.required(choice, "name", "a string", "tool_choice.")
+        if name in left_out:
+            raise Refused(f"tool_choice.name: the tool {name!r} cannot be offered to this model.", "tool_choice.name")
+        if all(tool.name != name for tool in tools):
+            raise Refused(f"tool_choice.name: there is no tool {name!r}.", "tool_choice.name")
+    elif mode == "required" and not tools:
+        raise Refused("tool_choice: no tool can be offered to this model.", "tool_choice")
+    return ToolChoice(mode, name), False if single else None
+
+
+def _stop(members: dict[str, Any]) -> tuple[str, ...] | None:
+    found = _json.optional(members, "stop_sequences", "a list")
+    if found is None:
+        return None
+    return tuple(_json.checked(one, "a string", f"stop_sequences.{number}") for number, one in enumerate(found))
+
+
+def _format(members: dict[str, Any]) -> Format | None:
+    """`output_config.format`, or the older `output_format`."""
+    config = _json.optional(members, "output_config", "an object") or {}
+    at = "output_config.format"
+    found = _json.optional(config, "format", "an object", "output_config.")
+    if found is None:
+        at = "output_format"
+        found = _json.optional(members, "output_format", "an object")
+    if found is None:
+        return None
+    kind = _json.required(found, "type", "a string", f"{at}.")
+    if kind == "text":
+        return None
+    if kind != "json_schema":
+        raise Refused(f"{at}.type: must be json_schema, not {kind!r}.", f"{at}.type")
+    name = _json.optional(found, "name", "a string", f"{at}.") or FORMAT_NAME
+    return Format("json_schema", name, _json.required(found, "schema", "an object", f"{at}."), True)
+
+
+def _thinking(members: dict[str, Any]) -> Thinking | None:
+    config = _json.optional(members, "output_config", "an object") or {}
+    effort = _json.optional(config, "effort", "a string", "output_config.")
+    found = _json.optional(members, "thinking", "an object")
+    if found is None:
+        return None if effort is None else Thinking(effort=effort)
+    kind = _json.required(found, "type", "a string", "thinking.")
+    if kind == "disabled":
+        return Thinking(effort=effort, enabled=False)
+    visible = _json.optional(found, "display", "a string", "thinking.") != "omitted"
+    if kind == "adaptive":
+        return Thinking(effort=effort, enabled=True, visible=visible)
+    if kind != "enabled":
+        raise Refused(f"thinking.type: must be enabled, adaptive or disabled, not {kind!r}.", "thinking.type")
+    budget = _json.required(found, "budget_tokens", "an integer", "thinking.")
+    return Thinking(effort=effort, budget=budget, enabled=True, visible=visible)
+
+
+def _user(members: dict[str, Any]) -> str | None:
+    metadata = _json.optional(members, "metadata", "an object") or {}
+    user: str | None = _json.optional(metadata, "user_id", "a string", "metadata.")
+    if user is None or len(user) <= LONGEST_USER:
+        return user
+    # Claude Code puts a JSON text here: cut off it would be another user's as well, hashed it stays one user's.
+    return hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,234 @@
+"""Events to a Messages answer: the frames of a stream, or the plain message, both from one fold.
+
+    message_start ping (content_block_start content_block_delta... content_block_stop)... message_delta message_stop
+
+Laws:
+1. Every frame has its `event:` line: clients skip those that have none. There is no [DONE].
+2. What one call of `feed` is given leaves with it.
+3. A failure is an `error` event, after which nothing follows: no block is closed, no message_stop pretends an end.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from relayd.protocols import _json
+from relayd.protocols.anthropic_messages import errors
+from relayd.protocols.anthropic_messages.fold import MOST_HELD_BYTES, Fold, TooMuchHeld
+from relayd.protocols.canon import Begin, End, Event, Failure, Request, ToolCall, Usage
+from relayd.protocols.dialect import Ask, Rendered
+
+_PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+_COMMENT = b": keep-alive\n\n"
+_TOO_MUCH = Failure(502, "The upstream's answer is too large.")
+
+
+def renderer(request: Request, ask: Ask) -> StreamRenderer | PlainRenderer:
+    """The renderer for an answer to this request."""
+    return StreamRenderer(request, ask) if request.stream else PlainRenderer(request, ask)
+
+
+def _usage_members(usage: Usage) -> dict[str, int]:
+    """`input_tokens` are those that neither came from the cache nor went into it."""
+    return {
+        "input_tokens": max(0, usage.input - usage.cached - usage.cache_written),
+        "cache_creation_input_tokens": usage.cache_written,
+        "cache_read_input_tokens": usage.cached,
+        "output_tokens": usage.output,
+    }
+
+
+def _message(identity: str, model: str) -> dict[str, Any]:
+    return {
+        "id": identity,
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": _usage_members(Usage()),
+    }
+
+
+def _begun(request: Request, begin: Begin) -> dict[str, Any]:
+    identity = begin.id if begin.id.startswith("msg_") else "msg_" + secrets.token_hex(12)
+    return _message(identity, request.model or begin.model)
+
+
+def _known_ids(request: Request) -> frozenset[str]:
+    calls = (part for message in request.messages if message.role == "assistant" for part in message.parts)
+    return frozenset(part.id for part in calls if isinstance(part, ToolCall))
+
+
+def _frame(kind: str, value: dict[str, Any]) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (kind.encode(), _json.write({"type": kind} | value))
+
+
+class _Frames:
+    """The sink that writes a stream; owned by its renderer, which takes the bytes."""
+
+    __slots__ = ("out",)
+
+    def __init__(self) -> None:
+        self.out = bytearray()
+
+    def open(self, index: int, block: dict[str, Any]) -> None:
+        self.out += _frame("content_block_start", {"index": index, "content_block": block})
+
+    def delta(self, index: int, kind: str, member: str, text: str) -> None:
+        # The frame of every piece of an answer: written by hand, because most of its bytes never change.
+        self.out += b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":' % index
+        self.out += b'{"type":"%s","%s":%s}}\n\n' % (kind.encode(), member.encode(), _json.write(text))
+
+    def close(self, index: int) -> None:
+        self.out += _frame("content_block_stop", {"index": index})
+
+
+class StreamRenderer:
+    """Renders one stream; owned by its exchange."""
+
+    def __init__(self, request: Request, ask: Ask) -> None:
+        self._request, self._ask = request, ask
+        self._frames = _Frames()
+        self._fold = Fold(self._frames, _known_ids(request))
+        self._started = self._ended = False
+
+    def feed(self, events: list[Event]) -> bytes:
+        """The frames of these events."""
+        for event in events:
+            if self._ended:
+                break
+            if isinstance(event, Failure):
+                self._fail(event)
+            elif not self._started:
+                self._start(event if isinstance(event, Begin) else Begin())
+            if event.__class__ is End:
+                self._end()
+            elif not self._ended:
+                try:
+                    self._fold.feed(event)
+                except TooMuchHeld:
+                    self._fail(_TOO_MUCH)
+        sent = bytes(self._frames.out)
+        self._frames.out.clear()
+        return sent
+
+    def _start(self, begin: Begin) -> None:
+        self._started = True
+        self._frames.out += _frame("message_start", {"message": _begun(self._request, begin)}) + _PING
+
+    def _end(self) -> None:
+        self._ended = True
+        self._fold.end()
+        reason, sequence = self._fold.stop()
+        delta = {"stop_reason": reason, "stop_sequence": sequence}
+        usage = _usage_members(self._fold.usage)
+        self._frames.out += _frame("message_delta", {"delta": delta, "usage": usage}) + _frame("message_stop", {})
+
+    def _fail(self, failure: Failure) -> None:
+        self._ended = True
+        body = errors.error_object(failure, self._ask.request_id)
+        self._frames.out += b"event: error\ndata: %s\n\n" % _json.write(body)
+
+    def comment(self) -> bytes:
+        """The dialect's own keep-alive; before message_start only a comment is skipped by every reader."""
+        return _PING if self._started and not self._ended else _COMMENT
+
+    def whole(self) -> Rendered:
+        """A stream has no plain answer: what is asked for here is its content type."""
+        return Rendered(200, b"", "text/event-stream")
+
+
+class _Blocks:
+    """The sink that collects a plain message; owned by its renderer."""
+
+    __slots__ = ("_pieces", "content", "size_bytes")
+
+    def __init__(self) -> None:
+        self.content: list[dict[str, Any]] = []
+        self._pieces: list[str] = []
+        self.size_bytes = 0
+
+    def open(self, index: int, block: dict[str, Any]) -> None:
+        self.content.append(block)
+        self._pieces.clear()
+
+    def delta(self, index: int, kind: str, member: str, text: str) -> None:
+        if kind == "signature_delta":
+            self.content[index]["signature"] = text
+        else:
+            self._pieces.append(text)
+            self.size_bytes += len(text)
+            if self.size_bytes > MOST_HELD_BYTES:
+                raise TooMuchHeld
+
+    def close(self, index: int) -> None:
+        block = self.content[index]
+        text = "".join(self._pieces)
+        if block["type"] == "tool_use":
+            block["input"] = _input(text)
+        elif block["type"] != "redacted_thinking":
+            block[block["type"]] = text
+
+
+def _input(text: str) -> dict[str, Any]:
+    """A call's arguments as the object that a plain message must have; what is none is shown, not lost."""
+    try:
+        value = _json.parse(text)
+    except ValueError:
+        value = None
+    return value if isinstance(value, dict) else {"unparsed_arguments": text}
+
+
+class PlainRenderer:
+    """Collects one plain answer; owned by its exchange."""
+
+    def __init__(self, request: Request, ask: Ask) -> None:
+        self._request, self._ask = request, ask
+        self._blocks = _Blocks()
+        self._fold = Fold(self._blocks, _known_ids(request))
+        self._begin = Begin()
+        self._failure: Failure | None = None
+        self._ended = False
+
+    def feed(self, events: list[Event]) -> bytes:
+        """Nothing yet."""
+        for event in events:
+            if self._ended:
+                break
+            try:
+                self._take(event)
+            except TooMuchHeld:
+                self._failure, self._ended = _TOO_MUCH, True
+        return b""
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Failure):
+            self._failure, self._ended = event, True
+        elif isinstance(event, End):
+            self._fold.end()
+            self._ended = True
+        elif isinstance(event, Begin):
+            self._begin = event
+        else:
+            self._fold.feed(event)
+
+    def comment(self) -> bytes:
+        """A plain answer has no keep-alive."""
+        return b""
+
+    def whole(self) -> Rendered:
+        """The message, or the error that it ended in."""
+        failure = self._failure
+        if failure is None and not self._ended:
+            failure = Failure(502, "The upstream's answer was cut.")
+        if failure is not None:
+            return errors.render_error(failure, self._ask.request_id)
+        message = _begun(self._request, self._begin)
+        message["content"] = self._blocks.content
+        message["stop_reason"], message["stop_sequence"] = self._fold.stop()
+        message["usage"] = _usage_members(self._fold.usage)
+        headers = (("request-id", self._ask.request_id),) if self._ask.request_id else ()
+        return Rendered(200, _json.write(message), headers=headers)

@@ -1,0 +1,149 @@
+"""The canonical form to a request for a Messages endpoint.
+
+Laws:
+1. What the API would refuse, although the client's dialect allows it, is put right here or left out by the manual's
+   list (DROPS); what would change the meaning of the request is Refused.
+2. Thinking is asked for only where the rest of the request goes with it: no forced tool, room in max_tokens, and, where
+   it has a budget, signed thoughts before the calls of the current tool loop.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relayd.protocols import _json
+from relayd.protocols.anthropic_messages.history import History
+from relayd.protocols.canon import Request, Thinking, Tool
+from relayd.protocols.dialect import Memory, Options, Refused, Sending
+
+VERSION = "2023-06-01"
+LEAST_BUDGET = 1024
+
+DROPS = (
+    "seed, penalties, logit_bias, logprobs, verbosity, service_tier, metadata and a tool's `strict` are left out; "
+    "n above 1 is refused.",
+    "temperature above 1 goes as 1, and where both are given top_p is left out.",
+    "response_format json_object is left out, because only schemas can be demanded.",
+    "Sound, files of another provider's store and files that are neither PDF, text nor image are refused.",
+    "Thoughts without a signature are left out of the history.",
+    "A forced tool_choice switches thinking off, because the API does not take both.",
+)
+
+_EFFORTS = {"minimal": "low"}  # the others are the API's own, or for it to judge
+_BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 32000}
+
+
+def write_request(request: Request, options: Options, memory: Memory) -> Sending:
+    """The request for the endpoint. Raises Refused."""
+    if request.n is not None and request.n != 1:
+        raise Refused("Messages endpoints give one answer: n must be 1.", "n")
+    history = History(memory, options.unanswered_calls)
+    for number, message in enumerate(request.messages):
+        history.take(message, f"messages[{number}]")
+    history.end()
+    body: dict[str, Any] = {"model": request.model, "max_tokens": request.max_tokens or options.default_max_tokens}
+    if history.system:
+        body["system"] = "\n\n".join(history.system)
+    body["messages"] = history.turns
+    _write_tools(body, request, history)
+    _write_thinking(body, request, options, history)
+    _write_sampling(body, request)
+    stop = [one for one in request.stop or () if one.strip()]
+    if stop:
+        body["stop_sequences"] = stop
+    if request.format is not None and request.format.kind == "json_schema":
+        schema = dict(request.format.schema or {})
+        body.setdefault("output_config", {})["format"] = {"type": "json_schema", "schema": schema}
+    user = request.user if request.user is not None else request.safety_identifier
+    if user:
+        body["metadata"] = {"user_id": user}
+    if request.stream:
+        body["stream"] = True
+    return Sending("/messages", _json.write(body), (("anthropic-version", VERSION),))
+
+
+def _write_tools(body: dict[str, Any], request: Request, history: History) -> None:
+    tools = [_tool(tool) for tool in request.tools]
+    if not tools:
+        if history.call_names:
+            # Calls in the history want their tools declared; none of them may be called again.
+            body["tools"] = [{"name": name, "input_schema": {"type": "object"}} for name in history.call_names]
+            body["tool_choice"] = {"type": "none"}
+        return
+    body["tools"] = tools
+    choice = request.tool_choice
+    one: dict[str, Any] = {}
+    if choice is not None and choice.mode == "named":
+        if all(tool.name != choice.name for tool in request.tools):
+            raise Refused(f"There is no tool {choice.name!r}.", "tool_choice")
+        one = {"type": "tool", "name": choice.name}
+    elif choice is not None:
+        one = {"type": {"required": "any", "none": "none"}.get(choice.mode, "auto")}
+    if request.parallel_tool_calls is False and one.get("type") != "none":
+        one = {"type": "auto"} | one | {"disable_parallel_tool_use": True}
+    if one:
+        body["tool_choice"] = one
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    written: dict[str, Any] = {"name": tool.name}
+    description = tool.description or ""
+    if tool.kind == "custom":
+        schema: dict[str, Any] = {
+            "type": "object",
+            "properties": {"input": {"type": "string"}},
+            "required": ["input"],
+            "additionalProperties": False,
+        }
+        if tool.grammar is not None and tool.grammar.get("definition"):
+            description = f"{description}\n\nThe input follows this grammar:\n{tool.grammar['definition']}".strip()
+    else:
+        schema = {"type": "object"} | dict(tool.parameters or {})
+    if description:
+        written["description"] = description
+    written["input_schema"] = schema
+    return written
+
+
+def _write_thinking(body: dict[str, Any], request: Request, options: Options, history: History) -> None:
+    wanted = request.thinking
+    if wanted is None or options.thinking == "drop":
+        return
+    if wanted.enabled is False or wanted.effort == "none" or wanted.budget == 0:
+        body["thinking"] = {"type": "disabled"}
+        return
+    if options.thinking != "budget" and wanted.effort is not None:
+        body["output_config"] = {"effort": _EFFORTS.get(wanted.effort, wanted.effort)}
+    if body.get("tool_choice", {}).get("type") in ("any", "tool"):
+        return
+    if options.thinking == "budget":
+        budget = _budget(wanted, request.max_tokens)
+        if budget and history.loop_has_thoughts():
+            body["thinking"] = {"type": "enabled", "budget_tokens": budget}
+            if request.max_tokens is None:
+                body["max_tokens"] += budget
+        return
+    thinking = {"type": "adaptive"}
+    if wanted.visible is not None:
+        thinking["display"] = "summarized" if wanted.visible else "omitted"
+    body["thinking"] = thinking
+
+
+def _budget(wanted: Thinking, limit: int | None) -> int:
+    """The tokens to think with, below the limit that the client set; 0 where there is no room for the least."""
+    budget = wanted.budget if wanted.budget is not None else _BUDGETS.get(wanted.effort or "medium", 8192)
+    budget = max(budget, LEAST_BUDGET)
+    if limit is None:
+        return budget
+    return min(budget, limit - 1) if limit > LEAST_BUDGET else 0
+
+
+def _write_sampling(body: dict[str, Any], request: Request) -> None:
+    if body.get("thinking", {}).get("type") in ("enabled", "adaptive"):
+        return  # the API takes no others than its own with thoughts
+    if request.temperature is not None:
+        body["temperature"] = min(max(request.temperature, 0), 1)
+    elif request.top_p is not None:
+        body["top_p"] = request.top_p
+    if request.top_k is not None:
+        body["top_k"] = request.top_k

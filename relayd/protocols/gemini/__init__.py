@@ -1,0 +1,29 @@
+"""Gemini's generateContent as an endpoint's dialect; Gemini's own clients are served by pass-through."""
+
+from __future__ import annotations
+
+from relayd.protocols.dialect import Dialect
+from relayd.protocols.gemini.answer import reader
+from relayd.protocols.gemini.errors import read_error, render_error
+from relayd.protocols.gemini.request import write_request
+
+DIALECT = Dialect(
+    name="gemini",
+    paths=(),
+    render_error=render_error,
+    read_error=read_error,
+    write_request=write_request,
+    reader=reader,
+    drops=(
+        "logit_bias, user, metadata, verbosity, prompt_cache_key and safety_identifier have no place there.",
+        "parallel_tool_calls: false has none either: the model may call several functions in one turn.",
+        "Whether a function is strict, and the name of a message's author, are left out.",
+        "Thoughts in the history are left out, save for the signatures of calls.",
+        "Models before 2.5 do not think: the effort is left out.",
+        "A seed beyond 32 bits becomes one of 32 bits, always the same.",
+        "low, high and auto detail of images is left out.",
+        "Files by id are refused, and so are arguments in the history that are no JSON object.",
+        "Code that the model ran at Google, grounding and citations are left out of the answer.",
+        "Images that a model draws become Markdown images with a data URL.",
+    ),
+)

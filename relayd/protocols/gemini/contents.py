@@ -1,0 +1,185 @@
+"""A conversation as Gemini's `contents` and `systemInstruction`.
+
+Laws:
+1. Turns of one role in a row are one content. No content and no text is empty: Gemini refuses both.
+2. The answers to the calls of a turn stand in one content behind it, in the order of the calls, whatever the order and
+   the number of tool messages; a call without an answer gets one, or is refused, as the options say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from relayd.protocols import _json
+from relayd.protocols._data_url import is_data_url, kind_of_address, take_apart
+from relayd.protocols.canon import Audio, File, Image, Message, Part, Refusal, Request, Text, ToolCall, ToolResult
+from relayd.protocols.dialect import Memory, Options, Refused
+from relayd.protocols.gemini.models import Generation
+from relayd.protocols.gemini.names import written
+from relayd.protocols.gemini.signatures import signatures_of
+from relayd.wire.body import MAX_DEPTH
+
+_SOUNDS = {"mp3": "audio/mp3", "wav": "audio/wav", "pcm16": "audio/l16"}
+_UNANSWERED = "No answer: the call was not carried out."
+
+
+def write_contents(request: Request, generation: Generation, options: Options, memory: Memory) -> dict[str, Any]:
+    """`contents`, and `systemInstruction` where there is one. Raises Refused."""
+    return _Conversation(request.messages, generation, options, memory).written()
+
+
+class _Conversation:
+    """One conversation being written; owned by the call that writes it."""
+
+    def __init__(self, messages: tuple[Message, ...], generation: Generation, options: Options, memory: Memory) -> None:
+        self._messages, self._generation, self._options, self._memory = messages, generation, options, memory
+        self._contents: list[dict[str, Any]] = []
+        self._answers: dict[str, list[ToolResult]] = {}
+        for message in messages:
+            for part in message.parts:
+                if isinstance(part, ToolResult):
+                    self._answers.setdefault(part.call_id, []).append(part)
+
+    def written(self) -> dict[str, Any]:
+        system: list[dict[str, Any]] = []
+        for number, message in enumerate(self._messages):
+            at = f"messages[{number}]"
+            if message.role in ("system", "developer"):
+                system += _texts(message, at)
+            elif message.role == "assistant":
+                self._assistant(message, at)
+            elif message.role == "tool":
+                continue  # where the calls are
+            else:
+                parts = [_part(part, at) for part in message.parts if not isinstance(part, Text) or part.text]
+                self._add("user", parts or [{"text": " "}])
+        for call_id, left in self._answers.items():
+            if left:
+                raise Refused(f"The tool message for {call_id[:80]!r} answers no call of the history.", "messages")
+        if not self._contents:
+            if not system:
+                raise Refused("There is no message to answer.", "messages", "missing_required_parameter")
+            self._add("user", system)  # Gemini wants a content; the instruction is the question
+            system = []
+        body: dict[str, Any] = {"systemInstruction": {"parts": system}} if system else {}
+        body["contents"] = self._contents
+        return body
+
+    def _add(self, role: str, parts: list[dict[str, Any]]) -> None:
+        if not parts:
+            return
+        if self._contents and self._contents[-1]["role"] == role:
+            self._contents[-1]["parts"] += parts
+        else:
+            self._contents.append({"role": role, "parts": list(parts)})
+
+    def _assistant(self, message: Message, at: str) -> None:
+        calls = [part for part in message.parts if isinstance(part, ToolCall)]
+        proofs = iter(signatures_of(calls, self._memory, self._generation.signatures))
+        parts: list[dict[str, Any]] = []
+        for part in message.parts:
+            if isinstance(part, ToolCall):
+                parts.append(self._call(part, next(proofs), at))
+            elif isinstance(part, Text | Refusal):
+                parts += [{"text": part.text}] if part.text else []
+            elif isinstance(part, Image | File | Audio):
+                parts.append(_part(part, at))
+        self._add("model", parts)
+        if calls:
+            self._add("user", list(self._answered(calls)))
+
+    def _call(self, call: ToolCall, signature: str | None, at: str) -> dict[str, Any]:
+        inner: dict[str, Any] = {"name": written(call.name), "args": _arguments(call, at)}
+        if self._generation.call_ids:
+            inner["id"] = call.id
+        part: dict[str, Any] = {"functionCall": inner}
+        if signature is not None:
+            part["thoughtSignature"] = signature
+        return part
+
+    def _answered(self, calls: list[ToolCall]) -> Iterator[dict[str, Any]]:
+        """The functionResponse of each call, then what of the answers is not text."""
+        others: list[dict[str, Any]] = []
+        for call in calls:
+            left = self._answers.get(call.id)
+            if left:
+                answer = left.pop(0)
+                response = _response(answer)
+                others += [_part(part, "messages") for part in answer.parts if not isinstance(part, Text)]
+            elif self._options.unanswered_calls == "refuse":
+                raise Refused(f"The call {call.id[:80]!r} of the history has no answer.", "messages")
+            else:
+                response = {"error": _UNANSWERED}
+            inner: dict[str, Any] = {"name": written(call.name), "response": response}
+            if self._generation.call_ids:
+                inner["id"] = call.id
+            yield {"functionResponse": inner}
+        yield from others
+
+
+def _texts(message: Message, at: str) -> list[dict[str, Any]]:
+    for part in message.parts:
+        if not isinstance(part, Text):
+            raise Refused("A system message takes text only.", f"{at}.content", "invalid_value")
+    return [{"text": part.text} for part in message.parts if isinstance(part, Text) and part.text]
+
+
+def _arguments(call: ToolCall, at: str) -> dict[str, Any]:
+    """The object that a call's arguments are."""
+    if call.kind == "custom":
+        return {"input": call.arguments}
+    if not call.arguments.strip():
+        return {}
+    try:
+        value = _json.parse(call.arguments)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict) or _json.is_deeper(value, MAX_DEPTH):
+        raise Refused(
+            f"The arguments of the call {call.id[:80]!r} are no JSON object.", f"{at}.tool_calls", "invalid_value"
+        )
+    return value
+
+
+def _response(answer: ToolResult) -> dict[str, Any]:
+    """The object that an answer is; what is no object is wrapped into one."""
+    text = "".join(part.text for part in answer.parts if isinstance(part, Text))
+    if answer.is_error:
+        return {"error": text}
+    if text.lstrip()[:1] == "{":
+        try:
+            value = _json.parse(text)
+        except ValueError:
+            value = None
+        if isinstance(value, dict) and not _json.is_deeper(value, MAX_DEPTH):
+            return value
+    return {"result": text}
+
+
+def _part(part: Part, at: str) -> dict[str, Any]:
+    """A part of a user's message."""
+    if isinstance(part, Text | Refusal):
+        return {"text": part.text}
+    if isinstance(part, Image):
+        return _from_url(part.url, f"{at}.content", "image/jpeg")
+    if isinstance(part, Audio):
+        return {"inlineData": {"mimeType": _SOUNDS.get(part.format, f"audio/{part.format}"), "data": part.data}}
+    if isinstance(part, File):
+        if part.data is not None or part.url is not None:
+            return _from_url(part.data or part.url or "", f"{at}.content", None)
+        raise Refused("A file_id cannot be carried to Gemini; send the file's data.", f"{at}.content", "invalid_value")
+    raise Refused(f"A {type(part).__name__} has no place in a user's message.", f"{at}.content", "invalid_value")
+
+
+def _from_url(url: str, param: str, otherwise: str | None) -> dict[str, Any]:
+    """Data as it is; an address is for the endpoint to fetch, never for relayd."""
+    if is_data_url(url):
+        apart = take_apart(url)
+        if apart is None:
+            raise Refused("The data URL is not well-formed base64.", param, "invalid_value")
+        return {"inlineData": {"mimeType": apart[0], "data": apart[1]}}
+    if not url.startswith(("http://", "https://", "gs://")):
+        raise Refused("Only data URLs and http(s) addresses can be carried.", param, "invalid_value")
+    kind = kind_of_address(url) or otherwise
+    return {"fileData": {"mimeType": kind, "fileUri": url} if kind else {"fileUri": url}}

@@ -1,0 +1,139 @@
+"""The canonical form to generateContent: model and settings here, the conversation in `contents`.
+
+What has no place at Gemini is dropped as the manual says (`DIALECT.drops`); what would change the answer is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import quote
+
+from relayd.protocols import _json
+from relayd.protocols.canon import Request, Thinking, Tool, ToolChoice
+from relayd.protocols.dialect import Memory, Options, Refused, Sending
+from relayd.protocols.gemini.contents import write_contents
+from relayd.protocols.gemini.models import Generation, budget_of, generation_of, level_of
+from relayd.protocols.gemini.names import written
+from relayd.protocols.gemini.schema import cut_down
+
+_COLLECTION = re.compile(r"(models|tunedModels)/(.+)", re.DOTALL)
+_SETTINGS = (
+    ("temperature", "temperature"),
+    ("top_p", "topP"),
+    ("top_k", "topK"),
+    ("max_tokens", "maxOutputTokens"),
+    ("n", "candidateCount"),
+    ("presence_penalty", "presencePenalty"),
+    ("frequency_penalty", "frequencyPenalty"),
+)
+_TIERS = ("flex", "priority")
+_SEEDS = 1 << 31
+
+
+def write_request(request: Request, options: Options, memory: Memory) -> Sending:
+    """The request for a Gemini endpoint. Raises Refused."""
+    generation = generation_of(request.model)
+    body = write_contents(request, generation, options, memory)
+    settings = _settings(request, generation)
+    if settings:
+        body["generationConfig"] = settings
+    if request.tools:
+        body["tools"] = [{"functionDeclarations": [_declaration(tool) for tool in request.tools]}]
+        if request.tool_choice is not None:
+            body["toolConfig"] = {"functionCallingConfig": _choice(request.tool_choice, request.tools)}
+    if request.service_tier in _TIERS:
+        body["serviceTier"] = request.service_tier
+    verb = "streamGenerateContent?alt=sse" if request.stream else "generateContent"
+    return Sending(f"/{model_path(request.model)}:{verb}", _json.write(body))
+
+
+def model_path(model: str) -> str:
+    """The path of a model: `models/NAME`, or the collection that its name begins with. Raises Refused."""
+    named = _COLLECTION.fullmatch(model)
+    collection, name = (named[1], named[2]) if named is not None else ("models", model)
+    if not name or len(name) > 256:
+        raise Refused("The model's name is empty or too long.", "model", "model_not_found", 404)
+    try:
+        return f"{collection}/{quote(name, safe='')}"
+    except UnicodeEncodeError:
+        raise Refused("The model's name is not valid Unicode.", "model", "model_not_found", 404) from None
+
+
+def _settings(request: Request, generation: Generation) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for ours, theirs in _SETTINGS:
+        value = getattr(request, ours)
+        if value is not None:
+            settings[theirs] = value
+    if request.stop:
+        settings["stopSequences"] = list(request.stop)
+    if request.seed is not None:
+        # 32 bits there; the same seed always becomes the same one.
+        inside = -_SEEDS <= request.seed < _SEEDS
+        settings["seed"] = request.seed if inside else request.seed % _SEEDS
+    if request.logprobs:
+        settings["responseLogprobs"] = True
+        if request.top_logprobs:
+            settings["logprobs"] = request.top_logprobs
+    if request.format is not None and request.format.kind != "text":
+        settings["responseMimeType"] = "application/json"
+        if request.format.kind == "json_schema" and request.format.schema is not None:
+            if generation.json_schema:
+                settings["responseJsonSchema"] = request.format.schema
+            else:
+                settings["responseSchema"] = cut_down(request.format.schema)
+    if request.thinking is not None:
+        thinking = _thinking(request.thinking, generation)
+        if thinking:
+            settings["thinkingConfig"] = thinking
+    return settings
+
+
+def _thinking(thinking: Thinking, generation: Generation) -> dict[str, Any]:
+    """thinkingConfig. A level and a budget exclude each other; a budget is exact and wins."""
+    if generation.thinking == "no":
+        return {}
+    effort = "none" if thinking.enabled is False else thinking.effort
+    config: dict[str, Any] = {}
+    if thinking.budget is not None and effort != "none":
+        config["thinkingBudget"] = thinking.budget
+    elif effort is not None and generation.thinking == "level":
+        config["thinkingLevel"] = level_of(generation, effort)
+    elif effort is not None:
+        config["thinkingBudget"] = budget_of(generation, effort)
+    visible = thinking.visible
+    if visible is None:
+        visible = effort != "none" and (bool(config) or thinking.enabled is True)
+    if visible:
+        config["includeThoughts"] = True
+    return config
+
+
+def _declaration(tool: Tool) -> dict[str, Any]:
+    declaration: dict[str, Any] = {"name": written(tool.name)}
+    if tool.description:
+        declaration["description"] = tool.description
+    if tool.kind == "custom":
+        declaration["parametersJsonSchema"] = {
+            "type": "object",
+            "properties": {"input": {"type": "string"}},
+            "required": ["input"],
+        }
+        if tool.grammar is not None:
+            text = f"The input obeys this grammar: {_json.write_text(tool.grammar)}"
+            declaration["description"] = f"{tool.description}\n\n{text}" if tool.description else text
+    elif tool.parameters is not None:
+        declaration["parametersJsonSchema"] = tool.parameters
+    return declaration
+
+
+_MODES = {"auto": "AUTO", "required": "ANY", "none": "NONE"}
+
+
+def _choice(choice: ToolChoice, tools: tuple[Tool, ...]) -> dict[str, Any]:
+    if choice.mode != "named":
+        return {"mode": _MODES.get(choice.mode, "AUTO")}
+    if all(tool.name != choice.name for tool in tools):
+        raise Refused("tool_choice names a function that tools does not have.", "tool_choice", "invalid_value")
+    return {"mode": "ANY", "allowedFunctionNames": [written(choice.name or "")]}

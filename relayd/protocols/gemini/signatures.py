@@ -1,0 +1,37 @@
+"""Thought signatures: Gemini's proofs of who made a call, which clients of other dialects lose, kept by the call's id.
+
+Gemini 3 answers 400 to a call of the current turn that comes back without the signature it was given. On parallel calls
+only the first carries one, and one that was never given is refused as well.
+
+Laws:
+1. A signature that the client brings back counts before the one that was kept.
+2. Nothing is invented for a call that Gemini made. Where no call of a message is known to be Gemini's, its first call
+   gets the placeholder that Google documents for histories of other models; no other part ever gets it.
+"""
+
+from __future__ import annotations
+
+from relayd.protocols.canon import ToolCall
+from relayd.protocols.dialect import Memory
+
+PLACEHOLDER = "skip_thought_signature_validator"
+_KEY = "gemini.call."
+
+
+def keep(memory: Memory, call_id: str, signature: str | None) -> None:
+    """Remember a call that Gemini made, with or without a signature."""
+    memory.put(_KEY + call_id, {"signature": signature})
+
+
+def signatures_of(calls: list[ToolCall], memory: Memory, demanded: bool) -> list[str | None]:
+    """The signature of each call of one message, None for none. `demanded`: the model refuses what lacks its own."""
+    found: list[str | None] = []
+    known = False
+    for call in calls:
+        kept = memory.get(_KEY + call.id) if call.signature is None else None
+        signature = kept.get("signature") if isinstance(kept, dict) else call.signature
+        found.append(signature if isinstance(signature, str) and signature else None)
+        known = known or isinstance(kept, dict) or found[-1] is not None
+    if calls and demanded and not known:
+        found[0] = PLACEHOLDER
+    return found

@@ -1,0 +1,31 @@
+"""OpenAI's Chat Completions, the dialect that nearly every endpoint speaks, in both directions."""
+
+from __future__ import annotations
+
+from relayd.protocols._openai_errors import read_error, render_error
+from relayd.protocols.dialect import Dialect
+from relayd.protocols.openai_chat.reader import reader
+from relayd.protocols.openai_chat.renderer import renderer
+from relayd.protocols.openai_chat.request_in import read_request
+from relayd.protocols.openai_chat.request_out import write_request
+
+DIALECT = Dialect(
+    name="openai_chat",
+    paths=("/chat/completions",),
+    render_error=render_error,
+    read_error=read_error,
+    read_request=read_request,
+    renderer=renderer,
+    write_request=write_request,
+    reader=reader,
+    drops=(
+        "From a Chat client to another dialect: members of the request that OpenAI's reference does not know, `store`, "
+        "`prediction`, `web_search_options` and the id of earlier spoken answers are dropped; asking for a spoken "
+        "answer is refused.",
+        "To a Chat client: signatures of thoughts, `system_fingerprint`, `service_tier` and annotations of the "
+        "endpoint are dropped; a client of the old `functions` gets the first call only.",
+        "To a Chat endpoint: `top_k`, thinking budgets (a word of effort instead), signed and redacted thoughts, and "
+        "the grammar of a custom tool other than as words in its description are dropped; `metadata`, `verbosity` "
+        "and earlier thoughts go where the upstream's options say so; a file given by its address is refused.",
+    ),
+)

@@ -1,0 +1,130 @@
+"""The fragments of one choice's tool calls, put in order: whatever an endpoint does with index, id and name.
+
+1. A fragment belongs to the call that its index names, without an index to the one at its place in the list.
+2. Another non-empty id under the same index is another call; so is a name behind arguments that are already whole,
+   where the endpoint gives no ids.
+3. A call begins when its name is known, and is numbered then; until then its arguments are kept.
+4. Ids that are missing or were already used are minted. A call is never joined with another one, nor lost silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from relayd.protocols import _json
+from relayd.protocols.canon import Event, ToolDelta, ToolStart
+from relayd.protocols.dialect import Memory
+
+MAX_CALLS = 1024
+MAX_ARGUMENTS_BYTES = 16 * 1024 * 1024
+
+
+class TooMuch(ValueError):
+    """More calls or longer arguments than anybody means, or a call without a name."""
+
+
+def signature_key(call_id: str) -> str:
+    """Where the gateway's memory keeps what proves a call."""
+    return f"thought_signature:{call_id}"
+
+
+class _Call:
+    __slots__ = ("given", "number", "pieces", "signature")
+
+    def __init__(self, given: str) -> None:
+        self.given = given  # the id in the endpoint's words; "" if there was none
+        self.number = -1  # not begun
+        self.pieces: list[str] = []
+        self.signature: str | None = None
+
+    def is_whole(self) -> bool:
+        """Whether the arguments so far are a complete object."""
+        text = "".join(self.pieces).strip()
+        if not text.endswith("}"):
+            return False
+        try:
+            return isinstance(_json.parse(text), dict)
+        except ValueError:
+            return False
+
+
+class CallFold:
+    """The calls of one choice; owned by the reader."""
+
+    __slots__ = ("_calls", "_choice", "_memory", "_mint", "_size", "_taken", "begun")
+
+    def __init__(self, choice: int, mint: Callable[[], str], memory: Memory | None) -> None:
+        self._choice, self._mint, self._memory = choice, mint, memory
+        self._calls: dict[int, _Call] = {}
+        self._taken: set[str] = set()
+        self._size = 0
+        self.begun = 0
+
+    def add(self, fragment: dict[str, Any], place: int, events: list[Event], whole: bool) -> None:
+        """Take one fragment. In a `whole` answer every entry of the list is a call. Raises TooMuch."""
+        index = fragment.get("index")
+        if whole or index.__class__ is not int:
+            index = place
+        given = _json.a_text(fragment.get("id"))
+        function = fragment.get("function")
+        if function.__class__ is not dict:
+            function = {}
+        name = _json.a_text(function.get("name"))
+        arguments = function.get("arguments")
+        if arguments.__class__ is not str:
+            arguments = "" if arguments is None else _json.write_text(arguments)
+        call = self._calls.get(index)
+        if call is None or self._is_another(call, given, name, arguments):
+            if call is not None:
+                self._drop_unnamed(call)
+            if len(self._taken) >= MAX_CALLS or len(self._calls) >= MAX_CALLS:
+                raise TooMuch("The upstream sent too many tool calls.")
+            call = self._calls[index] = _Call(given)
+        elif given and not call.given:
+            call.given = given
+        google = _json.an_object(_json.an_object(fragment.get("extra_content")).get("google"))
+        if signature := _json.a_text(google.get("thought_signature")):
+            call.signature = signature
+        if arguments:
+            self._size += len(arguments)
+            if self._size > MAX_ARGUMENTS_BYTES:
+                raise TooMuch("The upstream sent arguments that are too large.")
+            call.pieces.append(arguments)
+        if call.number >= 0:
+            if arguments:
+                events.append(ToolDelta(call.number, arguments, self._choice))
+        elif name:
+            self._begin(call, name, events)
+
+    def close(self, events: list[Event]) -> None:
+        """The answer is complete. Raises TooMuch for a call that never got its name."""
+        for call in self._calls.values():
+            self._drop_unnamed(call)
+
+    def _is_another(self, call: _Call, given: str, name: str, arguments: str) -> bool:
+        if given and call.given:
+            return given != call.given
+        if not name or call.number < 0:
+            return False
+        if given:  # the first id for a call that had begun without one
+            return call.is_whole()
+        return not call.given and arguments.lstrip()[:1] in ("", "{") and call.is_whole()
+
+    def _begin(self, call: _Call, name: str, events: list[Event]) -> None:
+        identity = call.given
+        if not identity or identity in self._taken:
+            identity = self._mint()
+        self._taken.add(identity)
+        call.number = self.begun
+        self.begun += 1
+        if call.signature and self._memory is not None:
+            self._memory.put(signature_key(identity), call.signature)
+        events.append(ToolStart(call.number, identity, name, self._choice, call.signature))
+        if call.pieces:
+            events.append(ToolDelta(call.number, "".join(call.pieces), self._choice))
+
+    def _drop_unnamed(self, call: _Call) -> None:
+        """An empty fragment is nothing; arguments for nobody are a fault."""
+        if call.number < 0 and call.pieces:
+            raise TooMuch("The upstream sent a tool call without a name.")

@@ -1,0 +1,200 @@
+"""Canonical messages to the messages of a strict Chat endpoint.
+
+Laws (each is a 400 of some endpoint):
+1. An assistant turn is one message: its texts, its refusal and all its calls, however many items it came in.
+2. Behind a message with calls come the answers of exactly these calls, in their order, before anything else; an answer
+   is looked for in the rest of the conversation. What no call asked for is refused; what nobody answered is filled in
+   or refused, as the upstream's options say.
+3. System and tool messages hold text only: images and documents of tools go into a user message behind the answers.
+4. No member is null, no content is an empty list, no assistant message is empty.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from relayd.protocols import _json
+from relayd.protocols.canon import (
+    Audio,
+    File,
+    Image,
+    Message,
+    Part,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from relayd.protocols.dialect import Memory, Options, Refused
+from relayd.protocols.openai_chat.calls import signature_key
+
+FILLED = "(No result: the call was not carried out.)"
+BEHIND = "(The result is in the next message.)"
+
+
+def write_messages(messages: Iterable[Message], options: Options, memory: Memory) -> list[dict[str, Any]]:
+    """The endpoint's messages. Raises Refused."""
+    turns = _turns(messages)
+    answers = _Answers(turns)
+    written: list[dict[str, Any]] = []
+    for place, turn in enumerate(turns):
+        if turn.role == "tool":
+            continue  # written behind its call
+        if turn.role == "assistant":
+            calls = [part for part in turn.parts if isinstance(part, ToolCall)]
+            message = _assistant(turn, calls, options, memory)
+            if message is None:
+                continue
+            written.append(message)
+            written += answers.of(calls, place, options)
+        elif turn.role in ("system", "developer"):
+            role = turn.role if turn.role == "system" or options.developer_role else "system"
+            if text := _joined(turn.parts, "\n", "messages"):
+                written.append(_named(turn, {"role": role, "content": text}))
+        elif turn.role == "user":
+            written.append(_named(turn, {"role": "user", "content": _content(turn.parts)}))
+        else:
+            raise Refused(f"A message of role '{turn.role[:64]}' cannot be carried.", "messages", "unsupported_value")
+    answers.all_used()
+    if not written:
+        raise Refused("There is no message with any content.", "messages", "invalid_value")
+    return written
+
+
+def _turns(messages: Iterable[Message]) -> list[Message]:
+    """Consecutive assistant messages are one turn; a user turn that carries answers is taken apart."""
+    turns: list[Message] = []
+    for message in messages:
+        if message.role == "assistant" and turns and turns[-1].role == "assistant":
+            before = turns[-1]
+            gap: tuple[Part, ...] = ()
+            if any(isinstance(part, Text) for part in before.parts) and any(isinstance(p, Text) for p in message.parts):
+                gap = (Text("\n\n"),)
+            turns[-1] = Message("assistant", before.parts + gap + message.parts, before.name or message.name)
+        elif message.parts or message.role in ("user", "system"):
+            turns.append(message)
+    return turns
+
+
+class _Answers:
+    """Which answer belongs to which call; ids may come again in a later turn."""
+
+    def __init__(self, turns: list[Message]) -> None:
+        self._waiting: dict[str, deque[tuple[int, ToolResult]]] = {}
+        for place, turn in enumerate(turns):
+            if turn.role == "tool":
+                for part in turn.parts:
+                    if isinstance(part, ToolResult):
+                        self._waiting.setdefault(part.call_id, deque()).append((place, part))
+
+    def of(self, calls: list[ToolCall], place: int, options: Options) -> list[dict[str, Any]]:
+        """The tool messages behind a message with these calls, and the user message with what they cannot hold."""
+        written: list[dict[str, Any]] = []
+        media: list[dict[str, Any]] = []
+        for call in calls:
+            waiting = self._waiting.get(call.id)
+            if not waiting or waiting[0][0] < place:
+                if options.unanswered_calls == "refuse":
+                    raise Refused(f"The tool call '{call.id[:64]}' has no answer.", "messages", "invalid_value")
+                written.append({"role": "tool", "tool_call_id": call.id, "content": FILLED})
+                continue
+            parts = waiting.popleft()[1].parts
+            text = _joined([part for part in parts if isinstance(part, Text)], "\n", "messages")
+            others = [part for part in parts if not isinstance(part, Text)]
+            if others:
+                media.append({"type": "text", "text": f"Result of the call {call.id} of {call.name}:"})
+                media += [_part(part) for part in others]
+                text = text or BEHIND
+            written.append({"role": "tool", "tool_call_id": call.id, "content": text})
+        if media:
+            written.append({"role": "user", "content": media})
+        return written
+
+    def all_used(self) -> None:
+        for identity, waiting in self._waiting.items():
+            if waiting:
+                raise Refused(
+                    f"The tool output for '{identity[:64]}' answers no tool call that comes before it.",
+                    "messages",
+                    "invalid_value",
+                )
+
+
+def _assistant(
+    turn: Message, calls: list[ToolCall], options: Options, memory: Memory
+) -> dict[str, Any] | None:
+    text = "".join(part.text for part in turn.parts if isinstance(part, Text))
+    refusal = "".join(part.text for part in turn.parts if isinstance(part, Refusal))
+    message: dict[str, Any] = {"role": "assistant"}
+    if text.strip():
+        message["content"] = text
+    if refusal:
+        message["refusal"] = refusal
+    if calls:
+        message["tool_calls"] = [_call(call, memory) for call in calls]
+    if len(message) == 1:
+        return None
+    if options.reasoning_history == "reasoning_content":
+        thoughts = [part.text for part in turn.parts if isinstance(part, Reasoning) and part.text]
+        if thoughts:
+            message["reasoning_content"] = "\n\n".join(thoughts)
+    return _named(turn, message)
+
+
+def _call(call: ToolCall, memory: Memory) -> dict[str, Any]:
+    arguments = call.arguments
+    if call.kind == "custom":
+        arguments = _json.write_text({"input": arguments})
+    entry: dict[str, Any] = {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": arguments if arguments.strip() else "{}"},
+    }
+    signature = call.signature or memory.get(signature_key(call.id))
+    if isinstance(signature, str) and signature:
+        entry["extra_content"] = {"google": {"thought_signature": signature}}
+    return entry
+
+
+def _named(turn: Message, message: dict[str, Any]) -> dict[str, Any]:
+    return {**message, "name": turn.name} if turn.name else message
+
+
+def _joined(parts: Iterable[Part], gap: str, param: str) -> str:
+    texts = []
+    for part in parts:
+        if not isinstance(part, Text):
+            raise Refused(f"A {type(part).__name__.lower()} cannot stand in a system message.", param, "invalid_value")
+        if part.text:
+            texts.append(part.text)
+    return gap.join(texts)
+
+
+def _content(parts: tuple[Part, ...]) -> str | list[dict[str, Any]]:
+    """A string where there is only text: some endpoints take nothing else."""
+    if all(isinstance(part, Text) for part in parts):
+        return _joined(parts, "\n", "messages")
+    return [_part(part) for part in parts if not (isinstance(part, Text) and not part.text)]
+
+
+def _part(part: Part) -> dict[str, Any]:
+    if isinstance(part, Text):
+        return {"type": "text", "text": part.text}
+    if isinstance(part, Image):
+        image: Mapping[str, Any] = {"url": part.url}
+        return {"type": "image_url", "image_url": {**image, "detail": part.detail} if part.detail else image}
+    if isinstance(part, Audio):
+        return {"type": "input_audio", "input_audio": {"data": part.data, "format": part.format}}
+    if isinstance(part, File):
+        if not part.data and not part.file_id:
+            raise Refused(
+                "A file given by its address cannot be carried to this upstream; send its content.",
+                "file_url",
+                "unsupported_value",
+            )
+        given = (("filename", part.filename), ("file_data", part.data), ("file_id", part.file_id))
+        return {"type": "file", "file": {key: value for key, value in given if value}}
+    raise Refused(f"A {type(part).__name__.lower()} cannot stand in a user message.", "messages", "invalid_value")

@@ -1,0 +1,328 @@
+"""Canonical events to a Chat Completions client: the chunks of a stream, or one completion added up from the same.
+
+Laws:
+1. Every event becomes deltas first; a stream sends them, a plain answer adds them up. So both say the same.
+2. One id, one creation time, one model on everything. The first chunk of a choice has the role; the last one, and only
+   that, the finish reason. Usage comes in a chunk of its own, and only where it was asked for.
+3. A failure in a stream is an error frame and no [DONE]. After [DONE] or a failure nothing follows.
+4. What the client offered as a custom tool comes back as a `custom` call with its raw input; a client of the old
+   `functions` gets `function_call`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+from relayd import clock
+from relayd.protocols import _json
+from relayd.protocols._openai_errors import error_object, render_error
+from relayd.protocols.canon import (
+    Begin,
+    End,
+    Event,
+    Failure,
+    Finish,
+    RefusalDelta,
+    Request,
+    TextDelta,
+    ThoughtDelta,
+    ToolDelta,
+    ToolStart,
+    Usage,
+)
+from relayd.protocols.dialect import Ask, Rendered
+
+# A delta of a choice: its members, its logprobs, its finish reason.
+Delta = tuple[int, dict[str, Any], list[Any] | None, str | None]
+
+
+class _Choice:
+    """What must be known of one choice while its deltas are made; owned by the renderer."""
+
+    __slots__ = ("bare", "begun", "custom", "finished")
+
+    def __init__(self) -> None:
+        self.begun = self.finished = False
+        self.bare: dict[int, None] = {}  # calls that have no arguments yet
+        self.custom: dict[int, list[str]] = {}  # calls whose arguments are kept until they can be unwrapped
+
+
+class ChatRenderer:
+    """Renders one answer; owned by the exchange."""
+
+    __slots__ = (
+        "_after", "_before", "_begin", "_choices", "_custom", "_failure", "_is_over", "_legacy", "_request",
+        "_request_id", "_usage", "_whole",
+    )  # fmt: skip
+
+    def __init__(self, request: Request, ask: Ask) -> None:
+        self._request = request
+        self._request_id = ask.request_id
+        self._custom = frozenset(tool.name for tool in request.tools if tool.kind == "custom")
+        self._legacy = "functions" in request.extra
+        self._choices: dict[int, _Choice] = {}
+        self._begin: dict[str, Any] | None = None
+        self._before = self._after = b""
+        self._usage: Usage | None = None
+        self._failure: Failure | None = None
+        self._is_over = False
+        self._whole: dict[int, _WholeChoice] | None = None if request.stream else {}
+
+    def feed(self, events: list[Event]) -> bytes:
+        """The frames of these events; b"" for a plain answer."""
+        frames: list[bytes] = []
+        for event in events:
+            if self._is_over:
+                break
+            if isinstance(event, Usage):
+                self._usage = event
+            elif isinstance(event, Begin):
+                self._start(event)
+            elif isinstance(event, End):
+                self._is_over = True
+                frames += self._end()
+            elif isinstance(event, Failure):
+                self._is_over = True
+                self._failure = event
+                frames.append(b"data: " + _json.write({"error": error_object(event)}) + b"\n\n")
+            else:
+                for delta in self._deltas(event):
+                    if self._whole is not None:
+                        self._whole.setdefault(delta[0], _WholeChoice()).add(delta)
+                    else:
+                        frames.append(self._frame(delta))
+        return b"" if self._whole is not None else b"".join(frames)
+
+    def comment(self) -> bytes:
+        """A keep-alive frame."""
+        return b"" if self._whole is not None else b": keep-alive\n\n"
+
+    def whole(self) -> Rendered:
+        """The plain answer."""
+        if self._failure is not None:
+            return render_error(self._failure, self._request_id)
+        if not self._is_over:
+            return render_error(Failure(502, "The upstream's answer is not complete."), self._request_id)
+        choices = sorted((self._whole or {}).items())
+        body: dict[str, Any] = dict(self._start(Begin()))
+        body["object"] = "chat.completion"
+        body["choices"] = [choice.value(number) for number, choice in choices]
+        if self._usage is not None:
+            body["usage"] = usage_object(self._usage)
+        return Rendered(200, _json.write(body))
+
+    # ---- frames
+
+    def _start(self, event: Begin) -> dict[str, Any]:
+        """What all chunks have in common; the first Begin decides."""
+        if self._begin is None:
+            identity = event.id if event.id.startswith("chatcmpl-") else f"chatcmpl-{event.id or secrets.token_hex(12)}"
+            self._begin = {
+                "id": identity,
+                "object": "chat.completion.chunk",
+                "created": event.created or int(clock.wall()),
+                "model": event.model or self._request.model,
+            }
+            self._before = b"data: " + _json.write(self._begin)[:-1] + b',"choices":[{"index":'
+            # OpenAI has a null on every other chunk of a stream that will have a usage chunk.
+            self._after = b',"usage":null}\n\n' if self._request.include_usage else b"}\n\n"
+        return self._begin
+
+    def _frame(self, delta: Delta) -> bytes:
+        number, members, logprobs, finish = delta
+        if not self._before:
+            self._start(Begin())
+        reason = b"null" if finish is None else b'"' + finish.encode() + b'"'
+        tokens = b"null" if logprobs is None else _json.write({"content": logprobs, "refusal": None})
+        return (
+            b'%s%d,"delta":%s,"logprobs":%s,"finish_reason":%s}]%s'
+            % (self._before, number, _json.write(members), tokens, reason, self._after)
+        )  # fmt: skip
+
+    def _end(self) -> Iterator[bytes]:
+        """The chunks behind the last finish reason. A choice that nobody finished has ended nevertheless."""
+        for number in list(self._choices) or [0]:
+            choice = self._choices.get(number)
+            if choice is None or not choice.finished:
+                for delta in self._deltas(Finish("stop", number)):
+                    if self._whole is not None:
+                        self._whole.setdefault(number, _WholeChoice()).add(delta)
+                    else:
+                        yield self._frame(delta)
+        if self._request.include_usage and self._usage is not None:
+            chunk = {**self._start(Begin()), "choices": [], "usage": usage_object(self._usage)}
+            yield b"data: " + _json.write(chunk) + b"\n\n"
+        yield b"data: [DONE]\n\n"
+
+    # ---- deltas
+
+    def _deltas(
+        self, event: TextDelta | RefusalDelta | ThoughtDelta | ToolStart | ToolDelta | Finish
+    ) -> Iterator[Delta]:
+        number = event.choice
+        choice = self._choices.get(number)
+        if choice is None:
+            choice = self._choices[number] = _Choice()
+        if choice.finished:
+            return
+        if not choice.begun:
+            choice.begun = True
+            yield number, {"role": "assistant", "content": None if isinstance(event, ToolStart) else ""}, None, None
+        if isinstance(event, TextDelta):
+            tokens = None if event.logprobs is None else list(event.logprobs)
+            if event.text or tokens:
+                yield number, {"content": event.text}, tokens, None
+        elif isinstance(event, ThoughtDelta):
+            if event.text:
+                yield number, {"reasoning_content": event.text}, None, None
+        elif isinstance(event, ToolDelta):
+            yield from self._arguments(event, choice)
+        elif isinstance(event, ToolStart):
+            yield from self._call(event, choice)
+        elif isinstance(event, RefusalDelta):
+            if event.text:
+                yield number, {"refusal": event.text}, None, None
+        else:
+            yield from self._finish(event, choice)
+
+    def _call(self, event: ToolStart, choice: _Choice) -> Iterator[Delta]:
+        if event.name in self._custom:
+            choice.custom[event.index] = []
+            call: dict[str, Any] = {"index": event.index, "id": event.id, "type": "custom",
+                                    "custom": {"name": event.name, "input": ""}}  # fmt: skip
+        else:
+            choice.bare[event.index] = None
+            function = {"name": event.name, "arguments": ""}
+            if self._legacy:
+                if event.index == 0:  # the old form has room for one call
+                    yield event.choice, {"function_call": function}, None, None
+                return
+            call = {"index": event.index, "id": event.id, "type": "function", "function": function}
+        if event.signature is not None:
+            call["extra_content"] = {"google": {"thought_signature": event.signature}}
+        yield event.choice, {"tool_calls": [call]}, None, None
+
+    def _arguments(self, event: ToolDelta, choice: _Choice) -> Iterator[Delta]:
+        if not event.arguments:
+            return
+        kept = choice.custom.get(event.index)
+        if kept is not None:
+            kept.append(event.arguments)
+            return
+        choice.bare.pop(event.index, None)
+        yield from self._function(event.index, event.arguments, event.choice)
+
+    def _function(self, index: int, arguments: str, number: int) -> Iterator[Delta]:
+        function = {"arguments": arguments}
+        if not self._legacy:
+            yield number, {"tool_calls": [{"index": index, "function": function}]}, None, None
+        elif index == 0:
+            yield number, {"function_call": function}, None, None
+
+    def _finish(self, event: Finish, choice: _Choice) -> Iterator[Delta]:
+        """Calls are completed before the finish reason: a call without arguments has an empty object for them."""
+        for index in choice.bare:
+            yield from self._function(index, "{}", event.choice)
+        for index, pieces in choice.custom.items():
+            call = {"index": index, "custom": {"input": raw_input("".join(pieces))}}
+            yield event.choice, {"tool_calls": [call]}, None, None
+        choice.finished = True
+        reason = "function_call" if self._legacy and event.reason == "tool_calls" else event.reason
+        yield event.choice, {}, None, reason
+
+
+class _WholeChoice:
+    """One choice of a plain answer, added up from its deltas; owned by the renderer."""
+
+    __slots__ = ("_calls", "_finish", "_function", "_logprobs", "_refusal", "_text", "_thought")
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._thought: list[str] = []
+        self._refusal: list[str] = []
+        self._calls: dict[int, tuple[dict[str, Any], str, str, list[str]]] = {}
+        self._function: tuple[dict[str, Any], list[str]] | None = None
+        self._logprobs: list[Any] | None = None
+        self._finish: str | None = None
+
+    def add(self, delta: Delta) -> None:
+        """Take one delta, as a client of a stream does."""
+        _, members, logprobs, finish = delta
+        if text := members.get("content"):
+            self._text.append(text)
+        if text := members.get("reasoning_content"):
+            self._thought.append(text)
+        if text := members.get("refusal"):
+            self._refusal.append(text)
+        for call in members.get("tool_calls", ()):
+            known = self._calls.get(call["index"])
+            if known is None:
+                kind = "custom" if "custom" in call else "function"
+                field = "input" if kind == "custom" else "arguments"
+                self._calls[call["index"]] = call, kind, field, [call[kind][field]]
+            else:
+                known[3].append(call[known[1]][known[2]])
+        function = members.get("function_call")
+        if function is not None:
+            if self._function is None:
+                self._function = function, []
+            self._function[1].append(function["arguments"])
+        if logprobs is not None:
+            self._logprobs = (self._logprobs or []) + logprobs
+        self._finish = finish or self._finish
+
+    def value(self, number: int) -> dict[str, Any]:
+        """The choice as a plain answer has it."""
+        has_calls = bool(self._calls or self._function)
+        text = "".join(self._text)
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": None if not text and (has_calls or self._refusal) else text,
+            "refusal": "".join(self._refusal) or None,
+        }
+        if self._thought:
+            message["reasoning_content"] = "".join(self._thought)
+        if self._calls:
+            message["tool_calls"] = [
+                {
+                    **{key: value for key, value in call.items() if key != "index"},
+                    kind: {**call[kind], field: "".join(pieces)},
+                }
+                for _, (call, kind, field, pieces) in sorted(self._calls.items())
+            ]
+        if self._function is not None:
+            message["function_call"] = {**self._function[0], "arguments": "".join(self._function[1])}
+        logprobs = None if self._logprobs is None else {"content": self._logprobs, "refusal": None}
+        return {"index": number, "message": message, "logprobs": logprobs, "finish_reason": self._finish}
+
+
+def raw_input(arguments: str) -> str:
+    """The free text that a custom tool gets: the one string of `{"input": ...}`, or all of it where it is no such."""
+    try:
+        value = _json.parse(arguments)
+    except ValueError:
+        return arguments
+    if isinstance(value, dict) and isinstance(value.get("input"), str):
+        return str(value["input"])
+    return value if isinstance(value, str) else arguments
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """Usage in Chat's words; the details are always there."""
+    before = {"cached_tokens": usage.cached}
+    if usage.cache_written:
+        before["cache_write_tokens"] = usage.cache_written
+    return {
+        "prompt_tokens": usage.input,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.input + usage.output,
+        "prompt_tokens_details": before,
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+    }
+
+
+def renderer(request: Request, ask: Ask) -> ChatRenderer:
+    """The renderer of one exchange."""
+    return ChatRenderer(request, ask)

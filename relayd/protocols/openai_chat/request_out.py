@@ -1,0 +1,115 @@
+"""The canonical form to the request of a strict Chat endpoint: nothing null, nothing empty, nothing it may not know.
+
+What is not in the tables here is not sent: a field that an endpoint does not know is a 400 with many of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relayd.protocols import _json
+from relayd.protocols.canon import Format, Request, Thinking, Tool
+from relayd.protocols.dialect import Memory, Options, Sending
+from relayd.protocols.openai_chat.history import write_messages
+
+PATH = "/chat/completions"
+
+_SAME = (
+    "temperature", "top_p", "n", "seed", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs",
+    "top_logprobs", "user", "service_tier", "prompt_cache_key", "safety_identifier",
+)  # fmt: skip
+
+# From how many thinking tokens on which word fits (a Messages or Gemini client says tokens).
+_EFFORTS = ((16384, "high"), (4096, "medium"), (1, "low"))
+
+
+def write_request(request: Request, options: Options, memory: Memory) -> Sending:
+    """The request for the endpoint. Raises Refused for what cannot be carried."""
+    body: dict[str, Any] = {
+        "model": request.model,
+        "messages": write_messages(request.messages, options, memory),
+    }
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+        if request.tool_choice is not None:
+            choice = request.tool_choice
+            named = {"type": "function", "function": {"name": choice.name}}
+            body["tool_choice"] = named if choice.mode == "named" else choice.mode
+        if request.parallel_tool_calls is not None:
+            body["parallel_tool_calls"] = request.parallel_tool_calls
+    if request.max_tokens is not None:
+        body[options.max_tokens_field] = request.max_tokens
+    for name in _SAME:
+        value = getattr(request, name)
+        if value is not None:
+            body[name] = value
+    if request.top_logprobs is not None and request.logprobs is None:
+        body["logprobs"] = True
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if form := _format(request.format):
+        body["response_format"] = form
+    if effort := _effort(request.thinking):
+        body["reasoning_effort"] = effort
+    if options.verbosity and request.verbosity is not None:
+        body["verbosity"] = request.verbosity
+    if options.metadata and request.metadata is not None:
+        body["metadata"] = request.metadata
+    if request.stream:
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True}
+    return Sending(PATH, _json.write(body))
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.kind == "custom":
+        function["description"] = _description(tool)
+        function["parameters"] = {
+            "type": "object",
+            "properties": {"input": {"type": "string", "description": "The whole input of the tool, as plain text."}},
+            "required": ["input"],
+            "additionalProperties": False,
+        }
+        return {"type": "function", "function": function}
+    if tool.description is not None:
+        function["description"] = tool.description
+    # Templates of self-hosted models read the parameters without asking whether there are any.
+    function["parameters"] = tool.parameters if tool.parameters is not None else {"type": "object", "properties": {}}
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
+
+
+def _description(tool: Tool) -> str:
+    """A custom tool's description, with the grammar that a function cannot be bound to."""
+    grammar = tool.grammar or {}
+    definition = grammar.get("definition") or _json.an_object(grammar.get("grammar")).get("definition")
+    if not isinstance(definition, str) or not definition:
+        return tool.description or ""
+    syntax = grammar.get("syntax") or _json.an_object(grammar.get("grammar")).get("syntax") or "grammar"
+    rule = f"The input must follow this {syntax} grammar:\n{definition}"
+    return f"{tool.description}\n\n{rule}" if tool.description else rule
+
+
+def _format(form: Format | None) -> dict[str, Any] | None:
+    if form is None or form.kind == "text":
+        return None
+    if form.kind != "json_schema" or form.schema is None:
+        return {"type": "json_object"}
+    inner: dict[str, Any] = {"name": form.name or "response", "schema": form.schema}
+    if form.strict is not None:
+        inner["strict"] = form.strict
+    if form.description is not None:
+        inner["description"] = form.description
+    return {"type": "json_schema", "json_schema": inner}
+
+
+def _effort(thinking: Thinking | None) -> str | None:
+    if thinking is None:
+        return None
+    if thinking.effort is not None:
+        return thinking.effort
+    if thinking.budget is None or thinking.enabled is False:
+        return None
+    return next((word for least, word in _EFFORTS if thinking.budget >= least), None)

@@ -1,0 +1,35 @@
+"""OpenAI's Responses API: the client's side, with its state, its WebSocket transport and its compaction."""
+
+from __future__ import annotations
+
+from relayd.protocols._openai_errors import read_error, render_error
+from relayd.protocols.canon import Request
+from relayd.protocols.dialect import Ask, Dialect
+from relayd.protocols.dialect import Renderer as AnyRenderer
+from relayd.protocols.openai_responses.compaction import CompactionRenderer
+from relayd.protocols.openai_responses.renderer import Renderer
+from relayd.protocols.openai_responses.request import read_request
+from relayd.protocols.openai_responses.retrieval import local
+from relayd.protocols.openai_responses.terms import terms_of
+
+
+def renderer(request: Request, ask: Ask) -> AnyRenderer:
+    """The renderer for what was asked: a response or a compaction."""
+    return Renderer(request, ask) if terms_of(request).kept_items is None else CompactionRenderer(request, ask)
+
+
+DIALECT = Dialect(
+    name="openai_responses",
+    paths=("/responses", "/responses/compact"),
+    render_error=render_error,
+    read_error=read_error,
+    read_request=read_request,
+    renderer=renderer,
+    local=local,
+    drops=(
+        "Hosted tools (web_search, file_search, code_interpreter, mcp, image_generation and others) are left out; a "
+        "tool_choice that demands one is refused.",
+        "background, conversation and prompt are refused; images and audio by file_id are refused.",
+        "truncation, max_tool_calls and client_metadata are accepted and have no effect.",
+    ),
+)

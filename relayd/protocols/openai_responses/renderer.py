@@ -1,0 +1,202 @@
+"""The fold of an answer's events into a Response: as an event stream, as text frames of a WebSocket, or as one object.
+
+Laws:
+1. One fold for all three forms, so that they say the same.
+2. One item is open at a time. What comes for another waits until the open one is complete: a text or a thought is when
+   something else begins, a call when its JSON is closed, everything at the end.
+3. A call's closing event makes clients run the tool. So after a failure nothing is closed: what was open is left out of
+   the output, and only what was closed is in it.
+4. A finished response is remembered before its last bytes leave: whoever reads them may go on from it at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from relayd import clock
+from relayd.protocols import _json
+from relayd.protocols._openai_errors import render_error
+from relayd.protocols.canon import (
+    Begin,
+    End,
+    Event,
+    Failure,
+    Finish,
+    RefusalDelta,
+    Request,
+    TextDelta,
+    ThoughtDelta,
+    ToolDelta,
+    ToolStart,
+    Usage,
+)
+from relayd.protocols.dialect import Ask, Rendered
+from relayd.protocols.openai_responses import state
+from relayd.protocols.openai_responses.frames import KEEP_ALIVE, Frames
+from relayd.protocols.openai_responses.output import Call, Item, Thought, Words
+from relayd.protocols.openai_responses.response import error_in_response, response_object
+from relayd.protocols.openai_responses.socket import error_frame
+from relayd.protocols.openai_responses.terms import terms_of
+from relayd.protocols.openai_responses.tools import Called
+
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+class Renderer:
+    """Events to a client's bytes; owned by the exchange."""
+
+    def __init__(self, request: Request, ask: Ask) -> None:
+        self._ask, self._terms = ask, terms_of(request)
+        self._form = "text" if ask.socket is not None else "sse" if request.stream else "none"
+        self._frames = Frames(self._form)
+        self._id, self._created_s = state.new_id("resp"), int(clock.wall())
+        self._open: deque[Item] = deque()  # the first one is open, the others wait
+        self._calls: dict[int, Call] = {}
+        self._output: list[dict[str, Any]] = []
+        self._usage: Usage | None = None
+        self._reason: str | None = None
+        self._begun = self._over = False
+        self._final: dict[str, Any] | None = None
+        self._failure: Failure | None = None
+
+    def feed(self, events: list[Event]) -> bytes:
+        """The bytes to send now; for a WebSocket see `messages`."""
+        for event in events:
+            self._take(event)
+        return b"".join(self._frames.take())
+
+    def messages(self, events: list[Event]) -> list[bytes]:
+        """The text frames to send now, one event each, for a request that came over a WebSocket."""
+        for event in events:
+            self._take(event)
+        return self._frames.take()
+
+    def comment(self) -> bytes:
+        """A keep-alive comment; a WebSocket has pings of its own for that, a plain answer nothing."""
+        return KEEP_ALIVE if self._form == "sse" else b""
+
+    def whole(self) -> Rendered:
+        """The plain answer."""
+        if self._final is None:
+            failure = self._failure or Failure(502, "The upstream gave no complete answer.")
+            return render_error(failure, self._ask.request_id)
+        return Rendered(200, _json.write(self._final))
+
+    def _take(self, event: Event) -> None:
+        if self._over:
+            return
+        if not self._begun and not (isinstance(event, Failure) and self._form == "text"):
+            self._begin()
+        match event:
+            case TextDelta(choice=0) | RefusalDelta(choice=0):
+                self._words(event)
+            case ThoughtDelta(choice=0):
+                self._thought(event)
+            case ToolStart(choice=0):
+                self._call(event)
+            case ToolDelta(choice=0):
+                self._arguments(event)
+            case Usage():
+                self._usage = event
+            case Finish(choice=0):
+                self._reason = _INCOMPLETE.get(event.reason)
+            case End():
+                self._end()
+            case Failure():
+                self._fail(event)
+            case Begin() | _:
+                pass
+
+    def _begin(self) -> None:
+        self._begun = True
+        if not self._frames.silent:
+            response = self._response("in_progress")
+            self._frames.event("response.created", {"response": response})
+            self._frames.event("response.in_progress", {"response": response})
+
+    def _words(self, event: TextDelta | RefusalDelta) -> None:
+        if not event.text:
+            return
+        last = self._open[-1] if self._open else None
+        if not isinstance(last, Words):
+            last = Words(self._frames, self._terms.logprobs)
+            self._append(last)
+        last.add(event)
+
+    def _thought(self, event: ThoughtDelta) -> None:
+        proof = event.signature is not None or event.redacted is not None
+        last = self._open[-1] if self._open else None
+        if not isinstance(last, Thought) or last.sealed:
+            if not event.text and not (proof and self._terms.proofs):
+                return
+            last = Thought(self._frames, self._terms.proofs)
+            self._append(last)
+        last.add(event)
+
+    def _call(self, event: ToolStart) -> None:
+        allowed = self._terms.allowed
+        if allowed is not None and event.name not in allowed:
+            return
+        called = self._terms.names.called(event.name) or Called(None, event.name, "function")
+        call = Call(self._frames, event.id, called)
+        self._calls[event.index] = call
+        self._append(call)
+
+    def _arguments(self, event: ToolDelta) -> None:
+        call = self._calls.get(event.index)
+        if call is not None and event.arguments and call in self._open:
+            call.add(event.arguments)
+            if len(self._open) > 1:
+                self._advance()
+
+    def _append(self, item: Item) -> None:
+        self._open.append(item)
+        if len(self._open) == 1:
+            item.open(len(self._output))
+        else:
+            self._advance()
+
+    def _advance(self) -> None:
+        """Close what is complete while something waits behind it, and open the next."""
+        while len(self._open) > 1 and self._open[0].complete:
+            self._close("completed")
+
+    def _close(self, status: str) -> None:
+        self._output.append(self._open.popleft().close(status))
+        if self._open:
+            self._open[0].open(len(self._output))
+
+    def _end(self) -> None:
+        if not self._open and not self._output:
+            self._append(Words(self._frames, False))
+        while self._open:
+            last = len(self._open) == 1
+            self._close("incomplete" if last and self._reason is not None else "completed")
+        self._over = True
+        self._final = self._response("completed" if self._reason is None else "incomplete")
+        state.keep(self._ask, self._final, self._terms.items, self._terms.store)
+        self._frames.event(f"response.{self._final['status']}", {"response": self._final})
+        self._frames.done()
+
+    def _fail(self, failure: Failure) -> None:
+        self._over, self._failure = True, failure
+        state.forget_latest(self._ask, self._terms.previous_response_id)
+        if not self._begun:
+            self._frames.unnumbered(error_frame(failure))
+        elif not self._frames.silent:
+            self._frames.event("response.failed", {"response": self._response("failed", failure)})
+            self._frames.done()
+
+    def _response(self, status: str, failure: Failure | None = None) -> dict[str, Any]:
+        return response_object(
+            self._terms.echo,
+            self._id,
+            self._created_s,
+            status,
+            list(self._output),
+            self._usage,
+            completed_s=int(clock.wall()) if status == "completed" else None,
+            reason=self._reason if status == "incomplete" else None,
+            error=error_in_response(failure) if failure is not None else None,
+        )

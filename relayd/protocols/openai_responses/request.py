@@ -1,0 +1,280 @@
+"""A Responses request, read into the canonical form: its input, its state, its settings; or refused by a field's name.
+
+Laws:
+1. Every field is checked, and what is wrong with it is said with its path. What means nothing to an endpoint
+   (client_metadata, truncation) is accepted and left out.
+2. The context is the remembered conversation, then the new input; `instructions` are this request's own.
+3. What was asked for and cannot be had is refused (prompt, conversation, background), never left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from relayd.protocols import _json
+from relayd.protocols.canon import Format, Message, Request, Text, Thinking
+from relayd.protocols.dialect import Ask, Refused
+from relayd.protocols.openai_responses import compaction, state
+from relayd.protocols.openai_responses.items import Conversation, whole_item
+from relayd.protocols.openai_responses.terms import KEY, Terms
+from relayd.protocols.openai_responses.tools import Names, read_offer
+
+MAX_ITEMS = 1000
+MAX_INSTRUCTIONS = 100 * 1024
+MAX_OUTPUT_TOKENS = 10_000_000
+MAX_TOP_LOGPROBS = 20
+_LOGPROBS, _PROOFS = "message.output_text.logprobs", "reasoning.encrypted_content"
+
+
+def read_request(body: bytes, ask: Ask) -> Request:
+    """The request of a body, of a WebSocket's response.create frame, or for a compaction. Raises Refused."""
+    members = _json.read_object(body)
+    try:
+        if ask.socket is not None:
+            if members.get("type") != "response.create":
+                raise Refused("The only event that can be sent here is response.create.", "type", "invalid_value")
+            members["stream"] = True
+        elif ask.path.rstrip("/").endswith("/responses/compact"):
+            return _read_compaction(members, ask)
+        return _read(members, ask)
+    except Refused:
+        previous = members.get("previous_response_id")
+        state.forget_latest(ask, previous if isinstance(previous, str) else None)
+        raise
+
+
+def _read(members: dict[str, Any], ask: Ask) -> Request:
+    _refuse_what_is_not_here(members)
+    model = _model(members)
+    offer = read_offer(members)
+    items, messages, previous = _context(members, ask, offer.names)
+    instructions = _json.optional(members, "instructions", "a string")
+    if instructions:
+        if len(instructions.encode("utf-8", "surrogatepass")) > MAX_INSTRUCTIONS:
+            raise Refused(f"instructions has more than {MAX_INSTRUCTIONS} bytes.", "instructions", "string_too_long")
+        messages = (Message("system", (Text(instructions),)), *messages)
+    if not messages:
+        raise Refused("The input is empty.", "input", "missing_required_parameter")
+    included = _include(members)
+    top_logprobs = _number(members, "top_logprobs", 0, MAX_TOP_LOGPROBS, "an integer")
+    logprobs = _LOGPROBS in included or bool(top_logprobs)
+    text = _json.optional(members, "text", "an object") or {}
+    answer_format = _format(text)
+    reasoning = _json.optional(members, "reasoning", "an object") or {}
+    metadata = _json.optional(members, "metadata", "an object")
+    store = _json.optional(members, "store", "a boolean")
+    parallel = _json.optional(members, "parallel_tool_calls", "a boolean")
+    request = Request(
+        model=model,
+        messages=messages,
+        stream=bool(_json.optional(members, "stream", "a boolean")),
+        tools=offer.tools,
+        tool_choice=offer.choice,
+        parallel_tool_calls=parallel if offer.tools else None,
+        max_tokens=_number(members, "max_output_tokens", 1, MAX_OUTPUT_TOKENS, "an integer"),
+        temperature=_number(members, "temperature", 0, 2),
+        top_p=_number(members, "top_p", 0, 1),
+        presence_penalty=_number(members, "presence_penalty", -2, 2),
+        frequency_penalty=_number(members, "frequency_penalty", -2, 2),
+        stop=_stop(members),
+        logprobs=True if logprobs else None,
+        top_logprobs=top_logprobs if logprobs else None,
+        format=answer_format,
+        thinking=_thinking(reasoning),
+        verbosity=_json.optional(text, "verbosity", "a string", "text."),
+        user=_json.optional(members, "user", "a string"),
+        metadata=metadata,
+        service_tier=_json.optional(members, "service_tier", "a string"),
+        prompt_cache_key=_json.optional(members, "prompt_cache_key", "a string"),
+        safety_identifier=_json.optional(members, "safety_identifier", "a string"),
+    )
+    echo = _echo(members, request, answer_format, instructions) | {
+        "tools": list(offer.echo),
+        "tool_choice": offer.echo_choice,
+        "previous_response_id": previous,
+    }
+    terms = Terms(echo, offer.names, items, offer.allowed, previous, store is not False, logprobs, _PROOFS in included)
+    return replace(request, extra={KEY: terms})
+
+
+def _read_compaction(members: dict[str, Any], ask: Ask) -> Request:
+    compaction.require_key(ask)
+    model = _model(members)
+    names = Names()
+    items, messages, previous = _context(members, ask, names, input_required=False)
+    if not messages:
+        raise Refused("There is nothing to compact: give input or previous_response_id.", "input")
+    return Request(
+        model=model,
+        messages=compaction.asking_for_a_summary(messages, _json.optional(members, "instructions", "a string")),
+        prompt_cache_key=_json.optional(members, "prompt_cache_key", "a string"),
+        extra={KEY: Terms({}, names, items, previous_response_id=previous, kept_items=compaction.kept(items))},
+    )
+
+
+def _refuse_what_is_not_here(members: Mapping[str, Any]) -> None:
+    for key, instead in (
+        ("prompt", "send instructions and input"),
+        ("conversation", "use previous_response_id"),
+    ):
+        if members.get(key) is not None:
+            raise Refused(f"'{key}' is not supported here: {instead}.", key, "unsupported_parameter")
+    if _json.optional(members, "background", "a boolean"):
+        raise Refused("Background responses are not supported here.", "background", "unsupported_parameter")
+    _json.optional(members, "max_tool_calls", "an integer")
+    truncation = _json.optional(members, "truncation", "a string")
+    if truncation not in (None, "disabled", "auto"):
+        raise Refused("truncation must be auto or disabled.", "truncation", "invalid_value")
+
+
+def _model(members: Mapping[str, Any]) -> str:
+    model = _json.required(members, "model", "a string")
+    if not model:
+        raise Refused("Missing required parameter: 'model'.", "model", "missing_required_parameter")
+    return str(model)
+
+
+def _context(
+    members: Mapping[str, Any], ask: Ask, names: Names, input_required: bool = True
+) -> tuple[tuple[Mapping[str, Any], ...], tuple[Message, ...], str | None]:
+    """The whole conversation as items and as messages, and the id that it goes on from."""
+    previous = _json.optional(members, "previous_response_id", "a string")
+    items: list[Mapping[str, Any]] = []
+    if previous is not None:
+        record = state.recall(ask, previous)
+        if record is None:
+            raise Refused(f"Previous response with id '{previous[: state.LONGEST_ID]}' not found.",
+                          "previous_response_id", "previous_response_not_found")  # fmt: skip
+        items += record["items"]
+    conversation = Conversation(names, lambda sealed, at: compaction.expand(sealed, at, ask))
+    for number, item in enumerate(items):
+        conversation.add(item, f"previous_response_id: item {number}")
+    given = members.get("input")
+    if given is None and (input_required or previous is None):
+        raise Refused("Missing required parameter: 'input'.", "input", "missing_required_parameter")
+    if isinstance(given, str):
+        given = [{"type": "message", "role": "user", "content": given}]
+    elif given is None:
+        given = []
+    elif not isinstance(given, list):
+        raise Refused(f"Invalid type for 'input': expected a string or a list, but got {_json.called(given)}.",
+                      "input", "invalid_type")  # fmt: skip
+    if len(given) > MAX_ITEMS:
+        raise Refused(f"input has {len(given)} items; at most {MAX_ITEMS} can be sent.", "input", "array_too_long")
+    for number, entry in enumerate(given):
+        at = f"input[{number}]"
+        item = _resolved(entry, at, ask, items)
+        conversation.add(item, at)
+        items.append(item)
+    return tuple(items), conversation.messages(), previous
+
+
+def _resolved(entry: Any, at: str, ask: Ask, items: list[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """An item, or the one that it refers to; without a type, what has nothing but an id is a reference."""
+    if isinstance(entry, dict) and entry.get("type") is None and set(entry) - {"type"} == {"id"}:
+        entry = {"type": "item_reference", **{"id": entry["id"]}}
+    item = whole_item(entry, at)
+    if item["type"] != "item_reference":
+        return item
+    item_id = _json.required(item, "id", "a string", at + ".")
+    found = state.referred(ask, item_id, items)
+    if found is None:
+        raise Refused(f"Item with id '{item_id[: state.LONGEST_ID]}' not found: it was not stored, or is too old.",
+                      at + ".id", "item_not_found")  # fmt: skip
+    return found
+
+
+def _number(members: Mapping[str, Any], key: str, least: float, most: float, kind: str = "a number") -> Any:
+    value = _json.optional(members, key, kind)
+    if value is not None and not least <= value <= most:
+        raise Refused(f"'{key}' must be between {least} and {most}.", key, "invalid_value")
+    return value
+
+
+def _include(members: Mapping[str, Any]) -> frozenset[str]:
+    entries = _json.optional(members, "include", "a list") or ()
+    return frozenset(str(_json.checked(entry, "a string", "include")) for entry in entries)
+
+
+def _stop(members: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Stop strings are no part of Responses, but clients that come from Chat send them."""
+    value = members.get("stop")
+    if value is None or isinstance(value, str):
+        return None if value is None else (value,)
+    return tuple(str(_json.checked(entry, "a string", "stop")) for entry in _json.checked(value, "a list", "stop"))
+
+
+def _thinking(reasoning: Mapping[str, Any]) -> Thinking | None:
+    effort = _json.optional(reasoning, "effort", "a string", "reasoning.")
+    summary = _json.optional(reasoning, "summary", "a string", "reasoning.")
+    if effort is None and summary is None:
+        return None
+    return Thinking(effort, enabled=False if effort == "none" else None, visible=True if summary is not None else None)
+
+
+def _format(text: Mapping[str, Any]) -> Format | None:
+    entry = _json.optional(text, "format", "an object", "text.")
+    if entry is None:
+        return None
+    at = "text.format."
+    kind = _json.required(entry, "type", "a string", at)
+    if kind in ("text", "json_object"):
+        return Format(kind)
+    if kind != "json_schema":
+        raise Refused(f"The format '{kind[:64]}' is not supported.", "text.format.type", "invalid_value")
+    return Format(
+        kind,
+        _json.required(entry, "name", "a string", at),
+        _json.required(entry, "schema", "an object", at),
+        _json.optional(entry, "strict", "a boolean", at),
+        _json.optional(entry, "description", "a string", at),
+    )
+
+
+def _echo(
+    members: Mapping[str, Any], request: Request, answer_format: Format | None, instructions: str | None
+) -> dict[str, Any]:
+    """The request's share of the Response object: what was said, and the default of what was not."""
+    shown: dict[str, Any] = {"type": answer_format.kind if answer_format is not None else "text"}
+    if answer_format is not None and answer_format.kind == "json_schema":
+        shown |= {
+            "name": answer_format.name,
+            "schema": answer_format.schema,
+            "description": answer_format.description,
+            "strict": bool(answer_format.strict),
+        }
+    reasoning = _json.optional(members, "reasoning", "an object") or {}
+    text: dict[str, Any] = {"format": shown}
+    if request.verbosity is not None:
+        text["verbosity"] = request.verbosity
+    parallel = members.get("parallel_tool_calls")
+
+    def said(value: Any, otherwise: Any) -> Any:
+        return otherwise if value is None else value
+
+    echo = {
+        "model": request.model,
+        "instructions": instructions,
+        "parallel_tool_calls": said(parallel, True),
+        "max_tool_calls": members.get("max_tool_calls"),
+        "text": text,
+        "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
+        "temperature": said(request.temperature, 1.0),
+        "top_p": said(request.top_p, 1.0),
+        "presence_penalty": said(request.presence_penalty, 0.0),
+        "frequency_penalty": said(request.frequency_penalty, 0.0),
+        "top_logprobs": said(request.top_logprobs, 0),
+        "max_output_tokens": request.max_tokens,
+        "truncation": said(members.get("truncation"), "disabled"),
+        "store": members.get("store") is not False,
+        "background": False,
+        "service_tier": said(request.service_tier, "default"),
+        "metadata": said(request.metadata, {}),
+        "safety_identifier": request.safety_identifier,
+        "prompt_cache_key": request.prompt_cache_key,
+    }
+    if request.user is not None:
+        echo["user"] = request.user
+    return echo

@@ -1,0 +1,66 @@
+"""The Response object: all of its members, always; and the usage and error objects in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from relayd.protocols.canon import Failure, Usage
+
+REQUIRED = (
+    "id", "object", "created_at", "completed_at", "status", "incomplete_details", "model", "previous_response_id",
+    "instructions", "output", "error", "tools", "tool_choice", "truncation", "parallel_tool_calls", "text", "top_p",
+    "presence_penalty", "frequency_penalty", "top_logprobs", "temperature", "reasoning", "usage", "max_output_tokens",
+    "max_tool_calls", "store", "background", "service_tier", "metadata", "safety_identifier", "prompt_cache_key",
+)  # fmt: skip
+_KEPT_CODES = ("insufficient_quota", "usage_not_included", "rate_limit_exceeded")
+
+
+def response_object(
+    echo: Mapping[str, Any],
+    response_id: str,
+    created_s: int,
+    status: str,
+    output: list[dict[str, Any]],
+    usage: Usage | None,
+    *,
+    completed_s: int | None = None,
+    reason: str | None = None,
+    error: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The object; `reason` says why it is incomplete."""
+    return {
+        "id": response_id,
+        "object": "response",
+        "created_at": created_s,
+        "completed_at": completed_s,
+        "status": status,
+        "error": error,
+        "incomplete_details": {"reason": reason} if reason is not None else None,
+        "output": output,
+        "usage": usage_object(usage) if usage is not None else None,
+        **echo,
+    }
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """All five members: one reader fails a turn that lacks a detail."""
+    return {
+        "input_tokens": usage.input,
+        "input_tokens_details": {"cached_tokens": usage.cached},
+        "output_tokens": usage.output,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "total_tokens": usage.input + usage.output,
+    }
+
+
+def error_in_response(failure: Failure) -> dict[str, str]:
+    """The error of a failed response. Codex takes the delay of a rate limit from the words `try again in Ns`."""
+    code = failure.code or "server_error"
+    message = failure.message
+    if failure.status == 429 and code not in _KEPT_CODES:
+        code = "rate_limit_exceeded"
+    if failure.retry_after_s is not None and "try again in" not in message.lower():
+        message = f"{message.rstrip()} Please try again in {math.ceil(failure.retry_after_s)}s."
+    return {"code": code, "message": message}

@@ -1,0 +1,77 @@
+"""Stored responses, asked for by their id: GET, DELETE, input_items and cancel. None of this goes upstream."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+from relayd.protocols import _json
+from relayd.protocols._openai_errors import render_error
+from relayd.protocols.canon import Failure
+from relayd.protocols.dialect import Ask, Rendered
+from relayd.protocols.openai_responses import state
+
+_PATH = re.compile(r"/responses/([^/]+)(/input_items|/cancel)?/?")
+_METHODS = {None: ("GET", "DELETE"), "/input_items": ("GET",), "/cancel": ("POST",)}
+MOST_ITEMS, USUAL_ITEMS = 100, 20
+
+
+def local(ask: Ask, body: bytes) -> Rendered | None:
+    """The answer to a request for a stored response; None for every other request."""
+    place = ask.path.rfind("/responses/")
+    match = _PATH.fullmatch(ask.path, place) if place >= 0 else None
+    if match is None or (ask.method == "POST" and match[1] == "compact" and match[2] is None):
+        return None
+    methods = _METHODS[match[2]]
+    if ask.method not in methods:
+        refused = _error(ask, 405, f"Only {' and '.join(methods)} can be used here.", "method_not_allowed")
+        return Rendered(refused.status, refused.body, headers=(("Allow", ", ".join(methods)),))
+    response_id = unquote(match[1])
+    record = state.stored(ask, response_id)
+    if record is None:
+        shown = response_id[: state.LONGEST_ID]
+        return _error(ask, 404, f"Response with id '{shown}' not found.", "response_not_found", "response_id")
+    if match[2] == "/cancel":
+        return _error(ask, 400, "Only a response that was made in the background can be cancelled.", "invalid_value")
+    if match[2] == "/input_items":
+        return _input_items(ask, record)
+    if ask.method == "DELETE":
+        state.forget(ask, response_id)
+        return Rendered(200, _json.write({"id": response_id, "object": "response", "deleted": True}))
+    if parse_qs(ask.query).get("stream", ["false"])[-1].lower() in ("true", "1"):
+        return _error(ask, 400, "A stored response cannot be streamed again.", "unsupported_parameter", "stream")
+    return Rendered(200, _json.write(record["response"]))
+
+
+def _input_items(ask: Ask, record: Mapping[str, Any]) -> Rendered:
+    """One page of the items that the response was made from; the latest first, unless asked otherwise."""
+    asked = {name: values[-1] for name, values in parse_qs(ask.query).items()}
+    limit, order, after = asked.get("limit", str(USUAL_ITEMS)), asked.get("order", "desc"), asked.get("after")
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 4 and 1 <= int(limit) <= MOST_ITEMS):
+        return _error(ask, 400, f"limit must be between 1 and {MOST_ITEMS}.", "invalid_value", "limit")
+    if order not in ("asc", "desc"):
+        return _error(ask, 400, "order must be asc or desc.", "invalid_value", "order")
+    items = record["items"][: len(record["items"]) - len(record["response"]["output"])]
+    if order == "desc":
+        items = items[::-1]
+    if after is not None:
+        places = [place for place, item in enumerate(items) if item["id"] == after]
+        if not places:
+            return _error(ask, 404, f"Item with id '{after[: state.LONGEST_ID]}' not found.", "item_not_found", "after")
+        items = items[places[0] + 1 :]
+    page = items[: int(limit)]
+    listed = {
+        "object": "list",
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+        "has_more": len(page) < len(items),
+    }
+    return Rendered(200, _json.write(listed))
+
+
+def _error(ask: Ask, status: int, message: str, code: str, param: str | None = None) -> Rendered:
+    failure = Failure(status, message, code, "invalid_request_error", param)
+    return render_error(failure, ask.request_id)

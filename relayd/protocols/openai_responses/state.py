@@ -1,0 +1,106 @@
+"""Responses that are remembered: by id for a consumer, and the latest one of a WebSocket connection.
+
+Laws:
+1. What is remembered is `{response, items}`: the finished response, and every item of its conversation in order, those
+   of earlier links and its own output included. No link depends on another one that may be forgotten or deleted.
+2. A consumer finds its own responses only: the memory is its name space.
+3. A connection remembers one response, the latest, also when it is not to be stored.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from relayd.protocols.dialect import Ask
+
+_RESPONSE, _ITEM, _LATEST = "response:", "response_item:", "latest_response"
+LONGEST_ID = 256
+
+
+def new_id(prefix: str) -> str:
+    """An id that nobody can guess."""
+    return f"{prefix}_{secrets.token_hex(24)}"
+
+
+def recall(ask: Ask, response_id: str) -> dict[str, Any] | None:
+    """What is remembered of a response that may be continued."""
+    if ask.socket is not None:
+        latest = ask.socket.get(_LATEST)
+        if latest is not None and latest["response"]["id"] == response_id:
+            return dict(latest)
+    return stored(ask, response_id)
+
+
+def stored(ask: Ask, response_id: str) -> dict[str, Any] | None:
+    """What is stored of a response of this consumer."""
+    if len(response_id) > LONGEST_ID:
+        return None
+    found = ask.memory.get(_RESPONSE + response_id)
+    return dict(found) if found is not None else None
+
+
+def keep(ask: Ask, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool) -> None:
+    """Remember a finished response and its conversation, without the output, which is the response's own."""
+    if ask.socket is None and not store:
+        return
+    record = {"response": dict(response), "items": [*(with_id(item) for item in items), *response["output"]]}
+    if ask.socket is not None:
+        ask.socket.put(_LATEST, record)
+    if store:
+        ask.memory.put(_RESPONSE + response["id"], record)
+        for item in response["output"]:
+            ask.memory.put(_ITEM + item["id"], response["id"])
+
+
+def forget(ask: Ask, response_id: str) -> bool:
+    """Delete a stored response; whether it was there."""
+    record = stored(ask, response_id)
+    if record is None:
+        return False
+    for item in record["response"]["output"]:
+        ask.memory.delete(_ITEM + item["id"])
+    forget_latest(ask, response_id)
+    return ask.memory.delete(_RESPONSE + response_id)
+
+
+def forget_latest(ask: Ask, response_id: str | None) -> None:
+    """A connection's continuation has failed: what it referred to is gone from the connection's memory."""
+    if ask.socket is not None and response_id is not None:
+        latest = ask.socket.get(_LATEST)
+        if latest is not None and latest["response"]["id"] == response_id:
+            ask.socket.delete(_LATEST)
+
+
+def referred(ask: Ask, item_id: str, items: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The item that an item_reference means: one of the conversation, else one of a stored response's output."""
+    for item in items:
+        if item.get("id") == item_id:
+            return item
+    response_id = ask.memory.get(_ITEM + item_id) if len(item_id) <= LONGEST_ID else None
+    record = stored(ask, response_id) if isinstance(response_id, str) else None
+    for item in record["response"]["output"] if record is not None else ():
+        if item.get("id") == item_id:
+            return dict(item)
+    return None
+
+
+def with_id(item: Mapping[str, Any]) -> dict[str, Any]:
+    """An item as it is listed: with an id, a status where it is a message, and its words as parts."""
+    kind = item["type"]
+    shown = {**item, "id": item.get("id") or new_id(_PREFIXES.get(kind, "item"))}
+    if kind == "message":
+        shown.setdefault("status", "completed")
+        if isinstance(shown.get("content"), str):
+            said = {"type": "input_text", "text": shown["content"]}
+            if shown["role"] == "assistant":
+                said = {"type": "output_text", "text": shown["content"], "annotations": [], "logprobs": []}
+            shown["content"] = [said]
+    return shown
+
+
+_PREFIXES = {
+    "message": "msg", "function_call": "fc", "function_call_output": "fco", "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco", "reasoning": "rs", "compaction": "cmp",
+}  # fmt: skip

@@ -1,0 +1,52 @@
+"""Reasoning items: a thought with its proof, as an item for the client and back again.
+
+An endpoint's proof of a thought (a signature, a redacted block) is opaque, and the endpoint wants it back unchanged. It
+travels in `encrypted_content`, where clients keep what they do not understand. What others sealed is left out.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from relayd.protocols import _json
+from relayd.protocols.canon import Reasoning
+
+_MARK = "relayd-thought-1."
+
+
+def pack_proof(signature: str | None, redacted: str | None) -> str | None:
+    """The `encrypted_content` of a thought; None where there is no proof."""
+    if signature is None and redacted is None:
+        return None
+    proof = _json.write({"signature": signature, "redacted": redacted})
+    return _MARK + base64.urlsafe_b64encode(proof).decode("ascii")
+
+
+def unpack_proof(sealed: Any) -> tuple[str | None, str | None]:
+    """Signature and redacted block of an `encrypted_content`; nothing of what is not relayd's own."""
+    if not isinstance(sealed, str) or not sealed.startswith(_MARK):
+        return None, None
+    try:
+        proof = _json.an_object(_json.parse(base64.urlsafe_b64decode(sealed[len(_MARK) :])))
+    except ValueError:
+        return None, None
+    return _json.a_text(proof.get("signature")) or None, _json.a_text(proof.get("redacted")) or None
+
+
+def read_thought(item: Mapping[str, Any], at: str) -> list[Reasoning]:
+    """The thought of a reasoning item: its raw content if it has some, else its summary; nothing if it is empty.
+
+    Raises Refused.
+    """
+    texts = []
+    for key in ("content", "summary"):
+        for number, entry in enumerate(_json.optional(item, key, "a list", at) or ()):
+            _json.checked(entry, "an object", f"{at}{key}[{number}]")
+            texts.append(_json.required(entry, "text", "a string", f"{at}{key}[{number}]."))
+        if texts:
+            break
+    signature, redacted = unpack_proof(item.get("encrypted_content"))
+    text = "\n\n".join(texts)
+    return [Reasoning(text, signature, redacted)] if text or signature or redacted else []

@@ -1,0 +1,193 @@
+"""The tools of a Responses request: what may be called, under which name an endpoint knows it, and the way back.
+
+Laws:
+1. An endpoint's name for a tool has at most 64 characters of A-Z a-z 0-9 _ -; what does not fit is shortened with a
+   hash. The table leads back to the client's namespace and name, whatever was done to them.
+2. The name is a function of namespace and name alone, unless two tools of one request would meet in it.
+3. `allowed_tools` is a hard constraint: only what it names is offered, and only what was offered may be called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from relayd.protocols import _json
+from relayd.protocols.canon import Tool, ToolChoice
+from relayd.protocols.dialect import Refused
+
+MAX_TOOLS = 1024
+_LONGEST_NAME = 64
+_FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
+_FREE_TEXT: Mapping[str, Any] = {
+    "type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"],
+    "additionalProperties": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A tool as the client knows it; kind is function or custom."""
+
+    namespace: str | None
+    name: str
+    kind: str
+
+
+def fitting(namespace: str | None, name: str, salt: str = "") -> str:
+    """The name under which an endpoint knows a tool."""
+    joined = f"{namespace}__{name}" if namespace else name
+    plain = _FOREIGN.sub("_", joined)
+    if plain == joined and len(joined) <= _LONGEST_NAME and not salt:
+        return joined
+    digest = hashlib.sha256(f"{namespace}\0{name}\0{salt}".encode("utf-8", "surrogatepass")).hexdigest()[:10]
+    return f"{plain[: _LONGEST_NAME - 11]}_{digest}"
+
+
+@dataclass(slots=True)
+class Names:
+    """The table of one request, both ways; filled by the reading, then only read."""
+
+    _called: dict[str, Called] = field(default_factory=dict)
+    _known_as: dict[Called, str] = field(default_factory=dict)
+
+    def add(self, called: Called) -> str:
+        """Enter a tool; the name for the endpoint."""
+        known = self._known_as.get(called)
+        if known is not None:
+            return known
+        name = fitting(called.namespace, called.name)
+        if name in self._called:
+            name = fitting(called.namespace, called.name, called.kind)
+        self._called[name] = called
+        self._known_as[called] = name
+        return name
+
+    def of_history(self, namespace: str | None, name: str, kind: str) -> str:
+        """The endpoint's name for a call of the history, whose tool may not be offered any more."""
+        return self._known_as.get(Called(namespace, name, kind)) or fitting(namespace, name)
+
+    def called(self, name: str) -> Called | None:
+        """The tool that an endpoint calls by this name."""
+        return self._called.get(name)
+
+    def find(self, namespace: str | None, name: str, kind: str) -> str | None:
+        """The endpoint's name for a declared tool; a name without its namespace is found if it is the only one."""
+        exact = self._known_as.get(Called(namespace, name, kind))
+        if exact is not None or namespace:
+            return exact
+        meant = [known for called, known in self._known_as.items() if called.name == name and called.kind == kind]
+        return meant[0] if len(meant) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a request offers: the tools for the endpoint, how to choose, the names, and the hard constraint if any."""
+
+    tools: tuple[Tool, ...]
+    choice: ToolChoice | None
+    names: Names
+    allowed: frozenset[str] | None
+    echo: tuple[Any, ...]
+    echo_choice: Any
+
+
+def read_offer(body: Mapping[str, Any]) -> Offer:
+    """The tools and the tool choice of a request. Raises Refused."""
+    entries = _json.optional(body, "tools", "a list") or []
+    if len(entries) > MAX_TOOLS:
+        raise Refused(f"At most {MAX_TOOLS} tools can be offered, but there are {len(entries)}.", "tools")
+    names = Names()
+    tools: dict[str, Tool] = {}
+    echo = []
+    for number, entry in enumerate(entries):
+        at = f"tools[{number}]"
+        _json.checked(entry, "an object", at)
+        kind = _json.required(entry, "type", "a string", at + ".")
+        echo.append(_echo(entry) if kind == "function" else entry)
+        if kind == "namespace":
+            namespace = _json.required(entry, "name", "a string", at + ".")
+            for place, inner in enumerate(_json.required(entry, "tools", "a list", at + ".")):
+                _read_tool(_json.checked(inner, "an object", f"{at}.tools[{place}]"), f"{at}.tools[{place}].",
+                           namespace, names, tools)  # fmt: skip
+        else:
+            _read_tool(entry, at + ".", None, names, tools)
+    choice, allowed = _read_choice(body.get("tool_choice"), names)
+    if allowed is not None:
+        tools = {name: tool for name, tool in tools.items() if name in allowed}
+    if not tools:
+        if choice is not None and choice.mode in ("required", "named"):
+            raise Refused("tool_choice demands a call, but no tool that can be called is offered.", "tool_choice")
+        choice = None
+    return Offer(tuple(tools.values()), choice, names, allowed, tuple(echo), _echo_choice(body.get("tool_choice")))
+
+
+def _read_tool(
+    entry: Mapping[str, Any], at: str, namespace: str | None, names: Names, tools: dict[str, Tool]
+) -> None:
+    """One function or custom tool; hosted tools are left out: they run at the provider, and there is none."""
+    kind = _json.required(entry, "type", "a string", at)
+    if kind not in ("function", "custom"):
+        return
+    name = _json.required(entry, "name", "a string", at)
+    if not name:
+        raise Refused("A tool needs a name.", at + "name")
+    known = names.add(Called(namespace, name, kind))
+    description = _json.optional(entry, "description", "a string", at)
+    if kind == "custom":
+        grammar = _json.optional(entry, "format", "an object", at)
+        tools[known] = Tool(known, description, _FREE_TEXT, kind="custom", grammar=grammar)
+        return
+    parameters = _json.optional(entry, "parameters", "an object", at)
+    tools[known] = Tool(known, description, parameters, _json.optional(entry, "strict", "a boolean", at))
+
+
+def _read_choice(value: Any, names: Names) -> tuple[ToolChoice | None, frozenset[str] | None]:
+    if value is None:
+        return None, None
+    if isinstance(value, str):
+        if value not in ("auto", "none", "required"):
+            raise Refused(f"tool_choice cannot be '{value[:64]}'.", "tool_choice")
+        return ToolChoice(value), None
+    _json.checked(value, "an object", "tool_choice")
+    kind = _json.required(value, "type", "a string", "tool_choice.")
+    if kind in ("auto", "none", "required"):
+        return ToolChoice(kind), None
+    if kind in ("function", "custom"):
+        return ToolChoice("named", _named(value, "tool_choice", names)), None
+    if kind != "allowed_tools":
+        raise Refused(f"tool_choice demands the hosted tool '{kind[:64]}', which is not available here.", "tool_choice")
+    mode = _json.optional(value, "mode", "a string", "tool_choice.") or "auto"
+    if mode not in ("auto", "required", "none"):
+        raise Refused("tool_choice.mode must be auto or required.", "tool_choice.mode")
+    allowed = set()
+    for number, entry in enumerate(_json.required(value, "tools", "a list", "tool_choice.")):
+        at = f"tool_choice.tools[{number}]"
+        _json.checked(entry, "an object", at)
+        if _json.required(entry, "type", "a string", at + ".") in ("function", "custom"):
+            allowed.add(_named(entry, at, names))
+    return ToolChoice(mode), frozenset(allowed)
+
+
+def _named(entry: Mapping[str, Any], at: str, names: Names) -> str:
+    name = _json.required(entry, "name", "a string", at + ".")
+    namespace = _json.optional(entry, "namespace", "a string", at + ".")
+    known = names.find(namespace, name, entry["type"])
+    if known is None:
+        raise Refused(f"{at} names the tool '{name[:128]}', which is not among the tools.", at)
+    return known
+
+
+def _echo(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"description": None, "parameters": None, "strict": None, **entry}
+
+
+def _echo_choice(value: Any) -> Any:
+    if value is None:
+        return "auto"
+    if isinstance(value, dict) and value.get("type") == "allowed_tools":
+        return {"mode": "auto", **value}
+    return value

@@ -1,0 +1,53 @@
+"""The endpoint with the fewest exchanges in flight, measured by its weight; equally loaded ones in turn by weight.
+
+All endpoints are looked at, so the choice is exact; among idle ones it is round robin, so that none is forgotten when
+there is little to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from relayd.upstream.endpoint import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Nothing to choose."""
+
+
+class Balancer:
+    """Keeps the turn among equally loaded endpoints in their `credit`."""
+
+    __slots__ = ()
+
+    def __init__(self, options: Options) -> None:
+        pass
+
+    def join(self, endpoints: Sequence[Endpoint]) -> None:
+        """All endpoints of the upstream, also those that may not be asked now; again when they change."""
+
+    def pick(self, candidates: Sequence[Endpoint], key: int | None) -> Endpoint:
+        """One of the candidates, which are at least two."""
+        best = candidates[0]
+        least, tied = best.in_flight / best.weight, 1
+        for one in candidates[1:]:
+            load = one.in_flight / one.weight
+            if load < least:
+                best, least, tied = one, load, 1
+            elif load == least:
+                tied += 1
+        return best if tied == 1 else self._turn(candidates, least)
+
+    def _turn(self, candidates: Sequence[Endpoint], least: float) -> Endpoint:
+        best, most, total = candidates[0], -1e300, 0.0
+        for one in candidates:
+            weight = one.weight
+            if one.in_flight / weight == least:
+                total += weight
+                credit = one.credit = one.credit + weight
+                if credit > most:
+                    best, most = one, credit
+        best.credit = most - total
+        return best

@@ -1,0 +1,42 @@
+"""In turn: each endpoint as often as its weight says, spread evenly (A A B A, not A A A B).
+
+Of those that may be asked the one with the most credit is next; everybody gains its weight, whoever is chosen pays for
+all. An endpoint that was away meanwhile comes back to its old place in the turn and is not flooded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from relayd.upstream.endpoint import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Nothing to choose."""
+
+
+class Balancer:
+    """Keeps its turn in the endpoints' `credit`."""
+
+    __slots__ = ()
+
+    def __init__(self, options: Options) -> None:
+        pass
+
+    def join(self, endpoints: Sequence[Endpoint]) -> None:
+        """All endpoints of the upstream, also those that may not be asked now; again when they change."""
+
+    def pick(self, candidates: Sequence[Endpoint], key: int | None) -> Endpoint:
+        """One of the candidates, which are at least two."""
+        best = candidates[0]
+        most, total = -1e300, 0.0
+        for one in candidates:
+            weight = one.weight
+            total += weight
+            credit = one.credit = one.credit + weight
+            if credit > most:
+                best, most = one, credit
+        best.credit = most - total
+        return best

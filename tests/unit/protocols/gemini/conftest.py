@@ -1,0 +1,87 @@
+"""A memory without bounds, and shorthands for requests and streams."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from relayd.protocols.canon import Message, Request, Text
+from relayd.protocols.dialect import Options
+from relayd.protocols.gemini import DIALECT
+
+
+class Kept:
+    """A Memory that keeps everything."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def get(self, key: str) -> Any:
+        return self.values.get(key)
+
+    def put(self, key: str, value: Any) -> None:
+        json.dumps(value)  # plain data only
+        self.values[key] = value
+
+    def delete(self, key: str) -> bool:
+        return self.values.pop(key, None) is not None
+
+
+@pytest.fixture
+def memory() -> Kept:
+    return Kept()
+
+
+@pytest.fixture
+def ask() -> Callable[..., Request]:
+    """A request whose first message says Hello, unless `messages` are given."""
+
+    def made(*messages: Message, **members: Any) -> Request:
+        members.setdefault("model", "gemini-3-flash")
+        return Request(messages=messages or (Message("user", (Text("Hello"),)),), **members)
+
+    return made
+
+
+@pytest.fixture
+def write(memory: Kept) -> Callable[..., dict[str, Any]]:
+    """The body that a request becomes."""
+
+    def written(request: Request, **options: Any) -> dict[str, Any]:
+        assert DIALECT.write_request is not None
+        body = json.loads(DIALECT.write_request(request, Options(**options), memory).body)
+        assert isinstance(body, dict)
+        return body
+
+    return written
+
+
+@pytest.fixture
+def sse() -> Callable[..., bytes]:
+    """A stream as Gemini sends it: CRLF, no [DONE]."""
+
+    def stream(*frames: Any) -> bytes:
+        return b"".join(b"data: " + json.dumps(frame).encode() + b"\r\n\r\n" for frame in frames)
+
+    return stream
+
+
+@pytest.fixture
+def read(memory: Kept) -> Callable[..., list[Any]]:
+    """The events of an answer, fed in pieces of `size` bytes."""
+
+    def events(request: Request, data: bytes, size: int = 1 << 20, end: bool = True) -> list[Any]:
+        assert DIALECT.reader is not None
+        reader = DIALECT.reader(request, Options(), memory)
+        found: list[Any] = []
+        for place in range(0, len(data), size):
+            found += reader.feed(data[place : place + size])
+        if end:
+            found += reader.end()
+            assert reader.feed(b"data: {}\r\n\r\n") == [] and reader.end() == []
+        return found
+
+    return events
