@@ -15,6 +15,9 @@ from relayd.schema import Duration, section, setting
 from relayd.schema.scalars import meant, shown
 
 NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
+SMALL_FRONTS = ("simple_chat", "dialogflow")
+FRONTS = ("openai_chat", "openai_responses", "anthropic_messages", *SMALL_FRONTS)
+BACKS = ("openai_chat", "anthropic_messages", "gemini", "ollama")
 BUILT_IN = ("admin", "demo", "by_model")
 
 
@@ -65,7 +68,7 @@ class Config:
     listeners: Mapping[str, Listener] = setting(factory=dict, doc="Where clients arrive.")
     admin: Admin = setting(factory=Admin, doc="The admin application.")
     upstreams: Mapping[str, Upstream] = setting(factory=dict, doc="Named groups of endpoints.")
-    models: Mapping[str, Model] = setting(factory=dict, doc="Models by name or wildcard, for `upstream: by_model`.", pending="AI protocols")
+    models: Mapping[str, Model] = setting(factory=dict, doc="Models by name or wildcard, for `upstream: by_model`.")
     routes: tuple[Route, ...] = setting(default=(), doc="Ordered rules; the first match wins.")
     consumers: Mapping[str, Consumer] = setting(factory=dict, doc="Who may be let in.")
     headers: House = setting(factory=House, doc="Header fields that relayd writes itself.")
@@ -105,14 +108,42 @@ class Config:
                 yield f"upstreams.{name}", "a name has letters, digits, _ . - only"
 
     def _route(self, route: Route) -> Iterator[tuple[str, str]]:
+        target = self.upstreams.get(route.upstream or "")
         if route.upstream is not None and route.upstream not in self.upstreams and route.upstream not in BUILT_IN:
             yield "upstream", unknown("upstream", route.upstream, [*self.upstreams, *BUILT_IN])
         for place, consumer in enumerate(route.allow):
             if consumer not in self.consumers:
                 yield f"allow[{place}]", unknown("consumer", consumer, self.consumers)
-        target = self.upstreams.get(route.upstream or "")
+        for key, name in _named(route):
+            if name not in self.upstreams:
+                yield f"{key}.upstream", unknown("upstream", name, self.upstreams)
+        if route.upstream == "by_model" and not self.models:
+            yield "upstream", "by_model needs models: which model goes where"
+        yield from self._dialects(route, target)
         if route.pass_client_key and target is not None and target.auth is not None:
             yield "pass_client_key", f"upstream {route.upstream!r} has auth; only one key can be sent"
+
+    def _dialects(self, route: Route, target: Upstream | None) -> Iterator[tuple[str, str]]:
+        """Whether everything that this route may lead to can be spoken to in the client's dialect."""
+        mine = route.protocol or (target.protocol if target is not None else None)
+        if mine is None or mine == "plain":
+            return
+        reached = [("upstream", target.protocol)] if target is not None else []
+        reached += [
+            (key, self.upstreams[name].protocol) for key, name in _named(route) if name in self.upstreams and key != "mirror"
+        ]
+        if route.upstream == "by_model":
+            reached += [
+                ("upstream", self.upstreams[model.upstream].protocol)
+                for model in self.models.values() if model.upstream in self.upstreams
+            ]
+        for key, theirs in reached:
+            if theirs == "plain" and mine in SMALL_FRONTS:
+                yield key, f"{mine} needs an upstream whose protocol is known; set protocol there"
+                return
+            if theirs not in ("plain", mine) and (mine not in FRONTS or theirs not in BACKS):
+                yield key, f"nothing is translated from {mine} to {theirs}"
+                return
 
     def _consumers(self) -> Iterator[tuple[str, str]]:
         """Two consumers with one key cannot be told apart."""
@@ -130,19 +161,20 @@ class Config:
                     yield f"consumers.{name}.header", f"consumers.{other} has the same key"
 
     def caution(self) -> Iterable[tuple[str, str]]:
-        for number, route in enumerate(self.routes):
-            target = self.upstreams.get(route.upstream or "")
-            if target is not None and route.protocol not in (None, target.protocol):
-                yield (
-                    f"routes[{number}].protocol",
-                    f"translating {route.protocol} to {target.protocol} is not in force yet (waits for: AI protocols); "
-                    "this route answers 501",
-                )
         for number, route in enumerate(self.routes[:-1]):
             if route.match == Match():
                 yield f"routes[{number}]", "matches every request; no route behind it is ever reached"
         if not self.routes:
             yield "routes", "there are none: every request is answered 404"
+
+
+def _named(route: Route) -> Iterator[tuple[str, str]]:
+    """The upstreams that a route names beside its own."""
+    yield from ((f"fallbacks[{place}]", one.upstream) for place, one in enumerate(route.fallbacks))
+    if route.canary is not None:
+        yield "canary", route.canary.upstream
+    if route.mirror is not None:
+        yield "mirror", route.mirror.upstream
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
