@@ -39,10 +39,6 @@ class Breaker:
     def check(self) -> Iterable[tuple[str, str]]:
         if self.enabled and not self.failures and not self.rate:
             yield "failures", "with neither failures nor rate it never opens; write `breaker: off`"
-        if self.max_open_for < self.open_for:
-            yield "max_open_for", "is shorter than open_for"
-        if self.max_rest < self.rest:
-            yield "max_rest", "is shorter than rest"
 
 
 @section(shorthand="share")
@@ -74,8 +70,6 @@ class Retries:
         for place, word in enumerate(self.on):
             if word not in FAULTS and not re.fullmatch(r"[45][0-9]{2}", word):
                 yield f"on[{place}]", f"is none of {', '.join(FAULTS)}, and no status of 400 and above"
-        if self.max_backoff < self.backoff:
-            yield "max_backoff", "is shorter than backoff"
 
 
 @section(shorthand="path")
@@ -121,7 +115,7 @@ def status_range(text: str) -> tuple[int, int] | None:
     return (first, last) if first <= last else None
 
 
-@section(shorthand="by")
+@section()
 class Hash:
     """Which requests belong together, with `balance: consistent_hash`."""
 

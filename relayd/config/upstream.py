@@ -8,6 +8,7 @@ from typing import Literal
 from relayd.config.address import fault_of, parse_endpoint
 from relayd.config.fields import FRAMING, TOKEN, field_value_fault, file_fault
 from relayd.config.limits import Limits, idle_queue
+from relayd.config.resilience import Breaker, Hash, Health, Retries
 from relayd.schema import Duration, Secret, Size, section, setting
 
 Protocol = Literal["plain", "openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama"]
@@ -25,6 +26,8 @@ class Endpoint:
     """One address of an upstream."""
 
     url: str = setting(doc="http://host:port/path, https://host/path, unix:/path/of/socket (plain HTTP; a path behind a second colon). For an AI dialect it is the API's base, as an SDK's base_url.", example="https://api.example.com/v1")
+    weight: int = setting(default=1, doc="Its share of the requests, against those of the others.", minimum=1, maximum=1000, example=2)
+    priority: int | None = setting(default=None, doc="0 is asked first; a higher number only when no endpoint of a lower one is available and has room. Default is 0, and with `balance: priority` the place in the list.", minimum=0, maximum=1000, example=1)
     limits: Limits = setting(factory=Limits, doc="Exchanges under way at this address. Those that wait, wait at the upstream, for whichever address has room first: queue is the upstream's.")
 
     def check(self) -> Iterable[tuple[str, str]]:
@@ -49,23 +52,59 @@ class HeaderKey:
 
 
 @section()
-class QueryKey:
-    """A key sent as a query parameter. It never appears in relayd's logs, but may in the upstream's."""
+class HeaderKeys:
+    """Keys sent in a header field of their own."""
+
+    name: str = setting(doc="Field name.", example="x-api-key", pattern=TOKEN)
+    value: tuple[Secret, ...] = setting(doc="The key, or a list of keys.")
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        if self.name.lower() in FRAMING:
+            yield "name", "belongs to the framing of the message"
+        for place, key in enumerate(self.value):
+            if field_value_fault(key.reveal()):
+                yield f"value[{place}]", "holds a character that a field value cannot hold"
+        yield from twice("value", self.value)
+
+
+@section()
+class QueryKeys:
+    """Keys sent as a query parameter. They never appear in relayd's logs, but may in the upstream's."""
 
     name: str = setting(doc="Parameter name.", example="key", pattern=r"[A-Za-z0-9_.\-]+")
-    value: Secret = setting(doc="The key.")
+    value: tuple[Secret, ...] = setting(doc="The key, or a list of keys.")
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        return twice("value", self.value)
+
+
+def twice(path: str, keys: tuple[Secret, ...]) -> Iterable[tuple[str, str]]:
+    """A key that is listed a second time has no second allowance."""
+    seen: dict[str, int] = {}
+    for place, key in enumerate(keys):
+        if seen.setdefault(key.reveal(), place) != place:
+            yield f"{path}[{place}]", f"is the key of {path}[{seen[key.reveal()]}]"
 
 
 @section(one_of=True)
 class Auth:
-    """The key that relayd adds for the upstream. A client can neither see nor replace nor redirect it."""
+    """The key that relayd adds for the upstream. A client can neither see nor replace nor redirect it.
 
-    bearer: Secret | None = setting(default=None, doc="Sent as `Authorization: Bearer ...`.")
-    header: HeaderKey | None = setting(default=None, doc="Sent in a field of its own.")
-    query: QueryKey | None = setting(default=None, doc="Sent in the query string.")
+    Several keys are used in turn. One that the upstream refuses (401, 402, 403) is set aside for ten minutes and told
+    of in status; one that has to wait (429) rests. A key that is the only one is used in any case.
+    """
+
+    bearer: tuple[Secret, ...] = setting(default=(), doc="Sent as `Authorization: Bearer ...`; one key or a list.")
+    header: HeaderKeys | None = setting(default=None, doc="Sent in a field of its own.")
+    query: QueryKeys | None = setting(default=None, doc="Sent in the query string.")
 
     def check(self) -> Iterable[tuple[str, str]]:
-        return bearer_faults(self.bearer)
+        for place, key in enumerate(self.bearer):
+            for _, fault in bearer_faults(key):
+                yield f"bearer[{place}]", fault
+        yield from twice("bearer", self.bearer)
+        if not self.bearer and self.header is None and self.query is None:
+            yield "bearer", "needs a key"
 
 
 @section()
@@ -112,36 +151,23 @@ class Pool:
 
 
 @section()
-class Breaker:
-    """When to stop asking a failing endpoint."""
-
-    failures: int = setting(default=5, doc="Faults in a row that open the breaker.", minimum=1, pending="circuit breaking")
-    open_for: Duration = setting(default=Duration(30), doc="How long it stays open before a probe.", pending="circuit breaking")
-
-
-@section()
-class Retries:
-    """When an attempt may be repeated."""
-
-    attempts: int = setting(default=1, doc="Attempts in all.", minimum=1, pending="retries")
-    backoff: Duration = setting(default=Duration(0.5), doc="Mean wait before the second attempt.", pending="retries")
-
-
-@section()
 class Upstream:
     """A named group of endpoints."""
 
     protocol: Protocol = setting(default="plain", doc="What the endpoints speak; `plain` is opaque bytes.")
     endpoints: tuple[Endpoint, ...] = setting(doc="The addresses of this upstream.")
     auth: Auth | None = setting(default=None, doc="The key that relayd adds.")
-    balance: Literal["round_robin", "least_request", "random", "consistent_hash", "priority"] = setting(default="round_robin", doc="How an endpoint is chosen. Only round_robin is in force yet.")
+    balance: Literal["round_robin", "least_request", "random", "consistent_hash", "priority"] = setting(default="round_robin", doc="How an endpoint is chosen among those that may be asked: in turn; the one with the fewest requests under way; the better of two that are drawn; by a key, so that what belongs together meets the same endpoint; in the order of the list.")
+    hash: Hash = setting(factory=Hash, doc="What belongs together, with consistent_hash.")
+    slow_start: Duration = setting(default=Duration(0), doc="How long an endpoint that comes back takes to its full weight; it begins with a tenth.", zero_is_off=True, example="30s")
     http: Literal["1.1", "2"] = setting(default="1.1", doc="HTTP version spoken to the endpoints; 2 is negotiated over TLS and multiplexes requests.")
     host: Literal["upstream", "client"] = setting(default="upstream", doc="Whose name stands in the Host field: the endpoint's or the one the client asked for.")
     tls: UpstreamTls = setting(factory=UpstreamTls, doc="TLS to the endpoints.")
     timeouts: UpstreamTimeouts = setting(factory=UpstreamTimeouts, doc="How long an endpoint may take.")
     pool: Pool = setting(factory=Pool, doc="Kept connections.")
     limits: Limits = setting(factory=Limits, doc="Exchanges under way and waiting, for all endpoints together.")
-    breaker: Breaker | None = setting(default=None, doc="When to stop asking a failing endpoint.")
+    breaker: Breaker | None = setting(default=None, doc="When to stop asking a failing endpoint. Without it failing endpoints are passed over while there are others.")
+    health: Health | None = setting(default=None, doc="Active checks.")
     retries: Retries | None = setting(default=None, doc="When an attempt may be repeated.")
     response_header: Size = setting(default=Size(256 * 1024), doc="Bytes of a response's header section; above it 502.", minimum=16384, maximum=1 << 24)
 
@@ -153,8 +179,8 @@ class Upstream:
             seen.setdefault(endpoint.url, place)
 
     def caution(self) -> Iterable[tuple[str, str]]:
-        if self.balance != "round_robin":
-            yield "balance", "not in force yet (waits for: load balancing); round_robin is used"
+        if self.balance != "consistent_hash" and self.hash != Hash():
+            yield "hash", f"has a meaning only with balance: consistent_hash, not with {self.balance}"
         if not any(endpoint.limits.requests for endpoint in self.endpoints) and not self.pool.max_connections:
             yield from idle_queue(self.limits)
         if self.auth is not None and any(endpoint.url.startswith("http://") for endpoint in self.endpoints):

@@ -7,9 +7,7 @@ in line is about k * mean / permits (the renewal argument; reservations of its a
 
 from __future__ import annotations
 
-import math
-
-EVEN = 24  # so many holds are averaged evenly
+EVEN = 48  # so many holds are averaged evenly
 WEIGHT = 1 / EVEN
 ENOUGH = 8  # holds from which on somebody may be refused because of the estimate
 UNKNOWN_S = 1.0  # a guess while nothing was measured, only ever told to who is refused anyway
@@ -45,8 +43,9 @@ class ServiceTime:
 
 
 def doubt(place: int) -> float:
-    """By what share an estimate for this place may well be too long.
+    """By what share an estimate for this place may be too long before somebody is refused for it.
 
-    The wait is a sum of `place` intervals; the spread of such a sum is its mean divided by the root of their number.
+    The first places hang on the end of one or two holds that may be nearly over; later ones on a sum, whose spread
+    goes both ways: leniency there would only fill the queue with waiting in vain.
     """
-    return 1 / (1 + math.sqrt(place))
+    return 1 / (1 + place)

@@ -111,7 +111,12 @@ def _specs(config: Config, builtin: Mapping[str, UpstreamSpec], faults: _Faults)
 
 def _live(spec: UpstreamSpec, previous: Plan | None) -> Upstream:
     kept = None if previous is None else previous.upstreams.get(spec.name)
-    return kept if kept is not None and kept.spec == spec else Upstream(spec)
+    if kept is not None and kept.spec == spec:
+        return kept
+    made = Upstream(spec)
+    if kept is not None:
+        made.adopt(kept)  # changes nothing in `kept`
+    return made
 
 
 def _matcher(route: Route) -> Matcher:

@@ -41,6 +41,9 @@ def _compare(path: str, old: Any, new: Any) -> Iterator[Change]:
     if isinstance(old, Secret) and isinstance(new, Secret):
         if old != new:
             yield Change("~", path, f"{new} changed" if old.source == new.source else f"{old} -> {new}")
+    elif _are_secrets(old) and _are_secrets(new) and len(old) == len(new):
+        for place, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from _compare(path if len(new) == 1 else f"{path}[{place}]", before, after)
     elif type(old) is type(new) and dataclasses.is_dataclass(old):
         for field in dataclasses.fields(old):
             key = field.metadata.get("key") or field.name
@@ -96,6 +99,10 @@ def looks_secret(field: str) -> bool:
     """Whether a header field of this name is one that keys are sent in."""
     name = field.lower()
     return name in SECRET_FIELDS or any(hint in name for hint in _HINTS)
+
+
+def _are_secrets(value: Any) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(isinstance(item, Secret) for item in value)
 
 
 def _are_named(value: Any) -> bool:

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from relayd.config.address import parse_endpoint
-from relayd.config.upstream import Auth, Upstream
-from relayd.upstream.spec import AuthSpec, EndpointSpec, Timeouts, TlsSpec, UpstreamSpec
+from relayd.config.resilience import Breaker, Health, Retries, status_range
+from relayd.config.upstream import Auth, Endpoint, Upstream
+from relayd.upstream.balancing import options_of
+from relayd.upstream.spec import (
+    AuthSpec,
+    BalanceSpec,
+    BreakerSpec,
+    EndpointSpec,
+    HealthSpec,
+    RetrySpec,
+    Timeouts,
+    TlsSpec,
+    UpstreamSpec,
+)
 
 
 def upstream_spec(name: str, config: Upstream) -> UpstreamSpec:
@@ -12,11 +26,13 @@ def upstream_spec(name: str, config: Upstream) -> UpstreamSpec:
     if not config.endpoints:
         raise ValueError("endpoints: at least one is needed")
     limits, tls, pool = config.timeouts, config.tls, config.pool
+    keys = () if config.auth is None else auth_specs(config.auth)
     return UpstreamSpec(
         name=name,
-        endpoints=tuple(endpoint_spec(endpoint.url) for endpoint in config.endpoints),
+        endpoints=tuple(_endpoint(endpoint, place, config.balance) for place, endpoint in enumerate(config.endpoints)),
         protocol=config.protocol,
-        auth=None if config.auth is None else auth_spec(config.auth),
+        auth=keys[0] if keys else None,
+        spare_keys=keys[1:],
         http2=config.http == "2",
         client_host=config.host == "client",
         tls=TlsSpec(
@@ -32,18 +48,73 @@ def upstream_spec(name: str, config: Upstream) -> UpstreamSpec:
         max_connections=pool.max_connections,
         dns_ttl_s=float(pool.dns_ttl),
         response_header_bytes=int(config.response_header),
+        balance=balance_spec(config),
+        breaker=breaker_spec(config.breaker),
+        retries=None if config.retries is None else retry_spec(config.retries),
+        health=None if config.health is None else health_spec(config.health),
     )
 
 
-def auth_spec(auth: Auth) -> AuthSpec:
-    """The key that relayd adds for an upstream."""
-    if auth.bearer is not None:
-        return AuthSpec("bearer", "Authorization", auth.bearer)
+def balance_spec(config: Upstream) -> BalanceSpec:
+    """How an endpoint is chosen, with the options of that kind."""
+    options = options_of(config.balance, {"bound": float(config.hash.bound)})
+    by = config.hash.by if config.balance == "consistent_hash" else ()
+    return BalanceSpec(config.balance, options, float(config.slow_start), by, config.hash.prompt_bytes if by else 4096)
+
+
+def breaker_spec(config: Breaker | None) -> BreakerSpec | None:
+    """What is not written passes over failing endpoints, but refuses nobody; None counts nothing."""
+    if config is None:
+        return BreakerSpec(refuses=False)
+    if not config.enabled:
+        return None
+    return BreakerSpec(
+        failures=config.failures, rate=config.rate, window_s=float(config.window), minimum=config.minimum,
+        open_s=float(config.open_for), open_most_s=float(max(config.open_for, config.max_open_for)), probes=config.probes,
+        successes=config.successes, rest_s=float(config.rest), rest_most_s=float(max(config.rest, config.max_rest)),
+    )
+
+
+def retry_spec(config: Retries) -> RetrySpec:
+    """When an attempt is repeated."""
+    return RetrySpec(
+        attempts=config.attempts, backoff_s=float(config.backoff),
+        backoff_most_s=float(max(config.backoff, config.max_backoff)),
+        on=frozenset(config.on), per_attempt_s=float(config.per_attempt), share=config.budget.share,
+        minimum=config.budget.minimum, window_s=float(config.budget.window), idempotent=config.idempotent,
+    )
+
+
+def health_spec(config: Health) -> HealthSpec:
+    """An active check."""
+    ranges = (status_range(text) for text in config.status)
+    return HealthSpec(
+        kind=config.kind, target=config.path, statuses=tuple(one for one in ranges if one is not None),
+        body=(config.body or "").encode(), interval_s=float(config.interval), timeout_s=float(config.timeout),
+        healthy=config.healthy, unhealthy=config.unhealthy, auth=config.auth,
+    )
+
+
+def auth_specs(auth: Auth) -> tuple[AuthSpec, ...]:
+    """The keys that relayd adds for an upstream, all sent in the same way. Raises ValueError where there is none."""
+    kind, name, values = "bearer", "Authorization", auth.bearer
     if auth.header is not None:
-        return AuthSpec("header", auth.header.name, auth.header.value)
-    if auth.query is not None:
-        return AuthSpec("query", auth.query.name, auth.query.value)
-    raise ValueError("auth: needs bearer, header or query")
+        kind, name, values = "header", auth.header.name, auth.header.value
+    elif auth.query is not None:
+        kind, name, values = "query", auth.query.name, auth.query.value
+    if not values:
+        raise ValueError("auth: needs a key in bearer, header or query")
+    return tuple(AuthSpec(kind, name, value) for value in values)
+
+
+def _endpoint(config: Endpoint, place: int, balance: str) -> EndpointSpec:
+    """An address with what is said of it; `balance: priority` numbers those that are not numbered."""
+    priority = config.priority
+    if priority is None:
+        priority = place if balance == "priority" else 0
+    return replace(
+        endpoint_spec(config.url), weight=config.weight, priority=priority, limit=config.limits.requests
+    )
 
 
 def endpoint_spec(url: str) -> EndpointSpec:

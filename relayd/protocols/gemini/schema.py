@@ -71,6 +71,9 @@ class _Cut:
                 found["anyOf"] = [{"type": one} for one in kinds]
                 return ""
             kind = kinds[0] if kinds else ""
+        if kind == "null":
+            found["nullable"] = True
+            return ""
         return kind if isinstance(kind, str) else ""
 
     def _choices(self, schema: Mapping[str, Any], found: dict[str, Any], depth: int) -> None:

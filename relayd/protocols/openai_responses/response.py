@@ -8,12 +8,6 @@ from typing import Any
 
 from relayd.protocols.canon import Failure, Usage
 
-REQUIRED = (
-    "id", "object", "created_at", "completed_at", "status", "incomplete_details", "model", "previous_response_id",
-    "instructions", "output", "error", "tools", "tool_choice", "truncation", "parallel_tool_calls", "text", "top_p",
-    "presence_penalty", "frequency_penalty", "top_logprobs", "temperature", "reasoning", "usage", "max_output_tokens",
-    "max_tool_calls", "store", "background", "service_tier", "metadata", "safety_identifier", "prompt_cache_key",
-)  # fmt: skip
 _KEPT_CODES = ("insufficient_quota", "usage_not_included", "rate_limit_exceeded")
 
 

@@ -10,7 +10,7 @@ from relayd.cli.explanation import Asked, explanation
 from relayd.config.listener import Certificate, Listener, Tls
 from relayd.config.model import Config
 from relayd.config.route import Consumer, Cors, HeaderEdits, Match, Redirect, Respond, Route
-from relayd.config.upstream import Auth, Endpoint, QueryKey, Upstream, UpstreamTls
+from relayd.config.upstream import Auth, Endpoint, QueryKeys, Upstream, UpstreamTls
 from relayd.plan.compile import compile_plan
 from relayd.schema import Secret, Size
 from relayd.wire.http1 import parse_head
@@ -25,11 +25,11 @@ CONFIG = Config(
     upstreams={
         "chutes": Upstream(
             protocol="openai_chat", endpoints=(Endpoint(url="https://llm.example/v1"), Endpoint(url="https://b.example")),
-            auth=Auth(bearer=UPSTREAM_KEY),
+            auth=Auth(bearer=(UPSTREAM_KEY,)),
         ),
         "gemini": Upstream(
             endpoints=(Endpoint(url="https://g.example"),), tls=UpstreamTls(verify=False),
-            auth=Auth(query=QueryKey(name="apitoken", value=UPSTREAM_KEY)),
+            auth=Auth(query=QueryKeys(name="apitoken", value=(UPSTREAM_KEY,))),
         ),
         "web": Upstream(endpoints=(Endpoint(url="http://127.0.0.1:9001"),)),
     },

@@ -17,7 +17,7 @@ from relayd.wire.http1 import parse_head
 
 KEY = Secret("sk-1", "env KEY")
 WEB = Upstream(endpoints=(Endpoint(url="http://127.0.0.1:9001"),))
-LLM = Upstream(protocol="openai_chat", endpoints=(Endpoint(url="https://llm.example/v1"),), auth=Auth(bearer=KEY))
+LLM = Upstream(protocol="openai_chat", endpoints=(Endpoint(url="https://llm.example/v1"),), auth=Auth(bearer=(KEY,)))
 DEMO = UpstreamSpec("demo", (EndpointSpec("http://localhost", "", "demo", unix="/run/demo.sock"),))
 
 

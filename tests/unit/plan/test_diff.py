@@ -66,7 +66,7 @@ def test_endpoints_and_listeners_are_told() -> None:
 def test_a_secret_is_told_by_its_source_only() -> None:
     def with_key(value: str, source: str) -> Config:
         key = Secret(value, source)
-        return Config(upstreams=upstream(auth=Auth(bearer=key)), consumers={"team": Consumer(bearer=key)})
+        return Config(upstreams=upstream(auth=Auth(bearer=(key,))), consumers={"team": Consumer(bearer=key)})
 
     told = lines(with_key("sk-old", "file /k"), with_key("sk-new", "file /k"))
     assert told == [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relayd.config.upstream import Auth, Endpoint, HeaderKey, QueryKey, Upstream, UpstreamTimeouts
-from relayd.plan.specs import auth_spec, endpoint_spec, upstream_spec
+from relayd.config.upstream import Auth, Endpoint, HeaderKeys, QueryKeys, Upstream, UpstreamTimeouts
+from relayd.plan.specs import auth_specs, endpoint_spec, upstream_spec
 from relayd.schema import Duration, Secret
 
 KEY = Secret("sk-1", "env KEY")
@@ -37,7 +37,7 @@ def test_an_endpoint_that_cannot_be_used_is_refused_without_being_repeated(url: 
 
 def test_every_word_of_an_upstream_reaches_the_spec() -> None:
     spec = upstream_spec("u", Upstream(
-        protocol="openai_chat", endpoints=(Endpoint(url="http://a"), Endpoint(url="http://b")), auth=Auth(bearer=KEY),
+        protocol="openai_chat", endpoints=(Endpoint(url="http://a"), Endpoint(url="http://b")), auth=Auth(bearer=(KEY,)),
         http="2", host="client", timeouts=UpstreamTimeouts(connect=Duration(1), idle=Duration(0)),
     ))
     assert [one.label for one in spec.endpoints] == ["a:80", "b:80"]
@@ -49,7 +49,7 @@ def test_every_word_of_an_upstream_reaches_the_spec() -> None:
 def test_equal_words_give_equal_specs_and_another_key_another_one() -> None:
     def made(key: str) -> object:
         return upstream_spec("u", Upstream(
-            endpoints=(Endpoint(url="http://a"),), auth=Auth(bearer=Secret(key, "env KEY")),
+            endpoints=(Endpoint(url="http://a"),), auth=Auth(bearer=(Secret(key, "env KEY"),)),
         ))
 
     assert made("a") == made("a")
@@ -62,7 +62,7 @@ def test_an_upstream_without_endpoints_is_refused() -> None:
 
 
 def test_a_key_goes_where_the_configuration_says() -> None:
-    assert auth_spec(Auth(header=HeaderKey(name="x-api-key", value=KEY))).name == "x-api-key"
-    assert auth_spec(Auth(query=QueryKey(name="key", value=KEY))).kind == "query"
+    assert auth_specs(Auth(header=HeaderKeys(name="x-api-key", value=(KEY,))))[0].name == "x-api-key"
+    assert auth_specs(Auth(query=QueryKeys(name="key", value=(KEY,))))[0].kind == "query"
     with pytest.raises(ValueError, match="auth"):
-        auth_spec(Auth())
+        auth_specs(Auth())

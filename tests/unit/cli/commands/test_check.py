@@ -17,7 +17,7 @@ from relayd.upstream.transport import slot
 
 GOOD = """\
 listeners: {public: {address: "127.0.0.1:8282"}}
-upstreams: {web: {endpoints: ["http://127.0.0.1:9001"], balance: random}}
+upstreams: {web: {endpoints: ["http://127.0.0.1:9001"], tls: {verify: false}}}
 routes:
   - {name: web, match: {prefix: /web, method: GET, header: {X-Key: sk-4711}}, upstream: web}
   - {name: gone, match: {path: /gone}, respond: 410}
@@ -52,7 +52,7 @@ def test_an_accepted_file_is_summed_up(good: pathlib.Path, capsys: pytest.Captur
     assert "route 1   web: prefix /web, method GET, header X-Key -> upstream web\n" in told.out
     assert "route 2   gone: path /gone -> respond 410\n" in told.out
     assert told.out.endswith(f"{good}: accepted, 1 warning\n")
-    assert "balance: not in force yet" in told.err
+    assert "CERTIFICATES ARE NOT VERIFIED" in told.err
     assert "4711" not in told.out + told.err
 
 

@@ -1,0 +1,1 @@
+"""Checkers that several kinds of tests share."""

@@ -1,0 +1,63 @@
+"""Thought signatures over the turns of a tool loop."""
+
+from __future__ import annotations
+
+from relayd.protocols.canon import Message, Text, Tool, ToolCall, ToolResult, ToolStart
+from relayd.protocols.gemini.signatures import PLACEHOLDER, keep, signatures_of
+
+
+def loop(*calls: ToolCall) -> tuple[Message, ...]:
+    answers = tuple(Message("tool", (ToolResult(call.id, (Text("x"),)),)) for call in calls)
+    return Message("user", (Text("go"),)), Message("assistant", calls), *answers
+
+
+def proofs(body) -> list[str | None]:
+    return [
+        part.get("thoughtSignature") for turn in body["contents"] for part in turn["parts"] if "functionCall" in part
+    ]
+
+
+def test_a_signature_that_the_client_lost_comes_back_from_the_memory(ask, read, write, sse) -> None:
+    first = {"functionCall": {"name": "look", "args": {}}, "thoughtSignature": "S1"}
+    second = {"functionCall": {"name": "find", "args": {}}}
+    frame = {"candidates": [{"content": {"parts": [first, second]}, "finishReason": "STOP"}]}
+    request = ask(stream=True, tools=(Tool("look"), Tool("find")))
+    starts = [event for event in read(request, sse(frame)) if isinstance(event, ToolStart)]
+    body = write(ask(*loop(*[ToolCall(one.id, one.name, "{}") for one in starts])))
+    assert proofs(body) == ["S1", None]
+
+
+def test_the_signature_that_the_client_brings_counts(ask, write, memory) -> None:
+    keep(memory, "1", "kept")
+    assert proofs(write(ask(*loop(ToolCall("1", "a", "{}", signature="brought"))))) == ["brought"]
+
+
+def test_history_of_another_model_gets_the_placeholder_on_the_first_call_only(ask, write) -> None:
+    history = loop(ToolCall("1", "a", "{}"), ToolCall("2", "b", "{}"))
+    body = write(ask(*history, Message("assistant", (ToolCall("3", "c", "{}"),)), Message("tool", (ToolResult("3", ()),))))
+    assert proofs(body) == [PLACEHOLDER, None, PLACEHOLDER]
+
+
+def test_nothing_is_invented_for_a_call_of_geminis_own_without_a_signature(ask, write, memory) -> None:
+    keep(memory, "1", None)
+    assert proofs(write(ask(*loop(ToolCall("1", "a", "{}"), ToolCall("2", "b", "{}"))))) == [None, None]
+
+
+def test_nothing_is_invented_beside_a_real_signature(ask, write, memory) -> None:
+    keep(memory, "2", "S2")
+    assert proofs(write(ask(*loop(ToolCall("1", "a", "{}"), ToolCall("2", "b", "{}"))))) == [None, "S2"]
+
+
+def test_models_that_do_not_demand_signatures_get_no_placeholder(ask, write) -> None:
+    for model in ("gemini-2.5-flash", "gemini-1.5-pro", "models/gemini-2.0-flash"):
+        assert proofs(write(ask(*loop(ToolCall("1", "a", "{}")), model=model))) == [None]
+    assert proofs(write(ask(*loop(ToolCall("1", "a", "{}")), model="gemini-flash-latest"))) == [PLACEHOLDER]
+
+
+def test_a_memory_that_holds_something_strange_is_a_memory_that_holds_nothing(memory) -> None:
+    calls = [ToolCall("1", "a", "{}")]
+    for value in (None, 7, "S", [], {"signature": 7}, {"signature": ""}):
+        memory.put("gemini.call.1", value)
+        expected = None if isinstance(value, dict) else PLACEHOLDER
+        assert signatures_of(calls, memory, True) == [expected]
+    assert signatures_of([], memory, True) == []

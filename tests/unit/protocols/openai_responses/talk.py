@@ -1,0 +1,81 @@
+"""A client's and an endpoint's side of a Responses exchange, without sockets."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from relayd.protocols.canon import Begin, End, Event, Failure, Finish, Request, TextDelta, Usage
+from relayd.protocols.dialect import Ask, Refused
+from relayd.protocols.openai_responses import DIALECT
+from relayd.protocols.openai_responses.renderer import Renderer
+from tests.aids.responses_grammar import check_response, read_events, read_stream
+
+KEY = b"a server's key of 32 bytes......"
+HELLO: list[Event] = [Begin("x", "m"), TextDelta("Hel"), TextDelta("lo"), Finish("stop"), Usage(3, 2, 1, 0, 1), End()]
+
+
+class Shelf:
+    """A Memory that is a dict of JSON texts."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+
+    def get(self, key: str) -> Any:
+        return json.loads(self.texts[key]) if key in self.texts else None
+
+    def put(self, key: str, value: Any) -> None:
+        self.texts[key] = json.dumps(value)
+
+    def delete(self, key: str) -> bool:
+        return self.texts.pop(key, None) is not None
+
+
+def an_ask(
+    path: str = "/v1/responses", method: str = "POST", memory: Any = None, socket: Any = None, query: str = ""
+) -> Ask:
+    return Ask(method, path, query, {}, "req_1", Shelf() if memory is None else memory, socket, KEY)
+
+
+def read(ask: Ask | None = None, **members: Any) -> Request:
+    assert DIALECT.read_request is not None
+    if ask is not None and ask.socket is not None:
+        members.setdefault("type", "response.create")
+    body = {"model": "m", "input": "hi", **members}
+    return DIALECT.read_request(json.dumps({k: v for k, v in body.items() if v is not ...}).encode(), ask or an_ask())
+
+
+def refusal(ask: Ask | None = None, **members: Any) -> Refused:
+    try:
+        read(ask, **members)
+    except Refused as refused:
+        return refused
+    raise AssertionError("was not refused")
+
+
+def streamed(events: list[Event], ask: Ask | None = None, **members: Any) -> dict[str, Any]:
+    """The final response of a stream that obeys the grammar; events are fed one by one."""
+    ask = ask or an_ask()
+    renderer = Renderer(read(ask, stream=True, **members), ask)
+    return read_stream(b"".join(renderer.feed([event]) for event in events))
+
+
+def plain(events: list[Event], ask: Ask | None = None, **members: Any) -> dict[str, Any]:
+    """The plain answer."""
+    ask = ask or an_ask()
+    renderer = Renderer(read(ask, **members), ask)
+    assert b"".join(renderer.feed([event]) for event in events) == b""
+    answer = renderer.whole()
+    body = json.loads(answer.body)
+    if any(isinstance(event, Failure) for event in events):
+        assert answer.status >= 400 and body["error"]["message"]
+        return dict(body)
+    assert answer.status == 200
+    check_response(body)
+    return dict(body)
+
+
+def over_a_socket(events: list[Event], ask: Ask, **members: Any) -> dict[str, Any]:
+    """The final response of a WebSocket turn that obeys the grammar."""
+    renderer = Renderer(read(ask, **members), ask)
+    return read_events([json.loads(text) for event in events for text in renderer.messages([event])])
