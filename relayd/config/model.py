@@ -125,7 +125,8 @@ class Config:
 
     def _dialects(self, route: Route, target: Upstream | None) -> Iterator[tuple[str, str]]:
         """Whether everything that this route may lead to can be spoken to in the client's dialect."""
-        mine = route.protocol or (target.protocol if target is not None else None)
+        default = "openai_chat" if route.upstream == "by_model" else None
+        mine = route.protocol or (target.protocol if target is not None else default)
         if mine is None or mine == "plain":
             return
         reached = [("upstream", target.protocol)] if target is not None else []

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
+from relayd import clock
 from relayd.access.consumers import USUAL_KEY_FIELDS, ConsumerKey, Consumers
 from relayd.config.model import Config, House
 from relayd.config.route import Route
@@ -85,6 +86,7 @@ def compile_plan(
         house=_house(config.headers),
         key_fields=consumers.key_fields() - USUAL_KEY_FIELDS,
         models=model_table(config),
+        made_s=int(clock.wall()),
         dialects=MappingProxyType(dict(parts.dialects)),
         model_targets=MappingProxyType(model_targets(config, parts)),
         model_body_limit=max((int(route.body_limit) for route in config.routes), default=0),

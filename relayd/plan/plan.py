@@ -139,7 +139,8 @@ class Plan:
     `key_fields` are the lower-case names of fields, beside the usual ones, in which consumers send their keys.
     `gates` holds every gate by its name in the configuration, e.g. `routes.chat`; `consumer_gates` and `priorities` have
     only the consumers that are limited, or not of priority 0. `gate_limits` are put in force by the commit. `model_targets`
-    has the targets of each entry of `models`; `model_body_limit` bounds bodies that are read to find a route.
+    has the targets of each entry of `models`; `model_body_limit` bounds bodies that are read to find a route, `made_s` is when the plan was made,
+    in Unix seconds.
     """
 
     generation: int
@@ -151,6 +152,7 @@ class Plan:
     house: HouseFields
     key_fields: frozenset[bytes] = frozenset()
     models: ModelTable | None = None
+    made_s: int = 0
     dialects: Mapping[str, Dialect] = field(default_factory=dict)
     model_targets: Mapping[str, tuple[Target, ...]] = field(default_factory=dict)
     model_body_limit: int = 0

@@ -12,7 +12,7 @@ from relayd.config.resilience import Fallback
 from relayd.limits.gate import Gate
 from relayd.plan.plan import Resilience, Target
 from relayd.protocols.dialect import Dialect
-from relayd.routing.models import ModelTable
+from relayd.routing.models import ModelTable, Rule
 from relayd.upstream.upstream import Upstream
 
 PLAIN = "plain"
@@ -51,8 +51,8 @@ def dialects_of(config: Config) -> dict[str, Dialect]:
 
 
 def model_table(config: Config) -> ModelTable:
-    """`models:` as a table. Raises ValueError for two names that could not be told apart."""
-    return ModelTable((name, model.upstream, model.model) for name, model in config.models.items())
+    """`models:` as a table."""
+    return ModelTable(Rule(name, model.upstream, model.model) for name, model in config.models.items())
 
 
 def model_targets(config: Config, parts: Parts) -> dict[str, tuple[Target, ...]]:

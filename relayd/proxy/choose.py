@@ -6,8 +6,12 @@ and what a dialect keeps by itself (stored responses, token counts) never goes u
 
 from __future__ import annotations
 
+import json
 import random
 import zlib
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qsl, unquote
 
 from relayd.errors import ExchangeError
 from relayd.limits.gate import Gate
@@ -18,7 +22,7 @@ from relayd.proxy.course import Course
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.respond import answer
 from relayd.proxy.shadow import cast
-from relayd.routing.models import UnknownModel
+from relayd.routing.models import anthropic_list, anthropic_model, openai_list, openai_model
 
 NO_RESILIENCE = Resilience()
 
@@ -73,11 +77,11 @@ def targets_of(exchange: Exchange, route: PlannedRoute, resilience: Resilience, 
     assert models is not None
     if not call.model:
         raise Refused("The request names no model.", param="model")
-    try:
-        entry = models.resolve(call.model)
-    except UnknownModel as unknown:
-        raise Refused(str(unknown), param="model", code="model_not_found", status=404) from None
-    return (*exchange.plan.model_targets[entry.name], *resilience.fallbacks)
+    found = models.resolve(call.model)
+    if found is None:
+        raise Refused(models.unknown(call.model), param="model", code="model_not_found", status=404)
+    first, *others = exchange.plan.model_targets[found.rule]
+    return (replace(first, model=found.model), *others, *resilience.fallbacks)
 
 
 def picked(resilience: Resilience, route: PlannedRoute) -> Target:
@@ -115,12 +119,28 @@ def listed(exchange: Exchange, route: PlannedRoute, call: Call) -> bool:
     asked = listing_asked(call.ask.path)
     if asked is None:
         raise Refused("This path is not served here; a request that chooses by the model names one.", status=404)
-    try:
-        body = models.listing(call.dialect.name, call.ask.query) if not asked else models.entry(asked, call.dialect.name)
-    except UnknownModel as unknown:
-        raise Refused(str(unknown), param="model", code="model_not_found", status=404) from None
-    exchange.respond(answer(200, "application/json", body))
+    listing, made_s = models.listed(), exchange.plan.made_s
+    anthropic = call.dialect.name == "anthropic_messages" or "anthropic-version" in call.ask.headers
+    if not asked:
+        told = anthropic_page(listing, made_s, call.ask.query) if anthropic else openai_list(listing, made_s)
+    else:
+        name = unquote(asked)
+        upstream = dict(listing).get(name)
+        if upstream is None:
+            raise Refused(models.unknown(name), param="model", code="model_not_found", status=404)
+        told = anthropic_model(name, made_s) if anthropic else openai_model(name, upstream, made_s)
+    exchange.respond(answer(200, "application/json", json.dumps(told).encode() + b"\n"))
     return True
+
+
+def anthropic_page(listing: list[tuple[str, str]], made_s: int, query: str) -> dict[str, Any]:
+    """A page of the list, as the query asks for it."""
+    asked = dict(parse_qsl(query))
+    limit = asked.get("limit", "")
+    return anthropic_list(
+        listing, made_s, min(1000, max(1, int(limit))) if limit.isdecimal() and len(limit) < 6 else 20,
+        asked.get("after_id"), asked.get("before_id"),
+    )
 
 
 def hash_key(exchange: Exchange, target: Target) -> int | None:
