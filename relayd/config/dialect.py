@@ -18,3 +18,4 @@ class DialectOptions:
     default_max_tokens: int = setting(default=4096, doc="Where the endpoint must be told a limit (Anthropic) and the client gave none.", minimum=1)
     metadata: bool = setting(default=False, doc="Chat: whether `metadata` is taken.")
     verbosity: bool = setting(default=False, doc="Chat: whether `verbosity` is taken.")
+    thinking: Literal["adaptive", "budget", "drop"] = setting(default="adaptive", doc="Anthropic: how the endpoint is asked to reason: an effort, a budget of tokens (models before that), or not at all.")

@@ -90,6 +90,9 @@ class Config:
         for name, model in self.models.items():
             if model.upstream not in self.upstreams:
                 yield f"models.{name}.upstream", unknown("upstream", model.upstream, self.upstreams)
+            for place, one in enumerate(model.fallbacks):
+                if one.upstream not in self.upstreams:
+                    yield f"models.{name}.fallbacks[{place}].upstream", unknown("upstream", one.upstream, self.upstreams)
         yield from self._consumers()
 
     def _listeners(self) -> Iterator[tuple[str, str]]:
@@ -137,6 +140,10 @@ class Config:
             reached += [
                 ("upstream", self.upstreams[model.upstream].protocol)
                 for model in self.models.values() if model.upstream in self.upstreams
+            ]
+            reached += [
+                ("upstream", self.upstreams[one.upstream].protocol)
+                for model in self.models.values() for one in model.fallbacks if one.upstream in self.upstreams
             ]
         for key, theirs in reached:
             if theirs == "plain" and mine in SMALL_FRONTS:

@@ -20,6 +20,7 @@ from relayd.daemon import place
 from relayd.errors import ConfigError, ExchangeError, Finding
 from relayd.plan.carryover import Carryover, carryover
 from relayd.plan.compile import compile_plan
+from relayd.plan.gates import put_in_force
 from relayd.plan.plan import Plan
 from relayd.proxy.gateway import Gateway
 from relayd.server.admin import AdminServer
@@ -132,6 +133,7 @@ class Changeover:
         self._telemetry.commit(prepared.telemetry)
         self._telemetry.set_generation(prepared.plan.generation)
         gateway.plan = prepared.plan
+        put_in_force(prepared.plan.gates, prepared.plan.gate_limits, {} if old is None else old.gates)
         room, wanted = self._room, prepared.plan.config.daemon.connections
         self.listeners.limit = min(room, wanted) if wanted else room
         self.listeners.commit(prepared.listeners)

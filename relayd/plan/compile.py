@@ -17,8 +17,8 @@ from relayd.access.consumers import USUAL_KEY_FIELDS, ConsumerKey, Consumers
 from relayd.config.model import Config, House
 from relayd.config.route import Route
 from relayd.errors import ConfigError, Finding
-from relayd.plan.plan import HouseFields, Plan, PlannedRoute, merged_timeouts
 from relayd.plan.gates import gates_of
+from relayd.plan.plan import HouseFields, Plan, PlannedRoute, merged_timeouts
 from relayd.plan.resilience import Parts, dialects_of, model_table, model_targets, resilience_of
 from relayd.plan.rewriting import Rewriting, field_edits, rewriting
 from relayd.plan.specs import upstream_spec

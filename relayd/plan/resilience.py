@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from relayd import registry
 from relayd.config.model import Config
-from relayd.config.route import Route
 from relayd.config.resilience import Fallback
+from relayd.config.route import Route
 from relayd.limits.gate import Gate
 from relayd.plan.plan import Resilience, Target
 from relayd.protocols.dialect import Dialect
@@ -89,8 +89,9 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
         target.dialect is not None and target.dialect.name != dialect.name for target in (*targets, *fallbacks)
     )
     plain = dialect is None and not again and not fallbacks and mirror is None and gate is None and len(split) == 1
-    if plain and targets[0].gate is None and len(targets[0].upstream.spec.keys) < 2 and targets[0].upstream.hash_source is None:
-        return None
+    if plain and targets[0].gate is None and len(targets[0].upstream.spec.keys) < 2:
+        if not targets[0].upstream.spec.balance.by:
+            return None
     if dialect is not None and not crosses and route.upstream == "demo":
         return None
     keepalive = route.keepalive

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote
 
 from relayd.errors import ExchangeError
 from relayd.limits.gate import Gate
-from relayd.plan.plan import PlannedRoute, Resilience, Target
+from relayd.plan.plan import Plan, PlannedRoute, Resilience, Target
 from relayd.protocols.dialect import Dialect, Refused
 from relayd.proxy.call import Call, ask_of, listing_asked, model_in_body, model_in_path, refused_answer, rendered_answer
 from relayd.proxy.course import Course
@@ -71,17 +71,22 @@ def targets_of(exchange: Exchange, route: PlannedRoute, resilience: Resilience, 
         if call.crosses_dialects(first) and answered_locally(exchange, call):
             return ()
         return (first, *resilience.fallbacks)
-    if answered_locally(exchange, call) or listed(exchange, route, call):
+    if answered_locally(exchange, call) or listed(exchange, call):
         return ()
-    models = exchange.plan.models
+    return (*by_model(exchange.plan, call.model), *resilience.fallbacks)
+
+
+def by_model(plan: Plan, model: str) -> tuple[Target, ...]:
+    """The targets of a model by `models:`. Raises Refused."""
+    models = plan.models
     assert models is not None
-    if not call.model:
+    if not model:
         raise Refused("The request names no model.", param="model")
-    found = models.resolve(call.model)
+    found = models.resolve(model)
     if found is None:
-        raise Refused(models.unknown(call.model), param="model", code="model_not_found", status=404)
-    first, *others = exchange.plan.model_targets[found.rule]
-    return (replace(first, model=found.model), *others, *resilience.fallbacks)
+        raise Refused(models.unknown(model), param="model", code="model_not_found", status=404)
+    first, *others = plan.model_targets[found.rule]
+    return (replace(first, model=found.model), *others)
 
 
 def picked(resilience: Resilience, route: PlannedRoute) -> Target:
@@ -111,7 +116,7 @@ def answered_locally(exchange: Exchange, call: Call) -> bool:
     return True
 
 
-def listed(exchange: Exchange, route: PlannedRoute, call: Call) -> bool:
+def listed(exchange: Exchange, call: Call) -> bool:
     """The models of the configuration (GET .../models and .../models/{id}). Raises Refused for one that is not there."""
     models = exchange.plan.models
     if exchange.head.method not in (b"GET", b"HEAD") or models is None:
@@ -145,11 +150,9 @@ def anthropic_page(listing: list[tuple[str, str]], made_s: int, query: str) -> d
 
 def hash_key(exchange: Exchange, target: Target) -> int | None:
     """What consistent_hash chooses by, where this upstream does."""
-    wanted = target.upstream.hash_source
-    if wanted is None:
+    if not target.upstream.spec.balance.by:
         return None
-    found = wanted(exchange.head, exchange.consumer or exchange.record.peer)
-    return None if found is None else zlib.crc32(found)
+    return zlib.crc32((exchange.consumer or exchange.record.peer).encode())
 
 
 __all__ = ["ExchangeError", "choose"]

@@ -232,7 +232,7 @@ class Course:
             return None
         if response.length == 0:
             return ExchangeError("upstream_malformed", "an empty answer")
-        if not is_json(response) and not is_event_stream(response) and field_of(response, b"content-type"):
+        if field_of(response, b"content-type") and not is_json(response) and not is_event_stream(response):
             return ExchangeError("upstream_malformed", f"content type {field_of(response, b'content-type')[:60]}")
         return None
 

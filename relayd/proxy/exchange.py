@@ -20,6 +20,7 @@ from relayd.proxy.owner import Owner
 from relayd.proxy.reply import Reply
 from relayd.proxy.respond import Answer, error_answer
 from relayd.proxy.upgrade import Upgrade
+from relayd.upstream.classify import GOOD, classify
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.transport.faults import code_of
 from relayd.upstream.transport.slot import Sink, Slot
@@ -418,6 +419,9 @@ class Exchange(Reply):
         if self.course is not None:
             self.course.leave()
         if self.upstream is not None and self.endpoint is not None:
+            code, status = self.record.code, self.record.status
+            verdict = GOOD if not code and status < 400 else classify(code, 0 if code else status, own_key=bool(self.upstream.spec.auth))
+            self.upstream.report(self.endpoint, verdict)
             self.upstream.leave(self.endpoint)
         record = self.record
         record.total_s = clock.monotonic() - record.started

@@ -185,6 +185,15 @@ class Upstream:
                 return candidates[0] if len(candidates) == 1 else self._balancer.pick(candidates, key)
         return None
 
+    def has_room(self) -> bool:
+        """Whether who waits for room should go on: an endpoint has some, or there is none to wait for."""
+        if self._wake_s != FOREVER:
+            now_s = clock.monotonic()
+            if now_s >= self._wake_s:
+                self._arrange(now_s)
+        ready = self._groups or self._last
+        return not ready or any(one.has_place() for group in ready for one in group)
+
     def has_another(self, hint: Hint) -> bool:
         """Whether an endpoint is free now that this exchange has not tried."""
         return any(one not in hint.tried and one.has_room() for group in self._groups for one in group)
