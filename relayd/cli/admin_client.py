@@ -46,6 +46,7 @@ def add_socket_options(parser: argparse.ArgumentParser) -> None:
         "-c", "--config", default=place.DEFAULT_FILE, metavar="FILE",
         help=f"the file relayd runs on, which names its admin socket (default {place.DEFAULT_FILE})",
     )
+    parser.add_argument("--instance", metavar="NAME", help="the instance relayd@NAME.service")
     parser.add_argument("--socket", metavar="PATH", help="the admin socket, instead of looking for it")
 
 
@@ -61,6 +62,8 @@ def socket_paths(arguments: argparse.Namespace) -> list[str]:
     """Where to look, in order."""
     if arguments.socket:
         return [str(arguments.socket).removeprefix("unix:")]
+    if getattr(arguments, "instance", None):
+        return [f"{place.SYSTEM_FOLDER}-{arguments.instance}/admin.sock"]
     try:
         with open(arguments.config, encoding="utf-8", errors="replace") as file:
             text = file.read()

@@ -38,6 +38,7 @@ class Loaded:
     config: Config
     warnings: tuple[Finding, ...]
     files: tuple[str, ...]
+    texts: tuple[tuple[str, str], ...] = ()  # the same files with what stood in them
 
 
 def load(path: str) -> Loaded:
@@ -56,12 +57,24 @@ def load_text(text: str, name: str) -> Loaded:
     return reading.finish(name, text)
 
 
+def load_section(path: str, root: type) -> Any:
+    """Another file of the same language, as one section of this type. Raises ConfigError with every finding."""
+    reading = _Reading()
+    text = reading.read(path, Mark(path))
+    tree = None if text is None else reading.tree(path, text)
+    made = None if tree is None else reading.builder.build(root, tree)
+    if any(one.level == "error" for one in reading.findings):
+        raise ConfigError(reading.findings)
+    return made
+
+
 @dataclass(slots=True)
 class _Reading:
     """One reading of a configuration and its findings so far. Owned by load(); used once."""
 
     builder: Builder = field(default_factory=Builder)
     read_bytes: int = 0
+    texts: dict[str, str] = field(default_factory=dict)
 
     @property
     def findings(self) -> list[Finding]:
@@ -72,14 +85,16 @@ class _Reading:
 
     def finish(self, name: str, text: str | None) -> Loaded:
         main = None if text is None else self.tree(name, text)
-        if main is None:
+        if main is None or text is None:
             raise ConfigError(self.findings)
+        self.texts[name] = text
         folder = os.path.dirname(name)
         self.builder.folders[name] = folder
         roots, files = [main], [name]
         for path, mark in named_files(main, folder, name, self.tell):
             inner = self.read(path, mark)
             root = None if inner is None else self.tree(path, inner)
+            self.texts[path] = inner or ""
             self.builder.folders[path] = os.path.dirname(path)
             files.append(path)
             if root is None:
@@ -91,7 +106,7 @@ class _Reading:
         found = sorted(self.findings, key=lambda one: (order.get(one.file, 0), one.line, one.column))
         if any(one.level == "error" for one in found):
             raise ConfigError(found)
-        return Loaded(config, tuple(found), tuple(files))
+        return Loaded(config, tuple(found), tuple(files), tuple(self.texts.items()))
 
     def read(self, path: str, named_at: Mark) -> str | None:
         """The text of a file, or None and a finding at the place that named it."""

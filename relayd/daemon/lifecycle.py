@@ -21,6 +21,7 @@ from relayd.config.load import Loaded, load
 from relayd.daemon import activation, checks, place
 from relayd.daemon.changeover import Changeover, end_exchanges, telemetry_settings, undone
 from relayd.daemon.drain import Drain
+from relayd.daemon.generations import Generations
 from relayd.daemon.holder import holder
 from relayd.daemon.lag import LoopLag
 from relayd.daemon.notify import Notifier
@@ -101,6 +102,7 @@ class Lifecycle:
         self.drain = Drain(self.gateway, self.changeover, self.notifier, self.journal)
         self._drained: asyncio.Task[None] | None = None
         self._stored: set[str] = set()
+        self.generations = Generations.of_service()
         self._upgrade: asyncio.Future[str] | None = None
         self._reload: asyncio.Task[None] | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -110,7 +112,7 @@ class Lifecycle:
     def start(self, loaded: Loaded) -> None:
         """Take the road of a reload from nothing. Raises ConfigError or StartError."""
         try:
-            prepared = self.changeover.prepare(loaded, 1)
+            prepared = self.changeover.prepare(loaded, self.generations.next(loaded.texts))
         except ConfigError as error:
             raise start_error(error, loaded) from error
         self.signals.install(self._loop)  # before anybody could know that relayd is there
@@ -149,7 +151,7 @@ class Lifecycle:
         self.notifier.ready(self._status_line())
 
     def _serve_admin(self, server: AdminServer) -> None:
-        server.serve(self.views, self.reload, {"/upgrade": self.upgrade})
+        server.serve(self.views, self.reload, {"/upgrade": self.upgrade, "/diff": self.compare})
         self._note = place.note(self.path, server.path)
 
     def _accepted(self, loaded: Loaded) -> None:
@@ -157,6 +159,12 @@ class Lifecycle:
         self.state.loaded_wall = clock.wall()
         self.state.refusal = None
         self.state.warnings = tuple(str(finding) for finding in loaded.warnings)
+        plan = self.gateway.plan
+        assert plan is not None
+        fault = self.generations.keep(plan.generation, clock.wall(), loaded.texts)
+        if fault:
+            message = "It is in force, but relayd rollback will not find it."
+            self.journal.warning("generation_not_kept", message, reason=fault)
         self.telemetry.metrics.gauge("relayd.config.rejected", 0)
         stored = self.changeover.stored()
         for name, sockets in stored.items():
@@ -210,7 +218,7 @@ class Lifecycle:
 
     def ask_reload(self) -> None:
         """Reload soon; asking again before it began changes nothing."""
-        if self._reload_asked or self._drained is not None:
+        if self._reload_asked or self.ending():
             return
         self._reload_asked = True
         self._reload = self._loop.create_task(self._reload_once())
@@ -228,7 +236,7 @@ class Lifecycle:
     async def _reload_now(self) -> ReloadResult:
         plan = self.gateway.plan
         assert plan is not None
-        if self._drained is not None:
+        if self.ending():
             return ReloadResult(False, plan.generation, findings=("relayd is shutting down",))
         self.notifier.reloading()
         try:
@@ -238,7 +246,7 @@ class Lifecycle:
             return self._refused(tuple(str(finding) for finding in error.findings))
         except Exception as error:  # rescue door: a reload must never take down what serves
             return self._refused((f"internal fault: {type(error).__name__}: {error}",))
-        if self._drained is not None:  # told to stop while the file was read
+        if self.ending():  # told to stop while the file was read
             undone(prepared.undo)
             return ReloadResult(False, plan.generation, findings=("relayd is shutting down",))
         self.changeover.commit(prepared, self._serve_admin)
@@ -252,6 +260,19 @@ class Lifecycle:
             self.journal.info("config_changed", change)
         self.notifier.ready(self._status_line())
         return ReloadResult(True, generation, changes, warnings=self.state.warnings)
+
+    async def compare(self) -> Answer:
+        """What a reload would change now; nothing is opened and nothing changes."""
+        plan = self.gateway.plan
+        assert plan is not None
+        try:
+            loaded = await asyncio.to_thread(load, self.path)
+        except ConfigError as error:
+            findings = tuple(str(finding) for finding in error.findings)
+            return ReloadResult(False, plan.generation, findings=findings).answer()
+        changes = tuple(str(change) for change in diff(plan.config, loaded.config))
+        warnings = tuple(str(finding) for finding in loaded.warnings)
+        return ReloadResult(True, plan.generation, changes, warnings=warnings).answer()
 
     def _refused(self, findings: tuple[str, ...]) -> ReloadResult:
         plan = self.gateway.plan
@@ -297,8 +318,8 @@ class Lifecycle:
         """Have a new process take over; tells what became of it."""
         plan = self.gateway.plan
         assert plan is not None
-        if not self.notifier.kept or self._drained is not None:
-            why = "relayd is ending" if self._drained is not None else "relayd runs without a keeper: `relayd run`"
+        if not self.notifier.kept or self.ending():
+            why = "relayd is ending" if self.ending() else "relayd runs without a keeper: `relayd run`"
             return ReloadResult(False, plan.generation, findings=(why,)).answer()
         if self._upgrade is None:
             self._upgrade = self._loop.create_future()
@@ -316,8 +337,12 @@ class Lifecycle:
 
     # ---- stop
 
+    def ending(self) -> bool:
+        """Whether it has been told to drain or to leave."""
+        return self._drained is not None
+
     def on_stop(self, name: str, again: bool) -> None:
-        """SIGTERM or SIGINT: drain; asked again, end. A process that another one replaced ends when it is asked once."""
+        """SIGTERM or SIGINT: drain; asked again, end. A process that another one replaced ends when asked once."""
         if again or (self.gateway.leaving and name != "keeper"):
             self.journal.warning("stop_forced", "Asked to stop again: what is open is ended.", signal=name)
             self.drain.forced.set()

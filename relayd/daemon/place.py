@@ -24,9 +24,20 @@ def path_of(address: str) -> str:
     return address.removeprefix("unix:")
 
 
+def service_folder(environment: Mapping[str, str] | None = None) -> str:
+    """The folder that the service manager made for this service (RuntimeDirectory=), nothing without one.
+
+    Each instance has its own, so that many relayds may run on one file.
+    """
+    environment = os.environ if environment is None else environment
+    return environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+
+
 def private_folder(environment: Mapping[str, str] | None = None) -> str:
     """The folder for sockets of somebody who is not the system's relayd."""
     environment = os.environ if environment is None else environment
+    if service_folder(environment):
+        return service_folder(environment)
     runtime = environment.get("XDG_RUNTIME_DIR", "")
     if runtime and os.path.isdir(runtime) and os.access(runtime, os.W_OK):
         return os.path.join(runtime, "relayd")
@@ -56,6 +67,9 @@ def can_bind(path: str) -> bool:
 def socket_path(address: str, environment: Mapping[str, str] | None = None) -> str:
     """Where the daemon makes its admin socket. Only the default address has a second choice."""
     path = path_of(address)
+    own = service_folder(environment)
+    if address == DEFAULT_ADDRESS and own:
+        return os.path.join(own, "admin.sock")
     if address != DEFAULT_ADDRESS or can_bind(path):
         return path
     return os.path.join(private_folder(environment), "admin.sock")
@@ -88,6 +102,8 @@ def section_body(rest: str, indent: int) -> str:
 
 def notes_folder(environment: Mapping[str, str] | None = None) -> str:
     """Where a daemon of this user notes its admin socket."""
+    if service_folder(environment):
+        return service_folder(environment)
     return SYSTEM_FOLDER if can_bind(os.path.join(SYSTEM_FOLDER, "note")) else private_folder(environment)
 
 
@@ -104,7 +120,7 @@ def note(config_file: str, socket: str) -> str:
     folder = notes_folder()
     path = note_path(folder, config_file)
     try:
-        if folder == SYSTEM_FOLDER:
+        if folder in (SYSTEM_FOLDER, service_folder()):
             os.makedirs(folder, mode=0o755, exist_ok=True)
         else:
             own_folder(folder)
@@ -140,8 +156,9 @@ def forget(path: str, socket: str) -> None:
 
 def candidates(config_file: str, text: str, environment: Mapping[str, str] | None = None) -> list[str]:
     """Where a command looks for the daemon that runs on this file, in order."""
-    private = private_folder(environment)
-    found = [noted(note_path(folder, config_file)) for folder in (SYSTEM_FOLDER, private)]
+    private, own = private_folder(environment), service_folder(environment)
+    folders = [own] if own else [SYSTEM_FOLDER, private]
+    found = [noted(note_path(folder, config_file)) for folder in folders]
     address = written_address(text)
     found.append(path_of(address))
     if address == DEFAULT_ADDRESS:

@@ -127,6 +127,7 @@ class Tapped:
     input: int | None = None
     output: int | None = None
     cached: int | None = None
+    reasoning: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from relayd import clock
 from relayd.errors import ExchangeError
+from relayd.limits.gates import Gates
 from relayd.plan.plan import Plan
 from relayd.protocols.dialect import Memory
 from relayd.proxy.downstream import Downstream
@@ -38,6 +39,7 @@ class Gateway:
         self.client, self.telemetry = client, telemetry
         self.plan: Plan | None = None
         self.exchanges: set[Exchange] = set()
+        self.gates = Gates()
         self.draining = False
         self.leaving = False  # another process accepts now: what comes by open connections is still served, then closed
         self.admin_handler: AdminHandler = _nobody
@@ -87,9 +89,13 @@ class Gateway:
     def sweep(self) -> None:
         """End what waits too long; called by a timer."""
         now = clock.monotonic()
+<<<<<<< HEAD
         if self.plan is not None:
             for gate in self.plan.gates.values():
                 gate.sweep(now)
+=======
+        self.gates.sweep(now)
+>>>>>>> main
         for exchange in list(self.exchanges):
             exchange.check(now)
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 
 from relayd import __version__, clock
 from relayd.proxy.gateway import Gateway
+from relayd.server import admin_live
 from relayd.telemetry.sinks import prometheus
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.upstream import Upstream
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
-SHOWN_EXCHANGES = 1000
 
 Answer = tuple[int, str, bytes]
 
@@ -78,6 +78,9 @@ class AdminViews:
             "/ready": self.ready,
             "/ping": self.ping,
             "/status": self.status,
+            "/upstreams": self.upstreams,
+            "/queue": self.queue,
+            "/streams": self.streams,
             "/metrics": self.metrics,
             "/api/health": self.target_health,
             "/api/ping": self.ping,
@@ -93,12 +96,26 @@ class AdminViews:
                 return refused(405, "method_not_allowed", "A reload is asked for by POST.")
             self._state.start_reload()
             return 202, JSON, dumped({"accepted": None, "generation": self._generation, "see": "/status"})
+        if path.startswith("/upstreams/"):
+            return self._act(method, path, write)
         view = self._views.get(path)
         if view is None:
             return refused(404, "not_found", "There is no such page.", pages=sorted(self._views))
         if method not in ("GET", "HEAD"):
             return refused(405, "method_not_allowed", "This page is only read.")
         return view()
+
+    def _act(self, method: str, path: str, write: bool) -> Answer:
+        if not write:
+            return refused(403, "forbidden", "Actions are not shown here.")
+        if method != "POST":
+            return refused(405, "method_not_allowed", "An action is asked for by POST.")
+        try:
+            return 200, JSON, dumped(admin_live.act(self._gateway, path))
+        except admin_live.NoSuch as error:
+            return refused(404, "not_found", str(error))
+        except admin_live.NotPossible as error:
+            return refused(409, "not_possible", str(error))
 
     @property
     def _generation(self) -> int:
@@ -109,7 +126,7 @@ class AdminViews:
         """Liveness: the process runs and its loop turns. Whether it should be given work is said by /ready."""
         told = {
             "status": "healthy",
-            "circuit_breaker": {"enabled": False, "is_open": False, "consecutive_failures": 0},
+            "circuit_breaker": admin_live.circuit_breaker(self._gateway),
             "loop_lag_ms": milliseconds(self._state.lag_s()),
             "version": __version__,
         }
@@ -136,6 +153,16 @@ class AdminViews:
             told["ssl_verify"] = spec.tls.verify
         return 200, JSON, dumped(told)
 
+    def upstreams(self) -> Answer:
+        """Health of the upstreams, which is neither liveness nor readiness of relayd."""
+        return 200, JSON, dumped(admin_live.upstreams(self._gateway))
+
+    def queue(self) -> Answer:
+        return 200, JSON, dumped(admin_live.queues(self._gateway))
+
+    def streams(self) -> Answer:
+        return 200, JSON, dumped(admin_live.streams(self._gateway))
+
     def metrics(self) -> Answer:
         rendered = self._telemetry.render()
         if rendered is None:
@@ -161,35 +188,20 @@ class AdminViews:
             ],
             "routes": 0 if plan is None else len(plan.routes),
             "upstreams": [] if plan is None else [shown_upstream(one) for one in plan.upstreams.values()],
+            "gates": [gate.describe() for gate in gateway.gates.limited()],
             "in_flight": len(gateway.exchanges),
-            "exchanges": self._exchanges(),
+            "exchanges": admin_live.streams(gateway)["streams"],
         }
         return 200, JSON, dumped(told)
 
-    def _exchanges(self) -> list[dict[str, object]]:
-        """The exchanges in flight, the oldest first, at most SHOWN_EXCHANGES of them."""
-        oldest = sorted(self._gateway.exchanges, key=lambda exchange: exchange.record.started)[:SHOWN_EXCHANGES]
-        return [
-            {
-                "id": exchange.record.id,
-                "age_s": round(exchange.age_s(), 3),
-                "room": exchange.phase,
-                "method": exchange.record.method,
-                "path": exchange.record.path,
-                "route": exchange.record.route,
-                "upstream": exchange.record.upstream,
-                "endpoint": exchange.record.endpoint,
-                "generation": exchange.record.generation,
-                "buffered_bytes": exchange.buffered(),
-            }
-            for exchange in oldest
-        ]
-
 
 def shown_upstream(upstream: Upstream) -> dict[str, object]:
-    endpoints = [{"endpoint": one.spec.label, "in_flight": one.in_flight} for one in upstream.endpoints]
-    protocol = upstream.spec.protocol
-    return {"name": upstream.name, "protocol": protocol, "in_flight": upstream.in_flight, "endpoints": endpoints}
+    told = upstream.describe()
+    endpoints = told["endpoints"]
+    assert isinstance(endpoints, list)
+    words = ("in_flight", "state", "breaker", "health", "available")
+    short = [{"endpoint": one["address"], **{word: one[word] for word in words}} for one in endpoints]
+    return {word: told[word] for word in ("name", "protocol", "in_flight")} | {"endpoints": short}
 
 
 def refused(status: int, code: str, message: str, **further: object) -> Answer:

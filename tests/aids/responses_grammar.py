@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from typing import Any
 
 RESPONSE_MEMBERS = frozenset(
-    "id object created_at completed_at status incomplete_details model previous_response_id instructions output error "
-    "tools tool_choice truncation parallel_tool_calls text top_p presence_penalty frequency_penalty top_logprobs "
-    "temperature reasoning usage max_output_tokens max_tool_calls store background service_tier metadata "
-    "safety_identifier prompt_cache_key".split()
-)
+    ("id", "object", "created_at", "completed_at", "status", "incomplete_details", "model", "previous_response_id",
+     "instructions", "output", "error", "tools", "tool_choice", "truncation", "parallel_tool_calls", "text", "top_p",
+     "presence_penalty", "frequency_penalty", "top_logprobs", "temperature", "reasoning", "usage", "max_output_tokens",
+     "max_tool_calls", "store", "background", "service_tier", "metadata", "safety_identifier", "prompt_cache_key")
+)  # fmt: skip
 TERMINAL = {"response.completed": "completed", "response.incomplete": "incomplete", "response.failed": "failed"}
 PREFIXES = {"message": "msg_", "reasoning": "rs_", "function_call": "fc_", "custom_tool_call": "ctc_"}
 # By delta event: the key in the done event, and which places the event carries.

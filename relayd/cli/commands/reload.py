@@ -10,7 +10,7 @@ import json
 import os
 import sys
 
-from relayd.cli.admin_client import Unreachable, add_socket_options, ask, seconds
+from relayd.cli.admin_client import Answer, Unreachable, add_socket_options, ask, seconds
 from relayd.cli.output import err, out, paint
 
 HELP = "let the running relayd read its configuration again, and say what changed"
@@ -28,11 +28,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        answer = ask(arguments, "POST", "/reload", arguments.timeout)
-        told = json.loads(answer.body)
+        return report(ask(arguments, "POST", "/reload", arguments.timeout))
     except (Unreachable, ValueError) as failed:
         err(f"relayd: not reloaded: {failed}")
         return 1
+
+
+def report(answer: Answer) -> int:
+    """Say what became of a reload; the exit code. Raises ValueError for an answer that is none."""
+    told = json.loads(answer.body)
     if answer.status != 200:
         for finding in told.get("findings", []):
             err(finding)

@@ -1,7 +1,8 @@
 """Thought signatures: Gemini's proofs of who made a call, which clients of other dialects lose, kept by the call's id.
 
 Gemini 3 answers 400 to a call of the current turn that comes back without the signature it was given. On parallel calls
-only the first carries one, and one that was never given is refused as well.
+only the first carries one, and one that was never given is refused as well. Google's Chat surface is read by the Chat
+dialect, which keeps signatures under the same key, so that a history may wander between the two.
 
 Laws:
 1. A signature that the client brings back counts before the one that was kept.
@@ -13,14 +14,14 @@ from __future__ import annotations
 
 from relayd.protocols.canon import ToolCall
 from relayd.protocols.dialect import Memory
+from relayd.protocols.openai_chat.calls import signature_key
 
 PLACEHOLDER = "skip_thought_signature_validator"
-_KEY = "gemini.call."
 
 
 def keep(memory: Memory, call_id: str, signature: str | None) -> None:
     """Remember a call that Gemini made, with or without a signature."""
-    memory.put(_KEY + call_id, {"signature": signature})
+    memory.put(signature_key(call_id), signature or "")
 
 
 def signatures_of(calls: list[ToolCall], memory: Memory, demanded: bool) -> list[str | None]:
@@ -28,10 +29,9 @@ def signatures_of(calls: list[ToolCall], memory: Memory, demanded: bool) -> list
     found: list[str | None] = []
     known = False
     for call in calls:
-        kept = memory.get(_KEY + call.id) if call.signature is None else None
-        signature = kept.get("signature") if isinstance(kept, dict) else call.signature
+        signature = call.signature if call.signature else memory.get(signature_key(call.id))
+        known = known or isinstance(signature, str)
         found.append(signature if isinstance(signature, str) and signature else None)
-        known = known or isinstance(kept, dict) or found[-1] is not None
     if calls and demanded and not known:
         found[0] = PLACEHOLDER
     return found

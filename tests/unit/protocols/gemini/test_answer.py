@@ -104,8 +104,8 @@ def test_a_signature_goes_to_the_event_and_to_the_memory(ask, read, sse, memory)
     other = {"functionCall": {"name": "b", "args": {}}}
     starts = [e for e in read(ask(stream=True), sse(chunk(part, other, reason="STOP"))) if isinstance(e, ToolStart)]
     assert [one.signature for one in starts] == ["c2ln", None]
-    assert memory.get(f"gemini.call.{starts[0].id}") == {"signature": "c2ln"}
-    assert memory.get(f"gemini.call.{starts[1].id}") == {"signature": None}
+    assert memory.get(f"thought_signature:{starts[0].id}") == "c2ln"
+    assert memory.get(f"thought_signature:{starts[1].id}") == ""
 
 
 def test_a_name_that_was_written_another_way_comes_back_as_the_client_knows_it(ask, read, write, sse) -> None:

@@ -56,8 +56,12 @@ def test_models_that_do_not_demand_signatures_get_no_placeholder(ask, write) -> 
 
 def test_a_memory_that_holds_something_strange_is_a_memory_that_holds_nothing(memory) -> None:
     calls = [ToolCall("1", "a", "{}")]
-    for value in (None, 7, "S", [], {"signature": 7}, {"signature": ""}):
-        memory.put("gemini.call.1", value)
-        expected = None if isinstance(value, dict) else PLACEHOLDER
-        assert signatures_of(calls, memory, True) == [expected]
+    for value in (None, 7, [], {"signature": "S"}):
+        memory.put("thought_signature:1", value)
+        assert signatures_of(calls, memory, True) == [PLACEHOLDER]
     assert signatures_of([], memory, True) == []
+
+
+def test_a_signature_that_the_chat_surface_kept_is_found(memory) -> None:
+    memory.put("thought_signature:1", "S")
+    assert signatures_of([ToolCall("1", "a", "{}")], memory, True) == ["S"]

@@ -1,0 +1,42 @@
+"""`relayd diff`: what a reload would change now. Nothing is opened, nothing changes, no secret is shown.
+
+Exit codes: 0 nothing would change, 1 something would, 3 the file would be refused or nobody answers, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from relayd.cli.admin_client import Unreachable, add_socket_options, ask, seconds
+from relayd.cli.output import err, out, paint
+
+HELP = "show what a reload would change: the running configuration against the file"
+COLOUR_OF_SIGN = {"+": "green", "-": "red", "~": "yellow"}
+FAILED = 3
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_socket_options(parser)
+    parser.add_argument("--timeout", type=seconds, default="20s", metavar="TIME", help="how long to wait (default 20s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        answer = ask(arguments, "POST", "/diff", arguments.timeout)
+        told = json.loads(answer.body)
+    except (Unreachable, ValueError) as failed:
+        err(f"relayd: cannot compare: {failed}")
+        return FAILED
+    if not told.get("accepted"):
+        for finding in told.get("findings", []):
+            err(finding)
+        err(f"relayd: a reload would be refused; generation {told.get('generation')} would stay in force")
+        return FAILED
+    for warning in told["warnings"]:
+        err(paint(warning, "yellow", sys.stderr))
+    for change in told["changes"]:
+        out(paint(change, COLOUR_OF_SIGN.get(change[:1], "bold")))
+    return 1 if told["changes"] else os.EX_OK

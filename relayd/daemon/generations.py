@@ -1,0 +1,113 @@
+"""The configurations that were in force: the texts of their files, kept in the state directory, the newest ones only.
+
+1. Only the texts are written, which name where secrets come from; no secret is. The files are for the owner alone.
+2. Keeping never fails a start or a reload: a full disk is told and nothing else happens.
+3. A text that is the same as the one before is not kept twice: it moves on to the newer number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+SYSTEM_STATE = "/var/lib/relayd"
+FOLDER = "generations"
+KEPT = 20
+
+Texts = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One configuration that was in force: when it came, and the files it was read from, the main one first."""
+
+    number: int
+    wall: float
+    texts: Texts
+
+
+class Generations:
+    """The folder of generations, or nothing where there is no state directory. Written by the daemon alone."""
+
+    def __init__(self, folder: str | None) -> None:
+        self.folder = folder
+
+    @classmethod
+    def of_service(cls, environment: Mapping[str, str] | None = None) -> Generations:
+        """Where systemd says that the state of this service is (StateDirectory=)."""
+        environment = os.environ if environment is None else environment
+        state = environment.get("STATE_DIRECTORY", "").partition(":")[0]
+        return cls(os.path.join(state, FOLDER) if state else None)
+
+    def numbers(self) -> list[int]:
+        """What is kept, the oldest first."""
+        if self.folder is None:
+            return []
+        try:
+            names = os.listdir(self.folder)
+        except OSError:
+            return []
+        return sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit())
+
+    def read(self, number: int) -> Generation:
+        """One of them. Raises OSError, and ValueError when the file is not what was written."""
+        with open(self._path(number), encoding="utf-8", errors="surrogateescape") as file:
+            told = json.load(file)
+        try:
+            texts = tuple((str(one["path"]), str(one["text"])) for one in told["files"])
+            return Generation(int(told["generation"]), float(told["at"]), texts)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{self._path(number)} is damaged") from error
+
+    def newest(self) -> Generation | None:
+        """The last one that can be read."""
+        for number in reversed(self.numbers()):
+            try:
+                return self.read(number)
+            except (OSError, ValueError):
+                continue
+        return None
+
+    def next(self, texts: Texts) -> int:
+        """The number for a start with these texts: that of the last generation when it is the same one."""
+        newest = self.newest()
+        if newest is None:
+            return max(self.numbers(), default=0) + 1
+        return newest.number if newest.texts == texts else newest.number + 1
+
+    def keep(self, number: int, wall: float, texts: Texts) -> str:
+        """Keep what is in force now; why it could not be, or nothing."""
+        if self.folder is None:
+            return ""
+        newest = self.newest()
+        try:
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            if newest is not None and newest.number == number and newest.texts == texts:
+                return ""
+            self._write(number, wall, texts)
+            if newest is not None and newest.texts == texts and newest.number != number:
+                os.unlink(self._path(newest.number))
+            for old in self.numbers()[:-KEPT]:
+                os.unlink(self._path(old))
+        except OSError as error:
+            return f"{self.folder}: {error.strerror or error}"
+        return ""
+
+    def _path(self, number: int) -> str:
+        return os.path.join(self.folder or "", f"{number}.json")
+
+    def _write(self, number: int, wall: float, texts: Texts) -> None:
+        told = {"generation": number, "at": round(wall, 3), "files": [{"path": p, "text": t} for p, t in texts]}
+        temporary = f"{self._path(number)}.new"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+                json.dump(told, file, ensure_ascii=False)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self._path(number))
+        except OSError:
+            os.unlink(temporary)
+            raise

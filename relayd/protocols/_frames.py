@@ -1,0 +1,29 @@
+"""Where the frames of an event stream end, found without reading them: for those that look at a stream in passing."""
+
+from __future__ import annotations
+
+OVERLAP = 3  # so many bytes of an end may have come before
+
+
+def complete(data: bytes | bytearray, start: int = 0) -> int:
+    """The place behind the last blank line, looked for from `start`; 0 if there is none.
+
+    A line ends with LF, CRLF or CR, and all lines of a stream in one way. Whoever has looked up to `seen` looks again
+    from `seen - OVERLAP`.
+    """
+    start = max(start, 0)
+    last = data.rfind(b"\n\n", start)
+    end = last + 2 if last >= 0 else 0
+    if (last := data.rfind(b"\n\r\n", start)) >= 0:
+        end = max(end, last + 3)
+    if (last := data.rfind(b"\r\r", start)) >= 0:
+        end = max(end, last + 2)
+    return end
+
+
+def first_complete(data: bytes) -> int:
+    """The place behind the first blank line; 0 if there is none."""
+    found = [
+        place + len(mark) for mark in (b"\n\n", b"\n\r\n", b"\r\r") if (place := data.find(mark)) >= 0
+    ]
+    return min(found, default=0)

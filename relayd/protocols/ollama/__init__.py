@@ -1,0 +1,25 @@
+"""Ollama's native /api/chat as an endpoint's dialect; Ollama's own clients are served by pass-through."""
+
+from __future__ import annotations
+
+from relayd.protocols.dialect import Dialect
+from relayd.protocols.ollama.answer import reader
+from relayd.protocols.ollama.errors import read_error, render_error
+from relayd.protocols.ollama.request import write_request
+
+DIALECT = Dialect(
+    name="ollama",
+    paths=(),
+    render_error=render_error,
+    read_error=read_error,
+    write_request=write_request,
+    reader=reader,
+    drops=(
+        "tool_choice has no place there: none offers no tools, a named one that tool alone, required is left out.",
+        "parallel_tool_calls, logit_bias, user, metadata, verbosity, service_tier and cache keys are left out.",
+        "More than one answer (n), images by address, files and sound are refused.",
+        "A schema of the answer loses its name, description and strictness.",
+        "Levels of effort reach gpt-oss models only; others are switched to think or not to think, without a budget.",
+        "Thoughts of the history are left out unless reasoning_history says otherwise.",
+    ),
+)

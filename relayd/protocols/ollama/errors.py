@@ -1,0 +1,47 @@
+"""Ollama's error object, `{"error": "text"}`, which has no code: what the text says is told by its status."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from relayd.protocols import _json, _openai_errors
+from relayd.protocols._retry_after import retry_after_headers
+from relayd.protocols.canon import Failure
+from relayd.protocols.dialect import Rendered
+
+_CODES = (
+    ("not found, try pulling it", "model_not_found"),
+    ("exceeds the available context", "context_length_exceeded"),
+    ("exceeds maximum context length", "context_length_exceeded"),
+    ("input length exceeds", "context_length_exceeded"),
+)
+
+
+def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+    """An endpoint's error answer."""
+    return _coded(_openai_errors.read_error(status, headers, body))
+
+
+def failure_in(value: Any) -> Failure | None:
+    """The failure that a line of a stream is; None if it is none."""
+    if not isinstance(value, dict) or not value.get("error"):
+        return None
+    status = _openai_errors.status_in(value, 502)
+    failure = _openai_errors.failure_of(value, status) or Failure(status, "The upstream failed without saying why.")
+    return _coded(failure)
+
+
+def _coded(failure: Failure) -> Failure:
+    if failure.code:
+        return failure
+    code = next((code for mark, code in _CODES if mark in failure.message), "")
+    return dataclasses.replace(failure, code=code)
+
+
+def render_error(failure: Failure, request_id: str) -> Rendered:
+    """A failure as a plain answer."""
+    status = _openai_errors.shown_status(failure.status)
+    headers = retry_after_headers(failure.retry_after_s)
+    return Rendered(status, _json.write({"error": failure.message}), "application/json; charset=utf-8", headers)

@@ -1,0 +1,158 @@
+"""The table of models: the name that a client asks for, to an upstream and the name there.
+
+Laws:
+1. An exact name wins; then the pattern with the most literal text; between equals, the one that stands first.
+2. `*` stands for any text, also for none, and may stand anywhere; nothing else is special. A `*` in the model's name
+   at the upstream stands for what the first `*` of the pattern stood for.
+3. Names with a `*` match, but are not listed: they are no models.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+SHOWN = 20
+LONGEST_SHOWN = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One entry of `models:`. `name` may be a pattern; `model` is the name at the upstream, None for the client's."""
+
+    name: str
+    upstream: str
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Where a request for a model goes: the upstream, the model's name there, and the name that the client used."""
+
+    upstream: str
+    model: str
+    public: str
+
+
+class ModelTable:
+    """The models of one plan, compiled once and never changed."""
+
+    __slots__ = ("_exact", "_patterns", "names")
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._exact: dict[str, Rule] = {}
+        patterns: list[Rule] = []
+        for rule in rules:
+            if "*" in rule.name:
+                patterns.append(rule)
+            else:
+                self._exact.setdefault(rule.name, rule)
+        patterns.sort(key=lambda rule: rule.name.count("*") - len(rule.name))  # a stable sort: the file's order counts
+        self._patterns = tuple((_pattern(rule.name), rule) for rule in patterns)
+        self.names = tuple(self._exact)
+
+    def resolve(self, name: str) -> Resolved | None:
+        """Where this model is, or None when nobody has it."""
+        rule = self._exact.get(name)
+        if rule is not None:
+            return Resolved(rule.upstream, rule.model or name, name)
+        for matches, rule in self._patterns:
+            found = matches(name)
+            if found is not None:
+                there = name if rule.model is None else rule.model.replace("*", found[1])
+                return Resolved(rule.upstream, there, name)
+        return None
+
+    def listed(self, may_use: Callable[[str], bool] | None = None, more: Iterable[tuple[str, str]] = ()) -> list[
+        tuple[str, str]
+    ]:
+        """Names and upstreams in the file's order, then what upstreams list themselves (`more`) and this table routes.
+
+        `may_use` says by upstream what the client's key is granted.
+        """
+        found = {name: rule.upstream for name, rule in self._exact.items()}
+        for name, upstream in more:
+            if name not in found and (place := self.resolve(name)) is not None and place.upstream == upstream:
+                found[name] = upstream
+        return [(name, upstream) for name, upstream in found.items() if may_use is None or may_use(upstream)]
+
+    def unknown(self, name: str, may_use: Callable[[str], bool] | None = None) -> str:
+        """What to say of a model that nobody has: what exists, the closest names first, bounded."""
+        names = [name for name, _ in self.listed(may_use)]
+        patterns = [rule.name for _, rule in self._patterns if may_use is None or may_use(rule.upstream)]
+        known = _closest_first(name[:LONGEST_SHOWN], names) + patterns
+        text = f"The model '{_cut(name)}' does not exist here."
+        if not known:
+            return f"{text} No models are configured."
+        rest = len(known) - SHOWN
+        more = f" and {rest} more" if rest > 0 else ""
+        return f"{text} Available: {', '.join(_cut(one) for one in known[:SHOWN])}{more}."
+
+
+def _pattern(name: str) -> Callable[[str], re.Match[str] | None]:
+    """Lazy groups with literal text between them; the number of stars is bounded by what an operator writes."""
+    literal = [re.escape(piece) for piece in re.split(r"\*+", name)]
+    return re.compile("(.*?)".join(literal), re.DOTALL).fullmatch
+
+
+def _closest_first(name: str, names: list[str]) -> list[str]:
+    """The names, those first that look like the one that was asked for."""
+    if len(names) > 2000:  # comparing is quadratic in the length of names; a table this large is searched otherwise
+        return names
+    near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
+    return near + [one for one in names if one not in near]
+
+
+def _cut(text: str) -> str:
+    shown = "".join(sign if sign.isprintable() else "?" for sign in text[:LONGEST_SHOWN])
+    return shown if len(text) <= LONGEST_SHOWN else shown + "..."
+
+
+# ---- listings
+
+
+def openai_model(name: str, upstream: str, created_s: int) -> dict[str, Any]:
+    """One model as OpenAI's clients read it."""
+    return {"id": name, "object": "model", "created": created_s, "owned_by": upstream}
+
+
+def openai_list(models: Iterable[tuple[str, str]], created_s: int) -> dict[str, Any]:
+    """The answer to GET /v1/models."""
+    return {"object": "list", "data": [openai_model(name, upstream, created_s) for name, upstream in models]}
+
+
+def anthropic_model(name: str, created_s: int) -> dict[str, Any]:
+    """One model as Anthropic's clients read it."""
+    at = datetime.fromtimestamp(created_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"type": "model", "id": name, "display_name": name, "created_at": at}
+
+
+def anthropic_list(
+    models: Iterable[tuple[str, str]],
+    created_s: int,
+    limit: int = 1000,
+    after_id: str | None = None,
+    before_id: str | None = None,
+) -> dict[str, Any]:
+    """The answer to GET /v1/models with an Anthropic client: a page of them. An id that is unknown cuts nothing."""
+    names = [name for name, _ in models]
+    if after_id in names:
+        names = names[names.index(after_id) + 1 :]
+    elif before_id in names:
+        names = names[: names.index(before_id)]
+        names, earlier = names[-limit:], names[:-limit]
+        return _page(names, created_s, bool(earlier))
+    return _page(names[:limit], created_s, len(names) > limit)
+
+
+def _page(names: list[str], created_s: int, has_more: bool) -> dict[str, Any]:
+    return {
+        "data": [anthropic_model(name, created_s) for name in names],
+        "has_more": has_more,
+        "first_id": names[0] if names else None,
+        "last_id": names[-1] if names else None,
+    }

@@ -1,0 +1,112 @@
+"""Live state for the admin application: upstreams, queues and streams as plain data, and the few hands on them.
+
+1. Reading changes nothing and waits for nothing.
+2. An action names the upstream and the endpoint's address as they are shown; it is in force when the answer is there,
+   and is kept over reloads until it is undone.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from relayd.proxy.exchange import Exchange
+from relayd.proxy.gateway import Gateway
+from relayd.upstream.upstream import Upstream
+
+SHOWN_STREAMS = 1000
+SHOWN_WAITERS = 1000
+STATES = {"drain": "draining", "disable": "disabled", "enable": "enabled"}
+BREAKERS = {"open": "open", "reset": "closed"}
+
+
+class NoSuch(Exception):
+    """What an action names is not there; the text says what is."""
+
+
+class NotPossible(Exception):
+    """What an action asks for cannot be done to this endpoint; the text says why."""
+
+
+def upstreams(gateway: Gateway) -> dict[str, object]:
+    """Every upstream of the plan in force, with its endpoints and what is admitted to it."""
+    plan = gateway.plan
+    return {"upstreams": [] if plan is None else [one.describe() for one in plan.upstreams.values()]}
+
+
+def queues(gateway: Gateway) -> dict[str, object]:
+    """Every gate that limits something, and who waits there in the order of the turns to come."""
+    gates: list[dict[str, object]] = []
+    waiting: list[dict[str, object]] = []
+    for gate in gateway.gates.limited():
+        gates.append(gate.describe())
+        waiting += gate.waiters(SHOWN_WAITERS - len(waiting))
+    return {"gates": gates, "waiting": waiting}
+
+
+def streams(gateway: Gateway) -> dict[str, object]:
+    """The exchanges in flight, the oldest first, at most SHOWN_STREAMS of them; and how many there are."""
+    oldest = sorted(gateway.exchanges, key=lambda exchange: exchange.record.started)[:SHOWN_STREAMS]
+    return {"in_flight": len(gateway.exchanges), "streams": [stream(exchange) for exchange in oldest]}
+
+
+def stream(exchange: Exchange) -> dict[str, object]:
+    """One exchange. Its path comes without the query, which may hold a key."""
+    record = exchange.record
+    return {
+        "id": record.id,
+        "age_s": round(exchange.age_s(), 3),
+        "room": exchange.phase,
+        "method": record.method,
+        "path": record.path,
+        "consumer": record.consumer,
+        "route": record.route,
+        "upstream": record.upstream,
+        "endpoint": record.endpoint,
+        "attempts": record.attempts,
+        "generation": record.generation,
+        "buffered_bytes": exchange.buffered(),
+        "sent_bytes": record.bytes_out,
+    }
+
+
+def circuit_breaker(gateway: Gateway) -> dict[str, object]:
+    """All breakers in one word: open when an upstream is shut wholly."""
+    plan = gateway.plan
+    told = [] if plan is None else [one.circuit_breaker() for one in plan.upstreams.values()]
+    return {
+        "enabled": any(one["enabled"] for one in told),
+        "is_open": any(one["is_open"] for one in told),
+        "consecutive_failures": max((int(str(one["consecutive_failures"])) for one in told), default=0),
+    }
+
+
+def act(gateway: Gateway, path: str) -> dict[str, object]:
+    """`/upstreams/NAME/endpoints/ADDRESS/drain|disable|enable` and `.../ADDRESS/breaker/open|reset`, each part percent-
+    encoded; the endpoint as it is then. Raises NoSuch, NotPossible."""
+    parts = [unquote(part) for part in path.split("/")]
+    if len(parts) not in (6, 7) or parts[:2] != ["", "upstreams"] or parts[3] != "endpoints":
+        raise NoSuch("There is no such action.")
+    upstream, address = _upstream(gateway, parts[2]), parts[4]
+    if all(one.label != address for one in upstream.endpoints):
+        known = ", ".join(one.label for one in upstream.endpoints)
+        raise NoSuch(f"Upstream {upstream.name} has no endpoint {address!r}; it has: {known or 'none'}.")
+    if len(parts) == 6 and parts[5] in STATES:
+        upstream.set_state(address, STATES[parts[5]])
+    elif len(parts) == 7 and parts[5] == "breaker" and parts[6] in BREAKERS:
+        try:
+            upstream.set_breaker(address, BREAKERS[parts[6]])
+        except ValueError as error:
+            raise NotPossible(f"{error}.") from error
+    else:
+        raise NoSuch("There is no such action.")
+    gateway.gates.wake()  # what was enabled or reset may be awaited
+    endpoints = upstream.describe()["endpoints"]
+    assert isinstance(endpoints, list)
+    return {"upstream": upstream.name, "endpoint": next(one for one in endpoints if one["address"] == address)}
+
+
+def _upstream(gateway: Gateway, name: str) -> Upstream:
+    known = {} if gateway.plan is None else gateway.plan.upstreams
+    if name not in known:
+        raise NoSuch(f"There is no upstream {name!r}; there are: {', '.join(known) or 'none'}.")
+    return known[name]

@@ -1,0 +1,16 @@
+"""Where things are remembered between exchanges: bounded, with a time to live, each consumer in a space of its own.
+
+Every kind keeps the same contract (tests/unit/stores/test_contract.py):
+
+    store.space(name) -> a memory with get(key), put(key, value), delete(key); values are plain JSON data
+    store.sweep()     -> forgets what is too old; whoever owns the store calls it now and then
+    store.entries, store.size_bytes, store.notices
+    store.close()
+
+1. What get gives is a copy of what was put: nobody changes the store by changing a value.
+2. An access makes an entry young again. What nobody asked for within `ttl_s` is forgotten.
+3. Where there is no room, the space that holds most gives way first, its longest unused entry before the others: a
+   consumer who fills the store pushes out its own.
+4. A value that is larger than a quarter of the store is not kept, and what it would have replaced is forgotten too.
+5. None of this raises for what is in a store: what cannot be kept or read is as if it were forgotten.
+"""

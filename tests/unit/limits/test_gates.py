@@ -1,0 +1,84 @@
+"""All gates by name, over reloads."""
+
+from __future__ import annotations
+
+from relayd.limits.gate import GateLimits
+from relayd.limits.gates import Gates
+from relayd.limits.ticket import GRANTED, REFUSED, Ticket
+from tests.unit.limits.gate_rig import Hand
+
+ONE = GateLimits(1, 5, 30.0)
+
+
+def made(**limits: GateLimits) -> tuple[Gates, Hand]:
+    clock = Hand()
+    gates = Gates(clock)
+    gates.apply(limits)
+    return gates, clock
+
+
+def wait(gates: Gates, name: str) -> tuple[Ticket, list[str]]:
+    told: list[str] = []
+    ticket = gates.get(name).enter(
+        "a", 0, None, lambda ticket: told.append("granted"), lambda ticket, reason, seconds: told.append(reason)
+    )
+    return ticket, told
+
+
+def test_a_gate_is_the_same_after_a_reload_and_has_the_new_limits() -> None:
+    gates, _ = made(u=ONE)
+    gate = gates.get("u")
+    wait(gates, "u")
+    second, told = wait(gates, "u")
+    gates.apply({"u": GateLimits(2, 5)})
+    assert gates.get("u") is gate
+    assert (second.state, told, gate.in_flight) == (GRANTED, ["granted"], 2)
+
+
+def test_a_gate_is_the_same_from_compiling_to_coming_into_force() -> None:
+    """Between the two a reload waits, and the sweep goes on."""
+    gates, clock = made(u=ONE)
+    asked = gates.get("v")
+    gates.sweep(clock.now_s)
+    gates.apply({"u": ONE, "v": ONE})
+    assert gates.get("v") is asked
+
+
+def test_a_plan_that_was_thrown_away_leaves_nothing_behind_the_next_one() -> None:
+    gates, _ = made(u=ONE)
+    gates.get("v")
+    gates.apply({"u": ONE})
+    assert [gate.name for gate in gates] == ["u"]
+
+
+def test_a_gate_that_no_plan_names_lives_until_the_last_one_has_left() -> None:
+    gates, clock = made(u=ONE)
+    first, _ = wait(gates, "u")
+    second, told = wait(gates, "u")
+    old = gates.get("u")
+    gates.apply({})
+    assert [gate.name for gate in gates] == ["u"]
+    clock.now_s += 31
+    gates.sweep(clock.now_s)
+    assert (second.state, told) == (REFUSED, ["queue_timeout"])
+    assert gates.get("u") is old
+    old.leave(first)
+    gates.sweep(clock.now_s)
+    assert list(gates) == []
+
+
+def test_what_comes_back_wakes_all() -> None:
+    gates, _ = made(u=GateLimits(0, 5), v=GateLimits(0, 5))
+    room: list[int] = []
+    tickets = [
+        gates.get(name).enter("a", 0, None, lambda ticket: None, lambda ticket, reason, seconds: None, lambda: bool(room))
+        for name in "uv"
+    ]
+    room.append(1)
+    gates.wake()
+    assert [ticket.state for ticket in tickets] == [GRANTED, GRANTED]
+
+
+def test_only_what_limits_is_shown() -> None:
+    gates, _ = made(b=ONE, free=GateLimits(), a=ONE)
+    assert [gate.name for gate in gates.limited()] == ["a", "b"]

@@ -1,0 +1,216 @@
+"""The contract of all stores, run against every kind."""
+
+from __future__ import annotations
+
+import itertools
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from relayd import registry
+from relayd.stores import memory, sqlite
+
+
+class Hands:
+    """The hands of the store's clock."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+MAKERS: dict[str, Callable[..., Any]] = {
+    "memory": lambda path, **bounds: memory.Store(**bounds),
+    "sqlite": lambda path, **bounds: sqlite.Store(str(path), **bounds),
+}
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def hands() -> Hands:
+    return Hands()
+
+
+@pytest.fixture(params=sorted(MAKERS))
+def make(request: pytest.FixtureRequest, tmp_path: pathlib.Path, hands: Hands) -> Iterator[Make]:
+    made = []
+    number = itertools.count()
+
+    def maker(max_entries: int = 100, max_bytes: int = 1 << 20, ttl_s: float = 60.0) -> Any:
+        path = tmp_path / f"store-{next(number)}"
+        store = MAKERS[request.param](path, max_entries=max_entries, max_bytes=max_bytes, ttl_s=ttl_s, now=hands)
+        made.append(store)
+        return store
+
+    yield maker
+    for store in made:
+        store.close()
+
+
+def test_every_kind_is_held_to_the_contract() -> None:
+    assert set(registry.kinds("relayd.stores")) == set(MAKERS)
+
+
+def test_what_was_put_is_there_until_it_is_deleted(make: Make) -> None:
+    space = make().space("team")
+    assert space.get("a") is None and not space.delete("a")
+    space.put("a", {"x": [1, None, "é\ud83d"], "y": 1.5})
+    assert space.get("a") == {"x": [1, None, "é\ud83d"], "y": 1.5}
+    space.put("a", 2)
+    assert space.get("a") == 2
+    assert space.delete("a") and space.get("a") is None
+
+
+def test_a_space_does_not_see_into_another(make: Make) -> None:
+    store = make()
+    store.space("one").put("a", 1)
+    assert store.space("two").get("a") is None
+    assert not store.space("two").delete("a")
+    assert store.space("one").get("a") == 1
+
+
+def test_changing_a_value_does_not_change_the_store(make: Make) -> None:
+    space = make().space("team")
+    value = {"list": [1]}
+    space.put("a", value)
+    value["list"].append(2)
+    space.get("a")["list"].append(3)
+    assert space.get("a") == {"list": [1]}
+
+
+def test_an_access_makes_an_entry_young_again(make: Make, hands: Hands) -> None:
+    space = make(ttl_s=10).space("team")
+    space.put("used", 1)
+    space.put("unused", 1)
+    hands.now_s += 8
+    assert space.get("used") == 1
+    hands.now_s += 8
+    assert space.get("used") == 1 and space.get("unused") is None
+    hands.now_s += 11
+    assert space.get("used") is None and not space.delete("used")
+
+
+def test_sweeping_forgets_what_is_too_old(make: Make, hands: Hands) -> None:
+    store = make(ttl_s=10)
+    for number in range(5):
+        store.space("team").put(str(number), "x" * 100)
+    hands.now_s += 5
+    store.space("team").get("3")
+    hands.now_s += 6
+    store.sweep()
+    assert store.entries == 1 and store.space("team").get("3") == "x" * 100
+
+
+def test_putting_forgets_what_is_too_old(make: Make, hands: Hands) -> None:
+    store = make(ttl_s=10)
+    store.space("team").put("old", 1)
+    hands.now_s += 11
+    store.space("other").put("new", 1)
+    assert store.entries == 1
+
+
+def test_the_longest_unused_goes_first(make: Make, hands: Hands) -> None:
+    store = make(max_entries=3)
+    space = store.space("team")
+    for key in "abc":
+        space.put(key, key)
+        hands.now_s += 1
+    space.get("a")
+    hands.now_s += 1
+    space.put("d", "d")
+    assert [space.get(key) for key in "abcd"] == ["a", None, "c", "d"]
+    assert store.entries == 3
+
+
+def test_bytes_are_bounded_and_counted(make: Make) -> None:
+    store = make(max_bytes=100_000)
+    space = store.space("team")
+    for number in range(50):
+        space.put(str(number), "x" * 10_000)
+        assert store.size_bytes <= 100_000
+    assert 5 <= store.entries <= 9
+    assert space.get("49") is not None and space.get("0") is None
+    for number in range(50):
+        space.delete(str(number))
+    assert store.size_bytes == 0 and store.entries == 0
+
+
+def test_a_value_that_is_too_large_is_not_kept_and_neither_is_what_it_replaced(make: Make) -> None:
+    store = make(max_bytes=100_000)
+    space = store.space("team")
+    space.put("other", 1)
+    space.put("a", 1)
+    space.put("a", "x" * 30_000)
+    assert space.get("a") is None
+    assert space.get("other") == 1
+
+
+@pytest.mark.parametrize("bounds", [{"max_entries": 20}, {"max_bytes": 60_000}])
+def test_a_consumer_who_fills_the_store_pushes_out_its_own(make: Make, hands: Hands, bounds: dict[str, int]) -> None:
+    store = make(**bounds)
+    store.space("quiet").put("a", "x" * 1000)
+    hands.now_s += 1
+    for number in range(200):
+        store.space("loud").put(str(number), "x" * 1000)
+        hands.now_s += 0.01
+    assert store.space("quiet").get("a") is not None
+    assert store.space("loud").get("199") is not None and store.space("loud").get("0") is None
+
+
+def test_an_empty_store_keeps_nothing(make: Make) -> None:
+    store = make(max_entries=0)
+    store.space("team").put("a", 1)
+    assert store.space("team").get("a") is None
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.sampled_from("AB"), st.sampled_from("abcd"), st.integers(0, 3000)),
+        st.tuples(st.just("get"), st.sampled_from("AB"), st.sampled_from("abcd"), st.just(0)),
+        st.tuples(st.just("delete"), st.sampled_from("AB"), st.sampled_from("abcd"), st.just(0)),
+        st.tuples(st.just("wait"), st.just(""), st.just(""), st.integers(1, 8)),
+        st.tuples(st.just("sweep"), st.just(""), st.just(""), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_all_kinds_remember_the_same_within_their_bounds(tmp_path: pathlib.Path, steps: list[Any]) -> None:
+    hands = Hands()
+    for old in tmp_path.glob("same*"):
+        old.unlink()
+    stores = [maker(tmp_path / "same", max_entries=5, max_bytes=40_000, ttl_s=10, now=hands) for maker in MAKERS.values()]
+    newest: dict[tuple[str, str], int] = {}
+    try:
+        for verb, name, key, number in steps:
+            hands.now_s += 0.001
+            if verb == "wait":
+                hands.now_s += number
+            elif verb == "put":
+                newest[name, key] = number
+                for store in stores:
+                    store.space(name).put(key, "x" * number)
+            elif verb == "get":
+                found = [store.space(name).get(key) for store in stores]
+                assert found[0] == found[1]
+                assert found[0] in (None, "x" * newest.get((name, key), -1))
+            elif verb == "delete":
+                assert len({store.space(name).delete(key) for store in stores}) == 1
+            else:
+                for store in stores:
+                    store.sweep()
+            assert all(store.entries <= 5 and store.size_bytes <= 40_000 for store in stores)
+        for store in stores:
+            store.sweep()
+        assert stores[0].entries == stores[1].entries
+    finally:
+        for store in stores:
+            store.close()
