@@ -83,6 +83,7 @@ KINDS: dict[str, Kind] = {
         Kind("upstream_closed", 502, _U, "The upstream closed the connection without a complete answer."),
         Kind("upstream_malformed", 502, _U, "The upstream's answer is not valid HTTP."),
         Kind("upstream_cut", 502, _U, "The upstream's answer was cut."),
+        Kind("upstream_unreadable", 502, _U, "The upstream's answer is not one that this API gives."),
         Kind("upstream_refused", 502, _U, "The upstream refused the request."),
         Kind("upstream_failed", 502, _U, "The upstream reported an error inside its answer."),
         Kind("upstream_key_refused", 502, _U, "The upstream refused the gateway's own key."),

@@ -17,7 +17,8 @@ from relayd.access.consumers import USUAL_KEY_FIELDS, ConsumerKey, Consumers
 from relayd.config.model import Config, House
 from relayd.config.route import Route
 from relayd.errors import ConfigError, Finding
-from relayd.plan.gates import gates_of
+from relayd.limits.gates import Gates
+from relayd.plan.gates import gate_limits
 from relayd.plan.plan import HouseFields, Plan, PlannedRoute, merged_timeouts
 from relayd.plan.resilience import Parts, dialects_of, model_table, model_targets, resilience_of
 from relayd.plan.rewriting import Rewriting, field_edits, rewriting
@@ -54,18 +55,22 @@ def compile_plan(
     previous: Plan | None = None,
     *,
     builtin: Mapping[str, UpstreamSpec] = NO_BUILT_INS,
+    gates: Gates | None = None,
 ) -> Plan:
     """The plan of a configuration.
 
     Live upstreams of `previous` whose spec is unchanged are shared. `builtin` holds the specs of built-in upstreams
-    such as `demo`, used where a route names them; their paths are taken as they are.
+    such as `demo`, used where a route names them; their paths are taken as they are. `gates` are
+    those of the process, None where nothing will be served.
     Raises ConfigError with all faults that only show when the parts are put together.
     """
     faults = _Faults()
     specs = _specs(config, builtin, faults)
     upstreams = {name: _live(spec, previous) for name, spec in specs.items()}
-    gates, gate_limits = gates_of(config, {} if previous is None else previous.gates)
-    parts = Parts(config, upstreams, dialects_of(config), gates)
+    limits = gate_limits(config)
+    known = Gates() if gates is None else gates
+    named = {name: known.get(name) for name in limits}
+    parts = Parts(config, upstreams, dialects_of(config), named)
     rules: list[tuple[Matcher, PlannedRoute]] = []
     for number, route in enumerate(config.routes):
         at = f"routes[{number}]"
@@ -90,10 +95,9 @@ def compile_plan(
         dialects=MappingProxyType(dict(parts.dialects)),
         model_targets=MappingProxyType(model_targets(config, parts)),
         model_body_limit=max((int(route.body_limit) for route in config.routes), default=0),
-        gates=MappingProxyType(gates),
-        gate_limits=MappingProxyType(gate_limits),
+        gate_limits=MappingProxyType(limits),
         consumer_gates=MappingProxyType({
-            name: gates[f"consumers.{name}"] for name in config.consumers if f"consumers.{name}" in gates
+            name: named[f"consumer {name}"] for name in config.consumers if f"consumer {name}" in named
         }),
         priorities=MappingProxyType({name: one.priority for name, one in config.consumers.items() if one.priority}),
     )

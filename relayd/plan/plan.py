@@ -137,7 +137,7 @@ class Plan:
     """Everything an exchange needs to know, of one generation (1, 2, ...).
 
     `key_fields` are the lower-case names of fields, beside the usual ones, in which consumers send their keys.
-    `gates` holds every gate by its name in the configuration, e.g. `routes.chat`; `consumer_gates` and `priorities` have
+    `consumer_gates` and `priorities` have
     only the consumers that are limited, or not of priority 0. `gate_limits` are put in force by the commit. `model_targets`
     has the targets of each entry of `models`; `model_body_limit` bounds bodies that are read to find a route, `made_s` is when the plan was made,
     in Unix seconds.
@@ -156,7 +156,6 @@ class Plan:
     dialects: Mapping[str, Dialect] = field(default_factory=dict)
     model_targets: Mapping[str, tuple[Target, ...]] = field(default_factory=dict)
     model_body_limit: int = 0
-    gates: Mapping[str, Gate] = field(default_factory=dict)
     gate_limits: Mapping[str, GateLimits] = field(default_factory=dict)
     consumer_gates: Mapping[str, Gate] = field(default_factory=dict)
     priorities: Mapping[str, int] = field(default_factory=dict)

@@ -33,7 +33,7 @@ class Parts:
         live = self.upstreams[upstream]
         return Target(
             upstream=live, model=model, on=frozenset(on), dialect=self.dialects.get(live.spec.protocol),
-            gate=self.gates.get(f"upstreams.{upstream}"),
+            gate=self.gates.get(f"upstream {upstream}"),
         )
 
     def fallbacks(self, written: tuple[Fallback, ...]) -> tuple[Target, ...]:
@@ -82,7 +82,7 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
             split.append((canary.weight, parts.target(canary.upstream)))
     fallbacks = parts.fallbacks(route.fallbacks)
     mirror = route.mirror if route.mirror is not None and route.mirror.upstream in parts.upstreams else None
-    gate = parts.gates.get(f"routes.{route.name}")
+    gate = parts.gates.get(f"route {route.name}")
     targets = [target for _, target in split]
     again = any(target.upstream.retries.spec.attempts > 1 for target in (*targets, *fallbacks))
     crosses = dialect is not None and any(

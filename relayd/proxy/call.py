@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from relayd.errors import ExchangeError
 from relayd.plan.plan import PlannedRoute, Target
-from relayd.protocols._multipart import model_in_form
 from relayd.protocols.canon import Failure, Request
 from relayd.protocols.dialect import Ask, Dialect, Memory, Refused, Rendered, Renderer, Sending
 from relayd.proxy.respond import Answer, answer
@@ -32,9 +31,6 @@ def model_in_path(path: bytes) -> str | None:
 
 def model_in_body(head: RequestHead, body: bytes) -> str | None:
     """The model that a request names in its JSON or in its form; None where it names none, or two."""
-    kind = head.get(b"content-type") or b""
-    if kind.lower().startswith(b"multipart/form-data"):
-        return model_in_form(kind, body)
     return model_of(body)
 
 
@@ -67,6 +63,11 @@ class Call:
             self._request = self.dialect.read_request(self.body, self.ask)
             self.stream = self._request.stream
         return self._request
+
+    def check(self) -> None:
+        """Say what is wrong with the body. Raises Refused."""
+        if self.dialect.read_request is not None:
+            self.dialect.read_request(self.body or b"", self.ask)
 
     @property
     def renderer(self) -> Renderer:

@@ -73,6 +73,8 @@ def targets_of(exchange: Exchange, route: PlannedRoute, resilience: Resilience, 
         return (first, *resilience.fallbacks)
     if answered_locally(exchange, call) or listed(exchange, call):
         return ()
+    if not call.model and call.translates:
+        call.check()
     return (*by_model(exchange.plan, call.model), *resilience.fallbacks)
 
 

@@ -231,9 +231,10 @@ class Course:
         if call is None or not call.translates or self._exchange.head.method != b"POST":
             return None
         if response.length == 0:
-            return ExchangeError("upstream_malformed", "an empty answer")
-        if field_of(response, b"content-type") and not is_json(response) and not is_event_stream(response):
-            return ExchangeError("upstream_malformed", f"content type {field_of(response, b'content-type')[:60]}")
+            return ExchangeError("upstream_unreadable", "an empty answer")
+        kind = field_of(response, b"content-type")
+        if kind and not (is_json(response) or is_event_stream(response)):
+            return ExchangeError("upstream_unreadable", f"content type {kind[:60]}")
         return None
 
     def may_go_on(self) -> bool:
@@ -241,7 +242,7 @@ class Course:
         policy = self.target.upstream.retries
         if not self.whole and self._exchange.head.has_body:
             return False
-        return (policy is not None and self._tries < policy.spec.attempts) or self._at + 1 < len(self._targets)
+        return self._tries < policy.spec.attempts or self._at + 1 < len(self._targets)
 
     def said(self, data: bytes) -> None:
         """The client has something new to read."""
@@ -267,7 +268,7 @@ class Course:
                     more[f"tokens_{name}"] = getattr(seen, name)
             if seen.finish:
                 more["finish"] = seen.finish
-            if seen.model and "model" not in more:
+            if seen.model and not call.model:
                 more["model"] = seen.model
         translation = attempt.translation
         if translation is not None:
@@ -446,7 +447,10 @@ class Course:
         if self._trail and self._exchange.record.attempts > 1:
             self._more()["trail"] = ", ".join(self._trail)
         if self._call is not None and self._call.model:
-            self._more().setdefault("model", self._call.model)
+            more = self._more()
+            more["model"] = self._call.model
+            if self.target.model and self.target.model != self._call.model:
+                more["model_there"] = self.target.model
         record = self._exchange.record
         self._leave_endpoint(Outcome(record.code, 0, "") if record.code else None)
         for gate, ticket in held:

@@ -284,8 +284,7 @@ class Exchange(Reply):
         """Send a whole answer of relayd's own and end the exchange."""
         record = self.record
         record.room, record.code = self.phase, code
-        if not code:
-            record.ended_by = "relayd"
+        record.ended_by = KINDS[code].fault.value if code else "relayd"
         if not self._head_sent:
             self._answered = True
             out = self._begin(answer.response, None)

@@ -89,13 +89,7 @@ class Gateway:
     def sweep(self) -> None:
         """End what waits too long; called by a timer."""
         now = clock.monotonic()
-<<<<<<< HEAD
-        if self.plan is not None:
-            for gate in self.plan.gates.values():
-                gate.sweep(now)
-=======
         self.gates.sweep(now)
->>>>>>> main
         for exchange in list(self.exchanges):
             exchange.check(now)
 
