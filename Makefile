@@ -29,7 +29,7 @@ LINT_TOOLS := mypy ruff types-PyYAML
 BENCH_TOOLS := aiohttp uvloop
 BENCH_PACKAGES := nginx-light wrk
 DEBIAN_RUNTIME := python3-venv python3-tornado python3-pycurl python3-yaml python3-statsd
-DEB_TOOLS := dpkg-dev debhelper dh-python python3-all python3-setuptools pybuild-plugin-pyproject
+DEB_TOOLS := dpkg-dev debhelper dh-apparmor dh-python python3-all python3-setuptools pybuild-plugin-pyproject
 PIP := -m pip --disable-pip-version-check --quiet
 
 .PHONY: run soak style types test test-debian cover fuzz bench docs docs-unchanged deb acceptance check clean setup

@@ -16,6 +16,8 @@ GENERATED: dict[str, tuple[str, ...]] = {
     "debian/man/relayd.yaml.5": ("relayd", "schema", "--man"),
     "debian/man/relayd-metrics.7": ("relayd.telemetry.manual",),
     "debian/man/relayd.8": ("relayd.cli.manual",),
+    "debian/completion/relayd": ("relayd.cli.completion", "bash"),
+    "debian/completion/_relayd": ("relayd.cli.completion", "zsh"),
 }
 
 

@@ -18,7 +18,10 @@ from relayd import __version__, registry
 from relayd.cli.output import err
 
 COMMANDS = "relayd.cli.commands"
-ORDER = ("run", "check", "explain", "schema", "reload", "status", "version")
+ORDER = (
+    "run", "keep", "check", "test", "explain", "schema", "diff", "reload", "rollback", "upgrade", "status", "upstreams",
+    "queue", "streams", "endpoint", "breaker", "version",
+)
 DESCRIPTION = "An AI gateway and reverse proxy in one process: one YAML file, reloaded without dropping a stream."
 EXIT_CODES = (
     (0, "done"),

@@ -21,6 +21,11 @@ PAGES = (
     ("/ready", "200 while relayd serves, 503 while it starts or drains."),
     ("/ping", "Answers at once."),
     ("/status", "Everything that \\fBrelayd status\\fR shows, as JSON."),
+    ("/upstreams", "Every endpoint with its state, breaker, health and load; what \\fBrelayd upstreams\\fR shows."),
+    ("/queue", "Every limit, and who waits in the order of the turns to come; what \\fBrelayd queue\\fR shows."),
+    ("/streams", "Every exchange in flight, the oldest first; what \\fBrelayd streams\\fR shows."),
+    ("/upstreams/NAME/endpoints/ADDRESS/ACTION", "POST: \\fBdrain\\fR, \\fBdisable\\fR, \\fBenable\\fR, "
+     "\\fBbreaker/open\\fR or \\fBbreaker/reset\\fR; the address percent-encoded. Kept over reloads."),
     ("/metrics", "Metrics in the text format of Prometheus; see \\fBrelayd-metrics\\fR(7)."),
     ("/reload", "POST: what \\fBrelayd reload\\fR does; 200 when accepted, 422 with every fault when refused."),
     ("/api/health, /api/ping", "Health with the address of the first upstream, and ping, for clients that ask there."),
@@ -52,6 +57,8 @@ def flags(action: argparse.Action) -> str:
     metavar = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
     if not action.option_strings:
         return f"\\fI{escaped(metavar)}\\fR"
+    if action.nargs == "?":
+        return f"{names} [\\fI{escaped(metavar)}\\fR]"
     return names if action.nargs == 0 else f"{names} \\fI{escaped(metavar)}\\fR"
 
 

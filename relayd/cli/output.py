@@ -6,10 +6,13 @@ Colours are for people: only on a terminal, and never when NO_COLOR is set (no-c
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TextIO
 
 CODES = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
+UNPRINTABLE = dict.fromkeys((*range(32), *range(127, 160)), "?")
+PAINT = re.compile("\033\\[[0-9;]*m")
 
 
 def out(text: str) -> None:
@@ -34,10 +37,45 @@ def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
     return f"\033[{CODES[colour]}m{text}\033[0m"
 
 
+def plain(text: str) -> str:
+    """Text from a client or an upstream, so that it cannot move the cursor or end the line."""
+    return text.translate(UNPRINTABLE)
+
+
+def span(seconds: float) -> str:
+    """A time for people: 1.5s, 3m20s, 5h02m, 12d3h."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02}s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours}h{minutes:02}m"
+    return f"{hours // 24}d{hours % 24}h"
+
+
+def amount(count: int) -> str:
+    """A number of bytes for people: 512, 4.2K, 17M."""
+    size, unit = float(count), ""
+    for unit in ("", "K", "M", "G", "T"):
+        if size < 1000 or unit == "T":
+            break
+        size /= 1024
+    return f"{size:.1f}{unit}" if unit and size < 10 else f"{size:.0f}{unit}"
+
+
 def table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows as lines with columns of even width; the last column is as long as it likes."""
+    """Rows as lines with columns of even width, colours not counted; the last column is as long as it likes."""
     if not rows:
         return []
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    padded = [[*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]] for row in rows]
+    widths = [max(width(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    padded = [
+        [*(cell + " " * (wide - width(cell)) for cell, wide in zip(row, widths, strict=False)), row[-1]] for row in rows
+    ]
     return ["  ".join(cells).rstrip() for cells in padded]
+
+
+def width(text: str) -> int:
+    """Columns on a terminal, colours taken away."""
+    return len(PAINT.sub("", text)) if "\033" in text else len(text)

@@ -64,6 +64,11 @@ def model_targets(config: Config, parts: Parts) -> dict[str, tuple[Target, ...]]
     }
 
 
+def enough(target: Target) -> bool:
+    """Whether one plain attempt is all that this target needs: no gate, no turn of keys, nobody to be met again."""
+    return target.gate is None and len(target.upstream.spec.keys) < 2 and target.upstream.affinity is None
+
+
 def resilience_of(route: Route, parts: Parts) -> Resilience | None:
     """None for a route that one plain attempt is enough for."""
     by_model = route.upstream == "by_model"
@@ -89,9 +94,8 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
         target.dialect is not None and target.dialect.name != dialect.name for target in (*targets, *fallbacks)
     )
     plain = dialect is None and not again and not fallbacks and mirror is None and gate is None and len(split) == 1
-    if plain and targets[0].gate is None and len(targets[0].upstream.spec.keys) < 2:
-        if not targets[0].upstream.spec.balance.by:
-            return None
+    if plain and enough(targets[0]):
+        return None
     if dialect is not None and not crosses and route.upstream == "demo":
         return None
     keepalive = route.keepalive
@@ -100,7 +104,10 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
         mirror=None if mirror is None else parts.target(mirror.upstream),
         mirror_share=0.0 if mirror is None else mirror.share,
         gate=gate,
-        reads_body=by_model or crosses or (again and dialect is not None) or bool(fallbacks) or mirror is not None,
+        reads_body=(
+            by_model or crosses or (again and dialect is not None) or bool(fallbacks) or mirror is not None
+            or any(target.upstream.affinity is not None and target.upstream.affinity.needs_body for target in targets)
+        ),
         keepalive_s=15.0 if keepalive is None else float(keepalive),
         keepalive_passing_s=0.0 if keepalive is None else float(keepalive),
         tells_attempts=route.tells_attempts,

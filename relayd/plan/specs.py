@@ -72,8 +72,9 @@ def breaker_spec(config: Breaker | None) -> BreakerSpec | None:
         return None
     return BreakerSpec(
         failures=config.failures, rate=config.rate, window_s=float(config.window), minimum=config.minimum,
-        open_s=float(config.open_for), open_most_s=float(max(config.open_for, config.max_open_for)), probes=config.probes,
-        successes=config.successes, rest_s=float(config.rest), rest_most_s=float(max(config.rest, config.max_rest)),
+        open_s=float(config.open_for), open_most_s=float(max(config.open_for, config.max_open_for)),
+        probes=config.probes, successes=config.successes,
+        rest_s=float(config.rest), rest_most_s=float(max(config.rest, config.max_rest)),
     )
 
 

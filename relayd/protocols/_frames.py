@@ -11,6 +11,8 @@ def complete(data: bytes | bytearray, start: int = 0) -> int:
     A line ends with LF, CRLF or CR, and all lines of a stream in one way. Whoever has looked up to `seen` looks again
     from `seen - OVERLAP`.
     """
+    if data.endswith((b"\n\n", b"\n\r\n")):
+        return len(data)
     start = max(start, 0)
     last = data.rfind(b"\n\n", start)
     end = last + 2 if last >= 0 else 0

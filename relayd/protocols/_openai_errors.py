@@ -105,8 +105,8 @@ def failure_of(value: Any, status: int, wait_s: float | None = None) -> Failure 
     if not message:
         return None
     code = error.get("code")
-    if code is None or (code.__class__ is int and code == status):
-        code = error.get("status")
+    if code is None or (code.__class__ is int and isinstance(error.get("status"), str)):
+        code = error.get("status")  # Google's word; its code is the status once more
     param = error.get("param")
     return Failure(
         status,
@@ -120,6 +120,7 @@ def failure_of(value: Any, status: int, wait_s: float | None = None) -> Failure 
 
 def status_in(value: Any, otherwise: int) -> int:
     """The HTTP status that an error inside a stream names by its code or type."""
+    value = value[0] if isinstance(value, list) and value else value
     error = _json.an_object(value).get("error", value)
     error = _json.an_object(error[0] if isinstance(error, list) and error else error)
     for key in ("status", "status_code", "code", "http_code"):

@@ -33,6 +33,14 @@ _FINISH = re.compile(
 )
 _MODEL = re.compile(rb'"(?:model|modelVersion)"[ \t\r\n]*:[ \t\r\n]*"')
 _ANY = re.compile(_USAGE.pattern + b"|" + _FINISH.pattern)
+# What to look for before one of the expressions is asked: where usage stands, and where the finish reason does.
+_WORDS: dict[str, tuple[bytes, bytes]] = {
+    "openai_chat": (b'"usage"', b'"finish_reason"'),
+    "openai_responses": (b'"usage"', b'"status"'),
+    "anthropic_messages": (b'"usage"', b'"stop_reason"'),
+    "gemini": (b'"usageMetadata"', b'"finishReason"'),
+    "ollama": (b'"eval_count"', b'"done_reason"'),
+}
 # In the end of a body that was too large to keep: an object with at most two levels inside.
 _LEVEL = rb"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}"
 _USAGE_OBJECT = re.compile(rb'"(?:usage|usageMetadata)"[ \t\r\n]*:[ \t\r\n]*(' + _LEVEL + rb")")
@@ -46,11 +54,12 @@ class Tap:
 
     __slots__ = (
         "_dialect", "_finish_at", "_first", "_held", "_inflater", "_is_blind", "_is_plain", "_seen", "_size",
-        "_started", "_usage_at",
+        "_started", "_usage_at", "_words",
     )  # fmt: skip
 
     def __init__(self, dialect: str, content_encoding: str = "") -> None:
         self._dialect = dialect
+        self._words = _WORDS.get(dialect, _WORDS["openai_chat"])
         self._held = bytearray()
         self._size = 0
         self._is_plain: bool | None = None
@@ -135,11 +144,11 @@ class Tap:
                     return
         if not self._first and _MODEL.search(frames) is not None:
             self._first = frames
-        if _ANY.search(frames) is not None:
-            if _USAGE.search(frames) is not None:
-                self._usage_at = frames
-            if _FINISH.search(frames) is not None:
-                self._finish_at = frames
+        usage, finish = self._words
+        if usage in frames and _stands(_USAGE, usage, frames):
+            self._usage_at = frames
+        if finish in frames and _stands(_FINISH, finish, frames):
+            self._finish_at = frames
 
     def _end(self, data: bytes | bytearray, known: int) -> int:
         if self._dialect == "ollama":
@@ -192,6 +201,16 @@ class Tap:
             return
         _fragments(self._first, found)
         _fragments(bytes(self._held), found)
+
+
+def _stands(expression: re.Pattern[bytes], word: bytes, frames: bytes) -> bool:
+    """Whether the expression matches at one of the places where the word stands; a null behind the word is common."""
+    place = frames.find(word)
+    while place >= 0:
+        if expression.match(frames, place) is not None:
+            return True
+        place = frames.find(word, place + 1)
+    return False
 
 
 class _Found:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import zlib
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -46,9 +45,8 @@ def choose(exchange: Exchange, route: PlannedRoute, body: bytes | None, whole: b
         return
     plan, consumer = exchange.plan, exchange.consumer or ""
     gates: list[Gate] = [gate for gate in (plan.consumer_gates.get(consumer), resilience.gate) if gate is not None]
-    course = Course(
-        exchange, route, targets, call, body, whole, gates, plan.priorities.get(consumer, 0), hash_key(exchange, targets[0])
-    )
+    key = hash_key(exchange, targets[0], body if whole else None)
+    course = Course(exchange, route, targets, call, body, whole, gates, plan.priorities.get(consumer, 0), key)
     exchange.course = course
     if resilience.mirror is not None and whole and random.random() < resilience.mirror_share:
         cast(exchange, route, resilience.mirror, call, body)
@@ -150,11 +148,12 @@ def anthropic_page(listing: list[tuple[str, str]], made_s: int, query: str) -> d
     )
 
 
-def hash_key(exchange: Exchange, target: Target) -> int | None:
+def hash_key(exchange: Exchange, target: Target, body: bytes | None) -> int | None:
     """What consistent_hash chooses by, where this upstream does."""
-    if not target.upstream.spec.balance.by:
+    affinity = target.upstream.affinity
+    if affinity is None:
         return None
-    return zlib.crc32((exchange.consumer or exchange.record.peer).encode())
+    return affinity.key(exchange.head.get, exchange.consumer or "", exchange.record.client, body)
 
 
 __all__ = ["ExchangeError", "choose"]

@@ -325,7 +325,7 @@ class Course:
         if policy is not None:
             case = Circumstances(
                 attempt=self._tries, method=exchange.head.method, verdict=verdict, sent=sent,
-                replayable=self.whole or unseen is not None, another=upstream.has_another(self._hint),
+                replayable=self.whole or unseen is not None, another=upstream.has_another(self._hint, verdict),
                 remaining_s=self._remaining_s(),
             )
             wait_s = policy.decide(case, clock.monotonic())

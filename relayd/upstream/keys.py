@@ -98,6 +98,10 @@ class Keys:
         if key is not None and key.refused:
             key.refused, key.why, key.aside_until_s = 0, "", 0.0
 
+    def some_in_force(self, now_s: float) -> bool:
+        """Whether a key is neither aside nor resting."""
+        return any(key.back_at_s() <= now_s for key in self._all)
+
     def rests_until_s(self, now_s: float) -> float:
         """When the first key is in force again if every one rests now, else 0; keys set aside do not rest."""
         ready = [key.rest_until_s for key in self._all]

@@ -34,6 +34,14 @@ class EndpointSpec:
         """The Host field for this endpoint."""
         return self.origin.partition("://")[2]
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to connect to."""
+        host, colon, port = self.authority.rpartition(":")
+        if not colon or port.endswith("]"):
+            host, port = self.authority, "443" if self.tls else "80"
+        return host.strip("[]"), int(port)
+
 
 @dataclass(frozen=True, slots=True)
 class AuthSpec:

@@ -1,29 +1,27 @@
-"""An upstream: a named group of endpoints, and everything that is decided about which of them is asked.
+"""An upstream: a named group of endpoints with its keys and retries, and what became of every attempt.
 
 Laws:
 1. Every pick is followed by exactly one `leave`; a permit that the attempt held is given back with it at the latest.
-2. The endpoints that may be asked are worked out when something changes, not when somebody asks: a pick looks at the
-   clock only while something changes by time alone (an open breaker, a rest, a slow start).
-3. Priorities are a layer above every balancer: the next group is asked only when nobody of the group before is
-   available and has room.
-4. An upstream whose breaker the configuration does not speak of is never wholly closed by it: when all endpoints are
-   out, those that operator and health checks let pass are asked anyway.
+2. Every attempt has one verdict, which comes from classify.py; what it means for endpoint, breaker and key is worked
+   out here.
+3. What an operator says of an address is kept until an operator says otherwise, over every reload.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from relayd import clock
-from relayd.upstream.balancing import Balancer, balancer
-from relayd.upstream.breaker import FOREVER
+from relayd.upstream.affinity import Affinity
 from relayd.upstream.classify import Blame, Verdict
-from relayd.upstream.endpoint import ADMINISTRATIVE, DISABLED, ENABLED, FAILING, Endpoint
+from relayd.upstream.endpoint import ADMINISTRATIVE, ENABLED, UNKNOWN, Endpoint
+from relayd.upstream.health import Checker, Finding
 from relayd.upstream.hint import Hint
 from relayd.upstream.keys import Keys
 from relayd.upstream.retry import Budget, RetryPolicy
+from relayd.upstream.rotation import Rotation
 from relayd.upstream.spec import AuthSpec, BreakerSpec, RetrySpec, UpstreamSpec
 from relayd.upstream.transport.client import StreamClient
 
@@ -53,8 +51,8 @@ class Upstream:
     """
 
     __slots__ = (
-        "_absent", "_balancer", "_budgeted", "_groups", "_keys", "_last", "_narrow", "_only", "_refuses", "_retired",
-        "_wake_s", "budget", "endpoints", "name", "on_change", "opened", "retries", "spec",
+        "_absent", "_budgeted", "_keys", "_retired", "_rotation", "affinity", "budget", "checkers", "endpoints", "name",
+        "on_change", "opened", "retries", "spec",
     )
 
     def __init__(self, spec: UpstreamSpec, chance: Callable[[], float] = random.random) -> None:
@@ -68,17 +66,12 @@ class Upstream:
         self.retries = RetryPolicy(retries, self.budget, chance)
         self._budgeted = retries.attempts > 1
         self._keys = Keys(spec.keys)
-        self._balancer: Balancer = balancer(spec.balance, chance)
-        self._balancer.join(self.endpoints)
+        balance, health = spec.balance, spec.health
+        self.affinity = Affinity(balance.by, balance.prompt_bytes) if balance.by else None
+        self.checkers = () if health is None else tuple(Checker(health, one, chance) for one in self.endpoints)
         self._absent: dict[str, str] = {}
-        self._refuses = spec.breaker is not None and spec.breaker.refuses
         self._retired = False
-        self._groups: tuple[tuple[Endpoint, ...], ...] = ()
-        self._last: tuple[tuple[Endpoint, ...], ...] = ()
-        self._only: Endpoint | None = None
-        self._narrow = False
-        self._wake_s = FOREVER
-        self._arrange(0.0)
+        self._rotation = Rotation(spec, self.endpoints, chance, self._half_opened)
 
     @property
     def in_flight(self) -> int:
@@ -122,12 +115,12 @@ class Upstream:
                 endpoint.available = False  # new in a running group: it starts slowly
             endpoint.state = said.pop(endpoint.label, ENABLED)
             if self.spec.health is None:
-                endpoint.health = "unknown"
+                endpoint.health = UNKNOWN
         self._absent = said
         self._keys.adopt(previous._keys)
         self.budget.adopt(previous.budget)
         self.on_change = previous.on_change
-        self._arrange(now_s)
+        self._arranged(now_s)
 
     # ---- picking
 
@@ -136,90 +129,43 @@ class Upstream:
 
         With a hint the breaker's probes are bounded and the endpoints that it names as tried come last.
         """
-        if self._wake_s != FOREVER:
-            now_s = clock.monotonic()
-            if now_s >= self._wake_s:
-                self._arrange(now_s)
         if self._budgeted and (hint is None or not hint.tried):
             self.budget.request(clock.monotonic())
-        endpoint = self._only
+        endpoint = self._rotation.choose(hint)
         if endpoint is None:
-            endpoint = self._search(hint)
-            if endpoint is None:
-                return None
+            return None
         endpoint.in_flight += 1
         endpoint.picked += 1
         if hint is not None:
+            if hint.permit:
+                give_back(hint)
             hint.tried.append(endpoint)
             breaker = endpoint.breaker
-            hint.permit = 0 if breaker is None else breaker.take()
+            if breaker is not None and breaker.state == "half_open":
+                hint.permit = breaker.take()
         return endpoint
 
-    def _search(self, hint: Hint | None) -> Endpoint | None:
-        key, tried = (None, None) if hint is None else (hint.key, hint.tried)
-        if tried:
-            found = self._among(self._groups, key, tried)
-            if found is not None:
-                return found
-        found = self._among(self._groups, key, None)
-        if found is not None or not self._last:
-            return found
-        placed = [tuple(one for one in group if one.has_place()) for group in self._last]
-        for skip in (tried, None) if tried else (None,):
-            for group in placed:
-                candidates = [one for one in group if not skip or one not in skip]
-                if candidates:
-                    return candidates[0] if len(candidates) == 1 else self._balancer.pick(candidates, key)
-        return None
-
-    def _among(
-        self, groups: Iterable[tuple[Endpoint, ...]], key: int | None, tried: list[Endpoint] | None
-    ) -> Endpoint | None:
-        for group in groups:
-            candidates: tuple[Endpoint, ...] | list[Endpoint] = group
-            if tried:
-                candidates = [one for one in group if one not in tried and one.has_room()]
-            elif self._narrow:
-                candidates = [one for one in group if one.has_room()]
-            if candidates:
-                return candidates[0] if len(candidates) == 1 else self._balancer.pick(candidates, key)
-        return None
-
-    def has_room(self) -> bool:
-        """Whether who waits for room should go on: an endpoint has some, or there is none to wait for."""
-        if self._wake_s != FOREVER:
-            now_s = clock.monotonic()
-            if now_s >= self._wake_s:
-                self._arrange(now_s)
-        ready = self._groups or self._last
-        return not ready or any(one.has_place() for group in ready for one in group)
-
-    def has_another(self, hint: Hint) -> bool:
-        """Whether an endpoint is free now that this exchange has not tried."""
-        return any(one not in hint.tried and one.has_room() for group in self._groups for one in group)
+    def has_another(self, hint: Hint, verdict: Verdict | None = None) -> bool:
+        """Whether an endpoint is free that this exchange has not tried; after a fault of the key, also another key."""
+        if verdict is not None and verdict.blame in (Blame.KEY, Blame.REST) and len(self._keys) > 1:
+            return self._keys.some_in_force(clock.monotonic()) or self._rotation.has_another(hint.tried)
+        return self._rotation.has_another(hint.tried)
 
     def leave(self, endpoint: Endpoint, hint: Hint | None = None) -> None:
         """An exchange that `pick` counted has ended, or goes on elsewhere."""
         endpoint.in_flight -= 1
-        if hint is not None and hint.permit:
-            if endpoint.breaker is not None:
-                endpoint.breaker.give_back(hint.permit)
-            hint.permit = 0
+        if hint is not None and hint.permit and hint.tried[-1] is endpoint:
+            give_back(hint)
         if self._retired and not self.in_flight:
             self.close()
 
+    def has_room(self) -> bool:
+        """Whether who waits at this upstream's gate may go on: an endpoint has room, or there is none to wait for."""
+        return self._rotation.has_room()
+
     def unavailable(self) -> tuple[str, float]:
         """Why nothing was picked, for the log; and after how many seconds that changes (1 where nobody can know)."""
-        now_s = clock.monotonic()
-        ready = [one for group in self._groups for one in group]
-        waits = [self._wake_s - now_s] if self._wake_s != FOREVER and not ready else []
-        if ready:
-            why = "every available endpoint is full"
-        elif self._keys.rests_until_s(now_s):
-            why = "all keys rest"
-        else:
-            why = ", ".join(f"{one.label} {reason(one, now_s)}" for one in self.endpoints) or "there is no endpoint"
-        return why, max(1.0, min(waits, default=1.0))
+        return self._rotation.unavailable(clock.monotonic())
 
     # ---- what became of it
 
@@ -228,8 +174,7 @@ class Upstream:
         endpoint.answers += 1
         if hint is not None and hint.permit and endpoint.breaker is not None:
             now_s = clock.monotonic()
-            permit, hint.permit = hint.permit, 0
-            if endpoint.breaker.succeeded(now_s, permit):
+            if endpoint.breaker.succeeded(now_s, taken(hint, endpoint)):
                 self._told(endpoint, "breaker_closed", "a probe succeeded", now_s)
 
     def report(
@@ -247,11 +192,10 @@ class Upstream:
         elif blame in (Blame.CLIENT, Blame.NONE):
             return
         now_s = clock.monotonic()
-        permit = 0
         if hint is not None:
-            permit, hint.permit = hint.permit, 0
-        elif breaker is not None:
-            permit = breaker.take()  # who never hands a hint is taken at its word
+            permit = taken(hint, endpoint)
+        else:
+            permit = 0 if breaker is None else breaker.take()  # who never hands a hint is taken at its word
         if blame is Blame.GOOD:
             if breaker is not None and breaker.succeeded(now_s, permit):
                 self._told(endpoint, "breaker_closed", "a probe succeeded", now_s)
@@ -319,12 +263,13 @@ class Upstream:
             endpoint.rest_until_s = 0.0
             self._told(endpoint, "breaker_closed", "by hand", now_s)
 
-    def set_health(self, endpoint: Endpoint, health: str, why: str) -> None:
-        """What active checks have found."""
-        endpoint.health_why = why
+    def checked(self, checker: Checker, finding: Finding) -> None:
+        """What an active check has found."""
+        endpoint, health = checker.endpoint, checker.found(finding)
+        endpoint.health_why = finding.why
         if endpoint.health != health:
             endpoint.health = health
-            self._told(endpoint, f"endpoint_{health}", why, clock.monotonic())
+            self._told(endpoint, f"endpoint_{health}", finding.why, clock.monotonic())
 
     def endpoint(self, address: str) -> Endpoint:
         """By the address that status shows. Raises KeyError."""
@@ -338,14 +283,14 @@ class Upstream:
     def describe(self) -> dict[str, object]:
         """For status and its commands; plain data without any key."""
         now_s = clock.monotonic()
-        self._arrange(now_s)
+        self._arranged(now_s)
         retries = self.retries.spec
         return {
             "name": self.name,
             "protocol": self.spec.protocol,
             "balance": self.spec.balance.kind,
             "in_flight": self.in_flight,
-            "available": bool(self._groups or self._last),
+            "available": self._rotation.is_open,
             "endpoints": [endpoint.describe(now_s) for endpoint in self.endpoints],
             "keys": self._keys.describe(now_s),
             "retries": {"attempts": retries.attempts, "budget_left": self.budget.left(now_s)},
@@ -356,55 +301,35 @@ class Upstream:
         breakers = [one.breaker for one in self.endpoints if one.breaker is not None]
         worst = max((one.consecutive for one in breakers), default=0)
         is_open = bool(breakers) and all(one.state == "open" for one in breakers)
-        return {"enabled": self._refuses, "is_open": self._refuses and is_open, "consecutive_failures": worst}
+        enabled = self._rotation.refuses
+        return {"enabled": enabled, "is_open": enabled and is_open, "consecutive_failures": worst}
 
     # ---- inside
 
     def _told(self, endpoint: Endpoint | None, event: str, why: str, now_s: float) -> None:
-        self._arrange(now_s)
+        self._arranged(now_s)
         self.on_change(Change(event, self.name, "" if endpoint is None else endpoint.label, why))
 
-    def _arrange(self, now_s: float) -> None:
-        """Work out who may be asked."""
-        wake_s = FOREVER
-        slow_start_s = self.spec.balance.slow_start_s
-        changes = []
-        for endpoint in self.endpoints:
-            before = endpoint.breaker.state if endpoint.breaker is not None else ""
-            wake_s = min(wake_s, endpoint.settle(now_s, slow_start_s))
-            if before == "open" and endpoint.breaker is not None and endpoint.breaker.state != before:
-                changes.append(Change("breaker_half_opened", self.name, endpoint.label, "the open time is over"))
-        ready = tuple(one for one in self.endpoints if one.available)
-        rest_s = self._keys.rests_until_s(now_s) if self._keys.away else 0.0
-        if rest_s and self._refuses:
-            ready, wake_s = (), min(wake_s, rest_s)
-        self._wake_s = wake_s
-        self._groups = in_groups(ready)
-        proving = [one for one in ready if one.breaker is not None and one.breaker.state == "half_open"]
-        self._narrow = bool(proving) or any(one.limit for one in self.endpoints)
-        self._only = ready[0] if len(ready) == 1 and not self._narrow else None
-        self._last = ()
-        if not self._refuses and len(proving) == len(ready):
-            held = {one.place for one in self.endpoints if one.breaker is not None and one.breaker.forced}
-            self._last = in_groups(tuple(one for one in self.endpoints if one.wanted() and one.place not in held))
-        for change in changes:
-            self.on_change(change)
+    def _half_opened(self, endpoint: Endpoint) -> None:
+        self.on_change(Change("breaker_half_opened", self.name, endpoint.label, "the open time is over"))
+
+    def _arranged(self, now_s: float) -> None:
+        """Something has changed."""
+        self._rotation.blocked_until_s = self._keys.rests_until_s(now_s) if self._keys.away else 0.0
+        self._rotation.arrange(now_s)
 
 
-def in_groups(endpoints: tuple[Endpoint, ...]) -> tuple[tuple[Endpoint, ...], ...]:
-    """By priority, the first group first."""
-    if len({one.priority for one in endpoints}) < 2:
-        return (endpoints,) if endpoints else ()
-    numbers = sorted({one.priority for one in endpoints})
-    return tuple(tuple(one for one in endpoints if one.priority == number) for number in numbers)
+def taken(hint: Hint, endpoint: Endpoint) -> int:
+    """The permit that the attempt at this endpoint holds; the hint holds it no more."""
+    if not hint.permit or hint.tried[-1] is not endpoint:
+        return 0
+    permit, hint.permit = hint.permit, 0
+    return permit
 
 
-def reason(endpoint: Endpoint, now_s: float) -> str:
-    """Why this endpoint may not be asked."""
-    if endpoint.state != ENABLED:
-        return "is disabled" if endpoint.state == DISABLED else "is drained"
-    if endpoint.health == FAILING:
-        return "fails its health checks"
-    if endpoint.breaker is not None and endpoint.breaker.state == "open":
-        return "is out: breaker open"
-    return "rests" if endpoint.rest_until_s > now_s else "is available"
+def give_back(hint: Hint) -> None:
+    """The permit of the last attempt, without a verdict."""
+    breaker = hint.tried[-1].breaker
+    if breaker is not None:
+        breaker.give_back(hint.permit)
+    hint.permit = 0

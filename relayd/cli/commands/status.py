@@ -6,44 +6,29 @@ Exit codes: 0 it serves, 1 it does not answer, 2 wrong usage.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
-from relayd.cli.admin_client import Unreachable, add_socket_options, ask, seconds
-from relayd.cli.output import err, out, paint, table
+from relayd.cli.output import amount, paint, plain, span, table
+from relayd.cli.watch import add_options, show
 
 HELP = "show generation, listeners, upstreams and exchanges in flight of the running relayd"
 SHOWN = 50
-UNPRINTABLE = dict.fromkeys((*range(32), *range(127, 160)), "?")
 COLUMNS = ("ID", "AGE", "ROOM", "BUFFERED", "ROUTE", "UPSTREAM", "REQUEST")
+COLOUR_OF_PHASE = {"serving": "green", "starting": "yellow", "draining": "yellow"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add_socket_options(parser)
-    parser.add_argument("--json", action="store_true", help="the whole status as JSON")
-    parser.add_argument("--timeout", type=seconds, default="5s", metavar="TIME", help="how long to wait (default 5s)")
+    add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    try:
-        answer = ask(arguments, "GET", "/status", arguments.timeout)
-        told = json.loads(answer.body)
-    except (Unreachable, ValueError) as failed:
-        err(f"relayd: no status: {failed}")
-        return 1
-    if arguments.json:
-        out(json.dumps(told, indent=2, ensure_ascii=False))
-    else:
-        for line in lines(told):
-            out(line)
-    return os.EX_OK
+    return show(arguments, "/status", lines)
 
 
 def lines(told: dict[str, Any]) -> Iterator[str]:
     """The status for people."""
-    colour = "green" if told["phase"] == "serving" else "yellow"
+    colour = COLOUR_OF_PHASE.get(told["phase"], "yellow")
     yield f"relayd {told['version']} {paint(told['phase'], colour)}, pid {told['pid']}, up {span(told['uptime_s'])}"
     yield f"configuration {told['config']['file']}, generation {told['generation']}"
     for warning in told["config"]["warnings"]:
@@ -56,37 +41,44 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
     rows = [("LISTENER", "ADDRESS")]
     rows += [(one["name"], one["address"] + (" TLS" if one["tls"] else "")) for one in told["listeners"]]
     yield from table([*rows])
-    upstreams = [("UPSTREAM", "PROTOCOL", "ENDPOINT", "IN FLIGHT")]
+    upstreams = [("UPSTREAM", "PROTOCOL", "ENDPOINT", "IN FLIGHT", "STATE")]
     for one in told["upstreams"]:
         for end in one["endpoints"]:
-            upstreams.append((one["name"], one["protocol"], end["endpoint"], str(end["in_flight"])))
+            upstreams.append((one["name"], one["protocol"], end["endpoint"], str(end["in_flight"]), state(end)))
     if len(upstreams) > 1:
         yield ""
         yield from table([*upstreams])
+    gates = [(one["name"], f"{one['in_flight']} of {one['requests'] or 'any'}", waiting(one)) for one in told["gates"]]
+    if gates:
+        yield ""
+        yield from table([("LIMIT", "IN FLIGHT", "WAITING"), *gates])
     yield ""
     yield f"{told['in_flight']} exchanges in flight"
     if told["exchanges"]:
         yield from table([COLUMNS, *map(row, told["exchanges"][:SHOWN])])
     if told["in_flight"] > SHOWN:
-        yield f"... the oldest {SHOWN} are shown; --json has more"
+        yield f"... the oldest {SHOWN} are shown; relayd streams and --json have more"
+
+
+def state(endpoint: dict[str, Any]) -> str:
+    """Whether an endpoint may be asked, and if not, the first reason; `relayd upstreams` has them all."""
+    if endpoint["available"]:
+        return paint("available", "green")
+    if endpoint["state"] != "enabled":
+        return paint(endpoint["state"], "yellow")
+    if endpoint["health"] == "failing":
+        return paint("failing", "red")
+    return paint("breaker open", "red") if endpoint["breaker"] == "open" else paint("resting", "yellow")
+
+
+def waiting(gate: dict[str, Any]) -> str:
+    if not gate["depth"]:
+        return "none"
+    return f"{gate['depth']} of {gate['queue']}, the oldest for {span(gate['oldest_wait_s'])}"
 
 
 def row(one: dict[str, Any]) -> tuple[str, ...]:
-    request = f"{one['method']} {one['path']}".translate(UNPRINTABLE)  # from a client: must not move the cursor
     return (
-        one["id"].translate(UNPRINTABLE), span(one["age_s"]), one["room"], str(one["buffered_bytes"]), one["route"],
-        one["upstream"], request,
+        plain(one["id"]), span(one["age_s"]), one["room"], amount(one["buffered_bytes"]), one["route"],
+        one["upstream"], plain(f"{one['method']} {one['path']}"),
     )
-
-
-def span(seconds_: float) -> str:
-    """A time for people: 1.5s, 3m20s, 5h02m, 12d3h."""
-    if seconds_ < 60:
-        return f"{seconds_:.1f}s"
-    minutes, rest = divmod(int(seconds_), 60)
-    if minutes < 60:
-        return f"{minutes}m{rest:02}s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours}h{minutes:02}m"
-    return f"{hours // 24}d{hours % 24}h"

@@ -20,7 +20,6 @@ from relayd.protocols.dialect import Ask, Refused
 MOST_TOOLS = 1024
 MOST_MESSAGES = 100_000
 LONGEST_USER = 64  # OpenAI's limit for the same field
-FORMAT_NAME = "output"  # the other dialects demand a name for a schema
 
 # Claude Code's first system block is a line for Anthropic's billing. It changes with every session, so that in front of
 # other models it would spoil every prefix cache.
@@ -190,7 +189,7 @@ def _format(members: dict[str, Any]) -> Format | None:
         return None
     if kind != "json_schema":
         raise Refused(f"{at}.type: must be json_schema, not {kind!r}.", f"{at}.type")
-    name = _json.optional(found, "name", "a string", f"{at}.") or FORMAT_NAME
+    name = _json.optional(found, "name", "a string", f"{at}.")
     return Format("json_schema", name, _json.required(found, "schema", "an object", f"{at}."), True)
 
 

@@ -148,13 +148,13 @@ class _Message:
             return self._used(value.get("usage"))
         if kind == "message_stop":
             return self._end()
-        if kind == "error" or "error" in value:
+        if kind == "error" or value.get("error"):
             return self.fail(errors.failure_in_stream(value))
         return []
 
     def take_whole(self, value: dict[str, Any]) -> list[Event]:
         """A plain message, by the same steps."""
-        if value.get("type") == "error" or "error" in value:
+        if value.get("type") == "error" or value.get("error"):
             return self.fail(errors.failure_in_stream(value))
         if not isinstance(value.get("content"), list):
             return self.fail(_NO_MESSAGE)

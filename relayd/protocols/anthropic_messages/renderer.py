@@ -29,14 +29,17 @@ def renderer(request: Request, ask: Ask) -> StreamRenderer | PlainRenderer:
     return StreamRenderer(request, ask) if request.stream else PlainRenderer(request, ask)
 
 
-def _usage_members(usage: Usage) -> dict[str, int]:
+def _usage_members(usage: Usage) -> dict[str, Any]:
     """`input_tokens` are those that neither came from the cache nor went into it."""
-    return {
+    members: dict[str, Any] = {
         "input_tokens": max(0, usage.input - usage.cached - usage.cache_written),
         "cache_creation_input_tokens": usage.cache_written,
         "cache_read_input_tokens": usage.cached,
         "output_tokens": usage.output,
     }
+    if usage.reasoning:
+        members["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
+    return members
 
 
 def _message(identity: str, model: str) -> dict[str, Any]:
@@ -94,6 +97,7 @@ class StreamRenderer:
         self._frames = _Frames()
         self._fold = Fold(self._frames, _known_ids(request))
         self._started = self._ended = False
+        self._failure: Failure | None = None
 
     def feed(self, events: list[Event]) -> bytes:
         """The frames of these events."""
@@ -128,7 +132,7 @@ class StreamRenderer:
         self._frames.out += _frame("message_delta", {"delta": delta, "usage": usage}) + _frame("message_stop", {})
 
     def _fail(self, failure: Failure) -> None:
-        self._ended = True
+        self._ended, self._failure = True, failure
         body = errors.error_object(failure, self._ask.request_id)
         self._frames.out += b"event: error\ndata: %s\n\n" % _json.write(body)
 
@@ -137,7 +141,9 @@ class StreamRenderer:
         return _PING if self._started and not self._ended else _COMMENT
 
     def whole(self) -> Rendered:
-        """A stream has no plain answer: what is asked for here is its content type."""
+        """What to say instead of a stream that failed before it began; else only its content type."""
+        if self._failure is not None and not self._started:
+            return errors.render_error(self._failure, self._ask.request_id)
         return Rendered(200, b"", "text/event-stream")
 
 

@@ -3,8 +3,8 @@
 Laws:
 1. What the API would refuse, although the client's dialect allows it, is put right here or left out by the manual's
    list (DROPS); what would change the meaning of the request is Refused.
-2. Thinking is asked for only where the rest of the request goes with it: no forced tool, room in max_tokens, and, where
-   it has a budget, signed thoughts before the calls of the current tool loop.
+2. Thinking is asked for only where the rest of the request goes with it: no forced tool, no answer that is begun
+   already, room in max_tokens, and, where it has a budget, signed thoughts before the calls of the current tool loop.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DROPS = (
     "response_format json_object is left out, because only schemas can be demanded.",
     "Sound, files of another provider's store and files that are neither PDF, text nor image are refused.",
     "Thoughts without a signature are left out of the history.",
-    "A forced tool_choice switches thinking off, because the API does not take both.",
+    "A forced tool_choice, and a last message of the assistant, switch thinking off: the API does not take both.",
 )
 
 _EFFORTS = {"minimal": "low"}  # the others are the API's own, or for it to judge
@@ -114,7 +114,7 @@ def _write_thinking(body: dict[str, Any], request: Request, options: Options, hi
         return
     if options.thinking != "budget" and wanted.effort is not None:
         body["output_config"] = {"effort": _EFFORTS.get(wanted.effort, wanted.effort)}
-    if body.get("tool_choice", {}).get("type") in ("any", "tool"):
+    if body.get("tool_choice", {}).get("type") in ("any", "tool") or history.turns[-1]["role"] == "assistant":
         return
     if options.thinking == "budget":
         budget = _budget(wanted, request.max_tokens)

@@ -51,7 +51,7 @@ def test_nothing_and_nonsense_are_wrong_usage(capsys: pytest.CaptureFixture[str]
     assert ended.value.code == 2
 
 
-@pytest.mark.parametrize("verb", ["schema", "reload", "status", "version"])  # check compiles the whole plan
+@pytest.mark.parametrize("verb", ["schema", "reload", "status", "streams", "queue", "upstreams", "endpoint", "breaker", "version"])  # check compiles the whole plan
 def test_commands_beside_the_server_do_not_load_it(verb: str) -> None:
     program = (
         "import sys, json; from relayd.cli.main import parser_of; parser_of(sys.argv[1]);"

@@ -33,3 +33,7 @@ def test_help_texts_become_sentences() -> None:
     assert sentence("show it") == "Show it."
     assert sentence("relayd.yaml as JSON") == "relayd.yaml as JSON."
     assert sentence("Done.") == "Done."
+
+
+def test_a_value_that_may_be_left_out_stands_in_brackets() -> None:
+    assert "\\fB\\-\\-watch\\fR [\\fITIME\\fR]" in page()

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from relayd.cli.output import err, out, paint, table
+from relayd.cli.output import amount, err, out, paint, plain, span, table
 
 
 class Terminal(io.StringIO):
@@ -34,3 +34,24 @@ def test_columns_are_even_and_lines_have_no_tail() -> None:
     assert table([("A", "BB", "C"), ("aaaa", "b", "c")]) == ["A     BB  C", "aaaa  b   c"]
     assert table([("a", "b", ""), ("aa", "b", "")]) == ["a   b", "aa  b"]
     assert table([]) == []
+
+
+def test_colours_do_not_move_the_columns() -> None:
+    assert table([("A", "B"), ("\033[31mred\033[0m", "x"), ("green", "y")]) == [
+        "A      B", "\033[31mred\033[0m    x", "green  y"]
+
+
+def test_what_comes_from_outside_cannot_move_the_cursor() -> None:
+    assert plain("a\x1b[2J\x9b\r\nb\x7f") == "a?[2J???b?"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(1.53, "1.5s"), (200, "3m20s"), (18120, "5h02m"), (12 * 86400 + 10800, "12d3h")])
+def test_times_are_short(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [
+    (0, "0"), (999, "999"), (1000, "1.0K"), (4300, "4.2K"), (17 << 20, "17M"), (3 << 30, "3.0G"), (5000 << 40, "5000T"),
+])
+def test_amounts_are_short(count: int, text: str) -> None:
+    assert amount(count) == text

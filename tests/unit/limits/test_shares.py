@@ -186,3 +186,35 @@ def test_early_refusals_spare_hopeless_waiting_and_cost_little_work() -> None:
     assert refused["deadline"] > 5 * refused["queue_timeout"]
     assert world.busy_s["a"] / (8 * 3000) > 0.98
     assert max(world.waits_s["a"]) <= 10.25
+
+
+def test_two_thousand_clients_that_leave_at_random_leave_nothing_behind() -> None:
+    """Eight permits, 64 places; each client gives up after a random patience, queued or served, and comes back."""
+    world = World(GateLimits(8, 64, 5.0), exponential(0.5))
+    chance = random.Random(8)
+    most = [0, 0]
+
+    def come(number: int) -> None:
+        ticket = world.ask(f"c{number % 50}")
+        most[:] = [max(most[0], world.gate.in_flight), max(most[1], world.gate.depth)]
+        if ticket is not None:
+            world.after(chance.expovariate(1 / 2.0), lambda: world.gate.leave(ticket))
+        if world.clock.now_s < 1300:
+            world.after(chance.expovariate(1 / 20), lambda: come(number))
+
+    def sweep() -> None:
+        world.gate.sweep(world.clock.now_s)
+        if world.clock.now_s < 1400:
+            world.after(0.25, sweep)
+
+    for number in range(2000):
+        world.after(chance.uniform(0, 20), lambda number=number: come(number))  # type: ignore[misc]
+    sweep()
+    world.run(500)
+    gate, counts = world.gate, world.gate.counts
+    assert most == [8, 64]
+    assert (gate.in_flight, gate.depth) == (0, 0)
+    assert gate.describe()["in_flight_of"] == gate.describe()["waiting_of"] == {}
+    assert counts.queued == counts.waited + counts.left_waiting + counts.refused["queue_timeout"] + counts.refused["shed"]
+    assert counts.waited > 3000
+    assert counts.left_waiting > 3000

@@ -26,7 +26,7 @@ JSON = {"content-type": "application/json"}
         (500, {"error": {"message": "no", "type": None, "param": None, "code": None}}, Failure(500, "no")),
         (404, {"error": "model not found"}, Failure(404, "model not found")),
         (400, {"object": "error", "message": "too long", "type": "BadRequestError", "code": 400},
-         Failure(400, "too long", "", "BadRequestError")),
+         Failure(400, "too long", "400", "BadRequestError")),
         (429, {"error": {"message": "slow", "code": 1302}}, Failure(429, "slow", "1302")),
         (422, {"detail": "nope"}, Failure(422, "nope")),
         (422, {"detail": [{"loc": ["body", "n"], "msg": "field required"}, {"msg": "b"}]},

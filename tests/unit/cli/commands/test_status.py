@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
-from relayd.cli.commands.status import lines, row, span
+from relayd.cli.commands.status import lines, row, state
 from relayd.cli.main import main
 
 EXCHANGE = {
     "id": "abc", "age_s": 75.2, "room": "transfer", "method": "POST", "path": "/v1/chat", "route": "llm", "upstream": "up",
     "endpoint": "a:1", "generation": 1, "buffered_bytes": 512,
+}
+ENDPOINT = {
+    "endpoint": "a:1", "in_flight": 1, "state": "enabled", "breaker": "closed", "health": "unknown", "available": True,
 }
 
 
@@ -22,7 +25,8 @@ def status(**change: Any) -> dict[str, Any]:
         "config": {"file": "/etc/relayd.yaml", "loaded_at": 0, "warnings": []}, "refused": None,
         "loop": {"lag_ms": 0.5, "worst_ms": 3},
         "listeners": [{"name": "public", "address": "127.0.0.1:1", "tls": True}], "routes": 1,
-        "upstreams": [{"name": "up", "protocol": "plain", "in_flight": 1, "endpoints": [{"endpoint": "a:1", "in_flight": 1}]}],
+        "upstreams": [{"name": "up", "protocol": "plain", "in_flight": 1, "endpoints": [ENDPOINT]}],
+        "gates": [],
         "in_flight": 1, "exchanges": [EXCHANGE], **change,
     }
 
@@ -57,9 +61,20 @@ def test_bytes_of_a_client_cannot_move_the_cursor() -> None:
     assert row({**EXCHANGE, "path": "/\x1b[2J\x9b\n"})[-1] == "POST /?[2J??"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(1.53, "1.5s"), (200, "3m20s"), (18120, "5h02m"), (12 * 86400 + 10800, "12d3h")])
-def test_times_are_short(seconds: float, text: str) -> None:
-    assert span(seconds) == text
+@pytest.mark.parametrize(("change", "word"), [
+    ({}, "available"), ({"available": False, "state": "draining"}, "draining"),
+    ({"available": False, "health": "failing"}, "failing"), ({"available": False, "breaker": "open"}, "breaker open"),
+    ({"available": False}, "resting"),
+])
+def test_an_endpoint_that_may_not_be_asked_says_why(change: dict[str, Any], word: str) -> None:
+    assert state({**ENDPOINT, **change}) == word
+
+
+def test_limits_are_shown_where_there_are_some() -> None:
+    gate = {"name": "upstream up", "requests": 8, "in_flight": 8, "queue": 64, "depth": 3, "oldest_wait_s": 1.5}
+    shown = "\n".join(lines(status(gates=[gate, {**gate, "requests": 0, "depth": 0}])))
+    assert "upstream up  8 of 8     3 of 64, the oldest for 1.5s" in shown
+    assert "8 of any   none" in shown
 
 
 def test_nobody_there_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,8 +59,10 @@ def frames(stream: bytes) -> list[dict[str, Any]]:
 
 def check_usage(usage: dict[str, Any]) -> None:
     members = {"input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"}
-    assert set(usage) == members
-    assert all(type(value) is int and value >= 0 for value in usage.values())
+    details = usage.get("output_tokens_details", {"thinking_tokens": 0})
+    assert set(usage) - {"output_tokens_details"} == members and details.keys() == {"thinking_tokens"}
+    counts = [*(usage[name] for name in members), details["thinking_tokens"]]
+    assert all(type(count) is int and count >= 0 for count in counts)
 
 
 def check_message(message: dict[str, Any]) -> None:

@@ -178,8 +178,8 @@ def test_thinking_is_read(members: dict[str, Any], thinking: Thinking | None) ->
 def test_a_schema_for_the_answer_is_read_in_both_places() -> None:
     schema = {"type": "object"}
     written = {"type": "json_schema", "schema": schema}
-    assert read(output_config={"format": written}).format == Format("json_schema", "output", schema, True)
-    assert read(output_format=written).format == Format("json_schema", "output", schema, True)
+    assert read(output_config={"format": written}).format == Format("json_schema", None, schema, True)
+    assert read(output_format=written).format == Format("json_schema", None, schema, True)
     assert read(output_config={"format": None}).format is None
 
 
@@ -255,7 +255,7 @@ _values = st.recursive(
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(
         st.sampled_from(["type", "text", "role", "content", "source", "data", "id", "name", "input", "media_type",
-                         "tool_use_id", "thinking", "schema", "input_schema"]),  # fmt: skip
+                         "tool_use_id", "thinking", "schema", "input_schema"]),
         inner | st.sampled_from(["text", "user", "assistant", "tool_use", "tool_result", "image", "base64", "document"]),
         max_size=4,
     ),

@@ -207,6 +207,12 @@ def test_an_error_event_keeps_its_words() -> None:
     assert events[-1] == Failure(529, "Overloaded", type="overloaded_error", retry_after_s=5.0)
 
 
+def test_an_error_that_is_null_is_none() -> None:
+    message = START["message"] | {"content": [], "error": None}
+    assert read(json.dumps(message).encode())[-1] == End()
+    assert read(stream(START, {"type": "news", "error": None}, STOP))[-1] == End()
+
+
 def test_an_error_as_a_plain_body_under_200_fails() -> None:
     assert failure(b'{"type":"error","error":{"type":"api_error","message":"no"}}').message == "no"
 
@@ -262,6 +268,7 @@ def test_what_is_read_renders_to_what_was_sent() -> None:
     assert message["content"][0]["signature"] == "EqQB"
     assert message["usage"] == {
         "input_tokens": 10, "cache_creation_input_tokens": 5, "cache_read_input_tokens": 100, "output_tokens": 42,
+        "output_tokens_details": {"thinking_tokens": 9},
     }  # fmt: skip
 
 

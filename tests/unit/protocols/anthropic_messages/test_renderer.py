@@ -187,6 +187,7 @@ def test_cached_tokens_are_not_counted_as_input() -> None:
         "cache_creation_input_tokens": 30,
         "cache_read_input_tokens": 60,
         "output_tokens": 7,
+        "output_tokens_details": {"thinking_tokens": 3},
     }
 
 
@@ -210,6 +211,9 @@ def test_a_failure_in_the_middle_is_an_error_and_no_end() -> None:
 
 def test_a_failure_before_anything_is_only_the_error() -> None:
     assert [one["type"] for one in frames(stream(Failure(500, "x")))] == ["error"]
+    one = renderer(request(), ask())
+    one.feed([Failure(429, "x")])
+    assert one.whole().status == 429
 
 
 def test_a_plain_failure_has_its_status() -> None:

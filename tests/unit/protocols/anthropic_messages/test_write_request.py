@@ -167,6 +167,11 @@ def test_a_forced_tool_comes_before_thinking() -> None:
     assert "thinking" not in body and body["temperature"] == 0 and body["tool_choice"] == {"type": "any"}
 
 
+def test_an_answer_that_is_begun_goes_on_without_thinking() -> None:
+    begun = (USER, Message("assistant", (Text("So"),)))
+    assert "thinking" not in write(messages=begun, thinking=Thinking(effort="high"))
+
+
 @pytest.mark.parametrize(
     ("thinking", "limit", "budget", "written_limit"),
     [

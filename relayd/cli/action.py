@@ -1,0 +1,33 @@
+"""One action on one endpoint of the running relayd, asked for by its admin socket."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+from urllib.parse import quote
+
+from relayd.cli.admin_client import Unreachable, add_socket_options, ask, seconds
+from relayd.cli.output import err
+
+
+def add_action_options(parser: argparse.ArgumentParser) -> None:
+    """Which endpoint, and where the daemon is."""
+    parser.add_argument("upstream", metavar="UPSTREAM", help="name of the upstream")
+    parser.add_argument("address", metavar="ADDRESS", help="address of the endpoint, as relayd upstreams shows it")
+    add_socket_options(parser)
+    parser.add_argument("--timeout", type=seconds, default="5s", metavar="TIME", help="how long to wait (default 5s)")
+
+
+def perform(arguments: argparse.Namespace, action: str) -> dict[str, Any] | None:
+    """What the endpoint is after the action; None when it was refused, which is then told."""
+    upstream, address = quote(arguments.upstream, safe=""), quote(arguments.address, safe="")
+    try:
+        answer = ask(arguments, "POST", f"/upstreams/{upstream}/endpoints/{address}/{action}", arguments.timeout)
+        told: dict[str, Any] = json.loads(answer.body)
+        if answer.status != 200:
+            raise ValueError(told["error"]["message"])
+    except (Unreachable, ValueError, KeyError) as failed:
+        err(f"relayd: not done: {failed}")
+        return None
+    return told

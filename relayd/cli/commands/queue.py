@@ -1,0 +1,69 @@
+"""`relayd queue`: what is limited, how full it is, and who waits, in the order of the turns to come.
+
+Exit codes: 0 shown, 1 nobody answers, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from relayd.cli.output import paint, span, table
+from relayd.cli.watch import add_options, show
+
+HELP = "show every limit, how full it is, and who waits, in the order of the turns to come"
+SHOWN = 50
+GATES = ("LIMIT", "IN FLIGHT", "WAITING", "OLDEST", "HELD ON AVERAGE", "NEXT WAITS", "CONSUMERS IN FLIGHT + WAITING")
+WAITERS = ("PLACE", "LIMIT", "CONSUMER", "PRIORITY", "WAITED", "EXPECTED")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return show(arguments, "/queue", lines)
+
+
+def lines(told: dict[str, Any]) -> Iterator[str]:
+    """A line for each limit, then a line for each that waits."""
+    if not told["gates"]:
+        yield "nothing is limited"
+        return
+    yield from table([GATES, *map(gate_row, told["gates"])])
+    depth = sum(gate["depth"] for gate in told["gates"])
+    if not depth:
+        return
+    yield ""
+    yield from table([WAITERS, *map(waiter_row, told["waiting"][:SHOWN])])
+    if depth > SHOWN:
+        yield f"... {depth} wait; the next {SHOWN} are shown, --json has more"
+
+
+def gate_row(gate: dict[str, Any]) -> tuple[str, ...]:
+    full = gate["requests"] and gate["in_flight"] >= gate["requests"]
+    of = f"{gate['in_flight']} of {gate['requests'] or 'any'}"
+    waits = f"{gate['depth']} of {gate['queue']}"
+    return (
+        gate["name"], paint(of, "yellow") if full else of,
+        paint(waits, "red") if gate["depth"] and gate["depth"] >= gate["queue"] else waits,
+        span(gate["oldest_wait_s"]) if gate["depth"] else "-",
+        span(gate["service_time_s"]) if gate["service_time_s"] else "-",
+        span(gate["next_wait_s"]) if gate["next_wait_s"] else "-",
+        consumers(gate["in_flight_of"], gate["waiting_of"]),
+    )
+
+
+def consumers(in_flight: dict[str, int], waiting: dict[str, int], most: int = 6) -> str:
+    """`team 3+12, other 1+0`, those with the most first."""
+    names = sorted({*in_flight, *waiting}, key=lambda name: (-in_flight.get(name, 0) - waiting.get(name, 0), name))
+    told = [f"{name or 'nobody'} {in_flight.get(name, 0)}+{waiting.get(name, 0)}" for name in names[:most]]
+    return ", ".join(told + ([f"{len(names) - most} more"] if len(names) > most else []))
+
+
+def waiter_row(one: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(one["place"]), one["gate"], one["consumer"] or "nobody", str(one["priority"]), span(one["waited_s"]),
+        span(one["expected_s"]),
+    )

@@ -1,0 +1,48 @@
+"""`relayd streams`: every exchange in flight, the oldest first.
+
+Exit codes: 0 shown, 1 nobody answers, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from relayd.cli.output import amount, plain, span, table
+from relayd.cli.watch import add_options, show
+
+HELP = "show every exchange in flight, the oldest first: whose it is, where it is, what it holds in memory"
+SHOWN = 200
+COLUMNS = (
+    "ID", "AGE", "ROOM", "CONSUMER", "ROUTE", "UPSTREAM", "ENDPOINT", "TRIES", "GENERATION", "BUFFERED", "SENT",
+    "REQUEST",
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return show(arguments, "/streams", lines)
+
+
+def lines(told: dict[str, Any]) -> Iterator[str]:
+    """A line for each, and how many there are."""
+    shown = told["streams"][:SHOWN]
+    if shown:
+        yield from table([COLUMNS, *map(row, shown)])
+    count = told["in_flight"]
+    buffered = sum(one["buffered_bytes"] for one in told["streams"])
+    yield f"{count} exchange{'' if count == 1 else 's'} in flight, {amount(buffered)} bytes buffered"
+    if count > len(shown):
+        yield f"... the oldest {len(shown)} are shown; --json has more"
+
+
+def row(one: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        plain(one["id"]), span(one["age_s"]), one["room"], one["consumer"] or "-", one["route"] or "-",
+        one["upstream"] or "-", plain(one["endpoint"]) or "-", str(one["attempts"]), str(one["generation"]),
+        amount(one["buffered_bytes"]), amount(one["sent_bytes"]), plain(f"{one['method']} {one['path']}"),
+    )

@@ -1,0 +1,81 @@
+"""`relayd upstreams`: every endpoint, whether it may be asked, and what keeps it from that.
+
+Exit codes: 0 shown, 1 nobody answers, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from relayd.cli.output import paint, plain, span, table
+from relayd.cli.watch import add_options, show
+
+HELP = "show every endpoint: its state, breaker, health and load"
+COLUMNS = (
+    "UPSTREAM", "ENDPOINT", "ASKED", "STATE", "BREAKER", "HEALTH", "IN FLIGHT", "WEIGHT", "PRIORITY", "PICKED",
+    "FAILED", "NOTE",
+)
+COLOURS = {
+    "yes": "green", "no": "red", "draining": "yellow", "disabled": "yellow", "open": "red", "half_open": "yellow",
+    "failing": "red", "passing": "green",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return show(arguments, "/upstreams", lines)
+
+
+def lines(told: dict[str, Any]) -> Iterator[str]:
+    """One line for each endpoint."""
+    rows = [row(upstream, endpoint) for upstream in told["upstreams"] for endpoint in upstream["endpoints"]]
+    if not rows:
+        yield "there are no upstreams"
+        return
+    yield from table([COLUMNS, *rows])
+    for upstream in told["upstreams"]:
+        if upstream["endpoints"] and not upstream["available"]:
+            yield paint(f"{upstream['name']}: no endpoint may be asked", "red")
+        for key in upstream["keys"]:
+            if key["state"] != "in_force":
+                why = f": {plain(key['why'])}" if key["why"] else ""
+                away = f"{upstream['name']}: key of {plain(key['source'])} {key['state']} for {span(key['for_s'])}{why}"
+                yield paint(away, "yellow")
+
+
+def row(upstream: dict[str, Any], endpoint: dict[str, Any]) -> tuple[str, ...]:
+    weight, now = endpoint["weight"], endpoint["effective_weight"]
+    return (
+        upstream["name"], plain(endpoint["address"]), coloured("yes" if endpoint["available"] else "no"),
+        coloured(endpoint["state"]), coloured(endpoint["breaker"]), coloured(endpoint["health"]),
+        f"{endpoint['in_flight']} of {endpoint['limit']}" if endpoint["limit"] else str(endpoint["in_flight"]),
+        str(weight) if weight == now else f"{now:g} of {weight}", str(endpoint["priority"]), str(endpoint["picked"]),
+        str(endpoint["failures"]), plain(note(endpoint)),
+    )
+
+
+def coloured(word: str) -> str:
+    return paint(word, COLOURS[word]) if word in COLOURS else word
+
+
+def note(endpoint: dict[str, Any]) -> str:
+    """What a reader asks next: until when, and why."""
+    told = []
+    if endpoint["state"] != "enabled" and not endpoint["in_flight"]:
+        told.append("nothing is under way there")
+    if endpoint["forced"]:
+        told.append("opened by hand")
+    elif endpoint["retry_in_s"] is not None:
+        told.append(f"probe in {span(endpoint['retry_in_s'])}")
+    if endpoint["resting_for_s"]:
+        told.append(f"rests for {span(endpoint['resting_for_s'])}")
+    if endpoint["health"] == "failing" and endpoint["health_why"]:
+        told.append(endpoint["health_why"])
+    if endpoint["last_fault"] and (endpoint["consecutive_failures"] or not endpoint["available"]):
+        told.append(f"last fault: {endpoint['last_fault']}")
+    return ", ".join(told)

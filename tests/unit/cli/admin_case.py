@@ -1,0 +1,46 @@
+"""What the tests of the commands share: an admin socket that answers as the test says, and what it was asked."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from pathlib import Path
+from types import TracebackType
+
+
+class Admin:
+    """Gives its answers in turn, the last one again and again."""
+
+    def __init__(self, folder: Path, *answers: tuple[int, object]) -> None:
+        self.path = str(folder / "admin.sock")
+        self.options = ["--socket", self.path]
+        self.asked: list[str] = []
+        self._answers = list(answers)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self.path)
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Admin:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(10)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with client:
+                self.asked.append(client.recv(65536).decode().partition(" HTTP/")[0])
+                status, told = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+                body = told if isinstance(told, bytes) else json.dumps(told).encode()
+                client.sendall(
+                    f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+                )

@@ -1,0 +1,198 @@
+"""Items told as messages: every row of the table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from relayd.protocols.canon import (
+    Audio,
+    File,
+    Image,
+    Message,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from relayd.protocols.openai_responses.items import whole_item
+from tests.unit.protocols.openai_responses.talk import read, refusal
+
+USER = {"role": "user", "content": "go"}
+
+
+def call(number: int, arguments: Any = "{}", **more: Any) -> dict[str, Any]:
+    return {"type": "function_call", "call_id": f"c{number}", "name": "f", "arguments": arguments, **more}
+
+
+def answer(number: int, output: Any = "ok") -> dict[str, Any]:
+    return {"type": "function_call_output", "call_id": f"c{number}", "output": output}
+
+
+def said(*items: Any) -> tuple[Message, ...]:
+    return read(input=list(items)).messages
+
+
+def shape(*items: Any) -> list[tuple[str, ...]]:
+    """Roles and what stands in each message, in short."""
+    told = []
+    for message in said(*items):
+        parts = []
+        for part in message.parts:
+            match part:
+                case Text(text):
+                    parts.append(text)
+                case Reasoning(text):
+                    parts.append(f"~{text}")
+                case ToolCall(call_id):
+                    parts.append(f">{call_id}")
+                case ToolResult(call_id):
+                    parts.append(f"<{call_id}")
+        told.append((message.role, *parts))
+    return told
+
+
+def test_a_string_is_one_user_message() -> None:
+    assert read(input="hello").messages == (Message("user", (Text("hello"),)),)
+
+
+def test_the_easy_form_and_the_full_form_say_the_same() -> None:
+    full = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "go"}], "id": "msg_1"}
+    assert said(USER) == said(full)
+
+
+@pytest.mark.parametrize("role", ["system", "developer", "user"])
+def test_roles_are_kept(role: str) -> None:
+    assert said({"role": role, "content": "x"})[0].role == role
+
+
+def test_assistant_texts_of_every_name_are_parts_and_phase_is_accepted() -> None:
+    item = {"role": "assistant", "phase": "final", "content": [
+        {"type": "output_text", "text": "a", "annotations": []}, {"type": "text", "text": "b"}]}  # fmt: skip
+    assert said(item, USER)[0] == Message("assistant", (Text("a"), Text("b")))
+
+
+def test_a_refusal_stays_an_assistants_turn() -> None:
+    item = {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}
+    assert said(item, USER)[0] == Message("assistant", (Refusal("no"),))
+
+
+def test_images_files_and_sound() -> None:
+    content = [
+        {"type": "input_image", "image_url": "data:image/png;base64,AA==", "detail": "low"},
+        {"type": "input_image", "image_url": {"url": "https://x.example/a.png", "detail": "high"}},
+        {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,AA=="},
+        {"type": "input_file", "file_url": "https://x.example/a.pdf"},
+        {"type": "input_file", "file_id": "file_1"},
+        {"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}},
+    ]
+    assert said({"role": "user", "content": content})[0].parts == (
+        Image("data:image/png;base64,AA==", "low"),
+        Image("https://x.example/a.png", "high"),
+        File("a.pdf", "data:application/pdf;base64,AA=="),
+        File(url="https://x.example/a.pdf"),
+        File(file_id="file_1"),
+        Audio("AA==", "wav"),
+    )
+
+
+def test_calls_join_the_text_before_them_and_their_answers_follow() -> None:
+    text = {"role": "assistant", "content": "I look"}
+    assert shape(USER, text, call(1), call(2), answer(1), answer(2), USER) == [
+        ("user", "go"), ("assistant", "I look", ">c1", ">c2"), ("tool", "<c1", "<c2"), ("user", "go")]  # fmt: skip
+
+
+def test_calls_and_answers_in_turn_are_pairs() -> None:
+    assert shape(USER, call(1), answer(1), call(2), answer(2)) == [
+        ("user", "go"), ("assistant", ">c1"), ("tool", "<c1"), ("assistant", ">c2"), ("tool", "<c2")]  # fmt: skip
+
+
+def test_an_answer_that_comes_late_stands_behind_its_call() -> None:
+    assert shape(USER, call(1), call(2), answer(1), USER, answer(2)) == [
+        ("user", "go"), ("assistant", ">c1", ">c2"), ("tool", "<c1", "<c2"), ("user", "go")]  # fmt: skip
+
+
+def test_an_id_that_was_used_before_means_its_latest_call() -> None:
+    assert shape(call(1), answer(1), call(1), answer(1)) == [
+        ("assistant", ">c1"), ("tool", "<c1"), ("assistant", ">c1"), ("tool", "<c1")]  # fmt: skip
+
+
+def test_a_thought_belongs_to_what_follows_it() -> None:
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "hm"}]}
+    text = {"role": "assistant", "content": "a"}
+    assert shape(USER, thought, call(1), answer(1), thought, text, thought, text) == [
+        ("user", "go"), ("assistant", "~hm", ">c1"), ("tool", "<c1"), ("assistant", "~hm", "a"), ("assistant", "~hm", "a")]  # fmt: skip
+    assert shape(text, thought, call(1), answer(1)) == [("assistant", "a", "~hm", ">c1"), ("tool", "<c1")]
+    assert shape(thought, USER) == [("user", "go")]
+
+
+def test_two_texts_are_two_turns() -> None:
+    text = {"role": "assistant", "content": "a"}
+    assert shape(text, text, USER) == [("assistant", "a"), ("assistant", "a"), ("user", "go")]
+
+
+@pytest.mark.parametrize(("arguments", "told"), [("", "{}"), (None, "{}"), ({"a": 1}, '{"a":1}'), ('{"a": 1.0}', '{"a": 1.0}')])
+def test_arguments_are_text(arguments: Any, told: str) -> None:
+    part = said(call(1, arguments), answer(1))[0].parts[0]
+    assert isinstance(part, ToolCall) and part.arguments == told
+
+
+def test_an_output_may_be_a_list_with_images() -> None:
+    output = [{"type": "input_text", "text": "a"}, {"type": "input_image", "image_url": "data:x"}]
+    assert said(call(1), answer(1, output))[1].parts == (ToolResult("c1", (Text("a"), Image("data:x"))),)
+    assert said(call(1), answer(1, []))[1].parts == (ToolResult("c1", ()),)
+
+
+def test_a_custom_call_has_its_raw_input() -> None:
+    items = [{"type": "custom_tool_call", "call_id": "c1", "name": "apply_patch", "input": "*** x"},
+             {"type": "custom_tool_call_output", "call_id": "c1", "output": "ok"}]  # fmt: skip
+    assert said(*items)[0].parts == (ToolCall("c1", "apply_patch", "*** x", "custom"),)
+
+
+def test_a_namespace_call_has_the_endpoints_name() -> None:
+    part = said(call(1, namespace="mcp"), answer(1))[0].parts[0]
+    assert isinstance(part, ToolCall) and part.name == "mcp__f"
+
+
+def test_what_hosted_tools_left_is_left_out_with_its_answer() -> None:
+    items = [{"type": "web_search_call", "id": "ws_1", "status": "completed"},
+             {"type": "local_shell_call", "call_id": "c9", "action": {}}, answer(9), USER]  # fmt: skip
+    assert shape(*items) == [("user", "go")]
+
+
+@pytest.mark.parametrize(
+    ("items", "param"),
+    [
+        ([{"type": "made_up"}], "input[0].type"),
+        ([USER, {"no": 1}], "input[1].type"),
+        (["text"], "input[0]"),
+        ([{"role": "robot", "content": "x"}], "input[0].role"),
+        ([{"role": "user"}], "input[0].content"),
+        ([{"role": "user", "content": [{"type": "made_up"}]}], "input[0].content[0].type"),
+        ([{"role": "user", "content": [{"type": "input_text"}]}], "input[0].content[0].text"),
+        ([{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}], "input[0].content[0].file_id"),
+        ([{"role": "user", "content": [{"type": "input_image"}]}], "input[0].content[0].image_url"),
+        ([{"role": "user", "content": [{"type": "input_file"}]}], "input[0].content[0].file_data"),
+        ([{"role": "assistant", "content": [{"type": "input_image", "image_url": "data:x"}]}], "input[0].content"),
+        ([answer(1)], "input[0].call_id"),
+        ([answer(1), call(1)], "input[0].call_id"),
+        ([call(1), answer(1), answer(1)], "input[2].call_id"),
+        ([call(1), answer(1, 7)], "input[1].output"),
+        ([call(1), answer(1, [{"type": "refusal", "refusal": "x"}])], "input[1].output[0]"),
+        ([{"type": "function_call", "name": "f"}], "input[0].call_id"),
+        ([{"type": "function_call", "name": "", "call_id": "c"}], "input[0].name"),
+        ([call(1, 7)], "input[0].arguments"),
+        ([{"type": "custom_tool_call", "call_id": "c", "name": "f"}], "input[0].input"),
+        ([{"type": "reasoning", "summary": [{}]}], "input[0].summary[0].text"),
+        ([{"type": "compaction", "encrypted_content": "foreign"}], "input[0].encrypted_content"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_by_its_place(items: list[Any], param: str) -> None:
+    refused = refusal(input=items)
+    assert refused.status == 400 and refused.param == param and refused.message
+
+
+def test_a_type_of_null_with_a_role_is_a_message() -> None:
+    assert whole_item({"type": None, "role": "user", "content": "x"}, "input[0]")["type"] == "message"

@@ -1,0 +1,100 @@
+"""Stored responses by id: what is answered without an endpoint."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from relayd.protocols.openai_responses.retrieval import local
+from tests.unit.protocols.openai_responses.talk import HELLO, Shelf, an_ask, plain
+
+
+def asked(memory: Any, path: str, method: str = "GET", query: str = "") -> tuple[int, Any]:
+    answer = local(an_ask("/v1/responses" + path, method, memory, query=query), b"")
+    assert answer is not None
+    return answer.status, json.loads(answer.body)
+
+
+@pytest.fixture
+def memory() -> Shelf:
+    return Shelf()
+
+
+def test_a_stored_response_is_given_as_it_was(memory: Shelf) -> None:
+    response = plain(HELLO, an_ask(memory=memory))
+    assert asked(memory, f"/{response['id']}") == (200, response)
+
+
+def test_a_deleted_response_is_gone(memory: Shelf) -> None:
+    response = plain(HELLO, an_ask(memory=memory))
+    deleted = {"id": response["id"], "object": "response", "deleted": True}
+    assert asked(memory, f"/{response['id']}", "DELETE") == (200, deleted)
+    assert asked(memory, f"/{response['id']}")[0] == 404
+    assert asked(memory, f"/{response['id']}", "DELETE")[0] == 404
+
+
+def test_a_foreign_response_is_not_found(memory: Shelf) -> None:
+    response = plain(HELLO, an_ask(memory=memory))
+    for path, method in (("", "GET"), ("", "DELETE"), ("/input_items", "GET"), ("/cancel", "POST")):
+        status, body = asked(Shelf(), f"/{response['id']}{path}", method)
+        assert status == 404 and body["error"]["message"]
+    assert asked(memory, f"/{response['id']}")[0] == 200
+
+
+def test_input_items_have_ids_and_parts_and_come_in_pages(memory: Shelf) -> None:
+    ask = an_ask(memory=memory)
+    first = plain(HELLO, ask, input="one")
+    second = plain(HELLO, ask, input=[{"role": "user", "content": "two"}, {"role": "user", "content": "three"}],
+                   previous_response_id=first["id"])  # fmt: skip
+    path = f"/{second['id']}/input_items"
+    status, listed = asked(memory, path, query="order=asc")
+    assert status == 200 and listed["object"] == "list" and listed["has_more"] is False
+    assert [item["content"][0]["text"] for item in listed["data"]] == ["one", "Hello", "two", "three"]
+    assert listed["data"][0]["content"] == [{"type": "input_text", "text": "one"}]
+    ids = [item["id"] for item in listed["data"]]
+    assert len(set(ids)) == 4 and all(ids)
+    assert [item["id"] for item in asked(memory, path)[1]["data"]] == ids[::-1]
+    _, page = asked(memory, path, query="order=asc&limit=2")
+    assert ([item["id"] for item in page["data"]], page["has_more"]) == (ids[:2], True)
+    assert (page["first_id"], page["last_id"]) == (ids[0], ids[1])
+    _, page = asked(memory, path, query=f"order=asc&limit=2&after={ids[1]}")
+    assert ([item["id"] for item in page["data"]], page["has_more"]) == (ids[2:], False)
+    _, page = asked(memory, path, query=f"order=asc&after={ids[3]}")
+    assert page == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+
+
+@pytest.mark.parametrize(("query", "status", "param"), [("limit=0", 400, "limit"), ("limit=x", 400, "limit"),
+                                                        ("limit=101", 400, "limit"), ("order=up", 400, "order"),
+                                                        ("after=none", 404, "after")])  # fmt: skip
+def test_a_page_that_cannot_be_given_is_refused(memory: Shelf, query: str, status: int, param: str) -> None:
+    response = plain(HELLO, an_ask(memory=memory))
+    found, body = asked(memory, f"/{response['id']}/input_items", query=query)
+    assert (found, body["error"]["param"]) == (status, param)
+
+
+def test_what_was_not_made_in_the_background_cannot_be_cancelled(memory: Shelf) -> None:
+    response = plain(HELLO, an_ask(memory=memory))
+    assert asked(memory, f"/{response['id']}/cancel", "POST")[0] == 400
+
+
+def test_a_stored_response_cannot_be_streamed(memory: Shelf) -> None:
+    response = plain(HELLO, an_ask(memory=memory))
+    assert asked(memory, f"/{response['id']}", query="stream=true")[0] == 400
+    assert asked(memory, f"/{response['id']}", query="stream=false&include=x")[0] == 200
+
+
+@pytest.mark.parametrize(("path", "method"), [("/resp_1", "PUT"), ("/resp_1/cancel", "GET"), ("/resp_1/input_items", "POST")])
+def test_another_method_is_told_the_right_ones(memory: Shelf, path: str, method: str) -> None:
+    answer = local(an_ask("/v1/responses" + path, method, memory), b"")
+    assert answer is not None and answer.status == 405 and answer.headers[0][0] == "Allow"
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [("/v1/responses", "POST"), ("/v1/responses/compact", "POST"), ("/v1/responses", "GET"), ("/v1/models/x", "GET"),
+     ("/v1/responses/a/b/c", "GET")],
+)  # fmt: skip
+def test_everything_else_is_for_somebody_else(path: str, method: str) -> None:
+    assert local(an_ask(path, method), b"{}") is None

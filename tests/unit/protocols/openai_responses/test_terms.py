@@ -1,0 +1,20 @@
+"""The terms of a request travel with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from relayd.protocols.canon import Request
+from relayd.protocols.openai_responses.terms import KEY, terms_of
+from tests.unit.protocols.openai_responses.talk import read
+
+
+def test_the_terms_are_under_a_key_that_writers_leave_alone() -> None:
+    request = read(store=False)
+    assert KEY.startswith("_") and list(request.extra) == [KEY]
+    assert terms_of(request).store is False and len(terms_of(request).items) == 1
+
+
+def test_a_request_of_another_dialect_has_none() -> None:
+    with pytest.raises(KeyError):
+        terms_of(Request("m", ()))

@@ -1,0 +1,33 @@
+"""Thoughts and their proofs, there and back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relayd.protocols.canon import Reasoning
+from relayd.protocols.openai_responses.thoughts import pack_proof, read_thought, unpack_proof
+
+
+@given(st.none() | st.text(min_size=1), st.none() | st.text(min_size=1))
+def test_a_proof_comes_back_unchanged(signature: str | None, redacted: str | None) -> None:
+    packed = pack_proof(signature, redacted)
+    assert (packed is None) == (signature is None and redacted is None)
+    assert unpack_proof(packed) == (signature, redacted)
+
+
+@pytest.mark.parametrize("foreign", [None, 7, "", "gAAAAABo", "relayd-thought-1.%%%", "relayd-thought-1.AAAA", "relayd-thought-1.W10="])
+def test_what_others_sealed_is_left_out(foreign: object) -> None:
+    assert unpack_proof(foreign) == (None, None)
+
+
+def test_raw_content_is_preferred_to_the_summary() -> None:
+    item = {"summary": [{"type": "summary_text", "text": "short"}], "content": [{"type": "reasoning_text", "text": "long"}]}
+    assert read_thought(item, "") == [Reasoning("long")]
+    assert read_thought(item | {"content": None}, "") == [Reasoning("short")]
+
+
+def test_an_empty_thought_is_none() -> None:
+    assert read_thought({"summary": [], "encrypted_content": "foreign"}, "") == []
+    assert read_thought({"summary": [], "encrypted_content": pack_proof("s", None)}, "") == [Reasoning("", "s")]
