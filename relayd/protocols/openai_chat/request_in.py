@@ -69,7 +69,7 @@ def _refuse_sound(members: Mapping[str, Any]) -> None:
     """Spoken answers cannot be carried to another dialect."""
     kinds = _json.optional(members, "modalities", "a list") or ()
     if any(kind != "text" for kind in kinds):
-        raise Refused("Only 'text' can be asked for here.", "modalities", "unsupported_value")
+        raise Refused("'modalities' can be nothing but text here.", "modalities", "unsupported_value")
 
 
 def _stop(value: Any) -> tuple[str, ...] | None:
@@ -99,9 +99,10 @@ def _tools(members: Mapping[str, Any]) -> tuple[Tool, ...]:
     found: list[Tool] = []
     names: set[str] = set()
     for place, entry in enumerate(entries):
-        tool = read(_json.checked(entry, "an object", f"{listed}[{place}]"), f"{listed}[{place}].")
+        at = f"{listed}[{place}]"
+        tool = read(_json.checked(entry, "an object", at), f"{at}.")
         if tool.name in names:
-            raise Refused(f"Two tools have the name '{tool.name[:64]}'.", f"{listed}[{place}]", "invalid_value")
+            raise Refused(f"'{at}' has the name of another: '{tool.name[:64]}'.", at, "invalid_value")
         names.add(tool.name)
         found.append(tool)
     return tuple(found)
@@ -119,7 +120,7 @@ def _tool(entry: Mapping[str, Any], at: str) -> Tool:
             kind="custom",
             grammar=_grammar(_json.optional(custom, "format", "an object", f"{at}custom.")),
         )
-    raise Refused(f"A tool of type '{kind[:64]}' is not supported here.", f"{at}type", "unsupported_value")
+    raise Refused(f"'{at}type' is '{kind[:64]}', which is not supported here.", f"{at}type", "unsupported_value")
 
 
 def _function(function: Mapping[str, Any], at: str) -> Tool:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from relayd.upstream.transport.client import StreamClient
+from tests.unit.upstream.virtual import Clock
 
 
 @pytest.fixture
@@ -17,6 +18,12 @@ def client(io_loop: Any) -> Iterator[StreamClient]:
     made: StreamClient = StreamClient(force_instance=True)
     yield made
     made.close()
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that stands still."""
+    return Clock(monkeypatch)
 
 
 @pytest.fixture(scope="session")

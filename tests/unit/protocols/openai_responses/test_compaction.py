@@ -52,7 +52,7 @@ def test_the_answer_keeps_rules_and_the_users_words_and_seals_the_rest() -> None
     assert [(item["type"], item.get("role")) for item in body["output"]] == [
         ("message", "developer"), ("message", "user"), ("message", "user"), ("compaction", None)]  # fmt: skip
     assert body["usage"] == {
-        "input_tokens": 9, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 4,
+        "input_tokens": 9, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0}, "output_tokens": 4,
         "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 13,
     }  # fmt: skip
     assert b"cats" not in answer.body and all(item["id"] for item in body["output"])

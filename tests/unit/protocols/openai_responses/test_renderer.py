@@ -51,7 +51,7 @@ def test_a_text_becomes_one_message_with_usage() -> None:
     [item] = response["output"]
     assert item["content"][0]["text"] == "Hello"
     assert response["usage"] == {
-        "input_tokens": 3, "input_tokens_details": {"cached_tokens": 1}, "output_tokens": 2,
+        "input_tokens": 3, "input_tokens_details": {"cached_tokens": 1, "cache_write_tokens": 0}, "output_tokens": 2,
         "output_tokens_details": {"reasoning_tokens": 1}, "total_tokens": 5,
     }  # fmt: skip
 

@@ -21,7 +21,7 @@ def test_the_object_is_whole_in_every_state() -> None:
 
 def test_usage_has_all_five_members() -> None:
     assert usage_object(Usage(5, 3, 2, 0, 1)) == {
-        "input_tokens": 5, "input_tokens_details": {"cached_tokens": 2}, "output_tokens": 3,
+        "input_tokens": 5, "input_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 0}, "output_tokens": 3,
         "output_tokens_details": {"reasoning_tokens": 1}, "total_tokens": 8,
     }  # fmt: skip
 

@@ -6,7 +6,16 @@ from relayd.protocols.canon import Begin, End, Event, Failure, Finish, TextDelta
 from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.renderer import Renderer
 from relayd.stores.memory import Store
-from tests.unit.protocols.openai_responses.talk import HELLO, Shelf, an_ask, over_a_socket, plain, read, refusal, streamed
+from tests.unit.protocols.openai_responses.talk import (
+    HELLO,
+    Shelf,
+    an_ask,
+    over_a_socket,
+    plain,
+    read,
+    refusal,
+    streamed,
+)
 
 F = {"type": "function", "name": "f"}
 CALL: list[Event] = [Begin(), ToolStart(0, "c1", "f"), ToolDelta(0, "{}"), Finish("tool_calls"), End()]

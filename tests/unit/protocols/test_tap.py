@@ -1,0 +1,192 @@
+"""The side tap: what it sees of every dialect, and that nothing makes it raise or grow."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relayd.protocols.dialect import Tapped
+from relayd.protocols.tap import MAX_FRAME_BYTES, MAX_PLAIN_BYTES, Tap
+
+
+def tapped(dialect: str, data: bytes, cuts: list[int] | None = None, coding: str = "") -> Tapped:
+    tap = Tap(dialect, coding)
+    places = [0, *sorted(cut for cut in cuts or () if cut < len(data)), len(data)]
+    for start, stop in itertools.pairwise(places):
+        tap.feed(data[start:stop])
+    return tap.seen
+
+
+def sse(*values: Any, end: bytes = b"\n", events: bool = False) -> bytes:
+    head = [b"event: " + value["type"].encode() + end if events else b"" for value in values]
+    return b"".join(a + b"data: " + json.dumps(value).encode() + end + end for a, value in zip(head, values, strict=True))
+
+
+CHAT = sse(
+    {"model": "m-1", "choices": [{"delta": {"content": 'he said "usage": {'}, "finish_reason": None}], "usage": None},
+    {"model": "m-1", "choices": [{"delta": {}, "finish_reason": "length"}], "usage": None},
+    {"model": "m-1", "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4,
+        "prompt_tokens_details": {"cached_tokens": 5}, "completion_tokens_details": {"reasoning_tokens": 2}}},
+) + b"data: [DONE]\n\n"  # fmt: skip
+RESPONSE = {"id": "resp_1", "object": "response", "model": "m-1", "status": "incomplete",
+            "incomplete_details": {"reason": "max_output_tokens"}, "output": [{"status": "completed", "type": "message"}],
+            "usage": {"input_tokens": 9, "output_tokens": 4, "input_tokens_details": {"cached_tokens": 5},
+                      "output_tokens_details": {"reasoning_tokens": 2}}}  # fmt: skip
+RESPONSES = sse(
+    {"type": "response.created", "response": {"object": "response", "model": "m-1", "status": "in_progress", "usage": None}},
+    {"type": "response.output_text.delta", "delta": "x"},
+    {"type": "response.output_item.done", "item": {"status": "completed"}},
+    {"type": "response.incomplete", "response": RESPONSE},
+    events=True,
+)
+MESSAGES = sse(
+    {"type": "message_start", "message": {"model": "m-1", "usage": {"input_tokens": 3, "cache_read_input_tokens": 5,
+                                                                    "cache_creation_input_tokens": 1, "output_tokens": 1}}},
+    {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "x"}},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 4}},
+    {"type": "message_stop"},
+    events=True,
+)  # fmt: skip
+GEMINI = sse(
+    {"candidates": [{"content": {"parts": [{"text": "x"}]}}], "usageMetadata": {"promptTokenCount": 9}, "modelVersion": "m-1"},
+    {"candidates": [{"finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 9, "candidatesTokenCount": 2,
+        "thoughtsTokenCount": 2, "cachedContentTokenCount": 5}, "modelVersion": "m-1"},
+    end=b"\r\n",
+)  # fmt: skip
+OLLAMA = b"".join(
+    json.dumps(line).encode() + b"\n"
+    for line in (
+        {"model": "m-1", "message": {"role": "assistant", "content": "x"}, "done": False},
+        {"model": "m-1", "message": {"content": ""}, "done": True, "done_reason": "stop", "prompt_eval_count": 9, "eval_count": 4},
+    )
+)
+STREAMS = [
+    ("openai_chat", CHAT, Tapped("m-1", "length", 9, 4, 5, 2)),
+    ("openai_responses", RESPONSES, Tapped("m-1", "max_output_tokens", 9, 4, 5, 2)),
+    ("anthropic_messages", MESSAGES, Tapped("m-1", "end_turn", 9, 4, 5)),
+    ("gemini", GEMINI, Tapped("m-1", "STOP", 9, 4, 5, 2)),
+    ("ollama", OLLAMA, Tapped("m-1", "stop", 9, 4)),
+]
+PLAIN = [
+    ("openai_chat", {"model": "m-1", "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}],
+                     "usage": {"prompt_tokens": 9, "completion_tokens": 4}}, Tapped("m-1", "stop", 9, 4)),
+    ("openai_chat", {"object": "list", "data": [], "model": "m-1", "usage": {"prompt_tokens": 9, "total_tokens": 9}},
+     Tapped("m-1", None, 9)),
+    ("openai_responses", RESPONSE, Tapped("m-1", "max_output_tokens", 9, 4, 5, 2)),
+    ("anthropic_messages", {"model": "m-1", "stop_reason": "tool_use", "usage": {"input_tokens": 9, "output_tokens": 4}},
+     Tapped("m-1", "tool_use", 9, 4)),
+    ("gemini", [{"candidates": [{"finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 9}, "modelVersion": "m-1"}],
+     Tapped("m-1", "STOP", 9)),
+    ("ollama", {"model": "m-1", "done": True, "done_reason": "stop", "prompt_eval_count": 9, "eval_count": 4},
+     Tapped("m-1", "stop", 9, 4)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dialect", "stream", "seen"), STREAMS)
+def test_a_stream_of_every_dialect_is_read_wherever_it_is_cut(dialect: str, stream: bytes, seen: Tapped) -> None:
+    for cut in range(0, len(stream)):
+        assert tapped(dialect, stream, [cut]) == seen, cut
+    assert tapped(dialect, stream, list(range(len(stream)))) == seen
+    assert tapped(dialect, stream.rstrip(b"\r\n")) == seen
+
+
+@pytest.mark.parametrize(("dialect", "value", "seen"), PLAIN)
+def test_a_plain_body_of_every_dialect_is_read(dialect: str, value: Any, seen: Tapped) -> None:
+    for body in (json.dumps(value).encode(), b"\xef\xbb\xbf\n " + json.dumps(value).encode()):
+        assert tapped(dialect, body) == seen
+        assert tapped(dialect, body, list(range(len(body)))) == seen
+    if dialect != "ollama":
+        assert tapped(dialect, json.dumps(value, indent=2).encode()) == seen
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\r"])
+def test_other_line_ends_comments_and_data_in_several_lines_are_read(end: bytes) -> None:
+    stream = b": hi" + end * 2 + CHAT.replace(b"\n", end).replace(b'"usage": {"prompt', b'"usage":' + end + b'data: {"prompt')
+    assert tapped("openai_chat", stream) == Tapped("m-1", "length", 9, 4, 5, 2)
+
+
+def deflated(data: bytes, bits: int) -> bytes:
+    coder = zlib.compressobj(wbits=bits)
+    return coder.compress(data) + coder.flush()
+
+
+@pytest.mark.parametrize(
+    ("coding", "data"),
+    [("gzip", gzip.compress(CHAT)), ("deflate", zlib.compress(CHAT)), ("deflate", deflated(CHAT, -15)), ("X-Gzip ", gzip.compress(CHAT))],
+)
+def test_compressed_answers_are_read_from_a_copy(coding: str, data: bytes) -> None:
+    assert tapped("openai_chat", data, None, coding) == Tapped("m-1", "length", 9, 4, 5, 2)
+    assert tapped("openai_chat", data, list(range(len(data))), coding) == Tapped("m-1", "length", 9, 4, 5, 2)
+
+
+@pytest.mark.parametrize(("coding", "data"), [("br", CHAT), ("gzip, br", CHAT), ("gzip", b"no gzip at all")])
+def test_what_cannot_be_decoded_is_not_reported(coding: str, data: bytes) -> None:
+    assert tapped("openai_chat", data, None, coding) == Tapped()
+
+
+def test_a_bomb_blinds_the_tap_and_fills_nothing() -> None:
+    tap = Tap("openai_chat", "gzip")
+    for _ in range(3):
+        tap.feed(gzip.compress(b"data: " + b"x" * 100_000_000))
+    assert tap.seen == Tapped() and len(tap._held) < 8 << 20
+
+
+def test_a_body_too_large_to_keep_is_read_at_its_ends() -> None:
+    tail = b'"model":"m-1","usage":{"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":5},"total_tokens":9}}'
+    body = b'{"object":"list","data":["' + b"x" * (3 * MAX_PLAIN_BYTES) + b'"],' + tail
+    tap = Tap("openai_chat")
+    for place in range(0, len(body), 65536):
+        tap.feed(body[place : place + 65536])
+        assert len(tap._held) <= MAX_PLAIN_BYTES + 65536
+    assert tap.seen == Tapped("m-1", None, 9, None, 5)
+
+
+def test_a_frame_too_large_to_keep_is_read_at_its_end() -> None:
+    big = {"type": "response.completed", "response": {"model": "m-1", "output": "x" * (2 * MAX_FRAME_BYTES), "usage":
+        {"input_tokens": 9, "output_tokens": 4, "output_tokens_details": {"reasoning_tokens": 2}}}}  # fmt: skip
+    stream = sse({"type": "response.created", "response": {"model": "m-1"}}, big, events=True)
+    tap = Tap("openai_responses")
+    for place in range(0, len(stream), 65536):
+        tap.feed(stream[place : place + 65536])
+        assert len(tap._held) <= MAX_FRAME_BYTES + 65536
+    assert tap.seen == Tapped("m-1", None, 9, 4, None, 2)
+
+
+def test_a_cut_stream_tells_what_came() -> None:
+    assert tapped("openai_chat", CHAT[:140]) == Tapped("m-1")
+    assert tapped("openai_chat", json.dumps(PLAIN[0][1]).encode()[:-2]) == Tapped("m-1", "stop", 9, 4)
+
+
+def test_what_was_seen_is_known_while_the_stream_goes_on() -> None:
+    tap = Tap("anthropic_messages")
+    first, rest = MESSAGES.split(b"\n\n", 1)
+    tap.feed(first + b"\n\n")
+    assert tap.seen == Tapped("m-1", None, 9, 1, 5)
+    tap.feed(rest)
+    assert tap.seen == Tapped("m-1", "end_turn", 9, 4, 5)
+
+
+PIECE = st.sampled_from([
+    CHAT, RESPONSES, MESSAGES, GEMINI, OLLAMA, b"{", b"[", b'"usage":{', b'"usage": 7', b"\n\n", b"data: ", b"\xff", b'"status":"completed"',
+    b'data: {"usage":{"prompt_tokens":"x"},"choices":[7],"model":[]}\n\n', b'data: [{"usage":{}}]\n\n', b"<html>", b"\r",
+    b'data: {"response":{"response":{"usage":{"a":{}}}},"message":7,"delta":7,"finish_reason":"x"}\n\n',
+])  # fmt: skip
+
+
+@given(
+    st.sampled_from(["openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama", "plain"]),
+    st.lists(PIECE | st.binary(max_size=20), max_size=6),
+    st.sampled_from(["", "gzip", "deflate"]),
+)
+def test_nothing_makes_it_raise(dialect: str, pieces: list[bytes], coding: str) -> None:
+    tap = Tap(dialect, coding)
+    for piece in pieces:
+        tap.feed(piece)
+        assert isinstance(tap.seen, Tapped)

@@ -1,0 +1,133 @@
+"""The table of models: what wins, what is listed, what an unknown name is told."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relayd.routing.models import (
+    ModelTable,
+    Resolved,
+    Rule,
+    anthropic_list,
+    anthropic_model,
+    openai_list,
+)
+
+RULES = (
+    Rule("mistral-*", "chutes"),
+    Rule("*", "rest", "default"),
+    Rule("mistral-large-*", "big"),
+    Rule("*-large-latest", "big", "x-large"),
+    Rule("fast", "chutes", "mistral-small"),
+    Rule("openai/*", "openai", "*"),
+    Rule("claude-*-thinking", "anthropic", "claude-*"),
+    Rule("meta/llama-3", "local"),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "upstream", "model"),
+    [
+        ("fast", "chutes", "mistral-small"),
+        ("mistral-small", "chutes", "mistral-small"),
+        ("mistral-large-2", "big", "mistral-large-2"),
+        ("mistral-", "chutes", "mistral-"),
+        ("mistral-large-latest", "big", "mistral-large-latest"),  # longer than *-large-latest
+        ("qwen-large-latest", "big", "x-large"),
+        ("openai/gpt-5", "openai", "gpt-5"),
+        ("openai/a/b", "openai", "a/b"),
+        ("claude-opus-thinking", "anthropic", "claude-opus"),
+        ("meta/llama-3", "local", "meta/llama-3"),
+        ("anything", "rest", "default"),
+        ("Fast", "rest", "default"),
+        ("mistral-\n", "chutes", "mistral-\n"),
+    ],
+)
+def test_the_exact_name_wins_then_the_most_literal_text(name: str, upstream: str, model: str) -> None:
+    assert ModelTable(RULES).resolve(name) == Resolved(upstream, model, name)
+
+
+def test_equals_go_by_the_order_of_the_file() -> None:
+    assert ModelTable([Rule("a*", "one"), Rule("*a", "two")]).resolve("aa") == Resolved("one", "aa", "aa")
+    assert ModelTable([Rule("*a", "two"), Rule("a*", "one")]).resolve("aa") == Resolved("two", "aa", "aa")
+
+
+def test_an_unknown_model_is_nobodys() -> None:
+    assert ModelTable([Rule("a", "one"), Rule("b*", "one")]).resolve("c") is None
+    assert ModelTable([]).resolve("") is None
+
+
+NAME = st.text("ab*.[", max_size=6)
+
+
+@given(st.lists(NAME, max_size=6), st.text("ab.[", max_size=6))
+def test_wildcards_match_as_a_slow_reader_matches_them(names: list[str], name: str) -> None:
+    table = ModelTable([Rule(one, f"u{place}") for place, one in enumerate(names)])
+    found = table.resolve(name)
+
+    def fits(one: str) -> bool:
+        return re.fullmatch(fnmatch.translate(one.replace("[", "[[]")), name) is not None
+
+    exact = [place for place, one in enumerate(names) if one == name and "*" not in one]
+    loose = [place for place, one in enumerate(names) if "*" in one and fits(one)]
+    loose.sort(key=lambda place: -len(names[place].replace("*", "")))
+    expected = (exact or loose or [None])[0]
+    assert (found.upstream if found else None) == (None if expected is None else f"u{expected}")
+
+
+def test_names_are_listed_and_patterns_are_not() -> None:
+    table = ModelTable(RULES)
+    assert table.listed() == [("fast", "chutes"), ("meta/llama-3", "local")]
+    assert table.listed(lambda upstream: upstream == "local") == [("meta/llama-3", "local")]
+    more = [("mistral-7b", "chutes"), ("mistral-7b", "elsewhere"), ("fast", "chutes"), ("openai/x", "local")]
+    assert table.listed(more=more) == [("fast", "chutes"), ("meta/llama-3", "local"), ("mistral-7b", "chutes")]
+
+
+def test_an_unknown_name_is_told_what_exists_the_closest_first() -> None:
+    table = ModelTable([Rule("alpha", "u"), Rule("gpt-4o-mini", "u"), Rule("gpt-4o", "v"), Rule("local-*", "u")])
+    assert table.unknown("gpt-4x") == (
+        "The model 'gpt-4x' does not exist here. Available: gpt-4o, gpt-4o-mini, alpha, local-*."
+    )
+    assert table.unknown("gpt-4x", lambda upstream: upstream == "v").endswith("Available: gpt-4o.")
+    assert ModelTable([]).unknown("a\nb") == "The model 'a?b' does not exist here. No models are configured."
+
+
+def test_what_an_unknown_name_is_told_is_bounded() -> None:
+    table = ModelTable([Rule(f"model-{number}" + "x" * 300, "u") for number in range(3000)])
+    text = table.unknown("m" * 100_000)
+    assert len(text) < 4000 and text.endswith("and 2980 more.")
+
+
+def test_both_listings_have_the_shape_of_their_makers() -> None:
+    models = [("a/b", "u"), ("c", "v")]
+    assert openai_list(models, 7) == {
+        "object": "list",
+        "data": [
+            {"id": "a/b", "object": "model", "created": 7, "owned_by": "u"},
+            {"id": "c", "object": "model", "created": 7, "owned_by": "v"},
+        ],
+    }
+    assert anthropic_model("a/b", 7) == {
+        "type": "model", "id": "a/b", "display_name": "a/b", "created_at": "1970-01-01T00:00:07Z",
+    }  # fmt: skip
+    page = anthropic_list(models, 7)
+    assert (page["has_more"], page["first_id"], page["last_id"]) == (False, "a/b", "c")
+    assert json.dumps(anthropic_list([], 7)) == '{"data": [], "has_more": false, "first_id": null, "last_id": null}'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names", "more"),
+    [
+        ({"limit": 2}, "ab", True), ({"limit": 2, "after_id": "b"}, "cd", False), ({"limit": 2, "before_id": "d"}, "bc", True),
+        ({"limit": 9, "before_id": "c"}, "ab", False), ({"after_id": "nobody"}, "abcd", False), ({"after_id": "d"}, "", False),
+    ],
+)  # fmt: skip
+def test_pages_go_both_ways(arguments: dict[str, str | int], names: str, more: bool) -> None:
+    page = anthropic_list([(name, "u") for name in "abcd"], 0, **arguments)  # type: ignore[arg-type]
+    assert "".join(one["id"] for one in page["data"]) == names and page["has_more"] is more

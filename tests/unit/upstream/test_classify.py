@@ -1,0 +1,92 @@
+"""What outcomes mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from relayd.errors import KINDS, Fault
+from relayd.upstream.classify import ENDPOINT_CODES, GOOD, NOTHING, Blame, classify
+from relayd.upstream.retry import WORDS
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 206, 301, 304, 399])
+def test_an_answer_is_good(status: int) -> None:
+    assert classify("", status) is GOOD
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 408, 409, 410, 413, 415, 418, 422, 431, 451, 499, 501, 505])
+def test_a_consumers_mistake_never_counts_against_an_endpoint(status: int) -> None:
+    assert classify("", status, own_key=True).blame is Blame.CLIENT
+    assert classify("", status).fallback == ""
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+def test_a_refused_key_is_the_keys_fault_only_when_it_is_relayds(status: int) -> None:
+    verdict = classify("", status, own_key=True)
+    assert (verdict.blame, verdict.fault, verdict.fallback) == (Blame.KEY, "key", "unavailable")
+    assert classify("", status).blame is Blame.CLIENT
+
+
+@pytest.mark.parametrize(("status", "word"), [(429, "429"), (529, "5xx")])
+def test_a_call_for_rest_is_no_failure(status: int, word: str) -> None:
+    verdict = classify("", status, rest_s=7.0)
+    assert (verdict.blame, verdict.fault, verdict.rest_s, verdict.fallback) == (Blame.REST, word, 7.0, "overloaded")
+    assert classify("", status).rest_s is None
+
+
+def test_503_with_a_time_is_a_call_for_rest_and_without_one_a_fault() -> None:
+    assert classify("", 503, rest_s=3.0).blame is Blame.REST
+    assert classify("", 503).blame is Blame.ENDPOINT
+
+
+def test_a_key_without_money_is_the_keys_fault_though_it_says_429() -> None:
+    assert classify("", 429, own_key=True, error_code="insufficient_quota").blame is Blame.KEY
+    assert classify("", 429, error_code="insufficient_quota").blame is Blame.REST
+    assert classify("", 429, own_key=True, error_code="rate_limit_exceeded").blame is Blame.REST
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 599])
+def test_a_server_error_is_the_endpoints_fault(status: int) -> None:
+    verdict = classify("", status)
+    assert (verdict.blame, verdict.fault, verdict.status) == (Blame.ENDPOINT, "5xx", status)
+
+
+def test_every_code_of_the_catalogue_has_a_verdict() -> None:
+    for code, kind in KINDS.items():
+        verdict = classify(code, 0)
+        if code in ENDPOINT_CODES:
+            assert verdict.blame is Blame.ENDPOINT and kind.fault is Fault.UPSTREAM
+        elif code == "total_timeout":
+            assert verdict.blame is Blame.ENDPOINT
+        else:
+            assert verdict is NOTHING
+
+
+def test_every_fault_of_an_endpoint_is_known_or_no_fault_of_one() -> None:
+    upstreams = {code for code, kind in KINDS.items() if kind.fault is Fault.UPSTREAM and kind.status in (502, 504)}
+    assert upstreams - set(ENDPOINT_CODES) == {"total_timeout"}
+
+
+def test_a_cut_stream_counts_though_its_status_was_good() -> None:
+    assert classify("upstream_cut", 200, in_stream=True).blame is Blame.ENDPOINT
+    assert classify("idle_timeout", 200, in_stream=True).blame is Blame.ENDPOINT
+
+
+def test_the_client_leaving_a_stream_says_nothing() -> None:
+    assert classify("client_gone", 200, in_stream=True) is NOTHING
+    assert classify("stopped", 200, in_stream=True) is NOTHING
+
+
+def test_the_bound_on_the_whole_blames_only_who_has_said_nothing() -> None:
+    assert classify("total_timeout", 0).blame is Blame.ENDPOINT
+    assert classify("total_timeout", 200, in_stream=True) is NOTHING
+
+
+def test_an_error_event_in_a_stream_is_judged_by_the_status_it_stands_for() -> None:
+    assert classify("", 529, in_stream=True).blame is Blame.REST
+    assert classify("", 500, in_stream=True).blame is Blame.ENDPOINT
+
+
+def test_every_fault_is_a_word_that_retries_know() -> None:
+    cases = [classify(code, 0) for code in KINDS] + [classify("", status, own_key=True) for status in range(200, 600)]
+    assert {one.fault for one in cases} - {""} <= set(WORDS)
