@@ -11,7 +11,7 @@ from relayd.config.listener import Admin, Listener
 from relayd.config.route import Consumer, Match, Route
 from relayd.config.telemetry import Telemetry
 from relayd.config.upstream import Model, Upstream
-from relayd.schema import Duration, section, setting
+from relayd.schema import Duration, Size, section, setting
 from relayd.schema.scalars import meant, shown
 
 NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
@@ -51,12 +51,23 @@ class House:
 
 
 @section()
+class Overload:
+    """When relayd itself has too much to do: then a growing share of requests is answered 503 at once, with Retry-After,
+    those of consumers of low priority first, instead of slowing everybody down."""
+
+    loop_lag: Duration = setting(default=Duration(1), doc="How late the event loop may be.", zero_is_off=True)
+    memory: Size = setting(default=Size(0), doc="How much memory the process may have; 0 means that this is not looked at.", minimum=0, example="512MiB")
+    descriptors: float = setting(default=0.95, doc="What share of the file descriptors may be open.", minimum=0, maximum=1)
+
+
+@section()
 class Daemon:
     """The process itself."""
 
     drain_timeout: Duration = setting(default=Duration(25), doc="How long exchanges may finish after SIGTERM.", minimum=0, maximum=86400)
     handover_timeout: Duration = setting(default=Duration(3600), doc="How long exchanges may finish in a process that another one replaced (`systemctl restart`, an upgrade, `relayd upgrade`); at least `drain_timeout`.", minimum=0, maximum=86400)
     retire_timeout: Duration = setting(default=Duration(0), doc="How long exchanges may finish on a plan that a reload replaced; 0 means as long as they take.", zero_is_off=True)
+    overload: Overload = setting(factory=Overload, doc="When relayd itself has too much to do.")
     connections: int = setting(default=0, doc="Client connections in all; 0 means what the descriptors allow.", minimum=0)
 
 

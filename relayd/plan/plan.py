@@ -20,8 +20,8 @@ from relayd.wire.headers import FieldEdits
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where an attempt may go. `model` is the name there, None for the client's own; `on` the classes of fault for which
-    a fallback is taken (`any` for all). `dialect` is what its endpoints speak, None for opaque bytes. `gate` is the
+    """Where an attempt may go. `model` is the name there, None for the client's own; `on` the classes of fault for
+    which a fallback is taken (`any` for all). `dialect` is what its endpoints speak, None for opaque bytes. `gate` is the
     upstream's.
     """
 
@@ -138,9 +138,9 @@ class Plan:
 
     `key_fields` are the lower-case names of fields, beside the usual ones, in which consumers send their keys.
     `consumer_gates` and `priorities` have
-    only the consumers that are limited, or not of priority 0. `gate_limits` are put in force by the commit. `model_targets`
-    has the targets of each entry of `models`; `model_body_limit` bounds bodies that are read to find a route, `made_s` is when the plan was made,
-    in Unix seconds.
+    only the consumers that are limited, or not of priority 0. `gate_limits` are put in force by the commit.
+    `model_targets` has the targets of each entry of `models`; `model_body_limit` bounds bodies that are read to find a
+    route; `made_s` is when the plan was made, in Unix seconds.
     """
 
     generation: int

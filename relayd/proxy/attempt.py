@@ -55,6 +55,12 @@ class Course(Protocol):
     def said(self, data: bytes) -> None:
         """Bytes have gone to the client."""
 
+    def accepted(self, response: ResponseHead) -> None:
+        """The head of a good answer has come."""
+
+    def mark(self, head: ResponseHead) -> None:
+        """Add to the client's head what the route tells of attempts."""
+
     def ended(self, attempt: Attempt) -> None:
         """The answer is whole."""
 
@@ -133,6 +139,8 @@ class Attempt:
         if response.status >= 400 and course.holds_error(response):
             self._mode = REFUSING
             return True
+        if response.status < 400:
+            course.accepted(response)
         if response.status < 300:
             doubt = course.doubts(response)
             if doubt is not None:
@@ -148,6 +156,7 @@ class Attempt:
                 self._mode = HOLDING
                 return True
         self._mode, self.shown = PASSING, True
+        course.mark(response)
         return True
 
     def _take(self, slot: Slot, response: ResponseHead) -> bool:
@@ -197,6 +206,8 @@ class Attempt:
     def _release(self, slot: Slot) -> bool:
         """Pass on what was held back, and from now on everything."""
         self._mode, self.shown = PASSING, True
+        if slot.response is not None:
+            self._course.mark(slot.response)
         slot.chunks[:0] = self._held
         self._held = []
         return self._pass(slot)
@@ -236,7 +247,9 @@ class Attempt:
 
     def _deliver(self, out: bytes, slot: Slot) -> bool:
         self._course.said(out)
-        return self._exchange.deliver(stream_head(slot.response), slot, out)
+        head = stream_head(slot.response)
+        self._course.mark(head)
+        return self._exchange.deliver(head, slot, out)
 
     def _translated(self, response: ResponseHead, slot: Slot) -> None:
         translation, course, exchange = self.translation, self._course, self._exchange
@@ -267,6 +280,7 @@ class Attempt:
         head.keep = [f"Content-Type: {rendered.content_type}\r\n".encode(), *passed_on(response)]
         head.keep += [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in rendered.headers]
         head.length = len(rendered.body)
+        self._course.mark(head)
         exchange.deliver(head, exchange.slot, rendered.body)
         if not exchange.over:
             exchange.finish()

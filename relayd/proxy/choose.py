@@ -1,7 +1,7 @@
 """Which targets an exchange has, in the order in which they are tried; what needs none is answered here.
 
-A route names its upstream, shares requests out among several, or lets the model choose. A request for the list of models
-and what a dialect keeps by itself (stored responses, token counts) never goes upstream where the model chooses.
+A route names its upstream, shares requests out among several, or lets the model choose. A request for the list of
+models and what a dialect keeps by itself (stored responses, token counts) never goes upstream where the model chooses.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def answered_locally(exchange: Exchange, call: Call) -> bool:
 
 
 def listed(exchange: Exchange, call: Call) -> bool:
-    """The models of the configuration (GET .../models and .../models/{id}). Raises Refused for one that is not there."""
+    """The models of the configuration (GET .../models and .../models/{id}). Raises Refused for an unknown one."""
     models = exchange.plan.models
     if exchange.head.method not in (b"GET", b"HEAD") or models is None:
         return False

@@ -23,7 +23,7 @@ class Collector:
     def __init__(
         self, limit: int, then: Callable[[bytes, bool], None], finder: Finder | None = None
     ) -> None:
-        """`then` gets what was gathered and whether that is the whole body. With `finder` it may come before the end."""
+        """`then` gets what was gathered and whether that is the whole body; with `finder` maybe before the end."""
         self._limit, self._then, self._finder = limit, then, finder
         self._pieces: list[bytes] = []
         self.size = 0

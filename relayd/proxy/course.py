@@ -50,8 +50,8 @@ class Course:
     """Owned by its exchange; ends with it."""
 
     __slots__ = (
-        "_at", "_attempt", "_auth", "_boundary", "_call", "_exchange", "_failure", "_gates", "_held", "_hint", "_priority",
-        "_request", "_route", "_said_s", "_targets", "_timer", "_trail", "_tries", "_waiting_s", "body",
+        "_at", "_attempt", "_auth", "_boundary", "_call", "_exchange", "_failure", "_gates", "_held", "_hint",
+        "_priority", "_request", "_route", "_said_s", "_targets", "_timer", "_trail", "_tries", "_waiting_s", "body",
         "timeouts", "whole",
     )
 
@@ -244,6 +244,19 @@ class Course:
             return False
         return self._tries < policy.spec.attempts or self._at + 1 < len(self._targets)
 
+    def accepted(self, response: ResponseHead) -> None:
+        """A sign of life of the endpoint."""
+        endpoint, upstream = self._exchange.endpoint, self._exchange.upstream
+        if endpoint is not None and upstream is not None:
+            upstream.answered(endpoint, self._hint)
+
+    def mark(self, head: ResponseHead) -> None:
+        """Which endpoints were tried, where the route tells."""
+        resilience, endpoint = self._route.resilience, self._exchange.endpoint
+        if resilience is not None and resilience.tells_attempts:
+            trail = [*self._trail, f"{endpoint.label} {head.status}"] if endpoint is not None else self._trail
+            head.keep.append(f"X-Relayd-Attempts: {', '.join(trail)}\r\n".encode("latin-1", "replace"))
+
     def said(self, data: bytes) -> None:
         """The client has something new to read."""
         self._said_s = clock.monotonic()
@@ -390,6 +403,7 @@ class Course:
         if not any(line.lower().startswith(b"content-encoding:") for line in head.keep) or head.length is not None:
             head.length = len(body)
         exchange.phase = "transfer"
+        self.mark(head)
         exchange.deliver(head, None, body)
         if not exchange.over:
             exchange.finish()

@@ -10,6 +10,7 @@ from typing import Protocol
 from relayd import clock
 from relayd.errors import ExchangeError
 from relayd.limits.gates import Gates
+from relayd.limits.overload import Bounds, Overload
 from relayd.plan.plan import Plan
 from relayd.protocols.dialect import Memory
 from relayd.proxy.downstream import Downstream
@@ -40,6 +41,7 @@ class Gateway:
         self.plan: Plan | None = None
         self.exchanges: set[Exchange] = set()
         self.gates = Gates()
+        self.overload = Overload(Bounds(), 0.25)
         self.draining = False
         self.leaving = False  # another process accepts now: what comes by open connections is still served, then closed
         self.admin_handler: AdminHandler = _nobody

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from relayd.limits.overload import Overload
 from relayd.protocols.dialect import Memory
 from relayd.telemetry.outcome import Record
 
@@ -22,6 +23,7 @@ class Owner(Protocol):
     draining: bool
     admin_handler: AdminHandler
     seal_key: bytes
+    overload: Overload
 
     def memory(self, space: str) -> Memory:
         """What is remembered for one consumer."""

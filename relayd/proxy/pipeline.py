@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from relayd.access.cors import preflight, refusal
 from relayd.errors import ExchangeError
+from relayd.limits.ticket import Refused as NoRoom
+from relayd.limits.ticket import retry_after
 from relayd.plan.plan import PlannedRoute
 from relayd.proxy.call import model_in_body, model_in_path
 from relayd.proxy.choose import choose
@@ -154,6 +156,12 @@ def admit(exchange: Exchange, route: PlannedRoute) -> None:
     exchange.phase = "admit"
     if exchange.gateway.draining:
         raise ExchangeError("draining", headers=(("Retry-After", "1"),))
+    if route.action == "proxy":
+        priorities = exchange.plan.priorities
+        try:
+            exchange.gateway.overload.admit(priorities.get(exchange.consumer or "", 0) if priorities else 0)
+        except NoRoom as refused:
+            raise ExchangeError("overloaded", headers=(("Retry-After", retry_after(refused.retry_after_s)),)) from None
     length = exchange.head.length
     if length is not None and route.body_limit and length > route.body_limit:
         raise ExchangeError("body_too_large", f"{length} bytes")

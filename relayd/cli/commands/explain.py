@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--peer", default="127.0.0.1", metavar="ADDRESS", help="the client, default 127.0.0.1")
     parser.add_argument("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header field")
-    parser.add_argument("-d", "--data", metavar="BODY", help="a request body; its model is looked at, and it is translated where the dialects differ")
+    parser.add_argument("-d", "--data", metavar="BODY", help="a request body: its model counts, and it is translated")
     parser.add_argument("method", metavar="METHOD", help="the method, for example GET")
     parser.add_argument("url", metavar="URL", help="https://host:port/path?query, or only the path")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from relayd import clock
 from relayd.config.load import load_text
+from relayd.limits.overload import Bounds, Overload
 from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.proxy.exchange import Exchange
@@ -95,6 +96,7 @@ class Counting:
         self.accounts: list[Record] = []
         self.asked: list[tuple[str, str, bool]] = []
         self.seal_key = b""
+        self.overload = Overload(Bounds(), 0.25)
         self.store = Store(100, 1 << 20, 60.0)
         self.timers: list[tuple[float, Callable[[], None]]] = []
 
