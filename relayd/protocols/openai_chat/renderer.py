@@ -5,8 +5,8 @@ Laws:
 2. One id, one creation time, one model on everything. The first chunk of a choice has the role; the last one, and only
    that, the finish reason. Usage comes in a chunk of its own, and only where it was asked for.
 3. A failure in a stream is an error frame and no [DONE]. After [DONE] or a failure nothing follows.
-4. What the client offered as a custom tool comes back as a `custom` call with its raw input; a client of the old
-   `functions` gets `function_call`.
+4. Tool calls go out one after the other (calls_out.py). What the client offered as a custom tool comes back as a
+   `custom` call with its raw input; a client of the old `functions` gets `function_call`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from relayd.protocols.canon import (
     Usage,
 )
 from relayd.protocols.dialect import Ask, Rendered
+from relayd.protocols.openai_chat.calls_out import CallLine
 
 # A delta of a choice: its members, its logprobs, its finish reason.
 Delta = tuple[int, dict[str, Any], list[Any] | None, str | None]
@@ -41,12 +42,11 @@ Delta = tuple[int, dict[str, Any], list[Any] | None, str | None]
 class _Choice:
     """What must be known of one choice while its deltas are made; owned by the renderer."""
 
-    __slots__ = ("bare", "begun", "custom", "finished")
+    __slots__ = ("begun", "calls", "finished")
 
-    def __init__(self) -> None:
+    def __init__(self, custom: frozenset[str]) -> None:
         self.begun = self.finished = False
-        self.bare: dict[int, None] = {}  # calls that have no arguments yet
-        self.custom: dict[int, list[str]] = {}  # calls whose arguments are kept until they can be unwrapped
+        self.calls = CallLine(custom)
 
 
 class ChatRenderer:
@@ -164,7 +164,7 @@ class ChatRenderer:
         number = event.choice
         choice = self._choices.get(number)
         if choice is None:
-            choice = self._choices[number] = _Choice()
+            choice = self._choices[number] = _Choice(self._custom)
         if choice.finished:
             return
         if not choice.begun:
@@ -178,56 +178,24 @@ class ChatRenderer:
             if event.text:
                 yield number, {"reasoning_content": event.text}, None, None
         elif isinstance(event, ToolDelta):
-            yield from self._arguments(event, choice)
+            yield from self._calls(number, choice.calls.add(event))
         elif isinstance(event, ToolStart):
-            yield from self._call(event, choice)
+            yield from self._calls(number, choice.calls.start(event))
         elif isinstance(event, RefusalDelta):
             if event.text:
                 yield number, {"refusal": event.text}, None, None
         else:
             yield from self._finish(event, choice)
 
-    def _call(self, event: ToolStart, choice: _Choice) -> Iterator[Delta]:
-        if event.name in self._custom:
-            choice.custom[event.index] = []
-            call: dict[str, Any] = {"index": event.index, "id": event.id, "type": "custom",
-                                    "custom": {"name": event.name, "input": ""}}  # fmt: skip
-        else:
-            choice.bare[event.index] = None
-            function = {"name": event.name, "arguments": ""}
-            if self._legacy:
-                if event.index == 0:  # the old form has room for one call
-                    yield event.choice, {"function_call": function}, None, None
-                return
-            call = {"index": event.index, "id": event.id, "type": "function", "function": function}
-        if event.signature is not None:
-            call["extra_content"] = {"google": {"thought_signature": event.signature}}
-        yield event.choice, {"tool_calls": [call]}, None, None
-
-    def _arguments(self, event: ToolDelta, choice: _Choice) -> Iterator[Delta]:
-        if not event.arguments:
-            return
-        kept = choice.custom.get(event.index)
-        if kept is not None:
-            kept.append(event.arguments)
-            return
-        choice.bare.pop(event.index, None)
-        yield from self._function(event.index, event.arguments, event.choice)
-
-    def _function(self, index: int, arguments: str, number: int) -> Iterator[Delta]:
-        function = {"arguments": arguments}
-        if not self._legacy:
-            yield number, {"tool_calls": [{"index": index, "function": function}]}, None, None
-        elif index == 0:
-            yield number, {"function_call": function}, None, None
+    def _calls(self, number: int, entries: Iterator[dict[str, Any]]) -> Iterator[Delta]:
+        for entry in entries:
+            if not self._legacy:
+                yield number, {"tool_calls": [entry]}, None, None
+            elif entry["index"] == 0:  # the old form has room for one call
+                yield number, {"function_call": entry["function"]}, None, None
 
     def _finish(self, event: Finish, choice: _Choice) -> Iterator[Delta]:
-        """Calls are completed before the finish reason: a call without arguments has an empty object for them."""
-        for index in choice.bare:
-            yield from self._function(index, "{}", event.choice)
-        for index, pieces in choice.custom.items():
-            call = {"index": index, "custom": {"input": raw_input("".join(pieces))}}
-            yield event.choice, {"tool_calls": [call]}, None, None
+        yield from self._calls(event.choice, choice.calls.close())
         choice.finished = True
         reason = "function_call" if self._legacy and event.reason == "tool_calls" else event.reason
         yield event.choice, {}, None, reason
@@ -296,17 +264,6 @@ class _WholeChoice:
             message["function_call"] = {**self._function[0], "arguments": "".join(self._function[1])}
         logprobs = None if self._logprobs is None else {"content": self._logprobs, "refusal": None}
         return {"index": number, "message": message, "logprobs": logprobs, "finish_reason": self._finish}
-
-
-def raw_input(arguments: str) -> str:
-    """The free text that a custom tool gets: the one string of `{"input": ...}`, or all of it where it is no such."""
-    try:
-        value = _json.parse(arguments)
-    except ValueError:
-        return arguments
-    if isinstance(value, dict) and isinstance(value.get("input"), str):
-        return str(value["input"])
-    return value if isinstance(value, str) else arguments
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:

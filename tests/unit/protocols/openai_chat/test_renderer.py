@@ -23,7 +23,7 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from relayd.protocols.openai_chat.renderer import ChatRenderer, raw_input, renderer
+from relayd.protocols.openai_chat.renderer import ChatRenderer, renderer
 from tests.unit.protocols.openai_chat.asked import an_ask, ask, chunk, frames, joined, run
 
 TOOLS = [
@@ -86,8 +86,8 @@ def test_a_tool_only_answer_has_no_text() -> None:
         {"role": "assistant", "content": None},
         {"tool_calls": [{"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": '{"x"'}}]},
-        {"tool_calls": [{"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": ""}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": ":1}"}}]},
+        {"tool_calls": [{"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": ""}}]},
         {"tool_calls": [{"index": 1, "function": {"arguments": "{}"}}]},  # a call without arguments
         "tool_calls",
     ]
@@ -122,14 +122,6 @@ def test_a_custom_tool_gets_its_raw_input_back() -> None:
     assert whole_of(events, tools=TOOLS)["choices"][0]["message"]["tool_calls"] == [
         {"id": "a", "type": "custom", "custom": {"name": "patch", "input": "*** Begin\n"}}
     ]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "raw"),
-    [('{"input":"a"}', "a"), ("plain", "plain"), ('{"input":7}', '{"input":7}'), ('"a"', "a"), ('{"inp', '{"inp'), ("", "")],
-)
-def test_arguments_that_are_no_wrapped_input_are_the_input(arguments: str, raw: str) -> None:
-    assert raw_input(arguments) == raw
 
 
 def test_a_client_of_functions_gets_a_function_call() -> None:

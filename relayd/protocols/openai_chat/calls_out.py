@@ -1,0 +1,114 @@
+"""The tool calls of one choice on their way to a Chat client: one after the other, each whole before the next begins.
+
+1. Fragments of a call leave at once while it is the open one. OpenAI's own SDK takes the begin of another call for the
+   end of the one before, so a call that begins too early waits until the open one's arguments are whole.
+2. What waits goes out with the finish reason at the latest; a call without arguments has an empty object for them.
+3. The input of a custom tool is unwrapped when its arguments are whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from relayd.protocols import _json
+from relayd.protocols.canon import ToolDelta, ToolStart
+
+# How often the arguments of the open call are tried while another one waits: each try reads all of them.
+MAX_TRIES = 64
+
+
+class _Call:
+    __slots__ = ("is_custom", "pieces", "start", "tries")
+
+    def __init__(self, start: ToolStart, is_custom: bool) -> None:
+        self.start, self.is_custom = start, is_custom
+        self.pieces: list[str] = []
+        self.tries = 0
+
+    def is_whole(self) -> bool:
+        if not self.pieces or not self.pieces[-1].rstrip().endswith("}") or self.tries >= MAX_TRIES:
+            return False
+        self.tries += 1
+        try:
+            return isinstance(_json.parse("".join(self.pieces)), dict)
+        except ValueError:
+            return False
+
+
+class CallLine:
+    """The calls of one choice; owned by the renderer. Yields members of `tool_calls`."""
+
+    __slots__ = ("_custom", "_open", "_waiting")
+
+    def __init__(self, custom: frozenset[str]) -> None:
+        self._custom = custom
+        self._open: _Call | None = None
+        self._waiting: dict[int, _Call] = {}
+
+    def start(self, event: ToolStart) -> Iterator[dict[str, Any]]:
+        """A call begins."""
+        call = _Call(event, event.name in self._custom)
+        if self._waiting or (self._open is not None and not self._open.is_whole()):
+            self._waiting[event.index] = call
+        else:
+            yield from self._next(call)
+
+    def add(self, event: ToolDelta) -> Iterator[dict[str, Any]]:
+        """A piece of a call's arguments."""
+        waiting = self._waiting.get(event.index)
+        if waiting is not None:
+            waiting.pieces.append(event.arguments)
+            return
+        call = self._open
+        if call is None or event.index != call.start.index:
+            if event.arguments.strip():
+                yield _arguments(event.index, event.arguments)  # behind whole arguments; the client's to judge
+            return
+        call.pieces.append(event.arguments)
+        if not call.is_custom:
+            yield _arguments(event.index, event.arguments)
+        while self._waiting and self._open is not None and self._open.is_whole():
+            yield from self._next(self._waiting.pop(next(iter(self._waiting))))
+
+    def close(self) -> Iterator[dict[str, Any]]:
+        """The answer is complete: what is left of the open call, and all that wait."""
+        while self._waiting:
+            yield from self._next(self._waiting.pop(next(iter(self._waiting))))
+        yield from self._done()
+
+    def _next(self, call: _Call) -> Iterator[dict[str, Any]]:
+        yield from self._done()
+        self._open = call
+        kind, field = ("custom", "input") if call.is_custom else ("function", "arguments")
+        index = call.start.index
+        entry = {"index": index, "id": call.start.id, "type": kind, kind: {"name": call.start.name, field: ""}}
+        if call.start.signature is not None:
+            entry["extra_content"] = {"google": {"thought_signature": call.start.signature}}
+        yield entry
+        if call.pieces and not call.is_custom:
+            yield _arguments(index, "".join(call.pieces))
+
+    def _done(self) -> Iterator[dict[str, Any]]:
+        call, self._open = self._open, None
+        if call is None:
+            return
+        if call.is_custom:
+            yield {"index": call.start.index, "custom": {"input": raw_input("".join(call.pieces))}}
+        elif not call.pieces:
+            yield _arguments(call.start.index, "{}")
+
+
+def _arguments(index: int, arguments: str) -> dict[str, Any]:
+    return {"index": index, "function": {"arguments": arguments}}
+
+
+def raw_input(arguments: str) -> str:
+    """The free text that a custom tool gets: the one string of `{"input": ...}`, or all of it where it is no such."""
+    try:
+        value = _json.parse(arguments)
+    except ValueError:
+        return arguments
+    if isinstance(value, dict) and isinstance(value.get("input"), str):
+        return str(value["input"])
+    return value if isinstance(value, str) else arguments

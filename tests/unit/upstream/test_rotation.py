@@ -1,0 +1,164 @@
+"""Who may be asked now: time, tries, the last resort, and why nobody is."""
+
+from __future__ import annotations
+
+import pytest
+
+from relayd import clock
+from relayd.upstream.classify import classify
+from relayd.upstream.hint import Hint
+from relayd.upstream.spec import BreakerSpec
+from tests.unit.upstream.virtual import FAULT, STRICT, Clock, ask, counted, heard, trip, upstream
+
+LENIENT = BreakerSpec(failures=2, open_s=10.0, refuses=False)
+
+
+def test_an_open_endpoint_comes_back_by_time_alone(now: Clock) -> None:
+    group = upstream(2, breaker=STRICT)
+    changes = heard(group)
+    trip(group, "e0")
+    assert set(counted(group, 10)) == {"e1"}
+    now.move(10.0)
+    assert set(counted(group, 10)) == {"e0", "e1"}
+    assert [(one.event, one.address) for one in changes] == [("breaker_opened", "e0"), ("breaker_half_opened", "e0")]
+
+
+def test_a_half_open_endpoint_gets_one_probe_at_a_time(now: Clock) -> None:
+    group = upstream(2, breaker=STRICT)
+    trip(group, "e0")
+    now.move(10.0)
+    hints = [Hint() for _ in range(6)]
+    picked = [group.pick(hint) for hint in hints]
+    assert [one.label for one in picked if one].count("e0") == 1
+    probe = next(place for place, one in enumerate(picked) if one is group.endpoint("e0"))
+    group.leave(group.endpoint("e0"), hints[probe])  # the client left: no verdict
+    assert group.endpoint("e0").breaker.state == "half_open"  # type: ignore[union-attr]
+    assert [one.label for one in (group.pick(Hint()) for _ in range(2)) if one].count("e0") == 1
+
+
+def test_a_single_endpoint_with_a_written_breaker_is_refused_while_it_is_open(now: Clock) -> None:
+    group = upstream(1, breaker=STRICT)
+    trip(group, "e0")
+    assert group.pick(Hint()) is None
+    why, wait_s = group.unavailable()
+    assert "e0 has an open breaker" in why and 8.0 <= wait_s <= 10.0
+
+
+def test_a_single_endpoint_without_one_is_never_refused(now: Clock) -> None:
+    group = upstream(1, breaker=LENIENT)
+    trip(group, "e0")
+    assert all(ask(group, FAULT) is not None for _ in range(50))
+    assert not group.circuit_breaker()["is_open"]
+
+
+def test_failing_endpoints_are_passed_over_while_there_is_another(now: Clock) -> None:
+    group = upstream(3, breaker=LENIENT)
+    trip(group, "e0")
+    trip(group, "e1")
+    assert set(counted(group, 30)) == {"e2"}
+    trip(group, "e2")
+    assert set(counted(group, 30)) == {"e0", "e1", "e2"}, "when all fail all are asked"
+
+
+def test_the_last_resort_is_asked_beside_the_probe_that_is_under_way(now: Clock) -> None:
+    group = upstream(1, breaker=LENIENT)
+    trip(group, "e0")
+    now.move(10.0)
+    assert group.pick(Hint()) is not None and group.pick(Hint()) is not None
+
+
+def test_the_last_resort_respects_operators_limits_and_health(now: Clock) -> None:
+    group = upstream(4, each={"limit": [0, 0, 0, 1]}, breaker=LENIENT)
+    for address in ("e0", "e1", "e2", "e3"):
+        trip(group, address)
+    group.set_state("e0", "disabled")
+    group.set_breaker("e1", "open")
+    group.endpoint("e2").health = "failing"
+    group.set_breaker("e1", "open")
+    assert group.pick(Hint()) is group.endpoint("e3")
+    assert group.pick(Hint()) is None
+
+
+def test_a_full_endpoint_does_not_send_anybody_to_a_failing_one(now: Clock) -> None:
+    group = upstream(2, each={"limit": [1, 0]}, breaker=LENIENT)
+    trip(group, "e1")
+    assert group.pick(Hint()) is group.endpoint("e0")
+    assert group.pick(Hint()) is None
+    assert group.unavailable()[0] == "every available endpoint is full"
+
+
+def test_an_endpoint_rests_as_long_as_it_asked_to(now: Clock) -> None:
+    group = upstream(2, breaker=STRICT)
+    changes = heard(group)
+    hint = Hint()
+    endpoint = group.pick(hint)
+    assert endpoint is not None
+    group.report(endpoint, classify("", 429, rest_s=5.0), hint)
+    assert endpoint.label not in counted(group, 10) and endpoint.failures == 0
+    now.move(5.0)
+    assert endpoint.label in counted(group, 10)
+    assert [(one.event, one.why) for one in changes] == [("endpoint_rested", "5 s")]
+
+
+@pytest.mark.parametrize(("asked", "rests_s"), [(None, 15.0), (7.0, 7.0), (86400.0, 300.0)])
+def test_a_rest_has_a_default_and_a_bound(now: Clock, asked: float | None, rests_s: float) -> None:
+    group = upstream(2, breaker=BreakerSpec())
+    group.report(group.endpoint("e0"), classify("", 429, rest_s=asked), Hint())
+    assert group.endpoint("e0").rest_until_s == now.now_s + rests_s
+
+
+def test_when_everybody_rests_the_wait_is_told_honestly(now: Clock) -> None:
+    group = upstream(2, breaker=STRICT)
+    for address, rest_s in (("e0", 20.0), ("e1", 7.0)):
+        group.report(group.endpoint(address), classify("", 429, rest_s=rest_s), Hint())
+    assert group.pick(Hint()) is None
+    assert group.unavailable() == ("e0 rests, e1 rests", 7.0)
+
+
+def test_untried_endpoints_of_a_lower_priority_come_before_tried_ones(now: Clock) -> None:
+    group = upstream(3, each={"priority": [0, 0, 1]})
+    hint = Hint()
+    picked = []
+    for _ in range(4):
+        endpoint = group.pick(hint)
+        assert endpoint is not None
+        picked.append(endpoint.label)
+        group.leave(endpoint, hint)
+    assert picked[:3] == ["e0", "e1", "e2"] and picked[3] in ("e0", "e1")
+
+
+def test_whether_another_endpoint_is_free_is_known_beforehand() -> None:
+    group = upstream(2, each={"limit": [0, 1]})
+    hint = Hint()
+    first = group.pick(hint)
+    assert first is group.endpoint("e0") and group.has_another(hint)
+    group.endpoint("e1").in_flight = 1
+    assert not group.has_another(hint)
+
+
+def test_without_anything_that_changes_by_time_the_clock_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = upstream(3, breaker=STRICT)
+
+    def stopped() -> float:
+        raise AssertionError("asked for the time")
+
+    monkeypatch.setattr(clock, "monotonic", stopped)
+    counted(group, 10)
+
+
+def test_an_upstream_without_endpoints_says_so() -> None:
+    group = upstream(0)
+    assert group.pick() is None and group.unavailable() == ("there is no endpoint", 1.0)
+
+
+def test_what_keeps_each_endpoint_out_is_named(now: Clock) -> None:
+    group = upstream(4, breaker=STRICT)
+    group.set_state("e0", "disabled")
+    group.set_state("e1", "draining")
+    trip(group, "e2")
+    group.endpoint("e3").health = "failing"
+    group.set_state("e0", "enabled")
+    group.set_state("e0", "disabled")
+    assert group.unavailable()[0] == (
+        "e0 is disabled, e1 is drained, e2 has an open breaker, e3 fails its health checks"
+    )
