@@ -16,8 +16,12 @@ from relayd.config.address import parse_listen
 from relayd.config.listener import Listener
 from relayd.errors import ExchangeError
 from relayd.plan.diff import looks_secret
-from relayd.plan.plan import Plan, PlannedRoute
+from relayd.plan.plan import Plan, PlannedRoute, Target, merged_timeouts
+from relayd.protocols.dialect import Refused
 from relayd.proxy import pipeline
+from relayd.proxy.call import Call, ask_of, model_in_body, model_in_path
+from relayd.proxy.choose import by_model
+from relayd.proxy.crossing import crossing_fields, crossing_target
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.outgoing import fields_of, forwarding_of, request_id_of, strips_keys, target_of
@@ -44,6 +48,7 @@ class Asked:
     head: RequestHead
     scheme: str
     peer: str
+    body: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -66,12 +71,14 @@ class _Imagined:
     plan: Plan
     phase: str = ""
     route: PlannedRoute | None = None
+    consumer: str | None = None
     record: Record = field(default_factory=Record)
 
 
 def explanation(plan: Plan, asked: Asked) -> dict[str, Any]:
     """What each listener and each route says, what relayd answers itself (`answer`) and what it sends on (`sent`)."""
     head, config = asked.head, plan.config
+    head.model = model_in_path(head.path) or (model_in_body(head, asked.body) if asked.body else None) or ""
     listeners = {name: _listener(one, asked) for name, one in config.listeners.items()}
     told: dict[str, Any] = {
         "request": {
@@ -116,9 +123,11 @@ def explanation(plan: Plan, asked: Asked) -> dict[str, Any]:
         answers.append(_local(route, asked))
         if route.action == "proxy":
             try:
-                told["sent"] = _sent(plan, route, head, client, known)
+                told["sent"] = _sent(plan, route, asked, client, known)
             except ExchangeError as refused:
                 answers.append(_refusal(refused))
+            except Refused as refused:
+                answers.append({"status": refused.status, "code": refused.code or "bad_body", "why": refused.message})
     told["answer"] = next((one for one in answers if one is not None), None)  # the first room that refuses
     return told
 
@@ -181,27 +190,56 @@ def _local(route: PlannedRoute, asked: Asked) -> dict[str, Any] | None:
     return None
 
 
-def _sent(plan: Plan, route: PlannedRoute, head: RequestHead, client: Downstream, known: str | None) -> dict[str, Any]:
-    """The request as it leaves, for the first endpoint. Raises ExchangeError where the data path would."""
-    assert route.upstream is not None
-    spec = _without_key(route.upstream.spec)
-    endpoint = route.upstream.endpoints[0]
+def _targets(plan: Plan, route: PlannedRoute, asked: Asked) -> tuple[Target, ...]:
+    """Where the request goes, and where it would go then. Raises Refused."""
+    resilience = route.resilience
+    if resilience is None or not (resilience.by_model or resilience.split):
+        assert route.upstream is not None
+        return (Target(route.upstream),)
+    if resilience.by_model:
+        return (*by_model(plan, asked.head.model or ""), *resilience.fallbacks)
+    return (resilience.split[0][1], *resilience.fallbacks)
+
+
+def _sent(plan: Plan, route: PlannedRoute, asked: Asked, client: Downstream, known: str | None) -> dict[str, Any]:
+    """The request as it leaves, for the first endpoint. Raises ExchangeError and Refused where the data path would."""
+    head = asked.head
+    targets = _targets(plan, route, asked)
+    first = targets[0]
+    spec = _without_key(first.upstream.spec)
+    endpoint = first.upstream.endpoints[0]
     _, forwarding = forwarding_of(plan.house, client, head)
     request_id = request_id_of(plan.house, client, head) or _MINTED
     strip = strips_keys(route, spec, known)
-    lines = fields_of(route, plan.house, endpoint, spec, head, forwarding, request_id, strip, plan.key_fields)
+    dialect = None if route.resilience is None else route.resilience.dialect
+    crosses = dialect is not None and Call(
+        dialect, ask_of(head, request_id, _Nothing(), b""), head.model or "", asked.body
+    ).crosses(first)
+    body = "none"
+    if head.has_body:
+        body = "chunked, as it arrives" if head.length is None else f"{head.length} bytes (Content-Length)"
+    if crosses and dialect is not None:
+        call = Call(dialect, ask_of(head, request_id, _Nothing(), b""), head.model or "", asked.body)
+        request, sending = call.sending(first)
+        lines = crossing_fields(
+            route, plan.house, endpoint, spec, head, forwarding, request_id, sending, spec.auth, request.stream
+        )
+        wire, body = crossing_target(sending, endpoint, spec.auth), f"{len(sending.body)} bytes, translated"
+    else:
+        lines = fields_of(route, plan.house, endpoint, spec, head, forwarding, request_id, strip, plan.key_fields)
+        wire = target_of(route, endpoint, spec, head)
     # The transport's marks: `Name:` keeps libcurl from inventing a field, `Name;` is a field without a value.
     fields = [line[:-1] + b":" if line.endswith(b";") and b":" not in line else line
               for line in lines if not line.endswith(b":")]
     came = set(head.lines)
-    body = "none"
-    if head.has_body:
-        body = "chunked, as it arrives" if head.length is None else f"{head.length} bytes (Content-Length)"
-    limits = route.timeouts
+    limits = merged_timeouts(route.config.timeouts, spec.timeouts)
     return {
         "upstream": spec.name, "protocol": spec.protocol, "http": "2" if spec.http2 else "1.1",
-        "endpoints": [f"{'https' if one.spec.tls else 'http'} {one.label}" for one in route.upstream.endpoints],
-        "target": _target(target_of(route, endpoint, spec, head), spec),
+        "endpoints": [f"{'https' if one.spec.tls else 'http'} {one.label}" for one in first.upstream.endpoints],
+        "translated": f"from {dialect.name} to {spec.protocol}" if crosses and dialect is not None else "",
+        "model": None if not head.model else {"asked": head.model, "there": first.model or head.model},
+        "then": [_then(target) for target in targets[1:]],
+        "target": _target(wire, spec),
         "fields": _masked(fields),
         "added": _masked([line for line in fields if line not in came]),
         "removed": _masked([line for line in head.lines if line not in fields and name_of(line) not in _FRAMING]),
@@ -216,6 +254,25 @@ def _sent(plan: Plan, route: PlannedRoute, head: RequestHead, client: Downstream
             )
         },
     }
+
+
+def _then(target: Target) -> str:
+    """A fallback in words."""
+    model = f" as {target.model}" if target.model else ""
+    return f"{target.upstream.name}{model}, for {', '.join(sorted(target.on)) or 'nothing'}"
+
+
+class _Nothing:
+    """A memory that has nothing: what is explained is kept nowhere."""
+
+    def get(self, key: str) -> None:
+        return None
+
+    def put(self, key: str, value: object) -> None:
+        pass
+
+    def delete(self, key: str) -> bool:
+        return False
 
 
 def _without_key(spec: UpstreamSpec) -> UpstreamSpec:

@@ -17,10 +17,10 @@ class Limits:
     A permit is held from admission to the last byte of the response, or to the moment when the client leaves.
     """
 
-    requests: int = setting(default=0, doc="Exchanges at one time; 0 means no limit. Counted from admission to the last byte, retries and fallbacks within the same permit; streams and tunnels count as long as they are open.", minimum=0, maximum=MOST, pending="admission")
-    queue: int = setting(default=0, doc="Exchanges that may wait for a permit; above it they are refused at once with Retry-After. The longest line of one consumer gives up its last place to a consumer that has fewer waiting, and a lower priority to a higher one.", minimum=0, maximum=MOST, pending="admission")
-    queue_timeout: Duration = setting(default=Duration(30), doc="How long one may wait; then it is refused with Retry-After. What by the measured service time could not be served within it is refused on arrival. 0 means no limit.", zero_is_off=True, pending="admission")
-    ageing: Duration = setting(default=Duration(10), doc="Waiting this long counts as one step of priority, so that nobody starves: whose priority is lower by 2 is before every newcomer after three of these spans.", minimum=0.1, maximum=3600, pending="admission")
+    requests: int = setting(default=0, doc="Exchanges at one time; 0 means no limit. Counted from admission to the last byte, retries and fallbacks within the same permit; streams and tunnels count as long as they are open.", minimum=0, maximum=MOST)
+    queue: int = setting(default=0, doc="Exchanges that may wait for a permit; above it they are refused at once with Retry-After. The longest line of one consumer gives up its last place to a consumer that has fewer waiting, and a lower priority to a higher one.", minimum=0, maximum=MOST)
+    queue_timeout: Duration = setting(default=Duration(30), doc="How long one may wait; then it is refused with Retry-After. What by the measured service time could not be served within it is refused on arrival. 0 means no limit.", zero_is_off=True)
+    ageing: Duration = setting(default=Duration(10), doc="Waiting this long counts as one step of priority, so that nobody starves: whose priority is lower by 2 is before every newcomer after three of these spans.", minimum=0.1, maximum=3600)
 
     def caution(self) -> Iterable[tuple[str, str]]:
         if self.requests and self.queue > 1000 * self.requests:

@@ -11,10 +11,13 @@ from relayd.config.listener import Admin, Listener
 from relayd.config.route import Consumer, Match, Route
 from relayd.config.telemetry import Telemetry
 from relayd.config.upstream import Model, Upstream
-from relayd.schema import Duration, section, setting
+from relayd.schema import Duration, Size, section, setting
 from relayd.schema.scalars import meant, shown
 
 NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
+SMALL_FRONTS = ("simple_chat", "dialogflow")
+FRONTS = ("openai_chat", "openai_responses", "anthropic_messages", *SMALL_FRONTS)
+BACKS = ("openai_chat", "anthropic_messages", "gemini", "ollama")
 BUILT_IN = ("admin", "demo", "by_model")
 
 
@@ -48,12 +51,23 @@ class House:
 
 
 @section()
+class Overload:
+    """When relayd itself has too much to do: then a growing share of requests is answered 503 at once, with Retry-After,
+    those of consumers of low priority first, instead of slowing everybody down."""
+
+    loop_lag: Duration = setting(default=Duration(1), doc="How late the event loop may be.", zero_is_off=True)
+    memory: Size = setting(default=Size(0), doc="How much memory the process may have; 0 means that this is not looked at.", minimum=0, example="512MiB")
+    descriptors: float = setting(default=0.95, doc="What share of the file descriptors may be open.", minimum=0, maximum=1)
+
+
+@section()
 class Daemon:
     """The process itself."""
 
     drain_timeout: Duration = setting(default=Duration(25), doc="How long exchanges may finish after SIGTERM.", minimum=0, maximum=86400)
     handover_timeout: Duration = setting(default=Duration(3600), doc="How long exchanges may finish in a process that another one replaced (`systemctl restart`, an upgrade, `relayd upgrade`); at least `drain_timeout`.", minimum=0, maximum=86400)
     retire_timeout: Duration = setting(default=Duration(0), doc="How long exchanges may finish on a plan that a reload replaced; 0 means as long as they take.", zero_is_off=True)
+    overload: Overload = setting(factory=Overload, doc="When relayd itself has too much to do.")
     connections: int = setting(default=0, doc="Client connections in all; 0 means what the descriptors allow.", minimum=0)
 
 
@@ -65,7 +79,7 @@ class Config:
     listeners: Mapping[str, Listener] = setting(factory=dict, doc="Where clients arrive.")
     admin: Admin = setting(factory=Admin, doc="The admin application.")
     upstreams: Mapping[str, Upstream] = setting(factory=dict, doc="Named groups of endpoints.")
-    models: Mapping[str, Model] = setting(factory=dict, doc="Models by name or wildcard, for `upstream: by_model`.", pending="AI protocols")
+    models: Mapping[str, Model] = setting(factory=dict, doc="Models by name or wildcard, for `upstream: by_model`.")
     routes: tuple[Route, ...] = setting(default=(), doc="Ordered rules; the first match wins.")
     consumers: Mapping[str, Consumer] = setting(factory=dict, doc="Who may be let in.")
     headers: House = setting(factory=House, doc="Header fields that relayd writes itself.")
@@ -87,6 +101,9 @@ class Config:
         for name, model in self.models.items():
             if model.upstream not in self.upstreams:
                 yield f"models.{name}.upstream", unknown("upstream", model.upstream, self.upstreams)
+            for place, one in enumerate(model.fallbacks):
+                if one.upstream not in self.upstreams:
+                    yield f"models.{name}.fallbacks[{place}].upstream", unknown("upstream", one.upstream, self.upstreams)
         yield from self._consumers()
 
     def _listeners(self) -> Iterator[tuple[str, str]]:
@@ -105,14 +122,47 @@ class Config:
                 yield f"upstreams.{name}", "a name has letters, digits, _ . - only"
 
     def _route(self, route: Route) -> Iterator[tuple[str, str]]:
+        target = self.upstreams.get(route.upstream or "")
         if route.upstream is not None and route.upstream not in self.upstreams and route.upstream not in BUILT_IN:
             yield "upstream", unknown("upstream", route.upstream, [*self.upstreams, *BUILT_IN])
         for place, consumer in enumerate(route.allow):
             if consumer not in self.consumers:
                 yield f"allow[{place}]", unknown("consumer", consumer, self.consumers)
-        target = self.upstreams.get(route.upstream or "")
+        for key, name in _named(route):
+            if name not in self.upstreams:
+                yield f"{key}.upstream", unknown("upstream", name, self.upstreams)
+        if route.upstream == "by_model" and not self.models:
+            yield "upstream", "by_model needs models: which model goes where"
+        yield from self._dialects(route, target)
         if route.pass_client_key and target is not None and target.auth is not None:
             yield "pass_client_key", f"upstream {route.upstream!r} has auth; only one key can be sent"
+
+    def _dialects(self, route: Route, target: Upstream | None) -> Iterator[tuple[str, str]]:
+        """Whether everything that this route may lead to can be spoken to in the client's dialect."""
+        default = "openai_chat" if route.upstream == "by_model" else None
+        mine = route.protocol or (target.protocol if target is not None else default)
+        if mine is None or mine == "plain":
+            return
+        reached = [("upstream", target.protocol)] if target is not None else []
+        reached += [
+            (key, self.upstreams[name].protocol) for key, name in _named(route) if name in self.upstreams and key != "mirror"
+        ]
+        if route.upstream == "by_model":
+            reached += [
+                ("upstream", self.upstreams[model.upstream].protocol)
+                for model in self.models.values() if model.upstream in self.upstreams
+            ]
+            reached += [
+                ("upstream", self.upstreams[one.upstream].protocol)
+                for model in self.models.values() for one in model.fallbacks if one.upstream in self.upstreams
+            ]
+        for key, theirs in reached:
+            if theirs == "plain" and mine in SMALL_FRONTS:
+                yield key, f"{mine} needs an upstream whose protocol is known; set protocol there"
+                return
+            if theirs not in ("plain", mine) and (mine not in FRONTS or theirs not in BACKS):
+                yield key, f"nothing is translated from {mine} to {theirs}"
+                return
 
     def _consumers(self) -> Iterator[tuple[str, str]]:
         """Two consumers with one key cannot be told apart."""
@@ -130,19 +180,20 @@ class Config:
                     yield f"consumers.{name}.header", f"consumers.{other} has the same key"
 
     def caution(self) -> Iterable[tuple[str, str]]:
-        for number, route in enumerate(self.routes):
-            target = self.upstreams.get(route.upstream or "")
-            if target is not None and route.protocol not in (None, target.protocol):
-                yield (
-                    f"routes[{number}].protocol",
-                    f"translating {route.protocol} to {target.protocol} is not in force yet (waits for: AI protocols); "
-                    "this route answers 501",
-                )
         for number, route in enumerate(self.routes[:-1]):
             if route.match == Match():
                 yield f"routes[{number}]", "matches every request; no route behind it is ever reached"
         if not self.routes:
             yield "routes", "there are none: every request is answered 404"
+
+
+def _named(route: Route) -> Iterator[tuple[str, str]]:
+    """The upstreams that a route names beside its own."""
+    yield from ((f"fallbacks[{place}]", one.upstream) for place, one in enumerate(route.fallbacks))
+    if route.canary is not None:
+        yield "canary", route.canary.upstream
+    if route.mirror is not None:
+        yield "mirror", route.mirror.upstream
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

@@ -17,9 +17,17 @@ from relayd.config.fields import (
 )
 from relayd.config.limits import HIGHEST_PRIORITY, Limits, idle_queue
 from relayd.config.patterns import fault_of_regex
-from relayd.config.upstream import HeaderKey, Protocol, bearer_faults
+from relayd.config.resilience import Canary, Fallback, Mirror, fallback_faults, share_faults
+from relayd.config.upstream import HeaderKey, bearer_faults
 from relayd.schema import Duration, Secret, Size, section, setting
 
+ONLY_UPSTREAM = (
+    "fallbacks", "canary", "mirror", "keepalive", "tells_attempts", "pass_client_key", "upgrade", "strip_prefix", "rewrite",
+    "trailers",
+)
+RouteProtocol = Literal[
+    "plain", "openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama", "simple_chat", "dialogflow"
+]
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.\-]*://[A-Za-z0-9.\-_\[\]:]+")
 GROUP = re.compile(r"\\([0-9]{1,2})")
@@ -35,7 +43,7 @@ class Match:
     host: tuple[str, ...] = setting(default=(), doc="Host names, without port, any case; `*.example.org` for all names below one.", example=["*.example.org"])
     method: tuple[str, ...] = setting(default=(), doc="Methods.", example=["GET", "POST"])
     header: Mapping[str, str] = setting(factory=dict, doc="Field names and the values they must have; `*` means present.", example={"X-Team": "blue"})
-    model: tuple[str, ...] = setting(default=(), doc="Model names in the request body; wildcards allowed.", example=["mistral-*"], pending="AI protocols")
+    model: tuple[str, ...] = setting(default=(), doc="Model names in the request body (or in the path, for Gemini); `*` stands for anything. The body is read to know it.", example=["mistral-*"])
 
     def check(self) -> Iterable[tuple[str, str]]:
         if sum(word is not None for word in (self.path, self.prefix, self.regex)) > 1:
@@ -150,8 +158,8 @@ class Route:
 
     name: str = setting(doc="Its name in logs, metrics and errors.", pattern=r"[A-Za-z0-9_.\-]{1,64}")
     match: Match = setting(factory=Match, doc="Which requests; without it, all.")
-    protocol: Protocol | None = setting(default=None, doc="The dialect clients speak here; decides the shape of errors. Default is the upstream's.")
-    upstream: str | None = setting(default=None, doc="Name of an upstream; `by_model` chooses by the model; `admin` shows relayd's own health, status and metrics, `demo` the built-in demonstration.")
+    protocol: RouteProtocol | None = setting(default=None, doc="The dialect clients speak here; decides the shape of errors, and what is translated for upstreams of another dialect. Default is the upstream's. `simple_chat` and `dialogflow` are small front ends of their own.")
+    upstream: str | None = setting(default=None, doc="Name of an upstream; `by_model` chooses by the model in the request (see models); `admin` shows relayd's own health, status and metrics, `demo` the built-in demonstration.")
     redirect: Redirect | None = setting(default=None, doc="Send the client elsewhere instead.")
     respond: Respond | None = setting(default=None, doc="Answer with a fixed response instead.")
     allow: tuple[str, ...] = setting(default=(), doc="Consumers that may use this route; without it everybody may.")
@@ -166,6 +174,11 @@ class Route:
     limits: Limits = setting(factory=Limits, doc="Exchanges under way and waiting on this route.")
     upgrade: bool = setting(default=False, doc="Tunnel WebSocket and other Upgrade requests.")
     trailers: bool = setting(default=False, doc="Pass trailer fields on.")
+    fallbacks: tuple[Fallback, ...] = setting(default=(), doc="Upstreams that are asked when the one before them could not do it, in their order; only before the client has seen any content.")
+    canary: Canary | None = setting(default=None, doc="Another upstream that takes a part of the requests.")
+    mirror: Mirror | None = setting(default=None, doc="Another upstream that gets a copy of requests; its answers are thrown away.")
+    keepalive: Duration | None = setting(default=None, doc="After this long a silence a stream gets a comment that readers skip, from before the first token and while it waits in a queue. Default is 15s for streams that are translated and off for those that pass; 0 is off.", zero_is_off=True)
+    tells_attempts: bool = setting(default=False, doc="Say in a field X-Relayd-Attempts of the response which endpoints were tried and what became of it.")
     on_disconnect: Literal["cancel", "finish"] = setting(default="cancel", doc="What becomes of the upstream's work when the client leaves: cancel at once, or let it finish and throw the rest away.")
     errors: Literal["auto", "openai", "problem", "text"] = setting(default="auto", doc="Shape of relayd's own error bodies: auto is openai on AI routes and problem+json elsewhere, and text for clients that accept only that.")
     admin_prefix: str = setting(default="", doc="With `upstream: admin`: the prefix of this route that stands before the admin paths.")
@@ -192,14 +205,15 @@ class Route:
         if self.admin_prefix and not self.admin_prefix.startswith("/"):
             yield "admin_prefix", "begins with /"
         if self.upstream is None:
-            for word in ("pass_client_key", "upgrade", "strip_prefix", "rewrite", "trailers"):
+            for word in ONLY_UPSTREAM:
                 if getattr(self, word):
                     yield word, "has a meaning only with an upstream"
+        else:
+            yield from fallback_faults(self.upstream, None, self.fallbacks)
+            yield from share_faults(self.upstream, self.mirror, self.canary)
 
     def caution(self) -> Iterable[tuple[str, str]]:
         yield from idle_queue(self.limits)
-        if self.upstream == "by_model":
-            yield "upstream", "by_model is not in force yet (waits for: AI protocols); this route answers 503"
         if self.admin_write and not self.allow:
             yield "admin_write", "EVERYBODY WHO REACHES THIS ROUTE CAN CHANGE THINGS; name consumers in allow"
 
@@ -210,7 +224,7 @@ class Consumer:
 
     bearer: Secret | None = setting(default=None, doc="Key expected as `Authorization: Bearer ...`.")
     header: HeaderKey | None = setting(default=None, doc="Key expected in a field of its own.")
-    priority: int = setting(default=0, doc="Who waits in a queue goes before those of lower priority, and is the last to be refused when relayd is overloaded. Requests without a consumer have 0.", minimum=-HIGHEST_PRIORITY, maximum=HIGHEST_PRIORITY, pending="admission")
+    priority: int = setting(default=0, doc="Who waits in a queue goes before those of lower priority, and is the last to be refused when relayd is overloaded. Requests without a consumer have 0.", minimum=-HIGHEST_PRIORITY, maximum=HIGHEST_PRIORITY)
     limits: Limits = setting(factory=Limits, doc="Exchanges of this consumer under way and waiting, on all routes together.")
 
     def check(self) -> Iterable[tuple[str, str]]:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Literal
 
 from relayd.config.address import fault_of, parse_endpoint
+from relayd.config.dialect import DialectOptions
 from relayd.config.fields import FRAMING, TOKEN, field_value_fault, file_fault
 from relayd.config.limits import Limits, idle_queue
-from relayd.config.resilience import Breaker, Hash, Health, Retries
+from relayd.config.resilience import Breaker, Fallback, Hash, Health, Retries, fallback_faults
 from relayd.schema import Duration, Secret, Size, section, setting
 
 Protocol = Literal["plain", "openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama"]
@@ -167,6 +168,7 @@ class Upstream:
     pool: Pool = setting(factory=Pool, doc="Kept connections.")
     limits: Limits = setting(factory=Limits, doc="Exchanges under way and waiting, for all endpoints together.")
     breaker: Breaker | None = setting(default=None, doc="When to stop asking a failing endpoint. Without it failing endpoints are passed over while there are others.")
+    dialect: DialectOptions = setting(factory=DialectOptions, doc="What requests that are translated for these endpoints must look like.")
     health: Health | None = setting(default=None, doc="Active checks.")
     retries: Retries | None = setting(default=None, doc="When an attempt may be repeated.")
     response_header: Size = setting(default=Size(256 * 1024), doc="Bytes of a response's header section; above it 502.", minimum=16384, maximum=1 << 24)
@@ -194,4 +196,8 @@ class Model:
     """Where a model's requests go, and its name there."""
 
     upstream: str = setting(doc="Name of an upstream.")
-    model: str | None = setting(default=None, doc="The model's name at that upstream; without it, the name the client used.")
+    model: str | None = setting(default=None, doc="The model's name at that upstream; without it, the name the client used. A `*` in it stands for what the first `*` of the name stood for.")
+    fallbacks: tuple[Fallback, ...] = setting(default=(), doc="Upstreams and models that are asked when the one before them could not do it; before those of the route.")
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        return fallback_faults(self.upstream, self.model, self.fallbacks)

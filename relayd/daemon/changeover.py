@@ -79,7 +79,7 @@ class Changeover:
             undo.append(lambda: self._telemetry.discard(telemetry))
             self._prepare_demo(config, undo)
             builtin = {} if self._demo is None else {"demo": self._demo.spec}
-            plan = compile_plan(config, generation, gateway.plan, builtin=builtin)
+            plan = compile_plan(config, generation, gateway.plan, builtin=builtin, gates=gateway.gates)
             carried = carryover(gateway.plan, plan)
             for upstream in carried.made:
                 undo.append(upstream.close)
@@ -132,6 +132,7 @@ class Changeover:
         self._telemetry.commit(prepared.telemetry)
         self._telemetry.set_generation(prepared.plan.generation)
         gateway.plan = prepared.plan
+        gateway.gates.apply(prepared.plan.gate_limits)
         room, wanted = self._room, prepared.plan.config.daemon.connections
         self.listeners.limit = min(room, wanted) if wanted else room
         self.listeners.commit(prepared.listeners)

@@ -26,6 +26,7 @@ from relayd.daemon.holder import holder
 from relayd.daemon.lag import LoopLag
 from relayd.daemon.notify import Notifier
 from relayd.daemon.signals import Signals, hold_back
+from relayd.daemon.tending import TURN_S, Tending
 from relayd.errors import ConfigError, Finding, RelaydError
 from relayd.plan.diff import diff
 from relayd.proxy.gateway import Gateway
@@ -99,6 +100,7 @@ class Lifecycle:
         self._reloading = asyncio.Lock()
         self._reload_asked = False
         self._note = ""
+        self.tending = Tending(self.gateway, self.client, self.lag, self.journal, self.descriptors.now)
         self.drain = Drain(self.gateway, self.changeover, self.notifier, self.journal)
         self._drained: asyncio.Task[None] | None = None
         self._stored: set[str] = set()
@@ -131,6 +133,7 @@ class Lifecycle:
         self._every("flush", FLUSH_S, self.telemetry.flush)
         self._every("send", float(config.telemetry.statsd.interval) if config.telemetry.statsd else 1.0, self._send)
         self._every("tend", TEND_S, self.changeover.retire)
+        self._every("turn", TURN_S, self.tending.turn)
         if self.notifier.watchdog_interval_s:
             self._every("watchdog", self.notifier.watchdog_interval_s, self.notifier.watchdog)
         gc.collect()
@@ -161,6 +164,7 @@ class Lifecycle:
         self.state.warnings = tuple(str(finding) for finding in loaded.warnings)
         plan = self.gateway.plan
         assert plan is not None
+        self.tending.commit(plan)
         fault = self.generations.keep(plan.generation, clock.wall(), loaded.texts)
         if fault:
             message = "It is in force, but relayd rollback will not find it."
@@ -204,6 +208,7 @@ class Lifecycle:
         gauge("relayd.proxy.streams", sum(1 for one in exchanges if one.phase in ("transfer", "tunnel")))
         for name, listening in self.changeover.listeners.listening.items():
             gauge("relayd.listener.connections", listening.count, listener=name)
+        self.tending.gauges()
         plan = self.gateway.plan
         for name, upstream in plan.upstreams.items() if plan is not None else ():
             gauge("relayd.upstream.exchanges", upstream.in_flight, upstream=name)
@@ -376,6 +381,7 @@ class Lifecycle:
             place.forget(self._note, self.changeover.admin.path)
         if self.notifier.kept:
             self._loop.remove_reader(self.notifier.fileno())
+        self.tending.close()
         self.changeover.close()
         self.client.close()
         if plan is not None:

@@ -12,11 +12,15 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
+from relayd import clock
 from relayd.access.consumers import USUAL_KEY_FIELDS, ConsumerKey, Consumers
 from relayd.config.model import Config, House
 from relayd.config.route import Route
 from relayd.errors import ConfigError, Finding
-from relayd.plan.plan import HouseFields, Plan, PlannedRoute
+from relayd.limits.gates import Gates
+from relayd.plan.gates import gate_limits
+from relayd.plan.plan import HouseFields, Plan, PlannedRoute, merged_timeouts
+from relayd.plan.resilience import Parts, dialects_of, model_table, model_targets, resilience_of
 from relayd.plan.rewriting import Rewriting, field_edits, rewriting
 from relayd.plan.specs import upstream_spec
 from relayd.routing.matchers import Matcher, matcher
@@ -51,21 +55,27 @@ def compile_plan(
     previous: Plan | None = None,
     *,
     builtin: Mapping[str, UpstreamSpec] = NO_BUILT_INS,
+    gates: Gates | None = None,
 ) -> Plan:
     """The plan of a configuration.
 
     Live upstreams of `previous` whose spec is unchanged are shared. `builtin` holds the specs of built-in upstreams
-    such as `demo`, used where a route names them; their paths are taken as they are.
+    such as `demo`, used where a route names them; their paths are taken as they are. `gates` are
+    those of the process, None where nothing will be served.
     Raises ConfigError with all faults that only show when the parts are put together.
     """
     faults = _Faults()
     specs = _specs(config, builtin, faults)
     upstreams = {name: _live(spec, previous) for name, spec in specs.items()}
+    limits = gate_limits(config)
+    known = Gates() if gates is None else gates
+    named = {name: known.get(name) for name in limits}
+    parts = Parts(config, upstreams, dialects_of(config), named)
     rules: list[tuple[Matcher, PlannedRoute]] = []
     for number, route in enumerate(config.routes):
         at = f"routes[{number}]"
         rule = faults.attempt(f"{at}.match", lambda route=route: _matcher(route), Matcher())  # type: ignore[misc]
-        rules.append((rule, _route(at, route, config, upstreams, faults)))
+        rules.append((rule, _route(at, route, config, parts, faults)))
     consumers = _consumers(config)
     for first, second in consumers.shared():
         faults.found.append((f"consumers.{second}", f"has the same key as {first}: it could not be told apart"))
@@ -80,6 +90,16 @@ def compile_plan(
         consumers=consumers,
         house=_house(config.headers),
         key_fields=consumers.key_fields() - USUAL_KEY_FIELDS,
+        models=model_table(config),
+        made_s=int(clock.wall()),
+        dialects=MappingProxyType(dict(parts.dialects)),
+        model_targets=MappingProxyType(model_targets(config, parts)),
+        model_body_limit=max((int(route.body_limit) for route in config.routes), default=0),
+        gate_limits=MappingProxyType(limits),
+        consumer_gates=MappingProxyType({
+            name: named[f"consumer {name}"] for name in config.consumers if f"consumer {name}" in named
+        }),
+        priorities=MappingProxyType({name: one.priority for name, one in config.consumers.items() if one.priority}),
     )
 
 
@@ -113,8 +133,8 @@ def _matcher(route: Route) -> Matcher:
     )
 
 
-def _route(at: str, route: Route, config: Config, upstreams: Mapping[str, Upstream], faults: _Faults) -> PlannedRoute:
-    upstream = upstreams.get(route.upstream or "")
+def _route(at: str, route: Route, config: Config, parts: Parts, faults: _Faults) -> PlannedRoute:
+    upstream = parts.upstreams.get(route.upstream or "")
     action = _action(route, upstream)
     named = config.upstreams.get(route.upstream or "")
     changed = faults.attempt(at, lambda: rewriting(route, "plain" if named is None else named.protocol), Rewriting())
@@ -138,7 +158,7 @@ def _route(at: str, route: Route, config: Config, upstreams: Mapping[str, Upstre
         redirect=route.redirect,
         respond=route.respond,
         body_limit=int(route.body_limit),
-        timeouts=_timeouts(route, Timeouts() if upstream is None else upstream.spec.timeouts),
+        timeouts=merged_timeouts(route.timeouts, Timeouts() if upstream is None else upstream.spec.timeouts),
         upgrade=route.upgrade,
         trailers=route.trailers,
         pass_client_key=route.pass_client_key,
@@ -146,6 +166,7 @@ def _route(at: str, route: Route, config: Config, upstreams: Mapping[str, Upstre
         error_shape=_error_shape(route, upstream),
         admin_prefix=route.admin_prefix.rstrip("/").encode(),
         admin_write=route.admin_write,
+        resilience=resilience_of(route, parts) if action == "proxy" else None,
     )
 
 
@@ -156,11 +177,9 @@ def _action(route: Route, upstream: Upstream | None) -> str:
         return "respond"
     if route.upstream == "admin":
         return "admin"
-    if upstream is None:  # by_model, or a built-in that this process does not have
+    if upstream is None and route.upstream != "by_model":  # a built-in that this process does not have
         return "unavailable"
-    theirs = upstream.spec.protocol
-    mismatch = route.protocol is not None and "plain" not in (route.protocol, theirs) and route.protocol != theirs
-    return "unavailable" if mismatch else "proxy"
+    return "proxy"
 
 
 def _error_shape(route: Route, upstream: Upstream | None) -> str:
@@ -170,16 +189,6 @@ def _error_shape(route: Route, upstream: Upstream | None) -> str:
         return "openai"
     protocol = route.protocol or ("plain" if upstream is None else upstream.spec.protocol)
     return "problem" if protocol == "plain" else "openai"
-
-
-def _timeouts(route: Route, theirs: Timeouts) -> Timeouts:
-    own = route.timeouts
-    return Timeouts(
-        connect_s=theirs.connect_s,
-        first_byte_s=theirs.first_byte_s if own.first_byte is None else float(own.first_byte),
-        idle_s=theirs.idle_s if own.idle is None else float(own.idle),
-        total_s=theirs.total_s if own.total is None else float(own.total),
-    )
 
 
 def _consumers(config: Config) -> Consumers:

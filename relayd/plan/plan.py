@@ -4,15 +4,55 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from relayd.access.consumers import Consumers
 from relayd.config.model import Config
-from relayd.config.route import Cors, Redirect, Respond, Route
+from relayd.config.route import Cors, Redirect, Respond, Route, RouteTimeouts
+from relayd.limits.gate import Gate, GateLimits
+from relayd.protocols.dialect import Dialect
+from relayd.routing.models import ModelTable
 from relayd.routing.table import Table
 from relayd.upstream.spec import Timeouts
 from relayd.upstream.upstream import Upstream
 from relayd.wire.headers import FieldEdits
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an attempt may go. `model` is the name there, None for the client's own; `on` the classes of fault for
+    which a fallback is taken (`any` for all). `dialect` is what its endpoints speak, None for opaque bytes. `gate` is the
+    upstream's.
+    """
+
+    upstream: Upstream
+    model: str | None = None
+    on: frozenset[str] = frozenset()
+    dialect: Dialect | None = None
+    gate: Gate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resilience:
+    """What a route needs beyond one attempt at one upstream; a route that needs nothing of it has None instead.
+
+    `dialect` is the client's, None on routes of opaque bytes. `split` are the targets among which requests are shared
+    out, with their weights; empty with `by_model`. `reads_body` says that a body is gathered before a target is chosen.
+    `keepalive_s` is after how much silence a translated stream gets a comment, `keepalive_passing_s` one that passes; 0
+    is never. `mirror` gets a copy of `mirror_share` (0 to 1) of the requests.
+    """
+
+    dialect: Dialect | None = None
+    by_model: bool = False
+    split: tuple[tuple[float, Target], ...] = ()
+    fallbacks: tuple[Target, ...] = ()
+    mirror: Target | None = None
+    mirror_share: float = 0.0
+    gate: Gate | None = None
+    reads_body: bool = False
+    keepalive_s: float = 0.0
+    keepalive_passing_s: float = 0.0
+    tells_attempts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +88,7 @@ class PlannedRoute:
     admin_prefix: bytes
     admin_write: bool
     regex: re.Pattern[bytes] | None = None
+    resilience: Resilience | None = None
 
     def rewritten(self, path: bytes) -> bytes:
         """The path that goes upstream, before the endpoint's base path is put in front; only the named bytes change."""
@@ -59,6 +100,16 @@ class PlannedRoute:
         else:
             return path
         return new if new.startswith(b"/") else b"/" + new
+
+
+def merged_timeouts(own: RouteTimeouts, theirs: Timeouts) -> Timeouts:
+    """An upstream's limits of time, those of the route before them."""
+    return Timeouts(
+        connect_s=theirs.connect_s,
+        first_byte_s=theirs.first_byte_s if own.first_byte is None else float(own.first_byte),
+        idle_s=theirs.idle_s if own.idle is None else float(own.idle),
+        total_s=theirs.total_s if own.total is None else float(own.total),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +137,10 @@ class Plan:
     """Everything an exchange needs to know, of one generation (1, 2, ...).
 
     `key_fields` are the lower-case names of fields, beside the usual ones, in which consumers send their keys.
+    `consumer_gates` and `priorities` have
+    only the consumers that are limited, or not of priority 0. `gate_limits` are put in force by the commit.
+    `model_targets` has the targets of each entry of `models`; `model_body_limit` bounds bodies that are read to find a
+    route; `made_s` is when the plan was made, in Unix seconds.
     """
 
     generation: int
@@ -96,3 +151,11 @@ class Plan:
     consumers: Consumers
     house: HouseFields
     key_fields: frozenset[bytes] = frozenset()
+    models: ModelTable | None = None
+    made_s: int = 0
+    dialects: Mapping[str, Dialect] = field(default_factory=dict)
+    model_targets: Mapping[str, tuple[Target, ...]] = field(default_factory=dict)
+    model_body_limit: int = 0
+    gate_limits: Mapping[str, GateLimits] = field(default_factory=dict)
+    consumer_gates: Mapping[str, Gate] = field(default_factory=dict)
+    priorities: Mapping[str, int] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from relayd.config.address import parse_endpoint
 from relayd.config.resilience import Breaker, Health, Retries, status_range
 from relayd.config.upstream import Auth, Endpoint, Upstream
+from relayd.protocols.dialect import Options
 from relayd.upstream.balancing import options_of
 from relayd.upstream.spec import (
     AuthSpec,
@@ -52,6 +53,7 @@ def upstream_spec(name: str, config: Upstream) -> UpstreamSpec:
         breaker=breaker_spec(config.breaker),
         retries=None if config.retries is None else retry_spec(config.retries),
         health=None if config.health is None else health_spec(config.health),
+        dialect=Options(**{name: getattr(config.dialect, name) for name in Options.__slots__}),
     )
 
 

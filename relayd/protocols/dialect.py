@@ -56,10 +56,11 @@ class Ask:
 class Options:
     """`dialect:` of an upstream: what its endpoints need or take beyond the dialect.
 
-    max_tokens_field: Chat's `max_tokens` or `max_completion_tokens`. developer_role: whether the endpoint knows the role
-    `developer` (else it becomes system). reasoning_history: `drop` or `reasoning_content`. unanswered_calls: `fill` puts
-    a short tool message where a call in the history has no answer, `refuse` answers 400. default_max_tokens: where the
-    endpoint requires a limit and the client gave none. metadata, verbosity, user: whether the endpoint takes these fields.
+    max_tokens_field: Chat's `max_tokens` or `max_completion_tokens`. developer_role: whether the endpoint knows the
+    role `developer` (else it becomes system). reasoning_history: `drop` or `reasoning_content`. unanswered_calls:
+    `fill` puts a short tool message where a call in the history has no answer, `refuse` answers 400.
+    default_max_tokens: where the endpoint requires a limit and the client gave none. metadata, verbosity: whether the
+    endpoint takes these fields.
     thinking: how a Messages endpoint is asked to reason: `adaptive` and an effort, a `budget` of tokens (models before
     that), or `drop`.
     """

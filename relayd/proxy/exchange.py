@@ -11,77 +11,43 @@ Laws:
 from __future__ import annotations
 
 from relayd import clock
-from relayd.access.cors import response_fields
 from relayd.errors import KINDS, ExchangeError
-from relayd.plan.plan import Plan, PlannedRoute
+from relayd.plan.plan import Plan
+from relayd.proxy.collect import Collector
 from relayd.proxy.downstream import Downstream
-from relayd.proxy.incoming import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, framing_of, head_of, interim_head, trailer_lines
+from relayd.proxy.incoming import CHUNKED, LENGTH, NONE, UNTIL_CLOSE
 from relayd.proxy.owner import Owner
+from relayd.proxy.reply import Reply
 from relayd.proxy.respond import Answer, error_answer
 from relayd.proxy.upgrade import Upgrade
-from relayd.telemetry.outcome import Record
+from relayd.upstream.classify import GOOD, classify
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.transport.faults import code_of
-from relayd.upstream.transport.slot import Slot
-from relayd.upstream.upstream import Upstream
+from relayd.upstream.transport.slot import Sink, Slot
 from relayd.wire.http1 import RequestHead
-from relayd.wire.response import ResponseHead
 
 UPLOAD_HIGH = 128 * 1024
 UPLOAD_LOW = 64 * 1024
 
 
-class Exchange:
+class Exchange(Reply):
     """One exchange; owned by its client connection, known to the gateway while it lives."""
 
-    __slots__ = (
-        "_answered", "_cors", "_framing", "_head_sent", "_keep", "_last", "_left", "_muted", "_paused_body",
-        "_sent_whole", "_silent", "_streamed", "down", "endpoint", "gateway", "head", "phase", "plan", "record",
-        "request_id", "route", "slot", "tunnel", "upstream",
-    )
+    __slots__ = ()
 
     def __init__(self, gateway: Owner, plan: Plan, down: Downstream, head: RequestHead, started: float) -> None:
-        self.gateway, self.plan, self.down, self.head = gateway, plan, down, head
-        self.phase = "accept"
-        self.request_id = b""
-        self.route: PlannedRoute | None = None
-        self.upstream: Upstream | None = None
-        self.endpoint: Endpoint | None = None
-        self.slot: Slot | None = None
-        self.tunnel: Upgrade | None = None
-        self._framing = NONE
-        self._head_sent = self._keep = self._left = self._paused_body = self._silent = self._streamed = False
-        self._sent_whole = self._answered = self._muted = False
-        self._cors: list[tuple[str, str]] | None = None
-        self._last = started
-        record = self.record = Record()
-        record.started, record.started_wall = started, clock.wall()
-        record.generation = plan.generation
-        record.listener, record.peer = down.listener, down.peer
-        record.version = head.version
+        super().__init__(gateway, plan, down, head, started)
         gateway.exchanges.add(self)
-
-    @property
-    def over(self) -> bool:
-        """Whether it has been accounted."""
-        return self._left
-
-    # ---- what status shows
-
-    def age_s(self) -> float:
-        """Seconds since the request began."""
-        return clock.monotonic() - self.record.started
-
-    def buffered(self) -> int:
-        """Bytes of this exchange that wait inside relayd, both ways."""
-        slot = self.slot
-        waiting = self.down.buffered()
-        return waiting if slot is None else waiting + slot.insize + slot.queued
 
     # ---- the attempt (called by the pipeline)
 
-    def attempt(self, endpoint: Endpoint, target: bytes, fields: list[bytes], body: bytes | None) -> None:
-        """Send the request to this endpoint. `body` is the whole body, None if there is none or it is streamed."""
+    def attempt(
+        self, endpoint: Endpoint, target: bytes, fields: list[bytes], body: bytes | None, sink: Sink | None = None
+    ) -> None:
+        """Send the request to this endpoint. `body` is the whole body, None if there is none or it is streamed.
+
+        `sink` stands in for the exchange where what comes back must be looked at before the client gets it.
+        """
         pool = endpoint.pool
         assert pool is not None
         self.phase = "attempt"
@@ -90,9 +56,8 @@ class Exchange:
         self.record.endpoint = endpoint.label
         head = self.head
         self._last = clock.monotonic()
-        slot = self.slot = pool.take(head.method, head.has_body)
+        slot = self.slot = pool.take(head.method, body is not None or head.has_body)
         if body is not None:
-            self.record.bytes_in = len(body)
             length: int | None = len(body)
             self._sent_whole = True
         elif head.has_body:
@@ -101,7 +66,10 @@ class Exchange:
         else:
             length = None
             self._sent_whole = True
-        pool.start(slot, self, head.method, target, fields, length, body)
+        pool.start(slot, sink or self, head.method, target, fields, length, body)
+        if self._early is not None:
+            early, self._early = self._early, None
+            self._feed(slot, b"".join(early), self._sent_whole)
 
     def upgrade(self, endpoint: Endpoint, target: bytes, fields: list[bytes]) -> None:
         """Send an Upgrade request to this endpoint, over a connection of its own."""
@@ -122,22 +90,6 @@ class Exchange:
         self.down.send(head)
         if not self._left:
             self.down.start_tunnel()
-
-    def tunnelled(self, data: bytes) -> bool:
-        """Bytes from the endpoint for the client; False when the client is behind."""
-        self.record.bytes_out += len(data)
-        return self.down.send(data)
-
-    def plain_answer(self, response: ResponseHead, body: bytes) -> bool:
-        """An upgrade was not agreed to: it stays HTTP. The head first, then pieces of the body."""
-        out = b""
-        if not self._head_sent:
-            self.phase = "transfer"
-            out = self._begin(response, None)
-        if body and self._framing != NONE:
-            self.record.bytes_out += len(body)
-            out += b"%x\r\n%b\r\n" % (len(body), body) if self._framing == CHUNKED else body
-        return self.down.send(out) if out else True
 
     def complete(self) -> None:
         """The end of a tunnel, or of an answer to a refused upgrade."""
@@ -165,10 +117,40 @@ class Exchange:
         if limit and self.record.bytes_in > limit:
             self.fail(ExchangeError("body_too_large"))
             return
-        slot = self.slot
-        if slot is None or self._answered:
+        if self.collector is not None:
+            self._collect(self.collector, data, last)
+            return
+        if self._answered:
             return
         self._sent_whole = last
+        if self.slot is not None:
+            self._feed(self.slot, data, last)
+        elif self.course is not None:  # it waits for its turn: what comes meanwhile waits here
+            if self._early is None:
+                self._early = []
+                self._paused_body = True
+                self.down.pause_body()
+            self._early.append(data)
+
+    def collect(self, collector: Collector) -> None:
+        """Gather the body before going on."""
+        self.collector = collector
+
+    def _collect(self, collector: Collector, data: bytes, last: bool) -> None:
+        try:
+            if collector.take(data, last):
+                self.collector = None
+                self._sent_whole = last
+                collector.finish(last)
+        except ExchangeError as refused:
+            self.collector = None
+            self.fail(refused)
+
+    def withhold(self, data: bytes) -> None:
+        """Pieces of the body that were read before the attempt began, and go first."""
+        self._early = [data]
+
+    def _feed(self, slot: Slot, data: bytes, last: bool) -> None:
         slot.feed(data, last)
         if not self.over and not last and not self._paused_body and slot.queued > UPLOAD_HIGH:
             self._paused_body = True
@@ -215,12 +197,8 @@ class Exchange:
         """New bytes from the endpoint, or room for more of the request body."""
         if slot is not self.slot or self._left:
             return
-        self._last = clock.monotonic()
-        if self._paused_body and slot.queued < UPLOAD_LOW:
-            self._paused_body = False
-            self.down.resume_body()
-            if self.over:
-                return
+        if not self.touch(slot):
+            return
         if self._silent:
             slot.chunks.clear()
             return
@@ -233,6 +211,14 @@ class Exchange:
             out += self._framed(slot)
         if out and not self.down.send(out):
             slot.hold = True
+
+    def touch(self, slot: Slot) -> bool:
+        """Something has moved; False when the exchange ended by it."""
+        self._last = clock.monotonic()
+        if self._paused_body and slot.queued < UPLOAD_LOW:
+            self._paused_body = False
+            self.down.resume_body()
+        return not self._left
 
     def on_done(self, slot: Slot, errno: int, message: str) -> None:
         """The transfer has ended, well or not."""
@@ -253,6 +239,10 @@ class Exchange:
         if self._framing == CHUNKED:
             out += self._last_chunk(slot)
         self._drop_slot()
+        self._completed(out)
+
+    def _completed(self, out: bytes) -> None:
+        """The last bytes of an answer that is whole."""
         record = self.record
         record.room, record.ended_by = "transfer", "upstream"
         if out:
@@ -265,54 +255,28 @@ class Exchange:
         """A fault of relayd's own."""
         self.fail(ExchangeError("internal"))
 
-    def _interims(self, slot: Slot) -> bytes:
-        interims, slot.interim = slot.interim or [], []
-        if self.head.version != 11 or self._head_sent:
-            return b""
-        return b"".join([interim_head(one) for one in interims])
+    # ---- for a course, whose attempts are judged before the client sees them
 
-    def _begin(self, response: ResponseHead, slot: Slot | None) -> bytes:
-        """The response head for the client; from here on there is no other answer."""
-        head, record, down = self.head, self.record, self.down
-        now = clock.monotonic()
-        self._framing = framing_of(response, head.method, head.version)
-        self._keep = self._framing != UNTIL_CLOSE and down.reusable()
-        if not self._sent_whole and not down.body_complete():
-            self._keep = False
-        self._head_sent = True
-        record.status = response.status
-        record.first_byte_s = now - record.started
-        if slot is not None:
-            self.phase = "transfer"
-            record.connect_s = slot.connect_time()
-        route = self.route
-        if route is not None and route.cors is not None and not self._muted:
-            origin = head.get(b"origin")
-            self._cors = response_fields(route.cors, origin.decode("latin-1") if origin is not None else None)
-        return head_of(
-            response, self._framing, head.version, self._keep, route, self.plan.house, self.request_id,
-            record.first_byte_s, self._cors,
-        )
+    def finish(self, trailer_slot: Slot | None = None) -> None:
+        """The delivered answer is whole."""
+        silent = self._silent
+        out = b""
+        if self._framing == CHUNKED and not silent:
+            out = b"0\r\n\r\n" if trailer_slot is None else self._last_chunk(trailer_slot)
+        self._drop_slot()
+        if silent:
+            self._leave()
+        else:
+            self._completed(out)
 
-    def _framed(self, slot: Slot) -> bytes:
-        chunks = slot.chunks
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        slot.chunks = []
-        if self._framing == NONE:
-            return b""
-        self.record.bytes_out += len(data)
-        if self._framing == CHUNKED:
-            return b"%x\r\n%b\r\n" % (len(data), data)
-        return data
-
-    def _last_chunk(self, slot: Slot) -> bytes:
-        if slot.trailers and self.route is not None and self.route.trailers:
-            return b"0\r\n" + trailer_lines(slot.trailers) + b"\r\n"
-        return b"0\r\n\r\n"
-
-    def mute_cors(self) -> None:
-        """The answer brings its own cross-origin fields."""
-        self._muted = True
+    def take_back(self) -> list[bytes] | None:
+        """End the attempt under way. The pieces of a streamed body that it had, if the endpoint has seen none of them."""
+        slot = self.slot
+        unseen: list[bytes] | None = None
+        if slot is not None and self._streamed and not slot.read_at:
+            unseen = list(slot.queue or ())
+        self._drop_slot()
+        return unseen
 
     # ---- endings
 
@@ -320,8 +284,7 @@ class Exchange:
         """Send a whole answer of relayd's own and end the exchange."""
         record = self.record
         record.room, record.code = self.phase, code
-        if not code:
-            record.ended_by = "relayd"
+        record.ended_by = KINDS[code].fault.value if code else "relayd"
         if not self._head_sent:
             self._answered = True
             out = self._begin(answer.response, None)
@@ -345,6 +308,10 @@ class Exchange:
             self._leave()
             return
         if self._head_sent:
+            words = None if self.course is None else self.course.last_words(fault)
+            if words is not None:
+                self._say(*words)
+                return
             self._leave()
             self.down.abort(self._framing == UNTIL_CLOSE)
             return
@@ -365,6 +332,23 @@ class Exchange:
         if not self._left:
             self._leave()
             self.down.finished(self._keep)
+
+    def _say(self, words: bytes, whole: bool) -> None:
+        """An answer that has begun ends with an error in its own dialect; `whole` where readers take that for an end."""
+        self.record.bytes_out += len(words)
+        chunked = self._framing == CHUNKED
+        out = b"%x\r\n%b\r\n" % (len(words), words) if chunked and words else words
+        if whole and chunked:
+            out += b"0\r\n\r\n"
+        if out:
+            self.down.send(out)
+        if self._left:
+            return
+        self._leave()
+        if whole:
+            self.down.finished(self._keep)
+        else:
+            self.down.abort(False)
 
     def _failed(self, slot: Slot, errno: int, message: str) -> None:
         """The transfer broke: what has come is delivered, then the end is a broken one."""
@@ -389,22 +373,32 @@ class Exchange:
         slot, route = self.slot, self.route
         if route is None or self._left:
             return
-        timeouts = route.timeouts
+        timeouts = route.timeouts if self.course is None else self.course.timeouts
         if self.tunnel is not None:
             self.tunnel.check(now, timeouts)
             return
-        if slot is None:
-            return
         if timeouts.total_s and now - self.record.started > timeouts.total_s:
-            self.fail(ExchangeError("total_timeout", f"{timeouts.total_s:g} s"))
-        elif slot.response is None:
+            if slot is not None or self.course is not None:
+                self.fail(ExchangeError("total_timeout", f"{timeouts.total_s:g} s"))
+            return
+        if self.course is not None:
+            self.course.check(now)
+        if slot is None or slot is not self.slot:
+            return
+        if slot.response is None:
             since = max(self._last, slot.read_at)
             if timeouts.first_byte_s and not slot.read_paused and now - since > timeouts.first_byte_s:
-                self.fail(ExchangeError("first_byte_timeout", f"{timeouts.first_byte_s:g} s"))
+                self._out_of_time(ExchangeError("first_byte_timeout", f"{timeouts.first_byte_s:g} s"))
         elif slot.hold:
             self._last = now  # the client is the slow side
         elif timeouts.idle_s and now - max(self._last, slot.read_at) > timeouts.idle_s:
-            self.fail(ExchangeError("idle_timeout", f"{timeouts.idle_s:g} s"))
+            self._out_of_time(ExchangeError("idle_timeout", f"{timeouts.idle_s:g} s"))
+
+    def _out_of_time(self, fault: ExchangeError) -> None:
+        if self.course is not None and not self._silent:
+            self.course.attempt_failed(fault)
+        else:
+            self.fail(fault)
 
     def _drop_slot(self) -> None:
         slot, self.slot = self.slot, None
@@ -421,7 +415,12 @@ class Exchange:
         self._left = True
         gateway = self.gateway
         gateway.exchanges.discard(self)
+        if self.course is not None:
+            self.course.leave()
         if self.upstream is not None and self.endpoint is not None:
+            code, status = self.record.code, self.record.status
+            verdict = GOOD if not code and status < 400 else classify(code, 0 if code else status, own_key=bool(self.upstream.spec.auth))
+            self.upstream.report(self.endpoint, verdict)
             self.upstream.leave(self.endpoint)
         record = self.record
         record.total_s = clock.monotonic() - record.started

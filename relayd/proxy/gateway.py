@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from typing import Protocol
@@ -9,13 +10,16 @@ from typing import Protocol
 from relayd import clock
 from relayd.errors import ExchangeError
 from relayd.limits.gates import Gates
+from relayd.limits.overload import Bounds, Overload
 from relayd.plan.plan import Plan
+from relayd.protocols.dialect import Memory
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.incoming import LENGTH, head_of
 from relayd.proxy.owner import AdminHandler
 from relayd.proxy.pipeline import walk
 from relayd.proxy.respond import error_answer
+from relayd.stores.memory import Store
 from relayd.telemetry.outcome import Record
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.client import StreamClient
@@ -37,11 +41,14 @@ class Gateway:
         self.plan: Plan | None = None
         self.exchanges: set[Exchange] = set()
         self.gates = Gates()
+        self.overload = Overload(Bounds(), 0.25)
         self.draining = False
         self.leaving = False  # another process accepts now: what comes by open connections is still served, then closed
         self.admin_handler: AdminHandler = _nobody
         self.account = telemetry.account
         self.full: Callable[[], bool] = bool
+        self.seal_key = os.urandom(32)
+        self.store = Store(max_entries=20_000, max_bytes=64 * 1024 * 1024, ttl_s=24 * 3600.0)
 
     def begin(self, down: Downstream, head: RequestHead, body: bytes | None, started: float) -> Exchange:
         """Start an exchange on the plan of this moment; it may be over when this returns."""
@@ -70,6 +77,16 @@ class Gateway:
         self.account(record)
         head = head_of(answer.response, LENGTH, 11, False, None, plan.house, record.id.encode(), record.total_s, None)
         return head + answer.body
+
+    def memory(self, space: str) -> Memory:
+        """What is remembered for one consumer."""
+        return self.store.space(space)
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> Callable[[], None]:
+        """Call it after a while; what is returned takes that back."""
+        loop = self.client.io_loop
+        timer = loop.call_later(delay_s, call)
+        return lambda: loop.remove_timeout(timer)
 
     def sweep(self) -> None:
         """End what waits too long; called by a timer."""

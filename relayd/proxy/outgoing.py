@@ -14,7 +14,7 @@ from relayd.errors import ExchangeError
 from relayd.plan.plan import HouseFields, PlannedRoute
 from relayd.proxy.downstream import Downstream
 from relayd.upstream.endpoint import Endpoint
-from relayd.upstream.spec import UpstreamSpec
+from relayd.upstream.spec import AuthSpec, UpstreamSpec
 from relayd.wire.forwarded import client_address, forwarded_element
 from relayd.wire.headers import CREDENTIALS, name_of
 from relayd.wire.http1 import ACCEPT, AGENT, TYPE, RequestHead
@@ -46,8 +46,11 @@ def request_id_of(house: HouseFields, down: Downstream, head: RequestHead) -> by
     return value if value is not None and _WELL_FORMED_ID.fullmatch(value) else None
 
 
-def target_of(route: PlannedRoute, endpoint: Endpoint, upstream: UpstreamSpec, head: RequestHead) -> bytes:
-    """The exact bytes of the request target; only a rewritten prefix changes."""
+def target_of(
+    route: PlannedRoute, endpoint: Endpoint, upstream: UpstreamSpec, head: RequestHead, auth: AuthSpec | None = None
+) -> bytes:
+    """The exact bytes of the request target; only a rewritten prefix changes. `auth` is one of several keys."""
+    auth = auth or upstream.auth
     path = route.rewritten(head.path)
     base = endpoint.base_path
     if base:
@@ -55,9 +58,9 @@ def target_of(route: PlannedRoute, endpoint: Endpoint, upstream: UpstreamSpec, h
             path = path[3:]  # an SDK's base_url ends where the dialect's own paths begin
         path = base + path
     query = head.query
-    if upstream.auth is not None and upstream.auth.kind == "query":
-        key = upstream.auth.name + "=" + quote_from_bytes(upstream.auth.value.reveal().encode(), safe="")
-        query = b"?" + b"&".join([*_without_parameter(query[1:], upstream.auth.name.encode()), key.encode()])
+    if auth is not None and auth.kind == "query":
+        key = auth.name + "=" + quote_from_bytes(auth.value.reveal().encode(), safe="")
+        query = b"?" + b"&".join([*_without_parameter(query[1:], auth.name.encode()), key.encode()])
     return path + query
 
 
@@ -115,7 +118,7 @@ def _forwarding(
 def fields_of(
     route: PlannedRoute, house: HouseFields, endpoint: Endpoint, upstream: UpstreamSpec, head: RequestHead,
     forwarding: list[bytes], request_id: bytes, strip_keys: bool,
-    key_fields: frozenset[bytes] = frozenset(),
+    key_fields: frozenset[bytes] = frozenset(), auth: AuthSpec | None = None,
 ) -> list[bytes]:
     """The header fields, in the client's order and spelling, then relayd's own."""
     kept = head.keep
@@ -133,7 +136,7 @@ def fields_of(
     fields += forwarding
     if house.request_id:
         fields.append(house.request_id + b": " + request_id)
-    auth = upstream.auth
+    auth = auth or upstream.auth
     if auth is not None and auth.kind != "query":
         name = b"Authorization" if auth.kind == "bearer" else auth.name.encode()
         low = name.lower()
@@ -157,4 +160,6 @@ def strips_keys(route: PlannedRoute, upstream: UpstreamSpec | None, consumer: st
     return route.allow is not None or consumer is not None or (upstream is not None and upstream.auth is not None)
 
 
-__all__ = ["CREDENTIALS", "Outgoing", "fields_of", "forwarding_of", "request_id_of", "strips_keys", "target_of"]
+QUIET_NAMES = _QUIET[0]
+
+__all__ = ["CREDENTIALS", "QUIET_NAMES", "Outgoing", "fields_of", "forwarding_of", "request_id_of", "strips_keys", "target_of"]

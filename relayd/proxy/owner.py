@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from relayd.limits.overload import Overload
+from relayd.protocols.dialect import Memory
 from relayd.telemetry.outcome import Record
 
 
@@ -20,6 +22,14 @@ class Owner(Protocol):
     exchanges: set[Any]
     draining: bool
     admin_handler: AdminHandler
+    seal_key: bytes
+    overload: Overload
+
+    def memory(self, space: str) -> Memory:
+        """What is remembered for one consumer."""
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> Callable[[], None]:
+        """Call it after a while; what is returned takes that back."""
 
     @property
     def account(self) -> Callable[[Record], None]: ...

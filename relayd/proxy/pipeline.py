@@ -1,4 +1,4 @@
-"""The path of a request, on one page: accept, match, authorise, admit, attempt.
+"""The path of a request, on one page: accept, match, authorise, admit, (choose), attempt.
 
 Each room is a plain call that decides at once; a refusal is an ExchangeError, which becomes an answer in one place.
 The order is a safety property: nothing is sent upstream before the last room has said yes.
@@ -7,13 +7,20 @@ The order is a safety property: nothing is sent upstream before the last room ha
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from relayd.access.cors import preflight, refusal
 from relayd.errors import ExchangeError
+from relayd.limits.ticket import Refused as NoRoom
+from relayd.limits.ticket import retry_after
 from relayd.plan.plan import PlannedRoute
+from relayd.proxy.call import model_in_body, model_in_path
+from relayd.proxy.choose import choose
+from relayd.proxy.collect import Collector
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.outgoing import fields_of, forwarding_of, request_id_of, strips_keys, target_of
 from relayd.proxy.respond import answer, fixed_answer, redirect_answer
+from relayd.routing.matchers import ModelWanted
 from relayd.wire.headers import TOKENS
 from relayd.wire.path import needs_look, normalise
 
@@ -23,23 +30,56 @@ _ASKS_PREFLIGHT = b"access-control-request-method"
 def walk(exchange: Exchange, body: bytes | None) -> None:
     """Take an exchange through its rooms. `body` is the whole body, None if there is none or it will be streamed.
 
-    Afterwards the exchange is either under way at an endpoint or has been answered.
+    Afterwards the exchange is under way at an endpoint, waits (for its body, in a queue), or has been answered.
     """
     try:
-        local = accept(exchange)
-        if local:
-            return
-        route = match(exchange)
-        if cors(exchange, route):
-            return
-        consumer = authorise(exchange, route)
-        admit(exchange, route)
-        if route.action != "proxy":
-            answer_here(exchange, route)
-        else:
-            attempt(exchange, route, consumer, body)
+        if body is not None:
+            exchange.record.bytes_in = len(body)
+        if not accept(exchange):
+            find(exchange, body)
     except ExchangeError as refused:  # the rescue door of the path
         exchange.fail(refused)
+
+
+def find(exchange: Exchange, body: bytes | None) -> None:
+    """From the route on; once more from here when a rule asks for the model and the body had to be read for it."""
+    try:
+        route = match(exchange)
+    except ModelWanted:
+        read_model(exchange, body)
+        return
+    if cors(exchange, route):
+        return
+    consumer = authorise(exchange, route)
+    admit(exchange, route)
+    if route.action != "proxy":
+        answer_here(exchange, route)
+    elif route.resilience is None and not (consumer and consumer in exchange.plan.consumer_gates):
+        attempt(exchange, route, consumer, body)
+    elif body is None and exchange.head.has_body and route.resilience is not None and route.resilience.reads_body:
+        gather(exchange, lambda data, whole: choose(exchange, route, data, whole), route.body_limit)
+    else:
+        choose(exchange, route, body, body is not None or not exchange.head.has_body)
+
+
+def read_model(exchange: Exchange, body: bytes | None) -> None:
+    """Learn the model, then match again."""
+    head = exchange.head
+
+    def go_on(data: bytes | None, whole: bool) -> None:
+        head.model = model_in_path(head.path) or (model_in_body(head, data) if data else None) or ""
+        find(exchange, data)
+
+    if body is None and head.has_body:
+        gather(exchange, go_on, exchange.plan.model_body_limit)
+    else:
+        go_on(body, True)
+
+
+def gather(exchange: Exchange, then: Callable[[bytes, bool], None], limit: int) -> None:
+    """Read the body before going on."""
+    exchange.phase = "admit"
+    exchange.collect(Collector(limit, then))
 
 
 def accept(exchange: Exchange) -> bool:
@@ -102,7 +142,7 @@ def authorise(exchange: Exchange, route: PlannedRoute) -> str | None:
     consumers = exchange.plan.consumers
     if not consumers.names:
         return None
-    consumer = consumers.identify(exchange.head)
+    consumer = exchange.consumer = consumers.identify(exchange.head)
     exchange.record.consumer = consumer or ""
     if route.allow is not None and consumer not in route.allow:
         if consumer is None:
@@ -116,6 +156,12 @@ def admit(exchange: Exchange, route: PlannedRoute) -> None:
     exchange.phase = "admit"
     if exchange.gateway.draining:
         raise ExchangeError("draining", headers=(("Retry-After", "1"),))
+    if route.action == "proxy":
+        priorities = exchange.plan.priorities
+        try:
+            exchange.gateway.overload.admit(priorities.get(exchange.consumer or "", 0) if priorities else 0)
+        except NoRoom as refused:
+            raise ExchangeError("overloaded", headers=(("Retry-After", retry_after(refused.retry_after_s)),)) from None
     length = exchange.head.length
     if length is not None and route.body_limit and length > route.body_limit:
         raise ExchangeError("body_too_large", f"{length} bytes")

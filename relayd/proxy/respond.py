@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from relayd.errors import ExchangeError, Fault, Kind
 from relayd.plan.plan import PlannedRoute
+from relayd.protocols.canon import Failure
 from relayd.wire.http1 import RequestHead
 from relayd.wire.response import ResponseHead
 
@@ -44,6 +45,11 @@ def error_answer(fault: ExchangeError, route: PlannedRoute | None, head: Request
     shape = route.error_shape if route is not None else "auto"
     if shape in ("auto", "problem") and head is not None and _plain(head.get(b"accept")):
         shape = "text"
+    dialect = None if route is None or route.resilience is None else route.resilience.dialect
+    if shape == "openai" and dialect is not None and route is not None and route.config.errors == "auto":
+        failure = Failure(kind.status, kind.message, code=kind.code, type=_type(kind))
+        rendered = dialect.render_error(failure, request_id)
+        return answer(rendered.status, rendered.content_type, rendered.body, (*rendered.headers, *fault.headers))
     if shape == "openai":
         content_type, body = "application/json", _openai(kind, request_id)
     elif shape == "text":
@@ -59,10 +65,13 @@ def error_answer(fault: ExchangeError, route: PlannedRoute | None, head: Request
     return answer(kind.status, content_type, body, fault.headers)
 
 
-def _openai(kind: Kind, request_id: str) -> bytes:
-    word = _TYPES.get(kind.status) or ("upstream_error" if kind.fault is Fault.UPSTREAM else
+def _type(kind: Kind) -> str:
+    return _TYPES.get(kind.status) or ("upstream_error" if kind.fault is Fault.UPSTREAM else
                                        "invalid_request_error" if kind.status < 500 else "server_error")
-    error = {"message": kind.message, "type": word, "param": None, "code": kind.code}
+
+
+def _openai(kind: Kind, request_id: str) -> bytes:
+    error = {"message": kind.message, "type": _type(kind), "param": None, "code": kind.code}
     return json.dumps({"error": error, "request_id": request_id}).encode() + b"\n"
 
 

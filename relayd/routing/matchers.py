@@ -1,7 +1,7 @@
 """Matchers: the conditions of one route, compiled to bytes, and each able to say in words why it does not hold.
 
 1. Every condition written must hold; nothing written matches every request.
-2. A condition that is not in force yet never holds: a rule may become narrower by what is missing, never wider.
+2. A condition on the model needs the body: while it is not known, asking raises ModelWanted, and the body is read.
 3. Paths are compared as the bytes of the request target, undecoded; hosts without their trailing dot.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -22,10 +23,16 @@ class Head(Protocol):
     def path(self) -> bytes: ...
     @property
     def host(self) -> bytes: ...
+    @property
+    def model(self) -> str | None: ...
     def get(self, name_lower: bytes, /) -> bytes | None: ...
 
 
 Test = Callable[[Head, bytes], bool]
+
+
+class ModelWanted(Exception):
+    """A rule asks for the model, which stands in a body that was not read yet (`Head.model` is None)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +71,6 @@ class Matcher:
 
     def _tests(self) -> Iterator[Test]:
         """Cheapest first: this is only speed, all of them must hold."""
-        if self.models:
-            yield lambda head, path: False
         if self.methods:
             yield self.method_holds
         if self.hosts:
@@ -76,9 +81,18 @@ class Matcher:
         if self.regex is not None:
             fullmatch = self.regex.fullmatch
             yield lambda head, path: fullmatch(path) is not None
+        if self.models:  # last: it may need the body
+            yield self.model_holds
 
     def method_holds(self, head: Head, path: bytes) -> bool:
         return head.method in self.methods or (self.preflight and asked_method(head) in self.methods)
+
+    def model_holds(self, head: Head, path: bytes) -> bool:
+        """Raises ModelWanted while the model is not known."""
+        model = head.model
+        if model is None:
+            raise ModelWanted
+        return bool(model) and any(_wild(pattern)(model) is not None for pattern in self.models)
 
     def host_holds(self, head: Head, path: bytes) -> bool:
         host = head.host
@@ -120,8 +134,8 @@ class Matcher:
                 # The value that came is not repeated: it may be a key.
                 state = "absent" if head.get(name) is None else f"not {show(wanted or b'')!r}"
                 return "header", f"{show(name)} is {state}"
-        if self.models:
-            return "model", "not in force yet, so this route takes no request"
+        if self.models and not self.model_holds(head, path):
+            return "model", f"{(head.model or 'no model')[:80]!r} is not among {', '.join(self.models)}"
         return None
 
 
@@ -163,6 +177,12 @@ def host_name(name: str) -> bytes:
     if not rest.isascii():
         rest = rest.encode("idna").decode()  # UnicodeError is a ValueError
     return (wild + rest).encode()
+
+
+@lru_cache(1024)
+def _wild(pattern: str) -> Callable[[str], re.Match[str] | None]:
+    """A model name in which `*` stands for anything."""
+    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL).fullmatch
 
 
 def _one_of(hosts: frozenset[bytes]) -> Test:

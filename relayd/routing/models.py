@@ -31,11 +31,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Where a request for a model goes: the upstream, the model's name there, and the name that the client used."""
+    """Where a request for a model goes: the upstream, the model's name there, the name that the client used, and the rule's."""
 
     upstream: str
     model: str
     public: str
+    rule: str = ""
 
 
 class ModelTable:
@@ -59,12 +60,12 @@ class ModelTable:
         """Where this model is, or None when nobody has it."""
         rule = self._exact.get(name)
         if rule is not None:
-            return Resolved(rule.upstream, rule.model or name, name)
+            return Resolved(rule.upstream, rule.model or name, name, rule.name)
         for matches, rule in self._patterns:
             found = matches(name)
             if found is not None:
                 there = name if rule.model is None else rule.model.replace("*", found[1])
-                return Resolved(rule.upstream, there, name)
+                return Resolved(rule.upstream, there, name, rule.name)
         return None
 
     def listed(self, may_use: Callable[[str], bool] | None = None, more: Iterable[tuple[str, str]] = ()) -> list[

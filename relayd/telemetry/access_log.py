@@ -103,7 +103,7 @@ class AccessLog:
             f'"id":"{id_}","peer":"{peer}","client":"{client}","host":"{host}","path":"{path}"{query},{fixed},'
             f'"bytes_in":{r.bytes_in},"bytes_out":{r.bytes_out},"queue_ms":{milliseconds(queue_s) if queue_s else "0"},'
             f'"connect_ms":{milliseconds(r.connect_s)},"first_byte_ms":{milliseconds(r.first_byte_s)},'
-            f'"total_ms":{milliseconds(total_s)},{ending},"detail":"{detail}"}}\n'
+            f'"total_ms":{milliseconds(total_s)},{ending},"detail":"{detail}"{"" if r.more is None else json_more(r.more)}}}\n'
         )
         self._lines.append(line)
         self._size += len(line)
@@ -115,6 +115,8 @@ class AccessLog:
         target = " ".join(word for word in (safe(r.route), safe(r.upstream), safe(r.endpoint)) if word)
         who = safe(r.client or r.peer) + (f" ({safe(r.consumer)})" if r.consumer else "")
         outcome = " ".join(word for word in (r.outcome, r.code, safe(r.detail)) if word)
+        if r.more:
+            outcome += "".join(f" {name}={safe(str(value))}" for name, value in r.more.items())
         total = f"{r.total_s * 1e3:.1f}ms" if r.total_s >= 0 else "-"
         first = f" first {r.first_byte_s * 1e3:.1f}ms" if r.first_byte_s >= 0 else ""
         stamp = self._stamp(r.started_wall + max(r.total_s, 0.0))
@@ -144,6 +146,8 @@ class AccessLog:
             "FIRST_BYTE_MS": span(r.first_byte_s), "TOTAL_MS": span(r.total_s), "OUTCOME": r.outcome, "CODE": r.code,
             "DETAIL": r.detail, "ATTEMPTS": str(r.attempts), "GENERATION": str(r.generation),
         }
+        if r.more:
+            values |= {name.upper(): str(value) for name, value in r.more.items()}
         head = (
             field("MESSAGE", message) + field("PRIORITY", "3" if r.code == "internal" else "6")
             + field("SYSLOG_IDENTIFIER", "relayd") + field("RELAYD_EVENT", "request_completed")
@@ -202,6 +206,13 @@ def json_fixed(r: Record) -> str:
         f'"listener":"{quoted(r.listener)}","method":"{quoted(r.method)}","protocol":"{VERSIONS.get(r.version, "")}",'
         f'"route":"{quoted(r.route)}","upstream":"{quoted(r.upstream)}","endpoint":"{quoted(r.endpoint)}",'
         f'"consumer":"{quoted(r.consumer)}","generation":{r.generation}'
+    )
+
+
+def json_more(more: dict[str, str | int]) -> str:
+    """The members that only some records have, each behind a comma."""
+    return "".join(
+        f',"{name}":{value}' if isinstance(value, int) else f',"{name}":"{quoted(value)}"' for name, value in more.items()
     )
 
 

@@ -103,6 +103,14 @@ class Metrics:
             cell.queue.observe(record.queue_s, keep)
         if code:
             self._errors[code] = self._errors.get(code, 0) + 1
+        if record.more is not None:
+            self._tokens(record, record.more)
+
+    def _tokens(self, record: Record, more: dict[str, str | int]) -> None:
+        for direction in ("input", "output", "cached"):
+            tokens = more.get(f"tokens_{direction}")
+            if isinstance(tokens, int) and tokens > 0:
+                self.add("relayd.proxy.tokens", tokens, route=record.route, upstream=record.upstream, direction=direction)
 
     def _new_cell(self, key: tuple[str, str, int, str]) -> Cell:
         if len(self._cells) >= SERIES:

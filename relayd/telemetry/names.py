@@ -35,6 +35,10 @@ LABELS = {
     "reason": "limit, peer_limit, descriptors or draining.",
     "result": "accepted or refused.",
     "log": "access or journal.",
+    "gate": "What is limited: upstream NAME, route NAME or consumer NAME.",
+    "endpoint": "Address of the endpoint.",
+    "event": "What happened, as in the log.",
+    "direction": "input, output or cached (input that the endpoint had kept).",
 }
 
 EXCHANGE = ("route", "upstream", "status", "outcome")
@@ -64,6 +68,15 @@ METRICS: tuple[Metric, ...] = (
         "relayd.upstream.attempts", "counter", "", PAIR,
         "Attempts at endpoints; more than the requests when some were repeated.",
     ),
+    Metric(
+        "relayd.proxy.tokens", "counter", "", ("route", "upstream", "direction"),
+        "Tokens that endpoints reported, where an AI dialect is spoken.",
+    ),
+    Metric("relayd.queue.depth", "gauge", "", ("gate",), "Exchanges that wait for a permit."),
+    Metric("relayd.queue.in_flight", "gauge", "", ("gate",), "Permits that are held."),
+    Metric("relayd.queue.oldest", "gauge", "seconds", ("gate",), "How long the one that waits longest has waited."),
+    Metric("relayd.overload.share", "gauge", "", (), "Share of the requests that is turned away because relayd itself has too much to do."),
+    Metric("relayd.upstream.available", "gauge", "", ("upstream", "endpoint"), "1 for an endpoint that may be asked."),
     Metric("relayd.upstream.exchanges", "gauge", "", ("upstream",), "Exchanges that hold a place at an endpoint."),
     Metric(
         "relayd.upstream.unverified", "gauge", "", ("upstream",),
@@ -82,6 +95,10 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "relayd.config.rejected", "gauge", "", (),
         "1 while the last reload was refused and the old configuration is in force.",
+    ),
+    Metric(
+        "relayd.upstream.changes", "counter", "", ("upstream", "event"),
+        "Changes of an upstream's endpoints and keys: breaker_opened, breaker_closed, endpoint_rested, key_set_aside ...",
     ),
     Metric("relayd.loop.lag", "timer", "seconds", (), "How late the event loop ran a timer."),
     Metric("relayd.loop.lag_max", "gauge", "seconds", (), "The largest lag of the event loop in the last interval."),

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from relayd.upstream.classify import Verdict
 
@@ -50,6 +50,13 @@ class FallbackSpec:
     upstream: str
     model: str | None = None
     on: frozenset[str] = frozenset(("unavailable", "overloaded"))
+
+
+class Choosy(Protocol):
+    """What can be fallen back to for some classes of fault: an entry of `fallbacks:`, or what it was compiled to."""
+
+    @property
+    def on(self) -> frozenset[str]: ...
 
 
 def class_of(verdict: Verdict, body: bytes = b"") -> str:
@@ -103,7 +110,7 @@ def _of_error(error: dict[str, Any]) -> str:
     return "refused_content" if _REFUSED_WORDS.search(text) else ""
 
 
-def following(fallbacks: Sequence[FallbackSpec], place: int, fault: str) -> int | None:
+def following(fallbacks: Sequence[Choosy], place: int, fault: str) -> int | None:
     """The place of the next entry, from `place` on, that takes this class; None at the end of the list."""
     if not fault:
         return None

@@ -97,6 +97,15 @@ class Rotation:
         """Whether an endpoint is free now that is not among these."""
         return any(one not in tried and one.has_room() for group in self._groups for one in group)
 
+    def has_room(self) -> bool:
+        """Whether somebody who waits for room may go on: there is some, or nobody that it could be waited for."""
+        if self._wake_s != FOREVER:
+            now_s = clock.monotonic()
+            if now_s >= self._wake_s:
+                self.arrange(now_s)
+        groups = self._groups or self._last
+        return not groups or any(one.has_place() for group in groups for one in group)
+
     def unavailable(self, now_s: float) -> tuple[str, float]:
         """Why nobody was chosen, and after how many seconds that changes; 1 where nobody can know."""
         if self._groups:

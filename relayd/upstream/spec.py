@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from relayd.protocols.dialect import Options
 from relayd.schema import Secret
 
 
@@ -164,6 +165,7 @@ class UpstreamSpec:
     breaker: BreakerSpec | None = field(default_factory=lambda: BreakerSpec(refuses=False))
     retries: RetrySpec | None = None
     health: HealthSpec | None = None
+    dialect: Options = field(default_factory=Options)
 
     @property
     def keys(self) -> tuple[AuthSpec, ...]:

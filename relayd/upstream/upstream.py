@@ -159,6 +159,10 @@ class Upstream:
         if self._retired and not self.in_flight:
             self.close()
 
+    def has_room(self) -> bool:
+        """Whether who waits at this upstream's gate may go on: an endpoint has room, or there is none to wait for."""
+        return self._rotation.has_room()
+
     def unavailable(self) -> tuple[str, float]:
         """Why nothing was picked, for the log; and after how many seconds that changes (1 where nobody can know)."""
         return self._rotation.unavailable(clock.monotonic())

@@ -106,6 +106,12 @@ def replace_member(body: bytes, key: str, value: str) -> bytes | None:
     return body[: span[0]] + json.dumps(value).encode("ascii") + body[span[1] :]
 
 
+def flag_member(body: bytes, key: str) -> bool:
+    """Whether the top-level member `key` stands there exactly once and is `true`."""
+    span = _span(body, key)
+    return span is not None and body[span[0] : span[1]] == b"true"
+
+
 def member_span(body: bytes, key: str) -> tuple[int, int] | None:
     """Where the value of the top-level member `key` stands, for whoever replaces it by other JSON."""
     return _span(body, key)

@@ -83,12 +83,12 @@ class RequestHead:
     written. `lines` are all field lines, `keep` those that may go on (framing, hop-by-hop, forwarding and Host fields
     taken out), `keys` the places in `keep` of fields that may carry a client's key. `length` is None without a
     Content-Length. `sent` has a bit (1 << AGENT, ACCEPT, TYPE) for each of these fields that the client sent; `empty`
-    says that some field has no value.
+    says that some field has no value. `model` is what the body asks for: None until somebody has looked, "" for none.
     """
 
     __slots__ = (
         "authority", "chunked", "empty", "expect", "forwarding", "host", "keep", "keep_alive", "keys", "length",
-        "lines", "method", "path", "query", "sent", "target", "upgrade", "version", "via",
+        "lines", "method", "model", "path", "query", "sent", "target", "upgrade", "version", "via",
     )
 
     def __init__(self, method: bytes, target: bytes, version: int, lines: list[bytes]) -> None:
@@ -96,6 +96,7 @@ class RequestHead:
         self.length: int | None = None
         self.chunked = self.expect = self.empty = False
         self.sent = 0
+        self.model: str | None = None
         self.keep_alive = version == 11
         self.upgrade: bytes | None = None
         self.host = self.authority = b""

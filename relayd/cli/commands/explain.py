@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--peer", default="127.0.0.1", metavar="ADDRESS", help="the client, default 127.0.0.1")
     parser.add_argument("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header field")
-    parser.add_argument("-d", "--data", metavar="BODY", help="a request body; only its length counts")
+    parser.add_argument("-d", "--data", metavar="BODY", help="a request body: its model counts, and it is translated")
     parser.add_argument("method", metavar="METHOD", help="the method, for example GET")
     parser.add_argument("url", metavar="URL", help="https://host:port/path?query, or only the path")
 
@@ -79,7 +79,8 @@ def _asked(arguments: argparse.Namespace) -> Asked:
         lines.append(b"Content-Length: %d" % len(_bytes(arguments.data)))
     start = _bytes(f"{arguments.method} {target} HTTP/1.1")
     head = parse_head(b"\r\n".join([start, *lines, b"", b""]))
-    return Asked(head, (url["scheme"] or "").lower(), arguments.peer)
+    body = None if arguments.data is None else _bytes(arguments.data)
+    return Asked(head, (url["scheme"] or "").lower(), arguments.peer, body)
 
 
 def _bytes(text: str) -> bytes:
@@ -141,6 +142,12 @@ def _sent(sent: dict[str, Any], refused: bool) -> list[str]:
     lines += [f"    {'+' if line in added else ' '} {line}" for line in sent["fields"]]
     lines += [f"    - {line}" for line in sent["removed"]]
     lines.append(f"  body      {sent['body']}")
+    if sent["translated"]:
+        lines.append(f"  dialect   {sent['translated']}")
+    if sent["model"] is not None:
+        lines.append(f"  model     {sent['model']['asked']}" + (
+            f", there {sent['model']['there']}" if sent["model"]["there"] != sent["model"]["asked"] else ""))
+    lines += [f"  then      {one}" for one in sent["then"]]
     lines.append(f"  key       {sent['key'] or 'none is added'}")
     if sent["warning"]:
         lines.append(f"  warning   {sent['warning']}")

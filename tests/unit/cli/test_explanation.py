@@ -97,8 +97,9 @@ def test_what_relayd_answers_itself_is_told(path: str, status: int, words: str) 
     assert answer["sent"] is None
 
 
-def test_a_route_that_is_not_in_force_says_so() -> None:
-    assert told("GET /m")["answer"]["code"] == "not_in_force"
+def test_a_request_that_names_no_model_is_told_what_it_lacks() -> None:
+    answer = told("POST /m", "Content-Length: 2")["answer"]
+    assert (answer["status"], answer["code"]) == (400, "bad_body") and "model" in answer["why"]
 
 
 def test_a_path_that_reads_in_two_ways_is_told_with_its_other_reading() -> None:

@@ -38,7 +38,9 @@ def test_names_are_words_that_metrics_can_carry() -> None:
 def test_a_model_goes_to_an_upstream_that_is_there() -> None:
     assert list(faults(models="{m: nowhere}")) == ["models.m.upstream"]
     _, warnings = accepted(models="{m: chat}", upstreams=UPSTREAMS)
-    assert list(warnings) == ["models"]
+    assert not warnings
+    assert list(faults(models="{m: {upstream: chat, fallbacks: [nowhere]}}", upstreams=UPSTREAMS)) == [
+        "models.m.fallbacks[0].upstream"]
 
 
 def test_only_one_key_can_be_sent(tmp_path: pathlib.Path) -> None:
@@ -49,12 +51,20 @@ def test_only_one_key_can_be_sent(tmp_path: pathlib.Path) -> None:
     assert list(found) == ["routes[0].pass_client_key"]
 
 
-def test_translating_between_dialects_is_not_in_force_yet() -> None:
+def test_what_cannot_be_translated_is_a_fault() -> None:
     _, warnings = accepted(upstreams=UPSTREAMS, routes="""
   - {name: same, match: {path: /a}, upstream: chat, protocol: openai_chat}
   - {name: other, match: {path: /b}, upstream: chat, protocol: anthropic_messages}
   - {name: inherited, upstream: chat}""")
-    assert list(warnings) == ["routes[1].protocol"]
+    assert not warnings
+    found = faults(upstreams=UPSTREAMS, routes="""
+  - {name: gemini, match: {path: /a}, upstream: chat, protocol: gemini}
+  - {name: small, match: {path: /b}, upstream: web, protocol: simple_chat}
+  - {name: nobody, match: {path: /c}, upstream: by_model}
+  - {name: away, match: {path: /d}, upstream: chat, fallbacks: [nowhere], mirror: nobody, canary: {upstream: no, weight: 1}}""")
+    assert set(found) == {
+        "routes[0].upstream", "routes[1].upstream", "routes[2].upstream", "routes[3].fallbacks[0].upstream",
+        "routes[3].mirror.upstream", "routes[3].canary.upstream"}
 
 
 def test_a_route_that_hides_all_behind_it_is_warned_of() -> None:

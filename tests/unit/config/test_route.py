@@ -52,11 +52,6 @@ def test_a_body_may_have_several_lines() -> None:
     assert config.routes[0].respond.body == "a\nb"
 
 
-def test_choosing_by_model_is_not_in_force_yet() -> None:
-    _, warnings = accepted(routes="[{name: r, upstream: by_model}]")
-    assert "not in force yet" in warnings["routes[0].upstream"]
-
-
 def test_a_key_among_the_fields_is_warned_of() -> None:
     _, warnings = accepted(routes="[{name: r, upstream: u, request_headers: {set: {authorization: a}}}]", upstreams=UPSTREAMS)
     assert list(warnings) == ["routes[0].request_headers.set.authorization"]

@@ -46,17 +46,17 @@ def test_a_plan_finds_its_routes_in_order() -> None:
 
 @pytest.mark.parametrize(("words", "action"), [
     ({"upstream": "web"}, "proxy"), ({"upstream": "admin"}, "admin"), ({"upstream": "demo"}, "proxy"),
-    ({"upstream": "by_model"}, "unavailable"),
+    ({"upstream": "by_model"}, "proxy"),
     ({"upstream": None, "redirect": Redirect(location="/x")}, "redirect"),
     ({"upstream": None, "respond": Respond(status=204)}, "respond"),
     ({"upstream": "llm", "protocol": "openai_chat"}, "proxy"), ({"upstream": "llm", "protocol": "plain"}, "proxy"),
     ({"upstream": "web", "protocol": "openai_chat"}, "proxy"),
-    ({"upstream": "llm", "protocol": "openai_responses"}, "unavailable"),
+    ({"upstream": "llm", "protocol": "openai_responses"}, "proxy"),
 ])
 def test_a_route_says_what_becomes_of_its_requests(words: dict[str, object], action: str) -> None:
     made = only(route(**words))
     assert made.action == action
-    assert (made.upstream is not None) == (action == "proxy")
+    assert (made.upstream is not None) == (action == "proxy" and words["upstream"] != "by_model")
 
 
 @pytest.mark.parametrize(("words", "shape"), [

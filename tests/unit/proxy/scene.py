@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from relayd import clock
 from relayd.config.load import load_text
+from relayd.limits.overload import Bounds, Overload
 from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.pipeline import walk
+from relayd.stores.memory import Store
 from relayd.telemetry.outcome import Record
 from relayd.wire.forwarded import TrustedNetworks
 from relayd.wire.http1 import RequestHead, parse_head
@@ -92,6 +95,18 @@ class Counting:
         self.draining = False
         self.accounts: list[Record] = []
         self.asked: list[tuple[str, str, bool]] = []
+        self.seal_key = b""
+        self.overload = Overload(Bounds(), 0.25)
+        self.store = Store(100, 1 << 20, 60.0)
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+
+    def memory(self, space: str) -> Any:
+        return self.store.space(space)
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> Callable[[], None]:
+        timer = (delay_s, call)
+        self.timers.append(timer)
+        return lambda: self.timers.remove(timer)
 
     def account(self, record: Record) -> None:
         self.accounts.append(record)

@@ -25,7 +25,6 @@ routes:
     respond: {status: 200, body: shared}
     allow: [alice]
     cors: {origins: ["https://app.example"], credentials: true}
-  - {name: waits, match: {path: /waits}, upstream: by_model}
 """
 
 
@@ -184,12 +183,6 @@ def test_the_admin_application_is_asked_below_its_prefix(plan: Plan) -> None:
     client, _, owner = get(plan, "/inside/status", "Authorization: Bearer sk-alice", method="HEAD")
     assert owner.asked == [("GET", "/status", True)] and client.body == b""
     assert get(plan, "/inside/status")[2].asked == []
-
-
-def test_a_route_that_waits_for_a_feature_says_so(plan: Plan) -> None:
-    client, exchange, _ = get(plan, "/waits")
-    assert client.status == 501 and exchange.record.code == "not_in_force"
-    assert json.loads(client.body)["error"]["code"] == "not_in_force"
 
 
 def test_when_all_endpoints_are_full_the_client_may_come_again() -> None:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from relayd.routing.matchers import host_name, matcher, risky, show
+from relayd.routing.matchers import ModelWanted, host_name, matcher, risky, show
 from relayd.wire.http1 import RequestHead, parse_head
 
 
@@ -69,10 +69,22 @@ def test_a_regex_must_match_the_whole_path() -> None:
     assert not holds({"regex": "v1"}, head(path="/v1"))
 
 
-def test_a_model_condition_that_is_not_in_force_matches_nothing() -> None:
-    rule = matcher(model=["mistral-*"])
-    assert rule.failing(head(), b"/") == ("model", "not in force yet, so this route takes no request")
+def test_a_model_condition_asks_for_the_model_and_then_holds_or_not() -> None:
+    rule = matcher(model=["mistral-*", "fast"])
     test = rule.test()
+    asked = head()
+    assert test is not None
+    with pytest.raises(ModelWanted):
+        test(asked, b"/")
+    for model, holds in (("mistral-7b", True), ("fast", True), ("faster", False), ("", False), ("a-mistral-b", False)):
+        asked.model = model
+        assert test(asked, b"/") is holds
+        assert (rule.failing(asked, b"/") is None) is holds
+    assert rule.failing(asked, b"/") == ("model", "'a-mistral-b' is not among mistral-*, fast")
+
+
+def test_a_model_is_asked_for_only_where_everything_else_holds() -> None:
+    test = matcher(model=["m"], method=["POST"]).test()
     assert test is not None and not test(head(), b"/")
 
 

@@ -1,0 +1,118 @@
+"""What the daemon does for the plan in force beside serving: health checks, watching its own load, telling of changes.
+
+1. One turn every TURN_S; what must be read more seldom counts turns.
+2. A reload changes what is tended by `commit`; nothing here may fail.
+"""
+
+from __future__ import annotations
+
+import os
+
+from relayd.config.model import Config
+from relayd.daemon.lag import LoopLag
+from relayd.limits.overload import Bounds, Reading
+from relayd.plan.plan import Plan
+from relayd.proxy.gateway import Gateway
+from relayd.telemetry.journal import Journal
+from relayd.upstream.transport.client import StreamClient
+from relayd.upstream.transport.probe import Probes
+from relayd.upstream.upstream import Change, Upstream
+
+TURN_S = 0.25
+SELDOM = 20  # turns between two looks at the descriptors, which cost the more the more there are
+PAGE = os.sysconf("SC_PAGE_SIZE")
+_CALM = ("breaker_closed", "breaker_half_opened", "endpoint_enabled", "endpoint_healthy")
+
+
+class Tending:
+    """Owned by the lifecycle."""
+
+    def __init__(self, gateway: Gateway, client: StreamClient, lag: LoopLag, journal: Journal, most: int) -> None:
+        """`most` is how many descriptors the process may have."""
+        self._gateway, self._lag, self._journal, self._most = gateway, lag, journal, most
+        self._probes = Probes(client, self._upstreams)
+        self._turns = self._open = 0
+        self._shedding = False
+        self._metrics = gateway.telemetry.metrics
+        self._gates: set[str] = set()
+        self._endpoints: set[tuple[str, str]] = set()
+
+    def _upstreams(self) -> list[Upstream]:
+        plan = self._gateway.plan
+        return [] if plan is None else list(plan.upstreams.values())
+
+    def commit(self, plan: Plan) -> None:
+        """A plan has come into force."""
+        self._gateway.overload.bounds = bounds_of(plan.config, self._most)
+        for upstream in plan.upstreams.values():
+            upstream.on_change = self._told
+
+    def _told(self, change: Change) -> None:
+        level = self._journal.info if change.event in _CALM else self._journal.warning
+        level(change.event, upstream=change.upstream, endpoint=change.address, why=change.why)
+        self._gateway.telemetry.metrics.add("relayd.upstream.changes", upstream=change.upstream, event=change.event)
+
+    def turn(self) -> None:
+        """Called by a timer."""
+        self._probes.tick()
+        overload = self._gateway.overload
+        bounds = overload.bounds
+        memory = resident() if bounds.memory_bytes else 0
+        if bounds.descriptors and self._turns % SELDOM == 0:
+            self._open = descriptors()
+        self._turns += 1
+        overload.feed(Reading(self._lag.current_s, memory, self._open))
+        if overload.active != self._shedding:
+            self._shedding = overload.active
+            if self._shedding:
+                message = "Requests are turned away, those of low priority first."
+                self._journal.warning("overloaded", message, why=overload.why)
+            else:
+                self._journal.info("overload_ended", refused=overload.refused)
+
+    def gauges(self) -> None:
+        """Called before metrics are sent."""
+        gauge, forget, gateway = self._metrics.gauge, self._metrics.forget, self._gateway
+        gates = {gate.name: gate for gate in gateway.gates.limited()}
+        for name, gate in gates.items():
+            gauge("relayd.queue.depth", gate.depth, gate=name)
+            gauge("relayd.queue.in_flight", gate.in_flight, gate=name)
+            gauge("relayd.queue.oldest", round(gate.oldest_wait_s(), 3), gate=name)
+        for name in self._gates - gates.keys():
+            for metric in ("relayd.queue.depth", "relayd.queue.in_flight", "relayd.queue.oldest"):
+                forget(metric, gate=name)
+        self._gates = set(gates)
+        gauge("relayd.overload.share", round(gateway.overload.share, 3))
+        endpoints = {(upstream.name, one.label): one for upstream in self._upstreams() for one in upstream.endpoints}
+        for (upstream_name, label), endpoint in endpoints.items():
+            gauge("relayd.upstream.available", int(endpoint.available), upstream=upstream_name, endpoint=label)
+        for upstream_name, label in self._endpoints - endpoints.keys():
+            forget("relayd.upstream.available", upstream=upstream_name, endpoint=label)
+        self._endpoints = set(endpoints)
+
+    def close(self) -> None:
+        """End what is under way."""
+        self._probes.close()
+
+
+def bounds_of(config: Config, most: int) -> Bounds:
+    """`daemon: overload:` as bounds."""
+    section = config.daemon.overload
+    return Bounds(float(section.loop_lag), int(section.memory), int(section.descriptors * most))
+
+
+def resident() -> int:
+    """Bytes of memory that the process has; 0 where that cannot be known."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * PAGE
+    except OSError:
+        return 0
+
+
+def descriptors() -> int:
+    """Open descriptors; 0 where that cannot be known."""
+    try:
+        return len(os.listdir("/proc/self/fd")) - 1
+    except OSError:
+        return 0

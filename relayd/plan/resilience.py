@@ -1,0 +1,114 @@
+"""What a route needs beyond one attempt at one upstream: dialects, targets, fallbacks, gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from relayd import registry
+from relayd.config.model import Config
+from relayd.config.resilience import Fallback
+from relayd.config.route import Route
+from relayd.limits.gate import Gate
+from relayd.plan.plan import Resilience, Target
+from relayd.protocols.dialect import Dialect
+from relayd.routing.models import ModelTable, Rule
+from relayd.upstream.upstream import Upstream
+
+PLAIN = "plain"
+PROTOCOLS = "relayd.protocols"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What targets are put together from; lives as long as one compilation."""
+
+    config: Config
+    upstreams: Mapping[str, Upstream]
+    dialects: Mapping[str, Dialect]
+    gates: Mapping[str, Gate]
+
+    def target(self, upstream: str, model: str | None = None, on: tuple[str, ...] = ()) -> Target:
+        """One place to go. Raises KeyError for an upstream that is not in the plan."""
+        live = self.upstreams[upstream]
+        return Target(
+            upstream=live, model=model, on=frozenset(on), dialect=self.dialects.get(live.spec.protocol),
+            gate=self.gates.get(f"upstream {upstream}"),
+        )
+
+    def fallbacks(self, written: tuple[Fallback, ...]) -> tuple[Target, ...]:
+        """The entries of `fallbacks:` whose upstream is in the plan, in their order."""
+        return tuple(self.target(one.upstream, one.model, one.on) for one in written if one.upstream in self.upstreams)
+
+
+def dialects_of(config: Config) -> dict[str, Dialect]:
+    """The dialects that this configuration speaks, by name; no other is loaded."""
+    names: set[str] = {upstream.protocol for upstream in config.upstreams.values()}
+    names |= {route.protocol for route in config.routes if route.protocol is not None}
+    if any(route.upstream == "demo" for route in config.routes):
+        names.add("openai_chat")
+    return {name: registry.load(PROTOCOLS, name).DIALECT for name in sorted(names - {PLAIN})}
+
+
+def model_table(config: Config) -> ModelTable:
+    """`models:` as a table."""
+    return ModelTable(Rule(name, model.upstream, model.model) for name, model in config.models.items())
+
+
+def model_targets(config: Config, parts: Parts) -> dict[str, tuple[Target, ...]]:
+    """For each entry of `models:` its target and its own fallbacks."""
+    return {
+        name: (parts.target(model.upstream, model.model), *parts.fallbacks(model.fallbacks))
+        for name, model in config.models.items()
+        if model.upstream in parts.upstreams
+    }
+
+
+def enough(target: Target) -> bool:
+    """Whether one plain attempt is all that this target needs: no gate, no turn of keys, nobody to be met again."""
+    return target.gate is None and len(target.upstream.spec.keys) < 2 and target.upstream.affinity is None
+
+
+def resilience_of(route: Route, parts: Parts) -> Resilience | None:
+    """None for a route that one plain attempt is enough for."""
+    by_model = route.upstream == "by_model"
+    live = parts.upstreams.get(route.upstream or "")
+    if live is None and not by_model:
+        return None
+    theirs = PLAIN if live is None else live.spec.protocol
+    dialect = parts.dialects.get(route.protocol or theirs)
+    if by_model and dialect is None:
+        dialect = parts.dialects.get("openai_chat") or registry.load(PROTOCOLS, "openai_chat").DIALECT
+    split: list[tuple[float, Target]] = []
+    if live is not None:
+        canary = route.canary if route.canary is not None and route.canary.upstream in parts.upstreams else None
+        split.append((100.0 - (0.0 if canary is None else canary.weight), parts.target(live.name)))
+        if canary is not None and canary.weight:
+            split.append((canary.weight, parts.target(canary.upstream)))
+    fallbacks = parts.fallbacks(route.fallbacks)
+    mirror = route.mirror if route.mirror is not None and route.mirror.upstream in parts.upstreams else None
+    gate = parts.gates.get(f"route {route.name}")
+    targets = [target for _, target in split]
+    again = any(target.upstream.retries.spec.attempts > 1 for target in (*targets, *fallbacks))
+    crosses = dialect is not None and any(
+        target.dialect is not None and target.dialect.name != dialect.name for target in (*targets, *fallbacks)
+    )
+    plain = dialect is None and not again and not fallbacks and mirror is None and gate is None and len(split) == 1
+    if plain and enough(targets[0]):
+        return None
+    if dialect is not None and not crosses and route.upstream == "demo":
+        return None
+    keepalive = route.keepalive
+    return Resilience(
+        dialect=dialect, by_model=by_model, split=tuple(split), fallbacks=fallbacks,
+        mirror=None if mirror is None else parts.target(mirror.upstream),
+        mirror_share=0.0 if mirror is None else mirror.share,
+        gate=gate,
+        reads_body=(
+            by_model or crosses or (again and dialect is not None) or bool(fallbacks) or mirror is not None
+            or any(target.upstream.affinity is not None and target.upstream.affinity.needs_body for target in targets)
+        ),
+        keepalive_s=15.0 if keepalive is None else float(keepalive),
+        keepalive_passing_s=0.0 if keepalive is None else float(keepalive),
+        tells_attempts=route.tells_attempts,
+    )

@@ -1,0 +1,336 @@
+"""One attempt whose answer is judged before the client gets it: retried, translated, tapped or passed on.
+
+The common exchange is its own sink and knows nothing of this file; a course (proxy/course.py) makes attempts.
+
+Laws:
+1. Until the first content goes to the client the attempt may be given up for another one; afterwards never.
+2. What is held back to be judged is bounded: at HELD bytes the answer is passed on as it is.
+3. An answer that passes is passed byte for byte; what looks at it (tap, watch) has a copy and never delays a byte.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from relayd import clock
+from relayd.errors import ExchangeError
+from relayd.protocols.canon import Failure, RefusalDelta, TextDelta, ThoughtDelta, ToolStart
+from relayd.protocols.dialect import Reader
+from relayd.protocols.tap import Tap
+from relayd.proxy.exchange import Exchange
+from relayd.proxy.translation import Translation
+from relayd.upstream.transport.faults import code_of
+from relayd.upstream.transport.slot import Slot
+from relayd.wire.response import ResponseHead
+
+HELD = 64 * 1024
+_CONTENT = (TextDelta, RefusalDelta, ThoughtDelta, ToolStart)
+JUDGING, PASSING, HOLDING, TRANSLATING, REFUSING = range(5)
+
+
+class Course(Protocol):
+    """Who made the attempt, and decides what becomes of it."""
+
+    def wants_translation(self, response: ResponseHead) -> Translation | None:
+        """How the answer is to be translated; None passes it on."""
+
+    def watch(self, response: ResponseHead) -> Reader | None:
+        """Who looks for the first content, where another attempt could still take this one's place."""
+
+    def tap(self, response: ResponseHead) -> Tap | None:
+        """Who counts tokens in what passes."""
+
+    def holds_error(self, response: ResponseHead) -> bool:
+        """Whether this status is a failure that is read before it is decided on."""
+
+    def doubts(self, response: ResponseHead) -> ExchangeError | None:
+        """Why an answer of status 2xx cannot be the one that was asked for."""
+
+    def may_go_on(self) -> bool:
+        """Whether another attempt could still be made."""
+
+    def failed(self, fault: ExchangeError, response: ResponseHead | None, body: bytes, failure: Failure | None) -> None:
+        """The attempt failed before its first content."""
+
+    def said(self, data: bytes) -> None:
+        """Bytes have gone to the client."""
+
+    def accepted(self, response: ResponseHead) -> None:
+        """The head of a good answer has come."""
+
+    def mark(self, head: ResponseHead) -> None:
+        """Add to the client's head what the route tells of attempts."""
+
+    def ended(self, attempt: Attempt) -> None:
+        """The answer is whole."""
+
+
+class Attempt:
+    """The sink of one transfer; owned by its course."""
+
+    __slots__ = ("_course", "_exchange", "_held", "_mode", "_size", "_watch", "began_s", "shown", "tap",
+                 "translation")
+
+    def __init__(self, exchange: Exchange, course: Course) -> None:
+        self._exchange, self._course = exchange, course
+        self._mode = JUDGING
+        self._held: list[bytes] = []
+        self._size = 0
+        self._watch: Reader | None = None
+        self.shown = False  # whether the client has content of this attempt
+        self.translation: Translation | None = None
+        self.tap: Tap | None = None
+        self.began_s = clock.monotonic()
+
+    # ---- the transport's side
+
+    def on_progress(self, slot: Slot) -> None:
+        """Bytes from the endpoint, or room for more of the request body."""
+        exchange = self._exchange
+        if slot is not exchange.slot or exchange.over or not exchange.touch(slot):
+            return
+        response = slot.response
+        if response is None:
+            if slot.interim and not exchange.begun and not exchange.muted:
+                exchange.deliver_slot(slot)
+            return
+        if self._mode == JUDGING and not self._judge(response):
+            return
+        if not self._take(slot, response):
+            slot.hold = True
+
+    def on_done(self, slot: Slot, errno: int, message: str) -> None:
+        """The transfer has ended, well or not."""
+        exchange = self._exchange
+        if slot is not exchange.slot or exchange.over:
+            return
+        response = slot.response
+        if response is not None and not slot.bad:
+            if self._mode == JUDGING and not self._judge(response):
+                return
+            if slot.chunks and not errno:
+                self._take(slot, response)
+                if slot is not exchange.slot or exchange.over:
+                    return
+        if errno or response is None or slot.bad:
+            self._broken(slot, errno, message)
+        elif self._mode == REFUSING:
+            self._refused(response)
+        elif self._mode == TRANSLATING:
+            self._translated(response, slot)
+        else:
+            if self._mode == HOLDING and not self._settle(slot, ended=True):
+                return
+            if slot.chunks:
+                self._pass(slot)
+            self._course.ended(self)
+            if not exchange.over:
+                exchange.finish(slot)
+
+    def on_broken(self) -> None:
+        """A fault of relayd's own."""
+        self._exchange.fail(ExchangeError("internal"))
+
+    # ---- judging
+
+    def _judge(self, response: ResponseHead) -> bool:
+        """What kind of answer this is; False when it was given up at once."""
+        course = self._course
+        if response.status >= 400 and course.holds_error(response):
+            self._mode = REFUSING
+            return True
+        if response.status < 400:
+            course.accepted(response)
+        if response.status < 300:
+            doubt = course.doubts(response)
+            if doubt is not None:
+                course.failed(doubt, response, b"", None)
+                return False
+            self.translation = course.wants_translation(response)
+            if self.translation is not None:
+                self._mode = TRANSLATING
+                return True
+            self.tap = course.tap(response)
+            self._watch = course.watch(response)
+            if self._watch is not None:
+                self._mode = HOLDING
+                return True
+        self._mode, self.shown = PASSING, True
+        course.mark(response)
+        return True
+
+    def _take(self, slot: Slot, response: ResponseHead) -> bool:
+        """New chunks, by mode; False when the client is behind."""
+        if self._mode == PASSING:
+            return self._pass(slot)
+        chunks, slot.chunks = slot.chunks, []
+        if self._mode == TRANSLATING:
+            return self._translate(slot, response, chunks)
+        self._held += chunks
+        self._size += sum(map(len, chunks))
+        if self._mode == HOLDING:
+            if self._watch is not None:
+                for chunk in chunks:
+                    if self._seen(self._watch, chunk):
+                        return True
+            if self._size > HELD:
+                return self._settle(slot, ended=False)
+        elif self._size > HELD:  # an error of this size is no error object: the client gets it as it is
+            return self._release(slot)
+        return True
+
+    def _seen(self, watch: Reader, chunk: bytes) -> bool:
+        """Look for the first content in a copy; True when the attempt was given up."""
+        for event in watch.feed(chunk):
+            if isinstance(event, Failure):
+                self._course.failed(_fault_of(event), None, b"", event)
+                return True
+            if isinstance(event, _CONTENT):
+                self._watch = None
+                slot = self._exchange.slot
+                if slot is not None and not self._release(slot):
+                    slot.hold = True
+                return True
+        return False
+
+    def _settle(self, slot: Slot, *, ended: bool) -> bool:
+        """Held back and still without content: at the end of the stream, or at the bound, it goes as it is."""
+        if ended and self._watch is not None:
+            for event in self._watch.end():
+                if isinstance(event, Failure):
+                    self._course.failed(_fault_of(event), None, b"", event)
+                    return False
+        self._watch = None
+        return self._release(slot)
+
+    def _release(self, slot: Slot) -> bool:
+        """Pass on what was held back, and from now on everything."""
+        self._mode, self.shown = PASSING, True
+        if slot.response is not None:
+            self._course.mark(slot.response)
+        slot.chunks[:0] = self._held
+        self._held = []
+        return self._pass(slot)
+
+    def _pass(self, slot: Slot) -> bool:
+        data = b"".join(slot.chunks)
+        if self.tap is not None and data:
+            self.tap.feed(data)
+        if self._exchange.muted:
+            slot.chunks.clear()
+            return True
+        if data:
+            self._course.said(data)
+        return self._exchange.deliver_slot(slot)
+
+    # ---- translating
+
+    def _translate(self, slot: Slot, response: ResponseHead, chunks: list[bytes]) -> bool:
+        translation, course = self.translation, self._course
+        assert translation is not None
+        for chunk in chunks:
+            translation.take(chunk)
+        failure = translation.failure
+        if failure is not None and not self.shown:
+            course.failed(_fault_of(failure), None, b"", failure)
+            return True
+        if not translation.content and not translation.done and course.may_go_on():
+            return True
+        out = translation.render()
+        if not out:
+            return True
+        self.shown = self.shown or translation.content
+        held = self._deliver(out, slot)
+        if failure is not None and not self._exchange.over:
+            self._exchange.fail(_fault_of(failure))  # the words have been said; this ends it
+        return held
+
+    def _deliver(self, out: bytes, slot: Slot) -> bool:
+        self._course.said(out)
+        head = stream_head(slot.response)
+        self._course.mark(head)
+        return self._exchange.deliver(head, slot, out)
+
+    def _translated(self, response: ResponseHead, slot: Slot) -> None:
+        translation, course, exchange = self.translation, self._course, self._exchange
+        assert translation is not None
+        translation.end()
+        failure = translation.failure
+        if failure is not None and not self.shown:
+            course.failed(_fault_of(failure), None, b"", failure)
+            return
+        out = translation.render()
+        if failure is not None:
+            if out:
+                self._deliver(out, slot)
+            if not exchange.over:
+                exchange.fail(_fault_of(failure))
+            return
+        course.ended(self)
+        if out or exchange.begun:
+            self._deliver(out, slot)
+            if not exchange.over:
+                exchange.finish()
+        else:
+            self._plain(translation, response)
+
+    def _plain(self, translation: Translation, response: ResponseHead) -> None:
+        rendered, exchange = translation.whole(), self._exchange
+        head = ResponseHead(rendered.status, b"")
+        head.keep = [f"Content-Type: {rendered.content_type}\r\n".encode(), *passed_on(response)]
+        head.keep += [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in rendered.headers]
+        head.length = len(rendered.body)
+        self._course.mark(head)
+        exchange.deliver(head, exchange.slot, rendered.body)
+        if not exchange.over:
+            exchange.finish()
+
+    # ---- endings
+
+    def _broken(self, slot: Slot, errno: int, message: str) -> None:
+        """The transfer broke: nothing that was held back is shown, what was shown ends broken."""
+        if slot.bad:
+            code = "upstream_malformed"
+        else:
+            code = code_of(errno) if errno else "upstream_closed"
+        fault = ExchangeError(code, slot.bad or f"curl {errno}: {message}")
+        if self._mode in (JUDGING, HOLDING, REFUSING):
+            self._course.failed(fault, None, b"", None)
+            return
+        if slot.chunks and self.shown:
+            assert slot.response is not None
+            self._take(slot, slot.response)
+        exchange = self._exchange
+        if not self.shown:
+            self._course.failed(fault, None, b"", None)
+        elif not exchange.over:
+            exchange.fail(ExchangeError("upstream_cut", fault.detail) if code == "upstream_closed" else fault)
+
+    def _refused(self, response: ResponseHead) -> None:
+        body = b"".join(self._held)
+        self._course.failed(ExchangeError("upstream_refused", f"status {response.status}"), response, body, None)
+
+
+def _fault_of(failure: Failure) -> ExchangeError:
+    code = failure.code if failure.code in ("upstream_malformed", "upstream_cut") else "upstream_failed"
+    return ExchangeError(code, failure.message[:200])
+
+
+_KEPT = (b"x-ratelimit-", b"anthropic-ratelimit-", b"retry-after", b"x-request-id", b"openai-processing-ms")
+
+
+def passed_on(response: ResponseHead | None) -> list[bytes]:
+    """The fields of an endpoint's head that are true of a translated answer too."""
+    if response is None:
+        return []
+    return [line for line in response.keep if line.lower().startswith(_KEPT)]
+
+
+def stream_head(response: ResponseHead | None) -> ResponseHead:
+    """The head of a translated stream, or of one that begins before its endpoint has answered."""
+    head = ResponseHead(200, b"")
+    head.keep = [
+        b"Content-Type: text/event-stream; charset=utf-8\r\n", b"Cache-Control: no-cache\r\n",
+        b"X-Accel-Buffering: no\r\n", *passed_on(response),
+    ]
+    return head

@@ -1,0 +1,138 @@
+"""The AI side of one exchange: in which dialect the client speaks, which model it asks for, and where that leads.
+
+Laws:
+1. A body is read into the canonical form only when an endpoint of another dialect is to get it; else its bytes pass.
+2. What is found by a peek (model, stream) and what is read agree: a body that two readers could read in two ways is
+   refused, not guessed at.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from relayd.errors import ExchangeError
+from relayd.plan.plan import PlannedRoute, Target
+from relayd.protocols.canon import Failure, Request
+from relayd.protocols.dialect import Ask, Dialect, Memory, Refused, Rendered, Renderer, Sending
+from relayd.proxy.respond import Answer, answer
+from relayd.wire.body import flag_member, model_of, replace_member
+from relayd.wire.http1 import RequestHead
+
+_LISTING = re.compile(r"(?:.*/)?models(?:/(.+))?")
+_IN_PATH = re.compile(rb".*/models/([^/:?]+):[A-Za-z]+")
+
+
+def model_in_path(path: bytes) -> str | None:
+    """The model that a Gemini request names in its path."""
+    match = _IN_PATH.fullmatch(path)
+    return None if match is None else match[1].decode("latin-1")
+
+
+def model_in_body(head: RequestHead, body: bytes) -> str | None:
+    """The model that a request names in its JSON or in its form; None where it names none, or two."""
+    return model_of(body)
+
+
+class Call:
+    """Owned by the exchange's course."""
+
+    __slots__ = ("_renderer", "_request", "ask", "body", "dialect", "model", "stream", "translates")
+
+    def __init__(self, dialect: Dialect, ask: Ask, model: str, body: bytes | None) -> None:
+        self.dialect, self.ask, self.model, self.body = dialect, ask, model, body
+        self.stream = body is not None and flag_member(body, "stream")
+        self.translates = ask.method == "POST" and any(ask.path.endswith(path) for path in dialect.paths)
+        self._request: Request | None = None
+        self._renderer: Renderer | None = None
+
+    def crosses_dialects(self, target: Target) -> bool:
+        """Whether this endpoint speaks another dialect."""
+        return target.dialect is not None and target.dialect.name != self.dialect.name
+
+    def crosses(self, target: Target) -> bool:
+        """Whether this request must be translated for it."""
+        return self.translates and self.crosses_dialects(target)
+
+    @property
+    def request(self) -> Request:
+        """The request in the canonical form. Raises Refused."""
+        if self._request is None:
+            if self.dialect.read_request is None or self.body is None:
+                raise Refused(f"This back-end cannot be reached in the dialect {self.dialect.name}.", status=400)
+            self._request = self.dialect.read_request(self.body, self.ask)
+            self.stream = self._request.stream
+        return self._request
+
+    def check(self) -> None:
+        """Say what is wrong with the body. Raises Refused."""
+        if self.dialect.read_request is not None:
+            self.dialect.read_request(self.body or b"", self.ask)
+
+    @property
+    def renderer(self) -> Renderer:
+        """The one renderer of the exchange."""
+        if self._renderer is None:
+            assert self.dialect.renderer is not None
+            self._renderer = self.dialect.renderer(self.request, self.ask)
+        return self._renderer
+
+    @property
+    def rendering(self) -> Renderer | None:
+        """The renderer, if there is one already."""
+        return self._renderer
+
+    def sending(self, target: Target) -> tuple[Request, Sending]:
+        """The request as this endpoint's dialect has it. Raises Refused for what cannot be carried."""
+        theirs = target.dialect
+        if theirs is None or theirs.write_request is None:
+            raise Refused(f"Nothing is translated from {self.dialect.name} for this back-end.", status=400)
+        request = replace(self.request, model=target.model or self.model)
+        return request, theirs.write_request(request, target.upstream.spec.dialect, self.ask.memory)
+
+    def passing(self, target: Target) -> bytes | None:
+        """The body as it is, but for the model's name where the configuration gives it another one."""
+        if self.body is None or target.model is None or target.model == self.model:
+            return self.body
+        changed = replace_member(self.body, "model", target.model)
+        return self.body if changed is None else changed
+
+
+def ask_of(head: RequestHead, request_id: bytes, memory: Memory, seal_key: bytes) -> Ask:
+    """The request as dialects read it; of a repeated field the first one counts."""
+    headers: dict[str, str] = {}
+    for line in head.lines:
+        name, _, value = line.partition(b":")
+        headers.setdefault(name.decode("latin-1").lower(), value.strip().decode("latin-1"))
+    return Ask(
+        method=head.method.decode("latin-1"), path=head.path.decode("latin-1"), query=head.query[1:].decode("latin-1"),
+        headers=headers, request_id=request_id.decode("latin-1"), memory=memory, seal_key=seal_key,
+    )
+
+
+def listing_asked(path: str) -> str | None:
+    """For a path of the model list: "" for the list, else the model that is asked after; None for other paths."""
+    match = _LISTING.fullmatch(path)
+    return None if match is None else match[1] or ""
+
+
+def refused_answer(route: PlannedRoute, refused: Refused, request_id: str) -> Answer:
+    """A request that the dialect cannot take, in the dialect's own words."""
+    failure = Failure(
+        refused.status, refused.message, code=refused.code or "invalid_request", param=refused.param,
+        type="invalid_request_error" if refused.status != 404 else "not_found_error",
+    )
+    return failure_answer(route, failure, request_id)
+
+
+def failure_answer(route: PlannedRoute, failure: Failure, request_id: str) -> Answer:
+    """A failure as a whole answer in the client's dialect."""
+    resilience = route.resilience
+    if resilience is None or resilience.dialect is None:
+        raise ExchangeError("internal", "a failure on a route without a dialect")
+    return rendered_answer(resilience.dialect.render_error(failure, request_id))
+
+
+def rendered_answer(rendered: Rendered) -> Answer:
+    """What a dialect has rendered."""
+    return answer(rendered.status, rendered.content_type, rendered.body, rendered.headers)

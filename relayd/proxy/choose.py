@@ -1,0 +1,159 @@
+"""Which targets an exchange has, in the order in which they are tried; what needs none is answered here.
+
+A route names its upstream, shares requests out among several, or lets the model choose. A request for the list of
+models and what a dialect keeps by itself (stored responses, token counts) never goes upstream where the model chooses.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from relayd.errors import ExchangeError
+from relayd.limits.gate import Gate
+from relayd.plan.plan import Plan, PlannedRoute, Resilience, Target
+from relayd.protocols.dialect import Dialect, Refused
+from relayd.proxy.call import Call, ask_of, listing_asked, model_in_body, model_in_path, refused_answer, rendered_answer
+from relayd.proxy.course import Course
+from relayd.proxy.exchange import Exchange
+from relayd.proxy.respond import answer
+from relayd.proxy.shadow import cast
+from relayd.routing.models import anthropic_list, anthropic_model, openai_list, openai_model
+
+NO_RESILIENCE = Resilience()
+
+
+def choose(exchange: Exchange, route: PlannedRoute, body: bytes | None, whole: bool) -> None:
+    """Find the targets and begin the course, or answer. Raises ExchangeError."""
+    exchange.phase = "admit"
+    resilience = route.resilience or NO_RESILIENCE
+    call = None
+    if resilience.dialect is not None:
+        call = call_of(exchange, resilience.dialect, body if whole else None)
+        try:
+            targets = targets_of(exchange, route, resilience, call)
+        except Refused as refused:
+            code = "unknown_model" if refused.status == 404 else "bad_body"
+            exchange.respond(refused_answer(route, refused, exchange.request_id.decode("latin-1")), code)
+            return
+    else:
+        targets = (picked(resilience, route), *resilience.fallbacks)
+    if not targets:
+        return
+    plan, consumer = exchange.plan, exchange.consumer or ""
+    gates: list[Gate] = [gate for gate in (plan.consumer_gates.get(consumer), resilience.gate) if gate is not None]
+    key = hash_key(exchange, targets[0], body if whole else None)
+    course = Course(exchange, route, targets, call, body, whole, gates, plan.priorities.get(consumer, 0), key)
+    exchange.course = course
+    if resilience.mirror is not None and whole and random.random() < resilience.mirror_share:
+        cast(exchange, route, resilience.mirror, call, body)
+    course.begin()
+
+
+def call_of(exchange: Exchange, dialect: Dialect, body: bytes | None) -> Call:
+    """The AI side of this exchange."""
+    head, gateway = exchange.head, exchange.gateway
+    space = exchange.consumer or f"@{exchange.record.client}"
+    ask = ask_of(head, exchange.request_id, gateway.memory(space), gateway.seal_key)
+    model = model_in_path(head.path) or (model_in_body(head, body) if body else None) or ""
+    return Call(dialect, ask, model, body)
+
+
+def targets_of(exchange: Exchange, route: PlannedRoute, resilience: Resilience, call: Call) -> tuple[Target, ...]:
+    """The first target and the fallbacks behind it; none where the answer has been given. Raises Refused."""
+    if not resilience.by_model:
+        first = picked(resilience, route)
+        if call.crosses_dialects(first) and answered_locally(exchange, call):
+            return ()
+        return (first, *resilience.fallbacks)
+    if answered_locally(exchange, call) or listed(exchange, call):
+        return ()
+    if not call.model and call.translates:
+        call.check()
+    return (*by_model(exchange.plan, call.model), *resilience.fallbacks)
+
+
+def by_model(plan: Plan, model: str) -> tuple[Target, ...]:
+    """The targets of a model by `models:`. Raises Refused."""
+    models = plan.models
+    assert models is not None
+    if not model:
+        raise Refused("The request names no model.", param="model")
+    found = models.resolve(model)
+    if found is None:
+        raise Refused(models.unknown(model), param="model", code="model_not_found", status=404)
+    first, *others = plan.model_targets[found.rule]
+    return (replace(first, model=found.model), *others)
+
+
+def picked(resilience: Resilience, route: PlannedRoute) -> Target:
+    """One of the targets among which the route shares its requests out."""
+    split = resilience.split
+    if not split:
+        assert route.upstream is not None
+        return Target(route.upstream)
+    if len(split) == 1:
+        return split[0][1]
+    place = random.random() * sum(weight for weight, _ in split)
+    for weight, target in split:
+        place -= weight
+        if place < 0:
+            return target
+    return split[-1][1]
+
+
+def answered_locally(exchange: Exchange, call: Call) -> bool:
+    """What the client's dialect keeps by itself."""
+    if call.dialect.local is None:
+        return False
+    rendered = call.dialect.local(call.ask, call.body or b"")
+    if rendered is None:
+        return False
+    exchange.respond(rendered_answer(rendered))
+    return True
+
+
+def listed(exchange: Exchange, call: Call) -> bool:
+    """The models of the configuration (GET .../models and .../models/{id}). Raises Refused for an unknown one."""
+    models = exchange.plan.models
+    if exchange.head.method not in (b"GET", b"HEAD") or models is None:
+        return False
+    asked = listing_asked(call.ask.path)
+    if asked is None:
+        raise Refused("This path is not served here; a request that chooses by the model names one.", status=404)
+    listing, made_s = models.listed(), exchange.plan.made_s
+    anthropic = call.dialect.name == "anthropic_messages" or "anthropic-version" in call.ask.headers
+    if not asked:
+        told = anthropic_page(listing, made_s, call.ask.query) if anthropic else openai_list(listing, made_s)
+    else:
+        name = unquote(asked)
+        upstream = dict(listing).get(name)
+        if upstream is None:
+            raise Refused(models.unknown(name), param="model", code="model_not_found", status=404)
+        told = anthropic_model(name, made_s) if anthropic else openai_model(name, upstream, made_s)
+    exchange.respond(answer(200, "application/json", json.dumps(told).encode() + b"\n"))
+    return True
+
+
+def anthropic_page(listing: list[tuple[str, str]], made_s: int, query: str) -> dict[str, Any]:
+    """A page of the list, as the query asks for it."""
+    asked = dict(parse_qsl(query))
+    limit = asked.get("limit", "")
+    return anthropic_list(
+        listing, made_s, min(1000, max(1, int(limit))) if limit.isdecimal() and len(limit) < 6 else 20,
+        asked.get("after_id"), asked.get("before_id"),
+    )
+
+
+def hash_key(exchange: Exchange, target: Target, body: bytes | None) -> int | None:
+    """What consistent_hash chooses by, where this upstream does."""
+    affinity = target.upstream.affinity
+    if affinity is None:
+        return None
+    return affinity.key(exchange.head.get, exchange.consumer or "", exchange.record.client, body)
+
+
+__all__ = ["ExchangeError", "choose"]

@@ -1,0 +1,482 @@
+"""The course of one exchange that waits for room, may be tried more than once, or is translated.
+
+    admit (consumer, route, upstream) -> attempt -> judged: the answer | again | another upstream | the last error
+
+Laws:
+1. Permits and places are held from admission to the last byte, and given back in the turn in which the exchange ends.
+2. There is never more than one attempt under way; the one before it has ended, and its endpoint was told how.
+3. Nothing is tried again once content of an attempt was shown to the client, and a request of which an endpoint may
+   have read something is sent again only where the operator calls it idempotent, or the endpoint itself refused it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relayd import clock
+from relayd.errors import ExchangeError
+from relayd.limits.gate import Gate
+from relayd.limits.ticket import WAITING, Ticket, retry_after
+from relayd.limits.ticket import Refused as NoRoom
+from relayd.plan.plan import PlannedRoute, Target, merged_timeouts
+from relayd.protocols.canon import Failure, Request
+from relayd.protocols.dialect import Reader, Refused
+from relayd.protocols.tap import Tap
+from relayd.proxy.attempt import Attempt, stream_head
+from relayd.proxy.call import Call, failure_answer, refused_answer
+from relayd.proxy.exchange import Exchange
+from relayd.proxy.message import message_for
+from relayd.proxy.translation import Translation
+from relayd.proxy.verdict import (
+    Outcome,
+    error_of,
+    field_of,
+    is_event_stream,
+    is_json,
+    key_refused,
+    last_frame,
+    room_refused,
+)
+from relayd.upstream.fallback import class_of, following
+from relayd.upstream.hint import Hint
+from relayd.upstream.retry import Circumstances
+from relayd.upstream.spec import AuthSpec
+from relayd.wire.response import ResponseHead
+
+KEEPALIVE = b": keep-alive\n\n"
+
+
+class Course:
+    """Owned by its exchange; ends with it."""
+
+    __slots__ = (
+        "_at", "_attempt", "_auth", "_boundary", "_call", "_exchange", "_failure", "_gates", "_held", "_hint",
+        "_priority", "_request", "_route", "_said_s", "_targets", "_timer", "_trail", "_tries", "_waiting_s", "body",
+        "timeouts", "whole",
+    )
+
+    def __init__(
+        self, exchange: Exchange, route: PlannedRoute, targets: tuple[Target, ...], call: Call | None,
+        body: bytes | None, whole: bool, gates: list[Gate], priority: int, key: int | None,
+    ) -> None:
+        """`targets` in the order in which they are tried; `gates` are those before the first target's own.
+
+        `key` is what consistent_hash chooses by.
+        """
+        self._exchange, self._route, self._targets, self._call = exchange, route, targets, call
+        self.body, self.whole = body, whole
+        self._gates, self._priority = gates, priority
+        self._held: list[tuple[Gate, Ticket]] = []
+        self._at = self._tries = 0
+        self._hint = Hint(key)
+        self._auth: AuthSpec | None = None
+        self._trail: list[str] = []
+        self._timer: Callable[[], None] | None = None
+        self._attempt: Attempt | None = None
+        self._request: Request | None = None
+        self._failure: Failure | None = None
+        self._waiting_s = -1.0
+        self._said_s = clock.monotonic()
+        self._boundary = True
+        self.timeouts = route.timeouts
+
+    @property
+    def target(self) -> Target:
+        """Where the present attempt goes."""
+        return self._targets[self._at]
+
+    # ---- admit
+
+    def begin(self) -> None:
+        """Enter the gates, then attempt. Raises ExchangeError."""
+        self._to_target(0)
+
+    def _to_target(self, place: int) -> None:
+        self._at, self._tries = place, 0
+        target = self.target
+        self.timeouts = merged_timeouts(self._route.config.timeouts, target.upstream.spec.timeouts)
+        self._exchange.record.upstream = target.upstream.name
+        if target.gate is not None:
+            self._gates.append(target.gate)
+        self._admit()
+
+    def _admit(self) -> None:
+        exchange = self._exchange
+        exchange.phase = "admit"
+        while self._gates:
+            gate = self._gates.pop(0)
+            room = self.target.upstream.has_room if gate is self.target.gate else None
+            try:
+                ticket = gate.enter(
+                    exchange.consumer or exchange.down.peer, self._priority, self._deadline_s(),
+                    self._granted, self._turned_away, room,
+                )
+            except NoRoom as refused:
+                self._no_room(refused.reason, refused.retry_after_s)
+                return
+            self._held.append((gate, ticket))
+            if ticket.state == WAITING:
+                self._waiting_s = clock.monotonic()
+                exchange.phase = "queue"
+                return
+        self._go()
+
+    def _deadline_s(self) -> float | None:
+        total_s = self.timeouts.total_s
+        return self._exchange.record.started + total_s if total_s else None
+
+    def _granted(self, ticket: Ticket) -> None:
+        """The place in the queue has become a permit."""
+        self._waited()
+        self._step(self._admit)
+
+    def _turned_away(self, ticket: Ticket, reason: str, retry_after_s: float) -> None:
+        """Waited too long, or gave way to a higher priority."""
+        self._waited()
+        self._step(lambda: self._no_room(reason, retry_after_s))
+
+    def _waited(self) -> None:
+        if self._waiting_s >= 0:
+            self._exchange.record.queue_s += clock.monotonic() - self._waiting_s
+            self._waiting_s = -1.0
+
+    def _step(self, what: Callable[[], None]) -> None:
+        """Go on from a callback; what is refused there becomes the answer, as it would have in the pipeline."""
+        if self._exchange.over:
+            return
+        try:
+            what()
+        except ExchangeError as refused:  # the rescue door of the path, once more
+            self._exchange.fail(refused)
+
+    def _no_room(self, reason: str, retry_after_s: float) -> None:
+        at_upstream = not self._gates and self.target.gate is not None
+        self._trail.append(f"{self.target.upstream.name} {reason}")
+        if at_upstream and self._fall_back("overloaded"):
+            return
+        raise room_refused(reason, retry_after_s, at_upstream=at_upstream)
+
+    # ---- attempt
+
+    def _go(self) -> None:
+        """Pick an endpoint and send the request there."""
+        exchange, target = self._exchange, self.target
+        self._timer = None
+        exchange.phase = "attempt"
+        upstream = target.upstream
+        endpoint = upstream.pick(self._hint)
+        if endpoint is None:
+            self._trail.append(f"{upstream.name} no_endpoint")
+            if not self._fall_back("unavailable"):
+                why, after_s = upstream.unavailable()
+                raise ExchangeError("no_endpoint", why, (("Retry-After", retry_after(after_s)),))
+            return
+        exchange.upstream, exchange.endpoint = upstream, endpoint
+        self._tries += 1
+        auth = self._auth = upstream.key()
+        self._request = None
+        try:
+            wire, fields, body, self._request = message_for(
+                exchange, self._route, target, endpoint, auth, self._call, self.body if self.whole else None
+            )
+        except Refused as refused:
+            self._leave_endpoint(None)
+            exchange.respond(refused_answer(self._route, refused, exchange.request_id.decode()), "bad_body")
+            return
+        if not self.whole and self.body:
+            exchange.withhold(self.body)
+            self.body = None
+        attempt = self._attempt = Attempt(exchange, self)
+        exchange.attempt(endpoint, wire, fields, body, attempt)
+
+    # ---- judged by the attempt
+
+    def wants_translation(self, response: ResponseHead) -> Translation | None:
+        """How this answer is translated; None where it passes."""
+        call, target = self._call, self.target
+        if call is None or self._request is None or target.dialect is None or target.dialect.reader is None:
+            return None
+        reader = target.dialect.reader(self._request, target.upstream.spec.dialect, call.ask.memory)
+        return Translation(reader, call.renderer, field_of(response, b"content-encoding"))
+
+    def watch(self, response: ResponseHead) -> Reader | None:
+        """A reader of the client's own dialect, where the stream could still be replaced by another one."""
+        call = self._call
+        if call is None or not call.stream or not call.translates or not self.may_go_on():
+            return None
+        if call.dialect.reader is None or not is_event_stream(response) or field_of(response, b"content-encoding"):
+            return None
+        try:
+            return call.dialect.reader(call.request, self.target.upstream.spec.dialect, call.ask.memory)
+        except Refused:  # it passes as it is: the endpoint may well understand what relayd does not
+            return None
+
+    def tap(self, response: ResponseHead) -> Tap | None:
+        """Tokens are counted where a dialect is spoken."""
+        call = self._call
+        if call is None or not call.translates:
+            return None
+        return Tap(call.dialect.name, field_of(response, b"content-encoding"))
+
+    def holds_error(self, response: ResponseHead) -> bool:
+        """Errors are read where something could become of them: another attempt, or words in a dialect."""
+        if self._call is not None:
+            return True
+        verdict = Outcome("", response.status, field_of(response, b"retry-after")).verdict(self._auth is not None)
+        return bool(verdict.fault) and self.may_go_on()
+
+    def doubts(self, response: ResponseHead) -> ExchangeError | None:
+        """A plain answer that must be JSON and is a page of some proxy, or nothing."""
+        call = self._call
+        if call is None or not call.translates or self._exchange.head.method != b"POST":
+            return None
+        if response.length == 0:
+            return ExchangeError("upstream_unreadable", "an empty answer")
+        kind = field_of(response, b"content-type")
+        if kind and not (is_json(response) or is_event_stream(response)):
+            return ExchangeError("upstream_unreadable", f"content type {kind[:60]}")
+        return None
+
+    def may_go_on(self) -> bool:
+        """Whether another attempt could still be made."""
+        policy = self.target.upstream.retries
+        if not self.whole and self._exchange.head.has_body:
+            return False
+        return self._tries < policy.spec.attempts or self._at + 1 < len(self._targets)
+
+    def accepted(self, response: ResponseHead) -> None:
+        """A sign of life of the endpoint."""
+        endpoint, upstream = self._exchange.endpoint, self._exchange.upstream
+        if endpoint is not None and upstream is not None:
+            upstream.answered(endpoint, self._hint)
+
+    def mark(self, head: ResponseHead) -> None:
+        """Which endpoints were tried, where the route tells."""
+        resilience, endpoint = self._route.resilience, self._exchange.endpoint
+        if resilience is not None and resilience.tells_attempts:
+            trail = [*self._trail, f"{endpoint.label} {head.status}"] if endpoint is not None else self._trail
+            head.keep.append(f"X-Relayd-Attempts: {', '.join(trail)}\r\n".encode("latin-1", "replace"))
+
+    def said(self, data: bytes) -> None:
+        """The client has something new to read."""
+        self._said_s = clock.monotonic()
+        self._boundary = data.endswith((b"\n\n", b"\r\n\r\n"))
+
+    def ended(self, attempt: Attempt) -> None:
+        """A whole answer."""
+        exchange = self._exchange
+        response = exchange.slot.response if exchange.slot is not None else None
+        self._tell(attempt)
+        self._leave_endpoint(Outcome("", 200 if response is None else response.status, ""))
+
+    def _tell(self, attempt: Attempt) -> None:
+        """What the account says beyond a plain exchange."""
+        call, more = self._call, self._more()
+        if call is None:
+            return
+        if attempt.tap is not None:
+            seen = attempt.tap.seen
+            for name in ("input", "output", "cached"):
+                if getattr(seen, name) is not None:
+                    more[f"tokens_{name}"] = getattr(seen, name)
+            if seen.finish:
+                more["finish"] = seen.finish
+            if seen.model and not call.model:
+                more["model"] = seen.model
+        translation = attempt.translation
+        if translation is not None:
+            if translation.usage is not None:
+                usage = translation.usage
+                more["tokens_input"], more["tokens_output"] = usage.input, usage.output
+                if usage.cached:
+                    more["tokens_cached"] = usage.cached
+            if translation.finish:
+                more["finish"] = translation.finish
+
+    def _more(self) -> dict[str, str | int]:
+        record = self._exchange.record
+        if record.more is None:
+            record.more = {}
+        return record.more
+
+    # ---- failed
+
+    def attempt_failed(self, fault: ExchangeError) -> None:
+        """A limit of time has run out."""
+        attempt = self._attempt
+        if attempt is None or attempt.shown or self._exchange.slot is None:
+            self._exchange.fail(fault)
+        else:
+            self.failed(fault, None, b"", None)
+
+    def failed(self, fault: ExchangeError, response: ResponseHead | None, body: bytes, failure: Failure | None) -> None:
+        """An attempt of which the client has seen nothing: again, elsewhere, or the last word."""
+        self._step(lambda: self._failed(fault, response, body, failure))
+
+    def _failed(self, fault: ExchangeError, response: ResponseHead | None, body: bytes, failure: Failure | None) -> None:
+        exchange, target = self._exchange, self.target
+        refused = response is not None and response.status >= 400
+        if response is not None and refused and failure is None:
+            failure = error_of(target.dialect, response, body)
+        if failure is not None:
+            outcome = Outcome("", failure.status, "", failure.retry_after_s, failure.code, in_stream=not refused)
+        elif refused and response is not None:
+            outcome = Outcome("", response.status, field_of(response, b"retry-after"))
+        else:
+            outcome = Outcome(fault.kind.code, 0, "")
+        assert exchange.endpoint is not None
+        self._trail.append(f"{exchange.endpoint.label} {fault.kind.code if not refused else outcome.status}")
+        slot = exchange.slot
+        sent = not fault.kind.retryable and not (slot is not None and exchange.head.has_body and not slot.read_at)
+        unseen = exchange.take_back()
+        if unseen is not None and not self.whole:
+            exchange.withhold(b"".join(unseen))
+        upstream = target.upstream
+        verdict = outcome.verdict(self._auth is not None)
+        self._leave_endpoint(outcome)
+        policy = upstream.retries
+        if policy is not None:
+            case = Circumstances(
+                attempt=self._tries, method=exchange.head.method, verdict=verdict, sent=sent,
+                replayable=self.whole or unseen is not None, another=upstream.has_another(self._hint, verdict),
+                remaining_s=self._remaining_s(),
+            )
+            wait_s = policy.decide(case, clock.monotonic())
+            if wait_s is not None:
+                self._again(wait_s)
+                return
+        if (self.whole or unseen is not None) and self._fall_back(class_of(verdict, body)):
+            return
+        self._give_up(fault, response, body, failure)
+
+    def _remaining_s(self) -> float | None:
+        deadline_s = self._deadline_s()
+        return None if deadline_s is None else deadline_s - clock.monotonic()
+
+    def _again(self, wait_s: float) -> None:
+        exchange = self._exchange
+        exchange.phase = "attempt"
+        if wait_s <= 0:
+            self._go()
+        else:
+            self._timer = exchange.gateway.later(wait_s, lambda: self._step(self._go))
+
+    def _fall_back(self, fault_class: str) -> bool:
+        """Go on to the next target that takes this class of fault; its gate has to be entered."""
+        place = following(self._targets[1:], self._at, fault_class)
+        if place is None:
+            return False
+        gate = self.target.gate
+        for held in [held for held in self._held if held[0] is gate]:
+            self._held.remove(held)
+            held[0].leave(held[1])
+        self._hint = Hint(self._hint.key)
+        self._to_target(place + 1)
+        return True
+
+    def _give_up(
+        self, fault: ExchangeError, response: ResponseHead | None, body: bytes, failure: Failure | None
+    ) -> None:
+        """The last attempt's failure becomes the answer, in the client's dialect where there is one."""
+        exchange, call = self._exchange, self._call
+        if failure is None or call is None:
+            exchange.fail(fault)
+            return
+        record = exchange.record
+        if response is None or response.status < 400:
+            record.code, record.detail = fault.kind.code, fault.detail
+        elif self._auth is not None and response.status in (401, 403):
+            record.code, failure = "upstream_key_refused", key_refused(response.status)
+        elif self._request is None and is_json(response) and body and not exchange.begun:
+            head = response  # the same dialect: its own words, byte for byte
+            self._answer(head, body)
+            return
+        if exchange.begun:
+            self._failure = failure
+            exchange.fail(fault)
+            return
+        made = failure_answer(self._route, failure, exchange.request_id.decode("latin-1"))
+        self._answer(made.response, made.body)
+
+    def _answer(self, head: ResponseHead, body: bytes) -> None:
+        exchange = self._exchange
+        if not any(line.lower().startswith(b"content-encoding:") for line in head.keep) or head.length is not None:
+            head.length = len(body)
+        exchange.phase = "transfer"
+        self.mark(head)
+        exchange.deliver(head, None, body)
+        if not exchange.over:
+            exchange.finish()
+
+    # ---- the exchange's side
+
+    def last_words(self, fault: ExchangeError) -> tuple[bytes, bool] | None:
+        """A stream that has begun ends in its dialect's own words; of OpenAI's Chat only the broken end is an end."""
+        call = self._call
+        if call is None or not call.stream or fault.kind.status == 499:
+            return None
+        attempt, slot = self._attempt, self._exchange.slot
+        translation = None if attempt is None else attempt.translation
+        failure = self._failure or Failure(fault.kind.status, fault.kind.message, code=fault.kind.code)
+        whole = call.dialect.name != "openai_chat"
+        if translation is not None and attempt is not None and translation.failure is not None and attempt.shown:
+            return b"", whole  # they have been said
+        if call.crosses(self.target) or call.rendering is not None:
+            return call.renderer.feed([failure]), whole
+        response = None if slot is None else slot.response
+        if response is not None and not is_event_stream(response):
+            return None
+        words = last_frame(call.dialect, failure, self._exchange.request_id.decode("latin-1"))
+        return (words if self._boundary else b"\n\n" + words), False
+
+    def check(self, now_s: float) -> None:
+        """The sweep: a reader who waits is told that it still does."""
+        resilience, call, exchange = self._route.resilience, self._call, self._exchange
+        if resilience is None or call is None or not call.stream or not call.translates or exchange.muted:
+            return
+        crossing = call.crosses(self.target)
+        every_s = resilience.keepalive_s if crossing else resilience.keepalive_passing_s
+        if not every_s or now_s - self._said_s < every_s or not self._boundary or exchange.head.version != 11:
+            return
+        slot, attempt = exchange.slot, self._attempt
+        if slot is not None and slot.response is not None and not is_event_stream(slot.response) and not crossing:
+            return
+        if slot is not None and slot.hold:
+            return
+        self._said_s = now_s
+        translation = None if attempt is None else attempt.translation
+        comment = KEEPALIVE
+        if crossing and translation is not None and attempt is not None and attempt.shown:
+            comment = call.renderer.comment()
+        exchange.deliver(stream_head(None), slot, comment)
+
+    def leave(self) -> None:
+        """The exchange is over: permits, places, timers and the endpoint are given back."""
+        if self._timer is not None:
+            timer, self._timer = self._timer, None
+            timer()
+        held, self._held = self._held, []
+        self._gates = []
+        self._waited()
+        if self._trail and self._exchange.record.attempts > 1:
+            self._more()["trail"] = ", ".join(self._trail)
+        if self._call is not None and self._call.model:
+            more = self._more()
+            more["model"] = self._call.model
+            if self.target.model and self.target.model != self._call.model:
+                more["model_there"] = self.target.model
+        record = self._exchange.record
+        self._leave_endpoint(Outcome(record.code, 0, "") if record.code else None)
+        for gate, ticket in held:
+            gate.leave(ticket)
+
+    def _leave_endpoint(self, outcome: Outcome | None) -> None:
+        """Tell the endpoint how the attempt ended, and give back its place."""
+        exchange = self._exchange
+        endpoint, upstream = exchange.endpoint, exchange.upstream
+        if endpoint is None or upstream is None:
+            return
+        exchange.endpoint = exchange.upstream = None
+        if outcome is not None:
+            upstream.report(endpoint, outcome.verdict(self._auth is not None), self._hint, self._auth)
+        upstream.leave(endpoint, self._hint)

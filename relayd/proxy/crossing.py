@@ -1,0 +1,54 @@
+"""What is sent to an endpoint of another dialect: a request of relayd's own making, with the house's fields.
+
+Nothing of the client's header passes but User-Agent and what the route's edits set: its other fields speak of a request
+that the endpoint never sees.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote_from_bytes
+
+from relayd.plan.plan import HouseFields, PlannedRoute
+from relayd.protocols.dialect import Sending
+from relayd.proxy.outgoing import QUIET_NAMES
+from relayd.upstream.endpoint import Endpoint
+from relayd.upstream.spec import AuthSpec, UpstreamSpec
+from relayd.wire.headers import name_of
+from relayd.wire.http1 import RequestHead
+
+
+def crossing_target(sending: Sending, endpoint: Endpoint, auth: AuthSpec | None) -> bytes:
+    """The request target: the dialect's own path behind the endpoint's base, which is an SDK's base_url."""
+    target = endpoint.base_path + sending.path.encode("ascii")
+    if auth is not None and auth.kind == "query":
+        mark = b"&" if b"?" in target else b"?"
+        target += mark + auth.name.encode() + b"=" + quote_from_bytes(auth.value.reveal().encode(), safe="").encode()
+    return target
+
+
+def crossing_fields(
+    route: PlannedRoute, house: HouseFields, endpoint: Endpoint, spec: UpstreamSpec, head: RequestHead,
+    forwarding: list[bytes], request_id: bytes, sending: Sending, auth: AuthSpec | None, stream: bool,
+) -> list[bytes]:
+    """The header fields, lines without their ends."""
+    fields = [
+        b"Content-Type: application/json", b"Accept: text/event-stream" if stream else b"Accept: application/json",
+        b"Accept-Encoding: identity",
+    ]
+    agent = head.get(b"user-agent")
+    if agent:
+        fields.append(b"User-Agent: " + agent)
+    fields += [f"{name}: {value}".encode("latin-1", "replace") for name, value in sending.headers]
+    if route.request_edits is not None:
+        fields = route.request_edits.apply(fields)
+    fields += forwarding
+    if house.request_id:
+        fields.append(house.request_id + b": " + request_id)
+    if auth is not None and auth.kind != "query":
+        name = b"Authorization" if auth.kind == "bearer" else auth.name.encode()
+        fields = [line for line in fields if name_of(line) != name.lower()]
+        fields.append(name + b": " + (b"Bearer " if auth.kind == "bearer" else b"") + auth.value.reveal().encode())
+    present = {name_of(line) for line in fields}
+    fields += [line for line in QUIET_NAMES if line[:-1].lower() not in present]
+    authority = head.authority if spec.client_host and head.authority else endpoint.authority
+    return [b"Host: " + authority, *fields]

@@ -1,0 +1,104 @@
+"""A copy of a request for another upstream, whose answer is thrown away; the client never notices.
+
+Laws:
+1. A copy is made of whole requests only, never queued, never tried again, and none is made while its upstream is full.
+2. Whatever happens to it stays with it: no fault, no delay and no byte of it reaches the exchange it was copied from.
+"""
+
+from __future__ import annotations
+
+from relayd.errors import ExchangeError
+from relayd.limits.gate import Gate
+from relayd.limits.ticket import WAITING, Ticket
+from relayd.limits.ticket import Refused as NoRoom
+from relayd.plan.plan import PlannedRoute, Target
+from relayd.protocols.dialect import Refused
+from relayd.proxy.call import Call
+from relayd.proxy.exchange import Exchange
+from relayd.proxy.message import message_for
+from relayd.proxy.verdict import Outcome
+from relayd.upstream.endpoint import Endpoint
+from relayd.upstream.hint import Hint
+from relayd.upstream.spec import AuthSpec
+from relayd.upstream.transport.faults import code_of
+from relayd.upstream.transport.slot import Slot
+
+
+def cast(exchange: Exchange, route: PlannedRoute, target: Target, call: Call | None, body: bytes | None) -> None:
+    """Send a copy. Never raises."""
+    upstream = target.upstream
+    gate, ticket = target.gate, None
+    if gate is not None:
+        try:
+            ticket = gate.enter("mirror", 0, None, _ignored, _turned_away, None)
+        except NoRoom:
+            return
+        if ticket.state == WAITING:
+            gate.leave(ticket)
+            return
+    hint = Hint(None)
+    endpoint = upstream.pick(hint)
+    if endpoint is None or endpoint.pool is None:
+        if gate is not None and ticket is not None:
+            gate.leave(ticket)
+        return
+    auth = upstream.key()
+    shadow = Shadow(target, endpoint, hint, auth, gate, ticket)
+    try:
+        wire, fields, copied, _ = message_for(exchange, route, target, endpoint, auth, call, body)
+    except (Refused, ExchangeError):
+        shadow.close(None)
+        return
+    method = exchange.head.method
+    slot = endpoint.pool.take(method, copied is not None)
+    endpoint.pool.start(slot, shadow, method, wire, fields, None if copied is None else len(copied), copied)
+
+
+def _ignored(ticket: Ticket) -> None:
+    pass
+
+
+def _turned_away(ticket: Ticket, reason: str, retry_after_s: float) -> None:
+    pass
+
+
+class Shadow:
+    """The sink of one copy; owned by the transport until its transfer ends."""
+
+    __slots__ = ("_auth", "_endpoint", "_gate", "_hint", "_slot", "_target", "_ticket")
+
+    def __init__(
+        self, target: Target, endpoint: Endpoint, hint: Hint, auth: AuthSpec | None, gate: Gate | None,
+        ticket: Ticket | None,
+    ) -> None:
+        self._target, self._endpoint, self._hint, self._auth = target, endpoint, hint, auth
+        self._gate, self._ticket = gate, ticket
+        self._slot: Slot | None = None
+
+    def on_progress(self, slot: Slot) -> None:
+        """Whatever comes is let go."""
+        slot.chunks.clear()
+        if slot.interim:
+            slot.interim.clear()
+
+    def on_done(self, slot: Slot, errno: int, message: str) -> None:
+        """The copy has ended."""
+        if errno or slot.response is None or slot.bad:
+            outcome = Outcome(code_of(errno) if errno else "upstream_closed", 0)
+        else:
+            outcome = Outcome("", slot.response.status)
+        slot.pool.give(slot)
+        self.close(outcome)
+
+    def on_broken(self) -> None:
+        """A fault of relayd's own."""
+        self.close(None)
+
+    def close(self, outcome: Outcome | None) -> None:
+        """Tell the endpoint, and give back what is held."""
+        upstream = self._target.upstream
+        if outcome is not None:
+            upstream.report(self._endpoint, outcome.verdict(self._auth is not None), self._hint, self._auth)
+        upstream.leave(self._endpoint, self._hint)
+        if self._gate is not None and self._ticket is not None:
+            self._gate.leave(self._ticket)
