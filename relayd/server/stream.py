@@ -18,7 +18,8 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream
 
 READS = 4
-_BUFFER = bytearray(65536)
+SIZE = 65536
+_BUFFER = bytearray(SIZE)
 _VIEW = memoryview(_BUFFER)
 READ, WRITE, ERROR = IOLoop.READ, IOLoop.WRITE, IOLoop.ERROR
 
@@ -75,8 +76,47 @@ class _Direct(IOStream):
             self.io_loop.update_handler(self.fileno(), state)
 
     def _receive(self) -> None:
-        whole_records = isinstance(self, SSLIOStream)  # decrypted bytes may wait where no poll sees them
-        for turn in range(1 << 16):
+        raise NotImplementedError
+
+    def send_now(self, data: bytes) -> int:
+        """Write what the socket takes at once; how much that was. Raises OSError."""
+        raise NotImplementedError
+
+
+class ClientStream(_Direct):
+    """A plain client connection."""
+
+    def _receive(self) -> None:
+        take, on_bytes = self.socket.recv_into, self.on_bytes
+        assert on_bytes is not None
+        for _ in range(READS):
+            try:
+                size = take(_BUFFER)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.close(exc_info=error)
+                return
+            if size == 0:
+                self.close()
+                return
+            on_bytes(bytes(_VIEW[:size]))
+            if size < SIZE or not self.wanted or self.closed():
+                return
+
+    def send_now(self, data: bytes) -> int:
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return 0
+
+
+class TlsClientStream(_Direct, SSLIOStream):
+    """A client connection under TLS; IOStream makes the handshake."""
+
+    def _receive(self) -> None:
+        assert self.on_bytes is not None
+        while True:  # decrypted bytes may wait where no poll sees them: read to the end
             try:
                 size = self.read_from_fd(_VIEW)
             except OSError as error:
@@ -87,17 +127,9 @@ class _Direct(IOStream):
             if size == 0:
                 self.close()
                 return
-            assert self.on_bytes is not None
             self.on_bytes(bytes(_VIEW[:size]))
             if self.closed() or not self.wanted:
                 return
-            if not whole_records and (size < len(_BUFFER) or turn >= READS):
-                return
 
-
-class ClientStream(_Direct):
-    """A plain client connection."""
-
-
-class TlsClientStream(_Direct, SSLIOStream):
-    """A client connection under TLS; IOStream makes the handshake."""
+    def send_now(self, data: bytes) -> int:
+        return self.write_to_fd(memoryview(data)) or 0

@@ -10,6 +10,7 @@ import re
 
 from relayd.wire.headers import HOP_BY_HOP, TOKENS, Memo
 from relayd.wire.http1 import TOKEN
+from relayd.wire.shape import Shapes, digits, field, ignored, literal
 
 _HEAD = re.compile(
     rb"HTTP/(?:1\.[01]|2|3) ([1-5][0-9][0-9])((?: [\t\x20-\x7e\x80-\xff]*)?)\r\n"
@@ -32,6 +33,8 @@ def _action(name: bytes) -> int:
 
 
 _ACTIONS: Memo[int] = Memo(_action)
+# What a shape means: status, reason, whether house and chunked hold, and which group is the length (-1: none).
+_SHAPES: Shapes[tuple[int, bytes, bool, bool, int]] = Shapes()
 
 
 class ResponseHead:
@@ -61,6 +64,24 @@ def parse_response(lines: list[bytes]) -> ResponseHead:
     Raises BadResponse.
     """
     head = b"".join(lines)
+    key = lines[0], len(lines)
+    found = _SHAPES.find(key, head)
+    if found is not None:
+        match, (status, reason, house, chunked, place) = found
+        known = ResponseHead(status, reason)
+        known.keep = kept = list(match.groups())
+        known.house, known.chunked = house, chunked
+        if place >= 0:
+            known.length = int(kept.pop(place))
+        return known
+    response = _parse(lines, head)
+    if _SHAPES.learning and response.status >= 200 and response.status != 204 and response.upgrade is None:
+        _learn(key, lines, head, response)
+    return response
+
+
+def _parse(lines: list[bytes], head: bytes) -> ResponseHead:
+    """The full parser."""
     match = _HEAD.fullmatch(head)
     if match is None:
         for pattern, by in _REPAIRS:
@@ -107,3 +128,30 @@ def _length(response: ResponseHead, value: bytes) -> None:
         if not part.isdigit() or len(part) > 18 or response.length not in (None, int(part)):
             raise BadResponse("bad Content-Length")
         response.length = int(part)
+
+
+def _learn(key: tuple[bytes, int], lines: list[bytes], head: bytes, response: ResponseHead) -> None:
+    """Remember the form of this head; when it has been met often enough, make a shape of it."""
+    form, place, groups = [literal(lines[0])], -1, 0
+    for line in lines[1:-1]:
+        name = line.partition(b":")[0]
+        action = _ACTIONS[name]
+        if action in (PASS, HOUSE):
+            form.append(field(name, end=True))
+            groups += 1
+        elif action == LENGTH and place < 0:
+            form.append(digits(name, whole=False))
+            place = groups
+            groups += 1
+        elif action == DROP:
+            form.append(ignored(name))
+        elif action in (CODING, CONNECTION):
+            form.append(literal(line))
+        else:
+            return
+    gone = groups - (place >= 0) != len(response.keep)  # Connection named one of them
+    whole = (*form, b"\r\n")
+    if gone or (place >= 0 and response.chunked) or not _SHAPES.worth(whole):
+        return
+    if _HEAD.fullmatch(head) is not None:  # else it was repaired
+        _SHAPES.learn(key, whole, (response.status, response.reason, response.house, response.chunked, place))

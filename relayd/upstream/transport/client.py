@@ -2,7 +2,7 @@
 
 Ordinary `fetch()` calls (probes, webhooks) and the streaming slots share one CurlMulti, one connection pool and one
 epoll. Made with force_instance=True: Tornado caches clients per loop. The hooks overridden here have kept their names
-and signatures from Tornado 6.1 to 6.6.
+and signatures from Tornado 6.1 to 6.6. libcurl itself calls the driver, not them: they are for what Tornado calls.
 """
 
 from __future__ import annotations

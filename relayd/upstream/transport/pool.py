@@ -18,6 +18,7 @@ from relayd.upstream.transport.slot import FREE, Sink, Slot
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))  # RFC 9110 9.2.2
 EXACT_TARGET = hasattr(pycurl, "REQUEST_TARGET")  # pycurl >= 7.45.3; before it PATH_AS_IS on libcurl 7.88 is exact
+_HTTPHEADER: int = pycurl.HTTPHEADER
 KEPT_SLOTS = 256
 FRESH_FOR_S = 1.5
 
@@ -129,21 +130,23 @@ class Pool:
 
         `length` is None without a body, -1 if unknown (chunked). `body` is the whole body, or None if it is fed.
         """
-        curl = slot.curl
-        if EXACT_TARGET:
-            curl.setopt(pycurl.REQUEST_TARGET, target)
-        else:
-            curl.setopt(pycurl.URL, self.origin + target)
-        curl.setopt(pycurl.HTTPHEADER, fields)
-        if slot.kind == "POST":
+        setopt, kind = slot.curl.setopt, slot.kind
+        if target != slot.target:
+            slot.target = target
+            if EXACT_TARGET:
+                setopt(pycurl.REQUEST_TARGET, target)
+            else:
+                setopt(pycurl.URL, self.origin + target)
+        setopt(_HTTPHEADER, fields)
+        if kind == "POST":
             if length != slot.length:
                 slot.length = length
-                curl.setopt(pycurl.POSTFIELDSIZE_LARGE, 0 if length is None else length)
-        elif slot.kind == "+":
-            curl.setopt(pycurl.INFILESIZE_LARGE, length)
-        if slot.kind in ("+", "OTHER"):
-            curl.setopt(pycurl.CUSTOMREQUEST, method)
-        slot.body = b"" if slot.kind == "POST" and length is None else body
+                setopt(pycurl.POSTFIELDSIZE_LARGE, 0 if length is None else length)
+        elif kind == "+":
+            setopt(pycurl.INFILESIZE_LARGE, length)
+        if kind in ("+", "OTHER"):
+            setopt(pycurl.CUSTOMREQUEST, method)
+        slot.body = b"" if kind == "POST" and length is None else body
         # What must not be sent twice gets a new connection if it has no body for SEEKFUNCTION to guard. After a kept
         # connection was seen dying everything does: libcurl >= 8.22 looks at a socket before reuse only after it was
         # idle for 1 s, and gives up (error 55) when it has met five dead ones. Such connections are not kept: they
@@ -153,8 +156,8 @@ class Pool:
             fresh = 2
         if fresh != slot.fresh:
             slot.fresh = fresh
-            curl.setopt(pycurl.FRESH_CONNECT, int(fresh > 0))
-            curl.setopt(pycurl.FORBID_REUSE, int(fresh == 2))
+            setopt(pycurl.FRESH_CONNECT, int(fresh > 0))
+            setopt(pycurl.FORBID_REUSE, int(fresh == 2))
         self.driver.start(slot, sink)
 
     def close(self) -> None:

@@ -68,16 +68,19 @@ class Slot:
     """One easy handle; owned by the pool it came from, lent to one exchange at a time."""
 
     __slots__ = (
-        "bad", "body", "broken", "chunks", "curl", "driver", "fresh", "gen", "got_at", "head_bytes", "hold", "insize",
-        "interim", "kind", "length", "lines", "paused", "pool", "position", "queue", "queued", "read_at", "read_paused",
-        "response", "sink", "state", "touched", "trailers", "upload_done",
+        "bad", "body", "broken", "chunks", "connect_s", "curl", "driver", "fresh", "gen", "head_bytes", "hold",
+        "insize", "interim", "kind", "length", "lines", "paused", "pool", "position", "queue", "queued",
+        "read_at", "read_paused", "response", "sink", "state", "target", "touched", "trailers", "upload_done",
     )
 
     def __init__(self, driver: Mover, pool: Lender, kind: str) -> None:
         self.driver, self.pool, self.kind, self.state = driver, pool, kind, FREE
         self.gen = self.fresh = 0
         self.length: int | None = -2  # what the handle was last told
+        self.target = b""  # likewise
         self.broken = False
+        self.lines: list[bytes] = []
+        self.chunks: list[bytes] = []
         self.queue: collections.deque[bytes] | None = None
         self.curl = curl = pycurl.Curl()
         curl.slot = self  # a cycle on purpose: broken in close()
@@ -97,8 +100,10 @@ class Slot:
 
     def clear(self) -> None:
         """Forget the transfer."""
-        self.lines: list[bytes] = []
-        self.chunks: list[bytes] = []
+        if self.lines:
+            self.lines = []
+        if self.chunks:
+            self.chunks = []
         self.interim: list[ResponseHead] | None = None
         self.trailers: list[bytes] | None = None
         self.response: ResponseHead | None = None
@@ -106,7 +111,7 @@ class Slot:
         self.body: bytes | None = None
         self.bad = ""
         self.head_bytes = self.insize = self.queued = self.position = 0
-        self.got_at = self.read_at = 0.0
+        self.read_at = self.connect_s = 0.0
         self.touched = self.paused = self.hold = self.read_paused = self.upload_done = False
         self.queue = None
 
@@ -123,13 +128,22 @@ class Slot:
             self.driver.touched.append(self)
 
     def _on_header(self, line: bytes) -> int | None:
-        self.head_bytes += len(line)
+        self.lines.append(line)
+        size = len(line)
+        if size > 2:  # a field has three bytes at least; what is shorter ends the head or is malformed
+            self.head_bytes += size
+            if self.head_bytes <= self.pool.head_limit and self.response is None:
+                return None
+        return self._on_other_line(line)
+
+    def _on_other_line(self, line: bytes) -> int | None:
+        """The end of a head, a trailer, or more than is taken."""
         if self.response is not None:
+            self.lines.clear()
             return self._on_trailer(line)
         if self.head_bytes > self.pool.head_limit:
             self.bad = "response head too large"
             return 0  # any length but the line's: error 23, and the connection is closed
-        self.lines.append(line)
         return self._on_head() if line in (b"\r\n", b"\n") else None
 
     def _on_trailer(self, line: bytes) -> int | None:
@@ -153,10 +167,11 @@ class Slot:
         if response.status == 101:  # upgrades go through the tunnel, never through here
             self.bad = "101 nobody asked for"
             return 0
-        self.got_at = clock.monotonic()
         if response.status >= 200:
             self.response = response
-            self._touch()
+            if not self.touched:
+                self.touched = True
+                self.driver.touched.append(self)
             return None
         if response.status != 100:
             if self.interim is None:
@@ -229,4 +244,4 @@ class Slot:
 
     def connect_time(self) -> float:
         """Seconds to the connection of this transfer; outside callbacks, after it has ended or begun to answer."""
-        return float(self.curl.getinfo(pycurl.CONNECT_TIME))
+        return self.connect_s if self.state == DONE else float(self.curl.getinfo(pycurl.CONNECT_TIME))
