@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from relayd.config.model import Config
 from relayd.config.upstream import Endpoint, Upstream
 from relayd.plan.carryover import carryover
@@ -28,6 +30,17 @@ def test_what_is_unchanged_is_kept_and_what_changed_is_one_retired_and_one_made(
     assert {one.name for one in found.made} == {"changed", "fresh"}
     assert {one.name for one in found.retired} == {"changed", "gone"}
     assert old.upstreams["changed"] in found.retired and new.upstreams["changed"] in found.made
+
+
+def test_an_upstream_that_changed_goes_on_where_the_old_one_stands() -> None:
+    old = plan(same=1, changed=2)
+    for name in ("same", "changed"):
+        old.upstreams[name].set_state(f"127.0.0.1:{old.upstreams[name].endpoints[0].spec.address[1]}", "disabled")
+    upstreams = dict(old.config.upstreams)
+    upstreams["changed"] = dataclasses.replace(upstreams["changed"], http="2")
+    new = compile_plan(Config(upstreams=upstreams), 2, old)
+    assert new.upstreams["same"] is old.upstreams["same"] and new.upstreams["changed"] is not old.upstreams["changed"]
+    assert [one.endpoints[0].state for one in new.upstreams.values()] == ["disabled", "disabled"]
 
 
 def test_plans_that_share_nothing_keep_nothing_even_when_they_are_equal() -> None:

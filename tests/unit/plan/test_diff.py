@@ -77,6 +77,17 @@ def test_a_secret_is_told_by_its_source_only() -> None:
     assert "sk-" not in "".join(lines(Config(upstreams=upstream()), with_key("sk-new", "env K")))
 
 
+def test_of_several_keys_the_one_that_changed_is_told() -> None:
+    def with_keys(*values: str) -> Config:
+        keys = tuple(Secret(value, f"file /k/{place}") for place, value in enumerate(values))
+        return Config(upstreams=upstream(auth=Auth(bearer=keys)))
+
+    assert lines(with_keys("a", "b"), with_keys("a", "c")) == [
+        "~ upstreams.web.auth.bearer[1]: Secret(file /k/1) changed"]
+    assert lines(with_keys("a"), with_keys("a", "b")) == [
+        "~ upstreams.web.auth.bearer: [Secret(file /k/0)] -> [Secret(file /k/0), Secret(file /k/1)]"]
+
+
 def test_a_key_written_into_a_header_edit_is_not_shown() -> None:
     def with_edit(key: str, other: str) -> Config:
         return Config(routes=(route("a", request_headers=HeaderEdits(set={"Authorization": key, "X-A": other})),))

@@ -1,7 +1,8 @@
-"""An endpoint: its address in bytes, and a pool only while it is open."""
+"""An endpoint: its address in bytes, a pool only while it is open, and what decides whether it may be asked."""
 
 from __future__ import annotations
 
+from relayd.upstream.breaker import FOREVER
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import EndpointSpec
 from relayd.upstream.transport.client import StreamClient
@@ -38,3 +39,57 @@ async def test_an_endpoint_opened_again_works_with_a_new_pool(client: StreamClie
         endpoint.open(client, spec)
         assert endpoint.pool is not None and endpoint.pool is not first
         assert (await ask(endpoint.pool)).status == 200
+
+
+def test_the_smaller_of_two_limits_counts_and_nought_is_none() -> None:
+    limits = [
+        Endpoint(EndpointSpec("http://a", "", "a", limit=own), spec_of(max_connections=all_)).limit
+        for own, all_ in ((0, 0), (3, 0), (0, 4), (3, 4), (5, 4))
+    ]
+    assert limits == [0, 3, 4, 3, 4]
+
+
+def test_a_limit_leaves_room_up_to_the_last_place() -> None:
+    endpoint = Endpoint(EndpointSpec("http://a", "", "a", limit=2))
+    endpoint.in_flight = 1
+    assert endpoint.has_place() and endpoint.has_room()
+    endpoint.in_flight = 2
+    assert not endpoint.has_place() and not endpoint.has_room()
+
+
+def test_elders_count_until_their_last_exchange_and_are_forgotten_then() -> None:
+    first, second, third = (Endpoint(EndpointSpec("http://a", "", "a", limit=3)) for _ in range(3))
+    first.in_flight, second.in_flight = 1, 1
+    second.adopt(first)
+    third.adopt(second)
+    assert third.load() == 2 and third.has_place()
+    third.in_flight = 1
+    assert not third.has_place()
+    second.in_flight = 0
+    assert third.load() == 2 and third.elder is first
+    first.in_flight = 0
+    assert third.load() == 1 and third.elder is None
+
+
+def test_weight_grows_from_a_tenth_to_the_whole_while_an_endpoint_returns() -> None:
+    endpoint = Endpoint(EndpointSpec("http://a", "", "a", weight=10))
+    endpoint.state = "disabled"
+    assert endpoint.settle(0.0, 100.0) == FOREVER and not endpoint.available
+    endpoint.state = "enabled"
+    weights, wake_s = [], []
+    for now_s in (50.0, 55.0, 75.0, 100.0, 149.0, 150.0, 400.0):
+        wake_s.append(endpoint.settle(now_s, 100.0))
+        weights.append(round(endpoint.weight, 6))
+    assert weights == [1.0, 1.0, 2.5, 5.0, 9.9, 10.0, 10.0]
+    assert wake_s[0] == 52.0 and wake_s[-1] == FOREVER
+
+
+def test_the_next_moment_that_changes_something_is_told() -> None:
+    endpoint = Endpoint(EndpointSpec("http://a", "", "a"), spec_of())
+    assert endpoint.breaker is not None
+    for _ in range(5):
+        endpoint.breaker.failed(0.0)
+    endpoint.rest_until_s = 3.0
+    assert endpoint.settle(0.0, 0.0) == 3.0 and not endpoint.available
+    assert endpoint.settle(3.0, 0.0) == endpoint.breaker.until_s and not endpoint.available
+    assert endpoint.settle(endpoint.breaker.until_s, 0.0) == FOREVER and endpoint.available

@@ -36,3 +36,17 @@ def test_a_spec_never_shows_its_key() -> None:
 def test_a_spec_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         EndpointSpec("http://a", "", "a").origin = "http://b"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("origin", "address"), [
+    ("http://a", ("a", 80)), ("https://a", ("a", 443)), ("http://a:81", ("a", 81)), ("http://[::1]", ("::1", 80)),
+    ("https://[::1]:8443", ("::1", 8443)),
+])
+def test_an_endpoint_knows_where_to_connect_to(origin: str, address: tuple[str, int]) -> None:
+    assert EndpointSpec(origin, "", "label").address == address
+
+
+def test_all_keys_begin_with_the_first() -> None:
+    first, second = (AuthSpec("bearer", "Authorization", Secret(name, "env K")) for name in "ab")
+    assert UpstreamSpec("up", ()).keys == ()
+    assert UpstreamSpec("up", (), auth=first, spare_keys=(second,)).keys == (first, second)
