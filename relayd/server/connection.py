@@ -246,7 +246,7 @@ class Connection:
     def send(self, data: bytes) -> bool:
         """Write now; False when the client is behind."""
         self._send(data)
-        return self.buffered() <= HIGH
+        return not self._waiting or self._stream.backlog() <= HIGH
 
     def _send(self, data: bytes) -> None:
         stream = self._stream
@@ -254,14 +254,10 @@ class Connection:
             return
         if not stream._write_buffer and not stream._connecting:  # straight to the socket: no Future, no copy
             try:
-                sent: int | None = stream.write_to_fd(memoryview(data))
-            except BlockingIOError:
-                sent = 0
+                sent = stream.send_now(data)
             except OSError as error:
                 stream.close(exc_info=error)
                 return
-            if sent is None:
-                sent = 0
             if sent == len(data):
                 return
             data = data[sent:]

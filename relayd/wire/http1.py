@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from relayd.errors import ExchangeError
 from relayd.wire.headers import CONFUSABLE, CREDENTIALS, FORWARDING, HOP_BY_HOP, PROTECTED, TOKENS, Memo
+from relayd.wire.shape import Shapes, digits, field, literal
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _HEAD = re.compile(
@@ -130,6 +131,93 @@ class RequestHead:
 
 
 DEFAULT_LIMITS = HeadLimits()
+_ODD_METHODS = frozenset((b"CONNECT", b"TRACE", b"OPTIONS"))
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What all heads of one shape have in common. Groups: target, then every field line, the length's number behind
+    the line that it is in. `lines` cuts the field lines out of them, `keep` those that go on."""
+
+    method: bytes
+    version: int
+    keep_alive: bool
+    chunked: bool
+    sent: int
+    count: int
+    host: int
+    length: int
+    keys: tuple[int, ...]
+    keep: tuple[int, ...]
+    forwarding: tuple[int, ...]
+
+    def head(self, match: re.Match[bytes], head: bytes, limits: HeadLimits) -> RequestHead | None:
+        """The request, or None where the full parser must say what is wrong with it."""
+        size = len(head)
+        if size > limits.field_line or size > limits.request_line or size > limits.header or self.count > limits.fields:
+            return None
+        lines = list(match.groups())
+        target = lines.pop(0)
+        length = int(lines.pop(self.length)) if self.length >= 0 else None
+        host = _HOSTS[lines[self.host].partition(b":")[2].strip(b" \t")]
+        if host is None:
+            return None
+        request = RequestHead.__new__(RequestHead)
+        request.method, request.target, request.version, request.lines = self.method, target, self.version, lines
+        request.length, request.chunked, request.keep_alive = length, self.chunked, self.keep_alive
+        request.sent, request.expect, request.empty, request.upgrade = self.sent, False, False, None
+        request.host, request.authority = host
+        request.keep = [lines[place] for place in self.keep]
+        request.keys = list(self.keys)
+        request.forwarding = [lines[place] for place in self.forwarding]
+        request.via = []
+        mark = target.find(b"?")
+        if mark < 0:
+            request.path, request.query = target, b""
+        else:
+            request.path, request.query = target[:mark], target[mark:]
+        return request
+
+
+_SHAPES: Shapes[Known] = Shapes()
+
+
+def _learn(key: tuple[bytes, int], head: bytes, request: RequestHead) -> None:
+    """Remember the form of this head; when it has been met often enough, make a shape of it."""
+    if request.expect or request.upgrade is not None or request.via:
+        return
+    version = b" HTTP/1.1\r\n" if request.version == 11 else b" HTTP/1.0\r\n"
+    form = [literal(request.method) + rb" (/[!-\x22$-~]*)" + literal(version)]
+    host = length = -1
+    keep: list[int] = []
+    forwarding: list[int] = []
+    for place, line in enumerate(request.lines):
+        name = line.partition(b":")[0]
+        action = _ACTIONS[name]
+        if action in (EXPECT, UPGRADE, VIA):
+            return
+        if action == LENGTH:
+            form.append(digits(name, whole=True))
+            length = place + 1
+            continue
+        if action in (CODING, CONNECTION):
+            form.append(b"(" + literal(line) + b")\r\n")
+            continue
+        form.append(field(name, end=False))
+        if action == HOST:
+            host = place
+        elif action == FORWARD:
+            forwarding.append(place)
+        elif action != DROP:
+            keep.append(place)
+    whole = (*form, b"\r\n")
+    if len(keep) != len(request.keep) or host < 0 or not _SHAPES.worth(whole):
+        return
+    _SHAPES.learn(key, whole, Known(
+        method=request.method, version=request.version, keep_alive=request.keep_alive, chunked=request.chunked,
+        sent=request.sent, count=len(request.lines), host=host, length=length, keys=tuple(request.keys),
+        keep=tuple(keep), forwarding=tuple(forwarding),
+    ))
 
 
 def parse_head(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> RequestHead:
@@ -138,6 +226,20 @@ def parse_head(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> RequestHead:
     Raises ExchangeError with code bad_request, uri_too_long, header_too_large, expectation_failed, not_implemented,
     version_not_supported or method_not_allowed.
     """
+    key = head[:4], head.count(b"\n")
+    found = _SHAPES.find(key, head)
+    if found is not None:
+        known = found[1].head(found[0], head, limits)
+        if known is not None:
+            return known
+    request = _parse(head, limits)
+    if _SHAPES.learning and request.method not in _ODD_METHODS and request.target.startswith(b"/"):
+        _learn(key, head, request)
+    return request
+
+
+def _parse(head: bytes, limits: HeadLimits) -> RequestHead:
+    """The full parser."""
     match = _HEAD.fullmatch(head)
     if match is None:
         raise _diagnose(head, limits)
