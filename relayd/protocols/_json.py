@@ -89,12 +89,12 @@ def is_deeper(value: Any, levels: int) -> bool:
     for _ in range(levels):
         if not found:
             return False
-        inner: list[Any] = []
-        for one in found:
-            for child in one.values() if one.__class__ is dict else one:
-                if child.__class__ is dict or child.__class__ is list:
-                    inner.append(child)
-        found = inner
+        found = [
+            child
+            for one in found
+            for child in (one.values() if one.__class__ is dict else one)
+            if child.__class__ is not str and (child.__class__ is dict or child.__class__ is list)
+        ]
     return bool(found)
 
 
