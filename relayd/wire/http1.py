@@ -162,10 +162,11 @@ class Known:
         host = _HOSTS[lines[self.host].partition(b":")[2].strip(b" \t")]
         if host is None:
             return None
-        request = RequestHead.__new__(RequestHead)
+        request = RequestHead.__new__(RequestHead)  # every slot is written below: the defaults would cost as much again
         request.method, request.target, request.version, request.lines = self.method, target, self.version, lines
         request.length, request.chunked, request.keep_alive = length, self.chunked, self.keep_alive
         request.sent, request.expect, request.empty, request.upgrade = self.sent, False, False, None
+        request.model = None
         request.host, request.authority = host
         request.keep = [lines[place] for place in self.keep]
         request.keys = list(self.keys)
