@@ -61,6 +61,7 @@ class _Client:
     tls: bool
     listener: str = ""
     forwarding_cache: tuple[object, bytes, list[bytes]] | None = None
+    socket_memory: None = None
 
 
 @dataclass(slots=True)

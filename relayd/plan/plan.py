@@ -39,7 +39,8 @@ class Resilience:
     `dialect` is the client's, None on routes of opaque bytes. `split` are the targets among which requests are shared
     out, with their weights; empty with `by_model`. `reads_body` says that a body is gathered before a target is chosen.
     `keepalive_s` is after how much silence a translated stream gets a comment, `keepalive_passing_s` one that passes; 0
-    is never. `mirror` gets a copy of `mirror_share` (0 to 1) of the requests.
+    is never. `sockets` says that the dialect's WebSocket
+    transport is served here. `mirror` gets a copy of `mirror_share` (0 to 1) of the requests.
     """
 
     dialect: Dialect | None = None
@@ -53,6 +54,7 @@ class Resilience:
     keepalive_s: float = 0.0
     keepalive_passing_s: float = 0.0
     tells_attempts: bool = False
+    sockets: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,4 +111,5 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
         keepalive_s=15.0 if keepalive is None else float(keepalive),
         keepalive_passing_s=0.0 if keepalive is None else float(keepalive),
         tells_attempts=route.tells_attempts,
+        sockets=dialect is not None and dialect.name == "openai_responses" and not route.upgrade,
     )

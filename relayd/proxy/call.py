@@ -8,6 +8,7 @@ Laws:
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
@@ -41,7 +42,7 @@ class Call:
 
     def __init__(self, dialect: Dialect, ask: Ask, model: str, body: bytes | None) -> None:
         self.dialect, self.ask, self.model, self.body = dialect, ask, model, body
-        self.stream = body is not None and flag_member(body, "stream")
+        self.stream = ask.socket is not None or (body is not None and flag_member(body, "stream"))
         self.translates = ask.method == "POST" and any(ask.path.endswith(path) for path in dialect.paths)
         self._request: Request | None = None
         self._renderer: Renderer | None = None
@@ -92,13 +93,32 @@ class Call:
 
     def passing(self, target: Target) -> bytes | None:
         """The body as it is, but for the model's name where the configuration gives it another one."""
-        if self.body is None or target.model is None or target.model == self.model:
-            return self.body
-        changed = replace_member(self.body, "model", target.model)
-        return self.body if changed is None else changed
+        body = self.body
+        if body is not None and self.ask.socket is not None:
+            body = body_of_message(body)
+        if body is None or target.model is None or target.model == self.model:
+            return body
+        changed = replace_member(body, "model", target.model)
+        return body if changed is None else changed
 
 
-def ask_of(head: RequestHead, request_id: bytes, memory: Memory, seal_key: bytes) -> Ask:
+def body_of_message(text: bytes) -> bytes:
+    """A WebSocket's message as the body of a streamed request. Raises Refused."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        message = None
+    if not isinstance(message, dict) or message.pop("type", None) != "response.create":
+        raise Refused("A message is a JSON object of type response.create.", param="type")
+    for name in ("stream_options", "background"):
+        message.pop(name, None)
+    message["stream"] = True
+    return json.dumps(message, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def ask_of(
+    head: RequestHead, request_id: bytes, memory: Memory, seal_key: bytes, socket: Memory | None = None
+) -> Ask:
     """The request as dialects read it; of a repeated field the first one counts."""
     headers: dict[str, str] = {}
     for line in head.lines:
@@ -107,6 +127,7 @@ def ask_of(head: RequestHead, request_id: bytes, memory: Memory, seal_key: bytes
     return Ask(
         method=head.method.decode("latin-1"), path=head.path.decode("latin-1"), query=head.query[1:].decode("latin-1"),
         headers=headers, request_id=request_id.decode("latin-1"), memory=memory, seal_key=seal_key,
+        socket=socket,
     )
 
 

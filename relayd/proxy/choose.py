@@ -57,7 +57,7 @@ def call_of(exchange: Exchange, dialect: Dialect, body: bytes | None) -> Call:
     """The AI side of this exchange."""
     head, gateway = exchange.head, exchange.gateway
     space = exchange.consumer or f"@{exchange.record.client}"
-    ask = ask_of(head, exchange.request_id, gateway.memory(space), gateway.seal_key)
+    ask = ask_of(head, exchange.request_id, gateway.memory(space), gateway.seal_key, exchange.down.socket_memory)
     model = model_in_path(head.path) or (model_in_body(head, body) if body else None) or ""
     return Call(dialect, ask, model, body)
 

@@ -379,10 +379,18 @@ class Course:
     ) -> None:
         """The last attempt's failure becomes the answer, in the client's dialect where there is one."""
         exchange, call = self._exchange, self._call
+        record = exchange.record
+        if call is not None and call.ask.socket is not None and call.crosses(self.target):
+            # The dialect itself says it, because it forgets the response that this one should have continued.
+            record.code, record.detail = fault.kind.code, fault.detail
+            told = failure or Failure(fault.kind.status, fault.kind.message, fault.kind.code)
+            exchange.deliver(stream_head(None), None, call.renderer.feed([told]))
+            if not exchange.over:
+                exchange.finish()
+            return
         if failure is None or call is None:
             exchange.fail(fault)
             return
-        record = exchange.record
         if response is None or response.status < 400:
             record.code, record.detail = fault.kind.code, fault.detail
         elif self._auth is not None and response.status in (401, 403):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from relayd.protocols.dialect import Memory
 from relayd.wire.forwarded import TrustedNetworks
 
 
@@ -17,6 +18,7 @@ class Downstream(Protocol):
     tls: bool
     exchange: Any
     forwarding_cache: tuple[object, bytes, list[bytes]] | None
+    socket_memory: Memory | None
 
     def send(self, data: bytes) -> bool:
         """Write now; False when the client is behind, and `Exchange.on_drained` will follow."""

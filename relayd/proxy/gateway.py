@@ -78,6 +78,11 @@ class Gateway:
         head = head_of(answer.response, LENGTH, 11, False, None, plan.house, record.id.encode(), record.total_s, None)
         return head + answer.body
 
+    def current(self) -> Plan:
+        """The plan in force."""
+        assert self.plan is not None
+        return self.plan
+
     def memory(self, space: str) -> Memory:
         """What is remembered for one consumer."""
         return self.store.space(space)

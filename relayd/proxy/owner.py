@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from relayd.limits.overload import Overload
+from relayd.plan.plan import Plan
 from relayd.protocols.dialect import Memory
 from relayd.telemetry.outcome import Record
 
@@ -24,6 +25,9 @@ class Owner(Protocol):
     admin_handler: AdminHandler
     seal_key: bytes
     overload: Overload
+
+    def current(self) -> Plan:
+        """The plan in force."""
 
     def memory(self, space: str) -> Memory:
         """What is remembered for one consumer."""

@@ -20,6 +20,7 @@ from relayd.proxy.collect import Collector
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.outgoing import fields_of, forwarding_of, request_id_of, strips_keys, target_of
 from relayd.proxy.respond import answer, fixed_answer, redirect_answer
+from relayd.proxy.socket import begin as open_socket
 from relayd.routing.matchers import ModelWanted
 from relayd.wire.headers import TOKENS
 from relayd.wire.path import needs_look, normalise
@@ -54,6 +55,8 @@ def find(exchange: Exchange, body: bytes | None) -> None:
     admit(exchange, route)
     if route.action != "proxy":
         answer_here(exchange, route)
+    elif exchange.head.upgrade is not None and not route.upgrade and open_socket(exchange, walk):
+        exchange.consumer = consumer
     elif route.resilience is None and not (consumer and consumer in exchange.plan.consumer_gates):
         attempt(exchange, route, consumer, body)
     elif body is None and exchange.head.has_body and route.resilience is not None and route.resilience.reads_body:
@@ -113,6 +116,9 @@ def match(exchange: Exchange) -> PlannedRoute:
         raise ExchangeError("no_route")
     exchange.route = route
     exchange.record.route = route.name
+    resilience = route.resilience
+    if head.upgrade is not None and resilience is not None and resilience.sockets:
+        return route
     if head.upgrade is not None and (not route.upgrade or b"h2c" in TOKENS[head.upgrade]):
         head.upgrade = None  # RFC 9110 7.8: a server may ignore Upgrade; h2c would hide requests from the gate
     return route

@@ -22,6 +22,7 @@ from tornado.iostream import StreamClosedError
 from relayd import clock
 from relayd.config.listener import ListenerTimeouts
 from relayd.errors import ExchangeError
+from relayd.protocols.dialect import Memory
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.gateway import Gateway
 from relayd.server.stream import ClientStream, TlsClientStream
@@ -61,6 +62,7 @@ class Owner(Protocol):
 class Connection:
     """A Downstream; owned by its listener until it is closed."""
 
+    socket_memory: Memory | None = None
     __slots__ = (
         "_buffer", "_chunks", "_counted", "_keep", "_left", "_processing", "_received", "_requests",
         "_scanned", "_since", "_stalled_at", "_state", "_stream", "_waiting", "_window", "exchange",

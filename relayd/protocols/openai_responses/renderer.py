@@ -61,10 +61,13 @@ class Renderer:
         self._failure: Failure | None = None
 
     def feed(self, events: list[Event]) -> bytes:
-        """The bytes to send now; for a WebSocket see `messages`."""
+        """The bytes to send now; for a WebSocket one event in a line (`messages` has them one by one)."""
         for event in events:
             self._take(event)
-        return b"".join(self._frames.take())
+        frames = self._frames.take()
+        if self._form == "text":
+            return b"".join([frame + b"\n" for frame in frames])
+        return b"".join(frames)
 
     def messages(self, events: list[Event]) -> list[bytes]:
         """The text frames to send now, one event each, for a request that came over a WebSocket."""

@@ -40,6 +40,7 @@ class Client:
         self.listener, self.peer, self.trusted, self.tls = "public", peer, trusted, tls
         self.networks = TrustedNetworks(("192.0.2.0/24", "10.0.0.0/8"))
         self.exchange: Any = None
+        self.socket_memory = None
         self.forwarding_cache: tuple[object, bytes, list[bytes]] | None = None
         self.sent = b""
         self.ended: list[str] = []
