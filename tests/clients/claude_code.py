@@ -34,7 +34,10 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from tests.clients.messages_server import MessagesServer
+from relayd.protocols.dialect import Options
+from relayd.protocols.openai_chat import DIALECT as CHAT
+from tests.clients.messages_server import Forgetful, MessagesServer, Script
+from tests.unit.protocols.openai_chat.strict import offences
 
 BINARY = os.environ.get("CLAUDE_CODE") or shutil.which("claude")
 
@@ -56,6 +59,26 @@ def calls(name: str, *pieces: str, identity: str = "call_1") -> list[Event]:
 
 def results(request: Request) -> list[ToolResult]:
     return [part for message in request.messages for part in message.parts if isinstance(part, ToolResult)]
+
+
+def over_chat(endpoint: Callable[[dict[str, Any]], list[dict[str, Any]]]) -> Script:
+    """Puts a strict Chat endpoint behind the server: it is given the request's body and gives the deltas of its stream."""
+
+    def script(request: Request) -> list[Event]:
+        assert CHAT.write_request and CHAT.reader
+        sending = CHAT.write_request(request, Options(), Forgetful())
+        wrong = offences(sending.body)
+        if wrong:
+            return [Failure(400, "; ".join(wrong))]
+        deltas = endpoint(json.loads(sending.body))
+        chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+        chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        chunks.append({"choices": [], "usage": {"prompt_tokens": 9000, "completion_tokens": 9}})
+        reader = CHAT.reader(request, Options(), Forgetful())
+        stream = b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"
+        return reader.feed(stream) + reader.end()
+
+    return script
 
 
 def said(result: ToolResult) -> str:
@@ -215,3 +238,34 @@ def test_an_image_that_a_tool_read_arrives(run: Run, tmp_path: pathlib.Path) -> 
     assert account["result"] == "The answer is 42."
     (result,) = results(server.requests[-1])
     assert any(isinstance(part, Image) and part.url.startswith("data:image/") for part in result.parts)
+
+
+def test_a_tool_loop_over_a_strict_chat_endpoint(run: Run, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "project").mkdir()
+    note = tmp_path / "project" / "note.txt"
+    note.write_text("the word is Rhabarber", encoding="utf-8")
+    seen: list[dict[str, Any]] = []
+
+    def call(index: int, identity: str, name: str, *pieces: str) -> list[dict[str, Any]]:
+        first = {"index": index, "id": identity, "type": "function", "function": {"name": name, "arguments": ""}}
+        rest = [{"index": index, "function": {"arguments": piece}} for piece in pieces]
+        return [{"tool_calls": [one]} for one in (first, *rest)]
+
+    def endpoint(body: dict[str, Any]) -> list[dict[str, Any]]:
+        seen.append(body)
+        if body["messages"][-1]["role"] != "tool" and not any(one["role"] == "tool" for one in body["messages"]):
+            return [
+                {"role": "assistant", "reasoning_content": "Both at once."}, {"content": "I look."},
+                *call(0, "functions.Read:0", "Read", '{"file_path": ', json.dumps(str(note)) + "}"),
+                *call(1, "functions.Bash:1", "Bash", '{"command": "echo one', ' && echo two"}'),
+            ]  # fmt: skip
+        return [{"content": "The answer"}, {"content": " is 42."}]
+
+    with MessagesServer(over_chat(endpoint)) as server:
+        account = run(server, "Read note.txt, then count.")
+    assert account["is_error"] is False and account["result"] == "The answer is 42."
+    results_seen = [message for message in seen[-1]["messages"] if message["role"] == "tool"]
+    assert [message["tool_call_id"] for message in results_seen] == ["functions.Read:0", "functions.Bash:1"]
+    assert "Rhabarber" in results_seen[0]["content"] and "one\ntwo" in results_seen[1]["content"]
+    assert seen[0]["reasoning_effort"] == "high" and seen[0]["stream_options"] == {"include_usage": True}
+    assert not any("billing" in str(message["content"]) for message in seen[0]["messages"][:1])

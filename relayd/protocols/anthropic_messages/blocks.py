@@ -39,7 +39,7 @@ def read(content: Any, at: str, allowed: frozenset[str]) -> tuple[Part, ...]:
             part = _READERS[kind](block, here)
             if part is not None:
                 parts.append(part)
-        elif kind not in _SERVER and not (kind.endswith("_tool_result") and kind != "tool_result"):
+        elif kind not in _SERVER and not kind.endswith("_tool_result"):
             raise Refused(f"{here}type: {kind!r} blocks are not supported here.", f"{here}type")
     return tuple(parts)
 

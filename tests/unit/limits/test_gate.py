@@ -244,6 +244,66 @@ def test_what_a_callback_raises_takes_nobody_elses_turn() -> None:
     assert other.state == GRANTED
 
 
+def test_a_newcomer_in_a_callback_overtakes_nobody() -> None:
+    """The callback frees a second permit and comes in again: that permit is for the next in line."""
+    rig = Rig(2, queue=9)
+    first = [rig.enter("a"), rig.enter("a")]
+    waiting = [rig.enter("a"), rig.enter("a")]
+    came: list[Ticket] = []
+
+    def again(ticket: Ticket) -> None:
+        if ticket is waiting[0]:
+            rig.gate.leave(first[1])
+            came.append(rig.enter("a"))
+            assert came[0].state == WAITING
+
+    rig.then = again
+    rig.gate.leave(first[0])
+    assert rig.granted == waiting
+    assert rig.gate.depth == 1
+
+
+def test_one_late_waiter_may_take_another_with_it() -> None:
+    rig = Rig(1, queue=9, queue_timeout_s=5)
+    rig.enter("a")
+    pair = [rig.enter("a"), rig.enter("a")]
+    rig.then = lambda ticket: [rig.gate.leave(one) for one in pair] and None
+    rig.clock.now_s += 6
+    rig.gate.sweep(rig.clock.now_s)
+    assert [ticket for ticket, _, _ in rig.refused] == pair[:1]
+    assert ([one.state for one in pair], rig.gate.depth) == ([REFUSED, LEFT], 0)
+
+
+def test_who_sheds_one_that_gives_back_a_permit_need_not_wait() -> None:
+    rig = Rig(1, queue=1)
+    first = rig.enter("a")
+    rig.enter("a", -1)
+    rig.then = lambda ticket: rig.gate.leave(first)
+    assert rig.enter("b", 1).state == GRANTED
+    assert rig.gate.depth == 0
+
+
+def test_a_permit_taken_past_those_without_room_counts_against_its_consumer() -> None:
+    rig, rooms = Rig(9, queue=9), []
+    for who in "ab":
+        rig.enter(who, room=lambda: bool(rooms))
+    rig.enter("a")
+    rooms.append(1)
+    rig.gate.wake()
+    assert [ticket.who for ticket in rig.granted] == ["b", "a"]
+
+
+def test_a_lowered_limit_lengthens_what_is_expected() -> None:
+    rig = Rig(4, queue=9)
+    measured(rig, 10)
+    for _ in range(4):
+        rig.enter("a")
+    before_s = rig.gate.wait_s(1)
+    rig.gate.configure(GateLimits(1, 9))
+    assert before_s == pytest.approx(2.5)
+    assert rig.gate.wait_s(1) == pytest.approx(10)
+
+
 def test_counts_and_description_tell_what_happened() -> None:
     rig = Rig(1, queue=2)
     first = rig.enter("a")

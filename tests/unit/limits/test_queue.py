@@ -123,6 +123,23 @@ def test_room_is_asked_once_for_all_who_share_it() -> None:
     assert (len(asked), rig.gate.depth) == (1, 100)
 
 
+def test_a_room_that_is_closed_is_asked_once_however_many_others_there_are() -> None:
+    rig = full()
+    asked = []
+
+    def closed() -> bool:
+        asked.append(1)
+        return False
+
+    for number in range(20):
+        rig.enter(f"c{number}", room=closed)
+    rig.enter("last", room=lambda: True)
+    asked.clear()
+    rig.gate.leave(rig.held)  # type: ignore[attr-defined]
+    assert [ticket.who for ticket in rig.granted] == ["last"]
+    assert len(asked) == 1
+
+
 def test_a_sum_of_rounded_times_does_not_stop_the_clock() -> None:
     rig = full(ageing_s=0.1)
     rig.clock.now_s = 0.1

@@ -32,30 +32,30 @@ RULES = (
 
 
 @pytest.mark.parametrize(
-    ("name", "upstream", "model"),
+    ("name", "upstream", "model", "rule"),
     [
-        ("fast", "chutes", "mistral-small"),
-        ("mistral-small", "chutes", "mistral-small"),
-        ("mistral-large-2", "big", "mistral-large-2"),
-        ("mistral-", "chutes", "mistral-"),
-        ("mistral-large-latest", "big", "mistral-large-latest"),  # longer than *-large-latest
-        ("qwen-large-latest", "big", "x-large"),
-        ("openai/gpt-5", "openai", "gpt-5"),
-        ("openai/a/b", "openai", "a/b"),
-        ("claude-opus-thinking", "anthropic", "claude-opus"),
-        ("meta/llama-3", "local", "meta/llama-3"),
-        ("anything", "rest", "default"),
-        ("Fast", "rest", "default"),
-        ("mistral-\n", "chutes", "mistral-\n"),
+        ("fast", "chutes", "mistral-small", "fast"),
+        ("mistral-small", "chutes", "mistral-small", "mistral-*"),
+        ("mistral-large-2", "big", "mistral-large-2", "mistral-large-*"),
+        ("mistral-", "chutes", "mistral-", "mistral-*"),
+        ("mistral-large-latest", "big", "mistral-large-latest", "mistral-large-*"),  # longer than *-large-latest
+        ("qwen-large-latest", "big", "x-large", "*-large-latest"),
+        ("openai/gpt-5", "openai", "gpt-5", "openai/*"),
+        ("openai/a/b", "openai", "a/b", "openai/*"),
+        ("claude-opus-thinking", "anthropic", "claude-opus", "claude-*-thinking"),
+        ("meta/llama-3", "local", "meta/llama-3", "meta/llama-3"),
+        ("anything", "rest", "default", "*"),
+        ("Fast", "rest", "default", "*"),
+        ("mistral-\n", "chutes", "mistral-\n", "mistral-*"),
     ],
 )
-def test_the_exact_name_wins_then_the_most_literal_text(name: str, upstream: str, model: str) -> None:
-    assert ModelTable(RULES).resolve(name) == Resolved(upstream, model, name)
+def test_the_exact_name_wins_then_the_most_literal_text(name: str, upstream: str, model: str, rule: str) -> None:
+    assert ModelTable(RULES).resolve(name) == Resolved(upstream, model, name, rule)
 
 
 def test_equals_go_by_the_order_of_the_file() -> None:
-    assert ModelTable([Rule("a*", "one"), Rule("*a", "two")]).resolve("aa") == Resolved("one", "aa", "aa")
-    assert ModelTable([Rule("*a", "two"), Rule("a*", "one")]).resolve("aa") == Resolved("two", "aa", "aa")
+    assert ModelTable([Rule("a*", "one"), Rule("*a", "two")]).resolve("aa") == Resolved("one", "aa", "aa", "a*")
+    assert ModelTable([Rule("*a", "two"), Rule("a*", "one")]).resolve("aa") == Resolved("two", "aa", "aa", "*a")
 
 
 def test_an_unknown_model_is_nobodys() -> None:

@@ -134,6 +134,11 @@ def test_a_stream_that_ends_early_fails_at_every_place() -> None:
         assert events[:-1] == AGENT_EVENTS[: len(events) - 1]
 
 
+def test_a_last_frame_without_its_blank_line_counts() -> None:
+    assert read(AGENT[:-1]) == AGENT_EVENTS
+    assert read(AGENT[:-2]) == AGENT_EVENTS
+
+
 @pytest.mark.parametrize("line_end", [b"\r\n", b"\r"])
 def test_other_line_ends_make_no_difference(line_end: bytes) -> None:
     assert read(AGENT.replace(b"\n", line_end)) == AGENT_EVENTS

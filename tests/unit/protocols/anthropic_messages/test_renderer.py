@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.protocols.anthropic_messages import fold
+from relayd.protocols.anthropic_messages import renderer as module
 from relayd.protocols.anthropic_messages.renderer import renderer
 from relayd.protocols.canon import (
     Begin,
@@ -133,6 +134,13 @@ def test_a_call_that_follows_a_complete_one_streams_live_too() -> None:
     assert b'"index":1' in one.feed([ToolDelta(1, '{"y')])
 
 
+def test_a_call_that_waits_opens_when_the_one_before_it_is_complete() -> None:
+    one = renderer(request(), ask())
+    one.feed([Begin(), ToolStart(0, "a", "f"), ToolDelta(0, '{"x":'), ToolStart(1, "b", "g"), ToolDelta(1, '{"y":')])
+    sent = one.feed([ToolDelta(0, "1}")])
+    assert b'"name":"g"' in sent and b'"partial_json":"{\\"y\\":"' in sent
+
+
 def test_fragments_of_two_calls_that_come_in_turns_are_put_in_order() -> None:
     found = content(
         ToolStart(0, "a", "f"), ToolStart(1, "b", "g"), ToolDelta(0, '{"x":'), ToolDelta(1, '{"y":'),
@@ -254,6 +262,15 @@ def test_what_is_held_back_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_failed(sent)["type"] == "api_error"
 
 
+def test_the_number_of_calls_and_the_size_of_a_plain_answer_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fold, "MOST_CALLS", 2)
+    assert check_failed(stream(Begin(), *(ToolStart(index, f"{index}", "f") for index in range(3))))
+    monkeypatch.setattr(module, "MOST_HELD_BYTES", 100)
+    one = renderer(request(stream=False), ask())
+    one.feed([Begin(), TextDelta("x" * 101), End()])
+    assert one.whole().status == 502
+
+
 def test_half_a_surrogate_pair_does_not_break_the_stream() -> None:
     run = (Begin(), TextDelta("\ud83d"), TextDelta("\ude00"), End())
     assert check(stream(*run))["content"][0]["text"] == "\ud83d\ude00"
@@ -301,15 +318,18 @@ def test_every_run_of_events_obeys_the_grammar_and_streams_what_it_says_plain(
             assert block["input"] == expected
 
 
-@given(st.lists(st.sampled_from([*'{}[]"\\ab:,', '{"k":"v"}', '\\"']), max_size=30), st.integers(1, 5))
-def test_a_call_is_complete_exactly_when_its_brackets_close(signs: list[str], size: int) -> None:
-    text = '{"a":' + "".join(signs)
+_json_values = st.recursive(
+    st.none() | st.integers() | st.text(alphabet='{}[]"\\ab', max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet='{"\\', max_size=2), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=2), _json_values, max_size=3), st.integers(1, 5))
+def test_a_call_is_complete_exactly_when_its_object_closes(value: dict[str, Any], size: int) -> None:
+    text = " " + json.dumps(value)
     call = fold._Call("a", "f")
     for start in range(0, len(text), size):
+        assert not call.is_complete
         call.scan(text[start : start + size])
-    try:
-        value, end = json.JSONDecoder().raw_decode(text)
-    except ValueError:
-        return
-    assert isinstance(value, dict) and end <= len(text)
     assert call.is_complete
