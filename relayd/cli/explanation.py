@@ -214,13 +214,13 @@ def _sent(plan: Plan, route: PlannedRoute, asked: Asked, client: Downstream, kno
     strip = strips_keys(route, spec, known)
     dialect = None if route.resilience is None else route.resilience.dialect
     crosses = dialect is not None and Call(
-        dialect, ask_of(head, request_id, _Nothing(), b""), head.model or "", asked.body
+        dialect, ask_of(head, request_id, _Nothing(), b""), head.model or "", asked.body, head
     ).crosses(first)
     body = "none"
     if head.has_body:
         body = "chunked, as it arrives" if head.length is None else f"{head.length} bytes (Content-Length)"
     if crosses and dialect is not None:
-        call = Call(dialect, ask_of(head, request_id, _Nothing(), b""), head.model or "", asked.body)
+        call = Call(dialect, ask_of(head, request_id, _Nothing(), b""), head.model or "", asked.body, head)
         request, sending = call.sending(first)
         lines = crossing_fields(
             route, plan.house, endpoint, spec, head, forwarding, request_id, sending, spec.auth, request.stream

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from relayd.errors import ExchangeError
 from relayd.plan.plan import PlannedRoute, Target
+from relayd.protocols._multipart import ModelFinder, ModelReplacer, MultipartError, boundary_of
 from relayd.protocols.canon import Failure, Request
 from relayd.protocols.dialect import Ask, Dialect, Memory, Refused, Rendered, Renderer, Sending
 from relayd.proxy.respond import Answer, answer
@@ -32,15 +33,68 @@ def model_in_path(path: bytes) -> str | None:
 
 def model_in_body(head: RequestHead, body: bytes) -> str | None:
     """The model that a request names in its JSON or in its form; None where it names none, or two."""
-    return model_of(body)
+    finder = form_finder(head)
+    if finder is None:
+        return model_of(body)
+    finder.feed(body)
+    return finder.model
+
+
+class FormFinder:
+    """Reads a form in passing until its model is known, or cannot be there any more."""
+
+    __slots__ = ("_finder",)
+
+    def __init__(self, boundary: bytes) -> None:
+        self._finder = ModelFinder(boundary)
+
+    @property
+    def model(self) -> str | None:
+        return self._finder.model
+
+    @property
+    def value_bytes(self) -> int:
+        """How long the model's name is in the form."""
+        return self._finder.value_bytes
+
+    def feed(self, data: bytes) -> bool:
+        """Whether enough is known. Raises ExchangeError for what is no form."""
+        try:
+            return self._finder.feed(data) is not None or self._finder.is_over
+        except MultipartError as fault:
+            raise ExchangeError("bad_body", f"form: {fault.rule}") from None
+
+
+def form_finder(head: RequestHead) -> FormFinder | None:
+    """For a form, who looks for its model."""
+    boundary = boundary_of((head.get(b"content-type") or b"").decode("latin-1"))
+    return None if boundary is None else FormFinder(boundary)
+
+
+class FormFilter:
+    """Puts another model's name into a form that is passing."""
+
+    __slots__ = ("_replacer",)
+
+    def __init__(self, head: RequestHead, model: str) -> None:
+        self._replacer = ModelReplacer(boundary_of((head.get(b"content-type") or b"").decode("latin-1")) or b"", model)
+
+    def feed(self, data: bytes, last: bool) -> bytes:
+        """The bytes to send on. Raises ExchangeError for a form that cannot be read to its end."""
+        try:
+            return self._replacer.feed(data) + (self._replacer.end() if last else b"")
+        except MultipartError as fault:
+            raise ExchangeError("bad_body", f"form: {fault.rule}") from None
 
 
 class Call:
     """Owned by the exchange's course."""
 
-    __slots__ = ("_renderer", "_request", "ask", "body", "dialect", "model", "stream", "translates")
+    __slots__ = ("_head", "_renderer", "_request", "ask", "body", "dialect", "is_form", "model", "stream", "translates")
 
-    def __init__(self, dialect: Dialect, ask: Ask, model: str, body: bytes | None) -> None:
+    def __init__(self, dialect: Dialect, ask: Ask, model: str, body: bytes | None, head: RequestHead) -> None:
+        self._head = head
+        self.is_form = (ask.headers.get("content-type") or "").lower().startswith("multipart/form-data")
         self.dialect, self.ask, self.model, self.body = dialect, ask, model, body
         self.stream = ask.socket is not None or (body is not None and flag_member(body, "stream"))
         self.translates = ask.method == "POST" and any(ask.path.endswith(path) for path in dialect.paths)
@@ -98,6 +152,8 @@ class Call:
             body = body_of_message(body)
         if body is None or target.model is None or target.model == self.model:
             return body
+        if self.is_form:
+            return FormFilter(self._head, target.model).feed(body, True)
         changed = replace_member(body, "model", target.model)
         return body if changed is None else changed
 

@@ -58,8 +58,8 @@ def call_of(exchange: Exchange, dialect: Dialect, body: bytes | None) -> Call:
     head, gateway = exchange.head, exchange.gateway
     space = exchange.consumer or f"@{exchange.record.client}"
     ask = ask_of(head, exchange.request_id, gateway.memory(space), gateway.seal_key, exchange.down.socket_memory)
-    model = model_in_path(head.path) or (model_in_body(head, body) if body else None) or ""
-    return Call(dialect, ask, model, body)
+    model = head.model or model_in_path(head.path) or (model_in_body(head, body) if body else None) or ""
+    return Call(dialect, ask, model, body, head)
 
 
 def targets_of(exchange: Exchange, route: PlannedRoute, resilience: Resilience, call: Call) -> tuple[Target, ...]:

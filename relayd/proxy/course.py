@@ -23,7 +23,7 @@ from relayd.protocols.canon import Failure, Request
 from relayd.protocols.dialect import Reader, Refused
 from relayd.protocols.tap import Tap
 from relayd.proxy.attempt import Attempt, stream_head
-from relayd.proxy.call import Call, failure_answer, refused_answer
+from relayd.proxy.call import Call, FormFilter, failure_answer, refused_answer
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.message import message_for
 from relayd.proxy.translation import Translation
@@ -186,6 +186,10 @@ class Course:
         if not self.whole and self.body:
             exchange.withhold(self.body)
             self.body = None
+            if self._call is not None and target.model is not None and target.model != self._call.model:
+                exchange.upload_filter = FormFilter(exchange.head, target.model)
+                if exchange.head.length is not None:
+                    exchange.head.length += len(target.model.encode()) - exchange.form_model_bytes
         attempt = self._attempt = Attempt(exchange, self)
         exchange.attempt(endpoint, wire, fields, body, attempt)
 

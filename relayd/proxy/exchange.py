@@ -126,11 +126,10 @@ class Exchange(Reply):
         if self.slot is not None:
             self._feed(self.slot, data, last)
         elif self.course is not None:  # it waits for its turn: what comes meanwhile waits here
-            if self._early is None:
-                self._early = []
+            self._early = [*(self._early or ()), data]
+            if not self._paused_body:
                 self._paused_body = True
                 self.down.pause_body()
-            self._early.append(data)
 
     def collect(self, collector: Collector) -> None:
         """Gather the body before going on."""
@@ -151,6 +150,12 @@ class Exchange(Reply):
         self._early = [data]
 
     def _feed(self, slot: Slot, data: bytes, last: bool) -> None:
+        if self.upload_filter is not None:
+            try:
+                data = self.upload_filter.feed(data, last)
+            except ExchangeError as refused:
+                self.fail(refused)
+                return
         slot.feed(data, last)
         if not self.over and not last and not self._paused_body and slot.queued > UPLOAD_HIGH:
             self._paused_body = True

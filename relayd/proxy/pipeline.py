@@ -14,7 +14,7 @@ from relayd.errors import ExchangeError
 from relayd.limits.ticket import Refused as NoRoom
 from relayd.limits.ticket import retry_after
 from relayd.plan.plan import PlannedRoute
-from relayd.proxy.call import model_in_body, model_in_path
+from relayd.proxy.call import form_finder, model_in_body, model_in_path
 from relayd.proxy.choose import choose
 from relayd.proxy.collect import Collector
 from relayd.proxy.exchange import Exchange
@@ -60,7 +60,7 @@ def find(exchange: Exchange, body: bytes | None) -> None:
     elif route.resilience is None and not (consumer and consumer in exchange.plan.consumer_gates):
         attempt(exchange, route, consumer, body)
     elif body is None and exchange.head.has_body and route.resilience is not None and route.resilience.reads_body:
-        gather(exchange, lambda data, whole: choose(exchange, route, data, whole), route.body_limit)
+        gather_for(exchange, route)
     else:
         choose(exchange, route, body, body is not None or not exchange.head.has_body)
 
@@ -77,6 +77,20 @@ def read_model(exchange: Exchange, body: bytes | None) -> None:
         gather(exchange, go_on, exchange.plan.model_body_limit)
     else:
         go_on(body, True)
+
+
+def gather_for(exchange: Exchange, route: PlannedRoute) -> None:
+    """Read the body before a target is chosen: the whole, or of a form so much that its model is known."""
+    finder = form_finder(exchange.head)
+
+    def go_on(data: bytes, whole: bool) -> None:
+        if finder is not None:
+            exchange.head.model = finder.model or ""
+            exchange.form_model_bytes = finder.value_bytes
+        choose(exchange, route, data, whole)
+
+    exchange.phase = "admit"
+    exchange.collect(Collector(route.body_limit, go_on, finder))
 
 
 def gather(exchange: Exchange, then: Callable[[bytes, bool], None], limit: int) -> None:

@@ -39,6 +39,13 @@ class Course(Protocol):
         """The exchange is over: give back what is held."""
 
 
+class UploadFilter(Protocol):
+    """Changes a streamed request body on its way."""
+
+    def feed(self, data: bytes, last: bool) -> bytes:
+        """The bytes to send on. Raises ExchangeError."""
+
+
 class Tunnel(Protocol):
     """The endpoint's side of an upgraded exchange (proxy/upgrade.py)."""
 
@@ -53,8 +60,9 @@ class Reply:
 
     __slots__ = (
         "_answered", "_cors", "_early", "_framing", "_head_sent", "_keep", "_last", "_left", "_muted", "_paused_body",
-        "_sent_whole", "_silent", "_streamed", "collector", "consumer", "course", "down", "endpoint", "gateway", "head",
-        "phase", "plan", "record", "request_id", "route", "slot", "tunnel", "upstream",
+        "_sent_whole", "_silent", "_streamed", "collector", "consumer", "course", "down", "endpoint", "form_model_bytes",
+        "gateway", "head", "phase", "plan", "record", "request_id", "route", "slot", "tunnel", "upload_filter",
+        "upstream",
     )
 
     def __init__(self, gateway: Owner, plan: Plan, down: Downstream, head: RequestHead, started: float) -> None:
@@ -69,6 +77,8 @@ class Reply:
         self.consumer: str | None = None
         self.course: Course | None = None
         self.collector: Collector | None = None
+        self.upload_filter: UploadFilter | None = None
+        self.form_model_bytes = 0
         self._early: list[bytes] | None = None
         self._framing = NONE
         self._head_sent = self._keep = self._left = self._paused_body = self._silent = self._streamed = False
