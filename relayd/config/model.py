@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from relayd.config.fields import FRAMING, field_name_fault
 from relayd.config.listener import Admin, Listener
 from relayd.config.route import Consumer, Match, Route
+from relayd.config.store import Store
 from relayd.config.telemetry import Telemetry
 from relayd.config.upstream import Model, Upstream
 from relayd.schema import Duration, Size, section, setting
@@ -83,6 +84,7 @@ class Config:
     routes: tuple[Route, ...] = setting(default=(), doc="Ordered rules; the first match wins.")
     consumers: Mapping[str, Consumer] = setting(factory=dict, doc="Who may be let in.")
     headers: House = setting(factory=House, doc="Header fields that relayd writes itself.")
+    store: Store = setting(factory=Store, doc="Where things are remembered between requests.")
     telemetry: Telemetry = setting(factory=Telemetry, doc="Logs and metrics.")
     daemon: Daemon = setting(factory=Daemon, doc="The process itself.")
 

@@ -16,12 +16,15 @@ from dataclasses import dataclass, replace
 from relayd import clock
 from relayd.config.load import Loaded
 from relayd.config.model import Config
+from relayd.config.store import Store as StoreSection
 from relayd.daemon import place
+from relayd.daemon.remembering import open_store
 from relayd.errors import ConfigError, ExchangeError, Finding
 from relayd.plan.carryover import Carryover, carryover
 from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan
 from relayd.proxy.gateway import Gateway
+from relayd.proxy.owner import Store
 from relayd.server.admin import AdminServer
 from relayd.server.demo import DemoServer
 from relayd.server.listener import ListenerSet, PreparedListeners
@@ -41,6 +44,7 @@ class Prepared:
     telemetry: PreparedTelemetry
     listeners: PreparedListeners
     admin: AdminServer | None
+    store: Store | None
     undo: tuple[Callable[[], None], ...]
 
 
@@ -67,6 +71,7 @@ class Changeover:
         self.listeners = ListenerSet(gateway, telemetry)
         self.admin: AdminServer | None = None
         self._admin_as: object = None
+        self._store_as: object = StoreSection()  # what the gateway begins with
         self._demo: DemoServer | None = None
         self._retiring: list[Retiring] = []
 
@@ -84,6 +89,7 @@ class Changeover:
             for upstream in carried.made:
                 undo.append(upstream.close)
                 upstream.open(gateway.client)
+            store = self._prepare_store(config, undo)
             listeners = self.listeners.prepare(config.listeners, self._inherited)
             undo.append(listeners.undo)
             admin = self._prepare_admin(config)
@@ -92,7 +98,15 @@ class Changeover:
             if isinstance(error, ConfigError):
                 raise ConfigError(placed(error.findings, loaded.files[0])) from error
             raise
-        return Prepared(plan, carried, telemetry, listeners, admin, tuple(undo))
+        return Prepared(plan, carried, telemetry, listeners, admin, store, tuple(undo))
+
+    def _prepare_store(self, config: Config, undo: list[Callable[[], None]]) -> Store | None:
+        """The store, when it is to be another one; what the old one remembers stays there."""
+        if self._store_as == config.store:
+            return None
+        store = open_store(config.store)
+        undo.append(store.close)
+        return store
 
     def _prepare_demo(self, config: Config, undo: list[Callable[[], None]]) -> None:
         if self._demo is not None or all(route.upstream != "demo" for route in config.routes):
@@ -142,6 +156,10 @@ class Changeover:
             self.admin = prepared.admin
             serve_admin(prepared.admin)
         self._admin_as = prepared.plan.config.admin
+        if prepared.store is not None:
+            gateway.store.close()
+            gateway.store = prepared.store
+        self._store_as = prepared.plan.config.store
         if old is not None:
             timeout_s = float(prepared.plan.config.daemon.retire_timeout)
             deadline = clock.monotonic() + timeout_s if timeout_s else float("inf")
@@ -190,6 +208,7 @@ class Changeover:
         if self.admin is not None:
             self.admin.close()
             self.admin = None
+        self._gateway.store.close()
         plan = self._gateway.plan
         for upstream in (*(plan.upstreams.values() if plan is not None else ()), *self._left()):
             upstream.close()

@@ -25,6 +25,7 @@ from relayd.daemon.generations import Generations
 from relayd.daemon.holder import holder
 from relayd.daemon.lag import LoopLag
 from relayd.daemon.notify import Notifier
+from relayd.daemon.remembering import seal_key
 from relayd.daemon.signals import Signals, hold_back
 from relayd.daemon.tending import TURN_S, Tending
 from relayd.errors import ConfigError, Finding, RelaydError
@@ -88,6 +89,9 @@ class Lifecycle:
         self.state.start_reload = self.ask_reload
         self.client: StreamClient = StreamClient(force_instance=True)
         self.gateway = Gateway(self.client, telemetry)
+        self.gateway.seal_key, unkept = seal_key()
+        if unkept:
+            self.journal.warning("seal_key_not_kept", "Sealed summaries cannot be opened after a restart.", why=unkept)
         self.views = AdminViews(self.gateway, telemetry, self.state)
         self.gateway.admin_handler = self.views.answer
         self.inherited = activation.inherited()

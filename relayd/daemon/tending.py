@@ -20,6 +20,7 @@ from relayd.upstream.upstream import Change, Upstream
 
 TURN_S = 0.25
 SELDOM = 20  # turns between two looks at the descriptors, which cost the more the more there are
+SWEEP = 240  # turns between two looks for what is too old to be remembered
 PAGE = os.sysconf("SC_PAGE_SIZE")
 _CALM = ("breaker_closed", "breaker_half_opened", "endpoint_enabled", "endpoint_healthy")
 
@@ -35,6 +36,7 @@ class Tending:
         self._shedding = False
         self._metrics = gateway.telemetry.metrics
         self._gates: set[str] = set()
+        self._noticed: set[str] = set()
         self._endpoints: set[tuple[str, str]] = set()
 
     def _upstreams(self) -> list[Upstream]:
@@ -46,6 +48,8 @@ class Tending:
         self._gateway.overload.bounds = bounds_of(plan.config, self._most)
         for upstream in plan.upstreams.values():
             upstream.on_change = self._told
+        self._noticed &= set(self._gateway.store.notices)
+        self._notices()
 
     def _told(self, change: Change) -> None:
         level = self._journal.info if change.event in _CALM else self._journal.warning
@@ -61,6 +65,9 @@ class Tending:
         if bounds.descriptors and self._turns % SELDOM == 0:
             self._open = descriptors()
         self._turns += 1
+        if self._turns % SWEEP == 0:
+            self._gateway.store.sweep()
+            self._notices()
         overload.feed(Reading(self._lag.current_s, memory, self._open))
         if overload.active != self._shedding:
             self._shedding = overload.active
@@ -69,6 +76,12 @@ class Tending:
                 self._journal.warning("overloaded", message, why=overload.why)
             else:
                 self._journal.info("overload_ended", refused=overload.refused)
+
+    def _notices(self) -> None:
+        for notice in self._gateway.store.notices:
+            if notice not in self._noticed:
+                self._noticed.add(notice)
+                self._journal.warning("store_notice", notice)
 
     def gauges(self) -> None:
         """Called before metrics are sent."""

@@ -16,10 +16,10 @@ from relayd.protocols.dialect import Memory
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.incoming import LENGTH, head_of
-from relayd.proxy.owner import AdminHandler
+from relayd.proxy.owner import AdminHandler, Store
 from relayd.proxy.pipeline import walk
 from relayd.proxy.respond import error_answer
-from relayd.stores.memory import Store
+from relayd.stores.memory import Store as MemoryStore
 from relayd.telemetry.outcome import Record
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.client import StreamClient
@@ -48,7 +48,7 @@ class Gateway:
         self.account = telemetry.account
         self.full: Callable[[], bool] = bool
         self.seal_key = os.urandom(32)
-        self.store = Store(max_entries=20_000, max_bytes=64 * 1024 * 1024, ttl_s=24 * 3600.0)
+        self.store: Store = MemoryStore(max_entries=20_000, max_bytes=64 * 1024 * 1024, ttl_s=24 * 3600.0)
 
     def begin(self, down: Downstream, head: RequestHead, body: bytes | None, started: float) -> Exchange:
         """Start an exchange on the plan of this moment; it may be over when this returns."""

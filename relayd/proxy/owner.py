@@ -17,6 +17,17 @@ class AdminHandler(Protocol):
     def __call__(self, method: str, path: str, *, write: bool) -> tuple[int, str, bytes]: ...
 
 
+class Store(Protocol):
+    """Where things are remembered (relayd.stores)."""
+
+    @property
+    def notices(self) -> tuple[str, ...]: ...
+
+    def space(self, name: str) -> Memory: ...
+    def sweep(self) -> None: ...
+    def close(self) -> None: ...
+
+
 class Owner(Protocol):
     """What an exchange asks of its gateway."""
 

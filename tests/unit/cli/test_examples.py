@@ -6,22 +6,13 @@ import pathlib
 import re
 import shutil
 import subprocess
-from typing import get_args
 
 import pytest
 
 from relayd.cli.main import main
-from relayd.config.upstream import Protocol
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[3] / "conf" / "examples"
 NAMES = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
-WAITING = pytest.mark.xfail(
-    "simple_chat" not in get_args(Protocol), strict=True, reason="routes do not take protocol: simple_chat yet"
-)
-
-
-def marked(names: list[str]) -> list[object]:
-    return [pytest.param(name, marks=WAITING) if name == "chat-gateway.yaml" else name for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +48,12 @@ def with_certificate(machine: pathlib.Path, name: str) -> str:
     return str(machine / name)
 
 
-@pytest.mark.parametrize("name", marked(NAMES))
+@pytest.mark.parametrize("name", NAMES)
 def test_an_example_is_accepted(machine: pathlib.Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "-c", with_certificate(machine, name)]) == 0, capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", marked(NAMES))
+@pytest.mark.parametrize("name", NAMES)
 def test_an_example_does_what_its_tests_say(machine: pathlib.Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     told = main(["test", "-c", with_certificate(machine, name), str(machine / "tests" / name)])
     shown = capsys.readouterr()

@@ -1,0 +1,62 @@
+"""The store of the configuration, and the key that seals what clients keep for relayd; both in the state directory.
+
+1. A store that cannot be opened refuses the configuration; a key that cannot be kept is told, and one for this process
+   only is used: what was sealed before a restart cannot be opened then.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+from relayd.config.store import Store as StoreSection
+from relayd.daemon.generations import SYSTEM_STATE
+from relayd.errors import ConfigError, Finding
+from relayd.proxy.owner import Store
+from relayd.stores import memory, sqlite
+
+KEY_FILE, KEY_BYTES = "seal.key", 32
+
+
+def state_folder() -> str:
+    """Where systemd says that the state of this service is (StateDirectory=); empty without."""
+    return os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+
+
+def open_store(section: StoreSection) -> Store:
+    """The store that the configuration asks for. Raises ConfigError."""
+    entries, size, ttl_s = section.entries, int(section.size), float(section.ttl)
+    if section.kind == "memory":
+        return memory.Store(entries, size, ttl_s)
+    path = section.path or os.path.join(state_folder() or SYSTEM_STATE, "store.sqlite")
+    try:
+        return sqlite.Store(path, entries, size, ttl_s)
+    except OSError as error:
+        message = f"{path} cannot be opened: {error.strerror or error}"
+        raise ConfigError([Finding("", 0, 0, "store.path", message)]) from error
+
+
+def seal_key() -> tuple[bytes, str]:
+    """The key, and why it will not survive this process (empty when it will)."""
+    folder = state_folder()
+    if not folder:
+        return secrets.token_bytes(KEY_BYTES), ""
+    path = os.path.join(folder, KEY_FILE)
+    try:
+        with open(path, "rb") as file:
+            key = file.read(KEY_BYTES + 1)
+        if len(key) == KEY_BYTES:
+            return key, ""
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        return secrets.token_bytes(KEY_BYTES), f"{path}: {error.strerror}"
+    key = secrets.token_bytes(KEY_BYTES)
+    try:
+        made = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(made, "wb") as file:
+            file.write(key)
+        os.replace(path + ".new", path)
+    except OSError as error:
+        return key, f"{path}: {error.strerror}"
+    return key, ""
