@@ -19,7 +19,7 @@ def _limits(config: Config) -> Iterator[tuple[str, GateLimits]]:
     sections += [("route", one.name, one.limits) for one in config.routes]
     sections += [("consumer", name, one.limits) for name, one in config.consumers.items()]
     for kind, name, limits in sections:
-        if limits.requests:
+        if limits.requests or limits.queue:  # a queue alone waits for room at the endpoints
             yield (
                 f"{kind} {name}",
                 GateLimits(limits.requests, limits.queue, float(limits.queue_timeout), float(limits.ageing)),

@@ -1,4 +1,4 @@
-"""OpenAI's Responses API: the client's side, with its state, its WebSocket transport and its compaction."""
+"""OpenAI's Responses API: both sides, with the client's state, WebSocket transport and compaction."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Ask, Dialect
 from relayd.protocols.dialect import Renderer as AnyRenderer
 from relayd.protocols.openai_responses.compaction import CompactionRenderer
+from relayd.protocols.openai_responses.reader import reader
 from relayd.protocols.openai_responses.renderer import Renderer
 from relayd.protocols.openai_responses.request import read_request
+from relayd.protocols.openai_responses.request_out import write_request
 from relayd.protocols.openai_responses.retrieval import local
 from relayd.protocols.openai_responses.terms import terms_of
 
@@ -26,10 +28,14 @@ DIALECT = Dialect(
     read_request=read_request,
     renderer=renderer,
     local=local,
+    write_request=write_request,
+    reader=reader,
     drops=(
         "Hosted tools (web_search, file_search, code_interpreter, mcp, image_generation and others) are left out; a "
         "tool_choice that demands one is refused.",
         "background, conversation and prompt are refused; images and audio by file_id are refused.",
         "truncation, max_tool_calls and client_metadata are accepted and have no effect.",
+        "Towards a Responses upstream: seed, logit_bias, top_k and penalties are left out; stop strings, n above 1 and "
+        "sound are refused; thoughts that another kind of upstream has signed are left out.",
     ),
 )

@@ -14,6 +14,7 @@ from relayd.protocols import _json
 from relayd.protocols.canon import Reasoning
 
 _MARK = "relayd-thought-1."
+_NATIVE = "responses:"
 
 
 def pack_proof(signature: str | None, redacted: str | None) -> str | None:
@@ -50,3 +51,16 @@ def read_thought(item: Mapping[str, Any], at: str) -> list[Reasoning]:
     signature, redacted = unpack_proof(item.get("encrypted_content"))
     text = "\n\n".join(texts)
     return [Reasoning(text, signature, redacted)] if text or signature or redacted else []
+
+
+def pack_native(item_id: str, encrypted: str) -> str:
+    """The proof of a thought of a Responses endpoint, as a signature that says whose it is."""
+    return f"{_NATIVE}{item_id}:{encrypted}"
+
+
+def unpack_native(signature: str | None) -> tuple[str, str] | None:
+    """Id and encrypted content of such a proof; None for every other signature."""
+    if signature is None or not signature.startswith(_NATIVE):
+        return None
+    item_id, _, encrypted = signature[len(_NATIVE) :].partition(":")
+    return (item_id, encrypted) if item_id and encrypted else None

@@ -316,20 +316,3 @@ def test_every_run_of_events_obeys_the_grammar_and_streams_what_it_says_plain(
             continue
         if isinstance(expected, dict):
             assert block["input"] == expected
-
-
-_json_values = st.recursive(
-    st.none() | st.integers() | st.text(alphabet='{}[]"\\ab', max_size=6),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet='{"\\', max_size=2), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(st.dictionaries(st.text(max_size=2), _json_values, max_size=3), st.integers(1, 5))
-def test_a_call_is_complete_exactly_when_its_object_closes(value: dict[str, Any], size: int) -> None:
-    text = " " + json.dumps(value)
-    call = fold._Call("a", "f")
-    for start in range(0, len(text), size):
-        assert not call.is_complete
-        call.scan(text[start : start + size])
-    assert call.is_complete

@@ -1,0 +1,223 @@
+"""The canonical form to the request of a Responses endpoint: items, flat tools, and never its own memory.
+
+Laws:
+1. The gateway keeps the state: the whole conversation is sent, with `store: false`, whatever the client's own dialect.
+2. `strict` is always said, because Responses assumes true where Chat assumes false.
+3. A proof of thinking goes back to the kind of endpoint that gave it, and to no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from relayd.protocols import _json
+from relayd.protocols.canon import (
+    Audio,
+    File,
+    Image,
+    Message,
+    Part,
+    Reasoning,
+    Refusal,
+    Request,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from relayd.protocols.dialect import Memory, Options, Refused, Sending
+from relayd.protocols.openai_responses.thoughts import unpack_native
+
+_SAME = ("temperature", "top_p", "user", "service_tier", "prompt_cache_key", "safety_identifier", "top_logprobs")
+_UNANSWERED = "(no output)"
+
+# From how many thinking tokens on which word fits (a Messages or Gemini client says tokens).
+_EFFORTS = ((16384, "high"), (4096, "medium"), (1, "low"))
+
+
+def write_request(request: Request, options: Options, memory: Memory) -> Sending:
+    """The request for the endpoint. Raises Refused for what cannot be carried."""
+    if request.n is not None and request.n > 1:
+        raise Refused("This upstream gives one answer only: n must be 1.", "n", "unsupported_value")
+    if request.stop:
+        raise Refused("This upstream knows no stop strings.", "stop", "unsupported_parameter")
+    body: dict[str, Any] = {
+        "model": request.model,
+        "input": _Items(options).written(request.messages),
+        "store": False,
+    }
+    include = []
+    if request.tools:
+        body["tools"] = [_tool(request, number) for number in range(len(request.tools))]
+        if request.tool_choice is not None:
+            body["tool_choice"] = _choice(request)
+        if request.parallel_tool_calls is not None:
+            body["parallel_tool_calls"] = request.parallel_tool_calls
+    if request.max_tokens is not None:
+        body["max_output_tokens"] = request.max_tokens
+    for name in _SAME:
+        value = getattr(request, name)
+        if value is not None:
+            body[name] = value
+    if request.logprobs or request.top_logprobs:
+        include.append("message.output_text.logprobs")
+    if options.metadata and request.metadata is not None:
+        body["metadata"] = request.metadata
+    if text := _text(request, options):
+        body["text"] = text
+    if reasoning := _reasoning(request):
+        body["reasoning"] = reasoning
+        if reasoning.get("effort") != "none":
+            include.append("reasoning.encrypted_content")
+    if include:
+        body["include"] = include
+    if request.stream:
+        body["stream"] = True
+    return Sending("/responses", _json.write(body))
+
+
+def _tool(request: Request, number: int) -> dict[str, Any]:
+    tool = request.tools[number]
+    written: dict[str, Any] = {"type": tool.kind, "name": tool.name}
+    if tool.description is not None:
+        written["description"] = tool.description
+    if tool.kind == "custom":
+        if tool.grammar is not None:
+            written["format"] = tool.grammar
+        return written
+    written["parameters"] = tool.parameters if tool.parameters is not None else {"type": "object", "properties": {}}
+    written["strict"] = bool(tool.strict)
+    return written
+
+
+def _choice(request: Request) -> Any:
+    choice = request.tool_choice
+    assert choice is not None
+    if choice.mode != "named":
+        return choice.mode
+    kinds = {tool.name: tool.kind for tool in request.tools}
+    return {"type": kinds.get(choice.name or "", "function"), "name": choice.name}
+
+
+def _text(request: Request, options: Options) -> dict[str, Any]:
+    text: dict[str, Any] = {}
+    form = request.format
+    if form is not None and form.kind == "json_schema":
+        written = {"type": form.kind, "name": form.name, "schema": form.schema, "strict": bool(form.strict)}
+        text["format"] = written if form.description is None else {**written, "description": form.description}
+    elif form is not None and form.kind != "text":
+        text["format"] = {"type": form.kind}
+    if options.verbosity and request.verbosity is not None:
+        text["verbosity"] = request.verbosity
+    return text
+
+
+def _reasoning(request: Request) -> dict[str, Any]:
+    thinking = request.thinking
+    if thinking is None:
+        return {}
+    effort = thinking.effort
+    if effort is None and thinking.budget is not None:
+        effort = next((word for least, word in _EFFORTS if thinking.budget >= least), None)
+    if thinking.enabled is False:
+        effort = "none"
+    reasoning: dict[str, Any] = {} if effort is None else {"effort": effort}
+    if thinking.enabled is not False and thinking.visible is not False and (thinking.visible or thinking.enabled):
+        reasoning["summary"] = "auto"
+    return reasoning
+
+
+class _Items:
+    """Writes messages as items; owned by the writing of one request."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._items: list[dict[str, Any]] = []
+        self._open: dict[str, str] = {}  # the calls that have no answer yet, and their kind
+
+    def written(self, messages: Iterable[Message]) -> list[dict[str, Any]]:
+        """The items of a whole conversation. Raises Refused."""
+        for message in messages:
+            if message.role == "tool":
+                for part in message.parts:
+                    if isinstance(part, ToolResult):
+                        self._result(part)
+                continue
+            self._answer_what_is_open()
+            if message.role == "assistant":
+                self._assistant(message.parts)
+            elif message.parts:
+                content = [_input_part(part) for part in message.parts]
+                self._items.append({"type": "message", "role": message.role, "content": content})
+        self._answer_what_is_open()
+        return self._items
+
+    def _answer_what_is_open(self) -> None:
+        if self._open and self._options.unanswered_calls == "refuse":
+            raise Refused(f"The call '{next(iter(self._open))[:128]}' has no answer.", "input", "unanswered_call")
+        for call_id in list(self._open):
+            self._result(ToolResult(call_id, (Text(_UNANSWERED),)))
+
+    def _assistant(self, parts: Iterable[Part]) -> None:
+        content: list[dict[str, Any]] = []
+
+        def speak() -> None:
+            if content:
+                self._items.append({"type": "message", "role": "assistant", "content": list(content)})
+                content.clear()
+
+        for part in parts:
+            match part:
+                case Text(text):
+                    if text:
+                        content.append({"type": "output_text", "text": text, "annotations": []})
+                case Refusal(text):
+                    content.append({"type": "refusal", "refusal": text})
+                case Reasoning():
+                    speak()
+                    self._items += _thought(part)
+                case ToolCall():
+                    speak()
+                    self._call(part)
+        speak()
+
+    def _call(self, call: ToolCall) -> None:
+        custom = call.kind == "custom"
+        self._open[call.id] = call.kind
+        said = {"input": call.arguments} if custom else {"arguments": call.arguments or "{}"}
+        kind = "custom_tool_call" if custom else "function_call"
+        self._items.append({"type": kind, "call_id": call.id, "name": call.name, **said})
+
+    def _result(self, result: ToolResult) -> None:
+        kind = self._open.pop(result.call_id, None)
+        if kind is None:
+            raise Refused(f"No tool call found for the output with call_id '{result.call_id[:128]}'.", "input",
+                          "tool_call_not_found")  # fmt: skip
+        output: Any = [_input_part(part) for part in result.parts]
+        if all(isinstance(part, Text) for part in result.parts):
+            output = "\n".join(part.text for part in result.parts if isinstance(part, Text))
+        item = "custom_tool_call_output" if kind == "custom" else "function_call_output"
+        self._items.append({"type": item, "call_id": result.call_id, "output": output})
+
+
+def _thought(part: Reasoning) -> list[dict[str, Any]]:
+    """A thought of this kind of endpoint, with its proof; thoughts of others mean nothing to it."""
+    native = unpack_native(part.signature)
+    if native is None:
+        return []
+    summary = [{"type": "summary_text", "text": part.text}] if part.text else []
+    return [{"type": "reasoning", "id": native[0], "summary": summary, "encrypted_content": native[1]}]
+
+
+def _input_part(part: Part) -> dict[str, Any]:
+    match part:
+        case Text(text) | Refusal(text):
+            return {"type": "input_text", "text": text}
+        case Image(url, detail):
+            return {"type": "input_image", "image_url": url, "detail": detail or "auto"}
+        case File(filename, data, url, file_id):
+            members = {"filename": filename, "file_data": data, "file_url": url, "file_id": file_id}
+            return {"type": "input_file", **{name: value for name, value in members.items() if value is not None}}
+        case Audio():
+            raise Refused("This upstream takes no sound.", "input", "unsupported_value")
+    raise Refused("A message holds what only an assistant can say.", "input", "invalid_value")
