@@ -29,8 +29,9 @@ def failure_in(value: Any) -> Failure | None:
     if not isinstance(value, dict) or not value.get("error"):
         return None
     status = _openai_errors.status_in(value, 502)
-    failure = _openai_errors.failure_of(value, status) or Failure(status, "The upstream failed without saying why.")
-    return _coded(failure)
+    # Only the error: a `message` beside it is the answer so far.
+    failure = _openai_errors.failure_of({"error": value["error"]}, status)
+    return _coded(failure or Failure(status, "The upstream failed without saying why."))
 
 
 def _coded(failure: Failure) -> Failure:

@@ -120,6 +120,7 @@ def test_a_form_without_a_model_is_over_without_one() -> None:
         (b"--bound\n", "delimiter"),
         (form(('name="a"', b"b\n--bound")), "delimiter"),
         (form(('name="a"', b"b\r--bound\r\n")), "delimiter"),
+        (form(('name="a"', b"b\n--boundx")), "delimiter"),
         (b"--bound" + b" " * 100, "delimiter"),
         (b"--bound\r\nA: b\nContent-Disposition: form-data; name=model\r\n\r\n", "header_line"),
         (b"--bound\r\nContent-Disposition: form-data;\r\n name=model\r\n\r\n", "header_line"),
