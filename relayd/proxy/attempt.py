@@ -61,6 +61,9 @@ class Course(Protocol):
     def mark(self, head: ResponseHead) -> None:
         """Add to the client's head what the route tells of attempts."""
 
+    def ends_early(self, attempt: Attempt, response: ResponseHead) -> bool:
+        """Whether what has ended by the closing of its connection should have said more."""
+
     def ended(self, attempt: Attempt) -> None:
         """The answer is whole."""
 
@@ -123,6 +126,9 @@ class Attempt:
                 return
             if slot.chunks:
                 self._pass(slot)
+            if self._course.ends_early(self, response):
+                exchange.fail(ExchangeError("upstream_cut", "the stream ended without saying so"))
+                return
             self._course.ended(self)
             if not exchange.over:
                 exchange.finish(slot)

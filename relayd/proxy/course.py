@@ -50,7 +50,7 @@ class Course:
     """Owned by its exchange; ends with it."""
 
     __slots__ = (
-        "_at", "_attempt", "_auth", "_boundary", "_call", "_exchange", "_failure", "_gates", "_held", "_hint",
+        "_at", "_attempt", "_auth", "_boundary", "_call", "_done", "_exchange", "_failure", "_gates", "_held", "_hint",
         "_priority", "_request", "_route", "_said_s", "_targets", "_timer", "_trail", "_tries", "_waiting_s", "body",
         "timeouts", "whole",
     )
@@ -77,7 +77,7 @@ class Course:
         self._failure: Failure | None = None
         self._waiting_s = -1.0
         self._said_s = clock.monotonic()
-        self._boundary = True
+        self._boundary, self._done = True, False
         self.timeouts = route.timeouts
 
     @property
@@ -241,6 +241,12 @@ class Course:
             return ExchangeError("upstream_unreadable", f"content type {kind[:60]}")
         return None
 
+    def ends_early(self, attempt: Attempt, response: ResponseHead) -> bool:
+        """A stream without a length or chunks ends where its connection closes, whole or not: its words must tell."""
+        if response.length is not None or response.chunked or attempt.tap is None or not is_event_stream(response):
+            return False
+        return not self._done and not attempt.tap.seen.finish
+
     def may_go_on(self) -> bool:
         """Whether another attempt could still be made."""
         policy = self.target.upstream.retries
@@ -265,6 +271,7 @@ class Course:
         """The client has something new to read."""
         self._said_s = clock.monotonic()
         self._boundary = data.endswith((b"\n\n", b"\r\n\r\n"))
+        self._done = b"[DONE]" in data[-64:]
 
     def ended(self, attempt: Attempt) -> None:
         """A whole answer."""

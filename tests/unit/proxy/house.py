@@ -25,8 +25,8 @@ from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.client import StreamClient
 
 WAIT_S = 8.0
-CONFIG = """
-listeners: {public: {address: "127.0.0.1:8282", LISTENER}}
+LISTENER = 'listeners: {public: {address: "127.0.0.1:8282", LISTENER}}\n'
+CONFIG = LISTENER + """
 upstreams: {web: {endpoints: ["http://127.0.0.1:PORT"], UPSTREAM}}
 TOP
 routes: [BEFORE {name: all, upstream: web, ROUTE}]
@@ -156,7 +156,8 @@ class House:
         self.server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = self.server.sockets[0].getsockname()[1]
         config = load_text(text.replace("PORT", str(port)), "relayd.yaml").config
-        self.plan = self.gateway.plan = compile_plan(config, 1)
+        self.plan = self.gateway.plan = compile_plan(config, 1, gates=self.gateway.gates)
+        self.gateway.gates.apply(self.plan.gate_limits)
         for upstream in self.plan.upstreams.values():
             upstream.open(self.client)
         if sock is None:
@@ -223,9 +224,10 @@ class House:
 @contextlib.asynccontextmanager
 async def running(
     tmp_path: Path, script: Script | None = None, *, listener: str = "", upstream: str = "", route: str = "", top: str = "",
-    before: str = "", context: ssl.SSLContext | None = None, sock: socket.socket | None = None,
+    before: str = "", context: ssl.SSLContext | None = None, sock: socket.socket | None = None, whole: str = "",
 ) -> AsyncIterator[House]:
-    text = CONFIG
+    """`whole` stands in for the whole configuration but its listener."""
+    text = LISTENER + whole if whole else CONFIG
     for word, value in (("LISTENER", listener), ("UPSTREAM", upstream), ("ROUTE", route), ("TOP", top), ("BEFORE", before)):
         text = text.replace(word, value)
     house = House(tmp_path)

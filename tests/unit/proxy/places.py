@@ -1,0 +1,86 @@
+"""Endpoints by place: one scripted server whose answers depend on the first word of the path, and what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from tests.unit.proxy.house import Side
+
+
+def http(status: int, body: bytes | dict[str, Any] = b"", *lines: str, content_type: str = "application/json") -> bytes:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = [f"HTTP/1.1 {status} Word", f"Content-Type: {content_type}", f"Content-Length: {len(raw)}", *lines, "", ""]
+    return "\r\n".join(head).encode() + raw
+
+
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+
+
+def chunk(**words: Any) -> bytes:
+    """One event of a Chat stream."""
+    told = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", **words}
+    return b"data: " + json.dumps(told).encode() + b"\n\n"
+
+
+def delta(finish: str | None = None, **words: Any) -> bytes:
+    return chunk(choices=[{"index": 0, "delta": words, "finish_reason": finish}])
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def completion(text: str, **words: Any) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text, **words}
+    return {
+        "id": "c", "object": "chat.completion", "created": 1, "model": "m",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+    }
+
+
+class Places:
+    """The script of a House's endpoint. `answers[place]` is a list taken from its front (the last one stays), each
+    bytes to send or a coroutine function of the side; `asked` has (place, head, body) of every request."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = {place: list(given) if isinstance(given, list) else [given] for place, given in answers.items()}
+        self.asked: list[tuple[str, bytes, bytes]] = []
+        self.gone: list[str] = []
+
+    async def __call__(self, side: Side) -> None:
+        while True:
+            head, body = await side.message()
+            place = head.split(b" ", 2)[1].decode().strip("/").split("/")[0]
+            self.asked.append((place, head, body))
+            left = self.answers[place]
+            answer: bytes | Callable[[Side], Any] = left.pop(0) if len(left) > 1 else left[0]
+            if isinstance(answer, bytes):
+                side.write(answer)
+                if b"\r\nConnection: close" in answer or not answer:
+                    return
+            else:
+                await answer(side)
+                return
+
+    def places(self) -> list[str]:
+        return [place for place, _, _ in self.asked]
+
+
+async def silent(side: Side) -> None:
+    """Says nothing until the other side leaves."""
+    await side.gone()
+
+
+def in_turn(*pieces: bytes) -> tuple[list[asyncio.Event], Callable[[Side], Any]]:
+    """Sends each piece when its event is set, then closes."""
+    events = [asyncio.Event() for _ in pieces]
+
+    async def answer(side: Side) -> None:
+        for event, piece in zip(events, pieces, strict=True):
+            await event.wait()
+            side.write(piece)
+
+    return events, answer

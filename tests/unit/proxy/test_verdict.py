@@ -1,0 +1,88 @@
+"""What an endpoint's answer means, and the words for it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from relayd.protocols.anthropic_messages import DIALECT as ANTHROPIC
+from relayd.protocols.canon import Failure
+from relayd.protocols.dialect import Dialect
+from relayd.protocols.ollama import DIALECT as OLLAMA
+from relayd.protocols.openai_chat import DIALECT as CHAT
+from relayd.protocols.openai_responses import DIALECT as RESPONSES
+from relayd.proxy.verdict import (
+    Outcome,
+    error_of,
+    field_of,
+    is_event_stream,
+    is_json,
+    key_refused,
+    last_frame,
+    room_refused,
+)
+from relayd.upstream.classify import Blame
+from relayd.wire.response import ResponseHead
+
+
+def head(status: int = 200, *lines: bytes) -> ResponseHead:
+    made = ResponseHead(status, b"")
+    made.keep = [line + b"\r\n" for line in lines]
+    return made
+
+
+@pytest.mark.parametrize(("kind", "stream", "json_"), [
+    (b"text/event-stream; charset=utf-8", True, False), (b"Text/Event-Stream", True, False),
+    (b"application/x-ndjson", True, False), (b"application/json", False, True),
+    (b"application/problem+json; a=b", False, True), (b"text/html", False, False), (b"application/jsonp", False, False),
+])
+def test_the_kind_of_an_answer_is_what_its_head_says(kind: bytes, stream: bool, json_: bool) -> None:
+    made = head(200, b"content-TYPE:  " + kind)
+    assert is_event_stream(made) is stream and is_json(made) is json_
+
+
+def test_a_field_is_found_whatever_its_spelling() -> None:
+    made = head(200, b"X-A: 1", b"Retry-AFTER:  7 ", b"retry-after: 9")
+    assert field_of(made, b"retry-after") == "7" and field_of(made, b"retry") == ""
+
+
+def test_an_outcome_knows_whom_it_is_about() -> None:
+    assert Outcome("connect_failed", 0).verdict(True).blame is Blame.ENDPOINT
+    assert Outcome("", 401).verdict(True).blame is Blame.KEY
+    assert Outcome("", 401).verdict(False).blame is Blame.CLIENT
+    resting = Outcome("", 429, "12").verdict(True)
+    assert resting.blame is Blame.REST and resting.rest_s == 12
+    assert Outcome("client_gone", 0).verdict(True).blame is Blame.NONE
+
+
+def test_an_error_is_read_only_where_a_dialect_is_spoken() -> None:
+    assert error_of(None, head(500), b"x") is None
+    told = error_of(CHAT, head(429, b"Retry-After: 3"), b'{"error": {"message": "slow down", "code": "c"}}')
+    assert told is not None and (told.status, told.message, told.code, told.retry_after_s) == (429, "slow down", "c", 3)
+
+
+@pytest.mark.parametrize(("reason", "at_upstream", "code", "status"), [
+    ("queue_full", True, "queue_full", 503), ("queue_full", False, "too_many_requests", 429),
+    ("queue_timeout", True, "queue_timeout", 503), ("queue_timeout", False, "queue_timeout", 503),
+])
+def test_no_room_has_a_time_with_it(reason: str, at_upstream: bool, code: str, status: int) -> None:
+    refused = room_refused(reason, 2.2, at_upstream=at_upstream)
+    assert (refused.kind.code, refused.kind.status) == (code, status) and refused.headers == (("Retry-After", "3"),)
+
+
+def test_a_refused_key_is_the_operators_business() -> None:
+    told = key_refused(403)
+    assert told.status == 502 and told.code == "upstream_key_refused"
+
+
+@pytest.mark.parametrize(("dialect", "begins"), [
+    (CHAT, b"data: {"), (ANTHROPIC, b"event: error\ndata: {"), (RESPONSES, b"event: error\ndata: {"), (OLLAMA, b"{"),
+])
+def test_the_last_frame_of_a_broken_stream_is_one_of_its_dialect(dialect: Dialect, begins: bytes) -> None:
+    frame = last_frame(dialect, Failure(502, "it was cut", code="upstream_cut"), "id-1")
+    assert frame.startswith(begins) and frame.endswith(b"\n")
+    told = json.loads(frame[frame.index(b"{") :])
+    assert "it was cut" in json.dumps(told)
+    if dialect is RESPONSES:
+        assert told["type"] == "error" and told["error"]["code"] == "upstream_cut"
