@@ -315,6 +315,13 @@ def test_a_plain_body_gives_the_events_of_a_stream() -> None:
     assert joined(body_of(run(stream))) == expected
 
 
+def test_calls_of_a_plain_body_are_never_joined_whatever_their_index() -> None:
+    calls = [{"index": 0, "function": {"name": name, "arguments": ""}} for name in "fg"]
+    assert body_of(run(plain({"tool_calls": calls}))) == [
+        ToolStart(0, "call_0", "f"), ToolStart(1, "call_1", "g"), Finish("tool_calls"),
+    ]  # fmt: skip
+
+
 STREAM = (
     b"\xef\xbb\xbf: hello\r\n\r\nretry: 7\r\nid: 3\r\ndata:" + json.dumps(chunk({"content": "é☃"}), ensure_ascii=False).encode()
     + b"\r\n\r\nevent: ping\ndata: {\"type\":\"ping\"}\n\ndata: {\"choices\":\ndata: []}\n\n: x\n\n"
