@@ -6,6 +6,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class Models:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.keys: list[bytes | None] = []
         self.hold_s = 0.0
+        self.refusal = b""
 
     def __call__(self, peer: Peer, message: Message) -> None:
         body = json.loads(peer.whole(message).body)
@@ -50,6 +52,9 @@ class Models:
         self.keys.append(message.get("x-goog-api-key"))
         if self.hold_s:
             peer.wait_gone(self.hold_s)
+            return
+        if self.refusal:
+            peer.send(answer(self.refusal, b"Content-Type: application/json", status=b"400 Bad Request"))
             return
         if path == "/api/chat":
             lines: list[Any] = [{"message": {"content": "Local "}, "done": False}, {"message": {"content": "hello."}, "done": False}]
@@ -153,3 +158,27 @@ def test_the_same_models_speak_openais_dialect_and_googles_own(relay: Relay, mod
 def test_health_asks_nobody(relay: Relay, models: Models) -> None:
     status, told = asked(relay, "/health")
     assert status == 200 and told["status"] == "healthy" and models.asked == []
+
+
+def test_a_wrong_key_of_the_gateway_is_not_the_clients_fault(relay: Relay, models: Models) -> None:
+    details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
+    error = {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT", "details": details}
+    models.refusal = json.dumps([{"error": error}]).encode()
+    status, told = asked(relay, "/chat", {"model": "gemini-1.5-flash", "messages": HELLO}, APPS)
+    assert status == 502 and "key-of-gemini" not in json.dumps(told)
+
+
+@pytest.mark.client
+@pytest.mark.parametrize("stream", [False, True])
+def test_googles_own_sdk_passes_through(relay: Relay, models: Models, stream: bool) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        genai = pytest.importorskip("google.genai")
+        client = genai.Client(api_key="key-of-apps", http_options={"base_url": f"http://127.0.0.1:{relay.port}"})
+        if stream:
+            words = "".join(one.text or "" for one in client.models.generate_content_stream(model="gemini-3-flash", contents="Hi"))
+        else:
+            words = client.models.generate_content(model="gemini-3-flash", contents="Hi").text
+        client.close()
+    assert words == "Cloud hello." and models.keys == [b"key-of-gemini"]
+    assert models.asked[0][1]["contents"] == [{"parts": [{"text": "Hi"}], "role": "user"}]

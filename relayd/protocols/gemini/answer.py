@@ -268,10 +268,10 @@ _CUT = Failure(502, "The upstream's stream ended before its answer was complete.
 
 
 def _usage(counts: dict[str, Any]) -> Usage:
-    """Gemini counts thoughts beside the candidates' tokens and the results of its own tools beside the prompt's."""
+    """Gemini counts thoughts beside the candidates' tokens."""
     thoughts = _json.a_count(counts.get("thoughtsTokenCount"))
     return Usage(
-        input=_json.a_count(counts.get("promptTokenCount")) + _json.a_count(counts.get("toolUsePromptTokenCount")),
+        input=_json.a_count(counts.get("promptTokenCount")),
         output=_json.a_count(counts.get("candidatesTokenCount")) + thoughts,
         cached=_json.a_count(counts.get("cachedContentTokenCount")),
         reasoning=thoughts,
