@@ -127,6 +127,17 @@ def test_untried_endpoints_of_a_lower_priority_come_before_tried_ones(now: Clock
     assert picked[:3] == ["e0", "e1", "e2"] and picked[3] in ("e0", "e1")
 
 
+def test_priorities_are_ordered_as_numbers_whatever_they_are() -> None:
+    group = upstream(4, each={"priority": [64, 8, 1000, 3]})
+    order = []
+    for _ in range(4):
+        endpoint = group.pick(Hint())
+        assert endpoint is not None
+        order.append(endpoint.label)
+        group.set_state(endpoint.label, "disabled")
+    assert order == ["e3", "e1", "e0", "e2"]
+
+
 def test_whether_another_endpoint_is_free_is_known_beforehand() -> None:
     group = upstream(2, each={"limit": [0, 1]})
     hint = Hint()
