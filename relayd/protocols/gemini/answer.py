@@ -295,5 +295,6 @@ def _logprobs(result: Any) -> tuple[Any, ...] | None:
 def _token(chosen: Any) -> dict[str, Any]:
     members = _json.an_object(chosen)
     text, log = _json.a_text(members.get("token")), members.get("logProbability")
-    number = log if isinstance(log, int | float) and log.__class__ is not bool else -9999.0
+    is_number = isinstance(log, int | float) and log.__class__ is not bool and abs(log) < 1e300
+    number = log if is_number else -9999.0
     return {"token": text, "logprob": number, "bytes": list(text.encode("utf-8", "replace"))}
