@@ -152,11 +152,14 @@ def _message(error: dict[str, Any]) -> str:
     for key in ("message", "detail", "msg", "error_message", "reason"):
         text = error.get(key)
         if isinstance(text, list) and text:
-            text = "; ".join(str(_json.an_object(one).get("msg", one)) for one in text[:8])
+            told = [_json.a_text(one) or _json.a_text(_json.an_object(one).get("msg")) for one in text[:8]]
+            text = "; ".join(filter(None, told))
         if isinstance(text, str) and text.strip():
             return _bounded(text)
     inner = error.get("message")
-    return _bounded(_json.write_text(inner)) if isinstance(inner, dict) and inner else ""
+    if not isinstance(inner, dict) or not inner or _json.is_deeper(inner, 8):
+        return ""
+    return _bounded(_json.write_text(inner))
 
 
 def _word(value: Any) -> str:

@@ -120,9 +120,9 @@ class Call:
         return self._request
 
     def check(self) -> None:
-        """Say what is wrong with the body. Raises Refused."""
+        """Say what is wrong with the body, or which model a dialect without the field asks for. Raises Refused."""
         if self.dialect.read_request is not None:
-            self.dialect.read_request(self.body or b"", self.ask)
+            self.model = self.model or self.dialect.read_request(self.body or b"", self.ask).model
 
     @property
     def renderer(self) -> Renderer:
@@ -142,7 +142,7 @@ class Call:
         theirs = target.dialect
         if theirs is None or theirs.write_request is None:
             raise Refused(f"Nothing is translated from {self.dialect.name} for this back-end.", status=400)
-        request = replace(self.request, model=target.model or self.model)
+        request = replace(self.request, model=target.model or self.model or self.request.model)
         return request, theirs.write_request(request, target.upstream.spec.dialect, self.ask.memory)
 
     def passing(self, target: Target) -> bytes | None:

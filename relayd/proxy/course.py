@@ -404,7 +404,7 @@ class Course:
             return
         if response is None or response.status < 400:
             record.code, record.detail = fault.kind.code, fault.detail
-        elif self._auth is not None and response.status in (401, 403):
+        elif self._auth is not None and failure.status in (401, 403):
             record.code, failure = "upstream_key_refused", key_refused(response.status)
         elif self._request is None and is_json(response) and body and not exchange.begun:
             head = response  # the same dialect: its own words, byte for byte

@@ -182,6 +182,7 @@ class AdminViews:
             "config": {"file": state.config_file, "loaded_at": round(state.loaded_wall, 3), "warnings": state.warnings},
             "refused": None if refusal is None else {"at": round(refusal.wall, 3), "findings": refusal.findings},
             "loop": {"lag_ms": milliseconds(state.lag_s()), "worst_ms": milliseconds(state.worst_lag_s())},
+            "overload": gateway.overload.describe(),
             "listeners": [] if plan is None else [
                 {"name": name, "address": one.address, "tls": one.tls is not None}
                 for name, one in plan.config.listeners.items()

@@ -3,7 +3,8 @@
 Laws:
 1. A consumer's mistake never counts against an endpoint: of the 4xx only those mean anything that speak of relayd's own
    key (401, 402, 403) or of load (429).
-2. An answer that asks for time (429, 503 with Retry-After, 529) is not a failure: the endpoint rests, or the key.
+2. An answer that asks for time (429, 503 with Retry-After, 529) is not a failure: the endpoint rests, or the key. Where
+   the client's own key was sent on, 429 is between the client and the endpoint.
 3. Who left, and what relayd or an operator ended, says nothing about anybody.
 """
 
@@ -53,6 +54,8 @@ ENDPOINT_CODES: Mapping[str, str] = {
     "upstream_malformed": "malformed",
     "first_byte_timeout": "timeout",
     "idle_timeout": "timeout",
+    "upstream_unreadable": "malformed",
+    "upstream_failed": "5xx",
 }
 KEY_STATUSES = frozenset((401, 402, 403))
 NOT_SICK = frozenset((501, 505))  # says what it cannot do, and can do the rest
@@ -64,13 +67,14 @@ _BROKEN = {code: Verdict(Blame.ENDPOINT, word, fallback="unavailable") for code,
 
 def classify(
     code: str, status: int, *, own_key: bool = False, in_stream: bool = False, rest_s: float | None = None,
-    error_code: str = "",
+    error_code: str = "", client_key: bool = False,
 ) -> Verdict:
     """The verdict on one attempt.
 
     `code` is the entry of KINDS with which it ended, empty when it ended by itself; `status` the endpoint's, 0 without
     one, and with `in_stream` the one that an error event in the stream stands for. `own_key` says that relayd added the
-    key, `rest_s` is the answer's Retry-After, `error_code` the code in its body where somebody has read it.
+    key, `client_key` that the client's own one was sent on; `rest_s` is the answer's Retry-After, `error_code` the code
+    in its body where somebody has read it.
     """
     if code:
         if code == "total_timeout":
@@ -80,6 +84,8 @@ def classify(
     if status < 400:
         return GOOD
     if status == 429 or status == 529 or (status == 503 and rest_s is not None):
+        if status == 429 and client_key:
+            return Verdict(Blame.CLIENT, status=status)
         if error_code in SPENT and own_key:
             return Verdict(Blame.KEY, "key", rest_s, status, "unavailable")
         word = "429" if status == 429 else "503" if status == 503 else "5xx"

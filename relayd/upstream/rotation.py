@@ -30,8 +30,8 @@ class Rotation:
     """
 
     __slots__ = (
-        "_balancer", "_endpoints", "_groups", "_half_opened", "_last", "_narrow", "_only", "_slow_start_s", "_wake_s",
-        "blocked_until_s", "refuses",
+        "_all", "_balancer", "_endpoints", "_groups", "_half_opened", "_last", "_narrow", "_only", "_slow_start_s",
+        "_wake_s", "blocked_until_s", "refuses",
     )
 
     def __init__(
@@ -47,7 +47,8 @@ class Rotation:
         self.blocked_until_s = 0.0
         self._groups: Groups = ()
         self._last: Groups = ()
-        self._only: Endpoint | None = None
+        self._only: Endpoint | None = None  # the two cases in which nothing has to be looked at
+        self._all: tuple[Endpoint, ...] | None = None
         self._narrow = False
         self._wake_s = FOREVER
         self.arrange(0.0)
@@ -67,6 +68,8 @@ class Rotation:
                 self.arrange(now_s)
         if self._only is not None:
             return self._only
+        if self._all is not None and (hint is None or not hint.tried):
+            return self._balancer.pick(self._all, None if hint is None else hint.key)
         key, tried = (None, None) if hint is None else (hint.key, hint.tried)
         if tried:
             found = self._among(self._groups, key, [one for one in self._endpoints if one not in tried])
@@ -135,6 +138,7 @@ class Rotation:
         self._groups = in_groups(ready)
         self._narrow = bool(proving) or any(one.limit for one in self._endpoints)
         self._only = ready[0] if len(ready) == 1 and not self._narrow else None
+        self._all = ready if len(ready) > 1 and len(self._groups) == 1 and not self._narrow else None
         self._last = ()
         if not self.refuses and len(proving) == len(ready):
             self._last = in_groups(tuple(one for one in self._endpoints if one.wanted() and not held(one)))

@@ -127,7 +127,7 @@ class Upstream:
     def pick(self, hint: Hint | None = None) -> Endpoint | None:
         """An endpoint to ask now, None when there is none; `unavailable` then says why and for how long.
 
-        With a hint the breaker's probes are bounded and the endpoints that it names as tried come last.
+        With a hint it is known whose verdict is a probe's, and the endpoints that it names as tried come last.
         """
         if self._budgeted and (hint is None or not hint.tried):
             self.budget.request(clock.monotonic())
@@ -136,13 +136,15 @@ class Upstream:
             return None
         endpoint.in_flight += 1
         endpoint.picked += 1
+        breaker = endpoint.breaker
+        permit = breaker.take() if breaker is not None and breaker.state == "half_open" else 0
         if hint is not None:
             if hint.permit:
                 give_back(hint)
             hint.tried.append(endpoint)
-            breaker = endpoint.breaker
-            if breaker is not None and breaker.state == "half_open":
-                hint.permit = breaker.take()
+            hint.permit = permit
+        elif permit:
+            endpoint.loose.append(permit)
         return endpoint
 
     def has_another(self, hint: Hint, verdict: Verdict | None = None) -> bool:
@@ -154,6 +156,9 @@ class Upstream:
     def leave(self, endpoint: Endpoint, hint: Hint | None = None) -> None:
         """An exchange that `pick` counted has ended, or goes on elsewhere."""
         endpoint.in_flight -= 1
+        if endpoint.loose and endpoint.breaker is not None:
+            while len(endpoint.loose) > endpoint.in_flight:  # who held it can only be this one
+                endpoint.breaker.give_back(endpoint.loose.pop())
         if hint is not None and hint.permit and hint.tried[-1] is endpoint:
             give_back(hint)
         if self._retired and not self.in_flight:
@@ -189,13 +194,13 @@ class Upstream:
                 self._keys.accepted(key)
             if breaker is None or (breaker.state == "closed" and not breaker.consecutive and not breaker.spec.rate):
                 return
-        elif blame in (Blame.CLIENT, Blame.NONE):
+        elif blame in (Blame.CLIENT, Blame.NONE) or (verdict.status == 429 and self._is_between_others()):
             return
         now_s = clock.monotonic()
         if hint is not None:
             permit = taken(hint, endpoint)
         else:
-            permit = 0 if breaker is None else breaker.take()  # who never hands a hint is taken at its word
+            permit = endpoint.loose.pop() if endpoint.loose else 0
         if blame is Blame.GOOD:
             if breaker is not None and breaker.succeeded(now_s, permit):
                 self._told(endpoint, "breaker_closed", "a probe succeeded", now_s)
@@ -208,6 +213,10 @@ class Upstream:
                 self._rest(endpoint, verdict, key, now_s)
             else:
                 self._refused(endpoint, verdict, key, now_s)
+
+    def _is_between_others(self) -> bool:
+        """Whether a 429 is about the client: opaque bytes, and no key of relayd's that was used too much."""
+        return self.spec.auth is None and self.spec.protocol == "plain"
 
     def _faulty(self, endpoint: Endpoint, verdict: Verdict, permit: int, now_s: float) -> None:
         endpoint.failures += 1

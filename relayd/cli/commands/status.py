@@ -37,6 +37,9 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
         yield paint("the last reload was refused:", "red")
         yield from (paint(f"  {finding}", "red") for finding in told["refused"]["findings"])
     yield f"event loop {told['loop']['lag_ms']:g} ms late, at worst {told['loop']['worst_ms']:g} ms"
+    if told["overload"]["active"]:
+        over = told["overload"]
+        yield paint(f"overloaded ({over['why']}): {over['share']:.0%} of the requests are turned away", "red")
     yield ""
     rows = [("LISTENER", "ADDRESS")]
     rows += [(one["name"], one["address"] + (" TLS" if one["tls"] else "")) for one in told["listeners"]]

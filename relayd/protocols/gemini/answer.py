@@ -268,10 +268,10 @@ _CUT = Failure(502, "The upstream's stream ended before its answer was complete.
 
 
 def _usage(counts: dict[str, Any]) -> Usage:
-    """Gemini counts thoughts beside the candidates' tokens and the results of its own tools beside the prompt's."""
+    """Gemini counts thoughts beside the candidates' tokens."""
     thoughts = _json.a_count(counts.get("thoughtsTokenCount"))
     return Usage(
-        input=_json.a_count(counts.get("promptTokenCount")) + _json.a_count(counts.get("toolUsePromptTokenCount")),
+        input=_json.a_count(counts.get("promptTokenCount")),
         output=_json.a_count(counts.get("candidatesTokenCount")) + thoughts,
         cached=_json.a_count(counts.get("cachedContentTokenCount")),
         reasoning=thoughts,
@@ -295,5 +295,6 @@ def _logprobs(result: Any) -> tuple[Any, ...] | None:
 def _token(chosen: Any) -> dict[str, Any]:
     members = _json.an_object(chosen)
     text, log = _json.a_text(members.get("token")), members.get("logProbability")
-    number = log if isinstance(log, int | float) and log.__class__ is not bool else -9999.0
+    is_number = isinstance(log, int | float) and log.__class__ is not bool and abs(log) < 1e300
+    number = log if is_number else -9999.0
     return {"token": text, "logprob": number, "bytes": list(text.encode("utf-8", "replace"))}

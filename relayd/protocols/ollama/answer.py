@@ -122,8 +122,8 @@ class Reader:
             events.append(ThoughtDelta(thought))
         text = message.get("content")
         if isinstance(text, str) and text:
-            tokens = tuple(logprobs) if isinstance(logprobs, list) and logprobs else None
-            events.append(TextDelta(text, 0, tokens))
+            told = isinstance(logprobs, list) and logprobs and not _json.is_deeper(logprobs, MAX_DEPTH)
+            events.append(TextDelta(text, 0, tuple(logprobs) if told else None))
         for call in _json.a_list(message.get("tool_calls")):
             self._call(_json.an_object(call), events)
             if self._done:

@@ -15,13 +15,14 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols.canon import Event, ToolDelta, ToolStart
 from relayd.protocols.dialect import Memory
+from relayd.wire.body import MAX_DEPTH
 
 MAX_CALLS = 1024
 MAX_ARGUMENTS_BYTES = 16 * 1024 * 1024
 
 
 class TooMuch(ValueError):
-    """More calls or longer arguments than anybody means, or a call without a name."""
+    """More calls, longer or deeper arguments than anybody means, or a call without a name."""
 
 
 def signature_key(call_id: str) -> str:
@@ -73,6 +74,8 @@ class CallFold:
         name = _json.a_text(function.get("name"))
         arguments = function.get("arguments")
         if arguments.__class__ is not str:
+            if _json.is_deeper(arguments, MAX_DEPTH):
+                raise TooMuch("The upstream sent arguments that are nested too deeply.")
             arguments = "" if arguments is None else _json.write_text(arguments)
         call = self._calls.get(index)
         if call is None or self._is_another(call, given, name, arguments):

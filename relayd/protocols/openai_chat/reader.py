@@ -36,6 +36,7 @@ from relayd.wire.sse import SseError, SseSplitter
 MAX_LINE_BYTES = 16 * 1024 * 1024
 MAX_PLAIN_BYTES = 64 * 1024 * 1024
 MAX_CHOICES = 128
+LONGEST_WORD = 512  # of an id and a model: they stand in every chunk
 
 _FINISH = {
     "stop": "stop", "end_turn": "stop", "eos": "stop", "stop_sequence": "stop",
@@ -199,8 +200,8 @@ class ChatReader:
             self._usage = read_usage(usage)
         if not self._begun and (choices.__class__ is list or usage):
             self._begun = True
-            text = _json.a_text
-            events.append(Begin(text(chunk.get("id")), text(chunk.get("model")), _json.a_count(chunk.get("created"))))
+            identity, model = (_json.a_text(chunk.get(key))[:LONGEST_WORD] for key in ("id", "model"))
+            events.append(Begin(identity, model, _json.a_count(chunk.get("created"))))
         if choices.__class__ is not list:
             return
         for place, item in enumerate(choices):
@@ -279,7 +280,8 @@ def _delta(
     if thought.__class__ is str and thought:
         events.append(ThoughtDelta(thought, number))
     content = delta.get("content")
-    if logprobs.__class__ is dict and (tokens := _json.a_list(logprobs.get("content"))):
+    tokens = _json.a_list(logprobs.get("content")) if logprobs.__class__ is dict else None
+    if tokens and not _json.is_deeper(tokens, 8):
         events.append(TextDelta(_json.a_text(content), number, tuple(tokens)))
     elif content.__class__ is str:
         if content:

@@ -134,7 +134,8 @@ class Thought(Item):
         super().__init__(frames, "rs")
         self._proofs_wanted = proofs
         self._texts: list[str] = []
-        self._proof: str | None = None
+        self._signature: str | None = None
+        self._redacted: str | None = None
         self._place = b""
         self.sealed = False
 
@@ -155,8 +156,7 @@ class Thought(Item):
                 self._frames.event("response.reasoning_summary_part.added", {**self._where(), "part": part})
             self._texts.append(piece.text)
             self._frames.delta("response.reasoning_summary_text.delta", self._place, piece.text)
-        if self._proofs_wanted:
-            self._proof = pack_proof(piece.signature, piece.redacted) or self._proof
+        self._signature, self._redacted = piece.signature or self._signature, piece.redacted or self._redacted
 
     def _where(self) -> dict[str, Any]:
         return {"item_id": self.id, "output_index": self.index, "summary_index": 0}
@@ -172,8 +172,8 @@ class Thought(Item):
         item = self._opened()
         if self._texts:
             item["summary"] = [{"type": "summary_text", "text": "".join(self._texts)}]
-        if self._proof is not None:
-            item["encrypted_content"] = self._proof
+        if self._proofs_wanted:
+            item["encrypted_content"] = pack_proof(self._signature, self._redacted)
         return item
 
 

@@ -123,6 +123,8 @@ def _refuse_what_is_not_here(members: Mapping[str, Any]) -> None:
             raise Refused(f"'{key}' is not supported here: {instead}.", key, "unsupported_parameter")
     if _json.optional(members, "background", "a boolean"):
         raise Refused("Background responses are not supported here.", "background", "unsupported_parameter")
+    if _json.optional(members, "generate", "a boolean") is False:
+        raise Refused("A turn that generates nothing is not supported here.", "generate", "unsupported_parameter")
     _json.optional(members, "max_tool_calls", "an integer")
     truncation = _json.optional(members, "truncation", "a string")
     if truncation not in (None, "disabled", "auto"):

@@ -1,7 +1,8 @@
 """Reasoning items: a thought with its proof, as an item for the client and back again.
 
 An endpoint's proof of a thought (a signature, a redacted block) is opaque, and the endpoint wants it back unchanged. It
-travels in `encrypted_content`, where clients keep what they do not understand. What others sealed is left out.
+travels in `encrypted_content`, where clients keep what they do not understand. What others sealed is left out. Whoever
+asks for `encrypted_content` gets one for every thought, because some clients drop thoughts that have none.
 """
 
 from __future__ import annotations
@@ -17,10 +18,8 @@ _MARK = "relayd-thought-1."
 _NATIVE = "responses:"
 
 
-def pack_proof(signature: str | None, redacted: str | None) -> str | None:
-    """The `encrypted_content` of a thought; None where there is no proof."""
-    if signature is None and redacted is None:
-        return None
+def pack_proof(signature: str | None, redacted: str | None) -> str:
+    """The `encrypted_content` of a thought."""
     proof = _json.write({"signature": signature, "redacted": redacted})
     return _MARK + base64.urlsafe_b64encode(proof).decode("ascii")
 

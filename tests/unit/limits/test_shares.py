@@ -92,9 +92,9 @@ def test_a_modest_consumer_hardly_waits_behind_a_greedy_one() -> None:
     for _ in range(64):
         world.ask("greedy")
     world.after(60, modest)
-    world.run(20_000)
+    world.run(10_000)
     assert world.refused["modest"] == 0
-    assert world.served["modest"] > 1500
+    assert world.served["modest"] > 800
     greedy_s, modest_s = (statistics.mean(world.waits_s[who]) for who in ("greedy", "modest"))
     assert modest_s < 1.0  # a permit comes back every 0.5 s
     assert greedy_s > 20 * modest_s
@@ -112,7 +112,7 @@ def test_consumers_that_want_all_get_equal_shares_of_the_permits(crowds: dict[st
     for who, count in crowds.items():
         for _ in range(count):
             world.ask(who)
-    world.run(3000)
+    world.run(1000)
     assert world.busy_s["a"] / world.busy_s["b"] == pytest.approx(1, rel=0.1)
 
 
@@ -126,8 +126,8 @@ def test_places_in_the_queue_are_shared_too() -> None:
 
     knock("greedy", 0.01)
     world.after(5, lambda: knock("modest", 1.6))
-    world.run(1000)
-    assert world.refused["greedy"] > 50_000
+    world.run(500)
+    assert world.refused["greedy"] > 25_000
     assert world.refused["modest"] <= 5
     assert statistics.mean(world.waits_s["modest"]) < 2
 

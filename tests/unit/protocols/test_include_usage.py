@@ -69,6 +69,7 @@ def test_whole_frames_are_never_held() -> None:
     assert remover.feed(TEXT) == TEXT
     assert remover.feed(TEXT + TEXT[:20]) == TEXT
     assert remover.feed(TEXT[20:]) == TEXT
+    assert remover.feed(TEXT[:-1]) == b"" and remover.feed(TEXT[-1:]) == TEXT
     assert remover.feed(USAGE) == b""
     assert remover.feed(USAGE[:10]) == USAGE[:10]  # only the first one is ours
 

@@ -136,7 +136,7 @@ def test_a_bomb_blinds_the_tap_and_fills_nothing() -> None:
     bomb = gzip.compress(b"data: " + b"x" * 20_000_000)
     for _ in range(3):
         tap.feed(bomb)
-    assert tap.seen == Tapped() and len(tap._held) < 8 << 20
+    assert tap._is_blind and tap.seen == Tapped() and len(tap._held) < 8 << 20
 
 
 def test_a_body_too_large_to_keep_is_read_at_its_ends() -> None:
@@ -158,6 +158,14 @@ def test_a_frame_too_large_to_keep_is_read_at_its_end() -> None:
         tap.feed(stream[place : place + 65536])
         assert len(tap._held) <= MAX_FRAME_BYTES + 65536
     assert tap.seen == Tapped("m-1", None, 9, 4, None, 2)
+
+
+def test_a_frame_is_let_go_with_its_blank_line() -> None:
+    tap = Tap("openai_chat")
+    frame = CHAT[: CHAT.index(b"\n\n") + 2]
+    tap.feed(frame[:-1])
+    tap.feed(frame[-1:])
+    assert not tap._held
 
 
 def test_a_cut_stream_tells_what_came() -> None:

@@ -58,6 +58,10 @@ def test_equals_go_by_the_order_of_the_file() -> None:
     assert ModelTable([Rule("*a", "two"), Rule("a*", "one")]).resolve("aa") == Resolved("two", "aa", "aa", "*a")
 
 
+def test_only_literal_text_counts_not_the_number_of_stars() -> None:
+    assert ModelTable([Rule("***", "one"), Rule("a*", "two")]).resolve("ab") == Resolved("two", "ab", "ab", "a*")
+
+
 def test_an_unknown_model_is_nobodys() -> None:
     assert ModelTable([Rule("a", "one"), Rule("b*", "one")]).resolve("c") is None
     assert ModelTable([]).resolve("") is None

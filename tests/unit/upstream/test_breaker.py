@@ -254,7 +254,7 @@ class Orders(RuleBasedStateMachine):
             assert breaker.forced or breaker.until_s - self.now_s <= self.spec.open_most_s
 
 
-Orders.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Orders.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 test_no_order_of_events_leaks_a_permit_or_sticks = Orders.TestCase
 
 

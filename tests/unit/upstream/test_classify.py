@@ -34,6 +34,11 @@ def test_a_call_for_rest_is_no_failure(status: int, word: str) -> None:
     assert classify("", status).rest_s is None
 
 
+def test_429_to_the_clients_own_key_is_the_clients_business() -> None:
+    assert classify("", 429, rest_s=7.0, client_key=True).blame is Blame.CLIENT
+    assert classify("", 503, rest_s=7.0, client_key=True).blame is Blame.REST
+
+
 def test_503_with_a_time_is_a_call_for_rest_and_without_one_a_fault() -> None:
     assert classify("", 503, rest_s=3.0).blame is Blame.REST
     assert classify("", 503).blame is Blame.ENDPOINT
@@ -64,7 +69,8 @@ def test_every_code_of_the_catalogue_has_a_verdict() -> None:
 
 def test_every_fault_of_an_endpoint_is_known_or_no_fault_of_one() -> None:
     upstreams = {code for code, kind in KINDS.items() if kind.fault is Fault.UPSTREAM and kind.status in (502, 504)}
-    assert upstreams - set(ENDPOINT_CODES) == {"total_timeout"}
+    # The two are what relayd answers where a status was judged already.
+    assert upstreams - set(ENDPOINT_CODES) == {"total_timeout", "upstream_refused", "upstream_key_refused"}
 
 
 def test_a_cut_stream_counts_though_its_status_was_good() -> None:

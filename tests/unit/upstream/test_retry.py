@@ -134,7 +134,7 @@ def test_a_budget_goes_on_in_the_next_plan_where_its_window_is_the_same() -> Non
     remaining_s=st.none() | st.floats(0.0, 10.0), status=st.sampled_from((0, 400, 401, 429, 500, 502, 503)),
     rest_s=st.none() | st.floats(0.0, 20.0), attempts=st.integers(1, 5), minimum=st.integers(0, 1),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_nothing_is_ever_granted_against_a_law(
     attempt: int, method: bytes, committed: bool, sent: bool, replayable: bool, another: bool, idempotent: bool,
     remaining_s: float | None, status: int, rest_s: float | None, attempts: int, minimum: int,
@@ -190,7 +190,7 @@ class Spending(RuleBasedStateMachine):
             assert self.budget.left(self.now_s) == self.allowed()
 
 
-Spending.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+Spending.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 test_the_budget_is_the_sliding_window_it_says = Spending.TestCase
 
 

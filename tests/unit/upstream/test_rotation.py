@@ -88,7 +88,7 @@ def test_a_full_endpoint_does_not_send_anybody_to_a_failing_one(now: Clock) -> N
 
 
 def test_an_endpoint_rests_as_long_as_it_asked_to(now: Clock) -> None:
-    group = upstream(2, breaker=STRICT)
+    group = upstream(2, breaker=STRICT, protocol="openai_chat")
     changes = heard(group)
     hint = Hint()
     endpoint = group.pick(hint)
@@ -102,13 +102,13 @@ def test_an_endpoint_rests_as_long_as_it_asked_to(now: Clock) -> None:
 
 @pytest.mark.parametrize(("asked", "rests_s"), [(None, 15.0), (7.0, 7.0), (86400.0, 300.0)])
 def test_a_rest_has_a_default_and_a_bound(now: Clock, asked: float | None, rests_s: float) -> None:
-    group = upstream(2, breaker=BreakerSpec())
+    group = upstream(2, breaker=BreakerSpec(), protocol="openai_chat")
     group.report(group.endpoint("e0"), classify("", 429, rest_s=asked), Hint())
     assert group.endpoint("e0").rest_until_s == now.now_s + rests_s
 
 
 def test_when_everybody_rests_the_wait_is_told_honestly(now: Clock) -> None:
-    group = upstream(2, breaker=STRICT)
+    group = upstream(2, breaker=STRICT, protocol="openai_chat")
     for address, rest_s in (("e0", 20.0), ("e1", 7.0)):
         group.report(group.endpoint(address), classify("", 429, rest_s=rest_s), Hint())
     assert group.pick(Hint()) is None
@@ -125,6 +125,17 @@ def test_untried_endpoints_of_a_lower_priority_come_before_tried_ones(now: Clock
         picked.append(endpoint.label)
         group.leave(endpoint, hint)
     assert picked[:3] == ["e0", "e1", "e2"] and picked[3] in ("e0", "e1")
+
+
+def test_priorities_are_ordered_as_numbers_whatever_they_are() -> None:
+    group = upstream(4, each={"priority": [64, 8, 1000, 3]})
+    order = []
+    for _ in range(4):
+        endpoint = group.pick(Hint())
+        assert endpoint is not None
+        order.append(endpoint.label)
+        group.set_state(endpoint.label, "disabled")
+    assert order == ["e3", "e1", "e0", "e2"]
 
 
 def test_whether_another_endpoint_is_free_is_known_beforehand() -> None:

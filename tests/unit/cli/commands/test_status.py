@@ -17,6 +17,7 @@ EXCHANGE = {
 ENDPOINT = {
     "endpoint": "a:1", "in_flight": 1, "state": "enabled", "breaker": "closed", "health": "unknown", "available": True,
 }
+CALM = {"active": False, "share": 0.0, "pressure": 0.1, "why": "", "below_priority": None, "refused": 0}
 
 
 def status(**change: Any) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def status(**change: Any) -> dict[str, Any]:
         "loop": {"lag_ms": 0.5, "worst_ms": 3},
         "listeners": [{"name": "public", "address": "127.0.0.1:1", "tls": True}], "routes": 1,
         "upstreams": [{"name": "up", "protocol": "plain", "in_flight": 1, "endpoints": [ENDPOINT]}],
-        "gates": [],
+        "gates": [], "overload": CALM,
         "in_flight": 1, "exchanges": [EXCHANGE], **change,
     }
 
@@ -68,6 +69,12 @@ def test_bytes_of_a_client_cannot_move_the_cursor() -> None:
 ])
 def test_an_endpoint_that_may_not_be_asked_says_why(change: dict[str, Any], word: str) -> None:
     assert state({**ENDPOINT, **change}) == word
+
+
+def test_overload_is_shown_while_it_lasts() -> None:
+    assert "overloaded" not in "\n".join(lines(status()))
+    shown = list(lines(status(overload={**CALM, "active": True, "share": 0.15, "why": "memory"})))
+    assert "overloaded (memory): 15% of the requests are turned away" in shown
 
 
 def test_limits_are_shown_where_there_are_some() -> None:

@@ -112,6 +112,13 @@ def test_arguments_that_are_text_stay_text(ask, read) -> None:
     assert [e.arguments for e in read(ask(stream=True), data) if isinstance(e, ToolDelta)] == ['{"x": 1}', "{}"]
 
 
+def test_logprobs_are_chats_own_unless_they_are_nested_without_end(ask, read) -> None:
+    tokens = [{"token": "a", "logprob": -0.5, "top_logprobs": []}]
+    assert read(ask(stream=True), ndjson(line("a", logprobs=tokens), LAST))[1] == TextDelta("a", 0, tuple(tokens))
+    deep = b'{"message":{"content":"a"},"logprobs":' + b"[" * 300 + b"]" * 300 + b"}\n"
+    assert read(ask(stream=True), deep + ndjson(LAST))[1] == TextDelta("a")
+
+
 def test_hostile_sizes_are_failures(ask, read) -> None:
     assert isinstance(read(ask(stream=True), b'{"a":"' + b"x" * (5 << 20))[-1], Failure)
     assert isinstance(read(ask(stream=True), ndjson(line(tool_calls=[CALL] * 2000), LAST))[-1], Failure)

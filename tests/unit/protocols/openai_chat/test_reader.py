@@ -273,6 +273,28 @@ def test_a_call_without_a_name_is_a_fault_not_a_loss() -> None:
     assert isinstance(events[-1], Failure) and "without a name" in events[-1].message
 
 
+def deep(levels: int) -> Any:
+    return [] if not levels else {"a": deep(levels - 1)}
+
+
+def test_what_is_nested_as_deep_as_a_parser_goes_raises_nowhere() -> None:
+    hole = b"[" * 900 + b"]" * 900
+    for place in (b'"logprobs":{"content":[%s]}', b'"delta":{"content":%s}', b'"delta":{"tool_calls":[%s]}', b'"a":%s',
+                  b'"delta":{"tool_calls":[{"function":{"name":"f","arguments":%s}}]}'):  # fmt: skip
+        events = run(b'data: {"choices":[{"index":0,' + place % hole + b"}]}\n\ndata: [DONE]\n\n")
+        lawful(events)
+        if b"arguments" in place:
+            assert isinstance(events[-1], Failure) and "nested" in events[-1].message
+    lawful(run(b'data: {"error":{"message":{"a":' + hole + b"}}}\n\n"))
+    call = {"index": 0, "id": "a", "function": {"name": "f", "arguments": deep(60)}}
+    assert isinstance(run(frames(chunk({"tool_calls": [call]}, "stop")))[-1], End)
+
+
+def test_an_id_and_a_model_are_words() -> None:
+    begin = run(frames({**chunk({"content": "x"}, "stop"), "id": "i" * 100_000, "model": "m" * 100_000}))[0]
+    assert isinstance(begin, Begin) and len(begin.id) == len(begin.model) == 512
+
+
 def test_nothing_grows_without_a_bound() -> None:
     many = [{"index": place, "id": f"c{place}", "function": {"name": "f"}} for place in range(1500)]
     assert isinstance(run(frames(chunk({"tool_calls": many})))[-1], Failure)
@@ -313,6 +335,13 @@ def test_a_plain_body_gives_the_events_of_a_stream() -> None:
         chunk({}, "tool_calls"), {"choices": [], "usage": usage},
     )  # fmt: skip
     assert joined(body_of(run(stream))) == expected
+
+
+def test_calls_of_a_plain_body_are_never_joined_whatever_their_index() -> None:
+    calls = [{"index": 0, "function": {"name": name, "arguments": ""}} for name in "fg"]
+    assert body_of(run(plain({"tool_calls": calls}))) == [
+        ToolStart(0, "call_0", "f"), ToolStart(1, "call_1", "g"), Finish("tool_calls"),
+    ]  # fmt: skip
 
 
 STREAM = (

@@ -175,6 +175,11 @@ def test_nothing_follows_the_end() -> None:
     assert one.feed([TextDelta("x"), Failure(500, "x"), End()]) == b""
 
 
+def test_nothing_follows_the_finish_reason_of_a_choice() -> None:
+    late: list[Event] = [Begin(), TextDelta("x"), Finish("stop"), TextDelta("y"), ToolStart(0, "a", "f"), Finish("length"), End()]
+    assert deltas_of(stream_of(late)) == [{"role": "assistant", "content": ""}, {"content": "x"}, "stop"]
+
+
 def test_a_keep_alive_is_a_comment() -> None:
     assert ChatRenderer(ask(stream=True), an_ask()).comment() == b": keep-alive\n\n"
 

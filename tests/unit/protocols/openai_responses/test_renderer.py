@@ -147,7 +147,7 @@ def test_a_proof_ends_its_thought_and_goes_to_whoever_keeps_it() -> None:
     events = [Begin(), ThoughtDelta("a"), ThoughtDelta(signature="sig"), ThoughtDelta("b"), TextDelta("c"), End()]
     response = streamed(events, include=["reasoning.encrypted_content"])
     assert [item["type"] for item in response["output"]] == ["reasoning", "reasoning", "message"]
-    assert "encrypted_content" in response["output"][0] and "encrypted_content" not in response["output"][1]
+    assert all("encrypted_content" in item for item in response["output"][:2])  # some clients drop thoughts without it
     again = read(input=[*response["output"], {"role": "user", "content": "go on"}])
     assert [getattr(part, "signature", None) for part in again.messages[0].parts] == ["sig", None, None]
     assert "encrypted_content" not in str(streamed(events)["output"])

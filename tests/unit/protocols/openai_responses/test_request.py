@@ -99,7 +99,7 @@ def test_the_answer_repeats_what_was_asked() -> None:
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
         ({"reasoning": {"effort": 1}}, "reasoning.effort"), ({"metadata": []}, "metadata"),
         ({"background": True}, "background"), ({"conversation": "c"}, "conversation"), ({"prompt": {"id": "p"}}, "prompt"),
-        ({"truncation": "some"}, "truncation"), ({"max_tool_calls": "x"}, "max_tool_calls"),
+        ({"generate": False}, "generate"), ({"truncation": "some"}, "truncation"), ({"max_tool_calls": "x"}, "max_tool_calls"),
         ({"previous_response_id": 7}, "previous_response_id"), ({"stop": 7}, "stop"), ({"user": 1}, "user"),
     ],
 )  # fmt: skip

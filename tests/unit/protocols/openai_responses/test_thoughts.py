@@ -7,14 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.protocols.canon import Reasoning
-from relayd.protocols.openai_responses.thoughts import pack_proof, read_thought, unpack_proof
+from relayd.protocols.openai_responses.thoughts import (
+    pack_native,
+    pack_proof,
+    read_thought,
+    unpack_native,
+    unpack_proof,
+)
 
 
 @given(st.none() | st.text(min_size=1), st.none() | st.text(min_size=1))
 def test_a_proof_comes_back_unchanged(signature: str | None, redacted: str | None) -> None:
-    packed = pack_proof(signature, redacted)
-    assert (packed is None) == (signature is None and redacted is None)
-    assert unpack_proof(packed) == (signature, redacted)
+    assert unpack_proof(pack_proof(signature, redacted)) == (signature, redacted)
+
+
+@given(st.text(st.characters(exclude_characters=":"), min_size=1), st.text(min_size=1))
+def test_a_native_proof_says_whose_it_is_and_comes_back_unchanged(item_id: str, encrypted: str) -> None:
+    assert unpack_native(pack_native(item_id, encrypted)) == (item_id, encrypted)
+    for foreign in (encrypted if not encrypted.startswith("responses:") else "x", None, "responses:", "responses:a"):
+        assert unpack_native(foreign) is None
 
 
 @pytest.mark.parametrize("foreign", [None, 7, "", "gAAAAABo", "relayd-thought-1.%%%", "relayd-thought-1.AAAA", "relayd-thought-1.W10="])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -102,7 +103,7 @@ class Contract:
             shares.append(seen["e0"] / 2000)
             now.move(21.0)
         assert shares[0] < 0.13 and abs(shares[-1] - 0.5) < 0.04, shares
-        assert all(later > sooner - 0.02 for sooner, later in zip(shares, shares[1:], strict=False)), shares
+        assert all(later > sooner - 0.02 for sooner, later in pairwise(shares)), shares
 
     def test_a_fresh_upstream_needs_no_slow_start(self, now: Clock) -> None:
         seen = counted(self.made(2, slow_start_s=100.0), 2000, keyed)

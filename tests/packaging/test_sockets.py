@@ -1,0 +1,84 @@
+"""Socket activation, and several instances on one port."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.packaging.conftest import WEB, Testbed, until
+
+pytestmark = pytest.mark.packaging
+
+EXAMPLES = "/usr/share/doc/relayd/examples"
+
+
+@pytest.fixture(scope="module")
+def serving(system: Testbed) -> Testbed:
+    system.upstream()
+    return system
+
+
+def test_relayd_takes_its_listener_from_systemd_and_needs_no_capability(serving: Testbed) -> None:
+    serving.sh(f"mkdir -p /etc/systemd/system/relayd.service.d; cp {EXAMPLES}/socket.conf /etc/systemd/system/relayd.service.d/")
+    serving.write("/etc/relayd.yaml", WEB.replace("127.0.0.1:8282", "systemd:public"))
+    serving.sh("systemctl daemon-reload; systemctl enable -q relayd.socket; systemctl restart relayd.socket relayd.service")
+    assert '"path": "/x"' in serving.curl("http://127.0.0.1:80/x")
+    assert "CapBnd:\t0000000000000000" in serving.sh(f"cat /proc/{serving.worker_pid()}/status")
+    assert float(serving.sh("systemd-analyze security --no-pager relayd | tail -n 1").split()[6]) <= 1.4
+
+
+def test_restarts_end_no_stream_and_refuse_nobody(serving: Testbed) -> None:
+    held = serving.hold(20, 7, "127.0.0.1:80")
+    asking = serving.beside("ask", "127.0.0.1:80", "6")
+    serving.sh("systemctl restart relayd; sleep 0.5; relayd upgrade; systemctl restart relayd.service")
+    assert serving.outcome(asking)["faults"] == []
+    assert serving.outcome(held) == {"streams": 20, "faults": []}
+
+
+def test_a_socket_that_a_reload_cannot_have_is_explained(serving: Testbed) -> None:
+    serving.sh("cp -p /etc/relayd.yaml /var/tmp/kept; sed -i 's/^listeners: {/&more: {address: \"systemd:more\"}, /' /etc/relayd.yaml")
+    assert serving.call("exec", "systemctl", "reload", "relayd").returncode != 0
+    assert "systemctl restart relayd.socket relayd.service" in serving.journal(10)
+    serving.drop_in("more", "[Socket]\nListenStream=81\n", "relayd.socket")
+    # One name for both ports: both are one listener. Two listeners need two socket units.
+    serving.sh("cat /var/tmp/kept >/etc/relayd.yaml; systemctl restart relayd.socket relayd.service")
+    assert '"path": "/x"' in serving.curl("http://127.0.0.1:81/x")
+
+
+def test_connections_wait_while_the_service_is_stopped_and_start_it(serving: Testbed) -> None:
+    serving.run("exec", "systemctl", "stop", "relayd.service")
+    assert '"path": "/wake"' in serving.curl("http://127.0.0.1:80/wake")
+    assert serving.show("ActiveState") == "active"
+    serving.sh("systemctl disable -q --now relayd.socket; systemctl stop relayd; rm -r /etc/systemd/system/relayd.s*.d; systemctl daemon-reload")
+
+
+def test_instances_share_a_port_each_with_its_own_admin_socket(serving: Testbed) -> None:
+    serving.write("/etc/relayd.yaml", WEB.replace("'127.0.0.1:8282'", "'127.0.0.1:8282', reuse_port: true"))
+    serving.sh("systemctl disable -q --now relayd; systemctl enable -q --now relayd@1 relayd@2")
+    answered = {"1": 0, "2": 0}
+    for _ in range(30):
+        assert "/x" in serving.curl("http://127.0.0.1:8282/x")
+    for name in answered:
+        answered[name] = serving.sh(f"journalctl -u relayd@{name} --no-pager").count("request_completed 200")
+    assert sum(answered.values()) == 30 and all(answered.values())
+    assert serving.sh("relayd status --instance 1 --json") != serving.sh("relayd status --instance 2 --json")
+    serving.sh("systemctl reload 'relayd@*'")
+    assert "generation 2" in serving.sh("relayd status --instance 1") + serving.sh("relayd status --instance 2")
+
+
+def test_one_instance_is_restarted_while_streams_go_on_in_all(serving: Testbed) -> None:
+    held = serving.hold(20, 5)
+    asking = serving.beside("ask", "127.0.0.1:8282", "4")
+    serving.sh("systemctl restart relayd@1; systemctl stop relayd@2 && systemctl start relayd@2")
+    told = serving.outcome(asking)
+    assert serving.outcome(held) == {"streams": 20, "faults": []}
+    assert told["asked"] > 20
+    until(lambda: "serving" in serving.sh("relayd status --instance 2"))
+    serving.sh("test -S /run/relayd-1/admin.sock; test -S /run/relayd-2/admin.sock; ls /var/lib/relayd/1/generations")
+
+
+def test_instances_can_share_the_socket_of_the_socket_unit(serving: Testbed) -> None:
+    serving.sh(f"systemctl disable -q --now relayd@1 relayd@2; mkdir -p '/etc/systemd/system/relayd@.service.d';"
+               f"cp {EXAMPLES}/instances-socket.conf '/etc/systemd/system/relayd@.service.d/'")
+    serving.write("/etc/relayd.yaml", WEB.replace("127.0.0.1:8282", "systemd:public"))
+    serving.sh("systemctl daemon-reload; systemctl start relayd.socket; systemctl start relayd@1 relayd@2")
+    assert '"path": "/both"' in serving.curl("http://127.0.0.1:80/both")
