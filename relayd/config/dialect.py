@@ -19,3 +19,4 @@ class DialectOptions:
     metadata: bool = setting(default=False, doc="Chat: whether `metadata` is taken.")
     verbosity: bool = setting(default=False, doc="Chat: whether `verbosity` is taken.")
     thinking: Literal["adaptive", "budget", "drop"] = setting(default="adaptive", doc="Anthropic: how the endpoint is asked to reason: an effort, a budget of tokens (models before that), or not at all.")
+    ask_usage: bool = setting(default=True, doc="Chat: whether streams that pass ask the endpoint for token counts where the client did not; they are counted, and taken out again. Off for endpoints that know no stream_options.")

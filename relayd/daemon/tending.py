@@ -54,6 +54,7 @@ class Tending:
     def _told(self, change: Change) -> None:
         level = self._journal.info if change.event in _CALM else self._journal.warning
         level(change.event, upstream=change.upstream, endpoint=change.address, why=change.why)
+        self._gateway.gates.wake()  # who waits for room at this upstream may find some
         self._gateway.telemetry.metrics.add("relayd.upstream.changes", upstream=change.upstream, event=change.event)
 
     def turn(self) -> None:

@@ -61,6 +61,7 @@ class Options:
     `fill` puts a short tool message where a call in the history has no answer, `refuse` answers 400.
     default_max_tokens: where the endpoint requires a limit and the client gave none. metadata, verbosity: whether the
     endpoint takes these fields.
+    ask_usage: whether streams that pass ask a Chat endpoint for token counts that the client did not ask for.
     thinking: how a Messages endpoint is asked to reason: `adaptive` and an effort, a `budget` of tokens (models before
     that), or `drop`.
     """
@@ -73,6 +74,7 @@ class Options:
     metadata: bool = False
     verbosity: bool = False
     thinking: str = "adaptive"
+    ask_usage: bool = True
 
 
 @dataclass(frozen=True, slots=True)

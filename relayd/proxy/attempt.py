@@ -28,6 +28,16 @@ _CONTENT = (TextDelta, RefusalDelta, ThoughtDelta, ToolStart)
 JUDGING, PASSING, HOLDING, TRANSLATING, REFUSING = range(5)
 
 
+class Remover(Protocol):
+    """Takes something out of a stream that passes."""
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes for the client."""
+
+    def end(self) -> bytes:
+        """What was held back."""
+
+
 class Course(Protocol):
     """Who made the attempt, and decides what becomes of it."""
 
@@ -36,6 +46,9 @@ class Course(Protocol):
 
     def watch(self, response: ResponseHead) -> Reader | None:
         """Who looks for the first content, where another attempt could still take this one's place."""
+
+    def remover(self, response: ResponseHead) -> Remover | None:
+        """Who takes out of the stream what only relayd asked for."""
 
     def tap(self, response: ResponseHead) -> Tap | None:
         """Who counts tokens in what passes."""
@@ -71,7 +84,7 @@ class Course(Protocol):
 class Attempt:
     """The sink of one transfer; owned by its course."""
 
-    __slots__ = ("_course", "_exchange", "_held", "_mode", "_size", "_watch", "began_s", "shown", "tap",
+    __slots__ = ("_course", "_exchange", "_held", "_mode", "_remover", "_size", "_watch", "began_s", "shown", "tap",
                  "translation")
 
     def __init__(self, exchange: Exchange, course: Course) -> None:
@@ -80,6 +93,7 @@ class Attempt:
         self._held: list[bytes] = []
         self._size = 0
         self._watch: Reader | None = None
+        self._remover: Remover | None = None
         self.shown = False  # whether the client has content of this attempt
         self.translation: Translation | None = None
         self.tap: Tap | None = None
@@ -126,6 +140,10 @@ class Attempt:
                 return
             if slot.chunks:
                 self._pass(slot)
+            if self._remover is not None and (rest := self._remover.end()):
+                self._remover = None
+                slot.chunks = [rest]
+                self._pass(slot)
             if self._course.ends_early(self, response):
                 exchange.fail(ExchangeError("upstream_cut", "the stream ended without saying so"))
                 return
@@ -157,6 +175,7 @@ class Attempt:
                 self._mode = TRANSLATING
                 return True
             self.tap = course.tap(response)
+            self._remover = course.remover(response)
             self._watch = course.watch(response)
             if self._watch is not None:
                 self._mode = HOLDING
@@ -225,6 +244,9 @@ class Attempt:
         if self._exchange.muted:
             slot.chunks.clear()
             return True
+        if self._remover is not None and data:
+            data = self._remover.feed(data)
+            slot.chunks = [data] if data else []
         if data:
             self._course.said(data)
         return self._exchange.deliver_slot(slot)

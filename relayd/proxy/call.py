@@ -17,6 +17,7 @@ from relayd.plan.plan import PlannedRoute, Target
 from relayd.protocols._multipart import ModelFinder, ModelReplacer, MultipartError, boundary_of
 from relayd.protocols.canon import Failure, Request
 from relayd.protocols.dialect import Ask, Dialect, Memory, Refused, Rendered, Renderer, Sending
+from relayd.protocols.include_usage import UsageChunkRemover, with_include_usage
 from relayd.proxy.respond import Answer, answer
 from relayd.wire.body import flag_member, model_of, replace_member
 from relayd.wire.http1 import RequestHead
@@ -90,7 +91,7 @@ class FormFilter:
 class Call:
     """Owned by the exchange's course."""
 
-    __slots__ = ("_head", "_renderer", "_request", "ask", "body", "dialect", "is_form", "model", "stream", "translates")
+    __slots__ = ("_head", "_renderer", "_request", "ask", "asks_usage", "body", "dialect", "is_form", "model", "stream", "translates")
 
     def __init__(self, dialect: Dialect, ask: Ask, model: str, body: bytes | None, head: RequestHead) -> None:
         self._head = head
@@ -98,6 +99,7 @@ class Call:
         self.dialect, self.ask, self.model, self.body = dialect, ask, model, body
         self.stream = ask.socket is not None or (body is not None and flag_member(body, "stream"))
         self.translates = ask.method == "POST" and any(ask.path.endswith(path) for path in dialect.paths)
+        self.asks_usage = False  # whether usage that the client did not ask for will come, and has to be taken out
         self._request: Request | None = None
         self._renderer: Renderer | None = None
 
@@ -137,6 +139,10 @@ class Call:
         """The renderer, if there is one already."""
         return self._renderer
 
+    def remover(self) -> UsageChunkRemover | None:
+        """Who takes the usage out again that relayd itself asked for."""
+        return UsageChunkRemover() if self.asks_usage else None
+
     def sending(self, target: Target) -> tuple[Request, Sending]:
         """The request as this endpoint's dialect has it. Raises Refused for what cannot be carried."""
         theirs = target.dialect
@@ -150,12 +156,17 @@ class Call:
         body = self.body
         if body is not None and self.ask.socket is not None:
             body = body_of_message(body)
-        if body is None or target.model is None or target.model == self.model:
-            return body
-        if self.is_form:
-            return FormFilter(self._head, target.model).feed(body, True)
-        changed = replace_member(body, "model", target.model)
-        return body if changed is None else changed
+        if body is not None and target.model is not None and target.model != self.model:
+            if self.is_form:
+                return FormFilter(self._head, target.model).feed(body, True)
+            body = replace_member(body, "model", target.model) or body
+        self.asks_usage = False
+        if body is not None and self.stream and self.translates and self.dialect.name == "openai_chat":
+            if target.dialect is self.dialect and target.upstream.spec.dialect.ask_usage:
+                asking = with_include_usage(body)
+                self.asks_usage = asking is not None
+                body = asking or body
+        return body
 
 
 def body_of_message(text: bytes) -> bytes:

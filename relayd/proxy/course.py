@@ -22,7 +22,7 @@ from relayd.plan.plan import PlannedRoute, Target, merged_timeouts
 from relayd.protocols.canon import Failure, Request
 from relayd.protocols.dialect import Reader, Refused
 from relayd.protocols.tap import Tap
-from relayd.proxy.attempt import Attempt, stream_head
+from relayd.proxy.attempt import Attempt, Remover, stream_head
 from relayd.proxy.call import Call, FormFilter, failure_answer, refused_answer
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.message import message_for
@@ -50,7 +50,7 @@ class Course:
     """Owned by its exchange; ends with it."""
 
     __slots__ = (
-        "_at", "_attempt", "_auth", "_boundary", "_call", "_done", "_exchange", "_failure", "_gates", "_held", "_hint",
+        "_at", "_attempt", "_auth", "_boundary", "_call", "_done", "_exchange", "_first_said_s", "_failure", "_gates", "_held", "_hint",
         "_priority", "_request", "_route", "_said_s", "_targets", "_timer", "_trail", "_tries", "_waiting_s", "body",
         "timeouts", "whole",
     )
@@ -75,7 +75,7 @@ class Course:
         self._attempt: Attempt | None = None
         self._request: Request | None = None
         self._failure: Failure | None = None
-        self._waiting_s = -1.0
+        self._waiting_s = self._first_said_s = -1.0
         self._said_s = clock.monotonic()
         self._boundary, self._done = True, False
         self.timeouts = route.timeouts
@@ -215,6 +215,12 @@ class Course:
         except Refused:  # it passes as it is: the endpoint may well understand what relayd does not
             return None
 
+    def remover(self, response: ResponseHead) -> Remover | None:
+        """Usage that the client did not ask for is counted and taken out."""
+        if self._call is None or response.length is not None or not is_event_stream(response):
+            return None
+        return self._call.remover()
+
     def tap(self, response: ResponseHead) -> Tap | None:
         """Tokens are counted where a dialect is spoken."""
         call = self._call
@@ -270,6 +276,8 @@ class Course:
     def said(self, data: bytes) -> None:
         """The client has something new to read."""
         self._said_s = clock.monotonic()
+        if self._first_said_s < 0:
+            self._first_said_s = self._said_s
         self._boundary = data.endswith((b"\n\n", b"\r\n\r\n"))
         self._done = b"[DONE]" in data[-64:]
 
@@ -301,10 +309,22 @@ class Course:
                 more["tokens_input"], more["tokens_output"] = usage.input, usage.output
                 if usage.cached:
                     more["tokens_cached"] = usage.cached
+                if usage.reasoning:
+                    more["tokens_reasoning"] = usage.reasoning
             if translation.finish:
                 more["finish"] = translation.finish
+        self._tell_pace(more)
 
-    def _more(self) -> dict[str, str | int]:
+    def _tell_pace(self, more: dict[str, str | int | float]) -> None:
+        """Of a stream: how long to its first words, and how fast they came."""
+        if self._first_said_s < 0 or self._call is None or not self._call.stream:
+            return
+        more["first_token_ms"] = round((self._first_said_s - self._exchange.record.started) * 1000, 3)
+        spoke_s, tokens = clock.monotonic() - self._first_said_s, more.get("tokens_output")
+        if isinstance(tokens, int) and tokens > 1 and spoke_s > 0.001:
+            more["tokens_per_s"] = round(tokens / spoke_s, 1)
+
+    def _more(self) -> dict[str, str | int | float]:
         record = self._exchange.record
         if record.more is None:
             record.more = {}

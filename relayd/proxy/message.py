@@ -10,6 +10,7 @@ from relayd.proxy.exchange import Exchange
 from relayd.proxy.outgoing import fields_of, forwarding_of, strips_keys, target_of
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import AuthSpec
+from relayd.wire.headers import name_of
 
 Message = tuple[bytes, list[bytes], bytes | None, Request | None]
 
@@ -36,4 +37,7 @@ def message_for(
         route, house, endpoint, spec, head, forwarding, exchange.request_id, strip, exchange.plan.key_fields, auth
     )
     passing = body if call is None or body is None else call.passing(target)
+    if call is not None and call.asks_usage:  # what must be read must come without a coding
+        fields = [line for line in fields if name_of(line) != b"accept-encoding"]
+        fields.append(b"Accept-Encoding: identity")
     return target_of(route, endpoint, spec, head, auth), fields, passing, None

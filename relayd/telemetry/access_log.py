@@ -209,10 +209,10 @@ def json_fixed(r: Record) -> str:
     )
 
 
-def json_more(more: dict[str, str | int]) -> str:
+def json_more(more: dict[str, str | int | float]) -> str:
     """The members that only some records have, each behind a comma."""
     return "".join(
-        f',"{name}":{value}' if isinstance(value, int) else f',"{name}":"{quoted(value)}"' for name, value in more.items()
+        f',"{name}":{value}' if isinstance(value, (int, float)) else f',"{name}":"{quoted(value)}"' for name, value in more.items()
     )
 
 

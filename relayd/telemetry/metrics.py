@@ -106,7 +106,7 @@ class Metrics:
         if record.more is not None:
             self._tokens(record, record.more)
 
-    def _tokens(self, record: Record, more: dict[str, str | int]) -> None:
+    def _tokens(self, record: Record, more: dict[str, str | int | float]) -> None:
         for direction in ("input", "output", "cached"):
             tokens = more.get(f"tokens_{direction}")
             if isinstance(tokens, int) and tokens > 0:

@@ -30,7 +30,7 @@ class Record:
         self.started = self.started_wall = 0.0
         self.status = self.bytes_in = self.bytes_out = self.attempts = self.generation = 0
         self.queue_s = 0.0
-        self.more: dict[str, str | int] | None = None
+        self.more: dict[str, str | int | float] | None = None
         self.connect_s = self.first_byte_s = self.total_s = -1.0
 
     @property

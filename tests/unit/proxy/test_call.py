@@ -134,7 +134,7 @@ def test_a_message_of_a_socket_becomes_a_streamed_request() -> None:
 
 
 def test_a_socket_always_streams_and_passes_as_a_request(plan: Plan) -> None:
-    call = made(plan, b'{"type": "response.create", "model": "m"}', socket=True)
+    call = made(plan, b'{"type": "response.create", "model": "m"}', "/v1/responses", socket=True)
     assert call.stream
     passed = call.passing(target(plan, "chat", "there"))
     assert passed is not None and json.loads(passed) == {"model": "there", "stream": True}
