@@ -72,7 +72,8 @@ def bash() -> Iterator[str]:
             if what == "file":
                 yield "        [[ $cur == -* ]] || _filedir"
             elif what != "word":
-                yield f"        [[ $cur == -* || $cword -ne {place} ]] || COMPREPLY=($(compgen -W '{what}' -- \"$cur\"))"
+                words = f"COMPREPLY=($(compgen -W '{what}' -- \"$cur\"))"
+                yield f"        [[ $cur == -* || $cword -ne {place} ]] || {words}"
         yield "        ;;"
     yield "    esac"
     yield "} && complete -F _relayd relayd"

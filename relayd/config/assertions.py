@@ -62,7 +62,3 @@ class Assertions:
     """A file of assertions about one configuration."""
 
     tests: tuple[Assertion, ...] = setting(doc="Requests, and what the configuration must make of each.")
-
-    def check(self) -> Iterable[tuple[str, str]]:
-        if not self.tests:
-            yield "tests", "there are none"

@@ -317,7 +317,7 @@ class Lifecycle:
 
     def _keeper_gone(self) -> None:
         """Its death is no reason to break what is open: whoever comes next has the sockets, or makes new ones."""
-        if self.gateway.draining:
+        if self.state.phase == "draining":
             self.on_stop("keeper gone", again=True)
         elif self._drained is None:
             self.journal.error("keeper_lost", "The keeper is gone; this process finishes what it has and ends.")
@@ -352,7 +352,7 @@ class Lifecycle:
 
     def on_stop(self, name: str, again: bool) -> None:
         """SIGTERM or SIGINT: drain; asked again, end. A process that another one replaced ends when asked once."""
-        if again or (self.gateway.leaving and name != "keeper"):
+        if again or (self.state.phase == "leaving" and name != "keeper"):
             self.journal.warning("stop_forced", "Asked to stop again: what is open is ended.", signal=name)
             self.drain.forced.set()
             self.stopped.set()

@@ -24,33 +24,30 @@ from relayd import clock
 
 VERSION = 1
 LOCK_WAIT_S = 0.25
+OPEN_WAIT_S = 5.0  # at the start, when nobody is being served yet
 ENTRY_BYTES = 200  # what an entry costs in the file beside its texts
 LARGEST_SHARE = 4
 _TOUCHED_AT_ONCE = 256
 _SWEPT_AT_ONCE = 64
 _SWEPT_BY_ASKING = 1000
 _PAGES_GIVEN_BACK = 1024
+_SWITCHES = 32
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
-_SCHEMA = f"""
-CREATE TABLE entries (
-    space TEXT NOT NULL, key TEXT NOT NULL, used_s REAL NOT NULL, size_bytes INTEGER NOT NULL, value TEXT NOT NULL,
-    PRIMARY KEY (space, key)
-);
-CREATE INDEX entries_by_use ON entries (used_s);
-CREATE INDEX entries_of_space_by_use ON entries (space, used_s);
-CREATE TABLE totals (space TEXT PRIMARY KEY, entries INTEGER NOT NULL, size_bytes INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TRIGGER count_new AFTER INSERT ON entries BEGIN
-    INSERT INTO totals VALUES (new.space, 1, new.size_bytes)
-    ON CONFLICT (space) DO UPDATE SET entries = entries + 1, size_bytes = size_bytes + new.size_bytes;
-END;
-CREATE TRIGGER count_gone AFTER DELETE ON entries BEGIN
-    UPDATE totals SET entries = entries - 1, size_bytes = size_bytes - old.size_bytes WHERE space = old.space;
-    DELETE FROM totals WHERE space = old.space AND entries = 0;
-END;
-PRAGMA user_version = {VERSION};
-"""
+_SCHEMA = (
+    "CREATE TABLE entries (space TEXT NOT NULL, key TEXT NOT NULL, used_s REAL NOT NULL, size_bytes INTEGER NOT NULL,"
+    " value TEXT NOT NULL, PRIMARY KEY (space, key))",
+    "CREATE INDEX entries_by_use ON entries (used_s)",
+    "CREATE INDEX entries_of_space_by_use ON entries (space, used_s)",
+    "CREATE TABLE totals (space TEXT PRIMARY KEY, entries INTEGER NOT NULL, size_bytes INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TRIGGER count_new AFTER INSERT ON entries BEGIN INSERT INTO totals VALUES (new.space, 1, new.size_bytes)"
+    " ON CONFLICT (space) DO UPDATE SET entries = entries + 1, size_bytes = size_bytes + new.size_bytes; END",
+    "CREATE TRIGGER count_gone AFTER DELETE ON entries BEGIN"
+    " UPDATE totals SET entries = entries - 1, size_bytes = size_bytes - old.size_bytes WHERE space = old.space;"
+    " DELETE FROM totals WHERE space = old.space AND entries = 0; END",
+    f"PRAGMA user_version = {VERSION}",
+)
 
 
 class Space:
@@ -221,7 +218,6 @@ class Store:
         return otherwise
 
     def _opened(self) -> sqlite3.Connection:
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))  # nobody else may read it
         file = self._connected()
         try:
             self._make_ready(file)
@@ -231,29 +227,37 @@ class Store:
         except sqlite3.DatabaseError as fault:
             file.close()
             self._move_aside(str(fault))
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
             file = self._connected()
             self._make_ready(file)
         return file
 
     def _connected(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
+        try:  # nobody else may read it; and a file that is there is not opened: closing it would drop SQLite's locks
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            pass
+        return sqlite3.connect(self._path, timeout=OPEN_WAIT_S, isolation_level=None, check_same_thread=False)
 
     @staticmethod
     def _make_ready(file: sqlite3.Connection) -> None:
         """Raises sqlite3.DatabaseError for a file that cannot be used."""
-        file.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        file.execute("PRAGMA journal_mode = WAL")
+        _switch_to_wal(file)
         file.execute("PRAGMA synchronous = OFF")
         file.execute("PRAGMA journal_size_limit = 4194304")
-        version = file.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0 and not file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            file.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-        elif version != VERSION:
-            raise sqlite3.DatabaseError(f"schema version {version} instead of {VERSION}")
+        file.execute("BEGIN IMMEDIATE")  # two instances may begin at once
+        try:
+            version = file.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0 and not file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                for statement in _SCHEMA:
+                    file.execute(statement)
+            elif version != VERSION:
+                raise sqlite3.DatabaseError(f"schema version {version} instead of {VERSION}")
+        finally:
+            file.execute("COMMIT")
         found = file.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise sqlite3.DatabaseError(found)
+        file.execute(f"PRAGMA busy_timeout = {int(LOCK_WAIT_S * 1000)}")
 
     def _move_aside(self, fault: str) -> None:
         aside = f"{self._path}.unusable"
@@ -268,6 +272,19 @@ class Store:
     def _notice(self, text: str) -> None:
         if text not in self.notices:
             self.notices = (*self.notices, text)[-8:]
+
+
+def _switch_to_wal(file: sqlite3.Connection) -> None:
+    """The switch needs the file for itself, and gives up at once where another instance is about to switch too."""
+    for _ in range(_SWITCHES):
+        try:
+            if file.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+                return
+            file.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            file.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            file.execute("BEGIN IMMEDIATE")  # waits for the other
+            file.execute("COMMIT")
 
 
 def _stored(text: str) -> str:

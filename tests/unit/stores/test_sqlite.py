@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import sqlite3
 import stat
+import threading
 
 import pytest
 
@@ -50,6 +51,20 @@ def test_instances_share_a_file_and_its_bounds(path: pathlib.Path) -> None:
     assert one.space("team").get("19") == 19 and two.space("team").get("18") == 18
     one.close()
     two.close()
+
+
+def test_instances_that_begin_at_once_share_one_file(path: pathlib.Path) -> None:
+    stores: list[Store] = []
+    threads = [threading.Thread(target=lambda: stores.append(opened(path))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(stores) == 8 and not any(store.notices for store in stores)
+    stores[0].space("team").put("a", 1)
+    assert all(store.space("team").get("a") == 1 for store in stores)
+    for store in stores:
+        store.close()
 
 
 def test_only_the_owner_may_read_the_file(path: pathlib.Path) -> None:

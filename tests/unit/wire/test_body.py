@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.wire.body import MAX_DEPTH, model_of, replace_member
+from relayd.wire.body import MAX_DEPTH, member_span, model_of, replace_member
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -115,3 +115,11 @@ def test_a_hostile_body_costs_linear_time(body: bytes) -> None:
     begun = time.process_time()
     assert model_of(body) is None
     assert time.process_time() - begun < 0.5
+
+
+def test_a_members_place_is_told_for_values_of_every_kind() -> None:
+    body = b'{"a": {"b": true}, "b" : true,"c":[1]}'
+    for key, value in (("a", b'{"b": true}'), ("b", b"true"), ("c", b"[1]")):
+        span = member_span(body, key)
+        assert span is not None and body[span[0] : span[1]] == value
+    assert member_span(body, "d") is None and member_span(b'{"a":1,"a":2}', "a") is None

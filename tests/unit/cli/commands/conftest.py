@@ -1,0 +1,43 @@
+"""A socket that answers as a test says, for commands that ask the running relayd."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Told = Callable[[int, object], list[str]]
+
+
+@pytest.fixture
+def telling(tmp_path: Path) -> Iterator[Told]:
+    """Serve one answer; gives the options that lead there. What was asked stands in `telling.asked`."""
+    path = str(tmp_path / "told.sock")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    threads = []
+
+    def answer(status: int, told: object) -> list[str]:
+        body = json.dumps(told).encode()
+        head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(head + body)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        threads.append(thread)
+        return ["--socket", path]
+
+    yield answer
+    for thread in threads:
+        thread.join(10)
+    listener.close()

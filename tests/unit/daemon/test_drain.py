@@ -1,0 +1,104 @@
+"""Draining to stop and leaving for another process, on the loop of the test. With streams: tests/functional."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relayd.daemon.lifecycle import Lifecycle
+from tests.unit.daemon.test_lifecycle import Living
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "RELAYD_KEEPER", "STATE_DIRECTORY", "RUNTIME_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+    yield tmp_path
+
+
+def connected(path: str) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    made.connect(path)
+    return made
+
+
+async def until_taken(life: Lifecycle) -> None:
+    while not life.changeover.listeners.connections:
+        await asyncio.sleep(0)
+
+
+async def test_a_stop_closes_idle_connections_and_removes_the_names(folder: Path) -> None:
+    life = Living(folder).start()
+    with connected(f"{folder}/public.sock"):
+        await until_taken(life)
+        life.on_stop("SIGTERM", False)
+        await asyncio.wait_for(life.stopped.wait(), 5)
+    assert life.gateway.draining and not life.gateway.leaving
+    life.close()
+    assert os.listdir(folder) == ["relayd.yaml"]
+
+
+async def test_leaving_lets_the_names_stand_and_waits_for_connections(folder: Path) -> None:
+    life = Living(folder, daemon={"handover_timeout": "30s"}).start()
+    with connected(f"{folder}/public.sock"):
+        await until_taken(life)
+        life.leave("keeper")
+        await asyncio.sleep(0.1)
+        assert not life.stopped.is_set()
+    await asyncio.wait_for(life.stopped.wait(), 5)
+    assert life.gateway.leaving and not life.gateway.draining
+    life.close()
+    assert sorted(os.listdir(folder)) == ["admin.sock", "public.sock", "relayd.yaml"]
+
+
+async def test_leaving_ends_with_its_timeout_and_that_is_told(folder: Path) -> None:
+    living = Living(folder, daemon={"handover_timeout": "100ms", "drain_timeout": "0s"})
+    life = living.start()
+    with connected(f"{folder}/public.sock"):
+        await until_taken(life)
+        life.leave("keeper")
+        await asyncio.wait_for(life.stopped.wait(), 5)
+        life.close()
+    assert "drain_timed_out" in living.written.getvalue()
+
+
+async def test_the_longer_of_both_timeouts_counts_for_leaving(folder: Path) -> None:
+    life = Living(folder, daemon={"handover_timeout": "1s", "drain_timeout": "7s"}).start()
+    assert life.drain._timeout_s(leaving=True) == 7
+    assert life.drain._timeout_s(leaving=False) == 7
+    life.close()
+
+
+async def test_a_process_that_left_ends_at_once_when_it_is_asked(folder: Path) -> None:
+    life = Living(folder, daemon={"handover_timeout": "30s"}).start()
+    with connected(f"{folder}/public.sock"):
+        await until_taken(life)
+        life.leave("keeper")
+        life.on_stop("SIGTERM", False)
+        await asyncio.wait_for(life.stopped.wait(), 1)
+        life.close()
+
+
+async def test_who_waits_for_an_upgrade_hears_that_there_is_no_keeper(folder: Path) -> None:
+    life = Living(folder).start()
+    status, _, body = await life.upgrade()
+    assert status == 422 and b"without a keeper" in body
+    life.close()
+
+
+async def test_comparing_tells_what_a_reload_would_change_and_changes_nothing(folder: Path) -> None:
+    living = Living(folder)
+    life = living.start()
+    living.write(routes=[{"name": "other", "respond": {"body": "x"}}])
+    status, _, body = await life.compare()
+    assert status == 200 and b"+ routes.other" in body
+    living.write(routes=[{"name": "other", "nothing": 1}])
+    status, _, body = await life.compare()
+    assert status == 422 and b"nothing" in body
+    assert life.gateway.plan is not None and life.gateway.plan.generation == 1
+    life.close()

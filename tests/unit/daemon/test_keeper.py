@@ -1,0 +1,178 @@
+"""The keeper's parts. Its life with real processes is in tests/functional/test_handover.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relayd.daemon import keeper
+from relayd.daemon.keeper import Keeper, Worker
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.settimeout(2)
+        yield listening
+
+
+class Scene:
+    """A keeper that starts nothing, and the other ends of the lines of two workers."""
+
+    def __init__(self, manager: socket.socket) -> None:
+        self.keeper = Keeper(["/nothing"], {"NOTIFY_SOCKET": manager.getsockname()})
+        self.ends: list[socket.socket] = []
+        self.keeper.current, self.current = self.worker(10)
+        self.keeper.successor, self.successor = self.worker(20)
+
+    def worker(self, pid: int) -> tuple[Worker, socket.socket]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        theirs.settimeout(2)
+        self.ends += [ours, theirs]
+        return Worker(pid, ours, 0.0), theirs
+
+    def close(self) -> None:
+        for end in [*self.ends, *self.keeper._wakeup]:
+            end.close()
+        if self.keeper.manager is not None:
+            self.keeper.manager.close()
+        for numbers in self.keeper.held.values():
+            keeper.close_all(numbers)
+
+
+@pytest.fixture
+def scene(manager: socket.socket) -> Iterator[Scene]:
+    made = Scene(manager)
+    yield made
+    made.close()
+
+
+def test_what_the_current_process_says_reaches_the_service_manager(scene: Scene, manager: socket.socket) -> None:
+    scene.current.send(b"WATCHDOG=1")
+    assert scene.keeper.current is not None
+    scene.keeper.listen(scene.keeper.current)
+    assert manager.recv(999) == b"WATCHDOG=1"
+
+
+def test_a_successor_is_not_heard_above_before_it_is_ready(scene: Scene, manager: socket.socket) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        socket.send_fds(scene.successor, [b"FDSTORE=1\nFDNAME=relayd-1"], [listening.fileno()])
+        scene.successor.send(b"STATUS=starting")
+    new = scene.keeper.successor
+    assert new is not None
+    scene.keeper.listen(new)
+    assert scene.keeper.held == {}
+    scene.successor.send(b"READY=1\nSTATUS=there")
+    scene.keeper.listen(new)
+    assert scene.keeper.current is new and scene.keeper.successor is None
+    assert scene.current.recv(99) == b"leave"
+    assert list(scene.keeper.held) == ["relayd-1"]
+    heard = [manager.recv(999) for _ in range(3)]
+    assert heard[0].startswith(b"FDSTORE=1") and heard[2].startswith(b"READY=1")
+
+
+def test_a_successor_that_fails_changes_nothing_and_the_current_one_is_told(scene: Scene) -> None:
+    new, old = scene.keeper.successor, scene.keeper.current
+    assert new is not None
+    scene.keeper.failed(new, 78 << 8)
+    assert scene.keeper.current is old and scene.keeper.successor is None
+    assert scene.current.recv(99) == b"refused exit status 78"
+
+
+def test_a_socket_is_held_once_and_let_go_by_its_name(scene: Scene) -> None:
+    current = scene.keeper.current
+    assert current is not None
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        for _ in range(2):
+            socket.send_fds(scene.current, [b"FDSTORE=1\nFDNAME=a"], [listening.fileno()])
+        scene.keeper.listen(current)
+        assert [len(numbers) for numbers in scene.keeper.held.values()] == [1]
+    (number,) = scene.keeper.held["a"]
+    scene.current.send(b"FDSTOREREMOVE=1\nFDNAME=a")
+    scene.keeper.listen(current)
+    assert scene.keeper.held == {}
+    with pytest.raises(OSError):
+        os.fstat(number)
+
+
+def test_a_second_upgrade_waits_for_the_first(scene: Scene) -> None:
+    before = scene.keeper.successor
+    scene.keeper.on_signal(signal.SIGUSR2)
+    assert scene.keeper.successor is before
+
+
+def test_a_stop_is_an_order_and_a_second_one_another(scene: Scene) -> None:
+    scene.keeper.successor = None
+    scene.keeper.on_signal(signal.SIGTERM)
+    scene.keeper.on_signal(signal.SIGTERM)
+    scene.keeper.on_signal(signal.SIGHUP)
+    assert [scene.current.recv(99) for _ in range(3)] == [b"stop", b"end", b"reload"]
+
+
+def test_before_a_restart_the_process_is_told_to_leave_and_the_keeper_ends(scene: Scene) -> None:
+    scene.keeper.successor = None
+    scene.keeper.on_signal(signal.SIGUSR1)
+    scene.keeper.on_signal(signal.SIGTERM)
+    assert scene.keeper.left_behind() == 0
+    assert scene.current.recv(99) == b"leave"
+
+
+def test_of_signals_that_wait_together_the_announcement_comes_before_the_stop(scene: Scene) -> None:
+    for end in scene.keeper._wakeup:
+        end.setblocking(False)
+    scene.keeper._wakeup[1].send(bytes([signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD]))
+    assert scene.keeper.signals() == [signal.SIGCHLD, signal.SIGUSR1, signal.SIGTERM]
+    assert scene.keeper.signals() == []
+
+
+def test_sockets_of_another_process_are_not_taken() -> None:
+    environment = {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid() + 1), "LISTEN_FDNAMES": "web"}
+    assert keeper.inherited(environment) == {}
+    assert environment == {}
+
+
+def test_descriptors_are_put_in_order_from_three_on() -> None:
+    program = (
+        "import os, socket; from relayd.daemon.keeper import rearranged;"
+        "a, b = socket.socketpair(); high = os.dup2(a.fileno(), 40); low = os.dup2(b.fileno(), 4);"
+        "there = [os.fstat(n).st_ino for n in (40, 4)]; got = rearranged([40, 4]);"
+        "assert got == [3, 4], got; assert [os.fstat(n).st_ino for n in got] == there;"
+        "assert all(os.get_inheritable(n) for n in got); os._exit(0)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_processes_of_a_service_are_those_of_its_control_group(tmp_path: Path) -> None:
+    (tmp_path / "cgroup").write_text("1:name=systemd:/x\n0::/system.slice/relayd.service\n")
+    group = tmp_path / "system.slice" / "relayd.service"
+    group.mkdir(parents=True)
+    (group / "cgroup.procs").write_text("12\n0\n34\n")
+    assert keeper.service_processes(str(tmp_path / "cgroup"), str(tmp_path)) == [12, 34]
+    (tmp_path / "cgroup").write_text("0::/user.slice/session-3.scope\n")
+    assert keeper.service_processes(str(tmp_path / "cgroup"), str(tmp_path)) == []
+    assert keeper.service_processes(str(tmp_path / "none"), str(tmp_path)) == []
+
+
+def test_a_service_manager_that_is_not_there_changes_nothing(tmp_path: Path) -> None:
+    assert keeper.connected("") is None
+    assert keeper.connected(str(tmp_path / "nobody")) is None
+
+
+def test_an_end_is_told_in_words() -> None:
+    assert keeper.told(78 << 8) == "exit status 78"
+    assert keeper.told(signal.SIGKILL) == "signal SIGKILL"
+
+
+def test_a_line_carries_its_level_only_for_the_journal(capsys: pytest.CaptureFixture[str]) -> None:
+    keeper.say("error", "no", {"JOURNAL_STREAM": "1:2"})
+    keeper.say("error", "no", {})
+    assert capsys.readouterr().err == "<3>relayd keeper: no\nrelayd keeper: no\n"
