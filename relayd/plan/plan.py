@@ -21,8 +21,8 @@ from relayd.wire.headers import FieldEdits
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where an attempt may go. `model` is the name there, None for the client's own; `on` the classes of fault for
-    which a fallback is taken (`any` for all). `dialect` is what its endpoints speak, None for opaque bytes. `gate` is the
-    upstream's.
+    which a fallback is taken (`any` for all). `dialect` is what its endpoints speak, None for opaque bytes. `gate` is
+    the upstream's.
     """
 
     upstream: Upstream

@@ -7,8 +7,8 @@ Laws:
 1. An answer is a run of events: Begin, then deltas, then exactly one of Finish and Failure. A Reader gives the same run
    for a stream and for a plain answer, so that streamed and plain answers of a Renderer agree by construction.
 2. Tool calls are numbered 0, 1, ... per choice in the order in which they began; a ToolStart precedes its ToolDeltas
-   and carries a name and an id that are never empty. Fragments of several calls may interleave: a Renderer that may have
-   only one open buffers the others.
+   and carries a name and an id that are never empty. Fragments of several calls may interleave: a Renderer that may
+   have only one open buffers the others.
 3. `None` means that the client did not say; zero and the empty string are values.
 4. Values of the request are what they were in the client's JSON: nothing is rounded, sorted or translated here.
 """

@@ -91,7 +91,9 @@ class FormFilter:
 class Call:
     """Owned by the exchange's course."""
 
-    __slots__ = ("_head", "_renderer", "_request", "ask", "asks_usage", "body", "dialect", "is_form", "model", "stream", "translates")
+    __slots__ = (
+        "_head", "_renderer", "_request", "ask", "asks_usage", "body", "dialect", "is_form", "model", "stream", "translates",
+    )
 
     def __init__(self, dialect: Dialect, ask: Ask, model: str, body: bytes | None, head: RequestHead) -> None:
         self._head = head
@@ -161,12 +163,15 @@ class Call:
                 return FormFilter(self._head, target.model).feed(body, True)
             body = replace_member(body, "model", target.model) or body
         self.asks_usage = False
-        if body is not None and self.stream and self.translates and self.dialect.name == "openai_chat":
-            if target.dialect is self.dialect and target.upstream.spec.dialect.ask_usage:
-                asking = with_include_usage(body)
-                self.asks_usage = asking is not None
-                body = asking or body
+        if body is not None and self.stream and self._may_ask_usage(target):
+            asking = with_include_usage(body)
+            self.asks_usage = asking is not None
+            body = asking or body
         return body
+
+    def _may_ask_usage(self, target: Target) -> bool:
+        same = target.dialect is self.dialect and self.dialect.name == "openai_chat"
+        return same and self.translates and target.upstream.spec.dialect.ask_usage
 
 
 def body_of_message(text: bytes) -> bytes:

@@ -22,6 +22,7 @@ from relayd.plan.plan import PlannedRoute, Target, merged_timeouts
 from relayd.protocols.canon import Failure, Request
 from relayd.protocols.dialect import Reader, Refused
 from relayd.protocols.tap import Tap
+from relayd.proxy.account import more_of, tell_model, tell_pace, tell_seen, tell_translated
 from relayd.proxy.attempt import Attempt, Remover, stream_head
 from relayd.proxy.call import Call, FormFilter, failure_answer, refused_answer
 from relayd.proxy.exchange import Exchange
@@ -50,9 +51,9 @@ class Course:
     """Owned by its exchange; ends with it."""
 
     __slots__ = (
-        "_at", "_attempt", "_auth", "_boundary", "_call", "_done", "_exchange", "_first_said_s", "_failure", "_gates", "_held", "_hint",
-        "_priority", "_request", "_route", "_said_s", "_targets", "_timer", "_trail", "_tries", "_waiting_s", "body",
-        "timeouts", "whole",
+        "_at", "_attempt", "_auth", "_boundary", "_call", "_done", "_exchange", "_failure", "_first_said_s", "_gates",
+        "_held", "_hint", "_priority", "_request", "_route", "_said_s", "_targets", "_timer", "_trail", "_tries", "_waiting_s",
+        "body", "timeouts", "whole",
     )
 
     def __init__(
@@ -285,50 +286,20 @@ class Course:
         """A whole answer."""
         exchange = self._exchange
         response = exchange.slot.response if exchange.slot is not None else None
-        self._tell(attempt)
         self._leave_endpoint(Outcome("", 200 if response is None else response.status, ""))
 
     def _tell(self, attempt: Attempt) -> None:
-        """What the account says beyond a plain exchange."""
-        call, more = self._call, self._more()
+        """What the account says beyond a plain exchange; also of an answer that was cut."""
+        call = self._call
         if call is None:
             return
+        more = more_of(self._exchange.record)
         if attempt.tap is not None:
-            seen = attempt.tap.seen
-            for name in ("input", "output", "cached"):
-                if getattr(seen, name) is not None:
-                    more[f"tokens_{name}"] = getattr(seen, name)
-            if seen.finish:
-                more["finish"] = seen.finish
-            if seen.model and not call.model:
-                more["model"] = seen.model
-        translation = attempt.translation
-        if translation is not None:
-            if translation.usage is not None:
-                usage = translation.usage
-                more["tokens_input"], more["tokens_output"] = usage.input, usage.output
-                if usage.cached:
-                    more["tokens_cached"] = usage.cached
-                if usage.reasoning:
-                    more["tokens_reasoning"] = usage.reasoning
-            if translation.finish:
-                more["finish"] = translation.finish
-        self._tell_pace(more)
-
-    def _tell_pace(self, more: dict[str, str | int | float]) -> None:
-        """Of a stream: how long to its first words, and how fast they came."""
-        if self._first_said_s < 0 or self._call is None or not self._call.stream:
-            return
-        more["first_token_ms"] = round((self._first_said_s - self._exchange.record.started) * 1000, 3)
-        spoke_s, tokens = clock.monotonic() - self._first_said_s, more.get("tokens_output")
-        if isinstance(tokens, int) and tokens > 1 and spoke_s > 0.001:
-            more["tokens_per_s"] = round(tokens / spoke_s, 1)
-
-    def _more(self) -> dict[str, str | int | float]:
-        record = self._exchange.record
-        if record.more is None:
-            record.more = {}
-        return record.more
+            tell_seen(more, attempt.tap.seen, call)
+        if attempt.translation is not None:
+            tell_translated(more, attempt.translation)
+        if call.stream and self._first_said_s >= 0:
+            tell_pace(more, self._exchange.record.started, self._first_said_s)
 
     # ---- failed
 
@@ -344,7 +315,9 @@ class Course:
         """An attempt of which the client has seen nothing: again, elsewhere, or the last word."""
         self._step(lambda: self._failed(fault, response, body, failure))
 
-    def _failed(self, fault: ExchangeError, response: ResponseHead | None, body: bytes, failure: Failure | None) -> None:
+    def _failed(
+        self, fault: ExchangeError, response: ResponseHead | None, body: bytes, failure: Failure | None
+    ) -> None:
         exchange, target = self._exchange, self.target
         refused = response is not None and response.status >= 400
         if response is not None and refused and failure is None:
@@ -365,17 +338,15 @@ class Course:
         upstream = target.upstream
         verdict = outcome.verdict(self._auth is not None)
         self._leave_endpoint(outcome)
-        policy = upstream.retries
-        if policy is not None:
-            case = Circumstances(
-                attempt=self._tries, method=exchange.head.method, verdict=verdict, sent=sent,
-                replayable=self.whole or unseen is not None, another=upstream.has_another(self._hint, verdict),
-                remaining_s=self._remaining_s(),
-            )
-            wait_s = policy.decide(case, clock.monotonic())
-            if wait_s is not None:
-                self._again(wait_s)
-                return
+        case = Circumstances(
+            attempt=self._tries, method=exchange.head.method, verdict=verdict, sent=sent,
+            replayable=self.whole or unseen is not None, another=upstream.has_another(self._hint, verdict),
+            remaining_s=self._remaining_s(),
+        )
+        wait_s = upstream.retries.decide(case, clock.monotonic())
+        if wait_s is not None:
+            self._again(wait_s)
+            return
         if (self.whole or unseen is not None) and self._fall_back(class_of(verdict, body)):
             return
         self._give_up(fault, response, body, failure)
@@ -497,14 +468,13 @@ class Course:
         held, self._held = self._held, []
         self._gates = []
         self._waited()
-        if self._trail and self._exchange.record.attempts > 1:
-            self._more()["trail"] = ", ".join(self._trail)
-        if self._call is not None and self._call.model:
-            more = self._more()
-            more["model"] = self._call.model
-            if self.target.model and self.target.model != self._call.model:
-                more["model_there"] = self.target.model
         record = self._exchange.record
+        if self._attempt is not None:
+            self._tell(self._attempt)
+        if self._trail and record.attempts > 1:
+            more_of(record)["trail"] = ", ".join(self._trail)
+        if self._call is not None:
+            tell_model(more_of(record), self._call, self.target.model)
         self._leave_endpoint(Outcome(record.code, 0, "") if record.code else None)
         for gate, ticket in held:
             gate.leave(ticket)

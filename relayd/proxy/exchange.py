@@ -275,7 +275,7 @@ class Exchange(Reply):
             self._completed(out)
 
     def take_back(self) -> list[bytes] | None:
-        """End the attempt under way. The pieces of a streamed body that it had, if the endpoint has seen none of them."""
+        """End the attempt under way. The pieces of a streamed body that it had, if the endpoint has seen none."""
         slot = self.slot
         unseen: list[bytes] | None = None
         if slot is not None and self._streamed and not slot.read_at:
@@ -339,7 +339,7 @@ class Exchange(Reply):
             self.down.finished(self._keep)
 
     def _say(self, words: bytes, whole: bool) -> None:
-        """An answer that has begun ends with an error in its own dialect; `whole` where readers take that for an end."""
+        """A begun answer ends with an error in its own dialect; `whole` where readers take that for an end."""
         self.record.bytes_out += len(words)
         chunked = self._framing == CHUNKED
         out = b"%x\r\n%b\r\n" % (len(words), words) if chunked and words else words
@@ -424,7 +424,9 @@ class Exchange(Reply):
             self.course.leave()
         if self.upstream is not None and self.endpoint is not None:
             code, status = self.record.code, self.record.status
-            verdict = GOOD if not code and status < 400 else classify(code, 0 if code else status, own_key=bool(self.upstream.spec.auth))
+            verdict = GOOD
+            if code or status >= 400:
+                verdict = classify(code, 0 if code else status, own_key=self.upstream.spec.auth is not None)
             self.upstream.report(self.endpoint, verdict)
             self.upstream.leave(self.endpoint)
         record = self.record

@@ -162,4 +162,6 @@ def strips_keys(route: PlannedRoute, upstream: UpstreamSpec | None, consumer: st
 
 QUIET_NAMES = _QUIET[0]
 
-__all__ = ["CREDENTIALS", "QUIET_NAMES", "Outgoing", "fields_of", "forwarding_of", "request_id_of", "strips_keys", "target_of"]
+__all__ = [
+    "CREDENTIALS", "QUIET_NAMES", "Outgoing", "fields_of", "forwarding_of", "request_id_of", "strips_keys", "target_of",
+]

@@ -46,7 +46,9 @@ PING_S = 30.0
 SILENT_S = 120.0  # without even a pong
 REMEMBERED_BYTES = 32 * 1024 * 1024
 _NOT_PASSED = (b"upgrade", b"connection", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"host")
-_TERMINAL = ('{"type":"response.completed"', '{"type":"response.failed"', '{"type":"response.incomplete"', '{"type":"error"')
+_TERMINAL = (
+    b'{"type":"response.completed"', b'{"type":"response.failed"', b'{"type":"response.incomplete"', b'{"type":"error"',
+)
 
 Walk = Callable[[Exchange, bytes | None], None]
 
@@ -191,7 +193,7 @@ class Turn:
 
     def _tell(self, messages: list[bytes]) -> bool:
         for message in messages:
-            self._told = self._told or message.startswith(tuple(word.encode() for word in _TERMINAL))
+            self._told = self._told or message.startswith(_TERMINAL)
         return self._socket.exchange.tunnelled(b"".join(map(text_frame, messages))) if messages else True
 
     def buffered(self) -> int:
@@ -246,7 +248,8 @@ def error_of(status: int, body: bytes) -> bytes:
         told = json.loads(body)
         error = told["error"]
         failure = Failure(
-            status, str(error["message"]), str(error.get("code") or ""), str(error.get("type") or ""), error.get("param")
+            status, str(error["message"]), str(error.get("code") or ""), str(error.get("type") or ""),
+            error.get("param"),
         )
     except (ValueError, LookupError, TypeError, AttributeError):
         failure = Failure(status, f"The request failed with status {status}.")

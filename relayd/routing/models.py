@@ -31,7 +31,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Where a request for a model goes: the upstream, the model's name there, the name that the client used, and the rule's."""
+    """Where a request for a model goes: upstream, name there, the name that the client used, and the rule's."""
 
     upstream: str
     model: str

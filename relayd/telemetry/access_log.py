@@ -98,12 +98,13 @@ class AccessLog:
         query = f',"query":"{quoted(mask_query(r.query, self._secret))}"' if self._query else ""
         total_s, queue_s = r.total_s, r.queue_s
         time = self._stamp(r.started_wall + total_s if total_s > 0.0 else r.started_wall)
+        more = "" if r.more is None else json_more(r.more)
         line = (
             f'{{"event":"request_completed","time":"{time}",'
             f'"id":"{id_}","peer":"{peer}","client":"{client}","host":"{host}","path":"{path}"{query},{fixed},'
             f'"bytes_in":{r.bytes_in},"bytes_out":{r.bytes_out},"queue_ms":{milliseconds(queue_s) if queue_s else "0"},'
             f'"connect_ms":{milliseconds(r.connect_s)},"first_byte_ms":{milliseconds(r.first_byte_s)},'
-            f'"total_ms":{milliseconds(total_s)},{ending},"detail":"{detail}"{"" if r.more is None else json_more(r.more)}}}\n'
+            f'"total_ms":{milliseconds(total_s)},{ending},"detail":"{detail}"{more}}}\n'
         )
         self._lines.append(line)
         self._size += len(line)
@@ -212,7 +213,8 @@ def json_fixed(r: Record) -> str:
 def json_more(more: dict[str, str | int | float]) -> str:
     """The members that only some records have, each behind a comma."""
     return "".join(
-        f',"{name}":{value}' if isinstance(value, (int, float)) else f',"{name}":"{quoted(value)}"' for name, value in more.items()
+        f',"{name}":"{quoted(value)}"' if isinstance(value, str) else f',"{name}":{value}'
+        for name, value in more.items()
     )
 
 

@@ -110,7 +110,8 @@ class Metrics:
         for direction in ("input", "output", "cached"):
             tokens = more.get(f"tokens_{direction}")
             if isinstance(tokens, int) and tokens > 0:
-                self.add("relayd.proxy.tokens", tokens, route=record.route, upstream=record.upstream, direction=direction)
+                labels = {"route": record.route, "upstream": record.upstream, "direction": direction}
+                self.add("relayd.proxy.tokens", tokens, **labels)
 
     def _new_cell(self, key: tuple[str, str, int, str]) -> Cell:
         if len(self._cells) >= SERIES:

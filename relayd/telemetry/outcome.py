@@ -11,8 +11,8 @@ class Record:
 
     Times are seconds: `started` on the monotonic clock, `started_wall` since 1970, the others spans; -1.0 means that
     the point was never reached. `status` is what the client was sent (499 when it left before). `outcome` is
-    `ended_by` + `room`; a complete exchange has code "". `more` is what only some exchanges have: model, tokens, the trail
-    of attempts.
+    `ended_by` + `room`; a complete exchange has code "". `more` is what only some exchanges have: model,
+    tokens, the trail of attempts.
     """
 
     __slots__ = (

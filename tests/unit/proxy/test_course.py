@@ -317,7 +317,8 @@ async def test_tokens_model_and_finish_are_in_the_account(tmp_path: Path) -> Non
         await house.ask(asking("other"))
         (record,) = await house.accounted(1)
         assert record.more == {
-            "tokens_input": 3, "tokens_output": 2, "finish": "stop", "model": "other", "model_there": "there"}
+            "tokens_input": 3, "tokens_output": 2, "finish": "stop", "model": "other", "model_there": "there",
+            "model_served": "m"}
 
 
 async def test_permits_come_back_whatever_happens(tmp_path: Path) -> None:
