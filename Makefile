@@ -5,8 +5,9 @@
 #   test   unit and functional tests, newest libraries              docs   write the generated files anew
 #   style  ruff            types  mypy --strict                     deb    build dist/relayd_*_all.deb
 #   cover  test coverage   fuzz   parsers against their oracles     clean  remove everything that make made
-#   soak   minutes of traffic with random aborts
-#   check  all of it: style types test-debian fuzz docs-unchanged deb acceptance
+#   soak   minutes of traffic with random aborts       apt-repo  dist/apt, a signed repository of it (KEY=...)
+#   acceptance  the package in booted Debian systems   reproducible  two builds, byte for byte, and lintian
+#   check  all of it: style types test-debian fuzz docs-unchanged reproducible deb acceptance
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -32,7 +33,8 @@ DEBIAN_RUNTIME := python3-venv python3-tornado python3-pycurl python3-yaml pytho
 DEB_TOOLS := dpkg-dev debhelper dh-apparmor dh-python python3-all python3-setuptools pybuild-plugin-pyproject
 PIP := -m pip --disable-pip-version-check --quiet
 
-.PHONY: run soak style types test test-debian cover fuzz bench docs docs-unchanged deb acceptance check clean setup
+.PHONY: run soak style types test test-debian cover fuzz bench docs docs-unchanged deb reproducible apt-repo acceptance
+.PHONY: check clean setup
 .DEFAULT_GOAL := check
 
 run: $(VENV)/.runtime
@@ -81,11 +83,31 @@ deb: .stamps/deb-tools
 	rm -f dist/*.deb && mv dist/tree/*.deb dist/ && rm -rf dist/tree
 	@ls dist/*.deb
 
+# The tree twice, in other places, with another clock, mask, language and home: the packages must not tell.
+reproducible: .stamps/deb-tools .stamps/lintian
+	rm -rf dist/twice && mkdir -p dist/twice/one/relayd dist/twice/two/deeper/relayd
+	git ls-files -z --cached --others --exclude-standard | xargs -0 ls -d 2>/dev/null | tar -c --no-recursion -T - >dist/twice/tree.tar
+	tar -x -C dist/twice/one/relayd -f dist/twice/tree.tar
+	tar -x -C dist/twice/two/deeper/relayd -f dist/twice/tree.tar
+	cd dist/twice/one/relayd && env PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage -b -us -uc >../build.log 2>&1 \
+	    || { tail -n 60 ../build.log; exit 1; }
+	cd dist/twice/two/deeper/relayd && umask 027 && env PATH=/usr/sbin:/usr/bin:/sbin:/bin TZ=Asia/Tokyo LC_ALL=C HOME=/nonexistent \
+	    dpkg-buildpackage -b -us -uc >../build.log 2>&1 || { tail -n 60 ../build.log; exit 1; }
+	cmp dist/twice/one/*.deb dist/twice/two/deeper/*.deb
+	lintian --fail-on error,warning dist/twice/one/*.changes
+	@sha256sum dist/twice/one/*.deb | sed 's, .*/,  ,'; rm -rf dist/twice
+
+# KEY: a secret key of your own keyring. README.md has the lines for the servers.
+apt-repo: deb
+	@test -n "$(KEY)" || { echo "make apt-repo KEY=you@example.org (gpg --list-secret-keys)" >&2; exit 2; }
+	@command -v apt-ftparchive gpg >/dev/null || { $(call apt_install,apt-utils gpg); }
+	debian/make-repository dist/apt "$(KEY)" dist/relayd_*_all.deb
+
 # Installs the package in booted Debian systems; skipped, with the reason, where the host cannot boot one.
 acceptance: $(VENV)/.tools deb
 	$(PY) -m pytest -m packaging tests/packaging $(ARGS)
 
-check: style types test-debian fuzz docs-unchanged deb acceptance
+check: style types test-debian fuzz docs-unchanged reproducible deb acceptance
 
 clean:
 	rm -rf $(VENV) $(DEBIAN_VENV) .stamps .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage \
@@ -134,6 +156,11 @@ $(DEBIAN_VENV)/.tools: Makefile
 	@$(DEBIAN_PY) $(PIP) install --prefer-binary $(TEST_TOOLS)
 	@$(DEBIAN_PY) -c 'import sys, tornado, pycurl; sys.exit(any("$(DEBIAN_VENV)" in m.__file__ for m in (tornado, pycurl)))' \
 	    || { echo "a tool of the tests replaced Debian's Tornado or pycurl" >&2; exit 1; }
+	@touch $@
+
+.stamps/lintian: Makefile
+	@mkdir -p .stamps
+	@command -v lintian >/dev/null || { $(call apt_install,lintian); }
 	@touch $@
 
 .stamps/deb-tools: Makefile debian/control
