@@ -246,7 +246,6 @@ class Decoder:
             return None
         message = Message("".join(self._pieces) if self._opcode == _TEXT else b"".join(self._binary))
         self._opcode, self._size_bytes, self._pieces, self._binary = 0, 0, [], []
-        self._text.reset()
         return message
 
 

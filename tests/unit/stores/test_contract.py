@@ -152,15 +152,18 @@ def test_a_value_that_is_too_large_is_not_kept_and_neither_is_what_it_replaced(m
 
 
 @pytest.mark.parametrize("bounds", [{"max_entries": 20}, {"max_bytes": 60_000}])
-def test_a_consumer_who_fills_the_store_pushes_out_its_own(make: Make, hands: Hands, bounds: dict[str, int]) -> None:
+@pytest.mark.parametrize(("quiet", "loud"), [("a", "b"), ("b", "a")])
+def test_a_consumer_who_fills_the_store_pushes_out_its_own(
+    make: Make, hands: Hands, bounds: dict[str, int], quiet: str, loud: str
+) -> None:
     store = make(**bounds)
-    store.space("quiet").put("a", "x" * 1000)
+    store.space(quiet).put("a", "x" * 1000)
     hands.now_s += 1
     for number in range(200):
-        store.space("loud").put(str(number), "x" * 1000)
+        store.space(loud).put(str(number), "x" * 1000)
         hands.now_s += 0.01
-    assert store.space("quiet").get("a") is not None
-    assert store.space("loud").get("199") is not None and store.space("loud").get("0") is None
+    assert store.space(quiet).get("a") is not None
+    assert store.space(loud).get("199") is not None and store.space(loud).get("0") is None
 
 
 def test_an_empty_store_keeps_nothing(make: Make) -> None:

@@ -114,6 +114,7 @@ def test_an_unanswered_call_is_filled_or_refused() -> None:
     messages = (USER, Message("assistant", (ToolCall("c1", "f", "{}"),)), USER)
     kinds = [item["type"] for item in written(*messages)["input"]]
     assert kinds == ["message", "function_call", "function_call_output", "message"]
+    assert [item["type"] for item in written(*messages[:2])["input"]] == kinds[:3]
     with pytest.raises(Refused):
         written(*messages, options=Options(unanswered_calls="refuse"))
 
