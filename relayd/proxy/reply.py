@@ -61,8 +61,8 @@ class Reply:
     __slots__ = (
         "_answered", "_cors", "_early", "_framing", "_head_sent", "_keep", "_last", "_left", "_muted", "_paused_body",
         "_sent_whole", "_silent", "_streamed", "collector", "consumer", "course", "down", "endpoint",
-        "form_model_bytes", "gateway", "head", "phase", "plan", "record", "request_id", "route", "slot", "tunnel", "upload_filter",
-        "upstream",
+        "form_model_bytes", "gateway", "head", "phase", "plan", "record", "request_id", "route", "slot", "tunnel",
+        "upload_filter", "upstream",
     )
 
     def __init__(self, gateway: Owner, plan: Plan, down: Downstream, head: RequestHead, started: float) -> None:

@@ -7,6 +7,9 @@ Laws:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from relayd import clock
 from relayd.errors import ExchangeError
 from relayd.limits.gate import Gate
 from relayd.limits.ticket import WAITING, Ticket
@@ -22,6 +25,10 @@ from relayd.upstream.hint import Hint
 from relayd.upstream.spec import AuthSpec
 from relayd.upstream.transport.faults import code_of
 from relayd.upstream.transport.slot import Slot
+
+
+CHECK_S = 1.0
+Later = Callable[[float, Callable[[], None]], Callable[[], None]]
 
 
 def cast(exchange: Exchange, route: PlannedRoute, target: Target, call: Call | None, body: bytes | None) -> None:
@@ -51,6 +58,7 @@ def cast(exchange: Exchange, route: PlannedRoute, target: Target, call: Call | N
         return
     method = exchange.head.method
     slot = endpoint.pool.take(method, copied is not None)
+    shadow.watch(slot, exchange.gateway.later)
     endpoint.pool.start(slot, shadow, method, wire, fields, None if copied is None else len(copied), copied)
 
 
@@ -65,7 +73,9 @@ def _turned_away(ticket: Ticket, reason: str, retry_after_s: float) -> None:
 class Shadow:
     """The sink of one copy; owned by the transport until its transfer ends."""
 
-    __slots__ = ("_auth", "_endpoint", "_gate", "_hint", "_slot", "_target", "_ticket")
+    __slots__ = (
+        "_auth", "_began_s", "_endpoint", "_gate", "_hint", "_last_s", "_later", "_slot", "_target", "_ticket", "_timer",
+    )
 
     def __init__(
         self, target: Target, endpoint: Endpoint, hint: Hint, auth: AuthSpec | None, gate: Gate | None,
@@ -74,9 +84,30 @@ class Shadow:
         self._target, self._endpoint, self._hint, self._auth = target, endpoint, hint, auth
         self._gate, self._ticket = gate, ticket
         self._slot: Slot | None = None
+        self._timer: Callable[[], None] | None = None
+        self._began_s = self._last_s = clock.monotonic()
+
+    def watch(self, slot: Slot, later: Later) -> None:
+        """Look after its time now and then: nobody else does."""
+        self._slot, self._later = slot, later
+        self._timer = later(CHECK_S, self._check)
+
+    def _check(self) -> None:
+        slot, now_s, timeouts = self._slot, clock.monotonic(), self._target.upstream.spec.timeouts
+        if slot is None:
+            return
+        limit_s = timeouts.first_byte_s if slot.response is None else timeouts.idle_s
+        late = bool(limit_s) and now_s - self._last_s > limit_s
+        if late or (timeouts.total_s and now_s - self._began_s > timeouts.total_s):
+            slot.driver.cancel(slot)
+            slot.pool.give(slot)
+            self.close(Outcome("first_byte_timeout" if slot.response is None else "idle_timeout", 0))
+        else:
+            self._timer = self._later(CHECK_S, self._check)
 
     def on_progress(self, slot: Slot) -> None:
         """Whatever comes is let go."""
+        self._last_s = clock.monotonic()
         slot.chunks.clear()
         if slot.interim:
             slot.interim.clear()
@@ -96,6 +127,10 @@ class Shadow:
 
     def close(self, outcome: Outcome | None) -> None:
         """Tell the endpoint, and give back what is held."""
+        self._slot = None
+        if self._timer is not None:
+            timer, self._timer = self._timer, None
+            timer()
         upstream = self._target.upstream
         if outcome is not None:
             upstream.report(self._endpoint, outcome.verdict(self._auth is not None), self._hint, self._auth)

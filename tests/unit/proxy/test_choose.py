@@ -37,7 +37,7 @@ def plan() -> Plan:
 
 def asked(plan: Plan, start: str, *lines: str, body: bytes | None = None) -> tuple[Client, Any]:
     more = [] if body is None else [f"Content-Length: {len(body)}"]
-    client, exchange, _ = walked(plan, head_for(*lines, *more, start=f"{start} HTTP/1.1"), body=body)
+    client, _, _ = walked(plan, head_for(*lines, *more, start=f"{start} HTTP/1.1"), body=body)
     return client, json.loads(client.body)
 
 

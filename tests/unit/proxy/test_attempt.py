@@ -1,0 +1,140 @@
+"""One attempt: what is held back, what passes, and what is taken out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relayd.proxy import attempt
+from relayd.proxy.attempt import passed_on, stream_head
+from relayd.wire.response import ResponseHead
+from tests.unit.proxy.house import Side, post, running, status_of
+from tests.unit.proxy.places import DONE, STREAM, Places, chunk, completion, delta, http, in_turn
+
+CHAT = """
+upstreams:
+  a: {protocol: openai_chat, endpoints: ["http://127.0.0.1:PORT/a"], dialect: {ask_usage: ASK}}
+  b: {protocol: openai_chat, endpoints: ["http://127.0.0.1:PORT/b"]}
+routes: [{name: all, protocol: FRONT, upstream: a, ROUTE}]
+"""
+
+
+def chat(front: str = "openai_chat", route: str = "", ask: str = "true") -> str:
+    return CHAT.replace("FRONT", front).replace("ROUTE", route).replace("ASK", ask)
+
+
+def asking(stream: bool = True, **words: Any) -> bytes:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": stream, "max_tokens": 5, **words}
+    return post(json.dumps(body).encode(), path="/v1/chat/completions")
+
+
+USAGE = chunk(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5})
+
+
+async def body_of(side: Side) -> bytes:
+    told = b""
+    while piece := await side.chunk():
+        told += piece
+    return told
+
+
+async def test_a_stream_passes_byte_for_byte(tmp_path: Path) -> None:
+    odd = b": note\r\n\r\ndata:{\"choices\":[{\"delta\":{\"content\":\"a\"}}],  \"n\": 1e400}\r\n\r\n" + delta("stop") + DONE
+    async with running(tmp_path, Places(a=STREAM + odd), whole=chat(ask="false")) as house:
+        side = await house.connect()
+        side.write(asking())
+        assert status_of(await side.head()) == 200 and await body_of(side) == odd
+
+
+async def test_usage_that_only_relayd_asked_for_is_counted_and_taken_out(tmp_path: Path) -> None:
+    answer = delta(content="a") + delta("stop")
+    places = Places(a=[STREAM + answer + USAGE + DONE, STREAM + answer + USAGE + DONE])
+    async with running(tmp_path, places, whole=chat()) as house:
+        for words, gone in (({}, True), ({"stream_options": {"include_usage": True}}, False)):
+            side = await house.connect()
+            side.write(asking(**words))
+            assert status_of(await side.head()) == 200
+            assert await body_of(side) == answer + (b"" if gone else USAGE) + DONE
+        for _, _, body in places.asked:
+            assert json.loads(body)["stream_options"] == {"include_usage": True}
+        for record in await house.accounted(2):
+            assert record.more is not None
+            assert (record.more["tokens_input"], record.more["tokens_output"]) == (3, 2)
+
+
+async def test_words_leave_in_the_turn_they_come_in_translated_too(tmp_path: Path) -> None:
+    events, answer = in_turn(STREAM + delta(content="one"), delta(content="two"), delta("stop") + DONE)
+    async with running(tmp_path, Places(a=answer), whole=chat("anthropic_messages")) as house:
+        side = await house.connect()
+        side.write(asking().replace(b"/v1/chat/completions", b"/v1/messages"))
+        events[0].set()
+        assert status_of(await side.head()) == 200
+        told = b""
+        while b"one" not in told:
+            told += await side.chunk()
+        assert b"two" not in told
+        events[1].set()
+        assert b"two" in await side.chunk()
+        events[2].set()
+        assert b"event: message_stop" in await body_of(side)
+
+
+async def test_a_plain_answer_is_translated_whole_with_its_own_length(tmp_path: Path) -> None:
+    answer = http(200, completion("hello"), "x-ratelimit-remaining-requests: 9", "X-Other: 1")
+    async with running(tmp_path, Places(a=answer), whole=chat("anthropic_messages")) as house:
+        head, body = await house.ask(asking(stream=False).replace(b"/v1/chat/completions", b"/v1/messages"))
+        told = json.loads(body)
+        assert told["content"] == [{"type": "text", "text": "hello"}] and told["stop_reason"] == "end_turn"
+        assert b"x-ratelimit-remaining-requests: 9\r\n" in head and b"X-Other" not in head
+
+
+async def test_what_is_held_back_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt, "HELD", 1000)
+    noise = b": noise\n\n" * 200
+    events, answer = in_turn(STREAM + noise, delta(content="late") + delta("stop") + DONE)
+    async with running(tmp_path, Places(a=answer), whole=chat(route="fallbacks: [{upstream: b, on: [any]}]")) as house:
+        side = await house.connect()
+        side.write(asking())
+        events[0].set()
+        assert status_of(await side.head()) == 200
+        told = await side.chunk()
+        while len(told) < len(noise):
+            told += await side.chunk()
+        events[1].set()
+        assert b"late" in await body_of(side)
+
+
+async def test_an_error_too_large_to_be_one_passes_as_it_is(tmp_path: Path) -> None:
+    page = b"x" * 200_000
+    async with running(tmp_path, Places(a=http(500, page, content_type="text/html")), whole=chat()) as house:
+        head, body = await house.ask(asking(stream=False))
+        assert status_of(head) == 500 and body == page
+
+
+async def test_a_client_that_reads_slowly_holds_back_a_translated_stream(tmp_path: Path) -> None:
+    async def flood(side: Side) -> None:
+        side.write(STREAM)
+        word = delta(content="x" * 8000)
+        for _ in range(3000):
+            side.write(word)
+            await side.writer.drain()
+
+    async with running(tmp_path, Places(a=flood), whole=chat("anthropic_messages")) as house:
+        side = await house.connect()
+        side.write(asking().replace(b"/v1/chat/completions", b"/v1/messages"))
+        assert status_of(await side.head()) == 200
+        (exchange,) = house.gateway.exchanges
+        for _ in range(200):
+            await side.exactly(100)
+            assert exchange.buffered() < 1024 * 1024
+        assert exchange.slot is not None
+
+
+def test_what_is_true_of_a_translated_answer_too_is_passed_on() -> None:
+    response = ResponseHead(200, b"")
+    response.keep = [b"Retry-After: 1\r\n", b"Content-Type: x\r\n", b"X-RateLimit-Limit: 2\r\n", b"Set-Cookie: a\r\n"]
+    assert passed_on(response) == [b"Retry-After: 1\r\n", b"X-RateLimit-Limit: 2\r\n"] and passed_on(None) == []
+    assert b"X-Accel-Buffering: no\r\n" in stream_head(response).keep
