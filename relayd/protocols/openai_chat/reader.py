@@ -146,7 +146,7 @@ class ChatReader:
             return events + self._finish()
         if not self._begun:
             return events + self._fail(502, "The upstream's answer is no chat completion.")
-        return events + self._fail(502, "The upstream's stream ended before its answer was complete.")
+        return events + self._fail(502, "The upstream's stream ended before its answer was complete.", "upstream_cut")
 
     def _whole(self, body: bytes) -> list[Event]:
         try:
@@ -160,7 +160,9 @@ class ChatReader:
             self._chunk(value, events, whole=True)
             return events if self._over else events + self._finish()
         failure = failure_of(value, status_in(value, 502)) if _is_error(value) else None
-        return self._failed(failure or Failure(502, "The upstream's answer is no chat completion."))
+        if failure is not None:
+            return self._failed(failure)
+        return self._fail(502, "The upstream's answer is no chat completion.")
 
     # ---- frames
 
@@ -183,7 +185,7 @@ class ChatReader:
                 text = data[:2000].decode("utf-8", "replace")
                 events += self._failed(failure_of(text, 502) or Failure(502, "The upstream reported an error."))
             elif last:
-                events += self._fail(502, "The upstream's stream ended in the middle of a frame.")
+                events += self._fail(502, "The upstream's stream ended in the middle of a frame.", "upstream_cut")
             else:
                 events += self._fail(502, "The upstream sent a frame that is not JSON.")
             return
@@ -232,7 +234,7 @@ class ChatReader:
         finish = item.get("finish_reason")
         if finish.__class__ is str and finish:
             if finish in _BROKEN:
-                events += self._fail(_BROKEN[finish], f"The upstream stopped its answer: {finish}.")
+                events += self._fail(_BROKEN[finish], f"The upstream stopped its answer: {finish}.", "")
                 return
             choice.finish = finish
             met = item.get("stop_reason") or item.get("matched_stop")
@@ -263,8 +265,8 @@ class ChatReader:
         events.append(End())
         return events
 
-    def _fail(self, status: int, message: str) -> list[Event]:
-        return self._failed(Failure(status, message))
+    def _fail(self, status: int, message: str, code: str = "upstream_malformed") -> list[Event]:
+        return self._failed(Failure(status, message, code))
 
     def _failed(self, failure: Failure) -> list[Event]:
         """What was used up to here was used: it goes before the failure."""

@@ -115,15 +115,15 @@ class ResponsesReader:
             events = self._taken()
             if events and isinstance(events[-1], End | Failure):
                 return events
-            return events + self._fail("The upstream's stream ended before its answer was complete.")
+            return events + self._fail("The upstream's stream ended before its answer was complete.", "upstream_cut")
         return self._fail("The upstream sent an empty answer.")
 
     def _taken(self) -> list[Event]:
         events, self._events = self._events, []
         return events
 
-    def _fail(self, message: str) -> list[Event]:
-        self._failed(Failure(502, message))
+    def _fail(self, message: str, code: str = "upstream_malformed") -> list[Event]:
+        self._failed(Failure(502, message, code))
         return self._taken()
 
     def _failed(self, failure: Failure) -> None:
@@ -138,7 +138,7 @@ class ResponsesReader:
         response = _json.an_object(value)
         if response.get("error") or not isinstance(response.get("output"), list):
             failure = failure_of(value, status_in(value, 502)) if response.get("error") else None
-            self._failed(failure or Failure(502, "The upstream's answer is no response."))
+            self._failed(failure or Failure(502, "The upstream's answer is no response.", "upstream_malformed"))
         else:
             self._begin(response)
             self._terminal(response)
@@ -152,7 +152,7 @@ class ResponsesReader:
         try:
             event = _json.an_object(_json.parse(frame.data))
         except ValueError:
-            self._failed(Failure(502, "The upstream sent a frame that is not JSON."))
+            self._failed(Failure(502, "The upstream sent a frame that is not JSON.", "upstream_malformed"))
             return
         kind = _json.a_text(event.get("type"))
         response = _json.an_object(event.get("response"))

@@ -243,7 +243,7 @@ def test_a_frame_that_was_cut_is_a_failure_even_behind_a_finish_reason() -> None
         (b'data: {"object":"error","message":"bad","type":"BadRequestError","code":400}\n\n', Failure(400, "bad", "400", "BadRequestError")),
         (b'data: [{"error":{"code":503,"message":"busy","status":"UNAVAILABLE"}}]\n\n', Failure(503, "busy", "UNAVAILABLE")),
         (b'{"error":{"message":"raw"}}\n\n', Failure(502, "raw")),
-        (b"data: <html>\n\n", Failure(502, "The upstream sent a frame that is not JSON.")),
+        (b"data: <html>\n\n", Failure(502, "The upstream sent a frame that is not JSON.", "upstream_malformed")),
         (frames(chunk({}, "error"), done=False), Failure(502, "The upstream stopped its answer: error.")),
     ],
 )  # fmt: skip
