@@ -104,7 +104,7 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
         mirror=None if mirror is None else parts.target(mirror.upstream),
         mirror_share=0.0 if mirror is None else mirror.share,
         gate=gate,
-        reads_body=(
+        needs_body=(
             by_model or crosses or (again and dialect is not None) or bool(fallbacks) or mirror is not None
             or any(target.upstream.affinity is not None and target.upstream.affinity.needs_body for target in targets)
         ),

@@ -13,7 +13,7 @@ from relayd.access.cors import preflight, refusal
 from relayd.errors import ExchangeError
 from relayd.limits.ticket import Refused as NoRoom
 from relayd.limits.ticket import retry_after
-from relayd.plan.plan import PlannedRoute
+from relayd.plan.plan import PlannedRoute, Resilience
 from relayd.proxy.call import form_finder, model_in_body, model_in_path
 from relayd.proxy.choose import choose
 from relayd.proxy.collect import Collector
@@ -23,6 +23,7 @@ from relayd.proxy.respond import answer, fixed_answer, redirect_answer
 from relayd.proxy.socket import begin as open_socket
 from relayd.routing.matchers import ModelWanted
 from relayd.wire.headers import TOKENS
+from relayd.wire.http1 import RequestHead
 from relayd.wire.path import needs_look, normalise
 
 _ASKS_PREFLIGHT = b"access-control-request-method"
@@ -59,10 +60,18 @@ def find(exchange: Exchange, body: bytes | None) -> None:
         exchange.consumer = consumer
     elif route.resilience is None and not (consumer and consumer in exchange.plan.consumer_gates):
         attempt(exchange, route, consumer, body)
-    elif body is None and exchange.head.has_body and route.resilience is not None and route.resilience.reads_body:
+    elif body is None and exchange.head.has_body and gathers(route.resilience, exchange.head):
         gather_for(exchange, route)
     else:
         choose(exchange, route, body, body is not None or not exchange.head.has_body)
+
+
+def gathers(resilience: Resilience | None, head: RequestHead) -> bool:
+    """Whether the body is read first: where it decides, and where a dialect is spoken unless it is a file."""
+    if resilience is None or resilience.needs_body or resilience.dialect is None:
+        return resilience is not None and resilience.needs_body
+    kind = (head.get(b"content-type") or b"").lower()
+    return not kind.startswith((b"multipart/", b"audio/", b"image/", b"video/", b"application/octet-stream"))
 
 
 def read_model(exchange: Exchange, body: bytes | None) -> None:

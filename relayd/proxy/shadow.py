@@ -26,7 +26,6 @@ from relayd.upstream.spec import AuthSpec
 from relayd.upstream.transport.faults import code_of
 from relayd.upstream.transport.slot import Slot
 
-
 CHECK_S = 1.0
 Later = Callable[[float, Callable[[], None]], Callable[[], None]]
 
@@ -74,7 +73,8 @@ class Shadow:
     """The sink of one copy; owned by the transport until its transfer ends."""
 
     __slots__ = (
-        "_auth", "_began_s", "_endpoint", "_gate", "_hint", "_last_s", "_later", "_slot", "_target", "_ticket", "_timer",
+        "_auth", "_began_s", "_endpoint", "_gate", "_hint", "_last_s", "_later", "_slot", "_target", "_ticket",
+        "_timer",
     )
 
     def __init__(

@@ -22,9 +22,11 @@ from relayd.protocols.dialect import Memory
 from relayd.protocols.openai_responses.socket import CONNECTION_LIMIT, CONNECTION_LIMIT_S, write_error
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.exchange import Exchange
+from relayd.proxy.respond import answer
 from relayd.stores.memory import Store
 from relayd.upstream.spec import Timeouts
 from relayd.wire.chunked import ChunkedDecoder
+from relayd.wire.headers import TOKENS
 from relayd.wire.http1 import RequestHead, parse_head
 from relayd.wire.websocket import (
     GOING_AWAY,
@@ -54,11 +56,15 @@ Walk = Callable[[Exchange, bytes | None], None]
 
 
 def begin(exchange: Exchange, walk: Walk) -> bool:
-    """Answer the handshake; False where it is none (then the request goes on as it is). `walk` takes a turn's path."""
+    """Answer the handshake; False for another Upgrade (which a server may ignore). `walk` takes a turn's path."""
+    if b"websocket" not in TOKENS[exchange.head.upgrade or b""]:
+        return False
     try:
         head = accept(exchange.head)
-    except HandshakeError:
-        return False
+    except HandshakeError as refused:
+        words = f"{refused.message}\n".encode()
+        exchange.respond(answer(refused.status, "text/plain; charset=utf-8", words, refused.headers), "bad_request")
+        return True
     exchange.tunnel = ResponsesSocket(exchange, walk)
     exchange.switch(head)
     return True

@@ -1,0 +1,21 @@
+"""`store:`"""
+
+from __future__ import annotations
+
+from tests.unit.config.section_case import accepted, faults
+
+
+def test_a_store_is_memory_unless_a_file_is_asked_for() -> None:
+    config, _ = accepted()
+    assert (config.store.kind, config.store.ttl, config.store.path) == ("memory", 86400, None)
+    config, _ = accepted(store="sqlite")
+    assert config.store.kind == "sqlite"
+    config, _ = accepted(store="{kind: sqlite, path: /var/lib/relayd/a.sqlite, ttl: 2h, size: 1GiB}")
+    assert (config.store.ttl, config.store.size) == (7200, 1 << 30)
+
+
+def test_what_cannot_be_meant_is_a_fault() -> None:
+    assert list(faults(store="redis")) == ["store.kind"] or list(faults(store="redis")) == ["store"]
+    assert list(faults(store="{kind: memory, path: /a}")) == ["store.path"]
+    assert list(faults(store="{kind: sqlite, path: a}")) == ["store.path"]
+    assert list(faults(store="{ttl: 0s}")) == ["store.ttl"]

@@ -1,0 +1,66 @@
+"""The store of the configuration, and the key that seals."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from relayd.config.store import Store
+from relayd.daemon.remembering import open_store, seal_key
+from relayd.errors import ConfigError
+from relayd.schema import Duration, Size
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    return tmp_path
+
+
+def test_memory_forgets_with_the_process_and_a_file_does_not(state: Path) -> None:
+    for section, kept in ((Store(), None), (Store(kind="sqlite"), {"a": 1})):
+        store = open_store(section)
+        store.space("team").put("k", {"a": 1})
+        assert store.space("team").get("k") == {"a": 1} and store.space("other").get("k") is None
+        store.close()
+        again = open_store(section)
+        assert again.space("team").get("k") == kept
+        again.close()
+    assert (state / "store.sqlite").exists()
+
+
+def test_a_store_has_the_bounds_that_are_written() -> None:
+    store = open_store(Store(entries=2, size=Size(1 << 20), ttl=Duration(9)))
+    for number in range(4):
+        store.space("team").put(str(number), number)
+    assert [store.space("team").get(str(number)) for number in range(4)] == [None, None, 2, 3]
+
+
+def test_a_file_that_cannot_be_made_refuses_the_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        open_store(Store(kind="sqlite", path=str(tmp_path / "nowhere" / "store.sqlite")))
+    (finding,) = refused.value.findings
+    assert finding.path == "store.path" and "nowhere" in finding.message
+
+
+def test_the_key_survives_and_is_for_its_owner_alone(state: Path) -> None:
+    key, why = seal_key()
+    assert len(key) == 32 and why == "" and seal_key() == (key, "")
+    assert stat.S_IMODE(os.stat(state / "seal.key").st_mode) == 0o600
+
+
+def test_a_damaged_key_is_replaced(state: Path) -> None:
+    (state / "seal.key").write_bytes(b"short")
+    key, why = seal_key()
+    assert len(key) == 32 and why == "" and seal_key()[0] == key
+
+
+def test_a_key_that_cannot_be_kept_is_used_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "gone"))
+    key, why = seal_key()
+    assert len(key) == 32 and "gone" in why
+    monkeypatch.delenv("STATE_DIRECTORY")
+    assert seal_key()[0] != seal_key()[0]

@@ -1,0 +1,103 @@
+"""What the daemon tends beside serving."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from relayd.config.load import load_text
+from relayd.daemon.lag import LoopLag
+from relayd.daemon.tending import Tending, bounds_of, descriptors, resident
+from relayd.plan.compile import compile_plan
+from relayd.proxy.gateway import Gateway
+from relayd.telemetry.settings import TelemetrySettings
+from relayd.telemetry.telemetry import Telemetry
+from relayd.upstream.classify import Blame, Verdict
+from relayd.upstream.transport.client import StreamClient
+
+CONFIG = """
+listeners: {public: {address: "127.0.0.1:8282"}}
+upstreams: {a: {endpoints: ["http://127.0.0.1:1"], breaker: {failures: 1}, limits: {requests: 2, queue: 1}}}
+routes: [{name: all, upstream: a}]
+daemon: {overload: {loop_lag: 500ms, memory: 1GiB, descriptors: 0.5}}
+"""
+
+
+class Scene:
+    def __init__(self, tmp_path: Path) -> None:
+        self.told = io.StringIO()
+        settings = TelemetrySettings(access_format="off", log_format="json")
+        self.telemetry = Telemetry.build(settings, self.told)
+        self.client: StreamClient = StreamClient(force_instance=True)
+        self.gateway = Gateway(self.client, self.telemetry)
+        self.lag = LoopLag(lambda late_s: None)
+        self.plan = self.gateway.plan = compile_plan(
+            load_text(CONFIG, "relayd.yaml").config, 1, gates=self.gateway.gates)
+        self.gateway.gates.apply(self.plan.gate_limits)
+        self.tending = Tending(self.gateway, self.client, self.lag, self.telemetry.journal, 1000)
+        self.tending.commit(self.plan)
+
+    def events(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.told.getvalue().splitlines()]
+
+    def gauge(self, name: str) -> str:
+        text = (self.telemetry.render() or b"").decode()
+        return "\n".join(line for line in text.splitlines() if line.startswith(name))
+
+
+def opened(tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(tmp_path)
+    try:
+        yield scene
+    finally:
+        scene.tending.close()
+        scene.client.close()
+        scene.telemetry.close()
+
+
+async def test_a_change_of_an_endpoint_is_told_and_counted(tmp_path: Path) -> None:
+    for scene in opened(tmp_path):
+        upstream = scene.plan.upstreams["a"]
+        endpoint = upstream.pick()
+        assert endpoint is not None
+        upstream.report(endpoint, Verdict(Blame.ENDPOINT, "connect"))
+        upstream.leave(endpoint)
+        (event,) = scene.events()
+        assert (event["event"], event["upstream"], event["endpoint"]) == ("breaker_opened", "a", "127.0.0.1:1")
+        assert event["level"] == "warning"
+        assert 'event="breaker_opened"' in scene.gauge("relayd_upstream_changes")
+
+
+async def test_gauges_follow_gates_and_endpoints(tmp_path: Path) -> None:
+    for scene in opened(tmp_path):
+        gate = scene.gateway.gates.get("upstream a")
+        gate.enter("x")
+        scene.tending.gauges()
+        assert scene.gauge("relayd_queue_in_flight").endswith(" 1")
+        assert scene.gauge("relayd_upstream_available").endswith(" 1")
+
+
+async def test_overload_is_told_when_it_begins_and_when_it_ends(tmp_path: Path) -> None:
+    for scene in opened(tmp_path):
+        scene.lag.last_s = 5.0
+        scene.tending.turn()
+        assert scene.gateway.overload.active and scene.events()[-1]["event"] == "overloaded"
+        scene.lag.last_s = 0.0
+        for _ in range(40):
+            scene.tending.turn()
+        assert not scene.gateway.overload.active and scene.events()[-1]["event"] == "overload_ended"
+        assert len(scene.events()) == 2
+
+
+def test_bounds_are_what_the_configuration_says() -> None:
+    bounds = bounds_of(load_text(CONFIG, "relayd.yaml").config, 1000)
+    assert (bounds.loop_lag_s, bounds.memory_bytes, bounds.descriptors) == (0.5, 1 << 30, 500)
+
+
+def test_the_process_knows_its_own_size() -> None:
+    assert resident() > 1 << 20
+    before = descriptors()
+    with open("/dev/null", encoding="ascii"):
+        assert descriptors() == before + 1
