@@ -29,6 +29,7 @@ from relayd.server.greeting import Greeting
 from relayd.server.sockets import bind, rebind, refusal, stored_name
 from relayd.server.stream import ClientStream, TlsClientStream
 from relayd.server.tls import make_context
+from relayd.server.watch import Watch
 from relayd.telemetry.telemetry import Telemetry
 from relayd.wire.forwarded import TrustedNetworks
 from relayd.wire.http1 import HeadLimits
@@ -52,6 +53,7 @@ class Listening(TCPServer):
         self._peers: dict[str, int] = {}
         self._accepting = False
         self._later: object | None = None
+        self._watch = Watch(self.loop, gateway.client.begin)
         self.configure(config, None)
 
     def configure(self, config: Listener, context: ssl.SSLContext | None) -> None:
@@ -162,7 +164,7 @@ class Listening(TCPServer):
                 wrapped, max_buffer_size=1 << 20, read_chunk_size=8192
             )
         else:
-            stream = ClientStream(client, max_buffer_size=1 << 24, read_chunk_size=8192)
+            stream = ClientStream(client, self._watch, max_buffer_size=1 << 24, read_chunk_size=8192)
         self._peers[counted] = there + 1
         self.connections.add(Connection(stream, self, peer, self.networks.contains(peer), self.context is not None))
 
@@ -208,6 +210,11 @@ class Listening(TCPServer):
                 _unlink(self.config.address[5:])
             sock.close()
         self.sockets = []
+
+
+    def end(self) -> None:
+        """Its sockets are closed and its last connection has gone."""
+        self._watch.close()
 
 
 def _unlink(path: str) -> None:
@@ -315,6 +322,9 @@ class ListenerSet:
         now = clock.monotonic()
         for one in (*self.listening.values(), *self._leaving):
             one.sweep(now)
+        for one in self._leaving:
+            if not one.count:
+                one.end()
         self._leaving = [one for one in self._leaving if one.count]
         self._gateway.sweep()
 

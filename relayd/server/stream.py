@@ -4,18 +4,22 @@ Laws:
 1. One buffer serves all reads of the process: nothing is allocated for a connection that waits.
 2. A turn reads at most `READS` buffers from one client, so that a fast one does not hold up the others.
 3. Whoever pauses a stream is not woken by it; while it is paused only a reset is noticed.
+4. A plain stream is read by its listener's watch and has a place on the loop only while bytes wait to be written.
 
 Handshakes, writing and closing remain IOStream's. The names of BaseIOStream used here (`_state`, `_handle_events`,
-`_handle_write`, `_add_io_state`, `_write_buffer`) are the same from Tornado 6.2 to 6.6.
+`_handle_write`, `_add_io_state`, `_maybe_add_error_listener`, `_write_buffer`) are the same from Tornado 6.2 to 6.6.
 """
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream
+
+from relayd.server.watch import Watch
 
 READS = 4
 SIZE = 65536
@@ -27,18 +31,100 @@ READ, WRITE, ERROR = IOLoop.READ, IOLoop.WRITE, IOLoop.ERROR
 class _Direct(IOStream):
     """Reading by callback."""
 
-    _ssl_accepting = False
     on_bytes: Callable[[bytes], None] | None = None
     wanted = True
-
-    def begin(self, on_bytes: Callable[[bytes], None]) -> None:
-        """Hand every piece of bytes to `on_bytes` from now on."""
-        self.on_bytes = on_bytes
-        self._add_io_state(READ)
 
     def pause(self) -> None:
         """Read no more for now."""
         self.wanted = False
+
+    def backlog(self) -> int:
+        """Bytes that wait to be written."""
+        waiting = self._write_buffer  # None once the stream is closed
+        return len(waiting) if waiting else 0
+
+
+class ClientStream(_Direct):
+    """A plain client connection, read by a watch."""
+
+    def __init__(self, sock: socket.socket, watch: Watch, **options: Any) -> None:
+        super().__init__(sock, **options)
+        self._watch = watch
+
+    def begin(self, on_bytes: Callable[[bytes], None]) -> None:
+        """Hand every piece of bytes to `on_bytes` from now on."""
+        self.on_bytes = on_bytes
+        self._watch.add(self.socket.fileno(), self)
+
+    def resume(self) -> None:
+        """Read again."""
+        self.wanted = True
+        if not self.closed():
+            self._watch.wake(self.socket.fileno())
+
+    def handshaking(self) -> bool:
+        """Never: there is none."""
+        return False
+
+    def receive(self) -> None:
+        """Read what has come."""
+        take, on_bytes = self.socket.recv_into, self.on_bytes
+        assert on_bytes is not None
+        for _ in range(READS):
+            try:
+                size = take(_BUFFER)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.close(exc_info=error)
+                return
+            if size == 0:
+                self.close()
+                return
+            on_bytes(bytes(_VIEW[:size]))
+            if size < SIZE or not self.wanted or self.closed():
+                return
+
+    def hung_up(self) -> None:
+        """The connection was reset, or has ended both ways."""
+        self.close()
+
+    def send_now(self, data: bytes) -> int:
+        """Write what the socket takes at once; how much that was. Raises OSError."""
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    def close_fd(self) -> None:
+        if self.socket is not None:
+            self._watch.remove(self.socket.fileno())
+        super().close_fd()
+
+    def _maybe_add_error_listener(self) -> None:
+        """Nothing: the watch sees the end."""
+
+    def _handle_events(self, fd: Any, events: int) -> None:
+        """The loop's part: the socket takes bytes again, or is broken."""
+        if self.closed():
+            return
+        if events & WRITE:
+            self._handle_write()
+        if not self.closed() and events & ERROR:
+            self.close()
+        if not self.closed() and not self._write_buffer:
+            self._state = None
+            self.io_loop.remove_handler(self.socket)
+
+
+class TlsClientStream(_Direct, SSLIOStream):
+    """A client connection under TLS, read by the loop; IOStream makes the handshake."""
+
+    _ssl_accepting = False
+    def begin(self, on_bytes: Callable[[bytes], None]) -> None:
+        """Hand every piece of bytes to `on_bytes` from now on."""
+        self.on_bytes = on_bytes
+        self._add_io_state(READ)
 
     def resume(self) -> None:
         """Read again."""
@@ -49,11 +135,6 @@ class _Direct(IOStream):
     def handshaking(self) -> bool:
         """Whether the TLS handshake is still under way."""
         return self._ssl_accepting
-
-    def backlog(self) -> int:
-        """Bytes that wait to be written."""
-        waiting = self._write_buffer  # None once the stream is closed
-        return len(waiting) if waiting else 0
 
     def _handle_events(self, fd: Any, events: int) -> None:
         if self.closed():
@@ -76,45 +157,6 @@ class _Direct(IOStream):
             self.io_loop.update_handler(self.fileno(), state)
 
     def _receive(self) -> None:
-        raise NotImplementedError
-
-    def send_now(self, data: bytes) -> int:
-        """Write what the socket takes at once; how much that was. Raises OSError."""
-        raise NotImplementedError
-
-
-class ClientStream(_Direct):
-    """A plain client connection."""
-
-    def _receive(self) -> None:
-        take, on_bytes = self.socket.recv_into, self.on_bytes
-        assert on_bytes is not None
-        for _ in range(READS):
-            try:
-                size = take(_BUFFER)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self.close(exc_info=error)
-                return
-            if size == 0:
-                self.close()
-                return
-            on_bytes(bytes(_VIEW[:size]))
-            if size < SIZE or not self.wanted or self.closed():
-                return
-
-    def send_now(self, data: bytes) -> int:
-        try:
-            return self.socket.send(data)
-        except BlockingIOError:
-            return 0
-
-
-class TlsClientStream(_Direct, SSLIOStream):
-    """A client connection under TLS; IOStream makes the handshake."""
-
-    def _receive(self) -> None:
         assert self.on_bytes is not None
         while True:  # decrypted bytes may wait where no poll sees them: read to the end
             try:
@@ -132,4 +174,5 @@ class TlsClientStream(_Direct, SSLIOStream):
                 return
 
     def send_now(self, data: bytes) -> int:
+        """Write what the connection takes at once; how much that was. Raises OSError."""
         return self.write_to_fd(memoryview(data)) or 0

@@ -38,6 +38,11 @@ class StreamClient(CurlAsyncHTTPClient):
         if self.driver is not None:
             self.driver.on_timer(msecs)
 
+    def begin(self) -> None:
+        """Let the transfers that were asked for in this turn begin now; without it they begin in the next."""
+        if self.driver is not None:
+            self.driver.begin()
+
     def _handle_force_timeout(self) -> None:
         """Never: the scan is stopped."""
 

@@ -288,13 +288,13 @@ class Driver:
         slot.gen += 1
         slot.sink, slot.state = sink, ACTIVE
         if not self._starting:
-            self._loop.add_callback(self._start_all)
+            self._loop.add_callback(self.begin)
         self._starting.append((slot, slot.gen))
 
-    def _start_all(self) -> None:
+    def begin(self) -> None:
         """Begin what was asked for in this turn, in one go."""
         starting, self._starting = self._starting, []
-        if self._closed:
+        if self._closed or not starting:
             return
         self.busy = True
         for slot, gen in starting:

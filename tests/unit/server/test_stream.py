@@ -6,14 +6,17 @@ import asyncio
 import socket
 from pathlib import Path
 
+from tornado.ioloop import IOLoop
+
 from relayd.server.stream import READS, ClientStream
+from relayd.server.watch import Watch
 from tests.unit.proxy.house import until
 
 
 def pair() -> tuple[ClientStream, socket.socket]:
     mine, theirs = socket.socketpair()
     theirs.setblocking(False)
-    return ClientStream(mine), theirs
+    return ClientStream(mine, Watch(IOLoop.current(), lambda: None)), theirs
 
 
 async def test_bytes_come_in_the_order_they_were_sent() -> None:
@@ -116,3 +119,23 @@ async def test_resuming_a_closed_stream_is_nothing(tmp_path: Path) -> None:
         stream.close()
         stream.resume()
         assert stream.closed()
+
+
+async def test_only_while_bytes_wait_to_be_written_the_loop_knows_the_stream() -> None:
+    stream, theirs = pair()
+    came: list[bytes] = []
+    with theirs:
+        stream.begin(came.append)
+        assert stream._state is None
+        stream.write(bytes(4 << 20))
+        assert stream._state is not None
+        got = 0
+        while got < 4 << 20:
+            try:
+                got += len(theirs.recv(1 << 20))
+            except BlockingIOError:
+                await asyncio.sleep(0)
+        await until(lambda: stream._state is None)
+        theirs.send(b"still read")
+        await until(lambda: came)
+        stream.close()

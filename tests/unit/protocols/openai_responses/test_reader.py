@@ -63,8 +63,13 @@ def test_what_is_rendered_is_read_again_with_the_same_meaning(events: list[Event
     data = rendered(events, stream=True)
     response = read_stream(data)
     again = read_stream(rendered(events_of(data, tuple(cuts)), stream=True))
-    assert comparable(again) == comparable(response)
-    if response["status"] != "failed":
+    told, meant = comparable(again), comparable(response)
+    if response["status"] == "failed":  # the canonical form has no word for the end of an item: the last may be open again
+        told_items, meant_items = told.pop("output"), meant.pop("output")
+        assert told_items == meant_items[: len(told_items)] and len(meant_items) - len(told_items) <= 1
+        assert told == meant
+    else:
+        assert told == meant
         whole = read_stream(rendered(events_of(rendered(events, stream=False)), stream=True))
         assert comparable(whole) == comparable(response)
 
