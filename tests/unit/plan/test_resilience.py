@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relayd.limits.gates import Gates
 from relayd.config.load import load_text
+from relayd.limits.gates import Gates
 from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan, Resilience
 
