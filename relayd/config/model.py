@@ -18,7 +18,7 @@ from relayd.schema.scalars import meant, shown
 NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
 SMALL_FRONTS = ("simple_chat", "dialogflow")
 FRONTS = ("openai_chat", "openai_responses", "anthropic_messages", *SMALL_FRONTS)
-BACKS = ("openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama")
+BACKS = ("openai_chat", "anthropic_messages", "gemini", "ollama")
 BUILT_IN = ("admin", "demo", "by_model")
 
 

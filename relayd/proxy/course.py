@@ -52,8 +52,8 @@ class Course:
 
     __slots__ = (
         "_at", "_attempt", "_auth", "_boundary", "_call", "_done", "_exchange", "_failure", "_first_said_s", "_gates",
-        "_held", "_hint", "_priority", "_request", "_route", "_said_s", "_targets", "_timer", "_trail", "_tries",
-        "_waiting_s", "body", "timeouts", "whole",
+        "_held", "_hint", "_priority", "_request", "_route", "_said_s", "_targets", "_timer", "_trail", "_tries", "_waiting_s",
+        "body", "timeouts", "whole",
     )
 
     def __init__(
