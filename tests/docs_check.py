@@ -15,6 +15,7 @@ GENERATED: dict[str, tuple[str, ...]] = {
     "conf/relayd.full.yaml": ("relayd", "schema", "--sample"),
     "debian/man/relayd.yaml.5": ("relayd", "schema", "--man"),
     "debian/man/relayd-metrics.7": ("relayd.telemetry.manual",),
+    "debian/man/relayd-protocols.7": ("relayd.protocols.manual",),
     "debian/man/relayd.8": ("relayd.cli.manual",),
     "debian/completion/relayd": ("relayd.cli.completion", "bash"),
     "debian/completion/_relayd": ("relayd.cli.completion", "zsh"),

@@ -120,7 +120,8 @@ def page() -> str:
         lines += [".TP", f"\\fB{code}\\fR", escaped(sentence(meaning))]
     lines += listed("ENVIRONMENT", ENVIRONMENT)
     lines += listed("FILES", FILES)
-    lines += [".SH SEE ALSO", "\\fBrelayd.yaml\\fR(5), \\fBrelayd-metrics\\fR(7), \\fBsystemctl\\fR(1)"]
+    others = ("relayd.yaml(5)", "relayd-protocols(7)", "relayd-metrics(7)", "systemctl(1)")
+    lines += [".SH SEE ALSO", ", ".join("\\fB" + other.replace("(", "\\fR(") for other in others)]
     return "\n".join(lines) + "\n"
 
 

@@ -54,5 +54,5 @@ def sample_text() -> str:
 def manual_text() -> str:
     return manual(
         Config, "relayd.yaml", title="configuration of relayd", description=DESCRIPTION, files=FILES, example=EXAMPLE,
-        see_also="relayd(8), systemd.exec(5)",
+        see_also="relayd(8), relayd-protocols(7), relayd-metrics(7), systemd.exec(5)",
     )

@@ -87,7 +87,11 @@ def dialect(settings: Settings = Settings()) -> Dialect:
         read_request=read_request,
         renderer=renderer,
         local=local,
-        drops=("Contexts, parameters and payloads are left out: the model sees the words and the history.",),
+        drops=(
+            "Contexts, parameters and payloads are left out: the model sees the words and the history.",
+            "Of the answer only the text and a refusal are told: thoughts, calls of tools, logprobs, usage, a limit "
+            "that was met, a filter, a stop string and more than one answer have no place there.",
+        ),
     )
 
 

@@ -74,7 +74,7 @@ def dialect(backends: tuple[Backend, ...] = (GEMINI, LOCAL)) -> Dialect:
         renderer=renderer,
         drops=(
             "stream: the answer comes in one piece.",
-            "logprobs, usage and thoughts have no place in the answer.",
+            "logprobs, usage, thoughts and which stop string was met have no place in the answer.",
             "tools and more than one answer (n) are refused.",
         ),
     )

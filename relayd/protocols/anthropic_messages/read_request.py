@@ -30,9 +30,11 @@ DROPS = (
     "tool_choice that demands one is refused.",
     "Blocks of the history that server tools left behind are left out.",
     "cache_control, context_management, container, mcp_servers, service_tier, speed, betas and citations are ignored.",
-    "thinking.display is ignored; a thinking budget reaches a Chat endpoint as an effort.",
+    "thinking.display reaches Messages, Gemini and Responses endpoints only; a thinking budget reaches Chat and "
+    "Responses endpoints as an effort.",
     "metadata.user_id longer than 64 characters goes as its SHA-256.",
     "The billing line of Claude Code's system prompt is left out.",
+    "Towards a Messages client: token probabilities (logprobs), and every answer but the first, are left out.",
 )
 
 

@@ -20,8 +20,10 @@ VERSION = "2023-06-01"
 LEAST_BUDGET = 1024
 
 DROPS = (
-    "seed, penalties, logit_bias, logprobs, verbosity, service_tier, metadata and a tool's `strict` are left out; "
-    "n above 1 is refused.",
+    "seed, penalties, logit_bias, logprobs, verbosity, service_tier, metadata, prompt_cache_key and a tool's `strict` "
+    "are left out; n above 1 is refused.",
+    "The name of a message's author, the name of a schema and the detail of an image are left out.",
+    "A thinking budget becomes an adaptive one, unless the upstream's options say `thinking: budget`.",
     "temperature above 1 goes as 1, and where both are given top_p is left out.",
     "response_format json_object is left out, because only schemas can be demanded.",
     "Sound, files of another provider's store and files that are neither PDF, text nor image are refused.",

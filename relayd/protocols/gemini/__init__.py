@@ -18,6 +18,7 @@ DIALECT = Dialect(
         "logit_bias, user, metadata, verbosity, prompt_cache_key and safety_identifier have no place there.",
         "parallel_tool_calls: false has none either: the model may call several functions in one turn.",
         "Whether a function is strict, and the name of a message's author, are left out.",
+        "Names of documents and the name of a schema are left out; the model sees their contents.",
         "Thoughts in the history are left out, save for the signatures of calls.",
         "Models before 2.5 do not think: the effort is left out.",
         "A seed beyond 32 bits becomes one of 32 bits, always the same.",

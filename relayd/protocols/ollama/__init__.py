@@ -16,7 +16,10 @@ DIALECT = Dialect(
     reader=reader,
     drops=(
         "tool_choice has no place there: none offers no tools, a named one that tool alone, required is left out.",
-        "parallel_tool_calls, logit_bias, user, metadata, verbosity, service_tier and cache keys are left out.",
+        "parallel_tool_calls, logit_bias, user, safety_identifier, metadata, verbosity, service_tier and cache keys "
+        "are left out.",
+        "The name of a message's author, detail of images, strict, and that a tool's result is marked as failed are "
+        "left out; its text stays.",
         "More than one answer (n), images by address, files and sound are refused.",
         "A schema of the answer loses its name, description and strictness.",
         "Levels of effort reach gpt-oss models only; others are switched to think or not to think, without a budget.",

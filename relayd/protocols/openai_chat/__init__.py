@@ -22,10 +22,12 @@ DIALECT = Dialect(
         "From a Chat client to another dialect: members of the request that OpenAI's reference does not know, `store`, "
         "`prediction`, `web_search_options` and the id of earlier spoken answers are dropped; asking for a spoken "
         "answer is refused.",
-        "To a Chat client: signatures of thoughts, `system_fingerprint`, `service_tier` and annotations of the "
-        "endpoint are dropped; a client of the old `functions` gets the first call only.",
-        "To a Chat endpoint: `top_k`, thinking budgets (a word of effort instead), signed and redacted thoughts, and "
-        "the grammar of a custom tool other than as words in its description are dropped; `metadata`, `verbosity` "
+        "To a Chat client: signatures of thoughts and redacted thoughts, which stop string was met, "
+        "`system_fingerprint`, `service_tier` and annotations of the endpoint are dropped; a client of the old "
+        "`functions` gets the first call only.",
+        "To a Chat endpoint: `top_k`, thinking budgets (a word of effort instead), thinking switched off otherwise "
+        "than by the effort `none`, signed and redacted thoughts, that a tool's result is marked as failed, and the "
+        "grammar of a custom tool other than as words in its description are dropped; `metadata`, `verbosity` "
         "and earlier thoughts go where the upstream's options say so; a file given by its address is refused.",
     ),
 )

@@ -36,6 +36,8 @@ DIALECT = Dialect(
         "background, conversation and prompt are refused; images and audio by file_id are refused.",
         "truncation, max_tool_calls and client_metadata are accepted and have no effect.",
         "Towards a Responses upstream: seed, logit_bias, top_k and penalties are left out; stop strings, n above 1 and "
-        "sound are refused; thoughts that another kind of upstream has signed are left out.",
+        "sound are refused; thoughts that another kind of upstream has signed are left out; a thinking budget becomes "
+        "a word of effort; the name of a message's author, and that a tool's result is marked as failed, are left out.",
+        "Towards a Responses client: which stop string was met, and every answer but the first, are left out.",
     ),
 )

@@ -1,0 +1,284 @@
+"""The contract of all dialects: whatever file of relayd.protocols defines DIALECT is held to it.
+
+Requests: what a client's dialect has words for reaches every endpoint's dialect, or is refused by a field's name, or is
+a loss that the manual's drops name. Answers: the same events give every client the same, streamed and plain.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from relayd import registry
+from relayd.protocols import _pairs
+from relayd.protocols._samples import ANSWERS, REQUESTS, Answered, Sample
+from relayd.protocols.canon import End, Failure, Request, TextDelta
+from relayd.protocols.dialect import Dialect, Options, Refused, Rendered
+
+FRONTS, BACKS = _pairs.fronts(), _pairs.backs()
+name_of = lambda one: one.name  # noqa: E731  the id of a parameter
+
+front_and_back = pytest.mark.parametrize(
+    ("front", "back"),
+    [pytest.param(front, back, id=f"{front.name}-{back.name}") for front in FRONTS for back in BACKS],
+)
+any_front = pytest.mark.parametrize("front", FRONTS, ids=name_of)
+any_back = pytest.mark.parametrize("back", BACKS, ids=name_of)
+any_dialect = pytest.mark.parametrize("dialect", _pairs.dialects(), ids=name_of)
+
+
+def test_the_dialects_of_the_house_are_all_here() -> None:
+    package = "relayd.protocols"
+    found = {kind for kind in registry.kinds(package) if hasattr(registry.load(package, kind), "DIALECT")}
+    assert {one.name for one in _pairs.dialects()} == found
+    assert {one.name for one in BACKS} == {"openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama"}
+
+
+@any_dialect
+def test_a_dialect_has_whole_halves_and_says_what_it_drops(dialect: Dialect) -> None:
+    assert dialect.name and dialect.drops and all(text.endswith(".") for text in dialect.drops)
+    assert (dialect.read_request is None) == (dialect.renderer is None)
+    assert (dialect.write_request is None) == (dialect.reader is None)
+    assert bool(dialect.paths) == (dialect.read_request is not None)
+    assert all(path.startswith("/") for path in dialect.paths)
+
+
+# ---- requests
+
+
+CROSSED = [
+    pytest.param(front, back, sample, id=f"{front.name}-{back.name}-{sample.what}")
+    for front in FRONTS for back in BACKS for sample in REQUESTS if _pairs.words_of(front, sample) is not None
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("front", "back", "sample"), CROSSED)
+def test_what_is_asked_for_is_carried_or_refused_by_name_or_its_loss_is_in_the_manual(
+    front: Dialect, back: Dialect, sample: Sample
+) -> None:
+    found = _pairs.found(front, back, sample)
+    if found.fate == _pairs.REFUSED:
+        assert found.param
+    elif found.fate in (_pairs.DROPPED, _pairs.REWORDED):
+        assert found.documented, f"{sample.what} is lost, and no drop of {front.name} or {back.name} says so"
+
+
+# What no pair of these may ever lose.
+ALWAYS = (
+    "instructions", "earlier answers", "functions", "calls and results of the history", "calls forbidden",
+    "limit of the answer", "temperature", "top_p", "answers by a schema", "refusals of the history", "custom tools",
+)  # fmt: skip
+
+
+@front_and_back
+def test_the_heart_of_a_request_reaches_every_endpoint(front: Dialect, back: Dialect) -> None:
+    for sample in REQUESTS:
+        if sample.what in ALWAYS and _pairs.words_of(front, sample) is not None:
+            if front.name == "simple_chat" and _pairs.found(front, back, sample).param == "tools":
+                continue
+            assert _pairs.found(front, back, sample).fate == _pairs.CARRIED, sample.what
+
+
+@front_and_back
+def test_a_plain_request_crosses_every_pair(front: Dialect, back: Dialect) -> None:
+    sent = _pairs.send(front, back, {}, Options())
+    assert sent.path.startswith("/") and b"Well?" in sent.body and isinstance(json.loads(sent.body), dict)
+    assert all(name.islower() or name.istitle() for name, _ in sent.headers)
+
+
+@front_and_back
+def test_writing_a_request_twice_gives_the_same_bytes(front: Dialect, back: Dialect) -> None:
+    """A prefix cache of an endpoint lives from that."""
+    for sample in REQUESTS:
+        asked = _pairs.words_of(front, sample)
+        if asked is not None and _pairs.found(front, back, sample).fate != _pairs.REFUSED:
+            assert _pairs.send(front, back, asked, Options()) == _pairs.send(front, back, asked, Options())
+
+
+HOSTILE_BODIES = {
+    "nothing": b"", "no json": b"{", "no object": b"[]", "no utf-8": b'{"model":"\xff"}', "a number": b"7",
+    "nested": b'{"model":"m","messages":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "nested deeper": b"[" * 200_000, "nan": b'{"model":"m","temperature":NaN}',
+    "a huge number": b'{"model":"m","max_tokens":' + b"9" * 10_000 + b"}",
+}  # fmt: skip
+
+
+@any_front
+@pytest.mark.parametrize("body", HOSTILE_BODIES.values(), ids=HOSTILE_BODIES)
+def test_a_hostile_body_is_refused_and_nothing_else(front: Dialect, body: bytes) -> None:
+    assert front.read_request is not None
+    with pytest.raises(Refused) as caught:
+        front.read_request(body, _pairs.ask_in(front))
+    assert caught.value.message and 400 <= caught.value.status < 500
+
+
+@any_front
+def test_members_of_every_wrong_type_are_refused_by_name_or_read_past(front: Dialect) -> None:
+    assert front.read_request is not None
+    names = {name for sample in REQUESTS for name in (_pairs.words_of(front, sample) or {})} | set(_pairs.PLAIN[front.name])
+    for name, wrong in itertools.product(sorted(names), (7, -1.5, "x", "", True, [], {}, [7], [[]], [{}], {"type": 7}, None)):
+        try:
+            front.read_request(json.dumps(_pairs.members_of(front, {name: wrong})).encode(), _pairs.ask_in(front))
+        except Refused as refused:
+            assert refused.param, (name, wrong, refused.message)
+
+
+@any_front
+def test_thousands_of_tools_are_refused_by_name(front: Dialect) -> None:
+    assert front.read_request is not None
+    many = _pairs.words_of(front, next(sample for sample in REQUESTS if sample.what == "functions"))
+    if many is None:
+        pytest.skip("this dialect has no tools")
+    text = json.dumps(many["tools"][0])
+    tools = [json.loads(text.replace("look_up_7", f"look_up_{number}")) for number in range(5000)]
+    with pytest.raises(Refused) as caught:
+        front.read_request(json.dumps(_pairs.members_of(front, {"tools": tools})).encode(), _pairs.ask_in(front))
+    assert caught.value.param == "tools"
+
+
+# ---- answers
+
+
+ANSWERED = [
+    pytest.param(front, answered, stream, id=f"{front.name}-{answered.what}-{'stream' if stream else 'plain'}")
+    for front in FRONTS for answered in ANSWERS for stream in (False, True)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("front", "answered", "stream"), ANSWERED)
+def test_what_is_answered_is_told_or_its_loss_is_in_the_manual(front: Dialect, answered: Answered, stream: bool) -> None:
+    found = _pairs.shown(front, answered, stream)
+    assert found.fate == _pairs.CARRIED or found.documented
+
+
+@any_front
+@pytest.mark.parametrize("answered", ANSWERS, ids=lambda one: one.what)
+def test_a_stream_tells_what_a_plain_answer_tells(front: Dialect, answered: Answered) -> None:
+    assert _pairs.shown(front, answered, True).fate == _pairs.shown(front, answered, False).fate
+
+
+# ---- errors
+
+
+STATUSES = (400, 401, 402, 403, 404, 408, 409, 413, 415, 422, 429, 499, 500, 501, 502, 503, 504, 529, 599, 200, 0, 302)
+
+
+@any_dialect
+@pytest.mark.parametrize("status", STATUSES)
+def test_an_error_of_any_status_is_rendered_as_one(dialect: Dialect, status: int) -> None:
+    failure = Failure(status, "Über den Rand <7>", code="some_code", type="some_type", param="model", retry_after_s=2.5)
+    rendered = dialect.render_error(failure, "req-7")
+    assert isinstance(rendered, Rendered)
+    if dialect.name == "dialogflow" and status == 504:
+        assert rendered.status == 200  # a spoken apology: Dialogflow shows no errors
+        return
+    assert 400 <= rendered.status <= 599 and (rendered.status == status or not 400 <= status <= 599 or status == 529)
+    assert "Über den Rand <7>" in json.dumps(json.loads(rendered.body), ensure_ascii=False)
+    assert rendered.content_type.startswith("application/json")
+    assert ("Retry-After", "3") in rendered.headers
+
+
+ERROR_BODIES: tuple[tuple[str, bytes], ...] = (
+    ("openai", b'{"error":{"message":"No 7.","type":"t","code":"c","param":null}}'),
+    ("anthropic", b'{"type":"error","error":{"type":"overloaded_error","message":"No 7."}}'),
+    ("google", b'[{"error":{"code":429,"message":"No 7.","status":"RESOURCE_EXHAUSTED","details":[{"@type":'
+     b'"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"9s"}]}}]'),
+    ("ollama", b'{"error":"No 7."}'),
+    ("fastapi", b'{"detail":[{"loc":["body"],"msg":"No 7.","type":"missing"}]}'),
+    ("html", b"<html><body>Bad gateway</body></html>"),
+    ("empty", b""),
+    ("not utf-8", b"\xff\xfe\x00"),
+    ("a list", b"[[[[]]]]"), ("a number", b"7"), ("null", b"null"), ("odd", b'{"error":{"message":{"a":[1]},"code":{}}}'),
+    ("deep", b'{"error":' + b"[" * 3000 + b"]" * 3000 + b"}"),
+    ("long", b'{"error":{"message":"' + b"x" * 2_000_000 + b'"}}'),
+)  # fmt: skip
+
+
+@any_dialect
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 502, 503, 529])
+@pytest.mark.parametrize("body", [body for _, body in ERROR_BODIES], ids=[name for name, _ in ERROR_BODIES])
+def test_an_endpoints_error_is_read_whatever_it_looks_like(dialect: Dialect, status: int, body: bytes) -> None:
+    failure = dialect.read_error(status, {"retry-after": "9", "content-type": "text/html"}, body)
+    assert isinstance(failure, Failure) and failure.message and len(failure.message) < 100_000
+    assert 400 <= failure.status <= 599 and failure.retry_after_s == 9
+    assert "<" not in failure.message
+    if b"No 7." in body:
+        assert "No 7." in failure.message
+    rendered = dialect.render_error(failure, "req-7")
+    assert rendered.body and rendered.status >= 400
+
+
+@front_and_back
+def test_an_endpoints_words_reach_the_client_of_every_dialect(front: Dialect, back: Dialect) -> None:
+    body = b'{"error":"No 7."}' if back.name == "ollama" else b'{"error":{"message":"No 7."}}'
+    rendered = front.render_error(back.read_error(429, {"retry-after": "9"}, body), "req-7")
+    assert rendered.status == 429 and b"No 7." in rendered.body and ("Retry-After", "9") in rendered.headers
+
+
+# ---- renderers
+
+
+def made(front: Dialect, stream: bool) -> tuple[Any, Request]:
+    assert front.read_request is not None and front.renderer is not None
+    ask = _pairs.ask_in(front)
+    request = front.read_request(json.dumps(_pairs.members_of(front, {"stream": stream})).encode(), ask)
+    return front.renderer(request, ask), request
+
+
+@any_front
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+def test_nothing_follows_the_end(front: Dialect, stream: bool) -> None:
+    for last in (End(), Failure(502, "broken 7")):
+        renderer, _ = made(front, stream)
+        renderer.feed([TextDelta("one"), last])
+        whole = renderer.whole()
+        assert renderer.feed([TextDelta("afterwards"), Failure(500, "afterwards"), End()]) == b""
+        assert b"afterwards" not in renderer.whole().body and renderer.whole().status == whole.status
+
+
+@any_front
+def test_a_plain_answer_that_never_ended_is_no_answer(front: Dialect) -> None:
+    renderer, _ = made(front, False)
+    renderer.feed([TextDelta("half")])
+    assert renderer.comment() == b"" and renderer.whole().status == 502
+
+
+@any_front
+def test_a_failure_of_a_plain_answer_keeps_its_status_and_words(front: Dialect) -> None:
+    renderer, _ = made(front, False)
+    renderer.feed([TextDelta("half"), Failure(429, "Slow down 7.", retry_after_s=7)])
+    rendered = renderer.whole()
+    assert rendered.status == 429 and b"Slow down 7." in rendered.body and ("Retry-After", "7") in rendered.headers
+
+
+@any_front
+def test_a_streams_failure_is_said_in_its_words_and_no_end_is_pretended(front: Dialect) -> None:
+    renderer, request = made(front, True)
+    if not request.stream:
+        pytest.skip("this dialect does not stream")
+    sent = renderer.feed([TextDelta("half"), Failure(429, "Slow down 7.")])
+    assert b"Slow down 7." in sent and b"half" in sent
+    assert b"message_stop" not in sent and b"response.completed" not in sent and b'"finish_reason":"' not in sent
+    assert renderer.comment() == b"" or renderer.comment().endswith(b"\n\n")
+
+
+@any_back
+def test_a_writer_refuses_what_it_cannot_carry_and_raises_nothing_else(back: Dialect) -> None:
+    assert back.write_request is not None
+    from_chat = next(one for one in FRONTS if one.name == "openai_chat")
+    assert from_chat.read_request is not None
+    for arguments in ("{", "7", "[]", '{"a":' + "[" * 900 + "]" * 900 + "}", "NaN", '"\\ud800"', ""):
+        call = {"id": "call_a7", "type": "function", "function": {"name": "f", "arguments": arguments}}
+        messages = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [call]},
+                    {"role": "tool", "tool_call_id": "call_a7", "content": "\ud800"}]  # fmt: skip
+        request = from_chat.read_request(json.dumps({"model": "m", "messages": messages}).encode(), _pairs.ask_in(from_chat))
+        try:
+            sent = back.write_request(replace(request, model="m"), Options(), _pairs.Forgetful())
+        except Refused as refused:
+            assert refused.param
+        else:
+            json.loads(sent.body)
