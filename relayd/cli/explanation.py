@@ -225,7 +225,7 @@ def _sent(plan: Plan, route: PlannedRoute, asked: Asked, client: Downstream, kno
         lines = crossing_fields(
             route, plan.house, endpoint, spec, head, forwarding, request_id, sending, spec.auth, request.stream
         )
-        wire, body = crossing_target(sending, endpoint, spec.auth), f"{len(sending.body)} bytes, translated"
+        wire, body = crossing_target(sending, endpoint, spec, spec.auth), f"{len(sending.body)} bytes, translated"
     else:
         lines = fields_of(route, plan.house, endpoint, spec, head, forwarding, request_id, strip, plan.key_fields)
         wire = target_of(route, endpoint, spec, head)

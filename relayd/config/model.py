@@ -18,7 +18,7 @@ from relayd.schema.scalars import meant, shown
 NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
 SMALL_FRONTS = ("simple_chat", "dialogflow")
 FRONTS = ("openai_chat", "openai_responses", "anthropic_messages", *SMALL_FRONTS)
-BACKS = ("openai_chat", "anthropic_messages", "gemini", "ollama")
+BACKS = ("openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama")
 BUILT_IN = ("admin", "demo", "by_model")
 
 
@@ -149,22 +149,16 @@ class Config:
         reached += [
             (key, self.upstreams[name].protocol) for key, name in _named(route) if name in self.upstreams and key != "mirror"
         ]
-        if route.upstream == "by_model":
-            reached += [
-                ("upstream", self.upstreams[model.upstream].protocol)
-                for model in self.models.values() if model.upstream in self.upstreams
-            ]
-            reached += [
-                ("upstream", self.upstreams[one.upstream].protocol)
-                for model in self.models.values() for one in model.fallbacks if one.upstream in self.upstreams
-            ]
         for key, theirs in reached:
-            if theirs == "plain" and mine in SMALL_FRONTS:
-                yield key, f"{mine} needs an upstream whose protocol is known; set protocol there"
+            if fault := _gap(mine, theirs):
+                yield key, fault
                 return
-            if theirs not in ("plain", mine) and (mine not in FRONTS or theirs not in BACKS):
-                yield key, f"nothing is translated from {mine} to {theirs}"
-                return
+        if route.upstream == "by_model":  # models of other upstreams are refused when they are asked for
+            served = [self.upstreams[model.upstream].protocol for model in self.models.values()
+                      if model.upstream in self.upstreams]
+            gaps = [_gap(mine, theirs) for theirs in served]
+            if gaps and all(gaps):
+                yield "upstream", f"no model can be reached here: {gaps[0]}"
 
     def _consumers(self) -> Iterator[tuple[str, str]]:
         """Two consumers with one key cannot be told apart."""
@@ -207,6 +201,15 @@ def hides(earlier: Match, later: Match) -> bool:
         return True
     begins = later.path if later.path is not None else later.prefix
     return begins is not None and begins.startswith(earlier.prefix)
+
+
+def _gap(mine: str, theirs: str) -> str:
+    """Why a client's dialect does not lead to an upstream's; empty if it does."""
+    if theirs == "plain" and mine in SMALL_FRONTS:
+        return f"{mine} needs an upstream whose protocol is known; set protocol there"
+    if theirs not in ("plain", mine) and (mine not in FRONTS or theirs not in BACKS):
+        return f"nothing is translated from {mine} to {theirs}"
+    return ""
 
 
 def _named(route: Route) -> Iterator[tuple[str, str]]:

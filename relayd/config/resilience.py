@@ -54,8 +54,8 @@ class RetryBudget:
 class Retries:
     """When an attempt is repeated: only before the client has a byte, and another endpoint or key first, at once.
 
-    A method that is not idempotent is repeated only if not one byte of it was sent, or with `idempotent: true`. A
-    request whose body could not be kept is not repeated either.
+    A method that is not idempotent is repeated only if not one byte of it was sent, if the endpoint refused relayd's own
+    key (401, 402, 403, 429), or with `idempotent: true`. A request whose body could not be kept is not repeated either.
     """
 
     attempts: int = setting(default=1, doc="Attempts in all, the first included.", minimum=1, maximum=20, example=3)

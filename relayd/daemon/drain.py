@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 
 from relayd import clock
 from relayd.daemon.changeover import Changeover
@@ -40,17 +41,20 @@ class Drain:
         stop_s = float(daemon.drain_timeout)
         return max(stop_s, float(daemon.handover_timeout)) if leaving else stop_s
 
-    async def stop(self, reason: str) -> None:
-        """Nobody comes after us."""
+    def stop(self, reason: str) -> Coroutine[None, None, None]:
+        """Nobody comes after us: no newcomer from this moment on. What is returned ends when nothing is open."""
         timeout_s = self._timeout_s(leaving=False)
         self._gateway.draining = True
         self._journal.info("draining", signal=reason, exchanges=self._open, drain_timeout_s=timeout_s)
         self._notifier.stopping(f"draining {self._open} exchanges")
         self._changeover.listeners.close()
-        await self._empty(timeout_s, close_idle=True)
+        return self._empty(timeout_s, close_idle=True)
 
-    async def leave(self, reason: str) -> None:
-        """Another process goes on. It is told nothing more of us, so neither is the service manager."""
+    def leave(self, reason: str) -> Coroutine[None, None, None]:
+        """Another process goes on, from this moment. What is returned ends when nothing is open.
+
+        The service manager hears nothing more of us: it listens to the one that goes on.
+        """
         timeout_s = self._timeout_s(leaving=True)
         self._gateway.leaving = True
         self._changeover.leave()
@@ -59,7 +63,7 @@ class Drain:
             "leaving", "Another process accepts now; this one finishes what it has.", signal=reason,
             exchanges=self._open, connections=connections, handover_timeout_s=timeout_s,
         )
-        await self._empty(timeout_s, close_idle=False)
+        return self._empty(timeout_s, close_idle=False)
 
     async def _empty(self, timeout_s: float, *, close_idle: bool) -> None:
         gateway, listeners = self._gateway, self._changeover.listeners

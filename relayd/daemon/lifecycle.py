@@ -358,6 +358,8 @@ class Lifecycle:
             self.stopped.set()
         elif self._drained is None:
             self.state.phase = "draining"
+            for kept in self._stored:  # nobody comes after us: a client must not wait where nobody will ever accept
+                self.notifier.unstore(kept)
             self._end_after(self.drain.stop(name))
 
     def leave(self, name: str) -> None:

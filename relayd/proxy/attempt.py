@@ -155,6 +155,10 @@ class Attempt:
         """A fault of relayd's own."""
         self._exchange.fail(ExchangeError("internal"))
 
+    def is_late(self, slot: Slot, since_s: float) -> bool:
+        """Whether an answer was wanted that has not begun, and it began before this moment."""
+        return slot.response is None and self.began_s < since_s and not self._exchange.muted
+
     # ---- judging
 
     def _judge(self, response: ResponseHead) -> bool:

@@ -22,6 +22,7 @@ from relayd.proxy.respond import Answer, answer
 from relayd.wire.body import flag_member, model_of, replace_member
 from relayd.wire.http1 import RequestHead
 
+_OPENAI = ("openai_chat", "openai_responses")
 _LISTING = re.compile(r"(?:.*/)?models(?:/(.+))?")
 _IN_PATH = re.compile(rb".*/models/([^/:?]+):[A-Za-z]+")
 
@@ -114,6 +115,11 @@ class Call:
         return self.translates and self.crosses_dialects(target)
 
     @property
+    def counts(self) -> bool:
+        """Whether the answer tells tokens; of dialects that only pass, every answer may."""
+        return self.translates or (not self.dialect.paths and self.ask.method == "POST")
+
+    @property
     def request(self) -> Request:
         """The request in the canonical form. Raises Refused."""
         if self._request is None:
@@ -152,6 +158,15 @@ class Call:
             raise Refused(f"Nothing is translated from {self.dialect.name} for this back-end.", status=400)
         request = replace(self.request, model=target.model or self.model or self.request.model)
         return request, theirs.write_request(request, target.upstream.spec.dialect, self.ask.memory)
+
+    def check_passing(self, target: Target) -> None:
+        """A request that is not translated makes sense only to an endpoint of its own dialect. Raises Refused."""
+        theirs = target.dialect
+        if theirs is None or not self.crosses_dialects(target):
+            return
+        if self.dialect.name in _OPENAI and theirs.name in (*_OPENAI, "ollama"):
+            return  # Ollama serves what is OpenAI's beside its own
+        raise Refused("This path is not served for this model.", code="unsupported_endpoint", status=404)
 
     def passing(self, target: Target) -> bytes | None:
         """The body as it is, but for the model's name where the configuration gives it another one."""

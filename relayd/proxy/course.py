@@ -19,15 +19,14 @@ from relayd.limits.gate import Gate
 from relayd.limits.ticket import WAITING, Ticket, retry_after
 from relayd.limits.ticket import Refused as NoRoom
 from relayd.plan.plan import PlannedRoute, Target, merged_timeouts
-from relayd.protocols.canon import Failure, Request
-from relayd.protocols.dialect import Reader, Refused
-from relayd.protocols.tap import Tap
+from relayd.protocols.canon import Failure
+from relayd.protocols.dialect import Refused
 from relayd.proxy.account import more_of, tell_model, tell_pace, tell_seen, tell_translated
-from relayd.proxy.attempt import Attempt, Remover, stream_head
+from relayd.proxy.attempt import Attempt, stream_head
 from relayd.proxy.call import Call, FormFilter, failure_answer, refused_answer
 from relayd.proxy.exchange import Exchange
+from relayd.proxy.judgement import Judgement
 from relayd.proxy.message import message_for
-from relayd.proxy.translation import Translation
 from relayd.proxy.verdict import (
     Outcome,
     error_of,
@@ -38,22 +37,23 @@ from relayd.proxy.verdict import (
     last_frame,
     room_refused,
 )
+from relayd.upstream.classify import Blame
 from relayd.upstream.fallback import class_of, following
 from relayd.upstream.hint import Hint
 from relayd.upstream.retry import Circumstances
-from relayd.upstream.spec import AuthSpec
 from relayd.wire.response import ResponseHead
 
 KEEPALIVE = b": keep-alive\n\n"
+REFUSED_UNREAD = (401, 402, 403, 429)
+Failed = tuple[ExchangeError, ResponseHead | None, bytes, Failure | None]
 
 
-class Course:
+class Course(Judgement):
     """Owned by its exchange; ends with it."""
 
     __slots__ = (
-        "_at", "_attempt", "_auth", "_boundary", "_call", "_done", "_exchange", "_failure", "_first_said_s", "_gates",
-        "_held", "_hint", "_priority", "_request", "_route", "_said_s", "_targets", "_timer", "_trail", "_tries", "_waiting_s",
-        "body", "timeouts", "whole",
+        "_attempt", "_boundary", "_failure", "_first_said_s", "_gates", "_held", "_hint", "_last", "_per_attempt_s",
+        "_priority", "_route", "_said_s", "_timer", "_trail", "_waiting_s", "timeouts",
     )
 
     def __init__(
@@ -64,27 +64,21 @@ class Course:
 
         `key` is what consistent_hash chooses by.
         """
-        self._exchange, self._route, self._targets, self._call = exchange, route, targets, call
-        self.body, self.whole = body, whole
+        super().__init__(exchange, targets, call, body, whole)
+        self._route = route
         self._gates, self._priority = gates, priority
         self._held: list[tuple[Gate, Ticket]] = []
-        self._at = self._tries = 0
         self._hint = Hint(key)
-        self._auth: AuthSpec | None = None
         self._trail: list[str] = []
         self._timer: Callable[[], None] | None = None
         self._attempt: Attempt | None = None
-        self._request: Request | None = None
         self._failure: Failure | None = None
+        self._last: Failed | None = None
         self._waiting_s = self._first_said_s = -1.0
         self._said_s = clock.monotonic()
-        self._boundary, self._done = True, False
+        self._boundary = True
         self.timeouts = route.timeouts
-
-    @property
-    def target(self) -> Target:
-        """Where the present attempt goes."""
-        return self._targets[self._at]
+        self._per_attempt_s = 0.0
 
     # ---- admit
 
@@ -96,6 +90,7 @@ class Course:
         self._at, self._tries = place, 0
         target = self.target
         self.timeouts = merged_timeouts(self._route.config.timeouts, target.upstream.spec.timeouts)
+        self._per_attempt_s = target.upstream.retries.spec.per_attempt_s
         self._exchange.record.upstream = target.upstream.name
         if target.gate is not None:
             self._gates.append(target.gate)
@@ -169,6 +164,9 @@ class Course:
         if endpoint is None:
             self._trail.append(f"{upstream.name} no_endpoint")
             if not self._fall_back("unavailable"):
+                if self._last is not None:
+                    self._give_up(*self._last)
+                    return
                 why, after_s = upstream.unavailable()
                 raise ExchangeError("no_endpoint", why, (("Retry-After", retry_after(after_s)),))
             return
@@ -194,72 +192,7 @@ class Course:
         attempt = self._attempt = Attempt(exchange, self)
         exchange.attempt(endpoint, wire, fields, body, attempt)
 
-    # ---- judged by the attempt
-
-    def wants_translation(self, response: ResponseHead) -> Translation | None:
-        """How this answer is translated; None where it passes."""
-        call, target = self._call, self.target
-        if call is None or self._request is None or target.dialect is None or target.dialect.reader is None:
-            return None
-        reader = target.dialect.reader(self._request, target.upstream.spec.dialect, call.ask.memory)
-        return Translation(reader, call.renderer, field_of(response, b"content-encoding"))
-
-    def watch(self, response: ResponseHead) -> Reader | None:
-        """A reader of the client's own dialect, where the stream could still be replaced by another one."""
-        call = self._call
-        if call is None or not call.stream or not call.translates or not self.may_go_on():
-            return None
-        if call.dialect.reader is None or not is_event_stream(response) or field_of(response, b"content-encoding"):
-            return None
-        try:
-            return call.dialect.reader(call.request, self.target.upstream.spec.dialect, call.ask.memory)
-        except Refused:  # it passes as it is: the endpoint may well understand what relayd does not
-            return None
-
-    def remover(self, response: ResponseHead) -> Remover | None:
-        """Usage that the client did not ask for is counted and taken out."""
-        if self._call is None or response.length is not None or not is_event_stream(response):
-            return None
-        return self._call.remover()
-
-    def tap(self, response: ResponseHead) -> Tap | None:
-        """Tokens are counted where a dialect is spoken."""
-        call = self._call
-        if call is None or not call.translates:
-            return None
-        return Tap(call.dialect.name, field_of(response, b"content-encoding"))
-
-    def holds_error(self, response: ResponseHead) -> bool:
-        """Errors are read where something could become of them: another attempt, or words in a dialect."""
-        if self._call is not None:
-            return True
-        verdict = Outcome("", response.status, field_of(response, b"retry-after")).verdict(self._auth is not None)
-        return bool(verdict.fault) and self.may_go_on()
-
-    def doubts(self, response: ResponseHead) -> ExchangeError | None:
-        """A plain answer that must be JSON and is a page of some proxy, or nothing."""
-        call = self._call
-        if call is None or not call.translates or self._exchange.head.method != b"POST":
-            return None
-        if response.length == 0:
-            return ExchangeError("upstream_unreadable", "an empty answer")
-        kind = field_of(response, b"content-type")
-        if kind and not (is_json(response) or is_event_stream(response)):
-            return ExchangeError("upstream_unreadable", f"content type {kind[:60]}")
-        return None
-
-    def ends_early(self, attempt: Attempt, response: ResponseHead) -> bool:
-        """A stream without a length or chunks ends where its connection closes, whole or not: its words must tell."""
-        if response.length is not None or response.chunked or attempt.tap is None or not is_event_stream(response):
-            return False
-        return not self._done and not attempt.tap.seen.finish
-
-    def may_go_on(self) -> bool:
-        """Whether another attempt could still be made."""
-        policy = self.target.upstream.retries
-        if not self.whole and self._exchange.head.has_body:
-            return False
-        return self._tries < policy.spec.attempts or self._at + 1 < len(self._targets)
+    # ---- told by the attempt
 
     def accepted(self, response: ResponseHead) -> None:
         """A sign of life of the endpoint."""
@@ -332,11 +265,14 @@ class Course:
         self._trail.append(f"{exchange.endpoint.label} {fault.kind.code if not refused else outcome.status}")
         slot = exchange.slot
         sent = not fault.kind.retryable and not (slot is not None and exchange.head.has_body and not slot.read_at)
+        self._last = (fault, response, body, failure)
         unseen = exchange.take_back()
         if unseen is not None and not self.whole:
             exchange.withhold(b"".join(unseen))
         upstream = target.upstream
         verdict = outcome.verdict(self._auth is not None)
+        if self._auth is not None and outcome.status in REFUSED_UNREAD and verdict.blame in (Blame.KEY, Blame.REST):
+            sent = False  # it is about relayd's key: nothing of the request was acted on
         self._leave_endpoint(outcome)
         case = Circumstances(
             attempt=self._tries, method=exchange.head.method, verdict=verdict, sent=sent,
@@ -390,6 +326,9 @@ class Course:
             if not exchange.over:
                 exchange.finish()
             return
+        if call is None and response is not None and response.status >= 400:
+            self._answer(response, body)  # opaque bytes: the endpoint's own answer
+            return
         if failure is None or call is None:
             exchange.fail(fault)
             return
@@ -410,7 +349,7 @@ class Course:
 
     def _answer(self, head: ResponseHead, body: bytes) -> None:
         exchange = self._exchange
-        if not any(line.lower().startswith(b"content-encoding:") for line in head.keep) or head.length is not None:
+        if exchange.head.method != b"HEAD":
             head.length = len(body)
         exchange.phase = "transfer"
         self.mark(head)
@@ -440,7 +379,16 @@ class Course:
         return (words if self._boundary else b"\n\n" + words), False
 
     def check(self, now_s: float) -> None:
-        """The sweep: a reader who waits is told that it still does."""
+        """The sweep: an attempt that takes too long is given up, a reader who waits is told that it still does."""
+        attempt, slot, limit_s = self._attempt, self._exchange.slot, self._per_attempt_s
+        if limit_s and attempt is not None and slot is not None and attempt.is_late(slot, now_s - limit_s):
+            code = "first_byte_timeout" if slot.reached() else "connect_timeout"
+            self.attempt_failed(ExchangeError(code, f"{limit_s:g} s for one attempt"))
+            return
+        self._comfort(now_s)
+
+    def _comfort(self, now_s: float) -> None:
+        """A comment for a reader who has waited long."""
         resilience, call, exchange = self._route.resilience, self._call, self._exchange
         if resilience is None or call is None or not call.stream or not call.translates or exchange.muted:
             return

@@ -10,6 +10,7 @@ from urllib.parse import quote_from_bytes
 
 from relayd.plan.plan import HouseFields, PlannedRoute
 from relayd.protocols.dialect import Sending
+from relayd.proxy.api_path import crossing_path
 from relayd.proxy.outgoing import QUIET_NAMES
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import AuthSpec, UpstreamSpec
@@ -17,9 +18,9 @@ from relayd.wire.headers import name_of
 from relayd.wire.http1 import RequestHead
 
 
-def crossing_target(sending: Sending, endpoint: Endpoint, auth: AuthSpec | None) -> bytes:
+def crossing_target(sending: Sending, endpoint: Endpoint, spec: UpstreamSpec, auth: AuthSpec | None) -> bytes:
     """The request target: the dialect's own path behind the endpoint's base, which is an SDK's base_url."""
-    target = endpoint.base_path + sending.path.encode("ascii")
+    target = crossing_path(spec.protocol, endpoint.base_path, sending.path.encode("ascii"))
     if auth is not None and auth.kind == "query":
         mark = b"&" if b"?" in target else b"?"
         target += mark + auth.name.encode() + b"=" + quote_from_bytes(auth.value.reveal().encode(), safe="").encode()

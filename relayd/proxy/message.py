@@ -31,7 +31,11 @@ def message_for(
         fields = crossing_fields(
             route, house, endpoint, spec, head, forwarding, exchange.request_id, sending, auth, request.stream
         )
-        return crossing_target(sending, endpoint, auth), fields, sending.body, request
+        return crossing_target(sending, endpoint, spec, auth), fields, sending.body, request
+    renamed = None
+    if call is not None:
+        call.check_passing(target)
+        renamed = target.model if target.model != call.model else None
     strip = strips_keys(route, spec, exchange.consumer)
     fields = fields_of(
         route, house, endpoint, spec, head, forwarding, exchange.request_id, strip, exchange.plan.key_fields, auth
@@ -40,4 +44,4 @@ def message_for(
     if call is not None and call.asks_usage:  # what must be read must come without a coding
         fields = [line for line in fields if name_of(line) != b"accept-encoding"]
         fields.append(b"Accept-Encoding: identity")
-    return target_of(route, endpoint, spec, head, auth), fields, passing, None
+    return target_of(route, endpoint, spec, head, auth, renamed), fields, passing, None

@@ -12,6 +12,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from relayd.errors import ExchangeError
 from relayd.plan.plan import HouseFields, PlannedRoute
+from relayd.proxy.api_path import passing_path, with_model
 from relayd.proxy.downstream import Downstream
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import AuthSpec, UpstreamSpec
@@ -47,16 +48,19 @@ def request_id_of(house: HouseFields, down: Downstream, head: RequestHead) -> by
 
 
 def target_of(
-    route: PlannedRoute, endpoint: Endpoint, upstream: UpstreamSpec, head: RequestHead, auth: AuthSpec | None = None
+    route: PlannedRoute, endpoint: Endpoint, upstream: UpstreamSpec, head: RequestHead, auth: AuthSpec | None = None,
+    model: str | None = None,
 ) -> bytes:
-    """The exact bytes of the request target; only a rewritten prefix changes. `auth` is one of several keys."""
+    """The exact bytes of the request target; only a rewritten prefix changes, and a model's name in the path.
+
+    `auth` is one of several keys, `model` the name that a model in the path has at this endpoint.
+    """
     auth = auth or upstream.auth
     path = route.rewritten(head.path)
-    base = endpoint.base_path
-    if base:
-        if upstream.protocol != "plain" and base.endswith(b"/v1") and path.startswith(b"/v1/"):
-            path = path[3:]  # an SDK's base_url ends where the dialect's own paths begin
-        path = base + path
+    if model is not None:
+        path = with_model(path, model)
+    if endpoint.base_path:
+        path = passing_path(upstream.protocol, endpoint.base_path, path)
     query = head.query
     if auth is not None and auth.kind == "query":
         key = auth.name + "=" + quote_from_bytes(auth.value.reveal().encode(), safe="")
@@ -127,6 +131,8 @@ def fields_of(
         kept = [line for place, line in enumerate(kept) if place not in keys]
     if strip_keys and key_fields:
         kept = [line for line in kept if name_of(line) not in key_fields]
+    if strip_keys and upstream.protocol != "plain" and head.get(b"cookie") is not None:
+        kept = [line for line in kept if name_of(line) != b"cookie"]  # no AI API has cookies: they are keys to this host
     own = house.own
     if own:
         kept = [line for line in kept if name_of(line) not in own]

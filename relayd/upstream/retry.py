@@ -3,7 +3,8 @@
 Laws:
 1. Never after the commit point: once the client has a byte there is no second attempt.
 2. A request that may have been acted on is not sent twice: a method that is not idempotent (RFC 9110 9.2.2) is repeated
-   only if not one byte of it was sent, or if the operator says `idempotent: true`.
+   only if not one byte of it was sent, if the endpoint refused it for relayd's own key, or if the operator says
+   `idempotent: true`.
 3. Another endpoint comes first, and at once; the same one again only after a back-off with full jitter: any time from
    nothing to a bound that doubles.
 4. All retries of an upstream draw on one budget, so that a failing upstream gets at most a share more of requests, not
@@ -80,9 +81,10 @@ class Budget:
 class Circumstances:
     """What is known when an attempt has failed.
 
-    `attempt` counts from 1. `sent` says that a byte of the request may have reached the endpoint (False where the
-    error's Kind is `retryable`). `replayable` says that the whole body is still there. `another` says that an endpoint
-    or key is free that was not tried yet. `remaining_s` is the time to the deadline of the whole, None for none.
+    `attempt` counts from 1. `sent` says that a byte of the request may have been acted on (False where the error's Kind
+    is `retryable`, and where the endpoint did not take relayd's key). `replayable` says that the whole body is still
+    there. `another` says that an endpoint or key is free that was not tried yet. `remaining_s` is the time to
+    the deadline of the whole, None for none.
     """
 
     attempt: int

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.functional.harness.client import Client
+from tests.functional.harness.client import Client, connect
 from tests.functional.harness.message import Closed, Message, chunk, request
-from tests.functional.harness.relay import ROOT, Relay
+from tests.functional.harness.relay import ROOT, Relay, get
 from tests.functional.harness.upstream import Peer, Upstream
 
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -153,6 +153,9 @@ def test_a_stop_waits_for_streams_and_ends_everything(kept: Relay, upstream: Ups
         (worker,) = children(kept.pid)
         os.kill(kept.pid, signal.SIGTERM)
         until(lambda: kept.admin("/ready")[0] == 503)
+        until(lambda: get(kept.address) == 0, 2)
+        with pytest.raises(OSError):  # the keeper has let go of the socket too: nobody waits for an answer in vain
+            connect(kept.address, timeout_s=1)
         held.go.set()
         streaming.body(message, until_close=False)
         assert message.complete
@@ -278,6 +281,7 @@ def test_a_restart_keeps_newcomers_waiting_and_streams_going(
         assert message.complete
     until(lambda: gone(old))
     assert relay.status()["phase"] == "serving"
-    assert relay.stop() == 0
     told: Any = json.dumps([one.decode() for one in manager.said])
     assert "FDSTOREREMOVE" not in told
+    assert relay.stop() == 0
+    manager.hear(b"FDSTOREREMOVE")

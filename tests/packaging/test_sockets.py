@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.packaging.conftest import WEB, Testbed, until
+from tests.packaging.conftest import WEB, Testbed, on_a_quiet_machine, until
 
 pytestmark = pytest.mark.packaging
 
@@ -71,7 +71,7 @@ def test_one_instance_is_restarted_while_streams_go_on_in_all(serving: Testbed) 
     serving.sh("systemctl restart relayd@1; systemctl stop relayd@2 && systemctl start relayd@2")
     told = serving.outcome(asking)
     assert serving.outcome(held) == {"streams": 20, "faults": []}
-    assert told["asked"] > 20
+    assert told["asked"] > 20 and told["slowest_s"] < on_a_quiet_machine(1.5)
     until(lambda: "serving" in serving.sh("relayd status --instance 2"))
     serving.sh("test -S /run/relayd-1/admin.sock; test -S /run/relayd-2/admin.sock; ls /var/lib/relayd/1/generations")
 

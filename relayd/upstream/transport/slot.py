@@ -245,3 +245,7 @@ class Slot:
     def connect_time(self) -> float:
         """Seconds to the connection of this transfer; outside callbacks, after it has ended or begun to answer."""
         return self.connect_s if self.state == DONE else float(self.curl.getinfo(pycurl.CONNECT_TIME))
+
+    def reached(self) -> bool:
+        """Whether a connection stood, so that something of the request may have gone out; outside callbacks."""
+        return self.state == DONE or float(self.curl.getinfo(pycurl.PRETRANSFER_TIME)) > 0.0

@@ -69,6 +69,14 @@ def test_what_cannot_be_translated_is_a_fault() -> None:
         "routes[3].mirror.upstream", "routes[3].canary.upstream"}
 
 
+def test_a_route_by_model_needs_one_model_that_it_can_reach() -> None:
+    upstreams = "{c: {protocol: openai_chat, endpoints: 'http://a'}, g: {protocol: gemini, endpoints: 'http://b'}}"
+    route = "[{name: google, protocol: gemini, upstream: by_model}]"
+    _, warnings = accepted(upstreams=upstreams, models="{m: c, n: g}", routes=route)
+    assert not warnings
+    assert list(faults(upstreams=upstreams, models="{m: c}", routes=route)) == ["routes[0].upstream"]
+
+
 def test_a_route_that_hides_all_behind_it_is_warned_of() -> None:
     _, warnings = accepted(routes="[{name: all, respond: 200}, {name: never, respond: 200}]")
     assert list(warnings) == ["routes[0]"]

@@ -73,7 +73,8 @@ async def test_a_reload_tells_what_changed_and_a_refused_one_what_was_wrong(fold
     refused = await life.reload()
     assert (refused.accepted, refused.generation) == (False, 2)
     assert "routes[0]" in refused.findings[0]
-    assert life.state.refusal is not None
+    refusal = life.state.refusal
+    assert refusal is not None
     assert life.telemetry.metrics.value("relayd.config.rejected") == 1
     living.write(routes=[])
     assert (await life.reload()).generation == 3

@@ -345,3 +345,43 @@ async def test_a_reload_that_raises_the_limit_lets_waiting_requests_go_on(tmp_pa
         (gate,) = house.gateway.gates.limited()
         house.gateway.gates.apply({gate.name: type(gate.limits)(2, 1)})
         assert status_of((await asyncio.wait_for(sides[1].message(), 5))[0]) == 200
+
+
+async def test_an_attempt_that_takes_too_long_gives_way_to_the_next_one(tmp_path: Path) -> None:
+    places = Places(a=[silent, OK])
+    retries = "retries: {attempts: 2, backoff: 1ms, per_attempt: 5s}"
+    async with running(tmp_path, places, whole=two(retries)) as house:
+        side = await house.connect()
+        side.write(get())
+        await until(lambda: len(places.asked) == 1)
+        (exchange,) = house.gateway.exchanges
+        exchange.check(clock.monotonic() + 4)
+        assert len(places.asked) == 1
+        exchange.check(clock.monotonic() + 6)
+        assert status_of((await side.message())[0]) == 200
+        (record,) = await house.accounted(1)
+        assert record.more is not None and str(record.more["trail"]).endswith(" first_byte_timeout")
+
+
+@pytest.mark.parametrize(("status", "keys", "again"), [(401, 2, True), (429, 2, True), (429, 0, False), (500, 2, False)])
+async def test_a_post_that_was_refused_for_relayds_key_goes_out_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, keys: int, again: bool
+) -> None:
+    monkeypatch.setenv("ONE", "sk-one")
+    monkeypatch.setenv("TWO", "sk-two")
+    auth = "auth: {bearer: [{env: ONE}, {env: TWO}]}, " if keys else ""
+    places = Places(a=[http(status, b"{}"), OK])
+    async with running(tmp_path, places, whole=two(f"{auth}retries: {{attempts: 2, backoff: 1ms}}")) as house:
+        head, _ = await house.ask(post(b"x"))
+        assert status_of(head) == (200 if again else status)
+        used = [b"sk-one" in fields for _, fields, _ in places.asked]
+        assert used == ([True, False] if again else [keys > 0])
+
+
+async def test_where_nobody_is_left_to_ask_the_last_error_is_the_answer(tmp_path: Path) -> None:
+    places = Places(a=http(500, b"ill", content_type="text/plain"))
+    whole = two("breaker: {failures: 1, open_for: 1h}, retries: {attempts: 3, backoff: 1ms}")
+    async with running(tmp_path, places, whole=whole) as house:
+        head, body = await house.ask(get())
+        assert (status_of(head), body) == (500, b"ill")
+        assert len(places.asked) == 1

@@ -66,7 +66,7 @@ def test_the_key_goes_where_the_upstream_wants_it(plan: Plan) -> None:
     assert sent(plan, "bearer")[0] == b"Host: relay.example"
     assert not any(b"sk-up" in line for line in sent(plan, "query"))
     upstream = plan.upstreams["query"]
-    wire = crossing_target(Sending("/models/m:streamGenerateContent?alt=sse", b""), upstream.endpoints[0], upstream.spec.auth)
+    wire = crossing_target(Sending("/models/m:streamGenerateContent?alt=sse", b""), upstream.endpoints[0], upstream.spec, upstream.spec.auth)
     assert wire == b"/v1beta/models/m:streamGenerateContent?alt=sse&key=sk-up"
     upstream = plan.upstreams["header"]
-    assert crossing_target(SENDING, upstream.endpoints[0], upstream.spec.auth) == b"/v1/messages"
+    assert crossing_target(SENDING, upstream.endpoints[0], upstream.spec, upstream.spec.auth) == b"/v1/messages"

@@ -292,3 +292,23 @@ async def test_a_slot_that_comes_back_knows_nothing_of_its_last_transfer(client:
         upstream.script = hello
         keeper = await ask(pool)
         assert keeper.status == 200 and not keeper.bad and keeper.errno == 0 and keeper.body == b"hello"
+
+
+async def test_it_is_known_whether_a_connection_stood(client: StreamClient) -> None:
+    """Also over a kept connection, which takes no time to make."""
+    came = asyncio.Event()
+
+    async def silent(peer: Peer, message: Message) -> None:
+        came.set()
+        await peer.gone()
+
+    async with Upstream() as upstream:
+        pool = pool_of(client, upstream.endpoint)
+        await ask(pool)
+        upstream.script = silent
+        keeper = begin(pool, b"GET")
+        assert keeper.slot is not None
+        await asyncio.wait_for(came.wait(), 5)
+        assert keeper.slot.reached()
+        client.driver.cancel(keeper.slot)  # type: ignore[union-attr]
+        pool.give(keeper.slot)

@@ -1,0 +1,212 @@
+"""Client and endpoint of one dialect: bytes pass as they are, both ways, but for the model's name and the key."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.functional.harness.dialects.backend import KEY, KEY_NAME
+from tests.functional.harness.message import Message, answer, chunk
+from tests.functional.harness.relay import Relay
+from tests.functional.harness.upstream import Peer, Script, Upstream, saying
+
+AUTH = {"bearer": {"env": KEY_NAME}}
+BACKS = ("openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama")
+BASES = {"gemini": "/v1beta", "ollama": ""}
+# Spaces, an escape that need not be one, a number beyond 2^53, a long decimal, a zero, a repeated unknown name,
+# members out of order, a line end within, a nested member that is called model as well.
+ODD = (
+    '{ "messages" :[ {"role":"user","content":"\\u00e4 ä \\/ 世界","model":"inner"} ],\r\n "seed":9007199254740993123,'
+    '"temperature" : 0.70000000000000000001, "top_p":0, "zzz":{"a":1,"a":2,"model":"alias"}, "model"  :  "alias" ,"é":[1e400]}\n'
+).encode()
+
+
+def config(folder: Any, url: str) -> dict[str, Any]:
+    upstreams = {
+        name: {"protocol": name, "endpoints": [url + BASES.get(name, "/v1")], "auth": AUTH, "dialect": {"ask_usage": False}}
+        for name in BACKS
+    }
+    upstreams["asking"] = {"protocol": "openai_chat", "endpoints": [url + "/v1"], "auth": AUTH}
+    routes = [
+        {"name": name, "match": {"prefix": f"/{name}/"}, "protocol": name, "upstream": "by_model", "strip_prefix": f"/{name}"}
+        for name in BACKS
+    ]
+    models = {name: {"upstream": name, "model": "the-name/at the ünd"} for name in BACKS}
+    routes.insert(0, {"name": "direct", "match": {"prefix": "/direct/v1/"}, "upstream": "openai_chat", "strip_prefix": "/direct"})
+    routes.append({"name": "asking", "match": {"prefix": "/asking/"}, "protocol": "openai_chat", "upstream": "by_model", "strip_prefix": "/asking"})
+    models["asking"] = {"upstream": "asking", "model": "m"}
+    models["alias"] = {"upstream": "openai_chat", "model": "the-name/at the ünd"}
+    return {"upstreams": {"up": None, **upstreams}, "models": models, "routes": routes}
+
+
+@pytest.fixture(scope="module")
+def relay(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    folder = tmp_path_factory.mktemp("passing")
+    with Relay(folder, module_upstream.url, config(folder, module_upstream.url), environment={KEY_NAME: KEY}) as running:
+        yield running
+
+
+def post(relay: Relay, path: str, body: bytes, *lines: bytes) -> Message:
+    fields = [b"POST " + path.encode() + b" HTTP/1.1", b"Host: relayd.test", b"Content-Type: application/json", *lines]
+    with relay.client() as client:
+        return client.ask(b"\r\n".join([*fields, b"Content-Length: %d" % len(body), b"", b""]) + body)
+
+
+def streaming(*pieces: bytes, end: bytes = b"0\r\n\r\n", kind: bytes = b"text/event-stream") -> Script:
+    """Every piece in a chunk of its own."""
+
+    def script(peer: Peer, message: Message) -> None:
+        peer.whole(message)
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: " + kind + b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for piece in pieces:
+            peer.send(chunk(piece))
+        peer.send(end)
+        if not end:
+            peer.reset()
+
+    return script
+
+
+def received(upstream: Upstream) -> Message:
+    return upstream.heads[-1]
+
+
+JSON = b"Content-Type: application/json"
+PATHS = {
+    "openai_chat": "/v1/chat/completions", "openai_responses": "/v1/responses", "anthropic_messages": "/v1/messages",
+    "ollama": "/api/chat",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("back", PATHS)
+def test_a_body_passes_byte_for_byte_but_for_the_models_name(back: str, relay: Relay, upstream: Upstream) -> None:
+    upstream.script = saying(answer(b'{"choices":[],  "x":1e400}\n', JSON))
+    asked = ODD.replace(b'"model"  :  "alias"', b'"model"  :  "%s"' % back.encode())
+    message = post(relay, f"/{back}{PATHS[back]}", asked)
+    assert message.status == 200 and message.body == b'{"choices":[],  "x":1e400}\n'
+    expected = asked.replace(b'"model"  :  "%s"' % back.encode(), b'"model"  :  "the-name/at the \\u00fcnd"')
+    assert received(upstream).body == expected
+    assert received(upstream).target == (BASES.get(back, "") + PATHS[back]).encode()
+
+
+def test_a_body_without_an_alias_is_not_touched_at_all(relay: Relay, upstream: Upstream) -> None:
+    upstream.script = saying(answer(b"{}", JSON))
+    for body in (ODD, ODD.replace(b"{ ", b'{ "stream":true,', 1), b"not json at all", b"\x00\xff" * 1000):
+        assert post(relay, "/direct/v1/chat/completions", body).status == 200
+        assert received(upstream).body == body
+
+
+def test_keys_of_the_client_stay_here_and_the_upstreams_own_goes(relay: Relay, upstream: Upstream) -> None:
+    upstream.script = saying(answer(b"{}", JSON))
+    post(
+        relay, "/openai_chat/v1/chat/completions", b'{"model":"openai_chat","messages":[]}', b"Authorization: Bearer client-secret",
+        b"x-api-key: client-secret", b"x-goog-api-key: client-secret", b"Cookie: session=client-secret", b"X-Own: stays",
+    )  # fmt: skip
+    seen = received(upstream)
+    assert seen.get_all("authorization") == [b"Bearer " + KEY.encode()] and seen.get("x-own") == b"stays"
+    assert b"client-secret" not in b"".join(value for _, value in seen.fields)
+
+
+ODD_STREAM = (
+    b"\xef\xbb\xbf: hello\r\n\r\n", b'data:{"id":"1","choices":[{"delta":{"content":"a\\u0062"}}]}\n\n', b": keep\n", b"\n",
+    b'event:  odd\r\nid: 7\r\nretry: 5\r\ndata: {"model" : "m",\r\ndata:  "x":9007199254740993}\r\n\r\n', b"data: [DO", b"NE]\n\n", b"after",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("back", PATHS)
+def test_a_stream_passes_byte_for_byte(back: str, relay: Relay, upstream: Upstream) -> None:
+    upstream.script = streaming(*ODD_STREAM)
+    body = json.dumps({"model": back, "stream": True, "messages": []}).encode()
+    message = post(relay, f"/{back}{PATHS[back]}", body)
+    assert message.body == b"".join(ODD_STREAM) and message.get("content-type") == b"text/event-stream"
+
+
+def test_every_piece_of_a_stream_leaves_as_it_comes(relay: Relay, upstream: Upstream) -> None:
+    gates = [threading.Event() for _ in ODD_STREAM]
+
+    def script(peer: Peer, message: Message) -> None:
+        peer.whole(message)
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for piece, gate in zip(ODD_STREAM, gates, strict=True):
+            gate.wait(5)
+            peer.send(chunk(piece))
+        peer.send(chunk(b""))
+
+    upstream.script = script
+    body = b'{"model":"openai_chat","stream":true,"messages":[]}'
+    with relay.client() as client:
+        client.send(b"POST /openai_chat/v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        client.head_of_answer()
+        for piece, gate in zip(ODD_STREAM, gates, strict=True):
+            gate.set()
+            assert client.take(len(chunk(piece))) == chunk(piece)
+        assert client.take(5) == b"0\r\n\r\n"
+
+
+def test_gemini_passes_with_its_model_in_the_path(relay: Relay, upstream: Upstream) -> None:
+    pieces = (b'data: {"candidates": [{"content": {"parts": [{"text": "a"}]}}]}\r\n\r\n', b'data: {"usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 2}}\r\n\r\n')
+    upstream.script = streaming(*pieces)
+    body = b'{ "contents":[{"role":"user","parts":[{"text":"x"}]}], "seed":9007199254740993}'
+    message = post(relay, "/gemini/models/gemini:streamGenerateContent?alt=sse", body, b"x-goog-api-key: client-secret")
+    assert message.body == b"".join(pieces) and received(upstream).body == body
+    target = received(upstream).target
+    assert target.startswith(b"/v1beta/models/the-name%2Fat%20the%20%C3%BCnd:streamGenerateContent") and b"alt=sse" in target, target
+    assert b"client-secret" not in b"".join(value for _, value in received(upstream).fields)
+
+
+def test_usage_that_the_client_did_not_ask_for_is_asked_for_and_taken_out(relay: Relay, upstream: Upstream) -> None:
+    first = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}\n\n'
+    upstream.script = streaming(first, usage, b": note\n\ndata: [DONE]\n\n")
+    body = b'{"model":"asking","stream":true,"messages":[]}'
+    message = post(relay, "/asking/v1/chat/completions", body)
+    assert message.body == first + b": note\n\ndata: [DONE]\n\n"
+    assert json.loads(received(upstream).body)["stream_options"] == {"include_usage": True}
+    record = relay.record(id=(message.get("x-request-id") or b"").decode())
+    assert (record["tokens_input"], record["tokens_output"], record["model"], record["model_there"]) == (5, 2, "asking", "m")
+    asked = body.replace(b'"stream":true', b'"stream":true,"stream_options":{"include_usage":true}')
+    message = post(relay, "/asking/v1/chat/completions", asked)
+    assert message.body == first + usage + b": note\n\ndata: [DONE]\n\n"
+    # Also where the stream's length is known beforehand.
+    upstream.script = saying(answer(first + usage + b"data: [DONE]\n\n", b"Content-Type: text/event-stream"))
+    message = post(relay, "/asking/v1/chat/completions", body)
+    assert message.complete and message.body == first + b"data: [DONE]\n\n"
+
+
+def test_usage_of_a_plain_answer_is_read_from_a_copy(relay: Relay, upstream: Upstream) -> None:
+    body = b'{"model": "served", "choices": [{"finish_reason": "stop"}], "usage":{"prompt_tokens":50,"completion_tokens":20,"prompt_tokens_details":{"cached_tokens":9}}}'
+    upstream.script = saying(answer(body, JSON))
+    message = post(relay, "/openai_chat/v1/chat/completions", b'{"model":"openai_chat","messages":[]}')
+    assert message.body == body
+    record = relay.record(id=(message.get("x-request-id") or b"").decode())
+    assert (record["tokens_input"], record["tokens_output"], record["tokens_cached"], record["finish"]) == (50, 20, 9, "stop")
+
+
+def test_a_stream_that_passes_and_is_cut_is_never_made_whole(relay: Relay, upstream: Upstream) -> None:
+    first = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+    for piece in (first, first[:-9]):
+        upstream.script = streaming(piece, end=b"")
+        message = post(relay, "/openai_chat/v1/chat/completions", b'{"model":"openai_chat","stream":true,"messages":[]}')
+        assert not message.complete and b"[DONE]" not in message.body
+
+
+def test_an_error_that_passes_keeps_every_byte(relay: Relay, upstream: Upstream) -> None:
+    body = b'{"error" : {"message":"No.", "param":null,"own":[1]}}\n'
+    upstream.script = saying(answer(body, JSON, b"x-ratelimit-reset: 9", status=b"422 Unprocessable"))
+    message = post(relay, "/openai_chat/v1/chat/completions", b'{"model":"openai_chat","messages":[]}')
+    assert message.status == 422 and message.body == body and message.get("x-ratelimit-reset") == b"9"
+
+
+def test_ollamas_own_clients_pass(relay: Relay, upstream: Upstream) -> None:
+    lines = (b'{"message":{"content":"a"},"done":false}\n', b'{"done":true,"prompt_eval_count":4,"eval_count":3}\n')
+    upstream.script = streaming(*lines, kind=b"application/x-ndjson")
+    for path in ("/ollama/api/chat", "/ollama/api/generate"):
+        message = post(relay, path, b'{"model":"ollama","prompt":"x"}')
+        assert message.body == b"".join(lines), message.body
+        record = relay.record(id=(message.get("x-request-id") or b"").decode())
+        if path.endswith("chat"):
+            assert (record["tokens_input"], record["tokens_output"]) == (4, 3), record

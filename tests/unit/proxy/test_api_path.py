@@ -1,0 +1,54 @@
+"""Bases as SDKs write them, with the version or without."""
+
+from __future__ import annotations
+
+import pytest
+
+from relayd.proxy.api_path import crossing_path, passing_path, with_model
+
+CHAT, MESSAGES = b"/v1/chat/completions", b"/v1/messages"
+
+
+@pytest.mark.parametrize(("protocol", "base", "path", "expected"), [
+    ("openai_chat", b"/v1", CHAT, CHAT),
+    ("openai_chat", b"", CHAT, CHAT),
+    ("openai_chat", b"/api/paas/v4", CHAT, b"/api/paas/v4/chat/completions"),
+    ("openai_chat", b"/v1beta/openai", CHAT, b"/v1beta/openai/chat/completions"),
+    ("openai_responses", b"/openai/v1", b"/v1/responses", b"/openai/v1/responses"),
+    ("openai_chat", b"/v1", b"/chat/completions", CHAT),
+    ("openai_chat", b"/v1", b"/v1x/chat", b"/v1/v1x/chat"),
+    ("anthropic_messages", b"", MESSAGES, MESSAGES),
+    ("anthropic_messages", b"/v1", MESSAGES, MESSAGES),
+    ("anthropic_messages", b"/anthropic", MESSAGES, b"/anthropic/v1/messages"),
+    ("gemini", b"/v1beta", b"/v1beta/models/m:generateContent", b"/v1beta/models/m:generateContent"),
+    ("gemini", b"/v1beta", b"/v1/models/m:generateContent", b"/v1beta/models/m:generateContent"),
+    ("gemini", b"/v1beta", b"/models/m:generateContent", b"/v1beta/models/m:generateContent"),
+    ("ollama", b"", b"/api/chat", b"/api/chat"),
+    ("plain", b"/v1", b"/v1/x", b"/v1/v1/x"),
+])  # fmt: skip
+def test_what_passes_has_the_version_once(protocol: str, base: bytes, path: bytes, expected: bytes) -> None:
+    assert passing_path(protocol, base, path) == expected
+
+
+@pytest.mark.parametrize(("protocol", "base", "path", "expected"), [
+    ("openai_chat", b"/v1", b"/chat/completions", CHAT),
+    ("openai_chat", b"", b"/chat/completions", CHAT),
+    ("openai_chat", b"/v1beta/openai", b"/chat/completions", b"/v1beta/openai/chat/completions"),
+    ("anthropic_messages", b"", b"/messages", MESSAGES),
+    ("anthropic_messages", b"/anthropic", b"/messages", b"/anthropic/v1/messages"),
+    ("anthropic_messages", b"/v1", b"/messages", MESSAGES),
+    ("gemini", b"", b"/models/m:generateContent", b"/v1beta/models/m:generateContent"),
+    ("gemini", b"/v1beta", b"/models/m:generateContent", b"/v1beta/models/m:generateContent"),
+    ("ollama", b"", b"/api/chat", b"/api/chat"),
+    ("ollama", b"/behind", b"/api/chat", b"/behind/api/chat"),
+])  # fmt: skip
+def test_what_is_translated_has_the_version_that_is_missing(
+    protocol: str, base: bytes, path: bytes, expected: bytes
+) -> None:
+    assert crossing_path(protocol, base, path) == expected
+
+
+def test_a_model_in_the_path_gets_another_name() -> None:
+    assert with_model(b"/v1beta/models/fast:streamGenerateContent", "g/ü 3") == (
+        b"/v1beta/models/g%2F%C3%BC%203:streamGenerateContent")
+    assert with_model(b"/v1/chat/completions", "m") == b"/v1/chat/completions"
