@@ -11,7 +11,8 @@ Laws:
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -39,6 +40,16 @@ class Loaded:
     warnings: tuple[Finding, ...]
     files: tuple[str, ...]
     texts: tuple[tuple[str, str], ...] = ()  # the same files with what stood in them
+    mark_of: Callable[[str], Mark] = field(default=lambda path: Mark(""), repr=False, compare=False)
+
+    def placed(self, findings: Iterable[Finding]) -> list[Finding]:
+        """Findings of parts that know the key and not the file, with the place where the key is written."""
+        return [one if one.line else self._placed(one) for one in findings]
+
+    def _placed(self, finding: Finding) -> Finding:
+        mark = self.mark_of(finding.path)
+        file, line = (mark.file, mark.line) if mark.line else (self.files[0], 0)
+        return replace(finding, file=file, line=line, column=mark.column if line else 0)
 
 
 def load(path: str) -> Loaded:
@@ -106,7 +117,7 @@ class _Reading:
         found = sorted(self.findings, key=lambda one: (order.get(one.file, 0), one.line, one.column))
         if any(one.level == "error" for one in found):
             raise ConfigError(found)
-        return Loaded(config, tuple(found), tuple(files), tuple(self.texts.items()))
+        return Loaded(config, tuple(found), tuple(files), tuple(self.texts.items()), self.builder.mark_of)
 
     def read(self, path: str, named_at: Mark) -> str | None:
         """The text of a file, or None and a finding at the place that named it."""

@@ -179,8 +179,28 @@ class Config:
         for number, route in enumerate(self.routes[:-1]):
             if route.match == Match():
                 yield f"routes[{number}]", "matches every request; no route behind it is ever reached"
+                break
+            for later, other in enumerate(self.routes[number + 1 :], start=number + 1):
+                if hides(route.match, other.match):
+                    yield f"routes[{later}]", f"is never reached: {route.name} takes every request that it could match"
         if not self.routes:
             yield "routes", "there are none: every request is answered 404"
+
+
+def hides(earlier: Match, later: Match) -> bool:
+    """Whether every request that matches `later` surely matches `earlier` too."""
+    for word in ("host", "method", "model"):
+        mine, theirs = set(getattr(earlier, word)), set(getattr(later, word))
+        if mine and not (theirs and theirs <= mine):
+            return False
+    if not earlier.header.items() <= later.header.items() or earlier.regex not in (None, later.regex):
+        return False
+    if earlier.path is not None:
+        return later.path == earlier.path
+    if earlier.prefix is None:
+        return True
+    begins = later.path if later.path is not None else later.prefix
+    return begins is not None and begins.startswith(earlier.prefix)
 
 
 def _gap(mine: str, theirs: str) -> str:

@@ -96,7 +96,7 @@ class Changeover:
         except BaseException as error:  # rescue door: whatever it was, nothing stays open; it is raised again
             undone(undo)
             if isinstance(error, ConfigError):
-                raise ConfigError(placed(error.findings, loaded.files[0])) from error
+                raise ConfigError(loaded.placed(error.findings)) from error
             raise
         return Prepared(plan, carried, telemetry, listeners, admin, store, tuple(undo))
 
@@ -233,11 +233,6 @@ def undone(undo: list[Callable[[], None]] | tuple[Callable[[], None], ...]) -> N
 
 def refused(path: str, message: str, hint: str = "") -> ConfigError:
     return ConfigError([Finding("", 0, 0, path, message, hint)])
-
-
-def placed(findings: tuple[Finding, ...], file: str) -> list[Finding]:
-    """Findings of parts that do not know the file, with its name."""
-    return [finding if finding.line else replace(finding, file=file) for finding in findings]
 
 
 def telemetry_settings(config: Config) -> TelemetrySettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from relayd.config.address import parse_endpoint
@@ -38,7 +39,7 @@ def upstream_spec(name: str, config: Upstream) -> UpstreamSpec:
         client_host=config.host == "client",
         tls=TlsSpec(
             verify=tls.verify, ca=tls.ca, cert=tls.cert, key=tls.key, server_name=tls.server_name,
-            min_version=tls.min_version,
+            min_version=tls.min_version, stamps=stamps_of(tls.ca, tls.cert, tls.key),
         ),
         timeouts=Timeouts(
             connect_s=float(limits.connect), first_byte_s=float(limits.first_byte), idle_s=float(limits.idle),
@@ -55,6 +56,19 @@ def upstream_spec(name: str, config: Upstream) -> UpstreamSpec:
         health=None if config.health is None else health_spec(config.health),
         dialect=Options(**{name: getattr(config.dialect, name) for name in Options.__slots__}),
     )
+
+
+def stamps_of(*paths: str | None) -> tuple[str, ...]:
+    """Something that changes when one of these files does."""
+    found = []
+    for path in paths:
+        if path is not None:
+            try:
+                told = os.stat(path)
+            except OSError:  # the check of the section has said so
+                continue
+            found.append(f"{told.st_ino}:{told.st_size}:{told.st_mtime_ns}")
+    return tuple(found)
 
 
 def balance_spec(config: Upstream) -> BalanceSpec:

@@ -54,7 +54,10 @@ class AuthSpec:
 
 @dataclass(frozen=True, slots=True)
 class TlsSpec:
-    """TLS towards the endpoints; paths of PEM files, None for the system's or for nothing."""
+    """TLS towards the endpoints; paths of PEM files, None for the system's or for nothing.
+
+    `stamps` tell the files' present contents apart: a certificate renewed under its old name makes another spec.
+    """
 
     verify: bool = True
     ca: str | None = None
@@ -62,6 +65,7 @@ class TlsSpec:
     key: str | None = None
     server_name: str | None = None
     min_version: str = "1.2"
+    stamps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,12 +38,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     path = os.path.abspath(arguments.config)
+    loaded: Loaded | None = None
     try:
         loaded = load(path)
         compile_plan(loaded.config, 1, builtin={"demo": DEMO})
     except ConfigError as refused:
-        findings = [one if one.line else dataclasses.replace(one, file=path) for one in refused.findings]
-        _refused(path, findings, arguments)
+        _refused(path, refused.findings if loaded is None else loaded.placed(refused.findings), arguments)
         return os.EX_CONFIG
     if arguments.json:
         out(json.dumps({"accepted": True, "findings": list(map(dataclasses.asdict, loaded.warnings)),

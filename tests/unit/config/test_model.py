@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pathlib
 
+import pytest
+
 from relayd.config.model import unknown
 from tests.unit.config.section_case import accepted, faults
 
@@ -91,3 +93,16 @@ def test_fields_of_the_house_have_names_of_their_own() -> None:
 
 def test_an_unknown_name_is_told_with_those_that_are_known() -> None:
     assert unknown("upstream", "zzz", ["a", "b"]) == "unknown upstream 'zzz'; known: a, b"
+
+
+@pytest.mark.parametrize(("first", "second", "hidden"), [
+    ("prefix: /v1/", "prefix: /v1/chat", True), ("prefix: /v1/", "path: /v1/x", True), ("path: /a", "path: /a", True),
+    ("prefix: /v1/", "prefix: /v1", False), ("path: /a", "prefix: /a", False), ("regex: /a.*", "path: /ab", False),
+    ("host: [a.org]", "host: [a.org], path: /x", True), ("host: [a.org]", "path: /x", False),
+    ("host: [a.org, b.org]", "host: [b.org]", True), ("method: [GET], prefix: /", "method: [GET], path: /x", True),
+    ("header: {x-a: '1'}, prefix: /", "path: /x", False), ("prefix: /", "header: {x-a: '1'}, path: /x", True),
+    ("model: [a], prefix: /", "path: /x", False),
+])
+def test_a_route_that_can_never_be_reached_is_warned_of(first: str, second: str, hidden: bool) -> None:
+    _, warnings = accepted(routes=f"[{{name: a, match: {{{first}}}, respond: 200}}, {{name: b, match: {{{second}}}, respond: 200}}]")
+    assert list(warnings) == (["routes[1]"] if hidden else [])

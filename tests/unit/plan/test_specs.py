@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from relayd.config.limits import Limits
 from relayd.config.resilience import Breaker, Hash, Health, Retries, RetryBudget
 from relayd.config.upstream import Auth, Endpoint, HeaderKeys, QueryKeys, Upstream, UpstreamTimeouts
-from relayd.plan.specs import auth_specs, endpoint_spec, upstream_spec
+from relayd.plan.specs import auth_specs, endpoint_spec, stamps_of, upstream_spec
 from relayd.schema import Duration, Secret
 from relayd.upstream.balancers import consistent_hash
 from relayd.upstream.spec import BalanceSpec, BreakerSpec, HealthSpec, RetrySpec, UpstreamSpec
@@ -131,3 +132,13 @@ def test_several_keys_are_one_and_its_spares() -> None:
     made = spec(auth=Auth(header=HeaderKeys(name="x-api-key", value=keys)))
     assert [(one.kind, one.name, one.value) for one in made.keys] == [("header", "x-api-key", key) for key in keys]
     assert made.auth == made.keys[0] and len(made.spare_keys) == 2
+
+
+def test_a_certificate_renewed_under_its_name_makes_another_spec(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("one")
+    first = stamps_of(str(file), None)
+    assert first and first == stamps_of(str(file), None)
+    file.write_text("another")
+    assert stamps_of(str(file), None) != first
+    assert stamps_of(str(tmp_path / "gone")) == ()
