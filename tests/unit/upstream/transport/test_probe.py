@@ -112,14 +112,21 @@ async def test_a_silent_endpoint_fails_by_its_time_and_its_connection_ends(clien
 async def test_a_busy_endpoint_that_serves_others_is_not_taken_out(client: StreamClient) -> None:
     with black_hole() as endpoint:
         group = group_of(endpoint, timeout_s=0.03)
-        async with probing(client, group):
-            checker = group.checkers[0]
-            for _ in range(5):
-                await wait_for(lambda: checker.running)
+        probes = Probes(client, lambda: [group])
+        checker = group.checkers[0]
+
+        async def one_check(answers: int) -> str:
+            while not checker.running:
+                probes.tick()
+                await asyncio.sleep(0.001)
+            for _ in range(answers):
                 group.answered(group.endpoints[0])
-                await wait_for(lambda: not checker.running)
-                assert group.endpoints[0].health == "unknown"
-            await wait_for(lambda: group.endpoints[0].health == "failing")
+            await wait_for(lambda: not checker.running)
+            return group.endpoints[0].health
+
+        assert [await one_check(answers=1) for _ in range(5)] == ["unknown"] * 5
+        assert [await one_check(answers=0) for _ in range(2)] == ["unknown", "failing"]
+        probes.close()
 
 
 async def test_a_check_takes_no_place_and_stands_in_no_queue(client: StreamClient) -> None:
@@ -156,16 +163,16 @@ async def test_a_cut_answer_and_no_http_at_all_are_failures(client: StreamClient
 @pytest.mark.parametrize("kind", ["http", "tcp"])
 async def test_a_unix_socket_is_checked_too(client: StreamClient, tmp_path: Path, kind: str) -> None:
     async with Upstream(unix=str(tmp_path / "s")) as upstream:
-        group = group_of(upstream.endpoint, kind=kind)
+        group = group_of(upstream.endpoint, kind=kind, interval_s=60.0)
         async with probing(client, group):
-            await wait_for(lambda: group.endpoints[0].health == "passing")
+            await wait_for(lambda: group.endpoints[0].health == "passing" and upstream.connections == 1)
 
 
 async def test_a_connection_is_enough_for_a_check_of_that_kind(client: StreamClient) -> None:
     async with Upstream() as upstream:
-        group = group_of(upstream.endpoint, kind="tcp")
+        group = group_of(upstream.endpoint, kind="tcp", interval_s=60.0)
         async with probing(client, group):
-            await wait_for(lambda: group.endpoints[0].health == "passing")
+            await wait_for(lambda: group.endpoints[0].health == "passing" and upstream.connections == 1)
         assert not upstream.requests
 
 
