@@ -74,7 +74,8 @@ def request_of(method: str, path: str, body: bytes | None, *lines: bytes) -> byt
 
 @contextmanager
 def gateway(
-    folder: Path, change: Mapping[str, Any] | None = None, *, strict_chat: bool = True, routes: Sequence[dict[str, Any]] = ()
+    folder: Path, change: Mapping[str, Any] | None = None, *, strict_chat: bool = True, routes: Sequence[dict[str, Any]] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Gateway]:
     """`change` is merged over the configuration; `routes` stand before the others.
 
@@ -87,6 +88,6 @@ def gateway(
             "models": {name: {"upstream": name, "model": THERE[name]} for name in BACKS},
             "routes": [*routes, *FRONT_ROUTES],
         }
-        relay = Relay(folder, "http://127.0.0.1:1", merged(config, change or {}), environment={KEY_NAME: KEY})
+        relay = Relay(folder, "http://127.0.0.1:1", merged(config, change or {}), environment={KEY_NAME: KEY, **(environment or {})})
         stack.enter_context(relay)
         yield Gateway(relay, backs)
