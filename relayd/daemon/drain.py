@@ -2,7 +2,7 @@
 
     stop    nobody comes after this process: newcomers are refused, idle connections closed, at most drain_timeout
     leave   another process has the listening sockets: what comes by connections that are open is still answered, each
-            answer closes its connection, at most handover_timeout
+            answer closes its connection, at most handover_timeout; a stop of the whole service shortens that
 
 1. It ends with the last exchange or with its time, whichever is first, and at once when `forced` is set.
 """
@@ -30,6 +30,8 @@ class Drain:
         self._gateway, self._changeover = gateway, changeover
         self._notifier, self._journal = notifier, journal
         self.forced = asyncio.Event()
+        self._deadline = float("inf")
+        self._close_idle = False
 
     @property
     def _open(self) -> int:
@@ -46,9 +48,10 @@ class Drain:
         timeout_s = self._timeout_s(leaving=False)
         self._gateway.draining = True
         self._journal.info("draining", signal=reason, exchanges=self._open, drain_timeout_s=timeout_s)
-        self._notifier.stopping(f"draining {self._open} exchanges")
+        self._notifier.stopping(f"draining {self._open} exchanges", timeout_s)
         self._changeover.listeners.close()
-        return self._empty(timeout_s, close_idle=True)
+        self._close_idle = True
+        return self._empty(timeout_s)
 
     def leave(self, reason: str) -> Coroutine[None, None, None]:
         """Another process goes on, from this moment. What is returned ends when nothing is open.
@@ -63,22 +66,29 @@ class Drain:
             "leaving", "Another process accepts now; this one finishes what it has.", signal=reason,
             exchanges=self._open, connections=connections, handover_timeout_s=timeout_s,
         )
-        return self._empty(timeout_s, close_idle=False)
+        return self._empty(timeout_s)
 
-    async def _empty(self, timeout_s: float, *, close_idle: bool) -> None:
+    def shorten(self, reason: str) -> None:
+        """The service is stopped while this process was leaving: from now on it has what a stop has."""
+        timeout_s = self._timeout_s(leaving=False)
+        self._journal.info("draining", signal=reason, exchanges=self._open, drain_timeout_s=timeout_s)
+        self._close_idle = True
+        self._deadline = min(self._deadline, clock.monotonic() + timeout_s)
+
+    async def _empty(self, timeout_s: float) -> None:
         gateway, listeners = self._gateway, self._changeover.listeners
-        deadline, told = clock.monotonic() + timeout_s, 0.0
+        self._deadline, told = min(self._deadline, clock.monotonic() + timeout_s), 0.0
         while not self.forced.is_set():
-            if close_idle:
+            if self._close_idle:
                 listeners.idle_close()
             now = clock.monotonic()
             if not listeners.connections and not gateway.exchanges:
                 return
-            if now >= deadline:
+            if now >= self._deadline:
                 message = "What is still open is ended."
                 self._journal.warning("drain_timed_out", message, exchanges=self._open)
                 return
-            if close_idle and now - told >= TELL_S:
+            if gateway.draining and now - told >= TELL_S:
                 told = now
                 self._notifier.extend(MORE_TIME_S, f"draining {self._open} exchanges")
             await asyncio.sleep(STEP_S)

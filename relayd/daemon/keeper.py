@@ -8,7 +8,8 @@ before its main process is gone. The keeper is that main process; what it leaves
 
 1. A successor takes over only when it has said READY=1; one that ends before changes nothing.
 2. Before a restart (SIGUSR1, then SIGTERM) the keeper is gone at once, and its process finishes beside the next one.
-   Before a stop (SIGTERM alone) it waits until every process of the service has gone.
+   Before a stop (SIGTERM alone) it tells every process of the service, waits until all have gone, and ends those that
+   stay longer than a drain may take.
 3. It loads no server and nothing of Tornado, decides nothing about requests, and reads no configuration.
 4. What it says downwards stays as it is from version to version: a keeper starts newer relayds than itself.
 """
@@ -30,6 +31,8 @@ FIRST = 3
 MESSAGE_BYTES = 64 * 1024
 MOST_DESCRIPTORS = 253  # SCM_MAX_FD
 READY_TIMEOUT_S = 30.0
+DRAIN_S = 90.0  # until the process that serves says how long it is
+PATIENCE_S = 5.0  # beyond that
 LOOK_AGAIN_S = 0.2
 VARIABLE = "RELAYD_KEEPER"
 HEARD = (
@@ -71,6 +74,7 @@ class Keeper:
         self.leaving: dict[int, Worker] = {}
         self.restart_comes = False
         self.stops = 0
+        self.drain_s, self.patience_ends = DRAIN_S, float("inf")
         self.ended: int | None = None  # the wait status of the current process
         self._wakeup = socket.socketpair()
 
@@ -110,6 +114,9 @@ class Keeper:
             say("warning", f"pid {late.pid} was not ready within {READY_TIMEOUT_S:g} s")
             os.kill(late.pid, signal.SIGKILL)
             late.since = float("inf")
+        if clock.monotonic() > self.patience_ends:
+            self.patience_ends = float("inf")
+            self.signal_others(signal.SIGKILL)
         if self.ended is not None:
             self.tell(b"EXTEND_TIMEOUT_USEC=5000000\nSTATUS=waiting for older processes to finish")
 
@@ -144,10 +151,14 @@ class Keeper:
                 current.order("stop" if self.stops == 1 else "end")
             if self.successor is not None:
                 os.kill(self.successor.pid, signal.SIGKILL)
-            if self.stops > 1:
-                for pid in (*self.leaving, *(self.others() if self.ended is not None else ())):
-                    with contextlib.suppress(OSError):
-                        os.kill(pid, signal.SIGTERM)
+            if not self.restart_comes:
+                self.signal_others(signal.SIGTERM)
+
+    def signal_others(self, number: int) -> None:
+        """To those that still finish: a stop is one for them too."""
+        for pid in self.others():
+            with contextlib.suppress(OSError):
+                os.kill(pid, number)
 
     # ---- processes
 
@@ -193,6 +204,7 @@ class Keeper:
                 self.listen(self.current)
                 self.current.control.close()
                 self.current, self.ended = None, status
+                self.patience_ends = clock.monotonic() + self.drain_s + PATIENCE_S
             elif self.successor is not None and pid == self.successor.pid:
                 self.failed(self.successor, status)
             elif pid in self.leaving:
@@ -241,9 +253,9 @@ class Keeper:
 
     def others(self) -> list[int]:
         """Further processes of this service: those that still finish, started by this keeper or an earlier one."""
-        if not self.environment.get("INVOCATION_ID"):
-            return list(self.leaving)
-        return [pid for pid in service_processes() if pid != os.getpid()] or list(self.leaving)
+        ours = {os.getpid(), *(worker.pid for worker in (self.current, self.successor) if worker is not None)}
+        found = service_processes() if self.environment.get("INVOCATION_ID") else []
+        return [pid for pid in dict.fromkeys([*self.leaving, *found]) if pid not in ours]
 
     # ---- messages
 
@@ -260,14 +272,18 @@ class Keeper:
                 close_all(descriptors)
                 worker.silent = True
                 return
-            if b"UPGRADE=1" in message.split(b"\n"):
+            lines = message.split(b"\n")
+            if b"UPGRADE=1" in lines:
                 close_all(descriptors)
                 self.hand_over()
+            elif lines[0].startswith(b"RELAYD_DRAIN_S="):
+                close_all(descriptors)
+                self.drain_s = float(lines[0].partition(b"=")[2])
             elif worker is self.current:
                 self.passed_on(message, descriptors)
             elif worker is self.successor:
                 worker.held_back.append((message, descriptors))
-                if b"READY=1" in message.split(b"\n"):
+                if b"READY=1" in lines:
                     self.taken_over(worker)
             else:
                 close_all(descriptors)

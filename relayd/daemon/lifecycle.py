@@ -351,11 +351,13 @@ class Lifecycle:
         return self._drained is not None
 
     def on_stop(self, name: str, again: bool) -> None:
-        """SIGTERM or SIGINT: drain; asked again, end. A process that another one replaced ends when asked once."""
-        if again or (self.state.phase == "leaving" and name != "keeper"):
+        """SIGTERM or SIGINT: drain; asked again, end. A process that is leaving gets no more time than a drain has."""
+        if again:
             self.journal.warning("stop_forced", "Asked to stop again: what is open is ended.", signal=name)
             self.drain.forced.set()
             self.stopped.set()
+        elif self.state.phase == "leaving":
+            self.drain.shorten(name)
         elif self._drained is None:
             self.state.phase = "draining"
             for kept in self._stored:  # nobody comes after us: a client must not wait where nobody will ever accept

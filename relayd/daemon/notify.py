@@ -76,7 +76,10 @@ class Notifier:
         # Type=notify-reload demands the stamp beside the word (sd_notify(3)).
         self.send(RELOADING=1, MONOTONIC_USEC=int(clock.monotonic() * 1_000_000), STATUS="reloading")
 
-    def stopping(self, status: str) -> None:
+    def stopping(self, status: str, timeout_s: float = 0.0) -> None:
+        """The end has begun; a keeper is told how long it may take."""
+        if self.kept:
+            self.send(RELAYD_DRAIN_S=timeout_s)
         self.send(STOPPING=1, STATUS=status)
 
     def status(self, status: str) -> None:

@@ -66,6 +66,19 @@ def test_a_stop_drains_and_leaves_nobody_behind(serving: Testbed) -> None:
     serving.run("exec", "systemctl", "start", "relayd")
 
 
+def test_a_stop_gives_those_left_behind_no_more_time_than_a_drain(serving: Testbed) -> None:
+    serving.configure(WEB + "daemon: {drain_timeout: 1s}\n")
+    held = serving.hold(3, 12)
+    serving.run("exec", "systemctl", "restart", "relayd")
+    began = time.monotonic()
+    serving.run("exec", "systemctl", "stop", "relayd")
+    assert time.monotonic() - began < on_a_quiet_machine(4.0)
+    assert len(serving.outcome(held)["faults"]) == 3
+    assert serving.call("exec", "pgrep", "-u", "relayd").returncode == 1
+    serving.run("exec", "systemctl", "start", "relayd")
+    serving.configure()
+
+
 def test_the_keeper_killed_loses_nothing_and_connections_wait(serving: Testbed) -> None:
     held = serving.hold(5, 5)
     asking = serving.beside("ask", "127.0.0.1:8282", "4")

@@ -74,12 +74,32 @@ async def test_the_longer_of_both_timeouts_counts_for_leaving(folder: Path) -> N
     life.close()
 
 
-async def test_a_process_that_left_ends_at_once_when_it_is_asked(folder: Path) -> None:
-    life = Living(folder, daemon={"handover_timeout": "30s"}).start()
-    with connected(f"{folder}/public.sock"):
+def begun(path: str) -> socket.socket:
+    """A connection in the middle of a request: no idle one."""
+    made = connected(path)
+    made.send(b"POST / HTTP/1.1\r\n")
+    return made
+
+
+async def test_a_process_that_is_leaving_has_what_a_stop_has_once_it_is_asked(folder: Path) -> None:
+    life = Living(folder, daemon={"handover_timeout": "30s", "drain_timeout": "200ms"}).start()
+    with begun(f"{folder}/public.sock"):
+        await until_taken(life)
+        life.leave("keeper")
+        await asyncio.sleep(0.3)
+        assert not life.stopped.is_set()
+        life.on_stop("SIGTERM", False)
+        await asyncio.wait_for(life.stopped.wait(), 5)
+        life.close()
+
+
+async def test_a_process_that_is_leaving_ends_at_once_when_it_is_asked_twice(folder: Path) -> None:
+    life = Living(folder, daemon={"handover_timeout": "30s", "drain_timeout": "30s"}).start()
+    with begun(f"{folder}/public.sock"):
         await until_taken(life)
         life.leave("keeper")
         life.on_stop("SIGTERM", False)
+        life.on_stop("SIGTERM", True)
         await asyncio.wait_for(life.stopped.wait(), 1)
         life.close()
 

@@ -176,3 +176,29 @@ def test_a_line_carries_its_level_only_for_the_journal(capsys: pytest.CaptureFix
     keeper.say("error", "no", {"JOURNAL_STREAM": "1:2"})
     keeper.say("error", "no", {})
     assert capsys.readouterr().err == "<3>relayd keeper: no\nrelayd keeper: no\n"
+
+
+def test_how_long_a_drain_may_take_is_heard_and_goes_no_further(scene: Scene, manager: socket.socket) -> None:
+    current = scene.keeper.current
+    assert current is not None
+    scene.current.send(b"RELAYD_DRAIN_S=7.5")
+    scene.current.send(b"STOPPING=1")
+    scene.keeper.listen(current)
+    assert scene.keeper.drain_s == 7.5
+    assert manager.recv(99) == b"STOPPING=1"
+
+
+def test_whoever_stays_beyond_a_drain_is_ended(scene: Scene) -> None:
+    stays = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN);"
+                              "print(flush=True); time.sleep(60)"], stdout=subprocess.PIPE)
+    assert stays.stdout is not None
+    stays.stdout.readline()
+    worker, _ = scene.worker(stays.pid)
+    scene.keeper.leaving[stays.pid] = worker
+    scene.keeper.successor = None
+    scene.keeper.on_signal(signal.SIGTERM)
+    assert stays.poll() is None
+    scene.keeper.ended, scene.keeper.patience_ends = 0, 0.0
+    scene.keeper.turn()
+    assert stays.wait(10) == -signal.SIGKILL
+    stays.stdout.close()
