@@ -77,13 +77,13 @@ class Keeper:
         self.drain_s, self.patience_ends = DRAIN_S, float("inf")
         self.ended: int | None = None  # the wait status of the current process
         self._wakeup = socket.socketpair()
+        for end in self._wakeup:
+            end.setblocking(False)
 
     # ---- the loop
 
     def run(self) -> int:
         """Serve until told to stop, or until the process that serves ends. Its exit status."""
-        for end in self._wakeup:
-            end.setblocking(False)
         signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
         for number in HEARD:
             signal.signal(number, lambda *_: None)

@@ -127,8 +127,6 @@ def test_before_a_restart_the_process_is_told_to_leave_and_the_keeper_ends(scene
 
 
 def test_of_signals_that_wait_together_the_announcement_comes_before_the_stop(scene: Scene) -> None:
-    for end in scene.keeper._wakeup:
-        end.setblocking(False)
     scene.keeper._wakeup[1].send(bytes([signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD]))
     assert scene.keeper.signals() == [signal.SIGCHLD, signal.SIGUSR1, signal.SIGTERM]
     assert scene.keeper.signals() == []
