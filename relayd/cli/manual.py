@@ -17,7 +17,9 @@ SIGNALS = (
      "A second one ends at once."),
 )
 PAGES = (
-    ("/health", "Liveness: the process runs and its event loop turns; with the delay of the loop."),
+    ("/health", "Whether requests can be served, with the state of the breakers and the delay of the loop: 503 and "
+     "\\fBunhealthy\\fR while the breakers of an upstream that has a \\fBbreaker\\fR section refuse everything."),
+    ("/live", "Liveness: the process runs and its event loop turns, whatever its upstreams do."),
     ("/ready", "200 while relayd serves, 503 while it starts or drains."),
     ("/ping", "Answers at once."),
     ("/status", "Everything that \\fBrelayd status\\fR shows, as JSON."),

@@ -68,7 +68,7 @@ class Course(Protocol):
     def said(self, data: bytes) -> None:
         """Bytes have gone to the client."""
 
-    def accepted(self, response: ResponseHead) -> None:
+    def accepted(self) -> None:
         """The head of a good answer has come."""
 
     def mark(self, head: ResponseHead) -> None:
@@ -168,7 +168,7 @@ class Attempt:
             self._mode = REFUSING
             return True
         if response.status < 400:
-            course.accepted(response)
+            course.accepted()
         if response.status < 300:
             doubt = course.doubts(response)
             if doubt is not None:

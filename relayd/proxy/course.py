@@ -189,12 +189,15 @@ class Course(Judgement):
                 exchange.upload_filter = FormFilter(exchange.head, target.model)
                 if exchange.head.length is not None:
                     exchange.head.length += len(target.model.encode()) - exchange.form_model_bytes
+        if exchange.head.upgrade is not None and self._route.upgrade and not exchange.head.has_body:
+            exchange.upgrade(endpoint, wire, fields)
+            return
         attempt = self._attempt = Attempt(exchange, self)
         exchange.attempt(endpoint, wire, fields, body, attempt)
 
     # ---- told by the attempt
 
-    def accepted(self, response: ResponseHead) -> None:
+    def accepted(self) -> None:
         """A sign of life of the endpoint."""
         endpoint, upstream = self._exchange.endpoint, self._exchange.upstream
         if endpoint is not None and upstream is not None:
@@ -423,7 +426,10 @@ class Course(Judgement):
             more_of(record)["trail"] = ", ".join(self._trail)
         if self._call is not None:
             tell_model(more_of(record), self._call, self.target.model)
-        self._leave_endpoint(Outcome(record.code, 0, "") if record.code else None)
+        if record.code:
+            self._leave_endpoint(Outcome(record.code, 0, ""))
+        else:
+            self._leave_endpoint(Outcome("", record.status) if self._exchange.tunnel is not None else None)
         for gate, ticket in held:
             gate.leave(ticket)
 

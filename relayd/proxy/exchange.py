@@ -87,6 +87,10 @@ class Exchange(Reply):
         self.record.status = 101
         self.record.first_byte_s = clock.monotonic() - self.record.started
         self._head_sent, self._framing = True, UNTIL_CLOSE
+        if self.course is not None:
+            self.course.accepted()
+        elif self.upstream is not None and self.endpoint is not None:
+            self.upstream.answered(self.endpoint)
         self.down.send(head)
         if not self._left:
             self.down.start_tunnel()

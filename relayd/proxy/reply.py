@@ -29,6 +29,9 @@ class Course(Protocol):
     def check(self, now_s: float) -> None:
         """The sweep."""
 
+    def accepted(self) -> None:
+        """The endpoint has agreed to what was asked."""
+
     def attempt_failed(self, fault: ExchangeError) -> None:
         """A limit of time has run out for the attempt under way."""
 
@@ -138,6 +141,10 @@ class Reply:
         if slot is not None:
             self.phase = "transfer"
             record.connect_s = slot.connect_time()
+            endpoint = self.endpoint
+            if endpoint is not None and endpoint.loose and response.status < 400:
+                assert self.upstream is not None
+                self.upstream.answered(endpoint)  # a probe is settled by its head: what follows may last for hours
         route = self.route
         if route is not None and route.cors is not None and not self._muted:
             origin = head.get(b"origin")

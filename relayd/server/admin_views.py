@@ -75,6 +75,7 @@ class AdminViews:
         self._state = state
         self._views: Mapping[str, Callable[[], Answer]] = {
             "/health": self.health,
+            "/live": self.live,
             "/ready": self.ready,
             "/ping": self.ping,
             "/status": self.status,
@@ -123,14 +124,19 @@ class AdminViews:
         return 0 if plan is None else plan.generation
 
     def health(self) -> Answer:
-        """Liveness: the process runs and its loop turns. Whether it should be given work is said by /ready."""
+        """Whether what it was put here for can be had: 503 while the breakers of an upstream refuse everything."""
+        breaker = admin_live.circuit_breaker(self._gateway)
         told = {
-            "status": "healthy",
-            "circuit_breaker": admin_live.circuit_breaker(self._gateway),
+            "status": "unhealthy" if breaker["is_open"] else "healthy",
+            "circuit_breaker": breaker,
             "loop_lag_ms": milliseconds(self._state.lag_s()),
             "version": __version__,
         }
-        return 200, JSON, dumped(told)
+        return 503 if breaker["is_open"] else 200, JSON, dumped(told)
+
+    def live(self) -> Answer:
+        """Liveness: the process runs and its loop turns, whatever its upstreams do. Work it is given by /ready."""
+        return 200, JSON, dumped({"status": "alive", "loop_lag_ms": milliseconds(self._state.lag_s())})
 
     def ready(self) -> Answer:
         serving = self._state.phase == "serving" and not self._gateway.draining

@@ -403,6 +403,7 @@ class Connection:
 
     def _on_close(self) -> None:
         self._state = CLOSED
+        self._stream.on_bytes = None  # a cycle is broken: who has left is freed at once
         exchange, self.exchange = self.exchange, None
         if self._stream.handshaking():
             self.owner.tls_failed()

@@ -26,6 +26,7 @@ from relayd.errors import ExchangeError
 from relayd.proxy.gateway import Gateway
 from relayd.server.connection import Connection
 from relayd.server.greeting import Greeting
+from relayd.server.release import Release
 from relayd.server.sockets import bind, rebind, refusal, stored_name
 from relayd.server.stream import ClientStream, TlsClientStream
 from relayd.server.tls import make_context
@@ -256,6 +257,7 @@ class ListenerSet:
         self._gateway, self._telemetry = gateway, telemetry
         self.listening: dict[str, Listening] = {}
         self._leaving: list[Listening] = []
+        self._release = Release()
         self._sweep = PeriodicCallback(self._on_sweep, SWEEP_MS)
         self.limit = 0
         gateway.full = self._full
@@ -327,6 +329,7 @@ class ListenerSet:
                 one.end()
         self._leaving = [one for one in self._leaving if one.count]
         self._gateway.sweep()
+        self._release.look(self.connections)
 
     def pause(self) -> None:
         """Stop accepting; sockets stay open."""

@@ -177,9 +177,10 @@ class Upstream:
     def answered(self, endpoint: Endpoint, hint: Hint | None = None) -> None:
         """The head of a good answer has come: a sign of life. It settles a probe, since a stream may last for hours."""
         endpoint.answers += 1
-        if hint is not None and hint.permit and endpoint.breaker is not None:
+        permit = taken(hint, endpoint) if hint is not None else endpoint.loose.pop() if endpoint.loose else 0
+        if permit and endpoint.breaker is not None:
             now_s = clock.monotonic()
-            if endpoint.breaker.succeeded(now_s, taken(hint, endpoint)):
+            if endpoint.breaker.succeeded(now_s, permit):
                 self._told(endpoint, "breaker_closed", "a probe succeeded", now_s)
 
     def report(

@@ -103,7 +103,8 @@ def test_a_breaker_is_opened_and_reset_by_hand(pair: tuple[Relay, Upstream, Upst
     with relay.client() as client:
         assert client.ask(request(b"/broken")).status == 503
     code, body = relay.admin("/health")
-    assert (code, json.loads(body)["circuit_breaker"]["is_open"]) == (200, True)
+    assert (code, json.loads(body)["status"], json.loads(body)["circuit_breaker"]["is_open"]) == (503, "unhealthy", True)
+    assert relay.admin("/live")[0] == 200
     for address in (one, two):
         assert command(relay, "breaker", "reset", "up", address)[0] == 0
     assert asked(relay, b"/broken") == {b"first", b"second"}

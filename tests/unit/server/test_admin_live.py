@@ -73,7 +73,8 @@ async def test_a_breaker_is_opened_and_reset_by_hand_and_health_tells_of_it() ->
             status, told = asked.get(path("first", address(asked, number), "breaker", "open"), method="POST", write=True)
             assert (status, told["endpoint"]["breaker"], told["endpoint"]["forced"]) == (200, "open", True)
         assert asked.get("/health")[1]["circuit_breaker"]["is_open"] is True
-        assert asked.get("/health")[0] == 200  # alive it is
+        assert asked.get("/health")[0] == 503
+        assert asked.get("/live")[0] == 200  # alive it is
         status, told = asked.get(path("first", address(asked), "breaker", "reset"), method="POST", write=True)
         assert told["endpoint"]["breaker"] == "closed"
         assert asked.get("/health")[1]["circuit_breaker"]["is_open"] is False

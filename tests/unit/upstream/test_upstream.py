@@ -477,3 +477,16 @@ class Orders(RuleBasedStateMachine):
 
 Orders.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 test_no_order_of_events_leaks_a_place_or_a_permit = Orders.TestCase
+
+
+def test_a_probe_without_a_hint_is_settled_by_the_head_of_its_answer(now: Clock) -> None:
+    group = upstream(1, breaker=STRICT)
+    (endpoint,) = group.endpoints
+    trip(group, endpoint.label)
+    assert group.pick() is None
+    now.move(11.0)
+    assert group.pick() is endpoint
+    assert group.pick() is None
+    group.answered(endpoint)
+    assert endpoint.breaker is not None and endpoint.breaker.state == "closed"
+    assert group.pick() is endpoint
