@@ -89,9 +89,13 @@ class Backend:
         if headers.get(field.lower()) != prefix + KEY:
             self.fail(peer, Fail(401, "Incorrect API key provided.", "invalid_api_key"))
             return
+        other = getattr(tongue, "other", None)
+        if other is not None and (whole := other(message.target.decode(), body)) is not None:
+            peer.send(answer(json.dumps(whole).encode(), b"Content-Type: application/json"))
+            return
         try:
             asked = tongue.read(message.target.decode(), headers, json.loads(body) if body else {})
-        except Refusal as refusal:
+        except (Refusal, ValueError, KeyError, TypeError, AttributeError) as refusal:
             self.refused.append(str(refusal))
             self.fail(peer, Fail(400, f"strict: {refusal}", "strict"))
             return

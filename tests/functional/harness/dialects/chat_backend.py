@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,8 +51,11 @@ class Chat:
             deltas.append({"tool_calls": [{"index": number, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}]})
             deltas += [{"tool_calls": [{"index": number, "function": {"arguments": part}}]} for part in (call.arguments[:half], call.arguments[half:])]
         for delta in deltas:
-            yield self.frame(asked, choices=[{"index": 0, "delta": delta, "finish_reason": None}])
-        yield self.frame(asked, choices=[{"index": 0, "delta": {}, "finish_reason": say.reason}])
+            choice = {"index": 0, "delta": delta, "finish_reason": None}
+            if asked.body.get("logprobs") and delta.get("content"):
+                choice["logprobs"] = {"content": [token(delta["content"])]}
+            yield self.frame(asked, choices=[choice])
+        yield self.frame(asked, choices=[{"index": 0, "delta": {}, "finish_reason": say.reason} | met(say)])
         if asked.body.get("stream_options", {}).get("include_usage"):
             yield self.frame(asked, choices=[], usage=usage(say))
 
@@ -68,14 +73,45 @@ class Chat:
             ]
         return {
             "id": "chatcmpl-1", "object": "chat.completion", "created": 1700000000, "model": asked.model, "usage": usage(say),
-            "choices": [{"index": 0, "message": message, "finish_reason": say.reason}],
+            "choices": [
+                {"index": number, "message": message, "finish_reason": say.reason} | met(say) | self.logprobs(asked, say)
+                for number in range(asked.body.get("n") or 1)
+            ],
         }  # fmt: skip
+
+    def logprobs(self, asked: Asked, say: Say) -> dict[str, Any]:
+        return {"logprobs": {"content": [token(piece) for piece in say.pieces]}} if asked.body.get("logprobs") else {}
+
+    def other(self, target: str, body: bytes) -> dict[str, Any] | None:
+        """What is neither chat nor translated."""
+        if target == "/v1/embeddings":
+            asked = json.loads(body)
+            inputs = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]
+            count = asked.get("dimensions", 3)
+            numbers: Any = [0.25] * count
+            if asked.get("encoding_format") == "base64":
+                numbers = base64.b64encode(struct.pack(f"<{count}f", *numbers)).decode()
+            data = [{"object": "embedding", "index": place, "embedding": numbers} for place in range(len(inputs))]
+            return {"object": "list", "data": data, "model": asked["model"], "usage": {"prompt_tokens": 5, "total_tokens": 5}}
+        if target == "/v1/completions":
+            return {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": json.loads(body)["model"],
+                    "choices": [{"index": 0, "text": " wide.", "finish_reason": "stop", "logprobs": None}],
+                    "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}}  # fmt: skip
+        return None
 
     def error(self, status: int, message: str, code: str) -> dict[str, Any]:
         return {"error": {"message": message, "type": "scripted_error", "param": None, "code": code or None}}
 
     def error_frame(self, message: str) -> bytes:
         return b"data: " + json.dumps(self.error(500, message, "flux")).encode() + b"\n\n"
+
+
+def token(piece: str) -> dict[str, Any]:
+    return {"token": piece, "logprob": -0.25, "bytes": list(piece.encode()), "top_logprobs": [{"token": piece, "logprob": -0.25, "bytes": list(piece.encode())}]}
+
+
+def met(say: Say) -> dict[str, Any]:
+    return {"stop_reason": say.stop} if say.stop else {}
 
 
 def usage(say: Say) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,15 +73,21 @@ def request_of(method: str, path: str, body: bytes | None, *lines: bytes) -> byt
 
 
 @contextmanager
-def gateway(folder: Path, change: Mapping[str, Any] | None = None) -> Iterator[Gateway]:
-    """`change` is merged over the configuration."""
+def gateway(
+    folder: Path, change: Mapping[str, Any] | None = None, *, strict_chat: bool = True, routes: Sequence[dict[str, Any]] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Gateway]:
+    """`change` is merged over the configuration; `routes` stand before the others.
+
+    Not `strict_chat`: programs whose requests pass send what no translator would.
+    """
     with ExitStack() as stack:
-        backs = {tongue.name: stack.enter_context(Backend(tongue)) for tongue in (Chat(), Anthropic(), Gemini(), Ollama())}
+        backs = {tongue.name: stack.enter_context(Backend(tongue)) for tongue in (Chat(strict_chat), Anthropic(), Gemini(), Ollama())}
         config: dict[str, Any] = {
             "upstreams": {"up": None, **{name: back.section for name, back in backs.items()}},
             "models": {name: {"upstream": name, "model": THERE[name]} for name in BACKS},
-            "routes": FRONT_ROUTES,
+            "routes": [*routes, *FRONT_ROUTES],
         }
-        relay = Relay(folder, "http://127.0.0.1:1", merged(config, change or {}), environment={KEY_NAME: KEY})
+        relay = Relay(folder, "http://127.0.0.1:1", merged(config, change or {}), environment={KEY_NAME: KEY, **(environment or {})})
         stack.enter_context(relay)
         yield Gateway(relay, backs)

@@ -55,6 +55,7 @@ class Say:
     thought: str = ""
     calls: tuple[Call, ...] = ()
     finish: str = ""
+    stop: str = ""  # the stop string that was met, where the dialect tells it
     usage: tuple[int, int, int] = (11, 7, 3)
     breaks: str = ""
     frames: int = 2
