@@ -161,7 +161,7 @@ class Upstream:
     balance: Literal["round_robin", "least_request", "random", "consistent_hash", "priority"] = setting(default="round_robin", doc="How an endpoint is chosen among those that may be asked: in turn; the one with the fewest requests under way; the better of two that are drawn; by a key, so that what belongs together meets the same endpoint; in the order of the list.")
     hash: Hash = setting(factory=Hash, doc="What belongs together, with consistent_hash.")
     slow_start: Duration = setting(default=Duration(0), doc="How long an endpoint that comes back takes to its full weight; it begins with a tenth.", zero_is_off=True, example="30s")
-    http: Literal["1.1", "2"] = setting(default="1.1", doc="HTTP version spoken to the endpoints; 2 is negotiated over TLS and multiplexes requests.")
+    http: Literal["1.1", "2"] = setting(default="1.1", doc="HTTP version spoken to the endpoints; 2 is negotiated over TLS and multiplexes requests. With libcurl before 8 (Debian 12) a stream whose client does not read may take 32 MiB, and one whose client has left ends at the endpoint with the next traffic.")
     host: Literal["upstream", "client"] = setting(default="upstream", doc="Whose name stands in the Host field: the endpoint's or the one the client asked for.")
     tls: UpstreamTls = setting(factory=UpstreamTls, doc="TLS to the endpoints.")
     timeouts: UpstreamTimeouts = setting(factory=UpstreamTimeouts, doc="How long an endpoint may take.")

@@ -20,10 +20,11 @@ from relayd.proxy.owner import Owner
 from relayd.proxy.reply import Reply
 from relayd.proxy.respond import Answer, error_answer
 from relayd.proxy.upgrade import Upgrade
-from relayd.upstream.classify import GOOD, classify
+from relayd.upstream.classify import GOOD, Verdict, classify
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.transport.faults import code_of
 from relayd.upstream.transport.slot import Sink, Slot
+from relayd.upstream.upstream import Upstream
 from relayd.wire.http1 import RequestHead
 
 UPLOAD_HIGH = 128 * 1024
@@ -359,6 +360,13 @@ class Exchange(Reply):
         else:
             self.down.abort(False)
 
+    def _verdict(self, upstream: Upstream, code: str, status: int) -> Verdict:
+        """Whom it is about that this did not go well; the status is the endpoint's only where its head has come."""
+        return classify(
+            code, status if self.record.connect_s >= 0 else 0, own_key=upstream.spec.auth is not None,
+            rest_s=self._rest_s, client_key=self.route is not None and self.route.pass_client_key,
+        )
+
     def _failed(self, slot: Slot, errno: int, message: str) -> None:
         """The transfer broke: what has come is delivered, then the end is a broken one."""
         if slot.response is not None:
@@ -428,9 +436,7 @@ class Exchange(Reply):
             self.course.leave()
         if self.upstream is not None and self.endpoint is not None:
             code, status = self.record.code, self.record.status
-            verdict = GOOD
-            if code or status >= 400:
-                verdict = classify(code, 0 if code else status, own_key=self.upstream.spec.auth is not None)
+            verdict = GOOD if not code and status < 400 else self._verdict(self.upstream, code, status)
             self.upstream.report(self.endpoint, verdict)
             self.upstream.leave(self.endpoint)
         record = self.record

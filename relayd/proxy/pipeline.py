@@ -226,7 +226,8 @@ def attempt(exchange: Exchange, route: PlannedRoute, consumer: str | None, body:
     exchange.record.client = client
     endpoint = upstream.pick()
     if endpoint is None:
-        raise ExchangeError("no_endpoint", "all endpoints are full", (("Retry-After", "1"),))
+        why, after_s = upstream.unavailable()
+        raise ExchangeError("no_endpoint", why, (("Retry-After", retry_after(after_s)),))
     exchange.upstream, exchange.endpoint = upstream, endpoint
     spec = upstream.spec
     target = target_of(route, endpoint, spec, head)

@@ -8,6 +8,7 @@ from relayd import clock
 from relayd.access.cors import response_fields
 from relayd.errors import ExchangeError
 from relayd.plan.plan import Plan, PlannedRoute
+from relayd.protocols._retry_after import retry_after_s
 from relayd.proxy.collect import Collector
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.incoming import CHUNKED, NONE, UNTIL_CLOSE, framing_of, head_of, interim_head, trailer_lines
@@ -63,7 +64,7 @@ class Reply:
 
     __slots__ = (
         "_answered", "_cors", "_early", "_framing", "_head_sent", "_keep", "_last", "_left", "_muted", "_paused_body",
-        "_sent_whole", "_silent", "_streamed", "collector", "consumer", "course", "down", "endpoint",
+        "_rest_s", "_sent_whole", "_silent", "_streamed", "collector", "consumer", "course", "down", "endpoint",
         "form_model_bytes", "gateway", "head", "phase", "plan", "record", "request_id", "route", "slot", "tunnel",
         "upload_filter", "upstream",
     )
@@ -82,6 +83,7 @@ class Reply:
         self.collector: Collector | None = None
         self.upload_filter: UploadFilter | None = None
         self.form_model_bytes = 0
+        self._rest_s: float | None = None
         self._early: list[bytes] | None = None
         self._framing = NONE
         self._head_sent = self._keep = self._left = self._paused_body = self._silent = self._streamed = False
@@ -141,6 +143,8 @@ class Reply:
         if slot is not None:
             self.phase = "transfer"
             record.connect_s = slot.connect_time()
+            if response.status in (429, 503):
+                self._rest_s = retry_after_s({"retry-after": response.get(b"retry-after")})
             endpoint = self.endpoint
             if endpoint is not None and endpoint.loose and response.status < 400:
                 assert self.upstream is not None

@@ -37,11 +37,7 @@ class Outcome:
 
 def field_of(response: ResponseHead, name: bytes) -> str:
     """The first value of a field of the endpoint's head, by its lower-case name; empty without one."""
-    for line in response.keep:
-        raw, _, value = line.partition(b":")
-        if len(raw) == len(name) and raw.lower() == name:
-            return value.strip().decode("latin-1")
-    return ""
+    return response.get(name)
 
 
 def is_event_stream(response: ResponseHead) -> bool:

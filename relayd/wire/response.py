@@ -54,6 +54,15 @@ class ResponseHead:
         self.house = self.chunked = False
 
 
+    def get(self, name: bytes) -> str:
+        """The first value of a field that goes on, by its lower-case name; empty without one."""
+        for line in self.keep:
+            raw, _, value = line.partition(b":")
+            if len(raw) == len(name) and raw.lower() == name:
+                return value.strip().decode("latin-1")
+        return ""
+
+
 class BadResponse(ValueError):
     """The head is malformed; the text is for the operator's log."""
 

@@ -66,6 +66,8 @@ class Driver:
 
     def on_socket(self, what: int, fd: int, multi: Any = None, data: Any = None) -> None:
         """What libcurl wants to know of a descriptor."""
+        if self._closed:  # the multi says good-bye to HTTP/2 connections while it is closed
+            return
         masks = self._masks
         if what == _REMOVE:
             if masks.get(fd, 0) & 4:  # else the mask already says: readable, or hung up

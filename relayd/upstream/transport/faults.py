@@ -4,7 +4,7 @@ from __future__ import annotations
 
 _TLS = (35, 53, 54, 58, 59, 60, 66, 77, 80, 82, 83, 90, 91, 98)
 _CONNECT = (5, 6, 7)
-_MALFORMED = (1, 8, 16, 23, 27, 61, 92, 100)
+_MALFORMED = (1, 8, 16, 23, 27, 61, 100)
 
 REWIND = 65  # CURLE_SEND_FAIL_REWIND: the request would have had to be sent twice
 
