@@ -21,13 +21,13 @@ import os
 import select
 import signal
 import socket
-import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 from relayd import clock
+from relayd.daemon.descriptors import close_all, connected, identity, inherited, rearranged
+from relayd.daemon.processes import end_by, say, service_processes, told
 
-FIRST = 3
 MESSAGE_BYTES = 64 * 1024
 MOST_DESCRIPTORS = 253  # SCM_MAX_FD
 READY_TIMEOUT_S = 30.0
@@ -313,86 +313,3 @@ class Keeper:
                     socket.send_fds(self.manager, [message], list(descriptors))
                 else:
                     self.manager.send(message)
-
-
-def inherited(environment: MutableMapping[str, str]) -> dict[str, list[int]]:
-    """The descriptors that the service manager handed over, by name, closed in whatever is executed."""
-    count, pid = environment.pop("LISTEN_FDS", ""), environment.pop("LISTEN_PID", "")
-    names = environment.pop("LISTEN_FDNAMES", "").split(":")
-    if not count.isdigit() or pid != str(os.getpid()):
-        return {}
-    held: dict[str, list[int]] = {}
-    for place in range(int(count)):
-        os.set_inheritable(FIRST + place, False)
-        held.setdefault(names[place] if place < len(names) and names[place] else "unknown", []).append(FIRST + place)
-    return held
-
-
-def connected(address: str) -> socket.socket | None:
-    """The line to the service manager, or None when there is none."""
-    if address[:1] not in ("/", "@"):
-        return None
-    line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    try:
-        line.connect("\0" + address[1:] if address[0] == "@" else address)
-    except OSError:
-        line.close()
-        return None
-    return line
-
-
-def rearranged(numbers: list[int]) -> list[int]:
-    """Duplicate descriptors to 3, 4, 5 ..., open for what is executed. Only in a child: what lay there is replaced."""
-    high = FIRST + len(numbers) + max([0, *numbers])
-    moved = [os.dup2(number, high + place, inheritable=False) for place, number in enumerate(numbers)]
-    return [os.dup2(number, FIRST + place, inheritable=True) for place, number in enumerate(moved)]
-
-
-def service_processes(self_cgroup: str = "/proc/self/cgroup", top: str = "/sys/fs/cgroup") -> list[int]:
-    """Every process in the control group of this service; none when that cannot be told."""
-    try:
-        with open(self_cgroup, encoding="utf-8") as file:
-            paths = [line.rstrip("\n")[3:] for line in file if line.startswith("0::")]
-    except OSError:
-        return []
-    for path in paths:
-        if not path.endswith(".service"):
-            continue
-        for folder in (f"{top}{path}", f"{top}/unified{path}"):
-            with contextlib.suppress(OSError), open(f"{folder}/cgroup.procs", encoding="ascii") as file:
-                return [int(line) for line in file if line.strip() not in ("", "0")]
-    return []
-
-
-def identity(number: int) -> tuple[int, int]:
-    found = os.fstat(number)
-    return found.st_dev, found.st_ino
-
-
-def close_all(numbers: Sequence[int]) -> None:
-    for number in numbers:
-        with contextlib.suppress(OSError):
-            os.close(number)
-
-
-def told(status: int) -> str:
-    """A wait status for people."""
-    if os.WIFSIGNALED(status):
-        return f"signal {signal.Signals(os.WTERMSIG(status)).name}"
-    return f"exit status {os.WEXITSTATUS(status)}"
-
-
-def end_by(number: int) -> None:
-    """End as by this signal, so that the service manager sees what happened."""
-    if number not in (signal.SIGKILL, signal.SIGSTOP):
-        signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-
-
-def say(level: str, text: str, environment: Mapping[str, str] | None = None) -> None:
-    """One line on standard error; the journal reads the level off its beginning (sd-daemon(3))."""
-    environment = os.environ if environment is None else environment
-    prefix = {"error": "<3>", "warning": "<4>", "info": "<6>"}[level] if environment.get("JOURNAL_STREAM") else ""
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(f"{prefix}relayd keeper: {text}\n")
-        sys.stderr.flush()

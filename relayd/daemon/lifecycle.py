@@ -94,6 +94,7 @@ class Lifecycle:
             self.journal.warning("seal_key_not_kept", "Sealed summaries cannot be opened after a restart.", why=unkept)
         self.views = AdminViews(self.gateway, telemetry, self.state)
         self.gateway.admin_handler = self.views.answer
+        telemetry.look = self._gauges
         self.inherited = activation.inherited()
         self.descriptors = checks.raise_descriptors()
         room = max(16, (self.descriptors.now - RESERVED_DESCRIPTORS) // DESCRIPTORS_PER_CONNECTION)
@@ -201,7 +202,6 @@ class Lifecycle:
         self._timers[name] = self._loop.call_later(interval_s, turn)
 
     def _send(self) -> None:
-        self._gauges()
         self.telemetry.send()
         if self.notifier.listening and self.state.phase == "serving":
             self.notifier.status(self._status_line())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from relayd.daemon import keeper
+from relayd.daemon.descriptors import close_all
 from relayd.daemon.keeper import Keeper, Worker
 
 
@@ -46,7 +46,7 @@ class Scene:
         if self.keeper.manager is not None:
             self.keeper.manager.close()
         for numbers in self.keeper.held.values():
-            keeper.close_all(numbers)
+            close_all(numbers)
 
 
 @pytest.fixture
@@ -130,50 +130,6 @@ def test_of_signals_that_wait_together_the_announcement_comes_before_the_stop(sc
     scene.keeper._wakeup[1].send(bytes([signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD]))
     assert scene.keeper.signals() == [signal.SIGCHLD, signal.SIGUSR1, signal.SIGTERM]
     assert scene.keeper.signals() == []
-
-
-def test_sockets_of_another_process_are_not_taken() -> None:
-    environment = {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid() + 1), "LISTEN_FDNAMES": "web"}
-    assert keeper.inherited(environment) == {}
-    assert environment == {}
-
-
-def test_descriptors_are_put_in_order_from_three_on() -> None:
-    program = (
-        "import os, socket; from relayd.daemon.keeper import rearranged;"
-        "a, b = socket.socketpair(); high = os.dup2(a.fileno(), 40); low = os.dup2(b.fileno(), 4);"
-        "there = [os.fstat(n).st_ino for n in (40, 4)]; got = rearranged([40, 4]);"
-        "assert got == [3, 4], got; assert [os.fstat(n).st_ino for n in got] == there;"
-        "assert all(os.get_inheritable(n) for n in got); os._exit(0)"
-    )
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
-def test_the_processes_of_a_service_are_those_of_its_control_group(tmp_path: Path) -> None:
-    (tmp_path / "cgroup").write_text("1:name=systemd:/x\n0::/system.slice/relayd.service\n")
-    group = tmp_path / "system.slice" / "relayd.service"
-    group.mkdir(parents=True)
-    (group / "cgroup.procs").write_text("12\n0\n34\n")
-    assert keeper.service_processes(str(tmp_path / "cgroup"), str(tmp_path)) == [12, 34]
-    (tmp_path / "cgroup").write_text("0::/user.slice/session-3.scope\n")
-    assert keeper.service_processes(str(tmp_path / "cgroup"), str(tmp_path)) == []
-    assert keeper.service_processes(str(tmp_path / "none"), str(tmp_path)) == []
-
-
-def test_a_service_manager_that_is_not_there_changes_nothing(tmp_path: Path) -> None:
-    assert keeper.connected("") is None
-    assert keeper.connected(str(tmp_path / "nobody")) is None
-
-
-def test_an_end_is_told_in_words() -> None:
-    assert keeper.told(78 << 8) == "exit status 78"
-    assert keeper.told(signal.SIGKILL) == "signal SIGKILL"
-
-
-def test_a_line_carries_its_level_only_for_the_journal(capsys: pytest.CaptureFixture[str]) -> None:
-    keeper.say("error", "no", {"JOURNAL_STREAM": "1:2"})
-    keeper.say("error", "no", {})
-    assert capsys.readouterr().err == "<3>relayd keeper: no\nrelayd keeper: no\n"
 
 
 def test_how_long_a_drain_may_take_is_heard_and_goes_no_further(scene: Scene, manager: socket.socket) -> None:
