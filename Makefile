@@ -25,7 +25,7 @@ DEBIAN_PY := $(DEBIAN_VENV)/bin/python
 
 # What relayd itself needs stands in setup.py and is read from there.
 RUNTIME = $$($(PY) -c 'import re; print(*re.findall(r"\"([^\"]+)\"", re.search(r"install_requires=\[(.*?)\]", open("setup.py").read(), re.S)[1]))')
-TEST_TOOLS := pytest pytest-tornasync hypothesis h11 httptools openai websockets prometheus-client coverage
+TEST_TOOLS := pytest pytest-tornasync hypothesis h11 httptools h2 openai anthropic websockets prometheus-client coverage
 LINT_TOOLS := mypy ruff types-PyYAML
 BENCH_TOOLS := aiohttp uvloop
 BENCH_PACKAGES := nginx-light wrk

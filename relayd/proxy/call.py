@@ -93,7 +93,8 @@ class Call:
     """Owned by the exchange's course."""
 
     __slots__ = (
-        "_head", "_renderer", "_request", "ask", "asks_usage", "body", "dialect", "is_form", "model", "stream", "translates",
+        "_head", "_renderer", "_request", "ask", "asks_usage", "body", "dialect", "is_form", "model", "stream",
+        "translates",
     )
 
     def __init__(self, dialect: Dialect, ask: Ask, model: str, body: bytes | None, head: RequestHead) -> None:

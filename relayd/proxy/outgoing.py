@@ -132,7 +132,7 @@ def fields_of(
     if strip_keys and key_fields:
         kept = [line for line in kept if name_of(line) not in key_fields]
     if strip_keys and upstream.protocol != "plain" and head.get(b"cookie") is not None:
-        kept = [line for line in kept if name_of(line) != b"cookie"]  # no AI API has cookies: they are keys to this host
+        kept = [line for line in kept if name_of(line) != b"cookie"]  # an AI API has none: they are for this host
     own = house.own
     if own:
         kept = [line for line in kept if name_of(line) not in own]
