@@ -3,7 +3,8 @@
 Laws:
 1. A request that cannot be read is Refused with a message and a `param`; no other exception leaves the strict half.
 2. What an endpoint sent may have any shape: the lenient half gives an empty value of the type that was asked for.
-3. Nesting is bounded by MAX_DEPTH for requests, so that whoever walks through one may recurse.
+3. A text of many small values takes many times its own size: how many there may be is bounded by MOST_VALUES.
+4. Nesting is bounded by MAX_DEPTH for requests, so that whoever walks through one may recurse.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 _CALLED = {str: "a string", int: "an integer", float: "a number", bool: "a boolean", dict: "an object",
            list: "a list", type(None): "null"}  # fmt: skip
 _LARGEST_COUNT = 1 << 53
+MOST_VALUES = 1 << 20
 
 
 def _no_constant(word: str) -> NoReturn:
@@ -40,7 +42,10 @@ _encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check
 def parse(data: bytes | str) -> Any:
     """The value of a JSON text. Raises ValueError, whatever is wrong with it."""
     try:
-        return _decode(data if isinstance(data, str) else data.decode("utf-8"))
+        text = data if isinstance(data, str) else data.decode("utf-8")
+        if len(text) > MOST_VALUES and sum(map(text.count, ",[{")) > MOST_VALUES:  # of signs inside of strings too
+            raise ValueError("too many values")
+        return _decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except ValueError as fault:

@@ -19,6 +19,7 @@ from typing import Any
 
 from relayd import clock
 from relayd.protocols import _json, _openai_errors
+from relayd.protocols._bounds import Pieces
 from relayd.protocols.canon import End, Event, Failure, Message, RefusalDelta, Request, Text, TextDelta
 from relayd.protocols.dialect import Ask, Dialect, Memory, Refused, Rendered
 
@@ -105,11 +106,11 @@ def local(ask: Ask, body: bytes) -> Rendered | None:
 class FulfilmentRenderer:
     """Adds up one answer and remembers it; owned by the exchange."""
 
-    __slots__ = ("_ask", "_failure", "_is_over", "_request", "_settings", "_texts")
+    __slots__ = ("_ask", "_failure", "_is_over", "_request", "_settings", "_size_chars", "_texts")
 
     def __init__(self, request: Request, ask: Ask, settings: Settings) -> None:
         self._request, self._ask, self._settings = request, ask, settings
-        self._texts: list[str] = []
+        self._texts, self._size_chars = Pieces(), 0
         self._failure: Failure | None = None
         self._is_over = False
 
@@ -119,8 +120,9 @@ class FulfilmentRenderer:
             if self._is_over:
                 break
             if isinstance(event, TextDelta | RefusalDelta):
-                if event.choice == 0:
-                    self._texts.append(event.text)
+                if event.choice == 0 and self._size_chars < MOST_BYTES:  # more could not be told
+                    self._size_chars += len(event.text)
+                    self._texts.add(event.text)
             elif isinstance(event, Failure):
                 self._is_over, self._failure = True, event
             elif isinstance(event, End):
@@ -137,13 +139,13 @@ class FulfilmentRenderer:
         if not self._is_over:
             self._failure = Failure(502, "The upstream's answer is not complete.")
         if self._failure is None:
-            return _fulfilment("".join(self._texts).strip() or self._settings.silent)
+            return _fulfilment(self._texts.text().strip() or self._settings.silent)
         if self._failure.status == 504:
             return _fulfilment(self._settings.late)
         return _openai_errors.render_error(self._failure, self._ask.request_id)
 
     def _remember(self) -> None:
-        session, answer = self._request.extra["session"], "".join(self._texts).strip()
+        session, answer = self._request.extra["session"], self._texts.text().strip()
         if not session or not answer:
             return
         turns = _turns(self._ask.memory, session, self._settings)

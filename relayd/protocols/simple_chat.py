@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from relayd import clock
 from relayd.protocols import _json, _openai_errors
+from relayd.protocols._bounds import Allowance, Pieces, TooMuch
 from relayd.protocols.canon import Begin, End, Event, Failure, Finish, RefusalDelta, Request, TextDelta
 from relayd.protocols.dialect import Ask, Dialect, Refused, Rendered
 from relayd.protocols.openai_chat.request_in import read_request as read_chat_request
@@ -83,11 +84,13 @@ def dialect(backends: tuple[Backend, ...] = (GEMINI, LOCAL)) -> Dialect:
 class SimpleRenderer:
     """Adds up one answer; owned by the exchange."""
 
-    __slots__ = ("_backend", "_begin", "_failure", "_finish", "_is_over", "_request", "_request_id", "_texts")
+    __slots__ = (
+        "_allowance", "_backend", "_begin", "_failure", "_finish", "_is_over", "_request", "_request_id", "_texts",
+    )  # fmt: skip
 
     def __init__(self, request: Request, ask: Ask, backend: str) -> None:
         self._request, self._request_id, self._backend = request, ask.request_id, backend
-        self._texts: list[str] = []
+        self._texts, self._allowance = Pieces(), Allowance()
         self._begin = Begin()
         self._finish = "stop"
         self._failure: Failure | None = None
@@ -100,7 +103,12 @@ class SimpleRenderer:
                 break
             if isinstance(event, TextDelta | RefusalDelta):
                 if event.choice == 0:
-                    self._texts.append(event.text)
+                    try:
+                        self._allowance.take(len(event.text))
+                    except TooMuch as fault:
+                        self._is_over, self._failure = True, Failure(502, str(fault))
+                        break
+                    self._texts.add(event.text)
             elif isinstance(event, Begin):
                 self._begin = event
             elif isinstance(event, Finish):
@@ -121,7 +129,7 @@ class SimpleRenderer:
             self._failure = Failure(502, "The upstream's answer is not complete.")
         if self._failure is not None:
             return _openai_errors.render_error(self._failure, self._request_id)
-        message = {"role": "assistant", "content": "".join(self._texts)}
+        message = {"role": "assistant", "content": self._texts.text()}
         body = {
             "id": f"chat-{secrets.token_hex(12)}",
             "object": "chat.completion",

@@ -13,10 +13,11 @@ import re
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
+MOST_LINES = 65536  # of one event: short ones take many times their own size
 
 
 class SseError(ValueError):
-    """A stream is no acceptable event stream. `rule` is a stable word: `line_size` or `event_size`."""
+    """A stream is no acceptable event stream. `rule` is a stable word: `line_size`, `event_size` or `event_lines`."""
 
     def __init__(self, rule: str) -> None:
         super().__init__(rule)
@@ -87,6 +88,8 @@ class SseSplitter:
             if position - block > self._max_event:
                 raise SseError("event_size")
             if line:
+                if len(self._lines) >= MOST_LINES:
+                    raise SseError("event_lines")
                 self._lines.append(line)
                 continue
             events.append(_parse(bytes(buffer[block:position]), self._lines))

@@ -13,6 +13,7 @@ import re
 import secrets
 from typing import Any, Protocol
 
+from relayd.protocols._bounds import PIECE_CHARS
 from relayd.protocols.canon import (
     Event,
     Finish,
@@ -26,6 +27,7 @@ from relayd.protocols.canon import (
 
 MOST_HELD_BYTES = 16 * 1024 * 1024
 MOST_CALLS = 1024
+MOST_BLOCKS = 4096
 _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "end_turn", "content_filter": "refusal"}
 _OUTSIDE = re.compile(r'["{}\[\]]')
 _IN_STRING = re.compile(r'["\\]')
@@ -175,7 +177,7 @@ class Fold:
             return  # a closed call was a whole object: what comes behind it is blank or no JSON
         call.scan(event.arguments)
         if not call.opened:
-            self._hold(len(event.arguments))
+            self._hold(len(event.arguments) + PIECE_CHARS)
             call.held.append(event.arguments)
             return
         self._sink.delta(self._index, "input_json_delta", "partial_json", event.arguments)
@@ -194,7 +196,7 @@ class Fold:
     def _place(self, event: TextDelta | ThoughtDelta) -> None:
         if self._queue or isinstance(self._open, _Call):
             self._queue.append(event)
-            self._hold(len(event.text) + len(getattr(event, "redacted", None) or "") + 64)
+            self._hold(len(event.text) + len(getattr(event, "redacted", None) or "") + PIECE_CHARS)
             self._advance()
         elif isinstance(event, TextDelta):
             self._text(event.text)
@@ -243,6 +245,8 @@ class Fold:
 
     def _open_block(self, what: str | _Call, block: dict[str, Any]) -> None:
         self._close()
+        if self._index >= MOST_BLOCKS:
+            raise TooMuchHeld
         self._open = what
         self._index += 1
         self._sink.open(self._index, block)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, Allowance, TooMuch
 from relayd.protocols.anthropic_messages import errors, remembered
 from relayd.protocols.canon import (
     Begin,
@@ -28,10 +29,12 @@ from relayd.protocols.canon import (
     Usage,
 )
 from relayd.protocols.dialect import Memory, Options
+from relayd.wire.body import MAX_DEPTH
 from relayd.wire.sse import SseError, SseSplitter
 
 MOST_PLAIN_BYTES = 64 * 1024 * 1024
 MOST_BLOCKS = 4096
+MOST_INPUT_CHARS = 16 * 1024 * 1024  # of whole inputs, where blocks begin with them
 
 _CUT = Failure(502, "The upstream's answer was cut.", code="upstream_cut")
 _NO_JSON = Failure(502, "The upstream's answer is not valid JSON.", code="upstream_malformed")
@@ -57,6 +60,7 @@ class Reader:
         self._message = _Message(memory)
         self._splitter: SseSplitter | None = None
         self._plain = bytearray()
+        self._is_plain = False
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that these bytes complete."""
@@ -64,8 +68,13 @@ class Reader:
             return []
         if self._splitter is None:
             self._plain += data
-            first = self._plain.lstrip(_BLANK)[:1]
-            if not first or first in b"{[<":
+            if not self._is_plain:
+                first = self._plain.lstrip(_BLANK)[:1]
+                if not first:
+                    self._plain.clear()
+                    return []
+                self._is_plain = first in b"{[<"
+            if self._is_plain:
                 return self._message.fail(_TOO_LARGE) if len(self._plain) > MOST_PLAIN_BYTES else []
             data, self._plain = bytes(self._plain), bytearray()
             self._splitter = SseSplitter(max_line=4 * 1024 * 1024, max_event=8 * 1024 * 1024)
@@ -117,6 +126,7 @@ class _Message:
         self._blocks: dict[Any, _Block] = {}  # the open ones
         self._count = 0
         self._calls = 0
+        self._inputs = Allowance(MOST_INPUT_CHARS)
         self._thoughts: list[Reasoning] = []  # since the last call
         self._thought_chars = 0
         self._usage: dict[str, int] = {}
@@ -161,9 +171,9 @@ class _Message:
         events = self._begin(value)
         for index, one in enumerate(value["content"]):
             events += self._start(index, _json.an_object(one))
-            events += self._close(index)
             if self.over:
                 return events
+            events += self._close(index)
         self._stopped(value)
         return events + self._end()
 
@@ -173,7 +183,7 @@ class _Message:
         if self._began:
             return []
         self._began = True
-        begin = Begin(_json.a_text(message.get("id")), _json.a_text(message.get("model")))
+        begin = Begin(_json.a_text(message.get("id"))[:LONGEST_WORD], _json.a_text(message.get("model"))[:LONGEST_WORD])
         return [begin, *self._used(message.get("usage"))]
 
     def _used(self, usage: Any) -> list[Event]:
@@ -193,7 +203,7 @@ class _Message:
     def _stopped(self, delta: dict[str, Any]) -> None:
         reason = _json.a_text(delta.get("stop_reason"))
         if reason:
-            self._stop = reason, _json.a_text(delta.get("stop_sequence")) or None
+            self._stop = reason[:LONGEST_WORD], _json.a_text(delta.get("stop_sequence"))[:LONGEST_WORD] or None
 
     def _end(self) -> list[Event]:
         if not self._began:
@@ -239,7 +249,16 @@ class _Message:
         identity, name = _json.a_text(block.get("id")), _json.a_text(block.get("name"))
         if not identity or not name:
             return self.fail(Failure(502, "The upstream's answer has a tool call without a name or an id."))
-        opened.call, opened.input = self._calls, _json.an_object(block.get("input"))
+        if len(identity) > LONGEST_WORD or len(name) > LONGEST_WORD or self._calls >= MOST_CALLS:
+            return self.fail(_TOO_LARGE)
+        given = _json.an_object(block.get("input"))
+        if _json.is_deeper(given, MAX_DEPTH):
+            return self.fail(_TOO_LARGE)
+        opened.call, opened.input = self._calls, _json.write_text(given)
+        try:
+            self._inputs.take(len(opened.input))
+        except TooMuch:
+            return self.fail(_TOO_LARGE)
         self._calls += 1
         if self._thought_chars <= remembered.LARGEST_CHARS:
             remembered.keep(self._memory, identity, self._thoughts)
@@ -290,7 +309,7 @@ class _Message:
             self._think(Reasoning("".join(block.pieces), signature=block.signature), len(block.signature))
             return [ThoughtDelta(signature=block.signature)]
         if block.kind == "tool_use" and not block.has_pieces:
-            return [ToolDelta(block.call, _json.write_text(block.input))]
+            return [ToolDelta(block.call, block.input)]
         return []
 
 
@@ -302,7 +321,7 @@ class _Block:
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.call = 0
-        self.input: dict[str, Any] = {}
+        self.input = "{}"  # as the block's begin has it
         self.has_pieces = False
         self.pieces: list[str] = []
         self.signature = ""

@@ -14,6 +14,7 @@ import secrets
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._bounds import Pieces
 from relayd.protocols.anthropic_messages import errors
 from relayd.protocols.anthropic_messages.fold import MOST_HELD_BYTES, Fold, TooMuchHeld
 from relayd.protocols.canon import Begin, End, Event, Failure, Request, ToolCall, Usage
@@ -125,7 +126,11 @@ class StreamRenderer:
 
     def _end(self) -> None:
         self._ended = True
-        self._fold.end()
+        try:
+            self._fold.end()
+        except TooMuchHeld:
+            self._fail(_TOO_MUCH)
+            return
         reason, sequence = self._fold.stop()
         delta = {"stop_reason": reason, "stop_sequence": sequence}
         usage = _usage_members(self._fold.usage)
@@ -154,25 +159,29 @@ class _Blocks:
 
     def __init__(self) -> None:
         self.content: list[dict[str, Any]] = []
-        self._pieces: list[str] = []
+        self._pieces = Pieces()
         self.size_bytes = 0
 
     def open(self, index: int, block: dict[str, Any]) -> None:
         self.content.append(block)
-        self._pieces.clear()
+        self._pieces = Pieces()
+        self._count(len(block.get("data", "")))
 
     def delta(self, index: int, kind: str, member: str, text: str) -> None:
         if kind == "signature_delta":
             self.content[index]["signature"] = text
         else:
-            self._pieces.append(text)
-            self.size_bytes += len(text)
-            if self.size_bytes > MOST_HELD_BYTES:
-                raise TooMuchHeld
+            self._pieces.add(text)
+        self._count(len(text))
+
+    def _count(self, chars: int) -> None:
+        self.size_bytes += chars
+        if self.size_bytes > MOST_HELD_BYTES:
+            raise TooMuchHeld
 
     def close(self, index: int) -> None:
         block = self.content[index]
-        text = "".join(self._pieces)
+        text = self._pieces.text()
         if block["type"] == "tool_use":
             block["input"] = _input(text)
         elif block["type"] != "redacted_thinking":

@@ -13,6 +13,7 @@ import secrets
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._bounds import LONGEST_WORD
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -136,7 +137,8 @@ class Reader:
     def _chunk(self, chunk: dict[str, Any], events: list[Event]) -> None:
         if not self._begun:
             self._begun = True
-            events.append(Begin(_json.a_text(chunk.get("responseId")), _json.a_text(chunk.get("modelVersion"))))
+            identity, model = (_json.a_text(chunk.get(key))[:LONGEST_WORD] for key in ("responseId", "modelVersion"))
+            events.append(Begin(identity, model))
         for place, candidate in enumerate(_json.a_list(chunk.get("candidates"))[:MOST_CHOICES]):
             if not isinstance(candidate, dict):
                 continue
@@ -181,7 +183,7 @@ class Reader:
                     events.append(TextDelta(f"![image](data:{kind};base64,{data})", choice))
         reason = candidate.get("finishReason")
         if isinstance(reason, str) and reason:
-            self._finish[choice] = (reason, _json.a_text(candidate.get("finishMessage")))
+            self._finish[choice] = (reason[:LONGEST_WORD], _json.a_text(candidate.get("finishMessage"))[:LONGEST_WORD])
         else:
             self._finish.setdefault(choice, ("", ""))
 
@@ -189,6 +191,9 @@ class Reader:
         told = _json.a_text(call.get("name"))
         if not told:
             events += self._fail("The model called a function without a name.")
+            return
+        if len(told) > LONGEST_WORD:
+            events += self._fail("The model called a function with a name that is too long.")
             return
         if len(self._ids) >= MOST_CALLS:
             events += self._fail("The model called too many functions.")

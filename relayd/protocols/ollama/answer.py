@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._bounds import LONGEST_WORD
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -108,7 +109,7 @@ class Reader:
         events: list[Event] = []
         if not self._begun:
             self._begun = True
-            events.append(Begin("", _json.a_text(value.get("model")), _seconds(value.get("created_at"))))
+            events.append(Begin("", _json.a_text(value.get("model"))[:LONGEST_WORD], _seconds(value.get("created_at"))))
         message, done = value.get("message"), value.get("done")
         self._message(_json.an_object(message), value.get("logprobs"), events)
         # A plain answer cannot be cut unseen; some servers leave `done` out of it.
@@ -135,6 +136,8 @@ class Reader:
         fault = ""
         if not name:
             fault = "The model called a function without a name."
+        elif len(name) > LONGEST_WORD:
+            fault = "The model called a function with a name that is too long."
         elif len(self._ids) >= MOST_CALLS:
             fault = "The model called too many functions."
         elif _json.is_deeper(arguments, MAX_DEPTH):

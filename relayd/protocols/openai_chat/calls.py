@@ -13,16 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, Allowance, Pieces, TooMuch
 from relayd.protocols.canon import Event, ToolDelta, ToolStart
 from relayd.protocols.dialect import Memory
 from relayd.wire.body import MAX_DEPTH
 
-MAX_CALLS = 1024
-MAX_ARGUMENTS_BYTES = 16 * 1024 * 1024
-
-
-class TooMuch(ValueError):
-    """More calls, longer or deeper arguments than anybody means, or a call without a name."""
+MOST_TRIES = 64  # to read the arguments of a call so far, all of them each time
+MOST_ARGUMENTS_CHARS = 16 * 1024 * 1024  # of all calls of an answer
 
 
 def signature_key(call_id: str) -> str:
@@ -31,35 +28,36 @@ def signature_key(call_id: str) -> str:
 
 
 class _Call:
-    __slots__ = ("given", "number", "pieces", "signature")
+    __slots__ = ("given", "number", "pieces", "signature", "tries")
 
     def __init__(self, given: str) -> None:
         self.given = given  # the id in the endpoint's words; "" if there was none
         self.number = -1  # not begun
-        self.pieces: list[str] = []
+        self.pieces = Pieces()
+        self.tries = 0
         self.signature: str | None = None
 
     def is_whole(self) -> bool:
         """Whether the arguments so far are a complete object."""
-        text = "".join(self.pieces).strip()
-        if not text.endswith("}"):
+        if self.pieces.end != "}" or self.tries >= MOST_TRIES:
             return False
+        self.tries += 1
         try:
-            return isinstance(_json.parse(text), dict)
+            return isinstance(_json.parse(self.pieces.text()), dict)
         except ValueError:
             return False
 
 
 class CallFold:
-    """The calls of one choice; owned by the reader."""
+    """The calls of one choice; owned by the reader. `allowance` is for the arguments of all choices together."""
 
-    __slots__ = ("_calls", "_choice", "_memory", "_mint", "_size", "_taken", "begun")
+    __slots__ = ("_allowance", "_calls", "_choice", "_memory", "_mint", "_taken", "begun")
 
-    def __init__(self, choice: int, mint: Callable[[], str], memory: Memory | None) -> None:
+    def __init__(self, choice: int, mint: Callable[[], str], memory: Memory | None, allowance: Allowance) -> None:
         self._choice, self._mint, self._memory = choice, mint, memory
         self._calls: dict[int, _Call] = {}
         self._taken: set[str] = set()
-        self._size = 0
+        self._allowance = allowance
         self.begun = 0
 
     def add(self, fragment: dict[str, Any], place: int, events: list[Event], whole: bool) -> None:
@@ -67,11 +65,13 @@ class CallFold:
         index = fragment.get("index")
         if whole or index.__class__ is not int:
             index = place
-        given = _json.a_text(fragment.get("id"))
+        given = _json.a_text(fragment.get("id"))[:LONGEST_WORD]
         function = fragment.get("function")
         if function.__class__ is not dict:
             function = {}
         name = _json.a_text(function.get("name"))
+        if len(name) > LONGEST_WORD:
+            raise TooMuch("The upstream sent a tool call with a name that is too long.")
         arguments = function.get("arguments")
         if arguments.__class__ is not str:
             if _json.is_deeper(arguments, MAX_DEPTH):
@@ -81,7 +81,7 @@ class CallFold:
         if call is None or self._is_another(call, given, name, arguments):
             if call is not None:
                 self._drop_unnamed(call)
-            if len(self._taken) >= MAX_CALLS or len(self._calls) >= MAX_CALLS:
+            if len(self._taken) >= MOST_CALLS or len(self._calls) >= MOST_CALLS:
                 raise TooMuch("The upstream sent too many tool calls.")
             call = self._calls[index] = _Call(given)
         elif given and not call.given:
@@ -90,10 +90,8 @@ class CallFold:
         if signature := _json.a_text(google.get("thought_signature")):
             call.signature = signature
         if arguments:
-            self._size += len(arguments)
-            if self._size > MAX_ARGUMENTS_BYTES:
-                raise TooMuch("The upstream sent arguments that are too large.")
-            call.pieces.append(arguments)
+            self._allowance.take(len(arguments))
+            call.pieces.add(arguments)
         if call.number >= 0:
             if arguments:
                 events.append(ToolDelta(call.number, arguments, self._choice))
@@ -125,7 +123,7 @@ class CallFold:
             self._memory.put(signature_key(identity), call.signature)
         events.append(ToolStart(call.number, identity, name, self._choice, call.signature))
         if call.pieces:
-            events.append(ToolDelta(call.number, "".join(call.pieces), self._choice))
+            events.append(ToolDelta(call.number, call.pieces.text(), self._choice))
 
     def _drop_unnamed(self, call: _Call) -> None:
         """An empty fragment is nothing; arguments for nobody are a fault."""

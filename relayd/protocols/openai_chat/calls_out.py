@@ -4,6 +4,7 @@
    end of the one before, so a call that begins too early waits until the open one's arguments are whole.
 2. What waits goes out with the finish reason at the latest; a call without arguments has an empty object for them.
 3. The input of a custom tool is unwrapped when its arguments are whole.
+4. What is kept of arguments is taken from the answer's allowance, which raises TooMuch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._bounds import Allowance, Pieces
 from relayd.protocols.canon import ToolDelta, ToolStart
 
 # How often the arguments of the open call are tried while another one waits: each try reads all of them.
@@ -23,15 +25,15 @@ class _Call:
 
     def __init__(self, start: ToolStart, is_custom: bool) -> None:
         self.start, self.is_custom = start, is_custom
-        self.pieces: list[str] = []
+        self.pieces = Pieces()
         self.tries = 0
 
     def is_whole(self) -> bool:
-        if not self.pieces or not self.pieces[-1].rstrip().endswith("}") or self.tries >= MAX_TRIES:
+        if self.pieces.end != "}" or self.tries >= MAX_TRIES:
             return False
         self.tries += 1
         try:
-            return isinstance(_json.parse("".join(self.pieces)), dict)
+            return isinstance(_json.parse(self.pieces.text()), dict)
         except ValueError:
             return False
 
@@ -39,10 +41,10 @@ class _Call:
 class CallLine:
     """The calls of one choice; owned by the renderer. Yields members of `tool_calls`."""
 
-    __slots__ = ("_custom", "_open", "_waiting")
+    __slots__ = ("_allowance", "_custom", "_open", "_waiting")
 
-    def __init__(self, custom: frozenset[str]) -> None:
-        self._custom = custom
+    def __init__(self, custom: frozenset[str], allowance: Allowance) -> None:
+        self._custom, self._allowance = custom, allowance
         self._open: _Call | None = None
         self._waiting: dict[int, _Call] = {}
 
@@ -56,16 +58,17 @@ class CallLine:
 
     def add(self, event: ToolDelta) -> Iterator[dict[str, Any]]:
         """A piece of a call's arguments."""
+        self._allowance.take(len(event.arguments))
         waiting = self._waiting.get(event.index)
         if waiting is not None:
-            waiting.pieces.append(event.arguments)
+            waiting.pieces.add(event.arguments)
             return
         call = self._open
         if call is None or event.index != call.start.index:
             if event.arguments.strip():
                 yield _arguments(event.index, event.arguments)  # behind whole arguments; the client's to judge
             return
-        call.pieces.append(event.arguments)
+        call.pieces.add(event.arguments)
         if not call.is_custom:
             yield _arguments(event.index, event.arguments)
         while self._waiting and self._open is not None and self._open.is_whole():
@@ -87,14 +90,14 @@ class CallLine:
             entry["extra_content"] = {"google": {"thought_signature": call.start.signature}}
         yield entry
         if call.pieces and not call.is_custom:
-            yield _arguments(index, "".join(call.pieces))
+            yield _arguments(index, call.pieces.text())
 
     def _done(self) -> Iterator[dict[str, Any]]:
         call, self._open = self._open, None
         if call is None:
             return
         if call.is_custom:
-            yield {"index": call.start.index, "custom": {"input": raw_input("".join(call.pieces))}}
+            yield {"index": call.start.index, "custom": {"input": raw_input(call.pieces.text())}}
         elif not call.pieces:
             yield _arguments(call.start.index, "{}")
 

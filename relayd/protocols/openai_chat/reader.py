@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._bounds import LONGEST_WORD, Allowance, TooMuch
 from relayd.protocols._openai_errors import failure_of, status_in
 from relayd.protocols.canon import (
     Begin,
@@ -29,14 +30,13 @@ from relayd.protocols.canon import (
     Usage,
 )
 from relayd.protocols.dialect import Memory, Options
-from relayd.protocols.openai_chat.calls import CallFold, TooMuch
+from relayd.protocols.openai_chat.calls import MOST_ARGUMENTS_CHARS, CallFold
 from relayd.wire.sse import Event as Frame
 from relayd.wire.sse import SseError, SseSplitter
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 MAX_PLAIN_BYTES = 64 * 1024 * 1024
 MAX_CHOICES = 128
-LONGEST_WORD = 512  # of an id and a model: they stand in every chunk
 
 _FINISH = {
     "stop": "stop", "end_turn": "stop", "eos": "stop", "stop_sequence": "stop",
@@ -68,12 +68,16 @@ class _Choice:
 class ChatReader:
     """Reads one answer; owned by the attempt."""
 
-    __slots__ = ("_begun", "_choices", "_head", "_memory", "_mint", "_over", "_plain", "_size", "_splitter", "_usage")
+    __slots__ = (
+        "_arguments", "_begun", "_choices", "_head", "_memory", "_mint", "_over", "_plain", "_size", "_splitter",
+        "_usage",
+    )  # fmt: skip
 
     def __init__(self, memory: Memory | None = None, mint: Callable[[], str] | None = None) -> None:
         self._memory = memory
         self._mint = mint or minted_call_id
         self._choices: dict[int, _Choice] = {}
+        self._arguments = Allowance(MOST_ARGUMENTS_CHARS, "The upstream sent arguments that are too large.")
         self._usage: Usage | None = None
         self._begun = self._over = False
         self._head = b""  # what came before it was known whether this is a stream
@@ -221,7 +225,7 @@ class ChatReader:
             if len(self._choices) >= MAX_CHOICES:
                 events += self._fail(502, "The upstream sent too many choices.")
                 return
-            choice = self._choices[number] = _Choice(CallFold(number, self._mint, self._memory))
+            choice = self._choices[number] = _Choice(CallFold(number, self._mint, self._memory, self._arguments))
         delta = item.get("delta")
         if delta.__class__ is not dict:
             delta = item.get("message")
@@ -239,7 +243,7 @@ class ChatReader:
             choice.finish = finish
             met = item.get("stop_reason") or item.get("matched_stop")
             if isinstance(met, str) and finish == "stop":
-                choice.stop = met
+                choice.stop = met[:LONGEST_WORD]
         usage = item.get("usage")
         if usage.__class__ is dict and usage:
             self._usage = read_usage(usage)

@@ -7,6 +7,7 @@ Laws:
 3. A failure in a stream is an error frame and no [DONE]. After [DONE] or a failure nothing follows.
 4. Tool calls go out one after the other (calls_out.py). What the client offered as a custom tool comes back as a
    `custom` call with its raw input; a client of the old `functions` gets `function_call`.
+5. What is kept of an answer until its end is bounded: one that is larger fails.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from relayd import clock
 from relayd.protocols import _json
+from relayd.protocols._bounds import Allowance, Pieces, TooMuch
 from relayd.protocols._openai_errors import error_object, render_error
 from relayd.protocols.canon import (
     Begin,
@@ -35,6 +37,8 @@ from relayd.protocols.canon import (
 from relayd.protocols.dialect import Ask, Rendered
 from relayd.protocols.openai_chat.calls_out import CallLine
 
+_TOKEN_CHARS = 1024  # about what a token's object takes, its alternatives included
+
 # A delta of a choice: its members, its logprobs, its finish reason.
 Delta = tuple[int, dict[str, Any], list[Any] | None, str | None]
 
@@ -44,17 +48,17 @@ class _Choice:
 
     __slots__ = ("begun", "calls", "finished")
 
-    def __init__(self, custom: frozenset[str]) -> None:
+    def __init__(self, custom: frozenset[str], allowance: Allowance) -> None:
         self.begun = self.finished = False
-        self.calls = CallLine(custom)
+        self.calls = CallLine(custom, allowance)
 
 
 class ChatRenderer:
     """Renders one answer; owned by the exchange."""
 
     __slots__ = (
-        "_after", "_before", "_begin", "_choices", "_custom", "_failure", "_is_over", "_legacy", "_request",
-        "_request_id", "_usage", "_whole",
+        "_after", "_allowance", "_before", "_begin", "_choices", "_custom", "_failure", "_is_over", "_legacy",
+        "_request", "_request_id", "_usage", "_whole",
     )  # fmt: skip
 
     def __init__(self, request: Request, ask: Ask) -> None:
@@ -62,6 +66,7 @@ class ChatRenderer:
         self._request_id = ask.request_id
         self._custom = frozenset(tool.name for tool in request.tools if tool.kind == "custom")
         self._legacy = "functions" in request.extra
+        self._allowance = Allowance()
         self._choices: dict[int, _Choice] = {}
         self._begin: dict[str, Any] | None = None
         self._before = self._after = b""
@@ -84,16 +89,30 @@ class ChatRenderer:
                 self._is_over = True
                 frames += self._end()
             elif isinstance(event, Failure):
-                self._is_over = True
-                self._failure = event
-                frames.append(b"data: " + _json.write({"error": error_object(event)}) + b"\n\n")
+                frames.append(self._failed(event))
             else:
-                for delta in self._deltas(event):
-                    if self._whole is not None:
-                        self._whole.setdefault(delta[0], _WholeChoice()).add(delta)
-                    else:
-                        frames.append(self._frame(delta))
+                try:
+                    for delta in self._deltas(event):
+                        if self._whole is not None:
+                            self._keep(delta)
+                        else:
+                            frames.append(self._frame(delta))
+                except TooMuch as fault:
+                    frames.append(self._failed(Failure(502, str(fault))))
         return b"" if self._whole is not None else b"".join(frames)
+
+    def _failed(self, failure: Failure) -> bytes:
+        self._is_over = True
+        self._failure = failure
+        return b"data: " + _json.write({"error": error_object(failure)}) + b"\n\n"
+
+    def _keep(self, delta: Delta) -> None:
+        """Add a delta to a plain answer; the arguments of calls are counted where they are put in order."""
+        number, members, logprobs, _ = delta
+        text = members.get("content") or members.get("reasoning_content") or members.get("refusal") or ""
+        self._allowance.take(len(text) + _TOKEN_CHARS * len(logprobs or ()))
+        assert self._whole is not None
+        self._whole.setdefault(number, _WholeChoice()).add(delta)
 
     def comment(self) -> bytes:
         """A keep-alive frame."""
@@ -148,7 +167,7 @@ class ChatRenderer:
             if choice is None or not choice.finished:
                 for delta in self._deltas(Finish("stop", number)):
                     if self._whole is not None:
-                        self._whole.setdefault(number, _WholeChoice()).add(delta)
+                        self._keep(delta)
                     else:
                         yield self._frame(delta)
         if self._request.include_usage and self._usage is not None:
@@ -164,7 +183,7 @@ class ChatRenderer:
         number = event.choice
         choice = self._choices.get(number)
         if choice is None:
-            choice = self._choices[number] = _Choice(self._custom)
+            choice = self._choices[number] = _Choice(self._custom, self._allowance)
         if choice.finished:
             return
         if not choice.begun:
@@ -207,11 +226,9 @@ class _WholeChoice:
     __slots__ = ("_calls", "_finish", "_function", "_logprobs", "_refusal", "_text", "_thought")
 
     def __init__(self) -> None:
-        self._text: list[str] = []
-        self._thought: list[str] = []
-        self._refusal: list[str] = []
-        self._calls: dict[int, tuple[dict[str, Any], str, str, list[str]]] = {}
-        self._function: tuple[dict[str, Any], list[str]] | None = None
+        self._text, self._thought, self._refusal = Pieces(), Pieces(), Pieces()
+        self._calls: dict[int, tuple[dict[str, Any], str, str, Pieces]] = {}
+        self._function: tuple[dict[str, Any], Pieces] | None = None
         self._logprobs: list[Any] | None = None
         self._finish: str | None = None
 
@@ -219,49 +236,49 @@ class _WholeChoice:
         """Take one delta, as a client of a stream does."""
         _, members, logprobs, finish = delta
         if text := members.get("content"):
-            self._text.append(text)
+            self._text.add(text)
         if text := members.get("reasoning_content"):
-            self._thought.append(text)
+            self._thought.add(text)
         if text := members.get("refusal"):
-            self._refusal.append(text)
+            self._refusal.add(text)
         for call in members.get("tool_calls", ()):
             known = self._calls.get(call["index"])
             if known is None:
                 kind = "custom" if "custom" in call else "function"
                 field = "input" if kind == "custom" else "arguments"
-                self._calls[call["index"]] = call, kind, field, [call[kind][field]]
-            else:
-                known[3].append(call[known[1]][known[2]])
+                known = self._calls[call["index"]] = call, kind, field, Pieces()
+            known[3].add(call[known[1]][known[2]])
         function = members.get("function_call")
         if function is not None:
             if self._function is None:
-                self._function = function, []
-            self._function[1].append(function["arguments"])
+                self._function = function, Pieces()
+            self._function[1].add(function["arguments"])
         if logprobs is not None:
-            self._logprobs = (self._logprobs or []) + logprobs
+            self._logprobs = self._logprobs if self._logprobs is not None else []
+            self._logprobs += logprobs
         self._finish = finish or self._finish
 
     def value(self, number: int) -> dict[str, Any]:
         """The choice as a plain answer has it."""
         has_calls = bool(self._calls or self._function)
-        text = "".join(self._text)
+        text = self._text.text()
         message: dict[str, Any] = {
             "role": "assistant",
             "content": None if not text and (has_calls or self._refusal) else text,
-            "refusal": "".join(self._refusal) or None,
+            "refusal": self._refusal.text() or None,
         }
         if self._thought:
-            message["reasoning_content"] = "".join(self._thought)
+            message["reasoning_content"] = self._thought.text()
         if self._calls:
             message["tool_calls"] = [
                 {
                     **{key: value for key, value in call.items() if key != "index"},
-                    kind: {**call[kind], field: "".join(pieces)},
+                    kind: {**call[kind], field: pieces.text()},
                 }
                 for _, (call, kind, field, pieces) in sorted(self._calls.items())
             ]
         if self._function is not None:
-            message["function_call"] = {**self._function[0], "arguments": "".join(self._function[1])}
+            message["function_call"] = {**self._function[0], "arguments": self._function[1].text()}
         logprobs = None if self._logprobs is None else {"content": self._logprobs, "refusal": None}
         return {"index": number, "message": message, "logprobs": logprobs, "finish_reason": self._finish}
 

@@ -12,6 +12,7 @@ import json
 import re
 
 from relayd.protocols import _json
+from relayd.protocols._bounds import Pieces
 
 _MARKS = re.compile(r'["\\{}\[\]]')
 _OPENING = re.compile(r'\s*\{\s*"input"\s*:\s*"')
@@ -63,14 +64,14 @@ class Unwrapper:
     def __init__(self) -> None:
         self._state = "opening"  # opening -> string -> behind, or opening -> whole
         self._held = ""  # of the opening, or of an escape that is not complete
-        self._whole: list[str] = []
+        self._whole = Pieces()
 
     def feed(self, text: str) -> str:
         """The raw text that is certain now."""
         if self._state == "behind":
             return ""
         if self._state == "whole":
-            self._whole.append(text)
+            self._whole.add(text)
             return ""
         held, self._held = self._held + text, ""
         if self._state == "opening":
@@ -78,7 +79,7 @@ class Unwrapper:
             if match is None:
                 if len(held) > _LONGEST_OPENING or not _may_open(held):
                     self._state = "whole"
-                    self._whole.append(held)
+                    self._whole.add(held)
                 else:
                     self._held = held
                 return ""
@@ -93,8 +94,8 @@ class Unwrapper:
             return "�" if held.startswith("\\u") and len(held) >= 6 else ""
         if self._state == "behind":
             return ""
-        text = "".join(self._whole) + self._held
-        self._whole, self._held, self._state = [], "", "behind"
+        text = self._whole.text() + self._held
+        self._whole, self._held, self._state = Pieces(), "", "behind"
         try:
             value = _json.parse(text)
         except ValueError:

@@ -16,6 +16,7 @@ from typing import Any
 
 from relayd import clock
 from relayd.protocols import _json
+from relayd.protocols._bounds import Allowance, Pieces, TooMuch
 from relayd.protocols._openai_errors import render_error
 from relayd.protocols.canon import (
     Event,
@@ -40,6 +41,7 @@ from relayd.protocols.openai_responses.seal import LEAST_KEY_BYTES, SealError, s
 from relayd.protocols.openai_responses.terms import terms_of
 
 KEPT_USER_BYTES = 32 * 1024
+MOST_SUMMARY_CHARS = 1024 * 1024
 _PURPOSE = b"responses: compaction"
 _TASK = (
     "You keep the memory of a long conversation between a user and an assistant that works with tools. Write a summary "
@@ -119,15 +121,20 @@ class CompactionRenderer:
 
     def __init__(self, request: Request, ask: Ask) -> None:
         self._terms, self._ask = terms_of(request), ask
-        self._summary: list[str] = []
+        self._summary, self._allowance = Pieces(), Allowance(MOST_SUMMARY_CHARS)
         self._usage: Usage | None = None
         self._failure: Failure | None = None
 
     def feed(self, events: list[Event]) -> bytes:
         """Nothing is sent before the summary is whole."""
         for event in events:
-            if isinstance(event, TextDelta) and event.choice == 0:
-                self._summary.append(event.text)
+            if isinstance(event, TextDelta) and event.choice == 0 and self._failure is None:
+                try:
+                    self._allowance.take(len(event.text))
+                except TooMuch as fault:
+                    self._failure = Failure(502, str(fault))
+                    break
+                self._summary.add(event.text)
             elif isinstance(event, Usage):
                 self._usage = event
             elif isinstance(event, Failure) and self._failure is None:
@@ -140,7 +147,7 @@ class CompactionRenderer:
 
     def whole(self) -> Rendered:
         """The answer."""
-        summary = "".join(self._summary).strip()
+        summary = self._summary.text().strip()
         failure = self._failure
         if failure is None and not summary:
             failure = Failure(502, "The upstream gave no summary of the conversation.", "empty_summary")

@@ -10,12 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._bounds import Pieces
 from relayd.protocols.canon import RefusalDelta, TextDelta, ThoughtDelta
 from relayd.protocols.openai_responses.arguments import JsonEnd, Unwrapper
 from relayd.protocols.openai_responses.frames import Frames, place_of
 from relayd.protocols.openai_responses.state import new_id
 from relayd.protocols.openai_responses.thoughts import pack_proof
 from relayd.protocols.openai_responses.tools import Called
+
+_MANY = 1024  # pieces that nobody has asked about yet
 
 
 class Item:
@@ -72,7 +75,7 @@ class Words(Item):
         self._logprobs_wanted = logprobs
         self._content: list[dict[str, Any]] = []
         self._kind = ""
-        self._texts: list[str] = []
+        self._texts = Pieces()
         self._logprobs: list[Any] = []
         self._place = b""
 
@@ -84,7 +87,7 @@ class Words(Item):
         if kind != self._kind:
             self._close_part()
             self._open_part(kind)
-        self._texts.append(piece.text)
+        self._texts.add(piece.text)
         place = self._place
         if isinstance(piece, TextDelta):
             found = [_token(one) for one in piece.logprobs or ()] if self._logprobs_wanted else []
@@ -101,13 +104,13 @@ class Words(Item):
     def _close_part(self) -> None:
         if not self._kind:
             return
-        text = "".join(self._texts)
+        text = self._texts.text()
         part = self._part(self._kind, text, self._logprobs)
         said = {"text": text, "logprobs": self._logprobs} if self._kind == "output_text" else {"refusal": text}
         self._frames.event(f"response.{self._kind}.done", {**self._where(), **said})
         self._frames.event("response.content_part.done", {**self._where(), "part": part})
         self._content.append(part)
-        self._kind, self._texts, self._logprobs = "", [], []
+        self._kind, self._texts, self._logprobs = "", Pieces(), []
 
     def _where(self) -> dict[str, Any]:
         return {"item_id": self.id, "output_index": self.index, "content_index": len(self._content)}
@@ -133,7 +136,7 @@ class Thought(Item):
     def __init__(self, frames: Frames, proofs: bool) -> None:
         super().__init__(frames, "rs")
         self._proofs_wanted = proofs
-        self._texts: list[str] = []
+        self._texts = Pieces()
         self._signature: str | None = None
         self._redacted: str | None = None
         self._place = b""
@@ -154,7 +157,7 @@ class Thought(Item):
                 self._place = place_of(self._where())
                 part = {"type": "summary_text", "text": ""}
                 self._frames.event("response.reasoning_summary_part.added", {**self._where(), "part": part})
-            self._texts.append(piece.text)
+            self._texts.add(piece.text)
             self._frames.delta("response.reasoning_summary_text.delta", self._place, piece.text)
         self._signature, self._redacted = piece.signature or self._signature, piece.redacted or self._redacted
 
@@ -163,7 +166,7 @@ class Thought(Item):
 
     def _finish(self, status: str) -> None:
         if self._texts:
-            text = "".join(self._texts)
+            text = self._texts.text()
             part = {"type": "summary_text", "text": text}
             self._frames.event("response.reasoning_summary_text.done", {**self._where(), "text": text})
             self._frames.event("response.reasoning_summary_part.done", {**self._where(), "part": part})
@@ -171,7 +174,7 @@ class Thought(Item):
     def _closed(self, status: str) -> dict[str, Any]:
         item = self._opened()
         if self._texts:
-            item["summary"] = [{"type": "summary_text", "text": "".join(self._texts)}]
+            item["summary"] = [{"type": "summary_text", "text": self._texts.text()}]
         if self._proofs_wanted:
             item["encrypted_content"] = pack_proof(self._signature, self._redacted)
         return item
@@ -190,7 +193,7 @@ class Call(Item):
         )
         self._call_id, self._called = call_id, called
         self._unwrapper = Unwrapper() if custom else None
-        self._texts: list[str] = []
+        self._texts = Pieces()
         self._place = b""
         self._end = JsonEnd()
         self._unread: list[str] = []
@@ -198,14 +201,19 @@ class Call(Item):
     @property
     def complete(self) -> bool:  # type: ignore[override]  # of a call it is seen from the arguments
         """Whether the arguments are a closed JSON value, so that nothing more can belong to them."""
+        self._read()
+        return self._end.closed
+
+    def _read(self) -> None:
         for text in self._unread:
             self._end.feed(text)
         self._unread.clear()
-        return self._end.closed
 
     def add(self, piece: str) -> None:
         """Take a piece of the arguments."""
         self._unread.append(piece)
+        if len(self._unread) >= _MANY:
+            self._read()
         super().add(piece)
 
     def open(self, index: int) -> None:
@@ -222,23 +230,23 @@ class Call(Item):
     def _write(self, piece: str) -> None:
         text = piece if self._unwrapper is None else self._unwrapper.feed(piece)
         if text:
-            self._texts.append(text)
+            self._texts.add(text)
             self._frames.delta(self._event + ".delta", self._place, text)
 
     def _finish(self, status: str) -> None:
         rest = ""
         if self._unwrapper is not None:
             rest = self._unwrapper.end()
-        elif status == "completed" and not "".join(self._texts).strip():
+        elif status == "completed" and not self._texts.text().strip():
             rest = "{}"
         if rest:
-            self._texts.append(rest)
+            self._texts.add(rest)
             self._frames.delta(self._event + ".delta", self._place, rest)
         where = {"item_id": self.id, "output_index": self.index}
-        self._frames.event(self._event + ".done", {**where, self._member: "".join(self._texts)})
+        self._frames.event(self._event + ".done", {**where, self._member: self._texts.text()})
 
     def _closed(self, status: str) -> dict[str, Any]:
-        return self._opened() | {self._member: "".join(self._texts), "status": status}
+        return self._opened() | {self._member: self._texts.text(), "status": status}
 
 
 def _token(entry: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, MOST_ITEMS
 from relayd.protocols._openai_errors import failure_of, status_in
 from relayd.protocols.canon import (
     Begin,
@@ -31,6 +32,7 @@ from relayd.protocols.canon import (
 from relayd.protocols.dialect import Memory, Options
 from relayd.protocols.openai_responses.state import new_id
 from relayd.protocols.openai_responses.thoughts import pack_native
+from relayd.wire.body import MAX_DEPTH
 from relayd.wire.sse import Event as Frame
 from relayd.wire.sse import SseError, SseSplitter
 
@@ -67,6 +69,7 @@ class ResponsesReader:
         self._begun = self._over = False
         self._said: dict[int, _Said] = {}
         self._finished: set[int] = set()
+        self._parts = 0
         self._calls = 0
         self._events: list[Event] = []
 
@@ -120,13 +123,17 @@ class ResponsesReader:
 
     def _taken(self) -> list[Event]:
         events, self._events = self._events, []
-        return events
+        # What a whole item said behind the place where the answer was given up is not said.
+        last = next((place for place, event in enumerate(events) if isinstance(event, Failure)), len(events))
+        return events[: last + 1]
 
     def _fail(self, message: str, code: str = "upstream_malformed") -> list[Event]:
         self._failed(Failure(502, message, code))
         return self._taken()
 
     def _failed(self, failure: Failure) -> None:
+        if self._over:
+            return
         self._over = True
         self._events.append(failure)
 
@@ -170,14 +177,16 @@ class ResponsesReader:
     def _begin(self, response: dict[str, Any]) -> None:
         if not self._begun:
             self._begun = True
-            text = _json.a_text
-            created = _json.a_count(response.get("created_at"))
-            self._events.append(Begin(text(response.get("id")), text(response.get("model")), created))
+            identity, model = (_json.a_text(response.get(key))[:LONGEST_WORD] for key in ("id", "model"))
+            self._events.append(Begin(identity, model, _json.a_count(response.get("created_at"))))
 
     def _item_event(self, kind: str, event: dict[str, Any]) -> None:
         place = _json.a_count(event.get("output_index"))
         delta = _json.a_text(event.get("delta"))
         if place in self._finished:
+            return
+        if place not in self._said and len(self._said) + len(self._finished) >= MOST_ITEMS:
+            self._failed(_TOO_MANY)
             return
         said = self._said.setdefault(place, _Said())
         if kind == "response.output_text.delta":
@@ -196,13 +205,22 @@ class ResponsesReader:
             self._item(place, _json.an_object(event.get("item")))
 
     def _text(self, said: _Said, part: int, text: str, logprobs: Any = None) -> None:
-        if text:
+        if text and self._counted(said.text, part):
             said.text[part] = said.text.get(part, 0) + len(text)
-            tokens = tuple(_json.a_list(logprobs))
+            tokens = () if _json.is_deeper(logprobs, 8) else tuple(_json.a_list(logprobs))
             self._events.append(TextDelta(text, logprobs=tokens or None))
 
+    def _counted(self, parts: dict[int, int], part: int) -> bool:
+        """Whether there may be this part, where it is a new one."""
+        if part not in parts:
+            self._parts += 1
+            if self._parts > MOST_ITEMS:
+                self._failed(_TOO_MANY)
+                return False
+        return True
+
     def _refusal(self, said: _Said, part: int, text: str) -> None:
-        if text:
+        if text and self._counted(said.refusal, part):
             said.refusal[part] = said.refusal.get(part, 0) + len(text)
             self._events.append(RefusalDelta(text))
 
@@ -218,9 +236,13 @@ class ResponsesReader:
         name = _json.a_text(item.get("name"))
         if item.get("type") not in _CALLS or said.call >= 0 or not name:
             return
+        if self._calls >= MOST_CALLS or len(name) > LONGEST_WORD:
+            self._failed(_TOO_MANY)
+            return
         said.call, said.custom = self._calls, item["type"] == "custom_tool_call"
         self._calls += 1
-        self._events.append(ToolStart(said.call, _json.a_text(item.get("call_id")) or new_id("call"), name))
+        identity = _json.a_text(item.get("call_id"))[:LONGEST_WORD] or new_id("call")
+        self._events.append(ToolStart(said.call, identity, name))
         if said.custom:
             self._events.append(ToolDelta(said.call, '{"input":"'))
 
@@ -231,7 +253,10 @@ class ResponsesReader:
 
     def _item(self, place: int, item: dict[str, Any]) -> None:
         """An item is complete: what it has not said yet is said now."""
-        if place in self._finished:
+        if place in self._finished or self._over:
+            return
+        if place not in self._said and len(self._said) + len(self._finished) >= MOST_ITEMS:
+            self._failed(_TOO_MANY)
             return
         self._finished.add(place)
         said = self._said.pop(place, None) or _Said()
@@ -247,9 +272,12 @@ class ResponsesReader:
         elif kind == "reasoning":
             self._whole_thought(said, item)
         elif kind in _CALLS:
+            if _json.is_deeper(item.get(_CALLS[kind]), MAX_DEPTH):
+                self._failed(Failure(502, "The upstream sent arguments that are nested too deeply."))
+                return
             self._call(said, item)
             self._arguments(said, _written(item.get(_CALLS[kind]))[said.size :])
-            if said.custom:
+            if said.custom and said.call >= 0:
                 self._events.append(ToolDelta(said.call, '"}'))
 
     def _whole_thought(self, said: _Said, item: dict[str, Any]) -> None:
@@ -272,6 +300,8 @@ class ResponsesReader:
             return
         for place, item in enumerate(_json.a_list(response.get("output"))):
             self._item(place, _json.an_object(item))
+            if self._over:
+                return
         reason = _json.an_object(response.get("incomplete_details")).get("reason")
         if status == "incomplete":
             finish = "content_filter" if reason == "content_filter" else "length"
@@ -284,6 +314,9 @@ class ResponsesReader:
 def reader(request: Request, options: Options, memory: Memory) -> ResponsesReader:
     """The reader for an endpoint's answer."""
     return ResponsesReader()
+
+
+_TOO_MANY = Failure(502, "The upstream's answer has too many items.")
 
 
 def _unsaid() -> Failure:

@@ -6,7 +6,8 @@ Laws:
    something else begins, a call when its JSON is closed, everything at the end.
 3. A call's closing event makes clients run the tool. So after a failure nothing is closed: what was open is left out of
    the output, and only what was closed is in it.
-4. A finished response is remembered before its last bytes leave: whoever reads them may go on from it at once.
+4. What is kept until the end, for the closing events and the store, is bounded: an answer that is larger fails.
+5. A finished response is remembered before its last bytes leave: whoever reads them may go on from it at once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from relayd import clock
 from relayd.protocols import _json
+from relayd.protocols._bounds import MOST_ITEMS, PIECE_CHARS, Allowance, TooMuch
 from relayd.protocols._openai_errors import render_error
 from relayd.protocols.canon import (
     Begin,
@@ -40,6 +42,7 @@ from relayd.protocols.openai_responses.socket import error_frame
 from relayd.protocols.openai_responses.terms import terms_of
 from relayd.protocols.openai_responses.tools import Called
 
+_TOKEN_CHARS = 1024  # about what a token's object takes, its alternatives included
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -53,6 +56,7 @@ class Renderer:
         self._id, self._created_s = state.new_id("resp"), int(clock.wall())
         self._open: deque[Item] = deque()  # the first one is open, the others wait
         self._calls: dict[int, Call] = {}
+        self._allowance = Allowance()
         self._output: list[dict[str, Any]] = []
         self._usage: Usage | None = None
         self._reason: str | None = None
@@ -91,6 +95,12 @@ class Renderer:
             return
         if not self._begun and not (isinstance(event, Failure) and self._form == "text"):
             self._begin()
+        try:
+            self._fold(event)
+        except TooMuch as fault:
+            self._fail(Failure(502, str(fault)))
+
+    def _fold(self, event: Event) -> None:
         match event:
             case TextDelta(choice=0) | RefusalDelta(choice=0):
                 self._words(event)
@@ -125,7 +135,13 @@ class Renderer:
         if not isinstance(last, Words):
             last = Words(self._frames, self._terms.logprobs)
             self._append(last)
+        tokens = len(getattr(event, "logprobs", None) or ()) if self._terms.logprobs else 0
+        self._keep(last, len(event.text) + _TOKEN_CHARS * tokens)
         last.add(event)
+
+    def _keep(self, item: Item, chars: int) -> None:
+        """What an item takes; what waits for its turn takes more."""
+        self._allowance.take(chars if item.index >= 0 else chars + PIECE_CHARS)
 
     def _thought(self, event: ThoughtDelta) -> None:
         proof = event.signature is not None or event.redacted is not None
@@ -135,6 +151,7 @@ class Renderer:
                 return
             last = Thought(self._frames, self._terms.proofs)
             self._append(last)
+        self._keep(last, len(event.text) + len(event.signature or "") + len(event.redacted or ""))
         last.add(event)
 
     def _call(self, event: ToolStart) -> None:
@@ -149,11 +166,14 @@ class Renderer:
     def _arguments(self, event: ToolDelta) -> None:
         call = self._calls.get(event.index)
         if call is not None and event.arguments and call in self._open:
+            self._keep(call, len(event.arguments))
             call.add(event.arguments)
             if len(self._open) > 1:
                 self._advance()
 
     def _append(self, item: Item) -> None:
+        if len(self._open) + len(self._output) >= MOST_ITEMS:
+            raise TooMuch("The upstream's answer has too many items.")
         self._open.append(item)
         if len(self._open) == 1:
             item.open(len(self._output))

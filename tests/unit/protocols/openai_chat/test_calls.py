@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relayd.protocols._bounds import Allowance, TooMuch
 from relayd.protocols.canon import Event, ToolDelta, ToolStart
-from relayd.protocols.openai_chat.calls import MAX_ARGUMENTS_BYTES, CallFold, TooMuch
+from relayd.protocols.openai_chat.calls import MOST_ARGUMENTS_CHARS, CallFold
 from tests.unit.protocols.openai_chat.asked import Kept
 
 
 def fold(fragments: list[dict[str, Any]]) -> dict[int, tuple[str, str, str]]:
     """Number to id, name and arguments."""
     numbers = itertools.count()
-    calls = CallFold(0, lambda: f"call_{next(numbers)}", Kept())
+    calls = CallFold(0, lambda: f"call_{next(numbers)}", Kept(), Allowance(MOST_ARGUMENTS_CHARS))
     events: list[Event] = []
     for fragment in fragments:
         calls.add(fragment, 0, events, False)
@@ -70,7 +71,7 @@ def test_ids_are_never_empty_nor_used_twice() -> None:
 
 
 def test_arguments_and_calls_are_bounded() -> None:
-    half = "x" * (MAX_ARGUMENTS_BYTES // 2 + 1)
+    half = "x" * (MOST_ARGUMENTS_CHARS // 2 + 1)
     with pytest.raises(TooMuch):
         fold([{"index": 0, "id": "a", "function": {"arguments": half}}] * 2)
     with pytest.raises(TooMuch):

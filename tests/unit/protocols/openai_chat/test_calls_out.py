@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relayd.protocols._bounds import Allowance
 from relayd.protocols.canon import ToolDelta, ToolStart
 from relayd.protocols.openai_chat.calls_out import MAX_TRIES, CallLine, raw_input
 
@@ -21,7 +22,7 @@ def piece(index: int, arguments: str) -> dict[str, Any]:
 
 
 def test_calls_that_take_turns_wait_for_the_open_one_and_no_longer() -> None:
-    line = CallLine(frozenset())
+    line = CallLine(frozenset(), Allowance())
     assert list(line.start(ToolStart(0, "a", "f"))) == [START_A]
     assert list(line.add(ToolDelta(0, '{"x":'))) == [piece(0, '{"x":')]
     assert list(line.start(ToolStart(1, "b", "g"))) == []
@@ -32,7 +33,7 @@ def test_calls_that_take_turns_wait_for_the_open_one_and_no_longer() -> None:
 
 
 def test_a_call_behind_a_whole_one_is_live() -> None:
-    line = CallLine(frozenset())
+    line = CallLine(frozenset(), Allowance())
     list(line.start(ToolStart(0, "a", "f")))
     list(line.add(ToolDelta(0, "{}")))
     assert list(line.start(ToolStart(1, "b", "g"))) == [START_B]
@@ -41,7 +42,7 @@ def test_a_call_behind_a_whole_one_is_live() -> None:
 
 
 def test_trying_is_bounded_and_the_end_lets_everything_out() -> None:
-    line = CallLine(frozenset())
+    line = CallLine(frozenset(), Allowance())
     list(line.start(ToolStart(0, "a", "f")))
     list(line.add(ToolDelta(0, '{"x":"')))
     list(line.start(ToolStart(1, "b", "g")))
@@ -53,7 +54,7 @@ def test_trying_is_bounded_and_the_end_lets_everything_out() -> None:
 
 @given(st.lists(st.sampled_from(["{}", '{"a":{"b":"}"}}', "", "[1]", '{"cut":'])), st.randoms(), st.booleans())
 def test_no_call_is_opened_inside_another_and_nothing_is_lost(wanted: list[str], random: Any, custom: bool) -> None:
-    line = CallLine(frozenset({"f"} if custom else ()))
+    line = CallLine(frozenset({"f"} if custom else ()), Allowance())
     out: list[dict[str, Any]] = []
     left = {index: list(text) for index, text in enumerate(wanted)}
     begun = 0
@@ -86,7 +87,7 @@ def test_arguments_that_are_no_wrapped_input_are_the_input(arguments: str, raw: 
 
 
 def test_the_input_of_a_custom_tool_is_unwrapped_before_the_next_call() -> None:
-    line = CallLine(frozenset({"patch"}))
+    line = CallLine(frozenset({"patch"}), Allowance())
     [start] = line.start(ToolStart(0, "a", "patch", signature="sig"))
     assert start["custom"] == {"name": "patch", "input": ""}
     assert start["extra_content"] == {"google": {"thought_signature": "sig"}}
