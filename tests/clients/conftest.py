@@ -10,13 +10,13 @@ from tests.functional.harness.dialects.gateway import Gateway, gateway
 from tests.functional.harness.relay import LIVE
 
 GOOGLE = {
-    "name": "google", "match": {"prefix": "/v1beta/"}, "protocol": "gemini", "upstream": "by_model",
+    "name": "google", "match": {"regex": "/v1(?:beta)?/models/[^/]+:[A-Za-z]+"}, "protocol": "gemini", "upstream": "by_model",
 }  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def session_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with gateway(tmp_path_factory.mktemp("clients"), strict_chat=False, routes=[GOOGLE]) as running:
+    with gateway(tmp_path_factory.mktemp("clients"), strict=False, routes=[GOOGLE]) as running:
         yield running
 
 

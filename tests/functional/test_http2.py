@@ -13,7 +13,7 @@ from tests.functional.harness.relay import Relay
 from tests.functional.test_listeners import make_certificate
 
 pytest.importorskip("h2")
-from tests.functional.harness.http2 import CHUNK, Http2  # noqa: E402
+from tests.functional.harness.http2 import CHUNK, Http2
 
 Certificate = tuple[str, str]
 # libcurl before 8 takes up to 32 MiB of a stream that nobody reads, and tells of a cancelled one with the next traffic.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ KNOWN = {
     "model", "max_tokens", "messages", "system", "stop_sequences", "stream", "temperature", "top_p", "top_k", "tools",
     "tool_choice", "metadata", "thinking", "output_config", "service_tier",
 }  # fmt: skip
+VERSION = re.compile(r"20\d\d-\d\d-\d\d")
 REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 
 
@@ -25,7 +27,7 @@ class Anthropic:
     def read(self, target: str, headers: dict[str, str], body: dict[str, Any]) -> Asked:
         if target.partition("?")[0] != "/v1/messages":
             raise Refusal(f"no {target} here")
-        if headers.get("anthropic-version") != "2023-06-01":
+        if not VERSION.fullmatch(headers.get("anthropic-version", "")):
             raise Refusal("anthropic-version")
         for fault in self.faults(body):
             raise Refusal(fault)

@@ -74,15 +74,15 @@ def request_of(method: str, path: str, body: bytes | None, *lines: bytes) -> byt
 
 @contextmanager
 def gateway(
-    folder: Path, change: Mapping[str, Any] | None = None, *, strict_chat: bool = True, routes: Sequence[dict[str, Any]] = (),
+    folder: Path, change: Mapping[str, Any] | None = None, *, strict: bool = True, routes: Sequence[dict[str, Any]] = (),
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Gateway]:
     """`change` is merged over the configuration; `routes` stand before the others.
 
-    Not `strict_chat`: programs whose requests pass send what no translator would.
+    Not `strict`: programs whose requests pass send what no translator would.
     """
     with ExitStack() as stack:
-        backs = {tongue.name: stack.enter_context(Backend(tongue)) for tongue in (Chat(strict_chat), Anthropic(), Gemini(), Ollama())}
+        backs = {tongue.name: stack.enter_context(Backend(tongue)) for tongue in (Chat(strict), Anthropic(), Gemini(strict), Ollama())}
         config: dict[str, Any] = {
             "upstreams": {"up": None, **{name: back.section for name, back in backs.items()}},
             "models": {name: {"upstream": name, "model": THERE[name]} for name in BACKS},

@@ -23,6 +23,9 @@ class Gemini:
     name, base, stream_type, end = "gemini", "/v1beta", "text/event-stream", b""
     key_field = ("x-goog-api-key", "")
 
+    def __init__(self, strict: bool = True) -> None:
+        self.strict = strict
+
     def read(self, target: str, headers: dict[str, str], body: dict[str, Any]) -> Asked:
         match = TARGET.fullmatch(target)
         if match is None:
@@ -43,7 +46,7 @@ class Gemini:
         contents = body["contents"]
         if not contents or contents[0]["role"] != "user":
             yield "the first turn is the user's"
-        if any(one["role"] == other["role"] for one, other in itertools.pairwise(contents)):
+        if self.strict and any(one["role"] == other["role"] for one, other in itertools.pairwise(contents)):
             yield "turns alternate"
         calls: list[str] = []
         for content in contents:
