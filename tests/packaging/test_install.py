@@ -86,8 +86,8 @@ def test_everything_the_unit_names_is_there(system: Testbed) -> None:
         assert f"man{page[1]}/{page[0]}.{page[1]}.gz" in pages
     # `man` itself is not in the test system: that the pages are missing is all that verify may say.
     told = system.call("sh", "systemd-analyze verify relayd.service relayd@1.service relayd.socket 2>&1").stdout
-    lines = [line for line in told.splitlines() if "man " not in line and "RestartSteps" not in line]
-    assert [line for line in lines if "relayd" in line and "RestartMaxDelaySec" not in line] == []
+    known = re.compile(r"man |Can't show|RestartSteps|RestartMaxDelaySec")
+    assert [line for line in told.splitlines() if "relayd" in line and not known.search(line)] == []
     for path in (
         "/usr/share/bash-completion/completions/relayd", "/usr/share/zsh/vendor-completions/_relayd",
         "/etc/ufw/applications.d/relayd", "/etc/apparmor.d/usr.bin.relayd", "/usr/share/doc/relayd/README.Debian",

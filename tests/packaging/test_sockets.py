@@ -54,12 +54,14 @@ def test_connections_wait_while_the_service_is_stopped_and_start_it(serving: Tes
 def test_instances_share_a_port_each_with_its_own_admin_socket(serving: Testbed) -> None:
     serving.write("/etc/relayd.yaml", WEB.replace("'127.0.0.1:8282'", "'127.0.0.1:8282', reuse_port: true"))
     serving.sh("systemctl disable -q --now relayd; systemctl enable -q --now relayd@1 relayd@2")
-    answered = {"1": 0, "2": 0}
     for _ in range(30):
         assert "/x" in serving.curl("http://127.0.0.1:8282/x")
-    for name in answered:
-        answered[name] = serving.sh(f"journalctl -u relayd@{name} --no-pager").count("request_completed 200")
-    assert sum(answered.values()) == 30 and all(answered.values())
+
+    def answered(name: str) -> int:
+        return serving.sh(f"journalctl -u relayd@{name} --no-pager").count("request_completed 200")
+
+    until(lambda: answered("1") + answered("2") == 30)
+    assert answered("1") and answered("2")
     assert serving.sh("relayd status --instance 1 --json") != serving.sh("relayd status --instance 2 --json")
     serving.sh("systemctl reload 'relayd@*'")
     assert "generation 2" in serving.sh("relayd status --instance 1") + serving.sh("relayd status --instance 2")
