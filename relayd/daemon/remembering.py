@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import secrets
 
+from relayd import registry
 from relayd.config.store import Store as StoreSection
 from relayd.daemon.generations import SYSTEM_STATE
 from relayd.errors import ConfigError, Finding
 from relayd.proxy.owner import Store
-from relayd.stores import memory, sqlite
+from relayd.stores import memory
 
 KEY_FILE, KEY_BYTES = "seal.key", 32
 
@@ -30,7 +31,8 @@ def open_store(section: StoreSection) -> Store:
         return memory.Store(entries, size, ttl_s)
     path = section.path or os.path.join(state_folder() or SYSTEM_STATE, "store.sqlite")
     try:
-        return sqlite.Store(path, entries, size, ttl_s)
+        made: Store = registry.load("relayd.stores", section.kind).Store(path, entries, size, ttl_s)
+        return made
     except OSError as error:
         message = f"{path} cannot be opened: {error.strerror or error}"
         raise ConfigError([Finding("", 0, 0, "store.path", message)]) from error

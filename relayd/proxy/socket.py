@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd import clock
+from relayd.protocols._socket_errors import CONNECTION_LIMIT, CONNECTION_LIMIT_S, write_error
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Memory
-from relayd.protocols.openai_responses.socket import CONNECTION_LIMIT, CONNECTION_LIMIT_S, write_error
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.respond import answer

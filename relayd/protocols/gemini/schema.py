@@ -53,7 +53,7 @@ class _Cut:
         if isinstance(properties, dict):
             found["properties"] = {name: self.part(value, depth + 1) for name, value in properties.items()}
             if isinstance(found.get("required"), list):
-                found["required"] = [name for name in found["required"] if name in properties]
+                found["required"] = [name for name in found["required"] if isinstance(name, str) and name in properties]
         if isinstance(schema.get("items"), dict):
             found["items"] = self.part(schema["items"], depth + 1)
         elif kind == "array":

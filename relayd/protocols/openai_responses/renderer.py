@@ -19,6 +19,7 @@ from relayd import clock
 from relayd.protocols import _json
 from relayd.protocols._bounds import MOST_ITEMS, PIECE_CHARS, Allowance, TooMuch
 from relayd.protocols._openai_errors import render_error
+from relayd.protocols._socket_errors import error_frame
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -38,7 +39,6 @@ from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.frames import KEEP_ALIVE, Frames
 from relayd.protocols.openai_responses.output import Call, Item, Thought, Words
 from relayd.protocols.openai_responses.response import error_in_response, response_object
-from relayd.protocols.openai_responses.socket import error_frame
 from relayd.protocols.openai_responses.terms import terms_of
 from relayd.protocols.openai_responses.tools import Called
 

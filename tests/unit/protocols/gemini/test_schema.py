@@ -84,3 +84,8 @@ def words_of(schema: Any) -> set[str]:
 @given(st.dictionaries(WORDS, VALUES, max_size=6))
 def test_any_schema_comes_out_without_the_refused_words(schema: dict[str, Any]) -> None:
     assert not words_of(cut_down(schema)) & REFUSED
+
+
+def test_a_required_list_of_nonsense_is_no_fault_of_ours() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": [[], {}, None, "a", "b"]}
+    assert cut_down(schema)["required"] == ["a"]

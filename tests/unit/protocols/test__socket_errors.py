@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
+from relayd.protocols._socket_errors import CONNECTION_LIMIT, refused_frame, write_error
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Refused
-from relayd.protocols.openai_responses.socket import CONNECTION_LIMIT, refused_frame, write_error
 
 
 def test_a_refused_request_is_an_error_frame_with_its_place() -> None:
