@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from relayd.config.address import fault_of, parse_udp
 from relayd.schema import Duration, section, setting
+from relayd.schema.scalars import meant, shown
+from relayd.telemetry.sinks.prometheus import EXPOSED
 
 
 @section()
@@ -46,11 +49,24 @@ class Statsd:
             yield "address", fault
 
 
+def unknown_metric(name: str) -> str:
+    near = meant(name, EXPOSED)
+    return f"there is no metric {shown(name)}" + (f"; {near}" if near else "; relayd-metrics(7) lists them")
+
+
 @section()
 class Prometheus:
     """Metrics shown at /metrics of the admin application."""
 
     enabled: bool = setting(default=True, doc="Whether /metrics answers.")
+    aliases: Mapping[str, str] = setting(factory=dict, doc="Further names under which metrics are shown, for dashboards that expect them.", example={"assistant_requests_total": "relayd_proxy_requests_total"})
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        for alias, name in self.aliases.items():
+            if not re.fullmatch(r"[a-zA-Z_:][a-zA-Z0-9_:]*", alias) or alias in EXPOSED:
+                yield f"aliases.{alias}", "is no new name for a metric"
+            elif name not in EXPOSED:
+                yield f"aliases.{alias}", unknown_metric(name)
 
 
 @section()

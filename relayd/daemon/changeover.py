@@ -248,6 +248,7 @@ def telemetry_settings(config: Config) -> TelemetrySettings:
         log_format=section.log.format,
         log_level=section.log.level,
         prometheus=section.prometheus.enabled,
+        prometheus_aliases=tuple(section.prometheus.aliases.items()),
         secret_query=frozenset(names),
     )
     if statsd is None:

@@ -204,7 +204,7 @@ def answer_here(exchange: Exchange, route: PlannedRoute) -> None:
     elif route.action == "respond":
         exchange.respond(fixed_answer(route))
     elif route.action == "admin":
-        path = head.path.removeprefix(route.admin_prefix)
+        path = route.rewritten(head.path).removeprefix(route.admin_prefix)
         path = path if path.startswith(b"/") else b"/" + path
         method = "GET" if head.method == b"HEAD" else head.method.decode("latin-1")
         status, content_type, body = exchange.gateway.admin_handler(

@@ -85,6 +85,7 @@ class AdminViews:
             "/metrics": self.metrics,
             "/api/health": self.target_health,
             "/api/ping": self.ping,
+            "/health/backends": self.backends,
         }
 
     def answer(self, method: str, path: str, *, write: bool) -> Answer:
@@ -145,6 +146,13 @@ class AdminViews:
 
     def ping(self) -> Answer:
         return 200, JSON, dumped({"ping": "pong"})
+
+    def backends(self) -> Answer:
+        """Health with a word on each upstream, by what traffic and checks have shown; asks nobody."""
+        plan = self._gateway.plan
+        upstreams = plan.upstreams.values() if plan is not None else ()
+        words = {one.name: "connected" if any(end.available for end in one.endpoints) else "unavailable" for one in upstreams}
+        return 200, JSON, dumped({"status": "healthy", "service": "ai-chat-gateway", "backends": words})
 
     def target_health(self) -> Answer:
         """Health with a word on the first upstream: where it is, how long it may take, whether it is verified."""

@@ -11,7 +11,7 @@ class TelemetrySettings:
 
     `access_file` None is standard output. `secret_query` are configured names of query parameters that carry keys, in
     lower case with `_` for `-`; the customary ones are always masked. `statsd_address` None means that no
-    metrics are sent.
+    metrics are sent. `prometheus_aliases` are pairs of a further name and the exposed name of a metric.
     """
 
     access_format: str = "auto"
@@ -25,3 +25,4 @@ class TelemetrySettings:
     statsd_interval_s: float = 1.0
     statsd_tags: bool = False
     prometheus: bool = True
+    prometheus_aliases: tuple[tuple[str, str], ...] = ()

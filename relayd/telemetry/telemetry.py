@@ -166,7 +166,7 @@ class Telemetry:
         if self.settings is None or not self.settings.prometheus:
             return None
         self._measure()
-        return prometheus.render(self.metrics)
+        return prometheus.render(self.metrics, self.settings.prometheus_aliases)
 
     def _measure(self) -> None:
         self.look()

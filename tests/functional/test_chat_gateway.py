@@ -157,7 +157,16 @@ def test_the_same_models_speak_openais_dialect_and_googles_own(relay: Relay, mod
 
 def test_health_asks_nobody(relay: Relay, models: Models) -> None:
     status, told = asked(relay, "/health")
-    assert status == 200 and told["status"] == "healthy" and models.asked == []
+    assert status == 200 and models.asked == []
+    assert told == {
+        "status": "healthy", "service": "ai-chat-gateway", "backends": {"gemini": "connected", "ollama": "connected"}}
+
+
+def test_metrics_have_the_names_that_dashboards_know(relay: Relay, models: Models) -> None:
+    asked(relay, "/health")
+    status, text = asked(relay, "/metrics", headers={"Authorization": "Bearer key-of-monitoring"})
+    assert status == 200 and b"# TYPE assistant_requests_total counter" in text
+    assert b"# TYPE assistant_request_duration histogram" in text and b'assistant_requests_total{route="health"' in text
 
 
 def test_a_wrong_key_of_the_gateway_is_not_the_clients_fault(relay: Relay, models: Models) -> None:

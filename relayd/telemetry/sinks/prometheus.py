@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import accumulate
 
 from relayd.telemetry.metrics import Metrics
@@ -31,11 +32,17 @@ def number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(float(value))
 
 
-def render(metrics: Metrics) -> bytes:
-    """All metrics as they stand; a metric without samples shows its HELP and TYPE only."""
+EXPOSED = {exposed_name(metric): metric for metric in METRICS}
+
+
+def render(metrics: Metrics, aliases: Iterable[tuple[str, str]] = ()) -> bytes:
+    """All metrics as they stand; a metric without samples shows its HELP and TYPE only.
+
+    `aliases` are pairs of a further name and the name of a metric that is shown under it once more.
+    """
     lines: list[str] = []
-    for metric in METRICS:
-        name = exposed_name(metric)
+    more = [(alias, EXPOSED[name]) for alias, name in aliases if name in EXPOSED]
+    for name, metric in [*EXPOSED.items(), *more]:
         lines.append(f"# HELP {name} {metric.doc.replace(chr(92), chr(92) * 2)}")
         lines.append(f"# TYPE {name} {'histogram' if metric.kind == 'timer' else metric.kind}")
         if metric.kind == "timer":

@@ -29,3 +29,11 @@ def test_statsd_is_host_and_port_at_a_sane_pace() -> None:
     assert list(faults(telemetry="{statsd: {address: here}}")) == ["telemetry.statsd.address"]
     assert list(faults(telemetry="{statsd: {address: 'a:1', interval: 1ms, prefix: 'a b'}}")) == [
         "telemetry.statsd.interval", "telemetry.statsd.prefix"]
+
+
+def test_an_alias_is_a_new_name_for_a_metric_that_is_there() -> None:
+    config, _ = accepted(telemetry="{prometheus: {aliases: {my_total: relayd_proxy_requests_total}}}")
+    assert config.telemetry.prometheus.aliases == {"my_total": "relayd_proxy_requests_total"}
+    for aliases, key in (("{a: relayd_proxy_requests}", "a"), ("{relayd_daemon_uptime_seconds: relayd_daemon_memory_bytes}",
+                         "relayd_daemon_uptime_seconds"), ("{1a: relayd_daemon_memory_bytes}", "1a")):
+        assert list(faults(telemetry=f"{{prometheus: {{aliases: {aliases}}}}}")) == [f"telemetry.prometheus.aliases.{key}"]

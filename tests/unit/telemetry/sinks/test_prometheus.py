@@ -56,3 +56,13 @@ def test_counters_end_in_total_and_units_are_named() -> None:
     assert 'relayd_proxy_requests_total{route="llm",upstream="chutes",status="2xx",outcome="complete"} 1\n' in text
     assert 'relayd_proxy_bytes_out_total{route="llm",upstream="chutes"} 2000\n' in text
     assert "relayd_daemon_memory_bytes 1.5\n" in text
+
+
+def test_an_alias_shows_a_metric_once_more() -> None:
+    metrics = Metrics()
+    metrics.exchange(record())
+    text = render(metrics, [("old_total", "relayd_proxy_requests_total"), ("old_seconds", "relayd_proxy_total_seconds")]).decode()
+    own = [line for line in text.splitlines() if line.startswith("relayd_proxy_requests_total")]
+    assert own and [line.replace("relayd_proxy_requests_total", "old_total") for line in own] == [
+        line for line in text.splitlines() if line.startswith("old_total")]
+    assert "# TYPE old_seconds histogram" in text and 'old_seconds_count{' in text
