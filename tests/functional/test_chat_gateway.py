@@ -158,8 +158,8 @@ def test_the_same_models_speak_openais_dialect_and_googles_own(relay: Relay, mod
 def test_health_asks_nobody(relay: Relay, models: Models) -> None:
     status, told = asked(relay, "/health")
     assert status == 200 and models.asked == []
-    assert told == {
-        "status": "healthy", "service": "ai-chat-gateway", "backends": {"gemini": "connected", "ollama": "connected"}}
+    assert (told["status"], told["service"]) == ("healthy", "ai-chat-gateway")
+    assert {"gemini": "connected", "ollama": "connected"}.items() <= told["backends"].items()
 
 
 def test_metrics_have_the_names_that_dashboards_know(relay: Relay, models: Models) -> None:
