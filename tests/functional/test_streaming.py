@@ -208,11 +208,13 @@ def leave(client: object, how: str) -> float:
     return time.monotonic()
 
 
-@pytest.mark.parametrize("how", ["close", "reset", "half_close"])
-@pytest.mark.parametrize("phase", ["silent", "streaming", "uploading", "paused"])
+# A half-closed upload is a cut body: the next test.
+LEAVING = [(phase, how) for phase in ("silent", "streaming", "uploading", "paused") for how in ("close", "reset", "half_close")
+           if (phase, how) != ("uploading", "half_close")]
+
+
+@pytest.mark.parametrize(("phase", "how"), LEAVING)
 def test_when_the_client_leaves_the_upstream_is_cancelled_at_once(phase: str, how: str, relay: Relay, upstream: Upstream) -> None:
-    if phase == "uploading" and how == "half_close":
-        pytest.skip("a half-closed upload is a cut body, see the next test")
     ready = threading.Event()
 
     def script(peer: Peer, message: Message) -> None:
