@@ -3,10 +3,11 @@
 Laws:
 1. It is fed with readings (how late the event loop is, memory, descriptors) at even intervals and decides between them
    without looking at anything; each reading is put in relation to its bound, and the worst one counts.
-2. Above its bound the share that is turned away grows with each reading, the faster the further above; below
-   CALM of it the share shrinks; between the two it stays, so that it does not swing.
-3. The share is taken from the lowest priorities first: all of one priority before any of the next higher one. Within
-   the priority in which it ends, it is spread evenly, not by chance.
+2. Above its bound what is turned away grows with each reading, the faster the further above; below CALM of it, it
+   shrinks; between the two it stays, so that it does not swing.
+3. It is taken from the lowest priorities first: all of one priority before any of the next higher one, which is begun
+   only if a whole reading without the lower ones was too much as well: a crowd of little importance does not push out
+   those of more. Within the priority in which it ends, it is spread evenly, not by chance.
 4. Never everything is turned away: MOST is left out, so that relayd sees whether it is still too much.
 """
 
@@ -67,7 +68,7 @@ class Overload:
     @property
     def active(self) -> bool:
         """Whether anything is turned away."""
-        return self.share > 0
+        return self._part > 0
 
     def feed(self, reading: Reading) -> None:
         """A new reading; the decisions until the next one follow from it."""
@@ -79,19 +80,17 @@ class Overload:
         )
         if self.pressure > 1:
             step = min(LARGEST_STEP, max(SMALLEST_STEP, (self.pressure - 1) / 2))
-            self.share = min(MOST, self.share + step)
-        elif self.pressure < CALM:
-            self.share = max(0.0, self.share - SHRINK)
-            if self.share < 1e-9:  # what subtracting leaves of nothing
-                self.share = 0.0
-        self._draw_cut()
+            self._grow(step)
+        elif self.pressure < CALM and self._part:
+            self._shrink()
+        self._measure()
         self._arrived = {priority: count * FORGET for priority, count in self._arrived.items() if count > 0.01}
 
     def admit(self, priority: int) -> None:
         """Let one request pass. Raises Refused."""
         arrived = self._arrived
         arrived[priority] = arrived.get(priority, 0.0) + 1.0
-        if not self.share or priority > self._cut:
+        if not self._part or priority > self._cut:
             return
         if priority == self._cut:
             self._carry += self._part
@@ -103,7 +102,8 @@ class Overload:
 
     def retry_after_s(self) -> float:
         """When nothing will be turned away any more if it is calm from now on."""
-        return self.share / SHRINK * self.interval_s
+        wholly = sum(1 for priority in self._arrived if priority < self._cut) if self._part else 0
+        return (wholly + self._part) / SHRINK * self.interval_s
 
     def describe(self) -> dict[str, object]:
         """What status shows."""
@@ -113,17 +113,39 @@ class Overload:
             "refused": self.refused,
         }
 
-    def _draw_cut(self) -> None:
-        """Which priority the share reaches up to, by what has arrived lately."""
-        wanted = self.share * sum(self._arrived.values())
-        self._cut, self._part = min(self._arrived, default=0), self.share
-        for priority in sorted(self._arrived):
-            count = self._arrived[priority]
-            self._cut = priority
-            if wanted <= count:
-                self._part = wanted / count
-                return
-            wanted -= count
+    def _grow(self, step: float) -> None:
+        """Turn more away. A priority is begun only after a reading that was too much without all of those below it."""
+        arrived = self._arrived
+        if not self._part:
+            self._cut, self._part = min(arrived, default=0), 0.0
+        higher = [priority for priority in arrived if priority > self._cut]
+        if self._part >= 1 and higher:
+            self._cut, self._part = min(higher), min(step, MOST)
+            return
+        # All of a priority only if there are enough above it, by which the rest is seen (law 4).
+        enough = sum(arrived[priority] for priority in higher) >= (1 - MOST) * sum(arrived.values())
+        self._part = min(1.0 if higher and enough else MOST, self._part + step)
+
+    def _shrink(self) -> None:
+        """Turn less away: first of the priority that was begun last."""
+        self._part -= SHRINK
+        if self._part < 1e-9:  # what subtracting leaves of nothing
+            lower = [priority for priority in self._arrived if priority < self._cut]
+            self._cut, self._part = (max(lower), 1.0) if lower else (self._cut, 0.0)
+
+    def _measure(self) -> None:
+        """What share of the arrivals that is; the arrivals may have changed so that it would be all of them."""
+        arrived, total = self._arrived, sum(self._arrived.values())
+        if not self._part or not total:
+            self.share = min(MOST, self._part)
+            return
+        lower = {priority: count for priority, count in arrived.items() if priority < self._cut}
+        if sum(lower.values()) > MOST * total:
+            self._cut, self._part = max(lower), MOST
+            lower.pop(self._cut)
+        self.share = (sum(lower.values()) + self._part * arrived.get(self._cut, 0.0)) / total
+        if self.share > MOST:
+            self._part, self.share = min(self._part, MOST), MOST
 
 
 def part(value: float, bound: float) -> float:

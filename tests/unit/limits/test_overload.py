@@ -61,14 +61,43 @@ def test_the_lowest_priorities_go_first() -> None:
     arrivals = [*[-1] * 10, *[0] * 80, *[9] * 10]
     arrive(overload, *arrivals)
     overload.feed(Reading(loop_lag_s=0.25 * 1.3))
-    assert overload.share == pytest.approx(0.15)
-    assert arrive(overload, *arrivals) == {-1: 10, 0: 5}
+    assert arrive(overload, *arrivals) == {-1: 1}
+    assert overload.share == pytest.approx(0.015)
     while overload.share < 0.5:
         overload.feed(LATE)
         away = arrive(overload, *arrivals)
+        assert away[0] == 0 or away[-1] == 10
+        assert away[9] == 0
     assert away[-1] == 10
-    assert away[9] == 0
-    assert away[0] == pytest.approx(40, abs=8)
+    assert away[0] == pytest.approx(40, abs=10)
+
+
+def test_a_crowd_of_little_importance_does_not_push_out_the_important() -> None:
+    """One very late reading turns all of the crowd away at most; the important only after one more without it."""
+    overload, arrivals = guard(), [*[-1] * 50, *[9] * 50]
+    arrive(overload, *arrivals)
+    for _ in range(2):
+        overload.feed(Reading(loop_lag_s=9))
+    assert arrive(overload, *arrivals) == {-1: 50}
+    for _ in range(40):
+        overload.feed(BETWEEN)
+        assert arrive(overload, *arrivals) == {-1: 50}
+    overload.feed(Reading(loop_lag_s=9))
+    away = arrive(overload, *arrivals)
+    assert away[-1] == 50
+    assert 0 < away[9] < 50
+
+
+def test_it_ends_as_it_began_the_important_first() -> None:
+    overload, arrivals = guard(), [*[-1] * 50, *[9] * 50]
+    for _ in range(10):
+        arrive(overload, *arrivals)
+        overload.feed(LATE)
+    while overload.active:
+        overload.feed(CALM)
+        away = arrive(overload, *arrivals)
+        assert not away[9] or away[-1] == 50
+    assert not arrive(overload, *arrivals)
 
 
 def test_between_calm_and_the_bound_the_share_stays() -> None:
