@@ -180,7 +180,8 @@ async def test_more_turns_than_may_wait_are_not_even_read(tmp_path: Path) -> Non
     async with running(tmp_path, places, whole=whole()) as house:
         socket = await opened(house)
         socket.side.write(b"".join(asking(str(number)) for number in range(WAITING + 2)))
-        await until(lambda: not house.connection._stream.wanted)
+        await until(lambda: not house.connection._stream.wanted and len(places.asked) == 1)
+        await asyncio.sleep(0.02)
         assert len(places.asked) == 1
 
 
