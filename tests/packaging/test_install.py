@@ -175,3 +175,19 @@ def test_generations_survive_a_restart_and_can_be_rolled_back(system: Testbed) -
     assert "body: two" in system.sh("cat /etc/relayd.yaml.before-rollback")
     assert set(system.sh("stat -c %a /var/lib/relayd/generations/*").split()) == {"600"}
     assert f"generation={first + 2}" in system.journal(5)
+
+
+def test_expectations_can_be_a_condition_of_a_reload(system: Testbed) -> None:
+    examples = "/usr/share/doc/relayd/examples"
+    system.sh(
+        f"cp {examples}/relayd.tests.yaml /etc/; mkdir -p /etc/systemd/system/relayd.service.d;"
+        f"cp {examples}/test-before-reload.conf /etc/systemd/system/relayd.service.d/; systemctl daemon-reload"
+    )
+    routes = "routes: [{name: health, match: {path: /health}, upstream: admin}, {name: %s, match: {prefix: /v1/}, upstream: demo}]"
+    system.configure(QUICK + routes % "demo")
+    generation = system.status()["generation"]
+    system.write("/etc/relayd.yaml", QUICK + routes % "other")
+    assert system.call("exec", "systemctl", "reload", "relayd").returncode != 0
+    assert "route: other, expected demo" in system.journal(12)
+    assert system.status()["generation"] == generation
+    system.configure(QUICK + routes % "demo")

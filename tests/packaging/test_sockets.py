@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from tests.packaging.conftest import WEB, Testbed, on_a_quiet_machine, until
@@ -76,6 +79,15 @@ def test_one_instance_is_restarted_while_streams_go_on_in_all(serving: Testbed) 
     assert told["asked"] > 20 and told["slowest_s"] < on_a_quiet_machine(1.5)
     until(lambda: "serving" in serving.sh("relayd status --instance 2"))
     serving.sh("test -S /run/relayd-1/admin.sock; test -S /run/relayd-2/admin.sock; ls /var/lib/relayd/1/generations")
+
+
+def test_an_upgrade_takes_over_in_every_instance(serving: Testbed, another: Callable[..., Path]) -> None:
+    held = serving.hold(20, 10)
+    serving.run("install", str(another("7.0")))
+    for name in ("1", "2"):
+        assert "relayd 7.0 serving" in serving.sh(f"relayd status --instance {name}")
+    assert serving.show("ActiveState") == "inactive", "relayd.service itself is not started by it"
+    assert serving.outcome(held) == {"streams": 20, "faults": []}
 
 
 def test_instances_can_share_the_socket_of_the_socket_unit(serving: Testbed) -> None:
