@@ -82,7 +82,7 @@ def gateway(
     Not `strict`: programs whose requests pass send what no translator would.
     """
     with ExitStack() as stack:
-        backs = {tongue.name: stack.enter_context(Backend(tongue)) for tongue in (Chat(strict), Anthropic(), Gemini(strict), Ollama())}
+        backs = {tongue.name: stack.enter_context(Backend(tongue)) for tongue in (Chat(strict), Anthropic(strict), Gemini(strict), Ollama())}
         config: dict[str, Any] = {
             "upstreams": {"up": None, **{name: back.section for name, back in backs.items()}},
             "models": {name: {"upstream": name, "model": THERE[name]} for name in BACKS},
