@@ -3,6 +3,7 @@
     /ready                              a short answer
     /stream?n=100&gap_ms=20&size=190    n server-sent events, one write each; each carries the time it was written
     /silent                             nothing, ever
+    POST .../chat/completions           words of a chat completion, one write each, whole; `chunks=N` in the body says how many
     /down?bytes=N                       N bytes
     /up                                 reads the body, answers with its length
     /endless                            64 MiB, for readers that are slow
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import re
 import selectors
 import socket
 import sys
@@ -26,12 +28,13 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding
 class Link:
     """One connection from a proxy; owned by the server."""
 
-    __slots__ = ("body_left", "buffer", "left", "out", "sock", "waiting", "wanted")
+    __slots__ = ("asks", "body_left", "buffer", "left", "out", "sock", "waiting", "wanted")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.buffer = b""
         self.body_left = -1
+        self.asks: bytes | None = None
         self.wanted = 0
         self.out: Iterator[bytes] | None = None
         self.left = b""
@@ -42,6 +45,16 @@ def event(size: int) -> bytes:
     data = b'data: {"t":%020d,"choices":[{"index":0,"delta":{"content":"' % time.monotonic_ns()
     data += b"x" * max(0, size - len(data) - 10) + b'"}}]}\n\n'
     return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def completion(number: int) -> Iterator[bytes]:
+    """The chunks of a chat completion of so many words."""
+    head = b'data: {"id":"chatcmpl-0123456789abcdef","object":"chat.completion.chunk","created":1700000000,"model":"m","choices":[{"index":0,'
+    word = head + b'"delta":{"content":" sentence"},"logprobs":null,"finish_reason":null}]}\n\n'
+    last = head + b'"delta":{},"logprobs":null,"finish_reason":"stop"}]}\n\n'
+    for data in (*(word for _ in range(number)), last, b"data: [DONE]\n\n"):
+        yield b"%x\r\n%s\r\n" % (len(data), data)
+    yield b"0\r\n\r\n"
 
 
 class Server:
@@ -105,6 +118,9 @@ class Server:
         data = link.sock.recv(262144)
         if not data:
             raise ConnectionError
+        if link.asks is not None:
+            self.gather(link, data)
+            return
         if link.body_left > 0:
             link.body_left -= len(data)
             if link.body_left <= 0:
@@ -114,6 +130,16 @@ class Server:
         if b"\r\n\r\n" in link.buffer:
             head, _, link.buffer = link.buffer.partition(b"\r\n\r\n")
             self.serve(link, head)
+
+    def gather(self, link: Link, data: bytes) -> None:
+        """The body of a chat request, to its end."""
+        link.asks = (link.asks or b"") + data
+        if len(link.asks) >= link.body_left:
+            found = re.search(rb"chunks=(\d+)", link.asks)
+            link.asks, link.body_left = None, -1
+            link.sock.send(HEAD)
+            link.out = completion(int(found[1]) if found else 100)
+            self.pump(link)
 
     def answer_up(self, link: Link) -> None:
         text = b"%d" % link.wanted
@@ -132,6 +158,9 @@ class Server:
             link.wanted, link.body_left = length, length - len(rest)
             if link.body_left <= 0:
                 self.answer_up(link)
+        elif target.path.endswith("/chat/completions"):
+            link.body_left, link.asks, link.buffer = length, b"", b""
+            self.gather(link, rest)
         elif target.path == "/stream":
             size, gap = int(asked.get("size", 190)), float(asked.get("gap_ms", 0)) / 1000
             number = int(asked.get("n", 100))
