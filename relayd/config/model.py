@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from relayd.config.fields import FRAMING, field_name_fault
 from relayd.config.listener import Admin, Listener
+from relayd.config.resilience import fallback_faults
 from relayd.config.route import Consumer, Match, Route
 from relayd.config.store import Store
 from relayd.config.telemetry import Telemetry
@@ -100,12 +101,7 @@ class Config:
                 yield f"{at}.name", f"routes[{names[route.name]}] has this name too"
             names.setdefault(route.name, number)
             yield from ((f"{at}.{path}" if path else at, fault) for path, fault in self._route(route))
-        for name, model in self.models.items():
-            if model.upstream not in self.upstreams:
-                yield f"models.{name}.upstream", unknown("upstream", model.upstream, self.upstreams)
-            for place, one in enumerate(model.fallbacks):
-                if one.upstream not in self.upstreams:
-                    yield f"models.{name}.fallbacks[{place}].upstream", unknown("upstream", one.upstream, self.upstreams)
+        yield from self._models()
         yield from self._consumers()
 
     def _listeners(self) -> Iterator[tuple[str, str]]:
@@ -133,11 +129,37 @@ class Config:
         for key, name in _named(route):
             if name not in self.upstreams:
                 yield f"{key}.upstream", unknown("upstream", name, self.upstreams)
+        yield from self._mirrored(route, target)
         if route.upstream == "by_model" and not self.models:
             yield "upstream", "by_model needs models: which model goes where"
         yield from self._dialects(route, target)
         if route.pass_client_key and target is not None and target.auth is not None:
             yield "pass_client_key", f"upstream {route.upstream!r} has auth; only one key can be sent"
+
+    def _models(self) -> Iterator[tuple[str, str]]:
+        for name, model in self.models.items():
+            at = f"models.{name}"
+            if model.upstream not in self.upstreams:
+                yield f"{at}.upstream", unknown("upstream", model.upstream, self.upstreams)
+            for place, one in enumerate(model.fallbacks):
+                if one.upstream not in self.upstreams:
+                    yield f"{at}.fallbacks[{place}].upstream", unknown("upstream", one.upstream, self.upstreams)
+            if "*" not in name and model.model is None:  # what it is called there is its own name
+                told = set(fallback_faults(model.upstream, None, model.fallbacks))  # by Model itself
+                found = fallback_faults(model.upstream, name, model.fallbacks)
+                yield from ((f"{at}.{path}", fault) for path, fault in found if (path, fault) not in told)
+
+    def _mirrored(self, route: Route, target: Upstream | None) -> Iterator[tuple[str, str]]:
+        """A mirror of other names that leads to the very endpoint which had the request."""
+        copies = self.upstreams.get(route.mirror.upstream) if route.mirror is not None else None
+        if copies is None or route.mirror is None:
+            return
+        if route.upstream == "by_model" and all(one.upstream == route.mirror.upstream for one in self.models.values()):
+            yield "mirror.upstream", "is where the requests of every model go already"
+        elif target is not None and target is not copies:
+            shared = {one.url for one in target.endpoints} & {one.url for one in copies.endpoints}
+            if shared:
+                yield "mirror.upstream", f"has {min(shared)}, an endpoint of {route.upstream} too, which would get requests twice"
 
     def _dialects(self, route: Route, target: Upstream | None) -> Iterator[tuple[str, str]]:
         """Whether everything that this route may lead to can be spoken to in the client's dialect."""

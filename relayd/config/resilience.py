@@ -176,8 +176,10 @@ def fallback_faults(upstream: str, model: str | None, fallbacks: Iterable[Fallba
 
 
 def share_faults(upstream: str, mirror: Mirror | None, canary: Canary | None) -> Iterable[tuple[str, str]]:
-    """Faults of a route's mirror and canary: pointing at the route's own upstream."""
+    """Faults of a route's mirror and canary: pointing at the route's own upstream, or at each other's."""
     if mirror is not None and mirror.upstream == upstream:
         yield "mirror.upstream", "is where the request goes already"
+    elif mirror is not None and canary is not None and mirror.upstream == canary.upstream:
+        yield "mirror.upstream", "is where the canary's requests go already"
     if canary is not None and canary.upstream == upstream:
         yield "canary.upstream", "is the route's own upstream"

@@ -89,11 +89,13 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
     mirror = route.mirror if route.mirror is not None and route.mirror.upstream in parts.upstreams else None
     gate = parts.gates.get(f"route {route.name}")
     targets = [target for _, target in split]
-    again = any(target.upstream.retries.spec.attempts > 1 for target in (*targets, *fallbacks))
+    policies = [target.upstream.retries.spec for target in (*targets, *fallbacks)]
+    again = any(policy.attempts > 1 for policy in policies)
+    judged = again or bool(fallbacks) or any(policy.per_attempt_s for policy in policies)
     crosses = dialect is not None and any(
         target.dialect is not None and target.dialect.name != dialect.name for target in (*targets, *fallbacks)
     )
-    plain = dialect is None and not again and not fallbacks and mirror is None and gate is None and len(split) == 1
+    plain = dialect is None and not judged and mirror is None and gate is None and len(split) == 1
     if plain and enough(targets[0]):
         return None
     if dialect is not None and not crosses and route.upstream == "demo":

@@ -48,8 +48,9 @@ def choose(exchange: Exchange, route: PlannedRoute, body: bytes | None, whole: b
     key = hash_key(exchange, targets[0], body if whole else None)
     course = Course(exchange, route, targets, call, body, whole, gates, plan.priorities.get(consumer, 0), key)
     exchange.course = course
-    if resilience.mirror is not None and whole and random.random() < resilience.mirror_share:
-        cast(exchange, route, resilience.mirror, call, body)
+    mirror = resilience.mirror if whole and random.random() < resilience.mirror_share else None
+    if mirror is not None and mirror.upstream is not targets[0].upstream:
+        cast(exchange, route, mirror, call, body)
     course.begin()
 
 
@@ -73,7 +74,10 @@ def targets_of(exchange: Exchange, route: PlannedRoute, resilience: Resilience, 
         return ()
     if not call.model and call.translates:
         call.check()
-    return (*by_model(exchange.plan, call.model), *resilience.fallbacks)
+    mine = by_model(exchange.plan, call.model)
+    asked = {(target.upstream, target.model or call.model) for target in mine}
+    more = [target for target in resilience.fallbacks if (target.upstream, target.model or call.model) not in asked]
+    return (*mine, *more)
 
 
 def by_model(plan: Plan, model: str) -> tuple[Target, ...]:

@@ -6,7 +6,9 @@ import pathlib
 
 import pytest
 
+from relayd.config.load import load_text
 from relayd.config.model import unknown
+from relayd.errors import ConfigError
 from tests.unit.config.section_case import accepted, faults
 
 UPSTREAMS = "{web: {endpoints: 'http://127.0.0.1:1'}, chat: {endpoints: 'https://a/v1', protocol: openai_chat}}"
@@ -106,3 +108,15 @@ def test_an_unknown_name_is_told_with_those_that_are_known() -> None:
 def test_a_route_that_can_never_be_reached_is_warned_of(first: str, second: str, hidden: bool) -> None:
     _, warnings = accepted(routes=f"[{{name: a, match: {{{first}}}, respond: 200}}, {{name: b, match: {{{second}}}, respond: 200}}]")
     assert list(warnings) == (["routes[1]"] if hidden else [])
+
+
+def test_a_mirror_of_another_name_that_leads_to_the_same_address_is_a_fault() -> None:
+    text = """
+listeners: {public: {address: "127.0.0.1:8282"}}
+upstreams: {a: {endpoints: ["http://e:1"]}, b: {endpoints: ["http://f:1", "http://e:1"]}}
+routes: [{name: all, upstream: a, mirror: b}]
+"""
+    with pytest.raises(ConfigError) as refused:
+        load_text(text, "relayd.yaml")
+    (finding,) = refused.value.findings
+    assert (finding.path, "http://e:1" in finding.message) == ("routes[0].mirror.upstream", True)

@@ -131,3 +131,8 @@ def test_weight_and_priority_are_of_an_address() -> None:
     first, second = config.upstreams["u"].endpoints
     assert (first.weight, first.priority, second.weight, second.priority) == (3, 1, 1, None)
     assert list(faults(upstreams="{u: {endpoints: [{url: 'https://a', weight: 0}]}}")) == ["upstreams.u.endpoints[0].weight"]
+
+
+def test_a_mirror_onto_the_canary_is_a_fault() -> None:
+    assert [path for path, _ in share_faults("a", Mirror(upstream="b"), Canary(upstream="b", weight=5.0))] == ["mirror.upstream"]
+    assert not list(share_faults("a", Mirror(upstream="c"), Canary(upstream="b", weight=5.0)))
