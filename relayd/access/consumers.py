@@ -16,7 +16,8 @@ from typing import NamedTuple, Protocol
 from relayd.schema import Secret
 
 # Fields in which clients of AI APIs send keys; none of them goes upstream unless the route passes it through.
-USUAL_KEY_FIELDS = frozenset({b"authorization", b"proxy-authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
+AI_KEY_FIELDS = ("x-api-key", "api-key", "x-goog-api-key")
+USUAL_KEY_FIELDS = frozenset({b"authorization", b"proxy-authorization", *(name.encode() for name in AI_KEY_FIELDS)})
 
 
 class Head(Protocol):

@@ -188,10 +188,11 @@ class Config:
         for name, consumer in self.consumers.items():
             if not NAME.fullmatch(name):
                 yield f"consumers.{name}", "a name has letters, digits, _ . - only"
-            if consumer.bearer is not None and consumer.bearer.reveal():
-                other = seen.setdefault(("authorization", consumer.bearer.reveal()), name)
-                if other != name:
-                    yield f"consumers.{name}.bearer", f"consumers.{other} has the same key"
+            for word, secret in (("key", consumer.key), ("bearer", consumer.bearer)):
+                if secret is not None and secret.reveal():
+                    other = seen.setdefault(("authorization", secret.reveal()), name)
+                    if other != name:
+                        yield f"consumers.{name}.{word}", f"consumers.{other} has the same key"
             if consumer.header is not None and consumer.header.value.reveal():
                 other = seen.setdefault((consumer.header.name.lower(), consumer.header.value.reveal()), name)
                 if other != name:

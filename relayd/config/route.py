@@ -222,15 +222,19 @@ class Route:
 class Consumer:
     """A named party and the key that proves it. Keys are compared in constant time."""
 
+    key: Secret | None = setting(default=None, doc="Key expected wherever clients of AI APIs put it: `Authorization: Bearer ...`, x-api-key, api-key or x-goog-api-key.")
     bearer: Secret | None = setting(default=None, doc="Key expected as `Authorization: Bearer ...`.")
     header: HeaderKey | None = setting(default=None, doc="Key expected in a field of its own.")
     priority: int = setting(default=0, doc="Who waits in a queue goes before those of lower priority, and is the last to be refused when relayd is overloaded. Requests without a consumer have 0.", minimum=-HIGHEST_PRIORITY, maximum=HIGHEST_PRIORITY)
     limits: Limits = setting(factory=Limits, doc="Exchanges of this consumer under way and waiting, on all routes together.")
 
     def check(self) -> Iterable[tuple[str, str]]:
-        if self.bearer is None and self.header is None:
-            yield "", "needs bearer or header: a consumer without a key is everybody"
+        if self.key is None and self.bearer is None and self.header is None:
+            yield "", "needs key, bearer or header: a consumer without a key is everybody"
+        if self.key is not None and self.bearer is not None:
+            yield "bearer", "cannot be combined with key, which is expected there too"
         yield from bearer_faults(self.bearer)
+        yield from (("key", fault) for _, fault in bearer_faults(self.key))
 
     def caution(self) -> Iterable[tuple[str, str]]:
         return idle_queue(self.limits)

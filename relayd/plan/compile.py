@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from relayd import clock
-from relayd.access.consumers import USUAL_KEY_FIELDS, ConsumerKey, Consumers
+from relayd.access.consumers import AI_KEY_FIELDS, USUAL_KEY_FIELDS, ConsumerKey, Consumers
 from relayd.config.model import Config, House
 from relayd.config.route import Route
 from relayd.errors import ConfigError, Finding
@@ -194,6 +194,9 @@ def _error_shape(route: Route, upstream: Upstream | None) -> str:
 def _consumers(config: Config) -> Consumers:
     keys: list[ConsumerKey] = []
     for name, consumer in config.consumers.items():
+        if consumer.key is not None:
+            keys.append(ConsumerKey(name, "bearer", "authorization", consumer.key))
+            keys += [ConsumerKey(name, "header", field, consumer.key) for field in AI_KEY_FIELDS]
         if consumer.bearer is not None:
             keys.append(ConsumerKey(name, "bearer", "authorization", consumer.bearer))
         if consumer.header is not None:

@@ -1,7 +1,7 @@
 """What is sent to an endpoint of another dialect: a request of relayd's own making, with the house's fields.
 
-Nothing of the client's header passes but User-Agent and what the route's edits set: its other fields speak of a request
-that the endpoint never sees.
+Nothing of the client's header passes but User-Agent, what the route's edits set, and the client's key where the route
+passes that on: its other fields speak of a request that the endpoint never sees.
 """
 
 from __future__ import annotations
@@ -27,6 +27,21 @@ def crossing_target(sending: Sending, endpoint: Endpoint, spec: UpstreamSpec, au
     return target
 
 
+KEY_FIELDS = (b"x-api-key", b"x-goog-api-key", b"api-key")
+NAMED = {"anthropic_messages": b"x-api-key", "gemini": b"x-goog-api-key"}
+
+
+def passed_key(head: RequestHead, protocol: str) -> list[bytes]:
+    """The client's own key, where the endpoint's dialect looks for one. Authorization wins over other fields."""
+    scheme, _, key = (head.get(b"authorization") or b"").partition(b" ")
+    if scheme.lower() != b"bearer" or not key.strip():
+        key = next((value for name in KEY_FIELDS if (value := head.get(name))), b"")
+    if not key.strip():
+        return []
+    name = NAMED.get(protocol)
+    return [b"Authorization: Bearer " + key.strip() if name is None else name + b": " + key.strip()]
+
+
 def crossing_fields(
     route: PlannedRoute, house: HouseFields, endpoint: Endpoint, spec: UpstreamSpec, head: RequestHead,
     forwarding: list[bytes], request_id: bytes, sending: Sending, auth: AuthSpec | None, stream: bool,
@@ -49,6 +64,8 @@ def crossing_fields(
         name = b"Authorization" if auth.kind == "bearer" else auth.name.encode()
         fields = [line for line in fields if name_of(line) != name.lower()]
         fields.append(name + b": " + (b"Bearer " if auth.kind == "bearer" else b"") + auth.value.reveal().encode())
+    elif auth is None and route.pass_client_key:
+        fields += passed_key(head, spec.protocol)
     present = {name_of(line) for line in fields}
     fields += [line for line in QUIET_NAMES if line[:-1].lower() not in present]
     authority = head.authority if spec.client_host and head.authority else endpoint.authority

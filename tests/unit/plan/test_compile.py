@@ -141,3 +141,13 @@ def test_a_plan_is_frozen() -> None:
     plan: Plan = compile_plan(config(route()), 1)
     with pytest.raises(AttributeError):
         plan.generation = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("line", [
+    "Authorization: Bearer sk-1", "x-api-key: sk-1", "api-key: sk-1", "X-Goog-Api-Key: sk-1",
+])
+def test_a_key_for_every_place_is_known_in_every_place(line: str) -> None:
+    made = compile_plan(config(consumers={"team": Consumer(key=Secret("sk-1", "env K"))}), 1)
+    head = parse_head(f"GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n".encode())
+    assert made.consumers.identify(head) == "team"
+    assert made.consumers.identify(parse_head(b"GET / HTTP/1.1\r\nHost: a\r\nX-Key: sk-1\r\n\r\n")) is None

@@ -6,7 +6,7 @@ import pytest
 
 from relayd.plan.plan import Plan
 from relayd.protocols.dialect import Sending
-from relayd.proxy.crossing import crossing_fields, crossing_target
+from relayd.proxy.crossing import crossing_fields, crossing_target, passed_key
 from tests.unit.proxy.scene import head_for, plan_of
 
 SENDING = Sending("/messages", b"{}", (("anthropic-version", "2023-06-01"),))
@@ -20,6 +20,8 @@ listeners: {public: {address: "127.0.0.1:8282"}}
 upstreams:
   header: {protocol: anthropic_messages, endpoints: ["http://a.example/v1"], auth: {header: {name: x-api-key, value: {env: UP}}}}
   query: {protocol: gemini, endpoints: ["http://b.example/v1beta"], auth: {query: {name: key, value: {env: UP}}}}
+  own: {protocol: anthropic_messages, endpoints: ["http://d.example/v1"]}
+  keyless: {protocol: openai_chat, endpoints: ["http://e.example/v1"]}
   bearer: {protocol: openai_chat, endpoints: ["http://c.example/v1"], auth: {bearer: {env: UP}}, host: client}
 routes:
   - {name: plain, match: {path: /a}, protocol: openai_chat, upstream: header}
@@ -27,6 +29,7 @@ routes:
     protocol: openai_chat
     upstream: header
     request_headers: {set: {X-Team: blue, x-api-key: mine}, add: {X-More: "1"}}
+  - {name: passing, match: {path: /b}, protocol: openai_chat, upstream: own, pass_client_key: true}
 """.replace(", x-api-key: mine", ""))
 
 
@@ -70,3 +73,19 @@ def test_the_key_goes_where_the_upstream_wants_it(plan: Plan) -> None:
     assert wire == b"/v1beta/models/m:streamGenerateContent?alt=sse&key=sk-up"
     upstream = plan.upstreams["header"]
     assert crossing_target(SENDING, upstream.endpoints[0], upstream.spec, upstream.spec.auth) == b"/v1/messages"
+
+
+def test_a_clients_own_key_goes_on_only_where_the_route_says_so_and_as_the_endpoint_reads_it(plan: Plan) -> None:
+    assert b"x-api-key: sk-client" in sent(plan, "own", 2) and not any(b"Authorization" in line for line in sent(plan, "own", 2))
+    assert b"Authorization: Bearer sk-client" in sent(plan, "keyless", 2)
+    assert not any(b"sk-client" in line for line in sent(plan, "own", 0))
+    assert not any(b"sk-client" in line for line in sent(plan, "header", 2))  # an upstream's own key is never displaced
+
+
+@pytest.mark.parametrize(("lines", "key"), [
+    (("Authorization: Bearer a", "x-api-key: b"), b"a"), (("x-api-key: b",), b"b"), (("x-goog-api-key: c",), b"c"),
+    (("Authorization: Basic a", "x-api-key: b"), b"b"), ((), None), (("Authorization: Bearer",), None),
+])
+def test_a_key_is_found_where_clients_put_it(lines: tuple[str, ...], key: bytes | None) -> None:
+    found = passed_key(head_for(*lines), "openai_chat")
+    assert found == ([] if key is None else [b"Authorization: Bearer " + key])
