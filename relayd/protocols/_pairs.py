@@ -72,8 +72,13 @@ def members_of(front: Dialect, asked: Members) -> dict[str, Any]:
 
 def send(front: Dialect, back: Dialect, asked: Members, options: Options) -> Sending:
     """What the endpoint would get. Raises Refused."""
+    return send_body(front, back, _json.write(members_of(front, asked)), options)
+
+
+def send_body(front: Dialect, back: Dialect, body: bytes, options: Options) -> Sending:
+    """What the endpoint would get of a client's body. Raises Refused."""
     assert front.read_request is not None and back.write_request is not None
-    request = front.read_request(_json.write(members_of(front, asked)), ask_in(front))
+    request = front.read_request(body, ask_in(front))
     return back.write_request(replace(request, model=NEWEST.get(back.name, "m")), options, Forgetful())
 
 

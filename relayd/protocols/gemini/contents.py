@@ -144,7 +144,7 @@ def _arguments(call: ToolCall, at: str) -> dict[str, Any]:
 
 def _response(answer: ToolResult) -> dict[str, Any]:
     """The object that an answer is; what is no object is wrapped into one."""
-    text = "".join(part.text for part in answer.parts if isinstance(part, Text))
+    text = "\n".join(part.text for part in answer.parts if isinstance(part, Text))
     if answer.is_error:
         return {"error": text}
     if text.lstrip()[:1] == "{":

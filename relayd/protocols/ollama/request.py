@@ -114,7 +114,7 @@ def _messages(messages: tuple[Message, ...], options: Options) -> list[dict[str,
                     written.append(_answer(part, names, at))
             continue
         role = "system" if message.role == "developer" else message.role
-        one: dict[str, Any] = {"role": role, "content": _text(message.parts)}
+        one: dict[str, Any] = {"role": role, "content": _text(message.parts, "" if role == "assistant" else "\n")}
         images = [_image(part, at) for part in message.parts if isinstance(part, Image)]
         if images:
             one["images"] = images
@@ -133,12 +133,12 @@ def _messages(messages: tuple[Message, ...], options: Options) -> list[dict[str,
     return written
 
 
-def _text(parts: tuple[Part, ...]) -> str:
-    return "".join(part.text for part in parts if isinstance(part, Text | Refusal))
+def _text(parts: tuple[Part, ...], gap: str) -> str:
+    return gap.join(part.text for part in parts if isinstance(part, Text | Refusal))
 
 
 def _answer(answer: ToolResult, names: Mapping[str, str], at: str) -> dict[str, Any]:
-    one: dict[str, Any] = {"role": "tool", "content": _text(answer.parts)}
+    one: dict[str, Any] = {"role": "tool", "content": _text(answer.parts, "\n")}
     if answer.call_id in names:
         one["tool_name"] = names[answer.call_id]
     one["tool_call_id"] = answer.call_id

@@ -204,7 +204,7 @@ class ChatReader:
         usage = chunk.get("usage") or _json.an_object(chunk.get("x_groq")).get("usage")
         if usage.__class__ is dict:
             self._usage = read_usage(usage)
-        if not self._begun and (choices.__class__ is list or usage):
+        if not self._begun and (choices or usage):  # Azure's first chunk has neither, and no id
             self._begun = True
             identity, model = (_json.a_text(chunk.get(key))[:LONGEST_WORD] for key in ("id", "model"))
             events.append(Begin(identity, model, _json.a_count(chunk.get("created"))))

@@ -56,5 +56,7 @@ def error_in_response(failure: Failure) -> dict[str, str]:
     if failure.status == 429 and code not in _KEPT_CODES:
         code = "rate_limit_exceeded"
     if failure.retry_after_s is not None and "try again in" not in message.lower():
-        message = f"{message.rstrip()} Please try again in {math.ceil(failure.retry_after_s)}s."
+        message = message.rstrip()
+        gap = " " if message.endswith((".", "!", "?")) else ". "
+        message = f"{message}{gap}Please try again in {math.ceil(failure.retry_after_s)}s."
     return {"code": code, "message": message}

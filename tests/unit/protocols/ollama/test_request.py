@@ -50,7 +50,7 @@ def test_a_tool_loop_has_objects_and_names(ask, write) -> None:
         tools=(LOOK, Tool("bare"), Tool("patch", kind="custom", grammar={"syntax": "lark"})),
     ))  # fmt: skip
     assert body["messages"] == [
-        {"role": "system", "content": "Be kind"},
+        {"role": "system", "content": "Be\n kind"},
         {"role": "user", "content": "see", "images": ["QUJD"]},
         {"role": "assistant", "content": "Well", "tool_calls": [
             {"id": "c1", "function": {"name": "look", "arguments": {"x": 1}}},

@@ -200,7 +200,7 @@ def test_usage_is_read_in_every_place_and_the_last_one_wins(usage: dict[str, Any
 
 def test_the_first_chunks_of_some_have_no_choices() -> None:
     first = {"id": "", "model": "", "created": 0, "choices": [], "prompt_filter_results": [{}]}
-    assert run(frames(first, chunk({"content": "x"}), chunk({}, "stop")))[0] == Begin()
+    assert run(frames(first, chunk({"content": "x"}), chunk({}, "stop")))[0] == Begin("chatcmpl-1", "m-1", 7)
 
 
 # ---- ends
