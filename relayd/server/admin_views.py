@@ -151,7 +151,9 @@ class AdminViews:
         """Health with a word on each upstream, by what traffic and checks have shown; asks nobody."""
         plan = self._gateway.plan
         upstreams = plan.upstreams.values() if plan is not None else ()
-        words = {one.name: "connected" if any(end.available for end in one.endpoints) else "unavailable" for one in upstreams}
+        words = {
+            one.name: "connected" if any(end.available for end in one.endpoints) else "unavailable" for one in upstreams
+        }
         return 200, JSON, dumped({"status": "healthy", "service": "ai-chat-gateway", "backends": words})
 
     def target_health(self) -> Answer:

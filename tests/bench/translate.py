@@ -196,7 +196,8 @@ def main() -> int:
     for front in ("openai_chat", "openai_responses", "anthropic_messages"):
         for back in ("openai_chat", "anthropic_messages", "gemini", "ollama"):
             if front != back:
-                print("  %-20s %-20s %6.1f %8.0f %8.0f" % (front, back, *halves(front, back, options.rounds)))
+                chunk, request, tools = halves(front, back, options.rounds)
+                print(f"  {front:20} {back:20} {chunk:6.1f} {request:8.0f} {tools:8.0f}")
     return 0
 
 
