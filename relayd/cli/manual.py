@@ -15,6 +15,9 @@ SIGNALS = (
     ("SIGHUP", "Open log files again, then reload as \\fBrelayd reload\\fR does, without an exit code."),
     ("SIGTERM, SIGINT", "Accept nothing new, let exchanges finish for at most \\fBdaemon.drain_timeout\\fR, then end. "
      "A second one ends at once."),
+    ("SIGUSR2", "To \\fBrelayd keep\\fR: start a new process that takes over, as \\fBrelayd upgrade\\fR does."),
+    ("SIGUSR1", "To \\fBrelayd keep\\fR: the SIGTERM that follows is the first half of a restart. The keeper ends at "
+     "once, and the process that serves finishes what it has, for at most \\fBdaemon.handover_timeout\\fR."),
 )
 PAGES = (
     ("/health", "Whether requests can be served, with the state of the breakers and the delay of the loop: 503 and "
@@ -37,13 +40,26 @@ ENVIRONMENT = (
      "\\fBsd_notify\\fR(3)."),
     ("LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES", "Sockets of the service manager, for listeners with \\fBaddress: "
      "systemd:NAME\\fR. What no listener names is closed."),
+    ("RUNTIME_DIRECTORY", "The folder of this service or instance, where the admin socket is put unless the "
+     "configuration names another place."),
+    ("STATE_DIRECTORY", "The folder in which the last accepted configurations are kept, for \\fBrelayd rollback\\fR; "
+     "without it none are."),
+    ("CREDENTIALS_DIRECTORY", "Where systemd put the credentials that the configuration names."),
+    ("RELAYD_KEEPER", "The number of the descriptor that leads to the keeper; set by \\fBrelayd keep\\fR."),
     ("XDG_RUNTIME_DIR", "Where the admin socket is put when \\fI/run/relayd\\fR cannot be written and the "
      "configuration names no other place."),
     ("NO_COLOR", "No colours, whatever the terminal."),
 )
 FILES = (
     ("/etc/relayd.yaml", "The configuration; see \\fBrelayd.yaml\\fR(5)."),
-    ("/run/relayd/admin.sock", "The admin socket."),
+    ("/etc/relayd.d/", "Drop-ins: further files, included by the one above as it comes."),
+    ("/etc/relayd/keys/", "Keys, one to a file, readable for the group relayd."),
+    ("/etc/relayd.tests.yaml", "Requests and expectations for \\fBrelayd test\\fR."),
+    ("/run/relayd/admin.sock", "The admin socket; of an instance \\fI/run/relayd-NAME/admin.sock\\fR."),
+    ("/var/lib/relayd/generations/", "The last accepted configurations; of an instance below "
+     "\\fI/var/lib/relayd/NAME\\fR."),
+    ("/usr/share/doc/relayd/handbook.md.gz", "The operator's handbook: first minute, reload, upgrade, sizing, "
+     "troubleshooting."),
 )
 
 
