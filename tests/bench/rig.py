@@ -152,11 +152,12 @@ NGINX_UPSTREAM = """
 RELAYD = """
 listeners:
   public: {{address: "127.0.0.1:{port}", limits: {{connections_per_peer: 0, requests: 0}}}}
-admin: {{address: "unix:{folder}/admin.sock"}}
+admin: {{address: "unix:{folder}/{name}.sock"}}
 upstreams:
   bench:
     endpoints: ["http://127.0.0.1:{upstream}"]
     timeouts: {{connect: 5s, first_byte: 300s, idle: 300s}}
+    {more}
   other: {{endpoints: ["http://127.0.0.1:9"]}}
 routes:
   - {{name: exact, match: {{path: /exact}}, upstream: other}}
@@ -166,9 +167,18 @@ routes:
   - {{name: llm, match: {{prefix: /v1/}}, upstream: bench, body_limit: 2GiB}}
   - {{name: rest, match: {{prefix: /}}, upstream: bench, body_limit: 2GiB}}
 telemetry:
-  access_log: {{format: json, file: "{folder}/access.log"}}
+  access_log: {{format: json, file: "{folder}/{name}.log"}}
   statsd: {{address: "127.0.0.1:{statsd}", prefix: relayd}}
 """
+
+# What a peer of this name has beside relayd: settings of its upstream.
+VARIANTS = {
+    "relayd": "",
+    "relayd+resilience": "limits: {requests: 1000, queue: 64}\n    breaker: {failures: 5}\n    retries: {attempts: 3}",
+    "relayd+limits": "limits: {requests: 1000, queue: 64}",
+    "relayd+breaker": "breaker: {failures: 5}",
+    "relayd+retries": "retries: {attempts: 3}",
+}
 
 
 class Rig:
@@ -205,9 +215,11 @@ class Rig:
         elif peer == "aiohttp":
             script, tail = "aiohttp_uvloop.py", []
         else:
-            path = self.folder / "relayd.yaml"
-            statsd = self.statsd.getsockname()[1]
-            path.write_text(RELAYD.format(port=port, folder=self.folder, upstream=upstream, statsd=statsd))
+            path = self.folder / f"{peer}.yaml"
+            statsd, more = self.statsd.getsockname()[1], VARIANTS[peer]
+            path.write_text(RELAYD.format(
+                port=port, folder=self.folder, upstream=upstream, statsd=statsd, name=peer, more=more
+            ))
             command = [self.python, "-m", "relayd", "run", "-c", str(path)]
             return start(peer, command, port, PROXY_CORE, self.folder)
         python = self.python if peer == "tornado" else self.peer_python

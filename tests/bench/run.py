@@ -18,7 +18,7 @@ from typing import Any
 
 import small
 import streams
-from rig import LOAD_CORE, Rig, has
+from rig import LOAD_CORE, VARIANTS, Rig, has
 
 Row = dict[str, Any]
 
@@ -26,6 +26,16 @@ Row = dict[str, Any]
 def run_small(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
     seconds = 2 if options.quick else 4
     return small.measure(rig, peers, options.rounds or (2 if options.quick else 4), seconds)
+
+
+def run_resilience(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
+    """The same route with and without limits, breaker and retries: what they cost per request."""
+    seconds = 2 if options.quick else 4
+    rows = small.measure(rig, list(VARIANTS), options.rounds or (3 if options.quick else 6), seconds)
+    for row in rows:
+        for column in ("cpu_us_c1", "cpu_us_c64"):
+            row[f"added_{column}"] = round(row[column] - rows[0][column], 1)
+    return rows
 
 
 def run_burst(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
@@ -70,6 +80,7 @@ def run_start(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[R
 
 SCENARIOS: dict[str, tuple[Callable[[Rig, list[str], argparse.Namespace], list[Row]], str]] = {
     "small": (run_small, "cpu_us_c64"),
+    "resilience": (run_resilience, "cpu_us_c64"),
     "burst": (run_burst, "cpu_us_chunk"),
     "paced": (run_paced, "cpu_us_chunk"),
     "memory": (run_memory, "kib_per_stream"),
