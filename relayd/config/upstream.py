@@ -170,6 +170,7 @@ class Upstream:
     breaker: Breaker | None = setting(default=None, doc="When to stop asking a failing endpoint. Without it failing endpoints are passed over while there are others.")
     dialect: DialectOptions = setting(factory=DialectOptions, doc="What requests that are translated for these endpoints must look like.")
     health: Health | None = setting(default=None, doc="Active checks.")
+    list_models: bool = setting(default=False, doc="Ask the endpoints for their own list of models, in the background every five minutes. A route with `upstream: by_model` then lists those that a pattern of `models` leads here; exact names are listed in any case.")
     retries: Retries | None = setting(default=None, doc="When an attempt may be repeated.")
     response_header: Size = setting(default=Size(256 * 1024), doc="Bytes of a response's header section; above it 502.", minimum=16384, maximum=1 << 24)
 
@@ -179,6 +180,8 @@ class Upstream:
             if endpoint.url in seen:
                 yield f"endpoints[{place}]", f"is endpoints[{seen[endpoint.url]}] once more"
             seen.setdefault(endpoint.url, place)
+        if self.list_models and self.protocol == "plain":
+            yield "list_models", "needs a protocol that has a list of models; plain has none"
 
     def caution(self) -> Iterable[tuple[str, str]]:
         if self.balance != "consistent_hash" and self.hash != Hash():

@@ -12,9 +12,13 @@ from relayd.config.model import Config
 from relayd.daemon.lag import LoopLag
 from relayd.limits.overload import Bounds, Reading
 from relayd.plan.plan import Plan
+from relayd.proxy.api_path import crossing_path
 from relayd.proxy.gateway import Gateway
 from relayd.telemetry.journal import Journal
+from relayd.upstream.endpoint import Endpoint
+from relayd.upstream.spec import UpstreamSpec
 from relayd.upstream.transport.client import StreamClient
+from relayd.upstream.transport.listing import Listings
 from relayd.upstream.transport.probe import Probes
 from relayd.upstream.upstream import Change, Upstream
 
@@ -32,6 +36,7 @@ class Tending:
         """`most` is how many descriptors the process may have."""
         self._gateway, self._lag, self._journal, self._most = gateway, lag, journal, most
         self._probes = Probes(client, self._upstreams)
+        self._listings = Listings(client, self._upstreams, listing_path)
         self._turns = self._open = 0
         self._shedding = False
         self._metrics = gateway.telemetry.metrics
@@ -60,6 +65,7 @@ class Tending:
     def turn(self) -> None:
         """Called by a timer."""
         self._probes.tick()
+        self._listings.tick()
         overload = self._gateway.overload
         bounds = overload.bounds
         memory = resident() if bounds.memory_bytes else 0
@@ -107,6 +113,12 @@ class Tending:
     def close(self) -> None:
         """End what is under way."""
         self._probes.close()
+        self._listings.close()
+
+
+def listing_path(spec: UpstreamSpec, endpoint: Endpoint, path: str) -> bytes:
+    """Where an endpoint's list of models is: the dialect's path behind its base."""
+    return crossing_path(spec.protocol, endpoint.base_path, path.encode("ascii"))
 
 
 def bounds_of(config: Config, most: int) -> Bounds:

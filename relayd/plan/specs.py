@@ -54,6 +54,7 @@ def upstream_spec(name: str, config: Upstream) -> UpstreamSpec:
         breaker=breaker_spec(config.breaker),
         retries=None if config.retries is None else retry_spec(config.retries),
         health=None if config.health is None else health_spec(config.health),
+        list_models=config.list_models,
         dialect=Options(**{name: getattr(config.dialect, name) for name in Options.__slots__}),
     )
 

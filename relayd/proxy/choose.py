@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -44,7 +45,10 @@ def choose(exchange: Exchange, route: PlannedRoute, body: bytes | None, whole: b
     if not targets:
         return
     plan, consumer = exchange.plan, exchange.consumer or ""
-    gates: list[Gate] = [gate for gate in (plan.consumer_gates.get(consumer), resilience.gate) if gate is not None]
+    passed = [gate for gate, _ in exchange.held]
+    gates: list[Gate] = [
+        gate for gate in (plan.consumer_gates.get(consumer), resilience.gate) if gate is not None and gate not in passed
+    ]
     key = hash_key(exchange, targets[0], body if whole else None)
     course = Course(exchange, route, targets, call, body, whole, gates, plan.priorities.get(consumer, 0), key)
     exchange.course = course
@@ -128,7 +132,7 @@ def listed(exchange: Exchange, call: Call) -> bool:
     asked = listing_asked(call.ask.path)
     if asked is None:
         raise Refused("This path is not served here; a request that chooses by the model names one.", status=404)
-    listing, made_s = models.listed(), exchange.plan.made_s
+    listing, made_s = models.listed(more=told_by_upstreams(exchange.plan)), exchange.plan.made_s
     anthropic = call.dialect.name == "anthropic_messages" or "anthropic-version" in call.ask.headers
     if not asked:
         told = anthropic_page(listing, made_s, call.ask.query) if anthropic else openai_list(listing, made_s)
@@ -140,6 +144,13 @@ def listed(exchange: Exchange, call: Call) -> bool:
         told = anthropic_model(name, made_s) if anthropic else openai_model(name, upstream, made_s)
     exchange.respond(answer(200, "application/json", json.dumps(told).encode() + b"\n"))
     return True
+
+
+def told_by_upstreams(plan: Plan) -> Iterator[tuple[str, str]]:
+    """The models that upstreams list themselves, by their names there, and the upstreams."""
+    for upstream in plan.upstreams.values():
+        if upstream.model_list is not None:
+            yield from ((name, upstream.name) for name in upstream.model_list.names)
 
 
 def anthropic_page(listing: list[tuple[str, str]], made_s: int, query: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -71,15 +71,32 @@ class ModelTable:
     def listed(self, may_use: Callable[[str], bool] | None = None, more: Iterable[tuple[str, str]] = ()) -> list[
         tuple[str, str]
     ]:
-        """Names and upstreams in the file's order, then what upstreams list themselves (`more`) and this table routes.
+        """Names and upstreams in the file's order, then what upstreams list themselves and a pattern leads there.
 
-        `may_use` says by upstream what the client's key is granted.
+        `more` has the names that upstreams have for their models, and the upstreams. `may_use` says by upstream what
+        the client's key is granted.
         """
         found = {name: rule.upstream for name, rule in self._exact.items()}
-        for name, upstream in more:
-            if name not in found and (place := self.resolve(name)) is not None and place.upstream == upstream:
-                found[name] = upstream
+        for there, upstream in more:
+            for name in self._called(there, upstream):
+                found.setdefault(name, upstream)
         return [(name, upstream) for name, upstream in found.items() if may_use is None or may_use(upstream)]
+
+    def _called(self, there: str, upstream: str) -> Iterator[str]:
+        """The names under which patterns lead to a model of an upstream, which has this name there."""
+        for _, rule in self._patterns:
+            if rule.upstream != upstream:
+                continue
+            model, name = rule.model, there
+            if model is not None and rule.name.count("*") == 1:
+                before, star, behind = model.partition("*")
+                if not star or not there.startswith(before) or not there.endswith(behind) or "*" in behind:
+                    continue
+                inner = there[len(before) : len(there) - len(behind)]
+                name = rule.name.replace("*", inner)
+            place = self.resolve(name)
+            if place is not None and (place.upstream, place.model) == (upstream, there):
+                yield name
 
     def unknown(self, name: str, may_use: Callable[[str], bool] | None = None) -> str:
         """What to say of a model that nobody has: what exists, the closest names first, bounded."""

@@ -218,7 +218,7 @@ def shown_upstream(upstream: Upstream) -> dict[str, object]:
     assert isinstance(endpoints, list)
     words = ("in_flight", "state", "breaker", "health", "available")
     short = [{"endpoint": one["address"], **{word: one[word] for word in words}} for one in endpoints]
-    return {word: told[word] for word in ("name", "protocol", "in_flight")} | {"endpoints": short}
+    return {word: told[word] for word in ("name", "protocol", "in_flight", "models")} | {"endpoints": short}
 
 
 def refused(status: int, code: str, message: str, **further: object) -> Answer:

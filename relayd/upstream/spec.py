@@ -169,6 +169,7 @@ class UpstreamSpec:
     breaker: BreakerSpec | None = field(default_factory=lambda: BreakerSpec(refuses=False))
     retries: RetrySpec | None = None
     health: HealthSpec | None = None
+    list_models: bool = False
     dialect: Options = field(default_factory=Options)
 
     @property

@@ -20,6 +20,7 @@ from relayd.upstream.endpoint import ADMINISTRATIVE, ENABLED, UNKNOWN, Endpoint
 from relayd.upstream.health import Checker, Finding
 from relayd.upstream.hint import Hint
 from relayd.upstream.keys import Keys
+from relayd.upstream.model_list import ModelList
 from relayd.upstream.retry import Budget, RetryPolicy
 from relayd.upstream.rotation import Rotation
 from relayd.upstream.spec import AuthSpec, BreakerSpec, RetrySpec, UpstreamSpec
@@ -51,8 +52,8 @@ class Upstream:
     """
 
     __slots__ = (
-        "_absent", "_budgeted", "_keys", "_retired", "_rotation", "affinity", "budget", "checkers", "endpoints", "name",
-        "on_change", "opened", "retries", "spec",
+        "_absent", "_budgeted", "_keys", "_retired", "_rotation", "affinity", "budget", "checkers", "endpoints",
+        "model_list", "name", "on_change", "opened", "retries", "spec",
     )
 
     def __init__(self, spec: UpstreamSpec, chance: Callable[[], float] = random.random) -> None:
@@ -69,6 +70,7 @@ class Upstream:
         balance, health = spec.balance, spec.health
         self.affinity = Affinity(balance.by, balance.prompt_bytes) if balance.by else None
         self.checkers = () if health is None else tuple(Checker(health, one, chance) for one in self.endpoints)
+        self.model_list = ModelList(chance) if spec.list_models else None
         self._absent: dict[str, str] = {}
         self._retired = False
         self._rotation = Rotation(spec, self.endpoints, chance, self._half_opened)
@@ -118,6 +120,8 @@ class Upstream:
                 endpoint.health = UNKNOWN
         self._absent = said
         self._keys.adopt(previous._keys)
+        if self.model_list is not None and previous.model_list is not None:
+            self.model_list.adopt(previous.model_list)
         self.budget.adopt(previous.budget)
         self.on_change = previous.on_change
         self._arranged(now_s)
@@ -304,6 +308,7 @@ class Upstream:
             "endpoints": [endpoint.describe(now_s) for endpoint in self.endpoints],
             "keys": self._keys.describe(now_s),
             "retries": {"attempts": retries.attempts, "budget_left": self.budget.left(now_s)},
+            "models": None if self.model_list is None else self.model_list.describe(now_s),
         }
 
     def circuit_breaker(self) -> Mapping[str, object]:

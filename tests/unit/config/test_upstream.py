@@ -79,3 +79,9 @@ def test_certificate_and_key_belong_together_and_can_be_read() -> None:
 def test_what_protects_both_sides_is_in_force() -> None:
     _, warnings = accepted(upstreams="{u: {endpoints: 'https://a', balance: random, limits: {requests: 3}, retries: {attempts: 2}, breaker: {failures: 1}}}")
     assert not [path for path in warnings if "limits" not in path]
+
+
+def test_only_a_dialect_has_a_list_of_models() -> None:
+    config, _ = accepted(upstreams="{u: {endpoints: 'http://a', protocol: ollama, list_models: yes}}")
+    assert config.upstreams["u"].list_models
+    assert list(faults(upstreams="{u: {endpoints: 'http://a', list_models: yes}}")) == ["upstreams.u.list_models"]

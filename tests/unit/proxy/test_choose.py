@@ -12,6 +12,7 @@ import pytest
 from relayd.plan.plan import Plan
 from relayd.protocols.dialect import Refused
 from relayd.proxy.choose import by_model, picked
+from relayd.upstream.model_list import ModelList
 from tests.unit.proxy.scene import Client, head_for, plan_of, walked
 
 MODELS = """
@@ -79,6 +80,19 @@ def test_the_models_are_listed_as_each_client_reads_them(plan: Plan) -> None:
     assert [one["id"] for one in told["data"]] == ["fast"] and told["has_more"]
     client, told = asked(plan, "GET /v1/models?limit=1&after_id=fast", "X-Front: messages")
     assert [one["id"] for one in told["data"]] == ["org/big"] and not told["has_more"]
+
+
+def test_what_upstreams_list_themselves_is_merged(plan: Plan) -> None:
+    upstream = plan.upstreams["a"]
+    upstream.model_list = ModelList()
+    upstream.model_list.names = ("vendor-7b", "elsewhere")
+    try:
+        _, told = asked(plan, "GET /v1/models")
+        assert [one["id"] for one in told["data"]] == ["fast", "org/big", "m-7b"]
+        client, told = asked(plan, "GET /v1/models/m-7b")
+        assert client.status == 200 and told["owned_by"] == "a"
+    finally:
+        upstream.model_list = None
 
 
 @pytest.mark.parametrize("name", ["org/big", "org%2Fbig"])

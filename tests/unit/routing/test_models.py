@@ -93,6 +93,20 @@ def test_names_are_listed_and_patterns_are_not() -> None:
     assert table.listed(more=more) == [("fast", "chutes"), ("meta/llama-3", "local"), ("mistral-7b", "chutes")]
 
 
+def test_what_an_upstream_lists_is_called_as_a_pattern_leads_there() -> None:
+    table = ModelTable([
+        Rule("google/*", "gemini", "*"), Rule("mini-*", "chutes", "vendor/*-mini"), Rule("raw-*", "chutes"),
+        Rule("any*thing*", "gemini", "*"), Rule("fixed-*", "chutes", "one"), Rule("google/shadowed", "chutes", "other"),
+    ])  # fmt: skip
+    more = [("g-3", "gemini"), ("shadowed", "gemini"), ("vendor/q-mini", "chutes"), ("vendor/q", "chutes"),
+            ("raw-1", "chutes"), ("one", "chutes"), ("g-3", "chutes")]  # fmt: skip
+    told = table.listed(more=more)
+    assert told == [("google/shadowed", "chutes"), ("google/g-3", "gemini"), ("mini-q", "chutes"), ("raw-1", "chutes")]
+    for name, upstream in told[1:]:
+        place = table.resolve(name)
+        assert place is not None and (place.model, upstream) in more and place.upstream == upstream
+
+
 def test_an_unknown_name_is_told_what_exists_the_closest_first() -> None:
     table = ModelTable([Rule("alpha", "u"), Rule("gpt-4o-mini", "u"), Rule("gpt-4o", "v"), Rule("local-*", "u")])
     assert table.unknown("gpt-4x") == (

@@ -1,0 +1,172 @@
+"""Asks the upstreams for their lists of models: one request after the other, past every limit, queue and breaker.
+
+Laws:
+1. A question has a pool of its own, with the TLS and the socket of its endpoint; it takes no place and no permit.
+2. It ends with TIMEOUT_S at the latest; its pages and their bytes are bounded.
+3. Nothing that an endpoint answers is an error here: it is kept as the reason why there is no newer list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from relayd import clock
+from relayd.protocols._model_list import MOST_MODELS, SOURCES, read_page
+from relayd.upstream.endpoint import DISABLED, Endpoint
+from relayd.upstream.model_list import ModelList
+from relayd.upstream.spec import AuthSpec, Timeouts, UpstreamSpec
+from relayd.upstream.transport.client import StreamClient
+from relayd.upstream.transport.faults import code_of
+from relayd.upstream.transport.pool import Pool
+from relayd.upstream.transport.probe import key_lines, target_with
+from relayd.upstream.transport.slot import Slot
+from relayd.upstream.upstream import Upstream
+
+TIMEOUT_S = 10.0
+MOST_BYTES = 8 * 1024 * 1024
+MOST_PAGES = 32
+_AGENT = (b"User-Agent: relayd-models", b"Accept: application/json", b"Accept-Encoding: identity", b"Expect:",
+          b"Content-Type:")  # fmt: skip
+
+Target = Callable[[UpstreamSpec, Endpoint, str], bytes]
+
+
+class Listings:
+    """Owned by the daemon, which calls `tick` several times a second and `close` at the end.
+
+    `upstreams` gives those of the plan in force; `target_of` puts a dialect's path behind an endpoint's base.
+    """
+
+    def __init__(
+        self, client: StreamClient, upstreams: Callable[[], Iterable[Upstream]], target_of: Target
+    ) -> None:
+        self._client, self._upstreams, self._target_of = client, upstreams, target_of
+        self._running: set[Question] = set()
+
+    def tick(self) -> None:
+        """Begin what is due."""
+        now_s = clock.monotonic()
+        for upstream in self._upstreams():
+            wanted = upstream.model_list
+            if wanted is not None and wanted.due(now_s):
+                self._begin(upstream, wanted)
+
+    def _begin(self, upstream: Upstream, wanted: ModelList) -> None:
+        assert self._client.driver is not None
+        spec = upstream.spec
+        asked = [one for one in upstream.endpoints if one.state != DISABLED] or list(upstream.endpoints)
+        endpoint = asked[wanted.turn % len(asked)]
+        auth = spec.keys[wanted.turn % len(spec.keys)] if spec.keys else None
+        own = replace(spec, timeouts=Timeouts(connect_s=TIMEOUT_S), max_connections=0)
+        pool = Pool(self._client.driver, own, endpoint.spec)
+        path = self._target_of(spec, endpoint, SOURCES[spec.protocol].path)
+        question = Question(spec.protocol, wanted, pool, endpoint, path, auth, self._running.discard)
+        self._running.add(question)
+        wanted.begin()
+        question.start()
+
+    def close(self) -> None:
+        """End what is under way."""
+        for question in list(self._running):
+            question.cancel()
+        self._running.clear()
+
+
+class Question:
+    """One list, page by page; the sink of its slot."""
+
+    def __init__(
+        self, protocol: str, wanted: ModelList, pool: Pool, endpoint: Endpoint, path: bytes, auth: AuthSpec | None,
+        ended: Callable[[Question], None],
+    ) -> None:
+        self._protocol, self._wanted, self._pool, self._ended = protocol, wanted, pool, ended
+        self._endpoint, self._path, self._auth = endpoint, path, auth
+        self._names: dict[str, None] = {}
+        self._pages = 0
+        self._slot: Slot | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._body = bytearray()
+        self._status = 0
+
+    def start(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TIMEOUT_S, lambda: self._failed("timed out"))
+        self._ask(SOURCES[self._protocol].query)
+
+    def _ask(self, query: str) -> None:
+        self._pages += 1
+        self._body.clear()
+        self._status = 0
+        target = self._path + b"?" + query.encode("ascii") if query else self._path
+        slot = self._slot = self._pool.take(b"GET", False)
+        fields = [
+            b"Host: " + self._endpoint.authority, *_AGENT, *SOURCES[self._protocol].fields, *key_lines(self._auth),
+        ]
+        self._pool.start(slot, self, b"GET", target_with(target, self._auth), fields)
+
+    def on_progress(self, slot: Slot) -> None:
+        """The head, or a piece of the body."""
+        self._take(slot)
+        if len(self._body) > MOST_BYTES:
+            self._failed("the list is too large")
+
+    def on_done(self, slot: Slot, errno: int, message: str) -> None:
+        """The end of a page."""
+        self._take(slot)
+        if errno or not self._status:
+            self._failed(slot.bad or (code_of(errno) if errno else "upstream_closed"))
+        elif len(self._body) > MOST_BYTES:
+            self._failed("the list is too large")
+        elif self._status != 200:
+            self._failed(f"status {self._status}")
+        else:
+            self._page()
+
+    def _page(self) -> None:
+        try:
+            page = read_page(self._protocol, bytes(self._body))
+        except ValueError:
+            self._failed("what was answered is no list of models")
+            return
+        self._names.update(dict.fromkeys(page.names))
+        if page.next and self._pages < MOST_PAGES and len(self._names) < MOST_MODELS:
+            self._give()
+            self._ask(page.next)
+        else:
+            self._wanted.told(tuple(self._names)[:MOST_MODELS], clock.monotonic())
+            self._drop()
+
+    def on_broken(self) -> None:
+        """A fault of relayd's own says nothing about the endpoint; it is asked again all the same."""
+        self._failed("internal")
+
+    def cancel(self) -> None:
+        """End without a list."""
+        self._wanted.give_up()
+        self._drop()
+
+    def _take(self, slot: Slot) -> None:
+        if slot.response is not None:
+            self._status = slot.response.status
+        self._body += b"".join(slot.chunks)
+        slot.chunks = []
+
+    def _failed(self, why: str) -> None:
+        if self._timer is not None:
+            self._wanted.failed(why, clock.monotonic())
+            self._drop()
+
+    def _give(self) -> None:
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.driver.cancel(slot)
+            self._pool.give(slot)
+
+    def _drop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._give()
+        self._pool.close()
+        self._ended(self)
