@@ -125,7 +125,7 @@ class Attempt:
         if response is not None and not slot.bad:
             if self._mode == JUDGING and not self._judge(response):
                 return
-            if slot.chunks and not errno:
+            if slot.chunks and not errno and self._mode != PASSING:
                 self._take(slot, response)
                 if slot is not exchange.slot or exchange.over:
                     return
@@ -138,18 +138,22 @@ class Attempt:
         else:
             if self._mode == HOLDING and not self._settle(slot, ended=True):
                 return
-            if slot.chunks:
-                self._pass(slot)
-            if self._remover is not None and (rest := self._remover.end()):
-                self._remover = None
-                slot.chunks = [rest]
-                self._pass(slot)
-            if self._course.ends_early(self, response):
-                exchange.fail(ExchangeError("upstream_cut", "the stream ended without saying so"))
-                return
-            self._course.ended(self)
-            if not exchange.over:
-                exchange.finish(slot)
+            self._end(slot, response)
+
+    def _end(self, slot: Slot, response: ResponseHead) -> None:
+        """An answer that passes is whole: its last bytes leave together with the end of its framing."""
+        exchange = self._exchange
+        self._look(slot)
+        if self._remover is not None and (rest := self._remover.end()):
+            self._remover = None
+            slot.chunks.append(rest)
+        if self._course.ends_early(self, response):
+            exchange.deliver_slot(slot)
+            exchange.fail(ExchangeError("upstream_cut", "the stream ended without saying so"))
+            return
+        self._course.ended(self)
+        if not exchange.over:
+            exchange.on_done(slot, 0, "")
 
     def on_broken(self) -> None:
         """A fault of relayd's own."""
@@ -242,18 +246,22 @@ class Attempt:
         return self._pass(slot)
 
     def _pass(self, slot: Slot) -> bool:
+        self._look(slot)
+        return True if self._exchange.muted else self._exchange.deliver_slot(slot)
+
+    def _look(self, slot: Slot) -> None:
+        """Count what is about to pass, and take out what only relayd asked for."""
         data = b"".join(slot.chunks)
         if self.tap is not None and data:
             self.tap.feed(data)
         if self._exchange.muted:
             slot.chunks.clear()
-            return True
+            return
         if self._remover is not None and data:
             data = self._remover.feed(data)
             slot.chunks = [data] if data else []
         if data:
             self._course.said(data)
-        return self._exchange.deliver_slot(slot)
 
     # ---- translating
 
@@ -300,9 +308,10 @@ class Attempt:
             return
         course.ended(self)
         if out or exchange.begun:
-            self._deliver(out, slot)
-            if not exchange.over:
-                exchange.finish()
+            course.said(out)
+            head = stream_head(slot.response)
+            course.mark(head)
+            exchange.deliver_last(head, slot, out)
         else:
             self._plain(translation, response)
 
@@ -313,9 +322,7 @@ class Attempt:
         head.keep += [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in rendered.headers]
         head.length = len(rendered.body)
         self._course.mark(head)
-        exchange.deliver(head, exchange.slot, rendered.body)
-        if not exchange.over:
-            exchange.finish()
+        exchange.deliver_last(head, exchange.slot, rendered.body)
 
     # ---- endings
 

@@ -26,6 +26,7 @@ from relayd.upstream.transport.faults import code_of
 from relayd.upstream.transport.slot import Sink, Slot
 from relayd.upstream.upstream import Upstream
 from relayd.wire.http1 import RequestHead
+from relayd.wire.response import ResponseHead
 
 UPLOAD_HIGH = 128 * 1024
 UPLOAD_LOW = 64 * 1024
@@ -267,12 +268,15 @@ class Exchange(Reply):
 
     # ---- for a course, whose attempts are judged before the client sees them
 
-    def finish(self, trailer_slot: Slot | None = None) -> None:
-        """The delivered answer is whole."""
+    def deliver_last(self, response: ResponseHead, slot: Slot | None, data: bytes) -> None:
+        """The rest of the answer, and the end of its framing."""
+        self.finish(out=self._written(response, slot, data))
+
+    def finish(self, trailer_slot: Slot | None = None, out: bytes = b"") -> None:
+        """The delivered answer is whole; `out` is what of it was not sent yet."""
         silent = self._silent
-        out = b""
         if self._framing == CHUNKED and not silent:
-            out = b"0\r\n\r\n" if trailer_slot is None else self._last_chunk(trailer_slot)
+            out += b"0\r\n\r\n" if trailer_slot is None else self._last_chunk(trailer_slot)
         self._drop_slot()
         if silent:
             self._leave()

@@ -178,13 +178,18 @@ class Reply:
 
     def deliver(self, response: ResponseHead, slot: Slot | None, data: bytes) -> bool:
         """Bytes of the answer, behind its head if that was not sent yet; False when the client is behind."""
+        out = self._written(response, slot, data)
+        return self.down.send(out) if out else True
+
+    def _written(self, response: ResponseHead, slot: Slot | None, data: bytes) -> bytes:
+        """The bytes of a piece of the answer as they go to the client."""
         out = b"" if self._head_sent else self._begin(response, slot)
         if self._left or self._silent:
-            return True
+            return b""
         if data and self._framing != NONE:
             self.record.bytes_out += len(data)
             out += b"%x\r\n%b\r\n" % (len(data), data) if self._framing == CHUNKED else data
-        return self.down.send(out) if out else True
+        return out
 
     def deliver_slot(self, slot: Slot) -> bool:
         """What the slot has brought, as it is."""
