@@ -35,6 +35,12 @@ class Frames:
         if self._form != "none":
             self._put(kind, _json.write({"type": kind, "sequence_number": self._number, **members}))
 
+    def lifecycle(self, kind: str, response: Mapping[str, Any], echo: bytes) -> None:
+        """Write an event with the whole response, whose last members are `echo`, written already."""
+        if self._form != "none":
+            number = b'{"type":"%b","sequence_number":%d,"response":' % (kind.encode("ascii"), self._number)
+            self._put(kind, b"%b%b,%b}" % (number, _json.write(response)[:-1], echo[1:]))
+
     def delta(self, kind: str, place: bytes, text: str) -> None:
         """Write a delta, of which there are thousands: `place` is its other members as `,"name":value` text."""
         if self._form != "none":

@@ -62,6 +62,7 @@ class Renderer:
         self._reason: str | None = None
         self._begun = self._over = False
         self._final: dict[str, Any] | None = None
+        self._echo = b""
         self._failure: Failure | None = None
 
     def feed(self, events: list[Event]) -> bytes:
@@ -124,9 +125,10 @@ class Renderer:
     def _begin(self) -> None:
         self._begun = True
         if not self._frames.silent:
-            response = self._response("in_progress")
-            self._frames.event("response.created", {"response": response})
-            self._frames.event("response.in_progress", {"response": response})
+            self._echo = _json.write(self._terms.echo)
+            response = self._own("in_progress")
+            self._frames.lifecycle("response.created", response, self._echo)
+            self._frames.lifecycle("response.in_progress", response, self._echo)
 
     def _words(self, event: TextDelta | RefusalDelta) -> None:
         if not event.text:
@@ -197,9 +199,10 @@ class Renderer:
             last = len(self._open) == 1
             self._close("incomplete" if last and self._reason is not None else "completed")
         self._over = True
-        self._final = self._response("completed" if self._reason is None else "incomplete")
+        own = self._own("completed" if self._reason is None else "incomplete")
+        self._final = {**own, **self._terms.echo}
         state.keep(self._ask, self._final, self._terms.items, self._terms.store)
-        self._frames.event(f"response.{self._final['status']}", {"response": self._final})
+        self._frames.lifecycle(f"response.{own['status']}", own, self._echo)
         self._frames.done()
 
     def _fail(self, failure: Failure) -> None:
@@ -208,12 +211,13 @@ class Renderer:
         if not self._begun:
             self._frames.unnumbered(error_frame(failure))
         elif not self._frames.silent:
-            self._frames.event("response.failed", {"response": self._response("failed", failure)})
+            self._frames.lifecycle("response.failed", self._own("failed", failure), self._echo)
             self._frames.done()
 
-    def _response(self, status: str, failure: Failure | None = None) -> dict[str, Any]:
+    def _own(self, status: str, failure: Failure | None = None) -> dict[str, Any]:
+        """The members of the response that are not the request's echo, which is written once and shown three times."""
         return response_object(
-            self._terms.echo,
+            {},
             self._id,
             self._created_s,
             status,
