@@ -160,6 +160,17 @@ class Gate:
         counts.most_waiting = max(counts.most_waiting, queue.depth)
         return waiter
 
+    def at_once(self, who: str, room: Room | None = None) -> Ticket | None:
+        """A permit for one who would not have to wait for it; None changes nothing."""
+        permits = self._permits
+        limit = permits.limit
+        if self._queue.depth or (limit and permits.taken >= limit) or (room is not None and not room()):
+            return None
+        now_s = self._still_s = self._now()
+        self.counts.at_once += 1
+        permits.take(who)
+        return Ticket(who, now_s)
+
     def leave(self, ticket: Ticket) -> None:
         """Give back a permit or a place. Calling it again changes nothing."""
         state = ticket.state

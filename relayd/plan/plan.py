@@ -37,7 +37,8 @@ class Resilience:
     """What a route needs beyond one attempt at one upstream; a route that needs nothing of it has None instead.
 
     `dialect` is the client's, None on routes of opaque bytes. `split` are the targets among which requests are shared
-    out, with their weights; empty with `by_model`. `needs_body` says that a body must be
+    out, with their weights; empty with `by_model`. `direct` is the one target of a route of opaque bytes that needs
+    nothing more than permits and, when an attempt fails, another one. `needs_body` says that a body must be
     gathered before a target is chosen (where there is a dialect, a body of text always is).
     `keepalive_s` is after how much silence a translated stream gets a comment, `keepalive_passing_s` one that passes; 0
     is never. `sockets` says that the dialect's WebSocket
@@ -52,6 +53,7 @@ class Resilience:
     mirror_share: float = 0.0
     gate: Gate | None = None
     needs_body: bool = False
+    direct: Target | None = None
     keepalive_s: float = 0.0
     keepalive_passing_s: float = 0.0
     tells_attempts: bool = False

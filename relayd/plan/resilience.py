@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relayd import registry
 from relayd.config.model import Config
@@ -95,9 +95,11 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
     crosses = dialect is not None and any(
         target.dialect is not None and target.dialect.name != dialect.name for target in (*targets, *fallbacks)
     )
-    plain = dialect is None and not judged and mirror is None and gate is None and len(split) == 1
-    if plain and enough(targets[0]):
+    simple = dialect is None and mirror is None and not route.tells_attempts and len(split) == 1
+    if simple and not judged and gate is None and enough(targets[0]):
         return None
+    timed = any(policy.per_attempt_s for policy in policies)
+    direct = simple and not timed and not fallbacks and enough(replace(targets[0], gate=None))
     if dialect is not None and not crosses and route.upstream == "demo":
         return None
     keepalive = route.keepalive
@@ -105,7 +107,7 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
         dialect=dialect, by_model=by_model, split=tuple(split), fallbacks=fallbacks,
         mirror=None if mirror is None else parts.target(mirror.upstream),
         mirror_share=0.0 if mirror is None else mirror.share,
-        gate=gate,
+        gate=gate, direct=targets[0] if direct else None,
         needs_body=(
             by_model or crosses or (again and dialect is not None) or bool(fallbacks) or mirror is not None
             or any(target.upstream.affinity is not None and target.upstream.affinity.needs_body for target in targets)

@@ -38,6 +38,7 @@ from relayd.proxy.verdict import (
     room_refused,
 )
 from relayd.upstream.classify import Blame
+from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.fallback import class_of, following
 from relayd.upstream.hint import Hint
 from relayd.upstream.retry import Circumstances
@@ -67,7 +68,7 @@ class Course(Judgement):
         super().__init__(exchange, targets, call, body, whole)
         self._route = route
         self._gates, self._priority = gates, priority
-        self._held: list[tuple[Gate, Ticket]] = []
+        self._held, exchange.held = list(exchange.held), ()
         self._hint = Hint(key)
         self._trail: list[str] = []
         self._timer: Callable[[], None] | None = None
@@ -79,6 +80,13 @@ class Course(Judgement):
         self._boundary = True
         self.timeouts = route.timeouts
         self._per_attempt_s = 0.0
+
+    def take_over(self, endpoint: Endpoint, attempt: Attempt) -> None:
+        """Go on with an attempt that was made without a course."""
+        upstream = self.target.upstream
+        self._tries, self._attempt, self._auth = 1, attempt, upstream.spec.auth
+        self._hint.tried.append(endpoint)
+        self._hint.permit = endpoint.loose.pop() if endpoint.loose else 0
 
     # ---- admit
 

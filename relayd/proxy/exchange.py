@@ -213,11 +213,14 @@ class Exchange(Reply):
         if self._silent:
             slot.chunks.clear()
             return
-        out = b""
-        if slot.interim:
-            out = self._interims(slot)
-        if slot.response is not None and not self._head_sent:
+        if not self._head_sent and slot.response is not None:
+            if self.rescue is not None and slot.response.status >= 400:
+                self.rescue(self).on_progress(slot)
+                return
+            out = self._interims(slot) if slot.interim else b""
             out += self._begin(slot.response, slot)
+        else:
+            out = self._interims(slot) if slot.interim else b""
         if slot.chunks:
             out += self._framed(slot)
         if out and not self.down.send(out):
@@ -235,6 +238,11 @@ class Exchange(Reply):
         """The transfer has ended, well or not."""
         if slot is not self.slot or self._left:
             return
+        if self.rescue is not None and not self._head_sent and not self._silent:
+            response = slot.response
+            if errno or response is None or slot.bad or response.status >= 400:
+                self.rescue(self).on_done(slot, errno, message)
+                return
         if errno or slot.response is None or slot.bad:
             self._failed(slot, errno, message)
             return
@@ -416,6 +424,8 @@ class Exchange(Reply):
             self._out_of_time(ExchangeError("idle_timeout", f"{timeouts.idle_s:g} s"))
 
     def _out_of_time(self, fault: ExchangeError) -> None:
+        if self.rescue is not None and self.course is None and not self._head_sent and not self._silent:
+            self.rescue(self)
         if self.course is not None and not self._silent:
             self.course.attempt_failed(fault)
         else:
@@ -438,10 +448,12 @@ class Exchange(Reply):
         gateway.exchanges.discard(self)
         if self.course is not None:
             self.course.leave()
+        for gate, ticket in self.held:
+            gate.leave(ticket)
         if self.upstream is not None and self.endpoint is not None:
             code, status = self.record.code, self.record.status
             verdict = GOOD if not code and status < 400 else self._verdict(self.upstream, code, status)
-            self.upstream.report(self.endpoint, verdict)
+            self.upstream.report(self.endpoint, verdict, None, self.upstream.spec.auth)
             self.upstream.leave(self.endpoint)
         record = self.record
         record.total_s = clock.monotonic() - record.started

@@ -17,6 +17,7 @@ from relayd.plan.plan import PlannedRoute, Resilience
 from relayd.proxy.call import form_finder, model_in_body, model_in_path
 from relayd.proxy.choose import choose
 from relayd.proxy.collect import Collector
+from relayd.proxy.direct import has_permits
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.outgoing import fields_of, forwarding_of, request_id_of, strips_keys, target_of
 from relayd.proxy.respond import answer, fixed_answer, redirect_answer
@@ -58,7 +59,7 @@ def find(exchange: Exchange, body: bytes | None) -> None:
         answer_here(exchange, route)
     elif exchange.head.upgrade is not None and not route.upgrade and open_socket(exchange, walk):
         exchange.consumer = consumer
-    elif route.resilience is None and not (consumer and consumer in exchange.plan.consumer_gates):
+    elif has_permits(exchange, route, consumer):
         attempt(exchange, route, consumer, body)
     elif body is None and exchange.head.has_body and gathers(route.resilience, exchange.head):
         gather_for(exchange, route)

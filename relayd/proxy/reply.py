@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from relayd import clock
 from relayd.access.cors import response_fields
 from relayd.errors import ExchangeError
+from relayd.limits.gate import Gate
+from relayd.limits.ticket import Ticket
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.protocols._retry_after import retry_after_s
 from relayd.proxy.collect import Collector
@@ -16,7 +18,7 @@ from relayd.proxy.owner import Owner
 from relayd.telemetry.outcome import Record
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import Timeouts
-from relayd.upstream.transport.slot import Slot
+from relayd.upstream.transport.slot import Sink, Slot
 from relayd.upstream.upstream import Upstream
 from relayd.wire.http1 import RequestHead
 from relayd.wire.response import ResponseHead
@@ -43,6 +45,13 @@ class Course(Protocol):
         """The exchange is over: give back what is held."""
 
 
+class Rescue(Protocol):
+    """Makes a course for an exchange that began without one (proxy/direct.py)."""
+
+    def __call__(self, exchange: Any) -> Sink:
+        """The sink that judges the attempt under way from now on."""
+
+
 class UploadFilter(Protocol):
     """Changes a streamed request body on its way."""
 
@@ -65,8 +74,8 @@ class Reply:
     __slots__ = (
         "_answered", "_cors", "_early", "_framing", "_head_sent", "_keep", "_last", "_left", "_muted", "_paused_body",
         "_rest_s", "_sent_whole", "_silent", "_streamed", "collector", "consumer", "course", "down", "endpoint",
-        "form_model_bytes", "gateway", "head", "phase", "plan", "record", "request_id", "route", "slot", "tunnel",
-        "upload_filter", "upstream",
+        "form_model_bytes", "gateway", "head", "held", "phase", "plan", "record", "request_id", "rescue", "route",
+        "slot", "tunnel", "upload_filter", "upstream",
     )
 
     def __init__(self, gateway: Owner, plan: Plan, down: Downstream, head: RequestHead, started: float) -> None:
@@ -80,6 +89,8 @@ class Reply:
         self.tunnel: Tunnel | None = None
         self.consumer: str | None = None
         self.course: Course | None = None
+        self.rescue: Rescue | None = None  # who takes over where a direct attempt fails
+        self.held: tuple[tuple[Gate, Ticket], ...] = ()  # permits, while there is no course to hold them
         self.collector: Collector | None = None
         self.upload_filter: UploadFilter | None = None
         self.form_model_bytes = 0

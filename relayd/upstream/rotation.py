@@ -106,6 +106,8 @@ class Rotation:
             now_s = clock.monotonic()
             if now_s >= self._wake_s:
                 self.arrange(now_s)
+        if self._only is not None or self._all is not None:
+            return True
         groups = self._groups or self._last
         return not groups or any(one.has_place() for group in groups for one in group)
 

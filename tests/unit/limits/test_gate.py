@@ -461,3 +461,16 @@ class GateMachine(RuleBasedStateMachine):
 
 TestGate = GateMachine.TestCase
 TestGate.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_a_permit_at_once_is_one_that_nobody_waits_for() -> None:
+    gate = Gate("g", GateLimits(requests=1, queue=1))
+    assert gate.at_once("a", lambda: False) is None
+    ticket = gate.at_once("a")
+    assert ticket is not None and gate.in_flight == 1
+    assert gate.at_once("b") is None
+    waiting = gate.enter("b", on_granted=lambda ticket: None, on_refused=lambda ticket, reason, after_s: None)
+    gate.configure(GateLimits(requests=1, queue=1))
+    gate.leave(ticket)
+    assert (waiting.state, gate.in_flight) == ("granted", 1)
+    assert gate.counts.at_once == 1
