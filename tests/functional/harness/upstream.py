@@ -81,7 +81,9 @@ def saying_then_close(data: bytes, *, reset: bool = False) -> Script:
 class Upstream:
     """Listens on a loopback port or a Unix socket, one thread per connection. Use as a context manager."""
 
-    def __init__(self, *, unix: str | None = None, tls: ssl.SSLContext | None = None, receive_buffer: int = 0) -> None:
+    def __init__(
+        self, *, unix: str | None = None, tls: ssl.SSLContext | None = None, receive_buffer: int = 0, port: int = 0
+    ) -> None:
         family = socket.AF_UNIX if unix else socket.AF_INET
         self.listener = socket.socket(family, socket.SOCK_STREAM)
         if receive_buffer:
@@ -92,7 +94,7 @@ class Upstream:
             self.listener.bind(unix)
         else:
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.listener.bind(("127.0.0.1", 0))
+            self.listener.bind(("127.0.0.1", port))
         self.listener.listen(1024)
         self.port: int = 0 if unix else self.listener.getsockname()[1]
         self.unix, self.tls = unix, tls
