@@ -18,7 +18,7 @@ from tests.functional.harness.dialects.said import Asked, Call, Fail, Reply, Say
 pytestmark = [pytest.mark.client, needs("Claude Code", CLAUDE)]
 over_each = pytest.mark.parametrize("back", BACKS)
 ANSWER = Say(("The answer", " is 42."), thought="It is clear now.", usage=(9000, 9, 300))
-CUT = {"openai_chat": 3, "anthropic_messages": 5, "gemini": 2, "ollama": 2}
+CUT = {"openai_chat": 3, "openai_responses": 3, "anthropic_messages": 5, "gemini": 2, "ollama": 2}
 
 
 def claude(running: Gateway, folder: Path, back: str, prompt: str, **more: str) -> dict[str, Any]:

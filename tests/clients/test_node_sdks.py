@@ -18,7 +18,7 @@ TEXT = "It is rain in Köln and rain in Bern."
 PROVIDERS = {"chat": "@ai-sdk/openai", "responses": "@ai-sdk/openai", "anthropic": "@ai-sdk/anthropic", "compatible": "@ai-sdk/openai-compatible"}
 each_provider = pytest.mark.parametrize("provider", PROVIDERS)
 over_each = pytest.mark.parametrize("back", BACKS)
-CUT = {"openai_chat": 3, "anthropic_messages": 5, "gemini": 2, "ollama": 2}
+CUT = {"openai_chat": 3, "openai_responses": 3, "anthropic_messages": 5, "gemini": 2, "ollama": 2}
 
 
 def heard(running: Gateway, folder: Path, back: str, case: str) -> dict[str, Any]:

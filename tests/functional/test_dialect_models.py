@@ -172,7 +172,8 @@ def test_the_account_of_a_translated_stream(running: Gateway) -> None:
             message = running.ask(front, back, front.ask(back, "x", stream=True))
             record = running.relay.record(id=(message.get("x-request-id") or b"").decode())
             assert (record["model"], record["model_there"]) == (back, THERE[back]), record
-            assert record["finish"] == ("end_turn" if front.name == back == "anthropic_messages" else "stop")
+            own = {"anthropic_messages": "end_turn", "openai_responses": "completed"}.get(back, "stop")
+            assert record["finish"] == (own if front.name == back else "stop")
             assert (record["tokens_input"], record["tokens_output"]) == (11, 7), record
             assert record["first_token_ms"] > 0
 
@@ -186,7 +187,7 @@ def test_a_silent_back_end_is_told_of_before_the_first_token_and_between(front: 
 
     def brain(asked: Asked) -> Reply:
         first.wait(5)  # not even a head
-        return Say(("one ", "two"), gate=second, gate_after={"openai_chat": 2, "anthropic_messages": 4}.get(back, 1))
+        return Say(("one ", "two"), gate=second, gate_after={"openai_chat": 2, "openai_responses": 2, "anthropic_messages": 4}.get(back, 1))
 
     running.backs[back].brain = brain
     with running.relay.client() as client:

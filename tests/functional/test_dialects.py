@@ -17,6 +17,7 @@ TOOLED = [
     pytest.param(front, back, stream, id=f"{front.name}-{back}-{'stream' if stream else 'plain'}")
     for front in FRONTS for back in BACKS for stream in (False, True) if front.tools
 ]  # fmt: skip
+FIRST = {"openai_chat": 2, "openai_responses": 2, "anthropic_messages": 4, "gemini": 1, "ollama": 1}  # frames to the first word
 both = pytest.mark.parametrize(("front", "back"), PAIRS)
 streamed = pytest.mark.parametrize(("front", "back"), STREAMED)
 
@@ -73,7 +74,7 @@ def test_words_arrive_while_the_back_end_still_speaks(front: Front, back: str, r
     gate = threading.Event()
 
     def brain(asked: Asked) -> Reply:
-        return Say(("first ", "second"), gate=gate, gate_after=4 if back == "anthropic_messages" else 2 if back == "openai_chat" else 1)
+        return Say(("first ", "second"), gate=gate, gate_after=FIRST[back])
 
     running.backs[back].brain = brain
     with running.relay.client() as client:

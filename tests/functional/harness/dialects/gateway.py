@@ -14,11 +14,12 @@ from tests.functional.harness.dialects.chat_backend import Chat
 from tests.functional.harness.dialects.fronts import Body, Front, wire
 from tests.functional.harness.dialects.gemini_backend import Gemini
 from tests.functional.harness.dialects.ollama_backend import Ollama
+from tests.functional.harness.dialects.responses_backend import Responses
 from tests.functional.harness.message import Message
 from tests.functional.harness.relay import Relay, merged
 
-BACKS = ("openai_chat", "anthropic_messages", "gemini", "ollama")
-THERE = {"openai_chat": "small-chat", "anthropic_messages": "claude-small", "gemini": "gemini-3-flash", "ollama": "small:7b"}
+BACKS = ("openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama")
+THERE = {"openai_chat": "small-chat", "openai_responses": "gpt-small", "anthropic_messages": "claude-small", "gemini": "gemini-3-flash", "ollama": "small:7b"}
 FRONT_ROUTES: list[dict[str, Any]] = [
     {"name": "responses", "match": {"regex": "/v1/responses(/.*)?"}, "protocol": "openai_responses", "upstream": "by_model"},
     {"name": "messages", "match": {"regex": "/v1/messages(/.*)?"}, "protocol": "anthropic_messages", "upstream": "by_model"},
@@ -82,7 +83,7 @@ def gateway(
     Not `strict`: programs whose requests pass send what no translator would.
     """
     with ExitStack() as stack:
-        backs = {tongue.name: stack.enter_context(Backend(tongue)) for tongue in (Chat(strict), Anthropic(strict), Gemini(strict), Ollama())}
+        backs = {tongue.name: stack.enter_context(Backend(tongue)) for tongue in (Chat(strict), Anthropic(strict), Gemini(strict), Ollama(), Responses(strict))}
         config: dict[str, Any] = {
             "upstreams": {"up": None, **{name: back.section for name, back in backs.items()}},
             "models": {name: {"upstream": name, "model": THERE[name]} for name in BACKS},
