@@ -34,10 +34,10 @@ DESCRIPTION = (
 )
 LIMITS = (
     "Requests: bodies as long as the route's body limit, nested at most 64 levels deep, with at most 1024 tools.",
-    "Answers: a line of a stream at most 16 MiB (Messages and Ollama 4 MiB), a plain answer at most 64 MiB; at most "
-    "1024 calls of tools, whose arguments take at most 16 MiB together, and 4096 items or blocks. What an answer keeps "
-    "in memory until its end is at most 64 MiB. An upstream that sends more is answered for with 502, or with the "
-    "dialect's error where the stream has begun.",
+    "Answers: a line of a stream at most 16 MiB (Messages and Ollama 4 MiB), a plain answer at most 64 MiB with a "
+    "million values; at most 1024 calls of tools and 4096 items or blocks. What of an answer is kept until its end "
+    "takes at most 64 MiB, arguments from a Chat endpoint and blocks for a Messages client 16 MiB. An upstream that "
+    "sends more is answered for with 502, or with the dialect's error where the stream has begun.",
 )
 
 

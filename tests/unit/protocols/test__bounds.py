@@ -193,7 +193,7 @@ def test_a_plain_answer_of_millions_of_values_takes_no_many_times_its_size(back:
 @any_back
 def test_text_without_an_end_passes_and_nothing_of_it_is_kept(back: Dialect) -> None:
     one = reader(back)
-    chunks = (b"".join(frame(back, "text", turn * 100 + number) for number in range(100)) for turn in itertools.count())
+    chunks = (b"".join(frame(back, "text", turn * 20 + number) for number in range(20)) for turn in itertools.count())
     (failure, taken), peak_mib = measured(lambda: drain(one, chunks, MIB))
     assert failure is None and taken >= MIB and peak_mib < 0.7
 
@@ -203,9 +203,9 @@ def test_text_without_an_end_passes_and_nothing_of_it_is_kept(back: Dialect) -> 
 def test_whatever_comes_without_an_end_is_bounded(back: Dialect, kind: str) -> None:
     one = reader(back)
     chunks = (frame(back, kind, number) for number in itertools.count())
-    (failure, taken), peak_mib = measured(lambda: drain(one, chunks, 20 * MIB if kind != "items" else 2 * MIB))
+    (failure, taken), peak_mib = measured(lambda: drain(one, chunks, 2 * MIB if back.name == "ollama" and kind == "items" else 20 * MIB))
     passes = {"anthropic_messages": ("arguments",), "openai_responses": ("arguments",)}
-    assert peak_mib < 48, taken
+    assert peak_mib < (6 if (back.name, kind) == ("gemini", "items") else 48), taken
     if kind not in passes[back.name] if back.name in passes else kind != "items" or back.name == "openai_chat":
         assert failure is not None and failure.status == 502
 

@@ -97,8 +97,9 @@ def test_what_an_upstream_lists_is_called_as_a_pattern_leads_there() -> None:
     table = ModelTable([
         Rule("google/*", "gemini", "*"), Rule("mini-*", "chutes", "vendor/*-mini"), Rule("raw-*", "chutes"),
         Rule("any*thing*", "gemini", "*"), Rule("fixed-*", "chutes", "one"), Rule("google/shadowed", "chutes", "other"),
+        Rule("google/x-*", "gemini", "y-*"),
     ])  # fmt: skip
-    more = [("g-3", "gemini"), ("shadowed", "gemini"), ("vendor/q-mini", "chutes"), ("vendor/q", "chutes"),
+    more = [("g-3", "gemini"), ("x-1", "gemini"), ("shadowed", "gemini"), ("vendor/q-mini", "chutes"), ("vendor/q", "chutes"),
             ("raw-1", "chutes"), ("one", "chutes"), ("g-3", "chutes")]  # fmt: skip
     told = table.listed(more=more)
     assert told == [("google/shadowed", "chutes"), ("google/g-3", "gemini"), ("mini-q", "chutes"), ("raw-1", "chutes")]
