@@ -159,7 +159,8 @@ class Mirror:
 
 @section()
 class Canary:
-    """Another upstream that takes a part of a route's requests."""
+    """Another upstream that takes a part of a route's requests: by chance, or with `balance: consistent_hash` of the
+    route's upstream by what belongs together, so that who has met the canary meets it again."""
 
     upstream: str = setting(doc="Name of an upstream.")
     weight: float = setting(doc="Of 100 requests, how many it takes.", minimum=0, maximum=100, example=5)

@@ -23,6 +23,7 @@ from relayd.proxy.exchange import Exchange
 from relayd.proxy.respond import answer
 from relayd.proxy.shadow import cast
 from relayd.routing.models import anthropic_list, anthropic_model, openai_list, openai_model
+from relayd.upstream.shares import roll_of
 
 NO_RESILIENCE = Resilience()
 
@@ -41,7 +42,8 @@ def choose(exchange: Exchange, route: PlannedRoute, body: bytes | None, whole: b
             exchange.respond(refused_answer(route, refused, exchange.request_id.decode("latin-1")), code)
             return
     else:
-        targets = (picked(resilience, route), *resilience.fallbacks)
+        first = picked(resilience, route, roll(exchange, resilience, body if whole else None))
+        targets = (first, *resilience.fallbacks)
     if not targets:
         return
     plan, consumer = exchange.plan, exchange.consumer or ""
@@ -70,7 +72,7 @@ def call_of(exchange: Exchange, dialect: Dialect, body: bytes | None) -> Call:
 def targets_of(exchange: Exchange, route: PlannedRoute, resilience: Resilience, call: Call) -> tuple[Target, ...]:
     """The first target and the fallbacks behind it; none where the answer has been given. Raises Refused."""
     if not resilience.by_model:
-        first = picked(resilience, route)
+        first = picked(resilience, route, roll(exchange, resilience, call.body))
         if call.crosses_dialects(first) and answered_locally(exchange, call):
             return ()
         return (first, *resilience.fallbacks)
@@ -97,7 +99,16 @@ def by_model(plan: Plan, model: str) -> tuple[Target, ...]:
     return (replace(first, model=found.model), *others)
 
 
-def picked(resilience: Resilience, route: PlannedRoute) -> Target:
+def roll(exchange: Exchange, resilience: Resilience, body: bytes | None) -> float:
+    """From 0 up to 1: by chance, or always the same for what belongs together at the route's own upstream."""
+    if len(resilience.split) > 1:
+        key = hash_key(exchange, resilience.split[0][1], body)
+        if key is not None:
+            return roll_of(key)
+    return random.random()
+
+
+def picked(resilience: Resilience, route: PlannedRoute, roll: float) -> Target:
     """One of the targets among which the route shares its requests out."""
     split = resilience.split
     if not split:
@@ -105,7 +116,7 @@ def picked(resilience: Resilience, route: PlannedRoute) -> Target:
         return Target(route.upstream)
     if len(split) == 1:
         return split[0][1]
-    place = random.random() * sum(weight for weight, _ in split)
+    place = roll * sum(weight for weight, _ in split)
     for weight, target in split:
         place -= weight
         if place < 0:

@@ -1,26 +1,11 @@
-"""A share of requests that goes elsewhere: the canary's, and the mirror's copies.
+"""A share of requests that goes elsewhere: one number from 0 up to 1 decides, drawn by chance or made from a hash key.
 
-One number from 0 up to 1 decides: drawn by chance for every request, or made from the request's hash key, so that who
-has met the canary once meets it again.
+What belongs together has one number: who has met the canary once meets it again, also when its part grows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 SPAN = 1 << 64
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """`upstream` takes this part of the requests, from 0 to 1."""
-
-    upstream: str
-    part: float
-
-    def takes(self, roll: float) -> bool:
-        """Whether a request with this number goes there; 0 takes none, 1 takes all."""
-        return roll < self.part
 
 
 def roll_of(key: int) -> float:

@@ -251,6 +251,21 @@ def test_a_canary_takes_its_part(four: list[Upstream], folder: Path) -> None:
             assert spread(relay, 30) == {name: 30}
 
 
+def test_what_belongs_together_meets_the_canary_or_never(four: list[Upstream], folder: Path) -> None:
+    urls = [one.url for one in four[:2]]
+    change = {
+        "upstreams": {
+            "up": {"endpoints": urls, "balance": "consistent_hash", "hash": {"by": ["session"]}},
+            "new": {"endpoints": [four[2].url]},
+        },
+        "routes": [{"name": "all", "upstream": "up", "canary": {"upstream": "new", "weight": 30}}],
+    }
+    with Relay(folder, four[0].url, change) as relay:
+        homes = [{get(relay, b"/x", b"X-Session-Id: s-%d" % number).body for _ in range(4)} for number in range(60)]
+        assert all(len(home) == 1 for home in homes)
+        assert 8 <= homes.count({b"c"}) <= 30
+
+
 # ---- mirror
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -303,19 +306,27 @@ async def stream_reader(address: Any, opened: list[int]) -> None:
         writer.close()
 
 
+PROBE = """
+import json, socket, sys, time
+waits = []
+for _ in range(int(sys.argv[2])):
+    begun = time.monotonic()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(sys.argv[1])
+        client.sendall(b"GET /health HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
+        assert b" 200 " in client.recv(65536)
+    waits.append(time.monotonic() - begun)
+    time.sleep(0.02)
+print(json.dumps(sorted(waits)))
+"""
+
+
 async def health_waits(path: str, count: int) -> list[float]:
-    """How long each of so many questions for relayd's health took, each over a connection of its own."""
-    waits = []
-    for _ in range(count):
-        begun = time.monotonic()
-        reader, writer = await asyncio.open_unix_connection(path)
-        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert b" 200 " in await reader.readline()
-        await reader.read()
-        writer.close()
-        waits.append(time.monotonic() - begun)
-        await asyncio.sleep(0.02)
-    return sorted(waits)
+    """How long each of so many questions for relayd's health took; asked by a process that has nothing else to do."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", PROBE, path, str(count), stdout=subprocess.PIPE)
+    out, _ = await process.communicate()
+    waits: list[float] = json.loads(out)
+    return waits
 
 
 STREAMS = 5000
@@ -323,8 +334,6 @@ STREAMS = 5000
 
 def test_health_answers_while_every_permit_is_taken_and_thousands_of_streams_are_open(folder: Path) -> None:
     """5,000 streams of one event in two seconds each, every permit taken, a hundred more in the queue."""
-    import resource
-
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     count = min(STREAMS, (most - 500) // 2 - 200)
     with Process() as busy:
@@ -356,7 +365,6 @@ def test_health_answers_while_every_permit_is_taken_and_thousands_of_streams_are
             idle, waits = asyncio.run(crowd())
             print(f"{count} streams: health p50 {waits[25] * 1000:.1f} ms, worst of 50 {waits[-1] * 1000:.1f} ms"
                   f" (idle {idle[10] * 1000:.1f} ms)")
-            assert waits[25] < 0.05
-            assert waits[45] < 0.1  # the machine of the test is busy too
+            assert waits[45] < 0.05  # nine of ten: the machine of the test has other work too
             relay.wait_quiet(20)
             settled(relay)

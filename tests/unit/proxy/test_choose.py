@@ -125,5 +125,5 @@ routes: [{name: all, upstream: old, canary: {upstream: new, weight: 20}}]
     (route,) = plan.routes
     assert route.resilience is not None
     random.seed(7)
-    drawn = Counter(picked(route.resilience, route).upstream.name for _ in range(5000))
+    drawn = Counter(picked(route.resilience, route, random.random()).upstream.name for _ in range(5000))
     assert 850 < drawn["new"] < 1150 and drawn["new"] + drawn["old"] == 5000
