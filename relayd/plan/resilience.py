@@ -45,8 +45,6 @@ def dialects_of(config: Config) -> dict[str, Dialect]:
     """The dialects that this configuration speaks, by name; no other is loaded."""
     names: set[str] = {upstream.protocol for upstream in config.upstreams.values()}
     names |= {route.protocol for route in config.routes if route.protocol is not None}
-    if any(route.upstream == "demo" for route in config.routes):
-        names.add("openai_chat")
     return {name: registry.load(PROTOCOLS, name).DIALECT for name in sorted(names - {PLAIN})}
 
 
