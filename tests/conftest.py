@@ -21,6 +21,8 @@ for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
 def spare_loop() -> Iterator[asyncio.AbstractEventLoop]:
     """One loop that lies ready for whoever asks for the current one."""
     loop = asyncio.new_event_loop()
+    if tornado.version_info < (6, 3):
+        asyncio.set_event_loop(loop)  # else the first who asks is given a new one, which nobody closes
     yield loop
     loop.close()
 

@@ -152,8 +152,8 @@ def test_a_body_that_is_no_json_is_400(running: Gateway) -> None:
 
 def test_a_socket_needs_a_key_as_every_request_does(running: Gateway) -> None:
     exceptions = pytest.importorskip("websockets.exceptions")
-    with pytest.raises(exceptions.InvalidStatus) as refused:
-        Turns(running.relay.port)
+    with pytest.raises(exceptions.InvalidStatus) as refused, Turns(running.relay.port):
+        pass
     assert refused.value.response.status_code == 401
 
 
@@ -188,11 +188,10 @@ def test_a_socket_tells_the_back_ends_errors_and_serves_the_next_turn(back: str,
 
 def test_who_closes_a_socket_cancels_its_turn(running: Gateway) -> None:
     running.backs["openai_chat"].brain = lambda asked: Say(("first", "never"), breaks="hangs", frames=2)
-    turns = Turns(running.relay.port, "alice-key-0123456789")
-    turns.send(model="openai_chat", input="x", store=False)
-    while turns.event()["type"] != "response.output_text.delta":
-        pass
-    turns.connection.close()
+    with Turns(running.relay.port, "alice-key-0123456789") as turns:
+        turns.send(model="openai_chat", input="x", store=False)
+        while turns.event()["type"] != "response.output_text.delta":
+            pass
     running.backs["openai_chat"].upstream.left.get(timeout=2)
     running.relay.wait_quiet()
 

@@ -19,15 +19,16 @@ class Turns:
     def __init__(self, port: int, key: str = "", path: str = "/v1/responses") -> None:
         client = pytest.importorskip("websockets.sync.client")
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-        self.connection = client.connect(
+        self._connecting = client.connect(
             f"ws://127.0.0.1:{port}{path}", additional_headers=headers, proxy=None, compression=None, open_timeout=5
         )
 
     def __enter__(self) -> Turns:
+        self.connection = self._connecting.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
-        self.connection.close()
+        self._connecting.__exit__(kind, fault, trace)
 
     def send(self, **members: Any) -> None:
         self.connection.send(json.dumps({"type": "response.create", **members}))
