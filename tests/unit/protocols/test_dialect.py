@@ -12,12 +12,28 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from relayd import registry
 from relayd.protocols import _pairs
 from relayd.protocols._samples import ANSWERS, REQUESTS, Answered, Sample
-from relayd.protocols.canon import End, Failure, Request, TextDelta
+from relayd.protocols.canon import (
+    Begin,
+    End,
+    Event,
+    Failure,
+    Finish,
+    RefusalDelta,
+    Request,
+    TextDelta,
+    ThoughtDelta,
+    ToolDelta,
+    ToolStart,
+    Usage,
+)
 from relayd.protocols.dialect import Dialect, Options, Refused, Rendered
+from relayd.wire.sse import SseSplitter
 
 FRONTS, BACKS = _pairs.fronts(), _pairs.backs()
 name_of = lambda one: one.name  # noqa: E731  the id of a parameter
@@ -264,6 +280,48 @@ def test_a_streams_failure_is_said_in_its_words_and_no_end_is_pretended(front: D
     assert b"Slow down 7." in sent and b"half" in sent
     assert b"message_stop" not in sent and b"response.completed" not in sent and b'"finish_reason":"' not in sent
     assert renderer.comment() == b"" or renderer.comment().endswith(b"\n\n")
+
+
+SOME = st.text(max_size=4) | st.sampled_from(["{", "}", '{"a":1}', '"', "\\", "\ud83c", "\x00", "data: x\n\n"])
+EVENTS = st.one_of(
+    st.builds(Begin, SOME, SOME, st.integers(0, 9)),
+    st.builds(TextDelta, SOME, st.integers(0, 1), st.none() | st.just(({"token": "x", "logprob": -1.0},))),
+    st.builds(RefusalDelta, SOME, st.integers(0, 1)),
+    st.builds(ThoughtDelta, SOME, st.integers(0, 1), st.none() | SOME, st.none() | SOME),
+    st.builds(ToolStart, st.integers(0, 2), st.just("call_a") | SOME, st.just("f") | SOME, st.integers(0, 1)),
+    st.builds(ToolDelta, st.integers(0, 2), SOME, st.integers(0, 1)),
+    st.builds(Usage, st.integers(0, 9), st.integers(0, 9), st.integers(0, 99)),
+    st.builds(Finish, st.sampled_from(["stop", "length", "tool_calls", "content_filter"]), st.integers(0, 1), st.none() | SOME),
+    st.builds(End),
+    st.builds(Failure, st.sampled_from([0, 400, 429, 502, 999]), SOME, SOME, SOME, st.none() | SOME, st.none() | st.just(1.5)),
+)
+
+
+@any_front
+@settings(max_examples=150, deadline=None)
+@given(events=st.lists(EVENTS, max_size=14), stream=st.booleans(), cuts=st.lists(st.integers(1, 4), max_size=14))
+def test_any_run_of_events_gives_whole_frames_and_a_whole_answer(
+    front: Dialect, events: list[Event], stream: bool, cuts: list[int]
+) -> None:
+    """Also such runs as no reader of the house gives."""
+    renderer, request = made(front, stream)
+    sent, left = b"", list(events)
+    for size in [*cuts, len(events)]:
+        sent += renderer.feed(left[:size])
+        del left[:size]
+    assert renderer.comment() == b"" or renderer.comment().endswith(b"\n\n")
+    rendered = renderer.whole()
+    assert 200 <= rendered.status <= 599
+    if request.stream:
+        splitter = SseSplitter()
+        for frame in splitter.feed(sent):
+            assert frame.data is not None and (frame.data == b"[DONE]" or isinstance(json.loads(frame.data), dict))
+        assert splitter.rest == b""
+    else:
+        assert sent == b"" and isinstance(json.loads(rendered.body), dict)
+        ended = [event for event in events if isinstance(event, End | Failure)]
+        if not ended or isinstance(ended[0], Failure):
+            assert rendered.status >= 400 or front.name == "dialogflow"
 
 
 @any_back
