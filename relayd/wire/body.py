@@ -21,8 +21,9 @@ _SCALAR = re.compile(
     _STRING + rb"|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+\-]?[0-9]++)?|true|false|null"
 )
 _NEXT = re.compile(rb"[ \t\r\n]*+(?:(,)[ \t\r\n]*+|(\})[ \t\r\n]*+)")
-# What stands between two brackets; containers that hold none, or only such, are skipped whole. An alternative that fails
-# gives back one step at a time, and every step can be taken in one way only: a byte is looked at a bounded number of times.
+# What stands between two brackets; containers that hold none, or only such, are skipped whole. An alternative that
+# fails gives back one step at a time, and every step can be taken in one way only: a byte is looked at a bounded number
+# of times.
 _FLAT = rb'[^"{}\[\]]++|"[^"\\]*+(?:\\.[^"\\]*+)*"'
 _LEAF = rb"\{(?:" + _FLAT + rb")*\}|\[(?:" + _FLAT + rb")*\]"
 _KNOT = rb"\{(?:" + _FLAT + b"|" + _LEAF + rb")*\}|\[(?:" + _FLAT + b"|" + _LEAF + rb")*\]"

@@ -192,7 +192,7 @@ def main() -> int:
             print("  " + "  ".join(f"{key} {value}" for key, value in row.items()))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print("the dialects alone, microseconds of CPU: chunk, request, request with 24 tools (40 KB)")
+    print("the dialects alone, microseconds of CPU: chunk, request, request with 24 tools (30 KB)")
     for front in ("openai_chat", "openai_responses", "anthropic_messages"):
         for back in ("openai_chat", "anthropic_messages", "gemini", "ollama"):
             if front != back:
