@@ -6,8 +6,9 @@
 #   style  ruff            types  mypy --strict                     deb    build dist/relayd_*_all.deb
 #   cover  test coverage   fuzz   parsers against their oracles     clean  remove everything that make made
 #   soak   minutes of traffic with random aborts       apt-repo  dist/apt, a signed repository of it (KEY=...)
+#   clients  real programs (SDKs, Codex, Claude Code, llmprobe) over scripted back-ends
 #   acceptance  the package in booted Debian systems   reproducible  two builds, byte for byte, and lintian
-#   check  all of it: style types test-debian fuzz docs-unchanged reproducible deb acceptance
+#   check  all of it: style types test-debian fuzz docs-unchanged clients reproducible deb acceptance
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -34,7 +35,7 @@ DEB_TOOLS := dpkg-dev debhelper dh-apparmor dh-python python3-all python3-setupt
 PIP := -m pip --disable-pip-version-check --quiet
 
 .PHONY: run soak style types test test-debian cover fuzz bench docs docs-unchanged deb reproducible apt-repo acceptance
-.PHONY: check clean setup
+.PHONY: check clean clients setup
 .DEFAULT_GOAL := check
 
 run: $(VENV)/.runtime
@@ -107,7 +108,15 @@ apt-repo: deb
 acceptance: $(VENV)/.tools deb
 	$(PY) -m pytest -m packaging tests/packaging $(ARGS)
 
-check: style types test-debian fuzz docs-unchanged reproducible deb acceptance
+# In an environment of their own: some of them want other versions of what the tests use. What a registry does not have
+# is left out with a word.
+clients: $(VENV)/.tools
+	@test -x build/clients/venv/bin/python || $(PYTHON) -m venv build/clients/venv
+	@build/clients/venv/bin/python $(PIP) install --prefer-binary $(RUNTIME) $(TEST_TOOLS)
+	tests/clients/install.sh build/clients build/clients/venv/bin/python
+	build/clients/venv/bin/python -m pytest tests/clients $(ARGS)
+
+check: style types test-debian fuzz docs-unchanged clients reproducible deb acceptance
 
 clean:
 	rm -rf $(VENV) $(DEBIAN_VENV) .stamps .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage \
