@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from relayd.errors import ExchangeError
@@ -99,7 +100,7 @@ class Call:
 
     def __init__(self, dialect: Dialect, ask: Ask, model: str, body: bytes | None, head: RequestHead) -> None:
         self._head = head
-        self.is_form = (ask.headers.get("content-type") or "").lower().startswith("multipart/form-data")
+        self.is_form = (head.get(b"content-type") or b"").lower().startswith(b"multipart/form-data")
         self.dialect, self.ask, self.model, self.body = dialect, ask, model, body
         self.stream = ask.socket is not None or (body is not None and flag_member(body, "stream"))
         self.translates = ask.method == "POST" and any(ask.path.endswith(path) for path in dialect.paths)
@@ -204,17 +205,41 @@ def body_of_message(text: bytes) -> bytes:
     return json.dumps(message, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
+class Fields(Mapping[str, str]):
+    """A request's fields by their lower-case names; of a repeated one the first counts. Read when somebody asks."""
+
+    __slots__ = ("_found", "_head")
+
+    def __init__(self, head: RequestHead) -> None:
+        self._head = head
+        self._found: dict[str, str] | None = None
+
+    def _fields(self) -> dict[str, str]:
+        found = self._found
+        if found is None:
+            found = self._found = {}
+            for line in self._head.lines:
+                name, _, value = line.partition(b":")
+                found.setdefault(name.decode("latin-1").lower(), value.strip().decode("latin-1"))
+        return found
+
+    def __getitem__(self, name: str) -> str:
+        return self._fields()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields())
+
+    def __len__(self) -> int:
+        return len(self._fields())
+
+
 def ask_of(
     head: RequestHead, request_id: bytes, memory: Memory, seal_key: bytes, socket: Memory | None = None
 ) -> Ask:
     """The request as dialects read it; of a repeated field the first one counts."""
-    headers: dict[str, str] = {}
-    for line in head.lines:
-        name, _, value = line.partition(b":")
-        headers.setdefault(name.decode("latin-1").lower(), value.strip().decode("latin-1"))
     return Ask(
         method=head.method.decode("latin-1"), path=head.path.decode("latin-1"), query=head.query[1:].decode("latin-1"),
-        headers=headers, request_id=request_id.decode("latin-1"), memory=memory, seal_key=seal_key,
+        headers=Fields(head), request_id=request_id.decode("latin-1"), memory=memory, seal_key=seal_key,
         socket=socket,
     )
 

@@ -48,6 +48,9 @@ class Histogram:
         return samples, seen
 
 
+TOKENS = tuple((direction, f"tokens_{direction}") for direction in ("input", "output", "cached"))
+
+
 class Cell:
     """Everything counted for one (route, upstream, status class, outcome)."""
 
@@ -107,11 +110,15 @@ class Metrics:
             self._tokens(record, record.more)
 
     def _tokens(self, record: Record, more: dict[str, str | int | float]) -> None:
-        for direction in ("input", "output", "cached"):
-            tokens = more.get(f"tokens_{direction}")
+        series = self._counters["relayd.proxy.tokens"]
+        for direction, word in TOKENS:
+            tokens = more.get(word)
             if isinstance(tokens, int) and tokens > 0:
-                labels = {"route": record.route, "upstream": record.upstream, "direction": direction}
-                self.add("relayd.proxy.tokens", tokens, **labels)
+                key = (record.route, record.upstream, direction)  # as declared
+                if key in series:
+                    series[key] += tokens
+                else:
+                    self.add("relayd.proxy.tokens", tokens, route=key[0], upstream=key[1], direction=direction)
 
     def _new_cell(self, key: tuple[str, str, int, str]) -> Cell:
         if len(self._cells) >= SERIES:

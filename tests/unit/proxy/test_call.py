@@ -11,6 +11,7 @@ from relayd.plan.plan import Plan, Target
 from relayd.protocols.dialect import Refused
 from relayd.proxy.call import (
     Call,
+    Fields,
     FormFilter,
     ask_of,
     body_of_message,
@@ -138,3 +139,9 @@ def test_a_socket_always_streams_and_passes_as_a_request(plan: Plan) -> None:
     assert call.stream
     passed = call.passing(target(plan, "chat", "there"))
     assert passed is not None and json.loads(passed) == {"model": "there", "stream": True}
+
+
+def test_fields_are_found_by_their_lower_case_name_and_the_first_counts() -> None:
+    fields = Fields(head_for("X-A: 1", "x-a: 2", "Anthropic-Version:  v "))
+    assert fields["x-a"] == "1" and fields.get("anthropic-version") == "v" and fields.get("X-A") is None
+    assert "host" in fields and len(fields) == 3 and list(fields) == ["host", "x-a", "anthropic-version"]
