@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd import clock
+from relayd.stores._space import Space
 
 ENTRY_BYTES = 400  # what an entry costs beside its texts
 LARGEST_SHARE = 4
@@ -29,27 +30,6 @@ class _Entry:
 
     def __init__(self, text: str, size_bytes: int, used_s: float) -> None:
         self.text, self.size_bytes, self.used_s = text, size_bytes, used_s
-
-
-class Space:
-    """One name space of a Store; a handle that anybody may keep."""
-
-    __slots__ = ("_name", "_store")
-
-    def __init__(self, store: Store, name: str) -> None:
-        self._store, self._name = store, name
-
-    def get(self, key: str) -> Any:
-        """The value, or None when it is unknown, too old or was pushed out."""
-        return self._store.get(self._name, key)
-
-    def put(self, key: str, value: Any) -> None:
-        """Keep a value of plain JSON data."""
-        self._store.put(self._name, key, value)
-
-    def delete(self, key: str) -> bool:
-        """Forget it; whether it was there."""
-        return self._store.delete(self._name, key)
 
 
 class Store:
