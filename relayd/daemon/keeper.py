@@ -223,6 +223,9 @@ class Keeper:
         for message, descriptors in worker.held_back:
             self.passed_on(message, descriptors)
         worker.held_back = []
+        # Who has become ready is alive. Its own next sign comes after half of the watchdog's time, and the last one of
+        # those before it may be as old: processes that follow each other quickly would look like one that hangs.
+        self.tell(b"WATCHDOG=1")
         if old is not None:
             old.order("leave")
             self.leaving[old.pid] = old

@@ -76,8 +76,9 @@ def test_a_successor_is_not_heard_above_before_it_is_ready(scene: Scene, manager
     assert scene.keeper.current is new and scene.keeper.successor is None
     assert scene.current.recv(99) == b"leave"
     assert list(scene.keeper.held) == ["relayd-1"]
-    heard = [manager.recv(999) for _ in range(3)]
+    heard = [manager.recv(999) for _ in range(4)]
     assert heard[0].startswith(b"FDSTORE=1") and heard[2].startswith(b"READY=1")
+    assert heard[3] == b"WATCHDOG=1"  # processes that follow each other quickly are no hanging one
 
 
 def test_a_successor_that_fails_changes_nothing_and_the_current_one_is_told(scene: Scene) -> None:
