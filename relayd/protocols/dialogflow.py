@@ -160,7 +160,7 @@ def _key(session: str) -> str:
 
 
 def _turns(memory: Memory, session: str, settings: Settings) -> list[tuple[str, str]]:
-    """What was said in this session, if it is not too long ago."""
+    """What was said in this conversation, if it is not too long ago."""
     kept: Any = memory.get(_key(session)) if session else None
     if not isinstance(kept, dict) or not isinstance(kept.get("at"), int | float):
         return []

@@ -8,7 +8,6 @@ import random
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,18 +16,12 @@ from typing import Any
 import pytest
 
 from tests.functional.harness.client import Client
+from tests.functional.harness.faults import until
 from tests.functional.harness.message import Message, answer, request
 from tests.functional.harness.relay import ROOT, Relay
 from tests.functional.harness.upstream import Peer, Upstream
 
 KEYS = {"greedy": "sk-greedy-0123456789", "modest": "sk-modest-0123456789", "vip": "sk-vip-0123456789"}
-
-
-def until(holds: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < end, "it did not come to be in time"
-        time.sleep(0.01)
 
 
 class Desk:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from tests.functional.harness.dialects.backend import KEY
-from tests.functional.harness.dialects.fronts import FRONTS, Front
+from tests.functional.harness.dialects.fronts import FRONTS, FULL, Front, FullFront
 from tests.functional.harness.dialects.gateway import BACKS, Gateway, gateway
 from tests.functional.harness.dialects.said import Fail, Heard, Say
 from tests.functional.harness.message import Message
 
 PAIRS = [pytest.param(front, back, id=f"{front.name}-{back}") for front in FRONTS for back in BACKS]
-STREAMED = [pytest.param(front, back, id=f"{front.name}-{back}") for front in FRONTS for back in BACKS if front.streams]
+STREAMED = [pytest.param(front, back, id=f"{front.name}-{back}") for front in FULL for back in BACKS]
 both = pytest.mark.parametrize(("front", "back"), PAIRS)
 streamed = pytest.mark.parametrize(("front", "back"), STREAMED)
 # Until the first words have gone to the client.
@@ -38,7 +38,7 @@ def running(module_gateway: Gateway) -> Iterator[Gateway]:
 
 
 def ways(front: Front) -> tuple[bool, ...]:
-    return (False, True) if front.streams else (False,)
+    return (False, True) if front in FULL else (False,)
 
 
 def ask(running: Gateway, front: Front, back: str, reply: Any, stream: bool = False) -> Message:
@@ -113,7 +113,7 @@ def test_a_plain_answer_that_is_cut_is_no_answer(front: Front, back: str, runnin
 
 @streamed
 @pytest.mark.parametrize("breaks", ["cut", "ended", "error"])
-def test_a_stream_that_breaks_before_the_first_word_is_an_error(front: Front, back: str, breaks: str, running: Gateway) -> None:
+def test_a_stream_that_breaks_before_the_first_word_is_an_error(front: FullFront, back: str, breaks: str, running: Gateway) -> None:
     message = ask(running, front, back, Say(("never",), breaks=breaks, frames=BEFORE_WORDS[back]), True)
     if front.name == back:
         assert not whole(front, message.body)
@@ -131,7 +131,7 @@ def test_a_stream_that_breaks_before_the_first_word_is_an_error(front: Front, ba
 
 @streamed
 @pytest.mark.parametrize("breaks", ["cut", "ended", "error"])
-def test_a_stream_that_breaks_after_the_first_words_ends_broken(front: Front, back: str, breaks: str, running: Gateway) -> None:
+def test_a_stream_that_breaks_after_the_first_words_ends_broken(front: FullFront, back: str, breaks: str, running: Gateway) -> None:
     gate, frames = threading.Event(), BEFORE_WORDS[back] + 2
     say = Say(("Half a", " sentence", "never"), breaks=breaks, frames=frames, gate=gate, gate_after=frames)
     running.backs[back].brain = lambda asked: say
@@ -158,7 +158,7 @@ def test_a_stream_that_breaks_after_the_first_words_ends_broken(front: Front, ba
 
 
 @streamed
-def test_who_leaves_in_the_middle_takes_the_back_ends_work_with_him(front: Front, back: str, running: Gateway) -> None:
+def test_who_leaves_in_the_middle_takes_the_back_ends_work_with_him(front: FullFront, back: str, running: Gateway) -> None:
     running.backs[back].brain = lambda asked: Say(("first", "never"), breaks="hangs", frames=BEFORE_WORDS[back] + 1)
     with running.relay.client() as client:
         client.send(running.bytes_of(front, back, front.ask(back, "x", stream=True)))

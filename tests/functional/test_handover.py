@@ -9,26 +9,19 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.functional.harness.client import Client, connect
+from tests.functional.harness.faults import until
 from tests.functional.harness.message import Closed, Message, chunk, request
 from tests.functional.harness.relay import ROOT, Relay, get
 from tests.functional.harness.upstream import Peer, Upstream
 
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def until(holds: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < end, "it did not come to be in time"
-        time.sleep(0.01)
 
 
 class Held:

@@ -17,18 +17,12 @@ from typing import Any
 import pytest
 
 from tests.functional.harness.client import Client
+from tests.functional.harness.faults import until
 from tests.functional.harness.message import Message, answer, chunk, request
 from tests.functional.harness.relay import ROOT, Relay
 from tests.functional.harness.upstream import Peer, Upstream
 
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def until(holds: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < end, "it did not come to be in time"
-        time.sleep(0.01)
 
 
 def command(relay: Relay, *words: str) -> tuple[int, str, str]:
@@ -139,7 +133,7 @@ def test_a_stream_is_shown_while_it_lasts(upstream: Upstream, relay: Relay) -> N
         def mine() -> list[dict[str, Any]]:
             return [one for one in shown(relay, "streams")["streams"] if one["path"] == "/live"]
 
-        until(lambda: bool(mine()) and mine()[0]["room"] == "transfer")
+        until(lambda: bool(mine()) and mine()[0]["room"] == "transfer", 5)
         found = mine()[0]
         assert (found["route"], found["upstream"], found["attempts"], found["sent_bytes"]) == ("all", "up", 1, 11)
         assert found["age_s"] > 0
@@ -147,7 +141,7 @@ def test_a_stream_is_shown_while_it_lasts(upstream: Upstream, relay: Relay) -> N
         assert "GET /live" in out
         assert "sk-not-shown" not in out
         go.set()
-        until(lambda: not mine())
+        until(lambda: not mine(), 5)
 
 
 def test_on_a_terminal_watching_draws_over_and_ends_well_by_an_interrupt(relay: Relay) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.functional.harness.faults import until
 from tests.functional.harness.message import Message, answer, request
 from tests.functional.harness.relay import Relay
 from tests.functional.harness.upstream import Peer, Upstream
@@ -82,13 +82,6 @@ def names(relay: Relay, *lines: bytes) -> list[str]:
     with relay.client() as client:
         told = json.loads(client.ask(request(b"/v1/models", *lines)).body)
     return [one["id"] for one in told["data"]]
-
-
-def until(true: Callable[[], bool], patience_s: float = 10.0) -> None:
-    end = time.monotonic() + patience_s
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_what_upstreams_list_is_merged_with_what_is_configured(running: tuple[Relay, Backs]) -> None:

@@ -11,26 +11,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.functional.harness.client import Client, connect
+from tests.functional.harness.faults import until
 from tests.functional.harness.message import Closed, Message, answer, chunk, request
 from tests.functional.harness.relay import ROOT, Relay, free_port
 from tests.functional.harness.upstream import Peer, Upstream
 
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 KEY = "sk-test-never-shown-0123456789"
-
-
-def until(holds: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < end, "it did not come to be in time"
-        time.sleep(0.01)
 
 
 class Held:
@@ -122,7 +116,7 @@ def test_a_reload_changes_the_routes_and_raises_the_generation(alone: Relay) -> 
 def test_sighup_reloads_like_the_command(alone: Relay) -> None:
     alone.write({"routes": [text_route("by signal")]})
     alone.hup()
-    until(lambda: alone.status()["generation"] == 2)
+    until(lambda: alone.status()["generation"] == 2, 5)
     assert ask(alone).body == b"by signal"
 
 
@@ -189,7 +183,7 @@ def test_a_refused_reload_changes_nothing_and_says_so(alone: Relay) -> None:
 def test_a_refused_sighup_is_told_in_log_status_and_gauge(alone: Relay) -> None:
     alone.file.write_text("listeners: [")
     alone.hup()
-    until(lambda: alone.status()["refused"] is not None)
+    until(lambda: alone.status()["refused"] is not None, 5)
     assert b"config_refused" in alone.error_file.read_bytes()
     assert ask(alone).status == 200
 
@@ -205,7 +199,7 @@ def test_a_listener_that_cannot_be_bound_refuses_the_reload_and_leaves_nothing_o
         }})
         assert told["accepted"] is False
         assert "in use" in told["findings"][0]
-        until(lambda: alone.descriptors() <= before)
+        until(lambda: alone.descriptors() <= before, 5)
         with pytest.raises(OSError):
             connect(("127.0.0.1", free), timeout_s=1)
     assert ask(alone).status == 200
@@ -265,7 +259,7 @@ def test_sighup_opens_the_access_log_again(alone: Relay) -> None:
     rotated = alone.access_file.with_suffix(".1")
     alone.access_file.rename(rotated)
     alone.hup()
-    until(alone.access_file.exists)
+    until(alone.access_file.exists, 5)
     ask(alone, b"/after")
     alone.record(path="/after")
     assert b"/after" not in rotated.read_bytes()
@@ -340,7 +334,7 @@ def test_a_stream_finishes_while_newcomers_are_refused(upstream: Upstream, made:
         message = client.head_of_answer()
         assert held.began.wait(5)
         term(relay)
-        until(lambda: relay.admin("/ready")[0] == 503)
+        until(lambda: relay.admin("/ready")[0] == 503, 5)
         with pytest.raises(OSError):
             connect(relay.address, timeout_s=1)
         assert relay.status()["phase"] == "draining"
@@ -376,7 +370,7 @@ def test_a_second_signal_ends_at_once(upstream: Upstream, made: Made) -> None:
         client.head_of_answer()
         assert held.began.wait(5)
         term(relay)
-        until(lambda: relay.admin("/ready")[0] == 503)
+        until(lambda: relay.admin("/ready")[0] == 503, 5)
         began = time.monotonic()
         term(relay)
         assert stopped(relay) == 0

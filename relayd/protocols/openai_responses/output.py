@@ -7,6 +7,7 @@ Laws:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from relayd.protocols import _json
@@ -21,7 +22,7 @@ from relayd.protocols.openai_responses.tools import Called
 _MANY = 1024  # pieces that nobody has asked about yet
 
 
-class Item:
+class Item(ABC):
     """What all items have; owned by the renderer. `index` is the place in the output, -1 before it is open."""
 
     complete = True  # nothing more will come for it once another item has begun
@@ -54,17 +55,21 @@ class Item:
         self._frames.event("response.output_item.done", {"output_index": self.index, "item": item})
         return item
 
+    @abstractmethod
     def _write(self, piece: Any) -> None:
-        raise NotImplementedError
+        """The events of one piece."""
 
+    @abstractmethod
     def _opened(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """The item as its first event says it."""
 
+    @abstractmethod
     def _finish(self, status: str) -> None:
-        raise NotImplementedError
+        """The events that come before the item's last one."""
 
+    @abstractmethod
     def _closed(self, status: str) -> dict[str, Any]:
-        raise NotImplementedError
+        """The item as its last event says it."""
 
 
 class Words(Item):

@@ -18,23 +18,25 @@ class Front(Protocol):
 
     name: str
     path: str
-    streams: bool
-    tools: bool
 
     def ask(self, model: str, prompt: str, *, stream: bool = False, tools: bool = False) -> Body:
         """A request."""
 
-    def follow(self, body: Body, heard: Heard, results: list[str]) -> Body:
-        """The next request of a tool loop: the whole history, with the results of the calls that were heard."""
-
     def read(self, message: Message, stream: bool) -> Heard:
         """A whole answer. Raises AssertionError where it breaks a rule."""
 
-    def cut(self, body: bytes) -> Heard:
-        """What a stream says that failed after its first words; `failed` is the reason that it gives."""
-
     def error(self, message: Message) -> str:
         """The words of an error answer."""
+
+
+class FullFront(Front, Protocol):
+    """A dialect that has streams and tools as well."""
+
+    def follow(self, body: Body, heard: Heard, results: list[str]) -> Body:
+        """The next request of a tool loop: the whole history, with the results of the calls that were heard."""
+
+    def cut(self, body: bytes) -> Heard:
+        """What a stream says that failed after its first words; `failed` is the reason that it gives."""
 
 
 def wire(front: Front, body: Body, *lines: bytes, path: str = "") -> bytes:
@@ -66,7 +68,7 @@ def data_frames(body: bytes) -> list[str]:
 
 
 class ChatFront:
-    name, path, streams, tools = "openai_chat", "/v1/chat/completions", True, True
+    name, path = "openai_chat", "/v1/chat/completions"
 
     def ask(self, model: str, prompt: str, *, stream: bool = False, tools: bool = False) -> Body:
         body: Body = {"model": model, "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": prompt}]}
@@ -142,7 +144,7 @@ def usage_of(body: Body) -> tuple[int, int]:
 
 
 class ResponsesFront:
-    name, path, streams, tools = "openai_responses", "/v1/responses", True, True
+    name, path = "openai_responses", "/v1/responses"
 
     def ask(self, model: str, prompt: str, *, stream: bool = False, tools: bool = False) -> Body:
         body: Body = {"model": model, "instructions": "Be brief.", "input": [{"role": "user", "content": prompt}], "store": False}
@@ -194,7 +196,7 @@ class ResponsesFront:
 
 
 class MessagesFront:
-    name, path, streams, tools = "anthropic_messages", "/v1/messages", True, True
+    name, path = "anthropic_messages", "/v1/messages"
 
     def ask(self, model: str, prompt: str, *, stream: bool = False, tools: bool = False) -> Body:
         body: Body = {
@@ -247,13 +249,10 @@ class MessagesFront:
 
 
 class SimpleFront:
-    name, path, streams, tools = "simple_chat", "/chat", False, False
+    name, path = "simple_chat", "/chat"
 
     def ask(self, model: str, prompt: str, *, stream: bool = False, tools: bool = False) -> Body:
         return {"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0.5, "max_tokens": 50}
-
-    def follow(self, body: Body, heard: Heard, results: list[str]) -> Body:
-        raise NotImplementedError
 
     def read(self, message: Message, stream: bool) -> Heard:
         of_type(message, b"application/json")
@@ -264,21 +263,15 @@ class SimpleFront:
         assert choice["message"]["role"] == "assistant"
         return Heard(choice["message"]["content"], finish=choice["finish_reason"], whole=True, answer=body)
 
-    def cut(self, body: bytes) -> Heard:
-        raise NotImplementedError
-
     error = staticmethod(openai_error)
 
 
 class DialogflowFront:
-    name, path, streams, tools = "dialogflow", "/webhook", False, False
+    name, path = "dialogflow", "/webhook"
 
     def ask(self, model: str, prompt: str, *, stream: bool = False, tools: bool = False) -> Body:
         query = {"queryText": prompt, "intent": {"displayName": "ask"}, "languageCode": "de"}
         return {"responseId": "r", "session": f"projects/p/agent/sessions/{model}", "queryResult": query}
-
-    def follow(self, body: Body, heard: Heard, results: list[str]) -> Body:
-        raise NotImplementedError
 
     def read(self, message: Message, stream: bool) -> Heard:
         of_type(message, b"application/json")
@@ -286,10 +279,8 @@ class DialogflowFront:
         assert body.keys() == {"fulfillmentText"}
         return Heard(body["fulfillmentText"], finish="stop", whole=True, answer=body)
 
-    def cut(self, body: bytes) -> Heard:
-        raise NotImplementedError
-
     error = staticmethod(openai_error)
 
 
-FRONTS: tuple[Front, ...] = (ChatFront(), ResponsesFront(), MessagesFront(), SimpleFront(), DialogflowFront())
+FULL: tuple[FullFront, ...] = (ChatFront(), ResponsesFront(), MessagesFront())
+FRONTS: tuple[Front, ...] = (*FULL, SimpleFront(), DialogflowFront())

@@ -15,7 +15,7 @@ Told = Callable[[int, object], list[str]]
 
 @pytest.fixture
 def telling(tmp_path: Path) -> Iterator[Told]:
-    """Serve one answer; gives the options that lead there. What was asked stands in `telling.asked`."""
+    """Serve one answer, of JSON or of these bytes; gives the options that lead there."""
     path = str(tmp_path / "told.sock")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
@@ -23,7 +23,7 @@ def telling(tmp_path: Path) -> Iterator[Told]:
     threads = []
 
     def answer(status: int, told: object) -> list[str]:
-        body = json.dumps(told).encode()
+        body = told if isinstance(told, bytes) else json.dumps(told).encode()
         head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
 
         def serve() -> None:

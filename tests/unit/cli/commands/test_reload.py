@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import socket
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from relayd.cli.main import main
-
-Answering = Callable[[int, object], list[str]]
-
-
-@pytest.fixture
-def answering(tmp_path: Path) -> Iterator[Answering]:
-    """Serve one answer; gives the options that lead there."""
-    path = str(tmp_path / "admin.sock")
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen()
-    threads = []
-
-    def answer(status: int, told: object) -> list[str]:
-        body = told if isinstance(told, bytes) else json.dumps(told).encode()
-        head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
-
-        def serve() -> None:
-            client, _ = listener.accept()
-            with client:
-                client.recv(65536)
-                client.sendall(head + body)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        threads.append(thread)
-        return ["--socket", path]
-
-    yield answer
-    for thread in threads:
-        thread.join(10)
-    listener.close()
+from tests.unit.cli.commands.conftest import Told
 
 
-def test_changes_are_printed_and_counted(answering: Answering, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changes_are_printed_and_counted(telling: Told, capsys: pytest.CaptureFixture[str]) -> None:
     told = {"accepted": True, "generation": 3, "changes": ["+ routes.a", "- routes.b"], "findings": [], "warnings": ["w"]}
-    assert main(["reload", *answering(200, told)]) == 0
+    assert main(["reload", *telling(200, told)]) == 0
     captured = capsys.readouterr()
     assert captured.out == "+ routes.a\n- routes.b\ngeneration 3: 2 changes\n"
     assert captured.err == "w\n"
@@ -55,25 +20,25 @@ def test_changes_are_printed_and_counted(answering: Answering, capsys: pytest.Ca
 
 @pytest.mark.parametrize(("changes", "words"), [([], "no changes"), (["~ a"], "1 change")])
 def test_the_count_is_in_words(
-    changes: list[str], words: str, answering: Answering, capsys: pytest.CaptureFixture[str]
+    changes: list[str], words: str, telling: Told, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = {"accepted": True, "generation": 2, "changes": changes, "findings": [], "warnings": []}
-    assert main(["reload", *answering(200, told)]) == 0
+    assert main(["reload", *telling(200, told)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"generation 2: {words}"
 
 
-def test_a_refusal_prints_one_fault_a_line_and_fails(answering: Answering, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refusal_prints_one_fault_a_line_and_fails(telling: Told, capsys: pytest.CaptureFixture[str]) -> None:
     told = {"accepted": False, "generation": 2, "changes": [], "findings": ["one", "two"], "warnings": []}
-    assert main(["reload", *answering(422, told)]) == 1
+    assert main(["reload", *telling(422, told)]) == 1
     captured = capsys.readouterr()
     assert captured.err.splitlines() == ["one", "two", "relayd: reload refused; generation 2 stays in force"]
     assert captured.out == ""
 
 
 def test_an_answer_that_is_no_json_fails_without_a_traceback(
-    answering: Answering, capsys: pytest.CaptureFixture[str]
+    telling: Told, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["reload", *answering(502, b"<html>")]) == 1
+    assert main(["reload", *telling(502, b"<html>")]) == 1
     assert "not reloaded" in capsys.readouterr().err
 
 
