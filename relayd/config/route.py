@@ -22,7 +22,7 @@ from relayd.config.upstream import HeaderKey, bearer_faults
 from relayd.schema import Duration, Secret, Size, section, setting
 
 ONLY_UPSTREAM = (
-    "fallbacks", "canary", "mirror", "keepalive", "tells_attempts", "pass_client_key", "upgrade", "strip_prefix", "rewrite",
+    "fallbacks", "canary", "mirror", "keepalive", "tells_attempts", "tells_queue", "pass_client_key", "upgrade", "strip_prefix", "rewrite",
     "trailers",
 )
 RouteProtocol = Literal[
@@ -179,6 +179,7 @@ class Route:
     mirror: Mirror | None = setting(default=None, doc="Another upstream that gets a copy of requests; its answers are thrown away.")
     keepalive: Duration | None = setting(default=None, doc="After this long a silence a stream gets a comment that readers skip, from before the first token and while it waits in a queue. Default is 15s for streams that are translated and off for those that pass; 0 is off.", zero_is_off=True)
     tells_attempts: bool = setting(default=False, doc="Say in a field X-Relayd-Attempts of the response which endpoints were tried and what became of it.")
+    tells_queue: bool = setting(default=False, doc="Say in a field X-Relayd-Queue of the response what a request met that had to wait or was turned away: its place and how many waited (itself counted) when it came, and the seconds that it waited in all, as in `place=2, depth=5, waited=1.204`. Who was turned away at once has no place. A request that met no queue has no such field.")
     on_disconnect: Literal["cancel", "finish"] = setting(default="cancel", doc="What becomes of the upstream's work when the client leaves: cancel at once, or let it finish and throw the rest away.")
     errors: Literal["auto", "openai", "problem", "text"] = setting(default="auto", doc="Shape of relayd's own error bodies: auto is openai on AI routes and problem+json elsewhere, and text for clients that accept only that.")
     admin_prefix: str = setting(default="", doc="With `upstream: admin`: the prefix of this route that stands before the admin paths.")

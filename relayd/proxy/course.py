@@ -54,7 +54,7 @@ class Course(Judgement):
 
     __slots__ = (
         "_attempt", "_boundary", "_failure", "_first_said_s", "_gates", "_held", "_hint", "_last", "_per_attempt_s",
-        "_priority", "_route", "_said_s", "_timer", "_trail", "_waiting_s", "timeouts",
+        "_priority", "_queue", "_route", "_said_s", "_timer", "_trail", "_waiting_s", "timeouts",
     )
 
     def __init__(
@@ -71,6 +71,7 @@ class Course(Judgement):
         self._held, exchange.held = list(exchange.held), ()
         self._hint = Hint(key)
         self._trail: list[str] = []
+        self._queue = ""  # what X-Relayd-Queue says of the last queue met, where the route tells
         self._timer: Callable[[], None] | None = None
         self._attempt: Attempt | None = None
         self._failure: Failure | None = None
@@ -116,12 +117,16 @@ class Course(Judgement):
                     self._granted, self._turned_away, room,
                 )
             except NoRoom as refused:
+                if self._route.config.tells_queue:
+                    self._queue = f"depth={gate.depth}"
                 self._no_room(refused.reason, refused.retry_after_s)
                 return
             self._held.append((gate, ticket))
             if ticket.state == WAITING:
                 self._waiting_s = clock.monotonic()
                 exchange.phase = "queue"
+                if self._route.config.tells_queue:
+                    self._queue = f"place={gate.place(ticket)}, depth={gate.depth}"
                 return
         self._go()
 
@@ -158,7 +163,7 @@ class Course(Judgement):
         self._trail.append(f"{self.target.upstream.name} {reason}")
         if at_upstream and self._fall_back("overloaded"):
             return
-        raise room_refused(reason, retry_after_s, at_upstream=at_upstream)
+        raise room_refused(reason, retry_after_s, at_upstream=at_upstream, fields=self._queue_fields())
 
     # ---- attempt
 
@@ -212,11 +217,24 @@ class Course(Judgement):
             upstream.answered(endpoint, self._hint)
 
     def mark(self, head: ResponseHead) -> None:
-        """Which endpoints were tried, where the route tells."""
+        """Which queue was met and which endpoints were tried, where the route tells."""
+        self._mark_queue(head)
         resilience, endpoint = self._route.resilience, self._exchange.endpoint
         if resilience is not None and resilience.tells_attempts:
             trail = [*self._trail, f"{endpoint.label} {head.status}"] if endpoint is not None else self._trail
             head.keep.append(f"X-Relayd-Attempts: {', '.join(trail)}\r\n".encode("latin-1", "replace"))
+
+    def _mark_queue(self, head: ResponseHead) -> None:
+        head.keep += [f"{name}: {value}\r\n".encode() for name, value in self._queue_fields()]
+
+    def _queue_fields(self) -> list[tuple[str, str]]:
+        """A dictionary in the grammar of RFC 9651; nothing of who met no queue, or where the route does not tell."""
+        if not self._queue:
+            return []
+        waited_s = self._exchange.record.queue_s
+        if self._waiting_s >= 0:
+            waited_s += clock.monotonic() - self._waiting_s
+        return [("X-Relayd-Queue", f"{self._queue}, waited={waited_s:.3f}")]
 
     def said(self, data: bytes) -> None:
         """The client has something new to read."""
@@ -417,7 +435,9 @@ class Course(Judgement):
         comment = KEEPALIVE
         if crossing and translation is not None and attempt is not None and attempt.shown:
             comment = call.renderer.comment()
-        exchange.deliver(stream_head(None), slot, comment)
+        head = stream_head(None)
+        self._mark_queue(head)
+        exchange.deliver(head, slot, comment)
 
     def leave(self) -> None:
         """The exchange is over: permits, places, timers and the endpoint are given back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from relayd.errors import ExchangeError
@@ -71,10 +72,12 @@ def key_refused(status: int) -> Failure:
     )
 
 
-def room_refused(reason: str, retry_after_s: float, *, at_upstream: bool) -> ExchangeError:
+def room_refused(
+    reason: str, retry_after_s: float, *, at_upstream: bool, fields: Iterable[tuple[str, str]]
+) -> ExchangeError:
     """No permit: the consumer's own limit is 429, everybody's is 503 (RFC 6585 4, RFC 9110 15.6.4)."""
     code = "queue_timeout" if reason == "queue_timeout" else "queue_full" if at_upstream else "too_many_requests"
-    return ExchangeError(code, reason, (("Retry-After", retry_after(retry_after_s)),))
+    return ExchangeError(code, reason, (("Retry-After", retry_after(retry_after_s)), *fields))
 
 
 def last_frame(dialect: Dialect, failure: Failure, request_id: str) -> bytes:

@@ -173,6 +173,69 @@ async def test_who_finds_no_room_waits_and_goes_on_when_there_is(tmp_path: Path)
         assert sum(record.queue_s > 0 for record in records) == 1
 
 
+def queue_of(head: bytes) -> tuple[str, float]:
+    """What X-Relayd-Queue says: the words before the seconds, and the seconds; empty and -1 without such a field."""
+    for line in head.split(b"\r\n"):
+        if line.startswith(b"X-Relayd-Queue: "):
+            words, seconds = line.decode().removeprefix("X-Relayd-Queue: ").split("waited=")
+            return words.rstrip(", "), float(seconds)
+    return "", -1.0
+
+
+async def test_place_depth_and_wait_are_told_where_the_route_says_so(tmp_path: Path) -> None:
+    events, first = in_turn(OK)
+    places = Places(a=[first, OK, OK])
+    whole = two("limits: {requests: 1, queue: 2, queue_timeout: 5s}", "tells_queue: true")
+    async with running(tmp_path, places, whole=whole) as house:
+        sides = [await house.connect() for _ in range(4)]
+        sides[0].write(get())
+        await until(lambda: len(places.asked) == 1)
+        (gate,) = house.gateway.gates.limited()
+        sides[1].write(get())
+        await until(lambda: gate.depth == 1)
+        sides[2].write(get())
+        await until(lambda: gate.depth == 2)
+        sides[3].write(get())
+        refused, _ = await sides[3].message()
+        assert status_of(refused) == 503 and queue_of(refused) == ("depth=2", 0.0)
+        await until(lambda: clock.monotonic() - min(one.record.started for one in house.gateway.exchanges) > 0.01)
+        events[0].set()
+        assert queue_of((await sides[0].message())[0]) == ("", -1.0)
+        second, third = [(await side.message())[0] for side in sides[1:3]]
+        assert queue_of(second)[0] == "place=1, depth=1" and queue_of(third)[0] == "place=2, depth=2"
+        waits_s = sorted(record.queue_s for record in await house.accounted(4))
+        told_s = sorted(queue_of(head)[1] for head in (second, third))
+        assert told_s == [pytest.approx(wait_s, abs=0.0006) for wait_s in waits_s[2:]] and told_s[0] > 0
+
+
+async def test_who_waited_for_nothing_is_told_how_long(tmp_path: Path) -> None:
+    places = Places(a=silent)
+    async with running(tmp_path, places, whole=two(LIMITED, "tells_queue: true")) as house:
+        sides = [await house.connect() for _ in range(2)]
+        sides[0].write(get())
+        await until(lambda: len(places.asked) == 1)
+        sides[1].write(get())
+        await until(lambda: any(one.phase == "queue" for one in house.gateway.exchanges))
+        house.gateway.gates.sweep(clock.monotonic() + 6)
+        head, body = await sides[1].message()
+        assert b"queue_timeout" in body and queue_of(head)[0] == "place=1, depth=1" and queue_of(head)[1] >= 0
+
+
+async def test_a_queue_is_not_told_of_unasked(tmp_path: Path) -> None:
+    events, first = in_turn(OK)
+    places = Places(a=[first, OK])
+    async with running(tmp_path, places, whole=two(LIMITED)) as house:
+        sides = [await house.connect() for _ in range(3)]
+        sides[0].write(get())
+        await until(lambda: len(places.asked) == 1)
+        sides[1].write(get())
+        await until(lambda: any(one.phase == "queue" for one in house.gateway.exchanges))
+        sides[2].write(get())
+        assert b"X-Relayd-Queue" not in (await sides[2].message())[0]
+        events[0].set()
+        assert b"X-Relayd-Queue" not in (await sides[1].message())[0]
+
+
 async def test_the_place_of_a_client_that_leaves_is_free_at_once(tmp_path: Path) -> None:
     events, first = in_turn(OK)
     places = Places(a=[first, OK])
@@ -224,7 +287,7 @@ async def test_a_consumers_own_limit_is_429_and_holds_on_every_route(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ONE", "sk-one")
-    whole = two(route="allow: [one]") + "consumers: {one: {bearer: {env: ONE}, limits: 1}}\n"
+    whole = two(route="allow: [one], tells_queue: true") + "consumers: {one: {bearer: {env: ONE}, limits: 1}}\n"
     events, first = in_turn(OK)
     async with running(tmp_path, Places(a=[first, OK]), whole=whole) as house:
         sides = [await house.connect() for _ in range(2)]
@@ -232,14 +295,14 @@ async def test_a_consumers_own_limit_is_429_and_holds_on_every_route(
         await until(lambda: house.gateway.exchanges and next(iter(house.gateway.exchanges)).phase == "attempt")
         sides[1].write(get("/x", "Authorization: Bearer sk-one"))
         head, _ = await sides[1].message()
-        assert status_of(head) == 429 and b"Retry-After: " in head
+        assert status_of(head) == 429 and b"Retry-After: " in head and queue_of(head) == ("depth=0", 0.0)
         events[0].set()
         assert status_of((await sides[0].message())[0]) == 200
 
 
 async def test_comments_tell_a_client_that_waits_in_a_queue_that_it_still_does(tmp_path: Path) -> None:
     _, first = in_turn(http(200, completion("x")))
-    whole = chat(a=LIMITED, route="keepalive: 10s", front="openai_chat")
+    whole = chat(a=LIMITED, route="keepalive: 10s, tells_queue: true", front="openai_chat")
     async with running(tmp_path, Places(a=[first, OK]), whole=whole) as house:
         sides = [await house.connect() for _ in range(2)]
         sides[0].write(asking())
@@ -249,7 +312,7 @@ async def test_comments_tell_a_client_that_waits_in_a_queue_that_it_still_does(t
         waiting = next(one for one in house.gateway.exchanges if one.phase == "queue")
         waiting.check(clock.monotonic() + 11)
         head = await sides[1].head()
-        assert status_of(head) == 200 and b"text/event-stream" in head
+        assert status_of(head) == 200 and b"text/event-stream" in head and queue_of(head)[0] == "place=1, depth=1"
         assert await sides[1].chunk() == b": keep-alive\n\n"
 
 

@@ -67,8 +67,10 @@ def test_an_error_is_read_only_where_a_dialect_is_spoken() -> None:
     ("queue_timeout", True, "queue_timeout", 503), ("queue_timeout", False, "queue_timeout", 503),
 ])
 def test_no_room_has_a_time_with_it(reason: str, at_upstream: bool, code: str, status: int) -> None:
-    refused = room_refused(reason, 2.2, at_upstream=at_upstream)
-    assert (refused.kind.code, refused.kind.status) == (code, status) and refused.headers == (("Retry-After", "3"),)
+    queue = ("X-Relayd-Queue", "depth=4, waited=0.000")
+    refused = room_refused(reason, 2.2, at_upstream=at_upstream, fields=[queue])
+    assert (refused.kind.code, refused.kind.status) == (code, status)
+    assert refused.headers == (("Retry-After", "3"), queue)
 
 
 def test_a_refused_key_is_the_operators_business() -> None:
