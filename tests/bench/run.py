@@ -18,6 +18,7 @@ from typing import Any
 
 import small
 import streams
+import translate
 from rig import LOAD_CORE, VARIANTS, Rig, has
 
 Row = dict[str, Any]
@@ -78,6 +79,17 @@ def run_start(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[R
     return streams.measure_start(rig, peers, 2 if options.quick else 5)
 
 
+def run_dialects(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
+    """Ways through one relayd: plain, passing in a dialect, translated."""
+    quick = options.quick
+    return translate.measure(rig, options.rounds or (2 if quick else 4), 2 if quick else 4, 60 if quick else 150)
+
+
+def run_halves(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
+    """Translation without a process around it."""
+    return translate.measure_halves(options.rounds or (3 if options.quick else 8))
+
+
 SCENARIOS: dict[str, tuple[Callable[[Rig, list[str], argparse.Namespace], list[Row]], str]] = {
     "small": (run_small, "cpu_us_c64"),
     "resilience": (run_resilience, "cpu_us_c64"),
@@ -88,15 +100,17 @@ SCENARIOS: dict[str, tuple[Callable[[Rig, list[str], argparse.Namespace], list[R
     "hang_up": (run_hang_up, "mid_stream_p50_ms"),
     "transfer": (run_transfer, "down_cpu_ms"),
     "start": (run_start, "first_answer_ms"),
+    "dialects": (run_dialects, "us_small"),
+    "halves": (run_halves, "us_chunk"),
 }
 
 
 def show(name: str, rows: list[Row], ratio_of: str) -> None:
     out = sys.stdout
-    base = next((row for row in rows if row["peer"] == "nginx"), None)
+    base = next((row for row in rows if row["peer"] in ("nginx", "plain")), None)
     for row in rows:
         if base and isinstance(row.get(ratio_of), (int, float)) and base.get(ratio_of):
-            row["/nginx"] = round(row[ratio_of] / base[ratio_of], 2)
+            row[f"/{base['peer']}"] = round(row[ratio_of] / base[ratio_of], 2)
     columns = list(dict.fromkeys(key for row in rows for key in row if not key.endswith("_all")))
     cells = [columns, *[[str(row.get(column, "-")) for column in columns] for row in rows]]
     widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]

@@ -11,7 +11,6 @@ from rig import LOAD_CORE, Rig, Running, cpu_ns, pinned
 
 SCRIPT = """
 wrk.method = "POST"
-wrk.path = "/v1/chat/completions"
 wrk.body = '{"model":"demo","temperature":0.2,"messages":[{"role":"system","content":"Be brief."},' ..
   '{"role":"user","content":"Say hello to the bench, please, in one sentence."}]}'
 wrk.headers["Content-Type"] = "application/json"
@@ -38,11 +37,11 @@ class Shot:
     busy: float = 0.0
 
 
-def wrk(folder: Path, port: int, connections: int, seconds: float) -> Shot:
+def wrk(folder: Path, port: int, connections: int, seconds: float, path: str = "/v1/chat/completions") -> Shot:
     script = folder / "post.lua"
     if not script.exists():
         script.write_text(SCRIPT)
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "-s", str(script), f"http://127.0.0.1:{port}"]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "-s", str(script), f"http://127.0.0.1:{port}{path}"]
     out = subprocess.run(pinned(command, LOAD_CORE), capture_output=True, text=True, check=True).stdout
     found = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\d+)", out)
     if found is None:

@@ -3,7 +3,7 @@
     /ready                              a short answer
     /stream?n=100&gap_ms=20&size=190    n server-sent events, one write each; each carries the time it was written
     /silent                             nothing, ever
-    POST .../chat/completions           words of a chat completion, one write each, whole; `chunks=N` in the body says how many
+    POST .../chat/completions           words of a chat completion, one write each; `chunks=N` and `gap_ms=N` stand in the body
     /down?bytes=N                       N bytes
     /up                                 reads the body, answers with its length
     /endless                            64 MiB, for readers that are slow
@@ -65,15 +65,15 @@ class Server:
         self.listener.setblocking(False)
         self.selector = selectors.EpollSelector()
         self.selector.register(self.listener, selectors.EVENT_READ, None)
-        self.due: list[tuple[float, int, Link, int, float, int]] = []
+        self.due: list[tuple[float, int, Link, Iterator[bytes], float]] = []
         self.count = 0
 
     def run(self) -> None:
         while True:
             now = time.monotonic()
             while self.due and self.due[0][0] <= now:
-                at, _, link, left, gap, size = heapq.heappop(self.due)
-                self.tick(at, link, left, gap, size)
+                at, _, link, pieces, gap = heapq.heappop(self.due)
+                self.tick(at, link, pieces, gap)
             pause = max(0.0, self.due[0][0] - time.monotonic()) if self.due else None
             for key, mask in self.selector.select(pause):
                 if key.data is None:
@@ -100,19 +100,32 @@ class Server:
             self.selector.unregister(link.sock)
         link.sock.close()
 
-    def tick(self, at: float, link: Link, left: int, gap: float, size: int) -> None:
+    def tick(self, at: float, link: Link, pieces: Iterator[bytes], gap: float) -> None:
         if link.sock.fileno() < 0:
             return
+        piece = next(pieces, None)
+        if piece is None:
+            return
         try:
-            link.sock.send(event(size) if left else b"0\r\n\r\n")
+            link.sock.send(piece)
         except BlockingIOError:
             pass
         except OSError:
             self.drop(link)
             return
-        if left:
+        self.count += 1
+        heapq.heappush(self.due, (at + gap, self.count, link, pieces, gap))
+
+    def stream(self, link: Link, pieces: Iterator[bytes], gap_ms: float) -> None:
+        """Answer with these pieces: as fast as they are taken, or one at a time, the streams spread over the gap."""
+        link.sock.send(HEAD)
+        if gap_ms:
             self.count += 1
-            heapq.heappush(self.due, (at + gap, self.count, link, left - 1, gap, size))
+            gap = gap_ms / 1000
+            heapq.heappush(self.due, (time.monotonic() + gap * (self.count % 97) / 97, self.count, link, pieces, gap))
+        else:
+            link.out = pieces
+            self.pump(link)
 
     def read(self, link: Link) -> None:
         data = link.sock.recv(262144)
@@ -135,11 +148,9 @@ class Server:
         """The body of a chat request, to its end."""
         link.asks = (link.asks or b"") + data
         if len(link.asks) >= link.body_left:
-            found = re.search(rb"chunks=(\d+)", link.asks)
+            asked = {key: int(value) for key, value in re.findall(rb"(chunks|gap_ms)=(\d+)", link.asks)}
             link.asks, link.body_left = None, -1
-            link.sock.send(HEAD)
-            link.out = completion(int(found[1]) if found else 100)
-            self.pump(link)
+            self.stream(link, completion(asked.get(b"chunks", 100)), asked.get(b"gap_ms", 0))
 
     def answer_up(self, link: Link) -> None:
         text = b"%d" % link.wanted
@@ -162,15 +173,9 @@ class Server:
             link.body_left, link.asks, link.buffer = length, b"", b""
             self.gather(link, rest)
         elif target.path == "/stream":
-            size, gap = int(asked.get("size", 190)), float(asked.get("gap_ms", 0)) / 1000
-            number = int(asked.get("n", 100))
-            link.sock.send(HEAD)
-            if gap:
-                self.count += 1
-                heapq.heappush(self.due, (time.monotonic() + gap * (self.count % 97) / 97, self.count, link, number, gap, size))
-            else:
-                link.out = (event(size) if place < number else b"0\r\n\r\n" for place in range(number + 1))
-                self.pump(link)
+            size, number = int(asked.get("size", 190)), int(asked.get("n", 100))
+            pieces = (event(size) if place < number else b"0\r\n\r\n" for place in range(number + 1))
+            self.stream(link, pieces, float(asked.get("gap_ms", 0)))
         elif target.path in ("/down", "/endless"):
             total = int(asked.get("bytes", 64 << 20))
             link.sock.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)

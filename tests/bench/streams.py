@@ -29,8 +29,9 @@ def open_stream(port: int, target: str, *, receive_buffer: int = 0) -> socket.so
 
 @dataclass
 class Tally:
-    """What the clients of one run received."""
+    """What the clients of one run received; `mark` stands once in every chunk."""
 
+    mark: bytes = b'"t":'
     chunks: int = 0
     done: int = 0
     broken: int = 0
@@ -59,7 +60,7 @@ def receive(socks: list[socket.socket], until: float, tally: Tally, *, sample: i
                     data = b""
                 now = time.monotonic_ns()
                 turn += 1
-                tally.chunks += data.count(b'"t":')
+                tally.chunks += data.count(tally.mark)
                 if turn % sample == 0 and (found := STAMP.search(data)):
                     tally.delays_ms.append((now - int(found[1])) / 1e6)
                 tail: bytearray = key.data

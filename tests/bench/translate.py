@@ -1,32 +1,32 @@
-"""What translation costs in CPU: per chunk of a stream and per request, through the process and in the dialects alone.
+"""What it costs to speak a dialect: routes that pass and routes that translate, beside a plain route of the same relayd.
 
-    python tests/bench/translate.py [--python /usr/bin/python3]
-
-Through the process: streams that pass and streams that are translated run in turns through one relayd, so that the
-difference is the translation. Alone: the dialects' halves in this process, by pair.
+1. All ways lead through one process to one upstream, in turns, so that the difference between them is the dialect.
+2. A small request, and a chunk at the pace of a model, as with the peers; a request with tools of 24 functions as a
+   stream of two words on a connection of its own.
+3. Beside them the dialects' halves alone, without a process around them.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import json
-import shutil
 import socket
 import sys
-import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
+from rig import PROXY_CORE, ROOT, Rig, Running, cpu_ns, free_port, start
+from small import Shot, wrk
+from streams import Tally, receive
 
-from rig import PROXY_CORE, Rig, Running, cpu_ns, free_port, start
+sys.path[:0] = [str(ROOT)]  # the dialects are measured in this process too
 
 from relayd.protocols import anthropic_messages, gemini, ollama, openai_chat, openai_responses
 from relayd.protocols.dialect import Ask, Dialect, Options
 from relayd.stores.memory import Store
 
+Row = dict[str, Any]
 DIALECTS: dict[str, Dialect] = {
     module.DIALECT.name: module.DIALECT for module in (openai_chat, openai_responses, anthropic_messages, gemini, ollama)
 }
@@ -36,13 +36,27 @@ listeners:
 admin: {{address: "unix:{folder}/admin.sock"}}
 upstreams:
   bench: {{protocol: openai_chat, endpoints: ["http://127.0.0.1:{upstream}/v1"]}}
+  same: {{endpoints: ["http://127.0.0.1:{upstream}/v1"]}}
+models: {{"*": bench}}
 routes:
-  - {{name: plain, match: {{prefix: /plain/}}, upstream: bench, protocol: plain, strip_prefix: /plain}}
+  - {{name: plain, match: {{prefix: /plain/v1/}}, upstream: same, strip_prefix: /plain/v1}}
+  - {{name: by_model, match: {{prefix: /by_model/}}, protocol: openai_chat, upstream: by_model, strip_prefix: /by_model}}
   - {{name: responses, match: {{path: /v1/responses}}, protocol: openai_responses, upstream: bench}}
   - {{name: messages, match: {{path: /v1/messages}}, protocol: anthropic_messages, upstream: bench}}
   - {{name: chat, match: {{prefix: /v1/}}, upstream: bench}}
-telemetry: {{access_log: {{format: json, file: "{folder}/access.log"}}}}
+telemetry:
+  access_log: {{format: json, file: "{folder}/access.log"}}
+  statsd: {{address: "127.0.0.1:{statsd}", prefix: relayd}}
 """
+# The path, the client's dialect, and what stands once in every chunk that the client gets.
+WAYS = {
+    "plain": ("/plain/v1/chat/completions", "openai_chat", b'"delta":{"content"'),
+    "passing": ("/v1/chat/completions", "openai_chat", b'"delta":{"content"'),
+    "by_model": ("/by_model/v1/chat/completions", "openai_chat", b'"delta":{"content"'),
+    "responses": ("/v1/responses", "openai_responses", b"event: response.output_text.delta"),
+    "messages": ("/v1/messages", "anthropic_messages", b"event: content_block_delta"),
+}
+PASSING = ("plain", "passing", "by_model")
 WORDS = "Please read the file and tell me what you find there, in a few sentences. "
 SCHEMA = {
     "type": "object", "additionalProperties": False, "required": ["path"],
@@ -126,11 +140,29 @@ def halves(front: str, back: str, rounds: int) -> tuple[float, float, float]:
     )  # fmt: skip
 
 
+@contextlib.contextmanager
+def proxying(rig: Rig, upstream: Running) -> Iterator[Running]:
+    port, path, statsd = free_port(), rig.folder / "dialects.yaml", rig.statsd.getsockname()[1]
+    path.write_text(CONFIG.format(port=port, folder=rig.folder, upstream=upstream.port, statsd=statsd))
+    proxy = start("dialects", [rig.python, "-m", "relayd", "run", "-c", str(path)], port, PROXY_CORE, rig.folder)
+    try:
+        yield proxy
+    finally:
+        proxy.stop()
+        upstream.stop()
+
+
+def asking(port: int, path: str, body: bytes) -> socket.socket:
+    """A connection on which this request was sent."""
+    sock = socket.create_connection(("127.0.0.1", port))
+    sock.sendall(b"POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+                 % (path.encode(), len(body), body))
+    return sock
+
+
 def exchange(port: int, path: str, body: bytes) -> None:
     """One stream, read to its end."""
-    with socket.create_connection(("127.0.0.1", port)) as sock:
-        sock.sendall(b"POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-                     % (path.encode(), len(body), body))
+    with asking(port, path, body) as sock:
         tail = b""
         while not tail.endswith(b"0\r\n\r\n"):
             data = sock.recv(262144)
@@ -139,67 +171,64 @@ def exchange(port: int, path: str, body: bytes) -> None:
             tail = (tail + data)[-400:]
 
 
-def process_us(proxy: Running, path: str, body: bytes, count: int) -> float:
-    """CPU of the process per stream."""
+def request_us(proxy: Running, path: str, body: bytes, count: int) -> float:
+    """CPU of the process per stream of two words."""
     before = cpu_ns(proxy.pid)
     for _ in range(count):
         exchange(proxy.port, path, body)
     return (cpu_ns(proxy.pid) - before) / 1000 / count
 
 
-WAYS = (("plain", "/plain/v1/chat/completions", "openai_chat"), ("passing", "/v1/chat/completions", "openai_chat"),
-        ("responses", "/v1/responses", "openai_responses"), ("messages", "/v1/messages", "anthropic_messages"))  # fmt: skip
-
-
-def through(rig: Rig, rounds: int, number: int) -> list[dict[str, Any]]:
-    """By way: CPU per chunk (the slope between a long and a short stream), and of a request (a stream of two words)."""
-    upstream, port = rig.streamer(), free_port()
-    path = rig.folder / "translate.yaml"
-    path.write_text(CONFIG.format(port=port, folder=rig.folder, upstream=upstream.port))
-    proxy = start("translate", [rig.python, "-m", "relayd", "run", "-c", str(path)], port, PROXY_CORE, rig.folder)
-    found: dict[str, list[list[float]]] = {name: [[], [], [], []] for name, _, _ in WAYS}
+def chunk_us(proxy: Running, path: str, body: bytes, mark: bytes, streams: int) -> float:
+    """CPU of the process per chunk that a client got, from the time on when all streams are open."""
+    opening, tally = Tally(mark), Tally(mark)
+    socks = [asking(proxy.port, path, body) for _ in range(streams)]
     try:
+        receive(socks, time.monotonic() + 0.7, opening, sample=1 << 30)
+        before = cpu_ns(proxy.pid)
+        receive(socks, time.monotonic() + 60, tally, sample=1 << 30)
+        spent = cpu_ns(proxy.pid) - before
+    finally:
+        for sock in socks:
+            sock.close()
+    if opening.done or tally.done != streams:
+        raise RuntimeError(f"{path}: {tally.done} of {streams} streams came to their end, {opening.done} too soon")
+    return spent / 1000 / tally.chunks
+
+
+def measure(rig: Rig, rounds: int, seconds: float, chunks: int) -> list[Row]:
+    """By way: microseconds of CPU per small request, per paced chunk, and per request without and with 24 tools."""
+    found: dict[str, dict[str, list[float]]] = {way: {} for way in WAYS}
+
+    def take(way: str, figure: str, us: float) -> None:
+        found[way].setdefault(figure, []).append(us)
+
+    with proxying(rig, rig.upstream()) as proxy:
+        for way in PASSING:
+            wrk(rig.folder, proxy.port, 16, 1, WAYS[way][0])
         for _ in range(rounds):
-            for name, target, front in WAYS:
-                for place, body in enumerate((
-                    body_of(front, 0, f"chunks={number}"), body_of(front, 0, "chunks=2"), body_of(front, 24, "chunks=2"),
-                    body_of(front, 24, "chunks=2" + WORDS * 430),
-                )):  # fmt: skip
-                    found[name][place].append(process_us(proxy, target, body, 4 if place == 0 else 60))
-    finally:
-        for running in (proxy, upstream):
-            running.stop()
-    rows = []
-    for name, _, front in WAYS:
-        long, short, tools, large = (min(shots) for shots in found[name])
-        rows.append({
-            "way": name, "us_chunk": round((long - short) / (number - 2), 1), "us_request": round(short),
-            "us_request_24_tools": round(tools), "us_request_large": round(large), "large_kb": len(body_of(front, 24, WORDS * 430)) // 1000,
-        })  # fmt: skip
-    return rows
+            for way in PASSING:
+                before = cpu_ns(proxy.pid)
+                shot: Shot = wrk(rig.folder, proxy.port, 64, seconds, WAYS[way][0])
+                if shot.errors:
+                    raise RuntimeError(f"{way}: {shot.errors} requests failed")
+                take(way, "us_small", (cpu_ns(proxy.pid) - before) / 1000 / shot.requests)
+    with proxying(rig, rig.streamer()) as proxy:
+        for _ in range(rounds):
+            for way, (path, front, mark) in WAYS.items():
+                paced = body_of(front, 0, f"chunks={chunks} gap_ms=20")
+                take(way, "us_chunk", chunk_us(proxy, path, paced, mark, 200))
+                take(way, "us_request", request_us(proxy, path, body_of(front, 0, "chunks=2"), 100))
+                take(way, "us_24_tools", request_us(proxy, path, body_of(front, 24, "chunks=2"), 100))
+    return [{"peer": way} | {figure: round(min(shots), 1) for figure, shots in found[way].items()} for way in WAYS]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--python", default=sys.executable, help="interpreter of relayd")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--chunks", type=int, default=400)
-    options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="relayd-bench-"))
-    try:
-        print("through the process, microseconds of CPU")
-        for row in through(Rig(folder, options.python, sys.executable), options.rounds, options.chunks):
-            print("  " + "  ".join(f"{key} {value}" for key, value in row.items()))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    print("the dialects alone, microseconds of CPU: chunk, request, request with 24 tools (30 KB)")
+def measure_halves(rounds: int) -> list[Row]:
+    """The dialects alone, by pair."""
+    rows: list[Row] = []
     for front in ("openai_chat", "openai_responses", "anthropic_messages"):
         for back in ("openai_chat", "anthropic_messages", "gemini", "ollama"):
             if front != back:
-                chunk, request, tools = halves(front, back, options.rounds)
-                print(f"  {front:20} {back:20} {chunk:6.1f} {request:8.0f} {tools:8.0f}")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+                chunk, request, tools = halves(front, back, rounds)
+                rows.append({"peer": f"{front} > {back}", "us_chunk": round(chunk, 1), "us_request": round(request), "us_24_tools": round(tools)})
+    return rows
