@@ -213,14 +213,14 @@ def _sent(plan: Plan, route: PlannedRoute, asked: Asked, client: Downstream, kno
     request_id = request_id_of(plan.house, client, head) or _MINTED
     strip = strips_keys(route, spec, known)
     dialect = None if route.resilience is None else route.resilience.dialect
-    crosses = dialect is not None and Call(
-        dialect, ask_of(head, request_id, _Nothing(), b""), head.model or "", asked.body, head
-    ).crosses(first)
+    call = None
+    if dialect is not None:
+        call = Call(dialect, head, asked.body, lambda: ask_of(head, request_id, _Nothing(), b""))
+    crosses = call is not None and call.crosses(first)
     body = "none"
     if head.has_body:
         body = "chunked, as it arrives" if head.length is None else f"{head.length} bytes (Content-Length)"
-    if crosses and dialect is not None:
-        call = Call(dialect, ask_of(head, request_id, _Nothing(), b""), head.model or "", asked.body, head)
+    if crosses and call is not None:
         request, sending = call.sending(first)
         lines = crossing_fields(
             route, plan.house, endpoint, spec, head, forwarding, request_id, sending, spec.auth, request.stream

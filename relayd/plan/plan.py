@@ -22,7 +22,7 @@ from relayd.wire.headers import FieldEdits
 class Target:
     """Where an attempt may go. `model` is the name there, None for the client's own; `on` the classes of fault for
     which a fallback is taken (`any` for all). `dialect` is what its endpoints speak, None for opaque bytes. `gate` is
-    the upstream's.
+    the upstream's. `alone` says that one attempt is enough there: no turn of keys, no affinity, no time of its own.
     """
 
     upstream: Upstream
@@ -30,6 +30,7 @@ class Target:
     on: frozenset[str] = frozenset()
     dialect: Dialect | None = None
     gate: Gate | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,9 @@ class Resilience:
 
     `dialect` is the client's, None on routes of opaque bytes. `split` are the targets among which requests are shared
     out, with their weights; empty with `by_model`. `direct` is the one target of a route of opaque bytes that needs
-    nothing more than permits and, when an attempt fails, another one. `needs_body` says that a body must be
-    gathered before a target is chosen (where there is a dialect, a body of text always is).
+    nothing more than permits and, when an attempt fails, another one; `passes` says that a request in a dialect may
+    take its short way, where its target is one to do so. `needs_body` says that a body must be gathered before a target
+    is chosen (where there is a dialect, a body of text always is).
     `keepalive_s` is after how much silence a translated stream gets a comment, `keepalive_passing_s` one that passes; 0
     is never. `sockets` says that the dialect's WebSocket
     transport is served here. `mirror` gets a copy of `mirror_share` (0 to 1) of the requests.
@@ -54,6 +56,7 @@ class Resilience:
     gate: Gate | None = None
     needs_body: bool = False
     direct: Target | None = None
+    passes: bool = False
     keepalive_s: float = 0.0
     keepalive_passing_s: float = 0.0
     tells_attempts: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from relayd import registry
 from relayd.config.model import Config
@@ -34,6 +34,7 @@ class Parts:
         return Target(
             upstream=live, model=model, on=frozenset(on), dialect=self.dialects.get(live.spec.protocol),
             gate=self.gates.get(f"upstream {upstream}"),
+            alone=len(live.spec.keys) < 2 and live.affinity is None and not live.retries.spec.per_attempt_s,
         )
 
     def fallbacks(self, written: tuple[Fallback, ...]) -> tuple[Target, ...]:
@@ -62,11 +63,6 @@ def model_targets(config: Config, parts: Parts) -> dict[str, tuple[Target, ...]]
     }
 
 
-def enough(target: Target) -> bool:
-    """Whether one plain attempt is all that this target needs: no gate, no turn of keys, nobody to be met again."""
-    return target.gate is None and len(target.upstream.spec.keys) < 2 and target.upstream.affinity is None
-
-
 def resilience_of(route: Route, parts: Parts) -> Resilience | None:
     """None for a route that one plain attempt is enough for."""
     by_model = route.upstream == "by_model"
@@ -89,15 +85,13 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
     targets = [target for _, target in split]
     policies = [target.upstream.retries.spec for target in (*targets, *fallbacks)]
     again = any(policy.attempts > 1 for policy in policies)
-    judged = again or bool(fallbacks) or any(policy.per_attempt_s for policy in policies)
     crosses = dialect is not None and any(
         target.dialect is not None and target.dialect.name != dialect.name for target in (*targets, *fallbacks)
     )
-    simple = dialect is None and mirror is None and not route.tells_attempts and len(split) == 1
-    if simple and not judged and gate is None and enough(targets[0]):
+    short = mirror is None and not route.tells_attempts and not fallbacks and len(split) < 2
+    direct = short and dialect is None and targets[0].alone
+    if direct and not again and gate is None and targets[0].gate is None:
         return None
-    timed = any(policy.per_attempt_s for policy in policies)
-    direct = simple and not timed and not fallbacks and enough(replace(targets[0], gate=None))
     if dialect is not None and not crosses and route.upstream == "demo":
         return None
     keepalive = route.keepalive
@@ -105,7 +99,7 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
         dialect=dialect, by_model=by_model, split=tuple(split), fallbacks=fallbacks,
         mirror=None if mirror is None else parts.target(mirror.upstream),
         mirror_share=0.0 if mirror is None else mirror.share,
-        gate=gate, direct=targets[0] if direct else None,
+        gate=gate, direct=targets[0] if direct else None, passes=short and dialect is not None and not route.keepalive,
         needs_body=(
             by_model or crosses or (again and dialect is not None) or bool(fallbacks) or mirror is not None
             or any(target.upstream.affinity is not None and target.upstream.affinity.needs_body for target in targets)

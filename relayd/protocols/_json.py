@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from json.scanner import make_scanner
 from typing import Any, NoReturn
 
 from relayd.protocols.dialect import Refused
-from relayd.wire.body import MAX_DEPTH
+from relayd.wire.body import MAX_DEPTH, take_object
+from relayd.wire.body import is_deeper as is_deeper
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "a string": (str,),
@@ -34,7 +36,8 @@ def _no_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is no JSON value")
 
 
-_decode = json.JSONDecoder(parse_constant=_no_constant).decode
+_DECODER: Any = json.JSONDecoder(parse_constant=_no_constant)  # the stubs know nothing of a decoder's scanner
+_decode, _scan = _DECODER.decode, make_scanner(_DECODER)
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 _encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False).encode
 
@@ -45,7 +48,11 @@ def parse(data: bytes | str) -> Any:
         text = data if isinstance(data, str) else data.decode("utf-8")
         if len(text) > MOST_VALUES and sum(map(text.count, ",[{")) > MOST_VALUES:  # of signs inside of strings too
             raise ValueError("too many values")
-        return _decode(text)
+        try:
+            value, end = _scan(text, 0)
+        except StopIteration:
+            end = -1
+        return value if end == len(text) else _decode(text)  # which takes blanks around it, or says what is wrong
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except ValueError as fault:
@@ -72,8 +79,9 @@ def write_text(value: Any) -> str:
 
 def read_object(body: bytes) -> dict[str, Any]:
     """The JSON object that a request body is. Raises Refused."""
+    value: Any = take_object(body)
     try:
-        value = parse(body)
+        value = parse(body) if value is None else value
     except json.JSONDecodeError as fault:
         place = f"line {fault.lineno} column {fault.colno}"
         raise Refused(f"The request body is not valid JSON: {fault.msg} at {place}.", code="invalid_json") from None
@@ -86,21 +94,6 @@ def read_object(body: bytes) -> dict[str, Any]:
     if is_deeper(value, MAX_DEPTH):
         raise Refused(f"The request body is nested more than {MAX_DEPTH} levels deep.", code="invalid_json")
     return value
-
-
-def is_deeper(value: Any, levels: int) -> bool:
-    """Whether a value nests more than `levels` objects and lists."""
-    found = [value] if isinstance(value, dict | list) else []
-    for _ in range(levels):
-        if not found:
-            return False
-        found = [
-            child
-            for one in found
-            for child in (one.values() if one.__class__ is dict else one)
-            if child.__class__ is not str and (child.__class__ is dict or child.__class__ is list)
-        ]
-    return bool(found)
 
 
 def called(value: Any) -> str:

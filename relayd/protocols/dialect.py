@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from relayd.protocols.canon import Event, Failure, Request
 
@@ -121,8 +121,7 @@ class Renderer(Protocol):
         """The plain answer once End or Failure was fed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tapped:
+class Tapped(NamedTuple):
     """What a tap has seen: tokens, finish reason, model; None where the bytes did not say."""
 
     model: str | None = None
@@ -144,7 +143,8 @@ class Dialect:
     write_request: the canonical form to the endpoint's request; raises Refused for what cannot be carried.
     reader: for the endpoint's answer to what write_request gave; `stream` says how it was asked for.
     read_error: an endpoint's error answer (status, headers by lower-case name, body) to a Failure.
-    paths: the request paths (a suffix behind any prefix) on which this dialect's translated requests arrive.
+    paths: the request paths (a suffix behind any prefix) on which this dialect's translated requests arrive; `ends` are
+    the same as bytes.
     """
 
     name: str
@@ -157,3 +157,7 @@ class Dialect:
     write_request: Callable[[Request, Options, Memory], Sending] | None = None
     reader: Callable[[Request, Options, Memory], Reader] | None = None
     drops: tuple[str, ...] = field(default=())  # manual: what this dialect's halves cannot carry, one sentence each
+    ends: tuple[bytes, ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ends", tuple(path.encode() for path in self.paths))

@@ -55,7 +55,9 @@ class UsageChunkRemover:
 
     def feed(self, data: bytes) -> bytes:
         """The bytes for the client."""
-        if self._is_done:
+        if self._is_done or (
+            not self._held and self._passed is None and b'"usage"' not in data and data.endswith(b"\n\n")
+        ):
             return data
         out = b""
         if self._passed is not None:

@@ -53,8 +53,8 @@ class Tap:
     """Taps one answer; owned by the exchange. `dialect` is the name of the endpoint's dialect."""
 
     __slots__ = (
-        "_dialect", "_finish_at", "_first", "_held", "_inflater", "_is_blind", "_is_plain", "_seen", "_size",
-        "_started", "_usage_at", "_words",
+        "_dialect", "_finish_at", "_first", "_held", "_inflater", "_is_blind", "_is_plain", "_is_whole", "_seen",
+        "_size", "_started", "_usage_at", "_words",
     )  # fmt: skip
 
     def __init__(self, dialect: str, content_encoding: str = "") -> None:
@@ -63,6 +63,7 @@ class Tap:
         self._held = bytearray()
         self._size = 0
         self._is_plain: bool | None = None
+        self._is_whole = False  # whether pieces are events, so that one that ends with a blank line is whole frames
         self._first = b""  # the frames in which the model, and Anthropic's input tokens, stand
         self._usage_at = self._finish_at = b""  # the last frames in which these words stood
         self._started = b""
@@ -76,6 +77,9 @@ class Tap:
         if self._is_blind or not data:
             return
         self._seen = None
+        if self._is_whole and not self._held and data.endswith(b"\n\n"):
+            self._mark(data)
+            return
         if self._inflater is not None:
             data = self._inflater.feed(data)
             if self._inflater.is_broken:
@@ -89,6 +93,7 @@ class Tap:
         if self._is_plain:
             self._plain(data)
         else:
+            self._is_whole = self._inflater is None and self._dialect != "ollama"
             self._frames(data)
 
     @property
@@ -142,12 +147,22 @@ class Tap:
                 held += data[end:]
                 if not end:
                     return
+        self._mark(frames)
+
+    def _mark(self, frames: bytes) -> None:
+        """Keep whole frames in which something stands that will be read at the end."""
         if not self._first and _MODEL.search(frames) is not None:
             self._first = frames
         usage, finish = self._words
         if usage in frames and _stands(_USAGE, usage, frames):
             self._usage_at = frames
-        if finish in frames and _stands(_FINISH, finish, frames):
+        place = frames.find(finish)
+        if place < 0:
+            return
+        behind = place + len(finish)
+        if frames.startswith((b":null", b": null"), behind) and frames.find(finish, behind) < 0:
+            return
+        if _stands(_FINISH, finish, frames):
             self._finish_at = frames
 
     def _end(self, data: bytes | bytearray, known: int) -> int:
@@ -185,19 +200,23 @@ class Tap:
             # Of many frames in one piece only those count that say something, and the first and the last.
             if place in (0, last) or _ANY.search(piece) is not None:
                 try:
-                    found.take(_json.parse(piece))
+                    found.take(_json.an_object(_json.parse(piece)))
                 except ValueError:
                     _fragments(piece, found)
 
     def _read_plain(self, found: _Found) -> None:
         if self._size <= MAX_PLAIN_BYTES:
+            held = bytes(self._held)
             try:
-                value = _json.parse(bytes(self._held).removeprefix(b"\xef\xbb\xbf"))
+                value = _json.parse(held if held[:1] == b"{" else held.removeprefix(b"\xef\xbb\xbf"))
             except ValueError:
-                _fragments(bytes(self._held), found)
+                _fragments(held, found)
+                return
+            if value.__class__ is dict:
+                found.take(value)
                 return
             for one in value if isinstance(value, list) else [value]:
-                found.take(one)
+                found.take(_json.an_object(one))
             return
         _fragments(self._first, found)
         _fragments(bytes(self._held), found)
@@ -222,38 +241,65 @@ class _Found:
         self.finish: str | None = None
         self.usage: dict[str, Any] = {}
 
-    def take(self, value: Any) -> None:
+    def take(self, value: dict[str, Any]) -> None:
         """One value of the answer: a body, a chunk, an event."""
-        value = _json.an_object(value)
         for wrapper in ("response", "message"):  # the Responses API's events, Anthropic's message_start
-            inner = value.get(wrapper)
-            if isinstance(inner, dict):
-                self.take(inner)
-        self.model = _json.a_text(value.get("model") or value.get("modelVersion")) or self.model
+            if wrapper in value and isinstance(value[wrapper], dict):
+                self.take(value[wrapper])
+        model = value.get("model") or value.get("modelVersion")
+        if isinstance(model, str) and model:
+            self.model = model
         usage = value.get("usage") or value.get("usageMetadata")
         if not isinstance(usage, dict):
             usage = {key: value[key] for key in ("prompt_eval_count", "eval_count") if key in value}
-        self.usage.update({key: one for key, one in usage.items() if one is not None})
+        if self.usage:
+            self.usage = self.usage | {key: one for key, one in usage.items() if one is not None}
+        else:
+            self.usage = usage
         self.finish = _finish(value) or self.finish
 
     def tapped(self) -> Tapped:
         """The tokens in relayd's own counting: input with what was cached, output with what was thought."""
-        usage = self.usage
-        count = _first_count
-        before = _json.an_object(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
-        after = _json.an_object(usage.get("completion_tokens_details") or usage.get("output_tokens_details"))
-        input = count(usage, "prompt_tokens", "input_tokens", "promptTokenCount", "prompt_eval_count")
-        output = count(usage, "completion_tokens", "output_tokens", "candidatesTokenCount", "eval_count")
-        cached = count(before, "cached_tokens")
-        if cached is None:
-            cached = count(usage, "cache_read_input_tokens", "cachedContentTokenCount", "prompt_cache_hit_tokens")
-        reasoning = count(after, "reasoning_tokens")
-        thoughts = count(usage, "thoughtsTokenCount")
+        input = output = cached = reasoning = created = thoughts = None
+        for name, value in self.usage.items():
+            field = _FIELDS.get(name)
+            if field is None or value is None:
+                continue
+            if field in (_BEFORE, _AFTER):
+                inner = _json.an_object(value).get("cached_tokens" if field == _BEFORE else "reasoning_tokens")
+                if inner is not None and field == _BEFORE:
+                    cached = _json.a_count(inner)
+                elif inner is not None:
+                    reasoning = _json.a_count(inner)
+                continue
+            count = value if value.__class__ is int and 0 <= value < _LARGE else _json.a_count(value)
+            if field == _INPUT:
+                input = count if input is None or name == "prompt_tokens" else input
+            elif field == _OUTPUT:
+                output = count if output is None or name == "completion_tokens" else output
+            elif field == _CACHED:
+                cached = count if cached is None else cached
+            elif field == _CREATED:
+                created = count
+            else:
+                thoughts = count
         if thoughts is not None:
             output, reasoning = (output or 0) + thoughts, thoughts
         if self._is_anthropic and input is not None:
-            input += (cached or 0) + (count(usage, "cache_creation_input_tokens") or 0)
+            input += (cached or 0) + (created or 0)
         return Tapped(self.model, self.finish, input, output, cached, reasoning)
+
+
+_BEFORE, _AFTER, _INPUT, _OUTPUT, _CACHED, _CREATED, _THOUGHTS = range(7)
+_FIELDS = {
+    "prompt_tokens_details": _BEFORE, "input_tokens_details": _BEFORE,
+    "completion_tokens_details": _AFTER, "output_tokens_details": _AFTER,
+    "prompt_tokens": _INPUT, "input_tokens": _INPUT, "promptTokenCount": _INPUT, "prompt_eval_count": _INPUT,
+    "completion_tokens": _OUTPUT, "output_tokens": _OUTPUT, "candidatesTokenCount": _OUTPUT, "eval_count": _OUTPUT,
+    "cache_read_input_tokens": _CACHED, "cachedContentTokenCount": _CACHED, "prompt_cache_hit_tokens": _CACHED,
+    "cache_creation_input_tokens": _CREATED, "thoughtsTokenCount": _THOUGHTS,
+}
+_LARGE = 1 << 53
 
 
 def _finish(value: dict[str, Any]) -> str:
@@ -270,13 +316,6 @@ def _finish(value: dict[str, Any]) -> str:
     if status in ("completed", "incomplete", "failed", "cancelled") and value.get("object") == "response":
         return _json.a_text(_json.an_object(value.get("incomplete_details")).get("reason")) or status
     return ""
-
-
-def _first_count(members: dict[str, Any], *names: str) -> int | None:
-    for name in names:
-        if members.get(name) is not None:
-            return _json.a_count(members[name])
-    return None
 
 
 def _fragments(text: bytes, found: _Found) -> None:

@@ -99,6 +99,11 @@ class Attempt:
         self.tap: Tap | None = None
         self.began_s = clock.monotonic()
 
+    def go_on(self, tap: Tap | None, remover: Remover | None) -> None:
+        """Take over an answer that is passing already, with those that look at it."""
+        self._mode, self.shown = PASSING, True
+        self.tap, self._remover = tap, remover
+
     # ---- the transport's side
 
     def on_progress(self, slot: Slot) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from relayd.errors import ExchangeError
@@ -30,7 +30,7 @@ _IN_PATH = re.compile(rb".*/models/([^/:?]+):[A-Za-z]+")
 
 def model_in_path(path: bytes) -> str | None:
     """The model that a Gemini request names in its path."""
-    match = _IN_PATH.fullmatch(path)
+    match = _IN_PATH.fullmatch(path) if b"/models/" in path else None
     return None if match is None else match[1].decode("latin-1")
 
 
@@ -91,22 +91,38 @@ class FormFilter:
 
 
 class Call:
-    """Owned by the exchange's course."""
+    """Owned by the exchange's course, or by its passage."""
 
     __slots__ = (
-        "_head", "_renderer", "_request", "ask", "asks_usage", "body", "dialect", "is_form", "model", "stream",
-        "translates",
+        "_ask", "_asking", "_head", "_renderer", "_request", "asks_usage", "body", "dialect", "is_form", "is_socket",
+        "model", "stream", "translates",
     )
 
-    def __init__(self, dialect: Dialect, ask: Ask, model: str, body: bytes | None, head: RequestHead) -> None:
-        self._head = head
-        self.is_form = (head.get(b"content-type") or b"").lower().startswith(b"multipart/form-data")
-        self.dialect, self.ask, self.model, self.body = dialect, ask, model, body
-        self.stream = ask.socket is not None or (body is not None and flag_member(body, "stream"))
-        self.translates = ask.method == "POST" and any(ask.path.endswith(path) for path in dialect.paths)
+    def __init__(
+        self, dialect: Dialect, head: RequestHead, body: bytes | None, asking: Callable[[], Ask], *,
+        is_socket: bool = False,
+    ) -> None:
+        """`asking` makes the request as dialects read it; most that pass never need that."""
+        self._head, self._asking = head, asking
+        self._ask: Ask | None = None
+        kind = head.type_line.partition(b":")[2]
+        self.is_form = kind.strip(b" \t")[:19].lower() == b"multipart/form-data"
+        self.dialect, self.body, self.is_socket = dialect, body, is_socket
+        self.stream = is_socket or (body is not None and flag_member(body, "stream"))
+        self.translates = head.method == b"POST" and head.path.endswith(dialect.ends)
         self.asks_usage = False  # whether usage that the client did not ask for will come, and has to be taken out
         self._request: Request | None = None
         self._renderer: Renderer | None = None
+        self.model = head.model or model_in_path(head.path) or ""
+        if not self.model and body:
+            self.model = (model_in_body(head, body) if self.is_form else model_of(body)) or ""
+
+    @property
+    def ask(self) -> Ask:
+        """The request as dialects read it."""
+        if self._ask is None:
+            self._ask = self._asking()
+        return self._ask
 
     def crosses_dialects(self, target: Target) -> bool:
         """Whether this endpoint speaks another dialect."""
@@ -173,7 +189,7 @@ class Call:
     def passing(self, target: Target) -> bytes | None:
         """The body as it is, but for the model's name where the configuration gives it another one."""
         body = self.body
-        if body is not None and self.ask.socket is not None:
+        if body is not None and self.is_socket:
             body = body_of_message(body)
         if body is not None and target.model is not None and target.model != self.model:
             if self.is_form:

@@ -16,10 +16,11 @@ from urllib.parse import parse_qsl, unquote
 from relayd.errors import ExchangeError
 from relayd.limits.gate import Gate
 from relayd.plan.plan import Plan, PlannedRoute, Resilience, Target
-from relayd.protocols.dialect import Dialect, Refused
-from relayd.proxy.call import Call, ask_of, listing_asked, model_in_body, model_in_path, refused_answer, rendered_answer
+from relayd.protocols.dialect import Ask, Dialect, Refused
+from relayd.proxy.call import Call, ask_of, listing_asked, refused_answer, rendered_answer
 from relayd.proxy.course import Course
 from relayd.proxy.exchange import Exchange
+from relayd.proxy.passage import passes
 from relayd.proxy.respond import answer
 from relayd.proxy.shadow import cast
 from relayd.routing.models import anthropic_list, anthropic_model, openai_list, openai_model
@@ -44,7 +45,7 @@ def choose(exchange: Exchange, route: PlannedRoute, body: bytes | None, whole: b
     else:
         first = picked(resilience, route, roll(exchange, resilience, body if whole else None))
         targets = (first, *resilience.fallbacks)
-    if not targets:
+    if not targets or (call is not None and whole and passes(exchange, route, resilience, targets, call)):
         return
     plan, consumer = exchange.plan, exchange.consumer or ""
     passed = [gate for gate, _ in exchange.held]
@@ -62,11 +63,13 @@ def choose(exchange: Exchange, route: PlannedRoute, body: bytes | None, whole: b
 
 def call_of(exchange: Exchange, dialect: Dialect, body: bytes | None) -> Call:
     """The AI side of this exchange."""
-    head, gateway = exchange.head, exchange.gateway
-    space = exchange.consumer or f"@{exchange.record.client}"
-    ask = ask_of(head, exchange.request_id, gateway.memory(space), gateway.seal_key, exchange.down.socket_memory)
-    model = head.model or model_in_path(head.path) or (model_in_body(head, body) if body else None) or ""
-    return Call(dialect, ask, model, body, head)
+    head, gateway, socket_memory = exchange.head, exchange.gateway, exchange.down.socket_memory
+
+    def asking() -> Ask:
+        memory = gateway.memory(exchange.consumer or f"@{exchange.record.client}")
+        return ask_of(head, exchange.request_id, memory, gateway.seal_key, socket_memory)
+
+    return Call(dialect, head, body, asking, is_socket=socket_memory is not None)
 
 
 def targets_of(exchange: Exchange, route: PlannedRoute, resilience: Resilience, call: Call) -> tuple[Target, ...]:

@@ -31,8 +31,6 @@ from relayd.proxy.verdict import (
     Outcome,
     error_of,
     field_of,
-    is_event_stream,
-    is_json,
     key_refused,
     last_frame,
     room_refused,
@@ -88,6 +86,12 @@ class Course(Judgement):
         self._tries, self._attempt, self._auth = 1, attempt, upstream.spec.auth
         self._hint.tried.append(endpoint)
         self._hint.permit = endpoint.loose.pop() if endpoint.loose else 0
+
+    def resume(self, first_said_s: float, last_said: bytes) -> None:
+        """Of an answer that was passing already: when the client first got something of it, and what it got last."""
+        if last_said:
+            self.said(last_said)
+            self._first_said_s = first_said_s
 
     # ---- admit
 
@@ -347,7 +351,7 @@ class Course(Judgement):
         """The last attempt's failure becomes the answer, in the client's dialect where there is one."""
         exchange, call = self._exchange, self._call
         record = exchange.record
-        if call is not None and call.ask.socket is not None and call.crosses(self.target):
+        if call is not None and call.is_socket and call.crosses(self.target):
             # The dialect itself says it, because it forgets the response that this one should have continued.
             record.code, record.detail = fault.kind.code, fault.detail
             told = failure or Failure(fault.kind.status, fault.kind.message, fault.kind.code)
@@ -365,7 +369,7 @@ class Course(Judgement):
             record.code, record.detail = fault.kind.code, fault.detail
         elif self._auth is not None and failure.status in (401, 403):
             record.code, failure = "upstream_key_refused", key_refused(response.status)
-        elif self._request is None and is_json(response) and body and not exchange.begun:
+        elif self._request is None and response.media.is_json and body and not exchange.begun:
             head = response  # the same dialect: its own words, byte for byte
             self._answer(head, body)
             return
@@ -402,7 +406,7 @@ class Course(Judgement):
         if call.crosses(self.target) or call.rendering is not None:
             return call.renderer.feed([failure]), whole
         response = None if slot is None else slot.response
-        if response is not None and not is_event_stream(response):
+        if response is not None and not response.media.is_stream:
             return None
         words = last_frame(call.dialect, failure, self._exchange.request_id.decode("latin-1"))
         return (words if self._boundary else b"\n\n" + words), False
@@ -426,7 +430,7 @@ class Course(Judgement):
         if not every_s or now_s - self._said_s < every_s or not self._boundary or exchange.head.version != 11:
             return
         slot, attempt = exchange.slot, self._attempt
-        if slot is not None and slot.response is not None and not is_event_stream(slot.response) and not crossing:
+        if slot is not None and slot.response is not None and not slot.response.media.is_stream and not crossing:
             return
         if slot is not None and slot.hold:
             return

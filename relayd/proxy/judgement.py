@@ -14,7 +14,7 @@ from relayd.proxy.attempt import Attempt, Remover
 from relayd.proxy.call import Call
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.translation import Translation
-from relayd.proxy.verdict import Outcome, field_of, is_event_stream, is_json
+from relayd.proxy.verdict import Outcome, field_of
 from relayd.upstream.spec import AuthSpec
 from relayd.wire.response import ResponseHead
 
@@ -47,14 +47,14 @@ class Judgement:
         if call is None or self._request is None or target.dialect is None or target.dialect.reader is None:
             return None
         reader = target.dialect.reader(self._request, target.upstream.spec.dialect, call.ask.memory)
-        return Translation(reader, call.renderer, field_of(response, b"content-encoding"))
+        return Translation(reader, call.renderer, response.coding)
 
     def watch(self, response: ResponseHead) -> Reader | None:
         """A reader of the client's own dialect, where the stream could still be replaced by another one."""
         call = self._call
         if call is None or not call.stream or not call.translates or not self.may_go_on():
             return None
-        if call.dialect.reader is None or not is_event_stream(response) or field_of(response, b"content-encoding"):
+        if call.dialect.reader is None or not response.media.is_stream or response.coding:
             return None
         try:
             return call.dialect.reader(call.request, self.target.upstream.spec.dialect, call.ask.memory)
@@ -63,7 +63,7 @@ class Judgement:
 
     def remover(self, response: ResponseHead) -> Remover | None:
         """Usage that the client did not ask for is counted and taken out."""
-        remover = self._call.remover() if self._call is not None and is_event_stream(response) else None
+        remover = self._call.remover() if self._call is not None and response.media.is_stream else None
         if remover is not None:
             response.length = None  # it becomes shorter
         return remover
@@ -73,7 +73,7 @@ class Judgement:
         call = self._call
         if call is None or not call.counts:
             return None
-        return Tap(call.dialect.name, field_of(response, b"content-encoding"))
+        return Tap(call.dialect.name, response.coding)
 
     def holds_error(self, response: ResponseHead) -> bool:
         """Errors are read where something could become of them: another attempt, or words in a dialect."""
@@ -93,14 +93,14 @@ class Judgement:
             return None
         if response.length == 0:
             return ExchangeError("upstream_unreadable", "an empty answer")
-        kind = field_of(response, b"content-type")
-        if kind and not (is_json(response) or is_event_stream(response)):
-            return ExchangeError("upstream_unreadable", f"content type {kind[:60]}")
+        media = response.media
+        if media.text and not (media.is_json or media.is_stream):
+            return ExchangeError("upstream_unreadable", f"content type {media.text[:60]}")
         return None
 
     def ends_early(self, attempt: Attempt, response: ResponseHead) -> bool:
         """A stream without a length or chunks ends where its connection closes, whole or not: its words must tell."""
-        if response.length is not None or response.chunked or attempt.tap is None or not is_event_stream(response):
+        if response.length is not None or response.chunked or attempt.tap is None or not response.media.is_stream:
             return False
         return not self._done and not attempt.tap.seen.finish
 

@@ -27,7 +27,9 @@ from relayd.wire.response import ResponseHead
 class Course(Protocol):
     """What an exchange needs that waits, tries again or translates (proxy/course.py); most have none."""
 
-    timeouts: Timeouts
+    @property
+    def timeouts(self) -> Timeouts:
+        """The limits of the attempt under way."""
 
     def check(self, now_s: float) -> None:
         """The sweep."""

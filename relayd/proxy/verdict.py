@@ -41,18 +41,6 @@ def field_of(response: ResponseHead, name: bytes) -> str:
     return response.get(name)
 
 
-def is_event_stream(response: ResponseHead) -> bool:
-    """Whether the answer says that it is a stream of events, or of JSON lines."""
-    kind = field_of(response, b"content-type").lower()
-    return kind.startswith(("text/event-stream", "application/x-ndjson", "application/ndjson"))
-
-
-def is_json(response: ResponseHead) -> bool:
-    """Whether the answer says that it is JSON."""
-    kind = field_of(response, b"content-type").partition(";")[0].strip().lower()
-    return kind == "application/json" or kind.endswith("+json")
-
-
 def error_of(dialect: Dialect | None, response: ResponseHead, body: bytes) -> Failure | None:
     """An error answer as the endpoint's dialect reads it; None where no dialect is spoken."""
     if dialect is None:

@@ -84,12 +84,13 @@ class RequestHead:
     written. `lines` are all field lines, `keep` those that may go on (framing, hop-by-hop, forwarding and Host fields
     taken out), `keys` the places in `keep` of fields that may carry a client's key. `length` is None without a
     Content-Length. `sent` has a bit (1 << AGENT, ACCEPT, TYPE) for each of these fields that the client sent; `empty`
-    says that some field has no value. `model` is what the body asks for: None until somebody has looked, "" for none.
+    says that some field has no value; `type_line` is the first Content-Type that goes on, empty without one. `model` is
+    what the body asks for: None until somebody has looked, "" for none.
     """
 
     __slots__ = (
         "authority", "chunked", "empty", "expect", "forwarding", "host", "keep", "keep_alive", "keys", "length",
-        "lines", "method", "model", "path", "query", "sent", "target", "upgrade", "version", "via",
+        "lines", "method", "model", "path", "query", "sent", "target", "type_line", "upgrade", "version", "via",
     )
 
     def __init__(self, method: bytes, target: bytes, version: int, lines: list[bytes]) -> None:
@@ -100,7 +101,7 @@ class RequestHead:
         self.model: str | None = None
         self.keep_alive = version == 11
         self.upgrade: bytes | None = None
-        self.host = self.authority = b""
+        self.host = self.authority = self.type_line = b""
         self.keep: list[bytes] = []
         self.keys: list[int] = []
         self.forwarding: list[bytes] = []
@@ -147,6 +148,7 @@ class Known:
     count: int
     host: int
     length: int
+    type: int
     keys: tuple[int, ...]
     keep: tuple[int, ...]
     forwarding: tuple[int, ...]
@@ -168,6 +170,7 @@ class Known:
         request.sent, request.expect, request.empty, request.upgrade = self.sent, False, False, None
         request.model = None
         request.host, request.authority = host
+        request.type_line = lines[self.type] if self.type >= 0 else b""
         request.keep = [lines[place] for place in self.keep]
         request.keys = list(self.keys)
         request.forwarding = [lines[place] for place in self.forwarding]
@@ -189,7 +192,7 @@ def _learn(key: tuple[bytes, int], head: bytes, request: RequestHead) -> None:
         return
     version = b" HTTP/1.1\r\n" if request.version == 11 else b" HTTP/1.0\r\n"
     form = [literal(request.method) + rb" (/[!-\x22$-~]*)" + literal(version)]
-    host = length = -1
+    host = length = kind = -1
     keep: list[int] = []
     forwarding: list[int] = []
     for place, line in enumerate(request.lines):
@@ -211,12 +214,14 @@ def _learn(key: tuple[bytes, int], head: bytes, request: RequestHead) -> None:
             forwarding.append(place)
         elif action != DROP:
             keep.append(place)
+            if action == TYPE and kind < 0:
+                kind = place
     whole = (*form, b"\r\n")
     if len(keep) != len(request.keep) or host < 0 or not _SHAPES.worth(whole):
         return
     _SHAPES.learn(key, whole, Known(
         method=request.method, version=request.version, keep_alive=request.keep_alive, chunked=request.chunked,
-        sent=request.sent, count=len(request.lines), host=host, length=length, keys=tuple(request.keys),
+        sent=request.sent, count=len(request.lines), host=host, length=length, type=kind, keys=tuple(request.keys),
         keep=tuple(keep), forwarding=tuple(forwarding),
     ))
 
@@ -264,6 +269,8 @@ def _parse(head: bytes, limits: HeadLimits) -> RequestHead:
         elif action >= AGENT:
             request.sent |= 1 << action
             keep.append(line)
+            if action == TYPE:
+                request.type_line = request.type_line or line
         elif action == HOST:
             hosts += 1
             known = _HOSTS[value.strip(b" \t")]
@@ -341,6 +348,7 @@ def _connection(request: RequestHead, named: frozenset[bytes]) -> None:
                 request.keep.append(line)
             elif _NAMED.get(low, PASS) >= AGENT:
                 request.sent &= ~(1 << _NAMED[low])
+                request.type_line = b"" if low == b"content-type" else request.type_line
 
 
 def _other_target(request: RequestHead) -> None:

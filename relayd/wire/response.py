@@ -7,6 +7,7 @@ everything else that is malformed is refused and becomes a 502.
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from relayd.wire.headers import HOP_BY_HOP, TOKENS, Memo
 from relayd.wire.http1 import TOKEN
@@ -22,9 +23,10 @@ _REPAIRS = (
     (re.compile(rb"(?m)^(" + TOKEN + rb")[ \t]+:"), rb"\1:"),
 )
 
-PASS, DROP, LENGTH, CODING, CONNECTION, UPGRADE, HOUSE = range(7)
+PASS, DROP, LENGTH, CODING, CONNECTION, UPGRADE, HOUSE, MEDIA, ENCODED = range(9)
 _NAMED = {b"content-length": LENGTH, b"transfer-encoding": CODING, b"connection": CONNECTION, b"upgrade": UPGRADE,
-          b"x-request-id": HOUSE, b"x-process-time": HOUSE, b"x-proxy-by": HOUSE}
+          b"x-request-id": HOUSE, b"x-process-time": HOUSE, b"x-proxy-by": HOUSE,
+          b"content-type": MEDIA, b"content-encoding": ENCODED}
 
 
 def _action(name: bytes) -> int:
@@ -33,18 +35,54 @@ def _action(name: bytes) -> int:
 
 
 _ACTIONS: Memo[int] = Memo(_action)
-# What a shape means: status, reason, whether house and chunked hold, and which group is the length (-1: none).
-_SHAPES: Shapes[tuple[int, bytes, bool, bool, int]] = Shapes()
+
+
+class Media(NamedTuple):
+    """What a Content-Type says: `text` as it came without blanks, whether that is JSON, and whether it is a stream of
+    events or of JSON lines."""
+
+    text: str
+    is_json: bool
+    is_stream: bool
+
+
+def _media(line: bytes) -> Media:
+    text = line.partition(b":")[2].strip().decode("latin-1")
+    kind = text.partition(";")[0].strip().lower()
+    return Media(
+        text, kind == "application/json" or kind.endswith("+json"),
+        kind.startswith(("text/event-stream", "application/x-ndjson", "application/ndjson")),
+    )
+
+
+_MEDIA: Memo[Media] = Memo(_media)
+
+
+class Meaning(NamedTuple):
+    """What all heads of a shape have in common; `length` is the group with the length, `media` and `encoded` are the
+    places of these fields in `keep`, -1 for none."""
+
+    status: int
+    reason: bytes
+    house: bool
+    chunked: bool
+    length: int
+    media: int
+    encoded: int
+
+
+_SHAPES: Shapes[Meaning] = Shapes()
 
 
 class ResponseHead:
     """One accepted response head. `keep` are the field lines with their CRLF that may go on; `reason` has its blank.
 
-    `house` says that the upstream wrote a field of a name that relayd writes too.
+    `house` says that the upstream wrote a field of a name that relayd writes too. `media_line` and `coding_line` are
+    the fields in `keep` that say what the body is; empty without one.
     `length` is the declared length, None when there is none or a transfer coding beats it.
     """
 
-    __slots__ = ("chunked", "house", "keep", "length", "reason", "status", "upgrade")
+    __slots__ = ("chunked", "coding_line", "house", "keep", "length", "media_line", "reason", "status", "upgrade")
 
     def __init__(self, status: int, reason: bytes) -> None:
         self.status, self.reason = status, reason
@@ -52,7 +90,17 @@ class ResponseHead:
         self.length: int | None = None
         self.upgrade: bytes | None = None
         self.house = self.chunked = False
+        self.media_line = self.coding_line = b""
 
+    @property
+    def media(self) -> Media:
+        """What the Content-Type of an upstream's head says."""
+        return _MEDIA[self.media_line]
+
+    @property
+    def coding(self) -> str:
+        """The Content-Encoding of an upstream's head."""
+        return self.coding_line.partition(b":")[2].strip().decode("latin-1") if self.coding_line else ""
 
     def get(self, name: bytes) -> str:
         """The first value of a field that goes on, by its lower-case name; empty without one."""
@@ -76,12 +124,16 @@ def parse_response(lines: list[bytes]) -> ResponseHead:
     key = lines[0], len(lines)
     found = _SHAPES.find(key, head)
     if found is not None:
-        match, (status, reason, house, chunked, place) = found
+        match, (status, reason, house, chunked, place, media, encoded) = found
         known = ResponseHead(status, reason)
         known.keep = kept = list(match.groups())
         known.house, known.chunked = house, chunked
         if place >= 0:
             known.length = int(kept.pop(place))
+        if media >= 0:
+            known.media_line = kept[media]
+        if encoded >= 0:
+            known.coding_line = kept[encoded]
         return known
     response = _parse(lines, head)
     if _SHAPES.learning and response.status >= 200 and response.status != 204 and response.upgrade is None:
@@ -119,12 +171,20 @@ def _parse(lines: list[bytes], head: bytes) -> ResponseHead:
         elif action == HOUSE:
             response.house = True
             keep.append(line)
+        elif action == MEDIA:
+            response.media_line = response.media_line or line
+            keep.append(line)
+        elif action == ENCODED:
+            response.coding_line = response.coding_line or line
+            keep.append(line)
         else:
             response.upgrade = value.strip()
     if named:
         gone = named - {b"close", b"keep-alive", b"upgrade", b"content-length", b"set-cookie", b"date"}
         if gone:
             response.keep = [line for line in keep if line.partition(b":")[0].lower() not in gone]
+            response.media_line = b"" if b"content-type" in gone else response.media_line
+            response.coding_line = b"" if b"content-encoding" in gone else response.coding_line
     response.chunked = coding
     if coding or response.status == 204 or response.status < 200:
         response.length = None
@@ -145,7 +205,7 @@ def _learn(key: tuple[bytes, int], lines: list[bytes], head: bytes, response: Re
     for line in lines[1:-1]:
         name = line.partition(b":")[0]
         action = _ACTIONS[name]
-        if action in (PASS, HOUSE):
+        if action in (PASS, HOUSE, MEDIA, ENCODED):
             form.append(field(name, end=True))
             groups += 1
         elif action == LENGTH and place < 0:
@@ -163,4 +223,9 @@ def _learn(key: tuple[bytes, int], lines: list[bytes], head: bytes, response: Re
     if gone or (place >= 0 and response.chunked) or not _SHAPES.worth(whole):
         return
     if _HEAD.fullmatch(head) is not None:  # else it was repaired
-        _SHAPES.learn(key, whole, (response.status, response.reason, response.house, response.chunked, place))
+        kept = response.keep
+        media, coding = response.media_line, response.coding_line
+        _SHAPES.learn(key, whole, Meaning(
+            response.status, response.reason, response.house, response.chunked, place,
+            kept.index(media) if media else -1, kept.index(coding) if coding else -1,
+        ))

@@ -43,8 +43,12 @@ routes: [{name: all, upstream: chat}]
 
 def made(plan: Plan, body: bytes | None, path: str = "/v1/chat/completions", *lines: str, socket: bool = False) -> Call:
     head = head_for(*lines, start=f"POST {path} HTTP/1.1")
-    ask = ask_of(head, b"id-1", STORE.space("a"), b"", STORE.space("s") if socket else None)
-    return Call(plan.dialects["openai_chat"], ask, "m", body, head)
+    head.model = "m"
+    memory = STORE.space("s") if socket else None
+    return Call(
+        plan.dialects["openai_chat"], head, body, lambda: ask_of(head, b"id-1", STORE.space("a"), b"", memory),
+        is_socket=socket,
+    )
 
 
 def target(plan: Plan, name: str, model: str | None = None) -> Target:

@@ -29,8 +29,8 @@ def made(*lines: str) -> tuple[Exchange, Call]:
     head = head_for(*lines, start="POST /v1/chat/completions?a=1 HTTP/1.1")
     exchange = Exchange(Counting(), PLAN, Client(), head, clock.monotonic())
     exchange.request_id = b"id-1"
-    ask = ask_of(head, b"id-1", Store(1, 100000, 1.0).space("a"), b"")
-    return exchange, Call(PLAN.dialects["openai_chat"], ask, "m", BODY, head)
+    memory = Store(1, 100000, 1.0).space("a")
+    return exchange, Call(PLAN.dialects["openai_chat"], head, BODY, lambda: ask_of(head, b"id-1", memory, b""))
 
 
 def test_the_same_dialect_passes_with_its_path_and_fields() -> None:

@@ -12,16 +12,7 @@ from relayd.protocols.dialect import Dialect
 from relayd.protocols.ollama import DIALECT as OLLAMA
 from relayd.protocols.openai_chat import DIALECT as CHAT
 from relayd.protocols.openai_responses import DIALECT as RESPONSES
-from relayd.proxy.verdict import (
-    Outcome,
-    error_of,
-    field_of,
-    is_event_stream,
-    is_json,
-    key_refused,
-    last_frame,
-    room_refused,
-)
+from relayd.proxy.verdict import Outcome, error_of, field_of, key_refused, last_frame, room_refused
 from relayd.upstream.classify import Blame
 from relayd.wire.response import ResponseHead
 
@@ -30,16 +21,6 @@ def head(status: int = 200, *lines: bytes) -> ResponseHead:
     made = ResponseHead(status, b"")
     made.keep = [line + b"\r\n" for line in lines]
     return made
-
-
-@pytest.mark.parametrize(("kind", "stream", "json_"), [
-    (b"text/event-stream; charset=utf-8", True, False), (b"Text/Event-Stream", True, False),
-    (b"application/x-ndjson", True, False), (b"application/json", False, True),
-    (b"application/problem+json; a=b", False, True), (b"text/html", False, False), (b"application/jsonp", False, False),
-])
-def test_the_kind_of_an_answer_is_what_its_head_says(kind: bytes, stream: bool, json_: bool) -> None:
-    made = head(200, b"content-TYPE:  " + kind)
-    assert is_event_stream(made) is stream and is_json(made) is json_
 
 
 def test_a_field_is_found_whatever_its_spelling() -> None:

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.wire.body import MAX_DEPTH, member_span, model_of, replace_member
+from relayd.wire import body as peeking
+from relayd.wire.body import MAX_DEPTH, flag_member, member_span, replace_member, take_object
 
+T = TypeVar("T")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
     max_leaves=20,
 )
 OBJECTS = st.dictionaries(st.sampled_from(["model", "a", "Model", "\\", '"', "mod\u00e9l"]) | st.text(), JSON, max_size=6)
+
+
+def by_both_ways(ask: Callable[[bytes], T], body: bytes) -> T:
+    """What is said of a body that is parsed, and of the same body were it too large for that."""
+    parsed = ask(bytes(bytearray(body)))
+    usual, peeking.PARSED_BYTES = peeking.PARSED_BYTES, -1
+    try:
+        skipped = ask(bytes(bytearray(body)))
+    finally:
+        peeking.PARSED_BYTES = usual
+    assert parsed == skipped
+    return parsed
+
+
+def model_of(body: bytes) -> str | None:
+    return by_both_ways(peeking.model_of, body)
 
 
 @given(OBJECTS, st.booleans(), st.sampled_from([None, 1, "\t"]))
@@ -34,7 +53,7 @@ def test_the_model_is_the_one_that_a_full_parse_finds(value: dict[str, Any], asc
 @given(OBJECTS.map(lambda value: value | {"model": "x"}), st.text(), st.booleans())
 def test_a_replaced_member_changes_its_own_bytes_only(value: dict[str, Any], new: str, ascii_only: bool) -> None:
     body = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
-    replaced = replace_member(body, "model", new)
+    replaced = by_both_ways(lambda one: replace_member(one, "model", new), body)
     assert replaced is not None
     old_value, new_value = b'"x"', json.dumps(new).encode()
     assert len(replaced) == len(body) - len(old_value) + len(new_value)
@@ -94,7 +113,10 @@ def test_nesting_is_followed_to_its_limit_and_no_further() -> None:
         return b'{"a":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b',"model":"x"}'
 
     assert model_of(nested(MAX_DEPTH)) == "x"
-    assert model_of(nested(MAX_DEPTH + 1)) is None
+    for depth in (MAX_DEPTH + 1, 900, 5_000, 100_000):
+        assert peeking.model_of(nested(depth)) in ("x", None)
+    assert peeking.model_of(nested(200_000)) is None
+    assert model_of(b'{"a":' + b"[" * 200_000) is None
     assert model_of(b'{"a":' + b"[" * 500_000) is None
 
 
@@ -120,6 +142,37 @@ def test_a_hostile_body_costs_linear_time(body: bytes) -> None:
 def test_a_members_place_is_told_for_values_of_every_kind() -> None:
     body = b'{"a": {"b": true}, "b" : true,"c":[1]}'
     for key, value in (("a", b'{"b": true}'), ("b", b"true"), ("c", b"[1]")):
-        span = member_span(body, key)
+        span = by_both_ways(lambda one, key=key: member_span(one, key), body)  # type: ignore[misc]
         assert span is not None and body[span[0] : span[1]] == value
     assert member_span(body, "d") is None and member_span(b'{"a":1,"a":2}', "a") is None
+
+
+@pytest.mark.parametrize(("body", "told"), [
+    (b'{"stream": true}', True), (b'{"stream":"true"}', False), (b'{"stream":1}', False), (b"{}", False),
+    (b'{"stream":true,"stream":true}', False), (b'{"a":{"stream":true}}', False), (b'{"str\\u0065am":true}', True),
+])
+def test_a_flag_is_true_only_where_it_says_so_once(body: bytes, told: bool) -> None:
+    assert by_both_ways(lambda one: flag_member(one, "stream"), body) is told
+
+
+def test_what_was_parsed_for_a_look_is_taken_over_once() -> None:
+    body = b'{"model":"x","a":[1,{"b":2}]}'
+    assert take_object(body) is None
+    assert peeking.model_of(body) == "x"
+    assert take_object(body) == {"model": "x", "a": [1, {"b": 2}]} and take_object(body) is None
+    assert peeking.model_of(body) == "x"  # and is looked at again where somebody asks
+
+
+@pytest.mark.parametrize("body", [
+    b'{"model":"x","a":NaN}', b'{"model":"x","a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b"[1]", b'{"model":"x",}',
+    b'{"model":"x" "a":1}', b'{"model":"x"}}', b'{"model":"x",1:2}', b'{"model":"\\ud800"', b"{}",
+])
+def test_what_cannot_be_parsed_is_not_handed_on(body: bytes) -> None:
+    assert peeking.model_of(body) is None and take_object(body) is None
+
+
+def test_the_place_of_a_member_is_found_among_others_of_its_name() -> None:
+    body = b'{"tools":[{"model":{"type":"string"}}],"x":"model","model":"old"}'
+    assert replace_member(body, "model", "new") == body.replace(b'"old"', b'"new"')
+    escaped = b'{"a":{"model":"old"},"mod\\u0065l":"old"}'
+    assert replace_member(escaped, "model", "new") == b'{"a":{"model":"old"},"mod\\u0065l":"new"}'

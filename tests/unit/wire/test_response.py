@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relayd.wire.response import BadResponse, ResponseHead, parse_response
+from relayd.wire.shape import AFTER
 
 
 def take(*lines: bytes, first: bytes = b"HTTP/1.1 200 OK\r\n") -> ResponseHead:
@@ -91,3 +92,26 @@ def test_what_two_readers_see_differently_is_refused(line: bytes) -> None:
 def test_a_head_without_its_blank_line_is_cut() -> None:
     with pytest.raises(BadResponse):
         parse_response([b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"])
+
+
+@pytest.mark.parametrize(("kind", "stream", "json"), [
+    (b"text/event-stream; charset=utf-8", True, False), (b"Text/Event-Stream", True, False),
+    (b"application/x-ndjson", True, False), (b"application/json", False, True),
+    (b"application/problem+json; a=b", False, True), (b"text/html", False, False), (b"application/jsonp", False, False),
+])
+def test_the_kind_of_an_answer_is_what_its_head_says(kind: bytes, stream: bool, json: bool) -> None:
+    media = take(b"content-TYPE:  " + kind + b"\r\n", b"Content-Type: text/plain\r\n").media
+    assert (media.text, media.is_stream, media.is_json) == (kind.decode(), stream, json)
+
+
+def test_the_kind_and_the_coding_are_known_however_often_a_head_was_met() -> None:
+    for _ in range(AFTER + 4):  # at first by the full parser, then by a shape
+        head = take(b"X-A: 1\r\n", b"Content-Length: 3\r\n", b"Content-Encoding: gzip\r\n", b"Content-Type: a/b\r\n")
+        assert (head.coding, head.media.text, head.length) == ("gzip", "a/b", 3)
+        assert head.keep == [b"X-A: 1\r\n", b"Content-Encoding: gzip\r\n", b"Content-Type: a/b\r\n"]
+
+
+def test_a_head_that_does_not_say_what_its_body_is_has_no_kind() -> None:
+    for head in (take(b"X: y\r\n"), take(b"Content-Type: a/b\r\n", b"Content-Encoding: br\r\n",
+                                         b"Connection: content-type, content-encoding\r\n")):
+        assert (head.media.text, head.coding) == ("", "")
