@@ -10,7 +10,7 @@ Laws:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from json.scanner import make_scanner
 from typing import Any, NoReturn
 
@@ -38,6 +38,7 @@ def _no_constant(word: str) -> NoReturn:
 
 _DECODER: Any = json.JSONDecoder(parse_constant=_no_constant)  # the stubs know nothing of a decoder's scanner
 _decode, _scan = _DECODER.decode, make_scanner(_DECODER)
+_quote: Callable[[str], str] = json.encoder.encode_basestring  # in C
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 _encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False).encode
 
@@ -67,6 +68,19 @@ def write(value: Any) -> bytes:
         return _encode(value).encode("utf-8")
     except UnicodeEncodeError:
         return _encode_ascii(value).encode("ascii")
+
+
+def write_with(value: dict[str, Any], name: str, written: bytes) -> bytes:
+    """As `write`, of an object that is not empty, with one more member whose JSON is `written` already."""
+    return b'%b,"%b":%b}' % (write(value)[:-1], name.encode("ascii"), written)
+
+
+def write_string(text: str) -> bytes:
+    """A string as `write` has it; for the pieces of a stream, of which there are thousands."""
+    try:
+        return _quote(text).encode("utf-8")
+    except UnicodeEncodeError:
+        return _encode_ascii(text).encode("ascii")
 
 
 def write_text(value: Any) -> str:

@@ -15,7 +15,7 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,6 +143,17 @@ class Thinking:
     budget: int | None = None
     enabled: bool | None = None
     visible: bool | None = None
+
+
+class SharedTools(tuple[Tool, ...]):
+    """The tools of a list that requests bring again and again; `written` is their JSON, by dialect."""
+
+    written: dict[str, bytes]
+
+    def __new__(cls, tools: Iterable[Tool]) -> SharedTools:
+        made = super().__new__(cls, tools)
+        made.written = {}
+        return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,9 @@ class Course(Protocol):
     def said(self, data: bytes) -> None:
         """Bytes have gone to the client."""
 
+    def said_whole(self) -> None:
+        """Whole frames have gone to the client."""
+
     def accepted(self) -> None:
         """The head of a good answer has come."""
 
@@ -291,10 +294,16 @@ class Attempt:
         return held
 
     def _deliver(self, out: bytes, slot: Slot) -> bool:
-        self._course.said(out)
+        self._course.said_whole()
+        return self._exchange.deliver(self._head(slot), slot, out)
+
+    def _head(self, slot: Slot) -> ResponseHead:
+        """The head of a translated stream; whatever it is, where that has been sent."""
+        if self._exchange.begun and slot.response is not None:
+            return slot.response
         head = stream_head(slot.response)
         self._course.mark(head)
-        return self._exchange.deliver(head, slot, out)
+        return head
 
     def _translated(self, response: ResponseHead, slot: Slot) -> None:
         translation, course, exchange = self.translation, self._course, self._exchange
@@ -313,10 +322,8 @@ class Attempt:
             return
         course.ended(self)
         if out or exchange.begun:
-            course.said(out)
-            head = stream_head(slot.response)
-            course.mark(head)
-            exchange.deliver_last(head, slot, out)
+            course.said_whole()
+            exchange.deliver_last(self._head(slot), slot, out)
         else:
             self._plain(translation, response)
 

@@ -240,11 +240,16 @@ class Course(Judgement):
             waited_s += clock.monotonic() - self._waiting_s
         return [("X-Relayd-Queue", f"{self._queue}, waited={waited_s:.3f}")]
 
-    def said(self, data: bytes) -> None:
-        """The client has something new to read."""
+    def said_whole(self) -> None:
+        """The client has whole frames to read."""
         self._said_s = clock.monotonic()
         if self._first_said_s < 0:
             self._first_said_s = self._said_s
+        self._boundary = True
+
+    def said(self, data: bytes) -> None:
+        """The client has something new to read."""
+        self.said_whole()
         self._boundary = data.endswith((b"\n\n", b"\r\n\r\n"))
         self._done = b"[DONE]" in data[-64:]
 

@@ -2,8 +2,9 @@
 
 Laws:
 1. A body of usual size is parsed once, however many questions it is asked, and whoever goes on to translate it takes
-   over what was parsed. Of a larger one nothing is parsed that is not asked for: strings and nested values are skipped
-   by one expression, in linear time. Both ways give the same answers, but for law 3.
+   over what was parsed; tools that came before are known by their text. Of a larger body nothing is parsed that is not
+   asked for: strings and nested values are skipped by one expression, in linear time. Both ways give the same answers,
+   but for law 3.
 2. A body that two readers could read in two ways has no answer: a repeated key, more behind the end, another encoding.
 3. Nesting down to `MAX_DEPTH` is followed, deeper only as far as the parser does; never without a bound.
 """
@@ -15,6 +16,8 @@ import re
 from json.decoder import scanstring  # type: ignore[attr-defined]  # not in the stubs
 from json.scanner import make_scanner
 from typing import Any, NoReturn
+
+from relayd.wire.kept import LISTS
 
 MAX_DEPTH = 64
 PARSED_BYTES = 256 * 1024  # a larger body is skipped through: most of it is an image
@@ -107,7 +110,14 @@ def _parse(last: _Memory, body: bytes) -> bool:
             if match is None:
                 return False
             start = match.end()
-            one, end = _scan(text, start)
+            one: Any
+            known = LISTS.find(text, start) if key == "tools" else None
+            if known is not None:
+                one, end = known
+            else:
+                one, end = _scan(text, start)
+                if key == "tools" and one.__class__ is list and not is_deeper(one, MAX_DEPTH - 1):
+                    one = LISTS.keep(text, start, end, one)
             spans[key] = None if key in value else (start, end)
             value[key] = one
             match = _TEXT_NEXT.match(text, end)

@@ -43,7 +43,7 @@ class Event:
 class SseSplitter:
     """Splits one stream; owned by the exchange that carries it."""
 
-    __slots__ = ("_after_cr", "_buffer", "_first", "_line", "_lines", "_max_event", "_max_line", "_scan")
+    __slots__ = ("_after_cr", "_at_once", "_buffer", "_first", "_line", "_lines", "_max_event", "_max_line", "_scan")
 
     def __init__(self, max_line: int = 1024 * 1024, max_event: int = 4 * 1024 * 1024) -> None:
         self._buffer = bytearray()  # from the first byte of the current block
@@ -54,6 +54,7 @@ class SseSplitter:
         self._after_cr = False
         self._max_line = max_line
         self._max_event = max_event
+        self._at_once = min(max_line, max_event, MOST_LINES)  # what is no larger can break no bound
 
     @property
     def rest(self) -> bytes:
@@ -66,6 +67,8 @@ class SseSplitter:
         if not data:
             return events
         buffer = self._buffer
+        if len(data) <= self._at_once and not buffer and not self._after_cr and not self._first and _is_plain(data):
+            return [_parse(block + b"\n\n", block.split(b"\n")) for block in data[:-2].split(b"\n\n")]
         block = 0  # where the current block begins; what is before it goes at the end, in one step
         buffer += data
         position, line_start = self._scan, self._line
@@ -106,7 +109,14 @@ class SseSplitter:
         return events
 
 
+def _is_plain(data: bytes) -> bool:
+    """Whether this is nothing but whole blocks, each with one blank line behind it, of lines that end in LF."""
+    return data.endswith(b"\n\n") and data[0] != 0x0A and b"\r" not in data and b"\n\n\n" not in data
+
+
 def _parse(raw: bytes, lines: list[bytes]) -> Event:
+    if len(lines) == 1 and lines[0].startswith(b"data: "):
+        return Event(raw, b"", lines[0][6:], None)
     event, data, identity = b"", None, None
     pieces: list[bytes] | None = None
     for line in lines:

@@ -84,7 +84,7 @@ class _Frames:
     def delta(self, index: int, kind: str, member: str, text: str) -> None:
         # The frame of every piece of an answer: written by hand, because most of its bytes never change.
         self.out += b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":' % index
-        self.out += b'{"type":"%s","%s":%s}}\n\n' % (kind.encode(), member.encode(), _json.write(text))
+        self.out += b'{"type":"%s","%s":%s}}\n\n' % (kind.encode(), member.encode(), _json.write_string(text))
 
     def close(self, index: int) -> None:
         self.out += _frame("content_block_stop", {"index": index})

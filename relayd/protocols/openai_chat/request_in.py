@@ -6,13 +6,14 @@ used the old form, because its answer has another form then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols.canon import Format, Request, Thinking, Tool, ToolChoice
+from relayd.protocols.canon import Format, Request, SharedTools, Thinking, Tool, ToolChoice
 from relayd.protocols.dialect import Ask, Refused
 from relayd.protocols.openai_chat.turns import read_messages
+from relayd.wire.kept import Kept
 
 MAX_TOOLS = 1024
 MAX_STOPS = 64
@@ -95,7 +96,16 @@ def _tools(members: Mapping[str, Any]) -> tuple[Tool, ...]:
     entries = functions or tools or ()
     if len(entries) > MAX_TOOLS:
         raise Refused(f"'{listed}' has more than {MAX_TOOLS} entries.", listed, "invalid_value")
-    read = _function if functions else _tool
+    if entries.__class__ is not Kept:
+        return tuple(_each(entries, listed))
+    if "openai_chat" not in entries.memo:
+        entries.memo["openai_chat"] = SharedTools(_each(entries, listed))
+    shared: SharedTools = entries.memo["openai_chat"]
+    return shared
+
+
+def _each(entries: Sequence[Any], listed: str) -> list[Tool]:
+    read = _function if listed == "functions" else _tool
     found: list[Tool] = []
     names: set[str] = set()
     for place, entry in enumerate(entries):
@@ -108,7 +118,7 @@ def _tools(members: Mapping[str, Any]) -> tuple[Tool, ...]:
             raise Refused(f"'{at}' has the name of another: '{tool.name[:64]}'.", at, "invalid_value")
         names.add(tool.name)
         found.append(tool)
-    return tuple(found)
+    return found
 
 
 def _usual(entry: Any) -> Tool | None:

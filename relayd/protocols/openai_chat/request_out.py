@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols.canon import Format, Request, Thinking, Tool
+from relayd.protocols.canon import Format, Request, SharedTools, Thinking, Tool
 from relayd.protocols.dialect import Memory, Options, Sending
 from relayd.protocols.openai_chat.history import write_messages
 
@@ -30,7 +30,6 @@ def write_request(request: Request, options: Options, memory: Memory) -> Sending
         "messages": write_messages(request.messages, options, memory),
     }
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
         if request.tool_choice is not None:
             choice = request.tool_choice
             named = {"type": "function", "function": {"name": choice.name}}
@@ -58,7 +57,18 @@ def write_request(request: Request, options: Options, memory: Memory) -> Sending
     if request.stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
-    return Sending(PATH, _json.write(body))
+    if not request.tools:
+        return Sending(PATH, _json.write(body))
+    return Sending(PATH, _json.write_with(body, "tools", _written(request.tools)))
+
+
+def _written(tools: tuple[Tool, ...]) -> bytes:
+    known = tools.written.get("openai_chat") if isinstance(tools, SharedTools) else None
+    if known is None:
+        known = _json.write([_tool(tool) for tool in tools])
+        if isinstance(tools, SharedTools):
+            tools.written["openai_chat"] = known
+    return known
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Frames:
         """Write a delta, of which there are thousands: `place` is its other members as `,"name":value` text."""
         if self._form != "none":
             number = b'{"type":"%b","sequence_number":%d' % (kind.encode("ascii"), self._number)
-            self._put(kind, b'%b%b,"delta":%b}' % (number, place, _json.write(text)))
+            self._put(kind, b'%b%b,"delta":%b}' % (number, place, _json.write_string(text)))
 
     def done(self) -> None:
         """Write what ends a stream."""

@@ -13,6 +13,7 @@ Laws:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from relayd import clock
@@ -41,9 +42,21 @@ from relayd.protocols.openai_responses.output import Call, Item, Thought, Words
 from relayd.protocols.openai_responses.response import error_in_response, response_object
 from relayd.protocols.openai_responses.terms import terms_of
 from relayd.protocols.openai_responses.tools import Called
+from relayd.wire.kept import Kept
 
 _TOKEN_CHARS = 1024  # about what a token's object takes, its alternatives included
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+def _written(echo: Mapping[str, Any]) -> bytes:
+    """The request's share of the Response object; tools that come with every turn are written once."""
+    tools = echo.get("tools")
+    if tools.__class__ is not Kept:
+        return _json.write(echo)
+    if "written" not in tools.memo:
+        tools.memo["written"] = _json.write(tools)
+    others = {key: value for key, value in echo.items() if key != "tools"}
+    return _json.write_with(others, "tools", tools.memo["written"])
 
 
 class Renderer:
@@ -125,7 +138,7 @@ class Renderer:
     def _begin(self) -> None:
         self._begun = True
         if not self._frames.silent:
-            self._echo = _json.write(self._terms.echo)
+            self._echo = _written(self._terms.echo)
             response = self._own("in_progress")
             self._frames.lifecycle("response.created", response, self._echo)
             self._frames.lifecycle("response.in_progress", response, self._echo)

@@ -91,7 +91,7 @@ def _read(members: dict[str, Any], ask: Ask) -> Request:
         safety_identifier=_json.optional(members, "safety_identifier", "a string"),
     )
     echo = _echo(members, request, answer_format, instructions) | {
-        "tools": list(offer.echo),
+        "tools": offer.echo,
         "tool_choice": offer.echo_choice,
         "previous_response_id": previous,
     }

@@ -13,11 +13,12 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from relayd.protocols import _json
-from relayd.protocols.canon import Tool, ToolChoice
+from relayd.protocols.canon import SharedTools, Tool, ToolChoice
 from relayd.protocols.dialect import Refused
+from relayd.wire.kept import Kept
 
 MAX_TOOLS = 1024
 _LONGEST_NAME = 64
@@ -91,7 +92,7 @@ class Offer:
     choice: ToolChoice | None
     names: Names
     allowed: frozenset[str] | None
-    echo: tuple[Any, ...]
+    echo: list[Any]
     echo_choice: Any
 
 
@@ -100,6 +101,37 @@ def read_offer(body: Mapping[str, Any]) -> Offer:
     entries = _json.optional(body, "tools", "a list") or []
     if len(entries) > MAX_TOOLS:
         raise Refused(f"At most {MAX_TOOLS} tools can be offered, but there are {len(entries)}.", "tools")
+    offered = _read_tools(entries)
+    names, tools = offered.names, offered.tools
+    choice, allowed = _read_choice(body.get("tool_choice"), names)
+    if allowed is not None:
+        tools = tuple(tool for tool in tools if tool.name in allowed)
+    if not tools:
+        if choice is not None and choice.mode in ("required", "named"):
+            raise Refused("tool_choice demands a call, but no tool that can be called is offered.", "tool_choice")
+        choice = None
+    return Offer(tools, choice, names, allowed, offered.echo, _echo_choice(body.get("tool_choice")))
+
+
+class _Offered(NamedTuple):
+    """What a list of tools alone decides."""
+
+    tools: tuple[Tool, ...]
+    names: Names
+    echo: list[Any]
+
+
+def _read_tools(entries: list[Any]) -> _Offered:
+    if entries.__class__ is not Kept:
+        return _each(entries)
+    if "openai_responses" not in entries.memo:
+        tools, names, echo = _each(entries)
+        entries.memo["openai_responses"] = _Offered(SharedTools(tools), names, Kept(echo))
+    known: _Offered = entries.memo["openai_responses"]
+    return known
+
+
+def _each(entries: list[Any]) -> _Offered:
     names = Names()
     tools: dict[str, Tool] = {}
     echo = []
@@ -115,14 +147,7 @@ def read_offer(body: Mapping[str, Any]) -> Offer:
                            namespace, names, tools)  # fmt: skip
         else:
             _read_tool(entry, at + ".", None, names, tools)
-    choice, allowed = _read_choice(body.get("tool_choice"), names)
-    if allowed is not None:
-        tools = {name: tool for name, tool in tools.items() if name in allowed}
-    if not tools:
-        if choice is not None and choice.mode in ("required", "named"):
-            raise Refused("tool_choice demands a call, but no tool that can be called is offered.", "tool_choice")
-        choice = None
-    return Offer(tuple(tools.values()), choice, names, allowed, tuple(echo), _echo_choice(body.get("tool_choice")))
+    return _Offered(tuple(tools.values()), names, echo)
 
 
 def _read_tool(

@@ -6,6 +6,7 @@ a loss that the manual's drops name. Answers: the same events give every client 
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from dataclasses import replace
@@ -33,6 +34,8 @@ from relayd.protocols.canon import (
     Usage,
 )
 from relayd.protocols.dialect import Dialect, Options, Refused, Rendered
+from relayd.wire.body import model_of, take_object
+from relayd.wire.kept import Kept
 from relayd.wire.sse import SseSplitter
 
 FRONTS, BACKS = _pairs.fronts(), _pairs.backs()
@@ -113,6 +116,52 @@ def test_writing_a_request_twice_gives_the_same_bytes(front: Dialect, back: Dial
         asked = _pairs.words_of(front, sample)
         if asked is not None and _pairs.found(front, back, sample).fate != _pairs.REFUSED:
             assert _pairs.send(front, back, asked, Options()) == _pairs.send(front, back, asked, Options())
+
+
+def padded(members: dict[str, Any]) -> dict[str, Any]:
+    """The members with tools as long as those of agents, so that they are known again."""
+    def longer(tool: dict[str, Any]) -> dict[str, Any]:
+        inner = tool.get("function") or tool.get("custom") or tool
+        inner["description"] = "What it is for. " * 200
+        return tool
+
+    return {**members, "tools": [longer(tool) for tool in copy.deepcopy(members["tools"])]}
+
+
+@front_and_back
+def test_tools_that_come_with_every_turn_are_sent_on_as_those_that_come_once(front: Dialect, back: Dialect) -> None:
+    for sample in REQUESTS:
+        asked = _pairs.words_of(front, sample)
+        if asked is None or not asked.get("tools") or _pairs.found(front, back, sample).fate == _pairs.REFUSED:
+            continue
+        members = _pairs.members_of(front, padded(asked))
+        once = _pairs.send_body(front, back, json.dumps(members).encode(), Options())
+        for _ in range(3):
+            body = json.dumps(members).encode()
+            assert model_of(body) is not None  # as the data path does, before it reads the request
+            assert _pairs.send_body(front, back, body, Options()) == once
+        body = json.dumps(members).encode()
+        model_of(body)
+        taken = take_object(body)
+        assert taken is not None and isinstance(taken["tools"], Kept)
+        assert taken["tools"] == members["tools"], "somebody has changed what is shared"
+
+
+@any_front
+def test_tools_that_are_refused_once_are_refused_every_time(front: Dialect) -> None:
+    if _pairs.words_of(front, next(one for one in REQUESTS if one.what == "functions")) is None:
+        pytest.skip("this dialect has no tools")
+    assert front.read_request is not None
+    wrong = {"type": "function", "name": 7, "function": {"name": 7}, "input_schema": {}, "description": "x" * 3000}
+    members = _pairs.members_of(front, {"tools": [wrong]})
+    told = set()
+    for _ in range(3):
+        body = json.dumps(members).encode()
+        model_of(body)
+        with pytest.raises(Refused) as caught:
+            front.read_request(body, _pairs.ask_in(front))
+        told.add((caught.value.message, caught.value.param))
+    assert len(told) == 1
 
 
 HOSTILE_BODIES = {

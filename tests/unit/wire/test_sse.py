@@ -59,6 +59,30 @@ def test_every_cut_gives_the_events_of_the_standard_and_loses_no_byte(stream: by
     assert b"".join(event.raw for event in events) + splitter.rest == stream
 
 
+BLOCKS = st.lists(
+    st.sampled_from([b"data: a", b"data:  b ", b"data:b", b"data", b"event: x\ndata: y", b"id: 7", b": hi", b"\xef\xbb\xbfdata: z",
+                     b"data: a\ndata: b", b"\ndata: early", b"data: cr\r", b"data: \xff\nid: 1\n\ndata: two"]),
+    min_size=1, max_size=12,
+)  # fmt: skip
+
+
+@given(BLOCKS, st.integers(1, 3))
+def test_pieces_that_are_whole_blocks_give_the_events_of_the_standard(blocks: list[bytes], at_once: int) -> None:
+    pieces = [b"".join(block + b"\n\n" for block in blocks[at : at + at_once]) for at in range(0, len(blocks), at_once)]
+    splitter = SseSplitter()
+    events = [event for piece in pieces for event in splitter.feed(piece)]
+    assert fields(events) == slow(b"".join(pieces))
+    assert b"".join(event.raw for event in events) + splitter.rest == b"".join(pieces)
+
+
+def test_whole_blocks_are_bounded_as_others_are() -> None:
+    for bound in ({"max_line": 20}, {"max_event": 20}):
+        splitter = SseSplitter(**bound)
+        splitter.feed(b"data: a\n\n")
+        with pytest.raises(SseError):
+            splitter.feed(b"data: " + b"x" * 30 + b"\n\n")
+
+
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
 def test_an_event_is_out_with_its_blank_line_for_every_line_end(end: bytes) -> None:
     splitter = SseSplitter()
