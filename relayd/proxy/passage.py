@@ -12,12 +12,11 @@ from relayd import clock
 from relayd.errors import ExchangeError
 from relayd.limits.ticket import retry_after
 from relayd.plan.plan import PlannedRoute, Resilience, Target, merged_timeouts
-from relayd.protocols.dialect import Refused
 from relayd.protocols.include_usage import UsageChunkRemover
 from relayd.protocols.tap import Tap
 from relayd.proxy.account import more_of, tell_model, tell_pace, tell_seen
 from relayd.proxy.attempt import Attempt
-from relayd.proxy.call import Call, refused_answer
+from relayd.proxy.call import Call
 from relayd.proxy.course import Course
 from relayd.proxy.direct import take
 from relayd.proxy.exchange import Exchange
@@ -73,15 +72,7 @@ class Passage:
             why, after_s = upstream.unavailable()
             raise ExchangeError("no_endpoint", why, (("Retry-After", retry_after(after_s)),))
         exchange.upstream, exchange.endpoint = upstream, endpoint
-        try:
-            wire, fields, body, _ = message_for(
-                exchange, self._route, target, endpoint, None, self._call, self._call.body
-            )
-        except Refused as refused:
-            exchange.endpoint = exchange.upstream = None
-            upstream.leave(endpoint)
-            exchange.respond(refused_answer(self._route, refused, exchange.request_id.decode("latin-1")), "bad_body")
-            return
+        wire, fields, body, _ = message_for(exchange, self._route, target, endpoint, None, self._call, self._call.body)
         exchange.attempt(endpoint, wire, fields, body, self)
 
     # ---- the transport's side
