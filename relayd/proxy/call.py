@@ -24,7 +24,7 @@ from relayd.wire.body import flag_member, model_of, replace_member
 from relayd.wire.http1 import RequestHead
 
 _OPENAI = ("openai_chat", "openai_responses")
-_LISTING = re.compile(r"(?:.*/)?models(?:/(.+))?")
+_LISTING = re.compile(r"(?:.*/)?(?:models(?:/(.+))?|api/tags)")
 _IN_PATH = re.compile(rb".*/models/([^/:?]+):[A-Za-z]+")
 
 

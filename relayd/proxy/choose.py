@@ -10,8 +10,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from relayd.errors import ExchangeError
 from relayd.limits.gate import Gate
@@ -23,7 +22,7 @@ from relayd.proxy.exchange import Exchange
 from relayd.proxy.passage import passes
 from relayd.proxy.respond import answer
 from relayd.proxy.shadow import cast
-from relayd.routing.models import anthropic_list, anthropic_model, openai_list, openai_model
+from relayd.routing.listings import page, shape_for
 from relayd.upstream.shares import roll_of
 
 NO_RESILIENCE = Resilience()
@@ -139,7 +138,7 @@ def answered_locally(exchange: Exchange, call: Call) -> bool:
 
 
 def listed(exchange: Exchange, call: Call) -> bool:
-    """The models of the configuration (GET .../models and .../models/{id}). Raises Refused for an unknown one."""
+    """The models of the configuration, as the client's maker has the list. Raises Refused for an unknown one."""
     models = exchange.plan.models
     if exchange.head.method not in (b"GET", b"HEAD") or models is None:
         return False
@@ -147,15 +146,15 @@ def listed(exchange: Exchange, call: Call) -> bool:
     if asked is None:
         raise Refused("This path is not served here; a request that chooses by the model names one.", status=404)
     listing, made_s = models.listed(more=told_by_upstreams(exchange.plan)), exchange.plan.made_s
-    anthropic = call.dialect.name == "anthropic_messages" or "anthropic-version" in call.ask.headers
+    shape = shape_for(call.dialect.name, call.ask.path, call.ask.headers)
     if not asked:
-        told = anthropic_page(listing, made_s, call.ask.query) if anthropic else openai_list(listing, made_s)
+        told = page(shape, listing, made_s, call.ask.query)
     else:
         name = unquote(asked)
         upstream = dict(listing).get(name)
         if upstream is None:
             raise Refused(models.unknown(name), param="model", code="model_not_found", status=404)
-        told = anthropic_model(name, made_s) if anthropic else openai_model(name, upstream, made_s)
+        told = shape.one(name, upstream, made_s)
     exchange.respond(answer(200, "application/json", json.dumps(told).encode() + b"\n"))
     return True
 
@@ -165,16 +164,6 @@ def told_by_upstreams(plan: Plan) -> Iterator[tuple[str, str]]:
     for upstream in plan.upstreams.values():
         if upstream.model_list is not None:
             yield from ((name, upstream.name) for name in upstream.model_list.names)
-
-
-def anthropic_page(listing: list[tuple[str, str]], made_s: int, query: str) -> dict[str, Any]:
-    """A page of the list, as the query asks for it."""
-    asked = dict(parse_qsl(query))
-    limit = asked.get("limit", "")
-    return anthropic_list(
-        listing, made_s, min(1000, max(1, int(limit))) if limit.isdecimal() and len(limit) < 6 else 20,
-        asked.get("after_id"), asked.get("before_id"),
-    )
 
 
 def hash_key(exchange: Exchange, target: Target, body: bytes | None) -> int | None:

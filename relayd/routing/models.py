@@ -13,8 +13,6 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
 SHOWN = 20
 LONGEST_SHOWN = 128
@@ -128,49 +126,3 @@ def _closest_first(name: str, names: list[str]) -> list[str]:
 def _cut(text: str) -> str:
     shown = "".join(sign if sign.isprintable() else "?" for sign in text[:LONGEST_SHOWN])
     return shown if len(text) <= LONGEST_SHOWN else shown + "..."
-
-
-# ---- listings
-
-
-def openai_model(name: str, upstream: str, created_s: int) -> dict[str, Any]:
-    """One model as OpenAI's clients read it."""
-    return {"id": name, "object": "model", "created": created_s, "owned_by": upstream}
-
-
-def openai_list(models: Iterable[tuple[str, str]], created_s: int) -> dict[str, Any]:
-    """The answer to GET /v1/models."""
-    return {"object": "list", "data": [openai_model(name, upstream, created_s) for name, upstream in models]}
-
-
-def anthropic_model(name: str, created_s: int) -> dict[str, Any]:
-    """One model as Anthropic's clients read it."""
-    at = datetime.fromtimestamp(created_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"type": "model", "id": name, "display_name": name, "created_at": at}
-
-
-def anthropic_list(
-    models: Iterable[tuple[str, str]],
-    created_s: int,
-    limit: int = 1000,
-    after_id: str | None = None,
-    before_id: str | None = None,
-) -> dict[str, Any]:
-    """The answer to GET /v1/models with an Anthropic client: a page of them. An id that is unknown cuts nothing."""
-    names = [name for name, _ in models]
-    if after_id in names:
-        names = names[names.index(after_id) + 1 :]
-    elif before_id in names:
-        names = names[: names.index(before_id)]
-        names, earlier = names[-limit:], names[:-limit]
-        return _page(names, created_s, bool(earlier))
-    return _page(names[:limit], created_s, len(names) > limit)
-
-
-def _page(names: list[str], created_s: int, has_more: bool) -> dict[str, Any]:
-    return {
-        "data": [anthropic_model(name, created_s) for name in names],
-        "has_more": has_more,
-        "first_id": names[0] if names else None,
-        "last_id": names[-1] if names else None,
-    }

@@ -293,6 +293,12 @@ def test_anthropic_counts_and_lists(claude: Any, running: Gateway) -> None:
     assert [model.id for model in claude.models.list()] == list(BACKS)
 
 
+def test_ollama_lists(base: str, running: Gateway) -> None:
+    ollama = module("ollama")
+    with ollama.Client(host=base) as client:
+        assert [model.model for model in client.list().models] == list(BACKS)
+
+
 # ---- google-genai, which passes
 
 
@@ -318,3 +324,5 @@ def test_google_genai(stream: bool, base: str, running: Gateway) -> None:
     with pytest.raises(genai.errors.ClientError) as caught:
         client.models.generate_content(model="none", contents="x")
     assert caught.value.code == 404
+    assert [model.name for model in client.models.list()] == [f"models/{name}" for name in BACKS]
+    assert client.models.get(model="gemini").display_name == "gemini"

@@ -66,6 +66,7 @@ def test_a_gemini_path_names_the_model(path: bytes, model: str | None) -> None:
 
 @pytest.mark.parametrize(("path", "asked"), [
     ("/v1/models", ""), ("/models", ""), ("/v1/models/a/b", "a/b"), ("/v1/chat/completions", None), ("/v1/modelsx", None),
+    ("/v1beta/models", ""), ("/api/tags", ""), ("/api/tags/x", None), ("/tags", None),
 ])
 def test_paths_of_the_model_list_are_known(path: str, asked: str | None) -> None:
     assert listing_asked(path) == asked

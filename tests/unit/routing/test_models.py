@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.routing.models import (
-    ModelTable,
-    Resolved,
-    Rule,
-    anthropic_list,
-    anthropic_model,
-    openai_list,
-)
+from relayd.routing.models import ModelTable, Resolved, Rule
 
 RULES = (
     Rule("mistral-*", "chutes"),
@@ -121,32 +113,3 @@ def test_what_an_unknown_name_is_told_is_bounded() -> None:
     table = ModelTable([Rule(f"model-{number}" + "x" * 300, "u") for number in range(3000)])
     text = table.unknown("m" * 100_000)
     assert len(text) < 4000 and text.endswith("and 2980 more.")
-
-
-def test_both_listings_have_the_shape_of_their_makers() -> None:
-    models = [("a/b", "u"), ("c", "v")]
-    assert openai_list(models, 7) == {
-        "object": "list",
-        "data": [
-            {"id": "a/b", "object": "model", "created": 7, "owned_by": "u"},
-            {"id": "c", "object": "model", "created": 7, "owned_by": "v"},
-        ],
-    }
-    assert anthropic_model("a/b", 7) == {
-        "type": "model", "id": "a/b", "display_name": "a/b", "created_at": "1970-01-01T00:00:07Z",
-    }  # fmt: skip
-    page = anthropic_list(models, 7)
-    assert (page["has_more"], page["first_id"], page["last_id"]) == (False, "a/b", "c")
-    assert json.dumps(anthropic_list([], 7)) == '{"data": [], "has_more": false, "first_id": null, "last_id": null}'
-
-
-@pytest.mark.parametrize(
-    ("arguments", "names", "more"),
-    [
-        ({"limit": 2}, "ab", True), ({"limit": 2, "after_id": "b"}, "cd", False), ({"limit": 2, "before_id": "d"}, "bc", True),
-        ({"limit": 9, "before_id": "c"}, "ab", False), ({"after_id": "nobody"}, "abcd", False), ({"after_id": "d"}, "", False),
-    ],
-)  # fmt: skip
-def test_pages_go_both_ways(arguments: dict[str, str | int], names: str, more: bool) -> None:
-    page = anthropic_list([(name, "u") for name in "abcd"], 0, **arguments)  # type: ignore[arg-type]
-    assert "".join(one["id"] for one in page["data"]) == names and page["has_more"] is more
