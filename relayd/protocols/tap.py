@@ -96,6 +96,18 @@ class Tap:
             self._is_whole = self._inflater is None and self._dialect != "ollama"
             self._frames(data)
 
+    def skims(self, data: bytes) -> bool:
+        """Whether this piece, which follows whole frames, is whole frames too in which nothing stands that will be
+        read: it need not be fed. Most pieces of a stream are like that."""
+        usage, finish = self._words
+        if not self._is_whole or not self._first or usage in data or not data.endswith(b"\n\n"):
+            return False
+        place = data.find(finish)
+        if place < 0:
+            return True
+        behind = place + len(finish)
+        return data.startswith((b":null", b": null"), behind) and data.find(finish, behind) < 0
+
     @property
     def seen(self) -> Tapped:
         """What was seen so far; the numbers of a stream are known at its end."""

@@ -459,6 +459,7 @@ class Course(Judgement):
         record = self._exchange.record
         if self._attempt is not None:
             self._tell(self._attempt)
+            self._attempt = None  # a ring, which would wait for the collector
         if self._trail and record.attempts > 1:
             more_of(record)["trail"] = ", ".join(self._trail)
         if self._call is not None:

@@ -448,6 +448,7 @@ class Exchange(Reply):
         gateway.exchanges.discard(self)
         if self.course is not None:
             self.course.leave()
+            self.course = None  # it has the exchange: a ring, which would wait for the collector
         for gate, ticket in self.held:
             gate.leave(ticket)
         if self.upstream is not None and self.endpoint is not None:

@@ -50,7 +50,9 @@ def passes(
 class Passage:
     """The sink of the transfer, and what its exchange has instead of a course; ends with it."""
 
-    __slots__ = ("_call", "_exchange", "_first_s", "_last", "_remover", "_route", "_settled", "_tap", "_target")
+    __slots__ = (
+        "_call", "_calm", "_exchange", "_first_s", "_last", "_remover", "_route", "_settled", "_tap", "_target",
+    )
 
     def __init__(self, exchange: Exchange, route: PlannedRoute, target: Target, call: Call) -> None:
         self._exchange, self._route, self._target, self._call = exchange, route, target, call
@@ -59,6 +61,7 @@ class Passage:
         self._remover: UsageChunkRemover | None = None
         self._first_s = -1.0
         self._last = b""
+        self._calm = False  # whether whole frames have passed so far, so that nobody holds anything back
 
     def begin(self) -> None:
         """Pick an endpoint and send the request there. Raises ExchangeError."""
@@ -91,9 +94,13 @@ class Passage:
             if not self._settle(response):
                 self._take_over(slot).on_progress(slot)
                 return
-        if slot.chunks:
-            self._look(slot)
-        if not exchange.muted and not exchange.deliver_slot(slot):
+        chunks, muted = slot.chunks, exchange.muted
+        if chunks:
+            if self._calm and not muted and len(chunks) == 1 and self._tap is not None and self._tap.skims(chunks[0]):
+                self._last = chunks[0]
+            else:
+                self._look(slot)
+        if not muted and not exchange.deliver_slot(slot):
             slot.hold = True
 
     def on_done(self, slot: Slot, errno: int, message: str) -> None:
@@ -145,6 +152,7 @@ class Passage:
         if self._exchange.muted:
             chunks.clear()
             return
+        self._calm = data.endswith(b"\n\n")
         if self._remover is not None:
             data = self._remover.feed(data)
             slot.chunks = [data] if data else []

@@ -12,11 +12,12 @@ from tests.functional.harness.relay import LIVE
 GOOGLE = {
     "name": "google", "match": {"regex": "/v1(?:beta)?/models/[^/]+:[A-Za-z]+"}, "protocol": "gemini", "upstream": "by_model",
 }  # fmt: skip
+TAGS = {"name": "tags", "match": {"path": "/api/tags"}, "upstream": "by_model"}
 
 
 @pytest.fixture(scope="session")
 def session_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with gateway(tmp_path_factory.mktemp("clients"), strict=False, routes=[GOOGLE]) as running:
+    with gateway(tmp_path_factory.mktemp("clients"), strict=False, routes=[GOOGLE, TAGS]) as running:
         yield running
 
 

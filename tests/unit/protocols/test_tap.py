@@ -199,3 +199,36 @@ def test_nothing_makes_it_raise(dialect: str, pieces: list[bytes], coding: str) 
     for piece in pieces:
         tap.feed(piece)
         assert isinstance(tap.seen, Tapped)
+
+
+FRAMES = st.lists(st.sampled_from([
+    b'data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}\n\n',
+    b'data: {"model": "m-1", "choices": [{"delta": {"content": "x"}, "finish_reason": null}], "usage": null}\n\n',
+    b'data: {"model":"m-1","choices":[{"delta":{},"finish_reason":"stop"}]}\n\n',
+    b'data: {"choices":[{"finish_reason":null},{"finish_reason":"length"}]}\n\n',
+    b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":4}}\n\n',
+    b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":7}}\r\n\r\n',
+    b": comment\n\n", b"data: [DONE]\n\n", b'data: {"half":"', b'of it"}\n\n',
+]), max_size=14)
+
+
+@given(FRAMES)
+def test_what_it_skims_need_not_be_fed(pieces: list[bytes]) -> None:
+    whole, skimming, skimmed = Tap("openai_chat"), Tap("openai_chat"), 0
+    at_rest = False
+    for piece in pieces:
+        whole.feed(piece)
+        if at_rest and skimming.skims(piece):
+            skimmed += 1
+            continue
+        skimming.feed(piece)
+        at_rest = piece.endswith(b"\n\n")
+    assert skimming.seen == whole.seen
+
+
+def test_most_of_a_stream_is_skimmed() -> None:
+    tap = Tap("openai_chat")
+    word = b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}\n\n'
+    tap.feed(word)
+    assert tap.skims(word) and not tap.skims(word[:-1]) and not tap.skims(word.replace(b"null", b'"stop"'))
+    assert not tap.skims(word.replace(b'"choices"', b'"usage":{"prompt_tokens":1},"choices"'))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from relayd import clock
 from relayd.proxy.course import Course
+from relayd.proxy.exchange import Exchange
 from relayd.proxy.passage import Passage
 from tests.unit.proxy.house import get, post, running, soon, status_of, until
 from tests.unit.proxy.places import DONE, STREAM, Places, completion, delta, http, in_turn, silent
@@ -181,14 +183,42 @@ async def test_the_client_leaving_cancels_it(tmp_path: Path) -> None:
 
 
 async def test_a_client_that_leaves_may_let_its_answer_be_finished(tmp_path: Path) -> None:
-    events, play = in_turn(STREAM + delta(content="half"), delta("stop") + DONE)
+    events, play = in_turn(STREAM + delta(content="half"), delta(content="more"), delta("stop") + DONE)
     async with running(tmp_path, Places(a=play), whole=whole(up="a", route="on_disconnect: finish")) as house:
         side = await house.connect()
         side.write(asking(stream=True))
         events[0].set()
         await side.head()
         side.close()
-        await until(lambda: next(iter(house.gateway.exchanges)).muted)
+        (exchange,) = house.gateway.exchanges
+        await until(lambda: exchange.muted)
+        slot = exchange.slot
+        assert slot is not None
+        before = slot.insize
         events[1].set()
+        await until(lambda: slot.insize != before or not slot.chunks)
+        assert not slot.chunks, "what nobody will get is not kept"
+        events[2].set()
         (record,) = await house.accounted(1)
         assert record.code == "client_gone" and record.more is not None and record.more["finish"] == "stop"
+
+
+@pytest.mark.parametrize(("config", "model", "answer"), [
+    (whole(), "m", http(200, completion("x"))), (whole(route="fallbacks: [b]"), "m", http(200, completion("x"))),
+    (whole(), "m", http(400, {"error": {"message": "no"}})), (whole(), "there", http(400, {"error": {"message": "no"}})),
+])
+async def test_what_an_exchange_held_is_free_when_it_is_over(
+    tmp_path: Path, config: str, model: str, answer: bytes
+) -> None:
+    """Without waiting for the collector of rings: under load they would be thousands, in memory that has grown cold."""
+    async with running(tmp_path, Places(a=answer, b=answer, c=answer), whole=config) as house:
+        gc.collect()
+        gc.disable()
+        try:
+            side = await house.connect()
+            side.write(asking(model))
+            await side.message()
+            await house.accounted(1)
+            assert not [one for one in gc.get_objects() if isinstance(one, Exchange | Course | Passage)]
+        finally:
+            gc.enable()
