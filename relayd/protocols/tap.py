@@ -314,7 +314,28 @@ _FIELDS = {
 _LARGE = 1 << 53
 
 
+def seen_in(dialect: str, body: bytes) -> Tapped:
+    """What a tap would have seen in a whole plain answer without a content coding."""
+    if dialect != "ollama" and len(body) <= MAX_PLAIN_BYTES and body[:1] == b"{":
+        try:
+            value = _json.parse(body)
+        except ValueError:
+            value = None
+        if value.__class__ is dict:
+            found = _Found(dialect == "anthropic_messages")
+            found.take(value)
+            return found.tapped()
+    tap = Tap(dialect)
+    tap.feed(body)
+    return tap.seen
+
+
 def _finish(value: dict[str, Any]) -> str:
+    choices = value.get("choices")
+    if choices.__class__ is list and choices and choices[0].__class__ is dict:
+        first = choices[0].get("finish_reason")
+        if first.__class__ is str and first:
+            return str(first)
     for key in ("choices", "candidates"):
         for choice in _json.a_list(value.get(key)):
             choice = _json.an_object(choice)

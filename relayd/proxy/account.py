@@ -20,14 +20,19 @@ def more_of(record: Record) -> More:
 
 def tell_seen(more: More, seen: Tapped, call: Call) -> None:
     """What a tap saw in an answer that passed."""
-    for name in ("input", "output", "cached", "reasoning"):
-        tokens = getattr(seen, name)
-        if tokens is not None and (tokens or name in ("input", "output")):
-            more[f"tokens_{name}"] = tokens
-    if seen.finish:
-        more["finish"] = seen.finish
-    if seen.model and seen.model != call.model:
-        more["model_served" if call.model else "model"] = seen.model
+    model, finish, input, output, cached, reasoning = seen
+    if input is not None:
+        more["tokens_input"] = input
+    if output is not None:
+        more["tokens_output"] = output
+    if cached:
+        more["tokens_cached"] = cached
+    if reasoning:
+        more["tokens_reasoning"] = reasoning
+    if finish:
+        more["finish"] = finish
+    if model and model != call.model:
+        more["model_served" if call.model else "model"] = model
 
 
 def tell_translated(more: More, translation: Translation) -> None:

@@ -97,8 +97,10 @@ def by_model(plan: Plan, model: str) -> tuple[Target, ...]:
     found = models.resolve(model)
     if found is None:
         raise Refused(models.unknown(model), param="model", code="model_not_found", status=404)
-    first, *others = plan.model_targets[found.rule]
-    return (replace(first, model=found.model), *others)
+    targets = plan.model_targets[found.rule]
+    if found.model == (targets[0].model or model):
+        return targets
+    return (replace(targets[0], model=found.model), *targets[1:])
 
 
 def roll(exchange: Exchange, resilience: Resilience, body: bytes | None) -> float:

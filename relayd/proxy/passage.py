@@ -13,7 +13,7 @@ from relayd.errors import ExchangeError
 from relayd.limits.ticket import retry_after
 from relayd.plan.plan import PlannedRoute, Resilience, Target, merged_timeouts
 from relayd.protocols.include_usage import UsageChunkRemover
-from relayd.protocols.tap import Tap
+from relayd.protocols.tap import Tap, seen_in
 from relayd.proxy.account import more_of, tell_model, tell_pace, tell_seen
 from relayd.proxy.attempt import Attempt
 from relayd.proxy.call import Call
@@ -51,12 +51,15 @@ class Passage:
     """The sink of the transfer, and what its exchange has instead of a course; ends with it."""
 
     __slots__ = (
-        "_call", "_calm", "_exchange", "_first_s", "_last", "_remover", "_route", "_settled", "_tap", "_target",
+        "_call", "_calm", "_coding", "_counts", "_exchange", "_first_s", "_last", "_remover", "_route", "_settled",
+        "_tap", "_target", "_whole",
     )
 
     def __init__(self, exchange: Exchange, route: PlannedRoute, target: Target, call: Call) -> None:
         self._exchange, self._route, self._target, self._call = exchange, route, target, call
         self._settled = False  # whether the answer's head is one that passes
+        self._counts, self._coding = False, ""
+        self._whole = b""  # a small plain answer
         self._tap: Tap | None = None
         self._remover: UsageChunkRemover | None = None
         self._first_s = -1.0
@@ -135,8 +138,7 @@ class Passage:
             media = response.media
             if call.translates and (response.length == 0 or (media.text and not (media.is_json or media.is_stream))):
                 return False
-            if call.counts:
-                self._tap = Tap(call.dialect.name, response.coding)
+            self._counts, self._coding = call.counts, response.coding
             if call.asks_usage and media.is_stream:
                 self._remover = UsageChunkRemover()
                 response.length = None  # it becomes shorter
@@ -147,8 +149,8 @@ class Passage:
         """Count what is about to pass, and take out what only relayd asked for."""
         chunks = slot.chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        if self._tap is not None:
-            self._tap.feed(data)
+        if self._counts:
+            self._count(slot, data)
         if self._exchange.muted:
             chunks.clear()
             return
@@ -160,6 +162,16 @@ class Passage:
             self._last = data
             if self._first_s < 0:
                 self._first_s = clock.monotonic()
+
+    def _count(self, slot: Slot, data: bytes) -> None:
+        """Keep a whole answer that came at once, to be read at the end; tap everything else."""
+        if self._tap is None:
+            response = slot.response
+            if response is not None and response.length == len(data) and not self._coding:
+                self._whole = data
+                return
+            self._tap = Tap(self._call.dialect.name, self._coding)
+        self._tap.feed(data)
 
     # ---- what is not usual
 
@@ -177,6 +189,9 @@ class Passage:
         course.take_over(endpoint, attempt)
         course.timeouts = self.timeouts
         if self._settled:
+            if self._counts and self._tap is None:
+                self._tap = Tap(call.dialect.name, self._coding)
+                self._tap.feed(self._whole)
             attempt.go_on(self._tap, self._remover)
             course.resume(self._first_s, self._last)
         return attempt
@@ -214,6 +229,8 @@ class Passage:
         more = more_of(exchange.record)
         if self._tap is not None:
             tell_seen(more, self._tap.seen, call)
+        elif self._whole:
+            tell_seen(more, seen_in(call.dialect.name, self._whole), call)
         if call.stream and self._first_s >= 0:
             tell_pace(more, exchange.record.started, self._first_s)
         tell_model(more, call, self._target.model)

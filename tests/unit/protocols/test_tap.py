@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.protocols.dialect import Tapped
-from relayd.protocols.tap import MAX_FRAME_BYTES, MAX_PLAIN_BYTES, Tap
+from relayd.protocols.tap import MAX_FRAME_BYTES, MAX_PLAIN_BYTES, Tap, seen_in
 
 
 def tapped(dialect: str, data: bytes, cuts: list[int] | None = None, coding: str = "") -> Tapped:
@@ -199,6 +199,16 @@ def test_nothing_makes_it_raise(dialect: str, pieces: list[bytes], coding: str) 
     for piece in pieces:
         tap.feed(piece)
         assert isinstance(tap.seen, Tapped)
+
+
+@pytest.mark.parametrize("dialect", ["openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama"])
+@pytest.mark.parametrize("body", [
+    json.dumps(RESPONSE).encode(), b'{"model":"m","usage":{"prompt_tokens":1}}', b'[{"usageMetadata":{"promptTokenCount":3}}]',
+    b'{"eval_count":3,"done_reason":"stop"}', b"{", b"", b"<html>", b' {"usage":{"input_tokens":2}}', b'{"usage":[1]}',
+    b'{"choices":[{"finish_reason":7},{"finish_reason":"stop"}]}', b'{"message":{"model":"x","usage":{"input_tokens":1}}}',
+])
+def test_a_whole_answer_is_seen_at_once_as_in_passing(dialect: str, body: bytes) -> None:
+    assert seen_in(dialect, body) == tapped(dialect, body, [1, 2, len(body) // 2])
 
 
 FRAMES = st.lists(st.sampled_from([
