@@ -25,6 +25,7 @@ sys.path[:0] = [str(ROOT)]  # the dialects are measured in this process too
 from relayd.protocols import anthropic_messages, gemini, ollama, openai_chat, openai_responses
 from relayd.protocols.dialect import Ask, Dialect, Options
 from relayd.stores.memory import Store
+from relayd.wire.body import model_of
 
 Row = dict[str, Any]
 DIALECTS: dict[str, Dialect] = {
@@ -64,8 +65,9 @@ SCHEMA = {
 }  # fmt: skip
 
 
-def body_of(front: str, tools: int, text: str) -> bytes:
-    names = [f"tool_{number}" for number in range(tools)]
+def body_of(front: str, tools: int, text: str, turn: int = 0) -> bytes:
+    """A request; another `turn` has tools of other names."""
+    names = [f"tool_{number}_{turn}" for number in range(tools)]
     body: dict[str, Any] = {"model": "m", "stream": True}
     if front == "openai_responses":
         body |= {"instructions": WORDS * 10, "input": [{"role": "user", "content": text}], "store": False}
@@ -118,25 +120,30 @@ def best_us(work: Callable[[], None], rounds: int) -> float:
     return min(times)
 
 
-def halves(front: str, back: str, rounds: int) -> tuple[float, float, float]:
-    """Microseconds per chunk, per request without tools, and per request with 24."""
+def halves(front: str, back: str, rounds: int) -> tuple[float, float, float, float]:
+    """Microseconds per chunk, per request without tools, with 24 that are new, and with 24 that came before."""
     memory, options = Store(100, 1 << 24, 60).space("bench"), Options()
     ask = Ask("POST", "/x", "", {}, "req_1", memory)
     mine, theirs = DIALECTS[front], DIALECTS[back]
     assert mine.read_request and mine.renderer and theirs.write_request and theirs.reader
     read, write, make_reader, make_renderer = mine.read_request, theirs.write_request, theirs.reader, mine.renderer
     small, large = body_of(front, 0, WORDS), body_of(front, 24, WORDS * 100)
-    request, chunk, number = read(small, ask), chunk_of(back), 1000
+    asked, chunk, number = read(small, ask), chunk_of(back), 1000
 
     def chunks() -> None:
-        reader, renderer = make_reader(request, options, memory), make_renderer(request, ask)
+        reader, renderer = make_reader(asked, options, memory), make_renderer(asked, ask)
         renderer.feed(reader.feed(opening_of(back)))
         for _ in range(number):
             assert renderer.feed(reader.feed(chunk))
 
+    def request(body: bytes) -> None:
+        model_of(body)  # the data path looks at the model first, and hands on what it has parsed
+        write(read(body, ask), options, memory)
+
+    turns = iter([body_of(front, 24, WORDS * 100, turn) for turn in range(rounds * 10)])
     return (
-        best_us(chunks, rounds) / number, best_us(lambda: write(read(small, ask), options, memory) and None, rounds * 40),
-        best_us(lambda: write(read(large, ask), options, memory) and None, rounds * 10),
+        best_us(chunks, rounds) / number, best_us(lambda: request(bytes(bytearray(small))), rounds * 40),
+        best_us(lambda: request(next(turns)), rounds * 10), best_us(lambda: request(bytes(bytearray(large))), rounds * 10),
     )  # fmt: skip
 
 
@@ -171,12 +178,12 @@ def exchange(port: int, path: str, body: bytes) -> None:
             tail = (tail + data)[-400:]
 
 
-def request_us(proxy: Running, path: str, body: bytes, count: int) -> float:
+def request_us(proxy: Running, path: str, bodies: list[bytes]) -> float:
     """CPU of the process per stream of two words."""
     before = cpu_ns(proxy.pid)
-    for _ in range(count):
+    for body in bodies:
         exchange(proxy.port, path, body)
-    return (cpu_ns(proxy.pid) - before) / 1000 / count
+    return (cpu_ns(proxy.pid) - before) / 1000 / len(bodies)
 
 
 def chunk_us(proxy: Running, path: str, body: bytes, mark: bytes, streams: int) -> float:
@@ -197,7 +204,8 @@ def chunk_us(proxy: Running, path: str, body: bytes, mark: bytes, streams: int) 
 
 
 def measure(rig: Rig, rounds: int, seconds: float, chunks: int) -> list[Row]:
-    """By way: microseconds of CPU per small request, per paced chunk, and per request without and with 24 tools."""
+    """By way: microseconds of CPU per small request, per paced chunk, and per request without tools, with 24 that are
+    new in every request, and with the same 24 in every request."""
     found: dict[str, dict[str, list[float]]] = {way: {} for way in WAYS}
 
     def take(way: str, figure: str, us: float) -> None:
@@ -214,12 +222,14 @@ def measure(rig: Rig, rounds: int, seconds: float, chunks: int) -> list[Row]:
                     raise RuntimeError(f"{way}: {shot.errors} requests failed")
                 take(way, "us_small", (cpu_ns(proxy.pid) - before) / 1000 / shot.requests)
     with proxying(rig, rig.streamer()) as proxy:
-        for _ in range(rounds):
+        for turn in range(rounds):
             for way, (path, front, mark) in WAYS.items():
                 paced = body_of(front, 0, f"chunks={chunks} gap_ms=20")
                 take(way, "us_chunk", chunk_us(proxy, path, paced, mark, 200))
-                take(way, "us_request", request_us(proxy, path, body_of(front, 0, "chunks=2"), 100))
-                take(way, "us_24_tools", request_us(proxy, path, body_of(front, 24, "chunks=2"), 100))
+                take(way, "us_request", request_us(proxy, path, [body_of(front, 0, "chunks=2")] * 100))
+                fresh = [body_of(front, 24, "chunks=2", turn * 100 + number) for number in range(100)]
+                take(way, "us_24_new_tools", request_us(proxy, path, fresh))
+                take(way, "us_24_known_tools", request_us(proxy, path, [fresh[-1]] * 100))
     return [{"peer": way} | {figure: round(min(shots), 1) for figure, shots in found[way].items()} for way in WAYS]
 
 
@@ -229,6 +239,9 @@ def measure_halves(rounds: int) -> list[Row]:
     for front in ("openai_chat", "openai_responses", "anthropic_messages"):
         for back in ("openai_chat", "anthropic_messages", "gemini", "ollama"):
             if front != back:
-                chunk, request, tools = halves(front, back, rounds)
-                rows.append({"peer": f"{front} > {back}", "us_chunk": round(chunk, 1), "us_request": round(request), "us_24_tools": round(tools)})
+                chunk, request, new, known = halves(front, back, rounds)
+                rows.append({
+                    "peer": f"{front} > {back}", "us_chunk": round(chunk, 1), "us_request": round(request),
+                    "us_24_new_tools": round(new), "us_24_known_tools": round(known),
+                })
     return rows

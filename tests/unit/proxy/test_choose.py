@@ -48,7 +48,7 @@ def test_a_model_leads_to_its_upstream_under_its_name_there(plan: Plan) -> None:
     (target,) = by_model(plan, "m-7b")
     assert (target.upstream.name, target.model) == ("a", "vendor-7b")
     first, second = by_model(plan, "org/big")
-    assert (first.upstream.name, first.model, second.upstream.name, second.model) == ("b", "org/big", "a", "spare")
+    assert (first.upstream.name, first.model, second.upstream.name, second.model) == ("b", None, "a", "spare")
     assert second.on == {"unavailable", "overloaded"}
 
 
