@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from relayd.protocols import _json
+from relayd.protocols._tools import with_tools, write_tools
 from relayd.protocols.anthropic_messages.history import History
 from relayd.protocols.canon import Request, Thinking, Tool
 from relayd.protocols.dialect import Memory, Options, Refused, Sending
@@ -47,7 +47,7 @@ def write_request(request: Request, options: Options, memory: Memory) -> Sending
     if history.system:
         body["system"] = "\n\n".join(history.system)
     body["messages"] = history.turns
-    _write_tools(body, request, history)
+    tools = _write_tools(body, request, history)
     _write_thinking(body, request, options, history)
     _write_sampling(body, request)
     stop = [one for one in request.stop or () if one.strip()]
@@ -61,18 +61,17 @@ def write_request(request: Request, options: Options, memory: Memory) -> Sending
         body["metadata"] = {"user_id": user}
     if request.stream:
         body["stream"] = True
-    return Sending("/messages", _json.write(body), (("anthropic-version", VERSION),))
+    return Sending("/messages", with_tools(body, tools), (("anthropic-version", VERSION),))
 
 
-def _write_tools(body: dict[str, Any], request: Request, history: History) -> None:
-    tools = [_tool(tool) for tool in request.tools]
-    if not tools:
+def _write_tools(body: dict[str, Any], request: Request, history: History) -> bytes | None:
+    """The tools' JSON; how to choose among them goes into the body."""
+    if not request.tools:
         if history.call_names:
             # Calls in the history want their tools declared; none of them may be called again.
             body["tools"] = [{"name": name, "input_schema": {"type": "object"}} for name in history.call_names]
             body["tool_choice"] = {"type": "none"}
-        return
-    body["tools"] = tools
+        return None
     choice = request.tool_choice
     one: dict[str, Any] = {}
     if choice is not None and choice.mode == "named":
@@ -85,6 +84,7 @@ def _write_tools(body: dict[str, Any], request: Request, history: History) -> No
         one = {"type": "auto"} | one | {"disable_parallel_tool_use": True}
     if one:
         body["tool_choice"] = one
+    return write_tools(request.tools, "anthropic_messages", _tool)
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

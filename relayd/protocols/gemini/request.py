@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from relayd.protocols import _json
+from relayd.protocols._tools import with_tools, write_tools
 from relayd.protocols.canon import Request, Thinking, Tool, ToolChoice
 from relayd.protocols.dialect import Memory, Options, Refused, Sending
 from relayd.protocols.gemini.contents import write_contents
@@ -38,14 +39,15 @@ def write_request(request: Request, options: Options, memory: Memory) -> Sending
     settings = _settings(request, generation)
     if settings:
         body["generationConfig"] = settings
+    tools = None
     if request.tools:
-        body["tools"] = [{"functionDeclarations": [_declaration(tool) for tool in request.tools]}]
+        tools = b'[{"functionDeclarations":%b}]' % write_tools(request.tools, "gemini", _declaration)
         if request.tool_choice is not None:
             body["toolConfig"] = {"functionCallingConfig": _choice(request.tool_choice, request.tools)}
     if request.service_tier in _TIERS:
         body["serviceTier"] = request.service_tier
     verb = "streamGenerateContent?alt=sse" if request.stream else "generateContent"
-    return Sending(f"/{model_path(request.model)}:{verb}", _json.write(body))
+    return Sending(f"/{model_path(request.model)}:{verb}", with_tools(body, tools))
 
 
 def model_path(model: str) -> str:

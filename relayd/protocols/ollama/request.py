@@ -11,6 +11,7 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._data_url import is_data_url, take_apart
+from relayd.protocols._tools import with_tools, write_tools
 from relayd.protocols.canon import (
     Image,
     Message,
@@ -45,9 +46,8 @@ def write_request(request: Request, options: Options, memory: Memory) -> Sending
         raise Refused("Ollama gives one answer at a time.", "n", "unsupported_value")
     body: dict[str, Any] = {"model": request.model, "messages": _messages(request.messages, options)}
     body["stream"] = request.stream
-    tools = _offered(request)
-    if tools:
-        body["tools"] = [_tool(tool) for tool in tools]
+    offered = _offered(request)
+    tools = write_tools(offered, "ollama", _tool) if offered else None
     if request.format is not None and request.format.kind != "text":
         schema = request.format.schema if request.format.kind == "json_schema" else None
         body["format"] = "json" if schema is None else schema
@@ -62,7 +62,7 @@ def write_request(request: Request, options: Options, memory: Memory) -> Sending
         settings["stop"] = list(request.stop)
     if settings:
         body["options"] = settings
-    return Sending("/api/chat", _json.write(body))
+    return Sending("/api/chat", with_tools(body, tools))
 
 
 def _offered(request: Request) -> tuple[Tool, ...]:

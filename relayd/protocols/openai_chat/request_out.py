@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols.canon import Format, Request, SharedTools, Thinking, Tool
+from relayd.protocols._tools import with_tools, write_tools
+from relayd.protocols.canon import Format, Request, Thinking, Tool
 from relayd.protocols.dialect import Memory, Options, Sending
 from relayd.protocols.openai_chat.history import write_messages
 
@@ -57,18 +58,8 @@ def write_request(request: Request, options: Options, memory: Memory) -> Sending
     if request.stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
-    if not request.tools:
-        return Sending(PATH, _json.write(body))
-    return Sending(PATH, _json.write_with(body, "tools", _written(request.tools)))
-
-
-def _written(tools: tuple[Tool, ...]) -> bytes:
-    known = tools.written.get("openai_chat") if isinstance(tools, SharedTools) else None
-    if known is None:
-        known = _json.write([_tool(tool) for tool in tools])
-        if isinstance(tools, SharedTools):
-            tools.written["openai_chat"] = known
-    return known
+    tools = write_tools(request.tools, "openai_chat", _tool) if request.tools else None
+    return Sending(PATH, with_tools(body, tools))
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

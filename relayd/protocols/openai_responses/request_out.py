@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from relayd.protocols import _json
+from relayd.protocols._tools import with_tools, write_tools
 from relayd.protocols.canon import (
     Audio,
     File,
@@ -22,6 +22,7 @@ from relayd.protocols.canon import (
     Refusal,
     Request,
     Text,
+    Tool,
     ToolCall,
     ToolResult,
 )
@@ -48,7 +49,6 @@ def write_request(request: Request, options: Options, memory: Memory) -> Sending
     }
     include = []
     if request.tools:
-        body["tools"] = [_tool(request, number) for number in range(len(request.tools))]
         if request.tool_choice is not None:
             body["tool_choice"] = _choice(request)
         if request.parallel_tool_calls is not None:
@@ -73,11 +73,11 @@ def write_request(request: Request, options: Options, memory: Memory) -> Sending
         body["include"] = include
     if request.stream:
         body["stream"] = True
-    return Sending("/responses", _json.write(body))
+    tools = write_tools(request.tools, "openai_responses", _tool) if request.tools else None
+    return Sending("/responses", with_tools(body, tools))
 
 
-def _tool(request: Request, number: int) -> dict[str, Any]:
-    tool = request.tools[number]
+def _tool(tool: Tool) -> dict[str, Any]:
     written: dict[str, Any] = {"type": tool.kind, "name": tool.name}
     if tool.description is not None:
         written["description"] = tool.description
