@@ -94,7 +94,6 @@ def compile_plan(
         made_s=int(clock.wall()),
         dialects=MappingProxyType(dict(parts.dialects)),
         model_targets=MappingProxyType(model_targets(config, parts)),
-        model_body_limit=max((int(route.body_limit) for route in config.routes), default=0),
         gate_limits=MappingProxyType(limits),
         consumer_gates=MappingProxyType({
             name: named[f"consumer {name}"] for name in config.consumers if f"consumer {name}" in named

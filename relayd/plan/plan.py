@@ -147,8 +147,7 @@ class Plan:
     `key_fields` are the lower-case names of fields, beside the usual ones, in which consumers send their keys.
     `consumer_gates` and `priorities` have
     only the consumers that are limited, or not of priority 0. `gate_limits` are put in force by the commit.
-    `model_targets` has the targets of each entry of `models`; `model_body_limit` bounds bodies that are read to find a
-    route; `made_s` is when the plan was made, in Unix seconds.
+    `model_targets` has the targets of each entry of `models`; `made_s` is when the plan was made, in Unix seconds.
     """
 
     generation: int
@@ -163,7 +162,6 @@ class Plan:
     made_s: int = 0
     dialects: Mapping[str, Dialect] = field(default_factory=dict)
     model_targets: Mapping[str, tuple[Target, ...]] = field(default_factory=dict)
-    model_body_limit: int = 0
     gate_limits: Mapping[str, GateLimits] = field(default_factory=dict)
     consumer_gates: Mapping[str, Gate] = field(default_factory=dict)
     priorities: Mapping[str, int] = field(default_factory=dict)

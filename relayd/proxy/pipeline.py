@@ -84,9 +84,23 @@ def read_model(exchange: Exchange, body: bytes | None) -> None:
         find(exchange, data)
 
     if body is None and head.has_body:
-        gather(exchange, go_on, exchange.plan.model_body_limit)
+        gather(exchange, go_on, foresee(exchange))
     else:
         go_on(body, True)
+
+
+def foresee(exchange: Exchange) -> int:
+    """Before a body is read to find its route: whether its sender could be let in at all, and how long it may be."""
+    candidates = exchange.plan.table.candidates(exchange.head)
+    exchange.route = candidates[0]  # in whose words a refusal is
+    if all(route.allow is not None for route in candidates):
+        authorise(exchange, candidates[0], frozenset(name for route in candidates for name in route.allow or ()))
+    limits = [route.body_limit for route in candidates]
+    limit, length = max(limits) if all(limits) else 0, exchange.head.length
+    if limit and length is not None and length > limit:
+        raise ExchangeError("body_too_large", f"{length} bytes")
+    exchange.route = None
+    return limit
 
 
 def gather_for(exchange: Exchange, route: PlannedRoute) -> None:
@@ -166,15 +180,16 @@ def cors(exchange: Exchange, route: PlannedRoute) -> bool:
     return True
 
 
-def authorise(exchange: Exchange, route: PlannedRoute) -> str | None:
-    """Which consumer, and is it granted this route?"""
+def authorise(exchange: Exchange, route: PlannedRoute, allow: frozenset[str] | None = None) -> str | None:
+    """Which consumer, and is it granted this route, or one of those that `allow` is put together from?"""
     exchange.phase = "authorise"
     consumers = exchange.plan.consumers
     if not consumers.names:
         return None
     consumer = exchange.consumer = consumers.identify(exchange.head)
     exchange.record.consumer = consumer or ""
-    if route.allow is not None and consumer not in route.allow:
+    allow = allow or route.allow
+    if allow is not None and consumer not in allow:
         if consumer is None:
             raise ExchangeError("unauthorized", "no known key", (("WWW-Authenticate", "Bearer"),))
         raise ExchangeError("forbidden", f"consumer {consumer}")
@@ -192,8 +207,8 @@ def admit(exchange: Exchange, route: PlannedRoute) -> None:
             exchange.gateway.overload.admit(priorities.get(exchange.consumer or "", 0) if priorities else 0)
         except NoRoom as refused:
             raise ExchangeError("overloaded", headers=(("Retry-After", retry_after(refused.retry_after_s)),)) from None
-    length = exchange.head.length
-    if length is not None and route.body_limit and length > route.body_limit:
+    length = exchange.head.length if exchange.head.length is not None else exchange.record.bytes_in
+    if route.body_limit and length > route.body_limit:
         raise ExchangeError("body_too_large", f"{length} bytes")
 
 

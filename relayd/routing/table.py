@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from relayd.routing.matchers import Head, Matcher, Test
+from relayd.routing.matchers import Head, Matcher, ModelWanted, Test
 
 R = TypeVar("R")
 
@@ -51,11 +51,26 @@ class Table(Generic[R]):
 
     def match_as(self, head: Head, path: bytes) -> R | None:
         """As `match`, as if `path` were the request's path: for comparing what a normalised path would reach."""
+        for test, value in self._remaining(path):
+            if test is None or test(head, path):
+                return value
+        return None
+
+    def candidates(self, head: Head) -> list[R]:
+        """The values of all rules that may be the first to match, as long as the model is not known."""
+        found: list[R] = []
+        for test, value in self._remaining(head.path):
+            try:
+                if test is None or test(head, head.path):
+                    found.append(value)
+                    break
+            except ModelWanted:
+                found.append(value)
+        return found
+
+    def _remaining(self, path: bytes) -> tuple[tuple[Test | None, R], ...]:
         rest = self._by_path.get(path)
         if rest is None:
             longest = self._longest(path)
             rest = self._anywhere if longest is None else self._by_prefix[longest[0]]
-        for test, value in rest:
-            if test is None or test(head, path):
-                return value
-        return None
+        return rest

@@ -448,3 +448,66 @@ async def test_where_nobody_is_left_to_ask_the_last_error_is_the_answer(tmp_path
         head, body = await house.ask(get())
         assert (status_of(head), body) == (500, b"ill")
         assert len(places.asked) == 1
+
+
+# ---- bodies that are read to find a route
+
+
+BY_BODY = """
+upstreams:
+  a: {endpoints: ["http://127.0.0.1:PORT/a"]}
+  b: {endpoints: ["http://127.0.0.1:PORT/b"]}
+consumers:
+  one: {bearer: {env: ONE}}
+  two: {bearer: {env: TWO}}
+routes:
+  - {name: small, match: {prefix: /v1/, model: ["small-*"]}, upstream: a, allow: [one], body_limit: 100}
+  - {name: rest, match: {prefix: /v1/}, upstream: b, allow: [one], body_limit: 1000}
+"""
+
+
+def begun(length: int, *lines: str) -> bytes:
+    """A request of which the body has still to come."""
+    return get("/v1/x", f"Content-Length: {length}", "Content-Type: application/json", *lines, method="POST")
+
+
+@pytest.mark.parametrize(("lines", "length", "status"), [
+    ((), 500, 401), (("Authorization: Bearer sk-two",), 500, 403), (("Authorization: Bearer sk-one",), 1001, 413),
+])
+async def test_a_body_is_read_for_its_model_only_of_who_could_be_let_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: tuple[str, ...], length: int, status: int
+) -> None:
+    monkeypatch.setenv("ONE", "sk-one")
+    monkeypatch.setenv("TWO", "sk-two")
+    async with running(tmp_path, Places(), whole=BY_BODY) as house:
+        side = await house.connect()
+        side.write(begun(length, *lines))
+        head, _ = await side.message()
+        assert status_of(head) == status
+        (record,) = await house.accounted(1)
+        assert record.bytes_in == 0 and record.route in ("", "small")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(("model", "size", "status", "places"), [
+    ("small-1", 90, 200, ["a"]), ("small-1", 200, 413, []), ("large", 900, 200, ["b"]),
+])
+async def test_a_body_read_for_its_model_is_held_to_the_limit_of_the_route_that_it_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, size: int, status: int, places: list[str], chunked: bool
+) -> None:
+    monkeypatch.setenv("ONE", "sk-one")
+    monkeypatch.setenv("TWO", "sk-two")
+    body = json.dumps({"model": model, "x": ""}).encode()
+    body = body[:-2] + b"x" * (size - len(body)) + b'"}'
+    asked = Places(a=OK, b=OK)
+    async with running(tmp_path, asked, whole=BY_BODY) as house:
+        side = await house.connect()
+        request = begun(len(body), "Authorization: Bearer sk-one")
+        if chunked:
+            request = request.replace(b"Content-Length: %d" % len(body), b"Transfer-Encoding: chunked")
+        side.write(request)
+        if chunked or status == 200:
+            await until(lambda: any(one.collector is not None for one in house.gateway.exchanges))
+        side.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body)
+        head, _ = await side.message()
+        assert status_of(head) == status and asked.places() == places

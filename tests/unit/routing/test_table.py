@@ -18,6 +18,7 @@ class Asked:
     path: bytes = b"/"
     host: bytes = b"a.example"
     fields: dict[bytes, bytes] = field(default_factory=dict)
+    model: str | None = None
 
     def get(self, name_lower: bytes, /) -> bytes | None:
         return self.fields.get(name_lower)
@@ -94,3 +95,17 @@ def test_signs_of_regular_expressions_in_a_prefix_are_plain_text(path: str) -> N
     table = Table([(matcher(prefix=path), 1)])
     assert table.match(Asked(path=path.encode() + b"/y")) == 1
     assert table.match(Asked(path=b"/axb")) is None
+
+
+def test_the_candidates_are_all_that_may_be_the_first_once_the_model_is_known() -> None:
+    table = Table([
+        (matcher(prefix="/v1/", model=["gpt-*"]), 1), (matcher(prefix="/v1/", method=["PUT"], model=["a"]), 2),
+        (matcher(prefix="/v2/", model=["b"]), 3), (matcher(path="/v1/x", model=["c"]), 4), (matcher(prefix="/v1/"), 5),
+        (matcher(), 6),
+    ])
+    assert table.candidates(Asked(path=b"/v1/x")) == [1, 4, 5]
+    assert table.candidates(Asked(path=b"/v1/y", method=b"PUT")) == [1, 2, 5]
+    assert table.candidates(Asked(path=b"/v2/y")) == [3, 6] and table.candidates(Asked(path=b"/")) == [6]
+    for model in ("gpt-1", "a", "c", ""):
+        for path in (b"/v1/x", b"/v1/y", b"/v2/y"):
+            assert table.match(Asked(path=path, model=model)) in table.candidates(Asked(path=path))
