@@ -85,11 +85,11 @@ class SimpleRenderer:
     """Adds up one answer; owned by the exchange."""
 
     __slots__ = (
-        "_allowance", "_backend", "_begin", "_failure", "_finish", "_is_over", "_request", "_request_id", "_texts",
+        "_allowance", "_backend", "_begin", "_failure", "_finish", "_is_over", "_model", "_request_id", "_texts",
     )  # fmt: skip
 
     def __init__(self, request: Request, ask: Ask, backend: str) -> None:
-        self._request, self._request_id, self._backend = request, ask.request_id, backend
+        self._model, self._request_id, self._backend = request.model, ask.request_id, backend
         self._texts, self._allowance = Pieces(), Allowance()
         self._begin = Begin()
         self._finish = "stop"
@@ -134,7 +134,7 @@ class SimpleRenderer:
             "id": f"chat-{secrets.token_hex(12)}",
             "object": "chat.completion",
             "created": self._begin.created or int(clock.wall()),
-            "model": self._request.model,
+            "model": self._model,
             "backend": self._backend,
             "choices": [{"index": 0, "message": message, "finish_reason": self._finish}],
         }

@@ -74,6 +74,9 @@ class Course(Protocol):
     def accepted(self) -> None:
         """The head of a good answer has come."""
 
+    def committed(self) -> None:
+        """There will be no other attempt."""
+
     def mark(self, head: ResponseHead) -> None:
         """Add to the client's head what the route tells of attempts."""
 
@@ -196,9 +199,15 @@ class Attempt:
             if self._watch is not None:
                 self._mode = HOLDING
                 return True
-        self._mode, self.shown = PASSING, True
+        self._mode = PASSING
+        self._commit()
         course.mark(response)
         return True
+
+    def _commit(self) -> None:
+        """The client gets content of this attempt: no other one will take its place."""
+        self.shown = True
+        self._course.committed()
 
     def _take(self, slot: Slot, response: ResponseHead) -> bool:
         """New chunks, by mode; False when the client is behind."""
@@ -246,7 +255,8 @@ class Attempt:
 
     def _release(self, slot: Slot) -> bool:
         """Pass on what was held back, and from now on everything."""
-        self._mode, self.shown = PASSING, True
+        self._mode = PASSING
+        self._commit()
         if slot.response is not None:
             self._course.mark(slot.response)
         slot.chunks[:0] = self._held
@@ -287,7 +297,8 @@ class Attempt:
         out = translation.render()
         if not out:
             return True
-        self.shown = self.shown or translation.content
+        if translation.content and not self.shown:
+            self._commit()
         held = self._deliver(out, slot)
         if failure is not None and not self._exchange.over:
             self._exchange.fail(_fault_of(failure))  # the words have been said; this ends it

@@ -160,6 +160,10 @@ class Call:
             self._renderer = self.dialect.renderer(self.request, self.ask)
         return self._renderer
 
+    def let_go(self) -> None:
+        """The answer has begun: the request is not needed any more, and streams may last for hours."""
+        self.body = self._request = None
+
     @property
     def rendering(self) -> Renderer | None:
         """The renderer, if there is one already."""

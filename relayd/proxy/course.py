@@ -220,6 +220,14 @@ class Course(Judgement):
         if endpoint is not None and upstream is not None:
             upstream.answered(endpoint, self._hint)
 
+    def committed(self) -> None:
+        """There will be no other attempt: what one would need is let go."""
+        self.body = self._request = None
+        if self._call is not None:
+            self._call.let_go()
+        if self._exchange.slot is not None:
+            self._exchange.slot.forget_body()
+
     def mark(self, head: ResponseHead) -> None:
         """Which queue was met and which endpoints were tried, where the route tells."""
         self._mark_queue(head)

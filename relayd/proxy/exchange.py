@@ -219,6 +219,7 @@ class Exchange(Reply):
                 return
             out = self._interims(slot) if slot.interim else b""
             out += self._begin(slot.response, slot)
+            slot.forget_body()
         else:
             out = self._interims(slot) if slot.interim else b""
         if slot.chunks:

@@ -162,6 +162,8 @@ class Passage:
             self._last = data
             if self._first_s < 0:
                 self._first_s = clock.monotonic()
+                self._call.let_go()
+                slot.forget_body()
 
     def _count(self, slot: Slot, data: bytes) -> None:
         """Keep a whole answer that came at once, to be read at the end; tap everything else."""

@@ -56,9 +56,9 @@ def _message(identity: str, model: str) -> dict[str, Any]:
     }
 
 
-def _begun(request: Request, begin: Begin) -> dict[str, Any]:
+def _begun(model: str, begin: Begin) -> dict[str, Any]:
     identity = begin.id if begin.id.startswith("msg_") else "msg_" + secrets.token_hex(12)
-    return _message(identity, request.model or begin.model)
+    return _message(identity, model or begin.model)
 
 
 def _known_ids(request: Request) -> frozenset[str]:
@@ -94,7 +94,7 @@ class StreamRenderer:
     """Renders one stream; owned by its exchange."""
 
     def __init__(self, request: Request, ask: Ask) -> None:
-        self._request, self._ask = request, ask
+        self._model, self._ask = request.model, ask
         self._frames = _Frames()
         self._fold = Fold(self._frames, _known_ids(request))
         self._started = self._ended = False
@@ -122,7 +122,7 @@ class StreamRenderer:
 
     def _start(self, begin: Begin) -> None:
         self._started = True
-        self._frames.out += _frame("message_start", {"message": _begun(self._request, begin)}) + _PING
+        self._frames.out += _frame("message_start", {"message": _begun(self._model, begin)}) + _PING
 
     def _end(self) -> None:
         self._ended = True
@@ -201,7 +201,7 @@ class PlainRenderer:
     """Collects one plain answer; owned by its exchange."""
 
     def __init__(self, request: Request, ask: Ask) -> None:
-        self._request, self._ask = request, ask
+        self._model, self._ask = request.model, ask
         self._blocks = _Blocks()
         self._fold = Fold(self._blocks, _known_ids(request))
         self._begin = Begin()
@@ -241,7 +241,7 @@ class PlainRenderer:
             failure = Failure(502, "The upstream's answer was cut.")
         if failure is not None:
             return errors.render_error(failure, self._ask.request_id)
-        message = _begun(self._request, self._begin)
+        message = _begun(self._model, self._begin)
         message["content"] = self._blocks.content
         message["stop_reason"], message["stop_sequence"] = self._fold.stop()
         message["usage"] = _usage_members(self._fold.usage)

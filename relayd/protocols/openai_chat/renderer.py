@@ -57,12 +57,12 @@ class ChatRenderer:
     """Renders one answer; owned by the exchange."""
 
     __slots__ = (
-        "_after", "_allowance", "_before", "_begin", "_choices", "_custom", "_failure", "_is_over", "_legacy",
-        "_request", "_request_id", "_usage", "_whole",
+        "_after", "_allowance", "_before", "_begin", "_choices", "_custom", "_failure", "_includes_usage", "_is_over",
+        "_legacy", "_model", "_request_id", "_usage", "_whole",
     )  # fmt: skip
 
     def __init__(self, request: Request, ask: Ask) -> None:
-        self._request = request
+        self._model, self._includes_usage = request.model, request.include_usage
         self._request_id = ask.request_id
         self._custom = frozenset(tool.name for tool in request.tools if tool.kind == "custom")
         self._legacy = "functions" in request.extra
@@ -142,11 +142,11 @@ class ChatRenderer:
                 "id": identity,
                 "object": "chat.completion.chunk",
                 "created": event.created or int(clock.wall()),
-                "model": event.model or self._request.model,
+                "model": event.model or self._model,
             }
             self._before = b"data: " + _json.write(self._begin)[:-1] + b',"choices":[{"index":'
             # OpenAI has a null on every other chunk of a stream that will have a usage chunk.
-            self._after = b',"usage":null}\n\n' if self._request.include_usage else b"}\n\n"
+            self._after = b',"usage":null}\n\n' if self._includes_usage else b"}\n\n"
         return self._begin
 
     def _frame(self, delta: Delta) -> bytes:
@@ -170,7 +170,7 @@ class ChatRenderer:
                         self._keep(delta)
                     else:
                         yield self._frame(delta)
-        if self._request.include_usage and self._usage is not None:
+        if self._includes_usage and self._usage is not None:
             chunk = {**self._start(Begin()), "choices": [], "usage": usage_object(self._usage)}
             yield b"data: " + _json.write(chunk) + b"\n\n"
         yield b"data: [DONE]\n\n"

@@ -95,7 +95,8 @@ def _read(members: dict[str, Any], ask: Ask) -> Request:
         "tool_choice": offer.echo_choice,
         "previous_response_id": previous,
     }
-    terms = Terms(echo, offer.names, items, offer.allowed, previous, store is not False, logprobs, _PROOFS in included)
+    kept = items if store is not False or ask.socket is not None else ()  # a stream may last for hours
+    terms = Terms(echo, offer.names, kept, offer.allowed, previous, store is not False, logprobs, _PROOFS in included)
     return replace(request, extra={KEY: terms})
 
 

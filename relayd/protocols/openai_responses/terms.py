@@ -17,8 +17,9 @@ class Terms:
     """The terms of one request.
 
     `echo` is the request's share of the Response object; `items` the whole conversation as plain items, in order, for
-    the store; `allowed` the endpoint's names of the only tools that may be called, None where there is no such limit.
-    `kept_items` is for a compaction: the items that its answer repeats word for word; None for every other request.
+    the store, empty where nothing is kept; `allowed` the endpoint's names of the only tools that may be called, None
+    where there is no such limit. `kept_items` is for a compaction: the items that its answer repeats word for word;
+    None for every other request.
     """
 
     echo: Mapping[str, Any]

@@ -235,6 +235,11 @@ class Slot:
             self.read_paused = False
             self.driver.resume(self)
 
+    def forget_body(self) -> None:
+        """Nobody will send the body once more: what libcurl has read need not be kept while the answer lasts."""
+        if self.body is not None and self.position >= len(self.body):
+            self.body, self.upload_done = None, True
+
     def unhold(self) -> None:
         """The client can take more."""
         self.hold = False

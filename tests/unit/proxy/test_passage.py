@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from relayd import clock
 from relayd.proxy.course import Course
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.passage import Passage
+from relayd.wire.body import model_of
 from tests.unit.proxy.house import get, post, running, soon, status_of, until
 from tests.unit.proxy.places import DONE, STREAM, Places, completion, delta, http, in_turn, silent
 
@@ -222,3 +224,46 @@ async def test_what_an_exchange_held_is_free_when_it_is_over(
             assert not [one for one in gc.get_objects() if isinstance(one, Exchange | Course | Passage)]
         finally:
             gc.enable()
+
+
+LASTING = """
+upstreams:
+  plain: {endpoints: ["http://127.0.0.1:PORT/a"]}
+  a: {protocol: openai_chat, endpoints: ["http://127.0.0.1:PORT/a"]}
+  b: {protocol: openai_chat, endpoints: ["http://127.0.0.1:PORT/b"]}
+routes:
+  - {name: plain, match: {prefix: /plain/}, upstream: plain}
+  - {name: long, match: {prefix: /long/}, upstream: a, fallbacks: [b]}
+  - {name: responses, match: {path: /v1/responses}, protocol: openai_responses, upstream: a}
+  - {name: messages, match: {path: /v1/messages}, protocol: anthropic_messages, upstream: a}
+  - {name: chat, upstream: a}
+"""
+TURN = [{"role": "user", "content": "x" * 1_000_000}]
+
+
+@pytest.mark.parametrize(("path", "members"), [
+    ("/plain/v1/chat/completions", {"messages": TURN}), ("/v1/chat/completions", {"messages": TURN}),
+    ("/long/v1/chat/completions", {"messages": TURN}), ("/v1/responses", {"input": TURN, "store": False}),
+    ("/v1/messages", {"messages": TURN, "max_tokens": 9}),
+])
+async def test_a_request_is_let_go_while_its_answer_lasts(tmp_path: Path, path: str, members: dict[str, Any]) -> None:
+    """Streams last for minutes, and an agent's requests are large."""
+    events, play = in_turn(STREAM + delta(content="half"), delta("stop") + DONE)
+    places = Places(a=play)
+    request = post(json.dumps({"model": "m", "stream": True, **members}).encode(), path=path)
+    async with running(tmp_path, places, whole=LASTING) as house:
+        side = await house.connect()
+        tracemalloc.start()
+        try:
+            side.write(request)
+            events[0].set()
+            assert status_of(await side.head()) == 200
+            await soon(side.reader.readuntil(b"half"))
+            assert len(places.asked.pop()[2]) > 1_000_000
+            model_of(b"{}")  # the last body that was looked at is another one
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 1_600_000, "one copy is the scripted endpoint's own"
+        events[1].set()
+        await house.accounted(1)
