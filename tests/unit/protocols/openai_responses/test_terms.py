@@ -12,7 +12,12 @@ from tests.unit.protocols.openai_responses.talk import read
 def test_the_terms_are_under_a_key_that_writers_leave_alone() -> None:
     request = read(store=False)
     assert KEY.startswith("_") and list(request.extra) == [KEY]
-    assert terms_of(request).store is False and len(terms_of(request).items) == 1
+    assert terms_of(request).store is False
+
+
+def test_the_conversation_is_kept_only_where_somebody_may_ask_for_it() -> None:
+    assert len(terms_of(read()).items) == len(terms_of(read(store=True)).items) == 1
+    assert terms_of(read(store=False)).items == ()
 
 
 def test_a_request_of_another_dialect_has_none() -> None:
