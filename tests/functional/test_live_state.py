@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +25,11 @@ from tests.functional.harness.relay import ROOT, Relay
 from tests.functional.harness.upstream import Peer, Upstream
 
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def interruptible() -> None:
+    """Whoever runs the tests in the background has them ignore the interrupt, and all that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def command(relay: Relay, *words: str) -> tuple[int, str, str]:
@@ -151,7 +157,7 @@ def test_on_a_terminal_watching_draws_over_and_ends_well_by_an_interrupt(relay: 
         process = subprocess.Popen(
             [sys.executable, "-m", "relayd", "status", "--watch", "100ms", "--socket", relay.admin_path], stdin=inner,
             stdout=inner, stderr=inner, cwd=relay.folder, start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}, preexec_fn=interruptible,
         )
         os.close(inner)
         seen = b""
@@ -161,7 +167,7 @@ def test_on_a_terminal_watching_draws_over_and_ends_well_by_an_interrupt(relay: 
             if select.select([terminal], [], [], 0.5)[0]:
                 seen += os.read(terminal, 65536)
         assert b"serving" in seen
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         while process.poll() is None:  # a terminal reads to the end; who waits to write to it cannot leave
             assert time.monotonic() < end + 10
             if select.select([terminal], [], [], 0.05)[0]:
