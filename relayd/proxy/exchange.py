@@ -94,12 +94,12 @@ class Exchange(Reply):
         elif self.upstream is not None and self.endpoint is not None:
             self.upstream.answered(self.endpoint)
         self.down.send(head)
-        if not self._left:
+        if not self.over:
             self.down.start_tunnel()
 
     def complete(self) -> None:
         """The end of a tunnel, or of an answer to a refused upgrade."""
-        if self._left:
+        if self.over:
             return
         if self._framing == CHUNKED:
             self.down.send(b"0\r\n\r\n")
@@ -113,7 +113,7 @@ class Exchange(Reply):
 
     def upload(self, data: bytes, last: bool) -> None:
         """The next piece of a streamed request body."""
-        if self._left:
+        if self.over:
             return
         self.record.bytes_in += len(data)
         if self.tunnel is not None:
@@ -169,16 +169,16 @@ class Exchange(Reply):
 
     def client_fault(self, fault: ExchangeError) -> None:
         """The request body cannot be read to its end: malformed, or not sent in time."""
-        if not self._left:
+        if not self.over:
             self.fail(fault)
 
     def client_gone(self, code: str = "client_gone") -> None:
         """The client left, or does not read any more."""
-        if self._left or self._silent:
+        if self.over or self.muted:
             return
         route = self.route
         if route is not None and route.finish and self._sent_whole and self.slot is not None and code == "client_gone":
-            self._silent = True  # let the upstream finish; throw the rest away
+            self.muted = True  # let the upstream finish; throw the rest away
             self.record.code, self.record.ended_by, self.record.room = code, "client", self.phase
             if not self._head_sent:
                 self.record.status = 499
@@ -195,7 +195,7 @@ class Exchange(Reply):
     def on_drained(self) -> None:
         """The client has taken what waited for it."""
         self._last = clock.monotonic()
-        if self._left:
+        if self.over:
             return
         if self.slot is not None:
             self.slot.unhold()
@@ -206,11 +206,11 @@ class Exchange(Reply):
 
     def on_progress(self, slot: Slot) -> None:
         """New bytes from the endpoint, or room for more of the request body."""
-        if slot is not self.slot or self._left:
+        if slot is not self.slot or self.over:
             return
         if not self.touch(slot):
             return
-        if self._silent:
+        if self.muted:
             slot.chunks.clear()
             return
         if not self._head_sent and slot.response is not None:
@@ -233,13 +233,13 @@ class Exchange(Reply):
         if self._paused_body and slot.queued < UPLOAD_LOW:
             self._paused_body = False
             self.down.resume_body()
-        return not self._left
+        return not self.over
 
     def on_done(self, slot: Slot, errno: int, message: str) -> None:
         """The transfer has ended, well or not."""
-        if slot is not self.slot or self._left:
+        if slot is not self.slot or self.over:
             return
-        if self.rescue is not None and not self._head_sent and not self._silent:
+        if self.rescue is not None and not self._head_sent and not self.muted:
             response = slot.response
             if errno or response is None or slot.bad or response.status >= 400:
                 self.rescue(self).on_done(slot, errno, message)
@@ -247,7 +247,7 @@ class Exchange(Reply):
         if errno or slot.response is None or slot.bad:
             self._failed(slot, errno, message)
             return
-        if self._silent:
+        if self.muted:
             self._drop_slot()
             self._leave()
             return
@@ -267,7 +267,7 @@ class Exchange(Reply):
         record.room, record.ended_by = "transfer", "upstream"
         if out:
             self.down.send(out)
-        if not self._left:  # sending may have found the client gone
+        if not self.over:  # sending may have found the client gone
             self._leave()
             self.down.finished(self._keep)
 
@@ -283,7 +283,7 @@ class Exchange(Reply):
 
     def finish(self, trailer_slot: Slot | None = None, out: bytes = b"") -> None:
         """The delivered answer is whole; `out` is what of it was not sent yet."""
-        silent = self._silent
+        silent = self.muted
         if self._framing == CHUNKED and not silent:
             out += b"0\r\n\r\n" if trailer_slot is None else self._last_chunk(trailer_slot)
         self._drop_slot()
@@ -315,19 +315,19 @@ class Exchange(Reply):
                 out += answer.body
                 record.bytes_out = len(answer.body)
             self.down.send(out)
-        if not self._left:
+        if not self.over:
             self._leave()
             self.down.finished(self._keep)
 
     def fail(self, fault: ExchangeError) -> None:
         """End the exchange with an error: as an answer while nothing was sent, else as a broken end."""
-        if self._left:
+        if self.over:
             return
         kind, record = fault.kind, self.record
         record.code, record.detail, record.room = kind.code, fault.detail, self.phase
         record.ended_by = kind.fault.value
         self._drop_slot()
-        if self._silent:
+        if self.muted:
             self._leave()
             return
         if self._head_sent:
@@ -352,7 +352,7 @@ class Exchange(Reply):
             out += answer.body
             record.bytes_out = len(answer.body)
         self.down.send(out)
-        if not self._left:
+        if not self.over:
             self._leave()
             self.down.finished(self._keep)
 
@@ -365,7 +365,7 @@ class Exchange(Reply):
             out += b"0\r\n\r\n"
         if out:
             self.down.send(out)
-        if self._left:
+        if self.over:
             return
         self._leave()
         if whole:
@@ -390,9 +390,9 @@ class Exchange(Reply):
             code = "upstream_closed"
         else:
             code = code_of(errno)
-        if self._head_sent and slot.chunks and not self._silent:
+        if self._head_sent and slot.chunks and not self.muted:
             self.down.send(self._framed(slot))
-            if self._left:
+            if self.over:
                 return
         if self._head_sent and KINDS[code].code == "upstream_closed":
             code = "upstream_cut"
@@ -401,7 +401,7 @@ class Exchange(Reply):
     def check(self, now: float) -> None:
         """The sweep: end what waits longer than it may."""
         slot, route = self.slot, self.route
-        if route is None or self._left:
+        if route is None or self.over:
             return
         timeouts = route.timeouts if self.course is None else self.course.timeouts
         if self.tunnel is not None:
@@ -425,9 +425,9 @@ class Exchange(Reply):
             self._out_of_time(ExchangeError("idle_timeout", f"{timeouts.idle_s:g} s"))
 
     def _out_of_time(self, fault: ExchangeError) -> None:
-        if self.rescue is not None and self.course is None and not self._head_sent and not self._silent:
+        if self.rescue is not None and self.course is None and not self._head_sent and not self.muted:
             self.rescue(self)
-        if self.course is not None and not self._silent:
+        if self.course is not None and not self.muted:
             self.course.attempt_failed(fault)
         else:
             self.fail(fault)
@@ -442,9 +442,9 @@ class Exchange(Reply):
 
     def _leave(self) -> None:
         """Account once, give everything back."""
-        if self._left:
+        if self.over:
             return
-        self._left = True
+        self.over = True
         gateway = self.gateway
         gateway.exchanges.discard(self)
         if self.course is not None:

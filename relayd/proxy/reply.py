@@ -71,13 +71,17 @@ class Tunnel(Protocol):
 
 
 class Reply:
-    """The state of an exchange, and everything of it that writes to the client; Exchange is the only kind."""
+    """The state of an exchange, and everything of it that writes to the client; Exchange is the only kind.
+
+    `over` says that it has been accounted, `muted` that the client has left and the endpoint is let finish all the
+    same.
+    """
 
     __slots__ = (
-        "_answered", "_cors", "_early", "_framing", "_head_sent", "_keep", "_last", "_left", "_muted", "_paused_body",
-        "_rest_s", "_sent_whole", "_silent", "_streamed", "collector", "consumer", "course", "down", "endpoint",
-        "form_model_bytes", "gateway", "head", "held", "phase", "plan", "record", "request_id", "rescue", "route",
-        "slot", "tunnel", "upload_filter", "upstream",
+        "_answered", "_cors", "_cors_muted", "_early", "_framing", "_head_sent", "_keep", "_last", "_paused_body",
+        "_rest_s", "_sent_whole", "_streamed", "collector", "consumer", "course", "down", "endpoint",
+        "form_model_bytes", "gateway", "head", "held", "muted", "over", "phase", "plan", "record", "request_id",
+        "rescue", "route", "slot", "tunnel", "upload_filter", "upstream",
     )
 
     def __init__(self, gateway: Owner, plan: Plan, down: Downstream, head: RequestHead, started: float) -> None:
@@ -99,8 +103,8 @@ class Reply:
         self._rest_s: float | None = None
         self._early: list[bytes] | None = None
         self._framing = NONE
-        self._head_sent = self._keep = self._left = self._paused_body = self._silent = self._streamed = False
-        self._sent_whole = self._answered = self._muted = False
+        self._head_sent = self._keep = self.over = self._paused_body = self.muted = self._streamed = False
+        self._sent_whole = self._answered = self._cors_muted = False
         self._cors: list[tuple[str, str]] | None = None
         self._last = started
         record = self.record = Record()
@@ -108,11 +112,6 @@ class Reply:
         record.generation = plan.generation
         record.listener, record.peer = down.listener, down.peer
         record.version = head.version
-
-    @property
-    def over(self) -> bool:
-        """Whether it has been accounted."""
-        return self._left
 
     # ---- what status shows
 
@@ -130,11 +129,6 @@ class Reply:
     def begun(self) -> bool:
         """Whether the client has been sent a head."""
         return self._head_sent
-
-    @property
-    def muted(self) -> bool:
-        """Whether the client has left and the endpoint is let finish all the same."""
-        return self._silent
 
     def _interims(self, slot: Slot) -> bytes:
         interims, slot.interim = slot.interim or [], []
@@ -163,7 +157,7 @@ class Reply:
                 assert self.upstream is not None
                 self.upstream.answered(endpoint)  # a probe is settled by its head: what follows may last for hours
         route = self.route
-        if route is not None and route.cors is not None and not self._muted:
+        if route is not None and route.cors is not None and not self._cors_muted:
             origin = head.get(b"origin")
             self._cors = response_fields(route.cors, origin.decode("latin-1") if origin is not None else None)
         return head_of(
@@ -197,7 +191,7 @@ class Reply:
     def _written(self, response: ResponseHead, slot: Slot | None, data: bytes) -> bytes:
         """The bytes of a piece of the answer as they go to the client."""
         out = b"" if self._head_sent else self._begin(response, slot)
-        if self._left or self._silent:
+        if self.over or self.muted:
             return b""
         if data and self._framing != NONE:
             self.record.bytes_out += len(data)
@@ -211,7 +205,7 @@ class Reply:
             out += self._begin(slot.response, slot)
         if slot.chunks:
             out += self._framed(slot)
-        return self.down.send(out) if out and not self._silent else True
+        return self.down.send(out) if out and not self.muted else True
 
     def tunnelled(self, data: bytes) -> bool:
         """Bytes from the endpoint for the client; False when the client is behind."""
@@ -231,4 +225,4 @@ class Reply:
 
     def mute_cors(self) -> None:
         """The answer brings its own cross-origin fields."""
-        self._muted = True
+        self._cors_muted = True
