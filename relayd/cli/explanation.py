@@ -115,7 +115,7 @@ def explanation(plan: Plan, asked: Asked) -> dict[str, Any]:
     answers = [_preflight(route, head)]
     if answers == [None]:
         try:
-            pipeline.authorise(exchange, route)
+            pipeline.authorise(exchange, route.allow)
         except ExchangeError as refused:
             answers.append(_refusal(refused))
         known = imagined.record.consumer or None

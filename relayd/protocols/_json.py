@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from json.scanner import make_scanner
-from typing import Any, NoReturn
+from typing import Any
 
 from relayd.protocols.dialect import Refused
-from relayd.wire.body import MAX_DEPTH, take_object
+from relayd.wire.body import DECODER, MAX_DEPTH, scan, take_object
 from relayd.wire.body import is_deeper as is_deeper
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -32,12 +31,6 @@ _LARGEST_COUNT = 1 << 53
 MOST_VALUES = 1 << 20
 
 
-def _no_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON value")
-
-
-_DECODER: Any = json.JSONDecoder(parse_constant=_no_constant)  # the stubs know nothing of a decoder's scanner
-_decode, _scan = _DECODER.decode, make_scanner(_DECODER)
 _quote: Callable[[str], str] = json.encoder.encode_basestring  # in C
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 _encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False).encode
@@ -50,10 +43,10 @@ def parse(data: bytes | str) -> Any:
         if len(text) > MOST_VALUES and sum(map(text.count, ",[{")) > MOST_VALUES:  # of signs inside of strings too
             raise ValueError("too many values")
         try:
-            value, end = _scan(text, 0)
+            value, end = scan(text, 0)
         except StopIteration:
             end = -1
-        return value if end == len(text) else _decode(text)  # which takes blanks around it, or says what is wrong
+        return value if end == len(text) else DECODER.decode(text)  # which takes blanks, or says what is wrong
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except ValueError as fault:

@@ -77,9 +77,6 @@ class Tap:
         if self._is_blind or not data:
             return
         self._seen = None
-        if self._is_whole and not self._held and data.endswith(b"\n\n"):
-            self._mark(data)
-            return
         if self._inflater is not None:
             data = self._inflater.feed(data)
             if self._inflater.is_broken:
@@ -102,11 +99,7 @@ class Tap:
         usage, finish = self._words
         if not self._is_whole or not self._first or usage in data or not data.endswith(b"\n\n"):
             return False
-        place = data.find(finish)
-        if place < 0:
-            return True
-        behind = place + len(finish)
-        return data.startswith((b":null", b": null"), behind) and data.find(finish, behind) < 0
+        return not _may_stand(finish, data)
 
     @property
     def seen(self) -> Tapped:
@@ -168,13 +161,7 @@ class Tap:
         usage, finish = self._words
         if usage in frames and _stands(_USAGE, usage, frames):
             self._usage_at = frames
-        place = frames.find(finish)
-        if place < 0:
-            return
-        behind = place + len(finish)
-        if frames.startswith((b":null", b": null"), behind) and frames.find(finish, behind) < 0:
-            return
-        if _stands(_FINISH, finish, frames):
+        if _may_stand(finish, frames) and _stands(_FINISH, finish, frames):
             self._finish_at = frames
 
     def _end(self, data: bytes | bytearray, known: int) -> int:
@@ -220,18 +207,24 @@ class Tap:
         if self._size <= MAX_PLAIN_BYTES:
             held = bytes(self._held)
             try:
-                value = _json.parse(held if held[:1] == b"{" else held.removeprefix(b"\xef\xbb\xbf"))
+                value = _json.parse(held.removeprefix(b"\xef\xbb\xbf"))
             except ValueError:
                 _fragments(held, found)
-                return
-            if value.__class__ is dict:
-                found.take(value)
                 return
             for one in value if isinstance(value, list) else [value]:
                 found.take(_json.an_object(one))
             return
         _fragments(self._first, found)
         _fragments(bytes(self._held), found)
+
+
+def _may_stand(word: bytes, frames: bytes) -> bool:
+    """Whether a word stands there with more behind it than a null, as it nearly always has."""
+    place = frames.find(word)
+    if place < 0:
+        return False
+    behind = place + len(word)
+    return not frames.startswith((b":null", b": null"), behind) or frames.find(word, behind) >= 0
 
 
 def _stands(expression: re.Pattern[bytes], word: bytes, frames: bytes) -> bool:
@@ -331,11 +324,6 @@ def seen_in(dialect: str, body: bytes) -> Tapped:
 
 
 def _finish(value: dict[str, Any]) -> str:
-    choices = value.get("choices")
-    if choices.__class__ is list and choices and choices[0].__class__ is dict:
-        first = choices[0].get("finish_reason")
-        if first.__class__ is str and first:
-            return str(first)
     for key in ("choices", "candidates"):
         for choice in _json.a_list(value.get(key)):
             choice = _json.an_object(choice)

@@ -114,13 +114,8 @@ class Attempt:
 
     def on_progress(self, slot: Slot) -> None:
         """Bytes from the endpoint, or room for more of the request body."""
-        exchange = self._exchange
-        if slot is not exchange.slot or exchange.over or not exchange.touch(slot):
-            return
-        response = slot.response
+        response = self._exchange.arrived(slot)
         if response is None:
-            if slot.interim and not exchange.begun and not exchange.muted:
-                exchange.deliver_slot(slot)
             return
         if self._mode == JUDGING and not self._judge(response):
             return

@@ -235,6 +235,15 @@ class Exchange(Reply):
             self.down.resume_body()
         return not self.over
 
+    def arrived(self, slot: Slot) -> ResponseHead | None:
+        """For who judges an answer: its head, as soon as it is there; interim heads go on to the client."""
+        if slot is not self.slot or self.over or not self.touch(slot):
+            return None
+        response = slot.response
+        if response is None and slot.interim and not self._head_sent and not self.muted:
+            self.deliver_slot(slot)
+        return response
+
     def on_done(self, slot: Slot, errno: int, message: str) -> None:
         """The transfer has ended, well or not."""
         if slot is not self.slot or self.over:

@@ -86,17 +86,12 @@ class Passage:
     def on_progress(self, slot: Slot) -> None:
         """Bytes from the endpoint, or room for more of the request body."""
         exchange = self._exchange
-        if slot is not exchange.slot or exchange.over or not exchange.touch(slot):
+        response = exchange.arrived(slot)
+        if response is None:
             return
-        if not self._settled:
-            response = slot.response
-            if response is None:
-                if slot.interim and not exchange.begun and not exchange.muted:
-                    exchange.deliver_slot(slot)
-                return
-            if not self._settle(response):
-                self._take_over(slot).on_progress(slot)
-                return
+        if not self._settled and not self._settle(response):
+            self._take_over(slot).on_progress(slot)
+            return
         chunks, muted = slot.chunks, exchange.muted
         if chunks:
             if self._calm and not muted and len(chunks) == 1 and self._tap is not None and self._tap.skims(chunks[0]):

@@ -53,7 +53,7 @@ def find(exchange: Exchange, body: bytes | None) -> None:
         return
     if cors(exchange, route):
         return
-    consumer = authorise(exchange, route)
+    consumer = authorise(exchange, route.allow)
     admit(exchange, route)
     if route.action != "proxy":
         answer_here(exchange, route)
@@ -92,9 +92,11 @@ def read_model(exchange: Exchange, body: bytes | None) -> None:
 def foresee(exchange: Exchange) -> int:
     """Before a body is read to find its route: whether its sender could be let in at all, and how long it may be."""
     candidates = exchange.plan.table.candidates(exchange.head)
+    if not candidates:  # only the normal form of the path leads to the rule that asks for the model
+        raise ExchangeError("ambiguous_path", "another route after normalisation")
     exchange.route = candidates[0]  # in whose words a refusal is
     if all(route.allow is not None for route in candidates):
-        authorise(exchange, candidates[0], frozenset(name for route in candidates for name in route.allow or ()))
+        authorise(exchange, frozenset(name for route in candidates for name in route.allow or ()))
     limits = [route.body_limit for route in candidates]
     limit, length = max(limits) if all(limits) else 0, exchange.head.length
     if limit and length is not None and length > limit:
@@ -180,15 +182,14 @@ def cors(exchange: Exchange, route: PlannedRoute) -> bool:
     return True
 
 
-def authorise(exchange: Exchange, route: PlannedRoute, allow: frozenset[str] | None = None) -> str | None:
-    """Which consumer, and is it granted this route, or one of those that `allow` is put together from?"""
+def authorise(exchange: Exchange, allow: frozenset[str] | None) -> str | None:
+    """Which consumer, and is it among those that are granted this? None lets everybody in."""
     exchange.phase = "authorise"
     consumers = exchange.plan.consumers
     if not consumers.names:
         return None
     consumer = exchange.consumer = consumers.identify(exchange.head)
     exchange.record.consumer = consumer or ""
-    allow = allow or route.allow
     if allow is not None and consumer not in allow:
         if consumer is None:
             raise ExchangeError("unauthorized", "no known key", (("WWW-Authenticate", "Bearer"),))

@@ -84,8 +84,8 @@ def _no_constant(word: str) -> NoReturn:
 
 
 _LAST = _Memory()
-_DECODER: Any = json.JSONDecoder(parse_constant=_no_constant)  # the stubs know nothing of a decoder's scanner
-_scan = make_scanner(_DECODER)
+DECODER: Any = json.JSONDecoder(parse_constant=_no_constant)  # the stubs know nothing of a decoder's scanner
+scan = make_scanner(DECODER)  # a value and where it ends; raises StopIteration where none begins
 _TEXT_OPEN = re.compile(r"[ \t\r\n]*\{[ \t\r\n]*")
 _TEXT_KEY = re.compile(r'"([^"\\\x00-\x1f]*)"[ \t\r\n]*:[ \t\r\n]*')
 _TEXT_COLON = re.compile(r"[ \t\r\n]*:[ \t\r\n]*")
@@ -115,7 +115,7 @@ def _parse(last: _Memory, body: bytes) -> bool:
             if known is not None:
                 one, end = known
             else:
-                one, end = _scan(text, start)
+                one, end = scan(text, start)
                 if key == "tools" and one.__class__ is list and not is_deeper(one, MAX_DEPTH - 1):
                     one = LISTS.keep(text, start, end, one)
             spans[key] = None if key in value else (start, end)

@@ -8,7 +8,10 @@ Laws:
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 SHORTEST = 2048  # signs; a shorter list is parsed as fast as it is found
 LONGEST = 256 * 1024
@@ -25,6 +28,17 @@ class Kept(list[Any]):
     def __init__(self, values: list[Any]) -> None:
         super().__init__(values)
         self.memo: dict[str, Any] = {}
+
+
+def once(values: list[Any], word: str, make: Callable[[list[Any]], T]) -> T:
+    """What `make` makes of a list, under a word of the caller's: of a kept one the first time only. It is shared then,
+    and may depend on nothing but the list."""
+    if not isinstance(values, Kept):
+        return make(values)
+    if word not in values.memo:
+        values.memo[word] = make(values)
+    made: T = values.memo[word]
+    return made
 
 
 class Keeper:

@@ -77,12 +77,12 @@ _SHAPES: Shapes[Meaning] = Shapes()
 class ResponseHead:
     """One accepted response head. `keep` are the field lines with their CRLF that may go on; `reason` has its blank.
 
-    `house` says that the upstream wrote a field of a name that relayd writes too. `media_line` and `coding_line` are
+    `house` says that the upstream wrote a field of a name that relayd writes too. `type_line` and `coding_line` are
     the fields in `keep` that say what the body is; empty without one.
     `length` is the declared length, None when there is none or a transfer coding beats it.
     """
 
-    __slots__ = ("chunked", "coding_line", "house", "keep", "length", "media_line", "reason", "status", "upgrade")
+    __slots__ = ("chunked", "coding_line", "house", "keep", "length", "reason", "status", "type_line", "upgrade")
 
     def __init__(self, status: int, reason: bytes) -> None:
         self.status, self.reason = status, reason
@@ -90,12 +90,12 @@ class ResponseHead:
         self.length: int | None = None
         self.upgrade: bytes | None = None
         self.house = self.chunked = False
-        self.media_line = self.coding_line = b""
+        self.type_line = self.coding_line = b""
 
     @property
     def media(self) -> Media:
         """What the Content-Type of an upstream's head says."""
-        return _MEDIA[self.media_line]
+        return _MEDIA[self.type_line]
 
     @property
     def coding(self) -> str:
@@ -131,7 +131,7 @@ def parse_response(lines: list[bytes]) -> ResponseHead:
         if place >= 0:
             known.length = int(kept.pop(place))
         if media >= 0:
-            known.media_line = kept[media]
+            known.type_line = kept[media]
         if encoded >= 0:
             known.coding_line = kept[encoded]
         return known
@@ -172,7 +172,7 @@ def _parse(lines: list[bytes], head: bytes) -> ResponseHead:
             response.house = True
             keep.append(line)
         elif action == MEDIA:
-            response.media_line = response.media_line or line
+            response.type_line = response.type_line or line
             keep.append(line)
         elif action == ENCODED:
             response.coding_line = response.coding_line or line
@@ -183,7 +183,7 @@ def _parse(lines: list[bytes], head: bytes) -> ResponseHead:
         gone = named - {b"close", b"keep-alive", b"upgrade", b"content-length", b"set-cookie", b"date"}
         if gone:
             response.keep = [line for line in keep if line.partition(b":")[0].lower() not in gone]
-            response.media_line = b"" if b"content-type" in gone else response.media_line
+            response.type_line = b"" if b"content-type" in gone else response.type_line
             response.coding_line = b"" if b"content-encoding" in gone else response.coding_line
     response.chunked = coding
     if coding or response.status == 204 or response.status < 200:
@@ -224,7 +224,7 @@ def _learn(key: tuple[bytes, int], lines: list[bytes], head: bytes, response: Re
         return
     if _HEAD.fullmatch(head) is not None:  # else it was repaired
         kept = response.keep
-        media, coding = response.media_line, response.coding_line
+        media, coding = response.type_line, response.coding_line
         _SHAPES.learn(key, whole, Meaning(
             response.status, response.reason, response.house, response.chunked, place,
             kept.index(media) if media else -1, kept.index(coding) if coding else -1,

@@ -27,7 +27,7 @@ from relayd.protocols.canon import (
     ToolResult,
 )
 from relayd.protocols.dialect import Ask, Refused
-from relayd.wire.kept import Kept
+from relayd.wire.kept import once
 
 MOST_TOOLS = 1024
 MOST_MESSAGES = 100_000
@@ -136,17 +136,10 @@ def _tools(members: dict[str, Any]) -> tuple[tuple[Tool, ...], set[str]]:
     found = _json.optional(members, "tools", "a list") or []
     if len(found) > MOST_TOOLS:
         raise Refused(f"tools: there may be {MOST_TOOLS} of them, not {len(found)}.", "tools")
-    if found.__class__ is not Kept:
-        tools, left_out = _each(found)
-        return tuple(tools), left_out
-    if "anthropic_messages" not in found.memo:
-        tools, left_out = _each(found)
-        found.memo["anthropic_messages"] = SharedTools(tools), left_out
-    shared: tuple[SharedTools, set[str]] = found.memo["anthropic_messages"]
-    return shared
+    return once(found, "anthropic_messages", _each)
 
 
-def _each(found: list[Any]) -> tuple[list[Tool], set[str]]:
+def _each(found: list[Any]) -> tuple[SharedTools, set[str]]:
     tools: list[Tool] = []
     left_out: set[str] = set()
     for number, one in enumerate(found):
@@ -163,7 +156,7 @@ def _each(found: list[Any]) -> tuple[list[Tool], set[str]]:
             raise Refused(f"{at}name: must not be empty.", f"{at}name")
         description = _json.optional(tool, "description", "a string", at)
         tools.append(Tool(name, description, schema, _json.optional(tool, "strict", "a boolean", at)))
-    return tools, left_out
+    return SharedTools(tools), left_out
 
 
 _MODES = {"auto": "auto", "any": "required", "tool": "named", "none": "none"}

@@ -13,7 +13,7 @@ from relayd.protocols import _json
 from relayd.protocols.canon import Format, Request, SharedTools, Thinking, Tool, ToolChoice
 from relayd.protocols.dialect import Ask, Refused
 from relayd.protocols.openai_chat.turns import read_messages
-from relayd.wire.kept import Kept
+from relayd.wire.kept import once
 
 MAX_TOOLS = 1024
 MAX_STOPS = 64
@@ -93,18 +93,13 @@ def _tools(members: Mapping[str, Any]) -> tuple[Tool, ...]:
     if tools and functions:
         raise Refused("Only one of 'tools' and 'functions' can be given.", "functions", "invalid_value")
     listed = "functions" if functions else "tools"
-    entries = functions or tools or ()
+    entries = functions or tools or []
     if len(entries) > MAX_TOOLS:
         raise Refused(f"'{listed}' has more than {MAX_TOOLS} entries.", listed, "invalid_value")
-    if entries.__class__ is not Kept:
-        return tuple(_each(entries, listed))
-    if "openai_chat" not in entries.memo:
-        entries.memo["openai_chat"] = SharedTools(_each(entries, listed))
-    shared: SharedTools = entries.memo["openai_chat"]
-    return shared
+    return once(entries, listed, lambda values: _each(values, listed))
 
 
-def _each(entries: Sequence[Any], listed: str) -> list[Tool]:
+def _each(entries: Sequence[Any], listed: str) -> SharedTools:
     read = _function if listed == "functions" else _tool
     found: list[Tool] = []
     names: set[str] = set()
@@ -118,7 +113,7 @@ def _each(entries: Sequence[Any], listed: str) -> list[Tool]:
             raise Refused(f"'{at}' has the name of another: '{tool.name[:64]}'.", at, "invalid_value")
         names.add(tool.name)
         found.append(tool)
-    return found
+    return SharedTools(found)
 
 
 def _usual(entry: Any) -> Tool | None:

@@ -42,7 +42,7 @@ from relayd.protocols.openai_responses.output import Call, Item, Thought, Words
 from relayd.protocols.openai_responses.response import error_in_response, response_object
 from relayd.protocols.openai_responses.terms import terms_of
 from relayd.protocols.openai_responses.tools import Called
-from relayd.wire.kept import Kept
+from relayd.wire.kept import once
 
 _TOKEN_CHARS = 1024  # about what a token's object takes, its alternatives included
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -50,13 +50,10 @@ _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"
 
 def _written(echo: Mapping[str, Any]) -> bytes:
     """The request's share of the Response object; tools that come with every turn are written once."""
-    tools = echo.get("tools")
-    if tools.__class__ is not Kept:
+    if "tools" not in echo:
         return _json.write(echo)
-    if "written" not in tools.memo:
-        tools.memo["written"] = _json.write(tools)
     others = {key: value for key, value in echo.items() if key != "tools"}
-    return _json.write_with(others, "tools", tools.memo["written"])
+    return _json.write_with(others, "tools", once(echo["tools"], "written", _json.write))
 
 
 class Renderer:

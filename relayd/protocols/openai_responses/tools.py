@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from relayd.protocols import _json
 from relayd.protocols.canon import SharedTools, Tool, ToolChoice
 from relayd.protocols.dialect import Refused
-from relayd.wire.kept import Kept
+from relayd.wire.kept import Kept, once
 
 MAX_TOOLS = 1024
 _LONGEST_NAME = 64
@@ -92,7 +92,7 @@ class Offer:
     choice: ToolChoice | None
     names: Names
     allowed: frozenset[str] | None
-    echo: list[Any]
+    echo: Kept
     echo_choice: Any
 
 
@@ -101,7 +101,7 @@ def read_offer(body: Mapping[str, Any]) -> Offer:
     entries = _json.optional(body, "tools", "a list") or []
     if len(entries) > MAX_TOOLS:
         raise Refused(f"At most {MAX_TOOLS} tools can be offered, but there are {len(entries)}.", "tools")
-    offered = _read_tools(entries)
+    offered = once(entries, "openai_responses", _each)
     names, tools = offered.names, offered.tools
     choice, allowed = _read_choice(body.get("tool_choice"), names)
     if allowed is not None:
@@ -118,17 +118,7 @@ class _Offered(NamedTuple):
 
     tools: tuple[Tool, ...]
     names: Names
-    echo: list[Any]
-
-
-def _read_tools(entries: list[Any]) -> _Offered:
-    if entries.__class__ is not Kept:
-        return _each(entries)
-    if "openai_responses" not in entries.memo:
-        tools, names, echo = _each(entries)
-        entries.memo["openai_responses"] = _Offered(SharedTools(tools), names, Kept(echo))
-    known: _Offered = entries.memo["openai_responses"]
-    return known
+    echo: Kept
 
 
 def _each(entries: list[Any]) -> _Offered:
@@ -147,7 +137,7 @@ def _each(entries: list[Any]) -> _Offered:
                            namespace, names, tools)  # fmt: skip
         else:
             _read_tool(entry, at + ".", None, names, tools)
-    return _Offered(tuple(tools.values()), names, echo)
+    return _Offered(SharedTools(tools.values()), names, Kept(echo))
 
 
 def _read_tool(

@@ -46,6 +46,10 @@ front_and_back = pytest.mark.parametrize(
     [pytest.param(front, back, id=f"{front.name}-{back.name}") for front in FRONTS for back in BACKS],
 )
 any_front = pytest.mark.parametrize("front", FRONTS, ids=name_of)
+FUNCTIONS = next(one for one in REQUESTS if one.what == "functions")
+any_front_with_tools = pytest.mark.parametrize(
+    "front", [front for front in FRONTS if _pairs.words_of(front, FUNCTIONS) is not None], ids=name_of
+)
 any_back = pytest.mark.parametrize("back", BACKS, ids=name_of)
 any_dialect = pytest.mark.parametrize("dialect", _pairs.dialects(), ids=name_of)
 
@@ -147,10 +151,8 @@ def test_tools_that_come_with_every_turn_are_sent_on_as_those_that_come_once(fro
         assert taken["tools"] == members["tools"], "somebody has changed what is shared"
 
 
-@any_front
+@any_front_with_tools
 def test_tools_that_are_refused_once_are_refused_every_time(front: Dialect) -> None:
-    if _pairs.words_of(front, next(one for one in REQUESTS if one.what == "functions")) is None:
-        pytest.skip("this dialect has no tools")
     assert front.read_request is not None
     wrong = {"type": "function", "name": 7, "function": {"name": 7}, "input_schema": {}, "description": "x" * 3000}
     members = _pairs.members_of(front, {"tools": [wrong]})
@@ -192,12 +194,10 @@ def test_members_of_every_wrong_type_are_refused_by_name_or_read_past(front: Dia
             assert refused.param, (name, wrong, refused.message)
 
 
-@any_front
+@any_front_with_tools
 def test_thousands_of_tools_are_refused_by_name(front: Dialect) -> None:
-    assert front.read_request is not None
-    many = _pairs.words_of(front, next(sample for sample in REQUESTS if sample.what == "functions"))
-    if many is None:
-        pytest.skip("this dialect has no tools")
+    many = _pairs.words_of(front, FUNCTIONS)
+    assert front.read_request is not None and many is not None
     text = json.dumps(many["tools"][0])
     tools = [json.loads(text.replace("look_up_7", f"look_up_{number}")) for number in range(5000)]
     with pytest.raises(Refused) as caught:

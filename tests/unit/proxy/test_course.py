@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from relayd import clock
-from tests.unit.proxy.house import OK, Side, get, post, running, soon, status_of, until
+from tests.unit.proxy.house import OK, House, Side, get, post, running, soon, status_of, until
 from tests.unit.proxy.places import DONE, STREAM, Places, completion, delta, http, in_turn, silent
 
 TWO = """
@@ -154,21 +154,30 @@ async def test_a_stream_that_has_shown_content_is_never_replaced(tmp_path: Path)
 LIMITED = "limits: {requests: 1, queue: 1, queue_timeout: 5s}"
 
 
+async def queued(house: House, places: Places, request: bytes = b"") -> tuple[Side, Side]:
+    """Two clients: one whose request is at its endpoint, and one whose request waits for it."""
+    busy, waiting = await house.connect(), await house.connect()
+    busy.write(get())
+    await until(lambda: len(places.asked) == 1)
+    waiting.write(request or get())
+    await until(lambda: any(one.phase == "queue" for one in house.gateway.exchanges))
+    return busy, waiting
+
+
 async def test_who_finds_no_room_waits_and_goes_on_when_there_is(tmp_path: Path) -> None:
     events, first = in_turn(OK)
     places = Places(a=[first, OK])
     async with running(tmp_path, places, whole=two(LIMITED)) as house:
-        sides = [await house.connect() for _ in range(3)]
-        sides[0].write(get())
-        await until(lambda: len(places.asked) == 1)
-        sides[1].write(get())
-        await until(lambda: any(one.phase == "queue" for one in house.gateway.exchanges))
-        sides[2].write(get())
-        head, body = await sides[2].message()
+        sides = await queued(house, places)
+        late = await house.connect()
+        late.write(get())
+        head, body = await late.message()
         assert status_of(head) == 503 and b"Retry-After: " in head and b"queue_full" in body
+        assert queue_of(head) == ("", -1.0), "it is told where the route says so"
         events[0].set()
-        for side in sides[:2]:
-            assert status_of((await side.message())[0]) == 200
+        for side in sides:
+            head, _ = await side.message()
+            assert status_of(head) == 200 and queue_of(head) == ("", -1.0)
         records = await house.accounted(3)
         assert sum(record.queue_s > 0 for record in records) == 1
 
@@ -208,34 +217,6 @@ async def test_place_depth_and_wait_are_told_where_the_route_says_so(tmp_path: P
         assert told_s == [pytest.approx(wait_s, abs=0.0006) for wait_s in waits_s[2:]] and told_s[0] > 0
 
 
-async def test_who_waited_for_nothing_is_told_how_long(tmp_path: Path) -> None:
-    places = Places(a=silent)
-    async with running(tmp_path, places, whole=two(LIMITED, "tells_queue: true")) as house:
-        sides = [await house.connect() for _ in range(2)]
-        sides[0].write(get())
-        await until(lambda: len(places.asked) == 1)
-        sides[1].write(get())
-        await until(lambda: any(one.phase == "queue" for one in house.gateway.exchanges))
-        house.gateway.gates.sweep(clock.monotonic() + 6)
-        head, body = await sides[1].message()
-        assert b"queue_timeout" in body and queue_of(head)[0] == "place=1, depth=1" and queue_of(head)[1] >= 0
-
-
-async def test_a_queue_is_not_told_of_unasked(tmp_path: Path) -> None:
-    events, first = in_turn(OK)
-    places = Places(a=[first, OK])
-    async with running(tmp_path, places, whole=two(LIMITED)) as house:
-        sides = [await house.connect() for _ in range(3)]
-        sides[0].write(get())
-        await until(lambda: len(places.asked) == 1)
-        sides[1].write(get())
-        await until(lambda: any(one.phase == "queue" for one in house.gateway.exchanges))
-        sides[2].write(get())
-        assert b"X-Relayd-Queue" not in (await sides[2].message())[0]
-        events[0].set()
-        assert b"X-Relayd-Queue" not in (await sides[1].message())[0]
-
-
 async def test_the_place_of_a_client_that_leaves_is_free_at_once(tmp_path: Path) -> None:
     events, first = in_turn(OK)
     places = Places(a=[first, OK])
@@ -254,32 +235,26 @@ async def test_the_place_of_a_client_that_leaves_is_free_at_once(tmp_path: Path)
         assert {record.code for record in await house.accounted(3)} == {"", "client_gone"}
 
 
-async def test_who_waits_too_long_is_refused_with_an_honest_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_waits_too_long_is_refused_with_an_honest_time(tmp_path: Path) -> None:
     places = Places(a=silent)
-    async with running(tmp_path, places, whole=two(LIMITED)) as house:
-        sides = [await house.connect() for _ in range(2)]
-        sides[0].write(get())
-        await until(lambda: len(places.asked) == 1)
-        sides[1].write(get())
-        await until(lambda: any(one.phase == "queue" for one in house.gateway.exchanges))
+    async with running(tmp_path, places, whole=two(LIMITED, "tells_queue: true")) as house:
+        _, waiting = await queued(house, places)
         house.gateway.gates.sweep(clock.monotonic() + 6)
-        head, body = await sides[1].message()
+        head, body = await waiting.message()
         assert status_of(head) == 503 and b"queue_timeout" in body and b"Retry-After: " in head
+        assert queue_of(head)[0] == "place=1, depth=1" and queue_of(head)[1] >= 0
 
 
 async def test_a_body_that_streams_in_while_its_request_waits_arrives_whole(tmp_path: Path) -> None:
     events, first = in_turn(http(200, b"ok", "Connection: close"))
     places = Places(a=[first, OK])
+    body = bytes(range(256)) * 800
     async with running(tmp_path, places, whole=two(LIMITED)) as house:
-        sides = [await house.connect() for _ in range(2)]
-        sides[0].write(get())
-        await until(lambda: len(places.asked) == 1)
-        body = bytes(range(256)) * 800
-        sides[1].write(get("/x", f"Content-Length: {len(body)}", method="PUT") + body[:1000])
-        await until(lambda: any(one.phase == "queue" for one in house.gateway.exchanges))
-        sides[1].write(body[1000:])
+        request = get("/x", f"Content-Length: {len(body)}", method="PUT") + body[:1000]
+        _, waiting = await queued(house, places, request)
+        waiting.write(body[1000:])
         events[0].set()
-        assert status_of((await sides[1].message())[0]) == 200
+        assert status_of((await waiting.message())[0]) == 200
         assert places.asked[1][2] == body
 
 
@@ -400,14 +375,10 @@ async def test_a_reload_that_raises_the_limit_lets_waiting_requests_go_on(tmp_pa
     _, first = in_turn(OK)
     places = Places(a=[first, OK])
     async with running(tmp_path, places, whole=two(LIMITED)) as house:
-        sides: list[Side] = [await house.connect() for _ in range(2)]
-        sides[0].write(get())
-        await until(lambda: len(places.asked) == 1)
-        sides[1].write(get())
-        await until(lambda: any(one.phase == "queue" for one in house.gateway.exchanges))
+        _, waiting = await queued(house, places)
         (gate,) = house.gateway.gates.limited()
         house.gateway.gates.apply({gate.name: type(gate.limits)(2, 1)})
-        assert status_of((await asyncio.wait_for(sides[1].message(), 5))[0]) == 200
+        assert status_of((await asyncio.wait_for(waiting.message(), 5))[0]) == 200
 
 
 async def test_an_attempt_that_takes_too_long_gives_way_to_the_next_one(tmp_path: Path) -> None:
@@ -485,7 +456,19 @@ async def test_a_body_is_read_for_its_model_only_of_who_could_be_let_in(
         head, _ = await side.message()
         assert status_of(head) == status
         (record,) = await house.accounted(1)
-        assert record.bytes_in == 0 and record.route in ("", "small")
+        assert record.bytes_in == 0 and record.route == ""
+
+
+async def test_a_path_that_only_its_normal_form_leads_to_a_rule_on_models_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONE", "sk-one")
+    monkeypatch.setenv("TWO", "sk-two")
+    async with running(tmp_path, Places(), whole=BY_BODY) as house:
+        side = await house.connect()
+        side.write(begun(50, "Authorization: Bearer sk-one").replace(b"/v1/x", b"//v1/x"))
+        head, body = await side.message()
+        assert status_of(head) == 400 and b"ambiguous_path" in body
 
 
 @pytest.mark.parametrize("chunked", [False, True])

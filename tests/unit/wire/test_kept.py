@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relayd.wire.body import model_of, take_object
-from relayd.wire.kept import LONGEST, MOST_SIGNS, SHORTEST, Keeper, Kept
+from relayd.wire.kept import LONGEST, MOST_SIGNS, SHORTEST, Keeper, Kept, once
 
 
 def long_list(word: str, signs: int = SHORTEST) -> list[Any]:
@@ -103,3 +103,16 @@ def test_a_list_that_nests_too_deeply_is_not_kept() -> None:
     deep = b"[" * 70 + b'"' + b"x" * SHORTEST + b'"' + b"]" * 70
     for _ in range(2):
         assert not isinstance(tools_of(b'{"model":"m","tools":%b}' % deep), Kept)
+
+
+def test_what_is_made_of_a_kept_list_is_made_once_and_of_another_every_time() -> None:
+    made: list[str] = []
+
+    def names(values: list[Any]) -> list[str]:
+        made.append("made")
+        return [one["name"] for one in values]
+
+    kept, other = Kept(long_list("a")), long_list("a")
+    assert once(kept, "names", names) == ["a"] and once(kept, "names", names) is once(kept, "names", names)
+    assert len(made) == 1 and once(kept, "number", len) == 1
+    assert once(other, "names", names) == once(other, "names", names) == ["a"] and len(made) == 3
