@@ -38,7 +38,7 @@ from relayd.proxy.verdict import (
 from relayd.upstream.classify import Blame
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.fallback import class_of, following
-from relayd.upstream.hint import Hint
+from relayd.upstream.lease import Lease
 from relayd.upstream.retry import Circumstances
 from relayd.wire.response import ResponseHead
 
@@ -51,8 +51,9 @@ class Course(Judgement):
     """Owned by its exchange; ends with it."""
 
     __slots__ = (
-        "_attempt", "_boundary", "_failure", "_first_said_s", "_gates", "_held", "_hint", "_last", "_per_attempt_s",
-        "_priority", "_queue", "_route", "_said_s", "_timer", "_trail", "_waiting_s", "timeouts",
+        "_affinity", "_attempt", "_boundary", "_failure", "_first_said_s", "_gates", "_held", "_key_sent",
+        "_last", "_per_attempt_s",
+        "_priority", "_queue", "_route", "_said_s", "_timer", "_trail", "_tried", "_waiting_s", "timeouts",
     )
 
     def __init__(
@@ -67,7 +68,9 @@ class Course(Judgement):
         self._route = route
         self._gates, self._priority = gates, priority
         self._held, exchange.held = list(exchange.held), ()
-        self._hint = Hint(key)
+        self._affinity = key
+        self._tried: list[Endpoint] = []
+        self._key_sent = False  # whether the last attempt was sent with a key of relayd's
         self._trail: list[str] = []
         self._queue = ""  # what X-Relayd-Queue says of the last queue met, where the route tells
         self._timer: Callable[[], None] | None = None
@@ -80,12 +83,10 @@ class Course(Judgement):
         self.timeouts = route.timeouts
         self._per_attempt_s = 0.0
 
-    def take_over(self, endpoint: Endpoint, attempt: Attempt) -> None:
+    def take_over(self, lease: Lease, attempt: Attempt) -> None:
         """Go on with an attempt that was made without a course."""
-        upstream = self.target.upstream
-        self._tries, self._attempt, self._auth = 1, attempt, upstream.spec.auth
-        self._hint.tried.append(endpoint)
-        self._hint.permit = endpoint.loose.pop() if endpoint.loose else 0
+        self._tries, self._attempt, self._key_sent = 1, attempt, lease.key is not None
+        self._tried.append(lease.endpoint)
 
     def resume(self, first_said_s: float, last_said: bytes) -> None:
         """Of an answer that was passing already: when the client first got something of it, and what it got last."""
@@ -177,8 +178,8 @@ class Course(Judgement):
         self._timer = None
         exchange.phase = "attempt"
         upstream = target.upstream
-        endpoint = upstream.pick(self._hint)
-        if endpoint is None:
+        lease = exchange.lease = upstream.acquire(self._affinity, self._tried)
+        if lease is None:
             self._trail.append(f"{upstream.name} no_endpoint")
             if not self._fall_back("unavailable"):
                 if self._last is not None:
@@ -187,13 +188,13 @@ class Course(Judgement):
                 why, after_s = upstream.unavailable()
                 raise ExchangeError("no_endpoint", why, (("Retry-After", retry_after(after_s)),))
             return
-        exchange.upstream, exchange.endpoint = upstream, endpoint
+        self._tried.append(lease.endpoint)
         self._tries += 1
-        auth = self._auth = upstream.key()
+        self._key_sent = lease.key is not None
         self._request = None
         try:
             wire, fields, body, self._request = message_for(
-                exchange, self._route, target, endpoint, auth, self._call, self.body if self.whole else None
+                exchange, self._route, target, lease, self._call, self.body if self.whole else None
             )
         except Refused as refused:
             self._leave_endpoint(None)
@@ -207,18 +208,17 @@ class Course(Judgement):
                 if exchange.head.length is not None:
                     exchange.head.length += len(target.model.encode()) - exchange.form_model_bytes
         if exchange.head.upgrade is not None and self._route.upgrade and not exchange.head.has_body:
-            exchange.upgrade(endpoint, wire, fields)
+            exchange.upgrade(lease, wire, fields)
             return
         attempt = self._attempt = Attempt(exchange, self)
-        exchange.attempt(endpoint, wire, fields, body, attempt)
+        exchange.attempt(lease, wire, fields, body, attempt)
 
     # ---- told by the attempt
 
     def accepted(self) -> None:
         """A sign of life of the endpoint."""
-        endpoint, upstream = self._exchange.endpoint, self._exchange.upstream
-        if endpoint is not None and upstream is not None:
-            upstream.answered(endpoint, self._hint)
+        if self._exchange.lease is not None:
+            self._exchange.lease.answered()
 
     def committed(self) -> None:
         """There will be no other attempt: what one would need is let go."""
@@ -231,9 +231,9 @@ class Course(Judgement):
     def mark(self, head: ResponseHead) -> None:
         """Which queue was met and which endpoints were tried, where the route tells."""
         self._mark_queue(head)
-        resilience, endpoint = self._route.resilience, self._exchange.endpoint
+        resilience, lease = self._route.resilience, self._exchange.lease
         if resilience is not None and resilience.tells_attempts:
-            trail = [*self._trail, f"{endpoint.label} {head.status}"] if endpoint is not None else self._trail
+            trail = [*self._trail, f"{lease.endpoint.label} {head.status}"] if lease is not None else self._trail
             head.keep.append(f"X-Relayd-Attempts: {', '.join(trail)}\r\n".encode("latin-1", "replace"))
 
     def _mark_queue(self, head: ResponseHead) -> None:
@@ -307,8 +307,8 @@ class Course(Judgement):
             outcome = Outcome("", response.status, field_of(response, b"retry-after"))
         else:
             outcome = Outcome(fault.kind.code, 0, "")
-        assert exchange.endpoint is not None
-        self._trail.append(f"{exchange.endpoint.label} {fault.kind.code if not refused else outcome.status}")
+        assert exchange.lease is not None
+        self._trail.append(f"{exchange.lease.endpoint.label} {fault.kind.code if not refused else outcome.status}")
         slot = exchange.slot
         sent = not fault.kind.retryable and not (slot is not None and exchange.head.has_body and not slot.read_at)
         self._last = (fault, response, body, failure)
@@ -316,13 +316,13 @@ class Course(Judgement):
         if unseen is not None and not self.whole:
             exchange.withhold(b"".join(unseen))
         upstream = target.upstream
-        verdict = outcome.verdict(self._auth is not None)
-        if self._auth is not None and outcome.status in REFUSED_UNREAD and verdict.blame in (Blame.KEY, Blame.REST):
+        verdict = outcome.verdict(self._own_key)
+        if self._key_sent and outcome.status in REFUSED_UNREAD and verdict.blame in (Blame.KEY, Blame.REST):
             sent = False  # it is about relayd's key: nothing of the request was acted on
         self._leave_endpoint(outcome)
         case = Circumstances(
-            attempt=self._tries, method=exchange.head.method, verdict=verdict, sent=sent,
-            replayable=self.whole or unseen is not None, another=upstream.has_another(self._hint, verdict),
+            attempt=self._tries, method=exchange.head.method, classification=verdict, sent=sent,
+            replayable=self.whole or unseen is not None, another=upstream.has_another(self._tried, verdict),
             remaining_s=self._remaining_s(),
         )
         wait_s = upstream.retries.decide(case, clock.monotonic())
@@ -354,7 +354,7 @@ class Course(Judgement):
         for held in [held for held in self._held if held[0] is gate]:
             self._held.remove(held)
             held[0].leave(held[1])
-        self._hint = Hint(self._hint.key)
+        self._tried = []
         self._to_target(place + 1)
         return True
 
@@ -380,7 +380,7 @@ class Course(Judgement):
             return
         if response is None or response.status < 400:
             record.code, record.detail = fault.kind.code, fault.detail
-        elif self._auth is not None and failure.status in (401, 403):
+        elif self._key_sent and failure.status in (401, 403):
             record.code, failure = "upstream_key_refused", key_refused(response.status)
         elif self._request is None and response.media.is_json and body and not exchange.begun:
             head = response  # the same dialect: its own words, byte for byte
@@ -481,11 +481,6 @@ class Course(Judgement):
 
     def _leave_endpoint(self, outcome: Outcome | None) -> None:
         """Tell the endpoint how the attempt ended, and give back its place."""
-        exchange = self._exchange
-        endpoint, upstream = exchange.endpoint, exchange.upstream
-        if endpoint is None or upstream is None:
-            return
-        exchange.endpoint = exchange.upstream = None
-        if outcome is not None:
-            upstream.report(endpoint, outcome.verdict(self._auth is not None), self._hint, self._auth)
-        upstream.leave(endpoint, self._hint)
+        lease, self._exchange.lease = self._exchange.lease, None
+        if lease is not None:
+            lease.release(None if outcome is None else outcome.verdict(lease.key is not None))

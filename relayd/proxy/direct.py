@@ -46,9 +46,9 @@ def take(exchange: Exchange, gate: Gate | None, room: Room | None) -> bool:
 
 def rescued(exchange: Exchange) -> Attempt:
     """Make the course of an exchange whose direct attempt has failed; who judges the attempt from now on."""
-    route, slot, endpoint = exchange.route, exchange.slot, exchange.endpoint
+    route, slot, lease = exchange.route, exchange.slot, exchange.lease
     assert route is not None and route.resilience is not None and route.resilience.direct is not None
-    assert slot is not None and endpoint is not None
+    assert slot is not None and lease is not None
     exchange.rescue = None
     body = slot.body if exchange.head.has_body else None
     whole = body is not None or not exchange.head.has_body
@@ -56,5 +56,5 @@ def rescued(exchange: Exchange) -> Attempt:
     course = Course(exchange, route, (route.resilience.direct,), None, body, whole, [], priority, None)
     exchange.course = course
     attempt = slot.sink = Attempt(exchange, course)
-    course.take_over(endpoint, attempt)
+    course.take_over(lease, attempt)
     return attempt

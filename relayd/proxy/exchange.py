@@ -20,11 +20,10 @@ from relayd.proxy.owner import Owner
 from relayd.proxy.reply import Reply
 from relayd.proxy.respond import Answer, error_answer
 from relayd.proxy.upgrade import Upgrade
-from relayd.upstream.classify import GOOD, Verdict, classify
-from relayd.upstream.endpoint import Endpoint
+from relayd.upstream.classify import GOOD, Classification, classify
+from relayd.upstream.lease import Lease
 from relayd.upstream.transport.faults import code_of
 from relayd.upstream.transport.slot import Sink, Slot
-from relayd.upstream.upstream import Upstream
 from relayd.wire.http1 import RequestHead
 from relayd.wire.response import ResponseHead
 
@@ -44,16 +43,17 @@ class Exchange(Reply):
     # ---- the attempt (called by the pipeline)
 
     def attempt(
-        self, endpoint: Endpoint, target: bytes, fields: list[bytes], body: bytes | None, sink: Sink | None = None
+        self, lease: Lease, target: bytes, fields: list[bytes], body: bytes | None, sink: Sink | None = None
     ) -> None:
-        """Send the request to this endpoint. `body` is the whole body, None if there is none or it is streamed.
+        """Send the request to the leased endpoint. `body` is the whole body, None if there is none or it is streamed.
 
         `sink` stands in for the exchange where what comes back must be looked at before the client gets it.
         """
+        endpoint = lease.endpoint
         pool = endpoint.pool
         assert pool is not None
         self.phase = "attempt"
-        self.endpoint = endpoint
+        self.lease = lease
         self.record.attempts += 1
         self.record.endpoint = endpoint.label
         head = self.head
@@ -73,15 +73,15 @@ class Exchange(Reply):
             early, self._early = self._early, None
             self._feed(slot, b"".join(early), self._sent_whole)
 
-    def upgrade(self, endpoint: Endpoint, target: bytes, fields: list[bytes]) -> None:
-        """Send an Upgrade request to this endpoint, over a connection of its own."""
-        assert self.upstream is not None
+    def upgrade(self, lease: Lease, target: bytes, fields: list[bytes]) -> None:
+        """Send an Upgrade request to the leased endpoint, over a connection of its own."""
+        endpoint = lease.endpoint
         self.phase = "attempt"
-        self.endpoint = endpoint
+        self.lease = lease
         self.record.attempts += 1
         self.record.endpoint = endpoint.label
         self._sent_whole = True
-        self.tunnel = Upgrade(self, self.upstream.spec, endpoint, target, fields)
+        self.tunnel = Upgrade(self, lease.upstream.spec, endpoint, target, fields)
 
     def switch(self, head: bytes) -> None:
         """The endpoint has agreed: the client is told, and the two sides become a tunnel."""
@@ -91,8 +91,8 @@ class Exchange(Reply):
         self._head_sent, self._framing = True, UNTIL_CLOSE
         if self.course is not None:
             self.course.accepted()
-        elif self.upstream is not None and self.endpoint is not None:
-            self.upstream.answered(self.endpoint)
+        elif self.lease is not None:
+            self.lease.answered()
         self.down.send(head)
         if not self.over:
             self.down.start_tunnel()
@@ -382,10 +382,10 @@ class Exchange(Reply):
         else:
             self.down.abort(False)
 
-    def _verdict(self, upstream: Upstream, code: str, status: int) -> Verdict:
+    def _verdict(self, lease: Lease, code: str, status: int) -> Classification:
         """Whom it is about that this did not go well; the status is the endpoint's only where its head has come."""
         return classify(
-            code, status if self.record.connect_s >= 0 else 0, own_key=upstream.spec.auth is not None,
+            code, status if self.record.connect_s >= 0 else 0, own_key=lease.key is not None,
             rest_s=self._rest_s, client_key=self.route is not None and self.route.pass_client_key,
         )
 
@@ -461,11 +461,10 @@ class Exchange(Reply):
             self.course = None  # it has the exchange: a ring, which would wait for the collector
         for gate, ticket in self.held:
             gate.leave(ticket)
-        if self.upstream is not None and self.endpoint is not None:
+        lease = self.lease
+        if lease is not None:
             code, status = self.record.code, self.record.status
-            verdict = GOOD if not code and status < 400 else self._verdict(self.upstream, code, status)
-            self.upstream.report(self.endpoint, verdict, None, self.upstream.spec.auth)
-            self.upstream.leave(self.endpoint)
+            lease.release(GOOD if not code and status < 400 else self._verdict(lease, code, status))
         record = self.record
         record.total_s = clock.monotonic() - record.started
         gateway.account(record)

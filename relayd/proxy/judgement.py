@@ -15,7 +15,6 @@ from relayd.proxy.call import Call
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.translation import Translation
 from relayd.proxy.verdict import Outcome, field_of
-from relayd.upstream.spec import AuthSpec
 from relayd.wire.response import ResponseHead
 
 TOLD_IN_BODIES = frozenset(("context_length", "refused_content", "any"))
@@ -24,7 +23,7 @@ TOLD_IN_BODIES = frozenset(("context_length", "refused_content", "any"))
 class Judgement:
     """The half of a course that looks at answers; Course is the only kind."""
 
-    __slots__ = ("_at", "_auth", "_call", "_done", "_exchange", "_request", "_targets", "_tries", "body", "whole")
+    __slots__ = ("_at", "_call", "_done", "_exchange", "_request", "_targets", "_tries", "body", "whole")
 
     def __init__(
         self, exchange: Exchange, targets: tuple[Target, ...], call: Call | None, body: bytes | None, whole: bool
@@ -32,7 +31,6 @@ class Judgement:
         self._exchange, self._targets, self._call = exchange, targets, call
         self.body, self.whole = body, whole
         self._at = self._tries = 0
-        self._auth: AuthSpec | None = None
         self._request: Request | None = None
         self._done = False
 
@@ -40,6 +38,11 @@ class Judgement:
     def target(self) -> Target:
         """Where the present attempt goes."""
         return self._targets[self._at]
+
+    @property
+    def _own_key(self) -> bool:
+        lease = self._exchange.lease
+        return lease is not None and lease.key is not None
 
     def wants_translation(self, response: ResponseHead) -> Translation | None:
         """How this answer is translated; None where it passes."""
@@ -81,7 +84,7 @@ class Judgement:
             return True
         if not self.may_go_on():
             return False
-        verdict = Outcome("", response.status, field_of(response, b"retry-after")).verdict(self._auth is not None)
+        verdict = Outcome("", response.status, field_of(response, b"retry-after")).verdict(self._own_key)
         if verdict.fault or self.target.upstream.retries.wanted(verdict):
             return True
         return any(one.on & TOLD_IN_BODIES for one in self._targets[self._at + 1 :])

@@ -8,22 +8,21 @@ from relayd.proxy.call import Call
 from relayd.proxy.crossing import crossing_fields, crossing_target
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.outgoing import fields_of, forwarding_of, strips_keys, target_of
-from relayd.upstream.endpoint import Endpoint
-from relayd.upstream.spec import AuthSpec
+from relayd.upstream.lease import Lease
 from relayd.wire.headers import name_of
 
 Message = tuple[bytes, list[bytes], bytes | None, Request | None]
 
 
 def message_for(
-    exchange: Exchange, route: PlannedRoute, target: Target, endpoint: Endpoint, auth: AuthSpec | None,
-    call: Call | None, body: bytes | None,
+    exchange: Exchange, route: PlannedRoute, target: Target, lease: Lease, call: Call | None, body: bytes | None
 ) -> Message:
     """Target, fields, body, and the canonical request where the dialects differ.
 
     `body` is the whole body or None. Raises Refused for what cannot be carried, ExchangeError for a loop.
     """
     head, house, spec = exchange.head, exchange.plan.house, target.upstream.spec
+    endpoint, auth = lease.endpoint, lease.key
     client, forwarding = forwarding_of(house, exchange.down, head)
     exchange.record.client = client
     if call is not None and call.crosses(target):

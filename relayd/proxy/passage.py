@@ -73,13 +73,12 @@ class Passage:
         exchange.phase = "attempt"
         exchange.record.upstream = upstream.name
         exchange.course = self
-        endpoint = upstream.pick()
-        if endpoint is None:
+        lease = exchange.lease = upstream.acquire()
+        if lease is None:
             why, after_s = upstream.unavailable()
             raise ExchangeError("no_endpoint", why, (("Retry-After", retry_after(after_s)),))
-        exchange.upstream, exchange.endpoint = upstream, endpoint
-        wire, fields, body, _ = message_for(exchange, self._route, target, endpoint, None, self._call, self._call.body)
-        exchange.attempt(endpoint, wire, fields, body, self)
+        wire, fields, body, _ = message_for(exchange, self._route, target, lease, self._call, self._call.body)
+        exchange.attempt(lease, wire, fields, body, self)
 
     # ---- the transport's side
 
@@ -175,15 +174,15 @@ class Passage:
     def _take_over(self, slot: Slot | None) -> Attempt:
         """Make the course of this exchange; who is the sink of the attempt from now on."""
         exchange, call = self._exchange, self._call
-        endpoint = exchange.endpoint
-        assert endpoint is not None
+        lease = exchange.lease
+        assert lease is not None
         priority = exchange.plan.priorities.get(exchange.consumer or "", 0)
         course = Course(exchange, self._route, (self._target,), call, call.body, True, [], priority, None)
         exchange.course = course
         attempt = Attempt(exchange, course)
         if slot is not None:
             slot.sink = attempt
-        course.take_over(endpoint, attempt)
+        course.take_over(lease, attempt)
         course.timeouts = self.timeouts
         if self._settled:
             if self._counts and self._tap is None:

@@ -241,12 +241,11 @@ def attempt(exchange: Exchange, route: PlannedRoute, consumer: str | None, body:
     exchange.record.upstream = upstream.name
     client, forwarding = forwarding_of(plan.house, down, head)
     exchange.record.client = client
-    endpoint = upstream.pick()
-    if endpoint is None:
+    lease = exchange.lease = upstream.acquire()
+    if lease is None:
         why, after_s = upstream.unavailable()
         raise ExchangeError("no_endpoint", why, (("Retry-After", retry_after(after_s)),))
-    exchange.upstream, exchange.endpoint = upstream, endpoint
-    spec = upstream.spec
+    endpoint, spec = lease.endpoint, upstream.spec
     target = target_of(route, endpoint, spec, head)
     strip = strips_keys(route, spec, consumer)
     fields = fields_of(
@@ -254,6 +253,6 @@ def attempt(exchange: Exchange, route: PlannedRoute, consumer: str | None, body:
     )
     if head.upgrade is not None and route.upgrade and not (head.chunked or head.length):
         # With a body it stays plain HTTP: a tunnel has no framing, the body would be the endpoint's next request.
-        exchange.upgrade(endpoint, target, fields)
+        exchange.upgrade(lease, target, fields)
     else:
-        exchange.attempt(endpoint, target, fields, body)
+        exchange.attempt(lease, target, fields, body)

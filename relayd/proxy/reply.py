@@ -16,10 +16,9 @@ from relayd.proxy.downstream import Downstream
 from relayd.proxy.incoming import CHUNKED, NONE, UNTIL_CLOSE, framing_of, head_of, interim_head, trailer_lines
 from relayd.proxy.owner import Owner
 from relayd.telemetry.outcome import Record
-from relayd.upstream.endpoint import Endpoint
+from relayd.upstream.lease import Lease
 from relayd.upstream.spec import Timeouts
 from relayd.upstream.transport.slot import Sink, Slot
-from relayd.upstream.upstream import Upstream
 from relayd.wire.http1 import RequestHead
 from relayd.wire.response import ResponseHead
 
@@ -79,9 +78,9 @@ class Reply:
 
     __slots__ = (
         "_answered", "_cors", "_cors_muted", "_early", "_framing", "_head_sent", "_keep", "_last", "_paused_body",
-        "_rest_s", "_sent_whole", "_streamed", "collector", "consumer", "course", "down", "endpoint",
-        "form_model_bytes", "gateway", "head", "held", "muted", "over", "phase", "plan", "record", "request_id",
-        "rescue", "route", "slot", "tunnel", "upload_filter", "upstream",
+        "_rest_s", "_sent_whole", "_streamed", "collector", "consumer", "course", "down", "form_model_bytes",
+        "gateway", "head", "held", "lease", "muted", "over", "phase", "plan", "record", "request_id", "rescue",
+        "route", "slot", "tunnel", "upload_filter",
     )
 
     def __init__(self, gateway: Owner, plan: Plan, down: Downstream, head: RequestHead, started: float) -> None:
@@ -89,8 +88,7 @@ class Reply:
         self.phase = "accept"
         self.request_id = b""
         self.route: PlannedRoute | None = None
-        self.upstream: Upstream | None = None
-        self.endpoint: Endpoint | None = None
+        self.lease: Lease | None = None  # of the attempt under way
         self.slot: Slot | None = None
         self.tunnel: Tunnel | None = None
         self.consumer: str | None = None
@@ -152,10 +150,9 @@ class Reply:
             record.connect_s = slot.connect_time()
             if response.status in (429, 503):
                 self._rest_s = retry_after_s({"retry-after": response.get(b"retry-after")})
-            endpoint = self.endpoint
-            if endpoint is not None and endpoint.loose and response.status < 400:
-                assert self.upstream is not None
-                self.upstream.answered(endpoint)  # a probe is settled by its head: what follows may last for hours
+            lease = self.lease
+            if lease is not None and lease.permit and response.status < 400:
+                lease.answered()  # a probe is settled by its head: what follows may last for hours
         route = self.route
         if route is not None and route.cors is not None and not self._cors_muted:
             origin = head.get(b"origin")

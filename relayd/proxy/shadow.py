@@ -20,9 +20,7 @@ from relayd.proxy.call import Call
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.message import message_for
 from relayd.proxy.verdict import Outcome
-from relayd.upstream.endpoint import Endpoint
-from relayd.upstream.hint import Hint
-from relayd.upstream.spec import AuthSpec
+from relayd.upstream.lease import Lease
 from relayd.upstream.transport.faults import code_of
 from relayd.upstream.transport.slot import Slot
 
@@ -42,23 +40,24 @@ def cast(exchange: Exchange, route: PlannedRoute, target: Target, call: Call | N
         if ticket.state == WAITING:
             gate.leave(ticket)
             return
-    hint = Hint(None)
-    endpoint = upstream.pick(hint)
-    if endpoint is None or endpoint.pool is None:
+    lease = upstream.acquire()
+    pool = None if lease is None else lease.endpoint.pool
+    if lease is None or pool is None:
+        if lease is not None:
+            lease.release(None)
         if gate is not None and ticket is not None:
             gate.leave(ticket)
         return
-    auth = upstream.key()
-    shadow = Shadow(target, endpoint, hint, auth, gate, ticket)
+    shadow = Shadow(target, lease, gate, ticket)
     try:
-        wire, fields, copied, _ = message_for(exchange, route, target, endpoint, auth, call, body)
+        wire, fields, copied, _ = message_for(exchange, route, target, lease, call, body)
     except (Refused, ExchangeError):
         shadow.close(None)
         return
     method = exchange.head.method
-    slot = endpoint.pool.take(method, copied is not None)
+    slot = pool.take(method, copied is not None)
     shadow.watch(slot, exchange.gateway.later)
-    endpoint.pool.start(slot, shadow, method, wire, fields, None if copied is None else len(copied), copied)
+    pool.start(slot, shadow, method, wire, fields, None if copied is None else len(copied), copied)
 
 
 def _ignored(ticket: Ticket) -> None:
@@ -73,15 +72,13 @@ class Shadow:
     """The sink of one copy; owned by the transport until its transfer ends."""
 
     __slots__ = (
-        "_auth", "_began_s", "_endpoint", "_gate", "_hint", "_last_s", "_later", "_slot", "_target", "_ticket",
-        "_timer",
+        "_began_s", "_gate", "_last_s", "_later", "_lease", "_slot", "_target", "_ticket", "_timer",
     )
 
     def __init__(
-        self, target: Target, endpoint: Endpoint, hint: Hint, auth: AuthSpec | None, gate: Gate | None,
-        ticket: Ticket | None,
+        self, target: Target, lease: Lease, gate: Gate | None, ticket: Ticket | None
     ) -> None:
-        self._target, self._endpoint, self._hint, self._auth = target, endpoint, hint, auth
+        self._target, self._lease = target, lease
         self._gate, self._ticket = gate, ticket
         self._slot: Slot | None = None
         self._timer: Callable[[], None] | None = None
@@ -131,9 +128,7 @@ class Shadow:
         if self._timer is not None:
             timer, self._timer = self._timer, None
             timer()
-        upstream = self._target.upstream
-        if outcome is not None:
-            upstream.report(self._endpoint, outcome.verdict(self._auth is not None), self._hint, self._auth)
-        upstream.leave(self._endpoint, self._hint)
+        lease = self._lease
+        lease.release(None if outcome is None else outcome.verdict(lease.key is not None))
         if self._gate is not None and self._ticket is not None:
             self._gate.leave(self._ticket)

@@ -11,7 +11,7 @@ from relayd.limits.ticket import retry_after
 from relayd.protocols._retry_after import retry_after_s
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Dialect
-from relayd.upstream.classify import Verdict, classify
+from relayd.upstream.classify import Classification, classify
 from relayd.wire.response import ResponseHead
 
 
@@ -26,7 +26,7 @@ class Outcome:
     error_code: str = ""
     in_stream: bool = False
 
-    def verdict(self, own_key: bool) -> Verdict:
+    def verdict(self, own_key: bool) -> Classification:
         """Whom this is about."""
         rest_s = self.rest_s
         if rest_s is None and self.retry_after:

@@ -27,7 +27,7 @@ class Blame(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Classification:
     """`fault` is a word that `retries: on:` knows, empty where nothing could be repeated.
 
     `rest_s` is what the endpoint asked for, None when it did not say. `status` is the endpoint's, 0 without an answer.
@@ -41,8 +41,8 @@ class Verdict:
     fallback: str = ""
 
 
-GOOD = Verdict(Blame.GOOD)
-NOTHING = Verdict(Blame.NONE)
+GOOD = Classification(Blame.GOOD)
+NOTHING = Classification(Blame.NONE)
 
 # Codes of relayd.errors that are an endpoint's fault, and the word for them in `retries: on:`.
 ENDPOINT_CODES: Mapping[str, str] = {
@@ -62,14 +62,14 @@ NOT_SICK = frozenset((501, 505))  # says what it cannot do, and can do the rest
 # Error codes in the body of a 429 that time does not cure: the key has no money left.
 SPENT = frozenset(("insufficient_quota", "billing_hard_limit_reached", "credit_balance_too_low"))
 
-_BROKEN = {code: Verdict(Blame.ENDPOINT, word, fallback="unavailable") for code, word in ENDPOINT_CODES.items()}
+_BROKEN = {code: Classification(Blame.ENDPOINT, word, fallback="unavailable") for code, word in ENDPOINT_CODES.items()}
 
 
 def classify(
     code: str, status: int, *, own_key: bool = False, in_stream: bool = False, rest_s: float | None = None,
     error_code: str = "", client_key: bool = False,
-) -> Verdict:
-    """The verdict on one attempt.
+) -> Classification:
+    """Classify one attempt.
 
     `code` is the entry of KINDS with which it ended, empty when it ended by itself; `status` the endpoint's, 0 without
     one, and with `in_stream` the one that an error event in the stream stands for. `own_key` says that relayd added the
@@ -85,15 +85,15 @@ def classify(
         return GOOD
     if status == 429 or status == 529 or (status == 503 and rest_s is not None):
         if status == 429 and client_key:
-            return Verdict(Blame.CLIENT, status=status)
+            return Classification(Blame.CLIENT, status=status)
         if error_code in SPENT and own_key:
-            return Verdict(Blame.KEY, "key", rest_s, status, "unavailable")
+            return Classification(Blame.KEY, "key", rest_s, status, "unavailable")
         word = "429" if status == 429 else "503" if status == 503 else "5xx"
-        return Verdict(Blame.REST, word, rest_s, status, "overloaded")
+        return Classification(Blame.REST, word, rest_s, status, "overloaded")
     if status in KEY_STATUSES:
         if own_key:
-            return Verdict(Blame.KEY, "key", None, status, "unavailable")
-        return Verdict(Blame.CLIENT, status=status)
+            return Classification(Blame.KEY, "key", None, status, "unavailable")
+        return Classification(Blame.CLIENT, status=status)
     if status >= 500 and status not in NOT_SICK:
-        return Verdict(Blame.ENDPOINT, "5xx", None, status, "unavailable")
-    return Verdict(Blame.CLIENT, status=status)
+        return Classification(Blame.ENDPOINT, "5xx", None, status, "unavailable")
+    return Classification(Blame.CLIENT, status=status)

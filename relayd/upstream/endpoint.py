@@ -28,13 +28,12 @@ class Endpoint:
     """Owned by its upstream. `in_flight` counts exchanges from pick to the last byte.
 
     `weight` is what balancers read: the configured weight, less while the endpoint returns slowly. `credit` belongs to
-    the balancer. `answers` counts good answers, so that a health check can see that the endpoint is alive. `loose` are
-    the breaker's permits of exchanges that brought no hint to hold them.
+    the balancer. `answers` counts good answers, so that a health check can see that the endpoint is alive.
     """
 
     __slots__ = (
         "answers", "authority", "available", "base_path", "breaker", "credit", "elder", "failures", "health",
-        "health_why", "in_flight", "label", "last_fault", "limit", "loose", "picked", "place", "pool", "priority",
+        "health_why", "in_flight", "label", "last_fault", "limit", "picked", "place", "pool", "priority",
         "ramp_from_s", "rest_until_s", "spec", "state", "weight",
     )
 
@@ -61,7 +60,6 @@ class Endpoint:
         self.rest_until_s = 0.0
         self.ramp_from_s = -FOREVER
         self.available = True
-        self.loose: list[int] = []
         self.credit = 0.0
         self.picked = self.failures = self.answers = 0
         self.last_fault = ""

@@ -18,7 +18,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from relayd.upstream.classify import Verdict
+from relayd.upstream.classify import Classification
 from relayd.upstream.spec import RetrySpec
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
@@ -89,7 +89,7 @@ class Circumstances:
 
     attempt: int
     method: bytes
-    verdict: Verdict
+    classification: Classification
     committed: bool = False
     sent: bool = True
     replayable: bool = True
@@ -106,15 +106,17 @@ class RetryPolicy:
         self.spec, self.budget = spec, budget
         self._chance = chance
 
-    def wanted(self, verdict: Verdict) -> bool:
+    def wanted(self, outcome: Classification) -> bool:
         """Whether `on:` names what happened: the class of the fault, or the status."""
         on = self.spec.on
-        return verdict.fault in on or (verdict.status >= 400 and str(verdict.status) in on)
+        return outcome.fault in on or (outcome.status >= 400 and str(outcome.status) in on)
 
     def decide(self, case: Circumstances, now_s: float) -> float | None:
         """Seconds to wait before the next attempt, None to let it be. What is granted is drawn from the budget."""
         spec = self.spec
-        if case.committed or not case.replayable or case.attempt >= spec.attempts or not self.wanted(case.verdict):
+        if case.committed or not case.replayable or case.attempt >= spec.attempts:
+            return None
+        if not self.wanted(case.classification):
             return None
         if case.sent and not spec.idempotent and case.method not in IDEMPOTENT:
             return None
@@ -129,7 +131,7 @@ class RetryPolicy:
             return 0.0
         spec = self.spec
         most_s = min(spec.backoff_most_s, spec.backoff_s * 2.0 ** min(case.attempt - 1, 60))
-        rest_s = case.verdict.rest_s or 0.0
+        rest_s = case.classification.rest_s or 0.0
         if rest_s > spec.backoff_most_s:
             return None
         return rest_s + most_s * self._chance()

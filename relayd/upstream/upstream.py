@@ -1,25 +1,26 @@
 """An upstream: a named group of endpoints with its keys and retries, and what became of every attempt.
 
 Laws:
-1. Every pick is followed by exactly one `leave`; a permit that the attempt held is given back with it at the latest.
-2. Every attempt has one verdict, which comes from classify.py; what it means for endpoint, breaker and key is worked
-   out here.
+1. `acquire` grants a lease, and the release of the lease returns everything that it holds (lease.py).
+2. Every attempt has one classification, which comes from classify.py; what it means for endpoint, breaker and key is
+   worked out here.
 3. What an operator says of an address is kept until an operator says otherwise, over every reload.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from relayd import clock
 from relayd.upstream.affinity import Affinity
-from relayd.upstream.classify import Blame, Verdict
+from relayd.upstream.breaker import HALF_OPEN
+from relayd.upstream.classify import Blame, Classification
 from relayd.upstream.endpoint import ADMINISTRATIVE, ENABLED, UNKNOWN, Endpoint
 from relayd.upstream.health import Checker, Finding
-from relayd.upstream.hint import Hint
 from relayd.upstream.keys import Keys
+from relayd.upstream.lease import Lease
 from relayd.upstream.model_list import ModelList
 from relayd.upstream.retry import Budget, RetryPolicy
 from relayd.upstream.rotation import Rotation
@@ -126,47 +127,30 @@ class Upstream:
         self.on_change = previous.on_change
         self._arranged(now_s)
 
-    # ---- picking
+    # ---- leases
 
-    def pick(self, hint: Hint | None = None) -> Endpoint | None:
-        """An endpoint to ask now, None when there is none; `unavailable` then says why and for how long.
+    def acquire(self, affinity: int | None = None, tried: Sequence[Endpoint] = ()) -> Lease | None:
+        """Lease an endpoint for one attempt; None if no endpoint is available (`unavailable` says why).
 
-        With a hint it is known whose verdict is a probe's, and the endpoints that it names as tried come last.
+        `affinity` is the number by which consistent_hash chooses. Endpoints in `tried` are chosen only if there is no
+        other one; an exchange's first attempt, for which `tried` is empty, counts as a request for the retry budget.
         """
-        if self._budgeted and (hint is None or not hint.tried):
+        if self._budgeted and not tried:
             self.budget.request(clock.monotonic())
-        endpoint = self._rotation.choose(hint)
+        endpoint = self._rotation.choose(affinity, tried)
         if endpoint is None:
             return None
         endpoint.in_flight += 1
         endpoint.picked += 1
-        breaker = endpoint.breaker
-        permit = breaker.take() if breaker is not None and breaker.state == "half_open" else 0
-        if hint is not None:
-            if hint.permit:
-                give_back(hint)
-            hint.tried.append(endpoint)
-            hint.permit = permit
-        elif permit:
-            endpoint.loose.append(permit)
-        return endpoint
+        breaker, keys = endpoint.breaker, self._keys
+        permit = breaker.take() if breaker is not None and breaker.state == HALF_OPEN else 0
+        return Lease(self, endpoint, keys.next(clock.monotonic() if keys.away else 0.0), permit)
 
-    def has_another(self, hint: Hint, verdict: Verdict | None = None) -> bool:
-        """Whether an endpoint is free that this exchange has not tried; after a fault of the key, also another key."""
-        if verdict is not None and verdict.blame in (Blame.KEY, Blame.REST) and len(self._keys) > 1:
-            return self._keys.some_in_force(clock.monotonic()) or self._rotation.has_another(hint.tried)
-        return self._rotation.has_another(hint.tried)
-
-    def leave(self, endpoint: Endpoint, hint: Hint | None = None) -> None:
-        """An exchange that `pick` counted has ended, or goes on elsewhere."""
-        endpoint.in_flight -= 1
-        if endpoint.loose and endpoint.breaker is not None:
-            while len(endpoint.loose) > endpoint.in_flight:  # who held it can only be this one
-                endpoint.breaker.give_back(endpoint.loose.pop())
-        if hint is not None and hint.permit and hint.tried[-1] is endpoint:
-            give_back(hint)
-        if self._retired and not self.in_flight:
-            self.close()
+    def has_another(self, tried: Sequence[Endpoint], classification: Classification | None = None) -> bool:
+        """Whether an endpoint is free that is not in `tried`; after a fault of the key, also whether another key is."""
+        if classification is not None and classification.blame in (Blame.KEY, Blame.REST) and len(self._keys) > 1:
+            return self._keys.some_in_force(clock.monotonic()) or self._rotation.has_another(tried)
+        return self._rotation.has_another(tried)
 
     def has_room(self) -> bool:
         """Whether who waits at this upstream's gate may go on: an endpoint has room, or there is none to wait for."""
@@ -176,79 +160,81 @@ class Upstream:
         """Why nothing was picked, for the log; and after how many seconds that changes (1 where nobody can know)."""
         return self._rotation.unavailable(clock.monotonic())
 
-    # ---- what became of it
+    # ---- called by leases
 
-    def answered(self, endpoint: Endpoint, hint: Hint | None = None) -> None:
-        """The head of a good answer has come: a sign of life. It settles a probe, since a stream may last for hours."""
+    def lease_answered(self, lease: Lease) -> None:
+        """A good head has arrived: a sign of life, and the end of a probe."""
+        endpoint = lease.endpoint
         endpoint.answers += 1
-        permit = taken(hint, endpoint) if hint is not None else endpoint.loose.pop() if endpoint.loose else 0
+        permit, lease.permit = lease.permit, 0
         if permit and endpoint.breaker is not None:
             now_s = clock.monotonic()
             if endpoint.breaker.succeeded(now_s, permit):
                 self._told(endpoint, "breaker_closed", "a probe succeeded", now_s)
 
-    def report(
-        self, endpoint: Endpoint, verdict: Verdict, hint: Hint | None = None, key: AuthSpec | None = None
-    ) -> None:
-        """What became of an attempt; once for each, before `leave`. `key` is the one it was sent with."""
-        blame = verdict.blame
+    def lease_released(self, lease: Lease, classification: Classification | None) -> None:
+        """The attempt has ended: take note of its outcome, then of its place."""
+        endpoint = lease.endpoint
+        if classification is not None:
+            self._report(lease, classification)
+        if lease.permit and endpoint.breaker is not None:
+            endpoint.breaker.give_back(lease.permit)
+            lease.permit = 0
+        endpoint.in_flight -= 1
+        if self._retired and not self.in_flight:
+            self.close()
+
+    def _report(self, lease: Lease, outcome: Classification) -> None:
+        endpoint, blame = lease.endpoint, outcome.blame
         breaker = endpoint.breaker
         if blame is Blame.GOOD:
             endpoint.answers += 1
-            if key is not None and len(self._keys):
-                self._keys.accepted(key)
+            if lease.key is not None:
+                self._keys.accepted(lease.key)
             if breaker is None or (breaker.state == "closed" and not breaker.consecutive and not breaker.spec.rate):
                 return
-        elif blame in (Blame.CLIENT, Blame.NONE) or (verdict.status == 429 and self._is_between_others()):
+        elif blame in (Blame.CLIENT, Blame.NONE) or (outcome.status == 429 and self._is_between_others()):
             return
         now_s = clock.monotonic()
-        if hint is not None:
-            permit = taken(hint, endpoint)
-        else:
-            permit = endpoint.loose.pop() if endpoint.loose else 0
+        permit, lease.permit = lease.permit, 0
         if blame is Blame.GOOD:
             if breaker is not None and breaker.succeeded(now_s, permit):
                 self._told(endpoint, "breaker_closed", "a probe succeeded", now_s)
         elif blame is Blame.ENDPOINT:
-            self._faulty(endpoint, verdict, permit, now_s)
+            self._faulty(endpoint, outcome, permit, now_s)
         else:
             if breaker is not None:
                 breaker.give_back(permit)
             if blame is Blame.REST:
-                self._rest(endpoint, verdict, key, now_s)
+                self._rest(endpoint, outcome, lease.key, now_s)
             else:
-                self._refused(endpoint, verdict, key, now_s)
+                self._refused(endpoint, outcome, lease.key, now_s)
 
     def _is_between_others(self) -> bool:
         """Whether a 429 is about the client: opaque bytes, and no key of relayd's that was used too much."""
         return self.spec.auth is None and self.spec.protocol == "plain"
 
-    def _faulty(self, endpoint: Endpoint, verdict: Verdict, permit: int, now_s: float) -> None:
+    def _faulty(self, endpoint: Endpoint, outcome: Classification, permit: int, now_s: float) -> None:
         endpoint.failures += 1
-        endpoint.last_fault = f"{verdict.fault} {verdict.status}" if verdict.status else verdict.fault
+        endpoint.last_fault = f"{outcome.fault} {outcome.status}" if outcome.status else outcome.fault
         if endpoint.breaker is not None and endpoint.breaker.failed(now_s, permit):
             self._told(endpoint, "breaker_opened", endpoint.last_fault, now_s)
 
-    def _rest(self, endpoint: Endpoint, verdict: Verdict, key: AuthSpec | None, now_s: float) -> None:
+    def _rest(self, endpoint: Endpoint, outcome: Classification, key: AuthSpec | None, now_s: float) -> None:
         spec = self.spec.breaker or UNWRITTEN
-        asked = spec.rest_s if verdict.rest_s is None else verdict.rest_s
+        asked = spec.rest_s if outcome.rest_s is None else outcome.rest_s
         until_s = now_s + min(asked, spec.rest_most_s)
-        endpoint.last_fault = f"asked for rest {verdict.status}"
+        endpoint.last_fault = f"asked for rest {outcome.status}"
         if key is not None and self._keys.rest(key, until_s):
             self._told(None, "key_rested", key.value.source, now_s)
         elif until_s > endpoint.rest_until_s:
             endpoint.rest_until_s = until_s
             self._told(endpoint, "endpoint_rested", f"{until_s - now_s:.0f} s", now_s)
 
-    def _refused(self, endpoint: Endpoint, verdict: Verdict, key: AuthSpec | None, now_s: float) -> None:
-        endpoint.last_fault = f"key refused {verdict.status}"
-        if key is not None and self._keys.refused(key, now_s, f"{verdict.status} from {endpoint.label}"):
+    def _refused(self, endpoint: Endpoint, outcome: Classification, key: AuthSpec | None, now_s: float) -> None:
+        endpoint.last_fault = f"key refused {outcome.status}"
+        if key is not None and self._keys.refused(key, now_s, f"{outcome.status} from {endpoint.label}"):
             self._told(None, "key_set_aside", key.value.source, now_s)
-
-    def key(self) -> AuthSpec | None:
-        """The key to send with the attempt that begins now; hand it back with `report`."""
-        keys = self._keys
-        return keys.next(clock.monotonic() if keys.away else 0.0)
 
     # ---- by hand and by health checks
 
@@ -332,19 +318,3 @@ class Upstream:
         """Something has changed."""
         self._rotation.blocked_until_s = self._keys.rests_until_s(now_s) if self._keys.away else 0.0
         self._rotation.arrange(now_s)
-
-
-def taken(hint: Hint, endpoint: Endpoint) -> int:
-    """The permit that the attempt at this endpoint holds; the hint holds it no more."""
-    if not hint.permit or hint.tried[-1] is not endpoint:
-        return 0
-    permit, hint.permit = hint.permit, 0
-    return permit
-
-
-def give_back(hint: Hint) -> None:
-    """The permit of the last attempt, without a verdict."""
-    breaker = hint.tried[-1].breaker
-    if breaker is not None:
-        breaker.give_back(hint.permit)
-    hint.permit = 0

@@ -14,7 +14,7 @@ from relayd.plan.compile import compile_plan
 from relayd.proxy.gateway import Gateway
 from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.telemetry import Telemetry
-from relayd.upstream.classify import Blame, Verdict
+from relayd.upstream.classify import Blame, Classification
 from relayd.upstream.transport.client import StreamClient
 
 CONFIG = """
@@ -60,10 +60,9 @@ def opened(tmp_path: Path) -> Iterator[Scene]:
 async def test_a_change_of_an_endpoint_is_told_and_counted(tmp_path: Path) -> None:
     for scene in opened(tmp_path):
         upstream = scene.plan.upstreams["a"]
-        endpoint = upstream.pick()
-        assert endpoint is not None
-        upstream.report(endpoint, Verdict(Blame.ENDPOINT, "connect"))
-        upstream.leave(endpoint)
+        lease = upstream.acquire()
+        assert lease is not None
+        lease.release(Classification(Blame.ENDPOINT, "connect"))
         (event,) = scene.events()
         assert (event["event"], event["upstream"], event["endpoint"]) == ("breaker_opened", "a", "127.0.0.1:1")
         assert event["level"] == "warning"

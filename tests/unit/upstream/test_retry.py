@@ -75,10 +75,10 @@ def test_waits_are_spread_evenly() -> None:
 
 
 def test_patience_that_was_asked_for_is_waited_in_addition_or_too_much() -> None:
-    case = replace(BUSY, verdict=classify("", 429, rest_s=2.0))
+    case = replace(BUSY, classification=classify("", 429, rest_s=2.0))
     assert policy().decide(case, 0.0) == 2.25
-    assert policy().decide(replace(case, verdict=classify("", 429, rest_s=60.0)), 0.0) is None
-    assert policy().decide(replace(case, verdict=classify("", 429, rest_s=60.0), another=True), 0.0) == 0.0
+    assert policy().decide(replace(case, classification=classify("", 429, rest_s=60.0)), 0.0) is None
+    assert policy().decide(replace(case, classification=classify("", 429, rest_s=60.0), another=True), 0.0) == 0.0
 
 
 def test_what_cannot_be_answered_before_the_deadline_is_not_begun_and_costs_nothing() -> None:

@@ -37,7 +37,7 @@ def test_load_stays_balanced_without_looking_at_everybody() -> None:
     def worst(choices: int) -> int:
         group = upstream(50, balance=BalanceSpec("random", Options(choices)))
         for _ in range(50 * 20):
-            group.pick()
+            group.acquire()
         return max(one.in_flight for one in group.endpoints)
 
     assert worst(2) <= 24 < worst(1)
