@@ -54,14 +54,16 @@ class RetryBudget:
 class Retries:
     """When an attempt is repeated: only before the client has a byte, and another endpoint or key first, at once.
 
-    A method that is not idempotent is repeated only if not one byte of it was sent, if the endpoint refused relayd's own
-    key (401, 402, 403, 429), or with `idempotent: true`. A request whose body could not be kept is not repeated either.
+    A method that is not idempotent is repeated only if no byte of it was sent, if the endpoint refused it before any work
+    (429, 529, 503 with Retry-After, or relayd's own key) and another endpoint or key is free, or with
+    `idempotent: true`; otherwise the client gets the refusal at once. A request whose body could not be kept is not
+    repeated either.
     """
 
     attempts: int = setting(default=1, doc="Attempts in all, the first included.", minimum=1, maximum=20, example=3)
     backoff: Duration = setting(default=Duration(0.5), doc="The longest wait before the same endpoint is asked a second time; doubles with each further attempt. The wait is any time between nothing and this.")
     max_backoff: Duration = setting(default=Duration(10), doc="Where the doubling ends; an endpoint that asks for more patience than this is not asked again.")
-    on: tuple[str, ...] = setting(default=("connect", "closed", "timeout", "5xx", "429", "key"), doc="Faults after which it is tried again: connect (not reached), closed (broken off before the answer), malformed, timeout, 5xx, 429, 503 (with Retry-After), key (relayd's own key was refused), or a status of three digits.", example=["connect", "502", "504"])
+    on: tuple[str, ...] = setting(default=("connect", "closed", "timeout", "5xx", "429", "503", "key"), doc="Faults after which it is tried again: connect (not reached), closed (broken off before the answer), malformed, timeout, 5xx, 429, 503 (with Retry-After), key (the endpoint refused relayd's own key), or a status of three digits.", example=["connect", "502", "504"])
     per_attempt: Duration = setting(default=Duration(0), doc="How long one attempt may take to the head of the answer; 0 leaves it to timeouts.first_byte.", zero_is_off=True)
     budget: RetryBudget = setting(factory=RetryBudget, doc="A bound on all retries together.")
     idempotent: bool = setting(default=False, doc="Requests may be sent again whatever their method is: a POST that an endpoint may have worked on is then delivered twice.")

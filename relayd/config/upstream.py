@@ -91,8 +91,9 @@ def twice(path: str, keys: tuple[Secret, ...]) -> Iterable[tuple[str, str]]:
 class Auth:
     """The key that relayd adds for the upstream. A client can neither see nor replace nor redirect it.
 
-    Several keys are used in turn. One that the upstream refuses (401, 402, 403) is set aside for ten minutes and told
-    of in status; one that has to wait (429) rests. A key that is the only one is used in any case.
+    Several keys are used in turn. One that the upstream refuses (401, 402, or a 403 that names the key) is set aside
+    for ten minutes and told of in status; one that has to wait (429) rests. A key that is the only one is used in any
+    case.
     """
 
     bearer: tuple[Secret, ...] = setting(default=(), doc="Sent as `Authorization: Bearer ...`; one key or a list.")

@@ -43,7 +43,6 @@ from relayd.upstream.retry import Circumstances
 from relayd.wire.response import ResponseHead
 
 KEEPALIVE = b": keep-alive\n\n"
-REFUSED_UNREAD = (401, 402, 403, 429)
 Failed = tuple[ExchangeError, ResponseHead | None, bytes, Failure | None]
 
 
@@ -51,7 +50,7 @@ class Course(Judgement):
     """Owned by its exchange; ends with it."""
 
     __slots__ = (
-        "_affinity", "_attempt", "_boundary", "_failure", "_first_said_s", "_gates", "_held", "_key_sent",
+        "_affinity", "_attempt", "_boundary", "_failure", "_first_said_s", "_gates", "_held", "_key_refused",
         "_last", "_per_attempt_s",
         "_priority", "_queue", "_route", "_said_s", "_timer", "_trail", "_tried", "_waiting_s", "timeouts",
     )
@@ -70,7 +69,7 @@ class Course(Judgement):
         self._held, exchange.held = list(exchange.held), ()
         self._affinity = key
         self._tried: list[Endpoint] = []
-        self._key_sent = False  # whether the last attempt was sent with a key of relayd's
+        self._key_refused = False  # whether the last endpoint refused relayd's own key
         self._trail: list[str] = []
         self._queue = ""  # what X-Relayd-Queue says of the last queue met, where the route tells
         self._timer: Callable[[], None] | None = None
@@ -85,7 +84,7 @@ class Course(Judgement):
 
     def take_over(self, lease: Lease, attempt: Attempt) -> None:
         """Go on with an attempt that was made without a course."""
-        self._tries, self._attempt, self._key_sent = 1, attempt, lease.key is not None
+        self._tries, self._attempt = 1, attempt
         self._tried.append(lease.endpoint)
 
     def resume(self, first_said_s: float, last_said: bytes) -> None:
@@ -190,7 +189,6 @@ class Course(Judgement):
             return
         self._tried.append(lease.endpoint)
         self._tries += 1
-        self._key_sent = lease.key is not None
         self._request = None
         try:
             wire, fields, body, self._request = message_for(
@@ -302,7 +300,7 @@ class Course(Judgement):
         if response is not None and refused and failure is None:
             failure = error_of(target.dialect, response, body)
         if failure is not None:
-            outcome = Outcome("", failure.status, "", failure.retry_after_s, failure.code, in_stream=not refused)
+            outcome = Outcome("", failure.status, "", failure.retry_after_s, failure, in_stream=not refused)
         elif refused and response is not None:
             outcome = Outcome("", response.status, field_of(response, b"retry-after"))
         else:
@@ -316,9 +314,8 @@ class Course(Judgement):
         if unseen is not None and not self.whole:
             exchange.withhold(b"".join(unseen))
         upstream = target.upstream
-        verdict = outcome.verdict(self._own_key)
-        if self._key_sent and outcome.status in REFUSED_UNREAD and verdict.blame in (Blame.KEY, Blame.REST):
-            sent = False  # it is about relayd's key: nothing of the request was acted on
+        verdict = outcome.classify(exchange.lease, self._route.pass_client_key)
+        self._key_refused = verdict.blame is Blame.KEY and verdict.status in (401, 403)
         self._leave_endpoint(outcome)
         case = Circumstances(
             attempt=self._tries, method=exchange.head.method, classification=verdict, sent=sent,
@@ -380,7 +377,7 @@ class Course(Judgement):
             return
         if response is None or response.status < 400:
             record.code, record.detail = fault.kind.code, fault.detail
-        elif self._key_sent and failure.status in (401, 403):
+        elif self._key_refused:
             record.code, failure = "upstream_key_refused", key_refused(response.status)
         elif self._request is None and response.media.is_json and body and not exchange.begun:
             head = response  # the same dialect: its own words, byte for byte
@@ -483,4 +480,4 @@ class Course(Judgement):
         """Tell the endpoint how the attempt ended, and give back its place."""
         lease, self._exchange.lease = self._exchange.lease, None
         if lease is not None:
-            lease.release(None if outcome is None else outcome.verdict(lease.key is not None))
+            lease.release(None if outcome is None else outcome.classify(lease, self._route.pass_client_key))

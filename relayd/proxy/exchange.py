@@ -20,7 +20,7 @@ from relayd.proxy.owner import Owner
 from relayd.proxy.reply import Reply
 from relayd.proxy.respond import Answer, error_answer
 from relayd.proxy.upgrade import Upgrade
-from relayd.upstream.classify import GOOD, Classification, classify
+from relayd.upstream.classify import GOOD, Classification
 from relayd.upstream.lease import Lease
 from relayd.upstream.transport.faults import code_of
 from relayd.upstream.transport.slot import Sink, Slot
@@ -384,9 +384,9 @@ class Exchange(Reply):
 
     def _verdict(self, lease: Lease, code: str, status: int) -> Classification:
         """Whom it is about that this did not go well; the status is the endpoint's only where its head has come."""
-        return classify(
-            code, status if self.record.connect_s >= 0 else 0, own_key=lease.key is not None,
-            rest_s=self._rest_s, client_key=self.route is not None and self.route.pass_client_key,
+        return lease.classify(
+            code, status if self.record.connect_s >= 0 else 0, rest_s=self._rest_s,
+            client_key=self.route is not None and self.route.pass_client_key,
         )
 
     def _failed(self, slot: Slot, errno: int, message: str) -> None:

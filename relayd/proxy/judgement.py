@@ -39,11 +39,6 @@ class Judgement:
         """Where the present attempt goes."""
         return self._targets[self._at]
 
-    @property
-    def _own_key(self) -> bool:
-        lease = self._exchange.lease
-        return lease is not None and lease.key is not None
-
     def wants_translation(self, response: ResponseHead) -> Translation | None:
         """How this answer is translated; None where it passes."""
         call, target = self._call, self.target
@@ -84,7 +79,10 @@ class Judgement:
             return True
         if not self.may_go_on():
             return False
-        verdict = Outcome("", response.status, field_of(response, b"retry-after")).verdict(self._own_key)
+        lease, route = self._exchange.lease, self._exchange.route
+        assert lease is not None and route is not None
+        outcome = Outcome("", response.status, field_of(response, b"retry-after"))
+        verdict = outcome.classify(lease, route.pass_client_key)
         if verdict.fault or self.target.upstream.retries.wanted(verdict):
             return True
         return any(one.on & TOLD_IN_BODIES for one in self._targets[self._at + 1 :])

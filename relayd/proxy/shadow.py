@@ -48,7 +48,7 @@ def cast(exchange: Exchange, route: PlannedRoute, target: Target, call: Call | N
         if gate is not None and ticket is not None:
             gate.leave(ticket)
         return
-    shadow = Shadow(target, lease, gate, ticket)
+    shadow = Shadow(target, lease, route.pass_client_key, gate, ticket)
     try:
         wire, fields, copied, _ = message_for(exchange, route, target, lease, call, body)
     except (Refused, ExchangeError):
@@ -72,13 +72,13 @@ class Shadow:
     """The sink of one copy; owned by the transport until its transfer ends."""
 
     __slots__ = (
-        "_began_s", "_gate", "_last_s", "_later", "_lease", "_slot", "_target", "_ticket", "_timer",
+        "_began_s", "_client_key", "_gate", "_last_s", "_later", "_lease", "_slot", "_target", "_ticket", "_timer",
     )
 
     def __init__(
-        self, target: Target, lease: Lease, gate: Gate | None, ticket: Ticket | None
+        self, target: Target, lease: Lease, client_key: bool, gate: Gate | None, ticket: Ticket | None
     ) -> None:
-        self._target, self._lease = target, lease
+        self._target, self._lease, self._client_key = target, lease, client_key
         self._gate, self._ticket = gate, ticket
         self._slot: Slot | None = None
         self._timer: Callable[[], None] | None = None
@@ -129,6 +129,6 @@ class Shadow:
             timer, self._timer = self._timer, None
             timer()
         lease = self._lease
-        lease.release(None if outcome is None else outcome.verdict(lease.key is not None))
+        lease.release(None if outcome is None else outcome.classify(lease, self._client_key))
         if self._gate is not None and self._ticket is not None:
             self._gate.leave(self._ticket)

@@ -11,8 +11,11 @@ from relayd.limits.ticket import retry_after
 from relayd.protocols._retry_after import retry_after_s
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Dialect
-from relayd.upstream.classify import Classification, classify
+from relayd.upstream.classify import Classification
+from relayd.upstream.lease import Lease
 from relayd.wire.response import ResponseHead
+
+_NOTHING_SAID = Failure(0, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +26,18 @@ class Outcome:
     status: int
     retry_after: str = ""
     rest_s: float | None = None
-    error_code: str = ""
+    failure: Failure | None = None
     in_stream: bool = False
 
-    def verdict(self, own_key: bool) -> Classification:
-        """Whom this is about."""
+    def classify(self, lease: Lease, client_key: bool) -> Classification:
+        """Whom this is about. `client_key` says that the route sends the client's own key on."""
         rest_s = self.rest_s
         if rest_s is None and self.retry_after:
             rest_s = retry_after_s({"retry-after": self.retry_after})
-        return classify(
-            self.code, self.status, own_key=own_key, in_stream=self.in_stream, rest_s=rest_s, error_code=self.error_code
+        said = self.failure or _NOTHING_SAID
+        return lease.classify(
+            self.code, self.status, client_key=client_key, in_stream=self.in_stream, rest_s=rest_s,
+            error_code=said.code, error_type=said.type, error_message=said.message,
         )
 
 

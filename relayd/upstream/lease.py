@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from relayd.upstream.classify import Classification
+from relayd.upstream.classify import Classification, classify
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import AuthSpec, UpstreamSpec
 
@@ -36,6 +36,19 @@ class Lease:
         self.key = key
         self.permit = permit
         self.released = False
+
+    def classify(
+        self, code: str, status: int, *, client_key: bool = False, in_stream: bool = False,
+        rest_s: float | None = None, error_code: str = "", error_type: str = "", error_message: str = "",
+    ) -> Classification:
+        """Classify the outcome of this attempt. `client_key` says that the route sends the client's own key on; without
+        a key of relayd's, opaque bytes carry whatever key the client sends."""
+        own_key = self.key is not None
+        return classify(
+            code, status, own_key=own_key, client_key=client_key or self.upstream.spec.protocol == "plain",
+            in_stream=in_stream, rest_s=rest_s, error_code=error_code, error_type=error_type,
+            error_message=error_message,
+        )
 
     def answered(self) -> None:
         """A good response head has arrived. It settles a probe: the body may take hours."""

@@ -3,8 +3,8 @@
 Laws:
 1. Never after the commit point: once the client has a byte there is no second attempt.
 2. A request that may have been acted on is not sent twice: a method that is not idempotent (RFC 9110 9.2.2) is repeated
-   only if not one byte of it was sent, if the endpoint refused it for relayd's own key, or if the operator says
-   `idempotent: true`.
+   only if no byte of it was sent, if the endpoint refused it before any work on it (relayd's own key, 429, 529, 503
+   with Retry-After) and another endpoint or key is free, or if the operator says `idempotent: true`.
 3. Another endpoint comes first, and at once; the same one again only after a back-off with full jitter: any time from
    nothing to a bound that doubles.
 4. All retries of an upstream draw on one budget, so that a failing upstream gets at most a share more of requests, not
@@ -24,7 +24,7 @@ from relayd.upstream.spec import RetrySpec
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
 # Words of `retries: on:`; beside them three digits stand for that status.
 WORDS = ("connect", "closed", "malformed", "timeout", "5xx", "429", "503", "key")
-USUAL = ("connect", "closed", "timeout", "5xx", "429", "key")
+USUAL = ("connect", "closed", "timeout", "5xx", "429", "503", "key")
 SLICES = 10
 
 
@@ -81,8 +81,8 @@ class Budget:
 class Circumstances:
     """What is known when an attempt has failed.
 
-    `attempt` counts from 1. `sent` says that a byte of the request may have been acted on (False where the error's Kind
-    is `retryable`, and where the endpoint did not take relayd's key). `replayable` says that the whole body is still
+    `attempt` counts from 1. `sent` says that a byte of the request may have reached the endpoint (False where the
+    error's Kind is `retryable`). `replayable` says that the whole body is still
     there. `another` says that an endpoint or key is free that was not tried yet. `remaining_s` is the time to
     the deadline of the whole, None for none.
     """
@@ -118,7 +118,8 @@ class RetryPolicy:
             return None
         if not self.wanted(case.classification):
             return None
-        if case.sent and not spec.idempotent and case.method not in IDEMPOTENT:
+        unprocessed = not case.sent or (case.classification.refused and case.another)
+        if not unprocessed and not spec.idempotent and case.method not in IDEMPOTENT:
             return None
         wait_s = self.wait_s(case)
         if wait_s is None or (case.remaining_s is not None and wait_s >= case.remaining_s):

@@ -193,7 +193,7 @@ class Upstream:
                 self._keys.accepted(lease.key)
             if breaker is None or (breaker.state == "closed" and not breaker.consecutive and not breaker.spec.rate):
                 return
-        elif blame in (Blame.CLIENT, Blame.NONE) or (outcome.status == 429 and self._is_between_others()):
+        elif blame in (Blame.CLIENT, Blame.NONE):
             return
         now_s = clock.monotonic()
         permit, lease.permit = lease.permit, 0
@@ -209,10 +209,6 @@ class Upstream:
                 self._rest(endpoint, outcome, lease.key, now_s)
             else:
                 self._refused(endpoint, outcome, lease.key, now_s)
-
-    def _is_between_others(self) -> bool:
-        """Whether a 429 is about the client: opaque bytes, and no key of relayd's that was used too much."""
-        return self.spec.auth is None and self.spec.protocol == "plain"
 
     def _faulty(self, endpoint: Endpoint, outcome: Classification, permit: int, now_s: float) -> None:
         endpoint.failures += 1

@@ -47,7 +47,7 @@ def ask(running: Gateway, front: Front, back: str, reply: Any, stream: bool = Fa
 
 
 @both
-@pytest.mark.parametrize("status", [400, 404, 413, 422, 500, 503])
+@pytest.mark.parametrize("status", [400, 403, 404, 413, 422, 500, 503])
 def test_an_error_keeps_its_status_and_words(front: Front, back: str, status: int, running: Gateway) -> None:
     for stream in ways(front):
         message = ask(running, front, back, Fail(status, "The flux is not aligned."), stream)

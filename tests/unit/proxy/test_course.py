@@ -494,3 +494,53 @@ async def test_a_body_read_for_its_model_is_held_to_the_limit_of_the_route_that_
         side.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body)
         head, _ = await side.message()
         assert status_of(head) == status and asked.places() == places
+
+
+# ---- whose fault it is
+
+
+FREE = """
+upstreams:
+  up: {protocol: PROTOCOL, endpoints: ["http://127.0.0.1:PORT/a", "http://127.0.0.1:PORT/b"], balance: priority, WORDS}
+routes: [{name: all, upstream: up, ROUTE}]
+"""
+
+
+def free(words: str, protocol: str = "openai_chat", route: str = "") -> str:
+    return FREE.replace("WORDS", words).replace("PROTOCOL", protocol).replace("ROUTE", route)
+
+
+@pytest.mark.parametrize("protocol", ["plain", "openai_chat"])
+@pytest.mark.parametrize("refusal", [
+    http(429, b"{}"), http(429, b"{}", "Retry-After: 60"), http(529, b"{}"), http(503, b"{}", "Retry-After: 60"),
+])
+async def test_a_post_that_is_refused_before_any_work_goes_to_the_free_endpoint(
+    tmp_path: Path, refusal: bytes, protocol: str
+) -> None:
+    places = Places(a=refusal, b=http(200, completion("hello")))
+    async with running(tmp_path, places, whole=free("retries: {attempts: 2, backoff: 10s}", protocol)) as house:
+        head, _ = await house.ask(asking())
+        assert status_of(head) == 200 and places.places() == ["a", "b"]
+
+
+@pytest.mark.parametrize("protocol", ["plain", "openai_chat"])
+async def test_a_post_that_no_other_endpoint_can_take_is_answered_at_once(tmp_path: Path, protocol: str) -> None:
+    places = Places(a=http(429, {"error": {"message": "slow"}}, "Retry-After: 1"), b=http(429, b"{}", "Retry-After: 1"))
+    async with running(tmp_path, places, whole=free("retries: {attempts: 5, backoff: 10s}", protocol)) as house:
+        head, _ = await house.ask(asking())
+        assert status_of(head) == 429 and places.places() == ["a", "b"]
+
+
+@pytest.mark.parametrize("protocol", ["plain", "openai_chat"])
+@pytest.mark.parametrize("words", ["breaker: {failures: 1}", "breaker: {failures: 1}, retries: {attempts: 2, backoff: 1ms}"])
+@pytest.mark.parametrize("status", [401, 402, 403, 429])
+async def test_what_an_endpoint_says_of_one_clients_key_harms_no_other_client(
+    tmp_path: Path, protocol: str, words: str, status: int
+) -> None:
+    refusal = http(status, {"error": {"message": "Your API key", "code": "invalid_api_key"}}, "Retry-After: 60")
+    places = Places(a=[refusal, http(200, completion("hello"))])
+    whole = free(words, protocol, "pass_client_key: true").replace(', "http://127.0.0.1:PORT/b"', "")
+    async with running(tmp_path, places, whole=whole) as house:
+        head, body = await house.ask(asking())
+        assert status_of(head) == status and b"invalid_api_key" in body and b"Retry-After: 60" in head
+        assert status_of((await house.ask(asking()))[0]) == 200

@@ -13,8 +13,11 @@ from relayd.protocols.ollama import DIALECT as OLLAMA
 from relayd.protocols.openai_chat import DIALECT as CHAT
 from relayd.protocols.openai_responses import DIALECT as RESPONSES
 from relayd.proxy.verdict import Outcome, error_of, field_of, key_refused, last_frame, room_refused
+from relayd.schema import Secret
 from relayd.upstream.classify import Blame
+from relayd.upstream.spec import AuthSpec
 from relayd.wire.response import ResponseHead
+from tests.unit.upstream.virtual import leased, upstream
 
 
 def head(status: int = 200, *lines: bytes) -> ResponseHead:
@@ -29,12 +32,16 @@ def test_a_field_is_found_whatever_its_spelling() -> None:
 
 
 def test_an_outcome_knows_whom_it_is_about() -> None:
-    assert Outcome("connect_failed", 0).verdict(True).blame is Blame.ENDPOINT
-    assert Outcome("", 401).verdict(True).blame is Blame.KEY
-    assert Outcome("", 401).verdict(False).blame is Blame.CLIENT
-    resting = Outcome("", 429, "12").verdict(True)
+    group = upstream(1, protocol="openai_chat")
+    own, theirs = leased(upstream(1, auth=AuthSpec("bearer", "Authorization", Secret("sk", "env X")))), leased(group)
+    assert Outcome("connect_failed", 0).classify(own, False).blame is Blame.ENDPOINT
+    assert Outcome("", 401).classify(own, False).blame is Blame.KEY
+    assert Outcome("", 401).classify(theirs, False).blame is Blame.CLIENT
+    resting = Outcome("", 429, "12").classify(theirs, False)
     assert resting.blame is Blame.REST and resting.rest_s == 12
-    assert Outcome("client_gone", 0).verdict(True).blame is Blame.NONE
+    assert Outcome("", 429, "12").classify(theirs, True).blame is Blame.CLIENT
+    assert Outcome("client_gone", 0).classify(own, False).blame is Blame.NONE
+    assert Outcome("", 403, failure=Failure(403, "bad", "invalid_api_key")).classify(own, False).blame is Blame.KEY
 
 
 def test_an_error_is_read_only_where_a_dialect_is_spoken() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relayd.schema import Secret
-from relayd.upstream.classify import GOOD, classify
+from relayd.upstream.classify import GOOD, Blame, classify
 from relayd.upstream.spec import AuthSpec
 from tests.unit.upstream.virtual import FAULT, STRICT, Clock, heard, leased, picked, trip, upstream
 
@@ -51,6 +51,16 @@ def test_a_good_head_settles_a_probe_and_the_end_of_its_body_changes_nothing_mor
     assert picked(group) == "e0" and not probe.permit
     probe.release(GOOD)
     assert [one.event for one in changes] == ["breaker_opened", "breaker_half_opened", "breaker_closed"]
+
+
+def test_a_lease_knows_whose_key_was_sent() -> None:
+    keyed, opaque, spoken = upstream(1, auth=KEYS[0]), upstream(1), upstream(1, protocol="openai_chat")
+    assert leased(keyed).classify("", 401).blame is Blame.KEY
+    assert leased(keyed).classify("", 429, client_key=True).blame is Blame.REST, "relayd's key went in its place"
+    assert leased(opaque).classify("", 429).blame is Blame.CLIENT
+    assert leased(spoken).classify("", 429).blame is Blame.REST
+    assert leased(spoken).classify("", 429, client_key=True).blame is Blame.CLIENT
+    assert leased(spoken).classify("connect_failed", 0, client_key=True).blame is Blame.ENDPOINT
 
 
 def test_a_lease_that_was_released_gives_no_sign_of_life(now: Clock) -> None:
