@@ -88,7 +88,7 @@ class Changeover:
             carried = carryover(gateway.plan, plan)
             for upstream in carried.made:
                 undo.append(upstream.close)
-                upstream.open(gateway.client)
+                upstream.open(gateway.client.connect)
             store = self._prepare_store(config, undo)
             listeners = self.listeners.prepare(config.listeners, self._inherited)
             undo.append(listeners.undo)
@@ -147,6 +147,8 @@ class Changeover:
         self._telemetry.set_generation(prepared.plan.generation)
         gateway.plan = prepared.plan
         gateway.gates.apply(prepared.plan.gate_limits)
+        for name, endpoints in prepared.plan.endpoints.items():
+            prepared.plan.upstreams[name].set_endpoints(endpoints)
         room, wanted = self._room, prepared.plan.config.daemon.connections
         self.listeners.limit = min(room, wanted) if wanted else room
         self.listeners.commit(prepared.listeners)

@@ -26,7 +26,7 @@ TURN_S = 0.25
 SELDOM = 20  # turns between two looks at the descriptors, which cost the more the more there are
 SWEEP = 240  # turns between two looks for what is too old to be remembered
 PAGE = os.sysconf("SC_PAGE_SIZE")
-_CALM = ("breaker_closed", "breaker_half_opened", "endpoint_enabled", "endpoint_passing")
+_CALM = ("breaker_closed", "breaker_half_opened", "endpoint_enabled", "endpoint_passing", "endpoints_changed")
 
 
 class Tending:

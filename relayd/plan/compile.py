@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -59,8 +60,8 @@ def compile_plan(
 ) -> Plan:
     """The plan of a configuration.
 
-    Live upstreams of `previous` whose spec is unchanged are shared. `builtin` holds the specs of built-in upstreams
-    such as `demo`, used where a route names them; their paths are taken as they are. `gates` are
+    Live upstreams of `previous` are shared if nothing but their endpoints differs. `builtin` holds the specs of
+    built-in upstreams such as `demo`, used where a route names them; their paths are taken as they are. `gates` are
     those of the process, None where nothing will be served.
     Raises ConfigError with all faults that only show when the parts are put together.
     """
@@ -87,6 +88,7 @@ def compile_plan(
         table=Table(rules),
         routes=tuple(route for _, route in rules),
         upstreams=MappingProxyType(upstreams),
+        endpoints=MappingProxyType({name: spec.endpoints for name, spec in specs.items()}),
         consumers=consumers,
         house=_house(config.headers),
         key_fields=consumers.key_fields() - USUAL_KEY_FIELDS,
@@ -115,12 +117,13 @@ def _specs(config: Config, builtin: Mapping[str, UpstreamSpec], faults: _Faults)
 
 
 def _live(spec: UpstreamSpec, previous: Plan | None) -> Upstream:
+    """The upstream of the previous plan if nothing but its endpoints differs, which the commit sets; else a new one."""
     kept = None if previous is None else previous.upstreams.get(spec.name)
-    if kept is not None and kept.spec == spec:
+    if kept is not None and replace(kept.spec, endpoints=spec.endpoints) == spec:
         return kept
     made = Upstream(spec)
     if kept is not None:
-        made.adopt(kept)  # changes nothing in `kept`
+        made.inherit_state(kept)
     return made
 
 

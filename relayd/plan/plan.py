@@ -13,7 +13,7 @@ from relayd.limits.gate import Gate, GateLimits
 from relayd.protocols.dialect import Dialect
 from relayd.routing.models import ModelTable
 from relayd.routing.table import Table
-from relayd.upstream.spec import Timeouts
+from relayd.upstream.spec import EndpointSpec, Timeouts
 from relayd.upstream.upstream import Upstream
 from relayd.wire.headers import FieldEdits
 
@@ -145,8 +145,8 @@ class Plan:
     """Everything an exchange needs to know, of one generation (1, 2, ...).
 
     `key_fields` are the lower-case names of fields, beside the usual ones, in which consumers send their keys.
-    `consumer_gates` and `priorities` have
-    only the consumers that are limited, or not of priority 0. `gate_limits` are put in force by the commit.
+    `consumer_gates` and `priorities` have only the consumers that are limited, or not of priority 0. `gate_limits` and
+    the `endpoints` of the upstreams are put in force by the commit.
     `model_targets` has the targets of each entry of `models`; `made_s` is when the plan was made, in Unix seconds.
     """
 
@@ -163,5 +163,6 @@ class Plan:
     dialects: Mapping[str, Dialect] = field(default_factory=dict)
     model_targets: Mapping[str, tuple[Target, ...]] = field(default_factory=dict)
     gate_limits: Mapping[str, GateLimits] = field(default_factory=dict)
+    endpoints: Mapping[str, tuple[EndpointSpec, ...]] = field(default_factory=dict)
     consumer_gates: Mapping[str, Gate] = field(default_factory=dict)
     priorities: Mapping[str, int] = field(default_factory=dict)

@@ -23,6 +23,7 @@ from relayd.proxy.upgrade import Upgrade
 from relayd.upstream.classify import GOOD, Classification
 from relayd.upstream.lease import Lease
 from relayd.upstream.transport.faults import code_of
+from relayd.upstream.transport.pool import pool_of
 from relayd.upstream.transport.slot import Sink, Slot
 from relayd.wire.http1 import RequestHead
 from relayd.wire.response import ResponseHead
@@ -50,8 +51,7 @@ class Exchange(Reply):
         `sink` stands in for the exchange where what comes back must be looked at before the client gets it.
         """
         endpoint = lease.endpoint
-        pool = endpoint.pool
-        assert pool is not None
+        pool = pool_of(endpoint)
         self.phase = "attempt"
         self.lease = lease
         self.record.attempts += 1

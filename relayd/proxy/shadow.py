@@ -22,6 +22,7 @@ from relayd.proxy.message import message_for
 from relayd.proxy.verdict import Outcome
 from relayd.upstream.lease import Lease
 from relayd.upstream.transport.faults import code_of
+from relayd.upstream.transport.pool import pool_of
 from relayd.upstream.transport.slot import Slot
 
 CHECK_S = 1.0
@@ -41,10 +42,7 @@ def cast(exchange: Exchange, route: PlannedRoute, target: Target, call: Call | N
             gate.leave(ticket)
             return
     lease = upstream.acquire()
-    pool = None if lease is None else lease.endpoint.pool
-    if lease is None or pool is None:
-        if lease is not None:
-            lease.release(None)
+    if lease is None:
         if gate is not None and ticket is not None:
             gate.leave(ticket)
         return
@@ -55,6 +53,7 @@ def cast(exchange: Exchange, route: PlannedRoute, target: Target, call: Call | N
         shadow.close(None)
         return
     method = exchange.head.method
+    pool = pool_of(lease.endpoint)
     slot = pool.take(method, copied is not None)
     shadow.watch(slot, exchange.gateway.later)
     pool.start(slot, shadow, method, wire, fields, None if copied is None else len(copied), copied)

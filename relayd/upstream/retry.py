@@ -63,7 +63,7 @@ class Budget:
         self._retries[self._slice % SLICES] += 1
         return True
 
-    def adopt(self, other: Budget) -> None:
+    def inherit_state(self, other: Budget) -> None:
         """Go on where another one of the same window stands."""
         if other.window_s == self.window_s:
             self._slice = other._slice

@@ -122,6 +122,12 @@ class Rotation:
 
     # ---- what changes it
 
+    def set_endpoints(self, endpoints: Sequence[Endpoint], now_s: float) -> None:
+        """The upstream has other endpoints from now on."""
+        self._endpoints = tuple(endpoints)
+        self._balancer.join(self._endpoints)
+        self.arrange(now_s)
+
     def arrange(self, now_s: float) -> None:
         """Work out who may be asked. Called after every change, and when its time has come."""
         wake_s = FOREVER
@@ -167,4 +173,4 @@ def reason(endpoint: Endpoint, now_s: float) -> str:
         return "fails its health checks"
     if endpoint.breaker is not None and endpoint.breaker.state == "open":
         return "has an open breaker"
-    return "rests" if endpoint.rest_until_s > now_s else "is available"
+    return "rests" if endpoint.cooldown_until_s > now_s else "is available"

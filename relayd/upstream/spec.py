@@ -30,6 +30,11 @@ class EndpointSpec:
         return self.origin.startswith("https://")
 
     @property
+    def identity(self) -> tuple[str, str, str]:
+        """What makes this the same address as another one, whatever else is said of it."""
+        return self.origin, self.base_path, self.unix or ""
+
+    @property
     def authority(self) -> str:
         """The Host field for this endpoint."""
         return self.origin.partition("://")[2]
@@ -146,7 +151,7 @@ class BalanceSpec:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSpec:
-    """A named group of endpoints. Equal specs share one live upstream across a reload.
+    """A named group of endpoints. Specs that differ in nothing but `endpoints` share one live upstream across a reload.
 
     `spare_keys` are the further keys of an upstream that has several; `auth` is the first.
     """

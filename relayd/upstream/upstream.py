@@ -5,27 +5,29 @@ Laws:
 2. Every attempt has one classification, which comes from classify.py; what it means for endpoint, breaker and key is
    worked out here.
 3. What an operator says of an address is kept until an operator says otherwise, over every reload.
+4. `set_endpoints` changes the addresses of a living upstream. An address that stays keeps its endpoint with all of its
+   state. One that goes takes no new request, finishes what it has, and closes its connections with its last exchange;
+   one that returns before that is the same endpoint again.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relayd import clock
 from relayd.upstream.affinity import Affinity
 from relayd.upstream.breaker import HALF_OPEN
 from relayd.upstream.classify import Blame, Classification
-from relayd.upstream.endpoint import ADMINISTRATIVE, ENABLED, UNKNOWN, Endpoint
+from relayd.upstream.endpoint import ADMINISTRATIVE, ENABLED, UNKNOWN, Connect, Endpoint
 from relayd.upstream.health import Checker, Finding
 from relayd.upstream.keys import Keys
 from relayd.upstream.lease import Lease
 from relayd.upstream.model_list import ModelList
 from relayd.upstream.retry import Budget, RetryPolicy
 from relayd.upstream.rotation import Rotation
-from relayd.upstream.spec import AuthSpec, BreakerSpec, RetrySpec, UpstreamSpec
-from relayd.upstream.transport.client import StreamClient
+from relayd.upstream.spec import AuthSpec, BreakerSpec, EndpointSpec, RetrySpec, UpstreamSpec
 
 NO_RETRIES = RetrySpec()
 UNWRITTEN = BreakerSpec(refuses=False)
@@ -48,19 +50,23 @@ def unheard(change: Change) -> None:
 class Upstream:
     """Live state of one `upstreams:` entry; shared by all plans whose spec for it is equal.
 
-    Life: construct (no side effects), open (pools), retire (no plan names it any more), close (by itself, with the
-    last exchange). Owned by the plan, carried over by a reload. `on_change` is set by the daemon.
+    Life: construct (no side effects), open (connections), retire (no plan names it any more), close (by itself, with
+    the last exchange). Owned by the plan, carried over by a reload. `on_change` is set by the daemon. `leaving` are
+    endpoints whose address is gone and which still have exchanges.
     """
 
     __slots__ = (
-        "_absent", "_budgeted", "_keys", "_retired", "_rotation", "affinity", "budget", "checkers", "endpoints",
-        "model_list", "name", "on_change", "opened", "retries", "spec",
+        "_absent", "_budgeted", "_chance", "_connect", "_keys", "_retired", "_rotation", "affinity", "budget",
+        "checkers", "endpoints", "leaving", "model_list", "name", "on_change", "opened", "retries", "spec",
     )
 
     def __init__(self, spec: UpstreamSpec, chance: Callable[[], float] = random.random) -> None:
         self.spec = spec
         self.name = spec.name
+        self._chance = chance
+        self._connect: Connect | None = None  # while it is open
         self.endpoints = tuple(Endpoint(one, spec, place, chance) for place, one in enumerate(spec.endpoints))
+        self.leaving: tuple[Endpoint, ...] = ()
         self.opened = False
         self.on_change: Callable[[Change], None] = unheard
         retries = spec.retries or NO_RETRIES
@@ -68,24 +74,31 @@ class Upstream:
         self.retries = RetryPolicy(retries, self.budget, chance)
         self._budgeted = retries.attempts > 1
         self._keys = Keys(spec.keys)
-        balance, health = spec.balance, spec.health
+        balance = spec.balance
         self.affinity = Affinity(balance.by, balance.prompt_bytes) if balance.by else None
-        self.checkers = () if health is None else tuple(Checker(health, one, chance) for one in self.endpoints)
+        self.checkers: tuple[Checker, ...] = ()
+        self._set_checkers()
         self.model_list = ModelList(chance) if spec.list_models else None
-        self._absent: dict[str, str] = {}
+        self._absent: dict[tuple[str, str, str], str] = {}  # states of addresses that are gone, by identity
         self._retired = False
         self._rotation = Rotation(spec, self.endpoints, chance, self._half_opened)
 
     @property
     def in_flight(self) -> int:
-        return sum(endpoint.in_flight for endpoint in self.endpoints)
+        count = 0
+        for endpoint in self.endpoints:
+            count += endpoint.in_flight
+        for endpoint in self.leaving:
+            count += endpoint.in_flight
+        return count
 
     # ---- life
 
-    def open(self, client: StreamClient) -> None:
-        """Make the pools of the endpoints. Calling it again changes nothing."""
+    def open(self, connect: Connect) -> None:
+        """Prepare the connections of the endpoints. Calling it again changes nothing."""
         for endpoint in self.endpoints:
-            endpoint.open(client, self.spec)
+            endpoint.open(self.spec, connect)
+        self._connect = connect
         self.opened = True
         self._retired = False
 
@@ -96,36 +109,89 @@ class Upstream:
             self.close()
 
     def close(self) -> None:
-        """Let pools and slots go."""
-        for endpoint in self.endpoints:
+        """Let all connections go."""
+        for endpoint in (*self.endpoints, *self.leaving):
             endpoint.close()
+        self._connect = None
         self.opened = False
 
-    def adopt(self, previous: Upstream) -> None:
-        """Go on where the upstream of the same name in the plan before stands: endpoints by address, keys, budget.
+    def inherit_state(self, previous: Upstream) -> None:
+        """Continue where the upstream of the same name in the previous plan stands: endpoints by address, keys, budget.
 
         Nothing in `previous` changes, so that the plan may still be thrown away. What an operator said of an address
         that is not in the plan now is kept for the plan in which it comes back.
         """
         now_s = clock.monotonic()
-        elders = {endpoint.label: endpoint for endpoint in previous.endpoints}
-        said = previous._absent | {one.label: one.state for one in previous.endpoints if one.state != ENABLED}
+        before = {endpoint.spec.identity: endpoint for endpoint in (*previous.leaving, *previous.endpoints)}
+        said = previous._absent | {one.spec.identity: one.state for one in previous.endpoints if one.state != ENABLED}
         for endpoint in self.endpoints:
-            elder = elders.get(endpoint.label)
-            if elder is not None:
-                endpoint.adopt(elder)
+            same = before.get(endpoint.spec.identity)
+            if same is not None:
+                endpoint.inherit_state(same)
             else:
                 endpoint.available = False  # new in a running group: it starts slowly
-            endpoint.state = said.pop(endpoint.label, ENABLED)
+            endpoint.state = said.pop(endpoint.spec.identity, ENABLED)
             if self.spec.health is None:
                 endpoint.health = UNKNOWN
         self._absent = said
-        self._keys.adopt(previous._keys)
+        self._keys.inherit_state(previous._keys)
         if self.model_list is not None and previous.model_list is not None:
-            self.model_list.adopt(previous.model_list)
-        self.budget.adopt(previous.budget)
+            self.model_list.inherit_state(previous.model_list)
+        self.budget.inherit_state(previous.budget)
         self.on_change = previous.on_change
         self._arranged(now_s)
+
+    def set_endpoints(self, specs: Sequence[EndpointSpec]) -> None:
+        """These are the addresses from now on. Calling it with those that it has changes nothing."""
+        if tuple(specs) == self.spec.endpoints:
+            return
+        self.spec = replace(self.spec, endpoints=tuple(specs))
+        known: dict[tuple[str, str, str], list[Endpoint]] = {}
+        for endpoint in (*self.endpoints, *self.leaving):
+            known.setdefault(endpoint.spec.identity, []).append(endpoint)
+        before = set(self.endpoints)
+        self.endpoints = tuple(self._placed(spec, place, known) for place, spec in enumerate(specs))
+        gone = [endpoint for same in known.values() for endpoint in same]
+        for endpoint in gone:
+            self._let_go(endpoint)
+        self.leaving = tuple(endpoint for endpoint in gone if endpoint.in_flight)
+        self._set_checkers()
+        now_s = clock.monotonic()
+        self._rotation.set_endpoints(self.endpoints, now_s)
+        self._told(None, "endpoints_changed", difference(before, self.endpoints), now_s)
+
+    def _placed(
+        self, spec: EndpointSpec, place: int, known: dict[tuple[str, str, str], list[Endpoint]]
+    ) -> Endpoint:
+        """The endpoint of an address: the one in `known`, which is taken out, or a new one."""
+        same = known.get(spec.identity)
+        state = self._absent.pop(spec.identity, ENABLED)
+        if same:
+            endpoint = same.pop(0)
+            endpoint.configure(spec, self.spec.max_connections, place)
+            endpoint.leaving = False
+            return endpoint
+        endpoint = Endpoint(spec, self.spec, place, self._chance)
+        endpoint.available = False  # new in a running group: it starts slowly
+        endpoint.state = state
+        if self._connect is not None:
+            endpoint.open(self.spec, self._connect)
+        return endpoint
+
+    def _let_go(self, endpoint: Endpoint) -> None:
+        """Its address is gone."""
+        if endpoint.state != ENABLED:
+            self._absent[endpoint.spec.identity] = endpoint.state
+        endpoint.leaving = True
+        if not endpoint.in_flight:
+            endpoint.close()
+
+    def _set_checkers(self) -> None:
+        """One for each endpoint; an endpoint that stays keeps its own."""
+        health = self.spec.health
+        if health is not None:
+            known = {checker.endpoint: checker for checker in self.checkers}
+            self.checkers = tuple(known.get(one) or Checker(health, one, self._chance) for one in self.endpoints)
 
     # ---- leases
 
@@ -141,6 +207,7 @@ class Upstream:
         if endpoint is None:
             return None
         endpoint.in_flight += 1
+        endpoint.load.in_flight += 1
         endpoint.picked += 1
         breaker, keys = endpoint.breaker, self._keys
         permit = breaker.take() if breaker is not None and breaker.state == HALF_OPEN else 0
@@ -181,6 +248,10 @@ class Upstream:
             endpoint.breaker.give_back(lease.permit)
             lease.permit = 0
         endpoint.in_flight -= 1
+        endpoint.load.in_flight -= 1
+        if endpoint.leaving and not endpoint.in_flight:
+            endpoint.close()
+            self.leaving = tuple(one for one in self.leaving if one is not endpoint)
         if self._retired and not self.in_flight:
             self.close()
 
@@ -223,8 +294,8 @@ class Upstream:
         endpoint.last_fault = f"asked for rest {outcome.status}"
         if key is not None and self._keys.rest(key, until_s):
             self._told(None, "key_rested", key.value.source, now_s)
-        elif until_s > endpoint.rest_until_s:
-            endpoint.rest_until_s = until_s
+        elif until_s > endpoint.cooldown_until_s:
+            endpoint.cooldown_until_s = until_s
             self._told(endpoint, "endpoint_rested", f"{until_s - now_s:.0f} s", now_s)
 
     def _refused(self, endpoint: Endpoint, outcome: Classification, key: AuthSpec | None, now_s: float) -> None:
@@ -256,14 +327,16 @@ class Upstream:
             self._told(endpoint, "breaker_opened", "by hand", now_s)
         else:
             endpoint.breaker.reset(now_s)
-            endpoint.rest_until_s = 0.0
+            endpoint.cooldown_until_s = 0.0
             self._told(endpoint, "breaker_closed", "by hand", now_s)
 
     def checked(self, checker: Checker, finding: Finding) -> None:
         """What an active check has found."""
         endpoint, health = checker.endpoint, checker.found(finding)
         endpoint.health_why = finding.why
-        if endpoint.health != health:
+        if endpoint.leaving:
+            endpoint.health = health  # of interest only if its address returns
+        elif endpoint.health != health:
             endpoint.health = health
             self._told(endpoint, f"endpoint_{health}", finding.why, clock.monotonic())
 
@@ -287,7 +360,7 @@ class Upstream:
             "balance": self.spec.balance.kind,
             "in_flight": self.in_flight,
             "available": self._rotation.is_open,
-            "endpoints": [endpoint.describe(now_s) for endpoint in self.endpoints],
+            "endpoints": [endpoint.describe(now_s) for endpoint in (*self.endpoints, *self.leaving)],
             "keys": self._keys.describe(now_s),
             "retries": {"attempts": retries.attempts, "budget_left": self.budget.left(now_s)},
             "models": None if self.model_list is None else self.model_list.describe(now_s),
@@ -314,3 +387,12 @@ class Upstream:
         """Something has changed."""
         self._rotation.blocked_until_s = self._keys.rests_until_s(now_s) if self._keys.away else 0.0
         self._rotation.arrange(now_s)
+
+
+def difference(before: set[Endpoint], after: Sequence[Endpoint]) -> str:
+    """What a change of endpoints has changed, for the log."""
+    added = [one.label for one in after if one not in before]
+    gone = sorted(one.label for one in before.difference(after))
+    parts = [f"added {', '.join(added)}"] if added else []
+    parts += [f"removed {', '.join(gone)}"] if gone else []
+    return "; ".join(parts) or "weights, priorities or limits"

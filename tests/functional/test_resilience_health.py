@@ -187,6 +187,42 @@ def test_a_drained_endpoint_finishes_what_is_open_and_stays_drained_over_a_reloa
         settled(relay)
 
 
+def test_a_reload_that_changes_addresses_keeps_those_that_stay_and_lets_the_gone_ones_finish(
+    upstream: Upstream, second: Upstream, folder: Path
+) -> None:
+    go = threading.Event()
+
+    def stream(peer: Peer, message: Message) -> None:
+        peer.whole(message)
+        if message.target != b"/stream":
+            peer.send(answer(b"first"))
+            return
+        peer.send(SSE + chunk(b"data: 1\n\n"))
+        go.wait(10)
+        peer.send(chunk(b"data: 2\n\n") + b"0\r\n\r\n")
+
+    upstream.script = stream
+    urls = [{"url": upstream.url, "priority": 0}, {"url": second.url, "priority": 1}]
+    with Relay(folder, upstream.url, of(urls)) as relay, Client(relay.address) as client:
+        assert set(asked(relay, b"/x")) == {b"first"}
+        client.send(request(b"/stream"))
+        head = client.head_of_answer()
+        reload(relay, {"upstreams": {"up": {"endpoints": [second.url]}}})
+        assert set(asked(relay, b"/x")) == {b"second"}
+        gone = endpoints(relay)[label(upstream.url)]
+        assert (gone["state"], gone["available"], gone["in_flight"]) == ("leaving", False, 1)
+        assert "leaving" in run(relay, "upstreams")[1]
+        connections = second.connections
+        reload(relay, {"upstreams": {"up": {"endpoints": [{"url": second.url, "weight": 7}]}}})
+        assert set(asked(relay, b"/x")) == {b"second"} and second.connections == connections, "what stays stays connected"
+        go.set()
+        client.body(head, until_close=False)
+        assert (head.complete, head.body) == (True, b"data: 1\n\ndata: 2\n\n")
+        until(lambda: label(upstream.url) not in endpoints(relay))
+        assert b"endpoints_changed" in relay.output()
+        settled(relay)
+
+
 # ---- checked
 
 

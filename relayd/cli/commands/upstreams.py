@@ -18,7 +18,7 @@ COLUMNS = (
     "FAILED", "NOTE",
 )
 COLOURS = {
-    "yes": "green", "no": "red", "draining": "yellow", "disabled": "yellow", "open": "red", "half_open": "yellow",
+    "yes": "green", "no": "red", "draining": "yellow", "leaving": "yellow", "disabled": "yellow", "open": "red", "half_open": "yellow",
     "failing": "red", "passing": "green",
 }
 

@@ -47,6 +47,7 @@ class Balancer:
 
     def join(self, endpoints: Sequence[Endpoint]) -> None:
         """All endpoints of the upstream, also those that may not be asked now; again when they change."""
+        self._keyless.join(endpoints)
         wanted = sum(one.spec.weight for one in endpoints) * self._points
         scale = min(1.0, MOST_POINTS / wanted) if wanted else 1.0
         placed = sorted(

@@ -18,7 +18,7 @@ class Options:
 
 
 class Balancer:
-    """Keeps its turn in the endpoints' `credit`."""
+    """Keeps its turn in the endpoints' `balancer_state`."""
 
     __slots__ = ()
 
@@ -27,6 +27,7 @@ class Balancer:
 
     def join(self, endpoints: Sequence[Endpoint]) -> None:
         """All endpoints of the upstream, also those that may not be asked now; again when they change."""
+        level(endpoints)
 
     def pick(self, candidates: Sequence[Endpoint], key: int | None) -> Endpoint:
         """One of the candidates, which are at least two."""
@@ -35,8 +36,16 @@ class Balancer:
         for one in candidates:
             weight = one.weight
             total += weight
-            credit = one.credit = one.credit + weight
+            credit = one.balancer_state = one.balancer_state + weight
             if credit > most:
                 best, most = one, credit
-        best.credit = most - total
+        best.balancer_state = most - total
         return best
+
+
+def level(endpoints: Sequence[Endpoint]) -> None:
+    """The credits of all endpoints add up to nothing again, so that joining and leaving favours nobody for long."""
+    if endpoints:
+        mean = sum(one.balancer_state for one in endpoints) / len(endpoints)
+        for one in endpoints:
+            one.balancer_state -= mean

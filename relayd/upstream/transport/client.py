@@ -14,7 +14,9 @@ import pycurl
 from tornado.curl_httpclient import CurlAsyncHTTPClient
 from tornado.httpclient import HTTPRequest, HTTPResponse
 
+from relayd.upstream.spec import EndpointSpec, UpstreamSpec
 from relayd.upstream.transport.driver import Driver
+from relayd.upstream.transport.pool import Pool
 
 
 class StreamClient(CurlAsyncHTTPClient):
@@ -42,6 +44,11 @@ class StreamClient(CurlAsyncHTTPClient):
         """Let the transfers that were asked for in this turn begin now; without it they begin in the next."""
         if self.driver is not None:
             self.driver.begin()
+
+    def connect(self, upstream: UpstreamSpec, endpoint: EndpointSpec) -> Pool:
+        """The pool of one endpoint, as its upstream is given it when it is opened."""
+        assert self.driver is not None
+        return Pool(self.driver, upstream, endpoint)
 
     def _handle_force_timeout(self) -> None:
         """Never: the scan is stopped."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pycurl
 
 from relayd import clock
+from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import EndpointSpec, UpstreamSpec
 from relayd.upstream.transport.driver import Driver
 from relayd.upstream.transport.slot import FREE, Sink, Slot
@@ -167,3 +168,10 @@ class Pool:
             for slot in free:
                 slot.close()
         self._free = {}
+
+
+def pool_of(endpoint: Endpoint) -> Pool:
+    """The pool of an endpoint of an open upstream."""
+    pool = endpoint.pool
+    assert isinstance(pool, Pool)
+    return pool

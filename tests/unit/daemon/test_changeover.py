@@ -127,9 +127,37 @@ async def test_a_changed_upstream_is_retired_when_nobody_is_left_on_the_old_plan
     house.take()
     assert house.gateway.plan is not None
     first = house.gateway.plan.upstreams["up"]
-    house.take(upstreams={"up": {"endpoints": ["http://127.0.0.1:11"]}})
+    house.take(upstreams={"up": {"endpoints": ["http://127.0.0.1:9"], "http": "2"}})
     assert not first.opened
     assert house.gateway.plan.upstreams["up"].opened
+    house.close()
+
+
+async def test_other_endpoints_come_into_force_with_the_commit_and_not_before(folder: Path) -> None:
+    house = House(folder)
+    house.take()
+    assert house.gateway.plan is not None
+    group = house.gateway.plan.upstreams["up"]
+    prepared = house.changeover.prepare(house.loaded(upstreams={"up": {"endpoints": ["http://127.0.0.1:11"]}}), 2)
+    assert [one.label for one in group.endpoints] == ["127.0.0.1:9"]
+    house.changeover.commit(prepared, house.served.append)
+    assert house.gateway.plan.upstreams["up"] is group and group.opened
+    assert [(one.label, one.pool is not None) for one in group.endpoints] == [("127.0.0.1:11", True)]
+    house.close()
+
+
+async def test_a_reload_that_is_refused_leaves_the_endpoints_as_they_are(folder: Path) -> None:
+    house = House(folder)
+    house.take()
+    assert house.gateway.plan is not None
+    group = house.gateway.plan.upstreams["up"]
+    before = group.describe()
+    with pytest.raises(ConfigError):
+        house.changeover.prepare(house.loaded(
+            upstreams={"up": {"endpoints": ["http://127.0.0.1:11"]}},
+            listeners={"public": {"address": "unix:/nowhere/at/all.sock"}},
+        ), 2)
+    assert group.describe() == before
     house.close()
 
 

@@ -84,7 +84,7 @@ def test_an_unchanged_upstream_is_shared_with_the_plan_before() -> None:
     before = compile_plan(config(route()), 1)
     after = compile_plan(config(route("other")), 2, before)
     assert after.upstreams["web"] is before.upstreams["web"]
-    changed = Upstream(endpoints=(Endpoint(url="http://127.0.0.1:9002"),))
+    changed = Upstream(endpoints=(Endpoint(url="http://127.0.0.1:9001"),), http="2")
     third = compile_plan(config(route(), upstreams={"web": changed}), 3, after)
     assert third.upstreams["web"] is not before.upstreams["web"]
 

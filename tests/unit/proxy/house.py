@@ -159,7 +159,7 @@ class House:
         self.plan = self.gateway.plan = compile_plan(config, 1, gates=self.gateway.gates)
         self.gateway.gates.apply(self.plan.gate_limits)
         for upstream in self.plan.upstreams.values():
-            upstream.open(self.client)
+            upstream.open(self.client.connect)
         if sock is None:
             sock = socket.create_server(("127.0.0.1", 0))
         sock.setblocking(False)

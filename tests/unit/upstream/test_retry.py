@@ -139,8 +139,8 @@ def test_requests_and_retries_leave_the_window_together() -> None:
 def test_a_budget_goes_on_in_the_next_plan_where_its_window_is_the_same() -> None:
     old, new, other = Budget(0.5, 1, 10.0), Budget(0.5, 1, 10.0), Budget(0.5, 1, 20.0)
     old.withdraw(5.0)
-    new.adopt(old)
-    other.adopt(old)
+    new.inherit_state(old)
+    other.inherit_state(old)
     assert not new.withdraw(5.0) and other.withdraw(5.0)
     old.request(5.0)
     assert sum(new._requests) == 0, "the two share nothing"

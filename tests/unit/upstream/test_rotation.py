@@ -112,7 +112,7 @@ def test_an_endpoint_rests_as_long_as_it_asked_to(now: Clock) -> None:
 def test_a_rest_has_a_default_and_a_bound(now: Clock, asked: float | None, rests_s: float) -> None:
     group = upstream(2, breaker=BreakerSpec(), protocol="openai_chat")
     report(group, "e0", classify("", 429, rest_s=asked))
-    assert group.endpoint("e0").rest_until_s == now.now_s + rests_s
+    assert group.endpoint("e0").cooldown_until_s == now.now_s + rests_s
 
 
 def test_when_everybody_rests_the_wait_is_told_honestly(now: Clock) -> None:
@@ -147,7 +147,7 @@ def test_whether_another_endpoint_is_free_is_known_beforehand() -> None:
     group = upstream(2, each={"limit": [0, 1]})
     first = leased(group).endpoint
     assert first is group.endpoint("e0") and group.has_another([first])
-    group.endpoint("e1").in_flight = 1
+    group.endpoint("e1").load.in_flight = 1
     assert not group.has_another([first])
 
 

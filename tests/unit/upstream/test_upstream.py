@@ -18,6 +18,7 @@ from relayd.upstream.health import Finding
 from relayd.upstream.lease import Lease
 from relayd.upstream.spec import AuthSpec, BalanceSpec, BreakerSpec, EndpointSpec, HealthSpec, RetrySpec
 from relayd.upstream.transport.client import StreamClient
+from relayd.upstream.transport.pool import pool_of
 from relayd.upstream.upstream import Upstream as Group
 from tests.unit.upstream.scripted import Upstream, ask, begin, spec_of
 from tests.unit.upstream.virtual import (
@@ -68,10 +69,9 @@ def test_an_upstream_is_made_without_side_effects() -> None:
 async def test_a_retired_upstream_closes_after_its_last_exchange(client: StreamClient) -> None:
     async with Upstream() as upstream:
         group = Group(spec_of(upstream.endpoint))
-        group.open(client)
+        group.open(client.connect)
         lease = leased(group)
-        assert lease.endpoint.pool is not None
-        keeper = begin(lease.endpoint.pool)
+        keeper = begin(pool_of(lease.endpoint))
         group.retire()
         assert group.opened
         assert (await keeper.done()).status == 200
@@ -81,7 +81,7 @@ async def test_a_retired_upstream_closes_after_its_last_exchange(client: StreamC
 
 async def test_a_retired_upstream_that_nobody_uses_closes_at_once(client: StreamClient) -> None:
     group = Group(spec_of(*THREE))
-    group.open(client)
+    group.open(client.connect)
     group.retire()
     assert not group.opened
 
@@ -89,13 +89,12 @@ async def test_a_retired_upstream_that_nobody_uses_closes_at_once(client: Stream
 async def test_an_upstream_opened_again_before_its_end_lives_on(client: StreamClient) -> None:
     async with Upstream() as upstream:
         group = Group(spec_of(upstream.endpoint))
-        group.open(client)
+        group.open(client.connect)
         lease = leased(group)
         group.retire()
-        group.open(client)
+        group.open(client.connect)
         lease.release(None)
-        pool = lease.endpoint.pool
-        assert group.opened and pool is not None and (await ask(pool)).status == 200
+        assert group.opened and (await ask(pool_of(lease.endpoint))).status == 200
 
 
 # Verdicts, keys, hands, status, reload.
@@ -178,7 +177,7 @@ def test_keys_are_rotated_by_fault(now: Clock) -> None:
     assert group.has_another([first.endpoint], refused), "another key is as good as another endpoint"
     assert {leased(group).key for _ in range(2)} == {KEYS[1]}
     second.release(classify("", 429, rest_s=5.0))
-    assert first.endpoint.rest_until_s == 0.0, "the key rests, not the endpoint"
+    assert first.endpoint.cooldown_until_s == 0.0, "the key rests, not the endpoint"
     assert [(one.event, one.why) for one in changes] == [
         ("key_set_aside", "file /k/a"), ("key_rested", "file /k/b")]
     assert first.endpoint.failures == 0
@@ -288,7 +287,7 @@ def test_the_shape_of_health_is_what_it_always_was(now: Clock) -> None:
 
 def renewed(group: Group, *addresses_: EndpointSpec, **spec: Any) -> Group:
     made = Group(dataclasses.replace(group.spec, endpoints=addresses_ or group.spec.endpoints, **spec), lambda: 0.5)
-    made.adopt(group)
+    made.inherit_state(group)
     return made
 
 

@@ -79,6 +79,7 @@ def report(group: Upstream, address: str, outcome: Classification, key: AuthSpec
     """The outcome of an attempt at this endpoint that was sent with this key, whoever would be chosen now."""
     endpoint = group.endpoint(address)
     endpoint.in_flight += 1
+    endpoint.load.in_flight += 1
     Lease(group, endpoint, key, 0).release(outcome)
 
 
