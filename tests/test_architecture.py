@@ -131,6 +131,15 @@ def law_imports_point_down(files: list[Source]) -> Iterator[str]:
                 yield f"{one.path}:{line}: {one.room} imports its neighbour {module}"
 
 
+def law_the_transport_imports_what_it_moves_bytes_for_and_never_the_reverse(files: list[Source]) -> Iterator[str]:
+    modules = {one.module for one in files}
+    for one in files:
+        if one.module.startswith("relayd.upstream") and not one.module.startswith("relayd.upstream.transport"):
+            for line, module in own_imports(one, modules):
+                if module.startswith("relayd.upstream.transport"):
+                    yield f"{one.path}:{line}: upstream/ decides without {module}; connections are handed in"
+
+
 def law_imports_are_absolute_and_never_inside_functions(files: list[Source]) -> Iterator[str]:
     for one in files:
         inside = set()
@@ -257,6 +266,7 @@ def law_modules_say_what_they_are(files: list[Source]) -> Iterator[str]:
 
 LAWS: tuple[Callable[[list[Source]], Iterator[str]], ...] = (
     law_imports_point_down,
+    law_the_transport_imports_what_it_moves_bytes_for_and_never_the_reverse,
     law_imports_are_absolute_and_never_inside_functions,
     law_each_foreign_library_has_one_door,
     law_imports_make_no_cycle,
@@ -350,6 +360,15 @@ PLANTED: tuple[tuple[Callable[[list[Source]], Iterator[str]], dict[str, str], st
             "relayd/plan/__init__.py": "",
         },
         "relayd/config/model.py:6: floor 3 imports relayd.plan of floor 4 above",
+    ),
+    (
+        law_the_transport_imports_what_it_moves_bytes_for_and_never_the_reverse,
+        {
+            "relayd/upstream/balancers/x.py": HEAD + "from relayd.upstream.transport.pool import Pool\n",
+            "relayd/upstream/transport/pool.py": HEAD + "from relayd.upstream.endpoint import Endpoint\n",
+        },
+        "relayd/upstream/balancers/x.py:5: upstream/ decides without relayd.upstream.transport.pool; "
+        "connections are handed in",
     ),
     (
         law_imports_are_absolute_and_never_inside_functions,
