@@ -41,8 +41,9 @@ def render(metrics: Metrics, aliases: Iterable[tuple[str, str]] = ()) -> bytes:
     `aliases` are pairs of a further name and the name of a metric that is shown under it once more.
     """
     lines: list[str] = []
-    more = [(alias, EXPOSED[name]) for alias, name in aliases if name in EXPOSED]
-    for name, metric in [*EXPOSED.items(), *more]:
+    exposed = {exposed_name(metric): metric for metric in metrics.declared}
+    more = [(alias, exposed[name]) for alias, name in aliases if name in exposed]
+    for name, metric in [*exposed.items(), *more]:
         lines.append(f"# HELP {name} {metric.doc.replace(chr(92), chr(92) * 2)}")
         lines.append(f"# TYPE {name} {'histogram' if metric.kind == 'timer' else metric.kind}")
         if metric.kind == "timer":

@@ -20,7 +20,7 @@ from statsd import StatsClient
 
 from relayd import clock
 from relayd.telemetry.metrics import SAMPLES, Histogram, Labels, Metrics
-from relayd.telemetry.names import METRICS, Metric
+from relayd.telemetry.names import Metric
 
 DATAGRAM = 1400
 RESOLVE_S = 60.0
@@ -137,7 +137,7 @@ class StatsdSink:
             if again:
                 self._next_gauges = now + GAUGES_S
             with self._client.pipeline() as pipe:
-                for metric in METRICS:
+                for metric in self._metrics.declared:
                     self._send(pipe, metric, again)
         except OSError:  # a socket for a new address could not be made: the next flush tries again
             self._failed()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from relayd.config.limits import Limits
 from relayd.config.listener import Listener
 from relayd.config.model import Config, House
 from relayd.config.route import Consumer, Cors, HeaderEdits, Match, Redirect, Respond, Route, RouteTimeouts
 from relayd.config.upstream import Auth, Endpoint, HeaderKey, Upstream
 from relayd.errors import ConfigError
+from relayd.limits.gates import Gates
 from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.schema import Duration, Secret
@@ -151,3 +155,14 @@ def test_a_key_for_every_place_is_known_in_every_place(line: str) -> None:
     head = parse_head(f"GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n".encode())
     assert made.consumers.identify(head) == "team"
     assert made.consumers.identify(parse_head(b"GET / HTTP/1.1\r\nHost: a\r\nX-Key: sk-1\r\n\r\n")) is None
+
+
+def test_a_plan_that_is_never_committed_leaves_no_gate() -> None:
+    gates = Gates()
+    for number in range(5):
+        limits = Limits(requests=1, queue=2)
+        plan = compile_plan(config(dataclasses.replace(route(f"r{number}"), limits=limits)), number + 1, gates=gates)
+        assert plan.routes[0].resilience is not None and plan.routes[0].resilience.gate is not None
+        assert list(gates) == []
+    del plan
+    assert gates.named() == set()
