@@ -145,3 +145,11 @@ class ConfigError(RelaydError):
     def __init__(self, findings: Iterable[Finding]) -> None:
         self.findings = tuple(findings)
         super().__init__("\n".join(str(finding) for finding in self.findings))
+
+
+class OptionError(RelaydError):
+    """A plug-in cannot use one of its options, which only shows when it is made. `key` is the YAML key."""
+
+    def __init__(self, key: str, message: str) -> None:
+        self.key, self.message = key, message
+        super().__init__(f"{key}: {message}")

@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from relayd import clock
 from relayd.config.load import Loaded
 from relayd.config.model import Config
 from relayd.config.store import Store as StoreSection
+from relayd.config.telemetry import sinks_of
 from relayd.daemon import place
 from relayd.daemon.remembering import open_store
 from relayd.errors import ConfigError, ExchangeError, Finding
@@ -242,21 +243,12 @@ def telemetry_settings(config: Config) -> TelemetrySettings:
     section = config.telemetry
     auths = [upstream.auth for upstream in config.upstreams.values() if upstream.auth is not None]
     names = {auth.query.name.lower().replace("-", "_") for auth in auths if auth.query is not None}
-    statsd = section.statsd
-    settings = TelemetrySettings(
+    return TelemetrySettings(
         access_format=section.access_log.format,
         access_file=section.access_log.file,
         access_query=section.access_log.query,
         log_format=section.log.format,
         log_level=section.log.level,
-        prometheus=section.prometheus.enabled,
-        prometheus_aliases=tuple(section.prometheus.aliases.items()),
         secret_query=frozenset(names),
-    )
-    if statsd is None:
-        return settings
-    return replace(
-        settings,
-        statsd_address=statsd.address, statsd_prefix=statsd.prefix, statsd_interval_s=float(statsd.interval),
-        statsd_tags=statsd.tags,
+        sinks=sinks_of(section),
     )

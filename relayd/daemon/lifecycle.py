@@ -136,7 +136,7 @@ class Lifecycle:
             self._loop.add_reader(self.notifier.fileno(), self._on_order)
         self.lag.start()
         self._every("flush", FLUSH_S, self.telemetry.flush)
-        self._every("send", float(config.telemetry.statsd.interval) if config.telemetry.statsd else 1.0, self._send)
+        self._every("send", self.telemetry.interval_s, self._send)
         self._every("tend", TEND_S, self.changeover.retire)
         self._every("turn", TURN_S, self.tending.turn)
         if self.notifier.watchdog_interval_s:
@@ -262,7 +262,7 @@ class Lifecycle:
         self._accepted(loaded)
         changes = tuple(str(change) for change in diff(plan.config, loaded.config))
         generation = prepared.plan.generation
-        self._every("send", float(s.interval) if (s := loaded.config.telemetry.statsd) else 1.0, self._send)
+        self._every("send", self.telemetry.interval_s, self._send)
         self.telemetry.metrics.add("relayd.config.reloads", result="accepted")
         self.journal.info("reloaded", f"{len(changes)} changes", config=self.path)
         for change in changes:

@@ -74,6 +74,7 @@ def setting(
     pending: str | None = None,
     key: str | None = None,
     multiline: bool = False,
+    kinds: str | None = None,
 ) -> Any:
     """Declare one key of a section.
 
@@ -82,10 +83,11 @@ def setting(
     `pattern` is a regular expression that a string must match whole. `pending` names what the key waits for: it is
     accepted with the warning "not in force yet". `key` is the YAML spelling where it cannot be a Python name.
     `multiline` lets a text hold line breaks and tabs; other texts hold no control characters at all.
+    `kinds` is a plug-in folder: the value is the name of one of its modules, each of which explains itself.
     """
     metadata = {
         "doc": doc, "example": example, "minimum": minimum, "maximum": maximum, "zero_is_off": zero_is_off,
-        "pattern": pattern, "pending": pending, "key": key, "multiline": multiline,
+        "pattern": pattern, "pending": pending, "key": key, "multiline": multiline, "kinds": kinds,
     }
     if factory is not None:
         return dataclasses.field(default_factory=factory, metadata=metadata)

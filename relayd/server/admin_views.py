@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from relayd import __version__, clock
 from relayd.proxy.gateway import Gateway
 from relayd.server import admin_live
-from relayd.telemetry.sinks import prometheus
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.upstream import Upstream
 
@@ -180,10 +179,10 @@ class AdminViews:
         return 200, JSON, dumped(admin_live.streams(self._gateway))
 
     def metrics(self) -> Answer:
-        rendered = self._telemetry.render()
-        if rendered is None:
-            return refused(404, "not_found", "telemetry.prometheus is switched off.")
-        return 200, prometheus.CONTENT_TYPE, rendered
+        page = self._telemetry.page()
+        if page is None:
+            return refused(404, "not_found", "No sink of `telemetry:` shows metrics here.")
+        return 200, *page
 
     def status(self) -> Answer:
         state, gateway = self._state, self._gateway

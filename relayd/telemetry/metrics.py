@@ -176,9 +176,9 @@ class Metrics:
 
     def value(self, name: str, **labels: str) -> float:
         """A counter or gauge as it stands, summed over the labels that are not named; for status pages and tests."""
-        declared = self._by_name[name].labels
-        wanted = [(declared.index(label), text) for label, text in labels.items()]
-        pairs = self.counters(self._by_name[name]) if self._by_name[name].kind == "counter" else self.gauges(self._by_name[name])
+        metric = self._by_name[name]
+        wanted = [(metric.labels.index(label), text) for label, text in labels.items()]
+        pairs = self.counters(metric) if metric.kind == "counter" else self.gauges(metric)
         return sum(value for key, value in pairs if all(key[at] == text for at, text in wanted))
 
     def counters(self, metric: Metric) -> Iterator[tuple[Labels, float]]:

@@ -1,8 +1,8 @@
-"""The one list of relayd's metrics: what statsd sends, /metrics shows and relayd-metrics(7) explains.
+"""The one list of relayd's metrics, which every sink sends or shows and relayd-metrics(7) explains.
 
 1. A name is `relayd.<room>.<what>`; names are added, never renamed.
 2. A label takes its values from the configuration's names or from a closed set; never from a request.
-3. Timers count in seconds; statsd sends them in milliseconds.
+3. Timers count in seconds.
 """
 
 from __future__ import annotations
@@ -106,7 +106,6 @@ METRICS: tuple[Metric, ...] = (
     Metric("relayd.daemon.memory", "gauge", "bytes", (), "Resident memory of the process."),
     Metric("relayd.daemon.descriptors", "gauge", "", (), "Open file descriptors."),
     Metric("relayd.telemetry.lines_dropped", "counter", "", ("log",), "Log lines that could not be written."),
-    Metric("relayd.telemetry.statsd_failed", "counter", "", (), "Datagrams that could not be sent to statsd."),
     Metric(
         "relayd.telemetry.overflowed", "counter", "", (),
         "Values counted under `other` because a metric had too many series.",

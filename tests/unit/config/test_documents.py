@@ -14,7 +14,7 @@ from relayd.config.documents import EXAMPLE, manual_text, sample_text, schema_te
 from relayd.config.load import load, load_text
 from relayd.config.model import Config
 from relayd.errors import ConfigError
-from relayd.schema.describe import keys, sections_below
+from relayd.schema.describe import keys, name_of, sections_below
 
 TOP = pathlib.Path(__file__).parents[3]
 
@@ -29,7 +29,7 @@ def test_the_file_in_the_repository_is_the_generated_one(file: str, text: str) -
 def test_every_key_of_every_section_is_in_all_three() -> None:
     schema, sample, page = json.loads(schema_text()), sample_text(), manual_text()
     for path, section in sections_below(Config):
-        described = schema if section is Config else schema["$defs"][section.__name__]
+        described = schema if section is Config else schema["$defs"][name_of(section)]
         assert sorted(described["properties"]) == sorted(key.name for key in keys(section)), path
         for key in keys(section):
             assert f"\\fB{key.name}:\\fR" in page

@@ -16,8 +16,10 @@ from relayd.config.load import Loaded, load_text
 from relayd.daemon.changeover import Changeover, telemetry_settings, undone
 from relayd.errors import ConfigError
 from relayd.proxy.gateway import Gateway
+from relayd.schema import Duration
 from relayd.server.admin import AdminServer
 from relayd.telemetry.settings import TelemetrySettings
+from relayd.telemetry.sinks import prometheus, statsd
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.client import StreamClient
 
@@ -206,5 +208,8 @@ telemetry:
 """
     assert telemetry_settings(load_text(text, "relayd.yaml").config) == TelemetrySettings(
         access_format="json", access_file="/tmp/x.log", access_query=True, log_format="json", log_level="debug",
-        statsd_address="127.0.0.1:8125", statsd_prefix="p", statsd_interval_s=2.0, statsd_tags=True, prometheus=False,
+        sinks={
+            "statsd": statsd.Options(address="127.0.0.1:8125", prefix="p", interval=Duration(2), tags=True),
+            "prometheus": prometheus.Options(enabled=False),
+        },
     )

@@ -43,7 +43,7 @@ class Scene:
         return [json.loads(line) for line in self.told.getvalue().splitlines()]
 
     def gauge(self, name: str) -> str:
-        text = (self.telemetry.render() or b"").decode()
+        text = (self.telemetry.page() or ("", b""))[1].decode()
         return "\n".join(line for line in text.splitlines() if line.startswith(name))
 
 

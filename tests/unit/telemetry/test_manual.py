@@ -5,14 +5,14 @@ from __future__ import annotations
 import pathlib
 
 from relayd.telemetry.manual import page, roff
-from relayd.telemetry.names import METRICS
+from relayd.telemetry.sink import declared
 
 KEPT = pathlib.Path(__file__).parents[3] / "debian/man/relayd-metrics.7"
 
 
 def test_every_metric_stands_in_the_page() -> None:
     made = page()
-    assert all(f".B {metric.name}\n" in made for metric in METRICS)
+    assert all(f".B {metric.name}\n" in made for metric in declared())
 
 
 def test_the_page_in_the_package_is_the_one_that_would_be_made() -> None:
