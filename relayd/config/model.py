@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from relayd.config.fields import FRAMING, field_name_fault
 from relayd.config.listener import Admin, Listener
 from relayd.config.resilience import fallback_faults
-from relayd.config.route import Consumer, Match, Route
+from relayd.config.route import Consumer, Match, Route, authenticators_of
 from relayd.config.store import Store
 from relayd.config.telemetry import Telemetry
 from relayd.config.upstream import Model, Upstream
@@ -184,19 +184,17 @@ class Config:
 
     def _consumers(self) -> Iterator[tuple[str, str]]:
         """Two consumers with one key cannot be told apart."""
-        seen: dict[tuple[str, str], str] = {}
+        seen: dict[object, str] = {}
         for name, consumer in self.consumers.items():
             if not NAME.fullmatch(name):
                 yield f"consumers.{name}", "a name has letters, digits, _ . - only"
-            for word, secret in (("key", consumer.key), ("bearer", consumer.bearer)):
-                if secret is not None and secret.reveal():
-                    other = seen.setdefault(("authorization", secret.reveal()), name)
+            for kind, authenticator in authenticators_of(consumer).items():
+                for one in authenticator.credentials():
+                    secret = one.secret.reveal()
+                    other = seen.setdefault((one.field, one.read, secret), name) if secret else name
                     if other != name:
-                        yield f"consumers.{name}.{word}", f"consumers.{other} has the same key"
-            if consumer.header is not None and consumer.header.value.reveal():
-                other = seen.setdefault((consumer.header.name.lower(), consumer.header.value.reveal()), name)
-                if other != name:
-                    yield f"consumers.{name}.header", f"consumers.{other} has the same key"
+                        yield f"consumers.{name}.{kind}", f"consumers.{other} has the same key"
+                        break
 
     def caution(self) -> Iterable[tuple[str, str]]:
         for number, route in enumerate(self.routes[:-1]):

@@ -1,4 +1,4 @@
-"""Sections about failing endpoints: `breaker:`, `retries:`, `health:`, `hash:`, `fallbacks:`, `mirror:`, `canary:`."""
+"""Sections about failing endpoints: `breaker:`, `retries:`, `health:`, `fallbacks:`, `mirror:`, `canary:`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
-from relayd.config.fields import field_name_fault
 from relayd.schema import Duration, section, setting
 
 FAULTS = ("connect", "closed", "malformed", "timeout", "5xx", "429", "503", "key")
-HASH_BY = re.compile(r"(client|consumer|session|prompt)|(?:header|cookie):[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 STATUS = re.compile(r"([1-5])xx|([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
 FallbackClass = Literal["unavailable", "overloaded", "context_length", "refused_content", "any"]
 
@@ -115,24 +113,6 @@ def status_range(text: str) -> tuple[int, int] | None:
         return int(found[1]) * 100, int(found[1]) * 100 + 99
     first, last = int(found[2]), int(found[3] or found[2])
     return (first, last) if first <= last else None
-
-
-@section()
-class Hash:
-    """Which requests belong together, with `balance: consistent_hash`."""
-
-    by: tuple[str, ...] = setting(default=("session", "consumer", "client"), doc="The first of these that a request has: header:NAME, cookie:NAME, consumer, session (the conversation as its request names it), prompt (how a long prompt begins, so that the endpoint's prompt cache is hit), client (its address).", example=["header:x-session-id", "prompt"])
-    bound: float = setting(default=1.25, doc="How many times its fair share of what is in flight an endpoint takes before its requests go to the next one.", minimum=1, zero_is_off=True)
-    prompt_bytes: int = setting(default=4096, doc="How much of a prompt is looked at; what is shorter has no prompt to hit a cache with.", minimum=64, maximum=1 << 20)
-
-    def check(self) -> Iterable[tuple[str, str]]:
-        if not self.by:
-            yield "by", "needs at least one word"
-        for place, word in enumerate(self.by):
-            if HASH_BY.fullmatch(word) is None:
-                yield f"by[{place}]", "is none of header:NAME, cookie:NAME, consumer, session, prompt, client"
-            elif word.startswith("header:") and (fault := field_name_fault(word[7:])):
-                yield f"by[{place}]", fault
 
 
 @section(shorthand="upstream")

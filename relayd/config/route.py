@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
+from relayd import registry
 from relayd.config.fields import (
     FRAMING,
     KEY_FIELDS,
@@ -18,9 +19,10 @@ from relayd.config.fields import (
 from relayd.config.limits import HIGHEST_PRIORITY, Limits, idle_queue
 from relayd.config.patterns import fault_of_regex
 from relayd.config.resilience import Canary, Fallback, Mirror, fallback_faults, share_faults
-from relayd.config.upstream import HeaderKey, bearer_faults
-from relayd.schema import Duration, Secret, Size, section, setting
+from relayd.schema import Duration, Size, section, setting
+from relayd.schema.plugins import faults_of_choice, members, members_of
 
+AUTHENTICATORS = "relayd.access.authenticators"
 ONLY_UPSTREAM = (
     "fallbacks", "canary", "mirror", "keepalive", "tells_attempts", "tells_queue", "pass_client_key", "upgrade", "strip_prefix", "rewrite",
     "trailers",
@@ -220,22 +222,31 @@ class Route:
 
 
 @section()
+@members(AUTHENTICATORS, flat=True)
 class Consumer:
     """A named party and the key that proves it. Keys are compared in constant time."""
 
-    key: Secret | None = setting(default=None, doc="Key expected wherever clients of AI APIs put it: `Authorization: Bearer ...`, x-api-key, api-key or x-goog-api-key.")
-    bearer: Secret | None = setting(default=None, doc="Key expected as `Authorization: Bearer ...`.")
-    header: HeaderKey | None = setting(default=None, doc="Key expected in a field of its own.")
     priority: int = setting(default=0, doc="Who waits in a queue goes before those of lower priority, and is the last to be refused when relayd is overloaded. Requests without a consumer have 0.", minimum=-HIGHEST_PRIORITY, maximum=HIGHEST_PRIORITY)
     limits: Limits = setting(factory=Limits, doc="Exchanges of this consumer under way and waiting, on all routes together.")
 
     def check(self) -> Iterable[tuple[str, str]]:
-        if self.key is None and self.bearer is None and self.header is None:
-            yield "", "needs key, bearer or header: a consumer without a key is everybody"
-        if self.key is not None and self.bearer is not None:
-            yield "bearer", "cannot be combined with key, which is expected there too"
-        yield from bearer_faults(self.bearer)
-        yield from (("key", fault) for _, fault in bearer_faults(self.key))
+        written = authenticators_of(self)
+        if not written:
+            kinds = registry.kinds(AUTHENTICATORS)
+            yield "", f"needs {', '.join(kinds[:-1])} or {kinds[-1]}: a consumer without a key is everybody"
+        taken: dict[tuple[object, object], str] = {}
+        for kind, authenticator in written.items():
+            yield from faults_of_choice(self, AUTHENTICATORS, kind)
+            others = {taken.setdefault((one.field, one.read), kind) for one in authenticator.credentials()} - {kind}
+            yield from ((kind, f"cannot be combined with {other}, which is expected there too") for other in others)
 
     def caution(self) -> Iterable[tuple[str, str]]:
         return idle_queue(self.limits)
+
+
+def authenticators_of(consumer: Consumer) -> dict[str, Any]:
+    """How this consumer proves who it is, by kind."""
+    return {
+        kind: registry.load(AUTHENTICATORS, kind).Authenticator(options)
+        for kind, options in members_of(consumer, AUTHENTICATORS) if options is not None
+    }

@@ -14,9 +14,10 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from relayd import clock
-from relayd.access.consumers import AI_KEY_FIELDS, USUAL_KEY_FIELDS, ConsumerKey, Consumers
+from relayd.access.consumers import Consumers
+from relayd.access.credential import USUAL_KEY_FIELDS
 from relayd.config.model import Config, House
-from relayd.config.route import Route
+from relayd.config.route import Route, authenticators_of
 from relayd.errors import ConfigError, Finding
 from relayd.limits.gates import Gates
 from relayd.plan.gates import gate_limits
@@ -194,16 +195,12 @@ def _error_shape(route: Route, upstream: Upstream | None) -> str:
 
 
 def _consumers(config: Config) -> Consumers:
-    keys: list[ConsumerKey] = []
-    for name, consumer in config.consumers.items():
-        if consumer.key is not None:
-            keys.append(ConsumerKey(name, "bearer", "authorization", consumer.key))
-            keys += [ConsumerKey(name, "header", field, consumer.key) for field in AI_KEY_FIELDS]
-        if consumer.bearer is not None:
-            keys.append(ConsumerKey(name, "bearer", "authorization", consumer.bearer))
-        if consumer.header is not None:
-            keys.append(ConsumerKey(name, "header", consumer.header.name, consumer.header.value))
-    return Consumers(keys)
+    return Consumers(
+        (name, credential)
+        for name, consumer in config.consumers.items()
+        for authenticator in authenticators_of(consumer).values()
+        for credential in authenticator.credentials()
+    )
 
 
 def _house(house: House) -> HouseFields:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from relayd import registry
+from relayd.schema.describe import why_unavailable
 from relayd.schema.types import section, setting
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ def members(folder: str, *, flat: bool = False, always: bool = False) -> Callabl
             member = _member(folder, kind, flat)
             found.append(member)
             if member.key:
-                _nest(cls, member, registry.summary(folder, kind), always)
+                _nest(cls, member, always)
             else:
                 _flatten(cls, member.options)
         cls.__members__ = {**getattr(cls, "__members__", {}), folder: tuple(found)}  # type: ignore[attr-defined]
@@ -71,10 +72,11 @@ def unavailable(reason: str) -> type:
     return Unavailable
 
 
-def _nest(cls: type, member: Member, doc: str, always: bool) -> None:
+def _nest(cls: type, member: Member, always: bool) -> None:
     options = member.options
+    doc = " ".join((options.__doc__ or "").split())
     fields = dataclasses.fields(options)
-    if not fields and "unavailable" not in options.__section__:  # type: ignore[attr-defined]
+    if not fields and not why_unavailable(options):
         return  # nothing to be written
     required = any(_is_required(field) for field in fields)
     if (always or getattr(options, "default_on", False)) and fields and not required:
@@ -112,38 +114,62 @@ def _add(cls: type, name: str, kind: Any, made: Any) -> None:
 
 def members_of(made: object, folder: str) -> Iterator[tuple[str, Any]]:
     """Each kind of a folder and its Options as this section has them; None where they are not written."""
-    for member in type(made).__members__[folder]:  # type: ignore[attr-defined]
+    for member in _members(made, folder):
         yield member.kind, options_of(made, folder, member.kind)
 
 
 def options_of(made: object, folder: str, kind: str) -> Any:
-    """The Options of one kind as this section has them, None where they are not written.
-
-    Of a kind that is written flat they are None as long as none of its keys is written, or one that is required is not.
-    """
-    member = next(one for one in type(made).__members__[folder] if one.kind == kind)  # type: ignore[attr-defined]
+    """The Options of one kind as this section has them, None where they (or one that is required) are not written."""
+    member = _chosen(made, folder, kind)
     if member.key:
         return getattr(made, member.key, None) if dataclasses.fields(member.options) else member.options()
-    fields = dataclasses.fields(member.options)
-    values = {field.name: getattr(made, field.name) for field in fields}
-    if any(_is_required(field) and values[field.name] is None for field in fields):
-        return None
-    return member.options(**values)
+    values = {field.name: getattr(made, field.name) for field in dataclasses.fields(member.options)}
+    return None if _missing(member, values) else member.options(**values)
+
+
+def faults_of_choice(made: object, folder: str, kind: str) -> Iterator[tuple[str, str]]:
+    """Whether a kind that this section has chosen can be used: pairs of key and fault."""
+    member = _chosen(made, folder, kind)
+    if why := why_unavailable(member.options):
+        yield "", f"{kind} {why}"
+    elif member.key:
+        if dataclasses.fields(member.options) and getattr(made, member.key) is None:
+            yield member.key, f"is missing: {kind} needs it"
+    else:
+        values = {field.name: getattr(made, field.name) for field in dataclasses.fields(member.options)}
+        missing = _missing(member, values)
+        yield from ((name, f"is missing: {kind} needs it") for name in missing)
+        if not missing:
+            yield from getattr(member.options(**values), "check", tuple)()
 
 
 def strangers(made: object, folder: str, kind: str) -> Iterator[tuple[str, str]]:
     """Keys of other kinds that are written although `kind` is chosen: each key, and the kinds that it belongs to."""
-    own = next(one for one in type(made).__members__[folder] if one.kind == kind)  # type: ignore[attr-defined]
-    mine = {field.name for field in dataclasses.fields(own.options)}
+    mine = set(_keys(_chosen(made, folder, kind)))
     owners: dict[str, list[str]] = {}
-    for member in type(made).__members__[folder]:  # type: ignore[attr-defined]
-        if member.kind != kind:
-            names = [member.key] if member.key else [field.name for field in dataclasses.fields(member.options)]
-            for name in names:
-                owners.setdefault(name, []).append(member.kind)
+    for member in _members(made, folder):
+        for name in _keys(member):
+            owners.setdefault(name, []).append(member.kind)
     for field in dataclasses.fields(made):  # type: ignore[arg-type]
         if field.name in owners and field.name not in mine and getattr(made, field.name) != _default(field):
             yield field.name, ", ".join(owners[field.name])
+
+
+def _members(made: object, folder: str) -> tuple[Member, ...]:
+    found: tuple[Member, ...] = type(made).__members__[folder]  # type: ignore[attr-defined]
+    return found
+
+
+def _chosen(made: object, folder: str, kind: str) -> Member:
+    return next(member for member in _members(made, folder) if member.kind == kind)
+
+
+def _keys(member: Member) -> list[str]:
+    return [member.key] if member.key else [field.name for field in dataclasses.fields(member.options)]
+
+
+def _missing(member: Member, values: dict[str, Any]) -> list[str]:
+    return [one.name for one in dataclasses.fields(member.options) if _is_required(one) and values[one.name] is None]
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

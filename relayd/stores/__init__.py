@@ -1,6 +1,8 @@
 """Where things are remembered between exchanges: bounded, with a time to live, each consumer in a space of its own.
 
-Every kind keeps the same contract (tests/unit/stores/test_contract.py):
+A kind is a module with a docstring (its manual entry), `Options` (its keys of `store:`) and a class `Store`, made by
+`Store.open(options, bounds)`, which raises OptionError. Every kind keeps the same contract
+(tests/unit/stores/test_contract.py):
 
     store.space(name) -> a memory with get(key), put(key, value), delete(key); values are plain JSON data
     store.sweep()     -> forgets what is too old; whoever owns the store calls it now and then

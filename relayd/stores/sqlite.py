@@ -1,4 +1,4 @@
-"""A store in a file of the state directory: it survives a restart, and several instances on one host may share it.
+"""In a file of the state directory: it survives restarts, and several instances on one host may share it.
 
 1. The file is a cache: it is written without waiting for the disk (WAL, synchronous=OFF). A process that dies loses
    nothing; a host that loses power may lose the file, which then begins anew.
@@ -21,6 +21,9 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd import clock
+from relayd.errors import OptionError
+from relayd.schema import section, setting
+from relayd.stores._bounds import Bounds
 from relayd.stores._space import Space
 
 VERSION = 1
@@ -51,6 +54,16 @@ _SCHEMA = (
 )
 
 
+@section()
+class Options:
+    """The file."""
+
+    path: str | None = setting(
+        default=None, example="/var/lib/relayd/store.sqlite", pattern="/.*",
+        doc="The file of sqlite; without it store.sqlite in the state directory.",
+    )
+
+
 class Store:
     """The store in the file `path`; owned by the daemon, used on the loop.
 
@@ -66,6 +79,15 @@ class Store:
         self.faults = 0
         self.notices: tuple[str, ...] = ()
         self._file = self._opened()
+
+    @classmethod
+    def open(cls, options: Options, bounds: Bounds) -> Store:
+        """The store of a configuration. Raises OptionError."""
+        path = options.path or os.path.join(bounds.folder, "store.sqlite")
+        try:
+            return cls(path, bounds.entries, bounds.size_bytes, bounds.ttl_s)
+        except OSError as error:
+            raise OptionError("path", f"{path} cannot be opened: {error.strerror or error}") from error
 
     @property
     def entries(self) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from relayd import clock
+from relayd.upstream.affinity import Affinity
 from relayd.upstream.balancing import Balancer, balancer
 from relayd.upstream.breaker import FOREVER
 from relayd.upstream.endpoint import DISABLED, ENABLED, FAILING, Endpoint
@@ -51,6 +52,11 @@ class Rotation:
         self._narrow = False
         self._wake_s = FOREVER
         self.arrange(0.0)
+
+    @property
+    def affinity(self) -> Affinity | None:
+        """What makes the keys by which the balancer chooses, None if it takes none."""
+        return self._balancer.affinity
 
     @property
     def is_open(self) -> bool:

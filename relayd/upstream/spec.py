@@ -137,16 +137,11 @@ class HealthSpec:
 
 @dataclass(frozen=True, slots=True)
 class BalanceSpec:
-    """How an endpoint is chosen: a kind of balancers/ and its Options, None for its defaults.
-
-    `by` says what makes the key of a request, where the kind takes one: words of affinity.py.
-    """
+    """How an endpoint is chosen: a kind of balancers/ and its Options, None for its defaults."""
 
     kind: str = "round_robin"
     options: object = None
     slow_start_s: float = 0.0
-    by: tuple[str, ...] = ()
-    prompt_bytes: int = 4096
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from relayd import clock
-from relayd.upstream.affinity import Affinity
 from relayd.upstream.breaker import HALF_OPEN
 from relayd.upstream.classify import Blame, Classification
 from relayd.upstream.endpoint import ADMINISTRATIVE, ENABLED, UNKNOWN, Connect, Endpoint
@@ -74,14 +73,13 @@ class Upstream:
         self.retries = RetryPolicy(retries, self.budget, chance)
         self._budgeted = retries.attempts > 1
         self._keys = Keys(spec.keys)
-        balance = spec.balance
-        self.affinity = Affinity(balance.by, balance.prompt_bytes) if balance.by else None
         self.checkers: tuple[Checker, ...] = ()
         self._set_checkers()
         self.model_list = ModelList(chance) if spec.list_models else None
         self._absent: dict[tuple[str, str, str], str] = {}  # states of addresses that are gone, by identity
         self._retired = False
         self._rotation = Rotation(spec, self.endpoints, chance, self._half_opened)
+        self.affinity = self._rotation.affinity
 
     @property
     def in_flight(self) -> int:

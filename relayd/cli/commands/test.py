@@ -18,6 +18,7 @@ from relayd.cli.output import err, out, paint
 from relayd.config.assertions import REQUEST, Assertion, Assertions
 from relayd.config.load import load, load_section
 from relayd.config.model import Config
+from relayd.config.route import authenticators_of
 from relayd.errors import ConfigError, ExchangeError
 from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan
@@ -138,8 +139,7 @@ def key_of(name: str | None, config: Config) -> list[str]:
     consumer = config.consumers.get(name)
     if consumer is None:
         raise ValueError(f"consumer {name} is not in the configuration")
-    if consumer.bearer is not None:
-        return [f"Authorization: Bearer {consumer.bearer.reveal()}"]
-    if consumer.header is not None:
-        return [f"{consumer.header.name}: {consumer.header.value.reveal()}"]
+    for authenticator in authenticators_of(consumer).values():
+        lines: list[str] = authenticator.lines()
+        return lines
     raise ValueError(f"consumer {name} has no key")

@@ -6,14 +6,16 @@ there is little to do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
+from relayd.schema import section
+from relayd.upstream.affinity import Affinity
 from relayd.upstream.balancers import round_robin
 from relayd.upstream.endpoint import Endpoint
 
 
-@dataclass(frozen=True, slots=True)
+@section()
 class Options:
     """Nothing to choose."""
 
@@ -22,8 +24,10 @@ class Balancer:
     """Keeps the turn among equally loaded endpoints in their `balancer_state`."""
 
     __slots__ = ()
+    affinity: ClassVar[Affinity | None] = None
+    numbers_endpoints: ClassVar[bool] = False
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: object, chance: Callable[[], float]) -> None:
         pass
 
     def join(self, endpoints: Sequence[Endpoint]) -> None:

@@ -6,13 +6,15 @@ all. An endpoint that was away meanwhile comes back to its old place in the turn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
+from relayd.schema import section
+from relayd.upstream.affinity import Affinity
 from relayd.upstream.endpoint import Endpoint
 
 
-@dataclass(frozen=True, slots=True)
+@section()
 class Options:
     """Nothing to choose."""
 
@@ -21,8 +23,10 @@ class Balancer:
     """Keeps its turn in the endpoints' `balancer_state`."""
 
     __slots__ = ()
+    affinity: ClassVar[Affinity | None] = None
+    numbers_endpoints: ClassVar[bool] = False
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: object, chance: Callable[[], float]) -> None:
         pass
 
     def join(self, endpoints: Sequence[Endpoint]) -> None:

@@ -79,7 +79,7 @@ def test_a_consumer_has_one_key_for_every_place_or_one_for_each(monkeypatch: pyt
     monkeypatch.setenv("L", "sk-2")
     config, _ = accepted(consumers="{a: {key: {env: K}}, b: {bearer: {env: L}}}")
     assert config.consumers["a"].key is not None and config.consumers["a"].key.reveal() == "sk-1"
-    assert list(faults(consumers="{a: {key: {env: K}, bearer: {env: L}}}")) == ["consumers.a.bearer"]
+    assert list(faults(consumers="{a: {key: {env: K}, bearer: {env: L}}}")) == ["consumers.a.key"]
     assert list(faults(consumers="{a: {key: {env: K}}, b: {bearer: {env: K}}}")) == ["consumers.b.bearer"]
     monkeypatch.setenv("K", "two words")
     assert list(faults(consumers="{a: {key: {env: K}}}")) == ["consumers.a.key"]

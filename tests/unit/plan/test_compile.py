@@ -6,11 +6,12 @@ import dataclasses
 
 import pytest
 
+from relayd.access.authenticators.header import HeaderKey
 from relayd.config.limits import Limits
 from relayd.config.listener import Listener
 from relayd.config.model import Config, House
 from relayd.config.route import Consumer, Cors, HeaderEdits, Match, Redirect, Respond, Route, RouteTimeouts
-from relayd.config.upstream import Auth, Endpoint, HeaderKey, Upstream
+from relayd.config.upstream import Auth, Endpoint, Upstream
 from relayd.errors import ConfigError
 from relayd.limits.gates import Gates
 from relayd.plan.compile import compile_plan

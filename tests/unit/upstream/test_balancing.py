@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import typing
 
 import pytest
 from hypothesis import given, settings
@@ -11,28 +10,23 @@ from hypothesis import strategies as st
 
 from relayd.config.upstream import Upstream as Section
 from relayd.registry import kinds
+from relayd.schema.describe import choices, keys
 from relayd.upstream.affinity import number_of
-from relayd.upstream.balancers import consistent_hash, round_robin
-from relayd.upstream.balancing import FOLDER, balancer, options_of
+from relayd.upstream.balancing import FOLDER, balancer
 from relayd.upstream.lease import Lease
 from relayd.upstream.spec import BalanceSpec
 from tests.unit.upstream.virtual import upstream
 
 
 def test_the_words_of_the_configuration_are_the_files_of_the_folder() -> None:
-    words = typing.get_args(typing.get_type_hints(Section)["balance"])
-    assert sorted(words) == list(kinds(FOLDER))
+    (key,) = (one for one in keys(Section) if one.name == "balance")
+    assert sorted(choices(key.kind)) == list(kinds(FOLDER))
 
 
 @pytest.mark.parametrize("kind", kinds(FOLDER))
 def test_every_kind_is_made_with_its_defaults(kind: str) -> None:
     made = balancer(BalanceSpec(kind), random.random)
     made.join(())
-
-
-def test_options_are_taken_by_those_that_know_them() -> None:
-    assert options_of("consistent_hash", {"bound": 2.0, "other": 1}) == consistent_hash.Options(bound=2.0)
-    assert options_of("round_robin", {"bound": 2.0}) == round_robin.Options()
 
 
 def test_a_word_that_is_no_kind_is_refused() -> None:

@@ -23,7 +23,7 @@ class TestConsistentHash(Contract):
 
 
 def made(count: int, bound: float = 1.25, spare: int = 4, **spec: object) -> Upstream:
-    return upstream(count, balance=BalanceSpec("consistent_hash", Options(bound, spare)), **spec)  # type: ignore[arg-type]
+    return upstream(count, balance=BalanceSpec("consistent_hash", Options(bound=bound, spare=spare)), **spec)  # type: ignore[arg-type]
 
 
 def homes(group: Upstream, count: int = 2000) -> list[str]:
