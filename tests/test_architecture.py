@@ -140,6 +140,22 @@ def law_the_transport_imports_what_it_moves_bytes_for_and_never_the_reverse(file
                     yield f"{one.path}:{line}: upstream/ decides without {module}; connections are handed in"
 
 
+PLUG_INS = ("relayd.access.authenticators", "relayd.stores", "relayd.telemetry.sinks", "relayd.upstream.balancers")
+# A bounded memory of this process is of use by itself, whatever the configuration's store is.
+BOUNDED_MEMORY = ("relayd/proxy/gateway.py", "relayd/proxy/socket.py")
+
+
+def law_nobody_names_a_plug_in(files: list[Source]) -> Iterator[str]:
+    modules = {one.module for one in files}
+    for one in files:
+        for line, module in own_imports(one, modules):
+            folder, _, kind = module.rpartition(".")
+            if folder not in PLUG_INS or kind.startswith("_") or one.module.startswith(f"{folder}."):
+                continue
+            if not (module == "relayd.stores.memory" and one.path in BOUNDED_MEMORY):
+                yield f"{one.path}:{line}: names {module}, which only its folder's registry may"
+
+
 def law_imports_are_absolute_and_never_inside_functions(files: list[Source]) -> Iterator[str]:
     for one in files:
         inside = set()
@@ -267,6 +283,7 @@ def law_modules_say_what_they_are(files: list[Source]) -> Iterator[str]:
 LAWS: tuple[Callable[[list[Source]], Iterator[str]], ...] = (
     law_imports_point_down,
     law_the_transport_imports_what_it_moves_bytes_for_and_never_the_reverse,
+    law_nobody_names_a_plug_in,
     law_imports_are_absolute_and_never_inside_functions,
     law_each_foreign_library_has_one_door,
     law_imports_make_no_cycle,
@@ -369,6 +386,14 @@ PLANTED: tuple[tuple[Callable[[list[Source]], Iterator[str]], dict[str, str], st
         },
         "relayd/upstream/balancers/x.py:5: upstream/ decides without relayd.upstream.transport.pool; "
         "connections are handed in",
+    ),
+    (
+        law_nobody_names_a_plug_in,
+        {
+            "relayd/telemetry/telemetry.py": HEAD + "from relayd.telemetry.sinks import statsd\n",
+            "relayd/telemetry/sinks/statsd.py": HEAD,
+        },
+        "relayd/telemetry/telemetry.py:5: names relayd.telemetry.sinks.statsd, which only its folder's registry may",
     ),
     (
         law_imports_are_absolute_and_never_inside_functions,

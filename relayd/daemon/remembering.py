@@ -16,7 +16,7 @@ from relayd.daemon.generations import SYSTEM_STATE
 from relayd.errors import ConfigError, Finding, OptionError
 from relayd.proxy.owner import Store
 from relayd.schema.plugins import options_of
-from relayd.stores._bounds import Bounds
+from relayd.stores import Bounds
 
 KEY_FILE, KEY_BYTES = "seal.key", 32
 

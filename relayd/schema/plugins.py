@@ -122,7 +122,7 @@ def options_of(made: object, folder: str, kind: str) -> Any:
     """The Options of one kind as this section has them, None where they (or one that is required) are not written."""
     member = _chosen(made, folder, kind)
     if member.key:
-        return getattr(made, member.key, None) if dataclasses.fields(member.options) else member.options()
+        return getattr(made, member.key) if hasattr(made, member.key) else member.options()
     values = {field.name: getattr(made, field.name) for field in dataclasses.fields(member.options)}
     return None if _missing(member, values) else member.options(**values)
 

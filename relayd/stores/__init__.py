@@ -16,3 +16,17 @@ A kind is a module with a docstring (its manual entry), `Options` (its keys of `
 4. A value that is larger than a quarter of the store is not kept, and what it would have replaced is forgotten too.
 5. None of this raises for what is in a store: what cannot be kept or read is as if it were forgotten.
 """
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much a store may keep and for how long; `folder` is the state directory, where a store may keep files."""
+
+    entries: int
+    size_bytes: int
+    ttl_s: float
+    folder: str

@@ -15,7 +15,7 @@ from typing import Any
 
 from relayd import clock
 from relayd.schema import section
-from relayd.stores._bounds import Bounds
+from relayd.stores import Bounds
 from relayd.stores._space import Space
 
 ENTRY_BYTES = 400  # what an entry costs beside its texts

@@ -23,7 +23,7 @@ from typing import Any
 from relayd import clock
 from relayd.errors import OptionError
 from relayd.schema import section, setting
-from relayd.stores._bounds import Bounds
+from relayd.stores import Bounds
 from relayd.stores._space import Space
 
 VERSION = 1
