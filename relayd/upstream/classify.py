@@ -42,6 +42,11 @@ class Classification:
     fallback: str = ""
     refused: bool = False
 
+    @property
+    def about_key(self) -> bool:
+        """Whether another key could do better: this one was refused, or used too often. 503 and 529 are the endpoint's."""
+        return self.blame is Blame.KEY or (self.blame is Blame.REST and self.status == 429)
+
 
 GOOD = Classification(Blame.GOOD)
 NOTHING = Classification(Blame.NONE)

@@ -213,7 +213,7 @@ class Upstream:
 
     def has_another(self, tried: Sequence[Endpoint], classification: Classification | None = None) -> bool:
         """Whether an endpoint is free that is not in `tried`; after a fault of the key, also whether another key is."""
-        if classification is not None and classification.blame in (Blame.KEY, Blame.REST) and len(self._keys) > 1:
+        if classification is not None and classification.about_key and len(self._keys) > 1:
             return self._keys.some_in_force(clock.monotonic()) or self._rotation.has_another(tried)
         return self._rotation.has_another(tried)
 
@@ -290,7 +290,7 @@ class Upstream:
         asked = spec.rest_s if outcome.rest_s is None else outcome.rest_s
         until_s = now_s + min(asked, spec.rest_most_s)
         endpoint.last_fault = f"asked for rest {outcome.status}"
-        if key is not None and self._keys.rest(key, until_s):
+        if key is not None and outcome.about_key and self._keys.rest(key, until_s):
             self._told(None, "key_rested", key.value.source, now_s)
         elif until_s > endpoint.cooldown_until_s:
             endpoint.cooldown_until_s = until_s

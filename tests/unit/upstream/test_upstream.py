@@ -198,6 +198,15 @@ def test_with_one_key_429_rests_the_endpoint(now: Clock) -> None:
     assert picked(group) == "e1"
 
 
+@pytest.mark.parametrize("status", [503, 529])
+def test_an_overloaded_endpoint_cools_down_and_no_key_does(now: Clock, status: int) -> None:
+    group = upstream(2, auth=KEYS[0], spare_keys=(KEYS[1],), breaker=STRICT)
+    lease, outcome = leased(group), classify("", status, rest_s=5.0)
+    lease.release(outcome)
+    assert lease.endpoint.cooldown_until_s and {leased(group).key for _ in range(4)} == set(KEYS)
+    assert group.has_another([lease.endpoint], outcome) and not group.has_another(group.endpoints, outcome)
+
+
 def test_all_keys_at_rest_refuse_with_an_honest_time(now: Clock) -> None:
     group = upstream(2, auth=KEYS[0], spare_keys=(KEYS[1],), breaker=STRICT)
     for key, rest_s in zip(KEYS, (9.0, 4.0), strict=True):
