@@ -44,7 +44,7 @@ class Classification:
 
     @property
     def about_key(self) -> bool:
-        """Whether another key could do better: this one was refused or used too often (503 and 529 are the endpoint's)."""
+        """Whether another key could do better: it was refused or used too often (503, 529 are the endpoint's)."""
         return self.blame is Blame.KEY or (self.blame is Blame.REST and self.status == 429)
 
 
