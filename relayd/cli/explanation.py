@@ -24,7 +24,7 @@ from relayd.proxy.choose import by_model
 from relayd.proxy.crossing import crossing_fields, crossing_target
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.exchange import Exchange
-from relayd.proxy.outgoing import fields_of, forwarding_of, request_id_of, strips_keys, target_of
+from relayd.proxy.outgoing import fields_of, forwarding_of, origin_for, request_id_of, strips_keys, target_of
 from relayd.proxy.respond import redirect_answer
 from relayd.routing.explain import explain
 from relayd.schema import Secret
@@ -121,7 +121,7 @@ def explanation(plan: Plan, asked: Asked) -> dict[str, Any]:
         known = imagined.record.consumer or None
         if route.allow is not None or known is not None:
             told["consumer"] = {"allowed": sorted(route.allow or ()), "known": known}
-        answers.append(_local(route, asked))
+        answers.append(_local(route, asked, client))
         if route.action == "proxy":
             try:
                 told["sent"] = _sent(plan, route, asked, client, known)
@@ -172,14 +172,14 @@ def _preflight(route: PlannedRoute, head: RequestHead) -> dict[str, Any] | None:
     return {"status": 403 if granted is None else 204, "code": "", "why": why}
 
 
-def _local(route: PlannedRoute, asked: Asked) -> dict[str, Any] | None:
+def _local(route: PlannedRoute, asked: Asked, client: Downstream) -> dict[str, Any] | None:
     """What a route that ends in relayd answers, or the refusal of a body that is too large."""
     length = asked.head.length
     if length is not None and route.body_limit and length > route.body_limit:
         why = f"{length} bytes; this route takes {format_size(route.body_limit)}"
         return {"status": 413, "code": "body_too_large", "why": why}
     if route.action == "redirect":
-        answer = redirect_answer(route, asked.head, asked.scheme or "http").response
+        answer = redirect_answer(route, asked.head, asked.scheme or "http", origin_for(client, asked.head)).response
         location = next((line for line in answer.keep if line.lower().startswith(b"location:")), b"")
         return {"status": answer.status, "code": "", "why": f"a redirect, {_text(location.strip())}"}
     if route.action == "respond" and route.respond is not None:
@@ -209,7 +209,7 @@ def _sent(plan: Plan, route: PlannedRoute, asked: Asked, client: Downstream, kno
     first = targets[0]
     spec = _without_key(first.upstream.spec)
     endpoint = first.upstream.endpoints[0]
-    _, forwarding = forwarding_of(plan.house, client, head)
+    forwarding = forwarding_of(plan.house, client, head, origin_for(client, head))
     request_id = request_id_of(plan.house, client, head) or _MINTED
     strip = strips_keys(route, spec, known)
     dialect = None if route.resilience is None else route.resilience.dialect

@@ -34,7 +34,7 @@ class ListenerLimits:
     trailer: Size = setting(default=Size(8 * 1024), doc="Bytes of the trailer section of a chunked body.", minimum=0, maximum=1 << 20)
     requests: int = setting(default=1000, doc="Requests on one connection before it is closed; 0 means no limit.", minimum=0)
     connections: int = setting(default=0, doc="Open client connections of this listener; 0 means what the descriptors allow. At the limit relayd stops accepting.", minimum=0)
-    connections_per_peer: int = setting(default=1000, doc="Open connections of one peer address; above it 503. 0 means no limit; Unix sockets have none.", minimum=0)
+    connections_per_peer: int = setting(default=1000, doc="Open connections of one peer address; above it 503. 0 means no limit; Unix sockets and trusted proxies have none.", minimum=0)
 
 
 @section()
@@ -66,7 +66,7 @@ class Listener:
     tls: Tls | None = setting(default=None, doc="Certificates; without them the listener is plain HTTP.")
     timeouts: ListenerTimeouts = setting(factory=ListenerTimeouts, doc="How long a client may take.")
     limits: ListenerLimits = setting(factory=ListenerLimits, doc="How much a client may send.")
-    trusted_proxies: tuple[str, ...] = setting(default=(), doc="Addresses and networks whose X-Forwarded-*, Forwarded and X-Request-ID are believed; `unix` for peers on a Unix socket.", example=["10.0.0.0/8"])
+    trusted_proxies: tuple[str, ...] = setting(default=(), doc="Addresses and networks whose X-Forwarded-*, Forwarded and X-Request-ID are believed; `unix` for peers on a Unix socket. X-Forwarded-For decides who the client is; Forwarded does where X-Forwarded-For is absent, so a proxy that writes Forwarded alone must remove the X-Forwarded-For of its clients.", example=["10.0.0.0/8"])
     proxy_protocol: bool = setting(default=False, doc="Expect a PROXY protocol header (v1 or v2) on every connection; the peers that may send it are `trusted_proxies`.")
     reuse_port: bool = setting(default=False, doc="Share the port with other instances (SO_REUSEPORT).")
     backlog: int = setting(default=4096, doc="Connections that wait to be accepted.", minimum=1, maximum=65535)

@@ -117,7 +117,7 @@ class Course(Judgement):
             room = self.target.upstream.has_room if gate is self.target.gate else None
             try:
                 ticket = gate.enter(
-                    exchange.consumer or exchange.down.peer, self._priority, self._deadline_s(),
+                    exchange.consumer or exchange.record.client, self._priority, self._deadline_s(),
                     self._granted, self._turned_away, room,
                 )
             except NoRoom as refused:

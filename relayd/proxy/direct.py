@@ -37,7 +37,7 @@ def take(exchange: Exchange, gate: Gate | None, room: Room | None) -> bool:
     """One more permit, if there is a gate that wants one."""
     if gate is None:
         return True
-    ticket = gate.at_once(exchange.consumer or exchange.down.peer, room)
+    ticket = gate.at_once(exchange.consumer or exchange.record.client, room)
     if ticket is None:
         return False
     exchange.held = (*exchange.held, (gate, ticket))

@@ -24,8 +24,7 @@ def message_for(
     `body` is the whole body or None. Raises Refused for what cannot be carried, ExchangeError for a loop.
     """
     head, house, spec = exchange.head, exchange.plan.house, target.upstream.spec
-    client, forwarding = forwarding_of(house, exchange.down, head)
-    exchange.record.client = client
+    forwarding = forwarding_of(house, exchange.down, head, exchange.origin)
     if call is not None and call.crosses(target):
         request, sending = call.sending(target)
         fields = crossing_fields(

@@ -19,7 +19,7 @@ from relayd.proxy.choose import choose
 from relayd.proxy.collect import Collector
 from relayd.proxy.direct import has_permits
 from relayd.proxy.exchange import Exchange
-from relayd.proxy.outgoing import fields_of, forwarding_of, request_id_of, strips_keys, target_of
+from relayd.proxy.outgoing import fields_of, forwarding_of, origin_for, request_id_of, strips_keys, target_of
 from relayd.proxy.respond import answer, fixed_answer, redirect_answer
 from relayd.proxy.socket import begin as open_socket
 from relayd.routing.matchers import ModelWanted
@@ -126,14 +126,16 @@ def gather(exchange: Exchange, then: Callable[[bytes, bool], None], limit: int) 
 
 
 def accept(exchange: Exchange) -> bool:
-    """Name the exchange; answer OPTIONS that go no further (RFC 9110 7.6.2, 9.3.7)."""
+    """Name the exchange and its client; answer OPTIONS that go no further (RFC 9110 7.6.2, 9.3.7)."""
     head, record, down = exchange.head, exchange.record, exchange.down
     house = exchange.plan.house
     exchange.request_id = request_id_of(house, down, head) or b"%032x" % random.getrandbits(128)
     record.id = exchange.request_id.decode("latin-1")
     record.method, record.host = head.method.decode("latin-1"), head.host.decode("latin-1")
     record.path, record.query = head.path.decode("latin-1"), head.query.decode("latin-1")
-    record.client = down.peer
+    if down.trusted:
+        origin = exchange.origin = origin_for(down, head)
+        record.client = down.peer if origin is None else origin.client
     if head.method == b"OPTIONS":
         forwards = head.get(b"max-forwards")
         if head.target == b"*" or (forwards is not None and forwards.strip(b"0") == b""):
@@ -217,7 +219,7 @@ def answer_here(exchange: Exchange, route: PlannedRoute) -> None:
     """Routes that end in relayd itself."""
     head = exchange.head
     if route.action == "redirect":
-        exchange.respond(redirect_answer(route, head, "https" if exchange.down.tls else "http"))
+        exchange.respond(redirect_answer(route, head, "https" if exchange.down.tls else "http", exchange.origin))
     elif route.action == "respond":
         exchange.respond(fixed_answer(route))
     elif route.action == "admin":
@@ -239,8 +241,7 @@ def attempt(exchange: Exchange, route: PlannedRoute, consumer: str | None, body:
     upstream = route.upstream
     assert upstream is not None
     exchange.record.upstream = upstream.name
-    client, forwarding = forwarding_of(plan.house, down, head)
-    exchange.record.client = client
+    forwarding = forwarding_of(plan.house, down, head, exchange.origin)
     endpoint = upstream.pick()
     if endpoint is None:
         why, after_s = upstream.unavailable()

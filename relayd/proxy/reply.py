@@ -21,6 +21,7 @@ from relayd.upstream.spec import Timeouts
 from relayd.upstream.transport.slot import Sink, Slot
 from relayd.upstream.upstream import Upstream
 from relayd.wire.http1 import RequestHead
+from relayd.wire.origin import Origin
 from relayd.wire.response import ResponseHead
 
 
@@ -80,14 +81,15 @@ class Reply:
     __slots__ = (
         "_answered", "_cors", "_cors_muted", "_early", "_framing", "_head_sent", "_keep", "_last", "_paused_body",
         "_rest_s", "_sent_whole", "_streamed", "collector", "consumer", "course", "down", "endpoint",
-        "form_model_bytes", "gateway", "head", "held", "muted", "over", "phase", "plan", "record", "request_id",
-        "rescue", "route", "slot", "tunnel", "upload_filter", "upstream",
+        "form_model_bytes", "gateway", "head", "held", "muted", "origin", "over", "phase", "plan", "record",
+        "request_id", "rescue", "route", "slot", "tunnel", "upload_filter", "upstream",
     )
 
     def __init__(self, gateway: Owner, plan: Plan, down: Downstream, head: RequestHead, started: float) -> None:
         self.gateway, self.plan, self.down, self.head = gateway, plan, down, head
         self.phase = "accept"
         self.request_id = b""
+        self.origin: Origin | None = None  # where the request comes from, if a trusted proxy tells
         self.route: PlannedRoute | None = None
         self.upstream: Upstream | None = None
         self.endpoint: Endpoint | None = None
@@ -110,7 +112,7 @@ class Reply:
         record = self.record = Record()
         record.started, record.started_wall = started, clock.wall()
         record.generation = plan.generation
-        record.listener, record.peer = down.listener, down.peer
+        record.listener, record.peer, record.client = down.listener, down.peer, down.peer
         record.version = head.version
 
     # ---- what status shows

@@ -9,6 +9,7 @@ from relayd.errors import ExchangeError, Fault, Kind
 from relayd.plan.plan import PlannedRoute
 from relayd.protocols.canon import Failure
 from relayd.wire.http1 import RequestHead
+from relayd.wire.origin import Origin
 from relayd.wire.response import ResponseHead
 
 _TYPES = {
@@ -80,11 +81,15 @@ def _plain(accept: bytes | None) -> bool:
     return accept is not None and b"text/" in accept and b"json" not in accept and b"*/*" not in accept
 
 
-def redirect_answer(route: PlannedRoute, head: RequestHead, scheme: str) -> Answer:
-    """The redirect of a route; the request's own bytes stand in it only where the gate has looked at them."""
+def redirect_answer(route: PlannedRoute, head: RequestHead, scheme: str, origin: Origin | None = None) -> Answer:
+    """The redirect of a route, as the client sees its host: `origin` has the one that trusted proxies told.
+
+    The request's own bytes stand in it only where the gate has looked at them.
+    """
     assert route.redirect is not None
     location = route.redirect.location
-    for word, value in (("path", head.path), ("query", head.query), ("host", head.authority)):
+    host = head.authority if origin is None else origin.host or head.authority
+    for word, value in (("path", head.path), ("query", head.query), ("host", host)):
         location = location.replace("{" + word + "}", value.decode("latin-1"))
     location = location.replace("{scheme}", scheme)
     return answer(route.redirect.status, "", b"", (("Location", location),))

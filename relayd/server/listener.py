@@ -148,8 +148,8 @@ class Listening(TCPServer):
     def serve(self, client: socket.socket, peer: str, counted: str) -> None:
         """Make a connection of an accepted socket."""
         most = self.config.limits.connections_per_peer
-        there = self._peers.get(counted, 0)
-        if most and counted != "unix" and there >= most:
+        there, trusted = self._peers.get(counted, 0), self.networks.contains(peer)
+        if most and counted != "unix" and not trusted and there >= most:  # a trusted proxy brings many clients
             self.telemetry.metrics.add("relayd.listener.refused", listener=self.name, reason="peer_limit")
             if self.context is None:
                 self._turn_away(client, peer)
@@ -167,7 +167,7 @@ class Listening(TCPServer):
         else:
             stream = ClientStream(client, self._watch, max_buffer_size=1 << 24, read_chunk_size=8192)
         self._peers[counted] = there + 1
-        self.connections.add(Connection(stream, self, peer, self.networks.contains(peer), self.context is not None))
+        self.connections.add(Connection(stream, self, peer, trusted, self.context is not None))
 
     def _turn_away(self, client: socket.socket, peer: str) -> None:
         fault = ExchangeError("too_many_connections", headers=(("Retry-After", "1"),))

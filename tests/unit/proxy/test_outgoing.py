@@ -6,7 +6,7 @@ import pytest
 
 from relayd.errors import ExchangeError
 from relayd.plan.plan import Plan
-from relayd.proxy.outgoing import fields_of, forwarding_of, request_id_of, strips_keys, target_of
+from relayd.proxy.outgoing import fields_of, forwarding_of, origin_for, request_id_of, strips_keys, target_of
 from relayd.wire.http1 import RequestHead
 from tests.unit.proxy.scene import PLAIN, UPSTREAM, Client, head_for, plan_of, route_of
 
@@ -38,7 +38,7 @@ def sent(plan: Plan, head: RequestHead, client: Client | None = None, consumer: 
     assert route.upstream is not None
     upstream = route.upstream
     endpoint = upstream.endpoints[0]
-    _, forwarding = forwarding_of(plan.house, client, head)
+    forwarding = forwarding_of(plan.house, client, head, origin_for(client, head))
     strip = strips_keys(route, upstream.spec, consumer)
     fields = fields_of(
         route, plan.house, endpoint, upstream.spec, head, forwarding, b"id-1", strip, plan.key_fields
@@ -214,9 +214,9 @@ def test_a_trusted_proxy_is_believed_and_put_behind_its_client() -> None:
     plan, client = plan_of(PLAIN), Client(trusted=True)
     head = head_for("X-Forwarded-For: 6.6.6.6, 203.0.113.9, 10.1.1.1", "X-Forwarded-Proto: https",
                     "X-Forwarded-Host: www.example", "Forwarded: for=203.0.113.9")
-    who, _ = forwarding_of(plan.house, client, head)
+    origin = origin_for(client, head)
     _, fields = sent(plan, head, client)
-    assert who == "203.0.113.9"
+    assert origin is not None and origin.client == "203.0.113.9"
     assert values(fields, b"x-real-ip") == [b"203.0.113.9"]
     assert values(fields, b"x-forwarded-for")[0].endswith(b"203.0.113.9, 10.1.1.1, 192.0.2.7")
     assert values(fields, b"x-forwarded-proto") == [b"https"]

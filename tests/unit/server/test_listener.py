@@ -49,6 +49,15 @@ async def test_above_its_limit_one_peer_is_told_to_come_later(tmp_path: Path) ->
         await house.accounted(3)
 
 
+async def test_a_trusted_proxy_may_bring_as_many_connections_as_its_clients_need(tmp_path: Path) -> None:
+    async with running(tmp_path, listener='trusted_proxies: ["127.0.0.1"], limits: {connections_per_peer: 1}') as house:
+        for number in range(3):
+            side = await house.connect()
+            side.write(get("/x", f"X-Forwarded-For: 203.0.113.{number}"))
+            assert status_of((await side.message())[0]) == 200
+        assert [record.client for record in await house.accounted(3)] == [f"203.0.113.{number}" for number in range(3)]
+
+
 async def test_at_its_limit_a_listener_lets_newcomers_wait(tmp_path: Path) -> None:
     async with running(tmp_path, listener="limits: {connections: 1}") as house:
         first, second = await house.connect(), await house.connect()
