@@ -25,6 +25,7 @@ from relayd.upstream.upstream import Change, Upstream
 TURN_S = 0.25
 SELDOM = 20  # turns between two looks at the descriptors, which cost the more the more there are
 SWEEP = 240  # turns between two looks for what is too old to be remembered
+WITHHELD_S = 3600.0  # between two lines about the keys that an upstream sends back
 PAGE = os.sysconf("SC_PAGE_SIZE")
 _CALM = ("breaker_closed", "breaker_half_opened", "endpoint_enabled", "endpoint_passing")
 
@@ -62,8 +63,22 @@ class Tending:
         self._gateway.gates.wake()  # who waits for room at this upstream may find some
         self._gateway.telemetry.metrics.add("relayd.upstream.changes", upstream=change.upstream, event=change.event)
 
+    def _tell_withheld(self) -> None:
+        """Tell of answers that held a stored key."""
+        for upstream in self._upstreams():
+            for endpoint in upstream.endpoints:
+                keys = endpoint.key_filter
+                for field, count in keys.taken().items() if keys is not None and keys.seen else ():
+                    self._metrics.add("relayd.upstream.keys_withheld", count, upstream=upstream.name)
+                    self._journal.limited(
+                        f"key_withheld:{upstream.name}", WITHHELD_S, "warning", "key_withheld",
+                        "An answer held a key that relayd sent with the request; it was taken out.",
+                        upstream=upstream.name, endpoint=endpoint.label, where=field,
+                    )
+
     def turn(self) -> None:
         """Called by a timer."""
+        self._tell_withheld()
         self._probes.tick()
         self._listings.tick()
         overload = self._gateway.overload
@@ -92,6 +107,7 @@ class Tending:
 
     def gauges(self) -> None:
         """Called before metrics are sent."""
+        self._tell_withheld()
         gauge, forget, gateway = self._metrics.gauge, self._metrics.forget, self._gateway
         gates = {gate.name: gate for gate in gateway.gates.limited()}
         for name, gate in gates.items():

@@ -34,6 +34,7 @@ from relayd.proxy.verdict import (
     key_refused,
     last_frame,
     room_refused,
+    without_keys,
 )
 from relayd.upstream.classify import Blame
 from relayd.upstream.endpoint import Endpoint
@@ -292,6 +293,7 @@ class Course(Judgement):
 
     def failed(self, fault: ExchangeError, response: ResponseHead | None, body: bytes, failure: Failure | None) -> None:
         """An attempt of which the client has seen nothing: again, elsewhere, or the last word."""
+        fault, body, failure = without_keys(self._exchange.endpoint, fault, body, failure)
         self._step(lambda: self._failed(fault, response, body, failure))
 
     def _failed(

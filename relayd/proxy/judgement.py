@@ -47,7 +47,10 @@ class Judgement:
         if call is None or self._request is None or target.dialect is None or target.dialect.reader is None:
             return None
         reader = target.dialect.reader(self._request, target.upstream.spec.dialect, call.ask.memory)
-        return Translation(reader, call.renderer, response.coding)
+        endpoint = self._exchange.endpoint
+        return Translation(
+            reader, call.renderer, response.coding, None if endpoint is None else endpoint.key_filter
+        )
 
     def watch(self, response: ResponseHead) -> Reader | None:
         """A reader of the client's own dialect, where the stream could still be replaced by another one."""

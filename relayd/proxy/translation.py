@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from relayd.protocols.canon import End, Event, Failure, Finish, RefusalDelta, TextDelta, ThoughtDelta, ToolStart, Usage
 from relayd.protocols.dialect import Reader, Rendered, Renderer
+from relayd.proxy.verdict import masked
 from relayd.wire.decoding import BadEncoding, Decoder
+from relayd.wire.key_filter import KeyFilter
 
 _CONTENT = (TextDelta, RefusalDelta, ThoughtDelta, ToolStart)
 
@@ -18,11 +20,18 @@ _CONTENT = (TextDelta, RefusalDelta, ThoughtDelta, ToolStart)
 class Translation:
     """One attempt's answer; owned by the attempt."""
 
-    __slots__ = ("_decoder", "_events", "_reader", "_renderer", "content", "done", "failure", "finish", "usage")
+    __slots__ = (
+        "_decoder", "_events", "_keys", "_reader", "_renderer", "content", "done", "failure", "finish", "usage",
+    )
 
-    def __init__(self, reader: Reader, renderer: Renderer, encoding: str = "") -> None:
-        """`encoding` is the answer's Content-Encoding; endpoints are asked for none and some send one all the same."""
-        self._reader, self._renderer = reader, renderer
+    def __init__(
+        self, reader: Reader, renderer: Renderer, encoding: str = "", keys: KeyFilter | None = None
+    ) -> None:
+        """`encoding` is the answer's Content-Encoding; endpoints are asked for none and some send one all the same.
+
+        `keys` keeps the upstream's keys out of the errors that the answer tells.
+        """
+        self._reader, self._renderer, self._keys = reader, renderer, keys
         self._decoder = Decoder(encoding) if encoding else None
         self._events: list[Event] = []
         self.content = self.done = False
@@ -57,6 +66,8 @@ class Translation:
         for event in events:
             if self.failure is not None or self.done:
                 return
+            if isinstance(event, Failure) and self._keys is not None:
+                event = masked(self._keys, event)
             self._events.append(event)
             kind = type(event)
             if kind in _CONTENT:

@@ -45,7 +45,7 @@ class Upgrade:
         self, exchange: Upgraded, spec: UpstreamSpec, endpoint: Endpoint, target: bytes, fields: list[bytes]
     ) -> None:
         self._exchange = exchange
-        self._limit = spec.response_header_bytes
+        self._limit, self._keys = spec.response_header_bytes, endpoint.key_filter
         self._buffer = b""
         self._response: ResponseHead | None = None
         self._decoder: ChunkedDecoder | None = None
@@ -89,6 +89,8 @@ class Upgrade:
         except BadResponse as fault:
             self._exchange.fail(ExchangeError("upstream_malformed", str(fault)))
             return
+        if self._keys is not None and self._keys.wants(head):
+            self._keys.clean(response)
         if response.status == 101:
             self._switch(response, rest)
         elif response.status < 200:

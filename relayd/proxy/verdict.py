@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relayd.errors import ExchangeError
 from relayd.limits.ticket import retry_after
@@ -12,6 +12,8 @@ from relayd.protocols._retry_after import retry_after_s
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Dialect
 from relayd.upstream.classify import Verdict, classify
+from relayd.upstream.endpoint import Endpoint
+from relayd.wire.key_filter import KeyFilter
 from relayd.wire.response import ResponseHead
 
 
@@ -50,6 +52,26 @@ def error_of(dialect: Dialect | None, response: ResponseHead, body: bytes) -> Fa
         name, _, value = line.partition(b":")
         headers.setdefault(name.decode("latin-1").lower(), value.strip().decode("latin-1"))
     return dialect.read_error(response.status, headers, body)
+
+
+def without_keys(
+    endpoint: Endpoint | None, fault: ExchangeError, body: bytes, failure: Failure | None
+) -> tuple[ExchangeError, bytes, Failure | None]:
+    """What an endpoint said of a failure, for the log and the client, without the keys that relayd sent it."""
+    keys = None if endpoint is None else endpoint.key_filter
+    if keys is None:
+        return fault, body, failure
+    fault = ExchangeError(fault.kind.code, keys.text(fault.detail), fault.headers)
+    return fault, keys.body(body), failure if failure is None else masked(keys, failure)
+
+
+def masked(keys: KeyFilter, failure: Failure) -> Failure:
+    """A failure whose texts hold no key."""
+    param = None if failure.param is None else keys.text(failure.param)
+    return replace(
+        failure, message=keys.text(failure.message), code=keys.text(failure.code), type=keys.text(failure.type),
+        param=param,
+    )
 
 
 def key_refused(status: int) -> Failure:

@@ -100,6 +100,10 @@ METRICS: tuple[Metric, ...] = (
         "relayd.upstream.changes", "counter", "", ("upstream", "event"),
         "Changes of an upstream's endpoints and keys: breaker_opened, breaker_closed, endpoint_rested, key_set_aside ...",
     ),
+    Metric(
+        "relayd.upstream.keys_withheld", "counter", "", ("upstream",),
+        "Fields of answers that held a key which relayd had sent with the request, and from which it was taken out.",
+    ),
     Metric("relayd.loop.lag", "timer", "seconds", (), "How late the event loop ran a timer."),
     Metric("relayd.loop.lag_max", "gauge", "seconds", (), "The largest lag of the event loop in the last interval."),
     Metric("relayd.daemon.uptime", "gauge", "seconds", (), "Time since the start."),

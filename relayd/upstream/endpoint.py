@@ -17,6 +17,7 @@ from relayd.upstream.breaker import FOREVER, Breaker
 from relayd.upstream.spec import EndpointSpec, UpstreamSpec
 from relayd.upstream.transport.client import StreamClient
 from relayd.upstream.transport.pool import Pool
+from relayd.wire.key_filter import KeyFilter
 
 ENABLED, DRAINING, DISABLED = "enabled", "draining", "disabled"
 ADMINISTRATIVE = (ENABLED, DRAINING, DISABLED)
@@ -29,13 +30,14 @@ class Endpoint:
 
     `weight` is what balancers read: the configured weight, less while the endpoint returns slowly. `credit` belongs to
     the balancer. `answers` counts good answers, so that a health check can see that the endpoint is alive. `loose` are
-    the breaker's permits of exchanges that brought no hint to hold them.
+    the breaker's permits of exchanges that brought no hint to hold them. `key_filter` keeps the upstream's keys out of
+    what the endpoint answers; None for an upstream without keys.
     """
 
     __slots__ = (
         "answers", "authority", "available", "base_path", "breaker", "credit", "elder", "failures", "health",
-        "health_why", "in_flight", "label", "last_fault", "limit", "loose", "picked", "place", "pool", "priority",
-        "ramp_from_s", "rest_until_s", "spec", "state", "weight",
+        "health_why", "in_flight", "key_filter", "label", "last_fault", "limit", "loose", "picked", "place", "pool",
+        "priority", "ramp_from_s", "rest_until_s", "spec", "state", "weight",
     )
 
     def __init__(
@@ -52,6 +54,7 @@ class Endpoint:
         self.weight = float(spec.weight)
         self.in_flight = 0
         self.pool: Pool | None = None
+        self.key_filter = None if upstream is None else filter_of(upstream)
         self.elder: Endpoint | None = None
         self.state = ENABLED
         self.health = UNKNOWN
@@ -69,7 +72,7 @@ class Endpoint:
     def open(self, client: StreamClient, upstream: UpstreamSpec) -> None:
         """Make the pool; connects nothing yet."""
         if self.pool is None and client.driver is not None:
-            self.pool = Pool(client.driver, upstream, self.spec)
+            self.pool = Pool(client.driver, upstream, self.spec, self.key_filter)
 
     def close(self) -> None:
         """Let the pool go; opened again, the endpoint gets a new one."""
@@ -169,6 +172,12 @@ class Endpoint:
         if breaker is None or breaker.state != "open" or breaker.forced:
             return None
         return round(max(0.0, breaker.until_s - now_s), 1)
+
+
+def filter_of(upstream: UpstreamSpec) -> KeyFilter | None:
+    """What keeps the keys of an upstream out of its answers."""
+    keys = upstream.keys
+    return KeyFilter((key.kind, key.name, key.value.reveal()) for key in keys) if keys else None
 
 
 def smaller(first: int, second: int) -> int:

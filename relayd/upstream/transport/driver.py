@@ -265,7 +265,8 @@ class Driver:
         self.active -= 1
         self._slots.discard(slot)
         slot.state, slot.broken = DONE, errno == REWIND
-        done.append((slot, slot.gen, errno, message))
+        keys = slot.pool.key_filter
+        done.append((slot, slot.gen, errno, keys.text(message) if errno and keys is not None else message))
 
     def _unpause(self, slot: Slot, gen: int) -> None:
         if slot.gen == gen and slot.paused and not slot.hold:

@@ -16,6 +16,7 @@ from typing import Protocol
 import pycurl
 
 from relayd import clock
+from relayd.wire.key_filter import KeyFilter
 from relayd.wire.response import BadResponse, ResponseHead, parse_response
 
 TURN = 128 * 1024
@@ -58,6 +59,7 @@ class Lender(Protocol):
     options: list[tuple[int, object]]
     head_limit: int
     origin: bytes
+    key_filter: KeyFilter | None
     eof_at: float
 
     def give(self, slot: Slot) -> None:
@@ -151,7 +153,9 @@ class Slot:
             return None
         if self.trailers is None:
             self.trailers = []
-        self.trailers.append(line)
+        keys = self.pool.key_filter
+        if keys is None or (line := keys.line(line)):
+            self.trailers.append(line)
         if sum(map(len, self.trailers)) > TRAILER_BYTES:
             self.bad = "trailer section too large"
             return 0
@@ -163,6 +167,9 @@ class Slot:
         except BadResponse as fault:
             self.bad = str(fault)
             return 0
+        keys = self.pool.key_filter
+        if keys is not None and keys.wants(b"".join(self.lines)):
+            keys.clean(response)
         self.lines = []
         if response.status == 101:  # upgrades go through the tunnel, never through here
             self.bad = "101 nobody asked for"
