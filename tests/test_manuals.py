@@ -115,6 +115,12 @@ def test_every_directive_that_the_security_page_claims_stands_in_the_unit() -> N
     assert [one for one in claimed if f"\n{one}" not in unit] == []
 
 
+def test_the_docker_socket_is_granted_by_the_administrator_alone() -> None:
+    assert "docker" not in (TOP / "debian/apparmor/usr.bin.relayd").read_text()
+    rule = "/run/docker.sock rw,"
+    assert rule in (TOP / "debian/examples/docker.conf").read_text()
+
+
 def test_both_units_are_one_sandbox() -> None:
     def settings(name: str) -> set[str]:
         lines = (TOP / "systemd" / name).read_text(encoding="utf-8").splitlines()

@@ -35,7 +35,7 @@ from relayd.wire.forwarded import TrustedNetworks
 from relayd.wire.headers import name_of
 from relayd.wire.http1 import RequestHead
 from relayd.wire.path import normalise
-from relayd.wire.redact import mask_fields, mask_query
+from relayd.wire.redact import mask_fields, mask_path, mask_query, mask_urls
 
 _FRAMING = (b"content-length", b"transfer-encoding")  # rebuilt for each side, told as `body`
 _MINTED = b"(made for each request)"
@@ -81,17 +81,21 @@ def explanation(plan: Plan, asked: Asked) -> dict[str, Any]:
     head, config = asked.head, plan.config
     head.model = model_in_path(head.path) or (model_in_body(head, asked.body) if asked.body else None) or ""
     listeners = {name: _listener(one, asked) for name, one in config.listeners.items()}
+    path, shown = _text(head.path), mask_path(_text(head.path))
     told: dict[str, Any] = {
         "request": {
             "method": _text(head.method), "scheme": asked.scheme, "host": _text(head.authority),
-            "target": _text(head.path) + _query(plan, head.query),
+            "target": shown + _query(plan, head.query),
         },
         "listeners": [
             {"name": name, "address": config.listeners[name].address, "takes": takes, "why": why}
             for name, (takes, why) in listeners.items()
         ],
         "routes": [
-            {"name": one.route.name, "outcome": one.outcome, "condition": one.condition, "reason": one.reason}
+            {
+                "name": one.route.name, "outcome": one.outcome, "condition": one.condition,
+                "reason": one.reason.replace(path, shown),
+            }
             for one in explain(plan.table, head)
         ],
         "route": None, "consumer": None, "answer": None, "sent": None,
@@ -105,7 +109,7 @@ def explanation(plan: Plan, asked: Asked) -> dict[str, Any]:
         if refused.kind.code == "ambiguous_path":
             other = plan.table.match_as(head, normalise(head.path))
             told["answer"]["why"] = (
-                f"read as {_text(normalise(head.path))} the path would reach "
+                f"read as {mask_path(_text(normalise(head.path)))} the path would reach "
                 + ("no route" if other is None else f"route {other.name}")
             )
         return told
@@ -181,7 +185,7 @@ def _local(route: PlannedRoute, asked: Asked, client: Downstream) -> dict[str, A
     if route.action == "redirect":
         answer = redirect_answer(route, asked.head, asked.scheme or "http", origin_for(client, asked.head)).response
         location = next((line for line in answer.keep if line.lower().startswith(b"location:")), b"")
-        return {"status": answer.status, "code": "", "why": f"a redirect, {_text(location.strip())}"}
+        return {"status": answer.status, "code": "", "why": f"a redirect, {mask_urls(_text(location.strip()))}"}
     if route.action == "respond" and route.respond is not None:
         return {"status": route.respond.status, "code": "", "why": "a fixed response"}
     if route.action == "admin":
@@ -228,7 +232,7 @@ def _sent(plan: Plan, route: PlannedRoute, asked: Asked, client: Downstream, kno
         wire, body = crossing_target(sending, endpoint, spec, spec.auth), f"{len(sending.body)} bytes, translated"
     else:
         lines = fields_of(route, plan.house, endpoint, spec, head, forwarding, request_id, strip, plan.key_fields)
-        wire = target_of(route, endpoint, spec, head)
+        wire = target_of(route, endpoint, spec, head, strip=strip)
     # The transport's marks: `Name:` keeps libcurl from inventing a field, `Name;` is a field without a value.
     fields = [line[:-1] + b":" if line.endswith(b";") and b":" not in line else line
               for line in lines if not line.endswith(b":")]
@@ -290,7 +294,7 @@ def _where(auth: AuthSpec) -> str:
 def _target(target: bytes, spec: UpstreamSpec) -> str:
     path, mark, query = target.partition(b"?")
     extra = {spec.auth.name.lower().replace("-", "_")} if spec.auth is not None and spec.auth.kind == "query" else set()
-    return _text(path) + mask_query(_text(mark + query), extra)
+    return mask_path(_text(path)) + mask_query(_text(mark + query), extra)
 
 
 def _query(plan: Plan, query: bytes) -> str:

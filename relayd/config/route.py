@@ -163,7 +163,7 @@ class Route:
     redirect: Redirect | None = setting(default=None, doc="Send the client elsewhere instead.")
     respond: Respond | None = setting(default=None, doc="Answer with a fixed response instead.")
     allow: tuple[str, ...] = setting(default=(), doc="Consumers that may use this route; without it everybody may.")
-    pass_client_key: bool = setting(default=False, doc="Send the client's own key on to the upstream (which then must not have `auth`).")
+    pass_client_key: bool = setting(default=False, doc="Send the client's own key on to the upstream (which then must not have `auth`). Without it, and with consumers configured, no key of a client reaches the upstream, not even of an open route.")
     strip_prefix: str | None = setting(default=None, doc="Taken from the front of the path.", pattern="/.*")
     rewrite: str | None = setting(default=None, doc="Put in the place of the matched path or prefix; with `regex`, \\1 stands for a group.", pattern="/.*")
     request_headers: HeaderEdits = setting(factory=HeaderEdits, doc="Changes to the request before it goes upstream.")

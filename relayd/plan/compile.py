@@ -166,6 +166,7 @@ def _route(at: str, route: Route, config: Config, parts: Parts, faults: _Faults)
         admin_prefix=route.admin_prefix.rstrip("/").encode(),
         admin_write=route.admin_write,
         resilience=resilience_of(route, parts) if action == "proxy" else None,
+        knows_consumers=bool(config.consumers),
     )
 
 

@@ -70,7 +70,7 @@ class PlannedRoute:
     `take` bytes are cut from the front of the path and `put` stands in their place; where `put_regex` is given, the
     whole path is instead matched by `regex` and becomes this template with \\1 references. `error_shape` is openai,
     problem or text; whether a client that accepts only plain text gets that instead is for `config.errors == "auto"`
-    and decided where the error is written.
+    and decided where the error is written. `knows_consumers` says that the configuration has consumers.
     """
 
     name: str
@@ -97,6 +97,7 @@ class PlannedRoute:
     admin_write: bool
     regex: re.Pattern[bytes] | None = None
     resilience: Resilience | None = None
+    knows_consumers: bool = False
 
     def rewritten(self, path: bytes) -> bytes:
         """The path that goes upstream, before the endpoint's base path is put in front; only the named bytes change."""

@@ -43,4 +43,4 @@ def message_for(
     if call is not None and call.asks_usage:  # what must be read must come without a coding
         fields = [line for line in fields if name_of(line) != b"accept-encoding"]
         fields.append(b"Accept-Encoding: identity")
-    return target_of(route, endpoint, spec, head, auth, renamed), fields, passing, None
+    return target_of(route, endpoint, spec, head, auth, renamed, strip=strip), fields, passing, None

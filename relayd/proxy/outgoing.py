@@ -50,11 +50,12 @@ def request_id_of(house: HouseFields, down: Downstream, head: RequestHead) -> by
 
 def target_of(
     route: PlannedRoute, endpoint: Endpoint, upstream: UpstreamSpec, head: RequestHead, auth: AuthSpec | None = None,
-    model: str | None = None,
+    model: str | None = None, strip: bool = False,
 ) -> bytes:
     """The exact bytes of the request target; only a rewritten prefix changes, and a model's name in the path.
 
-    `auth` is one of several keys, `model` the name that a model in the path has at this endpoint.
+    `auth` is one of several keys, `model` the name that a model in the path has at this endpoint. With `strip` keys of
+    the client are taken out of the query.
     """
     auth = auth or upstream.auth
     path = route.rewritten(head.path)
@@ -63,10 +64,31 @@ def target_of(
     if endpoint.base_path:
         path = passing_path(upstream.protocol, endpoint.base_path, path)
     query = head.query
+    if strip and query:
+        is_api = upstream.protocol != "plain" or b"/v1beta" in head.path or b"/models" in head.path
+        query = _without_keys(query, is_api)
     if auth is not None and auth.kind == "query":
         key = auth.name + "=" + quote_from_bytes(auth.value.reveal().encode(), safe="")
         query = b"?" + b"&".join([*_without_parameter(query[1:], auth.name.encode()), key.encode()])
     return path + query
+
+
+KEY_PARAMETERS = frozenset((b"api_key", b"apikey", b"x_api_key", b"x_goog_api_key", b"access_token"))
+
+
+def _without_keys(query: bytes, is_api: bool) -> bytes:
+    """A query without the keys that clients of AI APIs write there. `key` is one only before such an API (Gemini's
+    clients): elsewhere it may be anything."""
+    parts = query[1:].split(b"&")
+    kept = [part for part in parts if not _is_key(part.partition(b"=")[0], is_api)]
+    if len(kept) == len(parts):
+        return query
+    return b"?" + b"&".join(kept) if kept else b""
+
+
+def _is_key(name: bytes, is_api: bool) -> bool:
+    low = unquote_to_bytes(name.replace(b"+", b" ")).strip().lower().replace(b"-", b"_")
+    return low in KEY_PARAMETERS or (is_api and low == b"key")
 
 
 def _without_parameter(query: bytes, name: bytes) -> list[bytes]:
@@ -157,10 +179,12 @@ def fields_of(
 
 
 def strips_keys(route: PlannedRoute, upstream: UpstreamSpec | None, consumer: str | None) -> bool:
-    """Whether the client's key stays here: wherever relayd asked for one or adds one, or knows whose it is."""
+    """Whether the client's key stays here: wherever relayd knows consumers, whosever key it is, or adds a key."""
     if route.pass_client_key:
         return False
-    return route.allow is not None or consumer is not None or (upstream is not None and upstream.auth is not None)
+    if route.knows_consumers or route.allow is not None or consumer is not None:
+        return True
+    return upstream is not None and upstream.auth is not None
 
 
 QUIET_NAMES = _QUIET[0]

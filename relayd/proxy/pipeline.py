@@ -26,6 +26,7 @@ from relayd.routing.matchers import ModelWanted
 from relayd.wire.headers import TOKENS
 from relayd.wire.http1 import RequestHead
 from relayd.wire.path import needs_look, normalise
+from relayd.wire.redact import mask_path
 
 _ASKS_PREFLIGHT = b"access-control-request-method"
 
@@ -132,7 +133,7 @@ def accept(exchange: Exchange) -> bool:
     exchange.request_id = request_id_of(house, down, head) or b"%032x" % random.getrandbits(128)
     record.id = exchange.request_id.decode("latin-1")
     record.method, record.host = head.method.decode("latin-1"), head.host.decode("latin-1")
-    record.path, record.query = head.path.decode("latin-1"), head.query.decode("latin-1")
+    record.path, record.query = mask_path(head.path.decode("latin-1")), head.query.decode("latin-1")
     if down.trusted:
         origin = exchange.origin = origin_for(down, head)
         record.client = down.peer if origin is None else origin.client
@@ -248,8 +249,8 @@ def attempt(exchange: Exchange, route: PlannedRoute, consumer: str | None, body:
         raise ExchangeError("no_endpoint", why, (("Retry-After", retry_after(after_s)),))
     exchange.upstream, exchange.endpoint = upstream, endpoint
     spec = upstream.spec
-    target = target_of(route, endpoint, spec, head)
     strip = strips_keys(route, spec, consumer)
+    target = target_of(route, endpoint, spec, head, strip=strip)
     fields = fields_of(
         route, plan.house, endpoint, spec, head, forwarding, exchange.request_id, strip, plan.key_fields
     )
