@@ -279,6 +279,9 @@ class _Nothing:
     def delete(self, key: str) -> bool:
         return False
 
+    def lost(self, key: str) -> str:
+        return ""
+
 
 def _without_key(spec: UpstreamSpec) -> UpstreamSpec:
     if spec.auth is None:

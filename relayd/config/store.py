@@ -11,7 +11,8 @@ from relayd.schema import Duration, Size, section, setting
 @section(shorthand="kind")
 class Store:
     """What relayd remembers for consumers, each in a space of its own. What nobody asks for within `ttl` is forgotten,
-    and where there is no room the longest unused of whoever holds most."""
+    and where there is no room the longest unused of whoever holds most. A response that could not be stored has
+    `"store": false`, and the log has the cause."""
 
     kind: Literal["memory", "sqlite"] = setting(default="memory", doc="memory is gone with the process; sqlite is a file that survives restarts and upgrades.")
     path: str | None = setting(default=None, doc="The file of sqlite; without it store.sqlite in the state directory.", example="/var/lib/relayd/store.sqlite", pattern="/.*")

@@ -104,7 +104,7 @@ class Changeover:
         """The store, when it is to be another one; what the old one remembers stays there."""
         if self._store_as == config.store:
             return None
-        store = open_store(config.store)
+        store = open_store(config.store, serving=self._gateway.plan is not None)
         undo.append(store.close)
         return store
 
@@ -157,7 +157,7 @@ class Changeover:
             serve_admin(prepared.admin)
         self._admin_as = prepared.plan.config.admin
         if prepared.store is not None:
-            gateway.store.close()
+            gateway.store.close(wait=False)
             gateway.store = prepared.store
         self._store_as = prepared.plan.config.store
         if old is not None:

@@ -15,6 +15,7 @@ from relayd.daemon.generations import SYSTEM_STATE
 from relayd.errors import ConfigError, Finding
 from relayd.proxy.owner import Store
 from relayd.stores import memory
+from relayd.stores._sqlite_file import OPEN_WAIT_S
 
 KEY_FILE, KEY_BYTES = "seal.key", 32
 
@@ -24,14 +25,17 @@ def state_folder() -> str:
     return os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
 
 
-def open_store(section: StoreSection) -> Store:
-    """The store that the configuration asks for. Raises ConfigError."""
+def open_store(section: StoreSection, *, serving: bool = False) -> Store:
+    """The store that the configuration asks for; no lock is waited for while relayd is `serving`. Raises ConfigError.
+    """
     entries, size, ttl_s = section.entries, int(section.size), float(section.ttl)
     if section.kind == "memory":
         return memory.Store(entries, size, ttl_s)
     path = section.path or os.path.join(state_folder() or SYSTEM_STATE, "store.sqlite")
     try:
-        made: Store = registry.load("relayd.stores", section.kind).Store(path, entries, size, ttl_s)
+        made: Store = registry.load("relayd.stores", section.kind).Store(
+            path, entries, size, ttl_s, wait_s=0.0 if serving else OPEN_WAIT_S
+        )
         return made
     except OSError as error:
         message = f"{path} cannot be opened: {error.strerror or error}"

@@ -25,6 +25,7 @@ from relayd.upstream.upstream import Change, Upstream
 TURN_S = 0.25
 SELDOM = 20  # turns between two looks at the descriptors, which cost the more the more there are
 SWEEP = 240  # turns between two looks for what is too old to be remembered
+STORE_FAILED_S = 60.0  # between two lines about one cause
 WITHHELD_S = 3600.0  # between two lines about the keys that an upstream sends back
 PAGE = os.sysconf("SC_PAGE_SIZE")
 _CALM = ("breaker_closed", "breaker_half_opened", "endpoint_enabled", "endpoint_passing")
@@ -79,6 +80,7 @@ class Tending:
     def turn(self) -> None:
         """Called by a timer."""
         self._tell_withheld()
+        self._tell_store()
         self._probes.tick()
         self._listings.tick()
         overload = self._gateway.overload
@@ -89,7 +91,6 @@ class Tending:
         self._turns += 1
         if self._turns % SWEEP == 0:
             self._gateway.store.sweep()
-            self._notices()
         overload.feed(Reading(self._lag.current_s, memory, self._open))
         if overload.active != self._shedding:
             self._shedding = overload.active
@@ -98,6 +99,16 @@ class Tending:
                 self._journal.warning("overloaded", message, why=overload.why)
             else:
                 self._journal.info("overload_ended", refused=overload.refused)
+
+    def _tell_store(self) -> None:
+        """Tell of what the store could not keep or read."""
+        for fault, times, why in self._gateway.store.taken():
+            self._metrics.add("relayd.store.failed", times, cause=fault.cause)
+            self._journal.limited(
+                f"store_failed:{fault.cause}", STORE_FAILED_S, "warning", "store_failed", fault.cure, cause=fault.cause,
+                why=why, times=times,
+            )
+        self._notices()
 
     def _notices(self) -> None:
         for notice in self._gateway.store.notices:
@@ -108,6 +119,7 @@ class Tending:
     def gauges(self) -> None:
         """Called before metrics are sent."""
         self._tell_withheld()
+        self._tell_store()
         gauge, forget, gateway = self._metrics.gauge, self._metrics.forget, self._gateway
         gates = {gate.name: gate for gate in gateway.gates.limited()}
         for name, gate in gates.items():

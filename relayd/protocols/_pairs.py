@@ -33,6 +33,9 @@ class Forgetful:
     def delete(self, key: str) -> bool:
         return False
 
+    def lost(self, key: str) -> str:
+        return ""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:

@@ -28,10 +28,13 @@ class Memory(Protocol):
         """The value, or None when it is unknown, too old or was pushed out."""
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a value (plain JSON data)."""
+        """Keep a value (plain JSON data); `lost` tells if that could not be done."""
 
     def delete(self, key: str) -> bool:
         """Forget it; whether it was there."""
+
+    def lost(self, key: str) -> str:
+        """Why a value that was put is not kept, in words for its client; empty where nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd import clock
+from relayd.stores._faults import TOO_LARGE, Failure, Losses
 from relayd.stores._space import Space
 
 ENTRY_BYTES = 400  # what an entry costs beside its texts
@@ -44,6 +45,7 @@ class Store:
         self._sizes: dict[str, int] = {}
         self.size_bytes = 0
         self.notices: tuple[str, ...] = ()
+        self._losses = Losses()
 
     @property
     def entries(self) -> int:
@@ -58,7 +60,20 @@ class Store:
         """Forget everything that is too old."""
         self._sweep(len(self._order))
 
-    def close(self) -> None:
+    @property
+    def faults(self) -> int:
+        """How often something could not be kept."""
+        return self._losses.total
+
+    def taken(self) -> list[Failure]:
+        """What failed since the last time."""
+        return self._losses.taken()
+
+    def lost(self, space: str, key: str) -> str:
+        """See Space.lost."""
+        return self._losses.told((space, key))
+
+    def close(self, wait: bool = True) -> None:
         """Forget everything."""
         self._order.clear()
         self._spaces.clear()
@@ -87,7 +102,9 @@ class Store:
         text = _encode(value)  # ASCII: one byte in memory for each character
         size_bytes = len(text) + 2 * (len(space) + len(key)) + ENTRY_BYTES
         if size_bytes * LARGEST_SHARE > self._max_bytes or self._max_entries < 1:
+            self._losses.lose((space, key), TOO_LARGE, f"{size_bytes} bytes")
             return
+        self._losses.found((space, key))
         while self.size_bytes + size_bytes > self._max_bytes or len(self._order) >= self._max_entries:
             self._make_room(by_bytes=self.size_bytes + size_bytes > self._max_bytes)
         self._order[space, key] = None

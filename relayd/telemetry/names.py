@@ -37,6 +37,7 @@ LABELS = {
     "log": "access or journal.",
     "gate": "What is limited: upstream NAME, route NAME or consumer NAME.",
     "endpoint": "Address of the endpoint.",
+    "cause": "locked, full, read_only, damaged, slow, too_large, closed or failed.",
     "event": "What happened, as in the log.",
     "direction": "input, output or cached (input that the endpoint had kept).",
 }
@@ -103,6 +104,10 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "relayd.upstream.keys_withheld", "counter", "", ("upstream",),
         "Fields of answers that held a key which relayd had sent with the request, and from which it was taken out.",
+    ),
+    Metric(
+        "relayd.store.failed", "counter", "", ("cause",),
+        "What the store could not keep or read: stored responses, conversations, thought signatures.",
     ),
     Metric("relayd.loop.lag", "timer", "seconds", (), "How late the event loop ran a timer."),
     Metric("relayd.loop.lag_max", "gauge", "seconds", (), "The largest lag of the event loop in the last interval."),

@@ -211,7 +211,9 @@ class Renderer:
         self._over = True
         own = self._own("completed" if self._reason is None else "incomplete")
         self._final = {**own, **self._terms.echo}
-        state.keep(self._ask, self._final, self._terms.items, self._terms.store)
+        if not state.keep(self._ask, self._final, self._terms.items, self._terms.store):
+            self._final["store"] = False
+            self._echo = _written({**self._terms.echo, "store": False})
         self._frames.lifecycle(f"response.{own['status']}", own, self._echo)
         self._frames.done()
 

@@ -148,8 +148,10 @@ def _context(
     if previous is not None:
         record = state.recall(ask, previous)
         if record is None:
-            raise Refused(f"Previous response with id '{previous[: state.LONGEST_ID]}' not found.",
-                          "previous_response_id", "previous_response_not_found")  # fmt: skip
+            shown = f"Previous response with id '{previous[: state.LONGEST_ID]}' not found."
+            raise Refused(
+                shown + state.why_lost(ask, previous), "previous_response_id", "previous_response_not_found"
+            )
         items += record["items"]
     conversation = Conversation(names, lambda sealed, at: compaction.expand(sealed, at, ask))
     for number, item in enumerate(items):

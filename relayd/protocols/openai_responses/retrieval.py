@@ -32,7 +32,8 @@ def local(ask: Ask, body: bytes) -> Rendered | None:
     record = state.stored(ask, response_id)
     if record is None:
         shown = response_id[: state.LONGEST_ID]
-        return _error(ask, 404, f"Response with id '{shown}' not found.", "response_not_found", "response_id")
+        message = f"Response with id '{shown}' not found." + state.why_lost(ask, response_id)
+        return _error(ask, 404, message, "response_not_found", "response_id")
     if match[2] == "/cancel":
         return _error(ask, 400, "Only a response that was made in the background can be cancelled.", "invalid_value")
     if match[2] == "/input_items":

@@ -32,6 +32,9 @@ class Kept:
     def delete(self, key: str) -> bool:
         return self.values.pop(key, None) is not None
 
+    def lost(self, key: str) -> str:
+        return ""
+
 
 def ask(memory: Kept, method: str = "POST") -> Ask:
     return Ask(method, "/webhook", "", {}, "r-1", memory)

@@ -33,6 +33,9 @@ class Remembering:
     def delete(self, key: str) -> bool:
         return self.kept.pop(key, None) is not None
 
+    def lost(self, key: str) -> str:
+        return ""
+
 
 def ask(method: str = "POST", path: str = "/v1/messages", memory: Remembering | None = None) -> Ask:
     return Ask(method, path, "beta=true", {}, "req_1", memory or Remembering())

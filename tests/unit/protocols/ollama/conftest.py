@@ -25,6 +25,9 @@ class Nothing:
     def delete(self, key: str) -> bool:
         raise AssertionError(key)
 
+    def lost(self, key: str) -> str:
+        return ""
+
 
 @pytest.fixture
 def ask() -> Callable[..., Request]:

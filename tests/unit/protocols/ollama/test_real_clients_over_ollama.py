@@ -33,6 +33,9 @@ class Kept(dict[str, Any]):
     def delete(self, key: str) -> bool:
         return self.pop(key, None) is not None
 
+    def lost(self, key: str) -> str:
+        return ""
+
 
 class Scripted:
     """An Ollama that looks once, twice at a time, and then answers."""
