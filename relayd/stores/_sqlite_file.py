@@ -112,7 +112,7 @@ class File:
         try:
             yield
             self._file.execute("COMMIT")
-        except BaseException:  # rescue point: a transaction ends, whatever ends it; it is raised again
+        except BaseException:  # rescue door: a transaction ends, whatever ends it; it is raised again
             with contextlib.suppress(sqlite3.Error):  # a full disk has ended it already
                 self._file.execute("ROLLBACK")
             raise

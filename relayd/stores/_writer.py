@@ -40,10 +40,12 @@ class Verb(Enum):
 class Job:
     """Something to do with the file; written by the loop, then by the writer, then read by the loop. `text` is what to
     put; `fault` is None when the job is done, else why it is not; `generation` the one that a REPLACE is about; `again`
-    says that the same was tried before."""
+    says that the same was tried before. The writer sets `begun`, `met_lock`, and `ended` when there is nothing more to
+    wait for."""
 
     __slots__ = (
-        "again", "ended", "fault", "generation", "now_s", "place", "size_bytes", "text", "touches", "verb", "why",
+        "again", "begun", "ended", "fault", "generation", "met_lock", "now_s", "place", "size_bytes", "text", "touches",
+        "verb", "why",
     )
 
     def __init__(
@@ -53,6 +55,7 @@ class Job:
         self.verb, self.place, self.text, self.size_bytes, self.now_s = verb, place, text, size_bytes, now_s
         self.touches, self.generation, self.again = touches, generation, again
         self.ended = threading.Event()
+        self.begun = self.met_lock = False
         self.fault: Fault | None = None
         self.why = why
 
@@ -91,6 +94,7 @@ class Writer:
             job.ended.set()
 
     def _do(self, job: Job) -> None:
+        job.begun = True
         try:
             try:
                 self._perform_in_time(job)
@@ -101,7 +105,7 @@ class Writer:
                 self._perform_in_time(job)
         except sqlite3.Error as error:
             job.fault, job.why = fault_of(error), str(error)
-        except Exception as error:  # rescue point: the thread outlives whatever a file can do
+        except Exception as error:  # rescue door: the thread outlives whatever a file can do
             job.fault, job.why = FAILED, str(error)
 
     def _perform_in_time(self, job: Job) -> None:
@@ -116,6 +120,7 @@ class Writer:
                 spent_s = clock.monotonic() - began_s
                 if fault_of(error) is not LOCKED:
                     raise
+                job.met_lock = True
                 if spent_s >= patient_s:
                     self.blocked = True
                     if patient_s:

@@ -31,6 +31,7 @@ from relayd.stores._sqlite_file import LARGEST_SHARE, OPEN_WAIT_S, VERSION, File
 from relayd.stores._writer import Job, Verb, Writer
 
 ANSWER_WAIT_S = 0.005
+BEGIN_WAIT_S = 0.02  # for a thread that has not begun: the machine is so busy that the loop is late anyway
 SETTLE_S = 10.0
 CLOSE_S = 5.0
 ENTRY_BYTES = 200  # what an entry costs in the file beside its texts
@@ -133,7 +134,7 @@ class Store:
         place = (_stored(space), _stored(key))
         pending = self._pending.get(place)
         if pending is not None:
-            if pending.verb is not Verb.PUT or self._writer.blocked:
+            if pending.verb is not Verb.PUT or pending.met_lock or self._writer.blocked:
                 return None
             self._touched[place] = self._now()
             return json.loads(pending.text)
@@ -194,7 +195,7 @@ class Store:
         self._collect()
         place = (_stored(space), _stored(key))
         pending = self._pending.get(place)
-        if pending is not None and pending.verb is Verb.PUT and self._writer.blocked:
+        if pending is not None and pending.verb is Verb.PUT and (pending.met_lock or self._writer.blocked):
             return LOCKED.told
         return self._losses.told(place)
 
@@ -212,7 +213,8 @@ class Store:
         self._outstanding += 1
         self._writer.give(job)
         if wait and idle:
-            job.ended.wait(ANSWER_WAIT_S)
+            if not job.ended.wait(ANSWER_WAIT_S) and not job.begun:
+                job.ended.wait(BEGIN_WAIT_S)
             self._collect()
 
     def _collect(self) -> None:
