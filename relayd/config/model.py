@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from relayd.config.fields import FRAMING, field_name_fault
 from relayd.config.listener import Admin, Listener
+from relayd.config.patterns import normal_path
 from relayd.config.resilience import fallback_faults
 from relayd.config.route import Consumer, Match, Route
 from relayd.config.store import Store
@@ -218,12 +219,13 @@ def hides(earlier: Match, later: Match) -> bool:
             return False
     if not earlier.header.items() <= later.header.items() or earlier.regex not in (None, later.regex):
         return False
+    exact = None if later.path is None else normal_path(later.path, whole=True)
     if earlier.path is not None:
-        return later.path == earlier.path
+        return exact is not None and exact == normal_path(earlier.path, whole=True)
     if earlier.prefix is None:
         return True
-    begins = later.path if later.path is not None else later.prefix
-    return begins is not None and begins.startswith(earlier.prefix)
+    begins = exact if later.prefix is None else normal_path(later.prefix, whole=False)
+    return begins is not None and begins.startswith(normal_path(earlier.prefix, whole=False) or earlier.prefix)
 
 
 def _gap(mine: str, theirs: str) -> str:

@@ -11,12 +11,19 @@ from relayd.config.fields import (
     KEY_FIELDS,
     field_name_fault,
     field_value_fault,
-    host_fault,
     method_fault,
     written_fields,
 )
 from relayd.config.limits import HIGHEST_PRIORITY, Limits, idle_queue
-from relayd.config.patterns import fault_of_regex
+from relayd.config.patterns import (
+    fault_of_host,
+    fault_of_location,
+    fault_of_origin,
+    fault_of_path,
+    fault_of_regex,
+    normal_path,
+    not_normal,
+)
 from relayd.config.resilience import Canary, Fallback, Mirror, fallback_faults, share_faults
 from relayd.config.upstream import HeaderKey, bearer_faults
 from relayd.schema import Duration, Secret, Size, section, setting
@@ -29,7 +36,6 @@ RouteProtocol = Literal[
     "plain", "openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama", "simple_chat", "dialogflow"
 ]
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.\-]*://[A-Za-z0-9.\-_\[\]:]+")
 GROUP = re.compile(r"\\([0-9]{1,2})")
 
 
@@ -37,9 +43,9 @@ GROUP = re.compile(r"\\([0-9]{1,2})")
 class Match:
     """What a request must have; everything written here must hold. Nothing written matches every request."""
 
-    path: str | None = setting(default=None, doc="The whole path, exactly.", example="/v1/models", pattern="/.*")
-    prefix: str | None = setting(default=None, doc="How the path begins.", example="/v1/", pattern="/.*")
-    regex: str | None = setting(default=None, doc="A regular expression that the whole path must match.", example="/users/[0-9]+")
+    path: str | None = setting(default=None, doc="The whole path, exactly. It is compared in its normal form: without `//`, `.` and `..` segments and `;` parameters, and with other bytes than printable ASCII as %XX. A request that servers could read as a path of another route is answered 400 (ambiguous_path).", example="/v1/models", pattern="/.*")
+    prefix: str | None = setting(default=None, doc="How the path begins, in its normal form like `path`.", example="/v1/", pattern="/.*")
+    regex: str | None = setting(default=None, doc="A regular expression that the whole path must match. It must be one that surely takes linear time: no repetitions that can match the same text, no lookarounds and no references back to groups. A path of more than 8192 bytes before a regex is answered 414.", example="/users/[0-9]+")
     host: tuple[str, ...] = setting(default=(), doc="Host names, without port, any case; `*.example.org` for all names below one.", example=["*.example.org"])
     method: tuple[str, ...] = setting(default=(), doc="Methods.", example=["GET", "POST"])
     header: Mapping[str, str] = setting(factory=dict, doc="Field names and the values they must have; `*` means present.", example={"X-Team": "blue"})
@@ -48,17 +54,33 @@ class Match:
     def check(self) -> Iterable[tuple[str, str]]:
         if sum(word is not None for word in (self.path, self.prefix, self.regex)) > 1:
             yield "", "only one of path, prefix and regex can be used"
+        for word, text in (("path", self.path), ("prefix", self.prefix)):
+            if text is not None and (fault := fault_of_path(text, whole=word == "path")):
+                yield word, fault
         if self.regex is not None and (fault := fault_of_regex(self.regex)):
             yield "regex", fault
         for place, host in enumerate(self.host):
-            if fault := host_fault(host):
+            if fault := fault_of_host(host):
                 yield f"host[{place}]", fault
         for place, method in enumerate(self.method):
             if fault := method_fault(method):
                 yield f"method[{place}]", fault
+            elif method in ("CONNECT", "TRACE"):
+                yield f"method[{place}]", "is never passed on; every such request is answered 405"
+        names: dict[str, str] = {}
         for name, value in self.header.items():
             if fault := field_name_fault(name) or field_value_fault(value):
                 yield f"header.{name}", fault
+            elif names.setdefault(name.lower(), name) != name:
+                yield f"header.{name}", f"is the same field as {names[name.lower()]}, and cannot have both values"
+        for place, model in enumerate(self.model):
+            if not model:
+                yield f"model[{place}]", "is empty; no request asks for a model without a name"
+
+    def caution(self) -> Iterable[tuple[str, str]]:
+        for word, text in (("path", self.path), ("prefix", self.prefix)):
+            if text is not None and (words := not_normal(text, whole=word == "path")):
+                yield word, words
 
 
 @section()
@@ -100,8 +122,8 @@ class Cors:
         if self.credentials and "*" in self.origins:
             yield "credentials", "cannot be combined with origins: \"*\"; name the origins"
         for place, origin in enumerate(self.origins):
-            if ORIGIN.fullmatch(origin) is None:
-                yield f"origins[{place}]", "is not an origin (scheme://host, without a path)"
+            if fault := fault_of_origin(origin):
+                yield f"origins[{place}]", fault
         for place, method in enumerate(self.methods):
             if method != "*" and (fault := method_fault(method)):
                 yield f"methods[{place}]", fault
@@ -119,11 +141,15 @@ class Redirect:
     status: Literal[301, 302, 303, 307, 308] = setting(default=308, doc="The status.")
 
     def check(self) -> Iterable[tuple[str, str]]:
-        if not self.location or (fault := field_value_fault(self.location)):
-            yield "location", "is empty" if not self.location else fault or ""
+        if fault := fault_of_location(self.location):
+            yield "location", fault
         for name in PLACEHOLDER.findall(self.location):
             if name not in ("path", "query", "host"):
                 yield "location", f"unknown placeholder {{{name[:40]}}}; known: {{path}}, {{query}}, {{host}}"
+
+    def caution(self) -> Iterable[tuple[str, str]]:
+        if re.match(r"[a-z][a-z0-9+.\-]*:|/|\{path\}|\?|\{query\}", self.location, re.IGNORECASE) is None:
+            yield "location", "is read as relative to the path that was asked for; begin with https:// or with /"
 
 
 @section(shorthand="status")
@@ -191,10 +217,12 @@ class Route:
             yield "", "needs exactly one of upstream, redirect and respond" + (f", not {' and '.join(ways)}" if ways else "")
         if self.strip_prefix is not None and self.rewrite is not None:
             yield "rewrite", "cannot be combined with strip_prefix"
-        if self.strip_prefix is not None and self.match.prefix is not None and not self.match.prefix.startswith(
-            self.strip_prefix.rstrip("/")
-        ):
-            yield "strip_prefix", f"paths of this route begin with {self.match.prefix}"
+        if self.strip_prefix is not None and (fault := fault_of_path(self.strip_prefix, whole=False)):
+            yield "strip_prefix", fault
+        elif self.strip_prefix is not None and self.match.prefix is not None:
+            begins, strip = normal_path(self.match.prefix, whole=False), normal_path(self.strip_prefix, whole=False)
+            if begins is not None and strip is not None and not begins.startswith(strip.rstrip("/")):
+                yield "strip_prefix", f"paths of this route begin with {self.match.prefix}"
         if self.rewrite is not None and self.match.regex is not None:
             groups = re.compile(self.match.regex).groups
             for number in GROUP.findall(self.rewrite):
@@ -203,8 +231,8 @@ class Route:
         for word in ("admin_prefix", "admin_write"):
             if getattr(self, word) and self.upstream != "admin":
                 yield word, "has a meaning only with upstream: admin"
-        if self.admin_prefix and not self.admin_prefix.startswith("/"):
-            yield "admin_prefix", "begins with /"
+        if self.admin_prefix and normal_path(self.admin_prefix, whole=True) != self.admin_prefix:
+            yield "admin_prefix", fault_of_path(self.admin_prefix, whole=True) or "is not in the form that requests have"
         if self.upstream is None:
             for word in ONLY_UPSTREAM:
                 if getattr(self, word):

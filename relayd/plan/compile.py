@@ -166,7 +166,15 @@ def _route(at: str, route: Route, config: Config, parts: Parts, faults: _Faults)
         admin_prefix=route.admin_prefix.rstrip("/").encode(),
         admin_write=route.admin_write,
         resilience=resilience_of(route, parts) if action == "proxy" else None,
+        moves_path=action == "proxy" and (changed != Rewriting() or _has_base(route, parts)),
     )
+
+
+def _has_base(route: Route, parts: Parts) -> bool:
+    """Whether some endpoint that the route may lead to has a base path."""
+    further = [one.upstream for one in (*route.fallbacks, route.canary, route.mirror) if one is not None]
+    named = [parts.upstreams[name] for name in (route.upstream or "", *further) if name in parts.upstreams]
+    return route.upstream == "by_model" or any(one.base_path for upstream in named for one in upstream.spec.endpoints)
 
 
 def _action(route: Route, upstream: Upstream | None) -> str:

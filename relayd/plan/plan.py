@@ -16,6 +16,7 @@ from relayd.routing.table import Table
 from relayd.upstream.spec import Timeouts
 from relayd.upstream.upstream import Upstream
 from relayd.wire.headers import FieldEdits
+from relayd.wire.path import rooted
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ class PlannedRoute:
     `take` bytes are cut from the front of the path and `put` stands in their place; where `put_regex` is given, the
     whole path is instead matched by `regex` and becomes this template with \\1 references. `error_shape` is openai,
     problem or text; whether a client that accepts only plain text gets that instead is for `config.errors == "auto"`
-    and decided where the error is written.
+    and decided where the error is written. `moves_path` says that what is sent is not the client's path as it stands:
+    it is rewritten, or put behind an endpoint's base path.
     """
 
     name: str
@@ -97,9 +99,13 @@ class PlannedRoute:
     admin_write: bool
     regex: re.Pattern[bytes] | None = None
     resilience: Resilience | None = None
+    moves_path: bool = False
 
     def rewritten(self, path: bytes) -> bytes:
-        """The path that goes upstream, before the endpoint's base path is put in front; only the named bytes change."""
+        """The path that goes upstream, before the endpoint's base path is put in front; only the named bytes change.
+
+        What is left begins with exactly one slash: with two, the client would choose a host (RFC 3986 4.2).
+        """
         if self.put_regex is not None and self.regex is not None:
             match = self.regex.fullmatch(path)
             new = path if match is None else match.expand(self.put_regex)
@@ -107,7 +113,7 @@ class PlannedRoute:
             new = self.put + path[self.take :]
         else:
             return path
-        return new if new.startswith(b"/") else b"/" + new
+        return rooted(new)
 
 
 def merged_timeouts(own: RouteTimeouts, theirs: Timeouts) -> Timeouts:

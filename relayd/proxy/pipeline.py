@@ -25,7 +25,7 @@ from relayd.proxy.socket import begin as open_socket
 from relayd.routing.matchers import ModelWanted
 from relayd.wire.headers import TOKENS
 from relayd.wire.http1 import RequestHead
-from relayd.wire.path import needs_look, normalise
+from relayd.wire.path import climbs, needs_look, readings
 
 _ASKS_PREFLIGHT = b"access-control-request-method"
 
@@ -146,12 +146,15 @@ def accept(exchange: Exchange) -> bool:
 
 
 def match(exchange: Exchange) -> PlannedRoute:
-    """First match wins. A path that would choose another route once it is normalised is refused, not guessed at."""
+    """First match wins. A path that another reader could take to another route is refused, not guessed at."""
     exchange.phase = "match"
     head, table = exchange.head, exchange.plan.table
     route = table.match(head)
-    if needs_look(head.path) and table.match_as(head, normalise(head.path)) is not route:
-        raise ExchangeError("ambiguous_path", "another route after normalisation")
+    if needs_look(head.path):
+        if table.contradiction(head, route) is not None:
+            raise ExchangeError("ambiguous_path", "another route in another reading")
+        if route is not None and route.moves_path and any(map(climbs, readings(head.path))):
+            raise ExchangeError("ambiguous_path", "a segment .. on a route that puts its paths under another one")
     if route is None:
         raise ExchangeError("no_route")
     exchange.route = route

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 
 from relayd.errors import ExchangeError, Fault, Kind
 from relayd.plan.plan import PlannedRoute
 from relayd.protocols.canon import Failure
 from relayd.wire.http1 import RequestHead
+from relayd.wire.path import rooted
 from relayd.wire.response import ResponseHead
 
+_PLACEHOLDER = re.compile(r"\{(path|query|host|scheme)\}")  # all in one pass: what a client sends is never a template
 _TYPES = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error",
@@ -81,12 +84,18 @@ def _plain(accept: bytes | None) -> bool:
 
 
 def redirect_answer(route: PlannedRoute, head: RequestHead, scheme: str) -> Answer:
-    """The redirect of a route; the request's own bytes stand in it only where the gate has looked at them."""
+    """The redirect of a route; the request's own bytes stand in it only where the gate has looked at them.
+
+    Raises ExchangeError for a request of HTTP/1.0 that names no host where the location needs it.
+    """
     assert route.redirect is not None
-    location = route.redirect.location
-    for word, value in (("path", head.path), ("query", head.query), ("host", head.authority)):
-        location = location.replace("{" + word + "}", value.decode("latin-1"))
-    location = location.replace("{scheme}", scheme)
+    values = {
+        "path": rooted(head.path).decode("latin-1"), "query": head.query.decode("latin-1"),
+        "host": head.authority.decode("latin-1"), "scheme": scheme,
+    }
+    if not head.authority and "{host}" in route.redirect.location:
+        raise ExchangeError("bad_request", "no Host, which the redirect needs")
+    location = _PLACEHOLDER.sub(lambda found: values[found[1]], route.redirect.location)
     return answer(route.redirect.status, "", b"", (("Location", location),))
 
 

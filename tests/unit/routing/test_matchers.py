@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from relayd.routing.matchers import ModelWanted, host_name, matcher, risky, show
+from relayd.routing.matchers import ModelWanted, host_name, matcher, show
 from relayd.wire.http1 import RequestHead, parse_head
 
 
