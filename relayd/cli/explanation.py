@@ -34,7 +34,6 @@ from relayd.upstream.spec import AuthSpec, UpstreamSpec
 from relayd.wire.forwarded import TrustedNetworks
 from relayd.wire.headers import name_of
 from relayd.wire.http1 import RequestHead
-from relayd.wire.path import normalise
 from relayd.wire.redact import mask_fields, mask_query
 
 _FRAMING = (b"content-length", b"transfer-encoding")  # rebuilt for each side, told as `body`
@@ -103,11 +102,7 @@ def explanation(plan: Plan, asked: Asked) -> dict[str, Any]:
     except ExchangeError as refused:
         told["answer"] = _refusal(refused)
         if refused.kind.code == "ambiguous_path":
-            other = plan.table.match_as(head, normalise(head.path))
-            told["answer"]["why"] = (
-                f"read as {_text(normalise(head.path))} the path would reach "
-                + ("no route" if other is None else f"route {other.name}")
-            )
+            told["answer"]["why"] = _other_reading(plan, head) or refused.detail
         return told
     told["route"] = route.name
     taken = next((config.listeners[name] for name, (takes, _) in listeners.items() if takes), None)
@@ -160,6 +155,18 @@ def _client(listener: Listener | None, asked: Asked) -> Downstream:
 
 def _refusal(refused: ExchangeError) -> dict[str, Any]:
     return {"status": refused.kind.status, "code": refused.kind.code, "why": refused.detail or refused.kind.message}
+
+
+def _other_reading(plan: Plan, head: RequestHead) -> str:
+    """Which reading of the path reaches another route; empty where there is none, or where they are too many."""
+    try:
+        reading = plan.table.contradiction(head, plan.table.match(head))
+    except ExchangeError:
+        return ""
+    if reading is None:
+        return ""
+    other = plan.table.match_as(head, reading)
+    return f"read as {_text(reading)} the path would reach " + ("no route" if other is None else f"route {other.name}")
 
 
 def _preflight(route: PlannedRoute, head: RequestHead) -> dict[str, Any] | None:

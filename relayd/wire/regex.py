@@ -148,7 +148,10 @@ class _Parser:
         else:
             self.at += 1
             return Chars(_mask(re.escape(sign), ignore_case))
-        return Chars(_mask(text[start : self.at], ignore_case))
+        try:
+            return Chars(_mask(text[start : self.at], ignore_case))
+        except re.error as fault:
+            raise Unsupported(start + 1, f"{text[start : self.at]}, {fault.msg}") from None
 
     def set_end(self, start: int) -> int:
         text, index = self.text, start + 1
