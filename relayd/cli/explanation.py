@@ -186,7 +186,10 @@ def _local(route: PlannedRoute, asked: Asked) -> dict[str, Any] | None:
         why = f"{length} bytes; this route takes {format_size(route.body_limit)}"
         return {"status": 413, "code": "body_too_large", "why": why}
     if route.action == "redirect":
-        answer = redirect_answer(route, asked.head, asked.scheme or "http").response
+        try:
+            answer = redirect_answer(route, asked.head, asked.scheme or "http").response
+        except ExchangeError as refused:
+            return _refusal(refused)
         location = next((line for line in answer.keep if line.lower().startswith(b"location:")), b"")
         return {"status": answer.status, "code": "", "why": f"a redirect, {_text(location.strip())}"}
     if route.action == "respond" and route.respond is not None:

@@ -1,12 +1,12 @@
 """Proof that a regular expression takes linear time on the path of any request, or the reason why it does not.
 
 1. Python's matcher backtracks: it follows one way through the pattern after the other. Its work on a path is at most
-   the number of ways in which the beginnings of the path can be read, over all beginnings. So a pattern is linear if the
-   number of ways in which any one beginning can be read has a bound.
+   the number of ways in which the beginnings of the path can be read, over all beginnings. So a pattern is linear if
+   the number of ways in which any one beginning can be read has a bound.
 2. The bound is found by exploration: a state holds, for each place of the pattern, in how many ways it was reached. All
    states that any path leads to are visited. More than WAYS ways, or more states than STATES, refuse the pattern.
-3. The model errs to the safe side. An anchor, an atomic group or a possessive group only takes ways away. That the first
-   success ends the search is used for one form alone: a last `.*`, which takes whatever remains.
+3. The model errs to the safe side. An anchor, an atomic group or a possessive group only takes ways away. That the
+   first success ends the search is used for one form alone: a last `.*`, which takes whatever remains.
 4. {n,m} is expanded before anything is compiled, and its size is bounded before it is expanded.
 
 Reference: Weideman et al., Analyzing matching time behavior of backtracking regular expression matchers (CIAA 2016).

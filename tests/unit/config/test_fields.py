@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pathlib
 
-import pytest
-
 from relayd.config.fields import (
     field_name_fault,
     field_value_fault,

@@ -57,12 +57,26 @@ def test_framing_is_read_and_its_lines_do_not_go_on(line: bytes, length: int | N
 @pytest.mark.parametrize(
     ("value", "host", "authority"),
     [(b"Example.COM", b"example.com", b"Example.COM"), (b"a:8080", b"a", b"a:8080"), (b"a:", b"a", b"a:"),
-     (b"[2001:DB8::1]:443", b"[2001:db8::1]", b"[2001:DB8::1]:443"), (b"192.0.2.1", b"192.0.2.1", b"192.0.2.1")],
+     (b"[2001:DB8::1]:443", b"[2001:db8::1]", b"[2001:DB8::1]:443"), (b"192.0.2.1", b"192.0.2.1", b"192.0.2.1"),
+     (b"a.test.:80", b"a.test", b"a.test.:80"), (b"a.test.", b"a.test", b"a.test."), (b"[0:0::1]", b"[::1]", b"[0:0::1]")],
 )  # fmt: skip
 def test_the_host_is_lower_case_without_its_port(value: bytes, host: bytes, authority: bytes) -> None:
     request = take(host=b"HOST:  " + value + b" \r\n")
     assert (request.host, request.authority) == (host, authority)
     assert request.keep == []
+
+
+@pytest.mark.parametrize("value", [b"a.test..", b".a.test", b"a..test", b".", b"..", b"%61.test", b"a%2etest", b"a.test..:80"])
+def test_a_host_that_readers_could_take_for_another_name_is_refused(value: bytes) -> None:
+    assert refusal(head(host=b"Host: " + value + b"\r\n")) == (400, "host")
+    assert refusal(head(first=b"GET http://" + value + b"/ HTTP/1.1"))[0] == 400
+
+
+@pytest.mark.parametrize("method", [b"get", b"Post", b"pUT", b"connect", b"trace", b"m-search"])
+def test_a_method_in_small_letters_is_refused_however_often_it_comes(method: bytes) -> None:
+    for _ in range(40):  # more often than a shape is learnt after
+        assert refusal(head(first=method + b" / HTTP/1.1")) == (400, "method in small letters")
+    assert take(first=b"M-SEARCH / HTTP/1.1").method == b"M-SEARCH"
 
 
 def test_http_1_0_may_do_without_a_host_but_not_with_two() -> None:

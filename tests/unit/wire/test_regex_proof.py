@@ -196,7 +196,7 @@ def test_the_steps_on_an_accepted_pattern_grow_with_the_path_and_not_faster(text
         assert twice <= 2 * once + 40 * len(text), (text, begin, pump, end)
 
 
-@pytest.mark.parametrize("text", [text for text in USEFUL if "++" not in text and "?>" not in text and "(?i)" not in text and "\\" not in text and "^" != text[0]])
+@pytest.mark.parametrize("text", [text for text in USEFUL if "++" not in text and "?>" not in text and "(?i)" not in text and "\\" not in text and text[0] != "^"])
 @pytest.mark.parametrize("pump", ["a", "/", "/a", "ab", "/v1", "0-", "/foo", "1/", "a-", "/0000/"])
 def test_the_steps_on_useful_patterns_grow_with_the_path_and_not_faster(text: str, pump: str) -> None:
     for begin in ("/", "/v1/", "/a/", "/item/1/"):
