@@ -160,12 +160,15 @@ def _refusal(refused: ExchangeError) -> dict[str, Any]:
 def _other_reading(plan: Plan, head: RequestHead) -> str:
     """Which reading of the path reaches another route; empty where there is none, or where they are too many."""
     try:
-        reading = plan.table.contradiction(head, plan.table.match(head))
+        route = plan.table.match(head)
+        reading = plan.table.contradiction(head, route, route is not None and route.moves_path)
     except ExchangeError:
         return ""
     if reading is None:
         return ""
     other = plan.table.match_as(head, reading)
+    if other is route:
+        return f"read as {_text(reading)} the path would climb out of where its route puts it"
     return f"read as {_text(reading)} the path would reach " + ("no route" if other is None else f"route {other.name}")
 
 

@@ -25,7 +25,7 @@ from relayd.proxy.socket import begin as open_socket
 from relayd.routing.matchers import ModelWanted
 from relayd.wire.headers import TOKENS
 from relayd.wire.http1 import RequestHead
-from relayd.wire.path import climbs, needs_look, readings
+from relayd.wire.path import needs_look
 
 _ASKS_PREFLIGHT = b"access-control-request-method"
 
@@ -93,7 +93,7 @@ def foresee(exchange: Exchange) -> int:
     """Before a body is read to find its route: whether its sender could be let in at all, and how long it may be."""
     candidates = exchange.plan.table.candidates(exchange.head)
     if not candidates:  # only the normal form of the path leads to the rule that asks for the model
-        raise ExchangeError("ambiguous_path", "another route after normalisation")
+        raise ExchangeError("ambiguous_path", "another reading leads elsewhere")
     exchange.route = candidates[0]  # in whose words a refusal is
     if all(route.allow is not None for route in candidates):
         authorise(exchange, frozenset(name for route in candidates for name in route.allow or ()))
@@ -150,11 +150,8 @@ def match(exchange: Exchange) -> PlannedRoute:
     exchange.phase = "match"
     head, table = exchange.head, exchange.plan.table
     route = table.match(head)
-    if needs_look(head.path):
-        if table.contradiction(head, route) is not None:
-            raise ExchangeError("ambiguous_path", "another route in another reading")
-        if route is not None and route.moves_path and any(map(climbs, readings(head.path))):
-            raise ExchangeError("ambiguous_path", "a segment .. on a route that puts its paths under another one")
+    if needs_look(head.path) and table.contradiction(head, route, route is not None and route.moves_path) is not None:
+        raise ExchangeError("ambiguous_path", "another reading leads elsewhere")
     if route is None:
         raise ExchangeError("no_route")
     exchange.route = route

@@ -3,7 +3,8 @@
 1. Every condition written must hold; nothing written matches every request.
 2. A condition on the model needs the body: while it is not known, asking raises ModelWanted, and the body is read.
 3. Paths are compared as the bytes of the request target, undecoded, with patterns in normal form (`wire.path`).
-4. A condition costs at most linear time: a regex is proven to (`wire.regex_proof`), and sees at most REGEX_PATH bytes.
+4. A condition costs at most linear time: a regex is proven to (`wire.regex_proof`), and sees at most LONGEST bytes. A
+   longer path is refused where a regex would have to look at it: "no match" would lead it past a rule that locks.
 """
 
 from __future__ import annotations
@@ -16,11 +17,8 @@ from typing import Protocol
 
 from relayd.errors import ExchangeError
 from relayd.wire.glob import Glob
-from relayd.wire.path import pattern
+from relayd.wire.path import LONGEST, pattern
 from relayd.wire.regex_proof import fault_of_regex
-
-# A longer path is refused where a regex would have to look at it: "no match" would lead it past a rule that locks.
-REGEX_PATH = 8 * 1024
 
 
 class Head(Protocol):
@@ -105,8 +103,8 @@ class Matcher:
 
     def regex_holds(self, head: Head, path: bytes) -> bool:
         """Raises ExchangeError (uri_too_long) for a path that is too long to be looked at."""
-        if len(path) > REGEX_PATH:
-            raise ExchangeError("uri_too_long", f"{len(path)} bytes of path before a regex, at most {REGEX_PATH}")
+        if len(path) > LONGEST:
+            raise ExchangeError("uri_too_long", f"{len(path)} bytes of path before a regex, at most {LONGEST}")
         return self.regex is None or self.regex.fullmatch(path) is not None
 
     def host_holds(self, head: Head, path: bytes) -> bool:
@@ -136,7 +134,7 @@ class Matcher:
             return "path", f"{show(path)} is not {show(self.path)}"
         if self.prefix is not None and not path.startswith(self.prefix):
             return "prefix", f"{show(path)} does not begin with {show(self.prefix)}"
-        if self.regex is not None and (len(path) > REGEX_PATH or not self.regex_holds(head, path)):
+        if self.regex is not None and (len(path) > LONGEST or not self.regex_holds(head, path)):
             return "regex", f"{show(path)} as a whole does not match {show(self.regex.pattern)}"
         if self.hosts and not self.host_holds(head, path):
             return "host", f"{show(head.host) or 'no host'} is not among {_list(self.hosts)}"

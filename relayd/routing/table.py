@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from relayd.routing.matchers import Head, Matcher, ModelWanted, Test
-from relayd.wire.path import readings
+from relayd.wire.path import climbs, readings
 
 R = TypeVar("R")
 
@@ -57,13 +57,14 @@ class Table(Generic[R]):
                 return value
         return None
 
-    def contradiction(self, head: Head, value: R | None) -> bytes | None:
+    def contradiction(self, head: Head, value: R | None, confined: bool = False) -> bytes | None:
         """A reading of the path under which another rule matches than the one with this value; None when there is none.
 
+        With `confined` also a reading that climbs, out of the path that the paths of the rule are put under.
         Raises ExchangeError for a path with more readings than can be looked at.
         """
         for reading in readings(head.path):
-            if self.match_as(head, reading) is not value:
+            if self.match_as(head, reading) is not value or (confined and climbs(reading)):
                 return reading
         return None
 

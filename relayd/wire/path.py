@@ -18,12 +18,14 @@ from urllib.parse import quote
 
 from relayd.errors import ExchangeError
 
-READINGS = 32
+# Bounds of what is looked at, so that it takes milliseconds: how many readings, of how many bytes together, and the
+# length of a path that needs a look.
+READINGS = 16
+READ_BYTES = 32 * 1024
+LONGEST = 8 * 1024
 
 # An escape, a parameter, a backslash, two slashes, a segment that is made of dots or ends with one.
 _LOOK = re.compile(rb"%|;|\\|//|\.\.|\./|\.\Z")
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
-_ESCAPED_TWICE = re.compile(rb"%25([0-9A-Fa-f]{2})")
 # ASCII in more bytes of UTF-8 than it needs (RFC 3629 3 forbids it), and the %uXXXX of IIS and of escape().
 _OVERLONG = re.compile(
     rb"%(?:C([01])|E0%8([01])|F0%80%8([01]))%([89AB][0-9A-F])|%25[uU]00([0-7][0-9A-Fa-f])|%u00([0-7][0-9A-Fa-f])"
@@ -34,7 +36,12 @@ _CUT = re.compile(rb"%00|%3[Ff]|%23")
 _UNFINISHED = re.compile(rb"[/;\\]|%25[0-9A-Fa-f]{0,2}\Z")
 _UPWARD = re.compile(rb"/\.\.(?:/|\Z)")
 # What a request can hold unescaped in its path, but for the percent sign.
-_PLAIN = {code: bytes((code,)) for code in range(0x21, 0x7F) if code not in b"#?%"}
+_PLAIN = frozenset(range(0x21, 0x7F)) - frozenset(b"#?%")
+# The two digits of an escape, in any case, to what is written for it.
+_UNESCAPED = {
+    (high + low).encode(): bytes((code,)) if (code := int(high + low, 16)) in _PLAIN else b"%%%02X" % code
+    for high in "0123456789abcdefABCDEF" for low in "0123456789abcdefABCDEF"
+}
 _ROUNDS = 8
 
 
@@ -43,20 +50,20 @@ def needs_look(path: bytes) -> bool:
     return _LOOK.search(path) is not None
 
 
-def _unescaped(match: re.Match[bytes]) -> bytes:
-    if match[1] is None:
-        return b"%25"
-    code = int(match[1], 16)
-    return _PLAIN.get(code) or b"%%%02X" % code
-
-
 def decoded(path: bytes) -> bytes:
     """The path decoded once. What cannot stand in a request unescaped is written as %XX in capitals again."""
-    return _ESCAPE.sub(_unescaped, path) if b"%" in path else path
+    if b"%" not in path:
+        return path
+    first, *rest = path.split(b"%")
+    parts = [first]
+    for part in rest:
+        plain = _UNESCAPED.get(part[:2])
+        parts += (b"%25", part) if plain is None else (plain, part[2:])
+    return b"".join(parts)
 
 
 def _decoded_again(path: bytes) -> bytes:
-    return decoded(_ESCAPED_TWICE.sub(rb"%\1", path)) if b"%25" in path else path
+    return decoded(path.replace(b"%25", b"%")) if b"%25" in path else path
 
 
 def _shortest(match: re.Match[bytes]) -> bytes:
@@ -64,7 +71,7 @@ def _shortest(match: re.Match[bytes]) -> bytes:
     if escaped is None:
         high = int(match[1] or match[2] or match[3])
         escaped = b"%02X" % (high << 6 | int(match[4], 16) & 0x3F)
-    return decoded(b"%" + escaped)
+    return _UNESCAPED[escaped]
 
 
 def _without_overlong(path: bytes) -> bytes:
@@ -128,17 +135,21 @@ _STEPS: tuple[Callable[[bytes], bytes], ...] = (
 def readings(path: bytes) -> Iterator[bytes]:
     """All that readers can make of a path, by any of these steps in any order; the path itself comes first.
 
-    Raises ExchangeError (ambiguous_path) where there are more than READINGS.
+    Raises ExchangeError: uri_too_long for a path of more than LONGEST bytes that needs a look, ambiguous_path where
+    there are more readings than READINGS, or more than READ_BYTES of them.
     """
-    found = [path]
+    if len(path) > LONGEST and needs_look(path):
+        raise ExchangeError("uri_too_long", f"{len(path)} bytes of path with escapes, ; or dots, at most {LONGEST}")
+    found, size = [path], len(path)
     yield path
     for one in found:  # it grows meanwhile
         for step in _STEPS:
             other = step(one)
             if other in found:
                 continue
-            if len(found) == READINGS:
-                raise ExchangeError("ambiguous_path", f"more than {READINGS} readings")
+            size += len(other)
+            if len(found) == READINGS or size > READ_BYTES:
+                raise ExchangeError("ambiguous_path", f"more than {READINGS} readings, or {READ_BYTES} bytes of them")
             found.append(other)
             yield other
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from relayd.errors import ExchangeError
-from relayd.routing.matchers import REGEX_PATH, ModelWanted, host_name, matcher, show
+from relayd.routing.matchers import ModelWanted, host_name, matcher, show
 from relayd.wire.http1 import RequestHead, parse_head
+from relayd.wire.path import LONGEST
 
 
 def head(method: str = "GET", path: str = "/", host: str = "a.example", **fields: str) -> RequestHead:
@@ -115,7 +116,7 @@ def test_a_path_that_is_too_long_for_a_regex_is_refused_and_not_led_past_it() ->
     rule = matcher(regex="/secret/.*")
     test = rule.test()
     assert test is not None
-    longest = b"/secret/" + b"x" * (REGEX_PATH - 8)
+    longest = b"/secret/" + b"x" * (LONGEST - 8)
     assert test(head(), longest)
     with pytest.raises(ExchangeError) as refused:
         test(head(), longest + b"x")

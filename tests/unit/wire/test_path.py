@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.errors import ExchangeError
-from relayd.wire.path import READINGS, climbs, needs_look, normalise, pattern, readings, rooted
+from relayd.wire.path import LONGEST, READINGS, climbs, needs_look, normalise, pattern, readings, rooted
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,17 @@ def test_a_path_with_too_many_readings_is_refused() -> None:
     with pytest.raises(ExchangeError) as refused:
         list(readings(b"/..;x=1/%252e%252e;y/a%20./%c0%af//\\%3f"))
     assert refused.value.kind.code == "ambiguous_path" and str(READINGS) in refused.value.detail
+    with pytest.raises(ExchangeError) as refused:
+        list(readings(b"/a%2f" * 1400 + b";x//y"))
+    assert refused.value.kind.code == "ambiguous_path"
+
+
+def test_a_long_path_that_needs_a_look_is_refused_and_a_plain_one_is_not() -> None:
+    assert list(readings(b"/" + b"x" * LONGEST))
+    assert len(list(readings(b"/%20" + b"x" * (LONGEST - 4)))) == 1
+    with pytest.raises(ExchangeError) as refused:
+        list(readings(b"/%20" + b"x" * (LONGEST - 3)))
+    assert refused.value.kind.status == 414
 
 
 @given(st.text("/.%25efa;\\c0uA3 ", max_size=24).map(lambda text: b"/" + text.replace(" ", "").encode()))
