@@ -34,6 +34,7 @@ class Head(Protocol):
     def model(self) -> str | None: ...
     def get(self, name_lower: bytes, /) -> bytes | None: ...
     def get_all(self, name_lower: bytes, /) -> list[bytes]: ...
+    def get_alike(self, name_lower: bytes, /) -> list[bytes]: ...
 
 
 Test = Callable[[Head, bytes], bool]
@@ -119,7 +120,8 @@ class Matcher:
         return False
 
     def headers_hold(self, head: Head, path: bytes) -> bool:
-        """Raises ExchangeError (bad_request) for a repeated field of which only some lines have the value wanted."""
+        """Raises ExchangeError (bad_request) for a field that servers read differently: only some of its lines have the
+        value wanted, or the name of one has `_` for `-`."""
         return all(_has(head, name, wanted) for name, wanted in self.headers)
 
     def path_holds(self, path: bytes) -> bool:
@@ -147,7 +149,7 @@ class Matcher:
                     continue
                 state = "absent" if head.get(name) is None else f"not {show(wanted or b'')!r}"
             except ExchangeError:
-                state = "repeated with other values, which is refused with 400"
+                state = "repeated with other values or in another spelling, which is refused with 400"
             return "header", f"{show(name)} is {state}"
         if self.models and not self.model_holds(head, path):
             return "model", f"{(head.model or 'no model')[:80]!r} is not among {', '.join(map(str, self.models))}"
@@ -214,13 +216,13 @@ def show(value: bytes) -> str:
 
 
 def _has(head: Head, name: bytes, wanted: bytes | None) -> bool:
-    if wanted is None:
-        return head.get(name) is not None
-    values = head.get_all(name)
-    if wanted not in values:
+    values = head.get_alike(name)
+    fitting = len(values) if wanted is None else values.count(wanted)
+    if not fitting:
         return False
-    if any(value != wanted for value in values):  # which line counts, each server decides for itself
-        raise ExchangeError("bad_request", f"repeated field {show(name)}")
+    # Which line counts, and whether X_Team is X-Team, each server decides for itself.
+    if fitting < len(values) or len(head.get_all(name)) < len(values):
+        raise ExchangeError("bad_request", f"field {show(name)} in several values or spellings")
     return True
 
 

@@ -133,6 +133,17 @@ class RequestHead:
         return found
 
 
+    def get_alike(self, name: bytes) -> list[bytes]:
+        """As `get_all`, also of fields whose name differs in `_` for `-`: to CGI and WSGI they are one (RFC 3875 4.1.18)."""
+        found = []
+        folded = name.replace(b"_", b"-")
+        for line in self.lines:
+            raw, _, value = line.partition(b":")
+            if len(raw) == len(name) and raw.lower().replace(b"_", b"-") == folded:
+                found.append(value.strip(b" \t"))
+        return found
+
+
 DEFAULT_LIMITS = HeadLimits()
 _ODD_METHODS = frozenset((b"CONNECT", b"TRACE", b"OPTIONS"))
 

@@ -150,6 +150,13 @@ def test_a_field_that_came_twice_with_other_values_is_refused() -> None:
     assert "repeated" in (rule.failing(asked, b"/") or ("", ""))[1]
     assert matcher(header={"X-Team": "*"}).headers_hold(asked, b"/")
     assert not matcher(header={"X-Team": "green"}).headers_hold(asked, b"/")
+    for spelling in (b"X_Team", b"x_team"):
+        alike = parse_head(b"GET / HTTP/1.1\r\nHost: a\r\n" + spelling + b": blue\r\n\r\n")
+        for one in (rule, matcher(header={"X-Team": "*"})):
+            with pytest.raises(ExchangeError):
+                one.headers_hold(alike, b"/")
+        assert not matcher(header={"X-Team": "red"}).headers_hold(alike, b"/")
+        assert matcher(header={spelling.decode(): "blue"}).headers_hold(alike, b"/")
     twice = parse_head(b"GET / HTTP/1.1\r\nHost: a\r\nX-Team: blue\r\nx-team: blue\r\n\r\n")
     assert rule.headers_hold(twice, b"/")
 

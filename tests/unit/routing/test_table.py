@@ -27,6 +27,8 @@ class Asked:
     def get_all(self, name_lower: bytes, /) -> list[bytes]:
         return [self.fields[name_lower]] if name_lower in self.fields else []
 
+    get_alike = get_all
+
 
 def in_order(rules: list[tuple[Matcher, int]], head: Asked) -> int | None:
     return next((value for rule, value in rules if rule.failing(head, head.path) is None), None)
