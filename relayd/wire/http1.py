@@ -134,7 +134,7 @@ class RequestHead:
 
 
     def get_alike(self, name: bytes) -> list[bytes]:
-        """As `get_all`, also of fields whose name differs in `_` for `-`: to CGI and WSGI they are one (RFC 3875 4.1.18)."""
+        """As `get_all`, also with `_` for `-` in the name: to CGI and WSGI that is the same field (RFC 3875 4.1.18)."""
         found = []
         folded = name.replace(b"_", b"-")
         for line in self.lines:
