@@ -12,10 +12,14 @@ import pkgutil
 from types import ModuleType
 
 
-def kinds(package: str) -> tuple[str, ...]:
-    """The kinds that a folder offers, sorted: every module whose name does not begin with an underscore."""
+def kinds(package: str, *, packages_only: bool = False) -> tuple[str, ...]:
+    """The kinds that a folder offers, sorted: every module whose name does not begin with an underscore.
+
+    `packages_only` leaves out plain modules, where a folder also holds what its kinds share.
+    """
     found = pkgutil.iter_modules(importlib.import_module(package).__path__)
-    return tuple(sorted(module.name for module in found if not module.name.startswith("_")))
+    named = (module for module in found if not module.name.startswith("_"))
+    return tuple(sorted(module.name for module in named if module.ispkg or not packages_only))
 
 
 def load(package: str, kind: str) -> ModuleType:

@@ -14,7 +14,7 @@ import pytest
 TOP = pathlib.Path(__file__).resolve().parent.parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "clock", "registry"),
+    ("errors", "clock", "registry", "usage"),
     ("schema", "wire"),
     ("protocols", "limits", "stores", "telemetry"),
     ("config", "routing", "access", "upstream"),
@@ -255,6 +255,21 @@ def law_modules_say_what_they_are(files: list[Source]) -> Iterator[str]:
             yield f"{one.path}:1: from __future__ import annotations is missing"
 
 
+DIALECT_NAMES = frozenset(
+    path.parent.name for path in TOP.glob("relayd/protocols/*/__init__.py")
+)  # a folder of protocols/ is a dialect
+SPEAKS = ("relayd/server/demo.py", "relayd/cli/commands/check.py")  # what the demonstration answers
+
+
+def law_only_protocols_knows_dialects_by_name(files: list[Source]) -> Iterator[str]:
+    for one in files:
+        if one.room == "protocols" or is_at(one.path, SPEAKS):
+            continue
+        for node in ast.walk(one.tree):
+            if isinstance(node, ast.Constant) and node.value in DIALECT_NAMES:
+                yield f"{one.path}:{node.lineno}: names the dialect {node.value}; ask a field of Dialect"
+
+
 LAWS: tuple[Callable[[list[Source]], Iterator[str]], ...] = (
     law_imports_point_down,
     law_imports_are_absolute_and_never_inside_functions,
@@ -267,6 +282,7 @@ LAWS: tuple[Callable[[list[Source]], Iterator[str]], ...] = (
     law_the_clock_is_asked_for_the_time,
     law_the_environment_is_read_in_few_places,
     law_modules_say_what_they_are,
+    law_only_protocols_knows_dialects_by_name,
 )
 
 
@@ -441,6 +457,11 @@ PLANTED: tuple[tuple[Callable[[list[Source]], Iterator[str]], dict[str, str], st
         law_modules_say_what_they_are,
         {"relayd/wire/a.py": '"""A module."""\n'},
         "relayd/wire/a.py:1: from __future__ import annotations is missing",
+    ),
+    (
+        law_only_protocols_knows_dialects_by_name,
+        {"relayd/proxy/a.py": HEAD + "def f(dialect):\n    return dialect.name == 'ollama'\n"},
+        "relayd/proxy/a.py:6: names the dialect ollama; ask a field of Dialect",
     ),
 )
 

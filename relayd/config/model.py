@@ -13,13 +13,12 @@ from relayd.config.route import Consumer, Match, Route
 from relayd.config.store import Store
 from relayd.config.telemetry import Telemetry
 from relayd.config.upstream import Model, Upstream
+from relayd.protocols import registry
+from relayd.protocols.dialect import Dialect
 from relayd.schema import Duration, Size, section, setting
 from relayd.schema.scalars import meant, shown
 
 NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
-SMALL_FRONTS = ("simple_chat", "dialogflow")
-FRONTS = ("openai_chat", "openai_responses", "anthropic_messages", *SMALL_FRONTS)
-BACKS = ("openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama")
 BUILT_IN = ("admin", "demo", "by_model")
 
 
@@ -163,22 +162,26 @@ class Config:
 
     def _dialects(self, route: Route, target: Upstream | None) -> Iterator[tuple[str, str]]:
         """Whether everything that this route may lead to can be spoken to in the client's dialect."""
-        default = "openai_chat" if route.upstream == "by_model" else None
+        default = registry.DEFAULT if route.upstream == "by_model" else registry.PLAIN
         mine = route.protocol or (target.protocol if target is not None else default)
-        if mine is None or mine == "plain":
+        dialect = registry.dialect(mine)
+        for name in route.backend_names:
+            if name not in self.upstreams:
+                yield f"backend_names.{name}", unknown("upstream", name, self.upstreams)
+        if dialect is None:
             return
         reached = [("upstream", target.protocol)] if target is not None else []
         reached += [
             (key, self.upstreams[name].protocol) for key, name in _named(route) if name in self.upstreams and key != "mirror"
         ]
         for key, theirs in reached:
-            if fault := _gap(mine, theirs):
+            if fault := _gap(dialect, theirs):
                 yield key, fault
                 return
         if route.upstream == "by_model":  # models of other upstreams are refused when they are asked for
             served = [self.upstreams[model.upstream].protocol for model in self.models.values()
                       if model.upstream in self.upstreams]
-            gaps = [_gap(mine, theirs) for theirs in served]
+            gaps = [_gap(dialect, theirs) for theirs in served]
             if gaps and all(gaps):
                 yield "upstream", f"no model can be reached here: {gaps[0]}"
 
@@ -199,6 +202,10 @@ class Config:
                     yield f"consumers.{name}.header", f"consumers.{other} has the same key"
 
     def caution(self) -> Iterable[tuple[str, str]]:
+        for number, route in enumerate(self.routes):
+            dialect = None if route.protocol is None else registry.dialect(route.protocol)
+            if route.backend_names and (dialect is None or not dialect.names_backend):
+                yield f"routes[{number}].backend_names", "has a meaning only with protocol: simple_chat"
         for number, route in enumerate(self.routes[:-1]):
             if route.match == Match():
                 yield f"routes[{number}]", "matches every request; no route behind it is ever reached"
@@ -226,12 +233,13 @@ def hides(earlier: Match, later: Match) -> bool:
     return begins is not None and begins.startswith(earlier.prefix)
 
 
-def _gap(mine: str, theirs: str) -> str:
-    """Why a client's dialect does not lead to an upstream's; empty if it does."""
-    if theirs == "plain" and mine in SMALL_FRONTS:
-        return f"{mine} needs an upstream whose protocol is known; set protocol there"
-    if theirs not in ("plain", mine) and (mine not in FRONTS or theirs not in BACKS):
-        return f"nothing is translated from {mine} to {theirs}"
+def _gap(mine: Dialect, protocol: str) -> str:
+    """Why requests in a client's dialect cannot be sent to an upstream of this protocol; empty if they can."""
+    theirs = registry.dialect(protocol)
+    if theirs is None:
+        return "" if mine.has_endpoints else f"{mine.name} needs an upstream whose protocol is known; set protocol there"
+    if theirs is not mine and not mine.translates_to(theirs):
+        return f"nothing is translated from {mine.name} to {theirs.name}"
     return ""
 
 

@@ -19,15 +19,13 @@ from relayd.config.limits import HIGHEST_PRIORITY, Limits, idle_queue
 from relayd.config.patterns import fault_of_regex
 from relayd.config.resilience import Canary, Fallback, Mirror, fallback_faults, share_faults
 from relayd.config.upstream import HeaderKey, bearer_faults
+from relayd.protocols import registry
 from relayd.schema import Duration, Secret, Size, section, setting
 
 ONLY_UPSTREAM = (
     "fallbacks", "canary", "mirror", "keepalive", "tells_attempts", "tells_queue", "pass_client_key", "upgrade", "strip_prefix", "rewrite",
     "trailers",
 )
-RouteProtocol = Literal[
-    "plain", "openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama", "simple_chat", "dialogflow"
-]
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.\-]*://[A-Za-z0-9.\-_\[\]:]+")
 GROUP = re.compile(r"\\([0-9]{1,2})")
@@ -158,11 +156,12 @@ class Route:
 
     name: str = setting(doc="Its name in logs, metrics and errors.", pattern=r"[A-Za-z0-9_.\-]{1,64}")
     match: Match = setting(factory=Match, doc="Which requests; without it, all.")
-    protocol: RouteProtocol | None = setting(default=None, doc="The dialect clients speak here; decides the shape of errors, and what is translated for upstreams of another dialect. Default is the upstream's. `simple_chat` and `dialogflow` are small front ends of their own.")
+    protocol: str | None = setting(default=None, choices=registry.Protocols(), doc="The dialect clients speak here; decides the shape of errors, and what is translated for upstreams of another dialect. Default is the upstream's. `simple_chat` and `dialogflow` are small front ends of their own.")
     upstream: str | None = setting(default=None, doc="Name of an upstream; `by_model` chooses by the model in the request (see models); `admin` shows relayd's own health, status and metrics, `demo` the built-in demonstration.")
     redirect: Redirect | None = setting(default=None, doc="Send the client elsewhere instead.")
     respond: Respond | None = setting(default=None, doc="Answer with a fixed response instead.")
     allow: tuple[str, ...] = setting(default=(), doc="Consumers that may use this route; without it everybody may.")
+    backend_names: Mapping[str, str] = setting(factory=dict, doc="With `protocol: simple_chat`: what `backend` in an answer says instead of the name of the upstream that answered, by the name of the upstream, as in `{ollama: local}`.")
     pass_client_key: bool = setting(default=False, doc="Send the client's own key on to the upstream (which then must not have `auth`).")
     strip_prefix: str | None = setting(default=None, doc="Taken from the front of the path.", pattern="/.*")
     rewrite: str | None = setting(default=None, doc="Put in the place of the matched path or prefix; with `regex`, \\1 stands for a group.", pattern="/.*")

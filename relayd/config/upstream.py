@@ -10,9 +10,8 @@ from relayd.config.dialect import DialectOptions
 from relayd.config.fields import FRAMING, TOKEN, field_value_fault, file_fault
 from relayd.config.limits import Limits, idle_queue
 from relayd.config.resilience import Breaker, Fallback, Hash, Health, Retries, fallback_faults
+from relayd.protocols import registry
 from relayd.schema import Duration, Secret, Size, section, setting
-
-Protocol = Literal["plain", "openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama"]
 
 
 def bearer_faults(bearer: Secret | None) -> Iterable[tuple[str, str]]:
@@ -155,7 +154,7 @@ class Pool:
 class Upstream:
     """A named group of endpoints."""
 
-    protocol: Protocol = setting(default="plain", doc="What the endpoints speak; `plain` is opaque bytes.")
+    protocol: str = setting(default="plain", choices=registry.Protocols(endpoints=True), doc="What the endpoints speak; `plain` is opaque bytes.")
     endpoints: tuple[Endpoint, ...] = setting(doc="The addresses of this upstream.")
     auth: Auth | None = setting(default=None, doc="The key that relayd adds.")
     balance: Literal["round_robin", "least_request", "random", "consistent_hash", "priority"] = setting(default="round_robin", doc="How an endpoint is chosen among those that may be asked: in turn; the one with the fewest requests under way; the better of two that are drawn; by a key, so that what belongs together meets the same endpoint; in the order of the list.")
@@ -180,8 +179,10 @@ class Upstream:
             if endpoint.url in seen:
                 yield f"endpoints[{place}]", f"is endpoints[{seen[endpoint.url]}] once more"
             seen.setdefault(endpoint.url, place)
-        if self.list_models and self.protocol == "plain":
-            yield "list_models", "needs a protocol that has a list of models; plain has none"
+        if self.list_models:
+            dialect = registry.dialect(self.protocol)
+            if dialect is None or dialect.model_list is None:
+                yield "list_models", f"needs a protocol that has a list of models; {self.protocol} has none"
 
     def caution(self) -> Iterable[tuple[str, str]]:
         if self.balance != "consistent_hash" and self.hash != Hash():

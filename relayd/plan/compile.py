@@ -23,6 +23,8 @@ from relayd.plan.plan import HouseFields, Plan, PlannedRoute, merged_timeouts
 from relayd.plan.resilience import Parts, dialects_of, model_table, model_targets, resilience_of
 from relayd.plan.rewriting import Rewriting, field_edits, rewriting
 from relayd.plan.specs import upstream_spec
+from relayd.protocols import registry
+from relayd.protocols.dialect import Dialect
 from relayd.routing.matchers import Matcher, matcher
 from relayd.routing.table import Table
 from relayd.upstream.spec import Timeouts, UpstreamSpec
@@ -76,7 +78,7 @@ def compile_plan(
         at = f"routes[{number}]"
         rule = faults.attempt(f"{at}.match", lambda route=route: _matcher(route), Matcher())  # type: ignore[misc]
         rules.append((rule, _route(at, route, config, parts, faults)))
-    consumers = _consumers(config)
+    consumers = _consumers(config, parts.dialects)
     for first, second in consumers.shared():
         faults.found.append((f"consumers.{second}", f"has the same key as {first}: it could not be told apart"))
     if faults.found:
@@ -136,7 +138,8 @@ def _route(at: str, route: Route, config: Config, parts: Parts, faults: _Faults)
     upstream = parts.upstreams.get(route.upstream or "")
     action = _action(route, upstream)
     named = config.upstreams.get(route.upstream or "")
-    changed = faults.attempt(at, lambda: rewriting(route, "plain" if named is None else named.protocol), Rewriting())
+    protocol = registry.PLAIN if named is None else named.protocol
+    changed = faults.attempt(at, lambda: rewriting(route, protocol), Rewriting())
     auth = None if upstream is None else upstream.spec.auth
     reserved = frozenset() if auth is None or auth.kind == "query" else frozenset({auth.name.lower().encode()})
     return PlannedRoute(
@@ -186,16 +189,18 @@ def _error_shape(route: Route, upstream: Upstream | None) -> str:
         return route.errors
     if route.upstream in ("demo", "by_model"):
         return "openai"
-    protocol = route.protocol or ("plain" if upstream is None else upstream.spec.protocol)
-    return "problem" if protocol == "plain" else "openai"
+    protocol = route.protocol or (registry.PLAIN if upstream is None else upstream.spec.protocol)
+    return "problem" if protocol == registry.PLAIN else "openai"
 
 
-def _consumers(config: Config) -> Consumers:
+def _consumers(config: Config, dialects: Mapping[str, Dialect]) -> Consumers:
     keys: list[ConsumerKey] = []
+    headers = (one.key_header.decode() for one in dialects.values() if one.key_header is not None)
+    fields = tuple(dict.fromkeys((*AI_KEY_FIELDS, *headers)))
     for name, consumer in config.consumers.items():
         if consumer.key is not None:
             keys.append(ConsumerKey(name, "bearer", "authorization", consumer.key))
-            keys += [ConsumerKey(name, "header", field, consumer.key) for field in AI_KEY_FIELDS]
+            keys += [ConsumerKey(name, "header", field, consumer.key) for field in fields]
         if consumer.bearer is not None:
             keys.append(ConsumerKey(name, "bearer", "authorization", consumer.bearer))
         if consumer.header is not None:

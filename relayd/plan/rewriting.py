@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from relayd.config.route import HeaderEdits, Route
+from relayd.protocols import registry
 from relayd.wire.headers import HOP_BY_HOP, FieldEdits
 
 # Framing is rebuilt by relayd, and Host follows the upstream's `host:`; an edit would be a second opinion.
@@ -19,9 +20,6 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _TARGET = re.compile(r"/[!\x22$->@-~]*")  # what a request line can carry; no space, no # and no ?
 _REFERENCE = re.compile(r"\\(?:([1-9][0-9]?)|g<(\w+)>)")
-
-# These dialects count the version among the API's base (`base_url` ends in /v1), so a client's /v1 stands for the base.
-_BASE_HOLDS_VERSION = frozenset({"openai_chat", "openai_responses"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,8 @@ def rewriting(route: Route, protocol: str) -> Rewriting:
         return _strip(route)
     if route.rewrite is not None:
         return _rewrite(route)
-    if protocol in _BASE_HOLDS_VERSION:
+    dialect = registry.dialect(protocol)
+    if dialect is not None and dialect.base_has_version:  # a client's /v1 stands for the base
         return _base(route)
     return Rewriting()
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._retry_after import retry_after_headers, retry_after_s, retry_info_s
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Rendered
+from relayd.protocols.retry_after import retry_after_headers, retry_after_s, retry_info_s
 
 LONGEST_MESSAGE = 8192
 LONGEST_WORD = 256

@@ -11,8 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from relayd import registry
-from relayd.protocols import _json
+from relayd.protocols import _json, registry
 from relayd.protocols._samples import ANSWERS, PLAIN, REQUESTS, Answered, Members, Sample
 from relayd.protocols.dialect import Ask, Dialect, Options, Refused, Sending
 
@@ -43,21 +42,14 @@ class Found:
     documented: str = ""
 
 
-def dialects() -> tuple[Dialect, ...]:
-    """Every dialect of this folder, whatever its file is called."""
-    package = "relayd.protocols"
-    loaded = (registry.load(package, kind) for kind in registry.kinds(package) if kind != "manual")
-    return tuple(module.DIALECT for module in loaded if isinstance(getattr(module, "DIALECT", None), Dialect))
-
-
 def fronts() -> tuple[Dialect, ...]:
-    """Those that clients speak."""
-    return tuple(one for one in dialects() if one.read_request is not None)
+    """Those that clients speak, as far as the samples have their words."""
+    return tuple(one for one in registry.dialects() if one.has_clients and one.name in PLAIN)
 
 
 def backs() -> tuple[Dialect, ...]:
     """Those that endpoints speak."""
-    return tuple(one for one in dialects() if one.write_request is not None)
+    return tuple(one for one in registry.dialects() if one.has_endpoints)
 
 
 def ask_in(front: Dialect) -> Ask:

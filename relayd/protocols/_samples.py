@@ -329,7 +329,7 @@ ANSWERS: tuple[Answered, ...] = (
     Answered("that the answer was filtered", "filter", _run(TextDelta("Yes."), finish="content_filter"), None, _TEXT),
     Answered("the stop string that was met", "stop string", _run(TextDelta("Yes."), stop="halt 7"), "halt 7", _TEXT),
     Answered("token counts", _COUNTS, _run(TextDelta("Yes."), usage=Usage(7117, 717)), "717", _TEXT),
-    Answered("cached tokens", _COUNTS, _run(TextDelta("Yes."), usage=Usage(9000, 5, cached=7117)), "7117",
+    Answered("cached tokens", _COUNTS, _run(TextDelta("Yes."), usage=Usage(9000, 5, cached_read=7117)), "7117",
              _run(TextDelta("Yes."), usage=Usage(9000, 5))),
     Answered("tokens of reasoning", _COUNTS, _run(TextDelta("Yes."), usage=Usage(10, 9000, reasoning=7117)),
              "7117", _run(TextDelta("Yes."), usage=Usage(10, 9000))),

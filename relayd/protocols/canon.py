@@ -19,6 +19,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from relayd.usage import Usage as Usage  # an event too: the tokens so far, the last one counts
+
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -251,17 +253,6 @@ class ToolDelta:
     index: int
     arguments: str
     choice: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens so far; the last one counts. `input` includes `cached` and `cache_written`, `output` `reasoning`."""
-
-    input: int = 0
-    output: int = 0
-    cached: int = 0
-    cache_written: int = 0
-    reasoning: int = 0
 
 
 @dataclass(frozen=True, slots=True)

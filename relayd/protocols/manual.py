@@ -11,16 +11,10 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 
-from relayd.protocols import _pairs
+from relayd import registry as modules
+from relayd.protocols import _pairs, registry
 from relayd.protocols._samples import Answered, Sample
 from relayd.protocols.dialect import Dialect, Options
-from relayd.registry import load
-
-NAMES = {
-    "openai_chat": "OpenAI Chat Completions", "openai_responses": "OpenAI Responses",
-    "anthropic_messages": "Anthropic Messages", "gemini": "Google Gemini", "ollama": "Ollama, native",
-    "simple_chat": "plain chat front", "dialogflow": "Dialogflow fulfilment",
-}  # fmt: skip
 
 DESCRIPTION = (
     "Where a client and its upstream speak the same dialect, `relayd` passes the bytes of requests and answers on as "
@@ -51,7 +45,7 @@ def roff(text: str) -> str:
 
 def about(name: str) -> str:
     """The first sentence of a dialect's module."""
-    return " ".join((load("relayd.protocols", name).__doc__ or "").split("\n\n")[0].split())
+    return " ".join((modules.load("relayd.protocols", name).__doc__ or "").split("\n\n")[0].split())
 
 
 def sides(dialect: Dialect) -> str:
@@ -67,7 +61,7 @@ def sides(dialect: Dialect) -> str:
 
 def dialect_section(dialect: Dialect) -> Iterator[str]:
     """One dialect: what it is, who speaks it, what it cannot carry."""
-    yield f".SS {roff(dialect.name)} ({roff(NAMES.get(dialect.name, dialect.name))})"
+    yield f".SS {roff(dialect.name)} ({roff(dialect.title)})"
     yield roff(about(dialect.name))
     yield ".PP"
     yield roff(sides(dialect))
@@ -125,7 +119,7 @@ def page() -> str:
     for paragraph in DESCRIPTION[1:]:
         lines += [".PP", roff(paragraph)]
     lines.append(".SH DIALECTS")
-    for dialect in _pairs.dialects():
+    for dialect in registry.dialects():
         lines += dialect_section(dialect)
     lines += options_section()
     lines += [

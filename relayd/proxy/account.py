@@ -1,9 +1,9 @@
-"""What the account of an exchange says beyond a plain one: models, tokens, pace, the trail of attempts."""
+"""What the account of an exchange says beyond a plain one: models, usage, pace, the trail of attempts."""
 
 from __future__ import annotations
 
 from relayd import clock
-from relayd.protocols.dialect import Tapped
+from relayd.protocols.tap import Observed
 from relayd.proxy.call import Call
 from relayd.proxy.translation import Translation
 from relayd.telemetry.outcome import Record
@@ -18,41 +18,31 @@ def more_of(record: Record) -> More:
     return record.more
 
 
-def tell_seen(more: More, seen: Tapped, call: Call) -> None:
+def tell_observed(record: Record, observed: Observed, call: Call) -> None:
     """What a tap saw in an answer that passed."""
-    model, finish, input, output, cached, reasoning = seen
-    if input is not None:
-        more["tokens_input"] = input
-    if output is not None:
-        more["tokens_output"] = output
-    if cached:
-        more["tokens_cached"] = cached
-    if reasoning:
-        more["tokens_reasoning"] = reasoning
-    if finish:
-        more["finish"] = finish
-    if model and model != call.model:
-        more["model_served" if call.model else "model"] = model
+    model, finish, usage = observed
+    record.usage = usage or record.usage
+    if finish or (model and model != call.model):
+        more = more_of(record)
+        if finish:
+            more["finish"] = finish
+        if model and model != call.model:
+            more["model_served" if call.model else "model"] = model
 
 
-def tell_translated(more: More, translation: Translation) -> None:
+def tell_translated(record: Record, translation: Translation) -> None:
     """What the events of a translated answer said."""
-    usage = translation.usage
-    if usage is not None:
-        more["tokens_input"], more["tokens_output"] = usage.input, usage.output
-        if usage.cached:
-            more["tokens_cached"] = usage.cached
-        if usage.reasoning:
-            more["tokens_reasoning"] = usage.reasoning
+    record.usage = translation.usage or record.usage
     if translation.finish:
-        more["finish"] = translation.finish
+        more_of(record)["finish"] = translation.finish
 
 
-def tell_pace(more: More, started_s: float, first_said_s: float) -> None:
+def tell_pace(record: Record, first_said_s: float) -> None:
     """Of a stream: how long to its first words, and how fast they came."""
-    more["first_token_ms"] = round((first_said_s - started_s) * 1000, 3)
-    spoke_s, tokens = clock.monotonic() - first_said_s, more.get("tokens_output")
-    if isinstance(tokens, int) and tokens > 1 and spoke_s > 0.001:
+    more = more_of(record)
+    more["first_token_ms"] = round((first_said_s - record.started) * 1000, 3)
+    spoke_s, tokens = clock.monotonic() - first_said_s, 0 if record.usage is None else record.usage.output
+    if tokens > 1 and spoke_s > 0.001:
         more["tokens_per_s"] = round(tokens / spoke_s, 1)
 
 

@@ -8,22 +8,20 @@ Laws:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from relayd.errors import ExchangeError
 from relayd.plan.plan import PlannedRoute, Target
-from relayd.protocols._multipart import ModelFinder, ModelReplacer, MultipartError, boundary_of
 from relayd.protocols.canon import Failure, Request
-from relayd.protocols.dialect import Ask, Dialect, Memory, Refused, Rendered, Renderer, Sending
+from relayd.protocols.dialect import Ask, Dialect, Memory, Refused, Rendered, Renderer, Sending, TapFormat
 from relayd.protocols.include_usage import UsageChunkRemover, with_include_usage
+from relayd.protocols.multipart import ModelFinder, ModelReplacer, MultipartError, boundary_of
 from relayd.proxy.respond import Answer, answer
 from relayd.wire.body import flag_member, model_of, replace_member
 from relayd.wire.http1 import RequestHead
 
-_OPENAI = ("openai_chat", "openai_responses")
 _LISTING = re.compile(r"(?:.*/)?(?:models(?:/(.+))?|api/tags)")
 _IN_PATH = re.compile(rb".*/models/([^/:?]+):[A-Za-z]+")
 
@@ -126,7 +124,7 @@ class Call:
 
     def crosses_dialects(self, target: Target) -> bool:
         """Whether this endpoint speaks another dialect."""
-        return target.dialect is not None and target.dialect.name != self.dialect.name
+        return target.dialect is not None and target.dialect is not self.dialect
 
     def crosses(self, target: Target) -> bool:
         """Whether this request must be translated for it."""
@@ -136,6 +134,11 @@ class Call:
     def counts(self) -> bool:
         """Whether the answer tells tokens; of dialects that only pass, every answer may."""
         return self.translates or (not self.dialect.paths and self.ask.method == "POST")
+
+    @property
+    def tap_format(self) -> TapFormat | None:
+        """How a tap reads the answer if it passes."""
+        return self.dialect.tap_for(self._head.path)
 
     @property
     def request(self) -> Request:
@@ -186,15 +189,16 @@ class Call:
         theirs = target.dialect
         if theirs is None or not self.crosses_dialects(target):
             return
-        if self.dialect.name in _OPENAI and theirs.name in (*_OPENAI, "ollama"):
-            return  # Ollama serves what is OpenAI's beside its own
+        if theirs.serves_paths_of(self.dialect):
+            return
         raise Refused("This path is not served for this model.", code="unsupported_endpoint", status=404)
 
     def passing(self, target: Target) -> bytes | None:
         """The body as it is, but for the model's name where the configuration gives it another one."""
         body = self.body
         if body is not None and self.is_socket:
-            body = body_of_message(body)
+            assert self.dialect.websocket is not None
+            body = self.dialect.websocket.read_message(body)
         if body is not None and target.model is not None and target.model != self.model:
             if self.is_form:
                 return FormFilter(self._head, target.model).feed(body, True)
@@ -207,22 +211,8 @@ class Call:
         return body
 
     def _may_ask_usage(self, target: Target) -> bool:
-        same = target.dialect is self.dialect and self.dialect.name == "openai_chat"
+        same = target.dialect is self.dialect and self.dialect.can_ask_usage
         return same and self.translates and target.upstream.spec.dialect.ask_usage
-
-
-def body_of_message(text: bytes) -> bytes:
-    """A WebSocket's message as the body of a streamed request. Raises Refused."""
-    try:
-        message = json.loads(text)
-    except (ValueError, RecursionError):
-        message = None
-    if not isinstance(message, dict) or message.pop("type", None) != "response.create":
-        raise Refused("A message is a JSON object of type response.create.", param="type")
-    for name in ("stream_options", "background"):
-        message.pop(name, None)
-    message["stream"] = True
-    return json.dumps(message, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 class Fields(Mapping[str, str]):

@@ -16,13 +16,13 @@ from relayd.errors import ExchangeError
 from relayd.limits.gate import Gate
 from relayd.plan.plan import Plan, PlannedRoute, Resilience, Target
 from relayd.protocols.dialect import Ask, Dialect, Refused
+from relayd.protocols.model_list import page, shape_for
 from relayd.proxy.call import Call, ask_of, listing_asked, refused_answer, rendered_answer
 from relayd.proxy.course import Course
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.passage import passes
 from relayd.proxy.respond import answer
 from relayd.proxy.shadow import cast
-from relayd.routing.listings import page, shape_for
 from relayd.upstream.shares import roll_of
 
 NO_RESILIENCE = Resilience()
@@ -148,7 +148,7 @@ def listed(exchange: Exchange, call: Call) -> bool:
     if asked is None:
         raise Refused("This path is not served here; a request that chooses by the model names one.", status=404)
     listing, made_s = models.listed(more=told_by_upstreams(exchange.plan)), exchange.plan.made_s
-    shape = shape_for(call.dialect.name, call.ask.path, call.ask.headers)
+    shape = shape_for(call.dialect, call.ask.path, call.ask.headers)
     if not asked:
         told = page(shape, listing, made_s, call.ask.query)
     else:

@@ -21,7 +21,7 @@ from relayd.limits.ticket import Refused as NoRoom
 from relayd.plan.plan import PlannedRoute, Target, merged_timeouts
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Refused
-from relayd.proxy.account import more_of, tell_model, tell_pace, tell_seen, tell_translated
+from relayd.proxy.account import more_of, tell_model, tell_observed, tell_pace, tell_translated
 from relayd.proxy.attempt import Attempt, stream_head
 from relayd.proxy.call import Call, FormFilter, failure_answer, refused_answer
 from relayd.proxy.exchange import Exchange
@@ -32,7 +32,6 @@ from relayd.proxy.verdict import (
     error_of,
     field_of,
     key_refused,
-    last_frame,
     room_refused,
 )
 from relayd.upstream.classify import Blame
@@ -272,13 +271,13 @@ class Course(Judgement):
         call = self._call
         if call is None:
             return
-        more = more_of(self._exchange.record)
+        record = self._exchange.record
         if attempt.tap is not None:
-            tell_seen(more, attempt.tap.seen, call)
+            tell_observed(record, attempt.tap.observed, call)
         if attempt.translation is not None:
-            tell_translated(more, attempt.translation)
+            tell_translated(record, attempt.translation)
         if call.stream and self._first_said_s >= 0:
-            tell_pace(more, self._exchange.record.started, self._first_said_s)
+            tell_pace(record, self._first_said_s)
 
     # ---- failed
 
@@ -413,7 +412,7 @@ class Course(Judgement):
         attempt, slot = self._attempt, self._exchange.slot
         translation = None if attempt is None else attempt.translation
         failure = self._failure or Failure(fault.kind.status, fault.kind.message, code=fault.kind.code)
-        whole = call.dialect.name != "openai_chat"
+        whole = call.dialect.error_ends_stream
         if translation is not None and attempt is not None and translation.failure is not None and attempt.shown:
             return b"", whole  # they have been said
         if call.crosses(self.target) or call.rendering is not None:
@@ -421,7 +420,7 @@ class Course(Judgement):
         response = None if slot is None else slot.response
         if response is not None and not response.media.is_stream:
             return None
-        words = last_frame(call.dialect, failure, self._exchange.request_id.decode("latin-1"))
+        words = call.dialect.error_frame(failure, self._exchange.request_id.decode("latin-1"))
         return (words if self._boundary else b"\n\n" + words), False
 
     def check(self, now_s: float) -> None:

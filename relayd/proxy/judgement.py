@@ -47,6 +47,7 @@ class Judgement:
         if call is None or self._request is None or target.dialect is None or target.dialect.reader is None:
             return None
         reader = target.dialect.reader(self._request, target.upstream.spec.dialect, call.ask.memory)
+        call.renderer.answered_by(backend_name(self._exchange, target))
         return Translation(reader, call.renderer, response.coding)
 
     def watch(self, response: ResponseHead) -> Reader | None:
@@ -71,9 +72,8 @@ class Judgement:
     def tap(self, response: ResponseHead) -> Tap | None:
         """Tokens are counted where a dialect is spoken."""
         call = self._call
-        if call is None or not call.counts:
-            return None
-        return Tap(call.dialect.name, response.coding)
+        tap_format = None if call is None or not call.counts else call.tap_format
+        return None if tap_format is None else Tap(tap_format, response.coding)
 
     def holds_error(self, response: ResponseHead) -> bool:
         """Errors are read where something could become of them: another attempt, or words in a dialect."""
@@ -102,7 +102,7 @@ class Judgement:
         """A stream without a length or chunks ends where its connection closes, whole or not: its words must tell."""
         if response.length is not None or response.chunked or attempt.tap is None or not response.media.is_stream:
             return False
-        return not self._done and not attempt.tap.seen.finish
+        return not self._done and not attempt.tap.observed.finish
 
     def may_go_on(self) -> bool:
         """Whether another attempt could still be made."""
@@ -110,3 +110,9 @@ class Judgement:
         if not self.whole and self._exchange.head.has_body:
             return False
         return self._tries < policy.spec.attempts or self._at + 1 < len(self._targets)
+
+
+def backend_name(exchange: Exchange, target: Target) -> str:
+    """What an answer that names its back-end says: the upstream's name, or the route's name for it."""
+    name = target.upstream.name
+    return name if exchange.route is None else exchange.route.config.backend_names.get(name, name)

@@ -12,9 +12,10 @@ from relayd import clock
 from relayd.errors import ExchangeError
 from relayd.limits.ticket import retry_after
 from relayd.plan.plan import PlannedRoute, Resilience, Target, merged_timeouts
+from relayd.protocols.dialect import TapFormat
 from relayd.protocols.include_usage import UsageChunkRemover
-from relayd.protocols.tap import Tap, seen_in
-from relayd.proxy.account import more_of, tell_model, tell_pace, tell_seen
+from relayd.protocols.tap import Tap, observed_in
+from relayd.proxy.account import more_of, tell_model, tell_observed, tell_pace
 from relayd.proxy.attempt import Attempt
 from relayd.proxy.call import Call
 from relayd.proxy.course import Course
@@ -81,6 +82,12 @@ class Passage:
         wire, fields, body, _ = message_for(exchange, self._route, target, endpoint, None, self._call, self._call.body)
         exchange.attempt(endpoint, wire, fields, body, self)
 
+    @property
+    def _tap_format(self) -> TapFormat:
+        found = self._call.tap_format
+        assert found is not None
+        return found
+
     # ---- the transport's side
 
     def on_progress(self, slot: Slot) -> None:
@@ -133,7 +140,7 @@ class Passage:
             media = response.media
             if call.translates and (response.length == 0 or (media.text and not (media.is_json or media.is_stream))):
                 return False
-            self._counts, self._coding = call.counts, response.coding
+            self._counts, self._coding = call.counts and call.tap_format is not None, response.coding
             if call.asks_usage and media.is_stream:
                 self._remover = UsageChunkRemover()
                 response.length = None  # it becomes shorter
@@ -167,7 +174,7 @@ class Passage:
             if response is not None and response.length == len(data) and not self._coding:
                 self._whole = data
                 return
-            self._tap = Tap(self._call.dialect.name, self._coding)
+            self._tap = Tap(self._tap_format, self._coding)
         self._tap.feed(data)
 
     # ---- what is not usual
@@ -187,7 +194,7 @@ class Passage:
         course.timeouts = self.timeouts
         if self._settled:
             if self._counts and self._tap is None:
-                self._tap = Tap(call.dialect.name, self._coding)
+                self._tap = Tap(self._tap_format, self._coding)
                 self._tap.feed(self._whole)
             attempt.go_on(self._tap, self._remover)
             course.resume(self._first_s, self._last)
@@ -223,11 +230,11 @@ class Passage:
     def leave(self) -> None:
         """The exchange is over: what was seen goes into its account."""
         exchange, call = self._exchange, self._call
-        more = more_of(exchange.record)
+        record = exchange.record
         if self._tap is not None:
-            tell_seen(more, self._tap.seen, call)
+            tell_observed(record, self._tap.observed, call)
         elif self._whole:
-            tell_seen(more, seen_in(call.dialect.name, self._whole), call)
+            tell_observed(record, observed_in(self._tap_format, self._whole), call)
         if call.stream and self._first_s >= 0:
-            tell_pace(more, exchange.record.started, self._first_s)
-        tell_model(more, call, self._target.model)
+            tell_pace(record, self._first_s)
+        tell_model(more_of(record), call, self._target.model)

@@ -10,7 +10,7 @@ from relayd.errors import ExchangeError
 from relayd.limits.gate import Gate
 from relayd.limits.ticket import Ticket
 from relayd.plan.plan import Plan, PlannedRoute
-from relayd.protocols._retry_after import retry_after_s
+from relayd.protocols.retry_after import retry_after_s
 from relayd.proxy.collect import Collector
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.incoming import CHUNKED, NONE, UNTIL_CLOSE, framing_of, head_of, interim_head, trailer_lines

@@ -17,9 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd import clock
-from relayd.protocols._socket_errors import CONNECTION_LIMIT, CONNECTION_LIMIT_S, write_error
 from relayd.protocols.canon import Failure
-from relayd.protocols.dialect import Memory
+from relayd.protocols.dialect import Memory, WebSocketTransport
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.respond import answer
@@ -70,13 +69,22 @@ def begin(exchange: Exchange, walk: Walk) -> bool:
     return True
 
 
+def transport_of(exchange: Exchange) -> WebSocketTransport:
+    """How the route's dialect speaks over WebSocket; the pipeline opens a socket only where it does."""
+    resilience = None if exchange.route is None else exchange.route.resilience
+    assert resilience is not None and resilience.dialect is not None and resilience.dialect.websocket is not None
+    return resilience.dialect.websocket
+
+
 class ResponsesSocket:
     """One connection; owned by the exchange that was upgraded, as its tunnel."""
 
     def __init__(self, exchange: Exchange, walk: Walk) -> None:
         self.exchange, self._walk = exchange, walk
         self._decoder = Decoder()
-        self.memory = Store(max_entries=4, max_bytes=REMEMBERED_BYTES, ttl_s=CONNECTION_LIMIT_S).space("socket")
+        self.transport = transport_of(exchange)
+        limit_s = self.transport.connection_limit_s
+        self.memory = Store(max_entries=4, max_bytes=REMEMBERED_BYTES, ttl_s=limit_s).space("socket")
         self._waiting: collections.deque[bytes] = collections.deque()
         self._turn: Turn | None = None
         self._starting = self._ending = False
@@ -108,8 +116,8 @@ class ResponsesSocket:
         """The sweep."""
         if self._turn is None and self.exchange.gateway.draining:
             self._end(GOING_AWAY)
-        elif now - self._began_s > CONNECTION_LIMIT_S and self._turn is None:
-            self.exchange.tunnelled(text_frame(write_error(CONNECTION_LIMIT)))
+        elif now - self._began_s > self.transport.connection_limit_s and self._turn is None:
+            self.exchange.tunnelled(text_frame(self.transport.write_error(self.transport.connection_limit)))
             self._end(1000)
         elif now - self._heard_s > SILENT_S:
             self._end(GOING_AWAY)
@@ -226,13 +234,14 @@ class Turn:
     def finished(self, keep: bool) -> None:
         """The turn is over."""
         if self._status != 200:
-            self._tell([error_of(self._status, self._text)])
+            self._tell([self._socket.transport.write_error(failure_in(self._status, self._text))])
         self._over()
 
     def abort(self, reset: bool) -> None:
         """The turn broke off."""
         if not self._told:
-            self._tell([write_error(Failure(502, "The answer broke off.", "upstream_cut", "server_error"))])
+            failure = Failure(502, "The answer broke off.", "upstream_cut", "server_error")
+            self._tell([self._socket.transport.write_error(failure)])
         self._over()
 
     def _over(self) -> None:
@@ -248,18 +257,17 @@ def message_of(line: bytes) -> bytes:
     return line if line.startswith(b"{") else b""
 
 
-def error_of(status: int, body: bytes) -> bytes:
-    """An error answer as the event that says the same."""
+def failure_in(status: int, body: bytes) -> Failure:
+    """The failure that an error answer tells of."""
     try:
         told = json.loads(body)
         error = told["error"]
-        failure = Failure(
+        return Failure(
             status, str(error["message"]), str(error.get("code") or ""), str(error.get("type") or ""),
             error.get("param"),
         )
     except (ValueError, LookupError, TypeError, AttributeError):
-        failure = Failure(status, f"The request failed with status {status}.")
-    return write_error(failure)
+        return Failure(status, f"The request failed with status {status}.")
 
 
 def turn_head(head: RequestHead, length: int) -> RequestHead:

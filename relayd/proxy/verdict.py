@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from relayd.errors import ExchangeError
 from relayd.limits.ticket import retry_after
-from relayd.protocols._retry_after import retry_after_s
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Dialect
+from relayd.protocols.retry_after import retry_after_s
 from relayd.upstream.classify import Verdict, classify
 from relayd.wire.response import ResponseHead
 
@@ -66,17 +65,3 @@ def room_refused(
     """No permit: the consumer's own limit is 429, everybody's is 503 (RFC 6585 4, RFC 9110 15.6.4)."""
     code = "queue_timeout" if reason == "queue_timeout" else "queue_full" if at_upstream else "too_many_requests"
     return ExchangeError(code, reason, (("Retry-After", retry_after(retry_after_s)), *fields))
-
-
-def last_frame(dialect: Dialect, failure: Failure, request_id: str) -> bytes:
-    """An error inside a stream that passes: one frame of the stream's own dialect."""
-    body = dialect.render_error(failure, request_id).body.strip()
-    if dialect.name == "anthropic_messages":
-        return b"event: error\ndata: " + body + b"\n\n"
-    if dialect.name == "openai_responses":
-        inner = json.loads(body).get("error", {})
-        event = {"type": "error", "error": inner, **{key: inner.get(key) for key in ("code", "message", "param")}}
-        return b"event: error\ndata: " + json.dumps(event).encode() + b"\n\n"
-    if dialect.name == "ollama":
-        return body + b"\n"
-    return b"data: " + body + b"\n\n"

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import types
 import typing
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ class Key:
     pattern: str | None
     pending: str | None
     multiline: bool
+    choices: Collection[str] | None
 
     @property
     def bare(self) -> Any:
@@ -98,6 +100,7 @@ def keys(section: type) -> tuple[Key, ...]:
             default=default, doc=meta["doc"], example=meta["example"], minimum=meta["minimum"],
             maximum=meta["maximum"], zero_is_off=meta["zero_is_off"], pattern=meta["pattern"],
             pending=meta["pending"], multiline=meta["multiline"],
+            choices=meta["choices"],
         ))
     return tuple(made)
 

@@ -97,6 +97,8 @@ def _reference(section: type) -> Schema:
 def _word(kind: Any, key: Key | None) -> Schema:
     if kind is bool:
         return {"type": "boolean"}
+    if kind is str and key is not None and key.choices is not None:
+        return {"enum": list(key.choices)}
     if kind is str:
         pattern = {"pattern": f"^(?:{key.pattern})$"} if key is not None and key.pattern else {}
         return {"type": WORD, **pattern}

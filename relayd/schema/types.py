@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar, dataclass_transform
 
 T = TypeVar("T")
@@ -74,6 +74,7 @@ def setting(
     pending: str | None = None,
     key: str | None = None,
     multiline: bool = False,
+    choices: Collection[str] | None = None,
 ) -> Any:
     """Declare one key of a section.
 
@@ -81,11 +82,13 @@ def setting(
     should differ from the default. `minimum`/`maximum` bound numbers. `zero_is_off` lets 0 and `off` disable a limit.
     `pattern` is a regular expression that a string must match whole. `pending` names what the key waits for: it is
     accepted with the warning "not in force yet". `key` is the YAML spelling where it cannot be a Python name.
-    `multiline` lets a text hold line breaks and tabs; other texts hold no control characters at all.
+    `multiline` lets a text hold line breaks and tabs; other texts hold no control characters at all. `choices` are the
+    only texts that are taken; looking one up may be cheaper than iterating over all.
     """
     metadata = {
         "doc": doc, "example": example, "minimum": minimum, "maximum": maximum, "zero_is_off": zero_is_off,
         "pattern": pattern, "pending": pending, "key": key, "multiline": multiline,
+        "choices": choices,
     }
     if factory is not None:
         return dataclasses.field(default_factory=factory, metadata=metadata)

@@ -98,7 +98,7 @@ class AccessLog:
         query = f',"query":"{quoted(mask_query(r.query, self._secret))}"' if self._query else ""
         total_s, queue_s = r.total_s, r.queue_s
         time = self._stamp(r.started_wall + total_s if total_s > 0.0 else r.started_wall)
-        more = "" if r.more is None else json_more(r.more)
+        more = json_more(r) if r.more is not None or r.usage is not None else ""
         line = (
             f'{{"event":"request_completed","time":"{time}",'
             f'"id":"{id_}","peer":"{peer}","client":"{client}","host":"{host}","path":"{path}"{query},{fixed},'
@@ -116,8 +116,7 @@ class AccessLog:
         target = " ".join(word for word in (safe(r.route), safe(r.upstream), safe(r.endpoint)) if word)
         who = safe(r.client or r.peer) + (f" ({safe(r.consumer)})" if r.consumer else "")
         outcome = " ".join(word for word in (r.outcome, r.code, safe(r.detail)) if word)
-        if r.more:
-            outcome += "".join(f" {name}={safe(str(value))}" for name, value in r.more.items())
+        outcome += "".join(f" {name}={safe(str(value))}" for name, value in more_of(r))
         total = f"{r.total_s * 1e3:.1f}ms" if r.total_s >= 0 else "-"
         first = f" first {r.first_byte_s * 1e3:.1f}ms" if r.first_byte_s >= 0 else ""
         stamp = self._stamp(r.started_wall + max(r.total_s, 0.0))
@@ -147,8 +146,7 @@ class AccessLog:
             "FIRST_BYTE_MS": span(r.first_byte_s), "TOTAL_MS": span(r.total_s), "OUTCOME": r.outcome, "CODE": r.code,
             "DETAIL": r.detail, "ATTEMPTS": str(r.attempts), "GENERATION": str(r.generation),
         }
-        if r.more:
-            values |= {name.upper(): str(value) for name, value in r.more.items()}
+        values |= {name.upper(): str(value) for name, value in more_of(r)}
         head = (
             field("MESSAGE", message) + field("PRIORITY", "3" if r.code == "internal" else "6")
             + field("SYSLOG_IDENTIFIER", "relayd") + field("RELAYD_EVENT", "request_completed")
@@ -210,11 +208,28 @@ def json_fixed(r: Record) -> str:
     )
 
 
-def json_more(more: dict[str, str | int | float]) -> str:
+def more_of(r: Record) -> list[tuple[str, str | int | float]]:
+    """The names and values that only some records have: token counts, then the rest."""
+    found: list[tuple[str, str | int | float]] = []
+    if r.usage is not None:
+        found += ("tokens_input", r.usage.input), ("tokens_output", r.usage.output)
+        found += [
+            (name, count)
+            for name, count in (
+                ("tokens_cached", r.usage.cached_read), ("tokens_cache_creation", r.usage.cache_creation),
+                ("tokens_reasoning", r.usage.reasoning),
+            )
+            if count
+        ]
+    if r.more is not None:
+        found += r.more.items()
+    return found
+
+
+def json_more(r: Record) -> str:
     """The members that only some records have, each behind a comma."""
     return "".join(
-        f',"{name}":"{quoted(value)}"' if isinstance(value, str) else f',"{name}":{value}'
-        for name, value in more.items()
+        f',"{name}":"{quoted(value)}"' if isinstance(value, str) else f',"{name}":{value}' for name, value in more_of(r)
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from relayd.telemetry.names import BUCKETS_S, BY_NAME, METRICS, PAIR, Metric
 from relayd.telemetry.outcome import Record
+from relayd.usage import Usage
 
 SERIES = 1000
 SAMPLES = 100  # per series and interval; above it statsd is told the rate
@@ -46,9 +47,6 @@ class Histogram:
         samples, seen = self.samples, self.count - self._taken
         self.samples, self._taken = [], self.count
         return samples, seen
-
-
-TOKENS = tuple((direction, f"tokens_{direction}") for direction in ("input", "output", "cached"))
 
 
 class Cell:
@@ -106,14 +104,17 @@ class Metrics:
             cell.queue.observe(record.queue_s, keep)
         if code:
             self._errors[code] = self._errors.get(code, 0) + 1
-        if record.more is not None:
-            self._tokens(record, record.more)
+        if record.usage is not None:
+            self._tokens(record, record.usage)
 
-    def _tokens(self, record: Record, more: dict[str, str | int | float]) -> None:
+    def _tokens(self, record: Record, usage: Usage) -> None:
         series = self._counters["relayd.proxy.tokens"]
-        for direction, word in TOKENS:
-            tokens = more.get(word)
-            if isinstance(tokens, int) and tokens > 0:
+        counts = (
+            ("input", usage.input), ("output", usage.output), ("cached", usage.cached_read),
+            ("cache_creation", usage.cache_creation),
+        )
+        for direction, tokens in counts:
+            if tokens > 0:
                 key = (record.route, record.upstream, direction)  # as declared
                 if key in series:
                     series[key] += tokens

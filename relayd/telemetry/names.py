@@ -38,7 +38,7 @@ LABELS = {
     "gate": "What is limited: upstream NAME, route NAME or consumer NAME.",
     "endpoint": "Address of the endpoint.",
     "event": "What happened, as in the log.",
-    "direction": "input, output or cached (input that the endpoint had kept).",
+    "direction": "input, output, cached (the part of input that the endpoint had kept) or cache_creation (the part of input that it wrote to its cache).",
 }
 
 EXCHANGE = ("route", "upstream", "status", "outcome")

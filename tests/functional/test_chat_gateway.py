@@ -33,6 +33,7 @@ def CONFIG(folder: Path, url: str) -> dict[str, Any]:
     del config["listeners"]
     config["upstreams"]["gemini"]["endpoints"] = [f"{url}/v1beta"]
     config["upstreams"]["ollama"]["endpoints"] = [url]
+    config["models"]["gemini-local"] = {"upstream": "ollama", "model": "gemma3:4b"}
     return config
 
 
@@ -101,6 +102,11 @@ def test_a_local_model_answers_in_the_shape_of_the_old_gateway(relay: Relay, mod
     assert models.asked == [("/api/chat", {
         "model": "mistral:7b-instruct", "messages": HELLO, "stream": False, "options": {"num_predict": 50},
     })]  # fmt: skip
+
+
+def test_the_backend_is_the_upstream_that_answered_whatever_the_model_is_called(relay: Relay, models: Models) -> None:
+    status, told = asked(relay, "/chat", {"model": "gemini-local", "messages": HELLO}, APPS)
+    assert status == 200 and told["backend"] == "litellm" and models.asked[0][0] == "/api/chat"
 
 
 def test_gemini_answers_the_same_request_with_its_key_in_a_field(relay: Relay, models: Models) -> None:

@@ -186,6 +186,23 @@ def test_usage_of_a_plain_answer_is_read_from_a_copy(relay: Relay, upstream: Ups
     assert (record["tokens_input"], record["tokens_output"], record["tokens_cached"], record["finish"]) == (50, 20, 9, "stop")
 
 
+def test_tokens_that_anthropic_wrote_to_its_cache_are_counted_apart(relay: Relay, upstream: Upstream) -> None:
+    """They have a price of their own."""
+    usage = {"input_tokens": 3, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 2, "output_tokens": 1}
+    start = {"type": "message_start", "message": {"model": "m", "usage": usage}}
+    last = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 4}}
+    frames = [b"event: x\ndata: " + json.dumps(one).encode() + b"\n\n" for one in (start, last, {"type": "message_stop"})]
+    plain = json.dumps({"type": "message", "model": "m", "content": [], "stop_reason": "end_turn", "usage": usage | {"output_tokens": 4}})
+    for stream, script in ((True, streaming(*frames)), (False, saying(answer(plain.encode(), JSON)))):
+        upstream.script = script
+        asked = json.dumps({"model": "anthropic_messages", "stream": stream, "messages": []}).encode()
+        message = post(relay, f"/anthropic_messages{PATHS['anthropic_messages']}", asked)
+        assert message.status == 200
+        record = relay.record(id=(message.get("x-request-id") or b"").decode())
+        told = {name: record.get(f"tokens_{name}") for name in ("input", "output", "cached", "cache_creation")}
+        assert told == {"input": 10, "output": 4, "cached": 5, "cache_creation": 2}
+
+
 def test_a_stream_that_passes_and_is_cut_is_never_made_whole(relay: Relay, upstream: Upstream) -> None:
     first = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
     for piece in (first, first[:-9]):

@@ -18,7 +18,7 @@ from relayd.protocols._bounds import Pieces
 from relayd.protocols.anthropic_messages import errors
 from relayd.protocols.anthropic_messages.fold import MOST_HELD_BYTES, Fold, TooMuchHeld
 from relayd.protocols.canon import Begin, End, Event, Failure, Request, ToolCall, Usage
-from relayd.protocols.dialect import Ask, Rendered
+from relayd.protocols.dialect import Ask, Rendered, Renderer
 
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 _COMMENT = b": keep-alive\n\n"
@@ -33,9 +33,9 @@ def renderer(request: Request, ask: Ask) -> StreamRenderer | PlainRenderer:
 def _usage_members(usage: Usage) -> dict[str, Any]:
     """`input_tokens` are those that neither came from the cache nor went into it."""
     members: dict[str, Any] = {
-        "input_tokens": max(0, usage.input - usage.cached - usage.cache_written),
-        "cache_creation_input_tokens": usage.cache_written,
-        "cache_read_input_tokens": usage.cached,
+        "input_tokens": usage.uncached_input,
+        "cache_creation_input_tokens": usage.cache_creation,
+        "cache_read_input_tokens": usage.cached_read,
         "output_tokens": usage.output,
     }
     if usage.reasoning:
@@ -90,7 +90,7 @@ class _Frames:
         self.out += _frame("content_block_stop", {"index": index})
 
 
-class StreamRenderer:
+class StreamRenderer(Renderer):
     """Renders one stream; owned by its exchange."""
 
     def __init__(self, request: Request, ask: Ask) -> None:
@@ -197,7 +197,7 @@ def _input(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {"unparsed_arguments": text}
 
 
-class PlainRenderer:
+class PlainRenderer(Renderer):
     """Collects one plain answer; owned by its exchange."""
 
     def __init__(self, request: Request, ask: Ask) -> None:

@@ -278,7 +278,7 @@ def _usage(counts: dict[str, Any]) -> Usage:
     return Usage(
         input=_json.a_count(counts.get("promptTokenCount")),
         output=_json.a_count(counts.get("candidatesTokenCount")) + thoughts,
-        cached=_json.a_count(counts.get("cachedContentTokenCount")),
+        cached_read=_json.a_count(counts.get("cachedContentTokenCount")),
         reasoning=thoughts,
     )
 

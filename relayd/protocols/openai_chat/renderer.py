@@ -34,7 +34,7 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from relayd.protocols.dialect import Ask, Rendered
+from relayd.protocols.dialect import Ask, Rendered, Renderer
 from relayd.protocols.openai_chat.calls_out import CallLine
 
 _TOKEN_CHARS = 1024  # about what a token's object takes, its alternatives included
@@ -53,7 +53,7 @@ class _Choice:
         self.calls = CallLine(custom, allowance)
 
 
-class ChatRenderer:
+class ChatRenderer(Renderer):
     """Renders one answer; owned by the exchange."""
 
     __slots__ = (
@@ -285,9 +285,9 @@ class _WholeChoice:
 
 def usage_object(usage: Usage) -> dict[str, Any]:
     """Usage in Chat's words; the details are always there."""
-    before = {"cached_tokens": usage.cached}
-    if usage.cache_written:
-        before["cache_write_tokens"] = usage.cache_written
+    before = {"cached_tokens": usage.cached_read}
+    if usage.cache_creation:
+        before["cache_write_tokens"] = usage.cache_creation
     return {
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,

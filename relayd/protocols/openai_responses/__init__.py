@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from relayd.protocols._openai_errors import read_error, render_error
 from relayd.protocols.canon import Request
-from relayd.protocols.dialect import Ask, Dialect
-from relayd.protocols.dialect import Renderer as AnyRenderer
+from relayd.protocols.dialect import Ask, Dialect, Renderer
+from relayd.protocols.model_list import OPENAI_SOURCE
+from relayd.protocols.openai_responses import usage, websocket
 from relayd.protocols.openai_responses.compaction import CompactionRenderer
 from relayd.protocols.openai_responses.reader import reader
-from relayd.protocols.openai_responses.renderer import Renderer
+from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from relayd.protocols.openai_responses.request import read_request
 from relayd.protocols.openai_responses.request_out import write_request
 from relayd.protocols.openai_responses.retrieval import local
 from relayd.protocols.openai_responses.terms import terms_of
 
 
-def renderer(request: Request, ask: Ask) -> AnyRenderer:
+def renderer(request: Request, ask: Ask) -> Renderer:
     """The renderer for what was asked: a response or a compaction."""
-    return Renderer(request, ask) if terms_of(request).kept_items is None else CompactionRenderer(request, ask)
+    return ResponsesRenderer(request, ask) if terms_of(request).kept_items is None else CompactionRenderer(request, ask)
 
 
 DIALECT = Dialect(
     name="openai_responses",
+    title="OpenAI Responses",
     paths=("/responses", "/responses/compact"),
     render_error=render_error,
     read_error=read_error,
@@ -30,6 +32,13 @@ DIALECT = Dialect(
     local=local,
     write_request=write_request,
     reader=reader,
+    serves=frozenset({"openai_chat"}),
+    base_has_version=True,
+    default_base_path=b"/v1",
+    frame_error=websocket.error_frame,
+    tap=usage.TAP,
+    model_list=OPENAI_SOURCE,
+    websocket=websocket.TRANSPORT,
     drops=(
         "Hosted tools (web_search, file_search, code_interpreter, mcp, image_generation and others) are left out; a "
         "tool_choice that demands one is refused.",

@@ -34,7 +34,7 @@ from relayd.protocols.canon import (
     ToolResult,
     Usage,
 )
-from relayd.protocols.dialect import Ask, Refused, Rendered
+from relayd.protocols.dialect import Ask, Refused, Rendered, Renderer
 from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.response import usage_object
 from relayd.protocols.openai_responses.seal import LEAST_KEY_BYTES, SealError, seal, unseal
@@ -116,7 +116,7 @@ def kept(items: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
     return tuple(reversed(chosen))
 
 
-class CompactionRenderer:
+class CompactionRenderer(Renderer):
     """Events of a summary to the compaction object; owned by the exchange."""
 
     def __init__(self, request: Request, ask: Ask) -> None:

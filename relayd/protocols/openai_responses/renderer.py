@@ -20,7 +20,6 @@ from relayd import clock
 from relayd.protocols import _json
 from relayd.protocols._bounds import MOST_ITEMS, PIECE_CHARS, Allowance, TooMuch
 from relayd.protocols._openai_errors import render_error
-from relayd.protocols._socket_errors import error_frame
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -35,13 +34,14 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from relayd.protocols.dialect import Ask, Rendered
+from relayd.protocols.dialect import Ask, Rendered, Renderer
 from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.frames import KEEP_ALIVE, Frames
 from relayd.protocols.openai_responses.output import Call, Item, Thought, Words
 from relayd.protocols.openai_responses.response import error_in_response, response_object
 from relayd.protocols.openai_responses.terms import terms_of
 from relayd.protocols.openai_responses.tools import Called
+from relayd.protocols.openai_responses.websocket import error_event
 from relayd.wire.kept import once
 
 _TOKEN_CHARS = 1024  # about what a token's object takes, its alternatives included
@@ -56,7 +56,7 @@ def _written(echo: Mapping[str, Any]) -> bytes:
     return _json.write_with(others, "tools", once(echo["tools"], "written", _json.write))
 
 
-class Renderer:
+class ResponsesRenderer(Renderer):
     """Events to a client's bytes; owned by the exchange."""
 
     def __init__(self, request: Request, ask: Ask) -> None:
@@ -219,7 +219,7 @@ class Renderer:
         self._over, self._failure = True, failure
         state.forget_latest(self._ask, self._terms.previous_response_id)
         if not self._begun:
-            self._frames.unnumbered(error_frame(failure))
+            self._frames.unnumbered(error_event(failure))
         elif not self._frames.silent:
             self._frames.lifecycle("response.failed", self._own("failed", failure), self._echo)
             self._frames.done()

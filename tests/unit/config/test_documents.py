@@ -41,7 +41,7 @@ def test_every_word_of_the_sample_is_known() -> None:
     with pytest.raises(ConfigError) as caught:
         load_text("\n".join(lines), "sample")
     # Its key files are not there, and it shows what excludes each other side by side.
-    expected = ("cannot be read", "only one of path, prefix and regex", "not in force yet")
+    expected = ("cannot be read", "only one of path, prefix and regex", "not in force yet", "only with protocol: simple_chat")
     assert [str(one) for one in caught.value.findings if not any(word in one.message for word in expected)] == []
 
 

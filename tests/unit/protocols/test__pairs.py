@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from relayd.protocols import _json, _pairs
+from relayd.protocols import _json, _pairs, registry
 from relayd.protocols._pairs import BY_OPTION, CARRIED, DROPPED, REFUSED, REWORDED, Found
 from relayd.protocols._samples import ANSWERS, REQUESTS, Sample
 from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Dialect, Memory, Options, Refused, Sending
 
-CHAT = next(one for one in _pairs.dialects() if one.name == "openai_chat")
+CHAT = next(one for one in registry.dialects() if one.name == "openai_chat")
 SEED = next(sample for sample in REQUESTS if sample.what == "seed")
 
 

@@ -16,8 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relayd import registry
-from relayd.protocols import _pairs
+from relayd.protocols import _pairs, registry
 from relayd.protocols._samples import ANSWERS, REQUESTS, Answered, Sample
 from relayd.protocols.canon import (
     Begin,
@@ -51,13 +50,11 @@ any_front_with_tools = pytest.mark.parametrize(
     "front", [front for front in FRONTS if _pairs.words_of(front, FUNCTIONS) is not None], ids=name_of
 )
 any_back = pytest.mark.parametrize("back", BACKS, ids=name_of)
-any_dialect = pytest.mark.parametrize("dialect", _pairs.dialects(), ids=name_of)
+any_dialect = pytest.mark.parametrize("dialect", registry.dialects(), ids=name_of)
 
 
 def test_the_dialects_of_the_house_are_all_here() -> None:
-    package = "relayd.protocols"
-    found = {kind for kind in registry.kinds(package) if hasattr(registry.load(package, kind), "DIALECT")}
-    assert {one.name for one in _pairs.dialects()} == found
+    assert {one.name for one in registry.dialects()} == set(registry.names())
     assert {one.name for one in BACKS} == {"openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama"}
 
 
@@ -68,6 +65,19 @@ def test_a_dialect_has_whole_halves_and_says_what_it_drops(dialect: Dialect) -> 
     assert (dialect.write_request is None) == (dialect.reader is None)
     assert bool(dialect.paths) == (dialect.read_request is not None)
     assert all(path.startswith("/") for path in dialect.paths)
+
+
+@pytest.mark.parametrize(("name", "begins"), [
+    ("openai_chat", b"data: {"), ("anthropic_messages", b"event: error\ndata: {"), ("gemini", b"data: {"),
+    ("openai_responses", b"event: error\ndata: {"), ("ollama", b"{"),
+])
+def test_an_error_inside_a_stream_is_a_frame_of_its_dialect(name: str, begins: bytes) -> None:
+    frame = registry.load(name).error_frame(Failure(502, "it was cut", code="upstream_cut"), "id-1")
+    assert frame.startswith(begins) and frame.endswith(b"\n")
+    told = json.loads(frame[frame.index(b"{") :])
+    assert "it was cut" in json.dumps(told)
+    if name == "openai_responses":
+        assert told["type"] == "error" and told["error"]["code"] == "upstream_cut"
 
 
 # ---- requests

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from relayd.protocols import _pairs, manual
+from relayd.protocols import _pairs, manual, registry
 from relayd.protocols.dialect import Options
 
 
@@ -19,9 +19,8 @@ def page() -> str:
 
 
 def test_every_dialect_has_a_section_with_all_its_drops(page: str) -> None:
-    for dialect in _pairs.dialects():
-        assert dialect.name in manual.NAMES
-        assert f".SS {dialect.name} (" in page
+    for dialect in registry.dialects():
+        assert f".SS {manual.roff(dialect.name)} ({manual.roff(dialect.title)})\n" in page
         for text in dialect.drops:
             assert f".IP \\(bu 2\n{manual.roff(text)}\n" in page
 

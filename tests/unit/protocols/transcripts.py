@@ -115,6 +115,7 @@ def rendering(front: Dialect, events: list[Event], stream: bool, one_by_one: boo
     asked = {"stream": stream, **({"stream_options": {"include_usage": True}} if front.name == "openai_chat" else {})}
     request = front.read_request(json.dumps(_pairs.members_of(front, asked)).encode(), ask)
     renderer = front.renderer(request, ask)
+    renderer.answered_by("upstream-1")
     out = b"".join(renderer.feed([event]) for event in events) if one_by_one else renderer.feed(events)
     if request.stream:
         return out.decode()

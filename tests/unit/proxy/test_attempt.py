@@ -10,6 +10,7 @@ import pytest
 
 from relayd.proxy import attempt
 from relayd.proxy.attempt import passed_on, stream_head
+from relayd.usage import Usage
 from relayd.wire.response import ResponseHead
 from tests.unit.proxy.house import Side, post, running, status_of
 from tests.unit.proxy.places import DONE, STREAM, Places, chunk, completion, delta, http, in_turn
@@ -61,8 +62,7 @@ async def test_usage_that_only_relayd_asked_for_is_counted_and_taken_out(tmp_pat
         for _, _, body in places.asked:
             assert json.loads(body)["stream_options"] == {"include_usage": True}
         for record in await house.accounted(2):
-            assert record.more is not None
-            assert (record.more["tokens_input"], record.more["tokens_output"]) == (3, 2)
+            assert record.usage == Usage(3, 2)
 
 
 async def test_words_leave_in_the_turn_they_come_in_translated_too(tmp_path: Path) -> None:

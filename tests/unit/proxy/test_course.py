@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from relayd import clock
+from relayd.usage import Usage
 from tests.unit.proxy.house import OK, House, Side, get, post, running, soon, status_of, until
 from tests.unit.proxy.places import DONE, STREAM, Places, completion, delta, http, in_turn, silent
 
@@ -354,8 +355,8 @@ async def test_tokens_model_and_finish_are_in_the_account(tmp_path: Path) -> Non
     async with running(tmp_path, Places(b=http(200, completion("hello"))), whole=chat()) as house:
         await house.ask(asking("other"))
         (record,) = await house.accounted(1)
-        assert record.more == {
-            "tokens_input": 3, "tokens_output": 2, "finish": "stop", "model": "other", "model_there": "there",
+        assert record.usage == Usage(3, 2) and record.more == {
+            "finish": "stop", "model": "other", "model_there": "there",
             "model_served": "m"}
 
 

@@ -14,6 +14,7 @@ from relayd import clock
 from relayd.proxy.course import Course
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.passage import Passage
+from relayd.usage import Usage
 from relayd.wire.body import model_of
 from tests.unit.proxy.house import get, post, running, soon, status_of, until
 from tests.unit.proxy.places import DONE, STREAM, Places, completion, delta, http, in_turn, silent
@@ -73,8 +74,8 @@ async def test_models_and_tokens_of_a_stream_that_passes_are_in_the_account(tmp_
         more = dict(record.more or {})
         assert more.pop("first_token_ms") > 0
         more.pop("tokens_per_s", None)
-        assert more == {
-            "tokens_input": 7, "tokens_output": 2, "finish": "stop", "model": "m", "model_there": "served"}
+        assert record.usage == Usage(7, 2)
+        assert more == {"finish": "stop", "model": "m", "model_there": "served"}
 
 
 async def test_permits_are_held_to_the_last_byte_and_given_back(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ async def test_a_failure_before_the_answer_is_tried_again(tmp_path: Path) -> Non
         head, body = await house.ask(asking())
         assert status_of(head) == 200 and b"yes" in body and len(places.asked) == 2
         (record,) = await house.accounted(1)
-        assert record.attempts == 2 and record.more is not None and record.more["tokens_output"] == 2
+        assert record.attempts == 2 and record.usage is not None and record.usage.output == 2
 
 
 @pytest.mark.parametrize("ending", ["cut", "idle", "total"])

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from relayd import clock
-from relayd.proxy.socket import WAITING, error_of, message_of, turn_head
+from relayd.protocols.canon import Failure
+from relayd.proxy.socket import WAITING, failure_in, message_of, turn_head
 from tests.unit.proxy.house import House, Side, get, running, soon, status_of, until
 from tests.unit.proxy.places import DONE, STREAM, Places, delta, http, in_turn, silent
 from tests.unit.proxy.scene import head_for
@@ -228,9 +229,9 @@ def test_events_are_found_in_streams_of_either_kind() -> None:
 
 
 def test_an_error_answer_becomes_an_event() -> None:
-    told = json.loads(error_of(429, b'{"error": {"message": "slow", "code": "c", "type": "t", "param": "p"}}'))
-    assert told == {"type": "error", "status": 429, "error": {"message": "slow", "code": "c", "type": "t", "param": "p"}}
-    assert json.loads(error_of(503, b"<html>"))["status"] == 503
+    told = failure_in(429, b'{"error": {"message": "slow", "code": "c", "type": "t", "param": "p"}}')
+    assert told == Failure(429, "slow", "c", "t", "p")
+    assert failure_in(503, b"<html>").status == 503
 
 
 def test_a_turn_has_the_fields_of_the_handshake_without_what_made_it_one() -> None:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from relayd.protocols.anthropic_messages import DIALECT as ANTHROPIC
-from relayd.protocols.canon import Failure
-from relayd.protocols.dialect import Dialect
-from relayd.protocols.ollama import DIALECT as OLLAMA
 from relayd.protocols.openai_chat import DIALECT as CHAT
-from relayd.protocols.openai_responses import DIALECT as RESPONSES
-from relayd.proxy.verdict import Outcome, error_of, field_of, key_refused, last_frame, room_refused
+from relayd.proxy.verdict import Outcome, error_of, field_of, key_refused, room_refused
 from relayd.upstream.classify import Blame
 from relayd.wire.response import ResponseHead
 
@@ -57,15 +50,3 @@ def test_no_room_has_a_time_with_it(reason: str, at_upstream: bool, code: str, s
 def test_a_refused_key_is_the_operators_business() -> None:
     told = key_refused(403)
     assert told.status == 502 and told.code == "upstream_key_refused"
-
-
-@pytest.mark.parametrize(("dialect", "begins"), [
-    (CHAT, b"data: {"), (ANTHROPIC, b"event: error\ndata: {"), (RESPONSES, b"event: error\ndata: {"), (OLLAMA, b"{"),
-])
-def test_the_last_frame_of_a_broken_stream_is_one_of_its_dialect(dialect: Dialect, begins: bytes) -> None:
-    frame = last_frame(dialect, Failure(502, "it was cut", code="upstream_cut"), "id-1")
-    assert frame.startswith(begins) and frame.endswith(b"\n")
-    told = json.loads(frame[frame.index(b"{") :])
-    assert "it was cut" in json.dumps(told)
-    if dialect is RESPONSES:
-        assert told["type"] == "error" and told["error"]["code"] == "upstream_cut"

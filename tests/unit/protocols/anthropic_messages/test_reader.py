@@ -80,7 +80,7 @@ AGENT = stream(
 )  # fmt: skip
 AGENT_EVENTS: list[Event] = [
     Begin("msg_01", "claude-x"),
-    Usage(115, 1, cached=100, cache_written=5),
+    Usage(115, 1, cached_read=100, cache_creation=5),
     ThoughtDelta("I must "),
     ThoughtDelta("look: ä€😀"),
     ThoughtDelta(signature="EqQB"),
@@ -91,7 +91,7 @@ AGENT_EVENTS: list[Event] = [
     ToolDelta(0, '"}'),
     ToolStart(1, "toolu_2", "now"),
     ToolDelta(1, "{}"),
-    Usage(115, 42, cached=100, cache_written=5, reasoning=9),
+    Usage(115, 42, cached_read=100, cache_creation=5, reasoning=9),
     Finish("tool_calls"),
     End(),
 ]
@@ -200,7 +200,7 @@ def test_the_stop_string_is_named() -> None:
 
 def test_usage_is_cumulative_and_may_be_missing() -> None:
     usages = [e for e in read(stream(START, ended("end_turn", 9, input_tokens=20), STOP)) if isinstance(e, Usage)]
-    assert usages[-1] == Usage(125, 9, cached=100, cache_written=5)
+    assert usages[-1] == Usage(125, 9, cached_read=100, cache_creation=5)
     bare = {"type": "message_start", "message": {"id": "msg_1"}}
     last = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
     assert not [e for e in read(stream(bare, last, STOP)) if isinstance(e, Usage)]

@@ -189,7 +189,7 @@ def test_an_answer_without_anything_has_one_empty_text() -> None:
 
 
 def test_cached_tokens_are_not_counted_as_input() -> None:
-    usage = both(TextDelta("a"), Usage(5, 1), Usage(100, 7, cached=60, cache_written=30, reasoning=3))["usage"]
+    usage = both(TextDelta("a"), Usage(5, 1), Usage(100, 7, cached_read=60, cache_creation=30, reasoning=3))["usage"]
     assert usage == {
         "input_tokens": 10,
         "cache_creation_input_tokens": 30,

@@ -41,7 +41,7 @@ COUNTS = {
     "totalTokenCount": 17,
     "cachedContentTokenCount": 2,
 }
-USED = Usage(input=10, output=7, cached=2, reasoning=3)
+USED = Usage(input=10, output=7, cached_read=2, reasoning=3)
 
 
 def test_a_streamed_text_is_told_as_it_comes_and_finished_at_its_end(ask, read, sse) -> None:

@@ -23,7 +23,7 @@ from relayd.protocols.canon import (
     Usage,
 )
 from relayd.protocols.openai_responses.reader import ResponsesReader
-from relayd.protocols.openai_responses.renderer import Renderer
+from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from relayd.protocols.openai_responses.thoughts import unpack_native
 from tests.aids.responses_grammar import read_stream
 from tests.unit.protocols.openai_responses.talk import HELLO, an_ask, read
@@ -46,7 +46,7 @@ def events_of(data: bytes, cuts: tuple[int, ...] = ()) -> list[Event]:
 
 def rendered(events: list[Event], stream: bool) -> bytes:
     ask = an_ask()
-    renderer = Renderer(read(ask, stream=stream, **MEMBERS), ask)
+    renderer = ResponsesRenderer(read(ask, stream=stream, **MEMBERS), ask)
     data = renderer.feed(events)
     return data if stream else renderer.whole().body
 

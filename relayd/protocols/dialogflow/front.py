@@ -21,7 +21,7 @@ from relayd import clock
 from relayd.protocols import _json, _openai_errors
 from relayd.protocols._bounds import Pieces
 from relayd.protocols.canon import End, Event, Failure, Message, RefusalDelta, Request, Text, TextDelta
-from relayd.protocols.dialect import Ask, Dialect, Memory, Refused, Rendered
+from relayd.protocols.dialect import Ask, Dialect, Memory, Refused, Rendered, Renderer
 
 MOST_BYTES = 64 * 1024
 MOST_QUERY = 8192
@@ -82,6 +82,7 @@ def dialect(settings: Settings = Settings()) -> Dialect:
 
     return Dialect(
         name="dialogflow",
+        title="Dialogflow fulfilment",
         paths=("/webhook",),
         render_error=render_error,
         read_error=_openai_errors.read_error,
@@ -103,7 +104,7 @@ def local(ask: Ask, body: bytes) -> Rendered | None:
     return None
 
 
-class FulfilmentRenderer:
+class FulfilmentRenderer(Renderer):
     """Adds up one answer and remembers it; owned by the exchange."""
 
     __slots__ = ("_ask", "_failure", "_is_over", "_request", "_settings", "_size_chars", "_texts")
@@ -178,6 +179,3 @@ def _fulfilment(text: str) -> Rendered:
         text = text[: len(text) * MOST_BYTES // len(body) - 8].rstrip() + "…"
         body = _json.write({"fulfillmentText": text})
     return Rendered(200, body)
-
-
-DIALECT = dialect()

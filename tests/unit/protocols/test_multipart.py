@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relayd.protocols._multipart import ModelFinder, ModelReplacer, MultipartError, boundary_of
+from relayd.protocols.multipart import ModelFinder, ModelReplacer, MultipartError, boundary_of
 
 FILE = b"RIFF\r\n--\r\n-\r\n--bou\r\n--other\x00\xff" * 3
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from relayd import clock
 from relayd.protocols.canon import End, Event, Failure, Finish, Message, Request, Text, TextDelta
 from relayd.protocols.dialect import Ask, Refused, Rendered
-from relayd.protocols.dialogflow import DIALECT, Settings, dialect
+from relayd.protocols.dialogflow import DIALECT
+from relayd.protocols.dialogflow.front import Settings, dialect
 
 SESSION = "projects/p/agent/sessions/s-1"
 

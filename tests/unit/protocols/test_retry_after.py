@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd import clock
-from relayd.protocols._retry_after import LONGEST_S, retry_after_headers, retry_after_s, retry_info_s
+from relayd.protocols.retry_after import LONGEST_S, retry_after_headers, retry_after_s, retry_info_s
 
 
 @pytest.mark.parametrize(
