@@ -109,6 +109,13 @@ class Reader(Protocol):
         """The endpoint's bytes have ended cleanly: the rest of the events, the last one End or Failure (truncated)."""
 
 
+class ReaderFactory(Protocol):
+    """Makes the reader of one attempt's answer."""
+
+    def __call__(self, request: Request, options: Options, memory: Memory, content_encoding: str = "") -> Reader:
+        """`content_encoding` is the answer's Content-Encoding, which the reader takes off."""
+
+
 class Renderer(Protocol):
     """Events to the client's bytes; one per exchange. Made for `Request.stream` or for a plain answer."""
 
@@ -260,7 +267,7 @@ class Dialect:
     renderer: Callable[[Request, Ask], Renderer] | None = None
     local: Callable[[Ask, bytes], Rendered | None] | None = None
     write_request: Callable[[Request, Options, Memory], Sending] | None = None
-    reader: Callable[[Request, Options, Memory], Reader] | None = None
+    reader: ReaderFactory | None = None
     drops: tuple[str, ...] = ()
     serves: frozenset[str] = frozenset()
     base_has_version: bool = False

@@ -46,9 +46,9 @@ class Judgement:
         call, target = self._call, self.target
         if call is None or self._request is None or target.dialect is None or target.dialect.reader is None:
             return None
-        reader = target.dialect.reader(self._request, target.upstream.spec.dialect, call.ask.memory)
+        reader = target.dialect.reader(self._request, target.upstream.spec.dialect, call.ask.memory, response.coding)
         call.renderer.answered_by(backend_name(self._exchange, target))
-        return Translation(reader, call.renderer, response.coding)
+        return Translation(reader, call.renderer)
 
     def watch(self, response: ResponseHead) -> Reader | None:
         """A reader of the client's own dialect, where the stream could still be replaced by another one."""

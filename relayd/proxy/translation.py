@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from relayd.protocols.canon import End, Event, Failure, Finish, RefusalDelta, TextDelta, ThoughtDelta, ToolStart, Usage
 from relayd.protocols.dialect import Reader, Rendered, Renderer
-from relayd.wire.decoding import BadEncoding, Decoder
 
 _CONTENT = (TextDelta, RefusalDelta, ThoughtDelta, ToolStart)
 
@@ -18,12 +17,10 @@ _CONTENT = (TextDelta, RefusalDelta, ThoughtDelta, ToolStart)
 class Translation:
     """One attempt's answer; owned by the attempt."""
 
-    __slots__ = ("_decoder", "_events", "_reader", "_renderer", "content", "done", "failure", "finish", "usage")
+    __slots__ = ("_events", "_reader", "_renderer", "content", "done", "failure", "finish", "usage")
 
-    def __init__(self, reader: Reader, renderer: Renderer, encoding: str = "") -> None:
-        """`encoding` is the answer's Content-Encoding; endpoints are asked for none and some send one all the same."""
+    def __init__(self, reader: Reader, renderer: Renderer) -> None:
         self._reader, self._renderer = reader, renderer
-        self._decoder = Decoder(encoding) if encoding else None
         self._events: list[Event] = []
         self.content = self.done = False
         self.failure: Failure | None = None
@@ -32,12 +29,6 @@ class Translation:
 
     def take(self, data: bytes) -> None:
         """Bytes of the endpoint's answer."""
-        if self._decoder is not None:
-            try:
-                data = self._decoder.feed(data)
-            except BadEncoding as fault:
-                self.broken(Failure(502, f"The upstream's answer cannot be read: {fault}.", code="upstream_malformed"))
-                return
         self._sort(self._reader.feed(data))
 
     def end(self) -> None:

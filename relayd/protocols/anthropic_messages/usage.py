@@ -13,6 +13,19 @@ from relayd.protocols import _json
 from relayd.protocols.dialect import AnswerFacts, TapFormat
 from relayd.usage import Usage
 
+_COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+_DETAILS = "output_tokens_details"
+
+
+def merge_usage(known: dict[str, Any], usage: Any) -> None:
+    """Put what an event reports over what is known; of `usage` nothing is kept but counts."""
+    found = _json.an_object(usage)
+    for name in _COUNTS:
+        if (value := found.get(name)) is not None:
+            known[name] = _json.a_count(value)
+    if _DETAILS in found:
+        known[_DETAILS] = {"thinking_tokens": _json.a_count(_json.an_object(found[_DETAILS]).get("thinking_tokens"))}
+
 
 def read_usage(usage: Mapping[str, Any]) -> Usage:
     """The merged members of `usage` as Usage."""
@@ -23,7 +36,7 @@ def read_usage(usage: Mapping[str, Any]) -> Usage:
         output=count(usage.get("output_tokens")),
         cached_read=read,
         cache_creation=creation,
-        reasoning=count(_json.an_object(usage.get("output_tokens_details")).get("thinking_tokens")),
+        reasoning=count(_json.an_object(usage.get(_DETAILS)).get("thinking_tokens")),
     )
 
 

@@ -1,11 +1,10 @@
 """A Responses endpoint's answer, stream or plain body, to canonical events: one fold for both.
 
-Laws:
-1. What decides between a stream and a plain body is the first byte of the answer, not what was asked for.
-2. The closing events are believed where deltas were missing: what an item said at its end and had not said before is
+Laws (beside those of _answer_reader.py):
+1. The closing events are believed where deltas were missing: what an item said at its end and had not said before is
    given then, and nothing is given twice.
-3. Only a terminal event ends an answer well; an end without one is a cut stream.
-4. Nothing grows without a bound, and nothing that an endpoint sends raises.
+2. Only a terminal event ends an answer well; an end without one is a cut stream.
+3. Nothing grows without a bound, and nothing that an endpoint sends raises.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._answer_reader import CUT, AnswerReader
 from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, MOST_ITEMS
 from relayd.protocols._openai_errors import failure_of, status_in
 from relayd.protocols.canon import (
@@ -27,17 +27,13 @@ from relayd.protocols.canon import (
     ThoughtDelta,
     ToolDelta,
     ToolStart,
-    Usage,
 )
 from relayd.protocols.dialect import Memory, Options
 from relayd.protocols.openai_responses.state import new_id
 from relayd.protocols.openai_responses.thoughts import pack_native
+from relayd.protocols.openai_responses.usage import read_usage
 from relayd.wire.body import MAX_DEPTH
-from relayd.wire.sse import Event as Frame
-from relayd.wire.sse import SseError, SseSplitter
 
-MAX_LINE_BYTES = 16 * 1024 * 1024
-MAX_PLAIN_BYTES = 64 * 1024 * 1024
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 _THOUGHTS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta", "response.reasoning.delta")
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
@@ -58,112 +54,27 @@ class _Said:
         self.refusal: dict[int, int] = {}
 
 
-class ResponsesReader:
-    """Reads one answer; owned by the attempt."""
+class ResponsesAnswer:
+    """One answer; owned by its reader."""
 
     def __init__(self) -> None:
-        self._head = b""
-        self._plain: list[bytes] | None = None
-        self._size_bytes = 0
-        self._splitter: SseSplitter | None = None
-        self._begun = self._over = False
+        self.over = False
+        self.begun = False
         self._said: dict[int, _Said] = {}
         self._finished: set[int] = set()
         self._parts = 0
         self._calls = 0
-        self._events: list[Event] = []
+        self._events: list[Event] = []  # the caller's
 
-    def feed(self, data: bytes) -> list[Event]:
-        """See dialect.Reader."""
-        if self._over or not data:
-            return []
-        if self._splitter is None and self._plain is None:
-            data = self._head + data
-            first = data.lstrip(b" \t\r\n")[:1]
-            if not first:
-                self._head = data[-4096:]
-                return []
-            if first in b"{[<":
-                self._plain = []
-            else:
-                self._splitter = SseSplitter(MAX_LINE_BYTES, 2 * MAX_LINE_BYTES)
-        if self._splitter is not None:
-            try:
-                frames = self._splitter.feed(data)
-            except SseError:
-                return self._fail("The upstream sent a frame that is too large.")
-            for frame in frames:
-                self._frame(frame)
-            return self._taken()
-        assert self._plain is not None
-        self._plain.append(data)
-        self._size_bytes += len(data)
-        if self._size_bytes > MAX_PLAIN_BYTES:
-            return self._fail("The upstream's answer is too large.")
-        return []
+    # ---- called by the reader
 
-    def end(self) -> list[Event]:
-        """See dialect.Reader."""
-        if self._over:
-            return []
-        if self._plain is not None:
-            return self._whole(b"".join(self._plain))
-        if self._splitter is not None:
-            try:
-                frames = self._splitter.feed(b"\n\n") if self._splitter.rest.strip() else []
-            except SseError:
-                frames = []
-            for frame in frames:
-                self._frame(frame)
-            events = self._taken()
-            if events and isinstance(events[-1], End | Failure):
-                return events
-            return events + self._fail("The upstream's stream ended before its answer was complete.", "upstream_cut")
-        return self._fail("The upstream sent an empty answer.")
-
-    def _taken(self) -> list[Event]:
-        events, self._events = self._events, []
-        # What a whole item said behind the place where the answer was given up is not said.
-        last = next((place for place, event in enumerate(events) if isinstance(event, Failure)), len(events))
-        return events[: last + 1]
-
-    def _fail(self, message: str, code: str = "upstream_malformed") -> list[Event]:
-        self._failed(Failure(502, message, code))
-        return self._taken()
-
-    def _failed(self, failure: Failure) -> None:
-        if self._over:
-            return
-        self._over = True
-        self._events.append(failure)
-
-    def _whole(self, body: bytes) -> list[Event]:
-        try:
-            value = _json.parse(body)
-        except ValueError:
-            return self._fail("The upstream's answer is not JSON, or not all of it.")
-        response = _json.an_object(value)
-        if response.get("error") or not isinstance(response.get("output"), list):
-            failure = failure_of(value, status_in(value, 502)) if response.get("error") else None
-            self._failed(failure or Failure(502, "The upstream's answer is no response.", "upstream_malformed"))
-        else:
-            self._begin(response)
-            self._terminal(response)
-        return self._taken()
-
-    # ---- frames
-
-    def _frame(self, frame: Frame) -> None:
-        if self._over or not frame.data or frame.data.strip() == b"[DONE]":
-            return
-        try:
-            event = _json.an_object(_json.parse(frame.data))
-        except ValueError:
-            self._failed(Failure(502, "The upstream sent a frame that is not JSON.", "upstream_malformed"))
-            return
+    def value(self, value: Any, events: list[Event], is_error: bool) -> None:
+        """One event of the stream."""
+        self._events, before = events, len(events)
+        event = _json.an_object(value)
         kind = _json.a_text(event.get("type"))
         response = _json.an_object(event.get("response"))
-        if kind == "error" or (not kind and event.get("error")):
+        if kind == "error" or (not kind and (is_error or event.get("error"))):
             described = event if event.get("error") else {"error": event}
             self._failed(failure_of(described, status_in(described, 502)) or _unsaid())
         elif kind in _TERMINAL:
@@ -173,10 +84,49 @@ class ResponsesReader:
             self._begin(response)
         elif kind.startswith("response."):
             self._item_event(kind, event)
+        if self.over:
+            self._drop_after_failure(before)
+
+    def body(self, value: Any, events: list[Event]) -> None:
+        """A plain answer."""
+        self._events, before = events, len(events)
+        response = _json.an_object(value)
+        if response.get("error") or not isinstance(response.get("output"), list):
+            failure = failure_of(value, status_in(value, 502)) if response.get("error") else None
+            self._failed(failure or Failure(502, "The upstream's answer is no response.", "upstream_malformed"))
+        else:
+            self._begin(response)
+            self._terminal(response)
+        self._drop_after_failure(before)
+
+    def done_marker(self, events: list[Event]) -> None:
+        """No end of an answer: only a terminal event is."""
+
+    def end_of_stream(self, events: list[Event]) -> None:
+        """The bytes have ended without a terminal event."""
+        self.fail(CUT, events)
+
+    def fail(self, failure: Failure, events: list[Event]) -> None:
+        """The end of an answer that is not well."""
+        self.over = True
+        events.append(failure)
+
+    def _failed(self, failure: Failure) -> None:
+        if not self.over:
+            self.fail(failure, self._events)
+
+    def _drop_after_failure(self, start: int) -> None:
+        """What a whole item said behind the place where the answer was given up is not said."""
+        for place in range(start, len(self._events)):
+            if isinstance(self._events[place], Failure):
+                del self._events[place + 1 :]
+                return
+
+    # ---- events
 
     def _begin(self, response: dict[str, Any]) -> None:
-        if not self._begun:
-            self._begun = True
+        if not self.begun:
+            self.begun = True
             identity, model = (_json.a_text(response.get(key))[:LONGEST_WORD] for key in ("id", "model"))
             self._events.append(Begin(identity, model, _json.a_count(response.get("created_at"))))
 
@@ -253,7 +203,7 @@ class ResponsesReader:
 
     def _item(self, place: int, item: dict[str, Any]) -> None:
         """An item is complete: what it has not said yet is said now."""
-        if place in self._finished or self._over:
+        if place in self._finished or self.over:
             return
         if place not in self._said and len(self._said) + len(self._finished) >= MOST_ITEMS:
             self._failed(_TOO_MANY)
@@ -293,14 +243,14 @@ class ResponsesReader:
     def _terminal(self, response: dict[str, Any]) -> None:
         status, usage = response.get("status"), response.get("usage")
         if isinstance(usage, dict):
-            self._events.append(_usage(usage))
+            self._events.append(read_usage(usage))
         if status in ("failed", "cancelled") or response.get("error"):
             failure = failure_of(response, status_in(response, 502)) if response.get("error") else None
             self._failed(failure or _unsaid())
             return
         for place, item in enumerate(_json.a_list(response.get("output"))):
             self._item(place, _json.an_object(item))
-            if self._over:
+            if self.over:
                 return
         reason = _json.an_object(response.get("incomplete_details")).get("reason")
         if status == "incomplete":
@@ -308,12 +258,12 @@ class ResponsesReader:
         else:
             finish = "tool_calls" if self._calls else "stop"
         self._events += [Finish(finish), End()]
-        self._over = True
+        self.over = True
 
 
-def reader(request: Request, options: Options, memory: Memory) -> ResponsesReader:
-    """The reader for an endpoint's answer."""
-    return ResponsesReader()
+def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
+    """See dialect.Dialect."""
+    return AnswerReader(ResponsesAnswer(), stream=request.stream, content_encoding=content_encoding)
 
 
 _TOO_MANY = Failure(502, "The upstream's answer has too many items.")
@@ -325,15 +275,3 @@ def _unsaid() -> Failure:
 
 def _written(value: Any) -> str:
     return _json.write_text(value) if isinstance(value, dict) else _json.a_text(value)
-
-
-def _usage(usage: dict[str, Any]) -> Usage:
-    read = _json.an_object(usage.get("input_tokens_details"))
-    count = _json.a_count
-    return Usage(
-        count(usage.get("input_tokens")),
-        count(usage.get("output_tokens")),
-        count(read.get("cached_tokens")),
-        count(read.get("cache_write_tokens")),
-        count(_json.an_object(usage.get("output_tokens_details")).get("reasoning_tokens")),
-    )

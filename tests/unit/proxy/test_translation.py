@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-
 import pytest
 
 from relayd.protocols.canon import (
@@ -88,19 +86,3 @@ def test_what_comes_behind_a_failure_is_not_heard() -> None:
     translation.broken(Failure(502, "again"))
     translation.end()
     assert translation.render() == b"Failure" and translation.failure == Failure(503, "busy") and not translation.content
-
-
-def test_a_content_coding_nobody_asked_for_is_taken_off() -> None:
-    reading = Reading()
-    packed = gzip.compress(b"the words")
-    translation = Translation(reading, Writing(), "gzip")
-    for place in range(len(packed)):
-        translation.take(packed[place : place + 1])
-    assert reading.bytes == b"the words"
-
-
-@pytest.mark.parametrize("coding", ["gzip", "zstd"])
-def test_a_coding_that_cannot_be_read_is_a_failure(coding: str) -> None:
-    translation = Translation(Reading(), Writing(), coding)
-    translation.take(b"certainly not packed")
-    assert translation.failure is not None and translation.failure.code == "upstream_malformed"

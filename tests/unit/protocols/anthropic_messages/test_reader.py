@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols.anthropic_messages import reader as module
+from relayd.protocols import _answer_reader
+from relayd.protocols._answer_reader import AnswerReader
 from relayd.protocols.anthropic_messages import remembered
-from relayd.protocols.anthropic_messages.reader import Reader
+from relayd.protocols.anthropic_messages.reader import FRAMING, MessagesAnswer
 from relayd.protocols.anthropic_messages.renderer import renderer
 from relayd.protocols.canon import (
     Begin,
@@ -98,7 +99,7 @@ AGENT_EVENTS: list[Event] = [
 
 
 def read(*pieces: bytes, memory: Remembering | None = None) -> list[Event]:
-    one = Reader(memory or Remembering())
+    one = AnswerReader(MessagesAnswer(memory or Remembering()), stream=True, framing=FRAMING)
     events = [event for piece in pieces for event in one.feed(piece)]
     return events + one.end()
 
@@ -114,7 +115,7 @@ def test_an_agents_turn_becomes_its_events() -> None:
 
 
 def test_an_event_is_out_with_its_blank_line() -> None:
-    one = Reader(Remembering())
+    one = AnswerReader(MessagesAnswer(Remembering()), stream=True, framing=FRAMING)
     assert one.feed(stream(START)) == AGENT_EVENTS[:2]
     one.feed(stream(opened(0, type="text", text="")))
     assert one.feed(stream(delta(0, "text_delta", text="a"))) == [TextDelta("a")]
@@ -236,7 +237,7 @@ def test_a_call_without_a_name_or_an_id_fails() -> None:
 
 
 def test_nothing_follows_a_failure() -> None:
-    one = Reader(Remembering())
+    one = AnswerReader(MessagesAnswer(Remembering()), stream=True, framing=FRAMING)
     assert isinstance(one.feed(b"data: {\n\n")[-1], Failure)
     assert one.feed(AGENT) == [] and one.end() == []
 
@@ -257,12 +258,12 @@ def test_thoughts_that_are_too_long_are_passed_on_but_not_remembered(monkeypatch
 
 
 def test_what_a_hostile_endpoint_sends_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_PLAIN_BYTES", 100)
-    monkeypatch.setattr(module, "MOST_BLOCKS", 3)
+    monkeypatch.setattr(_answer_reader, "MOST_BODY_BYTES", 100)
+    monkeypatch.setattr("relayd.protocols.anthropic_messages.reader.MOST_BLOCKS", 3)
     assert failure(b"{" + b" " * 101).message == "The upstream's answer is too large."
     blocks = [opened(index, type="text", text="") for index in range(5)]
     assert failure(stream(START, *blocks)).message == "The upstream's answer is too large."
-    assert failure(b"data: " + b"x" * 5_000_000).message == "The upstream's answer is too large."
+    assert failure(b"data: " + b"x" * 5_000_000).message == "The upstream sent a frame that is too large."
 
 
 def test_what_is_read_renders_to_what_was_sent() -> None:

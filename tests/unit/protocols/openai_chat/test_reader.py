@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relayd.protocols._answer_reader import EVENTS, AnswerReader
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -23,7 +24,7 @@ from relayd.protocols.canon import (
     Usage,
 )
 from relayd.protocols.dialect import Options
-from relayd.protocols.openai_chat.reader import MAX_LINE_BYTES, ChatReader, minted_call_id
+from relayd.protocols.openai_chat.reader import ChatAnswer, minted_call_id
 from relayd.protocols.openai_chat.reader import reader as make_reader
 from tests.unit.protocols.openai_chat.asked import Kept, ask, chunk, frames, joined, reader, run
 
@@ -300,10 +301,10 @@ def test_nothing_grows_without_a_bound() -> None:
     assert isinstance(run(frames(chunk({"tool_calls": many})))[-1], Failure)
     choices = [{"index": place, "delta": {"content": "x"}} for place in range(500)]
     assert isinstance(run(frames({"choices": choices}))[-1], Failure)
-    one = ChatReader()
+    one = AnswerReader(ChatAnswer(), stream=True)
     piece = b"data: " + b"x" * (1 << 20)
     found: list[Event] = []
-    for _ in range(MAX_LINE_BYTES // (1 << 20) + 2):
+    for _ in range(EVENTS.line_bytes // (1 << 20) + 2):
         found += one.feed(piece)
     assert [type(event) for event in found] == [Failure]
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relayd.protocols._answer_reader import AnswerReader
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -22,7 +23,7 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from relayd.protocols.openai_responses.reader import ResponsesReader
+from relayd.protocols.openai_responses.reader import ResponsesAnswer
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from relayd.protocols.openai_responses.thoughts import unpack_native
 from tests.aids.responses_grammar import read_stream
@@ -37,7 +38,7 @@ def sse(*events: dict[str, Any]) -> bytes:
 
 
 def events_of(data: bytes, cuts: tuple[int, ...] = ()) -> list[Event]:
-    reader = ResponsesReader()
+    reader = AnswerReader(ResponsesAnswer(), stream=True)
     places = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
     events = [event for a, b in itertools.pairwise(places) for event in reader.feed(data[a:b])] + reader.end()
     assert reader.feed(b"data: {}\n\n") == reader.end() == []
@@ -81,7 +82,7 @@ def test_a_text_and_its_usage() -> None:
 
 
 def test_a_delta_is_out_as_soon_as_its_frame_is() -> None:
-    reader = ResponsesReader()
+    reader = AnswerReader(ResponsesAnswer(), stream=True)
     assert reader.feed(sse({"type": "response.output_text.delta", "output_index": 0, "delta": "a"})) == [TextDelta("a")]
 
 
