@@ -30,7 +30,7 @@ TEST_TOOLS := pytest pytest-tornasync hypothesis h11 httptools h2 openai anthrop
 LINT_TOOLS := mypy ruff types-PyYAML
 BENCH_TOOLS := aiohttp uvloop
 BENCH_PACKAGES := nginx-light wrk
-DEBIAN_RUNTIME := python3-venv python3-tornado python3-pycurl python3-yaml python3-statsd
+DEBIAN_RUNTIME := python3-venv python3-tornado python3-pycurl python3-yaml python3-statsd python3-cryptography
 DEB_TOOLS := dpkg-dev debhelper dh-apparmor dh-python python3-all python3-setuptools pybuild-plugin-pyproject
 PIP := -m pip --disable-pip-version-check --quiet
 
@@ -160,7 +160,7 @@ $(VENV)/.bench: $(VENV)/.tools
 
 $(DEBIAN_VENV)/.tools: Makefile
 	@echo "setting up $(DEBIAN_VENV) on Debian's own packages"
-	@/usr/bin/python3 -c 'import ensurepip, venv, tornado, pycurl, yaml, statsd' 2>/dev/null || { $(call apt_install,$(DEBIAN_RUNTIME)); }
+	@/usr/bin/python3 -c 'import ensurepip, venv, tornado, pycurl, yaml, statsd, cryptography' 2>/dev/null || { $(call apt_install,$(DEBIAN_RUNTIME)); }
 	@test -x $(DEBIAN_PY) || /usr/bin/python3 -m venv --system-site-packages --clear $(DEBIAN_VENV)
 	@$(DEBIAN_PY) $(PIP) install --prefer-binary $(TEST_TOOLS)
 	@$(DEBIAN_PY) -c 'import sys, tornado, pycurl; sys.exit(any("$(DEBIAN_VENV)" in m.__file__ for m in (tornado, pycurl)))' \

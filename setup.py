@@ -29,7 +29,7 @@ setup(
     author="relayd maintainers",
     license="MIT",
     python_requires=">=3.11",
-    install_requires=["tornado>=6.2", "pycurl>=7.45.2", "PyYAML>=6.0", "statsd>=4.0"],
+    install_requires=["tornado>=6.2", "pycurl>=7.45.2", "PyYAML>=6.0", "statsd>=4.0", "cryptography>=38.0.4"],
     packages=find_packages(include=["relayd", "relayd.*"]),
     # Beside the modules: pages and other files that a room shows.
     package_data={"": ["*.html", "*.css", "*.js", "*.svg", "py.typed"]},

@@ -32,6 +32,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "yaml": ("relayd/config/load.py",),
     "pycurl": ("relayd/upstream/transport/",),
     "statsd": ("relayd/telemetry/sinks/statsd.py",),
+    "cryptography": ("relayd/protocols/openai_responses/seal.py", "relayd/server/certificate.py"),
     "tornado": ("relayd/server/", "relayd/daemon/", "relayd/upstream/transport/", "relayd/clock.py"),
 }
 ENVIRONMENT = (

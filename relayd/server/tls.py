@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Any
 
+from relayd import registry
 from relayd.config.listener import Certificate, Tls
 from relayd.errors import ConfigError, Finding
 
@@ -25,13 +25,12 @@ def _context(tls: Tls, certificate: Certificate, path: str) -> ssl.SSLContext:
     return context
 
 
-def names_of(path: str) -> list[str]:
-    """The DNS names of the first certificate in a PEM file, lower case."""
-    decode: Any = ssl._ssl._test_decode_cert  # type: ignore[attr-defined]  # the only reader in the standard library
-    found = decode(path)
-    names = [value.lower() for kind, value in found.get("subjectAltName", ()) if kind == "DNS"]
-    if not names:
-        names = [value.lower() for part in found.get("subject", ()) for kind, value in part if kind == "commonName"]
+def names_of(certificate: Certificate, path: str) -> tuple[str, ...]:
+    """The DNS names of a certificate, in lower case. Raises ConfigError."""
+    try:
+        names: tuple[str, ...] = registry.load("relayd.server", "certificate").read(certificate.cert).names
+    except ValueError as error:
+        raise ConfigError([Finding(certificate.cert, 0, 0, path, f"cannot be read: {error}")]) from error
     return names
 
 
@@ -45,7 +44,7 @@ def make_context(name: str, tls: Tls) -> ssl.SSLContext:
             raise ConfigError([Finding(certificate.cert, 0, 0, path, "no such file")])
         context = _context(tls, certificate, path)
         contexts.append(context)
-        for host in names_of(certificate.cert):
+        for host in names_of(certificate, path) if len(tls.certificates) > 1 else ():
             by_name.setdefault(host, context)
     default = contexts[0]
 
