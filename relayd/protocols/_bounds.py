@@ -40,10 +40,9 @@ class Allowance:
 class Pieces:
     """One text that comes in pieces; owned by whoever collects it, who asks an Allowance before."""
 
-    __slots__ = ("_last", "_whole", "end")
+    __slots__ = ("_last", "_whole")
 
     def __init__(self) -> None:
-        self.end = ""  # the last character that is not blank
         self._whole: list[str] = []  # each joined from many
         self._last: list[str] = []
 
@@ -51,8 +50,6 @@ class Pieces:
         """Take the next piece."""
         if text:
             self._last.append(text)
-            if said := text.rstrip():
-                self.end = said[-1]
             if len(self._last) >= _MANY:
                 self._whole.append("".join(self._last))
                 self._last.clear()

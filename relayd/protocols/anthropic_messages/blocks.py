@@ -23,7 +23,7 @@ RESULT = frozenset(("text", "image", "document", "search_result", "tool_referenc
 SYSTEM = frozenset(("text",))
 
 
-def read(content: Any, at: str, allowed: frozenset[str]) -> tuple[Part, ...]:
+def read_blocks(content: Any, at: str, allowed: frozenset[str]) -> tuple[Part, ...]:
     """The parts of a message's content: a string, or a list of blocks of the allowed types. Raises Refused."""
     if isinstance(content, str):
         return (Text(content),) if content else ()
@@ -73,13 +73,13 @@ def _document(block: dict[str, Any], at: str) -> Part | None:
         return _titled(title, _json.required(source, "data", "a string", at))
     if kind == "content":
         content = source.get("content")
-        texts = read(content, f"{at}content", SYSTEM)
+        texts = read_blocks(content, f"{at}content", SYSTEM)
         return _titled(title, "\n".join(part.text for part in texts if isinstance(part, Text)))
     raise Refused(f"{at}type: {kind!r} documents cannot be carried; send base64, url or text.", f"{at}type")
 
 
 def _search_result(block: dict[str, Any], at: str) -> Part | None:
-    content = read(block.get("content"), f"{at}content", SYSTEM)
+    content = read_blocks(block.get("content"), f"{at}content", SYSTEM)
     title, source = _json.a_text(block.get("title")), _json.a_text(block.get("source"))
     heading = f"{title} ({source})" if title and source else title or source
     return _titled(heading, "\n".join(part.text for part in content if isinstance(part, Text)))
@@ -120,7 +120,7 @@ def _tool_use(block: dict[str, Any], at: str) -> Part:
 def _tool_result(block: dict[str, Any], at: str) -> Part:
     identity = _json.required(block, "tool_use_id", "a string", at)
     content = block.get("content")
-    parts = () if content is None else read(content, f"{at}content", RESULT)
+    parts = () if content is None else read_blocks(content, f"{at}content", RESULT)
     # Only these three come from the blocks that RESULT allows.
     kept = tuple(part for part in parts if isinstance(part, Text | Image | File))
     return ToolResult(identity, kept, _json.optional(block, "is_error", "a boolean", at) or False)

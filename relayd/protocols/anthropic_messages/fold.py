@@ -9,11 +9,11 @@ Laws:
 
 from __future__ import annotations
 
-import re
 import secrets
 from typing import Any, Protocol
 
 from relayd.protocols._bounds import PIECE_CHARS
+from relayd.protocols._tool_arguments import ObjectEnd
 from relayd.protocols.canon import (
     Event,
     Finish,
@@ -29,8 +29,6 @@ MOST_HELD_BYTES = 16 * 1024 * 1024
 MOST_CALLS = 1024
 MOST_BLOCKS = 4096
 _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "end_turn", "content_filter": "refusal"}
-_OUTSIDE = re.compile(r'["{}\[\]]')
-_IN_STRING = re.compile(r'["\\]')
 
 
 class TooMuchHeld(Exception):
@@ -51,48 +49,15 @@ class Sink(Protocol):
 
 
 class _Call:
-    """One tool call. Whether its arguments are a whole object is told by counting brackets as they come, once."""
+    """One tool call."""
 
-    __slots__ = ("_depth", "_escaped", "_in_string", "closed", "held", "id", "is_complete", "is_empty", "name",
-                 "opened")  # fmt: skip
+    __slots__ = ("closed", "end", "held", "id", "name", "opened")
 
     def __init__(self, identity: str, name: str) -> None:
         self.id, self.name = identity, name
         self.held: list[str] = []  # arguments that came before the block could open
         self.opened = self.closed = False
-        self.is_empty, self.is_complete = True, False
-        self._depth = 0
-        self._in_string = self._escaped = False
-
-    def scan(self, text: str) -> None:
-        """Take note of a piece of the arguments."""
-        if self.is_empty:
-            text = text.lstrip()
-            if not text:
-                return
-            self.is_empty = False
-            if text[0] != "{":
-                self._depth = 1  # no object: complete at the end of the answer, never before
-        position = 0
-        while True:
-            if self._escaped:
-                self._escaped = False
-                position += 1
-            found = (_IN_STRING if self._in_string else _OUTSIDE).search(text, position)
-            if found is None:
-                return
-            position, sign = found.end(), found[0]
-            if sign == '"':
-                self._in_string = not self._in_string
-            elif sign == "\\":
-                self._escaped = True
-                if position == len(text):
-                    return
-            elif sign in "{[":
-                self._depth += 1
-            else:
-                self._depth -= 1
-                self.is_complete = self.is_complete or self._depth == 0
+        self.end = ObjectEnd()
 
 
 class Fold:
@@ -148,7 +113,7 @@ class Fold:
         reason = self._finish.reason
         if self._calls:
             last = self._calls[max(self._calls)]
-            cut = reason == "length" and not last.is_complete
+            cut = reason == "length" and not last.end.is_complete
             return ("max_tokens" if cut else "tool_use"), None
         if self._refused:
             return "refusal", None
@@ -175,7 +140,7 @@ class Fold:
         call = self._calls.get(event.index)
         if call is None or call.closed or not event.arguments:
             return  # a closed call was a whole object: what comes behind it is blank or no JSON
-        call.scan(event.arguments)
+        call.end.add(event.arguments)
         if not call.opened:
             self._hold(len(event.arguments) + PIECE_CHARS)
             call.held.append(event.arguments)
@@ -207,7 +172,7 @@ class Fold:
         """Let out what waits, as far as the open call allows."""
         taken = 0
         for waiting in self._queue:
-            if isinstance(self._open, _Call) and not at_end and not self._open.is_complete:
+            if isinstance(self._open, _Call) and not at_end and not self._open.end.is_complete:
                 break
             taken += 1
             if isinstance(waiting, _Call):
@@ -259,7 +224,7 @@ class Fold:
             self._sink.delta(self._index, "signature_delta", "signature", signature)
         elif isinstance(self._open, _Call):
             self._open.closed = True
-            if self._open.is_empty:
+            if self._open.end.is_empty:
                 self._sink.delta(self._index, "input_json_delta", "partial_json", "{}")
         self._sink.close(self._index)
         self._open = None

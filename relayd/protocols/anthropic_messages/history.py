@@ -15,7 +15,7 @@ import re
 from typing import Any
 
 from relayd.protocols import _data_url, _json
-from relayd.protocols.anthropic_messages import remembered
+from relayd.protocols.anthropic_messages.remembered import recall
 from relayd.protocols.canon import (
     Audio,
     File,
@@ -104,7 +104,7 @@ class History:
                 thoughts += _thoughts([part])
             elif isinstance(part, ToolCall):
                 if not own:
-                    known = _thoughts(remembered.recall(self._memory, part.id))
+                    known = _thoughts(recall(self._memory, part.id))
                     if any(block["type"] == "tool_use" for block in blocks):
                         blocks += known
                     else:

@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols.anthropic_messages import errors
+from relayd.protocols.anthropic_messages.errors import render_error
 from relayd.protocols.anthropic_messages.read_request import read_members
 from relayd.protocols.canon import (
     Audio,
@@ -48,7 +48,7 @@ def local(ask: Ask, body: bytes) -> Rendered | None:
         count = input_tokens(read_members(_json.read_object(body), None))
     except Refused as fault:
         failure = Failure(fault.status, fault.message, fault.code, param=fault.param)
-        return errors.render_error(failure, ask.request_id)
+        return render_error(failure, ask.request_id)
     return Rendered(200, _json.write({"input_tokens": count}))
 
 

@@ -13,7 +13,7 @@ import hashlib
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols.anthropic_messages import blocks
+from relayd.protocols.anthropic_messages.blocks import ASSISTANT, SYSTEM, USER, read_blocks
 from relayd.protocols.canon import (
     Format,
     Message,
@@ -109,7 +109,7 @@ def _messages(members: dict[str, Any]) -> tuple[Message, ...]:
         elif role == "user":
             messages.extend(_user_turn(content, f"{at}.content"))
         elif role == "assistant":
-            parts = blocks.read(content, f"{at}.content", blocks.ASSISTANT)
+            parts = read_blocks(content, f"{at}.content", ASSISTANT)
             if parts:
                 messages.append(Message("assistant", parts))
         else:
@@ -118,12 +118,12 @@ def _messages(members: dict[str, Any]) -> tuple[Message, ...]:
 
 
 def _system(content: Any, at: str) -> tuple[Part, ...]:
-    parts = blocks.read(content, at, blocks.SYSTEM)
+    parts = read_blocks(content, at, SYSTEM)
     return tuple(part for part in parts if not (isinstance(part, Text) and part.text.startswith(_BILLING)))
 
 
 def _user_turn(content: Any, at: str) -> list[Message]:
-    parts = blocks.read(content, at, blocks.USER)
+    parts = read_blocks(content, at, USER)
     results = tuple(part for part in parts if isinstance(part, ToolResult))
     if not results:
         return [Message("user", parts)] if parts else []

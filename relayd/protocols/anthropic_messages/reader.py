@@ -14,8 +14,8 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols._answer_reader import CUT, MIB, TOO_LARGE, AnswerReader, Framing
 from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, Allowance, TooMuch
-from relayd.protocols.anthropic_messages import remembered
 from relayd.protocols.anthropic_messages.errors import failure_in_stream
+from relayd.protocols.anthropic_messages.remembered import LARGEST_CHARS, keep
 from relayd.protocols.anthropic_messages.usage import merge_usage, read_usage
 from relayd.protocols.canon import (
     Begin,
@@ -204,8 +204,8 @@ class MessagesAnswer:
         except TooMuch:
             return self._failed(TOO_LARGE)
         self._calls += 1
-        if self._thought_chars <= remembered.LARGEST_CHARS:
-            remembered.keep(self._memory, identity, self._thoughts)
+        if self._thought_chars <= LARGEST_CHARS:
+            keep(self._memory, identity, self._thoughts)
         self._thoughts, self._thought_chars = [], 0
         return [ToolStart(opened.call, identity, name)]
 
@@ -225,7 +225,7 @@ class MessagesAnswer:
                 events.append(ToolDelta(block.call, piece))
         elif kind == "thinking_delta" and of == "thinking":
             events += self._thought(block, _json.a_text(delta.get("thinking")))
-        elif kind == "signature_delta" and of == "thinking" and len(block.signature) < remembered.LARGEST_CHARS:
+        elif kind == "signature_delta" and of == "thinking" and len(block.signature) < LARGEST_CHARS:
             block.signature += _json.a_text(delta.get("signature"))
 
     def _text(self, text: str) -> list[Event]:
@@ -234,7 +234,7 @@ class MessagesAnswer:
     def _thought(self, block: _Block, text: str) -> list[Event]:
         if not text:
             return []
-        if self._thought_chars <= remembered.LARGEST_CHARS:  # beyond that they are not kept
+        if self._thought_chars <= LARGEST_CHARS:  # beyond that they are not kept
             self._thought_chars += len(text)
             block.pieces.append(text)
         return [ThoughtDelta(text)]
@@ -242,7 +242,7 @@ class MessagesAnswer:
     def _think(self, thought: Reasoning, more_chars: int) -> None:
         """A thought is complete: it is kept for the call that may follow."""
         self._thought_chars += more_chars
-        if self._thought_chars <= remembered.LARGEST_CHARS:
+        if self._thought_chars <= LARGEST_CHARS:
             self._thoughts.append(thought)
 
     def _close(self, index: Any) -> list[Event]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._bounds import Pieces
-from relayd.protocols.anthropic_messages import errors
+from relayd.protocols.anthropic_messages.errors import error_object, render_error
 from relayd.protocols.anthropic_messages.fold import MOST_HELD_BYTES, Fold, TooMuchHeld
 from relayd.protocols.canon import Begin, End, Event, Failure, Request, ToolCall, Usage
 from relayd.protocols.dialect import Ask, Rendered, Renderer
@@ -138,7 +138,7 @@ class StreamRenderer(Renderer):
 
     def _fail(self, failure: Failure) -> None:
         self._ended, self._failure = True, failure
-        body = errors.error_object(failure, self._ask.request_id)
+        body = error_object(failure, self._ask.request_id)
         self._frames.out += b"event: error\ndata: %s\n\n" % _json.write(body)
 
     def comment(self) -> bytes:
@@ -148,7 +148,7 @@ class StreamRenderer(Renderer):
     def whole(self) -> Rendered:
         """What to say instead of a stream that failed before it began; else only its content type."""
         if self._failure is not None and not self._started:
-            return errors.render_error(self._failure, self._ask.request_id)
+            return render_error(self._failure, self._ask.request_id)
         return Rendered(200, b"", "text/event-stream")
 
 
@@ -240,7 +240,7 @@ class PlainRenderer(Renderer):
         if failure is None and not self._ended:
             failure = Failure(502, "The upstream's answer was cut.")
         if failure is not None:
-            return errors.render_error(failure, self._ask.request_id)
+            return render_error(failure, self._ask.request_id)
         message = _begun(self._model, self._begin)
         message["content"] = self._blocks.content
         message["stop_reason"], message["stop_sequence"] = self._fold.stop()

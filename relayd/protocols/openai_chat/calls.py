@@ -14,11 +14,11 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, Allowance, Pieces, TooMuch
+from relayd.protocols._tool_arguments import ObjectEnd
 from relayd.protocols.canon import Event, ToolDelta, ToolStart
 from relayd.protocols.dialect import Memory
 from relayd.wire.body import MAX_DEPTH
 
-MOST_TRIES = 64  # to read the arguments of a call so far, all of them each time
 MOST_ARGUMENTS_CHARS = 16 * 1024 * 1024  # of all calls of an answer
 
 
@@ -28,24 +28,13 @@ def signature_key(call_id: str) -> str:
 
 
 class _Call:
-    __slots__ = ("given", "number", "pieces", "signature", "tries")
+    __slots__ = ("end", "given", "number", "pieces", "signature")
 
     def __init__(self, given: str) -> None:
         self.given = given  # the id in the endpoint's words; "" if there was none
         self.number = -1  # not begun
-        self.pieces = Pieces()
-        self.tries = 0
+        self.pieces, self.end = Pieces(), ObjectEnd()
         self.signature: str | None = None
-
-    def is_whole(self) -> bool:
-        """Whether the arguments so far are a complete object."""
-        if self.pieces.end != "}" or self.tries >= MOST_TRIES:
-            return False
-        self.tries += 1
-        try:
-            return isinstance(_json.parse(self.pieces.text()), dict)
-        except ValueError:
-            return False
 
 
 class CallFold:
@@ -92,6 +81,7 @@ class CallFold:
         if arguments:
             self._allowance.take(len(arguments))
             call.pieces.add(arguments)
+            call.end.add(arguments)
         if call.number >= 0:
             if arguments:
                 events.append(ToolDelta(call.number, arguments, self._choice))
@@ -109,8 +99,8 @@ class CallFold:
         if not name or call.number < 0:
             return False
         if given:  # the first id for a call that had begun without one
-            return call.is_whole()
-        return not call.given and arguments.lstrip()[:1] in ("", "{") and call.is_whole()
+            return call.end.is_complete
+        return not call.given and arguments.lstrip()[:1] in ("", "{") and call.end.is_complete
 
     def _begin(self, call: _Call, name: str, events: list[Event]) -> None:
         identity = call.given

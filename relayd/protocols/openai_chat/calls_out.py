@@ -12,30 +12,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from relayd.protocols import _json
 from relayd.protocols._bounds import Allowance, Pieces
+from relayd.protocols._tool_arguments import ObjectEnd, raw_input
 from relayd.protocols.canon import ToolDelta, ToolStart
-
-# How often the arguments of the open call are tried while another one waits: each try reads all of them.
-MAX_TRIES = 64
 
 
 class _Call:
-    __slots__ = ("is_custom", "pieces", "start", "tries")
+    __slots__ = ("end", "is_custom", "pieces", "start")
 
     def __init__(self, start: ToolStart, is_custom: bool) -> None:
         self.start, self.is_custom = start, is_custom
-        self.pieces = Pieces()
-        self.tries = 0
+        self.pieces, self.end = Pieces(), ObjectEnd()
 
-    def is_whole(self) -> bool:
-        if self.pieces.end != "}" or self.tries >= MAX_TRIES:
-            return False
-        self.tries += 1
-        try:
-            return isinstance(_json.parse(self.pieces.text()), dict)
-        except ValueError:
-            return False
+    def add(self, arguments: str) -> None:
+        """A piece of the arguments."""
+        self.pieces.add(arguments)
+        self.end.add(arguments)
 
 
 class CallLine:
@@ -51,7 +43,7 @@ class CallLine:
     def start(self, event: ToolStart) -> Iterator[dict[str, Any]]:
         """A call begins."""
         call = _Call(event, event.name in self._custom)
-        if self._waiting or (self._open is not None and not self._open.is_whole()):
+        if self._waiting or (self._open is not None and not self._open.end.is_complete):
             self._waiting[event.index] = call
         else:
             yield from self._next(call)
@@ -61,17 +53,17 @@ class CallLine:
         self._allowance.take(len(event.arguments))
         waiting = self._waiting.get(event.index)
         if waiting is not None:
-            waiting.pieces.add(event.arguments)
+            waiting.add(event.arguments)
             return
         call = self._open
         if call is None or event.index != call.start.index:
             if event.arguments.strip():
                 yield _arguments(event.index, event.arguments)  # behind whole arguments; the client's to judge
             return
-        call.pieces.add(event.arguments)
+        call.add(event.arguments)
         if not call.is_custom:
             yield _arguments(event.index, event.arguments)
-        while self._waiting and self._open is not None and self._open.is_whole():
+        while self._waiting and self._open is not None and self._open.end.is_complete:
             yield from self._next(self._waiting.pop(next(iter(self._waiting))))
 
     def close(self) -> Iterator[dict[str, Any]]:
@@ -104,14 +96,3 @@ class CallLine:
 
 def _arguments(index: int, arguments: str) -> dict[str, Any]:
     return {"index": index, "function": {"arguments": arguments}}
-
-
-def raw_input(arguments: str) -> str:
-    """The free text that a custom tool gets: the one string of `{"input": ...}`, or all of it where it is no such."""
-    try:
-        value = _json.parse(arguments)
-    except ValueError:
-        return arguments
-    if isinstance(value, dict) and isinstance(value.get("input"), str):
-        return str(value["input"])
-    return value if isinstance(value, str) else arguments

@@ -1,9 +1,8 @@
-"""Arguments of tool calls as they arrive in pieces: where their JSON ends, and the raw text inside of a custom tool's.
+"""The free text of a custom tool's call, taken out of its JSON arguments while they arrive in pieces.
 
 Laws:
 1. The cost is linear in the text, however it was cut.
-2. What Unwrapper gives, joined, is the same for every cut: the string `input` of the object, or, where the text is
-   something else, the text itself.
+2. What Unwrapper gives, joined, is the same for every cut: what raw_input makes of the whole text.
 """
 
 from __future__ import annotations
@@ -11,49 +10,14 @@ from __future__ import annotations
 import json
 import re
 
-from relayd.protocols import _json
 from relayd.protocols._bounds import Pieces
+from relayd.protocols._tool_arguments import raw_input
 
-_MARKS = re.compile(r'["\\{}\[\]]')
 _OPENING = re.compile(r'\s*\{\s*"input"\s*:\s*"')
 _PLAIN = re.compile(r'[^"\\]+')
 _ESCAPED = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _HEX = re.compile(r"[0-9A-Fa-f]{4}")
 _LONGEST_OPENING = 256
-
-
-class JsonEnd:
-    """Whether the JSON object or list that a text begins with is closed; owned by the call whose arguments it reads."""
-
-    __slots__ = ("_depth", "_escaped", "_quoted", "closed")
-
-    def __init__(self) -> None:
-        self._depth, self._quoted, self._escaped = 0, False, -1
-        self.closed = False
-
-    def feed(self, text: str) -> None:
-        """Take the next piece."""
-        if self.closed or not text:
-            return
-        for match in _MARKS.finditer(text):
-            place, mark = match.start(), text[match.start()]
-            if self._quoted:
-                if place == self._escaped:
-                    continue
-                if mark == "\\":
-                    self._escaped = place + 1
-                elif mark == '"':
-                    self._quoted = False
-            elif mark == '"':
-                self._quoted = True
-            elif mark in "{[":
-                self._depth += 1
-            elif mark in "}]":
-                self._depth -= 1
-                if self._depth <= 0:
-                    self.closed = True
-                    return
-        self._escaped = 0 if self._escaped == len(text) else -1
 
 
 class Unwrapper:
@@ -96,12 +60,7 @@ class Unwrapper:
             return ""
         text = self._whole.text() + self._held
         self._whole, self._held, self._state = Pieces(), "", "behind"
-        try:
-            value = _json.parse(text)
-        except ValueError:
-            return text
-        inner = value.get("input") if isinstance(value, dict) else None
-        return inner if isinstance(inner, str) else text
+        return raw_input(text)
 
     def _string(self, text: str) -> str:
         """Decode the inside of the string, up to its end or to an escape that is not complete."""

@@ -12,14 +12,13 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._bounds import Pieces
+from relayd.protocols._tool_arguments import ObjectEnd
 from relayd.protocols.canon import RefusalDelta, TextDelta, ThoughtDelta
-from relayd.protocols.openai_responses.arguments import JsonEnd, Unwrapper
+from relayd.protocols.openai_responses.arguments import Unwrapper
 from relayd.protocols.openai_responses.frames import Frames, place_of
 from relayd.protocols.openai_responses.state import new_id
 from relayd.protocols.openai_responses.thoughts import pack_proof
 from relayd.protocols.openai_responses.tools import Called
-
-_MANY = 1024  # pieces that nobody has asked about yet
 
 
 class Item(ABC):
@@ -200,25 +199,16 @@ class Call(Item):
         self._unwrapper = Unwrapper() if custom else None
         self._texts = Pieces()
         self._place = b""
-        self._end = JsonEnd()
-        self._unread: list[str] = []
+        self._end = ObjectEnd()
 
     @property
     def complete(self) -> bool:  # type: ignore[override]  # of a call it is seen from the arguments
-        """Whether the arguments are a closed JSON value, so that nothing more can belong to them."""
-        self._read()
-        return self._end.closed
-
-    def _read(self) -> None:
-        for text in self._unread:
-            self._end.feed(text)
-        self._unread.clear()
+        """Whether the arguments are a closed JSON object, so that nothing more can belong to them."""
+        return self._end.is_complete
 
     def add(self, piece: str) -> None:
         """Take a piece of the arguments."""
-        self._unread.append(piece)
-        if len(self._unread) >= _MANY:
-            self._read()
+        self._end.add(piece)
         super().add(piece)
 
     def open(self, index: int) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from relayd.protocols.anthropic_messages import fold
 from relayd.protocols.canon import Event, Finish, TextDelta, ThoughtDelta, ToolDelta, ToolStart
@@ -82,20 +79,3 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fold, "MOST_HELD_BYTES", 1000)
     with pytest.raises(fold.TooMuchHeld):
         told(ToolStart(0, "1", "f"), *(TextDelta("") for _ in range(50)), *(TextDelta("x") for _ in range(50)))
-
-
-_json_values = st.recursive(
-    st.none() | st.integers() | st.text(alphabet='{}[]"\\ab', max_size=6),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet='{"\\', max_size=2), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(st.dictionaries(st.text(max_size=2), _json_values, max_size=3), st.integers(1, 5))
-def test_a_call_is_complete_exactly_when_its_object_closes(value: dict[str, Any], size: int) -> None:
-    text = " " + json.dumps(value)
-    call = fold._Call("a", "f")
-    for start in range(0, len(text), size):
-        assert not call.is_complete
-        call.scan(text[start : start + size])
-    assert call.is_complete

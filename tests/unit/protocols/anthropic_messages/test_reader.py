@@ -251,7 +251,7 @@ def test_signed_thoughts_are_remembered_with_the_next_call() -> None:
 
 
 def test_thoughts_that_are_too_long_are_passed_on_but_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembered, "LARGEST_CHARS", 10)
+    monkeypatch.setattr("relayd.protocols.anthropic_messages.reader.LARGEST_CHARS", 10)
     memory = Remembering()
     assert read(AGENT, memory=memory)[2] == ThoughtDelta("I must ")
     assert memory.kept == {}

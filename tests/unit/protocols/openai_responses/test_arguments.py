@@ -1,4 +1,4 @@
-"""Arguments in pieces: their end, and the raw input inside of them."""
+"""The raw input inside of arguments in pieces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols.openai_responses.arguments import JsonEnd, Unwrapper
+from relayd.protocols.openai_responses.arguments import Unwrapper
 
 CUTS = st.lists(st.integers(0, 400), max_size=8)
 
@@ -26,18 +26,6 @@ def unwrapped(text: str, cuts: list[int]) -> str:
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.text('"\\{}[]u/nd8', max_size=30)
-
-
-@given(st.dictionaries(st.text(max_size=3), st.recursive(TEXTS, lambda inner: st.lists(inner, max_size=3))), CUTS, st.booleans())
-def test_an_object_is_closed_at_its_last_character_and_not_before(value: object, cuts: list[int], ascii_only: bool) -> None:
-    text = json.dumps(value, ensure_ascii=ascii_only)
-    for cut in (pieces(text[:-1], cuts), text[:-1]):
-        end = JsonEnd()
-        for piece in cut:
-            end.feed(piece)
-        assert not end.closed
-        end.feed(text[-1])
-        assert end.closed
 
 
 @given(TEXTS, CUTS, st.booleans(), st.sampled_from([None, 1, ":"]))
@@ -68,9 +56,7 @@ def test_odd_texts(text: str, raw: str) -> None:
 def test_the_cost_is_linear() -> None:
     text = json.dumps({"input": 'a "line" \\ with\nmarks {}' * 20_000})
     began = time.perf_counter()
-    end, unwrapper = JsonEnd(), Unwrapper()
+    unwrapper = Unwrapper()
     for place in range(0, len(text), 7):
-        end.feed(text[place : place + 7])
         unwrapper.feed(text[place : place + 7])
-    assert end.closed
     assert time.perf_counter() - began < 3
