@@ -1,10 +1,10 @@
-"""A side tap: tokens, finish reason and model of an answer that passes through, read from a copy.
+"""A tap: reads token usage, finish reason and model from a copy of an answer that passes through.
 
 Laws:
-1. A tap never raises, never changes and never delays a byte; what it cannot read it does not report.
-2. While bytes pass, they are only searched for a few words. JSON is read when somebody asks what was seen, and then
-   only the frames in which the last of these words stood.
-3. Memory is bounded: a frame or a body above the bound is forgotten but for its end.
+1. A tap never raises, and never changes or delays a byte; what it cannot read it does not report.
+2. Passing bytes are only searched for a few marks. JSON is parsed when `observed` is read, and then only in the frames
+   with the last occurrence of a mark.
+3. Memory is bounded: of a frame or a body above the bound only the end is kept.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WORD = rb'"([^"\\]{1,256})"'
 
 
 class Observed(NamedTuple):
-    """What a tap has seen of an answer; empty or None where the bytes did not say."""
+    """What a tap has found in an answer; empty or None if the answer did not say."""
 
     model: str = ""
     finish: str = ""
@@ -107,8 +107,8 @@ class Tap:
             self._frames(data)
 
     def skims(self, data: bytes) -> bool:
-        """Whether this piece, which follows whole frames, is whole frames too in which nothing stands that will be
-        read: it need not be fed. Most pieces of a stream are like that."""
+        """Whether this piece, which follows whole frames, is whole frames without anything to read, so that it need not
+        be fed. Most pieces of a stream are like that."""
         patterns = self._patterns
         if not self._is_whole or not self._first or patterns.usage_mark in data or not data.endswith(b"\n\n"):
             return False
@@ -116,7 +116,7 @@ class Tap:
 
     @property
     def observed(self) -> Observed:
-        """What was seen so far; the numbers of a stream are known at its end."""
+        """What was found so far; token counts of a stream are known at its end."""
         if self._observed is None:
             self._observed = self._read()
         return self._observed
@@ -134,7 +134,7 @@ class Tap:
         return data
 
     def _plain(self, data: bytes) -> None:
-        """All of a small body; of a large one what stands before its first bulk, and its end."""
+        """Keep all of a small body; of a large one the beginning and the end."""
         self._size += len(data)
         self._held += data
         if self._size <= MAX_PLAIN_BYTES:
@@ -168,7 +168,7 @@ class Tap:
         self._mark(frames)
 
     def _mark(self, frames: bytes) -> None:
-        """Keep whole frames in which something stands that will be read at the end."""
+        """Keep the whole frames that `_read` will parse."""
         patterns = self._patterns
         if not self._first and patterns.model.search(frames) is not None:
             self._first = frames
@@ -182,7 +182,7 @@ class Tap:
             return data.rfind(b"\n", known) + 1
         return complete(data, known - OVERLAP)
 
-    # ---- what was seen
+    # ---- observed
 
     def _read(self) -> Observed:
         found = _Found(self._format)
@@ -232,7 +232,7 @@ class Tap:
 
 
 def _may_stand(word: bytes, frames: bytes) -> bool:
-    """Whether a word stands there with more behind it than a null, as it nearly always has."""
+    """Whether the mark occurs with another value than null."""
     place = frames.find(word)
     if place < 0:
         return False
@@ -241,7 +241,7 @@ def _may_stand(word: bytes, frames: bytes) -> bool:
 
 
 def _stands(expression: re.Pattern[bytes], word: bytes, frames: bytes) -> bool:
-    """Whether the expression matches at one of the places where the word stands; a null behind the word is common."""
+    """Whether the expression matches where the mark occurs; a null behind it is common."""
     place = frames.find(word)
     while place >= 0:
         if expression.match(frames, place) is not None:
@@ -251,7 +251,7 @@ def _stands(expression: re.Pattern[bytes], word: bytes, frames: bytes) -> bool:
 
 
 class _Found:
-    """What the values of an answer say; later ones replace earlier ones."""
+    """Merges the facts of an answer's values; later values replace earlier ones."""
 
     __slots__ = ("_finish", "_format", "_model", "_usage")
 
@@ -284,12 +284,12 @@ class _Found:
                 return
 
     def observed(self) -> Observed:
-        """The sum of it."""
+        """The merged facts."""
         return Observed(self._model, self._finish, self._format.usage(self._usage) if self._usage else None)
 
 
 def observed_in(tap_format: TapFormat, body: bytes) -> Observed:
-    """What a tap would have seen in a whole plain answer without a content coding."""
+    """What a tap would find in a whole plain answer without a content coding."""
     if not tap_format.is_ndjson and len(body) <= MAX_PLAIN_BYTES and body[:1] == b"{":
         try:
             value = _json.parse(body)
@@ -305,7 +305,7 @@ def observed_in(tap_format: TapFormat, body: bytes) -> Observed:
 
 
 class _Inflater:
-    """gzip and deflate, for the tap's eyes only: bounded, and over at the first fault."""
+    """Decodes gzip and deflate for the tap: bounded, and stopped by the first fault."""
 
     __slots__ = ("_begun", "_object", "is_broken")
 

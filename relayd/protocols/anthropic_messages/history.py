@@ -15,7 +15,7 @@ import re
 from typing import Any
 
 from relayd.protocols import _data_url, _json
-from relayd.protocols.anthropic_messages.remembered import recall
+from relayd.protocols.anthropic_messages.thinking_memory import recall
 from relayd.protocols.canon import (
     Audio,
     File,

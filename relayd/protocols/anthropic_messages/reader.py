@@ -13,9 +13,9 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._answer_reader import CUT, MIB, TOO_LARGE, AnswerReader, Framing
-from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, Allowance, TooMuch
+from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, Allowance, AnswerTooLarge
 from relayd.protocols.anthropic_messages.errors import failure_in_stream
-from relayd.protocols.anthropic_messages.remembered import LARGEST_CHARS, keep
+from relayd.protocols.anthropic_messages.thinking_memory import LARGEST_CHARS, keep
 from relayd.protocols.anthropic_messages.usage import merge_usage, read_usage
 from relayd.protocols.canon import (
     Begin,
@@ -201,7 +201,7 @@ class MessagesAnswer:
         opened.call, opened.input = self._calls, _json.write_text(given)
         try:
             self._inputs.take(len(opened.input))
-        except TooMuch:
+        except AnswerTooLarge:
             return self._failed(TOO_LARGE)
         self._calls += 1
         if self._thought_chars <= LARGEST_CHARS:

@@ -14,9 +14,9 @@ import secrets
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._bounds import Pieces
+from relayd.protocols._bounds import TextBuffer
+from relayd.protocols.anthropic_messages.block_assembler import MOST_HELD_BYTES, BlockAssembler, HeldTooMuch
 from relayd.protocols.anthropic_messages.errors import error_object, render_error
-from relayd.protocols.anthropic_messages.fold import MOST_HELD_BYTES, Fold, TooMuchHeld
 from relayd.protocols.canon import Begin, End, Event, Failure, Request, ToolCall, Usage
 from relayd.protocols.dialect import Ask, Rendered, Renderer
 
@@ -96,7 +96,7 @@ class StreamRenderer(Renderer):
     def __init__(self, request: Request, ask: Ask) -> None:
         self._model, self._ask = request.model, ask
         self._frames = _Frames()
-        self._fold = Fold(self._frames, _known_ids(request))
+        self._assembler = BlockAssembler(self._frames, _known_ids(request))
         self._started = self._ended = False
         self._failure: Failure | None = None
 
@@ -113,8 +113,8 @@ class StreamRenderer(Renderer):
                 self._end()
             elif not self._ended:
                 try:
-                    self._fold.feed(event)
-                except TooMuchHeld:
+                    self._assembler.add(event)
+                except HeldTooMuch:
                     self._fail(_TOO_MUCH)
         sent = bytes(self._frames.out)
         self._frames.out.clear()
@@ -127,13 +127,13 @@ class StreamRenderer(Renderer):
     def _end(self) -> None:
         self._ended = True
         try:
-            self._fold.end()
-        except TooMuchHeld:
+            self._assembler.end()
+        except HeldTooMuch:
             self._fail(_TOO_MUCH)
             return
-        reason, sequence = self._fold.stop()
+        reason, sequence = self._assembler.stop()
         delta = {"stop_reason": reason, "stop_sequence": sequence}
-        usage = _usage_members(self._fold.usage)
+        usage = _usage_members(self._assembler.usage)
         self._frames.out += _frame("message_delta", {"delta": delta, "usage": usage}) + _frame("message_stop", {})
 
     def _fail(self, failure: Failure) -> None:
@@ -159,12 +159,12 @@ class _Blocks:
 
     def __init__(self) -> None:
         self.content: list[dict[str, Any]] = []
-        self._pieces = Pieces()
+        self._pieces = TextBuffer()
         self.size_bytes = 0
 
     def open(self, index: int, block: dict[str, Any]) -> None:
         self.content.append(block)
-        self._pieces = Pieces()
+        self._pieces = TextBuffer()
         self._count(len(block.get("data", "")))
 
     def delta(self, index: int, kind: str, member: str, text: str) -> None:
@@ -177,7 +177,7 @@ class _Blocks:
     def _count(self, chars: int) -> None:
         self.size_bytes += chars
         if self.size_bytes > MOST_HELD_BYTES:
-            raise TooMuchHeld
+            raise HeldTooMuch
 
     def close(self, index: int) -> None:
         block = self.content[index]
@@ -203,7 +203,7 @@ class PlainRenderer(Renderer):
     def __init__(self, request: Request, ask: Ask) -> None:
         self._model, self._ask = request.model, ask
         self._blocks = _Blocks()
-        self._fold = Fold(self._blocks, _known_ids(request))
+        self._assembler = BlockAssembler(self._blocks, _known_ids(request))
         self._begin = Begin()
         self._failure: Failure | None = None
         self._ended = False
@@ -215,7 +215,7 @@ class PlainRenderer(Renderer):
                 break
             try:
                 self._take(event)
-            except TooMuchHeld:
+            except HeldTooMuch:
                 self._failure, self._ended = _TOO_MUCH, True
         return b""
 
@@ -223,12 +223,12 @@ class PlainRenderer(Renderer):
         if isinstance(event, Failure):
             self._failure, self._ended = event, True
         elif isinstance(event, End):
-            self._fold.end()
+            self._assembler.end()
             self._ended = True
         elif isinstance(event, Begin):
             self._begin = event
         else:
-            self._fold.feed(event)
+            self._assembler.add(event)
 
     def comment(self) -> bytes:
         """A plain answer has no keep-alive."""
@@ -243,7 +243,7 @@ class PlainRenderer(Renderer):
             return render_error(failure, self._ask.request_id)
         message = _begun(self._model, self._begin)
         message["content"] = self._blocks.content
-        message["stop_reason"], message["stop_sequence"] = self._fold.stop()
-        message["usage"] = _usage_members(self._fold.usage)
+        message["stop_reason"], message["stop_sequence"] = self._assembler.stop()
+        message["usage"] = _usage_members(self._assembler.usage)
         headers = (("request-id", self._ask.request_id),) if self._ask.request_id else ()
         return Rendered(200, _json.write(message), headers=headers)

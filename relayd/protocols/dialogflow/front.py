@@ -19,7 +19,7 @@ from typing import Any
 
 from relayd import clock
 from relayd.protocols import _json, _openai_errors
-from relayd.protocols._bounds import Pieces
+from relayd.protocols._bounds import TextBuffer
 from relayd.protocols.canon import End, Event, Failure, Message, RefusalDelta, Request, Text, TextDelta
 from relayd.protocols.dialect import Ask, Dialect, Memory, Refused, Rendered, Renderer
 
@@ -111,7 +111,7 @@ class FulfilmentRenderer(Renderer):
 
     def __init__(self, request: Request, ask: Ask, settings: Settings) -> None:
         self._request, self._ask, self._settings = request, ask, settings
-        self._texts, self._size_chars = Pieces(), 0
+        self._texts, self._size_chars = TextBuffer(), 0
         self._failure: Failure | None = None
         self._is_over = False
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from relayd.protocols.canon import ToolCall
 from relayd.protocols.dialect import Memory
-from relayd.protocols.openai_chat.calls import signature_key
+from relayd.protocols.openai_chat.tool_call_assembler import signature_key
 
 PLACEHOLDER = "skip_thought_signature_validator"
 

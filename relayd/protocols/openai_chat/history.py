@@ -29,7 +29,7 @@ from relayd.protocols.canon import (
     ToolResult,
 )
 from relayd.protocols.dialect import Memory, Options, Refused
-from relayd.protocols.openai_chat.calls import signature_key
+from relayd.protocols.openai_chat.tool_call_assembler import signature_key
 
 FILLED = "(No result: the call was not carried out.)"
 BEHIND = "(The result is in the next message.)"

@@ -15,7 +15,7 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._answer_reader import CUT, AnswerReader
-from relayd.protocols._bounds import LONGEST_WORD, Allowance, TooMuch
+from relayd.protocols._bounds import LONGEST_WORD, Allowance, AnswerTooLarge
 from relayd.protocols._chat_usage import read_usage
 from relayd.protocols._openai_errors import failure_of, status_in
 from relayd.protocols.canon import (
@@ -31,7 +31,7 @@ from relayd.protocols.canon import (
     Usage,
 )
 from relayd.protocols.dialect import Memory, Options
-from relayd.protocols.openai_chat.calls import MOST_ARGUMENTS_CHARS, CallFold
+from relayd.protocols.openai_chat.tool_call_assembler import MOST_ARGUMENTS_CHARS, ToolCallAssembler
 
 MAX_CHOICES = 128
 
@@ -49,7 +49,7 @@ class _Choice:
 
     __slots__ = ("calls", "finish", "stop")
 
-    def __init__(self, calls: CallFold) -> None:
+    def __init__(self, calls: ToolCallAssembler) -> None:
         self.calls = calls
         self.finish: str | None = None
         self.stop: str | None = None
@@ -117,7 +117,7 @@ class ChatAnswer:
         for number, choice in sorted(self._choices.items()):
             try:
                 choice.calls.close(events)
-            except TooMuch as fault:
+            except AnswerTooLarge as fault:
                 self._refuse(events, str(fault))
                 return
             events.append(Finish(choice.reason(), number, choice.stop))
@@ -165,14 +165,15 @@ class ChatAnswer:
             if len(self._choices) >= MAX_CHOICES:
                 self._refuse(events, "The upstream sent too many choices.")
                 return
-            choice = self._choices[number] = _Choice(CallFold(number, self._mint, self._memory, self._arguments))
+            calls = ToolCallAssembler(number, self._mint, self._memory, self._arguments)
+            choice = self._choices[number] = _Choice(calls)
         delta = item.get("delta")
         if delta.__class__ is not dict:
             delta = item.get("message")
         if delta.__class__ is dict:
             try:
                 _delta(delta, item.get("logprobs"), number, choice, events, whole)
-            except TooMuch as fault:
+            except AnswerTooLarge as fault:
                 self._refuse(events, str(fault))
                 return
         finish = item.get("finish_reason")

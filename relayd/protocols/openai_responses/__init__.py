@@ -12,13 +12,14 @@ from relayd.protocols.openai_responses.reader import reader
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from relayd.protocols.openai_responses.request import read_request
 from relayd.protocols.openai_responses.request_out import write_request
+from relayd.protocols.openai_responses.response_settings import settings_of
 from relayd.protocols.openai_responses.retrieval import local
-from relayd.protocols.openai_responses.terms import terms_of
 
 
 def renderer(request: Request, ask: Ask) -> Renderer:
     """The renderer for what was asked: a response or a compaction."""
-    return ResponsesRenderer(request, ask) if terms_of(request).kept_items is None else CompactionRenderer(request, ask)
+    is_compaction = settings_of(request).kept_items is not None
+    return CompactionRenderer(request, ask) if is_compaction else ResponsesRenderer(request, ask)
 
 
 DIALECT = Dialect(

@@ -29,7 +29,7 @@ from relayd.protocols.canon import (
     ToolResult,
 )
 from relayd.protocols.dialect import Refused
-from relayd.protocols.openai_responses.thoughts import read_thought
+from relayd.protocols.openai_responses.reasoning_items import read_reasoning_item
 from relayd.protocols.openai_responses.tools import Names
 
 _ROLES = ("system", "developer", "user", "assistant")
@@ -88,7 +88,7 @@ class Conversation:
         elif kind in ("function_call_output", "custom_tool_call_output"):
             self._result(item, at + ".")
         elif kind == "reasoning":
-            self._thoughts += read_thought(item, at + ".")
+            self._thoughts += read_reasoning_item(item, at + ".")
         elif kind in COMPACTIONS:
             sealed = _json.required(item, "encrypted_content", "a string", at + ".")
             self._user(Text(self._unseal(sealed, at + ".encrypted_content")))

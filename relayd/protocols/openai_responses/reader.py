@@ -1,10 +1,10 @@
-"""A Responses endpoint's answer, stream or plain body, to canonical events: one fold for both.
+"""Reads a Responses endpoint's answer, stream or plain body, into canonical events.
 
 Laws (beside those of _answer_reader.py):
-1. The closing events are believed where deltas were missing: what an item said at its end and had not said before is
-   given then, and nothing is given twice.
-2. Only a terminal event ends an answer well; an end without one is a cut stream.
-3. Nothing grows without a bound, and nothing that an endpoint sends raises.
+1. Closing events fill in missing deltas: text that an item repeats at its end and had not sent as deltas becomes an
+   event then. No text becomes an event twice.
+2. Only a terminal event completes an answer; an end without one is a cut stream.
+3. What is kept of an answer is bounded.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from relayd.protocols.canon import (
     ToolStart,
 )
 from relayd.protocols.dialect import Memory, Options
+from relayd.protocols.openai_responses.reasoning_items import pack_native
 from relayd.protocols.openai_responses.state import new_id
-from relayd.protocols.openai_responses.thoughts import pack_native
 from relayd.protocols.openai_responses.usage import read_usage
 from relayd.wire.body import MAX_DEPTH
 
@@ -39,15 +39,15 @@ _THOUGHTS = ("response.reasoning_summary_text.delta", "response.reasoning_text.d
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 
 
-class _Said:
-    """What an output item has said so far; owned by the reader."""
+class _ItemState:
+    """How much of an output item has been read so far; owned by the answer."""
 
     __slots__ = ("call", "channel", "custom", "refusal", "size", "summary", "text")
 
     def __init__(self) -> None:
         self.call = -1  # the canonical number of a call that was begun
         self.custom = False
-        self.channel = ""  # of the thoughts: the first one counts
+        self.channel = ""  # the first kind of reasoning event; others are ignored
         self.summary = 0
         self.size = 0  # characters of arguments, or of thoughts
         self.text: dict[int, int] = {}  # characters by content_index
@@ -60,7 +60,7 @@ class ResponsesAnswer:
     def __init__(self) -> None:
         self.over = False
         self.begun = False
-        self._said: dict[int, _Said] = {}
+        self._items: dict[int, _ItemState] = {}
         self._finished: set[int] = set()
         self._parts = 0
         self._calls = 0
@@ -76,7 +76,7 @@ class ResponsesAnswer:
         response = _json.an_object(event.get("response"))
         if kind == "error" or (not kind and (is_error or event.get("error"))):
             described = event if event.get("error") else {"error": event}
-            self._failed(failure_of(described, status_in(described, 502)) or _unsaid())
+            self._failed(failure_of(described, status_in(described, 502)) or _unexplained())
         elif kind in _TERMINAL:
             self._begin(response)
             self._terminal(response)
@@ -116,7 +116,7 @@ class ResponsesAnswer:
             self.fail(failure, self._events)
 
     def _drop_after_failure(self, start: int) -> None:
-        """What a whole item said behind the place where the answer was given up is not said."""
+        """Drop events of the same frame behind a failure."""
         for place in range(start, len(self._events)):
             if isinstance(self._events[place], Failure):
                 del self._events[place + 1 :]
@@ -135,33 +135,33 @@ class ResponsesAnswer:
         delta = _json.a_text(event.get("delta"))
         if place in self._finished:
             return
-        if place not in self._said and len(self._said) + len(self._finished) >= MOST_ITEMS:
+        if place not in self._items and len(self._items) + len(self._finished) >= MOST_ITEMS:
             self._failed(_TOO_MANY)
             return
-        said = self._said.setdefault(place, _Said())
+        state = self._items.setdefault(place, _ItemState())
         if kind == "response.output_text.delta":
-            self._text(said, _json.a_count(event.get("content_index")), delta, event.get("logprobs"))
+            self._text(state, _json.a_count(event.get("content_index")), delta, event.get("logprobs"))
         elif kind == "response.refusal.delta":
-            self._refusal(said, _json.a_count(event.get("content_index")), delta)
+            self._refusal(state, _json.a_count(event.get("content_index")), delta)
         elif kind in _THOUGHTS:
-            if said.channel in ("", kind):
-                said.channel = kind
-                self._thought(said, _json.a_count(event.get("summary_index")), delta)
+            if state.channel in ("", kind):
+                state.channel = kind
+                self._thought(state, _json.a_count(event.get("summary_index")), delta)
         elif kind == "response.output_item.added":
-            self._call(said, _json.an_object(event.get("item")))
+            self._call(state, _json.an_object(event.get("item")))
         elif kind in ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta"):
-            self._arguments(said, delta)
+            self._arguments(state, delta)
         elif kind == "response.output_item.done":
             self._item(place, _json.an_object(event.get("item")))
 
-    def _text(self, said: _Said, part: int, text: str, logprobs: Any = None) -> None:
-        if text and self._counted(said.text, part):
-            said.text[part] = said.text.get(part, 0) + len(text)
+    def _text(self, state: _ItemState, part: int, text: str, logprobs: Any = None) -> None:
+        if text and self._counted(state.text, part):
+            state.text[part] = state.text.get(part, 0) + len(text)
             tokens = () if _json.is_deeper(logprobs, 8) else tuple(_json.a_list(logprobs))
             self._events.append(TextDelta(text, logprobs=tokens or None))
 
     def _counted(self, parts: dict[int, int], part: int) -> bool:
-        """Whether there may be this part, where it is a new one."""
+        """Count a new part. False, after a failure, if there are too many."""
         if part not in parts:
             self._parts += 1
             if self._parts > MOST_ITEMS:
@@ -169,72 +169,72 @@ class ResponsesAnswer:
                 return False
         return True
 
-    def _refusal(self, said: _Said, part: int, text: str) -> None:
-        if text and self._counted(said.refusal, part):
-            said.refusal[part] = said.refusal.get(part, 0) + len(text)
+    def _refusal(self, state: _ItemState, part: int, text: str) -> None:
+        if text and self._counted(state.refusal, part):
+            state.refusal[part] = state.refusal.get(part, 0) + len(text)
             self._events.append(RefusalDelta(text))
 
-    def _thought(self, said: _Said, part: int, text: str) -> None:
+    def _thought(self, state: _ItemState, part: int, text: str) -> None:
         if text:
-            if part > said.summary:
-                text = "\n\n" + text if said.size else text
-                said.summary = part
-            said.size += len(text)
+            if part > state.summary:
+                text = "\n\n" + text if state.size else text
+                state.summary = part
+            state.size += len(text)
             self._events.append(ThoughtDelta(text))
 
-    def _call(self, said: _Said, item: dict[str, Any]) -> None:
+    def _call(self, state: _ItemState, item: dict[str, Any]) -> None:
         name = _json.a_text(item.get("name"))
-        if item.get("type") not in _CALLS or said.call >= 0 or not name:
+        if item.get("type") not in _CALLS or state.call >= 0 or not name:
             return
         if self._calls >= MOST_CALLS or len(name) > LONGEST_WORD:
             self._failed(_TOO_MANY)
             return
-        said.call, said.custom = self._calls, item["type"] == "custom_tool_call"
+        state.call, state.custom = self._calls, item["type"] == "custom_tool_call"
         self._calls += 1
         identity = _json.a_text(item.get("call_id"))[:LONGEST_WORD] or new_id("call")
-        self._events.append(ToolStart(said.call, identity, name))
-        if said.custom:
-            self._events.append(ToolDelta(said.call, '{"input":"'))
+        self._events.append(ToolStart(state.call, identity, name))
+        if state.custom:
+            self._events.append(ToolDelta(state.call, '{"input":"'))
 
-    def _arguments(self, said: _Said, text: str) -> None:
-        if text and said.call >= 0:
-            said.size += len(text)
-            self._events.append(ToolDelta(said.call, _json.write_text(text)[1:-1] if said.custom else text))
+    def _arguments(self, state: _ItemState, text: str) -> None:
+        if text and state.call >= 0:
+            state.size += len(text)
+            self._events.append(ToolDelta(state.call, _json.write_text(text)[1:-1] if state.custom else text))
 
     def _item(self, place: int, item: dict[str, Any]) -> None:
-        """An item is complete: what it has not said yet is said now."""
+        """An item is complete: emit the text that did not come as deltas."""
         if place in self._finished or self.over:
             return
-        if place not in self._said and len(self._said) + len(self._finished) >= MOST_ITEMS:
+        if place not in self._items and len(self._items) + len(self._finished) >= MOST_ITEMS:
             self._failed(_TOO_MANY)
             return
         self._finished.add(place)
-        said = self._said.pop(place, None) or _Said()
+        state = self._items.pop(place, None) or _ItemState()
         kind = item.get("type")
         if kind == "message":
             for number, entry in enumerate(_json.a_list(item.get("content"))):
                 part = _json.an_object(entry)
                 if part.get("type") == "refusal":
-                    self._refusal(said, number, _json.a_text(part.get("refusal"))[said.refusal.get(number, 0) :])
+                    self._refusal(state, number, _json.a_text(part.get("refusal"))[state.refusal.get(number, 0) :])
                 else:
-                    text = _json.a_text(part.get("text"))[said.text.get(number, 0) :]
-                    self._text(said, number, text, part.get("logprobs"))
+                    text = _json.a_text(part.get("text"))[state.text.get(number, 0) :]
+                    self._text(state, number, text, part.get("logprobs"))
         elif kind == "reasoning":
-            self._whole_thought(said, item)
+            self._whole_thought(state, item)
         elif kind in _CALLS:
             if _json.is_deeper(item.get(_CALLS[kind]), MAX_DEPTH):
                 self._failed(Failure(502, "The upstream sent arguments that are nested too deeply."))
                 return
-            self._call(said, item)
-            self._arguments(said, _written(item.get(_CALLS[kind]))[said.size :])
-            if said.custom and said.call >= 0:
-                self._events.append(ToolDelta(said.call, '"}'))
+            self._call(state, item)
+            self._arguments(state, _written(item.get(_CALLS[kind]))[state.size :])
+            if state.custom and state.call >= 0:
+                self._events.append(ToolDelta(state.call, '"}'))
 
-    def _whole_thought(self, said: _Said, item: dict[str, Any]) -> None:
-        if not said.size:
+    def _whole_thought(self, state: _ItemState, item: dict[str, Any]) -> None:
+        if not state.size:
             entries = _json.a_list(item.get("summary")) or _json.a_list(item.get("content"))
             for number, entry in enumerate(entries):
-                self._thought(said, number, _json.a_text(_json.an_object(entry).get("text")))
+                self._thought(state, number, _json.a_text(_json.an_object(entry).get("text")))
         encrypted = _json.a_text(item.get("encrypted_content"))
         if encrypted:
             signature = pack_native(_json.a_text(item.get("id")) or new_id("rs"), encrypted)
@@ -246,7 +246,7 @@ class ResponsesAnswer:
             self._events.append(read_usage(usage))
         if status in ("failed", "cancelled") or response.get("error"):
             failure = failure_of(response, status_in(response, 502)) if response.get("error") else None
-            self._failed(failure or _unsaid())
+            self._failed(failure or _unexplained())
             return
         for place, item in enumerate(_json.a_list(response.get("output"))):
             self._item(place, _json.an_object(item))
@@ -269,7 +269,7 @@ def reader(request: Request, options: Options, memory: Memory, content_encoding:
 _TOO_MANY = Failure(502, "The upstream's answer has too many items.")
 
 
-def _unsaid() -> Failure:
+def _unexplained() -> Failure:
     return Failure(502, "The upstream reported a failure without saying why.")
 
 

@@ -18,7 +18,7 @@ from relayd.protocols.canon import Format, Message, Request, Text, Thinking
 from relayd.protocols.dialect import Ask, Refused
 from relayd.protocols.openai_responses import compaction, state
 from relayd.protocols.openai_responses.items import Conversation, whole_item
-from relayd.protocols.openai_responses.terms import KEY, Terms
+from relayd.protocols.openai_responses.response_settings import KEY, ResponseSettings
 from relayd.protocols.openai_responses.tools import Names, read_offer
 
 MAX_ITEMS = 1000
@@ -96,8 +96,10 @@ def _read(members: dict[str, Any], ask: Ask) -> Request:
         "previous_response_id": previous,
     }
     kept = items if store is not False or ask.socket is not None else ()  # a stream may last for hours
-    terms = Terms(echo, offer.names, kept, offer.allowed, previous, store is not False, logprobs, _PROOFS in included)
-    return replace(request, extra={KEY: terms})
+    settings = ResponseSettings(
+        echo, offer.names, kept, offer.allowed, previous, store is not False, logprobs, _PROOFS in included
+    )
+    return replace(request, extra={KEY: settings})
 
 
 def _read_compaction(members: dict[str, Any], ask: Ask) -> Request:
@@ -107,11 +109,12 @@ def _read_compaction(members: dict[str, Any], ask: Ask) -> Request:
     items, messages, previous = _context(members, ask, names, input_required=False)
     if not messages:
         raise Refused("There is nothing to compact: give input or previous_response_id.", "input")
+    settings = ResponseSettings({}, names, items, previous_response_id=previous, kept_items=compaction.kept(items))
     return Request(
         model=model,
         messages=compaction.asking_for_a_summary(messages, _json.optional(members, "instructions", "a string")),
         prompt_cache_key=_json.optional(members, "prompt_cache_key", "a string"),
-        extra={KEY: Terms({}, names, items, previous_response_id=previous, kept_items=compaction.kept(items))},
+        extra={KEY: settings},
     )
 
 

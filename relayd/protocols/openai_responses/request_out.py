@@ -27,7 +27,7 @@ from relayd.protocols.canon import (
     ToolResult,
 )
 from relayd.protocols.dialect import Memory, Options, Refused, Sending
-from relayd.protocols.openai_responses.thoughts import unpack_native
+from relayd.protocols.openai_responses.reasoning_items import unpack_native
 
 _SAME = ("temperature", "top_p", "user", "service_tier", "prompt_cache_key", "safety_identifier", "top_logprobs")
 _UNANSWERED = "(no output)"

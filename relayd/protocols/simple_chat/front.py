@@ -13,7 +13,7 @@ import secrets
 
 from relayd import clock
 from relayd.protocols import _json, _openai_errors
-from relayd.protocols._bounds import Allowance, Pieces, TooMuch
+from relayd.protocols._bounds import Allowance, AnswerTooLarge, TextBuffer
 from relayd.protocols.canon import Begin, End, Event, Failure, Finish, RefusalDelta, Request, TextDelta
 from relayd.protocols.dialect import Ask, Refused, Rendered, Renderer
 from relayd.protocols.openai_chat.request_in import read_request as read_chat_request
@@ -61,7 +61,7 @@ class SimpleRenderer(Renderer):
     def __init__(self, request: Request, ask: Ask) -> None:
         self._model, self._request_id = request.model, ask.request_id
         self._backend = ""
-        self._texts, self._allowance = Pieces(), Allowance()
+        self._texts, self._allowance = TextBuffer(), Allowance()
         self._begin = Begin()
         self._finish = "stop"
         self._failure: Failure | None = None
@@ -80,7 +80,7 @@ class SimpleRenderer(Renderer):
                 if event.choice == 0:
                     try:
                         self._allowance.take(len(event.text))
-                    except TooMuch as fault:
+                    except AnswerTooLarge as fault:
                         self._is_over, self._failure = True, Failure(502, str(fault))
                         break
                     self._texts.add(event.text)

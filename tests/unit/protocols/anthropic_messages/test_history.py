@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols.anthropic_messages import remembered
+from relayd.protocols.anthropic_messages import thinking_memory
 from relayd.protocols.anthropic_messages.history import OPENING, UNANSWERED, History
 from relayd.protocols.canon import (
     Audio,
@@ -137,15 +137,15 @@ def test_ids_that_the_api_would_refuse_are_replaced_alike_in_call_and_result() -
 
 def test_remembered_thoughts_stand_before_what_they_led_to() -> None:
     memory = Remembering()
-    remembered.keep(memory, "1", [Reasoning("first", signature="s1")])
-    remembered.keep(memory, "2", [Reasoning("", redacted="x")])
+    thinking_memory.keep(memory, "1", [Reasoning("first", signature="s1")])
+    thinking_memory.keep(memory, "2", [Reasoning("", redacted="x")])
     content = turns(said("user", "go"), said("assistant", "Text", call("1"), call("2")), memory=memory)[1]["content"]
     assert [block["type"] for block in content] == ["thinking", "text", "tool_use", "redacted_thinking", "tool_use"]
 
 
 def test_the_clients_own_signed_thoughts_come_before_the_remembered() -> None:
     memory = Remembering()
-    remembered.keep(memory, "1", [Reasoning("old", signature="s1")])
+    thinking_memory.keep(memory, "1", [Reasoning("old", signature="s1")])
     own = Reasoning("own", signature="s2")
     content = turns(said("user", "go"), said("assistant", own, call("1")), memory=memory)[1]["content"]
     assert content[0] == {"type": "thinking", "thinking": "own", "signature": "s2"} and len(content) == 2

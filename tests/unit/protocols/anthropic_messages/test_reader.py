@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from relayd.protocols import _answer_reader
 from relayd.protocols._answer_reader import AnswerReader
-from relayd.protocols.anthropic_messages import remembered
+from relayd.protocols.anthropic_messages import thinking_memory
 from relayd.protocols.anthropic_messages.reader import FRAMING, MessagesAnswer
 from relayd.protocols.anthropic_messages.renderer import renderer
 from relayd.protocols.canon import (
@@ -246,8 +246,8 @@ def test_signed_thoughts_are_remembered_with_the_next_call() -> None:
     memory = Remembering()
     read(AGENT, memory=memory)
     thoughts = [Reasoning("I must look: ä€😀", signature="EqQB"), Reasoning("", redacted="opaque")]
-    assert remembered.recall(memory, "toolu_1") == thoughts
-    assert remembered.recall(memory, "toolu_2") == []
+    assert thinking_memory.recall(memory, "toolu_1") == thoughts
+    assert thinking_memory.recall(memory, "toolu_2") == []
 
 
 def test_thoughts_that_are_too_long_are_passed_on_but_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,8 @@ from relayd.protocols.canon import (
     Usage,
 )
 from relayd.protocols.openai_responses.reader import ResponsesAnswer
+from relayd.protocols.openai_responses.reasoning_items import unpack_native
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
-from relayd.protocols.openai_responses.thoughts import unpack_native
 from tests.aids.responses_grammar import read_stream
 from tests.unit.protocols.openai_responses.talk import HELLO, an_ask, read
 from tests.unit.protocols.openai_responses.test_renderer import CUSTOM, WEATHER, runs, without_chance

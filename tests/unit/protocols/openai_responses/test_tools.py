@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.protocols.canon import Tool, ToolChoice
-from relayd.protocols.openai_responses.terms import terms_of
+from relayd.protocols.openai_responses.response_settings import settings_of
 from relayd.protocols.openai_responses.tools import Called, Names, fitting, read_offer
 from tests.unit.protocols.openai_responses.talk import read, refusal
 
@@ -25,7 +25,7 @@ def test_a_function_keeps_all_it_has() -> None:
 
 
 def test_the_echo_of_a_function_is_whole_and_others_are_as_sent() -> None:
-    echo = terms_of(read(tools=[G, CUSTOM, SPACE, {"type": "web_search"}])).echo["tools"]
+    echo = settings_of(read(tools=[G, CUSTOM, SPACE, {"type": "web_search"}])).echo["tools"]
     assert echo == [{"description": None, "parameters": None, "strict": None, **G}, CUSTOM, SPACE, {"type": "web_search"}]
 
 
@@ -88,14 +88,14 @@ def test_allowed_tools_are_all_that_is_offered() -> None:
     request = read(tools=[F, G], tool_choice=choice)
     assert [tool.name for tool in request.tools] == ["g"]
     assert request.tool_choice == ToolChoice("required")
-    assert terms_of(request).allowed == {"g"}
-    assert len(terms_of(request).echo["tools"]) == 2
+    assert settings_of(request).allowed == {"g"}
+    assert len(settings_of(request).echo["tools"]) == 2
 
 
 def test_the_echo_of_allowed_tools_has_a_mode() -> None:
     choice = {"type": "allowed_tools", "tools": [{"type": "function", "name": "g"}]}
-    assert terms_of(read(tools=[F, G], tool_choice=choice)).echo["tool_choice"] == {"mode": "auto", **choice}
-    assert terms_of(read()).echo["tool_choice"] == "auto"
+    assert settings_of(read(tools=[F, G], tool_choice=choice)).echo["tool_choice"] == {"mode": "auto", **choice}
+    assert settings_of(read()).echo["tool_choice"] == "auto"
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.protocols.canon import Reasoning
-from relayd.protocols.openai_responses.thoughts import (
+from relayd.protocols.openai_responses.reasoning_items import (
     pack_native,
     pack_proof,
-    read_thought,
+    read_reasoning_item,
     unpack_native,
     unpack_proof,
 )
@@ -35,10 +35,10 @@ def test_what_others_sealed_is_left_out(foreign: object) -> None:
 
 def test_raw_content_is_preferred_to_the_summary() -> None:
     item = {"summary": [{"type": "summary_text", "text": "short"}], "content": [{"type": "reasoning_text", "text": "long"}]}
-    assert read_thought(item, "") == [Reasoning("long")]
-    assert read_thought(item | {"content": None}, "") == [Reasoning("short")]
+    assert read_reasoning_item(item, "") == [Reasoning("long")]
+    assert read_reasoning_item(item | {"content": None}, "") == [Reasoning("short")]
 
 
 def test_an_empty_thought_is_none() -> None:
-    assert read_thought({"summary": [], "encrypted_content": "foreign"}, "") == []
-    assert read_thought({"summary": [], "encrypted_content": pack_proof("s", None)}, "") == [Reasoning("", "s")]
+    assert read_reasoning_item({"summary": [], "encrypted_content": "foreign"}, "") == []
+    assert read_reasoning_item({"summary": [], "encrypted_content": pack_proof("s", None)}, "") == [Reasoning("", "s")]

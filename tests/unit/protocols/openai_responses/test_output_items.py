@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 
 from relayd.protocols.canon import TextDelta, ThoughtDelta
-from relayd.protocols.openai_responses.frames import Frames
-from relayd.protocols.openai_responses.output import Call, Thought, Words
+from relayd.protocols.openai_responses.event_writer import EventWriter
+from relayd.protocols.openai_responses.output_items import CallItem, MessageItem, ReasoningItem
 from relayd.protocols.openai_responses.tools import Called
 
 
-def kinds(frames: Frames) -> list[str]:
-    return [json.loads(frame)["type"].removeprefix("response.") for frame in frames.take()]
+def kinds(frames: EventWriter) -> list[str]:
+    return [json.loads(frame)["type"].removeprefix("response.") for frame in frames.flush()]
 
 
 def test_an_item_waits_until_its_turn() -> None:
-    frames = Frames("text")
-    words = Words(frames, False)
+    frames = EventWriter("text")
+    words = MessageItem(frames, False)
     words.add(TextDelta("a"))
     assert kinds(frames) == []
     words.open(3)
@@ -27,7 +27,7 @@ def test_an_item_waits_until_its_turn() -> None:
 
 
 def test_a_call_is_complete_when_its_json_is_closed() -> None:
-    call = Call(Frames("none"), "c1", Called(None, "f", "function"))
+    call = CallItem(EventWriter("none"), "c1", Called(None, "f", "function"))
     call.open(0)
     call.add('{"a": "}')
     assert not call.complete
@@ -37,15 +37,15 @@ def test_a_call_is_complete_when_its_json_is_closed() -> None:
 
 
 def test_a_cut_call_keeps_what_came() -> None:
-    call = Call(Frames("none"), "c1", Called("ns", "f", "function"))
+    call = CallItem(EventWriter("none"), "c1", Called("ns", "f", "function"))
     call.open(0)
     item = call.close("incomplete")
     assert (item["arguments"], item["namespace"], item["status"]) == ("", "ns", "incomplete")
 
 
 def test_a_thought_without_words_has_an_empty_summary() -> None:
-    frames = Frames("text")
-    thought = Thought(frames, proofs=True)
+    frames = EventWriter("text")
+    thought = ReasoningItem(frames, proofs=True)
     thought.add(ThoughtDelta(redacted="r"))
     thought.open(0)
     item = thought.close("completed")

@@ -5,21 +5,21 @@ from __future__ import annotations
 import pytest
 
 from relayd.protocols.canon import Request
-from relayd.protocols.openai_responses.terms import KEY, terms_of
+from relayd.protocols.openai_responses.response_settings import KEY, settings_of
 from tests.unit.protocols.openai_responses.talk import read
 
 
 def test_the_terms_are_under_a_key_that_writers_leave_alone() -> None:
     request = read(store=False)
     assert KEY.startswith("_") and list(request.extra) == [KEY]
-    assert terms_of(request).store is False
+    assert settings_of(request).store is False
 
 
 def test_the_conversation_is_kept_only_where_somebody_may_ask_for_it() -> None:
-    assert len(terms_of(read()).items) == len(terms_of(read(store=True)).items) == 1
-    assert terms_of(read(store=False)).items == ()
+    assert len(settings_of(read()).items) == len(settings_of(read(store=True)).items) == 1
+    assert settings_of(read(store=False)).items == ()
 
 
 def test_a_request_of_another_dialect_has_none() -> None:
     with pytest.raises(KeyError):
-        terms_of(Request("m", ()))
+        settings_of(Request("m", ()))

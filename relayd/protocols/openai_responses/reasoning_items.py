@@ -1,8 +1,8 @@
-"""Reasoning items: a thought with its proof, as an item for the client and back again.
+"""Reasoning items: reasoning text and its signature, as an item for the client and back again.
 
-An endpoint's proof of a thought (a signature, a redacted block) is opaque, and the endpoint wants it back unchanged. It
-travels in `encrypted_content`, where clients keep what they do not understand. What others sealed is left out. Whoever
-asks for `encrypted_content` gets one for every thought, because some clients drop thoughts that have none.
+An endpoint's signature or redacted block is opaque, and the endpoint expects it back unchanged. relayd puts it into
+`encrypted_content`, which clients keep without understanding it. Content that another server encrypted is dropped.
+Clients that ask for `encrypted_content` get one for every reasoning item, because some clients drop items without it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _NATIVE = "responses:"
 
 
 def pack_proof(signature: str | None, redacted: str | None) -> str:
-    """The `encrypted_content` of a thought."""
+    """The `encrypted_content` of a reasoning item."""
     proof = _json.write({"signature": signature, "redacted": redacted})
     return _MARK + base64.urlsafe_b64encode(proof).decode("ascii")
 
 
 def unpack_proof(sealed: Any) -> tuple[str | None, str | None]:
-    """Signature and redacted block of an `encrypted_content`; nothing of what is not relayd's own."""
+    """Signature and redacted block in an `encrypted_content`; None for content that is not relayd's own."""
     if not isinstance(sealed, str) or not sealed.startswith(_MARK):
         return None, None
     try:
@@ -35,8 +35,8 @@ def unpack_proof(sealed: Any) -> tuple[str | None, str | None]:
     return _json.a_text(proof.get("signature")) or None, _json.a_text(proof.get("redacted")) or None
 
 
-def read_thought(item: Mapping[str, Any], at: str) -> list[Reasoning]:
-    """The thought of a reasoning item: its raw content if it has some, else its summary; nothing if it is empty.
+def read_reasoning_item(item: Mapping[str, Any], at: str) -> list[Reasoning]:
+    """The reasoning in an item: its raw content if there is any, else its summary; an empty list if there is neither.
 
     Raises Refused.
     """
@@ -53,12 +53,12 @@ def read_thought(item: Mapping[str, Any], at: str) -> list[Reasoning]:
 
 
 def pack_native(item_id: str, encrypted: str) -> str:
-    """The proof of a thought of a Responses endpoint, as a signature that says whose it is."""
+    """The encrypted content of a Responses endpoint as a signature that names its origin."""
     return f"{_NATIVE}{item_id}:{encrypted}"
 
 
 def unpack_native(signature: str | None) -> tuple[str, str] | None:
-    """Id and encrypted content of such a proof; None for every other signature."""
+    """Id and encrypted content of such a signature; None for every other one."""
     if signature is None or not signature.startswith(_NATIVE):
         return None
     item_id, _, encrypted = signature[len(_NATIVE) :].partition(":")

@@ -1,10 +1,10 @@
-"""An answer's events as content blocks, one open at a time: the state behind the stream and the plain message alike.
+"""Assembles an answer's events into content blocks, one open at a time, for streams and plain messages alike.
 
 Laws:
-1. Blocks are opened, filled and closed one after another; a closed one is never touched again.
-2. What belongs to a block that cannot be open yet is held back, in order; it is bounded by MOST_HELD_BYTES.
-3. A tool call is complete when its arguments are a JSON object, or when the answer ends. Only then may another block
-   open, because fragments of several calls may come in turns and a closed call could not take the rest of its own.
+1. Blocks are opened, filled and closed one after another; a closed block is never changed.
+2. Events of a block that cannot be opened yet are held back in order, up to MOST_HELD_BYTES.
+3. A tool call is complete when its arguments are a closed JSON object, or when the answer ends. Only then another block
+   opens, because fragments of several calls may interleave and a closed block cannot take the rest of its call.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ MOST_BLOCKS = 4096
 _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "end_turn", "content_filter": "refusal"}
 
 
-class TooMuchHeld(Exception):
-    """An answer would need more memory than one may take."""
+class HeldTooMuch(Exception):
+    """An answer needs more memory for held events than is allowed."""
 
 
-class Sink(Protocol):
-    """Where the blocks go: frames of a stream, or the list of a plain message."""
+class BlockWriter(Protocol):
+    """Writes blocks: as frames of a stream, or into the list of a plain message."""
 
     def open(self, index: int, block: dict[str, Any]) -> None:
-        """A block begins; `block` is its first, empty state."""
+        """Open a block; `block` is its initial, empty state."""
 
     def delta(self, index: int, kind: str, member: str, text: str) -> None:
-        """A piece for the open block: `kind` as the stream calls it, `member` where the plain block has it."""
+        """Add to the open block: `kind` is the delta type of a stream, `member` the key of a plain block."""
 
     def close(self, index: int) -> None:
-        """The block is complete."""
+        """Close the block."""
 
 
 class _Call:
@@ -60,14 +60,14 @@ class _Call:
         self.end = ObjectEnd()
 
 
-class Fold:
-    """Feeds a sink; owned by the renderer of one answer."""
+class BlockAssembler:
+    """Drives a BlockWriter; owned by the renderer of one answer."""
 
-    __slots__ = ("_calls", "_finish", "_held_bytes", "_index", "_known_ids", "_open", "_queue", "_refused", "_sink",
+    __slots__ = ("_calls", "_finish", "_held_bytes", "_index", "_known_ids", "_open", "_queue", "_refused", "_writer",
                  "usage")  # fmt: skip
 
-    def __init__(self, sink: Sink, known_ids: frozenset[str] = frozenset()) -> None:
-        self._sink = sink
+    def __init__(self, writer: BlockWriter, known_ids: frozenset[str] = frozenset()) -> None:
+        self._writer = writer
         self._index = -1  # of the block that was opened last
         self._open: str | _Call | None = None  # "text", "thinking" or a call
         self._queue: list[_Call | TextDelta | ThoughtDelta] = []  # what waits until the open call is complete
@@ -78,8 +78,8 @@ class Fold:
         self._refused = False
         self.usage = Usage()
 
-    def feed(self, event: Event) -> None:
-        """Take one event of the answer; other choices than the first are not in this dialect. Raises TooMuchHeld."""
+    def add(self, event: Event) -> None:
+        """Add one event. This dialect has only the first choice; others are ignored. Raises HeldTooMuch."""
         if isinstance(event, Usage):
             self.usage = event
         elif getattr(event, "choice", 0) != 0:
@@ -101,10 +101,10 @@ class Fold:
             self._finish = event
 
     def end(self) -> None:
-        """The answer is complete: everything held back goes out, the last block is closed."""
+        """The answer is complete: write what was held back and close the last block."""
         self._advance(at_end=True)
         self._close()
-        if self._index < 0:  # nothing at all was said: clients look for a first block
+        if self._index < 0:  # an empty answer: clients expect a first block
             self._open_block("text", {"type": "text", "text": ""})
             self._close()
 
@@ -125,7 +125,7 @@ class Fold:
 
     def _start(self, event: ToolStart) -> None:
         if len(self._calls) >= MOST_CALLS:
-            raise TooMuchHeld
+            raise HeldTooMuch
         identity = event.id
         if identity in self._known_ids or not identity:
             # Some back-ends count their calls anew in every answer; two calls of one conversation may not share an id.
@@ -139,13 +139,13 @@ class Fold:
     def _arguments(self, event: ToolDelta) -> None:
         call = self._calls.get(event.index)
         if call is None or call.closed or not event.arguments:
-            return  # a closed call was a whole object: what comes behind it is blank or no JSON
+            return  # a closed call was a complete object: the rest is blank or not JSON
         call.end.add(event.arguments)
         if not call.opened:
             self._hold(len(event.arguments) + PIECE_CHARS)
             call.held.append(event.arguments)
             return
-        self._sink.delta(self._index, "input_json_delta", "partial_json", event.arguments)
+        self._writer.delta(self._index, "input_json_delta", "partial_json", event.arguments)
         if self._queue:
             self._advance()
 
@@ -153,7 +153,7 @@ class Fold:
         call.opened = True
         self._open_block(call, {"type": "tool_use", "id": call.id, "name": call.name, "input": {}})
         for piece in call.held:
-            self._sink.delta(self._index, "input_json_delta", "partial_json", piece)
+            self._writer.delta(self._index, "input_json_delta", "partial_json", piece)
         call.held.clear()
 
     # ---- order
@@ -169,7 +169,7 @@ class Fold:
             self._thought(event)
 
     def _advance(self, at_end: bool = False) -> None:
-        """Let out what waits, as far as the open call allows."""
+        """Write held events, up to the first that must wait for the open call."""
         taken = 0
         for waiting in self._queue:
             if isinstance(self._open, _Call) and not at_end and not self._open.end.is_complete:
@@ -187,12 +187,12 @@ class Fold:
     def _hold(self, count: int) -> None:
         self._held_bytes += count
         if self._held_bytes > MOST_HELD_BYTES:
-            raise TooMuchHeld
+            raise HeldTooMuch
 
     def _text(self, text: str) -> None:
         if self._open != "text":
             self._open_block("text", {"type": "text", "text": ""})
-        self._sink.delta(self._index, "text_delta", "text", text)
+        self._writer.delta(self._index, "text_delta", "text", text)
 
     def _thought(self, event: ThoughtDelta) -> None:
         if event.redacted is not None:
@@ -204,28 +204,28 @@ class Fold:
         if self._open != "thinking":
             self._open_block("thinking", {"type": "thinking", "thinking": "", "signature": ""})
         if event.text:
-            self._sink.delta(self._index, "thinking_delta", "thinking", event.text)
+            self._writer.delta(self._index, "thinking_delta", "thinking", event.text)
         if event.signature is not None:
             self._close(event.signature)
 
     def _open_block(self, what: str | _Call, block: dict[str, Any]) -> None:
         self._close()
         if self._index >= MOST_BLOCKS:
-            raise TooMuchHeld
+            raise HeldTooMuch
         self._open = what
         self._index += 1
-        self._sink.open(self._index, block)
+        self._writer.open(self._index, block)
 
     def _close(self, signature: str = "") -> None:
-        """Close the open block; a thought always gets its signature, an empty one where the endpoint signs nothing."""
+        """Close the open block. A thinking block always gets a signature, an empty one if the endpoint sent none."""
         if self._open is None:
             return
         if self._open == "thinking":
-            self._sink.delta(self._index, "signature_delta", "signature", signature)
+            self._writer.delta(self._index, "signature_delta", "signature", signature)
         elif isinstance(self._open, _Call):
             self._open.closed = True
             if self._open.end.is_empty:
-                self._sink.delta(self._index, "input_json_delta", "partial_json", "{}")
-        self._sink.close(self._index)
+                self._writer.delta(self._index, "input_json_delta", "partial_json", "{}")
+        self._writer.close(self._index)
         self._open = None
 

@@ -1,10 +1,10 @@
-"""The tool calls of one choice on their way to a Chat client: one after the other, each whole before the next begins.
+"""Serialises tool calls of one choice for a Chat client: each call is complete before the next one begins.
 
-1. Fragments of a call leave at once while it is the open one. OpenAI's own SDK takes the begin of another call for the
-   end of the one before, so a call that begins too early waits until the open one's arguments are whole.
-2. What waits goes out with the finish reason at the latest; a call without arguments has an empty object for them.
-3. The input of a custom tool is unwrapped when its arguments are whole.
-4. What is kept of arguments is taken from the answer's allowance, which raises TooMuch.
+1. Fragments of the open call are sent at once. OpenAI's own SDK takes the begin of a call for the end of the previous
+   one, so a call that begins early waits until the arguments of the open call are complete.
+2. Waiting calls are sent with the finish reason at the latest; a call without arguments gets an empty object.
+3. The input of a custom tool is decoded when its arguments are complete.
+4. Kept arguments are charged to the answer's allowance, which raises AnswerTooLarge.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from relayd.protocols._bounds import Allowance, Pieces
+from relayd.protocols._bounds import Allowance, TextBuffer
 from relayd.protocols._tool_arguments import ObjectEnd, raw_input
 from relayd.protocols.canon import ToolDelta, ToolStart
 
@@ -22,7 +22,7 @@ class _Call:
 
     def __init__(self, start: ToolStart, is_custom: bool) -> None:
         self.start, self.is_custom = start, is_custom
-        self.pieces, self.end = Pieces(), ObjectEnd()
+        self.pieces, self.end = TextBuffer(), ObjectEnd()
 
     def add(self, arguments: str) -> None:
         """A piece of the arguments."""
@@ -30,7 +30,7 @@ class _Call:
         self.end.add(arguments)
 
 
-class CallLine:
+class ToolCallSerializer:
     """The calls of one choice; owned by the renderer. Yields members of `tool_calls`."""
 
     __slots__ = ("_allowance", "_custom", "_open", "_waiting")
@@ -58,7 +58,7 @@ class CallLine:
         call = self._open
         if call is None or event.index != call.start.index:
             if event.arguments.strip():
-                yield _arguments(event.index, event.arguments)  # behind whole arguments; the client's to judge
+                yield _arguments(event.index, event.arguments)  # after complete arguments: the client decides
             return
         call.add(event.arguments)
         if not call.is_custom:
@@ -67,7 +67,7 @@ class CallLine:
             yield from self._next(self._waiting.pop(next(iter(self._waiting))))
 
     def close(self) -> Iterator[dict[str, Any]]:
-        """The answer is complete: what is left of the open call, and all that wait."""
+        """The answer is complete: the rest of the open call, and all waiting calls."""
         while self._waiting:
             yield from self._next(self._waiting.pop(next(iter(self._waiting))))
         yield from self._done()

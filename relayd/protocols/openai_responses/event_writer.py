@@ -1,4 +1,4 @@
-"""Numbered events as bytes: frames of an event stream, text frames of a WebSocket, or nothing for a plain answer."""
+"""Writes numbered events: as frames of an event stream, as WebSocket messages, or not at all for a plain answer."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 
 
-class Frames:
-    """The frames of one answer, waiting to be taken; owned by its renderer. `form` is sse, text or none."""
+class EventWriter:
+    """Collects the events of one answer until they are flushed; owned by its renderer. `form` is sse, text or none."""
 
     __slots__ = ("_form", "_number", "_waiting")
 
@@ -27,7 +27,7 @@ class Frames:
 
     @property
     def silent(self) -> bool:
-        """Whether events go nowhere, so that nobody need make them."""
+        """True if events are discarded, so that callers need not build them."""
         return self._form == "none"
 
     def event(self, kind: str, members: Mapping[str, Any]) -> None:
@@ -36,28 +36,28 @@ class Frames:
             self._put(kind, _json.write({"type": kind, "sequence_number": self._number, **members}))
 
     def lifecycle(self, kind: str, response: Mapping[str, Any], echo: bytes) -> None:
-        """Write an event with the whole response, whose last members are `echo`, written already."""
+        """Write an event with the whole response; `echo` is the JSON of the response's last members."""
         if self._form != "none":
             number = b'{"type":"%b","sequence_number":%d,"response":' % (kind.encode("ascii"), self._number)
             self._put(kind, b"%b%b,%b}" % (number, _json.write(response)[:-1], echo[1:]))
 
     def delta(self, kind: str, place: bytes, text: str) -> None:
-        """Write a delta, of which there are thousands: `place` is its other members as `,"name":value` text."""
+        """Write a delta. This is the hot path: `place` is the JSON text of the other members, `,"name":value`."""
         if self._form != "none":
             number = b'{"type":"%b","sequence_number":%d' % (kind.encode("ascii"), self._number)
             self._put(kind, b'%b%b,"delta":%b}' % (number, place, _json.write_string(text)))
 
     def done(self) -> None:
-        """Write what ends a stream."""
+        """Write the end marker of a stream."""
         if self._form == "sse":
             self._waiting.append(DONE)
 
     def unnumbered(self, value: Mapping[str, Any]) -> None:
-        """Write an object that is outside the run of events."""
+        """Write an object that has no sequence number."""
         self._waiting.append(_json.write(value))
 
-    def take(self) -> list[bytes]:
-        """What was written since."""
+    def flush(self) -> list[bytes]:
+        """The frames written since the last call."""
         waiting, self._waiting = self._waiting, []
         return waiting
 
@@ -68,6 +68,6 @@ class Frames:
         self._waiting.append(data)
 
 
-def place_of(members: Mapping[str, Any]) -> bytes:
-    """The members of a delta that stay the same, for `Frames.delta`."""
+def location_of(members: Mapping[str, Any]) -> bytes:
+    """The constant members of a delta as text, for `Frames.delta`."""
     return b"," + _json.write(members)[1:-1]

@@ -1,10 +1,10 @@
-"""The fragments of one choice's tool calls, put in order: whatever an endpoint does with index, id and name.
+"""Assembles tool calls of one choice from fragments, whatever an endpoint does with index, id and name.
 
-1. A fragment belongs to the call that its index names, without an index to the one at its place in the list.
-2. Another non-empty id under the same index is another call; so is a name behind arguments that are already whole,
-   where the endpoint gives no ids.
-3. A call begins when its name is known, and is numbered then; until then its arguments are kept.
-4. Ids that are missing or were already used are minted. A call is never joined with another one, nor lost silently.
+1. A fragment belongs to the call of its index, or, without an index, of its position in the list.
+2. Another non-empty id under the same index is another call. So is a name after complete arguments, if the endpoint
+   sends no ids.
+3. A call begins, and gets its number, when its name is known; until then its arguments are kept.
+4. Missing and repeated ids are replaced by new ones. Calls are never merged and never lost silently.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, Allowance, Pieces, TooMuch
+from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, Allowance, AnswerTooLarge, TextBuffer
 from relayd.protocols._tool_arguments import ObjectEnd
 from relayd.protocols.canon import Event, ToolDelta, ToolStart
 from relayd.protocols.dialect import Memory
@@ -23,7 +23,7 @@ MOST_ARGUMENTS_CHARS = 16 * 1024 * 1024  # of all calls of an answer
 
 
 def signature_key(call_id: str) -> str:
-    """Where the gateway's memory keeps what proves a call."""
+    """The key under which the store keeps the signature of a call."""
     return f"thought_signature:{call_id}"
 
 
@@ -31,14 +31,14 @@ class _Call:
     __slots__ = ("end", "given", "number", "pieces", "signature")
 
     def __init__(self, given: str) -> None:
-        self.given = given  # the id in the endpoint's words; "" if there was none
+        self.given = given  # the endpoint's id; "" if there was none
         self.number = -1  # not begun
-        self.pieces, self.end = Pieces(), ObjectEnd()
+        self.pieces, self.end = TextBuffer(), ObjectEnd()
         self.signature: str | None = None
 
 
-class CallFold:
-    """The calls of one choice; owned by the reader. `allowance` is for the arguments of all choices together."""
+class ToolCallAssembler:
+    """The calls of one choice; owned by the answer. `allowance` covers the arguments of all choices together."""
 
     __slots__ = ("_allowance", "_calls", "_choice", "_memory", "_mint", "_taken", "begun")
 
@@ -50,7 +50,7 @@ class CallFold:
         self.begun = 0
 
     def add(self, fragment: dict[str, Any], place: int, events: list[Event], whole: bool) -> None:
-        """Take one fragment. In a `whole` answer every entry of the list is a call. Raises TooMuch."""
+        """Add one fragment. In a `whole` answer every entry of the list is a call. Raises AnswerTooLarge."""
         index = fragment.get("index")
         if whole or index.__class__ is not int:
             index = place
@@ -60,18 +60,18 @@ class CallFold:
             function = {}
         name = _json.a_text(function.get("name"))
         if len(name) > LONGEST_WORD:
-            raise TooMuch("The upstream sent a tool call with a name that is too long.")
+            raise AnswerTooLarge("The upstream sent a tool call with a name that is too long.")
         arguments = function.get("arguments")
         if arguments.__class__ is not str:
             if _json.is_deeper(arguments, MAX_DEPTH):
-                raise TooMuch("The upstream sent arguments that are nested too deeply.")
+                raise AnswerTooLarge("The upstream sent arguments that are nested too deeply.")
             arguments = "" if arguments is None else _json.write_text(arguments)
         call = self._calls.get(index)
         if call is None or self._is_another(call, given, name, arguments):
             if call is not None:
                 self._drop_unnamed(call)
             if len(self._taken) >= MOST_CALLS or len(self._calls) >= MOST_CALLS:
-                raise TooMuch("The upstream sent too many tool calls.")
+                raise AnswerTooLarge("The upstream sent too many tool calls.")
             call = self._calls[index] = _Call(given)
         elif given and not call.given:
             call.given = given
@@ -89,7 +89,7 @@ class CallFold:
             self._begin(call, name, events)
 
     def close(self, events: list[Event]) -> None:
-        """The answer is complete. Raises TooMuch for a call that never got its name."""
+        """The answer is complete. Raises AnswerTooLarge for a call without a name."""
         for call in self._calls.values():
             self._drop_unnamed(call)
 
@@ -116,6 +116,6 @@ class CallFold:
             events.append(ToolDelta(call.number, call.pieces.text(), self._choice))
 
     def _drop_unnamed(self, call: _Call) -> None:
-        """An empty fragment is nothing; arguments for nobody are a fault."""
+        """Ignore a call without name and arguments; arguments without a name are a fault."""
         if call.number < 0 and call.pieces:
-            raise TooMuch("The upstream sent a tool call without a name.")
+            raise AnswerTooLarge("The upstream sent a tool call without a name.")

@@ -1,7 +1,7 @@
-"""The signed thoughts before tool calls, kept between exchanges: the API wants them back, Chat has no place for them.
+"""Signed thinking blocks before tool calls, kept between exchanges: the API requires them back, Chat cannot carry them.
 
-Kept by the id of the call that they came before. Whoever reads an answer puts them, whoever writes the next request
-takes them; one who never comes back costs a bounded place in the memory until its time is over.
+They are stored under the id of the call that follows them. The reader of an answer stores them and the writer of the
+next request recalls them; entries that are never recalled are bounded and expire.
 """
 
 from __future__ import annotations
@@ -17,10 +17,7 @@ LARGEST_CHARS = 256 * 1024
 
 
 def keep(memory: Memory, call_id: str, thoughts: list[Reasoning]) -> None:
-    """Remember what was thought before a call; the reader holds to LARGEST_CHARS.
-
-    Thoughts that nobody signed are of no use to the API.
-    """
+    """Store the thinking before a call; the reader enforces LARGEST_CHARS. The API has no use for unsigned thinking."""
     value = [
         {"text": one.text, "signature": one.signature, "redacted": one.redacted}
         for one in thoughts

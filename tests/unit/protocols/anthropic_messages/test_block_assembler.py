@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relayd.protocols.anthropic_messages import fold
+from relayd.protocols.anthropic_messages import block_assembler
 from relayd.protocols.canon import Event, Finish, TextDelta, ThoughtDelta, ToolDelta, ToolStart
 
 
@@ -36,9 +36,9 @@ class Written:
 
 def told(*events: Event, ends: bool = True) -> list[str]:
     sink = Written()
-    one = fold.Fold(sink)
+    one = block_assembler.BlockAssembler(sink)
     for event in events:
-        one.feed(event)
+        one.add(event)
     if ends:
         one.end()
     return sink.log
@@ -67,15 +67,15 @@ def test_a_signature_ends_its_thought() -> None:
 
 
 def test_the_reason_to_stop_is_that_of_the_calls() -> None:
-    one = fold.Fold(Written())
+    one = block_assembler.BlockAssembler(Written())
     for event in (ToolStart(0, "1", "f"), ToolDelta(0, "{"), Finish("length")):
-        one.feed(event)
+        one.add(event)
     assert one.stop() == ("max_tokens", None)
-    one.feed(ToolDelta(0, "}"))
+    one.add(ToolDelta(0, "}"))
     assert one.stop() == ("tool_use", None)
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fold, "MOST_HELD_BYTES", 1000)
-    with pytest.raises(fold.TooMuchHeld):
+    monkeypatch.setattr(block_assembler, "MOST_HELD_BYTES", 1000)
+    with pytest.raises(block_assembler.HeldTooMuch):
         told(ToolStart(0, "1", "f"), *(TextDelta("") for _ in range(50)), *(TextDelta("x") for _ in range(50)))

@@ -1,8 +1,8 @@
-"""The free text of a custom tool's call, taken out of its JSON arguments while they arrive in pieces.
+"""Decodes the free text of a custom tool's call from its JSON arguments while they arrive in pieces.
 
 Laws:
 1. The cost is linear in the text, however it was cut.
-2. What Unwrapper gives, joined, is the same for every cut: what raw_input makes of the whole text.
+2. The decoded text is the same for every cut: what raw_input makes of the whole text.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 
-from relayd.protocols._bounds import Pieces
+from relayd.protocols._bounds import TextBuffer
 from relayd.protocols._tool_arguments import raw_input
 
 _OPENING = re.compile(r'\s*\{\s*"input"\s*:\s*"')
@@ -20,18 +20,18 @@ _HEX = re.compile(r"[0-9A-Fa-f]{4}")
 _LONGEST_OPENING = 256
 
 
-class Unwrapper:
-    """The raw input of a custom tool, out of `{"input": "..."}`; owned by the call whose arguments it reads."""
+class CustomInputDecoder:
+    """Decodes the string in `{"input": "..."}`; owned by the call whose arguments it reads."""
 
     __slots__ = ("_held", "_state", "_whole")
 
     def __init__(self) -> None:
         self._state = "opening"  # opening -> string -> behind, or opening -> whole
         self._held = ""  # of the opening, or of an escape that is not complete
-        self._whole = Pieces()
+        self._whole = TextBuffer()
 
-    def feed(self, text: str) -> str:
-        """The raw text that is certain now."""
+    def decode(self, text: str) -> str:
+        """The decoded text of this piece; a part may be held back until the next one."""
         if self._state == "behind":
             return ""
         if self._state == "whole":
@@ -52,14 +52,14 @@ class Unwrapper:
         return self._string(held)
 
     def end(self) -> str:
-        """The raw text that was kept back."""
+        """The text that was held back."""
         if self._state == "string":
             held, self._held = self._held, ""
             return "�" if held.startswith("\\u") and len(held) >= 6 else ""
         if self._state == "behind":
             return ""
         text = self._whole.text() + self._held
-        self._whole, self._held, self._state = Pieces(), "", "behind"
+        self._whole, self._held, self._state = TextBuffer(), "", "behind"
         return raw_input(text)
 
     def _string(self, text: str) -> str:

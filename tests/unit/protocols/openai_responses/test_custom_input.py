@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols.openai_responses.arguments import Unwrapper
+from relayd.protocols.openai_responses.custom_input import CustomInputDecoder
 
 CUTS = st.lists(st.integers(0, 400), max_size=8)
 
@@ -21,8 +21,8 @@ def pieces(text: str, cuts: list[int]) -> list[str]:
 
 
 def unwrapped(text: str, cuts: list[int]) -> str:
-    unwrapper = Unwrapper()
-    return "".join(unwrapper.feed(piece) for piece in pieces(text, cuts)) + unwrapper.end()
+    decoder = CustomInputDecoder()
+    return "".join(decoder.decode(piece) for piece in pieces(text, cuts)) + decoder.end()
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.text('"\\{}[]u/nd8', max_size=30)
@@ -56,7 +56,7 @@ def test_odd_texts(text: str, raw: str) -> None:
 def test_the_cost_is_linear() -> None:
     text = json.dumps({"input": 'a "line" \\ with\nmarks {}' * 20_000})
     began = time.perf_counter()
-    unwrapper = Unwrapper()
+    decoder = CustomInputDecoder()
     for place in range(0, len(text), 7):
-        unwrapper.feed(text[place : place + 7])
+        decoder.decode(text[place : place + 7])
     assert time.perf_counter() - began < 3

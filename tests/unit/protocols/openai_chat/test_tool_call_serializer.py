@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from relayd.protocols._bounds import Allowance
 from relayd.protocols._tool_arguments import raw_input
 from relayd.protocols.canon import ToolDelta, ToolStart
-from relayd.protocols.openai_chat.calls_out import CallLine
+from relayd.protocols.openai_chat.tool_call_serializer import ToolCallSerializer
 
 START_A = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}
 START_B = {"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": ""}}
@@ -23,7 +23,7 @@ def piece(index: int, arguments: str) -> dict[str, Any]:
 
 
 def test_calls_that_take_turns_wait_for_the_open_one_and_no_longer() -> None:
-    line = CallLine(frozenset(), Allowance())
+    line = ToolCallSerializer(frozenset(), Allowance())
     assert list(line.start(ToolStart(0, "a", "f"))) == [START_A]
     assert list(line.add(ToolDelta(0, '{"x":'))) == [piece(0, '{"x":')]
     assert list(line.start(ToolStart(1, "b", "g"))) == []
@@ -34,7 +34,7 @@ def test_calls_that_take_turns_wait_for_the_open_one_and_no_longer() -> None:
 
 
 def test_a_call_behind_a_whole_one_is_live() -> None:
-    line = CallLine(frozenset(), Allowance())
+    line = ToolCallSerializer(frozenset(), Allowance())
     list(line.start(ToolStart(0, "a", "f")))
     list(line.add(ToolDelta(0, "{}")))
     assert list(line.start(ToolStart(1, "b", "g"))) == [START_B]
@@ -43,7 +43,7 @@ def test_a_call_behind_a_whole_one_is_live() -> None:
 
 
 def test_brackets_in_a_string_end_nothing_and_the_end_lets_everything_out() -> None:
-    line = CallLine(frozenset(), Allowance())
+    line = ToolCallSerializer(frozenset(), Allowance())
     list(line.start(ToolStart(0, "a", "f")))
     list(line.add(ToolDelta(0, '{"x":"')))
     list(line.start(ToolStart(1, "b", "g")))
@@ -55,7 +55,7 @@ def test_brackets_in_a_string_end_nothing_and_the_end_lets_everything_out() -> N
 
 @given(st.lists(st.sampled_from(["{}", '{"a":{"b":"}"}}', "", "[1]", '{"cut":'])), st.randoms(), st.booleans())
 def test_no_call_is_opened_inside_another_and_nothing_is_lost(wanted: list[str], random: Any, custom: bool) -> None:
-    line = CallLine(frozenset({"f"} if custom else ()), Allowance())
+    line = ToolCallSerializer(frozenset({"f"} if custom else ()), Allowance())
     out: list[dict[str, Any]] = []
     left = {index: list(text) for index, text in enumerate(wanted)}
     begun = 0
@@ -88,7 +88,7 @@ def test_arguments_that_are_no_wrapped_input_are_the_input(arguments: str, raw: 
 
 
 def test_the_input_of_a_custom_tool_is_unwrapped_before_the_next_call() -> None:
-    line = CallLine(frozenset({"patch"}), Allowance())
+    line = ToolCallSerializer(frozenset({"patch"}), Allowance())
     [start] = line.start(ToolStart(0, "a", "patch", signature="sig"))
     assert start["custom"] == {"name": "patch", "input": ""}
     assert start["extra_content"] == {"google": {"thought_signature": "sig"}}

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols._bounds import Allowance, TooMuch
+from relayd.protocols._bounds import Allowance, AnswerTooLarge
 from relayd.protocols.canon import Event, ToolDelta, ToolStart
-from relayd.protocols.openai_chat.calls import MOST_ARGUMENTS_CHARS, CallFold
+from relayd.protocols.openai_chat.tool_call_assembler import MOST_ARGUMENTS_CHARS, ToolCallAssembler
 from tests.unit.protocols.openai_chat.asked import Kept
 
 
 def fold(fragments: list[dict[str, Any]]) -> dict[int, tuple[str, str, str]]:
     """Number to id, name and arguments."""
     numbers = itertools.count()
-    calls = CallFold(0, lambda: f"call_{next(numbers)}", Kept(), Allowance(MOST_ARGUMENTS_CHARS))
+    calls = ToolCallAssembler(0, lambda: f"call_{next(numbers)}", Kept(), Allowance(MOST_ARGUMENTS_CHARS))
     events: list[Event] = []
     for fragment in fragments:
         calls.add(fragment, 0, events, False)
@@ -72,14 +72,14 @@ def test_ids_are_never_empty_nor_used_twice() -> None:
 
 def test_arguments_and_calls_are_bounded() -> None:
     half = "x" * (MOST_ARGUMENTS_CHARS // 2 + 1)
-    with pytest.raises(TooMuch):
+    with pytest.raises(AnswerTooLarge):
         fold([{"index": 0, "id": "a", "function": {"arguments": half}}] * 2)
-    with pytest.raises(TooMuch):
+    with pytest.raises(AnswerTooLarge):
         fold([{"index": 0, "id": f"a{place}", "function": {"name": "f"}} for place in range(2000)])
 
 
 def test_arguments_for_nobody_are_a_fault() -> None:
-    with pytest.raises(TooMuch, match="without a name"):
+    with pytest.raises(AnswerTooLarge, match="without a name"):
         fold([{"index": 0, "function": {"arguments": "{}"}}])
-    with pytest.raises(TooMuch, match="without a name"):
+    with pytest.raises(AnswerTooLarge, match="without a name"):
         fold([{"index": 0, "id": "a", "function": {"arguments": "{}"}}, {"index": 0, "id": "b", "function": {"name": "f"}}])
