@@ -14,7 +14,7 @@ import pytest
 TOP = pathlib.Path(__file__).resolve().parent.parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "clock", "registry"),
+    ("errors", "clock", "registry", "work_queue"),
     ("schema", "wire"),
     ("protocols", "limits", "stores", "telemetry"),
     ("config", "routing", "access", "upstream"),

@@ -131,9 +131,10 @@ class Attempt:
         if response is not None and not slot.bad:
             if self._mode == JUDGING and not self._judge(response):
                 return
-            if slot.chunks and not errno and self._mode != PASSING:
-                self._take(slot, response)
-                if slot is not exchange.slot or exchange.over:
+        if response is not None and self._mode != PASSING and (self.shown if errno or slot.bad else True):
+            if slot.chunks or slot.unfinished:
+                slot.hold = not self._take(slot, response)
+                if slot is not exchange.slot or exchange.over or slot.unfinished:
                     return
         if errno or response is None or slot.bad:
             self._broken(slot, errno, message)
@@ -281,8 +282,8 @@ class Attempt:
     def _translate(self, slot: Slot, response: ResponseHead, chunks: list[bytes]) -> bool:
         translation, course = self.translation, self._course
         assert translation is not None
-        for chunk in chunks:
-            translation.take(chunk)
+        translation.take(b"".join(chunks))
+        slot.unfinished = translation.unfinished
         failure = translation.failure
         if failure is not None and not self.shown:
             course.failed(_fault_of(failure), None, b"", failure)

@@ -23,7 +23,7 @@ from relayd.proxy.upgrade import Upgrade
 from relayd.upstream.classify import GOOD, Verdict, classify
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.transport.faults import code_of
-from relayd.upstream.transport.slot import Sink, Slot
+from relayd.upstream.transport.slot import PARSED_TURN, Sink, Slot
 from relayd.upstream.upstream import Upstream
 from relayd.wire.http1 import RequestHead
 from relayd.wire.response import ResponseHead
@@ -68,6 +68,8 @@ class Exchange(Reply):
         else:
             length = None
             self._sent_whole = True
+        if sink is not None:
+            slot.turn = PARSED_TURN
         pool.start(slot, sink or self, head.method, target, fields, length, body)
         if self._early is not None:
             early, self._early = self._early, None

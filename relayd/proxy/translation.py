@@ -4,6 +4,7 @@ Laws:
 1. Nothing of an attempt reaches the renderer before its first content: until then another attempt may take its place.
 2. A comment, a role and a token count are not content; a word, a thought, a refusal and a call are.
 3. Whatever goes wrong ends as a Failure, which the renderer says in the client's dialect; never as a clean end.
+4. One call reads at most STEP decoded bytes, however many came or however well they were compressed.
 """
 
 from __future__ import annotations
@@ -13,35 +14,65 @@ from relayd.protocols.dialect import Reader, Rendered, Renderer
 from relayd.wire.decoding import BadEncoding, Decoder
 
 _CONTENT = (TextDelta, RefusalDelta, ThoughtDelta, ToolStart)
+STEP = 4096
 
 
 class Translation:
     """One attempt's answer; owned by the attempt."""
 
-    __slots__ = ("_decoder", "_events", "_reader", "_renderer", "content", "done", "failure", "finish", "usage")
+    __slots__ = (
+        "_at", "_decoder", "_events", "_input", "_reader", "_renderer", "content", "done", "failure", "finish", "usage",
+    )
 
     def __init__(self, reader: Reader, renderer: Renderer, encoding: str = "") -> None:
         """`encoding` is the answer's Content-Encoding; endpoints are asked for none and some send one all the same."""
         self._reader, self._renderer = reader, renderer
         self._decoder = Decoder(encoding) if encoding else None
         self._events: list[Event] = []
+        self._input, self._at = b"", 0
         self.content = self.done = False
         self.failure: Failure | None = None
         self.usage: Usage | None = None
         self.finish = ""
 
     def take(self, data: bytes) -> None:
-        """Bytes of the endpoint's answer."""
-        if self._decoder is not None:
+        """More bytes of the endpoint's answer, and one step of the work. While `unfinished`, b"" makes the next step."""
+        if data:
+            self._input = self._input[self._at :] + data if self._at < len(self._input) else data
+            self._at = 0
+        if self._decoder is None:
+            piece = self._next_piece()
+        else:
+            packed, self._input = self._input, b""
             try:
-                data = self._decoder.feed(data)
+                piece = self._decoder.feed(packed, STEP)
             except BadEncoding as fault:
                 self.broken(Failure(502, f"The upstream's answer cannot be read: {fault}.", code="upstream_malformed"))
                 return
-        self._sort(self._reader.feed(data))
+        if piece:
+            self._sort(self._reader.feed(piece))
+
+    def _next_piece(self) -> bytes:
+        """What the next step reads: it ends with a frame where one ends within the step."""
+        data, start = self._input, self._at
+        if len(data) - start <= STEP:
+            self._input, self._at = b"", 0
+            return data[start:] if start else data
+        end = data.rfind(b"\n\n", start, start + STEP) + 2
+        self._at = end = end if end > 1 else start + STEP
+        return data[start:end]
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether bytes were taken that have not been read."""
+        if self.failure is not None or self.done:
+            return False
+        return bool(self._input) if self._decoder is None else self._decoder.has_more
 
     def end(self) -> None:
         """The endpoint's bytes have ended cleanly."""
+        while self.unfinished:
+            self.take(b"")
         if self.failure is None and not self.done:
             self._sort(self._reader.end())
         if self.failure is None and not self.done:
