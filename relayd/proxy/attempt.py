@@ -131,11 +131,10 @@ class Attempt:
         if response is not None and not slot.bad:
             if self._mode == JUDGING and not self._judge(response):
                 return
-        if response is not None and self._mode != PASSING and (self.shown if errno or slot.bad else True):
-            if slot.chunks or slot.unfinished:
-                slot.hold = not self._take(slot, response)
-                if slot is not exchange.slot or exchange.over or slot.unfinished:
-                    return
+        broken = bool(errno or slot.bad)
+        if response is not None and self._mode != PASSING and (self.shown or not broken):
+            if not self._take_rest(slot, response):
+                return
         if errno or response is None or slot.bad:
             self._broken(slot, errno, message)
         elif self._mode == REFUSING:
@@ -146,6 +145,12 @@ class Attempt:
             if self._mode == HOLDING and not self._settle(slot, ended=True):
                 return
             self._end(slot, response)
+
+    def _take_rest(self, slot: Slot, response: ResponseHead) -> bool:
+        """Take what came last; False while some of it waits for a later turn, or where the attempt ended by it."""
+        if slot.chunks or slot.unfinished:
+            slot.hold = not self._take(slot, response)
+        return slot is self._exchange.slot and not self._exchange.over and not slot.unfinished
 
     def _end(self, slot: Slot, response: ResponseHead) -> None:
         """An answer that passes is whole: its last bytes leave together with the end of its framing."""

@@ -4,7 +4,8 @@ Laws:
 1. A request is parsed only by wire/http1.py; what lies behind it waits for its answer (pipelining), bounded.
 2. `_send` is the only place that writes; it goes straight to the socket while nothing waits, else through IOStream.
 3. Every state has a limit of time, looked at by the listener's sweep; dribbling resets none of them.
-4. A refusal whose framing is in doubt ends the connection; unread bytes are drained for a while, so that the answer
+4. One turn handles one request or a bounded piece of a body; what is buffered behind it goes through the work queue.
+5. A refusal whose framing is in doubt ends the connection; unread bytes are drained for a while, so that the answer
    is not lost in a reset (RFC 9112 9.6).
 """
 
@@ -16,7 +17,6 @@ import socket
 import struct
 from typing import Any, Protocol
 
-from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 
 from relayd import clock
@@ -29,10 +29,12 @@ from relayd.server.stream import ClientStream, TlsClientStream
 from relayd.wire.chunked import ChunkedDecoder, ChunkedError
 from relayd.wire.forwarded import TrustedNetworks
 from relayd.wire.http1 import HeadLimits, RequestHead, early_refusal, parse_head
+from relayd.work_queue import WorkQueue
 
 LOG = logging.getLogger("relayd.connection")
 HIGH = 64 * 1024
 PIPELINED = 64 * 1024
+CHUNKS = 1024
 DRAIN_BYTES, DRAIN_S = 1024 * 1024, 5.0
 MIN_BODY_RATE = 500
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -45,12 +47,15 @@ class Owner(Protocol):
 
     name: str
     gateway: Gateway
-    loop: IOLoop
     limits: HeadLimits
     timeouts: ListenerTimeouts
     networks: TrustedNetworks
     trailer_bytes: int
     max_requests: int
+
+    @property
+    def work(self) -> WorkQueue:
+        """Where work is put that does not fit into this turn."""
 
     def forget(self, connection: Connection) -> None:
         """A connection has closed."""
@@ -64,8 +69,8 @@ class Connection:
 
     socket_memory: Memory | None = None
     __slots__ = (
-        "_buffer", "_chunks", "_counted", "_keep", "_left", "_processing", "_received", "_requests",
-        "_scanned", "_since", "_stalled_at", "_state", "_stream", "_waiting", "_window", "exchange",
+        "_body_paused", "_buffer", "_chunks", "_counted", "_keep", "_left", "_received", "_requests",
+        "_scanned", "_since", "_stalled_at", "_state", "_stream", "_waiting", "_will_go_on", "_window", "exchange",
         "forwarding_cache", "listener", "networks", "owner", "peer", "tls", "trusted",
     )
 
@@ -82,7 +87,7 @@ class Connection:
         self._scanned = self._left = self._requests = self._received = self._counted = 0
         self._waiting = 0
         self._chunks: ChunkedDecoder | None = None
-        self._keep = self._processing = False
+        self._keep = self._body_paused = self._will_go_on = False
         self._since = self._window = clock.monotonic()
         self._stalled_at = 0.0
         stream.set_close_callback(self._on_close)
@@ -103,8 +108,8 @@ class Connection:
             if not self._buffer and state == HEAD:
                 self._since = clock.monotonic()
             self._buffer = self._buffer + data if self._buffer else data
-            if state == HEAD:
-                self._process()
+            if state == HEAD and not self._will_go_on:
+                self._next()
             elif len(self._buffer) > PIPELINED:
                 self._stream.pause()
         elif state == BODY:
@@ -119,24 +124,42 @@ class Connection:
             if self._left < 0:
                 self._close()
 
-    def _process(self) -> None:
-        """Take whole requests from the buffer while the connection is between requests."""
-        if self._processing:
-            return
-        self._processing = True
-        try:
-            while self._state == HEAD and self._buffer and self._next():
-                pass
-        finally:
-            self._processing = False
+    def _go_on_later(self) -> None:
+        """Take up in a later turn what is buffered."""
+        if not self._will_go_on:
+            self._will_go_on = True
+            self.owner.work.put(self._go_on)
 
-    def _next(self) -> bool:
+    def _go_on(self) -> None:
+        self._will_go_on = False
+        try:
+            if self._state == HEAD:
+                if self._buffer:
+                    self._next()
+            elif self._state == BODY:
+                if not self._body_paused and self._chunks is not None and self._chunks.pending:
+                    self._feed(b"")
+            self._read_or_wait()
+        except Exception:  # rescue door: a fault of relayd's own ends one connection, never the process
+            LOG.exception("connection of listener %s", self.listener)
+            self.end()
+
+    def _read_or_wait(self) -> None:
+        """Read from the client, unless what it has sent must be handled first."""
+        if self._body_paused or self._will_go_on or self._state == CLOSED or self._stream.wanted:
+            return
+        if self._state in (HEAD, WAIT) and len(self._buffer) > PIPELINED:
+            return
+        self._stream.resume()
+
+    def _next(self) -> None:
+        """Take one whole request from the buffer; `finished` sees to the one behind it."""
         buffer = self._buffer
         if buffer.startswith(b"\r\n") and self._scanned == 0:
             buffer = self._buffer = buffer[2:]  # RFC 9112 2.2: at most one empty line
             self._scanned = -1
             if not buffer:
-                return False
+                return
         end = buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
         limits = self.owner.limits
         if end < 0:
@@ -145,15 +168,14 @@ class Connection:
                 self._refuse(refusal)
             elif buffer != b"\r":
                 self._scanned = len(buffer)
-            return False
+            return
         self._scanned = 0
         try:
             head = parse_head(buffer[: end + 4], limits)
         except ExchangeError as refusal:
             self._refuse(refusal)
-            return False
+            return
         self._begin(head, buffer[end + 4 :])
-        return True
 
     def _begin(self, head: RequestHead, rest: bytes) -> None:
         """Start the exchange of this head; `rest` is what lies behind it."""
@@ -172,7 +194,7 @@ class Connection:
             self._chunks = ChunkedDecoder(trailer_bytes=limits.trailer_bytes)
             self._state = BODY
             try:
-                partial = self._chunks.feed(rest)
+                partial = self._chunks.feed(rest, CHUNKS)
             except ChunkedError as fault:
                 self._refuse(ExchangeError("bad_request", f"chunked body: {fault.rule}"))
                 return
@@ -218,7 +240,7 @@ class Connection:
                 exchange.upload(data, False)
             return
         try:
-            piece = decoder.feed(data)
+            piece = decoder.feed(data, CHUNKS)
         except ChunkedError as fault:
             exchange.client_fault(ExchangeError("bad_request", f"chunked body: {fault.rule}"))
             return
@@ -231,17 +253,10 @@ class Connection:
             self._rest_of_turn()
 
     def _rest_of_turn(self) -> None:
-        """Work per turn is bounded: what the decoder has not looked at is taken up in the next turn."""
+        """Work per turn is bounded: what the decoder has not looked at is taken up in a later turn."""
         if self._chunks is not None and self._chunks.pending and self._state == BODY:
             self._stream.pause()
-            self.owner.loop.add_callback(self._go_on)
-
-    def _go_on(self) -> None:
-        if self._state == BODY and self.exchange is not None:
-            if self._chunks is not None and self._chunks.pending:
-                self._feed(b"")
-            if self._state != BODY or self._chunks is None or not self._chunks.pending:
-                self._stream.resume()
+            self._go_on_later()
 
     # ---- writing
 
@@ -305,24 +320,28 @@ class Connection:
 
     def pause_body(self) -> None:
         """Stop reading the request body."""
+        self._body_paused = True
         self._stream.pause()
 
     def resume_body(self) -> None:
         """Read it again."""
-        if not self._stream.wanted:
-            # The rate too counts anew: while it was paused the client could not send.
-            self._since = self._window = clock.monotonic()
-            self._received = 0
-            if self._chunks is not None and self._chunks.pending:
-                self.owner.loop.add_callback(self._go_on)
-            else:
-                self._stream.resume()
+        if not self._body_paused:
+            return
+        self._body_paused = False
+        # The rate too counts anew: while it was paused the client could not send.
+        self._since = self._window = clock.monotonic()
+        self._received = 0
+        if self._chunks is not None and self._chunks.pending:
+            self._go_on_later()
+        else:
+            self._read_or_wait()
 
     def start_tunnel(self) -> None:
         """From now on every byte belongs to the tunnel."""
         self._state = TUNNEL
         early, self._buffer = self._buffer, b""
-        self._stream.resume()
+        self._body_paused = False
+        self._read_or_wait()
         if early and self.exchange is not None:
             self.exchange.upload(early, False)
 
@@ -334,13 +353,13 @@ class Connection:
         if keep and self._state == WAIT:
             self._state = HEAD
             self._since = clock.monotonic()
-            if not self._stream.wanted:
-                self._stream.resume()
+            self._body_paused = False
             if self._buffer:
-                if not self._processing:
-                    self._process()
+                self._go_on_later()
             elif self.owner.gateway.draining:
                 self._close_when_written()
+                return
+            self._read_or_wait()
         elif self._state == BODY or self._buffer:
             self._linger()
         else:
@@ -379,8 +398,9 @@ class Connection:
             return
         self._state, self._left = LINGER, DRAIN_BYTES
         self._buffer, self._chunks = b"", None
+        self._body_paused = self._will_go_on = False
         self._since = clock.monotonic()
-        self._stream.resume()
+        self._read_or_wait()
         if not self._waiting:
             self._half_close()
 
@@ -456,7 +476,7 @@ class Connection:
             if times.handshake and now - self._since > times.handshake:
                 self._close()
         elif self._buffer:
-            if times.header and now - self._since > times.header:
+            if times.header and not self._will_go_on and now - self._since > times.header:
                 self._refuse(ExchangeError("request_timeout", "header section"))
         elif self._requests:
             if times.keepalive and now - self._since > times.keepalive:

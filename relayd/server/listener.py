@@ -34,6 +34,7 @@ from relayd.server.watch import Watch
 from relayd.telemetry.telemetry import Telemetry
 from relayd.wire.forwarded import TrustedNetworks
 from relayd.wire.http1 import HeadLimits
+from relayd.work_queue import WorkQueue
 
 PER_TURN = 64
 AGAIN_S = 0.25
@@ -191,6 +192,11 @@ class Listening(TCPServer):
     def tls_failed(self) -> None:
         """A connection ended before its handshake did."""
         self.telemetry.metrics.add("relayd.listener.tls_failed", listener=self.name)
+
+    @property
+    def work(self) -> WorkQueue:
+        """Where work is put that does not fit into this turn."""
+        return self.gateway.client.work
 
     @property
     def count(self) -> int:
