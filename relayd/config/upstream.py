@@ -113,7 +113,7 @@ class UpstreamTimeouts:
     """How long an endpoint may take. Each limit has its own error code."""
 
     connect: Duration = setting(default=Duration(5), doc="Resolve, connect and TLS handshake; then 504 connect_timeout.", minimum=0.001)
-    first_byte: Duration = setting(default=Duration(300), doc="From the last byte of the request to the complete head of the response; then 504 first_byte_timeout.", zero_is_off=True)
+    first_byte: Duration = setting(default=Duration(300), doc="From the last byte of the request to the complete head of the response, which interim heads (1xx) do not extend; then 504 first_byte_timeout.", zero_is_off=True)
     idle: Duration = setting(default=Duration(120), doc="Silence inside the response, not counted while the client is the slow side; then the response is broken off.", zero_is_off=True)
     total: Duration = setting(default=Duration(0), doc="The whole exchange; 0 means no limit.", zero_is_off=True)
 

@@ -128,13 +128,11 @@ class Attempt:
         if slot is not exchange.slot or exchange.over:
             return
         response = slot.response
-        if response is not None and not slot.bad:
-            if self._mode == JUDGING and not self._judge(response):
-                return
-        broken = bool(errno or slot.bad)
-        if response is not None and self._mode != PASSING and (self.shown or not broken):
-            if not self._take_rest(slot, response):
-                return
+        if response is not None and not slot.bad and self._mode == JUDGING and not self._judge(response):
+            return
+        whole = not errno and not slot.bad
+        if response is not None and (whole or self.shown) and not self._take_rest(slot, response):
+            return
         if errno or response is None or slot.bad:
             self._broken(slot, errno, message)
         elif self._mode == REFUSING:
@@ -148,7 +146,7 @@ class Attempt:
 
     def _take_rest(self, slot: Slot, response: ResponseHead) -> bool:
         """Take what came last; False while some of it waits for a later turn, or where the attempt ended by it."""
-        if slot.chunks or slot.unfinished:
+        if self._mode != PASSING and (slot.chunks or slot.unfinished):
             slot.hold = not self._take(slot, response)
         return slot is self._exchange.slot and not self._exchange.over and not slot.unfinished
 

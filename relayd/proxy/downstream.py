@@ -38,6 +38,9 @@ class Downstream(Protocol):
     def resume_body(self) -> None:
         """Read it again."""
 
+    def again(self) -> None:
+        """In a later turn of the loop call `Exchange.upload` with nothing; until then read nothing. For a tunnel."""
+
     def start_tunnel(self) -> None:
         """From now on hand every byte to `Exchange.upload`."""
 

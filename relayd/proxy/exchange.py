@@ -196,10 +196,10 @@ class Exchange(Reply):
 
     def on_drained(self) -> None:
         """The client has taken what waited for it."""
-        self._last = clock.monotonic()
         if self.over:
             return
         if self.slot is not None:
+            self._moved(self.slot)
             self.slot.unhold()
         elif self.tunnel is not None:
             self.tunnel.unhold()
@@ -231,11 +231,16 @@ class Exchange(Reply):
 
     def touch(self, slot: Slot) -> bool:
         """Something has moved; False when the exchange ended by it."""
-        self._last = clock.monotonic()
+        self._moved(slot)
         if self._paused_body and slot.queued < UPLOAD_LOW:
             self._paused_body = False
             self.down.resume_body()
         return not self.over
+
+    def _moved(self, slot: Slot) -> None:
+        """Silence counts from now on; before the final head it does not: interim heads must not extend first_byte."""
+        if slot.response is not None:
+            self._last = clock.monotonic()
 
     def arrived(self, slot: Slot) -> ResponseHead | None:
         """For who judges an answer: its head, as soon as it is there; interim heads go on to the client."""

@@ -2,9 +2,11 @@
 
 Laws:
 1. A turn walks the whole path, as if it had come by HTTP, on the plan of that moment: authorised, admitted, accounted.
-2. One turn is under way; further ones wait in their order, a bounded number, then nothing more is read.
+2. One turn is under way; further ones wait in their order, bounded in number and bytes, then nothing more is read.
+   Nor is anything read while the client does not take what it is sent, pongs included.
 3. What a turn sends the client leaves as text frames, one event each; a turn that fails says so and ends nothing else.
 4. The client leaving cancels the turn under way and those that wait.
+5. One turn of the loop reads at most FRAMES frames and begins at most one turn of the API.
 
 Source: Open Responses specification 2026-04-24, section on WebSocket.
 """
@@ -17,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd import clock
+from relayd.errors import ExchangeError
 from relayd.protocols._socket_errors import CONNECTION_LIMIT, CONNECTION_LIMIT_S, write_error
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Memory
@@ -30,9 +33,11 @@ from relayd.wire.headers import TOKENS
 from relayd.wire.http1 import RequestHead, parse_head
 from relayd.wire.websocket import (
     GOING_AWAY,
+    MAX_MESSAGE_BYTES,
     Broken,
     Closed,
     Decoder,
+    Event,
     HandshakeError,
     Message,
     Ping,
@@ -43,7 +48,9 @@ from relayd.wire.websocket import (
     text_frame,
 )
 
-WAITING = 16
+WAITING, WAITING_BYTES = 16, 1024 * 1024  # beyond these the message that exceeds them is the last that is read
+FRAMES = 128
+LARGEST_ERROR = 64 * 1024
 PING_S = 30.0
 SILENT_S = 120.0  # without even a pong
 REMEMBERED_BYTES = 32 * 1024 * 1024
@@ -78,31 +85,73 @@ class ResponsesSocket:
         self._decoder = Decoder()
         self.memory = Store(max_entries=4, max_bytes=REMEMBERED_BYTES, ttl_s=CONNECTION_LIMIT_S).space("socket")
         self._waiting: collections.deque[bytes] = collections.deque()
+        self._waiting_bytes = 0
         self._turn: Turn | None = None
-        self._starting = self._ending = False
+        self._behind = self._paused = self._ending = False
         self._began_s = self._heard_s = self._pinged_s = clock.monotonic()
 
     # ---- the client's side
 
     def upload(self, data: bytes) -> None:
-        """Bytes of the client."""
-        self._heard_s = clock.monotonic()
-        for event in self._decoder.feed(data):
-            if isinstance(event, Message):
-                self._waiting.append(event.data.encode() if isinstance(event.data, str) else event.data)
-                if len(self._waiting) >= WAITING:
-                    self.exchange.down.pause_body()
-            elif isinstance(event, Ping):
-                self.exchange.tunnelled(pong_frame(event.data))
-            elif isinstance(event, Closed | Broken):
-                self._end(event.code if isinstance(event, Broken) else 1000)
-                return
-        self._next()
+        """Bytes of the client; none, to go on with what has come."""
+        decoder = self._decoder
+        if self._turn is not None and self._turn.too_large:
+            fault = ExchangeError("upstream_malformed", f"an event larger than {MAX_MESSAGE_BYTES} bytes")
+            self._turn.exchange_of_turn.fail(fault)
+        if data:
+            self._heard_s = clock.monotonic()
+            decoder.feed(data, 0)
+        began = self._begin_turn()
+        for _ in range(FRAMES):
+            if began or self._ending or self._is_full() or not decoder.has_more:
+                break
+            for event in decoder.feed(b"", 1):
+                self._take(event)
+            began = self._begin_turn()
+        self._pace()
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Message):
+            self._waiting.append(event.data)
+            self._waiting_bytes += len(event.data)
+        elif isinstance(event, Ping):
+            self.send(pong_frame(event.data))
+        elif isinstance(event, Closed | Broken):
+            self._end(event.code if isinstance(event, Broken) else 1000)
+
+    def _is_full(self) -> bool:
+        """Whether nothing more is read for now."""
+        return self._behind or len(self._waiting) >= WAITING or self._waiting_bytes > WAITING_BYTES
+
+    def _pace(self) -> None:
+        """Read on, go on in a later turn, or wait for the client or for the turn under way."""
+        down, is_full = self.exchange.down, self._is_full()
+        if self._ending:
+            return
+        if is_full and not self._paused:
+            self._paused = True
+            down.pause_body()
+        elif self._paused and not is_full:
+            self._paused = False
+            self._heard_s = clock.monotonic()
+            down.resume_body()
+        if not self._behind and ((self._waiting and self._turn is None) or (self._decoder.has_more and not is_full)):
+            down.again()
+
+    def send(self, data: bytes) -> bool:
+        """Frames for the client; False when it is behind, and then nothing more is read from it."""
+        room = self.exchange.tunnelled(data)
+        if not room:
+            self._behind = True
+            self._pace()
+        return room
 
     def unhold(self) -> None:
         """The client can take more."""
+        self._behind = False
         if self._turn is not None:
             self._turn.exchange_of_turn.on_drained()
+        self._pace()
 
     def check(self, now: float, timeouts: Timeouts) -> None:
         """The sweep."""
@@ -111,11 +160,11 @@ class ResponsesSocket:
         elif now - self._began_s > CONNECTION_LIMIT_S and self._turn is None:
             self.exchange.tunnelled(text_frame(write_error(CONNECTION_LIMIT)))
             self._end(1000)
-        elif now - self._heard_s > SILENT_S:
+        elif now - self._heard_s > SILENT_S and not self._paused:
             self._end(GOING_AWAY)
-        elif now - self._pinged_s > PING_S:
+        elif now - self._pinged_s > PING_S and not self._behind:
             self._pinged_s = now
-            self.exchange.tunnelled(ping_frame())
+            self.send(ping_frame())
 
     def close(self) -> None:
         """The client has left, or the connection is ended."""
@@ -133,17 +182,14 @@ class ResponsesSocket:
 
     # ---- turns
 
-    def _next(self) -> None:
-        if self._starting:
-            return
-        self._starting = True
-        try:
-            while self._waiting and self._turn is None and not self._ending:
-                self._start(self._waiting.popleft())
-                if len(self._waiting) == WAITING - 1:
-                    self.exchange.down.resume_body()
-        finally:
-            self._starting = False
+    def _begin_turn(self) -> bool:
+        """Begin the turn that waits next, if none is under way."""
+        if not self._waiting or self._turn is not None or self._ending or self._behind:
+            return False
+        text = self._waiting.popleft()
+        self._waiting_bytes -= len(text)
+        self._start(text)
+        return True
 
     def _start(self, text: bytes) -> None:
         down = Turn(self)
@@ -157,7 +203,7 @@ class ResponsesSocket:
         """The turn is over."""
         if turn is self._turn:
             self._turn = None
-            self._next()
+            self._pace()
 
 
 class Turn:
@@ -176,8 +222,9 @@ class Turn:
         self._head = b""
         self._status = 0
         self._decoder: ChunkedDecoder | None = None
-        self._text = b""
-        self._told = False
+        self._line: list[bytes] = []  # pieces of the line that has not ended, or of an error's body
+        self._line_bytes = 0
+        self._told = self.too_large = False
 
     def send(self, data: bytes) -> bool:
         """A piece of an HTTP answer that relayd itself has written."""
@@ -191,16 +238,29 @@ class Turn:
                 self._decoder = ChunkedDecoder()
         if self._decoder is not None:
             data = self._decoder.feed(data, max_pieces=1 << 30)
-        self._text += data
         if self._status != 200:
+            self._keep(data[: LARGEST_ERROR - self._line_bytes])
             return True
-        *lines, self._text = self._text.split(b"\n")
-        return self._tell([line for line in map(message_of, lines) if line])
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = b"".join([*self._line, lines[0]])
+            self._line, self._line_bytes = [], 0
+        self._keep(rest)
+        room = self._tell([line for line in map(message_of, lines) if line])
+        if self._line_bytes > MAX_MESSAGE_BYTES and not self.too_large:
+            self.too_large = True
+            self._down.again()  # the turn fails there: its exchange is in the middle of sending
+        return room
+
+    def _keep(self, piece: bytes) -> None:
+        if piece and not self.too_large:
+            self._line.append(piece)
+            self._line_bytes += len(piece)
 
     def _tell(self, messages: list[bytes]) -> bool:
         for message in messages:
             self._told = self._told or message.startswith(_TERMINAL)
-        return self._socket.exchange.tunnelled(b"".join(map(text_frame, messages))) if messages else True
+        return self._socket.send(b"".join(map(text_frame, messages))) if messages else True
 
     def buffered(self) -> int:
         """Bytes that wait for the client."""
@@ -220,13 +280,16 @@ class Turn:
     def resume_body(self) -> None:
         """Nothing is read."""
 
+    def again(self) -> None:
+        """A turn is no tunnel."""
+
     def start_tunnel(self) -> None:
         """A turn is never upgraded."""
 
     def finished(self, keep: bool) -> None:
         """The turn is over."""
         if self._status != 200:
-            self._tell([error_of(self._status, self._text)])
+            self._tell([error_of(self._status, b"".join(self._line))])
         self._over()
 
     def abort(self, reset: bool) -> None:

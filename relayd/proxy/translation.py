@@ -36,7 +36,7 @@ class Translation:
         self.finish = ""
 
     def take(self, data: bytes) -> None:
-        """More bytes of the endpoint's answer, and one step of the work. While `unfinished`, b"" makes the next step."""
+        """More bytes of the endpoint's answer, and one step of the work; while `unfinished`, b"" makes the next."""
         if data:
             self._input = self._input[self._at :] + data if self._at < len(self._input) else data
             self._at = 0

@@ -139,6 +139,8 @@ class Connection:
             elif self._state == BODY:
                 if not self._body_paused and self._chunks is not None and self._chunks.pending:
                     self._feed(b"")
+            elif self._state == TUNNEL and self.exchange is not None:
+                self.exchange.upload(b"", False)
             self._read_or_wait()
         except Exception:  # rescue door: a fault of relayd's own ends one connection, never the process
             LOG.exception("connection of listener %s", self.listener)
@@ -295,6 +297,7 @@ class Connection:
         if self._state == CLOSING:
             self._close()
         elif self._state == LINGER:
+            self._since = clock.monotonic()
             self._half_close()
         elif self.exchange is not None:
             self.exchange.on_drained()
@@ -336,6 +339,11 @@ class Connection:
         else:
             self._read_or_wait()
 
+    def again(self) -> None:
+        """Call `Exchange.upload` with nothing in a later turn; until then read nothing."""
+        self._stream.pause()
+        self._go_on_later()
+
     def start_tunnel(self) -> None:
         """From now on every byte belongs to the tunnel."""
         self._state = TUNNEL
@@ -360,8 +368,8 @@ class Connection:
                 self._close_when_written()
                 return
             self._read_or_wait()
-        elif self._state == BODY or self._buffer:
-            self._linger()
+        elif self._state in (BODY, TUNNEL) or self._buffer:
+            self._linger()  # a close would reset what the client has not read while it still sends
         else:
             self._close_when_written()
 
@@ -467,7 +475,7 @@ class Connection:
                 self._window, self._received = now, 0
             if slow and self.exchange is not None:
                 self.exchange.client_fault(ExchangeError("request_timeout", "body"))
-        elif state == LINGER and now - self._since > DRAIN_S:
+        elif state == LINGER and not self._waiting and now - self._since > DRAIN_S:
             self._close()
 
     def _check_head(self, now: float) -> None:

@@ -18,6 +18,7 @@ from relayd import clock
 from relayd.upstream.spec import EndpointSpec, TlsSpec, UpstreamSpec
 
 HIGH = 64 * 1024
+PIECE = 32 * 1024  # what one turn of the loop reads
 
 
 class TunnelSink(Protocol):
@@ -56,7 +57,7 @@ class Tunnel:
         self._spec, self._endpoint, self._request, self._sink = spec, endpoint, request, sink
         self._stream: IOStream | None = None
         self._line: socket.socket | None = None  # the connection during its handshake
-        self._closed = self._reading = False
+        self._closed = self._reading = self._will_read = False
         self._want = True
         IOLoop.current().add_callback(self._open)
 
@@ -131,28 +132,32 @@ class Tunnel:
                 self._line.shutdown(socket.SHUT_RDWR)
 
     def _read(self) -> None:
+        self._will_read = False
         stream = self._stream
-        if stream is None or self._reading:
+        if stream is None or self._reading or not self._want or self._closed:
             return
-        while self._want and not self._closed:
-            try:
-                future: Any = stream.read_bytes(65536, partial=True)
-            except StreamClosedError:
-                return
-            if not future.done():
-                self._reading = True
-                future.add_done_callback(self._on_read)
-                return
-            if future.exception() is not None:
-                return
-            self._sink.on_bytes(future.result())
+        try:
+            future: Any = stream.read_bytes(PIECE, partial=True)
+        except StreamClosedError:
+            return
+        self._reading = True
+        if future.done():
+            self._on_read(future)
+        else:
+            future.add_done_callback(self._on_read)
 
     def _on_read(self, future: Any) -> None:
         self._reading = False
         if self._closed or future.cancelled() or future.exception() is not None:
             return
         self._sink.on_bytes(future.result())
-        self._read()
+        self._read_later()
+
+    def _read_later(self) -> None:
+        """Read in the next turn of the loop, so that a fast endpoint leaves this one to others."""
+        if not self._will_read and not self._closed:
+            self._will_read = True
+            IOLoop.current().add_callback(self._read)
 
     def write(self, data: bytes) -> bool:
         """Send to the endpoint; False when it is behind, and `on_writable` will follow."""
@@ -180,7 +185,7 @@ class Tunnel:
         """Read again, in the next turn."""
         if not self._want:
             self._want = True
-            IOLoop.current().add_callback(self._read)
+            self._read_later()
 
     def buffered(self) -> int:
         """Bytes that wait for the endpoint."""

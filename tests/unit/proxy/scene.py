@@ -66,6 +66,9 @@ class Client:
     def resume_body(self) -> None:
         self.ended.append("resume")
 
+    def again(self) -> None:
+        """Nothing is read."""
+
     def start_tunnel(self) -> None:
         self.ended.append("tunnel")
 

@@ -90,8 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self.wfile.write(close_frame(event.code))
                     return
                 if isinstance(event, Message):
-                    assert isinstance(event.data, str)
-                    for frame in self.turn(event.data.encode(), ask):
+                    for frame in self.turn(event.data, ask):
                         self.wfile.write(text_frame(frame))
 
     def turn(self, body: bytes, ask: Ask) -> list[bytes]:
