@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 
 from relayd.protocols import _json
-from relayd.protocols._frames import OVERLAP, complete, first_complete
+from relayd.protocols._frames import OVERLAP, complete, first_complete, with_mark
 from relayd.wire.body import member_span
 from relayd.wire.sse import Event, SseError, SseSplitter
 
@@ -91,17 +91,9 @@ class UsageChunkRemover:
 
 def _without(frames: bytes) -> tuple[bytes, bool]:
     """These frames without the first usage chunk, and whether there was one."""
-    if _MARK.search(frames) is None:
-        return frames, False
-    splitter = SseSplitter()
-    try:
-        events = splitter.feed(frames)
-    except SseError:
-        return frames, False
-    for place, event in enumerate(events):
-        if _is_usage(event):
-            del events[place]
-            return b"".join([one.raw for one in events]) + splitter.rest, True
+    for begin, end in with_mark(frames, _MARK):
+        if _is_added(frames[begin:end]):
+            return frames[:begin] + frames[end:], True
     return frames, False
 
 

@@ -14,13 +14,14 @@ import zlib
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._frames import OVERLAP, complete
+from relayd.protocols._frames import OVERLAP, complete, pieces
 from relayd.protocols.dialect import Tapped
 from relayd.wire.sse import SseError, SseSplitter
 
 MAX_FRAME_BYTES = 1024 * 1024
 MAX_PLAIN_BYTES = 512 * 1024
 TAIL_BYTES = 64 * 1024
+KEPT_BYTES = 8 * 1024  # frames that are kept together, to be read at the end
 MAX_INFLATED_BYTES = 4 * 1024 * 1024  # by one feed; more is a bomb
 
 # A nested JSON text cannot look like these: the quotation marks in it are escaped.
@@ -152,7 +153,14 @@ class Tap:
                 held += data[end:]
                 if not end:
                     return
-        self._mark(frames)
+        if len(frames) <= KEPT_BYTES:
+            self._mark(frames)
+        elif self._dialect == "ollama":
+            for line in frames.splitlines(True):
+                self._mark(line)
+        else:
+            for piece in pieces(frames, KEPT_BYTES):
+                self._mark(piece)
 
     def _mark(self, frames: bytes) -> None:
         """Keep whole frames in which something stands that will be read at the end."""

@@ -87,6 +87,7 @@ class ResponsesSocket:
         self._waiting: collections.deque[bytes] = collections.deque()
         self._waiting_bytes = 0
         self._turn: Turn | None = None
+        self._exchange_of_turn: Exchange | None = None  # not the turn's own: the two would be a ring
         self._behind = self._paused = self._ending = False
         self._began_s = self._heard_s = self._pinged_s = clock.monotonic()
 
@@ -95,9 +96,9 @@ class ResponsesSocket:
     def upload(self, data: bytes) -> None:
         """Bytes of the client; none, to go on with what has come."""
         decoder = self._decoder
-        if self._turn is not None and self._turn.too_large:
+        if self._turn is not None and self._turn.too_large and self._exchange_of_turn is not None:
             fault = ExchangeError("upstream_malformed", f"an event larger than {MAX_MESSAGE_BYTES} bytes")
-            self._turn.exchange_of_turn.fail(fault)
+            self._exchange_of_turn.fail(fault)
         if data:
             self._heard_s = clock.monotonic()
             decoder.feed(data, 0)
@@ -149,8 +150,8 @@ class ResponsesSocket:
     def unhold(self) -> None:
         """The client can take more."""
         self._behind = False
-        if self._turn is not None:
-            self._turn.exchange_of_turn.on_drained()
+        if self._exchange_of_turn is not None:
+            self._exchange_of_turn.on_drained()
         self._pace()
 
     def check(self, now: float, timeouts: Timeouts) -> None:
@@ -170,9 +171,9 @@ class ResponsesSocket:
         """The client has left, or the connection is ended."""
         self._ending = True
         self._waiting.clear()
-        turn, self._turn = self._turn, None
-        if turn is not None:
-            turn.exchange_of_turn.client_gone()
+        self._turn, exchange = None, self._exchange_of_turn
+        if exchange is not None:
+            exchange.client_gone()
 
     def _end(self, code: int) -> None:
         if not self._ending:
@@ -196,14 +197,13 @@ class ResponsesSocket:
         self._turn = down
         head = turn_head(self.exchange.head, len(text))
         made = Exchange(self.exchange.gateway, self.exchange.gateway.current(), down, head, clock.monotonic())
-        down.exchange = down.exchange_of_turn = made
+        down.exchange = self._exchange_of_turn = made
         self._walk(made, text)
 
-    def ended(self, turn: Turn) -> None:
+    def ended(self) -> None:
         """The turn is over."""
-        if turn is self._turn:
-            self._turn = None
-            self._pace()
+        self._turn = self._exchange_of_turn = None
+        self._pace()
 
 
 class Turn:
@@ -216,7 +216,6 @@ class Turn:
             down.listener, down.peer, down.trusted, down.networks, down.tls
         )
         self.exchange: Any = None
-        self.exchange_of_turn: Exchange
         self.forwarding_cache: tuple[object, bytes, list[bytes]] | None = None
         self.socket_memory: Memory | None = socket.memory
         self._head = b""
@@ -300,7 +299,7 @@ class Turn:
 
     def _over(self) -> None:
         self.exchange = None
-        self._socket.ended(self)
+        self._socket.ended()
 
 
 def message_of(line: bytes) -> bytes:
