@@ -45,6 +45,39 @@ async def until(holds: Callable[[], Any]) -> None:
         await asyncio.sleep(0.002)
 
 
+class Turns:
+    """Counts the turns of the loop while it is entered, and how often something happened in each of them."""
+
+    def __init__(self) -> None:
+        self._happened: dict[int, int] = {}
+        self._number, self._runs = 0, False
+
+    def note(self, amount: int = 1) -> None:
+        self._happened[self._number] = self._happened.get(self._number, 0) + amount
+
+    @property
+    def most(self) -> int:
+        """The most that happened in one turn."""
+        return max(self._happened.values())
+
+    @property
+    def total(self) -> int:
+        return sum(self._happened.values())
+
+    def _turn(self) -> None:
+        self._number += 1
+        if self._runs:
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def __enter__(self) -> Turns:
+        self._runs = True
+        self._turn()
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        self._runs = False
+
+
 def reset(writer: asyncio.StreamWriter) -> None:
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from relayd import clock
-from tests.unit.proxy.house import OK, Side, get, post, running, saying, status_of, until
+from relayd import clock, work_queue
+from relayd.server import connection
+from tests.unit.proxy.house import OK, Side, Turns, get, post, running, saying, status_of, until
 
 FIXED = "{name: fixed, match: {prefix: /fixed}, respond: {status: 200, body: hallo}},"
 
@@ -330,3 +331,86 @@ async def test_a_half_closed_client_counts_as_gone(tmp_path: Path) -> None:
         side.write(get())
         side.writer.write_eof()
         assert (await house.accounted(1))[0].code == "client_gone"
+
+
+# ---- a bounded piece of work per turn
+
+
+@pytest.mark.parametrize("path", ["/fixed", "/none"])
+async def test_requests_in_one_segment_that_are_answered_here_leave_the_loop_to_others(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_queue, "SHARE_S", 0.0)
+    whole = "routes: [{name: fixed, match: {prefix: /fixed}, respond: {status: 200, body: hallo}}]"
+    async with running(tmp_path, whole=whole) as house:
+        side = await house.connect()
+        account, turns = house.gateway.account, Turns()
+        house.gateway.account = lambda record: (turns.note(), account(record))[1]
+        with turns:
+            side.write(get(path) * 100)
+            for _ in range(100):
+                await side.message()
+        assert turns.total == 100 and turns.most == 1
+
+
+async def test_pipelined_requests_beyond_the_buffer_are_all_answered_and_read_no_faster_than_that(tmp_path: Path) -> None:
+    async with running(tmp_path, before=FIXED, listener="limits: {requests: 0}") as house:
+        side = await house.connect()
+        one = get("/fixed", "X-Pad: " + "x" * 400)
+        count = 3 * connection.PIPELINED // len(one)
+        side.write(one * count)
+        most = 0
+        for _ in range(count):
+            assert (await side.message())[1] == b"hallo"
+            most = max(most, len(house.connection._buffer))
+        assert most < 4 * connection.PIPELINED
+        side.write(get("/fixed"))
+        assert (await side.message())[1] == b"hallo"
+
+
+async def test_small_chunks_of_a_body_are_decoded_a_bounded_number_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_queue, "SHARE_S", 0.0)
+    bodies: list[bytes] = []
+
+    async def script(side: Side) -> None:
+        bodies.append((await side.message())[1])
+        side.write(OK)
+
+    async with running(tmp_path, script) as house:
+        side, turns = await house.connect(), Turns()
+        side.write(get("/x", "Transfer-Encoding: chunked", method="POST"))
+        await until(lambda: house.gateway.exchanges)
+        (exchange,) = house.gateway.exchanges
+        feed = type(exchange)._feed
+
+        def noted(self: object, slot: object, data: bytes, last: bool) -> None:
+            turns.note(len(data))
+            feed(self, slot, data, last)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(type(exchange), "_feed", noted)
+        with turns:
+            side.write(b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n")
+            assert status_of((await side.message())[0]) == 200
+        assert bodies == [b"x" * 20_000] and turns.total == 20_000 and turns.most <= 2 * connection.CHUNKS
+
+
+async def test_small_chunks_do_not_undo_the_pause_that_a_slow_endpoint_causes(tmp_path: Path) -> None:
+    async def script(side: Side) -> None:
+        await side.head()
+        await side.gone()
+
+    async with running(tmp_path, script) as house:
+        side = await house.connect()
+        side.write(get("/x", "Transfer-Encoding: chunked", method="POST"))
+        await until(lambda: house.gateway.exchanges)
+        (exchange,) = house.gateway.exchanges
+        most = 0
+        piece = b"1\r\nx\r\n" * 10_000 + b"8000\r\n" + b"y" * 0x8000 + b"\r\n"
+        house.endpoint_sides[0].writer.transport.pause_reading()  # type: ignore[attr-defined]
+        for _ in range(600):
+            side.write(piece)
+            await asyncio.sleep(0)
+            most = max(most, exchange.slot.queued if exchange.slot is not None else 0)
+        assert most < 512 * 1024
