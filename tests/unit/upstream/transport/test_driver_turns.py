@@ -32,6 +32,7 @@ class Slow(Keeper):
         self.body += self.left[: self.share]
         self.left = self.left[self.share :]
         slot.unfinished = bool(self.left)
+        self.changed.set()
 
     def on_done(self, slot: Slot, errno: int, message: str) -> None:
         if slot.unfinished or slot.chunks:
