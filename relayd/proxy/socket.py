@@ -248,6 +248,7 @@ class Turn:
         room = self._tell([line for line in map(message_of, lines) if line])
         if self._line_bytes > MAX_MESSAGE_BYTES and not self.too_large:
             self.too_large = True
+            self._line = [b":"]  # what follows of it is a comment
             self._down.again()  # the turn fails there: its exchange is in the middle of sending
         return room
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 from pathlib import Path
@@ -10,9 +11,22 @@ from typing import Any
 
 import pytest
 
-from relayd import clock
-from relayd.proxy.socket import WAITING, error_of, message_of, turn_head
-from tests.unit.proxy.house import House, Side, get, running, soon, status_of, until
+from relayd import clock, work_queue
+from relayd.proxy import socket as module
+from relayd.proxy.exchange import Exchange
+from relayd.proxy.socket import (
+    FRAMES,
+    WAITING,
+    WAITING_BYTES,
+    ResponsesSocket,
+    Turn,
+    error_of,
+    message_of,
+    turn_head,
+)
+from relayd.upstream.spec import Timeouts
+from relayd.wire.chunked import ChunkedDecoder
+from tests.unit.proxy.house import House, Side, Turns, get, running, soon, status_of, until
 from tests.unit.proxy.places import DONE, STREAM, Places, delta, http, in_turn, silent
 from tests.unit.proxy.scene import head_for
 
@@ -47,6 +61,8 @@ class Socket:
         size = second
         if second == 126:
             size = int.from_bytes(await self.side.exactly(2), "big")
+        elif second == 127:
+            size = int.from_bytes(await self.side.exactly(8), "big")
         return first & 15, await self.side.exactly(size)
 
     async def event(self) -> dict[str, Any]:
@@ -61,6 +77,13 @@ class Socket:
         while events[-1]["type"] not in ("response.completed", "response.failed", "response.incomplete", "error"):
             events.append(await self.event())
         return events
+
+
+def inside(house: House) -> ResponsesSocket:
+    """relayd's side of the only socket."""
+    found = house.connection.exchange
+    assert found is not None and isinstance(found.tunnel, ResponsesSocket)
+    return found.tunnel
 
 
 async def opened(house: House) -> Socket:
@@ -183,6 +206,179 @@ async def test_more_turns_than_may_wait_are_not_even_read(tmp_path: Path) -> Non
         await until(lambda: not house.connection._stream.wanted and len(places.asked) == 1)
         await asyncio.sleep(0.02)
         assert len(places.asked) == 1
+
+
+async def test_turns_that_waited_are_all_answered_in_their_order(tmp_path: Path) -> None:
+    events, first = in_turn(ANSWER)
+    places = Places(a=[first, ANSWER])
+    async with running(tmp_path, places, whole=whole()) as house:
+        socket = await opened(house)
+        count = 2 * WAITING + 3
+        socket.side.write(b"".join(asking(str(number)) for number in range(count)))
+        await until(lambda: not house.connection._stream.wanted)
+        events[0].set()
+        for _ in range(count):
+            assert (await socket.turn())[-1]["type"] == "response.completed"
+        asked = [json.loads(body)["messages"][0]["content"] for _, _, body in places.asked]
+        assert asked == [str(number) for number in range(count)]
+        assert house.connection._stream.wanted
+
+
+async def test_messages_that_wait_are_bounded_in_bytes_too(tmp_path: Path) -> None:
+    async with running(tmp_path, Places(a=silent), whole=whole()) as house:
+        socket = await opened(house)
+        large = asking("x" * 60_000)
+        socket.side.write(asking())
+        for _ in range(100):
+            socket.side.write(large)
+        await until(lambda: not house.connection._stream.wanted)
+        assert inside(house)._waiting_bytes <= WAITING_BYTES + len(large)
+
+
+async def test_many_messages_in_one_segment_begin_one_turn_per_turn_of_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_queue, "SHARE_S", 0.0)
+    turns = Turns()
+    start = ResponsesSocket._start
+    monkeypatch.setattr(ResponsesSocket, "_start", lambda self, text: (turns.note(), start(self, text))[1])
+    async with running(tmp_path, Places(a=ANSWER), whole=whole()) as house:
+        socket = await opened(house)
+        with turns:
+            socket.side.write(frame(b"{}") * 100)
+            for _ in range(100):
+                assert (await socket.turn())[0]["status"] == 400
+        assert turns.total == 100 and turns.most == 1
+
+
+@pytest.mark.parametrize("sent", [frame(b"p", opcode=9), frame(b"", opcode=10), b"\x00\x80\0\0\0\0"], ids=["ping", "pong", "fragment"])
+async def test_tiny_frames_are_read_a_bounded_number_at_a_time(
+    tmp_path: Path, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_queue, "SHARE_S", 0.0)
+    turns = Turns()
+    async with running(tmp_path, Places(a=ANSWER), whole=whole()) as house:
+        socket = await opened(house)
+        socket.side.write(b"\x01\x80\0\0\0\0")
+        await until(lambda: inside(house)._decoder._opcode == 1)
+        feed = inside(house)._decoder.feed
+
+        class Counted:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(decoder, name)
+
+            def feed(self, data: bytes, most: int) -> Any:
+                turns.note(most)
+                return feed(data, most)
+
+        decoder = inside(house)._decoder
+        inside(house)._decoder = Counted()  # type: ignore[assignment]
+        with turns:
+            socket.side.write(sent * 5000 + frame(b"last", opcode=9))
+            for _ in range(5001 if sent[0] == 0x89 else 1):
+                opcode, data = await socket.frame()
+            assert (opcode, data) == (10, b"last")
+        assert turns.total > 5000 and turns.most <= 2 * FRAMES
+
+
+async def test_a_client_that_pings_and_reads_nothing_is_not_read_either_and_then_gets_every_pong(tmp_path: Path) -> None:
+    async with running(tmp_path, Places(a=ANSWER), whole=whole()) as house:
+        socket = await opened(house)
+        socket.side.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        ping, count, most = frame(b"x" * 125, opcode=9), 0, 0
+        while not inside(house)._behind:
+            socket.side.write(ping * 100)
+            count += 100
+            await asyncio.sleep(0)
+            most = max(most, house.connection.buffered())
+        assert most < 256 * 1024
+        socket.side.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(count):
+            assert await socket.frame() == (10, b"x" * 125)
+        socket.side.write(asking())
+        assert (await socket.turn())[-1]["type"] == "response.completed"
+
+
+async def test_a_close_is_answered_behind_everything_else_that_the_client_has_not_read(tmp_path: Path) -> None:
+    async with running(tmp_path, Places(a=ANSWER), whole=whole()) as house:
+        socket = await opened(house)
+        socket.side.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        ping, count = frame(b"x" * 125, opcode=9), 0
+        while not inside(house)._behind:
+            socket.side.write(ping * 100)
+            count += 100
+            await asyncio.sleep(0)
+        socket.side.write(frame((1000).to_bytes(2, "big"), opcode=8) + ping * 1000)
+        socket.side.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(count):
+            assert await socket.frame() == (10, b"x" * 125)
+        opcode, data = await socket.frame()
+        assert opcode == 8 and data == (1000).to_bytes(2, "big")
+        assert await socket.side.rest() == b""
+
+
+@pytest.mark.parametrize(("wrong", "code"), [
+    (b"\x81\x01a", 1002), (frame(b"\xff"), 1007), (b"\x81\xff" + (1 << 40).to_bytes(8, "big") + b"\0\0\0\0", 1009),
+])
+async def test_a_broken_rule_is_told_to_a_client_that_goes_on_sending(tmp_path: Path, wrong: bytes, code: int) -> None:
+    async with running(tmp_path, Places(a=ANSWER), whole=whole()) as house:
+        socket = await opened(house)
+        socket.side.write(wrong + b"x" * 500_000)
+        opcode, data = await socket.frame()
+        assert opcode == 8 and data[:2] == code.to_bytes(2, "big")
+        assert await socket.side.rest() == b""
+        await house.accounted(1)
+
+
+async def test_a_long_turn_with_others_waiting_is_no_silence_of_the_client(tmp_path: Path) -> None:
+    events, first = in_turn(ANSWER)
+    async with running(tmp_path, Places(a=[first, ANSWER]), whole=whole()) as house:
+        socket = await opened(house)
+        socket.side.write(b"".join(asking(str(number)) for number in range(WAITING + 2)))
+        await until(lambda: not house.connection._stream.wanted)
+        inside(house).check(clock.monotonic() + module.SILENT_S + 1, Timeouts())
+        assert (await socket.frame())[0] == 9
+        events[0].set()
+        assert (await socket.turn())[-1]["type"] == "response.completed"
+
+
+async def test_an_endless_event_of_an_endpoint_ends_the_turn_and_not_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_MESSAGE_BYTES", 100_000)
+
+    async def endless(side: Side) -> None:
+        side.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: {")
+        while not side.writer.is_closing():
+            side.write(b"x" * 10_000)
+            await side.writer.drain()
+
+    text = CHAT.replace("LIMITS", "").replace("openai_chat", "openai_responses")
+    async with running(tmp_path, Places(a=[endless, ANSWER]), whole=text) as house:
+        socket = await opened(house)
+        socket.side.write(asking())
+        error = (await socket.turn())[-1]
+        assert error["type"] in ("error", "response.failed")
+        await until(lambda: house.accounts)
+        assert house.accounts[0].code == "upstream_malformed"
+
+
+async def test_a_turn_leaves_nothing_for_the_collector(tmp_path: Path) -> None:
+    def alive() -> int:
+        return sum(isinstance(one, Exchange | Turn | ChunkedDecoder) for one in gc.get_objects())
+
+    async with running(tmp_path, Places(a=ANSWER), whole=whole()) as house:
+        socket = await opened(house)
+        gc.disable()
+        try:
+            before = alive()
+            for message in (frame(b"{}"), asking()):
+                for _ in range(5):
+                    socket.side.write(message)
+                    await socket.turn()
+            await until(lambda: alive() == before)
+        finally:
+            gc.enable()
 
 
 async def test_a_draining_gateway_closes_when_the_turn_is_over(tmp_path: Path) -> None:
