@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.protocols.dialect import Tapped
-from relayd.protocols.tap import MAX_FRAME_BYTES, MAX_PLAIN_BYTES, Tap, seen_in
+from relayd.protocols.tap import KEPT_BYTES, MAX_FRAME_BYTES, MAX_PLAIN_BYTES, Tap, seen_in
 
 
 def tapped(dialect: str, data: bytes, cuts: list[int] | None = None, coding: str = "") -> Tapped:
@@ -242,3 +242,14 @@ def test_most_of_a_stream_is_skimmed() -> None:
     tap.feed(word)
     assert tap.skims(word) and not tap.skims(word[:-1]) and not tap.skims(word.replace(b"null", b'"stop"'))
     assert not tap.skims(word.replace(b'"choices"', b'"usage":{"prompt_tokens":1},"choices"'))
+
+
+@pytest.mark.parametrize("coding", ["", "gzip"])
+def test_of_a_flood_of_small_frames_only_a_bounded_part_is_kept_to_be_read(coding: str) -> None:
+    frames = sse({"model": "m-1", "usage": {"prompt_tokens": 1}}) + b'data: {"usage":{}}\n\n' * 150_000 + CHAT
+    body = gzip.compress(frames) if coding else frames
+    tap = Tap("openai_chat", coding)
+    tap.feed(body)
+    kept = {id(one): len(one) for one in (tap._first, tap._usage_at, tap._finish_at)}
+    assert sum(kept.values()) <= 3 * KEPT_BYTES
+    assert (tap.seen.model, tap.seen.finish, tap.seen.input, tap.seen.output) == ("m-1", "length", 9, 4)

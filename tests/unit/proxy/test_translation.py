@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 
 import pytest
 
@@ -19,7 +20,7 @@ from relayd.protocols.canon import (
     Usage,
 )
 from relayd.protocols.dialect import Rendered
-from relayd.proxy.translation import Translation
+from relayd.proxy.translation import STEP, Translation
 
 
 class Reading:
@@ -104,3 +105,54 @@ def test_a_coding_that_cannot_be_read_is_a_failure(coding: str) -> None:
     translation = Translation(Reading(), Writing(), coding)
     translation.take(b"certainly not packed")
     assert translation.failure is not None and translation.failure.code == "upstream_malformed"
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip", "deflate"])
+def test_one_call_reads_a_bounded_number_of_decoded_bytes_and_all_are_read_in_order(encoding: str) -> None:
+    class Measuring(Reading):
+        most = 0
+
+        def feed(self, data: bytes) -> list[Event]:
+            self.most = max(self.most, len(data))
+            return super().feed(data)
+
+    body = b"".join(b"data: %d\n\n" % number for number in range(200_000))
+    packed = {"": body, "gzip": gzip.compress(body), "deflate": zlib.compress(body)}[encoding]
+    reader = Measuring(last=[End()])
+    translation = Translation(reader, Writing(), encoding)
+    calls = 0
+    for start in range(0, len(packed), 16384):
+        translation.take(packed[start : start + 16384])
+        while translation.unfinished:
+            translation.take(b"")
+            calls += 1
+    translation.end()
+    assert reader.bytes == body and reader.most <= STEP and calls >= len(body) // STEP - len(packed) // 16384 - 1
+    assert translation.done
+
+
+def test_a_step_ends_with_a_frame_where_one_ends_within_it() -> None:
+    class Cuts(Reading):
+        def feed(self, data: bytes) -> list[Event]:
+            assert data.endswith(b"\n\n"), data[-20:]
+            return []
+
+    translation = Translation(Cuts(), Writing())
+    translation.take((b"data: " + b"x" * 100 + b"\n\n") * 500)
+    while translation.unfinished:
+        translation.take(b"")
+
+
+def test_what_comes_behind_a_failure_or_the_end_is_no_work_left() -> None:
+    for last in (Failure(502, "no"), End()):
+        translation = Translation(Reading([last]), Writing())
+        translation.take(b"x" * 10 * STEP)
+        assert not translation.unfinished
+
+
+def test_the_end_reads_what_was_left() -> None:
+    reader = Reading(last=[End()])
+    translation = Translation(reader, Writing())
+    translation.take(b"x" * 3 * STEP)
+    translation.end()
+    assert len(reader.bytes) == 3 * STEP and translation.done
