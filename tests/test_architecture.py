@@ -14,8 +14,8 @@ import pytest
 TOP = pathlib.Path(__file__).resolve().parent.parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "clock", "registry", "work_queue"),
-    ("schema", "wire"),
+    ("errors", "clock", "registry"),
+    ("schema", "wire", "work_queue"),
     ("protocols", "limits", "stores", "telemetry"),
     ("config", "routing", "access", "upstream"),
     ("plan",),
