@@ -111,6 +111,10 @@ class ResponsesSocket:
             began = self._begin_turn()
         self._pace()
 
+    def end_upload(self) -> bool:
+        """The client has ended its side without a close: it has left."""
+        return False
+
     def _take(self, event: Event) -> None:
         if isinstance(event, Message):
             self._waiting.append(event.data)

@@ -38,6 +38,7 @@ class Upgraded(Protocol):
     def plain_answer(self, response: ResponseHead, body: bytes) -> bool: ...
     def complete(self) -> None: ...
     def fail(self, fault: ExchangeError) -> None: ...
+    def client_gone(self) -> None: ...
 
 
 class Upgrade:
@@ -53,7 +54,7 @@ class Upgrade:
         self._response: ResponseHead | None = None
         self._decoder: ChunkedDecoder | None = None
         self._left = -1
-        self._open = self._paused = self._held = False
+        self._open = self._paused = self._held = self._client_ended = False
         self._last = clock.monotonic()
         head = exchange.head
         # The transport's spelling: `Name:` means "no such field", `Name;` an empty one.
@@ -177,7 +178,9 @@ class Upgrade:
     def on_closed(self, code: str, detail: str) -> None:
         """The endpoint has closed the connection, or could not be reached."""
         framed = self._decoder is not None or self._left >= 0
-        if not code and (self._open or (self._response is not None and not framed)):
+        if self._client_ended:
+            self._exchange.client_gone()  # it ended the tunnel; what waits for it is still delivered
+        elif not code and (self._open or (self._response is not None and not framed)):
             self._exchange.complete()
         else:
             self._exchange.fail(ExchangeError(code or "upstream_closed", detail))
@@ -190,6 +193,11 @@ class Upgrade:
         if not self._tunnel.write(data):
             self._paused = True
             self._exchange.down.pause_body()
+
+    def end_upload(self) -> bool:
+        """The client sends no more; False where the endpoint cannot be told, so that the tunnel ends."""
+        self._client_ended = self._open and self._tunnel.end_writing()
+        return self._client_ended
 
     def unhold(self) -> None:
         """The client can take more."""

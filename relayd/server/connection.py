@@ -5,16 +5,15 @@ Laws:
 2. `_send` is the only place that writes; it goes straight to the socket while nothing waits, else through IOStream.
 3. Every state has a limit of time, looked at by the listener's sweep; dribbling resets none of them.
 4. One turn handles one request or a bounded piece of a body; what is buffered behind it goes through the work queue.
-5. A refusal whose framing is in doubt ends the connection; unread bytes are drained for a while, so that the answer
+5. A client that has ended its side gets what is under way to it, and the answers to what it had sent; who waits for an
+   endpoint counts as gone.
+6. A refusal whose framing is in doubt ends the connection; unread bytes are drained for a while, so that the answer
    is not lost in a reset (RFC 9112 9.6).
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
-import struct
 from typing import Any, Protocol
 
 from tornado.iostream import StreamClosedError
@@ -69,7 +68,7 @@ class Connection:
 
     socket_memory: Memory | None = None
     __slots__ = (
-        "_body_paused", "_buffer", "_chunks", "_counted", "_keep", "_left", "_received", "_requests",
+        "_body_paused", "_buffer", "_chunks", "_counted", "_ended", "_keep", "_left", "_received", "_requests",
         "_scanned", "_since", "_stalled_at", "_state", "_stream", "_waiting", "_will_go_on", "_window", "exchange",
         "forwarding_cache", "listener", "networks", "owner", "peer", "tls", "trusted",
     )
@@ -87,10 +86,11 @@ class Connection:
         self._scanned = self._left = self._requests = self._received = self._counted = 0
         self._waiting = 0
         self._chunks: ChunkedDecoder | None = None
-        self._keep = self._body_paused = self._will_go_on = False
+        self._keep = self._body_paused = self._will_go_on = self._ended = False
         self._since = self._window = clock.monotonic()
         self._stalled_at = 0.0
         stream.set_close_callback(self._on_close)
+        stream.on_end = self._on_end
         stream.begin(self._arrived)
 
     # ---- reading
@@ -110,7 +110,7 @@ class Connection:
             self._buffer = self._buffer + data if self._buffer else data
             if state == HEAD and not self._will_go_on:
                 self._next()
-            elif len(self._buffer) > PIPELINED:
+            if len(self._buffer) > PIPELINED and self._is_held():
                 self._stream.pause()
         elif state == BODY:
             self._received += len(data)
@@ -124,6 +124,10 @@ class Connection:
             if self._left < 0:
                 self._close()
 
+    def _is_held(self) -> bool:
+        """Whether what is buffered waits for the answer before it, a later turn, or a client that is behind."""
+        return self._state == WAIT or self._will_go_on or (self._waiting > 0 and self._stream.backlog() > HIGH)
+
     def _go_on_later(self) -> None:
         """Take up in a later turn what is buffered."""
         if not self._will_go_on:
@@ -132,30 +136,22 @@ class Connection:
 
     def _go_on(self) -> None:
         self._will_go_on = False
-        try:
-            if self._state == HEAD:
-                if self._buffer:
-                    self._next()
-            elif self._state == BODY:
-                if not self._body_paused and self._chunks is not None and self._chunks.pending:
-                    self._feed(b"")
-            elif self._state == TUNNEL and self.exchange is not None:
-                self.exchange.upload(b"", False)
-            self._read_or_wait()
-        except Exception:  # rescue door: a fault of relayd's own ends one connection, never the process
-            LOG.exception("connection of listener %s", self.listener)
-            self.end()
+        self._arrived(b"")
+        if self._ended and self._state == HEAD and not self._is_held():
+            self._close_when_written()
+        self._read_or_wait()
 
     def _read_or_wait(self) -> None:
         """Read from the client, unless what it has sent must be handled first."""
-        if self._body_paused or self._will_go_on or self._state == CLOSED or self._stream.wanted:
+        if self._body_paused or self._will_go_on or self._ended or self._state == CLOSED or self._stream.wanted:
             return
-        if self._state in (HEAD, WAIT) and len(self._buffer) > PIPELINED:
-            return
-        self._stream.resume()
+        if self._state not in (HEAD, WAIT) or len(self._buffer) <= PIPELINED or not self._is_held():
+            self._stream.resume()
 
     def _next(self) -> None:
         """Take one whole request from the buffer; `finished` sees to the one behind it."""
+        if self._is_held():
+            return
         buffer = self._buffer
         if buffer.startswith(b"\r\n") and self._scanned == 0:
             buffer = self._buffer = buffer[2:]  # RFC 9112 2.2: at most one empty line
@@ -301,6 +297,8 @@ class Connection:
             self._half_close()
         elif self.exchange is not None:
             self.exchange.on_drained()
+        elif self._buffer or self._ended:
+            self._go_on_later()
 
     # ---- Downstream
 
@@ -364,7 +362,7 @@ class Connection:
             self._body_paused = False
             if self._buffer:
                 self._go_on_later()
-            elif self.owner.gateway.draining:
+            elif self.owner.gateway.draining or self._ended:
                 self._close_when_written()
                 return
             self._read_or_wait()
@@ -379,11 +377,9 @@ class Connection:
         if self._state == CLOSED:
             return
         if reset:
-            self._reset()
-        elif self._waiting:
-            self._state = CLOSING
+            self._stream.reset()
         else:
-            self._close()
+            self._close_when_written()
 
     # ---- ending
 
@@ -413,17 +409,10 @@ class Connection:
             self._half_close()
 
     def _half_close(self) -> None:
-        sock = self._stream.socket
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_WR)
-
-    def _reset(self) -> None:
-        sock = self._stream.socket
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._close()
+        if self._ended:
+            self._close()
+        else:
+            self._stream.end_writing()
 
     def _close(self) -> None:
         if self._state != CLOSED:
@@ -431,13 +420,27 @@ class Connection:
 
     def _on_close(self) -> None:
         self._state = CLOSED
-        self._stream.on_bytes = None  # a cycle is broken: who has left is freed at once
+        self._stream.on_bytes = self._stream.on_end = None  # a cycle is broken: who has left is freed at once
         exchange, self.exchange = self.exchange, None
         if self._stream.handshaking():
             self.owner.tls_failed()
         self.owner.forget(self)
         if exchange is not None:
             exchange.client_gone()
+
+    def _on_end(self) -> bool:
+        """The client has ended its side; whether something of what it sent is still to be answered or delivered."""
+        self._ended = True
+        if self._state == HEAD:
+            if not self._buffer or not self._is_held():
+                self._close_when_written()
+            return True
+        exchange = self.exchange
+        if exchange is None:
+            return self._waiting > 0  # CLOSING or LINGER
+        if exchange.tunnel is not None:
+            return exchange.tunnel.end_upload() or (exchange.begun and self._state == WAIT)
+        return exchange.begun and self._state == BODY  # an early answer
 
     def close_idle(self) -> bool:
         """Close it if it is between requests; for a drain."""
@@ -464,7 +467,7 @@ class Connection:
             elif times.write and now - self._stalled_at > times.write:
                 if self.exchange is not None:
                     self.exchange.client_gone("client_stalled")
-                self._reset()
+                self._stream.reset()
                 return
         if state == HEAD:
             self._check_head(now)
@@ -484,7 +487,7 @@ class Connection:
             if times.handshake and now - self._since > times.handshake:
                 self._close()
         elif self._buffer:
-            if times.header and not self._will_go_on and now - self._since > times.header:
+            if times.header and not self._is_held() and now - self._since > times.header:
                 self._refuse(ExchangeError("request_timeout", "header section"))
         elif self._requests:
             if times.keepalive and now - self._since > times.keepalive:

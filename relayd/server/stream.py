@@ -12,7 +12,9 @@ Handshakes, writing and closing remain IOStream's. The names of BaseIOStream use
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -33,11 +35,30 @@ class _Direct(IOStream):
     """Reading by callback."""
 
     on_bytes: Callable[[bytes], None] | None = None
+    on_end: Callable[[], bool] | None = None  # the client sends no more; whether the stream stays for what it must get
     wanted = True
 
     def pause(self) -> None:
         """Read no more for now."""
         self.wanted = False
+
+    def _end_reading(self) -> None:
+        self.pause()
+        if self.on_end is None or not self.on_end():
+            self.close()
+
+    def end_writing(self) -> None:
+        """End this side of the connection."""
+        if not self.closed():
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Break the connection: the client sees a reset, never a clean end."""
+        if not self.closed():
+            with contextlib.suppress(OSError):
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close()
 
     def backlog(self) -> int:
         """Bytes that wait to be written."""
@@ -80,7 +101,7 @@ class ClientStream(_Direct):
                 self.close(exc_info=error)
                 return
             if size == 0:
-                self.close()
+                self._end_reading()
                 return
             on_bytes(bytes(_VIEW[:size]))
             if size < SIZE or not self.wanted or self.closed():
@@ -179,8 +200,10 @@ class TlsClientStream(_Direct, SSLIOStream):
                     filled += size
             if filled and self.on_bytes is not None:
                 self.on_bytes(bytes(_VIEW[:filled]))
-            if ended and not self.closed():
-                self.close(exc_info=fault or False)
+            if fault is not None and not self.closed():
+                self.close(exc_info=fault)
+            elif ended and not self.closed():
+                self._end_reading()
             if records >= RECORDS or self.closed() or not self.wanted:
                 return
 

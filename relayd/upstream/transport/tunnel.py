@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from tornado.ioloop import IOLoop
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
 from tornado.util import TimeoutError as TornadoTimeoutError
 
@@ -57,7 +57,7 @@ class Tunnel:
         self._spec, self._endpoint, self._request, self._sink = spec, endpoint, request, sink
         self._stream: IOStream | None = None
         self._line: socket.socket | None = None  # the connection during its handshake
-        self._closed = self._reading = self._will_read = False
+        self._closed = self._reading = self._will_read = self._ending = False
         self._want = True
         IOLoop.current().add_callback(self._open)
 
@@ -175,7 +175,22 @@ class Tunnel:
 
     def _on_written(self, future: Any) -> None:
         if not future.cancelled() and future.exception() is None and not self._closed:
+            self._shut()
             self._sink.on_writable()
+
+    def end_writing(self) -> bool:
+        """End this side of the connection behind what was written; False where that cannot be done (TLS)."""
+        if self._stream is None or isinstance(self._stream, SSLIOStream):
+            return False
+        self._ending = True
+        self._shut()
+        return True
+
+    def _shut(self) -> None:
+        stream = self._stream
+        if self._ending and stream is not None and not stream._write_buffer:
+            with contextlib.suppress(OSError):
+                stream.socket.shutdown(socket.SHUT_WR)
 
     def pause(self) -> None:
         """Stop reading from the endpoint."""

@@ -297,3 +297,21 @@ async def test_a_tunnel_whose_client_is_behind_is_not_idle(tmp_path: Path) -> No
         assert not exchange.over
         side.writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert len(await side.exactly(8_000_000)) == 8_000_000
+
+
+async def test_the_end_of_the_clients_side_goes_on_to_the_endpoint_and_its_last_bytes_come_back(tmp_path: Path) -> None:
+    async def script(side: Side) -> None:
+        await side.head()
+        side.write(AGREED)
+        said = await side.rest()
+        side.write(b"%d bytes" % len(said))
+
+    async with running(tmp_path, script, route=ON) as house:
+        side = await house.connect()
+        side.write(get("/ws", *ASK))
+        assert status_of(await side.head()) == 101
+        side.write(b"x" * 3_000_000)
+        side.writer.write_eof()
+        assert await side.rest() == b"3000000 bytes"
+        await until(lambda: not house.listening.connections)
+        await house.accounted(1)

@@ -408,9 +408,92 @@ async def test_small_chunks_do_not_undo_the_pause_that_a_slow_endpoint_causes(tm
         (exchange,) = house.gateway.exchanges
         most = 0
         piece = b"1\r\nx\r\n" * 10_000 + b"8000\r\n" + b"y" * 0x8000 + b"\r\n"
+        await until(lambda: house.endpoint_sides)
         house.endpoint_sides[0].writer.transport.pause_reading()  # type: ignore[attr-defined]
         for _ in range(600):
             side.write(piece)
             await asyncio.sleep(0)
             most = max(most, exchange.slot.queued if exchange.slot is not None else 0)
         assert most < 512 * 1024
+
+
+# ---- a client that has ended its side
+
+
+async def test_requests_of_a_client_that_has_ended_its_side_are_answered_before_it_is_left(tmp_path: Path) -> None:
+    async with running(tmp_path, before=FIXED, listener="limits: {requests: 0}") as house:
+        side = await house.connect()
+        side.write(get("/fixed") * 300)
+        side.writer.write_eof()
+        assert (await side.rest()).count(b"HTTP/1.1 200 ") == 300
+        await until(lambda: not house.listening.connections)
+
+
+LARGE = "routes: [{name: fixed, match: {prefix: /fixed}, respond: {status: 200, body: " + "x" * 900_000 + "}}]"
+
+
+async def test_answers_that_wait_for_a_client_that_has_ended_its_side_are_delivered(tmp_path: Path) -> None:
+    async with running(tmp_path, whole=LARGE) as house:
+        side = await house.connect()
+        side.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        side.write(get("/fixed") * 30)
+        side.writer.write_eof()
+        await until(lambda: house.connection._ended and house.connection.buffered())
+        side.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(30):
+            assert len((await side.message())[1]) == 900_000
+        assert await side.rest() == b""
+        await until(lambda: not house.listening.connections)
+
+
+async def test_the_next_request_waits_while_the_client_does_not_take_the_answers_before_it(tmp_path: Path) -> None:
+    async with running(tmp_path, whole=LARGE) as house:
+        side = await house.connect()
+        side.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        side.write(get("/fixed") * 300)
+        await until(lambda: house.connection.buffered() > connection.HIGH)
+        begun = len(house.accounts)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(house.accounts) <= begun + 1 and house.connection.buffered() < 2_000_000
+        house.connection.check(clock.monotonic() + 11)  # no request is late: relayd itself lets them wait
+        side.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(300):
+            head, body = await side.message()
+            assert status_of(head) == 200 and len(body) == 900_000
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
+async def test_an_early_answer_is_delivered_to_a_client_that_has_ended_its_side(tmp_path: Path, framing: str) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def script(side: Side) -> None:
+        await side.head()
+        side.write(b"HTTP/1.1 401 No\r\nContent-Length: 8\r\n\r\n")
+        begun.set()
+        await ended.wait()
+        side.write(b"in peace")
+        await side.gone()
+
+    async with running(tmp_path, script) as house:
+        side = await house.connect()
+        side.write(get("/x", framing, method="POST") + b"10\r\n")
+        await begun.wait()
+        head = await side.head()
+        side.writer.write_eof()
+        await until(lambda: house.connection._ended)
+        ended.set()
+        assert status_of(head) == 401 and await side.rest() == b"in peace"
+        await until(lambda: not house.listening.connections)
+        await house.accounted(1)
+
+
+async def test_a_client_that_ends_its_side_while_it_waits_for_an_endpoint_has_left(tmp_path: Path) -> None:
+    async with running(tmp_path, silent) as house:
+        side = await house.connect()
+        side.write(get("/x"))
+        await until(lambda: house.endpoint_sides)
+        side.writer.write_eof()
+        assert await side.rest() == b""
+        (record,) = await house.accounted(1)
+        assert record.code == "client_gone"
