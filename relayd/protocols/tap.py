@@ -22,7 +22,7 @@ MAX_FRAME_BYTES = 1024 * 1024
 MAX_PLAIN_BYTES = 512 * 1024
 TAIL_BYTES = 64 * 1024
 KEPT_BYTES = 8 * 1024  # frames that are kept together, to be read at the end
-MAX_INFLATED_BYTES = 4 * 1024 * 1024  # by one feed; more is a bomb
+MAX_INFLATED_BYTES = 1024 * 1024  # by one feed, which brings some 16 KiB; more is a bomb
 
 # A nested JSON text cannot look like these: the quotation marks in it are escaped.
 _USAGE = re.compile(

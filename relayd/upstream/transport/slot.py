@@ -225,10 +225,7 @@ class Slot:
             self.position += len(data)
             return data
         if self.queue:
-            data = self.queue.popleft()
-            if len(data) > size:
-                self.queue.appendleft(data[size:])
-                data = data[:size]
+            data = self._next_piece(self.queue, size)
             self.queued -= len(data)
             self._touch()
             return data
@@ -236,6 +233,21 @@ class Slot:
             return b""
         self.read_paused = True
         return _READ_PAUSE
+
+    @staticmethod
+    def _next_piece(queue: collections.deque[bytes], size: int) -> bytes:
+        """What fits; small pieces together, because libcurl sends each on its own."""
+        data = queue.popleft()
+        if len(data) > size:
+            queue.appendleft(data[size:])
+            return data[:size]
+        if not queue or len(data) + len(queue[0]) > size:
+            return data
+        pieces, size = [data], size - len(data)
+        while queue and len(queue[0]) <= size:
+            size -= len(queue[0])
+            pieces.append(queue.popleft())
+        return b"".join(pieces)
 
     @staticmethod
     def _on_seek(offset: int, origin: int) -> int:

@@ -18,7 +18,7 @@ from relayd import clock
 from relayd.upstream.spec import EndpointSpec, TlsSpec, UpstreamSpec
 
 HIGH = 64 * 1024
-PIECE = 32 * 1024  # what one turn of the loop reads
+PIECE = 16 * 1024  # what one turn of the loop reads
 
 
 class TunnelSink(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pycurl
 import pytest
 
 from relayd import work_queue
@@ -125,3 +126,34 @@ async def test_many_ready_transfers_share_one_turn_and_none_is_forgotten(
         for keeper in keepers:
             await keeper.done()
             assert len(keeper.body) == 300_000
+
+
+@pytest.mark.parametrize(("data", "bad"), [
+    (b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * 6000 + b"Content-Length: 0\r\n\r\n", "too many fields"),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"a:\r\n" * 100 + b"\r\n", "trailer section too large"),
+])
+async def test_fields_and_trailers_are_bounded_in_number(client: StreamClient, data: bytes, bad: str) -> None:
+    async with Upstream(saying(data)) as upstream:
+        keeper = await ask(pool_of(client, upstream.endpoint))
+        assert keeper.errno and (keeper.bad == bad or (not keeper.bad and keeper.errno == 100))  # newer libcurl's own
+
+
+async def test_small_pieces_of_an_upload_are_sent_together(client: StreamClient) -> None:
+    sizes: list[int] = []
+    async with Upstream() as upstream:
+        keeper = begin(pool_of(client, upstream.endpoint), b"POST", b"/up", length=-1)
+        slot = keeper.slot
+        assert slot is not None
+        read = slot._on_read
+
+        def noted(size: int) -> bytes | int:
+            data = read(size)
+            if isinstance(data, bytes):
+                sizes.append(len(data))
+            return data
+
+        slot.curl.setopt(pycurl.READFUNCTION, noted)
+        for number in range(5000):
+            slot.feed(b"x", last=number == 4999)
+        await keeper.done()
+        assert upstream.requests[-1].body == b"x" * 5000 and sum(sizes) == 5000 and len(sizes) < 50
