@@ -134,8 +134,8 @@ EVENTS = WORD + b":\n\n" * 300_000 + b"data: {}\n\n" * 60_000
     (b"/v1/messages", streaming(EVENTS)),
     (b"/v1/messages", streaming(WORD * 60_000)),
     (b"/v1/messages", streaming(gzip.compress(WORD * 100_000), b"Content-Encoding: gzip\r\n")),
-    (b"/v1/messages", streaming(chunked(WORD * 6000, 1), b"Transfer-Encoding: chunked\r\n")),
-    (b"/v1/chat/completions", streaming(WORD + (b":\n\n" * 4000 + b'data: {"choices":[],"usage":1}\n\n') * 1200)),
+    (b"/v1/messages", streaming(chunked(WORD * 25_000, 1), b"Transfer-Encoding: chunked\r\n")),
+    (b"/v1/chat/completions", streaming(WORD + (b":\n\n" * 4000 + b'data: {"choices":[],"usage":1}\n\n') * 2500)),
 ], ids=["empty events", "words", "gzip", "one-byte chunks", "marks"])
 def test_an_endpoint_does_not_hold_up_others(
     relay: Relay, upstream: Upstream, bystander: Bystander, path: bytes, script: Script
