@@ -19,7 +19,7 @@ import yaml
 
 from relayd.config.includes import joined, named_files
 from relayd.config.model import Config
-from relayd.config.tree import Stop, Tree
+from relayd.config.tree import Stop, TooDeep, Tree
 from relayd.errors import ConfigError, Finding
 from relayd.schema.build import Builder
 from relayd.schema.files import FileFault, read_file
@@ -156,7 +156,8 @@ class _Reading:
         except Stop:
             return None
         except yaml.MarkedYAMLError as fault:
-            self._syntax(name, text, fault)
+            if not self._too_deep(name, text, fault):
+                self._syntax(name, text, fault)
             return None
         except (yaml.YAMLError, ValueError, OverflowError) as fault:
             # The pure parser turns \UFFFFFFFF into a ValueError; readers complain of characters without a place.
@@ -174,6 +175,24 @@ class _Reading:
             self.tell(root.mark, "", f"needs sections (listeners:, routes:, ...), found {kind_of(root)}")
             return None
         return root if len(self.findings) == before or root.entries else None
+
+    def _too_deep(self, name: str, text: str, fault: yaml.MarkedYAMLError) -> bool:
+        """Whether the text before a fault of the parser is nested too deep already; tells so.
+
+        A scanner looks up to 1,024 characters ahead of its events, and some versions have a bound of their own there.
+        """
+        if fault.problem_mark is None:
+            return False
+        told: list[tuple[Mark, str, str]] = []
+        try:
+            _feed(Tree(lambda *one: told.append(one)), name, text[: fault.problem_mark.index])
+        except TooDeep:
+            mark, message, hint = told[-1]
+            self.tell(mark, "", message, hint)
+            return True
+        except (Stop, yaml.YAMLError, ValueError, OverflowError):
+            pass
+        return False
 
     def _syntax(self, name: str, text: str, fault: yaml.MarkedYAMLError) -> None:
         mark = fault.problem_mark or fault.context_mark

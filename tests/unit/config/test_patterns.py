@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relayd.config.patterns import fault_of_regex
+from tests.aids.growth import linear
 
 
 @pytest.mark.parametrize("text", [
@@ -44,8 +44,6 @@ def test_any_text_is_judged_without_an_exception(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["/v1/.*", "/[^/]+/[^/]+", "/a.*b", "(?:/[^/]++)*"])
-def test_an_accepted_pattern_is_quick_on_a_hostile_path(text: str) -> None:
+def test_an_accepted_pattern_is_linear_on_a_hostile_path(text: str) -> None:
     pattern = re.compile(text)
-    began = time.monotonic()
-    pattern.fullmatch("/a" * 4000 + "\n")
-    assert time.monotonic() - began < 1
+    assert linear(lambda size: pattern.fullmatch("/a" * size + "\n"), 250)

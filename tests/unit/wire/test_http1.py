@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
+from collections.abc import Callable
 
 import pytest
 
 from relayd.errors import ExchangeError
 from relayd.wire.http1 import ACCEPT, AGENT, TYPE, HeadLimits, RequestHead, early_refusal, parse_head
+from tests.aids.growth import linear
 
 
 def head(*lines: bytes, first: bytes = b"GET /p?q HTTP/1.1", host: bytes = b"Host: a\r\n") -> bytes:
@@ -187,20 +189,19 @@ def test_a_beginning_that_may_still_become_a_head_waits(buffer: bytes) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        head(*[b"A:" + b" " * 300] * 190),
-        head(*[b"A" * 300] * 190),
-        head(b"Connection: " + b"a," * 15000),
-        head(b"X: " + b"\t \t" * 10000 + b"\x00"),
-        head(first=b"GET /" + b"a" * 16000 + b" x"),
+        lambda size: head(*[b"A:" + b" " * 300] * (size // 300)),
+        lambda size: head(*[b"A" * 300] * (size // 300)),
+        lambda size: head(b"Connection: " + b"a," * (size // 2)),
+        lambda size: head(b"X: " + b"\t \t" * (size // 3) + b"\x00"),
+        lambda size: head(first=b"GET /" + b"a" * size + b" x"),
     ],
 )
-def test_a_hostile_head_costs_linear_time(message: bytes) -> None:
-    begun = time.process_time()
-    try:
-        parse_head(message)
-    except ExchangeError:
-        pass
-    assert time.process_time() - begun < 0.1
+def test_a_hostile_head_costs_linear_time(message: Callable[[int], bytes]) -> None:
+    def parse(size: int) -> None:
+        with contextlib.suppress(ExchangeError):
+            parse_head(message(size))
+
+    assert linear(parse, 3_500)
 
 
 def test_a_refusal_never_quotes_the_request() -> None:

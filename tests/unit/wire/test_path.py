@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.wire.path import needs_look, normalise
+from tests.aids.growth import linear
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,5 @@ def test_escapes_that_do_not_settle_match_no_rule() -> None:
 
 
 def test_a_hostile_path_costs_linear_time() -> None:
-    for path in (b"/" + b"%25" * 5000, b"/.." * 5000, b"/" * 16000, b"/" + b"%%32%35" * 2000, b"/" + b"%2" * 8000):
-        begun = time.process_time()
-        normalise(path)
-        assert time.process_time() - begun < 0.25
+    for more in (b"%25", b"/..", b"/", b"%%32%35", b"%2"):
+        assert linear(lambda size, more=more: normalise(b"/" + more * (size // len(more))), 1_000), more  # type: ignore[misc]
