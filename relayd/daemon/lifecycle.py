@@ -11,9 +11,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 
 from relayd import __version__, clock
 from relayd.config.listener import Listener
@@ -104,6 +105,7 @@ class Lifecycle:
         self._loop = asyncio.get_running_loop()
         self._reloading = asyncio.Lock()
         self._reload_asked = False
+        self._reloads_due = 0  # waiting for one that is under way
         self._note = ""
         self.tending = Tending(self.gateway, self.client, self.lag, self.journal, self.descriptors.now)
         self.drain = Drain(self.gateway, self.changeover, self.notifier, self.journal)
@@ -118,11 +120,11 @@ class Lifecycle:
 
     def start(self, loaded: Loaded) -> None:
         """Take the road of a reload from nothing. Raises ConfigError or StartError."""
+        self.signals.install(self._loop)  # before a socket listens; what comes is heard when the start is over
         try:
             prepared = self.changeover.prepare(loaded, self.generations.next(loaded.texts))
         except ConfigError as error:
             raise start_error(error, loaded) from error
-        self.signals.install(self._loop)  # before anybody could know that relayd is there
         self.changeover.commit(prepared, self._serve_admin)
         config = loaded.config
         named = activation.named(listener.address for listener in config.listeners.values())
@@ -233,14 +235,27 @@ class Lifecycle:
         self._reload = self._loop.create_task(self._reload_once())
 
     async def _reload_once(self) -> None:
-        async with self._reloading:
+        async with self._alone():
             self._reload_asked = False  # what is asked for from now on may have seen a newer file
             await self._reload_now()
 
     async def reload(self) -> ReloadResult:
         """Reload, and tell what became of it."""
-        async with self._reloading:
+        async with self._alone():
             return await self._reload_now()
+
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Wait until no other reload is under way."""
+        self._reloads_due += 1
+        try:
+            await self._reloading.acquire()
+        finally:
+            self._reloads_due -= 1
+        try:
+            yield
+        finally:
+            self._reloading.release()
 
     async def _reload_now(self) -> ReloadResult:
         plan = self.gateway.plan
@@ -267,8 +282,13 @@ class Lifecycle:
         self.journal.info("reloaded", f"{len(changes)} changes", config=self.path)
         for change in changes:
             self.journal.info("config_changed", change)
-        self.notifier.ready(self._status_line())
+        self._reloaded()
         return ReloadResult(True, generation, changes, warnings=self.state.warnings)
+
+    def _reloaded(self) -> None:
+        """Say READY=1 when no further reload is due: a keeper or a service manager takes it as the end of changes."""
+        if not (self._reload_asked or self._reloads_due):
+            self.notifier.ready(self._status_line())
 
     async def compare(self) -> Answer:
         """What a reload would change now; nothing is opened and nothing changes."""
@@ -293,7 +313,7 @@ class Lifecycle:
         self.journal.error("reload_refused", message, config=self.path, findings=len(findings))
         for finding in findings:
             self.journal.error("config_refused", finding)
-        self.notifier.ready(self._status_line())
+        self._reloaded()
         return ReloadResult(False, plan.generation, findings=findings)
 
     # ---- the keeper
