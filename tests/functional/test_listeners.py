@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.aids.ports import free_port
 from tests.functional.harness.client import Client, connect
 from tests.functional.harness.message import request
-from tests.functional.harness.relay import Relay, free_port, get
+from tests.functional.harness.relay import Relay, get
 from tests.functional.harness.upstream import Upstream
 
 

@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
+from tests.aids.ports import free_port
 from tests.functional.harness.client import Client, connect
 from tests.functional.harness.faults import until
 from tests.functional.harness.message import Closed, Message, answer, chunk, request
-from tests.functional.harness.relay import ROOT, Relay, free_port
+from tests.functional.harness.relay import ROOT, Relay
 from tests.functional.harness.upstream import Peer, Upstream
 
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

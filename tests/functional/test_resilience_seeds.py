@@ -12,10 +12,11 @@ from typing import Any
 
 import yaml
 
+from tests.aids.ports import free_port
 from tests.functional.harness.client import Client
 from tests.functional.harness.faults import came, get, once, post, says, settled, silent, until, upstream_of
 from tests.functional.harness.message import Message, answer, request
-from tests.functional.harness.relay import ROOT, Relay, free_port
+from tests.functional.harness.relay import ROOT, Relay
 from tests.functional.harness.upstream import Peer, Upstream, saying_then_close
 from tests.functional.test_resilience_fallbacks import completion
 

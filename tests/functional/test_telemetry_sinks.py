@@ -22,9 +22,10 @@ from typing import Any
 
 import pytest
 
+from tests.aids.ports import free_port
 from tests.functional.harness.client import Client
 from tests.functional.harness.message import Message, answer, request
-from tests.functional.harness.relay import ROOT, Relay, free_port
+from tests.functional.harness.relay import ROOT, Relay
 from tests.functional.harness.upstream import Peer, Upstream
 
 STATSD = "statsd@0.9.0"

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tests.aids.ports import free_port
 from tests.functional.harness.client import Client
 from tests.functional.harness.message import Message, answer, request
-from tests.functional.harness.relay import ROOT, Relay, free_port
+from tests.functional.harness.relay import ROOT, Relay
 from tests.functional.harness.upstream import Peer, Script, Upstream
 
 STREAMER = ROOT / "tests/bench/streamer.py"

@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,18 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.aids.ports import free_port
 from tests.functional.harness.client import Client, connect
 from tests.functional.harness.message import Closed, request
 
 ROOT = Path(__file__).resolve().parents[3]
 START_S = 15.0
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from relayd.config.listener import Listener, ListenerLimits
 from relayd.errors import ConfigError
 from relayd.server.listener import ListenerSet
 from relayd.server.sockets import bind, rebind
+from tests.aids.ports import free_port
 from tests.unit.proxy.house import House, Side, get, running, soon, status_of, until
 
 
@@ -104,11 +105,6 @@ async def test_peers_on_a_unix_socket_are_named_so_and_not_counted(tmp_path: Pat
 
 
 # ---- all of them
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 @contextlib.asynccontextmanager

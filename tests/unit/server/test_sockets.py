@@ -11,6 +11,7 @@ import pytest
 from relayd.config.listener import Listener
 from relayd.errors import ConfigError
 from relayd.server.sockets import bind, split
+from tests.aids.ports import free_port
 
 
 @pytest.mark.parametrize(("address", "parts"), [
@@ -19,11 +20,6 @@ from relayd.server.sockets import bind, split
 ])
 def test_an_address_has_three_parts(address: str, parts: tuple[str, str, int]) -> None:
     assert split(address) == parts
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def test_a_tcp_address_is_bound_without_waiting() -> None:
