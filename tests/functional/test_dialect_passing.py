@@ -132,7 +132,7 @@ def test_every_piece_of_a_stream_leaves_as_it_comes(relay: Relay, upstream: Upst
         peer.whole(message)
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
         for piece, gate in zip(ODD_STREAM, gates, strict=True):
-            gate.wait(5)
+            gate.wait(60)
             peer.send(chunk(piece))
         peer.send(chunk(b""))
 

@@ -74,7 +74,7 @@ def said(relay: Relay, text: bytes) -> bool:
 def test_an_early_stop_is_a_clean_one(verb: str, sign: int, number: int, begin: Begin) -> None:
     relay = begin(verb, sign * number)
     assert relay.process is not None
-    assert relay.process.wait(15) == 0, relay.output()
+    assert relay.process.wait(60) == 0, relay.output()
     assert b"stopped" in relay.output()
     assert not os.path.exists(relay.admin_path)
 
@@ -82,12 +82,12 @@ def test_an_early_stop_is_a_clean_one(verb: str, sign: int, number: int, begin: 
 @pytest.mark.parametrize(("verb", "sign"), [("run", 1), ("keep", -1), ("keep", 1)], ids=["run", "keeper", "kept"])
 def test_an_early_reload_is_done(verb: str, sign: int, begin: Begin) -> None:
     relay = begin(verb, sign * signal.SIGHUP)
-    until(lambda: said(relay, b"reloaded"), 15)
+    until(lambda: said(relay, b"reloaded"))
     assert relay.status()["phase"] == "serving"
 
 
 def test_an_early_upgrade_is_done(begin: Begin) -> None:
     relay = begin("keep", -signal.SIGUSR2)
-    until(lambda: said(relay, b"has taken over"), 15)
+    until(lambda: said(relay, b"has taken over"))
     assert b"in use" not in relay.output()
     until(lambda: relay.status()["phase"] == "serving")

@@ -87,7 +87,7 @@ MODEL_FAULTS = [
 
 def checked(file: Path) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "relayd", "check", "-c", str(file)], capture_output=True, text=True, timeout=20, cwd=ROOT,
+        [sys.executable, "-m", "relayd", "check", "-c", str(file)], capture_output=True, text=True, timeout=60, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     return done.returncode, done.stdout + done.stderr

@@ -216,7 +216,7 @@ def test_a_stream_that_breaks_behind_its_first_content_is_never_replaced(
     def script(peer: Peer, message: Message) -> None:
         peer.whole(message)
         peer.send(SSE + event({"role": "assistant", "content": "half"}))
-        shown.wait(10)
+        shown.wait(60)
         peer.close()
 
     upstream.script = script

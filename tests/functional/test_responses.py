@@ -192,7 +192,7 @@ def test_who_closes_a_socket_cancels_its_turn(running: Gateway) -> None:
         turns.send(model="openai_chat", input="x", store=False)
         while turns.event()["type"] != "response.output_text.delta":
             pass
-    running.backs["openai_chat"].upstream.left.get(timeout=2)
+    running.backs["openai_chat"].upstream.left.get(timeout=60)
     running.relay.wait_quiet()
 
 

@@ -99,7 +99,7 @@ def statsd_daemon(statsd_script: Path, folder: Path) -> Iterator[StatsdDaemon]:
         yield made
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def relayed(folder: Path, upstream: Upstream, **telemetry: Any) -> Relay:
@@ -220,4 +220,4 @@ def test_a_real_prometheus_scrapes_relayd(folder: Path, upstream: Upstream) -> N
             assert eventually(scraped, "a scrape") == "5"
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)

@@ -22,13 +22,23 @@ from tests.functional.harness.upstream import Peer, Script, Upstream
 STREAMER = ROOT / "tests/bench/streamer.py"
 
 
-def until(holds: Callable[[], Any], timeout_s: float = 10.0, what: str = "it") -> Any:
+def until(holds: Callable[[], Any], timeout_s: float = 60.0, what: str = "it") -> Any:
     """What `holds` says when it first is true; the wait between two looks is only politeness."""
     end = time.monotonic() + timeout_s
     while not (found := holds()):
         assert time.monotonic() < end, f"{what} did not come to be in time"
         time.sleep(0.01)
     return found
+
+
+def stuck_for(count: Callable[[], float], seconds: float) -> None:
+    """Wait until a count has begun and then has stood still for so long."""
+    last, since, end = 0.0, time.monotonic(), time.monotonic() + 60
+    while not last or time.monotonic() - since < seconds:
+        if (now := count()) != last:
+            last, since = now, time.monotonic()
+        assert time.monotonic() < end, f"it goes on or never began: {last}"
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -57,7 +67,7 @@ class Process:
     def __init__(self) -> None:
         self.port = free_port()
         self.process = subprocess.Popen([sys.executable, str(STREAMER), str(self.port)], cwd=ROOT)
-        until(self.answers, 20, "the streamer's start")
+        until(self.answers, what="the streamer's start")
 
     @property
     def url(self) -> str:
@@ -143,7 +153,7 @@ def run(relay: Relay, *words: str) -> tuple[int, str, str]:
     """A command of relayd's against this process."""
     done = subprocess.run(
         [sys.executable, "-m", "relayd", *words, "--socket", relay.admin_path], cwd=relay.folder, capture_output=True,
-        text=True, timeout=30, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     return done.returncode, done.stdout, done.stderr
 

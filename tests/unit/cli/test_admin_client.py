@@ -31,13 +31,13 @@ class Answering:
         with client:
             self.heard = client.recv(65536)
             if self.reply is None:
-                self.done.wait(10)
+                self.done.wait(60)
             else:
                 client.sendall(self.reply)
 
     def close(self) -> None:
         self.done.set()
-        self.thread.join(10)
+        self.thread.join(60)
         self.listener.close()
 
 

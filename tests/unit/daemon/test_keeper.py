@@ -21,7 +21,7 @@ from relayd.daemon.keeper import Keeper, Worker
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
-        listening.settimeout(2)
+        listening.settimeout(60)
         yield listening
 
 
@@ -38,7 +38,7 @@ class Scene:
     def worker(self, pid: int) -> tuple[Worker, socket.socket]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        theirs.settimeout(2)
+        theirs.settimeout(60)
         self.ends += [ours, theirs]
         return Worker(pid, ours, 0.0), theirs
 
@@ -271,5 +271,5 @@ def test_whoever_stays_beyond_a_drain_is_ended(scene: Scene) -> None:
     assert stays.poll() is None
     scene.keeper.ended, scene.keeper.patience_ends = 0, 0.0
     scene.keeper.turn()
-    assert stays.wait(10) == -signal.SIGKILL
+    assert stays.wait(60) == -signal.SIGKILL
     stays.stdout.close()

@@ -103,7 +103,7 @@ async def test_reloads_asked_for_at_the_same_time_follow_one_another(folder: Pat
 async def test_while_draining_there_is_no_reload(folder: Path) -> None:
     life = Living(folder).start()
     life.on_stop("SIGTERM", False)
-    await asyncio.wait_for(life.stopped.wait(), 5)
+    await asyncio.wait_for(life.stopped.wait(), 60)
     assert not (await life.reload()).accepted
     life.ask_reload()
     assert life.gateway.plan is not None
@@ -117,7 +117,7 @@ async def test_the_end_leaves_no_socket_and_no_note_behind(folder: Path) -> None
     note = life._note
     assert os.path.exists(note)
     life.on_stop("SIGTERM", False)
-    await asyncio.wait_for(life.stopped.wait(), 5)
+    await asyncio.wait_for(life.stopped.wait(), 60)
     life.close()
     assert os.listdir(folder) == ["relayd.yaml"]
     assert not os.path.exists(note)

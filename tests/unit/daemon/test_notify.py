@@ -16,7 +16,7 @@ from relayd.daemon.notify import Notifier
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
-        listening.settimeout(2)
+        listening.settimeout(60)
         yield listening
 
 
@@ -58,7 +58,7 @@ def test_an_abstract_socket_is_reached() -> None:
     name = f"relayd-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind("\0" + name)
-        listening.settimeout(2)
+        listening.settimeout(60)
         notifier = Notifier({"NOTIFY_SOCKET": "@" + name})
         notifier.stopping("draining")
         assert listening.recv(999).startswith(b"STOPPING=1\n")

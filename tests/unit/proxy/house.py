@@ -24,7 +24,7 @@ from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.client import StreamClient
 
-WAIT_S = 8.0
+WAIT_S = 60.0
 LISTENER = 'listeners: {public: {address: "127.0.0.1:8282", LISTENER}}\n'
 CONFIG = LISTENER + """
 upstreams: {web: {endpoints: ["http://127.0.0.1:PORT"], UPSTREAM}}

@@ -378,7 +378,7 @@ async def test_a_reload_that_raises_the_limit_lets_waiting_requests_go_on(tmp_pa
         _, waiting = await queued(house, places)
         (gate,) = house.gateway.gates.limited()
         house.gateway.gates.apply({gate.name: type(gate.limits)(2, 1)})
-        assert status_of((await asyncio.wait_for(waiting.message(), 5))[0]) == 200
+        assert status_of((await asyncio.wait_for(waiting.message(), 60))[0]) == 200
 
 
 async def test_an_attempt_that_takes_too_long_gives_way_to_the_next_one(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ async def test_who_finds_no_permit_waits_by_a_course_with_those_that_it_has(tmp_
         assert {name: gate.in_flight for name, gate in gates.items()} == {"upstream a": 1, "route all": 2}
         events[0].set()
         for side in sides:
-            assert status_of((await asyncio.wait_for(side.message(), 5))[0]) == 200
+            assert status_of((await asyncio.wait_for(side.message(), 60))[0]) == 200
         await house.accounted(2)
         assert {gate.in_flight for gate in gates.values()} == {0}
 

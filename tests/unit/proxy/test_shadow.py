@@ -39,7 +39,7 @@ async def test_a_copy_that_fails_or_hangs_changes_nothing(tmp_path: Path) -> Non
     places = Places(a=OK, b=[http(500, b"no"), b"", silent])
     async with running(tmp_path, places, whole=whole()) as house:
         for _ in range(3):
-            head, body = await asyncio.wait_for(house.ask(post(b"x")), 5)
+            head, body = await asyncio.wait_for(house.ask(post(b"x")), 60)
             assert status_of(head) == 200 and body == b"ok"
         await until(lambda: places.places().count("b") == 3)
         assert house.plan.upstreams["b"].in_flight == 1

@@ -149,7 +149,7 @@ async def test_a_tunnel_ends_with_either_side(tmp_path: Path) -> None:
         side.write(get("/ws", *ASK))
         await side.head()
         side.close()
-        await asyncio.wait_for(left.wait(), 5)
+        await asyncio.wait_for(left.wait(), 60)
         (record,) = await house.accounted(1)
         assert (record.code, record.room, record.status) == ("client_gone", "tunnel", 101)
 

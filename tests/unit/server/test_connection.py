@@ -149,7 +149,7 @@ async def test_a_body_that_turns_malformed_ends_the_exchange(tmp_path: Path) -> 
         side.write(b"3\r\nabcdef\r\n")
         head, _ = await side.message()
         assert status_of(head) == 400 and b"Connection: close" in head
-        await asyncio.wait_for(left.wait(), 5)
+        await asyncio.wait_for(left.wait(), 60)
         assert (await house.accounted(1))[0].code == "bad_request"
 
 

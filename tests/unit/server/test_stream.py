@@ -90,7 +90,7 @@ async def test_the_end_of_the_other_side_closes_the_stream() -> None:
         stream.begin(came.append)
         theirs.send(b"last")
         theirs.shutdown(socket.SHUT_WR) if how == "half" else theirs.close()
-        await asyncio.wait_for(closed.wait(), 5)
+        await asyncio.wait_for(closed.wait(), 60)
         assert came == [b"last"] and stream.closed() and stream.backlog() == 0
         theirs.close()
 

@@ -129,7 +129,7 @@ def test_text_in_a_file_has_no_colours(tmp_path: pathlib.Path) -> None:
 def test_journal_records_carry_native_fields(tmp_path: pathlib.Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(str(tmp_path / "socket"))
-        journald.settimeout(5)
+        journald.settimeout(60)
         log = AccessLog("journal", native=Native(str(tmp_path / "socket")))
         log.write(record(path="/a\nPRIORITY=0"))
         log.flush()

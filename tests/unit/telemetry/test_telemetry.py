@@ -29,7 +29,7 @@ def test_an_account_is_counted_and_written_down(tmp_path: pathlib.Path) -> None:
 def test_closing_writes_and_sends_what_waits(tmp_path: pathlib.Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
-        server.settimeout(5)
+        server.settimeout(60)
         telemetry = Telemetry.build(
             TelemetrySettings(
                 access_file=str(tmp_path / "log"), statsd_address=f"127.0.0.1:{server.getsockname()[1]}",

@@ -144,7 +144,7 @@ def test_ipv6_is_spoken() -> None:
             server.bind(("::1", 0))
         except OSError:
             pytest.skip("no IPv6 here")
-        server.settimeout(5)
+        server.settimeout(60)
         metrics = Metrics()
         sink = StatsdSink(f"[::1]:{server.getsockname()[1]}", "relayd", False, metrics)
         assert sink.prepare()
@@ -159,7 +159,7 @@ def test_an_unknown_name_is_looked_up_again_beside_the_loop(monkeypatch: pytest.
     monkeypatch.setattr(clock, "monotonic", lambda: now)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
-        server.settimeout(5)
+        server.settimeout(60)
         port = server.getsockname()[1]
         metrics = Metrics()
         sink = StatsdSink(f"statsd.invalid:{port}", "relayd", False, metrics)
@@ -179,7 +179,7 @@ def test_an_unknown_name_is_looked_up_again_beside_the_loop(monkeypatch: pytest.
         now += statsd.RETRY_S + 1
         sink.flush()
         assert sink._lookup is not None
-        sink._lookup.join(5)
+        sink._lookup.join(60)
         sink.flush()
         assert server.recv(1000) == b"relayd.config.generation:1|g"
         sink.close()

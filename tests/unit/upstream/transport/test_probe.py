@@ -105,7 +105,7 @@ async def test_a_silent_endpoint_fails_by_its_time_and_its_connection_ends(clien
         async with probing(client, group):
             await wait_for(lambda: group.endpoints[0].health == "failing")
             assert group.endpoints[0].health_why == "timed out"
-            async with asyncio.timeout(2.0):
+            async with asyncio.timeout(60):
                 await gone.wait()
 
 

@@ -308,7 +308,7 @@ async def test_it_is_known_whether_a_connection_stood(client: StreamClient) -> N
         upstream.script = silent
         keeper = begin(pool, b"GET")
         assert keeper.slot is not None
-        await asyncio.wait_for(came.wait(), 5)
+        await asyncio.wait_for(came.wait(), 60)
         assert keeper.slot.reached()
         client.driver.cancel(keeper.slot)  # type: ignore[union-attr]
         pool.give(keeper.slot)
