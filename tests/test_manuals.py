@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from relayd.cli.completion import options
 from relayd.cli.main import verbs
+from tests.docs.completion import options
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 PAGES = {

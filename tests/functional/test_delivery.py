@@ -15,6 +15,7 @@ from tests.functional.harness.message import Message, answer, request
 from tests.functional.harness.relay import Relay
 from tests.functional.harness.upstream import Peer, Upstream, hello
 
+
 def CONFIG(folder: Path, url: str) -> dict[str, Any]:
     aged = {"endpoints": [url], "pool": {"max_idle_age": "1s"}}
     return {

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from relayd.protocols import _pairs
 from relayd.protocols._bounds import MOST_KEPT_CHARS, Allowance, Pieces, TooMuch
 from relayd.protocols.canon import (
     Begin,
@@ -26,6 +25,7 @@ from relayd.protocols.canon import (
     ToolStart,
 )
 from relayd.protocols.dialect import Dialect, Options, Reader
+from tests.docs import pairs as _pairs
 
 MIB = 1024 * 1024
 CHUNK = 256 * 1024

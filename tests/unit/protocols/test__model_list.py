@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols import _pairs
 from relayd.protocols._model_list import LONGEST_NAME, MOST_MODELS, SOURCES, Page, read_page
+from tests.docs import pairs as _pairs
 
 
 def test_every_endpoints_dialect_says_where_its_list_is() -> None:

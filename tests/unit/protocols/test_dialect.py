@@ -17,8 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relayd import registry
-from relayd.protocols import _pairs
-from relayd.protocols._samples import ANSWERS, REQUESTS, Answered, Sample
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -37,6 +35,8 @@ from relayd.protocols.dialect import Dialect, Options, Refused, Rendered
 from relayd.wire.body import model_of, take_object
 from relayd.wire.kept import Kept
 from relayd.wire.sse import SseSplitter
+from tests.docs import pairs as _pairs
+from tests.docs.samples import ANSWERS, REQUESTS, Answered, Sample
 
 FRONTS, BACKS = _pairs.fronts(), _pairs.backs()
 name_of = lambda one: one.name  # noqa: E731  the id of a parameter

@@ -17,9 +17,9 @@ import re
 import sys
 from dataclasses import dataclass, replace
 
-from relayd.protocols import _pairs
 from relayd.protocols.canon import Event, Message, Request, Text, TextDelta, ThoughtDelta, ToolDelta
 from relayd.protocols.dialect import Dialect, Options, Refused
+from tests.docs import pairs as _pairs
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
 _MINTED = re.compile(r"\b(chatcmpl|chat|resp|msg|fc|ctc|rs|call|toolu)([-_])[0-9a-f]{24,}\b")

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from relayd.protocols import _pairs
-from relayd.protocols._samples import ANSWERS, PLAIN, REQUESTS, Answered, Sample
 from relayd.protocols.canon import Begin, End
+from tests.docs import pairs
+from tests.docs.samples import ANSWERS, PLAIN, REQUESTS, Answered, Sample
 
 IN_WORDS = [
     pytest.param(sample, name, id=f"{name}-{sample.what}") for sample in REQUESTS for name in sample.asked
@@ -18,10 +18,10 @@ IN_WORDS = [
 
 @pytest.mark.parametrize(("sample", "name"), IN_WORDS)
 def test_a_sample_is_read_by_its_dialect_and_so_is_the_request_without_it(sample: Sample, name: str) -> None:
-    front = next(one for one in _pairs.fronts() if one.name == name)
+    front = next(one for one in pairs.fronts() if one.name == name)
     assert front.read_request is not None
     for asked in (sample.asked[name], sample.without.get(name, {})):
-        front.read_request(json.dumps(_pairs.members_of(front, asked)).encode(), _pairs.ask_in(front))
+        front.read_request(json.dumps(pairs.members_of(front, asked)).encode(), pairs.ask_in(front))
 
 
 @pytest.mark.parametrize(("sample", "name"), IN_WORDS)
@@ -36,7 +36,7 @@ def test_a_mark_is_in_the_sample_and_nowhere_without_it(sample: Sample, name: st
 
 
 def test_every_front_has_a_plain_request_and_no_two_samples_have_one_name() -> None:
-    assert set(PLAIN) == {one.name for one in _pairs.fronts()}
+    assert set(PLAIN) == {one.name for one in pairs.fronts()}
     assert len({sample.what for sample in REQUESTS}) == len(REQUESTS)
 
 

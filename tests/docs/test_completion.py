@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from relayd.cli.completion import bash, options, zsh
 from relayd.cli.main import verbs
+from tests.docs.completion import bash, options, zsh
 
 PLAYED = """
 _init_completion() { cur=$1; words=("${COMP_WORDS[@]}"); cword=$COMP_CWORD; prev=${words[cword-1]}; cur=${words[cword]}; }

@@ -13,8 +13,8 @@ from typing import Any
 
 from relayd import registry
 from relayd.protocols import _json
-from relayd.protocols._samples import ANSWERS, PLAIN, REQUESTS, Answered, Members, Sample
 from relayd.protocols.dialect import Ask, Dialect, Options, Refused, Sending
+from tests.docs.samples import ANSWERS, PLAIN, REQUESTS, Answered, Members, Sample
 
 CARRIED, REWORDED, BY_OPTION, DROPPED, REFUSED = FATES = ("carried", "reworded", "by option", "dropped", "refused")
 OPENED = Options(developer_role=True, reasoning_history="reasoning_content", metadata=True, verbosity=True)
@@ -46,7 +46,7 @@ class Found:
 def dialects() -> tuple[Dialect, ...]:
     """Every dialect of this folder, whatever its file is called."""
     package = "relayd.protocols"
-    loaded = (registry.load(package, kind) for kind in registry.kinds(package) if kind != "manual")
+    loaded = (registry.load(package, kind) for kind in registry.kinds(package))
     return tuple(module.DIALECT for module in loaded if isinstance(getattr(module, "DIALECT", None), Dialect))
 
 

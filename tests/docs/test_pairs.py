@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from relayd.protocols import _json, _pairs
-from relayd.protocols._pairs import BY_OPTION, CARRIED, DROPPED, REFUSED, REWORDED, Found
-from relayd.protocols._samples import ANSWERS, REQUESTS, Sample
+from relayd.protocols import _json
 from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Dialect, Memory, Options, Refused, Sending
+from tests.docs import pairs
+from tests.docs.pairs import BY_OPTION, CARRIED, DROPPED, REFUSED, REWORDED, Found
+from tests.docs.samples import ANSWERS, REQUESTS, Sample
 
-CHAT = next(one for one in _pairs.dialects() if one.name == "openai_chat")
+CHAT = next(one for one in pairs.dialects() if one.name == "openai_chat")
 SEED = next(sample for sample in REQUESTS if sample.what == "seed")
 
 
@@ -43,29 +44,29 @@ def back(**members: object) -> Dialect:
     ],
 )
 def test_each_fate_is_told_from_the_others(of: str, found: Found) -> None:
-    assert _pairs.found(CHAT, back(seed=of), SEED) == found
+    assert pairs.found(CHAT, back(seed=of), SEED) == found
 
 
 def test_what_is_not_sent_at_all_is_dropped() -> None:
-    assert _pairs.found(CHAT, back(), SEED) == Found(DROPPED, documented="The seed is left out.")
-    assert _pairs.found(CHAT, replace(back(), drops=()), replace(SEED, word="sown")) == Found(DROPPED)
+    assert pairs.found(CHAT, back(), SEED) == Found(DROPPED, documented="The seed is left out.")
+    assert pairs.found(CHAT, replace(back(), drops=()), replace(SEED, word="sown")) == Found(DROPPED)
 
 
 def test_a_sample_that_may_be_said_in_other_words_is_reworded() -> None:
     loose = Sample(SEED.what, SEED.word, SEED.asked, SEED.mark, in_words=True)
-    assert _pairs.found(CHAT, back(seed="reword"), loose).fate == REWORDED
-    assert _pairs.found(CHAT, back(seed="carry"), loose).fate == CARRIED
+    assert pairs.found(CHAT, back(seed="reword"), loose).fate == REWORDED
+    assert pairs.found(CHAT, back(seed="carry"), loose).fate == CARRIED
 
 
 def test_an_answer_is_rendered_twice_alike_though_ids_are_minted() -> None:
     text = next(one for one in ANSWERS if one.what == "text")
-    for front in _pairs.fronts():
+    for front in pairs.fronts():
         same = replace(text, events=text.without, mark=None)
-        assert _pairs.shown(front, same, stream=True).fate == DROPPED
-        assert _pairs.shown(front, text, stream=False) == Found(CARRIED)
+        assert pairs.shown(front, same, stream=True).fate == DROPPED
+        assert pairs.shown(front, text, stream=False) == Found(CARRIED)
 
 
 def test_a_memory_that_forgets_says_so() -> None:
-    memory = _pairs.Forgetful()
+    memory = pairs.Forgetful()
     memory.put("key", 1)
     assert memory.get("key") is None and memory.delete("key") is False

@@ -9,26 +9,26 @@ import subprocess
 
 import pytest
 
-from relayd.protocols import _pairs, manual
 from relayd.protocols.dialect import Options
+from tests.docs import pairs, protocols_page
 
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return manual.page()
+    return protocols_page.page()
 
 
 def test_every_dialect_has_a_section_with_all_its_drops(page: str) -> None:
-    for dialect in _pairs.dialects():
-        assert dialect.name in manual.NAMES
+    for dialect in pairs.dialects():
+        assert dialect.name in protocols_page.NAMES
         assert f".SS {dialect.name} (" in page
         for text in dialect.drops:
-            assert f".IP \\(bu 2\n{manual.roff(text)}\n" in page
+            assert f".IP \\(bu 2\n{protocols_page.roff(text)}\n" in page
 
 
 def test_every_pair_that_translates_has_a_section(page: str) -> None:
-    for front in _pairs.fronts():
-        for back in _pairs.backs():
+    for front in pairs.fronts():
+        for back in pairs.backs():
             wanted = front.name not in (back.name, "dialogflow")
             assert (f".SS {front.name} to {back.name}\n" in page) is wanted
 
@@ -45,7 +45,7 @@ def test_every_option_is_explained(page: str) -> None:
 
 
 def test_roff_is_given_no_orders_by_a_text() -> None:
-    assert manual.roff(".SH it's `a-b`\\") == "\\&.SH it\\(aqs \\fBa\\-b\\fR\\e"
+    assert protocols_page.roff(".SH it's `a-b`\\") == "\\&.SH it\\(aqs \\fBa\\-b\\fR\\e"
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="no groff here")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relayd.cli.main import EXIT_CODES, ORDER, parser_of
-from relayd.cli.manual import escaped, page, sentence
+from tests.docs.commands_page import escaped, page, sentence
 
 
 def test_every_command_and_every_option_is_in_the_page() -> None:
