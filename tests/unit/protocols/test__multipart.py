@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.parser
 import email.policy
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -181,7 +182,7 @@ NEARLY = st.lists(st.sampled_from([b"\r", b"\n", b"-", b"--b", b"b", b"ound", b"
     TEXTS,
     st.integers(1, 50),
 )
-def test_an_independent_reader_finds_the_new_model_and_everything_else_as_it_was(fields, model, size) -> None:
+def test_an_independent_reader_finds_the_new_model_and_everything_else_as_it_was(fields: Any, model: str, size: int) -> None:
     fields = [(name, value) for name, value in fields if not re.search(b"[\r\n]--bound", b"\n" + value)]
     body = form(*[(f'name="{name}"', value) for name, value in fields])
     out = replaced(body, model, size)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from relayd import clock
 from relayd.protocols.canon import End, Event, Failure, Finish, Message, Request, Text, TextDelta
-from relayd.protocols.dialect import Ask, Refused, Rendered
+from relayd.protocols.dialect import Ask, Dialect, Refused, Rendered
 from relayd.protocols.dialogflow import DIALECT, Settings, dialect
 
 SESSION = "projects/p/agent/sessions/s-1"
@@ -42,17 +42,18 @@ def question(text: Any = "How far is the moon?", session: Any = SESSION, **query
     return json.dumps({"responseId": "x", "session": session, "queryResult": result}).encode()
 
 
-def read(memory: Kept, body: bytes, front=DIALECT) -> Request:
+def read(memory: Kept, body: bytes, front: Dialect = DIALECT) -> Request:
+    assert front.read_request is not None
     return front.read_request(body, ask(memory))
 
 
-def answer(memory: Kept, request: Request, *events: Event, front=DIALECT) -> Rendered:
+def answer(memory: Kept, request: Request, *events: Event, front: Dialect = DIALECT) -> Rendered:
     renderer = front.renderer(request, ask(memory))
     assert renderer.feed(list(events)) == b"" and renderer.comment() == b""
     return renderer.whole()
 
 
-def turn(memory: Kept, said: str, heard: str, session: Any = SESSION, front=DIALECT) -> Request:
+def turn(memory: Kept, said: str, heard: str, session: Any = SESSION, front: Dialect = DIALECT) -> Request:
     request = read(memory, question(said, session), front)
     rendered = answer(memory, request, TextDelta(heard), Finish("stop"), End(), front=front)
     assert rendered.status == 200 and json.loads(rendered.body) == {"fulfillmentText": heard.strip()}

@@ -20,18 +20,19 @@ from relayd.protocols.canon import (
     ThoughtDelta,
     Usage,
 )
-from relayd.protocols.dialect import Ask, Refused, Rendered
+from relayd.protocols.dialect import Ask, Dialect, Refused, Rendered
 from relayd.protocols.simple_chat import DIALECT, GEMINI, LOCAL, Backend, backend_of, dialect
 
 ASK = Ask("POST", "/chat", "", {}, "r-1", None)  # type: ignore[arg-type]  # remembers nothing
 
 
-def read(front=DIALECT, **members: Any) -> Request:
+def read(front: Dialect = DIALECT, **members: Any) -> Request:
     body = {"model": "mistral-7b-instruct", "messages": [{"role": "user", "content": "Hello!"}]} | members
+    assert front.read_request is not None
     return front.read_request(json.dumps(body).encode(), ASK)
 
 
-def answer(request: Request, *events: Event, front=DIALECT) -> Rendered:
+def answer(request: Request, *events: Event, front: Dialect = DIALECT) -> Rendered:
     renderer = front.renderer(request, ASK)
     assert [renderer.feed([event]) for event in events] == [b""] * len(events)
     assert renderer.comment() == b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,7 +95,7 @@ def test_a_file_that_is_no_socket_is_never_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [{"owner": "nobody-of-that-name"}, {"owner": ":no-such-group"}])
-def test_an_owner_that_does_not_exist_is_refused(tmp_path: Path, words: dict[str, str]) -> None:
+def test_an_owner_that_does_not_exist_is_refused(tmp_path: Path, words: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="unknown user or group"):
         bind("public", Listener(address=f"unix:{tmp_path / 'a.sock'}", **words), {})
 

@@ -82,14 +82,14 @@ def test_an_answer_of_nothing_is_one_empty_message() -> None:
 
 
 def test_a_tool_only_answer_has_no_message() -> None:
-    events = [Begin(), ToolStart(0, "call_1", "weather"), ToolDelta(0, '{"a"'), ToolDelta(0, ":1}"), Finish("tool_calls"), End()]
+    events: list[Event] = [Begin(), ToolStart(0, "call_1", "weather"), ToolDelta(0, '{"a"'), ToolDelta(0, ":1}"), Finish("tool_calls"), End()]
     response = streamed(events, tools=[WEATHER])
     assert calls(response) == [("function_call", None, "weather", '{"a":1}')]
     assert response["output"][0]["call_id"] == "call_1"
 
 
 def test_interleaved_fragments_of_parallel_calls_are_put_in_order() -> None:
-    events = [
+    events: list[Event] = [
         Begin(), ToolStart(0, "a", "weather"), ToolDelta(0, '{"x":'), ToolStart(1, "b", "weather"), ToolDelta(1, '{"y"'),
         ToolDelta(0, "1}"), ToolDelta(1, ":2}"), Finish("tool_calls"), End(),
     ]  # fmt: skip
@@ -106,19 +106,19 @@ def test_the_second_call_streams_as_soon_as_the_first_is_whole() -> None:
 
 
 def test_a_call_without_arguments_gets_an_empty_object() -> None:
-    events = [Begin(), ToolStart(0, "a", "weather"), ToolStart(1, "b", "weather"), ToolDelta(1, "{}"), End()]
+    events: list[Event] = [Begin(), ToolStart(0, "a", "weather"), ToolStart(1, "b", "weather"), ToolDelta(1, "{}"), End()]
     assert [call[3] for call in calls(streamed(events, tools=[WEATHER]))] == ["{}", "{}"]
 
 
 def test_text_in_the_middle_of_a_call_breaks_neither() -> None:
-    events = [Begin(), ToolStart(0, "a", "weather"), ToolDelta(0, "{"), TextDelta("hm"), ToolDelta(0, "}"), End()]
+    events: list[Event] = [Begin(), ToolStart(0, "a", "weather"), ToolDelta(0, "{"), TextDelta("hm"), ToolDelta(0, "}"), End()]
     response = streamed(events, tools=[WEATHER])
     assert [item["type"] for item in response["output"]] == ["function_call", "message"]
     assert calls(response)[0][3] == "{}"
 
 
 def test_a_namespace_tool_returns_under_its_namespace_and_name() -> None:
-    events = [Begin(), ToolStart(0, "a", "mcp__look"), ToolDelta(0, "{}"), Finish("tool_calls"), End()]
+    events: list[Event] = [Begin(), ToolStart(0, "a", "mcp__look"), ToolDelta(0, "{}"), Finish("tool_calls"), End()]
     assert calls(streamed(events, tools=[SPACE])) == [("function_call", "mcp", "look", "{}")]
 
 
@@ -133,7 +133,7 @@ def test_a_custom_tool_returns_its_raw_input_while_it_arrives() -> None:
 
 @pytest.mark.parametrize("raw", ["*** Begin Patch", '{"other": 1}', '{"input": 7}', '{"inp', "[1]"])
 def test_a_custom_tools_arguments_that_are_no_input_are_the_input(raw: str) -> None:
-    events = [Begin(), ToolStart(0, "a", "apply_patch"), *(ToolDelta(0, one) for one in raw), End()]
+    events: list[Event] = [Begin(), ToolStart(0, "a", "apply_patch"), *(ToolDelta(0, one) for one in raw), End()]
     assert calls(streamed(events, tools=[CUSTOM])) == [("custom_tool_call", None, "apply_patch", raw)]
 
 
@@ -144,7 +144,7 @@ def test_reasoning_is_told_as_a_summary_before_the_text() -> None:
 
 
 def test_a_proof_ends_its_thought_and_goes_to_whoever_keeps_it() -> None:
-    events = [Begin(), ThoughtDelta("a"), ThoughtDelta(signature="sig"), ThoughtDelta("b"), TextDelta("c"), End()]
+    events: list[Event] = [Begin(), ThoughtDelta("a"), ThoughtDelta(signature="sig"), ThoughtDelta("b"), TextDelta("c"), End()]
     response = streamed(events, include=["reasoning.encrypted_content"])
     assert [item["type"] for item in response["output"]] == ["reasoning", "reasoning", "message"]
     assert all("encrypted_content" in item for item in response["output"][:2])  # some clients drop thoughts without it
@@ -154,7 +154,7 @@ def test_a_proof_ends_its_thought_and_goes_to_whoever_keeps_it() -> None:
 
 
 def test_a_redacted_thought_is_kept_only_for_whoever_keeps_it() -> None:
-    events = [Begin(), ThoughtDelta(redacted="r"), TextDelta("c"), End()]
+    events: list[Event] = [Begin(), ThoughtDelta(redacted="r"), TextDelta("c"), End()]
     assert [item["type"] for item in streamed(events)["output"]] == ["message"]
     kept = streamed(events, include=["reasoning.encrypted_content"])
     assert [item["type"] for item in kept["output"]] == ["reasoning", "message"]
@@ -215,27 +215,27 @@ def test_an_answer_that_does_not_end_is_no_answer() -> None:
 def test_calls_of_tools_that_are_not_allowed_are_suppressed() -> None:
     choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "weather"}]}
     other = {"type": "function", "name": "other"}
-    events = [Begin(), ToolStart(0, "a", "other"), ToolDelta(0, "{}"), ToolStart(1, "b", "weather"), ToolDelta(1, "{}"), End()]
+    events: list[Event] = [Begin(), ToolStart(0, "a", "other"), ToolDelta(0, "{}"), ToolStart(1, "b", "weather"), ToolDelta(1, "{}"), End()]
     response = streamed(events, tools=[WEATHER, other], tool_choice=choice)
     assert [call[2] for call in calls(response)] == ["weather"]
     assert [tool["name"] for tool in response["tools"]] == ["weather", "other"]
 
 
 def test_a_call_of_a_tool_that_nobody_declared_is_shown_where_there_is_no_constraint() -> None:
-    events = [Begin(), ToolStart(0, "a", "invented"), ToolDelta(0, "{}"), End()]
+    events: list[Event] = [Begin(), ToolStart(0, "a", "invented"), ToolDelta(0, "{}"), End()]
     assert calls(streamed(events, tools=[WEATHER])) == [("function_call", None, "invented", "{}")]
 
 
 def test_logprobs_go_to_whoever_asked() -> None:
     token = {"token": "a", "logprob": -0.5, "bytes": None, "top_logprobs": [{"token": "b", "logprob": -1, "bytes": [98]}]}
-    events = [Begin(), TextDelta("a", logprobs=(token,)), Finish("stop"), End()]
+    events: list[Event] = [Begin(), TextDelta("a", logprobs=(token,)), Finish("stop"), End()]
     [item] = streamed(events, include=["message.output_text.logprobs"])["output"]
     assert item["content"][0]["logprobs"] == [{**token, "bytes": []}]
     assert streamed(events)["output"][0]["content"][0]["logprobs"] == []
 
 
 def test_other_choices_are_ignored() -> None:
-    events = [Begin(), TextDelta("a"), TextDelta("b", choice=1), Finish("length", choice=1), Finish("stop"), End()]
+    events: list[Event] = [Begin(), TextDelta("a"), TextDelta("b", choice=1), Finish("length", choice=1), Finish("stop"), End()]
     response = streamed(events)
     assert response["status"] == "completed" and response["output"][0]["content"][0]["text"] == "a"
 
