@@ -34,6 +34,8 @@ NEWEST_PY := $(NEWEST_VENV)/bin/python
 # What relayd and its tests need stands in setup.py, the versions that were proven in PINS: those of relayd's own
 # libraries first, which Debian's set and the newest one do not take.
 PINS := tests/constraints.txt
+# Values in, values out: nothing here starts a process.
+QUICK := $(addprefix tests/unit/,access config limits plan routing schema stores telemetry wire) tests/unit/test_*.py
 BENCH_PACKAGES := nginx-light wrk
 DEBIAN_RUNTIME := python3-venv python3-tornado python3-pycurl python3-yaml python3-statsd
 DEB_TOOLS := dpkg-dev debhelper dh-apparmor dh-python python3-all python3-setuptools pybuild-plugin-pyproject
@@ -58,9 +60,13 @@ style: $(VENV)/.tools
 types: $(VENV)/.tools
 	$(VENV)/bin/mypy
 
+# The unit tests, and the floor of coverage of each file.
 cover: $(VENV)/.tools
-	$(PY) -m coverage run -m pytest $(ARGS)
-	$(PY) -m coverage report --skip-covered --show-missing
+	@mkdir -p .cache && rm -f .cache/coverage*
+	$(PY) -m coverage run -m pytest $(PARALLEL) tests/unit tests/docs $(ARGS)
+	@$(PY) -m coverage combine -q && $(PY) -m coverage json -q -o .cache/coverage.json
+	@$(PY) -m coverage report --skip-covered
+	$(PY) tests/coverage_floor.py .cache/coverage.json
 
 fuzz: $(VENV)/.tools
 	$(PY) -m pytest -m fuzz $(PARALLEL) tests/fuzz $(ARGS)
@@ -79,7 +85,7 @@ test-debian: $(DEBIAN_VENV)/.tools
 # What a user's pip installs today, where that is not what is pinned; the tools of the tests stay the pinned ones.
 test-newest:
 	@$(PYTHON) -m venv --clear $(NEWEST_VENV)
-	@mkdir -p .stamps && $(PYTHON) tests/pins.py tools >.stamps/tools.txt
+	@mkdir -p .stamps && $(NEWEST_PY) tests/pins.py tools >.stamps/tools.txt
 	@$(NEWEST_PY) $(PIP) install --prefer-binary -c .stamps/tools.txt -e '.[test]'
 	@if $(NEWEST_PY) tests/pins.py differ; then echo "the newest libraries are the pinned ones"; \
 	    else $(NEWEST_PY) -m pytest $(PARALLEL) $(or $(ARGS),tests/unit); fi
