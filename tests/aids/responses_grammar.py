@@ -192,9 +192,9 @@ class Grammar:
         need(event["output_index"] == len(self.done), "output_index counts up", event)
         item = event["item"]
         need(item["id"] not in [one["id"] for one in self.done], "a fresh id", item)
-        blank = {"message": {"content": []}, "reasoning": {"summary": []},
-                 "function_call": {"arguments": ""}, "custom_tool_call": {"input": ""}}[item["type"]]  # fmt: skip
-        need(blank.items() <= item.items(), "an item opens empty", item)
+        blanks: dict[str, dict[str, Any]] = {"message": {"content": []}, "reasoning": {"summary": []},
+                 "function_call": {"arguments": ""}, "custom_tool_call": {"input": ""}}  # fmt: skip
+        need(blanks[item["type"]].items() <= item.items(), "an item opens empty", item)
         if item["type"] != "reasoning":
             need(item["status"] == "in_progress", "an item opens in progress", item)
         self.item, self.parts, self.part, self.spoken, self.said = item, [], None, None, None

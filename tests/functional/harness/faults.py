@@ -190,6 +190,11 @@ def settled(relay: Relay) -> None:
     """Nothing is under way, and nothing is held at any endpoint or gate."""
     relay.wait_quiet()
     for one in json.loads(relay.admin("/upstreams")[1])["upstreams"]:
-        until(lambda name=one["name"]: upstream_of(relay, name)["in_flight"] == 0, what="an endpoint's release")
+        name: str = one["name"]
+
+        def released(name: str = name) -> bool:
+            return bool(upstream_of(relay, name)["in_flight"] == 0)
+
+        until(released, what="an endpoint's release")
     for gate in json.loads(relay.admin("/queue")[1])["gates"]:
         assert (gate["in_flight"], gate["depth"]) == (0, 0), gate

@@ -157,9 +157,9 @@ class Relay:
         """The access record that has these values; waits for it, because it is written in batches."""
         end = time.monotonic() + timeout_s
         while True:
-            for record in reversed(self.records()):
-                if all(record.get(key) == value for key, value in wanted.items()):
-                    return record
+            for one in self.records()[::-1]:
+                if all(one.get(key) == value for key, value in wanted.items()):
+                    return one
             assert time.monotonic() < end, f"no record with {wanted} in {self.records()[-5:]}"
             time.sleep(0.02)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +37,7 @@ from relayd.wire.body import model_of, take_object
 from relayd.wire.kept import Kept
 from relayd.wire.sse import SseSplitter
 from tests.docs import pairs as _pairs
-from tests.docs.samples import ANSWERS, REQUESTS, Answered, Sample
+from tests.docs.samples import ANSWERS, PLAIN, REQUESTS, Answered, Sample
 
 FRONTS, BACKS = _pairs.fronts(), _pairs.backs()
 name_of = lambda one: one.name  # noqa: E731  the id of a parameter
@@ -122,7 +123,7 @@ def test_writing_a_request_twice_gives_the_same_bytes(front: Dialect, back: Dial
             assert _pairs.send(front, back, asked, Options()) == _pairs.send(front, back, asked, Options())
 
 
-def padded(members: dict[str, Any]) -> dict[str, Any]:
+def padded(members: Mapping[str, Any]) -> dict[str, Any]:
     """The members with tools as long as those of agents, so that they are known again."""
     def longer(tool: dict[str, Any]) -> dict[str, Any]:
         inner = tool.get("function") or tool.get("custom") or tool
@@ -186,8 +187,9 @@ def test_a_hostile_body_is_refused_and_nothing_else(front: Dialect, body: bytes)
 @any_front
 def test_members_of_every_wrong_type_are_refused_by_name_or_read_past(front: Dialect) -> None:
     assert front.read_request is not None
-    names = {name for sample in REQUESTS for name in (_pairs.words_of(front, sample) or {})} | set(_pairs.PLAIN[front.name])
-    for name, wrong in itertools.product(sorted(names), (7, -1.5, "x", "", True, [], {}, [7], [[]], [{}], {"type": 7}, None)):
+    names = {name for sample in REQUESTS for name in (_pairs.words_of(front, sample) or {})} | set(PLAIN[front.name])
+    wrongs: tuple[Any, ...] = (7, -1.5, "x", "", True, [], {}, [7], [[]], [{}], {"type": 7}, None)
+    for name, wrong in itertools.product(sorted(names), wrongs):
         try:
             front.read_request(json.dumps(_pairs.members_of(front, {name: wrong})).encode(), _pairs.ask_in(front))
         except Refused as refused:

@@ -53,7 +53,7 @@ def test_secrets_are_equal_when_value_and_source_are() -> None:
 def test_a_section_is_frozen_slotted_and_takes_names_only() -> None:
     thing = Thing(name="a")
     with pytest.raises(dataclasses.FrozenInstanceError):
-        thing.name = "b"  # type: ignore[call-arg]
+        thing.name = "b"  # type: ignore[misc]
     assert not hasattr(thing, "__dict__")
     with pytest.raises(TypeError):
         Thing("a")  # type: ignore[call-arg]
