@@ -137,7 +137,7 @@ apt-repo: deb
 
 # Installs the package in booted Debian systems; skipped, with the reason, where the host cannot boot one.
 acceptance: $(VENV)/.tools deb
-	$(PY) -m pytest -n $(WORKERS) --dist loadgroup -m packaging tests/packaging $(ARGS)
+	$(PY) -m pytest -n $(shell nproc) --dist loadgroup -m packaging tests/packaging $(ARGS)
 
 # In an environment of their own: some of them want other versions of what the tests use. What a registry does not have
 # is left out with a word.
@@ -145,7 +145,7 @@ clients: $(VENV)/.tools
 	@test -x build/clients/venv/bin/python || $(PYTHON) -m venv build/clients/venv
 	@build/clients/venv/bin/python $(PIP) install --prefer-binary -c $(PINS) -e '.[test]'
 	tests/clients/install.sh build/clients build/clients/venv/bin/python
-	build/clients/venv/bin/python -m pytest $(PARALLEL) tests/clients $(ARGS)
+	build/clients/venv/bin/python -m pytest -n $(shell nproc) --dist worksteal --durations=20 tests/clients $(ARGS)
 
 check: style types test-debian test-newest fuzz docs-unchanged clients reproducible deb acceptance
 
