@@ -69,7 +69,7 @@ cover: $(VENV)/.tools
 	$(PY) tests/coverage_floor.py .cache/coverage.json
 
 fuzz: $(VENV)/.tools
-	$(PY) -m pytest -m fuzz $(PARALLEL) tests/fuzz $(ARGS)
+	$(PY) -m pytest -m fuzz $(PARALLEL) $(ARGS)
 
 soak: $(VENV)/.tools
 	RELAYD_SOAK_SECONDS=$${RELAYD_SOAK_SECONDS:-300} $(PY) -m pytest tests/functional/test_soak.py $(ARGS)
