@@ -135,9 +135,10 @@ apt-repo: deb
 	@command -v apt-ftparchive gpg >/dev/null || { $(call apt_install,apt-utils gpg); }
 	debian/make-repository dist/apt "$(KEY)" dist/relayd_*_all.deb
 
-# Installs the package in booted Debian systems; skipped, with the reason, where the host cannot boot one.
+# Installs the package in booted Debian systems; skipped, with the reason, where the host cannot boot one. The tests of a
+# file go on with one system, in their order: they stay on one worker.
 acceptance: $(VENV)/.tools deb
-	$(PY) -m pytest -n $(shell nproc) --dist loadgroup -m packaging tests/packaging $(ARGS)
+	$(PY) -m pytest -n $(shell nproc) --dist loadfile -m packaging tests/packaging $(ARGS)
 
 # In an environment of their own: some of them want other versions of what the tests use. What a registry does not have
 # is left out with a word.

@@ -51,7 +51,7 @@ def test_when_the_loop_is_late_bulk_is_turned_away_and_the_important_is_served(u
 
     upstream.script = chat
     change = {
-        "upstreams": {"up": {"protocol": "openai_chat", "endpoints": [upstream.url]}},
+        "upstreams": {"up": {"protocol": "openai_chat", "endpoints": [upstream.url], "timeouts": {"connect": "60s"}}},
         "routes": [{"name": "llm", "protocol": "anthropic_messages", "upstream": "up"}],
         "consumers": consumers(folder), "daemon": {"overload": {"loop_lag": "60ms"}},
     }

@@ -19,10 +19,9 @@ from typing import Any
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-TOP = HERE.parents[1]
-TESTBED = HERE / "testbed.sh"
-STREAMS = HERE / "streams.py"
+TOP = Path(__file__).resolve().parents[2]
+TESTBED = Path(__file__).with_name("testbed.sh")
+STREAMS = Path(__file__).with_name("streams.py")
 SUITES = os.environ.get("RELAYD_SUITES", "bookworm trixie forky").split()
 # Baked into the base, so that a system is up and relayd installed in three seconds.
 INCLUDE = "python3-pycurl python3-statsd python3-tornado python3-yaml openssl"
@@ -143,14 +142,6 @@ def until(holds: Callable[[], bool], timeout_s: float = 20) -> None:
 def on_a_quiet_machine(seconds: float) -> float:
     """A span of time, longer where the machine has more to do than it has processors for."""
     return seconds * max(1.0, 2.0 * os.getloadavg()[0] / (os.cpu_count() or 1))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Workers share nothing that is booted: the tests of one file on one suite stay together."""
-    for item in items:
-        if isinstance(item, pytest.Function) and item.path.parent == HERE:
-            suite = item.callspec.params.get("bare", "") if hasattr(item, "callspec") else ""
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{suite}"))
 
 
 @pytest.fixture(scope="session")
