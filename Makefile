@@ -2,13 +2,15 @@
 # file: they set up what is missing and are quick when nothing is.
 #
 #   run    start relayd in the foreground on conf/relayd.yaml       bench  measure against the peers
-#   test   unit and functional tests, newest libraries              docs   write the generated files anew
-#   style  ruff            types  mypy --strict                     deb    build dist/relayd_*_all.deb
-#   cover  test coverage   fuzz   parsers against their oracles     clean  remove everything that make made
+#   test   unit and functional tests, pinned libraries              docs   write the generated files anew
+#   quick  the part of them that needs no process, below a minute   deb    build dist/relayd_*_all.deb
+#   style  ruff            types  mypy --strict                     clean  remove everything that make made
+#   cover  test coverage   fuzz   parsers against their oracles
+#   test-debian  the tests on Debian's libraries      test-newest  on the newest ones      pins  pin the newest ones
 #   soak   minutes of traffic with random aborts       apt-repo  dist/apt, a signed repository of it (KEY=...)
 #   clients  real programs (SDKs, Codex, Claude Code, llmprobe) over scripted back-ends
 #   acceptance  the package in booted Debian systems   reproducible  two builds, byte for byte, and lintian
-#   check  all of it: style types test-debian fuzz docs-unchanged clients reproducible deb acceptance
+#   check  all of it: style types test-debian test-newest fuzz docs-unchanged clients reproducible deb acceptance
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -18,23 +20,28 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3
 CONFIG ?= conf/relayd.yaml
 ARGS ?=
+# Most of what a test does is waiting. ARGS=-n0 for none: a debugger, an order of one's own.
+WORKERS ?= $(shell echo $$(( 2 * $$(nproc) )))
+PARALLEL = -n $(WORKERS) --dist worksteal --durations=20
 
 VENV := .venv
 DEBIAN_VENV := .venv-debian
+NEWEST_VENV := .venv-newest
 PY := $(VENV)/bin/python
 DEBIAN_PY := $(DEBIAN_VENV)/bin/python
+NEWEST_PY := $(NEWEST_VENV)/bin/python
 
-# What relayd itself needs stands in setup.py and is read from there.
-RUNTIME = $$($(PY) -c 'import re; print(*re.findall(r"\"([^\"]+)\"", re.search(r"install_requires=\[(.*?)\]", open("setup.py").read(), re.S)[1]))')
-TEST_TOOLS := pytest pytest-tornasync hypothesis h11 httptools h2 openai anthropic websockets prometheus-client coverage
-LINT_TOOLS := mypy ruff types-PyYAML
-BENCH_TOOLS := aiohttp uvloop
+# What relayd and its tests need stands in setup.py, the versions that were proven in PINS: those of relayd's own
+# libraries first, which Debian's set and the newest one do not take.
+PINS := tests/constraints.txt
+# Values in, values out: nothing here starts a process.
+QUICK := $(addprefix tests/unit/,access config limits plan routing schema stores telemetry wire) tests/unit/test_*.py
 BENCH_PACKAGES := nginx-light wrk
-DEBIAN_RUNTIME := python3-venv python3-tornado python3-pycurl python3-yaml python3-statsd
+DEBIAN_RUNTIME := python3-venv python3-tornado python3-pycurl python3-yaml python3-statsd python3-cryptography
 DEB_TOOLS := dpkg-dev debhelper dh-apparmor dh-python python3-all python3-setuptools pybuild-plugin-pyproject
 PIP := -m pip --disable-pip-version-check --quiet
 
-.PHONY: run soak style types test test-debian cover fuzz bench docs docs-unchanged deb reproducible apt-repo acceptance
+.PHONY: run soak style types test quick test-debian test-newest pins cover fuzz bench docs docs-unchanged deb reproducible apt-repo acceptance
 .PHONY: check clean clients setup
 .DEFAULT_GOAL := check
 
@@ -42,7 +49,10 @@ run: $(VENV)/.runtime
 	@exec $(PY) -m relayd run -c $(CONFIG) $(ARGS)
 
 test: $(VENV)/.tools
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest $(PARALLEL) $(ARGS)
+
+quick: $(VENV)/.tools
+	$(PY) -m pytest -q -n $(WORKERS) --dist worksteal $(QUICK) $(ARGS)
 
 style: $(VENV)/.tools
 	$(VENV)/bin/ruff check .
@@ -50,12 +60,16 @@ style: $(VENV)/.tools
 types: $(VENV)/.tools
 	$(VENV)/bin/mypy
 
+# The unit tests, and the floor of coverage of each file.
 cover: $(VENV)/.tools
-	$(PY) -m coverage run -m pytest $(ARGS)
-	$(PY) -m coverage report --skip-covered --show-missing
+	@mkdir -p .cache && rm -f .cache/coverage*
+	$(PY) -m coverage run -m pytest $(PARALLEL) tests/unit tests/docs $(ARGS)
+	@$(PY) -m coverage combine -q && $(PY) -m coverage json -q -o .cache/coverage.json
+	@$(PY) -m coverage report --skip-covered
+	$(PY) tests/coverage_floor.py .cache/coverage.json
 
 fuzz: $(VENV)/.tools
-	$(PY) -m pytest -m fuzz $(ARGS)
+	$(PY) -m pytest -m fuzz $(PARALLEL) $(ARGS)
 
 soak: $(VENV)/.tools
 	RELAYD_SOAK_SECONDS=$${RELAYD_SOAK_SECONDS:-300} $(PY) -m pytest tests/functional/test_soak.py $(ARGS)
@@ -66,7 +80,24 @@ bench: $(VENV)/.bench
 # The same tests on Debian's own Tornado, pycurl and libcurl.
 test-debian: $(DEBIAN_VENV)/.tools
 	@$(DEBIAN_PY) -c 'import sys, tornado, pycurl; print("Debian set:", sys.version.split()[0], "tornado", tornado.version, pycurl.version)'
-	$(DEBIAN_PY) -m pytest $(ARGS)
+	$(DEBIAN_PY) -m pytest $(PARALLEL) $(ARGS)
+
+# What a user's pip installs today, where that is not what is pinned; the tools of the tests stay the pinned ones.
+test-newest:
+	@$(PYTHON) -m venv --clear $(NEWEST_VENV)
+	@mkdir -p .stamps && $(NEWEST_PY) tests/pins.py tools >.stamps/tools.txt
+	@$(NEWEST_PY) $(PIP) install --prefer-binary -c .stamps/tools.txt -e '.[test]'
+	@if $(NEWEST_PY) tests/pins.py differ; then echo "the newest libraries are the pinned ones"; \
+	    else $(NEWEST_PY) -m pytest $(PARALLEL) $(or $(ARGS),tests/unit); fi
+
+# A newer set of everything, kept only when all tests pass on it.
+pins:
+	$(PYTHON) -m venv --clear $(NEWEST_VENV)
+	$(NEWEST_PY) $(PIP) install --prefer-binary -e '.[test,lint,bench]'
+	$(NEWEST_VENV)/bin/ruff check .
+	$(NEWEST_VENV)/bin/mypy
+	$(NEWEST_PY) -m pytest $(PARALLEL) $(ARGS)
+	$(NEWEST_PY) tests/pins.py write
 
 docs: $(VENV)/.runtime
 	$(PY) tests/docs_check.py --write
@@ -104,22 +135,23 @@ apt-repo: deb
 	@command -v apt-ftparchive gpg >/dev/null || { $(call apt_install,apt-utils gpg); }
 	debian/make-repository dist/apt "$(KEY)" dist/relayd_*_all.deb
 
-# Installs the package in booted Debian systems; skipped, with the reason, where the host cannot boot one.
+# Installs the package in booted Debian systems; skipped, with the reason, where the host cannot boot one. The tests of a
+# file go on with one system, in their order: they stay on one worker.
 acceptance: $(VENV)/.tools deb
-	$(PY) -m pytest -m packaging tests/packaging $(ARGS)
+	$(PY) -m pytest -n $(shell nproc) --dist loadfile -m packaging tests/packaging $(ARGS)
 
 # In an environment of their own: some of them want other versions of what the tests use. What a registry does not have
 # is left out with a word.
 clients: $(VENV)/.tools
 	@test -x build/clients/venv/bin/python || $(PYTHON) -m venv build/clients/venv
-	@build/clients/venv/bin/python $(PIP) install --prefer-binary $(RUNTIME) $(TEST_TOOLS)
+	@build/clients/venv/bin/python $(PIP) install --prefer-binary -c $(PINS) -e '.[test]'
 	tests/clients/install.sh build/clients build/clients/venv/bin/python
-	build/clients/venv/bin/python -m pytest tests/clients $(ARGS)
+	build/clients/venv/bin/python -m pytest -n $(shell nproc) --dist worksteal --durations=20 tests/clients $(ARGS)
 
-check: style types test-debian fuzz docs-unchanged clients reproducible deb acceptance
+check: style types test-debian test-newest fuzz docs-unchanged clients reproducible deb acceptance
 
 clean:
-	rm -rf $(VENV) $(DEBIAN_VENV) .stamps .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage \
+	rm -rf $(VENV) $(DEBIAN_VENV) $(NEWEST_VENV) .stamps .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage \
 	    build dist relayd.egg-info .pybuild node_modules
 	find relayd tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -144,25 +176,26 @@ $(VENV)/bin/python:
 	@echo "setting up $(VENV)"
 	@$(PYTHON) -m venv --clear $(VENV)
 
-$(VENV)/.runtime: setup.py | $(VENV)/bin/python
-	@$(PY) $(PIP) install --prefer-binary $(RUNTIME)
+$(VENV)/.runtime: setup.py $(PINS) | $(VENV)/bin/python
+	@$(PY) $(PIP) install --prefer-binary -c $(PINS) -e .
 	@touch $@
 
-$(VENV)/.tools: Makefile $(VENV)/.runtime
+$(VENV)/.tools: $(VENV)/.runtime
 	@echo "setting up the tools of the tests"
-	@$(PY) $(PIP) install --prefer-binary $(TEST_TOOLS) $(LINT_TOOLS)
+	@$(PY) $(PIP) install --prefer-binary -c $(PINS) -e '.[test,lint]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.tools
-	@$(PY) $(PIP) install --prefer-binary $(BENCH_TOOLS)
+	@$(PY) $(PIP) install --prefer-binary -c $(PINS) -e '.[bench]'
 	@{ command -v nginx || test -x /usr/sbin/nginx; } >/dev/null && command -v wrk >/dev/null || { $(call apt_install,$(BENCH_PACKAGES)); }
 	@touch $@
 
-$(DEBIAN_VENV)/.tools: Makefile
+$(DEBIAN_VENV)/.tools: setup.py $(PINS)
 	@echo "setting up $(DEBIAN_VENV) on Debian's own packages"
-	@/usr/bin/python3 -c 'import ensurepip, venv, tornado, pycurl, yaml, statsd' 2>/dev/null || { $(call apt_install,$(DEBIAN_RUNTIME)); }
+	@/usr/bin/python3 -c 'import ensurepip, venv, tornado, pycurl, yaml, statsd, cryptography' 2>/dev/null || { $(call apt_install,$(DEBIAN_RUNTIME)); }
 	@test -x $(DEBIAN_PY) || /usr/bin/python3 -m venv --system-site-packages --clear $(DEBIAN_VENV)
-	@$(DEBIAN_PY) $(PIP) install --prefer-binary $(TEST_TOOLS)
+	@mkdir -p .stamps && $(DEBIAN_PY) tests/pins.py tools >.stamps/tools.txt
+	@$(DEBIAN_PY) $(PIP) install --prefer-binary -c .stamps/tools.txt -e '.[test]'
 	@$(DEBIAN_PY) -c 'import sys, tornado, pycurl; sys.exit(any("$(DEBIAN_VENV)" in m.__file__ for m in (tornado, pycurl)))' \
 	    || { echo "a tool of the tests replaced Debian's Tornado or pycurl" >&2; exit 1; }
 	@touch $@

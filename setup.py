@@ -19,7 +19,18 @@ def version() -> str:
     return found.group(1)
 
 
-# The lower ends are those of Debian 12; requirements of the tests are in the Makefile.
+# What relayd needs; the lower ends are those of Debian 12.
+RUNTIME = ["tornado>=6.2", "pycurl>=7.45.2", "PyYAML>=6.0", "statsd>=4.0", "cryptography>=38.0.4"]
+# What a developer needs, by the word of the Makefile. Versions that were proven stand in tests/constraints.txt.
+EXTRAS = {
+    "test": [
+        "pytest", "pytest-tornasync", "pytest-xdist", "hypothesis", "h11", "httptools", "h2", "openai", "anthropic",
+        "websockets", "prometheus-client", "coverage",
+    ],
+    "lint": ["mypy", "ruff", "types-PyYAML"],
+    "bench": ["aiohttp", "uvloop"],
+}
+
 setup(
     name="relayd",
     version=version(),
@@ -29,7 +40,8 @@ setup(
     author="relayd maintainers",
     license="MIT",
     python_requires=">=3.11",
-    install_requires=["tornado>=6.2", "pycurl>=7.45.2", "PyYAML>=6.0", "statsd>=4.0"],
+    install_requires=RUNTIME,
+    extras_require=EXTRAS,
     packages=find_packages(include=["relayd", "relayd.*"]),
     # Beside the modules: pages and other files that a room shows.
     package_data={"": ["*.html", "*.css", "*.js", "*.svg", "py.typed"]},

@@ -68,10 +68,13 @@ KINDS: dict[str, Kind] = {
         Kind("forbidden", 403, _C, "This key is not granted here."),
         # limits
         Kind("bad_body", 400, _C, "The request body cannot be understood, or cannot be carried to this back-end."),
+        Kind("ambiguous_body", 400, _C, "The model cannot be read from this request body with certainty."),
         Kind("unknown_model", 404, _C, "No such model."),
         Kind("body_too_large", 413, _C, "The request body is larger than this route allows.", close=True),
         Kind("too_many_requests", 429, _C, "Too many requests; try again later."),
         Kind("overloaded", 503, _R, "The proxy is overloaded; try again later.", retryable=True),
+        Kind("request_buffers_full", 503, _R, "Too many request bodies are held in memory; try again later.",
+             retryable=True, close=True),
         Kind("queue_full", 503, _R, "Too many requests are waiting; try again later.", retryable=True),
         Kind("queue_timeout", 503, _R, "Waited too long for a free place; try again later.", retryable=True),
         Kind("draining", 503, _R, "The proxy is shutting down.", retryable=True, close=True),
@@ -107,16 +110,19 @@ class ExchangeError(RelaydError):
     """An exchange cannot go on.
 
     `code` names the entry of KINDS; `detail` is for the log; `headers` are sent with the answer
-    (for example Allow, Retry-After, WWW-Authenticate).
-    Raises KeyError for a code that the catalogue does not have.
+    (for example Allow, Retry-After, WWW-Authenticate). `message` replaces that of the kind where the client can be
+    told more. Raises KeyError for a code that the catalogue does not have.
     """
 
-    __slots__ = ("detail", "headers", "kind")
+    __slots__ = ("detail", "headers", "kind", "message")
 
-    def __init__(self, code: str, detail: str = "", headers: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, code: str, detail: str = "", headers: Iterable[tuple[str, str]] = (), message: str = ""
+    ) -> None:
         super().__init__(code, detail)
         self.kind = KINDS[code]
         self.detail = detail
+        self.message = message or self.kind.message
         self.headers = tuple(headers)
 
 
@@ -145,3 +151,11 @@ class ConfigError(RelaydError):
     def __init__(self, findings: Iterable[Finding]) -> None:
         self.findings = tuple(findings)
         super().__init__("\n".join(str(finding) for finding in self.findings))
+
+
+class OptionError(RelaydError):
+    """A plug-in cannot use one of its options, which only shows when it is made. `key` is the YAML key."""
+
+    def __init__(self, key: str, message: str) -> None:
+        self.key, self.message = key, message
+        super().__init__(f"{key}: {message}")

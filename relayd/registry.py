@@ -7,15 +7,38 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
+import inspect
 import pkgutil
+import sys
 from types import ModuleType
 
 
-def kinds(package: str) -> tuple[str, ...]:
-    """The kinds that a folder offers, sorted: every module whose name does not begin with an underscore."""
+def kinds(package: str, *, packages_only: bool = False) -> tuple[str, ...]:
+    """The kinds that a folder offers, sorted: every module whose name does not begin with an underscore.
+
+    `packages_only` leaves out plain modules, where a folder also holds what its kinds share.
+    """
     found = pkgutil.iter_modules(importlib.import_module(package).__path__)
-    return tuple(sorted(module.name for module in found if not module.name.startswith("_")))
+    named = (module for module in found if not module.name.startswith("_"))
+    return tuple(sorted(module.name for module in named if module.ispkg or not packages_only))
+
+
+def summary(package: str, kind: str) -> str:
+    """The first paragraph of a kind's manual entry, which is the docstring of its module."""
+    return " ".join(entry(package, kind).partition("\n\n")[0].split())
+
+
+def entry(package: str, kind: str) -> str:
+    """The manual entry of a kind; it is not loaded for this, since its library may be missing."""
+    module = sys.modules.get(f"{package}.{kind}")
+    if module is not None:
+        return inspect.cleandoc(module.__doc__ or "")
+    spec = importlib.util.find_spec(f"{package}.{kind}")
+    source = None if spec is None or spec.loader is None else spec.loader.get_source(spec.name)  # type: ignore[attr-defined]
+    return ast.get_docstring(ast.parse(source or "")) or ""
 
 
 def load(package: str, kind: str) -> ModuleType:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import tornado
+from hypothesis import HealthCheck, settings
 
 # What the shell of whoever runs the tests says must not decide where relayd logs, notifies or connects.
 for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "JOURNAL_STREAM", "CREDENTIALS_DIRECTORY"):
@@ -15,6 +16,11 @@ for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "JOU
 for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
     os.environ.pop(name, None)
     os.environ.pop(name.upper(), None)
+
+
+# How long an example takes says more of the machine than of relayd; tests of cost are in tests/aids/growth.py.
+settings.register_profile("relayd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("relayd")
 
 
 @pytest.fixture(scope="session")

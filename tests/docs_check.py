@@ -14,11 +14,11 @@ GENERATED: dict[str, tuple[str, ...]] = {
     "conf/relayd.schema.json": ("relayd", "schema", "--json"),
     "conf/relayd.full.yaml": ("relayd", "schema", "--sample"),
     "debian/man/relayd.yaml.5": ("relayd", "schema", "--man"),
-    "debian/man/relayd-metrics.7": ("relayd.telemetry.manual",),
-    "debian/man/relayd-protocols.7": ("relayd.protocols.manual",),
-    "debian/man/relayd.8": ("relayd.cli.manual",),
-    "debian/completion/relayd": ("relayd.cli.completion", "bash"),
-    "debian/completion/_relayd": ("relayd.cli.completion", "zsh"),
+    "debian/man/relayd-metrics.7": ("tests.docs.metrics_page",),
+    "debian/man/relayd-protocols.7": ("tests.docs.protocols_page",),
+    "debian/man/relayd.8": ("tests.docs.commands_page",),
+    "debian/completion/relayd": ("tests.docs.completion", "bash"),
+    "debian/completion/_relayd": ("tests.docs.completion", "zsh"),
 }
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from relayd.cli.completion import options
 from relayd.cli.main import verbs
+from tests.docs.completion import options
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 PAGES = {
@@ -115,6 +115,12 @@ def test_every_directive_that_the_security_page_claims_stands_in_the_unit() -> N
     assert [one for one in claimed if f"\n{one}" not in unit] == []
 
 
+def test_the_docker_socket_is_granted_by_the_administrator_alone() -> None:
+    assert "docker" not in (TOP / "debian/apparmor/usr.bin.relayd").read_text()
+    rule = "/run/docker.sock rw,"
+    assert rule in (TOP / "debian/examples/docker.conf").read_text()
+
+
 def test_both_units_are_one_sandbox() -> None:
     def settings(name: str) -> set[str]:
         lines = (TOP / "systemd" / name).read_text(encoding="utf-8").splitlines()
@@ -148,3 +154,27 @@ def test_the_numbers_of_the_handbook_are_those_of_the_declarations() -> None:
     assert "LimitNOFILE=65536" in UNITS and "asks for 65536" in text
     assert "the last 20 of them" in text
     assert "KEPT = 20" in (TOP / "relayd/daemon/generations.py").read_text(encoding="utf-8")
+
+
+def test_the_configurations_that_the_readme_points_to_are_in_the_package() -> None:
+    shipped = (TOP / "debian/relayd.examples").read_text(encoding="utf-8").split()
+    files = {path.relative_to(TOP).as_posix() for pattern in shipped for path in TOP.glob(pattern)}
+    there = {path.relative_to(TOP).as_posix() for path in (TOP / "conf/examples").glob("*.yaml")}
+    assert there and there <= files and "conf/examples/tests" in files
+    readme = (TOP / "README.md").read_text(encoding="utf-8")
+    assert "conf/examples/" in readme and "/usr/share/doc/relayd/examples/" in readme
+
+
+def test_no_example_promises_what_relayd_does_not_do() -> None:
+    text = (EXAMPLES / "docker.conf").read_text(encoding="utf-8") + PAGES["readme"]
+    assert "discovery" not in text.lower()
+    assert 'endpoints: ["unix:/run/docker.sock"]' in text
+
+
+def test_the_log_folder_of_the_unit_is_the_one_that_logrotate_and_the_documents_know() -> None:
+    for name in ("relayd.service", "relayd@.service"):
+        assert "\nLogsDirectory=relayd\n" in (TOP / "systemd" / name).read_text(encoding="utf-8")
+    rotation = (TOP / "debian/relayd.logrotate").read_text(encoding="utf-8")
+    assert rotation.startswith("/var/log/relayd/*.log {") and "relayd reopen --socket" in rotation
+    assert "/var/log/relayd/" in PAGES["readme"]
+    assert "/var/log/relayd" in (TOP / "debian/relayd.postrm").read_text(encoding="utf-8")

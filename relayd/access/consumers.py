@@ -1,23 +1,22 @@
 """Consumers: which named party a request's key belongs to.
 
-1. Only digests of the keys are kept here, and a presented key is hashed before anything is compared with it.
-2. Every digest of a field is compared, in constant time, whether or not one has already fitted: the time says nothing
-   about the keys. Nothing about a presented key is remembered.
-3. What is malformed, repeated or claims to be two parties at once is no key.
+1. Only digests of the keys are kept here. A presented key is hashed and looked up by its digest, so that ten thousand
+   consumers cost what one costs; a digest tells nothing of a key that the time of the look-up could give away. What is
+   found is compared once more in constant time. Nothing about a presented key is remembered.
+2. What is malformed, repeated or claims to be two parties at once is no key.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
-from relayd.schema import Secret
+from relayd.access.credential import USUAL_KEY_FIELDS, Credential
 
-# Fields in which clients of AI APIs send keys; none of them goes upstream unless the route passes it through.
-AI_KEY_FIELDS = ("x-api-key", "api-key", "x-goog-api-key")
-USUAL_KEY_FIELDS = frozenset({b"authorization", b"proxy-authorization", *(name.encode() for name in AI_KEY_FIELDS)})
+Reader = Callable[[bytes], bytes | None]
+Stored = tuple[bytes, str]  # a digest and its consumer
 
 
 class Head(Protocol):
@@ -26,33 +25,26 @@ class Head(Protocol):
     def get_all(self, name_lower: bytes, /) -> Sequence[bytes]: ...
 
 
-class ConsumerKey(NamedTuple):
-    """One key of one consumer. `kind` is bearer or header; `field` the name of the field, unused for bearer."""
-
-    consumer: str
-    kind: str
-    field: str
-    secret: Secret
-
-
 class Consumers:
     """All consumers of one plan; never changed."""
 
-    __slots__ = ("_fields", "_keys", "names")
+    __slots__ = ("_fields", "_places", "_shared", "names")
 
-    def __init__(self, keys: Iterable[ConsumerKey | tuple[str, str, str, Secret]] = ()) -> None:
-        stored: dict[tuple[bytes, bool], list[tuple[bytes, str]]] = {}
+    def __init__(self, credentials: Iterable[tuple[str, Credential]] = ()) -> None:
+        places: dict[tuple[bytes, Reader], dict[bytes, Stored]] = {}
         names: dict[str, None] = {}
-        for consumer, kind, field, secret in keys:
-            if kind not in ("bearer", "header"):
-                raise ValueError(f"unknown kind of key {kind!r}")
-            bearer = kind == "bearer"
-            name = b"authorization" if bearer else field.lower().encode()
+        shared: dict[tuple[str, str], None] = {}
+        for consumer, credential in credentials:
             names[consumer] = None
-            stored.setdefault((name, bearer), []).append((_digest(secret.reveal().encode()), consumer))
+            digest = _digest(credential.secret.reveal().encode())
+            place = places.setdefault((credential.field, credential.read), {})
+            first = place.setdefault(digest, (digest, consumer))[1]
+            if first != consumer:
+                shared[first, consumer] = None
         self.names = tuple(names)
-        self._keys = tuple((name, bearer, tuple(entries)) for (name, bearer), entries in stored.items())
-        self._fields = USUAL_KEY_FIELDS.union(name for name, _ in stored)
+        self._places = tuple((field, read, stored) for (field, read), stored in places.items())
+        self._fields = USUAL_KEY_FIELDS.union(field for field, _ in places)
+        self._shared = list(shared)
 
     def key_fields(self) -> frozenset[bytes]:
         """Lower-case names of all fields in which a client's key may come."""
@@ -61,44 +53,25 @@ class Consumers:
     def identify(self, head: Head) -> str | None:
         """The consumer whose key the request carries, or None."""
         found: str | None = None
-        for name, bearer, entries in self._keys:
-            values = head.get_all(name)
+        for field, read, stored in self._places:
+            values = head.get_all(field)
             if len(values) != 1:
                 continue
-            key = bearer_key(values[0]) if bearer else values[0].strip(b" \t")
-            if not key:
+            key = read(values[0])
+            if key is None:
                 continue
             digest = _digest(key)
-            owner: str | None = None
-            for stored, consumer in entries:
-                if hmac.compare_digest(stored, digest) and owner is None:
-                    owner = consumer
-            if owner is not None:
-                if found is not None and found != owner:
-                    return None
-                found = owner
+            known = stored.get(digest)
+            if known is None or not hmac.compare_digest(known[0], digest):
+                continue
+            if found is not None and found != known[1]:
+                return None
+            found = known[1]
         return found
 
     def shared(self) -> list[tuple[str, str]]:
-        """Pairs of consumers that have the same key in the same field: the second could never be recognised."""
-        pairs: list[tuple[str, str]] = []
-        for _, _, entries in self._keys:
-            first: dict[bytes, str] = {}
-            pairs.extend(
-                (first[digest], consumer)
-                for digest, consumer in entries
-                if first.setdefault(digest, consumer) != consumer
-            )
-        return pairs
-
-
-def bearer_key(value: bytes) -> bytes | None:
-    """The key of an Authorization field's Bearer credentials (RFC 6750 2.1, any case of the scheme), or None."""
-    scheme, _, key = value.strip(b" \t").partition(b" ")
-    key = key.lstrip(b" ")
-    if scheme.lower() != b"bearer" or not key or any(byte <= 0x20 or byte == 0x7F for byte in key):
-        return None
-    return key
+        """Pairs of consumers that have the same key in the same place: the second could never be recognised."""
+        return self._shared
 
 
 def _digest(key: bytes) -> bytes:

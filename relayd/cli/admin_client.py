@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import http.client
 import os
+import pwd
 import re
 import socket
 from dataclasses import dataclass
 
+from relayd.cli.config_file import add_config_option, config_file
 from relayd.daemon import place
 
 UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0}
@@ -42,10 +44,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 def add_socket_options(parser: argparse.ArgumentParser) -> None:
     """The options by which every command finds the daemon."""
-    parser.add_argument(
-        "-c", "--config", default=place.DEFAULT_FILE, metavar="FILE",
-        help=f"the file relayd runs on, which names its admin socket (default {place.DEFAULT_FILE})",
-    )
+    add_config_option(parser, "the file relayd runs on, which names its admin socket")
     parser.add_argument("--instance", metavar="NAME", help="the instance relayd@NAME.service")
     parser.add_argument("--socket", metavar="PATH", help="the admin socket, instead of looking for it")
 
@@ -64,17 +63,26 @@ def socket_paths(arguments: argparse.Namespace) -> list[str]:
         return [str(arguments.socket).removeprefix("unix:")]
     if getattr(arguments, "instance", None):
         return [f"{place.SYSTEM_FOLDER}-{arguments.instance}/admin.sock"]
+    path = config_file(arguments)
     try:
-        with open(arguments.config, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             text = file.read()
     except OSError:
         text = ""  # the daemon may run on the default place all the same
-    return place.candidates(arguments.config, text)
+    return place.candidates(path, text)
+
+
+def user_name() -> str:
+    """Who runs this command."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def ask(arguments: argparse.Namespace, method: str, target: str, timeout_s: float) -> Answer:
     """One request to the first socket that answers. Raises Unreachable."""
-    tried = []
+    tried, closed = [], False
     for path in socket_paths(arguments):
         connection = UnixConnection(path, timeout_s)
         try:
@@ -82,6 +90,7 @@ def ask(arguments: argparse.Namespace, method: str, target: str, timeout_s: floa
         except OSError as error:
             connection.close()
             tried.append(f"{path}: {error.strerror or error}")
+            closed = closed or isinstance(error, PermissionError)
             continue
         try:
             connection.request(method, target)
@@ -94,4 +103,6 @@ def ask(arguments: argparse.Namespace, method: str, target: str, timeout_s: floa
         finally:
             connection.close()
     hint = "is relayd running, and may this user open its socket?" if os.getuid() else "is relayd running?"
+    if closed:
+        hint = f"this user may not open the socket: adduser {user_name()} relayd-admin, then log in again"
     raise Unreachable("; ".join(tried) + f" ({hint})")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import difflib
 import gc
 import importlib.util
 import os
@@ -19,8 +20,8 @@ from relayd.cli.output import err
 
 COMMANDS = "relayd.cli.commands"
 ORDER = (
-    "run", "keep", "check", "test", "explain", "schema", "diff", "reload", "rollback", "upgrade", "status", "upstreams",
-    "queue", "streams", "endpoint", "breaker", "version",
+    "run", "keep", "check", "test", "explain", "schema", "diff", "reload", "reopen", "rollback", "upgrade", "status",
+    "upstreams", "queue", "streams", "endpoint", "breaker", "version",
 )
 DESCRIPTION = "An AI gateway and reverse proxy in one process: one YAML file, reloaded without dropping a stream."
 EXIT_CODES = (
@@ -88,7 +89,9 @@ def main(words: Sequence[str] | None = None) -> int:
         (sys.stdout if verb else sys.stderr).write(frame().format_help())
         return os.EX_OK if verb else 2
     if verb not in verbs():
-        err(f"relayd: no such command: {verb}; there are {', '.join(verbs())}")
+        meant = difflib.get_close_matches(verb, verbs(), 1)
+        hint = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(verbs())}"
+        err(f"relayd: no such command: {verb}; {hint}")
         return 2
     arguments = parser_of(verb).parse_args(words[1:])
     try:

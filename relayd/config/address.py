@@ -105,14 +105,6 @@ def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     raise AddressError(f"has bits beside its mask; the network is {loose}")
 
 
-def parse_udp(text: str) -> tuple[str, int]:
-    """host:port of a daemon that takes datagrams. Raises AddressError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host:
-        raise AddressError("needs the form host:port")
-    return _host(host), _port(port)
-
-
 def fault_of(parse: object, text: str) -> str | None:
     """What a parser of this file says against a text, or None."""
     try:

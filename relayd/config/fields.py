@@ -1,4 +1,4 @@
-"""Rules about header fields, methods, hosts and files that several sections share."""
+"""Rules about header fields, methods and files that several sections share."""
 
 from __future__ import annotations
 
@@ -6,30 +6,12 @@ import re
 from collections.abc import Iterable, Mapping
 
 from relayd.schema.files import FileFault, read_file
+from relayd.wire.field_syntax import FRAMING, TOKEN, field_name_fault, field_value_fault
 
-TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-# These belong to the framing of the message and to the connection; relayd writes them itself.
-FRAMING = frozenset({
-    "connection", "content-length", "expect", "host", "keep-alive", "proxy-connection", "te", "trailer",
-    "transfer-encoding", "upgrade",
-})
 PEM_BYTES = 8 << 20
 KEY_FIELDS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key"})
 
 _TOKEN = re.compile(TOKEN)
-_HOST = re.compile(r"(?:\*\.)?(?:[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*|\[[0-9A-Fa-f:.]+\])")
-
-
-def field_name_fault(name: str) -> str | None:
-    return None if _TOKEN.fullmatch(name) and len(name) <= 200 else "is not a field name"
-
-
-def field_value_fault(value: str) -> str | None:
-    if len(value) > 8192:
-        return "is too long for a field value"
-    if any((ord(sign) < 0x20 and sign != "\t") or ord(sign) == 0x7F or ord(sign) > 0xFF for sign in value):
-        return "holds a character that a field value cannot hold"
-    return None
 
 
 def written_fields(path: str, fields: Mapping[str, str]) -> Iterable[tuple[str, str]]:
@@ -50,12 +32,6 @@ def method_fault(method: str) -> str | None:
     return None
 
 
-def host_fault(host: str) -> str | None:
-    if _HOST.fullmatch(host) is None or len(host) > 253:
-        return "is not a host name (without a port; *.example.org for all names below one)"
-    return None
-
-
 def file_fault(path: str) -> str | None:
     """What keeps relayd from reading a file that the configuration names."""
     if not path.startswith("/"):
@@ -65,3 +41,9 @@ def file_fault(path: str) -> str | None:
     except FileFault as fault:
         return f"cannot be read: {fault}"
     return None
+
+
+__all__ = [
+    "FRAMING", "KEY_FIELDS", "TOKEN", "field_name_fault", "field_value_fault", "file_fault", "method_fault",
+    "written_fields",
+]

@@ -3,18 +3,21 @@
 Laws:
 1. Globs are relative to the folder of the including file; files are taken in the order of their names.
 2. `routes` of all files stand one behind the other, the main file's first; other sections are joined key by key.
-3. A key that stands in two files is a fault that names both; an included file includes nothing.
+3. A folder that cannot be read is a fault, never an empty one; a folder that does not exist is a warning.
+4. A key that stands in two files is a fault that names both; an included file includes nothing.
 """
 
 from __future__ import annotations
 
-import glob
+import fnmatch
 import os
+import re
 from collections.abc import Callable, Iterable
 
 from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence, is_null
 
 FILES = 256
+FAULTS = 8  # unreadable folders that are named
 WILD = "*?["
 
 Tell = Callable[[Mark, str, str, str], object]
@@ -34,12 +37,19 @@ def patterns(root: Mapping) -> list[tuple[str, Scalar]]:
     ]
 
 
-def named_files(root: Mapping, folder: str, main: str, tell: Tell) -> list[tuple[str, Mark]]:
-    """The files that are included, each once, with the place that named them."""
+def named_files(root: Mapping, folder: str, main: str, tell: Tell, warn: Tell | None = None) -> list[tuple[str, Mark]]:
+    """The files that are included, each once, with the place that named them. `warn` hears of absent folders."""
     files: dict[str, Mark] = {}
     for path, word in patterns(root):
         pattern = os.path.join(folder, word.text)
-        hits = sorted(glob.glob(pattern)) if any(sign in word.text for sign in WILD) else [pattern]
+        hits = [pattern]
+        if any(sign in word.text for sign in WILD):
+            expansion = _Expansion(pattern)
+            hits = expansion.files
+            for fault in expansion.faults[:FAULTS]:
+                tell(word.mark, path, fault, "relayd would run without what stands there")
+            if expansion.absent and warn is not None:
+                warn(word.mark, path, f"{expansion.absent} does not exist", "nothing is included from there")
         for hit in hits:
             if os.path.abspath(hit) == os.path.abspath(main):
                 tell(word.mark, path, "includes this file itself", "")
@@ -49,6 +59,46 @@ def named_files(root: Mapping, folder: str, main: str, tell: Tell) -> list[tuple
             tell(word.mark, path, f"includes more than {FILES} files", "")
             return []
     return list(files.items())
+
+
+class _Expansion:
+    """The files that a pattern stands for, as glob(3) has it, but with every folder that could not be looked at."""
+
+    def __init__(self, pattern: str) -> None:
+        self.faults: list[str] = []
+        self.absent = ""  # the folder in front of the first wildcard, when it does not exist
+        parts = pattern.split("/")
+        first = next(number for number, part in enumerate(parts) if any(sign in part for sign in WILD))
+        self._fixed = "/".join(parts[:first]) or ("/" if pattern.startswith("/") else ".")
+        found = [self._fixed]
+        for part in parts[first:]:
+            found = [path for folder in found for path in self._within(folder, part)]
+        self.files = sorted(found)
+
+    def _within(self, folder: str, part: str) -> list[str]:
+        """What this part of the pattern stands for in a folder."""
+        if not part:  # two slashes
+            return [folder]
+        try:
+            if any(sign in part for sign in WILD):
+                matches = re.compile(fnmatch.translate(part)).match
+                with os.scandir(folder) as entries:
+                    names = [one.name for one in entries if matches(one.name)]
+                return [os.path.join(folder, name) for name in names if part[0] == "." or name[0] != "."]
+            path = os.path.join(folder, part)
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if folder != self._fixed:
+                return []  # one of several folders that a wildcard stands for
+            if isinstance(error, FileNotFoundError):
+                self.absent = folder
+            else:
+                self.faults.append(f"{folder} cannot be read: {error.strerror}")
+            return []
+        except OSError as error:
+            self.faults.append(f"{error.filename or folder} cannot be read: {error.strerror}")
+            return []
+        return [path]
 
 
 def joined(roots: Iterable[Mapping], tell: Tell) -> Mapping:

@@ -34,7 +34,7 @@ class ListenerLimits:
     trailer: Size = setting(default=Size(8 * 1024), doc="Bytes of the trailer section of a chunked body.", minimum=0, maximum=1 << 20)
     requests: int = setting(default=1000, doc="Requests on one connection before it is closed; 0 means no limit.", minimum=0)
     connections: int = setting(default=0, doc="Open client connections of this listener; 0 means what the descriptors allow. At the limit relayd stops accepting.", minimum=0)
-    connections_per_peer: int = setting(default=1000, doc="Open connections of one peer address; above it 503. 0 means no limit; Unix sockets have none.", minimum=0)
+    connections_per_peer: int = setting(default=1000, doc="Open connections of one peer address; above it 503. 0 means no limit; Unix sockets and trusted proxies have none.", minimum=0)
 
 
 @section()
@@ -62,11 +62,11 @@ class Tls:
 class Listener:
     """One address where clients arrive."""
 
-    address: str = setting(doc="host:port, [v6]:port, unix:/path or systemd:NAME.", example="127.0.0.1:8282")
+    address: str = setting(doc="host:port, [v6]:port, unix:/path or systemd:NAME. `[::]:port` takes IPv4 clients too, unless another listener has `0.0.0.0:port`.", example="127.0.0.1:8282")
     tls: Tls | None = setting(default=None, doc="Certificates; without them the listener is plain HTTP.")
     timeouts: ListenerTimeouts = setting(factory=ListenerTimeouts, doc="How long a client may take.")
     limits: ListenerLimits = setting(factory=ListenerLimits, doc="How much a client may send.")
-    trusted_proxies: tuple[str, ...] = setting(default=(), doc="Addresses and networks whose X-Forwarded-*, Forwarded and X-Request-ID are believed; `unix` for peers on a Unix socket.", example=["10.0.0.0/8"])
+    trusted_proxies: tuple[str, ...] = setting(default=(), doc="Addresses and networks whose X-Forwarded-*, Forwarded and X-Request-ID are believed; `unix` for peers on a Unix socket. X-Forwarded-For decides who the client is; Forwarded does where X-Forwarded-For is absent, so a proxy that writes Forwarded alone must remove the X-Forwarded-For of its clients.", example=["10.0.0.0/8"])
     proxy_protocol: bool = setting(default=False, doc="Expect a PROXY protocol header (v1 or v2) on every connection; the peers that may send it are `trusted_proxies`.")
     reuse_port: bool = setting(default=False, doc="Share the port with other instances (SO_REUSEPORT).")
     backlog: int = setting(default=4096, doc="Connections that wait to be accepted.", minimum=1, maximum=65535)
@@ -87,10 +87,10 @@ class Listener:
 class Admin:
     """The admin application: health, readiness, status, metrics and reload, on a Unix socket only."""
 
-    address: str = setting(default="unix:/run/relayd/admin.sock", doc="unix:/path of the admin socket; relayd's commands find it here.", pattern="unix:/.+")
+    address: str = setting(default="unix:/run/relayd/admin.sock", doc="unix:/path of the admin socket; relayd's commands find it here. `private` is a socket in a folder of the user who runs relayd, for a relayd beside that of the system.", pattern="unix:/.+|private")
     mode: str = setting(default="0660", doc="Permissions of the socket, octal.", pattern="0?[0-7]{3}")
     owner: str = setting(default="", pattern=OWNER, doc="`user`, `user:group` or `:group` of the socket.", example=":adm")
 
     def check(self) -> Iterable[tuple[str, str]]:
-        if fault := fault_of(parse_listen, self.address):
+        if self.address != "private" and (fault := fault_of(parse_listen, self.address)):
             yield "address", fault

@@ -19,7 +19,7 @@ import yaml
 
 from relayd.config.includes import joined, named_files
 from relayd.config.model import Config
-from relayd.config.tree import Stop, Tree
+from relayd.config.tree import Stop, TooDeep, Tree
 from relayd.errors import ConfigError, Finding
 from relayd.schema.build import Builder
 from relayd.schema.files import FileFault, read_file
@@ -59,6 +59,13 @@ def load(path: str) -> Loaded:
     return reading.finish(path, text)
 
 
+def load_texts(texts: tuple[tuple[str, str], ...]) -> Loaded:
+    """The configuration in the texts of files that were read before, the main one first; what they include is among them.
+    Keys and certificates are read from the disk as ever. Raises ConfigError with every finding."""
+    reading = _Reading(given=dict(texts))
+    return reading.finish(*texts[0])
+
+
 def load_text(text: str, name: str) -> Loaded:
     """The configuration in a text, as if it stood in a file of this name. Raises ConfigError with every finding."""
     reading = _Reading()
@@ -84,6 +91,7 @@ class _Reading:
     """One reading of a configuration and its findings so far. Owned by load(); used once."""
 
     builder: Builder = field(default_factory=Builder)
+    given: dict[str, str] | None = None  # instead of the files
     read_bytes: int = 0
     texts: dict[str, str] = field(default_factory=dict)
 
@@ -102,8 +110,12 @@ class _Reading:
         folder = os.path.dirname(name)
         self.builder.folders[name] = folder
         roots, files = [main], [name]
-        for path, mark in named_files(main, folder, name, self.tell):
-            inner = self.read(path, mark)
+        if self.given is None:
+            named = named_files(main, folder, name, self.tell, self.builder.warn)
+        else:
+            named = [(path, Mark(path)) for path in self.given if path != name]
+        for path, mark in named:
+            inner = self.read(path, mark) if self.given is None else self.given[path]
             root = None if inner is None else self.tree(path, inner)
             self.texts[path] = inner or ""
             self.builder.folders[path] = os.path.dirname(path)
@@ -156,7 +168,8 @@ class _Reading:
         except Stop:
             return None
         except yaml.MarkedYAMLError as fault:
-            self._syntax(name, text, fault)
+            if not self._too_deep(name, text, fault):
+                self._syntax(name, text, fault)
             return None
         except (yaml.YAMLError, ValueError, OverflowError) as fault:
             # The pure parser turns \UFFFFFFFF into a ValueError; readers complain of characters without a place.
@@ -174,6 +187,24 @@ class _Reading:
             self.tell(root.mark, "", f"needs sections (listeners:, routes:, ...), found {kind_of(root)}")
             return None
         return root if len(self.findings) == before or root.entries else None
+
+    def _too_deep(self, name: str, text: str, fault: yaml.MarkedYAMLError) -> bool:
+        """Whether the text before a fault of the parser is nested too deep already; tells so.
+
+        A scanner looks up to 1,024 characters ahead of its events, and some versions have a bound of their own there.
+        """
+        if fault.problem_mark is None:
+            return False
+        told: list[tuple[Mark, str, str]] = []
+        try:
+            _feed(Tree(lambda *one: told.append(one)), name, text[: fault.problem_mark.index])
+        except TooDeep:
+            mark, message, hint = told[-1]
+            self.tell(mark, "", message, hint)
+            return True
+        except (Stop, yaml.YAMLError, ValueError, OverflowError):
+            pass
+        return False
 
     def _syntax(self, name: str, text: str, fault: yaml.MarkedYAMLError) -> None:
         mark = fault.problem_mark or fault.context_mark

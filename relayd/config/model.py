@@ -8,19 +8,20 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from relayd.config.fields import FRAMING, field_name_fault
 from relayd.config.listener import Admin, Listener
+from relayd.config.patterns import normal_path
 from relayd.config.resilience import fallback_faults
-from relayd.config.route import Consumer, Match, Route
+from relayd.config.route import Consumer, Match, Route, authenticators_of
 from relayd.config.store import Store
 from relayd.config.telemetry import Telemetry
 from relayd.config.upstream import Model, Upstream
+from relayd.protocols import registry
+from relayd.protocols.dialect import Dialect
 from relayd.schema import Duration, Size, section, setting
 from relayd.schema.scalars import meant, shown
 
 NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
-SMALL_FRONTS = ("simple_chat", "dialogflow")
-FRONTS = ("openai_chat", "openai_responses", "anthropic_messages", *SMALL_FRONTS)
-BACKS = ("openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama")
 BUILT_IN = ("admin", "demo", "by_model")
+SMALLEST_BUFFERS = 1024 * 1024
 
 
 @section()
@@ -62,6 +63,26 @@ class Overload:
     descriptors: float = setting(default=0.95, doc="What share of the file descriptors may be open.", minimum=0, maximum=1)
 
 
+@section(shorthand="size")
+class RequestBuffers:
+    """How much memory the request bodies of all exchanges together may take that relayd holds whole.
+
+    Counted are: bodies that are read before a target is chosen (`upstream: by_model`, rules on `model`, dialects), from
+    their first byte until they are sent and no other attempt can need them; what waits of a form; WebSocket messages that
+    wait or are not whole; and the bodies of copies for `mirror`. Counted too, but without waiting, so that they may exceed
+    the bound: the copy of a body that is translated or renamed for its endpoint, and answers that must be whole before
+    they are translated. The first 64 KiB of each body are not counted, so that small bodies never wait. Not counted: what
+    exists for a moment while a body is parsed, bodies that are streamed (at most 128 KiB of each), and what is stored.
+    """
+
+    size: Size = setting(default=Size(256 * 1024 * 1024), doc="Bytes of all of them together. A body of known length reserves its memory before it is read; if there is not enough, it waits, unread, first come first served. A body that is larger than this is answered 413. 0 means no bound.", minimum=0)
+    queue_timeout: Duration = setting(default=Duration(10), doc="How long a body may wait for memory; then it is answered 503 with Retry-After. While others wait, a body of which less than 64 KiB arrive within this time is answered 408.", minimum=0.1, maximum=3600)
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        if 0 < self.size < SMALLEST_BUFFERS:
+            yield "size", "less than 1MiB: nearly every body would have to wait; 0 means no bound"
+
+
 @section()
 class Daemon:
     """The process itself."""
@@ -70,6 +91,7 @@ class Daemon:
     handover_timeout: Duration = setting(default=Duration(3600), doc="How long exchanges may finish in a process that another one replaced (`systemctl restart`, an upgrade, `relayd upgrade`); at least `drain_timeout`.", minimum=0, maximum=86400)
     retire_timeout: Duration = setting(default=Duration(0), doc="How long exchanges may finish on a plan that a reload replaced; 0 means as long as they take.", zero_is_off=True)
     overload: Overload = setting(factory=Overload, doc="When relayd itself has too much to do.")
+    request_buffers: RequestBuffers = setting(factory=RequestBuffers, doc="Memory for request bodies that are held whole.")
     connections: int = setting(default=0, doc="Client connections in all; 0 means what the descriptors allow.", minimum=0)
 
 
@@ -77,7 +99,7 @@ class Daemon:
 class Config:
     """relayd.yaml, and what it includes."""
 
-    include: tuple[str, ...] = setting(default=(), doc="Further files, with globs, relative to this one; their sections are added. A key that stands in two files is a fault.", example="/etc/relayd.d/*.yaml")
+    include: tuple[str, ...] = setting(default=(), doc="Further files, with globs, relative to this one; their sections are added. A folder that cannot be read is a fault, one that does not exist a warning. A key that stands in two files is a fault.", example="/etc/relayd.d/*.yaml")
     listeners: Mapping[str, Listener] = setting(factory=dict, doc="Where clients arrive.")
     admin: Admin = setting(factory=Admin, doc="The admin application.")
     upstreams: Mapping[str, Upstream] = setting(factory=dict, doc="Named groups of endpoints.")
@@ -163,42 +185,56 @@ class Config:
 
     def _dialects(self, route: Route, target: Upstream | None) -> Iterator[tuple[str, str]]:
         """Whether everything that this route may lead to can be spoken to in the client's dialect."""
-        default = "openai_chat" if route.upstream == "by_model" else None
+        default = registry.DEFAULT if route.upstream == "by_model" else registry.PLAIN
         mine = route.protocol or (target.protocol if target is not None else default)
-        if mine is None or mine == "plain":
+        dialect = registry.dialect(mine)
+        for name in route.backend_names:
+            if name not in self.upstreams:
+                yield f"backend_names.{name}", unknown("upstream", name, self.upstreams)
+        if dialect is None:
             return
         reached = [("upstream", target.protocol)] if target is not None else []
         reached += [
             (key, self.upstreams[name].protocol) for key, name in _named(route) if name in self.upstreams and key != "mirror"
         ]
         for key, theirs in reached:
-            if fault := _gap(mine, theirs):
+            if fault := _gap(dialect, theirs):
                 yield key, fault
                 return
         if route.upstream == "by_model":  # models of other upstreams are refused when they are asked for
             served = [self.upstreams[model.upstream].protocol for model in self.models.values()
                       if model.upstream in self.upstreams]
-            gaps = [_gap(mine, theirs) for theirs in served]
+            gaps = [_gap(dialect, theirs) for theirs in served]
             if gaps and all(gaps):
                 yield "upstream", f"no model can be reached here: {gaps[0]}"
 
     def _consumers(self) -> Iterator[tuple[str, str]]:
         """Two consumers with one key cannot be told apart."""
-        seen: dict[tuple[str, str], str] = {}
+        seen: dict[object, str] = {}
         for name, consumer in self.consumers.items():
             if not NAME.fullmatch(name):
                 yield f"consumers.{name}", "a name has letters, digits, _ . - only"
-            for word, secret in (("key", consumer.key), ("bearer", consumer.bearer)):
-                if secret is not None and secret.reveal():
-                    other = seen.setdefault(("authorization", secret.reveal()), name)
+            for kind, authenticator in authenticators_of(consumer).items():
+                for one in authenticator.credentials():
+                    secret = one.secret.reveal()
+                    other = seen.setdefault((one.field, one.read, secret), name) if secret else name
                     if other != name:
-                        yield f"consumers.{name}.{word}", f"consumers.{other} has the same key"
-            if consumer.header is not None and consumer.header.value.reveal():
-                other = seen.setdefault((consumer.header.name.lower(), consumer.header.value.reveal()), name)
-                if other != name:
-                    yield f"consumers.{name}.header", f"consumers.{other} has the same key"
+                        yield f"consumers.{name}.{kind}", f"consumers.{other} has the same key"
+                        break
+
+    def _larger_than_buffers(self) -> Iterator[tuple[str, str]]:
+        """Routes that would take bodies which can never be held whole."""
+        size = self.daemon.request_buffers.size
+        for number, route in enumerate(self.routes):
+            gathers = route.upstream == "by_model" or bool(route.match.model) or route.protocol not in (None, "plain")
+            if size and gathers and route.body_limit > size:
+                yield f"routes[{number}].body_limit", "is more than daemon.request_buffers; a larger body is answered 413 where it must be held whole"
 
     def caution(self) -> Iterable[tuple[str, str]]:
+        for number, route in enumerate(self.routes):
+            dialect = None if route.protocol is None else registry.dialect(route.protocol)
+            if route.backend_names and (dialect is None or not dialect.names_backend):
+                yield f"routes[{number}].backend_names", "has a meaning only with protocol: simple_chat"
         for number, route in enumerate(self.routes[:-1]):
             if route.match == Match():
                 yield f"routes[{number}]", "matches every request; no route behind it is ever reached"
@@ -206,6 +242,7 @@ class Config:
             for later, other in enumerate(self.routes[number + 1 :], start=number + 1):
                 if hides(route.match, other.match):
                     yield f"routes[{later}]", f"is never reached: {route.name} takes every request that it could match"
+        yield from self._larger_than_buffers()
         if not self.routes:
             yield "routes", "there are none: every request is answered 404"
 
@@ -218,20 +255,22 @@ def hides(earlier: Match, later: Match) -> bool:
             return False
     if not earlier.header.items() <= later.header.items() or earlier.regex not in (None, later.regex):
         return False
+    exact = None if later.path is None else normal_path(later.path, whole=True)
     if earlier.path is not None:
-        return later.path == earlier.path
+        return exact is not None and exact == normal_path(earlier.path, whole=True)
     if earlier.prefix is None:
         return True
-    begins = later.path if later.path is not None else later.prefix
-    return begins is not None and begins.startswith(earlier.prefix)
+    begins = exact if later.prefix is None else normal_path(later.prefix, whole=False)
+    return begins is not None and begins.startswith(normal_path(earlier.prefix, whole=False) or earlier.prefix)
 
 
-def _gap(mine: str, theirs: str) -> str:
-    """Why a client's dialect does not lead to an upstream's; empty if it does."""
-    if theirs == "plain" and mine in SMALL_FRONTS:
-        return f"{mine} needs an upstream whose protocol is known; set protocol there"
-    if theirs not in ("plain", mine) and (mine not in FRONTS or theirs not in BACKS):
-        return f"nothing is translated from {mine} to {theirs}"
+def _gap(mine: Dialect, protocol: str) -> str:
+    """Why requests in a client's dialect cannot be sent to an upstream of this protocol; empty if they can."""
+    theirs = registry.dialect(protocol)
+    if theirs is None:
+        return "" if mine.has_endpoints else f"{mine.name} needs an upstream whose protocol is known; set protocol there"
+    if theirs is not mine and not mine.translates_to(theirs):
+        return f"nothing is translated from {mine.name} to {theirs.name}"
     return ""
 
 

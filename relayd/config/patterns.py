@@ -1,104 +1,102 @@
-"""Regular expressions of `match.regex`: they run on bytes that strangers choose, so what they can cost is bounded.
+"""Patterns of the configuration that are compared with requests: each can equal some request, and costs linear time.
 
-The bound is by form: no repetition inside a repetition, no alternatives inside one, few open repetitions, so that the
-steps grow at most with a small power of the path's length. A possessive inner part (`[^/]++`) is free of that.
+A pattern that nothing equals is worse than a fault: the rule that was to lock something locks nothing.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
-import warnings
 
-LENGTH = 500
-OPEN_REPETITIONS = 4
-MANY = 100
+from relayd.wire.path import pattern
+from relayd.wire.regex_proof import fault_of_regex
 
-_BRACES = re.compile(r"\{([0-9]*)(,?)([0-9]*)\}", re.ASCII)
+__all__ = [
+    "fault_of_host", "fault_of_location", "fault_of_origin", "fault_of_path", "fault_of_regex", "normal_path", "not_normal",
+]
+
+_LABEL = r"[A-Za-z0-9_\-]+"
+_HOST = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.\-]*)://([a-z0-9.\-_]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
+_USUAL_PORTS = {"http": "80", "https": "443"}
+# What a URI may hold (RFC 3986 2), an escape included.
+_URI = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*", re.ASCII)
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 
 
-def fault_of_regex(text: str) -> str | None:
-    """What speaks against a regular expression, or None."""
-    if len(text) > LENGTH:
-        return f"is longer than {LENGTH} characters"
+def normal_path(text: str, *, whole: bool) -> str | None:
+    """A path, or the beginning of one, in the form in which requests are compared with it; None if none can equal it."""
     try:
-        # A warning of the compiler (a set that may change its meaning) is not worth refusing a configuration for.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            re.compile(text)
-    except re.error as fault:
-        return f"is not a regular expression: {fault.msg}"
-    except (OverflowError, RecursionError):
-        return "is too large a regular expression"
-    return _cost(text)
+        return pattern(text, whole=whole).decode("ascii")
+    except ValueError:
+        return None
 
 
-def _cost(text: str) -> str | None:
-    """The form's fault. Each open group is [holds a repetition, holds alternatives]."""
-    groups: list[list[bool]] = [[False, False]]
-    count = 0
-    index = 0
-    last: list[bool] = [False, False]
-    while index < len(text):
-        sign = text[index]
-        if sign == "\\":
-            index, last = index + 2, [False, False]
-        elif sign == "[":
-            index, last = _after_set(text, index), [False, False]
-        elif sign == "(":
-            groups.append([False, False])
-            index = _after_opening(text, index)
-        elif sign == ")":
-            last = groups.pop() if len(groups) > 1 else last
-            groups[-1] = [groups[-1][0] or last[0], groups[-1][1] or last[1]]
-            index += 1
-        elif sign == "|":
-            groups[-1][1] = True
-            index, last = index + 1, [False, False]
-        else:
-            width, many = _quantifier(text, index)
-            if width == 0:
-                index, last = index + 1, [False, False]
-                continue
-            index += width
-            possessive = text[index : index + 1] == "+"
-            index += text[index : index + 1] in ("+", "?") and 1
-            if many:
-                if last[0]:
-                    return "repeats a group that holds a repetition; that can take for ever (make the inner one possessive: ++)"
-                if last[1]:
-                    return "repeats a group that holds alternatives; that can take for ever (use a set: [ab])"
-            if not possessive:
-                groups[-1][0] = True
-                count += many
-                if count > OPEN_REPETITIONS:
-                    return f"has more than {OPEN_REPETITIONS} open repetitions; that can take for ever"
-            last = [False, False]
+def fault_of_path(text: str, *, whole: bool) -> str | None:
+    try:
+        pattern(text, whole=whole)
+    except ValueError as fault:
+        return str(fault)
     return None
 
 
-def _quantifier(text: str, index: int) -> tuple[int, bool]:
-    """Its width (0: there is none), and whether it repeats without a near end."""
-    if text[index] in "*+":
-        return 1, True
-    if text[index] == "?":
-        return 1, False
-    found = _BRACES.match(text, index)
-    if found is None or (not found[1] and not found[3]):
-        return 0, False
-    most = found[3] if found[2] else found[1]
-    return len(found[0]), not most or int(most) > MANY
+def not_normal(text: str, *, whole: bool) -> str | None:
+    """What to say of a path that is not written in its normal form; None where it is, or where it is a fault."""
+    normal = normal_path(text, whole=whole)
+    return None if normal in (None, text) else f"is compared in the form that requests have: {normal}"
 
 
-def _after_set(text: str, index: int) -> int:
-    index += 1
-    index += text[index : index + 1] == "^"
-    index += text[index : index + 1] == "]"
-    while index < len(text) and text[index] != "]":
-        index += 2 if text[index] == "\\" else 1
-    return index + 1
+def fault_of_host(host: str) -> str | None:
+    if not host.isascii():
+        return "holds letters that are not ASCII; write the name as it is sent, each such label in its form xn--..."
+    if host.startswith("["):
+        try:
+            ipaddress.IPv6Address(host.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            return "holds no IPv6 address in its brackets (and no port stands behind them)"
+        return None if host.endswith("]") else "lacks the bracket behind its IPv6 address; no port stands there"
+    if re.search(r":[0-9]*$", host):
+        return "holds a port; the host is compared without it"
+    if ".." in host or host.startswith("."):
+        return "holds an empty label, with which every request is refused"
+    if "%" in host:
+        return "holds an escape, with which every request is refused"
+    if _HOST.fullmatch(host) is None or len(host) > 253:
+        return "is not a host name (without a port; *.example.org for all names below one)"
+    return None
 
 
-def _after_opening(text: str, index: int) -> int:
-    """Behind `(`, `(?:`, `(?P<name>` and their kind, whose question mark repeats nothing."""
-    found = re.compile(r"\((?:\?(?:P?<[A-Za-z_]\w*>|P=|P>|<?[=!]|[:>#(]|[aiLmsux\-]+:?))?").match(text, index)
-    return found.end() if found else index + 1
+def fault_of_origin(origin: str) -> str | None:
+    """Browsers send scheme://host[:port] in small letters, without the usual port and without a path (RFC 6454 6.2)."""
+    if origin in ("*", "null"):
+        return None
+    found = _ORIGIN.fullmatch(origin)
+    if found is None:
+        low = origin.lower().rstrip("/")
+        if low != origin and (better := _ORIGIN.fullmatch(low)) is not None and fault_of_origin(low) is None:
+            return f"is no origin that a browser sends; did you mean {better[0]}?"
+        return "is not an origin (scheme://host, without a path)"
+    scheme, host, port = found.groups()
+    if port is not None and _USUAL_PORTS.get(scheme) == port:
+        return f"names the port that {scheme} has anyway, which browsers leave out; write {scheme}://{host}"
+    if port is not None and (not 0 < int(port) < 65536 or port.startswith("0")):
+        return "holds no port between 1 and 65535"
+    if host.startswith("["):
+        try:
+            short = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+        except ValueError:
+            return "holds no IPv6 address in its brackets"
+        if short != host:
+            return f"is no origin that a browser sends; write the address as {short}"
+    elif ".." in host or host.startswith("."):
+        return "holds an empty label"
+    return None
+
+
+def fault_of_location(location: str) -> str | None:
+    """What keeps a text with placeholders from being a reference to a URI."""
+    if not location:
+        return "is empty"
+    if _URI.fullmatch(_PLACEHOLDER.sub("", location)) is None:
+        return "holds a character that a URL cannot hold; write it percent-encoded, and a host name in its form xn--..."
+    return None

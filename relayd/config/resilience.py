@@ -1,4 +1,4 @@
-"""Sections about failing endpoints: `breaker:`, `retries:`, `health:`, `hash:`, `fallbacks:`, `mirror:`, `canary:`."""
+"""Sections about failing endpoints: `breaker:`, `retries:`, `health:`, `fallbacks:`, `mirror:`, `canary:`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
-from relayd.config.fields import field_name_fault
 from relayd.schema import Duration, section, setting
 
 FAULTS = ("connect", "closed", "malformed", "timeout", "5xx", "429", "503", "key")
-HASH_BY = re.compile(r"(client|consumer|session|prompt)|(?:header|cookie):[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 STATUS = re.compile(r"([1-5])xx|([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
 FallbackClass = Literal["unavailable", "overloaded", "context_length", "refused_content", "any"]
 
@@ -54,14 +52,16 @@ class RetryBudget:
 class Retries:
     """When an attempt is repeated: only before the client has a byte, and another endpoint or key first, at once.
 
-    A method that is not idempotent is repeated only if not one byte of it was sent, if the endpoint refused relayd's own
-    key (401, 402, 403, 429), or with `idempotent: true`. A request whose body could not be kept is not repeated either.
+    A method that is not idempotent is repeated only if no byte of it was sent, if the endpoint refused it before any work
+    (429, 529, 503 with Retry-After, or relayd's own key) and another endpoint or key is free, or with
+    `idempotent: true`; otherwise the client gets the refusal at once. A request whose body could not be kept is not
+    repeated either.
     """
 
     attempts: int = setting(default=1, doc="Attempts in all, the first included.", minimum=1, maximum=20, example=3)
     backoff: Duration = setting(default=Duration(0.5), doc="The longest wait before the same endpoint is asked a second time; doubles with each further attempt. The wait is any time between nothing and this.")
     max_backoff: Duration = setting(default=Duration(10), doc="Where the doubling ends; an endpoint that asks for more patience than this is not asked again.")
-    on: tuple[str, ...] = setting(default=("connect", "closed", "timeout", "5xx", "429", "key"), doc="Faults after which it is tried again: connect (not reached), closed (broken off before the answer), malformed, timeout, 5xx, 429, 503 (with Retry-After), key (relayd's own key was refused), or a status of three digits.", example=["connect", "502", "504"])
+    on: tuple[str, ...] = setting(default=("connect", "closed", "timeout", "5xx", "429", "503", "key"), doc="Faults after which it is tried again: connect (not reached), closed (broken off before the answer), malformed, timeout, 5xx, 429, 503 (with Retry-After), key (the endpoint refused relayd's own key), or a status of three digits.", example=["connect", "502", "504"])
     per_attempt: Duration = setting(default=Duration(0), doc="How long one attempt may take to the head of the answer; 0 leaves it to timeouts.first_byte.", zero_is_off=True)
     budget: RetryBudget = setting(factory=RetryBudget, doc="A bound on all retries together.")
     idempotent: bool = setting(default=False, doc="Requests may be sent again whatever their method is: a POST that an endpoint may have worked on is then delivered twice.")
@@ -113,24 +113,6 @@ def status_range(text: str) -> tuple[int, int] | None:
         return int(found[1]) * 100, int(found[1]) * 100 + 99
     first, last = int(found[2]), int(found[3] or found[2])
     return (first, last) if first <= last else None
-
-
-@section()
-class Hash:
-    """Which requests belong together, with `balance: consistent_hash`."""
-
-    by: tuple[str, ...] = setting(default=("session", "consumer", "client"), doc="The first of these that a request has: header:NAME, cookie:NAME, consumer, session (the conversation as its request names it), prompt (how a long prompt begins, so that the endpoint's prompt cache is hit), client (its address).", example=["header:x-session-id", "prompt"])
-    bound: float = setting(default=1.25, doc="How many times its fair share of what is in flight an endpoint takes before its requests go to the next one.", minimum=1, zero_is_off=True)
-    prompt_bytes: int = setting(default=4096, doc="How much of a prompt is looked at; what is shorter has no prompt to hit a cache with.", minimum=64, maximum=1 << 20)
-
-    def check(self) -> Iterable[tuple[str, str]]:
-        if not self.by:
-            yield "by", "needs at least one word"
-        for place, word in enumerate(self.by):
-            if HASH_BY.fullmatch(word) is None:
-                yield f"by[{place}]", "is none of header:NAME, cookie:NAME, consumer, session, prompt, client"
-            elif word.startswith("header:") and (fault := field_name_fault(word[7:])):
-                yield f"by[{place}]", fault
 
 
 @section(shorthand="upstream")

@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
+from relayd import registry as plugins
 from relayd.config.fields import (
     FRAMING,
     KEY_FIELDS,
     field_name_fault,
     field_value_fault,
-    host_fault,
     method_fault,
     written_fields,
 )
 from relayd.config.limits import HIGHEST_PRIORITY, Limits, idle_queue
-from relayd.config.patterns import fault_of_regex
+from relayd.config.patterns import (
+    fault_of_host,
+    fault_of_location,
+    fault_of_origin,
+    fault_of_path,
+    fault_of_regex,
+    normal_path,
+    not_normal,
+)
 from relayd.config.resilience import Canary, Fallback, Mirror, fallback_faults, share_faults
-from relayd.config.upstream import HeaderKey, bearer_faults
-from relayd.schema import Duration, Secret, Size, section, setting
+from relayd.protocols import registry
+from relayd.schema import Duration, Size, section, setting
+from relayd.schema.plugins import faults_of_choice, members, members_of
 
+AUTHENTICATORS = "relayd.access.authenticators"
 ONLY_UPSTREAM = (
     "fallbacks", "canary", "mirror", "keepalive", "tells_attempts", "tells_queue", "pass_client_key", "upgrade", "strip_prefix", "rewrite",
     "trailers",
 )
-RouteProtocol = Literal[
-    "plain", "openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama", "simple_chat", "dialogflow"
-]
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.\-]*://[A-Za-z0-9.\-_\[\]:]+")
 GROUP = re.compile(r"\\([0-9]{1,2})")
 
 
@@ -37,9 +43,9 @@ GROUP = re.compile(r"\\([0-9]{1,2})")
 class Match:
     """What a request must have; everything written here must hold. Nothing written matches every request."""
 
-    path: str | None = setting(default=None, doc="The whole path, exactly.", example="/v1/models", pattern="/.*")
-    prefix: str | None = setting(default=None, doc="How the path begins.", example="/v1/", pattern="/.*")
-    regex: str | None = setting(default=None, doc="A regular expression that the whole path must match.", example="/users/[0-9]+")
+    path: str | None = setting(default=None, doc="The whole path, exactly. It is compared in its normal form: without `//`, `.` and `..` segments and `;` parameters, and with other bytes than printable ASCII as %XX. A request that servers could read as a path of another route is answered 400 (ambiguous_path).", example="/v1/models", pattern="/.*")
+    prefix: str | None = setting(default=None, doc="How the path begins, in its normal form like `path`.", example="/v1/", pattern="/.*")
+    regex: str | None = setting(default=None, doc="A regular expression that the whole path must match. It must be one that surely takes linear time: no repetitions that can match the same text, no lookarounds and no references back to groups. A path of more than 8192 bytes before a regex is answered 414.", example="/users/[0-9]+")
     host: tuple[str, ...] = setting(default=(), doc="Host names, without port, any case; `*.example.org` for all names below one.", example=["*.example.org"])
     method: tuple[str, ...] = setting(default=(), doc="Methods.", example=["GET", "POST"])
     header: Mapping[str, str] = setting(factory=dict, doc="Field names and the values they must have; `*` means present.", example={"X-Team": "blue"})
@@ -48,17 +54,33 @@ class Match:
     def check(self) -> Iterable[tuple[str, str]]:
         if sum(word is not None for word in (self.path, self.prefix, self.regex)) > 1:
             yield "", "only one of path, prefix and regex can be used"
+        for word, text in (("path", self.path), ("prefix", self.prefix)):
+            if text is not None and (fault := fault_of_path(text, whole=word == "path")):
+                yield word, fault
         if self.regex is not None and (fault := fault_of_regex(self.regex)):
             yield "regex", fault
         for place, host in enumerate(self.host):
-            if fault := host_fault(host):
+            if fault := fault_of_host(host):
                 yield f"host[{place}]", fault
         for place, method in enumerate(self.method):
             if fault := method_fault(method):
                 yield f"method[{place}]", fault
+            elif method in ("CONNECT", "TRACE"):
+                yield f"method[{place}]", "is never passed on; every such request is answered 405"
+        names: dict[str, str] = {}
         for name, value in self.header.items():
             if fault := field_name_fault(name) or field_value_fault(value):
                 yield f"header.{name}", fault
+            elif names.setdefault(name.lower(), name) != name:
+                yield f"header.{name}", f"is the same field as {names[name.lower()]}, and cannot have both values"
+        for place, model in enumerate(self.model):
+            if not model:
+                yield f"model[{place}]", "is empty; no request asks for a model without a name"
+
+    def caution(self) -> Iterable[tuple[str, str]]:
+        for word, text in (("path", self.path), ("prefix", self.prefix)):
+            if text is not None and (words := not_normal(text, whole=word == "path")):
+                yield word, words
 
 
 @section()
@@ -100,8 +122,8 @@ class Cors:
         if self.credentials and "*" in self.origins:
             yield "credentials", "cannot be combined with origins: \"*\"; name the origins"
         for place, origin in enumerate(self.origins):
-            if ORIGIN.fullmatch(origin) is None:
-                yield f"origins[{place}]", "is not an origin (scheme://host, without a path)"
+            if fault := fault_of_origin(origin):
+                yield f"origins[{place}]", fault
         for place, method in enumerate(self.methods):
             if method != "*" and (fault := method_fault(method)):
                 yield f"methods[{place}]", fault
@@ -119,11 +141,15 @@ class Redirect:
     status: Literal[301, 302, 303, 307, 308] = setting(default=308, doc="The status.")
 
     def check(self) -> Iterable[tuple[str, str]]:
-        if not self.location or (fault := field_value_fault(self.location)):
-            yield "location", "is empty" if not self.location else fault or ""
+        if fault := fault_of_location(self.location):
+            yield "location", fault
         for name in PLACEHOLDER.findall(self.location):
             if name not in ("path", "query", "host"):
                 yield "location", f"unknown placeholder {{{name[:40]}}}; known: {{path}}, {{query}}, {{host}}"
+
+    def caution(self) -> Iterable[tuple[str, str]]:
+        if re.match(r"[a-z][a-z0-9+.\-]*:|/|\{path\}|\?|\{query\}", self.location, re.IGNORECASE) is None:
+            yield "location", "is read as relative to the path that was asked for; begin with https:// or with /"
 
 
 @section(shorthand="status")
@@ -158,12 +184,13 @@ class Route:
 
     name: str = setting(doc="Its name in logs, metrics and errors.", pattern=r"[A-Za-z0-9_.\-]{1,64}")
     match: Match = setting(factory=Match, doc="Which requests; without it, all.")
-    protocol: RouteProtocol | None = setting(default=None, doc="The dialect clients speak here; decides the shape of errors, and what is translated for upstreams of another dialect. Default is the upstream's. `simple_chat` and `dialogflow` are small front ends of their own.")
-    upstream: str | None = setting(default=None, doc="Name of an upstream; `by_model` chooses by the model in the request (see models); `admin` shows relayd's own health, status and metrics, `demo` the built-in demonstration.")
+    protocol: str | None = setting(default=None, choices=registry.Protocols(), doc="The dialect clients speak here; decides the shape of errors, and what is translated for upstreams of another dialect. Default is the upstream's. `simple_chat` and `dialogflow` are small front ends of their own.")
+    upstream: str | None = setting(default=None, doc="Name of an upstream; `by_model` chooses by the model in the request (see models, and match.model for bodies that are refused); `admin` shows relayd's own health, status and metrics, `demo` the built-in demonstration.")
     redirect: Redirect | None = setting(default=None, doc="Send the client elsewhere instead.")
     respond: Respond | None = setting(default=None, doc="Answer with a fixed response instead.")
     allow: tuple[str, ...] = setting(default=(), doc="Consumers that may use this route; without it everybody may.")
-    pass_client_key: bool = setting(default=False, doc="Send the client's own key on to the upstream (which then must not have `auth`).")
+    backend_names: Mapping[str, str] = setting(factory=dict, doc="With `protocol: simple_chat`: what `backend` in an answer says instead of the name of the upstream that answered, by the name of the upstream, as in `{ollama: local}`.")
+    pass_client_key: bool = setting(default=False, doc="Send the client's own key on to the upstream (which then must not have `auth`). Without it, and with consumers configured, no key of a client reaches the upstream, not even of an open route.")
     strip_prefix: str | None = setting(default=None, doc="Taken from the front of the path.", pattern="/.*")
     rewrite: str | None = setting(default=None, doc="Put in the place of the matched path or prefix; with `regex`, \\1 stands for a group.", pattern="/.*")
     request_headers: HeaderEdits = setting(factory=HeaderEdits, doc="Changes to the request before it goes upstream.")
@@ -191,10 +218,12 @@ class Route:
             yield "", "needs exactly one of upstream, redirect and respond" + (f", not {' and '.join(ways)}" if ways else "")
         if self.strip_prefix is not None and self.rewrite is not None:
             yield "rewrite", "cannot be combined with strip_prefix"
-        if self.strip_prefix is not None and self.match.prefix is not None and not self.match.prefix.startswith(
-            self.strip_prefix.rstrip("/")
-        ):
-            yield "strip_prefix", f"paths of this route begin with {self.match.prefix}"
+        if self.strip_prefix is not None and (fault := fault_of_path(self.strip_prefix, whole=False)):
+            yield "strip_prefix", fault
+        elif self.strip_prefix is not None and self.match.prefix is not None:
+            begins, strip = normal_path(self.match.prefix, whole=False), normal_path(self.strip_prefix, whole=False)
+            if begins is not None and strip is not None and not begins.startswith(strip.rstrip("/")):
+                yield "strip_prefix", f"paths of this route begin with {self.match.prefix}"
         if self.rewrite is not None and self.match.regex is not None:
             groups = re.compile(self.match.regex).groups
             for number in GROUP.findall(self.rewrite):
@@ -203,8 +232,8 @@ class Route:
         for word in ("admin_prefix", "admin_write"):
             if getattr(self, word) and self.upstream != "admin":
                 yield word, "has a meaning only with upstream: admin"
-        if self.admin_prefix and not self.admin_prefix.startswith("/"):
-            yield "admin_prefix", "begins with /"
+        if self.admin_prefix and normal_path(self.admin_prefix, whole=True) != self.admin_prefix:
+            yield "admin_prefix", fault_of_path(self.admin_prefix, whole=True) or "is not in the form that requests have"
         if self.upstream is None:
             for word in ONLY_UPSTREAM:
                 if getattr(self, word):
@@ -220,22 +249,31 @@ class Route:
 
 
 @section()
+@members(AUTHENTICATORS, flat=True)
 class Consumer:
     """A named party and the key that proves it. Keys are compared in constant time."""
 
-    key: Secret | None = setting(default=None, doc="Key expected wherever clients of AI APIs put it: `Authorization: Bearer ...`, x-api-key, api-key or x-goog-api-key.")
-    bearer: Secret | None = setting(default=None, doc="Key expected as `Authorization: Bearer ...`.")
-    header: HeaderKey | None = setting(default=None, doc="Key expected in a field of its own.")
     priority: int = setting(default=0, doc="Who waits in a queue goes before those of lower priority, and is the last to be refused when relayd is overloaded. Requests without a consumer have 0.", minimum=-HIGHEST_PRIORITY, maximum=HIGHEST_PRIORITY)
     limits: Limits = setting(factory=Limits, doc="Exchanges of this consumer under way and waiting, on all routes together.")
 
     def check(self) -> Iterable[tuple[str, str]]:
-        if self.key is None and self.bearer is None and self.header is None:
-            yield "", "needs key, bearer or header: a consumer without a key is everybody"
-        if self.key is not None and self.bearer is not None:
-            yield "bearer", "cannot be combined with key, which is expected there too"
-        yield from bearer_faults(self.bearer)
-        yield from (("key", fault) for _, fault in bearer_faults(self.key))
+        written = authenticators_of(self)
+        if not written:
+            kinds = plugins.kinds(AUTHENTICATORS)
+            yield "", f"needs {', '.join(kinds[:-1])} or {kinds[-1]}: a consumer without a key is everybody"
+        taken: dict[tuple[object, object], str] = {}
+        for kind, authenticator in written.items():
+            yield from faults_of_choice(self, AUTHENTICATORS, kind)
+            others = {taken.setdefault((one.field, one.read), kind) for one in authenticator.credentials()} - {kind}
+            yield from ((kind, f"cannot be combined with {other}, which is expected there too") for other in others)
 
     def caution(self) -> Iterable[tuple[str, str]]:
         return idle_queue(self.limits)
+
+
+def authenticators_of(consumer: Consumer) -> dict[str, Any]:
+    """How this consumer proves who it is, by kind."""
+    return {
+        kind: plugins.load(AUTHENTICATORS, kind).Authenticator(options)
+        for kind, options in members_of(consumer, AUTHENTICATORS) if options is not None
+    }

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Literal
 
-from relayd.config.address import fault_of, parse_udp
-from relayd.schema import Duration, section, setting
-from relayd.schema.scalars import meant, shown
-from relayd.telemetry.sinks.prometheus import EXPOSED
+from relayd.schema import section, setting
+from relayd.schema.plugins import members, members_of
+from relayd.telemetry.sink import SINKS
 
 
 @section()
@@ -36,44 +34,14 @@ class Log:
 
 
 @section()
-class Statsd:
-    """Metrics sent to a statsd daemon over UDP; batched, never waiting."""
-
-    address: str = setting(doc="host:port.", example="127.0.0.1:8125")
-    prefix: str = setting(default="relayd", doc="First part of every name.", pattern=r"[A-Za-z0-9_.\-]*")
-    interval: Duration = setting(default=Duration(1), doc="How often a batch is sent.", minimum=0.1, maximum=60)
-    tags: bool = setting(default=False, doc="Send labels as DogStatsD tags instead of name parts.")
-
-    def check(self) -> Iterable[tuple[str, str]]:
-        if fault := fault_of(parse_udp, self.address):
-            yield "address", fault
-
-
-def unknown_metric(name: str) -> str:
-    near = meant(name, EXPOSED)
-    return f"there is no metric {shown(name)}" + (f"; {near}" if near else "; relayd-metrics(7) lists them")
-
-
-@section()
-class Prometheus:
-    """Metrics shown at /metrics of the admin application."""
-
-    enabled: bool = setting(default=True, doc="Whether /metrics answers.")
-    aliases: Mapping[str, str] = setting(factory=dict, doc="Further names under which metrics are shown, for dashboards that expect them.", example={"assistant_requests_total": "relayd_proxy_requests_total"})
-
-    def check(self) -> Iterable[tuple[str, str]]:
-        for alias, name in self.aliases.items():
-            if not re.fullmatch(r"[a-zA-Z_:][a-zA-Z0-9_:]*", alias) or alias in EXPOSED:
-                yield f"aliases.{alias}", "is no new name for a metric"
-            elif name not in EXPOSED:
-                yield f"aliases.{alias}", unknown_metric(name)
-
-
-@section()
+@members(SINKS)
 class Telemetry:
-    """Logs and metrics."""
+    """Logs and metrics. Beside these keys each sink has one of its own."""
 
     access_log: AccessLog = setting(factory=AccessLog, doc="One record per exchange.")
     log: Log = setting(factory=Log, doc="relayd's own messages.")
-    statsd: Statsd | None = setting(default=None, doc="Metrics to a statsd daemon.")
-    prometheus: Prometheus = setting(factory=Prometheus, doc="Metrics for Prometheus.")
+
+
+def sinks_of(telemetry: Telemetry) -> dict[str, object]:
+    """The Options of every sink that is in use, by its kind."""
+    return {kind: options for kind, options in members_of(telemetry, SINKS) if options is not None}

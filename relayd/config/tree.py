@@ -25,6 +25,10 @@ class Stop(Exception):
     """The text is not worth reading on; the fault was told."""
 
 
+class TooDeep(Stop):
+    """It is nested deeper than DEPTH."""
+
+
 @dataclass(slots=True)
 class _Open:
     """A list or mapping that is being read. `height` is the depth of what it holds, `size` its nodes."""
@@ -49,7 +53,8 @@ class Tree:
 
     def begin(self, mapping: bool, mark: Mark, anchor: str | None) -> None:
         if len(self._open) >= DEPTH:
-            self._stop(mark, f"is nested deeper than {DEPTH} levels")
+            self.tell(mark, f"is nested deeper than {DEPTH} levels", "")
+            raise TooDeep
         self._count(1, mark)
         self._open.append(_Open(mapping, mark, anchor))
 

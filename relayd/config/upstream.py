@@ -9,17 +9,13 @@ from relayd.config.address import fault_of, parse_endpoint
 from relayd.config.dialect import DialectOptions
 from relayd.config.fields import FRAMING, TOKEN, field_value_fault, file_fault
 from relayd.config.limits import Limits, idle_queue
-from relayd.config.resilience import Breaker, Fallback, Hash, Health, Retries, fallback_faults
+from relayd.config.resilience import Breaker, Fallback, Health, Retries, fallback_faults
+from relayd.protocols import registry
 from relayd.schema import Duration, Secret, Size, section, setting
+from relayd.schema.plugins import faults_of_choice, members, strangers
+from relayd.wire.field_syntax import bearer_key_fault
 
-Protocol = Literal["plain", "openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama"]
-
-
-def bearer_faults(bearer: Secret | None) -> Iterable[tuple[str, str]]:
-    """A bearer key is one word of visible ASCII characters."""
-    if bearer is not None and not all(0x21 <= ord(sign) <= 0x7E for sign in bearer.reveal()):
-        yield "bearer", "a bearer key is one word of visible ASCII characters"
-
+BALANCERS = "relayd.upstream.balancers"
 
 
 @section(shorthand="url")
@@ -36,20 +32,6 @@ class Endpoint:
             yield "url", fault
         if self.limits.queue:
             yield "limits.queue", "who waits for an endpoint waits at the upstream; write it there"
-
-
-@section()
-class HeaderKey:
-    """A key sent in, or expected in, a header field of its own."""
-
-    name: str = setting(doc="Field name.", example="x-api-key", pattern=TOKEN)
-    value: Secret = setting(doc="The key.")
-
-    def check(self) -> Iterable[tuple[str, str]]:
-        if self.name.lower() in FRAMING:
-            yield "name", "belongs to the framing of the message"
-        if field_value_fault(self.value.reveal()):
-            yield "value", "holds a character that a field value cannot hold"
 
 
 @section()
@@ -91,8 +73,9 @@ def twice(path: str, keys: tuple[Secret, ...]) -> Iterable[tuple[str, str]]:
 class Auth:
     """The key that relayd adds for the upstream. A client can neither see nor replace nor redirect it.
 
-    Several keys are used in turn. One that the upstream refuses (401, 402, 403) is set aside for ten minutes and told
-    of in status; one that has to wait (429) rests. A key that is the only one is used in any case.
+    Several keys are used in turn. One that the upstream refuses (401, 402, or a 403 that names the key) is set aside
+    for ten minutes and told of in status; one that has to wait (429) rests. A key that is the only one is used in any
+    case.
     """
 
     bearer: tuple[Secret, ...] = setting(default=(), doc="Sent as `Authorization: Bearer ...`; one key or a list.")
@@ -101,7 +84,7 @@ class Auth:
 
     def check(self) -> Iterable[tuple[str, str]]:
         for place, key in enumerate(self.bearer):
-            for _, fault in bearer_faults(key):
+            if fault := bearer_key_fault(key.reveal()):
                 yield f"bearer[{place}]", fault
         yield from twice("bearer", self.bearer)
         if not self.bearer and self.header is None and self.query is None:
@@ -113,7 +96,7 @@ class UpstreamTimeouts:
     """How long an endpoint may take. Each limit has its own error code."""
 
     connect: Duration = setting(default=Duration(5), doc="Resolve, connect and TLS handshake; then 504 connect_timeout.", minimum=0.001)
-    first_byte: Duration = setting(default=Duration(300), doc="From the last byte of the request to the complete head of the response; then 504 first_byte_timeout.", zero_is_off=True)
+    first_byte: Duration = setting(default=Duration(300), doc="From the last byte of the request to the complete head of the response, which interim heads (1xx) do not extend; then 504 first_byte_timeout.", zero_is_off=True)
     idle: Duration = setting(default=Duration(120), doc="Silence inside the response, not counted while the client is the slow side; then the response is broken off.", zero_is_off=True)
     total: Duration = setting(default=Duration(0), doc="The whole exchange; 0 means no limit.", zero_is_off=True)
 
@@ -152,14 +135,14 @@ class Pool:
 
 
 @section()
+@members(BALANCERS, always=True)
 class Upstream:
     """A named group of endpoints."""
 
-    protocol: Protocol = setting(default="plain", doc="What the endpoints speak; `plain` is opaque bytes.")
+    protocol: str = setting(default="plain", choices=registry.Protocols(endpoints=True), doc="What the endpoints speak; `plain` is opaque bytes.")
     endpoints: tuple[Endpoint, ...] = setting(doc="The addresses of this upstream.")
     auth: Auth | None = setting(default=None, doc="The key that relayd adds.")
-    balance: Literal["round_robin", "least_request", "random", "consistent_hash", "priority"] = setting(default="round_robin", doc="How an endpoint is chosen among those that may be asked: in turn; the one with the fewest requests under way; the better of two that are drawn; by a key, so that what belongs together meets the same endpoint; in the order of the list.")
-    hash: Hash = setting(factory=Hash, doc="What belongs together, with consistent_hash.")
+    balance: str = setting(default="round_robin", kinds=BALANCERS, doc="How an endpoint is chosen among those that may be asked.")
     slow_start: Duration = setting(default=Duration(0), doc="How long an endpoint that comes back takes to its full weight; it begins with a tenth.", zero_is_off=True, example="30s")
     http: Literal["1.1", "2"] = setting(default="1.1", doc="HTTP version spoken to the endpoints; 2 is negotiated over TLS and multiplexes requests. With libcurl before 8 (Debian 12) a stream whose client does not read may take 32 MiB, and one whose client has left ends at the endpoint with the next traffic.")
     host: Literal["upstream", "client"] = setting(default="upstream", doc="Whose name stands in the Host field: the endpoint's or the one the client asked for.")
@@ -180,12 +163,15 @@ class Upstream:
             if endpoint.url in seen:
                 yield f"endpoints[{place}]", f"is endpoints[{seen[endpoint.url]}] once more"
             seen.setdefault(endpoint.url, place)
-        if self.list_models and self.protocol == "plain":
-            yield "list_models", "needs a protocol that has a list of models; plain has none"
+        yield from faults_of_choice(self, BALANCERS, self.balance)
+        if self.list_models:
+            dialect = registry.dialect(self.protocol)
+            if dialect is None or dialect.model_list is None:
+                yield "list_models", f"needs a protocol that has a list of models; {self.protocol} has none"
 
     def caution(self) -> Iterable[tuple[str, str]]:
-        if self.balance != "consistent_hash" and self.hash != Hash():
-            yield "hash", f"has a meaning only with balance: consistent_hash, not with {self.balance}"
+        for key, kinds in strangers(self, BALANCERS, self.balance):
+            yield key, f"has a meaning only with balance: {kinds}, not with {self.balance}"
         if not any(endpoint.limits.requests for endpoint in self.endpoints) and not self.pool.max_connections:
             yield from idle_queue(self.limits)
         if self.auth is not None and any(endpoint.url.startswith("http://") for endpoint in self.endpoints):

@@ -11,13 +11,15 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from relayd import clock
 from relayd.config.load import Loaded
 from relayd.config.model import Config
 from relayd.config.store import Store as StoreSection
+from relayd.config.telemetry import sinks_of
 from relayd.daemon import place
+from relayd.daemon.preflight import Expiry, preflight
 from relayd.daemon.remembering import open_store
 from relayd.errors import ConfigError, ExchangeError, Finding
 from relayd.plan.carryover import Carryover, carryover
@@ -46,6 +48,7 @@ class Prepared:
     admin: AdminServer | None
     store: Store | None
     undo: tuple[Callable[[], None], ...]
+    expiries: tuple[Expiry, ...] = ()
 
 
 @dataclass(slots=True)
@@ -74,10 +77,14 @@ class Changeover:
         self._store_as: object = StoreSection()  # what the gateway begins with
         self._demo: DemoServer | None = None
         self._retiring: list[Retiring] = []
+        self.expiries: tuple[Expiry, ...] = ()
 
     def prepare(self, loaded: Loaded, generation: int) -> Prepared:
         """Open what the new configuration needs. Raises ConfigError with everything undone."""
         config, gateway = loaded.config, self._gateway
+        asked = preflight(config)
+        if asked.faults:
+            raise ConfigError(loaded.placed(asked.faults))
         undo: list[Callable[[], None]] = []
         try:
             telemetry = self._telemetry.prepare(telemetry_settings(config))
@@ -88,7 +95,7 @@ class Changeover:
             carried = carryover(gateway.plan, plan)
             for upstream in carried.made:
                 undo.append(upstream.close)
-                upstream.open(gateway.client)
+                upstream.open(gateway.client.connect)
             store = self._prepare_store(config, undo)
             listeners = self.listeners.prepare(config.listeners, self._inherited)
             undo.append(listeners.undo)
@@ -98,13 +105,13 @@ class Changeover:
             if isinstance(error, ConfigError):
                 raise ConfigError(loaded.placed(error.findings)) from error
             raise
-        return Prepared(plan, carried, telemetry, listeners, admin, store, tuple(undo))
+        return Prepared(plan, carried, telemetry, listeners, admin, store, tuple(undo), tuple(asked.expiries))
 
     def _prepare_store(self, config: Config, undo: list[Callable[[], None]]) -> Store | None:
         """The store, when it is to be another one; what the old one remembers stays there."""
         if self._store_as == config.store:
             return None
-        store = open_store(config.store)
+        store = open_store(config.store, serving=self._gateway.plan is not None)
         undo.append(store.close)
         return store
 
@@ -147,6 +154,8 @@ class Changeover:
         self._telemetry.set_generation(prepared.plan.generation)
         gateway.plan = prepared.plan
         gateway.gates.apply(prepared.plan.gate_limits)
+        for name, endpoints in prepared.plan.endpoints.items():
+            prepared.plan.upstreams[name].set_endpoints(endpoints)
         room, wanted = self._room, prepared.plan.config.daemon.connections
         self.listeners.limit = min(room, wanted) if wanted else room
         self.listeners.commit(prepared.listeners)
@@ -156,8 +165,9 @@ class Changeover:
             self.admin = prepared.admin
             serve_admin(prepared.admin)
         self._admin_as = prepared.plan.config.admin
+        self.expiries = prepared.expiries
         if prepared.store is not None:
-            gateway.store.close()
+            gateway.store.close(wait=False)
             gateway.store = prepared.store
         self._store_as = prepared.plan.config.store
         if old is not None:
@@ -240,21 +250,12 @@ def telemetry_settings(config: Config) -> TelemetrySettings:
     section = config.telemetry
     auths = [upstream.auth for upstream in config.upstreams.values() if upstream.auth is not None]
     names = {auth.query.name.lower().replace("-", "_") for auth in auths if auth.query is not None}
-    statsd = section.statsd
-    settings = TelemetrySettings(
+    return TelemetrySettings(
         access_format=section.access_log.format,
         access_file=section.access_log.file,
         access_query=section.access_log.query,
         log_format=section.log.format,
         log_level=section.log.level,
-        prometheus=section.prometheus.enabled,
-        prometheus_aliases=tuple(section.prometheus.aliases.items()),
         secret_query=frozenset(names),
-    )
-    if statsd is None:
-        return settings
-    return replace(
-        settings,
-        statsd_address=statsd.address, statsd_prefix=statsd.prefix, statsd_interval_s=float(statsd.interval),
-        statsd_tags=statsd.tags,
+        sinks=sinks_of(section),
     )

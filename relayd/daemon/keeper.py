@@ -7,11 +7,13 @@ without it. Why it exists: streams cannot change their process, and a service ma
 before its main process is gone. The keeper is that main process; what it leaves behind finishes its streams.
 
 1. A successor takes over only when it has said READY=1; one that ends before changes nothing.
-2. Before a restart (SIGUSR1, then SIGTERM) the keeper is gone at once, and its process finishes beside the next one.
+2. A process that starts or reloads has sockets that the keeper does not hold yet. Whatever needs them (a successor, a
+   restart) waits for its READY=1, and a reload waits for a successor: there is one change at a time.
+3. Before a restart (SIGUSR1, then SIGTERM) the keeper is gone at once, and its process finishes beside the next one.
    Before a stop (SIGTERM alone) it tells every process of the service, waits until all have gone, and ends those that
    stay longer than a drain may take.
-3. It loads no server and nothing of Tornado, decides nothing about requests, and reads no configuration.
-4. What it says downwards stays as it is from version to version: a keeper starts newer relayds than itself.
+4. It loads no server and nothing of Tornado, decides nothing about requests, and reads no configuration.
+5. What it says downwards stays as it is from version to version: a keeper starts newer relayds than itself.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ DRAIN_S = 90.0  # until the process that serves says how long it is
 PATIENCE_S = 5.0  # beyond that
 LOOK_AGAIN_S = 0.2
 VARIABLE = "RELAYD_KEEPER"
+SUCCESSOR = "RELAYD_SUCCESSOR"  # another process serves and goes on if this one does not start
 HEARD = (
     signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGABRT,
 )
@@ -47,6 +50,7 @@ class Worker:
     pid: int
     control: socket.socket
     since: float
+    ready: bool = False  # it has said so, nothing was ordered since, and the keeper holds its sockets
     silent: bool = False  # it has closed its end: SIGCHLD will tell the rest
     held_back: list[tuple[bytes, list[int]]] = field(default_factory=list)  # what a successor said before READY=1
 
@@ -72,6 +76,7 @@ class Keeper:
         self.current: Worker | None = None
         self.successor: Worker | None = None
         self.leaving: dict[int, Worker] = {}
+        self.reload_asked = self.upgrade_asked = False
         self.restart_comes = False
         self.stops = 0
         self.drain_s, self.patience_ends = DRAIN_S, float("inf")
@@ -92,7 +97,7 @@ class Keeper:
             if self.ended is not None and (not self.stops or not self.others()):
                 return self.finished(self.ended)
             self.turn()
-            if self.restart_comes and self.stops:
+            if self.may_leave_behind():
                 return self.left_behind()
 
     def turn(self) -> None:
@@ -136,15 +141,16 @@ class Keeper:
         elif number == signal.SIGUSR1:
             self.restart_comes = True
         elif number == signal.SIGUSR2:
-            self.hand_over()
+            self.ask_upgrade()
         elif number == signal.SIGABRT:
             # The service manager's watchdog: the process behind hangs, and only its end helps.
             for worker in (self.current, self.successor):
                 if worker is not None:
                     os.kill(worker.pid, signal.SIGKILL)
             end_by(signal.SIGABRT)
-        elif number == signal.SIGHUP and current is not None:
-            current.order("reload")
+        elif number == signal.SIGHUP:
+            self.reload_asked = True
+            self.go_on()
         elif number in (signal.SIGTERM, signal.SIGINT):
             self.stops += 1
             if current is not None and not self.restart_comes:
@@ -153,6 +159,32 @@ class Keeper:
                 os.kill(self.successor.pid, signal.SIGKILL)
             if not self.restart_comes:
                 self.signal_others(signal.SIGTERM)
+
+    # ---- one change at a time
+
+    def ask_upgrade(self) -> None:
+        """A successor is wanted; asking again while one starts changes nothing."""
+        self.upgrade_asked = self.successor is None and not self.stops
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Begin what was asked for, as soon as nothing else is under way."""
+        current = self.current
+        if current is None or self.successor is not None:
+            return
+        if self.reload_asked and (current.ready or self.stops):  # one that drains says READY=1 no more
+            self.reload_asked = current.ready = False
+            current.order("reload")
+        elif self.upgrade_asked and current.ready and not self.stops:
+            self.upgrade_asked = False
+            say("info", "starting a new process to take over")
+            self.successor = self.start()
+
+    def may_leave_behind(self) -> bool:
+        """Whether a restart was asked for, and the sockets are where the next process finds them."""
+        current = self.current
+        settled = current is None or current.ready or self.stops > 1
+        return self.restart_comes and self.stops > 0 and settled
 
     def signal_others(self, number: int) -> None:
         """To those that still finish: a stop is one for them too."""
@@ -179,6 +211,7 @@ class Keeper:
             os.setpgid(0, 0)  # an interrupt from the terminal is for the keeper, who passes it on
             numbers = rearranged([number for _, number in named] + [control])
             environment = {**self.environment, VARIABLE: str(numbers[-1])}
+            environment |= {SUCCESSOR: "1"} if self.current is not None else {}
             if named:
                 environment |= {
                     "LISTEN_FDS": str(len(named)), "LISTEN_PID": str(os.getpid()),
@@ -210,16 +243,10 @@ class Keeper:
             elif pid in self.leaving:
                 self.leaving.pop(pid).control.close()
 
-    def hand_over(self) -> None:
-        """Start a successor; what the current process says goes on counting until that one is ready."""
-        if self.successor is None and self.current is not None and not self.stops:
-            say("info", "starting a new process to take over")
-            self.successor = self.start()
-
     def taken_over(self, worker: Worker) -> None:
         """The successor is ready: it is the one that serves, and the other one finishes what it has."""
         old = self.current
-        self.successor, self.current = None, worker
+        self.successor, self.current, worker.ready = None, worker, True
         for message, descriptors in worker.held_back:
             self.passed_on(message, descriptors)
         worker.held_back = []
@@ -230,6 +257,7 @@ class Keeper:
             old.order("leave")
             self.leaving[old.pid] = old
             say("info", f"pid {worker.pid} has taken over; pid {old.pid} finishes what it has")
+        self.go_on()
 
     def failed(self, worker: Worker, status: int) -> None:
         """The successor ended before it was ready: nothing has changed."""
@@ -239,6 +267,7 @@ class Keeper:
         say("error", f"the new process ended with {told(status)}; the old one goes on serving")
         if self.current is not None:
             self.current.order(f"refused {told(status)}")
+        self.go_on()
 
     def finished(self, status: int) -> int:
         """The process that served has ended: so does the keeper, in the same way."""
@@ -278,12 +307,15 @@ class Keeper:
             lines = message.split(b"\n")
             if b"UPGRADE=1" in lines:
                 close_all(descriptors)
-                self.hand_over()
+                self.ask_upgrade()
             elif lines[0].startswith(b"RELAYD_DRAIN_S="):
                 close_all(descriptors)
                 self.drain_s = float(lines[0].partition(b"=")[2])
             elif worker is self.current:
                 self.passed_on(message, descriptors)
+                if b"READY=1" in lines or b"RELOADING=1" in lines:
+                    worker.ready = b"READY=1" in lines
+                    self.go_on()
             elif worker is self.successor:
                 worker.held_back.append((message, descriptors))
                 if b"READY=1" in lines:

@@ -11,25 +11,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 
 from relayd import __version__, clock
 from relayd.config.listener import Listener
 from relayd.config.load import Loaded, load
+from relayd.config.model import Config
 from relayd.daemon import activation, checks, place
+from relayd.daemon.accepted import accepted_before
 from relayd.daemon.changeover import Changeover, end_exchanges, telemetry_settings, undone
 from relayd.daemon.drain import Drain
 from relayd.daemon.generations import Generations
 from relayd.daemon.holder import holder
 from relayd.daemon.lag import LoopLag
 from relayd.daemon.notify import Notifier
+from relayd.daemon.preflight import DAY_S, URGENT_S, examined, pem_stamps
 from relayd.daemon.remembering import seal_key
 from relayd.daemon.signals import Signals, hold_back
 from relayd.daemon.tending import TURN_S, Tending
 from relayd.errors import ConfigError, Finding, RelaydError
-from relayd.plan.diff import diff
+from relayd.plan.diff import diff, files_diff
 from relayd.proxy.gateway import Gateway
 from relayd.server.admin import AdminServer
 from relayd.server.admin_views import AdminViews, Answer, ProcessState, Refusal, ReloadResult
@@ -40,6 +44,7 @@ from relayd.upstream.transport.client import StreamClient
 
 FLUSH_S = 0.05
 TEND_S = 0.5
+CERTIFICATES_S = 3600.0
 RESERVED_DESCRIPTORS = 64
 DESCRIPTORS_PER_CONNECTION = 2
 GC_THRESHOLDS = (50_000, 20, 50)
@@ -59,17 +64,26 @@ def run(path: str) -> int:
     old = checks.too_old(checks.versions())
     if old:
         raise StartError(*old)
-    loaded = load(path)
-    return asyncio.run(serve(path, loaded))
+    refused: ConfigError | None = None
+    accepted = accepted_before()
+    try:
+        loaded = load(path) if accepted is None else examined(path)[0]
+    except ConfigError as error:
+        if accepted is None:
+            raise
+        loaded, refused = accepted, error
+    return asyncio.run(serve(path, loaded, refused))
 
 
-async def serve(path: str, loaded: Loaded) -> int:
-    """One life on the running loop."""
+async def serve(path: str, loaded: Loaded, refused: ConfigError | None = None) -> int:
+    """One life on the running loop. `refused`: why the file itself could not be used."""
     telemetry = Telemetry.build(telemetry_settings(loaded.config))
     LoggingBridge(telemetry.journal).install()
     life = Lifecycle(path, telemetry)
     try:
         life.start(loaded)
+        if refused is not None:
+            life.started_without(refused)
         await life.stopped.wait()
     finally:
         life.close()
@@ -87,6 +101,7 @@ class Lifecycle:
         self.lag = LoopLag(telemetry.lag)
         self.state.lag_s, self.state.worst_lag_s = (lambda: self.lag.current_s), (lambda: self.lag.worst_s)
         self.state.start_reload = self.ask_reload
+        self.state.certificates = lambda: [one.shown() for one in self.changeover.expiries]
         self.client: StreamClient = StreamClient(force_instance=True)
         self.gateway = Gateway(self.client, telemetry)
         self.gateway.seal_key, unkept = seal_key()
@@ -99,16 +114,19 @@ class Lifecycle:
         self.descriptors = checks.raise_descriptors()
         room = max(16, (self.descriptors.now - RESERVED_DESCRIPTORS) // DESCRIPTORS_PER_CONNECTION)
         self.changeover = Changeover(self.gateway, telemetry, self.inherited, room)
-        self.signals = Signals(self.on_hangup, self.on_stop)
+        self.signals = Signals(self.on_hangup, self.on_stop, self.telemetry.reopen, self._on_upgrade_signal)
         self.stopped = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._reloading = asyncio.Lock()
         self._reload_asked = False
+        self._reloads_due = 0  # waiting for one that is under way
         self._note = ""
         self.tending = Tending(self.gateway, self.client, self.lag, self.journal, self.descriptors.now)
         self.drain = Drain(self.gateway, self.changeover, self.notifier, self.journal)
         self._drained: asyncio.Task[None] | None = None
         self._stored: set[str] = set()
+        self._files: tuple[str, ...] = ()
+        self._stamps: tuple[str, ...] = ()
         self.generations = Generations.of_service()
         self._upgrade: asyncio.Future[str] | None = None
         self._reload: asyncio.Task[None] | None = None
@@ -118,11 +136,11 @@ class Lifecycle:
 
     def start(self, loaded: Loaded) -> None:
         """Take the road of a reload from nothing. Raises ConfigError or StartError."""
+        self.signals.install(self._loop)  # before a socket listens; what comes is heard when the start is over
         try:
             prepared = self.changeover.prepare(loaded, self.generations.next(loaded.texts))
         except ConfigError as error:
             raise start_error(error, loaded) from error
-        self.signals.install(self._loop)  # before anybody could know that relayd is there
         self.changeover.commit(prepared, self._serve_admin)
         config = loaded.config
         named = activation.named(listener.address for listener in config.listeners.values())
@@ -136,9 +154,10 @@ class Lifecycle:
             self._loop.add_reader(self.notifier.fileno(), self._on_order)
         self.lag.start()
         self._every("flush", FLUSH_S, self.telemetry.flush)
-        self._every("send", float(config.telemetry.statsd.interval) if config.telemetry.statsd else 1.0, self._send)
+        self._every("send", self.telemetry.interval_s, self._send)
         self._every("tend", TEND_S, self.changeover.retire)
         self._every("turn", TURN_S, self.tending.turn)
+        self._every("certificates", CERTIFICATES_S, self._warn_of_certificates)
         if self.notifier.watchdog_interval_s:
             self._every("watchdog", self.notifier.watchdog_interval_s, self.notifier.watchdog)
         gc.collect()
@@ -151,21 +170,28 @@ class Lifecycle:
             "started", version=__version__, config=self.path, listeners=addresses, admin=f"unix:{admin}",
             descriptors=self.descriptors.now, pid=os.getpid(),
         )
-        if admin != config.admin.address.removeprefix("unix:"):
+        if config.admin.address not in (place.PRIVATE, f"unix:{admin}"):
             self.journal.warning(
                 "admin_moved", "The default place cannot be written by this user; relayd's commands look here too.",
                 admin=f"unix:{admin}",
             )
         self.notifier.ready(self._status_line())
 
+    def started_without(self, error: ConfigError) -> None:
+        """The file has faults, and what was accepted last is in force: told like a refused reload, and louder."""
+        message = "The configuration that was accepted last is in force. Mend the file, then reload."
+        self.journal.error("start_refused", message, config=self.path)
+        self._refused(tuple(str(finding) for finding in error.findings))
+
     def _serve_admin(self, server: AdminServer) -> None:
-        server.serve(self.views, self.reload, {"/upgrade": self.upgrade, "/diff": self.compare})
+        server.serve(self.views, self.reload, {"/upgrade": self.upgrade, "/diff": self.compare, "/reopen": self.reopen})
         self._note = place.note(self.path, server.path)
 
     def _accepted(self, loaded: Loaded) -> None:
         """What a start and an accepted reload have in common."""
         self.state.loaded_wall = clock.wall()
         self.state.refusal = None
+        self._files, self._stamps = loaded.files, pem_stamps(loaded.config)
         self.state.warnings = tuple(str(finding) for finding in loaded.warnings)
         plan = self.gateway.plan
         assert plan is not None
@@ -183,6 +209,7 @@ class Lifecycle:
         self._stored = set(stored)
         for warning in self.state.warnings:
             self.journal.warning("config_warned", warning)
+        self._warn_of_certificates()
 
     def _status_line(self) -> str:
         plan = self.gateway.plan
@@ -213,12 +240,33 @@ class Lifecycle:
         for name, listening in self.changeover.listeners.listening.items():
             gauge("relayd.listener.connections", listening.count, listener=name)
         self.tending.gauges()
+        for one in self.changeover.expiries:
+            gauge(f"relayd.{one.kind}.certificate_left", round(one.left_s), **{one.kind: one.name}, file=one.file)
         plan = self.gateway.plan
         for name, upstream in plan.upstreams.items() if plan is not None else ():
             gauge("relayd.upstream.exchanges", upstream.in_flight, upstream=name)
             gauge("relayd.upstream.unverified", int(not upstream.spec.tls.verify), upstream=name)
 
+    def _warn_of_certificates(self) -> None:
+        """While a certificate comes to its end: once a day, and every hour in its last days."""
+        for one in self.changeover.expiries:
+            if told := one.told():
+                urgent = one.left_s <= URGENT_S
+                level, pause_s = ("error", 0.0) if urgent else ("warning", DAY_S - CERTIFICATES_S / 2)
+                key, name = f"certificate:{one.file}", "certificate_expires"
+                self.journal.limited(key, pause_s, level, name, told, file=one.file)
+
     # ---- reload
+
+    def _on_upgrade_signal(self) -> None:
+        """SIGUSR2 is the keeper's; whoever sends it to this process is told, and nothing ends."""
+        self.journal.warning("upgrade_not_possible", "SIGUSR2 lets a new process take over when the keeper gets it.")
+
+    async def reopen(self) -> Answer:
+        """Log files are opened again; nothing else is read."""
+        fault = self.telemetry.reopen()
+        generation = 0 if self.gateway.plan is None else self.gateway.plan.generation
+        return ReloadResult(not fault, generation, findings=(fault,) if fault else ()).answer()
 
     def on_hangup(self) -> None:
         """SIGHUP: log files are opened again, then the configuration is read again."""
@@ -233,14 +281,27 @@ class Lifecycle:
         self._reload = self._loop.create_task(self._reload_once())
 
     async def _reload_once(self) -> None:
-        async with self._reloading:
+        async with self._alone():
             self._reload_asked = False  # what is asked for from now on may have seen a newer file
             await self._reload_now()
 
     async def reload(self) -> ReloadResult:
         """Reload, and tell what became of it."""
-        async with self._reloading:
+        async with self._alone():
             return await self._reload_now()
+
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Wait until no other reload is under way."""
+        self._reloads_due += 1
+        try:
+            await self._reloading.acquire()
+        finally:
+            self._reloads_due -= 1
+        try:
+            yield
+        finally:
+            self._reloading.release()
 
     async def _reload_now(self) -> ReloadResult:
         plan = self.gateway.plan
@@ -258,17 +319,25 @@ class Lifecycle:
         if self.ending():  # told to stop while the file was read
             undone(prepared.undo)
             return ReloadResult(False, plan.generation, findings=("relayd is shutting down",))
+        changes = self._changes(plan.config, loaded)
+        if not changes and self._stamps == pem_stamps(loaded.config):
+            undone(prepared.undo)
+            return self._nothing_new(loaded, plan.generation)
         self.changeover.commit(prepared, self._serve_admin)
         self._accepted(loaded)
-        changes = tuple(str(change) for change in diff(plan.config, loaded.config))
         generation = prepared.plan.generation
-        self._every("send", float(s.interval) if (s := loaded.config.telemetry.statsd) else 1.0, self._send)
+        self._every("send", self.telemetry.interval_s, self._send)
         self.telemetry.metrics.add("relayd.config.reloads", result="accepted")
         self.journal.info("reloaded", f"{len(changes)} changes", config=self.path)
         for change in changes:
             self.journal.info("config_changed", change)
-        self.notifier.ready(self._status_line())
+        self._reloaded()
         return ReloadResult(True, generation, changes, warnings=self.state.warnings)
+
+    def _reloaded(self) -> None:
+        """Say READY=1 when no further reload is due: a keeper or a service manager takes it as the end of changes."""
+        if not (self._reload_asked or self._reloads_due):
+            self.notifier.ready(self._status_line())
 
     async def compare(self) -> Answer:
         """What a reload would change now; nothing is opened and nothing changes."""
@@ -279,9 +348,24 @@ class Lifecycle:
         except ConfigError as error:
             findings = tuple(str(finding) for finding in error.findings)
             return ReloadResult(False, plan.generation, findings=findings).answer()
-        changes = tuple(str(change) for change in diff(plan.config, loaded.config))
+        changes = self._changes(plan.config, loaded)
         warnings = tuple(str(finding) for finding in loaded.warnings)
         return ReloadResult(True, plan.generation, changes, warnings=warnings).answer()
+
+    def _nothing_new(self, loaded: Loaded, generation: int) -> ReloadResult:
+        """The file says what is in force, perhaps after one that was refused: the generation stays."""
+        self.state.refusal = None
+        self.state.warnings = tuple(str(finding) for finding in loaded.warnings)
+        self.telemetry.metrics.gauge("relayd.config.rejected", 0)
+        self.telemetry.metrics.add("relayd.config.reloads", result="accepted")
+        self.journal.info("reloaded", "0 changes", config=self.path)
+        self.notifier.ready(self._status_line())
+        return ReloadResult(True, generation, warnings=self.state.warnings)
+
+    def _changes(self, config: Config, loaded: Loaded) -> tuple[str, ...]:
+        """What the operator reads: files first, for a file that is missing explains much of what follows."""
+        files = files_diff(self._files, loaded.files)
+        return tuple(str(change) for change in (*files, *diff(config, loaded.config)))
 
     def _refused(self, findings: tuple[str, ...]) -> ReloadResult:
         plan = self.gateway.plan
@@ -293,7 +377,7 @@ class Lifecycle:
         self.journal.error("reload_refused", message, config=self.path, findings=len(findings))
         for finding in findings:
             self.journal.error("config_refused", finding)
-        self.notifier.ready(self._status_line())
+        self._reloaded()
         return ReloadResult(False, plan.generation, findings=findings)
 
     # ---- the keeper

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 
 DEFAULT_FILE = "/etc/relayd.yaml"
 DEFAULT_ADDRESS = "unix:/run/relayd/admin.sock"
+PRIVATE = "private"
 SYSTEM_FOLDER = "/run/relayd"
 SECTION = re.compile(r"""(?m)(?:^|[{,])(?P<indent>[ \t]*)["']?admin["']?[ \t]*:[ \t]*""")
-ADDRESS = re.compile(r"""(?m)^[^#\n]*?\baddress["']?[ \t]*:[ \t]*["']?(?P<address>unix:/[^\s"',}#]+)""")
+ADDRESS = re.compile(r"""(?m)^[^#\n]*?\baddress["']?[ \t]*:[ \t]*["']?(?P<address>unix:/[^\s"',}#]+|private\b)""")
 
 
 def path_of(address: str) -> str:
@@ -66,6 +67,8 @@ def can_bind(path: str) -> bool:
 
 def socket_path(address: str, environment: Mapping[str, str] | None = None) -> str:
     """Where the daemon makes its admin socket. Only the default address has a second choice."""
+    if address == PRIVATE:
+        return os.path.join(private_folder(environment), "admin.sock")
     path = path_of(address)
     own = service_folder(environment)
     if address == DEFAULT_ADDRESS and own:
@@ -160,7 +163,8 @@ def candidates(config_file: str, text: str, environment: Mapping[str, str] | Non
     folders = [own] if own else [SYSTEM_FOLDER, private]
     found = [noted(note_path(folder, config_file)) for folder in folders]
     address = written_address(text)
-    found.append(path_of(address))
-    if address == DEFAULT_ADDRESS:
+    if address != PRIVATE:
+        found.append(path_of(address))
+    if address in (DEFAULT_ADDRESS, PRIVATE):
         found.append(os.path.join(private, "admin.sock"))
     return [path for path in dict.fromkeys(found) if path]

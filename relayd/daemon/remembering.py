@@ -10,11 +10,13 @@ import os
 import secrets
 
 from relayd import registry
+from relayd.config.store import STORES
 from relayd.config.store import Store as StoreSection
 from relayd.daemon.generations import SYSTEM_STATE
-from relayd.errors import ConfigError, Finding
+from relayd.errors import ConfigError, Finding, OptionError
 from relayd.proxy.owner import Store
-from relayd.stores import memory
+from relayd.schema.plugins import options_of
+from relayd.stores import Bounds
 
 KEY_FILE, KEY_BYTES = "seal.key", 32
 
@@ -24,18 +26,19 @@ def state_folder() -> str:
     return os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
 
 
-def open_store(section: StoreSection) -> Store:
-    """The store that the configuration asks for. Raises ConfigError."""
-    entries, size, ttl_s = section.entries, int(section.size), float(section.ttl)
-    if section.kind == "memory":
-        return memory.Store(entries, size, ttl_s)
-    path = section.path or os.path.join(state_folder() or SYSTEM_STATE, "store.sqlite")
+def open_store(section: StoreSection, *, serving: bool = False) -> Store:
+    """The store that the configuration asks for; no lock is waited for while relayd is `serving`. Raises ConfigError.
+    """
+    bounds = Bounds(
+        section.entries, int(section.size), float(section.ttl), state_folder() or SYSTEM_STATE, may_wait=not serving
+    )
     try:
-        made: Store = registry.load("relayd.stores", section.kind).Store(path, entries, size, ttl_s)
+        made: Store = registry.load(STORES, section.kind).Store.open(options_of(section, STORES, section.kind), bounds)
         return made
-    except OSError as error:
-        message = f"{path} cannot be opened: {error.strerror or error}"
-        raise ConfigError([Finding("", 0, 0, "store.path", message)]) from error
+    except ImportError as error:
+        raise ConfigError([Finding("", 0, 0, "store.kind", f"needs the Python package {error.name}")]) from error
+    except OptionError as error:
+        raise ConfigError([Finding("", 0, 0, f"store.{error.key}", error.message)]) from error
 
 
 def seal_key() -> tuple[bytes, str]:

@@ -1,4 +1,4 @@
-"""Signals as the daemon understands them: HUP reloads, TERM and INT drain, a second one ends at once."""
+"""Signals of the daemon: HUP reloads, USR1 opens log files again, TERM and INT drain, a second one ends at once."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import asyncio
 import signal
 from collections.abc import Callable
 
+HELD = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
 
 def hold_back() -> None:
-    """Keep SIGHUP waiting until there is somebody to hear it: unheard it would end the process."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    """Keep these signals waiting until there is somebody to hear them: unheard they would end the process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
 
 
 class Signals:
     """The signal handlers of the process while it serves. Owned by the lifecycle."""
 
-    def __init__(self, on_reload: Callable[[], None], on_stop: Callable[[str, bool], None]) -> None:
+    def __init__(
+        self, on_reload: Callable[[], None], on_stop: Callable[[str, bool], None],
+        on_reopen: Callable[[], object] = lambda: None, on_upgrade: Callable[[], object] = lambda: None,
+    ) -> None:
         """`on_stop` is told the signal's name, and whether it asks again."""
+        self._on_reopen, self._on_upgrade = on_reopen, on_upgrade
         self._on_reload = on_reload
         self._on_stop = on_stop
         self._asked = False
@@ -24,13 +30,15 @@ class Signals:
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to listen; what was held back is heard now."""
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        loop.add_signal_handler(signal.SIGUSR1, self._on_reopen)
+        loop.add_signal_handler(signal.SIGUSR2, self._on_upgrade)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number.name)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
 
     def remove(self, loop: asyncio.AbstractEventLoop) -> None:
-        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+        for number in (*HELD, signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 
     def _stop(self, name: str) -> None:

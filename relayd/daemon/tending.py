@@ -25,8 +25,11 @@ from relayd.upstream.upstream import Change, Upstream
 TURN_S = 0.25
 SELDOM = 20  # turns between two looks at the descriptors, which cost the more the more there are
 SWEEP = 240  # turns between two looks for what is too old to be remembered
+STORE_FAILED_S = 60.0  # between two lines about one cause
+WITHHELD_S = 3600.0  # between two lines about the keys that an upstream sends back
+OVERFULL = 2  # times the bound of the request buffers: bodies wait at the bound, changed copies and answers come on top
 PAGE = os.sysconf("SC_PAGE_SIZE")
-_CALM = ("breaker_closed", "breaker_half_opened", "endpoint_enabled", "endpoint_passing")
+_CALM = ("breaker_closed", "breaker_half_opened", "endpoint_enabled", "endpoint_passing", "endpoints_changed")
 
 
 class Tending:
@@ -51,6 +54,8 @@ class Tending:
     def commit(self, plan: Plan) -> None:
         """A plan has come into force."""
         self._gateway.overload.bounds = bounds_of(plan.config, self._most)
+        buffers = plan.config.daemon.request_buffers
+        self._gateway.buffers.configure(int(buffers.size), float(buffers.queue_timeout))
         for upstream in plan.upstreams.values():
             upstream.on_change = self._told
         self._noticed &= set(self._gateway.store.notices)
@@ -62,8 +67,23 @@ class Tending:
         self._gateway.gates.wake()  # who waits for room at this upstream may find some
         self._gateway.telemetry.metrics.add("relayd.upstream.changes", upstream=change.upstream, event=change.event)
 
+    def _tell_withheld(self) -> None:
+        """Tell of answers that held a stored key."""
+        for upstream in self._upstreams():
+            for endpoint in upstream.endpoints:
+                keys = endpoint.key_filter
+                for field, count in keys.taken().items() if keys is not None and keys.seen else ():
+                    self._metrics.add("relayd.upstream.keys_withheld", count, upstream=upstream.name)
+                    self._journal.limited(
+                        f"key_withheld:{upstream.name}", WITHHELD_S, "warning", "key_withheld",
+                        "An answer held a key that relayd sent with the request; it was taken out.",
+                        upstream=upstream.name, endpoint=endpoint.label, where=field,
+                    )
+
     def turn(self) -> None:
         """Called by a timer."""
+        self._tell_withheld()
+        self._tell_store()
         self._probes.tick()
         self._listings.tick()
         overload = self._gateway.overload
@@ -74,8 +94,7 @@ class Tending:
         self._turns += 1
         if self._turns % SWEEP == 0:
             self._gateway.store.sweep()
-            self._notices()
-        overload.feed(Reading(self._lag.current_s, memory, self._open))
+        overload.feed(Reading(self._lag.current_s, memory, self._open, self._gateway.buffers.used))
         if overload.active != self._shedding:
             self._shedding = overload.active
             if self._shedding:
@@ -83,6 +102,16 @@ class Tending:
                 self._journal.warning("overloaded", message, why=overload.why)
             else:
                 self._journal.info("overload_ended", refused=overload.refused)
+
+    def _tell_store(self) -> None:
+        """Tell of what the store could not keep or read."""
+        for fault, times, why in self._gateway.store.taken():
+            self._metrics.add("relayd.store.failed", times, cause=fault.cause)
+            self._journal.limited(
+                f"store_failed:{fault.cause}", STORE_FAILED_S, "warning", "store_failed", fault.cure, cause=fault.cause,
+                why=why, times=times,
+            )
+        self._notices()
 
     def _notices(self) -> None:
         for notice in self._gateway.store.notices:
@@ -92,6 +121,8 @@ class Tending:
 
     def gauges(self) -> None:
         """Called before metrics are sent."""
+        self._tell_withheld()
+        self._tell_store()
         gauge, forget, gateway = self._metrics.gauge, self._metrics.forget, self._gateway
         gates = {gate.name: gate for gate in gateway.gates.limited()}
         for name, gate in gates.items():
@@ -103,6 +134,9 @@ class Tending:
                 forget(metric, gate=name)
         self._gates = set(gates)
         gauge("relayd.overload.share", round(gateway.overload.share, 3))
+        gauge("relayd.buffers.used", gateway.buffers.used)
+        gauge("relayd.buffers.waiting", gateway.buffers.waiting)
+        gauge("relayd.buffers.oldest", round(gateway.buffers.oldest_wait_s(), 3))
         endpoints = {(upstream.name, one.label): one for upstream in self._upstreams() for one in upstream.endpoints}
         for (upstream_name, label), endpoint in endpoints.items():
             gauge("relayd.upstream.available", int(endpoint.available), upstream=upstream_name, endpoint=label)
@@ -122,9 +156,9 @@ def listing_path(spec: UpstreamSpec, endpoint: Endpoint, path: str) -> bytes:
 
 
 def bounds_of(config: Config, most: int) -> Bounds:
-    """`daemon: overload:` as bounds."""
-    section = config.daemon.overload
-    return Bounds(float(section.loop_lag), int(section.memory), int(section.descriptors * most))
+    """`daemon: overload:` as bounds. Full request buffers alone are no overload."""
+    section, buffers = config.daemon.overload, int(config.daemon.request_buffers.size) * OVERFULL
+    return Bounds(float(section.loop_lag), int(section.memory), int(section.descriptors * most), buffers)
 
 
 def resident() -> int:

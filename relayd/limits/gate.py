@@ -74,7 +74,9 @@ class Counts:
 class Gate:
     """Owned by the thing that has the limits; one per upstream, endpoint, route or consumer."""
 
-    __slots__ = ("_now", "_permits", "_queue", "_serving", "_still_s", "counts", "limits", "name", "service_time")
+    __slots__ = (
+        "__weakref__", "_now", "_permits", "_queue", "_serving", "_still_s", "counts", "limits", "name", "service_time",
+    )
 
     def __init__(
         self, name: str = "", limits: GateLimits = UNLIMITED, now: Callable[[], float] = clock.monotonic

@@ -2,12 +2,14 @@
 
 1. A gate is found again under its name as long as a plan names it or somebody is in it: permits and places survive a
    reload, whatever else the reload changed.
-2. Asking for a gate limits nothing; limits come into force by `apply`, which cannot fail.
+2. Asking for a gate limits nothing and keeps nothing: a plan that is compiled and thrown away leaves no gate. Limits
+   come into force by `apply`, which cannot fail.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from weakref import WeakValueDictionary
 
 from relayd import clock
 from relayd.limits.gate import Gate, GateLimits
@@ -18,17 +20,22 @@ class Gates:
 
     def __init__(self, now: Callable[[], float] = clock.monotonic) -> None:
         self._now = now
-        self._gates: dict[str, Gate] = {}
-        self._leaving: list[str] = []  # named by no plan any more, and not empty yet
+        self._known: WeakValueDictionary[str, Gate] = WeakValueDictionary()  # of every plan that still lives
+        self._gates: dict[str, Gate] = {}  # in force, or not empty yet
+        self._leaving: list[str] = []  # of these: named by no plan any more, and not empty yet
 
     def __iter__(self) -> Iterator[Gate]:
         return iter(self._gates.values())
 
+    def named(self) -> set[str]:
+        """The names of all gates that somebody has."""
+        return set(self._known)
+
     def get(self, name: str) -> Gate:
-        """The gate of this name, made at the first asking. A plan that is compiled asks; it may be thrown away."""
-        gate = self._gates.get(name)
+        """The gate of this name, made at the first asking; it lives as long as somebody has it."""
+        gate = self._known.get(name)
         if gate is None:
-            gate = self._gates[name] = Gate(name, now=self._now)
+            gate = self._known[name] = Gate(name, now=self._now)
         return gate
 
     def apply(self, limits: Mapping[str, GateLimits]) -> None:
@@ -37,7 +44,7 @@ class Gates:
         A gate that is not named any more keeps its limits until the last one has left it.
         """
         for name, one in limits.items():
-            gate = self.get(name)
+            gate = self._gates[name] = self.get(name)
             if gate.limits != one:
                 gate.configure(one)
         self._leaving = [name for name in self._gates if name not in limits]
@@ -45,7 +52,7 @@ class Gates:
 
     def sweep(self, now_s: float) -> None:
         """Called by a timer: who waits too long is refused, who can go goes."""
-        for gate in list(self._gates.values()):
+        for gate in list(self._known.values()):
             if gate.depth:
                 gate.sweep(now_s)
         if self._leaving:
@@ -53,7 +60,7 @@ class Gates:
 
     def wake(self) -> None:
         """Something came back that any of them may wait for."""
-        for gate in list(self._gates.values()):
+        for gate in list(self._known.values()):
             gate.wake()
 
     def limited(self) -> list[Gate]:

@@ -30,12 +30,14 @@ class Bounds:
     """From where on it is too much; 0 means that this is not looked at.
 
     `loop_lag_s` is how late the event loop may be, `memory_bytes` how much of it the process may have resident,
-    `descriptors` how many files and sockets it may have open.
+    `descriptors` how many files and sockets it may have open, `request_buffers_bytes` how much the bodies may take that
+    are held whole.
     """
 
     loop_lag_s: float = 0.25
     memory_bytes: int = 0
     descriptors: int = 0
+    request_buffers_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Reading:
     loop_lag_s: float = 0.0
     memory_bytes: int = 0
     descriptors: int = 0
+    request_buffers_bytes: int = 0
 
 
 class Overload:
@@ -77,6 +80,7 @@ class Overload:
             (part(reading.loop_lag_s, bounds.loop_lag_s), "loop_lag"),
             (part(reading.memory_bytes, bounds.memory_bytes), "memory"),
             (part(reading.descriptors, bounds.descriptors), "descriptors"),
+            (part(reading.request_buffers_bytes, bounds.request_buffers_bytes), "request_buffers"),
         )
         if self.pressure > 1:
             step = min(LARGEST_STEP, max(SMALLEST_STEP, (self.pressure - 1) / 2))

@@ -9,20 +9,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
 from relayd import clock
-from relayd.access.consumers import AI_KEY_FIELDS, USUAL_KEY_FIELDS, ConsumerKey, Consumers
+from relayd.access.consumers import Consumers
+from relayd.access.credential import AI_KEY_FIELDS, USUAL_KEY_FIELDS
 from relayd.config.model import Config, House
-from relayd.config.route import Route
+from relayd.config.route import Route, authenticators_of
 from relayd.errors import ConfigError, Finding
 from relayd.limits.gates import Gates
 from relayd.plan.gates import gate_limits
-from relayd.plan.plan import HouseFields, Plan, PlannedRoute, merged_timeouts
+from relayd.plan.plan import HouseFields, Plan, PlannedRoute, Target, merged_timeouts
 from relayd.plan.resilience import Parts, dialects_of, model_table, model_targets, resilience_of
 from relayd.plan.rewriting import Rewriting, field_edits, rewriting
 from relayd.plan.specs import upstream_spec
+from relayd.protocols import registry
+from relayd.protocols.dialect import Dialect
 from relayd.routing.matchers import Matcher, matcher
 from relayd.routing.table import Table
 from relayd.upstream.spec import Timeouts, UpstreamSpec
@@ -59,8 +63,8 @@ def compile_plan(
 ) -> Plan:
     """The plan of a configuration.
 
-    Live upstreams of `previous` whose spec is unchanged are shared. `builtin` holds the specs of built-in upstreams
-    such as `demo`, used where a route names them; their paths are taken as they are. `gates` are
+    Live upstreams of `previous` are shared if nothing but their endpoints differs. `builtin` holds the specs of
+    built-in upstreams such as `demo`, used where a route names them; their paths are taken as they are. `gates` are
     those of the process, None where nothing will be served.
     Raises ConfigError with all faults that only show when the parts are put together.
     """
@@ -76,7 +80,7 @@ def compile_plan(
         at = f"routes[{number}]"
         rule = faults.attempt(f"{at}.match", lambda route=route: _matcher(route), Matcher())  # type: ignore[misc]
         rules.append((rule, _route(at, route, config, parts, faults)))
-    consumers = _consumers(config)
+    consumers = _consumers(config, parts.dialects)
     for first, second in consumers.shared():
         faults.found.append((f"consumers.{second}", f"has the same key as {first}: it could not be told apart"))
     if faults.found:
@@ -87,6 +91,7 @@ def compile_plan(
         table=Table(rules),
         routes=tuple(route for _, route in rules),
         upstreams=MappingProxyType(upstreams),
+        endpoints=MappingProxyType({name: spec.endpoints for name, spec in specs.items()}),
         consumers=consumers,
         house=_house(config.headers),
         key_fields=consumers.key_fields() - USUAL_KEY_FIELDS,
@@ -115,12 +120,13 @@ def _specs(config: Config, builtin: Mapping[str, UpstreamSpec], faults: _Faults)
 
 
 def _live(spec: UpstreamSpec, previous: Plan | None) -> Upstream:
+    """The upstream of the previous plan if nothing but its endpoints differs, which the commit sets; else a new one."""
     kept = None if previous is None else previous.upstreams.get(spec.name)
-    if kept is not None and kept.spec == spec:
+    if kept is not None and replace(kept.spec, endpoints=spec.endpoints) == spec:
         return kept
     made = Upstream(spec)
     if kept is not None:
-        made.adopt(kept)  # changes nothing in `kept`
+        made.inherit_state(kept)
     return made
 
 
@@ -136,7 +142,8 @@ def _route(at: str, route: Route, config: Config, parts: Parts, faults: _Faults)
     upstream = parts.upstreams.get(route.upstream or "")
     action = _action(route, upstream)
     named = config.upstreams.get(route.upstream or "")
-    changed = faults.attempt(at, lambda: rewriting(route, "plain" if named is None else named.protocol), Rewriting())
+    protocol = registry.PLAIN if named is None else named.protocol
+    changed = faults.attempt(at, lambda: rewriting(route, protocol), Rewriting())
     auth = None if upstream is None else upstream.spec.auth
     reserved = frozenset() if auth is None or auth.kind == "query" else frozenset({auth.name.lower().encode()})
     return PlannedRoute(
@@ -166,7 +173,17 @@ def _route(at: str, route: Route, config: Config, parts: Parts, faults: _Faults)
         admin_prefix=route.admin_prefix.rstrip("/").encode(),
         admin_write=route.admin_write,
         resilience=resilience_of(route, parts) if action == "proxy" else None,
+        targets=(Target(upstream),) if action == "proxy" and upstream is not None else (),
+        knows_consumers=bool(config.consumers),
+        moves_path=action == "proxy" and (changed != Rewriting() or _has_base(route, parts)),
     )
+
+
+def _has_base(route: Route, parts: Parts) -> bool:
+    """Whether some endpoint that the route may lead to has a base path."""
+    further = [one.upstream for one in (*route.fallbacks, route.canary, route.mirror) if one is not None]
+    named = [parts.upstreams[name] for name in (route.upstream or "", *further) if name in parts.upstreams]
+    return route.upstream == "by_model" or any(one.base_path for upstream in named for one in upstream.spec.endpoints)
 
 
 def _action(route: Route, upstream: Upstream | None) -> str:
@@ -186,21 +203,19 @@ def _error_shape(route: Route, upstream: Upstream | None) -> str:
         return route.errors
     if route.upstream in ("demo", "by_model"):
         return "openai"
-    protocol = route.protocol or ("plain" if upstream is None else upstream.spec.protocol)
-    return "problem" if protocol == "plain" else "openai"
+    protocol = route.protocol or (registry.PLAIN if upstream is None else upstream.spec.protocol)
+    return "problem" if protocol == registry.PLAIN else "openai"
 
 
-def _consumers(config: Config) -> Consumers:
-    keys: list[ConsumerKey] = []
-    for name, consumer in config.consumers.items():
-        if consumer.key is not None:
-            keys.append(ConsumerKey(name, "bearer", "authorization", consumer.key))
-            keys += [ConsumerKey(name, "header", field, consumer.key) for field in AI_KEY_FIELDS]
-        if consumer.bearer is not None:
-            keys.append(ConsumerKey(name, "bearer", "authorization", consumer.bearer))
-        if consumer.header is not None:
-            keys.append(ConsumerKey(name, "header", consumer.header.name, consumer.header.value))
-    return Consumers(keys)
+def _consumers(config: Config, dialects: Mapping[str, Dialect]) -> Consumers:
+    headers = (one.key_header.decode() for one in dialects.values() if one.key_header is not None)
+    fields = tuple(dict.fromkeys((*AI_KEY_FIELDS, *headers)))
+    return Consumers(
+        (name, credential)
+        for name, consumer in config.consumers.items()
+        for authenticator in authenticators_of(consumer).values()
+        for credential in authenticator.credentials(fields)
+    )
 
 
 def _house(house: House) -> HouseFields:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,20 @@ class Change:
 def diff(old: Config, new: Config) -> list[Change]:
     """All changes, in the order of the configuration's keys."""
     return list(_compare("", old, new))
+
+
+def files_diff(old: Sequence[str], new: Sequence[str]) -> list[Change]:
+    """Included files that are read no longer, and those that are new; `old` and `new` begin with the main file."""
+    before, after = old[1:], new[1:]
+    changes = [Change("-", "include", file) for file in before if file not in after]
+    changes += [Change("+", "include", file) for file in after if file not in before]
+    if len(after) < len(before):
+        changes.append(Change("~", "include", f"{_files(before)} -> {_files(after)}"))
+    return changes
+
+
+def _files(names: Sequence[str]) -> str:
+    return f"{len(names)} file{'' if len(names) == 1 else 's'}"
 
 
 def _compare(path: str, old: Any, new: Any) -> Iterator[Change]:

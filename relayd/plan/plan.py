@@ -13,16 +13,17 @@ from relayd.limits.gate import Gate, GateLimits
 from relayd.protocols.dialect import Dialect
 from relayd.routing.models import ModelTable
 from relayd.routing.table import Table
-from relayd.upstream.spec import Timeouts
+from relayd.upstream.spec import EndpointSpec, Timeouts
 from relayd.upstream.upstream import Upstream
 from relayd.wire.headers import FieldEdits
+from relayd.wire.path import rooted
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where an attempt may go. `model` is the name there, None for the client's own; `on` the classes of fault for
     which a fallback is taken (`any` for all). `dialect` is what its endpoints speak, None for opaque bytes. `gate` is
-    the upstream's. `alone` says that one attempt is enough there: no turn of keys, no affinity, no time of its own.
+    the upstream's.
     """
 
     upstream: Upstream
@@ -30,7 +31,6 @@ class Target:
     on: frozenset[str] = frozenset()
     dialect: Dialect | None = None
     gate: Gate | None = None
-    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,7 @@ class Resilience:
     """What a route needs beyond one attempt at one upstream; a route that needs nothing of it has None instead.
 
     `dialect` is the client's, None on routes of opaque bytes. `split` are the targets among which requests are shared
-    out, with their weights; empty with `by_model`. `direct` is the one target of a route of opaque bytes that needs
-    nothing more than permits and, when an attempt fails, another one; `passes` says that a request in a dialect may
-    take its short way, where its target is one to do so. `needs_body` says that a body must be gathered before a target
+    out, with their weights; empty with `by_model`. `needs_body` says that a body must be gathered before a target
     is chosen (where there is a dialect, a body of text always is).
     `keepalive_s` is after how much silence a translated stream gets a comment, `keepalive_passing_s` one that passes; 0
     is never. `sockets` says that the dialect's WebSocket
@@ -55,8 +53,6 @@ class Resilience:
     mirror_share: float = 0.0
     gate: Gate | None = None
     needs_body: bool = False
-    direct: Target | None = None
-    passes: bool = False
     keepalive_s: float = 0.0
     keepalive_passing_s: float = 0.0
     tells_attempts: bool = False
@@ -70,7 +66,9 @@ class PlannedRoute:
     `take` bytes are cut from the front of the path and `put` stands in their place; where `put_regex` is given, the
     whole path is instead matched by `regex` and becomes this template with \\1 references. `error_shape` is openai,
     problem or text; whether a client that accepts only plain text gets that instead is for `config.errors == "auto"`
-    and decided where the error is written.
+    and decided where the error is written. `targets` is the one target of a route without `resilience`.
+    `knows_consumers` says that the configuration has consumers. `moves_path` says that what is sent is not the
+    client's path as it stands: it is rewritten, or put behind an endpoint's base path.
     """
 
     name: str
@@ -97,9 +95,15 @@ class PlannedRoute:
     admin_write: bool
     regex: re.Pattern[bytes] | None = None
     resilience: Resilience | None = None
+    targets: tuple[Target, ...] = ()
+    knows_consumers: bool = False
+    moves_path: bool = False
 
     def rewritten(self, path: bytes) -> bytes:
-        """The path that goes upstream, before the endpoint's base path is put in front; only the named bytes change."""
+        """The path that goes upstream, before the endpoint's base path is put in front; only the named bytes change.
+
+        What is left begins with exactly one slash: with two, the client would choose a host (RFC 3986 4.2).
+        """
         if self.put_regex is not None and self.regex is not None:
             match = self.regex.fullmatch(path)
             new = path if match is None else match.expand(self.put_regex)
@@ -107,7 +111,7 @@ class PlannedRoute:
             new = self.put + path[self.take :]
         else:
             return path
-        return new if new.startswith(b"/") else b"/" + new
+        return rooted(new)
 
 
 def merged_timeouts(own: RouteTimeouts, theirs: Timeouts) -> Timeouts:
@@ -145,8 +149,8 @@ class Plan:
     """Everything an exchange needs to know, of one generation (1, 2, ...).
 
     `key_fields` are the lower-case names of fields, beside the usual ones, in which consumers send their keys.
-    `consumer_gates` and `priorities` have
-    only the consumers that are limited, or not of priority 0. `gate_limits` are put in force by the commit.
+    `consumer_gates` and `priorities` have only the consumers that are limited, or not of priority 0. `gate_limits` and
+    the `endpoints` of the upstreams are put in force by the commit.
     `model_targets` has the targets of each entry of `models`; `made_s` is when the plan was made, in Unix seconds.
     """
 
@@ -163,5 +167,6 @@ class Plan:
     dialects: Mapping[str, Dialect] = field(default_factory=dict)
     model_targets: Mapping[str, tuple[Target, ...]] = field(default_factory=dict)
     gate_limits: Mapping[str, GateLimits] = field(default_factory=dict)
+    endpoints: Mapping[str, tuple[EndpointSpec, ...]] = field(default_factory=dict)
     consumer_gates: Mapping[str, Gate] = field(default_factory=dict)
     priorities: Mapping[str, int] = field(default_factory=dict)

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from relayd import registry
 from relayd.config.model import Config
 from relayd.config.resilience import Fallback
 from relayd.config.route import Route
 from relayd.limits.gate import Gate
 from relayd.plan.plan import Resilience, Target
+from relayd.protocols import registry
 from relayd.protocols.dialect import Dialect
 from relayd.routing.models import ModelTable, Rule
 from relayd.upstream.upstream import Upstream
-
-PLAIN = "plain"
-PROTOCOLS = "relayd.protocols"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,6 @@ class Parts:
         return Target(
             upstream=live, model=model, on=frozenset(on), dialect=self.dialects.get(live.spec.protocol),
             gate=self.gates.get(f"upstream {upstream}"),
-            alone=len(live.spec.keys) < 2 and live.affinity is None and not live.retries.spec.per_attempt_s,
         )
 
     def fallbacks(self, written: tuple[Fallback, ...]) -> tuple[Target, ...]:
@@ -46,7 +42,7 @@ def dialects_of(config: Config) -> dict[str, Dialect]:
     """The dialects that this configuration speaks, by name; no other is loaded."""
     names: set[str] = {upstream.protocol for upstream in config.upstreams.values()}
     names |= {route.protocol for route in config.routes if route.protocol is not None}
-    return {name: registry.load(PROTOCOLS, name).DIALECT for name in sorted(names - {PLAIN})}
+    return {name: registry.load(name) for name in sorted(names - {registry.PLAIN})}
 
 
 def model_table(config: Config) -> ModelTable:
@@ -69,10 +65,10 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
     live = parts.upstreams.get(route.upstream or "")
     if live is None and not by_model:
         return None
-    theirs = PLAIN if live is None else live.spec.protocol
+    theirs = registry.PLAIN if live is None else live.spec.protocol
     dialect = parts.dialects.get(route.protocol or theirs)
     if by_model and dialect is None:
-        dialect = parts.dialects.get("openai_chat") or registry.load(PROTOCOLS, "openai_chat").DIALECT
+        dialect = registry.load(registry.DEFAULT)
     split: list[tuple[float, Target]] = []
     if live is not None:
         canary = route.canary if route.canary is not None and route.canary.upstream in parts.upstreams else None
@@ -86,11 +82,12 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
     policies = [target.upstream.retries.spec for target in (*targets, *fallbacks)]
     again = any(policy.attempts > 1 for policy in policies)
     crosses = dialect is not None and any(
-        target.dialect is not None and target.dialect.name != dialect.name for target in (*targets, *fallbacks)
+        target.dialect is not None and target.dialect is not dialect for target in (*targets, *fallbacks)
     )
-    short = mirror is None and not route.tells_attempts and not fallbacks and len(split) < 2
-    direct = short and dialect is None and targets[0].alone
-    if direct and not again and gate is None and targets[0].gate is None:
+    if (
+        dialect is None and gate is None and mirror is None and not again and not fallbacks and not route.tells_attempts
+        and len(split) < 2 and targets[0].gate is None and targets[0].upstream.affinity is None
+    ):
         return None
     if dialect is not None and not crosses and route.upstream == "demo":
         return None
@@ -99,7 +96,7 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
         dialect=dialect, by_model=by_model, split=tuple(split), fallbacks=fallbacks,
         mirror=None if mirror is None else parts.target(mirror.upstream),
         mirror_share=0.0 if mirror is None else mirror.share,
-        gate=gate, direct=targets[0] if direct else None, passes=short and dialect is not None and not route.keepalive,
+        gate=gate,
         needs_body=(
             by_model or crosses or (again and dialect is not None) or bool(fallbacks) or mirror is not None
             or any(target.upstream.affinity is not None and target.upstream.affinity.needs_body for target in targets)
@@ -107,5 +104,5 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
         keepalive_s=15.0 if keepalive is None else float(keepalive),
         keepalive_passing_s=0.0 if keepalive is None else float(keepalive),
         tells_attempts=route.tells_attempts,
-        sockets=dialect is not None and dialect.name == "openai_responses" and not route.upgrade,
+        sockets=dialect is not None and dialect.websocket is not None and not route.upgrade,
     )

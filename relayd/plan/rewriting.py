@@ -10,7 +10,9 @@ import re
 from dataclasses import dataclass
 
 from relayd.config.route import HeaderEdits, Route
+from relayd.protocols import registry
 from relayd.wire.headers import HOP_BY_HOP, FieldEdits
+from relayd.wire.path import climbs, pattern
 
 # Framing is rebuilt by relayd, and Host follows the upstream's `host:`; an edit would be a second opinion.
 _OWN = HOP_BY_HOP | {b"content-length", b"host"}
@@ -19,9 +21,6 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _TARGET = re.compile(r"/[!\x22$->@-~]*")  # what a request line can carry; no space, no # and no ?
 _REFERENCE = re.compile(r"\\(?:([1-9][0-9]?)|g<(\w+)>)")
-
-# These dialects count the version among the API's base (`base_url` ends in /v1), so a client's /v1 stands for the base.
-_BASE_HOLDS_VERSION = frozenset({"openai_chat", "openai_responses"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,35 +39,43 @@ def rewriting(route: Route, protocol: str) -> Rewriting:
         return _strip(route)
     if route.rewrite is not None:
         return _rewrite(route)
-    if protocol in _BASE_HOLDS_VERSION:
+    dialect = registry.dialect(protocol)
+    if dialect is not None and dialect.base_has_version:  # a client's /v1 stands for the base
         return _base(route)
     return Rewriting()
 
 
+def _matched(route: Route) -> bytes | None:
+    """The path or prefix of the route, in the form that requests have."""
+    match = route.match
+    if match.prefix is not None:
+        return pattern(match.prefix, whole=False)
+    return None if match.path is None else pattern(match.path, whole=True)
+
+
 def _strip(route: Route) -> Rewriting:
-    strip = route.strip_prefix or ""
-    matched = route.match.path if route.match.prefix is None else route.match.prefix
+    strip, matched = pattern(route.strip_prefix or "", whole=False), _matched(route)
     if matched is None or not matched.startswith(strip):
-        raise ValueError(f"strip_prefix: {strip!r} is not how the route's path or prefix begins")
+        raise ValueError(f"strip_prefix: {route.strip_prefix!r} is not how the route's path or prefix begins")
     # "/api/" leaves "x" of "/api/x": its last slash stays.
-    return Rewriting(take=len(strip.rstrip("/").encode()))
+    return Rewriting(take=len(strip.rstrip(b"/")))
 
 
 def _rewrite(route: Route) -> Rewriting:
     new, match = route.rewrite or "", route.match
     if match.regex is not None:
-        pattern = re.compile(match.regex.encode())
+        regex = re.compile(match.regex.encode())
         for number, name in _REFERENCE.findall(new):
-            known = name in pattern.groupindex or (name.isdigit() and int(name) <= pattern.groups)
-            if not known and not (number and int(number) <= pattern.groups):
+            known = name in regex.groupindex or (name.isdigit() and int(name) <= regex.groups)
+            if not known and not (number and int(number) <= regex.groups):
                 raise ValueError(f"rewrite: the regex has no group {number or name}")
-        _check_target(_REFERENCE.sub("", new))
-        return Rewriting(regex=pattern, put_regex=new.encode())
-    matched = match.path if match.prefix is None else match.prefix
+        _check_target(_REFERENCE.sub("x", new))
+        return Rewriting(regex=regex, put_regex=new.encode())
+    matched = _matched(route)
     if matched is None:
         raise ValueError("rewrite: needs path, prefix or regex, in whose place it is put")
     _check_target(new)
-    return Rewriting(take=len(matched.encode()), put=new.encode())
+    return Rewriting(take=len(matched), put=new.encode())
 
 
 def _check_target(new: str) -> None:
@@ -76,17 +83,20 @@ def _check_target(new: str) -> None:
         raise ValueError("rewrite: a backslash only stands before the number or name of a regex's group")
     if not _TARGET.fullmatch(new):
         raise ValueError("rewrite: holds characters that a path cannot have; write them percent-encoded")
+    if "//" in new or climbs(new.encode()) or "/./" in new:
+        raise ValueError("rewrite: holds // or a segment . or .., which servers read differently")
 
 
 def _base(route: Route) -> Rewriting:
     """The client's API base, up to /v1, gives way to the endpoint's."""
-    exact, prefix = route.match.path, route.match.prefix or "/"
-    place = (f"{exact}/" if exact is not None else prefix).find("/v1/")
+    matched = _matched(route)
+    exact, prefix = route.match.path is not None, matched or b"/"
+    place = (prefix + b"/" if exact else prefix).find(b"/v1/")
     if place >= 0:
-        return Rewriting(take=len((exact or prefix)[: place + 3].encode()))
-    if exact is not None:
+        return Rewriting(take=place + 3)
+    if exact:
         return Rewriting()
-    before = re.escape(prefix[: prefix.rfind("/")].encode())
+    before = re.escape(prefix[: prefix.rfind(b"/")])
     return Rewriting(regex=re.compile(rb"(?:" + before + rb"/v1(?=/))?(/.*)"), put_regex=rb"\1")
 
 

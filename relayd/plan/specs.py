@@ -9,7 +9,9 @@ from relayd.config.address import parse_endpoint
 from relayd.config.resilience import Breaker, Health, Retries, status_range
 from relayd.config.upstream import Auth, Endpoint, Upstream
 from relayd.protocols.dialect import Options
-from relayd.upstream.balancing import options_of
+from relayd.schema.plugins import options_of
+from relayd.upstream.balancing import FOLDER as BALANCERS
+from relayd.upstream.balancing import numbers_endpoints
 from relayd.upstream.spec import (
     AuthSpec,
     BalanceSpec,
@@ -74,9 +76,7 @@ def stamps_of(*paths: str | None) -> tuple[str, ...]:
 
 def balance_spec(config: Upstream) -> BalanceSpec:
     """How an endpoint is chosen, with the options of that kind."""
-    options = options_of(config.balance, {"bound": float(config.hash.bound)})
-    by = config.hash.by if config.balance == "consistent_hash" else ()
-    return BalanceSpec(config.balance, options, float(config.slow_start), by, config.hash.prompt_bytes if by else 4096)
+    return BalanceSpec(config.balance, options_of(config, BALANCERS, config.balance), float(config.slow_start))
 
 
 def breaker_spec(config: Breaker | None) -> BreakerSpec | None:
@@ -126,10 +126,10 @@ def auth_specs(auth: Auth) -> tuple[AuthSpec, ...]:
 
 
 def _endpoint(config: Endpoint, place: int, balance: str) -> EndpointSpec:
-    """An address with what is said of it; `balance: priority` numbers those that are not numbered."""
+    """An address with what is said of it; some kinds of `balance:` number those that are not numbered."""
     priority = config.priority
     if priority is None:
-        priority = place if balance == "priority" else 0
+        priority = place if numbers_endpoints(balance) else 0
     return replace(
         endpoint_spec(config.url), weight=config.weight, priority=priority, limit=config.limits.requests
     )

@@ -1,8 +1,8 @@
-"""What one answer may make relayd keep: an allowance that runs out, and text in pieces without the pieces' overhead.
+"""Bounds on what relayd keeps of one answer: an allowance of characters, and a buffer for text that comes in pieces.
 
 Laws:
-1. Whoever keeps something of an answer takes it from an allowance first; what is passed on at once costs nothing.
-2. Text that comes letter by letter takes as much memory as text that comes at once, but for the last few pieces.
+1. Code that keeps a part of an answer charges it to an allowance first; data that is passed on at once is free.
+2. Text that arrives letter by letter takes as much memory as text that arrives at once, except for the last pieces.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from __future__ import annotations
 MOST_KEPT_CHARS = 64 * 1024 * 1024  # of one answer, until its end
 MOST_ITEMS = 4096  # of one answer: blocks, output items, parts
 MOST_CALLS = 1024
-LONGEST_WORD = 512  # of an id, a model, a function's name: they stand in many events
-PIECE_CHARS = 64  # what a piece costs beside its text where it waits as an object of its own
+LONGEST_WORD = 512  # of an id, a model, a function's name: many events repeat them
+PIECE_CHARS = 64  # overhead of a piece that waits as an object of its own
 _MANY = 1024
 
 
-class TooMuch(ValueError):
-    """An answer is larger than anybody means it to be. The text may be shown to the client."""
+class AnswerTooLarge(ValueError):
+    """An answer exceeds a bound. The message may be shown to the client."""
 
     def __init__(self, message: str = "The upstream's answer is too large.") -> None:
         super().__init__(message)
 
 
 class Allowance:
-    """How much may still be kept; owned by the reader or the renderer of one answer."""
+    """How many characters may still be kept; owned by the reader or the renderer of one answer."""
 
     __slots__ = ("_left", "_message")
 
@@ -31,28 +31,25 @@ class Allowance:
         self._left, self._message = chars, message
 
     def take(self, chars: int) -> None:
-        """Use some of it. Raises TooMuch."""
+        """Charge characters. Raises AnswerTooLarge when the allowance is exhausted."""
         self._left -= chars
         if self._left < 0:
-            raise TooMuch(self._message)
+            raise AnswerTooLarge(self._message)
 
 
-class Pieces:
-    """One text that comes in pieces; owned by whoever collects it, who asks an Allowance before."""
+class TextBuffer:
+    """A text that is collected in pieces; its owner charges an Allowance first."""
 
-    __slots__ = ("_last", "_whole", "end")
+    __slots__ = ("_last", "_whole")
 
     def __init__(self) -> None:
-        self.end = ""  # the last character that is not blank
         self._whole: list[str] = []  # each joined from many
         self._last: list[str] = []
 
     def add(self, text: str) -> None:
-        """Take the next piece."""
+        """Append a piece."""
         if text:
             self._last.append(text)
-            if said := text.rstrip():
-                self.end = said[-1]
             if len(self._last) >= _MANY:
                 self._whole.append("".join(self._last))
                 self._last.clear()
@@ -61,5 +58,5 @@ class Pieces:
         return bool(self._last or self._whole)
 
     def text(self) -> str:
-        """All of it."""
+        """The whole text."""
         return "".join(self._whole) + "".join(self._last)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
+_BLANK = re.compile(rb"\n\r?\n|\r\r")
 OVERLAP = 3  # so many bytes of an end may have come before
 
 
@@ -29,3 +33,27 @@ def first_complete(data: bytes) -> int:
         place + len(mark) for mark in (b"\n\n", b"\n\r\n", b"\r\r") if (place := data.find(mark)) >= 0
     ]
     return min(found, default=0)
+
+
+def pieces(frames: bytes, most: int) -> Iterator[bytes]:
+    """Whole frames in pieces of at most so many bytes; a longer frame is a piece of its own."""
+    start, size = 0, len(frames)
+    while size - start > most:
+        end = complete(frames[start : start + most])
+        if not end:
+            blank = _BLANK.search(frames, start + most - OVERLAP)
+            end = (size if blank is None else blank.end()) - start
+        yield frames[start : start + end]
+        start += end
+    if start < size:
+        yield frames[start:] if start else frames
+
+
+def with_mark(frames: bytes, mark: re.Pattern[bytes]) -> Iterator[tuple[int, int]]:
+    """Begin and end of every frame in which the mark stands. Linear: no byte is looked at twice."""
+    position = 0
+    while (match := mark.search(frames, position)) is not None:
+        begin = complete(frames[position : match.start()]) + position
+        blank = _BLANK.search(frames, match.end())
+        position = len(frames) if blank is None else blank.end()
+        yield begin, position

@@ -5,17 +5,23 @@ Laws:
 2. What an endpoint sent may have any shape: the lenient half gives an empty value of the type that was asked for.
 3. A text of many small values takes many times its own size: how many there may be is bounded by MOST_VALUES.
 4. Nesting is bounded by MAX_DEPTH for requests, so that whoever walks through one may recurse.
+5. What is written is JSON: a number beyond the largest float is written as that one, and no number at all as null.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
 from relayd.protocols.dialect import Refused
-from relayd.wire.body import DECODER, MAX_DEPTH, scan, take_object
+from relayd.wire.body import DECODER, scan, take_object
 from relayd.wire.body import is_deeper as is_deeper
+from relayd.wire.json_scanner import MAX_DEPTH
+from relayd.wire.json_steps import weight
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "a string": (str,),
@@ -29,19 +35,53 @@ _CALLED = {str: "a string", int: "an integer", float: "a number", bool: "a boole
            list: "a list", type(None): "null"}  # fmt: skip
 _LARGEST_COUNT = 1 << 53
 MOST_VALUES = 1 << 20
-
+LONGEST_TEXT = 4 * 1024 * 1024  # of JSON inside of a message; no model writes so much in one turn
+_SHORT_TEXT = 64 * 1024
+_MOST_STRUCTURE = 512 * 1024  # characters outside of strings
+_MOST_WEIGHT = 1 << 16
+_STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+MOST_PARTS = 4096  # of one message; agents send some tens
 
 _quote: Callable[[str], str] = json.encoder.encode_basestring  # in C
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+_encode_finite = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False
+).encode
 _encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False).encode
+
+
+def _encode(value: Any) -> str:
+    try:
+        return _encode_finite(value)
+    except ValueError:
+        return _encode_finite(_finite(value))
+
+
+def _finite(value: Any) -> Any:
+    """The value with each float as one that JSON can hold."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else math.copysign(sys.float_info.max, value)
+
+
+def _lenient_int(digits: str) -> int | None:
+    try:
+        return int(digits)
+    except ValueError:  # too many of them
+        return None
+
+
+_LENIENT = json.JSONDecoder(parse_constant=lambda _word: None, parse_int=_lenient_int, strict=False)
 
 
 def parse(data: bytes | str) -> Any:
     """The value of a JSON text. Raises ValueError, whatever is wrong with it."""
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
-        if len(text) > MOST_VALUES and sum(map(text.count, ",[{")) > MOST_VALUES:  # of signs inside of strings too
-            raise ValueError("too many values")
+        _check_size(text)
         try:
             value, end = scan(text, 0)
         except StopIteration:
@@ -55,12 +95,48 @@ def parse(data: bytes | str) -> Any:
         raise
 
 
+def parse_bounded(text: str) -> Any:
+    """The value of a JSON text inside of a message, e.g. of a call's arguments, where it takes little time to parse.
+    Raises ValueError."""
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"longer than {LONGEST_TEXT} characters")
+    if len(text) > _SHORT_TEXT and len(_STRINGS.sub("", text)) > _MOST_STRUCTURE:
+        raise ValueError("too many values")
+    return parse(text)
+
+
+def write_bounded(value: Any, param: str) -> str:
+    """As `write_text`, of a value inside of a message. Raises Refused where that takes long."""
+    if weight(value, _MOST_WEIGHT) > _MOST_WEIGHT:
+        raise Refused(f"'{param}' is too large.", param, "string_too_long")
+    return write_text(value)
+
+
+def parse_answer(data: bytes | str) -> Any:
+    """As `parse`, of what an endpoint sent, where one odd value must not cost the answer: a byte that is no UTF-8 is
+    replaced; NaN, Infinity and a number of thousands of digits are null; a string may hold control characters."""
+    try:
+        return parse(data)
+    except ValueError:
+        text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+        _check_size(text)
+        try:
+            return _LENIENT.decode(text)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+
+
+def _check_size(text: str) -> None:
+    if len(text) > MOST_VALUES and sum(map(text.count, ",[{")) > MOST_VALUES:  # of signs inside of strings too
+        raise ValueError("too many values")
+
+
 def write(value: Any) -> bytes:
     """Compact JSON in UTF-8; half a surrogate pair, which UTF-8 cannot hold, makes it escape everything."""
     try:
         return _encode(value).encode("utf-8")
     except UnicodeEncodeError:
-        return _encode_ascii(value).encode("ascii")
+        return _encode_ascii(_finite(value)).encode("ascii")
 
 
 def write_with(value: dict[str, Any], name: str, written: bytes) -> bytes:
@@ -101,6 +177,12 @@ def read_object(body: bytes) -> dict[str, Any]:
     if is_deeper(value, MAX_DEPTH):
         raise Refused(f"The request body is nested more than {MAX_DEPTH} levels deep.", code="invalid_json")
     return value
+
+
+def no_more_than(most: int, entries: Sized, param: str) -> None:
+    """Refuse a list that is too long."""
+    if len(entries) > most:
+        raise Refused(f"'{param}' has {len(entries)} entries; at most {most} can be sent.", param, "array_too_long")
 
 
 def called(value: Any) -> str:

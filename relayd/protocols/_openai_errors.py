@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._retry_after import retry_after_headers, retry_after_s, retry_info_s
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Rendered
+from relayd.protocols.retry_after import retry_after_headers, retry_after_s, retry_info_s
 
 LONGEST_MESSAGE = 8192
 LONGEST_WORD = 256
@@ -69,7 +69,7 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
     """An endpoint's error answer."""
     wait_s = retry_after_s(headers)
     try:
-        value = _json.parse(body)
+        value = _json.parse_answer(body)
     except ValueError:
         value = None
     failure = failure_of(value, status if 400 <= status <= 599 else 502, wait_s)
@@ -102,6 +102,8 @@ def failure_of(value: Any, status: int, wait_s: float | None = None) -> Failure 
     elif not isinstance(error, dict):
         error = value
     message = _message(error)
+    if raw := _raw(error):
+        message = _bounded(f"{message}: {raw}") if message and raw not in message else message or raw
     if not message:
         return None
     code = error.get("code")
@@ -160,6 +162,22 @@ def _message(error: dict[str, Any]) -> str:
     if not isinstance(inner, dict) or not inner or _json.is_deeper(inner, 8):
         return ""
     return _bounded(_json.write_text(inner))
+
+
+def _raw(error: dict[str, Any]) -> str:
+    """What the provider behind OpenRouter said: an error object, JSON text of one, or words."""
+    raw = _json.an_object(error.get("metadata")).get("raw")
+    if isinstance(raw, str) and raw.lstrip()[:1] in ("{", "["):
+        try:
+            raw = _json.parse_answer(raw)
+        except ValueError:
+            pass
+    if isinstance(raw, list) and raw:
+        raw = raw[0]
+    if not isinstance(raw, dict):
+        return _bounded(_json.a_text(raw).strip())
+    inner = raw.get("error")
+    return _message(inner) if isinstance(inner, dict) else _bounded(_json.a_text(inner)) or _message(raw)
 
 
 def _word(value: Any) -> str:

@@ -3,22 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._schema_words import known_words
 from relayd.protocols.canon import SharedTools, Tool
+from relayd.protocols.dialect import at_once
+from relayd.wire.json_steps import Steps, write_steps
 
 
 def write_tools(tools: tuple[Tool, ...], dialect: str, write: Callable[[Tool], dict[str, Any]]) -> bytes:
-    """The JSON list of what `write` makes of each tool; it may depend on nothing but the tool and this dialect."""
-    if not isinstance(tools, SharedTools):
-        return _json.write([write(tool) for tool in tools])
-    known = tools.written.get(dialect)
+    """The JSON list of what `write` makes of each tool; it may depend on nothing but the tool and this dialect.
+
+    Schemas come to `write` with the words of JSON Schema only.
+    """
+    return at_once(tool_steps(tools, dialect, write, False))
+
+
+def tool_steps(
+    tools: tuple[Tool, ...], dialect: str, write: Callable[[Tool], dict[str, Any]], large: bool
+) -> Steps[bytes]:
+    """The same, in steps where the request is large."""
+    known = tools.written.get(dialect) if isinstance(tools, SharedTools) else None
     if known is None:
-        known = tools.written[dialect] = _json.write([write(tool) for tool in tools])
+        written = []
+        for tool in tools:
+            written.append(write(_with_known_words(tool)))
+            if large:
+                yield
+        known = (yield from write_steps(written)) if large else _json.write(written)
+        if isinstance(tools, SharedTools):
+            tools.written[dialect] = known
     return known
+
+
+def _with_known_words(tool: Tool) -> Tool:
+    if tool.parameters is None:
+        return tool
+    parameters = known_words(tool.parameters)
+    return tool if parameters is tool.parameters else replace(tool, parameters=parameters)
 
 
 def with_tools(body: dict[str, Any], tools: bytes | None) -> bytes:
     """The JSON of a request's body, with these tools if there are any."""
-    return _json.write(body) if tools is None else _json.write_with(body, "tools", tools)
+    return at_once(body_steps(body, tools, False))
+
+
+def body_steps(body: dict[str, Any], tools: bytes | None, large: bool) -> Steps[bytes]:
+    """The same, in steps where the request is large."""
+    if not large:
+        return _json.write(body) if tools is None else _json.write_with(body, "tools", tools)
+    written = yield from write_steps(body)
+    return written if tools is None else b'%b,"tools":%b}' % (written[:-1], tools)

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from relayd.usage import Usage as Usage  # an event too: the tokens so far, the last one counts
+
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -161,7 +163,9 @@ class Request:
     """A request of any dialect. `model` is the name that the endpoint knows once the gateway has chosen it.
 
     `extra` holds top-level members that the canonical form does not know, for a writer of the same dialect family.
+    `unknown` counts the parts that the dialect did not know, by their type and by `carried` (as text) or `left_out`.
     `stop` is None or the list of stop strings. `include_usage` is whether a Chat client asked for usage in the stream.
+    `large` says that the request is written in steps, not in one turn of the event loop.
     """
 
     model: str
@@ -191,7 +195,9 @@ class Request:
     service_tier: str | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
+    unknown: Mapping[tuple[str, str], int] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    large: bool = False
 
 
 # ---- events of an answer
@@ -251,17 +257,6 @@ class ToolDelta:
     index: int
     arguments: str
     choice: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens so far; the last one counts. `input` includes `cached` and `cache_written`, `output` `reasoning`."""
-
-    input: int = 0
-    output: int = 0
-    cached: int = 0
-    cache_written: int = 0
-    reasoning: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,65 +1,79 @@
-"""A side tap: tokens, finish reason and model of an answer that passes through, read from a copy.
+"""A tap: reads token usage, finish reason and model from a copy of an answer that passes through.
 
 Laws:
-1. A tap never raises, never changes and never delays a byte; what it cannot read it does not report.
-2. While bytes pass, they are only searched for a few words. JSON is read when somebody asks what was seen, and then
-   only the frames in which the last of these words stood.
-3. Memory is bounded: a frame or a body above the bound is forgotten but for its end.
+1. A tap never raises, and never changes or delays a byte; what it cannot read it does not report.
+2. Passing bytes are only searched for a few marks. JSON is parsed when `observed` is read, and then only in the frames
+   with the last occurrence of a mark.
+3. Memory is bounded: of a frame or a body above the bound only the end is kept.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from relayd.protocols import _json
-from relayd.protocols._frames import OVERLAP, complete
-from relayd.protocols.dialect import Tapped
+from relayd.protocols._frames import OVERLAP, complete, pieces
+from relayd.protocols.dialect import TapFormat
+from relayd.usage import Usage
 from relayd.wire.sse import SseError, SseSplitter
 
 MAX_FRAME_BYTES = 1024 * 1024
 MAX_PLAIN_BYTES = 512 * 1024
 TAIL_BYTES = 64 * 1024
-MAX_INFLATED_BYTES = 4 * 1024 * 1024  # by one feed; more is a bomb
+KEPT_BYTES = 8 * 1024  # frames that are kept together, to be read at the end
+MAX_INFLATED_BYTES = 1024 * 1024  # by one feed, which brings some 16 KiB; more is a bomb
 
-# A nested JSON text cannot look like these: the quotation marks in it are escaped.
-_USAGE = re.compile(
-    rb'"(?:usage|usageMetadata)"[ \t\r\n]*:[ \t\r\n]*\{|"(?:prompt_eval_count|eval_count)"[ \t\r\n]*:'
-)
-_FINISH = re.compile(
-    rb'"(?:finish_reason|stop_reason|finishReason|done_reason)"[ \t\r\n]*:[ \t\r\n]*"'
-    rb'|"status"[ \t\r\n]*:[ \t\r\n]*"(?:completed|incomplete|failed|cancelled)"'
-)
-_MODEL = re.compile(rb'"(?:model|modelVersion)"[ \t\r\n]*:[ \t\r\n]*"')
-_ANY = re.compile(_USAGE.pattern + b"|" + _FINISH.pattern)
-# What to look for before one of the expressions is asked: where usage stands, and where the finish reason does.
-_WORDS: dict[str, tuple[bytes, bytes]] = {
-    "openai_chat": (b'"usage"', b'"finish_reason"'),
-    "openai_responses": (b'"usage"', b'"status"'),
-    "anthropic_messages": (b'"usage"', b'"stop_reason"'),
-    "gemini": (b'"usageMetadata"', b'"finishReason"'),
-    "ollama": (b'"eval_count"', b'"done_reason"'),
-}
-# In the end of a body that was too large to keep: an object with at most two levels inside.
-_LEVEL = rb"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}"
-_USAGE_OBJECT = re.compile(rb'"(?:usage|usageMetadata)"[ \t\r\n]*:[ \t\r\n]*(' + _LEVEL + rb")")
-_WORD = rb'[ \t\r\n]*:[ \t\r\n]*"([^"\\]{1,256})"'
-_MODEL_WORD = re.compile(rb'"(?:model|modelVersion)"' + _WORD)
-_FINISH_WORD = re.compile(rb'"(?:finish_reason|stop_reason|finishReason|done_reason)"' + _WORD)
+_BLANK = rb"[ \t\r\n]*"
+_LEVEL = rb"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}"  # an object with at most two levels inside
+_WORD = rb'"([^"\\]{1,256})"'
+
+
+class Observed(NamedTuple):
+    """What a tap has found in an answer; empty or None if the answer did not say."""
+
+    model: str = ""
+    finish: str = ""
+    usage: Usage | None = None
+
+
+class _Patterns:
+    """The expressions of one format. A JSON text inside a string cannot match them: its quotation marks are escaped."""
+
+    __slots__ = ("any", "finish", "finish_mark", "finish_word", "model", "model_word", "usage", "usage_mark",
+                 "usage_object")  # fmt: skip
+
+    def __init__(self, tap: TapFormat) -> None:
+        usage, finish, model = (b'"%b"' % key.encode() for key in (tap.usage_key, tap.finish_key, tap.model_key))
+        colon = _BLANK + b":" + _BLANK
+        values = b"(?:" + b"|".join(value.encode() for value in tap.finish_values) + b')"' if tap.finish_values else b""
+        self.usage_mark, self.finish_mark = usage, finish  # searched for before an expression is tried
+        self.usage = re.compile(usage + colon + (rb"\{" if tap.usage_is_object else b""))
+        self.finish = re.compile(finish + colon + b'"' + values)
+        self.model = re.compile(model + colon + b'"')
+        self.any = re.compile(self.usage.pattern + b"|" + self.finish.pattern)
+        # For the end of a body that was too large to keep.
+        self.usage_object = re.compile(usage + colon + (b"(" + _LEVEL + b")" if tap.usage_is_object else b"([0-9]+)"))
+        self.model_word = re.compile(model + colon + _WORD)
+        # With `finish_values` parts of an answer have such a member too: in a fragment it may be the one of a part.
+        self.finish_word = None if tap.finish_values else re.compile(finish + colon + _WORD)
+
+
+_patterns = functools.cache(_Patterns)
 
 
 class Tap:
-    """Taps one answer; owned by the exchange. `dialect` is the name of the endpoint's dialect."""
+    """Taps one answer in this format; owned by the exchange."""
 
     __slots__ = (
-        "_dialect", "_finish_at", "_first", "_held", "_inflater", "_is_blind", "_is_plain", "_is_whole", "_seen",
-        "_size", "_started", "_usage_at", "_words",
+        "_finish_at", "_first", "_format", "_held", "_inflater", "_is_blind", "_is_plain", "_is_whole", "_observed",
+        "_patterns", "_size", "_started", "_usage_at",
     )  # fmt: skip
 
-    def __init__(self, dialect: str, content_encoding: str = "") -> None:
-        self._dialect = dialect
-        self._words = _WORDS.get(dialect, _WORDS["openai_chat"])
+    def __init__(self, tap_format: TapFormat, content_encoding: str = "") -> None:
+        self._format, self._patterns = tap_format, _patterns(tap_format)
         self._held = bytearray()
         self._size = 0
         self._is_plain: bool | None = None
@@ -67,7 +81,7 @@ class Tap:
         self._first = b""  # the frames in which the model, and Anthropic's input tokens, stand
         self._usage_at = self._finish_at = b""  # the last frames in which these words stood
         self._started = b""
-        self._seen: Tapped | None = None
+        self._observed: Observed | None = None
         coding = content_encoding.strip().lower()
         self._inflater = _Inflater() if coding in ("gzip", "x-gzip", "deflate") else None
         self._is_blind = coding not in ("", "identity") and self._inflater is None
@@ -76,7 +90,7 @@ class Tap:
         """A piece of the answer's body, as it passes."""
         if self._is_blind or not data:
             return
-        self._seen = None
+        self._observed = None
         if self._inflater is not None:
             data = self._inflater.feed(data)
             if self._inflater.is_broken:
@@ -90,23 +104,23 @@ class Tap:
         if self._is_plain:
             self._plain(data)
         else:
-            self._is_whole = self._inflater is None and self._dialect != "ollama"
+            self._is_whole = self._inflater is None and not self._format.is_ndjson
             self._frames(data)
 
     def skims(self, data: bytes) -> bool:
-        """Whether this piece, which follows whole frames, is whole frames too in which nothing stands that will be
-        read: it need not be fed. Most pieces of a stream are like that."""
-        usage, finish = self._words
-        if not self._is_whole or not self._first or usage in data or not data.endswith(b"\n\n"):
+        """Whether this piece, which follows whole frames, is whole frames without anything to read, so that it need not
+        be fed. Most pieces of a stream are like that."""
+        patterns = self._patterns
+        if not self._is_whole or not self._first or patterns.usage_mark in data or not data.endswith(b"\n\n"):
             return False
-        return not _may_stand(finish, data)
+        return not _may_stand(patterns.finish_mark, data)
 
     @property
-    def seen(self) -> Tapped:
-        """What was seen so far; the numbers of a stream are known at its end."""
-        if self._seen is None:
-            self._seen = self._read()
-        return self._seen
+    def observed(self) -> Observed:
+        """What was found so far; token counts of a stream are known at its end."""
+        if self._observed is None:
+            self._observed = self._read()
+        return self._observed
 
     # ---- bytes
 
@@ -117,11 +131,11 @@ class Tap:
             self._started = data[-64:]
             return b""
         self._started = b""
-        self._is_plain = first in (b"{", b"[") and self._dialect != "ollama"
+        self._is_plain = first in (b"{", b"[") and not self._format.is_ndjson
         return data
 
     def _plain(self, data: bytes) -> None:
-        """All of a small body; of a large one what stands before its first bulk, and its end."""
+        """Keep all of a small body; of a large one the beginning and the end."""
         self._size += len(data)
         self._held += data
         if self._size <= MAX_PLAIN_BYTES:
@@ -152,41 +166,48 @@ class Tap:
                 held += data[end:]
                 if not end:
                     return
-        self._mark(frames)
+        if len(frames) <= KEPT_BYTES:
+            self._mark(frames)
+        elif self._format.is_ndjson:
+            for line in frames.splitlines(True):
+                self._mark(line)
+        else:
+            for piece in pieces(frames, KEPT_BYTES):
+                self._mark(piece)
 
     def _mark(self, frames: bytes) -> None:
-        """Keep whole frames in which something stands that will be read at the end."""
-        if not self._first and _MODEL.search(frames) is not None:
+        """Keep the whole frames that `_read` will parse."""
+        patterns = self._patterns
+        if not self._first and patterns.model.search(frames) is not None:
             self._first = frames
-        usage, finish = self._words
-        if usage in frames and _stands(_USAGE, usage, frames):
+        if patterns.usage_mark in frames and _stands(patterns.usage, patterns.usage_mark, frames):
             self._usage_at = frames
-        if _may_stand(finish, frames) and _stands(_FINISH, finish, frames):
+        if _may_stand(patterns.finish_mark, frames) and _stands(patterns.finish, patterns.finish_mark, frames):
             self._finish_at = frames
 
     def _end(self, data: bytes | bytearray, known: int) -> int:
-        if self._dialect == "ollama":
+        if self._format.is_ndjson:
             return data.rfind(b"\n", known) + 1
         return complete(data, known - OVERLAP)
 
-    # ---- what was seen
+    # ---- observed
 
-    def _read(self) -> Tapped:
-        found = _Found(self._dialect == "anthropic_messages")
+    def _read(self) -> Observed:
+        found = _Found(self._format)
         if self._is_plain:
             self._read_plain(found)
-            return found.tapped()
+            return found.observed()
         rest = bytes(self._held)  # the last frame may lack its blank line
         for frames in dict.fromkeys((self._first, self._finish_at, self._usage_at)):
             self._read_frames(frames, found)
-        if rest and (_ANY.search(rest) is not None or not self._first):
+        if rest and (self._patterns.any.search(rest) is not None or not self._first):
             self._read_frames(rest + b"\n\n", found)
-        return found.tapped()
+        return found.observed()
 
     def _read_frames(self, frames: bytes, found: _Found) -> None:
         if not frames:
             return
-        if self._dialect == "ollama":
+        if self._format.is_ndjson:
             pieces = frames.split(b"\n")
         else:
             splitter = SseSplitter(4 * MAX_FRAME_BYTES, 4 * MAX_FRAME_BYTES)
@@ -197,29 +218,29 @@ class Tap:
         last = len(pieces) - 1
         for place, piece in enumerate(pieces):
             # Of many frames in one piece only those count that say something, and the first and the last.
-            if place in (0, last) or _ANY.search(piece) is not None:
+            if place in (0, last) or self._patterns.any.search(piece) is not None:
                 try:
-                    found.take(_json.an_object(_json.parse(piece)))
+                    found.add(_json.parse_answer(piece))
                 except ValueError:
-                    _fragments(piece, found)
+                    found.add_fragment(piece)
 
     def _read_plain(self, found: _Found) -> None:
         if self._size <= MAX_PLAIN_BYTES:
             held = bytes(self._held)
             try:
-                value = _json.parse(held.removeprefix(b"\xef\xbb\xbf"))
+                value = _json.parse_answer(held.removeprefix(b"\xef\xbb\xbf"))
             except ValueError:
-                _fragments(held, found)
+                found.add_fragment(held)
                 return
             for one in value if isinstance(value, list) else [value]:
-                found.take(_json.an_object(one))
+                found.add(one)
             return
-        _fragments(self._first, found)
-        _fragments(bytes(self._held), found)
+        found.add_fragment(self._first)
+        found.add_fragment(bytes(self._held))
 
 
 def _may_stand(word: bytes, frames: bytes) -> bool:
-    """Whether a word stands there with more behind it than a null, as it nearly always has."""
+    """Whether the mark occurs with another value than null."""
     place = frames.find(word)
     if place < 0:
         return False
@@ -228,7 +249,7 @@ def _may_stand(word: bytes, frames: bytes) -> bool:
 
 
 def _stands(expression: re.Pattern[bytes], word: bytes, frames: bytes) -> bool:
-    """Whether the expression matches at one of the places where the word stands; a null behind the word is common."""
+    """Whether the expression matches where the mark occurs; a null behind it is common."""
     place = frames.find(word)
     while place >= 0:
         if expression.match(frames, place) is not None:
@@ -238,122 +259,63 @@ def _stands(expression: re.Pattern[bytes], word: bytes, frames: bytes) -> bool:
 
 
 class _Found:
-    """What the values of an answer say; later ones win."""
+    """Merges the facts of an answer's values; later values replace earlier ones."""
 
-    def __init__(self, is_anthropic: bool) -> None:
-        self._is_anthropic = is_anthropic
-        self.model: str | None = None
-        self.finish: str | None = None
-        self.usage: dict[str, Any] = {}
+    __slots__ = ("_finish", "_format", "_model", "_usage")
 
-    def take(self, value: dict[str, Any]) -> None:
+    def __init__(self, tap_format: TapFormat) -> None:
+        self._format = tap_format
+        self._model = self._finish = ""
+        self._usage: dict[str, Any] = {}
+
+    def add(self, value: Any) -> None:
         """One value of the answer: a body, a chunk, an event."""
-        for wrapper in ("response", "message"):  # the Responses API's events, Anthropic's message_start
-            if wrapper in value and isinstance(value[wrapper], dict):
-                self.take(value[wrapper])
-        model = value.get("model") or value.get("modelVersion")
-        if isinstance(model, str) and model:
-            self.model = model
-        usage = value.get("usage") or value.get("usageMetadata")
-        if not isinstance(usage, dict):
-            usage = {key: value[key] for key in ("prompt_eval_count", "eval_count") if key in value}
-        if self.usage:
-            self.usage = self.usage | {key: one for key, one in usage.items() if one is not None}
-        else:
-            self.usage = usage
-        self.finish = _finish(value) or self.finish
+        if value.__class__ is not dict:
+            return
+        model, finish, usage = self._format.facts(value)
+        self._model = model or self._model
+        self._finish = finish or self._finish
+        if usage is not None:
+            # A 0 fills in what somebody did not know: counts only grow.
+            known = self._usage
+            known |= {name: count for name, count in usage.items() if count or (count == 0 and name not in known)}
 
-    def tapped(self) -> Tapped:
-        """The tokens in relayd's own counting: input with what was cached, output with what was thought."""
-        input = output = cached = reasoning = created = thoughts = None
-        for name, value in self.usage.items():
-            field = _FIELDS.get(name)
-            if field is None or value is None:
-                continue
-            if field in (_BEFORE, _AFTER):
-                inner = _json.an_object(value).get("cached_tokens" if field == _BEFORE else "reasoning_tokens")
-                if inner is not None and field == _BEFORE:
-                    cached = _json.a_count(inner)
-                elif inner is not None:
-                    reasoning = _json.a_count(inner)
-                continue
-            count = value if value.__class__ is int and 0 <= value < _LARGE else _json.a_count(value)
-            if field == _INPUT:
-                input = count if input is None or name == "prompt_tokens" else input
-            elif field == _OUTPUT:
-                output = count if output is None or name == "completion_tokens" else output
-            elif field == _CACHED:
-                cached = count if cached is None else cached
-            elif field == _CREATED:
-                created = count
-            else:
-                thoughts = count
-        if thoughts is not None:
-            output, reasoning = (output or 0) + thoughts, thoughts
-        if self._is_anthropic and input is not None:
-            input += (cached or 0) + (created or 0)
-        return Tapped(self.model, self.finish, input, output, cached, reasoning)
+    def add_fragment(self, text: bytes) -> None:
+        """A piece of JSON that cannot be parsed: the first model, the last finish reason and the last usage in it."""
+        patterns = _patterns(self._format)
+        if not self._model and (model := patterns.model_word.search(text)) is not None:
+            self._model = model[1].decode("utf-8", "replace")
+        for finish in patterns.finish_word.finditer(text) if patterns.finish_word is not None else ():
+            self._finish = finish[1].decode("utf-8", "replace")
+        if usages := patterns.usage_object.findall(text):
+            try:
+                self.add({self._format.usage_key: _json.parse_answer(usages[-1])})
+            except ValueError:
+                return
+
+    def observed(self) -> Observed:
+        """The merged facts."""
+        return Observed(self._model, self._finish, self._format.usage(self._usage) if self._usage else None)
 
 
-_BEFORE, _AFTER, _INPUT, _OUTPUT, _CACHED, _CREATED, _THOUGHTS = range(7)
-_FIELDS = {
-    "prompt_tokens_details": _BEFORE, "input_tokens_details": _BEFORE,
-    "completion_tokens_details": _AFTER, "output_tokens_details": _AFTER,
-    "prompt_tokens": _INPUT, "input_tokens": _INPUT, "promptTokenCount": _INPUT, "prompt_eval_count": _INPUT,
-    "completion_tokens": _OUTPUT, "output_tokens": _OUTPUT, "candidatesTokenCount": _OUTPUT, "eval_count": _OUTPUT,
-    "cache_read_input_tokens": _CACHED, "cachedContentTokenCount": _CACHED, "prompt_cache_hit_tokens": _CACHED,
-    "cache_creation_input_tokens": _CREATED, "thoughtsTokenCount": _THOUGHTS,
-}
-_LARGE = 1 << 53
-
-
-def seen_in(dialect: str, body: bytes) -> Tapped:
-    """What a tap would have seen in a whole plain answer without a content coding."""
-    if dialect != "ollama" and len(body) <= MAX_PLAIN_BYTES and body[:1] == b"{":
+def observed_in(tap_format: TapFormat, body: bytes) -> Observed:
+    """What a tap would find in a whole plain answer without a content coding."""
+    if not tap_format.is_ndjson and len(body) <= MAX_PLAIN_BYTES and body[:1] == b"{":
         try:
-            value = _json.parse(body)
+            value = _json.parse_answer(body)
         except ValueError:
             value = None
         if value.__class__ is dict:
-            found = _Found(dialect == "anthropic_messages")
-            found.take(value)
-            return found.tapped()
-    tap = Tap(dialect)
+            found = _Found(tap_format)
+            found.add(value)
+            return found.observed()
+    tap = Tap(tap_format)
     tap.feed(body)
-    return tap.seen
-
-
-def _finish(value: dict[str, Any]) -> str:
-    for key in ("choices", "candidates"):
-        for choice in _json.a_list(value.get(key)):
-            choice = _json.an_object(choice)
-            if found := _json.a_text(choice.get("finish_reason") or choice.get("finishReason")):
-                return found
-    delta = _json.an_object(value.get("delta"))
-    for where in (delta, value):
-        if found := _json.a_text(where.get("stop_reason") or where.get("done_reason")):
-            return found
-    status = _json.a_text(value.get("status"))
-    if status in ("completed", "incomplete", "failed", "cancelled") and value.get("object") == "response":
-        return _json.a_text(_json.an_object(value.get("incomplete_details")).get("reason")) or status
-    return ""
-
-
-def _fragments(text: bytes, found: _Found) -> None:
-    """What can be told from a piece of JSON: the first model, the last finish reason, the last usage object."""
-    if found.model is None and (model := _MODEL_WORD.search(text)) is not None:
-        found.model = model[1].decode("utf-8", "replace")
-    for finish in _FINISH_WORD.finditer(text):
-        found.finish = finish[1].decode("utf-8", "replace")
-    if usages := _USAGE_OBJECT.findall(text):
-        try:
-            found.take({"usage": _json.parse(usages[-1])})
-        except ValueError:
-            return
+    return tap.observed
 
 
 class _Inflater:
-    """gzip and deflate, for the tap's eyes only: bounded, and over at the first fault."""
+    """Decodes gzip and deflate for the tap: bounded, and stopped by the first fault."""
 
     __slots__ = ("_begun", "_object", "is_broken")
 

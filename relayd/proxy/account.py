@@ -1,14 +1,14 @@
-"""What the account of an exchange says beyond a plain one: models, tokens, pace, the trail of attempts."""
+"""What the account of an exchange says beyond a plain one: models, usage, pace, the trail of attempts."""
 
 from __future__ import annotations
 
-from relayd import clock
-from relayd.protocols.dialect import Tapped
-from relayd.proxy.call import Call
-from relayd.proxy.translation import Translation
-from relayd.telemetry.outcome import Record
+from collections.abc import Mapping
 
-More = dict[str, str | int | float]
+from relayd import clock
+from relayd.protocols.tap import Observed
+from relayd.proxy.call import Call
+from relayd.telemetry.outcome import More, Record
+from relayd.usage import Usage
 
 
 def more_of(record: Record) -> More:
@@ -18,42 +18,45 @@ def more_of(record: Record) -> More:
     return record.more
 
 
-def tell_seen(more: More, seen: Tapped, call: Call) -> None:
+def tell_observed(record: Record, observed: Observed, call: Call) -> None:
     """What a tap saw in an answer that passed."""
-    model, finish, input, output, cached, reasoning = seen
-    if input is not None:
-        more["tokens_input"] = input
-    if output is not None:
-        more["tokens_output"] = output
-    if cached:
-        more["tokens_cached"] = cached
-    if reasoning:
-        more["tokens_reasoning"] = reasoning
-    if finish:
-        more["finish"] = finish
-    if model and model != call.model:
-        more["model_served" if call.model else "model"] = model
+    model, finish, usage = observed
+    record.usage = usage or record.usage
+    if finish or (model and model != call.model):
+        more = more_of(record)
+        if finish:
+            more["finish"] = finish
+        if model and model != call.model:
+            more["model_served" if call.model else "model"] = model
 
 
-def tell_translated(more: More, translation: Translation) -> None:
+def tell_translated(record: Record, usage: Usage | None, finish: str) -> None:
     """What the events of a translated answer said."""
-    usage = translation.usage
-    if usage is not None:
-        more["tokens_input"], more["tokens_output"] = usage.input, usage.output
-        if usage.cached:
-            more["tokens_cached"] = usage.cached
-        if usage.reasoning:
-            more["tokens_reasoning"] = usage.reasoning
-    if translation.finish:
-        more["finish"] = translation.finish
+    record.usage = usage or record.usage
+    if finish:
+        more_of(record)["finish"] = finish
 
 
-def tell_pace(more: More, started_s: float, first_said_s: float) -> None:
+def tell_pace(record: Record, first_said_s: float) -> None:
     """Of a stream: how long to its first words, and how fast they came."""
-    more["first_token_ms"] = round((first_said_s - started_s) * 1000, 3)
-    spoke_s, tokens = clock.monotonic() - first_said_s, more.get("tokens_output")
-    if isinstance(tokens, int) and tokens > 1 and spoke_s > 0.001:
+    more = more_of(record)
+    more["first_token_ms"] = round((first_said_s - record.started) * 1000, 3)
+    spoke_s, tokens = clock.monotonic() - first_said_s, 0 if record.usage is None else record.usage.output
+    if tokens > 1 and spoke_s > 0.001:
         more["tokens_per_s"] = round(tokens / spoke_s, 1)
+
+
+def tell_call(record: Record, call: Call, there: str | None) -> None:
+    """Models and pace of an exchange in a dialect."""
+    if call.stream and call.first_content_s >= 0:
+        tell_pace(record, call.first_content_s)
+    tell_model(more_of(record), call, there)
+
+
+def tell_trail(record: Record, trail: tuple[str, ...]) -> None:
+    """Which endpoints were tried, where there were several attempts."""
+    if trail and record.attempts > 1:
+        more_of(record)["trail"] = ", ".join(trail)
 
 
 def tell_model(more: More, call: Call, there: str | None) -> None:
@@ -62,3 +65,11 @@ def tell_model(more: More, call: Call, there: str | None) -> None:
         more["model"] = call.model
         if there and there != call.model:
             more["model_there"] = there
+
+
+def tell_unknown(record: Record, unknown: Mapping[tuple[str, str], int]) -> None:
+    """Parts of a request that its dialect did not know: how many were carried and left out, and their types."""
+    more = more_of(record)
+    for fate in {fate for _, fate in unknown}:
+        more[f"unknown_{fate}"] = sum(count for (_, its), count in unknown.items() if its == fate)
+    more["unknown_types"] = ",".join(sorted({kind for kind, _ in unknown}))

@@ -11,18 +11,17 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
+from relayd.protocols import registry
+
 _VERSION = re.compile(rb"/v[0-9]+(?:(?:alpha|beta)[0-9]*)?(?=/)")
 _ENDS_WITH_VERSION = re.compile(rb".*/v[0-9]+(?:(?:alpha|beta)[0-9]*)?")
-_OPENAI = ("openai_chat", "openai_responses")
-_DEFAULT = {
-    "openai_chat": b"/v1", "openai_responses": b"/v1", "anthropic_messages": b"/v1", "gemini": b"/v1beta",
-}
-_MODEL = re.compile(rb"(.*/models/)[^/:?]+(:[A-Za-z]+)")
+_MODEL = re.compile(rb"(.*/models/)[^/]+(:[A-Za-z0-9]+/?)", re.IGNORECASE)
 
 
 def passing_path(protocol: str, base: bytes, path: bytes) -> bytes:
     """The path for a request that passes: the client's own, behind the base."""
-    if protocol != "plain" and base and (protocol in _OPENAI or _ENDS_WITH_VERSION.fullmatch(base)):
+    dialect = registry.dialect(protocol) if base else None
+    if dialect is not None and (dialect.base_has_version or _ENDS_WITH_VERSION.fullmatch(base)):
         version = _VERSION.match(path)
         if version is not None:
             path = path[version.end():]
@@ -31,8 +30,9 @@ def passing_path(protocol: str, base: bytes, path: bytes) -> bytes:
 
 def crossing_path(protocol: str, base: bytes, path: bytes) -> bytes:
     """The path for a request of relayd's own making: `path` as the dialect has it, behind the base."""
-    if not base or (protocol not in _OPENAI and not _ENDS_WITH_VERSION.fullmatch(base)):
-        base += _DEFAULT.get(protocol, b"")
+    dialect = registry.load(protocol)
+    if not base or not (dialect.base_has_version or _ENDS_WITH_VERSION.fullmatch(base)):
+        base += dialect.default_base_path
     return base + path
 
 

@@ -1,11 +1,12 @@
-"""One attempt whose answer is judged before the client gets it: retried, translated, tapped or passed on.
+"""One attempt: one request to one endpoint, and its response through filters to a writer. The only sink of a transfer.
 
-The common exchange is its own sink and knows nothing of this file; a course (proxy/course.py) makes attempts.
+    sending -> judging (the head has come) -> passing | reading_error -> ended
 
-Laws:
-1. Until the first content goes to the client the attempt may be given up for another one; afterwards never.
-2. What is held back to be judged is bounded: at HELD bytes the answer is passed on as it is.
-3. An answer that passes is passed byte for byte; what looks at it (tap, watch) has a copy and never delays a byte.
+1. It holds a lease (endpoint, key, breaker permit) and gives it back, classified, in the turn in which it ends.
+2. It ends in exactly one of three ways: the response is complete, it failed before the response was committed (then its
+   result is handed over and the client has seen nothing), or it failed afterwards. `cancel` ends it without a word.
+3. What is held back is bounded: at HELD bytes an error body is passed on as it is.
+4. A transfer that broke before anything was committed shows nothing, however much of a body had come with the head.
 """
 
 from __future__ import annotations
@@ -14,380 +15,425 @@ from typing import Protocol
 
 from relayd import clock
 from relayd.errors import ExchangeError
-from relayd.protocols.canon import Failure, RefusalDelta, TextDelta, ThoughtDelta, ToolStart
-from relayd.protocols.dialect import Reader
-from relayd.protocols.tap import Tap
-from relayd.proxy.exchange import Exchange
-from relayd.proxy.translation import Translation
+from relayd.plan.plan import Target
+from relayd.protocols.canon import Failure, Request
+from relayd.protocols.dialect import Dialect
+from relayd.protocols.retry_after import retry_after_s
+from relayd.proxy.body_memory import Holder
+from relayd.proxy.call import Call
+from relayd.proxy.filters.chain import NO_FILTERS, chain_for, invalid_answer
+from relayd.proxy.filters.filter import Filter
+from relayd.proxy.filters.translate import without_keys
+from relayd.proxy.request_body import RequestBody
+from relayd.proxy.response_writer import ResponseWriter
+from relayd.proxy.retry_loop import AttemptResult
+from relayd.upstream.classify import GOOD, Classification
+from relayd.upstream.lease import Lease
+from relayd.upstream.spec import Timeouts
 from relayd.upstream.transport.faults import code_of
-from relayd.upstream.transport.slot import Slot
+from relayd.upstream.transport.pool import pool_of
+from relayd.upstream.transport.slot import PARSED_TURN, Slot
 from relayd.wire.response import ResponseHead
 
 HELD = 64 * 1024
-_CONTENT = (TextDelta, RefusalDelta, ThoughtDelta, ToolStart)
-JUDGING, PASSING, HOLDING, TRANSLATING, REFUSING = range(5)
+SENDING, PASSING, READING_ERROR, ENDED = range(4)
 
 
-class Remover(Protocol):
-    """Takes something out of a stream that passes."""
+class AttemptOwner(Holder, Protocol):
+    """Who made the attempt."""
 
-    def feed(self, data: bytes) -> bytes:
-        """The bytes for the client."""
+    def attempt_begins_response(self, attempt: Attempt, head: ResponseHead) -> None:
+        """The response is about to be committed; fields may be added to its head."""
 
-    def end(self) -> bytes:
-        """What was held back."""
+    def reads_error(self, classification: Classification) -> bool:
+        """Whether the body of an error response may decide what follows."""
 
+    def attempt_completed(self, attempt: Attempt) -> None:
+        """The response is complete, and was written to its end."""
 
-class Course(Protocol):
-    """Who made the attempt, and decides what becomes of it."""
+    def attempt_failed(self, attempt: Attempt, result: AttemptResult) -> None:
+        """The client has seen nothing of it."""
 
-    def wants_translation(self, response: ResponseHead) -> Translation | None:
-        """How the answer is to be translated; None passes it on."""
-
-    def watch(self, response: ResponseHead) -> Reader | None:
-        """Who looks for the first content, where another attempt could still take this one's place."""
-
-    def remover(self, response: ResponseHead) -> Remover | None:
-        """Who takes out of the stream what only relayd asked for."""
-
-    def tap(self, response: ResponseHead) -> Tap | None:
-        """Who counts tokens in what passes."""
-
-    def holds_error(self, response: ResponseHead) -> bool:
-        """Whether this status is a failure that is read before it is decided on."""
-
-    def doubts(self, response: ResponseHead) -> ExchangeError | None:
-        """Why an answer of status 2xx cannot be the one that was asked for."""
-
-    def may_go_on(self) -> bool:
-        """Whether another attempt could still be made."""
-
-    def failed(self, fault: ExchangeError, response: ResponseHead | None, body: bytes, failure: Failure | None) -> None:
-        """The attempt failed before its first content."""
-
-    def said(self, data: bytes) -> None:
-        """Bytes have gone to the client."""
-
-    def said_whole(self) -> None:
-        """Whole frames have gone to the client."""
-
-    def accepted(self) -> None:
-        """The head of a good answer has come."""
-
-    def committed(self) -> None:
-        """There will be no other attempt."""
-
-    def mark(self, head: ResponseHead) -> None:
-        """Add to the client's head what the route tells of attempts."""
-
-    def ends_early(self, attempt: Attempt, response: ResponseHead) -> bool:
-        """Whether what has ended by the closing of its connection should have said more."""
-
-    def ended(self, attempt: Attempt) -> None:
-        """The answer is whole."""
+    def attempt_broke(self, attempt: Attempt, fault: ExchangeError, failure: Failure | None) -> None:
+        """The response was committed, and cannot be completed."""
 
 
 class Attempt:
-    """The sink of one transfer; owned by its course."""
+    """Owned by whoever made it; `slot` is None before it starts and after it ended."""
 
-    __slots__ = ("_course", "_exchange", "_held", "_mode", "_remover", "_size", "_watch", "began_s", "shown", "tap",
-                 "translation")
+    __slots__ = (
+        "_body", "_call", "_canonical", "_client_key", "_filters", "_held", "_held_bytes", "_last_s", "_owner",
+        "_state", "began_s", "classification", "lease", "may_retry", "response", "slot", "target",
+        "translated", "writer",
+    )
 
-    def __init__(self, exchange: Exchange, course: Course) -> None:
-        self._exchange, self._course = exchange, course
-        self._mode = JUDGING
-        self._held: list[bytes] = []
-        self._size = 0
-        self._watch: Reader | None = None
-        self._remover: Remover | None = None
-        self.shown = False  # whether the client has content of this attempt
-        self.translation: Translation | None = None
-        self.tap: Tap | None = None
-        self.began_s = clock.monotonic()
+    def __init__(
+        self, owner: AttemptOwner, target: Target, lease: Lease, writer: ResponseWriter, body: RequestBody,
+        call: Call | None = None, canonical: Request | None = None, may_retry: bool = False, client_key: bool = False,
+    ) -> None:
+        """`canonical` is the request where it was translated. `may_retry`: another attempt could follow this one.
+        `client_key`: the client's own key was sent on."""
+        self._owner, self.target, self.lease, self.writer, self._body = owner, target, lease, writer, body
+        self._call, self._canonical, self.may_retry, self._client_key = call, canonical, may_retry, client_key
+        self.translated = canonical is not None
+        self._filters = NO_FILTERS
+        self._state = SENDING
+        self._held: list[bytes] | None = None
+        self._held_bytes = 0
+        self.slot: Slot | None = None
+        self.response: ResponseHead | None = None
+        self.classification: Classification | None = None
+        self.began_s = self._last_s = clock.monotonic()
 
-    def go_on(self, tap: Tap | None, remover: Remover | None) -> None:
-        """Take over an answer that is passing already, with those that look at it."""
-        self._mode, self.shown = PASSING, True
-        self.tap, self._remover = tap, remover
+    def start(
+        self, method: bytes, wire_target: bytes, fields: list[bytes], payload: bytes | None, length: int | None
+    ) -> None:
+        """Send the request. `payload` is the whole body, None if there is none or it streams in; `length` is None
+        without a body, -1 if it is unknown."""
+        pool = pool_of(self.lease.endpoint)
+        slot = self.slot = pool.take(method, length is not None)
+        if self._call is not None:
+            slot.turn = PARSED_TURN
+        pool.start(slot, self, method, wire_target, fields, length, payload)
+        if length is not None and payload is None:
+            self._body.attach(slot)
 
     # ---- the transport's side
 
     def on_progress(self, slot: Slot) -> None:
         """Bytes from the endpoint, or room for more of the request body."""
-        response = self._exchange.arrived(slot)
+        if slot is not self.slot:
+            return
+        if slot.response is not None:  # interim heads must not extend first_byte
+            self._last_s = clock.monotonic()
+        body = self._body
+        if body.paused:
+            body.drained(slot)
+        if body.memory is not None:
+            body.recount(slot)
+        if slot.interim:
+            interim, slot.interim = slot.interim, []
+            self.writer.interim(interim)
+        response = slot.response
         if response is None:
             return
-        if self._mode == JUDGING and not self._judge(response):
+        if self._state == SENDING and not self._judge(slot, response):
             return
-        if not self._take(slot, response):
-            slot.hold = True
+        if slot.chunks or slot.unfinished:
+            if not self._receive(slot, response):
+                slot.hold = True
+        elif self._state == PASSING and not self._filters and not self.writer.committed:
+            self._commit(response)
+            if not self.writer.flush():
+                slot.hold = True
 
     def on_done(self, slot: Slot, errno: int, message: str) -> None:
         """The transfer has ended, well or not."""
-        exchange = self._exchange
-        if slot is not exchange.slot or exchange.over:
+        if slot is not self.slot:
             return
         response = slot.response
-        if response is not None and not slot.bad:
-            if self._mode == JUDGING and not self._judge(response):
-                return
-            if slot.chunks and not errno and self._mode != PASSING:
-                self._take(slot, response)
-                if slot is not exchange.slot or exchange.over:
-                    return
         if errno or response is None or slot.bad:
             self._broken(slot, errno, message)
-        elif self._mode == REFUSING:
-            self._refused(response)
-        elif self._mode == TRANSLATING:
-            self._translated(response, slot)
-        else:
-            if self._mode == HOLDING and not self._settle(slot, ended=True):
-                return
-            self._end(slot, response)
-
-    def _end(self, slot: Slot, response: ResponseHead) -> None:
-        """An answer that passes is whole: its last bytes leave together with the end of its framing."""
-        exchange = self._exchange
-        self._look(slot)
-        if self._remover is not None and (rest := self._remover.end()):
-            self._remover = None
-            slot.chunks.append(rest)
-        if self._course.ends_early(self, response):
-            exchange.deliver_slot(slot)
-            exchange.fail(ExchangeError("upstream_cut", "the stream ended without saying so"))
             return
-        self._course.ended(self)
-        if not exchange.over:
-            exchange.on_done(slot, 0, "")
+        if slot.interim:
+            interim, slot.interim = slot.interim, []
+            self.writer.interim(interim)
+        if self._state == SENDING and not self._judge(slot, response):
+            return
+        if self._state == READING_ERROR:
+            self._hold(slot)
+            if self._state == READING_ERROR:
+                self._refused(slot, response)
+                return
+        if self._filters:
+            if slot.chunks or slot.unfinished:
+                slot.hold = not self._receive(slot, response)
+            if self.slot is slot and not slot.unfinished:  # else the driver calls again
+                self._finish_filtered(slot, response)
+            return
+        chunks, slot.chunks = slot.chunks, []
+        self._complete(slot, response, response, chunks[0] if len(chunks) == 1 else b"".join(chunks))
 
     def on_broken(self) -> None:
-        """A fault of relayd's own."""
-        self._exchange.fail(ExchangeError("internal"))
+        """A fault of relayd's own in one of the calls above, whatever it has done; the transfer was cancelled."""
+        self._release(None)
+        self._owner.attempt_broke(self, ExchangeError("internal"), None)
 
-    def is_late(self, slot: Slot, since_s: float) -> bool:
-        """Whether an answer was wanted that has not begun, and it began before this moment."""
-        return slot.response is None and self.began_s < since_s and not self._exchange.muted
+    # ---- the response head
 
-    # ---- judging
-
-    def _judge(self, response: ResponseHead) -> bool:
-        """What kind of answer this is; False when it was given up at once."""
-        course = self._course
-        if response.status >= 400 and course.holds_error(response):
-            self._mode = REFUSING
-            return True
-        if response.status < 400:
-            course.accepted()
-        if response.status < 300:
-            doubt = course.doubts(response)
-            if doubt is not None:
-                course.failed(doubt, response, b"", None)
-                return False
-            self.translation = course.wants_translation(response)
-            if self.translation is not None:
-                self._mode = TRANSLATING
+    def _judge(self, slot: Slot, response: ResponseHead) -> bool:
+        """Decide what becomes of this response; False if the attempt has ended."""
+        self.response = response
+        call, status = self._call, response.status
+        if status >= 400:
+            if call is not None or (self.may_retry and self._owner.reads_error(self._classify("", response))):
+                self._state, self._held = READING_ERROR, []
                 return True
-            self.tap = course.tap(response)
-            self._remover = course.remover(response)
-            self._watch = course.watch(response)
-            if self._watch is not None:
-                self._mode = HOLDING
-                return True
-        self._mode = PASSING
-        self._commit()
-        course.mark(response)
-        return True
-
-    def _commit(self) -> None:
-        """The client gets content of this attempt: no other one will take its place."""
-        self.shown = True
-        self._course.committed()
-
-    def _take(self, slot: Slot, response: ResponseHead) -> bool:
-        """New chunks, by mode; False when the client is behind."""
-        if self._mode == PASSING:
-            return self._pass(slot)
-        chunks, slot.chunks = slot.chunks, []
-        if self._mode == TRANSLATING:
-            return self._translate(slot, response, chunks)
-        self._held += chunks
-        self._size += sum(map(len, chunks))
-        if self._mode == HOLDING:
-            if self._watch is not None:
-                for chunk in chunks:
-                    if self._seen(self._watch, chunk):
-                        return True
-            if self._size > HELD:
-                return self._settle(slot, ended=False)
-        elif self._size > HELD:  # an error of this size is no error object: the client gets it as it is
-            return self._release(slot)
-        return True
-
-    def _seen(self, watch: Reader, chunk: bytes) -> bool:
-        """Look for the first content in a copy; True when the attempt was given up."""
-        for event in watch.feed(chunk):
-            if isinstance(event, Failure):
-                self._course.failed(_fault_of(event), None, b"", event)
-                return True
-            if isinstance(event, _CONTENT):
-                self._watch = None
-                slot = self._exchange.slot
-                if slot is not None and not self._release(slot):
-                    slot.hold = True
-                return True
-        return False
-
-    def _settle(self, slot: Slot, *, ended: bool) -> bool:
-        """Held back and still without content: at the end of the stream, or at the bound, it goes as it is."""
-        if ended and self._watch is not None:
-            for event in self._watch.end():
-                if isinstance(event, Failure):
-                    self._course.failed(_fault_of(event), None, b"", event)
-                    return False
-        self._watch = None
-        return self._release(slot)
-
-    def _release(self, slot: Slot) -> bool:
-        """Pass on what was held back, and from now on everything."""
-        self._mode = PASSING
-        self._commit()
-        if slot.response is not None:
-            self._course.mark(slot.response)
-        slot.chunks[:0] = self._held
-        self._held = []
-        return self._pass(slot)
-
-    def _pass(self, slot: Slot) -> bool:
-        self._look(slot)
-        return True if self._exchange.muted else self._exchange.deliver_slot(slot)
-
-    def _look(self, slot: Slot) -> None:
-        """Count what is about to pass, and take out what only relayd asked for."""
-        data = b"".join(slot.chunks)
-        if self.tap is not None and data:
-            self.tap.feed(data)
-        if self._exchange.muted:
-            slot.chunks.clear()
-            return
-        if self._remover is not None and data:
-            data = self._remover.feed(data)
-            slot.chunks = [data] if data else []
-        if data:
-            self._course.said(data)
-
-    # ---- translating
-
-    def _translate(self, slot: Slot, response: ResponseHead, chunks: list[bytes]) -> bool:
-        translation, course = self.translation, self._course
-        assert translation is not None
-        for chunk in chunks:
-            translation.take(chunk)
-        failure = translation.failure
-        if failure is not None and not self.shown:
-            course.failed(_fault_of(failure), None, b"", failure)
-            return True
-        if not translation.content and not translation.done and course.may_go_on():
-            return True
-        out = translation.render()
-        if not out:
-            return True
-        if translation.content and not self.shown:
-            self._commit()
-        held = self._deliver(out, slot)
-        if failure is not None and not self._exchange.over:
-            self._exchange.fail(_fault_of(failure))  # the words have been said; this ends it
-        return held
-
-    def _deliver(self, out: bytes, slot: Slot) -> bool:
-        self._course.said_whole()
-        return self._exchange.deliver(self._head(slot), slot, out)
-
-    def _head(self, slot: Slot) -> ResponseHead:
-        """The head of a translated stream; whatever it is, where that has been sent."""
-        if self._exchange.begun and slot.response is not None:
-            return slot.response
-        head = stream_head(slot.response)
-        self._course.mark(head)
-        return head
-
-    def _translated(self, response: ResponseHead, slot: Slot) -> None:
-        translation, course, exchange = self.translation, self._course, self._exchange
-        assert translation is not None
-        translation.end()
-        failure = translation.failure
-        if failure is not None and not self.shown:
-            course.failed(_fault_of(failure), None, b"", failure)
-            return
-        out = translation.render()
-        if failure is not None:
-            if out:
-                self._deliver(out, slot)
-            if not exchange.over:
-                exchange.fail(_fault_of(failure))
-            return
-        course.ended(self)
-        if out or exchange.begun:
-            course.said_whole()
-            exchange.deliver_last(self._head(slot), slot, out)
         else:
-            self._plain(translation, response)
+            if self.lease.permit:
+                self.lease.answered()  # settles a probe: what follows may last for hours
+            if call is not None and status < 300:
+                fault = invalid_answer(call, response)
+                if fault is not None:
+                    self._fail(fault)
+                    return False
+                self._filters = chain_for(
+                    call, self.target, self._canonical, response, self.may_retry, self.lease.endpoint.key_filter
+                )
+        self._state = PASSING
+        return True
 
-    def _plain(self, translation: Translation, response: ResponseHead) -> None:
-        rendered, exchange = translation.whole(), self._exchange
-        head = ResponseHead(rendered.status, b"")
-        head.keep = [f"Content-Type: {rendered.content_type}\r\n".encode(), *passed_on(response)]
-        head.keep += [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in rendered.headers]
-        head.length = len(rendered.body)
-        self._course.mark(head)
-        exchange.deliver_last(head, exchange.slot, rendered.body)
+    def _commit(self, response: ResponseHead) -> None:
+        """The client gets content of this attempt: no other one will take its place."""
+        slot, writer = self.slot, self.writer
+        self.may_retry = False
+        self._canonical = None
+        if slot is not None:
+            slot.forget_body()
+        if not writer.started:
+            head = response
+            for one in self._filters:
+                head = one.head(head)
+            self._owner.attempt_begins_response(self, head)
+            writer.head(head)
+        else:
+            self._owner.attempt_begins_response(self, response)
+
+    # ---- the response body
+
+    def _receive(self, slot: Slot, response: ResponseHead) -> bool:
+        """New pieces; False when the client is behind."""
+        if self._state == READING_ERROR:
+            self._hold(slot)
+            return True
+        chunks, slot.chunks = slot.chunks, []
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        writer, filters = self.writer, self._filters
+        if filters:
+            if self.translated and not response.media.is_stream:  # it is held until it is whole
+                self._held_bytes += len(data)
+                self._body.hold_answer(self._held_bytes, self._owner)
+            slot.unfinished = False
+            for one in filters:
+                data = one.process(data)
+                if one.failure is not None:
+                    self._reported(slot, response, one.failure, data)
+                    return True
+                if one.unfinished:
+                    slot.unfinished = True
+            if not data:
+                return True
+            if self._call is not None:
+                self._call.delivered(data)
+        if not writer.committed:
+            self._commit(response)
+        return writer.body(data)
+
+    def _reported(self, slot: Slot, response: ResponseHead, failure: Failure, data: bytes) -> None:
+        """The body itself says that the answer failed. `data` is what the filters made of it: content that the renderer
+        has given already is shown, and the error behind it."""
+        if not self.writer.committed:
+            if self._call is None or not self._call.rendered:
+                self._fail(fault_of(failure), failure=failure)
+                return
+            self._commit(response)
+        if data:
+            self.writer.body(data)
+        if self.slot is slot:
+            self._fail(fault_of(failure), failure=failure)
+
+    def _finish_filtered(self, slot: Slot, response: ResponseHead) -> None:
+        data = b""
+        for one in self._filters:
+            data = (one.process(data) if data else b"") + (b"" if one.failure is not None else one.finish())
+            if one.failure is not None:
+                self._reported(slot, response, one.failure, data)
+                return
+        if self._call is not None and data:
+            self._call.delivered(data)
+        head = response
+        for one in self._filters:
+            head = one.head(head)
+        self._complete(slot, response, head, data)
+
+    def _complete(self, slot: Slot, response: ResponseHead, head: ResponseHead, data: bytes) -> None:
+        """The response is whole: its last bytes leave together with the end of its framing."""
+        writer = self.writer
+        trailers = slot.trailers if head is response else None
+        if not writer.committed:
+            self.may_retry = False
+            self._owner.attempt_begins_response(self, head)
+            if not writer.started:
+                writer.head(head)
+        self._release(self._classify("", response))
+        writer.end(data, trailers)
+        self._owner.attempt_completed(self)
+
+    # ---- error responses
+
+    def _hold(self, slot: Slot) -> None:
+        """Keep the body of an error response; one too large to be an error object goes on as it is."""
+        held = self._held
+        assert held is not None
+        held += slot.chunks
+        self._held_bytes += sum(map(len, slot.chunks))
+        slot.chunks = []
+        if self._held_bytes > HELD:
+            self._state = PASSING
+            slot.chunks, self._held = held, None
+            assert slot.response is not None
+            if not self._receive(slot, slot.response):
+                slot.hold = True
+
+    def _refused(self, slot: Slot, response: ResponseHead) -> None:
+        body, self._held = b"".join(self._held or ()), None
+        failure = None
+        if self.target.dialect is not None and self._call is not None:
+            failure = error_in(self.target.dialect, response, body)
+        self._fail(ExchangeError("upstream_refused", f"status {response.status}"), response, body, failure)
 
     # ---- endings
 
     def _broken(self, slot: Slot, errno: int, message: str) -> None:
-        """The transfer broke: nothing that was held back is shown, what was shown ends broken."""
+        """The transfer broke: what was committed gets the rest that has come, then a broken end."""
         if slot.bad:
             code = "upstream_malformed"
         else:
             code = code_of(errno) if errno else "upstream_closed"
-        fault = ExchangeError(code, slot.bad or f"curl {errno}: {message}")
-        if self._mode in (JUDGING, HOLDING, REFUSING):
-            self._course.failed(fault, None, b"", None)
+        detail = slot.bad or f"curl {errno}: {message}"
+        response = slot.response
+        if response is not None and self.writer.committed:
+            if code == "upstream_closed":
+                code = "upstream_cut"
+            if slot.chunks and self._state == PASSING:
+                self._receive(slot, response)
+                if self.slot is not slot:
+                    return
+        elif response is not None and code == "upstream_closed":
+            code = "upstream_cut"
+        self._fail(ExchangeError(code, detail))
+
+    def fail(self, fault: ExchangeError) -> None:
+        """End it for a limit of time that has run out."""
+        self._fail(fault)
+
+    def _fail(
+        self, fault: ExchangeError, response: ResponseHead | None = None, body: bytes = b"",
+        failure: Failure | None = None,
+    ) -> None:
+        slot = self.slot
+        if self._state == ENDED:
             return
-        if slot.chunks and self.shown:
-            assert slot.response is not None
-            self._take(slot, slot.response)
-        exchange = self._exchange
-        if not self.shown:
-            self._course.failed(fault, None, b"", None)
-        elif not exchange.over:
-            exchange.fail(ExchangeError("upstream_cut", fault.detail) if code == "upstream_closed" else fault)
+        keys = self.lease.endpoint.key_filter
+        if keys is not None:  # what an endpoint says of a failure is shown and logged
+            fault = ExchangeError(fault.kind.code, keys.text(fault.detail), fault.headers)
+            body = keys.body(body)
+            failure = None if failure is None else without_keys(keys, failure)
+        if failure is not None:
+            in_stream = response is None
+            classification = self.lease.classify(
+                "", failure.status, client_key=self._client_key, in_stream=in_stream, rest_s=failure.retry_after_s,
+                error_code=failure.code, error_type=failure.type, error_message=failure.message,
+            )
+        elif response is not None:
+            classification = self._classify("", response)
+        else:
+            classification = self._classify(fault.kind.code, None)
+        sent = not fault.kind.retryable
+        replayable = True
+        if slot is not None:
+            if self._body.present and not slot.read_at:
+                sent = False
+            replayable = self._body.detach(slot)
+        committed = self.writer.committed
+        self._release(classification)
+        if committed:
+            self._owner.attempt_broke(self, fault, failure)
+        else:
+            result = AttemptResult(fault, classification, response, body, failure, sent, replayable, self.translated)
+            self._owner.attempt_failed(self, result)
 
-    def _refused(self, response: ResponseHead) -> None:
-        body = b"".join(self._held)
-        self._course.failed(ExchangeError("upstream_refused", f"status {response.status}"), response, body, None)
+    def cancel(self, code: str = "") -> None:
+        """End it at once, without a word to its owner. `code` is why, if that may say something of the endpoint."""
+        if self._state != ENDED:
+            status = 0 if self.response is None else self.response.status
+            self._release(self.lease.classify(code, status) if code else None)
+
+    def _release(self, classification: Classification | None) -> None:
+        """Give back the transfer and the lease."""
+        self._state = ENDED
+        self.classification = classification
+        slot, self.slot = self.slot, None
+        if slot is not None:
+            slot.driver.cancel(slot)
+            slot.pool.give(slot)
+        self.lease.release(classification)
+
+    def _classify(self, code: str, response: ResponseHead | None) -> Classification:
+        status = 0 if response is None else response.status
+        if response is not None and status < 400:
+            return GOOD
+        cooldown_s = None
+        if status in (429, 503) and response is not None:
+            cooldown_s = retry_after_s({"retry-after": response.get(b"retry-after")})
+        return self.lease.classify(code, status, client_key=self._client_key, rest_s=cooldown_s)
+
+    # ---- the sweep
+
+    def expired(self, now_s: float, timeouts: Timeouts, per_attempt_s: float) -> ExchangeError | None:
+        """Which limit of time has run out for this attempt, if any."""
+        slot = self.slot
+        if slot is None:
+            return None
+        if slot.response is None:
+            if per_attempt_s and now_s - self.began_s > per_attempt_s:
+                code = "first_byte_timeout" if slot.reached() else "connect_timeout"
+                return ExchangeError(code, f"{per_attempt_s:g} s for one attempt")
+            since_s = max(self._last_s, slot.read_at)
+            if timeouts.first_byte_s and not slot.read_paused and now_s - since_s > timeouts.first_byte_s:
+                return ExchangeError("first_byte_timeout", f"{timeouts.first_byte_s:g} s")
+        elif slot.hold:
+            self._last_s = now_s  # the client is the slow side
+        elif timeouts.idle_s and now_s - max(self._last_s, slot.read_at) > timeouts.idle_s:
+            return ExchangeError("idle_timeout", f"{timeouts.idle_s:g} s")
+        return None
+
+    def unhold(self) -> None:
+        """The client has taken what waited for it."""
+        slot = self.slot
+        if slot is not None:
+            if slot.response is not None:
+                self._last_s = clock.monotonic()
+            slot.unhold()
+
+    def discard_response(self, writer: ResponseWriter) -> None:
+        """Go on to the end without the client: the rest of the response goes to this writer."""
+        self.writer = writer
+        self.may_retry = False
+        if self.slot is not None:
+            self.slot.unhold()
+
+    def buffered(self) -> int:
+        """Bytes that wait here, both ways."""
+        slot = self.slot
+        return 0 if slot is None else slot.insize + slot.queued + self._held_bytes
+
+    @property
+    def filters(self) -> tuple[Filter, ...]:
+        """What the response passed; for the account."""
+        return self._filters
 
 
-def _fault_of(failure: Failure) -> ExchangeError:
+def fault_of(failure: Failure) -> ExchangeError:
+    """relayd's own word for an error inside a body."""
     code = failure.code if failure.code in ("upstream_malformed", "upstream_cut") else "upstream_failed"
     return ExchangeError(code, failure.message[:200])
 
 
-_KEPT = (b"x-ratelimit-", b"anthropic-ratelimit-", b"retry-after", b"x-request-id", b"openai-processing-ms")
-
-
-def passed_on(response: ResponseHead | None) -> list[bytes]:
-    """The fields of an endpoint's head that are true of a translated answer too."""
-    if response is None:
-        return []
-    return [line for line in response.keep if line.lower().startswith(_KEPT)]
-
-
-def stream_head(response: ResponseHead | None) -> ResponseHead:
-    """The head of a translated stream, or of one that begins before its endpoint has answered."""
-    head = ResponseHead(200, b"")
-    head.keep = [
-        b"Content-Type: text/event-stream; charset=utf-8\r\n", b"Cache-Control: no-cache\r\n",
-        b"X-Accel-Buffering: no\r\n", *passed_on(response),
-    ]
-    return head
+def error_in(dialect: Dialect, response: ResponseHead, body: bytes) -> Failure:
+    """An error response as its dialect reads it."""
+    headers: dict[str, str] = {}
+    for line in response.keep:
+        name, _, value = line.partition(b":")
+        headers.setdefault(name.decode("latin-1").lower(), value.strip().decode("latin-1"))
+    return dialect.read_error(response.status, headers, body)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from urllib.parse import quote_from_bytes
 
 from relayd.plan.plan import HouseFields, PlannedRoute
+from relayd.protocols import registry
 from relayd.protocols.dialect import Sending
 from relayd.proxy.api_path import crossing_path
 from relayd.proxy.outgoing import QUIET_NAMES
@@ -28,7 +29,6 @@ def crossing_target(sending: Sending, endpoint: Endpoint, spec: UpstreamSpec, au
 
 
 KEY_FIELDS = (b"x-api-key", b"x-goog-api-key", b"api-key")
-NAMED = {"anthropic_messages": b"x-api-key", "gemini": b"x-goog-api-key"}
 
 
 def passed_key(head: RequestHead, protocol: str) -> list[bytes]:
@@ -38,7 +38,7 @@ def passed_key(head: RequestHead, protocol: str) -> list[bytes]:
         key = next((value for name in KEY_FIELDS if (value := head.get(name))), b"")
     if not key.strip():
         return []
-    name = NAMED.get(protocol)
+    name = registry.load(protocol).key_header
     return [b"Authorization: Bearer " + key.strip() if name is None else name + b": " + key.strip()]
 
 

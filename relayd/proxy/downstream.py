@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from relayd.protocols.dialect import Memory
 from relayd.wire.forwarded import TrustedNetworks
@@ -16,7 +16,6 @@ class Downstream(Protocol):
     trusted: bool
     networks: TrustedNetworks
     tls: bool
-    exchange: Any
     forwarding_cache: tuple[object, bytes, list[bytes]] | None
     socket_memory: Memory | None
 
@@ -37,6 +36,9 @@ class Downstream(Protocol):
 
     def resume_body(self) -> None:
         """Read it again."""
+
+    def again(self) -> None:
+        """In a later turn of the loop call `Exchange.upload` with nothing; until then read nothing. For a tunnel."""
 
     def start_tunnel(self) -> None:
         """From now on hand every byte to `Exchange.upload`."""

@@ -1,474 +1,497 @@
-"""An exchange: one request and its response, from the head's acceptance to the account.
+"""An exchange: one request and its response, from the accepted head to the account.
 
-Laws:
-1. It is accounted exactly once, in `_leave`, whatever ended it; permit, slot and place are given back in the same turn.
-2. The first byte to the client is the commit point: before it a fault becomes an answer, after it a broken end, never
-   a clean one (RFC 9112 8).
-3. Nothing here waits: the client side calls `upload`, `on_drained`, `client_gone`; the transport calls `on_progress`
-   and `on_done`; the sweep calls `check`.
+1. Its state is one member, `phase`, and FOLLOWS is the table of what may follow what.
+2. It is accounted exactly once, in `_end`, whatever ended it; everything that it holds is given back in that turn.
+3. Whether the client may still get another response is asked of the writer, nowhere else.
+4. Nothing here waits: the connection calls `upload`, `on_drained`, `client_gone`; the attempt reports; the sweep calls
+   `check`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 from relayd import clock
 from relayd.errors import KINDS, ExchangeError
-from relayd.plan.plan import Plan
-from relayd.proxy.collect import Collector
+from relayd.limits.gate import Gate
+from relayd.limits.overload import Overload
+from relayd.limits.request_buffers import RequestBuffers
+from relayd.limits.ticket import Ticket
+from relayd.plan.plan import Plan, PlannedRoute
+from relayd.protocols.canon import Failure
+from relayd.protocols.dialect import Memory
+from relayd.proxy.account import tell_call, tell_trail
+from relayd.proxy.attempt import Attempt
+from relayd.proxy.call import Call
 from relayd.proxy.downstream import Downstream
-from relayd.proxy.incoming import CHUNKED, LENGTH, NONE, UNTIL_CLOSE
-from relayd.proxy.owner import Owner
-from relayd.proxy.reply import Reply
+from relayd.proxy.filters.keepalive import COMMENT
+from relayd.proxy.filters.translate import stream_head
+from relayd.proxy.owner import AdminHandler
+from relayd.proxy.phases import FOLLOWS
+from relayd.proxy.request_body import RequestBody
 from relayd.proxy.respond import Answer, error_answer
-from relayd.proxy.upgrade import Upgrade
-from relayd.upstream.classify import GOOD, Verdict, classify
-from relayd.upstream.endpoint import Endpoint
-from relayd.upstream.transport.faults import code_of
-from relayd.upstream.transport.slot import Sink, Slot
-from relayd.upstream.upstream import Upstream
+from relayd.proxy.response_writer import Http1Writer, NullWriter, ResponseWriter
+from relayd.proxy.retry_loop import AttemptResult, RetryLoop
+from relayd.proxy.steps import Work
+from relayd.proxy.upgrade import Tunnel
+from relayd.telemetry.outcome import Record
+from relayd.upstream.classify import Classification
+from relayd.upstream.lease import Lease
+from relayd.upstream.spec import Timeouts
 from relayd.wire.http1 import RequestHead
+from relayd.wire.json_steps import Steps
+from relayd.wire.origin import Origin
 from relayd.wire.response import ResponseHead
 
-UPLOAD_HIGH = 128 * 1024
-UPLOAD_LOW = 64 * 1024
+NO_TIMEOUTS = Timeouts()
+AfterAttempt = Callable[["Exchange", AttemptResult], None]
 
 
-class Exchange(Reply):
-    """One exchange; owned by its client connection, known to the gateway while it lives."""
+class Owner(Protocol):
+    """The gateway, as an exchange sees it."""
 
-    __slots__ = ()
+    exchanges: set[Exchange]
+    draining: bool
+    seal_key: bytes
+    overload: Overload
+    buffers: RequestBuffers
 
-    def __init__(self, gateway: Owner, plan: Plan, down: Downstream, head: RequestHead, started: float) -> None:
-        super().__init__(gateway, plan, down, head, started)
+    @property
+    def admin_handler(self) -> AdminHandler: ...
+
+    def current(self) -> Plan:
+        """The plan in force."""
+
+    def memory(self, space: str) -> Memory:
+        """What is remembered for one consumer."""
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> Callable[[], None]:
+        """Call it after a while; what is returned takes that back."""
+
+    def tunnel(self, exchange: Exchange, lease: Lease, wire_target: bytes, fields: list[bytes]) -> Tunnel:
+        """Send an Upgrade request over a connection of its own."""
+
+    @property
+    def account(self) -> Callable[[Record], None]: ...
+
+
+class Exchange:
+    """Owned by its client connection, known to the gateway while it lives.
+
+    `gates` are those that are still to be entered, `tickets` the permits and the place in a queue that it holds.
+    `waits_in` is the place of the phase that waits. `after_attempt` is what follows a failed attempt
+    (proxy/forward.py). `timeouts` are those of a target that is not the route's own upstream.
+    `tunnel` is the endpoint's side of an Upgrade, with its `lease`. `muted`: the client has left, and the endpoint may
+    finish all the same. `origin` is where the request comes from, if a trusted proxy tells.
+    """
+
+    __slots__ = (
+        "after_attempt", "attempt", "body", "call", "cancel_timer", "consumer", "down", "gates", "gateway", "head",
+        "lease", "muted", "origin", "phase", "plan", "queue_note", "record", "request_id", "retry_loop", "route",
+        "tickets", "timeouts", "tunnel", "waiting_since_s", "waits_in", "writer",
+    )
+
+    def __init__(
+        self, gateway: Owner, plan: Plan, down: Downstream, head: RequestHead, started: float,
+        body: bytes | None = None,
+    ) -> None:
+        """`body` is the whole body where it came with the head."""
+        self.gateway, self.plan, self.down, self.head = gateway, plan, down, head
+        self.phase = "accept"
+        record = self.record = Record()
+        record.started, record.started_wall = started, clock.wall()
+        record.generation = plan.generation
+        record.listener, record.peer, record.client = down.listener, down.peer, down.peer
+        record.version = head.version
+        self.request_id = b""
+        self.origin: Origin | None = None
+        self.writer: ResponseWriter = Http1Writer(down, head, record, plan)
+        self.body = RequestBody(down, gateway.buffers, body, head.has_body)
+        if body is not None:
+            record.bytes_in = len(body)
+        self.route: PlannedRoute | None = None
+        self.consumer: str | None = None
+        self.call: Call | None = None
+        self.retry_loop: RetryLoop | None = None
+        self.attempt: Attempt | None = None
+        self.tunnel: Tunnel | None = None
+        self.lease: Lease | None = None
+        self.after_attempt: AfterAttempt | None = None
+        self.gates: tuple[Gate, ...] = ()
+        self.tickets: tuple[tuple[Gate, Ticket], ...] = ()
+        self.cancel_timer: Callable[[], None] | None = None
+        self.timeouts: Timeouts | None = None
+        self.queue_note = ""
+        self.waiting_since_s = -1.0
+        self.waits_in = 0
+        self.muted = False
         gateway.exchanges.add(self)
 
-    # ---- the attempt (called by the pipeline)
+    @property
+    def limits(self) -> Timeouts:
+        """The limits of time of the present target; those of the route before there is one."""
+        if self.timeouts is not None:
+            return self.timeouts
+        return NO_TIMEOUTS if self.route is None else self.route.timeouts
 
-    def attempt(
-        self, endpoint: Endpoint, target: bytes, fields: list[bytes], body: bytes | None, sink: Sink | None = None
-    ) -> None:
-        """Send the request to this endpoint. `body` is the whole body, None if there is none or it is streamed.
+    @property
+    def over(self) -> bool:
+        """Whether it has been accounted."""
+        return self.phase == "over"
 
-        `sink` stands in for the exchange where what comes back must be looked at before the client gets it.
-        """
-        pool = endpoint.pool
-        assert pool is not None
-        self.phase = "attempt"
-        self.endpoint = endpoint
-        self.record.attempts += 1
-        self.record.endpoint = endpoint.label
-        head = self.head
-        self._last = clock.monotonic()
-        slot = self.slot = pool.take(head.method, body is not None or head.has_body)
-        if body is not None:
-            length: int | None = len(body)
-            self._sent_whole = True
-        elif head.has_body:
-            self._streamed = True
-            length = -1 if head.length is None else head.length
-        else:
-            length = None
-            self._sent_whole = True
-        pool.start(slot, sink or self, head.method, target, fields, length, body)
-        if self._early is not None:
-            early, self._early = self._early, None
-            self._feed(slot, b"".join(early), self._sent_whole)
+    def speak_for(self, route: PlannedRoute | None) -> None:
+        """Responses of relayd's own have the shape of this route from now on."""
+        self.route = self.writer.route = route
 
-    def upgrade(self, endpoint: Endpoint, target: bytes, fields: list[bytes]) -> None:
-        """Send an Upgrade request to this endpoint, over a connection of its own."""
-        assert self.upstream is not None
-        self.phase = "attempt"
-        self.endpoint = endpoint
-        self.record.attempts += 1
-        self.record.endpoint = endpoint.label
-        self._sent_whole = True
-        self.tunnel = Upgrade(self, self.upstream.spec, endpoint, target, fields)
+    def enter(self, phase: str) -> None:
+        """Go on to a phase."""
+        assert phase in FOLLOWS[self.phase], f"{self.phase} -> {phase}"
+        self.phase = phase
 
-    def switch(self, head: bytes) -> None:
-        """The endpoint has agreed: the client is told, and the two sides become a tunnel."""
-        self.phase = self.record.room = "tunnel"
-        self.record.status = 101
-        self.record.first_byte_s = clock.monotonic() - self.record.started
-        self._head_sent, self._framing = True, UNTIL_CLOSE
-        if self.course is not None:
-            self.course.accepted()
-        elif self.upstream is not None and self.endpoint is not None:
-            self.upstream.answered(self.endpoint)
-        self.down.send(head)
-        if not self.over:
-            self.down.start_tunnel()
+    def work(self, steps: Steps[None], then: Callable[[], None]) -> bool:
+        """Work that may be too much for one turn of the event loop: whether it is done, else `then` is called when it
+        is. It ends with the exchange."""
+        work = Work(steps, self.gateway.later, then)
+        self.cancel_timer = work.cancel
+        return work.turn()
 
-    def complete(self) -> None:
-        """The end of a tunnel, or of an answer to a refused upgrade."""
-        if self.over:
-            return
-        if self._framing == CHUNKED:
-            self.down.send(b"0\r\n\r\n")
-        self.record.room = self.phase
-        self.record.ended_by = "upstream"
-        self._drop_slot()
-        self._leave()
-        self.down.finished(self._keep and self.phase != "tunnel")
+    # ---- what status shows
+
+    def age_s(self) -> float:
+        """Seconds since the request began."""
+        return clock.monotonic() - self.record.started
+
+    def buffered(self) -> int:
+        """Bytes of this exchange that wait inside relayd, both ways."""
+        attempt = self.attempt
+        return self.writer.buffered() + self.body.held_bytes() + (0 if attempt is None else attempt.buffered())
 
     # ---- the client's side
 
     def upload(self, data: bytes, last: bool) -> None:
-        """The next piece of a streamed request body."""
-        if self.over:
+        """The next piece of the request body, or of a tunnel."""
+        if self.phase == "over":
             return
-        self.record.bytes_in += len(data)
+        record, route, attempt = self.record, self.route, self.attempt
+        record.bytes_in += len(data)
         if self.tunnel is not None:
             self.tunnel.upload(data)
             return
-        limit = self.route.body_limit if self.route is not None else 0
-        if limit and self.record.bytes_in > limit:
-            self.fail(ExchangeError("body_too_large"))
-            return
-        if self.collector is not None:
-            self._collect(self.collector, data, last)
-            return
-        if self._answered:
-            return
-        self._sent_whole = last
-        if self.slot is not None:
-            self._feed(self.slot, data, last)
-        elif self.course is not None:  # it waits for its turn: what comes meanwhile waits here
-            self._early = [*(self._early or ()), data]
-            if not self._paused_body:
-                self._paused_body = True
-                self.down.pause_body()
-
-    def collect(self, collector: Collector) -> None:
-        """Gather the body before going on."""
-        self.collector = collector
-
-    def _collect(self, collector: Collector, data: bytes, last: bool) -> None:
+        limit = 0 if route is None else route.body_limit
         try:
-            if collector.take(data, last):
-                self.collector = None
-                self._sent_whole = last
-                collector.finish(last)
+            if limit and record.bytes_in > limit:
+                raise ExchangeError("body_too_large")
+            self.body.receive(data, last, None if attempt is None else attempt.slot, self.retry_loop is not None)
         except ExchangeError as refused:
-            self.collector = None
             self.fail(refused)
 
-    def withhold(self, data: bytes) -> None:
-        """Pieces of the body that were read before the attempt began, and go first."""
-        self._early = [data]
-
-    def _feed(self, slot: Slot, data: bytes, last: bool) -> None:
-        if self.upload_filter is not None:
-            try:
-                data = self.upload_filter.feed(data, last)
-            except ExchangeError as refused:
-                self.fail(refused)
-                return
-        slot.feed(data, last)
-        if not self.over and not last and not self._paused_body and slot.queued > UPLOAD_HIGH:
-            self._paused_body = True
-            self.down.pause_body()
+    def end_upload(self) -> bool:
+        """The client sends no more; False where that means that it has left."""
+        return self.tunnel is not None and self.tunnel.end_upload()
 
     def client_fault(self, fault: ExchangeError) -> None:
         """The request body cannot be read to its end: malformed, or not sent in time."""
-        if not self.over:
-            self.fail(fault)
+        self.fail(fault)
 
     def client_gone(self, code: str = "client_gone") -> None:
         """The client left, or does not read any more."""
-        if self.over or self.muted:
+        if self.phase == "over" or self.muted:
             return
-        route = self.route
-        if route is not None and route.finish and self._sent_whole and self.slot is not None and code == "client_gone":
-            self.muted = True  # let the upstream finish; throw the rest away
-            self.record.code, self.record.ended_by, self.record.room = code, "client", self.phase
-            if not self._head_sent:
-                self.record.status = 499
-            self.slot.unhold()
-            return
-        record = self.record
+        record, route, attempt = self.record, self.route, self.attempt
         record.code, record.ended_by, record.room = code, "client", self.phase
-        if not self._head_sent:
+        if not self.writer.started:
             record.status = 499
-        self._drop_slot()
-        self._leave()
-        self.down.abort(False)
+        if (
+            route is not None and route.finish and self.body.complete and attempt is not None
+            and attempt.slot is not None and code == "client_gone"
+        ):
+            self.muted = True
+            self.writer = NullWriter()
+            attempt.discard_response(self.writer)
+            return
+        self._stop(code)
+        self._end()
+        self.writer.abort(explained=True)
 
     def on_drained(self) -> None:
         """The client has taken what waited for it."""
-        self._last = clock.monotonic()
-        if self.over:
-            return
-        if self.slot is not None:
-            self.slot.unhold()
+        if self.attempt is not None:
+            self.attempt.unhold()
         elif self.tunnel is not None:
             self.tunnel.unhold()
 
-    # ---- the transport's side
+    # ---- the attempt's side
 
-    def on_progress(self, slot: Slot) -> None:
-        """New bytes from the endpoint, or room for more of the request body."""
-        if slot is not self.slot or self.over:
+    def attempt_begins_response(self, attempt: Attempt, head: ResponseHead) -> None:
+        """No other attempt will be made: what one would need is let go."""
+        if attempt is not self.attempt or self.muted:
             return
-        if not self.touch(slot):
-            return
-        if self.muted:
-            slot.chunks.clear()
-            return
-        if not self._head_sent and slot.response is not None:
-            if self.rescue is not None and slot.response.status >= 400:
-                self.rescue(self).on_progress(slot)
-                return
-            out = self._interims(slot) if slot.interim else b""
-            out += self._begin(slot.response, slot)
-            slot.forget_body()
-        else:
-            out = self._interims(slot) if slot.interim else b""
-        if slot.chunks:
-            out += self._framed(slot)
-        if out and not self.down.send(out):
-            slot.hold = True
+        self.enter("transfer")
+        if attempt.slot is not None:
+            self.record.connect_s = attempt.slot.connect_time()
+        body = self.body
+        body.data = body.look = None
+        if body.memory is not None:
+            body.recount(attempt.slot)
+        if self.call is not None:
+            self.call.let_go()
+        route = self.route
+        if route is not None and route.resilience is not None:
+            self.annotate(head, attempt)
 
-    def touch(self, slot: Slot) -> bool:
-        """Something has moved; False when the exchange ended by it."""
-        self._last = clock.monotonic()
-        if self._paused_body and slot.queued < UPLOAD_LOW:
-            self._paused_body = False
-            self.down.resume_body()
-        return not self.over
+    def reads_error(self, classification: Classification) -> bool:
+        """Whether the body of an error response may decide what follows."""
+        return self.retry_loop is not None and self.retry_loop.reads_error(classification)
 
-    def arrived(self, slot: Slot) -> ResponseHead | None:
-        """For who judges an answer: its head, as soon as it is there; interim heads go on to the client."""
-        if slot is not self.slot or self.over or not self.touch(slot):
-            return None
-        response = slot.response
-        if response is None and slot.interim and not self._head_sent and not self.muted:
-            self.deliver_slot(slot)
-        return response
+    def attempt_completed(self, attempt: Attempt) -> None:
+        """The last byte was written."""
+        if self.phase == "over":  # writing has found the client gone
+            return
+        if not self.muted:
+            self.record.room, self.record.ended_by = "transfer", "upstream"
+        self._end()
+        self.writer.close()
 
-    def on_done(self, slot: Slot, errno: int, message: str) -> None:
-        """The transfer has ended, well or not."""
-        if slot is not self.slot or self.over:
+    def attempt_failed(self, attempt: Attempt, result: AttemptResult) -> None:
+        """The client has seen nothing of it."""
+        if self.phase == "over":
             return
-        if self.rescue is not None and not self._head_sent and not self.muted:
-            response = slot.response
-            if errno or response is None or slot.bad or response.status >= 400:
-                self.rescue(self).on_done(slot, errno, message)
-                return
-        if errno or slot.response is None or slot.bad:
-            self._failed(slot, errno, message)
+        if self.muted or self.after_attempt is None:
+            self.fail(result.fault)
             return
-        if self.muted:
-            self._drop_slot()
-            self._leave()
-            return
-        out = self._interims(slot) if slot.interim else b""
-        if not self._head_sent:
-            out += self._begin(slot.response, slot)
-        if slot.chunks:
-            out += self._framed(slot)
-        if self._framing == CHUNKED:
-            out += self._last_chunk(slot)
-        self._drop_slot()
-        self._completed(out)
+        try:
+            self.after_attempt(self, result)
+        except ExchangeError as refused:
+            self.fail(refused)
 
-    def _completed(self, out: bytes) -> None:
-        """The last bytes of an answer that is whole."""
+    def attempt_broke(self, attempt: Attempt, fault: ExchangeError, failure: Failure | None) -> None:
+        """The client has a part of it."""
+        self.fail(fault, failure)
+
+    # ---- a tunnel's side (proxy/upgrade.py, proxy/websocket_session.py)
+
+    def switch(self, head: bytes) -> None:
+        """The Upgrade was agreed to: the client is told, and the two sides become a tunnel."""
+        self.enter("tunnel")
+        self.record.room = "tunnel"
+        if self.lease is not None:
+            self.lease.answered()
+        self.writer.switch(head)
+        if self.phase != "over":
+            self.down.start_tunnel()
+
+    def tunnelled(self, data: bytes) -> bool:
+        """Bytes from the endpoint for the client; False when the client is behind."""
+        return self.writer.raw(data)
+
+    def plain_answer(self, response: ResponseHead, body: bytes) -> bool:
+        """The Upgrade was not agreed to: it stays HTTP. The head first, then pieces of the body."""
+        if not self.writer.started:
+            self.enter("transfer")
+            self.writer.head(response)
+        return self.writer.body(body) if body else self.writer.flush()
+
+    def complete(self) -> None:
+        """The end of a tunnel, or of the answer to a refused Upgrade."""
+        if self.phase == "over":
+            return
+        tunnel = self.phase == "tunnel"
+        self.record.room, self.record.ended_by = self.phase, "upstream"
+        if not tunnel:
+            self.writer.end()
+        self._stop("")
+        self._end()
+        self.writer.close()
+
+    # ---- responses of relayd's own, and endings
+
+    def respond(self, answer: Answer) -> None:
+        """Send a whole response of relayd's own."""
+        code = answer.code
+        if self.writer.started:
+            self.fail(ExchangeError(code or "internal", answer.detail))
+            return
         record = self.record
-        record.room, record.ended_by = "transfer", "upstream"
-        if out:
-            self.down.send(out)
-        if not self.over:  # sending may have found the client gone
-            self._leave()
-            self.down.finished(self._keep)
-
-    def on_broken(self) -> None:
-        """A fault of relayd's own."""
-        self.fail(ExchangeError("internal"))
-
-    # ---- for a course, whose attempts are judged before the client sees them
-
-    def deliver_last(self, response: ResponseHead, slot: Slot | None, data: bytes) -> None:
-        """The rest of the answer, and the end of its framing."""
-        self.finish(out=self._written(response, slot, data))
-
-    def finish(self, trailer_slot: Slot | None = None, out: bytes = b"") -> None:
-        """The delivered answer is whole; `out` is what of it was not sent yet."""
-        silent = self.muted
-        if self._framing == CHUNKED and not silent:
-            out += b"0\r\n\r\n" if trailer_slot is None else self._last_chunk(trailer_slot)
-        self._drop_slot()
-        if silent:
-            self._leave()
-        else:
-            self._completed(out)
-
-    def take_back(self) -> list[bytes] | None:
-        """End the attempt under way. The pieces of a streamed body that it had, if the endpoint has seen none."""
-        slot = self.slot
-        unseen: list[bytes] | None = None
-        if slot is not None and self._streamed and not slot.read_at:
-            unseen = list(slot.queue or ())
-        self._drop_slot()
-        return unseen
-
-    # ---- endings
-
-    def respond(self, answer: Answer, code: str = "") -> None:
-        """Send a whole answer of relayd's own and end the exchange."""
-        record = self.record
-        record.room, record.code = self.phase, code
+        record.room, record.code, record.detail = self.phase, code, answer.detail
         record.ended_by = KINDS[code].fault.value if code else "relayd"
-        if not self._head_sent:
-            self._answered = True
-            out = self._begin(answer.response, None)
-            if self._framing != NONE:
-                out += answer.body
-                record.bytes_out = len(answer.body)
-            self.down.send(out)
-        if not self.over:
-            self._leave()
-            self.down.finished(self._keep)
+        self._stop("")
+        self._write(answer)
 
-    def fail(self, fault: ExchangeError) -> None:
-        """End the exchange with an error: as an answer while nothing was sent, else as a broken end."""
-        if self.over:
+    def fail(self, fault: ExchangeError, failure: Failure | None = None) -> None:
+        """End the exchange with an error: a response while that is possible, else an error in its dialect's stream, or
+        a broken end. `failure` is the endpoint's own wording."""
+        if self.phase == "over":
             return
-        kind, record = fault.kind, self.record
-        record.code, record.detail, record.room = kind.code, fault.detail, self.phase
-        record.ended_by = kind.fault.value
-        self._drop_slot()
-        if self.muted:
-            self._leave()
-            return
-        if self._head_sent:
-            words = None if self.course is None else self.course.last_words(fault)
-            if words is not None:
-                self._say(*words)
-                return
-            self._leave()
-            self.down.abort(self._framing == UNTIL_CLOSE)
-            return
-        if kind.status == 499:
-            record.status = 499
-            self._leave()
-            self.down.abort(False)
-            return
-        answer = error_answer(fault, self.route, self.head, self.request_id.decode("latin-1"))
-        self._answered = True
-        if kind.close:
-            self.head.keep_alive = False
-        out = self._begin(answer.response, None)
-        if self._framing != NONE:
-            out += answer.body
-            record.bytes_out = len(answer.body)
-        self.down.send(out)
-        if not self.over:
-            self._leave()
-            self.down.finished(self._keep)
-
-    def _say(self, words: bytes, whole: bool) -> None:
-        """A begun answer ends with an error in its own dialect; `whole` where readers take that for an end."""
-        self.record.bytes_out += len(words)
-        chunked = self._framing == CHUNKED
-        out = b"%x\r\n%b\r\n" % (len(words), words) if chunked and words else words
-        if whole and chunked:
-            out += b"0\r\n\r\n"
-        if out:
-            self.down.send(out)
-        if self.over:
-            return
-        self._leave()
-        if whole:
-            self.down.finished(self._keep)
+        kind, record, writer = fault.kind, self.record, self.writer
+        if not self.muted:
+            record.code, record.detail, record.room = kind.code, fault.detail, self.phase
+            record.ended_by = kind.fault.value
+        self._stop(kind.code)
+        if writer.started:
+            self._break_off(fault, failure)
+        elif kind.status == 499 or self.muted:
+            if not self.muted:
+                record.status = 499
+            self._end()
+            writer.abort()
         else:
-            self.down.abort(False)
+            if kind.close:
+                self.head.keep_alive = False
+            self._write(error_answer(fault, self.route, self.head, self.request_id.decode("latin-1")))
 
-    def _verdict(self, upstream: Upstream, code: str, status: int) -> Verdict:
-        """Whom it is about that this did not go well; the status is the endpoint's only where its head has come."""
-        return classify(
-            code, status if self.record.connect_s >= 0 else 0, own_key=upstream.spec.auth is not None,
-            rest_s=self._rest_s, client_key=self.route is not None and self.route.pass_client_key,
-        )
+    def deliver(self, response: ResponseHead, body: bytes) -> None:
+        """Send an endpoint's error response, whole."""
+        if self.head.method != b"HEAD":
+            response.length = len(body)
+        self._delivers()
+        self.annotate(response, None)
+        self._write(Answer(response, body))
 
-    def _failed(self, slot: Slot, errno: int, message: str) -> None:
-        """The transfer broke: what has come is delivered, then the end is a broken one."""
-        if slot.response is not None:
-            self.phase = "transfer"
-        if slot.bad:
-            code = "upstream_malformed"
-        elif errno == 0:
-            code = "upstream_closed"
-        else:
-            code = code_of(errno)
-        if self._head_sent and slot.chunks and not self.muted:
-            self.down.send(self._framed(slot))
-            if self.over:
-                return
-        if self._head_sent and KINDS[code].code == "upstream_closed":
-            code = "upstream_cut"
-        self.fail(ExchangeError(code, slot.bad or f"curl {errno}: {message}"))
+    def deliver_stream(self, data: bytes) -> None:
+        """End a stream with these frames; they may be all of it."""
+        self._delivers()
+        writer = self.writer
+        if not writer.started:
+            writer.head(stream_head(None))
+        writer.end(data)
+        if self.phase != "over":
+            self._end()
+            writer.close()
 
-    def check(self, now: float) -> None:
-        """The sweep: end what waits longer than it may."""
-        slot, route = self.slot, self.route
-        if route is None or self.over:
+    def _delivers(self) -> None:
+        self.phase = self.record.room = "transfer"
+        self.record.ended_by = "upstream"
+
+    def _write(self, answer: Answer) -> None:
+        writer = self.writer
+        writer.head(answer.response)
+        writer.end(answer.body)
+        if self.phase != "over":  # writing may find the client gone
+            self._end()
+            writer.close()
+
+    def _break_off(self, fault: ExchangeError, failure: Failure | None) -> None:
+        """A response that has begun ends with an error in its dialect where there is one, and never looks complete."""
+        writer, call, loop = self.writer, self.call, self.retry_loop
+        found = None
+        if call is not None and loop is not None and not self.muted and fault.kind.status != 499:
+            kind = fault.kind
+            response = None if self.attempt is None else self.attempt.response
+            told = failure or Failure(kind.status, kind.message, code=kind.code)
+            found = call.in_band_error(told, loop.target, response, self.request_id.decode("latin-1"))
+        if found is None:
+            self._end()
+            writer.abort()
             return
-        timeouts = route.timeouts if self.course is None else self.course.timeouts
-        if self.tunnel is not None:
-            self.tunnel.check(now, timeouts)
-            return
-        if timeouts.total_s and now - self.record.started > timeouts.total_s:
-            if slot is not None or self.course is not None:
-                self.fail(ExchangeError("total_timeout", f"{timeouts.total_s:g} s"))
-            return
-        if self.course is not None:
-            self.course.check(now)
-        if slot is None or slot is not self.slot:
-            return
-        if slot.response is None:
-            since = max(self._last, slot.read_at)
-            if timeouts.first_byte_s and not slot.read_paused and now - since > timeouts.first_byte_s:
-                self._out_of_time(ExchangeError("first_byte_timeout", f"{timeouts.first_byte_s:g} s"))
-        elif slot.hold:
-            self._last = now  # the client is the slow side
-        elif timeouts.idle_s and now - max(self._last, slot.read_at) > timeouts.idle_s:
-            self._out_of_time(ExchangeError("idle_timeout", f"{timeouts.idle_s:g} s"))
+        frame, ends_stream = found
+        if ends_stream:
+            writer.end(frame)
+        elif frame:
+            writer.body(frame)
+        if self.phase != "over":
+            self._end()
+            if ends_stream:
+                writer.close()
+            else:
+                writer.abort(explained=True)
 
-    def _out_of_time(self, fault: ExchangeError) -> None:
-        if self.rescue is not None and self.course is None and not self._head_sent and not self.muted:
-            self.rescue(self)
-        if self.course is not None and not self.muted:
-            self.course.attempt_failed(fault)
-        else:
-            self.fail(fault)
-
-    def _drop_slot(self) -> None:
-        slot, self.slot = self.slot, None
-        if slot is not None:
-            slot.driver.cancel(slot)
-            slot.pool.give(slot)
+    def _stop(self, code: str) -> None:
+        """End what is under way at an endpoint. `code` is why, if that says something of the endpoint."""
+        if self.attempt is not None:
+            self.attempt.cancel(code)
         if self.tunnel is not None:
             self.tunnel.close()
 
-    def _leave(self) -> None:
-        """Account once, give everything back."""
-        if self.over:
+    def _end(self) -> None:
+        """Account once, give everything back. The writer is closed or aborted by the caller, right afterwards."""
+        if self.phase == "over":
             return
-        self.over = True
-        gateway = self.gateway
+        self.phase = "over"
+        record, gateway = self.record, self.gateway
         gateway.exchanges.discard(self)
-        if self.course is not None:
-            self.course.leave()
-            self.course = None  # it has the exchange: a ring, which would wait for the collector
-        for gate, ticket in self.held:
-            gate.leave(ticket)
-        if self.upstream is not None and self.endpoint is not None:
-            code, status = self.record.code, self.record.status
-            verdict = GOOD if not code and status < 400 else self._verdict(self.upstream, code, status)
-            self.upstream.report(self.endpoint, verdict, None, self.upstream.spec.auth)
-            self.upstream.leave(self.endpoint)
-        record = self.record
+        if self.cancel_timer is not None:
+            cancel, self.cancel_timer = self.cancel_timer, None
+            cancel()
+        lease = self.lease
+        if lease is not None:
+            status = record.status if self.writer.started else 0
+            lease.release(lease.classify(record.code, status))
+        call, loop, attempt = self.call, self.retry_loop, self.attempt
+        if loop is not None:
+            tell_trail(record, loop.trail)
+        if call is not None:
+            for one in () if attempt is None else attempt.filters:
+                one.account(record)
+            tell_call(record, call, None if loop is None else loop.target.model)
+        self.body.release()
+        self.attempt = self.tunnel = self.retry_loop = self.after_attempt = self.call = self.lease = None
+        if self.tickets:
+            tickets, self.tickets = self.tickets, ()
+            for gate, ticket in tickets:
+                gate.leave(ticket)
         record.total_s = clock.monotonic() - record.started
         gateway.account(record)
 
+    # ---- fields of the response, and the sweep
 
-__all__ = ["LENGTH", "Exchange"]
+    def annotate(self, head: ResponseHead, attempt: Attempt | None) -> None:
+        """Which queue was met and which endpoints were tried, where the route tells."""
+        if self.queue_note:
+            head.keep += [f"{name}: {value}\r\n".encode() for name, value in self.queue_fields()]
+        route, loop = self.route, self.retry_loop
+        resilience = None if route is None else route.resilience
+        if resilience is not None and resilience.tells_attempts and loop is not None:
+            trail = loop.trail if attempt is None else [*loop.trail, f"{attempt.lease.endpoint.label} {head.status}"]
+            head.keep.append(f"X-Relayd-Attempts: {', '.join(trail)}\r\n".encode("latin-1", "replace"))
+
+    def queue_fields(self) -> list[tuple[str, str]]:
+        """A dictionary in the grammar of RFC 9651; empty for an exchange that met no queue or whose route is silent."""
+        if not self.queue_note:
+            return []
+        waited_s = self.record.queue_s
+        if self.waiting_since_s >= 0:
+            waited_s += clock.monotonic() - self.waiting_since_s
+        return [("X-Relayd-Queue", f"{self.queue_note}, waited={waited_s:.3f}")]
+
+    def check(self, now: float) -> None:
+        """The sweep: end what waits longer than it may, and comfort a client that waits for a stream."""
+        route, loop = self.route, self.retry_loop
+        if route is None or self.phase == "over":
+            return
+        timeouts = self.limits
+        if self.tunnel is not None:
+            self.tunnel.check(now, timeouts)
+            return
+        if loop is None:
+            return
+        if timeouts.total_s and now - self.record.started > timeouts.total_s:
+            self.fail(ExchangeError("total_timeout", f"{timeouts.total_s:g} s"))
+            return
+        attempt = self.attempt
+        if attempt is not None:
+            fault = attempt.expired(now, timeouts, loop.target.upstream.retries.spec.per_attempt_s)
+            if fault is not None:
+                attempt.fail(fault)
+                return
+        if self.call is not None and self.call.keepalive is not None and not self.muted:
+            self._keep_alive(self.call, loop, now)
+
+    def _keep_alive(self, call: Call, loop: RetryLoop, now_s: float) -> None:
+        """A comment for a client whose stream has been silent for long."""
+        keepalive, attempt, writer = call.keepalive, self.attempt, self.writer
+        crosses = call.crosses(loop.target)
+        if keepalive is None or self.head.version != 11:
+            return
+        if attempt is not None and attempt.slot is not None:
+            response = attempt.slot.response
+            if attempt.slot.hold or (response is not None and not response.media.is_stream and not crosses):
+                return
+        if not keepalive.is_due(now_s):
+            return
+        comment = call.renderer.comment() if crosses and call.rendered else COMMENT
+        if not writer.started:
+            head = stream_head(None)
+            head.keep += [f"{name}: {value}\r\n".encode() for name, value in self.queue_fields()]
+            writer.head(head)
+        writer.comment(comment)

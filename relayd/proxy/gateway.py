@@ -11,17 +11,20 @@ from relayd import clock
 from relayd.errors import ExchangeError
 from relayd.limits.gates import Gates
 from relayd.limits.overload import Bounds, Overload
+from relayd.limits.request_buffers import RequestBuffers
 from relayd.plan.plan import Plan
 from relayd.protocols.dialect import Memory
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.incoming import LENGTH, head_of
 from relayd.proxy.owner import AdminHandler, Store
-from relayd.proxy.pipeline import walk
+from relayd.proxy.pipeline import run
 from relayd.proxy.respond import error_answer
+from relayd.proxy.upgrade import Tunnel, Upgrade
 from relayd.stores.memory import Store as MemoryStore
 from relayd.telemetry.outcome import Record
 from relayd.telemetry.telemetry import Telemetry
+from relayd.upstream.lease import Lease
 from relayd.upstream.transport.client import StreamClient
 from relayd.wire.http1 import RequestHead
 
@@ -42,6 +45,7 @@ class Gateway:
         self.exchanges: set[Exchange] = set()
         self.gates = Gates()
         self.overload = Overload(Bounds(), 0.25)
+        self.buffers = RequestBuffers()
         self.draining = False
         self.leaving = False  # another process accepts now: what comes by open connections is still served, then closed
         self.admin_handler: AdminHandler = _nobody
@@ -50,14 +54,15 @@ class Gateway:
         self.seal_key = os.urandom(32)
         self.store: Store = MemoryStore(max_entries=20_000, max_bytes=64 * 1024 * 1024, ttl_s=24 * 3600.0)
 
-    def begin(self, down: Downstream, head: RequestHead, body: bytes | None, started: float) -> Exchange:
-        """Start an exchange on the plan of this moment; it may be over when this returns."""
+    def accept(self, down: Downstream, head: RequestHead, body: bytes | None, started: float) -> Exchange:
+        """A new exchange on the plan of this moment. `body` is the whole body where it came with the head."""
         plan = self.plan
         assert plan is not None
-        exchange = Exchange(self, plan, down, head, started)
-        down.exchange = exchange
-        walk(exchange, body)
-        return exchange
+        return Exchange(self, plan, down, head, started, body)
+
+    def begin(self, exchange: Exchange) -> None:
+        """Take it through its phases; it may be over when this returns."""
+        run(exchange)
 
     def refuse(self, down: Peer, fault: ExchangeError, started: float) -> bytes:
         """Account for a request that the gate did not take; the bytes of its answer."""
@@ -93,10 +98,15 @@ class Gateway:
         timer = loop.call_later(delay_s, call)
         return lambda: loop.remove_timeout(timer)
 
+    def tunnel(self, exchange: Exchange, lease: Lease, wire_target: bytes, fields: list[bytes]) -> Tunnel:
+        """Send an Upgrade request over a connection of its own."""
+        return Upgrade(exchange, lease.upstream.spec, lease.endpoint, wire_target, fields)
+
     def sweep(self) -> None:
         """End what waits too long; called by a timer."""
         now = clock.monotonic()
         self.gates.sweep(now)
+        self.buffers.sweep(now)
         for exchange in list(self.exchanges):
             exchange.check(now)
 

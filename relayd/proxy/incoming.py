@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from relayd.plan.plan import HouseFields, PlannedRoute
 from relayd.wire.chunked import is_forbidden_trailer
+from relayd.wire.date import date_field, has_date
 from relayd.wire.headers import Memo, name_of
 from relayd.wire.response import ResponseHead
 
@@ -55,7 +56,8 @@ def head_of(
     if cors is not None:
         lines = [line for line in lines if not line.lower().startswith(b"access-control-")]
         lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in cors]
-    parts = [status_line(response.status, response.reason), *lines]
+    given = b"".join([status_line(response.status, response.reason), *lines])
+    parts = [given] if has_date(given) else [given, date_field()]  # RFC 9110 6.6.1
     if framing == CHUNKED:
         parts.append(b"Transfer-Encoding: chunked\r\n")
     elif response.length is not None:

@@ -16,9 +16,10 @@ from relayd.proxy.api_path import passing_path, with_model
 from relayd.proxy.downstream import Downstream
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import AuthSpec, UpstreamSpec
-from relayd.wire.forwarded import client_address, forwarded_element
+from relayd.wire.forwarded import forwarded_element
 from relayd.wire.headers import CREDENTIALS, name_of
 from relayd.wire.http1 import ACCEPT, AGENT, TYPE, RequestHead
+from relayd.wire.origin import Origin, origin_of
 
 _WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # What libcurl would invent: an empty field takes it away. Expect is answered by relayd and never goes on.
@@ -49,11 +50,12 @@ def request_id_of(house: HouseFields, down: Downstream, head: RequestHead) -> by
 
 def target_of(
     route: PlannedRoute, endpoint: Endpoint, upstream: UpstreamSpec, head: RequestHead, auth: AuthSpec | None = None,
-    model: str | None = None,
+    model: str | None = None, strip: bool = False,
 ) -> bytes:
     """The exact bytes of the request target; only a rewritten prefix changes, and a model's name in the path.
 
-    `auth` is one of several keys, `model` the name that a model in the path has at this endpoint.
+    `auth` is one of several keys, `model` the name that a model in the path has at this endpoint. With `strip` keys of
+    the client are taken out of the query.
     """
     auth = auth or upstream.auth
     path = route.rewritten(head.path)
@@ -62,10 +64,31 @@ def target_of(
     if endpoint.base_path:
         path = passing_path(upstream.protocol, endpoint.base_path, path)
     query = head.query
+    if strip and query:
+        is_api = upstream.protocol != "plain" or b"/v1beta" in head.path or b"/models" in head.path
+        query = _without_keys(query, is_api)
     if auth is not None and auth.kind == "query":
         key = auth.name + "=" + quote_from_bytes(auth.value.reveal().encode(), safe="")
         query = b"?" + b"&".join([*_without_parameter(query[1:], auth.name.encode()), key.encode()])
     return path + query
+
+
+KEY_PARAMETERS = frozenset((b"api_key", b"apikey", b"x_api_key", b"x_goog_api_key", b"access_token"))
+
+
+def _without_keys(query: bytes, is_api: bool) -> bytes:
+    """A query without the keys that clients of AI APIs write there. `key` is one only before such an API (Gemini's
+    clients): elsewhere it may be anything."""
+    parts = query[1:].split(b"&")
+    kept = [part for part in parts if not _is_key(part.partition(b"=")[0], is_api)]
+    if len(kept) == len(parts):
+        return query
+    return b"?" + b"&".join(kept) if kept else b""
+
+
+def _is_key(name: bytes, is_api: bool) -> bool:
+    low = unquote_to_bytes(name.replace(b"+", b" ")).strip().lower().replace(b"-", b"_")
+    return low in KEY_PARAMETERS or (is_api and low == b"key")
 
 
 def _without_parameter(query: bytes, name: bytes) -> list[bytes]:
@@ -73,42 +96,38 @@ def _without_parameter(query: bytes, name: bytes) -> list[bytes]:
     return [part for part in query.split(b"&") if part and unquote_to_bytes(part.partition(b"=")[0]).lower() != low]
 
 
-def forwarding_of(house: HouseFields, down: Downstream, head: RequestHead) -> tuple[str, list[bytes]]:
-    """The client's address, and the lines that tell the endpoint who asked."""
-    if not down.trusted and not head.via:
+def origin_for(down: Downstream, head: RequestHead) -> Origin | None:
+    """Where a request of a trusted proxy comes from; None where the peer is the client."""
+    return origin_of(down.peer, head.get_all, down.networks) if down.trusted else None
+
+
+def forwarding_of(house: HouseFields, down: Downstream, head: RequestHead, origin: Origin | None) -> list[bytes]:
+    """The lines that tell the endpoint who asked; `origin` is what `origin_for` has found."""
+    if origin is None and not head.via:
         cached = down.forwarding_cache
         if cached is not None and cached[0] is house and cached[1] == head.authority:
-            return down.peer, cached[2]
-        lines = _forwarding(house, down, head, down.peer, down.peer.encode(), [], [])
+            return cached[2]
+        lines = _forwarding(house, down, head, Origin(down.peer, down.peer.encode(), [], None, None))
         down.forwarding_cache = (house, head.authority, lines)
-        return down.peer, lines
-    client, chain, element = down.peer, down.peer.encode(), []
-    proto = host = None
-    if down.trusted:
-        client, chain = client_address(down.peer, head.get_all(b"x-forwarded-for"), down.networks)
-        element = head.get_all(b"forwarded")
-        proto, host = head.get(b"x-forwarded-proto"), head.get(b"x-forwarded-host")
-    return client, _forwarding(house, down, head, client, chain, element, [proto, host])
+        return lines
+    return _forwarding(house, down, head, origin or Origin(down.peer, down.peer.encode(), [], None, None))
 
 
-def _forwarding(
-    house: HouseFields, down: Downstream, head: RequestHead, client: str, chain: bytes, elements: list[bytes],
-    given: list[bytes | None],
-) -> list[bytes]:
-    proto = (given[0] if given else None) or (b"https" if down.tls else b"http")
-    host = (given[1] if given else None) or head.authority
+def _forwarding(house: HouseFields, down: Downstream, head: RequestHead, origin: Origin) -> list[bytes]:
+    scheme = b"https" if down.tls else b"http"
+    host = origin.host or head.authority
     lines = []
     if house.forwarded_for:
-        lines.append(house.forwarded_for + b": " + chain)
+        lines.append(house.forwarded_for + b": " + origin.chain)
     if house.forwarded_proto:
-        lines.append(house.forwarded_proto + b": " + proto)
+        lines.append(house.forwarded_proto + b": " + (origin.proto or scheme))
     if house.forwarded_host and host:
         lines.append(house.forwarded_host + b": " + host)
     if house.real_ip:
-        lines.append(house.real_ip + b": " + client.encode())
+        lines.append(house.real_ip + b": " + origin.client.encode())
     if house.forwarded:
-        own = forwarded_element(down.peer, head.authority, b"https" if down.tls else b"http")
-        lines.append(house.forwarded + b": " + b", ".join([*elements, own]))
+        own = forwarded_element(down.peer, head.authority, scheme)
+        lines.append(house.forwarded + b": " + b", ".join([*origin.elements, own]))
     if house.via:
         mine = b"%s %s" % (b"1.1" if head.version == 11 else b"1.0", house.via)
         for value in head.via:
@@ -160,14 +179,17 @@ def fields_of(
 
 
 def strips_keys(route: PlannedRoute, upstream: UpstreamSpec | None, consumer: str | None) -> bool:
-    """Whether the client's key stays here: wherever relayd asked for one or adds one, or knows whose it is."""
+    """Whether the client's key stays here: wherever relayd knows consumers, whosever key it is, or adds a key."""
     if route.pass_client_key:
         return False
-    return route.allow is not None or consumer is not None or (upstream is not None and upstream.auth is not None)
+    if route.knows_consumers or route.allow is not None or consumer is not None:
+        return True
+    return upstream is not None and upstream.auth is not None
 
 
 QUIET_NAMES = _QUIET[0]
 
 __all__ = [
-    "CREDENTIALS", "QUIET_NAMES", "Outgoing", "fields_of", "forwarding_of", "request_id_of", "strips_keys", "target_of",
+    "CREDENTIALS", "QUIET_NAMES", "Outgoing", "fields_of", "forwarding_of", "origin_for", "request_id_of",
+    "strips_keys", "target_of",
 ]

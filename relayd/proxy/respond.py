@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+from enum import Enum
 
 from relayd.errors import ExchangeError, Fault, Kind
 from relayd.plan.plan import PlannedRoute
 from relayd.protocols.canon import Failure
 from relayd.wire.http1 import RequestHead
+from relayd.wire.origin import Origin
+from relayd.wire.path import rooted
 from relayd.wire.response import ResponseHead
 
+_PLACEHOLDER = re.compile(r"\{(path|query|host|scheme)\}")  # all in one pass: what a client sends is never a template
 _TYPES = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error",
@@ -19,13 +24,27 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole response of relayd's own."""
+    """A whole response of relayd's own. `code` is an entry of KINDS where it refuses the request, `detail` says why,
+    for the operator's log."""
 
     response: ResponseHead
     body: bytes
+    code: str = ""
+    detail: str = ""
 
 
-def answer(status: int, content_type: str, body: bytes, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
+class Wait(Enum):
+    """A phase of the pipeline has arranged that the exchange goes on later, by itself or as a tunnel."""
+
+    WAIT = "wait"
+
+
+WAIT = Wait.WAIT
+
+
+def answer(
+    status: int, content_type: str, body: bytes, headers: tuple[tuple[str, str], ...] = (), code: str = ""
+) -> Answer:
     """A response with a body; 204 and 304 have none."""
     response = ResponseHead(status, b"")
     if status not in (204, 304):
@@ -36,7 +55,7 @@ def answer(status: int, content_type: str, body: bytes, headers: tuple[tuple[str
         body = b""
     for name, value in headers:
         response.keep.append(f"{name}: {value}\r\n".encode("latin-1", "replace"))
-    return Answer(response, body)
+    return Answer(response, body, code)
 
 
 def error_answer(fault: ExchangeError, route: PlannedRoute | None, head: RequestHead | None, request_id: str) -> Answer:
@@ -47,20 +66,22 @@ def error_answer(fault: ExchangeError, route: PlannedRoute | None, head: Request
         shape = "text"
     dialect = None if route is None or route.resilience is None else route.resilience.dialect
     if shape == "openai" and dialect is not None and route is not None and route.config.errors == "auto":
-        failure = Failure(kind.status, kind.message, code=kind.code, type=_type(kind))
+        failure = Failure(kind.status, fault.message, code=kind.code, type=_type(kind))
         rendered = dialect.render_error(failure, request_id)
         return answer(rendered.status, rendered.content_type, rendered.body, (*rendered.headers, *fault.headers))
     if shape == "openai":
-        content_type, body = "application/json", _openai(kind, request_id)
+        content_type, body = "application/json", _openai(fault, request_id)
     elif shape == "text":
         content_type = "text/plain; charset=utf-8"
-        body = f"{kind.status} {kind.code}: {kind.message} (request {request_id})\n".encode()
+        body = f"{kind.status} {kind.code}: {fault.message} (request {request_id})\n".encode()
     else:
         content_type = "application/problem+json"
         problem = {
             "type": f"urn:relayd:{kind.code}", "title": kind.message, "status": kind.status, "code": kind.code,
             "request_id": request_id,
         }
+        if fault.message != kind.message:
+            problem["detail"] = fault.message
         body = json.dumps(problem).encode() + b"\n"
     return answer(kind.status, content_type, body, fault.headers)
 
@@ -70,8 +91,9 @@ def _type(kind: Kind) -> str:
                                        "invalid_request_error" if kind.status < 500 else "server_error")
 
 
-def _openai(kind: Kind, request_id: str) -> bytes:
-    error = {"message": kind.message, "type": _type(kind), "param": None, "code": kind.code}
+def _openai(fault: ExchangeError, request_id: str) -> bytes:
+    kind = fault.kind
+    error = {"message": fault.message, "type": _type(kind), "param": None, "code": kind.code}
     return json.dumps({"error": error, "request_id": request_id}).encode() + b"\n"
 
 
@@ -80,13 +102,21 @@ def _plain(accept: bytes | None) -> bool:
     return accept is not None and b"text/" in accept and b"json" not in accept and b"*/*" not in accept
 
 
-def redirect_answer(route: PlannedRoute, head: RequestHead, scheme: str) -> Answer:
-    """The redirect of a route; the request's own bytes stand in it only where the gate has looked at them."""
+def redirect_answer(route: PlannedRoute, head: RequestHead, scheme: str, origin: Origin | None = None) -> Answer:
+    """The redirect of a route, as the client sees its host: `origin` has the one that trusted proxies told.
+
+    The request's own bytes stand in it only where they were checked. Raises ExchangeError for a request of HTTP/1.0
+    that names no host where the location needs it.
+    """
     assert route.redirect is not None
-    location = route.redirect.location
-    for word, value in (("path", head.path), ("query", head.query), ("host", head.authority)):
-        location = location.replace("{" + word + "}", value.decode("latin-1"))
-    location = location.replace("{scheme}", scheme)
+    host = head.authority if origin is None else origin.host or head.authority
+    values = {
+        "path": rooted(head.path).decode("latin-1"), "query": head.query.decode("latin-1"),
+        "host": host.decode("latin-1"), "scheme": scheme,
+    }
+    if not host and "{host}" in route.redirect.location:
+        raise ExchangeError("bad_request", "no Host, which the redirect needs")
+    location = _PLACEHOLDER.sub(lambda found: values[found[1]], route.redirect.location)
     return answer(route.redirect.status, "", b"", (("Location", location),))
 
 

@@ -1,7 +1,8 @@
 """An Upgrade request and what comes of it: a tunnel after a valid 101, plain HTTP after anything else.
 
 RFC 9110 7.8, RFC 6455 4: the endpoint must answer with a protocol that was asked for, and a WebSocket endpoint must
-prove that it has read the key. Bytes that come with the 101 are not lost.
+prove that it has read the key. Bytes that come with the 101 are not lost. The final head is bounded as everywhere: in
+bytes, in fields, in interim heads before it, and by `first_byte` in time, which nothing before it resets.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from relayd.proxy.downstream import Downstream
 from relayd.proxy.incoming import status_line
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import Timeouts, UpstreamSpec
-from relayd.upstream.transport.tunnel import Tunnel
+from relayd.upstream.transport.slot import FIELDS_MAX, INTERIM_MAX
+from relayd.upstream.transport.tunnel import Tunnel as Connection
 from relayd.wire.chunked import ChunkedDecoder, ChunkedError
 from relayd.wire.headers import TOKENS
 from relayd.wire.http1 import RequestHead
@@ -36,6 +38,17 @@ class Upgraded(Protocol):
     def plain_answer(self, response: ResponseHead, body: bytes) -> bool: ...
     def complete(self) -> None: ...
     def fail(self, fault: ExchangeError) -> None: ...
+    def client_gone(self) -> None: ...
+
+
+class Tunnel(Protocol):
+    """The endpoint's side of an upgraded exchange, or a session that relayd itself holds."""
+
+    def upload(self, data: bytes) -> None: ...
+    def end_upload(self) -> bool: ...
+    def unhold(self) -> None: ...
+    def check(self, now: float, timeouts: Timeouts) -> None: ...
+    def close(self) -> None: ...
 
 
 class Upgrade:
@@ -45,12 +58,13 @@ class Upgrade:
         self, exchange: Upgraded, spec: UpstreamSpec, endpoint: Endpoint, target: bytes, fields: list[bytes]
     ) -> None:
         self._exchange = exchange
-        self._limit = spec.response_header_bytes
-        self._buffer = b""
+        self._limit, self._keys = spec.response_header_bytes, endpoint.key_filter
+        self._buffer = bytearray()
+        self._scanned = self._interims = self._head_bytes = 0
         self._response: ResponseHead | None = None
         self._decoder: ChunkedDecoder | None = None
         self._left = -1
-        self._open = self._paused = False
+        self._open = self._paused = self._held = self._client_ended = False
         self._last = clock.monotonic()
         head = exchange.head
         # The transport's spelling: `Name:` means "no such field", `Name;` an empty one.
@@ -58,7 +72,7 @@ class Upgrade:
         lines = [line if b":" in line else line[:-1] + b":" for line in wanted]
         upgrade = b"Connection: Upgrade\r\nUpgrade: " + (head.upgrade or b"") + b"\r\n\r\n"
         request = b"\r\n".join([head.method + b" " + target + b" HTTP/1.1", *lines, upgrade])
-        self._tunnel = Tunnel(spec, endpoint.spec, request, self)
+        self._tunnel = Connection(spec, endpoint.spec, request, self)
 
     # ---- the endpoint's side
 
@@ -68,34 +82,58 @@ class Upgrade:
 
     def on_bytes(self, data: bytes) -> None:
         """Bytes from the endpoint: the head, then the tunnel's or the body's."""
+        if not self._open and self._response is None:
+            self._head(data)
+            return
         self._last = clock.monotonic()
-        if self._open:
-            if not self._exchange.tunnelled(data):
-                self._tunnel.pause()
-            return
-        if self._response is not None:
+        if not self._open:
             self._body(data)
-            return
-        self._buffer += data
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._buffer) > self._limit:
-                self._exchange.fail(ExchangeError("upstream_malformed", "response head too large"))
-            return
-        head, rest = self._buffer[: end + 4], self._buffer[end + 4 :]
-        self._buffer = b""
-        try:
-            response = parse_response(head.splitlines(True))
-        except BadResponse as fault:
-            self._exchange.fail(ExchangeError("upstream_malformed", str(fault)))
-            return
-        if response.status == 101:
-            self._switch(response, rest)
-        elif response.status < 200:
-            if rest:
-                self.on_bytes(rest)
-        else:
-            self._answer(response, rest)
+        elif not self._exchange.tunnelled(data):
+            self._hold()
+
+    def _head(self, data: bytes) -> None:
+        """Look for the final head, behind any interim ones; these are not passed on."""
+        buffer = self._buffer
+        buffer += data
+        while (end := buffer.find(b"\r\n\r\n", self._scanned)) >= 0:
+            head = bytes(buffer[: end + 4])
+            del buffer[: end + 4]
+            self._scanned = 0
+            self._head_bytes += len(head)
+            if self._head_bytes > self._limit or head.count(b"\n") > FIELDS_MAX:
+                self._malformed("response head too large")
+                return
+            try:
+                response = parse_response(head.splitlines(True))
+            except BadResponse as fault:
+                self._malformed(str(fault))
+                return
+            if self._keys is not None and self._keys.wants(head):
+                self._keys.clean(response)
+            if response.status >= 200 or response.status == 101:
+                rest = bytes(buffer)
+                buffer.clear()
+                self._last = clock.monotonic()
+                if response.status == 101:
+                    self._switch(response, rest)
+                else:
+                    self._answer(response, rest)
+                return
+            self._interims += 1
+            if self._interims > INTERIM_MAX:
+                self._malformed("too many interim heads")
+                return
+        self._scanned = max(0, len(buffer) - 3)
+        if self._head_bytes + len(buffer) > self._limit:
+            self._malformed("response head too large")
+
+    def _malformed(self, detail: str) -> None:
+        self._exchange.fail(ExchangeError("upstream_malformed", detail))
+
+    def _hold(self) -> None:
+        """The client is behind: read no more until it has caught up."""
+        self._held = True
+        self._tunnel.pause()
 
     def _switch(self, response: ResponseHead, rest: bytes) -> None:
         head = self._exchange.head
@@ -103,7 +141,7 @@ class Upgrade:
         agreed = TOKENS[response.upgrade or b""]
         key = head.get(b"sec-websocket-key")
         if not agreed or not agreed <= asked or (agreed == {b"websocket"} and not _proves(response, key)):
-            self._exchange.fail(ExchangeError("upstream_malformed", "101 that was not asked for"))
+            self._malformed("101 that was not asked for")
             return
         self._open = True
         lines = [b"Connection: Upgrade\r\n", b"Upgrade: ", response.upgrade or b"", b"\r\n\r\n"]
@@ -129,7 +167,7 @@ class Upgrade:
             try:
                 data = self._decoder.feed(data, max_pieces=1 << 30)
             except ChunkedError as fault:
-                self._exchange.fail(ExchangeError("upstream_malformed", f"chunked body: {fault.rule}"))
+                self._malformed(f"chunked body: {fault.rule}")
                 return
             done = self._decoder.done
         elif self._left >= 0:
@@ -139,7 +177,7 @@ class Upgrade:
         else:
             done = False
         if data and not self._exchange.plain_answer(self._response, data):
-            self._tunnel.pause()
+            self._hold()
         if done:
             self._exchange.complete()
 
@@ -152,7 +190,9 @@ class Upgrade:
     def on_closed(self, code: str, detail: str) -> None:
         """The endpoint has closed the connection, or could not be reached."""
         framed = self._decoder is not None or self._left >= 0
-        if not code and (self._open or (self._response is not None and not framed)):
+        if self._client_ended:
+            self._exchange.client_gone()  # it ended the tunnel; what waits for it is still delivered
+        elif not code and (self._open or (self._response is not None and not framed)):
             self._exchange.complete()
         else:
             self._exchange.fail(ExchangeError(code or "upstream_closed", detail))
@@ -166,12 +206,20 @@ class Upgrade:
             self._paused = True
             self._exchange.down.pause_body()
 
+    def end_upload(self) -> bool:
+        """The client sends no more; False where the endpoint cannot be told, so that the tunnel ends."""
+        self._client_ended = self._open and self._tunnel.end_writing()
+        return self._client_ended
+
     def unhold(self) -> None:
         """The client can take more."""
+        self._held = False
         self._tunnel.resume()
 
     def check(self, now: float, timeouts: Timeouts) -> None:
         """The sweep: before the answer first_byte counts, in the tunnel idle."""
+        if self._held:
+            self._last = now  # the client is the slow side
         waited = now - self._last
         if self._response is None and not self._open:
             if timeouts.first_byte_s and waited > timeouts.first_byte_s:

@@ -2,20 +2,27 @@
 
 1. Every condition written must hold; nothing written matches every request.
 2. A condition on the model needs the body: while it is not known, asking raises ModelWanted, and the body is read.
-3. Paths are compared as the bytes of the request target, undecoded; hosts without their trailing dot.
+3. Paths are compared as the bytes of the request target, undecoded, with patterns in normal form (`wire.path`).
+4. A condition costs at most linear time: a regex is proven to (`wire.regex_proof`), and sees at most LONGEST bytes. A
+   longer path is refused where a regex would have to look at it: "no match" would lead it past a rule that locks.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
+
+from relayd.errors import ExchangeError
+from relayd.wire.glob import Glob
+from relayd.wire.path import LONGEST, pattern
+from relayd.wire.regex_proof import fault_of_regex
 
 
 class Head(Protocol):
-    """What matching reads of a request head. `host` is lower case and without port, `path` is undecoded."""
+    """What matching reads of a request head: `host` in lower case without port and last dot, `path` undecoded."""
 
     @property
     def method(self) -> bytes: ...
@@ -26,6 +33,8 @@ class Head(Protocol):
     @property
     def model(self) -> str | None: ...
     def get(self, name_lower: bytes, /) -> bytes | None: ...
+    def get_all(self, name_lower: bytes, /) -> list[bytes]: ...
+    def get_alike(self, name_lower: bytes, /) -> list[bytes]: ...
 
 
 Test = Callable[[Head, bytes], bool]
@@ -50,7 +59,7 @@ class Matcher:
     hosts: frozenset[bytes] = frozenset()
     methods: frozenset[bytes] = frozenset()
     headers: tuple[tuple[bytes, bytes | None], ...] = ()
-    models: tuple[str, ...] = ()
+    models: tuple[Glob, ...] = ()
     preflight: bool = False
 
     def test(self) -> Test | None:
@@ -79,8 +88,7 @@ class Matcher:
         if self.headers:
             yield self.headers_hold
         if self.regex is not None:
-            fullmatch = self.regex.fullmatch
-            yield lambda head, path: fullmatch(path) is not None
+            yield self.regex_holds
         if self.models:  # last: it may need the body
             yield self.model_holds
 
@@ -92,12 +100,16 @@ class Matcher:
         model = head.model
         if model is None:
             raise ModelWanted
-        return bool(model) and any(_wild(pattern)(model) is not None for pattern in self.models)
+        return bool(model) and any(one.match(model) is not None for one in self.models)
+
+    def regex_holds(self, head: Head, path: bytes) -> bool:
+        """Raises ExchangeError (uri_too_long) for a path that is too long to be looked at."""
+        if len(path) > LONGEST:
+            raise ExchangeError("uri_too_long", f"{len(path)} bytes of path before a regex, at most {LONGEST}")
+        return self.regex is None or self.regex.fullmatch(path) is not None
 
     def host_holds(self, head: Head, path: bytes) -> bool:
         host = head.host
-        if host.endswith(b"."):  # the same name for DNS; without this a dot would walk past a rule
-            host = host[:-1]
         if host in self.hosts:
             return True
         dot = host.find(b".")
@@ -108,7 +120,8 @@ class Matcher:
         return False
 
     def headers_hold(self, head: Head, path: bytes) -> bool:
-        """Of a repeated field the first line counts."""
+        """Raises ExchangeError (bad_request) for a field that servers read differently: only some of its lines have the
+        value wanted, or the name of one has `_` for `-`."""
         return all(_has(head, name, wanted) for name, wanted in self.headers)
 
     def path_holds(self, path: bytes) -> bool:
@@ -123,19 +136,23 @@ class Matcher:
             return "path", f"{show(path)} is not {show(self.path)}"
         if self.prefix is not None and not path.startswith(self.prefix):
             return "prefix", f"{show(path)} does not begin with {show(self.prefix)}"
-        if self.regex is not None and self.regex.fullmatch(path) is None:
+        if self.regex is not None and (len(path) > LONGEST or not self.regex_holds(head, path)):
             return "regex", f"{show(path)} as a whole does not match {show(self.regex.pattern)}"
         if self.hosts and not self.host_holds(head, path):
             return "host", f"{show(head.host) or 'no host'} is not among {_list(self.hosts)}"
         if self.methods and not self.method_holds(head, path):
             return "method", f"{show(head.method)} is not among {_list(self.methods)}"
         for name, wanted in self.headers:
-            if not _has(head, name, wanted):
-                # The value that came is not repeated: it may be a key.
+            # The value that came is not repeated: it may be a key.
+            try:
+                if _has(head, name, wanted):
+                    continue
                 state = "absent" if head.get(name) is None else f"not {show(wanted or b'')!r}"
-                return "header", f"{show(name)} is {state}"
+            except ExchangeError:
+                state = "repeated with other values or in another spelling, which is refused with 400"
+            return "header", f"{show(name)} is {state}"
         if self.models and not self.model_holds(head, path):
-            return "model", f"{(head.model or 'no model')[:80]!r} is not among {', '.join(self.models)}"
+            return "model", f"{(head.model or 'no model')[:80]!r} is not among {', '.join(map(str, self.models))}"
         return None
 
 
@@ -150,12 +167,12 @@ def matcher(
     model: Iterable[str] = (),
     preflight: bool = False,
 ) -> Matcher:
-    """A Matcher from the words of the configuration. Raises ValueError for a regex or a host that cannot be used."""
-    if regex is not None and (fault := risky(regex)) is not None:
+    """A Matcher from the words of the configuration. Raises ValueError for what cannot be used or never holds."""
+    if regex is not None and (fault := fault_of_regex(regex)) is not None:
         raise ValueError(f"regex {fault}")
     return Matcher(
-        path=None if path is None else path.encode(),
-        prefix=None if prefix is None else prefix.encode(),
+        path=None if path is None else pattern(path, whole=True),
+        prefix=None if prefix is None else pattern(prefix, whole=False),
         regex=None if regex is None else re.compile(regex.encode()),
         hosts=frozenset(host_name(name) for name in host),
         methods=frozenset(name.upper().encode() for name in method),
@@ -163,32 +180,27 @@ def matcher(
             (name.lower().encode(), None if value == "*" else value.strip().encode())
             for name, value in (header or {}).items()
         ),
-        models=tuple(model),
+        models=tuple(Glob.of(name) for name in model),
         preflight=preflight,
     )
 
 
 def host_name(name: str) -> bytes:
-    """A host name as it stands on the wire: lower case, IDNA, no trailing dot. Raises ValueError."""
+    """A host name as `Head.host` has it: lower case, IDNA, no trailing dot, the shortest IPv6. Raises ValueError."""
     wild, rest = ("*.", name[2:]) if name.startswith("*.") else ("", name)
     rest = rest.removesuffix(".").lower()
     if not rest or "*" in rest:
         raise ValueError(f"host {name!r}: a wildcard stands for whole labels at the front, as in *.example.org")
     if not rest.isascii():
         rest = rest.encode("idna").decode()  # UnicodeError is a ValueError
+    if rest.startswith("["):
+        rest = f"[{ipaddress.IPv6Address(rest[1:-1])}]"
     return (wild + rest).encode()
-
-
-@lru_cache(1024)
-def _wild(pattern: str) -> Callable[[str], re.Match[str] | None]:
-    """A model name in which `*` stands for anything."""
-    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL).fullmatch
 
 
 def _one_of(hosts: frozenset[bytes]) -> Test:
     """As `Matcher.host_holds` where there is no wildcard, in a third of the time."""
-    either = hosts | {name + b"." for name in hosts}
-    return lambda head, path: head.host in either
+    return lambda head, path: head.host in hosts
 
 
 def asked_method(head: Head) -> bytes | None:
@@ -204,66 +216,15 @@ def show(value: bytes) -> str:
 
 
 def _has(head: Head, name: bytes, wanted: bytes | None) -> bool:
-    value = head.get(name)
-    return value is not None and (wanted is None or value == wanted)
+    values = head.get_alike(name)
+    fitting = len(values) if wanted is None else values.count(wanted)
+    if not fitting:
+        return False
+    # Which line counts, and whether X_Team is X-Team, each server decides for itself.
+    if fitting < len(values) or len(head.get_all(name)) < len(values):
+        raise ExchangeError("bad_request", f"field {show(name)} in several values or spellings")
+    return True
 
 
 def _list(names: Iterable[bytes]) -> str:
     return ", ".join(sorted(show(name) for name in names))
-
-
-_ESCAPE = re.compile(r"\\.", re.DOTALL)
-_CLASS = re.compile(r"\[\^?\]?[^\]]*\]")
-_COUNT = re.compile(r"\{(\d*),?(\d*)\}")
-
-
-def risky(pattern: str) -> str | None:
-    """Why a path regex is refused, or None.
-
-    Refused are what does not compile, what is not ASCII (the bytes of a path are), and an unbounded repetition inside
-    a repetition, `(a+)+` or `(a*|b)*`: on a long path such a pattern can take longer than anybody lives, and the event
-    loop stands still meanwhile. The test is of the form, not of the meaning; a pattern refused wrongly can be written
-    without the inner or the outer repetition.
-    """
-    if not pattern.isascii():
-        return "holds characters that are not ASCII; the bytes of a path are (write them percent-encoded)"
-    try:
-        re.compile(pattern.encode())
-    except (re.error, RecursionError, OverflowError) as error:
-        return f"cannot be compiled: {error}"
-    if re.search(r"\\[1-9]|\(\?P=", pattern):
-        return "refers back to a group, which can take exponential time"
-    plain = _CLASS.sub("c", _ESCAPE.sub("e", pattern))
-    open_groups = [False]  # for each open group: does it hold an unbounded repetition?
-    place = 0
-    while place < len(plain):
-        character = plain[place]
-        if character == "(":
-            open_groups.append(False)
-        elif character == ")":
-            repeats = open_groups.pop()
-            if repeats and _repeated(plain, place + 1):
-                return "repeats a group that repeats inside, which can take exponential time"
-            open_groups[-1] = open_groups[-1] or repeats
-        elif _unbounded(plain, place):
-            open_groups[-1] = True
-        place += 1
-    return None
-
-
-def _unbounded(plain: str, place: int) -> bool:
-    """Whether an unbounded quantifier stands here: *, + or {n,}."""
-    if plain[place] in "*+":
-        return True
-    found = _COUNT.match(plain, place)
-    return found is not None and "," in found[0] and not found[2]
-
-
-def _repeated(plain: str, place: int) -> bool:
-    """Whether a quantifier that allows more than one turn stands here."""
-    if plain[place : place + 1] in ("*", "+"):
-        return True
-    found = _COUNT.match(plain, place)
-    if found is None:
-        return False
-    return _unbounded(plain, place) or int(found[2] or 0) > 1 or int(found[1] or 0) > 1

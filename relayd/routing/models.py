@@ -10,9 +10,10 @@ Laws:
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+
+from relayd.wire.glob import Glob
 
 SHOWN = 20
 LONGEST_SHOWN = 128
@@ -51,7 +52,7 @@ class ModelTable:
             else:
                 self._exact.setdefault(rule.name, rule)
         patterns.sort(key=lambda rule: rule.name.count("*") - len(rule.name))  # a stable sort: the file's order counts
-        self._patterns = tuple((_pattern(rule.name), rule) for rule in patterns)
+        self._patterns = tuple((Glob.of(rule.name), rule) for rule in patterns)
         self.names = tuple(self._exact)
 
     def resolve(self, name: str) -> Resolved | None:
@@ -59,10 +60,10 @@ class ModelTable:
         rule = self._exact.get(name)
         if rule is not None:
             return Resolved(rule.upstream, rule.model or name, name, rule.name)
-        for matches, rule in self._patterns:
-            found = matches(name)
-            if found is not None:
-                there = name if rule.model is None else rule.model.replace("*", found[1])
+        for glob, rule in self._patterns:
+            star = glob.match(name)
+            if star is not None:
+                there = name if rule.model is None else rule.model.replace("*", star)
                 return Resolved(rule.upstream, there, name, rule.name)
         return None
 
@@ -107,12 +108,6 @@ class ModelTable:
         rest = len(known) - SHOWN
         more = f" and {rest} more" if rest > 0 else ""
         return f"{text} Available: {', '.join(_cut(one) for one in known[:SHOWN])}{more}."
-
-
-def _pattern(name: str) -> Callable[[str], re.Match[str] | None]:
-    """Lazy groups with literal text between them; the number of stars is bounded by what an operator writes."""
-    literal = [re.escape(piece) for piece in re.split(r"\*+", name)]
-    return re.compile("(.*?)".join(literal), re.DOTALL).fullmatch
 
 
 def _closest_first(name: str, names: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from relayd.routing.matchers import Head, Matcher, ModelWanted, Test
+from relayd.wire.path import climbs, readings
 
 R = TypeVar("R")
 
@@ -50,10 +51,21 @@ class Table(Generic[R]):
         return self.match_as(head, head.path)
 
     def match_as(self, head: Head, path: bytes) -> R | None:
-        """As `match`, as if `path` were the request's path: for comparing what a normalised path would reach."""
+        """As `match`, as if `path` were the request's path: for comparing what another reading of it would reach."""
         for test, value in self._remaining(path):
             if test is None or test(head, path):
                 return value
+        return None
+
+    def contradiction(self, head: Head, value: R | None, confined: bool = False) -> bytes | None:
+        """A reading of the path under which another rule matches than the one with this value; None when there is none.
+
+        With `confined` also a reading that climbs, out of the path that the paths of the rule are put under.
+        Raises ExchangeError for a path with more readings than can be looked at.
+        """
+        for reading in readings(head.path):
+            if self.match_as(head, reading) is not value or (confined and climbs(reading)):
+                return reading
         return None
 
     def candidates(self, head: Head) -> list[R]:

@@ -24,6 +24,7 @@ from relayd.schema.describe import (
     list_item,
     mapping_value,
     shorthand_of,
+    why_unavailable,
 )
 from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence, is_null, kind_of
 from relayd.schema.scalars import WordError, meant, read_word, shown
@@ -145,6 +146,8 @@ class Builder:
     # Sections.
 
     def _section(self, section: type, node: Node, path: str, outermost: bool = False) -> Any:
+        if why := why_unavailable(section):
+            return self.fault(node.mark, path, why)
         known = {key.name: key for key in keys(section)}
         short = shorthand_of(section)
         if isinstance(node, Scalar) and short is not None and not node.null:

@@ -11,9 +11,11 @@ import dataclasses
 import functools
 import types
 import typing
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from relayd import registry
 from relayd.schema.types import Duration, Secret, Size
 
 
@@ -34,6 +36,7 @@ class Key:
     pattern: str | None
     pending: str | None
     multiline: bool
+    choices: Collection[str] | None
 
     @property
     def bare(self) -> Any:
@@ -56,6 +59,18 @@ def shorthand_of(section: type) -> str | None:
 
 def is_one_of(section: type) -> bool:
     return bool(section.__section__["one_of"])  # type: ignore[attr-defined]
+
+
+def why_unavailable(section: type) -> str:
+    """Why this section cannot be written here; empty if it can."""
+    return str(section.__section__.get("unavailable", ""))  # type: ignore[attr-defined]
+
+
+def name_of(section: type) -> str:
+    """What a section is called among all of them: the Options of a plug-in by the name of its module."""
+    if section.__name__ != "Options":
+        return section.__name__
+    return "".join(word.title() for word in section.__module__.rpartition(".")[2].split("_")) + "Options"
 
 
 def without_none(kind: Any) -> Any:
@@ -93,11 +108,17 @@ def keys(section: type) -> tuple[Key, ...]:
         default = None if required else field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
+        kind, doc = hints[field.name], meta["doc"]
+        if meta["kinds"]:
+            words = registry.kinds(meta["kinds"])
+            kind = typing.Literal[words]
+            doc = " ".join([doc, *(f"`{word}`: {registry.summary(meta['kinds'], word)}" for word in words)])
         made.append(Key(
-            name=meta["key"] or field.name, attribute=field.name, kind=hints[field.name], required=required,
-            default=default, doc=meta["doc"], example=meta["example"], minimum=meta["minimum"],
+            name=meta["key"] or field.name, attribute=field.name, kind=kind, required=required,
+            default=default, doc=doc, example=meta["example"], minimum=meta["minimum"],
             maximum=meta["maximum"], zero_is_off=meta["zero_is_off"], pattern=meta["pattern"],
             pending=meta["pending"], multiline=meta["multiline"],
+            choices=meta["choices"],
         ))
     return tuple(made)
 

@@ -12,6 +12,7 @@ from relayd.schema.describe import (
     keys,
     list_item,
     mapping_value,
+    name_of,
     sections_below,
     shorthand_of,
 )
@@ -29,7 +30,7 @@ WORD = ["string", "number", "boolean"]
 
 def json_schema(root: type, title: str) -> Schema:
     """The schema of a document whose outermost section is `root`."""
-    defs: Schema = {section.__name__: _section(section) for _, section in sections_below(root) if section is not root}
+    defs: Schema = {name_of(section): _section(section) for _, section in sections_below(root) if section is not root}
     defs["Secret"] = {
         "description": f"Where a secret is, never the secret: {SECRET_EXAMPLE}, {{env: NAME}} or {{credential: NAME}}.",
         "type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": False,
@@ -86,7 +87,7 @@ def _is_number(word: Any) -> bool:
 
 
 def _reference(section: type) -> Schema:
-    reference = {"$ref": f"#/$defs/{section.__name__}"}
+    reference = {"$ref": f"#/$defs/{name_of(section)}"}
     short = shorthand_of(section)
     if short is None:
         return reference
@@ -97,6 +98,8 @@ def _reference(section: type) -> Schema:
 def _word(kind: Any, key: Key | None) -> Schema:
     if kind is bool:
         return {"type": "boolean"}
+    if kind is str and key is not None and key.choices is not None:
+        return {"enum": list(key.choices)}
     if kind is str:
         pattern = {"pattern": f"^(?:{key.pattern})$"} if key is not None and key.pattern else {}
         return {"type": WORD, **pattern}

@@ -15,7 +15,7 @@ from relayd.schema.describe import (
     sections_below,
     shorthand_of,
 )
-from relayd.schema.show import bounds, show_default, show_kind, show_value
+from relayd.schema.show import bounds, show_default, show_key_kind, show_value
 
 VALUES = (
     ("duration", "A number with a unit: 250ms, 5s, 2m, 1h, 1d, or several together: 1h30m. A number without a unit is "
@@ -80,7 +80,7 @@ def _section(path: str, section: type) -> Iterator[str]:
 
 def _key(key: Key, path: str) -> Iterator[str]:
     yield ".TP"
-    yield f"\\fB{escape(key.name)}:\\fR \\fI{escape(show_kind(key.kind))}\\fR"
+    yield f"\\fB{escape(key.name)}:\\fR \\fI{escape(show_key_kind(key))}\\fR"
     yield escape(key.doc)
     inside = next((one for one in (key.bare, list_item(key.bare), mapping_value(key.bare)) if is_section(one)), None)
     facts = []

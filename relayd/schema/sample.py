@@ -19,7 +19,7 @@ from relayd.schema.describe import (
     shorthand_of,
     without_none,
 )
-from relayd.schema.show import SECRET_EXAMPLE, bounds, show_default, show_kind, show_value
+from relayd.schema.show import SECRET_EXAMPLE, bounds, show_default, show_key_kind, show_value
 from relayd.schema.types import Duration, Secret, Size
 
 WIDTH = 118
@@ -96,7 +96,7 @@ def _first_dashed(lines: list[str], depth: int) -> Iterator[str]:
 
 def _meaning(key: Key) -> str:
     default, bound = show_default(key) if not _has_section(key) else "", bounds(key)
-    facts = [show_kind(key.kind)]
+    facts = [show_key_kind(key)]
     facts += [bound] if bound else []
     facts += ["required"] if key.required else [f"default {default}"] if default else []
     facts += [f"not in force yet, waits for {key.pending}"] if key.pending else []
@@ -131,6 +131,8 @@ def _made_up(kind: Any, key: Key | None = None) -> str:
         return SECRET_EXAMPLE
     if kind in (Duration, Size, int, float, bool):
         return {Duration: "30s", Size: "64KiB", int: "1", float: "1", bool: "true"}[kind]
+    if key is not None and key.choices is not None:
+        return next(iter(key.choices))
     if key is not None and key.pattern is not None and key.pattern.startswith("/"):
         return "/example"
     return "example" if kind is str else show_default(key) if key is not None else ""

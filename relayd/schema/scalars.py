@@ -55,6 +55,8 @@ def read_word(node: Scalar, kind: Any, key: Key | None) -> Any:
         if node.text not in named:
             raise WordError(f"{shown(node.text)} is none of {', '.join(named)}", meant(node.text, named))
         return named[node.text]
+    if kind is str and key is not None and key.choices is not None and node.text not in key.choices:
+        raise WordError(f"{shown(node.text)} is none of {', '.join(key.choices)}", meant(node.text, key.choices))
     if kind is str:
         return _text(node, key)
     if kind is bool:

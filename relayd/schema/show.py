@@ -56,8 +56,13 @@ def show_default(key: Key) -> str:
     return show_value(key.default)
 
 
+def show_key_kind(key: Key) -> str:
+    """What a key takes, in a word or two, or as the list of its words."""
+    return show_kind(key.kind) if key.choices is None else " | ".join(key.choices)
+
+
 def show_kind(kind: Any) -> str:
-    """What a key takes, in a word or two."""
+    """What a type takes, in a word or two."""
     bare = without_none(kind)
     item, value, words = list_item(bare), mapping_value(bare), choices(bare)
     if item is not None:

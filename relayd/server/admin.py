@@ -20,8 +20,6 @@ Waiting = Callable[[], Awaitable[Answer]]  # a further action by its path: POST 
 class AdminHandler(RequestHandler):
     """Every path. What the views cannot do without waiting, a reload, is awaited here."""
 
-    SUPPORTED_METHODS = ("GET", "HEAD", "POST")
-
     def initialize(self, views: AdminViews, reload: Reload, actions: Mapping[str, Waiting]) -> None:
         self._admin_views = views
         self._admin_reload = reload

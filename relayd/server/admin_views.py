@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from relayd import __version__, clock
 from relayd.proxy.gateway import Gateway
 from relayd.server import admin_live
-from relayd.telemetry.sinks import prometheus
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.upstream import Upstream
 
@@ -63,6 +62,7 @@ class ProcessState:
     warnings: tuple[str, ...] = ()
     lag_s: Callable[[], float] = lambda: 0.0
     worst_lag_s: Callable[[], float] = lambda: 0.0
+    certificates: Callable[[], list[dict[str, object]]] = list
     start_reload: Callable[[], None] = lambda: None
 
 
@@ -180,10 +180,10 @@ class AdminViews:
         return 200, JSON, dumped(admin_live.streams(self._gateway))
 
     def metrics(self) -> Answer:
-        rendered = self._telemetry.render()
-        if rendered is None:
-            return refused(404, "not_found", "telemetry.prometheus is switched off.")
-        return 200, prometheus.CONTENT_TYPE, rendered
+        page = self._telemetry.page()
+        if page is None:
+            return refused(404, "not_found", "No sink of `telemetry:` shows metrics here.")
+        return 200, *page
 
     def status(self) -> Answer:
         state, gateway = self._state, self._gateway
@@ -199,10 +199,12 @@ class AdminViews:
             "refused": None if refusal is None else {"at": round(refusal.wall, 3), "findings": refusal.findings},
             "loop": {"lag_ms": milliseconds(state.lag_s()), "worst_ms": milliseconds(state.worst_lag_s())},
             "overload": gateway.overload.describe(),
+            "request_buffers": gateway.buffers.describe(),
             "listeners": [] if plan is None else [
                 {"name": name, "address": one.address, "tls": one.tls is not None}
                 for name, one in plan.config.listeners.items()
             ],
+            "certificates": state.certificates(),
             "routes": 0 if plan is None else len(plan.routes),
             "upstreams": [] if plan is None else [shown_upstream(one) for one in plan.upstreams.values()],
             "gates": [gate.describe() for gate in gateway.gates.limited()],

@@ -4,19 +4,16 @@ Laws:
 1. A request is parsed only by wire/http1.py; what lies behind it waits for its answer (pipelining), bounded.
 2. `_send` is the only place that writes; it goes straight to the socket while nothing waits, else through IOStream.
 3. Every state has a limit of time, looked at by the listener's sweep; dribbling resets none of them.
-4. A refusal whose framing is in doubt ends the connection; unread bytes are drained for a while, so that the answer
-   is not lost in a reset (RFC 9112 9.6).
+4. One turn handles one request or a bounded piece of a body; what is buffered behind it goes through the work queue.
+5. A client that has ended its side gets what is under way and the answers that need no endpoint; else it is gone.
+6. A refusal whose framing is in doubt ends the connection; unread bytes are drained first (RFC 9112 9.6).
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
-import struct
 from typing import Any, Protocol
 
-from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 
 from relayd import clock
@@ -29,14 +26,14 @@ from relayd.server.stream import ClientStream, TlsClientStream
 from relayd.wire.chunked import ChunkedDecoder, ChunkedError
 from relayd.wire.forwarded import TrustedNetworks
 from relayd.wire.http1 import HeadLimits, RequestHead, early_refusal, parse_head
+from relayd.work_queue import WorkQueue
 
 LOG = logging.getLogger("relayd.connection")
-HIGH = 64 * 1024
-PIPELINED = 64 * 1024
+HIGH = PIPELINED = 64 * 1024
+CHUNKS = 1024
 DRAIN_BYTES, DRAIN_S = 1024 * 1024, 5.0
-MIN_BODY_RATE = 500
+MIN_BODY_RATE, RATE_WINDOW_S = 500, 30.0  # bytes a second, over at least so long
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
 HEAD, BODY, WAIT, TUNNEL, CLOSING, LINGER, CLOSED = range(7)
 
 
@@ -45,12 +42,14 @@ class Owner(Protocol):
 
     name: str
     gateway: Gateway
-    loop: IOLoop
     limits: HeadLimits
     timeouts: ListenerTimeouts
     networks: TrustedNetworks
     trailer_bytes: int
     max_requests: int
+
+    @property
+    def work(self) -> WorkQueue: ...
 
     def forget(self, connection: Connection) -> None:
         """A connection has closed."""
@@ -64,9 +63,9 @@ class Connection:
 
     socket_memory: Memory | None = None
     __slots__ = (
-        "_buffer", "_chunks", "_counted", "_keep", "_left", "_processing", "_received", "_requests",
-        "_scanned", "_since", "_stalled_at", "_state", "_stream", "_waiting", "_window", "exchange",
-        "forwarding_cache", "listener", "networks", "owner", "peer", "tls", "trusted",
+        "_body_paused", "_buffer", "_chunks", "_counted", "_ended", "_keep", "_left", "_owes_continue", "_received",
+        "_requests", "_scanned", "_since", "_stalled_at", "_state", "_stream", "_waiting", "_will_go_on", "_window",
+        "exchange", "forwarding_cache", "listener", "networks", "owner", "peer", "tls", "trusted",
     )
 
     def __init__(
@@ -82,10 +81,11 @@ class Connection:
         self._scanned = self._left = self._requests = self._received = self._counted = 0
         self._waiting = 0
         self._chunks: ChunkedDecoder | None = None
-        self._keep = self._processing = False
+        self._keep = self._body_paused = self._will_go_on = self._ended = self._owes_continue = False
         self._since = self._window = clock.monotonic()
         self._stalled_at = 0.0
         stream.set_close_callback(self._on_close)
+        stream.on_end = self._on_end
         stream.begin(self._arrived)
 
     # ---- reading
@@ -103,9 +103,9 @@ class Connection:
             if not self._buffer and state == HEAD:
                 self._since = clock.monotonic()
             self._buffer = self._buffer + data if self._buffer else data
-            if state == HEAD:
-                self._process()
-            elif len(self._buffer) > PIPELINED:
+            if state == HEAD and not self._will_go_on:
+                self._next()
+            if len(self._buffer) > PIPELINED and self._is_held():
                 self._stream.pause()
         elif state == BODY:
             self._received += len(data)
@@ -119,24 +119,40 @@ class Connection:
             if self._left < 0:
                 self._close()
 
-    def _process(self) -> None:
-        """Take whole requests from the buffer while the connection is between requests."""
-        if self._processing:
-            return
-        self._processing = True
-        try:
-            while self._state == HEAD and self._buffer and self._next():
-                pass
-        finally:
-            self._processing = False
+    def _is_held(self) -> bool:
+        """Whether what is buffered waits for the answer before it, a later turn, or a client that is behind."""
+        return self._state == WAIT or self._will_go_on or (self._waiting > 0 and self._stream.backlog() > HIGH)
 
-    def _next(self) -> bool:
+    def _go_on_later(self) -> None:
+        """Take up in a later turn what is buffered."""
+        if not self._will_go_on:
+            self._will_go_on = True
+            self.owner.work.put(self._go_on)
+
+    def _go_on(self) -> None:
+        self._will_go_on = False
+        self._arrived(b"")
+        if self._ended and self._state == HEAD and not self._is_held():
+            self._close_when_written()
+        self._read_or_wait()
+
+    def _read_or_wait(self) -> None:
+        """Read from the client, unless what it has sent must be handled first."""
+        if self._body_paused or self._will_go_on or self._ended or self._state == CLOSED or self._stream.wanted:
+            return
+        if self._state not in (HEAD, WAIT) or len(self._buffer) <= PIPELINED or not self._is_held():
+            self._stream.resume()
+
+    def _next(self) -> None:
+        """Take one whole request from the buffer; `finished` sees to the one behind it."""
+        if self._is_held():
+            return
         buffer = self._buffer
         if buffer.startswith(b"\r\n") and self._scanned == 0:
             buffer = self._buffer = buffer[2:]  # RFC 9112 2.2: at most one empty line
             self._scanned = -1
             if not buffer:
-                return False
+                return
         end = buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
         limits = self.owner.limits
         if end < 0:
@@ -145,15 +161,14 @@ class Connection:
                 self._refuse(refusal)
             elif buffer != b"\r":
                 self._scanned = len(buffer)
-            return False
+            return
         self._scanned = 0
         try:
             head = parse_head(buffer[: end + 4], limits)
         except ExchangeError as refusal:
             self._refuse(refusal)
-            return False
+            return
         self._begin(head, buffer[end + 4 :])
-        return True
 
     def _begin(self, head: RequestHead, rest: bytes) -> None:
         """Start the exchange of this head; `rest` is what lies behind it."""
@@ -172,7 +187,7 @@ class Connection:
             self._chunks = ChunkedDecoder(trailer_bytes=limits.trailer_bytes)
             self._state = BODY
             try:
-                partial = self._chunks.feed(rest)
+                partial = self._chunks.feed(rest, CHUNKS)
             except ChunkedError as fault:
                 self._refuse(ExchangeError("bad_request", f"chunked body: {fault.rule}"))
                 return
@@ -186,11 +201,16 @@ class Connection:
         self._keep = head.keep_alive
         self._received = self._counted = 0
         self._window = clock.monotonic()
-        exchange = self.owner.gateway.begin(self, head, body, self._since)
+        gateway = self.owner.gateway
+        exchange = self.exchange = gateway.accept(self, head, body, self._since)
+        gateway.begin(exchange)
         if self.exchange is not exchange or self._state != BODY:
             return
-        if head.expect and not rest:
-            self._send(CONTINUE)  # RFC 9110 10.1.1: after route, key, limit and size were looked at
+        if head.expect and not rest:  # RFC 9110 10.1.1: after route, key, limit and size were looked at
+            if self._body_paused:
+                self._owes_continue = True  # the body waits for memory
+            else:
+                self._send(CONTINUE)
         if partial:
             if self._chunks is not None:
                 exchange.upload(partial, False)
@@ -218,7 +238,7 @@ class Connection:
                 exchange.upload(data, False)
             return
         try:
-            piece = decoder.feed(data)
+            piece = decoder.feed(data, CHUNKS)
         except ChunkedError as fault:
             exchange.client_fault(ExchangeError("bad_request", f"chunked body: {fault.rule}"))
             return
@@ -231,17 +251,10 @@ class Connection:
             self._rest_of_turn()
 
     def _rest_of_turn(self) -> None:
-        """Work per turn is bounded: what the decoder has not looked at is taken up in the next turn."""
+        """Work per turn is bounded: what the decoder has not looked at is taken up in a later turn."""
         if self._chunks is not None and self._chunks.pending and self._state == BODY:
             self._stream.pause()
-            self.owner.loop.add_callback(self._go_on)
-
-    def _go_on(self) -> None:
-        if self._state == BODY and self.exchange is not None:
-            if self._chunks is not None and self._chunks.pending:
-                self._feed(b"")
-            if self._state != BODY or self._chunks is None or not self._chunks.pending:
-                self._stream.resume()
+            self._go_on_later()
 
     # ---- writing
 
@@ -280,9 +293,12 @@ class Connection:
         if self._state == CLOSING:
             self._close()
         elif self._state == LINGER:
+            self._since = clock.monotonic()
             self._half_close()
         elif self.exchange is not None:
             self.exchange.on_drained()
+        elif self._buffer or self._ended:
+            self._go_on_later()
 
     # ---- Downstream
 
@@ -305,24 +321,36 @@ class Connection:
 
     def pause_body(self) -> None:
         """Stop reading the request body."""
+        self._body_paused = True
         self._stream.pause()
 
     def resume_body(self) -> None:
         """Read it again."""
-        if not self._stream.wanted:
-            # The rate too counts anew: while it was paused the client could not send.
-            self._since = self._window = clock.monotonic()
-            self._received = 0
-            if self._chunks is not None and self._chunks.pending:
-                self.owner.loop.add_callback(self._go_on)
-            else:
-                self._stream.resume()
+        if not self._body_paused:
+            return
+        self._body_paused = False
+        # The rate too counts anew: while it was paused the client could not send.
+        self._since = self._window = clock.monotonic()
+        self._received = 0
+        if self._owes_continue:
+            self._owes_continue = False
+            self._send(CONTINUE)
+        if self._chunks is not None and self._chunks.pending:
+            self._go_on_later()
+        else:
+            self._read_or_wait()
+
+    def again(self) -> None:
+        """Call `Exchange.upload` with nothing in a later turn; until then read nothing."""
+        self._stream.pause()
+        self._go_on_later()
 
     def start_tunnel(self) -> None:
         """From now on every byte belongs to the tunnel."""
         self._state = TUNNEL
         early, self._buffer = self._buffer, b""
-        self._stream.resume()
+        self._body_paused = False
+        self._read_or_wait()
         if early and self.exchange is not None:
             self.exchange.upload(early, False)
 
@@ -334,15 +362,15 @@ class Connection:
         if keep and self._state == WAIT:
             self._state = HEAD
             self._since = clock.monotonic()
-            if not self._stream.wanted:
-                self._stream.resume()
+            self._body_paused = False
             if self._buffer:
-                if not self._processing:
-                    self._process()
-            elif self.owner.gateway.draining:
+                self._go_on_later()
+            elif self.owner.gateway.draining or self._ended:
                 self._close_when_written()
-        elif self._state == BODY or self._buffer:
-            self._linger()
+                return
+            self._read_or_wait()
+        elif self._state in (BODY, TUNNEL) or self._buffer or self._body_paused:  # something may be unread
+            self._linger()  # a close would reset what the client has not read while it still sends
         else:
             self._close_when_written()
 
@@ -352,11 +380,9 @@ class Connection:
         if self._state == CLOSED:
             return
         if reset:
-            self._reset()
-        elif self._waiting:
-            self._state = CLOSING
+            self._stream.reset()
         else:
-            self._close()
+            self._close_when_written()
 
     # ---- ending
 
@@ -379,23 +405,17 @@ class Connection:
             return
         self._state, self._left = LINGER, DRAIN_BYTES
         self._buffer, self._chunks = b"", None
+        self._body_paused = self._will_go_on = self._owes_continue = False
         self._since = clock.monotonic()
-        self._stream.resume()
+        self._read_or_wait()
         if not self._waiting:
             self._half_close()
 
     def _half_close(self) -> None:
-        sock = self._stream.socket
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_WR)
-
-    def _reset(self) -> None:
-        sock = self._stream.socket
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._close()
+        if self._ended:
+            self._close()
+        else:
+            self._stream.end_writing()
 
     def _close(self) -> None:
         if self._state != CLOSED:
@@ -403,13 +423,28 @@ class Connection:
 
     def _on_close(self) -> None:
         self._state = CLOSED
-        self._stream.on_bytes = None  # a cycle is broken: who has left is freed at once
+        self._stream.on_bytes = self._stream.on_end = None  # a cycle is broken: who has left is freed at once
+        self._buffer, self._chunks = b"", None
         exchange, self.exchange = self.exchange, None
         if self._stream.handshaking():
             self.owner.tls_failed()
         self.owner.forget(self)
         if exchange is not None:
             exchange.client_gone()
+
+    def _on_end(self) -> bool:
+        """The client has ended its side; whether something of what it sent is still to be answered or delivered."""
+        self._ended = True
+        if self._state == HEAD:
+            if not self._buffer or not self._is_held():
+                self._close_when_written()
+            return True
+        exchange = self.exchange
+        if exchange is None:
+            return self._waiting > 0  # CLOSING or LINGER
+        if exchange.tunnel is not None:
+            return exchange.end_upload() or (exchange.writer.started and self._state == WAIT)
+        return exchange.writer.started and self._state == BODY  # an early answer
 
     def close_idle(self) -> bool:
         """Close it if it is between requests; for a drain."""
@@ -436,18 +471,18 @@ class Connection:
             elif times.write and now - self._stalled_at > times.write:
                 if self.exchange is not None:
                     self.exchange.client_gone("client_stalled")
-                self._reset()
+                self._stream.reset()
                 return
         if state == HEAD:
             self._check_head(now)
         elif state == BODY and self._stream.wanted:
             slow = times.body and now - self._since > times.body
-            if times.body and now - self._window > times.body:
-                slow = slow or self._received < MIN_BODY_RATE * (now - self._window) * (times.body >= 30)
+            if times.body and now - self._window > max(times.body, RATE_WINDOW_S):
+                slow = slow or self._received < MIN_BODY_RATE * (now - self._window)
                 self._window, self._received = now, 0
             if slow and self.exchange is not None:
                 self.exchange.client_fault(ExchangeError("request_timeout", "body"))
-        elif state == LINGER and now - self._since > DRAIN_S:
+        elif state == LINGER and not self._waiting and now - self._since > DRAIN_S:
             self._close()
 
     def _check_head(self, now: float) -> None:
@@ -456,7 +491,7 @@ class Connection:
             if times.handshake and now - self._since > times.handshake:
                 self._close()
         elif self._buffer:
-            if times.header and now - self._since > times.header:
+            if times.header and not self._is_held() and now - self._since > times.header:
                 self._refuse(ExchangeError("request_timeout", "header section"))
         elif self._requests:
             if times.keepalive and now - self._since > times.keepalive:

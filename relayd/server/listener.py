@@ -34,6 +34,7 @@ from relayd.server.watch import Watch
 from relayd.telemetry.telemetry import Telemetry
 from relayd.wire.forwarded import TrustedNetworks
 from relayd.wire.http1 import HeadLimits
+from relayd.work_queue import WorkQueue
 
 PER_TURN = 64
 AGAIN_S = 0.25
@@ -148,8 +149,8 @@ class Listening(TCPServer):
     def serve(self, client: socket.socket, peer: str, counted: str) -> None:
         """Make a connection of an accepted socket."""
         most = self.config.limits.connections_per_peer
-        there = self._peers.get(counted, 0)
-        if most and counted != "unix" and there >= most:
+        there, trusted = self._peers.get(counted, 0), self.networks.contains(peer)
+        if most and counted != "unix" and not trusted and there >= most:  # a trusted proxy brings many clients
             self.telemetry.metrics.add("relayd.listener.refused", listener=self.name, reason="peer_limit")
             if self.context is None:
                 self._turn_away(client, peer)
@@ -167,7 +168,7 @@ class Listening(TCPServer):
         else:
             stream = ClientStream(client, self._watch, max_buffer_size=1 << 24, read_chunk_size=8192)
         self._peers[counted] = there + 1
-        self.connections.add(Connection(stream, self, peer, self.networks.contains(peer), self.context is not None))
+        self.connections.add(Connection(stream, self, peer, trusted, self.context is not None))
 
     def _turn_away(self, client: socket.socket, peer: str) -> None:
         fault = ExchangeError("too_many_connections", headers=(("Retry-After", "1"),))
@@ -191,6 +192,11 @@ class Listening(TCPServer):
     def tls_failed(self) -> None:
         """A connection ended before its handshake did."""
         self.telemetry.metrics.add("relayd.listener.tls_failed", listener=self.name)
+
+    @property
+    def work(self) -> WorkQueue:
+        """Where work is put that does not fit into this turn."""
+        return self.gateway.client.work
 
     @property
     def count(self) -> int:
@@ -275,13 +281,14 @@ class ListenerSet:
     ) -> PreparedListeners:
         """Read certificates and bind what is new. Raises ConfigError, with nothing left open."""
         prepared = PreparedListeners(configs)
+        addresses = {config.address for config in configs.values()}
         try:
             for name, config in configs.items():
                 prepared.contexts[name] = make_context(name, config.tls) if config.tls is not None else None
                 if self._kept(name, config) is None:
                     if stored_name(config.address, config.reuse_port) in (inherited or {}):
                         prepared.taken.add(name)
-                    prepared.made[name] = bind(name, config, inherited or {})
+                    prepared.made[name] = bind(name, config, inherited or {}, beside=addresses)
         except BaseException:  # rescue door: whatever went wrong, nothing stays bound
             prepared.undo()
             raise
@@ -329,7 +336,7 @@ class ListenerSet:
                 one.end()
         self._leaving = [one for one in self._leaving if one.count]
         self._gateway.sweep()
-        self._release.look(self.connections)
+        self._release.look(self.connections, self._gateway.buffers.used)
 
     def pause(self) -> None:
         """Stop accepting; sockets stay open."""

@@ -10,6 +10,7 @@ import os
 import pwd
 import socket
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 from relayd.config.listener import Listener
@@ -33,8 +34,11 @@ def refusal(name: str, message: str, hint: str = "") -> ConfigError:
     return ConfigError([Finding("", 0, 0, f"listeners.{name}.address", message, hint)])
 
 
-def bind(name: str, listener: Listener, inherited: dict[str, list[socket.socket]]) -> list[socket.socket]:
-    """The listening sockets of one listener: handed over, or bound. Raises ConfigError."""
+def bind(
+    name: str, listener: Listener, inherited: dict[str, list[socket.socket]], *, beside: Collection[str] = ()
+) -> list[socket.socket]:
+    """The listening sockets of one listener: handed over, or bound. `beside`: addresses of the other listeners.
+    Raises ConfigError."""
     kind, place, port = split(listener.address)
     if kind == "systemd":
         return activated(name, place, inherited)
@@ -42,7 +46,7 @@ def bind(name: str, listener: Listener, inherited: dict[str, list[socket.socket]
         stored = taken_over(listener, inherited)
         if stored:
             return stored
-        return [bind_unix(place, listener)] if kind == "unix" else bind_tcp(place, port, listener)
+        return [bind_unix(place, listener)] if kind == "unix" else bind_tcp(place, port, listener, beside)
     except OSError as error:
         raise refusal(name, f"cannot listen on {listener.address}: {error.strerror}", _cure(error, port)) from error
 
@@ -90,8 +94,10 @@ def _cure(error: OSError, port: int) -> str:
     return ""
 
 
-def bind_tcp(host: str, port: int, listener: Listener) -> list[socket.socket]:
-    """One socket for each address the host name stands for; an empty host or * means all."""
+def bind_tcp(host: str, port: int, listener: Listener, beside: Collection[str] = ()) -> list[socket.socket]:
+    """One socket for each address the host name stands for; an empty host or * means all. [::] takes IPv4 clients too,
+    unless another listener has 0.0.0.0 of this port."""
+    dual = host == "::" and f"0.0.0.0:{port}" not in beside
     wanted = None if host in ("", "*") else host
     found = socket.getaddrinfo(wanted, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     made: list[socket.socket] = []
@@ -109,7 +115,7 @@ def bind_tcp(host: str, port: int, listener: Listener) -> list[socket.socket]:
             if listener.reuse_port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not dual))
             sock.bind(address)
             sock.listen(listener.backlog)
     except OSError:

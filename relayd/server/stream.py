@@ -2,7 +2,7 @@
 
 Laws:
 1. One buffer serves all reads of the process: nothing is allocated for a connection that waits.
-2. A turn reads at most `READS` buffers from one client, so that a fast one does not hold up the others.
+2. A turn reads at most `READS` buffers, and `RECORDS` of TLS, from one client, so that others have their turn.
 3. Whoever pauses a stream is not woken by it; while it is paused only a reset is noticed.
 4. A plain stream is read by its listener's watch and has a place on the loop only while bytes wait to be written.
 
@@ -12,7 +12,9 @@ Handshakes, writing and closing remain IOStream's. The names of BaseIOStream use
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +24,7 @@ from tornado.iostream import IOStream, SSLIOStream
 from relayd.server.watch import Watch
 
 READS = 4
+RECORD, RECORDS = 16384, 256  # of TLS: the bytes that one may hold, and how many a turn reads
 SIZE = 65536
 _BUFFER = bytearray(SIZE)
 _VIEW = memoryview(_BUFFER)
@@ -32,11 +35,35 @@ class _Direct(IOStream):
     """Reading by callback."""
 
     on_bytes: Callable[[bytes], None] | None = None
+    on_end: Callable[[], bool] | None = None  # the client sends no more; whether the stream stays for what it must get
     wanted = True
 
     def pause(self) -> None:
         """Read no more for now."""
         self.wanted = False
+
+    def close(self, exc_info: Any = False) -> None:
+        """Close it. The error that is kept loses its traceback, whose frames refer to this stream."""
+        super().close(exc_info)
+        if self.error is not None:
+            self.error.__traceback__ = None
+    def _end_reading(self) -> None:
+        self.pause()
+        if self.on_end is None or not self.on_end():
+            self.close()
+
+    def end_writing(self) -> None:
+        """End this side of the connection."""
+        if not self.closed():
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Break the connection: the client sees a reset, never a clean end."""
+        if not self.closed():
+            with contextlib.suppress(OSError):
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close()
 
     def backlog(self) -> int:
         """Bytes that wait to be written."""
@@ -79,7 +106,7 @@ class ClientStream(_Direct):
                 self.close(exc_info=error)
                 return
             if size == 0:
-                self.close()
+                self._end_reading()
                 return
             on_bytes(bytes(_VIEW[:size]))
             if size < SIZE or not self.wanted or self.closed():
@@ -121,6 +148,7 @@ class TlsClientStream(_Direct, SSLIOStream):
     """A client connection under TLS, read by the loop; IOStream makes the handshake."""
 
     _ssl_accepting = False
+
     def begin(self, on_bytes: Callable[[bytes], None]) -> None:
         """Hand every piece of bytes to `on_bytes` from now on."""
         self.on_bytes = on_bytes
@@ -157,20 +185,31 @@ class TlsClientStream(_Direct, SSLIOStream):
             self.io_loop.update_handler(self.fileno(), state)
 
     def _receive(self) -> None:
-        assert self.on_bytes is not None
-        while True:  # decrypted bytes may wait where no poll sees them: read to the end
-            try:
-                size = self.read_from_fd(_VIEW)
-            except OSError as error:
-                self.close(exc_info=error)
-                return
-            if size is None:
-                return
-            if size == 0:
-                self.close()
-                return
-            self.on_bytes(bytes(_VIEW[:size]))
-            if self.closed() or not self.wanted:
+        """Read what has come. Small records are handed on together: each piece costs its owner work."""
+        records = 0
+        for _ in range(READS):
+            filled, ended, fault = 0, False, None
+            # There is room for a whole record: nothing decrypted stays where no poll sees it.
+            while not ended and filled <= SIZE - RECORD and records < RECORDS:
+                records += 1
+                try:
+                    size = self.read_from_fd(_VIEW[filled:])
+                except OSError as error:
+                    ended, fault = True, error
+                    break
+                if size is None:
+                    records = RECORDS
+                elif size == 0:
+                    ended = True
+                else:
+                    filled += size
+            if filled and self.on_bytes is not None:
+                self.on_bytes(bytes(_VIEW[:filled]))
+            if fault is not None and not self.closed():
+                self.close(exc_info=fault)
+            elif ended and not self.closed():
+                self._end_reading()
+            if records >= RECORDS or self.closed() or not self.wanted:
                 return
 
     def send_now(self, data: bytes) -> int:

@@ -1,13 +1,78 @@
-"""Server-side TLS: certificates from files, chosen by the name a client asks for (SNI)."""
+"""Server-side TLS: certificates from files, chosen by the name a client asks for (SNI); and faults of PEM files.
+
+The same functions answer `relayd check`, a reload and a start, for listeners and for upstreams.
+"""
 
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
-from typing import Any
 
+from relayd import registry
 from relayd.config.listener import Certificate, Tls
 from relayd.errors import ConfigError, Finding
+from relayd.schema.files import FileFault, read_file
+from relayd.server.expiry import Validity, validity_of_all
+
+MOST_BYTES = 1 << 20
+BELONGS = "the key must belong to the first certificate of the file"
+
+
+class PemFault(ValueError):
+    """A PEM file cannot be used. The text names the file."""
+
+    def __init__(self, file: str, message: str, hint: str = "") -> None:
+        self.file, self.hint = file, hint
+        super().__init__(f"{file}: {message}")
+
+
+class _NoPassword(Exception):
+    """The key is encrypted. Without an answer of ours OpenSSL would ask at the terminal."""
+
+
+def _ask_nobody() -> str:
+    raise _NoPassword
+
+
+def load_pair(context: ssl.SSLContext, cert: str, key: str) -> None:
+    """Put a certificate chain and its key into a context. Raises PemFault."""
+    validity_of(cert)
+    if b"PRIVATE KEY-----" not in _bytes(key):
+        raise PemFault(key, "holds no private key in PEM form")
+    try:
+        context.load_cert_chain(cert, key, _ask_nobody)
+    except _NoPassword:
+        raise PemFault(key, "is encrypted, and relayd has no password for it") from None
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise PemFault(key, f"cannot be used: it is not the key of {cert}", BELONGS) from None
+        raise PemFault(key, f"cannot be used with {cert}: {error.reason or 'one of them is damaged'}") from None
+    except OSError as error:
+        raise PemFault(cert, f"cannot be read: {error.strerror}") from None
+
+
+def load_authorities(path: str) -> None:
+    """Look whether a file of authorities can be used. Raises PemFault."""
+    validity_of(path)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise PemFault(path, f"cannot be used: {error.reason or 'a certificate in it is damaged'}") from None
+
+
+def validity_of(path: str) -> Validity:
+    """When the certificates of a file are valid. Raises PemFault."""
+    raw = _bytes(path)
+    try:
+        return validity_of_all(raw)
+    except ValueError as error:
+        raise PemFault(path, str(error)) from None
+
+
+def _bytes(path: str) -> bytes:
+    try:
+        return read_file(path, MOST_BYTES)[0]
+    except FileFault as fault:
+        raise PemFault(path, f"cannot be read: {fault}") from None
 
 
 def _context(tls: Tls, certificate: Certificate, path: str) -> ssl.SSLContext:
@@ -16,22 +81,19 @@ def _context(tls: Tls, certificate: Certificate, path: str) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(certificate.cert, certificate.key)
-    except ssl.SSLError as error:
-        raise ConfigError([Finding(certificate.cert, 0, 0, path, f"cannot be used: {error.reason}",
-                                   "the key must belong to the first certificate of the file")]) from error
-    except OSError as error:
-        raise ConfigError([Finding(certificate.cert, 0, 0, path, f"cannot be read: {error.strerror}")]) from error
+        load_pair(context, certificate.cert, certificate.key)
+    except PemFault as fault:
+        raise ConfigError([Finding(certificate.cert, 0, 0, path, str(fault), fault.hint)]) from fault
     return context
 
 
-def names_of(path: str) -> list[str]:
-    """The DNS names of the first certificate in a PEM file, lower case."""
-    decode: Any = ssl._ssl._test_decode_cert  # type: ignore[attr-defined]  # the only reader in the standard library
-    found = decode(path)
-    names = [value.lower() for kind, value in found.get("subjectAltName", ()) if kind == "DNS"]
-    if not names:
-        names = [value.lower() for part in found.get("subject", ()) for kind, value in part if kind == "commonName"]
+def names_of(certificate: Certificate, path: str) -> tuple[str, ...]:
+    """The DNS names of a certificate, in lower case. Raises ConfigError."""
+    try:
+        names: tuple[str, ...] = registry.load("relayd.server", "certificate").read(certificate.cert).names
+    except ValueError as error:
+        fault = PemFault(certificate.cert, f"cannot be read: {error}")
+        raise ConfigError([Finding(certificate.cert, 0, 0, path, str(fault))]) from error
     return names
 
 
@@ -41,11 +103,9 @@ def make_context(name: str, tls: Tls) -> ssl.SSLContext:
     contexts = []
     for number, certificate in enumerate(tls.certificates):
         path = f"listeners.{name}.tls.certificates[{number}]"
-        if not Path(certificate.cert).is_file():
-            raise ConfigError([Finding(certificate.cert, 0, 0, path, "no such file")])
         context = _context(tls, certificate, path)
         contexts.append(context)
-        for host in names_of(certificate.cert):
+        for host in names_of(certificate, path) if len(tls.certificates) > 1 else ():
             by_name.setdefault(host, context)
     default = contexts[0]
 

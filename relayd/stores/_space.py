@@ -11,6 +11,7 @@ class Keeper(Protocol):
     def get(self, space: str, key: str) -> Any: ...
     def put(self, space: str, key: str, value: Any) -> None: ...
     def delete(self, space: str, key: str) -> bool: ...
+    def lost(self, space: str, key: str) -> str: ...
 
 
 class Space:
@@ -26,9 +27,13 @@ class Space:
         return self._store.get(self._name, key)
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a value of plain JSON data."""
+        """Keep a value of plain JSON data; `lost` tells if that could not be done."""
         self._store.put(self._name, key, value)
 
     def delete(self, key: str) -> bool:
         """Forget it; whether it was there."""
         return self._store.delete(self._name, key)
+
+    def lost(self, key: str) -> str:
+        """Why a value that was put is not kept, in words for its client; empty where nothing is known."""
+        return self._store.lost(self._name, key)

@@ -1,4 +1,4 @@
-"""A store in this process: fast, private, and gone with it.
+"""In this process: fast, private, and gone with it.
 
 Cost, measured on one core of a small server: `put` and `get` turn the value into JSON text and back, which takes 7 and
 4 microseconds for a short answer, 2 milliseconds and 1 for a conversation of 320 KiB, 4 and 1 for 1 MiB of one string
@@ -14,6 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd import clock
+from relayd.schema import section
+from relayd.stores import Bounds
+from relayd.stores._faults import TOO_LARGE, Failure, Losses
 from relayd.stores._space import Space
 
 ENTRY_BYTES = 400  # what an entry costs beside its texts
@@ -21,6 +24,11 @@ LARGEST_SHARE = 4
 _SWEPT_AT_ONCE = 64
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+@section()
+class Options:
+    """Nothing to choose."""
 
 
 class _Entry:
@@ -44,6 +52,12 @@ class Store:
         self._sizes: dict[str, int] = {}
         self.size_bytes = 0
         self.notices: tuple[str, ...] = ()
+        self._losses = Losses()
+
+    @classmethod
+    def open(cls, options: Options, bounds: Bounds) -> Store:
+        """The store of a configuration."""
+        return cls(bounds.entries, bounds.size_bytes, bounds.ttl_s)
 
     @property
     def entries(self) -> int:
@@ -58,7 +72,20 @@ class Store:
         """Forget everything that is too old."""
         self._sweep(len(self._order))
 
-    def close(self) -> None:
+    @property
+    def faults(self) -> int:
+        """How often something could not be kept."""
+        return self._losses.total
+
+    def taken(self) -> list[Failure]:
+        """What failed since the last time."""
+        return self._losses.taken()
+
+    def lost(self, space: str, key: str) -> str:
+        """See Space.lost."""
+        return self._losses.told((space, key))
+
+    def close(self, wait: bool = True) -> None:
         """Forget everything."""
         self._order.clear()
         self._spaces.clear()
@@ -87,7 +114,9 @@ class Store:
         text = _encode(value)  # ASCII: one byte in memory for each character
         size_bytes = len(text) + 2 * (len(space) + len(key)) + ENTRY_BYTES
         if size_bytes * LARGEST_SHARE > self._max_bytes or self._max_entries < 1:
+            self._losses.lose((space, key), TOO_LARGE, f"{size_bytes} bytes")
             return
+        self._losses.found((space, key))
         while self.size_bytes + size_bytes > self._max_bytes or len(self._order) >= self._max_entries:
             self._make_room(by_bytes=self.size_bytes + size_bytes > self._max_bytes)
         self._order[space, key] = None

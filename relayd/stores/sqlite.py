@@ -1,19 +1,25 @@
-"""A store in a file of the state directory: it survives a restart, and several instances on one host may share it.
+"""In a file of the state directory: it survives restarts, and several instances on one host may share it.
 
 1. The file is a cache: it is written without waiting for the disk (WAL, synchronous=OFF). A process that dies loses
    nothing; a host that loses power may lose the file, which then begins anew.
 2. A file that cannot be read, or has the schema of another version, is moved aside and a new one begun; `notices` says
    so.
-3. Nothing waits long: whoever finds the file locked by another instance gives up after LOCK_WAIT_S, and the value is as
-   if it were forgotten.
+3. The event loop does not wait for the disk or for a lock. A thread writes (`_writer`); whoever puts or deletes waits
+   for it ANSWER_WAIT_S at most, and only when it has nothing else to do. Reads never wait for a lock, and take from
+   memory what is not written yet.
+4. What cannot be kept is told: `lost` says it at once where a lock, a full disk or a read-only file is in the way. A
+   value that met a lock is given out only when it is written after all. Only what a slow disk fails to keep is found
+   out later.
+5. What is to be deleted, or could not replace an older value, is not given out any more, also while it is in the file.
 
-Cost, measured on one core of a small server, turning the value into JSON text and back included: 70 microseconds for a
-`put` of a short answer, 10 for a `get`; 3 and 1.5 milliseconds for a conversation of 320 KiB, 6 and 2 for 1 MiB of one
-string. Now and then a put carries the journal over into the file: up to 25 milliseconds after much writing.
+Cost on the loop, measured on a small server, turning the value into JSON text and back included: 180 microseconds for a
+`put` of a short answer, 20 for a `get`; 0.9 and 0.7 milliseconds for a string of 320 KiB, 2.8 and 2 for 1 MiB. The
+longest `put` took 6.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sqlite3
@@ -21,34 +27,41 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd import clock
+from relayd.errors import OptionError
+from relayd.schema import section, setting
+from relayd.stores import Bounds
+from relayd.stores._faults import CLOSED, DAMAGED, LOCKED, SLOW, TOO_LARGE, Failure, Fault, Losses, fault_of
 from relayd.stores._space import Space
+from relayd.stores._sqlite_file import LARGEST_SHARE, OPEN_WAIT_S, VERSION, File, Touch
+from relayd.stores._writer import Job, Verb, Writer
 
-VERSION = 1
-LOCK_WAIT_S = 0.25
-OPEN_WAIT_S = 5.0  # at the start, when nobody is being served yet
+ANSWER_WAIT_S = 0.005
+BEGIN_WAIT_S = 0.02  # for a thread that has not begun: the machine is so busy that the loop is late anyway
+SETTLE_S = 10.0
+CLOSE_S = 5.0
 ENTRY_BYTES = 200  # what an entry costs in the file beside its texts
-LARGEST_SHARE = 4
-_TOUCHED_AT_ONCE = 256
-_SWEPT_AT_ONCE = 64
-_SWEPT_BY_ASKING = 1000
-_PAGES_GIVEN_BACK = 1024
-_SWITCHES = 32
+WAITING_BYTES, WAITING_JOBS = 32 * 1024 * 1024, 4096
+AGAIN_S, _AGAIN_AT_ONCE = 0.25, 64
+_TOUCHED_AT_ONCE, _TOUCHED_MOST = 256, 8192
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
-_SCHEMA = (
-    "CREATE TABLE entries (space TEXT NOT NULL, key TEXT NOT NULL, used_s REAL NOT NULL, size_bytes INTEGER NOT NULL,"
-    " value TEXT NOT NULL, PRIMARY KEY (space, key))",
-    "CREATE INDEX entries_by_use ON entries (used_s)",
-    "CREATE INDEX entries_of_space_by_use ON entries (space, used_s)",
-    "CREATE TABLE totals (space TEXT PRIMARY KEY, entries INTEGER NOT NULL, size_bytes INTEGER NOT NULL) WITHOUT ROWID",
-    "CREATE TRIGGER count_new AFTER INSERT ON entries BEGIN INSERT INTO totals VALUES (new.space, 1, new.size_bytes)"
-    " ON CONFLICT (space) DO UPDATE SET entries = entries + 1, size_bytes = size_bytes + new.size_bytes; END",
-    "CREATE TRIGGER count_gone AFTER DELETE ON entries BEGIN"
-    " UPDATE totals SET entries = entries - 1, size_bytes = size_bytes - old.size_bytes WHERE space = old.space;"
-    " DELETE FROM totals WHERE space = old.space AND entries = 0; END",
-    f"PRAGMA user_version = {VERSION}",
-)
+Place = tuple[str, str]
+
+
+@section()
+class Options:
+    """The file."""
+
+    path: str | None = setting(
+        default=None, example="/var/lib/relayd/store.sqlite", pattern="/.*",
+        doc="The file of sqlite; without it store.sqlite in the state directory.",
+    )
+
+
+def file_of(options: Options, bounds: Bounds) -> str:
+    """The file in which this store is kept."""
+    return options.path or os.path.join(bounds.folder, "store.sqlite")
 
 
 class Store:
@@ -58,23 +71,59 @@ class Store:
     """
 
     def __init__(
-        self, path: str, max_entries: int, max_bytes: int, ttl_s: float, now: Callable[[], float] = clock.wall
+        self, path: str, max_entries: int, max_bytes: int, ttl_s: float, now: Callable[[], float] = clock.wall,
+        wait_s: float = OPEN_WAIT_S,
     ) -> None:
+        """`wait_s` is how long a lock is waited for while the file is opened."""
         self._path = path
         self._max_entries, self._max_bytes, self._ttl_s, self._now = max_entries, max_bytes, ttl_s, now
-        self._touched: dict[tuple[str, str], float] = {}  # accesses that the file does not know yet
-        self.faults = 0
-        self.notices: tuple[str, ...] = ()
-        self._file = self._opened()
+        self._touched: dict[Place, float] = {}  # accesses that the file does not know yet
+        self._pending: dict[Place, Job] = {}  # the last job of a place, while it is not done
+        self._again: list[Place] = []  # deletions that failed
+        self._again_at_s = 0.0
+        self._outstanding = self._waiting_bytes = 0
+        self._closed = False
+        self._losses = Losses()
+        self._noticed: tuple[str, ...] = ()
+        self._file = File(path, max_entries, max_bytes, ttl_s, wait_s)
+        self._generation = self._file.generation
+        self._reader = self._file.reader()
+        self._writer = Writer(self._file)
+        self._give(Job(Verb.CHECK), wait=True)
+
+    @property
+    def faults(self) -> int:
+        """How often something could not be kept or read."""
+        self._collect()
+        return self._losses.total
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What happened to the file."""
+        for notice in self._file.notices:
+            if notice not in self._noticed:
+                self._noticed = (*self._noticed, notice)[-8:]
+        return self._noticed
+
+    @classmethod
+    def open(cls, options: Options, bounds: Bounds) -> Store:
+        """The store of a configuration. Raises OptionError."""
+        path = file_of(options, bounds)
+        try:
+            return cls(
+                path, bounds.entries, bounds.size_bytes, bounds.ttl_s, wait_s=OPEN_WAIT_S if bounds.may_wait else 0.0
+            )
+        except OSError as error:
+            raise OptionError("path", f"{path} cannot be opened: {error.strerror or error}") from error
 
     @property
     def entries(self) -> int:
-        """How many are kept."""
+        """How many are kept; waits for the writer."""
         return self._total("entries")
 
     @property
     def size_bytes(self) -> int:
-        """How much is kept."""
+        """How much is kept; waits for the writer."""
         return self._total("size_bytes")
 
     def space(self, name: str) -> Space:
@@ -82,191 +131,204 @@ class Store:
         return Space(self, name)
 
     def sweep(self) -> None:
-        """Forget what is too old and give its room back to the disk, so much of it at a time that the loop goes on."""
-        self._guarded(self._sweep_all, None)
+        """Forget what is too old."""
+        self._give(Job(Verb.SWEEP, now_s=self._now(), touches=self._touches()), wait=False)
 
-    def close(self) -> None:
-        """Write what is still to be written and close the file."""
-        self._guarded(self._write_touches, None)
-        self._file.close()
+    def taken(self) -> list[Failure]:
+        """What failed since the last time; called by a timer, which also repeats what failed."""
+        self._collect()
+        return [
+            Failure(fault._replace(cure=fault.cure.replace("{path}", self._path)), count, why)
+            for fault, count, why in self._losses.taken()
+        ]
+
+    def settle(self) -> None:
+        """Wait until the writer has nothing to do; not for the loop."""
+        job = Job(Verb.NOTHING)
+        self._give(job, wait=False)
+        job.ended.wait(SETTLE_S)
+        self._collect()
+
+    def close(self, wait: bool = True) -> None:
+        """Write what is still to be written and close the file; without `wait` the writer does so by itself."""
+        if self._closed:
+            return
+        if self._touched:
+            self._give(Job(Verb.TOUCH, touches=self._touches()), wait=False)
+        self._closed = True
+        self._writer.stop(CLOSE_S if wait else 0.0)
+        self._reader.close()
 
     def get(self, space: str, key: str) -> Any:
         """See Space.get."""
-        return self._guarded(lambda: self._get(_stored(space), _stored(key)), None)
+        self._collect()
+        place = (_stored(space), _stored(key))
+        pending = self._pending.get(place)
+        if pending is not None:
+            if pending.verb is not Verb.PUT or pending.met_lock or self._writer.blocked:
+                return None
+            self._touched[place] = self._now()
+            return json.loads(pending.text)
+        row = self._read("SELECT value, used_s FROM entries WHERE space = ? AND key = ?", place, place)
+        if row is None:
+            return None
+        try:
+            value = json.loads(row[0])
+        except ValueError as fault:
+            self._damaged(place, str(fault))
+            return None
+        now_s = self._now()
+        if now_s - self._used_s(place, row[1]) > self._ttl_s:
+            return None
+        self._touched[place] = now_s
+        if len(self._touched) >= _TOUCHED_AT_ONCE and not self._outstanding:
+            self._give(Job(Verb.TOUCH, touches=self._touches()), wait=False)
+        elif len(self._touched) > _TOUCHED_MOST:
+            self._touched.clear()
+        self._losses.found(place)
+        return value
 
     def put(self, space: str, key: str, value: Any) -> None:
         """See Space.put."""
+        self._collect()
         text = _encode(value)
-        self._guarded(lambda: self._put(_stored(space), _stored(key), text), None)
+        place = (_stored(space), _stored(key))
+        size_bytes = len(text) + 2 * (len(place[0]) + len(place[1])) + ENTRY_BYTES
+        if self._closed:
+            self._losses.lose(place, CLOSED, "")
+        elif size_bytes * LARGEST_SHARE > self._max_bytes or self._max_entries < 1:
+            self._lose(place, TOO_LARGE, f"{size_bytes} bytes")
+        elif self._waiting_bytes + len(text) > WAITING_BYTES or self._outstanding >= WAITING_JOBS:
+            self._lose(place, SLOW, f"{self._outstanding} changes wait")
+        else:
+            self._losses.found(place)
+            self._change(Job(Verb.PUT, place, text, size_bytes, self._now(), self._touches()))
 
     def delete(self, space: str, key: str) -> bool:
         """See Space.delete."""
-        return bool(self._guarded(lambda: self._delete(_stored(space), _stored(key)), False))
+        self._collect()
+        place = (_stored(space), _stored(key))
+        self._losses.found(place)
+        pending = self._pending.get(place)
+        if pending is not None:
+            there = pending.verb is Verb.PUT
+        else:
+            row = self._read("SELECT used_s FROM entries WHERE space = ? AND key = ?", place, place)
+            if row is None:
+                return False
+            there = self._now() - self._used_s(place, row[0]) <= self._ttl_s
+        self._touched.pop(place, None)
+        self._change(Job(Verb.DELETE, place))
+        return there
 
-    # ---- with a file that works
+    def lost(self, space: str, key: str) -> str:
+        """See Space.lost."""
+        self._collect()
+        place = (_stored(space), _stored(key))
+        pending = self._pending.get(place)
+        if pending is not None and pending.verb is Verb.PUT and (pending.met_lock or self._writer.blocked):
+            return LOCKED.told
+        return self._losses.told(place)
 
-    def _get(self, space: str, key: str) -> Any:
-        row = self._file.execute(
-            "SELECT value, used_s FROM entries WHERE space = ? AND key = ?", (space, key)
-        ).fetchone()
-        now_s = self._now()
-        if row is None or now_s - self._touched.get((space, key), row[1]) > self._ttl_s:
-            return None
-        self._touched[space, key] = now_s
-        if len(self._touched) >= _TOUCHED_AT_ONCE:
-            self._in_one(self._write_touches)
-        return json.loads(row[0])
+    # ---- the writer
 
-    def _put(self, space: str, key: str, text: str) -> None:
-        size_bytes = len(text) + 2 * (len(space) + len(key)) + ENTRY_BYTES
-        self._in_one(lambda: self._exchange(space, key, text, size_bytes))
+    def _change(self, job: Job) -> None:
+        self._pending[job.place] = job
+        self._waiting_bytes += len(job.text)
+        self._give(job, wait=True)
 
-    def _exchange(self, space: str, key: str, text: str, size_bytes: int) -> None:
-        self._write_touches()
-        self._file.execute("DELETE FROM entries WHERE space = ? AND key = ?", (space, key))
-        if size_bytes * LARGEST_SHARE > self._max_bytes or self._max_entries < 1:
+    def _give(self, job: Job, *, wait: bool) -> None:
+        if self._closed:
             return
-        self._forget_old(_SWEPT_AT_ONCE)
-        while True:
-            entries, held_bytes = self._file.execute(
-                "SELECT coalesce(sum(entries), 0), coalesce(sum(size_bytes), 0) FROM totals"
-            ).fetchone()
-            if entries < self._max_entries and held_bytes + size_bytes <= self._max_bytes:
-                break
-            measure = "size_bytes" if held_bytes + size_bytes > self._max_bytes else "entries"
-            self._file.execute(
-                "DELETE FROM entries WHERE rowid = (SELECT rowid FROM entries WHERE space ="
-                f" (SELECT space FROM totals ORDER BY {measure} DESC LIMIT 1) ORDER BY used_s, rowid LIMIT 1)"
-            )
-        self._file.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", (space, key, self._now(), size_bytes, text))
+        idle = not self._outstanding
+        self._outstanding += 1
+        self._writer.give(job)
+        if wait and idle:
+            if not job.ended.wait(ANSWER_WAIT_S) and not job.begun:
+                job.ended.wait(BEGIN_WAIT_S)
+            self._collect()
 
-    def _delete(self, space: str, key: str) -> bool:
-        touched_s = self._touched.pop((space, key), None)
-        row = self._file.execute(
-            "DELETE FROM entries WHERE space = ? AND key = ? RETURNING used_s", (space, key)
-        ).fetchone()
-        return row is not None and self._now() - max(row[0], touched_s or row[0]) <= self._ttl_s
+    def _collect(self) -> None:
+        """Take in what the writer has done since the last time."""
+        if self._generation != self._file.generation and not self._closed:
+            self._generation = self._file.generation
+            self._reader.close()
+            self._reader = self._file.reader()
+            self._losses.count(DAMAGED, self._file.notices[-1])
+        done = self._writer.done
+        while done:
+            job = done.popleft()
+            self._outstanding -= 1
+            self._waiting_bytes -= len(job.text)
+            if job.fault is None:
+                for used_s, space, key in job.touches:
+                    if self._touched.get((space, key)) == used_s:
+                        del self._touched[space, key]
+            elif job.verb is not Verb.PUT and not job.again:
+                self._losses.count(job.fault, job.why)
+            if self._pending.get(job.place) is not job:
+                continue
+            if job.fault is None:
+                del self._pending[job.place]
+            elif job.verb is Verb.PUT:
+                del self._pending[job.place]
+                self._lose(job.place, job.fault, job.why)
+            else:
+                self._again.append(job.place)
+        if self._again and not self._outstanding and clock.monotonic() >= self._again_at_s:
+            self._again_at_s = clock.monotonic() + AGAIN_S
+            self._repeat()
 
-    def _sweep_all(self) -> None:
-        self._in_one(self._write_touches)
-        self._forget_old(_SWEPT_BY_ASKING)
-        self._file.executescript(f"PRAGMA incremental_vacuum({_PAGES_GIVEN_BACK})")  # execute would take one step only
+    def _repeat(self) -> None:
+        """Try once more to delete what could not be deleted, so much of it at a time."""
+        places, self._again = self._again[:_AGAIN_AT_ONCE], self._again[_AGAIN_AT_ONCE:]
+        for place in places:
+            if place in self._pending:
+                job = self._pending[place] = Job(Verb.DELETE, place, again=True)
+                self._give(job, wait=False)
 
-    def _forget_old(self, most: int) -> None:
-        self._file.execute(
-            "DELETE FROM entries WHERE rowid IN (SELECT rowid FROM entries WHERE used_s < ? ORDER BY used_s LIMIT ?)",
-            (self._now() - self._ttl_s, most),
-        )
+    def _lose(self, place: Place, fault: Fault, why: str) -> None:
+        """A value cannot be kept, and neither is what it would have replaced."""
+        self._losses.lose(place, fault, why)
+        if place in self._pending or self._read("SELECT 1 FROM entries WHERE space = ? AND key = ?", place) is not None:
+            self._change(Job(Verb.DELETE, place))
 
-    def _write_touches(self) -> None:
-        if self._touched:
-            rows = [(used_s, space, key) for (space, key), used_s in self._touched.items()]
-            self._file.executemany("UPDATE entries SET used_s = ? WHERE space = ? AND key = ?", rows)
-            self._touched.clear()
+    def _touches(self) -> tuple[Touch, ...]:
+        first = itertools.islice(self._touched.items(), _TOUCHED_AT_ONCE)
+        return tuple((used_s, space, key) for (space, key), used_s in first)
 
-    def _in_one(self, action: Callable[[], None]) -> None:
-        self._file.execute("BEGIN IMMEDIATE")
+    # ---- reading
+
+    def _used_s(self, place: Place, used_s: float) -> float:
+        return max(self._touched.get(place, used_s), used_s)
+
+    def _read(self, statement: str, values: tuple[object, ...], place: Place | None = None) -> Any:
+        """A row, None without one. What cannot be read is as if it were not there; with `place`, its cause is kept."""
+        if self._closed:
+            return None
         try:
-            action()
-        except BaseException:  # rescue door: a transaction ends, whatever ends it
-            self._file.execute("ROLLBACK")
-            raise
-        self._file.execute("COMMIT")
+            return self._reader.execute(statement, values).fetchone()
+        except sqlite3.OperationalError as error:
+            if place is not None:
+                self._losses.lose(place, fault_of(error), str(error))
+        except sqlite3.DatabaseError as error:
+            self._damaged(place, str(error))
+        return None
+
+    def _damaged(self, place: Place | None, why: str) -> None:
+        if place is not None:
+            self._losses.lose(place, DAMAGED, why)
+        self._give(Job(Verb.REPLACE, generation=self._generation, why=why), wait=False)
 
     def _total(self, measure: str) -> int:
-        return int(
-            self._guarded(
-                lambda: self._file.execute(f"SELECT coalesce(sum({measure}), 0) FROM totals").fetchone()[0], 0
-            )
-        )
-
-    # ---- with one that may not
-
-    def _guarded(self, action: Callable[[], Any], otherwise: Any) -> Any:
-        """What the action gives; `otherwise` when the file is locked, full or damaged. A damaged one is replaced."""
-        try:
-            return action()
-        except sqlite3.OperationalError as fault:
-            self.faults += 1
-            self._notice(f"{self._path}: {fault}")
-        except (sqlite3.DatabaseError, ValueError) as fault:
-            self.faults += 1
-            self._file.close()
-            self._touched.clear()
-            self._move_aside(str(fault))
-            self._file = self._opened()
-        return otherwise
-
-    def _opened(self) -> sqlite3.Connection:
-        file = self._connected()
-        try:
-            self._make_ready(file)
-        except sqlite3.OperationalError:
-            file.close()
-            raise OSError(f"{self._path} is locked or cannot be written") from None
-        except sqlite3.DatabaseError as fault:
-            file.close()
-            self._move_aside(str(fault))
-            file = self._connected()
-            self._make_ready(file)
-        return file
-
-    def _connected(self) -> sqlite3.Connection:
-        try:  # nobody else may read it; and a file that is there is not opened: closing it would drop SQLite's locks
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        except FileExistsError:
-            pass
-        return sqlite3.connect(self._path, timeout=OPEN_WAIT_S, isolation_level=None, check_same_thread=False)
-
-    @staticmethod
-    def _make_ready(file: sqlite3.Connection) -> None:
-        """Raises sqlite3.DatabaseError for a file that cannot be used."""
-        _switch_to_wal(file)
-        file.execute("PRAGMA synchronous = OFF")
-        file.execute("PRAGMA journal_size_limit = 4194304")
-        file.execute("BEGIN IMMEDIATE")  # two instances may begin at once
-        try:
-            version = file.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0 and not file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                for statement in _SCHEMA:
-                    file.execute(statement)
-            elif version != VERSION:
-                raise sqlite3.DatabaseError(f"schema version {version} instead of {VERSION}")
-        finally:
-            file.execute("COMMIT")
-        found = file.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)
-        file.execute(f"PRAGMA busy_timeout = {int(LOCK_WAIT_S * 1000)}")
-
-    def _move_aside(self, fault: str) -> None:
-        aside = f"{self._path}.unusable"
-        os.replace(self._path, aside)
-        for ending in ("-wal", "-shm"):
-            try:
-                os.unlink(self._path + ending)
-            except FileNotFoundError:
-                pass
-        self._notice(f"{self._path} cannot be used ({fault}): moved to {aside}, a new one was begun")
-
-    def _notice(self, text: str) -> None:
-        if text not in self.notices:
-            self.notices = (*self.notices, text)[-8:]
-
-
-def _switch_to_wal(file: sqlite3.Connection) -> None:
-    """The switch needs the file for itself, and gives up at once where another instance is about to switch too."""
-    for _ in range(_SWITCHES):
-        try:
-            if file.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
-                return
-            file.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            file.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError:
-            file.execute("BEGIN IMMEDIATE")  # waits for the other
-            file.execute("COMMIT")
+        self.settle()
+        row = self._read(f"SELECT coalesce(sum({measure}), 0) FROM totals", ())
+        return 0 if row is None else int(row[0])
 
 
 def _stored(text: str) -> str:
     """A text that SQLite can hold: half a surrogate pair is escaped."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+__all__ = ["VERSION", "Store"]

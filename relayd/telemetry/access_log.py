@@ -12,9 +12,10 @@ import os
 import sys
 from collections.abc import Callable
 
+from relayd.errors import KINDS
 from relayd.telemetry.descriptor import Descriptor
-from relayd.telemetry.journal import colours_wanted
-from relayd.telemetry.native import Native, field, is_journal
+from relayd.telemetry.journal import colours_wanted, spaced
+from relayd.telemetry.native import PRIORITIES, Native, field, is_journal
 from relayd.telemetry.outcome import Record
 from relayd.telemetry.text import COLOURS, DIM, GREEN, RESET, Stamp, plain, quoted, safe
 from relayd.wire.redact import mask_query
@@ -62,6 +63,7 @@ class AccessLog:
         self._sink = Descriptor(path, fd) if format in ("text", "json") else None
         terminal = self._sink is not None and self._sink.terminal
         self._coloured = terminal and colours_wanted()
+        self._prefixed = format == "text" and path is None and is_journal(fd)
         self._enough = 1 if terminal else ENOUGH
         self.write: Callable[[Record], None] = {
             "text": self._write_text, "json": self._write_json, "journal": self._write_native,
@@ -98,7 +100,7 @@ class AccessLog:
         query = f',"query":"{quoted(mask_query(r.query, self._secret))}"' if self._query else ""
         total_s, queue_s = r.total_s, r.queue_s
         time = self._stamp(r.started_wall + total_s if total_s > 0.0 else r.started_wall)
-        more = "" if r.more is None else json_more(r.more)
+        more = json_more(r) if r.more is not None or r.usage is not None else ""
         line = (
             f'{{"event":"request_completed","time":"{time}",'
             f'"id":"{id_}","peer":"{peer}","client":"{client}","host":"{host}","path":"{path}"{query},{fixed},'
@@ -116,8 +118,7 @@ class AccessLog:
         target = " ".join(word for word in (safe(r.route), safe(r.upstream), safe(r.endpoint)) if word)
         who = safe(r.client or r.peer) + (f" ({safe(r.consumer)})" if r.consumer else "")
         outcome = " ".join(word for word in (r.outcome, r.code, safe(r.detail)) if word)
-        if r.more:
-            outcome += "".join(f" {name}={safe(str(value))}" for name, value in r.more.items())
+        outcome += "".join(f" {name}={safe(str(value))}" for name, value in more_of(r))
         total = f"{r.total_s * 1e3:.1f}ms" if r.total_s >= 0 else "-"
         first = f" first {r.first_byte_s * 1e3:.1f}ms" if r.first_byte_s >= 0 else ""
         stamp = self._stamp(r.started_wall + max(r.total_s, 0.0))
@@ -125,8 +126,9 @@ class AccessLog:
         if self._coloured:
             stamp, tail = f"{DIM}{stamp}{RESET}", f"{DIM}{tail}{RESET}"
             status = f"{GREEN if r.status < 400 else COLOURS['warning' if r.status < 500 else 'error']}{status}{RESET}"
+        lead = f"<{priority_of(r)}>" if self._prefixed else ""
         line = (
-            f"{stamp} {status} {safe(r.method)} {safe(r.host)}{safe(r.path)}{query} {who} -> {target or '-'} "
+            f"{lead}{stamp} {status} {safe(r.method)} {safe(r.host)}{safe(r.path)}{query} {who} -> {target or '-'} "
             f"{total}{first} in {r.bytes_in} out {r.bytes_out} {outcome} {tail}\n"
         )
         self._lines.append(line)
@@ -137,7 +139,7 @@ class AccessLog:
     def _write_native(self, r: Record) -> None:
         query = mask_query(r.query, self._secret) if self._query else ""
         request = f"{safe(r.method)} {safe(r.host)}{safe(r.path)}"
-        message = f"request_completed {r.status} {request} {milliseconds(r.total_s)} ms {r.outcome}"
+        message = f"request_completed {r.status} {request} {milliseconds(r.total_s)} ms {r.outcome}{failure_of(r)}"
         values = {
             "ID": r.id, "LISTENER": r.listener, "PEER": r.peer, "CLIENT": r.client, "METHOD": r.method,
             "HOST": r.host, "PATH": r.path, "QUERY": query, "PROTOCOL": VERSIONS.get(r.version, ""), "ROUTE": r.route,
@@ -147,10 +149,9 @@ class AccessLog:
             "FIRST_BYTE_MS": span(r.first_byte_s), "TOTAL_MS": span(r.total_s), "OUTCOME": r.outcome, "CODE": r.code,
             "DETAIL": r.detail, "ATTEMPTS": str(r.attempts), "GENERATION": str(r.generation),
         }
-        if r.more:
-            values |= {name.upper(): str(value) for name, value in r.more.items()}
+        values |= {name.upper(): str(value) for name, value in more_of(r)}
         head = (
-            field("MESSAGE", message) + field("PRIORITY", "3" if r.code == "internal" else "6")
+            field("MESSAGE", message) + field("PRIORITY", str(priority_of(r)))
             + field("SYSLOG_IDENTIFIER", "relayd") + field("RELAYD_EVENT", "request_completed")
         )
         fields = (field("RELAYD_" + name, safe(value)) for name, value in values.items() if value)
@@ -196,6 +197,25 @@ class AccessLog:
             self._native.close()
 
 
+def priority_of(r: Record) -> int:
+    """The priority of syslog(3): a failure of relayd's own is an error; a 5xx or an answer that broke off is a warning,
+    unless the client caused it."""
+    if r.code == "internal":
+        return PRIORITIES["error"]
+    failed = r.status >= 500 or r.code
+    return PRIORITIES["warning" if failed and (r.ended_by != "client" or not r.code) else "info"]
+
+
+def failure_of(r: Record) -> str:
+    """The end of the line of a failed exchange: where it went, its code and the reason. Empty for a complete one."""
+    if not r.code and r.status < 500:
+        return ""
+    kind = KINDS.get(r.code)
+    reason = r.detail or (kind.message if kind is not None else "")
+    told = {"route": r.route, "upstream": r.upstream, "endpoint": r.endpoint, "code": r.code, "reason": reason}
+    return "".join(f" {name}={spaced(value)}" for name, value in told.items() if value)
+
+
 def span(span_s: float) -> str:
     """A span in milliseconds for a journal field; empty where the point was never reached."""
     return f"{span_s * 1e3:.3f}" if span_s >= 0 else ""
@@ -210,11 +230,28 @@ def json_fixed(r: Record) -> str:
     )
 
 
-def json_more(more: dict[str, str | int | float]) -> str:
+def more_of(r: Record) -> list[tuple[str, str | int | float]]:
+    """The names and values that only some records have: token counts, then the rest."""
+    found: list[tuple[str, str | int | float]] = []
+    if r.usage is not None:
+        found += ("tokens_input", r.usage.input), ("tokens_output", r.usage.output)
+        found += [
+            (name, count)
+            for name, count in (
+                ("tokens_cached", r.usage.cached_read), ("tokens_cache_creation", r.usage.cache_creation),
+                ("tokens_reasoning", r.usage.reasoning),
+            )
+            if count
+        ]
+    if r.more is not None:
+        found += r.more.items()
+    return found
+
+
+def json_more(r: Record) -> str:
     """The members that only some records have, each behind a comma."""
     return "".join(
-        f',"{name}":"{quoted(value)}"' if isinstance(value, str) else f',"{name}":{value}'
-        for name, value in more.items()
+        f',"{name}":"{quoted(value)}"' if isinstance(value, str) else f',"{name}":{value}' for name, value in more_of(r)
     )
 
 

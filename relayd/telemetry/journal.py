@@ -20,13 +20,12 @@ from relayd import clock
 from relayd.telemetry.descriptor import Descriptor
 from relayd.telemetry.native import PRIORITIES, Native, field, is_journal
 from relayd.telemetry.text import COLOURS, DIM, RESET, Stamp, quoted, safe
-from relayd.wire.redact import mask_query
+from relayd.wire.redact import mask_urls
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 SECRET_FIELD = re.compile(
     r"authorization|cookie|password|passwd|secret|bearer|credential|signature|(^|_)api_?key$|(^|_)token$|^key$", re.I
 )
-QUERY = re.compile(r"\?[^\s\"']*")
 REMEMBERED = 1024  # rate-limited keys
 
 
@@ -195,7 +194,7 @@ class LoggingBridge(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            message = QUERY.sub(lambda found: mask_query(found.group()), record.getMessage())
+            message = mask_urls(record.getMessage())
             level = next((word for word, least in reversed(LEVELS.items()) if record.levelno >= least), "debug")
             fields: dict[str, object] = {"logger": record.name}
             if record.exc_info and record.exc_info[1] is not None:

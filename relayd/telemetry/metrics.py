@@ -8,10 +8,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from relayd.telemetry.names import BUCKETS_S, BY_NAME, METRICS, PAIR, Metric
-from relayd.telemetry.outcome import Record
+from relayd.telemetry.names import BUCKETS_S, METRICS, Metric
+from relayd.telemetry.outcome import More, Record
+from relayd.usage import Usage
 
 SERIES = 1000
 SAMPLES = 100  # per series and interval; above it statsd is told the rate
@@ -48,7 +49,14 @@ class Histogram:
         return samples, seen
 
 
-TOKENS = tuple((direction, f"tokens_{direction}") for direction in ("input", "output", "cached"))
+# Metrics that are kept in cells, and the attribute that holds them; every other one has series of its own.
+CELL_COUNTERS = {
+    "relayd.proxy.bytes_in": "bytes_in", "relayd.proxy.bytes_out": "bytes_out", "relayd.upstream.attempts": "attempts",
+}
+CELL_TIMERS = {
+    "relayd.proxy.total": "total", "relayd.proxy.first_byte": "first_byte", "relayd.proxy.queue": "queue",
+    "relayd.upstream.connect": "connect",
+}
 
 
 class Cell:
@@ -64,15 +72,17 @@ class Cell:
 class Metrics:
     """All counters, timers and gauges of the process. Owned by telemetry; lives through reloads."""
 
-    __slots__ = ("_cells", "_counters", "_errors", "_gauges", "_timers", "keep")
+    __slots__ = ("_by_name", "_cells", "_counters", "_errors", "_gauges", "_timers", "declared", "keep")
 
-    def __init__(self) -> None:
+    def __init__(self, declared: Sequence[Metric] = METRICS) -> None:
+        self.declared = tuple(declared)
+        self._by_name = {metric.name: metric for metric in declared}
         self.keep = 0  # samples per series and interval: SAMPLES while a sink takes them
         self._cells: dict[tuple[str, str, int, str], Cell] = {}
         self._errors: dict[str, int] = {}
-        self._counters: dict[str, dict[Labels, float]] = {m.name: {} for m in METRICS if m.kind == "counter"}
-        self._gauges: dict[str, dict[Labels, float]] = {m.name: {} for m in METRICS if m.kind == "gauge"}
-        self._timers: dict[str, dict[Labels, Histogram]] = {m.name: {} for m in METRICS if m.kind == "timer"}
+        self._counters: dict[str, dict[Labels, float]] = {m.name: {} for m in declared if m.kind == "counter"}
+        self._gauges: dict[str, dict[Labels, float]] = {m.name: {} for m in declared if m.kind == "gauge"}
+        self._timers: dict[str, dict[Labels, Histogram]] = {m.name: {} for m in declared if m.kind == "timer"}
 
     def exchange(self, record: Record) -> None:
         """Count one exchange that ended."""
@@ -106,19 +116,30 @@ class Metrics:
             cell.queue.observe(record.queue_s, keep)
         if code:
             self._errors[code] = self._errors.get(code, 0) + 1
-        if record.more is not None:
-            self._tokens(record, record.more)
+        if record.usage is not None:
+            self._tokens(record, record.usage)
+        if record.more is not None and "unknown_types" in record.more:
+            self._unknown(record, record.more)
 
-    def _tokens(self, record: Record, more: dict[str, str | int | float]) -> None:
+    def _tokens(self, record: Record, usage: Usage) -> None:
         series = self._counters["relayd.proxy.tokens"]
-        for direction, word in TOKENS:
-            tokens = more.get(word)
-            if isinstance(tokens, int) and tokens > 0:
+        counts = (
+            ("input", usage.input), ("output", usage.output), ("cached", usage.cached_read),
+            ("cache_creation", usage.cache_creation),
+        )
+        for direction, tokens in counts:
+            if tokens > 0:
                 key = (record.route, record.upstream, direction)  # as declared
                 if key in series:
                     series[key] += tokens
                 else:
                     self.add("relayd.proxy.tokens", tokens, route=key[0], upstream=key[1], direction=direction)
+
+    def _unknown(self, record: Record, more: More) -> None:
+        for fate in ("carried", "left_out"):
+            count = more.get(f"unknown_{fate}", 0)
+            if isinstance(count, int) and count:
+                self.add("relayd.proxy.unknown_items", count, route=record.route, upstream=record.upstream, fate=fate)
 
     def _new_cell(self, key: tuple[str, str, int, str]) -> Cell:
         if len(self._cells) >= SERIES:
@@ -143,7 +164,7 @@ class Metrics:
 
     def forget(self, name: str, **labels: str) -> None:
         """Take a gauge away whose subject is gone, such as a removed upstream's."""
-        self._gauges[name].pop(tuple(labels[label] for label in BY_NAME[name].labels), None)
+        self._gauges[name].pop(tuple(labels[label] for label in self._by_name[name].labels), None)
 
     def observe(self, name: str, span_s: float, **labels: str) -> None:
         """Add a span of time to a timer."""
@@ -155,7 +176,7 @@ class Metrics:
         timer.observe(span_s, self.keep)
 
     def _key(self, name: str, labels: dict[str, str], series: dict[Labels, float] | dict[Labels, Histogram]) -> Labels:
-        declared = BY_NAME[name].labels
+        declared = self._by_name[name].labels
         if len(labels) != len(declared):
             raise KeyError(f"{name} takes the labels {declared}, not {tuple(labels)}")
         key = tuple(labels[label] for label in declared)
@@ -166,9 +187,9 @@ class Metrics:
 
     def value(self, name: str, **labels: str) -> float:
         """A counter or gauge as it stands, summed over the labels that are not named; for status pages and tests."""
-        declared = BY_NAME[name].labels
-        wanted = [(declared.index(label), text) for label, text in labels.items()]
-        pairs = self.counters(BY_NAME[name]) if BY_NAME[name].kind == "counter" else self.gauges(BY_NAME[name])
+        metric = self._by_name[name]
+        wanted = [(metric.labels.index(label), text) for label, text in labels.items()]
+        pairs = self.counters(metric) if metric.kind == "counter" else self.gauges(metric)
         return sum(value for key, value in pairs if all(key[at] == text for at, text in wanted))
 
     def counters(self, metric: Metric) -> Iterator[tuple[Labels, float]]:
@@ -183,8 +204,7 @@ class Metrics:
                 key = (route, upstream, class_name(status), outcome)
                 merged[key] = merged.get(key, 0) + cell.requests
             yield from merged.items()
-        elif metric.labels == PAIR:
-            attribute = metric.name.rpartition(".")[2]
+        elif (attribute := CELL_COUNTERS.get(metric.name)) is not None:
             merged = {}
             for (route, upstream, _, _), cell in self._cells.items():
                 merged[route, upstream] = merged.get((route, upstream), 0) + getattr(cell, attribute)
@@ -198,8 +218,7 @@ class Metrics:
         """All series of a timer; each is the sum of one or more histograms."""
         for key, timer in self._timers[metric.name].items():
             yield key, [timer]
-        if metric.labels == PAIR:
-            attribute = metric.name.rpartition(".")[2]
+        if (attribute := CELL_TIMERS.get(metric.name)) is not None:
             merged: dict[Labels, list[Histogram]] = {}
             for (route, upstream, _, _), cell in self._cells.items():
                 timer = getattr(cell, attribute)

@@ -1,8 +1,8 @@
-"""The one list of relayd's metrics: what statsd sends, /metrics shows and relayd-metrics(7) explains.
+"""The one list of relayd's metrics, which every sink sends or shows and relayd-metrics(7) explains.
 
 1. A name is `relayd.<room>.<what>`; names are added, never renamed.
 2. A label takes its values from the configuration's names or from a closed set; never from a request.
-3. Timers count in seconds; statsd sends them in milliseconds.
+3. Timers count in seconds.
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ LABELS = {
     "log": "access or journal.",
     "gate": "What is limited: upstream NAME, route NAME or consumer NAME.",
     "endpoint": "Address of the endpoint.",
+    "cause": "locked, full, read_only, damaged, slow, too_large, closed or failed.",
+    "file": "The file of a certificate.",
     "event": "What happened, as in the log.",
-    "direction": "input, output or cached (input that the endpoint had kept).",
+    "fate": "carried (as text) or left_out.",
+    "direction": "input, output, cached (the part of input that the endpoint had kept) or cache_creation (the part of input that it wrote to its cache).",
 }
 
 EXCHANGE = ("route", "upstream", "status", "outcome")
@@ -72,10 +75,22 @@ METRICS: tuple[Metric, ...] = (
         "relayd.proxy.tokens", "counter", "", ("route", "upstream", "direction"),
         "Tokens that endpoints reported, where an AI dialect is spoken.",
     ),
+    Metric(
+        "relayd.proxy.unknown_items", "counter", "", ("route", "upstream", "fate"),
+        "Items of AI requests of a type that relayd does not know, carried as text or left out where they have none.",
+    ),
     Metric("relayd.queue.depth", "gauge", "", ("gate",), "Exchanges that wait for a permit."),
     Metric("relayd.queue.in_flight", "gauge", "", ("gate",), "Permits that are held."),
     Metric("relayd.queue.oldest", "gauge", "seconds", ("gate",), "How long the one that waits longest has waited."),
     Metric("relayd.overload.share", "gauge", "", (), "Share of the requests that is turned away because relayd itself has too much to do."),
+    Metric(
+        "relayd.buffers.used", "gauge", "bytes", (),
+        "Memory of request bodies that are held whole; its bound is daemon.request_buffers.",
+    ),
+    Metric("relayd.buffers.waiting", "gauge", "", (), "Request bodies that wait for memory, unread."),
+    Metric(
+        "relayd.buffers.oldest", "gauge", "seconds", (), "How long the request body that is next has waited for memory.",
+    ),
     Metric("relayd.upstream.available", "gauge", "", ("upstream", "endpoint"), "1 for an endpoint that may be asked."),
     Metric("relayd.upstream.exchanges", "gauge", "", ("upstream",), "Exchanges that hold a place at an endpoint."),
     Metric(
@@ -100,13 +115,28 @@ METRICS: tuple[Metric, ...] = (
         "relayd.upstream.changes", "counter", "", ("upstream", "event"),
         "Changes of an upstream's endpoints and keys: breaker_opened, breaker_closed, endpoint_rested, key_set_aside ...",
     ),
+    Metric(
+        "relayd.upstream.keys_withheld", "counter", "", ("upstream",),
+        "Fields of answers that held a key which relayd had sent with the request, and from which it was taken out.",
+    ),
+    Metric(
+        "relayd.store.failed", "counter", "", ("cause",),
+        "What the store could not keep or read: stored responses, conversations, thought signatures.",
+    ),
+    Metric(
+        "relayd.listener.certificate_left", "gauge", "seconds", ("listener", "file"),
+        "Until the first certificate of the file expires; negative afterwards.",
+    ),
+    Metric(
+        "relayd.upstream.certificate_left", "gauge", "seconds", ("upstream", "file"),
+        "Until the client certificate expires; negative afterwards.",
+    ),
     Metric("relayd.loop.lag", "timer", "seconds", (), "How late the event loop ran a timer."),
     Metric("relayd.loop.lag_max", "gauge", "seconds", (), "The largest lag of the event loop in the last interval."),
     Metric("relayd.daemon.uptime", "gauge", "seconds", (), "Time since the start."),
     Metric("relayd.daemon.memory", "gauge", "bytes", (), "Resident memory of the process."),
     Metric("relayd.daemon.descriptors", "gauge", "", (), "Open file descriptors."),
     Metric("relayd.telemetry.lines_dropped", "counter", "", ("log",), "Log lines that could not be written."),
-    Metric("relayd.telemetry.statsd_failed", "counter", "", (), "Datagrams that could not be sent to statsd."),
     Metric(
         "relayd.telemetry.overflowed", "counter", "", (),
         "Values counted under `other` because a metric had too many series.",

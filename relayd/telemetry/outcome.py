@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from relayd.usage import Usage
+
 ROOMS = ("accept", "match", "authorise", "admit", "queue", "attempt", "transfer", "tunnel")
 ENDED_BY = ("client", "upstream", "relayd", "admin")
+
+More = dict[str, str | int | float]
 
 
 class Record:
@@ -11,14 +15,14 @@ class Record:
 
     Times are seconds: `started` on the monotonic clock, `started_wall` since 1970, the others spans; -1.0 means that
     the point was never reached. `status` is what the client was sent (499 when it left before). `outcome` is
-    `ended_by` + `room`; a complete exchange has code "". `more` is what only some exchanges have: model,
-    tokens, the trail of attempts.
+    `ended_by` + `room`; a complete exchange has code "". `usage` is what an AI endpoint reported, None
+    where it reported nothing. `more` is what only some exchanges have: model, pace, the trail of attempts.
     """
 
     __slots__ = (
         "attempts", "bytes_in", "bytes_out", "client", "code", "connect_s", "consumer", "detail", "ended_by",
         "endpoint", "first_byte_s", "generation", "host", "id", "listener", "method", "more", "path", "peer", "query",
-        "queue_s", "room", "route", "started", "started_wall", "status", "total_s", "upstream", "version",
+        "queue_s", "room", "route", "started", "started_wall", "status", "total_s", "upstream", "usage", "version",
     )
 
     def __init__(self) -> None:
@@ -30,7 +34,8 @@ class Record:
         self.started = self.started_wall = 0.0
         self.status = self.bytes_in = self.bytes_out = self.attempts = self.generation = 0
         self.queue_s = 0.0
-        self.more: dict[str, str | int | float] | None = None
+        self.usage: Usage | None = None
+        self.more: More | None = None
         self.connect_s = self.first_byte_s = self.total_s = -1.0
 
     @property

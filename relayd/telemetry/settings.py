@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from relayd.telemetry.sink import default_sinks
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,8 +13,7 @@ class TelemetrySettings:
     """`telemetry:` of relayd.yaml. Formats are text, json, journal or auto; the access log also knows off.
 
     `access_file` None is standard output. `secret_query` are configured names of query parameters that carry keys, in
-    lower case with `_` for `-`; the customary ones are always masked. `statsd_address` None means that no
-    metrics are sent. `prometheus_aliases` are pairs of a further name and the exposed name of a metric.
+    lower case with `_` for `-`; the customary ones are always masked. `sinks` has the Options of the sinks in use.
     """
 
     access_format: str = "auto"
@@ -20,9 +22,4 @@ class TelemetrySettings:
     secret_query: frozenset[str] = frozenset()
     log_format: str = "auto"
     log_level: str = "info"
-    statsd_address: str | None = None
-    statsd_prefix: str = "relayd"
-    statsd_interval_s: float = 1.0
-    statsd_tags: bool = False
-    prometheus: bool = True
-    prometheus_aliases: tuple[tuple[str, str], ...] = ()
+    sinks: Mapping[str, object] = field(default_factory=default_sinks)

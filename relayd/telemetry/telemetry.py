@@ -4,44 +4,38 @@
 2. The object lives as long as the process. A reload prepares new outputs (which may fail and changes nothing), then
    commits them with assignments that cannot fail, or discards them.
 3. The daemon calls `flush` every 50 ms or so and `send` every `interval_s`; nothing here has a timer of its own.
+4. Sinks are plug-ins (sink.py): nothing here knows one by its name.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from relayd import clock, registry
-from relayd.errors import ConfigError, Finding
+from relayd.errors import ConfigError, Finding, OptionError
 from relayd.telemetry.access_log import AccessLog
 from relayd.telemetry.journal import Journal
 from relayd.telemetry.metrics import SAMPLES, Metrics
 from relayd.telemetry.outcome import Record
 from relayd.telemetry.settings import TelemetrySettings
-from relayd.telemetry.sinks import prometheus
+from relayd.telemetry.sink import SINKS, Sink, declared
 
-SINKS = "relayd.telemetry.sinks"
+INTERVAL_S = 1.0  # without a sink that has one
 PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-class Sink(Protocol):
-    """A destination that metrics are pushed to."""
-
-    def prepare(self) -> bool: ...
-    def flush(self) -> None: ...
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Outputs for new settings, opened but not yet in use. What is None stays as it is or is switched off."""
+    """Outputs for new settings, opened but not yet in use. An access log of None stays as it is; `sinks` has those that
+    are new or have other options."""
 
     settings: TelemetrySettings
     access_log: AccessLog | None
-    sink: Sink | None
+    sinks: dict[str, Sink]
     warnings: tuple[tuple[str, str], ...]
 
 
@@ -54,7 +48,8 @@ class Telemetry:
         self.metrics = metrics
         self.settings: TelemetrySettings | None = None
         self._access_log = AccessLog("off")
-        self._sink: Sink | None = None
+        self._sinks: dict[str, Sink] = {}
+        self._sent_s: dict[str, float] = {}
         self._started = clock.monotonic()
         self._dropped = {"access": 0, "journal": 0}
         self._lag_max_s = 0.0
@@ -66,7 +61,7 @@ class Telemetry:
 
         Raises ConfigError when a file cannot be opened or a sink's library is missing.
         """
-        made = cls(Journal(settings.log_format, settings.log_level, stream or sys.stderr), Metrics())
+        made = cls(Journal(settings.log_format, settings.log_level, stream or sys.stderr), Metrics(declared()))
         made.commit(made.prepare(settings))
         return made
 
@@ -83,30 +78,26 @@ class Telemetry:
             except OSError as error:
                 raise refused("telemetry.access_log.file", f"cannot be opened: {error.strerror}") from error
         warnings: list[tuple[str, str]] = []
-        sink: Sink | None = None
-        changed = now is None or statsd_part(settings) != statsd_part(now)
-        if settings.statsd_address is not None and changed:
-            try:
-                sink = self._make_sink(settings)
-            except ConfigError:
-                if access_log is not None:
-                    access_log.close()
-                raise
-            if not sink.prepare():
-                warnings.append(("statsd_not_found", "The address of statsd cannot be resolved; it is tried again."))
-        return Prepared(settings, access_log, sink, tuple(warnings))
+        sinks: dict[str, Sink] = {}
+        try:
+            for kind, options in settings.sinks.items():
+                if now is None or options != now.sinks.get(kind):
+                    sinks[kind] = self._make_sink(kind, options)
+        except ConfigError:
+            close_all(access_log, sinks.values())
+            raise
+        for sink in sinks.values():
+            if (warning := sink.prepare()) is not None:
+                warnings.append(warning)
+        return Prepared(settings, access_log, sinks, tuple(warnings))
 
-    def _make_sink(self, settings: TelemetrySettings) -> Sink:
+    def _make_sink(self, kind: str, options: object) -> Sink:
         try:
-            module = registry.load(SINKS, "statsd")
+            made: Sink = registry.load(SINKS, kind).Sink(options, self.metrics)
         except ImportError as error:
-            raise refused("telemetry.statsd", "needs the Python package statsd (python3-statsd)") from error
-        try:
-            made: Sink = module.StatsdSink(
-                settings.statsd_address, settings.statsd_prefix, settings.statsd_tags, self.metrics
-            )
-        except ValueError as error:
-            raise refused("telemetry.statsd.address", str(error)) from error
+            raise refused(f"telemetry.{kind}", f"needs the Python package {error.name}") from error
+        except OptionError as error:
+            raise refused(f"telemetry.{kind}.{error.key}", error.message) from error
         return made
 
     def commit(self, prepared: Prepared) -> None:
@@ -118,11 +109,10 @@ class Telemetry:
             self._access_log = prepared.access_log
             self._dropped["access"] = 0
             self._access_log.listen(self._access_log_broke, self._access_log_recovered)
-        if settings.statsd_address is None or prepared.sink is not None:
-            if self._sink is not None:
-                self._sink.close()
-            self._sink = prepared.sink
-        self.metrics.keep = SAMPLES if self._sink is not None else 0
+        for kind in [kind for kind in self._sinks if kind not in settings.sinks or kind in prepared.sinks]:
+            self._sinks.pop(kind).close()
+        self._sinks.update(prepared.sinks)
+        self.metrics.keep = SAMPLES if any(sink.takes_samples for sink in self._sinks.values()) else 0
         self.journal.configure(settings.log_format, settings.log_level)
         self.settings = settings
         for name, message in prepared.warnings:
@@ -130,10 +120,7 @@ class Telemetry:
 
     def discard(self, prepared: Prepared) -> None:
         """Close what was prepared and is not wanted after all."""
-        if prepared.access_log is not None:
-            prepared.access_log.close()
-        if prepared.sink is not None:
-            prepared.sink.close()
+        close_all(prepared.access_log, prepared.sinks.values())
 
     def account(self, record: Record) -> None:
         """Count and write down one exchange that ended."""
@@ -154,19 +141,29 @@ class Telemetry:
         """Write the access log's waiting lines."""
         self._access_log.flush()
 
+    @property
+    def interval_s(self) -> float:
+        """How often `send` is to be called."""
+        return min((sink.interval_s for sink in self._sinks.values() if sink.interval_s), default=INTERVAL_S)
+
     def send(self) -> None:
-        """Read the process's own gauges and send a batch to the sink."""
+        """Read the process's own gauges and send a batch to every sink whose time has come."""
         self._measure()
         self._lag_max_s = 0.0
-        if self._sink is not None:
-            self._sink.flush()
+        now_s = clock.monotonic()
+        tolerance_s = self.interval_s / 2
+        for kind, sink in self._sinks.items():
+            if sink.interval_s and now_s - self._sent_s.get(kind, -sink.interval_s) >= sink.interval_s - tolerance_s:
+                self._sent_s[kind] = now_s
+                sink.flush()
 
-    def render(self) -> bytes | None:
-        """The text of /metrics (see `sinks.prometheus.CONTENT_TYPE`), or None when it is switched off."""
-        if self.settings is None or not self.settings.prometheus:
-            return None
+    def page(self) -> tuple[str, bytes] | None:
+        """Content type and text of /metrics, None when no sink shows it."""
         self._measure()
-        return prometheus.render(self.metrics, self.settings.prometheus_aliases)
+        for sink in self._sinks.values():
+            if (page := sink.page()) is not None:
+                return page
+        return None
 
     def _measure(self) -> None:
         self.look()
@@ -195,20 +192,21 @@ class Telemetry:
         name = "access_log_recovered"
         self.journal.limited(name, 60, "info", name, "Lines are written again.", lost=lost)
 
-    def reopen(self) -> None:
-        """Open log files again after a rotation; a failure is an event, and the old file stays in use."""
+    def reopen(self) -> str:
+        """Open log files again after a rotation. A failure is an event and the result; the old file stays in use."""
         try:
             self._access_log.reopen()
         except OSError as error:
-            self.journal.warning("access_log_reopen_failed", "The old file stays in use.", why=error.strerror or "")
+            why = error.strerror or str(error)
+            self.journal.warning("access_log_reopen_failed", "The old file stays in use.", why=why)
+            return f"the access log cannot be opened, the old file stays in use: {why}"
+        return ""
 
     def close(self) -> None:
         """Write and send what waits, and let go; the journal last."""
         self._measure()
-        self._access_log.close()
-        if self._sink is not None:
-            self._sink.close()
-            self._sink = None
+        close_all(self._access_log, self._sinks.values())
+        self._sinks = {}
         self.journal.close()
 
 
@@ -220,8 +218,11 @@ def access_part(settings: TelemetrySettings) -> tuple[object, ...]:
     return settings.access_format, settings.access_file, settings.access_query, settings.secret_query
 
 
-def statsd_part(settings: TelemetrySettings) -> tuple[object, ...]:
-    return settings.statsd_address, settings.statsd_prefix, settings.statsd_tags
+def close_all(access_log: AccessLog | None, sinks: Iterable[Sink]) -> None:
+    if access_log is not None:
+        access_log.close()
+    for sink in sinks:
+        sink.close()
 
 
 def refused(path: str, message: str) -> ConfigError:

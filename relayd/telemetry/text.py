@@ -11,18 +11,23 @@ DIM, GREEN, RESET = "\x1b[2m", "\x1b[32m", "\x1b[0m"
 
 
 def plain(text: str) -> bool:
-    """Whether a string can stand in any line as it is: printable ASCII without quotes and backslashes."""
-    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text and "'" not in text
+    """Whether a string can stand in any line as it is: printable ASCII without double quotes and backslashes."""
+    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
+
+
+def _escaped(text: str) -> str:
+    """Escaped but for apostrophes, which end no value in any format."""
+    return "'".join([escape(part) for part in text.split("'")])
 
 
 def safe(text: str) -> str:
     """A string for a text line or a journal field."""
-    return text if plain(text) else escape(text)
+    return text if plain(text) else _escaped(text)
 
 
 def quoted(text: str) -> str:
     """A string as the inside of a JSON string: escaped as everywhere, and its backslashes again for JSON."""
-    return text if plain(text) else escape(text).replace("\\", "\\\\").replace('"', '\\"')
+    return text if plain(text) else _escaped(text).replace("\\", "\\\\").replace('"', '\\"')
 
 
 class Stamp:

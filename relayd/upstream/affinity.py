@@ -17,8 +17,9 @@ import hashlib
 import re
 from collections.abc import Callable
 
-from relayd.wire.body import string_member
+from relayd.wire.body import PARSED_BYTES, Look, look_at
 
+MOST_BEFORE_PROMPT = 256 * 1024  # bytes that are looked at for the beginning of the prompt
 SESSION_FIELDS = (b"x-session-id", b"session-id", b"session_id", b"x-conversation-id", b"x-claude-code-session-id")
 SESSION_MEMBERS = ("prompt_cache_key", "session_id", "conversation", "previous_response_id")
 _PROMPT = re.compile(rb'"(?:messages|input|prompt|contents|system|instructions|systemInstruction)"\s*:')
@@ -36,19 +37,21 @@ class Affinity:
         self._prompt_bytes = prompt_bytes
         self.needs_body = any(word in ("session", "prompt") for word, _ in self._words)
 
-    def key(self, field: Field, consumer: str, client: str, body: bytes | None = None) -> int | None:
+    def key(self, field: Field, consumer: str, client: str, body: bytes | None = None,
+            look: Look | None = None) -> int | None:
         """The number of a request, None when it has none of the words.
 
-        `field` gives a request field by its lower-case name; `body` is the whole body where it is at hand.
+        `field` gives a request field by its lower-case name; `body` is the whole body where it is at hand, `look`
+        what is known of it.
         """
         for word, name in self._words:
-            value = self._value(word, name, field, consumer, client, body)
+            value = self._value(word, name, field, consumer, client, body, look)
             if value:
                 return number_of(word.encode() + b":" + name + b":" + value)
         return None
 
     def _value(
-        self, word: str, name: bytes, field: Field, consumer: str, client: str, body: bytes | None
+        self, word: str, name: bytes, field: Field, consumer: str, client: str, body: bytes | None, look: Look | None
     ) -> bytes | None:
         if word == "header":
             return field(name)
@@ -60,7 +63,7 @@ class Affinity:
             return client.encode()
         if word == "prompt":
             return None if body is None else beginning_of(body, self._prompt_bytes)
-        return session_of(field, body)
+        return session_of(field, body, look)
 
 
 def number_of(data: bytes) -> int:
@@ -77,21 +80,23 @@ def cookie_of(line: bytes | None, name: bytes) -> bytes | None:
     return None
 
 
-def session_of(field: Field, body: bytes | None) -> bytes | None:
+def session_of(field: Field, body: bytes | None, look: Look | None = None) -> bytes | None:
     """What the request calls its conversation."""
     for name in SESSION_FIELDS:
         if value := field(name):
             return value
-    if body is not None:
+    if look is None and body is not None and len(body) <= PARSED_BYTES:
+        look = look_at(body)
+    if look is not None:
         for member in SESSION_MEMBERS:
-            if text := string_member(body, member):
+            if text := look.string(member):
                 return text.encode("utf-8", "surrogatepass")
     return None
 
 
 def beginning_of(body: bytes, count: int) -> bytes | None:
-    """The first `count` bytes of the prompt, None where it is shorter."""
-    found = _PROMPT.search(body)
+    """The first `count` bytes of the prompt, None where it is shorter, or begins late in the body."""
+    found = _PROMPT.search(body, 0, MOST_BEFORE_PROMPT)
     if found is None or len(body) - found.end() < count:
         return None
     return body[found.end() : found.end() + count]

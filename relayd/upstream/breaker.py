@@ -133,7 +133,7 @@ class Breaker:
         self._streak = 0
         return changed
 
-    def adopt(self, other: Breaker) -> None:
+    def inherit_state(self, other: Breaker) -> None:
         """Go on where another one of the same endpoint stands; permits that it lent stay its own."""
         for name in ("state", "forced", "consecutive", "openings", "until_s"):
             setattr(self, name, getattr(other, name))

@@ -1,16 +1,16 @@
-"""What an outcome means: the endpoint's fault, the key's, a call for rest, the client's own business, or nothing.
+"""Classify how an attempt ended: a fault of the endpoint, of the key, a call for a cool-down, the client's own matter.
 
-Laws:
-1. A consumer's mistake never counts against an endpoint: of the 4xx only those mean anything that speak of relayd's own
-   key (401, 402, 403) or of load (429).
-2. An answer that asks for time (429, 503 with Retry-After, 529) is not a failure: the endpoint rests, or the key. Where
-   the client's own key was sent on, 429 is between the client and the endpoint.
-3. Who left, and what relayd or an operator ended, says nothing about anybody.
+1. A consumer's mistake never counts against an endpoint. Of the 4xx only those mean anything that speak of relayd's own
+   key (401, 402, and 403 if the error names the key) or of load (429).
+2. An answer that asks for time (429, 529, 503 with Retry-After) is not a failure: the endpoint cools down, or the key.
+3. Where the client's own key was sent, 401, 402, 403 and 429 are between the client and the endpoint.
+4. A departure of the client, and what relayd or an operator ended, says nothing about anybody.
 """
 
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,11 +27,12 @@ class Blame(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """`fault` is a word that `retries: on:` knows, empty where nothing could be repeated.
+class Classification:
+    """How one attempt ended. `fault` is a word that `retries: on:` knows, empty where nothing could be repeated.
 
     `rest_s` is what the endpoint asked for, None when it did not say. `status` is the endpoint's, 0 without an answer.
-    `fallback` is the class that `fallbacks: on:` knows, empty where no other upstream would do better.
+    `fallback` is the class that `fallbacks: on:` knows, empty where no other upstream would do better. `refused` says
+    that the endpoint refused the request before any work on it, so that it may be sent elsewhere whatever its method.
     """
 
     blame: Blame
@@ -39,10 +40,16 @@ class Verdict:
     rest_s: float | None = None
     status: int = 0
     fallback: str = ""
+    refused: bool = False
+
+    @property
+    def about_key(self) -> bool:
+        """Whether another key could do better: it was refused or used too often (503, 529 are the endpoint's)."""
+        return self.blame is Blame.KEY or (self.blame is Blame.REST and self.status == 429)
 
 
-GOOD = Verdict(Blame.GOOD)
-NOTHING = Verdict(Blame.NONE)
+GOOD = Classification(Blame.GOOD)
+NOTHING = Classification(Blame.NONE)
 
 # Codes of relayd.errors that are an endpoint's fault, and the word for them in `retries: on:`.
 ENDPOINT_CODES: Mapping[str, str] = {
@@ -57,24 +64,39 @@ ENDPOINT_CODES: Mapping[str, str] = {
     "upstream_unreadable": "malformed",
     "upstream_failed": "5xx",
 }
-KEY_STATUSES = frozenset((401, 402, 403))
 NOT_SICK = frozenset((501, 505))  # says what it cannot do, and can do the rest
 # Error codes in the body of a 429 that time does not cure: the key has no money left.
 SPENT = frozenset(("insufficient_quota", "billing_hard_limit_reached", "credit_balance_too_low"))
 
-_BROKEN = {code: Verdict(Blame.ENDPOINT, word, fallback="unavailable") for code, word in ENDPOINT_CODES.items()}
+# Error codes (or types) and messages by which a 403 says that it is about the key. Without one of them a 403 is about
+# the request: a flagged prompt, a region, a model that is not allowed.
+KEY_CODES = frozenset((
+    "invalid_api_key", "incorrect_api_key", "api_key_invalid", "api_key_expired", "api_key_service_blocked",
+    "api_key_ip_address_blocked", "api_key_http_referrer_blocked", "api_key_android_app_blocked",
+    "api_key_ios_app_blocked", "authentication_error", "invalid_authentication", "invalid_authentication_error",
+    "unauthenticated", "account_deactivated", "key_limit_exceeded",
+))
+_KEY_WORDS = re.compile(
+    r"\b(?:api|access|secret|subscription|your|this)[ _-]?keys?\b|\bx-api-key\b|\bkey limit\b"
+    r"|\b(?:access|auth|authentication|authorization|bearer|api) token\b",
+    re.IGNORECASE,
+)
+_MODEL_WORDS = re.compile(r"\bmodels?\b|\bregion|\bcountry\b|\bterritory\b|\blocation\b", re.IGNORECASE)
+MESSAGE_CHARACTERS = 1000
+
+_BROKEN = {code: Classification(Blame.ENDPOINT, word, fallback="unavailable") for code, word in ENDPOINT_CODES.items()}
 
 
 def classify(
     code: str, status: int, *, own_key: bool = False, in_stream: bool = False, rest_s: float | None = None,
-    error_code: str = "", client_key: bool = False,
-) -> Verdict:
-    """The verdict on one attempt.
+    error_code: str = "", error_type: str = "", error_message: str = "", client_key: bool = False,
+) -> Classification:
+    """Classify one attempt.
 
     `code` is the entry of KINDS with which it ended, empty when it ended by itself; `status` the endpoint's, 0 without
-    one, and with `in_stream` the one that an error event in the stream stands for. `own_key` says that relayd added the
-    key, `client_key` that the client's own one was sent on; `rest_s` is the answer's Retry-After, `error_code` the code
-    in its body where somebody has read it.
+    one, and with `in_stream` the one that an error event in the stream stands for. `own_key` says that relayd added a
+    key, `client_key` that the client's own one was sent on; `rest_s` is the answer's Retry-After; `error_code`,
+    `error_type` and `error_message` are what its body says, empty where it was not read.
     """
     if code:
         if code == "total_timeout":
@@ -84,16 +106,28 @@ def classify(
     if status < 400:
         return GOOD
     if status == 429 or status == 529 or (status == 503 and rest_s is not None):
-        if status == 429 and client_key:
-            return Verdict(Blame.CLIENT, status=status)
-        if error_code in SPENT and own_key:
-            return Verdict(Blame.KEY, "key", rest_s, status, "unavailable")
-        word = "429" if status == 429 else "503" if status == 503 else "5xx"
-        return Verdict(Blame.REST, word, rest_s, status, "overloaded")
-    if status in KEY_STATUSES:
-        if own_key:
-            return Verdict(Blame.KEY, "key", None, status, "unavailable")
-        return Verdict(Blame.CLIENT, status=status)
+        return _overloaded(status, rest_s, own_key=own_key, client_key=client_key, error_code=error_code)
+    if own_key and (status in (401, 402) or (status == 403 and names_key(error_code, error_type, error_message))):
+        return Classification(Blame.KEY, "key", None, status, "unavailable", refused=True)
     if status >= 500 and status not in NOT_SICK:
-        return Verdict(Blame.ENDPOINT, "5xx", None, status, "unavailable")
-    return Verdict(Blame.CLIENT, status=status)
+        return Classification(Blame.ENDPOINT, "5xx", None, status, "unavailable")
+    return Classification(Blame.CLIENT, status=status)
+
+
+def _overloaded(
+    status: int, rest_s: float | None, *, own_key: bool, client_key: bool, error_code: str
+) -> Classification:
+    """A refusal that asks for time."""
+    if error_code in SPENT and own_key:
+        return Classification(Blame.KEY, "key", rest_s, status, "unavailable", refused=True)
+    blame = Blame.CLIENT if status == 429 and client_key and not own_key else Blame.REST
+    word = "429" if status == 429 else "503" if status == 503 else "5xx"
+    return Classification(blame, word, rest_s, status, "overloaded", refused=True)
+
+
+def names_key(error_code: str, error_type: str, error_message: str) -> bool:
+    """Whether an error says that it is about the key and about nothing else."""
+    if error_code.lower() in KEY_CODES or error_type.lower() in KEY_CODES:
+        return True
+    message = error_message[:MESSAGE_CHARACTERS]
+    return _KEY_WORDS.search(message) is not None and _MODEL_WORDS.search(message) is None

@@ -5,74 +5,100 @@ Four things decide whether it may be asked, each with a word of its own in statu
     state    enabled | draining | disabled     what an operator wants; kept across reloads until undone
     breaker  closed | open | half_open | off   what traffic has seen
     health   unknown | passing | failing       what active checks have seen
-    rest     until a moment                    what the endpoint itself asked for (429, Retry-After)
+    cooldown until a moment                    what the endpoint itself asked for (429, Retry-After)
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Protocol
 
 from relayd.upstream.breaker import FOREVER, Breaker
 from relayd.upstream.spec import EndpointSpec, UpstreamSpec
-from relayd.upstream.transport.client import StreamClient
-from relayd.upstream.transport.pool import Pool
+from relayd.wire.key_filter import KeyFilter
 
 ENABLED, DRAINING, DISABLED = "enabled", "draining", "disabled"
 ADMINISTRATIVE = (ENABLED, DRAINING, DISABLED)
 UNKNOWN, PASSING, FAILING = "unknown", "passing", "failing"
+LEAVING = "leaving"  # shown in place of `state` for an address that the upstream no longer has
 LEAST_RAMP = 0.1  # of its weight, with which a returning endpoint begins
 
 
-class Endpoint:
-    """Owned by its upstream. `in_flight` counts exchanges from pick to the last byte.
+class Connections(Protocol):
+    """The connections to one endpoint, as their owner sees them; the transport makes them and knows what they are."""
 
-    `weight` is what balancers read: the configured weight, less while the endpoint returns slowly. `credit` belongs to
-    the balancer. `answers` counts good answers, so that a health check can see that the endpoint is alive. `loose` are
-    the breaker's permits of exchanges that brought no hint to hold them.
+    def close(self) -> None:
+        """Close idle connections now, the others when their transfers end."""
+
+
+Connect = Callable[[UpstreamSpec, EndpointSpec, KeyFilter | None], Connections]
+
+
+class Load:
+    """Exchanges in flight at one address. Endpoints of the same address in successive upstreams share it."""
+
+    __slots__ = ("in_flight",)
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+
+
+class Endpoint:
+    """Owned by its upstream. `in_flight` counts leases of this endpoint, `load` all exchanges at its address.
+
+    `weight` is what balancers read: the configured weight, less while the endpoint returns slowly. `balancer_state`
+    belongs to the balancer. `answers` counts good answers, so that a health check can see that the endpoint is alive.
+    `leaving` says that the upstream no longer has this address and the endpoint only finishes what it has. `key_filter`
+    keeps the upstream's keys out of what the endpoint answers; None for an upstream without keys.
     """
 
     __slots__ = (
-        "answers", "authority", "available", "base_path", "breaker", "credit", "elder", "failures", "health",
-        "health_why", "in_flight", "label", "last_fault", "limit", "loose", "picked", "place", "pool", "priority",
-        "ramp_from_s", "rest_until_s", "spec", "state", "weight",
+        "answers", "authority", "available", "balancer_state", "base_path", "breaker", "cooldown_until_s", "failures",
+        "health", "health_why", "in_flight", "key_filter", "label", "last_fault", "leaving", "limit", "load", "picked",
+        "place", "pool", "priority", "ramp_from_s", "spec", "state", "weight",
     )
 
     def __init__(
         self, spec: EndpointSpec, upstream: UpstreamSpec | None = None, place: int = 0,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self.spec = spec
-        self.place = place
         self.label = spec.label
         self.authority = spec.authority.encode()
         self.base_path = spec.base_path.encode()
-        self.priority = spec.priority
-        self.limit = smaller(spec.limit, 0 if upstream is None else upstream.max_connections)
-        self.weight = float(spec.weight)
         self.in_flight = 0
-        self.pool: Pool | None = None
-        self.elder: Endpoint | None = None
+        self.load = Load()
+        self.pool: Connections | None = None
+        self.key_filter = None if upstream is None else filter_of(upstream)
+        self.leaving = False
         self.state = ENABLED
         self.health = UNKNOWN
         self.health_why = ""
         breaker = None if upstream is None else upstream.breaker
         self.breaker: Breaker | None = None if breaker is None else Breaker(breaker, chance)
-        self.rest_until_s = 0.0
+        self.cooldown_until_s = 0.0
         self.ramp_from_s = -FOREVER
         self.available = True
-        self.loose: list[int] = []
-        self.credit = 0.0
+        self.balancer_state = 0.0
         self.picked = self.failures = self.answers = 0
         self.last_fault = ""
+        self.configure(spec, 0 if upstream is None else upstream.max_connections, place)
 
-    def open(self, client: StreamClient, upstream: UpstreamSpec) -> None:
-        """Make the pool; connects nothing yet."""
-        if self.pool is None and client.driver is not None:
-            self.pool = Pool(client.driver, upstream, self.spec)
+    def configure(self, spec: EndpointSpec, max_connections: int, place: int) -> None:
+        """Take over what the configuration says of this address: weight, priority, limit, and its place in the list."""
+        self.spec = spec
+        self.place = place
+        self.priority = spec.priority
+        self.limit = smaller(spec.limit, max_connections)
+        self.weight = float(spec.weight)
+
+    def open(self, upstream: UpstreamSpec, connect: Connect) -> None:
+        """Prepare connections; connects nothing yet."""
+        if self.pool is None:
+            self.pool = connect(upstream, self.spec, self.key_filter)
 
     def close(self) -> None:
-        """Let the pool go; opened again, the endpoint gets a new one."""
+        """Let the connections go; opened again, the endpoint gets new ones."""
         if self.pool is not None:
             self.pool.close()
             self.pool = None
@@ -80,23 +106,17 @@ class Endpoint:
     # ---- may it be asked?
 
     def has_place(self) -> bool:
-        """Whether its limit leaves room for one more exchange; those of an older spec of this address count too."""
+        """Whether its limit leaves room for one more exchange at this address."""
         limit = self.limit
-        return not limit or (self.in_flight if self.elder is None else self.load()) < limit
+        return not limit or self.load.in_flight < limit
 
     def has_room(self) -> bool:
         """Whether one more exchange may be sent: below the limit, and with a permit where the breaker wants one."""
         limit = self.limit
-        if limit and (self.in_flight if self.elder is None else self.load()) >= limit:
+        if limit and self.load.in_flight >= limit:
             return False
         breaker = self.breaker
         return breaker is None or breaker.state != "half_open" or breaker.has_permit()
-
-    def load(self) -> int:
-        """Exchanges at this address, those included that entered with an older plan."""
-        while self.elder is not None and not self.elder.in_flight:
-            self.elder = self.elder.elder
-        return self.in_flight + (0 if self.elder is None else self.elder.load())
 
     def wanted(self) -> bool:
         """Whether operator and health checks let it be asked, whatever traffic has seen."""
@@ -112,9 +132,9 @@ class Endpoint:
             if breaker.state == "open":
                 able = False
                 wake_s = breaker.until_s
-        if self.rest_until_s > now_s:
+        if self.cooldown_until_s > now_s:
             able = False
-            wake_s = min(wake_s, self.rest_until_s)
+            wake_s = min(wake_s, self.cooldown_until_s)
         if able and not self.available and slow_start_s:
             self.ramp_from_s = now_s
         self.available = able
@@ -127,28 +147,27 @@ class Endpoint:
             self.weight = full
         return wake_s
 
-    def adopt(self, elder: Endpoint) -> None:
-        """Go on where the endpoint of the same address stands in the plan before."""
+    def inherit_state(self, previous: Endpoint) -> None:
+        """Continue where the endpoint of the same address in the previous upstream stands; changes nothing there."""
         for name in (
-            "state", "health", "health_why", "rest_until_s", "ramp_from_s", "available", "picked", "failures",
-            "answers", "last_fault",
+            "state", "health", "health_why", "cooldown_until_s", "ramp_from_s", "available", "picked", "failures",
+            "answers", "last_fault", "load",
         ):
-            setattr(self, name, getattr(elder, name))
-        if self.breaker is not None and elder.breaker is not None:
-            self.breaker.adopt(elder.breaker)
-        self.elder = elder
+            setattr(self, name, getattr(previous, name))
+        if self.breaker is not None and previous.breaker is not None:
+            self.breaker.inherit_state(previous.breaker)
 
     def describe(self, now_s: float) -> dict[str, object]:
         """For status."""
         breaker = self.breaker
         return {
             "address": self.label,
-            "state": self.state,
+            "state": LEAVING if self.leaving else self.state,
             "breaker": "off" if breaker is None else breaker.state,
             "forced": breaker is not None and breaker.forced,
             "health": self.health,
             "health_why": self.health_why,
-            "available": self.available,
+            "available": self.available and not self.leaving,
             "in_flight": self.in_flight,
             "limit": self.limit,
             "weight": self.spec.weight,
@@ -159,7 +178,7 @@ class Endpoint:
             "consecutive_failures": 0 if breaker is None else breaker.consecutive,
             "opened": 0 if breaker is None else breaker.openings,
             "retry_in_s": self._back_in_s(now_s),
-            "resting_for_s": round(max(0.0, self.rest_until_s - now_s), 1),
+            "resting_for_s": round(max(0.0, self.cooldown_until_s - now_s), 1),
             "last_fault": self.last_fault,
         }
 
@@ -169,6 +188,12 @@ class Endpoint:
         if breaker is None or breaker.state != "open" or breaker.forced:
             return None
         return round(max(0.0, breaker.until_s - now_s), 1)
+
+
+def filter_of(upstream: UpstreamSpec) -> KeyFilter | None:
+    """What keeps the keys of an upstream out of its answers."""
+    keys = upstream.keys
+    return KeyFilter((key.kind, key.name, key.value.reveal()) for key in keys) if keys else None
 
 
 def smaller(first: int, second: int) -> int:

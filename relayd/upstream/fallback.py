@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from relayd.upstream.classify import Verdict
+from relayd.upstream.classify import Classification
 
 CLASSES = ("unavailable", "overloaded", "context_length", "refused_content", "any")
 BODY_BYTES = 64 * 1024
@@ -59,13 +59,13 @@ class Choosy(Protocol):
     def on(self) -> frozenset[str]: ...
 
 
-def class_of(verdict: Verdict, body: bytes = b"") -> str:
+def class_of(outcome: Classification, body: bytes = b"") -> str:
     """The class of an outcome, empty where no other upstream would do better.
 
     `body` is the whole body of an answer that has not been sent to the client, or the data of an error event.
     """
     spoken = class_of_body(body) if body else ""
-    return spoken or verdict.fallback
+    return spoken or outcome.fallback
 
 
 def class_of_body(body: bytes) -> str:

@@ -107,7 +107,7 @@ class Keys:
         ready = [key.rest_until_s for key in self._all]
         return min(ready) if ready and min(ready) > now_s else 0.0
 
-    def adopt(self, other: Keys) -> None:
+    def inherit_state(self, other: Keys) -> None:
         """Take over what is known of the same keys: same value, same place where it is read, sent in the same way."""
         for key in self._all:
             elder = other._find(key.auth)

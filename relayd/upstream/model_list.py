@@ -62,7 +62,7 @@ class ModelList:
     def _next(self, now_s: float, delay_s: float) -> None:
         self._due_s = now_s + delay_s * (1.0 + JITTER * (2.0 * self._chance() - 1.0))
 
-    def adopt(self, previous: ModelList) -> None:
+    def inherit_state(self, previous: ModelList) -> None:
         """Go on with what the upstream of the plan before knew; it is asked anew."""
         self.names, self.known_s = previous.names, previous.known_s
 

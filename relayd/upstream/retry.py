@@ -3,8 +3,8 @@
 Laws:
 1. Never after the commit point: once the client has a byte there is no second attempt.
 2. A request that may have been acted on is not sent twice: a method that is not idempotent (RFC 9110 9.2.2) is repeated
-   only if not one byte of it was sent, if the endpoint refused it for relayd's own key, or if the operator says
-   `idempotent: true`.
+   only if no byte of it was sent, if the endpoint refused it before any work on it (relayd's own key, 429, 529, 503
+   with Retry-After) and another endpoint or key is free, or if the operator says `idempotent: true`.
 3. Another endpoint comes first, and at once; the same one again only after a back-off with full jitter: any time from
    nothing to a bound that doubles.
 4. All retries of an upstream draw on one budget, so that a failing upstream gets at most a share more of requests, not
@@ -18,13 +18,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from relayd.upstream.classify import Verdict
+from relayd.upstream.classify import Classification
 from relayd.upstream.spec import RetrySpec
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
 # Words of `retries: on:`; beside them three digits stand for that status.
 WORDS = ("connect", "closed", "malformed", "timeout", "5xx", "429", "503", "key")
-USUAL = ("connect", "closed", "timeout", "5xx", "429", "key")
+USUAL = ("connect", "closed", "timeout", "5xx", "429", "503", "key")
 SLICES = 10
 
 
@@ -63,7 +63,7 @@ class Budget:
         self._retries[self._slice % SLICES] += 1
         return True
 
-    def adopt(self, other: Budget) -> None:
+    def inherit_state(self, other: Budget) -> None:
         """Go on where another one of the same window stands."""
         if other.window_s == self.window_s:
             self._slice = other._slice
@@ -81,15 +81,15 @@ class Budget:
 class Circumstances:
     """What is known when an attempt has failed.
 
-    `attempt` counts from 1. `sent` says that a byte of the request may have been acted on (False where the error's Kind
-    is `retryable`, and where the endpoint did not take relayd's key). `replayable` says that the whole body is still
+    `attempt` counts from 1. `sent` says that a byte of the request may have reached the endpoint (False where the
+    error's Kind is `retryable`). `replayable` says that the whole body is still
     there. `another` says that an endpoint or key is free that was not tried yet. `remaining_s` is the time to
     the deadline of the whole, None for none.
     """
 
     attempt: int
     method: bytes
-    verdict: Verdict
+    classification: Classification
     committed: bool = False
     sent: bool = True
     replayable: bool = True
@@ -106,17 +106,20 @@ class RetryPolicy:
         self.spec, self.budget = spec, budget
         self._chance = chance
 
-    def wanted(self, verdict: Verdict) -> bool:
+    def wanted(self, outcome: Classification) -> bool:
         """Whether `on:` names what happened: the class of the fault, or the status."""
         on = self.spec.on
-        return verdict.fault in on or (verdict.status >= 400 and str(verdict.status) in on)
+        return outcome.fault in on or (outcome.status >= 400 and str(outcome.status) in on)
 
     def decide(self, case: Circumstances, now_s: float) -> float | None:
         """Seconds to wait before the next attempt, None to let it be. What is granted is drawn from the budget."""
         spec = self.spec
-        if case.committed or not case.replayable or case.attempt >= spec.attempts or not self.wanted(case.verdict):
+        if case.committed or not case.replayable or case.attempt >= spec.attempts:
             return None
-        if case.sent and not spec.idempotent and case.method not in IDEMPOTENT:
+        if not self.wanted(case.classification):
+            return None
+        unprocessed = not case.sent or (case.classification.refused and case.another)
+        if not unprocessed and not spec.idempotent and case.method not in IDEMPOTENT:
             return None
         wait_s = self.wait_s(case)
         if wait_s is None or (case.remaining_s is not None and wait_s >= case.remaining_s):
@@ -129,7 +132,7 @@ class RetryPolicy:
             return 0.0
         spec = self.spec
         most_s = min(spec.backoff_most_s, spec.backoff_s * 2.0 ** min(case.attempt - 1, 60))
-        rest_s = case.verdict.rest_s or 0.0
+        rest_s = case.classification.rest_s or 0.0
         if rest_s > spec.backoff_most_s:
             return None
         return rest_s + most_s * self._chance()

@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from relayd import clock
+from relayd.upstream.affinity import Affinity
 from relayd.upstream.balancing import Balancer, balancer
 from relayd.upstream.breaker import FOREVER
 from relayd.upstream.endpoint import DISABLED, ENABLED, FAILING, Endpoint
-from relayd.upstream.hint import Hint
 from relayd.upstream.spec import UpstreamSpec
 
 Groups = tuple[tuple[Endpoint, ...], ...]
@@ -54,33 +54,39 @@ class Rotation:
         self.arrange(0.0)
 
     @property
+    def affinity(self) -> Affinity | None:
+        """What makes the keys by which the balancer chooses, None if it takes none."""
+        return self._balancer.affinity
+
+    @property
     def is_open(self) -> bool:
         """Whether anybody may be asked, room or not."""
         return bool(self._groups or self._last)
 
     # ---- choosing
 
-    def choose(self, hint: Hint | None) -> Endpoint | None:
-        """The endpoint to ask, None when there is none."""
+    def choose(self, affinity: int | None = None, tried: Sequence[Endpoint] = ()) -> Endpoint | None:
+        """The endpoint to ask, None when there is none; one that was tried only where there is no other."""
         if self._wake_s != FOREVER:
             now_s = clock.monotonic()
             if now_s >= self._wake_s:
                 self.arrange(now_s)
         if self._only is not None:
             return self._only
-        if self._all is not None and (hint is None or not hint.tried):
-            return self._balancer.pick(self._all, None if hint is None else hint.key)
-        key, tried = (None, None) if hint is None else (hint.key, hint.tried)
+        if self._all is not None and not tried:
+            return self._balancer.pick(self._all, affinity)
         if tried:
-            found = self._among(self._groups, key, [one for one in self._endpoints if one not in tried])
+            found = self._among(self._groups, affinity, [one for one in self._endpoints if one not in tried])
             if found is not None:
                 return found
-        found = self._among(self._groups, key, None)
+        found = self._among(self._groups, affinity, None)
         if found is not None or not self._last:
             return found
         placed = [one for one in self._endpoints if one.has_place()]
         fresh = [one for one in placed if tried and one not in tried]
-        return self._among(self._last, key, fresh, all_ways=True) or self._among(self._last, key, placed, all_ways=True)
+        return self._among(self._last, affinity, fresh, all_ways=True) or self._among(
+            self._last, affinity, placed, all_ways=True
+        )
 
     def _among(
         self, groups: Iterable[Sequence[Endpoint]], key: int | None, of: list[Endpoint] | None, all_ways: bool = False
@@ -96,7 +102,7 @@ class Rotation:
                 return candidates[0] if len(candidates) == 1 else self._balancer.pick(candidates, key)
         return None
 
-    def has_another(self, tried: list[Endpoint]) -> bool:
+    def has_another(self, tried: Sequence[Endpoint]) -> bool:
         """Whether an endpoint is free now that is not among these."""
         return any(one not in tried and one.has_room() for group in self._groups for one in group)
 
@@ -121,6 +127,12 @@ class Rotation:
         return why, max(1.0, self._wake_s - now_s) if self._wake_s != FOREVER else 1.0
 
     # ---- what changes it
+
+    def set_endpoints(self, endpoints: Sequence[Endpoint], now_s: float) -> None:
+        """The upstream has other endpoints from now on."""
+        self._endpoints = tuple(endpoints)
+        self._balancer.join(self._endpoints)
+        self.arrange(now_s)
 
     def arrange(self, now_s: float) -> None:
         """Work out who may be asked. Called after every change, and when its time has come."""
@@ -167,4 +179,4 @@ def reason(endpoint: Endpoint, now_s: float) -> str:
         return "fails its health checks"
     if endpoint.breaker is not None and endpoint.breaker.state == "open":
         return "has an open breaker"
-    return "rests" if endpoint.rest_until_s > now_s else "is available"
+    return "rests" if endpoint.cooldown_until_s > now_s else "is available"

@@ -30,6 +30,11 @@ class EndpointSpec:
         return self.origin.startswith("https://")
 
     @property
+    def identity(self) -> tuple[str, str, str]:
+        """What makes this the same address as another one, whatever else is said of it."""
+        return self.origin, self.base_path, self.unix or ""
+
+    @property
     def authority(self) -> str:
         """The Host field for this endpoint."""
         return self.origin.partition("://")[2]
@@ -132,21 +137,16 @@ class HealthSpec:
 
 @dataclass(frozen=True, slots=True)
 class BalanceSpec:
-    """How an endpoint is chosen: a kind of balancers/ and its Options, None for its defaults.
-
-    `by` says what makes the key of a request, where the kind takes one: words of affinity.py.
-    """
+    """How an endpoint is chosen: a kind of balancers/ and its Options, None for its defaults."""
 
     kind: str = "round_robin"
     options: object = None
     slow_start_s: float = 0.0
-    by: tuple[str, ...] = ()
-    prompt_bytes: int = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSpec:
-    """A named group of endpoints. Equal specs share one live upstream across a reload.
+    """A named group of endpoints. Specs that differ in nothing but `endpoints` share one live upstream across a reload.
 
     `spare_keys` are the further keys of an upstream that has several; `auth` is the first.
     """

@@ -1,132 +1,221 @@
-"""A peek into a JSON body: one top-level member found or replaced, every other byte left as it came.
+"""A look into a JSON body: members of its outermost object found or replaced, every other byte left as it came.
 
-Laws:
-1. A body of usual size is parsed once, however many questions it is asked, and whoever goes on to translate it takes
-   over what was parsed; tools that came before are known by their text. Of a larger body nothing is parsed that is not
-   asked for: strings and nested values are skipped by one expression, in linear time. Both ways give the same answers,
-   but for law 3.
-2. A body that two readers could read in two ways has no answer: a repeated key, more behind the end, another encoding.
-3. Nesting down to `MAX_DEPTH` is followed, deeper only as far as the parser does; never without a bound.
+Rules:
+1. A body of usual size is parsed once, however many questions are asked, and a translation takes over what was parsed;
+   tools that came before are known by their text. A larger body is not parsed: a JsonScanner has looked at its pieces.
+   Both ways give the same answers, except that only the scanner bounds nesting.
+2. A body that two readers could read in two ways says so: `fault` where it is no JSON object, `doubt` where readers
+   could differ about which member is its model or its stream, `misnamed` where the model is no name. Readers are known
+   that take the first or the last of repeated keys, and that compare keys without case (Go), without dashes and
+   underscores (Go's second JSON package) or up to a null byte (C).
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from json.decoder import scanstring  # type: ignore[attr-defined]  # not in the stubs
 from json.scanner import make_scanner
 from typing import Any, NoReturn
 
+from relayd.wire.json_scanner import MAX_DEPTH, MOST_MEMBERS, JsonFault, JsonScanner, scanned
 from relayd.wire.kept import LISTS
 
-MAX_DEPTH = 64
-PARSED_BYTES = 256 * 1024  # a larger body is skipped through: most of it is an image
-
-_STRING = rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})[^"\\\x00-\x1f]*+)*"'
-_OPEN = re.compile(rb"[ \t\r\n]*+\{[ \t\r\n]*+")
-_KEY = re.compile(rb"(" + _STRING + rb")[ \t\r\n]*+:[ \t\r\n]*+")
-_SCALAR = re.compile(
-    _STRING + rb"|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+\-]?[0-9]++)?|true|false|null"
-)
-_NEXT = re.compile(rb"[ \t\r\n]*+(?:(,)[ \t\r\n]*+|(\})[ \t\r\n]*+)")
-# What stands between two brackets; containers that hold none, or only such, are skipped whole. An alternative that
-# fails gives back one step at a time, and every step can be taken in one way only: a byte is looked at a bounded number
-# of times.
-_FLAT = rb'[^"{}\[\]]++|"[^"\\]*+(?:\\.[^"\\]*+)*"'
-_LEAF = rb"\{(?:" + _FLAT + rb")*\}|\[(?:" + _FLAT + rb")*\]"
-_KNOT = rb"\{(?:" + _FLAT + b"|" + _LEAF + rb")*\}|\[(?:" + _FLAT + b"|" + _LEAF + rb")*\]"
-_SKIP = re.compile(rb"(?:" + _FLAT + b"|" + _KNOT + b")*", re.DOTALL)
-_KNOT_DEPTH = 2
+PARSED_BYTES = 256 * 1024  # a larger body is scanned
+LONGEST_NAME = 1024  # signs of a model's name
 _REMEMBERED_BYTES = 1024 * 1024
-_CLOSING = {0x7B: 0x7D, 0x5B: 0x5D}
+_MOST_STRING_BYTES = 64 * 1024  # of a member of a scanned body that somebody asks for
+_ACTED_ON = ("model", "stream")
+# The usual keys are not compared with the two above one by one.
+_USUAL = frozenset((
+    "model", "messages", "stream", "stream_options", "tools", "tool_choice", "temperature", "top_p", "max_tokens",
+    "max_completion_tokens", "max_output_tokens", "system", "metadata", "stop", "input", "instructions", "store",
+    "include", "parallel_tool_calls", "prompt_cache_key", "reasoning", "text", "contents", "thinking", "n", "seed",
+    "response_format", "reasoning_effort", "user", "output_config", "context_management", "type",
+    "previous_response_id",
+    "systemInstruction", "generationConfig", "client_metadata", "service_tier", "options", "prompt", "stop_sequences",
+))  # fmt: skip
 
 
-def _end_of_value(body: bytes, position: int) -> int:
-    """The place behind the value that begins at `position`; -1 if there is none."""
-    if body[position : position + 1] not in (b"{", b"["):
-        match = _SCALAR.match(body, position)
-        return -1 if match is None else match.end()
-    skip = _SKIP.match
-    expected = bytearray()
-    while True:
-        code = body[position] if position < len(body) else 0
-        if code in _CLOSING:
-            expected.append(_CLOSING[code])
-            if len(expected) + _KNOT_DEPTH >= MAX_DEPTH:  # the object around it is one level too
-                return -1
-        elif not expected or code != expected.pop():
-            return -1
-        position += 1
-        if not expected:
-            return position
-        match = skip(body, position)
-        position = match.end() if match is not None else position
+class Look:
+    """What is known of one body.
 
-
-class _Memory:
-    """The last body that was looked at; the module's own.
-
-    `value` is what it was parsed to, None where it was not, or where somebody has taken it. `spans` are the places of
-    its members' values, None for a key that stands twice; as signs of `text` where that is not empty, else as bytes.
+    `spans` are the places of the values of the outermost object, None for a key that is repeated; in characters of
+    `text` where that is not empty, else in bytes. `value` is what the body was parsed to, None where it was not, or
+    where somebody has taken it. `scanner` has looked at a body that was not parsed.
     """
 
-    __slots__ = ("body", "spans", "text", "value")
+    __slots__ = ("body", "doubt", "fault", "misnamed", "model", "scanner", "spans", "text", "value")
 
-    def __init__(self) -> None:
-        self.body = b""
-        self.text = ""
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.text = self.fault = self.doubt = self.misnamed = ""
         self.value: dict[str, Any] | None = None
         self.spans: dict[str, tuple[int, int] | None] = {}
+        self.model: str | None = None
+        self.scanner: JsonScanner | None = None
+
+    @property
+    def unclear(self) -> str:
+        """Why nothing may be decided by this body; empty where all readers agree."""
+        return self.fault or self.doubt or self.misnamed
+
+    def span(self, key: str) -> tuple[int, int] | None:
+        """Where the value of the member `key` stands in the bytes, if there is exactly one."""
+        span = self.spans.get(key)
+        if span is None or not self.text:
+            return span
+        start, end = span
+        begins = len(self.text[:start].encode())
+        return begins, begins + len(self.text[start:end].encode())
+
+    def string(self, key: str) -> str | None:
+        """The member `key`, if there is exactly one and it is a string."""
+        span = self.spans.get(key)
+        if span is None:
+            return None
+        if self.value is not None:
+            value = self.value.get(key)
+            return value if isinstance(value, str) else None
+        if (place := self.span(key)) is None or place[1] - place[0] > _MOST_STRING_BYTES:
+            return None
+        raw = self.body[place[0] : place[1]]
+        return None if raw[:1] != b'"' else str(scanstring(raw.decode("utf-8"), 1, True)[0])
+
+    def flag(self, key: str) -> bool:
+        """Whether the member `key` stands there exactly once and is `true`."""
+        span = self.spans.get(key)
+        if span is None:
+            return False
+        if self.value is not None:
+            return self.value.get(key) is True
+        return (place := self.span(key)) is not None and self.body[place[0] : place[1]] == b"true"
+
+    def judge(self, repeated: Iterable[str]) -> None:
+        """Find out whether readers could differ about what relayd acts on."""
+        for key in repeated:
+            if key in _ACTED_ON:
+                self.doubt = f"the key {key} is repeated"
+                return
+        for key in self.spans:
+            if key not in _USUAL and (likeness := folded(key)) in _ACTED_ON:
+                self.doubt = f"a key is {likeness} for readers that do not compare every character"
+        if "model" in self.spans:
+            model = self.model = self.string("model")
+            if model is None or len(model) > LONGEST_NAME or _clean(model) is None:
+                place = self.spans["model"]
+                long = model is None and place is not None and place[1] - place[0] > _MOST_STRING_BYTES
+                self.misnamed = "model is too long" if long else name_fault(model)
+
+
+_clean = re.compile(r"[!-~]*").fullmatch  # nearly every name of a model
+
+
+def folded(name: str) -> str:
+    """A name as the loosest reader compares it: without case, up to a null byte, letters and digits only."""
+    if len(name) > LONGEST_NAME:
+        return name
+    name = name.partition("\0")[0].upper().casefold()
+    return name if name.isalnum() else "".join(filter(str.isalnum, name))
+
+
+def name_fault(model: str | None) -> str:
+    """Why this is no name of a model by which something could be decided; empty where it is one."""
+    if model is None:
+        return "model is not a string"
+    if len(model) > LONGEST_NAME:
+        return "model is too long"
+    if not model.isprintable() or model != model.strip():
+        return "model holds characters that no name has: control characters, blanks around it or half a character"
+    return ""
+
+
+# ---- parsed
 
 
 def _no_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON value")
+    raise ValueError(f"it holds {word.lstrip('-')}, which is no JSON value")
 
 
-_LAST = _Memory()
 DECODER: Any = json.JSONDecoder(parse_constant=_no_constant)  # the stubs know nothing of a decoder's scanner
 scan = make_scanner(DECODER)  # a value and where it ends; raises StopIteration where none begins
 _TEXT_OPEN = re.compile(r"[ \t\r\n]*\{[ \t\r\n]*")
 _TEXT_KEY = re.compile(r'"([^"\\\x00-\x1f]*)"[ \t\r\n]*:[ \t\r\n]*')
 _TEXT_COLON = re.compile(r"[ \t\r\n]*:[ \t\r\n]*")
 _TEXT_NEXT = re.compile(r'[ \t\r\n]*(?:,[ \t\r\n]*(?=")|\}[ \t\r\n]*\Z)')
+_TEXT_CLOSED = re.compile(r"[ \t\r\n]*\}[ \t\r\n]*")
+_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
-def _parse(last: _Memory, body: bytes) -> bool:
-    """Parse a body member by member; False for what is no JSON object, or one that the parser finds too deep."""
+def _parse(found: Look, body: bytes) -> None:
+    """Parse a body member by member."""
     try:
-        text = body.decode("utf-8")
-        match = _TEXT_OPEN.match(text)
-        value: dict[str, Any] = {}
-        spans: dict[str, tuple[int, int] | None] = {}
-        size = len(text)
-        while match is not None and (position := match.end()) < size:
-            match = _TEXT_KEY.match(text, position)
-            if match is not None:
-                key: str = match[1]
-            elif text[position] == '"':
-                key, position = scanstring(text, position + 1, True)
-                match = _TEXT_COLON.match(text, position)
-            if match is None:
-                return False
-            start = match.end()
-            one: Any
-            known = LISTS.find(text, start) if key == "tools" else None
-            if known is not None:
-                one, end = known
-            else:
-                one, end = scan(text, start)
-                if key == "tools" and one.__class__ is list and not is_deeper(one, MAX_DEPTH - 1):
-                    one = LISTS.keep(text, start, end, one)
-            spans[key] = None if key in value else (start, end)
-            value[key] = one
-            match = _TEXT_NEXT.match(text, end)
-    except (ValueError, RecursionError, StopIteration):
-        return False
-    if match is None or not value:
-        return False
-    last.value, last.spans, last.text = value, spans, "" if text.isascii() else text
-    return True
+        found.fault = _parse_text(found, body.decode("utf-8"))
+    except UnicodeDecodeError:
+        found.fault = "it is not valid UTF-8"
+    except RecursionError:
+        found.fault = "it is nested too deeply"
+    except (ValueError, StopIteration) as fault:
+        known = fault.__class__ is ValueError and str(fault).startswith("it holds")
+        found.fault = str(fault) if known else "it is not valid JSON"
+    if found.fault and body.startswith(_BYTE_ORDER_MARKS):
+        found.fault = "it begins with a byte order mark"
+
+
+def _parse_text(found: Look, text: str) -> str:
+    """The fault, if there is one. Raises ValueError, RecursionError or StopIteration for others."""
+    value: dict[str, Any] = {}
+    spans: dict[str, tuple[int, int] | None] = {}
+    repeated: list[str] = []
+    size, end, is_empty = len(text), 0, False
+    match = _TEXT_OPEN.match(text)
+    while match is not None and (position := match.end()) < size:
+        match = _TEXT_KEY.match(text, position)
+        if match is not None:
+            key: str = match[1]
+        elif text[position] == '"':
+            key, position = scanstring(text, position + 1, True)
+            match = _TEXT_COLON.match(text, position)
+        elif not value and text[position] == "}":
+            match, end, is_empty = _TEXT_NEXT.match(text, position), position, True
+            break
+        if match is None:
+            break
+        start = match.end()
+        one: Any
+        known = LISTS.find(text, start) if key == "tools" else None
+        if known is not None:
+            one, end = known
+        else:
+            one, end = scan(text, start)
+            if key == "tools" and one.__class__ is list and not is_deeper(one, MAX_DEPTH - 1):
+                one = LISTS.keep(text, start, end, one)
+        if key in value:
+            repeated.append(key)
+            spans[key] = None
+        else:
+            spans[key] = (start, end)
+        value[key] = one
+        if len(spans) + len(repeated) > MOST_MEMBERS:
+            return f"it has more than {MOST_MEMBERS} members"
+        match = _TEXT_NEXT.match(text, end)
+    if match is None or match.end() < size or not (value or is_empty):
+        return _fault_at(text, end)
+    found.value, found.spans, found.text = value, spans, "" if text.isascii() else text
+    found.judge(repeated)
+    return ""
+
+
+def _fault_at(text: str, end: int) -> str:
+    """What is wrong with a text of which the members before `end` are right."""
+    if not text.strip(" \t\r\n"):
+        return "it is empty"
+    if _TEXT_OPEN.match(text) is None:
+        return "it is not a JSON object"
+    closed = _TEXT_CLOSED.match(text, end) if end else None
+    is_whole = closed is not None and closed.end() < len(text)
+    return "something stands behind its end" if is_whole else "it is not valid JSON"
 
 
 def is_deeper(value: Any, levels: int) -> bool:
@@ -144,110 +233,101 @@ def is_deeper(value: Any, levels: int) -> bool:
     return bool(found)
 
 
-def _look(body: bytes) -> _Memory:
-    """What is known of a body; parsed where it is of usual size and can be."""
-    last = _LAST
+# ---- scanned
+
+
+def look_at_scan(body: bytes, scanner: JsonScanner | None, fault: str = "") -> Look:
+    """What a scanner found out; with a fault, of the whole or only of the beginning of the body."""
+    found = Look(body)
+    found.scanner = scanner or JsonScanner()
+    if scanner is None or fault or not scanner.is_object:
+        found.fault = fault or "it is not a JSON object"
+        return found
+    found.spans = {key: None if key in scanner.repeated else span for key, span in scanner.spans.items()}
+    found.judge(scanner.repeated)
+    return found
+
+
+def _scan_all(body: bytes) -> Look:
+    try:
+        return look_at_scan(body, scanned(body))
+    except JsonFault as fault:
+        return look_at_scan(body, None, fault.reason)
+
+
+# ---- the body that is looked at again and again
+
+
+class _Memory:
+    """The last body that was looked at; the module's own."""
+
+    __slots__ = ("look",)
+
+    def __init__(self) -> None:
+        self.look = _NOTHING
+
+
+_NOTHING = Look(b"")
+_NOTHING.fault = "it is empty"
+_LAST = _Memory()
+
+
+def look_at(body: bytes) -> Look:
+    """What is known of a whole body. A large one costs a turn of the loop its time: its pieces are better scanned."""
+    last = _LAST.look
     if body is last.body:
         return last
-    last.body, last.value, last.text = b"", None, ""
-    if len(body) > PARSED_BYTES or not _parse(last, body):
-        last.spans = _members(body)
-    if len(body) <= _REMEMBERED_BYTES:
-        last.body = body
-    return last
+    if len(body) > PARSED_BYTES:
+        found = _scan_all(body)
+    else:
+        found = Look(body)
+        _parse(found, body)
+    _LAST.look = found if len(body) <= _REMEMBERED_BYTES else _NOTHING
+    return found
 
 
 def take_object(body: bytes) -> dict[str, Any] | None:
     """The object that a body was just parsed to, for the taker to keep; None where it has to be parsed, be it only to
     find out what is wrong with it."""
-    last = _LAST
+    last = _LAST.look
     if body is not last.body:
         return None
-    value, last.body, last.value, last.text = last.value, b"", None, ""
+    _LAST.look = _NOTHING
+    value, last.value = last.value, None
     return value
-
-
-def _span(body: bytes, key: str) -> tuple[int, int] | None:
-    """Where the value of the top-level member `key` stands, if there is exactly one."""
-    last = _look(body)
-    span = last.spans.get(key)
-    if span is None or not last.text:
-        return span
-    start, end = span
-    begins = len(last.text[:start].encode())
-    return begins, begins + len(last.text[start:end].encode())
-
-
-def _members(body: bytes) -> dict[str, tuple[int, int] | None]:
-    """Where the values of all top-level members stand, None for one that stands twice; none for what is no object."""
-    begun = _OPEN.match(body)
-    if begun is None:
-        return {}
-    position = begun.end()
-    found: dict[str, tuple[int, int] | None] = {}
-    while True:
-        name = _KEY.match(body, position)
-        if name is None:
-            return {}
-        start = name.end()
-        end = _end_of_value(body, start)
-        if end < 0:
-            return {}
-        text = _text(name[1])
-        if text is not None:
-            found[text] = None if text in found else (start, end)
-        after = _NEXT.match(body, end)
-        if after is None:
-            return {}
-        position = after.end()
-        if after[2] is not None:
-            return found if position == len(body) else {}
-
-
-def _text(raw: bytes) -> str | None:
-    if raw.isascii() and b"\\" not in raw:
-        return raw[1:-1].decode("ascii")
-    try:
-        value = json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, str) else None
 
 
 def string_member(body: bytes, key: str) -> str | None:
     """The top-level member `key` of a JSON object, if it stands there exactly once and is a string."""
-    last = _look(body)
-    if last.value is not None:
-        value = last.value.get(key)
-        return value if isinstance(value, str) and last.spans[key] is not None else None
-    span = _span(body, key)
-    if span is None or body[span[0]] != 0x22:
-        return None
-    return _text(body[span[0] : span[1]])
+    return look_at(body).string(key)
 
 
 def model_of(body: bytes) -> str | None:
     """The `model` that an AI request names."""
-    return string_member(body, "model")
+    return look_at(body).model
 
 
 def replace_member(body: bytes, key: str, value: str) -> bytes | None:
     """The body with another value for the top-level member `key`; None where it does not stand exactly once."""
-    span = _span(body, key)
-    if span is None:
-        return None
-    return body[: span[0]] + json.dumps(value).encode("ascii") + body[span[1] :]
+    span = look_at(body).span(key)
+    return None if span is None else edited(body, [(*span, json.dumps(value).encode("ascii"))])
+
+
+def edited(body: bytes, edits: Iterable[tuple[int, int, bytes]]) -> bytes:
+    """The body with other bytes from place to place, in one copy."""
+    pieces: list[bytes | memoryview] = []
+    at, view = 0, memoryview(body)
+    for start, end, new in sorted(edits):
+        pieces += [view[at:start], new]
+        at = end
+    return b"".join([*pieces, view[at:]])
 
 
 def flag_member(body: bytes, key: str) -> bool:
     """Whether the top-level member `key` stands there exactly once and is `true`."""
-    last = _look(body)
-    if last.value is not None:
-        return last.value.get(key) is True and last.spans[key] is not None
-    span = _span(body, key)
-    return span is not None and body[span[0] : span[1]] == b"true"
+    return look_at(body).flag(key)
 
 
 def member_span(body: bytes, key: str) -> tuple[int, int] | None:
     """Where the value of the top-level member `key` stands, for whoever replaces it by other JSON."""
-    return _span(body, key)
+    return look_at(body).span(key)

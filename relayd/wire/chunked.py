@@ -83,7 +83,7 @@ class ChunkedDecoder:
     """
 
     __slots__ = (
-        "_extension_left", "_extension_line", "_fault", "_held", "_remaining", "_state", "_table", "_trailer_fields",
+        "_extension_left", "_extension_line", "_fault", "_held", "_remaining", "_state", "_trailer_fields",
         "_trailer_left", "pending", "rest", "trailers",
     )  # fmt: skip
 
@@ -105,10 +105,6 @@ class ChunkedDecoder:
         self._trailer_left = trailer_bytes
         self._trailer_fields = trailer_fields
         self._fault: str | None = None
-        # Every handler gets the input and a position, returns the next position, and -1 when it needs more input.
-        self._table: tuple[Callable[[bytes, int, list[bytes]], int], ...] = (
-            self._size, self._data, self._crlf, self._trailer,
-        )  # fmt: skip
 
     @property
     def done(self) -> bool:
@@ -153,7 +149,7 @@ class ChunkedDecoder:
                         out.append(data[start:end])
                         position = end + 2
                         continue
-            following = self._table[self._state](data, position, out)
+            following = _HANDLERS[self._state](self, data, position, out)
             if following < 0:
                 self._held = data[position:]
                 return length
@@ -236,3 +232,10 @@ class ChunkedDecoder:
         if not is_forbidden_trailer(match[1]):
             self.trailers.append(data[position : match.end() - 2])
         return match.end()
+
+
+# By state. A handler gets the input and a position, and returns the next position, or -1 if it needs more input. They
+# are functions, not bound methods: only the garbage collector would free a decoder that held its own methods.
+_HANDLERS: tuple[Callable[[ChunkedDecoder, bytes, int, list[bytes]], int], ...] = (
+    ChunkedDecoder._size, ChunkedDecoder._data, ChunkedDecoder._crlf, ChunkedDecoder._trailer,
+)  # fmt: skip

@@ -14,26 +14,31 @@ class BadEncoding(ValueError):
 class Decoder:
     """One body; owned by whoever reads it."""
 
-    __slots__ = ("_encoding", "_inflate", "_size")
+    __slots__ = ("_encoding", "_inflate", "_pending", "_size", "has_more")
 
     def __init__(self, encoding: str) -> None:
         """Raises nothing: an unknown coding is a fault of the first `feed`."""
         self._encoding = encoding.strip().lower()
         self._inflate: zlib._Decompress | None = None
         self._size = 0
+        self._pending = b""  # input that the last call had no room for
+        self.has_more = False  # whether the last call stopped at its bound: `feed(b"", most)` goes on
 
-    def feed(self, data: bytes) -> bytes:
-        """The decoded bytes of this piece. Raises BadEncoding."""
+    def feed(self, data: bytes, most: int = LARGEST) -> bytes:
+        """The decoded bytes of this piece, at most so many at a time. Raises BadEncoding."""
         if self._encoding in ("", "identity"):
             return data
         if self._inflate is None:
             if not data:
                 return b""
             self._inflate = self._open(data)
+        if self._pending:
+            data, self._pending = self._pending + data, b""
         try:
-            found = self._inflate.decompress(data, LARGEST - self._size + 1)
+            found = self._inflate.decompress(data, min(most, LARGEST - self._size + 1))
         except zlib.error as error:
             raise BadEncoding(f"it is not {self._encoding}") from error
+        self._pending, self.has_more = self._inflate.unconsumed_tail, len(found) >= most
         self._size += len(found)
         if self._size > LARGEST:
             raise BadEncoding("it grows without measure")

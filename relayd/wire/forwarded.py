@@ -1,10 +1,6 @@
-"""Who the client is behind trusted proxies, and the forwarding fields that say so to the next hop.
+"""Addresses and trusted networks, and how an address is written in the forwarding fields.
 
-Laws:
-1. Only what a trusted peer wrote is believed; the list is walked from the right and the first untrusted address is the
-   client (RFC 7239 8.1: everything left of it could be invented).
-2. What is no address ends the walk, and neither it nor anything left of it goes on.
-3. Work is bounded: `MAX_ELEMENTS` elements of the list are looked at, and memos do not grow without end.
+Memos do not grow without end.
 """
 
 from __future__ import annotations
@@ -13,7 +9,6 @@ import ipaddress
 from collections.abc import Iterable
 
 UNIX = "unix"
-MAX_ELEMENTS = 64
 _MEMO_LIMIT = 4096
 _MEMO_LENGTH = 64
 
@@ -78,7 +73,7 @@ class TrustedNetworks:
         )
 
 
-def _element_address(element: bytes) -> str | None:
+def element_address(element: bytes) -> str | None:
     """The canonical address of one list element: plain, with a port, in brackets, in quotes; None if it is none."""
     if len(element) > _MEMO_LENGTH:
         return None
@@ -104,50 +99,17 @@ def _is_port(text: str) -> bool:
     return text[0] == ":" and text[1:].isdigit() and len(text) <= 6
 
 
-def client_address(peer: str, xff_lines: list[bytes], trusted: TrustedNetworks) -> tuple[str, bytes]:
-    """The client's address, and the X-Forwarded-For value to send on (with the peer appended).
-
-    `peer` is the address of the socket, or `unix`; `xff_lines` are the values of all X-Forwarded-For fields in order.
-    A peer on a Unix socket has no address: it adds nothing to a list, and stands as `unknown` where there is none.
-    """
-    if peer.startswith("::ffff:"):  # IPv4 on a dual-stack socket
-        peer = str(parse_address(peer) or peer)
-    own = b"unknown" if peer == UNIX else peer.encode("ascii", "replace")
-    if not xff_lines or not trusted.contains(peer):
-        return peer, own
-    elements = b",".join(xff_lines).rsplit(b",", MAX_ELEMENTS)
-    if len(elements) > MAX_ELEMENTS:
-        del elements[0]  # the remainder that was not split
-    client, walking = peer, True
-    sent_on: list[bytes] = []
-    for element in reversed(elements):
-        element = element.strip(b" \t")
-        if not element:
-            continue  # an empty list element means nothing (RFC 9110 5.6.1)
-        address = _element_address(element)
-        if address is None:
-            break
-        sent_on.append(element)
-        if walking:
-            client = address
-            walking = trusted.contains(address)
-    sent_on.reverse()
-    if peer != UNIX or not sent_on:
-        sent_on.append(own)
-    return client, b", ".join(sent_on)
-
-
 _TOKEN_BYTES = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 
 
-def _value(text: bytes) -> bytes:
+def quoted(text: bytes) -> bytes:
     """A token as it stands, everything else as a quoted-string."""
     if text and _TOKEN_BYTES.issuperset(text):
         return text
     return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 
-def _node(address: str) -> bytes:
+def node_of(address: str) -> bytes:
     parsed = parse_address(address)
     if parsed is None:
         return b"unknown"
@@ -159,7 +121,7 @@ def forwarded_element(client: str, host: bytes, proto: bytes) -> bytes:
 
     `host` is the validated authority, so it holds no control byte; it is quoted where it has a port.
     """
-    element = b"for=" + _node(client)
+    element = b"for=" + node_of(client)
     if host:
-        element += b";host=" + _value(host)
-    return element + b";proto=" + _value(proto)
+        element += b";host=" + quoted(host)
+    return element + b";proto=" + quoted(proto)

@@ -23,7 +23,9 @@ TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _HEAD = re.compile(
     rb"(" + TOKEN + rb") ([!-\x22$-~]+) HTTP/1\.([01])\r\n((?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*)\r\n"
 )
-_HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+;=%\-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
+# Labels of a name with at most one dot behind the last; an escape (RFC 3986 3.2.2) would be another spelling of a name.
+_LABEL = rb"[A-Za-z0-9_~!$&'()*+;=\-]+"
+_HOST = re.compile(rb"(" + _LABEL + rb"(?:\." + _LABEL + rb")*\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)([/?].*)?", re.DOTALL)
 _EMPTY = re.compile(rb":[ \t]*\r\n")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
@@ -58,10 +60,10 @@ def _host(value: bytes) -> tuple[bytes, bytes] | None:
         return None
     if value.startswith(b"["):
         try:
-            ipaddress.IPv6Address(match[1][1:-1].decode("ascii"))
+            return b"[%s]" % str(ipaddress.IPv6Address(match[1][1:-1].decode("ascii"))).encode(), value
         except ValueError:
             return None
-    return match[1].lower(), value
+    return match[1].lower().removesuffix(b"."), value  # with its last dot it is the same name for DNS
 
 
 _HOSTS: Memo[tuple[bytes, bytes] | None] = Memo(_host)
@@ -80,12 +82,12 @@ class HeadLimits:
 class RequestHead:
     """One well-formed request head; owned by its exchange.
 
-    `path` and `query` (with its `?`) are the target's exact bytes; `host` is lower case without port, `authority` as
-    written. `lines` are all field lines, `keep` those that may go on (framing, hop-by-hop, forwarding and Host fields
-    taken out), `keys` the places in `keep` of fields that may carry a client's key. `length` is None without a
-    Content-Length. `sent` has a bit (1 << AGENT, ACCEPT, TYPE) for each of these fields that the client sent; `empty`
-    says that some field has no value; `type_line` is the first Content-Type that goes on, empty without one. `model` is
-    what the body asks for: None until somebody has looked, "" for none.
+    `path` and `query` (with its `?`) are the target's exact bytes; `host` is lower case without port and last dot, an
+    IPv6 address in its shortest form, `authority` as written. `lines` are all field lines, `keep` those that may go on
+    (framing, hop-by-hop, forwarding and Host fields taken out), `keys` the places in `keep` of fields that may carry a
+    client's key. `length` is None without a Content-Length. `sent` has a bit (1 << AGENT, ACCEPT, TYPE) for each of
+    these fields that the client sent; `empty` says that some field has no value; `type_line` is the first Content-Type
+    that goes on, empty without one. `model` is what the body asks for: None until somebody has looked, "" for none.
     """
 
     __slots__ = (
@@ -127,6 +129,17 @@ class RequestHead:
         for line in self.lines:
             raw, _, value = line.partition(b":")
             if len(raw) == len(name) and raw.lower() == name:
+                found.append(value.strip(b" \t"))
+        return found
+
+
+    def get_alike(self, name: bytes) -> list[bytes]:
+        """As `get_all`, also with `_` for `-` in the name: to CGI and WSGI that is the same field (RFC 3875 4.1.18)."""
+        found = []
+        folded = name.replace(b"_", b"-")
+        for line in self.lines:
+            raw, _, value = line.partition(b":")
+            if len(raw) == len(name) and raw.lower().replace(b"_", b"-") == folded:
                 found.append(value.strip(b" \t"))
         return found
 
@@ -296,6 +309,8 @@ def _parse(head: bytes, limits: HeadLimits) -> RequestHead:
         _connection(request, named)
     if not target.startswith(b"/"):
         _other_target(request)
+    if method != method.upper():  # RFC 9110 9.1: another method; but some back-ends take it for the same
+        raise ExchangeError("bad_request", "method in small letters")
     if method == b"TRACE" or method == b"CONNECT":
         raise ExchangeError("method_not_allowed", "method")
     return request

@@ -2,64 +2,149 @@
 
 Laws:
 1. A secret is masked by the name in front of it, before anything is formatted; nobody looks for what looks like a key.
-2. Names are compared in lower case, percent-decoded as often as a careless reader might.
-3. Escaped text holds no control character, quote or backslash of its own, and decoding never happens on the way.
+2. A name is secret if one of its words is (`client_secret`, `accessToken`, `X-Amz-Signature`, `user[password]`). It is
+   read in lower case and percent-decoded as often as a careless reader might; a name too many is masked rather than one
+   too few.
+3. A value that holds a URL or a query of its own, raw or percent-encoded, is masked where that has a secret name.
+4. Escaped text holds no control character, quote or backslash of its own, and decoding never happens on the way.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection
 from urllib.parse import unquote_plus
 
 MASK = "***"
+DECODED = 4
 
 SECRET_FIELDS = frozenset(
     ("authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key", "x-goog-api-key")
 )
-SECRET_QUERY = frozenset(("key", "api_key", "apikey", "access_token", "token", "sig", "signature", "password"))
-
-_NAME = re.compile(r"(^|;)([^=;]*)=")
+SECRET_WORDS = frozenset(
+    ("key", "apikey", "token", "secret", "password", "passwd", "pwd", "passphrase", "passcode", "auth", "oauth",
+     "authorization", "credential", "credentials", "sig", "signature", "hmac", "session", "sessionid", "accesskeyid",
+     "jwt", "saml", "assertion", "otp", "totp", "cookie", "bearer", "ticket", "verifier")
+)
+"""A name with one of these words carries a secret."""
+SECRET_NAMES = frozenset(
+    ("code", "sid", "pin", "pass", "phpsessid", "jsessionid", "sessid", "samlresponse", "samlrequest", "saml_response",
+     "device_code", "user_code", "auth_code", "authorization_code")
+)
+"""Secret as whole names only."""
+SECRET_QUERY = SECRET_WORDS | SECRET_NAMES
+# Words that are often written without a break: accesstoken, clientsecret, subscriptionkey. `monkey` is none of them.
+_JOINED = re.compile(
+    r"(?:access|app|application|admin|api|auth|bearer|client|csrf|device|id|license|login|master|oauth|private|refresh|"
+    r"reset|secret|security|service|session|shared|sign|signing|subscription|user|verification|web|x)+"
+    r"(?:key|token|secret|password|passwd|pwd|signature|credentials?)"
+)
+_WORDS = re.compile(r"[a-z]+|[A-Z]+(?![a-z])|[A-Z][a-z]*")
+_LETTERS = re.compile(r"[A-Za-z]+")
+_NAME = re.compile(r"(?:^|[;?#])([^=;?#]*)=")
+_QUERY = re.compile(r"\?[^\s\"'<>]*")
 _ESCAPED = re.compile("[\x00-\x1f\x7f-\x9f\"'\\\\\u2028\u2029\ud800-\udfff]")
 
 
-def _is_secret(name: str, secret: Collection[str]) -> bool:
-    for _ in range(4):
-        if "%" not in name and "+" not in name:
+def _decoded(text: str) -> str:
+    for _ in range(DECODED):
+        if "%" not in text and "+" not in text:
             break
-        name = unquote_plus(name, errors="replace")
-    name = name.strip(" \t?").lower().partition("[")[0].replace("-", "_")
-    return name in secret
+        text = unquote_plus(text, errors="replace")
+    return text
+
+
+@functools.lru_cache(maxsize=1024)
+def is_secret_name(name: str) -> bool:
+    """Whether a parameter, a field or a member of this name carries a secret."""
+    if len(name) > 256:  # nobody's name; and the memo stays small
+        return True
+    name = _decoded(name).strip(" \t?&")
+    low = name.lower().replace("-", "_")
+    if low in SECRET_NAMES or low.partition("[")[0] in SECRET_NAMES:
+        return True
+    for part in _LETTERS.findall(name):
+        joined = part.lower()
+        if joined in SECRET_WORDS or _JOINED.fullmatch(joined) is not None:
+            return True
+        if any(word.lower() in SECRET_WORDS for word in _WORDS.findall(part)):
+            return True
+    return False
+
+
+def _is_secret(name: str, extra: Collection[str]) -> bool:
+    if is_secret_name(name):
+        return True
+    if not extra:
+        return False
+    return _decoded(name).strip(" \t?").lower().partition("[")[0].replace("-", "_") in extra
 
 
 def mask_query(query: str, extra: Collection[str] = ()) -> str:
     """The query string (with or without its `?`) with the values of secret names masked.
 
-    `extra` are configured names in lower case with `_` for `-`. A `;` counts as a separator of names, because some
-    servers read it so, but never as the end of a secret.
+    `extra` are configured names in lower case with `_` for `-`. A `;`, `?` or `#` counts as a separator of names,
+    because some servers read it so, but never as the end of a secret.
     """
-    if "=" not in query:
+    if "=" not in query and "%" not in query:
         return query
-    secret = SECRET_QUERY.union(extra) if extra else SECRET_QUERY
     lead = "?" if query.startswith("?") else ""
     parts = query[len(lead) :].split("&")
     for place, part in enumerate(parts):
-        for match in _NAME.finditer(part):
-            if _is_secret(match[2], secret):
-                parts[place] = part[: match.end()] + MASK
-                break
+        parts[place] = _mask_part(part, extra)
     return lead + "&".join(parts)
 
 
+def _mask_part(part: str, extra: Collection[str]) -> str:
+    """One parameter, up to the next `&`."""
+    for match in _NAME.finditer(part):
+        if _is_secret(match[1], extra):
+            return part[: match.end()] + MASK
+    if "%" in part:  # a query inside of a value, or one that was encoded as a whole
+        decoded = _decoded(part)
+        for inner in decoded.split("&"):
+            for match in _NAME.finditer(inner):
+                if _is_secret(match[1], extra):
+                    name, equals, _ = part.partition("=")
+                    return name + equals + MASK if equals and not _hides(name, extra) else MASK
+    return part
+
+
+def _hides(name: str, extra: Collection[str]) -> bool:
+    """Whether a name is a query of its own that has a secret."""
+    return "%" in name and any(
+        _is_secret(match[1], extra) for inner in _decoded(name).split("&") for match in _NAME.finditer(inner)
+    )
+
+
+def mask_path(path: str) -> str:
+    """A path with the values of secret names masked in its parameters (`;jsessionid=...`, RFC 3986 3.3)."""
+    if "=" not in path and "%" not in path:
+        return path
+    return "/".join([_mask_part(part, ()) for part in path.split("/")])
+
+
+def mask_urls(text: str, extra: Collection[str] = ()) -> str:
+    """A text with the values of secret names masked in every query that stands in it."""
+    return _QUERY.sub(lambda found: mask_query(found[0], extra), text) if "?" in text else text
+
+
 def mask_fields(lines: list[bytes], extra: Collection[str] = ()) -> list[bytes]:
-    """Field lines with the values of secret fields masked; `extra` are configured names in lower case with `-`."""
+    """Field lines with the values of secret fields masked, and in the others those of queries (Referer, Location).
+
+    `extra` are configured names in lower case with `-`.
+    """
     masked = []
     for line in lines:
-        raw, colon, _ = line.partition(b":")
+        raw, colon, value = line.partition(b":")
         name = raw.strip().lower().replace(b"_", b"-").decode("latin-1")
-        secret = name in SECRET_FIELDS or name in extra
-        # A line without a colon cannot be told from the rest of a folded secret.
-        masked.append(raw + b": " + MASK.encode() if colon and secret else line if colon else MASK.encode())
+        if not colon:  # cannot be told from the rest of a folded secret
+            masked.append(MASK.encode())
+        elif name in SECRET_FIELDS or name in extra or is_secret_name(name):
+            masked.append(raw + b": " + MASK.encode())
+        else:
+            masked.append(raw + colon + mask_urls(value.decode("latin-1")).encode("latin-1"))
     return masked
 
 

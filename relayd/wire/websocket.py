@@ -6,7 +6,8 @@ Laws:
 2. Bounded: a message larger than `max_message_bytes` is refused at the head of the frame that would make it so, before
    its bytes are kept.
 3. The events do not depend on how the input was cut. The last event is Closed or Broken; what follows is ignored.
-4. No extension is negotiated.
+4. One call reads at most as many frames as its caller allows; payload is unmasked and checked as it arrives.
+5. No extension is negotiated.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from relayd.wire.http1 import RequestHead
 
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, NOT_UTF8, TOO_LARGE = 1000, 1001, 1002, 1005, 1007, 1009
+TRY_AGAIN_LATER = 1013
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
@@ -86,9 +88,10 @@ def _is_key(key: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A whole message: `str` of a text, `bytes` of a binary one."""
+    """A whole message; a text is valid UTF-8."""
 
-    data: str | bytes
+    data: bytes
+    is_text: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,53 +136,99 @@ class _Fault(Exception):
 
 
 class Decoder:
-    """A client's bytes to events; owned by the connection."""
+    """A client's bytes to events; owned by the connection.
 
-    __slots__ = ("_binary", "_buffer", "_max_bytes", "_opcode", "_over", "_pieces", "_size_bytes", "_text")
+    `has_more` says that the last call stopped at its bound: `feed(b"", most)` goes on.
+    """
+
+    __slots__ = (
+        "_at", "_buffer", "_content", "_is_final", "_left", "_mask", "_max_bytes", "_opcode", "_over", "_text",
+        "has_more",
+    )
 
     def __init__(self, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self._max_bytes = max_message_bytes
         self._buffer = bytearray()
+        self._at = 0  # what is before it in the buffer has been read
         self._opcode = 0  # of the message that is being put together; 0 between messages
-        self._pieces: list[str] = []
-        self._binary: list[bytes] = []
-        self._size_bytes = 0
+        self._content = bytearray()
+        self._left = -1  # bytes of the data frame under way that have not come; -1 between frames
+        self._is_final = False
+        self._mask = b""
         self._text = codecs.getincrementaldecoder("utf-8")()
-        self._over = False
+        self._over = self.has_more = False
 
-    def feed(self, data: bytes) -> list[Event]:
-        """The events that these bytes complete. Never raises."""
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of a message that is not whole yet."""
+        return len(self._buffer) + len(self._content)
+
+    def feed(self, data: bytes, most: int = 1 << 30) -> list[Event]:
+        """The events of at most so many frames of what has come. Never raises."""
         events: list[Event] = []
         if self._over:
             return events
-        buffer = self._buffer
-        buffer += data
-        position = 0
+        self._buffer += data
         try:
-            while (frame := self._frame(position)) is not None:
-                opcode, final, start, end = frame
-                payload = _unmasked(bytes(buffer[start:end]), bytes(buffer[start - 4 : start]))
-                position = end
-                event = self._take(opcode, final, payload)
-                if event is not None:
-                    events.append(event)
-                if isinstance(event, Closed):
-                    self._over = True
-                    break
+            while most > 0 and self._frame(events):
+                most -= 1
         except _Fault as fault:
             self._over = True
             events.append(fault.event)
         if self._over:
-            buffer.clear()
-            self._pieces.clear()
-            self._binary.clear()
-        elif position:
-            del buffer[:position]
+            self._buffer.clear()
+            self._content.clear()
+        else:
+            del self._buffer[: self._at]
+        self._at = 0
+        self.has_more = most <= 0 and bool(self._buffer)
         return events
 
-    def _frame(self, position: int) -> tuple[int, bool, int, int] | None:
-        """Opcode, FIN, begin and end of the payload of the frame at `position`; None while it is not whole."""
-        buffer = self._buffer
+    def _frame(self, events: list[Event]) -> bool:
+        """Read the frame that comes next, or what has come of it; False when it is not whole, or was the last."""
+        if self._left < 0:
+            head = self._head()
+            if head is None:
+                return False
+            opcode, is_final, start, length = head
+            if opcode >= _CLOSE:
+                if len(self._buffer) < start + length:
+                    return False
+                self._at = start + length
+                mask = bytes(self._buffer[start - 4 : start])
+                events.append(self._control(opcode, _unmasked(bytes(self._buffer[start : self._at]), mask)))
+                return not self._over
+            self._at = start
+            self._opcode = opcode or self._opcode
+            self._mask, self._left, self._is_final = bytes(self._buffer[start - 4 : start]), length, is_final
+        self._payload()
+        if self._left:
+            return False
+        self._left = -1
+        if self._is_final:
+            events.append(Message(bytes(self._content), self._opcode == _TEXT))
+            self._opcode, self._content = 0, bytearray()
+        return True
+
+    def _payload(self) -> None:
+        """Take what has come of the payload of the frame under way."""
+        start = self._at
+        size = min(self._left, len(self._buffer) - start)
+        self._at += size
+        self._left -= size
+        piece = _unmasked(bytes(self._buffer[start : start + size]), self._mask)
+        turned = size % 4
+        self._mask = self._mask[turned:] + self._mask[:turned]
+        if self._opcode == _TEXT:
+            try:
+                self._text.decode(piece, self._is_final and not self._left)
+            except UnicodeDecodeError:
+                raise _Fault(NOT_UTF8, "text is not UTF-8") from None
+        self._content += piece
+
+    def _head(self) -> tuple[int, bool, int, int] | None:
+        """Opcode, FIN, begin and length of the payload of the next frame; None while its head is not whole."""
+        buffer, position = self._buffer, self._at
         held = len(buffer) - position
         if held < 2:
             return None
@@ -201,11 +250,10 @@ class Decoder:
             if length < 1 << 16 or length >= 1 << 63:
                 raise _Fault(PROTOCOL_ERROR, "length not in its shortest form")
             start += 8
-        if opcode < _CLOSE and self._size_bytes + length > self._max_bytes:
+        if opcode < _CLOSE and len(self._content) + length > self._max_bytes:
             raise _Fault(TOO_LARGE, f"message larger than {self._max_bytes} bytes")
         start += 4
-        end = start + length
-        return None if len(buffer) < end else (opcode, final, start, end)
+        return None if len(buffer) < start else (opcode, final, start, length)
 
     def _check_head(self, opcode: int, final: bool, length: int, first: int, second: int) -> None:
         if first & 0x70:
@@ -224,29 +272,14 @@ class Decoder:
         elif opcode and self._opcode:
             raise _Fault(PROTOCOL_ERROR, "a message begins inside of another")
 
-    def _take(self, opcode: int, final: bool, payload: bytes) -> Event | None:
+    def _control(self, opcode: int, payload: bytes) -> Event:
         if opcode == _PING:
             return Ping(payload)
         if opcode == _PONG:
             return Pong(payload)
-        if opcode == _CLOSE:
-            return _closing(payload)
-        self._opcode = opcode or self._opcode
-        self._size_bytes += len(payload)
-        if self._opcode == _TEXT:
-            try:
-                piece = self._text.decode(payload, final)
-            except UnicodeDecodeError:
-                raise _Fault(NOT_UTF8, "text is not UTF-8") from None
-            if piece:
-                self._pieces.append(piece)
-        elif payload:
-            self._binary.append(payload)
-        if not final:
-            return None
-        message = Message("".join(self._pieces) if self._opcode == _TEXT else b"".join(self._binary))
-        self._opcode, self._size_bytes, self._pieces, self._binary = 0, 0, [], []
-        return message
+        closed = _closing(payload)
+        self._over = True
+        return closed
 
 
 def _closing(payload: bytes) -> Closed:

@@ -17,7 +17,9 @@ RESPONSE_MEMBERS = frozenset(
      "max_tool_calls", "store", "background", "service_tier", "metadata", "safety_identifier", "prompt_cache_key")
 )  # fmt: skip
 TERMINAL = {"response.completed": "completed", "response.incomplete": "incomplete", "response.failed": "failed"}
-PREFIXES = {"message": "msg_", "reasoning": "rs_", "function_call": "fc_", "custom_tool_call": "ctc_"}
+PREFIXES = {
+    "message": "msg_", "reasoning": "rs_", "function_call": "fc_", "custom_tool_call": "ctc_", "tool_search_call": "tsc_",
+}  # fmt: skip
 # By delta event: the key in the done event, and which places the event carries.
 SPOKEN = {
     "response.output_text": ("text", "content_index", "output_text"),
@@ -120,6 +122,9 @@ def check_item(item: dict[str, Any]) -> None:
                 need(part["type"] == "refusal" and isinstance(part["refusal"], str), "refusal part", part)
     elif kind == "reasoning":
         need(all(part["type"] == "summary_text" for part in item["summary"]), "a summary", item)
+    elif kind == "tool_search_call":
+        need(item["call_id"] and item["execution"] == "client", "a search of the client", item)
+        need(isinstance(item["arguments"], dict), "arguments of a search are an object", item)
     else:
         need(item["call_id"] and item["name"], "a call has call_id and name", item)
         said = item["arguments" if kind == "function_call" else "input"]
@@ -192,9 +197,9 @@ class Grammar:
         need(event["output_index"] == len(self.done), "output_index counts up", event)
         item = event["item"]
         need(item["id"] not in [one["id"] for one in self.done], "a fresh id", item)
-        blank = {"message": {"content": []}, "reasoning": {"summary": []},
-                 "function_call": {"arguments": ""}, "custom_tool_call": {"input": ""}}[item["type"]]  # fmt: skip
-        need(blank.items() <= item.items(), "an item opens empty", item)
+        blanks: dict[str, dict[str, Any]] = {"message": {"content": []}, "reasoning": {"summary": []},
+                 "function_call": {"arguments": ""}, "tool_search_call": {"arguments": {}}, "custom_tool_call": {"input": ""}}  # fmt: skip
+        need(blanks[item["type"]].items() <= item.items(), "an item opens empty", item)
         if item["type"] != "reasoning":
             need(item["status"] == "in_progress", "an item opens in progress", item)
         self.item, self.parts, self.part, self.spoken, self.said = item, [], None, None, None
@@ -211,6 +216,8 @@ class Grammar:
             need(item["content"] == self.parts and self.parts, "the content is the parts", (item, self.parts))
         elif item["type"] == "reasoning":
             need(item["summary"] == self.parts, "the summary is the parts", (item, self.parts))
+        elif item["type"] == "tool_search_call":
+            need(self.said is None, "a search comes whole", item)
         else:
             key = "arguments" if item["type"] == "function_call" else "input"
             need(self.said is not None and item[key] == self.said, "what was said is what it has", (item, self.said))

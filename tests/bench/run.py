@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nasty
 import small
 import streams
 import translate
@@ -90,6 +91,11 @@ def run_halves(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[
     return translate.measure_halves(options.rounds or (3 if options.quick else 8))
 
 
+def run_nasty(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
+    """What one nasty body costs everybody else."""
+    return nasty.measure(rig, options.quick)
+
+
 SCENARIOS: dict[str, tuple[Callable[[Rig, list[str], argparse.Namespace], list[Row]], str]] = {
     "small": (run_small, "cpu_us_c64"),
     "resilience": (run_resilience, "cpu_us_c64"),
@@ -102,6 +108,7 @@ SCENARIOS: dict[str, tuple[Callable[[Rig, list[str], argparse.Namespace], list[R
     "start": (run_start, "first_answer_ms"),
     "dialects": (run_dialects, "us_small"),
     "halves": (run_halves, "us_chunk"),
+    "nasty": (run_nasty, "worst_ms"),
 }
 
 

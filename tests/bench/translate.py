@@ -94,6 +94,10 @@ def chunk_of(back: str) -> bytes:
     if back == "ollama":
         value = {"model": "m", "created_at": "2026-01-01T00:00:00.1Z", "message": {"role": "assistant", "content": text}, "done": False}
         return json.dumps(value).encode() + b"\n"
+    if back == "openai_responses":
+        value = {"type": "response.output_text.delta", "sequence_number": 7, "item_id": "msg_1", "output_index": 0,
+                 "content_index": 0, "delta": text, "logprobs": []}  # fmt: skip
+        return b"event: response.output_text.delta\ndata: " + json.dumps(value).encode() + b"\n\n"
     value = {"id": "chatcmpl-0123456789abcdef", "object": "chat.completion.chunk", "created": 1700000000, "model": "m",
              "choices": [{"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": None}]}  # fmt: skip
     return b"data: " + json.dumps(value).encode() + b"\n\n"

@@ -30,6 +30,9 @@ class Forgetful:
     def delete(self, key: str) -> bool:
         return False
 
+    def lost(self, key: str) -> str:
+        return ""
+
 
 class MessagesServer:
     """Serves one script; `requests` holds what was asked, `calls` every request line, `raw` the bodies."""

@@ -40,7 +40,7 @@ class Desk:
             self.came.append(message.target.decode())
             self.inside += 1
             self.most = max(self.most, self.inside)
-        self.go.acquire(timeout=20)
+        self.go.acquire(timeout=60)
         with self._lock:
             self.inside -= 1
         peer.send(answer(b"done"))
@@ -152,7 +152,7 @@ def test_a_reload_that_raises_the_limit_lets_those_in_who_wait(upstream: Upstrea
         until(lambda: gate(relay, "upstream up")["depth"] == 2)
         relay.write({"upstreams": {"up": {"limits": {"requests": 2}}}})
         done = subprocess.run(
-            [sys.executable, "-m", "relayd", "reload", "--socket", relay.admin_path], cwd=ROOT, capture_output=True, timeout=20
+            [sys.executable, "-m", "relayd", "reload", "--socket", relay.admin_path], cwd=ROOT, capture_output=True, timeout=60
         )
         assert done.returncode == 0, done.stderr
         until(lambda: len(desk.came) == 2)
@@ -177,7 +177,7 @@ def test_routes_and_consumers_have_limits_of_their_own(place: str, upstream: Ups
     relay, desk = limited({"routes": [{**route, "limits": 1}]} if place == "routes" else None), Desk(upstream)
     if place == "consumers":
         relay.write({"consumers": {"greedy": {"limits": 1}}})
-        subprocess.run([sys.executable, "-m", "relayd", "reload", "--socket", relay.admin_path], cwd=ROOT, check=True, timeout=20)
+        subprocess.run([sys.executable, "-m", "relayd", "reload", "--socket", relay.admin_path], cwd=ROOT, check=True, timeout=60)
     with ask(relay, "/a", "greedy") as first:
         until(lambda: desk.came == ["/a"])
         with ask(relay, "/b", "greedy") as second:

@@ -174,7 +174,7 @@ def test_early_hints_reach_the_client_before_the_answer(relay: Relay, upstream: 
     def script(peer: Peer, message: Message) -> None:
         peer.whole(message)
         peer.send(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n")
-        go.wait(5)
+        go.wait(60)
         peer.send(answer())
 
     upstream.script = script
@@ -233,7 +233,7 @@ def test_an_early_refusal_reaches_the_client_while_it_still_uploads(stays: bool,
                 client.send(b"x" * 65536)
         except OSError:
             pass
-        assert client.ended(8)
+        assert client.ended()
 
 
 def test_a_half_closed_client_that_waits_gets_no_wrong_answer(relay: Relay, upstream: Upstream) -> None:
@@ -292,7 +292,7 @@ def test_slow_headers_end_in_408_or_the_end(relay: Relay, upstream: Upstream) ->
 def test_an_idle_connection_is_closed_without_a_word(relay: Relay, upstream: Upstream) -> None:
     with relay.client() as client:
         client.ask(request())
-        assert client.ended(3)
+        assert client.ended()
         assert client.rest() == b""
 
 

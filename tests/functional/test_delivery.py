@@ -4,21 +4,49 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.functional.harness.client import Client
+from tests.functional.harness.faults import until
 from tests.functional.harness.message import Message, answer, request
 from tests.functional.harness.relay import Relay
 from tests.functional.harness.upstream import Peer, Upstream, hello
 
-CONFIG: dict[str, Any] = {"upstreams": {"up": {"timeouts": {"first_byte": "3s"}, "pool": {"max_idle_age": "1s"}}}}
+
+def CONFIG(folder: Path, url: str) -> dict[str, Any]:
+    aged = {"endpoints": [url], "pool": {"max_idle_age": "1s"}}
+    return {
+        "upstreams": {"aged": aged},
+        "routes": [{"name": "aged", "match": {"prefix": "/aged"}, "upstream": "aged"}, {"name": "all", "upstream": "up"}],
+    }
+
+
+def warm(client: Client, upstream: Upstream) -> None:
+    """Ask until a kept connection is used; after the end of one relayd makes new ones for a while."""
+    def kept() -> bool:
+        before = upstream.connections
+        assert client.ask(request(b"/warm")).status == 200
+        return upstream.connections == before
+
+    client.ask(request(b"/warm"))
+    until(kept)
+
+
+def nothing_follows(relay: Relay, upstream: Upstream) -> None:
+    """Nothing is under way any more, and what is asked now arrives: whatever was to come before has come."""
+    relay.wait_quiet()
+    upstream.script = hello
+    with relay.client() as client:
+        assert client.ask(request(b"/last")).status == 200
 
 
 def test_a_post_is_delivered_once_when_the_kept_connection_dies_under_it(relay: Relay, upstream: Upstream) -> None:
     for reset in (False, True):
         with relay.client() as client:
-            assert client.ask(request(b"/warm")).status == 200
+            warm(client, upstream)
 
             def script(peer: Peer, message: Message) -> None:
                 peer.whole(message)
@@ -30,7 +58,7 @@ def test_a_post_is_delivered_once_when_the_kept_connection_dies_under_it(relay: 
             message = client.ask(request(b"/once", method=b"POST", body=b"{}"))
             assert message.status == 502
             upstream.script = hello
-    time.sleep(0.3)
+    nothing_follows(relay, upstream)
     assert len([head for head in upstream.heads if head.target == b"/once"]) == 2
 
 
@@ -39,13 +67,13 @@ def test_a_post_on_a_fresh_connection_that_dies_is_delivered_once(relay: Relay, 
     upstream.script = lambda peer, message: (peer.whole(message), peer.close())[1]
     with relay.client() as client:
         assert client.ask(request(b"/fresh", method=b"POST", body=b"{}")).status == 502
-    time.sleep(0.3)
-    assert len(upstream.heads) == 1
+    nothing_follows(relay, upstream)
+    assert [head.target for head in upstream.heads] == [b"/fresh", b"/last"]
 
 
 def test_a_get_survives_the_end_of_a_kept_connection(relay: Relay, upstream: Upstream) -> None:
     with relay.client() as client:
-        assert client.ask(request(b"/warm")).status == 200
+        warm(client, upstream)
         died = threading.Event()
 
         def script(peer: Peer, message: Message) -> None:
@@ -88,7 +116,7 @@ def test_nobody_notices_that_the_upstream_closed_thirty_idle_connections(
 
     def script(peer: Peer, message: Message) -> None:
         peer.whole(message)
-        together.wait(5)
+        together.wait(60)
         peer.send(answer())
 
     upstream.script = script
@@ -115,18 +143,15 @@ def test_connections_made_beside_a_dead_one_do_not_pile_up(relay: Relay, upstrea
         time.sleep(0.05)
         for _ in range(40):
             assert client.ask(request(b"/next", method=b"POST", body=b"{}")).status == 200
-        end = time.monotonic() + 2
-        while len(upstream.peers) > 3:
-            assert time.monotonic() < end, len(upstream.peers)
-            time.sleep(0.01)
+        until(lambda: len(upstream.peers) <= 3)
 
 
 def test_a_connection_that_was_idle_too_long_is_not_used_again(relay: Relay, upstream: Upstream) -> None:
     with relay.client() as client:
-        client.ask(request(b"/warm"))
+        client.ask(request(b"/aged/warm"))
         before = upstream.connections
-        time.sleep(2.1)
-        assert client.ask(request(b"/later")).status == 200
+        time.sleep(2.1)  # libcurl counts whole seconds, and nothing tells that they are over
+        assert client.ask(request(b"/aged/later")).status == 200
     assert upstream.connections == before + 1
 
 
@@ -143,8 +168,8 @@ def test_an_upload_that_the_upstream_cuts_is_delivered_once(relay: Relay, upstre
             pass
         message = client.answer_or_none()
         assert message is None or message.status == 502
-    time.sleep(0.2)
-    assert len(upstream.heads) == 1
+    nothing_follows(relay, upstream)
+    assert [head.target for head in upstream.heads] == [b"/cut", b"/last"]
 
 
 def test_endpoints_are_used_in_turn_and_a_dead_one_is_passed_over(tmp_path: Any, upstream: Upstream) -> None:

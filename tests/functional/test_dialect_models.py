@@ -186,7 +186,7 @@ def test_a_silent_back_end_is_told_of_before_the_first_token_and_between(front: 
     first, second = threading.Event(), threading.Event()
 
     def brain(asked: Asked) -> Reply:
-        first.wait(5)  # not even a head
+        first.wait(60)  # not even a head
         return Say(("one ", "two"), gate=second, gate_after={"openai_chat": 2, "openai_responses": 2, "anthropic_messages": 4}.get(back, 1))
 
     running.backs[back].brain = brain
@@ -210,7 +210,7 @@ def test_what_goes_wrong_behind_a_keep_alive_is_told_in_the_stream(running: Gate
         gate = threading.Event()
 
         def brain(asked: Asked, gate: threading.Event = gate) -> Reply:
-            gate.wait(5)
+            gate.wait(60)
             return Fail(429, "Slow down.")
 
         running.backs[back].brain = brain

@@ -88,7 +88,7 @@ def test_a_body_passes_byte_for_byte_but_for_the_models_name(back: str, relay: R
     asked = ODD.replace(b'"model"  :  "alias"', b'"model"  :  "%s"' % back.encode())
     message = post(relay, f"/{back}{PATHS[back]}", asked)
     assert message.status == 200 and message.body == b'{"choices":[],  "x":1e400}\n'
-    expected = asked.replace(b'"model"  :  "%s"' % back.encode(), b'"model"  :  "the-name/at the \\u00fcnd"')
+    expected = asked.replace(b'"model"  :  "%s"' % back.encode(), b'"model"  :  "the-name/at the \xc3\xbcnd"')
     assert received(upstream).body == expected
     assert received(upstream).target == (BASES.get(back, "") + PATHS[back]).encode()
 
@@ -132,7 +132,7 @@ def test_every_piece_of_a_stream_leaves_as_it_comes(relay: Relay, upstream: Upst
         peer.whole(message)
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
         for piece, gate in zip(ODD_STREAM, gates, strict=True):
-            gate.wait(5)
+            gate.wait(60)
             peer.send(chunk(piece))
         peer.send(chunk(b""))
 
@@ -177,6 +177,31 @@ def test_usage_that_the_client_did_not_ask_for_is_asked_for_and_taken_out(relay:
     assert message.complete and message.body == first + b"data: [DONE]\n\n"
 
 
+def test_usage_that_the_client_did_not_ask_for_is_taken_out_of_every_chunk(relay: Relay, upstream: Upstream) -> None:
+    azure = b'data: {"choices":[],"prompt_filter_results":[{}],"usage":{"prompt_tokens":0}}\n\n'
+    first = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}],"usage":{"prompt_tokens":5,"completion_tokens":1}}\n\n'
+    last = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2}}\n\n'
+    usage = b'data: {"choices":null,"usage":{"prompt_tokens":5,"completion_tokens":2}}\n\n'
+    upstream.script = streaming(azure, first, last, usage, usage, b"data: [DONE]\n\n")
+    message = post(relay, "/asking/v1/chat/completions", b'{"model":"asking","stream":true,"messages":[]}')
+    frames = message.body.split(b"\n\n")
+    assert len(frames) == 5 and frames[3:] == [b"data: [DONE]", b""]
+    assert [json.loads(frame[6:])["usage"] for frame in frames[:3]] == [None, None, None]
+    record = relay.record(id=(message.get("x-request-id") or b"").decode())
+    assert (record["tokens_input"], record["tokens_output"]) == (5, 2)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_choice_that_failed_is_an_error_in_the_providers_words(relay: Relay, upstream: Upstream, stream: bool) -> None:
+    choice = {"index": 0, "delta": {}, "message": {"content": ""}, "finish_reason": "error",
+              "error": {"code": 429, "message": "Provider returned error", "metadata": {"raw": "the quota is used up"}}}  # fmt: skip
+    body = json.dumps({"id": "gen-1", "choices": [choice]}).encode()
+    upstream.script = streaming(b"data: " + body + b"\n\ndata: [DONE]\n\n") if stream else saying(answer(body, JSON))
+    asked = {"model": "openai_chat", "input": "hi", "stream": stream}
+    message = post(relay, "/openai_responses/v1/responses", json.dumps(asked).encode())
+    assert b"the quota is used up" in message.body and b"response.completed" not in message.body
+
+
 def test_usage_of_a_plain_answer_is_read_from_a_copy(relay: Relay, upstream: Upstream) -> None:
     body = b'{"model": "served", "choices": [{"finish_reason": "stop"}], "usage":{"prompt_tokens":50,"completion_tokens":20,"prompt_tokens_details":{"cached_tokens":9}}}'
     upstream.script = saying(answer(body, JSON))
@@ -186,12 +211,29 @@ def test_usage_of_a_plain_answer_is_read_from_a_copy(relay: Relay, upstream: Ups
     assert (record["tokens_input"], record["tokens_output"], record["tokens_cached"], record["finish"]) == (50, 20, 9, "stop")
 
 
+def test_tokens_that_anthropic_wrote_to_its_cache_are_counted_apart(relay: Relay, upstream: Upstream) -> None:
+    """They have a price of their own."""
+    usage = {"input_tokens": 3, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 2, "output_tokens": 1}
+    start = {"type": "message_start", "message": {"model": "m", "usage": usage}}
+    last = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 4}}
+    frames = [b"event: x\ndata: " + json.dumps(one).encode() + b"\n\n" for one in (start, last, {"type": "message_stop"})]
+    plain = json.dumps({"type": "message", "model": "m", "content": [], "stop_reason": "end_turn", "usage": usage | {"output_tokens": 4}})
+    for stream, script in ((True, streaming(*frames)), (False, saying(answer(plain.encode(), JSON)))):
+        upstream.script = script
+        asked = json.dumps({"model": "anthropic_messages", "stream": stream, "messages": []}).encode()
+        message = post(relay, f"/anthropic_messages{PATHS['anthropic_messages']}", asked)
+        assert message.status == 200
+        record = relay.record(id=(message.get("x-request-id") or b"").decode())
+        told = {name: record.get(f"tokens_{name}") for name in ("input", "output", "cached", "cache_creation")}
+        assert told == {"input": 10, "output": 4, "cached": 5, "cache_creation": 2}
+
+
 def test_a_stream_that_passes_and_is_cut_is_never_made_whole(relay: Relay, upstream: Upstream) -> None:
     first = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
     for piece in (first, first[:-9]):
         upstream.script = streaming(piece, end=b"")
         message = post(relay, "/openai_chat/v1/chat/completions", b'{"model":"openai_chat","stream":true,"messages":[]}')
-        assert not message.complete and b"[DONE]" not in message.body
+        assert (message.status == 502 or not message.complete) and b"[DONE]" not in message.body
 
 
 def test_an_error_that_passes_keeps_every_byte(relay: Relay, upstream: Upstream) -> None:

@@ -37,7 +37,7 @@ class Held:
             return
         peer.send(SSE + chunk(b"data: one\n\n"))
         self.began.set()
-        if self.go.wait(20):
+        if self.go.wait(60):
             peer.send(chunk(b"data: two\n\n") + chunk(b""))
 
 
@@ -50,7 +50,7 @@ def kept(upstream: Upstream, folder: Path) -> Iterator[Relay]:
 
 def cli(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "relayd", *words], cwd=ROOT, capture_output=True, text=True, timeout=30
+        [sys.executable, "-m", "relayd", *words], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
 
 
@@ -85,7 +85,7 @@ def test_an_upgrade_loses_no_stream_and_no_newcomer(kept: Relay, upstream: Upstr
     with kept.client() as streaming, kept.client() as idle:
         streaming.send(request(b"/stream"))
         message = streaming.head_of_answer()
-        assert held.began.wait(5)
+        assert held.began.wait(60)
         assert idle.ask(request(b"/quick")).status == 200
         (old,) = children(kept.pid)
         thread = threading.Thread(target=load)
@@ -99,7 +99,7 @@ def test_an_upgrade_loses_no_stream_and_no_newcomer(kept: Relay, upstream: Upstr
         assert late.status == 200
         assert late.get("connection") == b"close"
         done.set()
-        thread.join(10)
+        thread.join(60)
         held.go.set()
         streaming.body(message, until_close=False)
         assert message.body == b"data: one\n\ndata: two\n\n"
@@ -142,18 +142,18 @@ def test_a_stop_waits_for_streams_and_ends_everything(kept: Relay, upstream: Ups
     with kept.client() as streaming:
         streaming.send(request(b"/stream"))
         message = streaming.head_of_answer()
-        assert held.began.wait(5)
+        assert held.began.wait(60)
         (worker,) = children(kept.pid)
         os.kill(kept.pid, signal.SIGTERM)
         until(lambda: kept.admin("/ready")[0] == 503)
-        until(lambda: get(kept.address) == 0, 2)
+        until(lambda: get(kept.address) == 0)
         with pytest.raises(OSError):  # the keeper has let go of the socket too: nobody waits for an answer in vain
             connect(kept.address, timeout_s=1)
         held.go.set()
         streaming.body(message, until_close=False)
         assert message.complete
     assert kept.process is not None
-    assert kept.process.wait(10) == 0
+    assert kept.process.wait(60) == 0
     assert gone(worker)
     assert not os.path.exists(kept.admin_path)
     kept.process = None
@@ -164,7 +164,7 @@ def test_a_worker_that_is_killed_ends_the_keeper_in_the_same_way(upstream: Upstr
     (worker,) = children(relay.pid)
     os.kill(worker, signal.SIGKILL)
     assert relay.process is not None
-    assert relay.process.wait(10) == -signal.SIGKILL
+    assert relay.process.wait(60) == -signal.SIGKILL
 
 
 def test_faults_of_the_configuration_are_the_keepers_exit_status(folder: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_keeper_that_is_killed_breaks_no_stream(upstream: Upstream, folder: Pa
     with relay.client() as streaming:
         streaming.send(request(b"/stream"))
         message = streaming.head_of_answer()
-        assert held.began.wait(5)
+        assert held.began.wait(60)
         (worker,) = children(relay.pid)
         assert relay.process is not None
         relay.process.kill()
@@ -255,11 +255,11 @@ def test_a_restart_keeps_newcomers_waiting_and_streams_going(
     with relay.client() as streaming:
         streaming.send(request(b"/stream"))
         message = streaming.head_of_answer()
-        assert held.began.wait(5)
+        assert held.began.wait(60)
         (old,) = children(relay.pid)
         os.kill(relay.pid, signal.SIGUSR1)
         os.kill(relay.pid, signal.SIGTERM)
-        assert relay.process.wait(5) == 0, "the keeper is gone at once"
+        assert relay.process.wait(60) == 0, "the keeper is gone at once"
         assert not gone(old)
         with Client(relay.address) as waiting:
             waiting.send(request(b"/quick"))  # nobody accepts: it waits in the socket

@@ -71,7 +71,7 @@ def test_a_large_upload_and_a_large_download_arrive_whole(tmp_path: Path, certif
 
 
 def test_a_client_that_does_not_read_holds_back_its_stream_and_no_other(tmp_path: Path, certificate: Certificate) -> None:
-    size = 64 * 1024 * 1024
+    size = 32 * 1024 * 1024
     with Http2(certificate) as up, relay_for(tmp_path, up) as relay:
         before = relay.rss_kib()
         slow = relay.client(receive_buffer=4096)

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.aids.ports import free_port
 from tests.functional.harness.client import Client, connect
+from tests.functional.harness.faults import until
 from tests.functional.harness.message import request
-from tests.functional.harness.relay import Relay, free_port, get
+from tests.functional.harness.relay import Relay, get
 from tests.functional.harness.upstream import Upstream
 
 
@@ -88,7 +90,7 @@ def test_an_unknown_name_gets_the_first_certificate(house: Any, upstream: Upstre
 def test_tls_1_1_is_refused(house: Any, upstream: Upstream) -> None:
     _, _, ports, _ = house
     done = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{ports['tls']}", "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"],
-                          input=b"", capture_output=True, timeout=10, check=False)
+                          input=b"", capture_output=True, timeout=60, check=False)
     assert b"Cipher is (NONE)" in done.stdout or done.returncode != 0
 
 
@@ -110,7 +112,7 @@ def test_plain_http_on_the_tls_port_and_silence_are_let_go(house: Any, upstream:
     for data in (request(), b"", b"\x16\x03"):
         with Client(("127.0.0.1", ports["tls"])) as client:
             client.send(data)
-            assert client.ended(3)
+            assert client.ended()
     assert upstream.nothing_came()
 
 
@@ -159,14 +161,14 @@ def test_a_connection_without_a_valid_proxy_head_is_not_served(head: bytes, hous
     _, _, ports, _ = house
     with Client(("127.0.0.1", ports["proxy"])) as client:
         client.send(head + request(b"/p"))
-        assert client.ended(3)
+        assert client.ended()
     assert upstream.nothing_came()
 
 
 def test_a_proxy_head_that_never_comes_is_not_waited_for(house: Any, upstream: Upstream) -> None:
     _, _, ports, _ = house
     with Client(("127.0.0.1", ports["proxy"])) as client:
-        assert client.ended(3)
+        assert client.ended()
 
 
 def test_a_trusted_proxy_is_believed_up_to_the_first_stranger(house: Any, upstream: Upstream) -> None:
@@ -205,10 +207,7 @@ def test_too_many_connections_of_one_address_get_503(house: Any, upstream: Upstr
     finally:
         for client in open_ones:
             client.close()
-    end = time.monotonic() + 2
-    while get(("127.0.0.1", ports["few"])) != 200:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: get(("127.0.0.1", ports["few"])) == 200)
 
 
 def test_out_of_descriptors_it_stops_accepting_without_spinning_and_recovers(tmp_path: Path, upstream: Upstream) -> None:
@@ -219,19 +218,16 @@ def test_out_of_descriptors_it_stops_accepting_without_spinning_and_recovers(tmp
         try:
             for _ in range(200):
                 hoard.append(connect(relay.address))
-            time.sleep(0.2)
-            before = relay.cpu_s()
+            until(lambda: b"listener_paused" in relay.output())
+            before, began = relay.cpu_s(), time.monotonic()
             time.sleep(1)
-            assert relay.cpu_s() - before < 0.25, "it spins"
+            assert relay.cpu_s() - before < 0.25 * (time.monotonic() - began), "it spins"
             assert kept.ask(request(b"/still")).status == 200
             assert relay.admin("/health")[0] == 200
         finally:
             for sock in hoard:
                 sock.close()
-        end = time.monotonic() + 3
-        while get(relay.address) != 200:
-            assert time.monotonic() < end, "it did not recover"
-            time.sleep(0.02)
+        until(lambda: get(relay.address) == 200, what="recovery")
         kept.close()
 
 

@@ -116,7 +116,7 @@ def test_the_openai_sdk_cancels_a_stream(sdk, relay: Relay, upstream: Upstream) 
         stream = client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
         assert next(iter(stream)).choices[0].delta.content == "hi"
         stream.close()
-    upstream.left.get(timeout=2)
+    upstream.left.get(timeout=60)
 
 
 @pytest.mark.client

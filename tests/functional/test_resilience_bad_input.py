@@ -37,7 +37,7 @@ routes: [{name: all, upstream: by_model, ROUTE}]
 
 UPSTREAM_FAULTS = [
     ("balance: least_requests", "5:14", "did you mean least_request?"),
-    ("balance: sticky", "5:14", "is none of round_robin"),
+    ("balance: sticky", "5:14", "is none of consistent_hash, least_request"),
     ("limits: {requests: -1}", "5:24", "at least 0"),
     ("limits: {requests: 10000000}", "5:24", "at most 1000000"),
     ("limits: {requests: many}", "5:24", "whole number"),
@@ -87,7 +87,7 @@ MODEL_FAULTS = [
 
 def checked(file: Path) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "relayd", "check", "-c", str(file)], capture_output=True, text=True, timeout=20, cwd=ROOT,
+        [sys.executable, "-m", "relayd", "check", "-c", str(file)], capture_output=True, text=True, timeout=60, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     return done.returncode, done.stdout + done.stderr

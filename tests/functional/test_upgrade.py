@@ -46,7 +46,7 @@ def test_a_websocket_becomes_a_tunnel_and_the_first_bytes_are_not_lost(relay: Re
     assert seen.target == b"/ws/chat?x" and (seen.get("upgrade") or b"").lower() == b"websocket"
     assert b"upgrade" in (seen.get("connection") or b"").lower()
     assert seen.get("sec-websocket-key") == b"dGhlIHNhbXBsZSBub25jZQ=="
-    upstream.left.get(timeout=2)
+    upstream.left.get(timeout=60)
     relay.wait_quiet()
 
 
@@ -120,7 +120,7 @@ def test_a_client_that_does_not_read_holds_back_the_tunnel(relay: Relay, upstrea
     with relay.client(receive_buffer=65536) as client:
         client.send(request(b"/ws", *ASK))
         client.head()
-        upstream.left.get(timeout=8)
+        upstream.left.get(timeout=60)
         assert sent < 24 << 20
         assert relay.rss_kib() - before < 2048
 
@@ -150,4 +150,4 @@ def test_a_real_websocket_client_and_server_talk_through_relayd(tmp_path, upstre
                 await asyncio.to_thread(relay.__exit__, None, None, None)
 
     with ThreadPoolExecutor(1) as thread:  # a loop of its own, beside the one that the plug-in keeps here
-        thread.submit(asyncio.run, talk()).result(30)
+        thread.submit(asyncio.run, talk()).result(60)

@@ -141,7 +141,7 @@ def read_slowly(data: bytes) -> SlowChunks:
         outcome, position = _slow_crlf(data, position)
         if outcome != "ok":
             return SlowChunks(outcome, bytes(body))
-    trailers = []
+    trailers: list[bytes] = []
     while True:
         if peek() == 0x0D:
             outcome, position = _slow_crlf(data, position)

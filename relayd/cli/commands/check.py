@@ -1,63 +1,114 @@
 """`relayd check`: would this configuration be accepted? Binds nothing, sends nothing, changes nothing.
 
+Root asks about /etc/relayd.yaml as the user of relayd.service, within the sandbox of the unit as it is installed: what
+root may read and write says nothing about the service. `--unit` names another unit, or none.
+
 Exit codes: 0 accepted (warnings do not count), 78 refused, 2 wrong usage.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterable
+import traceback
+from collections.abc import Callable, Iterable
 
+from relayd.cli.config_file import add_config_option, config_file, hinted
 from relayd.cli.output import err, out, paint
-from relayd.config.load import Loaded, load
+from relayd.config.load import Loaded
 from relayd.config.model import Config
 from relayd.config.route import Match, Route
+from relayd.daemon.place import DEFAULT_FILE
+from relayd.daemon.preflight import Expiry, day_of, examined, remaining
+from relayd.daemon.unit import Unit, installed
 from relayd.errors import ConfigError, Finding
-from relayd.plan.compile import compile_plan
 from relayd.schema.units import format_size
 from relayd.upstream.spec import EndpointSpec, UpstreamSpec
 
 HELP = "check a configuration and the files it includes"
-DEFAULT_FILE = "/etc/relayd.yaml"
+SERVICE = "relayd.service"
 DEMO = UpstreamSpec("demo", (EndpointSpec("http://localhost", "", "demo"),), protocol="openai_chat")
-# What waits for the slower side at most: UPLOAD_HIGH of proxy/exchange.py towards the upstream, TURN of
+# What waits for the slower side at most: HIGH of proxy/request_body.py towards the upstream (a body that is gathered
+# has as much beside the request buffers: FREE_BYTES of limits/request_buffers.py and one read of a connection), TURN of
 # upstream/transport/slot.py and HIGH of server/connection.py towards the client. They change together.
 BUILT_IN_HEADER_BYTES = 256 * 1024
 WAITING_BYTES = (128 + 128 + 64) * 1024
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-c", "--config", default=DEFAULT_FILE, metavar="FILE", help=f"default {DEFAULT_FILE}")
+    add_config_option(parser)
+    parser.add_argument(
+        "--unit", metavar="UNIT", help=f"ask as the user of this unit or unit file and within its sandbox; none asks "
+        f"as the caller (default {SERVICE} where root checks {DEFAULT_FILE})",
+    )
     parser.add_argument("--json", action="store_true", help="findings and summary as one JSON object")
     parser.add_argument("-q", "--quiet", action="store_true", help="faults only")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    path = os.path.abspath(arguments.config)
-    loaded: Loaded | None = None
+    path = os.path.abspath(config_file(arguments))
+    named = arguments.unit or (SERVICE if path == DEFAULT_FILE and os.geteuid() == 0 else "none")
+    unit = None if named == "none" else installed(named)
+    if unit is None:
+        if arguments.unit not in (None, "none"):
+            err(f"relayd check: there is no unit {arguments.unit}")
+            return 2
+        return examine(path, arguments, None)
+    if os.geteuid() != 0:
+        err(f"relayd check: only root can ask as the user of {unit.name}; asked as this user, within its sandbox")
+        return examine(path, arguments, unit)
+    with contextlib.suppress(ConfigError):
+        examined(path, unit)  # loads every module: they may lie where the user of the service cannot look
+    return as_service(unit, lambda: examine(path, arguments, unit))
+
+
+def as_service(unit: Unit, ask: Callable[[], int]) -> int:
+    """The exit code of `ask` in a child process that has become the user of the service."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = os.EX_SOFTWARE
     try:
-        loaded = load(path)
-        compile_plan(loaded.config, 1, builtin={"demo": DEMO})
+        if fault := unit.become():
+            err(f"relayd check: {fault}")
+            code = os.EX_CONFIG
+        else:
+            os.environ.update(unit.environment())
+            code = ask()
+    except BaseException:  # rescue door: a child must not go on as a second command
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def examine(path: str, arguments: argparse.Namespace, unit: Unit | None) -> int:
+    """Ask all that a start asks, and tell; the exit code."""
+    try:
+        loaded, asked = examined(path, unit)
     except ConfigError as refused:
-        _refused(path, refused.findings if loaded is None else loaded.placed(refused.findings), arguments)
+        _refused(path, refused.findings, arguments)
         return os.EX_CONFIG
     if arguments.json:
         out(json.dumps({"accepted": True, "findings": list(map(dataclasses.asdict, loaded.warnings)),
-                        "summary": _summary(loaded)}, indent=2))
+                        "summary": _summary(loaded, asked.expiries)}, indent=2))
     elif not arguments.quiet:
         for finding in loaded.warnings:
             err(_painted(finding))
-        for line in _told(path, loaded):
+        for line in (*_told(loaded), *_asked(asked.expiries, unit), _verdict(path, loaded)):
             out(line)
     return os.EX_OK
 
 
 def _refused(path: str, findings: Iterable[Finding], arguments: argparse.Namespace) -> None:
-    listed = [one for one in findings if not arguments.quiet or one.level == "error"]
+    listed = [hinted(one, path, arguments.config) for one in findings if not arguments.quiet or one.level == "error"]
     if arguments.json:
         out(json.dumps({"accepted": False, "findings": list(map(dataclasses.asdict, listed))}, indent=2))
         return
@@ -79,7 +130,7 @@ def memory_bound(config: Config) -> int:
     return request + response + WAITING_BYTES
 
 
-def _summary(loaded: Loaded) -> dict[str, object]:
+def _summary(loaded: Loaded, expiries: Iterable[Expiry]) -> dict[str, object]:
     config = loaded.config
     return {
         "files": list(loaded.files),
@@ -89,10 +140,12 @@ def _summary(loaded: Loaded) -> dict[str, object]:
         "upstreams": {name: [end.url for end in one.endpoints] for name, one in config.upstreams.items()},
         "consumers": list(config.consumers),
         "memory_bound_per_exchange": memory_bound(config),
+        "memory_bound_request_buffers": int(config.daemon.request_buffers.size),
+        "certificates": [dict(dataclasses.asdict(one), left_s=int(one.left_s)) for one in expiries],
     }
 
 
-def _told(path: str, loaded: Loaded) -> Iterable[str]:
+def _told(loaded: Loaded) -> Iterable[str]:
     config = loaded.config
     for file in loaded.files[1:]:
         yield f"file      {file}"
@@ -104,9 +157,26 @@ def _told(path: str, loaded: Loaded) -> Iterable[str]:
     for number, route in enumerate(config.routes, start=1):
         allowed = f", for {', '.join(route.allow)}" if route.allow else ""
         yield f"route {number:<3} {route.name}: {_match(route.match)} -> {_goes(route)}{allowed}"
-    yield f"memory    at most {format_size(memory_bound(config))} per exchange"
+    yield f"memory    at most {format_size(memory_bound(config))} per exchange, {_buffers(config)}"
+
+
+def _asked(expiries: Iterable[Expiry], unit: Unit | None) -> Iterable[str]:
+    for one in expiries:
+        yield f"expires   {one.kind} {one.name}: {day_of(one.ends_s)} ({remaining(one.left_s)}), {one.file}"
+    if unit is not None:
+        yield f"asked as  user {unit.last('User') or 'root'}, within {unit.name}"
+
+
+def _verdict(path: str, loaded: Loaded) -> str:
     count = len(loaded.warnings)
-    yield f"{path}: accepted" + (f", {count} warning{'s' if count != 1 else ''}" if count else "")
+    return f"{path}: accepted" + (f", {count} warning{'s' if count != 1 else ''}" if count else "")
+
+
+def _buffers(config: Config) -> str:
+    """The bound on what all exchanges together hold whole."""
+    size = int(config.daemon.request_buffers.size)
+    what = "for request bodies that are held whole"
+    return f"and {format_size(size)} in all {what}" if size else f"and without a bound {what}"
 
 
 def _match(match: Match) -> str:

@@ -14,6 +14,7 @@ import os
 import re
 from typing import Any
 
+from relayd.cli.config_file import add_config_option, config_file, show
 from relayd.cli.explanation import Asked, explanation
 from relayd.cli.output import err, out
 from relayd.config.load import load
@@ -25,12 +26,11 @@ from relayd.wire.http1 import parse_head
 from relayd.wire.redact import escape
 
 HELP = "tell which route a request takes, why, and what would be sent upstream"
-DEFAULT_FILE = "/etc/relayd.yaml"
 _URL = re.compile(r"(?:(?P<scheme>https?)://(?P<authority>[^/?#]*))?(?P<target>[^#]*)", re.IGNORECASE)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-c", "--config", default=DEFAULT_FILE, metavar="FILE", help=f"default {DEFAULT_FILE}")
+    add_config_option(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--peer", default="127.0.0.1", metavar="ADDRESS", help="the client, default 127.0.0.1")
     parser.add_argument("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header field")
@@ -40,12 +40,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    path = os.path.abspath(config_file(arguments))
     try:
-        config = load(os.path.abspath(arguments.config)).config
+        config = load(path).config
         plan = compile_plan(config, 1, builtin={"demo": demo_spec("")})
     except ConfigError as refused:
-        for finding in refused.findings:
-            err(str(finding))
+        show(refused.findings, path, arguments.config)
         return os.EX_CONFIG
     try:
         asked = _asked(arguments)

@@ -10,18 +10,18 @@ import argparse
 import os
 import sys
 
+from relayd.cli.config_file import add_config_option, config_file
 from relayd.daemon.keeper import Keeper
 
 HELP = "serve like run, under a small parent that lets a new process take over without losing a stream"
-DEFAULT_FILE = "/etc/relayd.yaml"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-c", "--config", default=DEFAULT_FILE, metavar="FILE", help=f"default {DEFAULT_FILE}")
+    add_config_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    return Keeper(command(sys.orig_argv, arguments.config)).run()
+    return Keeper(command(sys.orig_argv, config_file(arguments))).run()
 
 
 def command(words: list[str], config: str) -> list[str]:

@@ -8,26 +8,26 @@ from __future__ import annotations
 import argparse
 import os
 
+from relayd.cli.config_file import add_config_option, config_file, show
 from relayd.cli.output import err
 from relayd.daemon.lifecycle import StartError
 from relayd.daemon.lifecycle import run as live
-from relayd.daemon.place import DEFAULT_FILE
 from relayd.errors import ConfigError
 
 HELP = "serve in the foreground; SIGHUP reloads, SIGTERM drains and stops, a second one stops at once"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-c", "--config", default=DEFAULT_FILE, metavar="FILE", help=f"default {DEFAULT_FILE}")
+    add_config_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    path = config_file(arguments)
     try:
-        return live(arguments.config)
+        return live(path)
     except ConfigError as refused:
-        for finding in refused.findings:
-            err(str(finding))
-        err(f"relayd: not started: {arguments.config} has faults")
+        show(refused.findings, path, arguments.config)
+        err(f"relayd: not started: {path} has faults")
         return os.EX_CONFIG
     except StartError as failed:
         for line in failed.lines:

@@ -40,10 +40,18 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
     if told["overload"]["active"]:
         over = told["overload"]
         yield paint(f"overloaded ({over['why']}): {over['share']:.0%} of the requests are turned away", "red")
+    held = told.get("request_buffers")  # a daemon of an older version has none
+    if held and held["bodies"]:
+        bound = f" of {amount(held['limit_bytes'])}" if held["limit_bytes"] else ""
+        line = f"request buffers {amount(held['used_bytes'])}{bound}, waiting for memory: {held['waiting']}"
+        yield paint(line, "yellow") if held["waiting"] else line
     yield ""
     rows = [("LISTENER", "ADDRESS")]
     rows += [(one["name"], one["address"] + (" TLS" if one["tls"] else "")) for one in told["listeners"]]
     yield from table([*rows])
+    for one in told.get("certificates", ()):
+        end = f"certificate of {one['of']} {one['name']}: {span(max(one['left_s'], 0))} left, {one['file']}"
+        yield paint(one["warning"] or end, "red" if one["warning"] else "dim")
     upstreams = [("UPSTREAM", "PROTOCOL", "ENDPOINT", "IN FLIGHT", "STATE")]
     for one in told["upstreams"]:
         for end in one["endpoints"]:

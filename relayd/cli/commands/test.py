@@ -13,11 +13,13 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from relayd.cli.config_file import add_config_option, config_file, show
 from relayd.cli.explanation import Asked, explanation
-from relayd.cli.output import err, out, paint
+from relayd.cli.output import out, paint
 from relayd.config.assertions import REQUEST, Assertion, Assertions
 from relayd.config.load import load, load_section
 from relayd.config.model import Config
+from relayd.config.route import authenticators_of
 from relayd.errors import ConfigError, ExchangeError
 from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan
@@ -25,13 +27,12 @@ from relayd.server.demo import demo_spec
 from relayd.wire.http1 import parse_head
 
 HELP = "hold a file of requests and expectations against a configuration"
-DEFAULT_FILE = "/etc/relayd.yaml"
 DEFAULT_TESTS = "/etc/relayd.tests.yaml"
 REFUSED = {"route": None, "sent": None}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-c", "--config", default=DEFAULT_FILE, metavar="FILE", help=f"default {DEFAULT_FILE}")
+    add_config_option(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="show only what fails")
     parser.add_argument(
         "tests", nargs="?", default=DEFAULT_TESTS, metavar="TESTS", help=f"the expectations (default {DEFAULT_TESTS})"
@@ -39,13 +40,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    path = os.path.abspath(config_file(arguments))
     try:
-        config = load(os.path.abspath(arguments.config)).config
+        config = load(path).config
         plan = compile_plan(config, 1, builtin={"demo": demo_spec("")})
         tests: Assertions = load_section(os.path.abspath(arguments.tests), Assertions)
     except ConfigError as refused:
-        for finding in refused.findings:
-            err(str(finding))
+        show(refused.findings, path, arguments.config)
         return os.EX_CONFIG
     failed = 0
     for number, one in enumerate(tests.tests):
@@ -138,8 +139,7 @@ def key_of(name: str | None, config: Config) -> list[str]:
     consumer = config.consumers.get(name)
     if consumer is None:
         raise ValueError(f"consumer {name} is not in the configuration")
-    if consumer.bearer is not None:
-        return [f"Authorization: Bearer {consumer.bearer.reveal()}"]
-    if consumer.header is not None:
-        return [f"{consumer.header.name}: {consumer.header.value.reveal()}"]
+    for authenticator in authenticators_of(consumer).values():
+        lines: list[str] = authenticator.lines()
+        return lines
     raise ValueError(f"consumer {name} has no key")

@@ -18,8 +18,8 @@ COLUMNS = (
     "FAILED", "NOTE",
 )
 COLOURS = {
-    "yes": "green", "no": "red", "draining": "yellow", "disabled": "yellow", "open": "red", "half_open": "yellow",
-    "failing": "red", "passing": "green",
+    "yes": "green", "no": "red", "draining": "yellow", "leaving": "yellow", "disabled": "yellow", "open": "red",
+    "half_open": "yellow", "failing": "red", "passing": "green",
 }
 
 

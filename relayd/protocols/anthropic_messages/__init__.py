@@ -5,11 +5,15 @@ The halves are in files of their own: read_request, renderer and local face the 
 endpoint, errors both.
 """
 
-from relayd.protocols.anthropic_messages import errors, local, read_request, reader, renderer, write_request
+from __future__ import annotations
+
+from relayd.protocols.anthropic_messages import errors, local, read_request, reader, renderer, usage, write_request
 from relayd.protocols.dialect import Dialect
+from relayd.protocols.model_list import ANTHROPIC, ANTHROPIC_SOURCE
 
 DIALECT = Dialect(
     name="anthropic_messages",
+    title="Anthropic Messages",
     paths=("/messages",),
     render_error=errors.render_error,
     read_error=errors.read_error,
@@ -18,5 +22,15 @@ DIALECT = Dialect(
     local=local.local,
     write_request=write_request.write_request,
     reader=reader.reader,
+    read_steps=read_request.read_steps,
+    write_steps=write_request.write_steps,
+    local_steps=local.local_steps,
+    most_items={"messages": read_request.MOST_MESSAGES, "tools": read_request.MOST_TOOLS},
     drops=read_request.DROPS + write_request.DROPS,
+    default_base_path=b"/v1",
+    key_header=b"x-api-key",
+    frame_error=errors.frame_error,
+    tap=usage.TAP,
+    model_list=ANTHROPIC_SOURCE,
+    listing=ANTHROPIC,
 )

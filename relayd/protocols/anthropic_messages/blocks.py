@@ -23,13 +23,14 @@ RESULT = frozenset(("text", "image", "document", "search_result", "tool_referenc
 SYSTEM = frozenset(("text",))
 
 
-def read(content: Any, at: str, allowed: frozenset[str]) -> tuple[Part, ...]:
+def read_blocks(content: Any, at: str, allowed: frozenset[str]) -> tuple[Part, ...]:
     """The parts of a message's content: a string, or a list of blocks of the allowed types. Raises Refused."""
     if isinstance(content, str):
         return (Text(content),) if content else ()
     if not isinstance(content, list):
         found = _json.called(content)
         raise Refused(f"Invalid type for '{at}': expected a string or a list, but got {found}.", at, "invalid_type")
+    _json.no_more_than(_json.MOST_PARTS, content, at)
     parts: list[Part] = []
     for number, one in enumerate(content):
         here = f"{at}.{number}."
@@ -73,13 +74,13 @@ def _document(block: dict[str, Any], at: str) -> Part | None:
         return _titled(title, _json.required(source, "data", "a string", at))
     if kind == "content":
         content = source.get("content")
-        texts = read(content, f"{at}content", SYSTEM)
+        texts = read_blocks(content, f"{at}content", SYSTEM)
         return _titled(title, "\n".join(part.text for part in texts if isinstance(part, Text)))
     raise Refused(f"{at}type: {kind!r} documents cannot be carried; send base64, url or text.", f"{at}type")
 
 
 def _search_result(block: dict[str, Any], at: str) -> Part | None:
-    content = read(block.get("content"), f"{at}content", SYSTEM)
+    content = read_blocks(block.get("content"), f"{at}content", SYSTEM)
     title, source = _json.a_text(block.get("title")), _json.a_text(block.get("source"))
     heading = f"{title} ({source})" if title and source else title or source
     return _titled(heading, "\n".join(part.text for part in content if isinstance(part, Text)))
@@ -114,13 +115,13 @@ def _tool_use(block: dict[str, Any], at: str) -> Part:
     name, identity = _json.required(block, "name", "a string", at), _json.required(block, "id", "a string", at)
     if not name or not identity:
         raise Refused(f"{at}id and {at}name must not be empty.", f"{at}id")
-    return ToolCall(identity, name, _json.write_text(arguments) if arguments else "{}")
+    return ToolCall(identity, name, _json.write_bounded(arguments, f"{at}input") if arguments else "{}")
 
 
 def _tool_result(block: dict[str, Any], at: str) -> Part:
     identity = _json.required(block, "tool_use_id", "a string", at)
     content = block.get("content")
-    parts = () if content is None else read(content, f"{at}content", RESULT)
+    parts = () if content is None else read_blocks(content, f"{at}content", RESULT)
     # Only these three come from the blocks that RESULT allows.
     kept = tuple(part for part in parts if isinstance(part, Text | Image | File))
     return ToolResult(identity, kept, _json.optional(block, "is_error", "a boolean", at) or False)

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json, _openai_errors
-from relayd.protocols._retry_after import retry_after_headers
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Rendered
+from relayd.protocols.retry_after import retry_after_headers
 
 OVERLOADED = 529
 OVERLOADED_WAIT_S = 5.0  # the API gives no time with a 529
@@ -77,6 +77,11 @@ def render_error(failure: Failure, request_id: str) -> Rendered:
     if request_id:
         headers += (("request-id", request_id),)
     return Rendered(status, _json.write(error_object(failure, request_id)), headers=headers)
+
+
+def frame_error(rendered: Rendered) -> bytes:
+    """An error body as one frame of a stream: clients of this dialect ignore frames without a name."""
+    return b"event: error\ndata: " + rendered.body.strip() + b"\n\n"
 
 
 def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:

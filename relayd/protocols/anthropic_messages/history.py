@@ -15,7 +15,8 @@ import re
 from typing import Any
 
 from relayd.protocols import _data_url, _json
-from relayd.protocols.anthropic_messages import remembered
+from relayd.protocols._tool_arguments import arguments_object
+from relayd.protocols.anthropic_messages.thinking_memory import recall
 from relayd.protocols.canon import (
     Audio,
     File,
@@ -28,7 +29,8 @@ from relayd.protocols.canon import (
     ToolCall,
     ToolResult,
 )
-from relayd.protocols.dialect import Memory, Refused
+from relayd.protocols.dialect import Memory, Refused, at_once
+from relayd.wire.json_steps import Steps
 
 OPENING = "Continue."  # stands in where a conversation does not begin with the user
 UNANSWERED = "This call was not answered."
@@ -46,22 +48,28 @@ class History:
         self._fills = unanswered == "fill"
         self._results: dict[str, Block] = {}  # of the calls of the last assistant turn
         self._expected: list[str] = []
+        self._open: set[str] = set()  # the same ids
         self.system: list[str] = []
         self.turns: list[Block] = []
         self.call_names: dict[str, None] = {}
 
     def take(self, message: Message, at: str) -> None:
         """One message, in order. Raises Refused."""
+        at_once(self.take_steps(message, at))
+
+    def take_steps(self, message: Message, at: str) -> Steps[None]:
+        """The same in steps."""
         if message.role in ("system", "developer"):
             self._system(message, at)
         elif message.role == "assistant":
-            self._assistant(message, at)
+            yield from self._assistant(message, at)
         elif message.role == "tool":
             for part in message.parts:
                 if isinstance(part, ToolResult):
                     self._result(part, at)
+                    yield
         else:
-            self._user(message, at)
+            yield from self._user(message, at)
 
     def end(self) -> None:
         """The last turn is complete. A text that the assistant is to go on with may not end in blanks."""
@@ -88,30 +96,38 @@ class History:
             if part.text.strip():
                 self.system.append(part.text)
 
-    def _user(self, message: Message, at: str) -> None:
-        blocks = [block for part in message.parts if (block := _content(part, at)) is not None]
+    def _user(self, message: Message, at: str) -> Steps[None]:
+        blocks: list[Block] = []
+        for part in message.parts:
+            if (block := _content(part, at)) is not None:
+                blocks.append(block)
+            yield
         if blocks:
             self._answer()
             self._add("user", blocks)
 
-    def _assistant(self, message: Message, at: str) -> None:
+    def _assistant(self, message: Message, at: str) -> Steps[None]:
         self._answer()
         thoughts: list[Block] = []
         blocks: list[Block] = []
+        has_call = False
         own = any(isinstance(part, Reasoning) and (part.signature or part.redacted) for part in message.parts)
         for part in message.parts:
             if isinstance(part, Reasoning):
                 thoughts += _thoughts([part])
             elif isinstance(part, ToolCall):
                 if not own:
-                    known = _thoughts(remembered.recall(self._memory, part.id))
-                    if any(block["type"] == "tool_use" for block in blocks):
+                    known = _thoughts(recall(self._memory, part.id))
+                    if has_call:
                         blocks += known
                     else:
                         thoughts += known
+                has_call = True
                 blocks.append(_call(part, at))
                 self.call_names.setdefault(part.name)
                 self._expected.append(blocks[-1]["id"])
+                self._open.add(blocks[-1]["id"])
+                yield
             elif isinstance(part, Text | Refusal):
                 if part.text.strip():
                     blocks.append(_text(part.text))
@@ -127,7 +143,7 @@ class History:
 
     def _result(self, part: ToolResult, at: str) -> None:
         identity = _safe_id(part.call_id)
-        if identity not in self._expected:
+        if identity not in self._open:
             raise Refused(f"There is no open call with the id {part.call_id!r}.", at)
         content = [block for inner in part.parts if (block := _content(inner, at)) is not None]
         result: Block = {"type": "tool_result", "tool_use_id": identity}
@@ -149,7 +165,7 @@ class History:
                     raise Refused(f"The call {identity!r} is not answered.", "messages")
                 result = {"type": "tool_result", "tool_use_id": identity, "content": UNANSWERED, "is_error": True}
             results.append(result)
-        self._expected, self._results = [], {}
+        self._expected, self._open, self._results = [], set(), {}
         self._add("user", results)
 
     def _add(self, role: str, blocks: list[Block]) -> None:
@@ -177,12 +193,7 @@ def _call(part: ToolCall, at: str) -> Block:
     if part.kind == "custom":
         value: Any = {"input": part.arguments}
     else:
-        try:
-            value = _json.parse(part.arguments) if part.arguments.strip() else {}
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            raise Refused(f"The arguments of the call {part.id!r} are no JSON object.", at)
+        value = arguments_object(part.arguments)
     return {"type": "tool_use", "id": _safe_id(part.id), "name": part.name, "input": value}
 
 
@@ -234,6 +245,8 @@ def _document(part: File, at: str) -> Block:
     if kind.startswith("image/"):
         return {"type": "image", "source": source}
     if kind.startswith("text/") or kind in ("application/json", "application/xml"):
+        if len(source["data"]) > _json.LONGEST_TEXT:
+            raise Refused(f"A text file of more than {_json.LONGEST_TEXT} characters cannot be carried.", at)
         text = base64.b64decode(source["data"]).decode("utf-8", "replace")
         source = {"type": "text", "media_type": "text/plain", "data": text}
     elif kind not in ("", "application/pdf"):

@@ -1,40 +1,21 @@
-"""What never goes upstream: the counting of tokens, and the HEAD requests by which clients look who is there.
-
-The count is an estimate, because no tokenizer of an endpoint's model is at hand. It is meant to be somewhat too high
-rather than too low, since clients use it to keep below a limit:
-- text: one token for four ASCII characters, three for four others, and four for each message and tool;
-- tools: their whole definition as JSON text; an image 1,600, a document one for 24 bytes, at least 1,500.
+"""What never goes upstream: the counting of tokens, which is an estimate, and the HEAD requests by which clients look
+who is there.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols.anthropic_messages import errors
+from relayd.protocols._token_estimate import counting
+from relayd.protocols.anthropic_messages.errors import render_error
 from relayd.protocols.anthropic_messages.read_request import read_members
-from relayd.protocols.canon import (
-    Audio,
-    Failure,
-    File,
-    Image,
-    Message,
-    Part,
-    Reasoning,
-    Request,
-    ToolCall,
-    ToolResult,
-)
-from relayd.protocols.dialect import Ask, Refused, Rendered
+from relayd.protocols.canon import Failure
+from relayd.protocols.dialect import Ask, Refused, Rendered, at_once
+from relayd.wire.json_steps import Steps
 
 COUNT_PATH = "/messages/count_tokens"
 _HEAD_PATHS = ("/messages", COUNT_PATH, "/v1", "/models")
-
-_PER_MESSAGE = 4
-_PER_IMAGE = 1600
-_PER_DOCUMENT = 1500
-_BYTES_PER_TOKEN_OF_DOCUMENT = 24
 
 
 def local(ask: Ask, body: bytes) -> Rendered | None:
@@ -45,47 +26,22 @@ def local(ask: Ask, body: bytes) -> Rendered | None:
     if ask.method != "POST" or not path.endswith(COUNT_PATH):
         return None
     try:
-        count = input_tokens(read_members(_json.read_object(body), None))
+        return at_once(local_steps(_json.read_object(body), ask))
     except Refused as fault:
-        failure = Failure(fault.status, fault.message, fault.code, param=fault.param)
-        return errors.render_error(failure, ask.request_id)
+        return refused(fault, ask)
+
+
+def local_steps(members: dict[str, Any], ask: Ask) -> Steps[Rendered]:
+    """The count of tokens of a parsed body, in steps."""
+    try:
+        request = yield from read_members(members, None)
+    except Refused as fault:
+        return refused(fault, ask)
+    count = yield from counting(request)
     return Rendered(200, _json.write({"input_tokens": count}))
 
 
-def input_tokens(request: Request) -> int:
-    """The estimate for a request."""
-    count = sum(_message(message) for message in request.messages)
-    for tool in request.tools:
-        count += _PER_MESSAGE + _text(tool.name) + _text(tool.description or "") + _schema(tool.parameters)
-    if request.format is not None:
-        count += _schema(request.format.schema)
-    return count
-
-
-def _message(message: Message) -> int:
-    return _PER_MESSAGE + sum(_part(part) for part in message.parts)
-
-
-def _part(part: Part) -> int:
-    if isinstance(part, Image):
-        return _PER_IMAGE
-    if isinstance(part, File):
-        return max(_PER_DOCUMENT, len(part.data or "") * 3 // 4 // _BYTES_PER_TOKEN_OF_DOCUMENT)
-    if isinstance(part, ToolCall):
-        return _PER_MESSAGE + _text(part.name) + _text(part.arguments)
-    if isinstance(part, ToolResult):
-        return _PER_MESSAGE + sum(_part(inner) for inner in part.parts)
-    if isinstance(part, Reasoning | Audio):
-        return 0  # thoughts of earlier turns are not counted by the API either
-    return _text(part.text)
-
-
-def _text(text: str) -> int:
-    if text.isascii():
-        return -(-len(text) // 4)
-    ascii_count = len(text.encode("ascii", "ignore"))
-    return -(-ascii_count // 4) + -(-(len(text) - ascii_count) * 3 // 4)
-
-
-def _schema(schema: Any) -> int:
-    return 0 if schema is None else _text(json.dumps(schema, ensure_ascii=False, separators=(",", ":")))
+def refused(fault: Refused, ask: Ask) -> Rendered:
+    """The error that says why nothing could be counted."""
+    failure = Failure(fault.status, fault.message, fault.code, param=fault.param)
+    return render_error(failure, ask.request_id)

@@ -13,7 +13,8 @@ import hashlib
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols.anthropic_messages import blocks
+from relayd.protocols._schema_words import may_be_strict
+from relayd.protocols.anthropic_messages.blocks import ASSISTANT, SYSTEM, USER, read_blocks
 from relayd.protocols.canon import (
     Format,
     Message,
@@ -26,7 +27,8 @@ from relayd.protocols.canon import (
     ToolChoice,
     ToolResult,
 )
-from relayd.protocols.dialect import Ask, Refused
+from relayd.protocols.dialect import Ask, Refused, at_once
+from relayd.wire.json_steps import Steps
 from relayd.wire.kept import once
 
 MOST_TOOLS = 1024
@@ -52,23 +54,28 @@ DROPS = (
 
 def read_request(body: bytes, ask: Ask) -> Request:
     """The request of `POST .../messages`. Raises Refused."""
-    members = _json.read_object(body)
+    return at_once(read_steps(_json.read_object(body), ask))
+
+
+def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+    """The request of a parsed body, in steps. Raises Refused."""
     limit = _json.required(members, "max_tokens", "an integer")
     if limit < 1:
         raise Refused("max_tokens: must be at least 1.", "max_tokens")
-    return read_members(members, limit)
+    return (yield from read_members(members, limit))
 
 
-def read_members(members: dict[str, Any], max_tokens: int | None) -> Request:
-    """The request that these members make; count_tokens has no limit."""
+def read_members(members: dict[str, Any], max_tokens: int | None) -> Steps[Request]:
+    """The request that these members make, in steps; count_tokens has no limit."""
     model = _json.required(members, "model", "a string")
     if not model:
         raise Refused("Missing required parameter: 'model'.", "model")
     tools, left_out = _tools(members)
     choice, parallel = _tool_choice(members, tools, left_out)
+    messages = yield from _messages(members)
     return Request(
         model=model,
-        messages=_messages(members),
+        messages=messages,
         stream=_json.optional(members, "stream", "a boolean") or False,
         tools=tools,
         tool_choice=choice,
@@ -84,7 +91,7 @@ def read_members(members: dict[str, Any], max_tokens: int | None) -> Request:
     )
 
 
-def _messages(members: dict[str, Any]) -> tuple[Message, ...]:
+def _messages(members: dict[str, Any]) -> Steps[tuple[Message, ...]]:
     found = _json.required(members, "messages", "a list")
     if not found:
         raise Refused("messages: at least one message is required.", "messages")
@@ -96,6 +103,7 @@ def _messages(members: dict[str, Any]) -> tuple[Message, ...]:
         if parts:
             messages.append(Message("system", parts))
     for number, one in enumerate(found):
+        yield
         at = f"messages.{number}"
         message = _json.checked(one, "an object", at)
         role = _json.required(message, "role", "a string", f"{at}.")
@@ -109,7 +117,7 @@ def _messages(members: dict[str, Any]) -> tuple[Message, ...]:
         elif role == "user":
             messages.extend(_user_turn(content, f"{at}.content"))
         elif role == "assistant":
-            parts = blocks.read(content, f"{at}.content", blocks.ASSISTANT)
+            parts = read_blocks(content, f"{at}.content", ASSISTANT)
             if parts:
                 messages.append(Message("assistant", parts))
         else:
@@ -118,12 +126,12 @@ def _messages(members: dict[str, Any]) -> tuple[Message, ...]:
 
 
 def _system(content: Any, at: str) -> tuple[Part, ...]:
-    parts = blocks.read(content, at, blocks.SYSTEM)
+    parts = read_blocks(content, at, SYSTEM)
     return tuple(part for part in parts if not (isinstance(part, Text) and part.text.startswith(_BILLING)))
 
 
 def _user_turn(content: Any, at: str) -> list[Message]:
-    parts = blocks.read(content, at, blocks.USER)
+    parts = read_blocks(content, at, USER)
     results = tuple(part for part in parts if isinstance(part, ToolResult))
     if not results:
         return [Message("user", parts)] if parts else []
@@ -208,7 +216,8 @@ def _format(members: dict[str, Any]) -> Format | None:
     if kind != "json_schema":
         raise Refused(f"{at}.type: must be json_schema, not {kind!r}.", f"{at}.type")
     name = _json.optional(found, "name", "a string", f"{at}.")
-    return Format("json_schema", name, _json.required(found, "schema", "an object", f"{at}."), True)
+    schema = _json.required(found, "schema", "an object", f"{at}.")
+    return Format("json_schema", name, schema, may_be_strict(schema))
 
 
 def _thinking(members: dict[str, Any]) -> Thinking | None:

@@ -1,6 +1,6 @@
 """A Messages endpoint's answer to events, from a stream or from a plain message.
 
-Laws:
+Laws (beside those of _answer_reader.py):
 1. Only message_stop ends a stream well. An `error` event, a cut, or what is no JSON is a Failure.
 2. Blocks of server tools, citations and unknown events are read past; so are deltas of another type than their block.
 3. Usage is cumulative: a member that comes again replaces the one before it.
@@ -12,8 +12,11 @@ from __future__ import annotations
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, Allowance, TooMuch
-from relayd.protocols.anthropic_messages import errors, remembered
+from relayd.protocols._answer_reader import CUT, MIB, TOO_LARGE, AnswerReader, Framing
+from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, Allowance, AnswerTooLarge
+from relayd.protocols.anthropic_messages.errors import failure_in_stream
+from relayd.protocols.anthropic_messages.thinking_memory import LARGEST_CHARS, keep
+from relayd.protocols.anthropic_messages.usage import merge_usage, read_usage
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -26,126 +29,80 @@ from relayd.protocols.canon import (
     ThoughtDelta,
     ToolDelta,
     ToolStart,
-    Usage,
 )
 from relayd.protocols.dialect import Memory, Options
-from relayd.wire.body import MAX_DEPTH
-from relayd.wire.sse import SseError, SseSplitter
+from relayd.wire.json_scanner import MAX_DEPTH
 
-MOST_PLAIN_BYTES = 64 * 1024 * 1024
+FRAMING = Framing(line_bytes=4 * MIB, frame_bytes=8 * MIB)
 MOST_BLOCKS = 4096
 MOST_INPUT_CHARS = 16 * 1024 * 1024  # of whole inputs, where blocks begin with them
 
-_CUT = Failure(502, "The upstream's answer was cut.", code="upstream_cut")
-_NO_JSON = Failure(502, "The upstream's answer is not valid JSON.", code="upstream_malformed")
 _NO_MESSAGE = Failure(502, "The upstream's answer is no message.", code="upstream_malformed")
-_TOO_LARGE = Failure(502, "The upstream's answer is too large.", code="upstream_malformed")
 
+_NO_CALL = Failure(502, "The upstream sent arguments of a call that it had not begun.", code="upstream_malformed")
 _FINISH = {
+    "": "stop", "stop": "stop", "length": "length", "tool_calls": "tool_calls", "content_filter": "content_filter",
     "end_turn": "stop", "stop_sequence": "stop", "pause_turn": "stop", "max_tokens": "length",
     "model_context_window_exceeded": "length", "tool_use": "tool_calls", "refusal": "content_filter",
 }  # fmt: skip
-_BLANK = b" \t\r\n"
 
 
-def reader(request: Request, options: Options, memory: Memory) -> Reader:
-    """The reader of the answer to what write_request gave for this request."""
-    return Reader(memory)
+def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
+    """See dialect.Dialect."""
+    answer = MessagesAnswer(memory)
+    return AnswerReader(answer, stream=request.stream, content_encoding=content_encoding, framing=FRAMING)
 
 
-class Reader:
-    """Reads one answer; owned by its attempt. The first byte tells a plain message from a stream."""
-
-    def __init__(self, memory: Memory) -> None:
-        self._message = _Message(memory)
-        self._splitter: SseSplitter | None = None
-        self._plain = bytearray()
-        self._is_plain = False
-
-    def feed(self, data: bytes) -> list[Event]:
-        """The events that these bytes complete."""
-        if self._message.over:
-            return []
-        if self._splitter is None:
-            self._plain += data
-            if not self._is_plain:
-                first = self._plain.lstrip(_BLANK)[:1]
-                if not first:
-                    self._plain.clear()
-                    return []
-                self._is_plain = first in b"{[<"
-            if self._is_plain:
-                return self._message.fail(_TOO_LARGE) if len(self._plain) > MOST_PLAIN_BYTES else []
-            data, self._plain = bytes(self._plain), bytearray()
-            self._splitter = SseSplitter(max_line=4 * 1024 * 1024, max_event=8 * 1024 * 1024)
-        return self._frames(self._splitter, data)
-
-    def _frames(self, splitter: SseSplitter, data: bytes) -> list[Event]:
-        try:
-            frames = splitter.feed(data)
-        except SseError:
-            return self._message.fail(_TOO_LARGE)
-        events: list[Event] = []
-        for frame in frames:
-            if frame.data is None or frame.data == b"[DONE]":
-                continue
-            try:
-                value = _json.parse(frame.data)
-            except ValueError:
-                events += self._message.fail(_NO_JSON)
-                break
-            events += self._message.take(_json.an_object(value))
-        return events
-
-    def end(self) -> list[Event]:
-        """The endpoint's bytes have ended: the rest of the events."""
-        if self._message.over:
-            return []
-        if self._splitter is None:
-            return self._whole()
-        events = self._frames(self._splitter, b"\n\n") if self._splitter.rest else []
-        return events + self._message.fail(_CUT)
-
-    def _whole(self) -> list[Event]:
-        if not self._plain.strip():
-            return self._message.fail(_CUT)
-        try:
-            value = _json.parse(bytes(self._plain))
-        except ValueError:
-            return self._message.fail(_NO_JSON)
-        return self._message.take_whole(_json.an_object(value))
-
-
-class _Message:
-    """The state of one answer; owned by its reader. Each stream event has a method of its name."""
+class MessagesAnswer:
+    """One answer; owned by its reader. Each stream event has a method of its name."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self.over = False
-        self._began = False
+        self.begun = False
         self._blocks: dict[Any, _Block] = {}  # the open ones
         self._count = 0
+        self._latest = -1  # the index of the block that began last
         self._calls = 0
         self._inputs = Allowance(MOST_INPUT_CHARS)
         self._thoughts: list[Reasoning] = []  # since the last call
         self._thought_chars = 0
-        self._usage: dict[str, int] = {}
+        self._usage: dict[str, Any] = {}
         self._stop: tuple[str, str | None] = ("", None)
 
-    def fail(self, failure: Failure) -> list[Event]:
-        """The end of an answer that is not well; nothing, if it has ended before."""
+    # ---- called by the reader
+
+    def value(self, value: Any, events: list[Event], is_error: bool) -> None:
+        """One event of the stream."""
+        if value.__class__ is dict:
+            if value.get("type") == "content_block_delta":
+                self._delta(value, events)
+            else:
+                events += self._event(value, is_error)
+
+    def body(self, value: Any, events: list[Event]) -> None:
+        """A plain message."""
+        events += self._message(_json.an_object(value))
+
+    def done_marker(self, events: list[Event]) -> None:
+        """No marker of this dialect: some gateways write one all the same."""
+
+    def end_of_stream(self, events: list[Event]) -> None:
+        """The bytes have ended without message_stop."""
+        self.fail(CUT, events)
+
+    def fail(self, failure: Failure, events: list[Event]) -> None:
+        """The end of an answer that is not well."""
+        events += self._failed(failure)
+
+    def _failed(self, failure: Failure) -> list[Event]:
         if self.over:
             return []
         self.over = True
         return [failure]
 
-    def take(self, value: dict[str, Any]) -> list[Event]:
-        """One event of the stream."""
-        if self.over:
-            return []
+    def _event(self, value: dict[str, Any], is_error: bool) -> list[Event]:
         kind = value.get("type")
-        if kind == "content_block_delta":
-            return self._delta(value)
         if kind == "content_block_start":
             return self._start(value.get("index"), _json.an_object(value.get("content_block")))
         if kind == "content_block_stop":
@@ -158,16 +115,16 @@ class _Message:
             return self._used(value.get("usage"))
         if kind == "message_stop":
             return self._end()
-        if kind == "error" or value.get("error"):
-            return self.fail(errors.failure_in_stream(value))
+        if kind == "error" or is_error or value.get("error"):
+            return self._failed(failure_in_stream(value))
         return []
 
-    def take_whole(self, value: dict[str, Any]) -> list[Event]:
+    def _message(self, value: dict[str, Any]) -> list[Event]:
         """A plain message, by the same steps."""
         if value.get("type") == "error" or value.get("error"):
-            return self.fail(errors.failure_in_stream(value))
+            return self._failed(failure_in_stream(value))
         if not isinstance(value.get("content"), list):
-            return self.fail(_NO_MESSAGE)
+            return self._failed(_NO_MESSAGE)
         events = self._begin(value)
         for index, one in enumerate(value["content"]):
             events += self._start(index, _json.an_object(one))
@@ -180,40 +137,33 @@ class _Message:
     # ---- the message
 
     def _begin(self, message: dict[str, Any]) -> list[Event]:
-        if self._began:
+        if self.begun:
             return []
-        self._began = True
+        self.begun = True
         begin = Begin(_json.a_text(message.get("id"))[:LONGEST_WORD], _json.a_text(message.get("model"))[:LONGEST_WORD])
         return [begin, *self._used(message.get("usage"))]
 
     def _used(self, usage: Any) -> list[Event]:
-        known = len(self._usage)
-        for key, value in _json.an_object(usage).items():
-            if key.endswith("_tokens") and value.__class__ is int and (key in self._usage or known < 16):
-                self._usage[key] = _json.a_count(value)
-            elif key == "output_tokens_details":
-                self._usage["reasoning"] = _json.a_count(_json.an_object(value).get("thinking_tokens"))
-        if not self._usage:
-            return []
-        counts = self._usage.get
-        cached, written = counts("cache_read_input_tokens", 0), counts("cache_creation_input_tokens", 0)
-        total = counts("input_tokens", 0) + cached + written
-        return [Usage(total, counts("output_tokens", 0), cached, written, counts("reasoning", 0))]
+        merge_usage(self._usage, usage)
+        return [read_usage(self._usage)] if self._usage else []
 
     def _stopped(self, delta: dict[str, Any]) -> None:
         reason = _json.a_text(delta.get("stop_reason"))
         if reason:
-            self._stop = reason[:LONGEST_WORD], _json.a_text(delta.get("stop_sequence"))[:LONGEST_WORD] or None
+            self._stop = reason[:LONGEST_WORD].lower(), _json.a_text(delta.get("stop_sequence"))[:LONGEST_WORD] or None
 
     def _end(self) -> list[Event]:
-        if not self._began:
-            return self.fail(_NO_MESSAGE)
+        if not self.begun:
+            return self._failed(_NO_MESSAGE)
         events: list[Event] = []
         for index in list(self._blocks):
             events += self._close(index)
-        self.over = True
         reason, sequence = self._stop
-        finish = _FINISH.get(reason, "stop")
+        finish = _FINISH.get(reason)
+        if finish is None:
+            message = f"The upstream stopped its answer for an unknown reason: {reason}."
+            return events + self._failed(Failure(502, message, code="upstream_malformed"))
+        self.over = True
         if self._calls and finish == "stop":
             finish = "tool_calls"
         elif not self._calls and finish == "tool_calls":
@@ -224,11 +174,12 @@ class _Message:
 
     def _start(self, index: Any, block: dict[str, Any]) -> list[Event]:
         if index.__class__ is not int:
-            return []
-        events: list[Event] = [] if self._began else self._begin({})
+            index = self._latest + 1
+        self._latest = index
+        events: list[Event] = [] if self.begun else self._begin({})
         self._count += 1
         if self._count > MOST_BLOCKS:
-            return events + self.fail(_TOO_LARGE)
+            return events + self._failed(TOO_LARGE)
         kind = _json.a_text(block.get("type"))
         events += self._close(index)
         opened = self._blocks[index] = _Block(kind)
@@ -248,41 +199,54 @@ class _Message:
     def _call(self, opened: _Block, block: dict[str, Any]) -> list[Event]:
         identity, name = _json.a_text(block.get("id")), _json.a_text(block.get("name"))
         if not identity or not name:
-            return self.fail(Failure(502, "The upstream's answer has a tool call without a name or an id."))
+            return self._failed(Failure(502, "The upstream's answer has a tool call without a name or an id."))
         if len(identity) > LONGEST_WORD or len(name) > LONGEST_WORD or self._calls >= MOST_CALLS:
-            return self.fail(_TOO_LARGE)
+            return self._failed(TOO_LARGE)
         given = _json.an_object(block.get("input"))
         if _json.is_deeper(given, MAX_DEPTH):
-            return self.fail(_TOO_LARGE)
+            return self._failed(TOO_LARGE)
         opened.call, opened.input = self._calls, _json.write_text(given)
         try:
             self._inputs.take(len(opened.input))
-        except TooMuch:
-            return self.fail(_TOO_LARGE)
+        except AnswerTooLarge:
+            return self._failed(TOO_LARGE)
         self._calls += 1
-        if self._thought_chars <= remembered.LARGEST_CHARS:
-            remembered.keep(self._memory, identity, self._thoughts)
+        if self._thought_chars <= LARGEST_CHARS:
+            keep(self._memory, identity, self._thoughts)
         self._thoughts, self._thought_chars = [], 0
         return [ToolStart(opened.call, identity, name)]
 
-    def _delta(self, value: dict[str, Any]) -> list[Event]:
+    def _delta(self, value: dict[str, Any], events: list[Event]) -> None:
         index = value.get("index")
-        block = self._blocks.get(index) if index.__class__ is int else None
+        block = self._blocks.get(index if index.__class__ is int else self._latest)
         delta = value.get("delta")
-        if block is None or not isinstance(delta, dict):
-            return []
-        kind, of = delta.get("type"), block.kind
-        if kind == "text_delta" and of == "text":
-            return self._text(_json.a_text(delta.get("text")))
-        if kind == "input_json_delta" and of == "tool_use":
-            piece = _json.a_text(delta.get("partial_json"))
-            block.has_pieces = block.has_pieces or bool(piece)
-            return [ToolDelta(block.call, piece)] if piece else []
-        if kind == "thinking_delta" and of == "thinking":
-            return self._thought(block, _json.a_text(delta.get("thinking")))
-        if kind == "signature_delta" and of == "thinking" and len(block.signature) < remembered.LARGEST_CHARS:
+        if not isinstance(delta, dict):
+            return
+        kind = delta.get("type")
+        if block is None and (block := self._unannounced(index, kind, events)) is None:
+            return
+        of = block.kind
+        if kind == "text_delta":
+            events += self._text(_json.a_text(delta.get("text")))
+        elif kind == "input_json_delta" and of == "tool_use":
+            if piece := _json.a_text(delta.get("partial_json")):
+                block.has_pieces = True
+                events.append(ToolDelta(block.call, piece))
+        elif kind == "input_json_delta" and of in ("text", "thinking"):
+            events += self._failed(_NO_CALL)
+        elif kind == "thinking_delta":
+            events += self._thought(block, _json.a_text(delta.get("thinking")))
+        elif kind == "signature_delta" and of == "thinking" and len(block.signature) < LARGEST_CHARS:
             block.signature += _json.a_text(delta.get("signature"))
-        return []
+
+    def _unannounced(self, index: Any, kind: Any, events: list[Event]) -> _Block | None:
+        """The block of a delta whose begin never came; arguments without a call are a fault."""
+        if kind == "input_json_delta":
+            events += self._failed(_NO_CALL)
+        if kind not in ("text_delta", "thinking_delta"):
+            return None
+        events += self._start(index, {"type": kind.removesuffix("_delta")})
+        return self._blocks.get(self._latest)
 
     def _text(self, text: str) -> list[Event]:
         return [TextDelta(text)] if text else []
@@ -290,7 +254,7 @@ class _Message:
     def _thought(self, block: _Block, text: str) -> list[Event]:
         if not text:
             return []
-        if self._thought_chars <= remembered.LARGEST_CHARS:  # beyond that they are not kept
+        if self._thought_chars <= LARGEST_CHARS:  # beyond that they are not kept
             self._thought_chars += len(text)
             block.pieces.append(text)
         return [ThoughtDelta(text)]
@@ -298,11 +262,11 @@ class _Message:
     def _think(self, thought: Reasoning, more_chars: int) -> None:
         """A thought is complete: it is kept for the call that may follow."""
         self._thought_chars += more_chars
-        if self._thought_chars <= remembered.LARGEST_CHARS:
+        if self._thought_chars <= LARGEST_CHARS:
             self._thoughts.append(thought)
 
     def _close(self, index: Any) -> list[Event]:
-        block = self._blocks.pop(index, None) if index.__class__ is int else None
+        block = self._blocks.pop(index if index.__class__ is int else self._latest, None)
         if block is None:
             return []
         if block.kind == "thinking" and block.signature:

@@ -14,11 +14,12 @@ import secrets
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._bounds import Pieces
-from relayd.protocols.anthropic_messages import errors
-from relayd.protocols.anthropic_messages.fold import MOST_HELD_BYTES, Fold, TooMuchHeld
+from relayd.protocols._bounds import TextBuffer
+from relayd.protocols._tool_arguments import arguments_object
+from relayd.protocols.anthropic_messages.block_assembler import MOST_HELD_BYTES, BlockAssembler, HeldTooMuch
+from relayd.protocols.anthropic_messages.errors import error_object, render_error
 from relayd.protocols.canon import Begin, End, Event, Failure, Request, ToolCall, Usage
-from relayd.protocols.dialect import Ask, Rendered
+from relayd.protocols.dialect import Ask, Rendered, Renderer
 
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 _COMMENT = b": keep-alive\n\n"
@@ -33,9 +34,9 @@ def renderer(request: Request, ask: Ask) -> StreamRenderer | PlainRenderer:
 def _usage_members(usage: Usage) -> dict[str, Any]:
     """`input_tokens` are those that neither came from the cache nor went into it."""
     members: dict[str, Any] = {
-        "input_tokens": max(0, usage.input - usage.cached - usage.cache_written),
-        "cache_creation_input_tokens": usage.cache_written,
-        "cache_read_input_tokens": usage.cached,
+        "input_tokens": usage.uncached_input,
+        "cache_creation_input_tokens": usage.cache_creation,
+        "cache_read_input_tokens": usage.cached_read,
         "output_tokens": usage.output,
     }
     if usage.reasoning:
@@ -90,13 +91,13 @@ class _Frames:
         self.out += _frame("content_block_stop", {"index": index})
 
 
-class StreamRenderer:
+class StreamRenderer(Renderer):
     """Renders one stream; owned by its exchange."""
 
     def __init__(self, request: Request, ask: Ask) -> None:
         self._model, self._ask = request.model, ask
         self._frames = _Frames()
-        self._fold = Fold(self._frames, _known_ids(request))
+        self._assembler = BlockAssembler(self._frames, _known_ids(request))
         self._started = self._ended = False
         self._failure: Failure | None = None
 
@@ -113,8 +114,8 @@ class StreamRenderer:
                 self._end()
             elif not self._ended:
                 try:
-                    self._fold.feed(event)
-                except TooMuchHeld:
+                    self._assembler.add(event)
+                except HeldTooMuch:
                     self._fail(_TOO_MUCH)
         sent = bytes(self._frames.out)
         self._frames.out.clear()
@@ -127,18 +128,18 @@ class StreamRenderer:
     def _end(self) -> None:
         self._ended = True
         try:
-            self._fold.end()
-        except TooMuchHeld:
+            self._assembler.end()
+        except HeldTooMuch:
             self._fail(_TOO_MUCH)
             return
-        reason, sequence = self._fold.stop()
+        reason, sequence = self._assembler.stop()
         delta = {"stop_reason": reason, "stop_sequence": sequence}
-        usage = _usage_members(self._fold.usage)
+        usage = _usage_members(self._assembler.usage)
         self._frames.out += _frame("message_delta", {"delta": delta, "usage": usage}) + _frame("message_stop", {})
 
     def _fail(self, failure: Failure) -> None:
         self._ended, self._failure = True, failure
-        body = errors.error_object(failure, self._ask.request_id)
+        body = error_object(failure, self._ask.request_id)
         self._frames.out += b"event: error\ndata: %s\n\n" % _json.write(body)
 
     def comment(self) -> bytes:
@@ -148,7 +149,7 @@ class StreamRenderer:
     def whole(self) -> Rendered:
         """What to say instead of a stream that failed before it began; else only its content type."""
         if self._failure is not None and not self._started:
-            return errors.render_error(self._failure, self._ask.request_id)
+            return render_error(self._failure, self._ask.request_id)
         return Rendered(200, b"", "text/event-stream")
 
 
@@ -159,12 +160,12 @@ class _Blocks:
 
     def __init__(self) -> None:
         self.content: list[dict[str, Any]] = []
-        self._pieces = Pieces()
+        self._pieces = TextBuffer()
         self.size_bytes = 0
 
     def open(self, index: int, block: dict[str, Any]) -> None:
         self.content.append(block)
-        self._pieces = Pieces()
+        self._pieces = TextBuffer()
         self._count(len(block.get("data", "")))
 
     def delta(self, index: int, kind: str, member: str, text: str) -> None:
@@ -177,7 +178,7 @@ class _Blocks:
     def _count(self, chars: int) -> None:
         self.size_bytes += chars
         if self.size_bytes > MOST_HELD_BYTES:
-            raise TooMuchHeld
+            raise HeldTooMuch
 
     def close(self, index: int) -> None:
         block = self.content[index]
@@ -190,20 +191,16 @@ class _Blocks:
 
 def _input(text: str) -> dict[str, Any]:
     """A call's arguments as the object that a plain message must have; what is none is shown, not lost."""
-    try:
-        value = _json.parse(text)
-    except ValueError:
-        value = None
-    return value if isinstance(value, dict) else {"unparsed_arguments": text}
+    return arguments_object(text)
 
 
-class PlainRenderer:
+class PlainRenderer(Renderer):
     """Collects one plain answer; owned by its exchange."""
 
     def __init__(self, request: Request, ask: Ask) -> None:
         self._model, self._ask = request.model, ask
         self._blocks = _Blocks()
-        self._fold = Fold(self._blocks, _known_ids(request))
+        self._assembler = BlockAssembler(self._blocks, _known_ids(request))
         self._begin = Begin()
         self._failure: Failure | None = None
         self._ended = False
@@ -215,7 +212,7 @@ class PlainRenderer:
                 break
             try:
                 self._take(event)
-            except TooMuchHeld:
+            except HeldTooMuch:
                 self._failure, self._ended = _TOO_MUCH, True
         return b""
 
@@ -223,12 +220,12 @@ class PlainRenderer:
         if isinstance(event, Failure):
             self._failure, self._ended = event, True
         elif isinstance(event, End):
-            self._fold.end()
+            self._assembler.end()
             self._ended = True
         elif isinstance(event, Begin):
             self._begin = event
         else:
-            self._fold.feed(event)
+            self._assembler.add(event)
 
     def comment(self) -> bytes:
         """A plain answer has no keep-alive."""
@@ -240,10 +237,10 @@ class PlainRenderer:
         if failure is None and not self._ended:
             failure = Failure(502, "The upstream's answer was cut.")
         if failure is not None:
-            return errors.render_error(failure, self._ask.request_id)
+            return render_error(failure, self._ask.request_id)
         message = _begun(self._model, self._begin)
         message["content"] = self._blocks.content
-        message["stop_reason"], message["stop_sequence"] = self._fold.stop()
-        message["usage"] = _usage_members(self._fold.usage)
+        message["stop_reason"], message["stop_sequence"] = self._assembler.stop()
+        message["usage"] = _usage_members(self._assembler.usage)
         headers = (("request-id", self._ask.request_id),) if self._ask.request_id else ()
         return Rendered(200, _json.write(message), headers=headers)

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from relayd.protocols._tools import with_tools, write_tools
+from relayd.protocols._tools import body_steps, tool_steps
+from relayd.protocols._turns import whole_turns
 from relayd.protocols.anthropic_messages.history import History
+from relayd.protocols.anthropic_messages.schema import closed
 from relayd.protocols.canon import Request, Thinking, Tool
-from relayd.protocols.dialect import Memory, Options, Refused, Sending
+from relayd.protocols.dialect import Memory, Options, Refused, Sending, at_once
+from relayd.wire.json_steps import Steps
 
 VERSION = "2023-06-01"
 LEAST_BUDGET = 1024
@@ -25,6 +28,7 @@ DROPS = (
     "The name of a message's author, the name of a schema and the detail of an image are left out.",
     "A thinking budget becomes an adaptive one, unless the upstream's options say `thinking: budget`.",
     "temperature above 1 goes as 1, and where both are given top_p is left out.",
+    "Objects of a response_format's schema are closed, and bounds of values move to its descriptions.",
     "response_format json_object is left out, because only schemas can be demanded.",
     "Sound, files of another provider's store and files that are neither PDF, text nor image are refused.",
     "Thoughts without a signature are left out of the history.",
@@ -37,34 +41,40 @@ _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh"
 
 def write_request(request: Request, options: Options, memory: Memory) -> Sending:
     """The request for the endpoint. Raises Refused."""
+    return at_once(write_steps(request, options, memory))
+
+
+def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sending]:
+    """The same in steps."""
     if request.n is not None and request.n != 1:
         raise Refused("Messages endpoints give one answer: n must be 1.", "n")
     history = History(memory, options.unanswered_calls)
-    for number, message in enumerate(request.messages):
-        history.take(message, f"messages[{number}]")
+    for number, message in enumerate(whole_turns(request.messages)):
+        yield from history.take_steps(message, f"messages[{number}]")
+        yield
     history.end()
     body: dict[str, Any] = {"model": request.model, "max_tokens": request.max_tokens or options.default_max_tokens}
     if history.system:
         body["system"] = "\n\n".join(history.system)
     body["messages"] = history.turns
-    tools = _write_tools(body, request, history)
+    tools = yield from _write_tools(body, request, history)
     _write_thinking(body, request, options, history)
     _write_sampling(body, request)
     stop = [one for one in request.stop or () if one.strip()]
     if stop:
         body["stop_sequences"] = stop
     if request.format is not None and request.format.kind == "json_schema":
-        schema = dict(request.format.schema or {})
+        schema = closed(request.format.schema or {})
         body.setdefault("output_config", {})["format"] = {"type": "json_schema", "schema": schema}
     user = request.user if request.user is not None else request.safety_identifier
     if user:
         body["metadata"] = {"user_id": user}
     if request.stream:
         body["stream"] = True
-    return Sending("/messages", with_tools(body, tools), (("anthropic-version", VERSION),))
+    return Sending("/messages", (yield from body_steps(body, tools, request.large)), (("anthropic-version", VERSION),))
 
 
-def _write_tools(body: dict[str, Any], request: Request, history: History) -> bytes | None:
+def _write_tools(body: dict[str, Any], request: Request, history: History) -> Steps[bytes | None]:
     """The tools' JSON; how to choose among them goes into the body."""
     if not request.tools:
         if history.call_names:
@@ -84,7 +94,7 @@ def _write_tools(body: dict[str, Any], request: Request, history: History) -> by
         one = {"type": "auto"} | one | {"disable_parallel_tool_use": True}
     if one:
         body["tool_choice"] = one
-    return write_tools(request.tools, "anthropic_messages", _tool)
+    return (yield from tool_steps(request.tools, "anthropic_messages", _tool, request.large))
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

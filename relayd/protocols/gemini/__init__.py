@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from relayd.protocols import _chat_usage
 from relayd.protocols.dialect import Dialect
 from relayd.protocols.gemini.answer import reader
 from relayd.protocols.gemini.errors import read_error, render_error
-from relayd.protocols.gemini.request import write_request
+from relayd.protocols.gemini.request import write_request, write_steps
+from relayd.protocols.gemini.usage import TAP
+from relayd.protocols.model_list import GEMINI, GEMINI_SOURCE
 
 DIALECT = Dialect(
     name="gemini",
+    title="Google Gemini",
     paths=(),
     render_error=render_error,
     read_error=read_error,
     write_request=write_request,
     reader=reader,
+    write_steps=write_steps,
+    default_base_path=b"/v1beta",
+    key_header=b"x-goog-api-key",
+    tap=TAP,
+    other_taps=((b"/chat/completions", _chat_usage.TAP),),
+    model_list=GEMINI_SOURCE,
+    listing=GEMINI,
     drops=(
         "logit_bias, user, metadata, verbosity, prompt_cache_key and safety_identifier have no place there.",
         "parallel_tool_calls: false has none either: the model may call several functions in one turn.",

@@ -4,29 +4,43 @@ Laws:
 1. Turns of one role in a row are one content. No content and no text is empty: Gemini refuses both.
 2. The answers to the calls of a turn stand in one content behind it, in the order of the calls, whatever the order and
    the number of tool messages; a call without an answer gets one, or is refused, as the options say.
+3. A batch of calls is one content, also where the history has a message for each: only its first call has a signature.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
 from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._data_url import is_data_url, kind_of_address, take_apart
+from relayd.protocols._tool_arguments import arguments_object
+from relayd.protocols._turns import whole_turns
 from relayd.protocols.canon import Audio, File, Image, Message, Part, Refusal, Request, Text, ToolCall, ToolResult
-from relayd.protocols.dialect import Memory, Options, Refused
+from relayd.protocols.dialect import Memory, Options, Refused, at_once
 from relayd.protocols.gemini.models import Generation
 from relayd.protocols.gemini.names import written
-from relayd.protocols.gemini.signatures import signatures_of
-from relayd.wire.body import MAX_DEPTH
+from relayd.protocols.gemini.signatures import came_without_signature, signatures_of
+from relayd.wire.json_scanner import MAX_DEPTH
+from relayd.wire.json_steps import Steps
 
 _SOUNDS = {"mp3": "audio/mp3", "wav": "audio/wav", "pcm16": "audio/l16"}
 _UNANSWERED = "No answer: the call was not carried out."
 
 
-def write_contents(request: Request, generation: Generation, options: Options, memory: Memory) -> dict[str, Any]:
+def write_contents(
+    request: Request, generation: Generation, options: Options, memory: Memory
+) -> dict[str, Any]:
     """`contents`, and `systemInstruction` where there is one. Raises Refused."""
-    return _Conversation(request.messages, generation, options, memory).written()
+    return at_once(content_steps(request, generation, options, memory))
+
+
+def content_steps(
+    request: Request, generation: Generation, options: Options, memory: Memory
+) -> Steps[dict[str, Any]]:
+    """The same in steps."""
+    messages = whole_turns(request.messages, lambda call: came_without_signature(call, memory))
+    return (yield from _Conversation(messages, generation, options, memory).written())
 
 
 class _Conversation:
@@ -35,24 +49,29 @@ class _Conversation:
     def __init__(self, messages: tuple[Message, ...], generation: Generation, options: Options, memory: Memory) -> None:
         self._messages, self._generation, self._options, self._memory = messages, generation, options, memory
         self._contents: list[dict[str, Any]] = []
-        self._answers: dict[str, list[ToolResult]] = {}
+        self._answers: dict[str, deque[ToolResult]] = {}
         for message in messages:
             for part in message.parts:
                 if isinstance(part, ToolResult):
-                    self._answers.setdefault(part.call_id, []).append(part)
+                    self._answers.setdefault(part.call_id, deque()).append(part)
 
-    def written(self) -> dict[str, Any]:
+    def written(self) -> Steps[dict[str, Any]]:
         system: list[dict[str, Any]] = []
         for number, message in enumerate(self._messages):
+            yield
             at = f"messages[{number}]"
             if message.role in ("system", "developer"):
                 system += _texts(message, at)
             elif message.role == "assistant":
-                self._assistant(message, at)
+                yield from self._assistant(message, at)
             elif message.role == "tool":
                 continue  # where the calls are
             else:
-                parts = [_part(part, at) for part in message.parts if not isinstance(part, Text) or part.text]
+                parts = []
+                for part in message.parts:
+                    if not isinstance(part, Text) or part.text:
+                        parts.append(_part(part, at))
+                        yield
                 self._add("user", parts or [{"text": " "}])
         for call_id, left in self._answers.items():
             if left:
@@ -74,20 +93,21 @@ class _Conversation:
         else:
             self._contents.append({"role": role, "parts": list(parts)})
 
-    def _assistant(self, message: Message, at: str) -> None:
+    def _assistant(self, message: Message, at: str) -> Steps[None]:
         calls = [part for part in message.parts if isinstance(part, ToolCall)]
         proofs = iter(signatures_of(calls, self._memory, self._generation.signatures))
         parts: list[dict[str, Any]] = []
         for part in message.parts:
             if isinstance(part, ToolCall):
                 parts.append(self._call(part, next(proofs), at))
+                yield
             elif isinstance(part, Text | Refusal):
                 parts += [{"text": part.text}] if part.text else []
             elif isinstance(part, Image | File | Audio):
                 parts.append(_part(part, at))
         self._add("model", parts)
         if calls:
-            self._add("user", list(self._answered(calls)))
+            self._add("user", (yield from self._answered(calls)))
 
     def _call(self, call: ToolCall, signature: str | None, at: str) -> dict[str, Any]:
         inner: dict[str, Any] = {"name": written(call.name), "args": _arguments(call, at)}
@@ -98,13 +118,15 @@ class _Conversation:
             part["thoughtSignature"] = signature
         return part
 
-    def _answered(self, calls: list[ToolCall]) -> Iterator[dict[str, Any]]:
+    def _answered(self, calls: list[ToolCall]) -> Steps[list[dict[str, Any]]]:
         """The functionResponse of each call, then what of the answers is not text."""
+        answered: list[dict[str, Any]] = []
         others: list[dict[str, Any]] = []
         for call in calls:
+            yield
             left = self._answers.get(call.id)
             if left:
-                answer = left.pop(0)
+                answer = left.popleft()
                 response = _response(answer)
                 others += [_part(part, "messages") for part in answer.parts if not isinstance(part, Text)]
             elif self._options.unanswered_calls == "refuse":
@@ -114,8 +136,8 @@ class _Conversation:
             inner: dict[str, Any] = {"name": written(call.name), "response": response}
             if self._generation.call_ids:
                 inner["id"] = call.id
-            yield {"functionResponse": inner}
-        yield from others
+            answered.append({"functionResponse": inner})
+        return answered + others
 
 
 def _texts(message: Message, at: str) -> list[dict[str, Any]]:
@@ -129,17 +151,7 @@ def _arguments(call: ToolCall, at: str) -> dict[str, Any]:
     """The object that a call's arguments are."""
     if call.kind == "custom":
         return {"input": call.arguments}
-    if not call.arguments.strip():
-        return {}
-    try:
-        value = _json.parse(call.arguments)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict) or _json.is_deeper(value, MAX_DEPTH):
-        raise Refused(
-            f"The arguments of the call {call.id[:80]!r} are no JSON object.", f"{at}.tool_calls", "invalid_value"
-        )
-    return value
+    return arguments_object(call.arguments)
 
 
 def _response(answer: ToolResult) -> dict[str, Any]:
@@ -149,7 +161,7 @@ def _response(answer: ToolResult) -> dict[str, Any]:
         return {"error": text}
     if text.lstrip()[:1] == "{":
         try:
-            value = _json.parse(text)
+            value = _json.parse_bounded(text)
         except ValueError:
             value = None
         if isinstance(value, dict) and not _json.is_deeper(value, MAX_DEPTH):

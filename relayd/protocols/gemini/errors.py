@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json, _openai_errors
-from relayd.protocols._retry_after import retry_after_headers, retry_info_s
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Rendered
+from relayd.protocols.retry_after import retry_after_headers, retry_info_s
 
 _WORDS = {
     400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 409: "ABORTED",
@@ -29,7 +29,7 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
     """An endpoint's error answer."""
     failure = _openai_errors.read_error(status, headers, body)
     try:
-        value = _json.parse(body)
+        value = _json.parse_answer(body)
     except ValueError:
         return failure
     return _in_known_words(failure, value)

@@ -23,6 +23,7 @@ class Generation:
     """What the models of one generation take.
 
     `thinking` is no, budget or level. `json_schema`: takes JSON Schema for structured output, else the older subset.
+    `least_budget` and `most_budget` bound the tokens to think with; where `can_rest`, 0 switches thinking off.
     `call_ids`: knows ids of calls. `signatures`: answers 400 to a call of the current turn without a thought signature.
     """
 
@@ -32,6 +33,8 @@ class Generation:
     signatures: bool = True
     levels: Mapping[str, str] = field(default_factory=lambda: _LEVELS)
     least_budget: int = 0
+    most_budget: int = 32768
+    can_rest: bool = True
 
 
 _OLD = Generation(thinking="no", json_schema=False, call_ids=False, signatures=False)
@@ -41,9 +44,13 @@ _GENERATIONS: tuple[tuple[re.Pattern[str], Generation], ...] = (
     (re.compile(r"gemma|learnlm"), Generation(thinking="no", call_ids=False, signatures=False)),
     (
         re.compile(r"gemini-2\.5-pro"),
-        Generation(thinking="budget", call_ids=False, signatures=False, least_budget=128),
+        Generation(thinking="budget", call_ids=False, signatures=False, least_budget=128, can_rest=False),
     ),
-    (re.compile(r"gemini-2"), Generation(thinking="budget", call_ids=False, signatures=False)),
+    (
+        re.compile(r"gemini-2\.5-flash-lite"),
+        Generation(thinking="budget", call_ids=False, signatures=False, least_budget=512, most_budget=24576),
+    ),
+    (re.compile(r"gemini-2"), Generation(thinking="budget", call_ids=False, signatures=False, most_budget=24576)),
     (re.compile(r"gemini-3-pro"), Generation(levels=_PRO_LEVELS | {"medium": "HIGH"})),
     (re.compile(r"gemini-[0-9.]+-pro|gemini-pro-latest"), Generation(levels=_PRO_LEVELS)),
 )
@@ -66,7 +73,14 @@ def level_of(generation: Generation, effort: str) -> str:
 
 def budget_of(generation: Generation, effort: str) -> int:
     """The tokens for an effort. Raises Refused for a word that is no effort."""
-    return max(_BUDGETS[_known(effort)], generation.least_budget)
+    return fitting_budget(generation, _BUDGETS[_known(effort)])
+
+
+def fitting_budget(generation: Generation, tokens: int) -> int:
+    """The nearest number of tokens that the models take; -1 leaves it to them."""
+    if tokens < 0 or (tokens == 0 and generation.can_rest):
+        return max(tokens, -1)
+    return min(max(tokens, generation.least_budget), generation.most_budget)
 
 
 def _known(effort: str) -> str:

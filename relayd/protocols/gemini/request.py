@@ -10,13 +10,14 @@ from typing import Any
 from urllib.parse import quote
 
 from relayd.protocols import _json
-from relayd.protocols._tools import with_tools, write_tools
+from relayd.protocols._tools import body_steps, tool_steps
 from relayd.protocols.canon import Request, Thinking, Tool, ToolChoice
-from relayd.protocols.dialect import Memory, Options, Refused, Sending
-from relayd.protocols.gemini.contents import write_contents
-from relayd.protocols.gemini.models import Generation, budget_of, generation_of, level_of
+from relayd.protocols.dialect import Memory, Options, Refused, Sending, at_once
+from relayd.protocols.gemini.contents import content_steps
+from relayd.protocols.gemini.models import Generation, budget_of, fitting_budget, generation_of, level_of
 from relayd.protocols.gemini.names import written
 from relayd.protocols.gemini.schema import cut_down
+from relayd.wire.json_steps import Steps
 
 _COLLECTION = re.compile(r"(models|tunedModels)/(.+)", re.DOTALL)
 _SETTINGS = (
@@ -34,20 +35,27 @@ _SEEDS = 1 << 31
 
 def write_request(request: Request, options: Options, memory: Memory) -> Sending:
     """The request for a Gemini endpoint. Raises Refused."""
+    return at_once(write_steps(request, options, memory))
+
+
+def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sending]:
+    """The same in steps."""
     generation = generation_of(request.model)
-    body = write_contents(request, generation, options, memory)
-    settings = _settings(request, generation)
+    body = yield from content_steps(request, generation, options, memory)
+    settings = _settings(request, generation, None if options.thinking == "drop" else request.thinking)
     if settings:
         body["generationConfig"] = settings
     tools = None
     if request.tools:
-        tools = b'[{"functionDeclarations":%b}]' % write_tools(request.tools, "gemini", _declaration)
+        declared = yield from tool_steps(request.tools, "gemini", _declaration, request.large)
+        tools = b'[{"functionDeclarations":%b}]' % declared
         if request.tool_choice is not None:
             body["toolConfig"] = {"functionCallingConfig": _choice(request.tool_choice, request.tools)}
     if request.service_tier in _TIERS:
         body["serviceTier"] = request.service_tier
     verb = "streamGenerateContent?alt=sse" if request.stream else "generateContent"
-    return Sending(f"/{model_path(request.model)}:{verb}", with_tools(body, tools))
+    written = yield from body_steps(body, tools, request.large)
+    return Sending(f"/{model_path(request.model)}:{verb}", written)
 
 
 def model_path(model: str) -> str:
@@ -62,7 +70,7 @@ def model_path(model: str) -> str:
         raise Refused("The model's name is not valid Unicode.", "model", "model_not_found", 404) from None
 
 
-def _settings(request: Request, generation: Generation) -> dict[str, Any]:
+def _settings(request: Request, generation: Generation, wanted: Thinking | None) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for ours, theirs in _SETTINGS:
         value = getattr(request, ours)
@@ -85,8 +93,8 @@ def _settings(request: Request, generation: Generation) -> dict[str, Any]:
                 settings["responseJsonSchema"] = request.format.schema
             else:
                 settings["responseSchema"] = cut_down(request.format.schema)
-    if request.thinking is not None:
-        thinking = _thinking(request.thinking, generation)
+    if wanted is not None:
+        thinking = _thinking(wanted, generation)
         if thinking:
             settings["thinkingConfig"] = thinking
     return settings
@@ -99,7 +107,7 @@ def _thinking(thinking: Thinking, generation: Generation) -> dict[str, Any]:
     effort = "none" if thinking.enabled is False else thinking.effort
     config: dict[str, Any] = {}
     if thinking.budget is not None and effort != "none":
-        config["thinkingBudget"] = thinking.budget
+        config["thinkingBudget"] = fitting_budget(generation, thinking.budget)
     elif effort is not None and generation.thinking == "level":
         config["thinkingLevel"] = level_of(generation, effort)
     elif effort is not None:

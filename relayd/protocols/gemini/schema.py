@@ -3,6 +3,8 @@
 Laws:
 1. What is left out only widens what is allowed: a value that the schema allows is allowed by what is left.
 2. `$ref` to `$defs` of the same schema are put in place, to a bounded depth; deeper ones allow anything.
+3. The work is bounded by the schema's size and MOST_COPIED: each definition that is put in place is charged by its
+   size, and a schema whose copies exceed the bound is refused.
 """
 
 from __future__ import annotations
@@ -10,16 +12,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from relayd.protocols import _json
+from relayd.protocols.dialect import Refused
+
 _KEPT = (
     "title", "description", "nullable", "maxItems", "minItems", "required", "minProperties", "maxProperties",
     "minLength", "maxLength", "minimum", "maximum", "pattern", "example", "default", "propertyOrdering",
 )  # fmt: skip
 _FORMATS = {"string": ("enum", "date-time"), "integer": ("int32", "int64"), "number": ("float", "double")}
 _DEEPEST = 24
+MOST_COPIED = 256 * 1024  # bytes of JSON, of all definitions that are put in place
 
 
 def cut_down(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The subset of a JSON Schema."""
+    """The subset of a JSON Schema. Raises Refused where its `$ref` would make it too large."""
     return _Cut(schema).part(schema, 0)
 
 
@@ -32,12 +38,14 @@ class _Cut:
             inner = whole.get(place)
             if isinstance(inner, dict):
                 self._definitions |= {f"#/{place}/{name}": value for name, value in inner.items()}
+        self._sizes: dict[str, int] = {}
+        self._left = MOST_COPIED
 
     def part(self, schema: Any, depth: int) -> dict[str, Any]:
         if not isinstance(schema, Mapping) or depth > _DEEPEST:
             return {}
-        target = self._definitions.get(str(schema.get("$ref"))) if "$ref" in schema else None
-        if isinstance(target, dict):
+        target = self._definition(schema["$ref"]) if "$ref" in schema else None
+        if target is not None:
             schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
             if "$ref" in target:
                 schema["$ref"] = target["$ref"]
@@ -59,6 +67,23 @@ class _Cut:
         elif kind == "array":
             found["items"] = {}
         return found
+
+    def _definition(self, reference: Any) -> dict[str, Any] | None:
+        """The definition that a `$ref` names, charged by its size."""
+        target = self._definitions.get(reference) if isinstance(reference, str) else None
+        if not isinstance(target, dict):
+            return None
+        size = self._sizes.get(reference)
+        if size is None:
+            size = self._sizes[reference] = len(_json.write(target))
+        self._left -= size
+        if self._left < 0:
+            raise Refused(
+                f"This model takes no $ref, and with the definitions put in place of each $ref the schema exceeds "
+                f"{MOST_COPIED} bytes: use fewer $ref, or none that leads to itself more than once.",
+                "response_format", "schema_too_large",
+            )  # fmt: skip
+        return target
 
     def _kind(self, schema: Mapping[str, Any], found: dict[str, Any]) -> str:
         """The one type; `null` beside it becomes `nullable`, several others an anyOf."""

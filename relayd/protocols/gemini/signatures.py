@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from relayd.protocols.canon import ToolCall
 from relayd.protocols.dialect import Memory
-from relayd.protocols.openai_chat.calls import signature_key
+from relayd.protocols.openai_chat.tool_call_assembler import signature_key
 
 PLACEHOLDER = "skip_thought_signature_validator"
 
@@ -22,6 +22,11 @@ PLACEHOLDER = "skip_thought_signature_validator"
 def keep(memory: Memory, call_id: str, signature: str | None) -> None:
     """Remember a call that Gemini made, with or without a signature."""
     memory.put(signature_key(call_id), signature or "")
+
+
+def came_without_signature(call: ToolCall, memory: Memory) -> bool:
+    """Whether Gemini made this call without a signature: behind another one of the same batch."""
+    return not call.signature and memory.get(signature_key(call.id)) == ""
 
 
 def signatures_of(calls: list[ToolCall], memory: Memory, demanded: bool) -> list[str | None]:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from relayd.protocols import _chat_usage
+from relayd.protocols._thinking import learn
 from relayd.protocols.dialect import Dialect
+from relayd.protocols.model_list import OLLAMA, OLLAMA_SOURCE
 from relayd.protocols.ollama.answer import reader
-from relayd.protocols.ollama.errors import read_error, render_error
-from relayd.protocols.ollama.request import write_request
+from relayd.protocols.ollama.errors import frame_error, read_error, render_error
+from relayd.protocols.ollama.request import write_request, write_steps
+from relayd.protocols.ollama.usage import TAP
 
 DIALECT = Dialect(
     name="ollama",
+    title="Ollama, native",
     paths=(),
     render_error=render_error,
     read_error=read_error,
     write_request=write_request,
     reader=reader,
+    write_steps=write_steps,
+    learn=learn,
+    serves=frozenset({"openai_chat", "openai_responses"}),
+    frame_error=frame_error,
+    tap=TAP,
+    other_taps=((b"/chat/completions", _chat_usage.TAP),),
+    model_list=OLLAMA_SOURCE,
+    listing=OLLAMA,
     drops=(
         "tool_choice has no place there: none offers no tools, a named one that tool alone, required is left out.",
         "parallel_tool_calls, logit_bias, user, safety_identifier, metadata, verbosity, service_tier and cache keys "
@@ -22,7 +35,8 @@ DIALECT = Dialect(
         "left out; its text stays.",
         "More than one answer (n), images by address, files and sound are refused.",
         "A schema of the answer loses its name, description and strictness.",
-        "Levels of effort reach gpt-oss models only; others are switched to think or not to think, without a budget.",
+        "Levels of effort reach gpt-oss models only; others are switched to think or not to think, without a budget. A "
+        "model that refuses to think is asked again without that, and not asked any more.",
         "Thoughts of the history are left out unless reasoning_history says otherwise.",
     ),
 )

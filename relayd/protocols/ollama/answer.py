@@ -1,9 +1,7 @@
 """/api/chat's answers, streamed (NDJSON) and plain, to events.
 
-Laws:
-1. A stream's lines and a plain answer's body are the same object, folded by the same code. The one with `done: true` is
-   the last; bytes that end without it were cut.
-2. Nothing raises and nothing grows, whatever the endpoint sends: what cannot be read is one Failure.
+Law (beside those of _answer_reader.py): a stream's lines and a plain answer's body are the same object, read by the
+same code. The one with `done: true` is the last; bytes that end without it were cut.
 """
 
 from __future__ import annotations
@@ -13,7 +11,9 @@ from datetime import datetime
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._bounds import LONGEST_WORD
+from relayd.protocols._answer_reader import CUT, MIB, AnswerReader, Framing
+from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS
+from relayd.protocols._tool_arguments import object_text
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -29,93 +29,74 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.dialect import Memory, Options
 from relayd.protocols.ollama.errors import failure_in
-from relayd.wire.body import MAX_DEPTH
-from relayd.wire.ndjson import LineSplitter, NdjsonError
+from relayd.protocols.ollama.usage import facts, read_usage
+from relayd.wire.json_scanner import MAX_DEPTH
 
-MOST_BYTES = 64 * 1024 * 1024  # of a plain answer
-MOST_LINE_BYTES = 4 * 1024 * 1024
-MOST_CALLS = 1024
+FRAMING = Framing(line_bytes=4 * MIB, frame_bytes=4 * MIB, is_lines=True)
 MOST_ID = 256
+_REASONS = {
+    "": "stop", "stop": "stop", "tool_calls": "stop", "length": "length", "max_tokens": "length",
+    "content_filter": "content_filter", "load": "stop", "unload": "stop",
+}  # fmt: skip
 
 
-def reader(request: Request, options: Options, memory: Memory) -> Reader:
-    """The reader of one attempt's answer."""
-    return Reader(request)
+def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
+    """See dialect.Dialect."""
+    return AnswerReader(
+        OllamaAnswer(), stream=request.stream, content_encoding=content_encoding, framing=FRAMING
+    )
 
 
-class Reader:
-    """Reads one answer; owned by the attempt."""
+class OllamaAnswer:
+    """One answer; owned by its reader."""
 
-    def __init__(self, request: Request) -> None:
-        self._splitter = LineSplitter(MOST_LINE_BYTES) if request.stream else None
-        self._body = bytearray()
-        self._begun = self._done = False
+    def __init__(self) -> None:
+        self.over = False
+        self.begun = False
         self._ids: set[str] = set()
 
-    def feed(self, data: bytes) -> list[Event]:
-        """The events that these bytes complete."""
-        if self._done:
-            return []
-        if self._splitter is None:
-            self._body += data
-            return self._fail("The upstream's answer is too large.") if len(self._body) > MOST_BYTES else []
-        try:
-            lines = self._splitter.feed(data)
-        except NdjsonError:
-            return self._fail("The upstream sent a line that is too large.")
-        return self._lines(lines)
+    # ---- called by the reader
 
-    def _lines(self, lines: list[bytes]) -> list[Event]:
-        events: list[Event] = []
-        for line in lines:
-            events += self._line(line)
-            if self._done:
-                break
-        return events
-
-    def end(self) -> list[Event]:
-        """The bytes have ended cleanly: the rest of the events."""
-        if self._done:
-            return []
-        if self._splitter is None:
-            events = self._line(bytes(self._body))
-            self._body.clear()
-        else:
-            rest = self._splitter.finish()
-            events = [] if rest is None else self._line(rest)
-            last = events[-1] if events else None
-            if isinstance(last, Failure) and last.code == "upstream_malformed":
-                events[-1] = _CUT  # half a line
-        return events + self._cut()
-
-    def _cut(self) -> list[Event]:
-        if self._done:
-            return []
-        self._done = True
-        return [_CUT]
-
-    def _line(self, line: bytes) -> list[Event]:
-        try:
-            value = _json.parse(line)
-        except ValueError:
-            what = "sent what is no JSON" if line.strip() else "answered with nothing"
-            return self._fail(f"The upstream {what}.")
+    def value(self, value: Any, events: list[Event], is_error: bool, is_body: bool = False) -> None:
+        """One line of a stream, or a body."""
         failure = failure_in(value)
         if failure is not None:
-            self._done = True
-            return [failure]
+            self.fail(failure, events)
+            return
         if not isinstance(value, dict):
-            return self._fail("The upstream sent what is no object.")
-        events: list[Event] = []
-        if not self._begun:
-            self._begun = True
+            self._refuse(events, "The upstream sent what is no object.")
+            return
+        if not self.begun:
+            self.begun = True
             events.append(Begin("", _json.a_text(value.get("model"))[:LONGEST_WORD], _seconds(value.get("created_at"))))
         message, done = value.get("message"), value.get("done")
         self._message(_json.an_object(message), value.get("logprobs"), events)
         # A plain answer cannot be cut unseen; some servers leave `done` out of it.
-        if done is True or (self._splitter is None and done is None and isinstance(message, dict)):
-            events += self._last(value)
-        return events
+        if not self.over and (done is True or (is_body and done is None and isinstance(message, dict))):
+            self._last(value, events)
+
+    def body(self, value: Any, events: list[Event]) -> None:
+        """A plain answer."""
+        self.value(value, events, False, is_body=True)
+        if not self.over:
+            self.fail(CUT, events)
+
+    def done_marker(self, events: list[Event]) -> None:
+        """No marker of this dialect."""
+
+    def end_of_stream(self, events: list[Event]) -> None:
+        """The bytes have ended without `done: true`."""
+        self.fail(CUT, events)
+
+    def fail(self, failure: Failure, events: list[Event]) -> None:
+        """The end of an answer that is not well."""
+        self.over = True
+        events.append(failure)
+
+    def _refuse(self, events: list[Event], message: str) -> None:
+        self.fail(Failure(502, message, code="upstream_malformed"), events)
+
+    # ---- its parts
 
     def _message(self, message: dict[str, Any], logprobs: Any, events: list[Event]) -> None:
         thought = message.get("thinking")
@@ -127,7 +108,7 @@ class Reader:
             events.append(TextDelta(text, 0, tuple(logprobs) if told else None))
         for call in _json.a_list(message.get("tool_calls")):
             self._call(_json.an_object(call), events)
-            if self._done:
+            if self.over:
                 return
 
     def _call(self, call: dict[str, Any], events: list[Event]) -> None:
@@ -143,7 +124,7 @@ class Reader:
         elif _json.is_deeper(arguments, MAX_DEPTH):
             fault = "The model's call has arguments that are nested too deeply."
         if fault:
-            events += self._fail(fault)
+            self._refuse(events, fault)
             return
         # Some servers number the calls of each answer anew; an id is kept only if it cannot meet itself again.
         call_id = _json.a_text(call.get("id"))
@@ -151,26 +132,25 @@ class Reader:
             call_id = f"call_{secrets.token_hex(12)}"
         index = len(self._ids)
         self._ids.add(call_id)
-        text = arguments if isinstance(arguments, str) and arguments else _json.write_text(arguments or {})
+        text = object_text(arguments) if isinstance(arguments, str) else _json.write_text(arguments or {})
         events.append(ToolStart(index, call_id, name))
         events.append(ToolDelta(index, text))
 
-    def _last(self, value: dict[str, Any]) -> list[Event]:
-        if self._done:
-            return []
-        self._done = True
-        usage = Usage(_json.a_count(value.get("prompt_eval_count")), _json.a_count(value.get("eval_count")))
-        reason = "length" if value.get("done_reason") == "length" else "tool_calls" if self._ids else "stop"
-        counted: list[Event] = [usage] if usage != _NOTHING else []
-        return [*counted, Finish(reason), End()]
+    def _last(self, value: dict[str, Any], events: list[Event]) -> None:
+        self.over = True
+        told = _json.a_text(value.get("done_reason"))[:LONGEST_WORD]
+        reason = _REASONS.get(told.lower(), "")
+        if not reason:
+            self._refuse(events, f"The upstream stopped its answer for an unknown reason: {told}.")
+            return
+        if reason == "stop" and self._ids:
+            reason = "tool_calls"
+        counts = facts(value).usage
+        if counts is not None and (usage := read_usage(counts)) != _NOTHING:
+            events.append(usage)
+        events += (Finish(reason), End())
 
-    def _fail(self, message: str) -> list[Event]:
-        self._done = True
-        self._body.clear()
-        return [Failure(502, message, code="upstream_malformed")]
 
-
-_CUT = Failure(502, "The upstream's stream ended before its answer was complete.", code="upstream_cut")
 _NOTHING = Usage()
 
 

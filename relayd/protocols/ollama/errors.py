@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json, _openai_errors
-from relayd.protocols._retry_after import retry_after_headers
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Rendered
+from relayd.protocols.retry_after import retry_after_headers
 
 _CODES = (
     ("not found, try pulling it", "model_not_found"),
@@ -46,3 +46,8 @@ def render_error(failure: Failure, request_id: str) -> Rendered:
     status = _openai_errors.shown_status(failure.status)
     headers = retry_after_headers(failure.retry_after_s)
     return Rendered(status, _json.write({"error": failure.message}), "application/json; charset=utf-8", headers)
+
+
+def frame_error(rendered: Rendered) -> bytes:
+    """An error body as one line of a stream."""
+    return rendered.body.strip() + b"\n"

@@ -11,7 +11,9 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._data_url import is_data_url, take_apart
-from relayd.protocols._tools import with_tools, write_tools
+from relayd.protocols._thinking import wanted_thinking
+from relayd.protocols._tool_arguments import arguments_object
+from relayd.protocols._tools import body_steps, tool_steps
 from relayd.protocols.canon import (
     Image,
     Message,
@@ -25,8 +27,8 @@ from relayd.protocols.canon import (
     ToolCall,
     ToolResult,
 )
-from relayd.protocols.dialect import Memory, Options, Refused, Sending
-from relayd.wire.body import MAX_DEPTH
+from relayd.protocols.dialect import Memory, Options, Refused, Sending, at_once
+from relayd.wire.json_steps import Steps
 
 _OPTIONS = (
     ("max_tokens", "num_predict"),
@@ -42,16 +44,23 @@ _LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "
 
 def write_request(request: Request, options: Options, memory: Memory) -> Sending:
     """The request for an Ollama endpoint. Raises Refused."""
+    return at_once(write_steps(request, options, memory))
+
+
+def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sending]:
+    """The same in steps."""
     if request.n is not None and request.n > 1:
         raise Refused("Ollama gives one answer at a time.", "n", "unsupported_value")
-    body: dict[str, Any] = {"model": request.model, "messages": _messages(request.messages, options)}
+    messages = yield from _messages(request.messages, options)
+    body: dict[str, Any] = {"model": request.model, "messages": messages}
     body["stream"] = request.stream
     offered = _offered(request)
-    tools = write_tools(offered, "ollama", _tool) if offered else None
+    tools = (yield from tool_steps(offered, "ollama", _tool, request.large)) if offered else None
     if request.format is not None and request.format.kind != "text":
         schema = request.format.schema if request.format.kind == "json_schema" else None
         body["format"] = "json" if schema is None else schema
-    if request.thinking is not None and (think := _think(request.thinking, request.model)) is not None:
+    thinking = wanted_thinking(request, options, memory)
+    if thinking is not None and (think := _think(thinking, request.model)) is not None:
         body["think"] = think
     if request.logprobs:
         body["logprobs"] = True
@@ -62,7 +71,7 @@ def write_request(request: Request, options: Options, memory: Memory) -> Sending
         settings["stop"] = list(request.stop)
     if settings:
         body["options"] = settings
-    return Sending("/api/chat", with_tools(body, tools))
+    return Sending("/api/chat", (yield from body_steps(body, tools, request.large)))
 
 
 def _offered(request: Request) -> tuple[Tool, ...]:
@@ -103,19 +112,25 @@ def _think(thinking: Thinking, model: str) -> bool | str | None:
     return True if effort is not None or thinking.enabled or thinking.budget is not None else None
 
 
-def _messages(messages: tuple[Message, ...], options: Options) -> list[dict[str, Any]]:
+def _messages(messages: tuple[Message, ...], options: Options) -> Steps[list[dict[str, Any]]]:
     written: list[dict[str, Any]] = []
     names: dict[str, str] = {}
     for number, message in enumerate(messages):
+        yield
         at = f"messages[{number}]"
         if message.role == "tool":
             for part in message.parts:
                 if isinstance(part, ToolResult):
                     written.append(_answer(part, names, at))
+                    yield
             continue
         role = "system" if message.role == "developer" else message.role
         one: dict[str, Any] = {"role": role, "content": _text(message.parts, "" if role == "assistant" else "\n")}
-        images = [_image(part, at) for part in message.parts if isinstance(part, Image)]
+        images = []
+        for part in message.parts:
+            if isinstance(part, Image):
+                images.append(_image(part, at))
+                yield
         if images:
             one["images"] = images
         thoughts = "".join(part.text for part in message.parts if isinstance(part, Reasoning))
@@ -124,7 +139,10 @@ def _messages(messages: tuple[Message, ...], options: Options) -> list[dict[str,
         calls = [part for part in message.parts if isinstance(part, ToolCall)]
         if calls:
             names |= {call.id: call.name for call in calls}
-            one["tool_calls"] = [_call(call, at) for call in calls]
+            one["tool_calls"] = written_calls = []
+            for call in calls:
+                written_calls.append(_call(call, at))
+                yield
         for part in message.parts:
             if not isinstance(part, Text | Image | Refusal | Reasoning | ToolCall):
                 what = type(part).__name__.lower()
@@ -161,14 +179,5 @@ def _image(image: Image, at: str) -> str:
 
 
 def _call(call: ToolCall, at: str) -> dict[str, Any]:
-    try:
-        arguments = _json.parse(call.arguments) if call.arguments.strip() else {}
-    except ValueError:
-        arguments = None
-    if call.kind == "custom":
-        arguments = {"input": call.arguments}
-    if not isinstance(arguments, dict) or _json.is_deeper(arguments, MAX_DEPTH):
-        raise Refused(
-            f"The arguments of the call {call.id[:80]!r} are no JSON object.", f"{at}.tool_calls", "invalid_value"
-        )
+    arguments = {"input": call.arguments} if call.kind == "custom" else arguments_object(call.arguments)
     return {"id": call.id, "function": {"name": call.name, "arguments": arguments}}

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from relayd.protocols import _chat_usage
 from relayd.protocols._openai_errors import read_error, render_error
+from relayd.protocols._thinking import learn
 from relayd.protocols.dialect import Dialect
+from relayd.protocols.model_list import OPENAI_SOURCE
 from relayd.protocols.openai_chat.reader import reader
 from relayd.protocols.openai_chat.renderer import renderer
-from relayd.protocols.openai_chat.request_in import read_request
-from relayd.protocols.openai_chat.request_out import write_request
+from relayd.protocols.openai_chat.request_in import MAX_TOOLS, read_request, read_steps
+from relayd.protocols.openai_chat.request_out import write_request, write_steps
+from relayd.protocols.openai_chat.turns import MAX_MESSAGES
 
 DIALECT = Dialect(
     name="openai_chat",
+    title="OpenAI Chat Completions",
     paths=("/chat/completions",),
     render_error=render_error,
     read_error=read_error,
     read_request=read_request,
     renderer=renderer,
     write_request=write_request,
+    learn=learn,
     reader=reader,
+    read_steps=read_steps,
+    write_steps=write_steps,
+    most_items={"messages": MAX_MESSAGES, "tools": MAX_TOOLS, "functions": MAX_TOOLS},
+    serves=frozenset({"openai_responses"}),
+    base_has_version=True,
+    default_base_path=b"/v1",
+    error_ends_stream=False,
+    tap=_chat_usage.TAP,
+    can_ask_usage=True,
+    model_list=OPENAI_SOURCE,
     drops=(
         "From a Chat client to another dialect: members of the request that OpenAI's reference does not know, `store`, "
         "`prediction`, `web_search_options` and the id of earlier spoken answers are dropped; asking for a spoken "

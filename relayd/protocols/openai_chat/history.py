@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._tool_arguments import object_text
 from relayd.protocols.canon import (
     Audio,
     File,
@@ -28,8 +29,10 @@ from relayd.protocols.canon import (
     ToolCall,
     ToolResult,
 )
-from relayd.protocols.dialect import Memory, Options, Refused
-from relayd.protocols.openai_chat.calls import signature_key
+from relayd.protocols.dialect import Memory, Options, Refused, at_once
+from relayd.protocols.openai_chat import reasoning_details
+from relayd.protocols.openai_chat.tool_call_assembler import signature_key
+from relayd.wire.json_steps import Steps
 
 FILLED = "(No result: the call was not carried out.)"
 BEHIND = "(The result is in the next message.)"
@@ -37,10 +40,16 @@ BEHIND = "(The result is in the next message.)"
 
 def write_messages(messages: Iterable[Message], options: Options, memory: Memory) -> list[dict[str, Any]]:
     """The endpoint's messages. Raises Refused."""
-    turns = _turns(messages)
+    return at_once(message_steps(messages, options, memory))
+
+
+def message_steps(messages: Iterable[Message], options: Options, memory: Memory) -> Steps[list[dict[str, Any]]]:
+    """The same in steps."""
+    turns = yield from _turns(messages)
     answers = _Answers(turns)
     written: list[dict[str, Any]] = []
     for place, turn in enumerate(turns):
+        yield
         if turn.role == "tool":
             continue  # written behind its call
         if turn.role == "assistant":
@@ -64,18 +73,30 @@ def write_messages(messages: Iterable[Message], options: Options, memory: Memory
     return written
 
 
-def _turns(messages: Iterable[Message]) -> list[Message]:
+def _turns(messages: Iterable[Message]) -> Steps[list[Message]]:
     """Consecutive assistant messages are one turn; a user turn that carries answers is taken apart."""
     turns: list[Message] = []
+    parts: list[Part] = []  # of an assistant's turn of several messages, which is the last of the turns
+    name: str | None = None
+    speaks = False  # whether that turn holds text
     for message in messages:
         if message.role == "assistant" and turns and turns[-1].role == "assistant":
-            before = turns[-1]
-            gap: tuple[Part, ...] = ()
-            if any(isinstance(part, Text) for part in before.parts) and any(isinstance(p, Text) for p in message.parts):
-                gap = (Text("\n\n"),)
-            turns[-1] = Message("assistant", before.parts + gap + message.parts, before.name or message.name)
+            if not parts:
+                parts, name = list(turns[-1].parts), turns[-1].name
+                speaks = any(isinstance(part, Text) for part in parts)
+            has_text = any(isinstance(part, Text) for part in message.parts)
+            if speaks and has_text:
+                parts.append(Text("\n\n"))
+            parts += message.parts
+            name, speaks = name or message.name, speaks or has_text
         elif message.parts or message.role in ("user", "system"):
+            if parts:
+                turns[-1] = Message("assistant", tuple(parts), name)
+                parts = []
             turns.append(message)
+        yield
+    if parts:
+        turns[-1] = Message("assistant", tuple(parts), name)
     return turns
 
 
@@ -135,6 +156,8 @@ def _assistant(
         message["refusal"] = refusal
     if calls:
         message["tool_calls"] = [_call(call, memory) for call in calls]
+        if details := [one for call in calls for one in reasoning_details.recall(memory, call.id)]:
+            message["reasoning_details"] = details
     if len(message) == 1:
         return None
     if options.reasoning_history == "reasoning_content":
@@ -147,11 +170,11 @@ def _assistant(
 def _call(call: ToolCall, memory: Memory) -> dict[str, Any]:
     arguments = call.arguments
     if call.kind == "custom":
-        arguments = _json.write_text({"input": arguments})
+        arguments = _json.write_bounded({"input": arguments}, "messages")
     entry: dict[str, Any] = {
         "id": call.id,
         "type": "function",
-        "function": {"name": call.name, "arguments": arguments if arguments.strip() else "{}"},
+        "function": {"name": call.name, "arguments": object_text(arguments)},
     }
     signature = call.signature or memory.get(signature_key(call.id))
     if isinstance(signature, str) and signature:

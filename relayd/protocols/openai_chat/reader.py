@@ -1,11 +1,11 @@
 """An endpoint's Chat Completions answer, stream or plain body, to canonical events: one fold for both.
 
-Laws:
-1. What decides between a stream and a plain body is the first byte of the answer, not what was asked for.
-2. Deltas are out in the call that completed their frame; Finish, Usage and End wait for the end of the answer, because
+Laws (beside those of _answer_reader.py):
+1. Deltas are out in the call that completed their frame; Finish, Usage and End wait for the end of the answer, because
    imitators send usage in any chunk and tool calls behind a finish reason.
-3. An end without finish reason and without [DONE] is a cut stream, never an answer.
-4. Nothing grows without a bound, and nothing that an endpoint sends raises.
+2. An end without finish reason and without [DONE] is a cut stream, never an answer. So is an end without a choice, and
+   so is a choice that ended for a reason that is not known here: only the known reasons are clean ends.
+3. Nothing grows without a bound, and nothing that an endpoint sends raises.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._bounds import LONGEST_WORD, Allowance, TooMuch
+from relayd.protocols._answer_reader import CUT, AnswerReader
+from relayd.protocols._bounds import LONGEST_WORD, Allowance, AnswerTooLarge
+from relayd.protocols._chat_usage import read_usage
 from relayd.protocols._openai_errors import failure_of, status_in
 from relayd.protocols.canon import (
     Begin,
@@ -27,185 +29,148 @@ from relayd.protocols.canon import (
     Request,
     TextDelta,
     ThoughtDelta,
+    ToolCall,
     Usage,
 )
 from relayd.protocols.dialect import Memory, Options
-from relayd.protocols.openai_chat.calls import MOST_ARGUMENTS_CHARS, CallFold
-from relayd.wire.sse import Event as Frame
-from relayd.wire.sse import SseError, SseSplitter
+from relayd.protocols.openai_chat.reasoning_details import ReasoningDetails
+from relayd.protocols.openai_chat.tool_call_assembler import MOST_ARGUMENTS_CHARS, ToolCallAssembler
 
-MAX_LINE_BYTES = 16 * 1024 * 1024
-MAX_PLAIN_BYTES = 64 * 1024 * 1024
 MAX_CHOICES = 128
 
-_FINISH = {
-    "stop": "stop", "end_turn": "stop", "eos": "stop", "stop_sequence": "stop",
+_FINISH = {  # in small letters: some gateways pass on the words of the dialect behind them
+    "stop": "stop", "end_turn": "stop", "eos": "stop", "eos_token": "stop", "end_of_text": "stop", "complete": "stop",
+    "completed": "stop", "stop_sequence": "stop", "stop_str": "stop", "stop_token": "stop", "pause_turn": "stop",
     "length": "length", "max_tokens": "length", "model_length": "length", "max_output_tokens": "length",
-    "tool_calls": "tool_calls", "function_call": "tool_calls", "tool_use": "tool_calls",
-    "content_filter": "content_filter", "safety": "content_filter", "refusal": "content_filter",
+    "max_length": "length", "token_limit": "length", "model_context_window_exceeded": "length",
+    "tool_calls": "tool_calls", "tool_call": "tool_calls", "function_call": "tool_calls", "tool_use": "tool_calls",
+    "content_filter": "content_filter", "content_filtered": "content_filter", "refusal": "content_filter",
+    "sensitive": "content_filter", "guardrail_intervened": "content_filter", "safety": "content_filter",
+    "recitation": "content_filter", "blocklist": "content_filter", "prohibited_content": "content_filter",
+    "spii": "content_filter", "language": "content_filter", "image_safety": "content_filter",
+    "image_prohibited_content": "content_filter", "image_recitation": "content_filter", "model_armor": "content_filter",
 }  # fmt: skip
-_BROKEN = {"error": 502, "abort": 502, "insufficient_system_resource": 503}
+_BROKEN = {
+    "error": 502, "abort": 502, "network_error": 502, "insufficient_system_resource": 503,
+    "malformed_function_call": 502, "unexpected_tool_call": 502, "too_many_tool_calls": 502,
+    "missing_thought_signature": 502, "malformed_response": 502,
+}  # fmt: skip
+_NOT_YET = ("", "null", "none")  # written by some in every chunk but the last
+_LEAST = -9999.0
+_NO_COMPLETION = "The upstream's answer is no chat completion."
 
 
 class _Choice:
     """What one choice has said so far; owned by the reader."""
 
-    __slots__ = ("calls", "finish", "stop")
+    __slots__ = ("calls", "details", "finish", "stop")
 
-    def __init__(self, calls: CallFold) -> None:
+    def __init__(self, calls: ToolCallAssembler) -> None:
         self.calls = calls
+        self.details: ReasoningDetails | None = None
         self.finish: str | None = None
         self.stop: str | None = None
 
     def reason(self) -> str:
-        """Tool calls are trusted over the finish reason; an answer that was cut short stays one."""
-        reason = _FINISH.get(self.finish or "stop", "stop")
+        """Tool calls are trusted over the finish reason; an answer that was cut short stays one. "" if unknown."""
+        reason = _FINISH.get(self.finish or "stop", "")
         if reason in ("stop", "tool_calls"):
             return "tool_calls" if self.calls.begun else "stop"
         return reason
 
 
-class ChatReader:
-    """Reads one answer; owned by the attempt."""
+class ChatAnswer:
+    """One answer; owned by its reader."""
 
-    __slots__ = (
-        "_arguments", "_begun", "_choices", "_head", "_memory", "_mint", "_over", "_plain", "_size", "_splitter",
-        "_usage",
-    )  # fmt: skip
+    __slots__ = ("_arguments", "_choices", "_known", "_memory", "_mint", "_usage", "begun", "over")
 
-    def __init__(self, memory: Memory | None = None, mint: Callable[[], str] | None = None) -> None:
+    def __init__(
+        self, memory: Memory | None = None, mint: Callable[[], str] | None = None, known: frozenset[str] = frozenset()
+    ) -> None:
+        """`known` are the ids of the conversation's calls."""
+        self._known = known
         self._memory = memory
         self._mint = mint or minted_call_id
         self._choices: dict[int, _Choice] = {}
         self._arguments = Allowance(MOST_ARGUMENTS_CHARS, "The upstream sent arguments that are too large.")
         self._usage: Usage | None = None
-        self._begun = self._over = False
-        self._head = b""  # what came before it was known whether this is a stream
-        self._plain: list[bytes] | None = None
-        self._size = 0
-        self._splitter: SseSplitter | None = None
+        self.begun = self.over = False
 
-    # ---- bytes
+    # ---- called by the reader
 
-    def feed(self, data: bytes) -> list[Event]:
-        if self._over or not data:
-            return []
-        if self._splitter is not None:
-            return self._stream(data)
-        if self._plain is None:
-            data = self._head + data
-            first = data.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")[:1]
-            if not first or b"\xef\xbb\xbf".startswith(data):
-                self._head = data[-4096:]
-                return []
-            self._head = b""
-            if first not in (b"{", b"[", b"<"):
-                self._splitter = SseSplitter(MAX_LINE_BYTES, 2 * MAX_LINE_BYTES)
-                return self._stream(data)
-            self._plain = []
-        self._size += len(data)
-        self._plain.append(data)
-        if self._size > MAX_PLAIN_BYTES:
-            return self._fail(502, "The upstream's answer is too large.")
-        return []
+    def value(self, value: Any, events: list[Event], is_error: bool) -> None:
+        """One chunk of a stream."""
+        if is_error or _is_error(value):
+            failure = failure_of(value, status_in(value, 502))
+            self.fail(failure or Failure(502, "The upstream reported an error."), events)
+        elif value.__class__ is dict:
+            self._chunk(value, events)
 
-    def end(self) -> list[Event]:
-        if self._over:
-            return []
-        if self._splitter is not None:
-            return self._end_of_stream(self._splitter)
-        if self._plain is None:
-            return self._fail(502, "The upstream sent an empty answer.")
-        body = b"".join(self._plain)
-        self._plain = []
-        return self._whole(body)
-
-    def _stream(self, data: bytes) -> list[Event]:
-        assert self._splitter is not None
-        try:
-            frames = self._splitter.feed(data)
-        except SseError:
-            return self._fail(502, "The upstream sent a frame that is too large.")
-        events: list[Event] = []
-        for frame in frames:
-            self._frame(frame, events)
-            if self._over:
-                break
-        return events
-
-    def _end_of_stream(self, splitter: SseSplitter) -> list[Event]:
-        """The last frame may lack its blank line; a frame that is no JSON then is one that was cut."""
-        events: list[Event] = []
-        if splitter.rest.strip():
-            try:
-                frames = splitter.feed(b"\n\n")
-            except SseError:
-                frames = []
-            for frame in frames:
-                if not self._over:
-                    self._frame(frame, events, last=True)
-        if self._over:
-            return events
-        if self._choices and all(choice.finish is not None for choice in self._choices.values()):
-            return events + self._finish()
-        if not self._begun:
-            return events + self._fail(502, "The upstream's answer is no chat completion.")
-        return events + self._fail(502, "The upstream's stream ended before its answer was complete.", "upstream_cut")
-
-    def _whole(self, body: bytes) -> list[Event]:
-        try:
-            value = _json.parse(body.removeprefix(b"\xef\xbb\xbf"))
-        except ValueError:
-            return self._fail(502, "The upstream's answer is not JSON, or not all of it.")
+    def body(self, value: Any, events: list[Event]) -> None:
+        """A plain answer."""
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
-        if isinstance(value, dict) and not _is_error(value) and _json.a_list(value.get("choices")):
-            events: list[Event] = []
+        if _is_error(value):
+            self.value(value, events, True)
+        elif isinstance(value, dict) and _json.a_list(value.get("choices")):
             self._chunk(value, events, whole=True)
-            return events if self._over else events + self._finish()
-        failure = failure_of(value, status_in(value, 502)) if _is_error(value) else None
-        if failure is not None:
-            return self._failed(failure)
-        return self._fail(502, "The upstream's answer is no chat completion.")
+            self.done_marker(events)
+        else:
+            self._refuse(events, _NO_COMPLETION)
 
-    # ---- frames
+    def end_of_stream(self, events: list[Event]) -> None:
+        """The bytes have ended without [DONE]."""
+        if self._choices and all(choice.finish is not None for choice in self._choices.values()):
+            self.done_marker(events)
+        elif not self._choices:
+            self._refuse(events, _NO_COMPLETION)
+        else:
+            self.fail(CUT, events)
 
-    def _frame(self, frame: Frame, events: list[Event], last: bool = False) -> None:
-        data = frame.data
-        if data is None:
-            stray = frame.raw.strip()
-            if not stray.startswith(b'{"'):
+    def done_marker(self, events: list[Event]) -> None:
+        """The answer is complete."""
+        if self.over:
+            return
+        self.over = True
+        if not self._choices:
+            self._refuse(events, _NO_COMPLETION)
+            return
+        for number, choice in sorted(self._choices.items()):
+            try:
+                choice.calls.close(events)
+            except AnswerTooLarge as fault:
+                self._refuse(events, str(fault))
                 return
-            data = stray  # an error that some gateway wrote between the frames, without `data:`
-        if data == b"[DONE]" or data.strip() == b"[DONE]":
-            events += self._finish()
-            return
-        if not data:
-            return
-        try:
-            chunk = _json.parse(data)
-        except ValueError:
-            if frame.event == b"error":
-                text = data[:2000].decode("utf-8", "replace")
-                events += self._failed(failure_of(text, 502) or Failure(502, "The upstream reported an error."))
-            elif last:
-                events += self._fail(502, "The upstream's stream ended in the middle of a frame.", "upstream_cut")
-            else:
-                events += self._fail(502, "The upstream sent a frame that is not JSON.")
-            return
-        if frame.event == b"error" or _is_error(chunk):
-            failure = failure_of(chunk, status_in(chunk, 502))
-            events += self._failed(failure or Failure(502, "The upstream reported an error."))
-        elif isinstance(chunk, dict):
-            self._chunk(chunk, events)
+            reason = choice.reason()
+            if not reason:
+                self._refuse(events, f"The upstream stopped its answer for an unknown reason: {choice.finish}.")
+                return
+            if choice.details is not None and choice.calls.begun and self._memory is not None:
+                choice.details.keep(self._memory, choice.calls.first_id, choice.calls.renamed)
+            events.append(Finish(reason, number, choice.stop))
+        if self._usage is not None:
+            events.append(self._usage)
+        events.append(End())
+
+    def fail(self, failure: Failure, events: list[Event]) -> None:
+        """The end of an answer that is not well. What was used up to here was used: it goes before the failure."""
+        self.over = True
+        if self._usage is not None:
+            events.append(self._usage)
+        events.append(failure)
+
+    def _refuse(self, events: list[Event], message: str, status: int = 502, code: str = "upstream_malformed") -> None:
+        self.fail(Failure(status, message, code), events)
+
+    # ---- chunks
 
     def _chunk(self, chunk: dict[str, Any], events: list[Event], whole: bool = False) -> None:
         choices = chunk.get("choices")
         usage = chunk.get("usage") or _json.an_object(chunk.get("x_groq")).get("usage")
         if usage.__class__ is dict:
             self._usage = read_usage(usage)
-        if not self._begun and (choices or usage):  # Azure's first chunk has neither, and no id
-            self._begun = True
+        if not self.begun and (choices or usage):  # Azure's first chunk has neither, and no id
+            self.begun = True
             identity, model = (_json.a_text(chunk.get(key))[:LONGEST_WORD] for key in ("id", "model"))
             events.append(Begin(identity, model, _json.a_count(chunk.get("created"))))
         if choices.__class__ is not list:
@@ -213,7 +178,7 @@ class ChatReader:
         for place, item in enumerate(choices):
             if item.__class__ is dict:
                 self._choice(item, place, events, whole)
-                if self._over:
+                if self.over:
                     return
 
     def _choice(self, item: dict[str, Any], place: int, events: list[Event], whole: bool) -> None:
@@ -223,23 +188,30 @@ class ChatReader:
         choice = self._choices.get(number)
         if choice is None:
             if len(self._choices) >= MAX_CHOICES:
-                events += self._fail(502, "The upstream sent too many choices.")
+                self._refuse(events, "The upstream sent too many choices.")
                 return
-            choice = self._choices[number] = _Choice(CallFold(number, self._mint, self._memory, self._arguments))
+            calls = ToolCallAssembler(number, self._mint, self._memory, self._arguments, self._known)
+            choice = self._choices[number] = _Choice(calls)
         delta = item.get("delta")
         if delta.__class__ is not dict:
             delta = item.get("message")
         if delta.__class__ is dict:
             try:
                 _delta(delta, item.get("logprobs"), number, choice, events, whole)
-            except TooMuch as fault:
-                events += self._fail(502, str(fault))
+            except AnswerTooLarge as fault:
+                self._refuse(events, str(fault))
                 return
-        finish = item.get("finish_reason")
-        if finish.__class__ is str and finish:
-            if finish in _BROKEN:
-                events += self._fail(_BROKEN[finish], f"The upstream stopped its answer: {finish}.", "")
-                return
+        if item.get("error"):
+            failure = failure_of({"error": item["error"]}, status_in(item, 502))
+            self.fail(failure or Failure(502, "The upstream reported an error."), events)
+            return
+        finish = _word(item.get("finish_reason"))
+        native = _word(item.get("native_finish_reason"))
+        if broken := finish if finish in _BROKEN else native if native in _BROKEN else "":
+            more = f" ({native})" if native not in ("", finish) else ""
+            self._refuse(events, f"The upstream stopped its answer: {finish or broken}{more}.", _BROKEN[broken], "")
+            return
+        if finish not in _NOT_YET:
             choice.finish = finish
             met = item.get("stop_reason") or item.get("matched_stop")
             if isinstance(met, str) and finish == "stop":
@@ -248,47 +220,22 @@ class ChatReader:
         if usage.__class__ is dict and usage:
             self._usage = read_usage(usage)
 
-    # ---- ends
-
-    def _finish(self) -> list[Event]:
-        self._over = True
-        events: list[Event] = []
-        if not self._begun:
-            self._begun = True
-            events.append(Begin())
-        for number, choice in sorted(self._choices.items()):
-            try:
-                choice.calls.close(events)
-            except TooMuch as fault:
-                return events + self._failed(Failure(502, str(fault)))
-            events.append(Finish(choice.reason(), number, choice.stop))
-        if not self._choices:
-            events.append(Finish("stop"))
-        if self._usage is not None:
-            events.append(self._usage)
-        events.append(End())
-        return events
-
-    def _fail(self, status: int, message: str, code: str = "upstream_malformed") -> list[Event]:
-        return self._failed(Failure(status, message, code))
-
-    def _failed(self, failure: Failure) -> list[Event]:
-        """What was used up to here was used: it goes before the failure."""
-        self._over = True
-        self._plain = None
-        return [failure] if self._usage is None else [self._usage, failure]
-
 
 def _delta(
     delta: dict[str, Any], logprobs: Any, number: int, choice: _Choice, events: list[Event], whole: bool
 ) -> None:
     thought = delta.get("reasoning_content") or delta.get("reasoning")
+    details = delta.get("reasoning_details")
+    if details.__class__ is list and details:
+        choice.details = choice.details or ReasoningDetails()
+        told = choice.details.add(details)
+        thought = thought or told
     if thought.__class__ is str and thought:
         events.append(ThoughtDelta(thought, number))
     content = delta.get("content")
     tokens = _json.a_list(logprobs.get("content")) if logprobs.__class__ is dict else None
     if tokens and not _json.is_deeper(tokens, 8):
-        events.append(TextDelta(_json.a_text(content), number, tuple(tokens)))
+        events.append(TextDelta(_json.a_text(content), number, tuple(map(_token, tokens))))
     elif content.__class__ is str:
         if content:
             events.append(TextDelta(content, number))
@@ -305,6 +252,20 @@ def _delta(
     legacy = delta.get("function_call")
     if legacy.__class__ is dict:
         choice.calls.add({"function": legacy}, -1, events, whole)
+
+
+def _token(token: Any) -> Any:
+    """A token with a number where an endpoint wrote -Infinity, as OpenAI writes the probability of next to nothing."""
+    if token.__class__ is not dict:
+        return token
+    top = token.get("top_logprobs")
+    if top.__class__ is list and any(one.__class__ is dict and one.get("logprob") is None for one in top):
+        token = {**token, "top_logprobs": [_token(one) for one in top]}
+    return {**token, "logprob": _LEAST} if token.get("logprob", 0) is None else token
+
+
+def _word(value: Any) -> str:
+    return value[:LONGEST_WORD].strip().lower() if value.__class__ is str else ""
 
 
 def _parts(parts: list[Any], number: int, events: list[Event]) -> None:
@@ -326,27 +287,13 @@ def _is_error(chunk: Any) -> bool:
     return isinstance(chunk, dict) and bool(chunk.get("error") or chunk.get("object") == "error")
 
 
-def read_usage(usage: dict[str, Any]) -> Usage:
-    """Usage in Chat's words, and in those of its imitators."""
-    count = _json.a_count
-    before = _json.an_object(usage.get("prompt_tokens_details"))
-    after = _json.an_object(usage.get("completion_tokens_details"))
-    return Usage(
-        count(usage.get("prompt_tokens")),
-        count(usage.get("completion_tokens")),
-        count(before.get("cached_tokens"))
-        or count(usage.get("prompt_cache_hit_tokens"))
-        or count(usage.get("cached_tokens")),
-        count(before.get("cache_write_tokens")) or count(before.get("cache_creation_tokens")),
-        count(after.get("reasoning_tokens")) or count(usage.get("reasoning_tokens")),
-    )
-
-
 def minted_call_id() -> str:
     """An id for a call whose endpoint gave none."""
     return f"call_{secrets.token_hex(12)}"
 
 
-def reader(request: Request, options: Options, memory: Memory) -> ChatReader:
-    """The reader of one attempt."""
-    return ChatReader(memory)
+def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
+    """See dialect.Dialect."""
+    calls = (part for one in request.messages if one.role == "assistant" for part in one.parts)
+    known = frozenset(part.id for part in calls if isinstance(part, ToolCall))
+    return AnswerReader(ChatAnswer(memory, None, known), stream=request.stream, content_encoding=content_encoding)

@@ -18,7 +18,7 @@ from typing import Any
 
 from relayd import clock
 from relayd.protocols import _json
-from relayd.protocols._bounds import Allowance, Pieces, TooMuch
+from relayd.protocols._bounds import Allowance, AnswerTooLarge, TextBuffer
 from relayd.protocols._openai_errors import error_object, render_error
 from relayd.protocols.canon import (
     Begin,
@@ -34,8 +34,8 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from relayd.protocols.dialect import Ask, Rendered
-from relayd.protocols.openai_chat.calls_out import CallLine
+from relayd.protocols.dialect import Ask, Rendered, Renderer
+from relayd.protocols.openai_chat.tool_call_serializer import ToolCallSerializer
 
 _TOKEN_CHARS = 1024  # about what a token's object takes, its alternatives included
 
@@ -50,10 +50,10 @@ class _Choice:
 
     def __init__(self, custom: frozenset[str], allowance: Allowance) -> None:
         self.begun = self.finished = False
-        self.calls = CallLine(custom, allowance)
+        self.calls = ToolCallSerializer(custom, allowance)
 
 
-class ChatRenderer:
+class ChatRenderer(Renderer):
     """Renders one answer; owned by the exchange."""
 
     __slots__ = (
@@ -97,7 +97,7 @@ class ChatRenderer:
                             self._keep(delta)
                         else:
                             frames.append(self._frame(delta))
-                except TooMuch as fault:
+                except AnswerTooLarge as fault:
                     frames.append(self._failed(Failure(502, str(fault))))
         return b"" if self._whole is not None else b"".join(frames)
 
@@ -226,9 +226,9 @@ class _WholeChoice:
     __slots__ = ("_calls", "_finish", "_function", "_logprobs", "_refusal", "_text", "_thought")
 
     def __init__(self) -> None:
-        self._text, self._thought, self._refusal = Pieces(), Pieces(), Pieces()
-        self._calls: dict[int, tuple[dict[str, Any], str, str, Pieces]] = {}
-        self._function: tuple[dict[str, Any], Pieces] | None = None
+        self._text, self._thought, self._refusal = TextBuffer(), TextBuffer(), TextBuffer()
+        self._calls: dict[int, tuple[dict[str, Any], str, str, TextBuffer]] = {}
+        self._function: tuple[dict[str, Any], TextBuffer] | None = None
         self._logprobs: list[Any] | None = None
         self._finish: str | None = None
 
@@ -246,12 +246,12 @@ class _WholeChoice:
             if known is None:
                 kind = "custom" if "custom" in call else "function"
                 field = "input" if kind == "custom" else "arguments"
-                known = self._calls[call["index"]] = call, kind, field, Pieces()
+                known = self._calls[call["index"]] = call, kind, field, TextBuffer()
             known[3].add(call[known[1]][known[2]])
         function = members.get("function_call")
         if function is not None:
             if self._function is None:
-                self._function = function, Pieces()
+                self._function = function, TextBuffer()
             self._function[1].add(function["arguments"])
         if logprobs is not None:
             self._logprobs = self._logprobs if self._logprobs is not None else []
@@ -285,9 +285,9 @@ class _WholeChoice:
 
 def usage_object(usage: Usage) -> dict[str, Any]:
     """Usage in Chat's words; the details are always there."""
-    before = {"cached_tokens": usage.cached}
-    if usage.cache_written:
-        before["cache_write_tokens"] = usage.cache_written
+    before = {"cached_tokens": usage.cached_read}
+    if usage.cache_creation:
+        before["cache_write_tokens"] = usage.cache_creation
     return {
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,

@@ -11,8 +11,9 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols.canon import Format, Request, SharedTools, Thinking, Tool, ToolChoice
-from relayd.protocols.dialect import Ask, Refused
-from relayd.protocols.openai_chat.turns import read_messages
+from relayd.protocols.dialect import Ask, Refused, at_once
+from relayd.protocols.openai_chat.turns import message_steps
+from relayd.wire.json_steps import Steps
 from relayd.wire.kept import once
 
 MAX_TOOLS = 1024
@@ -35,11 +36,15 @@ _KNOWN = frozenset(
 
 def read_request(body: bytes, ask: Ask) -> Request:
     """The request. Raises Refused."""
-    members = _json.read_object(body)
+    return at_once(read_steps(_json.read_object(body), ask))
+
+
+def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+    """The request of a parsed body, in steps. Raises Refused."""
     model = _json.required(members, "model", "a string")
     if not model:
         raise Refused("Missing required parameter: 'model'.", "model", "missing_required_parameter")
-    messages = read_messages(_json.required(members, "messages", "a list"))
+    messages = yield from message_steps(_json.required(members, "messages", "a list"))
     options = _json.optional(members, "stream_options", "an object") or {}
     tools = _tools(members)
     tools, choice = _choice(members, tools)

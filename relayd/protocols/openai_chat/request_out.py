@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._tools import with_tools, write_tools
+from relayd.protocols._thinking import wanted_thinking
+from relayd.protocols._tools import body_steps, tool_steps
 from relayd.protocols.canon import Format, Request, Thinking, Tool
-from relayd.protocols.dialect import Memory, Options, Sending
-from relayd.protocols.openai_chat.history import write_messages
+from relayd.protocols.dialect import Memory, Options, Sending, at_once
+from relayd.protocols.openai_chat.history import message_steps
+from relayd.wire.json_steps import Steps
 
 PATH = "/chat/completions"
 
@@ -26,10 +28,13 @@ _EFFORTS = ((16384, "high"), (4096, "medium"), (1, "low"))
 
 def write_request(request: Request, options: Options, memory: Memory) -> Sending:
     """The request for the endpoint. Raises Refused for what cannot be carried."""
-    body: dict[str, Any] = {
-        "model": request.model,
-        "messages": write_messages(request.messages, options, memory),
-    }
+    return at_once(write_steps(request, options, memory))
+
+
+def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sending]:
+    """The same in steps."""
+    messages = yield from message_steps(request.messages, options, memory)
+    body: dict[str, Any] = {"model": request.model, "messages": messages}
     if request.tools:
         if request.tool_choice is not None:
             choice = request.tool_choice
@@ -49,7 +54,7 @@ def write_request(request: Request, options: Options, memory: Memory) -> Sending
         body["stop"] = list(request.stop)
     if form := _format(request.format):
         body["response_format"] = form
-    if effort := _effort(request.thinking):
+    if effort := _effort(wanted_thinking(request, options, memory)):
         body["reasoning_effort"] = effort
     if options.verbosity and request.verbosity is not None:
         body["verbosity"] = request.verbosity
@@ -58,8 +63,8 @@ def write_request(request: Request, options: Options, memory: Memory) -> Sending
     if request.stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
-    tools = write_tools(request.tools, "openai_chat", _tool) if request.tools else None
-    return Sending(PATH, with_tools(body, tools))
+    tools = (yield from tool_steps(request.tools, "openai_chat", _tool, request.large)) if request.tools else None
+    return Sending(PATH, (yield from body_steps(body, tools, request.large)))
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
@@ -110,7 +115,7 @@ def _effort(thinking: Thinking | None) -> str | None:
     if thinking is None:
         return None
     if thinking.effort is not None:
-        return thinking.effort
+        return "high" if thinking.effort == "max" else thinking.effort  # which is a word of Messages only
     if thinking.budget is None or thinking.enabled is False:
         return None
     return next((word for least, word in _EFFORTS if thinking.budget >= least), None)

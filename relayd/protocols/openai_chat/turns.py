@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._json import no_more_than
 from relayd.protocols.canon import (
     Audio,
     File,
@@ -18,22 +19,29 @@ from relayd.protocols.canon import (
     ToolCall,
     ToolResult,
 )
-from relayd.protocols.dialect import Refused
+from relayd.protocols.dialect import Refused, at_once
+from relayd.wire.json_steps import Steps
 
 MAX_MESSAGES = 100_000
 
 
 def read_messages(entries: list[Any]) -> tuple[Message, ...]:
     """The messages. Raises Refused."""
+    return at_once(message_steps(entries))
+
+
+def message_steps(entries: list[Any]) -> Steps[tuple[Message, ...]]:
+    """The same in steps."""
     if not entries:
         raise Refused("'messages' is empty: at least one message is needed.", "messages", "invalid_value")
     if len(entries) > MAX_MESSAGES:
         raise Refused(f"'messages' has more than {MAX_MESSAGES} entries.", "messages", "invalid_value")
     old = _OldCalls()
-    return tuple(
-        _message(_json.checked(entry, "an object", f"messages[{place}]"), f"messages[{place}].", old)
-        for place, entry in enumerate(entries)
-    )
+    messages: list[Message] = []
+    for place, entry in enumerate(entries):
+        messages.append(_message(_json.checked(entry, "an object", f"messages[{place}]"), f"messages[{place}].", old))
+        yield
+    return tuple(messages)
 
 
 class _OldCalls:
@@ -91,7 +99,9 @@ def _assistant(entry: Mapping[str, Any], at: str, old: _OldCalls) -> tuple[Part,
     refusal = _json.optional(entry, "refusal", "a string", at)
     if refusal:
         parts.append(Refusal(refusal))
-    for place, call in enumerate(_json.optional(entry, "tool_calls", "a list", at) or ()):
+    calls = _json.optional(entry, "tool_calls", "a list", at) or ()
+    no_more_than(_json.MOST_PARTS, calls, f"{at}tool_calls")
+    for place, call in enumerate(calls):
         where = f"{at}tool_calls[{place}]"
         parts.append(_call(_json.checked(call, "an object", where), f"{where}."))
     function = _json.optional(entry, "function_call", "an object", at)
@@ -145,6 +155,7 @@ def _content(
             f"{at}content",
             "invalid_type",
         )
+    no_more_than(_json.MOST_PARTS, value, f"{at}content")
     return tuple(_part(one, f"{at}content[{place}]", kinds) for place, one in enumerate(value))
 
 

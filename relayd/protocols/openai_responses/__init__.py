@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from relayd.protocols._openai_errors import read_error, render_error
 from relayd.protocols.canon import Request
-from relayd.protocols.dialect import Ask, Dialect
-from relayd.protocols.dialect import Renderer as AnyRenderer
+from relayd.protocols.dialect import Ask, Dialect, Renderer
+from relayd.protocols.model_list import OPENAI_SOURCE
+from relayd.protocols.openai_responses import usage, websocket
 from relayd.protocols.openai_responses.compaction import CompactionRenderer
 from relayd.protocols.openai_responses.reader import reader
-from relayd.protocols.openai_responses.renderer import Renderer
-from relayd.protocols.openai_responses.request import read_request
-from relayd.protocols.openai_responses.request_out import write_request
+from relayd.protocols.openai_responses.renderer import ResponsesRenderer
+from relayd.protocols.openai_responses.request import MAX_ITEMS, read_request, read_steps
+from relayd.protocols.openai_responses.request_out import write_request, write_steps
+from relayd.protocols.openai_responses.response_settings import settings_of
 from relayd.protocols.openai_responses.retrieval import local
-from relayd.protocols.openai_responses.terms import terms_of
+from relayd.protocols.openai_responses.tools import MAX_TOOLS
 
 
-def renderer(request: Request, ask: Ask) -> AnyRenderer:
+def renderer(request: Request, ask: Ask) -> Renderer:
     """The renderer for what was asked: a response or a compaction."""
-    return Renderer(request, ask) if terms_of(request).kept_items is None else CompactionRenderer(request, ask)
+    is_compaction = settings_of(request).kept_items is not None
+    return CompactionRenderer(request, ask) if is_compaction else ResponsesRenderer(request, ask)
 
 
 DIALECT = Dialect(
     name="openai_responses",
+    title="OpenAI Responses",
     paths=("/responses", "/responses/compact"),
     render_error=render_error,
     read_error=read_error,
@@ -30,10 +34,25 @@ DIALECT = Dialect(
     local=local,
     write_request=write_request,
     reader=reader,
+    read_steps=read_steps,
+    write_steps=write_steps,
+    most_items={"input": MAX_ITEMS, "tools": MAX_TOOLS},
+    serves=frozenset({"openai_chat"}),
+    base_has_version=True,
+    default_base_path=b"/v1",
+    frame_error=websocket.error_frame,
+    tap=usage.TAP,
+    model_list=OPENAI_SOURCE,
+    websocket=websocket.TRANSPORT,
     drops=(
         "Hosted tools (web_search, file_search, code_interpreter, mcp, image_generation and others) are left out; a "
         "tool_choice that demands one is refused.",
         "background, conversation and prompt are refused; images and audio by file_id are refused.",
+        "Items of a type that relayd does not know are carried as text where they have one, else left out; the "
+        "access log and a metric count both. One that answers a known call without text is refused.",
+        "Tools that items bring (additional_tools, tool_search_output) are offered like those in tools; a tool_search "
+        "that the client runs is a function, and deferred tools are offered at once.",
+        "input_tokens counts by an estimate.",
         "truncation, max_tool_calls and client_metadata are accepted and have no effect.",
         "Towards a Responses upstream: seed, logit_bias, top_k and penalties are left out; stop strings, n above 1 and "
         "sound are refused; thoughts that another kind of upstream has signed are left out; a thinking budget becomes "

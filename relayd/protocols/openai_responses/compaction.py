@@ -16,7 +16,7 @@ from typing import Any
 
 from relayd import clock
 from relayd.protocols import _json
-from relayd.protocols._bounds import Allowance, Pieces, TooMuch
+from relayd.protocols._bounds import Allowance, AnswerTooLarge, TextBuffer
 from relayd.protocols._openai_errors import render_error
 from relayd.protocols.canon import (
     Event,
@@ -34,11 +34,11 @@ from relayd.protocols.canon import (
     ToolResult,
     Usage,
 )
-from relayd.protocols.dialect import Ask, Refused, Rendered
+from relayd.protocols.dialect import Ask, Refused, Rendered, Renderer
 from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.response import usage_object
+from relayd.protocols.openai_responses.response_settings import settings_of
 from relayd.protocols.openai_responses.seal import LEAST_KEY_BYTES, SealError, seal, unseal
-from relayd.protocols.openai_responses.terms import terms_of
 
 KEPT_USER_BYTES = 32 * 1024
 MOST_SUMMARY_CHARS = 1024 * 1024
@@ -116,12 +116,12 @@ def kept(items: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
     return tuple(reversed(chosen))
 
 
-class CompactionRenderer:
+class CompactionRenderer(Renderer):
     """Events of a summary to the compaction object; owned by the exchange."""
 
     def __init__(self, request: Request, ask: Ask) -> None:
-        self._terms, self._ask = terms_of(request), ask
-        self._summary, self._allowance = Pieces(), Allowance(MOST_SUMMARY_CHARS)
+        self._settings, self._ask = settings_of(request), ask
+        self._summary, self._allowance = TextBuffer(), Allowance(MOST_SUMMARY_CHARS)
         self._usage: Usage | None = None
         self._failure: Failure | None = None
 
@@ -131,7 +131,7 @@ class CompactionRenderer:
             if isinstance(event, TextDelta) and event.choice == 0 and self._failure is None:
                 try:
                     self._allowance.take(len(event.text))
-                except TooMuch as fault:
+                except AnswerTooLarge as fault:
                     self._failure = Failure(502, str(fault))
                     break
                 self._summary.add(event.text)
@@ -152,9 +152,9 @@ class CompactionRenderer:
         if failure is None and not summary:
             failure = Failure(502, "The upstream gave no summary of the conversation.", "empty_summary")
         if failure is not None:
-            state.forget_latest(self._ask, self._terms.previous_response_id)
+            state.forget_latest(self._ask, self._settings.previous_response_id)
             return render_error(failure, self._ask.request_id)
-        output = [state.with_id(item) for item in self._terms.kept_items or ()]
+        output = [state.with_id(item) for item in self._settings.kept_items or ()]
         sealed = seal(self._ask.seal_key, _PURPOSE, summary)
         output.append({"type": "compaction", "id": state.new_id("cmp"), "encrypted_content": sealed})
         answer = {

@@ -5,13 +5,14 @@ Laws:
    stands directly behind the turn that made the call, wherever the client put it.
 2. A text behind a text is a turn of its own, and takes the thoughts before it along. Thoughts that nothing follows are
    left out.
-3. Nothing unknown is dropped in silence: it is refused by name. What hosted tools left in the history is known, and
-   left out.
+3. An item that only its client knows ends no conversation: what it says is carried as a user's text that names the
+   item's type, what says nothing is left out, and `unknown` tells both. What is part of a known item and cannot be
+   carried is refused by name. What hosted tools left in the history is known, and left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,8 +30,8 @@ from relayd.protocols.canon import (
     ToolResult,
 )
 from relayd.protocols.dialect import Refused
-from relayd.protocols.openai_responses.thoughts import read_thought
-from relayd.protocols.openai_responses.tools import Names
+from relayd.protocols.openai_responses.reasoning_items import read_reasoning_item
+from relayd.protocols.openai_responses.tools import SEARCH, Names
 
 _ROLES = ("system", "developer", "user", "assistant")
 _TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
@@ -38,8 +39,11 @@ _HOSTED = {
     "web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call", "computer_call",
     "computer_call_output", "local_shell_call", "local_shell_call_output", "shell_call", "shell_call_output",
     "apply_patch_call", "apply_patch_call_output", "mcp_call", "mcp_list_tools", "mcp_approval_request",
-    "mcp_approval_response", "tool_search_call", "tool_search_output",
+    "mcp_approval_response", "program", "program_output",
 }  # fmt: skip
+_SAID = ("text", "message", "content", "summary", "output")  # members in which unknown items have what they say
+_LONGEST_TYPE = 64
+MOST_UNKNOWN = 16  # types of unknown items that are counted; a conversation has one or two
 COMPACTIONS = ("compaction", "compaction_summary")
 
 
@@ -66,6 +70,7 @@ class Conversation:
         self._thoughts: list[Reasoning] = []  # for whatever the assistant does next
         self._callers: dict[str, _Turn] = {}
         self._hosted_calls: set[str] = set()
+        self.unknown: dict[tuple[str, str], int] = {}  # how many items of which unknown type were carried and left_out
 
     def messages(self) -> tuple[Message, ...]:
         """The conversation so far."""
@@ -88,19 +93,79 @@ class Conversation:
         elif kind in ("function_call_output", "custom_tool_call_output"):
             self._result(item, at + ".")
         elif kind == "reasoning":
-            self._thoughts += read_thought(item, at + ".")
+            self._thoughts += read_reasoning_item(item, at + ".")
         elif kind in COMPACTIONS:
             sealed = _json.required(item, "encrypted_content", "a string", at + ".")
             self._user(Text(self._unseal(sealed, at + ".encrypted_content")))
+        elif kind == "agent_message":
+            self._agent_message(item, at + ".")
+        elif kind == "tool_search_call":
+            self._search(item, at + ".")
+        elif kind == "tool_search_output":
+            self._found(item, at + ".")
+        elif kind == "additional_tools":
+            pass  # offered as if they stood in `tools`
         elif kind in _HOSTED:
-            if isinstance(item.get("call_id"), str):
-                self._hosted_calls.add(item["call_id"])
+            self._hosted(item)
         else:
-            raise Refused(f"Items of type '{kind[:64]}' are not supported.", f"{at}.type", "invalid_value")
+            self._unknown(kind, item, at)
+
+    def _hosted(self, item: Mapping[str, Any]) -> None:
+        """What the provider has called; an output for it is left out as well."""
+        if isinstance(item.get("call_id"), str):
+            self._hosted_calls.add(item["call_id"])
 
     def _user(self, *parts: Part) -> None:
         self._thoughts.clear()
         self._turns.append(_Turn("user", list(parts)))
+
+    def _agent_message(self, item: Mapping[str, Any], at: str) -> None:
+        """What one agent of the client tells another one, who is the model here."""
+        author = _json.optional(item, "author", "a string", at) or "another agent"
+        recipient = _json.optional(item, "recipient", "a string", at)
+        heading = f"Message from {author}" + (f" to {recipient}:" if recipient else ":")
+        content = item.get("content")
+        if not isinstance(content, str):
+            content = _json.required(item, "content", "a list", at)
+        self._user(Text(heading), *_parts(content, at + "content"))
+
+    def _search(self, item: Mapping[str, Any], at: str) -> None:
+        """A call of the client's search for tools; what a provider searched is left out."""
+        if item.get("execution") != "client" or item.get("call_id") is None:
+            self._hosted(item)
+            return
+        arguments = _arguments(item.get("arguments"), at + "arguments")
+        self._call({**item, "name": SEARCH, "namespace": None}, at, SEARCH, arguments)
+
+    def _found(self, item: Mapping[str, Any], at: str) -> None:
+        """The tools that a search has found: they are offered, and the answer to the call names them."""
+        call_id = _json.optional(item, "call_id", "a string", at)
+        if call_id is None or item.get("execution") == "server":
+            return
+        found = [{"name": name, **said} for name, said in self._names.known_in(_json.a_list(item.get("tools")))]
+        self._result({"call_id": call_id, "output": _json.write_bounded({"tools": found}, at + "tools")}, at)
+
+    def _unknown(self, kind: str, item: Mapping[str, Any], at: str) -> None:
+        """Carry what an item says, leave out what says nothing; what answers a call must say something."""
+        said = [text for member in _SAID for text in _texts_of(item.get(member))]
+        call_id = item.get("call_id")
+        turn = self._callers.get(call_id) if isinstance(call_id, str) else None
+        if turn is None:
+            self._hosted(item)
+        elif kind.endswith("_output"):
+            if not said:
+                raise Refused(f"The item of type '{kind[:_LONGEST_TYPE]}' answers a call, but has no text.",
+                              at + ".type", "invalid_value")  # fmt: skip
+            self._result({"call_id": call_id, "output": "\n".join(said)}, at + ".")
+        if said and (turn is None or not kind.endswith("_output")):
+            role = item.get("role")
+            if role in ("system", "developer"):
+                self._turns.append(_Turn(role, [Text("\n".join(said))]))
+            else:
+                self._turns.append(_Turn("user", [Text("\n".join((f"[{kind[:_LONGEST_TYPE]}]", *said)))]))
+        key = (kind[:_LONGEST_TYPE], "carried" if said else "left_out")
+        if key in self.unknown or len(self.unknown) < MOST_UNKNOWN:
+            self.unknown[key] = self.unknown.get(key, 0) + 1
 
     def _assistant(self, speaks: bool) -> _Turn:
         """The assistant's turn that what comes now belongs to."""
@@ -117,13 +182,9 @@ class Conversation:
         if role not in _ROLES:
             raise Refused(f"The role '{role[:64]}' is not one of {', '.join(_ROLES)}.", at + "role", "invalid_value")
         content = item.get("content")
-        parts: list[Part]
-        if isinstance(content, str):
-            parts = [Text(content)]
-        else:
-            parts = []
-            for number, entry in enumerate(_json.required(item, "content", "a list", at)):
-                parts.append(_part(entry, f"{at}content[{number}]"))
+        if not isinstance(content, str):
+            content = _json.required(item, "content", "a list", at)
+        parts = _parts(content, at + "content")
         if role != "assistant":
             self._thoughts.clear()
             self._turns.append(_Turn(role, parts))
@@ -141,7 +202,8 @@ class Conversation:
             raise Refused("A call needs a call_id and a name.", at + ("name" if call_id else "call_id"))
         namespace = _json.optional(item, "namespace", "a string", at)
         turn = self._assistant(speaks=False)
-        turn.parts.append(ToolCall(call_id, self._names.of_history(namespace, name, kind), arguments, kind))
+        known = self._names.of_history(namespace, name, kind)
+        turn.parts.append(ToolCall(call_id, known, arguments, "custom" if kind == "custom" else "function"))
         turn.calls += 1
         self._callers[call_id] = turn
 
@@ -160,7 +222,9 @@ class Conversation:
             turn.results.append(ToolResult(call_id, (Text(output),)))
             return
         parts: list[Text | Image | File] = []
-        for number, entry in enumerate(_json.required(item, "output", "a list", at)):
+        entries = _json.required(item, "output", "a list", at)
+        _json.no_more_than(_json.MOST_PARTS, entries, at + "output")
+        for number, entry in enumerate(entries):
             part = _part(entry, f"{at}output[{number}]")
             if not isinstance(part, Text | Image | File):
                 raise Refused("A tool's output holds text, images and files only.", f"{at}output[{number}]")
@@ -178,9 +242,27 @@ def whole_item(item: Any, at: str) -> dict[str, Any]:
     return dict(item)
 
 
+def _parts(content: Any, at: str) -> list[Part]:
+    """The parts of a message's content, which is a text or a list. Raises Refused."""
+    if isinstance(content, str):
+        return [Text(content)]
+    _json.no_more_than(_json.MOST_PARTS, content, at)
+    return [_part(entry, f"{at}[{number}]") for number, entry in enumerate(content)]
+
+
+def _texts_of(value: Any) -> Iterator[str]:
+    """The texts that a member of an unknown item has: itself, or in the entries of a list."""
+    if isinstance(value, dict):
+        value = value.get("text")
+    for entry in value if isinstance(value, list) else (value,):
+        text = entry.get("text") if isinstance(entry, dict) else entry
+        if isinstance(text, str) and text.strip():
+            yield text
+
+
 def _arguments(value: Any, at: str) -> str:
     if isinstance(value, dict):
-        return _json.write_text(value)
+        return _json.write_bounded(value, at)
     if value is None or value == "":
         return "{}"
     return str(_json.checked(value, "a string", at))
@@ -191,6 +273,8 @@ def _part(entry: Any, at: str) -> Text | Image | File | Audio | Refusal:
     kind = _json.required(entry, "type", "a string", at + ".")
     if kind in _TEXTS:
         return Text(_json.required(entry, "text", "a string", at + "."))
+    if kind == "encrypted_content":  # encrypted where the provider does it; other endpoints have written plain text
+        return Text(_json.required(entry, kind, "a string", at + "."))
     if kind == "refusal":
         return Refusal(_json.required(entry, "refusal", "a string", at + "."))
     if kind == "input_image":

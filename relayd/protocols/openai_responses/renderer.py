@@ -1,13 +1,13 @@
-"""The fold of an answer's events into a Response: as an event stream, as text frames of a WebSocket, or as one object.
+"""Renders an answer's events as a Response: as an event stream, as WebSocket messages, or as one object.
 
 Laws:
-1. One fold for all three forms, so that they say the same.
-2. One item is open at a time. What comes for another waits until the open one is complete: a text or a thought is when
-   something else begins, a call when its JSON is closed, everything at the end.
-3. A call's closing event makes clients run the tool. So after a failure nothing is closed: what was open is left out of
-   the output, and only what was closed is in it.
-4. What is kept until the end, for the closing events and the store, is bounded: an answer that is larger fails.
-5. A finished response is remembered before its last bytes leave: whoever reads them may go on from it at once.
+1. All three forms are made by the same code, so that they agree.
+2. One output item is open at a time. Events for another item wait until the open one is complete: a message or a
+   reasoning item is complete when another item begins, a call when its JSON is closed, every item at the end.
+3. Clients run a tool when its call is closed. So after a failure nothing is closed: the output holds only items that
+   were closed before.
+4. Text kept until the end, for the closing events and the store, is bounded: a larger answer fails.
+5. A finished response is stored before its last bytes are sent: a client may continue from it at once.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from typing import Any
 
 from relayd import clock
 from relayd.protocols import _json
-from relayd.protocols._bounds import MOST_ITEMS, PIECE_CHARS, Allowance, TooMuch
+from relayd.protocols._bounds import MOST_ITEMS, PIECE_CHARS, Allowance, AnswerTooLarge
 from relayd.protocols._openai_errors import render_error
-from relayd.protocols._socket_errors import error_frame
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -35,13 +34,14 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from relayd.protocols.dialect import Ask, Rendered
+from relayd.protocols.dialect import Ask, Rendered, Renderer
 from relayd.protocols.openai_responses import state
-from relayd.protocols.openai_responses.frames import KEEP_ALIVE, Frames
-from relayd.protocols.openai_responses.output import Call, Item, Thought, Words
+from relayd.protocols.openai_responses.event_writer import KEEP_ALIVE, EventWriter
+from relayd.protocols.openai_responses.output_items import CallItem, MessageItem, OutputItem, ReasoningItem, SearchItem
 from relayd.protocols.openai_responses.response import error_in_response, response_object
-from relayd.protocols.openai_responses.terms import terms_of
-from relayd.protocols.openai_responses.tools import Called
+from relayd.protocols.openai_responses.response_settings import settings_of
+from relayd.protocols.openai_responses.tools import SEARCH, Called
+from relayd.protocols.openai_responses.websocket import error_event
 from relayd.wire.kept import once
 
 _TOKEN_CHARS = 1024  # about what a token's object takes, its alternatives included
@@ -56,16 +56,16 @@ def _written(echo: Mapping[str, Any]) -> bytes:
     return _json.write_with(others, "tools", once(echo["tools"], "written", _json.write))
 
 
-class Renderer:
-    """Events to a client's bytes; owned by the exchange."""
+class ResponsesRenderer(Renderer):
+    """See dialect.Renderer; owned by the exchange."""
 
     def __init__(self, request: Request, ask: Ask) -> None:
-        self._ask, self._terms = ask, terms_of(request)
+        self._ask, self._settings = ask, settings_of(request)
         self._form = "text" if ask.socket is not None else "sse" if request.stream else "none"
-        self._frames = Frames(self._form)
+        self._writer = EventWriter(self._form)
         self._id, self._created_s = state.new_id("resp"), int(clock.wall())
-        self._open: deque[Item] = deque()  # the first one is open, the others wait
-        self._calls: dict[int, Call] = {}
+        self._open: deque[OutputItem] = deque()  # the first one is open, the others wait
+        self._calls: dict[int, CallItem | SearchItem] = {}
         self._allowance = Allowance()
         self._output: list[dict[str, Any]] = []
         self._usage: Usage | None = None
@@ -76,22 +76,22 @@ class Renderer:
         self._failure: Failure | None = None
 
     def feed(self, events: list[Event]) -> bytes:
-        """The bytes to send now; for a WebSocket one event in a line (`messages` has them one by one)."""
+        """See dialect.Renderer. For a WebSocket each event is one line (`messages` gives them one by one)."""
         for event in events:
             self._take(event)
-        frames = self._frames.take()
+        frames = self._writer.flush()
         if self._form == "text":
             return b"".join([frame + b"\n" for frame in frames])
         return b"".join(frames)
 
     def messages(self, events: list[Event]) -> list[bytes]:
-        """The text frames to send now, one event each, for a request that came over a WebSocket."""
+        """The WebSocket messages to send now, one event each."""
         for event in events:
             self._take(event)
-        return self._frames.take()
+        return self._writer.flush()
 
     def comment(self) -> bytes:
-        """A keep-alive comment; a WebSocket has pings of its own for that, a plain answer nothing."""
+        """A keep-alive comment; empty for a WebSocket, which has pings, and for a plain answer."""
         return KEEP_ALIVE if self._form == "sse" else b""
 
     def whole(self) -> Rendered:
@@ -99,7 +99,9 @@ class Renderer:
         if self._final is None:
             failure = self._failure or Failure(502, "The upstream gave no complete answer.")
             return render_error(failure, self._ask.request_id)
-        return Rendered(200, _json.write(self._final))
+        echo = self._echo or self._settings.written or _written(self._settings.echo)
+        own = {key: value for key, value in self._final.items() if key not in self._settings.echo}
+        return Rendered(200, b"%b,%b" % (_json.write(own)[:-1], echo[1:]))
 
     def _take(self, event: Event) -> None:
         if self._over:
@@ -108,7 +110,7 @@ class Renderer:
             self._begin()
         try:
             self._fold(event)
-        except TooMuch as fault:
+        except AnswerTooLarge as fault:
             self._fail(Failure(502, str(fault)))
 
     def _fold(self, event: Event) -> None:
@@ -134,44 +136,45 @@ class Renderer:
 
     def _begin(self) -> None:
         self._begun = True
-        if not self._frames.silent:
-            self._echo = _written(self._terms.echo)
+        if not self._writer.silent:
+            self._echo = self._settings.written or _written(self._settings.echo)
             response = self._own("in_progress")
-            self._frames.lifecycle("response.created", response, self._echo)
-            self._frames.lifecycle("response.in_progress", response, self._echo)
+            self._writer.lifecycle("response.created", response, self._echo)
+            self._writer.lifecycle("response.in_progress", response, self._echo)
 
     def _words(self, event: TextDelta | RefusalDelta) -> None:
         if not event.text:
             return
         last = self._open[-1] if self._open else None
-        if not isinstance(last, Words):
-            last = Words(self._frames, self._terms.logprobs)
+        if not isinstance(last, MessageItem):
+            last = MessageItem(self._writer, self._settings.logprobs)
             self._append(last)
-        tokens = len(getattr(event, "logprobs", None) or ()) if self._terms.logprobs else 0
+        tokens = len(getattr(event, "logprobs", None) or ()) if self._settings.logprobs else 0
         self._keep(last, len(event.text) + _TOKEN_CHARS * tokens)
         last.add(event)
 
-    def _keep(self, item: Item, chars: int) -> None:
-        """What an item takes; what waits for its turn takes more."""
+    def _keep(self, item: OutputItem, chars: int) -> None:
+        """Charge the allowance for an item's text; pieces that wait for their item to open cost more."""
         self._allowance.take(chars if item.index >= 0 else chars + PIECE_CHARS)
 
     def _thought(self, event: ThoughtDelta) -> None:
         proof = event.signature is not None or event.redacted is not None
         last = self._open[-1] if self._open else None
-        if not isinstance(last, Thought) or last.sealed:
-            if not event.text and not (proof and self._terms.proofs):
+        if not isinstance(last, ReasoningItem) or last.sealed:
+            if not event.text and not (proof and self._settings.proofs):
                 return
-            last = Thought(self._frames, self._terms.proofs)
+            last = ReasoningItem(self._writer, self._settings.proofs)
             self._append(last)
         self._keep(last, len(event.text) + len(event.signature or "") + len(event.redacted or ""))
         last.add(event)
 
     def _call(self, event: ToolStart) -> None:
-        allowed = self._terms.allowed
+        allowed = self._settings.allowed
         if allowed is not None and event.name not in allowed:
             return
-        called = self._terms.names.called(event.name) or Called(None, event.name, "function")
-        call = Call(self._frames, event.id, called)
+        called = self._settings.names.called(event.name) or Called(None, event.name, "function")
+        is_search = called.kind == SEARCH
+        call = SearchItem(self._writer, event.id) if is_search else CallItem(self._writer, event.id, called)
         self._calls[event.index] = call
         self._append(call)
 
@@ -183,9 +186,9 @@ class Renderer:
             if len(self._open) > 1:
                 self._advance()
 
-    def _append(self, item: Item) -> None:
+    def _append(self, item: OutputItem) -> None:
         if len(self._open) + len(self._output) >= MOST_ITEMS:
-            raise TooMuch("The upstream's answer has too many items.")
+            raise AnswerTooLarge("The upstream's answer has too many items.")
         self._open.append(item)
         if len(self._open) == 1:
             item.open(len(self._output))
@@ -193,7 +196,7 @@ class Renderer:
             self._advance()
 
     def _advance(self) -> None:
-        """Close what is complete while something waits behind it, and open the next."""
+        """Close complete items while others wait behind them, and open the next one."""
         while len(self._open) > 1 and self._open[0].complete:
             self._close("completed")
 
@@ -204,28 +207,30 @@ class Renderer:
 
     def _end(self) -> None:
         if not self._open and not self._output:
-            self._append(Words(self._frames, False))
+            self._append(MessageItem(self._writer, False))
         while self._open:
             last = len(self._open) == 1
             self._close("incomplete" if last and self._reason is not None else "completed")
         self._over = True
         own = self._own("completed" if self._reason is None else "incomplete")
-        self._final = {**own, **self._terms.echo}
-        state.keep(self._ask, self._final, self._terms.items, self._terms.store)
-        self._frames.lifecycle(f"response.{own['status']}", own, self._echo)
-        self._frames.done()
+        self._final = {**own, **self._settings.echo}
+        if not state.keep(self._ask, self._final, self._settings.items, self._settings.store):
+            self._final["store"] = False
+            self._echo = _written({**self._settings.echo, "store": False})
+        self._writer.lifecycle(f"response.{own['status']}", own, self._echo)
+        self._writer.done()
 
     def _fail(self, failure: Failure) -> None:
         self._over, self._failure = True, failure
-        state.forget_latest(self._ask, self._terms.previous_response_id)
+        state.forget_latest(self._ask, self._settings.previous_response_id)
         if not self._begun:
-            self._frames.unnumbered(error_frame(failure))
-        elif not self._frames.silent:
-            self._frames.lifecycle("response.failed", self._own("failed", failure), self._echo)
-            self._frames.done()
+            self._writer.unnumbered(error_event(failure))
+        elif not self._writer.silent:
+            self._writer.lifecycle("response.failed", self._own("failed", failure), self._echo)
+            self._writer.done()
 
     def _own(self, status: str, failure: Failure | None = None) -> dict[str, Any]:
-        """The members of the response that are not the request's echo, which is written once and shown three times."""
+        """The members of the response without the request's echo, which is serialised once and sent three times."""
         return response_object(
             {},
             self._id,

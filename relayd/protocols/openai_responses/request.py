@@ -3,7 +3,8 @@
 Laws:
 1. Every field is checked, and what is wrong with it is said with its path. What means nothing to an endpoint
    (client_metadata, truncation) is accepted and left out.
-2. The context is the remembered conversation, then the new input; `instructions` are this request's own.
+2. The context is the remembered conversation, then the new input; `instructions` are this request's own. Tools that
+   its items bring are offered as long as the items are part of it.
 3. What was asked for and cannot be had is refused (prompt, conversation, background), never left out.
 """
 
@@ -11,17 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from relayd.protocols import _json
 from relayd.protocols.canon import Format, Message, Request, Text, Thinking
-from relayd.protocols.dialect import Ask, Refused
+from relayd.protocols.dialect import Ask, Refused, at_once
 from relayd.protocols.openai_responses import compaction, state
+from relayd.protocols.openai_responses.brought_tools import brought_tools, once_each
 from relayd.protocols.openai_responses.items import Conversation, whole_item
-from relayd.protocols.openai_responses.terms import KEY, Terms
+from relayd.protocols.openai_responses.response_settings import KEY, ResponseSettings
 from relayd.protocols.openai_responses.tools import Names, read_offer
+from relayd.wire.json_steps import Steps, write_steps
 
 MAX_ITEMS = 1000
+MOST_KEPT_BYTES = 8 * 1024 * 1024  # a longer conversation is not remembered: writing it would hold up everybody else
 MAX_INSTRUCTIONS = 100 * 1024
 MAX_OUTPUT_TOKENS = 10_000_000
 MAX_TOP_LOGPROBS = 20
@@ -30,26 +34,38 @@ _LOGPROBS, _PROOFS = "message.output_text.logprobs", "reasoning.encrypted_conten
 
 def read_request(body: bytes, ask: Ask) -> Request:
     """The request of a body, of a WebSocket's response.create frame, or for a compaction. Raises Refused."""
-    members = _json.read_object(body)
+    return at_once(read_steps(_json.read_object(body), ask))
+
+
+def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+    """The request of a parsed body, in steps. Raises Refused."""
     try:
         if ask.socket is not None:
             if members.get("type") != "response.create":
                 raise Refused("The only event that can be sent here is response.create.", "type", "invalid_value")
             members["stream"] = True
         elif ask.path.rstrip("/").endswith("/responses/compact"):
-            return _read_compaction(members, ask)
-        return _read(members, ask)
+            return (yield from _read_compaction(members, ask))
+        return (yield from _read(members, ask))
     except Refused:
         previous = members.get("previous_response_id")
         state.forget_latest(ask, previous if isinstance(previous, str) else None)
         raise
 
 
-def _read(members: dict[str, Any], ask: Ask) -> Request:
+def read_for_count(body: bytes, ask: Ask) -> Request:
+    """The request whose tokens are to be counted; it need not name a model. Raises Refused."""
+    members = _json.read_object(body)
+    return at_once(_read({**members, "model": members.get("model") or "any"}, ask))
+
+
+def _read(members: dict[str, Any], ask: Ask) -> Steps[Request]:
     _refuse_what_is_not_here(members)
     model = _model(members)
-    offer = read_offer(members)
-    items, messages, previous = _context(members, ask, offer.names)
+    context = yield from _context(members, ask)
+    items, previous = context.items, context.previous
+    offer = read_offer(members, brought_tools(context.placed))
+    messages, unknown = yield from context.messages(offer.names, ask)
     instructions = _json.optional(members, "instructions", "a string")
     if instructions:
         if len(instructions.encode("utf-8", "surrogatepass")) > MAX_INSTRUCTIONS:
@@ -89,29 +105,39 @@ def _read(members: dict[str, Any], ask: Ask) -> Request:
         service_tier=_json.optional(members, "service_tier", "a string"),
         prompt_cache_key=_json.optional(members, "prompt_cache_key", "a string"),
         safety_identifier=_json.optional(members, "safety_identifier", "a string"),
+        unknown=unknown,
     )
     echo = _echo(members, request, answer_format, instructions) | {
         "tools": offer.echo,
         "tool_choice": offer.echo_choice,
         "previous_response_id": previous,
     }
-    kept = items if store is not False or ask.socket is not None else ()  # a stream may last for hours
-    terms = Terms(echo, offer.names, kept, offer.allowed, previous, store is not False, logprobs, _PROOFS in included)
-    return replace(request, extra={KEY: terms})
+    fits = ask.large_bytes <= MOST_KEPT_BYTES
+    kept = items if fits and (store is not False or ask.socket is not None) else ()  # a stream may last for hours
+    stored = fits and store is not False
+    settings = ResponseSettings(
+        echo, offer.names, kept, offer.allowed, previous, stored, logprobs, _PROOFS in included,
+        written=(yield from write_steps(echo)) if ask.large_bytes else b"",
+    )  # fmt: skip
+    return replace(request, extra={KEY: settings})
 
 
-def _read_compaction(members: dict[str, Any], ask: Ask) -> Request:
+def _read_compaction(members: dict[str, Any], ask: Ask) -> Steps[Request]:
     compaction.require_key(ask)
     model = _model(members)
-    names = Names()
-    items, messages, previous = _context(members, ask, names, input_required=False)
+    context = yield from _context(members, ask, input_required=False)
+    items, previous = context.items, context.previous
+    names = read_offer({}, brought_tools(context.placed)).names
+    messages, unknown = yield from context.messages(names, ask)
     if not messages:
         raise Refused("There is nothing to compact: give input or previous_response_id.", "input")
+    settings = ResponseSettings({}, names, items, previous_response_id=previous, kept_items=compaction.kept(items))
     return Request(
         model=model,
         messages=compaction.asking_for_a_summary(messages, _json.optional(members, "instructions", "a string")),
         prompt_cache_key=_json.optional(members, "prompt_cache_key", "a string"),
-        extra={KEY: Terms({}, names, items, previous_response_id=previous, kept_items=compaction.kept(items))},
+        unknown=unknown,
+        extra={KEY: settings},
     )
 
 
@@ -139,21 +165,39 @@ def _model(members: Mapping[str, Any]) -> str:
     return str(model)
 
 
-def _context(
-    members: Mapping[str, Any], ask: Ask, names: Names, input_required: bool = True
-) -> tuple[tuple[Mapping[str, Any], ...], tuple[Message, ...], str | None]:
-    """The whole conversation as items and as messages, and the id that it goes on from."""
+class _Context(NamedTuple):
+    """The whole conversation as items, each with the place where it stands, and the id that it goes on from."""
+
+    placed: tuple[tuple[str, Mapping[str, Any]], ...]
+    previous: str | None
+
+    @property
+    def items(self) -> tuple[Mapping[str, Any], ...]:
+        """The items, for the store."""
+        return tuple(item for _, item in self.placed)
+
+    def messages(self, names: Names, ask: Ask) -> Steps[tuple[tuple[Message, ...], Mapping[tuple[str, str], int]]]:
+        """The conversation as messages, and its items of unknown types, in steps. Raises Refused."""
+        conversation = Conversation(names, lambda sealed, at: compaction.expand(sealed, at, ask))
+        for at, item in self.placed:
+            conversation.add(item, at)
+            yield
+        return conversation.messages(), conversation.unknown
+
+
+def _context(members: Mapping[str, Any], ask: Ask, input_required: bool = True) -> Steps[_Context]:
+    """The remembered conversation and the new input, in steps. Raises Refused."""
     previous = _json.optional(members, "previous_response_id", "a string")
     items: list[Mapping[str, Any]] = []
     if previous is not None:
         record = state.recall(ask, previous)
         if record is None:
-            raise Refused(f"Previous response with id '{previous[: state.LONGEST_ID]}' not found.",
-                          "previous_response_id", "previous_response_not_found")  # fmt: skip
+            shown = f"Previous response with id '{previous[: state.LONGEST_ID]}' not found."
+            raise Refused(
+                shown + state.why_lost(ask, previous), "previous_response_id", "previous_response_not_found"
+            )
         items += record["items"]
-    conversation = Conversation(names, lambda sealed, at: compaction.expand(sealed, at, ask))
-    for number, item in enumerate(items):
-        conversation.add(item, f"previous_response_id: item {number}")
+    placed = [(f"previous_response_id: item {number}", item) for number, item in enumerate(items)]
     given = members.get("input")
     if given is None and (input_required or previous is None):
         raise Refused("Missing required parameter: 'input'.", "input", "missing_required_parameter")
@@ -169,9 +213,14 @@ def _context(
     for number, entry in enumerate(given):
         at = f"input[{number}]"
         item = _resolved(entry, at, ask, items)
-        conversation.add(item, at)
         items.append(item)
-    return tuple(items), conversation.messages(), previous
+        placed.append((at, item))
+        yield
+    kept = []
+    for one in once_each(placed):
+        kept.append(one)
+        yield
+    return _Context(tuple(kept), previous)
 
 
 def _resolved(entry: Any, at: str, ask: Ask, items: list[Mapping[str, Any]]) -> Mapping[str, Any]:

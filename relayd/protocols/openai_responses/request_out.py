@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from relayd.protocols._tools import with_tools, write_tools
+from relayd.protocols._tools import body_steps, tool_steps
+from relayd.protocols._turns import whole_turns
 from relayd.protocols.canon import (
     Audio,
     File,
@@ -22,12 +23,14 @@ from relayd.protocols.canon import (
     Refusal,
     Request,
     Text,
+    Thinking,
     Tool,
     ToolCall,
     ToolResult,
 )
-from relayd.protocols.dialect import Memory, Options, Refused, Sending
-from relayd.protocols.openai_responses.thoughts import unpack_native
+from relayd.protocols.dialect import Memory, Options, Refused, Sending, at_once
+from relayd.protocols.openai_responses.reasoning_items import unpack_native
+from relayd.wire.json_steps import Steps
 
 _SAME = ("temperature", "top_p", "user", "service_tier", "prompt_cache_key", "safety_identifier", "top_logprobs")
 _UNANSWERED = "(no output)"
@@ -38,13 +41,18 @@ _EFFORTS = ((16384, "high"), (4096, "medium"), (1, "low"))
 
 def write_request(request: Request, options: Options, memory: Memory) -> Sending:
     """The request for the endpoint. Raises Refused for what cannot be carried."""
+    return at_once(write_steps(request, options, memory))
+
+
+def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sending]:
+    """The same in steps."""
     if request.n is not None and request.n > 1:
         raise Refused("This upstream gives one answer only: n must be 1.", "n", "unsupported_value")
     if request.stop:
         raise Refused("This upstream knows no stop strings.", "stop", "unsupported_parameter")
     body: dict[str, Any] = {
         "model": request.model,
-        "input": _Items(options).written(request.messages),
+        "input": (yield from _Items(options).written(whole_turns(request.messages))),
         "store": False,
     }
     include = []
@@ -65,7 +73,7 @@ def write_request(request: Request, options: Options, memory: Memory) -> Sending
         body["metadata"] = request.metadata
     if text := _text(request, options):
         body["text"] = text
-    if reasoning := _reasoning(request):
+    if reasoning := _reasoning(None if options.thinking == "drop" else request.thinking):
         body["reasoning"] = reasoning
         if reasoning.get("effort") != "none":
             include.append("reasoning.encrypted_content")
@@ -73,8 +81,9 @@ def write_request(request: Request, options: Options, memory: Memory) -> Sending
         body["include"] = include
     if request.stream:
         body["stream"] = True
-    tools = write_tools(request.tools, "openai_responses", _tool) if request.tools else None
-    return Sending("/responses", with_tools(body, tools))
+    large = request.large
+    tools = (yield from tool_steps(request.tools, "openai_responses", _tool, large)) if request.tools else None
+    return Sending("/responses", (yield from body_steps(body, tools, large)))
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
@@ -112,11 +121,10 @@ def _text(request: Request, options: Options) -> dict[str, Any]:
     return text
 
 
-def _reasoning(request: Request) -> dict[str, Any]:
-    thinking = request.thinking
+def _reasoning(thinking: Thinking | None) -> dict[str, Any]:
     if thinking is None:
         return {}
-    effort = thinking.effort
+    effort = "xhigh" if thinking.effort == "max" else thinking.effort  # which is a word of Messages only
     if effort is None and thinking.budget is not None:
         effort = next((word for least, word in _EFFORTS if thinking.budget >= least), None)
     if thinking.enabled is False:
@@ -135,9 +143,10 @@ class _Items:
         self._items: list[dict[str, Any]] = []
         self._open: dict[str, str] = {}  # the calls that have no answer yet, and their kind
 
-    def written(self, messages: Iterable[Message]) -> list[dict[str, Any]]:
-        """The items of a whole conversation. Raises Refused."""
+    def written(self, messages: Iterable[Message]) -> Steps[list[dict[str, Any]]]:
+        """The items of a whole conversation, in steps. Raises Refused."""
         for message in messages:
+            yield
             if message.role == "tool":
                 for part in message.parts:
                     if isinstance(part, ToolResult):

@@ -1,4 +1,6 @@
-"""Stored responses, asked for by their id: GET, DELETE, input_items and cancel. None of this goes upstream."""
+"""Stored responses, asked for by their id (GET, DELETE, input_items and cancel), and an estimate of a request's tokens.
+None of this goes upstream.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,15 @@ from urllib.parse import parse_qs, unquote
 
 from relayd.protocols import _json
 from relayd.protocols._openai_errors import render_error
+from relayd.protocols._token_estimate import input_tokens
 from relayd.protocols.canon import Failure
-from relayd.protocols.dialect import Ask, Rendered
+from relayd.protocols.dialect import Ask, Refused, Rendered
 from relayd.protocols.openai_responses import state
+from relayd.protocols.openai_responses.request import read_for_count
 
 _PATH = re.compile(r"/responses/([^/]+)(/input_items|/cancel)?/?")
 _METHODS = {None: ("GET", "DELETE"), "/input_items": ("GET",), "/cancel": ("POST",)}
+_WORDS = ("compact", "input_tokens")  # paths of the API, where others have an id
 MOST_ITEMS, USUAL_ITEMS = 100, 20
 
 
@@ -22,17 +27,21 @@ def local(ask: Ask, body: bytes) -> Rendered | None:
     """The answer to a request for a stored response; None for every other request."""
     place = ask.path.rfind("/responses/")
     match = _PATH.fullmatch(ask.path, place) if place >= 0 else None
-    if match is None or (ask.method == "POST" and match[1] == "compact" and match[2] is None):
+    if match is None:
         return None
-    methods = _METHODS[match[2]]
+    is_word = match[1] in _WORDS and match[2] is None
+    methods = ("POST",) if is_word else _METHODS[match[2]]
     if ask.method not in methods:
         refused = _error(ask, 405, f"Only {' and '.join(methods)} can be used here.", "method_not_allowed")
         return Rendered(refused.status, refused.body, headers=(("Allow", ", ".join(methods)),))
+    if is_word:
+        return None if match[1] == "compact" else _count(ask, body)
     response_id = unquote(match[1])
     record = state.stored(ask, response_id)
     if record is None:
         shown = response_id[: state.LONGEST_ID]
-        return _error(ask, 404, f"Response with id '{shown}' not found.", "response_not_found", "response_id")
+        message = f"Response with id '{shown}' not found." + state.why_lost(ask, response_id)
+        return _error(ask, 404, message, "response_not_found", "response_id")
     if match[2] == "/cancel":
         return _error(ask, 400, "Only a response that was made in the background can be cancelled.", "invalid_value")
     if match[2] == "/input_items":
@@ -43,6 +52,14 @@ def local(ask: Ask, body: bytes) -> Rendered | None:
     if parse_qs(ask.query).get("stream", ["false"])[-1].lower() in ("true", "1"):
         return _error(ask, 400, "A stored response cannot be streamed again.", "unsupported_parameter", "stream")
     return Rendered(200, _json.write(record["response"]))
+
+
+def _count(ask: Ask, body: bytes) -> Rendered:
+    try:
+        count = input_tokens(read_for_count(body, ask))
+    except Refused as fault:
+        return _error(ask, fault.status, fault.message, fault.code or "invalid_value", fault.param)
+    return Rendered(200, _json.write({"object": "response.input_tokens", "input_tokens": count}))
 
 
 def _input_items(ask: Ask, record: Mapping[str, Any]) -> Rendered:

@@ -5,6 +5,7 @@ Laws:
    of earlier links and its own output included. No link depends on another one that may be forgotten or deleted.
 2. A consumer finds its own responses only: the memory is its name space.
 3. A connection remembers one response, the latest, also when it is not to be stored.
+4. A response that could not be stored says so: `store` is false in it, and who asks for it later is told why.
 """
 
 from __future__ import annotations
@@ -41,17 +42,29 @@ def stored(ask: Ask, response_id: str) -> dict[str, Any] | None:
     return dict(found) if found is not None else None
 
 
-def keep(ask: Ask, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool) -> None:
-    """Remember a finished response and its conversation, without the output, which is the response's own."""
+def why_lost(ask: Ask, response_id: str) -> str:
+    """What to add where a response is not found: why it could not be stored, as far as that is known."""
+    why = ask.memory.lost(_RESPONSE + response_id) if len(response_id) <= LONGEST_ID else ""
+    return f" It could not be stored: {why}." if why else ""
+
+
+def keep(ask: Ask, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool) -> bool:
+    """Remember a finished response and its conversation, without the output, which is the response's own.
+
+    False where it was to be stored and could not be.
+    """
     if ask.socket is None and not store:
-        return
+        return True
     record = {"response": dict(response), "items": [*(with_id(item) for item in items), *response["output"]]}
     if ask.socket is not None:
         ask.socket.put(_LATEST, record)
     if store:
         ask.memory.put(_RESPONSE + response["id"], record)
+        if ask.memory.lost(_RESPONSE + response["id"]):
+            return False
         for item in response["output"]:
             ask.memory.put(_ITEM + item["id"], response["id"])
+    return True
 
 
 def forget(ask: Ask, response_id: str) -> bool:
@@ -103,4 +116,5 @@ def with_id(item: Mapping[str, Any]) -> dict[str, Any]:
 _PREFIXES = {
     "message": "msg", "function_call": "fc", "function_call_output": "fco", "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco", "reasoning": "rs", "compaction": "cmp",
+    "tool_search_call": "tsc", "tool_search_output": "tso", "additional_tools": "at", "agent_message": "amsg",
 }  # fmt: skip

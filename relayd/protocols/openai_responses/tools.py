@@ -5,13 +5,15 @@ Laws:
    hash. The table leads back to the client's namespace and name, whatever was done to them.
 2. The name is a function of namespace and name alone, unless two tools of one request would meet in it.
 3. `allowed_tools` is a hard constraint: only what it names is offered, and only what was offered may be called.
+4. Tools that items of the conversation bring (`additional_tools`, `tool_search_output`) are offered like those in
+   `tools`. A tool that comes more than once is one tool; its last definition counts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,6 +23,8 @@ from relayd.protocols.dialect import Refused
 from relayd.wire.kept import Kept, once
 
 MAX_TOOLS = 1024
+SEARCH = "tool_search"  # type of the tool, and its name
+_CALLED = ("function", "custom", SEARCH)  # what an endpoint may call; other types of tools run at the provider
 _LONGEST_NAME = 64
 _FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
 _FREE_TEXT: Mapping[str, Any] = {
@@ -31,7 +35,7 @@ _FREE_TEXT: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """A tool as the client knows it; kind is function or custom."""
+    """A tool as the client knows it; kind is function, custom or tool_search."""
 
     namespace: str | None
     name: str
@@ -71,6 +75,18 @@ class Names:
         """The endpoint's name for a call of the history, whose tool may not be offered any more."""
         return self._known_as.get(Called(namespace, name, kind)) or fitting(namespace, name)
 
+    def known_in(self, entries: list[Any]) -> Iterator[tuple[str, dict[str, str]]]:
+        """The endpoint's names for the tools of a list that was read, each with its description if it has one."""
+        for entry in entries:
+            namespace = entry["name"] if entry["type"] == "namespace" else None
+            for tool in (entry,) if namespace is None else entry["tools"]:
+                kind = tool["type"]
+                name = SEARCH if kind == SEARCH else tool.get("name")
+                known = self._known_as.get(Called(namespace, name, kind)) if kind in _CALLED else None
+                if known is not None:
+                    said = tool.get("description")
+                    yield known, {"description": said} if said else {}
+
     def called(self, name: str) -> Called | None:
         """The tool that an endpoint calls by this name."""
         return self._called.get(name)
@@ -96,13 +112,21 @@ class Offer:
     echo_choice: Any
 
 
-def read_offer(body: Mapping[str, Any]) -> Offer:
-    """The tools and the tool choice of a request. Raises Refused."""
+def read_offer(body: Mapping[str, Any], brought: Iterable[tuple[str, list[Any]]] = ()) -> Offer:
+    """The tools and the tool choice of a request. Raises Refused.
+
+    `brought` are the lists of tools that items bring, each with the path of its list.
+    """
     entries = _json.optional(body, "tools", "a list") or []
     if len(entries) > MAX_TOOLS:
         raise Refused(f"At most {MAX_TOOLS} tools can be offered, but there are {len(entries)}.", "tools")
     offered = once(entries, "openai_responses", _each)
     names, tools = offered.names, offered.tools
+    if more := tuple(brought):
+        reading = _Reading()
+        for at, inner in (("tools", entries), *more):
+            reading.entries(inner, at)
+        names, tools = reading.names, tuple(reading.tools.values())
     choice, allowed = _read_choice(body.get("tool_choice"), names)
     if allowed is not None:
         tools = tuple(tool for tool in tools if tool.name in allowed)
@@ -122,42 +146,50 @@ class _Offered(NamedTuple):
 
 
 def _each(entries: list[Any]) -> _Offered:
-    names = Names()
-    tools: dict[str, Tool] = {}
-    echo = []
-    for number, entry in enumerate(entries):
-        at = f"tools[{number}]"
-        _json.checked(entry, "an object", at)
-        kind = _json.required(entry, "type", "a string", at + ".")
-        echo.append(_echo(entry) if kind == "function" else entry)
-        if kind == "namespace":
-            namespace = _json.required(entry, "name", "a string", at + ".")
-            for place, inner in enumerate(_json.required(entry, "tools", "a list", at + ".")):
-                _read_tool(_json.checked(inner, "an object", f"{at}.tools[{place}]"), f"{at}.tools[{place}].",
-                           namespace, names, tools)  # fmt: skip
+    reading = _Reading()
+    reading.entries(entries, "tools")
+    echo = Kept([_echo(entry) if entry["type"] == "function" else entry for entry in entries])
+    return _Offered(SharedTools(reading.tools.values()), reading.names, echo)
+
+
+class _Reading:
+    """Reads lists of tools into one offer; owned by whoever reads them."""
+
+    def __init__(self) -> None:
+        self.names = Names()
+        self.tools: dict[str, Tool] = {}
+
+    def entries(self, entries: list[Any], at: str) -> None:
+        """Read a list; `at` is its path. Raises Refused."""
+        for number, entry in enumerate(entries):
+            place = f"{at}[{number}]"
+            _json.checked(entry, "an object", place)
+            if _json.required(entry, "type", "a string", place + ".") != "namespace":
+                self._tool(entry, place + ".", None)
+                continue
+            namespace = _json.required(entry, "name", "a string", place + ".")
+            for inner_number, inner in enumerate(_json.required(entry, "tools", "a list", place + ".")):
+                inner_place = f"{place}.tools[{inner_number}]"
+                self._tool(_json.checked(inner, "an object", inner_place), inner_place + ".", namespace)
+
+    def _tool(self, entry: Mapping[str, Any], at: str, namespace: str | None) -> None:
+        """One tool that the client runs; hosted tools are left out: they run at the provider, and there is none."""
+        kind = _json.required(entry, "type", "a string", at)
+        if kind not in _CALLED or (kind == SEARCH and entry.get("execution") != "client"):
+            return
+        name = SEARCH if kind == SEARCH else _json.required(entry, "name", "a string", at)
+        if not name:
+            raise Refused("A tool needs a name.", at + "name")
+        known = self.names.add(Called(namespace, name, kind))
+        description = _json.optional(entry, "description", "a string", at)
+        if kind == "custom":
+            grammar = _json.optional(entry, "format", "an object", at)
+            self.tools[known] = Tool(known, description, _FREE_TEXT, kind="custom", grammar=grammar)
         else:
-            _read_tool(entry, at + ".", None, names, tools)
-    return _Offered(SharedTools(tools.values()), names, Kept(echo))
-
-
-def _read_tool(
-    entry: Mapping[str, Any], at: str, namespace: str | None, names: Names, tools: dict[str, Tool]
-) -> None:
-    """One function or custom tool; hosted tools are left out: they run at the provider, and there is none."""
-    kind = _json.required(entry, "type", "a string", at)
-    if kind not in ("function", "custom"):
-        return
-    name = _json.required(entry, "name", "a string", at)
-    if not name:
-        raise Refused("A tool needs a name.", at + "name")
-    known = names.add(Called(namespace, name, kind))
-    description = _json.optional(entry, "description", "a string", at)
-    if kind == "custom":
-        grammar = _json.optional(entry, "format", "an object", at)
-        tools[known] = Tool(known, description, _FREE_TEXT, kind="custom", grammar=grammar)
-        return
-    parameters = _json.optional(entry, "parameters", "an object", at)
-    tools[known] = Tool(known, description, parameters, _json.optional(entry, "strict", "a boolean", at))
+            parameters = _json.optional(entry, "parameters", "an object", at)
+            self.tools[known] = Tool(known, description, parameters, _json.optional(entry, "strict", "a boolean", at))
+        if len(self.tools) > MAX_TOOLS:
+            raise Refused(f"At most {MAX_TOOLS} tools can be offered, those in namespaces included.", at[:-1])
 
 
 def _read_choice(value: Any, names: Names) -> tuple[ToolChoice | None, frozenset[str] | None]:
@@ -171,7 +203,7 @@ def _read_choice(value: Any, names: Names) -> tuple[ToolChoice | None, frozenset
     kind = _json.required(value, "type", "a string", "tool_choice.")
     if kind in ("auto", "none", "required"):
         return ToolChoice(kind), None
-    if kind in ("function", "custom"):
+    if kind in ("function", "custom") or (kind == SEARCH and names.find(None, SEARCH, SEARCH)):
         return ToolChoice("named", _named(value, "tool_choice", names)), None
     if kind != "allowed_tools":
         raise Refused(f"tool_choice demands the hosted tool '{kind[:64]}', which is not available here.", "tool_choice")
@@ -182,13 +214,14 @@ def _read_choice(value: Any, names: Names) -> tuple[ToolChoice | None, frozenset
     for number, entry in enumerate(_json.required(value, "tools", "a list", "tool_choice.")):
         at = f"tool_choice.tools[{number}]"
         _json.checked(entry, "an object", at)
-        if _json.required(entry, "type", "a string", at + ".") in ("function", "custom"):
+        if _json.required(entry, "type", "a string", at + ".") in _CALLED:
             allowed.add(_named(entry, at, names))
     return ToolChoice(mode), frozenset(allowed)
 
 
 def _named(entry: Mapping[str, Any], at: str, names: Names) -> str:
-    name = _json.required(entry, "name", "a string", at + ".")
+    is_search = entry["type"] == SEARCH
+    name = SEARCH if is_search else _json.required(entry, "name", "a string", at + ".")
     namespace = _json.optional(entry, "namespace", "a string", at + ".")
     known = names.find(namespace, name, entry["type"])
     if known is None:

@@ -1,12 +1,20 @@
-"""Metrics in Prometheus' text format 0.0.4, for a scraper that asks."""
+"""Metrics shown at /metrics of the admin application, for a scraper that asks.
+
+The format is Prometheus' text format 0.0.4. Timers are histograms.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
+from typing import ClassVar
 
+from relayd.schema import section, setting
+from relayd.schema.scalars import meant, shown
 from relayd.telemetry.metrics import Metrics
-from relayd.telemetry.names import BUCKETS_S, METRICS, Metric
+from relayd.telemetry.names import BUCKETS_S, Metric
+from relayd.telemetry.sink import declared
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
@@ -32,7 +40,59 @@ def number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(float(value))
 
 
-EXPOSED = {exposed_name(metric): metric for metric in METRICS}
+@section()
+class Options:
+    """Metrics shown at /metrics of the admin application."""
+
+    default_on: ClassVar[bool] = True
+
+    enabled: bool = setting(default=True, doc="Whether /metrics answers.")
+    aliases: Mapping[str, str] = setting(
+        factory=dict, example={"assistant_requests_total": "relayd_proxy_requests_total"},
+        doc="Further names under which metrics are shown, for dashboards that expect them.",
+    )
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        known = {exposed_name(metric) for metric in declared()} if self.aliases else set()
+        for alias, name in self.aliases.items():
+            if not re.fullmatch(r"[a-zA-Z_:][a-zA-Z0-9_:]*", alias) or alias in known:
+                yield f"aliases.{alias}", "is no new name for a metric"
+            elif name not in known:
+                near = meant(name, known)
+                told = f"there is no metric {shown(name)}"
+                yield f"aliases.{alias}", f"{told}; {near}" if near else f"{told}; relayd-metrics(7) lists them"
+
+
+class Sink:
+    """Shows one process's metrics. Owned by telemetry."""
+
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+    takes_samples: ClassVar[bool] = False
+    interval_s = 0.0
+
+    def __init__(self, options: Options, metrics: Metrics) -> None:
+        self._options, self._metrics = options, metrics
+
+    @staticmethod
+    def name_of(metric: Metric) -> str:
+        """The exposed name."""
+        return exposed_name(metric)
+
+    def prepare(self) -> tuple[str, str] | None:
+        """Nothing has to be opened."""
+        return None
+
+    def flush(self) -> None:
+        """Nothing is sent."""
+
+    def page(self) -> tuple[str, bytes] | None:
+        """The text of /metrics, None when it is switched off."""
+        if not self._options.enabled:
+            return None
+        return CONTENT_TYPE, render(self._metrics, self._options.aliases.items())
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def render(metrics: Metrics, aliases: Iterable[tuple[str, str]] = ()) -> bytes:
@@ -41,8 +101,9 @@ def render(metrics: Metrics, aliases: Iterable[tuple[str, str]] = ()) -> bytes:
     `aliases` are pairs of a further name and the name of a metric that is shown under it once more.
     """
     lines: list[str] = []
-    more = [(alias, EXPOSED[name]) for alias, name in aliases if name in EXPOSED]
-    for name, metric in [*EXPOSED.items(), *more]:
+    exposed = {exposed_name(metric): metric for metric in metrics.declared}
+    more = [(alias, exposed[name]) for alias, name in aliases if name in exposed]
+    for name, metric in [*exposed.items(), *more]:
         lines.append(f"# HELP {name} {metric.doc.replace(chr(92), chr(92) * 2)}")
         lines.append(f"# TYPE {name} {'histogram' if metric.kind == 'timer' else metric.kind}")
         if metric.kind == "timer":

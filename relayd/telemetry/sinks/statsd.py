@@ -1,12 +1,15 @@
-"""Metrics to a statsd daemon: what changed since the last batch, in a few UDP datagrams.
+"""Metrics sent to a statsd daemon over UDP; batched, never waiting.
 
-1. Nothing here raises or waits: the socket does not block, what it refuses is counted and forgotten. An address given
-   in numbers is never looked up; a name is looked up once by `prepare` and then again every RESOLVE_S seconds by a
-   thread of its own, so that a container that moved is found.
-2. Counters are sent as differences, timers as samples in milliseconds (at most SAMPLES per series and batch, with
-   their rate), gauges when they changed and every GAUGES_S seconds for a daemon that was started anew.
-3. Without tags the values of labels are parts of the name; `-` stands for an empty one. With tags they follow in
-   DogStatsD's form.
+Batches of datagrams of at most 1400 bytes are sent every `interval`. Sending never waits and never fails; what the
+kernel refuses is counted in `relayd.telemetry.statsd_failed`. An address given in numbers is never looked up; a name is
+looked up at the start and then every minute, so that a container that moved is found.
+
+The configured `prefix` stands in the place of the first word, `relayd`. The values of labels follow the name in the
+order given here, each behind a dot; characters other than letters, digits, `_` and `-` become `_`, and an empty value
+is `-`. With `tags: true` they are sent as DogStatsD tags instead.
+
+Counters are sent as differences, gauges when they change and every 10 seconds. Timers are sent in milliseconds, at most
+100 samples per series and batch; with more of them the sampling rate is sent too.
 """
 
 from __future__ import annotations
@@ -14,28 +17,32 @@ from __future__ import annotations
 import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import ClassVar
 
 from statsd import StatsClient
 
 from relayd import clock
+from relayd.errors import OptionError
+from relayd.schema import Duration, section, setting
 from relayd.telemetry.metrics import SAMPLES, Histogram, Labels, Metrics
-from relayd.telemetry.names import METRICS, Metric
+from relayd.telemetry.names import Metric
 
 DATAGRAM = 1400
 RESOLVE_S = 60.0
 RETRY_S = 5.0  # as long as the name was never found
 GAUGES_S = 10.0
+ADDRESS = re.compile(r"([A-Za-z0-9_.\-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", re.ASCII)
 UNFIT = re.compile(r"[^A-Za-z0-9_\-]")
 UNFIT_IN_TAG = re.compile(r"[^A-Za-z0-9_\-./]")
 
 
 def split(address: str) -> tuple[str, int]:
     """host:port or [v6]:port. Raises ValueError."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"{address!r} is not host:port")
-    return host.strip("[]") or "localhost", int(port)
+    found = ADDRESS.fullmatch(address)
+    if found is None or not 0 < int(found[2]) < 65536:
+        raise ValueError("needs the form host:port, with a port from 1 to 65535")
+    return found[1].strip("[]"), int(found[2])
 
 
 def looked_up(host: str, port: int, flags: int = 0) -> tuple[str, bool]:
@@ -59,17 +66,45 @@ class Client(StatsClient):  # type: ignore[misc]  # the library has no types
             self._on_failure()
 
 
-class StatsdSink:
+@section()
+class Options:
+    """Metrics sent to a statsd daemon over UDP; batched, never waiting."""
+
+    address: str = setting(doc="host:port.", example="127.0.0.1:8125")
+    prefix: str = setting(default="relayd", doc="First part of every name.", pattern=r"[A-Za-z0-9_.\-]*")
+    interval: Duration = setting(default=Duration(1), doc="How often a batch is sent.", minimum=0.1, maximum=60)
+    tags: bool = setting(default=False, doc="Send labels as DogStatsD tags instead of name parts.")
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        try:
+            split(self.address)
+        except ValueError as fault:
+            yield "address", str(fault)
+
+
+class Sink:
     """Sends one process's metrics to one daemon. Owned by telemetry; `flush` is called once per interval."""
 
-    def __init__(self, address: str, prefix: str, tags: bool, metrics: Metrics) -> None:
-        """Raises ValueError for an address that is not host:port. Opens nothing: `prepare` does."""
-        self._host, self._port = split(address)
-        self._prefix = prefix.strip(".") or None
-        self._tags = tags
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("relayd.telemetry.statsd_failed", "counter", "", (), "Datagrams that could not be sent to statsd."),
+    )
+    takes_samples: ClassVar[bool] = True
+
+    def __init__(self, options: Options, metrics: Metrics) -> None:
+        try:
+            self._host, self._port = split(options.address)
+        except ValueError as fault:
+            raise OptionError("address", str(fault)) from fault
+        self._prefix = options.prefix.strip(".") or None
+        self._tags = options.tags
+        self.interval_s = float(options.interval)
         self._metrics = metrics
         self._client: Client | None = None
-        self._sent: dict[tuple[str, Labels], float] = {}
+        self._sent: dict[tuple[str, Labels], float] = {
+            (metric.name, labels): value  # what was counted before this sink is not sent as new
+            for metric in metrics.declared if metric.kind == "counter"
+            for labels, value in metrics.counters(metric)
+        }
         self._names: dict[tuple[str, Labels], str] = {}
         self._named = False
         self._next_lookup = 0.0
@@ -78,14 +113,19 @@ class StatsdSink:
         self._found: tuple[str, bool] | None = None
         self._at: tuple[str, bool] | None = None
 
-    def prepare(self) -> bool:
+    @staticmethod
+    def name_of(metric: Metric) -> str:
+        """The metric's own name."""
+        return ""
+
+    def prepare(self) -> tuple[str, str] | None:
         """Find the daemon's address; may wait for a name server, so it is called at start and reload only.
 
-        False when the name is unknown now: it is looked up again later, and nothing is sent until then.
+        A name that is unknown now is looked up again later, and nothing is sent until then.
         """
         try:
             self._use(looked_up(self._host, self._port, socket.AI_NUMERICHOST))
-            return True
+            return None
         except OSError:
             self._named = True
         self._next_lookup = clock.monotonic() + RESOLVE_S
@@ -93,8 +133,8 @@ class StatsdSink:
             self._use(looked_up(self._host, self._port))
         except OSError:
             self._next_lookup = clock.monotonic() + RETRY_S
-            return False
-        return True
+            return "statsd_not_found", "The address of statsd cannot be resolved; it is tried again."
+        return None
 
     def _use(self, found: tuple[str, bool]) -> None:
         if found == self._at and self._client is not None:
@@ -137,7 +177,7 @@ class StatsdSink:
             if again:
                 self._next_gauges = now + GAUGES_S
             with self._client.pipeline() as pipe:
-                for metric in METRICS:
+                for metric in self._metrics.declared:
                     self._send(pipe, metric, again)
         except OSError:  # a socket for a new address could not be made: the next flush tries again
             self._failed()
@@ -187,6 +227,10 @@ class StatsdSink:
         pairs = zip(metric.labels, labels, strict=True)
         tags = ",".join(f"{name}:{UNFIT_IN_TAG.sub('_', label)}" for name, label in pairs if label)
         return f"|#{tags}" if tags else ""
+
+    def page(self) -> tuple[str, bytes] | None:
+        """Nobody asks."""
+        return None
 
     def close(self) -> None:
         """Send the last batch and let go."""

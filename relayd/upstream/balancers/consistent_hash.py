@@ -12,47 +12,78 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar
 
+from relayd.schema import section, setting
+from relayd.upstream.affinity import Affinity
 from relayd.upstream.balancers import least_request
 from relayd.upstream.endpoint import Endpoint
 
 SPAN = 1 << 64
+POINTS = 160  # on the ring, for a weight of 1
 MOST_POINTS = 65536
+WORD = re.compile(r"client|consumer|session|prompt|(?:header|cookie):[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,200}")
 
 
-@dataclass(frozen=True, slots=True)
+@section()
 class Options:
-    """`bound` is how many times the average load an endpoint takes, `spare` how many exchanges it takes in any case,
-    `points` how many places on the ring it has for a weight of 1."""
+    """Which requests belong together, with `balance: consistent_hash`."""
 
-    bound: float = 1.25
-    spare: int = 4
-    points: int = 160
+    written_as: ClassVar[str] = "hash"
+
+    by: tuple[str, ...] = setting(
+        default=("session", "consumer", "client"), example=["header:x-session-id", "prompt"],
+        doc="The first of these that a request has: header:NAME, cookie:NAME, consumer, session (the conversation as "
+            "its request names it), prompt (how a long prompt begins, so that the endpoint's prompt cache is hit), "
+            "client (its address).",
+    )
+    bound: float = setting(
+        default=1.25, minimum=1, zero_is_off=True,
+        doc="How many times its fair share of what is in flight an endpoint takes before its requests go to the next "
+            "one.",
+    )
+    spare: int = setting(
+        default=4, minimum=0,
+        doc="How many requests an endpoint takes in any case: with little in flight a fair share says nothing.",
+    )
+    prompt_bytes: int = setting(
+        default=4096, minimum=64, maximum=1 << 20,
+        doc="How much of a prompt is looked at; what is shorter has no prompt to hit a cache with.",
+    )
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        if not self.by:
+            yield "by", "needs at least one word"
+        for place, word in enumerate(self.by):
+            if WORD.fullmatch(word) is None:
+                yield f"by[{place}]", "is none of header:NAME, cookie:NAME, consumer, session, prompt, client"
 
 
 class Balancer:
     """Owns the ring; `join` builds it."""
 
-    __slots__ = ("_bound", "_keyless", "_owners", "_points", "_ring", "_spare")
+    __slots__ = ("_bound", "_keyless", "_owners", "_ring", "_spare", "affinity")
+    numbers_endpoints: ClassVar[bool] = False
 
-    def __init__(self, options: Options) -> None:
-        self._bound = options.bound
-        self._points, self._spare = options.points, options.spare
-        self._keyless = least_request.Balancer(least_request.Options())
+    def __init__(self, options: Options, chance: Callable[[], float]) -> None:
+        self.affinity: Affinity | None = Affinity(options.by, options.prompt_bytes)
+        self._bound, self._spare = options.bound, options.spare
+        self._keyless = least_request.Balancer(least_request.Options(), chance)
         self._ring: list[int] = []
         self._owners: list[Endpoint] = []
 
     def join(self, endpoints: Sequence[Endpoint]) -> None:
         """All endpoints of the upstream, also those that may not be asked now; again when they change."""
-        wanted = sum(one.spec.weight for one in endpoints) * self._points
+        self._keyless.join(endpoints)
+        wanted = sum(one.spec.weight for one in endpoints) * POINTS
         scale = min(1.0, MOST_POINTS / wanted) if wanted else 1.0
         placed = sorted(
             ((place_of(f"{one.label}#{number}".encode()), one)
              for one in endpoints
-             for number in range(max(1, int(one.spec.weight * self._points * scale)))),
+             for number in range(max(1, int(one.spec.weight * POINTS * scale)))),
             key=lambda pair: (pair[0], pair[1].label),
         )
         self._ring = [place for place, _ in placed]

@@ -6,27 +6,33 @@ there is little to do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
+from relayd.schema import section
+from relayd.upstream.affinity import Affinity
+from relayd.upstream.balancers import round_robin
 from relayd.upstream.endpoint import Endpoint
 
 
-@dataclass(frozen=True, slots=True)
+@section()
 class Options:
     """Nothing to choose."""
 
 
 class Balancer:
-    """Keeps the turn among equally loaded endpoints in their `credit`."""
+    """Keeps the turn among equally loaded endpoints in their `balancer_state`."""
 
     __slots__ = ()
+    affinity: ClassVar[Affinity | None] = None
+    numbers_endpoints: ClassVar[bool] = False
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: object, chance: Callable[[], float]) -> None:
         pass
 
     def join(self, endpoints: Sequence[Endpoint]) -> None:
         """All endpoints of the upstream, also those that may not be asked now; again when they change."""
+        round_robin.level(endpoints)
 
     def pick(self, candidates: Sequence[Endpoint], key: int | None) -> Endpoint:
         """One of the candidates, which are at least two."""
@@ -46,8 +52,8 @@ class Balancer:
             weight = one.weight
             if one.in_flight / weight == least:
                 total += weight
-                credit = one.credit = one.credit + weight
+                credit = one.balancer_state = one.balancer_state + weight
                 if credit > most:
                     best, most = one, credit
-        best.credit = most - total
+        best.balancer_state = most - total
         return best

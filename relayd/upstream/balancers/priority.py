@@ -7,13 +7,14 @@ asked only when none of the number before is available and has room. This word o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import ClassVar
 
+from relayd.schema import section
 from relayd.upstream.balancers import round_robin
 
 
-@dataclass(frozen=True, slots=True)
-class Options(round_robin.Options):
+@section()
+class Options:
     """Nothing to choose."""
 
 
@@ -21,3 +22,4 @@ class Balancer(round_robin.Balancer):
     """Round robin inside one priority; the layer itself is the upstream's."""
 
     __slots__ = ()
+    numbers_endpoints: ClassVar[bool] = True

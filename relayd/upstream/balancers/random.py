@@ -6,26 +6,31 @@ all rush to the same idle endpoint.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import ClassVar
 
+from relayd.schema import section, setting
+from relayd.upstream.affinity import Affinity
 from relayd.upstream.endpoint import Endpoint
 
 
-@dataclass(frozen=True, slots=True)
+@section()
 class Options:
-    """`choices` is how many are drawn."""
+    """How endpoints are drawn, with `balance: random`."""
 
-    choices: int = 2
+    choices: int = setting(
+        default=2, doc="How many endpoints are drawn, of which the less loaded one is asked.", minimum=1, maximum=100
+    )
 
 
 class Balancer:
     """`chance` gives numbers from 0 up to 1."""
 
     __slots__ = ("_chance", "_choices")
+    affinity: ClassVar[Affinity | None] = None
+    numbers_endpoints: ClassVar[bool] = False
 
-    def __init__(self, options: Options, chance: Callable[[], float] = random.random) -> None:
+    def __init__(self, options: Options, chance: Callable[[], float]) -> None:
         self._choices = options.choices
         self._chance = chance
 

@@ -14,13 +14,18 @@ import pycurl
 from tornado.curl_httpclient import CurlAsyncHTTPClient
 from tornado.httpclient import HTTPRequest, HTTPResponse
 
+from relayd.upstream.spec import EndpointSpec, UpstreamSpec
 from relayd.upstream.transport.driver import Driver
+from relayd.upstream.transport.pool import Pool
+from relayd.wire.key_filter import KeyFilter
+from relayd.work_queue import WorkQueue
 
 
 class StreamClient(CurlAsyncHTTPClient):
-    """One per process. `driver` moves the slots; `fetch()` works as in Tornado."""
+    """One per process. `driver` moves the slots; `fetch()` works as in Tornado. `work` is the loop's work queue."""
 
     driver: Driver | None
+    work: WorkQueue
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         self.driver = None
@@ -28,7 +33,8 @@ class StreamClient(CurlAsyncHTTPClient):
         scan = getattr(self, "_force_timeout_callback", None)
         if scan is not None:  # Tornado 6.1 to 6.5: socket_all() every second, behind the driver's back
             scan.stop()
-        self.driver = Driver(self.io_loop, self._multi, self._fetch_done)
+        self.work = WorkQueue(self.io_loop.add_callback)
+        self.driver = Driver(self.io_loop, self._multi, self._fetch_done, self.work)
 
     def _handle_socket(self, event: int, fd: int, multi: Any, data: Any) -> None:
         if self.driver is not None:
@@ -42,6 +48,11 @@ class StreamClient(CurlAsyncHTTPClient):
         """Let the transfers that were asked for in this turn begin now; without it they begin in the next."""
         if self.driver is not None:
             self.driver.begin()
+
+    def connect(self, upstream: UpstreamSpec, endpoint: EndpointSpec, keys: KeyFilter | None = None) -> Pool:
+        """The pool of one endpoint, as its upstream is given it when it is opened."""
+        assert self.driver is not None
+        return Pool(self.driver, upstream, endpoint, keys)
 
     def _handle_force_timeout(self) -> None:
         """Never: the scan is stopped."""

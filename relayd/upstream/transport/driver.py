@@ -7,14 +7,17 @@ Laws:
 4. Cancel takes effect at once: remove_handle closes the connection (HTTP/1.1) or resets the stream (HTTP/2).
 5. What is asked for in one turn of the loop begins together, in the next: one call makes libcurl send all of it, which
    costs a third less than a call for each.
+6. One turn of the loop has bounded work: after SHARE_S of it, descriptors that are ready and sinks that have not been
+   called wait for the next turn, before everything that comes then.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import select
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pycurl
@@ -23,9 +26,11 @@ from tornado.ioloop import IOLoop
 from relayd import clock
 from relayd.upstream.transport.faults import REWIND
 from relayd.upstream.transport.slot import ACTIVE, DONE, Lender, Sink, Slot
+from relayd.work_queue import WorkQueue
 
 LOG = logging.getLogger("relayd.transport")
 CLEAN_AFTER_S = 1.2
+SHARE_S = 0.005
 _TIMEOUT = ((pycurl.SOCKET_TIMEOUT, 0),)
 _SOCKET_TIMEOUT: int = pycurl.SOCKET_TIMEOUT
 _REMOVE: int = pycurl.POLL_REMOVE
@@ -38,16 +43,20 @@ Ended = tuple[Slot, int, int, str]  # with its gen, errno and libcurl's text
 class Driver:
     """Owned by StreamClient; everything here runs on its loop."""
 
-    def __init__(self, loop: IOLoop, multi: Any, finish_fetch: Callable[[Any, int, str], None]) -> None:
+    def __init__(
+        self, loop: IOLoop, multi: Any, finish_fetch: Callable[[Any, int, str], None], work: WorkQueue
+    ) -> None:
         self.touched: list[Slot] = []
         self.active = 0
         self.busy = False
-        self._loop, self._multi, self._finish_fetch = loop, multi, finish_fetch
+        self._loop, self._multi, self._finish_fetch, self._work = loop, multi, finish_fetch, work
         self._epoll = select.epoll()
         self._masks: dict[int, int] = {}  # descriptor -> epoll mask; 0 = parked
         self._owners: dict[int, Lender] = {}
         self._resumes: list[tuple[Slot, int]] = []
         self._starting: list[tuple[Slot, int]] = []
+        self._ended: list[Ended] = []
+        self._ready: list[tuple[int, int]] = []  # what the last turn had no time for
         self._slots: set[Slot] = set()
         self._flushing = self._kick = self._closed = False
         self._deadline: float | None = None
@@ -125,8 +134,10 @@ class Driver:
             self.on_timer(max(rest, 1))
 
     def _on_ready(self, fd: Any, events: int) -> None:
-        todo = []
-        for ready, event in self._epoll.poll(0, 256):
+        todo, self._ready = self._ready, []
+        if todo:  # an event on a parked descriptor comes again
+            todo = [(ready, mask) for ready, mask in todo if self._masks.get(ready)]
+        for ready, event in () if todo else self._epoll.poll(0, 256):
             if not self._masks.get(ready):
                 self._on_parked(ready)
             else:  # EPOLLERR and EPOLLHUP -> CSELECT_IN, and CSELECT_ERR
@@ -171,12 +182,16 @@ class Driver:
 
     # ---- moving
 
-    def drive(self, events: Iterable[tuple[int, int]]) -> None:
+    def drive(self, events: Sequence[tuple[int, int]]) -> None:
         """Tell libcurl what happened, then hand on what it brought."""
         act, running = self._multi.socket_action, self.active
         self.busy = True
-        for fd, mask in events:
+        end_s = clock.monotonic() + SHARE_S if len(events) > 1 else 0.0
+        for place, (fd, mask) in enumerate(events, 1):
             running = act(fd, mask)[1]
+            if end_s and clock.monotonic() >= end_s:
+                self._ready.extend(events[place:])  # level-triggered: the epoll stays readable
+                break
         for _ in range(8):
             if not self._kick:
                 break
@@ -198,50 +213,67 @@ class Driver:
             return
         self._flushing = True
         touched, self.touched = self.touched, []
-        done: list[Ended] = []
+        ended, self._ended = self._ended, []
         while True:
             left, succeeded, failed = self._multi.info_read()
             for curl in succeeded:
-                self._finish(curl, 0, "", done)
+                self._finish(curl, 0, "", ended)
             for curl, errno, message in failed:
-                self._finish(curl, errno, message, done)
+                self._finish(curl, errno, message, ended)
             if not left:
                 break
-        for slot in touched:
+        end_s = clock.monotonic() + SHARE_S
+        for place, slot in enumerate(touched, 1):
             slot.touched = False
             slot.insize = 0
-            if slot.state == ACTIVE and slot.sink is not None:
+            sink, gen = slot.sink, slot.gen
+            if slot.state == ACTIVE and sink is not None:
                 try:
-                    slot.sink.on_progress(slot)
+                    sink.on_progress(slot)
                 except Exception:  # rescue door: one broken exchange must not stop the others
-                    self._broken(slot)
+                    self._broken(slot, gen, sink)
                 self._after_progress(slot)
-        for slot, gen, errno, message in done:
+                if place < len(touched) and clock.monotonic() >= end_s:
+                    self.touched[:0] = [slot for slot in touched[place:] if slot.touched]  # else cancelled since
+                    break
+        for place, (slot, gen, errno, message) in enumerate(ended, 1):
             if slot.sink is not None and slot.gen == gen:  # else given back, and lent again, by another sink
-                try:
-                    slot.sink.on_done(slot, errno, message)  # the last chunks are still in slot.chunks
-                except Exception:  # rescue door: as above
-                    self._broken(slot)
+                self._on_ended(slot, gen, errno, message)
+                if place < len(ended) and clock.monotonic() >= end_s:
+                    self._ended[:0] = ended[place:]
+                    break
         self._flushing = False
         resumes, self._resumes = self._resumes, []
         for slot, gen in resumes:
             if slot.gen == gen:
                 self.resume(slot)
-        if self.touched:
+        if self.touched or self._ended:
             self._loop.add_callback(self._flush)
 
-    def _broken(self, slot: Slot) -> None:
-        LOG.exception("exchange at %s", slot.pool.origin.decode("latin-1"))
+    def _on_ended(self, slot: Slot, gen: int, errno: int, message: str) -> None:
         sink = slot.sink
-        self.cancel(slot)
-        if sink is not None:
-            self._loop.add_callback(sink.on_broken)
+        assert sink is not None
+        try:
+            sink.on_done(slot, errno, message)  # the last chunks are still in slot.chunks
+        except Exception:  # rescue door: one broken exchange must not stop the others
+            self._broken(slot, gen, sink)
+        if slot.gen == gen and slot.unfinished:
+            slot.ended = errno, message
+            if not slot.hold:
+                self.go_on(slot)
+
+    def _broken(self, slot: Slot, gen: int, sink: Sink) -> None:
+        """A sink has raised: its transfer ends, and it is told so, even if it gave the slot back before."""
+        LOG.exception("exchange at %s", slot.pool.origin.decode("latin-1"))
+        if slot.gen == gen:
+            self.cancel(slot)
+        self._loop.add_callback(sink.on_broken)
 
     def _after_progress(self, slot: Slot) -> None:
         if slot.state != ACTIVE:
             return
-        if slot.paused and not slot.hold:  # paused for fairness only: go on in the next turn
-            self._loop.add_callback(self._unpause, slot, slot.gen)
+        if (slot.unfinished or slot.paused) and not slot.hold:  # paused for fairness only: go on in a later turn
+            self.go_on(slot)
         if slot.read_paused and slot.response is not None and slot.response.status >= 300:
             slot.read_paused = False  # libcurl 7.88 and 8.14 would wait for the body for ever
             self._resumes.append((slot, slot.gen))
@@ -265,10 +297,30 @@ class Driver:
         self.active -= 1
         self._slots.discard(slot)
         slot.state, slot.broken = DONE, errno == REWIND
-        done.append((slot, slot.gen, errno, message))
+        keys = slot.pool.key_filter
+        done.append((slot, slot.gen, errno, keys.text(message) if errno and keys is not None else message))
 
-    def _unpause(self, slot: Slot, gen: int) -> None:
-        if slot.gen == gen and slot.paused and not slot.hold:
+    def go_on(self, slot: Slot) -> None:
+        """In a later turn let the sink take up its work again, or libcurl hand over more."""
+        if not slot.will_go_on:
+            slot.will_go_on = True
+            self._work.put(functools.partial(self._go_on, slot, slot.gen))
+
+    def _go_on(self, slot: Slot, gen: int) -> None:
+        if slot.gen != gen or slot.sink is None or self._closed:
+            return
+        slot.will_go_on = False
+        if slot.hold:  # `unhold` will come
+            return
+        if slot.unfinished and slot.ended is not None:
+            self._ended.append((slot, gen, *slot.ended))
+            self._flush()
+        elif slot.state == ACTIVE and slot.unfinished:
+            if not slot.touched:
+                slot.touched = True
+                self.touched.append(slot)
+            self._flush()
+        elif slot.paused:
             slot.paused = False
             self.resume(slot)
 

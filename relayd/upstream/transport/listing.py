@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from relayd import clock
-from relayd.protocols._model_list import MOST_MODELS, SOURCES, read_page
+from relayd.protocols import registry
+from relayd.protocols.dialect import ModelListSource
+from relayd.protocols.model_list import MOST_MODELS, read_page
 from relayd.upstream.endpoint import DISABLED, Endpoint
 from relayd.upstream.model_list import ModelList
 from relayd.upstream.spec import AuthSpec, Timeouts, UpstreamSpec
@@ -54,15 +56,16 @@ class Listings:
                 self._begin(upstream, wanted)
 
     def _begin(self, upstream: Upstream, wanted: ModelList) -> None:
-        assert self._client.driver is not None
         spec = upstream.spec
+        source = registry.load(spec.protocol).model_list
+        assert self._client.driver is not None and source is not None
         asked = [one for one in upstream.endpoints if one.state != DISABLED] or list(upstream.endpoints)
         endpoint = asked[wanted.turn % len(asked)]
         auth = spec.keys[wanted.turn % len(spec.keys)] if spec.keys else None
         own = replace(spec, timeouts=Timeouts(connect_s=TIMEOUT_S), max_connections=0)
         pool = Pool(self._client.driver, own, endpoint.spec)
-        path = self._target_of(spec, endpoint, SOURCES[spec.protocol].path)
-        question = Question(spec.protocol, wanted, pool, endpoint, path, auth, self._running.discard)
+        path = self._target_of(spec, endpoint, source.path)
+        question = Question(source, wanted, pool, endpoint, path, auth, self._running.discard)
         self._running.add(question)
         wanted.begin()
         question.start()
@@ -78,10 +81,10 @@ class Question:
     """One list, page by page; the sink of its slot."""
 
     def __init__(
-        self, protocol: str, wanted: ModelList, pool: Pool, endpoint: Endpoint, path: bytes, auth: AuthSpec | None,
-        ended: Callable[[Question], None],
+        self, source: ModelListSource, wanted: ModelList, pool: Pool, endpoint: Endpoint, path: bytes,
+        auth: AuthSpec | None, ended: Callable[[Question], None],
     ) -> None:
-        self._protocol, self._wanted, self._pool, self._ended = protocol, wanted, pool, ended
+        self._source, self._wanted, self._pool, self._ended = source, wanted, pool, ended
         self._endpoint, self._path, self._auth = endpoint, path, auth
         self._names: dict[str, None] = {}
         self._pages = 0
@@ -92,7 +95,7 @@ class Question:
 
     def start(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(TIMEOUT_S, lambda: self._failed("timed out"))
-        self._ask(SOURCES[self._protocol].query)
+        self._ask(self._source.query)
 
     def _ask(self, query: str) -> None:
         self._pages += 1
@@ -101,7 +104,7 @@ class Question:
         target = self._path + b"?" + query.encode("ascii") if query else self._path
         slot = self._slot = self._pool.take(b"GET", False)
         fields = [
-            b"Host: " + self._endpoint.authority, *_AGENT, *SOURCES[self._protocol].fields, *key_lines(self._auth),
+            b"Host: " + self._endpoint.authority, *_AGENT, *self._source.fields, *key_lines(self._auth),
         ]
         self._pool.start(slot, self, b"GET", target_with(target, self._auth), fields)
 
@@ -125,7 +128,7 @@ class Question:
 
     def _page(self) -> None:
         try:
-            page = read_page(self._protocol, bytes(self._body))
+            page = read_page(self._source, bytes(self._body))
         except ValueError:
             self._failed("what was answered is no list of models")
             return

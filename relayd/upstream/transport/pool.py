@@ -12,9 +12,11 @@ from pathlib import Path
 import pycurl
 
 from relayd import clock
+from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import EndpointSpec, UpstreamSpec
 from relayd.upstream.transport.driver import Driver
 from relayd.upstream.transport.slot import FREE, Sink, Slot
+from relayd.wire.key_filter import KeyFilter
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))  # RFC 9110 9.2.2
 EXACT_TARGET = hasattr(pycurl, "REQUEST_TARGET")  # pycurl >= 7.45.3; before it PATH_AS_IS on libcurl 7.88 is exact
@@ -86,8 +88,11 @@ def _split(endpoint: EndpointSpec) -> tuple[str, int]:
 class Pool:
     """Makes, lends and takes back slots of one endpoint; owned by the endpoint."""
 
-    def __init__(self, driver: Driver, spec: UpstreamSpec, endpoint: EndpointSpec) -> None:
-        self.driver = driver
+    def __init__(
+        self, driver: Driver, spec: UpstreamSpec, endpoint: EndpointSpec, key_filter: KeyFilter | None = None
+    ) -> None:
+        """`key_filter` is applied to every head that comes."""
+        self.driver, self.key_filter = driver, key_filter
         self.head_limit = spec.response_header_bytes
         origin = endpoint.origin
         if endpoint.tls and spec.tls.server_name:
@@ -167,3 +172,10 @@ class Pool:
             for slot in free:
                 slot.close()
         self._free = {}
+
+
+def pool_of(endpoint: Endpoint) -> Pool:
+    """The pool of an endpoint of an open upstream."""
+    pool = endpoint.pool
+    assert isinstance(pool, Pool)
+    return pool

@@ -4,7 +4,8 @@ Laws:
 1. Callbacks record and return. They never call pycurl and never raise: pycurl answers either with a broken transfer
    or, before 7.46, with a crash.
 2. A request body is read once: SEEKFUNCTION fails, so libcurl cannot send a request a second time.
-3. What is kept for a client is bounded: a turn takes at most TURN bytes, a slow client sets `hold`.
+3. What is kept for a client is bounded: one flush hands over about `turn` bytes in at most PIECES pieces, a slow client
+   sets `hold`, and a sink that has work left sets `unfinished`. Until then libcurl keeps the rest.
 4. `gen` grows with every transfer; whoever comes late with an old number is not heard.
 """
 
@@ -16,11 +17,16 @@ from typing import Protocol
 import pycurl
 
 from relayd import clock
+from relayd.wire.key_filter import KeyFilter
 from relayd.wire.response import BadResponse, ResponseHead, parse_response
 
 TURN = 128 * 1024
+SMALL = 1024
+PARSED_TURN = 16 * 1024  # where a sink parses what it gets
+PIECES = 512
 INTERIM_MAX = 32
-TRAILER_BYTES = 8 * 1024
+FIELDS_MAX = 5000  # newer libcurl refuses more by itself
+TRAILER_BYTES, TRAILER_FIELDS = 8 * 1024, 32
 FREE, ACTIVE, DONE = range(3)
 _WRITE_PAUSE: int = pycurl.WRITEFUNC_PAUSE
 _READ_PAUSE: int = pycurl.READFUNC_PAUSE
@@ -28,7 +34,11 @@ _SEEK_FAIL: int = pycurl.SEEKFUNC_FAIL
 
 
 class Sink(Protocol):
-    """Who takes what a transfer brings; called after libcurl has returned, never from inside it."""
+    """Who takes what a transfer brings; called after libcurl has returned, never from inside it.
+
+    One call does a bounded amount of work. A sink that has not finished with what it was given sets `slot.unfinished`
+    and returns; the driver makes the same call again in a later turn, until the sink clears it.
+    """
 
     def on_progress(self, slot: Slot) -> None:
         """Something new is in `interim`, `response` or `chunks`, or the upload queue has room."""
@@ -51,6 +61,9 @@ class Mover(Protocol):
     def cancel(self, slot: Slot) -> None:
         """End a transfer at once."""
 
+    def go_on(self, slot: Slot) -> None:
+        """Call the sink again, in a later turn."""
+
 
 class Lender(Protocol):
     """The pool that a slot came from."""
@@ -58,6 +71,7 @@ class Lender(Protocol):
     options: list[tuple[int, object]]
     head_limit: int
     origin: bytes
+    key_filter: KeyFilter | None
     eof_at: float
 
     def give(self, slot: Slot) -> None:
@@ -68,9 +82,10 @@ class Slot:
     """One easy handle; owned by the pool it came from, lent to one exchange at a time."""
 
     __slots__ = (
-        "bad", "body", "broken", "chunks", "connect_s", "curl", "driver", "fresh", "gen", "head_bytes", "hold",
-        "insize", "interim", "kind", "length", "lines", "paused", "pool", "position", "queue", "queued",
-        "read_at", "read_paused", "response", "sink", "state", "target", "touched", "trailers", "upload_done",
+        "bad", "body", "broken", "chunks", "connect_s", "curl", "driver", "ended", "fresh", "gen", "head_bytes", "hold",
+        "insize", "interim", "kind", "length", "lines", "paused", "pool", "position", "queue", "queued", "read_at",
+        "read_paused", "response", "sink", "state", "target", "touched", "trailers", "turn", "unfinished",
+        "upload_done", "will_go_on",
     )
 
     def __init__(self, driver: Mover, pool: Lender, kind: str) -> None:
@@ -81,7 +96,7 @@ class Slot:
         self.broken = False
         self.lines: list[bytes] = []
         self.chunks: list[bytes] = []
-        self.queue: collections.deque[bytes] | None = None
+        self.queue: collections.deque[bytes | memoryview] | None = None
         self.curl = curl = pycurl.Curl()
         curl.slot = self  # a cycle on purpose: broken in close()
         for option, value in pool.options:
@@ -110,6 +125,9 @@ class Slot:
         self.sink: Sink | None = None
         self.body: bytes | None = None
         self.bad = ""
+        self.turn = TURN
+        self.ended: tuple[int, str] | None = None  # how it ended, while the sink has not finished
+        self.unfinished = self.will_go_on = False
         self.head_bytes = self.insize = self.queued = self.position = 0
         self.read_at = self.connect_s = 0.0
         self.touched = self.paused = self.hold = self.read_paused = self.upload_done = False
@@ -132,7 +150,7 @@ class Slot:
         size = len(line)
         if size > 2:  # a field has three bytes at least; what is shorter ends the head or is malformed
             self.head_bytes += size
-            if self.head_bytes <= self.pool.head_limit and self.response is None:
+            if self.head_bytes <= self.pool.head_limit and self.response is None and len(self.lines) <= FIELDS_MAX:
                 return None
         return self._on_other_line(line)
 
@@ -144,6 +162,9 @@ class Slot:
         if self.head_bytes > self.pool.head_limit:
             self.bad = "response head too large"
             return 0  # any length but the line's: error 23, and the connection is closed
+        if len(self.lines) > FIELDS_MAX:
+            self.bad = "too many fields"
+            return 0
         return self._on_head() if line in (b"\r\n", b"\n") else None
 
     def _on_trailer(self, line: bytes) -> int | None:
@@ -151,8 +172,12 @@ class Slot:
             return None
         if self.trailers is None:
             self.trailers = []
-        self.trailers.append(line)
-        if sum(map(len, self.trailers)) > TRAILER_BYTES:
+            self.head_bytes = 0
+        self.head_bytes += len(line)
+        keys = self.pool.key_filter
+        if keys is None or (line := keys.line(line)):
+            self.trailers.append(line)
+        if self.head_bytes > TRAILER_BYTES or len(self.trailers) > TRAILER_FIELDS:
             self.bad = "trailer section too large"
             return 0
         return None
@@ -163,6 +188,9 @@ class Slot:
         except BadResponse as fault:
             self.bad = str(fault)
             return 0
+        keys = self.pool.key_filter
+        if keys is not None and keys.wants(b"".join(self.lines)):
+            keys.clean(response)
         self.lines = []
         if response.status == 101:  # upgrades go through the tunnel, never through here
             self.bad = "101 nobody asked for"
@@ -184,7 +212,7 @@ class Slot:
         return None
 
     def _on_body(self, data: bytes) -> int | None:
-        if self.hold or self.insize > TURN:
+        if self.hold or self.insize > self.turn or self.unfinished or len(self.chunks) >= PIECES:
             self.paused = True
             self._touch()
             return _WRITE_PAUSE  # libcurl keeps `data` and hands it over again
@@ -205,13 +233,14 @@ class Slot:
             self.position += len(data)
             return data
         if self.queue:
-            data = self.queue.popleft()
-            if len(data) > size:
-                self.queue.appendleft(data[size:])
-                data = data[:size]
-            self.queued -= len(data)
+            piece = self.queue.popleft()
+            if len(piece) > size:
+                piece = memoryview(piece)  # of a large piece the rest is never copied
+                self.queue.appendleft(piece[size:])
+                piece = piece[:size]
+            self.queued -= len(piece)
             self._touch()
-            return data
+            return bytes(piece)
         if self.upload_done:
             return b""
         self.read_paused = True
@@ -226,9 +255,13 @@ class Slot:
     def feed(self, data: bytes, last: bool = False) -> None:
         """Give the next piece of a streamed upload; `last` ends it."""
         if data:
-            if self.queue is None:
-                self.queue = collections.deque()
-            self.queue.append(data)
+            queue = self.queue
+            if queue is None:
+                queue = self.queue = collections.deque()
+            if queue and len(queue[-1]) < SMALL:  # many small pieces would cost much more than their bytes
+                queue[-1] = bytes(queue[-1]) + data
+            else:
+                queue.append(data)
             self.queued += len(data)
         self.upload_done = last
         if self.read_paused:
@@ -243,7 +276,9 @@ class Slot:
     def unhold(self) -> None:
         """The client can take more."""
         self.hold = False
-        if self.paused:
+        if self.unfinished:
+            self.driver.go_on(self)
+        elif self.paused:
             self.paused = False
             self.driver.resume(self)
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from tornado.ioloop import IOLoop
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
 from tornado.util import TimeoutError as TornadoTimeoutError
 
@@ -18,6 +18,7 @@ from relayd import clock
 from relayd.upstream.spec import EndpointSpec, TlsSpec, UpstreamSpec
 
 HIGH = 64 * 1024
+PIECE = 16 * 1024  # what one turn of the loop reads
 
 
 class TunnelSink(Protocol):
@@ -53,10 +54,11 @@ class Tunnel:
     """One connection; owned by the exchange that asked for it."""
 
     def __init__(self, spec: UpstreamSpec, endpoint: EndpointSpec, request: bytes, sink: TunnelSink) -> None:
-        self._spec, self._endpoint, self._request, self._sink = spec, endpoint, request, sink
+        self._spec, self._endpoint, self._request = spec, endpoint, request
+        self._sink: TunnelSink | None = sink  # None from the end on: it refers to this connection
         self._stream: IOStream | None = None
         self._line: socket.socket | None = None  # the connection during its handshake
-        self._closed = self._reading = False
+        self._closed = self._reading = self._will_read = self._ending = False
         self._want = True
         IOLoop.current().add_callback(self._open)
 
@@ -92,7 +94,9 @@ class Tunnel:
         self._stream = stream
         stream.set_close_callback(self._on_close)
         self.write(self._request)
-        self._sink.on_connected()
+        self._request = b""
+        if self._sink is not None:
+            self._sink.on_connected()
         self._read()
 
     async def _connect(self) -> IOStream:
@@ -131,28 +135,33 @@ class Tunnel:
                 self._line.shutdown(socket.SHUT_RDWR)
 
     def _read(self) -> None:
+        self._will_read = False
         stream = self._stream
-        if stream is None or self._reading:
+        if stream is None or self._reading or not self._want or self._closed:
             return
-        while self._want and not self._closed:
-            try:
-                future: Any = stream.read_bytes(65536, partial=True)
-            except StreamClosedError:
-                return
-            if not future.done():
-                self._reading = True
-                future.add_done_callback(self._on_read)
-                return
-            if future.exception() is not None:
-                return
-            self._sink.on_bytes(future.result())
+        try:
+            future: Any = stream.read_bytes(PIECE, partial=True)
+        except StreamClosedError:
+            return
+        self._reading = True
+        if future.done():
+            self._on_read(future)
+        else:
+            future.add_done_callback(self._on_read)
 
     def _on_read(self, future: Any) -> None:
         self._reading = False
         if self._closed or future.cancelled() or future.exception() is not None:
             return
-        self._sink.on_bytes(future.result())
-        self._read()
+        if self._sink is not None:
+            self._sink.on_bytes(future.result())
+        self._read_later()
+
+    def _read_later(self) -> None:
+        """Read in the next turn of the loop, so that a fast endpoint leaves this one to others."""
+        if not self._will_read and not self._closed:
+            self._will_read = True
+            IOLoop.current().add_callback(self._read)
 
     def write(self, data: bytes) -> bool:
         """Send to the endpoint; False when it is behind, and `on_writable` will follow."""
@@ -169,8 +178,23 @@ class Tunnel:
         return not waiting or len(waiting) <= HIGH
 
     def _on_written(self, future: Any) -> None:
-        if not future.cancelled() and future.exception() is None and not self._closed:
+        if not future.cancelled() and future.exception() is None and self._sink is not None:
+            self._shut()
             self._sink.on_writable()
+
+    def end_writing(self) -> bool:
+        """End this side of the connection behind what was written; False where that cannot be done (TLS)."""
+        if self._stream is None or isinstance(self._stream, SSLIOStream):
+            return False
+        self._ending = True
+        self._shut()
+        return True
+
+    def _shut(self) -> None:
+        stream = self._stream
+        if self._ending and stream is not None and not stream._write_buffer:
+            with contextlib.suppress(OSError):
+                stream.socket.shutdown(socket.SHUT_WR)
 
     def pause(self) -> None:
         """Stop reading from the endpoint."""
@@ -180,7 +204,7 @@ class Tunnel:
         """Read again, in the next turn."""
         if not self._want:
             self._want = True
-            IOLoop.current().add_callback(self._read)
+            self._read_later()
 
     def buffered(self) -> int:
         """Bytes that wait for the endpoint."""
@@ -189,16 +213,19 @@ class Tunnel:
 
     def _on_close(self) -> None:
         error = self._stream.error if self._stream is not None else None
+        if error is not None:
+            error.__traceback__ = None  # its frames refer to the stream
         self._end("upstream_closed" if error is not None else "", str(error or ""))
 
     def _end(self, code: str, detail: str) -> None:
-        if not self._closed:
-            self._closed = True
-            self._sink.on_closed(code, detail)
+        sink, self._sink = self._sink, None
+        self._closed = True
+        if sink is not None:
+            sink.on_closed(code, detail)
 
     def close(self) -> None:
         """Leave; nothing more is heard."""
-        self._closed = True
+        self._closed, self._sink, self._request = True, None, b""
         self._hang_up()
         if self._stream is not None:
             self._stream.close()

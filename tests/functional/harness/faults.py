@@ -13,21 +13,32 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tests.aids.ports import free_port
 from tests.functional.harness.client import Client
 from tests.functional.harness.message import Message, answer, request
-from tests.functional.harness.relay import ROOT, Relay, free_port
+from tests.functional.harness.relay import ROOT, Relay
 from tests.functional.harness.upstream import Peer, Script, Upstream
 
 STREAMER = ROOT / "tests/bench/streamer.py"
 
 
-def until(holds: Callable[[], Any], timeout_s: float = 10.0, what: str = "it") -> Any:
+def until(holds: Callable[[], Any], timeout_s: float = 60.0, what: str = "it") -> Any:
     """What `holds` says when it first is true; the wait between two looks is only politeness."""
     end = time.monotonic() + timeout_s
     while not (found := holds()):
         assert time.monotonic() < end, f"{what} did not come to be in time"
         time.sleep(0.01)
     return found
+
+
+def stuck_for(count: Callable[[], float], seconds: float) -> None:
+    """Wait until a count has begun and then has stood still for so long."""
+    last, since, end = 0.0, time.monotonic(), time.monotonic() + 60
+    while not last or time.monotonic() - since < seconds:
+        if (now := count()) != last:
+            last, since = now, time.monotonic()
+        assert time.monotonic() < end, f"it goes on or never began: {last}"
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -56,7 +67,7 @@ class Process:
     def __init__(self) -> None:
         self.port = free_port()
         self.process = subprocess.Popen([sys.executable, str(STREAMER), str(self.port)], cwd=ROOT)
-        until(self.answers, 20, "the streamer's start")
+        until(self.answers, what="the streamer's start")
 
     @property
     def url(self) -> str:
@@ -142,7 +153,7 @@ def run(relay: Relay, *words: str) -> tuple[int, str, str]:
     """A command of relayd's against this process."""
     done = subprocess.run(
         [sys.executable, "-m", "relayd", *words, "--socket", relay.admin_path], cwd=relay.folder, capture_output=True,
-        text=True, timeout=30, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -179,6 +190,11 @@ def settled(relay: Relay) -> None:
     """Nothing is under way, and nothing is held at any endpoint or gate."""
     relay.wait_quiet()
     for one in json.loads(relay.admin("/upstreams")[1])["upstreams"]:
-        until(lambda name=one["name"]: upstream_of(relay, name)["in_flight"] == 0, what="an endpoint's release")
+        name: str = one["name"]
+
+        def released(name: str = name) -> bool:
+            return bool(upstream_of(relay, name)["in_flight"] == 0)
+
+        until(released, what="an endpoint's release")
     for gate in json.loads(relay.admin("/queue")[1])["gates"]:
         assert (gate["in_flight"], gate["depth"]) == (0, 0), gate

@@ -110,7 +110,7 @@ class Connection:
 
     def _on(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.RequestReceived):
-            seen = Seen(self.number, event.stream_id, dict(event.headers))
+            seen = Seen(self.number, event.stream_id, {str(name): str(value) for name, value in event.headers})
             self.streams[event.stream_id] = seen
             self.owner.seen.append(seen)
             if not seen.headers[":path"].startswith("/echo"):

@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,18 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.aids.ports import free_port
 from tests.functional.harness.client import Client, connect
 from tests.functional.harness.message import Closed, request
 
 ROOT = Path(__file__).resolve().parents[3]
-START_S = 15.0
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+START_S = 60.0
 
 
 def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +59,7 @@ class Relay:
             "upstreams": {"up": {"endpoints": [url]}},
             "routes": [{"name": "all", "match": {"prefix": "/"}, "upstream": "up"}],
             "telemetry": {"access_log": {"format": "json", "file": str(self.access_file)}, "log": {"format": "text"}},
-            "daemon": {"drain_timeout": "2s"},
+            "daemon": {"drain_timeout": "2s", "overload": {"loop_lag": "off"}},  # a machine may be slow
         }
         self.config = merged(base, change or {})
         self.process: subprocess.Popen[bytes] | None = None
@@ -115,7 +108,7 @@ class Relay:
         assert self.process is not None
         return self.process.pid
 
-    def stop(self, timeout_s: float = 10.0) -> int:
+    def stop(self, timeout_s: float = 60.0) -> int:
         process = self.process
         if process is None:
             return 0
@@ -160,13 +153,13 @@ class Relay:
             return []
         return [json.loads(line) for line in self.access_file.read_text().splitlines() if line.endswith("}")]
 
-    def record(self, timeout_s: float = 5.0, **wanted: Any) -> dict[str, Any]:
+    def record(self, timeout_s: float = 60.0, **wanted: Any) -> dict[str, Any]:
         """The access record that has these values; waits for it, because it is written in batches."""
         end = time.monotonic() + timeout_s
         while True:
-            for record in reversed(self.records()):
-                if all(record.get(key) == value for key, value in wanted.items()):
-                    return record
+            for one in self.records()[::-1]:
+                if all(one.get(key) == value for key, value in wanted.items()):
+                    return one
             assert time.monotonic() < end, f"no record with {wanted} in {self.records()[-5:]}"
             time.sleep(0.02)
 
@@ -186,7 +179,7 @@ class Relay:
         found = self.status().get("exchanges", [])
         return len(found) if isinstance(found, list) else int(found.get("open", found.get("active", 0)))
 
-    def wait_quiet(self, timeout_s: float = 5.0) -> None:
+    def wait_quiet(self, timeout_s: float = 60.0) -> None:
         end = time.monotonic() + timeout_s
         while self.exchanges():
             assert time.monotonic() < end, self.status()

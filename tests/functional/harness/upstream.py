@@ -135,7 +135,7 @@ class Upstream:
                 with contextlib.suppress(OSError):
                     peer.sock.shutdown(socket.SHUT_RDWR)
         for thread in self.threads:
-            thread.join(5)
+            thread.join(60)
         for peer in self.peers:
             peer.close()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from relayd.cli.admin_client import Unreachable, add_socket_options, ask, seconds, socket_paths
+from relayd.cli.admin_client import UnixConnection, Unreachable, add_socket_options, ask, seconds, socket_paths
 
 REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 
@@ -31,13 +31,13 @@ class Answering:
         with client:
             self.heard = client.recv(65536)
             if self.reply is None:
-                self.done.wait(10)
+                self.done.wait(60)
             else:
                 client.sendall(self.reply)
 
     def close(self) -> None:
         self.done.set()
-        self.thread.join(10)
+        self.thread.join(60)
         self.listener.close()
 
 
@@ -100,3 +100,12 @@ def test_times_have_units(text: str, wanted: float) -> None:
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         seconds(text)
+
+
+def test_a_user_who_may_not_open_the_socket_is_told_the_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def connect(self: UnixConnection) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(UnixConnection, "connect", connect)
+    with pytest.raises(Unreachable, match=r"adduser \S+ relayd-admin"):
+        ask(argparse.Namespace(socket=str(tmp_path / "x"), instance=None, config="x"), "GET", "/", 1)

@@ -107,6 +107,11 @@ def test_a_path_that_reads_in_two_ways_is_told_with_its_other_reading() -> None:
     assert answer["code"] == "ambiguous_path" and "/v1/x" in answer["why"] and "llm" in answer["why"]
 
 
+def test_a_path_that_climbs_out_of_where_its_route_puts_it_is_told() -> None:
+    answer = told("GET /g/x/../../g/y")["answer"]
+    assert answer["code"] == "ambiguous_path" and "climb" in answer["why"]
+
+
 def test_a_preflight_is_answered_before_any_key_is_asked_for() -> None:
     answer = told("OPTIONS /v1/x", "Origin: https://a", "Access-Control-Request-Method: POST")
     assert answer["answer"]["status"] == 204 and answer["sent"] is None

@@ -68,3 +68,10 @@ def test_a_reader_that_leaves_early_is_no_fault() -> None:
         capture_output=True, text=True, check=False,
     )
     assert "Traceback" not in done.stderr
+
+
+def test_a_misspelt_command_is_answered_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["statsu"]) == 2
+    assert "did you mean status?" in capsys.readouterr().err
+    assert main(["xyzzy"]) == 2
+    assert "there are run, keep" in capsys.readouterr().err

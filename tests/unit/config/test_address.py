@@ -14,7 +14,6 @@ from relayd.config.address import (
     parse_endpoint,
     parse_listen,
     parse_network,
-    parse_udp,
 )
 
 
@@ -69,15 +68,9 @@ def test_a_network_has_no_bits_beside_its_mask() -> None:
     assert fault_of(parse_network, "example.org")
 
 
-def test_a_statsd_address_is_host_and_port() -> None:
-    assert parse_udp("127.0.0.1:8125") == ("127.0.0.1", 8125)
-    for text in ("127.0.0.1", ":8125", "127.0.0.1:0", "unix:/a"):
-        assert fault_of(parse_udp, text)
-
-
 @given(st.text(max_size=60) | st.text(alphabet="htps:/[]@?#.%0123456789abunixsyem-", max_size=40))
 def test_any_text_is_an_address_or_an_address_error(text: str) -> None:
-    for parse in (parse_listen, parse_endpoint, parse_network, parse_udp):
+    for parse in (parse_listen, parse_endpoint, parse_network):
         try:
             parse(text)
         except AddressError as fault:

@@ -14,7 +14,7 @@ from relayd.config.documents import EXAMPLE, manual_text, sample_text, schema_te
 from relayd.config.load import load, load_text
 from relayd.config.model import Config
 from relayd.errors import ConfigError
-from relayd.schema.describe import keys, sections_below
+from relayd.schema.describe import keys, name_of, sections_below
 
 TOP = pathlib.Path(__file__).parents[3]
 
@@ -29,7 +29,7 @@ def test_the_file_in_the_repository_is_the_generated_one(file: str, text: str) -
 def test_every_key_of_every_section_is_in_all_three() -> None:
     schema, sample, page = json.loads(schema_text()), sample_text(), manual_text()
     for path, section in sections_below(Config):
-        described = schema if section is Config else schema["$defs"][section.__name__]
+        described = schema if section is Config else schema["$defs"][name_of(section)]
         assert sorted(described["properties"]) == sorted(key.name for key in keys(section)), path
         for key in keys(section):
             assert f"\\fB{key.name}:\\fR" in page
@@ -40,8 +40,8 @@ def test_every_word_of_the_sample_is_known() -> None:
     lines = [line[1:] for line in sample_text().splitlines() if line.startswith("#") and not line.startswith("##")]
     with pytest.raises(ConfigError) as caught:
         load_text("\n".join(lines), "sample")
-    # Its key files are not there, and it shows what excludes each other side by side.
-    expected = ("cannot be read", "only one of path, prefix and regex", "not in force yet")
+    # Its key files and its drop-ins are not there, and it shows what excludes each other side by side.
+    expected = ("cannot be read", "/etc/relayd.d does not exist", "only one of path, prefix and regex", "not in force yet", "only with protocol: simple_chat")
     assert [str(one) for one in caught.value.findings if not any(word in one.message for word in expected)] == []
 
 

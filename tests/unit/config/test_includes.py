@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+
+import pytest
 
 from relayd.config.includes import FILES, joined, named_files, patterns
 from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence
@@ -86,3 +89,59 @@ def test_an_included_file_includes_nothing() -> None:
     told = Told()
     joined([root({}), root({"include": "x"}, "other")], told)
     assert told.said == ["other include an included file cannot include others"]
+
+
+def found(folder: pathlib.Path, words: object) -> tuple[list[str], list[str], list[str]]:
+    """Names of the files, faults, warnings."""
+    faults, warnings = Told(), Told()
+    files = named_files(root({"include": words}), str(folder), "main", faults, warnings)
+    return [str(pathlib.Path(path).relative_to(folder)) for path, _ in files], faults.said, warnings.said
+
+
+def test_a_folder_that_is_not_there_is_a_warning_and_an_empty_one_is_nothing(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "empty").mkdir()
+    names, faults, warnings = found(tmp_path, ["empty/*.yaml", "relayd.dd/*.yaml", "*/deep/*.yaml"])
+    assert (names, faults) == ([], [])
+    assert len(warnings) == 1 and f"{tmp_path}/relayd.dd does not exist" in warnings[0] and "include[1]" in warnings[0]
+
+
+def test_a_folder_that_cannot_be_read_is_a_fault_at_any_depth(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("closed", "open", "parent/inner"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.yaml").write_text("")
+    real, real_stat = os.scandir, os.lstat
+
+    def scandir(path: str) -> object:
+        if path.endswith(("closed", "inner")):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    def lstat(path: str) -> os.stat_result:
+        if "/closed/" in str(path):
+            raise PermissionError(13, "Permission denied", path)
+        return real_stat(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "lstat", lstat)
+    for words, place in (("closed/*.yaml", "closed"), ("parent/*/*.yaml", "parent/inner"), ("*/a.yaml", "closed/a.yaml")):
+        names, faults, warnings = found(tmp_path, words)
+        assert warnings == [] and "closed/a.yaml" not in names
+        assert len(faults) == 1 and f"{tmp_path}/{place} cannot be read: Permission denied" in faults[0]
+
+
+def test_a_file_in_the_place_of_the_folder_is_a_fault(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "relayd.d").write_text("")
+    names, faults, _ = found(tmp_path, "relayd.d/*.yaml")
+    assert names == [] and "Not a directory" in faults[0]
+
+
+def test_globs_mean_what_they_mean_in_a_shell(tmp_path: pathlib.Path) -> None:
+    for name in ("a.yaml", ".hidden.yaml", "B.yaml", "t1/x.yaml", "t2/x.yaml", "t2/y.yml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert found(tmp_path, "*.yaml")[0] == ["B.yaml", "a.yaml"]
+    assert found(tmp_path, ".h*.yaml")[0] == [".hidden.yaml"]
+    assert found(tmp_path, ["[ab].yaml", "t?/x.yaml"])[0] == ["a.yaml", "t1/x.yaml", "t2/x.yaml"]
+    assert found(tmp_path, f"{tmp_path}/t*/*.y*ml")[0] == ["t1/x.yaml", "t2/x.yaml", "t2/y.yml"]

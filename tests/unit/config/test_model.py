@@ -86,6 +86,19 @@ def test_a_route_that_hides_all_behind_it_is_warned_of() -> None:
     assert list(warnings) == ["routes"]
 
 
+def test_memory_for_request_bodies_is_bounded_by_default_and_a_route_that_takes_more_is_warned_of() -> None:
+    config, warnings = accepted()
+    assert config.daemon.request_buffers.size == 256 * 1024 * 1024 and not warnings
+    by_model = {"upstreams": "{a: {endpoints: [\"http://127.0.0.1:1\"], protocol: openai_chat}}", "models": "{m: a}"}
+    for route, warned in (("upstream: by_model", True), ("upstream: by_model, body_limit: 1MiB", False), ("respond: 200", False)):
+        routes = f"[{{name: r, {route}}}]"
+        _, warnings = accepted(routes=routes, daemon="{request_buffers: 16MiB}", **by_model)
+        assert (list(warnings) == ["routes[0].body_limit"]) is warned
+    _, warnings = accepted(routes="[{name: r, upstream: by_model}]", daemon="{request_buffers: 0}", **by_model)
+    assert not warnings
+    assert "daemon.request_buffers.size" in faults(daemon="{request_buffers: 4KiB}")
+
+
 def test_fields_of_the_house_have_names_of_their_own() -> None:
     config, _ = accepted(headers="{via: off, real_ip: off, request_id: X-Trace}")
     assert (config.headers.via, config.headers.request_id) == ("off", "X-Trace")

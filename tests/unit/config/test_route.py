@@ -26,7 +26,11 @@ def test_a_route_does_exactly_one_thing() -> None:
 @pytest.mark.parametrize(("rest", "path"), [
     ("match: {path: /a, prefix: /b}", "match"), ("match: {path: a}", "match.path"), ("match: {regex: '('}", "match.regex"),
     ("match: {regex: '(a+)+'}", "match.regex"), ("match: {host: 'a:80'}", "match.host[0]"), ("match: {method: get}", "match.method[0]"),
-    ("match: {header: {'a b': c}}", "match.header.a b"), ("strip_prefix: /a, rewrite: /b", "rewrite"),
+    ("match: {header: {'a b': c}}", "match.header.a b"), ("match: {header: {X-A: b, x-a: c}}", "match.header.x-a"),
+    ("match: {path: '/a?b'}", "match.path"), ("match: {prefix: '/a#b'}", "match.prefix"), ("match: {prefix: /a/..}", "match.prefix"),
+    ("match: {host: a..b}", "match.host[0]"), ("match: {method: TRACE}", "match.method[0]"), ("match: {model: ''}", "match.model[0]"),
+    ("match: {prefix: /a}, strip_prefix: '/a?'", "strip_prefix"), ("cors: {origins: ['https://a.example/']}", "cors.origins[0]"),
+    ("cors: {origins: ['https://a.example:443']}", "cors.origins[0]"), ("strip_prefix: /a, rewrite: /b", "rewrite"),
     ("match: {prefix: /a}, strip_prefix: /b", "strip_prefix"), ("match: {regex: '/(a)'}, rewrite: '/\\2'", "rewrite"),
     ("admin_write: true", "admin_write"), ("cors: {origins: [a.example]}", "cors.origins[0]"), ("body_limit: -1", "body_limit"),
     ("cors: {credentials: true}", "cors.credentials"), ("request_headers: {set: {Host: a}}", "request_headers.set.Host"),
@@ -38,12 +42,26 @@ def test_a_rule_that_cannot_be_meant_is_a_fault(rest: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(("rest", "path"), [
-    ("redirect: ''", "redirect.location"), ("redirect: '/{user}'", "redirect.location"), ("redirect: {location: /, status: 200}", "redirect.status"),
+    ("redirect: ''", "redirect.location"), ("redirect: 'https://a b/'", "redirect.location"), ("redirect: 'https://bücher.example/'", "redirect.location"), ("redirect: '/{user}'", "redirect.location"), ("redirect: {location: /, status: 200}", "redirect.status"),
     ("respond: 99", "respond.status"), ("respond: {status: 204, body: a}", "respond.body"), ("respond: {headers: {te: a}}", "respond.headers.te"),
     ("respond: 200, upgrade: true", "upgrade"),
 ])
 def test_an_answer_that_cannot_be_given_is_a_fault(rest: str, path: str) -> None:
     assert route_faults(rest) == [path]
+
+
+def test_a_path_that_is_not_written_as_requests_have_it_is_warned_of() -> None:
+    _, warnings = accepted(routes="[{name: r, match: {prefix: /café/}, upstream: u}, {name: s, match: {path: /f//g}, upstream: u}]", upstreams=UPSTREAMS)
+    assert "/caf%C3%A9/" in warnings["routes[0].match.prefix"] and "/f/g" in warnings["routes[1].match.path"]
+
+
+def test_a_prefix_to_strip_is_compared_in_normal_form() -> None:
+    accepted(routes="[{name: r, match: {prefix: /caf%C3%A9/}, strip_prefix: /café, upstream: u}]", upstreams=UPSTREAMS)
+
+
+def test_a_location_that_is_read_as_relative_is_warned_of() -> None:
+    _, warnings = accepted(routes="[{name: r, redirect: 'a.example/x'}]")
+    assert "https://" in warnings["routes[0].redirect.location"]
 
 
 def test_a_body_may_have_several_lines() -> None:
@@ -79,7 +97,7 @@ def test_a_consumer_has_one_key_for_every_place_or_one_for_each(monkeypatch: pyt
     monkeypatch.setenv("L", "sk-2")
     config, _ = accepted(consumers="{a: {key: {env: K}}, b: {bearer: {env: L}}}")
     assert config.consumers["a"].key is not None and config.consumers["a"].key.reveal() == "sk-1"
-    assert list(faults(consumers="{a: {key: {env: K}, bearer: {env: L}}}")) == ["consumers.a.bearer"]
+    assert list(faults(consumers="{a: {key: {env: K}, bearer: {env: L}}}")) == ["consumers.a.key"]
     assert list(faults(consumers="{a: {key: {env: K}}, b: {bearer: {env: K}}}")) == ["consumers.b.bearer"]
     monkeypatch.setenv("K", "two words")
     assert list(faults(consumers="{a: {key: {env: K}}}")) == ["consumers.a.key"]

@@ -16,8 +16,10 @@ from relayd.config.load import Loaded, load_text
 from relayd.daemon.changeover import Changeover, telemetry_settings, undone
 from relayd.errors import ConfigError
 from relayd.proxy.gateway import Gateway
+from relayd.schema import Duration
 from relayd.server.admin import AdminServer
 from relayd.telemetry.settings import TelemetrySettings
+from relayd.telemetry.sinks import prometheus, statsd
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.client import StreamClient
 
@@ -127,9 +129,37 @@ async def test_a_changed_upstream_is_retired_when_nobody_is_left_on_the_old_plan
     house.take()
     assert house.gateway.plan is not None
     first = house.gateway.plan.upstreams["up"]
-    house.take(upstreams={"up": {"endpoints": ["http://127.0.0.1:11"]}})
+    house.take(upstreams={"up": {"endpoints": ["http://127.0.0.1:9"], "http": "2"}})
     assert not first.opened
     assert house.gateway.plan.upstreams["up"].opened
+    house.close()
+
+
+async def test_other_endpoints_come_into_force_with_the_commit_and_not_before(folder: Path) -> None:
+    house = House(folder)
+    house.take()
+    assert house.gateway.plan is not None
+    group = house.gateway.plan.upstreams["up"]
+    prepared = house.changeover.prepare(house.loaded(upstreams={"up": {"endpoints": ["http://127.0.0.1:11"]}}), 2)
+    assert [one.label for one in group.endpoints] == ["127.0.0.1:9"]
+    house.changeover.commit(prepared, house.served.append)
+    assert house.gateway.plan.upstreams["up"] is group and group.opened
+    assert [(one.label, one.pool is not None) for one in group.endpoints] == [("127.0.0.1:11", True)]
+    house.close()
+
+
+async def test_a_reload_that_is_refused_leaves_the_endpoints_as_they_are(folder: Path) -> None:
+    house = House(folder)
+    house.take()
+    assert house.gateway.plan is not None
+    group = house.gateway.plan.upstreams["up"]
+    before = group.describe()
+    with pytest.raises(ConfigError):
+        house.changeover.prepare(house.loaded(
+            upstreams={"up": {"endpoints": ["http://127.0.0.1:11"]}},
+            listeners={"public": {"address": "unix:/nowhere/at/all.sock"}},
+        ), 2)
+    assert group.describe() == before
     house.close()
 
 
@@ -178,5 +208,8 @@ telemetry:
 """
     assert telemetry_settings(load_text(text, "relayd.yaml").config) == TelemetrySettings(
         access_format="json", access_file="/tmp/x.log", access_query=True, log_format="json", log_level="debug",
-        statsd_address="127.0.0.1:8125", statsd_prefix="p", statsd_interval_s=2.0, statsd_tags=True, prometheus=False,
+        sinks={
+            "statsd": statsd.Options(address="127.0.0.1:8125", prefix="p", interval=Duration(2), tags=True),
+            "prometheus": prometheus.Options(enabled=False),
+        },
     )

@@ -37,20 +37,20 @@ async def test_a_stop_closes_idle_connections_and_removes_the_names(folder: Path
     with connected(f"{folder}/public.sock"):
         await until_taken(life)
         life.on_stop("SIGTERM", False)
-        await asyncio.wait_for(life.stopped.wait(), 5)
+        await asyncio.wait_for(life.stopped.wait(), 60)
     assert life.gateway.draining and not life.gateway.leaving
     life.close()
     assert os.listdir(folder) == ["relayd.yaml"]
 
 
 async def test_leaving_lets_the_names_stand_and_waits_for_connections(folder: Path) -> None:
-    life = Living(folder, daemon={"handover_timeout": "30s"}).start()
+    life = Living(folder, daemon={"handover_timeout": "1h"}).start()
     with connected(f"{folder}/public.sock"):
         await until_taken(life)
         life.leave("keeper")
         await asyncio.sleep(0.1)
         assert not life.stopped.is_set()
-    await asyncio.wait_for(life.stopped.wait(), 5)
+    await asyncio.wait_for(life.stopped.wait(), 60)
     assert life.gateway.leaving and not life.gateway.draining
     life.close()
     assert sorted(os.listdir(folder)) == ["admin.sock", "public.sock", "relayd.yaml"]
@@ -62,7 +62,7 @@ async def test_leaving_ends_with_its_timeout_and_that_is_told(folder: Path) -> N
     with connected(f"{folder}/public.sock"):
         await until_taken(life)
         life.leave("keeper")
-        await asyncio.wait_for(life.stopped.wait(), 5)
+        await asyncio.wait_for(life.stopped.wait(), 60)
         life.close()
     assert "drain_timed_out" in living.written.getvalue()
 
@@ -82,25 +82,25 @@ def begun(path: str) -> socket.socket:
 
 
 async def test_a_process_that_is_leaving_has_what_a_stop_has_once_it_is_asked(folder: Path) -> None:
-    life = Living(folder, daemon={"handover_timeout": "30s", "drain_timeout": "200ms"}).start()
+    life = Living(folder, daemon={"handover_timeout": "1h", "drain_timeout": "200ms"}).start()
     with begun(f"{folder}/public.sock"):
         await until_taken(life)
         life.leave("keeper")
         await asyncio.sleep(0.3)
         assert not life.stopped.is_set()
         life.on_stop("SIGTERM", False)
-        await asyncio.wait_for(life.stopped.wait(), 5)
+        await asyncio.wait_for(life.stopped.wait(), 60)
         life.close()
 
 
 async def test_a_process_that_is_leaving_ends_at_once_when_it_is_asked_twice(folder: Path) -> None:
-    life = Living(folder, daemon={"handover_timeout": "30s", "drain_timeout": "30s"}).start()
+    life = Living(folder, daemon={"handover_timeout": "1h", "drain_timeout": "1h"}).start()
     with begun(f"{folder}/public.sock"):
         await until_taken(life)
         life.leave("keeper")
         life.on_stop("SIGTERM", False)
         life.on_stop("SIGTERM", True)
-        await asyncio.wait_for(life.stopped.wait(), 1)
+        await asyncio.wait_for(life.stopped.wait(), 60)
         life.close()
 
 

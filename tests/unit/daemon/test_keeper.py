@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -20,7 +21,7 @@ from relayd.daemon.keeper import Keeper, Worker
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
-        listening.settimeout(2)
+        listening.settimeout(60)
         yield listening
 
 
@@ -31,14 +32,38 @@ class Scene:
         self.keeper = Keeper(["/nothing"], {"NOTIFY_SOCKET": manager.getsockname()})
         self.ends: list[socket.socket] = []
         self.keeper.current, self.current = self.worker(10)
+        self.keeper.current.ready = True
         self.keeper.successor, self.successor = self.worker(20)
 
     def worker(self, pid: int) -> tuple[Worker, socket.socket]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        theirs.settimeout(2)
+        theirs.settimeout(60)
         self.ends += [ours, theirs]
         return Worker(pid, ours, 0.0), theirs
+
+    def starting(self) -> Worker:
+        """No successor, and a process that does not serve yet."""
+        self.keeper.successor = None
+        assert self.keeper.current is not None
+        self.keeper.current.ready = False
+        return self.keeper.current
+
+    def hear(self, *words: bytes) -> None:
+        """Let the current process say these words."""
+        for word in words:
+            self.current.send(word)
+        assert self.keeper.current is not None
+        self.keeper.listen(self.keeper.current)
+
+    def orders(self) -> list[bytes]:
+        """What the current process was ordered since the last look."""
+        self.current.setblocking(False)
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(self.current.recv(99))
+        return found
 
     def close(self) -> None:
         for end in [*self.ends, *self.keeper._wakeup]:
@@ -111,6 +136,97 @@ def test_a_second_upgrade_waits_for_the_first(scene: Scene) -> None:
     assert scene.keeper.successor is before
 
 
+@pytest.fixture
+def started(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, list[int]]]:
+    """What the keeper held whenever it started a process."""
+    found: list[dict[str, list[int]]] = []
+
+    def start(keeper: Keeper) -> Worker:
+        found.append({name: list(numbers) for name, numbers in keeper.held.items()})
+        return scene.worker(30)[0]
+
+    monkeypatch.setattr(Keeper, "start", start)
+    return found
+
+
+def test_an_upgrade_waits_until_the_process_that_starts_has_handed_over_its_sockets(
+    scene: Scene, started: list[dict[str, list[int]]]
+) -> None:
+    scene.starting()
+    scene.keeper.on_signal(signal.SIGUSR2)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        socket.send_fds(scene.current, [b"FDSTORE=1\nFDNAME=a"], [listening.fileno()])
+        scene.hear()
+    assert started == []
+    scene.hear(b"READY=1\nSTATUS=there")
+    assert [list(held) for held in started] == [["a"]]
+    assert scene.keeper.successor is not None
+
+
+@pytest.mark.parametrize("asked", [b"UPGRADE=1", b""], ids=["the process itself", "SIGUSR2"])
+def test_an_upgrade_waits_for_a_reload_that_may_open_sockets(
+    asked: bytes, scene: Scene, started: list[dict[str, list[int]]]
+) -> None:
+    scene.keeper.successor = None
+    scene.hear(b"RELOADING=1\nMONOTONIC_USEC=1")
+    if asked:
+        scene.hear(asked)
+    else:
+        scene.keeper.on_signal(signal.SIGUSR2)
+    assert started == []
+    scene.hear(b"READY=1")
+    assert len(started) == 1
+
+
+def test_a_reload_that_was_ordered_comes_before_an_upgrade_also_while_nobody_has_begun_it(
+    scene: Scene, started: list[dict[str, list[int]]]
+) -> None:
+    scene.keeper.successor = None
+    scene.keeper.on_signal(signal.SIGHUP)
+    scene.keeper.on_signal(signal.SIGUSR2)
+    assert scene.orders() == [b"reload"] and started == []
+    scene.hear(b"RELOADING=1", b"READY=1")
+    assert len(started) == 1
+
+
+def test_a_reload_before_the_process_is_ready_is_ordered_once_when_it_is(scene: Scene) -> None:
+    scene.starting()
+    scene.keeper.on_signal(signal.SIGHUP)
+    scene.keeper.on_signal(signal.SIGHUP)
+    assert scene.orders() == []
+    scene.hear(b"READY=1")
+    assert scene.orders() == [b"reload"]
+
+
+def test_a_reload_while_a_successor_starts_is_for_the_one_that_serves_then(scene: Scene) -> None:
+    scene.keeper.on_signal(signal.SIGHUP)
+    assert scene.orders() == []
+    scene.successor.send(b"READY=1")
+    assert scene.keeper.successor is not None
+    scene.keeper.listen(scene.keeper.successor)
+    assert scene.successor.recv(99) == b"reload"
+    assert scene.orders() == [b"leave"]
+
+
+def test_a_reload_while_a_successor_fails_is_for_the_old_one(scene: Scene) -> None:
+    scene.keeper.on_signal(signal.SIGHUP)
+    assert scene.keeper.successor is not None
+    scene.keeper.failed(scene.keeper.successor, 78 << 8)
+    assert scene.orders() == [b"refused exit status 78", b"reload"]
+
+
+def test_a_restart_before_the_process_is_ready_waits_for_its_sockets_and_a_second_stop_does_not(scene: Scene) -> None:
+    scene.starting()
+    scene.keeper.on_signal(signal.SIGUSR1)
+    scene.keeper.on_signal(signal.SIGTERM)
+    assert not scene.keeper.may_leave_behind()
+    scene.hear(b"READY=1")
+    assert scene.keeper.may_leave_behind()
+    scene.starting()
+    scene.keeper.on_signal(signal.SIGTERM)
+    assert scene.keeper.may_leave_behind()
+
+
 def test_a_stop_is_an_order_and_a_second_one_another(scene: Scene) -> None:
     scene.keeper.successor = None
     scene.keeper.on_signal(signal.SIGTERM)
@@ -155,5 +271,5 @@ def test_whoever_stays_beyond_a_drain_is_ended(scene: Scene) -> None:
     assert stays.poll() is None
     scene.keeper.ended, scene.keeper.patience_ends = 0, 0.0
     scene.keeper.turn()
-    assert stays.wait(10) == -signal.SIGKILL
+    assert stays.wait(60) == -signal.SIGKILL
     stays.stdout.close()

@@ -23,7 +23,7 @@ async def test_a_blocked_loop_is_measured_and_reported(monkeypatch: pytest.Monke
     now = clock.monotonic()
     monkeypatch.setattr(clock, "monotonic", lambda: now + INTERVAL_S + 0.4)  # the loop was held up for 400 ms
     assert lag.current_s == pytest.approx(0.4, abs=0.05)
-    await asyncio.wait_for(told.wait(), 5)
+    await asyncio.wait_for(told.wait(), 60)
     assert reported[0] == pytest.approx(0.4, abs=0.05)
     assert lag.worst_s == reported[0]
     lag.stop()
@@ -33,7 +33,7 @@ async def test_a_free_loop_is_hardly_late() -> None:
     told = asyncio.Event()
     lag = LoopLag(lambda late_s: told.set())
     lag.start()
-    await asyncio.wait_for(told.wait(), 5)
+    await asyncio.wait_for(told.wait(), 60)
     assert 0.0 <= lag.last_s < 0.2
     lag.stop()
 

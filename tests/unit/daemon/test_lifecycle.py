@@ -18,6 +18,7 @@ from relayd.daemon.lifecycle import Lifecycle, StartError, start_error
 from relayd.errors import ConfigError, Finding
 from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.telemetry import Telemetry
+from tests.unit.server.certificates import certificate
 
 
 class Living:
@@ -88,22 +89,25 @@ async def test_many_hangups_at_once_are_one_reload(folder: Path) -> None:
     for _ in range(10):
         life.on_hangup()
     await asyncio.sleep(0)  # one turn: the reload that was asked for begins
-    first = await life.reload()  # stands behind the one that was asked for
-    assert first.generation == 3
+    await life.reload()  # stands behind the one that was asked for
+    assert life.telemetry.metrics.value("relayd.config.reloads", result="accepted") == 2
     life.close()
 
 
 async def test_reloads_asked_for_at_the_same_time_follow_one_another(folder: Path) -> None:
-    life = Living(folder).start()
+    living = Living(folder)
+    life = living.start()
+    living.write(routes=[{"name": "other", "respond": {"body": "x"}}])
     results = await asyncio.gather(*(life.reload() for _ in range(5)))
-    assert [result.generation for result in results] == [2, 3, 4, 5, 6]
+    assert [(result.generation, bool(result.changes)) for result in results] == [(2, True), *[(2, False)] * 4]
+    assert life.telemetry.metrics.value("relayd.config.reloads", result="accepted") == 5
     life.close()
 
 
 async def test_while_draining_there_is_no_reload(folder: Path) -> None:
     life = Living(folder).start()
     life.on_stop("SIGTERM", False)
-    await asyncio.wait_for(life.stopped.wait(), 5)
+    await asyncio.wait_for(life.stopped.wait(), 60)
     assert not (await life.reload()).accepted
     life.ask_reload()
     assert life.gateway.plan is not None
@@ -117,7 +121,7 @@ async def test_the_end_leaves_no_socket_and_no_note_behind(folder: Path) -> None
     note = life._note
     assert os.path.exists(note)
     life.on_stop("SIGTERM", False)
-    await asyncio.wait_for(life.stopped.wait(), 5)
+    await asyncio.wait_for(life.stopped.wait(), 60)
     life.close()
     assert os.listdir(folder) == ["relayd.yaml"]
     assert not os.path.exists(note)
@@ -139,3 +143,60 @@ async def test_other_faults_of_preparing_are_faults_of_the_configuration(folder:
     loaded = load(str(Living(folder).file))
     error = ConfigError([Finding("", 0, 0, "listeners.public.tls", "no such file")])
     assert start_error(error, loaded) is error
+
+
+async def test_a_reload_says_which_files_it_no_longer_reads(folder: Path) -> None:
+    (folder / "d").mkdir()
+    for name in ("a", "b"):
+        (folder / "d" / f"{name}.yaml").write_text(f"routes: [{{name: {name}, match: {{path: /{name}}}, respond: 200}}]\n")
+    living = Living(folder, include=str(folder / "d" / "*.yaml"))
+    life = living.start()
+    (folder / "d" / "a.yaml").unlink()
+    told = json.loads((await life.compare())[2])
+    assert told["changes"][0] == f"- include: {folder}/d/a.yaml"
+    result = await life.reload()
+    assert result.changes[0] == f"- include: {folder}/d/a.yaml"
+    (folder / "d" / "b.yaml").unlink()
+    assert f"- include: {folder}/d/b.yaml" in (await life.reload()).changes
+    life.close()
+
+
+async def test_the_end_of_a_certificate_is_in_the_log_the_status_and_the_metrics(folder: Path) -> None:
+    one = certificate(folder, "one.example")  # for two days
+    listener = {"address": "127.0.0.1:0", "tls": {"certificates": [{"cert": one.cert, "key": one.key}]}}
+    living = Living(folder, listeners={"public": listener})
+    life = living.start()
+    assert "THE CERTIFICATE EXPIRES SOON" in living.written.getvalue()
+    (told,) = json.loads(life.views.answer("GET", "/status", write=True)[2])["certificates"]
+    assert (told["of"], told["name"], told["file"]) == ("listener", "public", one.cert) and 0 < told["left_s"] <= 2 * 86400
+    life.telemetry.look()
+    left = life.telemetry.metrics.value("relayd.listener.certificate_left", listener="public", file=one.cert)
+    assert left is not None and 0 < left <= 2 * 86400
+    life.close()
+
+
+async def test_a_reload_refuses_what_a_check_refuses(folder: Path) -> None:
+    living = Living(folder)
+    life = living.start()
+    (folder / "empty.pem").write_bytes(b"")
+    living.write(upstreams={"up": {"endpoints": ["https://127.0.0.1:1"], "tls": {"ca": str(folder / "empty.pem")}}})
+    result = await life.reload()
+    assert not result.accepted and "holds no certificate" in result.findings[0]
+    life.close()
+
+
+async def test_a_reload_without_changes_does_not_raise_the_generation(folder: Path) -> None:
+    one = certificate(folder, "one.example")
+    listener = {"address": f"unix:{folder}/public.sock", "tls": {"certificates": [{"cert": one.cert, "key": one.key}]}}
+    living = Living(folder, listeners={"public": listener})
+    life = living.start()
+    result = await life.reload()
+    assert result.accepted and result.generation == 1 and result.changes == ()
+    living.write(nonsense=1)
+    assert not (await life.reload()).accepted
+    living.config.pop("nonsense")
+    living.write()
+    assert (await life.reload()).generation == 1 and life.state.refusal is None
+    certificate(folder, "one.example")  # renewed in place
+    assert (await life.reload()).generation == 2
+    life.close()

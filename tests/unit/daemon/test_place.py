@@ -85,3 +85,12 @@ def test_a_note_is_found_forgotten_and_never_another_daemon_s(tmp_path: Path) ->
 def test_without_a_note_and_an_address_both_usual_places_are_tried(tmp_path: Path) -> None:
     found = place.candidates(str(tmp_path / "none.yaml"), "", {"XDG_RUNTIME_DIR": str(tmp_path)})
     assert found == ["/run/relayd/admin.sock", str(tmp_path / "relayd" / "admin.sock")]
+
+
+def test_a_private_socket_is_this_user_s_and_no_command_looks_for_it_in_the_system_s_place(tmp_path: Path) -> None:
+    session = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    private = str(tmp_path / "relayd" / "admin.sock")
+    assert place.socket_path("private", session) == private
+    for text in ("admin: {address: private}", "admin:\n  address: 'private' # so\n", "admin: {address: private}\nroutes: [{{ "):
+        assert place.candidates(str(tmp_path / "none.yaml"), text, session) == [private]
+    assert place.written_address("admin: {address: privateer}") == place.DEFAULT_ADDRESS

@@ -30,7 +30,7 @@ class Heard:
     async def after(self, number: signal.Signals) -> None:
         self.any.clear()
         os.kill(os.getpid(), number)
-        await asyncio.wait_for(self.any.wait(), 5)
+        await asyncio.wait_for(self.any.wait(), 60)
 
 
 async def listening(test: Callable[[Heard], Awaitable[None]]) -> None:
@@ -66,7 +66,26 @@ async def test_a_hangup_that_came_too_early_is_heard_later() -> None:
     signal.pthread_kill(threading.get_ident(), signal.SIGHUP)  # would end this process
 
     async def test(heard: Heard) -> None:
-        await asyncio.wait_for(heard.any.wait(), 5)
+        await asyncio.wait_for(heard.any.wait(), 60)
         assert heard.reloads == 1
 
     await listening(test)
+
+
+async def test_usr1_opens_log_files_and_usr2_ends_nothing() -> None:
+    heard: list[str] = []
+    done = asyncio.Event()
+
+    def upgrade() -> None:
+        heard.append("upgrade")
+        done.set()
+
+    signals = Signals(lambda: None, lambda name, again: None, lambda: heard.append("reopen"), upgrade)
+    loop = asyncio.get_running_loop()
+    hold_back()
+    signal.raise_signal(signal.SIGUSR1)  # before anybody hears it
+    signals.install(loop)
+    signal.raise_signal(signal.SIGUSR2)
+    await done.wait()
+    signals.remove(loop)
+    assert heard == ["reopen", "upgrade"]

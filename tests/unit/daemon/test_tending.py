@@ -14,14 +14,14 @@ from relayd.plan.compile import compile_plan
 from relayd.proxy.gateway import Gateway
 from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.telemetry import Telemetry
-from relayd.upstream.classify import Blame, Verdict
+from relayd.upstream.classify import Blame, Classification
 from relayd.upstream.transport.client import StreamClient
 
 CONFIG = """
 listeners: {public: {address: "127.0.0.1:8282"}}
 upstreams: {a: {endpoints: ["http://127.0.0.1:1"], breaker: {failures: 1}, limits: {requests: 2, queue: 1}}}
 routes: [{name: all, upstream: a}]
-daemon: {overload: {loop_lag: 500ms, memory: 1GiB, descriptors: 0.5}}
+daemon: {overload: {loop_lag: 500ms, memory: 1GiB, descriptors: 0.5}, request_buffers: {size: 2MiB, queue_timeout: 3s}}
 """
 
 
@@ -43,7 +43,7 @@ class Scene:
         return [json.loads(line) for line in self.told.getvalue().splitlines()]
 
     def gauge(self, name: str) -> str:
-        text = (self.telemetry.render() or b"").decode()
+        text = (self.telemetry.page() or ("", b""))[1].decode()
         return "\n".join(line for line in text.splitlines() if line.startswith(name))
 
 
@@ -60,10 +60,9 @@ def opened(tmp_path: Path) -> Iterator[Scene]:
 async def test_a_change_of_an_endpoint_is_told_and_counted(tmp_path: Path) -> None:
     for scene in opened(tmp_path):
         upstream = scene.plan.upstreams["a"]
-        endpoint = upstream.pick()
-        assert endpoint is not None
-        upstream.report(endpoint, Verdict(Blame.ENDPOINT, "connect"))
-        upstream.leave(endpoint)
+        lease = upstream.acquire()
+        assert lease is not None
+        lease.release(Classification(Blame.ENDPOINT, "connect"))
         (event,) = scene.events()
         assert (event["event"], event["upstream"], event["endpoint"]) == ("breaker_opened", "a", "127.0.0.1:1")
         assert event["level"] == "warning"
@@ -77,6 +76,19 @@ async def test_gauges_follow_gates_and_endpoints(tmp_path: Path) -> None:
         scene.tending.gauges()
         assert scene.gauge("relayd_queue_in_flight").endswith(" 1")
         assert scene.gauge("relayd_upstream_available").endswith(" 1")
+
+
+async def test_request_buffers_are_set_up_told_and_part_of_the_load(tmp_path: Path) -> None:
+    for scene in opened(tmp_path):
+        buffers = scene.gateway.buffers
+        assert (buffers.limit, buffers.queue_timeout_s) == (2 * 1024 * 1024, 3.0)
+        buffers.keep(9 * 1024 * 1024)
+        buffers.open(1024 * 1024, lambda: None, lambda reason, retry_after_s: None)
+        scene.tending.gauges()
+        assert int(scene.gauge("relayd_buffers_used").split()[-1]) > 8 * 1024 * 1024
+        assert scene.gauge("relayd_buffers_waiting").endswith(" 1")
+        scene.tending.turn()
+        assert scene.gateway.overload.active and scene.gateway.overload.why == "request_buffers"
 
 
 async def test_overload_is_told_when_it_begins_and_when_it_ends(tmp_path: Path) -> None:

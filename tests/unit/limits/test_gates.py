@@ -44,11 +44,26 @@ def test_a_gate_is_the_same_from_compiling_to_coming_into_force() -> None:
     assert gates.get("v") is asked
 
 
-def test_a_plan_that_was_thrown_away_leaves_nothing_behind_the_next_one() -> None:
+def test_a_plan_that_was_thrown_away_leaves_nothing_behind() -> None:
     gates, _ = made(u=ONE)
-    gates.get("v")
-    gates.apply({"u": ONE})
-    assert [gate.name for gate in gates] == ["u"]
+    asked = gates.get("v")
+    assert gates.get("v") is asked and [gate.name for gate in gates] == ["u"]
+    del asked
+    assert gates.named() == {"u"}
+
+
+def test_plans_that_are_compiled_side_by_side_name_the_same_gate() -> None:
+    gates, _ = made()
+    first, second = gates.get("v"), gates.get("v")
+    gates.apply({"v": ONE})
+    assert first is second is gates.get("v") and first.limits == ONE
+
+
+def test_a_gate_of_an_old_plan_is_found_again_as_long_as_the_plan_lives() -> None:
+    gates, _ = made(u=ONE)
+    old = gates.get("u")
+    gates.apply({})
+    assert list(gates) == [] and gates.get("u") is old
 
 
 def test_a_gate_that_no_plan_names_lives_until_the_last_one_has_left() -> None:

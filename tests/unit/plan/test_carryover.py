@@ -11,8 +11,11 @@ from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan
 
 
-def plan(previous: Plan | None = None, **ports: int) -> Plan:
-    upstreams = {name: Upstream(endpoints=(Endpoint(url=f"http://127.0.0.1:{port}"),)) for name, port in ports.items()}
+def plan(previous: Plan | None = None, **ports: int | Upstream) -> Plan:
+    upstreams = {
+        name: port if isinstance(port, Upstream) else Upstream(endpoints=(Endpoint(url=f"http://127.0.0.1:{port}"),))
+        for name, port in ports.items()
+    }
     return compile_plan(Config(upstreams=upstreams), 1, previous)
 
 
@@ -24,12 +27,21 @@ def test_the_first_plan_makes_everything() -> None:
 
 def test_what_is_unchanged_is_kept_and_what_changed_is_one_retired_and_one_made() -> None:
     old = plan(same=1, changed=2, gone=3)
-    new = plan(old, same=1, changed=4, fresh=5)
+    new = plan(old, same=1, fresh=5, changed=dataclasses.replace(old.config.upstreams["changed"], http="2"))
     found = carryover(old, new)
     assert [one.name for one in found.kept] == ["same"]
     assert {one.name for one in found.made} == {"changed", "fresh"}
     assert {one.name for one in found.retired} == {"changed", "gone"}
     assert old.upstreams["changed"] in found.retired and new.upstreams["changed"] in found.made
+
+
+def test_an_upstream_with_other_endpoints_is_kept_and_a_plan_that_is_thrown_away_changes_nothing() -> None:
+    old = plan(moved=1)
+    before = old.upstreams["moved"].describe()
+    new = plan(old, moved=2)
+    assert carryover(old, new).kept == (old.upstreams["moved"],)
+    assert old.upstreams["moved"].describe() == before
+    assert [one.label for one in new.endpoints["moved"]] == ["127.0.0.1:2"], "the commit sets them"
 
 
 def test_an_upstream_that_changed_goes_on_where_the_old_one_stands() -> None:

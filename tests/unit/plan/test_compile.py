@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from relayd.access.authenticators.header import HeaderKey
+from relayd.config.limits import Limits
 from relayd.config.listener import Listener
 from relayd.config.model import Config, House
 from relayd.config.route import Consumer, Cors, HeaderEdits, Match, Redirect, Respond, Route, RouteTimeouts
-from relayd.config.upstream import Auth, Endpoint, HeaderKey, Upstream
+from relayd.config.upstream import Auth, Endpoint, Upstream
 from relayd.errors import ConfigError
+from relayd.limits.gates import Gates
 from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.schema import Duration, Secret
@@ -84,7 +89,7 @@ def test_an_unchanged_upstream_is_shared_with_the_plan_before() -> None:
     before = compile_plan(config(route()), 1)
     after = compile_plan(config(route("other")), 2, before)
     assert after.upstreams["web"] is before.upstreams["web"]
-    changed = Upstream(endpoints=(Endpoint(url="http://127.0.0.1:9002"),))
+    changed = Upstream(endpoints=(Endpoint(url="http://127.0.0.1:9001"),), http="2")
     third = compile_plan(config(route(), upstreams={"web": changed}), 3, after)
     assert third.upstreams["web"] is not before.upstreams["web"]
 
@@ -93,7 +98,7 @@ def test_paths_are_rewritten_and_always_begin_with_a_slash() -> None:
     assert only(route(match=Match(prefix="/api"), strip_prefix="/api")).rewritten(b"/api") == b"/"
     assert only(route(match=Match(prefix="/api"), strip_prefix="/api")).rewritten(b"/api?") == b"/?"
     assert only(route(match=Match(prefix="/v1/"), upstream="llm")).rewritten(b"/v1/models") == b"/models"
-    assert only(route(match=Match(regex="/u/(.*)"), rewrite=r"/\1")).rewritten(b"/u//x") == b"//x"
+    assert only(route(match=Match(regex="/u/(.*)"), rewrite=r"/\1")).rewritten(b"/u//x") == b"/x"
     assert only(route()).rewritten(b"/as/it%2Fis") == b"/as/it%2Fis"
 
 
@@ -151,3 +156,14 @@ def test_a_key_for_every_place_is_known_in_every_place(line: str) -> None:
     head = parse_head(f"GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n".encode())
     assert made.consumers.identify(head) == "team"
     assert made.consumers.identify(parse_head(b"GET / HTTP/1.1\r\nHost: a\r\nX-Key: sk-1\r\n\r\n")) is None
+
+
+def test_a_plan_that_is_never_committed_leaves_no_gate() -> None:
+    gates = Gates()
+    for number in range(5):
+        limits = Limits(requests=1, queue=2)
+        plan = compile_plan(config(dataclasses.replace(route(f"r{number}"), limits=limits)), number + 1, gates=gates)
+        assert plan.routes[0].resilience is not None and plan.routes[0].resilience.gate is not None
+        assert list(gates) == []
+    del plan
+    assert gates.named() == set()

@@ -10,7 +10,7 @@ from relayd.config.listener import Listener
 from relayd.config.model import Config
 from relayd.config.route import Consumer, Cors, HeaderEdits, Match, Respond, Route
 from relayd.config.upstream import Auth, Endpoint, Upstream, UpstreamTimeouts
-from relayd.plan.diff import diff, looks_secret, show
+from relayd.plan.diff import diff, files_diff, looks_secret, show
 from relayd.schema import Duration, Secret, Size
 
 
@@ -116,3 +116,12 @@ def test_values_are_shown_as_the_configuration_writes_them(value: object, text: 
 def test_fields_that_hold_keys_are_known_by_their_names() -> None:
     assert looks_secret("X-Api-Key") and looks_secret("Cookie") and looks_secret("X-Access-Token")
     assert not looks_secret("X-Tenant")
+
+
+def test_files_that_are_read_no_longer_come_first_and_new_ones_are_named() -> None:
+    before, after = ("/etc/relayd.yaml", "/etc/relayd.d/a.yaml", "/etc/relayd.d/b.yaml"), ("/etc/relayd.yaml", "/etc/relayd.d/c.yaml")
+    assert [str(one) for one in files_diff(before, after)] == [
+        "- include: /etc/relayd.d/a.yaml", "- include: /etc/relayd.d/b.yaml", "+ include: /etc/relayd.d/c.yaml",
+        "~ include: 2 files -> 1 file",
+    ]
+    assert files_diff(before, before) == []

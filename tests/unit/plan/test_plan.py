@@ -21,7 +21,7 @@ def planned(**words: object) -> PlannedRoute:
 
 
 @pytest.mark.parametrize(("words", "path", "expected"), [
-    ({}, b"/a/b", b"/a/b"), ({"rewrite": "/x"}, b"/a/b", b"/xb"), ({"strip_prefix": "/a"}, b"/a//b", b"//b"),
+    ({}, b"/a/b", b"/a/b"), ({"rewrite": "/x"}, b"/a/b", b"/xb"), ({"strip_prefix": "/a"}, b"/a//b", b"/b"), ({"strip_prefix": "/a"}, b"/a//evil.example/x", b"/evil.example/x"),
 ])
 def test_only_the_bytes_that_the_route_names_change(words: dict[str, object], path: bytes, expected: bytes) -> None:
     assert planned(**words).rewritten(path) == expected

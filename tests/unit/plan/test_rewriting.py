@@ -45,6 +45,12 @@ def test_a_rewrite_stands_in_the_place_of_what_matched() -> None:
     assert target(b"/old", path="/old", rewrite="/new") == b"/new"
 
 
+def test_what_is_taken_is_as_long_as_in_the_request() -> None:
+    assert target(b"/caf%C3%A9/x", prefix="/café/", strip_prefix="/café") == b"/x"
+    assert target(b"/a%20b/x", prefix="/a b/", rewrite="/c/") == b"/c/x"
+    assert target(b"/f/g", path="/f//g", strip_prefix="/f/") == b"/g"
+
+
 def test_a_rewrite_takes_groups_from_the_regex() -> None:
     assert target(b"/u/7/posts", regex=r"/u/(\d+)/(?P<what>.*)", rewrite=r"/\g<what>/of/\1") == b"/posts/of/7"
 
@@ -58,6 +64,8 @@ def test_a_rewrite_takes_groups_from_the_regex() -> None:
     ({"rewrite": "/a\r\nX: y", "prefix": "/"}, "percent-encoded"),
     ({"rewrite": "/a?b", "prefix": "/"}, "percent-encoded"),
     ({"rewrite": "/ä", "prefix": "/"}, "percent-encoded"),
+    ({"rewrite": "//evil.example/", "prefix": "/"}, "read differently"),
+    ({"rewrite": "/a/../b", "prefix": "/"}, "read differently"),
 ])
 def test_a_rewrite_that_cannot_be_sent_is_refused(words: dict[str, str], fault: str) -> None:
     with pytest.raises(ValueError, match=fault):

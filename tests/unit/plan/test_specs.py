@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relayd.config.limits import Limits
-from relayd.config.resilience import Breaker, Hash, Health, Retries, RetryBudget
+from relayd.config.resilience import Breaker, Health, Retries, RetryBudget
 from relayd.config.upstream import Auth, Endpoint, HeaderKeys, QueryKeys, Upstream, UpstreamTimeouts
 from relayd.plan.specs import auth_specs, endpoint_spec, stamps_of, upstream_spec
 from relayd.schema import Duration, Secret
@@ -16,6 +16,8 @@ from relayd.upstream.balancers import consistent_hash
 from relayd.upstream.spec import BalanceSpec, BreakerSpec, HealthSpec, RetrySpec, UpstreamSpec
 
 KEY = Secret("sk-1", "env KEY")
+
+HASH = consistent_hash.Options(by=("client",), bound=2.0, prompt_bytes=100)
 
 
 @pytest.mark.parametrize(("url", "origin", "base", "label", "unix"), [
@@ -111,9 +113,9 @@ def test_every_word_of_retries_and_health_reaches_the_spec() -> None:
 
 
 def test_a_balance_brings_its_own_options_and_no_others() -> None:
-    made = spec(balance="consistent_hash", hash=Hash(by=("client",), bound=2.0, prompt_bytes=100), slow_start=Duration(3))
-    assert made.balance == BalanceSpec("consistent_hash", consistent_hash.Options(bound=2.0), 3.0, ("client",), 100)
-    assert spec(hash=Hash(by=("client",), bound=2.0)) == spec(), "what is not in force makes no other upstream"
+    made = spec(balance="consistent_hash", hash=HASH, slow_start=Duration(3))
+    assert made.balance == BalanceSpec("consistent_hash", HASH, 3.0)
+    assert spec(hash=HASH) == spec(), "what is not in force makes no other upstream"
 
 
 def test_endpoints_bring_weight_priority_and_limit() -> None:

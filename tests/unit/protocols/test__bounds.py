@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from relayd.protocols import _pairs
-from relayd.protocols._bounds import MOST_KEPT_CHARS, Allowance, Pieces, TooMuch
+from relayd.protocols._bounds import MOST_KEPT_CHARS, Allowance, AnswerTooLarge, TextBuffer
 from relayd.protocols.canon import (
     Begin,
     Event,
@@ -26,6 +25,7 @@ from relayd.protocols.canon import (
     ToolStart,
 )
 from relayd.protocols.dialect import Dialect, Options, Reader
+from tests.docs import pairs as _pairs
 
 MIB = 1024 * 1024
 CHUNK = 256 * 1024
@@ -311,12 +311,12 @@ def test_calls_that_wait_for_one_that_never_is_whole_are_bounded(front: Dialect,
 def test_an_allowance_runs_out_at_its_end_and_says_what_it_was_for() -> None:
     allowance = Allowance(10, "Too many words.")
     allowance.take(10)
-    with pytest.raises(TooMuch, match=r"^Too many words\.$"):
+    with pytest.raises(AnswerTooLarge, match=r"^Too many words\.$"):
         allowance.take(1)
 
 
 def test_text_letter_by_letter_takes_little_more_than_at_once() -> None:
-    pieces = Pieces()
+    pieces = TextBuffer()
 
     def run() -> str:
         for number in range(300_000):
@@ -328,9 +328,9 @@ def test_text_letter_by_letter_takes_little_more_than_at_once() -> None:
 
 
 def test_pieces_know_their_last_sign_and_whether_there_are_any() -> None:
-    pieces = Pieces()
+    pieces = TextBuffer()
     pieces.add("")
-    assert not pieces and pieces.end == "" and pieces.text() == ""
+    assert not pieces and pieces.text() == ""
     pieces.add('{"a":1} ')
     pieces.add("\n")
-    assert pieces and pieces.end == "}" and pieces.text() == '{"a":1} \n'
+    assert pieces and pieces.text() == '{"a":1} \n'

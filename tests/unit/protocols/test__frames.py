@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols._frames import OVERLAP, complete, first_complete
+from relayd.protocols._frames import OVERLAP, complete, first_complete, pieces, with_mark
 from relayd.wire.sse import SseSplitter
 
 LINES = st.lists(st.sampled_from([b"data: a", b": c", b"x", b""]), max_size=8)
@@ -22,3 +24,20 @@ def test_the_end_is_where_the_splitter_has_dispatched_all(lines: list[bytes], en
     for seen in range(len(stream)):
         if not complete(stream[:seen]):
             assert complete(stream, seen - OVERLAP) == complete(stream)
+
+
+FRAMES = st.lists(st.sampled_from([b"data: a\n\n", b"data: MARK\n\n", b": " + b"x" * 30 + b"\n\n", b"data: MARK\ndata: MARK\n\n"]))
+
+
+@given(FRAMES, st.integers(8, 60))
+def test_pieces_are_whole_frames_of_a_bounded_size(frames: list[bytes], most: int) -> None:
+    found = list(pieces(b"".join(frames), most))
+    assert b"".join(found) == b"".join(frames)
+    assert all(piece.endswith(b"\n\n") and (len(piece) <= most or piece.count(b"\n\n") == 1) for piece in found)
+
+
+@given(FRAMES)
+def test_every_frame_with_the_mark_is_found_once(frames: list[bytes]) -> None:
+    whole = b"".join(frames)
+    found = [whole[begin:end] for begin, end in with_mark(whole, re.compile(b"MARK"))]
+    assert found == [frame for frame in frames if b"MARK" in frame]

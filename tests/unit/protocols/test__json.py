@@ -30,6 +30,39 @@ def test_half_a_surrogate_pair_is_escaped_and_everything_else_is_utf_8() -> None
     assert _json.write({"a": "\ud83d"}) == b'{"a":"\\ud83d"}'
 
 
+@pytest.mark.parametrize("text", ['{"a":1e400}', '[-1e400,{"b":[1e999]}]', '{"a":NaN}', '[Infinity,-Infinity,"\\ud83d"]'])
+def test_what_is_written_is_json_whatever_numbers_were_read(text: str) -> None:
+    def never(word: str) -> None:
+        raise AssertionError(word)
+
+    value = json.loads(text)
+    for written in (_json.write(value), _json.write_text(value), _json.write_with({"x": value}, "y", b"1")):
+        json.loads(written, parse_constant=never)
+    assert _json.write({"a": (1e400, -1e400, float("nan"))}) == b'{"a":[1.7976931348623157e+308,-1.7976931348623157e+308,null]}'
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (b'{"a":"x\xffy","b":1}', {"a": "x\ufffdy", "b": 1}),
+        (b'{"a":NaN,"b":[-Infinity,Infinity,1]}', {"a": None, "b": [None, None, 1]}),
+        (b'{"a":' + b"9" * 5000 + b',"b":1}', {"a": None, "b": 1}),
+        (b'{"a":"x\ty"}', {"a": "x\ty"}),
+        (b'{"a\xe9":NaN}', {"a\ufffd": None}),
+    ],
+)
+def test_one_odd_value_does_not_cost_an_answer_and_is_refused_in_a_request(data: bytes, value: Any) -> None:
+    assert _json.parse_answer(data) == value
+    with pytest.raises(ValueError):
+        _json.parse(data)
+
+
+@pytest.mark.parametrize("data", [b'{"a":NaN', b"nan", b"", b"[" * 200_000, b"[NaN," + b"1," * 2_000_000 + b"1]", b'{"a":\xff}'])
+def test_what_is_no_json_at_all_is_none_in_an_answer_either(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        _json.parse_answer(data)
+
+
 @given(st.binary(max_size=60))
 def test_no_body_raises_anything_but_a_refusal(body: bytes) -> None:
     try:

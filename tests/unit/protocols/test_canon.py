@@ -29,7 +29,7 @@ def test_the_unions_name_every_part_and_every_event() -> None:
 def test_what_a_client_did_not_say_is_none_and_differs_from_zero() -> None:
     unsaid = Request("m", (Message("user", (Text("hi"),)),))
     names = {one.name for one in dataclasses.fields(Request)}
-    said = {"model", "messages", "stream", "include_usage", "tools", "extra"}
+    said = {"model", "messages", "stream", "include_usage", "tools", "extra", "large", "unknown"}
     assert all(getattr(unsaid, name) is None for name in names - said)
     assert dataclasses.replace(unsaid, temperature=0) != unsaid and dataclasses.replace(unsaid, stop=()) != unsaid
 

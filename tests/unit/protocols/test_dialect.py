@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,9 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relayd import registry
-from relayd.protocols import _pairs
-from relayd.protocols._samples import ANSWERS, REQUESTS, Answered, Sample
+from relayd.protocols import registry
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -37,6 +36,8 @@ from relayd.protocols.dialect import Dialect, Options, Refused, Rendered
 from relayd.wire.body import model_of, take_object
 from relayd.wire.kept import Kept
 from relayd.wire.sse import SseSplitter
+from tests.docs import pairs as _pairs
+from tests.docs.samples import ANSWERS, PLAIN, REQUESTS, Answered, Sample
 
 FRONTS, BACKS = _pairs.fronts(), _pairs.backs()
 name_of = lambda one: one.name  # noqa: E731  the id of a parameter
@@ -51,13 +52,11 @@ any_front_with_tools = pytest.mark.parametrize(
     "front", [front for front in FRONTS if _pairs.words_of(front, FUNCTIONS) is not None], ids=name_of
 )
 any_back = pytest.mark.parametrize("back", BACKS, ids=name_of)
-any_dialect = pytest.mark.parametrize("dialect", _pairs.dialects(), ids=name_of)
+any_dialect = pytest.mark.parametrize("dialect", registry.dialects(), ids=name_of)
 
 
 def test_the_dialects_of_the_house_are_all_here() -> None:
-    package = "relayd.protocols"
-    found = {kind for kind in registry.kinds(package) if hasattr(registry.load(package, kind), "DIALECT")}
-    assert {one.name for one in _pairs.dialects()} == found
+    assert {one.name for one in registry.dialects()} == set(registry.names())
     assert {one.name for one in BACKS} == {"openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama"}
 
 
@@ -68,6 +67,19 @@ def test_a_dialect_has_whole_halves_and_says_what_it_drops(dialect: Dialect) -> 
     assert (dialect.write_request is None) == (dialect.reader is None)
     assert bool(dialect.paths) == (dialect.read_request is not None)
     assert all(path.startswith("/") for path in dialect.paths)
+
+
+@pytest.mark.parametrize(("name", "begins"), [
+    ("openai_chat", b"data: {"), ("anthropic_messages", b"event: error\ndata: {"), ("gemini", b"data: {"),
+    ("openai_responses", b"event: error\ndata: {"), ("ollama", b"{"),
+])
+def test_an_error_inside_a_stream_is_a_frame_of_its_dialect(name: str, begins: bytes) -> None:
+    frame = registry.load(name).error_frame(Failure(502, "it was cut", code="upstream_cut"), "id-1")
+    assert frame.startswith(begins) and frame.endswith(b"\n")
+    told = json.loads(frame[frame.index(b"{") :])
+    assert "it was cut" in json.dumps(told)
+    if name == "openai_responses":
+        assert told["type"] == "error" and told["error"]["code"] == "upstream_cut"
 
 
 # ---- requests
@@ -122,7 +134,7 @@ def test_writing_a_request_twice_gives_the_same_bytes(front: Dialect, back: Dial
             assert _pairs.send(front, back, asked, Options()) == _pairs.send(front, back, asked, Options())
 
 
-def padded(members: dict[str, Any]) -> dict[str, Any]:
+def padded(members: Mapping[str, Any]) -> dict[str, Any]:
     """The members with tools as long as those of agents, so that they are known again."""
     def longer(tool: dict[str, Any]) -> dict[str, Any]:
         inner = tool.get("function") or tool.get("custom") or tool
@@ -186,8 +198,9 @@ def test_a_hostile_body_is_refused_and_nothing_else(front: Dialect, body: bytes)
 @any_front
 def test_members_of_every_wrong_type_are_refused_by_name_or_read_past(front: Dialect) -> None:
     assert front.read_request is not None
-    names = {name for sample in REQUESTS for name in (_pairs.words_of(front, sample) or {})} | set(_pairs.PLAIN[front.name])
-    for name, wrong in itertools.product(sorted(names), (7, -1.5, "x", "", True, [], {}, [7], [[]], [{}], {"type": 7}, None)):
+    names = {name for sample in REQUESTS for name in (_pairs.words_of(front, sample) or {})} | set(PLAIN[front.name])
+    wrongs: tuple[Any, ...] = (7, -1.5, "x", "", True, [], {}, [7], [[]], [{}], {"type": 7}, None)
+    for name, wrong in itertools.product(sorted(names), wrongs):
         try:
             front.read_request(json.dumps(_pairs.members_of(front, {name: wrong})).encode(), _pairs.ask_in(front))
         except Refused as refused:

@@ -56,6 +56,30 @@ def test_the_usage_chunk_is_gone_wherever_the_stream_is_cut() -> None:
     assert through(stream, list(range(len(stream)))) == b": hi\n\n" + AZURE + TEXT + TEXT + DONE
 
 
+@pytest.mark.parametrize(
+    "chunk", [{"usage": {"a": 1}}, {"choices": None, "usage": {"a": 1}}, {"choices": [], "usage": {}}, {"choices": {}, "id": "x", "usage": {"a": {"b": 1}}}]
+)  # fmt: skip
+@pytest.mark.parametrize("first", [AZURE, USAGE, TEXT, b""])
+def test_a_usage_chunk_is_gone_however_it_is_written_and_whatever_came_before(chunk: dict[str, Any], first: bytes) -> None:
+    stream = first + TEXT + frame(chunk) + DONE
+    kept = (b"" if first is USAGE else first) + TEXT + DONE
+    assert through(stream) == kept
+    for cut in range(len(stream)):
+        assert through(stream, [cut]) == kept, cut
+
+
+def test_usage_in_every_chunk_becomes_null_and_nothing_else_changes() -> None:
+    told = b'data: {"id":1e2, "choices":[{"delta":{"content":"\\u00e9 \\"usage\\":{"},"usage":{"x":1}}],"usage": {"a":{"b":1}} ,"z":0.10}\n\n'
+    kept = told.replace(b'{"a":{"b":1}}', b"null")
+    azure = frame({"choices": [], "prompt_filter_results": [{}], "usage": {"a": 1}})
+    stream = azure + told * 3 + USAGE + DONE
+    expected = azure.replace(b'{"a": 1}', b"null") + kept * 3 + DONE
+    for cut in range(len(stream)):
+        assert through(stream, [cut]) == expected, cut
+    error = frame({"error": {"message": "no"}, "usage": {"a": 1}})
+    assert through(error) == error
+
+
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 def test_every_line_end_is_known(end: bytes) -> None:
     usage = {"choices": [], "usage": {}}
@@ -71,7 +95,7 @@ def test_whole_frames_are_never_held() -> None:
     assert remover.feed(TEXT[20:]) == TEXT
     assert remover.feed(TEXT[:-1]) == b"" and remover.feed(TEXT[-1:]) == TEXT
     assert remover.feed(USAGE) == b""
-    assert remover.feed(USAGE[:10]) == USAGE[:10]  # only the first one is ours
+    assert remover.feed(USAGE[:10]) == b"" and remover.feed(USAGE[10:] + TEXT) == TEXT  # some send it more than once
 
 
 def test_a_frame_too_long_to_be_it_passes_at_once_and_what_follows_is_looked_at_again() -> None:
@@ -92,7 +116,7 @@ def test_the_last_frame_may_lack_its_blank_line() -> None:
 @given(
     st.lists(
         st.sampled_from([TEXT, AZURE, DONE, b": c\r\n\r\n", b"data: {\n\n", b"\n", b"event: x\n", b"x" * 20_000, b"data: \r\r",
-                         frame({"choices": [{}], "usage": {"a": 1}}), frame([{"choices": [], "usage": {}}]),
+                         frame({"choices": [{}], "usage": None}), frame([{"choices": [], "usage": {}}]),
                          frame({"choices": [{"a": '"choices":[]'}]})]),
         max_size=8,
     ),

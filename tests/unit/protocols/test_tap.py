@@ -12,16 +12,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols.dialect import Tapped
-from relayd.protocols.tap import MAX_FRAME_BYTES, MAX_PLAIN_BYTES, Tap, seen_in
+from relayd.protocols import registry
+from relayd.protocols.dialect import TapFormat
+from relayd.protocols.tap import KEPT_BYTES, MAX_FRAME_BYTES, MAX_PLAIN_BYTES, Observed, Tap, observed_in
+from relayd.usage import Usage
 
 
-def tapped(dialect: str, data: bytes, cuts: list[int] | None = None, coding: str = "") -> Tapped:
-    tap = Tap(dialect, coding)
+def format_of(dialect: str) -> TapFormat:
+    found = registry.load(dialect).tap
+    assert found is not None
+    return found
+
+
+def observed(dialect: str, data: bytes, cuts: list[int] | None = None, coding: str = "") -> Observed:
+    tap = Tap(format_of(dialect), coding)
     places = [0, *sorted(cut for cut in cuts or () if cut < len(data)), len(data)]
     for start, stop in itertools.pairwise(places):
         tap.feed(data[start:stop])
-    return tap.seen
+    return tap.observed
 
 
 def sse(*values: Any, end: bytes = b"\n", events: bool = False) -> bytes:
@@ -68,48 +76,48 @@ OLLAMA = b"".join(
     )
 )
 STREAMS = [
-    ("openai_chat", CHAT, Tapped("m-1", "length", 9, 4, 5, 2)),
-    ("openai_responses", RESPONSES, Tapped("m-1", "max_output_tokens", 9, 4, 5, 2)),
-    ("anthropic_messages", MESSAGES, Tapped("m-1", "end_turn", 9, 4, 5)),
-    ("gemini", GEMINI, Tapped("m-1", "STOP", 9, 4, 5, 2)),
-    ("ollama", OLLAMA, Tapped("m-1", "stop", 9, 4)),
+    ("openai_chat", CHAT, Observed("m-1", "length", Usage(9, 4, cached_read=5, reasoning=2))),
+    ("openai_responses", RESPONSES, Observed("m-1", "max_output_tokens", Usage(9, 4, cached_read=5, reasoning=2))),
+    ("anthropic_messages", MESSAGES, Observed("m-1", "end_turn", Usage(9, 4, cached_read=5, cache_creation=1))),
+    ("gemini", GEMINI, Observed("m-1", "STOP", Usage(9, 4, cached_read=5, reasoning=2))),
+    ("ollama", OLLAMA, Observed("m-1", "stop", Usage(9, 4))),
 ]
 PLAIN = [
     ("openai_chat", {"model": "m-1", "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}],
-                     "usage": {"prompt_tokens": 9, "completion_tokens": 4}}, Tapped("m-1", "stop", 9, 4)),
+                     "usage": {"prompt_tokens": 9, "completion_tokens": 4}}, Observed("m-1", "stop", Usage(9, 4))),
     ("openai_chat", {"object": "list", "data": [], "model": "m-1", "usage": {"prompt_tokens": 9, "total_tokens": 9}},
-     Tapped("m-1", None, 9)),
-    ("openai_responses", RESPONSE, Tapped("m-1", "max_output_tokens", 9, 4, 5, 2)),
+     Observed("m-1", usage=Usage(9))),
+    ("openai_responses", RESPONSE, Observed("m-1", "max_output_tokens", Usage(9, 4, cached_read=5, reasoning=2))),
     ("anthropic_messages", {"model": "m-1", "stop_reason": "tool_use", "usage": {"input_tokens": 9, "output_tokens": 4}},
-     Tapped("m-1", "tool_use", 9, 4)),
+     Observed("m-1", "tool_use", Usage(9, 4))),
     ("gemini", [{"candidates": [{"finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 9}, "modelVersion": "m-1"}],
-     Tapped("m-1", "STOP", 9)),
+     Observed("m-1", "STOP", Usage(9))),
     ("ollama", {"model": "m-1", "done": True, "done_reason": "stop", "prompt_eval_count": 9, "eval_count": 4},
-     Tapped("m-1", "stop", 9, 4)),
+     Observed("m-1", "stop", Usage(9, 4))),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("dialect", "stream", "seen"), STREAMS)
-def test_a_stream_of_every_dialect_is_read_wherever_it_is_cut(dialect: str, stream: bytes, seen: Tapped) -> None:
+def test_a_stream_of_every_dialect_is_read_wherever_it_is_cut(dialect: str, stream: bytes, seen: Observed) -> None:
     for cut in range(0, len(stream)):
-        assert tapped(dialect, stream, [cut]) == seen, cut
-    assert tapped(dialect, stream, list(range(len(stream)))) == seen
-    assert tapped(dialect, stream.rstrip(b"\r\n")) == seen
+        assert observed(dialect, stream, [cut]) == seen, cut
+    assert observed(dialect, stream, list(range(len(stream)))) == seen
+    assert observed(dialect, stream.rstrip(b"\r\n")) == seen
 
 
 @pytest.mark.parametrize(("dialect", "value", "seen"), PLAIN)
-def test_a_plain_body_of_every_dialect_is_read(dialect: str, value: Any, seen: Tapped) -> None:
+def test_a_plain_body_of_every_dialect_is_read(dialect: str, value: Any, seen: Observed) -> None:
     for body in (json.dumps(value).encode(), b"\xef\xbb\xbf\n " + json.dumps(value).encode()):
-        assert tapped(dialect, body) == seen
-        assert tapped(dialect, body, list(range(len(body)))) == seen
+        assert observed(dialect, body) == seen
+        assert observed(dialect, body, list(range(len(body)))) == seen
     if dialect != "ollama":
-        assert tapped(dialect, json.dumps(value, indent=2).encode()) == seen
+        assert observed(dialect, json.dumps(value, indent=2).encode()) == seen
 
 
 @pytest.mark.parametrize("end", [b"\r\n", b"\r"])
 def test_other_line_ends_comments_and_data_in_several_lines_are_read(end: bytes) -> None:
     stream = b": hi" + end * 2 + CHAT.replace(b"\n", end).replace(b'"usage": {"prompt', b'"usage":' + end + b'data: {"prompt')
-    assert tapped("openai_chat", stream) == Tapped("m-1", "length", 9, 4, 5, 2)
+    assert observed("openai_chat", stream) == Observed("m-1", "length", Usage(9, 4, cached_read=5, reasoning=2))
 
 
 def deflated(data: bytes, bits: int) -> bytes:
@@ -122,46 +130,46 @@ def deflated(data: bytes, bits: int) -> bytes:
     [("gzip", gzip.compress(CHAT)), ("deflate", zlib.compress(CHAT)), ("deflate", deflated(CHAT, -15)), ("X-Gzip ", gzip.compress(CHAT))],
 )
 def test_compressed_answers_are_read_from_a_copy(coding: str, data: bytes) -> None:
-    assert tapped("openai_chat", data, None, coding) == Tapped("m-1", "length", 9, 4, 5, 2)
-    assert tapped("openai_chat", data, list(range(len(data))), coding) == Tapped("m-1", "length", 9, 4, 5, 2)
+    assert observed("openai_chat", data, None, coding) == Observed("m-1", "length", Usage(9, 4, cached_read=5, reasoning=2))
+    assert observed("openai_chat", data, list(range(len(data))), coding) == Observed("m-1", "length", Usage(9, 4, cached_read=5, reasoning=2))
 
 
 @pytest.mark.parametrize(("coding", "data"), [("br", CHAT), ("gzip, br", CHAT), ("gzip", b"no gzip at all")])
 def test_what_cannot_be_decoded_is_not_reported(coding: str, data: bytes) -> None:
-    assert tapped("openai_chat", data, None, coding) == Tapped()
+    assert observed("openai_chat", data, None, coding) == Observed()
 
 
 def test_a_bomb_blinds_the_tap_and_fills_nothing() -> None:
-    tap = Tap("openai_chat", "gzip")
+    tap = Tap(format_of("openai_chat"), "gzip")
     bomb = gzip.compress(b"data: " + b"x" * 20_000_000)
     for _ in range(3):
         tap.feed(bomb)
-    assert tap._is_blind and tap.seen == Tapped() and len(tap._held) < 8 << 20
+    assert tap._is_blind and tap.observed == Observed() and len(tap._held) < 8 << 20
 
 
 def test_a_body_too_large_to_keep_is_read_at_its_ends() -> None:
     tail = b'"model":"m-1","usage":{"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":5},"total_tokens":9}}'
     body = b'{"object":"list","data":["' + b"x" * (3 * MAX_PLAIN_BYTES) + b'"],' + tail
-    tap = Tap("openai_chat")
+    tap = Tap(format_of("openai_chat"))
     for place in range(0, len(body), 65536):
         tap.feed(body[place : place + 65536])
         assert len(tap._held) <= MAX_PLAIN_BYTES + 65536
-    assert tap.seen == Tapped("m-1", None, 9, None, 5)
+    assert tap.observed == Observed("m-1", usage=Usage(9, 0, cached_read=5))
 
 
 def test_a_frame_too_large_to_keep_is_read_at_its_end() -> None:
     big = {"type": "response.completed", "response": {"model": "m-1", "output": "x" * (2 * MAX_FRAME_BYTES), "usage":
         {"input_tokens": 9, "output_tokens": 4, "output_tokens_details": {"reasoning_tokens": 2}}}}  # fmt: skip
     stream = sse({"type": "response.created", "response": {"model": "m-1"}}, big, events=True)
-    tap = Tap("openai_responses")
+    tap = Tap(format_of("openai_responses"))
     for place in range(0, len(stream), 65536):
         tap.feed(stream[place : place + 65536])
         assert len(tap._held) <= MAX_FRAME_BYTES + 65536
-    assert tap.seen == Tapped("m-1", None, 9, 4, None, 2)
+    assert tap.observed == Observed("m-1", usage=Usage(9, 4, reasoning=2))
 
 
 def test_a_frame_is_let_go_with_its_blank_line() -> None:
-    tap = Tap("openai_chat")
+    tap = Tap(format_of("openai_chat"))
     frame = CHAT[: CHAT.index(b"\n\n") + 2]
     tap.feed(frame[:-1])
     tap.feed(frame[-1:])
@@ -169,17 +177,17 @@ def test_a_frame_is_let_go_with_its_blank_line() -> None:
 
 
 def test_a_cut_stream_tells_what_came() -> None:
-    assert tapped("openai_chat", CHAT[:140]) == Tapped("m-1")
-    assert tapped("openai_chat", json.dumps(PLAIN[0][1]).encode()[:-1]) == Tapped("m-1", "stop", 9, 4)
+    assert observed("openai_chat", CHAT[:140]) == Observed("m-1")
+    assert observed("openai_chat", json.dumps(PLAIN[0][1]).encode()[:-1]) == Observed("m-1", "stop", Usage(9, 4))
 
 
 def test_what_was_seen_is_known_while_the_stream_goes_on() -> None:
-    tap = Tap("anthropic_messages")
+    tap = Tap(format_of("anthropic_messages"))
     first, rest = MESSAGES.split(b"\n\n", 1)
     tap.feed(first + b"\n\n")
-    assert tap.seen == Tapped("m-1", None, 9, 1, 5)
+    assert tap.observed == Observed("m-1", usage=Usage(9, 1, cached_read=5, cache_creation=1))
     tap.feed(rest)
-    assert tap.seen == Tapped("m-1", "end_turn", 9, 4, 5)
+    assert tap.observed == Observed("m-1", "end_turn", Usage(9, 4, cached_read=5, cache_creation=1))
 
 
 PIECE = st.sampled_from([
@@ -190,15 +198,15 @@ PIECE = st.sampled_from([
 
 
 @given(
-    st.sampled_from(["openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama", "plain"]),
+    st.sampled_from(["openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama"]),
     st.lists(PIECE | st.binary(max_size=20), max_size=6),
     st.sampled_from(["", "gzip", "deflate"]),
 )
 def test_nothing_makes_it_raise(dialect: str, pieces: list[bytes], coding: str) -> None:
-    tap = Tap(dialect, coding)
+    tap = Tap(format_of(dialect), coding)
     for piece in pieces:
         tap.feed(piece)
-        assert isinstance(tap.seen, Tapped)
+        assert isinstance(tap.observed, Observed)
 
 
 @pytest.mark.parametrize("dialect", ["openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama"])
@@ -208,7 +216,7 @@ def test_nothing_makes_it_raise(dialect: str, pieces: list[bytes], coding: str) 
     b'{"choices":[{"finish_reason":7},{"finish_reason":"stop"}]}', b'{"message":{"model":"x","usage":{"input_tokens":1}}}',
 ])
 def test_a_whole_answer_is_seen_at_once_as_in_passing(dialect: str, body: bytes) -> None:
-    assert seen_in(dialect, body) == tapped(dialect, body, [1, 2, len(body) // 2])
+    assert observed_in(format_of(dialect), body) == observed(dialect, body, [1, 2, len(body) // 2])
 
 
 FRAMES = st.lists(st.sampled_from([
@@ -224,7 +232,7 @@ FRAMES = st.lists(st.sampled_from([
 
 @given(FRAMES)
 def test_what_it_skims_need_not_be_fed(pieces: list[bytes]) -> None:
-    whole, skimming, skimmed = Tap("openai_chat"), Tap("openai_chat"), 0
+    whole, skimming, skimmed = Tap(format_of("openai_chat")), Tap(format_of("openai_chat")), 0
     at_rest = False
     for piece in pieces:
         whole.feed(piece)
@@ -233,12 +241,38 @@ def test_what_it_skims_need_not_be_fed(pieces: list[bytes]) -> None:
             continue
         skimming.feed(piece)
         at_rest = piece.endswith(b"\n\n")
-    assert skimming.seen == whole.seen
+    assert skimming.observed == whole.observed
 
 
 def test_most_of_a_stream_is_skimmed() -> None:
-    tap = Tap("openai_chat")
+    tap = Tap(format_of("openai_chat"))
     word = b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}\n\n'
     tap.feed(word)
     assert tap.skims(word) and not tap.skims(word[:-1]) and not tap.skims(word.replace(b"null", b'"stop"'))
     assert not tap.skims(word.replace(b'"choices"', b'"usage":{"prompt_tokens":1},"choices"'))
+
+
+@pytest.mark.parametrize("coding", ["", "gzip"])
+def test_of_a_flood_of_small_frames_only_a_bounded_part_is_kept_to_be_read(coding: str) -> None:
+    frames = sse({"model": "m-1", "usage": {"prompt_tokens": 1}}) + b'data: {"usage":{}}\n\n' * 30_000 + CHAT
+    body = gzip.compress(frames) if coding else frames
+    tap = Tap(format_of("openai_chat"), coding)
+    tap.feed(body)
+    kept = {id(one): len(one) for one in (tap._first, tap._usage_at, tap._finish_at)}
+    assert sum(kept.values()) <= 3 * KEPT_BYTES
+    seen = tap.observed
+    assert seen.usage is not None
+    assert (seen.model, seen.finish, seen.usage.input, seen.usage.output) == ("m-1", "length", 9, 4)
+
+
+def test_an_odd_value_does_not_hide_the_usage_beside_it() -> None:
+    data = b'{"model":"m","timings":NaN,"note":"\xff","choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":4}}'
+    assert observed("openai_chat", data) == Observed("m", "stop", Usage(3, 4))
+    assert observed("openai_chat", b"data: " + data + b"\n\ndata: [DONE]\n\n") == Observed("m", "stop", Usage(3, 4))
+
+
+def test_a_zero_of_a_later_event_wipes_nothing_out() -> None:
+    start = {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 9, "output_tokens": 0}}}
+    last = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"input_tokens": 0, "output_tokens": 4}}
+    data = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in (start, last))
+    assert observed("anthropic_messages", data) == Observed("m", "end_turn", Usage(9, 4))

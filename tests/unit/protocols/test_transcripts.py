@@ -6,7 +6,6 @@ import random
 
 import pytest
 
-from relayd.protocols import _pairs
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -18,6 +17,7 @@ from relayd.protocols.canon import (
     ToolDelta,
     ToolStart,
 )
+from tests.docs import pairs as _pairs
 from tests.unit.protocols.transcripts import (
     ANSWERS,
     FOLDER,

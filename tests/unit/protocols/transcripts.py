@@ -17,9 +17,9 @@ import re
 import sys
 from dataclasses import dataclass, replace
 
-from relayd.protocols import _pairs
 from relayd.protocols.canon import Event, Message, Request, Text, TextDelta, ThoughtDelta, ToolDelta
 from relayd.protocols.dialect import Dialect, Options, Refused
+from tests.docs import pairs as _pairs
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
 _MINTED = re.compile(r"\b(chatcmpl|chat|resp|msg|fc|ctc|rs|call|toolu)([-_])[0-9a-f]{24,}\b")
@@ -115,6 +115,7 @@ def rendering(front: Dialect, events: list[Event], stream: bool, one_by_one: boo
     asked = {"stream": stream, **({"stream_options": {"include_usage": True}} if front.name == "openai_chat" else {})}
     request = front.read_request(json.dumps(_pairs.members_of(front, asked)).encode(), ask)
     renderer = front.renderer(request, ask)
+    renderer.answered_by("upstream-1")
     out = b"".join(renderer.feed([event]) for event in events) if one_by_one else renderer.feed(events)
     if request.stream:
         return out.decode()

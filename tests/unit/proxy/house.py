@@ -24,7 +24,7 @@ from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.client import StreamClient
 
-WAIT_S = 8.0
+WAIT_S = 60.0
 LISTENER = 'listeners: {public: {address: "127.0.0.1:8282", LISTENER}}\n'
 CONFIG = LISTENER + """
 upstreams: {web: {endpoints: ["http://127.0.0.1:PORT"], UPSTREAM}}
@@ -43,6 +43,39 @@ async def until(holds: Callable[[], Any]) -> None:
     while not holds():
         assert clock.monotonic() < end, "it never came to hold"
         await asyncio.sleep(0.002)
+
+
+class Turns:
+    """Counts the turns of the loop while it is entered, and how often something happened in each of them."""
+
+    def __init__(self) -> None:
+        self._happened: dict[int, int] = {}
+        self._number, self._runs = 0, False
+
+    def note(self, amount: int = 1) -> None:
+        self._happened[self._number] = self._happened.get(self._number, 0) + amount
+
+    @property
+    def most(self) -> int:
+        """The most that happened in one turn."""
+        return max(self._happened.values())
+
+    @property
+    def total(self) -> int:
+        return sum(self._happened.values())
+
+    def _turn(self) -> None:
+        self._number += 1
+        if self._runs:
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def __enter__(self) -> Turns:
+        self._runs = True
+        self._turn()
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        self._runs = False
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
@@ -159,7 +192,7 @@ class House:
         self.plan = self.gateway.plan = compile_plan(config, 1, gates=self.gateway.gates)
         self.gateway.gates.apply(self.plan.gate_limits)
         for upstream in self.plan.upstreams.values():
-            upstream.open(self.client)
+            upstream.open(self.client.connect)
         if sock is None:
             sock = socket.create_server(("127.0.0.1", 0))
         sock.setblocking(False)
@@ -218,6 +251,7 @@ class House:
         await asyncio.gather(*self.tasks, return_exceptions=True)
         for _ in range(3):
             await asyncio.sleep(0)
+        self.listening.end()
         self.telemetry.close()
 
 

@@ -8,10 +8,11 @@ from typing import Any
 from relayd import clock
 from relayd.config.load import load_text
 from relayd.limits.overload import Bounds, Overload
+from relayd.limits.request_buffers import RequestBuffers
 from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.proxy.exchange import Exchange
-from relayd.proxy.pipeline import walk
+from relayd.proxy.pipeline import run
 from relayd.stores.memory import Store
 from relayd.telemetry.outcome import Record
 from relayd.wire.forwarded import TrustedNetworks
@@ -66,6 +67,9 @@ class Client:
     def resume_body(self) -> None:
         self.ended.append("resume")
 
+    def again(self) -> None:
+        """Nothing is read."""
+
     def start_tunnel(self) -> None:
         self.ended.append("tunnel")
 
@@ -98,6 +102,7 @@ class Counting:
         self.asked: list[tuple[str, str, bool]] = []
         self.seal_key = b""
         self.overload = Overload(Bounds(), 0.25)
+        self.buffers = RequestBuffers()
         self.store = Store(100, 1 << 20, 60.0)
         self.timers: list[tuple[float, Callable[[], None]]] = []
 
@@ -122,9 +127,9 @@ def walked(
 ) -> tuple[Client, Exchange, Counting]:
     """An exchange that has gone through its rooms."""
     client, owner = client or Client(), owner or Counting()
-    exchange = Exchange(owner, plan, client, head, clock.monotonic())
+    exchange = Exchange(owner, plan, client, head, clock.monotonic(), body)
     client.exchange = exchange
-    walk(exchange, body)
+    run(exchange)
     return client, exchange, owner
 
 

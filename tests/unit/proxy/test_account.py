@@ -7,20 +7,16 @@ from typing import Any
 import pytest
 
 from relayd import clock
-from relayd.protocols.canon import Usage
-from relayd.protocols.dialect import Tapped
-from relayd.proxy.account import More, more_of, tell_model, tell_pace, tell_seen, tell_translated
+from relayd.protocols.tap import Observed
+from relayd.proxy.account import More, more_of, tell_model, tell_observed, tell_pace, tell_translated, tell_unknown
+from relayd.telemetry.metrics import Metrics
 from relayd.telemetry.outcome import Record
+from relayd.usage import Usage
 
 
 class Asking:
     def __init__(self, model: str) -> None:
         self.model = model
-
-
-class Translated:
-    def __init__(self, usage: Usage | None, finish: str) -> None:
-        self.usage, self.finish = usage, finish
 
 
 def test_a_plain_exchange_has_nothing_more() -> None:
@@ -30,33 +26,33 @@ def test_a_plain_exchange_has_nothing_more() -> None:
     assert record.more == {"model": "m"} and more_of(record) is record.more
 
 
-@pytest.mark.parametrize(("asked", "seen", "told"), [
-    ("", Tapped(model="m", input=3, output=0), {"tokens_input": 3, "tokens_output": 0, "model": "m"}),
-    ("m", Tapped(model="m", finish="stop"), {"finish": "stop"}),
-    ("m", Tapped(model="m-2026", output=5, cached=2), {"tokens_output": 5, "tokens_cached": 2, "model_served": "m-2026"}),
-    ("m", Tapped(cached=0), {}),
+@pytest.mark.parametrize(("asked", "seen", "more"), [
+    ("", Observed("m", usage=Usage(3, 0)), {"model": "m"}),
+    ("m", Observed("m", "stop"), {"finish": "stop"}),
+    ("m", Observed("m-2026", usage=Usage(0, 5, 2)), {"model_served": "m-2026"}),
+    ("m", Observed(), None),
 ])
-def test_what_a_tap_saw_is_told(asked: str, seen: Tapped, told: dict[str, Any]) -> None:
-    more: More = {}
-    tell_seen(more, seen, Asking(asked))  # type: ignore[arg-type]
-    assert more == told
+def test_what_a_tap_saw_is_told(asked: str, seen: Observed, more: dict[str, Any] | None) -> None:
+    record = Record()
+    tell_observed(record, seen, Asking(asked))  # type: ignore[arg-type]
+    assert (record.usage, record.more) == (seen.usage, more)
 
 
 def test_what_a_translation_said_is_told() -> None:
-    more: More = {}
-    tell_translated(more, Translated(Usage(10, 7, cached=4, reasoning=2), "length"))  # type: ignore[arg-type]
-    assert more == {
-        "tokens_input": 10, "tokens_output": 7, "tokens_cached": 4, "tokens_reasoning": 2, "finish": "length"}
-    more = {}
-    tell_translated(more, Translated(None, ""))  # type: ignore[arg-type]
-    assert more == {}
+    usage, record = Usage(10, 7, cached_read=4, cache_creation=1, reasoning=2), Record()
+    tell_translated(record, usage, "length")
+    assert record.usage == usage and record.more == {"finish": "length"}
+    record = Record()
+    tell_translated(record, None, "")
+    assert record.usage is None and record.more is None
 
 
 def test_the_pace_counts_from_the_first_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "monotonic", lambda: 14.0)
-    more: More = {"tokens_output": 50}
-    tell_pace(more, 10.0, 12.0)
-    assert more == {"tokens_output": 50, "first_token_ms": 2000.0, "tokens_per_s": 25.0}
+    record = Record()
+    record.started, record.usage = 10.0, Usage(output=50)
+    tell_pace(record, 12.0)
+    assert record.more == {"first_token_ms": 2000.0, "tokens_per_s": 25.0}
 
 
 @pytest.mark.parametrize(("asked", "there", "told"), [
@@ -66,3 +62,13 @@ def test_a_model_has_its_other_name_beside_it(asked: str, there: str | None, tol
     more: More = {}
     tell_model(more, Asking(asked), there)  # type: ignore[arg-type]
     assert more == told
+
+
+def test_parts_that_a_dialect_did_not_know_are_counted_by_their_fate() -> None:
+    r = Record()
+    tell_unknown(r, {("a", "carried"): 2, ("a", "left_out"): 1, ("b", "left_out"): 3})
+    assert r.more == {"unknown_carried": 2, "unknown_left_out": 4, "unknown_types": "a,b"}
+    metrics = Metrics()
+    metrics.exchange(r)
+    assert metrics.value("relayd.proxy.unknown_items", fate="carried") == 2
+    assert metrics.value("relayd.proxy.unknown_items", fate="left_out") == 4

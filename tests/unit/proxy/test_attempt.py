@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from relayd.proxy import attempt
-from relayd.proxy.attempt import passed_on, stream_head
+from relayd.proxy.filters import hold_first_content
+from relayd.proxy.filters.translate import passed_on, stream_head
+from relayd.usage import Usage
 from relayd.wire.response import ResponseHead
 from tests.unit.proxy.house import Side, post, running, status_of
 from tests.unit.proxy.places import DONE, STREAM, Places, chunk, completion, delta, http, in_turn
@@ -61,8 +62,7 @@ async def test_usage_that_only_relayd_asked_for_is_counted_and_taken_out(tmp_pat
         for _, _, body in places.asked:
             assert json.loads(body)["stream_options"] == {"include_usage": True}
         for record in await house.accounted(2):
-            assert record.more is not None
-            assert (record.more["tokens_input"], record.more["tokens_output"]) == (3, 2)
+            assert record.usage == Usage(3, 2)
 
 
 async def test_words_leave_in_the_turn_they_come_in_translated_too(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ async def test_a_plain_answer_is_translated_whole_with_its_own_length(tmp_path: 
 
 
 async def test_what_is_held_back_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt, "HELD", 1000)
+    monkeypatch.setattr(hold_first_content, "BOUND", 1000)
     noise = b": noise\n\n" * 200
     events, answer = in_turn(STREAM + noise, delta(content="late") + delta("stop") + DONE)
     async with running(tmp_path, Places(a=answer), whole=chat(route="fallbacks: [{upstream: b, on: [any]}]")) as house:
@@ -130,7 +130,7 @@ async def test_a_client_that_reads_slowly_holds_back_a_translated_stream(tmp_pat
         for _ in range(200):
             await side.exactly(100)
             assert exchange.buffered() < 1024 * 1024
-        assert exchange.slot is not None
+        assert exchange.attempt.slot is not None
 
 
 def test_what_is_true_of_a_translated_answer_too_is_passed_on() -> None:

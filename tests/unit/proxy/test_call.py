@@ -6,29 +6,22 @@ import json
 
 import pytest
 
-from relayd.errors import ExchangeError
 from relayd.plan.plan import Plan, Target
-from relayd.protocols.dialect import Refused
+from relayd.protocols.dialect import Dialect, Refused
+from relayd.protocols.openai_chat import DIALECT as CHAT
+from relayd.protocols.openai_responses import DIALECT as RESPONSES
 from relayd.proxy.call import (
     Call,
     Fields,
-    FormFilter,
     ask_of,
-    body_of_message,
-    form_finder,
     listing_asked,
-    model_in_body,
-    model_in_path,
 )
 from relayd.stores.memory import Store
-from relayd.wire.http1 import RequestHead
+from relayd.wire.body import PARSED_BYTES
+from relayd.wire.json_steps import Steps
 from tests.unit.proxy.scene import head_for, plan_of
 
 STORE = Store(10, 100_000, 60.0)
-FORM = (b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nfast\r\n--b\r\n'
-        b'Content-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n\x00\x01\r\n--b--\r\n')
-
-
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     return plan_of("""
@@ -41,12 +34,15 @@ routes: [{name: all, upstream: chat}]
 """)
 
 
-def made(plan: Plan, body: bytes | None, path: str = "/v1/chat/completions", *lines: str, socket: bool = False) -> Call:
+def made(
+    plan: Plan, body: bytes | None, path: str = "/v1/chat/completions", *lines: str, socket: bool = False,
+    dialect: Dialect = CHAT,
+) -> Call:
     head = head_for(*lines, start=f"POST {path} HTTP/1.1")
     head.model = "m"
     memory = STORE.space("s") if socket else None
     return Call(
-        plan.dialects["openai_chat"], head, body, lambda: ask_of(head, b"id-1", STORE.space("a"), b"", memory),
+        dialect, head, body, lambda: ask_of(head, b"id-1", STORE.space("a"), b"", memory),
         is_socket=socket,
     )
 
@@ -56,48 +52,12 @@ def target(plan: Plan, name: str, model: str | None = None) -> Target:
     return Target(upstream, model, dialect=plan.dialects.get(upstream.spec.protocol))
 
 
-@pytest.mark.parametrize(("path", "model"), [
-    (b"/v1beta/models/gemini-2.5:generateContent", "gemini-2.5"), (b"/models/a:streamGenerateContent", "a"),
-    (b"/v1/models/a", None), (b"/v1/chat/completions", None), (b"/models/a/b:x", None),
-])
-def test_a_gemini_path_names_the_model(path: bytes, model: str | None) -> None:
-    assert model_in_path(path) == model
-
-
 @pytest.mark.parametrize(("path", "asked"), [
     ("/v1/models", ""), ("/models", ""), ("/v1/models/a/b", "a/b"), ("/v1/chat/completions", None), ("/v1/modelsx", None),
     ("/v1beta/models", ""), ("/api/tags", ""), ("/api/tags/x", None), ("/tags", None),
 ])
 def test_paths_of_the_model_list_are_known(path: str, asked: str | None) -> None:
     assert listing_asked(path) == asked
-
-
-def form_head(kind: str = "multipart/form-data; boundary=b") -> RequestHead:
-    return head_for(f"Content-Type: {kind}", start="POST /v1/audio/transcriptions HTTP/1.1")
-
-
-def test_a_model_is_found_in_json_and_in_forms() -> None:
-    assert model_in_body(head_for(), b'{"a": {"model": "x"}, "model": "y"}') == "y"
-    assert model_in_body(head_for(), b'{"model": "x", "model": "y"}') is None
-    assert model_in_body(form_head(), FORM) == "fast"
-
-
-def test_a_form_tells_its_model_as_soon_as_it_has_come() -> None:
-    finder = form_finder(form_head())
-    assert finder is not None and form_finder(form_head("text/plain")) is None
-    at = FORM.index(b"\r\n--b\r\n")
-    assert not finder.feed(FORM[:at]) and finder.model is None
-    assert finder.feed(FORM[at : at + 8]) and finder.model == "fast" and finder.value_bytes == 4
-    broken = form_finder(form_head())
-    assert broken is not None
-    with pytest.raises(ExchangeError):
-        broken.feed(b'--b\r\nContent-Disposition: form-data; name="model"\r\nX: \x00\n\n' * 3000)
-
-
-def test_a_form_that_passes_gets_the_models_other_name_and_nothing_else() -> None:
-    passing = FormFilter(form_head(), "whisper-large")
-    sent = b"".join(passing.feed(FORM[at : at + 5], at + 5 >= len(FORM)) for at in range(0, len(FORM), 5))
-    assert sent == FORM.replace(b"fast", b"whisper-large")
 
 
 def test_only_the_models_name_changes_in_a_body_that_passes(plan: Plan) -> None:
@@ -128,19 +88,10 @@ def test_a_translated_request_has_the_name_that_the_model_has_there(plan: Plan) 
     call = made(plan, b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}')
     request, sending = call.sending(target(plan, "messages", "there"))
     assert request.model == "there" and json.loads(sending.body)["model"] == "there"
-    assert call.renderer is call.rendering
-
-
-def test_a_message_of_a_socket_becomes_a_streamed_request() -> None:
-    text = b'{"type": "response.create", "model": "m", "background": false, "stream_options": {}, "input": "\xc3\xa4"}'
-    assert json.loads(body_of_message(text)) == {"model": "m", "input": "\u00e4", "stream": True}
-    for wrong in (b"no", b"[]", b'{"model": "m"}', b'{"type": "session.update"}'):
-        with pytest.raises(Refused):
-            body_of_message(wrong)
 
 
 def test_a_socket_always_streams_and_passes_as_a_request(plan: Plan) -> None:
-    call = made(plan, b'{"type": "response.create", "model": "m"}', "/v1/responses", socket=True)
+    call = made(plan, b'{"type": "response.create", "model": "m"}', "/v1/responses", socket=True, dialect=RESPONSES)
     assert call.stream
     passed = call.passing(target(plan, "chat", "there"))
     assert passed is not None and json.loads(passed) == {"model": "there", "stream": True}
@@ -150,3 +101,69 @@ def test_fields_are_found_by_their_lower_case_name_and_the_first_counts() -> Non
     fields = Fields(head_for("X-A: 1", "x-a: 2", "Anthropic-Version:  v "))
     assert fields["x-a"] == "1" and fields.get("anthropic-version") == "v" and fields.get("X-A") is None
     assert "host" in fields and len(fields) == 3 and list(fields) == ["host", "x-a", "anthropic-version"]
+
+
+# ---- in steps
+
+
+LARGE = json.dumps({"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "h\u00e4" * 40}] * 3000}).encode()
+
+
+def steps_of(steps: Steps[None] | None) -> int:
+    """How many pauses there were."""
+    assert steps is not None
+    return sum(1 for _ in steps)
+
+
+def test_a_short_body_and_one_that_passes_need_no_steps(plan: Plan) -> None:
+    short = made(plan, b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}')
+    assert short.steps_to(target(plan, "messages")) is None and short.early_steps() is None
+    assert made(plan, LARGE).steps_to(target(plan, "chat")) is None and made(plan, None).steps_to(target(plan, "messages")) is None
+
+
+def test_what_is_made_in_steps_is_what_is_made_at_once(plan: Plan) -> None:
+    assert len(LARGE) > PARSED_BYTES
+    there = target(plan, "messages", "there")
+    call, other = made(plan, LARGE), made(plan, LARGE)
+    assert steps_of(call.steps_to(there)) > 3000 and call.steps_to(there) is None
+    request, sending = call.sending(there)
+    theirs = other.sending(there)
+    assert json.loads(sending.body) == json.loads(theirs[1].body) and request.messages == theirs[0].messages
+    assert request.large and request.model == "there"
+    assert steps_of(call.steps_to(target(plan, "messages"))) > 3000  # another endpoint: it is written again
+
+
+def test_a_request_that_is_only_read_is_read_in_steps_too(plan: Plan) -> None:
+    call = made(plan, LARGE)
+    assert steps_of(call.steps_to(target(plan, "chat"), reads=True)) > 3000
+    assert len(call.request.messages) == 3000 and call.steps_to(target(plan, "chat"), reads=True) is None
+
+
+@pytest.mark.parametrize(("body", "words"), [
+    (LARGE[:-1] + b',"n":7000}', "between 1 and 128"), (LARGE + b"x", "behind its end"), (LARGE.replace(b'"hi"', b"NaN")[:-1], "cut off"),
+    (b'{"model":"m","a":[' + b"[]," * 140_000 + b"1]}", "values"), (b'{"model":"m","messages":[' + b"1," * 150_000 + b"1]}", "items"),
+    (LARGE[:-1] + b',"Stream":true}', "ambiguous"), (b'{"model":"m","a":"' + b"a" * 5_000_000 + b'\xc3\xa4"}', "not all ASCII"),
+])  # fmt: skip
+def test_what_cannot_be_read_in_steps_is_refused_when_it_is_asked_for(body: bytes, words: str, plan: Plan) -> None:
+    call = made(plan, body)
+    there = target(plan, "messages")
+    steps_of(call.steps_to(there))
+    assert call.steps_to(there) is None
+    for _ in range(2):
+        with pytest.raises(Refused, match=words):
+            call.sending(there)
+
+
+def test_what_cannot_be_carried_is_refused_for_that_endpoint_alone(plan: Plan) -> None:
+    call = made(plan, LARGE[:-1] + b',"n":2}')
+    steps_of(call.steps_to(target(plan, "messages")))
+    there = target(plan, "messages")
+    steps_of(call.steps_to(there))
+    with pytest.raises(Refused, match="one answer"):
+        call.sending(there)
+
+
+def test_a_refusal_that_is_kept_holds_no_body(plan: Plan) -> None:
+    call = made(plan, LARGE[:-1] + b',"n":7000}')
+    steps_of(call.steps_to(target(plan, "messages")))
+    assert call._unread is not None and call._unread.__traceback__ is None

@@ -52,8 +52,10 @@ listeners: {public: {address: "127.0.0.1:8282"}}
 routes: [{name: none, match: {path: /a}, respond: 204}]
 """).config, 7)
         client = Client()
-        exchange = house.gateway.begin(client, head_for(start="GET /b HTTP/1.1"), None, clock.monotonic())
-        assert client.exchange is exchange and client.status == 404 and not house.gateway.exchanges
+        client.exchange = exchange = house.gateway.accept(
+            client, head_for(start="GET /b HTTP/1.1"), None, clock.monotonic())
+        house.gateway.begin(exchange)
+        assert exchange.over and client.status == 404 and not house.gateway.exchanges
         assert (await house.accounted(1))[0].generation == 7
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from relayd import clock
 from relayd.plan.plan import PlannedRoute
 from relayd.proxy.incoming import (
     CHUNKED,
@@ -124,3 +125,15 @@ def test_trailers_that_could_steer_somebody_stay_here() -> None:
     lines = [b"X-Sum: 1\r\n", b"Content-Length: 5\r\n", b"Host: a\r\n", b"Authorization: b\r\n", b"Bad\r\n", b"X-Bad: a\x01\r\n",
              b"Transfer-Encoding: chunked\r\n", b"X-Last: 2\n"]
     assert trailer_lines(lines) == b"X-Sum: 1\r\nX-Last: 2\r\n"
+
+
+@pytest.mark.parametrize(("sent", "kept"), [([], 1), ([b"DATE: Sun, 06 Nov 1994 08:49:37 GMT\r\n"], 0)])
+def test_an_answer_without_a_date_gets_one_and_any_other_keeps_its_own(
+    sent: list[bytes], kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "wall", lambda: 784111778.5)
+    response = ResponseHead(200, b" OK")
+    response.keep = list(sent)
+    head = head_of(response, LENGTH, 11, True, None, HOUSE, b"id", 0.1, None)
+    assert head.count(b"\r\nDate: Sun, 06 Nov 1994 08:49:38 GMT\r\n") == kept
+    assert head.lower().count(b"\r\ndate:") == 1

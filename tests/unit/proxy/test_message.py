@@ -13,6 +13,7 @@ from relayd.proxy.call import Call, ask_of
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.message import message_for
 from relayd.stores.memory import Store
+from relayd.upstream.lease import Lease
 from tests.unit.proxy.scene import Client, Counting, head_for, plan_of
 
 PLAN = plan_of("""
@@ -37,7 +38,7 @@ def test_the_same_dialect_passes_with_its_path_and_fields() -> None:
     exchange, call = made("X-Own: 1")
     upstream = PLAN.upstreams["chat"]
     target = Target(upstream, "there", dialect=PLAN.dialects["openai_chat"])
-    wire, fields, body, request = message_for(exchange, PLAN.routes[0], target, upstream.endpoints[0], None, call, BODY)
+    wire, fields, body, request = message_for(exchange, PLAN.routes[0], target, Lease(upstream, upstream.endpoints[0], None, 0), call, BODY)
     assert wire == b"/v1/chat/completions?a=1" and b"X-Own: 1" in fields and request is None
     assert body == BODY.replace(b'"m"', b'"there"') and exchange.record.client == "192.0.2.7"
 
@@ -46,7 +47,7 @@ def test_another_dialect_gets_a_request_of_its_own() -> None:
     exchange, call = made("X-Own: 1")
     upstream = PLAN.upstreams["messages"]
     target = Target(upstream, None, dialect=PLAN.dialects["anthropic_messages"])
-    wire, fields, body, request = message_for(exchange, PLAN.routes[0], target, upstream.endpoints[0], None, call, BODY)
+    wire, fields, body, request = message_for(exchange, PLAN.routes[0], target, Lease(upstream, upstream.endpoints[0], None, 0), call, BODY)
     assert wire == b"/v1/messages" and b"X-Own: 1" not in fields and request is not None and body is not None
     assert json.loads(body)["messages"] == [{"role": "user", "content": [{"type": "text", "text": "hi"}]}] or (
         json.loads(body)["messages"][0]["content"] == "hi")
@@ -56,4 +57,4 @@ def test_a_loop_is_found_here_too() -> None:
     exchange, call = made("Via: 1.1 relayd")
     upstream = PLAN.upstreams["chat"]
     with pytest.raises(ExchangeError, match="loop_detected"):
-        message_for(exchange, PLAN.routes[0], Target(upstream), upstream.endpoints[0], None, call, BODY)
+        message_for(exchange, PLAN.routes[0], Target(upstream), Lease(upstream, upstream.endpoints[0], None, 0), call, BODY)

@@ -6,7 +6,7 @@ import pytest
 
 from relayd.errors import ExchangeError
 from relayd.plan.plan import Plan
-from relayd.proxy.outgoing import fields_of, forwarding_of, request_id_of, strips_keys, target_of
+from relayd.proxy.outgoing import fields_of, forwarding_of, origin_for, request_id_of, strips_keys, target_of
 from relayd.wire.http1 import RequestHead
 from tests.unit.proxy.scene import PLAIN, UPSTREAM, Client, head_for, plan_of, route_of
 
@@ -38,13 +38,13 @@ def sent(plan: Plan, head: RequestHead, client: Client | None = None, consumer: 
     assert route.upstream is not None
     upstream = route.upstream
     endpoint = upstream.endpoints[0]
-    _, forwarding = forwarding_of(plan.house, client, head)
+    forwarding = forwarding_of(plan.house, client, head, origin_for(client, head))
     strip = strips_keys(route, upstream.spec, consumer)
     fields = fields_of(
         route, plan.house, endpoint, upstream.spec, head, forwarding, b"id-1", strip, plan.key_fields
     )
     quiet = (b"Expect:", b"User-Agent:", b"Accept:", b"Content-Type:")
-    return target_of(route, endpoint, upstream.spec, head), [line for line in fields if line not in quiet]
+    return target_of(route, endpoint, upstream.spec, head, strip=strip), [line for line in fields if line not in quiet]
 
 
 def values(fields: list[bytes], name: bytes) -> list[bytes]:
@@ -121,6 +121,34 @@ def test_a_clients_key_goes_on_only_where_relayd_has_no_part_in_keys(name: str) 
     assert name.encode() in sent(plan_of(PLAIN), head_for(name))[1]
     assert not any(b"sk-client" in line for line in sent(keyed(BEARER), head_for(name))[1])
     assert not any(b"sk-client" in line for line in sent(plan_of(PLAIN), head_for(name), consumer="alice")[1])
+
+
+CONSUMERS = "consumers: {alice: {header: {name: X-Team-Key, value: {env: CLIENT_KEY}}}}\n"
+
+
+@pytest.mark.parametrize("name", ["Authorization: Bearer sk-who", "x-api-key: sk-who", "api-key: sk-who", "X-Goog-Api-Key: sk-who", "X-Team-Key: sk-who"])
+def test_a_key_that_nobody_identified_does_not_reach_an_open_route(name: str) -> None:
+    assert not any(b"sk-who" in line for line in sent(plan_of(PLAIN + CONSUMERS), head_for(name))[1])
+    passing = plan_of(PLAIN.replace("upstream: web}", "upstream: web, pass_client_key: true}") + CONSUMERS)
+    assert name.encode() in sent(passing, head_for(name))[1]
+
+
+@pytest.mark.parametrize(("target", "goes"), [
+    ("/v1beta/models/m:generateContent?key=K", "/v1beta/models/m:generateContent"),
+    ("/v1beta/models?key=K&pageSize=5", "/v1beta/models?pageSize=5"),
+    ("/v1/models/m:streamGenerateContent?alt=sse&%6bey=K", "/v1/models/m:streamGenerateContent?alt=sse"),
+    ("/x?api_key=K&a=%2F&APIKEY=K", "/x?a=%2F"), ("/x?x-goog-api-key=K&api-key=K&access_token=K", "/x"),
+    ("/x?key=a-page", "/x?key=a-page"), ("/x?", "/x?"), ("/x?a=1&&b", "/x?a=1&&b"),
+])
+def test_a_clients_key_in_the_query_stays_here_too(target: str, goes: str) -> None:
+    head = head_for(start=f"GET {target} HTTP/1.1")
+    assert sent(plan_of(PLAIN + CONSUMERS), head)[0] == goes.encode()
+    assert sent(plan_of(PLAIN), head)[0] == target.encode()
+
+
+def test_before_an_ai_upstream_key_is_a_key_on_every_path() -> None:
+    plan = plan_of(PLAIN.replace("web: {", "web: {protocol: openai_chat, ") + CONSUMERS)
+    assert sent(plan, head_for(start="POST /v1/chat/completions?key=K HTTP/1.1"))[0] == b"/chat/completions"
 
 
 def test_a_route_may_pass_the_clients_key_on() -> None:
@@ -214,9 +242,9 @@ def test_a_trusted_proxy_is_believed_and_put_behind_its_client() -> None:
     plan, client = plan_of(PLAIN), Client(trusted=True)
     head = head_for("X-Forwarded-For: 6.6.6.6, 203.0.113.9, 10.1.1.1", "X-Forwarded-Proto: https",
                     "X-Forwarded-Host: www.example", "Forwarded: for=203.0.113.9")
-    who, _ = forwarding_of(plan.house, client, head)
+    origin = origin_for(client, head)
     _, fields = sent(plan, head, client)
-    assert who == "203.0.113.9"
+    assert origin is not None and origin.client == "203.0.113.9"
     assert values(fields, b"x-real-ip") == [b"203.0.113.9"]
     assert values(fields, b"x-forwarded-for")[0].endswith(b"203.0.113.9, 10.1.1.1, 192.0.2.7")
     assert values(fields, b"x-forwarded-proto") == [b"https"]

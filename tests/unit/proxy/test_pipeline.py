@@ -186,11 +186,11 @@ def test_the_admin_application_is_asked_below_its_prefix(plan: Plan) -> None:
 def test_when_all_endpoints_are_full_the_client_may_come_again() -> None:
     plan = plan_of(PLAIN.replace("endpoints:", "pool: {max_connections: 1}, endpoints:"))
     upstream = plan.upstreams["web"]
-    taken = upstream.pick()
+    taken = upstream.acquire()
     client, exchange, _ = get(plan, "/x")
     assert client.status == 503 and exchange.record.code == "no_endpoint" and b"Retry-After: 1\r\n" in client.head
     assert taken is not None and upstream.in_flight == 1
-    upstream.leave(taken)
+    taken.release(None)
 
 
 def test_a_loop_is_refused_with_no_endpoint_taken() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from relayd.errors import KINDS, ExchangeError
 from relayd.proxy.respond import Answer, answer, error_answer, fixed_answer, redirect_answer
+from relayd.wire.http1 import parse_head
 from tests.unit.proxy.scene import UPSTREAM, head_for, plan_of
 
 PLAN = plan_of(UPSTREAM + """
@@ -17,6 +18,7 @@ routes:
   - {name: text, match: {path: /t}, upstream: web, errors: text}
   - {name: auto, match: {path: /a}, upstream: web}
   - {name: away, match: {path: /r}, redirect: {location: "https://{host}{path}{query}", status: 307}}
+  - {name: here, match: {path: /h}, redirect: "{path}{query}"}
   - {name: fixed, match: {path: /f}, respond: {status: 203, body: hallo, content_type: text/x, headers: {X-A: b}}}
   - {name: none, match: {path: /n}, respond: 204}
 """)
@@ -84,6 +86,21 @@ def test_a_redirect_holds_the_requests_own_bytes() -> None:
     made = redirect_answer(ROUTES["away"], head_for(start="GET /a%2Fb?c=%20 HTTP/1.1", host="Www.example:81"), "http")
     assert made.response.status == 307 and made.response.length == 0 and made.body == b""
     assert field(made, "location") == "https://Www.example:81/a%2Fb?c=%20"
+
+
+def test_a_redirect_takes_nothing_that_a_client_sends_for_a_placeholder_or_a_host() -> None:
+    made = redirect_answer(ROUTES["away"], head_for(start="GET /{query}{scheme}?a HTTP/1.1", host="b"), "http")
+    assert field(made, "location") == "https://b/{query}{scheme}?a"
+    made = redirect_answer(ROUTES["here"], head_for(start="GET //evil.example/x HTTP/1.1"), "http")
+    assert field(made, "location") == "/evil.example/x"
+
+
+def test_a_redirect_that_needs_a_host_is_refused_to_a_request_without_one() -> None:
+    asked = parse_head(b"GET /r HTTP/1.0\r\n\r\n")
+    with pytest.raises(ExchangeError) as refused:
+        redirect_answer(ROUTES["away"], asked, "http")
+    assert refused.value.kind.status == 400 and "Host" in refused.value.detail
+    assert field(redirect_answer(ROUTES["here"], asked, "http"), "location") == "/r"
 
 
 def test_a_fixed_answer_is_as_written() -> None:

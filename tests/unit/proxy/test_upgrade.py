@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from relayd import clock
-from relayd.proxy.upgrade import GUID
-from tests.unit.proxy.house import OK, Side, get, post, running, status_of, until
+from relayd.proxy.upgrade import GUID, Upgrade
+from relayd.upstream.transport.tunnel import PIECE
+from tests.unit.proxy.house import OK, Side, Turns, get, post, running, status_of, until
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 PROOF = base64.b64encode(hashlib.sha1(KEY.encode() + GUID).digest())
@@ -149,7 +150,7 @@ async def test_a_tunnel_ends_with_either_side(tmp_path: Path) -> None:
         side.write(get("/ws", *ASK))
         await side.head()
         side.close()
-        await asyncio.wait_for(left.wait(), 5)
+        await asyncio.wait_for(left.wait(), 60)
         (record,) = await house.accounted(1)
         assert (record.code, record.room, record.status) == ("client_gone", "tunnel", 101)
 
@@ -187,3 +188,130 @@ async def test_an_endpoint_that_cannot_be_reached_is_a_502(tmp_path: Path) -> No
         house.server.close()
         assert status_of((await house.ask(get("/ws", *ASK)))[0]) == 502
         assert (await house.accounted(1))[0].code == "connect_failed"
+
+
+# ---- an endpoint that does not come to its final head
+
+
+@pytest.mark.parametrize(("sent", "detail"), [
+    (b"HTTP/1.1 102 Processing\r\n\r\n" * 2500 + AGREED, "too many interim heads"),
+    (b"HTTP/1.1 103 Hints\r\nX: " + b"x" * 200_000 + b"\r\n\r\n" + b"HTTP/1.1 103 Hints\r\nX: " + b"x" * 200_000, "response head too large"),
+    (AGREED[:-2] + b"X: y\r\n" * 6000 + b"\r\n", "response head too large"),
+    (b"HTTP/1.1 101 X\r\nX: " + b"x" * 400_000 + b"\r\n\r\n", "response head too large"),
+])
+async def test_more_head_than_allowed_is_a_502_however_it_comes(tmp_path: Path, sent: bytes, detail: str) -> None:
+    async def script(side: Side) -> None:
+        await side.head()
+        side.write(sent)
+        await side.gone()
+
+    async with running(tmp_path, script, route=ON) as house:
+        assert status_of((await house.ask(get("/ws", *ASK)))[0]) == 502
+        (record,) = await house.accounted(1)
+        assert (record.code, record.detail) == ("upstream_malformed", detail)
+
+
+async def test_interim_heads_in_one_piece_with_the_answer_are_passed_over(tmp_path: Path) -> None:
+    async def script(side: Side) -> None:
+        await side.head()
+        side.write(b"HTTP/1.1 102 Processing\r\n\r\n" * 32 + AGREED + b"first")
+        await side.exactly(3)
+
+    async with running(tmp_path, script, route=ON) as house:
+        side = await house.connect()
+        side.write(get("/ws", *ASK))
+        assert status_of(await side.head()) == 101 and await side.exactly(5) == b"first"
+        side.write(b"end")
+        assert await side.rest() == b""
+
+
+@pytest.mark.parametrize("dribble", [b"X", b"HTTP/1.1 102 Processing\r\n\r\n"], ids=["bytes", "interim heads"])
+@pytest.mark.parametrize("way", [ON, ""], ids=["tunnel", "transfer"])
+async def test_nothing_before_the_final_head_extends_first_byte(tmp_path: Path, dribble: bytes, way: str) -> None:
+    seen = asyncio.Event()
+
+    async def script(side: Side) -> None:
+        await side.head()
+        side.write(b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 102 Pro"[: 27 if dribble[:1] == b"H" else None])
+        await go_on.wait()
+        side.write(dribble)
+        await side.writer.drain()
+        seen.set()
+        await side.gone()
+
+    go_on = asyncio.Event()
+    async with running(tmp_path, script, route=way, upstream="timeouts: {first_byte: 10s}") as house:
+        side = await house.connect()
+        side.write(get("/ws", *ASK))
+        await until(lambda: house.endpoint_sides)
+        (exchange,) = house.gateway.exchanges
+        began = clock.monotonic()
+        exchange.check(began + 9)
+        assert not exchange.over
+        go_on.set()
+        await seen.wait()
+        await asyncio.sleep(0.02)
+        exchange.check(began + 10.5)
+        head = await side.head()
+        while status_of(head) < 200:
+            head = await side.head()
+        assert status_of(head) == 504
+        (record,) = await house.accounted(1)
+        assert record.code == "first_byte_timeout"
+
+
+async def test_a_fast_endpoint_of_a_tunnel_leaves_the_loop_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = Turns()
+    take = Upgrade.on_bytes
+    monkeypatch.setattr(Upgrade, "on_bytes", lambda self, data: (turns.note(len(data)), take(self, data))[1])
+
+    async def script(side: Side) -> None:
+        await side.head()
+        side.write(AGREED + b"x" * 4_000_000)
+        side.writer.write_eof()
+        await side.gone()
+
+    async with running(tmp_path, script, route=ON) as house:
+        side = await house.connect()
+        with turns:
+            side.write(get("/ws", *ASK))
+            assert status_of(await side.head()) == 101
+            assert len(await side.rest()) == 4_000_000
+        assert turns.most <= 2 * PIECE
+
+
+async def test_a_tunnel_whose_client_is_behind_is_not_idle(tmp_path: Path) -> None:
+    async def script(side: Side) -> None:
+        await side.head()
+        side.write(AGREED + b"x" * 8_000_000)
+        await side.gone()
+
+    async with running(tmp_path, script, route=ON, upstream="timeouts: {idle: 10s}") as house:
+        side = await house.connect()
+        side.write(get("/ws", *ASK))
+        assert status_of(await side.head()) == 101
+        side.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        (exchange,) = house.gateway.exchanges
+        await until(lambda: exchange.tunnel._held)  # type: ignore[union-attr]
+        exchange.check(clock.monotonic() + 11)
+        assert not exchange.over
+        side.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert len(await side.exactly(8_000_000)) == 8_000_000
+
+
+async def test_the_end_of_the_clients_side_goes_on_to_the_endpoint_and_its_last_bytes_come_back(tmp_path: Path) -> None:
+    async def script(side: Side) -> None:
+        await side.head()
+        side.write(AGREED)
+        said = await side.rest()
+        side.write(b"%d bytes" % len(said))
+
+    async with running(tmp_path, script, route=ON) as house:
+        side = await house.connect()
+        side.write(get("/ws", *ASK))
+        assert status_of(await side.head()) == 101
+        side.write(b"x" * 3_000_000)
+        side.writer.write_eof()
+        assert await side.rest() == b"3000000 bytes"
+        await until(lambda: not house.listening.connections)
+        await house.accounted(1)

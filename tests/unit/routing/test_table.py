@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from relayd.routing.matchers import Matcher, matcher
 from relayd.routing.table import Table
+from relayd.wire.path import readings
 
 
 @dataclass
@@ -23,6 +24,11 @@ class Asked:
     def get(self, name_lower: bytes, /) -> bytes | None:
         return self.fields.get(name_lower)
 
+    def get_all(self, name_lower: bytes, /) -> list[bytes]:
+        return [self.fields[name_lower]] if name_lower in self.fields else []
+
+    get_alike = get_all
+
 
 def in_order(rules: list[tuple[Matcher, int]], head: Asked) -> int | None:
     return next((value for rule, value in rules if rule.failing(head, head.path) is None), None)
@@ -30,12 +36,14 @@ def in_order(rules: list[tuple[Matcher, int]], head: Asked) -> int | None:
 
 SEGMENTS = st.lists(st.sampled_from(["a", "b", "ab", "v1", ".", "%2f", ""]), max_size=3)
 PATHS = SEGMENTS.map(lambda parts: "/" + "/".join(parts))
+# What a configuration may hold: whole segments, in any spelling; of the last one any beginning.
+WRITTEN = st.builds("{}/{}".format, PATHS, st.sampled_from(["", "a", "v", "ab"]))
 
 
 @st.composite
 def matchers(draw: st.DrawFn) -> Matcher:
     kind = draw(st.sampled_from(["path", "prefix", "regex", "none"]))
-    path = draw(PATHS)
+    path = draw(WRITTEN)
     where = {"path": {"path": path}, "prefix": {"prefix": path}, "regex": {"regex": "/a.*|/v1/[ab]"}, "none": {}}[kind]
     return matcher(
         **where,  # type: ignore[arg-type]
@@ -50,7 +58,7 @@ HEADS = st.builds(
     Asked,
     method=st.sampled_from([b"GET", b"POST", b"OPTIONS"]),
     path=PATHS.map(str.encode) | st.just(b"*"),
-    host=st.sampled_from([b"a.example", b"x.a.example.", b"b.example", b""]),
+    host=st.sampled_from([b"a.example", b"x.a.example", b"b.example", b""]),
     fields=st.dictionaries(
         st.sampled_from([b"x-a", b"x-b", b"origin", b"access-control-request-method"]),
         st.sampled_from([b"1", b"2", b"GET"]),
@@ -88,6 +96,22 @@ def test_match_as_judges_another_path_with_the_same_head() -> None:
     head = Asked(path=b"/open/../secret/x")
     assert table.match(head) == "all"
     assert table.match_as(head, b"/secret/x") == "secret"
+
+
+@pytest.mark.parametrize(("path", "reading"), [
+    (b"/open/../secret/x", b"/secret/x"), (b"/;/secret/x", b"/secret/x"), (b"/secret;a/x", b"/secret/x"), (b"/open/..%5csecret/x", b"/secret/x"),
+    (b"/open/../secret/%252e%252e/x", b"/secret/%252e%252e/x"),
+])
+def test_a_reading_that_reaches_another_rule_is_a_contradiction(path: bytes, reading: bytes) -> None:
+    table = Table([(matcher(prefix="/secret/"), "secret"), (matcher(), "all")])
+    found = table.contradiction(Asked(path=path), "all")
+    assert found is not None and table.match_as(Asked(), found) == "secret" and reading in list(readings(path))
+
+
+@pytest.mark.parametrize("path", [b"/open/../x", b"/a;b=c/d", b"/secret/a%2fb", b"/secret/x;y", b"/a%20b"])
+def test_a_path_whose_readings_agree_is_none(path: bytes) -> None:
+    table = Table([(matcher(prefix="/secret/"), "secret"), (matcher(), "all")])
+    assert table.contradiction(Asked(path=path), table.match(Asked(path=path))) is None
 
 
 @pytest.mark.parametrize("path", ["/a.b", "/a+b", "/(", "/[x]", "/$"])

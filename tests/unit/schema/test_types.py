@@ -56,7 +56,7 @@ def test_a_section_is_frozen_slotted_and_takes_names_only() -> None:
         thing.name = "b"  # type: ignore[misc]
     assert not hasattr(thing, "__dict__")
     with pytest.raises(TypeError):
-        Thing("a")  # type: ignore[misc]
+        Thing("a")  # type: ignore[call-arg]
     assert Thing.__section__ == {"shorthand": "name", "one_of": False}  # type: ignore[attr-defined]
 
 

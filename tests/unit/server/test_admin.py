@@ -20,9 +20,9 @@ from relayd.upstream.transport.client import StreamClient
 
 def asked(path: str, method: str, target: str) -> tuple[int, dict[str, str], bytes]:
     """One request over the socket; runs in a thread."""
-    connection = http.client.HTTPConnection("localhost", timeout=5)
+    connection = http.client.HTTPConnection("localhost", timeout=60)
     connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.settimeout(5)
+    connection.sock.settimeout(60)
     connection.sock.connect(path)
     try:
         connection.request(method, target)

@@ -60,7 +60,7 @@ async def test_an_endpoint_is_taken_out_and_brought_back(action: str, state: str
         assert (status, told["upstream"], told["endpoint"]["state"]) == (200, "first", state)
         plan = asked.gateway.plan
         assert plan is not None
-        picked = {plan.upstreams["first"].pick().label for _ in range(6)}  # type: ignore[union-attr]
+        picked = {plan.upstreams["first"].acquire().endpoint.label for _ in range(6)}  # type: ignore[union-attr]
         assert picked == {address(asked, 1)}
         status, told = asked.get(path("first", one, "enable"), method="POST", write=True)
         assert (status, told["endpoint"]["state"]) == (200, "enabled")
@@ -144,7 +144,7 @@ def under_way(asked: Asked, number: int, **record: Any) -> None:
     plan = asked.gateway.plan
     assert plan is not None
     down: Any = SimpleNamespace(listener="public", peer="127.0.0.1", buffered=lambda: 512)
-    head: Any = SimpleNamespace(version=11)
+    head: Any = SimpleNamespace(version=11, has_body=False)
     exchange = Exchange(asked.gateway, plan, down, head, clock.monotonic() - number)
     exchange.phase = "transfer"
     for word, value in record.items():

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from relayd import clock
-from tests.unit.proxy.house import OK, Side, get, post, running, saying, status_of, until
+from relayd import clock, work_queue
+from relayd.server import connection
+from tests.unit.proxy.house import OK, Side, Turns, get, post, running, saying, status_of, until
 
 FIXED = "{name: fixed, match: {prefix: /fixed}, respond: {status: 200, body: hallo}},"
 
@@ -149,7 +150,7 @@ async def test_a_body_that_turns_malformed_ends_the_exchange(tmp_path: Path) -> 
         side.write(b"3\r\nabcdef\r\n")
         head, _ = await side.message()
         assert status_of(head) == 400 and b"Connection: close" in head
-        await asyncio.wait_for(left.wait(), 5)
+        await asyncio.wait_for(left.wait(), 60)
         assert (await house.accounted(1))[0].code == "bad_request"
 
 
@@ -277,6 +278,26 @@ async def test_a_dribbled_body_is_too_slow(tmp_path: Path) -> None:
         await house.accounted(1)
 
 
+@pytest.mark.parametrize("route", ["", "match: {model: m}"], ids=["streamed", "gathered"])
+async def test_a_dribbled_body_is_too_slow_however_short_its_limit_of_silence_is(
+    tmp_path: Path, route: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later_s, real = 0.0, clock.monotonic
+    async with running(tmp_path, silent, listener="timeouts: {body: 5s}", route=route) as house:
+        monkeypatch.setattr(clock, "monotonic", lambda: real() + later_s)
+        side = await house.connect()
+        side.write(get("/x", "Content-Length: 30000", method="POST") + bytes(10))
+        await until(lambda: house.gateway.exchanges)
+        (exchange,) = house.gateway.exchanges
+        for sent in range(11, 19):  # a byte in every four seconds
+            later_s += 4
+            side.write(bytes(1))
+            await until(lambda sent=sent: exchange.record.bytes_in == sent or exchange.over)
+            house.connection.check(clock.monotonic())
+        assert status_of((await side.message())[0]) == 408
+        assert (await house.accounted(1))[0].code == "request_timeout"
+
+
 async def test_a_client_that_reads_nothing_is_broken_off(tmp_path: Path) -> None:
     size = 32 << 20
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
@@ -330,3 +351,170 @@ async def test_a_half_closed_client_counts_as_gone(tmp_path: Path) -> None:
         side.write(get())
         side.writer.write_eof()
         assert (await house.accounted(1))[0].code == "client_gone"
+
+
+# ---- a bounded piece of work per turn
+
+
+@pytest.mark.parametrize("path", ["/fixed", "/none"])
+async def test_requests_in_one_segment_that_are_answered_here_leave_the_loop_to_others(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_queue, "SHARE_S", 0.0)
+    whole = "routes: [{name: fixed, match: {prefix: /fixed}, respond: {status: 200, body: hallo}}]"
+    async with running(tmp_path, whole=whole) as house:
+        side = await house.connect()
+        account, turns = house.gateway.account, Turns()
+        house.gateway.account = lambda record: (turns.note(), account(record))[1]
+        with turns:
+            side.write(get(path) * 100)
+            for _ in range(100):
+                await side.message()
+        assert turns.total == 100 and turns.most == 1
+
+
+async def test_pipelined_requests_beyond_the_buffer_are_all_answered_and_read_no_faster_than_that(tmp_path: Path) -> None:
+    async with running(tmp_path, before=FIXED, listener="limits: {requests: 0}") as house:
+        side = await house.connect()
+        one = get("/fixed", "X-Pad: " + "x" * 400)
+        count = 3 * connection.PIPELINED // len(one)
+        side.write(one * count)
+        most = 0
+        for _ in range(count):
+            assert (await side.message())[1] == b"hallo"
+            most = max(most, len(house.connection._buffer))
+        assert most < 4 * connection.PIPELINED
+        side.write(get("/fixed"))
+        assert (await side.message())[1] == b"hallo"
+
+
+async def test_small_chunks_of_a_body_are_decoded_a_bounded_number_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_queue, "SHARE_S", 0.0)
+    bodies: list[bytes] = []
+
+    async def script(side: Side) -> None:
+        bodies.append((await side.message())[1])
+        side.write(OK)
+
+    async with running(tmp_path, script) as house:
+        side, turns = await house.connect(), Turns()
+        side.write(get("/x", "Transfer-Encoding: chunked", method="POST"))
+        await until(lambda: house.gateway.exchanges)
+        (exchange,) = house.gateway.exchanges
+        feed = type(exchange.body)._feed
+
+        def noted(self: object, slot: object, data: bytes, last: bool) -> None:
+            turns.note(len(data))
+            feed(self, slot, data, last)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(type(exchange.body), "_feed", noted)
+        with turns:
+            side.write(b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n")
+            assert status_of((await side.message())[0]) == 200
+        assert bodies == [b"x" * 20_000] and turns.total == 20_000 and turns.most <= 2 * connection.CHUNKS
+
+
+async def test_small_chunks_do_not_undo_the_pause_that_a_slow_endpoint_causes(tmp_path: Path) -> None:
+    async def script(side: Side) -> None:
+        await side.head()
+        await side.gone()
+
+    async with running(tmp_path, script) as house:
+        side = await house.connect()
+        side.write(get("/x", "Transfer-Encoding: chunked", method="POST"))
+        await until(lambda: house.gateway.exchanges)
+        (exchange,) = house.gateway.exchanges
+        most = 0
+        piece = b"1\r\nx\r\n" * 10_000 + b"8000\r\n" + b"y" * 0x8000 + b"\r\n"
+        await until(lambda: house.endpoint_sides)
+        house.endpoint_sides[0].writer.transport.pause_reading()  # type: ignore[attr-defined]
+        for _ in range(600):
+            side.write(piece)
+            await asyncio.sleep(0)
+            slot = None if exchange.attempt is None else exchange.attempt.slot
+            most = max(most, 0 if slot is None else slot.queued)
+        assert most < 512 * 1024
+
+
+# ---- a client that has ended its side
+
+
+async def test_requests_of_a_client_that_has_ended_its_side_are_answered_before_it_is_left(tmp_path: Path) -> None:
+    async with running(tmp_path, before=FIXED, listener="limits: {requests: 0}") as house:
+        side = await house.connect()
+        side.write(get("/fixed") * 300)
+        side.writer.write_eof()
+        assert (await side.rest()).count(b"HTTP/1.1 200 ") == 300
+        await until(lambda: not house.listening.connections)
+
+
+LARGE = "routes: [{name: fixed, match: {prefix: /fixed}, respond: {status: 200, body: " + "x" * 900_000 + "}}]"
+
+
+async def test_answers_that_wait_for_a_client_that_has_ended_its_side_are_delivered(tmp_path: Path) -> None:
+    async with running(tmp_path, whole=LARGE) as house:
+        side = await house.connect()
+        side.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        side.write(get("/fixed") * 30)
+        side.writer.write_eof()
+        await until(lambda: house.connection._ended and house.connection.buffered())
+        side.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(30):
+            assert len((await side.message())[1]) == 900_000
+        assert await side.rest() == b""
+        await until(lambda: not house.listening.connections)
+
+
+async def test_the_next_request_waits_while_the_client_does_not_take_the_answers_before_it(tmp_path: Path) -> None:
+    async with running(tmp_path, whole=LARGE) as house:
+        side = await house.connect()
+        side.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        side.write(get("/fixed") * 300)
+        await until(lambda: house.connection.buffered() > connection.HIGH)
+        begun = len(house.accounts)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(house.accounts) <= begun + 1 and house.connection.buffered() < 2_000_000
+        house.connection.check(clock.monotonic() + 11)  # no request is late: relayd itself lets them wait
+        side.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(300):
+            head, body = await side.message()
+            assert status_of(head) == 200 and len(body) == 900_000
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
+async def test_an_early_answer_is_delivered_to_a_client_that_has_ended_its_side(tmp_path: Path, framing: str) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def script(side: Side) -> None:
+        await side.head()
+        side.write(b"HTTP/1.1 401 No\r\nContent-Length: 8\r\n\r\n")
+        begun.set()
+        await ended.wait()
+        side.write(b"in peace")
+        await side.gone()
+
+    async with running(tmp_path, script) as house:
+        side = await house.connect()
+        side.write(get("/x", framing, method="POST") + b"10\r\n")
+        await begun.wait()
+        head = await side.head()
+        side.writer.write_eof()
+        await until(lambda: house.connection._ended)
+        ended.set()
+        assert status_of(head) == 401 and await side.rest() == b"in peace"
+        await until(lambda: not house.listening.connections)
+        await house.accounted(1)
+
+
+async def test_a_client_that_ends_its_side_while_it_waits_for_an_endpoint_has_left(tmp_path: Path) -> None:
+    async with running(tmp_path, silent) as house:
+        side = await house.connect()
+        side.write(get("/x"))
+        await until(lambda: house.endpoint_sides)
+        side.writer.write_eof()
+        assert await side.rest() == b""
+        (record,) = await house.accounted(1)
+        assert record.code == "client_gone"

@@ -17,9 +17,9 @@ Events = list[tuple[float, str]]
 
 
 def asked(path: str, method: str, target: str, body: bytes | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("localhost", timeout=5)
+    connection = http.client.HTTPConnection("localhost", timeout=60)
     connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.settimeout(5)
+    connection.sock.settimeout(60)
     connection.sock.connect(path)
     try:
         connection.request(method, target, body)
@@ -31,9 +31,9 @@ def asked(path: str, method: str, target: str, body: bytes | None = None) -> tup
 
 def streamed(path: str, body: dict[str, Any], count: int) -> Events:
     """The first events of a stream and when each came; leaves after that."""
-    connection = http.client.HTTPConnection("localhost", timeout=5)
+    connection = http.client.HTTPConnection("localhost", timeout=60)
     connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.settimeout(5)
+    connection.sock.settimeout(60)
     connection.sock.connect(path)
     began, found = clock.monotonic(), []
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from relayd.server.release import CROWD, QUIET_LOOKS, Release
+from relayd.server.release import CROWD, LARGE_BYTES, QUIET_LOOKS, Release
 
 
 def looks(release: Release, *counts: int) -> list[bool]:
@@ -48,3 +48,10 @@ def test_what_hangs_together_in_cycles_is_freed() -> None:
         assert Ring.freed
     finally:
         gc.enable()
+
+
+def test_memory_goes_back_when_large_bodies_have_gone() -> None:
+    release = Release()
+    held = [LARGE_BYTES, 2 * LARGE_BYTES, LARGE_BYTES, 0, 0, 0, 0, 0, 0]
+    assert [release.look(1, size) for size in held] == [False] * 7 + [True, False]
+    assert not any(release.look(1, size) for size in (LARGE_BYTES - 1, 0, 0, 0, 0, 0, 0))

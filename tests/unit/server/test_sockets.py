@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from relayd.config.listener import Listener
 from relayd.errors import ConfigError
 from relayd.server.sockets import bind, split
+from tests.aids.ports import free_port
 
 
 @pytest.mark.parametrize(("address", "parts"), [
@@ -19,11 +21,6 @@ from relayd.server.sockets import bind, split
 ])
 def test_an_address_has_three_parts(address: str, parts: tuple[str, str, int]) -> None:
     assert split(address) == parts
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def test_a_tcp_address_is_bound_without_waiting() -> None:
@@ -98,7 +95,7 @@ def test_a_file_that_is_no_socket_is_never_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [{"owner": "nobody-of-that-name"}, {"owner": ":no-such-group"}])
-def test_an_owner_that_does_not_exist_is_refused(tmp_path: Path, words: dict[str, str]) -> None:
+def test_an_owner_that_does_not_exist_is_refused(tmp_path: Path, words: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="unknown user or group"):
         bind("public", Listener(address=f"unix:{tmp_path / 'a.sock'}", **words), {})
 
@@ -114,3 +111,15 @@ def test_a_socket_of_systemd_is_found_by_its_name() -> None:
         with pytest.raises(ConfigError, match=r"passed: web") as caught:
             bind("public", Listener(address="systemd:other"), {"web": [passed]})
         assert "FileDescriptorName" in caught.value.findings[0].hint
+
+
+def test_all_addresses_of_ipv6_are_all_of_ipv4_too_unless_a_listener_of_its_own_has_them() -> None:
+    (both,) = bind("a", Listener(address="[::]:0"), {})
+    port = both.getsockname()[1]
+    with both, socket.create_connection(("127.0.0.1", port), 5), socket.create_connection(("::1", port), 5):
+        pass
+    address = f"[::]:{port}"
+    (four,) = bind("four", Listener(address=f"0.0.0.0:{port}"), {}, beside=(address,))
+    (six,) = bind("six", Listener(address=address), {}, beside=(f"0.0.0.0:{port}",))
+    with four, six:
+        assert six.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1

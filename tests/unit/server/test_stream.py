@@ -6,9 +6,10 @@ import asyncio
 import socket
 from pathlib import Path
 
+import pytest
 from tornado.ioloop import IOLoop
 
-from relayd.server.stream import READS, ClientStream
+from relayd.server.stream import READS, RECORD, RECORDS, ClientStream, TlsClientStream
 from relayd.server.watch import Watch
 from tests.unit.proxy.house import until
 
@@ -90,7 +91,7 @@ async def test_the_end_of_the_other_side_closes_the_stream() -> None:
         stream.begin(came.append)
         theirs.send(b"last")
         theirs.shutdown(socket.SHUT_WR) if how == "half" else theirs.close()
-        await asyncio.wait_for(closed.wait(), 5)
+        await asyncio.wait_for(closed.wait(), 60)
         assert came == [b"last"] and stream.closed() and stream.backlog() == 0
         theirs.close()
 
@@ -139,3 +140,63 @@ async def test_only_while_bytes_wait_to_be_written_the_loop_knows_the_stream() -
         theirs.send(b"still read")
         await until(lambda: came)
         stream.close()
+
+
+class Records(TlsClientStream):
+    """A TLS stream whose records are given; after its handshake."""
+
+    def __init__(self, records: list[bytes | OSError]) -> None:
+        self.records, self.ended, self.came = records, False, list[bytes]()
+        self.on_bytes, self.wanted = self.came.append, True
+
+    def read_from_fd(self, buffer: bytearray | memoryview) -> int | None:
+        if not self.records:
+            return None
+        record = self.records.pop(0)
+        if isinstance(record, OSError):
+            raise record
+        assert len(buffer) >= RECORD
+        buffer[: len(record)] = record
+        return len(record)
+
+    def close(self, exc_info: object = False) -> None:
+        self.ended = True
+
+    def closed(self) -> bool:
+        return self.ended
+
+    def __del__(self) -> None:
+        """It has no socket."""
+
+
+def test_tls_records_of_one_byte_are_handed_on_together_and_a_bounded_number_in_a_turn() -> None:
+    stream = Records([b"x"] * 1000)
+    stream._receive()
+    assert stream.came == [b"x" * RECORDS] and len(stream.records) == 1000 - RECORDS
+
+
+def test_large_tls_records_are_bounded_too_and_none_is_cut() -> None:
+    stream = Records([bytes([number]) * RECORD for number in range(100)])
+    stream._receive()
+    read = 100 - len(stream.records)
+    assert b"".join(stream.came) == b"".join(bytes([number]) * RECORD for number in range(read))
+    assert 4 <= read <= READS * 4
+
+
+@pytest.mark.parametrize("end", [b"", OSError("reset")])
+def test_what_came_before_the_end_of_a_tls_connection_is_handed_on(end: bytes | OSError) -> None:
+    stream = Records([b"a", b"b", end])
+    stream._receive()
+    assert stream.came == [b"ab"] and stream.ended
+
+
+def test_who_pauses_a_tls_stream_inside_the_callback_gets_no_more() -> None:
+    stream = Records([b"x" * RECORD] * 100)
+
+    def pause(data: bytes) -> None:
+        stream.came.append(data)
+        stream.pause()
+
+    stream.on_bytes = pause
+    stream._receive()
+    assert len(stream.came) == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from relayd import clock
 from relayd.config.listener import Certificate, Tls
 from relayd.errors import ConfigError
-from relayd.server.tls import make_context, names_of
+from relayd.server.tls import make_context
 from tests.unit.proxy.house import get, reset, running, saying, until
 from tests.unit.server.certificates import certificate
 
@@ -121,9 +123,12 @@ async def test_garbage_and_early_leavers_at_a_tls_port_harm_nobody(
     assert not [record for record in caplog.records if record.exc_info]
 
 
-def test_the_names_of_a_certificate_are_read(tmp_path: Path) -> None:
-    assert names_of(certificate(tmp_path, "A.example", "*.b.example").cert) == ["a.example", "*.b.example"]
-    assert names_of(certificate(tmp_path, subject="Only.example").cert) == ["only.example"]
+def test_the_library_that_reads_certificates_is_loaded_only_where_several_must_be_told_apart() -> None:
+    script = (
+        "import sys, relayd.server.listener, relayd.plan.compile, relayd.config.load\n"
+        "assert 'relayd.server.tls' in sys.modules and 'cryptography' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_a_key_of_another_certificate_is_refused_with_its_place(certificates: tuple[Certificate, Certificate]) -> None:

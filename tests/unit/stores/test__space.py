@@ -24,10 +24,17 @@ class Notes:
         self.asked.append(("delete", space, key))
         return True
 
+    def lost(self, space: str, key: str) -> str:
+        self.asked.append(("lost", space, key))
+        return "why"
+
 
 def test_a_space_asks_its_store_under_its_own_name() -> None:
     notes = Notes()
     space = Space(notes, "team")
     space.put("k", [1])
     assert space.get("k") == {"a": 1} and space.delete("k") is True
-    assert notes.asked == [("put", "team", "k", [1]), ("get", "team", "k"), ("delete", "team", "k")]
+    assert space.lost("k") == "why"
+    assert notes.asked == [
+        ("put", "team", "k", [1]), ("get", "team", "k"), ("delete", "team", "k"), ("lost", "team", "k"),
+    ]

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
 
 import pytest
 
-from relayd.stores.sqlite import VERSION, Store
+from relayd.stores import memory
+from relayd.stores import sqlite as sqlite_store
+from relayd.stores.sqlite import ANSWER_WAIT_S, VERSION, Store
+
+TOP = pathlib.Path(__file__).resolve().parents[3]
+
+
+@contextlib.contextmanager
+def held(path: pathlib.Path, how: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+    """Another connection holds the file; to SQLite's locks, another program."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute(how)
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
 
 
 def opened(path: pathlib.Path, **bounds: int) -> Store:
@@ -110,6 +131,7 @@ def test_a_file_that_is_damaged_while_it_is_open_is_replaced(path: pathlib.Path)
     content[4096:] = b"\xff" * (len(content) - 4096)
     path.write_bytes(content)
     assert None in [store.space("team").get(str(number)) for number in range(20)]
+    store.settle()
     assert store.faults and "moved to" in store.notices[0]
     store.space("team").put("c", 1)
     assert store.space("team").get("c") == 1
@@ -122,12 +144,181 @@ def test_a_file_that_another_holds_is_not_waited_for(path: pathlib.Path) -> None
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     store.space("team").put("b", 1)
-    assert store.faults == 1 and "locked" in store.notices[0]
-    assert store.space("team").get("a") == 1
+    store.settle()
+    (failure,) = store.taken()
+    assert failure.fault.cause == "locked" and failure.times == 1 and str(path) in failure.fault.cure
+    assert "locked" in store.space("team").lost("b") and store.space("team").get("b") is None
+    assert store.space("team").get("a") == 1 and not store.taken()
     other.execute("ROLLBACK")
     other.close()
     store.space("team").put("b", 2)
-    assert store.space("team").get("b") == 2
+    store.settle()
+    assert store.space("team").get("b") == 2 and not store.space("team").lost("b") and not store.taken()
+    store.close()
+
+
+def test_a_lock_that_is_held_costs_the_loop_next_to_nothing(path: pathlib.Path) -> None:
+    store = opened(path)
+    space = store.space("team")
+    with held(path, "BEGIN EXCLUSIVE"):
+        spans = []
+        for number in range(60):
+            began = time.perf_counter()
+            space.put(str(number), "x" * 1000)
+            assert space.get(str(number)) is None or not space.lost(str(number))
+            spans.append(time.perf_counter() - began)
+        assert sorted(spans)[len(spans) // 2] < ANSWER_WAIT_S
+        store.settle()
+        assert store.faults == 60 and all(space.lost(str(number)) for number in range(60))
+    store.close()
+
+
+def test_what_could_not_be_replaced_or_deleted_is_not_given_out_again(path: pathlib.Path) -> None:
+    store = opened(path)
+    space = store.space("team")
+    for key in ("replaced", "deleted", "kept"):
+        space.put(key, "old")
+    with held(path):
+        space.put("replaced", "new")
+        assert space.delete("deleted")
+        store.settle()
+        assert space.get("replaced") is None and space.get("deleted") is None and space.get("kept") == "old"
+        assert not space.delete("deleted")
+    end = time.monotonic() + 10
+    while store.entries != 1:  # it is tried again
+        assert time.monotonic() < end
+        store.taken()
+    assert space.get("replaced") is None and space.get("kept") == "old"
+    store.close()
+    again = opened(path)
+    assert again.entries == 1 and again.space("team").get("kept") == "old"
+    again.close()
+
+
+def test_another_instance_that_writes_much_makes_no_value_fail(path: pathlib.Path) -> None:
+    stores = [opened(path, max_entries=1000), opened(path, max_entries=1000)]
+
+    def write(store: Store, name: str) -> None:
+        for number in range(100):
+            store.space(name).put(str(number), "x" * 20_000)
+
+    threads = [threading.Thread(target=write, args=(store, str(place))) for place, store in enumerate(stores)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for store in stores:
+        store.settle()
+        assert store.taken() == []
+        store.close()
+
+
+FULL_OR_NOT = """
+import resource, signal, sys
+from relayd.stores.sqlite import Store
+path, limit = sys.argv[1], int(sys.argv[2])
+store = Store(path, 1000, 1 << 26, 60)
+space = store.space("team")
+space.put("first", "x" * 1000)
+store.settle()
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+kept = []
+for number in range(50):
+    space.put(str(number), "x" * 20000)
+    store.settle()
+    kept.append((space.get(str(number)) is not None, space.lost(str(number))))
+assert all(there != bool(why) for there, why in kept), kept
+assert not kept[-1][0] and kept[-1][1], kept
+assert space.get("first") == "x" * 1000
+(failure,) = store.taken()
+print(failure.fault.cause, failure.times)
+"""
+
+
+def test_a_file_that_may_not_grow_is_said_to_be_at_fault(path: pathlib.Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_OR_NOT, str(path), "300000"], capture_output=True, text=True, cwd=TOP, timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    cause, times = done.stdout.split()
+    assert cause in ("failed", "full") and int(times) > 20
+
+
+def test_a_disk_that_is_full_is_said_to_be_full(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no right to mount a file system")
+    try:
+        store = Store(str(folder / "store.sqlite"), 1000, 1 << 26, 60)
+        space = store.space("team")
+        for number in range(50):
+            space.put(str(number), "x" * 20_000)
+            store.settle()
+            assert (space.get(str(number)) is not None) != bool(space.lost(str(number)))
+        (failure,) = store.taken()
+        assert failure.fault.cause == "full" and "room" in failure.fault.cure
+        assert "no room" in space.lost("49")
+        for number in range(50):
+            space.delete(str(number))
+        store.settle()
+        store.close()
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_file_that_became_read_only_is_said_to_be(path: pathlib.Path) -> None:
+    store = opened(path)
+    space = store.space("team")
+    space.put("a", 1)
+    store.settle()
+    store._file._file.execute("PRAGMA query_only = ON")  # what a remounted disk answers, without the right to remount
+    space.put("b", 1)
+    store.settle()
+    (failure,) = store.taken()
+    assert failure.fault.cause == "read_only" and "writable" in failure.fault.cure and space.lost("b")
+    assert space.get("a") == 1
+    store.close()
+
+
+def test_a_value_that_is_too_large_says_so(path: pathlib.Path) -> None:
+    for store in (opened(path, max_bytes=100_000), memory.Store(100, 100_000, 60)):
+        store.space("team").put("a", "x" * 30_000)
+        assert "quarter" in store.space("team").lost("a")
+        (failure,) = store.taken()
+        assert failure.fault.cause == "too_large" and "store: size" in failure.fault.cure
+        store.space("team").put("a", "x")
+        assert not store.space("team").lost("a") and store.space("team").get("a") == "x"
+        store.close()
+
+
+def test_a_store_that_is_closed_keeps_nothing_and_says_so(path: pathlib.Path) -> None:
+    store = opened(path)
+    space = store.space("team")
+    space.put("a", 1)
+    store.close()
+    space.put("b", 1)
+    assert space.get("a") is None and space.lost("b") and not space.delete("a")
+    again = opened(path)
+    assert again.space("team").get("a") == 1 and not again.notices
+    again.close()
+
+
+def test_what_waits_is_bounded(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_store, "WAITING_BYTES", 50_000)
+    store = opened(path)
+    space = store.space("team")
+    gate = threading.Event()
+    perform = store._writer._perform
+    monkeypatch.setattr(store._writer, "_perform", lambda job: (gate.wait(10), perform(job)))
+    for number in range(10):
+        space.put(str(number), "x" * 10_000)
+    assert [bool(space.lost(str(number))) for number in range(10)] == [False] * 4 + [True] * 6
+    assert space.get("3") == "x" * 10_000  # not written yet, and there all the same
+    gate.set()
+    store.settle()
+    assert {failure.fault.cause for failure in store.taken()} == {"slow"} and space.get("3") is not None
     store.close()
 
 

@@ -129,7 +129,7 @@ def test_text_in_a_file_has_no_colours(tmp_path: pathlib.Path) -> None:
 def test_journal_records_carry_native_fields(tmp_path: pathlib.Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(str(tmp_path / "socket"))
-        journald.settimeout(5)
+        journald.settimeout(60)
         log = AccessLog("journal", native=Native(str(tmp_path / "socket")))
         log.write(record(path="/a\nPRIORITY=0"))
         log.flush()
@@ -194,3 +194,71 @@ def test_after_a_rotation_lines_go_to_the_new_file(tmp_path: pathlib.Path) -> No
     log.close()
     assert json.loads((tmp_path / "log.1").read_text())["id"] == "first"
     assert json.loads(path.read_text())["id"] == "second"
+
+
+def in_journal(tmp_path: pathlib.Path, **changes: Any) -> dict[str, str]:
+    """The fields of one record as journald receives them."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+        journald.bind(str(tmp_path / "socket"))
+        journald.settimeout(5)
+        log = AccessLog("journal", native=Native(str(tmp_path / "socket")))
+        log.write(record(**changes))
+        log.flush()
+        told = journald.recv(65536).decode()
+        log.close()
+    return dict(line.split("=", 1) for line in told.splitlines())
+
+
+def test_the_journal_line_of_a_failed_request_names_where_it_went_and_why_it_failed(tmp_path: pathlib.Path) -> None:
+    told = in_journal(
+        tmp_path, code="connect_failed", ended_by="upstream", room="attempt", status=502,
+        detail="Couldn't connect to a:443\nPRIORITY=0",
+    )
+    assert told["MESSAGE"] == (
+        "request_completed 502 POST example.org/v1/chat 500.000 ms upstream.attempt route=llm upstream=chutes "
+        'endpoint=a:443 code=connect_failed reason="Couldn\'t connect to a:443\\x0aPRIORITY=0"'
+    )
+    assert told["PRIORITY"] == "4"
+
+
+def test_a_failure_without_a_detail_gives_the_reason_of_its_code(tmp_path: pathlib.Path) -> None:
+    told = in_journal(tmp_path, code="no_route", ended_by="client", room="match", status=404, route="", upstream="", endpoint="")
+    assert told["MESSAGE"].endswith('client.match code=no_route reason="No route matches this request."')
+
+
+@pytest.mark.parametrize(
+    ("changes", "priority"),
+    [
+        ({}, "6"),
+        ({"status": 404}, "6"),
+        ({"status": 500}, "4"),  # the upstream's own answer, passed on
+        ({"code": "upstream_cut", "ended_by": "upstream", "room": "transfer"}, "4"),  # a 200 that broke off
+        ({"code": "queue_full", "ended_by": "relayd", "room": "admit", "status": 503}, "4"),
+        ({"code": "too_many_requests", "ended_by": "client", "room": "admit", "status": 429}, "6"),
+        ({"code": "not_implemented", "ended_by": "client", "room": "accept", "status": 501}, "6"),
+        ({"code": "client_gone", "ended_by": "client", "room": "transfer", "status": 499}, "6"),
+        ({"code": "stopped", "ended_by": "admin", "room": "transfer", "status": 503}, "4"),
+        ({"code": "internal", "ended_by": "relayd", "room": "attempt", "status": 500}, "3"),
+    ],
+)
+def test_the_priority_follows_the_outcome(tmp_path: pathlib.Path, changes: dict[str, Any], priority: str) -> None:
+    assert in_journal(tmp_path, **changes)["PRIORITY"] == priority
+
+
+@pytest.mark.parametrize("format", ["json", "text"])
+def test_an_apostrophe_is_written_as_such(tmp_path: pathlib.Path, format: str) -> None:
+    (line,) = written(tmp_path / "log", record(detail="it isn't there", route='l"m'), format=format)
+    assert "it isn't there" in line and "l\\x22m" in line.replace("\\\\", "\\")
+
+
+def test_text_that_systemd_captures_carries_its_priority(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    status = os.fstat(writer)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    log = AccessLog("text", fd=writer)
+    log.write(record())
+    log.write(record(code="connect_failed", ended_by="upstream", room="attempt", status=502))
+    log.close()
+    lines = os.read(reader, 65536).decode().splitlines()
+    os.close(reader)
+    assert [line[:3] for line in lines] == ["<6>", "<4>"]

@@ -125,7 +125,7 @@ def test_the_native_format_sends_fields_and_falls_back_to_lines(tmp_path: pathli
     path, out = str(tmp_path / "socket"), io.StringIO()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(path)
-        journald.settimeout(5)
+        journald.settimeout(60)
         journal = Journal("journal", "info", out, native=Native(path))
         journal.generation = 2
         journal.error("reload_refused", "Two faults.", file="a b", **{"odd-name": 1})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from relayd.telemetry.metrics import OTHER, SAMPLES, SERIES, Metrics
-from relayd.telemetry.names import BUCKETS_S, BY_NAME
+from relayd.telemetry.metrics import CELL_COUNTERS, CELL_TIMERS, OTHER, SAMPLES, SERIES, Cell, Metrics
+from relayd.telemetry.names import BUCKETS_S, BY_NAME, METRICS, PAIR, Metric
+from relayd.telemetry.sinks import prometheus
 from tests.unit.telemetry.record import record
 
 
@@ -101,3 +102,28 @@ def test_labels_without_end_are_counted_under_other() -> None:
     assert sum(requests.values()) == SERIES + 500, "an exchange was lost"
     assert requests[OTHER, OTHER, "2xx", "complete"] == 500
     assert metrics.value("relayd.telemetry.overflowed") == 1000
+
+
+def test_a_metric_of_route_and_upstream_is_counted_wherever_it_is_kept() -> None:
+    planted = (
+        Metric("relayd.budget.spent", "counter", "", PAIR, "Money."),
+        Metric("relayd.budget.wait", "timer", "seconds", PAIR, "Waits."),
+        Metric("relayd.budget.left", "gauge", "", PAIR, "Money."),
+    )
+    metrics = Metrics((*METRICS, *planted))
+    metrics.exchange(record())
+    metrics.add("relayd.budget.spent", 3, route="llm", upstream="chutes")
+    metrics.observe("relayd.budget.wait", 0.2, route="llm", upstream="chutes")
+    metrics.gauge("relayd.budget.left", 7, route="llm", upstream="chutes")
+    text = prometheus.render(metrics).decode()
+    pair = '{route="llm",upstream="chutes"}'
+    assert f"relayd_budget_spent_total{pair} 3\n" in text and f"relayd_budget_left{pair} 7\n" in text
+    assert f"relayd_budget_wait_seconds_count{pair} 1\n" in text
+    assert f"relayd_proxy_bytes_in_total{pair} 10\n" in text
+    assert metrics.value("relayd.budget.spent", route="llm") == 3
+
+
+def test_what_is_kept_in_cells_is_declared_and_is_there() -> None:
+    for name, attribute in (*CELL_COUNTERS.items(), *CELL_TIMERS.items()):
+        assert BY_NAME[name].labels == PAIR and hasattr(Cell(), attribute)
+        assert BY_NAME[name].kind == ("timer" if name in CELL_TIMERS else "counter")

@@ -17,7 +17,7 @@ from relayd.telemetry.native import Native, cut, field, is_journal
 def journald(tmp_path: pathlib.Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
         made.bind(str(tmp_path / "socket"))
-        made.settimeout(5)
+        made.settimeout(60)
         yield made
 
 

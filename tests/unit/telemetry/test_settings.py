@@ -16,5 +16,5 @@ def test_equal_settings_are_equal_and_cannot_be_changed() -> None:
 
 
 def test_nothing_is_sent_and_no_query_written_unless_asked_for() -> None:
-    assert TelemetrySettings().statsd_address is None
+    assert set(TelemetrySettings().sinks) == {"prometheus"}, "which is asked and sends nothing"
     assert not TelemetrySettings().access_query

@@ -12,8 +12,18 @@ import pytest
 
 from relayd.errors import ConfigError
 from relayd.telemetry.settings import TelemetrySettings
+from relayd.telemetry.sinks import prometheus, statsd
 from relayd.telemetry.telemetry import Telemetry
 from tests.unit.telemetry.record import record
+
+
+def statsd_at(address: str) -> dict[str, object]:
+    return {"statsd": statsd.Options(address=address)}
+
+
+def page(telemetry: Telemetry) -> bytes:
+    found = telemetry.page()
+    return b"" if found is None else found[1]
 
 
 def test_an_account_is_counted_and_written_down(tmp_path: pathlib.Path) -> None:
@@ -29,10 +39,10 @@ def test_an_account_is_counted_and_written_down(tmp_path: pathlib.Path) -> None:
 def test_closing_writes_and_sends_what_waits(tmp_path: pathlib.Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
-        server.settimeout(5)
+        server.settimeout(60)
         telemetry = Telemetry.build(
             TelemetrySettings(
-                access_file=str(tmp_path / "log"), statsd_address=f"127.0.0.1:{server.getsockname()[1]}",
+                access_file=str(tmp_path / "log"), sinks={"statsd": statsd.Options(address=f"127.0.0.1:{server.getsockname()[1]}")},
             ),
             io.StringIO(),
         )
@@ -52,8 +62,8 @@ def test_a_refused_change_leaves_everything_as_it_was_and_nothing_open(tmp_path:
     telemetry = Telemetry.build(TelemetrySettings(access_file=str(path)), io.StringIO())
     before = os.listdir("/proc/self/fd")
     with pytest.raises(ConfigError, match=r"telemetry\.statsd\.address"):
-        telemetry.prepare(TelemetrySettings(access_file=str(tmp_path / "new"), statsd_address="nowhere"))
-    prepared = telemetry.prepare(TelemetrySettings(access_file=str(tmp_path / "new"), statsd_address="127.0.0.1:9"))
+        telemetry.prepare(TelemetrySettings(access_file=str(tmp_path / "new"), sinks=statsd_at("nowhere")))
+    prepared = telemetry.prepare(TelemetrySettings(access_file=str(tmp_path / "new"), sinks=statsd_at("127.0.0.1:9")))
     telemetry.discard(prepared)
     assert os.listdir("/proc/self/fd") == before
     telemetry.account(record())
@@ -77,13 +87,13 @@ def test_a_change_moves_the_log_and_keeps_the_counters(tmp_path: pathlib.Path) -
 
 def test_an_unchanged_output_is_kept_and_the_level_changes(tmp_path: pathlib.Path) -> None:
     out = io.StringIO()
-    settings = TelemetrySettings(access_file=str(tmp_path / "log"), statsd_address="127.0.0.1:9")
+    settings = TelemetrySettings(access_file=str(tmp_path / "log"), sinks=statsd_at("127.0.0.1:9"))
     telemetry = Telemetry.build(settings, out)
     prepared = telemetry.prepare(
-        TelemetrySettings(access_file=str(tmp_path / "log"), statsd_address="127.0.0.1:9", log_level="debug")
+        TelemetrySettings(access_file=str(tmp_path / "log"), sinks=statsd_at("127.0.0.1:9"), log_level="debug")
     )
     assert prepared.access_log is None
-    assert prepared.sink is None
+    assert prepared.sinks == {}
     telemetry.commit(prepared)
     telemetry.journal.debug("level_changed")
     assert "level_changed" in out.getvalue()
@@ -128,7 +138,7 @@ def test_the_generation_is_in_every_line_and_in_the_gauge() -> None:
     telemetry.set_generation(4)
     telemetry.journal.info("reload_accepted")
     assert json.loads(out.getvalue())["generation"] == 4
-    assert b"\nrelayd_config_generation 4\n" in (telemetry.render() or b"")
+    assert b"\nrelayd_config_generation 4\n" in (page(telemetry))
     telemetry.close()
 
 
@@ -136,7 +146,7 @@ def test_the_process_and_its_loop_are_measured() -> None:
     telemetry = Telemetry.build(TelemetrySettings(access_format="off"), io.StringIO())
     telemetry.lag(0.001)
     telemetry.lag(0.3)
-    telemetry.render()
+    telemetry.page()
     assert telemetry.metrics.value("relayd.daemon.memory") > 1 << 20
     assert telemetry.metrics.value("relayd.daemon.descriptors") >= 3
     assert telemetry.metrics.value("relayd.loop.lag_max") == 0.3
@@ -144,12 +154,12 @@ def test_the_process_and_its_loop_are_measured() -> None:
 
 
 def test_prometheus_can_be_switched_off() -> None:
-    telemetry = Telemetry.build(TelemetrySettings(access_format="off", prometheus=False), io.StringIO())
-    assert telemetry.render() is None
+    telemetry = Telemetry.build(TelemetrySettings(access_format="off", sinks={"prometheus": prometheus.Options(enabled=False)}), io.StringIO())
+    assert telemetry.page() is None
     telemetry.close()
 
 
 def test_gauges_are_read_when_metrics_are_asked_for() -> None:
     made = Telemetry.build(TelemetrySettings(access_format="off"), io.StringIO())
     made.look = lambda: made.metrics.gauge("relayd.config.rejected", 1)
-    assert b"relayd_config_rejected 1" in (made.render() or b"")
+    assert b"relayd_config_rejected 1" in (page(made))

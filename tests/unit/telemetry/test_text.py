@@ -41,3 +41,9 @@ def test_the_stamp_is_utc_with_milliseconds_and_goes_on_within_and_across_second
     assert stamp(1_700_000_000.9999) == "2023-11-14T22:13:20.999Z"
     assert stamp(1_700_000_001.0) == "2023-11-14T22:13:21.000Z"
     assert stamp(1_700_000_000.0) == "2023-11-14T22:13:20.000Z"
+
+
+def test_an_apostrophe_is_no_quote_of_any_line() -> None:
+    assert safe("doesn't\n") == "doesn't\\x0a"
+    assert quoted("doesn't \"x\"") == "doesn't \\\\x22x\\\\x22"
+    assert plain("doesn't")

@@ -16,7 +16,7 @@ from relayd.upstream.transport.slot import Slot
 from relayd.wire.response import ResponseHead
 from tests.functional.harness.message import Message, answer, reset_on_close, split_field
 
-PATIENCE_S = 5.0
+PATIENCE_S = 60.0
 FIELDS = [b"Host: upstream.test", b"Expect:", b"User-Agent:", b"Accept:", b"Content-Type:"]
 
 

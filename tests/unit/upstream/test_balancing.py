@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import typing
 
 import pytest
 from hypothesis import given, settings
@@ -11,29 +10,23 @@ from hypothesis import strategies as st
 
 from relayd.config.upstream import Upstream as Section
 from relayd.registry import kinds
+from relayd.schema.describe import choices, keys
 from relayd.upstream.affinity import number_of
-from relayd.upstream.balancers import consistent_hash, round_robin
-from relayd.upstream.balancing import FOLDER, balancer, options_of
-from relayd.upstream.endpoint import Endpoint
-from relayd.upstream.hint import Hint
+from relayd.upstream.balancing import FOLDER, balancer
+from relayd.upstream.lease import Lease
 from relayd.upstream.spec import BalanceSpec
 from tests.unit.upstream.virtual import upstream
 
 
 def test_the_words_of_the_configuration_are_the_files_of_the_folder() -> None:
-    words = typing.get_args(typing.get_type_hints(Section)["balance"])
-    assert sorted(words) == list(kinds(FOLDER))
+    (key,) = (one for one in keys(Section) if one.name == "balance")
+    assert sorted(choices(key.kind)) == list(kinds(FOLDER))
 
 
 @pytest.mark.parametrize("kind", kinds(FOLDER))
 def test_every_kind_is_made_with_its_defaults(kind: str) -> None:
     made = balancer(BalanceSpec(kind), random.random)
     made.join(())
-
-
-def test_options_are_taken_by_those_that_know_them() -> None:
-    assert options_of("consistent_hash", {"bound": 2.0, "other": 1}) == consistent_hash.Options(bound=2.0)
-    assert options_of("round_robin", {"bound": 2.0}) == round_robin.Options()
 
 
 def test_a_word_that_is_no_kind_is_refused() -> None:
@@ -52,22 +45,22 @@ def test_nobody_who_may_not_be_asked_ever_is(kind: str, data: st.DataObject) -> 
         "limit": data.draw(st.lists(st.integers(0, 3), min_size=count, max_size=count)),
     }
     group = upstream(count, each=each, balance=BalanceSpec(kind))
-    held: list[tuple[Endpoint, Hint]] = []
+    held: list[Lease] = []
     for what, number in data.draw(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 99)), max_size=40)):
         if what == 0 and held:
-            group.leave(*held.pop(number % len(held)))
+            held.pop(number % len(held)).release(None)
         elif what == 1:
             state = ("enabled", "disabled", "draining")[number % 3]
             group.set_state(f"e{number % count}", state)
         else:
-            hint = Hint(number_of(b"%d" % number) if number % 2 else None)
+            affinity = number_of(b"%d" % number) if number % 2 else None
             free = [one for one in group.endpoints
                     if one.state == "enabled" and (not one.limit or one.in_flight < one.limit)]
-            picked = group.pick(hint)
-            assert (picked is None) == (not free)
-            if picked is not None:
-                assert picked in free and picked.priority == min(one.priority for one in free)
-                held.append((picked, hint))
-    for endpoint, hint in held:
-        group.leave(endpoint, hint)
+            lease = group.acquire(affinity)
+            assert (lease is None) == (not free)
+            if lease is not None:
+                assert lease.endpoint in free and lease.endpoint.priority == min(one.priority for one in free)
+                held.append(lease)
+    for lease in held:
+        lease.release(None)
     assert group.in_flight == 0

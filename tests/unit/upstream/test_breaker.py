@@ -163,7 +163,7 @@ def test_another_one_goes_on_where_it_stood_and_lends_permits_of_its_own() -> No
     old.tick(10.0)
     lent = old.take()
     new = Breaker(BreakerSpec(failures=1, open_s=99.0), still)
-    new.adopt(old)
+    new.inherit_state(old)
     assert new.state == HALF_OPEN and new.has_permit() and new.openings == 1
     assert not new.give_back(lent) and old.give_back(lent)
 

@@ -20,17 +20,59 @@ def test_a_consumers_mistake_never_counts_against_an_endpoint(status: int) -> No
     assert classify("", status).fallback == ""
 
 
-@pytest.mark.parametrize("status", [401, 402, 403])
+@pytest.mark.parametrize("status", [401, 402])
 def test_a_refused_key_is_the_keys_fault_only_when_it_is_relayds(status: int) -> None:
-    verdict = classify("", status, own_key=True)
-    assert (verdict.blame, verdict.fault, verdict.fallback) == (Blame.KEY, "key", "unavailable")
+    found = classify("", status, own_key=True)
+    assert (found.blame, found.fault, found.fallback, found.refused) == (Blame.KEY, "key", "unavailable", True)
     assert classify("", status).blame is Blame.CLIENT
+
+
+@pytest.mark.parametrize("words", [
+    {"error_code": "invalid_api_key"}, {"error_code": "API_KEY_INVALID"}, {"error_type": "authentication_error"},
+    {"error_code": "403", "error_type": "authentication_error"},
+    {"error_type": "permission_error", "error_message": "Your API key does not have permission to use this resource."},
+    {"error_message": "API key not valid. Please pass a valid API key."},
+    {"error_message": "Your API key was reported as leaked. Please use another API key."},
+    {"error_message": "Key limit exceeded (total limit)."}, {"error_message": "invalid x-api-key"},
+])
+def test_a_403_that_names_the_key_is_about_the_key(words: dict[str, str]) -> None:
+    assert classify("", 403, own_key=True, **words).blame is Blame.KEY
+    assert classify("", 403, **words).blame is Blame.CLIENT
+
+
+@pytest.mark.parametrize("words", [
+    {},
+    {"error_code": "unsupported_country_region_territory",
+     "error_message": "Country, region, or territory not supported", "error_type": "request_forbidden"},
+    {"error_code": "403", "error_message": "meta/llama requires moderation on OpenInference. Your input was flagged."},
+    {"error_type": "permission_error", "error_message": "This organization is not allowed to do that."},
+    {"error_code": "model_not_found", "error_message": "Project `p` does not have access to model `m`"},
+    {"error_message": "Your API key is not allowed to use the model gpt-vip."},
+    {"error_message": "The key to the story was flagged."},
+    {"error_message": "x" * 5000 + " your api key"},
+])
+def test_a_403_about_the_request_is_the_clients(words: dict[str, str]) -> None:
+    found = classify("", 403, own_key=True, **words)
+    assert (found.blame, found.fault, found.fallback, found.status) == (Blame.CLIENT, "", "", 403)
+
+
+def test_long_messages_of_a_403_cost_no_more_than_short_ones() -> None:
+    for message in ("a" * 10_000_000, "api " * 2_000_000, "your-_" * 1_000_000):
+        assert classify("", 403, own_key=True, error_message=message).blame is Blame.CLIENT
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 429])
+def test_what_becomes_of_the_clients_own_key_is_the_clients(status: int) -> None:
+    found = classify("", status, client_key=True, rest_s=9.0, error_code="invalid_api_key")
+    assert found.blame is Blame.CLIENT and found.status == status
+    assert classify("", status, client_key=True, own_key=True, error_code="invalid_api_key").blame is not Blame.CLIENT
 
 
 @pytest.mark.parametrize(("status", "word"), [(429, "429"), (529, "5xx")])
 def test_a_call_for_rest_is_no_failure(status: int, word: str) -> None:
-    verdict = classify("", status, rest_s=7.0)
-    assert (verdict.blame, verdict.fault, verdict.rest_s, verdict.fallback) == (Blame.REST, word, 7.0, "overloaded")
+    found = classify("", status, rest_s=7.0)
+    assert (found.blame, found.fault, found.rest_s, found.fallback) == (Blame.REST, word, 7.0, "overloaded")
+    assert found.refused, "it was refused before any work"
     assert classify("", status).rest_s is None
 
 
@@ -40,8 +82,8 @@ def test_429_to_the_clients_own_key_is_the_clients_business() -> None:
 
 
 def test_503_with_a_time_is_a_call_for_rest_and_without_one_a_fault() -> None:
-    assert classify("", 503, rest_s=3.0).blame is Blame.REST
-    assert classify("", 503).blame is Blame.ENDPOINT
+    assert classify("", 503, rest_s=3.0).blame is Blame.REST and classify("", 503, rest_s=3.0).refused
+    assert classify("", 503).blame is Blame.ENDPOINT and not classify("", 503).refused
 
 
 def test_a_key_without_money_is_the_keys_fault_though_it_says_429() -> None:
@@ -52,19 +94,19 @@ def test_a_key_without_money_is_the_keys_fault_though_it_says_429() -> None:
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 599])
 def test_a_server_error_is_the_endpoints_fault(status: int) -> None:
-    verdict = classify("", status)
-    assert (verdict.blame, verdict.fault, verdict.status) == (Blame.ENDPOINT, "5xx", status)
+    found = classify("", status)
+    assert (found.blame, found.fault, found.status) == (Blame.ENDPOINT, "5xx", status)
 
 
-def test_every_code_of_the_catalogue_has_a_verdict() -> None:
+def test_every_code_of_the_catalogue_is_classified() -> None:
     for code, kind in KINDS.items():
-        verdict = classify(code, 0)
+        found = classify(code, 0)
         if code in ENDPOINT_CODES:
-            assert verdict.blame is Blame.ENDPOINT and kind.fault is Fault.UPSTREAM
+            assert found.blame is Blame.ENDPOINT and kind.fault is Fault.UPSTREAM
         elif code == "total_timeout":
-            assert verdict.blame is Blame.ENDPOINT
+            assert found.blame is Blame.ENDPOINT
         else:
-            assert verdict is NOTHING
+            assert found is NOTHING
 
 
 def test_every_fault_of_an_endpoint_is_known_or_no_fault_of_one() -> None:

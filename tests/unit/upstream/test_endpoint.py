@@ -6,6 +6,7 @@ from relayd.upstream.breaker import FOREVER
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import EndpointSpec
 from relayd.upstream.transport.client import StreamClient
+from relayd.upstream.transport.pool import pool_of
 from tests.unit.upstream.scripted import Upstream, ask, spec_of
 
 SPEC = EndpointSpec("https://api.test:8443", "/v1", "api.test")
@@ -21,10 +22,10 @@ def test_an_endpoint_is_made_without_side_effects() -> None:
 async def test_opening_twice_keeps_the_pool_and_its_connections(client: StreamClient) -> None:
     async with Upstream() as upstream:
         endpoint, spec = Endpoint(upstream.endpoint), spec_of(upstream.endpoint)
-        endpoint.open(client, spec)
-        pool = endpoint.pool
-        assert pool is not None and (await ask(pool)).status == 200
-        endpoint.open(client, spec)
+        endpoint.open(spec, client.connect)
+        pool = pool_of(endpoint)
+        assert (await ask(pool)).status == 200
+        endpoint.open(spec, client.connect)
         assert endpoint.pool is pool and (await ask(pool)).status == 200
         assert upstream.connections == 1
 
@@ -32,13 +33,13 @@ async def test_opening_twice_keeps_the_pool_and_its_connections(client: StreamCl
 async def test_an_endpoint_opened_again_works_with_a_new_pool(client: StreamClient) -> None:
     async with Upstream() as upstream:
         endpoint, spec = Endpoint(upstream.endpoint), spec_of(upstream.endpoint)
-        endpoint.open(client, spec)
+        endpoint.open(spec, client.connect)
         first = endpoint.pool
         endpoint.close()
         assert endpoint.pool is None
-        endpoint.open(client, spec)
-        assert endpoint.pool is not None and endpoint.pool is not first
-        assert (await ask(endpoint.pool)).status == 200
+        endpoint.open(spec, client.connect)
+        assert endpoint.pool is not first
+        assert (await ask(pool_of(endpoint))).status == 200
 
 
 def test_the_smaller_of_two_limits_counts_and_nought_is_none() -> None:
@@ -51,24 +52,23 @@ def test_the_smaller_of_two_limits_counts_and_nought_is_none() -> None:
 
 def test_a_limit_leaves_room_up_to_the_last_place() -> None:
     endpoint = Endpoint(EndpointSpec("http://a", "", "a", limit=2))
-    endpoint.in_flight = 1
+    endpoint.load.in_flight = 1
     assert endpoint.has_place() and endpoint.has_room()
-    endpoint.in_flight = 2
+    endpoint.load.in_flight = 2
     assert not endpoint.has_place() and not endpoint.has_room()
 
 
-def test_elders_count_until_their_last_exchange_and_are_forgotten_then() -> None:
+def test_endpoints_of_one_address_in_successive_upstreams_share_its_load_and_nothing_else() -> None:
     first, second, third = (Endpoint(EndpointSpec("http://a", "", "a", limit=3)) for _ in range(3))
-    first.in_flight, second.in_flight = 1, 1
-    second.adopt(first)
-    third.adopt(second)
-    assert third.load() == 2 and third.has_place()
-    third.in_flight = 1
-    assert not third.has_place()
-    second.in_flight = 0
-    assert third.load() == 2 and third.elder is first
-    first.in_flight = 0
-    assert third.load() == 1 and third.elder is None
+    second.inherit_state(first)
+    third.inherit_state(second)
+    first.load.in_flight += 1
+    second.load.in_flight += 1
+    assert third.load.in_flight == 2 and third.has_place()
+    third.load.in_flight += 1
+    assert not any(one.has_place() for one in (first, second, third))
+    first.state = "disabled"
+    assert third.state == "enabled"
 
 
 def test_weight_grows_from_a_tenth_to_the_whole_while_an_endpoint_returns() -> None:
@@ -89,7 +89,7 @@ def test_the_next_moment_that_changes_something_is_told() -> None:
     assert endpoint.breaker is not None
     for _ in range(5):
         endpoint.breaker.failed(0.0)
-    endpoint.rest_until_s = 3.0
+    endpoint.cooldown_until_s = 3.0
     assert endpoint.settle(0.0, 0.0) == 3.0 and not endpoint.available
     assert endpoint.settle(3.0, 0.0) == endpoint.breaker.until_s and not endpoint.available
     assert endpoint.settle(endpoint.breaker.until_s, 0.0) == FOREVER and endpoint.available

@@ -90,10 +90,10 @@ def test_what_is_known_of_a_key_goes_on_with_the_same_key_of_another_plan() -> N
     old = Keys((A, B))
     old.refused(A, 0.0, "401 from e1")
     new = Keys((B, AuthSpec("bearer", "Authorization", Secret("sk-a", "file /k/a"))))
-    new.adopt(old)
+    new.inherit_state(old)
     assert used(new, 3, 1.0) == "bbb"
     renewed = Keys((B, AuthSpec("bearer", "Authorization", Secret("sk-new", "file /k/a"))))
-    renewed.adopt(old)
+    renewed.inherit_state(old)
     assert sorted(used(renewed, 2, 1.0)) == ["b", "w"]
 
 

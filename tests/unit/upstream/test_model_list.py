@@ -50,7 +50,7 @@ def test_failures_in_a_row_are_waited_for_longer_but_never_longer_than_after_an_
 def test_after_a_reload_the_list_goes_on_and_is_asked_for_anew() -> None:
     before, after = a_list(), a_list()
     before.told(("a",), 5.0)
-    after.adopt(before)
+    after.inherit_state(before)
     assert after.names == ("a",) and after.describe(6.0)["age_s"] == 1.0 and after.due(1.0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -53,6 +54,23 @@ def test_a_post_is_repeated_only_if_no_byte_was_sent_or_the_operator_says_so(met
     assert policy(replace(SPEC, idempotent=True)).decide(case, 0.0) is not None
 
 
+@pytest.mark.parametrize("refusal", [
+    classify("", 429), classify("", 429, rest_s=60.0), classify("", 529), classify("", 503, rest_s=1.0),
+    classify("", 401, own_key=True), classify("", 429, client_key=True),
+])
+def test_a_post_that_was_refused_before_any_work_goes_to_another_endpoint_and_waits_for_none(refusal: Any) -> None:
+    made = replace(SPEC, on=frozenset(USUAL))
+    case = Circumstances(1, b"POST", refusal)
+    assert policy(made).decide(replace(case, another=True), 0.0) == 0.0
+    assert policy(made).decide(case, 0.0) is None, "without another one the client gets it at once"
+    assert policy(replace(made, on=frozenset(("connect",)))).decide(replace(case, another=True), 0.0) is None
+
+
+def test_a_post_that_may_have_been_worked_on_goes_nowhere_else() -> None:
+    for outcome in (classify("", 500), classify("", 503), classify("upstream_closed", 0)):
+        assert policy().decide(Circumstances(1, b"POST", outcome, another=True), 0.0) is None
+
+
 def test_a_body_that_is_gone_cannot_be_sent_again() -> None:
     assert policy().decide(replace(REFUSED, replayable=False), 0.0) is None
 
@@ -75,10 +93,10 @@ def test_waits_are_spread_evenly() -> None:
 
 
 def test_patience_that_was_asked_for_is_waited_in_addition_or_too_much() -> None:
-    case = replace(BUSY, verdict=classify("", 429, rest_s=2.0))
+    case = replace(BUSY, classification=classify("", 429, rest_s=2.0))
     assert policy().decide(case, 0.0) == 2.25
-    assert policy().decide(replace(case, verdict=classify("", 429, rest_s=60.0)), 0.0) is None
-    assert policy().decide(replace(case, verdict=classify("", 429, rest_s=60.0), another=True), 0.0) == 0.0
+    assert policy().decide(replace(case, classification=classify("", 429, rest_s=60.0)), 0.0) is None
+    assert policy().decide(replace(case, classification=classify("", 429, rest_s=60.0), another=True), 0.0) == 0.0
 
 
 def test_what_cannot_be_answered_before_the_deadline_is_not_begun_and_costs_nothing() -> None:
@@ -121,8 +139,8 @@ def test_requests_and_retries_leave_the_window_together() -> None:
 def test_a_budget_goes_on_in_the_next_plan_where_its_window_is_the_same() -> None:
     old, new, other = Budget(0.5, 1, 10.0), Budget(0.5, 1, 10.0), Budget(0.5, 1, 20.0)
     old.withdraw(5.0)
-    new.adopt(old)
-    other.adopt(old)
+    new.inherit_state(old)
+    other.inherit_state(old)
     assert not new.withdraw(5.0) and other.withdraw(5.0)
     old.request(5.0)
     assert sum(new._requests) == 0, "the two share nothing"
@@ -139,15 +157,15 @@ def test_nothing_is_ever_granted_against_a_law(
     attempt: int, method: bytes, committed: bool, sent: bool, replayable: bool, another: bool, idempotent: bool,
     remaining_s: float | None, status: int, rest_s: float | None, attempts: int, minimum: int,
 ) -> None:
-    verdict = classify("" if status else "connect_failed", status, own_key=True, rest_s=rest_s)
-    case = Circumstances(attempt, method, verdict, committed, sent, replayable, another, remaining_s)
+    outcome = classify("" if status else "connect_failed", status, own_key=True, rest_s=rest_s)
+    case = Circumstances(attempt, method, outcome, committed, sent, replayable, another, remaining_s)
     made = policy(replace(SPEC, attempts=attempts, idempotent=idempotent), minimum=minimum)
     before = made.budget.left(0.0)
     wait_s = made.decide(case, 0.0)
     assert made.budget.left(0.0) == before - (wait_s is not None)
     if wait_s is not None:
         assert not committed and replayable and attempt < attempts and minimum
-        assert method in IDEMPOTENT or idempotent or not sent
+        assert method in IDEMPOTENT or idempotent or not sent or (outcome.refused and another)
         assert wait_s >= 0.0 and (remaining_s is None or wait_s < remaining_s)
         assert another or rest_s is None or status not in (429, 503) or wait_s >= rest_s
 

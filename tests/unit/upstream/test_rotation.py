@@ -6,9 +6,21 @@ import pytest
 
 from relayd import clock
 from relayd.upstream.classify import classify
-from relayd.upstream.hint import Hint
+from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import BreakerSpec
-from tests.unit.upstream.virtual import FAULT, STRICT, Clock, ask, counted, heard, trip, upstream
+from tests.unit.upstream.virtual import (
+    FAULT,
+    STRICT,
+    Clock,
+    ask,
+    counted,
+    heard,
+    leased,
+    picked,
+    report,
+    trip,
+    upstream,
+)
 
 LENIENT = BreakerSpec(failures=2, open_s=10.0, refuses=False)
 
@@ -27,19 +39,17 @@ def test_a_half_open_endpoint_gets_one_probe_at_a_time(now: Clock) -> None:
     group = upstream(2, breaker=STRICT)
     trip(group, "e0")
     now.move(10.0)
-    hints = [Hint() for _ in range(6)]
-    picked = [group.pick(hint) for hint in hints]
-    assert [one.label for one in picked if one].count("e0") == 1
-    probe = next(place for place, one in enumerate(picked) if one is group.endpoint("e0"))
-    group.leave(group.endpoint("e0"), hints[probe])  # the client left: no verdict
+    leases = [leased(group) for _ in range(6)]
+    (probe,) = [one for one in leases if one.endpoint.label == "e0"]
+    probe.release(None)  # the client left: no outcome
     assert group.endpoint("e0").breaker.state == "half_open"  # type: ignore[union-attr]
-    assert [one.label for one in (group.pick(Hint()) for _ in range(2)) if one].count("e0") == 1
+    assert [picked(group) for _ in range(2)].count("e0") == 1
 
 
 def test_a_single_endpoint_with_a_written_breaker_is_refused_while_it_is_open(now: Clock) -> None:
     group = upstream(1, breaker=STRICT)
     trip(group, "e0")
-    assert group.pick(Hint()) is None
+    assert group.acquire() is None
     why, wait_s = group.unavailable()
     assert "e0 has an open breaker" in why and 8.0 <= wait_s <= 10.0
 
@@ -64,7 +74,7 @@ def test_the_last_resort_is_asked_beside_the_probe_that_is_under_way(now: Clock)
     group = upstream(1, breaker=LENIENT)
     trip(group, "e0")
     now.move(10.0)
-    assert group.pick(Hint()) is not None and group.pick(Hint()) is not None
+    assert group.acquire() is not None and group.acquire() is not None
 
 
 def test_the_last_resort_respects_operators_limits_and_health(now: Clock) -> None:
@@ -75,25 +85,23 @@ def test_the_last_resort_respects_operators_limits_and_health(now: Clock) -> Non
     group.set_breaker("e1", "open")
     group.endpoint("e2").health = "failing"
     group.set_breaker("e1", "open")
-    assert group.pick(Hint()) is group.endpoint("e3")
-    assert group.pick(Hint()) is None
+    assert picked(group) == "e3"
+    assert group.acquire() is None
 
 
 def test_a_full_endpoint_does_not_send_anybody_to_a_failing_one(now: Clock) -> None:
     group = upstream(2, each={"limit": [1, 0]}, breaker=LENIENT)
     trip(group, "e1")
-    assert group.pick(Hint()) is group.endpoint("e0")
-    assert group.pick(Hint()) is None
+    assert picked(group) == "e0"
+    assert group.acquire() is None
     assert group.unavailable()[0] == "every available endpoint is full"
 
 
 def test_an_endpoint_rests_as_long_as_it_asked_to(now: Clock) -> None:
     group = upstream(2, breaker=STRICT, protocol="openai_chat")
     changes = heard(group)
-    hint = Hint()
-    endpoint = group.pick(hint)
+    endpoint = ask(group, classify("", 429, rest_s=5.0))
     assert endpoint is not None
-    group.report(endpoint, classify("", 429, rest_s=5.0), hint)
     assert endpoint.label not in counted(group, 10) and endpoint.failures == 0
     now.move(5.0)
     assert endpoint.label in counted(group, 10)
@@ -103,48 +111,44 @@ def test_an_endpoint_rests_as_long_as_it_asked_to(now: Clock) -> None:
 @pytest.mark.parametrize(("asked", "rests_s"), [(None, 15.0), (7.0, 7.0), (86400.0, 300.0)])
 def test_a_rest_has_a_default_and_a_bound(now: Clock, asked: float | None, rests_s: float) -> None:
     group = upstream(2, breaker=BreakerSpec(), protocol="openai_chat")
-    group.report(group.endpoint("e0"), classify("", 429, rest_s=asked), Hint())
-    assert group.endpoint("e0").rest_until_s == now.now_s + rests_s
+    report(group, "e0", classify("", 429, rest_s=asked))
+    assert group.endpoint("e0").cooldown_until_s == now.now_s + rests_s
 
 
 def test_when_everybody_rests_the_wait_is_told_honestly(now: Clock) -> None:
     group = upstream(2, breaker=STRICT, protocol="openai_chat")
     for address, rest_s in (("e0", 20.0), ("e1", 7.0)):
-        group.report(group.endpoint(address), classify("", 429, rest_s=rest_s), Hint())
-    assert group.pick(Hint()) is None
+        report(group, address, classify("", 429, rest_s=rest_s))
+    assert group.acquire() is None
     assert group.unavailable() == ("e0 rests, e1 rests", 7.0)
 
 
 def test_untried_endpoints_of_a_lower_priority_come_before_tried_ones(now: Clock) -> None:
     group = upstream(3, each={"priority": [0, 0, 1]})
-    hint = Hint()
-    picked = []
+    tried: list[Endpoint] = []
     for _ in range(4):
-        endpoint = group.pick(hint)
+        endpoint = ask(group, None, tried=tried)
         assert endpoint is not None
-        picked.append(endpoint.label)
-        group.leave(endpoint, hint)
-    assert picked[:3] == ["e0", "e1", "e2"] and picked[3] in ("e0", "e1")
+        tried.append(endpoint)
+    labels = [one.label for one in tried]
+    assert labels[:3] == ["e0", "e1", "e2"] and labels[3] in ("e0", "e1")
 
 
 def test_priorities_are_ordered_as_numbers_whatever_they_are() -> None:
     group = upstream(4, each={"priority": [64, 8, 1000, 3]})
     order = []
     for _ in range(4):
-        endpoint = group.pick(Hint())
-        assert endpoint is not None
-        order.append(endpoint.label)
-        group.set_state(endpoint.label, "disabled")
+        order.append(picked(group))
+        group.set_state(order[-1], "disabled")
     assert order == ["e3", "e1", "e0", "e2"]
 
 
 def test_whether_another_endpoint_is_free_is_known_beforehand() -> None:
     group = upstream(2, each={"limit": [0, 1]})
-    hint = Hint()
-    first = group.pick(hint)
-    assert first is group.endpoint("e0") and group.has_another(hint)
-    group.endpoint("e1").in_flight = 1
-    assert not group.has_another(hint)
+    first = leased(group).endpoint
+    assert first is group.endpoint("e0") and group.has_another([first])
+    group.endpoint("e1").load.in_flight = 1
+    assert not group.has_another([first])
 
 
 def test_without_anything_that_changes_by_time_the_clock_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +163,7 @@ def test_without_anything_that_changes_by_time_the_clock_is_not_asked(monkeypatc
 
 def test_an_upstream_without_endpoints_says_so() -> None:
     group = upstream(0)
-    assert group.pick() is None and group.unavailable() == ("there is no endpoint", 1.0)
+    assert group.acquire() is None and group.unavailable() == ("there is no endpoint", 1.0)
 
 
 def test_what_keeps_each_endpoint_out_is_named(now: Clock) -> None:

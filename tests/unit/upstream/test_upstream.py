@@ -12,46 +12,53 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from relayd.schema import Secret
-from relayd.upstream.classify import GOOD, Verdict, classify
+from relayd.upstream.classify import GOOD, Classification, classify
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.health import Finding
-from relayd.upstream.hint import Hint
+from relayd.upstream.lease import Lease
 from relayd.upstream.spec import AuthSpec, BalanceSpec, BreakerSpec, EndpointSpec, HealthSpec, RetrySpec
 from relayd.upstream.transport.client import StreamClient
+from relayd.upstream.transport.pool import pool_of
 from relayd.upstream.upstream import Upstream as Group
 from tests.unit.upstream.scripted import Upstream, ask, begin, spec_of
-from tests.unit.upstream.virtual import FAULT, STRICT, Clock, addresses, counted, heard, trip, upstream
+from tests.unit.upstream.virtual import (
+    FAULT,
+    STRICT,
+    Clock,
+    addresses,
+    counted,
+    heard,
+    leased,
+    picked,
+    report,
+    trip,
+    upstream,
+)
 
 THREE = tuple(EndpointSpec(f"http://10.0.0.{number}", "", f"e{number}") for number in (1, 2, 3))
 
 
-def label(endpoint: Endpoint | None) -> str:
-    return endpoint.label if endpoint is not None else "none"
-
-
 def test_endpoints_are_picked_in_turn() -> None:
     group = Group(spec_of(*THREE))
-    assert [label(group.pick()) for _ in range(7)] == ["e1", "e2", "e3", "e1", "e2", "e3", "e1"]
+    assert [picked(group) for _ in range(7)] == ["e1", "e2", "e3", "e1", "e2", "e3", "e1"]
     assert group.in_flight == 7
 
 
 def test_a_full_endpoint_is_passed_over_and_all_full_is_none() -> None:
     group = Group(spec_of(*THREE, max_connections=1))
-    picked = [group.pick() for _ in range(3)]
-    assert {label(one) for one in picked} == {"e1", "e2", "e3"} and group.pick() is None
-    second = group.endpoints[1]
-    group.leave(second)
-    assert group.pick() is second and group.pick() is None
+    leases = [leased(group) for _ in range(3)]
+    assert {one.endpoint.label for one in leases} == {"e1", "e2", "e3"} and group.acquire() is None
+    leases[1].release(None)
+    assert [picked(group), picked(group)] == [leases[1].endpoint.label, "none"]
 
 
 def test_places_that_become_free_are_given_again_each_once() -> None:
     group = Group(spec_of(*THREE, max_connections=2))
-    for _ in range(5):
-        group.pick()
-    assert label(group.pick()) == "e3"
-    group.leave(group.endpoints[0])
-    group.leave(group.endpoints[1])
-    assert sorted(label(group.pick()) for _ in range(3)) == ["e1", "e2", "none"]
+    leases = [leased(group) for _ in range(5)]
+    assert picked(group) == "e3"
+    leases[0].release(None)
+    leases[1].release(None)
+    assert sorted(picked(group) for _ in range(3)) == ["e1", "e2", "none"]
 
 
 def test_an_upstream_is_made_without_side_effects() -> None:
@@ -62,20 +69,19 @@ def test_an_upstream_is_made_without_side_effects() -> None:
 async def test_a_retired_upstream_closes_after_its_last_exchange(client: StreamClient) -> None:
     async with Upstream() as upstream:
         group = Group(spec_of(upstream.endpoint))
-        group.open(client)
-        endpoint = group.pick()
-        assert endpoint is not None and endpoint.pool is not None
-        keeper = begin(endpoint.pool)
+        group.open(client.connect)
+        lease = leased(group)
+        keeper = begin(pool_of(lease.endpoint))
         group.retire()
         assert group.opened
         assert (await keeper.done()).status == 200
-        group.leave(endpoint)
+        lease.release(None)
         assert not group.opened and group.in_flight == 0
 
 
 async def test_a_retired_upstream_that_nobody_uses_closes_at_once(client: StreamClient) -> None:
     group = Group(spec_of(*THREE))
-    group.open(client)
+    group.open(client.connect)
     group.retire()
     assert not group.opened
 
@@ -83,13 +89,12 @@ async def test_a_retired_upstream_that_nobody_uses_closes_at_once(client: Stream
 async def test_an_upstream_opened_again_before_its_end_lives_on(client: StreamClient) -> None:
     async with Upstream() as upstream:
         group = Group(spec_of(upstream.endpoint))
-        group.open(client)
-        endpoint = group.pick()
-        assert endpoint is not None
+        group.open(client.connect)
+        lease = leased(group)
         group.retire()
-        group.open(client)
-        group.leave(endpoint)
-        assert group.opened and endpoint.pool is not None and (await ask(endpoint.pool)).status == 200
+        group.open(client.connect)
+        lease.release(None)
+        assert group.opened and (await ask(pool_of(lease.endpoint))).status == 200
 
 
 # Verdicts, keys, hands, status, reload.
@@ -98,13 +103,9 @@ async def test_an_upstream_opened_again_before_its_end_lives_on(client: StreamCl
 KEYS = [AuthSpec("bearer", "Authorization", Secret(f"sk-{name}", f"file /k/{name}")) for name in "ab"]
 
 
-def ask_endpoint(group: Group, verdict: Verdict, key: AuthSpec | None = None) -> None:
+def ask_endpoint(group: Group, outcome: Classification) -> None:
     """One whole attempt."""
-    hint = Hint()
-    endpoint = group.pick(hint)
-    assert endpoint is not None
-    group.report(endpoint, verdict, hint, key)
-    group.leave(endpoint, hint)
+    leased(group).release(outcome)
 
 
 def test_faults_open_the_breaker_and_a_good_head_of_a_probe_closes_it(now: Clock) -> None:
@@ -112,28 +113,24 @@ def test_faults_open_the_breaker_and_a_good_head_of_a_probe_closes_it(now: Clock
     changes = heard(group)
     ask_endpoint(group, FAULT)
     ask_endpoint(group, FAULT)
-    assert group.pick(Hint()) is None
+    assert group.acquire() is None
     now.move(10.0)
-    hint = Hint()
-    endpoint = group.pick(hint)
-    assert endpoint is not None and hint.permit
-    group.answered(endpoint, hint)  # its stream goes on for hours, others need not wait for its end
-    assert endpoint.breaker is not None and endpoint.breaker.state == "closed"
-    group.report(endpoint, GOOD, hint)
-    group.leave(endpoint, hint)
+    lease = leased(group)
+    assert lease.permit
+    lease.answered()  # its stream goes on for hours, others need not wait for its end
+    breaker = lease.endpoint.breaker
+    assert breaker is not None and breaker.state == "closed"
+    lease.release(GOOD)
     assert [one.event for one in changes] == ["breaker_opened", "breaker_half_opened", "breaker_closed"]
 
 
 def test_a_good_head_does_not_hide_that_every_stream_is_cut(now: Clock) -> None:
     group = upstream(1, breaker=STRICT)
     for _ in range(2):
-        hint = Hint()
-        endpoint = group.pick(hint)
-        assert endpoint is not None
-        group.answered(endpoint, hint)
-        group.report(endpoint, classify("upstream_cut", 200, in_stream=True), hint)
-        group.leave(endpoint, hint)
-    assert endpoint.breaker is not None and endpoint.breaker.state == "open"
+        lease = leased(group)
+        lease.answered()
+        lease.release(classify("upstream_cut", 200, in_stream=True))
+    assert group.endpoints[0].breaker is not None and group.endpoints[0].breaker.state == "open"
 
 
 def test_clients_mistakes_and_departures_change_nothing(now: Clock) -> None:
@@ -141,102 +138,82 @@ def test_clients_mistakes_and_departures_change_nothing(now: Clock) -> None:
     for verdict in (classify("", 400), classify("client_gone", 0), classify("stopped", 0), classify("", 404)) * 5:
         ask_endpoint(group, verdict)
     assert group.describe()["endpoints"][0]["failures"] == 0  # type: ignore[index]
-    assert group.pick(Hint()) is not None
+    assert group.acquire() is not None
 
 
 def test_a_plain_upstreams_429_is_between_it_and_the_client(now: Clock) -> None:
     group = upstream(2, breaker=STRICT)
-    group.report(group.endpoints[0], classify("", 429, rest_s=60.0), Hint())
+    lease = leased(group)
+    lease.release(lease.classify("", 429, rest_s=60.0))
     assert set(counted(group, 4)) == {"e0", "e1"}
-    group.report(group.endpoints[0], classify("", 503, rest_s=60.0), Hint())
-    assert set(counted(group, 4)) == {"e1"}, "503 is about the endpoint"
+    lease = leased(group)
+    lease.release(lease.classify("", 503, rest_s=60.0))
+    assert len(set(counted(group, 4))) == 1, "503 is about the endpoint"
 
 
-def test_probes_without_a_hint_are_bounded_too_and_leak_nothing(now: Clock) -> None:
+def test_what_began_before_the_breaker_opened_neither_closes_it_nor_frees_a_probe(now: Clock) -> None:
     group = upstream(1, breaker=STRICT)
     breaker = group.endpoints[0].breaker
     assert breaker is not None
-    old = group.pick()
+    old = leased(group)
     trip(group, "e0")
     now.move(10.0)
-    probe = group.pick()
-    assert probe is not None and group.pick() is None
-    group.leave(probe)
-    assert group.pick() is None and breaker.state == "half_open", "the old one might be the probe"
-    assert old is not None
-    group.leave(old)
-    assert group.pick() is not None
-
-
-def test_who_gives_no_hint_is_taken_at_its_word(now: Clock) -> None:
-    group = upstream(1, breaker=STRICT)
-    for _ in range(2):
-        group.report(group.endpoints[0], FAULT)
-    now.move(10.0)
-    group.report(group.endpoints[0], GOOD)
-    assert group.endpoints[0].breaker.state == "open", "nobody was let through yet"  # type: ignore[union-attr]
-    endpoint = group.pick()
-    assert endpoint is not None
-    group.report(endpoint, GOOD)
-    assert endpoint.breaker is not None and endpoint.breaker.state == "closed"
-
-
-def test_a_permit_that_is_forgotten_comes_back_with_the_next_pick(now: Clock) -> None:
-    group = upstream(2, breaker=STRICT)
-    trip(group, "e0")
-    trip(group, "e1")
-    now.move(30.0)
-    hint = Hint()
-    first = group.pick(hint)
-    second = group.pick(hint)  # without leaving the first
-    assert first is not None and second is not None and first is not second
-    assert first.breaker is not None and first.breaker.has_permit()
-    group.leave(first, hint)
-    assert second.breaker is not None and not second.breaker.has_permit(), "the permit of the second is not the first's"
-    group.leave(second, hint)
-    assert second.breaker.has_permit() and group.in_flight == 0
+    assert breaker.state == "open", "nobody was let through yet"
+    probe = leased(group)
+    assert group.acquire() is None
+    old.release(GOOD)
+    assert breaker.state == "half_open" and group.acquire() is None, "the old attempt is not the probe"
+    probe.release(GOOD)
+    assert breaker.state == "closed"
 
 
 def test_keys_are_rotated_by_fault(now: Clock) -> None:
     group = upstream(1, auth=KEYS[0], spare_keys=(KEYS[1],))
     changes = heard(group)
-    assert [group.key(), group.key(), group.key()] == [KEYS[0], KEYS[1], KEYS[0]]
-    hint = Hint()
-    endpoint = group.pick(hint)
-    assert endpoint is not None
+    first, second = leased(group), leased(group)
+    assert [first.key, second.key] == KEYS
     refused = classify("", 401, own_key=True)
-    group.report(endpoint, refused, hint, KEYS[0])
-    assert group.has_another(hint, refused), "another key is as good as another endpoint"
-    assert {group.key(), group.key()} == {KEYS[1]}
-    group.report(endpoint, classify("", 429, rest_s=5.0), hint, KEYS[1])
-    assert endpoint.rest_until_s == 0.0, "the key rests, not the endpoint"
+    first.release(refused)
+    assert group.has_another([first.endpoint], refused), "another key is as good as another endpoint"
+    assert {leased(group).key for _ in range(2)} == {KEYS[1]}
+    second.release(classify("", 429, rest_s=5.0))
+    assert first.endpoint.cooldown_until_s == 0.0, "the key rests, not the endpoint"
     assert [(one.event, one.why) for one in changes] == [
         ("key_set_aside", "file /k/a"), ("key_rested", "file /k/b")]
-    assert endpoint.failures == 0
+    assert first.endpoint.failures == 0
 
 
 def test_a_single_key_that_is_refused_is_told_and_goes_on(now: Clock) -> None:
     group = upstream(1, auth=KEYS[0], breaker=STRICT)
     for _ in range(9):
-        ask_endpoint(group, classify("", 401, own_key=True), key=KEYS[0])
-    assert group.key() is KEYS[0] and group.pick(Hint()) is not None, "one bad key opens no breaker"
+        ask_endpoint(group, classify("", 401, own_key=True))
+    assert leased(group).key is KEYS[0], "one bad key opens no breaker"
     told = group.describe()["keys"]
     assert [(one["refused"], one["why"]) for one in told] == [(9, "401 from e0")]  # type: ignore[attr-defined]
 
 
 def test_with_one_key_429_rests_the_endpoint(now: Clock) -> None:
     group = upstream(2, auth=KEYS[0], breaker=STRICT)
-    group.report(group.endpoint("e0"), classify("", 429, rest_s=5.0), Hint(), KEYS[0])
-    assert group.pick(Hint()) is group.endpoint("e1")
+    report(group, "e0", classify("", 429, rest_s=5.0), KEYS[0])
+    assert picked(group) == "e1"
+
+
+@pytest.mark.parametrize("status", [503, 529])
+def test_an_overloaded_endpoint_cools_down_and_no_key_does(now: Clock, status: int) -> None:
+    group = upstream(2, auth=KEYS[0], spare_keys=(KEYS[1],), breaker=STRICT)
+    lease, outcome = leased(group), classify("", status, rest_s=5.0)
+    lease.release(outcome)
+    assert lease.endpoint.cooldown_until_s and {leased(group).key for _ in range(4)} == set(KEYS)
+    assert group.has_another([lease.endpoint], outcome) and not group.has_another(group.endpoints, outcome)
 
 
 def test_all_keys_at_rest_refuse_with_an_honest_time(now: Clock) -> None:
     group = upstream(2, auth=KEYS[0], spare_keys=(KEYS[1],), breaker=STRICT)
     for key, rest_s in zip(KEYS, (9.0, 4.0), strict=True):
-        group.report(group.endpoints[0], classify("", 429, rest_s=rest_s), Hint(), key)
-    assert group.pick(Hint()) is None and group.unavailable() == ("all keys rest", 4.0)
+        report(group, "e0", classify("", 429, rest_s=rest_s), key)
+    assert group.acquire() is None and group.unavailable() == ("all keys rest", 4.0)
     now.move(4.0)
-    assert group.pick(Hint()) is not None and group.key() is KEYS[1]
+    assert leased(group).key is KEYS[1]
 
 
 def test_states_are_set_by_hand_and_told(now: Clock) -> None:
@@ -254,11 +231,10 @@ def test_states_are_set_by_hand_and_told(now: Clock) -> None:
 
 def test_what_is_open_finishes_on_a_drained_endpoint() -> None:
     group = upstream(1)
-    endpoint = group.pick()
-    assert endpoint is not None
+    lease = leased(group)
     group.set_state("e0", "draining")
-    assert group.pick() is None and group.in_flight == 1
-    group.leave(endpoint)
+    assert group.acquire() is None and group.in_flight == 1
+    lease.release(None)
     assert group.in_flight == 0
 
 
@@ -266,10 +242,10 @@ def test_a_breaker_is_set_and_reset_by_hand(now: Clock) -> None:
     group = upstream(2, breaker=STRICT)
     group.set_breaker("e0", "open")
     now.move(1e6)
-    assert group.pick(Hint()) is group.endpoint("e1")
-    group.report(group.endpoint("e0"), classify("", 429, rest_s=100.0), Hint())
+    assert picked(group) == "e1"
+    report(group, "e0", classify("", 429, rest_s=100.0))
     group.set_breaker("e0", "closed")
-    assert {one.label for one in (group.pick(Hint()) for _ in range(2)) if one} == {"e0", "e1"}
+    assert {picked(group), picked(group)} == {"e0", "e1"}
     with pytest.raises(ValueError, match="half"):
         group.set_breaker("e0", "half_open")
     with pytest.raises(ValueError, match="off"):
@@ -280,7 +256,7 @@ def test_without_a_breaker_nothing_is_counted() -> None:
     group = upstream(1, breaker=None)
     for _ in range(99):
         ask_endpoint(group, FAULT)
-    assert group.pick(Hint()) is not None and group.describe()["endpoints"][0]["breaker"] == "off"  # type: ignore[index]
+    assert group.acquire() is not None and group.describe()["endpoints"][0]["breaker"] == "off"  # type: ignore[index]
 
 
 def test_health_checks_take_an_endpoint_out_and_bring_it_back(now: Clock) -> None:
@@ -309,7 +285,7 @@ def test_status_shows_everything_and_no_key(now: Clock) -> None:
 def test_the_shape_of_health_is_what_it_always_was(now: Clock) -> None:
     group = upstream(2, breaker=STRICT)
     assert group.circuit_breaker() == {"enabled": True, "is_open": False, "consecutive_failures": 0}
-    group.report(group.endpoint("e0"), FAULT, Hint())
+    report(group, "e0", FAULT)
     assert group.circuit_breaker() == {"enabled": True, "is_open": False, "consecutive_failures": 1}
     trip(group, "e0")
     assert not group.circuit_breaker()["is_open"], "the other one is closed"
@@ -320,7 +296,7 @@ def test_the_shape_of_health_is_what_it_always_was(now: Clock) -> None:
 
 def renewed(group: Group, *addresses_: EndpointSpec, **spec: Any) -> Group:
     made = Group(dataclasses.replace(group.spec, endpoints=addresses_ or group.spec.endpoints, **spec), lambda: 0.5)
-    made.adopt(group)
+    made.inherit_state(group)
     return made
 
 
@@ -329,7 +305,7 @@ def test_live_state_goes_on_in_an_upstream_whose_spec_changed(now: Clock) -> Non
     changes = heard(group)
     trip(group, "e0")
     group.set_state("e1", "disabled")
-    group.report(group.endpoint("e2"), classify("", 429, rest_s=50.0), Hint())
+    report(group, "e2", classify("", 429, rest_s=50.0))
     made = renewed(group, http2=True)
     assert set(counted(made, 9)) == {"e3"}
     assert [one["state"] for one in made.describe()["endpoints"]] == ["enabled", "disabled", "enabled", "enabled"]  # type: ignore[attr-defined]
@@ -345,7 +321,7 @@ def test_nothing_in_the_plan_before_changes_when_the_new_one_is_thrown_away(now:
     made = renewed(group)
     trip(made, "e1")
     made.set_state("e0", "disabled")
-    made.report(made.endpoint("e1"), classify("", 401, own_key=True), Hint(), KEYS[1])
+    report(made, "e1", classify("", 401, own_key=True), KEYS[1])
     assert group.describe() == before
 
 
@@ -368,29 +344,28 @@ def test_a_new_address_in_a_running_group_starts_slowly(now: Clock) -> None:
 
 def test_a_limit_counts_what_still_runs_on_the_plan_before(now: Clock) -> None:
     group = upstream(1, each={"limit": 2})
-    old = group.pick()
-    assert old is not None
+    old = leased(group)
     made = renewed(group, max_connections=2)
     third = renewed(made, max_connections=2, http2=True)
-    assert made.pick() is not None and third.pick() is None
-    group.leave(old)
-    assert third.pick() is not None
+    assert made.acquire() is not None and third.acquire() is None
+    old.release(None)
+    assert third.acquire() is not None
 
 
 def test_without_checks_an_endpoint_is_not_held_to_what_checks_had_found(now: Clock) -> None:
     group = upstream(1, health=HealthSpec(unhealthy=1))
     group.checked(group.checkers[0], Finding(False, "status 500"))
-    assert group.pick() is None and renewed(group, health=None).pick() is not None
+    assert group.acquire() is None and renewed(group, health=None).acquire() is not None
 
 
 def test_requests_are_counted_for_the_budget_and_retries_are_not(now: Clock) -> None:
     group = upstream(3, retries=RetrySpec(attempts=3, share=0.5, minimum=0))
     for _ in range(4):
-        hint = Hint()
+        tried: list[Endpoint] = []
         for _ in range(3):
-            endpoint = group.pick(hint)
-            assert endpoint is not None
-            group.leave(endpoint, hint)
+            lease = leased(group, tried=tried)
+            tried.append(lease.endpoint)
+            lease.release(None)
     assert group.budget.left(now.now_s) == 2
 
 
@@ -405,11 +380,11 @@ class Orders(RuleBasedStateMachine):
         self.group = upstream(
             3, each={"limit": [0, 3, 2], "priority": [0, 0, 1]}, breaker=spec, auth=KEYS[0], spare_keys=(KEYS[1],),
         )
-        self.open: list[tuple[Endpoint, Hint | None]] = []
+        self.open: list[Lease] = []
 
     def teardown(self) -> None:
-        for endpoint, hint in self.open:
-            self.group.leave(endpoint, hint)
+        for lease in self.open:
+            lease.release(None)
         assert self.group.in_flight == 0
         for endpoint in self.group.endpoints:
             breaker = endpoint.breaker
@@ -420,33 +395,31 @@ class Orders(RuleBasedStateMachine):
         assert counted(self.group, 20).keys() == {"e0", "e1"}, "everybody comes back"
         self.patch.undo()
 
-    @rule(hinted=st.booleans())
-    def pick(self, hinted: bool) -> None:
-        hint = Hint() if hinted else None
-        endpoint = self.group.pick(hint)
-        if endpoint is None:
+    def take(self, tried: list[Endpoint]) -> None:
+        lease = self.group.acquire(None, tried)
+        if lease is None:
             assert self.group.unavailable()[1] >= 1.0
         else:
-            self.open.append((endpoint, hint))
+            self.open.append(lease)
+
+    @rule()
+    def begin(self) -> None:
+        self.take([])
 
     @precondition(lambda self: self.open)
     @rule(place=st.integers(0, 50))
     def a_head_comes(self, place: int) -> None:
-        self.group.answered(*self.open[place % len(self.open)])
+        self.open[place % len(self.open)].answered()
 
     @precondition(lambda self: self.open)
-    @rule(place=st.integers(0, 50), status=st.sampled_from((0, 200, 401, 404, 429, 500, 503)), reported=st.booleans(),
-          again=st.booleans(), key=st.sampled_from(KEYS))
-    def it_ends(self, place: int, status: int, reported: bool, again: bool, key: AuthSpec) -> None:
-        endpoint, hint = self.open.pop(place % len(self.open))
-        if reported:
-            verdict = classify("" if status else "connect_failed", status, own_key=True, rest_s=3.0)
-            self.group.report(endpoint, verdict, hint, key)
-        self.group.leave(endpoint, hint)
+    @rule(place=st.integers(0, 50), status=st.sampled_from((0, 200, 401, 404, 429, 500, 503)), known=st.booleans(),
+          again=st.booleans())
+    def it_ends(self, place: int, status: int, known: bool, again: bool) -> None:
+        lease = self.open.pop(place % len(self.open))
+        outcome = classify("" if status else "connect_failed", status, own_key=True, rest_s=3.0)
+        lease.release(outcome if known else None)
         if again:
-            following = self.group.pick(hint)
-            if following is not None:
-                self.open.append((following, hint))
+            self.take([lease.endpoint])
 
     @rule(place=st.integers(0, 2), state=st.sampled_from(("enabled", "draining", "disabled")))
     def by_hand(self, place: int, state: str) -> None:
@@ -463,30 +436,15 @@ class Orders(RuleBasedStateMachine):
     @invariant()
     def everything_that_is_open_is_counted_and_nothing_else(self) -> None:
         for endpoint in self.group.endpoints:
-            mine = [hint for one, hint in self.open if one is endpoint]
-            assert len(endpoint.loose) <= len(mine)
+            mine = [lease for lease in self.open if lease.endpoint is endpoint]
             assert endpoint.in_flight == len(mine)
             assert not endpoint.limit or len(mine) <= endpoint.limit
             breaker = endpoint.breaker
             assert breaker is not None
             if breaker.state == "half_open":
-                live = sum(hint is not None and hint.permit == breaker._round for hint in mine)
-                live += endpoint.loose.count(breaker._round)
+                live = sum(lease.permit == breaker._round for lease in mine)
                 assert breaker.has_permit() == (live < 2)
 
 
 Orders.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 test_no_order_of_events_leaks_a_place_or_a_permit = Orders.TestCase
-
-
-def test_a_probe_without_a_hint_is_settled_by_the_head_of_its_answer(now: Clock) -> None:
-    group = upstream(1, breaker=STRICT)
-    (endpoint,) = group.endpoints
-    trip(group, endpoint.label)
-    assert group.pick() is None
-    now.move(11.0)
-    assert group.pick() is endpoint
-    assert group.pick() is None
-    group.answered(endpoint)
-    assert endpoint.breaker is not None and endpoint.breaker.state == "closed"
-    assert group.pick() is endpoint

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from relayd import clock
-from relayd.upstream.classify import Blame, Verdict
+from relayd.upstream.classify import Blame, Classification
 from relayd.upstream.endpoint import Endpoint
-from relayd.upstream.hint import Hint
-from relayd.upstream.spec import BreakerSpec, EndpointSpec, UpstreamSpec
+from relayd.upstream.lease import Lease
+from relayd.upstream.spec import AuthSpec, BreakerSpec, EndpointSpec, UpstreamSpec
 from relayd.upstream.upstream import Change, Upstream
 
-FAULT = Verdict(Blame.ENDPOINT, "connect", fallback="unavailable")
+FAULT = Classification(Blame.ENDPOINT, "connect", fallback="unavailable")
 STRICT = BreakerSpec(failures=2, open_s=10.0, open_most_s=60.0)
 
 
@@ -50,14 +51,36 @@ def heard(group: Upstream) -> list[Change]:
     return changes
 
 
-def ask(group: Upstream, verdict: Verdict, hint: Hint | None = None) -> Endpoint | None:
-    """One whole attempt."""
-    hint = hint or Hint()
-    endpoint = group.pick(hint)
-    if endpoint is not None:
-        group.report(endpoint, verdict, hint)
-        group.leave(endpoint, hint)
-    return endpoint
+def ask(
+    group: Upstream, outcome: Classification | None, affinity: int | None = None, tried: Sequence[Endpoint] = ()
+) -> Endpoint | None:
+    """One whole attempt; its endpoint, None if no lease was granted."""
+    lease = group.acquire(affinity, tried)
+    if lease is None:
+        return None
+    lease.release(outcome)
+    return lease.endpoint
+
+
+def leased(group: Upstream, affinity: int | None = None, tried: Sequence[Endpoint] = ()) -> Lease:
+    """A lease that is expected to be granted."""
+    lease = group.acquire(affinity, tried)
+    assert lease is not None
+    return lease
+
+
+def picked(group: Upstream, affinity: int | None = None, tried: Sequence[Endpoint] = ()) -> str:
+    """The label of the endpoint whose lease is taken and kept; `none` without one."""
+    lease = group.acquire(affinity, tried)
+    return "none" if lease is None else lease.endpoint.label
+
+
+def report(group: Upstream, address: str, outcome: Classification, key: AuthSpec | None = None) -> None:
+    """The outcome of an attempt at this endpoint that was sent with this key, whoever would be chosen now."""
+    endpoint = group.endpoint(address)
+    endpoint.in_flight += 1
+    endpoint.load.in_flight += 1
+    Lease(group, endpoint, key, 0).release(outcome)
 
 
 def trip(group: Upstream, address: str) -> None:
@@ -65,17 +88,14 @@ def trip(group: Upstream, address: str) -> None:
     endpoint = group.endpoint(address)
     assert endpoint.breaker is not None
     for _ in range(endpoint.breaker.spec.failures):
-        group.report(endpoint, FAULT, Hint())
+        report(group, address, FAULT)
     assert endpoint.breaker.state == "open"
 
 
-def counted(group: Upstream, picks: int, hint_of: Any = lambda number: Hint()) -> Counter[str]:
-    """How often each endpoint is picked by exchanges that end at once."""
+def counted(group: Upstream, attempts: int, key_of: Callable[[int], int | None] = lambda number: None) -> Counter[str]:
+    """How often each endpoint is chosen for attempts that end at once."""
     seen: Counter[str] = Counter()
-    for number in range(picks):
-        hint = hint_of(number)
-        endpoint = group.pick(hint)
+    for number in range(attempts):
+        endpoint = ask(group, None, key_of(number))
         seen["none" if endpoint is None else endpoint.label] += 1
-        if endpoint is not None:
-            group.leave(endpoint, hint)
     return seen

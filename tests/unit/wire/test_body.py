@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from relayd.wire import body as peeking
 from relayd.wire.body import MAX_DEPTH, flag_member, member_span, replace_member, take_object
+from tests.aids.growth import linear
 
 T = TypeVar("T")
 JSON = st.recursive(
@@ -121,22 +121,23 @@ def test_nesting_is_followed_to_its_limit_and_no_further() -> None:
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("begin", "more"),
     [
-        b'{"a":"' + b"\\" * 1_000_000,
-        b'{"a":["' + b'","' * 300_000,
-        b'{"a":' + b'"' * 1_000_000,
-        b'{"a":[' + b"1," * 500_000,
-        b'{"a":[' + b"[]," * 100_000,
-        b" " * 1_000_000,
-        b'{"a":' + b"1" * 1_000_000,
-        b'{' + b'"a":1,' * 100_000,
+        (b'{"a":"', b"\\"),
+        (b'{"a":["', b'","'),
+        (b'{"a":', b'"'),
+        (b'{"a":[', b"1,"),
+        (b'{"a":[', b"[],"),
+        (b"", b" "),
+        (b'{"a":', b"1"),
+        (b"{", b'"a":1,'),
     ],
 )
-def test_a_hostile_body_costs_linear_time(body: bytes) -> None:
-    begun = time.process_time()
-    assert model_of(body) is None
-    assert time.process_time() - begun < 0.5
+def test_a_hostile_body_costs_linear_time(begin: bytes, more: bytes) -> None:
+    def look(size: int) -> None:
+        assert model_of(begin + more * (size // len(more))) is None
+
+    assert linear(look, 60_000)
 
 
 def test_a_members_place_is_told_for_values_of_every_kind() -> None:
@@ -165,7 +166,7 @@ def test_what_was_parsed_for_a_look_is_taken_over_once() -> None:
 
 @pytest.mark.parametrize("body", [
     b'{"model":"x","a":NaN}', b'{"model":"x","a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b"[1]", b'{"model":"x",}',
-    b'{"model":"x" "a":1}', b'{"model":"x"}}', b'{"model":"x",1:2}', b'{"model":"\\ud800"', b"{}",
+    b'{"model":"x" "a":1}', b'{"model":"x"}}', b'{"model":"x",1:2}', b'{"model":"\\ud800"', b"",
 ])
 def test_what_cannot_be_parsed_is_not_handed_on(body: bytes) -> None:
     assert peeking.model_of(body) is None and take_object(body) is None

@@ -42,3 +42,15 @@ def test_a_bomb_is_stopped_before_it_is_in_memory(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(decoding, "LARGEST", 1000)
     with pytest.raises(BadEncoding, match="measure"):
         Decoder("gzip").feed(gzip.compress(bytes(10_000_000)))
+
+
+@given(st.sampled_from([*PACKERS.items(), ("deflate", raw_deflate)]), st.binary(max_size=300), st.integers(1, 300), st.integers(1, 64))
+def test_a_bound_on_one_call_loses_nothing(packing: tuple[str, object], data: bytes, times: int, most: int) -> None:
+    coding, pack = packing
+    packed = pack(data * times)  # type: ignore[operator]
+    decoder = Decoder(coding)
+    found = [decoder.feed(packed, most)]
+    while decoder.has_more:
+        found.append(decoder.feed(b"", most))
+    assert b"".join(found) == data * times
+    assert coding in ("", "identity") or max(map(len, found)) <= most

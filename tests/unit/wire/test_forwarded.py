@@ -1,10 +1,10 @@
-"""Who the client is, and what is said of it to the next hop."""
+"""Trusted networks, and addresses in the field Forwarded."""
 
 from __future__ import annotations
 
 import pytest
 
-from relayd.wire.forwarded import MAX_ELEMENTS, TrustedNetworks, client_address, forwarded_element
+from relayd.wire.forwarded import TrustedNetworks, forwarded_element
 
 TRUSTED = TrustedNetworks(["10.0.0.0/8", "192.0.2.7", "2001:db8:1::/48", "unix"])
 
@@ -55,41 +55,6 @@ def test_the_memo_does_not_grow_without_end() -> None:
     for number in range(6000):
         networks.contains(f"1.2.{number >> 8}.{number & 255}")
     assert len(networks._known) <= 4096
-
-
-@pytest.mark.parametrize(
-    ("peer", "fields", "client", "sent_on"),
-    [
-        ("203.0.113.5", [b"1.2.3.4"], "203.0.113.5", b"203.0.113.5"),
-        ("10.0.0.1", [], "10.0.0.1", b"10.0.0.1"),
-        ("10.0.0.1", [b"203.0.113.5"], "203.0.113.5", b"203.0.113.5, 10.0.0.1"),
-        ("10.0.0.1", [b"6.6.6.6, 203.0.113.5", b"10.0.0.2"], "203.0.113.5", b"6.6.6.6, 203.0.113.5, 10.0.0.2, 10.0.0.1"),
-        ("10.0.0.1", [b"10.0.0.3,10.0.0.2"], "10.0.0.3", b"10.0.0.3, 10.0.0.2, 10.0.0.1"),
-        ("10.0.0.1", [b"203.0.113.5, evil, 10.0.0.2"], "10.0.0.2", b"10.0.0.2, 10.0.0.1"),
-        ("10.0.0.1", [b"unknown"], "10.0.0.1", b"10.0.0.1"),
-        ("10.0.0.1", [b"203.0.113.5:4711"], "203.0.113.5", b"203.0.113.5:4711, 10.0.0.1"),
-        ("10.0.0.1", [b"[2001:db8::5]:4711"], "2001:db8::5", b"[2001:db8::5]:4711, 10.0.0.1"),
-        ("10.0.0.1", [b"2001:DB8::5"], "2001:db8::5", b"2001:DB8::5, 10.0.0.1"),
-        ("10.0.0.1", [b"203.0.113.5:x"], "10.0.0.1", b"10.0.0.1"),
-        ("10.0.0.1", [b"203.0.113.5,, ,10.0.0.2"], "203.0.113.5", b"203.0.113.5, 10.0.0.2, 10.0.0.1"),
-        ("::ffff:10.0.0.1", [b"203.0.113.5"], "203.0.113.5", b"203.0.113.5, 10.0.0.1"),
-        ("::ffff:203.0.113.9", [], "203.0.113.9", b"203.0.113.9"),
-        ("unix", [b"203.0.113.5"], "203.0.113.5", b"203.0.113.5"),
-        ("unix", [], "unix", b"unknown"),
-        ("10.0.0.1", [b"\xff"], "10.0.0.1", b"10.0.0.1"),
-        ("10.0.0.1", [b"1.2.3.\xb2"], "10.0.0.1", b"10.0.0.1"),
-    ],
-)
-def test_the_first_untrusted_address_from_the_right_is_the_client(
-    peer: str, fields: list[bytes], client: str, sent_on: bytes
-) -> None:
-    assert client_address(peer, fields, TRUSTED) == (client, sent_on)
-
-
-def test_a_long_list_is_cut_from_the_left() -> None:
-    client, sent_on = client_address("10.0.0.1", [b", ".join([b"10.0.0.2"] * 5000)], TRUSTED)
-    assert client == "10.0.0.2"
-    assert sent_on.count(b",") == MAX_ELEMENTS
 
 
 @pytest.mark.parametrize(

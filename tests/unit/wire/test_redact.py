@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.wire.redact import SECRET_QUERY, escape, mask_fields, mask_query
+from relayd.wire.redact import SECRET_QUERY, escape, mask_fields, mask_path, mask_query, mask_urls
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,27 @@ from relayd.wire.redact import SECRET_QUERY, escape, mask_fields, mask_query
         ("??key=s3cret", "??key=***"),
         ("?keyboard=qwerty", "?keyboard=qwerty"),
         ("?key", "?key"),
+        ("?Referer=1&x-goog-api-key=s&auth=s&client_secret=s", "?Referer=1&x-goog-api-key=***&auth=***&client_secret=***"),
+        ("?secret=s&token=s&code=s&CODE=s", "?secret=***&token=***&code=***&CODE=***"),
+        ("?X-Amz-Signature=s&X-Amz-Credential=s&X-Amz-Security-Token=s&X-Amz-Date=1",
+         "?X-Amz-Signature=***&X-Amz-Credential=***&X-Amz-Security-Token=***&X-Amz-Date=1"),
+        ("?sv=2024&se=1&sig=s", "?sv=2024&se=1&sig=***"),
+        ("?id_token=s&refresh_token=s&accessToken=s&clientSecret=s&APIKey=s&AWSAccessKeyId=s",
+         "?id_token=***&refresh_token=***&accessToken=***&clientSecret=***&APIKey=***&AWSAccessKeyId=***"),
+        ("?accesstoken=s&subscription-key=s&subscriptionkey=s&authkey=s", "?accesstoken=***&subscription-key=***&subscriptionkey=***&authkey=***"),
+        ("?passwd=s&pwd=s&pass=s&new.password=s&user[password]=s&key1=s&key_2=s", "?passwd=***&pwd=***&pass=***&new.password=***&user[password]=***&key1=***&key_2=***"),
+        ("?session=s&session_id=s&JSESSIONID=s&sid=s&jwt=s&assertion=s&client_assertion=s&otp=s",
+         "?session=***&session_id=***&JSESSIONID=***&sid=***&jwt=***&assertion=***&client_assertion=***&otp=***"),
+        ("?%63%6F%64%65=s&co%64e=s", "?%63%6F%64%65=***&co%64e=***"),
+        ("?monkey=1&keyboard=1&tokens=1&max_tokens=1&author=1&barcode=1&zip_code=1&design=1&sign=1&page=2&q=code",
+         "?monkey=1&keyboard=1&tokens=1&max_tokens=1&author=1&barcode=1&zip_code=1&design=1&sign=1&page=2&q=code"),
+        ("?url=http://x/?token=s&b=1", "?url=http://x/?token=***&b=1"),
+        ("?url=http%3A%2F%2Fx%2F%3Fa%3D1%26token%3Ds&b=1", "?url=***&b=1"),
+        ("?url=http%253A%252F%252Fx%252F%253Ftoken%253Ds", "?url=***"),
+        ("?token%3Ds&a=1", "?***&a=1"),
+        ("?url=http%3A%2F%2Fx%2F%3Fpage%3D1", "?url=http%3A%2F%2Fx%2F%3Fpage%3D1"),
+        ("?a=1#token=s", "?a=1#token=***"),
+        ("?" + "a" * 300 + "=s", "?" + "a" * 300 + "=***"),
         ("?sig=1&signature=2&password=3&apikey=4", "?sig=***&signature=***&password=***&apikey=***"),
     ],
 )
@@ -40,6 +61,21 @@ def test_values_of_secret_names_are_masked_by_their_place(query: str, masked: st
 def test_configured_names_are_masked_too() -> None:
     assert mask_query("?pass_phrase=x&pass-phrase=y&z=1", {"pass_phrase"}) == "?pass_phrase=***&pass-phrase=***&z=1"
     assert mask_fields([b"X-Team: s3cret"], {"x-team"}) == [b"X-Team: ***"]
+
+
+@pytest.mark.parametrize(("path", "masked"), [
+    ("/a/b;c=d", "/a/b;c=d"), ("/a;jsessionid=S/b", "/a;jsessionid=***/b"), ("/a%3Ftoken%3DS", "/***"), ("/a%2Fb", "/a%2Fb"),
+    ("/a;x=1;TOKEN=S;y", "/a;x=1;TOKEN=***"),
+])  # fmt: skip
+def test_parameters_of_a_path_are_masked_too(path: str, masked: str) -> None:
+    assert mask_path(path) == masked
+
+
+def test_queries_in_texts_and_fields_are_masked_too() -> None:
+    assert mask_urls("GET http://x/y?a=1&token=s from b?key=s") == "GET http://x/y?a=1&token=*** from b?key=***"
+    assert mask_fields([b"Referer: http://x/?code=s&a=1", b"X-Client-Secret: s", b"X-Tenant: a"]) == [
+        b"Referer: http://x/?code=***&a=1", b"X-Client-Secret: ***", b"X-Tenant: a",
+    ]
 
 
 @given(

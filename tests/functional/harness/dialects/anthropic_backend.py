@@ -81,7 +81,7 @@ class Anthropic:
     def frames(self, asked: Asked, say: Say) -> Iterator[bytes]:
         read, written, cached = say.usage
         usage = {"input_tokens": read - cached, "cache_read_input_tokens": cached, "cache_creation_input_tokens": 0, "output_tokens": 1}
-        start = {"id": "msg_1", "type": "message", "role": "assistant", "model": asked.model, "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
+        start: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant", "model": asked.model, "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
         yield event("message_start", message=start)
         yield event("ping")
         blocks: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []

@@ -111,7 +111,7 @@ class Backend:
             peer.open = False
         else:
             if reply.gate is not None:
-                reply.gate.wait(10)
+                reply.gate.wait(60)
             peer.send(answer(json.dumps(tongue.plain(asked, reply)).encode(), b"Content-Type: application/json"))
 
     def fail(self, peer: Peer, fail: Fail) -> None:
@@ -127,7 +127,7 @@ class Backend:
         peer.send(head)
         for number, frame in enumerate(tongue.frames(asked, say)):
             if say.gate is not None and number == say.gate_after:
-                say.gate.wait(10)
+                say.gate.wait(60)
             if say.breaks and number == say.frames:
                 self.break_off(peer, say)
                 return

@@ -105,5 +105,5 @@ class Responses:
 
     def error_frame(self, message: str) -> bytes:
         renderer = self.renderer(Asked("m", True, "", (), (), (), {"model": "m", "input": "x", "stream": True}, {}))
-        told = renderer.feed([Failure(500, message, "flux")])
+        told: bytes = renderer.feed([Failure(500, message, "flux")])
         return b"event: response.failed" + told.partition(b"event: response.failed")[2]

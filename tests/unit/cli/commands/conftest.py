@@ -39,5 +39,5 @@ def telling(tmp_path: Path) -> Iterator[Told]:
 
     yield answer
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     listener.close()

@@ -11,8 +11,9 @@ import pytest
 from relayd.cli.commands import check
 from relayd.cli.main import main
 from relayd.config.load import load_text
-from relayd.proxy import exchange
-from relayd.server import connection
+from relayd.limits import request_buffers
+from relayd.proxy import request_body
+from relayd.server import connection, stream
 from relayd.upstream.transport import slot
 
 GOOD = """\
@@ -95,9 +96,23 @@ def test_a_missing_file_is_refused(tmp_path: pathlib.Path, capsys: pytest.Captur
 
 
 def test_the_bound_of_memory_counts_what_the_path_may_hold() -> None:
-    assert check.WAITING_BYTES == exchange.UPLOAD_HIGH + slot.TURN + connection.HIGH
+    assert check.WAITING_BYTES == request_body.HIGH + slot.TURN + connection.HIGH
     config = load_text(GOOD, "c").config
     assert check.memory_bound(config) == (64 + 8 + 256) * 1024 + check.WAITING_BYTES
+    assert request_body.HIGH >= request_buffers.FREE_BYTES + stream.SIZE  # of a body that is gathered
+
+
+@pytest.mark.parametrize(("size", "told"), [("", "and 256MiB in all"), ("daemon: {request_buffers: 1GiB}", "and 1GiB in all"),
+                                            ("daemon: {request_buffers: 0}", "without a bound")])
+def test_the_bound_of_bodies_that_are_held_whole_is_told(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], size: str, told: str
+) -> None:
+    path = tmp_path / "relayd.yaml"
+    path.write_text(f"{GOOD}{size}\n")
+    assert run(path) == 0
+    assert told in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("memory "))
+    assert run(path, "--json") == 0
+    assert "memory_bound_request_buffers" in json.loads(capsys.readouterr().out)["summary"]
 
 
 def test_what_only_the_plan_can_refuse_is_refused_here_too(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,12 @@ def test_everything_that_matters_is_shown() -> None:
         assert word in shown
 
 
+def test_bodies_in_memory_are_shown_while_there_are_some() -> None:
+    held = {"limit_bytes": 1 << 28, "used_bytes": 1 << 20, "peak_bytes": 0, "bodies": 2, "waiting": 1}
+    assert "request buffers 1.0M of 256M, waiting for memory: 1" in "\n".join(lines(status(request_buffers=held)))
+    assert "request buffers" not in "\n".join(lines(status(request_buffers={**held, "bodies": 0})))
+
+
 def test_a_refused_reload_is_shown_with_its_findings() -> None:
     shown = list(lines(status(refused={"at": 0, "findings": ["x.yaml:1:1: error: no"]})))
     at = shown.index("the last reload was refused:")

@@ -33,6 +33,9 @@ class Remembering:
     def delete(self, key: str) -> bool:
         return self.kept.pop(key, None) is not None
 
+    def lost(self, key: str) -> str:
+        return ""
+
 
 def ask(method: str = "POST", path: str = "/v1/messages", memory: Remembering | None = None) -> Ask:
     return Ask(method, path, "beta=true", {}, "req_1", memory or Remembering())
@@ -128,6 +131,8 @@ def _check_block(found: list[dict[str, Any]], position: int, content: list[dict[
             value = json.loads(text)
         except ValueError:
             value = None
+        if value is None and text.strip() in ("", "null"):
+            value = {}
         block["input"] = value if isinstance(value, dict) else {"unparsed_arguments": text}
     elif kind == "thinking":
         assert len(pieces["signature"]) == 1, "one signature for each thought"

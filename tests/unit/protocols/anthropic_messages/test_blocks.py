@@ -10,9 +10,9 @@ from relayd.protocols.dialect import Refused
 
 
 def test_a_string_is_one_text_and_an_empty_one_is_nothing() -> None:
-    assert blocks.read("a", "content", blocks.USER) == (Text("a"),)
-    assert blocks.read("", "content", blocks.USER) == ()
-    assert blocks.read([{"type": "text", "text": ""}], "content", blocks.USER) == ()
+    assert blocks.read_blocks("a", "content", blocks.USER) == (Text("a"),)
+    assert blocks.read_blocks("", "content", blocks.USER) == ()
+    assert blocks.read_blocks([{"type": "text", "text": ""}], "content", blocks.USER) == ()
 
 
 def test_every_allowed_type_has_its_reader() -> None:
@@ -23,19 +23,19 @@ def test_every_allowed_type_has_its_reader() -> None:
 
 @pytest.mark.parametrize("kind", ["mcp_tool_use", "code_execution_tool_result", "container_upload", "fallback"])
 def test_blocks_of_server_tools_are_left_out(kind: str) -> None:
-    assert blocks.read([{"type": kind}], "content", blocks.ASSISTANT) == ()
+    assert blocks.read_blocks([{"type": kind}], "content", blocks.ASSISTANT) == ()
 
 
 def test_a_summary_of_the_conversation_is_its_text() -> None:
-    assert blocks.read([{"type": "compaction", "content": "So far."}], "c", blocks.ASSISTANT) == (Text("So far."),)
-    assert blocks.read([{"type": "compaction", "content": None}], "c", blocks.ASSISTANT) == ()
+    assert blocks.read_blocks([{"type": "compaction", "content": "So far."}], "c", blocks.ASSISTANT) == (Text("So far."),)
+    assert blocks.read_blocks([{"type": "compaction", "content": None}], "c", blocks.ASSISTANT) == ()
 
 
 def test_a_document_in_blocks_is_their_text() -> None:
     source = {"type": "content", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
-    assert blocks.read([{"type": "document", "source": source}], "c", blocks.USER) == (Text("a\nb"),)
+    assert blocks.read_blocks([{"type": "document", "source": source}], "c", blocks.USER) == (Text("a\nb"),)
 
 
 def test_a_call_without_a_name_is_refused() -> None:
     with pytest.raises(Refused):
-        blocks.read([{"type": "tool_use", "id": "a", "name": "", "input": {}}], "c", blocks.ASSISTANT)
+        blocks.read_blocks([{"type": "tool_use", "id": "a", "name": "", "input": {}}], "c", blocks.ASSISTANT)

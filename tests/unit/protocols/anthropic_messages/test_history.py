@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols.anthropic_messages import remembered
+from relayd.protocols.anthropic_messages import thinking_memory
 from relayd.protocols.anthropic_messages.history import OPENING, UNANSWERED, History
 from relayd.protocols.canon import (
     Audio,
@@ -114,14 +114,14 @@ def test_a_result_without_its_call_is_refused() -> None:
 
 
 @pytest.mark.parametrize("arguments", ["{", "[1]", '"x"'])
-def test_arguments_that_are_no_object_are_refused(arguments: str) -> None:
-    with pytest.raises(Refused):
-        turns(said("user", "go"), said("assistant", call("1", arguments)))
+def test_arguments_that_are_no_object_are_shown_and_end_no_conversation(arguments: str) -> None:
+    content = turns(said("user", "go"), said("assistant", call("1", arguments)))[1]
+    assert content["content"][0]["input"] == {"unparsed_arguments": arguments}
 
 
 def test_raw_input_is_wrapped_and_no_arguments_are_an_object() -> None:
-    content = turns(said("user", "go"), said("assistant", ToolCall("1", "p", "raw", kind="custom"), call("2", "")))[1]
-    assert [block["input"] for block in content["content"]] == [{"input": "raw"}, {}]
+    content = turns(said("user", "go"), said("assistant", ToolCall("1", "p", "raw", kind="custom"), call("2", ""), call("3", "null")))[1]
+    assert [block["input"] for block in content["content"]] == [{"input": "raw"}, {}, {}]
 
 
 def test_ids_that_the_api_would_refuse_are_replaced_alike_in_call_and_result() -> None:
@@ -137,15 +137,15 @@ def test_ids_that_the_api_would_refuse_are_replaced_alike_in_call_and_result() -
 
 def test_remembered_thoughts_stand_before_what_they_led_to() -> None:
     memory = Remembering()
-    remembered.keep(memory, "1", [Reasoning("first", signature="s1")])
-    remembered.keep(memory, "2", [Reasoning("", redacted="x")])
+    thinking_memory.keep(memory, "1", [Reasoning("first", signature="s1")])
+    thinking_memory.keep(memory, "2", [Reasoning("", redacted="x")])
     content = turns(said("user", "go"), said("assistant", "Text", call("1"), call("2")), memory=memory)[1]["content"]
     assert [block["type"] for block in content] == ["thinking", "text", "tool_use", "redacted_thinking", "tool_use"]
 
 
 def test_the_clients_own_signed_thoughts_come_before_the_remembered() -> None:
     memory = Remembering()
-    remembered.keep(memory, "1", [Reasoning("old", signature="s1")])
+    thinking_memory.keep(memory, "1", [Reasoning("old", signature="s1")])
     own = Reasoning("own", signature="s2")
     content = turns(said("user", "go"), said("assistant", own, call("1")), memory=memory)[1]["content"]
     assert content[0] == {"type": "thinking", "thinking": "own", "signature": "s2"} and len(content) == 2

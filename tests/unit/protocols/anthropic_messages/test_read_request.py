@@ -176,11 +176,13 @@ def test_thinking_is_read(members: dict[str, Any], thinking: Thinking | None) ->
 
 
 def test_a_schema_for_the_answer_is_read_in_both_places() -> None:
-    schema = {"type": "object"}
+    schema = {"type": "object", "additionalProperties": False}
     written = {"type": "json_schema", "schema": schema}
     assert read(output_config={"format": written}).format == Format("json_schema", None, schema, True)
     assert read(output_format=written).format == Format("json_schema", None, schema, True)
     assert read(output_config={"format": None}).format is None
+    for loose in ({"type": "object"}, {"properties": {"a": {}}, "additionalProperties": False}):  # OpenAI refuses them
+        assert read(output_format={**written, "schema": loose}).format == Format("json_schema", None, loose, False)
 
 
 def test_a_long_user_id_is_hashed() -> None:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols.anthropic_messages import reader as module
-from relayd.protocols.anthropic_messages import remembered
-from relayd.protocols.anthropic_messages.reader import Reader
+from relayd.protocols import _answer_reader
+from relayd.protocols._answer_reader import AnswerReader
+from relayd.protocols.anthropic_messages import thinking_memory
+from relayd.protocols.anthropic_messages.reader import FRAMING, MessagesAnswer
 from relayd.protocols.anthropic_messages.renderer import renderer
 from relayd.protocols.canon import (
     Begin,
@@ -80,7 +81,7 @@ AGENT = stream(
 )  # fmt: skip
 AGENT_EVENTS: list[Event] = [
     Begin("msg_01", "claude-x"),
-    Usage(115, 1, cached=100, cache_written=5),
+    Usage(115, 1, cached_read=100, cache_creation=5),
     ThoughtDelta("I must "),
     ThoughtDelta("look: ä€😀"),
     ThoughtDelta(signature="EqQB"),
@@ -91,14 +92,14 @@ AGENT_EVENTS: list[Event] = [
     ToolDelta(0, '"}'),
     ToolStart(1, "toolu_2", "now"),
     ToolDelta(1, "{}"),
-    Usage(115, 42, cached=100, cache_written=5, reasoning=9),
+    Usage(115, 42, cached_read=100, cache_creation=5, reasoning=9),
     Finish("tool_calls"),
     End(),
 ]
 
 
 def read(*pieces: bytes, memory: Remembering | None = None) -> list[Event]:
-    one = Reader(memory or Remembering())
+    one = AnswerReader(MessagesAnswer(memory or Remembering()), stream=True, framing=FRAMING)
     events = [event for piece in pieces for event in one.feed(piece)]
     return events + one.end()
 
@@ -114,7 +115,7 @@ def test_an_agents_turn_becomes_its_events() -> None:
 
 
 def test_an_event_is_out_with_its_blank_line() -> None:
-    one = Reader(Remembering())
+    one = AnswerReader(MessagesAnswer(Remembering()), stream=True, framing=FRAMING)
     assert one.feed(stream(START)) == AGENT_EVENTS[:2]
     one.feed(stream(opened(0, type="text", text="")))
     assert one.feed(stream(delta(0, "text_delta", text="a"))) == [TextDelta("a")]
@@ -180,11 +181,18 @@ def test_a_plain_message_gives_the_run_of_its_stream() -> None:
     [
         ("end_turn", "stop"), ("stop_sequence", "stop"), ("pause_turn", "stop"), ("max_tokens", "length"),
         ("model_context_window_exceeded", "length"), ("refusal", "content_filter"), ("tool_use", "stop"),
-        ("something_new", "stop"), (None, "stop"),
+        ("MAX_TOKENS", "length"), ("length", "length"), (None, "stop"),
     ],
 )  # fmt: skip
 def test_reasons_to_stop_are_translated(reason: str | None, finish: str) -> None:
     assert read(stream(START, ended(reason), STOP))[-2:] == [Finish(finish), End()]
+
+
+@pytest.mark.parametrize("reason", ["something_new", "error"])
+def test_no_other_reason_to_stop_is_a_clean_end(reason: str) -> None:
+    events = read(stream(START, ended(reason), STOP))
+    assert isinstance(events[-1], Failure) and reason in events[-1].message
+    assert not any(isinstance(event, Finish) for event in events)
 
 
 def test_calls_are_trusted_over_the_reason() -> None:
@@ -200,7 +208,7 @@ def test_the_stop_string_is_named() -> None:
 
 def test_usage_is_cumulative_and_may_be_missing() -> None:
     usages = [e for e in read(stream(START, ended("end_turn", 9, input_tokens=20), STOP)) if isinstance(e, Usage)]
-    assert usages[-1] == Usage(125, 9, cached=100, cache_written=5)
+    assert usages[-1] == Usage(125, 9, cached_read=100, cache_creation=5)
     bare = {"type": "message_start", "message": {"id": "msg_1"}}
     last = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
     assert not [e for e in read(stream(bare, last, STOP)) if isinstance(e, Usage)]
@@ -236,7 +244,7 @@ def test_a_call_without_a_name_or_an_id_fails() -> None:
 
 
 def test_nothing_follows_a_failure() -> None:
-    one = Reader(Remembering())
+    one = AnswerReader(MessagesAnswer(Remembering()), stream=True, framing=FRAMING)
     assert isinstance(one.feed(b"data: {\n\n")[-1], Failure)
     assert one.feed(AGENT) == [] and one.end() == []
 
@@ -245,24 +253,24 @@ def test_signed_thoughts_are_remembered_with_the_next_call() -> None:
     memory = Remembering()
     read(AGENT, memory=memory)
     thoughts = [Reasoning("I must look: ä€😀", signature="EqQB"), Reasoning("", redacted="opaque")]
-    assert remembered.recall(memory, "toolu_1") == thoughts
-    assert remembered.recall(memory, "toolu_2") == []
+    assert thinking_memory.recall(memory, "toolu_1") == thoughts
+    assert thinking_memory.recall(memory, "toolu_2") == []
 
 
 def test_thoughts_that_are_too_long_are_passed_on_but_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembered, "LARGEST_CHARS", 10)
+    monkeypatch.setattr("relayd.protocols.anthropic_messages.reader.LARGEST_CHARS", 10)
     memory = Remembering()
     assert read(AGENT, memory=memory)[2] == ThoughtDelta("I must ")
     assert memory.kept == {}
 
 
 def test_what_a_hostile_endpoint_sends_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_PLAIN_BYTES", 100)
-    monkeypatch.setattr(module, "MOST_BLOCKS", 3)
+    monkeypatch.setattr(_answer_reader, "MOST_BODY_BYTES", 100)
+    monkeypatch.setattr("relayd.protocols.anthropic_messages.reader.MOST_BLOCKS", 3)
     assert failure(b"{" + b" " * 101).message == "The upstream's answer is too large."
     blocks = [opened(index, type="text", text="") for index in range(5)]
     assert failure(stream(START, *blocks)).message == "The upstream's answer is too large."
-    assert failure(b"data: " + b"x" * 5_000_000).message == "The upstream's answer is too large."
+    assert failure(b"data: " + b"x" * 5_000_000).message == "The upstream sent a frame that is too large."
 
 
 def test_what_is_read_renders_to_what_was_sent() -> None:
@@ -321,3 +329,25 @@ def test_whatever_an_endpoint_sends_becomes_a_run_that_ends_once(values: list[di
 @given(st.binary(max_size=60))
 def test_bytes_of_any_kind_never_raise(data: bytes) -> None:
     assert isinstance(read(data)[-1], Failure)
+
+
+def unplaced(event: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key != "index"}
+
+
+def test_deltas_without_a_begin_or_a_place_are_text_and_never_an_empty_answer() -> None:
+    text, thought = delta(0, "text_delta", text="Hi"), delta(0, "thinking_delta", thinking="hm")
+    for events in ([text], [unplaced(text)], [thought, delta(1, "text_delta", text="Hi")], [unplaced(opened(0, type="text", text="")), unplaced(text)],
+                   [opened(0, type="text", text=""), unplaced(text), unplaced(closed(0))], [opened(0, type="thinking", thinking=""), text]):  # fmt: skip
+        for before in ([START], []):
+            found = read(stream(*before, *events, ended("end_turn"), STOP))
+            assert TextDelta("Hi") in found and found[-2:] == [Finish("stop"), End()]
+    call = [unplaced(opened(0, type="tool_use", id="a", name="f", input={})), unplaced(delta(0, "input_json_delta", partial_json="{}"))]
+    assert ToolDelta(0, "{}") in read(stream(START, *call, ended("tool_use"), STOP))
+
+
+@pytest.mark.parametrize("before", [[], [opened(0, type="text", text="")]])
+def test_arguments_without_a_call_are_a_failure(before: list[dict[str, Any]]) -> None:
+    for piece in (delta(0, "input_json_delta", partial_json="{}"), unplaced(delta(0, "input_json_delta", partial_json="{}"))):
+        last = read(stream(START, *before, piece, ended("tool_use"), STOP))[-1]
+        assert isinstance(last, Failure) and "had not begun" in last.message

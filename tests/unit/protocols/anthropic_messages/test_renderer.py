@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols.anthropic_messages import fold
+from relayd.protocols.anthropic_messages import block_assembler
 from relayd.protocols.anthropic_messages import renderer as module
 from relayd.protocols.anthropic_messages.renderer import renderer
 from relayd.protocols.canon import (
@@ -189,7 +189,7 @@ def test_an_answer_without_anything_has_one_empty_text() -> None:
 
 
 def test_cached_tokens_are_not_counted_as_input() -> None:
-    usage = both(TextDelta("a"), Usage(5, 1), Usage(100, 7, cached=60, cache_written=30, reasoning=3))["usage"]
+    usage = both(TextDelta("a"), Usage(5, 1), Usage(100, 7, cached_read=60, cache_creation=30, reasoning=3))["usage"]
     assert usage == {
         "input_tokens": 10,
         "cache_creation_input_tokens": 30,
@@ -257,13 +257,13 @@ def test_only_the_first_choice_is_shown() -> None:
 
 
 def test_what_is_held_back_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fold, "MOST_HELD_BYTES", 100)
+    monkeypatch.setattr(block_assembler, "MOST_HELD_BYTES", 100)
     sent = stream(Begin(), ToolStart(0, "a", "f"), ToolStart(1, "b", "g"), ToolDelta(1, "x" * 101))
     assert check_failed(sent)["type"] == "api_error"
 
 
 def test_the_number_of_calls_and_the_size_of_a_plain_answer_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fold, "MOST_CALLS", 2)
+    monkeypatch.setattr(block_assembler, "MOST_CALLS", 2)
     assert check_failed(stream(Begin(), *(ToolStart(index, f"{index}", "f") for index in range(3))))
     monkeypatch.setattr(module, "MOST_HELD_BYTES", 100)
     one = renderer(request(stream=False), ask())

@@ -29,7 +29,7 @@ anthropic = pytest.importorskip("anthropic", reason="the SDK is not installed")
 pydantic = pytest.importorskip("pydantic", reason="the SDK is not installed")
 
 THOUGHT: list[Event] = [Begin(), ThoughtDelta("Let me "), ThoughtDelta("see."), ThoughtDelta(signature="EqQB")]
-ANSWER: list[Event] = [*THOUGHT, TextDelta("Grüße"), TextDelta(" 😀"), Usage(30, 12, cached=20), Finish("stop"), End()]
+ANSWER: list[Event] = [*THOUGHT, TextDelta("Grüße"), TextDelta(" 😀"), Usage(30, 12, cached_read=20), Finish("stop"), End()]
 CALLS: list[Event] = [
     Begin(),
     TextDelta("I look."),

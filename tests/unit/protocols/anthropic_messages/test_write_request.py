@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from relayd.protocols.anthropic_messages import remembered
+from relayd.protocols.anthropic_messages import thinking_memory
 from relayd.protocols.anthropic_messages.write_request import write_request
 from relayd.protocols.canon import (
     Format,
@@ -134,7 +134,7 @@ def test_calls_in_the_history_have_their_tools_declared() -> None:
 
 
 def test_a_schema_for_the_answer_is_asked_for() -> None:
-    schema = {"type": "object", "properties": {}}
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
     body = write(format=Format("json_schema", "n", schema, True), thinking=Thinking(effort="low"))
     assert body["output_config"] == {"effort": "low", "format": {"type": "json_schema", "schema": schema}}
 
@@ -196,7 +196,7 @@ def test_a_budget_lies_between_its_least_and_the_limit(
 def test_a_budget_waits_for_signed_thoughts_in_the_loop() -> None:
     options, memory = Options(thinking="budget"), Remembering()
     assert "thinking" not in write(options, memory, messages=LOOP, tools=(READ,), thinking=Thinking(budget=2000))
-    remembered.keep(memory, "toolu_1", [Reasoning("Hm", signature="s")])
+    thinking_memory.keep(memory, "toolu_1", [Reasoning("Hm", signature="s")])
     body = write(options, memory, messages=LOOP, tools=(READ,), thinking=Thinking(budget=2000))
     assert body["thinking"]["type"] == "enabled"
     assert body["messages"][1]["content"][0] == {"type": "thinking", "thinking": "Hm", "signature": "s"}

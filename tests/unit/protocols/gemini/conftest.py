@@ -29,6 +29,9 @@ class Kept:
     def delete(self, key: str) -> bool:
         return self.values.pop(key, None) is not None
 
+    def lost(self, key: str) -> str:
+        return ""
+
 
 @pytest.fixture
 def memory() -> Kept:

@@ -119,7 +119,7 @@ REQUESTS = st.builds(
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(REQUESTS)
-def test_every_request_is_read_by_the_sdks_models_without_a_loss(memory, request_) -> None:
+def test_every_request_is_read_by_the_sdks_models_without_a_loss(memory: Any, request_: Any) -> None:
     try:
         sending = DIALECT.write_request(request_, Options(), memory)
     except Refused as refused:
@@ -153,7 +153,7 @@ def camel(value: Any) -> Any:
     return [camel(inner) for inner in value] if isinstance(value, list) else value
 
 
-def test_the_sdk_writes_the_same_for_the_same_question(memory) -> None:
+def test_the_sdk_writes_the_same_for_the_same_question(memory: Any) -> None:
     """Its own words for a turn with a tool, sent through its own writer, against ours."""
     sent: list[httpx.Request] = []
 

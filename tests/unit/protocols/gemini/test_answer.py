@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from relayd.protocols.canon import (
     End,
     Failure,
     Finish,
+    RefusalDelta,
+    Request,
     TextDelta,
     ThoughtDelta,
     Tool,
@@ -41,10 +44,10 @@ COUNTS = {
     "totalTokenCount": 17,
     "cachedContentTokenCount": 2,
 }
-USED = Usage(input=10, output=7, cached=2, reasoning=3)
+USED = Usage(input=10, output=7, cached_read=2, reasoning=3)
 
 
-def test_a_streamed_text_is_told_as_it_comes_and_finished_at_its_end(ask, read, sse) -> None:
+def test_a_streamed_text_is_told_as_it_comes_and_finished_at_its_end(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes]) -> None:
     data = sse(chunk({"text": "Hel"}), chunk({"text": "lo"}), chunk({"text": ""}, reason="STOP", usageMetadata=COUNTS))
     assert read(ask(stream=True), data) == [
         Begin("r1", "gemini-3-flash"),
@@ -56,18 +59,18 @@ def test_a_streamed_text_is_told_as_it_comes_and_finished_at_its_end(ask, read, 
     ]
 
 
-def test_text_leaves_in_the_turn_in_which_its_frame_is_complete(ask, read, sse) -> None:
+def test_text_leaves_in_the_turn_in_which_its_frame_is_complete(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes]) -> None:
     assert read(ask(stream=True), sse(chunk({"text": "now"})), end=False)[-1] == TextDelta("now")
 
 
-def test_a_plain_answer_gives_the_events_of_the_stream(ask, read, sse) -> None:
+def test_a_plain_answer_gives_the_events_of_the_stream(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes]) -> None:
     answer = chunk({"text": "Hmm", "thought": True}, {"text": "Hi"}, reason="STOP", usageMetadata=COUNTS)
     events = read(ask(), json.dumps(answer, indent=2).encode())
     assert events == read(ask(stream=True), sse(answer))
     assert events[1:3] == [ThoughtDelta("Hmm"), TextDelta("Hi")]
 
 
-def test_every_cut_of_a_stream_gives_the_same_events(ask, read, sse, memory) -> None:
+def test_every_cut_of_a_stream_gives_the_same_events(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes], memory: Any) -> None:
     data = sse(
         chunk({"text": "Grüße 🌍 ", "thought": True}),
         chunk({"functionCall": {"name": "look", "args": {"city": "Köln"}, "id": "c1"}, "thoughtSignature": "S1"}),
@@ -81,12 +84,13 @@ def test_every_cut_of_a_stream_gives_the_same_events(ask, read, sse, memory) -> 
         assert in_two(ask, memory, data[:place], data[place:]) == expected
 
 
-def in_two(ask, memory, first: bytes, second: bytes) -> list[Any]:
+def in_two(ask: Callable[..., Request], memory: Any, first: bytes, second: bytes) -> list[Any]:
+    assert DIALECT.reader is not None
     reader = DIALECT.reader(ask(stream=True), Options(), memory)
     return reader.feed(first) + reader.feed(second) + reader.end()
 
 
-def test_calls_are_numbered_over_frames_and_have_ids_that_are_never_the_same(ask, read, sse) -> None:
+def test_calls_are_numbered_over_frames_and_have_ids_that_are_never_the_same(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes]) -> None:
     data = sse(
         chunk({"functionCall": {"name": "a", "args": {"x": 1}}}, {"functionCall": {"name": "a", "args": {"x": 2}}}),
         chunk({"functionCall": {"name": "b", "id": "same"}}, {"functionCall": {"name": "b", "id": "same"}}, reason="STOP"),
@@ -99,7 +103,7 @@ def test_calls_are_numbered_over_frames_and_have_ids_that_are_never_the_same(ask
     assert events[-2:] == [Finish("tool_calls"), End()]
 
 
-def test_a_signature_goes_to_the_event_and_to_the_memory(ask, read, sse, memory) -> None:
+def test_a_signature_goes_to_the_event_and_to_the_memory(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes], memory: Any) -> None:
     part = {"functionCall": {"name": "a", "args": {}}, "thoughtSignature": "c2ln"}
     other = {"functionCall": {"name": "b", "args": {}}}
     starts = [e for e in read(ask(stream=True), sse(chunk(part, other, reason="STOP"))) if isinstance(e, ToolStart)]
@@ -108,7 +112,7 @@ def test_a_signature_goes_to_the_event_and_to_the_memory(ask, read, sse, memory)
     assert memory.get(f"thought_signature:{starts[1].id}") == ""
 
 
-def test_a_name_that_was_written_another_way_comes_back_as_the_client_knows_it(ask, read, write, sse) -> None:
+def test_a_name_that_was_written_another_way_comes_back_as_the_client_knows_it(ask: Callable[..., Request], read: Callable[..., list[Any]], write: Callable[..., dict[str, Any]], sse: Callable[..., bytes]) -> None:
     request = ask(stream=True, tools=(Tool("7zip"),))
     told = write(request)["tools"][0]["functionDeclarations"][0]["name"]
     assert told != "7zip"
@@ -127,44 +131,61 @@ def test_a_name_that_was_written_another_way_comes_back_as_the_client_knows_it(a
         ("PROHIBITED_CONTENT", "content_filter"),
         ("SPII", "content_filter"),
         ("IMAGE_SAFETY", "content_filter"),
-        ("OTHER", "stop"),
-        ("A_NEW_ONE", "stop"),
+        ("Max_Tokens", "length"),
+        ("stop", "stop"),
     ],
 )
-def test_each_finish_reason_has_its_word(ask, read, sse, reason: str, expected: str) -> None:
+def test_each_finish_reason_has_its_word(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes], reason: str, expected: str) -> None:
     assert read(ask(stream=True), sse(chunk({"text": "x"}, reason=reason)))[-2:] == [Finish(expected), End()]
 
 
-def test_calls_that_were_cut_by_the_limit_stay_cut(ask, read, sse) -> None:
+@pytest.mark.parametrize("reason", ["OTHER", "A_NEW_ONE", "malformed_function_call"])
+def test_no_other_finish_reason_is_a_clean_end(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes], reason: str) -> None:
+    events = read(ask(stream=True), sse(chunk({"text": "x"}, reason=reason)))
+    assert isinstance(events[-1], Failure) and not any(isinstance(event, Finish) for event in events)
+
+
+def test_calls_that_were_cut_by_the_limit_stay_cut(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes]) -> None:
     data = sse(chunk({"functionCall": {"name": "a", "args": {}}}, reason="MAX_TOKENS"))
     assert read(ask(stream=True), data)[-2] == Finish("length")
 
 
-def test_parts_behind_a_finish_reason_are_told_and_the_last_reason_counts(ask, read, sse) -> None:
+def test_parts_behind_a_finish_reason_are_told_and_the_last_reason_counts(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes]) -> None:
     data = sse(chunk({"text": "a"}, reason="STOP"), chunk({"text": "b"}, reason="MAX_TOKENS"))
     assert read(ask(stream=True), data)[1:] == [TextDelta("a"), TextDelta("b"), Finish("length"), End()]
 
 
 @pytest.mark.parametrize("reason", ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MISSING_THOUGHT_SIGNATURE"])
-def test_a_call_that_gemini_could_not_make_is_a_failure(ask, read, sse, reason: str) -> None:
+def test_a_call_that_gemini_could_not_make_is_a_failure(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes], reason: str) -> None:
     last = read(ask(stream=True), sse(chunk(reason=reason)))[-1]
     assert isinstance(last, Failure) and last.status == 502 and last.code == reason.lower() and last.message
 
 
-def test_the_message_of_a_failed_finish_is_kept(ask, read, sse) -> None:
+def test_the_message_of_a_failed_finish_is_kept(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes]) -> None:
     frame = chunk(reason="MALFORMED_FUNCTION_CALL")
     frame["candidates"][0]["finishMessage"] = "Malformed function call: print(x)"
     assert read(ask(stream=True), sse(frame))[-1].message == "Malformed function call: print(x)"
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_blocked_prompt_is_filtered_and_its_tokens_are_counted(ask, read, sse, stream: bool) -> None:
+def test_a_blocked_prompt_is_filtered_and_its_tokens_are_counted(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes], stream: bool) -> None:
     answer = {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 9}}
     data = sse(answer) if stream else json.dumps(answer).encode()
-    assert read(ask(stream=stream), data) == [Begin(), Usage(input=9), Finish("content_filter"), End()]
+    assert read(ask(stream=stream), data) == [
+        Begin(), Usage(input=9), RefusalDelta("The upstream blocked the prompt: SAFETY."), Finish("content_filter"), End(),
+    ]  # fmt: skip
 
 
-def test_a_stream_without_a_finish_reason_was_cut(ask, read, sse) -> None:
+@pytest.mark.parametrize("reason", ["STOP", None])
+def test_a_block_that_is_told_behind_candidates_is_a_filter_too(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes], reason: str | None) -> None:
+    feedback = {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT", "blockReasonMessage": "Try another prompt."}}
+    data = sse(chunk({"text": "Hel"}, reason=reason), feedback)
+    assert read(ask(stream=True), data)[-3:] == [
+        RefusalDelta("The upstream blocked the prompt: PROHIBITED_CONTENT. Try another prompt."), Finish("content_filter"), End(),
+    ]  # fmt: skip
+
+
+def test_a_stream_without_a_finish_reason_was_cut(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes]) -> None:
     data = sse(chunk({"text": "Hel"}, usageMetadata=COUNTS))
     last = read(ask(stream=True), data)[-1]
     assert isinstance(last, Failure) and last.code == "upstream_cut"
@@ -173,7 +194,7 @@ def test_a_stream_without_a_finish_reason_was_cut(ask, read, sse) -> None:
         assert isinstance(last, Failure) and last.code == "upstream_cut", place
 
 
-def test_a_stream_in_which_one_of_two_candidates_is_open_was_cut(ask, read, sse) -> None:
+def test_a_stream_in_which_one_of_two_candidates_is_open_was_cut(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes]) -> None:
     frame = chunk({"text": "a"}, reason="STOP")
     frame["candidates"].append({"index": 1, "content": {"parts": [{"text": "b"}]}})
     assert isinstance(read(ask(stream=True, n=2), sse(frame))[-1], Failure)
@@ -183,13 +204,13 @@ def test_a_stream_in_which_one_of_two_candidates_is_open_was_cut(ask, read, sse)
     ]  # fmt: skip
 
 
-def test_the_last_blank_line_may_be_missing(ask, read, sse) -> None:
+def test_the_last_blank_line_may_be_missing(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes]) -> None:
     data = sse(chunk({"text": "a"}), chunk({"text": "b"}, reason="STOP"))
     assert read(ask(stream=True), data[:-4]) == read(ask(stream=True), data)
     assert read(ask(stream=True), data[:-2], 1)[-1] == End()
 
 
-def test_an_error_frame_fails_with_googles_words(ask, read, sse) -> None:
+def test_an_error_frame_fails_with_googles_words(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes]) -> None:
     error = {"error": {"code": 503, "message": "The model is overloaded.", "status": "UNAVAILABLE"}}
     expected = Failure(503, "The model is overloaded.", code="UNAVAILABLE", type="UNAVAILABLE")
     assert read(ask(stream=True), sse(chunk({"text": "a"}), error, chunk({"text": "b"}, reason="STOP")))[-1] == expected
@@ -201,23 +222,23 @@ def test_an_error_frame_fails_with_googles_words(ask, read, sse) -> None:
     assert read(ask(stream=True), b"[" + bare + b"]", 1) == [expected]
 
 
-def test_a_stream_that_came_as_a_json_array_is_read_too(ask, read, sse) -> None:
+def test_a_stream_that_came_as_a_json_array_is_read_too(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes]) -> None:
     frames = [chunk({"text": "a"}), chunk({"text": "b"}, reason="STOP")]
     assert read(ask(stream=True), json.dumps(frames).encode(), 5) == read(ask(stream=True), sse(*frames))
 
 
 @pytest.mark.parametrize("body", [b"", b"   ", b"<html>busy</html>", b"{", b"null", b'"text"', b"[1]", b"{}"])
-def test_a_plain_answer_that_is_none_is_a_failure(ask, read, body: bytes) -> None:
+def test_a_plain_answer_that_is_none_is_a_failure(ask: Callable[..., Request], read: Callable[..., list[Any]], body: bytes) -> None:
     last = read(ask(), body)[-1]
     assert isinstance(last, Failure) and last.status == 502 and last.code == "upstream_malformed"
 
 
-def test_a_frame_that_is_no_json_fails_at_once_and_the_rest_is_ignored(ask, read, sse) -> None:
+def test_a_frame_that_is_no_json_fails_at_once_and_the_rest_is_ignored(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes]) -> None:
     events = read(ask(stream=True), sse(chunk({"text": "a"})) + b"data: {oops\r\n\r\n" + sse(chunk(reason="STOP")))
     assert isinstance(events[-1], Failure) and events[-1].code == "upstream_malformed" and len(events) == 3
 
 
-def test_hostile_sizes_are_failures_and_not_memory(ask, read, sse) -> None:
+def test_hostile_sizes_are_failures_and_not_memory(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes]) -> None:
     endless = b"data: " + b"x" * (17 * 1024 * 1024)
     assert isinstance(read(ask(stream=True), endless, 1 << 20)[-1], Failure)
     many = sse(*[chunk(*[{"functionCall": {"name": "a", "args": {}}}] * 100) for _ in range(20)])
@@ -227,12 +248,12 @@ def test_hostile_sizes_are_failures_and_not_memory(ask, read, sse) -> None:
     assert isinstance(read(ask(stream=True), deep)[-1], Failure)
 
 
-def test_an_image_that_the_model_drew_is_a_markdown_image(ask, read, sse) -> None:
+def test_an_image_that_the_model_drew_is_a_markdown_image(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes]) -> None:
     data = sse(chunk({"inlineData": {"mimeType": "image/png", "data": "QUJD"}}, reason="STOP"))
     assert read(ask(stream=True), data)[1] == TextDelta("![image](data:image/png;base64,QUJD)")
 
 
-def test_logprobs_have_the_form_of_chat(ask, read) -> None:
+def test_logprobs_have_the_form_of_chat(ask: Callable[..., Request], read: Callable[..., list[Any]]) -> None:
     answer = chunk({"text": "Hi"}, reason="STOP")
     answer["candidates"][0]["logprobsResult"] = {
         "chosenCandidates": [{"token": "Hi", "logProbability": -0.5}],
@@ -282,7 +303,7 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 @FIXTURES
 @given(st.sampled_from(places(WHOLE)), VALUES, st.booleans(), st.integers(1, 40))
-def test_any_value_in_any_place_is_events_or_a_failure(ask, read, sse, place, value, stream, size) -> None:
+def test_any_value_in_any_place_is_events_or_a_failure(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes], place: Any, value: Any, stream: bool, size: int) -> None:
     strange = replaced(WHOLE, place, value)
     if isinstance(strange, dict) and len(place) < 2 and place != ("error",):
         strange = {key: inner for key, inner in strange.items() if key != "error"}
@@ -296,7 +317,7 @@ def test_any_value_in_any_place_is_events_or_a_failure(ask, read, sse, place, va
 
 @FIXTURES
 @given(st.binary(max_size=200), st.integers(1, 20), st.booleans())
-def test_any_bytes_are_a_failure(ask, read, data, size, stream) -> None:
+def test_any_bytes_are_a_failure(ask: Callable[..., Request], read: Callable[..., list[Any]], data: bytes, size: int, stream: bool) -> None:
     events = read(ask(stream=stream), data, size)
     assert isinstance(events[-1], Failure) or json.loads(data)
 
@@ -306,7 +327,7 @@ def test_any_bytes_are_a_failure(ask, read, data, size, stream) -> None:
     chunk({"text": "a"}), chunk({"text": "b", "thought": True}), chunk({"functionCall": {"name": "f", "id": "1"}}),
     chunk(reason="STOP"), chunk(reason="SAFETY"), {"usageMetadata": {"promptTokenCount": 1}}, {}, {"candidates": []},
 ]), max_size=8), st.integers(1, 60))  # fmt: skip
-def test_frames_in_any_order_and_any_cut_are_the_same_run(ask, read, sse, frames, size) -> None:
+def test_frames_in_any_order_and_any_cut_are_the_same_run(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes], frames: Any, size: int) -> None:
     whole = read(ask(stream=True), sse(*frames))
     pieces = read(ask(stream=True), sse(*frames), size)
     without_ids = [[e if not isinstance(e, ToolStart) else (e.index, e.name) for e in run] for run in (whole, pieces)]

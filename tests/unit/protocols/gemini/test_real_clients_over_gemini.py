@@ -146,7 +146,7 @@ def plain_history(message: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("whole_history", [False, True])
-def test_a_chat_clients_tool_loop_over_two_turns_keeps_the_signatures(gemini, memory, stream, whole_history) -> None:
+def test_a_chat_clients_tool_loop_over_two_turns_keeps_the_signatures(gemini: Scripted, memory: Any, stream: bool, whole_history: bool) -> None:
     client = chat_client(gemini, memory)
     history: list[Any] = [{"role": "system", "content": "Be kind"}, {"role": "user", "content": "Rain?"}]
     texts = []
@@ -185,7 +185,7 @@ def self_assembled(client: Any, history: list[Any]) -> tuple[Any, Any]:
     return completion.choices[0].message, completion.usage
 
 
-def test_thoughts_reach_a_chat_client_as_reasoning_content(gemini, memory) -> None:
+def test_thoughts_reach_a_chat_client_as_reasoning_content(gemini: Scripted, memory: Any) -> None:
     client = chat_client(gemini, memory)
     chunks = list(client.chat.completions.create(
         model="gemini-3-flash", messages=[{"role": "user", "content": "Rain?"}], tools=TOOLS, stream=True, reasoning_effort="low",
@@ -196,7 +196,7 @@ def test_thoughts_reach_a_chat_client_as_reasoning_content(gemini, memory) -> No
     assert {call.index for one in chunks if one.choices for call in one.choices[0].delta.tool_calls or ()} == {0, 1}
 
 
-def test_images_settings_and_schema_of_a_chat_client_arrive(gemini, memory) -> None:
+def test_images_settings_and_schema_of_a_chat_client_arrive(gemini: Scripted, memory: Any) -> None:
     picture = base64.b64encode(bytes(range(256))).decode()
     chat_client(gemini, memory).chat.completions.create(
         model="models/gemini-3-flash", temperature=0, max_completion_tokens=9, stop="x", seed=1,
@@ -214,7 +214,7 @@ def test_images_settings_and_schema_of_a_chat_client_arrive(gemini, memory) -> N
     }  # fmt: skip
 
 
-def test_errors_and_cut_streams_are_errors_to_a_chat_client(gemini, memory) -> None:
+def test_errors_and_cut_streams_are_errors_to_a_chat_client(gemini: Scripted, memory: Any) -> None:
     client = chat_client(gemini, memory)
     question: list[Any] = [{"role": "user", "content": "Hi"}]
     gemini.status = 429
@@ -227,7 +227,7 @@ def test_errors_and_cut_streams_are_errors_to_a_chat_client(gemini, memory) -> N
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_messages_clients_tool_loop_keeps_the_signatures(gemini, memory, stream) -> None:
+def test_a_messages_clients_tool_loop_keeps_the_signatures(gemini: Scripted, memory: Any, stream: bool) -> None:
     # Newer releases of this SDK have another HTTP library of the same form.
     library = getattr(sys.modules["anthropic._base_client"], "httpx2", httpx)
     between = Between(anthropic_messages.DIALECT, gemini, memory, library)
@@ -253,7 +253,7 @@ def test_a_messages_clients_tool_loop_keeps_the_signatures(gemini, memory, strea
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_responses_clients_tool_loop_keeps_the_signatures(gemini, memory, stream) -> None:
+def test_a_responses_clients_tool_loop_keeps_the_signatures(gemini: Scripted, memory: Any, stream: bool) -> None:
     http = httpx.Client(transport=httpx.MockTransport(Between(openai_responses.DIALECT, gemini, memory)))
     client = openai.OpenAI(base_url="http://relayd.test/v1", api_key="k", http_client=http, max_retries=0)
     tools = [{"type": "function", "name": "look", "description": "Looks.", "parameters": LOOK, "strict": False}]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols.gemini.schema import cut_down
+from relayd.protocols import _json
+from relayd.protocols.dialect import Refused
+from relayd.protocols.gemini import schema as module
+from relayd.protocols.gemini.schema import MOST_COPIED, cut_down
 
 REFUSED = {"additionalProperties", "$schema", "$ref", "$defs", "definitions", "const", "oneOf", "$id"}
 
@@ -52,6 +56,65 @@ def test_a_schema_that_names_itself_ends() -> None:
 
 def test_an_array_says_what_it_holds() -> None:
     assert cut_down({"type": "array"}) == {"type": "array", "items": {}}
+
+
+REF = {"$ref": "#/$defs/d"}
+FILTER = {"type": "object", "properties": {
+    "and": {"type": "array", "items": REF}, "or": {"type": "array", "items": REF}, "not": REF,
+}}  # fmt: skip
+# Each is small, and copies a definition again and again: through itself, through others, with much inside that is left
+# out again, from `anyOf`, from an alias of an alias.
+GREEDY: dict[str, dict[str, Any]] = {
+    "a filter of filters": {**REF, "$defs": {"d": FILTER}},
+    "definitions": {**REF, "definitions": {"d": FILTER}, "$defs": {"d": FILTER}},
+    "doubling": {
+        "$ref": "#/$defs/0",
+        "$defs": {str(n): {"anyOf": [{"$ref": f"#/$defs/{n + 1}"}] * 2} for n in range(30)},
+    },
+    "a long description": {
+        "properties": {str(n): REF for n in range(500)}, "$defs": {"d": {"description": "x" * 8000}},
+    },
+    "what is left out": {
+        "properties": {str(n): REF for n in range(500)}, "$defs": {"d": {f"x-{n}": 0 for n in range(2000)}},
+    },
+    "names that are required": {
+        "properties": {str(n): REF for n in range(500)},
+        "$defs": {"d": {"properties": {}, "required": [[], "a"] * 2000}},
+    },
+    "an enum of numbers": {"anyOf": [REF] * 500, "$defs": {"d": {"enum": [7] * 5000}}},
+    "many types": {"anyOf": [REF] * 500, "$defs": {"d": {"type": ["string", "null"] * 1000}}},
+    "aliases": {
+        "anyOf": [{"$ref": "#/$defs/a"}] * 500,
+        "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {**REF, "title": "b"}, "d": {"title": "x" * 4000}},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_a_small_schema_that_would_become_large_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = 0
+    part = module._Cut.part
+
+    def counted(self: module._Cut, schema: Any, depth: int) -> dict[str, Any]:
+        nonlocal parts
+        parts += 1
+        assert parts < MOST_COPIED, "more nodes than a bounded expansion can have"
+        return part(self, schema, depth)
+
+    monkeypatch.setattr(module._Cut, "part", counted)
+    with pytest.raises(Refused) as refused:
+        cut_down(GREEDY[name])
+    assert refused.value.status == 400
+    assert "$ref" in refused.value.message
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_definitions_that_are_used_often_are_put_in_place(levels: int) -> None:
+    deep: dict[str, Any] = {"type": "object", "properties": {str(n): REF for n in range(100)}}
+    for _ in range(levels):
+        deep = {"type": "object", "properties": {"inner": deep, "beside": REF}}
+    written = _json.write(cut_down({**deep, "$defs": {"d": {"type": "string", "description": "A word." * 100}}}))
+    assert written.count(b"A word.") == 100 * (100 + levels)
 
 
 WORDS = st.sampled_from(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from relayd.protocols.canon import Message, Text, Tool, ToolCall, ToolResult, ToolStart
+from collections.abc import Callable
+from typing import Any
+
+from relayd.protocols.canon import Message, Request, Text, Tool, ToolCall, ToolResult, ToolStart
 from relayd.protocols.gemini.signatures import PLACEHOLDER, keep, signatures_of
 
 
@@ -11,13 +14,13 @@ def loop(*calls: ToolCall) -> tuple[Message, ...]:
     return Message("user", (Text("go"),)), Message("assistant", calls), *answers
 
 
-def proofs(body) -> list[str | None]:
+def proofs(body: Any) -> list[str | None]:
     return [
         part.get("thoughtSignature") for turn in body["contents"] for part in turn["parts"] if "functionCall" in part
     ]
 
 
-def test_a_signature_that_the_client_lost_comes_back_from_the_memory(ask, read, write, sse) -> None:
+def test_a_signature_that_the_client_lost_comes_back_from_the_memory(ask: Callable[..., Request], read: Callable[..., list[Any]], write: Callable[..., dict[str, Any]], sse: Callable[..., bytes]) -> None:
     first = {"functionCall": {"name": "look", "args": {}}, "thoughtSignature": "S1"}
     second = {"functionCall": {"name": "find", "args": {}}}
     frame = {"candidates": [{"content": {"parts": [first, second]}, "finishReason": "STOP"}]}
@@ -27,34 +30,34 @@ def test_a_signature_that_the_client_lost_comes_back_from_the_memory(ask, read, 
     assert proofs(body) == ["S1", None]
 
 
-def test_the_signature_that_the_client_brings_counts(ask, write, memory) -> None:
+def test_the_signature_that_the_client_brings_counts(ask: Callable[..., Request], write: Callable[..., dict[str, Any]], memory: Any) -> None:
     keep(memory, "1", "kept")
     assert proofs(write(ask(*loop(ToolCall("1", "a", "{}", signature="brought"))))) == ["brought"]
 
 
-def test_history_of_another_model_gets_the_placeholder_on_the_first_call_only(ask, write) -> None:
+def test_history_of_another_model_gets_the_placeholder_on_the_first_call_only(ask: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
     history = loop(ToolCall("1", "a", "{}"), ToolCall("2", "b", "{}"))
     body = write(ask(*history, Message("assistant", (ToolCall("3", "c", "{}"),)), Message("tool", (ToolResult("3", ()),))))
     assert proofs(body) == [PLACEHOLDER, None, PLACEHOLDER]
 
 
-def test_nothing_is_invented_for_a_call_of_geminis_own_without_a_signature(ask, write, memory) -> None:
+def test_nothing_is_invented_for_a_call_of_geminis_own_without_a_signature(ask: Callable[..., Request], write: Callable[..., dict[str, Any]], memory: Any) -> None:
     keep(memory, "1", None)
     assert proofs(write(ask(*loop(ToolCall("1", "a", "{}"), ToolCall("2", "b", "{}"))))) == [None, None]
 
 
-def test_nothing_is_invented_beside_a_real_signature(ask, write, memory) -> None:
+def test_nothing_is_invented_beside_a_real_signature(ask: Callable[..., Request], write: Callable[..., dict[str, Any]], memory: Any) -> None:
     keep(memory, "2", "S2")
     assert proofs(write(ask(*loop(ToolCall("1", "a", "{}"), ToolCall("2", "b", "{}"))))) == [None, "S2"]
 
 
-def test_models_that_do_not_demand_signatures_get_no_placeholder(ask, write) -> None:
+def test_models_that_do_not_demand_signatures_get_no_placeholder(ask: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
     for model in ("gemini-2.5-flash", "gemini-1.5-pro", "models/gemini-2.0-flash"):
         assert proofs(write(ask(*loop(ToolCall("1", "a", "{}")), model=model))) == [None]
     assert proofs(write(ask(*loop(ToolCall("1", "a", "{}")), model="gemini-flash-latest"))) == [PLACEHOLDER]
 
 
-def test_a_memory_that_holds_something_strange_is_a_memory_that_holds_nothing(memory) -> None:
+def test_a_memory_that_holds_something_strange_is_a_memory_that_holds_nothing(memory: Any) -> None:
     calls = [ToolCall("1", "a", "{}")]
     for value in (None, 7, [], {"signature": "S"}):
         memory.put("thought_signature:1", value)
@@ -62,6 +65,6 @@ def test_a_memory_that_holds_something_strange_is_a_memory_that_holds_nothing(me
     assert signatures_of([], memory, True) == []
 
 
-def test_a_signature_that_the_chat_surface_kept_is_found(memory) -> None:
+def test_a_signature_that_the_chat_surface_kept_is_found(memory: Any) -> None:
     memory.put("thought_signature:1", "S")
     assert signatures_of([ToolCall("1", "a", "{}")], memory, True) == ["S"]

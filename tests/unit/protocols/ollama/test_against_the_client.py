@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from relayd.protocols.canon import Format, Image, Message, Text, Thinking, Tool, ToolCall, ToolResult
+from relayd.protocols.canon import Format, Image, Message, Request, Text, Thinking, Tool, ToolCall, ToolResult
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.client
 PARAMETERS = {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]}
 
 
-def test_the_client_writes_the_same_for_the_same_question(ask, write) -> None:
+def test_the_client_writes_the_same_for_the_same_question(ask: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
     sent: list[Any] = []
 
     def answer(request: Any) -> Any:
@@ -55,7 +56,7 @@ def test_the_client_writes_the_same_for_the_same_question(ask, write) -> None:
     assert json.loads(sent[0].content) == ours
 
 
-def test_the_client_reads_what_is_scripted_here(ask, read) -> None:
+def test_the_client_reads_what_is_scripted_here(ask: Callable[..., Request], read: Callable[..., list[Any]]) -> None:
     lines = [
         {"model": "m", "created_at": "2026-11-20T10:00:00Z", "message": {"role": "assistant", "content": "a", "thinking": "t"}, "done": False},
         {"model": "m", "message": {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]}, "done": False},

@@ -33,6 +33,9 @@ class Kept(dict[str, Any]):
     def delete(self, key: str) -> bool:
         return self.pop(key, None) is not None
 
+    def lost(self, key: str) -> str:
+        return ""
+
 
 class Scripted:
     """An Ollama that looks once, twice at a time, and then answers."""
@@ -101,7 +104,7 @@ def client(scripted: Scripted) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_chat_clients_tool_loop_with_an_image(client, scripted, stream) -> None:
+def test_a_chat_clients_tool_loop_with_an_image(client: Any, scripted: Scripted, stream: bool) -> None:
     history: list[Any] = [{"role": "user", "content": [{"type": "text", "text": "Rain?"}, {"type": "image_url", "image_url": {"url": PNG}}]}]
     for _ in range(2):
         if stream:
@@ -126,7 +129,7 @@ def test_a_chat_clients_tool_loop_with_an_image(client, scripted, stream) -> Non
     assert [(one["tool_name"], one["content"]) for one in tools] == [("look", "Rain in Köln"), ("look", "Rain in Bern")]
 
 
-def test_an_error_in_the_stream_reaches_a_chat_client(client, scripted) -> None:
+def test_an_error_in_the_stream_reaches_a_chat_client(client: Any, scripted: Scripted) -> None:
     scripted.broken = "an error was encountered while running the model"
     with pytest.raises(openai.APIError, match="while running the model"):
         list(client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Hi"}], stream=True))
@@ -134,7 +137,7 @@ def test_an_error_in_the_stream_reaches_a_chat_client(client, scripted) -> None:
         client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Hi"}])
 
 
-def test_the_seeds_chat_is_answered(scripted) -> None:
+def test_the_seeds_chat_is_answered(scripted: Scripted) -> None:
     body = {"model": "mistral-7b-instruct", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 50}
     status, _, (answer,) = exchanged(simple_chat.DIALECT, scripted, json.dumps(body).encode(), Kept())
     told = json.loads(answer)
@@ -143,7 +146,7 @@ def test_the_seeds_chat_is_answered(scripted) -> None:
     assert scripted.bodies[0]["options"] == {"num_predict": 50} and scripted.bodies[0]["stream"] is False
 
 
-def test_a_spoken_conversation_goes_on(scripted) -> None:
+def test_a_spoken_conversation_goes_on(scripted: Scripted) -> None:
     memory = Kept()
     for text in ("Rain?", "And tomorrow?"):
         body = {"session": "s", "queryResult": {"queryText": text, "languageCode": "en"}}

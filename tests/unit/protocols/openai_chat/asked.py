@@ -6,9 +6,10 @@ import itertools
 import json
 from typing import Any
 
+from relayd.protocols._answer_reader import AnswerReader
 from relayd.protocols.canon import Event, Request, TextDelta, ThoughtDelta, ToolDelta
 from relayd.protocols.dialect import Ask
-from relayd.protocols.openai_chat.reader import ChatReader
+from relayd.protocols.openai_chat.reader import ChatAnswer
 from relayd.protocols.openai_chat.request_in import read_request
 
 
@@ -27,6 +28,9 @@ class Kept:
     def delete(self, key: str) -> bool:
         return self.values.pop(key, None) is not None
 
+    def lost(self, key: str) -> str:
+        return ""
+
 
 def an_ask() -> Ask:
     return Ask("POST", "/v1/chat/completions", "", {}, "r-1", Kept())
@@ -38,10 +42,10 @@ def ask(**members: Any) -> Request:
     return read_request(json.dumps(body).encode(), an_ask())
 
 
-def reader(memory: Kept | None = None) -> ChatReader:
+def reader(memory: Kept | None = None) -> AnswerReader:
     """A reader that mints call_0, call_1, ..."""
     numbers = itertools.count()
-    return ChatReader(memory, lambda: f"call_{next(numbers)}")
+    return AnswerReader(ChatAnswer(memory, lambda: f"call_{next(numbers)}"), stream=True)
 
 
 def run(data: bytes, cuts: list[int] | None = None, memory: Kept | None = None) -> list[Event]:

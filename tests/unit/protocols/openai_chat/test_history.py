@@ -198,3 +198,9 @@ def test_no_order_of_turns_gives_what_a_strict_endpoint_refuses(turns: list[Mess
     assert offences(_json.write({"messages": found}), developer) == []
     calls = [part.id for turn in turns for part in turn.parts if isinstance(part, ToolCall)]
     assert [entry["id"] for message in found for entry in message.get("tool_calls", ())] == calls
+
+
+@pytest.mark.parametrize(("arguments", "sent"), [("null", "{}"), ("", "{}"), ('{"a":"half', '{"unparsed_arguments":"{\\"a\\":\\"half"}'), ('{ "a":1}', '{ "a":1}')])
+def test_arguments_that_no_endpoint_could_read_end_no_conversation(arguments: str, sent: str) -> None:
+    messages = written(said("user", "go"), call("c1", arguments=arguments), answer("c1", "r"))
+    assert messages[1]["tool_calls"] == [entry("c1", arguments=sent)]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relayd.protocols._answer_reader import EVENTS, AnswerReader
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -23,7 +24,7 @@ from relayd.protocols.canon import (
     Usage,
 )
 from relayd.protocols.dialect import Options
-from relayd.protocols.openai_chat.reader import MAX_LINE_BYTES, ChatReader, minted_call_id
+from relayd.protocols.openai_chat.reader import ChatAnswer, minted_call_id
 from relayd.protocols.openai_chat.reader import reader as make_reader
 from tests.unit.protocols.openai_chat.asked import Kept, ask, chunk, frames, joined, reader, run
 
@@ -78,7 +79,7 @@ CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "a
          [ToolStart(0, "call_0", "f"), ToolDelta(0, '{"a":{}}')]),
         # neither index nor id: the place in the list
         ([[{"function": {"name": "f", "arguments": "{}"}}, {"function": {"name": "g", "arguments": "{}"}}]],
-         [ToolStart(0, "call_0", "f"), ToolDelta(0, "{}"), ToolStart(1, "call_1", "g"), ToolDelta(1, "{}")]),
+         [ToolStart(0, "call_0", "f"), ToolStart(1, "call_1", "g"), ToolDelta(0, "{}"), ToolDelta(1, "{}")]),
         # the id comes late, the name comes later
         ([[{"index": 0, "function": {"arguments": '{"a"'}}], [{"index": 0, "id": "c1", "function": {"arguments": ":"}}],
           [{"index": 0, "function": {"name": "f", "arguments": "1}"}}]],
@@ -93,6 +94,24 @@ CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "a
         ([[CALL, {"index": 1, "id": "c2", "function": {"name": "g"}}], [{"index": 1, "function": {"arguments": "{"}}],
           [{"index": 0, "function": {"arguments": "{}"}}], [{"index": 1, "function": {"arguments": "}"}}]],
          [ToolStart(0, "c1", "f"), ToolStart(1, "c2", "g"), ToolDelta(1, "{"), ToolDelta(0, "{}"), ToolDelta(1, "}")]),
+        # two calls under one index, told apart by their names only
+        ([[{"index": 0, "function": {"name": "f", "arguments": ""}}], [{"index": 0, "function": {"name": "g", "arguments": '{"x":'}}],
+          [{"index": 0, "function": {"arguments": "2}"}}]],
+         [ToolStart(0, "call_0", "f"), ToolStart(1, "call_1", "g"), ToolDelta(1, '{"x":2}')]),
+        # two calls under one index and one id
+        ([[CALL], [{"index": 0, "id": "c1", "function": {"name": "g", "arguments": '{"x":'}}],
+          [{"index": 0, "id": "c1", "function": {"arguments": "2}"}}]],
+         [ToolStart(0, "c1", "f"), ToolStart(1, "call_0", "g"), ToolDelta(1, '{"x":2}')]),
+        # the same, where the first one's arguments were cut off
+        ([[{"index": 0, "function": {"name": "f", "arguments": '{"a'}}], [{"index": 0, "id": "c1", "function": {"name": "g", "arguments": "{}"}}]],
+         [ToolStart(0, "call_0", "f"), ToolDelta(0, '{"a'), ToolStart(1, "c1", "g"), ToolDelta(1, "{}")]),
+        # a call without an id, sent whole twice
+        ([[{"index": 0, "function": {"name": "f", "arguments": '{"a":1}'}}]] * 2,
+         [ToolStart(0, "call_0", "f"), ToolDelta(0, '{"a":1}')]),
+        # a placeholder, in calls of one chunk
+        ([[{**CALL, "function": {"name": "f", "arguments": "{}"}}, {"index": 1, "id": "c2", "function": {"name": "g", "arguments": "{}"}}],
+          [{"index": 0, "function": {"arguments": '{"a":1}'}}], [{"index": 1, "function": {"arguments": '{"b":'}}, {"index": 1, "function": {"arguments": "2}"}}]],
+         [ToolStart(0, "c1", "f"), ToolStart(1, "c2", "g"), ToolDelta(0, '{"a":1'), ToolDelta(1, '{"b":2'), ToolDelta(0, "}"), ToolDelta(1, "}")]),
         # one id for two calls
         ([[CALL, {"index": 1, "id": "c1", "function": {"name": "g"}}], [{"index": 1, "id": "c1", "function": {"arguments": "{}"}}]],
          [ToolStart(0, "c1", "f"), ToolStart(1, "call_0", "g"), ToolDelta(1, "{}")]),
@@ -153,7 +172,9 @@ def test_logprobs_come_with_their_text() -> None:
     [
         ("stop", False, "stop"), ("stop", True, "tool_calls"), ("tool_calls", False, "stop"), ("length", True, "length"),
         ("length", False, "length"), ("content_filter", False, "content_filter"), ("end_turn", False, "stop"),
-        ("function_call", True, "tool_calls"), ("something new", False, "stop"),
+        ("function_call", True, "tool_calls"), ("MAX_TOKENS", False, "length"), ("Length", True, "length"),
+        ("SAFETY", False, "content_filter"), ("RECITATION", True, "content_filter"), ("STOP", False, "stop"),
+        ("TOOL_CALLS", True, "tool_calls"), ("null", False, "stop"),
     ],
 )  # fmt: skip
 def test_the_finish_reason_is_brought_to_four_words(finish: str, calls: bool, reason: str) -> None:
@@ -161,10 +182,46 @@ def test_the_finish_reason_is_brought_to_four_words(finish: str, calls: bool, re
     assert Finish(reason) in run(stream)
 
 
+@pytest.mark.parametrize("finish", ["something new", "OTHER", "Error", "MALFORMED_FUNCTION_CALL", "network_error"])
+@pytest.mark.parametrize("calls", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+def test_no_other_finish_reason_is_a_clean_end(finish: str, calls: bool, whole: bool) -> None:
+    delta: dict[str, Any] = {"tool_calls": [CALL]} if calls else {"content": "x"}
+    events = run(plain(delta, finish) if whole else frames(chunk(delta), chunk({}, finish)))
+    assert isinstance(events[-1], Failure) and finish.lower() in events[-1].message
+    assert not any(isinstance(event, Finish) for event in events)
+
+
 def test_the_stop_string_that_was_met_is_kept() -> None:
     one = chunk({}, "stop")
     one["choices"][0]["stop_reason"] = "###"
     assert Finish("stop", 0, "###") in run(frames(chunk({"content": "x"}), one))
+
+
+@pytest.mark.parametrize(
+    "odd", [b'"timings":NaN', b'"timings":{"ms":-Infinity}', b'"note":"\xff"', b'"seed":' + b"9" * 5000, b'"big":1e400', b'"note":"a\tb"']
+)  # fmt: skip
+def test_an_odd_value_in_what_nobody_asked_for_does_not_cost_the_answer(odd: bytes) -> None:
+    stream = frames(chunk({"content": "x"}), chunk({}, "stop")).replace(b'"object"', odd + b',"object"')
+    assert run(stream) == [BEGIN, TextDelta("x"), Finish("stop"), End()]
+    body = plain({"content": "x"}).replace(b'"object"', odd + b',"object"')
+    assert run(body) == [BEGIN, TextDelta("x"), Finish("stop"), End()]
+
+
+def test_a_probability_of_nothing_is_a_number() -> None:
+    one = chunk({"content": "x"})
+    one["choices"][0]["logprobs"] = {"content": [{"token": "x", "logprob": -0.5, "top_logprobs": [{"token": "y", "logprob": -1e400}]},
+                                                 {"token": "z", "logprob": -1e400}, {"token": "w"}]}  # fmt: skip
+    event = run(frames(one, chunk({}, "stop")))[1]
+    assert isinstance(event, TextDelta) and event.logprobs == (
+        {"token": "x", "logprob": -0.5, "top_logprobs": [{"token": "y", "logprob": -9999.0}]}, {"token": "z", "logprob": -9999.0}, {"token": "w"},
+    )  # fmt: skip
+
+
+def test_arguments_that_are_an_object_are_json_whatever_its_numbers() -> None:
+    call = b'{"index":0,"id":"a","function":{"name":"f","arguments":{"a":1e400,"b":NaN}}}'
+    stream = frames(chunk({"tool_calls": ["here"]}), chunk({}, "stop")).replace(b'"here"', call)
+    assert joined(run(stream))[2] == ToolDelta(0, '{"a":1.7976931348623157e+308,"b":null}')
 
 
 def test_choices_are_kept_apart() -> None:
@@ -209,7 +266,24 @@ def test_the_first_chunks_of_some_have_no_choices() -> None:
 def test_an_end_with_a_finish_reason_or_with_done_is_well() -> None:
     assert run(frames(chunk({"content": "x"}), chunk({}, "stop"), done=False))[-1] == End()
     assert run(frames(chunk({"content": "x"})))[-2:] == [Finish("stop"), End()]
-    assert run(b"data: [DONE]\n\n") == [Begin(), Finish("stop"), End()]
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [frames(), frames({"id": "x", "model": "m", "choices": []}), frames({"choices": [], "usage": {"prompt_tokens": 1}}),
+     frames({"choices": None}), frames({"choices": []}, done=False)],
+)  # fmt: skip
+def test_a_stream_without_a_choice_is_no_answer_as_a_plain_body_without_one_is_none(stream: bytes) -> None:
+    for cuts in ([], list(range(len(stream)))):
+        failure = run(stream, cuts)[-1]
+        assert isinstance(failure, Failure)
+        assert (failure.status, failure.message) == (502, "The upstream's answer is no chat completion.")
+    assert run(b'{"choices":[]}')[-1] == failure
+
+
+def test_done_behind_content_is_a_clean_end_however_slowly_it_comes() -> None:
+    stream = frames(chunk({"content": "x"}))
+    assert all(run(stream, [cut])[-2:] == [Finish("stop"), End()] for cut in range(len(stream)))
 
 
 def test_an_end_with_neither_is_a_failure() -> None:
@@ -277,6 +351,40 @@ def deep(levels: int) -> Any:
     return [] if not levels else {"a": deep(levels - 1)}
 
 
+def failed_choice(**members: Any) -> dict[str, Any]:
+    """A chunk whose choice failed, as OpenRouter sends it."""
+    return {**chunk(), "choices": [{"index": 0, "delta": {"content": ""}, "message": {"content": ""}, **members}]}
+
+
+RAW = json.dumps({"error": {"message": "quota of the project exceeded", "code": 429}})
+
+
+@pytest.mark.parametrize(
+    ("members", "failure"),
+    [
+        ({"error": {"code": 502, "message": "Network connection lost."}, "finish_reason": "error"}, Failure(502, "Network connection lost.", "502")),
+        ({"error": {"code": 429, "message": "Provider returned error", "metadata": {"raw": RAW}}, "finish_reason": "error"},
+         Failure(429, "Provider returned error: quota of the project exceeded", "429")),
+        ({"error": {"code": 502, "message": "Provider returned error", "metadata": {"raw": "upstream says no"}}},
+         Failure(502, "Provider returned error: upstream says no", "502")),
+        ({"error": "broken", "finish_reason": "stop"}, Failure(502, "broken")),
+        ({"error": {"code": 500}}, Failure(502, "The upstream reported an error.")),
+        ({"finish_reason": "error", "native_finish_reason": "network_error"}, Failure(502, "The upstream stopped its answer: error (network_error).")),
+        ({"finish_reason": "stop", "native_finish_reason": "MALFORMED_FUNCTION_CALL"},
+         Failure(502, "The upstream stopped its answer: stop (malformed_function_call).")),
+    ],
+)  # fmt: skip
+def test_an_error_in_a_choice_is_a_failure_in_the_providers_words(members: dict[str, Any], failure: Failure) -> None:
+    assert run(frames(failed_choice(**members)))[-1] == failure
+    assert run(json.dumps(failed_choice(**members)).encode())[-1] == failure
+
+
+def test_the_providers_words_are_told_of_an_error_beside_the_choices_too() -> None:
+    error = {"code": 429, "message": "Provider returned error", "metadata": {"raw": RAW, "provider_name": "Google"}}
+    said = "Provider returned error: quota of the project exceeded"
+    assert run(frames({**failed_choice(finish_reason="error"), "error": error}))[-1] == Failure(429, said, "429")
+
+
 def test_what_is_nested_as_deep_as_a_parser_goes_raises_nowhere() -> None:
     hole = b"[" * 900 + b"]" * 900
     for place in (b'"logprobs":{"content":[%s]}', b'"delta":{"content":%s}', b'"delta":{"tool_calls":[%s]}', b'"a":%s',
@@ -300,10 +408,10 @@ def test_nothing_grows_without_a_bound() -> None:
     assert isinstance(run(frames(chunk({"tool_calls": many})))[-1], Failure)
     choices = [{"index": place, "delta": {"content": "x"}} for place in range(500)]
     assert isinstance(run(frames({"choices": choices}))[-1], Failure)
-    one = ChatReader()
+    one = AnswerReader(ChatAnswer(), stream=True)
     piece = b"data: " + b"x" * (1 << 20)
     found: list[Event] = []
-    for _ in range(MAX_LINE_BYTES // (1 << 20) + 2):
+    for _ in range(EVENTS.line_bytes // (1 << 20) + 2):
         found += one.feed(piece)
     assert [type(event) for event in found] == [Failure]
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from relayd.protocols._socket_errors import refused_frame
 from relayd.protocols.canon import Event, Failure, Request
 from relayd.protocols.dialect import Ask, Refused, Rendered
 from relayd.protocols.openai_responses import DIALECT
-from relayd.protocols.openai_responses.renderer import Renderer
+from relayd.protocols.openai_responses.renderer import ResponsesRenderer
+from relayd.protocols.openai_responses.websocket import write_error
 from relayd.stores.memory import Store
 from relayd.wire.http1 import parse_head
 from relayd.wire.websocket import Closed, Decoder, Message, accept, close_frame, text_frame
@@ -90,8 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self.wfile.write(close_frame(event.code))
                     return
                 if isinstance(event, Message):
-                    assert isinstance(event.data, str)
-                    for frame in self.turn(event.data.encode(), ask):
+                    for frame in self.turn(event.data, ask):
                         self.wfile.write(text_frame(frame))
 
     def turn(self, body: bytes, ask: Ask) -> list[bytes]:
@@ -99,8 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             request = DIALECT.read_request(body, ask)
         except Refused as refused:
-            return [refused_frame(refused)]
-        renderer = Renderer(request, ask)
+            return [write_error(Failure(refused.status, refused.message, refused.code, param=refused.param))]
+        renderer = ResponsesRenderer(request, ask)
         return [frame for event in self.model(request) for frame in renderer.messages([event])]
 
 

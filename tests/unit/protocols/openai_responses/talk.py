@@ -8,7 +8,7 @@ from typing import Any
 from relayd.protocols.canon import Begin, End, Event, Failure, Finish, Request, TextDelta, Usage
 from relayd.protocols.dialect import Ask, Refused
 from relayd.protocols.openai_responses import DIALECT
-from relayd.protocols.openai_responses.renderer import Renderer
+from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from tests.aids.responses_grammar import check_response, read_events, read_stream
 
 KEY = b"a server's key of 32 bytes......"
@@ -29,6 +29,9 @@ class Shelf:
 
     def delete(self, key: str) -> bool:
         return self.texts.pop(key, None) is not None
+
+    def lost(self, key: str) -> str:
+        return ""
 
 
 def an_ask(
@@ -56,14 +59,14 @@ def refusal(ask: Ask | None = None, **members: Any) -> Refused:
 def streamed(events: list[Event], ask: Ask | None = None, **members: Any) -> dict[str, Any]:
     """The final response of a stream that obeys the grammar; events are fed one by one."""
     ask = ask or an_ask()
-    renderer = Renderer(read(ask, stream=True, **members), ask)
+    renderer = ResponsesRenderer(read(ask, stream=True, **members), ask)
     return read_stream(b"".join(renderer.feed([event]) for event in events))
 
 
 def plain(events: list[Event], ask: Ask | None = None, **members: Any) -> dict[str, Any]:
     """The plain answer."""
     ask = ask or an_ask()
-    renderer = Renderer(read(ask, **members), ask)
+    renderer = ResponsesRenderer(read(ask, **members), ask)
     assert b"".join(renderer.feed([event]) for event in events) == b""
     answer = renderer.whole()
     body = json.loads(answer.body)
@@ -77,5 +80,5 @@ def plain(events: list[Event], ask: Ask | None = None, **members: Any) -> dict[s
 
 def over_a_socket(events: list[Event], ask: Ask, **members: Any) -> dict[str, Any]:
     """The final response of a WebSocket turn that obeys the grammar."""
-    renderer = Renderer(read(ask, **members), ask)
+    renderer = ResponsesRenderer(read(ask, **members), ask)
     return read_events([json.loads(text) for event in events for text in renderer.messages([event])])

@@ -165,7 +165,13 @@ def test_what_hosted_tools_left_is_left_out_with_its_answer() -> None:
 @pytest.mark.parametrize(
     ("items", "param"),
     [
-        ([{"type": "made_up"}], "input[0].type"),
+        ([{"type": "made_up"}], "input"),
+        ([call(1), {"type": "made_up_output", "call_id": "c1", "picture": "x"}], "input[1].type"),
+        ([{"type": "agent_message", "content": [{"type": "made_up"}]}], "input[0].content[0].type"),
+        ([{"type": "agent_message"}], "input[0].content"),
+        ([{"type": "additional_tools", "tools": "none"}, USER], "input[0].tools"),
+        ([{"type": "additional_tools", "tools": [{"type": "function"}]}, USER], "input[0].tools[0].name"),
+        ([{"type": "tool_search_output", "execution": "client", "call_id": "c", "tools": []}], "input[0].call_id"),
         ([USER, {"no": 1}], "input[1].type"),
         (["text"], "input[0]"),
         ([{"role": "robot", "content": "x"}], "input[0].role"),
@@ -196,3 +202,86 @@ def test_what_cannot_be_read_is_refused_by_its_place(items: list[Any], param: st
 
 def test_a_type_of_null_with_a_role_is_a_message() -> None:
     assert whole_item({"type": None, "role": "user", "content": "x"}, "input[0]")["type"] == "message"
+
+
+def test_a_message_between_agents_names_author_and_recipient() -> None:
+    item = {"type": "agent_message", "author": "lead", "recipient": "lead/worker", "content": [
+        {"type": "input_text", "text": "Look at this:"}, {"type": "encrypted_content", "encrypted_content": "the task"},
+    ]}  # fmt: skip
+    assert shape(item) == [("user", "Message from lead to lead/worker:", "Look at this:", "the task")]
+    assert shape({"type": "agent_message", "content": "done"}) == [("user", "Message from another agent:", "done")]
+
+
+def test_content_that_a_provider_would_have_encrypted_is_text_wherever_it_stands() -> None:
+    part = {"type": "encrypted_content", "encrypted_content": "plain"}
+    assert said({"role": "user", "content": [part]})[0].parts == (Text("plain"),)
+    assert said(call(1), answer(1, [part]), USER)[1].parts == (ToolResult("c1", (Text("plain"),)),)
+
+
+@pytest.mark.parametrize(
+    ("item", "told"),
+    [
+        ({"type": "ghost_snapshot", "ghost_commit": {"id": "5f", "parent": None}}, None),
+        ({"type": "agent_reasoning", "text": "I think."}, ("user", "[agent_reasoning]\nI think.")),
+        ({"type": "note", "content": [{"type": "input_text", "text": "a"}, {"type": "x", "y": 1}, "b", None]},
+         ("user", "[note]\na\nb")),
+        ({"type": "note", "summary": [{"type": "summary_text", "text": "short"}]}, ("user", "[note]\nshort")),
+        ({"type": "note", "role": "developer", "content": "rule"}, ("developer", "rule")),
+        ({"type": "note", "content": {"text": "deep"}}, ("user", "[note]\ndeep")),
+        ({"type": "note", "text": "  ", "content": 5, "summary": {}, "message": None, "call_id": []}, None),
+    ],
+)  # fmt: skip
+def test_an_item_that_only_its_client_knows_ends_no_conversation(item: Any, told: Any) -> None:
+    request = read(input=[USER, item, USER])
+    assert shape(USER, item, USER) == [("user", "go"), *([told] if told else []), ("user", "go")]
+    assert request.unknown == {(item["type"], "carried" if told else "left_out"): 1}
+
+
+def test_calls_keep_their_answers_beside_items_that_nobody_knows() -> None:
+    progress = {"type": "progress", "call_id": "c1", "text": "half"}
+    assert shape(call(1), progress, answer(1), USER) == [
+        ("assistant", ">c1"), ("tool", "<c1"), ("user", "[progress]\nhalf"), ("user", "go"),
+    ]  # fmt: skip
+    foreign = [{"type": "made_call", "call_id": "c7"}, {"type": "made_call_output", "call_id": "c7", "output": "x"}]
+    assert shape(*foreign, answer(7), USER) == [("user", "[made_call_output]\nx"), ("user", "go")]
+    own = {"type": "made_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "x"}]}
+    assert said(call(1), own, USER)[1].parts == (ToolResult("c1", (Text("x"),)),)
+
+
+def test_types_that_nobody_knows_are_counted_up_to_a_bound() -> None:
+    items = [{"type": f"made_up_{number}" + "x" * 500} for number in range(100)]
+    request = read(input=[*items, USER])
+    assert len(request.unknown) == 16 and max(len(kind) for kind, _ in request.unknown) == 64
+
+
+SEARCH = {"type": "tool_search", "execution": "client", "description": "Finds tools.", "parameters": {"type": "object"}}
+FOUND = {"type": "namespace", "name": "mcp", "tools": [
+    {"type": "function", "name": "read", "description": "Reads.", "defer_loading": True},
+    {"type": "mcp", "name": ["odd"]}, {"type": "custom", "name": "run"},
+]}  # fmt: skip
+
+
+def searched(**more: Any) -> list[dict[str, Any]]:
+    return [
+        {"type": "tool_search_call", "call_id": "s1", "execution": "client", "arguments": {"query": "files"}, **more},
+        {"type": "tool_search_output", "call_id": "s1", "execution": "client", "status": "completed", "tools": [FOUND],
+         **more},
+    ]  # fmt: skip
+
+
+def test_a_search_of_the_client_is_a_call_and_its_answer_names_what_it_found() -> None:
+    request = read(input=[USER, *searched(), USER], tools=[SEARCH])
+    assert request.messages[1:3] == (
+        Message("assistant", (ToolCall("s1", "tool_search", '{"query":"files"}'),)),
+        Message("tool", (ToolResult("s1", (
+            Text('{"tools":[{"name":"mcp__read","description":"Reads."},{"name":"mcp__run"}]}'),
+        )),)),
+    )  # fmt: skip
+    assert [tool.name for tool in request.tools] == ["tool_search", "mcp__read", "mcp__run"]
+
+
+@pytest.mark.parametrize("more", [{"execution": "server"}, {"execution": "server", "call_id": None}])
+def test_a_search_of_the_provider_leaves_its_tools_and_no_call(more: dict[str, Any]) -> None:
+    request = read(input=[USER, *searched(**more), USER], tools=[{"type": "tool_search"}])
+    assert [message.role for message in request.messages] == ["user", "user"]
+    assert [tool.name for tool in request.tools] == ["mcp__read", "mcp__run"]

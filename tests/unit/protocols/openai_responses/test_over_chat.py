@@ -8,7 +8,7 @@ from typing import Any
 from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Options
 from relayd.protocols.openai_chat import DIALECT as CHAT
-from relayd.protocols.openai_responses.renderer import Renderer
+from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from tests.aids.responses_grammar import read_stream
 from tests.unit.protocols.openai_responses.talk import Shelf, an_ask, read
 
@@ -26,7 +26,7 @@ def answered(request: Request, *deltas: dict[str, Any], finish: str = "stop") ->
     """The final response of a stream of Chat chunks."""
     assert CHAT.reader is not None
     reader = CHAT.reader(request, Options(), Shelf())
-    renderer = Renderer(request, an_ask())
+    renderer = ResponsesRenderer(request, an_ask())
     chunks = [{"id": "chatcmpl-1", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
     chunks.append({"id": "chatcmpl-1", "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
     chunks.append({"id": "chatcmpl-1", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
@@ -77,7 +77,7 @@ def test_a_stream_that_is_cut_fails() -> None:
     request, _ = asked()
     assert CHAT.reader is not None
     reader = CHAT.reader(request, Options(), Shelf())
-    renderer = Renderer(request, an_ask())
+    renderer = ResponsesRenderer(request, an_ask())
     stream = renderer.feed(reader.feed(b'data: {"choices":[{"index":0,"delta":{"content":"half"}}]}\n\n'))
     assert read_stream(stream + renderer.feed(reader.end()))["status"] == "failed"
 

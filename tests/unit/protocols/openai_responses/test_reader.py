@@ -10,21 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relayd.protocols._answer_reader import AnswerReader
 from relayd.protocols.canon import (
     Begin,
     End,
     Event,
     Failure,
     Finish,
+    RefusalDelta,
     TextDelta,
     ThoughtDelta,
     ToolDelta,
     ToolStart,
     Usage,
 )
-from relayd.protocols.openai_responses.reader import ResponsesReader
-from relayd.protocols.openai_responses.renderer import Renderer
-from relayd.protocols.openai_responses.thoughts import unpack_native
+from relayd.protocols.openai_responses.reader import ResponsesAnswer
+from relayd.protocols.openai_responses.reasoning_items import unpack_native
+from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from tests.aids.responses_grammar import read_stream
 from tests.unit.protocols.openai_responses.talk import HELLO, an_ask, read
 from tests.unit.protocols.openai_responses.test_renderer import CUSTOM, WEATHER, runs, without_chance
@@ -37,7 +39,7 @@ def sse(*events: dict[str, Any]) -> bytes:
 
 
 def events_of(data: bytes, cuts: tuple[int, ...] = ()) -> list[Event]:
-    reader = ResponsesReader()
+    reader = AnswerReader(ResponsesAnswer(), stream=True)
     places = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
     events = [event for a, b in itertools.pairwise(places) for event in reader.feed(data[a:b])] + reader.end()
     assert reader.feed(b"data: {}\n\n") == reader.end() == []
@@ -46,7 +48,7 @@ def events_of(data: bytes, cuts: tuple[int, ...] = ()) -> list[Event]:
 
 def rendered(events: list[Event], stream: bool) -> bytes:
     ask = an_ask()
-    renderer = Renderer(read(ask, stream=stream, **MEMBERS), ask)
+    renderer = ResponsesRenderer(read(ask, stream=stream, **MEMBERS), ask)
     data = renderer.feed(events)
     return data if stream else renderer.whole().body
 
@@ -81,7 +83,7 @@ def test_a_text_and_its_usage() -> None:
 
 
 def test_a_delta_is_out_as_soon_as_its_frame_is() -> None:
-    reader = ResponsesReader()
+    reader = AnswerReader(ResponsesAnswer(), stream=True)
     assert reader.feed(sse({"type": "response.output_text.delta", "output_index": 0, "delta": "a"})) == [TextDelta("a")]
 
 
@@ -92,6 +94,78 @@ def test_what_the_closing_events_say_beyond_the_deltas_is_said() -> None:
     delta = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "a"}
     told = [event for event in events_of(sse(delta, final)) if not isinstance(event, Begin)]
     assert told == [TextDelta("a"), TextDelta("bc"), ToolStart(0, "c", "f"), ToolDelta(0, '{"a":1}'), Finish("tool_calls"), End()]
+
+
+ADDED = {"type": "response.output_item.added", "item": {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": ""}}
+ARGUMENTS = {"type": "response.function_call_arguments.done", "item_id": "fc_1", "arguments": '{"a":1}'}
+BARE: dict[str, Any] = {"type": "response.output_item.done", "item": {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f"}}
+COMPLETED = {"type": "response.completed", "response": {"status": "completed", "output": []}}
+
+
+def said(*events: dict[str, Any]) -> list[Event]:
+    found = events_of(sse(*events))
+    return [event for event in found if not isinstance(event, Begin)]
+
+
+@pytest.mark.parametrize("place", [{"output_index": 0}, {}])
+def test_arguments_that_only_their_closing_event_tells_are_told_once(place: dict[str, int]) -> None:
+    added, arguments, bare = ({**event, **place} for event in (ADDED, ARGUMENTS, BARE))
+    delta = {"type": "response.function_call_arguments.delta", "item_id": "fc_1", "delta": '{"a"', **place}
+    full = {**bare, "item": {**BARE["item"], "arguments": '{"a":1}'}}
+    rest = [Finish("tool_calls"), End()]
+    whole = [ToolStart(0, "c", "f"), ToolDelta(0, '{"a":1}'), *rest]
+    assert said(added, arguments, COMPLETED) == whole
+    assert said(added, arguments, bare, COMPLETED) == whole
+    assert said(added, arguments, arguments, full, COMPLETED) == whole
+    assert said(arguments, bare, COMPLETED) == whole  # the call begins behind its arguments
+    assert said(added, delta, arguments, full, COMPLETED) == [whole[0], ToolDelta(0, '{"a"'), ToolDelta(0, ":1}"), *rest]
+    assert said(added, {**arguments, "arguments": {"a": 1}}, COMPLETED) == whole
+
+
+def test_the_word_null_is_no_arguments() -> None:
+    arguments = {**ARGUMENTS, "arguments": "null"}
+    full = {**BARE, "item": {**BARE["item"], "arguments": "null"}}
+    for stream in ((ADDED, arguments), (ADDED, full), (ADDED, arguments, full), (full,)):
+        assert said(*stream, COMPLETED) == [ToolStart(0, "c", "f"), ToolDelta(0, "{}"), Finish("tool_calls"), End()]
+
+
+def test_the_input_of_a_custom_tool_likewise() -> None:
+    added = {**ADDED, "output_index": 0, "item": {"type": "custom_tool_call", "id": "x", "call_id": "c", "name": "f"}}
+    done = {"type": "response.custom_tool_call_input.done", "output_index": 0, "input": 'a"b'}
+    bare = {**BARE, "output_index": 0, "item": added["item"]}
+    for stream in ((added, done, bare), (added, done)):
+        text = "".join(event.arguments for event in said(*stream, COMPLETED) if isinstance(event, ToolDelta))
+        assert json.loads(text) == {"input": 'a"b'}
+
+
+def test_an_item_whose_type_is_no_word_raises_nothing() -> None:
+    kinds: tuple[Any, ...] = ([], {}, 7)
+    for kind in kinds:
+        odd = {"type": "response.output_item.added", "item": {"type": kind, "name": "f"}}
+        assert said(odd, {**odd, "type": "response.output_item.done"}, COMPLETED)[-1] == End()
+
+
+def test_two_calls_that_say_their_id_and_no_place_are_two() -> None:
+    second = json.loads(json.dumps([ADDED, ARGUMENTS]).replace("fc_1", "fc_2").replace('"c"', '"d"').replace(":1", ":2"))
+    assert said(ADDED, second[0], second[1], ARGUMENTS, COMPLETED) == [
+        ToolStart(0, "c", "f"), ToolStart(1, "d", "f"), ToolDelta(1, '{"a":2}'), ToolDelta(0, '{"a":1}'), Finish("tool_calls"), End(),
+    ]  # fmt: skip
+
+
+def test_text_refusals_and_thoughts_that_only_their_closing_events_tell_are_told_once() -> None:
+    where = {"output_index": 0, "content_index": 0}
+    text = {"type": "response.output_text.done", "text": "abc", **where}
+    delta = {"type": "response.output_text.delta", "delta": "a", **where}
+    item = {"type": "response.output_item.done", "output_index": 0, "item": {"type": "message", "content": [{"type": "output_text", "text": "abc"}]}}
+    assert said(text, item, COMPLETED)[0] == TextDelta("abc") and said(delta, text, item, COMPLETED)[:2] == [TextDelta("a"), TextDelta("bc")]
+    assert len(said(delta, text, item, COMPLETED)) == 4
+    refusal = {"type": "response.refusal.done", "refusal": "no", **where}
+    assert said(refusal, COMPLETED)[0] == RefusalDelta("no")
+    thought = {"type": "response.reasoning_summary_text.done", "output_index": 0, "summary_index": 0, "text": "hm"}
+    again = {"type": "response.reasoning_summary_text.delta", "output_index": 0, "summary_index": 0, "delta": "hm"}
+    second = {**thought, "summary_index": 1}
+    for stream in ((thought, second), (again, thought, second)):
+        assert "".join(event.text for event in said(*stream, COMPLETED) if isinstance(event, ThoughtDelta)) == "hm\n\nhm"
 
 
 def test_thoughts_of_two_channels_are_told_once_and_their_parts_are_apart() -> None:

@@ -24,7 +24,7 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from relayd.protocols.openai_responses.renderer import Renderer
+from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from tests.aids.responses_grammar import frames
 from tests.unit.protocols.openai_responses.loopback import endpoint
 from tests.unit.protocols.openai_responses.talk import an_ask, read
@@ -95,7 +95,7 @@ RUNS: list[tuple[dict[str, Any], list[Event]]] = [
 def test_every_event_is_what_the_sdk_declares(members: dict[str, Any], events: list[Event]) -> None:
     adapter = pydantic.TypeAdapter(openai.types.responses.ResponseStreamEvent)
     ask = an_ask()
-    stream = Renderer(read(ask, stream=True, **members), ask).feed(events)
+    stream = ResponsesRenderer(read(ask, stream=True, **members), ask).feed(events)
     for event in frames(stream):
         adapter.validate_python(event)
         if "response" in event:
@@ -182,8 +182,8 @@ def test_what_went_wrong_is_told(client: Any, base_url: str) -> None:
     events = list(client.responses.create(model="m", input="BREAK", stream=True))
     assert events[-1].type == "response.failed" and "cut" in events[-1].response.error.message
     with pytest.raises(openai.BadRequestError) as refused:
-        client.responses.create(model="m", input=[{"type": "made_up"}])
-    assert refused.value.param == "input[0].type"
+        client.responses.create(model="m", input=[{"role": "user", "content": [{"type": "made_up"}]}])
+    assert refused.value.param == "input[0].content[0].type"
 
 
 def test_turns_over_a_websocket(client: Any) -> None:

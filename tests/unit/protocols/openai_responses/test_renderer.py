@@ -22,7 +22,7 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from relayd.protocols.openai_responses.renderer import Renderer
+from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from tests.aids.responses_grammar import frames, read_events, read_stream
 from tests.unit.protocols.openai_responses.talk import HELLO, Shelf, an_ask, over_a_socket, plain, read, streamed
 
@@ -59,13 +59,13 @@ def test_a_text_becomes_one_message_with_usage() -> None:
 def test_the_model_is_the_one_that_the_client_asked_for() -> None:
     ask = an_ask()
     request = read(ask, model="alias", stream=True)
-    renderer = Renderer(request, ask)
+    renderer = ResponsesRenderer(request, ask)
     assert b'"model":"alias"' in renderer.feed([Begin("chatcmpl-1", "the-real-one")])
 
 
 def test_an_upstream_delta_leaves_at_once() -> None:
     ask = an_ask()
-    renderer = Renderer(read(ask, stream=True), ask)
+    renderer = ResponsesRenderer(read(ask, stream=True), ask)
     renderer.feed([Begin()])
     assert b'"delta":"a"' in renderer.feed([TextDelta("a")])
     assert b'"delta":"b"' in renderer.feed([TextDelta("b")])
@@ -82,14 +82,14 @@ def test_an_answer_of_nothing_is_one_empty_message() -> None:
 
 
 def test_a_tool_only_answer_has_no_message() -> None:
-    events = [Begin(), ToolStart(0, "call_1", "weather"), ToolDelta(0, '{"a"'), ToolDelta(0, ":1}"), Finish("tool_calls"), End()]
+    events: list[Event] = [Begin(), ToolStart(0, "call_1", "weather"), ToolDelta(0, '{"a"'), ToolDelta(0, ":1}"), Finish("tool_calls"), End()]
     response = streamed(events, tools=[WEATHER])
     assert calls(response) == [("function_call", None, "weather", '{"a":1}')]
     assert response["output"][0]["call_id"] == "call_1"
 
 
 def test_interleaved_fragments_of_parallel_calls_are_put_in_order() -> None:
-    events = [
+    events: list[Event] = [
         Begin(), ToolStart(0, "a", "weather"), ToolDelta(0, '{"x":'), ToolStart(1, "b", "weather"), ToolDelta(1, '{"y"'),
         ToolDelta(0, "1}"), ToolDelta(1, ":2}"), Finish("tool_calls"), End(),
     ]  # fmt: skip
@@ -99,32 +99,32 @@ def test_interleaved_fragments_of_parallel_calls_are_put_in_order() -> None:
 
 def test_the_second_call_streams_as_soon_as_the_first_is_whole() -> None:
     ask = an_ask()
-    renderer = Renderer(read(ask, stream=True, tools=[WEATHER]), ask)
+    renderer = ResponsesRenderer(read(ask, stream=True, tools=[WEATHER]), ask)
     renderer.feed([Begin(), ToolStart(0, "a", "weather"), ToolDelta(0, '{"x":"}\\""}')])
     assert b"output_item.done" in renderer.feed([ToolStart(1, "b", "weather")])
     assert b'"delta":"{"' in renderer.feed([ToolDelta(1, "{")])
 
 
 def test_a_call_without_arguments_gets_an_empty_object() -> None:
-    events = [Begin(), ToolStart(0, "a", "weather"), ToolStart(1, "b", "weather"), ToolDelta(1, "{}"), End()]
+    events: list[Event] = [Begin(), ToolStart(0, "a", "weather"), ToolStart(1, "b", "weather"), ToolDelta(1, "{}"), End()]
     assert [call[3] for call in calls(streamed(events, tools=[WEATHER]))] == ["{}", "{}"]
 
 
 def test_text_in_the_middle_of_a_call_breaks_neither() -> None:
-    events = [Begin(), ToolStart(0, "a", "weather"), ToolDelta(0, "{"), TextDelta("hm"), ToolDelta(0, "}"), End()]
+    events: list[Event] = [Begin(), ToolStart(0, "a", "weather"), ToolDelta(0, "{"), TextDelta("hm"), ToolDelta(0, "}"), End()]
     response = streamed(events, tools=[WEATHER])
     assert [item["type"] for item in response["output"]] == ["function_call", "message"]
     assert calls(response)[0][3] == "{}"
 
 
 def test_a_namespace_tool_returns_under_its_namespace_and_name() -> None:
-    events = [Begin(), ToolStart(0, "a", "mcp__look"), ToolDelta(0, "{}"), Finish("tool_calls"), End()]
+    events: list[Event] = [Begin(), ToolStart(0, "a", "mcp__look"), ToolDelta(0, "{}"), Finish("tool_calls"), End()]
     assert calls(streamed(events, tools=[SPACE])) == [("function_call", "mcp", "look", "{}")]
 
 
 def test_a_custom_tool_returns_its_raw_input_while_it_arrives() -> None:
     ask = an_ask()
-    renderer = Renderer(read(ask, stream=True, tools=[CUSTOM]), ask)
+    renderer = ResponsesRenderer(read(ask, stream=True, tools=[CUSTOM]), ask)
     stream = renderer.feed([Begin(), ToolStart(0, "a", "apply_patch"), ToolDelta(0, '{"input": "*** Be')])
     assert b'"delta":"*** Be"' in stream
     stream += renderer.feed([ToolDelta(0, 'gin\\n\\u00e9"}'), Finish("tool_calls"), End()])
@@ -133,7 +133,7 @@ def test_a_custom_tool_returns_its_raw_input_while_it_arrives() -> None:
 
 @pytest.mark.parametrize("raw", ["*** Begin Patch", '{"other": 1}', '{"input": 7}', '{"inp', "[1]"])
 def test_a_custom_tools_arguments_that_are_no_input_are_the_input(raw: str) -> None:
-    events = [Begin(), ToolStart(0, "a", "apply_patch"), *(ToolDelta(0, one) for one in raw), End()]
+    events: list[Event] = [Begin(), ToolStart(0, "a", "apply_patch"), *(ToolDelta(0, one) for one in raw), End()]
     assert calls(streamed(events, tools=[CUSTOM])) == [("custom_tool_call", None, "apply_patch", raw)]
 
 
@@ -144,7 +144,7 @@ def test_reasoning_is_told_as_a_summary_before_the_text() -> None:
 
 
 def test_a_proof_ends_its_thought_and_goes_to_whoever_keeps_it() -> None:
-    events = [Begin(), ThoughtDelta("a"), ThoughtDelta(signature="sig"), ThoughtDelta("b"), TextDelta("c"), End()]
+    events: list[Event] = [Begin(), ThoughtDelta("a"), ThoughtDelta(signature="sig"), ThoughtDelta("b"), TextDelta("c"), End()]
     response = streamed(events, include=["reasoning.encrypted_content"])
     assert [item["type"] for item in response["output"]] == ["reasoning", "reasoning", "message"]
     assert all("encrypted_content" in item for item in response["output"][:2])  # some clients drop thoughts without it
@@ -154,7 +154,7 @@ def test_a_proof_ends_its_thought_and_goes_to_whoever_keeps_it() -> None:
 
 
 def test_a_redacted_thought_is_kept_only_for_whoever_keeps_it() -> None:
-    events = [Begin(), ThoughtDelta(redacted="r"), TextDelta("c"), End()]
+    events: list[Event] = [Begin(), ThoughtDelta(redacted="r"), TextDelta("c"), End()]
     assert [item["type"] for item in streamed(events)["output"]] == ["message"]
     kept = streamed(events, include=["reasoning.encrypted_content"])
     assert [item["type"] for item in kept["output"]] == ["reasoning", "message"]
@@ -178,7 +178,7 @@ def test_an_answer_that_was_cut_short_is_incomplete_and_so_is_its_last_item(reas
 
 def test_a_failure_is_response_failed_and_closes_no_call() -> None:
     ask = an_ask()
-    renderer = Renderer(read(ask, stream=True, tools=[WEATHER]), ask)
+    renderer = ResponsesRenderer(read(ask, stream=True, tools=[WEATHER]), ask)
     stream = renderer.feed([Begin(), TextDelta("so"), ToolStart(0, "a", "weather"), ToolDelta(0, "{"),
                             Failure(502, "The stream was cut.")])  # fmt: skip
     response = read_stream(stream)
@@ -193,7 +193,7 @@ def test_a_rate_limit_says_when_to_try_again() -> None:
     failed = streamed([Failure(429, "Slow down.", "too_many", retry_after_s=2.2)])
     assert failed["error"] == {"code": "rate_limit_exceeded", "message": "Slow down. Please try again in 3s."}
     ask = an_ask()
-    renderer = Renderer(read(ask), ask)
+    renderer = ResponsesRenderer(read(ask), ask)
     renderer.feed([Failure(429, "Slow down.", "too_many", retry_after_s=2.2)])
     answer = renderer.whole()
     assert answer.status == 429 and ("Retry-After", "3") in answer.headers
@@ -207,7 +207,7 @@ def test_codes_that_clients_know_are_kept(code: str) -> None:
 
 def test_an_answer_that_does_not_end_is_no_answer() -> None:
     ask = an_ask()
-    renderer = Renderer(read(ask), ask)
+    renderer = ResponsesRenderer(read(ask), ask)
     renderer.feed([Begin(), TextDelta("half")])
     assert renderer.whole().status == 502
 
@@ -215,27 +215,27 @@ def test_an_answer_that_does_not_end_is_no_answer() -> None:
 def test_calls_of_tools_that_are_not_allowed_are_suppressed() -> None:
     choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "weather"}]}
     other = {"type": "function", "name": "other"}
-    events = [Begin(), ToolStart(0, "a", "other"), ToolDelta(0, "{}"), ToolStart(1, "b", "weather"), ToolDelta(1, "{}"), End()]
+    events: list[Event] = [Begin(), ToolStart(0, "a", "other"), ToolDelta(0, "{}"), ToolStart(1, "b", "weather"), ToolDelta(1, "{}"), End()]
     response = streamed(events, tools=[WEATHER, other], tool_choice=choice)
     assert [call[2] for call in calls(response)] == ["weather"]
     assert [tool["name"] for tool in response["tools"]] == ["weather", "other"]
 
 
 def test_a_call_of_a_tool_that_nobody_declared_is_shown_where_there_is_no_constraint() -> None:
-    events = [Begin(), ToolStart(0, "a", "invented"), ToolDelta(0, "{}"), End()]
+    events: list[Event] = [Begin(), ToolStart(0, "a", "invented"), ToolDelta(0, "{}"), End()]
     assert calls(streamed(events, tools=[WEATHER])) == [("function_call", None, "invented", "{}")]
 
 
 def test_logprobs_go_to_whoever_asked() -> None:
     token = {"token": "a", "logprob": -0.5, "bytes": None, "top_logprobs": [{"token": "b", "logprob": -1, "bytes": [98]}]}
-    events = [Begin(), TextDelta("a", logprobs=(token,)), Finish("stop"), End()]
+    events: list[Event] = [Begin(), TextDelta("a", logprobs=(token,)), Finish("stop"), End()]
     [item] = streamed(events, include=["message.output_text.logprobs"])["output"]
     assert item["content"][0]["logprobs"] == [{**token, "bytes": []}]
     assert streamed(events)["output"][0]["content"][0]["logprobs"] == []
 
 
 def test_other_choices_are_ignored() -> None:
-    events = [Begin(), TextDelta("a"), TextDelta("b", choice=1), Finish("length", choice=1), Finish("stop"), End()]
+    events: list[Event] = [Begin(), TextDelta("a"), TextDelta("b", choice=1), Finish("length", choice=1), Finish("stop"), End()]
     response = streamed(events)
     assert response["status"] == "completed" and response["output"][0]["content"][0]["text"] == "a"
 
@@ -246,12 +246,12 @@ def test_half_a_surrogate_pair_does_not_break_the_stream() -> None:
 
 def test_a_comment_keeps_a_stream_alive_and_a_plain_answer_has_none() -> None:
     ask = an_ask()
-    renderer = Renderer(read(ask, stream=True), ask)
+    renderer = ResponsesRenderer(read(ask, stream=True), ask)
     stream = renderer.comment() + renderer.feed(HELLO[:2]) + renderer.comment() + renderer.feed(HELLO[2:])
     assert stream.count(b": keep-alive\n\n") == 2
     assert read_stream(stream)["status"] == "completed"
-    assert Renderer(read(ask), ask).comment() == b""
-    assert Renderer(read(an_ask(socket=Shelf())), an_ask(socket=Shelf())).comment() == b""
+    assert ResponsesRenderer(read(ask), ask).comment() == b""
+    assert ResponsesRenderer(read(an_ask(socket=Shelf())), an_ask(socket=Shelf())).comment() == b""
 
 
 def test_a_socket_gets_one_event_per_frame_and_no_done() -> None:
@@ -262,7 +262,7 @@ def test_a_socket_gets_one_event_per_frame_and_no_done() -> None:
 def test_a_turn_that_fails_before_it_began_is_an_error_frame_and_evicts_what_it_went_on_from() -> None:
     ask = an_ask(socket=Shelf())
     first = over_a_socket(HELLO, ask, store=False)
-    renderer = Renderer(read(ask, previous_response_id=first["id"]), ask)
+    renderer = ResponsesRenderer(read(ask, previous_response_id=first["id"]), ask)
     [text] = renderer.messages([Failure(500, "Broken.", "oops")])
     assert json.loads(text) == {
         "type": "error", "status": 500,
@@ -323,7 +323,7 @@ def test_every_stream_obeys_the_grammar_and_a_plain_answer_says_the_same(
 ) -> None:
     members: dict[str, Any] = {"tools": TOOLS, "include": ["reasoning.encrypted_content"] if proofs else []}
     ask = an_ask()
-    renderer = Renderer(read(ask, stream=True, **members), ask)
+    renderer = ResponsesRenderer(read(ask, stream=True, **members), ask)
     stream = renderer.feed(events) if together else b"".join(renderer.feed([event]) for event in events)
     response = read_stream(stream)
     socket = over_a_socket([Begin(), *events], an_ask(socket=Shelf()), **members)
@@ -341,5 +341,5 @@ def test_every_stream_obeys_the_grammar_and_a_plain_answer_says_the_same(
 
 def test_a_stream_of_nothing_but_frames_can_be_checked_twice() -> None:
     ask = an_ask()
-    stream = Renderer(read(ask, stream=True), ask).feed(HELLO)
+    stream = ResponsesRenderer(read(ask, stream=True), ask).feed(HELLO)
     assert read_events(frames(stream)) == read_stream(stream)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from relayd.protocols.canon import Format, Message, Text, Thinking
 from relayd.protocols.dialect import Refused
 from relayd.protocols.openai_responses.request import MAX_INSTRUCTIONS, MAX_ITEMS, read_request
-from relayd.protocols.openai_responses.terms import terms_of
+from relayd.protocols.openai_responses.response_settings import settings_of
 from tests.aids.responses_grammar import RESPONSE_MEMBERS
 from tests.unit.protocols.openai_responses.talk import HELLO, Shelf, an_ask, over_a_socket, plain, read, refusal
 
@@ -37,7 +37,7 @@ def test_what_codex_sends_is_read() -> None:
     assert [message.role for message in request.messages] == ["developer", "user"]
     assert [tool.name for tool in request.tools] == ["shell", "mcp__files__read"]
     assert request.stream and request.thinking == Thinking(visible=True)
-    assert terms_of(request).proofs and not terms_of(request).store
+    assert settings_of(request).proofs and not settings_of(request).store
 
 
 def test_every_setting_reaches_the_canonical_form() -> None:
@@ -65,7 +65,7 @@ def test_a_format_is_read_and_echoed_whole() -> None:
     schema = {"type": "json_schema", "name": "n", "schema": {"type": "object"}}
     request = read(text={"format": schema, "verbosity": "high"})
     assert request.format == Format("json_schema", "n", {"type": "object"})
-    assert terms_of(request).echo["text"] == {"format": {**schema, "description": None, "strict": False}, "verbosity": "high"}
+    assert settings_of(request).echo["text"] == {"format": {**schema, "description": None, "strict": False}, "verbosity": "high"}
     assert read(text={"format": {"type": "json_object"}}).format == Format("json_object")
 
 

@@ -24,8 +24,8 @@ from relayd.protocols.canon import (
     ToolResult,
 )
 from relayd.protocols.dialect import Options, Refused
+from relayd.protocols.openai_responses.reasoning_items import pack_native
 from relayd.protocols.openai_responses.request_out import write_request
-from relayd.protocols.openai_responses.thoughts import pack_native
 from tests.unit.protocols.openai_responses.talk import Shelf, read
 
 USER = Message("user", (Text("hi"),))

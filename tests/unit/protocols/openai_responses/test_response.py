@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from relayd.protocols.canon import Failure, Usage
 from relayd.protocols.openai_responses.response import error_in_response, response_object, usage_object
-from relayd.protocols.openai_responses.terms import terms_of
+from relayd.protocols.openai_responses.response_settings import settings_of
 from tests.aids.responses_grammar import RESPONSE_MEMBERS, check_response
 from tests.unit.protocols.openai_responses.talk import read
 
 
 def test_the_object_is_whole_in_every_state() -> None:
-    echo = terms_of(read()).echo
+    echo = settings_of(read()).echo
     for response in (
         response_object(echo, "resp_1", 1, "in_progress", [], None),
         response_object(echo, "resp_1", 1, "failed", [], Usage(1, 2), error={"code": "a", "message": "b"}),

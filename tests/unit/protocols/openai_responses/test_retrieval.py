@@ -98,3 +98,35 @@ def test_another_method_is_told_the_right_ones(memory: Shelf, path: str, method:
 )  # fmt: skip
 def test_everything_else_is_for_somebody_else(path: str, method: str) -> None:
     assert local(an_ask(path, method), b"{}") is None
+
+
+@pytest.mark.parametrize("path", ["/input_tokens", "/input_tokens/", "/compact", "/compact/"])
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
+def test_a_word_of_the_api_is_no_id(memory: Shelf, path: str, method: str) -> None:
+    answer = local(an_ask("/v1/responses" + path, method, memory), b"")
+    assert answer is not None and answer.status == 405 and dict(answer.headers)["Allow"] == "POST"
+
+
+def counted(memory: Any, **members: Any) -> tuple[int, Any]:
+    answer = local(an_ask("/v1/responses/input_tokens", memory=memory), json.dumps(members).encode())
+    assert answer is not None
+    return answer.status, json.loads(answer.body)
+
+
+def test_tokens_are_estimated_with_all_that_the_model_would_see(memory: Shelf) -> None:
+    status, told = counted(memory, model="m", input="Hello, world")
+    assert (status, told) == (200, {"object": "response.input_tokens", "input_tokens": 4 + 3})
+    tool = {"type": "function", "name": "read", "parameters": {"type": "object", "properties": {"path": {}}}}
+    first = plain(HELLO, an_ask(memory=memory), input="x" * 4000)
+    for more in (
+        {"instructions": "You are brief."}, {"tools": [tool]}, {"previous_response_id": first["id"]},
+        {"input": [{"type": "additional_tools", "tools": [tool]}, {"role": "user", "content": "Hello, world"}]},
+    ):  # fmt: skip
+        status, told = counted(memory, **{"input": "Hello, world", **more})
+        assert status == 200 and told["input_tokens"] > 7, more
+
+
+def test_what_cannot_be_counted_is_refused_by_its_place(memory: Shelf) -> None:
+    status, told = counted(memory, input=[{"type": "function_call"}])
+    assert (status, told["error"]["param"]) == (400, "input[0].call_id")
+    assert counted(memory)[1]["error"]["param"] == "input"

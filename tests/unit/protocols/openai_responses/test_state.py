@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relayd.protocols.canon import Begin, End, Event, Failure, Finish, TextDelta, ToolDelta, ToolStart
 from relayd.protocols.openai_responses import state
-from relayd.protocols.openai_responses.renderer import Renderer
+from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from relayd.stores.memory import Store
 from tests.unit.protocols.openai_responses.talk import (
     HELLO,
@@ -68,7 +68,7 @@ def test_a_failed_response_cannot_be_continued() -> None:
 
 def test_a_response_is_remembered_before_its_last_bytes_leave() -> None:
     ask = an_ask()
-    renderer = Renderer(read(ask, stream=True), ask)
+    renderer = ResponsesRenderer(read(ask, stream=True), ask)
     renderer.feed(HELLO)
     assert isinstance(ask.memory, Shelf)
     [key] = [key for key in ask.memory.texts if key.startswith("response:")]
@@ -114,7 +114,7 @@ def test_another_connection_finds_what_was_stored_and_nothing_else() -> None:
 def test_a_failed_continuation_leaves_what_was_stored() -> None:
     ask = an_ask(socket=Shelf())
     kept = over_a_socket(HELLO, ask)
-    renderer = Renderer(read(ask, previous_response_id=kept["id"]), ask)
+    renderer = ResponsesRenderer(read(ask, previous_response_id=kept["id"]), ask)
     renderer.messages([Begin(), Failure(502, "cut")])
     assert ask.socket is not None and ask.socket.get("latest_response") is None
     assert read(ask, previous_response_id=kept["id"]).messages

@@ -9,10 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols.canon import Tool, ToolChoice
-from relayd.protocols.openai_responses.terms import terms_of
+from relayd.protocols.canon import (
+    Begin,
+    End,
+    Event,
+    Finish,
+    TextDelta,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolDelta,
+    ToolStart,
+)
+from relayd.protocols.openai_responses.response_settings import settings_of
 from relayd.protocols.openai_responses.tools import Called, Names, fitting, read_offer
-from tests.unit.protocols.openai_responses.talk import read, refusal
+from relayd.wire.kept import Kept
+from tests.unit.protocols.openai_responses.talk import an_ask, plain, read, refusal, streamed
 
 F = {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True}
 G = {"type": "function", "name": "g"}
@@ -25,7 +37,7 @@ def test_a_function_keeps_all_it_has() -> None:
 
 
 def test_the_echo_of_a_function_is_whole_and_others_are_as_sent() -> None:
-    echo = terms_of(read(tools=[G, CUSTOM, SPACE, {"type": "web_search"}])).echo["tools"]
+    echo = settings_of(read(tools=[G, CUSTOM, SPACE, {"type": "web_search"}])).echo["tools"]
     assert echo == [{"description": None, "parameters": None, "strict": None, **G}, CUSTOM, SPACE, {"type": "web_search"}]
 
 
@@ -88,14 +100,14 @@ def test_allowed_tools_are_all_that_is_offered() -> None:
     request = read(tools=[F, G], tool_choice=choice)
     assert [tool.name for tool in request.tools] == ["g"]
     assert request.tool_choice == ToolChoice("required")
-    assert terms_of(request).allowed == {"g"}
-    assert len(terms_of(request).echo["tools"]) == 2
+    assert settings_of(request).allowed == {"g"}
+    assert len(settings_of(request).echo["tools"]) == 2
 
 
 def test_the_echo_of_allowed_tools_has_a_mode() -> None:
     choice = {"type": "allowed_tools", "tools": [{"type": "function", "name": "g"}]}
-    assert terms_of(read(tools=[F, G], tool_choice=choice)).echo["tool_choice"] == {"mode": "auto", **choice}
-    assert terms_of(read()).echo["tool_choice"] == "auto"
+    assert settings_of(read(tools=[F, G], tool_choice=choice)).echo["tool_choice"] == {"mode": "auto", **choice}
+    assert settings_of(read()).echo["tool_choice"] == "auto"
 
 
 @pytest.mark.parametrize(
@@ -123,3 +135,99 @@ def test_what_cannot_be_offered_is_refused(members: dict[str, Any], param: str) 
 def test_no_tools_is_no_offer() -> None:
     offer = read_offer({})
     assert offer.tools == () and offer.allowed is None and offer.choice is None
+
+
+EXEC = {"type": "custom", "name": "exec", "format": {"type": "grammar", "syntax": "lark", "definition": "start: x"}}
+BROUGHT: dict[str, Any] = {"type": "additional_tools", "role": "developer", "tools": [
+    {"type": "namespace", "name": "functions", "tools": [EXEC, F]}, {"type": "web_search"}, G,
+]}  # fmt: skip
+GO = {"role": "user", "content": "go"}
+
+
+def test_tools_of_an_item_are_offered_named_and_led_back_like_those_in_tools() -> None:
+    request = read(input=[BROUGHT, GO], tools=[F], tool_choice={"type": "custom", "name": "exec"})
+    assert [tool.name for tool in request.tools] == ["f", "functions__exec", "functions__f", "g"]
+    assert request.tools[1].kind == "custom" and request.tools[1].grammar == EXEC["format"]
+    assert request.tool_choice == ToolChoice("named", "functions__exec")
+    assert [message.role for message in request.messages] == ["user"]
+    names = settings_of(request).names
+    assert names.called("functions__exec") == Called("functions", "exec", "custom")
+    assert read(input=[BROUGHT, GO], tool_choice="required", parallel_tool_calls=True).parallel_tool_calls is True
+    allowed = {"type": "allowed_tools", "tools": [{"type": "function", "name": "g"}]}
+    assert [tool.name for tool in read(input=[BROUGHT, GO], tool_choice=allowed).tools] == ["g"]
+
+
+def test_tools_that_come_again_are_offered_once_and_as_they_came_last() -> None:
+    newer = {**BROUGHT, "tools": [{**G, "description": "newer"}]}
+    request = read(input=[BROUGHT, GO, {**BROUGHT, "id": "at_2"}, newer], tools=[G])
+    assert [tool.name for tool in request.tools] == ["g", "functions__exec", "functions__f"]
+    assert request.tools[0].description == "newer"
+    assert [item["type"] for item in settings_of(request).items] == ["additional_tools", "message", "additional_tools"]
+
+
+def test_a_call_to_a_tool_of_an_item_comes_back_and_is_understood_in_the_history() -> None:
+    ask = an_ask()
+    events: list[Event] = [
+        Begin("x", "m"), ToolStart(0, "c1", "functions__exec"), ToolDelta(0, '{"input":"ls"}'), Finish("tool_calls"), End(),
+    ]  # fmt: skip
+    for rendered in (streamed, plain):
+        response = rendered(events, ask, input=[BROUGHT, GO])
+        [item] = response["output"]
+        told = (item["type"], item["namespace"], item["name"], item["input"])
+        assert told == ("custom_tool_call", "functions", "exec", "ls")
+    output = {"type": "custom_tool_call_output", "call_id": "c1", "output": "a.txt"}
+    for more in ([output], [BROUGHT, output]):
+        request = read(ask, input=more, previous_response_id=response["id"])
+        assert [tool.name for tool in request.tools] == ["functions__exec", "functions__f", "g"]
+        assert request.messages[1].parts == (ToolCall("c1", "functions__exec", "ls", "custom"),)
+        assert [item["type"] for item in settings_of(request).items].count("additional_tools") == 1
+
+
+def test_tools_of_an_item_do_not_stay_with_lists_that_are_kept() -> None:
+    kept = Kept([{"type": "function", "name": f"tool_{number}"} for number in range(40)])
+    for _ in range(2):
+        assert len(read_offer({"tools": kept}, [("input[0].tools", BROUGHT["tools"])]).tools) == 43
+        assert len(read_offer({"tools": kept}).tools) == 40
+        assert read_offer({"tools": kept}).names.called("g") is None
+
+
+def test_more_tools_than_can_be_offered_are_refused_wherever_they_stand() -> None:
+    half = [{"type": "function", "name": f"tool_{number}"} for number in range(600)]
+    other = [{**tool, "name": "x" + str(tool["name"])} for tool in half]
+    refused = [
+        refusal(tools=half, input=[{**BROUGHT, "tools": other}, GO]),
+        refusal(tools=[{"type": "namespace", "name": "a", "tools": half}, {"type": "namespace", "name": "b", "tools": half}]),
+    ]
+    assert [one.message.startswith("At most 1024 tools") for one in refused] == [True, True]
+    assert len(read(tools=half, input=[{**BROUGHT, "tools": half}, GO]).tools) == 600
+
+
+SEARCH = {"type": "tool_search", "execution": "client", "description": "Finds tools.", "parameters": {"type": "object"}}
+
+
+def test_a_search_that_the_client_runs_is_a_function_and_one_of_the_provider_is_left_out() -> None:
+    assert read(tools=[SEARCH]).tools == (Tool("tool_search", "Finds tools.", {"type": "object"}),)
+    assert read(tools=[{"type": "tool_search"}, {**SEARCH, "execution": "server"}]).tools == ()
+    named = read(tools=[SEARCH, F], tool_choice={"type": "tool_search"})
+    assert named.tool_choice == ToolChoice("named", "tool_search")
+    assert refusal(tools=[F], tool_choice={"type": "tool_search"}).param == "tool_choice"
+    namesake = {"type": "function", "name": "tool_search"}
+    assert len({tool.name for tool in read(tools=[SEARCH, namesake]).tools}) == 2
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (['{"que', 'ry":"files"}'], {"query": "files"}), ([], {}), (["[1]"], {}), (['{"query":'], {}),
+    (['{"a":' * 300 + "1" + "}" * 300], {}),
+])  # fmt: skip
+def test_a_call_of_the_search_is_an_item_of_its_own(arguments: list[str], told: Any) -> None:
+    events: list[Event] = [
+        Begin("x", "m"), TextDelta("Let me see."), ToolStart(0, "s1", "tool_search"), ToolStart(1, "c2", "f"),
+        *(ToolDelta(0, piece) for piece in arguments), ToolDelta(1, "{}"), Finish("tool_calls"), End(),
+    ]  # fmt: skip
+    for rendered in (streamed, plain):
+        response = rendered(events, tools=[SEARCH, F])
+        search = response["output"][1]
+        assert search.pop("id").startswith("tsc_")
+        assert search == {"type": "tool_search_call", "call_id": "s1", "execution": "client", "arguments": told,
+                          "status": "completed"}  # fmt: skip
+        assert [item["type"] for item in response["output"]] == ["message", "tool_search_call", "function_call"]

@@ -9,8 +9,9 @@ import pytest
 
 from relayd import clock
 from relayd.telemetry.metrics import SAMPLES, Metrics
+from relayd.telemetry.sink import declared
 from relayd.telemetry.sinks import statsd
-from relayd.telemetry.sinks.statsd import DATAGRAM, StatsdSink, split
+from relayd.telemetry.sinks.statsd import DATAGRAM, Options, Sink, split
 from tests.unit.telemetry.record import record
 
 
@@ -22,10 +23,10 @@ class Daemon:
         self.socket.bind(("127.0.0.1", 0))
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self.socket.setblocking(False)
-        self.metrics = Metrics()
+        self.metrics = Metrics(declared())
         self.metrics.keep = SAMPLES
-        self.sink = StatsdSink(f"127.0.0.1:{self.socket.getsockname()[1]}", prefix, tags, self.metrics)
-        assert self.sink.prepare()
+        self.sink = Sink(Options(address=f"127.0.0.1:{self.socket.getsockname()[1]}", prefix=prefix, tags=tags), self.metrics)
+        assert self.sink.prepare() is None
 
     def datagrams(self) -> list[str]:
         """What arrived; on loopback a datagram is there when sendto returns."""
@@ -129,9 +130,9 @@ def test_a_daemon_that_is_away_is_no_error() -> None:
 
 
 def test_a_datagram_that_the_kernel_refuses_is_counted() -> None:
-    metrics = Metrics()
-    sink = StatsdSink("255.255.255.255:8125", "relayd", False, metrics)  # broadcasting needs a permission it has not
-    assert sink.prepare()
+    metrics = Metrics(declared())
+    sink = Sink(Options(address="255.255.255.255:8125"), metrics)  # broadcasting needs a permission it has not
+    assert sink.prepare() is None
     metrics.exchange(record())
     sink.flush()
     assert metrics.value("relayd.telemetry.statsd_failed") == 1
@@ -144,10 +145,10 @@ def test_ipv6_is_spoken() -> None:
             server.bind(("::1", 0))
         except OSError:
             pytest.skip("no IPv6 here")
-        server.settimeout(5)
+        server.settimeout(60)
         metrics = Metrics()
-        sink = StatsdSink(f"[::1]:{server.getsockname()[1]}", "relayd", False, metrics)
-        assert sink.prepare()
+        sink = Sink(Options(address=f"[::1]:{server.getsockname()[1]}"), metrics)
+        assert sink.prepare() is None
         metrics.gauge("relayd.config.generation", 1)
         sink.flush()
         assert server.recv(1000) == b"relayd.config.generation:1|g"
@@ -159,10 +160,10 @@ def test_an_unknown_name_is_looked_up_again_beside_the_loop(monkeypatch: pytest.
     monkeypatch.setattr(clock, "monotonic", lambda: now)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
-        server.settimeout(5)
+        server.settimeout(60)
         port = server.getsockname()[1]
         metrics = Metrics()
-        sink = StatsdSink(f"statsd.invalid:{port}", "relayd", False, metrics)
+        sink = Sink(Options(address=f"statsd.invalid:{port}"), metrics)
         known: dict[str, list[object]] = {}
 
         def look_up(host: str, port: int, *further: object, **options: object) -> list[object]:
@@ -171,7 +172,7 @@ def test_an_unknown_name_is_looked_up_again_beside_the_loop(monkeypatch: pytest.
             return known[host]
 
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
-        assert not sink.prepare()
+        assert sink.prepare() == ("statsd_not_found", "The address of statsd cannot be resolved; it is tried again.")
         metrics.gauge("relayd.config.generation", 1)
         sink.flush()
         address = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", port))]
@@ -179,7 +180,7 @@ def test_an_unknown_name_is_looked_up_again_beside_the_loop(monkeypatch: pytest.
         now += statsd.RETRY_S + 1
         sink.flush()
         assert sink._lookup is not None
-        sink._lookup.join(5)
+        sink._lookup.join(60)
         sink.flush()
         assert server.recv(1000) == b"relayd.config.generation:1|g"
         sink.close()
@@ -189,6 +190,17 @@ def test_addresses_are_host_and_port() -> None:
     assert split("127.0.0.1:8125") == ("127.0.0.1", 8125)
     assert split("[::1]:8125") == ("::1", 8125)
     assert split("statsd.local:1") == ("statsd.local", 1)
-    for wrong in ("localhost", "localhost:", "a:b", "a:0", "a:70000"):
+    for wrong in ("localhost", "localhost:", "a:b", "a:0", "a:70000", ":8125", "a b:1", "a\n:1", "[a]b:1"):
         with pytest.raises(ValueError, match="host:port"):
             split(wrong)
+
+
+def test_a_sink_that_is_made_later_sends_nothing_that_was_counted_before(daemon: Daemon) -> None:
+    daemon.metrics.exchange(record())
+    later = Daemon()
+    later.sink.close()
+    later.sink = Sink(Options(address=f"127.0.0.1:{later.socket.getsockname()[1]}"), daemon.metrics)
+    assert later.sink.prepare() is None
+    daemon.metrics.exchange(record())
+    assert "relayd.proxy.requests.llm.chutes.2xx.complete:1|c" in later.lines()
+    later.close()

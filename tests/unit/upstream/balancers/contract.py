@@ -15,14 +15,14 @@ import pytest
 
 from relayd.upstream.affinity import number_of
 from relayd.upstream.endpoint import Endpoint
-from relayd.upstream.hint import Hint
+from relayd.upstream.lease import Lease
 from relayd.upstream.spec import BalanceSpec
 from relayd.upstream.upstream import Upstream
-from tests.unit.upstream.virtual import STRICT, Clock, counted, trip, upstream
+from tests.unit.upstream.virtual import STRICT, Clock, ask, counted, leased, picked, trip, upstream
 
 
-def keyed(number: int) -> Hint:
-    return Hint(number_of(b"%d" % number))
+def keyed(number: int) -> int:
+    return number_of(b"%d" % number)
 
 
 class Contract:
@@ -46,15 +46,12 @@ class Contract:
 
     def test_weights_are_honoured_under_load_too(self) -> None:
         group = self.made(each={"weight": [4, 2, 2]})
-        open_now: list[tuple[Endpoint, Hint]] = []
+        open_now: list[Lease] = []
         chance = random.Random(5)
         for number in range(4000):
-            hint = keyed(number)
-            endpoint = group.pick(hint)
-            assert endpoint is not None
-            open_now.append((endpoint, hint))
+            open_now.append(leased(group, keyed(number)))
             if len(open_now) > 80:
-                group.leave(*open_now.pop(chance.randrange(len(open_now))))
+                open_now.pop(chance.randrange(len(open_now))).release(None)
         shares = [one.picked / 4000 for one in group.endpoints]
         assert abs(shares[0] - 0.5) < 0.08 and abs(shares[1] - 0.25) < 0.08, shares
 
@@ -71,10 +68,11 @@ class Contract:
 
     def test_a_full_endpoint_is_never_chosen_and_all_full_is_nobody(self) -> None:
         group = self.made(3, each={"limit": [1, 2, 3]})
-        picked = [group.pick(keyed(number)) for number in range(8)]
-        assert Counter(one.label if one else "none" for one in picked) == {"e0": 1, "e1": 2, "e2": 3, "none": 2}
-        group.leave(group.endpoints[1])
-        assert group.pick(keyed(1)) is group.endpoints[1]
+        leases = [group.acquire(keyed(number)) for number in range(8)]
+        labels = ["none" if one is None else one.endpoint.label for one in leases]
+        assert Counter(labels) == {"e0": 1, "e1": 2, "e2": 3, "none": 2}
+        next(one for one in leases if one is not None and one.endpoint.label == "e1").release(None)
+        assert picked(group, keyed(1)) == "e1"
 
     def test_the_next_priority_is_asked_only_when_the_one_before_has_nobody(self, now: Clock) -> None:
         group = self.made(4, each={"priority": [0, 0, 1, 2]}, breaker=STRICT)
@@ -90,7 +88,7 @@ class Contract:
 
     def test_a_group_that_is_full_overflows_into_the_next(self) -> None:
         group = self.made(2, each={"priority": [0, 1], "limit": [2, 0]})
-        assert [one.label for one in (group.pick(keyed(number)) for number in range(4)) if one] == ["e0", "e0", "e1", "e1"]
+        assert [picked(group, keyed(number)) for number in range(4)] == ["e0", "e0", "e1", "e1"]
 
     def test_a_returning_endpoint_starts_slowly_and_reaches_its_share(self, now: Clock) -> None:
         group = self.made(2, slow_start_s=100.0)
@@ -112,20 +110,18 @@ class Contract:
     def test_another_endpoint_comes_first(self) -> None:
         group = self.made(4)
         for number in range(50):
-            hint = keyed(number)
-            tried = []
+            tried: list[Endpoint] = []
             for _ in range(4):
-                endpoint = group.pick(hint)
+                endpoint = ask(group, None, keyed(number), tried)
                 assert endpoint is not None
-                tried.append(endpoint.label)
-                group.leave(endpoint, hint)
-            assert len(set(tried)) == 4, tried
-            assert group.pick(hint) is not None, "when all were tried, one of them again"
+                tried.append(endpoint)
+            assert len({one.label for one in tried}) == 4, tried
+            assert picked(group, keyed(number), tried) != "none", "when all were tried, one of them again"
 
     def test_the_same_chance_makes_the_same_choices(self) -> None:
         def labels() -> list[str]:
             group = self.made(5, each={"weight": [1, 2, 3, 4, 5]})
-            return [one.label for number in range(200) if (one := group.pick(keyed(number)))]
+            return [picked(group, keyed(number)) for number in range(200)]
 
         assert labels() == labels()
 

@@ -9,11 +9,10 @@ import pytest
 from relayd.upstream.affinity import number_of
 from relayd.upstream.balancers.consistent_hash import Options, part_of
 from relayd.upstream.endpoint import Endpoint
-from relayd.upstream.hint import Hint
 from relayd.upstream.spec import BalanceSpec
 from relayd.upstream.upstream import Upstream
 from tests.unit.upstream.balancers.contract import Contract, keyed
-from tests.unit.upstream.virtual import Clock, upstream
+from tests.unit.upstream.virtual import Clock, ask, leased, picked, upstream
 
 
 class TestConsistentHash(Contract):
@@ -24,17 +23,15 @@ class TestConsistentHash(Contract):
 
 
 def made(count: int, bound: float = 1.25, spare: int = 4, **spec: object) -> Upstream:
-    return upstream(count, balance=BalanceSpec("consistent_hash", Options(bound, spare)), **spec)  # type: ignore[arg-type]
+    return upstream(count, balance=BalanceSpec("consistent_hash", Options(bound=bound, spare=spare)), **spec)  # type: ignore[arg-type]
 
 
 def homes(group: Upstream, count: int = 2000) -> list[str]:
     found = []
     for number in range(count):
-        hint = keyed(number)
-        endpoint = group.pick(hint)
+        endpoint = ask(group, None, keyed(number))
         assert endpoint is not None
         found.append(endpoint.label)
-        group.leave(endpoint, hint)
     return found
 
 
@@ -66,7 +63,7 @@ def test_an_endpoint_that_joins_takes_at_most_its_share(count: int) -> None:
 def test_load_is_bounded_though_everybody_asks_for_the_same_key() -> None:
     group = made(4, bound=1.25, spare=0)
     for number in range(1, 401):
-        group.pick(Hint(42))
+        leased(group, 42)
         highest = max(one.in_flight for one in group.endpoints)
         assert highest <= 1.25 * number / 4 + 1, (number, highest)
     assert sum(one.in_flight for one in group.endpoints) == 400
@@ -74,24 +71,23 @@ def test_load_is_bounded_though_everybody_asks_for_the_same_key() -> None:
 
 def test_a_few_of_one_key_stay_together_when_little_is_in_flight() -> None:
     group = made(4, spare=4)
-    picked = [one.label for _ in range(8) if (one := group.pick(Hint(42)))]
-    assert len(set(picked[:4])) == len(set(picked[4:])) == 1 and picked[0] != picked[4]
+    labels = [picked(group, 42) for _ in range(8)]
+    assert len(set(labels[:4])) == len(set(labels[4:])) == 1 and labels[0] != labels[4]
 
 
 def test_without_a_bound_a_key_always_comes_home() -> None:
     group = made(4, bound=0.0)
-    assert len({one.label for _ in range(500) if (one := group.pick(Hint(42)))}) == 1
+    assert len({picked(group, 42) for _ in range(500)}) == 1
 
 
 def test_what_overflows_goes_to_the_same_second_place() -> None:
     def second(key: int) -> str:
         group = made(6, spare=0, bound=1.0)
-        home = group.pick(Hint(key))
-        assert home is not None
+        home = leased(group, key).endpoint
         home.in_flight = 50
-        other = group.pick(Hint(key))
-        assert other is not None and other is not home
-        return other.label
+        other = picked(group, key)
+        assert other != home.label
+        return other
 
     assert [second(number_of(b"%d" % n)) for n in range(20)] == [second(number_of(b"%d" % n)) for n in range(20)]
 
@@ -100,7 +96,7 @@ def test_without_a_key_the_least_loaded_is_asked() -> None:
     group = made(3)
     for one, load in zip(group.endpoints, (4, 2, 3), strict=True):
         one.in_flight = load
-    assert group.pick(Hint()) is group.endpoints[1] and group.pick() is group.endpoints[1]
+    assert picked(group) == "e1" and picked(group) == "e1"
 
 
 def test_the_part_that_comes_home_first_is_always_the_same(now: Clock) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relayd.upstream.endpoint import Endpoint
-from relayd.upstream.hint import Hint
+from relayd.upstream.lease import Lease
 from relayd.upstream.spec import BalanceSpec
 from tests.unit.upstream.balancers.contract import Contract
-from tests.unit.upstream.virtual import FAULT, STRICT, upstream
+from tests.unit.upstream.virtual import FAULT, STRICT, leased, picked, upstream
 
 
 class TestLeastRequest(Contract):
@@ -21,24 +20,22 @@ def test_the_one_with_the_fewest_in_flight_is_chosen() -> None:
     group = upstream(3, balance=BalanceSpec("least_request"))
     for one, load in zip(group.endpoints, (4, 2, 3), strict=True):
         one.in_flight = load
-    turn = [one.label for one in (group.pick() for _ in range(3)) if one is not None]
-    assert turn == ["e1", "e1", "e2"]
+    assert [picked(group) for _ in range(3)] == ["e1", "e1", "e2"]
 
 
 def test_load_is_measured_by_weight() -> None:
     group = upstream(2, each={"weight": [3, 1]}, balance=BalanceSpec("least_request"))
     group.endpoints[0].in_flight, group.endpoints[1].in_flight = 5, 2
-    assert group.pick() is group.endpoints[0]
+    assert picked(group) == "e0"
 
 
 def test_idle_endpoints_take_turns() -> None:
     group = upstream(3, balance=BalanceSpec("least_request"))
     turn = []
     for _ in range(6):
-        endpoint = group.pick()
-        assert endpoint is not None
-        turn.append(endpoint.label)
-        group.leave(endpoint)
+        lease = leased(group)
+        turn.append(lease.endpoint.label)
+        lease.release(None)
     assert turn == ["e0", "e1", "e2", "e0", "e1", "e2"]
 
 
@@ -46,18 +43,15 @@ def test_idle_endpoints_take_turns() -> None:
 @given(st.lists(st.tuples(st.sampled_from(("pick", "fail", "leave")), st.integers(0, 9)), max_size=80))
 def test_an_open_endpoint_is_never_chosen_while_a_closed_one_is_free(steps: list[tuple[str, int]]) -> None:
     group = upstream(4, balance=BalanceSpec("least_request"), breaker=STRICT)
-    held: list[tuple[Endpoint, Hint]] = []
+    held: list[Lease] = []
     for what, number in steps:
         if what == "pick":
-            hint = Hint()
             closed = [one for one in group.endpoints if one.breaker is not None and one.breaker.state == "closed"]
-            picked = group.pick(hint)
-            assert picked in closed if closed else picked is None
-            if picked is not None:
-                assert picked.in_flight - 1 == min(one.in_flight - (one is picked) for one in closed)
-                held.append((picked, hint))
+            lease = group.acquire()
+            assert lease is None if not closed else lease is not None and lease.endpoint in closed
+            if lease is not None:
+                chosen = lease.endpoint
+                assert chosen.in_flight - 1 == min(one.in_flight - (one is chosen) for one in closed)
+                held.append(lease)
         elif held:
-            endpoint, hint = held.pop(number % len(held))
-            if what == "fail":
-                group.report(endpoint, FAULT, hint)
-            group.leave(endpoint, hint)
+            held.pop(number % len(held)).release(FAULT if what == "fail" else None)

@@ -28,16 +28,16 @@ def test_more_choices_are_surer() -> None:
     endpoints = [Endpoint(one) for one in addresses(10)]
     for one in endpoints[1:]:
         one.in_flight = 3
-    hits = [sum(Balancer(Options(choices), chance.random).pick(endpoints, None).label == "e0" for _ in range(1000))
+    hits = [sum(Balancer(Options(choices=choices), chance.random).pick(endpoints, None).label == "e0" for _ in range(1000))
             for choices in (1, 2, 8)]
     assert hits[0] < 150 < hits[1] < 260 < 500 < hits[2]
 
 
 def test_load_stays_balanced_without_looking_at_everybody() -> None:
     def worst(choices: int) -> int:
-        group = upstream(50, balance=BalanceSpec("random", Options(choices)))
+        group = upstream(50, balance=BalanceSpec("random", Options(choices=choices)))
         for _ in range(50 * 20):
-            group.pick()
+            group.acquire()
         return max(one.in_flight for one in group.endpoints)
 
     assert worst(2) <= 24 < worst(1)

@@ -89,7 +89,7 @@ async def test_the_client_closes_with_a_stream_alive(io_loop: Any) -> None:
         await streaming.head()
         paused = begin(pool, b"POST", length=-1)
         client.close()
-        await asyncio.wait_for(gone.wait(), 1)
+        await asyncio.wait_for(gone.wait(), 60)
         for _ in range(5):  # what was still scheduled finds the driver closed
             await asyncio.sleep(0)
         assert client.driver is None

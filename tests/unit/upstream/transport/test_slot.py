@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -308,7 +309,22 @@ async def test_it_is_known_whether_a_connection_stood(client: StreamClient) -> N
         upstream.script = silent
         keeper = begin(pool, b"GET")
         assert keeper.slot is not None
-        await asyncio.wait_for(came.wait(), 5)
+        await asyncio.wait_for(came.wait(), 60)
         assert keeper.slot.reached()
         client.driver.cancel(keeper.slot)  # type: ignore[union-attr]
         pool.give(keeper.slot)
+
+
+async def test_pieces_of_any_size_are_sent_in_order_and_small_ones_are_no_objects_of_their_own(client: StreamClient) -> None:
+    body = bytes(range(256)) * 4000
+    cuts = [0, 1, 2, 3, 900, 901, 500_000, 500_001, 500_900, len(body)]
+    async with Upstream(hello) as upstream:
+        pool = pool_of(client, upstream.endpoint)
+        keeper = begin(pool, b"POST", length=len(body))
+        slot = keeper.slot
+        assert slot is not None
+        for start, end in itertools.pairwise(cuts):
+            slot.feed(body[start:end], end == len(body))
+        assert slot.queued == len(body) and len(slot.queue or ()) < 6
+        assert (await keeper.done()).status == 200
+        assert upstream.requests[-1].body == body

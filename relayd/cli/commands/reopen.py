@@ -1,0 +1,34 @@
+"""`relayd reopen`: let the running relayd open its log files again, after a rotation. The configuration is not read.
+
+Exit codes: 0 done, 1 a file could not be opened (the old one stays in use) or nobody answers, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+from relayd.cli.admin_client import Unreachable, add_socket_options, ask, seconds
+from relayd.cli.output import err
+
+HELP = "let the running relayd open its log files again, after a rotation"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_socket_options(parser)
+    parser.add_argument("--timeout", type=seconds, default="20s", metavar="TIME", help="how long to wait (default 20s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        answer = ask(arguments, "POST", "/reopen", arguments.timeout)
+        told = json.loads(answer.body)
+    except (Unreachable, ValueError) as failed:
+        err(f"relayd: not reopened: {failed}")
+        return 1
+    if answer.status != 200:
+        for finding in told.get("findings", ["this relayd does not know how"]):
+            err(f"relayd: not reopened: {finding}")
+        return 1
+    return os.EX_OK

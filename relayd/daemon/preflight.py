@@ -1,0 +1,227 @@
+"""What a start asks of the machine before it binds anything; `relayd check` and a reload ask the same.
+
+1. Nothing is opened for writing, made or changed, and no port is bound.
+2. What is wrong is a fault; what will be wrong later (a certificate that ends soon) is a warning.
+3. With the unit of the service, its sandbox is asked too: where it lets relayd write, and what it hides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import ssl
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from relayd import clock, registry
+from relayd.config.load import Loaded, load
+from relayd.config.model import Config
+from relayd.config.store import STORES
+from relayd.daemon.generations import SYSTEM_STATE
+from relayd.daemon.remembering import state_folder
+from relayd.daemon.unit import Unit
+from relayd.errors import ConfigError, Finding
+from relayd.plan.compile import compile_plan
+from relayd.plan.specs import stamps_of
+from relayd.schema import Secret
+from relayd.schema.plugins import options_of
+from relayd.server.demo import demo_spec
+from relayd.server.tls import PemFault, load_authorities, load_pair, make_context, validity_of
+from relayd.stores import Bounds
+
+DAY_S = 86400
+PEM = ("cert", "key", "ca")
+WARN_S, URGENT_S = 30 * DAY_S, 7 * DAY_S
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """When a certificate file that relayd shows to others ends. `kind` is listener or upstream."""
+
+    kind: str
+    name: str
+    path: str  # the key of the configuration
+    file: str
+    ends_s: float
+
+    @property
+    def left_s(self) -> float:
+        """Until then; negative afterwards."""
+        return self.ends_s - clock.wall()
+
+    def shown(self) -> dict[str, object]:
+        """For the status."""
+        return {
+            "of": self.kind, "name": self.name, "file": self.file, "expires_at": self.ends_s,
+            "left_s": int(self.left_s), "warning": self.told(),
+        }
+
+    def told(self) -> str:
+        """The warning, which grows; empty while there is time."""
+        left_s, day = self.left_s, day_of(self.ends_s)
+        if left_s <= 0:
+            return f"THE CERTIFICATE HAS EXPIRED on {day}: {self.file}"
+        if left_s > WARN_S:
+            return ""
+        lead = "THE CERTIFICATE EXPIRES SOON, " if left_s <= URGENT_S else "the certificate expires "
+        return f"{lead}{remaining(left_s)}, on {day}: {self.file}"
+
+
+@dataclass(slots=True)
+class Preflight:
+    """The answers: findings without a place in the files, and when certificates end."""
+
+    findings: list[Finding] = field(default_factory=list)
+    expiries: list[Expiry] = field(default_factory=list)
+
+    @property
+    def faults(self) -> list[Finding]:
+        return [one for one in self.findings if one.level == "error"]
+
+    def fault(self, path: str, message: str, hint: str = "") -> None:
+        self.findings.append(Finding("", 0, 0, path, message, hint))
+
+
+def examined(path: str, unit: Unit | None = None) -> tuple[Loaded, Preflight]:
+    """The configuration of a file, with the answers of the machine. Raises ConfigError with every finding, placed."""
+    loaded = load(path)
+    asked = preflight(loaded.config, loaded.files, unit)
+    faults: list[Finding] = []
+    try:
+        compile_plan(loaded.config, 1, builtin={"demo": demo_spec("")})
+    except ConfigError as refused:
+        faults += refused.findings
+    if faults or asked.faults:
+        raise ConfigError(loaded.placed([*faults, *asked.findings]))
+    return replace(loaded, warnings=(*loaded.warnings, *loaded.placed(asked.findings))), asked
+
+
+def preflight(config: Config, files: tuple[str, ...] = (), unit: Unit | None = None) -> Preflight:
+    """Ask everything. `files` are those that the configuration was read from."""
+    asked = Preflight()
+    _listeners(config, asked)
+    _upstreams(config, asked)
+    for path, file in _written(config):
+        if fault := fault_of_writing(file, unit):
+            asked.fault(path, fault[0], fault[1])
+    if unit is not None:
+        for path, file in (*(("", file) for file in files), *_read(config)):
+            if rule := unit.hides(file):
+                asked.fault(path, f"{file} is not visible to {unit.name} ({rule})", "move it to /etc/relayd")
+    for one in asked.expiries:
+        if told := one.told():
+            asked.findings.append(Finding("", 0, 0, one.path, told, "renew it, then reload relayd", level="warning"))
+    return asked
+
+
+def pem_stamps(config: Config) -> tuple[str, ...]:
+    """Something that changes when a certificate, a key or a file of authorities does."""
+    return stamps_of(*(file for path, file in _read(config) if path.rpartition(".")[2] in PEM))
+
+
+def day_of(wall_s: float) -> str:
+    return datetime.datetime.fromtimestamp(wall_s, datetime.UTC).strftime("%Y-%m-%d")
+
+
+def remaining(left_s: float) -> str:
+    days = int(left_s // DAY_S)
+    return f"in {days} days" if days > 1 else f"in {max(int(left_s // 3600), 0)} hours"
+
+
+def _listeners(config: Config, asked: Preflight) -> None:
+    for name, listener in config.listeners.items():
+        if listener.tls is None:
+            continue
+        try:
+            make_context(name, listener.tls)
+        except ConfigError as refused:
+            asked.findings += refused.findings
+            continue
+        for number, one in enumerate(listener.tls.certificates):
+            path = f"listeners.{name}.tls.certificates[{number}]"
+            asked.expiries.append(Expiry("listener", name, path, one.cert, validity_of(one.cert).ends_s))
+
+
+def _upstreams(config: Config, asked: Preflight) -> None:
+    for name, upstream in config.upstreams.items():
+        tls, path = upstream.tls, f"upstreams.{name}.tls"
+        if tls.ca is not None:
+            try:
+                load_authorities(tls.ca)
+            except PemFault as fault:
+                asked.fault(f"{path}.ca", str(fault), fault.hint)
+        if tls.cert is not None and tls.key is not None:
+            try:
+                load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), tls.cert, tls.key)
+                asked.expiries.append(Expiry("upstream", name, f"{path}.cert", tls.cert, validity_of(tls.cert).ends_s))
+            except PemFault as fault:
+                asked.fault(f"{path}.cert", str(fault), fault.hint)
+
+
+def _written(config: Config) -> Iterator[tuple[str, str]]:
+    """Files that relayd will write, with their keys."""
+    log = config.telemetry.access_log
+    if (file := log.file) is not None and log.format not in ("off", "journal"):
+        yield "telemetry.access_log.file", os.path.abspath(file)
+    section = config.store
+    place = getattr(registry.load(STORES, section.kind), "file_of", None)
+    if place is not None:
+        bounds = Bounds(section.entries, int(section.size), float(section.ttl), state_folder() or SYSTEM_STATE)
+        yield "store.path", place(options_of(section, STORES, section.kind), bounds)
+
+
+def fault_of_writing(file: str, unit: Unit | None = None) -> tuple[str, str] | None:
+    """Why a file could not be opened for writing or made, and what helps; None where it could."""
+    folder = os.path.dirname(file)
+    if unit is not None:
+        if rule := unit.forbids_writing(file):
+            return f"{file} cannot be written by {unit.name} ({rule})", f"write below {unit.writable_hint}"
+        if unit.makes(folder) and not os.path.exists(folder):
+            return None  # systemd makes it before the start
+    try:
+        mode = os.stat(file).st_mode
+        if stat.S_ISDIR(mode):
+            return f"{file} cannot be opened: Is a directory", ""
+        return None if os.access(file, os.W_OK, effective_ids=True) else _denied(file, "this user may not write it")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        return f"{file} cannot be opened: {error.strerror}", ""
+    if not os.path.isdir(folder):
+        return f"{file} cannot be opened: No such file or directory", f"the folder {folder} does not exist"
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        return _denied(file, f"this user may not write in {folder}")
+    return None
+
+
+def _denied(file: str, hint: str) -> tuple[str, str]:
+    return f"{file} cannot be opened: Permission denied", hint
+
+
+def _read(config: Config) -> Iterator[tuple[str, str]]:
+    """Files that relayd reads, with their keys."""
+    for path, value in _leaves("", config):
+        if isinstance(value, Secret):
+            kind, _, file = value.source.partition(" ")
+            if kind == "file":
+                yield path, file
+        elif isinstance(value, str) and path.rpartition(".")[2] in PEM and value.startswith("/"):
+            yield path, value
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if dataclasses.is_dataclass(value) and not isinstance(value, Secret):
+        for one in dataclasses.fields(value):
+            key = str(one.metadata.get("key") or one.name)
+            yield from _leaves(f"{path}.{key}" if path else key, getattr(value, one.name))
+    elif hasattr(value, "items"):
+        for name, inner in value.items():
+            yield from _leaves(f"{path}.{name}", inner)
+    elif isinstance(value, (tuple, list)):
+        for number, inner in enumerate(value):
+            yield from _leaves(f"{path}[{number}]", inner)
+    else:
+        yield path, value

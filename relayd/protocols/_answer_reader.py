@@ -1,0 +1,246 @@
+"""What reading an endpoint's answer has in common for all dialects: bytes to JSON values, with bounds and a clear end.
+
+    bytes -> content coding removed -> byte order mark removed -> a JSON body, or frames of a stream -> Answer -> events
+
+Laws:
+1. The first byte of the answer decides between a JSON body and an event stream, not what was asked for. Only between
+   lines of JSON (NDJSON) and a body, which begin alike, the request decides.
+2. The events of a frame are returned by the call that completed the frame.
+3. The end of the bytes is never taken for the end of the answer: the dialect's Answer decides. A frame that is not
+   valid JSON at the end of the bytes was cut.
+4. Frames, bodies and decoded bytes are bounded, and nothing that an endpoint sends raises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from relayd.protocols._json import parse_answer
+from relayd.protocols._openai_errors import failure_of
+from relayd.protocols.canon import Event, Failure
+from relayd.wire.decoding import BadEncoding, Decoder
+from relayd.wire.ndjson import LineSplitter, NdjsonError
+from relayd.wire.sse import SseError, SseSplitter
+
+MIB = 1024 * 1024
+MOST_BODY_BYTES = 64 * MIB
+DECODED_BYTES = 4096  # by one call
+_BOM = b"\xef\xbb\xbf"
+_BLANK = b" \t\r\n"
+
+CUT = Failure(502, "The upstream's stream ended before its answer was complete.", "upstream_cut")
+CUT_FRAME = Failure(502, "The upstream's stream ended in the middle of a frame.", "upstream_cut")
+EMPTY = Failure(502, "The upstream sent an empty answer.", "upstream_malformed")
+EMPTY_STREAM = Failure(502, "The upstream sent an empty answer.", "upstream_cut")
+FRAME_NOT_JSON = Failure(502, "The upstream sent a frame that is not JSON.", "upstream_malformed")
+FRAME_TOO_LARGE = Failure(502, "The upstream sent a frame that is too large.", "upstream_malformed")
+NOT_JSON = Failure(502, "The upstream's answer is not JSON, or not all of it.", "upstream_malformed")
+NO_ANSWER = Failure(502, "The upstream's answer is neither JSON nor an event stream.", "upstream_malformed")
+TOO_LARGE = Failure(502, "The upstream's answer is too large.", "upstream_malformed")
+
+
+class Answer(Protocol):
+    """The part of a reader that knows its dialect: JSON values to canonical events. Each method appends to `events`.
+
+    `begun` is True once there was a Begin event. `over` is True once the answer has ended, well or not; nothing is
+    called after that.
+    """
+
+    begun: bool
+    over: bool
+
+    def value(self, value: Any, events: list[Event], is_error: bool) -> None:
+        """One JSON value of a stream; `is_error` if the frame calls itself an error."""
+
+    def body(self, value: Any, events: list[Event]) -> None:
+        """The JSON value of an answer that is one body. It ends the answer."""
+
+    def done_marker(self, events: list[Event]) -> None:
+        """The frame `[DONE]`."""
+
+    def end_of_stream(self, events: list[Event]) -> None:
+        """The bytes of a stream have ended cleanly. It ends the answer."""
+
+    def fail(self, failure: Failure, events: list[Event]) -> None:
+        """The answer cannot be read any further. It ends the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How a stream is framed (as server-sent events, or as lines of JSON), and the bounds of a line and of a frame."""
+
+    line_bytes: int = 16 * MIB
+    frame_bytes: int = 32 * MIB
+    is_lines: bool = False
+
+
+EVENTS = Framing()
+
+
+class AnswerReader:
+    """Reads one answer (see dialect.Reader); owned by the attempt."""
+
+    __slots__ = (
+        "_answer", "_asked_stream", "_body", "_decoder", "_framing", "_is_unsplit", "_lines", "_size", "_splitter",
+        "_start",
+    )  # fmt: skip
+
+    def __init__(
+        self, answer: Answer, *, stream: bool, content_encoding: str = "", framing: Framing = EVENTS
+    ) -> None:
+        """`stream` is whether the request asked for a stream."""
+        self._answer, self._asked_stream, self._framing = answer, stream, framing
+        self._decoder = Decoder(content_encoding) if content_encoding else None
+        self._start = b""  # a part of a byte order mark
+        self._splitter: SseSplitter | None = None
+        self._lines = LineSplitter(framing.line_bytes) if framing.is_lines and stream else None
+        self._body: list[bytes] = []
+        self._is_unsplit = False  # whether this is a body, or lines
+        self._size = 0  # bytes of a body
+
+    def feed(self, data: bytes) -> list[Event]:
+        """See dialect.Reader."""
+        events: list[Event] = []
+        if self._answer.over or not (data or self.has_more):
+            return events
+        if self._decoder is not None:
+            try:
+                data = self._decoder.feed(data, DECODED_BYTES)
+            except BadEncoding as fault:
+                failure = Failure(502, f"The upstream's answer cannot be read: {fault}.", "upstream_malformed")
+                self._answer.fail(failure, events)
+                return events
+            if not data:
+                return events
+        if self._splitter is not None:
+            self._split(self._splitter, data, events)
+        elif self._is_unsplit:
+            self._unsplit(data, events)
+        else:
+            self._begin(self._start + data, events)
+        return events
+
+    @property
+    def has_more(self) -> bool:
+        """See dialect.Reader."""
+        return self._decoder is not None and self._decoder.has_more
+
+    def end(self) -> list[Event]:
+        """See dialect.Reader."""
+        answer = self._answer
+        events: list[Event] = []
+        while self.has_more and not answer.over:
+            events += self.feed(b"")
+        if answer.over:
+            return events
+        if self._splitter is not None:
+            if self._splitter.rest.strip():
+                self._split(self._splitter, b"\n\n", events, is_last=True)
+            if not (answer.begun or events or self._asked_stream):
+                answer.fail(NO_ANSWER, events)
+        elif not self._is_unsplit:
+            answer.fail(EMPTY_STREAM if self._asked_stream else EMPTY, events)
+        elif self._lines is not None:
+            rest = self._lines.finish()
+            if rest is not None:
+                self._last_line(rest, events)
+        else:
+            self._end_of_body(events)
+        if not answer.over:
+            answer.end_of_stream(events)
+        return events
+
+    def _begin(self, data: bytes, events: list[Event]) -> None:
+        """Decide between a stream and a body, as soon as a byte says it."""
+        text = data.removeprefix(_BOM)
+        first = text.lstrip(_BLANK)[:1]
+        if not first or _BOM.startswith(data):
+            self._start = data if _BOM.startswith(data) else b""  # of blank bytes nothing need be kept
+        elif self._lines is not None or first in b"{[<":
+            self._is_unsplit = True
+            self._unsplit(text, events)
+        else:
+            self._splitter = SseSplitter(self._framing.line_bytes, self._framing.frame_bytes)
+            self._split(self._splitter, text, events)
+
+    # ---- bytes of a stream, of lines, of a body
+
+    def _split(self, splitter: SseSplitter, data: bytes, events: list[Event], is_last: bool = False) -> None:
+        answer = self._answer
+        try:
+            frames = splitter.feed(data)
+        except SseError:
+            answer.fail(FRAME_TOO_LARGE, events)
+            return
+        for frame in frames:
+            text = frame.data
+            if text is None:
+                text = frame.raw.strip()
+                if not text.startswith(b"{"):
+                    continue  # a comment, or fields of the stream itself
+                # An error object that a gateway wrote between the frames, without `data:`.
+            try:
+                value = parse_answer(text)
+            except ValueError:
+                self._not_json(text, events, frame.event == b"error", is_last)
+            else:
+                answer.value(value, events, frame.event == b"error")
+            if answer.over:
+                return
+
+    def _unsplit(self, data: bytes, events: list[Event]) -> None:
+        answer = self._answer
+        if self._lines is None:
+            self._body.append(data)
+            self._size += len(data)
+            if self._size > MOST_BODY_BYTES:
+                self._body.clear()
+                answer.fail(TOO_LARGE, events)
+            return
+        try:
+            lines = self._lines.feed(data)
+        except NdjsonError:
+            answer.fail(FRAME_TOO_LARGE, events)
+            return
+        for line in lines:
+            try:
+                value = parse_answer(line)
+            except ValueError:
+                self._not_json(line, events, False, False)
+            else:
+                answer.value(value, events, False)
+            if answer.over:
+                return
+
+    def _last_line(self, line: bytes, events: list[Event]) -> None:
+        try:
+            value = parse_answer(line)
+        except ValueError:
+            self._not_json(line, events, False, True)
+        else:
+            self._answer.value(value, events, False)
+
+    def _end_of_body(self, events: list[Event]) -> None:
+        body = b"".join(self._body)
+        self._body.clear()
+        try:
+            value = parse_answer(body)
+        except ValueError:
+            self._answer.fail(NOT_JSON, events)
+        else:
+            self._answer.body(value, events)
+
+    def _not_json(self, text: bytes, events: list[Event], is_error: bool, is_last: bool) -> None:
+        """A frame that is no JSON value: the marker of the end, an error in plain text, or a fault."""
+        stripped = text.strip()
+        if not stripped:
+            return
+        if stripped == b"[DONE]":
+            self._answer.done_marker(events)
+        elif is_error:
+            shown = text[:2000].decode("utf-8", "replace")
+            failure = failure_of(shown, 502) or Failure(502, "The upstream reported an error.")
+            self._answer.fail(failure, events)
+        else:
+            self._answer.fail(CUT_FRAME if is_last else FRAME_NOT_JSON, events)

@@ -1,0 +1,147 @@
+"""Arguments of tool calls: where the JSON object of a text in pieces ends, and the free text of a custom tool.
+
+Several calls may arrive interleaved, and some clients can have only one call open at a time. So readers and renderers
+must know when a call's arguments are complete without parsing them again and again.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from relayd.protocols import _json
+from relayd.wire.json_scanner import MAX_DEPTH
+
+MOST_WAITING_CHARS = 64 * 1024
+MOST_WAITING_PIECES = 1024
+_OUTSIDE = re.compile(r'["{}\[\]]')
+_IN_STRING = re.compile(r'["\\]')
+
+
+class ObjectEnd:
+    """Finds the end of the JSON object that a text begins with; owned by the call whose arguments it reads.
+
+    Each character is scanned once, however the text was cut, and only if somebody asks: pieces wait until then, up to a
+    bound. A text that begins with anything but `{` is never complete.
+    """
+
+    __slots__ = (
+        "_depth", "_escaped", "_in_string", "_is_complete", "_is_empty", "_is_other", "_waiting", "_waiting_chars",
+        "behind",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._in_string = self._escaped = self._is_complete = False
+        self._is_other = False  # it begins with something else
+        self._is_empty = True
+        self.behind = ""  # what stood behind the closed object in the last text that was scanned
+        self._waiting: list[str] = []
+        self._waiting_chars = 0
+
+    def add(self, text: str) -> None:
+        """The next piece."""
+        if self._is_complete or self._is_other:
+            return
+        self._waiting.append(text)
+        self._waiting_chars += len(text)
+        if self._waiting_chars > MOST_WAITING_CHARS or len(self._waiting) >= MOST_WAITING_PIECES:
+            self._scan_waiting()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the object is closed: nothing more can belong to it."""
+        self._scan_waiting()
+        return self._is_complete
+
+    @property
+    def is_in_string(self) -> bool:
+        """Whether the text ends inside a string."""
+        self._scan_waiting()
+        return self._in_string
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing but blanks has come."""
+        self._scan_waiting()
+        return self._is_empty
+
+    def _scan_waiting(self) -> None:
+        if self._waiting:
+            text = "".join(self._waiting)
+            self._waiting.clear()
+            self._waiting_chars = 0
+            self._scan(text)
+
+    def _scan(self, text: str) -> None:
+        if self._is_empty:
+            text = text.lstrip()
+            if not text:
+                return
+            self._is_empty, self._is_other = False, text[0] != "{"
+            if self._is_other:
+                return
+        position = 0
+        while not self._is_complete:
+            if self._escaped:
+                self._escaped = False
+                position += 1
+            found = (_IN_STRING if self._in_string else _OUTSIDE).search(text, position)
+            if found is None:
+                return
+            position, sign = found.end(), found[0]
+            if sign == '"':
+                self._in_string = not self._in_string
+            elif sign == "\\":
+                self._escaped = True
+                if position == len(text):
+                    return
+            elif sign in "{[":
+                self._depth += 1
+            else:
+                self._depth -= 1
+                self._is_complete = self._depth == 0
+                if self._is_complete:
+                    self.behind = text[position:]
+
+
+def arguments_object(arguments: str) -> dict[str, Any]:
+    """The object that a call in a history has as its arguments.
+
+    A history cannot be taken back, so that nothing in it may be refused for ever: `null` and nothing are no arguments,
+    and what is no object (arguments that were cut off, say) is shown to the model as it is.
+    """
+    if not arguments.strip():
+        return {}
+    try:
+        value = _json.parse_bounded(arguments)
+        if isinstance(value, str):  # written twice
+            value = _json.parse_bounded(value)
+    except ValueError:
+        return {"unparsed_arguments": arguments}
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or _json.is_deeper(value, MAX_DEPTH - 2):
+        return {"unparsed_arguments": arguments}
+    return value
+
+
+def object_text(arguments: str) -> str:
+    """As `arguments_object`, as JSON text: an object stays as it was written."""
+    try:
+        if isinstance(_json.parse_bounded(arguments), dict):
+            return arguments
+    except ValueError:
+        pass
+    return _json.write_text(arguments_object(arguments))
+
+
+def raw_input(arguments: str) -> str:
+    """The free text for a custom tool: the string `input` of the object, or all of a text that is no such object."""
+    try:
+        value = _json.parse_bounded(arguments)
+    except ValueError:
+        return arguments
+    if isinstance(value, dict) and isinstance(value.get("input"), str):
+        return str(value["input"])
+    return value if isinstance(value, str) else arguments

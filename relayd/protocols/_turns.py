@@ -1,0 +1,49 @@
+"""Assistant messages of a history put together again: some clients keep each call of a batch in a message of its own.
+
+Endpoints take a batch of calls as one turn with the answers behind it; an answer before the second call of a batch
+would answer a turn that is not complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from relayd.protocols.canon import Message, Part, ToolCall
+
+
+def _never(call: ToolCall) -> bool:
+    return False
+
+
+def whole_turns(
+    messages: Iterable[Message], belongs_to_batch: Callable[[ToolCall], bool] = _never
+) -> tuple[Message, ...]:
+    """The messages, assistant messages that follow each other as one.
+
+    Where answers stand between two of them, they are one turn if the second one has nothing but calls, of which the
+    first `belongs_to_batch` of the calls before it; the answers then stand behind.
+    """
+    turns: list[Message] = []
+    joined: dict[int, list[Part]] = {}  # of turns that several messages make up
+    last = -1  # the assistant's turn that nothing but answers has followed
+    for message in messages:
+        is_assistant = message.role == "assistant"
+        if is_assistant and last >= 0 and (last == len(turns) - 1 or _goes_on(message, belongs_to_batch)):
+            joined.setdefault(last, list(turns[last].parts)).extend(message.parts)
+            if message.name and not turns[last].name:
+                turns[last] = replace(turns[last], name=message.name)
+            continue
+        if is_assistant:
+            last = len(turns)
+        elif message.role != "tool":
+            last = -1
+        turns.append(message)
+    for place, parts in joined.items():
+        turns[place] = replace(turns[place], parts=tuple(parts))
+    return tuple(turns)
+
+
+def _goes_on(message: Message, belongs_to_batch: Callable[[ToolCall], bool]) -> bool:
+    first = message.parts[0] if message.parts else None
+    return isinstance(first, ToolCall) and belongs_to_batch(first)

@@ -1,0 +1,186 @@
+"""The fulfilment webhook of Dialogflow ES v2: a spoken question in, a short text out, with the session's history.
+
+Laws:
+1. A session's turns are remembered for half an hour after the last one, a bounded number of bounded texts; a turn that
+   failed is not one of them.
+2. The answer never exceeds what Dialogflow takes (64 KiB). Dialogflow waits 5 seconds, which the route's total timeout
+   sees to; a late answer is an apology, since Dialogflow shows no errors.
+3. GET and HEAD are a check and never go upstream.
+
+The model's name in requests is `dialogflow`; the configuration's `models:` says which one that is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from relayd import clock
+from relayd.protocols import _json, _openai_errors
+from relayd.protocols._bounds import TextBuffer
+from relayd.protocols.canon import End, Event, Failure, Message, RefusalDelta, Request, Text, TextDelta
+from relayd.protocols.dialect import Ask, Dialect, Memory, Refused, Rendered, Renderer, at_once
+from relayd.wire.json_steps import Steps
+
+MOST_BYTES = 64 * 1024
+MOST_QUERY = 8192
+MOST_REMEMBERED = 4096  # characters of one text
+_KEY = "dialogflow."
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How questions are put and what is said when there is nothing to say.
+
+    model: its name for the table of models. turns: how many questions and answers are remembered, for remember_s.
+    late, silent: the text where the answer comes too late, and where it is empty.
+    """
+
+    model: str = "dialogflow"
+    instructions: str = "Answer in at most three short sentences that can be read aloud. No lists, no markup."
+    max_tokens: int = 256
+    turns: int = 10
+    remember_s: float = 1800.0
+    late: str = "I need more time for that. Please ask me again."
+    silent: str = "I have no answer to that."
+
+
+def dialect(settings: Settings = Settings()) -> Dialect:
+    """The dialect with other settings."""
+
+    def read_request(body: bytes, ask: Ask) -> Request:
+        return at_once(read_steps(_json.read_object(body), ask))
+
+    def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+        yield
+        query = _json.required(members, "queryResult", "an object")
+        text = _json.required(query, "queryText", "a string", "queryResult.")
+        if not text.strip() or len(text) > MOST_QUERY:
+            raise Refused("The question is empty or too long.", "queryResult.queryText", "invalid_value")
+        session = _json.optional(members, "session", "a string") or ""
+        language = _json.optional(query, "languageCode", "a string", "queryResult.") or ""
+        instructions = settings.instructions
+        if _LANGUAGE.fullmatch(language):
+            instructions += f" The language is {language}."
+        messages = [Message("system", (Text(instructions),))]
+        for question, answer in _turns(ask.memory, session, settings):
+            messages += [Message("user", (Text(question),)), Message("assistant", (Text(answer),))]
+        messages.append(Message("user", (Text(text),)))
+        return Request(
+            model=settings.model,
+            messages=tuple(messages),
+            max_tokens=settings.max_tokens,
+            extra={"session": session, "query": text},
+        )
+
+    def renderer(request: Request, ask: Ask) -> FulfilmentRenderer:
+        return FulfilmentRenderer(request, ask, settings)
+
+    def render_error(failure: Failure, request_id: str) -> Rendered:
+        if failure.status == 504:
+            return _fulfilment(settings.late)
+        return _openai_errors.render_error(failure, request_id)
+
+    return Dialect(
+        name="dialogflow",
+        title="Dialogflow fulfilment",
+        paths=("/webhook",),
+        render_error=render_error,
+        read_error=_openai_errors.read_error,
+        read_request=read_request,
+        read_steps=read_steps,
+        renderer=renderer,
+        local=local,
+        drops=(
+            "Contexts, parameters and payloads are left out: the model sees the words and the history.",
+            "Of the answer only the text and a refusal are told: thoughts, calls of tools, logprobs, usage, a limit "
+            "that was met, a filter, a stop string and more than one answer have no place there.",
+        ),
+    )
+
+
+def local(ask: Ask, body: bytes) -> Rendered | None:
+    """The check that a browser or a monitor makes."""
+    if ask.method in ("GET", "HEAD"):
+        return Rendered(200, _json.write({"status": "ok", "webhook": "dialogflow"}))
+    return None
+
+
+class FulfilmentRenderer(Renderer):
+    """Adds up one answer and remembers it; owned by the exchange."""
+
+    __slots__ = ("_ask", "_failure", "_is_over", "_request", "_settings", "_size_chars", "_texts")
+
+    def __init__(self, request: Request, ask: Ask, settings: Settings) -> None:
+        self._request, self._ask, self._settings = request, ask, settings
+        self._texts, self._size_chars = TextBuffer(), 0
+        self._failure: Failure | None = None
+        self._is_over = False
+
+    def feed(self, events: list[Event]) -> bytes:
+        """Nothing goes out before the end."""
+        for event in events:
+            if self._is_over:
+                break
+            if isinstance(event, TextDelta | RefusalDelta):
+                if event.choice == 0 and self._size_chars < MOST_BYTES:  # more could not be told
+                    self._size_chars += len(event.text)
+                    self._texts.add(event.text)
+            elif isinstance(event, Failure):
+                self._is_over, self._failure = True, event
+            elif isinstance(event, End):
+                self._is_over = True
+                self._remember()
+        return b""
+
+    def comment(self) -> bytes:
+        """A plain answer has no keep-alive."""
+        return b""
+
+    def whole(self) -> Rendered:
+        """The answer."""
+        if not self._is_over:
+            self._failure = Failure(502, "The upstream's answer is not complete.")
+        if self._failure is None:
+            return _fulfilment(self._texts.text().strip() or self._settings.silent)
+        if self._failure.status == 504:
+            return _fulfilment(self._settings.late)
+        return _openai_errors.render_error(self._failure, self._ask.request_id)
+
+    def _remember(self) -> None:
+        session, answer = self._request.extra["session"], self._texts.text().strip()
+        if not session or not answer:
+            return
+        turns = _turns(self._ask.memory, session, self._settings)
+        turns.append((self._request.extra["query"], answer))
+        last = turns[-self._settings.turns :]
+        kept = [[question[:MOST_REMEMBERED], text[:MOST_REMEMBERED]] for question, text in last]
+        self._ask.memory.put(_key(session), {"at": clock.wall(), "turns": kept})
+
+
+def _key(session: str) -> str:
+    return _KEY + hashlib.sha256(session.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _turns(memory: Memory, session: str, settings: Settings) -> list[tuple[str, str]]:
+    """What was said in this conversation, if it is not too long ago."""
+    kept: Any = memory.get(_key(session)) if session else None
+    if not isinstance(kept, dict) or not isinstance(kept.get("at"), int | float):
+        return []
+    if clock.wall() - kept["at"] > settings.remember_s:
+        return []
+    turns = [turn for turn in _json.a_list(kept.get("turns")) if isinstance(turn, list) and len(turn) == 2]
+    return [(str(question), str(answer)) for question, answer in turns]
+
+
+def _fulfilment(text: str) -> Rendered:
+    """The answer, cut to what Dialogflow takes."""
+    body = _json.write({"fulfillmentText": text})
+    while len(body) > MOST_BYTES:
+        # Escapes make a character longer, so that one cut may not do.
+        text = text[: len(text) * MOST_BYTES // len(body) - 8].rstrip() + "…"
+        body = _json.write({"fulfillmentText": text})
+    return Rendered(200, body)

@@ -1,0 +1,162 @@
+"""Lists of models, both ways: read from endpoints of every dialect, and written for clients of every provider.
+
+Laws:
+1. An answer that is not a list raises ValueError; entries that make no sense are left out.
+2. Names are as requests have them: without Gemini's `models/`, and only models that can be asked in a chat.
+3. Names and their number are bounded.
+
+Pages follow each API: OpenAI and Ollama have none, Anthropic's are cut by ids
+(https://docs.anthropic.com/en/api/models-list), Google's by a token
+(https://ai.google.dev/api/models#method:-models.list).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from relayd.protocols import _json
+from relayd.protocols.dialect import Dialect, Listing, ModelListShape, ModelListSource, Page
+
+MOST_MODELS = 4096
+LONGEST_NAME = 256
+VERSION = b"anthropic-version: 2023-06-01"
+
+# ---- read from endpoints
+
+
+def read_page(source: ModelListSource, body: bytes) -> Page:
+    """The page in an endpoint's answer. Raises ValueError."""
+    page = source.read(_json.parse_answer(body))
+    kept = dict.fromkeys(name for name in page.names if 0 < len(name) <= LONGEST_NAME and name.isprintable())
+    return Page(tuple(kept)[:MOST_MODELS], page.next)
+
+
+def _entries(value: Any, key: str) -> list[dict[str, Any]]:
+    found = value if isinstance(value, list) else _json.an_object(value).get(key)  # some give the bare list
+    if not isinstance(found, list):
+        raise ValueError("is no list of models")
+    return [entry for entry in found if isinstance(entry, dict)]
+
+
+def _openai(value: Any) -> Page:
+    return Page(tuple(_json.a_text(entry.get("id")) for entry in _entries(value, "data")))
+
+
+def _anthropic(value: Any) -> Page:
+    page, last = _openai(value), _json.an_object(value).get("last_id")
+    more = _json.an_object(value).get("has_more") is True and isinstance(last, str) and last
+    return Page(page.names, urlencode({"limit": 1000, "after_id": last}) if more else "")
+
+
+def _gemini(value: Any) -> Page:
+    names = []
+    for entry in _entries(value, "models"):
+        methods = entry.get("supportedGenerationMethods")
+        if not isinstance(methods, list) or "generateContent" in methods:
+            names.append(_json.a_text(entry.get("name")).removeprefix("models/"))
+    token = _json.a_text(_json.an_object(value).get("nextPageToken"))
+    return Page(tuple(names), urlencode({"pageSize": 1000, "pageToken": token}) if token else "")
+
+
+def _ollama(value: Any) -> Page:
+    entries = _entries(value, "models")
+    return Page(tuple(_json.a_text(one.get("model")) or _json.a_text(one.get("name")) for one in entries))
+
+
+OPENAI_SOURCE = ModelListSource("/models", "", _openai)
+ANTHROPIC_SOURCE = ModelListSource("/models", "limit=1000", _anthropic, (VERSION,))
+GEMINI_SOURCE = ModelListSource("/models", "pageSize=1000", _gemini)
+OLLAMA_SOURCE = ModelListSource("/api/tags", "", _ollama)
+
+# ---- written for clients
+
+
+def _openai_model(name: str, upstream: str, made_s: int) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": made_s, "owned_by": upstream}
+
+
+def _openai_page(listing: Listing, made_s: int, asked: Mapping[str, str]) -> dict[str, Any]:
+    return {"object": "list", "data": [_openai_model(name, upstream, made_s) for name, upstream in listing]}
+
+
+def _stamp(made_s: int) -> str:
+    return datetime.fromtimestamp(made_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _anthropic_model(name: str, upstream: str, made_s: int) -> dict[str, Any]:
+    return {"type": "model", "id": name, "display_name": name, "created_at": _stamp(made_s)}
+
+
+def _anthropic_page(listing: Listing, made_s: int, asked: Mapping[str, str]) -> dict[str, Any]:
+    """From 1 to 1,000 models, 20 without `limit`. An id that is unknown cuts nothing."""
+    limit, after, before = _count(asked.get("limit"), 20), asked.get("after_id"), asked.get("before_id")
+    names = [name for name, _ in listing]
+    if after not in names and before in names:
+        names = names[: names.index(before)]
+        has_more, names = len(names) > limit, names[-limit:]
+    else:
+        names = names[names.index(after) + 1 :] if after in names else names
+        has_more, names = len(names) > limit, names[:limit]
+    return {
+        "data": [_anthropic_model(name, "", made_s) for name in names], "has_more": has_more,
+        "first_id": names[0] if names else None, "last_id": names[-1] if names else None,
+    }
+
+
+def _gemini_model(name: str, upstream: str, made_s: int) -> dict[str, Any]:
+    return {
+        "name": f"models/{name}", "displayName": name,
+        "supportedGenerationMethods": ["generateContent", "streamGenerateContent"],
+    }
+
+
+def _gemini_page(listing: Listing, made_s: int, asked: Mapping[str, str]) -> dict[str, Any]:
+    """From 1 to 1,000 models, 50 without `pageSize`; the token is the place of the next one."""
+    size, token = _count(asked.get("pageSize"), 50), asked.get("pageToken", "")
+    start = int(token) if token.isdecimal() and len(token) < 8 else 0
+    page: dict[str, Any] = {"models": [_gemini_model(name, up, made_s) for name, up in listing[start : start + size]]}
+    if start + size < len(listing):
+        page["nextPageToken"] = str(start + size)
+    return page
+
+
+def _ollama_model(name: str, upstream: str, made_s: int) -> dict[str, Any]:
+    return {"name": name, "model": name, "modified_at": _stamp(made_s), "size": 0, "digest": "", "details": {}}
+
+
+def _ollama_page(listing: Listing, made_s: int, asked: Mapping[str, str]) -> dict[str, Any]:
+    return {"models": [_ollama_model(name, upstream, made_s) for name, upstream in listing]}
+
+
+def _count(text: str | None, usual: int) -> int:
+    return min(1000, max(1, int(text))) if text and text.isdecimal() and len(text) < 6 else usual
+
+
+OPENAI = ModelListShape(_openai_page, _openai_model)
+ANTHROPIC = ModelListShape(_anthropic_page, _anthropic_model, client_headers=("anthropic-version",))
+GEMINI = ModelListShape(_gemini_page, _gemini_model, client_headers=("x-goog-api-key", "x-goog-api-client"))
+OLLAMA = ModelListShape(_ollama_page, _ollama_model, path="/api/tags")
+SHAPES = (ANTHROPIC, GEMINI, OLLAMA)
+
+
+def shape_for(dialect: Dialect, path: str, headers: Mapping[str, str]) -> ModelListShape:
+    """The shape that a client reads: by a path that only one provider has, then by the dialect of the route, then by
+    header fields that only one provider's clients send. Ollama and Google serve OpenAI's clients on other paths."""
+    own = dialect.listing
+    for shape in SHAPES if own is None else (own, *SHAPES):
+        if shape.path and path.rstrip("/").endswith(shape.path):
+            return shape
+    if own is not None and not own.path and "/openai/" not in path:
+        return own
+    for shape in SHAPES:
+        if any(name in headers for name in shape.client_headers):
+            return shape
+    return OPENAI
+
+
+def page(shape: ModelListShape, listing: Listing, made_s: int, query: str) -> dict[str, Any]:
+    """The page of the listing that the query asks for."""
+    return shape.page(listing, made_s, dict(parse_qsl(query)))

@@ -1,0 +1,294 @@
+"""The `model` field of a multipart/form-data body, found while the body goes by (RFC 7578, RFC 2046 5.1).
+
+Audio and image requests carry their model in a form beside files of any size, so nothing but the beginning of a part,
+the value of that one field and what may be half a delimiter is ever held.
+
+Laws:
+1. Nothing is kept but the model's name and what may become part of a delimiter.
+2. A form that two readers could read in two ways is a fault: a boundary that goes on behind its end, delimiters and
+   header lines behind a bare CR or LF, two names for one part, anything before the first delimiter or behind the last.
+3. One field may be the model for some reader, and its name is written in one way only: a second one, a name that is
+   like it, a file of that name, or a coding of its value is a fault.
+4. However the input is cut, the answer is the same; the cost is linear in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import Enum, auto
+from urllib.parse import unquote
+
+from relayd.wire.body import folded
+
+MOST_HEADER_BYTES = 16 * 1024  # of one part
+MOST_VALUE_BYTES = 1024  # of a model's name
+MOST_PADDING_BYTES = 64
+
+_FORM = re.compile(r"multipart/form-data[ \t]*;(.*)", re.IGNORECASE | re.DOTALL)
+_PARAMETER = re.compile(
+    r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*=[ \t]*(?:\"((?:[^\"\\\r\n]|\\[^\r\n])*)\"|([^\s;\"]*))[ \t]*(?:;|$)"
+)
+_ESCAPED = re.compile(r"\\(.)")
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,199}[0-9A-Za-z'()+_,\-./:=?]")
+_END_OF_LINE = re.compile(rb"[ \t]*\r\n")
+_PLAIN_TEXT = re.compile(r"text/plain(?:\s*;\s*charset=\"?(?:utf-8|us-ascii)\"?)?", re.IGNORECASE)
+_NO_CODING = ("7bit", "8bit", "binary")
+
+
+class MultipartError(ValueError):
+    """A body is no acceptable form. `rule` is a stable word."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(rule)
+        self.rule = rule
+
+
+def boundary_of(content_type: str) -> bytes | None:
+    """The boundary that a Content-Type names, or None for another type, for none and for a doubtful one."""
+    form = _FORM.fullmatch(content_type.strip())
+    if form is None:
+        return None
+    parameters = _parameters(form[1])
+    boundary = None if parameters is None else parameters.get("boundary")
+    return boundary.encode("ascii") if boundary is not None and _BOUNDARY.fullmatch(boundary) else None
+
+
+def _parameters(text: str) -> dict[str, str] | None:
+    """`; name=value` lists; None where they cannot be read or a name stands twice."""
+    found: dict[str, str] = {}
+    position = 0
+    while position < len(text):
+        if text[position:].isspace() or text[position:] == ";":
+            break
+        match = _PARAMETER.match(text, position)
+        if match is None or match[1].lower() in found:
+            return None
+        found[match[1].lower()] = match[3] if match[2] is None else _ESCAPED.sub(r"\1", match[2])
+        position = match.end()
+    return found
+
+
+class _Kind(Enum):
+    """What a piece of the body is."""
+
+    AROUND = auto()  # before, between and behind values: delimiters, headers
+    VALUE = auto()  # of a part that is no model
+    MODEL = auto()  # of a field `model`
+    MODEL_ENDS = auto()
+
+
+class _Place(Enum):
+    VALUE = auto()
+    DELIMITER = auto()
+    HEADER = auto()
+    BEHIND = auto()
+
+
+class _Pieces:
+    """Cuts a body into pieces that, joined, are the body; owned by a ModelFinder."""
+
+    __slots__ = ("_before_first", "_begun", "_buffer", "_delimiter", "_has_model", "_is_model", "_place", "_search")
+
+    def __init__(self, boundary: bytes) -> None:
+        self._delimiter = b"\r\n--" + boundary
+        dashed = re.escape(b"--" + boundary)
+        self._search = re.compile(rb"(\r\n%b)|[\r\n]%b" % (dashed, dashed)).search
+        # The first delimiter may stand at the very beginning: a line end that nobody sent stands before it.
+        self._buffer = bytearray(b"\r\n")
+        self._before_first = True
+        self._place = _Place.VALUE  # what comes before the first part is skipped like a value
+        self._begun = self._is_model = self._has_model = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last delimiter was seen."""
+        return self._place is _Place.BEHIND
+
+    def feed(self, data: bytes) -> Iterator[tuple[_Kind, bytes]]:
+        """The pieces that are certain. Raises MultipartError."""
+        self._buffer += data
+        while self._buffer:
+            if self._place is _Place.VALUE:
+                yield from self._value()
+                if self._place is _Place.VALUE:
+                    return
+            elif self._place is _Place.DELIMITER:
+                if not self._is_delimiter_whole():
+                    return
+                yield _Kind.AROUND, self._take(self._delimiter_end)
+            elif self._place is _Place.HEADER:
+                end = self._header_end()
+                if end < 0:
+                    return
+                self._is_model = _is_model(bytes(self._buffer[:end]))
+                if self._is_model and self._has_model:
+                    raise MultipartError("repeated_model")
+                self._has_model = self._has_model or self._is_model
+                self._place = _Place.VALUE
+                yield _Kind.AROUND, self._take(end)
+            else:
+                if self._buffer.strip(b" \t\r\n"):
+                    raise MultipartError("behind_end")
+                yield _Kind.AROUND, self._take(len(self._buffer))
+
+    def end(self) -> None:
+        """Raises MultipartError where the last delimiter has not come."""
+        if not self.is_over:
+            raise MultipartError("cut")
+
+    def _take(self, count: int) -> bytes:
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        if self._before_first and taken:
+            self._before_first = False
+            return taken[2:]
+        return taken
+
+    def _value(self) -> Iterator[tuple[_Kind, bytes]]:
+        kind = _Kind.MODEL if self._is_model else _Kind.VALUE
+        match = self._search(self._buffer)
+        certain = self._certain() if match is None else match.start()
+        if not self._begun and self._buffer[:certain].strip(b"\r\n"):
+            raise MultipartError("before_beginning")
+        if match is None:
+            if certain:
+                yield kind, self._take(certain)
+            return
+        self._begun = True
+        found = match.start()
+        if match[1] is None:
+            raise MultipartError("delimiter")
+        if found:
+            yield kind, self._take(found)
+        if self._is_model:
+            yield _Kind.MODEL_ENDS, b""
+        self._is_model = False
+        self._place = _Place.DELIMITER
+
+    def _certain(self) -> int:
+        """How much of the buffer cannot be the beginning of a delimiter."""
+        length = len(self._buffer)
+        low = max(0, length - len(self._delimiter) + 1)
+        start = max(self._buffer.rfind(b"\r", low), self._buffer.rfind(b"\n", low))
+        if start < 0:
+            return length
+        if start > 0 and self._buffer[start - 1 : start + 1] == b"\r\n":
+            start -= 1
+        last = bytes(self._buffer[start:])
+        dashed = last.lstrip(b"\r\n")
+        return start if self._delimiter.startswith(dashed, 2) else length
+
+    def _is_delimiter_whole(self) -> bool:
+        """Whether the delimiter's line is complete; sets the place behind it."""
+        at = len(self._delimiter)
+        rest = bytes(self._buffer[at : at + MOST_PADDING_BYTES + 2])
+        if rest[:2] == b"--":
+            self._place = _Place.BEHIND
+            return True
+        line = _END_OF_LINE.match(rest)
+        if line is not None:
+            self._place = _Place.HEADER
+            return True
+        unfinished = rest == b"-" or not rest.removesuffix(b"\r").strip(b" \t")
+        if unfinished and len(rest) < MOST_PADDING_BYTES + 2:
+            return False
+        raise MultipartError("delimiter")
+
+    @property
+    def _delimiter_end(self) -> int:
+        at = len(self._delimiter)
+        if self._place is _Place.BEHIND:
+            return at + 2
+        return self._buffer.index(b"\r\n", at) + 2
+
+    def _header_end(self) -> int:
+        """Behind the blank line of the part's header; -1 while it has not come."""
+        if self._buffer.startswith(b"\r\n"):
+            return 2
+        end = self._buffer.find(b"\r\n\r\n")
+        if (end if end >= 0 else len(self._buffer)) > MOST_HEADER_BYTES:
+            raise MultipartError("header_size")
+        return -1 if end < 0 else end + 4
+
+
+def _is_model(header: bytes) -> bool:
+    """Whether a part is a plain field of the name `model`. Raises MultipartError, also where only some readers would
+    take it for one."""
+    text = header.decode("latin-1")
+    lines = text.split("\r\n")
+    if any("\n" in line or "\r" in line or line[:1] in (" ", "\t") for line in lines):
+        raise MultipartError("header_line")
+    fields = [line.partition(":") for line in lines if line]
+    found = [field for field in fields if field[0].strip().lower() == "content-disposition"]
+    if not found:
+        return False
+    name, _, value = found[0]
+    kind, _, rest = value.partition(";")
+    parameters = _parameters(rest)
+    if len(found) > 1 or name != name.strip() or parameters is None:
+        raise MultipartError("disposition")
+    if kind.strip().lower() != "form-data" or "name*" in parameters:
+        raise MultipartError("disposition")
+    called = parameters.get("name", "")
+    if called == "model":
+        _require_plain(fields, rest, parameters)
+        return True
+    if called == "_charset_" or called.startswith("=?"):
+        raise MultipartError("name")
+    if any(folded(one) == "model" for one in (called, unquote(called), called.partition("[")[0])):
+        raise MultipartError("name")
+    return False
+
+
+def _require_plain(fields: list[tuple[str, str, str]], rest: str, parameters: dict[str, str]) -> None:
+    """The model's part is text as it stands. Raises MultipartError."""
+    if "filename" in parameters or "filename*" in parameters:
+        raise MultipartError("model_is_a_file")
+    if "\\" in rest:
+        raise MultipartError("name")
+    for name, _, value in fields:
+        low, value = name.strip().lower(), value.strip()
+        if low == "content-type" and _PLAIN_TEXT.fullmatch(value) is None:
+            raise MultipartError("model_type")
+        if low == "content-transfer-encoding" and value.lower() not in _NO_CODING:
+            raise MultipartError("model_coding")
+
+
+class ModelFinder:
+    """Finds the model of one form, and checks the rest of it; owned by the exchange that carries it."""
+
+    __slots__ = ("_pieces", "_seen", "_value", "model", "value_at", "value_bytes")
+
+    def __init__(self, boundary: bytes) -> None:
+        self._pieces = _Pieces(boundary)
+        self._value = bytearray()
+        self._seen = 0
+        self.model: str | None = None
+        self.value_at = self.value_bytes = 0  # where its name stands in the form, and how long it is there
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the form has ended: a model that was not found is not there."""
+        return self._pieces.is_over
+
+    def feed(self, data: bytes) -> str | None:
+        """Look at the next bytes: the model, or None as long as it has not come. Raises MultipartError."""
+        for kind, piece in self._pieces.feed(data):
+            if kind is _Kind.MODEL:
+                self._value += piece
+                if len(self._value) > MOST_VALUE_BYTES:
+                    raise MultipartError("value_size")
+            elif kind is _Kind.MODEL_ENDS:
+                try:
+                    self.model = self._value.decode("utf-8")
+                except UnicodeDecodeError:
+                    raise MultipartError("value") from None
+                self.value_bytes = len(self._value)
+                self.value_at = self._seen - self.value_bytes
+            self._seen += len(piece)
+        return self.model
+
+    def end(self) -> None:
+        """The form's bytes have ended. Raises MultipartError where the form has not."""
+        self._pieces.end()

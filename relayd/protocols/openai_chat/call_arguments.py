@@ -1,0 +1,214 @@
+"""The arguments of one tool call, read from whatever an endpoint sends for them: one JSON object and nothing else.
+
+Most endpoints send pieces. Some send a placeholder first (`{}`), some send everything again at the end, and some send
+with every fragment all that they have so far, as a prefix or as an object that they closed.
+
+Laws:
+1. Nothing belongs behind a closed object. What comes there repeats it or is dropped; another whole object is a fault.
+2. What has been passed on is never contradicted. A placeholder and the closing brackets of an object are therefore kept
+   until the call ends, or until another call begins.
+3. Each character is looked at a bounded number of times, however the text is cut.
+"""
+
+from __future__ import annotations
+
+import re
+
+from relayd.protocols import _json
+from relayd.protocols._bounds import Allowance, AnswerTooLarge, TextBuffer
+from relayd.protocols._tool_arguments import ObjectEnd
+from relayd.wire.json_scanner import MAX_DEPTH
+
+_EMPTY = re.compile(r"\s*\{\s*\}\s*\Z")
+_EMPTIES = re.compile(r"(?:\s*\{\s*\})+\s*")
+_NULL = re.compile(r"\s*null\s*(?=\{)")
+_CLOSERS = ' \t\r\n"]}'
+_LONGEST_EMPTY = 64
+_OTHER = "The upstream sent two different objects as the arguments of one tool call."
+
+
+class CallArguments:
+    """The arguments of one call; owned by the call. `allowance` is charged for what is kept."""
+
+    __slots__ = ("_allowance", "_behind", "_end", "_held", "_is_closed", "_is_empty", "_sent", "_sent_chars", "_unsure")
+
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
+        self._sent, self._sent_chars = TextBuffer(), 0
+        self._held = ""  # the end of the text, which is not passed on yet
+        self._end = ObjectEnd()
+        self._is_closed = False  # the text is a whole object
+        self._is_empty = False  # the text is an object without members
+        self._behind = TextBuffer()  # what came behind the closed object
+        self._unsure: list[str] = []  # each may be a piece, or everything so far once more
+
+    def __bool__(self) -> bool:
+        return bool(self._sent_chars or self._held or self._unsure)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the object is closed."""
+        return self._is_closed
+
+    def is_repeated_by(self, text: str) -> bool:
+        """Whether a text says the same again, or says what a placeholder stood for."""
+        if self._is_empty:
+            return text.lstrip()[:1] == "{"
+        return bool(text) and text.strip() == self._text().strip()
+
+    def add(self, fragment: str) -> str:
+        """What can be passed on now. Raises AnswerTooLarge."""
+        if not fragment:
+            return ""
+        if (
+            self._sent_chars and not self._is_closed and not self._unsure
+            and "}" not in fragment and "{" not in fragment and "]" not in fragment
+        ):  # fmt: skip
+            self._allowance.take(len(fragment))  # most pieces: they neither close an object nor begin one
+            self._end.add(fragment)
+            return self._pass(fragment)
+        if self._unsure:
+            last = self._unsure[-1]
+            if not fragment.startswith(last):
+                waiting, self._unsure = self._unsure, []
+                return "".join(map(self._piece, waiting)) + self.add(fragment)
+            if not self._may_nest():
+                self._unsure.clear()
+                return self._snapshot(fragment)
+            self._keep(fragment)
+            return ""
+        if self._repeats_what_was_sent(fragment):
+            if self._is_closed or not self._may_nest():
+                return self._snapshot(fragment)
+            self._keep(fragment)
+            return ""
+        return self._piece(fragment)
+
+    def release(self, placeholder: bool = True) -> str:
+        """What was kept back, because another call begins; of a placeholder only if that is asked for."""
+        if self._is_empty and not placeholder:
+            return ""
+        if not self._is_closed:
+            return ""
+        self._is_empty = False
+        return self._pass(self._take_held())
+
+    def close(self) -> str:
+        """The rest: the call is complete. Raises AnswerTooLarge if it was given two different objects."""
+        out = ""
+        if self._unsure:
+            end = ObjectEnd()
+            end.add(self._unsure[-1])
+            waiting, self._unsure = self._unsure, []
+            if end.is_complete and not end.behind.strip():
+                out = self._snapshot(waiting[-1])
+            else:
+                out = "".join(map(self._piece, waiting))
+        held = self._take_held()
+        if self._end.is_empty:
+            held = "{}" if held.strip() == "null" else ""
+        out += self._pass(held)
+        if self._behind and self._is_another(self._behind.text()):
+            raise AnswerTooLarge(_OTHER)
+        return out
+
+    # ---- the text so far
+
+    def _text(self) -> str:
+        return self._sent.text() + self._held
+
+    def _pass(self, text: str) -> str:
+        self._sent.add(text)
+        self._sent_chars += len(text)
+        return text
+
+    def _take_held(self) -> str:
+        held, self._held = self._held, ""
+        return held
+
+    def _keep(self, fragment: str) -> None:
+        self._allowance.take(len(fragment))
+        self._unsure.append(fragment)
+
+    def _repeats_what_was_sent(self, fragment: str) -> bool:
+        """Whether a fragment begins with everything that was passed on, which a piece hardly ever does."""
+        if not 0 < self._sent_chars <= len(fragment) or fragment.lstrip()[:1] != "{":
+            return False
+        return fragment.startswith(self._sent.text())
+
+    def _may_nest(self) -> bool:
+        """Whether an object may begin behind the text and the pieces in doubt: if not, what begins one is no piece."""
+        if len(self._unsure) > MAX_DEPTH:
+            return False
+        text = self._sent.text() + "".join(self._unsure)
+        end = ObjectEnd()
+        end.add(text)
+        if end.is_in_string:  # the first quotation mark would end it, and then one of these signs must follow
+            return text.lstrip()[1:].lstrip()[1:2] in ("", ",", "}", ":", "]", " ")
+        return text.rstrip()[-1:] in (":", "[", ",")
+
+    # ---- fragments
+
+    def _snapshot(self, fragment: str) -> str:
+        """A fragment that is the whole text once more, perhaps longer."""
+        self._end = ObjectEnd()
+        self._end.add(fragment)
+        self._held = ""
+        self._is_empty = False
+        self._allowance.take(len(fragment) - self._sent_chars)
+        return self._closing(fragment[self._sent_chars :])
+
+    def _piece(self, fragment: str) -> str:
+        """A fragment that follows the text."""
+        if self._is_closed:
+            if self._is_empty and fragment.lstrip()[:1] == "{":
+                return self._replace(fragment)
+            self._allowance.take(len(fragment))
+            self._behind.add(fragment)
+            return ""
+        self._allowance.take(len(fragment))
+        if not self._sent_chars:
+            text = self._held + fragment
+            if len(text) <= _LONGEST_EMPTY and "null".startswith(text.strip()):
+                self._held = text
+                return ""
+            match = _NULL.match(text)
+            fragment = text if match is None else text[match.end() :]
+            self._held = ""
+        self._end.add(fragment)
+        return self._closing(fragment)
+
+    def _closing(self, fragment: str) -> str:
+        """Pass on the last piece that was scanned: all of it, or what stands before the closing brackets."""
+        self._is_closed = self._end.is_complete
+        if not self._is_closed:
+            return self._pass(fragment)
+        behind = self._end.behind
+        text = fragment[: len(fragment) - len(behind)]
+        if len(text) + self._sent_chars <= _LONGEST_EMPTY and _EMPTY.match(self._sent.text() + text):
+            self._is_empty, self._held = True, text
+            match = _EMPTIES.match(behind)
+            behind = behind[match.end() :] if match is not None else behind
+            return self._replace(behind) if behind.lstrip()[:1] == "{" else ""
+        begun = text.rstrip(_CLOSERS)
+        self._held = text[len(begun) :]
+        if behind.strip():
+            self._behind.add(behind)
+        return self._pass(begun)
+
+    def _replace(self, fragment: str) -> str:
+        """An object takes the place of the placeholder, of which the opening bracket may have been passed on."""
+        fragment = fragment.lstrip()
+        self._is_empty, self._held, self._end = False, "", ObjectEnd()
+        self._end.add(fragment)
+        return self._closing(fragment[1:] if self._sent_chars else fragment)
+
+    def _is_another(self, behind: str) -> bool:
+        """Whether the text behind the object is an object, and not the same one again."""
+        try:
+            other = _json.parse(behind)
+            if not isinstance(other, dict) or not other or _json.is_deeper(other, MAX_DEPTH):
+                return False
+            return bool(other != _json.parse(self._text()))
+        except ValueError:
+            return False

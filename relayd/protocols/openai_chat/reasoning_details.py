@@ -1,0 +1,83 @@
+"""OpenRouter's `reasoning_details`: the proofs of thoughts behind it, which it wants back with the calls they led to.
+
+Without them a tool loop with Gemini 3 is a 400. No other dialect can carry them, so they are kept between exchanges
+under the id of the turn's first call: the reader of an answer stores them, the writer of the next request recalls them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from relayd.protocols import _json
+from relayd.protocols._bounds import LONGEST_WORD, TextBuffer
+from relayd.protocols.dialect import Memory
+
+_KEY = "openai_chat/reasoning_details/"
+LARGEST_CHARS = 256 * 1024
+MOST_ENTRIES = 256
+_TEXTS = ("text", "summary", "data")
+_TALKS = ("reasoning.text", "reasoning.summary")  # of these a stream brings one entry in many pieces
+
+
+class ReasoningDetails:
+    """The details of one choice; owned by it. Beyond the bounds all are forgotten: half of them are worth nothing."""
+
+    __slots__ = ("_entries", "_is_full", "_left", "_texts")
+
+    def __init__(self) -> None:
+        self._entries: list[dict[str, Any]] = []
+        self._texts: list[dict[str, TextBuffer]] = []  # of each entry, by member
+        self._left = LARGEST_CHARS
+        self._is_full = False
+
+    def add(self, details: list[Any]) -> str:
+        """Add the details of a chunk or of a plain answer; returns the thoughts in them."""
+        told = []
+        for one in details:
+            if one.__class__ is dict and not _json.is_deeper(one, 8):
+                told.append(_json.a_text(one.get("text")) or _json.a_text(one.get("summary")))
+                if not self._is_full:
+                    self._add(one)
+        return "".join(told)
+
+    def _add(self, one: dict[str, Any]) -> None:
+        texts = {key: one[key] for key in _TEXTS if one.get(key).__class__ is str}
+        others = {key[:LONGEST_WORD]: value for key, value in one.items() if key not in texts and value is not None}
+        last = self._entries[-1] if self._entries else {}
+        if not (
+            last.get("type") == one.get("type") in _TALKS
+            and all(key not in last or key not in others or last[key] == others[key] for key in ("index", "id"))
+        ):
+            self._entries.append({})
+            self._texts.append({})
+        last = self._entries[-1]
+        new = {key: value for key, value in others.items() if key not in last or last[key] != value}
+        if new:
+            self._left -= len(_json.write_text(new))
+            last.update(new)
+        for key, text in texts.items():
+            self._left -= len(text)
+            self._texts[-1].setdefault(key, TextBuffer()).add(text)
+        if self._left < 0 or len(self._entries) > MOST_ENTRIES:
+            self._is_full = True
+            self._entries.clear()
+            self._texts.clear()
+
+    def keep(self, memory: Memory, call_id: str, renamed: Mapping[str, str]) -> None:
+        """Store them: the answer is complete, and this is its first call. Entries name calls by ids, which may have
+        been replaced."""
+        if self._entries:
+            whole = [
+                entry | {key: text.text() for key, text in texts.items()}
+                for entry, texts in zip(self._entries, self._texts, strict=True)
+            ]
+            for entry in whole:
+                if (given := _json.a_text(entry.get("id"))) in renamed:
+                    entry["id"] = renamed[given]
+            memory.put(_KEY + call_id, whole)
+
+
+def recall(memory: Memory, call_id: str) -> list[Any]:
+    """The details of the turn whose first call this is; none if they are unknown."""
+    return _json.a_list(memory.get(_KEY + call_id))

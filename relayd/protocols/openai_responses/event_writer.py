@@ -1,0 +1,73 @@
+"""Writes numbered events: as frames of an event stream, as WebSocket messages, or not at all for a plain answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from relayd.protocols import _json
+
+KEEP_ALIVE = b": keep-alive\n\n"
+DONE = b"data: [DONE]\n\n"
+
+
+class EventWriter:
+    """Collects the events of one answer until they are flushed; owned by its renderer. `form` is sse, text or none."""
+
+    __slots__ = ("_form", "_number", "_waiting")
+
+    def __init__(self, form: str) -> None:
+        self._form, self._number = form, 0
+        self._waiting: list[bytes] = []
+
+    @property
+    def begun(self) -> bool:
+        """Whether an event has been written."""
+        return self._number > 0
+
+    @property
+    def silent(self) -> bool:
+        """True if events are discarded, so that callers need not build them."""
+        return self._form == "none"
+
+    def event(self, kind: str, members: Mapping[str, Any]) -> None:
+        """Write an event."""
+        if self._form != "none":
+            self._put(kind, _json.write({"type": kind, "sequence_number": self._number, **members}))
+
+    def lifecycle(self, kind: str, response: Mapping[str, Any], echo: bytes) -> None:
+        """Write an event with the whole response; `echo` is the JSON of the response's last members."""
+        if self._form != "none":
+            number = b'{"type":"%b","sequence_number":%d,"response":' % (kind.encode("ascii"), self._number)
+            self._put(kind, b"%b%b,%b}" % (number, _json.write(response)[:-1], echo[1:]))
+
+    def delta(self, kind: str, place: bytes, text: str) -> None:
+        """Write a delta. This is the hot path: `place` is the JSON text of the other members, `,"name":value`."""
+        if self._form != "none":
+            number = b'{"type":"%b","sequence_number":%d' % (kind.encode("ascii"), self._number)
+            self._put(kind, b'%b%b,"delta":%b}' % (number, place, _json.write_string(text)))
+
+    def done(self) -> None:
+        """Write the end marker of a stream."""
+        if self._form == "sse":
+            self._waiting.append(DONE)
+
+    def unnumbered(self, value: Mapping[str, Any]) -> None:
+        """Write an object that has no sequence number."""
+        self._waiting.append(_json.write(value))
+
+    def flush(self) -> list[bytes]:
+        """The frames written since the last call."""
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def _put(self, kind: str, data: bytes) -> None:
+        self._number += 1
+        if self._form == "sse":
+            data = b"event: %b\ndata: %b\n\n" % (kind.encode("ascii"), data)
+        self._waiting.append(data)
+
+
+def location_of(members: Mapping[str, Any]) -> bytes:
+    """The constant members of a delta as text, for `Frames.delta`."""
+    return b"," + _json.write(members)[1:-1]

@@ -1,0 +1,65 @@
+"""Reasoning items: reasoning text and its signature, as an item for the client and back again.
+
+An endpoint's signature or redacted block is opaque, and the endpoint expects it back unchanged. relayd puts it into
+`encrypted_content`, which clients keep without understanding it. Content that another server encrypted is dropped.
+Clients that ask for `encrypted_content` get one for every reasoning item, because some clients drop items without it.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from relayd.protocols import _json
+from relayd.protocols.canon import Reasoning
+
+_MARK = "relayd-thought-1."
+_NATIVE = "responses:"
+
+
+def pack_proof(signature: str | None, redacted: str | None) -> str:
+    """The `encrypted_content` of a reasoning item."""
+    proof = _json.write({"signature": signature, "redacted": redacted})
+    return _MARK + base64.urlsafe_b64encode(proof).decode("ascii")
+
+
+def unpack_proof(sealed: Any) -> tuple[str | None, str | None]:
+    """Signature and redacted block in an `encrypted_content`; None for content that is not relayd's own."""
+    if not isinstance(sealed, str) or not sealed.startswith(_MARK):
+        return None, None
+    try:
+        proof = _json.an_object(_json.parse(base64.urlsafe_b64decode(sealed[len(_MARK) :])))
+    except ValueError:
+        return None, None
+    return _json.a_text(proof.get("signature")) or None, _json.a_text(proof.get("redacted")) or None
+
+
+def read_reasoning_item(item: Mapping[str, Any], at: str) -> list[Reasoning]:
+    """The reasoning in an item: its raw content if there is any, else its summary; an empty list if there is neither.
+
+    Raises Refused.
+    """
+    texts = []
+    for key in ("content", "summary"):
+        for number, entry in enumerate(_json.optional(item, key, "a list", at) or ()):
+            _json.checked(entry, "an object", f"{at}{key}[{number}]")
+            texts.append(_json.required(entry, "text", "a string", f"{at}{key}[{number}]."))
+        if texts:
+            break
+    signature, redacted = unpack_proof(item.get("encrypted_content"))
+    text = "\n\n".join(texts)
+    return [Reasoning(text, signature, redacted)] if text or signature or redacted else []
+
+
+def pack_native(item_id: str, encrypted: str) -> str:
+    """The encrypted content of a Responses endpoint as a signature that names its origin."""
+    return f"{_NATIVE}{item_id}:{encrypted}"
+
+
+def unpack_native(signature: str | None) -> tuple[str, str] | None:
+    """Id and encrypted content of such a signature; None for every other one."""
+    if signature is None or not signature.startswith(_NATIVE):
+        return None
+    item_id, _, encrypted = signature[len(_NATIVE) :].partition(":")
+    return (item_id, encrypted) if item_id and encrypted else None

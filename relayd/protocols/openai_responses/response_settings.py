@@ -1,0 +1,41 @@
+"""What rendering a response needs of its request; passed from read_request to the renderer in Request.extra."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from relayd.protocols.canon import Request
+from relayd.protocols.openai_responses.tools import Names
+
+KEY = "_openai_responses"
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseSettings:
+    """The settings of one response.
+
+    `echo` holds the members of the Response object that repeat the request. `items` is the whole conversation as plain
+    items, in order, for the store; empty if nothing is stored. `allowed` holds the endpoint's names of the only tools
+    that may be called; None means no limit. `kept_items` is for a compaction: the items that its answer repeats
+    unchanged; None for every other request. `written` is the JSON of `echo` if it was written in steps, else empty.
+    """
+
+    echo: Mapping[str, Any]
+    names: Names
+    items: tuple[Mapping[str, Any], ...]
+    allowed: frozenset[str] | None = None
+    previous_response_id: str | None = None
+    store: bool = True
+    logprobs: bool = False
+    proofs: bool = False
+    kept_items: tuple[Mapping[str, Any], ...] | None = None
+    written: bytes = b""
+
+
+def settings_of(request: Request) -> ResponseSettings:
+    """The settings of a request that this dialect has read."""
+    settings = request.extra[KEY]
+    assert isinstance(settings, ResponseSettings)
+    return settings

@@ -1,0 +1,123 @@
+"""The halves of the plain chat front: requests that are a part of Chat Completions, and answers in one piece.
+
+The body has model, messages, temperature, max_tokens, and the other settings of one text answer. `stream` is accepted
+and answered in one piece; tools and several answers are refused. `backend` in the answer is the name of the upstream
+that answered, or what the route calls it. A request without a limit gets the limits of the gateways that had this API
+before: a long answer from Gemini's models, a short one from local models.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from typing import Any
+
+from relayd import clock
+from relayd.protocols import _json, _openai_errors
+from relayd.protocols._bounds import Allowance, AnswerTooLarge, TextBuffer
+from relayd.protocols.canon import Begin, End, Event, Failure, Finish, RefusalDelta, Request, TextDelta
+from relayd.protocols.dialect import Ask, Refused, Rendered, Renderer, at_once
+from relayd.protocols.openai_chat.request_in import read_steps as read_chat_steps
+from relayd.wire.json_steps import Steps
+
+LONG_ANSWERS = ("gemini", "models/gemini")  # how the names of models begin that answer at length
+LONG_MAX_TOKENS, SHORT_MAX_TOKENS = 2048, 150
+
+
+def read_request(body: bytes, ask: Ask) -> Request:
+    """See dialect.Dialect."""
+    return at_once(read_steps(_json.read_object(body), ask))
+
+
+def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+    """See dialect.Dialect."""
+    request = yield from read_chat_steps(members, ask)
+    if request.tools:
+        raise Refused("This endpoint takes no tools.", "tools", "unsupported_value")
+    if request.n is not None and request.n > 1:
+        raise Refused("This endpoint gives one answer.", "n", "unsupported_value")
+    most = request.max_tokens
+    if most is None:
+        most = LONG_MAX_TOKENS if request.model.lower().startswith(LONG_ANSWERS) else SHORT_MAX_TOKENS
+    return dataclasses.replace(
+        request,
+        max_tokens=most,
+        stream=False,
+        include_usage=False,
+        tool_choice=None,
+        parallel_tool_calls=None,
+        n=None,
+        logprobs=None,
+        top_logprobs=None,
+        extra={},
+    )
+
+
+def renderer(request: Request, ask: Ask) -> Renderer:
+    """See dialect.Dialect."""
+    return SimpleRenderer(request, ask)
+
+
+class SimpleRenderer(Renderer):
+    """Adds up one answer; owned by the exchange."""
+
+    __slots__ = (
+        "_allowance", "_backend", "_begin", "_failure", "_finish", "_is_over", "_model", "_request_id", "_texts",
+    )  # fmt: skip
+
+    def __init__(self, request: Request, ask: Ask) -> None:
+        self._model, self._request_id = request.model, ask.request_id
+        self._backend = ""
+        self._texts, self._allowance = TextBuffer(), Allowance()
+        self._begin = Begin()
+        self._finish = "stop"
+        self._failure: Failure | None = None
+        self._is_over = False
+
+    def answered_by(self, name: str) -> None:
+        """See dialect.Renderer."""
+        self._backend = name
+
+    def feed(self, events: list[Event]) -> bytes:
+        """Nothing goes out before the end."""
+        for event in events:
+            if self._is_over:
+                break
+            if isinstance(event, TextDelta | RefusalDelta):
+                if event.choice == 0:
+                    try:
+                        self._allowance.take(len(event.text))
+                    except AnswerTooLarge as fault:
+                        self._is_over, self._failure = True, Failure(502, str(fault))
+                        break
+                    self._texts.add(event.text)
+            elif isinstance(event, Begin):
+                self._begin = event
+            elif isinstance(event, Finish):
+                if event.choice == 0 and event.reason != "tool_calls":  # there are none
+                    self._finish = event.reason
+            elif isinstance(event, End | Failure):
+                self._is_over = True
+                self._failure = event if isinstance(event, Failure) else None
+        return b""
+
+    def comment(self) -> bytes:
+        """A plain answer has no keep-alive."""
+        return b""
+
+    def whole(self) -> Rendered:
+        """The answer."""
+        if not self._is_over:
+            self._failure = Failure(502, "The upstream's answer is not complete.")
+        if self._failure is not None:
+            return _openai_errors.render_error(self._failure, self._request_id)
+        message = {"role": "assistant", "content": self._texts.text()}
+        body = {
+            "id": f"chat-{secrets.token_hex(12)}",
+            "object": "chat.completion",
+            "created": self._begin.created or int(clock.wall()),
+            "model": self._model,
+            "backend": self._backend,
+            "choices": [{"index": 0, "message": message, "finish_reason": self._finish}],
+        }
+        return Rendered(200, _json.write(body))

@@ -1,0 +1,277 @@
+"""A dry run of the path: the same phases, retry loop and attempt, with a transport that records and sends nothing.
+
+For `relayd explain` and `relayd test`. A phase that refuses is noted and the run goes on behind it, so that it is known
+what would be sent if the request were not refused. No key is ever in what is recorded: keys are hidden first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from relayd import clock
+from relayd.errors import ExchangeError
+from relayd.limits.overload import Bounds, Overload
+from relayd.limits.request_buffers import RequestBuffers
+from relayd.plan.plan import Plan, PlannedRoute, Target
+from relayd.protocols.dialect import Memory
+from relayd.proxy import pipeline
+from relayd.proxy.downstream import Downstream
+from relayd.proxy.exchange import Exchange
+from relayd.proxy.respond import WAIT, Answer, Wait
+from relayd.proxy.response_writer import NullWriter
+from relayd.proxy.upgrade import Tunnel
+from relayd.stores.memory import Store
+from relayd.telemetry.outcome import Record
+from relayd.upstream.lease import Lease
+from relayd.upstream.spec import Timeouts
+from relayd.upstream.transport.recording import RecordingPool
+from relayd.wire.forwarded import TrustedNetworks
+from relayd.wire.http1 import RequestHead
+from relayd.wire.redact import mask_urls
+from relayd.wire.response import ResponseHead
+
+MINTED_ID = b"(made for each request)"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request as the transport would have got it. `fields` are in the transport's spelling; `length` is None without
+    a body, -1 if it is unknown; `payload` is the whole body where it is known."""
+
+    target: Target
+    endpoint: str
+    wire_target: bytes
+    fields: list[bytes]
+    payload: bytes | None
+    length: int | None
+    translated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What relayd itself would answer: `code` as in the access log, `why` for people."""
+
+    status: int
+    code: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What would become of a request. `answer` is the first refusal or response of relayd's own; `sent` what goes, or
+    would go, to an endpoint; `targets` are all that would be tried, in order. `model` is the one that was asked for."""
+
+    route: PlannedRoute | None
+    consumer: str | None
+    answer: Response | None
+    sent: Sent | None
+    targets: tuple[Target, ...]
+    timeouts: Timeouts
+    model: str
+
+
+class _Client:
+    """A client connection that takes nothing."""
+
+    def __init__(self, peer: str, networks: TrustedNetworks, tls: bool) -> None:
+        self.listener = ""
+        self.peer, self.networks, self.tls = peer, networks, tls
+        self.trusted = networks.contains(peer)
+        self.forwarding_cache: tuple[object, bytes, list[bytes]] | None = None
+        self.socket_memory: Memory | None = None
+
+    def send(self, data: bytes) -> bool:
+        return True
+
+    def buffered(self) -> int:
+        return 0
+
+    def body_complete(self) -> bool:
+        return True
+
+    def reusable(self) -> bool:
+        return True
+
+    def pause_body(self) -> None:
+        """Nothing is read."""
+
+    def resume_body(self) -> None:
+        """Nothing is read."""
+
+    def start_tunnel(self) -> None:
+        """Nothing is read."""
+
+    def again(self) -> None:
+        """Nothing is read."""
+
+    def finished(self, keep: bool) -> None:
+        """Nothing follows."""
+
+    def abort(self, reset: bool) -> None:
+        """Nothing follows."""
+
+
+class _Writer(NullWriter):
+    """Keeps the status of a response."""
+
+    __slots__ = ("status",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = 0
+
+    def head(self, response: ResponseHead) -> None:
+        self.started = True
+        self.status = response.status
+
+    def switch(self, head: bytes) -> None:
+        self.started, self.status = True, 101
+
+
+class _Tunnel:
+    """Stands where the connection of an Upgrade would."""
+
+    def __init__(self, wire_target: bytes, fields: list[bytes]) -> None:
+        self.wire_target, self.fields = wire_target, fields
+
+    def upload(self, data: bytes) -> None:
+        """Nothing is sent."""
+
+    def end_upload(self) -> bool:
+        """Nothing is sent."""
+        return False
+
+    def unhold(self) -> None:
+        """Nothing is held."""
+
+    def check(self, now: float, timeouts: Timeouts) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Gateway:
+    """The owner of one dry run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.exchanges: set[Exchange] = set()
+        self.draining = False
+        self.seal_key = b"\0" * 32
+        self.overload = Overload(Bounds(), 0.25)
+        self.buffers = RequestBuffers()
+        self.record: Record | None = None
+        self._due: list[Callable[[], None]] = []
+
+    def run_due(self) -> None:
+        """What was put off to a later turn."""
+        while self._due:
+            self._due.pop()()
+
+    def current(self) -> Plan:
+        return self.plan
+
+    def memory(self, space: str) -> Memory:
+        return Store(max_entries=1, max_bytes=1024, ttl_s=1.0).space(space)
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> Callable[[], None]:
+        if not delay_s:
+            self._due.append(call)
+        return _nothing
+
+    def account(self, record: Record) -> None:
+        self.record = record
+
+    def admin_handler(self, method: str, path: str, *, write: bool) -> tuple[int, str, bytes]:
+        return 200, "text/plain; charset=utf-8", b""
+
+    def tunnel(self, exchange: Exchange, lease: Lease, wire_target: bytes, fields: list[bytes]) -> Tunnel:
+        return _Tunnel(wire_target, fields)
+
+
+def _nothing() -> None:
+    pass
+
+
+def dry_run(
+    plan: Plan, head: RequestHead, body: bytes | None, peer: str, networks: TrustedNetworks, tls: bool
+) -> DryRun:
+    """Take an imagined request through its phases. `body` is the whole body, None where it is not known."""
+    for upstream in plan.upstreams.values():
+        upstream.hide_keys()
+        for endpoint in upstream.endpoints:
+            endpoint.pool = RecordingPool()
+    gateway = _Gateway(plan)
+    client: Downstream = _Client(peer, networks, tls)
+    exchange = Exchange(gateway, plan, client, head, clock.monotonic(), body)
+    writer = exchange.writer = _Writer()
+    exchange.waits_in = len(pipeline.PHASES)  # what resumes the exchange does nothing: `_step` does it
+    answer: Response | None = None
+    for phase in pipeline.PHASES:
+        found = _step(exchange, phase, writer, gateway)
+        answer = answer or found
+        if exchange.phase == "over" or (found is not None and exchange.route is None) or writer.started:
+            break
+    loop, call = exchange.retry_loop, exchange.call
+    result = DryRun(
+        exchange.route, exchange.consumer, answer, _sent(exchange), () if loop is None else loop.targets,
+        exchange.limits, (call.model if call is not None else exchange.head.model) or "",
+    )
+    exchange.client_gone()
+    return result
+
+
+def _step(exchange: Exchange, phase: pipeline.Phase, writer: _Writer, gateway: _Gateway) -> Response | None:
+    """One phase; the response that it gives, if any."""
+    try:
+        step = phase(exchange)
+        while step is WAIT and exchange.tunnel is None:
+            if exchange.body.gathering:
+                exchange.body.receive(b"", True, None, False)  # no body was given: it is imagined as empty
+            gateway.run_due()
+            step = phase(exchange)
+        gateway.run_due()
+    except ExchangeError as refused:
+        if phase is pipeline.match:
+            exchange.speak_for(None)  # it had the shape of a route's errors, no more
+        return Response(refused.kind.status, refused.kind.code, refused.detail or refused.kind.message)
+    if isinstance(step, Answer):
+        writer.started = True
+        return Response(step.response.status, step.code, step.detail or _why(exchange, phase, step))
+    if isinstance(step, Wait):
+        return Response(writer.status, "", "a WebSocket session of the Responses API")
+    if writer.started and gateway.record is not None:
+        return Response(writer.status, gateway.record.code, gateway.record.detail)
+    return None
+
+
+def _why(exchange: Exchange, phase: pipeline.Phase, step: Answer) -> str:
+    route, status = exchange.route, step.response.status
+    if phase is pipeline.cors:
+        return "a CORS preflight that is " + ("granted" if status < 300 else "not granted")
+    if route is not None and route.action == "redirect":
+        return f"a redirect, {mask_urls(step.response.get(b'location'))}"
+    if route is not None and route.action == "respond":
+        return "a fixed response"
+    if route is not None and route.action == "admin":
+        return "a page of the admin application"
+    return "answered by relayd itself"
+
+
+def _sent(exchange: Exchange) -> Sent | None:
+    """What has reached the recording transport."""
+    attempt, loop, tunnel, lease = exchange.attempt, exchange.retry_loop, exchange.tunnel, exchange.lease
+    if isinstance(tunnel, _Tunnel) and loop is not None and lease is not None:
+        return Sent(loop.target, lease.endpoint.label, tunnel.wire_target, tunnel.fields, None, None, False)
+    if attempt is None:
+        return None
+    endpoint = attempt.lease.endpoint
+    pool = endpoint.pool
+    if not isinstance(pool, RecordingPool) or pool.recorded is None:
+        return None
+    found = pool.recorded
+    return Sent(
+        attempt.target, endpoint.label, found.target, found.fields, found.body, found.length, attempt.translated
+    )

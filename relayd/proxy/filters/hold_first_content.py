@@ -1,0 +1,57 @@
+"""Holds a stream that passes until its first content: until then another attempt can take its place.
+
+What was held is bounded: at BOUND bytes the stream goes on as it is.
+"""
+
+from __future__ import annotations
+
+from relayd.protocols.canon import Event, Failure, RefusalDelta, TextDelta, ThoughtDelta, ToolStart
+from relayd.protocols.dialect import Reader
+from relayd.proxy.filters.filter import Filter
+
+BOUND = 64 * 1024
+CONTENT = (TextDelta, RefusalDelta, ThoughtDelta, ToolStart)
+
+
+class HoldFirstContent(Filter):
+    """Reads a copy with the dialect's own reader; a role, a comment or a token count is no content."""
+
+    __slots__ = ("_held", "_reader", "_size")
+
+    def __init__(self, reader: Reader) -> None:
+        super().__init__()
+        self.holds = True
+        self._reader: Reader | None = reader
+        self._held: list[bytes] = []
+        self._size = 0
+
+    def process(self, data: bytes) -> bytes:
+        """Nothing before the first content, then everything."""
+        reader = self._reader
+        if reader is None:
+            return data
+        self._held.append(data)
+        self._size += len(data)
+        if self._found(reader.feed(data)) or (self._size > BOUND and self.failure is None):
+            return self._release()
+        return b""
+
+    def finish(self) -> bytes:
+        """A stream that ended without content goes on as it is, unless its end is a failure."""
+        if self._reader is not None:
+            self._found(self._reader.end())
+        return b"" if self.failure is not None else self._release()
+
+    def _found(self, events: list[Event]) -> bool:
+        for event in events:
+            if isinstance(event, Failure):
+                self.failure = event
+                return False
+            if isinstance(event, CONTENT):
+                return True
+        return False
+
+    def _release(self) -> bytes:
+        held, self._held = self._held, []
+        self._reader, self.holds = None, False
+        return b"".join(held)

@@ -1,0 +1,159 @@
+"""Turns the body of an endpoint's dialect into the client's: one reader per attempt, one renderer per exchange.
+
+1. Nothing of an attempt reaches the renderer before its first content, as long as another attempt may take its place.
+2. A comment, a role and a token count are no content; text, reasoning, a refusal and a tool call are.
+3. One call reads at most STEP bytes, however many came and however well they were compressed.
+4. Whatever goes wrong becomes a Failure, which the renderer expresses in the client's dialect; never a clean end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from relayd.protocols.canon import End, Event, Failure, Finish
+from relayd.protocols.dialect import Reader, Rendered
+from relayd.proxy.account import tell_translated
+from relayd.proxy.call import Call
+from relayd.proxy.filters.filter import Filter
+from relayd.proxy.filters.hold_first_content import CONTENT
+from relayd.telemetry.outcome import Record
+from relayd.usage import Usage
+from relayd.wire.key_filter import KeyFilter
+from relayd.wire.response import ResponseHead
+
+STEP = 4096
+_PASSED_ON = (b"x-ratelimit-", b"anthropic-ratelimit-", b"retry-after", b"x-request-id", b"openai-processing-ms")
+
+
+class Translate(Filter):
+    """Always the last filter but the keep-alive comments."""
+
+    __slots__ = (
+        "_at", "_call", "_done", "_events", "_input", "_keys", "_reader", "_rendered", "finish_reason", "usage",
+    )
+
+    def __init__(
+        self, call: Call, reader: Reader, holds: bool, keys: KeyFilter | None = None
+    ) -> None:
+        """`holds`: another attempt could be made, so that nothing is sent before the first content. `keys` keeps the
+        upstream's keys out of the errors that the body tells."""
+        super().__init__()
+        self.holds = holds
+        self._call, self._reader, self._keys = call, reader, keys
+        self._input, self._at = b"", 0
+        self._events: list[Event] = []
+        self._done = False
+        self._rendered: Rendered | None = None
+        self.usage: Usage | None = None
+        self.finish_reason = ""
+
+    def process(self, data: bytes) -> bytes:
+        """Frames of the client's dialect."""
+        if data:
+            self._input = self._input[self._at :] + data if self._at < len(self._input) else data
+            self._at = 0
+        reader = self._reader
+        self._take(reader.feed(b"" if reader.has_more else self._next_piece()))
+        self.unfinished = (bool(self._input) or reader.has_more) and self.failure is None and not self._done
+        return self._render()
+
+    def _next_piece(self) -> bytes:
+        """What the next step reads: it ends with a frame where one ends within the step."""
+        data, start = self._input, self._at
+        if len(data) - start <= STEP:
+            self._input, self._at = b"", 0
+            return data[start:] if start else data
+        end = data.rfind(b"\n\n", start, start + STEP) + 2
+        self._at = end = end if end > 1 else start + STEP
+        return data[start:end]
+
+    def finish(self) -> bytes:
+        """The rest of a stream, or the whole plain response."""
+        if self.failure is None and not self._done:
+            self._take(self._reader.end())
+        if self.failure is None and not self._done:
+            self._fail(Failure(502, "The upstream's answer was cut.", code="upstream_cut"))
+        if self.failure is None:
+            self.holds = False
+        out = self._render()
+        if out or self.failure is not None or self._call.rendered:
+            return out
+        self._rendered = self._call.renderer.whole()
+        return self._rendered.body
+
+    def head(self, response: ResponseHead) -> ResponseHead:
+        """A stream's own head, or that of the plain response; the endpoint's fields that are still true go with it."""
+        rendered = self._rendered
+        if rendered is None:
+            return stream_head(response)
+        head = ResponseHead(rendered.status, b"")
+        head.keep = [f"Content-Type: {rendered.content_type}\r\n".encode(), *passed_on(response)]
+        head.keep += [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in rendered.headers]
+        head.length = len(rendered.body)
+        return head
+
+    def account(self, record: Record) -> None:
+        """What the events reported."""
+        tell_translated(record, self.usage, self.finish_reason)
+
+    def _take(self, events: list[Event]) -> None:
+        for event in events:
+            if self.failure is not None or self._done:
+                return
+            if isinstance(event, Failure) and self._keys is not None:
+                event = without_keys(self._keys, event)
+            self._events.append(event)
+            kind = type(event)
+            if kind in CONTENT:
+                self.holds = False
+            elif kind is Failure:
+                self.failure = event  # type: ignore[assignment]
+            elif kind is Usage:
+                self.usage = event  # type: ignore[assignment]
+            elif kind is Finish:
+                self.finish_reason = self.finish_reason or event.reason  # type: ignore[union-attr]
+            elif kind is End:
+                self._done = True
+                self.holds = False
+
+    def _fail(self, failure: Failure) -> None:
+        self.failure = failure
+        self._events.append(failure)
+
+    def _render(self) -> bytes:
+        """The client's bytes for everything that has come. A failure before the response has begun is not rendered
+        here: it may still have a status of its own."""
+        if self.holds or not self._events or (self.failure is not None and not self._call.rendered):
+            return b""
+        events, self._events = self._events, []
+        out = self._call.renderer.feed(events)
+        self._call.rendered = self._call.rendered or bool(out)
+        if self.failure is not None:
+            self._call.failure_rendered = True
+        return out
+
+
+def without_keys(keys: KeyFilter, failure: Failure) -> Failure:
+    """A failure whose texts hold no key of relayd's."""
+    param = None if failure.param is None else keys.text(failure.param)
+    return replace(
+        failure, message=keys.text(failure.message), code=keys.text(failure.code), type=keys.text(failure.type),
+        param=param,
+    )
+
+
+def passed_on(response: ResponseHead | None) -> list[bytes]:
+    """The fields of an endpoint's head that are true of a translated response too."""
+    if response is None:
+        return []
+    return [line for line in response.keep if line.lower().startswith(_PASSED_ON)]
+
+
+def stream_head(response: ResponseHead | None) -> ResponseHead:
+    """The head of a translated stream, or of one that begins before its endpoint has answered."""
+    head = ResponseHead(200, b"")
+    head.keep = [
+        b"Content-Type: text/event-stream; charset=utf-8\r\n", b"Cache-Control: no-cache\r\n",
+        b"X-Accel-Buffering: no\r\n", *passed_on(response),
+    ]
+    return head

@@ -1,0 +1,303 @@
+"""The phases that end at an endpoint: permits of the present target, the attempt, and what follows a failed one.
+
+    to_target -> permits -> attempt -> complete
+                                    -> failed -> attempt (after a back-off) | to_target (a fallback) | last error
+
+Each of them is called with the exchange alone, so that it can be resumed from a gate, a timer or an attempt's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from relayd import clock
+from relayd.errors import ExchangeError
+from relayd.limits.ticket import WAITING, Ticket, retry_after
+from relayd.limits.ticket import Refused as NoPermit
+from relayd.plan.plan import merged_timeouts
+from relayd.protocols.canon import Failure
+from relayd.protocols.dialect import Refused
+from relayd.proxy.attempt import Attempt
+from relayd.proxy.call import failure_answer, refused_answer
+from relayd.proxy.exchange import Exchange
+from relayd.proxy.message import message_for
+from relayd.proxy.retry_loop import AttemptResult, Deliver, Retry, RetryLoop
+from relayd.upstream.classify import Blame
+
+
+def begin(exchange: Exchange) -> None:
+    """Go to the first target of the retry loop. Raises ExchangeError."""
+    route, plan, loop = exchange.route, exchange.plan, exchange.retry_loop
+    assert route is not None and loop is not None
+    if exchange.consumer and plan.consumer_gates:
+        gate = plan.consumer_gates.get(exchange.consumer)
+        if gate is not None:
+            exchange.gates = (gate,)
+    if route.resilience is not None and route.resilience.gate is not None:
+        exchange.gates = (*exchange.gates, route.resilience.gate)
+    to_target(exchange, loop)
+
+
+def to_target(exchange: Exchange, loop: RetryLoop) -> None:
+    """Go on with the target that the retry loop names. Raises ExchangeError."""
+    route, target = exchange.route, loop.target
+    assert route is not None
+    upstream = target.upstream
+    exchange.record.upstream = upstream.name
+    if upstream is not route.upstream:
+        exchange.timeouts = merged_timeouts(route.config.timeouts, upstream.spec.timeouts)
+    if exchange.call is not None:
+        exchange.call.enters(target, route.resilience)
+    if target.gate is not None:
+        exchange.gates = (*exchange.gates, target.gate)
+    if not exchange.gates or have_permits(exchange):
+        attempt(exchange)
+
+
+# ---- permits
+
+
+def have_permits(exchange: Exchange) -> bool:
+    """Enter the gates that are left; False where the exchange waits now, or has gone another way."""
+    loop, route = exchange.retry_loop, exchange.route
+    assert loop is not None and route is not None
+    who = exchange.consumer or exchange.record.client
+    while exchange.gates:
+        gate = exchange.gates[0]
+        at_target = gate is loop.target.gate
+        has_room = loop.target.upstream.has_room if at_target else None
+        ticket = gate.at_once(who, has_room)
+        if ticket is None:
+            exchange.enter("admit")
+            try:
+                ticket = gate.enter(
+                    who, exchange.plan.priorities.get(exchange.consumer or "", 0), deadline_s(exchange),
+                    partial(granted, exchange), partial(refused, exchange), has_room,
+                )
+            except NoPermit as fault:
+                if route.config.tells_queue:
+                    exchange.queue_note = f"depth={gate.depth}"
+                no_permit(exchange, fault.reason, fault.retry_after_s)
+                return False
+        exchange.gates = exchange.gates[1:]
+        exchange.tickets = (*exchange.tickets, (gate, ticket))
+        if ticket.state == WAITING:
+            exchange.waiting_since_s = clock.monotonic()
+            exchange.enter("queue")
+            if route.config.tells_queue:
+                exchange.queue_note = f"place={gate.place(ticket)}, depth={gate.depth}"
+            return False
+    return True
+
+
+def deadline_s(exchange: Exchange) -> float | None:
+    """The moment by which the exchange must have ended, None without a limit."""
+    total_s = exchange.limits.total_s
+    return exchange.record.started + total_s if total_s else None
+
+
+def granted(exchange: Exchange, ticket: Ticket) -> None:
+    """A place in a queue has become a permit."""
+    waited(exchange)
+    go_on(exchange, after_permit)
+
+
+def after_permit(exchange: Exchange) -> None:
+    """The other gates, then the attempt. Raises ExchangeError."""
+    if have_permits(exchange):
+        attempt(exchange)
+
+
+def refused(exchange: Exchange, ticket: Ticket, reason: str, retry_after_s: float) -> None:
+    """Waited too long, or was evicted for a request of higher priority."""
+    waited(exchange)
+    go_on(exchange, lambda exchange: no_permit(exchange, reason, retry_after_s))
+
+
+def waited(exchange: Exchange) -> None:
+    """Count the time in a queue."""
+    if exchange.waiting_since_s >= 0:
+        exchange.record.queue_s += clock.monotonic() - exchange.waiting_since_s
+        exchange.waiting_since_s = -1.0
+
+
+def go_on(exchange: Exchange, phase: Callable[[Exchange], None]) -> None:
+    """Continue from a callback; what is refused there becomes the response, as in the pipeline."""
+    if exchange.phase == "over":
+        return
+    try:
+        phase(exchange)
+    except ExchangeError as fault:
+        exchange.fail(fault)
+
+
+def no_permit(exchange: Exchange, reason: str, retry_after_s: float) -> None:
+    """A gate has refused: fall back where it was the upstream's own. The consumer's own limit is 429, a limit of
+    everybody 503 (RFC 6585 4, RFC 9110 15.6.4). Raises ExchangeError."""
+    loop = exchange.retry_loop
+    assert loop is not None
+    at_upstream = loop.target.gate is not None and len(exchange.gates) < 2
+    if not isinstance(loop.no_permit(reason, at_upstream), Deliver):
+        fall_back(exchange, loop)
+        return
+    code = "queue_timeout" if reason == "queue_timeout" else "queue_full" if at_upstream else "too_many_requests"
+    raise ExchangeError(code, reason, (("Retry-After", retry_after(retry_after_s)), *exchange.queue_fields()))
+
+
+def fall_back(exchange: Exchange, loop: RetryLoop) -> None:
+    """Go on with another target; the permit of the one before is given back. Raises ExchangeError."""
+    gates = {id(gate) for gate in (exchange.plan.consumer_gates.get(exchange.consumer or ""), route_gate(exchange))}
+    for held in [held for held in exchange.tickets if id(held[0]) not in gates]:
+        exchange.tickets = tuple(one for one in exchange.tickets if one is not held)
+        held[0].leave(held[1])
+    exchange.gates = ()
+    to_target(exchange, loop)
+
+
+def route_gate(exchange: Exchange) -> object:
+    """The gate of the route itself."""
+    route = exchange.route
+    return None if route is None or route.resilience is None else route.resilience.gate
+
+
+# ---- the attempt
+
+
+def attempt(exchange: Exchange) -> None:
+    """Translate what is too large for one turn of the event loop, then send the request. Raises ExchangeError."""
+    loop, call = exchange.retry_loop, exchange.call
+    assert loop is not None
+    exchange.cancel_timer = None
+    exchange.enter("attempt")
+    steps = None if call is None else call.steps_to(loop.target)
+    if steps is None or exchange.work(steps, partial(go_on, exchange, send)):
+        send(exchange)
+
+
+def send(exchange: Exchange) -> None:
+    """Pick an endpoint of the present target and send the request there. Raises ExchangeError."""
+    loop, route, head = exchange.retry_loop, exchange.route, exchange.head
+    assert loop is not None and route is not None
+    exchange.cancel_timer = None
+    target = loop.target
+    lease = target.upstream.acquire(loop.affinity, loop.tried)
+    if lease is None:
+        no_endpoint(exchange, loop)
+        return
+    try:
+        message = message_for(exchange, route, target, lease, exchange.call, exchange.body.data)
+    except (ExchangeError, Refused) as fault:
+        lease.release(None)
+        if isinstance(fault, ExchangeError):
+            raise
+        exchange.respond(refused_answer(route, fault, exchange.request_id.decode("latin-1")))
+        return
+    loop.began(lease.endpoint)
+    record = exchange.record
+    record.attempts += 1
+    record.endpoint = lease.endpoint.label
+    if head.upgrade is not None and route.upgrade and not (head.chunked or head.length):
+        # With a body it stays plain HTTP: a tunnel has no framing, the body would be the endpoint's next request.
+        exchange.lease = lease
+        exchange.tunnel = exchange.gateway.tunnel(exchange, lease, message[0], message[1])
+        return
+    wire_target, fields, payload, canonical = message
+    body, call = exchange.body, exchange.call
+    if body.memory is not None:
+        body.recount(None, payload)
+    length: int | None = None
+    if payload is not None:
+        length = len(payload)
+    elif body.present:
+        length = -1 if head.length is None else head.length
+        form = None if call is None else call.form_transform(target)
+        if form is not None:
+            body.transform = form
+            if length >= 0:
+                length += form.grows_bytes
+    exchange.after_attempt = failed
+    made = exchange.attempt = Attempt(
+        exchange, target, lease, exchange.writer, body, call, canonical, loop.may_retry() and body.whole,
+        route.pass_client_key,
+    )
+    made.start(head.method, wire_target, fields, payload, length)
+
+
+def no_endpoint(exchange: Exchange, loop: RetryLoop) -> None:
+    """No endpoint can be asked now. Raises ExchangeError."""
+    upstream = loop.target.upstream
+    decision = loop.no_endpoint()
+    if not isinstance(decision, Deliver):
+        fall_back(exchange, loop)
+    elif decision.result is not None:
+        give_up(exchange, loop, decision.result)
+    else:
+        why, after_s = upstream.unavailable()
+        raise ExchangeError("no_endpoint", why, (("Retry-After", retry_after(after_s)),))
+
+
+# ---- what follows a failed attempt
+
+
+def failed(exchange: Exchange, result: AttemptResult) -> None:
+    """Retry, fall back, or deliver the last error. Raises ExchangeError."""
+    loop = exchange.retry_loop
+    assert loop is not None
+    now_s = clock.monotonic()
+    deadline = deadline_s(exchange)
+    remaining_s = None if deadline is None else deadline - now_s
+    call = exchange.call
+    adapted = call is not None and result.replayable and call.adapts(loop.target, result.failure)
+    decision = loop.decide(result, exchange.head.method, remaining_s, now_s, adapted)
+    if isinstance(decision, Retry):
+        if decision.after_s <= 0:
+            attempt(exchange)
+        else:
+            exchange.cancel_timer = exchange.gateway.later(decision.after_s, partial(go_on, exchange, attempt))
+    elif isinstance(decision, Deliver):
+        give_up(exchange, loop, result)
+    else:
+        fall_back(exchange, loop)
+
+
+def give_up(exchange: Exchange, loop: RetryLoop, result: AttemptResult) -> None:
+    """The last attempt's failure becomes the response, in the client's dialect where there is one."""
+    call, record, route = exchange.call, exchange.record, exchange.route
+    fault, response, failure = result.fault, result.response, result.failure
+    assert route is not None
+    if call is None:
+        if response is not None:
+            exchange.deliver(response, result.body)  # opaque bytes: the endpoint's own response
+        else:
+            exchange.fail(fault)
+        return
+    if call.is_socket and call.crosses(loop.target):
+        # The dialect expresses it itself, because it forgets the response that this one should have continued.
+        record.code, record.detail = fault.kind.code, fault.detail
+        told = failure or Failure(fault.kind.status, fault.kind.message, fault.kind.code)
+        exchange.deliver_stream(call.renderer.feed([told]))
+        return
+    if failure is None:
+        exchange.fail(fault)
+        return
+    if response is None:
+        record.code, record.detail = fault.kind.code, fault.detail
+    elif result.classification.blame is Blame.KEY and result.classification.status in (401, 403):
+        record.code, failure = "upstream_key_refused", key_refused(response.status)
+    elif not result.translated and response.media.is_json and result.body and not exchange.writer.started:
+        exchange.deliver(response, result.body)  # the same dialect: the endpoint's own words, byte for byte
+        return
+    if exchange.writer.started:
+        exchange.fail(fault, failure)
+        return
+    made = failure_answer(route, failure, exchange.request_id.decode("latin-1"))
+    exchange.deliver(made.response, made.body)
+
+
+def key_refused(status: int) -> Failure:
+    """relayd's own key was refused: not the client's fault, whose key is another one."""
+    return Failure(
+        502, f"The upstream refused the gateway's own key (status {status}); tell its operator.",
+        code="upstream_key_refused", type="upstream_error",
+    )

@@ -1,0 +1,157 @@
+"""A copy of a request for another upstream, whose response is thrown away; the client never notices.
+
+1. A copy is made of whole requests only, never queued, never retried, and none is made while its upstream is full or
+   there is no memory for its body.
+2. Whatever happens to it stays with it: no fault, no delay and no byte of it reaches the exchange it was copied from.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import partial
+
+from relayd import clock
+from relayd.errors import ExchangeError
+from relayd.limits.gate import Gate
+from relayd.limits.request_buffers import FREE_BYTES
+from relayd.limits.ticket import Ticket
+from relayd.plan.plan import Target
+from relayd.protocols.canon import Failure
+from relayd.protocols.dialect import Refused
+from relayd.proxy.attempt import Attempt
+from relayd.proxy.call import Call
+from relayd.proxy.exchange import Exchange, Owner
+from relayd.proxy.message import message_for
+from relayd.proxy.request_body import RequestBody
+from relayd.proxy.response_writer import NullWriter
+from relayd.proxy.retry_loop import AttemptResult
+from relayd.proxy.steps import Work
+from relayd.upstream.classify import Classification
+from relayd.upstream.lease import Lease
+from relayd.upstream.spec import Timeouts
+from relayd.wire.response import ResponseHead
+
+CHECK_S = 1.0
+
+
+def send_copies(exchange: Exchange) -> None:
+    """Send a copy to the route's mirror, for its share of the requests. Never raises."""
+    route, loop, body = exchange.route, exchange.retry_loop, exchange.body
+    resilience = None if route is None else route.resilience
+    if resilience is None or resilience.mirror is None or loop is None or not body.whole:
+        return
+    if resilience.mirror.upstream is not loop.target.upstream and random.random() < resilience.mirror_share:
+        target, call, body_bytes = resilience.mirror, exchange.call, body.data
+        send = partial(send_copy, exchange, target, call, body_bytes)
+        steps = None if call is None else call.steps_to(target)
+        if steps is None or Work(steps, exchange.gateway.later, send).turn():
+            send()
+
+
+def send_copy(exchange: Exchange, target: Target, call: Call | None, body: bytes | None) -> None:
+    """Send one copy, maybe in a later turn, when the exchange itself is over. Never raises."""
+    gate, ticket = target.gate, None
+    if gate is not None:
+        ticket = gate.at_once("mirror")
+        if ticket is None:
+            return
+    lease = target.upstream.acquire()
+    route = exchange.route
+    if lease is None or lease.endpoint.pool is None or route is None:
+        if lease is not None:
+            lease.release(None)
+        if gate is not None and ticket is not None:
+            gate.leave(ticket)
+        return
+    mirror = Mirror(exchange, target, lease, gate, ticket)
+    copy = RequestBody(exchange.down, exchange.gateway.buffers, body, exchange.body.present)
+    attempt = mirror.attempt = Attempt(mirror, target, lease, NullWriter(), copy)
+    try:
+        wire_target, fields, payload, _ = message_for(exchange, route, target, lease, call, body)
+    except (Refused, ExchangeError):
+        attempt.cancel()
+        mirror.end()
+        return
+    length = None if payload is None else len(payload)
+    if length is not None and length > FREE_BYTES:
+        if not exchange.gateway.buffers.has_room(length):
+            attempt.cancel()
+            mirror.end()
+            return
+        mirror.leave_memory = exchange.gateway.buffers.keep(length)
+    attempt.start(exchange.head.method, wire_target, fields, payload, length)
+    mirror.watch()
+
+
+class Mirror:
+    """The owner of one copy's attempt; kept alive by its timer until the attempt ends."""
+
+    __slots__ = ("_cancel_timer", "_gate", "_gateway", "_is_over", "_ticket", "_timeouts", "attempt", "leave_memory")
+
+    def __init__(
+        self, exchange: Exchange, target: Target, lease: Lease, gate: Gate | None, ticket: Ticket | None
+    ) -> None:
+        self.attempt: Attempt | None = None
+        self._gateway: Owner = exchange.gateway
+        self._timeouts: Timeouts = target.upstream.spec.timeouts
+        self._gate, self._ticket = gate, ticket
+        self._cancel_timer: Callable[[], None] | None = None
+        self.leave_memory: Callable[[], None] | None = None
+        self._is_over = False
+
+    def watch(self) -> None:
+        """Look at its limits of time now and then: nobody else does."""
+        if self._is_over:  # it has ended while it began
+            return
+        self._cancel_timer = self._gateway.later(CHECK_S, self._check)
+
+    def _check(self) -> None:
+        now_s, total_s = clock.monotonic(), self._timeouts.total_s
+        attempt = self.attempt
+        if attempt is None or attempt.slot is None:  # nothing is under way
+            self.end()
+            return
+        fault = attempt.expired(now_s, self._timeouts, 0.0)
+        if fault is None and total_s and now_s - attempt.began_s > total_s:
+            fault = ExchangeError("total_timeout")
+        if fault is not None:
+            attempt.fail(fault)
+        else:
+            self.watch()
+
+    def attempt_begins_response(self, attempt: Attempt, head: ResponseHead) -> None:
+        """Nobody sees it."""
+
+    def reads_error(self, classification: Classification) -> bool:
+        """Nobody reads it."""
+        return False
+
+    def attempt_completed(self, attempt: Attempt) -> None:
+        """It went well."""
+        self.end()
+
+    def attempt_failed(self, attempt: Attempt, result: AttemptResult) -> None:
+        """It is not tried again."""
+        self.end()
+
+    def attempt_broke(self, attempt: Attempt, fault: ExchangeError, failure: Failure | None) -> None:
+        """It is not tried again."""
+        self.end()
+
+    def fail(self, fault: ExchangeError) -> None:
+        """Nothing is refused to a copy that is under way."""
+
+    def end(self) -> None:
+        """Give back what is held."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self.attempt = None  # which knows its owner
+        if self._cancel_timer is not None:
+            cancel, self._cancel_timer = self._cancel_timer, None
+            cancel()
+        if self.leave_memory is not None:
+            self.leave_memory()
+        if self._gate is not None and self._ticket is not None:
+            self._gate.leave(self._ticket)

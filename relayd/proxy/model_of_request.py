@@ -1,0 +1,257 @@
+"""Which model a request asks for: by its path, its JSON body or its form.
+
+Rules:
+1. Where the model decides (a rule on models, `upstream: by_model`) or is replaced, a request that two readers could
+   read in two ways, or that relayd cannot read, is refused, and the refusal says why.
+2. Where it does not, nothing is refused: what cannot be read has no model, and its bytes pass.
+3. A model in the path is read decoded; a path whose normal form names another model is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote_to_bytes
+
+from relayd.errors import ExchangeError
+from relayd.plan.plan import Resilience
+from relayd.protocols.multipart import ModelFinder, MultipartError, boundary_of
+from relayd.wire.body import Look, look_at, name_fault
+from relayd.wire.http1 import RequestHead
+from relayd.wire.path import needs_look, normalise
+
+_IN_PATH = re.compile(rb".*/models/([^/]+):([^/:]*)/?", re.IGNORECASE)
+_VERB = re.compile(rb"[A-Za-z0-9]+")
+_FORM = b"multipart/form-data"
+_CHARSET = re.compile(rb";\s*charset\s*=\s*\"?([^\s\";]*)")
+_CHARSETS = (b"utf-8", b"utf8", b"us-ascii", b"ascii")
+
+
+def model_decides(resilience: Resilience | None) -> bool:
+    """Whether requests of a route are sent by their model, or with another model."""
+    return resilience is not None and (
+        resilience.by_model
+        or any(target.model is not None for target in resilience.fallbacks)
+        or any(target.model is not None for _, target in resilience.split)
+    )
+
+
+def unclear(reason: str) -> ExchangeError:
+    """The refusal of a body by which a model would be chosen."""
+    return ExchangeError(
+        "ambiguous_body", reason, message=f"The model cannot be read from this request body with certainty: {reason}."
+    )
+
+
+# ---- the path
+
+
+def model_in_path(path: bytes) -> str | None:
+    """The model that a Gemini request names in its path. Raises ExchangeError for one that readers could dispute."""
+    if not needs_look(path):
+        return _named(path) if b"/models/" in path.lower() else None
+    model = _named(path)
+    if model != _named(unquote_to_bytes(normalise(path))):
+        raise ExchangeError("ambiguous_path", "another model after normalisation")
+    return model
+
+
+def _named(path: bytes) -> str | None:
+    match = _IN_PATH.fullmatch(path)
+    if match is None:
+        return None
+    if b";" in match[1] or _VERB.fullmatch(match[2]) is None:  # some readers cut what is behind a semicolon or a blank
+        raise ExchangeError("ambiguous_path", "the model in it ends in different places for different readers")
+    try:
+        model = unquote_to_bytes(match[1]).decode("utf-8")
+    except UnicodeDecodeError:
+        raise ExchangeError("ambiguous_path", "the model is not UTF-8") from None
+    if name_fault(model):
+        raise ExchangeError("ambiguous_path", name_fault(model))
+    return model
+
+
+# ---- the body
+
+
+def decided_model(
+    head: RequestHead, body: bytes | None, look: Look | None = None, form: FormFinder | None = None
+) -> str:
+    """The model by which a request with this whole body is decided; empty for none. Raises ExchangeError.
+
+    `look` and `form` are what is known of the body already.
+    """
+    in_path = model_in_path(head.path)
+    if not body:
+        return in_path or ""
+    require_readable(head)
+    if is_form(head):
+        if form is None:
+            form = FormFinder(_boundary(head))
+            form.feed(body)
+        form.end()
+        model = form.model
+    else:
+        look = look or look_at(body)
+        if look.unclear:
+            raise unclear(look.unclear)
+        model = look.model
+    if in_path is None:
+        return model or ""
+    if model and model.removeprefix("models/") != in_path:
+        raise unclear("the path names another model")
+    return in_path
+
+
+def probable_model(head: RequestHead, body: bytes | None, look: Look | None) -> str:
+    """The model of a request of which nothing is decided by it; empty for none, or for one that is not clear."""
+    try:
+        in_path = model_in_path(head.path)
+        if in_path is not None or not body:
+            return in_path or ""
+        if look is not None:
+            return look.model or ""
+        form = FormFinder(_boundary(head))
+        form.feed(body)
+        return form.model or ""
+    except ExchangeError:
+        return ""
+
+
+def require_readable(head: RequestHead) -> None:
+    """Whether the header section lets a body be read at all. Raises ExchangeError."""
+    kinds = 0
+    for line in head.lines:
+        if line[7:8] != b"-" or line[:8].lower() != b"content-":
+            continue
+        name, _, value = line.partition(b":")
+        low, value = name.lower(), value.strip(b" \t").lower()
+        if low == b"content-encoding" and value not in (b"", b"identity"):
+            raise unclear("its Content-Encoding is not identity")
+        if low == b"content-type":
+            kinds += 1
+            if b"charset" in value:
+                charset = _CHARSET.search(value)
+                if charset is None or charset[1] not in _CHARSETS:
+                    raise unclear("its charset is not UTF-8")
+    if kinds > 1:
+        raise unclear("it has more than one Content-Type")
+    if is_form(head) and not _boundary(head):
+        raise unclear("its form has no boundary, or a doubtful one")
+
+
+def is_form(head: RequestHead) -> bool:
+    """Whether the body is a form with parts."""
+    kind = head.type_line.partition(b":")[2]
+    return kind.strip(b" \t")[: len(_FORM)].lower() == _FORM
+
+
+def _boundary(head: RequestHead) -> bytes:
+    return boundary_of((head.get(b"content-type") or b"").decode("latin-1")) or b""
+
+
+class FormFinder:
+    """Reads a form in passing until its model is known or cannot be there any more, and checks what comes behind."""
+
+    __slots__ = ("_finder", "_is_lost", "_is_whole", "_refuses", "fed")
+
+    def __init__(self, boundary: bytes, *, refuses: bool = True, whole: bool = False) -> None:
+        """With `refuses` a form that readers could read in two ways is refused, else it has no model; with `whole`
+        nothing is enough before the end. `fed` is the number of bytes that were read."""
+        self._finder = ModelFinder(boundary)
+        self._refuses, self._is_whole = refuses, whole
+        self._is_lost = False
+        self.fed = 0
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether nothing is enough before the end."""
+        return self._is_whole
+
+    @property
+    def model(self) -> str | None:
+        return None if self._is_lost else self._finder.model
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the model of the form decides."""
+        return self._refuses
+
+    def feed(self, data: bytes) -> bool:
+        """Whether enough is known. Raises ExchangeError."""
+        self.fed += len(data)
+        if self._is_lost:
+            return not self._is_whole
+        try:
+            model = self._finder.feed(data)
+        except MultipartError as fault:
+            return self._lost(_FORM_FAULTS.get(fault.rule, f"its form is not valid ({fault.rule})"))
+        if model and name_fault(model):
+            return self._lost(name_fault(model))
+        return not self._is_whole and (model is not None or self._finder.is_over)
+
+    def end(self) -> None:
+        """The form's bytes have ended. Raises ExchangeError."""
+        try:
+            self._finder.end()
+        except MultipartError as fault:
+            self._lost(_FORM_FAULTS.get(fault.rule, fault.rule))
+
+    def _lost(self, reason: str) -> bool:
+        if self._refuses:
+            raise unclear(reason)
+        self._is_lost = True
+        return not self._is_whole
+
+    def renamed(self, form: bytes, model: str) -> bytes:
+        """The form, or its beginning up to the model, with another name of it."""
+        finder = self._finder
+        at, end = finder.value_at, finder.value_at + finder.value_bytes
+        return b"".join((memoryview(form)[:at], model.encode(), memoryview(form)[end:]))
+
+
+class FormTransform:
+    """Sends a form on whose model its beginning has decided, maybe with another name of it: nothing behind may be
+    another model. Owned by the request body for one attempt; the first piece has the whole beginning."""
+
+    __slots__ = ("_at", "_form", "_model", "grows_bytes")
+
+    def __init__(self, form: FormFinder, model: str | None) -> None:
+        """`model` is the other name, None for the form's own. `grows_bytes`: by how much the form gets longer."""
+        self._form, self._model = form, model
+        self._at = 0
+        self.grows_bytes = 0 if model is None else len(model.encode()) - len((form.model or "").encode())
+
+    def feed(self, data: bytes, last: bool) -> bytes:
+        """The bytes to send on. Raises ExchangeError for a form that cannot be read to its end in one way only."""
+        form, at = self._form, self._at
+        self._at += len(data)
+        new = data[max(0, form.fed - at) :]
+        if new:
+            form.feed(new)
+        if last:
+            form.end()
+        return data if at or self._model is None else form.renamed(data, self._model)
+
+
+def form_finder(head: RequestHead, *, refuses: bool = True, whole: bool = False) -> FormFinder | None:
+    """For a form, who looks for its model. Raises ExchangeError for a form without a clear boundary."""
+    if not is_form(head):
+        return None
+    boundary = _boundary(head)
+    if not boundary and refuses:
+        require_readable(head)
+    return FormFinder(boundary, refuses=refuses, whole=whole) if boundary else None
+
+
+_FORM_FAULTS = {
+    "repeated_model": "its form has two fields model",
+    "name": "its form has a field whose name is model for some readers",
+    "model_is_a_file": "the field model of its form is a file",
+    "model_type": "the field model of its form is not plain text",
+    "model_coding": "the field model of its form has a transfer coding",
+    "value": "the field model of its form is not valid UTF-8",
+    "value_size": "model is too long",
+    "cut": "its form is cut off",
+    "behind_end": "something stands behind the end of its form",
+    "before_beginning": "something stands before the beginning of its form",
+}

@@ -1,0 +1,221 @@
+"""The request body of one exchange: none, whole, or streamed; gathered where it decides, replayed where it may be.
+
+1. A whole body is kept until the response is committed, so that another attempt can send it.
+2. A streamed body goes straight to the transfer under way. Until the endpoint has read a byte of it, it can be taken
+   back for another attempt.
+3. What waits here is bounded: the client is paused while the endpoint does not read, while nobody takes the body, while
+   it is looked at (proxy/body_inspection), and while all bodies together have no memory for it (proxy/body_memory).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from relayd.errors import ExchangeError
+from relayd.limits.request_buffers import FREE_BYTES, RequestBuffers
+from relayd.proxy.body_memory import BodyMemory, Holder
+from relayd.proxy.downstream import Downstream
+from relayd.upstream.transport.slot import Slot
+from relayd.wire.body import Look
+
+HIGH = 128 * 1024  # bytes queued for the endpoint above which the client is paused
+LOW = 64 * 1024
+
+
+class Probe(Protocol):
+    """Reads a body in passing until it knows enough to go on."""
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether nothing is enough before the end of the body."""
+
+    def feed(self, data: bytes) -> bool:
+        """True when enough is known. Raises ExchangeError for a body that is refused."""
+
+
+class Transform(Protocol):
+    """Changes a streamed body on its way."""
+
+    def feed(self, data: bytes, last: bool) -> bytes:
+        """The bytes to send on. Raises ExchangeError."""
+
+
+class Gathering:
+    """A body that is read before the exchange goes on: whole, or until a probe knows enough."""
+
+    __slots__ = ("body", "holder", "limit", "then")
+
+    def __init__(self, limit: int, then: Callable[[], None], holder: Holder) -> None:
+        self.limit, self.then, self.holder = limit, then, holder
+        self.body = bytearray()  # not a list: an object for each byte would cost forty times what is counted
+
+
+class RequestBody:
+    """Owned by its exchange. `data` is the whole body, None while it is not known. `complete`: the client has sent
+    all of it. `present`: the request has a body. `paused`: the client was told to wait. `probe` is what has looked at a
+    body that was gathered, `look` what is known of its JSON where somebody has looked. `memory` is its part of the
+    bound on all bodies; most are so small that they need none."""
+
+    __slots__ = (
+        "_buffers", "_down", "_early", "_gathering", "_pauses", "_raw", "complete", "data", "look", "memory", "paused",
+        "present", "probe", "transform",
+    )
+
+    def __init__(self, down: Downstream, buffers: RequestBuffers, data: bytes | None, present: bool) -> None:
+        """`data` is the whole body where it came with the head."""
+        self._down, self._buffers = down, buffers
+        self.data = data
+        self.present = present
+        self.complete = data is not None or not present
+        self.transform: Transform | None = None
+        self.probe: Probe | None = None
+        self.look: Look | None = None
+        self.memory: BodyMemory | None = None
+        self._gathering: Gathering | None = None
+        self._early: list[bytes] | None = None
+        self._raw: list[bytes] | None = None  # with a transform: what the transfer was given, before it was changed
+        self.paused = False
+        self._pauses = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing more has to come before the request can be sent, now or again."""
+        return self.data is not None or not self.present
+
+    @property
+    def gathering(self) -> bool:
+        """Whether the body is being read before the exchange goes on."""
+        return self._gathering is not None
+
+    def gather(
+        self, limit: int, then: Callable[[], None], holder: Holder, length: int | None, probe: Probe | None = None
+    ) -> None:
+        """Read the body up to `limit` bytes (0: no bound), then go on; with `probe` maybe before its end. `length` is
+        what was announced. Raises ExchangeError if there can never be memory for it."""
+        self.probe = probe
+        if length is not None and length > FREE_BYTES and (probe is None or probe.reads_all):
+            self.memory = BodyMemory(self._buffers, holder, self, length)
+        self._gathering = Gathering(limit, then, holder)
+
+    def receive(self, piece: bytes, last: bool, slot: Slot | None, waits: bool) -> None:
+        """The next piece from the client. `slot` is the transfer that takes it; `waits` says that one will come.
+
+        Raises ExchangeError for a body that is too large or cannot be read.
+        """
+        if self._gathering is not None:
+            self._gather(self._gathering, piece, last)
+            return
+        self.complete = last
+        if slot is not None:
+            self._feed(slot, piece, last)
+        elif waits:
+            self._early = [*(self._early or ()), piece]
+            if not self.paused:
+                self.paused = True
+                self.pause_body()
+
+    def _gather(self, gathering: Gathering, piece: bytes, last: bool) -> None:
+        gathering.body += piece
+        size = len(gathering.body)
+        if gathering.limit and size > gathering.limit:
+            self._gathering = None
+            raise ExchangeError("body_too_large")
+        is_known = self.probe is not None and self.probe.feed(piece)  # also the last piece
+        done = last or is_known
+        self.count(size, gathering.holder, grows=not done)
+        if done:
+            self._gathering = None
+            self.complete = last
+            data = bytes(gathering.body)
+            if last:
+                self.data = data
+            else:
+                self._early = [data]
+            gathering.then()
+
+    def attach(self, slot: Slot) -> None:
+        """A streamed body goes to this transfer from now on."""
+        if self._early is not None:
+            early, self._early = self._early, None
+            self._feed(slot, b"".join(early), self.complete)
+
+    def detach(self, slot: Slot) -> bool:
+        """The transfer ends. True if the body can be sent once more: whole, absent, or not read by the endpoint."""
+        if self.whole:
+            return True
+        if slot.read_at:
+            return False
+        self._early = [bytes(piece) for piece in slot.queue or ()] if self.transform is None else self._raw
+        self.transform = self._raw = None
+        return True
+
+    def _feed(self, slot: Slot, piece: bytes, last: bool) -> None:
+        if self.transform is not None:
+            self._raw = None if slot.read_at else [*(self._raw or ()), piece]
+            piece = self.transform.feed(piece, last)
+        slot.feed(piece, last)
+        if not last and not self.paused and slot.queued > HIGH:
+            self.paused = True
+            self.pause_body()
+
+    def drained(self, slot: Slot) -> None:
+        """The endpoint has read something."""
+        if self.paused and slot.queued < LOW:
+            self.paused = False
+            self.resume_body()
+
+    # ---- several may want the client to wait
+
+    def pause_body(self) -> None:
+        """Read nothing more from the client until `resume_body` was called as often."""
+        self._pauses += 1
+        if self._pauses == 1:
+            self._down.pause_body()
+
+    def resume_body(self) -> None:
+        """One reason less to wait."""
+        self._pauses -= 1
+        if self._pauses == 0:
+            self._down.resume_body()
+
+    # ---- what is counted over all exchanges together
+
+    def count(self, size: int, holder: Holder, *, grows: bool = False) -> None:
+        """So many bytes of the body are held; `grows` if more are to come. Small bodies are not counted."""
+        if self.memory is None:
+            if size <= FREE_BYTES:
+                return
+            self.memory = BodyMemory(self._buffers, holder, self, None)
+        if grows:
+            self.memory.arrived(size)
+        else:
+            self.memory.keep(size)
+
+    def hold_answer(self, size: int, holder: Holder) -> None:
+        """So many bytes of a response are held until it is whole."""
+        if self.memory is None:
+            if size <= FREE_BYTES:
+                return
+            self.memory = BodyMemory(self._buffers, holder, self, None)
+        self.memory.answer(size)
+
+    def recount(self, slot: Slot | None, payload: bytes | None = None) -> None:
+        """What is held has changed: the body, `payload` as it was written for the endpoint, what `slot` still has."""
+        if self.memory is not None:
+            bodies = (self.data, payload, None if slot is None else slot.body)
+            held = {id(one): len(one) for one in bodies if one is not None}
+            self.memory.keep(sum(held.values()) + (0 if slot is None else slot.queued))
+
+    def held_bytes(self) -> int:
+        """Bytes of the body that wait here."""
+        if self.memory is not None:
+            return self.memory.body_bytes
+        return 0 if self._gathering is None else len(self._gathering.body)
+
+    def release(self) -> None:
+        """The exchange is over."""
+        self.data = self._early = self._raw = self._gathering = self.transform = self.probe = self.look = None
+        if self.memory is not None:
+            memory, self.memory = self.memory, None
+            memory.leave()

@@ -1,0 +1,143 @@
+"""What follows an attempt: deliver its result, retry after a back-off, or fall back to the next target.
+
+Pure: results in, decisions out; no sockets, no timers, no clock of its own.
+
+1. There is never more than one attempt under way.
+2. Nothing is retried once the response is committed. A request of which an endpoint may have acted on something is sent
+   again only if its method is idempotent, if the operator says so, or if the endpoint itself refused it unread.
+3. A fallback is tried at most once, in the configured order, and only for its classes of fault.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relayd.errors import ExchangeError
+from relayd.plan.plan import Target
+from relayd.protocols.canon import Failure
+from relayd.upstream.classify import Classification
+from relayd.upstream.endpoint import Endpoint
+from relayd.upstream.fallback import class_of, following
+from relayd.upstream.retry import Circumstances
+from relayd.wire.response import ResponseHead
+
+_READ_FROM_BODIES = frozenset(("context_length", "refused_content", "any"))
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptResult:
+    """How one attempt ended without a committed response.
+
+    `fault` is relayd's own word for it. `response` and `body` are the endpoint's error response, if it gave one;
+    `failure` is that error, or one from inside the body, as the endpoint's dialect reads it. `sent`: the endpoint may
+    have acted on the request. `replayable`: the whole request body can be sent again. `translated`: the endpoint was
+    asked in another dialect than the client's.
+    """
+
+    fault: ExchangeError
+    classification: Classification
+    response: ResponseHead | None = None
+    body: bytes = b""
+    failure: Failure | None = None
+    sent: bool = True
+    replayable: bool = True
+    translated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Make another attempt at the same target, `after_s` seconds from now."""
+
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """Go on with the next target, which has become `RetryLoop.target`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """There will be no other attempt: the last result is the response. None where no attempt was made at all."""
+
+    result: AttemptResult | None
+
+
+Decision = Retry | Fallback | Deliver
+
+
+class RetryLoop:
+    """The attempts of one exchange; owned by it.
+
+    `attempts` counts those at the present target. `tried` are the endpoints that were asked there, `trail` one entry
+    per attempt for the record and X-Relayd-Attempts. `affinity` is the number by which consistent_hash chooses.
+    """
+
+    __slots__ = ("_at", "affinity", "attempts", "last", "target", "targets", "trail", "tried")
+
+    def __init__(self, targets: tuple[Target, ...], affinity: int | None = None) -> None:
+        self.targets = targets
+        self._at = self.attempts = 0
+        self.target = targets[0]
+        self.affinity = affinity
+        self.tried: tuple[Endpoint, ...] = ()
+        self.trail: tuple[str, ...] = ()
+        self.last: AttemptResult | None = None
+
+    def may_retry(self) -> bool:
+        """Whether another attempt could follow the present one, were its body replayable."""
+        return self.attempts < self.target.upstream.retries.spec.attempts or self._at + 1 < len(self.targets)
+
+    def reads_error(self, classification: Classification) -> bool:
+        """Whether the body of an error response may decide what follows."""
+        if classification.fault or self.target.upstream.retries.wanted(classification):
+            return True
+        return any(one.on & _READ_FROM_BODIES for one in self.targets[self._at + 1 :])
+
+    def began(self, endpoint: Endpoint) -> None:
+        """An attempt at this endpoint is under way."""
+        self.attempts += 1
+        self.tried = (*self.tried, endpoint)
+
+    def decide(
+        self, result: AttemptResult, method: bytes, remaining_s: float | None, now_s: float, adapted: bool = False
+    ) -> Decision:
+        """What follows this result. `remaining_s` is the time to the deadline of the exchange, None without one;
+        `adapted` says that the endpoint refused a request that is another one from now on."""
+        upstream, classification = self.target.upstream, result.classification
+        self.last = result
+        status = 0 if result.response is None else result.response.status
+        self.trail = (*self.trail, f"{self.tried[-1].label} {status or result.fault.kind.code}")
+        if adapted:
+            return Retry(0.0)
+        case = Circumstances(
+            attempt=self.attempts, method=method, classification=classification, sent=result.sent,
+            replayable=result.replayable, another=upstream.has_another(self.tried, classification),
+            remaining_s=remaining_s,
+        )
+        after_s = upstream.retries.decide(case, now_s)
+        if after_s is not None:
+            return Retry(after_s)
+        if result.replayable and self._fall_back(class_of(classification, result.body)):
+            return Fallback()
+        return Deliver(result)
+
+    def no_endpoint(self) -> Fallback | Deliver:
+        """No endpoint of the target can be asked now."""
+        self.trail = (*self.trail, f"{self.target.upstream.name} no_endpoint")
+        return Fallback() if self._fall_back("unavailable") else Deliver(self.last)
+
+    def no_permit(self, reason: str, at_upstream: bool) -> Fallback | Deliver:
+        """A gate refused; only the upstream's own is passed by a fallback."""
+        self.trail = (*self.trail, f"{self.target.upstream.name} {reason}")
+        return Fallback() if at_upstream and self._fall_back("overloaded") else Deliver(None)
+
+    def _fall_back(self, fault_class: str) -> bool:
+        place = following(self.targets[1:], self._at, fault_class)
+        if place is None:
+            return False
+        self._at = place + 1
+        self.target = self.targets[self._at]
+        self.attempts = 0
+        self.tried = ()
+        return True

@@ -1,0 +1,176 @@
+"""Sections whose keys come from plug-in folders: a module of the folder brings its own keys, and nothing else names it.
+
+1. A module's name is the word in the YAML. Its docstring is its manual entry, its `Options` its YAML keys (a section),
+   and one class beside it does the work.
+2. The Options are a section of their own, under the module's name or the name in their `written_as`; or, with
+   `flat=True`, their keys stand among those of the section.
+3. A module whose library is not installed has its key all the same. To write that key is a fault which names the
+   library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from relayd import registry
+from relayd.schema.describe import why_unavailable
+from relayd.schema.types import section, setting
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Member:
+    """One module of a plug-in folder, as a section has it. `key` is where its options stand, "" among the others."""
+
+    kind: str
+    options: type
+    key: str
+
+
+def members(folder: str, *, flat: bool = False, always: bool = False) -> Callable[[type[T]], type[T]]:
+    """Give a section the keys of every module in a folder; stands below `@section()`.
+
+    A module's section of options is None where it is not written. With `always`, or `default_on = True` in the Options,
+    it has its defaults there, if no key of it is required.
+    """
+
+    def extend(cls: type[T]) -> type[T]:
+        found = []
+        for kind in registry.kinds(folder):
+            member = _member(folder, kind, flat)
+            found.append(member)
+            if member.key:
+                _nest(cls, member, always)
+            else:
+                _flatten(cls, member.options)
+        cls.__members__ = {**getattr(cls, "__members__", {}), folder: tuple(found)}  # type: ignore[attr-defined]
+        return cls
+
+    return extend
+
+
+def _member(folder: str, kind: str, flat: bool) -> Member:
+    try:
+        options = registry.load(folder, kind).Options
+    except ImportError as missing:
+        return Member(kind, unavailable(f"needs the Python package {missing.name}, which is not installed"), kind)
+    return Member(kind, options, "" if flat else getattr(options, "written_as", kind))
+
+
+def unavailable(reason: str) -> type:
+    """A section that cannot be written, for this reason."""
+
+    @section()
+    class Unavailable:
+        """Not available here."""
+
+    Unavailable.__section__["unavailable"] = reason  # type: ignore[attr-defined]
+    return Unavailable
+
+
+def _nest(cls: type, member: Member, always: bool) -> None:
+    options = member.options
+    doc = " ".join((options.__doc__ or "").split())
+    fields = dataclasses.fields(options)
+    if not fields and not why_unavailable(options):
+        return  # nothing to be written
+    required = any(_is_required(field) for field in fields)
+    if (always or getattr(options, "default_on", False)) and fields and not required:
+        _add(cls, member.key, options, setting(factory=options, doc=doc))
+    else:
+        _add(cls, member.key, options | None, setting(default=None, doc=doc))
+
+
+def _flatten(cls: type, options: type) -> None:
+    hints = typing.get_type_hints(options)
+    for field in dataclasses.fields(options):
+        kind = hints[field.name]
+        if not _is_required(field):
+            _add(cls, field.name, kind, _copied(field))
+        else:
+            _add(cls, field.name, kind | None, dataclasses.field(default=None, metadata=field.metadata))
+
+
+def _copied(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=field.default_factory, metadata=field.metadata)
+    return dataclasses.field(default=field.default, metadata=field.metadata)
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _add(cls: type, name: str, kind: Any, made: Any) -> None:
+    if name in cls.__annotations__:
+        raise TypeError(f"{cls.__name__} has two keys {name}")
+    cls.__annotations__[name] = kind
+    setattr(cls, name, made)
+
+
+def members_of(made: object, folder: str) -> Iterator[tuple[str, Any]]:
+    """Each kind of a folder and its Options as this section has them; None where they are not written."""
+    for member in _members(made, folder):
+        yield member.kind, options_of(made, folder, member.kind)
+
+
+def options_of(made: object, folder: str, kind: str) -> Any:
+    """The Options of one kind as this section has them, None where they (or one that is required) are not written."""
+    member = _chosen(made, folder, kind)
+    if member.key:
+        return getattr(made, member.key) if hasattr(made, member.key) else member.options()
+    values = {field.name: getattr(made, field.name) for field in dataclasses.fields(member.options)}
+    return None if _missing(member, values) else member.options(**values)
+
+
+def faults_of_choice(made: object, folder: str, kind: str) -> Iterator[tuple[str, str]]:
+    """Whether a kind that this section has chosen can be used: pairs of key and fault."""
+    member = _chosen(made, folder, kind)
+    if why := why_unavailable(member.options):
+        yield "", f"{kind} {why}"
+    elif member.key:
+        if dataclasses.fields(member.options) and getattr(made, member.key) is None:
+            yield member.key, f"is missing: {kind} needs it"
+    else:
+        values = {field.name: getattr(made, field.name) for field in dataclasses.fields(member.options)}
+        missing = _missing(member, values)
+        yield from ((name, f"is missing: {kind} needs it") for name in missing)
+        if not missing:
+            yield from getattr(member.options(**values), "check", tuple)()
+
+
+def strangers(made: object, folder: str, kind: str) -> Iterator[tuple[str, str]]:
+    """Keys of other kinds that are written although `kind` is chosen: each key, and the kinds that it belongs to."""
+    mine = set(_keys(_chosen(made, folder, kind)))
+    owners: dict[str, list[str]] = {}
+    for member in _members(made, folder):
+        for name in _keys(member):
+            owners.setdefault(name, []).append(member.kind)
+    for field in dataclasses.fields(made):  # type: ignore[arg-type]
+        if field.name in owners and field.name not in mine and getattr(made, field.name) != _default(field):
+            yield field.name, ", ".join(owners[field.name])
+
+
+def _members(made: object, folder: str) -> tuple[Member, ...]:
+    found: tuple[Member, ...] = type(made).__members__[folder]  # type: ignore[attr-defined]
+    return found
+
+
+def _chosen(made: object, folder: str, kind: str) -> Member:
+    return next(member for member in _members(made, folder) if member.kind == kind)
+
+
+def _keys(member: Member) -> list[str]:
+    return [member.key] if member.key else [field.name for field in dataclasses.fields(member.options)]
+
+
+def _missing(member: Member, values: dict[str, Any]) -> list[str]:
+    return [one.name for one in dataclasses.fields(member.options) if _is_required(one) and values[one.name] is None]
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default

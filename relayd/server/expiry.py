@@ -1,0 +1,80 @@
+"""When the certificates of a PEM file are valid, read without a library: two dates of each (RFC 5280 4.1)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import re
+from dataclasses import dataclass
+
+BLOCK = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END")
+SEQUENCE, INTEGER, UTC_TIME, GENERALIZED_TIME, VERSION = 0x30, 0x02, 0x17, 0x18, 0xA0
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """From when and until when, in Unix seconds."""
+
+    begins_s: float
+    ends_s: float
+
+
+def validity_of_all(raw: bytes) -> Validity:
+    """The time in which every certificate of a PEM file is valid. Raises ValueError for a file without one."""
+    try:
+        found = [validity(base64.b64decode(block)) for block in BLOCK.findall(raw)]
+    except binascii.Error:
+        raise ValueError("holds a damaged certificate") from None
+    if not found:
+        raise ValueError("holds no certificate in PEM form")
+    return Validity(max(one.begins_s for one in found), min(one.ends_s for one in found))
+
+
+def validity(der: bytes) -> Validity:
+    """Of one certificate. Raises ValueError for bytes that are none."""
+    try:
+        fields = _expect(_expect(der, SEQUENCE), SEQUENCE)
+        at = 0
+        tag, _, after = _part(fields, at)
+        if tag == VERSION:
+            at = after
+        for wanted in (INTEGER, SEQUENCE, SEQUENCE):  # serial number, signature algorithm, issuer
+            tag, _, at = _part(fields, at)
+            if tag != wanted:
+                raise ValueError
+        times = _expect(fields[at:], SEQUENCE)
+        tag, begins, after = _part(times, 0)
+        later_tag, ends, _ = _part(times, after)
+        return Validity(_seconds(tag, begins), _seconds(later_tag, ends))
+    except (ValueError, IndexError):
+        raise ValueError("holds a damaged certificate") from None
+
+
+def _expect(data: bytes, wanted: int) -> bytes:
+    tag, content, _ = _part(data, 0)
+    if tag != wanted:
+        raise ValueError
+    return content
+
+
+def _part(data: bytes, at: int) -> tuple[int, bytes, int]:
+    """Tag, content and end of the DER value that begins at this place."""
+    tag, length, begin = data[at], data[at + 1], at + 2
+    if length & 0x80:
+        count = length & 0x7F
+        length, begin = int.from_bytes(data[begin : begin + count], "big"), begin + count
+    if begin + length > len(data):
+        raise ValueError
+    return tag, data[begin : begin + length], begin + length
+
+
+def _seconds(tag: int, text: bytes) -> float:
+    """RFC 5280 4.1.2.5: two-digit years are 1950 to 2049."""
+    digits = text.decode("ascii").removesuffix("Z")
+    if tag == UTC_TIME:
+        digits = ("19" if int(digits[:2]) >= 50 else "20") + digits
+    elif tag != GENERALIZED_TIME:
+        raise ValueError
+    made = datetime.datetime.strptime(digits[:14], "%Y%m%d%H%M%S")
+    return made.replace(tzinfo=datetime.UTC).timestamp()

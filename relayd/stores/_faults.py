@@ -1,0 +1,106 @@
+"""Why a store could not keep or read a value: in words for its client, for the log, and counted.
+
+A store that cannot keep a value says so: `lost` answers for the client, `taken` for the log and the metric.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from typing import NamedTuple
+
+REMEMBERED = 1024  # lost values whose cause is still known
+
+
+class Fault(NamedTuple):
+    """A cause. `cause` is the word of the metric; `told` may be read by clients; `cure` is for the operator."""
+
+    cause: str
+    told: str
+    cure: str
+
+
+LOCKED = Fault(
+    "locked", "the gateway's store is locked by another program",
+    "Another program holds a lock on the file; `fuser -v {path}` names it. End it, or give relayd a file of its own.",
+)
+FULL = Fault("full", "the gateway's store has no room on its disk", "Make room on the disk of {path}.")
+READ_ONLY = Fault(
+    "read_only", "the gateway's store cannot be written",
+    "Make {path} and its folder writable for the user that relayd runs as.",
+)
+DAMAGED = Fault("damaged", "the gateway's store was damaged and has begun anew", "What {path} held was moved aside.")
+SLOW = Fault(
+    "slow", "the gateway's store is behind with its work", "The disk of {path} is too slow for what is stored."
+)
+TOO_LARGE = Fault(
+    "too_large", "it is larger than a quarter of the gateway's store",
+    "A value was larger than a quarter of the store; raise `store: size`.",
+)
+CLOSED = Fault(
+    "closed", "the gateway's store was changed while the request was under way",
+    "A reload has changed `store:`; what requests that had begun before it wanted to keep in {path} is lost.",
+)
+FAILED = Fault(
+    "failed", "the gateway's store cannot be written", "Look after the disk of {path}; the kernel's log may say more."
+)
+
+_BY_TEXT = (
+    ("locked", LOCKED), ("busy", LOCKED), ("full", FULL), ("readonly", READ_ONLY), ("unable to open", READ_ONLY),
+)
+
+
+def fault_of(error: sqlite3.Error) -> Fault:
+    """The fault that an error of SQLite tells of; Python 3.11 and later would have codes, the texts never changed."""
+    text = str(error).lower()
+    return next((fault for word, fault in _BY_TEXT if word in text), FAILED)
+
+
+class Failure(NamedTuple):
+    """How often something failed since the last time, and why the last time."""
+
+    fault: Fault
+    times: int
+    why: str
+
+
+class Losses:
+    """What a store could not do; owned by it."""
+
+    __slots__ = ("_failed", "_lost", "total")
+
+    def __init__(self) -> None:
+        self._lost: OrderedDict[tuple[str, str], Fault] = OrderedDict()
+        self._failed: dict[str, Failure] = {}
+        self.total = 0
+
+    def lose(self, place: tuple[str, str], fault: Fault, why: str) -> None:
+        """The value of a space and key could not be kept or read."""
+        self._lost[place] = fault
+        self._lost.move_to_end(place)
+        if len(self._lost) > REMEMBERED:
+            self._lost.popitem(last=False)
+        self.count(fault, why)
+
+    def count(self, fault: Fault, why: str) -> None:
+        """Something failed that belongs to no value."""
+        self.total += 1
+        known = self._failed.get(fault.cause)
+        self._failed[fault.cause] = Failure(fault, 1 if known is None else known.times + 1, why)
+
+    def found(self, place: tuple[str, str]) -> None:
+        """The value is there after all, or was deleted by its owner."""
+        if self._lost:
+            self._lost.pop(place, None)
+
+    def told(self, place: tuple[str, str]) -> str:
+        """For a client: why the value is not there; empty where nothing is known."""
+        fault = self._lost.get(place)
+        return "" if fault is None else fault.told
+
+    def taken(self) -> list[Failure]:
+        """What failed since the last time."""
+        if not self._failed:
+            return []
+        failed, self._failed = self._failed, {}
+        return list(failed.values())

@@ -1,0 +1,192 @@
+"""The file of the SQLite store: its schema, what is done to it, and how it is begun anew. Used by one thread at a time.
+
+1. Every method is one short transaction; what it raises is sqlite3.Error, and the file is then as it was before.
+2. OperationalError is about the moment (locked, full, read-only); every other DatabaseError is about the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+
+VERSION = 1
+OPEN_WAIT_S = 5.0  # at the start, when nobody is being served yet
+LARGEST_SHARE = 4
+_SWEPT_AT_ONCE = 64
+_SWEPT_BY_ASKING = 1000
+_PAGES_GIVEN_BACK = 1024
+_SWITCHES = 32
+
+Touch = tuple[float, str, str]
+"""When, in which space, which key."""
+
+_SCHEMA = (
+    "CREATE TABLE entries (space TEXT NOT NULL, key TEXT NOT NULL, used_s REAL NOT NULL, size_bytes INTEGER NOT NULL,"
+    " value TEXT NOT NULL, PRIMARY KEY (space, key))",
+    "CREATE INDEX entries_by_use ON entries (used_s)",
+    "CREATE INDEX entries_of_space_by_use ON entries (space, used_s)",
+    "CREATE TABLE totals (space TEXT PRIMARY KEY, entries INTEGER NOT NULL, size_bytes INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TRIGGER count_new AFTER INSERT ON entries BEGIN INSERT INTO totals VALUES (new.space, 1, new.size_bytes)"
+    " ON CONFLICT (space) DO UPDATE SET entries = entries + 1, size_bytes = size_bytes + new.size_bytes; END",
+    "CREATE TRIGGER count_gone AFTER DELETE ON entries BEGIN"
+    " UPDATE totals SET entries = entries - 1, size_bytes = size_bytes - old.size_bytes WHERE space = old.space;"
+    " DELETE FROM totals WHERE space = old.space AND entries = 0; END",
+    f"PRAGMA user_version = {VERSION}",
+)
+
+
+class File:
+    """The writing side. `generation` grows when the file was replaced. Raises OSError when it cannot be made at all."""
+
+    def __init__(self, path: str, max_entries: int, max_bytes: int, ttl_s: float, wait_s: float) -> None:
+        self.path = path
+        self._max_entries, self._max_bytes, self._ttl_s = max_entries, max_bytes, ttl_s
+        self.generation = 0
+        self.notices: list[str] = []
+        self._file = self._opened(wait_s)
+
+    # ---- what is done to it
+
+    def put(self, space: str, key: str, text: str, size_bytes: int, now_s: float, touches: Iterable[Touch]) -> None:
+        """Keep a text, after making room for it."""
+        with self._transaction():
+            self._touch(touches)
+            self._file.execute("DELETE FROM entries WHERE space = ? AND key = ?", (space, key))
+            self._forget_old(now_s, _SWEPT_AT_ONCE)
+            while True:
+                entries, held_bytes = self._file.execute(
+                    "SELECT coalesce(sum(entries), 0), coalesce(sum(size_bytes), 0) FROM totals"
+                ).fetchone()
+                if entries < self._max_entries and held_bytes + size_bytes <= self._max_bytes:
+                    break
+                measure = "size_bytes" if held_bytes + size_bytes > self._max_bytes else "entries"
+                self._file.execute(
+                    "DELETE FROM entries WHERE rowid = (SELECT rowid FROM entries WHERE space ="
+                    f" (SELECT space FROM totals ORDER BY {measure} DESC LIMIT 1) ORDER BY used_s, rowid LIMIT 1)"
+                )
+            self._file.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", (space, key, now_s, size_bytes, text))
+
+    def delete(self, space: str, key: str) -> None:
+        """Forget a value."""
+        self._file.execute("DELETE FROM entries WHERE space = ? AND key = ?", (space, key))
+
+    def touch(self, touches: Iterable[Touch]) -> None:
+        """Note when values were asked for."""
+        with self._transaction():
+            self._touch(touches)
+
+    def sweep(self, now_s: float, touches: Iterable[Touch]) -> None:
+        """Forget what is too old and give its room back to the disk, so much of it at a time that others get a turn."""
+        self.touch(touches)
+        self._forget_old(now_s, _SWEPT_BY_ASKING)
+        self._file.executescript(f"PRAGMA incremental_vacuum({_PAGES_GIVEN_BACK})")  # execute would take one step only
+
+    def check(self) -> None:
+        """Read the whole file. Raises sqlite3.DatabaseError for one that is damaged."""
+        found = self._file.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+
+    def replace(self, why: str) -> None:
+        """Move a damaged file aside and begin a new one. Raises OSError, sqlite3.Error."""
+        self._file.close()
+        self._move_aside(why)
+        self._file = self._opened(0.0)
+        self.generation += 1
+
+    def reader(self) -> sqlite3.Connection:
+        """A connection that only reads, and never waits."""
+        file = sqlite3.connect(self.path, timeout=0.0, isolation_level=None, check_same_thread=False)
+        file.execute("PRAGMA query_only = ON")
+        return file
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._file.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._file.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._file.execute("COMMIT")
+        except BaseException:  # rescue door: a transaction ends, whatever ends it; it is raised again
+            with contextlib.suppress(sqlite3.Error):  # a full disk has ended it already
+                self._file.execute("ROLLBACK")
+            raise
+
+    def _touch(self, touches: Iterable[Touch]) -> None:
+        self._file.executemany("UPDATE entries SET used_s = ? WHERE space = ? AND key = ?", touches)
+
+    def _forget_old(self, now_s: float, most: int) -> None:
+        self._file.execute(
+            "DELETE FROM entries WHERE rowid IN (SELECT rowid FROM entries WHERE used_s < ? ORDER BY used_s LIMIT ?)",
+            (now_s - self._ttl_s, most),
+        )
+
+    # ---- opening
+
+    def _opened(self, wait_s: float) -> sqlite3.Connection:
+        file = self._connected(wait_s)
+        try:
+            make_ready(file)
+        except sqlite3.OperationalError as fault:
+            file.close()
+            raise OSError(f"{self.path}: {fault}") from None
+        except sqlite3.DatabaseError as fault:
+            file.close()
+            self._move_aside(str(fault))
+            file = self._connected(wait_s)
+            make_ready(file)
+        file.execute("PRAGMA busy_timeout = 0")
+        return file
+
+    def _connected(self, wait_s: float) -> sqlite3.Connection:
+        try:  # nobody else may read it; and a file that is there is not opened: closing it would drop SQLite's locks
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            pass
+        try:
+            return sqlite3.connect(self.path, timeout=wait_s, isolation_level=None, check_same_thread=False)
+        except sqlite3.OperationalError as fault:
+            raise OSError(f"{self.path}: {fault}") from None
+
+    def _move_aside(self, fault: str) -> None:
+        aside = f"{self.path}.unusable"
+        os.replace(self.path, aside)
+        for ending in ("-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path + ending)
+        self.notices.append(f"{self.path} cannot be used ({fault}): moved to {aside}, a new one was begun")
+
+
+def make_ready(file: sqlite3.Connection) -> None:
+    """Raises sqlite3.DatabaseError for a file that cannot be used."""
+    _switch_to_wal(file)
+    file.execute("PRAGMA synchronous = OFF")
+    file.execute("PRAGMA journal_size_limit = 4194304")
+    file.execute("BEGIN IMMEDIATE")  # two instances may begin at once
+    try:
+        version = file.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0 and not file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            for statement in _SCHEMA:
+                file.execute(statement)
+        elif version != VERSION:
+            raise sqlite3.DatabaseError(f"schema version {version} instead of {VERSION}")
+    finally:
+        file.execute("COMMIT")
+
+
+def _switch_to_wal(file: sqlite3.Connection) -> None:
+    """The switch needs the file for itself, and gives up at once where another instance is about to switch too."""
+    for _ in range(_SWITCHES):
+        try:
+            if file.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+                return
+            file.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            file.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            file.execute("BEGIN IMMEDIATE")  # waits for the other
+            file.execute("COMMIT")

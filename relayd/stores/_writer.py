@@ -1,0 +1,154 @@
+"""The thread that writes to the file of the SQLite store: neither a lock nor a disk keeps the event loop waiting.
+
+1. Jobs are done in their order. Whoever gives one may wait for it a moment; the job is in `done` in any case.
+2. A job that meets a lock is tried again for PATIENCE_S. After SHORT_S, which is more than another instance needs for a
+   change, the writer is `blocked`; what is given meanwhile is not promised to be kept. When a lock outlasts PATIENCE_S
+   some program holds the file: for HELD_S every job is tried just once.
+3. A damaged file is replaced by a new one, and the job that has found the damage is done once more, on that.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+import threading
+from collections import deque
+from enum import Enum
+
+from relayd import clock
+from relayd.stores._faults import FAILED, LOCKED, Fault, fault_of
+from relayd.stores._sqlite_file import File, Touch
+
+SHORT_S = 0.003
+PATIENCE_S = 0.25
+HELD_S = 1.0
+
+
+class Verb(Enum):
+    """What a job is."""
+
+    PUT = "put"
+    DELETE = "delete"
+    TOUCH = "touch"
+    SWEEP = "sweep"
+    CHECK = "check"
+    REPLACE = "replace"
+    STOP = "stop"
+    NOTHING = "nothing"
+
+
+class Job:
+    """Something to do with the file; written by the loop, then by the writer, then read by the loop. `text` is what to
+    put; `fault` is None when the job is done, else why it is not; `generation` the one that a REPLACE is about; `again`
+    says that the same was tried before. The writer sets `begun`, `met_lock`, and `ended` when there is nothing more to
+    wait for."""
+
+    __slots__ = (
+        "again", "begun", "ended", "fault", "generation", "met_lock", "now_s", "place", "size_bytes", "text", "touches",
+        "verb", "why",
+    )
+
+    def __init__(
+        self, verb: Verb, place: tuple[str, str] = ("", ""), text: str = "", size_bytes: int = 0, now_s: float = 0.0,
+        touches: tuple[Touch, ...] = (), generation: int = 0, why: str = "", again: bool = False,
+    ) -> None:
+        self.verb, self.place, self.text, self.size_bytes, self.now_s = verb, place, text, size_bytes, now_s
+        self.touches, self.generation, self.again = touches, generation, again
+        self.ended = threading.Event()
+        self.begun = self.met_lock = False
+        self.fault: Fault | None = None
+        self.why = why
+
+
+class Writer:
+    """The thread and its queue; owned by its store. `done` are the jobs that ended, for the loop to take. `blocked`
+    says that the job under way, or the last one, has met a lock that is held for longer than another instance needs it.
+    """
+
+    def __init__(self, file: File) -> None:
+        self._file = file
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self.done: deque[Job] = deque()
+        self.blocked = False
+        self._patient_again_s = 0.0
+        self._never = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="relayd-store", daemon=True)
+        self._thread.start()
+
+    def give(self, job: Job) -> None:
+        """Have something done."""
+        self._jobs.put(job)
+
+    def stop(self, wait_s: float) -> bool:
+        """Do what was given before, close the file and end. Whether that was done in time."""
+        self._jobs.put(Job(Verb.STOP))
+        self._thread.join(wait_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        job = Job(Verb.NOTHING)
+        while job.verb is not Verb.STOP:
+            job = self._jobs.get()
+            self._do(job)
+            self.done.append(job)
+            job.ended.set()
+
+    def _do(self, job: Job) -> None:
+        job.begun = True
+        try:
+            try:
+                self._perform_in_time(job)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError as damage:
+                self._file.replace(str(damage))
+                self._perform_in_time(job)
+        except sqlite3.Error as error:
+            job.fault, job.why = fault_of(error), str(error)
+        except Exception as error:  # rescue door: the thread outlives whatever a file can do
+            job.fault, job.why = FAILED, str(error)
+
+    def _perform_in_time(self, job: Job) -> None:
+        """Do it, also if that takes some tries because of a lock. Raises sqlite3.Error and OSError."""
+        began_s = clock.monotonic()
+        patient_s = PATIENCE_S if began_s >= self._patient_again_s else 0.0
+        pause_s = 0.0005
+        while True:
+            try:
+                self._perform(job)
+            except sqlite3.OperationalError as error:
+                spent_s = clock.monotonic() - began_s
+                if fault_of(error) is not LOCKED:
+                    raise
+                job.met_lock = True
+                if spent_s >= patient_s:
+                    self.blocked = True
+                    if patient_s:
+                        self._patient_again_s = clock.monotonic() + HELD_S
+                    raise
+                if spent_s >= SHORT_S and not self.blocked:
+                    self.blocked = True
+                    job.ended.set()  # whoever waits need not wait for the rest
+                self._never.wait(pause_s)
+                pause_s = min(2 * pause_s, 0.01)
+            else:
+                if job.verb is not Verb.NOTHING:
+                    self.blocked, self._patient_again_s = False, 0.0
+                return
+
+    def _perform(self, job: Job) -> None:
+        file, verb = self._file, job.verb
+        if verb is Verb.PUT:
+            file.put(*job.place, job.text, job.size_bytes, job.now_s, job.touches)
+        elif verb is Verb.DELETE:
+            file.delete(*job.place)
+        elif verb is Verb.TOUCH:
+            file.touch(job.touches)
+        elif verb is Verb.SWEEP:
+            file.sweep(job.now_s, job.touches)
+        elif verb is Verb.CHECK:
+            file.check()
+        elif verb is Verb.REPLACE and job.generation == file.generation:
+            file.replace(job.why)
+        elif verb is Verb.STOP:
+            file.close()

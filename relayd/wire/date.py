@@ -1,0 +1,32 @@
+"""The Date field (RFC 9110 6.6.1), made once a second."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+
+from relayd import clock
+
+
+class DateField:
+    """Gives the field line of this second. One per process."""
+
+    __slots__ = ("_line", "_second")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._line = b""
+
+    def __call__(self) -> bytes:
+        second = int(clock.wall())
+        if second != self._second:
+            self._second = second
+            self._line = b"Date: %b\r\n" % formatdate(second, usegmt=True).encode("ascii")
+        return self._line
+
+
+date_field = DateField()
+
+
+def has_date(head: bytes) -> bool:
+    """Whether a head, with the CRLF of its first line, has the field. The usual spellings are found without a copy."""
+    return b"\r\nDate:" in head or b"\r\ndate:" in head or b"\r\ndate:" in head.lower()

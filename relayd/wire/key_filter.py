@@ -1,0 +1,202 @@
+"""Keys that relayd adds for an upstream never come back: they are taken out of its response heads and errors.
+
+Laws:
+1. A key is found as it is, percent-encoded in any case and up to DECODED times, with JSON's escapes, and in base64 at
+   any offset, so that also `user:key` in base64 is found.
+2. A field that holds a key is left out, because its masked value would mean something else (a relative Location, a
+   cookie). Only the parameter that relayd itself has added to a query is cut out of a URL, and the rest of the field
+   goes on.
+3. A head without a key costs a few searches for a fixed text: 1.2 microseconds, 5 where it has escapes. The expression,
+   which alone decides, runs only where one of them has found something.
+4. A word that people write where no key is needed (`none`, `EMPTY`) is no secret, nor is what has less than four
+   characters; of these only the parameter is cut out. A key of less than eight characters counts only where no letter
+   or digit stands beside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Iterator
+from urllib.parse import unquote_to_bytes
+
+from relayd.wire.response import ResponseHead
+
+MASK = "***"
+LEAST, WHOLE = 4, 8  # characters of a secret; and of one that is found inside of words too
+MOST = 512  # bytes of a key that are looked for
+DECODED = 4  # times that percent-encoding is taken away
+NAMES = 16  # field names that are counted apart
+PLACEHOLDERS = frozenset(
+    ("none", "null", "empty", "dummy", "fake", "unused", "test", "demo", "placeholder", "token", "apikey", "api-key",
+     "api_key", "no-key", "nothing", "anything", "ollama", "vllm", "local", "localhost", "lm-studio", "llama", "openai",
+     "true", "false", "user", "admin", "pass", "password")
+)
+_PARAMETER = re.compile(rb"([?&;])([^=&;?#\s\"'<>]*)=([^&;#\s\"'<>]*)")
+_LEFT_OVER = re.compile(rb"(\?[&;]+(?=[^&;#\s\"'<>]))|\?[&;]*(?=[#\s\"'<>]|\Z)")
+# No letter or digit stands before, or only one that belongs to an escape.
+_BEFORE = (
+    rb"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f][0-9A-Fa-f])|(?<=%25[0-9A-Fa-f][0-9A-Fa-f])"
+    rb"|(?<=\\u00[0-9A-Fa-f][0-9A-Fa-f])|(?<=\\[nrt]))"
+)
+_SIGN = re.compile(r"[A-Za-z0-9]")
+
+
+class KeyFilter:
+    """The keys of one upstream; owned by an endpoint. `seen` counts by field name what was taken out."""
+
+    __slots__ = ("_forms", "_has_words", "_names", "_pattern", "_texts", "_values", "seen")
+
+    def __init__(self, keys: Iterable[tuple[str, str, str]]) -> None:
+        """`keys` are kind (bearer, header or query), name of the field or parameter, and value."""
+        given = list(keys)
+        self._names = frozenset(name.lower().encode() for kind, name, _ in given if kind == "query")
+        self._values = frozenset(value.encode() for kind, _, value in given if kind == "query")
+        self._has_words = any(not _is_secret(value) for kind, _, value in given if kind == "query")
+        texts = {text for _, _, value in given for text in _spoken(value) if _is_secret(text)}
+        encoded = {form for text in texts for form in _base64_forms(text)}
+        self._texts = tuple(sorted({text.encode()[:MOST] for text in texts} | encoded))
+        self._forms = tuple(sorted({_normal(text) for text in self._texts}))
+        forms = [_expression(text) for text in sorted(texts, key=len, reverse=True)]
+        forms += [re.escape(form) for form in sorted(encoded, key=len, reverse=True)]
+        self._pattern = re.compile(b"|".join(forms)) if forms else None
+        self.seen: dict[str, int] = {}
+
+    def holds(self, data: bytes) -> bool:
+        """Whether some key stands in these bytes."""
+        for text in self._texts:
+            if text in data:
+                return self._found(data)
+        return (b"%" in data or b"\\" in data) and self._holds_escaped(data)
+
+    def _found(self, data: bytes) -> bool:
+        return self._pattern is not None and self._pattern.search(data) is not None
+
+    def _holds_escaped(self, data: bytes) -> bool:
+        if b"\\u00" in data:
+            return self._found(data)
+        plain = _normal(data)
+        return any(form in plain for form in self._forms) and self._found(data)
+
+    def wants(self, head: bytes) -> bool:
+        """Whether `clean` has something to do for a response with this header section."""
+        return self.holds(head) or (self._has_words and self._cut(head) != head)
+
+    def clean(self, response: ResponseHead) -> None:
+        """Take the keys out of a head."""
+        if self.holds(response.reason):
+            self._count("the reason phrase")
+            response.reason = b""
+        response.keep = [line for one in response.keep if (line := self.line(one))]
+
+    def line(self, line: bytes) -> bytes:
+        """A field line as it may go on; b"" where it may not."""
+        if not self.wants(line):
+            return line
+        name, colon, value = line.partition(b":")
+        hidden = not colon or self.holds(name)
+        self._count("a field's name" if hidden else name.decode("latin-1"))
+        shorter = name + colon + self._cut(value)
+        return b"" if hidden or self.holds(shorter) else shorter
+
+    def _count(self, name: str) -> None:
+        name = name if name in self.seen or len(self.seen) < NAMES else "others"
+        self.seen[name] = self.seen.get(name, 0) + 1
+
+    def taken(self) -> dict[str, int]:
+        """What was counted since the last time."""
+        seen = self.seen
+        if seen:
+            self.seen = {}
+        return seen
+
+    def _cut(self, text: bytes) -> bytes:
+        """URLs without the parameter that relayd has added."""
+        parts: list[bytes] = []
+        done = 0
+        for match in _PARAMETER.finditer(text) if self._values else ():
+            value = match[3]
+            if unquote_to_bytes(match[2]).lower() not in self._names:
+                continue
+            if {unquote_to_bytes(value), unquote_to_bytes(value.replace(b"+", b" "))}.isdisjoint(self._values):
+                continue
+            parts += (text[done : match.start()], b"?" if match[1] == b"?" else b"")
+            done = match.end()
+        if not parts:
+            return text
+        return _LEFT_OVER.sub(lambda left: b"?" if left[1] else b"", b"".join([*parts, text[done:]]))
+
+    def text(self, text: str) -> str:
+        """A message with every key masked."""
+        return self.body(text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+
+    def body(self, data: bytes) -> bytes:
+        """The bytes of an error with every key masked."""
+        return self._pattern.sub(MASK.encode(), data) if self._pattern is not None and self.holds(data) else data
+
+
+def _normal(data: bytes) -> bytes:
+    """Without percent-encoding, JSON's backslashes, and the two ways to write a blank."""
+    for _ in range(DECODED):
+        if b"%" not in data:
+            break
+        data = unquote_to_bytes(data)
+    return data.replace(b"\\", b"").replace(b"+", b" ")
+
+
+def _spoken(value: str) -> Iterator[str]:
+    """The secret texts in a stored value: the value, what follows a scheme, and what Basic credentials say."""
+    yield value
+    scheme, blank, rest = value.partition(" ")
+    if not blank or not re.fullmatch(r"[A-Za-z0-9._~+-]{2,20}", scheme):
+        return
+    rest = rest.strip()
+    yield rest
+    if scheme.lower() == "basic":
+        try:
+            pair = base64.b64decode(rest + "=" * (-len(rest) % 4), validate=True).decode("utf-8")
+        except (binascii.Error, UnicodeDecodeError):
+            return
+        yield pair
+        yield pair.partition(":")[2]
+
+
+def _is_secret(text: str) -> bool:
+    return len(text) >= LEAST and text.lower() not in PLACEHOLDERS
+
+
+def _base64_forms(text: str) -> Iterator[bytes]:
+    """What base64 (RFC 4648 4, 5) makes of a text wherever it begins in three bytes, without what depends on its
+    neighbours."""
+    raw = text.encode()[:MOST]
+    if len(raw) < WHOLE:
+        if len(raw) > 3:  # only as a whole: parts of it would be found by chance
+            yield base64.b64encode(raw)
+        return
+    for lead in range(3):
+        encoded = base64.b64encode(b"\0" * lead + raw)
+        start, end = (0, 2, 3)[lead], (lead + len(raw)) * 8 // 6
+        form = encoded[start:end]
+        yield from {form, form.replace(b"+", b"-").replace(b"/", b"_")}
+
+
+def _expression(text: str) -> bytes:
+    """An expression for a text in which every character may be percent-encoded, or escaped as JSON may do it."""
+    raw = text.encode()
+    parts = []
+    for byte in raw[:MOST]:
+        two = b"".join(b"[%b%b]" % (digit.lower(), digit) for digit in (b"%X" % (byte >> 4), b"%X" % (byte & 15)))
+        forms = [re.escape(bytes([byte])), rb"%(?:25){0,3}" + two, rb"\\+u00" + two]
+        if byte in b'"\\/':
+            forms.insert(0, rb"\\+" + re.escape(bytes([byte])))
+        if byte == 0x20:
+            forms.append(rb"\+")
+        parts.append(b"(?:" + b"|".join(forms) + b")")
+    found = b"".join(parts)
+    if len(raw) > MOST:
+        found += rb"[!-~]*"
+    if len(raw) < WHOLE:
+        before = _BEFORE if _SIGN.match(text[0]) else b""
+        found = before + found + (rb"(?![A-Za-z0-9])" if _SIGN.match(text[-1]) else b"")
+    return found

@@ -1,0 +1,152 @@
+"""Where a request comes from when trusted proxies stand before relayd: the client, and what the next hop is told of it.
+
+Laws:
+1. Only what a trusted peer wrote is believed. The list is walked from the right, and the first untrusted address is the
+   client (RFC 7239 8.1: everything left of it could be invented).
+2. An entry that is no address ends the walk. In X-Forwarded-For neither it nor anything left of it goes on; in
+   Forwarded `unknown` and obfuscated nodes (RFC 7239 6.2, 6.3) go on, malformed elements do not.
+3. X-Forwarded-For decides where it is present, because proxies that write it pass a client's Forwarded on untouched
+   (nginx, Envoy, HAProxy with `option forwardfor`). Without X-Forwarded-For, Forwarded decides.
+4. What is sent on says the same in both forms: a Forwarded that contradicts what is believed is written anew.
+5. Work is bounded: `MAX_ELEMENTS` entries of a list are looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from relayd.wire.forwarded import UNIX, TrustedNetworks, element_address, node_of, parse_address, quoted
+from relayd.wire.forwarded_field import elements_from_the_end
+
+MAX_ELEMENTS = 64
+_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]{0,31}")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~\-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_HIDDEN = re.compile(rb"(?:(?:unknown|_[A-Za-z0-9._\-]+)(?::(?:[0-9]{1,5}|_[A-Za-z0-9._\-]+))?)?", re.IGNORECASE)
+_HIDDEN_PORT = re.compile(rb":_[A-Za-z0-9._\-]+\Z")
+
+
+class Origin(NamedTuple):
+    """`client` is an address, or `unix`; `chain` the X-Forwarded-For value to send on, with the peer appended;
+    `elements` what stands before relayd's own element in Forwarded. `proto` and `host` are those of the client's own
+    request as far as the proxies told them, else None."""
+
+    client: str
+    chain: bytes
+    elements: list[bytes]
+    proto: bytes | None
+    host: bytes | None
+
+
+class _Walk(NamedTuple):
+    """What a list says. `kept` are its last entries that may go on, `addresses` the addresses of the last ones that
+    have one; both in the list's order. `seen` counts from the right up to the client's entry, 0 where no entry has an
+    address; `length` is how many entries the list has, -1 where it has more than are looked at."""
+
+    client: str
+    kept: list[bytes]
+    addresses: list[str]
+    seen: int
+    length: int
+    proto: bytes = b""
+    host: bytes = b""
+
+
+def origin_of(peer: str, values: Callable[[bytes], list[bytes]], trusted: TrustedNetworks) -> Origin:
+    """The origin of a request. `peer` is the address of the socket, or `unix`; `values` gives all values of a field,
+    in order, by its lower-case name. A peer that is not trusted is the client itself."""
+    if peer.startswith("::ffff:"):  # IPv4 on a dual-stack socket
+        peer = str(parse_address(peer) or peer)
+    if not trusted.contains(peer):
+        return Origin(peer, _chain([], peer), [], None, None)
+    listed, elements = values(b"x-forwarded-for"), values(b"forwarded")
+    told = _walk_elements(peer, elements, trusted) if elements else None
+    nobody = _Walk(peer, [], [], 0, 0)
+    walk = _walk_addresses(peer, listed, trusted) if listed else told or nobody
+    proto = _believed(_SCHEME, values(b"x-forwarded-proto"), walk).lower()
+    host = _believed(_HOST, values(b"x-forwarded-host"), walk)
+    if walk is told:
+        proto, host = proto or told.proto, host or told.host
+    entries = walk.kept if listed else [address.encode() for address in walk.addresses]
+    if told is not None and told.kept and _agrees(told, walk.client, proto, host):
+        before = told.kept
+    else:
+        before = _elements(walk, proto, host)
+    return Origin(walk.client, _chain(entries, peer), before, proto or None, host or None)
+
+
+def _chain(entries: list[bytes], peer: str) -> bytes:
+    """A peer on a Unix socket has no address: it adds nothing to a list, and is `unknown` where there is none."""
+    if peer == UNIX:
+        return b", ".join(entries) or b"unknown"
+    return b", ".join([*entries, peer.encode("ascii", "replace")])
+
+
+def _walk_addresses(peer: str, lines: list[bytes], trusted: TrustedNetworks) -> _Walk:
+    """X-Forwarded-For."""
+    entries = b",".join(lines).rsplit(b",", MAX_ELEMENTS)
+    cut = len(entries) > MAX_ELEMENTS
+    if cut:
+        del entries[0]  # the remainder that was not split
+    found = [entry for entry in (entry.strip(b" \t") for entry in entries) if entry]  # RFC 9110 5.6.1
+    client, walking, seen = peer, True, 0
+    kept: list[bytes] = []
+    addresses: list[str] = []
+    for entry in reversed(found):
+        address = element_address(entry)
+        if address is None:
+            break
+        kept.append(entry)
+        addresses.append(address)
+        if walking:
+            client, seen = address, seen + 1
+            walking = trusted.contains(address)
+    return _Walk(client, kept[::-1], addresses[::-1], seen, -1 if cut else len(found))
+
+
+def _walk_elements(peer: str, lines: list[bytes], trusted: TrustedNetworks) -> _Walk:
+    """Forwarded."""
+    client, walking, seen = peer, True, 0
+    proto = host = b""
+    kept: list[bytes] = []
+    addresses: list[str] = []
+    for element in elements_from_the_end(lines):
+        address = element_address(_HIDDEN_PORT.sub(b"", element.node))
+        if len(kept) == MAX_ELEMENTS or (address is None and not _HIDDEN.fullmatch(element.node)):
+            break
+        if address is not None and len(addresses) == len(kept):
+            addresses.append(address)
+        kept.append(element.text)
+        if walking:  # a trusted proxy wrote this element
+            proto = element.proto.lower() if _SCHEME.fullmatch(element.proto) else b""
+            host = element.host if _HOST.fullmatch(element.host) else b""
+            if address is not None:
+                client, seen = address, seen + 1
+            walking = address is not None and trusted.contains(address)
+    return _Walk(client, kept[::-1], addresses[::-1], seen, 0, proto, host)
+
+
+def _believed(form: re.Pattern[bytes], lines: list[bytes], walk: _Walk) -> bytes:
+    """The value of X-Forwarded-Proto or -Host that belongs to the client: the one at the client's place where every
+    proxy added one as to X-Forwarded-For, else the last one, which the peer itself wrote. b"" for none."""
+    entries = [entry for part in b",".join(lines).rsplit(b",", MAX_ELEMENTS) if (entry := part.strip(b" \t"))]
+    if not entries:
+        return b""
+    value = entries[-walk.seen] if walk.seen and len(entries) == walk.length else entries[-1]
+    return value if form.fullmatch(value) else b""
+
+
+def _agrees(told: _Walk, client: str, proto: bytes, host: bytes) -> bool:
+    """Whether Forwarded says nothing else than what is believed."""
+    return told.client == client and told.proto in (b"", proto) and told.host.lower() in (b"", host.lower())
+
+
+def _elements(walk: _Walk, proto: bytes, host: bytes) -> list[bytes]:
+    """Elements of Forwarded for a list of addresses; the client's has what is known of its request."""
+    made, place = [b"for=" + node_of(address) for address in walk.addresses], walk.seen
+    if not place and (proto or host):  # nothing but this is known of the client
+        made, place = [b"for=unknown"], 1
+    if place:
+        made[-place] += (b";host=" + quoted(host) if host else b"") + (b";proto=" + quoted(proto) if proto else b"")
+    return made

@@ -1,0 +1,239 @@
+"""Rules on the model: nobody reaches a model that he is not granted, however the request names it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.functional.harness.client import Client
+from tests.functional.harness.message import Message, request
+from tests.functional.harness.relay import Relay
+from tests.functional.harness.upstream import Upstream
+
+CHAT, GEMINI, FORM = "/v1/chat/completions", "/v1beta/models/{}", "/v1/audio/transcriptions"
+MINE, VIP = b"Authorization: Bearer sk-bob", b"Authorization: Bearer sk-vip"
+
+
+def config(folder: Path, url: str) -> dict[str, Any]:
+    return {
+        "upstreams": {
+            "vip": {"endpoints": [url]}, "open": {"endpoints": [url]},
+            "chat": {"protocol": "openai_chat", "endpoints": [url + "/v1"]},
+            "responses": {"protocol": "openai_responses", "endpoints": [url + "/v1"]},
+        },
+        "consumers": {"vip": {"bearer": {"env": "VIP"}}, "bob": {"bearer": {"env": "BOB"}}},
+        "models": {"cheap": {"upstream": "chat", "model": "small"}, "gpt-vip": {"upstream": "chat"}, "r": {"upstream": "responses", "model": "r2"}},
+        "routes": [
+            {"name": "plain", "match": {"prefix": "/plain/"}, "upstream": "open"},
+            {"name": "dialect", "match": {"prefix": "/dialect/"}, "upstream": "chat", "strip_prefix": "/dialect"},
+            {"name": "by_model", "match": {"prefix": "/by_model/"}, "protocol": "openai_chat", "upstream": "by_model", "strip_prefix": "/by_model"},
+            {"name": "vip", "match": {"model": ["gpt-vip*", "ultra*"]}, "upstream": "vip", "allow": ["vip"]},
+            {"name": "open", "match": {"prefix": "/"}, "upstream": "open"},
+        ],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def upstream_of_all() -> Iterator[Upstream]:
+    with Upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def relay(upstream_of_all: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    folder = tmp_path_factory.mktemp("models")
+    url = upstream_of_all.url
+    change = {**config(folder, url), "routes": config(folder, url)["routes"]}
+    with Relay(folder, url, change, environment={"VIP": "sk-vip", "BOB": "sk-bob"}) as running:
+        yield running
+
+
+@pytest.fixture
+def upstream(upstream_of_all: Upstream) -> Iterator[Upstream]:
+    upstream_of_all.fresh()
+    yield upstream_of_all
+    assert not upstream_of_all.faults, upstream_of_all.faults
+
+
+def ask(relay: Relay, path: str, body: bytes, *fields: bytes, key: bytes = MINE, method: str = "POST") -> Message:
+    with Client(relay.address) as client:
+        client.send(request(path.encode(), key, *fields, method=method.encode(), body=body))
+        return client.answer()
+
+
+def form(*parts: tuple[str, bytes], before: bytes = b"", behind: bytes = b"\r\n") -> bytes:
+    out = before
+    for disposition, value in parts:
+        out += b"--b\r\nContent-Disposition: form-data; " + disposition.encode() + b"\r\n\r\n" + value + b"\r\n"
+    return out + b"--b--" + behind
+
+
+JSON = b"Content-Type: application/json"
+PARTS = b"Content-Type: multipart/form-data; boundary=b"
+BODIES = {
+    "repeated": b'{"model":"x","model":"gpt-vip"}',
+    "repeated, the other first": b'{"model":"gpt-vip","model":"x"}',
+    "repeated in an escape": b'{"model":"x","mod\\u0065l":"gpt-vip"}',
+    "another case": b'{"Model":"gpt-vip"}',
+    "another case beside it": b'{"model":"cheap","MODEL":"gpt-vip"}',
+    "another case in an escape": b'{"model":"cheap","\\u004dodel":"gpt-vip"}',
+    "dashes": b'{"model":"cheap","mo-d_el":"gpt-vip"}',
+    "a null byte in the key": b'{"model":"cheap","model\\u0000x":"gpt-vip"}',
+    "another stream": b'{"model":"cheap","\\u017ftream":true}',
+    "NaN": b'{"model":"gpt-vip","a":NaN}',
+    "Infinity": b'{"a":[-Infinity],"model":"gpt-vip"}',
+    "UTF-16": '{"model":"gpt-vip"}'.encode("utf-16"),
+    "UTF-16 without a mark": '{"model":"gpt-vip"}'.encode("utf-16-le"),
+    "UTF-32": '{"model":"gpt-vip"}'.encode("utf-32-be"),
+    "byte order mark": b'\xef\xbb\xbf{"model":"gpt-vip"}',
+    "not UTF-8": b'{"model":"gpt-vip","a":"\xff"}',
+    "an encoded surrogate": b'{"model":"gpt-vip","a":"\xed\xa0\x80"}',
+    "two documents": b'{"model":"cheap"}{"model":"gpt-vip"}',
+    "lines": b'{"model":"cheap"}\n{"model":"gpt-vip"}',
+    "something behind": b'{"model":"gpt-vip"}\0',
+    "half a character": b'{"model":"gpt-vip\\ud800"}',
+    "a null byte in the name": b'{"model":"gpt-vip\\u0000"}',
+    "a blank before the name": b'{"model":" gpt-vip"}',
+    "a list": b'{"model":["gpt-vip"]}',
+    "null": b'{"model":null}',
+    "no object": b'[{"model":"gpt-vip"}]',
+    "a comment": b'{/**/"model":"gpt-vip"}',
+    "a comma": b'{"model":"gpt-vip",}',
+    "a control character": b'{"model":"gpt-vip","a":"\n"}',
+    "single quotes": b"{'model':'gpt-vip'}",
+    "urlencoded": b"model=gpt-vip",
+    "cut off": b'{"model":"gpt-vip"',
+    "large and repeated": b'{"model":"x","a":"' + b"a" * 400_000 + b'","model":"gpt-vip"}',
+    "large and in another case": b'{"model":"x","a":[' + b"1," * 200_000 + b'1],"MODEL":"gpt-vip"}',
+    "large and NaN": b'{"model":"gpt-vip","a":"' + b"a" * 400_000 + b'","b":NaN}',
+}
+
+
+@pytest.mark.parametrize("path", [CHAT, "/by_model" + CHAT])
+@pytest.mark.parametrize("name", BODIES)
+def test_a_body_that_readers_could_dispute_reaches_nobody(name: str, path: str, relay: Relay, upstream: Upstream) -> None:
+    told = ask(relay, path, BODIES[name], JSON)
+    assert told.status == 400, told.body
+    words = json.loads(told.body)
+    reason = words.get("detail") or words["error"]["message"]
+    assert "certainty: " in reason and reason[-1] == ".", reason
+    assert b"ambiguous_body" in told.body
+    assert relay.record(code="ambiguous_body")["status"] == 400
+    assert upstream.requests.empty()
+
+
+@pytest.mark.parametrize("fields", [
+    (JSON, b"Content-Encoding: gzip"), (JSON, b"Content-Encoding: identity", b"content-encoding: br"), (b"Content-Type: application/json; charset=utf-16",),
+    (b'Content-Type: application/json;charset="UTF-7"',), (JSON, b"Content-Type: multipart/form-data; boundary=b"),
+    (b"Content-Type: multipart/form-data",), (b"Content-Type: multipart/form-data; boundary=a; boundary=b",),
+])  # fmt: skip
+def test_a_body_that_relayd_cannot_read_is_refused(fields: tuple[bytes, ...], relay: Relay, upstream: Upstream) -> None:
+    body = b'{"model":"gpt-vip"}'
+    if b"gzip" in fields[-1]:
+        body = gzip.compress(body)
+    for path in (CHAT, "/by_model" + CHAT):
+        assert ask(relay, path, body, *fields).status == 400
+    assert upstream.requests.empty()
+
+
+VIP_FIELD = ('name="model"', b"gpt-vip")
+FORMS = {
+    "two fields": form(('name="model"', b"cheap"), VIP_FIELD), "two fields, the other first": form(VIP_FIELD, ('name="model"', b"cheap")),
+    "another case": form(('name="Model"', b"gpt-vip")), "an array": form(('name="model[]"', b"gpt-vip")),
+    "an escape": form(('name="mod\\el"', b"gpt-vip")), "percent": form(('name="%6dodel"', b"gpt-vip")),
+    "a file": form(('name="model"; filename="a"', b"gpt-vip")), "a name in another coding": form(("name*=utf-8''model", b"gpt-vip")),
+    "JSON before it": form(('name="model"', b"cheap"), before=b'{"model":"gpt-vip"}\r\n'),
+    "JSON behind it": form(('name="model"', b"cheap"), behind=b'\r\n{"model":"gpt-vip"}'),
+    "cut off": form(VIP_FIELD)[:-4], "a coding": form(VIP_FIELD).replace(b"\r\n\r\n", b"\r\nContent-Transfer-Encoding: base64\r\n\r\n", 1),
+    "a second field behind a file": form(('name="model"', b"cheap"), ('name="file"; filename="a"', b"x" * 300_000), VIP_FIELD),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [FORM, "/by_model" + FORM])
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_that_readers_could_dispute_reaches_nobody_whole(name: str, path: str, relay: Relay, upstream: Upstream) -> None:
+    told = ask(relay, path, FORMS[name], PARTS)
+    assert told.status == 400 and b"ambiguous_body" in told.body
+    assert not any(b"gpt-vip" in message.body for message in list(upstream.requests.queue))
+
+
+@pytest.mark.parametrize("path", [
+    GEMINI.format("%75ltra:generateContent"), GEMINI.format("ultra%3AgenerateContent"), "/v1beta/models%2fultra:generateContent",
+    "/v1beta/%6dodels/ultra:generateContent", GEMINI.format("x/../ultra:generateContent"), GEMINI.format("%2575ltra:generateContent"),
+    GEMINI.format("ultra:generateContent/"), "/v1beta//models//ultra:generateContent", "/v1beta/Models/ultra:generateContent",
+    GEMINI.format("ultr%61:streamGenerateContent"), GEMINI.format("ultra%00:generateContent"), GEMINI.format("./ultra:generateContent"),
+])  # fmt: skip
+def test_a_path_that_names_a_model_is_read_as_the_endpoint_reads_it(path: str, relay: Relay, upstream: Upstream) -> None:
+    told = ask(relay, path, b'{"contents":[]}', JSON)
+    assert told.status in (400, 403), told.body
+    assert upstream.requests.empty()
+
+
+def test_who_is_granted_reaches_the_model_and_its_bytes_are_untouched(relay: Relay, upstream: Upstream) -> None:
+    body = b'{ "a" : {"model":"x","Model":1}, "mod\\u0065l" : "gpt-vip-1", "n":1.50 }\n'
+    assert ask(relay, CHAT, body, JSON).status == 403
+    assert ask(relay, CHAT, body, JSON, key=VIP).status == 200
+    assert upstream.requests.get(timeout=5).body == body
+    for path in (GEMINI.format("%75ltra:generateContent"), GEMINI.format("ultra:generateContent")):
+        assert ask(relay, path, b'{"model":"models/ultra"}', JSON, key=VIP).status == 200
+        assert upstream.requests.get(timeout=5).target == path.encode()
+    whole = form(('name="file"; filename="a"', b"x" * 200_000), ('name="model"', b"gpt-vip"))
+    assert ask(relay, FORM, whole, PARTS).status == 403 and ask(relay, FORM, whole, PARTS, key=VIP).status == 200
+    assert upstream.requests.get(timeout=5).body == whole
+
+
+def test_a_path_and_a_body_may_not_name_two_models(relay: Relay, upstream: Upstream) -> None:
+    assert ask(relay, GEMINI.format("cheap:generateContent"), b'{"model":"gpt-vip"}', JSON).status == 400
+    assert upstream.requests.empty()
+
+
+@pytest.mark.parametrize(("method", "body"), [("GET", b""), ("DELETE", b""), ("POST", b""), ("GET", b'{"model":"x"}'), ("POST", b'{"a":1}'), ("POST", b'{"model":""}')])
+def test_a_request_without_a_model_goes_to_the_open_rule(method: str, body: bytes, relay: Relay, upstream: Upstream) -> None:
+    assert ask(relay, CHAT, body, JSON, method=method).status == 200
+    assert upstream.requests.get(timeout=5).body == body
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
+def test_other_methods_cannot_carry_the_model_past_the_rule(method: str, relay: Relay, upstream: Upstream) -> None:
+    assert ask(relay, CHAT, b'{"model":"gpt-vip"}', JSON, method=method).status == 403
+    with Client(relay.address) as client:
+        head = f"{method} {CHAT} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n".encode() + MINE + b"\r\n\r\n"
+        client.send(head + b'A\r\n{"model":"\r\n9\r\ngpt-vip"}\r\n0\r\n\r\n')
+        assert client.answer().status == 403
+    assert upstream.requests.empty()
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_where_no_model_decides_every_byte_passes(name: str, relay: Relay, upstream: Upstream) -> None:
+    for path in ("/plain" + CHAT, "/dialect" + CHAT):
+        assert ask(relay, path, BODIES[name], JSON).status == 200
+        assert upstream.requests.get(timeout=5).body == BODIES[name]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_where_no_model_decides_every_form_passes(name: str, relay: Relay, upstream: Upstream) -> None:
+    for path in ("/plain" + FORM, "/dialect" + FORM):
+        assert ask(relay, path, FORMS[name], PARTS).status == 200
+        assert upstream.requests.get(timeout=5).body == FORMS[name]
+
+
+def test_the_model_of_a_form_gets_its_other_name_wherever_it_stands(relay: Relay, upstream: Upstream) -> None:
+    file = ('name="file"; filename="a"', b"\r\n--x" * 60_000)
+    for parts in ((('name="model"', b"cheap"), file), (file, ('name="model"', b"cheap")), (('name="model"', b"cheap"),)):
+        whole = form(*parts)
+        told = ask(relay, "/by_model" + FORM, whole, PARTS)
+        assert told.status == 200, told.body
+        assert upstream.requests.get(timeout=5).body == whole.replace(b"cheap", b"small")
+
+
+def test_only_the_name_changes_in_a_large_body(relay: Relay, upstream: Upstream) -> None:
+    text = json.dumps("\u20ac\U0001f600" * 100_000, ensure_ascii=False).encode()
+    body = b'{"messages":[{"role":"user","content":' + text + b'}], "model" : "cheap","stream":true}\n'
+    assert ask(relay, "/by_model" + CHAT, body, JSON).status == 200
+    sent = upstream.requests.get(timeout=5).body
+    assert sent == body.replace(b'"cheap"', b'"small"').replace(b'"stream":true', b'"stream":true,"stream_options":{"include_usage":true}')

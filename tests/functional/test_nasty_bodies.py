@@ -1,0 +1,158 @@
+"""Nasty JSON bodies before the real daemon: whatever one of them costs, nobody else waits for the whole of it.
+
+What a bystander waits for is counted in the CPU that relayd spent meanwhile, so that a busy machine changes nothing.
+"""
+
+# ruff: noqa: UP031 - JSON is full of braces, which the percent sign leaves alone
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.functional.harness.client import Client
+from tests.functional.harness.message import request
+from tests.functional.harness.relay import Relay
+from tests.functional.harness.upstream import Upstream
+
+MOST_SHARE = 0.3  # of the whole work for one body, that a bystander may see in one wait
+
+
+def config(folder: Path, url: str) -> dict[str, Any]:
+    backs = ("openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama")
+    return {
+        "upstreams": {back: {"protocol": back, "endpoints": [url]} for back in backs},
+        "models": {"*": "openai_chat"},
+        "routes": [
+            {"name": "bystander", "match": {"path": "/bystander"}, "upstream": "up"},
+            {"name": "by_model", "match": {"prefix": "/by_model"}, "protocol": "openai_chat", "upstream": "by_model", "strip_prefix": "/by_model"},
+            {"name": "messages", "match": {"path": "/v1/messages"}, "protocol": "anthropic_messages", "upstream": "openai_chat"},
+            {"name": "responses", "match": {"path": "/v1/responses"}, "protocol": "openai_responses", "upstream": "anthropic_messages"},
+            *(
+                {"name": f"to-{back}", "match": {"prefix": f"/{back}"}, "protocol": "openai_chat", "upstream": back, "strip_prefix": f"/{back}"}
+                for back in backs
+            ),
+            {"name": "rule", "match": {"model": ["vip*"]}, "upstream": "up"},
+            {"name": "open", "match": {"prefix": "/"}, "upstream": "up"},
+        ],
+    }  # fmt: skip
+
+
+CONFIG = config
+
+
+def spent_ns(pid: int) -> int:
+    tasks = Path(f"/proc/{pid}/task")
+    return sum(int((tasks / task / "schedstat").read_text().split()[0]) for task in os.listdir(tasks))
+
+
+def post(path: str, body: bytes) -> bytes:
+    return request(path.encode(), b"Content-Type: application/json", method=b"POST", body=body)
+
+
+def longest_share(relay: Relay, data: bytes, told: Callable[[Client], Any]) -> tuple[Any, float]:
+    """What was answered, and the largest share of the work that was done during one wait of a bystander."""
+    answers: list[Any] = []
+
+    def send() -> None:
+        with Client(relay.address) as client:
+            client.sock.settimeout(60)
+            client.send(data)
+            answers.append(told(client))
+
+    with Client(relay.address) as bystander:
+        bystander.send(request(b"/bystander"))
+        assert bystander.answer().status == 200
+        begun = spent_ns(relay.pid)
+        sender = threading.Thread(target=send)
+        sender.start()
+        waits = []
+        while sender.is_alive():
+            before = spent_ns(relay.pid)
+            bystander.send(request(b"/bystander"))
+            assert bystander.answer().status == 200
+            waits.append(spent_ns(relay.pid) - before)
+        sender.join()
+        return answers[0], max(waits) / (spent_ns(relay.pid) - begun)
+
+
+def status(client: Client) -> int:
+    return client.answer().status
+
+
+def message(content: str, more: str = "") -> bytes:
+    return f'{{"model":"m","max_tokens":9,"messages":[{{"role":"user","content":{content}}}]{more}}}'.encode()
+
+
+ITEMS = b'{"model":"m","max_tokens":9,"messages":[%s]}' % b",".join([b'{"role":"user","content":"hi"}'] * 30_000)
+MANY = b'{"model":"m","messages":[%s]}' % b",".join([b'{"role":"user","content":"hi"}'] * 250_000)
+KEYS = message('"hi"', ',"metadata":{%s}' % ",".join(f'"k{number}":{{"a":[1]}}' for number in range(30_000)))
+ESCAPES = message('"' + "\\n" * 12_000_000 + '"')
+DEEP = message('"hi"', ',"metadata":{"a":[%s]}' % ",".join(["[" * 55 + "]" * 55] * 8_000))
+
+
+@pytest.mark.parametrize(("path", "body"), [
+    ("/v1/chat/completions", MANY), ("/by_model/v1/chat/completions", DEEP), ("/by_model/v1/chat/completions", ESCAPES),
+    ("/v1/messages", ITEMS), ("/v1/messages", KEYS), ("/anthropic_messages/v1/chat/completions", ITEMS),
+    ("/gemini/v1/chat/completions", ITEMS), ("/ollama/v1/chat/completions", ITEMS), ("/openai_responses/v1/chat/completions", KEYS),
+    ("/anthropic_messages/v1/chat/completions", ESCAPES),
+])  # fmt: skip
+def test_a_bystander_waits_for_a_small_part_of_the_work_only(path: str, body: bytes, relay: Relay, upstream: Upstream) -> None:
+    told, share = longest_share(relay, post(path, body), status)
+    assert told in (200, 502), told  # the endpoint says hello, which is no answer of a model
+    assert share < MOST_SHARE
+
+
+def test_a_turn_of_a_socket_is_looked_at_in_steps_too(relay: Relay, upstream: Upstream) -> None:
+    items = b",".join([b'{"role":"user","content":"%s"}' % (b"\\n" * 6_000)] * 900)
+    text = b'{"type":"response.create","model":"m","input":[%s]}' % items
+    head = request(b"/v1/responses", b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13",
+                   b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")  # fmt: skip
+    frame = b"\x81\xff" + struct.pack(">Q", len(text)) + b"\0\0\0\0" + text
+
+    def first_event(client: Client) -> bytes:
+        assert client.head_of_answer().status == 101
+        return client.take(2)
+
+    told, share = longest_share(relay, head + frame, first_event)
+    assert told[:1] == b"\x81" and share < 0.5  # the message itself is put together in one go
+
+
+@pytest.mark.parametrize(("body", "words"), [
+    (b"{" + b",".join(b'"k%d":1' % number for number in range(100_000)) + b"}", "1024 members"),
+    (b'{"model":"m","a":' + b'"' * 8_000_000, "not valid"),
+    (b'{"model":"m","a":[' + b'[],{},"a",' * 1_000_000 + b"1]}", "1048576 values"),
+    (b"{" + b'"k":1,' * 1_000_000 + b'"model":"m"}', "1024 members"),
+    (b'{"model":"m","a":' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}", "64 levels"),
+    (b'{"model":"m","a":' + b"1" * 20_000_000 + b"}", "4300 characters"),
+    (b'{"model":"m","a":"' + b"a" * 300_000 + b'\xff"}', "UTF-8"),
+])  # fmt: skip
+def test_a_limit_is_named_where_the_model_decides(body: bytes, words: str, relay: Relay, upstream: Upstream) -> None:
+    with Client(relay.address) as client:
+        with contextlib.suppress(OSError):  # it is refused before its end
+            client.send(post("/by_model/v1/chat/completions", body))
+        told = client.answer()
+    assert told.status == 400 and words in json.loads(told.body)["error"]["message"]
+    assert upstream.requests.empty()
+
+
+@pytest.mark.parametrize(("path", "body", "words"), [
+    ("/v1/responses", b'{"model":"m","input":[%s]}' % b",".join([b'{"role":"user","content":"hi"}'] * 200_000), "at most 1000"),
+    ("/v1/messages", message('"hi"', ',"metadata":{"a":[%s1]}' % ('[],{},"a",' * 60_000)), "at most 131072"),
+    ("/v1/messages", message("[%s]" % ",".join(['{"type":"text","text":"a"}'] * 20_000)), "at most 4096"),
+    ("/v1/messages", message('"' + "a" * 5_000_000 + '\u20ac"'), "not all ASCII"),
+])  # fmt: skip
+def test_a_limit_of_translation_is_named_in_the_dialect(path: str, body: bytes, words: str, relay: Relay, upstream: Upstream) -> None:
+    with Client(relay.address) as client:
+        client.send(post(path, body))
+        told = client.answer()
+    assert told.status == 400 and words in json.loads(told.body)["error"]["message"], told.body
+    assert upstream.requests.empty()

@@ -1,0 +1,62 @@
+"""The unit as it is installed, and what it lets relayd read and write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from relayd.daemon.unit import Unit, installed
+
+SYSTEMD = Path(__file__).resolve().parents[3] / "systemd"
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[str, ...]:
+    for name in ("etc", "usr"):
+        (tmp_path / name / "relayd.service.d").mkdir(parents=True)
+    (tmp_path / "usr" / "relayd.service").write_text((SYSTEMD / "relayd.service").read_text())
+    return str(tmp_path / "etc"), str(tmp_path / "usr")
+
+
+def unit(folders: tuple[str, ...], dropin: str = "") -> Unit:
+    Path(folders[0], "relayd.service.d", "x.conf").write_text(dropin)
+    found = installed("relayd.service", folders)
+    assert found is not None
+    return found
+
+
+def test_the_package_s_unit_lets_relayd_write_in_its_own_folders_alone(folders: tuple[str, ...]) -> None:
+    found = unit(folders)
+    assert found.last("User") == "relayd"
+    for file in ("/var/log/relayd/access.log", "/var/lib/relayd/store.sqlite", "/run/relayd/admin.sock", "/tmp/x"):
+        assert found.forbids_writing(file) == "", file
+    for file in ("/var/log/access.log", "/var/log/relayd2/x", "/etc/relayd/x", "/srv/x"):
+        assert found.forbids_writing(file) == "ProtectSystem=strict", file
+    assert found.environment()["STATE_DIRECTORY"] == "/var/lib/relayd"
+    assert found.environment()["LOGS_DIRECTORY"] == "/var/log/relayd"
+
+
+def test_a_drop_in_adds_and_takes_back(folders: tuple[str, ...]) -> None:
+    assert unit(folders, "[Service]\nReadWritePaths=/srv/logs \\\n  -/opt\n").forbids_writing("/srv/logs/x") == ""
+    assert unit(folders, "[Service]\nProtectSystem=full\n").forbids_writing("/srv/x") == ""
+    assert unit(folders, "[Service]\nProtectSystem=full\n").forbids_writing("/etc/x") == "ProtectSystem=full"
+    assert unit(folders, "[Service]\nLogsDirectory=\n").forbids_writing("/var/log/relayd/x") == "ProtectSystem=strict"
+    assert unit(folders, "[Unit]\nUser=other\n# User=comment\n").last("User") == "relayd"
+
+
+def test_what_is_hidden_is_named_with_its_rule(folders: tuple[str, ...]) -> None:
+    found = unit(folders, "[Service]\nInaccessiblePaths=/srv/secret\n")
+    assert found.hides("/run/user/1000/key") == "ProtectHome=yes"
+    assert found.hides("/tmp/key") == "PrivateTmp=yes"
+    assert found.hides("/srv/secret/key") == "InaccessiblePaths="
+    assert found.hides("/etc/relayd/keys/x") == ""
+
+
+def test_no_unit_is_none(tmp_path: Path) -> None:
+    assert installed("relayd.service", (str(tmp_path),)) is None
+    assert installed(str(tmp_path / "x.service")) is None
+
+
+def test_a_user_that_does_not_exist_is_told_without_changing_anything() -> None:
+    assert "does not exist" in Unit("u", {"User": ["no-such-user"]}).become()

@@ -1,0 +1,27 @@
+"""Thoughts that are kept with the call they came before."""
+
+from __future__ import annotations
+
+from relayd.protocols.anthropic_messages import thinking_memory
+from relayd.protocols.canon import Reasoning
+from tests.unit.protocols.anthropic_messages.grammar import Remembering
+
+
+def test_signed_and_redacted_thoughts_come_back_as_they_were() -> None:
+    memory = Remembering()
+    thoughts = [Reasoning("Hm", signature="s"), Reasoning("", redacted="x")]
+    thinking_memory.keep(memory, "call", thoughts)
+    assert thinking_memory.recall(memory, "call") == thoughts
+    assert thinking_memory.recall(memory, "other") == []
+
+
+def test_what_nobody_signed_is_not_kept() -> None:
+    memory = Remembering()
+    thinking_memory.keep(memory, "call", [Reasoning("Hm")])
+    assert memory.kept == {}
+
+
+def test_a_damaged_memory_is_an_empty_one() -> None:
+    memory = Remembering()
+    memory.kept["anthropic_messages/thoughts/call"] = "broken"
+    assert thinking_memory.recall(memory, "call") == []

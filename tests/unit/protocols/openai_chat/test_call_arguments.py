@@ -1,0 +1,120 @@
+"""The arguments of a call: pieces, placeholders, repetitions and snapshots are one JSON object."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relayd.protocols._bounds import Allowance, AnswerTooLarge
+from relayd.protocols.openai_chat.call_arguments import CallArguments
+
+
+def fold(*fragments: str, chars: int = 1 << 20) -> str:
+    arguments = CallArguments(Allowance(chars))
+    return "".join([arguments.add(fragment) for fragment in fragments]) + arguments.close()
+
+
+@pytest.mark.parametrize(
+    ("fragments", "text"),
+    [
+        (['{"a"', ":1}"], '{"a":1}'),
+        # sent again whole, at the end, in pieces, written otherwise, all in one
+        (['{"a":1}', '{"a":1}'], '{"a":1}'),
+        (['{"a"', ":1}", '{"a":1}'], '{"a":1}'),
+        (['{"a"', ":1}", '{"a"', ":1}"], '{"a":1}'),
+        (['{"a":1,"b":2}', '{"b": 2, "a": 1}'], '{"a":1,"b":2}'),
+        (['{"a":1}{"a":1}'], '{"a":1}'), (['{"a":1}'] * 4, '{"a":1}'),
+        # a placeholder
+        (["{}", '{"a":1}'], '{"a":1}'), (["{}", '{"a"', ":1}"], '{"a":1}'), (["{ }", "", ' {"a":1}'], '{"a":1}'),
+        (["{", "}", '{"a":1}'], '{"a":1}'), (['{}{"a":1}'], '{"a":1}'), (["{}", "{}", '{"a":1}', '{"a":1}'], '{"a":1}'),
+        (["null", '{"a":1}'], '{"a":1}'), (['null{"a":1}'], '{"a":1}'), (["{}", "{}"], "{}"), (["{}"], "{}"), (["null"], "{}"), (["nu", "ll"], "{}"),
+        # everything so far, with every fragment
+        (["{", '{"a', '{"a":', '{"a":1', '{"a":1}'], '{"a":1}'),
+        (['{"a":', '{"a":{', '{"a":{"b":', '{"a":{"b":2}}'], '{"a":{"b":2}}'),
+        (['{"a":', '{"a":1}'], '{"a":1}'), (['{"a":', '{"a":', '{"a":1}'], '{"a":1}'),
+        (["{}", '{"a":"h"}', '{"a":"he"}', '{"a":"he","b":[]}', '{"a":"he","b":[1]}'], '{"a":"he","b":[1]}'),
+        (["{}", '{"a"', '{"a":1', '{"a":1}'], '{"a":1}'),
+        # what looks like it, and is an object inside
+        (['{"a":', '{"a":1}}'], '{"a":{"a":1}}'), (['{"a":', '{"a":', '{"a":1}}}'], '{"a":{"a":{"a":1}}}'),
+        (['{"a":', '{"a":1', "}}"], '{"a":{"a":1}}'), (['{"', '{":1}'], '{"{":1}'),
+        # what is behind it is dropped
+        (['{"a":1}', "}"], '{"a":1}'), (['{"a":1}\n</tool_call>'], '{"a":1}'), (['{"a":1}', "\n", "x"], '{"a":1}'),
+        # what is no object stays, as does what was cut off
+        (["[1]"], "[1]"), (["nonsense"], "nonsense"), (['{"a":"x'], '{"a":"x'), (['{"a":{}'], '{"a":{}'), ([], ""), ([" "], ""),
+        (["n", "ot"], "not"),
+    ],
+)  # fmt: skip
+def test_the_arguments_are_one_object_however_they_are_sent(fragments: list[str], text: str) -> None:
+    assert fold(*fragments) == text
+
+
+@pytest.mark.parametrize("fragments", [('{"a":1}', '{"b":2}'), ('{"a":1}{"b":2}',), ('{"a":1}', '{"b"', ":2}")])
+def test_two_different_objects_are_a_fault_and_never_a_guess(fragments: tuple[str, ...]) -> None:
+    with pytest.raises(AnswerTooLarge, match="two different objects"):
+        fold(*fragments)
+
+
+VALUES = st.recursive(
+    st.none() | st.integers() | st.text(alphabet='{}[]"\\ab:,', max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet='{"\\ab', max_size=2), inner, max_size=3),
+    max_leaves=8,
+)
+OBJECTS = st.dictionaries(st.text(alphabet='{"\\ab', max_size=2), VALUES, max_size=3)
+CUTS = st.lists(st.integers(0, 60), max_size=8)
+
+
+def pieces(text: str, cuts: list[int]) -> list[str]:
+    places = [0, *sorted(cut for cut in cuts if cut < len(text)), len(text)]
+    return [text[start:end] for start, end in itertools.pairwise(places)]
+
+
+@given(OBJECTS, CUTS, CUTS, st.booleans())
+def test_pieces_snapshots_and_repetitions_mean_the_same_wherever_they_are_cut(
+    value: dict[str, Any], cuts: list[int], again: list[int], placeholder: bool
+) -> None:
+    text = json.dumps(value)
+    cut = pieces(text, cuts)
+    first = ["{}"] if placeholder else []
+    assert fold(*first, *cut) == text
+    assert fold(*first, *cut, text) == text
+    assert fold(*first, *cut, *pieces(text, again)) == text
+    assert fold(*first, *itertools.accumulate(cut)) == text
+
+
+@given(st.lists(st.sampled_from(["{}", "{", "}", '{"a":', '"', "1", "null", " ", '{"a":1}', ","]), max_size=12))
+def test_whatever_comes_a_complete_object_is_json(fragments: list[str]) -> None:
+    arguments = CallArguments(Allowance())
+    out = "".join(map(arguments.add, fragments))
+    try:
+        out += arguments.close()
+    except AnswerTooLarge:
+        return
+    if arguments.is_complete and "," not in "".join(fragments):
+        depth = out.count("{") - out.count("}")
+        assert '"' in out.replace('"a"', "") or depth == 0
+
+
+def test_objects_as_deep_as_a_parser_goes_raise_nothing() -> None:
+    deep = '{"a":' * 900 + "1" + "}" * 900
+    assert fold(deep, " " + deep) == deep
+
+
+def test_what_is_kept_is_charged() -> None:
+    with pytest.raises(AnswerTooLarge):
+        fold('{"a":1}', *["x" * 100] * 20, chars=1000)
+    with pytest.raises(AnswerTooLarge):
+        fold('{"a":', *['{"a":'] * 1000, '{"a":1', chars=500)
+
+
+@pytest.mark.parametrize("unit", ["{}", '{"a":1}', '{"a":', "{", "[", " ", '"'])
+def test_a_hostile_text_takes_linear_work(unit: str) -> None:
+    for fragments in (['{"a":1}' + unit * 300_000], [unit * 300_000], ['{"a":'] + [unit] * 20_000):
+        try:
+            fold(*fragments, chars=1 << 26)
+        except AnswerTooLarge:
+            pass

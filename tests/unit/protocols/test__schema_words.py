@@ -1,0 +1,80 @@
+"""Schemas of tools keep every word of JSON Schema and lose all others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relayd.protocols._schema_words import known_words, may_be_strict
+from relayd.protocols._tools import write_tools
+from relayd.protocols.canon import SharedTools, Tool
+
+MARK = {"encrypted": True, "x-order": 3, "markdownDescription": "m", "enumDescriptions": ["e"]}
+
+
+@pytest.mark.parametrize("place", [
+    lambda inner: inner,
+    lambda inner: {"properties": {"a": inner}},
+    lambda inner: {"items": inner},
+    lambda inner: {"items": [inner, True]},
+    lambda inner: {"prefixItems": [{}, inner]},
+    lambda inner: {"anyOf": [inner, {"type": "null"}]},
+    lambda inner: {"allOf": [{"oneOf": [inner]}]},
+    lambda inner: {"$defs": {"encrypted": inner}},
+    lambda inner: {"definitions": {"a": {"not": inner}}},
+    lambda inner: {"additionalProperties": inner, "patternProperties": {"^x-": inner}},
+    lambda inner: {"if": inner, "then": {"contains": inner}, "else": {"propertyNames": inner}},
+    lambda inner: {"dependencies": {"a": inner, "b": ["a"]}, "dependentSchemas": {"a": inner}},
+])  # fmt: skip
+def test_words_that_are_none_are_left_out_wherever_a_schema_stands(place: Any) -> None:
+    assert known_words(place({"type": "string", **MARK})) == place({"type": "string"})
+
+
+def test_names_and_values_are_no_words() -> None:
+    schema = {
+        "type": "object", "properties": {name: {"type": "string"} for name in MARK}, "required": list(MARK),
+        "default": MARK, "enum": [MARK], "const": MARK, "examples": [MARK], "additionalProperties": False,
+    }  # fmt: skip
+    assert known_words(schema) is schema
+
+
+def test_definitions_stay_where_a_reference_looks_for_them() -> None:
+    schema = {"properties": {"a": {"$ref": "#/components/schemas/a"}}, "components": {"schemas": {"a": {}}}, "more": {}}
+    assert known_words(schema) == {"properties": schema["properties"], "components": schema["components"]}
+
+
+ANY: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 9) | st.sampled_from(["string", "#/x", "x"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["type", "properties", "items", "anyOf", "$ref", "$defs", "encrypted", "x", "not"]), inner, max_size=4,
+    ),
+    max_leaves=15,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(["type", "properties", "items", "anyOf", "x", "$ref"]), ANY, max_size=5))
+def test_any_schema_is_cleaned_once_and_for_all(schema: dict[str, Any]) -> None:
+    once = known_words(schema)
+    assert known_words(once) is once
+
+
+@pytest.mark.parametrize("kind", [tuple, SharedTools])
+def test_tools_are_written_without_them(kind: Any) -> None:
+    tools = kind([Tool("f", None, {"properties": {"a": {"type": "string", "encrypted": True}}}), Tool("g")])
+    written = write_tools(tools, "d", lambda tool: {"name": tool.name, "schema": tool.parameters})
+    assert written == b'[{"name":"f","schema":{"properties":{"a":{"type":"string"}}}},{"name":"g","schema":null}]'
+
+
+CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+
+
+@pytest.mark.parametrize(("schema", "strict"), [
+    (CLOSED, True), ({"type": "string"}, True), ({**CLOSED, "required": []}, False),
+    ({**CLOSED, "additionalProperties": {}}, False), ({"anyOf": [CLOSED, {"type": "object"}]}, False),
+    ({**CLOSED, "properties": {"a": {"properties": {"b": {}}}}}, False), ({**CLOSED, "$defs": {"x": CLOSED}}, True),
+])  # fmt: skip
+def test_a_schema_may_be_strict_where_every_object_is_closed_and_every_property_required(schema: Any, strict: bool) -> None:
+    assert may_be_strict(schema) is strict

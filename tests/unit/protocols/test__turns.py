@@ -1,0 +1,94 @@
+"""Assistant messages that belong together become one turn, and no others."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from relayd.protocols import registry
+from relayd.protocols._turns import whole_turns
+from relayd.protocols.canon import Message, Request, Text, ToolCall, ToolResult
+from relayd.protocols.dialect import Options
+from relayd.protocols.gemini.signatures import keep
+from tests.unit.protocols.test__thinking import Shelf
+
+GO = Message("user", (Text("go"),))
+ONE, TWO = (Message("assistant", (ToolCall(f"c{n}", "f", "{}"),)) for n in (1, 2))
+SAID = Message("assistant", (Text("Well."),))
+FIRST, SECOND = (Message("tool", (ToolResult(f"c{n}", (Text(f"r{n}"),)),)) for n in (1, 2))
+
+
+def roles(*messages: Message, batch: bool = False) -> list[tuple[str, int]]:
+    return [(turn.role, len(turn.parts)) for turn in whole_turns(messages, lambda call: batch)]
+
+
+def test_messages_that_follow_each_other_are_one_turn() -> None:
+    assert roles(GO, SAID, ONE, TWO, FIRST, SECOND, GO) == [
+        ("user", 1), ("assistant", 3), ("tool", 1), ("tool", 1), ("user", 1),
+    ]  # fmt: skip
+    assert roles(ONE, FIRST, TWO, SECOND) == [("assistant", 1), ("tool", 1), ("assistant", 1), ("tool", 1)]
+
+
+def test_a_batch_is_one_turn_although_answers_stand_between_its_calls() -> None:
+    assert roles(ONE, FIRST, TWO, SECOND, batch=True) == [("assistant", 2), ("tool", 1), ("tool", 1)]
+    for between in (GO, SAID):  # a word of the user, or of the assistant, ends it
+        assert len(roles(ONE, FIRST, between, TWO, SECOND, batch=True)) >= 4
+
+
+@pytest.mark.parametrize("name", [one.name for one in registry.dialects() if one.has_endpoints])
+def test_every_endpoint_gets_a_batch_of_single_messages_with_all_its_answers(name: str) -> None:
+    written = body_of(name, GO, ONE, TWO, FIRST, SECOND, GO)
+    text = json.dumps(written)
+    assert text.index("r1") < text.index("r2") and "not answered" not in text and "not carried out" not in text
+
+
+def body_of(name: str, *messages: Message, memory: Any = None) -> dict[str, Any]:
+    write = registry.load(name).write_request
+    assert write is not None
+    model = "gemini-3-flash" if name == "gemini" else "m"
+    body: dict[str, Any] = json.loads(write(Request(model, messages), Options(), memory or Shelf()).body)
+    return body
+
+
+def gemini(memory: Any, *messages: Message) -> list[list[str]]:
+    """Of each content, the kinds of its parts, with the signature of calls."""
+    return [
+        [f"call {part.get('thoughtSignature', '-')}" if "functionCall" in part else next(iter(part)) for part in one["parts"]]
+        for one in body_of("gemini", *messages, memory=memory)["contents"]
+    ]
+
+
+@pytest.mark.parametrize("history", [(ONE, TWO, FIRST, SECOND), (ONE, FIRST, TWO, SECOND)])
+def test_gemini_gets_a_parallel_batch_as_one_content_with_the_signature_of_its_first_call(history: Any) -> None:
+    memory = Shelf()
+    keep(memory, "c1", "proof")
+    keep(memory, "c2", None)
+    assert gemini(memory, GO, *history) == [["text"], ["call proof", "call -"], ["functionResponse", "functionResponse"]]
+
+
+def test_gemini_gets_calls_one_after_the_other_in_contents_of_their_own() -> None:
+    memory = Shelf()
+    keep(memory, "c1", "proof")
+    keep(memory, "c2", "another")
+    answered = ["functionResponse"]
+    assert gemini(memory, GO, ONE, FIRST, TWO, SECOND) == [["text"], ["call proof"], answered, ["call another"], answered]
+
+
+@pytest.mark.parametrize("name", [one.name for one in registry.dialects() if one.has_endpoints])
+def test_many_small_messages_of_an_assistant_cost_linear_time(name: str) -> None:
+    write = registry.load(name).write_request
+    assert write is not None
+
+    def cost_s(count: int) -> float:
+        request = Request("gemini-3-flash", (GO, *(SAID for _ in range(count)), GO))
+        spans = []
+        for _ in range(3):
+            began = time.process_time()
+            write(request, Options(), Shelf())
+            spans.append(time.process_time() - began)
+        return min(spans)
+
+    assert cost_s(16_000) < 12 * cost_s(4_000)

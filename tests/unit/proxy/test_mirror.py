@@ -1,0 +1,104 @@
+"""Copies of requests: they arrive, and nobody notices."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from relayd.proxy import mirror
+from tests.unit.proxy.house import OK, Side, get, post, running, status_of, until
+from tests.unit.proxy.places import Places, completion, http, silent
+
+WHOLE = """
+upstreams:
+  a: {endpoints: ["http://127.0.0.1:PORT/a"]}
+  b: {endpoints: ["http://127.0.0.1:PORT/b"], LIMITS}
+routes: [{name: all, upstream: a, mirror: MIRROR}]
+"""
+
+
+def whole(mirror: str = "b", limits: str = "") -> str:
+    return WHOLE.replace("MIRROR", mirror).replace("LIMITS", limits)
+
+
+async def test_a_copy_arrives_with_the_same_body(tmp_path: Path) -> None:
+    places = Places(a=OK, b=OK)
+    async with running(tmp_path, places, whole=whole()) as house:
+        assert status_of((await house.ask(post(b"the body", "X-A: 1")))[0]) == 200
+        await until(lambda: sorted(places.places()) == ["a", "b"])
+        await until(lambda: not house.plan.upstreams["b"].in_flight)
+        assert {body for _, _, body in places.asked} == {b"the body"}
+        assert all(b"X-A: 1\r\n" in head for _, head, _ in places.asked)
+        (record,) = await house.accounted(1)
+        assert record.upstream == "a" and record.attempts == 1
+
+
+async def test_a_copy_that_fails_or_hangs_changes_nothing(tmp_path: Path) -> None:
+    places = Places(a=OK, b=[http(500, b"no"), b"", silent])
+    async with running(tmp_path, places, whole=whole()) as house:
+        for _ in range(3):
+            head, body = await asyncio.wait_for(house.ask(post(b"x")), 60)
+            assert status_of(head) == 200 and body == b"ok"
+        await until(lambda: places.places().count("b") == 3)
+        assert house.plan.upstreams["b"].in_flight == 1
+
+
+async def test_a_copy_that_nobody_answers_ends_with_the_upstreams_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "CHECK_S", 0.01)
+    places = Places(a=OK, b=silent)
+    text = whole(limits="timeouts: {first_byte: 50ms}")
+    async with running(tmp_path, places, whole=text) as house:
+        assert status_of((await house.ask(get()))[0]) == 200
+        await until(lambda: places.places().count("b") == 1 and not house.plan.upstreams["b"].in_flight)
+
+
+async def test_no_copy_is_sent_where_there_is_no_room_for_it(tmp_path: Path) -> None:
+    places = Places(a=OK, b=silent)
+    async with running(tmp_path, places, whole=whole(limits="limits: {requests: 1, queue: 5}")) as house:
+        for _ in range(3):
+            assert status_of((await house.ask(get()))[0]) == 200
+        await until(lambda: places.places().count("b") == 1)
+        (gate,) = house.gateway.gates.limited()
+        assert gate.in_flight == 1 and gate.depth == 0
+
+
+async def test_a_share_of_nothing_copies_nothing(tmp_path: Path) -> None:
+    places = Places(a=OK, b=OK)
+    async with running(tmp_path, places, whole=whole("{upstream: b, share: 0}")) as house:
+        for _ in range(20):
+            await house.ask(get())
+        assert places.places() == ["a"] * 20
+
+
+CHAT = """
+upstreams:
+  a: {protocol: openai_chat, endpoints: ["http://127.0.0.1:PORT/a"]}
+  b: {protocol: openai_chat, endpoints: ["http://127.0.0.1:PORT/b"]}
+routes: [{name: all, upstream: a, protocol: openai_chat, mirror: b}]
+"""
+
+
+async def test_a_copy_counts_with_all_bodies_in_memory_and_is_not_made_without_room(tmp_path: Path) -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"%b"}]}' % (b"x" * 300_000)
+    asking = post(body, "Content-Type: application/json", path="/v1/chat/completions")
+    seen = asyncio.Event()
+
+    async def late(side: Side) -> None:
+        await seen.wait()
+
+    places = Places(a=http(200, completion("hello")), b=[late])
+    async with running(tmp_path, places, whole=CHAT) as house:
+        copies, buffers = house.plan.upstreams["b"], house.gateway.buffers
+        assert status_of((await house.ask(asking))[0]) == 200
+        await until(lambda: places.places().count("b") == 1)
+        await until(lambda: not house.gateway.exchanges)
+        assert buffers.used > 200_000, "the copy keeps what the exchange has let go"
+        buffers.configure(500_000, 10.0)
+        assert status_of((await house.ask(asking))[0]) == 200
+        assert copies.in_flight == 1
+        seen.set()
+        await until(lambda: not buffers.used)

@@ -1,0 +1,98 @@
+"""Large documents in steps: the same values and the same bytes as in one go."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relayd.wire import json_steps
+from relayd.wire.body import look_at_scan
+from relayd.wire.json_scanner import scanned
+from relayd.wire.json_steps import Steps, TooWide, parse_steps, write_steps
+from tests.unit.wire.test_json_scanner import VALUES
+
+
+def run(steps: Steps[Any]) -> tuple[Any, int]:
+    """The result, and how many steps it took."""
+    count = 1
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value, count
+        count += 1
+
+
+def parsed(document: bytes) -> tuple[Any, int]:
+    return run(parse_steps(look_at_scan(document, scanned(document))))
+
+
+@pytest.fixture(params=[40, 64, 97])
+def small_steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_steps, "CHUNK_BYTES", request.param)
+    monkeypatch.setattr(json_steps, "MOST_WEIGHT", 3)
+    monkeypatch.setattr(json_steps, "LONG_CHARS", 5)
+
+
+TEXTS = st.text(st.sampled_from('ab"\\/\n\u00e9\u20ac\U0001f600\ud83d\ude00u'), max_size=40)
+WIDE = st.recursive(
+    VALUES | TEXTS, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=12
+)
+
+
+@pytest.mark.usefixtures("small_steps")
+@settings(deadline=None)
+@given(st.dictionaries(TEXTS, WIDE, max_size=5), st.booleans(), st.sampled_from([None, 1, "\t"]))
+def test_a_document_is_parsed_to_what_it_is(value: dict[str, Any], ascii_only: bool, indent: Any) -> None:
+    document = json.dumps(value, ensure_ascii=True, indent=indent)
+    if not ascii_only:
+        document = json.dumps(json.loads(document), ensure_ascii=False, indent=indent)
+    try:
+        body = document.encode()
+    except UnicodeEncodeError:
+        return
+    assert parsed(body)[0] == json.loads(body)
+
+
+@pytest.mark.usefixtures("small_steps")
+@settings(deadline=None)
+@given(WIDE)
+def test_a_value_is_written_as_what_it_is(value: Any) -> None:
+    written, _ = run(write_steps(value))
+    assert json.loads(written) == json.loads(json.dumps(value))
+    try:
+        expected = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return
+    assert written == expected
+
+
+@pytest.mark.parametrize("value", [
+    {"a": "x" * 3_000_000}, {"a": "\\\n\"" * 500_000}, {"a": ["\U0001f600" * 300_000, {"b": [[], {}] * 100_000}]},
+    {"messages": [{"role": "user", "content": "hi"}] * 30_000}, {"a": {f"k{n}": n for n in range(100_000)}},
+    {"a": [[[[["deep"] * 50] * 50] * 50]]},
+])  # fmt: skip
+def test_large_documents_take_many_steps(value: dict[str, Any]) -> None:
+    for ascii_only in (True, False):
+        body = json.dumps(value, ensure_ascii=ascii_only).encode()
+        found, steps = parsed(body)
+        assert found == value and steps >= len(body) // json_steps.CHUNK_BYTES
+    written, steps = run(write_steps(value))
+    assert json.loads(written) == value and steps > 20
+
+
+def test_a_string_of_wide_characters_is_bounded() -> None:
+    long = "a" * json_steps.MOST_WIDE_CHARS
+    assert parsed(json.dumps({"a": long + "a"}).encode())[0] == {"a": long + "a"}
+    with pytest.raises(TooWide):
+        parsed(json.dumps({"a": long + "\U0001f600"}, ensure_ascii=False).encode())
+
+
+def test_the_last_value_of_a_repeated_key_counts() -> None:
+    body = b'{"a":1,"b":[' + b"2," * 50_000 + b'2],"a":{"c":1,"c":2}}'
+    found, _ = parsed(body)
+    assert found["a"] == {"c": 2} and len(found["b"]) == 50_001
