@@ -39,7 +39,8 @@ LONGEST_TEXT = 4 * 1024 * 1024  # of JSON inside of a message; no model writes s
 _SHORT_TEXT = 64 * 1024
 _MOST_STRUCTURE = 512 * 1024  # characters outside of strings
 _MOST_WEIGHT = 1 << 16
-_STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_STRINGS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*"', re.DOTALL)
+_WHOLE_STRINGS = re.compile(r'(?:[^"]++|' + _STRINGS.pattern + ")*", re.DOTALL)
 MOST_PARTS = 4096  # of one message; agents send some tens
 
 _quote: Callable[[str], str] = json.encoder.encode_basestring  # in C
@@ -100,8 +101,12 @@ def parse_bounded(text: str) -> Any:
     Raises ValueError."""
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"longer than {LONGEST_TEXT} characters")
-    if len(text) > _SHORT_TEXT and len(_STRINGS.sub("", text)) > _MOST_STRUCTURE:
-        raise ValueError("too many values")
+    if len(text) > _SHORT_TEXT:
+        whole = _WHOLE_STRINGS.match(text)
+        if whole is None or whole.end() < len(text):
+            raise ValueError("a string does not end")
+        if len(_STRINGS.sub("", text)) > _MOST_STRUCTURE:
+            raise ValueError("too many values")
     return parse(text)
 
 

@@ -29,6 +29,7 @@ from relayd.wire.json_steps import Steps, parse_steps
 from relayd.wire.response import ResponseHead
 
 _LISTING = re.compile(r"(?:.*/)?(?:models(?:/(.+?))?|api/tags)/?")
+LONG_BYTES = 96 * 1024
 AT_ONCE_BYTES = 16 * 1024  # a body so short is read and written in one turn of the event loop, whatever it holds
 MOST_TRANSLATED = 1 << 17  # values; a thousand tools and as many items of a conversation have half of that
 
@@ -120,6 +121,11 @@ class Call:
             self.model = self.model or self.request.model
 
     # ---- in steps
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the look at the body, which was parsed in one go, may have taken much of a turn."""
+        return self.body is not None and LONG_BYTES < len(self.body) <= PARSED_BYTES
 
     def early_steps(self) -> Steps[None] | None:
         """What a large body needs before a target can be chosen; None for nothing."""

@@ -149,11 +149,14 @@ class Exchange:
         assert phase in FOLLOWS[self.phase], f"{self.phase} -> {phase}"
         self.phase = phase
 
-    def work(self, steps: Steps[None], then: Callable[[], None]) -> bool:
+    def work(self, steps: Steps[None], then: Callable[[], None], *, later: bool = False) -> bool:
         """Work that may be too much for one turn of the event loop: whether it is done, else `then` is called when it
-        is. It ends with the exchange."""
+        is. It ends with the exchange. `later` begins it in another turn."""
         work = Work(steps, self.gateway.later, then)
         self.cancel_timer = work.cancel
+        if later:
+            work.put_off()
+            return False
         return work.turn()
 
     # ---- what status shows

@@ -171,7 +171,8 @@ def attempt(exchange: Exchange) -> None:
     exchange.cancel_timer = None
     exchange.enter("attempt")
     steps = None if call is None else call.steps_to(loop.target)
-    if steps is None or exchange.work(steps, partial(go_on, exchange, send)):
+    later = call is not None and call.is_long
+    if steps is None or exchange.work(steps, partial(go_on, exchange, send), later=later):
         send(exchange)
 
 

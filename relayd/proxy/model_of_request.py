@@ -23,6 +23,8 @@ _IN_PATH = re.compile(rb".*/models/([^/]+):([^/:]*)/?", re.IGNORECASE)
 _VERB = re.compile(rb"[A-Za-z0-9]+")
 _FORM = b"multipart/form-data"
 _CHARSET = re.compile(rb";\s*charset\s*=\s*\"?([^\s\";]*)")
+_USUAL_TYPES = frozenset((b"Content-Type: application/json", b"content-type: application/json"))
+_TYPE_OR_ENCODING = (b"T", b"t", b"E", b"e")
 _CHARSETS = (b"utf-8", b"utf8", b"us-ascii", b"ascii")
 
 
@@ -47,8 +49,10 @@ def unclear(reason: str) -> ExchangeError:
 
 def model_in_path(path: bytes) -> str | None:
     """The model that a Gemini request names in its path. Raises ExchangeError for one that readers could dispute."""
+    if b":" not in path and b"%" not in path:  # the verb stands behind a colon
+        return None
     if not needs_look(path):
-        return _named(path) if b"/models/" in path.lower() else None
+        return _named(path)
     model = _named(path)
     if model != _named(unquote_to_bytes(normalise(path))):
         raise ExchangeError("ambiguous_path", "another model after normalisation")
@@ -104,8 +108,11 @@ def decided_model(
 
 def probable_model(head: RequestHead, body: bytes | None, look: Look | None) -> str:
     """The model of a request of which nothing is decided by it; empty for none, or for one that is not clear."""
+    path = head.path
+    if look is not None and b":" not in path and b"%" not in path:
+        return look.model or ""
     try:
-        in_path = model_in_path(head.path)
+        in_path = model_in_path(path)
         if in_path is not None or not body:
             return in_path or ""
         if look is not None:
@@ -121,7 +128,10 @@ def require_readable(head: RequestHead) -> None:
     """Whether the header section lets a body be read at all. Raises ExchangeError."""
     kinds = 0
     for line in head.lines:
-        if line[7:8] != b"-" or line[:8].lower() != b"content-":
+        if line in _USUAL_TYPES:
+            kinds += 1
+            continue
+        if line[7:8] != b"-" or line[8:9] not in _TYPE_OR_ENCODING or line[:8].lower() != b"content-":
             continue
         name, _, value = line.partition(b":")
         low, value = name.lower(), value.strip(b" \t").lower()
@@ -141,7 +151,10 @@ def require_readable(head: RequestHead) -> None:
 
 def is_form(head: RequestHead) -> bool:
     """Whether the body is a form with parts."""
-    kind = head.type_line.partition(b":")[2]
+    line = head.type_line
+    if line in _USUAL_TYPES:
+        return False
+    kind = line.partition(b":")[2]
     return kind.strip(b" \t")[: len(_FORM)].lower() == _FORM
 
 

@@ -42,7 +42,7 @@ def select(exchange: Exchange, resume: Callable[[], None]) -> Answer | Wait | No
         if call is None:
             call = exchange.call = call_of(exchange, resilience, resilience.dialect)
             steps = call.early_steps()
-            if steps is not None and not exchange.work(steps, resume):
+            if steps is not None and not exchange.work(steps, resume, later=call.is_long):
                 return WAIT
         try:
             found = targets_of(exchange, resilience, call)

@@ -28,6 +28,10 @@ class Work:
         self._steps, self._later, self._done = steps, later, done
         self._cancel: Callable[[], None] | None = None
 
+    def put_off(self) -> None:
+        """Make the first turn later, because much was done in this turn of the loop already."""
+        self._cancel = self._later(0.0, self._go_on)
+
     def turn(self) -> bool:
         """One turn: whether the steps are at their end."""
         self._cancel = None

@@ -102,14 +102,16 @@ class Look:
             if key not in _USUAL and (likeness := folded(key)) in _ACTED_ON:
                 self.doubt = f"a key is {likeness} for readers that do not compare every character"
         if "model" in self.spans:
-            model = self.model = self.string("model")
-            if model is None or len(model) > LONGEST_NAME or _clean(model) is None:
-                place = self.spans["model"]
-                long = model is None and place is not None and place[1] - place[0] > _MOST_STRING_BYTES
-                self.misnamed = "model is too long" if long else name_fault(model)
+            model, place = self.string("model"), self.spans["model"]
+            if (model is None and place is not None and place[1] - place[0] > _MOST_STRING_BYTES) or (
+                model is not None and len(model) > LONGEST_NAME
+            ):
+                self.misnamed = "model is too long"
+                return
+            self.model, self.misnamed = model, name_fault(model)
 
 
-_clean = re.compile(r"[!-~]*").fullmatch  # nearly every name of a model
+_clean = re.compile(r"[!-~]{0,256}").fullmatch  # nearly every name of a model
 
 
 def folded(name: str) -> str:
@@ -203,7 +205,11 @@ def _parse_text(found: Look, text: str) -> str:
     if match is None or match.end() < size or not (value or is_empty):
         return _fault_at(text, end)
     found.value, found.spans, found.text = value, spans, "" if text.isascii() else text
-    found.judge(repeated)
+    model = value.get("model")
+    if repeated or not _USUAL.issuperset(spans) or model.__class__ is not str or _clean(model) is None:
+        found.judge(repeated)
+    else:
+        found.model = model
     return ""
 
 

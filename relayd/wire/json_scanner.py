@@ -27,10 +27,12 @@ MOST_KEY_BYTES = 4096  # of a member of the outermost object
 STEP_BYTES = 8 * 1024
 _FIRST_WINDOW = 512  # bytes of a container that are read in bulk at first: most are short
 
+# Only sets of characters are repeated possessively: up to Python 3.11.4 a group that is repeated so may match less than
+# it should. Groups need no such help, because each of them can match a text in one way only.
 _BLANK_BYTES = b" \t\r\n"
-_INSIDE = rb'[^"\\\x00-\x1f]*+(?:(?:\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))++[^"\\\x00-\x1f]*+)*+'
+_INSIDE = rb'[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})[^"\\\x00-\x1f]*+)*'
 _STRING = b'"' + _INSIDE + b'"'
-_SCALAR = rb"-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+\-]?+[0-9]++)?+|true|false|null"
+_SCALAR = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+\-]?[0-9]++)?|true|false|null"
 _WORD_BYTES = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-."
 _blanks = re.compile(rb"[ \t\r\n]*+").match
 _string = re.compile(_STRING).match
@@ -38,11 +40,11 @@ _inside = re.compile(_INSIDE).match
 _word = re.compile(rb"[0-9A-Za-z+\-.]*+").match
 _scalar = re.compile(_SCALAR).fullmatch
 _escape_begins = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?").fullmatch
-_whole_strings = re.compile(b'(?:[^"]++|' + _STRING + b")*+").match
+_whole_strings = re.compile(b'(?:[^"]++|' + _STRING + b")*").match
 _long_word = re.compile(rb"[0-9A-Za-z+\-.]{%d}" % (MOST_NUMBER_CHARS + 1)).search
 _to_text = re.compile(_STRING).sub
 _to_plain = re.compile(_SCALAR).sub
-_each_bracket = re.compile(b"(?:[^\"\\[\\]{}]++|" + _STRING + rb")*+[\[\]{}]").finditer
+_each_bracket = re.compile(b"(?:[^\"\\[\\]{}]++|" + _STRING + rb")*[\[\]{}]").finditer
 _each_token_bracket = re.compile(rb"[^\[\]{}]*+[\[\]{}]").finditer
 
 TEXT, PLAIN = b"\0", b"0"
@@ -52,14 +54,14 @@ _SIMPLE = b"[\\x000]"
 def _container(value: bytes) -> bytes:
     """A complete container of such values."""
     member = b"\\x00:" + value
-    array = rb"\[(?:" + value + b"(?:," + value + rb")*+)?+\]"
-    return array + rb"|\{(?:" + member + b"(?:," + member + rb")*+)?+\}"
+    array = rb"\[(?:" + value + b"(?:," + value + rb")*)?\]"
+    return array + rb"|\{(?:" + member + b"(?:," + member + rb")*)?\}"
 
 
 _FLAT = b"(?:" + _SIMPLE + b"|" + _container(_SIMPLE) + b")"
 _reduced = re.compile(_container(_FLAT)).subn
-_items = re.compile(b"(?:" + _SIMPLE + b",)++").match
-_members = re.compile(b"(?:\\x00:" + _SIMPLE + b",)++").match
+_items = re.compile(b"(?:" + _SIMPLE + b",)+").match
+_members = re.compile(b"(?:\\x00:" + _SIMPLE + b",)+").match
 _TOKENS = TEXT + PLAIN + b"[]{},:"
 _NO_BRACKETS = TEXT + PLAIN + b",:"
 _DELTA = {0x5B: 1, 0x7B: 1, 0x5D: -1, 0x7D: -1}

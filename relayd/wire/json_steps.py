@@ -27,7 +27,7 @@ LONG_CHARS = 64 * 1024  # a longer string is written in parts
 MOST_WIDE_CHARS = 4 * 1024 * 1024  # of a string that is not all ASCII; base64 and most source code are
 
 _blanks = re.compile(r"[ \t\r\n]*+").match
-_inside = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL).match
+_inside = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL).match
 _high_half = re.compile(rb"\\u[dD][89abAB][0-9A-Fa-f]{2}\Z").search
 _decode = codecs.utf_8_decode
 _BEHIND = " \t\r\n,:]}"

@@ -53,7 +53,7 @@ def test_when_the_loop_is_late_bulk_is_turned_away_and_the_important_is_served(u
     change = {
         "upstreams": {"up": {"protocol": "openai_chat", "endpoints": [upstream.url], "timeouts": {"connect": "60s"}}},
         "routes": [{"name": "llm", "protocol": "anthropic_messages", "upstream": "up"}],
-        "consumers": consumers(folder), "daemon": {"overload": {"loop_lag": "60ms"}},
+        "consumers": consumers(folder), "daemon": {"overload": {"loop_lag": "20ms"}},
     }
     body, seen, stop = large(20000), [], threading.Event()
     with Relay(folder, upstream.url, change) as relay:

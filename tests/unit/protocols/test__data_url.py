@@ -50,3 +50,11 @@ def test_an_address_tells_its_kind_by_its_path() -> None:
     assert kind_of_address("https://example.org/a/cat.PNG?size=3.gif") == "image/png"
     assert kind_of_address("https://example.org/a") is None
     assert kind_of_address("https://[oops/cat.png") is None
+
+
+def test_what_would_take_long_to_put_right_is_no_data_url() -> None:
+    whole = "data:image/png;base64," + "AB+/" * 3_000_000
+    assert take_apart(whole) == ("image/png", "AB+/" * 3_000_000)
+    assert take_apart(whole.replace("+", "-")) is None and take_apart(whole + "\u20ac") is None
+    assert take_apart("data:image/png;base64,AB-_ AA") == ("image/png", "AB+/AA==")
+    assert take_apart("data:text/plain," + "%41" * 100_000) is None

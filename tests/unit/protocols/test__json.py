@@ -146,3 +146,23 @@ def test_the_lenient_half_takes_any_value(value: Any) -> None:
 @pytest.mark.parametrize(("value", "count"), [(7, 7), (7.0, 7), (7.5, 0), (-1, 0), (True, 0), ("7", 0), (1 << 60, 0)])
 def test_a_count_is_a_count(value: Any, count: int) -> None:
     assert _json.a_count(value) == count
+
+
+def test_json_inside_of_a_message_is_bounded() -> None:
+    long = "x" * (_json.LONGEST_TEXT - 10)
+    assert _json.parse_bounded('{"a":"%s"}' % long) == {"a": long}  # noqa: UP031
+    for text in ('{"a":"%s"}' % (long + "0123456789"), "[" + "[]," * 300_000 + "1]", '{"a":"' + '\\"' * 100_000, "{" + '"' * 99_999):
+        with pytest.raises(ValueError):
+            _json.parse_bounded(text)
+    assert _json.write_bounded({"a": [1, "b"]}, "input") == '{"a":[1,"b"]}'
+    values: tuple[Any, ...] = ({"a": "x" * 9_000_000}, {"a": [[]] * 70_000})
+    for value in values:
+        with pytest.raises(Refused) as refused:
+            _json.write_bounded(value, "messages[0].input")
+        assert refused.value.param == "messages[0].input"
+
+
+def test_a_list_that_is_too_long_is_refused_with_its_length() -> None:
+    _json.no_more_than(2, [1, 2], "x")
+    with pytest.raises(Refused, match="3 entries; at most 2"):
+        _json.no_more_than(2, [1, 2, 3], "x")

@@ -55,6 +55,18 @@ def test_long_work_lets_the_loop_turn_between_its_steps() -> None:
     assert done == [True] and not loop.waiting
 
 
+def test_work_may_begin_in_another_turn() -> None:
+    loop, steps, done = Loop(), [], []  # type: ignore[var-annotated]
+    Work(counted(steps, 3), loop.later, lambda: done.append(True)).put_off()
+    assert not steps and not done
+    loop.turn()
+    assert steps == [0, 1, 2] and done == [True]
+    late = Work(counted(steps, 3), loop.later, lambda: done.append(True))
+    late.put_off()
+    late.cancel()
+    assert not loop.waiting
+
+
 @pytest.mark.usefixtures("slow")
 def test_cancelled_work_does_nothing_more() -> None:
     loop, steps, done = Loop(), [], []  # type: ignore[var-annotated]

@@ -177,3 +177,33 @@ def test_the_place_of_a_member_is_found_among_others_of_its_name() -> None:
     assert replace_member(body, "model", "new") == body.replace(b'"old"', b'"new"')
     escaped = b'{"a":{"model":"old"},"mod\\u0065l":"old"}'
     assert replace_member(escaped, "model", "new") == b'{"a":{"model":"old"},"mod\\u0065l":"new"}'
+
+
+def look(body: bytes) -> tuple[str, str | None]:
+    """Whether readers could dispute the body, and its model."""
+    return by_both_ways(lambda one: (bool(peeking.look_at(one).unclear) * "unclear", peeking.look_at(one).model), body)
+
+
+@pytest.mark.parametrize("body", [
+    b'{"model":"x","Model":"y"}', b'{"MODEL":"y"}', b'{"model":"x","mod\\u0065l":"y"}', b'{"model":"x","mo-d_el":"y"}', b'{"model":"x"," model":1}',
+    b'{"model":"x","model\\u0000y":1}', b'{"model":"x","model[]":1}', b'{"stream":true,"stream":true}', '{"\u017ftream":true}'.encode(),
+    b'{"STREAM":1}', b'{"model":1}', b'{"model":null}', b'{"model":["x"]}', b'{"model":"x\\u0000"}', b'{"model":" x"}', b'{"model":"x\\n"}',
+    b'{"model":"\\ud800"}', b'{"model":"' + b"x" * 1025 + b'"}', b'{"model":"' + b"x" * 70_000 + b'"}', b"[]", b"", b" ", b"null",
+    b'{"a":1}x', b'{"model":"x","a":NaN}', b'\xef\xbb\xbf{}', b"{", b"{\n", b'{"a":1,', b'{"a"', b"{" + b'"a":1,' * 1024 + b'"b":1}',
+])  # fmt: skip
+def test_what_readers_could_dispute_is_unclear(body: bytes) -> None:
+    assert look(body)[0] == "unclear"
+
+
+@pytest.mark.parametrize(("body", "model"), [
+    (b"{}", None), (b" {\n} ", None), (b'{"model":"x"}', "x"), (b'{"a":{"model":1,"Model":2},"mod\\u0065l":"x"}', "x"), (b'{"model":""}', ""),
+    (b'{"model":"org/x y:latest","models":1,"model_id":2,"streams":3}', "org/x y:latest"), ('{"model":"gr\u00f6\u00dfe"}'.encode(), "gr\u00f6\u00dfe"),
+    (b'{"a":1,"a":2,"model":"x"}', "x"), (b'{"model":"x","stream":false}\n', "x"), (b'{"model":"' + b"x" * 1024 + b'"}', "x" * 1024),
+])  # fmt: skip
+def test_what_all_readers_read_alike_is_clear(body: bytes, model: str | None) -> None:
+    assert look(body) == ("", model)
+
+
+def test_several_places_are_edited_in_one_copy() -> None:
+    body = b'{"a":1,"b":2}'
+    assert peeking.edited(body, [(11, 12, b"[3]"), (5, 6, b"{}")]) == b'{"a":{},"b":[3]}' and peeking.edited(body, []) == body
