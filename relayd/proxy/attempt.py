@@ -122,7 +122,7 @@ class Attempt:
         if slot.chunks or slot.unfinished:
             if not self._receive(slot, response):
                 slot.hold = True
-        elif self._state == PASSING and not self._filters and not self.writer.committed:
+        elif self._state == PASSING and not self.writer.committed and self._head_passes(response):
             self._commit(response)
             if not self.writer.flush():
                 slot.hold = True
@@ -182,6 +182,12 @@ class Attempt:
                 )
         self._state = PASSING
         return True
+
+    def _head_passes(self, response: ResponseHead) -> bool:
+        """Whether the client gets the head before anything of the body has come: a stream may be silent for long."""
+        if not self._filters:
+            return True
+        return not self.translated and response.media.is_stream and not any(one.holds for one in self._filters)
 
     def _commit(self, response: ResponseHead) -> None:
         """The client gets content of this attempt: no other one will take its place."""
@@ -326,7 +332,7 @@ class Attempt:
             return
         keys = self.lease.endpoint.key_filter
         if keys is not None:  # what an endpoint says of a failure is shown and logged
-            fault = ExchangeError(fault.kind.code, keys.text(fault.detail), fault.headers)
+            fault = ExchangeError(fault.kind.code, keys.text(fault.detail), fault.headers, fault.message)
             body = keys.body(body)
             failure = None if failure is None else without_keys(keys, failure)
         if failure is not None:

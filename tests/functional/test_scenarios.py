@@ -192,7 +192,7 @@ def config(folder: Path, url: str) -> dict[str, Any]:
 CONFIG = config
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def neighbour() -> Iterator[None]:
     def script(peer: Peer, message: Message) -> None:
         peer.whole(message)

@@ -59,6 +59,7 @@ class Tunnel:
         self._stream: IOStream | None = None
         self._line: socket.socket | None = None  # the connection during its handshake
         self._closed = self._reading = self._will_read = self._ending = False
+        self._ended: tuple[str, str] | None = None  # how the endpoint has ended; what it sent before is still read
         self._want = True
         IOLoop.current().add_callback(self._open)
 
@@ -142,6 +143,8 @@ class Tunnel:
         try:
             future: Any = stream.read_bytes(PIECE, partial=True)
         except StreamClosedError:
+            if self._ended is not None:
+                self._end(*self._ended)
             return
         self._reading = True
         if future.done():
@@ -151,7 +154,10 @@ class Tunnel:
 
     def _on_read(self, future: Any) -> None:
         self._reading = False
-        if self._closed or future.cancelled() or future.exception() is not None:
+        if self._closed or future.cancelled():
+            return
+        if future.exception() is not None:
+            self._read()  # nothing is left: tells the end, if it is known by now
             return
         if self._sink is not None:
             self._sink.on_bytes(future.result())
@@ -215,7 +221,8 @@ class Tunnel:
         error = self._stream.error if self._stream is not None else None
         if error is not None:
             error.__traceback__ = None  # its frames refer to the stream
-        self._end("upstream_closed" if error is not None else "", str(error or ""))
+        self._ended = ("upstream_closed" if error is not None else "", str(error or ""))
+        self._read()
 
     def _end(self, code: str, detail: str) -> None:
         sink, self._sink = self._sink, None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from relayd.upstream.spec import EndpointSpec, TlsSpec
-from relayd.upstream.transport.tunnel import Tunnel
+from relayd.upstream.transport.tunnel import PIECE, Tunnel
 from tests.functional.harness.message import Message
 from tests.unit.upstream.scripted import PATIENCE_S, Peer, Upstream, spec_of, wait_for
 
@@ -115,6 +115,34 @@ async def test_the_end_of_the_endpoint_is_told_after_its_last_byte(io_loop: Any)
         ear = Ear()
         dig(upstream.endpoint, ear)
         assert await ear.end() == "" and bytes(ear.heard) == SWITCH + b"bye"
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_came_before_the_end_is_not_lost(io_loop: Any, waits: bool) -> None:
+    async def script(peer: Peer, message: Message) -> None:
+        await peer.send(SWITCH + b"x" * 60_000)
+
+    class Slow(Ear):
+        def on_bytes(self, data: bytes) -> None:
+            super().on_bytes(data)
+            if len(self.heard) == len(data):
+                if waits:
+                    tunnel.pause()
+                assert tunnel._stream is not None
+                tunnel._stream.close()  # as IOStream does where it reads the end together with the last bytes
+
+    async with Upstream(script) as upstream:
+        ear = Slow()
+        tunnel = dig(upstream.endpoint, ear)
+        await ear.until(lambda: ear.heard)
+        had = tunnel._stream._read_buffer_size  # type: ignore[union-attr]
+        assert had
+        for _ in range(10):
+            await asyncio.sleep(0)
+        if waits:
+            assert not ear.ends and len(ear.heard) == PIECE
+            tunnel.resume()
+        assert await ear.end() == "" and len(ear.heard) == PIECE + had
 
 
 async def test_a_reset_is_a_fault_of_the_upstream(io_loop: Any) -> None:
