@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pycurl
 import pytest
 
-from tests.functional.harness.message import answer, chunk, request
+from tests.functional.harness.message import Message, answer, chunk, request
 from tests.functional.harness.relay import Relay
-from tests.functional.harness.upstream import Upstream, saying, saying_then_close
+from tests.functional.harness.upstream import Peer, Upstream, saying, saying_then_close
 
 CONFIG = {"upstreams": {"up": {"timeouts": {"first_byte": "2s", "idle": "2s"}}}}
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -152,8 +154,19 @@ def test_bad_chunks_break_the_answer(bad: bytes, relay: Relay, upstream: Upstrea
 
 
 def test_a_broken_stream_is_not_logged_as_complete(relay: Relay, upstream: Upstream) -> None:
-    upstream.script = saying_then_close(OK + b"Content-Length: 100\r\n\r\nabc")
+    shown = threading.Event()
+
+    def script(peer: Peer, message: Message) -> None:
+        peer.whole(message)
+        peer.send(OK + b"Content-Length: 100\r\n\r\nabc")
+        assert shown.wait(60)
+        peer.close()
+
+    upstream.script = script
     with relay.client() as client:
         client.send(request(b"/logged-cut"))
-        client.answer_or_none()
-    assert relay.record(path="/logged-cut")["outcome"] in ("upstream.transfer", "upstream.attempt")
+        found = client.head_of_answer()
+        shown.set()
+        client.body(found, until_close=True)
+        assert not found.complete
+    assert relay.record(path="/logged-cut")["outcome"] == "upstream.transfer"

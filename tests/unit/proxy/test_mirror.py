@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relayd.proxy import mirror
-from tests.unit.proxy.house import OK, Side, get, post, running, status_of, until
+from tests.unit.proxy.house import OK, House, Side, get, post, running, status_of, until
 from tests.unit.proxy.places import Places, completion, http, silent
 
 WHOLE = """
@@ -21,6 +21,14 @@ routes: [{name: all, upstream: a, mirror: MIRROR}]
 
 def whole(mirror: str = "b", limits: str = "") -> str:
     return WHOLE.replace("MIRROR", mirror).replace("LIMITS", limits)
+
+
+async def nothing_under_way(house: House) -> None:
+    """The silent endpoint resets its connections: the copy there ends, and gives everything back."""
+    for side in house.endpoint_sides:
+        if not side.writer.is_closing():
+            side.reset()
+    await until(lambda: not house.plan.upstreams["b"].in_flight)
 
 
 async def test_a_copy_arrives_with_the_same_body(tmp_path: Path) -> None:
@@ -43,6 +51,7 @@ async def test_a_copy_that_fails_or_hangs_changes_nothing(tmp_path: Path) -> Non
             assert status_of(head) == 200 and body == b"ok"
         await until(lambda: places.places().count("b") == 3)
         assert house.plan.upstreams["b"].in_flight == 1
+        await nothing_under_way(house)
 
 
 async def test_a_copy_that_nobody_answers_ends_with_the_upstreams_limits(
@@ -64,6 +73,8 @@ async def test_no_copy_is_sent_where_there_is_no_room_for_it(tmp_path: Path) -> 
         await until(lambda: places.places().count("b") == 1)
         (gate,) = house.gateway.gates.limited()
         assert gate.in_flight == 1 and gate.depth == 0
+        await nothing_under_way(house)
+        assert gate.in_flight == 0
 
 
 async def test_a_share_of_nothing_copies_nothing(tmp_path: Path) -> None:
