@@ -76,8 +76,9 @@ class ObjectEnd:
     def _scan(self, text: str) -> None:
         if self._is_empty:
             text = text.lstrip()
-            if not text:
-                return
+        if not text:  # a backslash at the end of the text before escapes the next character, not the next piece
+            return
+        if self._is_empty:
             self._is_empty, self._is_other = False, text[0] != "{"
             if self._is_other:
                 return

@@ -39,6 +39,15 @@ def test_an_object_is_complete_at_its_last_character_and_not_before(
     assert end.is_complete and not end.is_empty
 
 
+def test_an_empty_piece_behind_a_backslash_changes_nothing() -> None:
+    end = ObjectEnd()
+    for piece in ('{"a": "\\', "", '"'):
+        end.add(piece)
+        assert end.is_in_string and not end.is_complete
+    end.add('"}')
+    assert end.is_complete
+
+
 @pytest.mark.parametrize("text", ["", " \n", "[1]", "[{}]", "7", '"{}"', '{"a": "}', '{"a": "\\"}"', "}"])
 def test_what_is_no_whole_object_is_never_complete(text: str) -> None:
     end = ObjectEnd()

@@ -272,10 +272,25 @@ def test_streamed_and_plain_answers_agree(entries: list[Any], finish: list[str])
     assert usages == ([whole["usage"]] if "usage" in whole else [])
 
 
+def without_second_brackets(events: list[Event]) -> list[Event]:
+    """The events without a bracket behind the bracket that begins a call's arguments: no JSON text begins with two, so
+    that the reader of a stream takes the second for the first one sent again, which one text does not show."""
+    texts: dict[tuple[int, int], str] = {}
+    kept = []
+    for event in events:
+        if isinstance(event, ToolDelta):
+            call = (event.choice, event.index)
+            if texts.get(call) == event.arguments == "{":
+                continue
+            texts[call] = texts.get(call, "") + event.arguments
+        kept.append(event)
+    return kept
+
+
 @settings(max_examples=200)
 @given(EVENTS, st.lists(st.sampled_from(["stop", "length", "content_filter"]), max_size=3))
 def test_what_is_rendered_is_read_again_from_stream_and_plain_alike(entries: list[Any], finish: list[str]) -> None:
-    events = lawful(entries, finish)
+    events = without_second_brackets(lawful(entries, finish))
     members: dict[str, Any] = {"tools": TOOLS[:1], "n": 3}
     stream = stream_of(events, stream_options={"include_usage": True}, **members)
     one = renderer(ask(**members), an_ask())
