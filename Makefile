@@ -68,8 +68,9 @@ cover: $(VENV)/.tools
 	@$(PY) -m coverage report --skip-covered
 	$(PY) tests/coverage_floor.py .cache/coverage.json
 
+# Looks for what nobody has seen yet. RELAYD_EXAMPLES=new make test does the same for the properties among the tests.
 fuzz: $(VENV)/.tools
-	$(PY) -m pytest -m fuzz $(PARALLEL) $(ARGS)
+	RELAYD_EXAMPLES=new $(PY) -m pytest -m fuzz $(PARALLEL) $(ARGS)
 
 soak: $(VENV)/.tools
 	RELAYD_SOAK_SECONDS=$${RELAYD_SOAK_SECONDS:-300} $(PY) -m pytest tests/functional/test_soak.py $(ARGS)
