@@ -100,6 +100,8 @@ class Changeover:
             listeners = self.listeners.prepare(config.listeners, self._inherited)
             undo.append(listeners.undo)
             admin = self._prepare_admin(config)
+            if admin is not None:
+                undo.append(admin.close)
         except BaseException as error:  # rescue door: whatever it was, nothing stays open; it is raised again
             undone(undo)
             if isinstance(error, ConfigError):
@@ -137,11 +139,14 @@ class Changeover:
         path = place.socket_path(config.admin.address)
         if self.admin is not None and self.admin.path == path:
             raise refused("admin", "mode and owner of the admin socket are changed by a restart")
+        stored = stored_name(f"unix:{path}")
+        taken = self._inherited.get(stored)
         try:
             if path != place.path_of(config.admin.address):
                 place.own_folder(os.path.dirname(path))
-            taken = self._inherited.pop(stored_name(f"unix:{path}"), None)
-            return AdminServer(path, config.admin.mode, config.admin.owner, taken[0] if taken else None)
+            made = AdminServer(path, config.admin.mode, config.admin.owner, taken[0] if taken else None)
+            self._inherited.pop(stored, None)
+            return made
         except OSError as error:
             why = error.strerror or str(error)
             hint = "set admin: {address: unix:/path}"

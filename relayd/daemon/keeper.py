@@ -300,6 +300,8 @@ class Keeper:
                 return
             except OSError:
                 message, descriptors = b"", []
+            for number in descriptors:  # a process of the service gets what it is given, not a copy of everything
+                os.set_inheritable(number, False)
             if not message:
                 close_all(descriptors)
                 worker.silent = True

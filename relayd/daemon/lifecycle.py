@@ -14,30 +14,31 @@ import asyncio
 import contextlib
 import gc
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 
 from relayd import __version__, clock
-from relayd.config.listener import Listener
 from relayd.config.load import Loaded, load
 from relayd.config.model import Config
 from relayd.daemon import activation, checks, place
 from relayd.daemon.accepted import accepted_before
-from relayd.daemon.changeover import Changeover, end_exchanges, telemetry_settings, undone
+from relayd.daemon.changeover import Changeover, Prepared, end_exchanges, telemetry_settings, undone
 from relayd.daemon.drain import Drain
 from relayd.daemon.generations import Generations
-from relayd.daemon.holder import holder
 from relayd.daemon.lag import LoopLag
 from relayd.daemon.notify import Notifier
 from relayd.daemon.preflight import DAY_S, URGENT_S, examined, pem_stamps
 from relayd.daemon.remembering import seal_key
 from relayd.daemon.signals import Signals, hold_back
+from relayd.daemon.start_error import StartError, reasons, start_error
 from relayd.daemon.tending import TURN_S, Tending
-from relayd.errors import ConfigError, Finding, RelaydError
+from relayd.errors import ConfigError
 from relayd.plan.diff import diff, files_diff
 from relayd.proxy.gateway import Gateway
 from relayd.server.admin import AdminServer
 from relayd.server.admin_views import AdminViews, Answer, ProcessState, Refusal, ReloadResult
-from relayd.server.sockets import STORED, split
+from relayd.server.sockets import STORED
 from relayd.telemetry.journal import LoggingBridge
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.client import StreamClient
@@ -48,14 +49,6 @@ CERTIFICATES_S = 3600.0
 RESERVED_DESCRIPTORS = 64
 DESCRIPTORS_PER_CONNECTION = 2
 GC_THRESHOLDS = (50_000, 20, 50)
-
-
-class StartError(RelaydError):
-    """relayd cannot start here, though its configuration is well-formed; the lines say why and what helps."""
-
-    def __init__(self, *lines: str) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = lines
 
 
 def run(path: str) -> int:
@@ -72,18 +65,20 @@ def run(path: str) -> int:
         if accepted is None:
             raise
         loaded, refused = accepted, error
-    return asyncio.run(serve(path, loaded, refused))
+    return asyncio.run(serve(path, loaded, accepted, refused))
 
 
-async def serve(path: str, loaded: Loaded, refused: ConfigError | None = None) -> int:
-    """One life on the running loop. `refused`: why the file itself could not be used."""
-    telemetry = Telemetry.build(telemetry_settings(loaded.config))
+async def serve(path: str, loaded: Loaded, accepted: Loaded | None = None, refused: ConfigError | None = None) -> int:
+    """One life on the running loop. `accepted`: the configuration to go on with if this one cannot be put in force.
+    `refused`: why that is what was loaded."""
+    settings = replace(telemetry_settings(loaded.config), access_file=None, sinks={})  # those may fail, and come later
+    telemetry = Telemetry.build(settings)
     LoggingBridge(telemetry.journal).install()
     life = Lifecycle(path, telemetry)
     try:
-        life.start(loaded)
-        if refused is not None:
-            life.started_without(refused)
+        without = life.start(loaded, accepted) or refused
+        if without is not None:
+            life.started_without(without)
         await life.stopped.wait()
     finally:
         life.close()
@@ -124,7 +119,7 @@ class Lifecycle:
         self.tending = Tending(self.gateway, self.client, self.lag, self.journal, self.descriptors.now)
         self.drain = Drain(self.gateway, self.changeover, self.notifier, self.journal)
         self._drained: asyncio.Task[None] | None = None
-        self._stored: set[str] = set()
+        self._stored: dict[str, list[socket.socket]] = {}
         self._files: tuple[str, ...] = ()
         self._stamps: tuple[str, ...] = ()
         self.generations = Generations.of_service()
@@ -134,13 +129,20 @@ class Lifecycle:
 
     # ---- start
 
-    def start(self, loaded: Loaded) -> None:
-        """Take the road of a reload from nothing. Raises ConfigError or StartError."""
+    def start(self, loaded: Loaded, accepted: Loaded | None = None) -> ConfigError | StartError | None:
+        """Take the road of a reload from nothing. Raises ConfigError or StartError, unless the configuration that was
+        `accepted` last can be put in force instead; then returns why."""
         self.signals.install(self._loop)  # before a socket listens; what comes is heard when the start is over
+        refused: ConfigError | StartError | None = None
         try:
-            prepared = self.changeover.prepare(loaded, self.generations.next(loaded.texts))
-        except ConfigError as error:
-            raise start_error(error, loaded) from error
+            prepared = self._prepared(loaded)
+        except (ConfigError, StartError) as error:
+            if accepted is None or accepted.texts == loaded.texts:
+                raise
+            with contextlib.suppress(ConfigError, StartError):
+                prepared, loaded, refused = self._prepared(accepted), accepted, error
+            if refused is None:  # nor can that one: the reasons that count are those of the file
+                raise
         self.changeover.commit(prepared, self._serve_admin)
         config = loaded.config
         named = activation.named(listener.address for listener in config.listeners.values())
@@ -176,12 +178,19 @@ class Lifecycle:
                 admin=f"unix:{admin}",
             )
         self.notifier.ready(self._status_line())
+        return refused
 
-    def started_without(self, error: ConfigError) -> None:
-        """The file has faults, and what was accepted last is in force: told like a refused reload, and louder."""
+    def _prepared(self, loaded: Loaded) -> Prepared:
+        try:
+            return self.changeover.prepare(loaded, self.generations.next(loaded.texts))
+        except ConfigError as error:
+            raise start_error(error, loaded) from error
+
+    def started_without(self, refused: ConfigError | StartError) -> None:
+        """The file cannot be used, and what was accepted last is in force: told like a refused reload, and louder."""
         message = "The configuration that was accepted last is in force. Mend the file, then reload."
         self.journal.error("start_refused", message, config=self.path)
-        self._refused(tuple(str(finding) for finding in error.findings))
+        self._refused(reasons(refused))
 
     def _serve_admin(self, server: AdminServer) -> None:
         server.serve(self.views, self.reload, {"/upgrade": self.upgrade, "/diff": self.compare, "/reopen": self.reopen})
@@ -202,11 +211,12 @@ class Lifecycle:
             self.journal.warning("generation_not_kept", message, reason=fault)
         self.telemetry.metrics.gauge("relayd.config.rejected", 0)
         stored = self.changeover.stored()
+        for name, sockets in self._stored.items():
+            if sockets != stored.get(name):  # first, for others may have come under the same name
+                self.notifier.unstore(name)
         for name, sockets in stored.items():
             self.notifier.store(name, [sock.fileno() for sock in sockets])
-        for name in self._stored - stored.keys():
-            self.notifier.unstore(name)
-        self._stored = set(stored)
+        self._stored = stored
         for warning in self.state.warnings:
             self.journal.warning("config_warned", warning)
         self._warn_of_certificates()
@@ -480,19 +490,3 @@ class Lifecycle:
             self.journal.info("stopped", uptime_s=round(clock.monotonic() - self.state.started, 3))
         self.telemetry.close()
         self.notifier.close()
-
-
-def start_error(error: ConfigError, loaded: Loaded) -> ConfigError | StartError:
-    """A listener that cannot be bound is no fault of the file: told as such, with who is in the way."""
-    bound = {f"listeners.{name}.address": one for name, one in loaded.config.listeners.items()}
-    if not all(finding.path in bound or finding.path == "admin.address" for finding in error.findings):
-        return error
-    return StartError(*(told(finding, bound.get(finding.path)) for finding in error.findings))
-
-
-def told(finding: Finding, listener: Listener | None) -> str:
-    """One line of a failed start: what, why, what helps, and who is in the way."""
-    line = f"{finding.path}: {finding.message}" + (f" ({finding.hint})" if finding.hint else "")
-    kind, _, port = ("", "", 0) if listener is None else split(listener.address)
-    held_by = holder(port) if kind == "tcp" and "in use" in finding.message else ""
-    return f"{line}; held by {held_by}" if held_by else line

@@ -179,8 +179,8 @@ def fault_of_writing(file: str, unit: Unit | None = None) -> tuple[str, str] | N
     if unit is not None:
         if rule := unit.forbids_writing(file):
             return f"{file} cannot be written by {unit.name} ({rule})", f"write below {unit.writable_hint}"
-        if unit.makes(folder) and not os.path.exists(folder):
-            return None  # systemd makes it before the start
+        if unit.makes(folder) and (unit.dynamic or not os.path.exists(folder)):
+            return None  # systemd makes it before the start, or gives it to the user that it invents
     try:
         mode = os.stat(file).st_mode
         if stat.S_ISDIR(mode):

@@ -9,16 +9,30 @@ import glob
 import grp
 import os
 import pwd
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+FOLDERS = (
+    "/etc/systemd/system.control", "/run/systemd/system.control", "/etc/systemd/system", "/run/systemd/system",
+    "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system",
+)
 MADE = {
     "RuntimeDirectory": "/run", "StateDirectory": "/var/lib", "LogsDirectory": "/var/log",
     "CacheDirectory": "/var/cache",
 }
 HOMES = ("/home", "/root", "/run/user")
 TRUE = ("yes", "true", "on", "1")
+# What DynamicUser=yes implies where the unit itself says nothing stricter.
+IMPLIED = {
+    "ProtectSystem": ("strict", ("strict",)), "ProtectHome": ("read-only", (*TRUE, "tmpfs")), "PrivateTmp": ("yes", ()),
+}
+DYNAMIC_UID = 61184  # the first of those that systemd gives to a user of DynamicUser=
+# Settings that change which files a service sees or which variables it has, and that nothing here imitates.
+NOT_MODELLED = (
+    "RootDirectory", "RootImage", "BindPaths", "BindReadOnlyPaths", "TemporaryFileSystem", "MountImages",
+    "ExtensionImages", "ExtensionDirectories", "PassEnvironment", "PAMName",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +43,35 @@ class Unit:
     settings: dict[str, list[str]]
 
     def last(self, key: str) -> str:
-        return (self.settings.get(key) or [""])[-1]
+        written = (self.settings.get(key) or [""])[-1]
+        if key in IMPLIED and self.settings.get("DynamicUser", [""])[-1:][0].lower() in TRUE:
+            implied, stricter = IMPLIED[key]
+            return written if written.lower() in stricter else implied
+        return written
+
+    def lines(self, key: str) -> list[str]:
+        """The values of a key, one for each time that it is written, with the specifiers of systemd.unit(5) replaced.
+        """
+        prefix, _, instance = self.name.rpartition(".")[0].partition("@")
+        known = {
+            "%": "%", "n": self.name, "N": self.name.rpartition(".")[0], "p": prefix, "i": instance, "I": instance,
+            "S": "/var/lib", "C": "/var/cache", "L": "/var/log", "t": "/run", "E": "/etc", "T": "/tmp", "V": "/var/tmp",
+        }
+        return [re.sub("%(.)", lambda found: known.get(found[1], found[0]), one) for one in self.settings.get(key, [])]
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether systemd invents the user: DynamicUser= and nobody of that name."""
+        return self._on("DynamicUser") and not _exists(self._user_name)
+
+    def not_modelled(self) -> list[str]:
+        """The settings of this unit that `relayd check` knows nothing about and that could change its answers."""
+        return [f"{key}= of {self.name}" for key in NOT_MODELLED if self.settings.get(key)]
 
     def made(self) -> list[str]:
         """The folders that systemd makes for the service."""
-        return [f"{top}/{name}" for key, top in MADE.items() for name in self._words(key)]
+        private = ("", "/private") if self.dynamic else ("",)
+        return [f"{top}{inner}/{name}" for key, top in MADE.items() for name in self._words(key) for inner in private]
 
     def makes(self, folder: str) -> bool:
         """Whether systemd makes this folder before a start."""
@@ -82,32 +120,68 @@ class Unit:
         named = [word.lstrip("-+") for word in self._words("InaccessiblePaths")]
         return "InaccessiblePaths=" if _within(path, named) else ""
 
-    def become(self) -> str:
-        """Take over the user and the groups of the service; why that is not possible, or nothing. Needs root."""
-        user, group = self.last("User") or "root", self.last("Group")
+    @property
+    def user(self) -> str:
+        """For people: whom the service runs as."""
+        return "of DynamicUser=" if self.dynamic else self._user_name
+
+    @property
+    def _user_name(self) -> str:
+        return self.last("User") or (self.name.partition(".")[0] if self._on("DynamicUser") else "root")
+
+    def identity(self) -> tuple[int, int, list[int]]:
+        """The user, the group and all groups of the service. Raises LookupError, with the reason."""
+        user, group = self._user_name, self.last("Group")
+        account = None
+        if not self.dynamic:
+            try:
+                account = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+            except KeyError:
+                raise LookupError(f"{self.name} runs as the user {user}, which does not exist") from None
+        own = DYNAMIC_UID if account is None else account.pw_gid
         try:
-            account = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
-        except KeyError:
-            return f"{self.name} runs as the user {user}, which does not exist"
-        try:
-            gid = account.pw_gid if not group else int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+            invented = not group or (self.dynamic and not group.isdigit() and not _group_exists(group))
+            gid = own if invented else int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
             named = self._words("SupplementaryGroups")
             more = [int(one) if one.isdigit() else grp.getgrnam(one).gr_gid for one in named]
         except KeyError as error:
-            return f"{self.name} names a group that does not exist: {error.args[0]}"
+            raise LookupError(f"{self.name} names a group that does not exist: {error.args[0]}") from None
+        if account is None:
+            return DYNAMIC_UID, gid, sorted({gid, *more})
+        return account.pw_uid, gid, sorted({*os.getgrouplist(account.pw_name, gid), *more})
+
+    def become(self) -> str:
+        """Take over the user and the groups of the service; why that is not possible, or nothing. Needs root."""
         try:
-            os.setgroups(sorted({*os.getgrouplist(account.pw_name, gid), *more}))
+            uid, gid, groups = self.identity()
+            os.setgroups(groups)
             os.setresgid(gid, gid, gid)
-            os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+            os.setresuid(uid, uid, uid)
+        except LookupError as error:
+            return str(error)
         except OSError as error:
-            return f"cannot become the user {user}: {error.strerror}"
+            return f"cannot become the user {self.user}: {error.strerror}"
         return ""
 
     def _words(self, key: str) -> list[str]:
-        return [word for line in self.settings.get(key, []) for word in line.split()]
+        return [word for line in self.lines(key) for word in line.split()]
 
     def _on(self, key: str) -> bool:
         return self.last(key).lower() in (*TRUE, "disconnected")
+
+
+def _exists(user: str) -> bool:
+    try:
+        return bool(user) and (user.isdigit() or bool(pwd.getpwnam(user)))
+    except KeyError:
+        return False
+
+
+def _group_exists(group: str) -> bool:
+    try:
+        return bool(grp.getgrnam(group))
+    except KeyError:
+        return False
 
 
 def installed(name: str, folders: Iterable[str] = FOLDERS) -> Unit | None:

@@ -13,7 +13,7 @@ import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from relayd.proxy.gateway import Gateway
 from relayd.server.connection import Connection
 from relayd.server.greeting import Greeting
 from relayd.server.release import Release
-from relayd.server.sockets import bind, rebind, refusal, stored_name
+from relayd.server.sockets import STORED, bind, rebind, serves, split, stored_name
 from relayd.server.stream import ClientStream, TlsClientStream
 from relayd.server.tls import make_context
 from relayd.server.watch import Watch
@@ -209,6 +209,21 @@ class Listening(TCPServer):
         for greeting in list(self._greetings):
             greeting.check(now)
 
+    @property
+    def activated(self) -> bool:
+        """Whether systemd owns its sockets."""
+        return self.config.address.startswith("systemd:")
+
+    def withdraw(self) -> None:
+        """Its address is no longer in the configuration: take whoever waits, then stop listening for good, also where
+        others still hold the sockets for a moment."""
+        for sock in () if self.activated else self.sockets:
+            if self._accepting:
+                self._on_acceptable(sock, IOLoop.READ)
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RD)
+        self.close_sockets()
+
     def close_sockets(self, unlink: bool = True) -> None:
         """Stop accepting for good; without `unlink` another process goes on listening there."""
         self.pause()
@@ -242,18 +257,24 @@ class PreparedListeners:
     """Sockets and certificates for a new configuration, not yet in use."""
 
     configs: Mapping[str, Listener]
+    inherited: dict[str, list[socket.socket]] = field(default_factory=dict)
     made: dict[str, list[socket.socket]] = field(default_factory=dict)
     contexts: dict[str, ssl.SSLContext | None] = field(default_factory=dict)
-    taken: set[str] = field(default_factory=set)  # from the process before, which may still serve there
+    taken: dict[str, str] = field(default_factory=dict)  # from the process before, by the name they were stored under
 
     def undo(self) -> None:
-        """Close what was bound."""
+        """Close what was bound; what was handed over is given back."""
         for name, sockets in self.made.items():
+            kind, place, _ = split(self.configs[name].address)
+            if kind == "systemd":
+                continue
+            if name in self.taken:
+                self.inherited[self.taken[name]] = sockets
+                continue
             for sock in sockets:
                 sock.close()
-            address = self.configs[name].address
-            if address.startswith("unix:") and name not in self.taken:
-                _unlink(address[5:])
+            if kind == "unix":
+                _unlink(place)
 
 
 class ListenerSet:
@@ -280,34 +301,50 @@ class ListenerSet:
         self, configs: Mapping[str, Listener], inherited: dict[str, list[socket.socket]] | None = None
     ) -> PreparedListeners:
         """Read certificates and bind what is new. Raises ConfigError, with nothing left open."""
-        prepared = PreparedListeners(configs)
+        inherited = {} if inherited is None else inherited
+        prepared = PreparedListeners(configs, inherited)
         addresses = {config.address for config in configs.values()}
+        replaced = self._replaced(configs, inherited, addresses)
         try:
             for name, config in configs.items():
                 prepared.contexts[name] = make_context(name, config.tls) if config.tls is not None else None
-                if self._kept(name, config) is None:
-                    if stored_name(config.address, config.reuse_port) in (inherited or {}):
-                        prepared.taken.add(name)
-                    prepared.made[name] = bind(name, config, inherited or {}, beside=addresses)
+                if self._kept(config, addresses) is None:
+                    stored = stored_name(config.address, config.reuse_port)
+                    handed_over = stored in inherited
+                    prepared.made[name] = bind(name, config, inherited, beside=addresses, replaced=replaced)
+                    if handed_over and stored not in inherited:
+                        prepared.taken[name] = stored
         except BaseException:  # rescue door: whatever went wrong, nothing stays bound
             prepared.undo()
             raise
         return prepared
 
-    def _kept(self, name: str, config: Listener) -> Listening | None:
-        """The listener that already has the socket this configuration asks for."""
+    def _kept(self, config: Listener, addresses: Collection[str]) -> Listening | None:
+        """The listener that already has the sockets this configuration asks for."""
         for old in self.listening.values():
-            if old.config.address == config.address:
-                if old.config.reuse_port != config.reuse_port:
-                    raise refusal(name, "reuse_port cannot change while relayd holds the address", "restart relayd")
-                return old
+            if (old.config.address, old.config.reuse_port) == (config.address, config.reuse_port):
+                return old if serves(old.sockets, config.address, addresses) else None
         return None
+
+    def _replaced(
+        self, configs: Mapping[str, Listener], inherited: Mapping[str, list[socket.socket]], addresses: Collection[str]
+    ) -> list[socket.socket]:
+        """The sockets that nobody needs once these listeners are in force: a new one may overlap with them."""
+        kept = [self._kept(config, addresses) for config in configs.values()]
+        wanted = {
+            name for config in configs.values() if (name := stored_name(config.address, config.reuse_port))
+            and serves(inherited.get(name, []), config.address, addresses)
+        }
+        leaving = [old.sockets for old in self.listening.values() if old not in kept and not old.activated]
+        left = [found for name, found in inherited.items() if name.startswith(STORED) and name not in wanted]
+        return [sock for sockets in (*leaving, *left) for sock in sockets if sock.fileno() >= 0]
 
     def commit(self, prepared: PreparedListeners) -> None:
         """Put a prepared configuration in force."""
         now: dict[str, Listening] = {}
+        addresses = {config.address for config in prepared.configs.values()}
         for name, config in prepared.configs.items():
-            one = self._kept(name, config) if name not in prepared.made else None
+            one = self._kept(config, addresses) if name not in prepared.made else None
             if one is None:
                 one = Listening(name, config, self._gateway, self._telemetry, prepared.made[name])
             else:
@@ -317,7 +354,7 @@ class ListenerSet:
             now[name] = one
         for old in self.listening.values():
             if old not in now.values():
-                old.close_sockets()
+                old.withdraw()
                 self._leaving.append(old)
                 for connection in list(old.connections):
                     connection.close_idle()

@@ -10,13 +10,15 @@ import os
 import pwd
 import socket
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from relayd.config.listener import Listener
 from relayd.errors import ConfigError, Finding
 
 STORED = "relayd-"
+SHARED = (socket.SOL_SOCKET, socket.SO_REUSEPORT)
+INET = (socket.AF_INET, socket.AF_INET6)
 
 
 def split(address: str) -> tuple[str, str, int]:
@@ -35,18 +37,22 @@ def refusal(name: str, message: str, hint: str = "") -> ConfigError:
 
 
 def bind(
-    name: str, listener: Listener, inherited: dict[str, list[socket.socket]], *, beside: Collection[str] = ()
+    name: str, listener: Listener, inherited: dict[str, list[socket.socket]], *, beside: Collection[str] = (),
+    replaced: Sequence[socket.socket] = (),
 ) -> list[socket.socket]:
-    """The listening sockets of one listener: handed over, or bound. `beside`: addresses of the other listeners.
-    Raises ConfigError."""
+    """The listening sockets of one listener: handed over, or bound. Raises ConfigError.
+
+    `beside`: addresses of the other listeners. `replaced`: sockets that are closed as soon as the new configuration is
+    in force; an address that overlaps with theirs is no conflict.
+    """
     kind, place, port = split(listener.address)
     if kind == "systemd":
         return activated(name, place, inherited)
     try:
-        stored = taken_over(listener, inherited)
+        stored = taken_over(listener, inherited, beside)
         if stored:
             return stored
-        return [bind_unix(place, listener)] if kind == "unix" else bind_tcp(place, port, listener, beside)
+        return [bind_unix(place, listener)] if kind == "unix" else bind_tcp(place, port, listener, beside, replaced)
     except OSError as error:
         raise refusal(name, f"cannot listen on {listener.address}: {error.strerror}", _cure(error, port)) from error
 
@@ -69,9 +75,29 @@ def stored_name(address: str, reuse_port: bool = False) -> str:
     return STORED + hashlib.sha256(f"{address}|{reuse_port}".encode()).hexdigest()[:16]
 
 
-def taken_over(listener: Listener, inherited: dict[str, list[socket.socket]]) -> list[socket.socket]:
+def dual_stack(address: str, beside: Collection[str]) -> bool:
+    """Whether a listener takes IPv4 clients by its IPv6 socket: [::] does, unless 0.0.0.0 of its port is another's."""
+    kind, host, port = split(address)
+    return kind == "tcp" and host == "::" and f"0.0.0.0:{port}" not in beside
+
+
+def serves(sockets: Sequence[socket.socket], address: str, beside: Collection[str]) -> bool:
+    """Whether the sockets of a listener at this address are still the right ones beside those other addresses."""
+    dual = dual_stack(address, beside)
+    return all(
+        dual != bool(one.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+        for one in sockets if one.family == socket.AF_INET6 and address.startswith("[::]:")
+    )
+
+
+def taken_over(
+    listener: Listener, inherited: dict[str, list[socket.socket]], beside: Collection[str] = ()
+) -> list[socket.socket]:
     """The sockets of the process before this one, if it listened at the same address; each is taken once."""
-    found = inherited.pop(stored_name(listener.address, listener.reuse_port), [])
+    name = stored_name(listener.address, listener.reuse_port)
+    if not serves(inherited.get(name, []), listener.address, beside):
+        return []
+    found = inherited.pop(name, [])
     if found and listener.address.startswith("unix:"):
         path = Path(listener.address[5:])
         if not path.is_socket():  # its folder went away meanwhile: nobody could reach it
@@ -94,10 +120,11 @@ def _cure(error: OSError, port: int) -> str:
     return ""
 
 
-def bind_tcp(host: str, port: int, listener: Listener, beside: Collection[str] = ()) -> list[socket.socket]:
-    """One socket for each address the host name stands for; an empty host or * means all. [::] takes IPv4 clients too,
-    unless another listener has 0.0.0.0 of this port."""
-    dual = host == "::" and f"0.0.0.0:{port}" not in beside
+def bind_tcp(
+    host: str, port: int, listener: Listener, beside: Collection[str] = (), replaced: Sequence[socket.socket] = ()
+) -> list[socket.socket]:
+    """One socket for each address the host name stands for; an empty host or * means all."""
+    dual = dual_stack(listener.address, beside)
     wanted = None if host in ("", "*") else host
     found = socket.getaddrinfo(wanted, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     made: list[socket.socket] = []
@@ -113,16 +140,32 @@ def bind_tcp(host: str, port: int, listener: Listener, beside: Collection[str] =
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if listener.reuse_port:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                sock.setsockopt(*SHARED, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not dual))
-            sock.bind(address)
-            sock.listen(listener.backlog)
+            with _sharing(port, sock, *replaced):
+                sock.bind(address)
+                sock.listen(listener.backlog)
     except OSError:
         for sock in made:
             sock.close()
         raise
     return made
+
+
+@contextlib.contextmanager
+def _sharing(port: int, *sockets: socket.socket) -> Iterator[None]:
+    """While this lasts the sockets of one port may overlap, the new one (the first) and those that it replaces."""
+    new, *old = sockets
+    overlapping = [one for one in old if one.family in INET and one.getsockname()[1] == port]
+    changed = [one for one in (new, *overlapping) if not one.getsockopt(*SHARED)] if overlapping else []
+    for one in changed:
+        one.setsockopt(*SHARED, 1)
+    try:
+        yield
+    finally:
+        for one in changed:
+            one.setsockopt(*SHARED, 0)
 
 
 def bind_unix(path: str, listener: Listener) -> socket.socket:

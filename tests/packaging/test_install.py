@@ -67,17 +67,64 @@ def test_an_edit_is_in_force_after_reload_and_the_process_stays(system: Testbed)
 def test_sighup_reloads_too(system: Testbed) -> None:
     generation = system.status()["generation"]
     system.run("exec", "systemctl", "kill", "--signal=HUP", "relayd")
+    until(lambda: "reloaded 0 changes" in system.journal(5))
+    assert system.status()["generation"] == generation, "a reload without changes is no new generation"
+    system.sh("sed -i 's/body: edited/body: hung up/' /etc/relayd.yaml; systemctl kill --signal=HUP relayd")
     until(lambda: system.status()["generation"] > generation)
+    assert system.curl("http://127.0.0.1:8282/edited") == "hung up"
 
 
-def test_a_configuration_error_at_start_fails_once_with_the_reason_in_the_journal(system: Testbed) -> None:
-    system.sh("cp -p /etc/relayd.yaml /var/tmp/kept; echo 'listenrs: {}' >>/etc/relayd.yaml")
-    assert system.call("exec", "systemctl", "restart", "relayd").returncode != 0
+BROKEN = {
+    "a key that is none": ("echo 'listenrs: {}' >>/etc/relayd.yaml", "listenrs"),
+    "a port in use": (
+        "sed -i 's/^listeners:/&\\n  taken: {address: \"127.0.0.1:7777\"}/' /etc/relayd.yaml", "127.0.0.1:7777",
+    ),
+    "an address of another machine": (
+        "sed -i 's/^listeners:/&\\n  far: {address: \"192.0.2.1:80\"}/' /etc/relayd.yaml", "192.0.2.1:80",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_restart_on_a_file_with_a_fault_serves_what_was_accepted_last_and_says_so(system: Testbed, fault: str) -> None:
+    edit, word = BROKEN[fault]
+    system.sh("cp -p /etc/relayd.yaml /var/tmp/kept; systemctl is-active -q taken || systemd-run -q --unit=taken python3 -c "
+              "'import socket, time; s = socket.create_server((\"127.0.0.1\", 7777)); time.sleep(9999)'")
+    until(lambda: ":7777 " in system.sh("ss -ltnH"))
+    try:
+        system.sh(edit)
+        system.run("exec", "systemctl", "restart", "relayd")
+        assert tokens(system)[-1] == "[DONE]"
+        assert (system.show("ActiveState"), system.show("NRestarts")) == ("active", "0")
+        told = system.journal(30)
+        assert "start_refused" in told and word in told
+        assert "refused" in system.run("exec", "relayd", "status")
+    finally:
+        system.sh("cat /var/tmp/kept >/etc/relayd.yaml; systemctl reload relayd")
+    assert "refused" not in system.run("exec", "relayd", "status")
+
+
+def test_without_an_accepted_configuration_a_fault_fails_a_start_once_with_the_reason_in_the_journal(system: Testbed) -> None:
+    system.sh("cp -p /etc/relayd.yaml /var/tmp/kept; echo 'listenrs: {}' >>/etc/relayd.yaml; systemctl stop relayd;"
+              "mv /var/lib/relayd/generations /var/tmp/")
+    assert system.call("exec", "systemctl", "start", "relayd").returncode != 0
     shown = system.run("exec", "systemctl", "show", "-p", "ActiveState,ExecMainStatus,NRestarts", "relayd").split()
     assert sorted(shown) == ["ActiveState=failed", "ExecMainStatus=78", "NRestarts=0"]
     assert "listenrs" in system.journal()
-    system.sh("cat /var/tmp/kept >/etc/relayd.yaml; systemctl restart relayd")
+    system.sh("cat /var/tmp/kept >/etc/relayd.yaml; mv /var/tmp/generations /var/lib/relayd/; systemctl start relayd")
     assert tokens(system)[-1] == "[DONE]"
+
+
+def test_the_address_of_the_file_as_shipped_can_be_opened_to_others_by_a_reload_and_a_restart(system: Testbed) -> None:
+    system.sh("cp -p /etc/relayd.yaml /var/tmp/kept")
+    for address in ("0.0.0.0", "[::]"):
+        for way in ("reload", "restart"):
+            if way == "restart":
+                system.sh("cat /var/tmp/kept >/etc/relayd.yaml; systemctl reload relayd")
+            system.sh(f"sed -i 's/\"127.0.0.1:8282\"/\"{address}:8282\"/' /etc/relayd.yaml; systemctl {way} relayd")
+            assert tokens(system)[-1] == "[DONE]"
+            until(lambda: "127.0.0.1:8282" not in system.sh("ss -ltnH"))
+    system.sh("cat /var/tmp/kept >/etc/relayd.yaml; systemctl reload relayd")
 
 
 def test_everything_the_unit_names_is_there(system: Testbed) -> None:

@@ -1,7 +1,8 @@
 """`relayd check`: would this configuration be accepted? Binds nothing, sends nothing, changes nothing.
 
 Root asks about /etc/relayd.yaml as the user of relayd.service, within the sandbox of the unit as it is installed: what
-root may read and write says nothing about the service. `--unit` names another unit, or none.
+root may read and write says nothing about the service. Variables and credentials are those that systemd would hand
+over. What cannot be asked without a start is listed as `not asked`. `--unit` names another unit, or none.
 
 Exit codes: 0 accepted (warnings do not count), 78 refused, 2 wrong usage.
 """
@@ -25,6 +26,7 @@ from relayd.config.route import Match, Route
 from relayd.daemon.place import DEFAULT_FILE
 from relayd.daemon.preflight import Expiry, day_of, examined, remaining
 from relayd.daemon.unit import Unit, installed
+from relayd.daemon.unit_environment import Handed, handed_over
 from relayd.errors import ConfigError, Finding
 from relayd.schema.units import format_size
 from relayd.upstream.spec import EndpointSpec, UpstreamSpec
@@ -63,10 +65,25 @@ def run(arguments: argparse.Namespace) -> int:
         return examine(path, arguments, unit)
     with contextlib.suppress(ConfigError):
         examined(path, unit)  # loads every module: they may lie where the user of the service cannot look
-    return as_service(unit, lambda: examine(path, arguments, unit))
+    handed = handed_over(unit)
+    try:
+        owner = unit.identity()[:2]
+    except LookupError as error:
+        handed.faults.append(str(error))
+    if handed.faults:
+        return _no_start(path, arguments, unit, handed)
+    with handed.folder(owner):
+        return as_service(unit, handed, lambda: examine(path, arguments, unit, handed.unasked))
 
 
-def as_service(unit: Unit, ask: Callable[[], int]) -> int:
+def _no_start(path: str, arguments: argparse.Namespace, unit: Unit, handed: Handed) -> int:
+    """systemd would not even start the service."""
+    findings = [Finding(unit.name, 0, 0, "", fault, "systemd does not start the service") for fault in handed.faults]
+    _refused(path, findings, arguments)
+    return os.EX_CONFIG
+
+
+def as_service(unit: Unit, handed: Handed, ask: Callable[[], int]) -> int:
     """The exit code of `ask` in a child process that has become the user of the service."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -79,7 +96,7 @@ def as_service(unit: Unit, ask: Callable[[], int]) -> int:
             err(f"relayd check: {fault}")
             code = os.EX_CONFIG
         else:
-            os.environ.update(unit.environment())
+            os.environ.update(unit.environment() | handed.variables)
             code = ask()
     except BaseException:  # rescue door: a child must not go on as a second command
         traceback.print_exc()
@@ -89,8 +106,9 @@ def as_service(unit: Unit, ask: Callable[[], int]) -> int:
         os._exit(code)
 
 
-def examine(path: str, arguments: argparse.Namespace, unit: Unit | None) -> int:
-    """Ask all that a start asks, and tell; the exit code."""
+def examine(path: str, arguments: argparse.Namespace, unit: Unit | None, unasked: Iterable[str] = ()) -> int:
+    """Ask all that a start asks, and tell; the exit code. `unasked`: what could not be."""
+    unasked = ["whether the addresses can be bound", *unasked, *(unit.not_modelled() if unit is not None else ())]
     try:
         loaded, asked = examined(path, unit)
     except ConfigError as refused:
@@ -98,11 +116,12 @@ def examine(path: str, arguments: argparse.Namespace, unit: Unit | None) -> int:
         return os.EX_CONFIG
     if arguments.json:
         out(json.dumps({"accepted": True, "findings": list(map(dataclasses.asdict, loaded.warnings)),
-                        "summary": _summary(loaded, asked.expiries)}, indent=2))
+                        "summary": _summary(loaded, asked.expiries), "not_asked": unasked}, indent=2))
     elif not arguments.quiet:
         for finding in loaded.warnings:
             err(_painted(finding))
-        for line in (*_told(loaded), *_asked(asked.expiries, unit), _verdict(path, loaded)):
+        told = (*_told(loaded), *_asked(asked.expiries, unit), f"not asked {'; '.join(unasked)}")
+        for line in (*told, _verdict(path, loaded)):
             out(line)
     return os.EX_OK
 
@@ -164,7 +183,7 @@ def _asked(expiries: Iterable[Expiry], unit: Unit | None) -> Iterable[str]:
     for one in expiries:
         yield f"expires   {one.kind} {one.name}: {day_of(one.ends_s)} ({remaining(one.left_s)}), {one.file}"
     if unit is not None:
-        yield f"asked as  user {unit.last('User') or 'root'}, within {unit.name}"
+        yield f"asked as  user {unit.user}, within {unit.name}"
 
 
 def _verdict(path: str, loaded: Loaded) -> str:

@@ -10,8 +10,8 @@ import os
 
 from relayd.cli.config_file import add_config_option, config_file, show
 from relayd.cli.output import err
-from relayd.daemon.lifecycle import StartError
 from relayd.daemon.lifecycle import run as live
+from relayd.daemon.start_error import StartError
 from relayd.errors import ConfigError
 
 HELP = "serve in the foreground; SIGHUP reloads, SIGTERM drains and stops, a second one stops at once"

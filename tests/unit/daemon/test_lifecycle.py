@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from relayd.config.load import load
-from relayd.daemon.lifecycle import Lifecycle, StartError, start_error
+from relayd.daemon.lifecycle import Lifecycle
+from relayd.daemon.start_error import StartError, start_error
 from relayd.errors import ConfigError, Finding
 from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.telemetry import Telemetry

@@ -60,3 +60,22 @@ def test_no_unit_is_none(tmp_path: Path) -> None:
 
 def test_a_user_that_does_not_exist_is_told_without_changing_anything() -> None:
     assert "does not exist" in Unit("u", {"User": ["no-such-user"]}).become()
+
+
+def test_a_dynamic_user_is_nobody_and_its_folders_are_its_own(folders: tuple[str, ...]) -> None:
+    found = unit(folders, "[Service]\nDynamicUser=yes\nUser=relayd-dynamic\nGroup=\nProtectSystem=no\nProtectHome=no\n")
+    assert found.dynamic and found.user == "of DynamicUser="
+    uid, gid, groups = found.identity()
+    assert 61184 <= uid <= 65519 and gid == uid and groups == [gid]
+    assert found.forbids_writing("/srv/x") == "ProtectSystem=strict"
+    assert found.forbids_writing("/home/x") == "ProtectSystem=strict"
+    assert found.forbids_writing("/var/lib/private/relayd/store.sqlite") == ""
+    assert found.hides("/home/x") == "" and found.hides("/tmp/x") == "PrivateTmp=yes"
+    known = unit(folders, "[Service]\nDynamicUser=yes\nUser=root\nGroup=root\n")
+    assert not known.dynamic and known.identity()[0] == 0, "a user of that name is used as it is"
+
+
+def test_specifiers_are_replaced(tmp_path: Path) -> None:
+    found = Unit("relayd@7.service", {"ReadWritePaths": ["%S/%p/%i /100%%"]})
+    assert found.forbids_writing("/var/lib/relayd/7/x") == ""
+    assert found.lines("ReadWritePaths") == ["/var/lib/relayd/7 /100%"]

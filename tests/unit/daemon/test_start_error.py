@@ -1,0 +1,34 @@
+"""What only binding finds, told with what helps and who is in the way."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from relayd.config.load import load_text
+from relayd.daemon.start_error import StartError, reasons, start_error
+from relayd.errors import ConfigError, Finding
+
+TEXT = "listeners: {a: {address: '127.0.0.1:%d'}}\nroutes: [{name: r, respond: 200}]\n"
+
+
+def refused(path: str, message: str) -> ConfigError:
+    return ConfigError([Finding("", 0, 0, path, message, "a hint")])
+
+
+def test_a_port_in_use_is_told_with_its_holder() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        loaded = load_text(TEXT % taken.getsockname()[1], "c")
+        failed = start_error(refused("listeners.a.address", "cannot listen: Address already in use"), loaded)
+    assert isinstance(failed, StartError)
+    (line,) = reasons(failed)
+    assert line.startswith("listeners.a.address: cannot listen: Address already in use (a hint)")
+    assert f"(pid {os.getpid()})" in line
+
+
+def test_the_admin_socket_counts_as_bound_and_other_faults_are_those_of_the_file() -> None:
+    loaded = load_text(TEXT % 1, "c")
+    assert isinstance(start_error(refused("admin.address", "cannot listen"), loaded), StartError)
+    error = refused("listeners.a.tls", "no such file")
+    assert start_error(error, loaded) is error
+    assert "no such file" in reasons(error)[0]
