@@ -149,6 +149,7 @@ class Lifecycle:
         for name in activation.close_unnamed(self.inherited, named):
             if name.startswith(STORED):
                 self.notifier.unstore(name)
+                del self.inherited[name]  # a reload may come back to its address
                 continue
             self.journal.warning("socket_closed", "No listener names this socket that systemd passed.", socket=name)
         self._accepted(loaded)

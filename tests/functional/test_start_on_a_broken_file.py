@@ -69,14 +69,14 @@ def test_a_restart_serves_what_was_accepted_last_where_only_binding_finds_the_fa
     good: dict[str, Any] = json.loads(relay.file.read_text())
     assert relay.stop() == 0
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        broken: dict[str, Any] = {
+        faults: dict[str, dict[str, Any]] = {
             "in use": {"listeners": {"other": {"address": f"127.0.0.1:{taken.getsockname()[1]}"}}},
             "no such folder": {"listeners": {"other": {"address": f"unix:{folder}/none/a.sock"}}},
             "admin": {"admin": {"address": f"unix:{relay.file}/admin.sock"}},
             "unknown owner": {"listeners": {"other": {"address": f"unix:{folder}/a.sock", "owner": "no-such-user"}}},
-        }[fault]
+        }
         relay.write = lambda change=None: None  # type: ignore[method-assign]
-        relay.file.write_text(json.dumps(merged(good, broken)))
+        relay.file.write_text(json.dumps(merged(good, faults[fault])))
         relay.start()
         assert body(relay) == b"accepted"
         (why,) = status(relay)["refused"]["findings"]

@@ -66,7 +66,9 @@ def test_instances_share_a_port_each_with_its_own_admin_socket(serving: Testbed)
     until(lambda: answered("1") + answered("2") == 30)
     assert answered("1") and answered("2")
     assert serving.sh("relayd status --instance 1 --json") != serving.sh("relayd status --instance 2 --json")
-    serving.sh("systemctl reload 'relayd@*'")
+    serving.sh("sed -i 's/^routes:.*/&\\n# nothing new/' /etc/relayd.yaml; systemctl reload 'relayd@*'")
+    assert "generation 1" in serving.sh("relayd status --instance 1"), "no change, no new generation"
+    serving.sh("sed -i '$aheaders: {proxy_by: X-Changed}' /etc/relayd.yaml; systemctl reload 'relayd@*'")
     assert "generation 2" in serving.sh("relayd status --instance 1") + serving.sh("relayd status --instance 2")
 
 

@@ -68,9 +68,9 @@ def test_a_dynamic_user_is_nobody_and_its_folders_are_its_own(folders: tuple[str
     uid, gid, groups = found.identity()
     assert 61184 <= uid <= 65519 and gid == uid and groups == [gid]
     assert found.forbids_writing("/srv/x") == "ProtectSystem=strict"
-    assert found.forbids_writing("/home/x") == "ProtectSystem=strict"
+    assert found.forbids_writing("/etc/x") == "ProtectSystem=strict"
     assert found.forbids_writing("/var/lib/private/relayd/store.sqlite") == ""
-    assert found.hides("/home/x") == "" and found.hides("/tmp/x") == "PrivateTmp=yes"
+    assert found.hides("/run/user/1000/x") == "" and found.hides("/tmp/x") == "PrivateTmp=yes"
     known = unit(folders, "[Service]\nDynamicUser=yes\nUser=root\nGroup=root\n")
     assert not known.dynamic and known.identity()[0] == 0, "a user of that name is used as it is"
 
