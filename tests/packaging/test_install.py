@@ -198,6 +198,17 @@ def test_a_credential_of_each_kind_reaches_the_upstream(system: Testbed) -> None
     for name in sources:
         kind = {"plain": "plain", "sealed": "sealed"}.get(name, name)
         assert f"Bearer {kind}-key" in system.curl(f"http://127.0.0.1:8282/{name}/x")
+    asked = system.run("exec", "relayd", "check")
+    assert "asked as  user relayd, within relayd.service" in asked and "not asked" in asked
+    for path, fault in (("/etc/relayd/environment", "EnvironmentFile="), ("/etc/credstore/sealed", "LoadCredentialEncrypted=")):
+        system.sh(f"mv {path} {path}.away")
+        refused = system.call("exec", "relayd", "check")
+        assert refused.returncode == 78 and fault in refused.stderr, refused.stderr
+        system.sh(f"mv {path}.away {path}")
+    system.sh("chgrp root /etc/relayd/keys/k")
+    assert "Permission denied" in system.call("exec", "relayd", "check").stderr
+    system.sh("chgrp relayd /etc/relayd/keys/k")
+    assert system.sh("ls -d /run/relayd-check-* 2>/dev/null || true") == "", "nothing of a check is left behind"
     # A file is read again by a reload; what systemd passed is not.
     system.sh("printf new-file >/etc/relayd/keys/k; printf new-plain >/etc/credstore/plain; systemctl reload relayd")
     assert "Bearer new-file" in system.curl("http://127.0.0.1:8282/file/x")
