@@ -273,3 +273,15 @@ def test_whoever_stays_beyond_a_drain_is_ended(scene: Scene) -> None:
     scene.keeper.turn()
     assert stays.wait(60) == -signal.SIGKILL
     stays.stdout.close()
+
+
+def test_a_socket_that_is_kept_reaches_no_process_but_by_its_name(manager: socket.socket) -> None:
+    scene = Scene(manager)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        socket.send_fds(scene.current, [b"FDSTORE=1\nFDNAME=relayd-a"], [listening.fileno()])
+        scene.hear()
+    (kept,) = scene.keeper.held["relayd-a"]
+    assert not os.get_inheritable(kept)
+    os.close(kept)
+    for end in scene.ends:
+        end.close()
