@@ -283,5 +283,4 @@ def test_a_socket_that_is_kept_reaches_no_process_but_by_its_name(manager: socke
     (kept,) = scene.keeper.held["relayd-a"]
     assert not os.get_inheritable(kept)
     os.close(kept)
-    for end in scene.ends:
-        end.close()
+    scene.close()
