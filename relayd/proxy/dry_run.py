@@ -17,7 +17,7 @@ from relayd.plan.plan import Plan, PlannedRoute, Target
 from relayd.protocols.dialect import Memory
 from relayd.proxy import pipeline
 from relayd.proxy.application import Application, Handler, LocalRequest, Responder, answered
-from relayd.proxy.downstream import Downstream
+from relayd.proxy.downstream import Downstream, NullDownstream
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.respond import WAIT, Answer, Wait, answer
 from relayd.proxy.response_writer import NullWriter
@@ -70,47 +70,6 @@ class DryRun:
     targets: tuple[Target, ...]
     timeouts: Timeouts
     model: str
-
-
-class _Client:
-    """A client connection that takes nothing."""
-
-    def __init__(self, peer: str, networks: TrustedNetworks, tls: bool) -> None:
-        self.listener = ""
-        self.peer, self.networks, self.tls = peer, networks, tls
-        self.trusted = networks.contains(peer)
-        self.forwarding_cache: tuple[object, bytes, list[bytes]] | None = None
-        self.socket_memory: Memory | None = None
-
-    def send(self, data: bytes) -> bool:
-        return True
-
-    def buffered(self) -> int:
-        return 0
-
-    def body_complete(self) -> bool:
-        return True
-
-    def reusable(self) -> bool:
-        return True
-
-    def pause_body(self) -> None:
-        """Nothing is read."""
-
-    def resume_body(self) -> None:
-        """Nothing is read."""
-
-    def start_tunnel(self) -> None:
-        """Nothing is read."""
-
-    def again(self) -> None:
-        """Nothing is read."""
-
-    def finished(self, keep: bool) -> None:
-        """Nothing follows."""
-
-    def abort(self, reset: bool) -> None:
-        """Nothing follows."""
 
 
 class _Writer(NullWriter):
@@ -207,7 +166,7 @@ def dry_run(
         for endpoint in upstream.endpoints:
             endpoint.pool = RecordingPool()
     gateway = _Gateway(plan)
-    client: Downstream = _Client(peer, networks, tls)
+    client: Downstream = NullDownstream("", peer, networks, tls)
     exchange = Exchange(gateway, plan, client, head, clock.monotonic(), body)
     writer = exchange.writer = _Writer()
     exchange.waits_in = len(pipeline.PHASES)  # what resumes the exchange does nothing: `_step` does it
