@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 
@@ -39,6 +40,26 @@ def entry(package: str, kind: str) -> str:
     spec = importlib.util.find_spec(f"{package}.{kind}")
     source = None if spec is None or spec.loader is None else spec.loader.get_source(spec.name)  # type: ignore[attr-defined]
     return ast.get_docstring(ast.parse(source or "")) or ""
+
+
+class Kinds:
+    """The kinds of a folder as the words that a setting takes, each of which explains itself."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def __contains__(self, word: object) -> bool:
+        return word in kinds(self._folder)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(kinds(self._folder))
+
+    def __len__(self) -> int:
+        return len(kinds(self._folder))
+
+    def explained(self) -> str:
+        """The words with what their modules say of them."""
+        return " ".join(f"`{word}`: {summary(self._folder, word)}" for word in self)
 
 
 def load(package: str, kind: str) -> ModuleType:

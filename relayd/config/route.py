@@ -185,7 +185,7 @@ class Route:
     name: str = setting(doc="Its name in logs, metrics and errors.", pattern=r"[A-Za-z0-9_.\-]{1,64}")
     match: Match = setting(factory=Match, doc="Which requests; without it, all.")
     protocol: str | None = setting(default=None, choices=registry.Protocols(), doc="The dialect clients speak here; decides the shape of errors, and what is translated for upstreams of another dialect. Default is the upstream's. `simple_chat` and `dialogflow` are small front ends of their own.")
-    upstream: str | None = setting(default=None, doc="Name of an upstream; `by_model` chooses by the model in the request (see models, and match.model for bodies that are refused); `admin` shows relayd's own health, status and metrics, `demo` the built-in demonstration.")
+    upstream: str | None = setting(default=None, doc="Name of an upstream; `by_model` chooses by the model in the request (see models, and match.model for bodies that are refused); `admin` shows relayd's own health, status, metrics and live events, `demo` the built-in demonstration.")
     redirect: Redirect | None = setting(default=None, doc="Send the client elsewhere instead.")
     respond: Respond | None = setting(default=None, doc="Answer with a fixed response instead.")
     allow: tuple[str, ...] = setting(default=(), doc="Consumers that may use this route; without it everybody may.")
@@ -210,7 +210,7 @@ class Route:
     on_disconnect: Literal["cancel", "finish"] = setting(default="cancel", doc="What becomes of the upstream's work when the client leaves: cancel at once, or let it finish and throw the rest away.")
     errors: Literal["auto", "openai", "problem", "text"] = setting(default="auto", doc="Shape of relayd's own error bodies: auto is openai on AI routes and problem+json elsewhere, and text for clients that accept only that.")
     admin_prefix: str = setting(default="", doc="With `upstream: admin`: the prefix of this route that stands before the admin paths.")
-    admin_write: bool = setting(default=False, doc="With `upstream: admin`: also show the actions that change something.")
+    admin_write: bool = setting(default=False, doc="With `upstream: admin`: also the actions that change something (reload, upgrade, endpoints, breakers).")
 
     def check(self) -> Iterable[tuple[str, str]]:
         ways = [word for word in ("upstream", "redirect", "respond") if getattr(self, word) is not None]

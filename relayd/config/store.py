@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from relayd.registry import Kinds
 from relayd.schema import Duration, Size, section, setting
 from relayd.schema.plugins import faults_of_choice, members, strangers
 
@@ -17,7 +18,7 @@ class Store:
     and where there is no room the longest unused of whoever holds most. A response that could not be stored has
     `"store": false`, and the log has the cause."""
 
-    kind: str = setting(default="memory", kinds=STORES, doc="Where it is kept.")
+    kind: str = setting(default="memory", choices=Kinds(STORES), doc="Where it is kept.")
     ttl: Duration = setting(default=Duration(86400), doc="How long something is remembered after it was last asked for.", minimum=1)
     entries: int = setting(default=20000, doc="How many things are remembered.", minimum=1)
     size: Size = setting(default=Size(64 * 1024 * 1024), doc="How much room they may take.", minimum=65536)

@@ -11,6 +11,7 @@ from relayd.config.fields import FRAMING, TOKEN, field_value_fault, file_fault
 from relayd.config.limits import Limits, idle_queue
 from relayd.config.resilience import Breaker, Fallback, Health, Retries, fallback_faults
 from relayd.protocols import registry
+from relayd.registry import Kinds
 from relayd.schema import Duration, Secret, Size, section, setting
 from relayd.schema.plugins import faults_of_choice, members, strangers
 from relayd.wire.field_syntax import bearer_key_fault
@@ -142,7 +143,7 @@ class Upstream:
     protocol: str = setting(default="plain", choices=registry.Protocols(endpoints=True), doc="What the endpoints speak; `plain` is opaque bytes.")
     endpoints: tuple[Endpoint, ...] = setting(doc="The addresses of this upstream.")
     auth: Auth | None = setting(default=None, doc="The key that relayd adds.")
-    balance: str = setting(default="round_robin", kinds=BALANCERS, doc="How an endpoint is chosen among those that may be asked.")
+    balance: str = setting(default="round_robin", choices=Kinds(BALANCERS), doc="How an endpoint is chosen among those that may be asked.")
     slow_start: Duration = setting(default=Duration(0), doc="How long an endpoint that comes back takes to its full weight; it begins with a tenth.", zero_is_off=True, example="30s")
     http: Literal["1.1", "2"] = setting(default="1.1", doc="HTTP version spoken to the endpoints; 2 is negotiated over TLS and multiplexes requests. With libcurl before 8 (Debian 12) a stream whose client does not read may take 32 MiB, and one whose client has left ends at the endpoint with the next traffic.")
     host: Literal["upstream", "client"] = setting(default="upstream", doc="Whose name stands in the Host field: the endpoint's or the one the client asked for.")

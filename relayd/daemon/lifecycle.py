@@ -37,7 +37,8 @@ from relayd.errors import ConfigError
 from relayd.plan.diff import diff, files_diff
 from relayd.proxy.gateway import Gateway
 from relayd.server.admin import AdminServer
-from relayd.server.admin_views import AdminViews, Answer, ProcessState, Refusal, ReloadResult
+from relayd.server.admin_application import AdminApplication
+from relayd.server.admin_views import AdminViews, ProcessState, Refusal, ReloadResult
 from relayd.server.sockets import STORED
 from relayd.telemetry.journal import LoggingBridge
 from relayd.telemetry.telemetry import Telemetry
@@ -95,7 +96,6 @@ class Lifecycle:
         self.state = ProcessState(self.path)
         self.lag = LoopLag(telemetry.lag)
         self.state.lag_s, self.state.worst_lag_s = (lambda: self.lag.current_s), (lambda: self.lag.worst_s)
-        self.state.start_reload = self.ask_reload
         self.state.certificates = lambda: [one.shown() for one in self.changeover.expiries]
         self.client: StreamClient = StreamClient(force_instance=True)
         self.gateway = Gateway(self.client, telemetry)
@@ -103,7 +103,8 @@ class Lifecycle:
         if unkept:
             self.journal.warning("seal_key_not_kept", "Sealed summaries cannot be opened after a restart.", why=unkept)
         self.views = AdminViews(self.gateway, telemetry, self.state)
-        self.gateway.admin_handler = self.views.answer
+        actions = {"/reload": self.reload, "/upgrade": self.upgrade, "/diff": self.compare, "/reopen": self.reopen}
+        self.gateway.admin = AdminApplication(self.views, actions)
         telemetry.look = self._gauges
         self.inherited = activation.inherited()
         self.descriptors = checks.raise_descriptors()
@@ -194,7 +195,7 @@ class Lifecycle:
         self._refused(reasons(refused))
 
     def _serve_admin(self, server: AdminServer) -> None:
-        server.serve(self.views, self.reload, {"/upgrade": self.upgrade, "/diff": self.compare, "/reopen": self.reopen})
+        server.serve(self.gateway.admin)
         self._note = place.note(self.path, server.path)
 
     def _accepted(self, loaded: Loaded) -> None:
@@ -273,11 +274,11 @@ class Lifecycle:
         """SIGUSR2 is the keeper's; whoever sends it to this process is told, and nothing ends."""
         self.journal.warning("upgrade_not_possible", "SIGUSR2 lets a new process take over when the keeper gets it.")
 
-    async def reopen(self) -> Answer:
+    async def reopen(self) -> ReloadResult:
         """Log files are opened again; nothing else is read."""
         fault = self.telemetry.reopen()
         generation = 0 if self.gateway.plan is None else self.gateway.plan.generation
-        return ReloadResult(not fault, generation, findings=(fault,) if fault else ()).answer()
+        return ReloadResult(not fault, generation, findings=(fault,) if fault else ())
 
     def on_hangup(self) -> None:
         """SIGHUP: log files are opened again, then the configuration is read again."""
@@ -350,7 +351,7 @@ class Lifecycle:
         if not (self._reload_asked or self._reloads_due):
             self.notifier.ready(self._status_line())
 
-    async def compare(self) -> Answer:
+    async def compare(self) -> ReloadResult:
         """What a reload would change now; nothing is opened and nothing changes."""
         plan = self.gateway.plan
         assert plan is not None
@@ -358,10 +359,10 @@ class Lifecycle:
             loaded = await asyncio.to_thread(load, self.path)
         except ConfigError as error:
             findings = tuple(str(finding) for finding in error.findings)
-            return ReloadResult(False, plan.generation, findings=findings).answer()
+            return ReloadResult(False, plan.generation, findings=findings)
         changes = self._changes(plan.config, loaded)
         warnings = tuple(str(finding) for finding in loaded.warnings)
-        return ReloadResult(True, plan.generation, changes, warnings=warnings).answer()
+        return ReloadResult(True, plan.generation, changes, warnings=warnings)
 
     def _nothing_new(self, loaded: Loaded, generation: int) -> ReloadResult:
         """The file says what is in force, perhaps after one that was refused: the generation stays."""
@@ -418,18 +419,18 @@ class Lifecycle:
             self.journal.error("keeper_lost", "The keeper is gone; this process finishes what it has and ends.")
             self.leave("keeper gone")
 
-    async def upgrade(self) -> Answer:
+    async def upgrade(self) -> ReloadResult:
         """Have a new process take over; tells what became of it."""
         plan = self.gateway.plan
         assert plan is not None
         if not self.notifier.kept or self.ending():
             why = "relayd is ending" if self.ending() else "relayd runs without a keeper: `relayd run`"
-            return ReloadResult(False, plan.generation, findings=(why,)).answer()
+            return ReloadResult(False, plan.generation, findings=(why,))
         if self._upgrade is None:
             self._upgrade = self._loop.create_future()
             self.notifier.upgrade()
         fault = await asyncio.shield(self._upgrade)
-        return ReloadResult(not fault, plan.generation, findings=(fault,) if fault else ()).answer()
+        return ReloadResult(not fault, plan.generation, findings=(fault,) if fault else ())
 
     def _upgraded(self, fault: str) -> None:
         """The outcome is known: empty when another process has taken over."""

@@ -35,7 +35,7 @@ MOST_TRANSLATED = 1 << 17  # values; a thousand tools and as many items of a con
 
 
 class Call:
-    """Owned by the exchange's course, or by its passage."""
+    """Owned by its exchange; made when the target is selected, let go when the response has begun."""
 
     __slots__ = (
         "_adapted", "_answer", "_ask", "_asking", "_head", "_last", "_prepared", "_renderer", "_request", "_unread",

@@ -48,3 +48,48 @@ class Downstream(Protocol):
 
     def abort(self, reset: bool) -> None:
         """The exchange is over and its answer is not complete; `reset` where a clean end would look complete."""
+
+
+class NullDownstream:
+    """A client connection that nothing is read from and that takes everything: of a dry run, and of what has its body
+    already and a writer of its own."""
+
+    def __init__(self, listener: str, peer: str, networks: TrustedNetworks, tls: bool) -> None:
+        self.listener, self.peer, self.networks, self.tls = listener, peer, networks, tls
+        self.trusted = networks.contains(peer)
+        self.forwarding_cache: tuple[object, bytes, list[bytes]] | None = None
+        self.socket_memory: Memory | None = None
+
+    def send(self, data: bytes) -> bool:
+        """Never behind."""
+        return True
+
+    def buffered(self) -> int:
+        """Nothing waits."""
+        return 0
+
+    def body_complete(self) -> bool:
+        """The body came with the head."""
+        return True
+
+    def reusable(self) -> bool:
+        """Whatever becomes of the exchange, nothing is closed."""
+        return True
+
+    def pause_body(self) -> None:
+        """Nothing is read."""
+
+    def resume_body(self) -> None:
+        """Nothing is read."""
+
+    def again(self) -> None:
+        """Nothing is read."""
+
+    def start_tunnel(self) -> None:
+        """Nothing is read."""
+
+    def finished(self, keep: bool) -> None:
+        """Nothing follows."""
+
+    def abort(self, reset: bool) -> None:
+        """Nothing follows."""

@@ -16,9 +16,10 @@ from relayd.limits.request_buffers import RequestBuffers
 from relayd.plan.plan import Plan, PlannedRoute, Target
 from relayd.protocols.dialect import Memory
 from relayd.proxy import pipeline
-from relayd.proxy.downstream import Downstream
+from relayd.proxy.application import Application, Handler, LocalRequest, Responder, answered
+from relayd.proxy.downstream import Downstream, NullDownstream
 from relayd.proxy.exchange import Exchange
-from relayd.proxy.respond import WAIT, Answer, Wait
+from relayd.proxy.respond import WAIT, Answer, Wait, answer
 from relayd.proxy.response_writer import NullWriter
 from relayd.proxy.upgrade import Tunnel
 from relayd.stores.memory import Store
@@ -71,47 +72,6 @@ class DryRun:
     model: str
 
 
-class _Client:
-    """A client connection that takes nothing."""
-
-    def __init__(self, peer: str, networks: TrustedNetworks, tls: bool) -> None:
-        self.listener = ""
-        self.peer, self.networks, self.tls = peer, networks, tls
-        self.trusted = networks.contains(peer)
-        self.forwarding_cache: tuple[object, bytes, list[bytes]] | None = None
-        self.socket_memory: Memory | None = None
-
-    def send(self, data: bytes) -> bool:
-        return True
-
-    def buffered(self) -> int:
-        return 0
-
-    def body_complete(self) -> bool:
-        return True
-
-    def reusable(self) -> bool:
-        return True
-
-    def pause_body(self) -> None:
-        """Nothing is read."""
-
-    def resume_body(self) -> None:
-        """Nothing is read."""
-
-    def start_tunnel(self) -> None:
-        """Nothing is read."""
-
-    def again(self) -> None:
-        """Nothing is read."""
-
-    def finished(self, keep: bool) -> None:
-        """Nothing follows."""
-
-    def abort(self, reset: bool) -> None:
-        """Nothing follows."""
-
-
 class _Writer(NullWriter):
     """Keeps the status of a response."""
 
@@ -162,6 +122,7 @@ class _Gateway:
         self.seal_key = b"\0" * 32
         self.overload = Overload(Bounds(), 0.25)
         self.buffers = RequestBuffers()
+        self.admin: Application = _admin_page
         self.record: Record | None = None
         self._due: list[Callable[[], None]] = []
 
@@ -184,15 +145,16 @@ class _Gateway:
     def account(self, record: Record) -> None:
         self.record = record
 
-    def admin_handler(self, method: str, path: str, *, write: bool) -> tuple[int, str, bytes]:
-        return 200, "text/plain; charset=utf-8", b""
-
     def tunnel(self, exchange: Exchange, lease: Lease, wire_target: bytes, fields: list[bytes]) -> Tunnel:
         return _Tunnel(wire_target, fields)
 
 
 def _nothing() -> None:
     pass
+
+
+def _admin_page(request: LocalRequest, responder: Responder) -> Handler:
+    return answered(responder, answer(200, "", b""))
 
 
 def dry_run(
@@ -204,19 +166,19 @@ def dry_run(
         for endpoint in upstream.endpoints:
             endpoint.pool = RecordingPool()
     gateway = _Gateway(plan)
-    client: Downstream = _Client(peer, networks, tls)
+    client: Downstream = NullDownstream("", peer, networks, tls)
     exchange = Exchange(gateway, plan, client, head, clock.monotonic(), body)
     writer = exchange.writer = _Writer()
     exchange.waits_in = len(pipeline.PHASES)  # what resumes the exchange does nothing: `_step` does it
-    answer: Response | None = None
+    first: Response | None = None
     for phase in pipeline.PHASES:
         found = _step(exchange, phase, writer, gateway)
-        answer = answer or found
+        first = first or found
         if exchange.phase == "over" or (found is not None and exchange.route is None) or writer.started:
             break
     loop, call = exchange.retry_loop, exchange.call
     result = DryRun(
-        exchange.route, exchange.consumer, answer, _sent(exchange), () if loop is None else loop.targets,
+        exchange.route, exchange.consumer, first, _sent(exchange), () if loop is None else loop.targets,
         exchange.limits, (call.model if call is not None else exchange.head.model) or "",
     )
     exchange.client_gone()
@@ -227,7 +189,7 @@ def _step(exchange: Exchange, phase: pipeline.Phase, writer: _Writer, gateway: _
     """One phase; the response that it gives, if any."""
     try:
         step = phase(exchange)
-        while step is WAIT and exchange.tunnel is None:
+        while step is WAIT and exchange.tunnel is None and not exchange.over:
             if exchange.body.gathering:
                 exchange.body.receive(b"", True, None, False)  # no body was given: it is imagined as empty
             gateway.run_due()
@@ -240,6 +202,8 @@ def _step(exchange: Exchange, phase: pipeline.Phase, writer: _Writer, gateway: _
     if isinstance(step, Answer):
         writer.started = True
         return Response(step.response.status, step.code, step.detail or _why(exchange, phase, step))
+    if isinstance(step, Wait) and exchange.over:
+        return Response(writer.status, "", "a page of the admin application")
     if isinstance(step, Wait):
         return Response(writer.status, "", "a WebSocket session of the Responses API")
     if writer.started and gateway.record is not None:
@@ -255,8 +219,6 @@ def _why(exchange: Exchange, phase: pipeline.Phase, step: Answer) -> str:
         return f"a redirect, {mask_urls(step.response.get(b'location'))}"
     if route is not None and route.action == "respond":
         return "a fixed response"
-    if route is not None and route.action == "admin":
-        return "a page of the admin application"
     return "answered by relayd itself"
 
 

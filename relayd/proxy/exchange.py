@@ -22,12 +22,12 @@ from relayd.plan.plan import Plan, PlannedRoute
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Memory
 from relayd.proxy.account import tell_call, tell_trail
+from relayd.proxy.application import Application, LocalTransfer
 from relayd.proxy.attempt import Attempt
 from relayd.proxy.call import Call
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.filters.keepalive import COMMENT
 from relayd.proxy.filters.translate import stream_head
-from relayd.proxy.owner import AdminHandler
 from relayd.proxy.phases import FOLLOWS
 from relayd.proxy.request_body import RequestBody
 from relayd.proxy.respond import Answer, error_answer
@@ -56,9 +56,7 @@ class Owner(Protocol):
     seal_key: bytes
     overload: Overload
     buffers: RequestBuffers
-
-    @property
-    def admin_handler(self) -> AdminHandler: ...
+    admin: Application
 
     def current(self) -> Plan:
         """The plan in force."""
@@ -82,14 +80,14 @@ class Exchange:
     `gates` are those that are still to be entered, `tickets` the permits and the place in a queue that it holds.
     `waits_in` is the place of the phase that waits. `after_attempt` is what follows a failed attempt
     (proxy/forward.py). `timeouts` are those of a target that is not the route's own upstream.
-    `tunnel` is the endpoint's side of an Upgrade, with its `lease`. `muted`: the client has left, and the endpoint may
-    finish all the same. `origin` is where the request comes from, if a trusted proxy tells.
+    `tunnel` is the endpoint's side of an Upgrade, with its `lease`; `local` an application inside relayd. `muted`: the
+    client has left, and the endpoint may finish all the same. `origin` is the client that a trusted proxy tells of.
     """
 
     __slots__ = (
         "after_attempt", "attempt", "body", "call", "cancel_timer", "consumer", "down", "gates", "gateway", "head",
-        "lease", "muted", "origin", "phase", "plan", "queue_note", "record", "request_id", "retry_loop", "route",
-        "tickets", "timeouts", "tunnel", "waiting_since_s", "waits_in", "writer",
+        "lease", "local", "muted", "origin", "phase", "plan", "queue_note", "record", "request_id", "retry_loop",
+        "route", "tickets", "timeouts", "tunnel", "waiting_since_s", "waits_in", "writer",
     )
 
     def __init__(
@@ -116,6 +114,7 @@ class Exchange:
         self.retry_loop: RetryLoop | None = None
         self.attempt: Attempt | None = None
         self.tunnel: Tunnel | None = None
+        self.local: LocalTransfer | None = None
         self.lease: Lease | None = None
         self.after_attempt: AfterAttempt | None = None
         self.gates: tuple[Gate, ...] = ()
@@ -185,7 +184,8 @@ class Exchange:
         try:
             if limit and record.bytes_in > limit:
                 raise ExchangeError("body_too_large")
-            self.body.receive(data, last, None if attempt is None else attempt.slot, self.retry_loop is not None)
+            taker = self.local if attempt is None else attempt.slot
+            self.body.receive(data, last, taker, self.retry_loop is not None)
         except ExchangeError as refused:
             self.fail(refused)
 
@@ -219,10 +219,9 @@ class Exchange:
 
     def on_drained(self) -> None:
         """The client has taken what waited for it."""
-        if self.attempt is not None:
-            self.attempt.unhold()
-        elif self.tunnel is not None:
-            self.tunnel.unhold()
+        source = self.attempt or self.tunnel or self.local
+        if source is not None:
+            source.unhold()
 
     # ---- the attempt's side
 
@@ -295,12 +294,12 @@ class Exchange:
             self.writer.head(response)
         return self.writer.body(body) if body else self.writer.flush()
 
-    def complete(self) -> None:
-        """The end of a tunnel, or of the answer to a refused Upgrade."""
+    def complete(self, ended_by: str = "upstream") -> None:
+        """The end of a tunnel, of the answer to a refused Upgrade, or of an application's response."""
         if self.phase == "over":
             return
         tunnel = self.phase == "tunnel"
-        self.record.room, self.record.ended_by = self.phase, "upstream"
+        self.record.room, self.record.ended_by = self.phase, ended_by
         if not tunnel:
             self.writer.end()
         self._stop("")
@@ -400,11 +399,12 @@ class Exchange:
                 writer.abort(explained=True)
 
     def _stop(self, code: str) -> None:
-        """End what is under way at an endpoint. `code` is why, if that says something of the endpoint."""
+        """End what is under way at an endpoint or in relayd. `code` is why, if that says something of the endpoint."""
         if self.attempt is not None:
             self.attempt.cancel(code)
-        if self.tunnel is not None:
-            self.tunnel.close()
+        other = self.tunnel or self.local
+        if other is not None:
+            other.close()
 
     def _end(self) -> None:
         """Account once, give everything back. The writer is closed or aborted by the caller, right afterwards."""
@@ -428,7 +428,7 @@ class Exchange:
                 one.account(record)
             tell_call(record, call, None if loop is None else loop.target.model)
         self.body.release()
-        self.attempt = self.tunnel = self.retry_loop = self.after_attempt = self.call = self.lease = None
+        self.attempt = self.tunnel = self.local = self.retry_loop = self.after_attempt = self.call = self.lease = None
         if self.tickets:
             tickets, self.tickets = self.tickets, ()
             for gate, ticket in tickets:

@@ -14,10 +14,11 @@ from relayd.limits.overload import Bounds, Overload
 from relayd.limits.request_buffers import RequestBuffers
 from relayd.plan.plan import Plan
 from relayd.protocols.dialect import Memory
+from relayd.proxy.application import Application, not_running
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.incoming import LENGTH, head_of
-from relayd.proxy.owner import AdminHandler, Store
+from relayd.proxy.owner import Store
 from relayd.proxy.pipeline import run
 from relayd.proxy.respond import error_answer
 from relayd.proxy.upgrade import Tunnel, Upgrade
@@ -48,7 +49,7 @@ class Gateway:
         self.buffers = RequestBuffers()
         self.draining = False
         self.leaving = False  # another process accepts now: what comes by open connections is still served, then closed
-        self.admin_handler: AdminHandler = _nobody
+        self.admin: Application = not_running
         self.account = telemetry.account
         self.full: Callable[[], bool] = bool
         self.seal_key = os.urandom(32)
@@ -109,7 +110,3 @@ class Gateway:
         self.buffers.sweep(now)
         for exchange in list(self.exchanges):
             exchange.check(now)
-
-
-def _nobody(method: str, path: str, *, write: bool) -> tuple[int, str, bytes]:
-    return 503, "text/plain; charset=utf-8", b"the admin application is not running\n"

@@ -1,4 +1,4 @@
-"""What the gateway is given by the daemon: the admin application and the store."""
+"""What the gateway is given by the daemon besides the plan: the store."""
 
 from __future__ import annotations
 
@@ -6,12 +6,6 @@ from typing import Protocol
 
 from relayd.protocols.dialect import Memory
 from relayd.stores._faults import Failure
-
-
-class AdminHandler(Protocol):
-    """Answers an admin path: status, content type, body."""
-
-    def __call__(self, method: str, path: str, *, write: bool) -> tuple[int, str, bytes]: ...
 
 
 class Store(Protocol):

@@ -17,8 +17,10 @@ from relayd.limits.ticket import Refused as NoPermit
 from relayd.limits.ticket import retry_after
 from relayd.plan.plan import PlannedRoute, Resilience
 from relayd.proxy import forward, mirror, select_target
+from relayd.proxy.application import LocalRequest
 from relayd.proxy.body_inspection import BodyInspection, is_looked_at
 from relayd.proxy.exchange import Exchange
+from relayd.proxy.local_response import LocalResponse
 from relayd.proxy.model_of_request import (
     FormFinder,
     decided_model,
@@ -235,11 +237,9 @@ def answer_locally(exchange: Exchange) -> Step:
     if route.action == "admin":
         path = route.rewritten(head.path).removeprefix(route.admin_prefix)
         path = path if path.startswith(b"/") else b"/" + path
-        method = "GET" if head.method == b"HEAD" else head.method.decode("latin-1")
-        status, content_type, body = exchange.gateway.admin_handler(
-            method, path.decode("latin-1"), write=route.admin_write
-        )
-        return answer(status, content_type, body, (("Cache-Control", "no-store"),))
+        request = LocalRequest(head.method.decode("latin-1"), path.decode("latin-1"), route.admin_write)
+        LocalResponse(exchange).begin(exchange.gateway.admin, request)
+        return WAIT
     raise ExchangeError("not_in_force", route.name)
 
 

@@ -41,6 +41,21 @@ class Transform(Protocol):
         """The bytes to send on. Raises ExchangeError."""
 
 
+class Recipient(Protocol):
+    """Who gets a streamed body: a transfer to an endpoint, or an application inside relayd."""
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait for it."""
+
+    @property
+    def read_at(self) -> float:
+        """When it has begun to read what waits; 0 before, and then the body can still be taken back."""
+
+    def feed(self, data: bytes, last: bool, /) -> None:
+        """The next piece."""
+
+
 class Gathering:
     """A body that is read before the exchange goes on: whole, or until a probe knows enough."""
 
@@ -98,8 +113,8 @@ class RequestBody:
             self.memory = BodyMemory(self._buffers, holder, self, length)
         self._gathering = Gathering(limit, then, holder)
 
-    def receive(self, piece: bytes, last: bool, slot: Slot | None, waits: bool) -> None:
-        """The next piece from the client. `slot` is the transfer that takes it; `waits` says that one will come.
+    def receive(self, piece: bytes, last: bool, recipient: Recipient | None, waits: bool) -> None:
+        """The next piece from the client. `recipient` takes it; `waits` says that one will come.
 
         Raises ExchangeError for a body that is too large or cannot be read.
         """
@@ -107,8 +122,8 @@ class RequestBody:
             self._gather(self._gathering, piece, last)
             return
         self.complete = last
-        if slot is not None:
-            self._feed(slot, piece, last)
+        if recipient is not None:
+            self._feed(recipient, piece, last)
         elif waits:
             self._early = [*(self._early or ()), piece]
             if not self.paused:
@@ -134,11 +149,11 @@ class RequestBody:
                 self._early = [data]
             gathering.then()
 
-    def attach(self, slot: Slot) -> None:
-        """A streamed body goes to this transfer from now on."""
+    def attach(self, recipient: Recipient) -> None:
+        """A streamed body goes there from now on."""
         if self._early is not None:
             early, self._early = self._early, None
-            self._feed(slot, b"".join(early), self.complete)
+            self._feed(recipient, b"".join(early), self.complete)
 
     def detach(self, slot: Slot) -> bool:
         """The transfer ends. True if the body can be sent once more: whole, absent, or not read by the endpoint."""
@@ -150,18 +165,18 @@ class RequestBody:
         self.transform = self._raw = None
         return True
 
-    def _feed(self, slot: Slot, piece: bytes, last: bool) -> None:
+    def _feed(self, recipient: Recipient, piece: bytes, last: bool) -> None:
         if self.transform is not None:
-            self._raw = None if slot.read_at else [*(self._raw or ()), piece]
+            self._raw = None if recipient.read_at else [*(self._raw or ()), piece]
             piece = self.transform.feed(piece, last)
-        slot.feed(piece, last)
-        if not last and not self.paused and slot.queued > HIGH:
+        recipient.feed(piece, last)
+        if not last and not self.paused and recipient.queued > HIGH:
             self.paused = True
             self.pause_body()
 
-    def drained(self, slot: Slot) -> None:
-        """The endpoint has read something."""
-        if self.paused and slot.queued < LOW:
+    def drained(self, recipient: Recipient) -> None:
+        """The recipient has taken something."""
+        if self.paused and recipient.queued < LOW:
             self.paused = False
             self.resume_body()
 

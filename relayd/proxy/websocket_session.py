@@ -22,16 +22,16 @@ from relayd.errors import ExchangeError
 from relayd.limits.request_buffers import FREE_BYTES
 from relayd.plan.plan import PlannedRoute
 from relayd.protocols.canon import Failure
-from relayd.protocols.dialect import Memory, WebSocketTransport
+from relayd.protocols.dialect import WebSocketTransport
 from relayd.proxy.body_memory import BodyMemory
-from relayd.proxy.downstream import Downstream
+from relayd.proxy.downstream import NullDownstream
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.respond import WAIT, Answer, Wait, answer
 from relayd.stores.memory import Store
 from relayd.telemetry.outcome import Record
 from relayd.upstream.spec import Timeouts
 from relayd.wire.headers import TOKENS
-from relayd.wire.http1 import RequestHead, parse_head
+from relayd.wire.http1 import TYPE, RequestHead
 from relayd.wire.response import ResponseHead
 from relayd.wire.websocket import (
     GOING_AWAY,
@@ -59,6 +59,7 @@ PING_S = 30.0
 SILENT_S = 120.0  # without even a pong
 REMEMBERED_BYTES = 32 * 1024 * 1024
 _NOT_PASSED = (b"upgrade", b"connection", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"host")
+_JSON = b"Content-Type: application/json"
 _TERMINAL = (
     b'{"type":"response.completed"', b'{"type":"response.failed"', b'{"type":"response.incomplete"', b'{"type":"error"',
 )
@@ -258,17 +259,15 @@ class ResponsesSession:
             self._pace()
 
 
-class TurnConnection:
+class TurnConnection(NullDownstream):
     """The client's side of one turn: no connection of its own, but that of the session."""
 
     def __init__(self, session: ResponsesSession) -> None:
-        down: Downstream = session.exchange.down
+        down = session.exchange.down
+        super().__init__(down.listener, down.peer, down.networks, down.tls)
+        self.trusted = down.trusted
+        self.socket_memory = session.memory
         self._down = down
-        self.listener, self.peer, self.trusted, self.networks, self.tls = (
-            down.listener, down.peer, down.trusted, down.networks, down.tls
-        )
-        self.forwarding_cache: tuple[object, bytes, list[bytes]] | None = None
-        self.socket_memory: Memory | None = session.memory
 
     def send(self, data: bytes) -> bool:
         """A turn has a writer of its own, which is no HTTP."""
@@ -277,32 +276,6 @@ class TurnConnection:
     def buffered(self) -> int:
         """Bytes that wait for the client."""
         return self._down.buffered()
-
-    def body_complete(self) -> bool:
-        """A turn's body is its message."""
-        return True
-
-    def reusable(self) -> bool:
-        """Whatever becomes of a turn, the connection stays."""
-        return True
-
-    def pause_body(self) -> None:
-        """Nothing is read."""
-
-    def resume_body(self) -> None:
-        """Nothing is read."""
-
-    def start_tunnel(self) -> None:
-        """A turn is never upgraded."""
-
-    def again(self) -> None:
-        """A turn is no tunnel."""
-
-    def finished(self, keep: bool) -> None:
-        """The session goes on by its writer."""
-
-    def abort(self, reset: bool) -> None:
-        """The session goes on by its writer."""
 
 
 class TurnWriter:
@@ -418,11 +391,21 @@ def failure_in(status: int, body: bytes) -> Failure:
 
 
 def turn_head(head: RequestHead, length: int) -> RequestHead:
-    """The request of a turn: the upgrade's own fields, without what made it an upgrade."""
-    lines = [
-        line for line in head.lines
-        if not (name := line.partition(b":")[0].lower()).startswith(b"sec-websocket-") and name not in _NOT_PASSED
-    ]
-    lines += [b"Host: " + head.authority, b"Content-Type: application/json", b"Content-Length: %d" % length]
-    start = b"POST " + head.path + head.query + b" HTTP/1.1"
-    return parse_head(b"\r\n".join([start, *lines, b"", b""]))
+    """The request of a turn: the handshake's own fields, as they were accepted, without what made it a handshake."""
+    made = RequestHead(b"POST", head.path + head.query, 11, [line for line in head.lines if _goes_on(line)])
+    made.lines += [b"Host: " + head.authority, _JSON]
+    for place, line in enumerate(head.keep):  # without what Connection named, which has ended at this hop
+        if _goes_on(line):
+            if place in head.keys:
+                made.keys.append(len(made.keep))
+            made.keep.append(line)
+    made.keep.append(_JSON)
+    made.type_line, made.sent, made.length = _JSON, head.sent | 1 << TYPE, length
+    made.host, made.authority, made.empty = head.host, head.authority, head.empty
+    made.forwarding, made.via = list(head.forwarding), list(head.via)
+    return made
+
+
+def _goes_on(line: bytes) -> bool:
+    name = line.partition(b":")[0].lower()
+    return not name.startswith(b"sec-websocket-") and name not in _NOT_PASSED

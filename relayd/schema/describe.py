@@ -108,13 +108,11 @@ def keys(section: type) -> tuple[Key, ...]:
         default = None if required else field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        kind, doc = hints[field.name], meta["doc"]
-        if meta["kinds"]:
-            words = registry.kinds(meta["kinds"])
-            kind = typing.Literal[words]
-            doc = " ".join([doc, *(f"`{word}`: {registry.summary(meta['kinds'], word)}" for word in words)])
+        doc = meta["doc"]
+        if isinstance(meta["choices"], registry.Kinds):
+            doc = f"{doc} {meta['choices'].explained()}"
         made.append(Key(
-            name=meta["key"] or field.name, attribute=field.name, kind=kind, required=required,
+            name=meta["key"] or field.name, attribute=field.name, kind=hints[field.name], required=required,
             default=default, doc=doc, example=meta["example"], minimum=meta["minimum"],
             maximum=meta["maximum"], zero_is_off=meta["zero_is_off"], pattern=meta["pattern"],
             pending=meta["pending"], multiline=meta["multiline"],

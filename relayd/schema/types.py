@@ -74,7 +74,6 @@ def setting(
     pending: str | None = None,
     key: str | None = None,
     multiline: bool = False,
-    kinds: str | None = None,
     choices: Collection[str] | None = None,
 ) -> Any:
     """Declare one key of a section.
@@ -84,13 +83,12 @@ def setting(
     `pattern` is a regular expression that a string must match whole. `pending` names what the key waits for: it is
     accepted with the warning "not in force yet". `key` is the YAML spelling where it cannot be a Python name.
     `multiline` lets a text hold line breaks and tabs; other texts hold no control characters at all.
-    `kinds` is a plug-in folder: the value is the name of one of its modules, each of which explains itself.
-    `choices` are the only texts that are taken; looking one up may be cheaper than iterating over all.
+    `choices` are the only texts that are taken; looking one up may be cheaper than iterating over all. Those of a
+    plug-in folder (registry.Kinds) explain themselves.
     """
     metadata = {
         "doc": doc, "example": example, "minimum": minimum, "maximum": maximum, "zero_is_off": zero_is_off,
-        "pattern": pattern, "pending": pending, "key": key, "multiline": multiline, "kinds": kinds,
-        "choices": choices,
+        "pattern": pattern, "pending": pending, "key": key, "multiline": multiline, "choices": choices,
     }
     if factory is not None:
         return dataclasses.field(default_factory=factory, metadata=metadata)

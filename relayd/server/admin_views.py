@@ -2,7 +2,7 @@
 
 1. A view reads what is in memory and waits for nothing: /health answers while everything else is busy.
 2. No secret is in reach: views read names, labels and numbers, and the path of an exchange without its query.
-3. What changes something is only done when the caller says that it may write.
+3. Whether a request may change something is asked before (admin_application.py).
 """
 
 from __future__ import annotations
@@ -63,17 +63,16 @@ class ProcessState:
     lag_s: Callable[[], float] = lambda: 0.0
     worst_lag_s: Callable[[], float] = lambda: 0.0
     certificates: Callable[[], list[dict[str, object]]] = list
-    start_reload: Callable[[], None] = lambda: None
 
 
 class AdminViews:
-    """All paths of the admin application. One per process; the gateway shows it on routes with `upstream: admin`."""
+    """All pages of the admin application by their paths, and the actions that are done at once. One per process."""
 
     def __init__(self, gateway: Gateway, telemetry: Telemetry, state: ProcessState) -> None:
         self._gateway = gateway
         self._telemetry = telemetry
         self._state = state
-        self._views: Mapping[str, Callable[[], Answer]] = {
+        self.pages: Mapping[str, Callable[[], Answer]] = {
             "/health": self.health,
             "/live": self.live,
             "/ready": self.ready,
@@ -88,30 +87,8 @@ class AdminViews:
             "/health/backends": self.backends,
         }
 
-    def answer(self, method: str, path: str, *, write: bool) -> Answer:
-        """Answer one request. A reload asked for here is only begun (202): /status tells what became of it."""
-        path = path.partition("?")[0].rstrip("/") or "/"
-        if path == "/reload":
-            if not write:
-                return refused(403, "forbidden", "Actions are not shown here.")
-            if method != "POST":
-                return refused(405, "method_not_allowed", "A reload is asked for by POST.")
-            self._state.start_reload()
-            return 202, JSON, dumped({"accepted": None, "generation": self._generation, "see": "/status"})
-        if path.startswith("/upstreams/"):
-            return self._act(method, path, write)
-        view = self._views.get(path)
-        if view is None:
-            return refused(404, "not_found", "There is no such page.", pages=sorted(self._views))
-        if method not in ("GET", "HEAD"):
-            return refused(405, "method_not_allowed", "This page is only read.")
-        return view()
-
-    def _act(self, method: str, path: str, write: bool) -> Answer:
-        if not write:
-            return refused(403, "forbidden", "Actions are not shown here.")
-        if method != "POST":
-            return refused(405, "method_not_allowed", "An action is asked for by POST.")
+    def act(self, path: str) -> Answer:
+        """Do what a path below /upstreams/ asks for."""
         try:
             return 200, JSON, dumped(admin_live.act(self._gateway, path))
         except admin_live.NoSuch as error:
@@ -123,6 +100,10 @@ class AdminViews:
     def _generation(self) -> int:
         plan = self._gateway.plan
         return 0 if plan is None else plan.generation
+
+    def is_ending(self) -> bool:
+        """Whether this process drains, or leaves the work to another one."""
+        return self._gateway.draining or self._gateway.leaving
 
     def health(self) -> Answer:
         """Whether what it was put here for can be had: 503 while the breakers of an upstream refuse everything."""

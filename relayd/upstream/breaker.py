@@ -1,11 +1,11 @@
 """A breaker stops asking an endpoint that fails: closed, open, half_open, as a table.
 
 Laws:
-1. Only verdicts about the endpoint are counted (classify.py says which). Time and chance come from outside, as `now_s`
-   and `chance`.
+1. Only outcomes that say something about the endpoint are counted (classify.py says which). Time and chance come from
+   outside, as `now_s` and `chance`.
 2. While half_open at most `probes` exchanges hold a permit. A permit is given back exactly once, by its number; one of
    an earlier round counts for nothing, so that no order of resets and endings can leak or invent one.
-3. What began before the breaker opened says nothing about the endpoint of now: without a permit a verdict counts only
+3. What began before the breaker opened says nothing about the endpoint of now: without a permit an outcome counts only
    while closed.
 4. Each opening without a lasting recovery in between doubles the time, up to a ceiling; chance takes up to a fifth off,
    so that the breakers of many instances do not try in step.
@@ -88,13 +88,13 @@ class Breaker:
         return self._round
 
     def give_back(self, permit: int) -> bool:
-        """A permit without a verdict, as when the client left; whether there is one more to take now."""
+        """A permit without an outcome, as when the client left; whether there is one more to take now."""
         if not permit or permit != self._round or self.state != HALF_OPEN:
             return False
         self._outs -= 1
         return True
 
-    # ---- verdicts
+    # ---- outcomes
 
     def succeeded(self, now_s: float, permit: int = 0) -> bool:
         """A good exchange. The permit, if one was held, is used up with it. Whether the state changed."""

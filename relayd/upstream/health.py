@@ -4,7 +4,7 @@ Laws:
 1. There are none unless the configuration asks for them; what traffic shows is the breaker's.
 2. One check of an endpoint at a time; the next is due an interval after the one before began, a fifth shorter or longer
    by chance, so that neither endpoints nor instances are asked in step.
-3. Busy is not sick: a check that only ran out of time is no verdict while the endpoint answers others.
+3. Busy is not sick: a check that only ran out of time has no result while the endpoint answers others.
 4. A disabled endpoint is left alone; a drained one is still watched, so that it comes back as what it is.
 """
 

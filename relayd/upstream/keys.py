@@ -110,10 +110,10 @@ class Keys:
     def inherit_state(self, other: Keys) -> None:
         """Take over what is known of the same keys: same value, same place where it is read, sent in the same way."""
         for key in self._all:
-            elder = other._find(key.auth)
-            if elder is not None:
+            same = other._find(key.auth)
+            if same is not None:
                 for name in ("used", "refused", "aside_until_s", "rest_until_s", "why"):
-                    setattr(key, name, getattr(elder, name))
+                    setattr(key, name, getattr(same, name))
         self.away = any(key.back_at_s() > 0.0 for key in self._all)
 
     def describe(self, now_s: float) -> list[dict[str, object]]:

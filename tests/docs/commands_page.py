@@ -31,10 +31,14 @@ PAGES = (
     ("/upstreams", "Every endpoint with its state, breaker, health and load; what \\fBrelayd upstreams\\fR shows."),
     ("/queue", "Every limit, and who waits in the order of the turns to come; what \\fBrelayd queue\\fR shows."),
     ("/streams", "Every exchange in flight, the oldest first; what \\fBrelayd streams\\fR shows."),
+    ("/events", "Server-sent events: the status once a second, as events \\fBstatus\\fR, for at most 100 clients. A client "
+     "that is behind misses some. Over a route the stream ends when a newer configuration is in force or relayd drains; "
+     "a browser's EventSource opens it anew."),
     ("/upstreams/NAME/endpoints/ADDRESS/ACTION", "POST: \\fBdrain\\fR, \\fBdisable\\fR, \\fBenable\\fR, "
      "\\fBbreaker/open\\fR or \\fBbreaker/reset\\fR; the address percent-encoded. Kept over reloads."),
     ("/metrics", "Metrics in the text format of Prometheus; see \\fBrelayd-metrics\\fR(7)."),
     ("/reload", "POST: what \\fBrelayd reload\\fR does; 200 when accepted, 422 with every fault when refused."),
+    ("/diff, /reopen, /upgrade", "POST: what \\fBrelayd diff\\fR and \\fBrelayd upgrade\\fR do, and opening log files again."),
     ("/api/health, /api/ping", "Health with the address of the first upstream, and ping, for clients that ask there."),
 )
 ENVIRONMENT = (
@@ -140,7 +144,9 @@ def page() -> str:
     lines += listed("SIGNALS", SIGNALS)
     lines += [
         ".SH ADMIN APPLICATION",
-        "Served on the admin socket; a route with \\fBupstream: admin\\fR shows the pages that only tell.",
+        "Served on the admin socket, and by routes with \\fBupstream: admin\\fR: the same pages, and with",
+        "\\fBadmin_write: true\\fR the same actions (POST, with or without a body, which says nothing). An action is",
+        "done when its request is whole, and finished also when its client leaves.",
     ]
     for name, meaning in PAGES:
         lines += [".TP", f"\\fB{name}\\fR", meaning]

@@ -271,16 +271,16 @@ def test_what_belongs_together_meets_the_canary_or_never(four: list[Upstream], f
 
 def mirrored(four: list[Upstream], copy_to: str, share: float = 1.0, **words: Any) -> dict[str, Any]:
     return {
-        "upstreams": {"up": {"endpoints": [four[0].url]}, "shadow": {"endpoints": [copy_to], **words}},
-        "routes": [{"name": "all", "upstream": "up", "mirror": {"upstream": "shadow", "share": share}}],
+        "upstreams": {"up": {"endpoints": [four[0].url]}, "copies": {"endpoints": [copy_to], **words}},
+        "routes": [{"name": "all", "upstream": "up", "mirror": {"upstream": "copies", "share": share}}],
     }
 
 
 def test_a_copy_arrives_as_it_was_sent_and_its_answer_is_nobodys(four: list[Upstream], folder: Path) -> None:
-    four[1].script = says(b"never seen", b"X-Shadow: yes", status=b"500 No")
+    four[1].script = says(b"never seen", b"X-Copy: yes", status=b"500 No")
     with Relay(folder, four[0].url, mirrored(four, four[1].url)) as relay:
         found = post(relay, b"/x?a=1", b"the body", b"X-Own: mine")
-        assert (found.status, found.body, found.get("x-shadow")) == (200, b"a", None)
+        assert (found.status, found.body, found.get("x-copy")) == (200, b"a", None)
         copy = four[1].request()
         assert (copy.method, copy.target, copy.body, copy.get("x-own")) == (b"POST", b"/x?a=1", b"the body", b"mine")
         assert get(relay, b"/plain").body == b"a"
@@ -296,7 +296,7 @@ def test_a_share_of_the_requests_is_copied(four: list[Upstream], folder: Path) -
         assert 60 <= len(four[1].heads) <= 145
 
 
-SHADOWS: dict[str, Script | str] = {
+FAULTY_MIRRORS: dict[str, Script | str] = {
     "refuses": "refuses", "swallows": "swallows", "silent": silent,
     "stalls": lambda peer, message: (peer.whole(message), peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhal"),
                                      peer.wait_gone())[0] and None,
@@ -313,7 +313,7 @@ def endless(peer: Peer, message: Message) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("fault", SHADOWS)
+@pytest.mark.parametrize("fault", FAULTY_MIRRORS)
 def test_the_client_never_waits_for_a_shadow_and_nothing_of_it_is_left_behind(
     fault: str, four: list[Upstream], folder: Path
 ) -> None:
@@ -325,7 +325,7 @@ def test_the_client_never_waits_for_a_shadow_and_nothing_of_it_is_left_behind(
         elif fault == "swallows":
             url = stack.enter_context(black_hole())
         else:
-            four[1].script = SHADOWS[fault]  # type: ignore[assignment]
+            four[1].script = FAULTY_MIRRORS[fault]  # type: ignore[assignment]
         limits = {"connect": "1s", "first_byte": "1s", "idle": "1s", "total": "2s"}
         change = mirrored(four, url, timeouts=limits, limits={"requests": 20}, breaker=False)
         relay = stack.enter_context(Relay(folder, four[0].url, change))
@@ -334,9 +334,9 @@ def test_the_client_never_waits_for_a_shadow_and_nothing_of_it_is_left_behind(
             begun = time.monotonic()
             assert post(relay, b"/x%d" % number, b"b").body == b"a"
             waits.append(time.monotonic() - begun)
-        assert sorted(waits)[30] < 1.0, "as long as the shadow's own limits"
-        assert upstream_of(relay, "shadow")["in_flight"] <= 20
-        until(lambda: upstream_of(relay, "shadow")["in_flight"] == 0)
+        assert sorted(waits)[30] < 1.0, "as long as the mirror's own limits"
+        assert upstream_of(relay, "copies")["in_flight"] <= 20
+        until(lambda: upstream_of(relay, "copies")["in_flight"] == 0)
         settled(relay)
         assert all(record["upstream"] == "up" and record["status"] == 200 for record in relay.records())
 
@@ -348,6 +348,6 @@ def test_a_client_that_leaves_and_a_reload_leave_no_shadow_behind(four: list[Ups
         with Client(relay.address) as leaver:
             leaver.send(request(b"/x"))
             until(lambda: four[0].heads and four[1].heads)
-        reload(relay, {"routes": [{"name": "all", "upstream": "up"}], "upstreams": {"shadow": None}})
+        reload(relay, {"routes": [{"name": "all", "upstream": "up"}], "upstreams": {"copies": None}})
         until(lambda: four[1].left.qsize() == 1)
         settled(relay)

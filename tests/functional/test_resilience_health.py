@@ -115,7 +115,7 @@ def test_what_no_operator_asked_for_never_makes_relayd_unhealthy(upstream: Upstr
 
 
 def test_a_probe_that_is_a_long_stream_closes_the_breaker_with_its_head(upstream: Upstream, folder: Path) -> None:
-    """On a route that needs no course: nobody waits for hours until the probe has ended."""
+    """On a route without retries or fallbacks: nobody waits for hours until the probe has ended."""
     upstream.script = ILL
     go = threading.Event()
 

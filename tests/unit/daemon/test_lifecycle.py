@@ -60,7 +60,7 @@ async def test_the_start_line_says_version_listeners_generation_and_file(folder:
     line = next(line for line in living.written.getvalue().splitlines() if "started" in line)
     for word in ("version=", f"public=unix:{folder}/public.sock", "generation=1", f"config={living.file}"):
         assert word in line
-    assert json.loads(life.views.answer("GET", "/ready", write=False)[2])["status"] == "ready"
+    assert json.loads(life.views.ready()[2])["status"] == "ready"
     life.close()
 
 
@@ -153,7 +153,7 @@ async def test_a_reload_says_which_files_it_no_longer_reads(folder: Path) -> Non
     living = Living(folder, include=str(folder / "d" / "*.yaml"))
     life = living.start()
     (folder / "d" / "a.yaml").unlink()
-    told = json.loads((await life.compare())[2])
+    told = json.loads((await life.compare()).answer()[2])
     assert told["changes"][0] == f"- include: {folder}/d/a.yaml"
     result = await life.reload()
     assert result.changes[0] == f"- include: {folder}/d/a.yaml"
@@ -168,7 +168,7 @@ async def test_the_end_of_a_certificate_is_in_the_log_the_status_and_the_metrics
     living = Living(folder, listeners={"public": listener})
     life = living.start()
     assert "THE CERTIFICATE EXPIRES SOON" in living.written.getvalue()
-    (told,) = json.loads(life.views.answer("GET", "/status", write=True)[2])["certificates"]
+    (told,) = json.loads(life.views.status()[2])["certificates"]
     assert (told["of"], told["name"], told["file"]) == ("listener", "public", one.cert) and 0 < told["left_s"] <= 2 * 86400
     life.telemetry.look()
     left = life.telemetry.metrics.value("relayd.listener.certificate_left", listener="public", file=one.cert)

@@ -11,8 +11,10 @@ from relayd.limits.overload import Bounds, Overload
 from relayd.limits.request_buffers import RequestBuffers
 from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan, PlannedRoute
+from relayd.proxy.application import Handler, LocalRequest, Responder, answered
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.pipeline import run
+from relayd.proxy.respond import answer
 from relayd.stores.memory import Store
 from relayd.telemetry.outcome import Record
 from relayd.wire.forwarded import TrustedNetworks
@@ -117,9 +119,9 @@ class Counting:
     def account(self, record: Record) -> None:
         self.accounts.append(record)
 
-    def admin_handler(self, method: str, path: str, *, write: bool) -> tuple[int, str, bytes]:
-        self.asked.append((method, path, write))
-        return 200, "application/json", b"{}"
+    def admin(self, request: LocalRequest, responder: Responder) -> Handler:
+        self.asked.append((request.method, request.path, request.may_write))
+        return answered(responder, answer(200, "application/json", b"{}"))
 
 
 def walked(

@@ -438,3 +438,30 @@ def test_a_turn_has_the_fields_of_the_handshake_without_what_made_it_one() -> No
     assert head.method == b"POST" and head.path == b"/v1/responses" and head.query == b"?a=1" and head.length == 7
     assert head.upgrade is None and head.get(b"authorization") == b"Bearer a" and head.get(b"sec-websocket-key") is None
     assert head.get(b"content-type") == b"application/json" and head.host == b"relay.example"
+
+
+def test_what_connection_named_in_the_handshake_does_not_go_on_with_its_turns() -> None:
+    head = turn_head(head_for("Connection: X-Hop, Upgrade", "Upgrade: websocket", "X-Hop: 1", "X-Team: blue"), 7)
+    assert b"X-Team: blue" in head.keep and b"X-Hop: 1" not in head.keep
+
+
+def test_the_places_of_keys_are_those_of_the_turn() -> None:
+    handshake = head_for(
+        "Sec-WebSocket-Key: k", "Connection: Upgrade", "Upgrade: websocket", "X-A: 1", "Authorization: Bearer a",
+        "X-Api-Key: b", "Via: 1.1 x", "X-Forwarded-For: 192.0.2.1")
+    head = turn_head(handshake, 7)
+    assert [head.keep[place] for place in head.keys] == [b"Authorization: Bearer a", b"X-Api-Key: b"]
+    assert (head.via, head.forwarding) == ([b"1.1 x"], [b"X-Forwarded-For: 192.0.2.1"])
+    head.keep.append(b"X-B: 1")
+    head.via.append(b"1.1 y")
+    assert turn_head(handshake, 7).via == [b"1.1 x"] and b"X-B: 1" not in turn_head(handshake, 7).keep
+
+
+async def test_a_handshake_that_its_listener_took_has_turns_however_many_fields_it_has(tmp_path: Path) -> None:
+    listener = "limits: {fields: 300}"
+    async with running(tmp_path, Places(a=[ANSWER]), whole=CHAT.replace("LIMITS", ""), listener=listener) as house:
+        fields = "".join(f"X-Field-{number}: x\r\n" for number in range(250)).encode()
+        side = await house.connect()
+        side.write(HANDSHAKE[:-2] + fields + b"\r\n" + asking())
+        assert status_of(await side.head()) == 101
+        assert (await Socket(side).turn())[-1]["type"] == "response.completed"

@@ -11,8 +11,9 @@ import pytest
 
 from relayd.config.load import load_section
 from relayd.errors import ConfigError
+from relayd.registry import Kinds
 from relayd.schema import section, setting
-from relayd.schema.describe import choices, keys, name_of, why_unavailable
+from relayd.schema.describe import keys, name_of, why_unavailable
 from relayd.schema.json_schema import json_schema
 from relayd.schema.plugins import faults_of_choice, members, members_of, options_of, strangers
 
@@ -56,7 +57,7 @@ def nested(folder: str, always: bool = True) -> type:
     class Thing:
         """A thing."""
 
-        kind: str = setting(default="plain", kinds=folder, doc="Which.")
+        kind: str = setting(default="plain", choices=Kinds(folder), doc="Which.")
 
         def check(self) -> Any:
             yield from faults_of_choice(self, folder, self.kind)
@@ -73,7 +74,7 @@ def flat(folder: str) -> type:
     class Thing:
         """A thing."""
 
-        kind: str = setting(default="plain", kinds=folder, doc="Which.")
+        kind: str = setting(default="plain", choices=Kinds(folder), doc="Which.")
 
         def check(self) -> Any:
             yield from ((key, f"only with {kinds}") for key, kinds in strangers(self, folder, self.kind))
@@ -97,7 +98,7 @@ def faults(kind: type, text: str) -> dict[str, str]:
 
 def test_every_kind_is_a_word_and_explains_itself(folder: str) -> None:
     (key,) = (one for one in keys(nested(folder)) if one.name == "kind")
-    assert choices(key.kind) == ("gone", "needy", "plain", "tuned")
+    assert key.choices is not None and list(key.choices) == ["gone", "needy", "plain", "tuned"]
     assert key.doc == (
         "Which. `gone`: Needs what is not there. `needy`: Needs a place. `plain`: Nothing to say. `tuned`: Tuned by hand."
     )

@@ -1,0 +1,114 @@
+"""The admin application, asked without a socket: what may be asked, when an action is done, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+
+import pytest
+
+from relayd.proxy.application import Handler, LocalRequest
+from relayd.proxy.gateway import Gateway
+from relayd.server.admin_application import MAX_BODY, AdminApplication
+from relayd.server.admin_views import AdminViews, ProcessState, ReloadResult
+from relayd.telemetry.settings import TelemetrySettings
+from relayd.telemetry.telemetry import Telemetry
+from relayd.upstream.transport.client import StreamClient
+from tests.unit.proxy.house import until
+from tests.unit.server.told import Told
+
+
+class Asked:
+    """The application with one action, whose outcome the test decides."""
+
+    def __init__(self) -> None:
+        self.telemetry = Telemetry.build(TelemetrySettings(access_format="off"), io.StringIO())
+        self.client = StreamClient(force_instance=True)
+        gateway = Gateway(self.client, self.telemetry)
+        self.begun = 0
+        self.outcome: asyncio.Future[ReloadResult] = asyncio.get_running_loop().create_future()
+        views = AdminViews(gateway, self.telemetry, ProcessState("relayd.yaml", phase="serving"))
+        self.admin = AdminApplication(views, {"/reload": self.reload})
+
+    async def reload(self) -> ReloadResult:
+        self.begun += 1
+        return await self.outcome
+
+    def ask(self, method: str, path: str, *, write: bool = True) -> tuple[Told, Handler]:
+        told = Told()
+        return told, self.admin(LocalRequest(method, path, write), told)
+
+    def close(self) -> None:
+        self.client.close()
+        self.telemetry.close()
+
+
+def status_of(told: Told) -> int:
+    assert told.response is not None and told.ended
+    return told.response.status
+
+
+@pytest.mark.parametrize(("method", "path", "write", "wanted", "allow"), [
+    ("POST", "/reload", False, 403, ""), ("GET", "/reload", True, 405, "POST"), ("PUT", "/reload", True, 405, "POST"),
+    ("DELETE", "/upstreams/a/endpoints/b/drain", True, 405, "POST"), ("POST", "/upstreams/a", False, 403, ""),
+    ("PATCH", "/status", True, 405, "GET, HEAD"), ("OPTIONS", "/ping", True, 405, "GET, HEAD"),
+    ("POST", "/events", True, 405, "GET, HEAD"), ("PUT", "/nothing", True, 404, ""),
+])
+async def test_a_method_that_a_path_does_not_have_is_refused_with_those_it_has(
+    method: str, path: str, write: bool, wanted: int, allow: str
+) -> None:
+    asked = Asked()
+    told, _ = asked.ask(method, path, write=write)
+    assert status_of(told) == wanted
+    assert told.response is not None and told.response.get(b"allow") == allow
+    asked.close()
+
+
+async def test_an_action_begins_when_its_request_is_whole_and_its_outcome_is_the_answer() -> None:
+    asked = Asked()
+    told, handler = asked.ask("POST", "/reload")
+    handler.feed(b"{", False)
+    await asyncio.sleep(0)
+    assert not asked.begun and not told.ended
+    handler.feed(b"}", True)
+    await until(lambda: asked.begun)
+    assert not told.ended
+    asked.outcome.set_result(ReloadResult(False, 3, findings=("bad",)))
+    await until(lambda: told.ended)
+    assert status_of(told) == 422 and b'"bad"' in told.written
+    asked.close()
+
+
+async def test_the_body_of_an_action_is_bounded() -> None:
+    asked = Asked()
+    told, handler = asked.ask("POST", "/reload")
+    handler.feed(b"x" * MAX_BODY, False)
+    assert not told.ended
+    handler.feed(b"x", False)
+    handler.close()
+    assert status_of(told) == 413
+    handler.feed(b"", True)
+    assert not asked.begun
+    asked.close()
+
+
+async def test_an_action_that_has_begun_is_finished_when_its_client_leaves() -> None:
+    asked = Asked()
+    told, handler = asked.ask("POST", "/reload")
+    handler.feed(b"", True)
+    await until(lambda: asked.begun)
+    handler.close()
+    asked.outcome.set_result(ReloadResult(True, 2))
+    await until(lambda: not asyncio.all_tasks() - {asyncio.current_task()})
+    assert not asked.outcome.cancelled() and not told.ended and not told.failed
+    asked.close()
+
+
+async def test_an_action_that_fails_is_an_error_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    asked = Asked()
+    told, handler = asked.ask("POST", "/reload")
+    handler.feed(b"", True)
+    asked.outcome.set_exception(ValueError("a fault"))
+    await until(lambda: told.failed)
+    assert "a fault" in caplog.text
+    asked.close()

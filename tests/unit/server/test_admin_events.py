@@ -1,0 +1,109 @@
+"""The events: one for all clients, none for a client that is behind, an end when something newer is in force."""
+
+from __future__ import annotations
+
+import pytest
+
+from relayd.server import admin_events
+from relayd.server.admin_events import EventFeed, EventStream
+from tests.unit.proxy.house import until
+from tests.unit.server.told import Told
+
+
+class Status:
+    """Numbers the events that were made."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def __call__(self) -> bytes:
+        self.made += 1
+        return b'{"made": %d}\n' % self.made
+
+
+@pytest.fixture
+def status(monkeypatch: pytest.MonkeyPatch) -> Status:
+    monkeypatch.setattr(admin_events, "EVERY_S", 0.001)
+    return Status()
+
+
+def opened(feed: EventFeed) -> tuple[Told, EventStream]:
+    told = Told()
+    stream = feed.open(told, "GET")
+    assert isinstance(stream, EventStream)
+    return told, stream
+
+
+async def test_the_first_event_comes_at_once_and_all_clients_share_the_later_ones(status: Status) -> None:
+    feed = EventFeed(status, bool)
+    (one, first), (two, second) = opened(feed), opened(feed)
+    assert one.pieces == [b'retry: 1000\n\nevent: status\ndata: {"made": 1}\n\n']
+    assert one.response is not None and one.response.length is None
+    assert one.response.get(b"content-type") == "text/event-stream; charset=utf-8"
+    await until(lambda: len(one.pieces) > 2)
+    assert one.pieces[1:3] == two.pieces[1:3] == [b'event: status\ndata: {"made": %d}\n\n' % made for made in (3, 4)]
+    first.close()
+    second.close()
+
+
+async def test_a_client_that_is_behind_gets_the_newest_when_it_has_caught_up(status: Status) -> None:
+    feed = EventFeed(status, bool)
+    (slow, stream), (quick, other) = opened(feed), opened(feed)
+    slow.has_room = False
+    await until(lambda: stream.is_behind)
+    before = len(quick.pieces)
+    await until(lambda: len(quick.pieces) > before + 3)
+    assert stream.is_behind and len(slow.pieces) < len(quick.pieces) - 3
+    has = len(slow.pieces)
+    slow.has_room = True
+    stream.unhold()
+    await until(lambda: len(slow.pieces) > has)
+    assert slow.pieces[has] in quick.pieces[before + 3:]
+    stream.close()
+    other.close()
+
+
+async def test_a_stream_ends_in_good_order_when_it_is_superseded(status: Status) -> None:
+    feed = EventFeed(status, bool)
+    (told, stream), (_, other) = opened(feed), opened(feed)
+    told.superseded = True
+    await until(lambda: told.ended)
+    stream.close()
+    other.close()
+
+
+async def test_all_streams_end_in_good_order_when_the_process_ends(status: Status) -> None:
+    ending: list[bool] = []
+    feed = EventFeed(status, lambda: bool(ending))
+    both = [opened(feed), opened(feed)]
+    await until(lambda: len(both[1][0].pieces) > 1)
+    ending.append(True)
+    await until(lambda: all(told.ended for told, _ in both))
+    for _, stream in both:
+        stream.close()
+
+
+async def test_nothing_is_made_while_nobody_listens(status: Status) -> None:
+    feed, other = EventFeed(status, bool), EventFeed(Status(), bool)
+    opened(feed)[1].close()
+    told, stream = opened(other)
+    await until(lambda: len(told.pieces) > 5)
+    assert status.made == 1
+    stream.close()
+
+
+async def test_the_number_of_clients_is_bounded(status: Status, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin_events, "MOST_CLIENTS", 1)
+    feed = EventFeed(status, bool)
+    _, stream = opened(feed)
+    assert feed.open(Told(), "GET") is None
+    stream.close()
+    opened(feed)[1].close()
+
+
+async def test_head_has_the_fields_of_the_stream_and_ends(status: Status) -> None:
+    told = Told()
+    feed = EventFeed(status, bool)
+    assert feed.open(told, "HEAD") is not None
+    assert told.ended and not told.written and not status.made
+    assert told.response is not None and told.response.length is None

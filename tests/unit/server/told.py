@@ -1,0 +1,42 @@
+"""A Responder that keeps what it is given."""
+
+from __future__ import annotations
+
+from relayd.wire.response import ResponseHead
+
+
+class Told:
+    """The client's side of one request to an application. `has_room` is what each piece is answered with."""
+
+    def __init__(self) -> None:
+        self.response: ResponseHead | None = None
+        self.pieces: list[bytes] = []
+        self.has_room = True
+        self.superseded = self.ended = self.failed = False
+
+    @property
+    def written(self) -> bytes:
+        return b"".join(self.pieces)
+
+    def head(self, response: ResponseHead) -> None:
+        assert self.response is None
+        self.response = response
+
+    def body(self, data: bytes) -> bool:
+        assert not self.ended
+        self.pieces.append(data)
+        return self.has_room
+
+    def end(self, data: bytes = b"") -> None:
+        assert not self.ended
+        self.pieces.append(data)
+        self.ended = True
+
+    def fail(self) -> None:
+        self.failed = True
+
+    def resume_body(self) -> None:
+        """Nobody was paused."""
+
+    def is_superseded(self) -> bool:
+        return self.superseded
