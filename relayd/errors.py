@@ -30,8 +30,8 @@ class Fault(enum.Enum):
 class Kind:
     """One entry of the error catalogue.
 
-    `status` is the HTTP status; 499 is only ever logged. `retryable` says that nothing of the request reached an
-    endpoint, so that any method may be tried again. `close` says that the client's framing is in doubt or its body
+    `status` is the HTTP status; 499 is only ever logged. `retryable` says that no endpoint has acted on any part of
+    the request, so that any method may be tried again. `close` says that the client's framing is in doubt or its body
     unread, so that the connection ends after the answer.
     """
 
@@ -83,6 +83,8 @@ KINDS: dict[str, Kind] = {
         Kind("connect_failed", 502, _U, "The upstream cannot be reached.", retryable=True),
         Kind("tls_failed", 502, _U, "No trusted connection to the upstream could be made.", retryable=True),
         Kind("connect_timeout", 504, _U, "The upstream did not accept a connection in time.", retryable=True),
+        Kind("upstream_unprocessed", 503, _U, "The upstream refused the request before any work on it; send it again.",
+             retryable=True),
         Kind("upstream_closed", 502, _U, "The upstream closed the connection without a complete answer."),
         Kind("upstream_malformed", 502, _U, "The upstream's answer is not valid HTTP."),
         Kind("upstream_cut", 502, _U, "The upstream's answer was cut."),

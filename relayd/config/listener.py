@@ -19,7 +19,7 @@ class ListenerTimeouts:
     header: Duration = setting(default=Duration(10), doc="From the first byte of a request to the end of its header section; dribbling does not reset it.", zero_is_off=True)
     keepalive: Duration = setting(default=Duration(75), doc="Silence between two requests on one connection.", zero_is_off=True)
     body: Duration = setting(default=Duration(30), doc="Silence inside a request body.", zero_is_off=True)
-    write: Duration = setting(default=Duration(60), doc="A client that reads nothing while bytes wait for it.", zero_is_off=True)
+    write: Duration = setting(default=Duration(60), doc="A client that takes nothing while bytes wait for it: none that its system acknowledges.", zero_is_off=True)
     handshake: Duration = setting(default=Duration(10), doc="The TLS handshake, and the PROXY protocol header.", zero_is_off=True)
 
 

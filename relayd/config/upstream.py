@@ -145,7 +145,7 @@ class Upstream:
     auth: Auth | None = setting(default=None, doc="The key that relayd adds.")
     balance: str = setting(default="round_robin", choices=Kinds(BALANCERS), doc="How an endpoint is chosen among those that may be asked.")
     slow_start: Duration = setting(default=Duration(0), doc="How long an endpoint that comes back takes to its full weight; it begins with a tenth.", zero_is_off=True, example="30s")
-    http: Literal["1.1", "2"] = setting(default="1.1", doc="HTTP version spoken to the endpoints; 2 is negotiated over TLS and multiplexes requests. With libcurl before 8 (Debian 12) a stream whose client does not read may take 32 MiB, and one whose client has left ends at the endpoint with the next traffic.")
+    http: Literal["1.1", "2"] = setting(default="1.1", doc="HTTP version spoken to the endpoints; 2 is negotiated over TLS and multiplexes requests. A request of any method that the endpoint refused before any work on it (REFUSED_STREAM, or a GOAWAY that names an earlier stream) goes again, up to twice and apart from retries; 503 upstream_unprocessed where that does not help or its body was streamed and is gone. With libcurl before 8 (Debian 12) a stream whose client does not read may take 32 MiB, and one whose client has left ends at the endpoint with the next traffic.")
     host: Literal["upstream", "client"] = setting(default="upstream", doc="Whose name stands in the Host field: the endpoint's or the one the client asked for.")
     tls: UpstreamTls = setting(factory=UpstreamTls, doc="TLS to the endpoints.")
     timeouts: UpstreamTimeouts = setting(factory=UpstreamTimeouts, doc="How long an endpoint may take.")

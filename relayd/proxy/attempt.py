@@ -27,10 +27,10 @@ from relayd.proxy.filters.translate import without_keys
 from relayd.proxy.request_body import RequestBody
 from relayd.proxy.response_writer import ResponseWriter
 from relayd.proxy.retry_loop import AttemptResult
-from relayd.upstream.classify import GOOD, Classification
+from relayd.upstream.classify import GOOD, UNPROCESSED, Classification
 from relayd.upstream.lease import Lease
 from relayd.upstream.spec import Timeouts
-from relayd.upstream.transport.faults import code_of
+from relayd.upstream.transport.faults import code_of, is_unprocessed
 from relayd.upstream.transport.pool import pool_of
 from relayd.upstream.transport.slot import PARSED_TURN, Slot
 from relayd.wire.response import ResponseHead
@@ -62,9 +62,9 @@ class Attempt:
     """Owned by whoever made it; `slot` is None before it starts and after it ended."""
 
     __slots__ = (
-        "_body", "_call", "_canonical", "_client_key", "_filters", "_held", "_held_bytes", "_last_s", "_owner",
-        "_state", "began_s", "classification", "lease", "may_retry", "response", "slot", "target",
-        "translated", "writer",
+        "_body", "_call", "_canonical", "_client_key", "_filters", "_held", "_held_bytes", "_last_s",
+        "_new_connection", "_owner", "_state", "began_s", "classification", "lease", "may_retry", "response", "slot",
+        "target", "translated", "writer",
     )
 
     def __init__(
@@ -80,21 +80,24 @@ class Attempt:
         self._state = SENDING
         self._held: list[bytes] | None = None
         self._held_bytes = 0
+        self._new_connection = False
         self.slot: Slot | None = None
         self.response: ResponseHead | None = None
         self.classification: Classification | None = None
         self.began_s = self._last_s = clock.monotonic()
 
     def start(
-        self, method: bytes, wire_target: bytes, fields: list[bytes], payload: bytes | None, length: int | None
+        self, method: bytes, wire_target: bytes, fields: list[bytes], payload: bytes | None, length: int | None,
+        *, new_connection: bool = False,
     ) -> None:
         """Send the request. `payload` is the whole body, None if there is none or it streams in; `length` is None
-        without a body, -1 if it is unknown."""
+        without a body, -1 if it is unknown. `new_connection`: not over a kept one."""
+        self._new_connection = new_connection
         pool = pool_of(self.lease.endpoint)
         slot = self.slot = pool.take(method, length is not None)
         if self._call is not None:
             slot.turn = PARSED_TURN
-        pool.start(slot, self, method, wire_target, fields, length, payload)
+        pool.start(slot, self, method, wire_target, fields, length, payload, new_connection=new_connection)
         if length is not None and payload is None:
             self._body.attach(slot)
 
@@ -302,12 +305,14 @@ class Attempt:
 
     def _broken(self, slot: Slot, errno: int, message: str) -> None:
         """The transfer broke: what was committed gets the rest that has come, then a broken end."""
+        response = slot.response
+        detail = slot.bad or f"curl {errno}: {message}"
         if slot.bad:
             code = "upstream_malformed"
+        elif response is None and slot.pool.only_http2 and is_unprocessed(errno, message):
+            code, detail = "upstream_unprocessed", "a GOAWAY, or a stream that was refused"
         else:
             code = code_of(errno) if errno else "upstream_closed"
-        detail = slot.bad or f"curl {errno}: {message}"
-        response = slot.response
         if response is not None and self.writer.committed:
             if code == "upstream_closed":
                 code = "upstream_cut"
@@ -343,6 +348,8 @@ class Attempt:
             )
         elif response is not None:
             classification = self._classify("", response)
+        elif fault.kind.code == "upstream_unprocessed" and not self._new_connection:
+            classification = UNPROCESSED
         else:
             classification = self._classify(fault.kind.code, None)
         sent = not fault.kind.retryable

@@ -22,7 +22,7 @@ from relayd.proxy.attempt import Attempt
 from relayd.proxy.call import failure_answer, refused_answer
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.message import message_for
-from relayd.proxy.retry_loop import AttemptResult, Deliver, Retry, RetryLoop
+from relayd.proxy.retry_loop import RESENDS, AttemptResult, Deliver, Retry, RetryLoop
 from relayd.upstream.classify import Blame
 
 
@@ -222,7 +222,7 @@ def send(exchange: Exchange) -> None:
         exchange, target, lease, exchange.writer, body, call, canonical, loop.may_retry() and body.whole,
         route.pass_client_key,
     )
-    made.start(head.method, wire_target, fields, payload, length)
+    made.start(head.method, wire_target, fields, payload, length, new_connection=loop.resends == RESENDS)
 
 
 def no_endpoint(exchange: Exchange, loop: RetryLoop) -> None:

@@ -6,6 +6,8 @@ Pure: results in, decisions out; no sockets, no timers, no clock of its own.
 2. Nothing is retried once the response is committed. A request of which an endpoint may have acted on something is sent
    again only if its method is idempotent, if the operator says so, or if the endpoint itself refused it unread.
 3. A fallback is tried at most once, in the configured order, and only for its classes of fault.
+4. A request that an endpoint refused unprocessed goes again RESENDS times, whatever `retries:` says, and as if it had
+   not been sent: once on any connection, then on a new one, which no end of an old connection can concern.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from relayd.upstream.fallback import class_of, following
 from relayd.upstream.retry import Circumstances
 from relayd.wire.response import ResponseHead
 
+RESENDS = 2
 _READ_FROM_BODIES = frozenset(("context_length", "refused_content", "any"))
 
 
@@ -71,13 +74,14 @@ class RetryLoop:
 
     `attempts` counts those at the present target. `tried` are the endpoints that were asked there, `trail` one entry
     per attempt for the record and X-Relayd-Attempts. `affinity` is the number by which consistent_hash chooses.
+    `resends` counts how often the present target refused the request unprocessed and was sent it again.
     """
 
-    __slots__ = ("_at", "affinity", "attempts", "last", "target", "targets", "trail", "tried")
+    __slots__ = ("_at", "affinity", "attempts", "last", "resends", "target", "targets", "trail", "tried")
 
     def __init__(self, targets: tuple[Target, ...], affinity: int | None = None) -> None:
         self.targets = targets
-        self._at = self.attempts = 0
+        self._at = self.attempts = self.resends = 0
         self.target = targets[0]
         self.affinity = affinity
         self.tried: tuple[Endpoint, ...] = ()
@@ -110,6 +114,11 @@ class RetryLoop:
         self.trail = (*self.trail, f"{self.tried[-1].label} {status or result.fault.kind.code}")
         if adapted:
             return Retry(0.0)
+        if result.fault.kind.code == "upstream_unprocessed" and result.replayable and self.resends < RESENDS:
+            self.resends += 1
+            self.attempts -= 1
+            self.tried = self.tried[:-1]
+            return Retry(0.0)
         case = Circumstances(
             attempt=self.attempts, method=method, classification=classification, sent=result.sent,
             replayable=result.replayable, another=upstream.has_another(self.tried, classification),
@@ -138,6 +147,6 @@ class RetryLoop:
             return False
         self._at = place + 1
         self.target = self.targets[self._at]
-        self.attempts = 0
+        self.attempts = self.resends = 0
         self.tried = ()
         return True

@@ -22,6 +22,7 @@ from relayd.errors import ExchangeError
 from relayd.protocols.dialect import Memory
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.gateway import Gateway
+from relayd.server.delivery import Delivery
 from relayd.server.stream import ClientStream, TlsClientStream
 from relayd.wire.chunked import ChunkedDecoder, ChunkedError
 from relayd.wire.forwarded import TrustedNetworks
@@ -63,8 +64,8 @@ class Connection:
 
     socket_memory: Memory | None = None
     __slots__ = (
-        "_body_paused", "_buffer", "_chunks", "_counted", "_ended", "_keep", "_left", "_owes_continue", "_received",
-        "_requests", "_scanned", "_since", "_stalled_at", "_state", "_stream", "_waiting", "_will_go_on", "_window",
+        "_body_paused", "_buffer", "_chunks", "_delivery", "_ended", "_keep", "_left", "_owes_continue", "_received",
+        "_requests", "_scanned", "_since", "_state", "_stream", "_waiting", "_will_go_on", "_window",
         "exchange", "forwarding_cache", "listener", "networks", "owner", "peer", "tls", "trusted",
     )
 
@@ -78,12 +79,11 @@ class Connection:
         self._stream = stream
         self._state = HEAD
         self._buffer = b""
-        self._scanned = self._left = self._requests = self._received = self._counted = 0
-        self._waiting = 0
+        self._scanned = self._left = self._requests = self._received = self._waiting = 0
         self._chunks: ChunkedDecoder | None = None
         self._keep = self._body_paused = self._will_go_on = self._ended = self._owes_continue = False
         self._since = self._window = clock.monotonic()
-        self._stalled_at = 0.0
+        self._delivery: Delivery | None = None  # while bytes wait for the client
         stream.set_close_callback(self._on_close)
         stream.on_end = self._on_end
         stream.begin(self._arrived)
@@ -199,7 +199,7 @@ class Connection:
             self._buffer = rest
             self._state = WAIT
         self._keep = head.keep_alive
-        self._received = self._counted = 0
+        self._received = 0
         self._window = clock.monotonic()
         gateway = self.owner.gateway
         exchange = self.exchange = gateway.accept(self, head, body, self._since)
@@ -282,12 +282,14 @@ class Connection:
             return
         if not future.done():
             if not self._waiting:
-                self._stalled_at = clock.monotonic()
+                self._delivery = Delivery(stream)
             self._waiting += 1
             future.add_done_callback(self._on_written)
 
     def _on_written(self, future: Any) -> None:
         self._waiting -= 1
+        if not self._waiting:
+            self._delivery = None
         if future.cancelled() or future.exception() is not None or self._waiting:
             return
         if self._state == CLOSING:
@@ -423,6 +425,7 @@ class Connection:
 
     def _on_close(self) -> None:
         self._state = CLOSED
+        self._delivery = None
         self._stream.on_bytes = self._stream.on_end = None  # a cycle is broken: who has left is freed at once
         self._buffer, self._chunks = b"", None
         exchange, self.exchange = self.exchange, None
@@ -464,15 +467,12 @@ class Connection:
         """The sweep: end what takes longer than it may."""
         times = self.owner.timeouts
         state = self._state
-        if self._waiting:
-            left = self.buffered()
-            if left != self._counted:
-                self._counted, self._stalled_at = left, now
-            elif times.write and now - self._stalled_at > times.write:
-                if self.exchange is not None:
-                    self.exchange.client_gone("client_stalled")
-                self._stream.reset()
-                return
+        delivery = self._delivery
+        if delivery is not None and times.write and delivery.stalled_s(now) > times.write:
+            if self.exchange is not None:
+                self.exchange.client_gone("client_stalled")
+            self._stream.reset()
+            return
         if state == HEAD:
             self._check_head(now)
         elif state == BODY and self._stream.wanted:

@@ -25,6 +25,7 @@ from relayd.config.listener import Listener
 from relayd.errors import ExchangeError
 from relayd.proxy.gateway import Gateway
 from relayd.server.connection import Connection
+from relayd.server.delivery import bound_kernel_buffer
 from relayd.server.greeting import Greeting
 from relayd.server.release import Release
 from relayd.server.sockets import STORED, bind, rebind, serves, split, stored_name
@@ -55,6 +56,8 @@ class Listening(TCPServer):
         self._peers: dict[str, int] = {}
         self._accepting = False
         self._later: object | None = None
+        for sock in sockets:
+            bound_kernel_buffer(sock)
         self._watch = Watch(self.loop, gateway.client.begin)
         self.configure(config, None)
 

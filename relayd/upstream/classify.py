@@ -50,12 +50,15 @@ class Classification:
 
 GOOD = Classification(Blame.GOOD)
 NOTHING = Classification(Blame.NONE)
+# A connection that the endpoint is about to close took no more requests: a fault of nobody, and nothing was done.
+UNPROCESSED = Classification(Blame.NONE, "closed", fallback="unavailable")
 
 # Codes of relayd.errors that are an endpoint's fault, and the word for them in `retries: on:`.
 ENDPOINT_CODES: Mapping[str, str] = {
     "connect_failed": "connect",
     "tls_failed": "connect",
     "connect_timeout": "connect",
+    "upstream_unprocessed": "closed",
     "upstream_closed": "closed",
     "upstream_cut": "closed",
     "upstream_malformed": "malformed",

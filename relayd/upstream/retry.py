@@ -4,7 +4,8 @@ Laws:
 1. Never after the commit point: once the client has a byte there is no second attempt.
 2. A request that may have been acted on is not sent twice: a method that is not idempotent (RFC 9110 9.2.2) is repeated
    only if no byte of it was sent, if the endpoint refused it before any work on it (relayd's own key, 429, 529, 503
-   with Retry-After) and another endpoint or key is free, or if the operator says `idempotent: true`.
+   with Retry-After) and another endpoint or key is free, or if the operator says `idempotent: true`. (What a refused
+   HTTP/2 stream brings back goes again before this policy is asked: proxy/retry_loop.)
 3. Another endpoint comes first, and at once; the same one again only after a back-off with full jitter: any time from
    nothing to a bound that doubles.
 4. All retries of an upstream draw on one budget, so that a failing upstream gets at most a share more of requests, not

@@ -118,9 +118,3 @@ def test_a_stream_that_is_cut_never_looks_complete(tmp_path: Path, certificate: 
         message = client.answer_or_none()
         assert message is None or not message.complete or message.status == 502
         assert relay.record(path="/cut")["code"] in ("upstream_cut", "upstream_closed")
-
-
-def test_a_post_that_was_refused_is_not_sent_twice(tmp_path: Path, certificate: Certificate) -> None:
-    with Http2(certificate) as up, relay_for(tmp_path, up) as relay, relay.client() as client:
-        assert client.ask(request(b"/refuse", method=b"POST", body=b"once")).status == 502
-        assert sum(seen.headers[":path"] == "/refuse" for seen in up.seen) == 1

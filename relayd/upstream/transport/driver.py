@@ -48,6 +48,7 @@ class Driver:
     ) -> None:
         self.touched: list[Slot] = []
         self.active = 0
+        self.http1_origins: set[bytes] = set()  # over TLS, where a connection may be one of HTTP/1.1
         self.busy = False
         self._loop, self._multi, self._finish_fetch, self._work = loop, multi, finish_fetch, work
         self._epoll = select.epoll()

@@ -1,12 +1,20 @@
-"""libcurl's error numbers in relayd's words (numbers, never texts: GnuTLS and OpenSSL word them differently)."""
+"""libcurl's error numbers in relayd's words (numbers, never texts: GnuTLS and OpenSSL word them differently).
+
+`is_unprocessed` alone reads a text as well, which is libcurl's own and the same with every TLS library.
+"""
 
 from __future__ import annotations
+
+import pycurl
 
 _TLS = (35, 53, 54, 58, 59, 60, 66, 77, 80, 82, 83, 90, 91, 98)
 _CONNECT = (5, 6, 7)
 _MALFORMED = (1, 8, 16, 23, 27, 61, 100)
 
 REWIND = 65  # CURLE_SEND_FAIL_REWIND: the request would have had to be sent twice
+_HTTP2 = 16
+_NOTHING_BROKE = "seek callback returned error"  # libcurl keeps the first text: no failure came before this one
+_TELLS_GOAWAY = pycurl.version_info()[2] < 0x080500
 
 
 def code_of(errno: int) -> str:
@@ -25,3 +33,18 @@ def code_of(errno: int) -> str:
     if errno in _MALFORMED:
         return "upstream_malformed"
     return "upstream_closed"
+
+
+def is_unprocessed(errno: int, message: str) -> bool:
+    """Whether a transfer over HTTP/2 that failed without a response head was refused before any work on it: its stream
+    was reset with REFUSED_STREAM, or is above the last one that a GOAWAY names (RFC 9113 8.7).
+
+    libcurl answers both by sending the request once more, which SEEKFUNCTION forbids: error 65. A kept connection that
+    broke gives the same number, but behind the text of what broke. (Over HTTP/1.1 an orderly close has no text:
+    the caller must know that it was HTTP/2.) libcurl before 8.5 gives error 16 without a text for a GOAWAY. Not told
+    apart from a refusal: HTTP_1_1_REQUIRED on a kept connection and, before libcurl 8, frames that break the protocol
+    of the whole connection. Not recognised: a GOAWAY with an error code (libcurl 8.23), anything with libcurl 8.12.
+    """
+    if errno == REWIND:
+        return message.startswith(_NOTHING_BROKE)
+    return errno == _HTTP2 and not message and _TELLS_GOAWAY

@@ -99,6 +99,9 @@ class Pool:
             origin = f"https://{spec.tls.server_name}:{_split(endpoint)[1]}"
         self.origin = origin.encode()
         self.options = [*options_of(spec, endpoint), (pycurl.URL, self.origin + b"/")]
+        self.http2 = spec.http2 and endpoint.tls
+        if endpoint.tls and not self.http2:
+            driver.http1_origins.add(self.origin)
         self.eof_at = -9.0
         self.lent = 0
         self._closing = False
@@ -129,11 +132,12 @@ class Pool:
 
     def start(
         self, slot: Slot, sink: Sink, method: bytes, target: bytes, fields: list[bytes],
-        length: int | None = None, body: bytes | None = None,
+        length: int | None = None, body: bytes | None = None, *, new_connection: bool = False,
     ) -> None:
         """Send a request. `target` and `fields` are checked bytes, without line ends.
 
         `length` is None without a body, -1 if unknown (chunked). `body` is the whole body, or None if it is fed.
+        `new_connection`: not over a kept one.
         """
         setopt, kind = slot.curl.setopt, slot.kind
         if target != slot.target:
@@ -156,7 +160,7 @@ class Pool:
         # connection was seen dying everything does: libcurl >= 8.22 looks at a socket before reuse only after it was
         # idle for 1 s, and gives up (error 55) when it has met five dead ones. Such connections are not kept: they
         # would go idle in numbers, die in their turn, and so call for more of their kind.
-        fresh = int(method not in IDEMPOTENT and not length)
+        fresh = int(new_connection or (method not in IDEMPOTENT and not length))
         if clock.monotonic() - self.eof_at < FRESH_FOR_S:
             fresh = 2
         if fresh != slot.fresh:
@@ -164,6 +168,16 @@ class Pool:
             setopt(pycurl.FRESH_CONNECT, int(fresh > 0))
             setopt(pycurl.FORBID_REUSE, int(fresh == 2))
         self.driver.start(slot, sink)
+
+    @property
+    def only_http2(self) -> bool:
+        """Whether no connection to this origin can be one of HTTP/1.1: a kept one has answered once, and libcurl lends
+        it to every upstream of the same origin."""
+        return self.http2 and self.origin not in self.driver.http1_origins
+
+    def met_http1(self) -> None:
+        """The origin has answered in HTTP/1.1 although HTTP/2 was offered."""
+        self.driver.http1_origins.add(self.origin)
 
     def close(self) -> None:
         """Let the free slots go; lent ones go when they come back."""

@@ -44,6 +44,7 @@ class RecordingPool(Pool):
         self.origin = b""
         self.eof_at = 0.0
         self.key_filter = None
+        self.http2 = False
         self.recorded: Recorded | None = None
 
     def take(self, method: bytes, has_body: bool) -> Slot:
@@ -56,7 +57,7 @@ class RecordingPool(Pool):
 
     def start(
         self, slot: Slot, sink: Sink, method: bytes, target: bytes, fields: list[bytes],
-        length: int | None = None, body: bytes | None = None,
+        length: int | None = None, body: bytes | None = None, *, new_connection: bool = False,
     ) -> None:
         """Keep the request."""
         self.recorded = Recorded(method, target, fields, length, body)

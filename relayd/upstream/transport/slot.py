@@ -73,6 +73,14 @@ class Lender(Protocol):
     origin: bytes
     key_filter: KeyFilter | None
     eof_at: float
+    http2: bool
+
+    @property
+    def only_http2(self) -> bool:
+        """Whether no connection to this origin can be one of HTTP/1.1."""
+
+    def met_http1(self) -> None:
+        """The origin has answered in HTTP/1.1 although HTTP/2 was offered."""
 
     def give(self, slot: Slot) -> None:
         """Take a slot back."""
@@ -188,6 +196,8 @@ class Slot:
         except BadResponse as fault:
             self.bad = str(fault)
             return 0
+        if self.pool.http2 and not self.lines[0].startswith(b"HTTP/2"):
+            self.pool.met_http1()
         keys = self.pool.key_filter
         if keys is not None and keys.wants(b"".join(self.lines)):
             keys.clean(response)

@@ -14,8 +14,10 @@ import h2.connection
 import h2.events
 import h2.exceptions
 from h2.errors import ErrorCodes
+from hyperframe.frame import GoAwayFrame
 
 CHUNK = bytes(range(256)) * 64
+WHOLE = ("/echo", "/refuse", "/goaway", "/reset", "/last", "/begun")
 
 
 @dataclass(slots=True)
@@ -32,8 +34,11 @@ class Seen:
 
 
 class Http2:
-    """The endpoint; a context manager. Paths: /echo, /big?BYTES, /hang, /refuse (reset before an answer), /cut (reset in
-    the middle), /events?COUNT (waits for `more` before each)."""
+    """The endpoint; a context manager. Paths: /echo, /big?BYTES, /hang, /cut (reset in the middle), /events?COUNT (waits
+    for `more` before each). These answer the first COUNT requests in their way, and echo the others: /refuse?COUNT
+    (REFUSED_STREAM), /goaway?COUNT (names the stream before as the last one). These never answer: /reset?ERROR,
+    /last (a GOAWAY that names this stream, then the end). With `/begun` before them they do it at the first byte of the
+    body, else at its end."""
 
     def __init__(self, certificate: tuple[str, str]) -> None:
         self.seen: list[Seen] = []
@@ -113,15 +118,19 @@ class Connection:
             seen = Seen(self.number, event.stream_id, {str(name): str(value) for name, value in event.headers})
             self.streams[event.stream_id] = seen
             self.owner.seen.append(seen)
-            if not seen.headers[":path"].startswith("/echo"):
+            if not seen.headers[":path"].startswith(WHOLE):
                 threading.Thread(target=self._answer, args=(seen,), daemon=True).start()
         elif isinstance(event, h2.events.DataReceived):
-            self.streams[event.stream_id].body += event.data
+            seen = self.streams[event.stream_id]
+            first = not seen.body
+            seen.body += event.data
+            if first and seen.headers[":path"].startswith("/begun"):
+                threading.Thread(target=self._answer, args=(seen,), daemon=True).start()
             self.state.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.StreamEnded):
             seen = self.streams[event.stream_id]
             seen.ended = True
-            if seen.headers[":path"].startswith("/echo"):
+            if seen.headers[":path"].startswith(WHOLE) and not seen.headers[":path"].startswith("/begun"):
                 threading.Thread(target=self._answer, args=(seen,), daemon=True).start()
         elif isinstance(event, h2.events.StreamReset):
             self.streams[event.stream_id].reset = True
@@ -131,11 +140,23 @@ class Connection:
         with contextlib.suppress(OSError, h2.exceptions.ProtocolError, KeyError):
             if path == "/hang":
                 return
-            if path == "/refuse":
+            path = path.removeprefix("/begun")
+            before = sum(one.headers[":path"] == seen.headers[":path"] for one in self.owner.seen[: self.owner.seen.index(seen)])
+            if path == "/refuse" and before < int(amount):
                 self._reset(seen, ErrorCodes.REFUSED_STREAM)
                 return
+            if path == "/goaway" and before < int(amount):
+                self._goaway(seen.stream - 2)
+                return
+            if path == "/reset":
+                self._reset(seen, ErrorCodes[amount])
+                return
+            if path == "/last":
+                self._goaway(seen.stream)
+                self.sock.shutdown(socket.SHUT_RDWR)
+                return
             self._head(seen)
-            if path == "/echo":
+            if path in WHOLE:
                 self._data(seen, bytes(seen.body))
             elif path == "/big":
                 for _ in range(int(amount) // len(CHUNK)):
@@ -162,6 +183,12 @@ class Connection:
         with self.room:
             self.state.reset_stream(seen.stream, code)
             self._flush()
+
+    def _goaway(self, last: int) -> None:
+        frame = GoAwayFrame(0, last_stream_id=max(last, 0))
+        with self.room:  # h2 itself would say nothing more on this connection
+            self._flush()
+            self.sock.sendall(frame.serialize())
 
     def _data(self, seen: Seen, data: bytes) -> None:
         view = memoryview(data)

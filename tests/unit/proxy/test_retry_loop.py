@@ -6,7 +6,7 @@ import pytest
 
 from relayd.errors import ExchangeError
 from relayd.plan.plan import Target
-from relayd.proxy.retry_loop import AttemptResult, Deliver, Fallback, Retry, RetryLoop
+from relayd.proxy.retry_loop import RESENDS, AttemptResult, Deliver, Fallback, Retry, RetryLoop
 from relayd.upstream.classify import classify
 from relayd.upstream.spec import EndpointSpec, RetrySpec, UpstreamSpec
 from relayd.upstream.upstream import Upstream
@@ -59,6 +59,25 @@ def test_what_an_endpoint_may_have_acted_on_is_not_sent_twice(method: bytes, sen
     began(loop)
     decision = loop.decide(result(code="upstream_closed", sent=sent), method, None, 0.0)
     assert isinstance(decision, Retry if again else Deliver)
+
+
+def test_what_was_refused_unprocessed_goes_again_twice_as_if_it_had_not_been_sent() -> None:
+    loop = RetryLoop((Target(upstream("a")), Target(upstream("b"), on=frozenset(("unavailable",)))))
+    refused = result(code="upstream_unprocessed", sent=False)
+    for _ in range(RESENDS):
+        began(loop)
+        assert loop.decide(refused, b"POST", None, 0.0) == Retry(0.0)
+        assert (loop.attempts, loop.tried) == (0, ())
+    began(loop)
+    assert loop.decide(refused, b"POST", None, 0.0) == Fallback()
+    assert loop.trail == ("one.test:80 upstream_unprocessed",) * 3
+
+
+def test_what_was_refused_unprocessed_but_cannot_be_sent_again_is_delivered() -> None:
+    loop = RetryLoop((Target(upstream("a", attempts=3, on=("closed",))),))
+    began(loop)
+    refused = result(code="upstream_unprocessed", sent=False, replayable=False)
+    assert loop.decide(refused, b"POST", None, 0.0) == Deliver(refused)
 
 
 def test_a_body_that_cannot_be_sent_again_ends_the_loop() -> None:

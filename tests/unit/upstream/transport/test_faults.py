@@ -6,7 +6,7 @@ import pycurl
 import pytest
 
 from relayd.errors import KINDS
-from relayd.upstream.transport.faults import REWIND, code_of
+from relayd.upstream.transport.faults import REWIND, code_of, is_unprocessed
 
 
 @pytest.mark.parametrize(("code", "errnos"), [
@@ -28,3 +28,18 @@ def test_every_number_gets_an_entry_of_the_catalogue() -> None:
 def test_only_what_surely_sent_nothing_may_be_tried_again() -> None:
     retryable = {errno for errno in range(1, 120) if KINDS[code_of(errno)].retryable}
     assert {6, 7, 28, 35, 60} <= retryable and not retryable & {18, 52, 55, 56, REWIND, 23, 8, 16, 92}
+
+
+@pytest.mark.parametrize(("errno", "message", "unprocessed"), [
+    (REWIND, "seek callback returned error 1", True),
+    (REWIND, "Recv failure: Connection reset by peer", False),
+    (REWIND, "Send failure: Broken pipe", False),
+    (REWIND, "", False),
+    (16, "nghttp2 shuts down connection with error 9: COMPRESSION_ERROR", False),
+    (16, "", pycurl.version_info()[2] < 0x080500),  # newer ones say it of a connection that just ended
+    (92, "HTTP/2 stream 7 reset by server (error 0x2 INTERNAL_ERROR)", False),
+    (56, "seek callback returned error 1", False),
+    (0, "", False),
+])
+def test_a_refusal_is_told_apart_from_a_connection_that_broke(errno: int, message: str, unprocessed: bool) -> None:
+    assert is_unprocessed(errno, message) is unprocessed
