@@ -131,7 +131,7 @@ class Pool:
     max_idle_age: Duration = setting(default=Duration(60), doc="A kept connection that was idle for longer is not used again; keep it below the upstream's keep-alive limit.", minimum=1)
     max_lifetime: Duration = setting(default=Duration(0), doc="A kept connection older than this is not used again; 0 means no limit.", zero_is_off=True)
     max_connections: int = setting(default=0, doc="Transfers at one time to one endpoint; above it requests are answered 503. 0 means no limit.", minimum=0)
-    dns_ttl: Duration = setting(default=Duration(30), doc="How long a resolved address is kept.", minimum=0)
+    dns_ttl: Duration = setting(default=Duration(30), doc="How long the addresses of a host name are used before it is resolved again, at least 1s. When one of them is gone, new requests use new connections, and what is under way finishes on the old ones.", minimum=0)
 
 
 @section()

@@ -44,6 +44,7 @@ class RecordingPool(Pool):
         self.origin = b""
         self.eof_at = 0.0
         self.key_filter = None
+        self.name = None
         self.recorded: Recorded | None = None
 
     def take(self, method: bytes, has_body: bool) -> Slot:

@@ -17,6 +17,7 @@ from typing import Protocol
 import pycurl
 
 from relayd import clock
+from relayd.upstream.transport.names import Name, Route
 from relayd.wire.key_filter import KeyFilter
 from relayd.wire.response import BadResponse, ResponseHead, parse_response
 
@@ -73,6 +74,7 @@ class Lender(Protocol):
     origin: bytes
     key_filter: KeyFilter | None
     eof_at: float
+    name: Name | None
 
     def give(self, slot: Slot) -> None:
         """Take a slot back."""
@@ -84,7 +86,7 @@ class Slot:
     __slots__ = (
         "bad", "body", "broken", "chunks", "connect_s", "curl", "driver", "ended", "fresh", "gen", "head_bytes", "hold",
         "insize", "interim", "kind", "length", "lines", "paused", "pool", "position", "queue", "queued", "read_at",
-        "read_paused", "response", "sink", "state", "target", "touched", "trailers", "turn", "unfinished",
+        "read_paused", "response", "route", "sink", "state", "target", "touched", "trailers", "turn", "unfinished",
         "upload_done", "will_go_on",
     )
 
@@ -93,6 +95,7 @@ class Slot:
         self.gen = self.fresh = 0
         self.length: int | None = -2  # what the handle was last told
         self.target = b""  # likewise
+        self.route: Route | None = None  # likewise
         self.broken = False
         self.lines: list[bytes] = []
         self.chunks: list[bytes] = []
