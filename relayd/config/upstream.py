@@ -146,6 +146,7 @@ class Upstream:
     slow_start: Duration = setting(default=Duration(0), doc="How long an endpoint that comes back takes to its full weight; it begins with a tenth.", zero_is_off=True, example="30s")
     http: Literal["1.1", "2"] = setting(default="1.1", doc="HTTP version spoken to the endpoints; 2 is negotiated over TLS and multiplexes requests. With libcurl before 8 (Debian 12) a stream whose client does not read may take 32 MiB, and one whose client has left ends at the endpoint with the next traffic.")
     host: Literal["upstream", "client"] = setting(default="upstream", doc="Whose name stands in the Host field: the endpoint's or the one the client asked for.")
+    rewrite_location: bool = setting(default=True, doc="A Location (also Content-Location and Refresh) that names the endpoint itself by its host and port, as an application writes it that got the endpoint's own name in Host, is sent to the client as a path of the route: `http://10.0.0.5:8000/login` becomes `/login`, or `/app/login` on a route that strips `/app`. Only with `host: upstream` and `protocol: plain`; what names another server, or a path that the route does not lead to, stays as it is.")
     tls: UpstreamTls = setting(factory=UpstreamTls, doc="TLS to the endpoints.")
     timeouts: UpstreamTimeouts = setting(factory=UpstreamTimeouts, doc="How long an endpoint may take.")
     pool: Pool = setting(factory=Pool, doc="Kept connections.")

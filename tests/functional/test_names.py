@@ -124,4 +124,4 @@ def test_status_shows_the_addresses_and_since_when(tmp_path: Path, hosts: Path, 
             assert end["endpoint"] == f"moving.test:{old.port}" and end["addresses_age_s"] >= 0
         whole = json.loads(relay.admin("/upstreams")[1])["upstreams"][0]["endpoints"][0]
         assert whole["addresses"] == ["127.0.0.2"] and whole["addresses_age_s"] >= 0 and whole["lookup_fault"] == ""
-        until(lambda: "moving.test resolves to 127.0.0.2, no longer to 127.0.0.1".encode() in relay.output())
+        until(lambda: b"moving.test resolves to 127.0.0.2, no longer to 127.0.0.1" in relay.output())

@@ -289,6 +289,10 @@ class Slot:
         """Seconds to the connection of this transfer; outside callbacks, after it has ended or begun to answer."""
         return self.connect_s if self.state == DONE else float(self.curl.getinfo(pycurl.CONNECT_TIME))
 
+    def received(self) -> int:
+        """Bytes of the response's body so far; outside callbacks."""
+        return int(self.curl.getinfo(pycurl.SIZE_DOWNLOAD))
+
     def reached(self) -> bool:
         """Whether a connection stood, so that something of the request may have gone out; outside callbacks."""
         return self.state == DONE or float(self.curl.getinfo(pycurl.PRETRANSFER_TIME)) > 0.0

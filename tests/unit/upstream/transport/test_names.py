@@ -32,7 +32,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """What the system's resolver says; a name that is not in it does not exist."""
     known: dict[str, list[str]] = {}
 
-    def look_up(host: str, port: int, type: int = 0) -> list[tuple[int, int, int, str, tuple[str, int]]]:  # noqa: A002
+    def look_up(host: str, port: int, type: int = 0) -> list[tuple[int, int, int, str, tuple[str, int]]]:
         if host not in known:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [(socket.AF_INET, type, 6, "", (address, port)) for address in known[host]]
