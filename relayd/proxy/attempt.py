@@ -31,7 +31,7 @@ from relayd.proxy.retry_loop import AttemptResult
 from relayd.upstream.classify import GOOD, Classification
 from relayd.upstream.lease import Lease
 from relayd.upstream.spec import Timeouts
-from relayd.upstream.transport.faults import code_of
+from relayd.upstream.transport.faults import AFTER_HANDSHAKE, code_of
 from relayd.upstream.transport.pool import pool_of
 from relayd.upstream.transport.slot import PARSED_TURN, Slot
 from relayd.wire.response import ResponseHead
@@ -335,7 +335,7 @@ class Attempt:
         if slot.bad:
             code = "upstream_malformed"
         else:
-            code = code_of(errno) if errno else "upstream_closed"
+            code = code_of(errno, message) if errno else "upstream_closed"
         detail = slot.bad or f"curl {errno}: {message}"
         response = slot.response
         if response is not None and self.writer.committed:
@@ -347,7 +347,7 @@ class Attempt:
                     return
         elif response is not None and code == "upstream_closed":
             code = "upstream_cut"
-        self._fail(ExchangeError(code, detail))
+        self._fail(ExchangeError(code, detail), was_sent=errno in AFTER_HANDSHAKE)
 
     def fail(self, fault: ExchangeError) -> None:
         """End it for a limit of time that has run out."""
@@ -355,8 +355,9 @@ class Attempt:
 
     def _fail(
         self, fault: ExchangeError, response: ResponseHead | None = None, body: bytes = b"",
-        failure: Failure | None = None,
+        failure: Failure | None = None, was_sent: bool = False,
     ) -> None:
+        """`was_sent`: something of the request may have reached the endpoint, whatever the fault is called."""
         slot = self.slot
         if self._state == ENDED:
             return
@@ -375,7 +376,7 @@ class Attempt:
             classification = self._classify("", response)
         else:
             classification = self._classify(fault.kind.code, None)
-        sent = not fault.kind.retryable
+        sent = was_sent or not fault.kind.retryable
         replayable = True
         if slot is not None:
             if self._body.present and not slot.read_at:
