@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 CODES = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 UNPRINTABLE = dict.fromkeys((*range(32), *range(127, 160)), "?")
@@ -53,6 +53,14 @@ def span(seconds: float) -> str:
     if hours < 24:
         return f"{hours}h{minutes:02}m"
     return f"{hours // 24}d{hours % 24}h"
+
+
+def addresses(endpoint: dict[str, Any]) -> str:
+    """What an endpoint's name was resolved to, and how long ago; empty where it is no name."""
+    age_s = endpoint.get("addresses_age_s")  # a daemon of an older version does not tell
+    fault = endpoint.get("lookup_fault")
+    known = "" if age_s is None else f"{', '.join(endpoint['addresses'])}, resolved {span(age_s)} ago"
+    return plain("; ".join(part for part in (known, fault) if part))
 
 
 def amount(count: int) -> str:

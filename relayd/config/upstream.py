@@ -132,7 +132,7 @@ class Pool:
     max_idle_age: Duration = setting(default=Duration(60), doc="A kept connection that was idle for longer is not used again; keep it below the upstream's keep-alive limit.", minimum=1)
     max_lifetime: Duration = setting(default=Duration(0), doc="A kept connection older than this is not used again; 0 means no limit.", zero_is_off=True)
     max_connections: int = setting(default=0, doc="Transfers at one time to one endpoint; above it requests are answered 503. 0 means no limit.", minimum=0)
-    dns_ttl: Duration = setting(default=Duration(30), doc="How long a resolved address is kept.", minimum=0)
+    dns_ttl: Duration = setting(default=Duration(30), doc="How long the addresses of a host name are used before it is resolved again, at least 1s. When one of them is gone, new requests use new connections, and what is under way finishes on the old ones.", minimum=0)
 
 
 @section()
@@ -147,6 +147,7 @@ class Upstream:
     slow_start: Duration = setting(default=Duration(0), doc="How long an endpoint that comes back takes to its full weight; it begins with a tenth.", zero_is_off=True, example="30s")
     http: Literal["1.1", "2"] = setting(default="1.1", doc="HTTP version spoken to the endpoints; 2 is negotiated over TLS and multiplexes requests. A request of any method that the endpoint refused before any work on it (REFUSED_STREAM, or a GOAWAY that names an earlier stream) goes again, up to twice and apart from retries; 503 upstream_unprocessed where that does not help or its body was streamed and is gone. With libcurl before 8 (Debian 12) a stream whose client does not read may take 32 MiB, and one whose client has left ends at the endpoint with the next traffic.")
     host: Literal["upstream", "client"] = setting(default="upstream", doc="Whose name stands in the Host field: the endpoint's or the one the client asked for.")
+    rewrite_location: bool = setting(default=True, doc="A Location (also Content-Location and Refresh) that names the endpoint itself by its host and port, as an application writes it that got the endpoint's own name in Host, is sent to the client as a path of the route: `http://10.0.0.5:8000/login` becomes `/login`, or `/app/login` on a route that strips `/app`. Only with `host: upstream` and `protocol: plain`; what names another server, or a path that the route does not lead to, stays as it is.")
     tls: UpstreamTls = setting(factory=UpstreamTls, doc="TLS to the endpoints.")
     timeouts: UpstreamTimeouts = setting(factory=UpstreamTimeouts, doc="How long an endpoint may take.")
     pool: Pool = setting(factory=Pool, doc="Kept connections.")

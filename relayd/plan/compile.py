@@ -175,6 +175,7 @@ def _route(at: str, route: Route, config: Config, parts: Parts, faults: _Faults)
         resilience=resilience_of(route, parts) if action == "proxy" else None,
         targets=(Target(upstream),) if action == "proxy" and upstream is not None else (),
         knows_consumers=bool(config.consumers),
+        keepalive_s=float(route.keepalive or 0.0),
         moves_path=action == "proxy" and (changed != Rewriting() or _has_base(route, parts)),
     )
 

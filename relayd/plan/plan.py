@@ -68,7 +68,8 @@ class PlannedRoute:
     problem or text; whether a client that accepts only plain text gets that instead is for `config.errors == "auto"`
     and decided where the error is written. `targets` is the one target of a route without `resilience`.
     `knows_consumers` says that the configuration has consumers. `moves_path` says that what is sent is not the
-    client's path as it stands: it is rewritten, or put behind an endpoint's base path.
+    client's path as it stands: it is rewritten, or put behind an endpoint's base path. `keepalive_s` is the silence
+    after which an event stream gets a comment although no dialect says that it is a stream; 0 is never.
     """
 
     name: str
@@ -98,6 +99,7 @@ class PlannedRoute:
     targets: tuple[Target, ...] = ()
     knows_consumers: bool = False
     moves_path: bool = False
+    keepalive_s: float = 0.0
 
     def rewritten(self, path: bytes) -> bytes:
         """The path that goes upstream, before the endpoint's base path is put in front; only the named bytes change.
@@ -112,6 +114,15 @@ class PlannedRoute:
         else:
             return path
         return rooted(new)
+
+    def path_before(self, path: bytes, asked: bytes) -> bytes | None:
+        """The client's path that `rewritten` makes this one of; None where there is none, or a regex decides. `asked`
+        is a path of a client, which has the bytes that are cut off."""
+        if self.put_regex is not None:
+            return None
+        rest = path.removeprefix(self.put)
+        is_whole = self.put.endswith(b"/") or rest.startswith(b"/") or not rest  # no part of a longer segment
+        return asked[: self.take] + rest if path.startswith(self.put) and is_whole else None
 
 
 def merged_timeouts(own: RouteTimeouts, theirs: Timeouts) -> Timeouts:

@@ -39,6 +39,7 @@ def upstream_spec(name: str, config: Upstream) -> UpstreamSpec:
         spare_keys=keys[1:],
         http2=config.http == "2",
         client_host=config.host == "client",
+        relocate=config.rewrite_location,
         tls=TlsSpec(
             verify=tls.verify, ca=tls.ca, cert=tls.cert, key=tls.key, server_name=tls.server_name,
             min_version=tls.min_version, stamps=stamps_of(tls.ca, tls.cert, tls.key),

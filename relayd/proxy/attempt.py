@@ -23,6 +23,7 @@ from relayd.proxy.body_memory import Holder
 from relayd.proxy.call import Call
 from relayd.proxy.filters.chain import NO_FILTERS, chain_for, invalid_answer
 from relayd.proxy.filters.filter import Filter
+from relayd.proxy.filters.keepalive import KeepAlive, takes_comments
 from relayd.proxy.filters.translate import without_keys
 from relayd.proxy.request_body import RequestBody
 from relayd.proxy.response_writer import ResponseWriter
@@ -30,7 +31,7 @@ from relayd.proxy.retry_loop import AttemptResult
 from relayd.upstream.classify import GOOD, UNPROCESSED, Classification
 from relayd.upstream.lease import Lease
 from relayd.upstream.spec import Timeouts
-from relayd.upstream.transport.faults import code_of, is_unprocessed
+from relayd.upstream.transport.faults import AFTER_HANDSHAKE, code_of, is_unprocessed
 from relayd.upstream.transport.pool import pool_of
 from relayd.upstream.transport.slot import PARSED_TURN, Slot
 from relayd.wire.response import ResponseHead
@@ -62,25 +63,29 @@ class Attempt:
     """Owned by whoever made it; `slot` is None before it starts and after it ended."""
 
     __slots__ = (
-        "_body", "_call", "_canonical", "_client_key", "_filters", "_held", "_held_bytes", "_last_s",
-        "_new_connection", "_owner", "_state", "began_s", "classification", "lease", "may_retry", "response", "slot",
-        "target", "translated", "writer",
+        "_body", "_call", "_canonical", "_client_key", "_cut", "_filters", "_held", "_held_bytes", "_last_s",
+        "_new_connection", "_owner", "_state", "began_s", "classification", "keepalive", "lease", "may_retry",
+        "response", "slot", "target", "translated", "writer",
     )
 
     def __init__(
         self, owner: AttemptOwner, target: Target, lease: Lease, writer: ResponseWriter, body: RequestBody,
         call: Call | None = None, canonical: Request | None = None, may_retry: bool = False, client_key: bool = False,
+        keepalive_s: float = 0.0,
     ) -> None:
         """`canonical` is the request where it was translated. `may_retry`: another attempt could follow this one.
-        `client_key`: the client's own key was sent on."""
+        `client_key`: the client's own key was sent on. `keepalive_s`: after how long a silence a response gets a
+        comment that turns out to be a stream of events although no dialect says so; 0 is never."""
         self._owner, self.target, self.lease, self.writer, self._body = owner, target, lease, writer, body
         self._call, self._canonical, self.may_retry, self._client_key = call, canonical, may_retry, client_key
         self.translated = canonical is not None
+        self.keepalive = KeepAlive(keepalive_s) if keepalive_s else None
         self._filters = NO_FILTERS
         self._state = SENDING
         self._held: list[bytes] | None = None
         self._held_bytes = 0
         self._new_connection = False
+        self._cut = False
         self.slot: Slot | None = None
         self.response: ResponseHead | None = None
         self.classification: Classification | None = None
@@ -129,6 +134,29 @@ class Attempt:
             self._commit(response)
             if not self.writer.flush():
                 slot.hold = True
+        if self._cut and self.slot is slot:
+            self._finish_cut(slot, response)
+
+    def cut_upload(self) -> bool:
+        """The request body will not be completed, and the response has begun. libcurl would wait for the body even when
+        the response is whole: where its length is known, the attempt ends with its last byte."""
+        self._cut = True
+        if self.slot is not None:
+            self.slot.unfinished = True  # the last byte may have come already: look in a later turn
+            self.slot.driver.go_on(self.slot)
+        return True
+
+    def _finish_cut(self, slot: Slot, response: ResponseHead) -> None:
+        if not self._filters:
+            slot.unfinished = False
+        if slot.unfinished or slot.paused or response.length is None or slot.received() < response.length:
+            return
+        if self._state == READING_ERROR:
+            self._refused(slot, response)
+        elif self._filters:
+            self._finish_filtered(slot, response)
+        else:
+            self._complete(slot, response, response, b"")
 
     def on_done(self, slot: Slot, errno: int, message: str) -> None:
         """The transfer has ended, well or not."""
@@ -183,6 +211,8 @@ class Attempt:
                 self._filters = chain_for(
                     call, self.target, self._canonical, response, self.may_retry, self.lease.endpoint.key_filter
                 )
+            if self.keepalive is not None and takes_comments(response):
+                self._filters = (*self._filters, self.keepalive)
         self._state = PASSING
         return True
 
@@ -312,7 +342,7 @@ class Attempt:
         elif response is None and slot.pool.only_http2 and is_unprocessed(errno, message):
             code, detail = "upstream_unprocessed", "a GOAWAY, or a stream that was refused"
         else:
-            code = code_of(errno) if errno else "upstream_closed"
+            code = code_of(errno, message) if errno else "upstream_closed"
         if response is not None and self.writer.committed:
             if code == "upstream_closed":
                 code = "upstream_cut"
@@ -322,7 +352,7 @@ class Attempt:
                     return
         elif response is not None and code == "upstream_closed":
             code = "upstream_cut"
-        self._fail(ExchangeError(code, detail))
+        self._fail(ExchangeError(code, detail), was_sent=errno in AFTER_HANDSHAKE)
 
     def fail(self, fault: ExchangeError) -> None:
         """End it for a limit of time that has run out."""
@@ -330,8 +360,9 @@ class Attempt:
 
     def _fail(
         self, fault: ExchangeError, response: ResponseHead | None = None, body: bytes = b"",
-        failure: Failure | None = None,
+        failure: Failure | None = None, was_sent: bool = False,
     ) -> None:
+        """`was_sent`: something of the request may have reached the endpoint, whatever the fault is called."""
         slot = self.slot
         if self._state == ENDED:
             return
@@ -352,7 +383,7 @@ class Attempt:
             classification = UNPROCESSED
         else:
             classification = self._classify(fault.kind.code, None)
-        sent = not fault.kind.retryable
+        sent = was_sent or not fault.kind.retryable
         replayable = True
         if slot is not None:
             if self._body.present and not slot.read_at:

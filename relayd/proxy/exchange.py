@@ -26,8 +26,9 @@ from relayd.proxy.application import Application, LocalTransfer
 from relayd.proxy.attempt import Attempt
 from relayd.proxy.call import Call
 from relayd.proxy.downstream import Downstream
-from relayd.proxy.filters.keepalive import COMMENT
+from relayd.proxy.filters.keepalive import COMMENT, takes_comments
 from relayd.proxy.filters.translate import stream_head
+from relayd.proxy.location import relocate
 from relayd.proxy.phases import FOLLOWS
 from relayd.proxy.request_body import RequestBody
 from relayd.proxy.respond import Answer, error_answer
@@ -191,7 +192,9 @@ class Exchange:
 
     def end_upload(self) -> bool:
         """The client sends no more; False where that means that it has left."""
-        return self.tunnel is not None and self.tunnel.end_upload()
+        if self.tunnel is not None:
+            return self.tunnel.end_upload()
+        return self.writer.started and (self.attempt is None or self.attempt.cut_upload())
 
     def client_fault(self, fault: ExchangeError) -> None:
         """The request body cannot be read to its end: malformed, or not sent in time."""
@@ -219,8 +222,7 @@ class Exchange:
 
     def on_drained(self) -> None:
         """The client has taken what waited for it."""
-        source = self.attempt or self.tunnel or self.local
-        if source is not None:
+        if (source := self.attempt or self.tunnel or self.local) is not None:
             source.unhold()
 
     # ---- the attempt's side
@@ -238,8 +240,7 @@ class Exchange:
             body.recount(attempt.slot)
         if self.call is not None:
             self.call.let_go()
-        route = self.route
-        if route is not None and route.resilience is not None:
+        if self.route is not None and (head.located or self.route.resilience is not None):
             self.annotate(head, attempt)
 
     def reads_error(self, classification: Classification) -> bool:
@@ -402,8 +403,7 @@ class Exchange:
         """End what is under way at an endpoint or in relayd. `code` is why, if that says something of the endpoint."""
         if self.attempt is not None:
             self.attempt.cancel(code)
-        other = self.tunnel or self.local
-        if other is not None:
+        if (other := self.tunnel or self.local) is not None:
             other.close()
 
     def _end(self) -> None:
@@ -429,17 +429,18 @@ class Exchange:
             tell_call(record, call, None if loop is None else loop.target.model)
         self.body.release()
         self.attempt = self.tunnel = self.local = self.retry_loop = self.after_attempt = self.call = self.lease = None
-        if self.tickets:
-            tickets, self.tickets = self.tickets, ()
-            for gate, ticket in tickets:
-                gate.leave(ticket)
+        tickets, self.tickets = self.tickets, ()
+        for gate, ticket in tickets:
+            gate.leave(ticket)
         record.total_s = clock.monotonic() - record.started
         gateway.account(record)
 
     # ---- fields of the response, and the sweep
 
     def annotate(self, head: ResponseHead, attempt: Attempt | None) -> None:
-        """Which queue was met and which endpoints were tried, where the route tells."""
+        """Which queue was met and which endpoints were tried, where the route tells; Location as the client sees it."""
+        if head.located and self.route is not None and attempt is not None:
+            relocate(head, self.head.path, self.route, attempt.target.upstream.spec, attempt.lease.endpoint)
         if self.queue_note:
             head.keep += [f"{name}: {value}\r\n".encode() for name, value in self.queue_fields()]
         route, loop = self.route, self.retry_loop
@@ -465,34 +466,33 @@ class Exchange:
         timeouts = self.limits
         if self.tunnel is not None:
             self.tunnel.check(now, timeouts)
-            return
-        if loop is None:
+        if loop is None or self.tunnel is not None:
             return
         if timeouts.total_s and now - self.record.started > timeouts.total_s:
             self.fail(ExchangeError("total_timeout", f"{timeouts.total_s:g} s"))
             return
         attempt = self.attempt
-        if attempt is not None:
-            fault = attempt.expired(now, timeouts, loop.target.upstream.retries.spec.per_attempt_s)
-            if fault is not None:
-                attempt.fail(fault)
-                return
-        if self.call is not None and self.call.keepalive is not None and not self.muted:
-            self._keep_alive(self.call, loop, now)
-
-    def _keep_alive(self, call: Call, loop: RetryLoop, now_s: float) -> None:
-        """A comment for a client whose stream has been silent for long."""
-        keepalive, attempt, writer = call.keepalive, self.attempt, self.writer
-        crosses = call.crosses(loop.target)
-        if keepalive is None or self.head.version != 11:
+        per_attempt_s = loop.target.upstream.retries.spec.per_attempt_s
+        if attempt is not None and (fault := attempt.expired(now, timeouts, per_attempt_s)) is not None:
+            attempt.fail(fault)
             return
-        if attempt is not None and attempt.slot is not None:
-            response = attempt.slot.response
-            if attempt.slot.hold or (response is not None and not response.media.is_stream and not crosses):
-                return
+        self._keep_alive(loop, now)
+
+    def _keep_alive(self, loop: RetryLoop, now_s: float) -> None:
+        """A comment for a client whose stream has been silent for long."""
+        call, attempt, writer = self.call, self.attempt, self.writer
+        keepalive = None if call is None else call.keepalive
+        if keepalive is None and attempt is not None and writer.committed:
+            keepalive = attempt.keepalive
+        if keepalive is None or self.muted or self.head.version != 11:
+            return
+        crosses = call is not None and call.crosses(loop.target)
+        slot = None if attempt is None else attempt.slot
+        if slot is not None and (slot.hold or not (crosses or slot.response is None or takes_comments(slot.response))):
+            return
         if not keepalive.is_due(now_s):
             return
-        comment = call.renderer.comment() if crosses and call.rendered else COMMENT
+        comment = call.renderer.comment() if call is not None and crosses and call.rendered else COMMENT
         if not writer.started:
             head = stream_head(None)
             head.keep += [f"{name}: {value}\r\n".encode() for name, value in self.queue_fields()]

@@ -220,7 +220,7 @@ def send(exchange: Exchange) -> None:
     exchange.after_attempt = failed
     made = exchange.attempt = Attempt(
         exchange, target, lease, exchange.writer, body, call, canonical, loop.may_retry() and body.whole,
-        route.pass_client_key,
+        route.pass_client_key, route.keepalive_s if call is None or call.keepalive is None else 0.0,
     )
     made.start(head.method, wire_target, fields, payload, length, new_connection=loop.resends == RESENDS)
 

@@ -60,9 +60,14 @@ def head_of(
     parts = [given] if has_date(given) else [given, date_field()]  # RFC 9110 6.6.1
     if framing == CHUNKED:
         parts.append(b"Transfer-Encoding: chunked\r\n")
+        if response.trailer is not None and route is not None and route.trailers:
+            parts.append(trailer_field(response.trailer))
     elif response.length is not None:
         parts.append(b"Content-Length: %d\r\n" % response.length)
-    if not keep_alive:
+    if response.upgrade is not None and response.status == 426:  # RFC 9110 15.5.22: it says what would be accepted
+        parts.append(b"Upgrade: %b\r\n" % response.upgrade)
+        parts.append(b"Connection: upgrade\r\n" if keep_alive and version == 11 else b"Connection: upgrade, close\r\n")
+    elif not keep_alive:
         parts.append(b"Connection: close\r\n")
     elif version == 10:
         parts.append(b"Connection: keep-alive\r\n")
@@ -79,6 +84,12 @@ def head_of(
 def interim_head(response: ResponseHead) -> bytes:
     """A 1xx head to pass on (RFC 9110 15.2)."""
     return b"".join([status_line(response.status, response.reason), *response.keep, b"\r\n"])
+
+
+def trailer_field(value: bytes) -> bytes:
+    """The Trailer field (RFC 9110 6.6.2), with the names that `trailer_lines` may pass on; empty without one."""
+    names = [name for part in value.split(b",") if (name := part.strip()) and not is_forbidden_trailer(name)]
+    return b"Trailer: " + b", ".join(names) + b"\r\n" if names else b""
 
 
 def trailer_lines(lines: list[bytes]) -> bytes:

@@ -13,8 +13,10 @@ from typing import Protocol
 
 from relayd import clock
 from relayd.errors import ExchangeError
+from relayd.plan.plan import PlannedRoute
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.incoming import status_line
+from relayd.proxy.location import relocate
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import Timeouts, UpstreamSpec
 from relayd.upstream.transport.slot import FIELDS_MAX, INTERIM_MAX
@@ -32,6 +34,7 @@ class Upgraded(Protocol):
 
     head: RequestHead
     down: Downstream
+    route: PlannedRoute | None
 
     def switch(self, head: bytes) -> None: ...
     def tunnelled(self, data: bytes) -> bool: ...
@@ -57,7 +60,7 @@ class Upgrade:
     def __init__(
         self, exchange: Upgraded, spec: UpstreamSpec, endpoint: Endpoint, target: bytes, fields: list[bytes]
     ) -> None:
-        self._exchange = exchange
+        self._exchange, self._spec, self._endpoint = exchange, spec, endpoint
         self._limit, self._keys = spec.response_header_bytes, endpoint.key_filter
         self._buffer = bytearray()
         self._scanned = self._interims = self._head_bytes = 0
@@ -158,6 +161,8 @@ class Upgrade:
             self._decoder = ChunkedDecoder()
         elif response.length is not None:
             self._left = response.length
+        if response.located and self._exchange.route is not None:
+            relocate(response, self._exchange.head.path, self._exchange.route, self._spec, self._endpoint)
         self._exchange.plain_answer(response, b"")
         self._body(rest)
 

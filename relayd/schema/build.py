@@ -9,6 +9,7 @@ Laws:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,8 @@ from relayd.schema.describe import (
 from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence, is_null, kind_of
 from relayd.schema.scalars import WordError, meant, read_word, shown
 from relayd.schema.types import Secret
+
+_VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]{0,127}(:?[-+?=][^}]*)?\}")
 
 
 class _Unread:
@@ -91,9 +94,19 @@ class Builder:
         if not isinstance(node, Scalar):
             return self.fault(node.mark, path, f"needs a single value, found {kind_of(node)}")
         try:
-            return read_word(node, kind, key)
+            word = read_word(node, kind, key)
         except WordError as wrong:
             return self.fault(node.mark, path, wrong.message, wrong.hint)
+        if isinstance(word, str) and "${" in word and not (key is not None and key.multiline):
+            self._template(word, node, path)
+        return word
+
+    def _template(self, word: str, node: Node, path: str) -> None:
+        """Other programs replace `${NAME}`; here it would go out literally, unnoticed."""
+        found = _VARIABLE.search(word)
+        if found is not None:
+            self.warn(node.mark, path, f"{found[0]} is not replaced: it is used as it stands here",
+                      "environment variables are read only where a key stands, as {env: NAME}")  # fmt: skip
 
     def _list(self, kind: Any, node: Node, path: str, key: Key | None) -> Any:
         items = node.items if isinstance(node, Sequence) else (node,)

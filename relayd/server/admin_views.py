@@ -199,7 +199,9 @@ def shown_upstream(upstream: Upstream) -> dict[str, object]:
     told = upstream.describe()
     endpoints = told["endpoints"]
     assert isinstance(endpoints, list)
-    words = ("in_flight", "state", "breaker", "health", "available")
+    words = (
+        "in_flight", "state", "breaker", "health", "available", "addresses", "addresses_age_s", "lookup_fault",
+    )
     short = [{"endpoint": one["address"], **{word: one[word] for word in words}} for one in endpoints]
     return {word: told[word] for word in ("name", "protocol", "in_flight", "models")} | {"endpoints": short}
 

@@ -447,7 +447,7 @@ class Connection:
             return self._waiting > 0  # CLOSING or LINGER
         if exchange.tunnel is not None:
             return exchange.end_upload() or (exchange.writer.started and self._state == WAIT)
-        return exchange.writer.started and self._state == BODY  # an early answer
+        return self._state == BODY and exchange.end_upload()  # an early answer
 
     def close_idle(self) -> bool:
         """Close it if it is between requests; for a drain."""

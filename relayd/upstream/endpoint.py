@@ -22,6 +22,7 @@ ENABLED, DRAINING, DISABLED = "enabled", "draining", "disabled"
 ADMINISTRATIVE = (ENABLED, DRAINING, DISABLED)
 UNKNOWN, PASSING, FAILING = "unknown", "passing", "failing"
 LEAVING = "leaving"  # shown in place of `state` for an address that the upstream no longer has
+NO_ADDRESSES: dict[str, object] = {"addresses": [], "addresses_age_s": None, "lookup_fault": ""}
 LEAST_RAMP = 0.1  # of its weight, with which a returning endpoint begins
 
 
@@ -30,6 +31,10 @@ class Connections(Protocol):
 
     def close(self) -> None:
         """Close idle connections now, the others when their transfers end."""
+
+    def describe(self, now_s: float) -> dict[str, object]:
+        """For status: `addresses` that the endpoint's name has, `addresses_age_s` since they were looked up (None for
+        what is no name), `lookup_fault` why the last lookup failed."""
 
 
 Connect = Callable[[UpstreamSpec, EndpointSpec, KeyFilter | None], Connections]
@@ -180,6 +185,7 @@ class Endpoint:
             "retry_in_s": self._back_in_s(now_s),
             "resting_for_s": round(max(0.0, self.cooldown_until_s - now_s), 1),
             "last_fault": self.last_fault,
+            **(NO_ADDRESSES if self.pool is None else self.pool.describe(now_s)),
         }
 
     def _back_in_s(self, now_s: float) -> float | None:

@@ -157,6 +157,7 @@ class UpstreamSpec:
     auth: AuthSpec | None = None
     http2: bool = False
     client_host: bool = False
+    relocate: bool = True
     tls: TlsSpec = field(default_factory=TlsSpec)
     timeouts: Timeouts = field(default_factory=Timeouts)
     max_idle_age_s: float = 60.0

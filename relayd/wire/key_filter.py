@@ -88,6 +88,12 @@ class KeyFilter:
         if self.holds(response.reason):
             self._count("the reason phrase")
             response.reason = b""
+        if response.upgrade is not None and self.holds(response.upgrade):
+            self._count("Upgrade")
+            response.upgrade = None
+        if response.trailer is not None and self.holds(response.trailer):
+            self._count("Trailer")
+            response.trailer = None
         response.keep = [line for one in response.keep if (line := self.line(one))]
 
     def line(self, line: bytes) -> bytes:

@@ -23,8 +23,9 @@ _REPAIRS = (
     (re.compile(rb"(?m)^(" + TOKEN + rb")[ \t]+:"), rb"\1:"),
 )
 
-PASS, DROP, LENGTH, CODING, CONNECTION, UPGRADE, HOUSE, MEDIA, ENCODED = range(9)
+PASS, DROP, LENGTH, CODING, CONNECTION, UPGRADE, HOUSE, MEDIA, ENCODED, TRAILER, LOCATED = range(11)
 _NAMED = {b"content-length": LENGTH, b"transfer-encoding": CODING, b"connection": CONNECTION, b"upgrade": UPGRADE,
+          b"trailer": TRAILER, b"location": LOCATED, b"content-location": LOCATED, b"refresh": LOCATED,
           b"x-request-id": HOUSE, b"x-process-time": HOUSE, b"x-proxy-by": HOUSE,
           b"content-type": MEDIA, b"content-encoding": ENCODED}
 
@@ -38,20 +39,22 @@ _ACTIONS: Memo[int] = Memo(_action)
 
 
 class Media(NamedTuple):
-    """What a Content-Type says: `text` as it came without blanks, whether that is JSON, and whether it is a stream of
-    events or of JSON lines."""
+    """What a Content-Type says: `text` as it came without blanks, whether that is JSON, whether it is a stream of
+    events or of JSON lines, and whether of events."""
 
     text: str
     is_json: bool
     is_stream: bool
+    is_events: bool
 
 
 def _media(line: bytes) -> Media:
     text = line.partition(b":")[2].strip().decode("latin-1")
     kind = text.partition(";")[0].strip().lower()
+    is_events = kind.startswith("text/event-stream")
     return Media(
         text, kind == "application/json" or kind.endswith("+json"),
-        kind.startswith(("text/event-stream", "application/x-ndjson", "application/ndjson")),
+        is_events or kind.startswith(("application/x-ndjson", "application/ndjson")), is_events,
     )
 
 
@@ -65,6 +68,7 @@ class Meaning(NamedTuple):
     status: int
     reason: bytes
     house: bool
+    located: bool
     chunked: bool
     length: int
     media: int
@@ -79,17 +83,23 @@ class ResponseHead:
 
     `house` says that the upstream wrote a field of a name that relayd writes too. `type_line` and `coding_line` are
     the fields in `keep` that say what the body is; empty without one.
-    `length` is the declared length, None when there is none or a transfer coding beats it.
+    `length` is the declared length, None when there is none or a transfer coding beats it. `upgrade` and `trailer` are
+    the values of these fields, which go on only where they have a meaning; None without one. `located` says that some
+    field names a place by its URL.
     """
 
-    __slots__ = ("chunked", "coding_line", "house", "keep", "length", "reason", "status", "type_line", "upgrade")
+    __slots__ = (
+        "chunked", "coding_line", "house", "keep", "length", "located", "reason", "status", "trailer", "type_line",
+        "upgrade",
+    )
 
     def __init__(self, status: int, reason: bytes) -> None:
         self.status, self.reason = status, reason
         self.keep: list[bytes] = []
         self.length: int | None = None
         self.upgrade: bytes | None = None
-        self.house = self.chunked = False
+        self.trailer: bytes | None = None
+        self.house = self.located = self.chunked = False
         self.type_line = self.coding_line = b""
 
     @property
@@ -124,10 +134,10 @@ def parse_response(lines: list[bytes]) -> ResponseHead:
     key = lines[0], len(lines)
     found = _SHAPES.find(key, head)
     if found is not None:
-        match, (status, reason, house, chunked, place, media, encoded) = found
+        match, (status, reason, house, located, chunked, place, media, encoded) = found
         known = ResponseHead(status, reason)
         known.keep = kept = list(match.groups())
-        known.house, known.chunked = house, chunked
+        known.house, known.located, known.chunked = house, located, chunked
         if place >= 0:
             known.length = int(kept.pop(place))
         if media >= 0:
@@ -136,7 +146,7 @@ def parse_response(lines: list[bytes]) -> ResponseHead:
             known.coding_line = kept[encoded]
         return known
     response = _parse(lines, head)
-    if _SHAPES.learning and response.status >= 200 and response.status != 204 and response.upgrade is None:
+    if _SHAPES.learning and response.status >= 200 and response.status != 204:
         _learn(key, lines, head, response)
     return response
 
@@ -177,8 +187,13 @@ def _parse(lines: list[bytes], head: bytes) -> ResponseHead:
         elif action == ENCODED:
             response.coding_line = response.coding_line or line
             keep.append(line)
-        else:
-            response.upgrade = value.strip()
+        elif action == LOCATED:
+            response.located = True
+            keep.append(line)
+        elif action == UPGRADE:
+            response.upgrade = _listed(response.upgrade, value)
+        elif action == TRAILER:
+            response.trailer = _listed(response.trailer, value)
     if named:
         gone = named - {b"close", b"keep-alive", b"upgrade", b"content-length", b"set-cookie", b"date"}
         if gone:
@@ -189,6 +204,11 @@ def _parse(lines: list[bytes], head: bytes) -> ResponseHead:
     if coding or response.status == 204 or response.status < 200:
         response.length = None
     return response
+
+
+def _listed(before: bytes | None, value: bytes) -> bytes:
+    """RFC 9110 5.2: several fields of one name are one list."""
+    return value.strip() if before is None else before + b", " + value.strip()
 
 
 def _length(response: ResponseHead, value: bytes) -> None:
@@ -205,7 +225,7 @@ def _learn(key: tuple[bytes, int], lines: list[bytes], head: bytes, response: Re
     for line in lines[1:-1]:
         name = line.partition(b":")[0]
         action = _ACTIONS[name]
-        if action in (PASS, HOUSE, MEDIA, ENCODED):
+        if action in (PASS, HOUSE, MEDIA, ENCODED, LOCATED):
             form.append(field(name, end=True))
             groups += 1
         elif action == LENGTH and place < 0:
@@ -226,6 +246,6 @@ def _learn(key: tuple[bytes, int], lines: list[bytes], head: bytes, response: Re
         kept = response.keep
         media, coding = response.type_line, response.coding_line
         _SHAPES.learn(key, whole, Meaning(
-            response.status, response.reason, response.house, response.chunked, place,
+            response.status, response.reason, response.house, response.located, response.chunked, place,
             kept.index(media) if media else -1, kept.index(coding) if coding else -1,
         ))

@@ -137,6 +137,30 @@ def test_trailers_of_a_response_are_dropped_unless_the_route_wants_them(relay: R
         assert message.body == b"abc" and message.complete and message.trailers == []
 
 
+def test_the_trailer_field_goes_with_the_trailers_that_it_announces(relay: Relay, upstream: Upstream) -> None:
+    upstream.script = saying(b"HTTP/1.1 200 OK\r\nTrailer: X-Sum, Content-Length\r\nTrailer: X-End\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n")
+    with relay.client() as client:
+        for _ in range(4):  # a head that was met often is read in another way
+            message = client.ask(request(b"/trailers"))
+            assert message.get_all("trailer") == [b"X-Sum, X-End"] and message.trailers == [(b"X-Sum", b"1")]
+            assert client.ask(request(b"/")).get("trailer") is None
+        client.send(b"GET /trailers HTTP/1.0\r\nHost: x\r\n\r\n")
+        assert client.answer().get("trailer") is None  # without chunks there are none
+
+
+@pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
+def test_a_426_says_which_protocol_it_wants(version: bytes, relay: Relay, upstream: Upstream) -> None:
+    upstream.script = saying(b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.0\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\nno")
+    with relay.client() as client:
+        client.send(b"GET /old " + version + b"\r\nHost: x\r\n\r\n")
+        message = client.answer()
+        assert message.status == 426 and message.get("upgrade") == b"TLS/1.0, websocket"
+        assert b"upgrade" in (message.get("connection") or b"").lower()
+    upstream.script = saying(b"HTTP/1.1 200 OK\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\nok")
+    with relay.client() as client:
+        assert client.ask(request(b"/offer")).get("upgrade") is None  # what relayd does not speak is not offered
+
+
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
 def test_answers_without_a_body_have_none(status: bytes, relay: Relay, upstream: Upstream) -> None:
     upstream.script = saying(b"HTTP/1.1 " + status + b"\r\nETag: \"a\"\r\n\r\n")
@@ -234,6 +258,34 @@ def test_an_early_refusal_reaches_the_client_while_it_still_uploads(stays: bool,
         except OSError:
             pass
         assert client.ended()
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 100000\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"])
+def test_an_early_answer_is_whole_for_a_client_that_then_ends_its_side(framing: bytes, relay: Relay, upstream: Upstream) -> None:
+    go = threading.Event()
+
+    def script(peer: Peer, message: Message) -> None:
+        whole = answer(b"early")
+        peer.send(whole[:-2])
+        assert go.wait(60)
+        peer.send(whole[-2:])
+        peer.wait_gone()
+
+    upstream.script = script
+    for waits in (True, False):  # for its last bytes, or for nothing but the rest of the body
+        go.clear()
+        with relay.client() as client:
+            client.send(b"POST /upload HTTP/1.1\r\nHost: x\r\n" + framing)
+            seen = client.take_until(b"ear")
+            if waits:
+                client.finish()
+            go.set()
+            if not waits:
+                seen += client.take(2)
+                client.finish()
+            assert (seen + client.read_all()).endswith(b"\r\n\r\nearly")
+        relay.wait_quiet()
+        assert upstream.left.get(timeout=60)
 
 
 def test_a_half_closed_client_that_waits_gets_no_wrong_answer(relay: Relay, upstream: Upstream) -> None:

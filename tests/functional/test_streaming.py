@@ -22,6 +22,7 @@ CONFIG = {
     "routes": [
         {"name": "finish", "match": {"prefix": "/finish"}, "upstream": "up", "on_disconnect": "finish"},
         {"name": "hole", "match": {"prefix": "/hole"}, "upstream": "hole"},
+        {"name": "kept", "match": {"prefix": "/kept"}, "upstream": "up", "keepalive": "200ms"},
         {"name": "all", "match": {"prefix": "/"}, "upstream": "up", "body_limit": "1GiB"},
     ],
 }
@@ -81,6 +82,54 @@ def test_every_event_reaches_the_client_before_the_next_one_is_made(version: byt
             seen = client.take_until(b'data: {"n": %d}\n\n' % number)
             assert b": comment %d\n" % number in seen
         client.read_all(0.5) if version == b"HTTP/1.0" else client.take_until(b"0\r\n\r\n")
+
+
+def test_a_silent_event_stream_of_a_plain_route_gets_comments_between_its_events(relay: Relay, upstream: Upstream) -> None:
+    go, half = threading.Event(), threading.Event()
+
+    def script(peer: Peer, message: Message) -> None:
+        peer.whole(message)
+        peer.send(SSE + chunk(b"data: 1\n\n"))
+        assert go.wait(60)
+        peer.send(chunk(b"data: "))
+        assert half.wait(60)
+        peer.send(chunk(b"2\n\n") + b"0\r\n\r\n")
+
+    upstream.script = script
+    with relay.client() as client:
+        client.send(request(b"/kept"))
+        client.head_of_answer()
+        assert client.take_until(b"data: 1\n\n\r\n")
+        for _ in range(2):
+            assert client.take_until(b"\r\n: keep-alive\n\n\r\n")
+        go.set()
+        client.take_until(b"6\r\ndata: \r\n")
+        assert client.silent(1.0)  # nothing stands inside an event
+        half.set()
+        assert client.take_until(b"0\r\n\r\n") == b"3\r\n2\n\n\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("head", [
+    b"Content-Type: text/event-stream\r\nContent-Length: 18", b"Content-Type: text/event-stream\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked",
+    b"Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked", b"Content-Type: text/plain\r\nTransfer-Encoding: chunked",
+])
+def test_what_has_no_room_for_comments_gets_none(head: bytes, relay: Relay, upstream: Upstream) -> None:
+    go = threading.Event()
+    frame = bytes if b"Length" in head else chunk
+
+    def script(peer: Peer, message: Message) -> None:
+        peer.whole(message)
+        peer.send(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n" + frame(b"data: 1\n\n"))
+        assert go.wait(60)
+        peer.send(frame(b"data: 2\n\n") + (b"" if b"Length" in head else b"0\r\n\r\n"))
+
+    upstream.script = script
+    with relay.client() as client:
+        client.send(request(b"/kept"))
+        client.head_of_answer()
+        assert client.take_until(b"data: 1\n\n") and (frame is bytes or client.take(2)) and client.silent(1.0)
+        go.set()
+        assert client.take_until(b"data: 2\n\n") == (b"data: 2\n\n" if frame is bytes else b"9\r\ndata: 2\n\n")
 
 
 def test_a_piece_of_an_event_is_not_held_until_the_event_is_whole(relay: Relay, upstream: Upstream) -> None:

@@ -79,6 +79,27 @@ def test_a_route_without_upgrade_does_not_tunnel(relay: Relay, upstream: Upstrea
     assert not [head for head in upstream.heads if head.get("upgrade")]
 
 
+def test_other_fields_of_one_hop_do_not_hide_what_was_agreed(relay: Relay, upstream: Upstream) -> None:
+    def script(peer: Peer, message: Message) -> None:
+        peer.send(YES.replace(b"\r\n\r\n", b"\r\nKeep-Alive: timeout=5\r\nProxy-Authenticate: Basic\r\n\r\n") + b"bye")
+        peer.close()
+
+    upstream.script = script
+    with relay.client() as client:
+        client.send(request(b"/ws", *ASK))
+        head = client.head()
+        assert head.status == 101 and head.get("upgrade") == b"websocket" and head.get("keep-alive") is None
+        assert client.read_all() == b"bye"
+
+
+def test_a_refused_upgrade_says_what_would_be_accepted(relay: Relay, upstream: Upstream) -> None:
+    upstream.script = saying(answer(b"no", b"Upgrade: websocket", b"Connection: Upgrade", status=b"426 Upgrade Required"))
+    with relay.client() as client:
+        client.send(request(b"/ws", *ASK))
+        message = client.answer()
+        assert message.status == 426 and message.get("upgrade") == b"websocket"
+
+
 @pytest.mark.parametrize("head", [
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: Upgrade\r\n\r\n",
     b"HTTP/1.1 101 Switching Protocols\r\n\r\n",

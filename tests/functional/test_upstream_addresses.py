@@ -78,6 +78,18 @@ def test_a_client_certificate_is_shown(tmp_path: Path, certificate: tuple[str, s
             assert client.ask(request()).status == 200
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_certificate_that_is_missing_is_tls_failed(tmp_path: Path, certificate: tuple[str, str], version: ssl.TLSVersion) -> None:
+    context = serving(certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(certificate[0])
+    context.minimum_version = context.maximum_version = version
+    with Upstream(tls=context) as secure:
+        with Relay(tmp_path / "r", secure.url, {"upstreams": {"up": {"tls": {"ca": certificate[0]}}}}) as relay, relay.client() as client:
+            message = client.ask(request())
+            assert message.status == 502 and json.loads(message.body)["code"] == "tls_failed"
+
+
 def test_a_unix_socket_is_an_upstream(tmp_path: Path) -> None:
     with Upstream(unix=str(tmp_path / "up.sock")) as local, Relay(tmp_path / "r", local.url) as relay, relay.client() as client:
         for _ in range(3):

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from relayd.cli.output import amount, paint, plain, span, table
+from relayd.cli.output import addresses, amount, paint, plain, span, table
 from relayd.cli.watch import add_options, show
 
 HELP = "show generation, listeners, upstreams and exchanges in flight of the running relayd"
@@ -52,10 +52,11 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
     for one in told.get("certificates", ()):
         end = f"certificate of {one['of']} {one['name']}: {span(max(one['left_s'], 0))} left, {one['file']}"
         yield paint(one["warning"] or end, "red" if one["warning"] else "dim")
-    upstreams = [("UPSTREAM", "PROTOCOL", "ENDPOINT", "IN FLIGHT", "STATE")]
+    upstreams = [("UPSTREAM", "PROTOCOL", "ENDPOINT", "IN FLIGHT", "STATE", "ADDRESSES")]
     for one in told["upstreams"]:
         for end in one["endpoints"]:
-            upstreams.append((one["name"], one["protocol"], end["endpoint"], str(end["in_flight"]), state(end)))
+            row_of = one["name"], one["protocol"], end["endpoint"], str(end["in_flight"]), state(end), addresses(end)
+            upstreams.append(row_of)
     if len(upstreams) > 1:
         yield ""
         yield from table([*upstreams])

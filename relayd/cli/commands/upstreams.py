@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from relayd.cli.output import paint, plain, span, table
+from relayd.cli.output import addresses, paint, plain, span, table
 from relayd.cli.watch import add_options, show
 
 HELP = "show every endpoint: its state, breaker, health and load"
@@ -41,6 +41,9 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
     for upstream in told["upstreams"]:
         if upstream["endpoints"] and not upstream["available"]:
             yield paint(f"{upstream['name']}: no endpoint may be asked", "red")
+        for endpoint in upstream["endpoints"]:
+            if known := addresses(endpoint):
+                yield paint(f"{upstream['name']}: {plain(endpoint['address'])} is {known}", "dim")
         for key in upstream["keys"]:
             if key["state"] != "in_force":
                 why = f": {plain(key['why'])}" if key["why"] else ""

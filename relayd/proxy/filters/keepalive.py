@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from relayd import clock
 from relayd.proxy.filters.filter import Filter
+from relayd.wire.response import ResponseHead
 
 COMMENT = b": keep-alive\n\n"
 
 
+def takes_comments(response: ResponseHead) -> bool:
+    """Whether comments may be put into this body as it passes: JSON lines have none, and neither a content coding nor
+    a declared length leaves room for them."""
+    return response.media.is_events and not response.coding_line and response.length is None
+
+
 class KeepAlive(Filter):
-    """One per exchange, the last filter of each of its attempts. `every_s` is the longest silence; 0 is no comments."""
+    """The last filter of each attempt: one for all attempts of an exchange whose request asks for a stream, one for
+    each attempt whose response turns out to be one. `every_s` is the longest silence; 0 is no comments."""
 
     __slots__ = ("_boundary", "_sent_s", "every_s")
 

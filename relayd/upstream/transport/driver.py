@@ -16,7 +16,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import select
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +27,7 @@ from tornado.ioloop import IOLoop
 
 from relayd import clock
 from relayd.upstream.transport.faults import REWIND
+from relayd.upstream.transport.names import Name, Names, without_route
 from relayd.upstream.transport.slot import ACTIVE, DONE, Lender, Sink, Slot
 from relayd.work_queue import WorkQueue
 
@@ -53,7 +56,8 @@ class Driver:
         self._loop, self._multi, self._finish_fetch, self._work = loop, multi, finish_fetch, work
         self._epoll = select.epoll()
         self._masks: dict[int, int] = {}  # descriptor -> epoll mask; 0 = parked
-        self._owners: dict[int, Lender] = {}
+        self._owners: dict[int, tuple[Lender, int]] = {}  # descriptor -> pool, and the inode of the socket
+        self.names = Names(loop, self)
         self._resumes: list[tuple[Slot, int]] = []
         self._starting: list[tuple[Slot, int]] = []
         self._ended: list[Ended] = []
@@ -151,9 +155,9 @@ class Driver:
     def _on_parked(self, fd: int) -> None:
         """The peer closed an idle connection."""
         self._masks.pop(fd, None)
-        pool = self._owners.pop(fd, None)
-        if pool is not None:
-            pool.eof_at = clock.monotonic()
+        owner = self._owners.pop(fd, None)
+        if owner is not None:
+            owner[0].eof_at = clock.monotonic()
         if self._cleaning is None:
             self._cleaning = self._loop.call_later(CLEAN_AFTER_S, self._clean)
         with contextlib.suppress(OSError):
@@ -293,13 +297,15 @@ class Driver:
         if slot.connect_s != 0.0:  # a new connection; of others it is known whose they are
             fd = curl.getinfo(_LAST_SOCKET)
             if fd >= 0:
-                self._owners[fd] = slot.pool
+                self._owners[fd] = slot.pool, os.fstat(fd).st_ino
         self._multi.remove_handle(curl)
         self.active -= 1
         self._slots.discard(slot)
         slot.state, slot.broken = DONE, errno == REWIND
         keys = slot.pool.key_filter
-        done.append((slot, slot.gen, errno, keys.text(message) if errno and keys is not None else message))
+        if errno:
+            message = without_route(message if keys is None else keys.text(message))
+        done.append((slot, slot.gen, errno, message))
 
     def go_on(self, slot: Slot) -> None:
         """In a later turn let the sink take up its work again, or libcurl hand over more."""
@@ -381,9 +387,24 @@ class Driver:
             if slot in self.touched:
                 self.touched.remove(slot)
 
+    def retire(self, name: Name) -> None:
+        """The name has new addresses: close its idle connections, and the others when their transfers end."""
+        for slot in (*self._slots, *(slot for slot, _ in self._starting)):
+            if slot.pool.name is name:
+                slot.fresh = 2  # the next transfer of the slot sets it anew
+                slot.curl.setopt(pycurl.FORBID_REUSE, 1)
+        for fd, (pool, inode) in list(self._owners.items()):
+            if pool.name is name and not self._masks.get(fd):
+                del self._owners[fd]
+                with contextlib.suppress(OSError):
+                    if os.fstat(fd).st_ino == inode:  # else libcurl has closed it, and the number is another's
+                        with socket.socket(fileno=os.dup(fd)) as line:  # libcurl sees a dead connection, and drops it
+                            line.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Cancel everything and leave the loop."""
         self._closed = True
+        self.names.close()
         for slot in list(self._slots):
             self.cancel(slot)
         if self._armed is not None:

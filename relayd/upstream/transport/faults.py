@@ -1,9 +1,14 @@
-"""libcurl's error numbers in relayd's words (numbers, never texts: GnuTLS and OpenSSL word them differently).
+"""libcurl's error numbers as relayd's error codes (GnuTLS and OpenSSL word them differently, so that texts decide only
+in two places).
 
-`is_unprocessed` alone reads a text as well, which is libcurl's own and the same with every TLS library.
+`is_unprocessed` reads a text which is libcurl's own and the same with every TLS library. Under TLS 1.3 a server refuses
+a client's certificate, or its absence, after the client has finished its handshake: it comes as an error of sending or
+receiving (55, 56) whose text says that it is a fatal alert.
 """
 
 from __future__ import annotations
+
+import re
 
 import pycurl
 
@@ -11,20 +16,23 @@ _TLS = (35, 53, 54, 58, 59, 60, 66, 77, 80, 82, 83, 90, 91, 98)
 _CONNECT = (5, 6, 7)
 _MALFORMED = (1, 8, 16, 23, 27, 61, 100)
 
+AFTER_HANDSHAKE = (55, 56)  # something of the request may have gone out
+_ALERT = re.compile(r"\balert (?:bad certificate|unsupported certificate|certificate |unknown ca\b|access denied)"
+                    r"|GnuTLS recv error \(-12\)")
 REWIND = 65  # CURLE_SEND_FAIL_REWIND: the request would have had to be sent twice
 _HTTP2 = 16
 _NOTHING_BROKE = "seek callback returned error"  # libcurl keeps the first text: no failure came before this one
 _TELLS_GOAWAY = pycurl.version_info()[2] < 0x080500
 
 
-def code_of(errno: int) -> str:
-    """The catalogue code of a failed transfer.
+def code_of(errno: int, message: str = "") -> str:
+    """The catalogue code of a failed transfer; `message` is libcurl's text.
 
     28 can only be the time to connect: libcurl is given no other limit, the rest is the sweep's.
     """
     if errno in _CONNECT:
         return "connect_failed"
-    if errno in _TLS:
+    if errno in _TLS or (errno in AFTER_HANDSHAKE and _ALERT.search(message) is not None):
         return "tls_failed"
     if errno == 28:
         return "connect_timeout"

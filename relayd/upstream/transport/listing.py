@@ -118,7 +118,7 @@ class Question:
         """The end of a page."""
         self._take(slot)
         if errno or not self._status:
-            self._failed(slot.bad or (code_of(errno) if errno else "upstream_closed"))
+            self._failed(slot.bad or (code_of(errno, message) if errno else "upstream_closed"))
         elif len(self._body) > MOST_BYTES:
             self._failed("the list is too large")
         elif self._status != 200:

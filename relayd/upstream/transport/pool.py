@@ -102,6 +102,8 @@ class Pool:
         self.http2 = spec.http2 and endpoint.tls
         if endpoint.tls and not self.http2:
             driver.http1_origins.add(self.origin)
+        self.name = None if endpoint.unix is not None else driver.names.join(*endpoint.address, spec.dns_ttl_s)
+        self._address = endpoint.address[0] if endpoint.unix is None and self.name is None else ""
         self.eof_at = -9.0
         self.lent = 0
         self._closing = False
@@ -146,6 +148,11 @@ class Pool:
                 setopt(pycurl.REQUEST_TARGET, target)
             else:
                 setopt(pycurl.URL, self.origin + target)
+        name = self.name
+        if name is not None and slot.route is not (route := name.route) and route is not None:
+            slot.route = route
+            setopt(pycurl.CONNECT_TO, route.connect_to)
+            setopt(pycurl.RESOLVE, route.resolve)
         setopt(_HTTPHEADER, fields)
         if kind == "POST":
             if length != slot.length:
@@ -181,11 +188,19 @@ class Pool:
 
     def close(self) -> None:
         """Let the free slots go; lent ones go when they come back."""
+        if self.name is not None and not self._closing:
+            self.driver.names.leave(self.name)
         self._closing = True
         for free in self._free.values():
             for slot in free:
                 slot.close()
         self._free = {}
+
+    def describe(self, now_s: float) -> dict[str, object]:
+        """The addresses that new connections go to, and how long ago a name was resolved."""
+        if self.name is not None:
+            return self.name.describe(now_s)
+        return {"addresses": [self._address] if self._address else [], "addresses_age_s": None, "lookup_fault": ""}
 
 
 def pool_of(endpoint: Endpoint) -> Pool:

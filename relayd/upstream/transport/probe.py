@@ -116,7 +116,7 @@ class HttpCheck:
         if errno == 28:
             self._done(TIMED_OUT)
         elif errno or not self._status:
-            self._done(Finding(False, slot.bad or (code_of(errno) if errno else "upstream_closed")))
+            self._done(Finding(False, slot.bad or (code_of(errno, message) if errno else "upstream_closed")))
         else:
             self._done(judged(self._checker.spec, self._status, self._body))
 

@@ -45,6 +45,7 @@ class RecordingPool(Pool):
         self.eof_at = 0.0
         self.key_filter = None
         self.http2 = False
+        self.name = None
         self.recorded: Recorded | None = None
 
     def take(self, method: bytes, has_body: bool) -> Slot:

@@ -17,6 +17,7 @@ from typing import Protocol
 import pycurl
 
 from relayd import clock
+from relayd.upstream.transport.names import Name, Route
 from relayd.wire.key_filter import KeyFilter
 from relayd.wire.response import BadResponse, ResponseHead, parse_response
 
@@ -74,6 +75,7 @@ class Lender(Protocol):
     key_filter: KeyFilter | None
     eof_at: float
     http2: bool
+    name: Name | None
 
     @property
     def only_http2(self) -> bool:
@@ -92,7 +94,7 @@ class Slot:
     __slots__ = (
         "bad", "body", "broken", "chunks", "connect_s", "curl", "driver", "ended", "fresh", "gen", "head_bytes", "hold",
         "insize", "interim", "kind", "length", "lines", "paused", "pool", "position", "queue", "queued", "read_at",
-        "read_paused", "response", "sink", "state", "target", "touched", "trailers", "turn", "unfinished",
+        "read_paused", "response", "route", "sink", "state", "target", "touched", "trailers", "turn", "unfinished",
         "upload_done", "will_go_on",
     )
 
@@ -101,6 +103,7 @@ class Slot:
         self.gen = self.fresh = 0
         self.length: int | None = -2  # what the handle was last told
         self.target = b""  # likewise
+        self.route: Route | None = None  # likewise
         self.broken = False
         self.lines: list[bytes] = []
         self.chunks: list[bytes] = []
@@ -295,6 +298,10 @@ class Slot:
     def connect_time(self) -> float:
         """Seconds to the connection of this transfer; outside callbacks, after it has ended or begun to answer."""
         return self.connect_s if self.state == DONE else float(self.curl.getinfo(pycurl.CONNECT_TIME))
+
+    def received(self) -> int:
+        """Bytes of the response's body so far; outside callbacks."""
+        return int(self.curl.getinfo(pycurl.SIZE_DOWNLOAD))
 
     def reached(self) -> bool:
         """Whether a connection stood, so that something of the request may have gone out; outside callbacks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import socket
 import ssl
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from relayd import clock
 from relayd.upstream.spec import EndpointSpec, TlsSpec, UpstreamSpec
 
 HIGH = 64 * 1024
+_REFUSED = re.compile(r"ALERT_(?:BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_|UNKNOWN_CA|ACCESS_DENIED)")
 PIECE = 16 * 1024  # what one turn of the loop reads
 
 
@@ -142,7 +144,7 @@ class Tunnel:
             return
         try:
             future: Any = stream.read_bytes(PIECE, partial=True)
-        except StreamClosedError:
+        except (StreamClosedError, ssl.SSLError):  # an alert closes the stream, and is raised here as well
             if self._ended is not None:
                 self._end(*self._ended)
             return
@@ -221,7 +223,10 @@ class Tunnel:
         error = self._stream.error if self._stream is not None else None
         if error is not None:
             error.__traceback__ = None  # its frames refer to the stream
-        self._ended = ("upstream_closed" if error is not None else "", str(error or ""))
+        # Under TLS 1.3 a client certificate is refused after the handshake, by an alert.
+        refused = isinstance(error, ssl.SSLError) and _REFUSED.search(error.reason or "") is not None
+        code = "tls_failed" if refused else "upstream_closed"
+        self._ended = (code if error is not None else "", str(error or ""))
         self._read()
 
     def _end(self, code: str, detail: str) -> None:

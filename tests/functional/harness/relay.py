@@ -18,6 +18,7 @@ from typing import Any
 from tests.aids.ports import free_port
 from tests.functional.harness.client import Client, connect
 from tests.functional.harness.message import Closed, request
+from tests.functional.harness.names import with_hosts
 
 ROOT = Path(__file__).resolve().parents[3]
 START_S = 60.0
@@ -39,15 +40,17 @@ def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
 class Relay:
     """One relayd process; a context manager. JSON is YAML, so configurations are written as JSON.
 
-    `url` is the upstream's; the default has one route for everything. `change` is merged over that.
+    `url` is the upstream's; the default has one route for everything. `change` is merged over that. `hosts` is a file
+    that stands in the place of /etc/hosts for this process alone (harness/names.py).
     """
 
     def __init__(
         self, folder: Path, url: str, change: Mapping[str, Any] | None = None, *, nofile: int = 0,
-        environment: Mapping[str, str] | None = None, verb: str = "run",
+        environment: Mapping[str, str] | None = None, verb: str = "run", hosts: Path | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.nofile, self.environment, self.verb = folder, nofile, dict(environment or {}), verb
+        self.hosts = hosts
         self.port = free_port()
         self.address: tuple[str, int] | str = ("127.0.0.1", self.port)
         self.file = folder / "relayd.yaml"
@@ -81,7 +84,7 @@ class Relay:
 
         with open(self.out_file, "ab") as out, open(self.error_file, "ab") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "relayd", self.verb, "-c", str(self.file)], stdin=subprocess.DEVNULL, stdout=out,
+                [*with_hosts(self.hosts), sys.executable, "-m", "relayd", self.verb, "-c", str(self.file)], stdin=subprocess.DEVNULL, stdout=out,
                 stderr=err, cwd=self.folder, env=environment, preexec_fn=limit if self.nofile else None,
             )
         self.wait_ready()

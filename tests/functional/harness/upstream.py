@@ -82,7 +82,8 @@ class Upstream:
     """Listens on a loopback port or a Unix socket, one thread per connection. Use as a context manager."""
 
     def __init__(
-        self, *, unix: str | None = None, tls: ssl.SSLContext | None = None, receive_buffer: int = 0, port: int = 0
+        self, *, unix: str | None = None, tls: ssl.SSLContext | None = None, receive_buffer: int = 0, port: int = 0,
+        host: str = "127.0.0.1",
     ) -> None:
         family = socket.AF_UNIX if unix else socket.AF_INET
         self.listener = socket.socket(family, socket.SOCK_STREAM)
@@ -94,10 +95,10 @@ class Upstream:
             self.listener.bind(unix)
         else:
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.listener.bind(("127.0.0.1", port))
+            self.listener.bind((host, port))
         self.listener.listen(1024)
         self.port: int = 0 if unix else self.listener.getsockname()[1]
-        self.unix, self.tls = unix, tls
+        self.unix, self.tls, self.host = unix, tls, host
         self.lock = threading.Lock()
         self.peers: list[Peer] = []
         self.threads: list[threading.Thread] = []
@@ -117,7 +118,7 @@ class Upstream:
     def url(self) -> str:
         if self.unix:
             return f"unix:{self.unix}"
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
     def __enter__(self) -> Upstream:
         thread = threading.Thread(target=self.accept, daemon=True)

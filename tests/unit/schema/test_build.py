@@ -169,6 +169,15 @@ def test_a_section_or_list_with_nothing_in_it_counts_as_not_written() -> None:
     assert [one.message for one in findings] == ["must not be empty"]
 
 
+def test_a_variable_that_other_programs_would_replace_is_warned_of_and_stays_as_it_is() -> None:
+    for text in ("http://${HOST}:1", "${A_B:-x}"):
+        made, findings = build({"groups": {"a": {"places": text}}})
+        assert made.groups["a"].places[0].url == text and paths(findings, "warning") == ["groups.a.places[0].url"]
+        assert "is not replaced" in findings[0].message and "{env: NAME}" in findings[0].hint
+    for text in ("a$b", "${", "a{2}$", "$HOME", "${1}"):
+        assert build({"groups": {"a": {"places": text}}})[1] == []
+
+
 def test_a_secret_is_never_repeated_in_a_finding() -> None:
     for wrong in ("sk-4711", ["sk-4711"], {"sk-4711": None}, {"file": {"sk-4711": "a"}}, {"value": "sk-4711"}):
         _, findings = build({"groups": {"a": {"places": "x", "key": wrong}}})

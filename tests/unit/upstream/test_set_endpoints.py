@@ -46,6 +46,9 @@ class Wire:
     def close(self) -> None:
         self.open = False
 
+    def describe(self, now_s: float) -> dict[str, object]:
+        return {}
+
 
 class Wires:
     """What a transport hands in: every connection that was ever made."""

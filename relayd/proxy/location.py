@@ -1,0 +1,66 @@
+"""Response fields with a URL in which an upstream names itself, as the client sees the place they name.
+
+1. Only an absolute URL of the endpoint's own scheme, host and port is changed, and only where the Host field that the
+   endpoint got was its own (`host: upstream`). A URL of the other scheme at the same port is the endpoint's too: it
+   believes X-Forwarded-Proto, and knows no other port.
+2. The new value is a reference without a host (RFC 9110 10.2.2): the client completes it with the scheme, host and port
+   that it asked for.
+3. A path that the route cannot lead to, or that climbs, leaves the field as it is.
+"""
+
+from __future__ import annotations
+
+import re
+
+from relayd.plan.plan import PlannedRoute
+from relayd.upstream.endpoint import Endpoint
+from relayd.upstream.spec import UpstreamSpec
+from relayd.wire.headers import name_of
+from relayd.wire.path import climbs, rooted
+from relayd.wire.response import ResponseHead
+
+_URL = re.compile(rb"(?:(https?):)?//([^/?#\\@]+)([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_REFRESH = re.compile(rb"([0-9.]+[ \t]*[;,][ \t]*(?:url[ \t]*=[ \t]*)?)([\"']?)([^\"']*)\2", re.IGNORECASE)
+_FIELDS = (b"location", b"content-location", b"refresh")
+
+
+def relocate(response: ResponseHead, asked: bytes, route: PlannedRoute, spec: UpstreamSpec, endpoint: Endpoint) -> None:
+    """Change the fields of a response that passes. `asked` is the path of the client's request."""
+    if spec.relocate and not spec.client_host and spec.protocol == "plain":
+        response.keep = [
+            _line(line, asked, route, endpoint) if name_of(line) in _FIELDS else line for line in response.keep
+        ]
+
+
+def _line(line: bytes, asked: bytes, route: PlannedRoute, endpoint: Endpoint) -> bytes:
+    name, _, value = line.partition(b":")
+    value = value.strip()
+    before, quote, url = b"", b"", value
+    if name.strip().lower() == b"refresh":
+        match = _REFRESH.fullmatch(value)
+        if match is None:
+            return line
+        before, quote, url = match.groups()
+    seen = _as_seen(url, asked, route, endpoint)
+    return line if seen is None else b"%b: %b%b%b%b\r\n" % (name, before, quote, seen, quote)
+
+
+def _as_seen(url: bytes, asked: bytes, route: PlannedRoute, endpoint: Endpoint) -> bytes | None:
+    """The reference that means the same place to the client; None for another server, and for what is out of reach."""
+    match = _URL.fullmatch(url)
+    if match is None or not _is_own(match[1], match[2].lower(), endpoint):
+        return None
+    path, base = match[3] or b"/", endpoint.base_path
+    if climbs(path) or not path.startswith(base) or path[len(base) : len(base) + 1] not in (b"", b"/"):
+        return None
+    seen = route.path_before(path[len(base) :] or b"/", asked)
+    return None if seen is None else rooted(seen) + match[4]
+
+
+def _is_own(scheme: bytes | None, authority: bytes, endpoint: Endpoint) -> bool:
+    own = b"https" if endpoint.spec.tls else b"http"
+    port = endpoint.spec.address[1]
+    host = endpoint.authority.lower().removesuffix(b":%d" % port)
+    if authority == b"%b:%d" % (host, port):
+        return True
+    return authority == host and port == (443 if endpoint.spec.tls else 80) and (scheme or own).lower() == own
