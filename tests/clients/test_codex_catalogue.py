@@ -23,6 +23,7 @@ CODE, SEARCHING = "gpt-5.6-sol", "gpt-5.5"  # one that runs tools by code only, 
 MCP = (
     "-c", f"mcp_servers.notes.command={json.dumps(sys.executable)}", "-c", f"mcp_servers.notes.args={json.dumps([mcp_server.__file__])}",
 )  # fmt: skip
+LEADER = "the primary agent in a team of agents"  # who spawns the others is told so
 DONE = Say(("It says", " Rhabarber."))
 
 
@@ -83,18 +84,18 @@ def test_a_sub_agent_gets_its_task_and_its_answer_comes_back(over: Over, tmp_pat
     spawn = {"task_name": "counter", "message": "Say the word of the day.", "fork_turns": "none"}
 
     def brain(asked: Asked) -> Reply:
-        if "You are `/root`" not in everything(asked):
+        if LEADER not in everything(asked):
             return Say(("The word of the day", " is Rhabarber."))
         if "is Rhabarber." in everything(asked):
             return DONE
-        if "/root/counter" in everything(asked):
+        if "/counter" in everything(asked):
             return Say((), calls=(Call("call_wait_1", "collaboration__wait_agent", json.dumps({"timeout_ms": 60_000})),))
         return Say((), calls=(Call("call_spawn_1", "collaboration__spawn_agent", json.dumps(spawn)),))
 
     over.back.brain = brain
     told, events = codex(over.gateway, tmp_path, CODE, "Let a sub-agent say it.", "-c", "features.multi_agent_v2=true")
     assert answers(events)[-1] == "It says Rhabarber.", told
-    children = [asked for asked in over.back.asked if "You are `/root`" not in everything(asked)]
+    children = [asked for asked in over.back.asked if LEADER not in everything(asked)]
     assert len(children) == 1 and spawn["message"] in everything(children[0])
 
 

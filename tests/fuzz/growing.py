@@ -18,7 +18,7 @@ FILLINGS = (
     " ", "\n", "a", '"', "\\", "{", "}", "[", "]", "{}", "[],", '{"a":', '"a":', "\\u0041", "\\n", "\u20ac", "\U0001f600", "\x00", "/", "%41", "=",
     "<think>", "data: ", "data:a;base64,", "-", "_", "null", "[DONE]", ": ", '{"a":1}', '{"a":1,', '"usage":{', "1", "x y ",
 )  # fmt: skip
-WEIGHTS = {list: 8, dict: 2, str: 1}
+WEIGHTS: dict[type, int] = {list: 8, dict: 2, str: 1}
 STRINGS, LISTS, OBJECTS = ("longer", "filled"), ("repeated", "numbered", "entry", "numbered entry"), ("members", "one value")
 
 
@@ -67,7 +67,7 @@ def growing(rng: random.Random, name: str, document: Any) -> Growing:
     """One or two places of a document, chosen by chance: rather a list than a string, rather the whole than a detail."""
     found = list(places(document))
     weights = [WEIGHTS[type(value)] / (1 + len(path)) for path, value in found]
-    chosen = {path: value for path, value in rng.choices(found, weights, k=rng.choice((1, 1, 2)))}
+    chosen = dict(rng.choices(found, weights, k=rng.choice((1, 1, 2))))
     return Growing(name, document, tuple(_growth(rng, path, value) for path, value in chosen.items()))
 
 
