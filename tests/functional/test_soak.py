@@ -24,7 +24,7 @@ from tests.functional.harness.upstream import Peer, Upstream
 SECONDS = float(os.environ.get("RELAYD_SOAK_SECONDS", "20"))
 CLIENTS = int(os.environ.get("RELAYD_SOAK_CLIENTS", "12"))
 LEAST_DESCRIPTORS = 26  # of a relayd that has nothing to do
-MOST_LEFT_KIB = 48 * 1024  # garbage that waits for its collection and what malloc keeps level off below it; a leak does not
+MOST_LEFT_KIB = 64 * 1024  # what malloc keeps levels off below it, some 100 MiB in all with 200 clients; a leak does not
 
 
 def CONFIG(folder: Path, url: str) -> dict[str, Any]:
@@ -251,12 +251,12 @@ def test_nasty_bodies_and_aborts_on_both_sides_leave_nothing_behind(relay: Relay
     traffic = Traffic()
     assert isinstance(relay.address, tuple)
     with Bystander(relay.address, "/by") as bystander:
-        storm(relay, min(10.0, SECONDS / 4), 1000, traffic)
+        storm(relay, SECONDS / 3, 1000, traffic)
     settle(relay, upstream)
     rss_kib = level_kib(relay)
     with Bystander(relay.address, "/by") as bystander:
         bystander.waits()
-        storm(relay, SECONDS * 3 / 4, 2000, traffic)
+        storm(relay, SECONDS * 2 / 3, 2000, traffic)
         waits = bystander.waits()
     settle(relay, upstream)
     upstream.fresh()
