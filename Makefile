@@ -7,7 +7,7 @@
 #   style  ruff            types  mypy --strict                     clean  remove everything that make made
 #   cover  test coverage   fuzz   parsers against their oracles
 #   test-debian  the tests on Debian's libraries      test-newest  on the newest ones      pins  pin the newest ones
-#   soak   minutes of traffic with random aborts       apt-repo  dist/apt, a signed repository of it (KEY=...)
+#   soak   minutes of 200 clients with random aborts     apt-repo  dist/apt, a signed repository of it (KEY=...)
 #   clients  real programs (SDKs, Codex, Claude Code, llmprobe) over scripted back-ends
 #   acceptance  the package in booted Debian systems   reproducible  two builds, byte for byte, and lintian
 #   check  all of it: style types test-debian test-newest fuzz docs-unchanged clients reproducible deb acceptance
@@ -73,7 +73,8 @@ fuzz: $(VENV)/.tools
 	RELAYD_EXAMPLES=new $(PY) -m pytest -m fuzz $(PARALLEL) $(ARGS)
 
 soak: $(VENV)/.tools
-	RELAYD_SOAK_SECONDS=$${RELAYD_SOAK_SECONDS:-300} $(PY) -m pytest tests/functional/test_soak.py $(ARGS)
+	RELAYD_SOAK_SECONDS=$${RELAYD_SOAK_SECONDS:-300} RELAYD_SOAK_CLIENTS=$${RELAYD_SOAK_CLIENTS:-200} \
+	    $(PY) -m pytest -rP tests/functional/test_soak.py $(ARGS)
 
 bench: $(VENV)/.bench
 	$(PY) tests/bench/run.py $(ARGS)

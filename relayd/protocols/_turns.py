@@ -16,6 +16,12 @@ def _never(call: ToolCall) -> bool:
     return False
 
 
+def last_calls(messages: Iterable[Message]) -> dict[str, ToolCall]:
+    """The last call with each id. What is remembered under an id is recalled for this call only: a history that names
+    one id a thousand times must not bring in a thousand times what is remembered."""
+    return {part.id: part for message in messages for part in message.parts if isinstance(part, ToolCall)}
+
+
 def whole_turns(
     messages: Iterable[Message], belongs_to_batch: Callable[[ToolCall], bool] = _never
 ) -> tuple[Message, ...]:

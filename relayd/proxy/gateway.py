@@ -94,7 +94,12 @@ class Gateway:
         return self.store.space(space)
 
     def later(self, delay_s: float, call: Callable[[], None]) -> Callable[[], None]:
-        """Call it after a while; what is returned takes that back."""
+        """Call it after a while; what is returned takes that back. What is put off to the next turn, with a delay of 0,
+        shares that turn with all other work that waits (work_queue)."""
+        if not delay_s:
+            waiting = [call]
+            self.client.work.put(lambda: waiting.pop()() if waiting else None)
+            return waiting.clear
         loop = self.client.io_loop
         timer = loop.call_later(delay_s, call)
         return lambda: loop.remove_timeout(timer)

@@ -23,12 +23,14 @@ from tests.functional.harness.message import request
 from tests.functional.harness.relay import Relay
 from tests.functional.harness.upstream import Upstream
 
+MANY_CLIENTS = 40
 MOST_SHARE = 0.3  # of the whole work for one body, that a bystander may see in one wait
 
 
 def config(folder: Path, url: str) -> dict[str, Any]:
     backs = ("openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama")
     return {
+        "listeners": {"public": {"limits": {"requests": 0}}},
         "upstreams": {back: {"protocol": back, "endpoints": [url]} for back in backs},
         "models": {"*": "openai_chat"},
         "routes": [
@@ -82,6 +84,32 @@ def longest_share(relay: Relay, data: bytes, told: Callable[[Client], Any]) -> t
             waits.append(spent_ns(relay.pid) - before)
         sender.join()
         return answers[0], max(waits) / (spent_ns(relay.pid) - begun)
+
+
+def test_many_bodies_at_once_share_the_turns_of_the_loop(relay: Relay, upstream: Upstream) -> None:
+    """A bystander waits for a part of one body, not for a step of each of them."""
+    told = threading.Barrier(MANY_CLIENTS + 1)
+
+    def send() -> None:
+        with Client(relay.address) as client:
+            client.sock.settimeout(120)
+            client.send(post("/anthropic_messages/v1/chat/completions", ITEMS))
+            client.answer()
+        told.wait()
+
+    with Client(relay.address) as bystander:
+        begun = spent_ns(relay.pid)
+        for _ in range(MANY_CLIENTS):
+            threading.Thread(target=send, daemon=True).start()
+        waits = []
+        while told.n_waiting < MANY_CLIENTS:
+            before = spent_ns(relay.pid)
+            bystander.send(request(b"/bystander"))
+            assert bystander.answer().status == 200
+            waits.append(spent_ns(relay.pid) - before)
+        told.wait()
+        one_body = (spent_ns(relay.pid) - begun) / MANY_CLIENTS
+    assert sorted(waits)[-len(waits) // 20] < MOST_SHARE / 2 * one_body  # a few see bodies arrive, or leave
 
 
 def status(client: Client) -> int:

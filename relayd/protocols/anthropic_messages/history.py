@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _data_url, _json
@@ -43,8 +44,9 @@ Block = dict[str, Any]
 class History:
     """Builds the turns of one request; owned by write_request."""
 
-    def __init__(self, memory: Memory, unanswered: str) -> None:
-        self._memory = memory
+    def __init__(self, memory: Memory, unanswered: str, last: Mapping[str, ToolCall]) -> None:
+        """`last` are the last calls with their ids, see _turns.last_calls."""
+        self._memory, self._last = memory, last
         self._fills = unanswered == "fill"
         self._results: dict[str, Block] = {}  # of the calls of the last assistant turn
         self._expected: list[str] = []
@@ -117,7 +119,7 @@ class History:
                 thoughts += _thoughts([part])
             elif isinstance(part, ToolCall):
                 if not own:
-                    known = _thoughts(recall(self._memory, part.id))
+                    known = _thoughts(recall(self._memory, part.id)) if self._last.get(part.id) is part else []
                     if has_call:
                         blocks += known
                     else:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from relayd.protocols._tools import body_steps, tool_steps
-from relayd.protocols._turns import whole_turns
+from relayd.protocols._turns import last_calls, whole_turns
 from relayd.protocols.anthropic_messages.history import History
 from relayd.protocols.anthropic_messages.schema import closed
 from relayd.protocols.canon import Request, Thinking, Tool
@@ -48,7 +48,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
     """The same in steps."""
     if request.n is not None and request.n != 1:
         raise Refused("Messages endpoints give one answer: n must be 1.", "n")
-    history = History(memory, options.unanswered_calls)
+    history = History(memory, options.unanswered_calls, last_calls(request.messages))
     for number, message in enumerate(whole_turns(request.messages)):
         yield from history.take_steps(message, f"messages[{number}]")
         yield

@@ -10,12 +10,13 @@ Laws:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._data_url import is_data_url, kind_of_address, take_apart
 from relayd.protocols._tool_arguments import arguments_object
-from relayd.protocols._turns import whole_turns
+from relayd.protocols._turns import last_calls, whole_turns
 from relayd.protocols.canon import Audio, File, Image, Message, Part, Refusal, Request, Text, ToolCall, ToolResult
 from relayd.protocols.dialect import Memory, Options, Refused, at_once
 from relayd.protocols.gemini.models import Generation
@@ -39,14 +40,23 @@ def content_steps(
     request: Request, generation: Generation, options: Options, memory: Memory
 ) -> Steps[dict[str, Any]]:
     """The same in steps."""
-    messages = whole_turns(request.messages, lambda call: came_without_signature(call, memory))
-    return (yield from _Conversation(messages, generation, options, memory).written())
+    last = last_calls(request.messages)
+
+    def belongs_to_batch(call: ToolCall) -> bool:
+        return last[call.id] is call and came_without_signature(call, memory)
+
+    messages = whole_turns(request.messages, belongs_to_batch)
+    return (yield from _Conversation(messages, generation, options, memory, last).written())
 
 
 class _Conversation:
     """One conversation being written; owned by the call that writes it."""
 
-    def __init__(self, messages: tuple[Message, ...], generation: Generation, options: Options, memory: Memory) -> None:
+    def __init__(
+        self, messages: tuple[Message, ...], generation: Generation, options: Options, memory: Memory,
+        last: Mapping[str, ToolCall],
+    ) -> None:  # fmt: skip
+        self._last = last
         self._messages, self._generation, self._options, self._memory = messages, generation, options, memory
         self._contents: list[dict[str, Any]] = []
         self._answers: dict[str, deque[ToolResult]] = {}
@@ -95,7 +105,7 @@ class _Conversation:
 
     def _assistant(self, message: Message, at: str) -> Steps[None]:
         calls = [part for part in message.parts if isinstance(part, ToolCall)]
-        proofs = iter(signatures_of(calls, self._memory, self._generation.signatures))
+        proofs = iter(signatures_of(calls, self._memory, self._generation.signatures, self._last))
         parts: list[dict[str, Any]] = []
         for part in message.parts:
             if isinstance(part, ToolCall):

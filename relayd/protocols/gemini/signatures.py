@@ -12,6 +12,9 @@ Laws:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from relayd.protocols.canon import ToolCall
 from relayd.protocols.dialect import Memory
 from relayd.protocols.openai_chat.tool_call_assembler import signature_key
@@ -29,12 +32,17 @@ def came_without_signature(call: ToolCall, memory: Memory) -> bool:
     return not call.signature and memory.get(signature_key(call.id)) == ""
 
 
-def signatures_of(calls: list[ToolCall], memory: Memory, demanded: bool) -> list[str | None]:
-    """The signature of each call of one message, None for none. `demanded`: the model refuses what lacks its own."""
+def signatures_of(
+    calls: list[ToolCall], memory: Memory, demanded: bool, last: Mapping[str, ToolCall]
+) -> list[str | None]:
+    """The signature of each call of one message, None for none. `demanded`: the model refuses what lacks its own.
+    `last` are the last calls with their ids, see _turns.last_calls."""
     found: list[str | None] = []
     known = False
     for call in calls:
-        signature = call.signature if call.signature else memory.get(signature_key(call.id))
+        signature: Any = call.signature
+        if not signature and last.get(call.id) is call:
+            signature = memory.get(signature_key(call.id))
         known = known or isinstance(signature, str)
         found.append(signature if isinstance(signature, str) and signature else None)
     if calls and demanded and not known:

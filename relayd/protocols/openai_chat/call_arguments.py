@@ -30,7 +30,10 @@ _OTHER = "The upstream sent two different objects as the arguments of one tool c
 class CallArguments:
     """The arguments of one call; owned by the call. `allowance` is charged for what is kept."""
 
-    __slots__ = ("_allowance", "_behind", "_end", "_held", "_is_closed", "_is_empty", "_sent", "_sent_chars", "_unsure")
+    __slots__ = (
+        "_allowance", "_behind", "_blank_chars", "_end", "_held", "_is_closed", "_is_empty", "_sent", "_sent_chars",
+        "_unsure",
+    )  # fmt: skip
 
     def __init__(self, allowance: Allowance) -> None:
         self._allowance = allowance
@@ -40,6 +43,7 @@ class CallArguments:
         self._is_closed = False  # the text is a whole object
         self._is_empty = False  # the text is an object without members
         self._behind = TextBuffer()  # what came behind the closed object
+        self._blank_chars = -1  # before the closed object; -1 until somebody asks
         self._unsure: list[str] = []  # each may be a piece, or everything so far once more
 
     def __bool__(self) -> bool:
@@ -54,7 +58,14 @@ class CallArguments:
         """Whether a text says the same again, or says what a placeholder stood for."""
         if self._is_empty:
             return text.lstrip()[:1] == "{"
-        return bool(text) and text.strip() == self._text().strip()
+        text = text.strip()
+        if not text:
+            return False
+        if self._blank_chars < 0:
+            whole = self._text()
+            self._blank_chars = len(whole) - len(whole.strip())
+        # Most fragments are shorter than the text, which is put together only for those that are not.
+        return len(text) == self._sent_chars + len(self._held) - self._blank_chars and text == self._text().strip()
 
     def add(self, fragment: str) -> str:
         """What can be passed on now. Raises AnswerTooLarge."""
@@ -180,6 +191,7 @@ class CallArguments:
 
     def _closing(self, fragment: str) -> str:
         """Pass on the last piece that was scanned: all of it, or what stands before the closing brackets."""
+        self._blank_chars = -1
         self._is_closed = self._end.is_complete
         if not self._is_closed:
             return self._pass(fragment)

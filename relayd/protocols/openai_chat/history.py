@@ -17,6 +17,7 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._tool_arguments import object_text
+from relayd.protocols._turns import last_calls
 from relayd.protocols.canon import (
     Audio,
     File,
@@ -46,6 +47,7 @@ def write_messages(messages: Iterable[Message], options: Options, memory: Memory
 def message_steps(messages: Iterable[Message], options: Options, memory: Memory) -> Steps[list[dict[str, Any]]]:
     """The same in steps."""
     turns = yield from _turns(messages)
+    last = last_calls(turns)
     answers = _Answers(turns)
     written: list[dict[str, Any]] = []
     for place, turn in enumerate(turns):
@@ -54,7 +56,7 @@ def message_steps(messages: Iterable[Message], options: Options, memory: Memory)
             continue  # written behind its call
         if turn.role == "assistant":
             calls = [part for part in turn.parts if isinstance(part, ToolCall)]
-            message = _assistant(turn, calls, options, memory)
+            message = _assistant(turn, calls, options, memory, last)
             if message is None:
                 continue
             written.append(message)
@@ -145,7 +147,7 @@ class _Answers:
 
 
 def _assistant(
-    turn: Message, calls: list[ToolCall], options: Options, memory: Memory
+    turn: Message, calls: list[ToolCall], options: Options, memory: Memory, last: Mapping[str, ToolCall]
 ) -> dict[str, Any] | None:
     text = "".join(part.text for part in turn.parts if isinstance(part, Text))
     refusal = "".join(part.text for part in turn.parts if isinstance(part, Refusal))
@@ -155,8 +157,9 @@ def _assistant(
     if refusal:
         message["refusal"] = refusal
     if calls:
-        message["tool_calls"] = [_call(call, memory) for call in calls]
-        if details := [one for call in calls for one in reasoning_details.recall(memory, call.id)]:
+        message["tool_calls"] = [_call(call, memory if last[call.id] is call else None) for call in calls]
+        recalled = (reasoning_details.recall(memory, call.id) for call in calls if last[call.id] is call)
+        if details := [one for known in recalled for one in known]:
             message["reasoning_details"] = details
     if len(message) == 1:
         return None
@@ -167,7 +170,7 @@ def _assistant(
     return _named(turn, message)
 
 
-def _call(call: ToolCall, memory: Memory) -> dict[str, Any]:
+def _call(call: ToolCall, memory: Memory | None) -> dict[str, Any]:
     arguments = call.arguments
     if call.kind == "custom":
         arguments = _json.write_bounded({"input": arguments}, "messages")
@@ -176,7 +179,9 @@ def _call(call: ToolCall, memory: Memory) -> dict[str, Any]:
         "type": "function",
         "function": {"name": call.name, "arguments": object_text(arguments)},
     }
-    signature = call.signature or memory.get(signature_key(call.id))
+    signature: Any = call.signature
+    if not signature and memory is not None:
+        signature = memory.get(signature_key(call.id))
     if isinstance(signature, str) and signature:
         entry["extra_content"] = {"google": {"thought_signature": signature}}
     return entry

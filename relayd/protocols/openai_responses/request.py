@@ -210,9 +210,11 @@ def _context(members: Mapping[str, Any], ask: Ask, input_required: bool = True) 
                       "input", "invalid_type")  # fmt: skip
     if len(given) > MAX_ITEMS:
         raise Refused(f"input has {len(given)} items; at most {MAX_ITEMS} can be sent.", "input", "array_too_long")
+    references = state.References(ask)
+    referred: set[str] = set()
     for number, entry in enumerate(given):
         at = f"input[{number}]"
-        item = _resolved(entry, at, ask, items)
+        item = _resolved(entry, at, references, referred, items)
         items.append(item)
         placed.append((at, item))
         yield
@@ -223,15 +225,21 @@ def _context(members: Mapping[str, Any], ask: Ask, input_required: bool = True) 
     return _Context(tuple(kept), previous)
 
 
-def _resolved(entry: Any, at: str, ask: Ask, items: list[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """An item, or the one that it refers to; without a type, what has nothing but an id is a reference."""
+def _resolved(
+    entry: Any, at: str, references: state.References, referred: set[str], items: list[Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """An item, or the one that it refers to; without a type, what has nothing but an id is a reference. Raises Refused,
+    also for a second reference to one item, of which `referred` has the ids."""
     if isinstance(entry, dict) and entry.get("type") is None and set(entry) - {"type"} == {"id"}:
         entry = {"type": "item_reference", **{"id": entry["id"]}}
     item = whole_item(entry, at)
     if item["type"] != "item_reference":
         return item
     item_id = _json.required(item, "id", "a string", at + ".")
-    found = state.referred(ask, item_id, items)
+    if item_id in referred:
+        raise Refused(f"Duplicate item found with id '{item_id[: state.LONGEST_ID]}'.", at + ".id", "invalid_value")
+    referred.add(item_id)
+    found = references.find(item_id, items)
     if found is None:
         raise Refused(f"Item with id '{item_id[: state.LONGEST_ID]}' not found: it was not stored, or is too old.",
                       at + ".id", "item_not_found")  # fmt: skip

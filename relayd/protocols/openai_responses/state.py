@@ -86,17 +86,29 @@ def forget_latest(ask: Ask, response_id: str | None) -> None:
             ask.socket.delete(_LATEST)
 
 
-def referred(ask: Ask, item_id: str, items: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The item that an item_reference means: one of the conversation, else one of a stored response's output."""
-    for item in items:
-        if item.get("id") == item_id:
-            return item
-    response_id = ask.memory.get(_ITEM + item_id) if len(item_id) <= LONGEST_ID else None
-    record = stored(ask, response_id) if isinstance(response_id, str) else None
-    for item in record["response"]["output"] if record is not None else ():
-        if item.get("id") == item_id:
-            return dict(item)
-    return None
+class References:
+    """The items that item_references of one request mean; owned by the reading of it.
+
+    Each stored response is read once, however many of its items are referred to.
+    """
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._records: dict[str, dict[str, Mapping[str, Any]]] = {}  # by response id, its items by theirs
+
+    def find(self, item_id: str, items: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """One item of the conversation, else one of a stored response's output."""
+        for item in items:
+            if item.get("id") == item_id:
+                return item
+        response_id = self._ask.memory.get(_ITEM + item_id) if len(item_id) <= LONGEST_ID else None
+        if not isinstance(response_id, str):
+            return None
+        if response_id not in self._records:
+            record = stored(self._ask, response_id)
+            output = record["response"]["output"] if record is not None else ()
+            self._records[response_id] = {item["id"]: item for item in output if isinstance(item.get("id"), str)}
+        return self._records[response_id].get(item_id)
 
 
 def with_id(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class Names:
 
     _called: dict[str, Called] = field(default_factory=dict)
     _known_as: dict[Called, str] = field(default_factory=dict)
+    _without_namespace: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # by name and kind
 
     def add(self, called: Called) -> str:
         """Enter a tool; the name for the endpoint."""
@@ -69,6 +70,7 @@ class Names:
             name = fitting(called.namespace, called.name, called.kind)
         self._called[name] = called
         self._known_as[called] = name
+        self._without_namespace.setdefault((called.name, called.kind), []).append(name)
         return name
 
     def of_history(self, namespace: str | None, name: str, kind: str) -> str:
@@ -96,7 +98,7 @@ class Names:
         exact = self._known_as.get(Called(namespace, name, kind))
         if exact is not None or namespace:
             return exact
-        meant = [known for called, known in self._known_as.items() if called.name == name and called.kind == kind]
+        meant = self._without_namespace.get((name, kind), ())
         return meant[0] if len(meant) == 1 else None
 
 

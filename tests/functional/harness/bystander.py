@@ -18,10 +18,12 @@ from types import TracebackType
 
 @dataclass(frozen=True)
 class Waits:
-    """What the bystander saw: how many answers it got, and its longest waits in seconds, longest first."""
+    """What the bystander saw: how many answers it got, its longest waits in seconds, longest first, and when (on the
+    monotonic clock, which all processes share) the longest one began."""
 
     answers: int
     longest: list[float]
+    worst_began_s: float = 0.0
 
     @property
     def worst(self) -> float:
@@ -46,7 +48,7 @@ class Bystander:
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         found = json.loads(self._process.stdout.readline())
-        return Waits(found["answers"], found["longest"])
+        return Waits(found["answers"], found["longest"], found["worst_began"])
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
         self._process.communicate()
@@ -57,18 +59,20 @@ def main(host: str, port: int, target: str) -> None:
     sock = socket.create_connection((host, port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     request = f"GET {target} HTTP/1.1\r\nHost: bystander.test\r\n\r\n".encode()
-    waits: list[float] = []
+    waits: list[tuple[float, float]] = []
     while True:
         if select.select([sys.stdin], [], [], 0)[0]:
             if not sys.stdin.readline():
                 return
-            print(json.dumps({"answers": len(waits), "longest": sorted(waits, reverse=True)[:100]}), flush=True)
+            longest = sorted(waits, reverse=True)[:100]
+            told = {"answers": len(waits), "longest": [wait for wait, _ in longest], "worst_began": longest[0][1] if longest else 0}
+            print(json.dumps(told), flush=True)
             waits.clear()
-        began = time.perf_counter()
+        began = time.monotonic()
         sock.sendall(request)
         answer = sock.recv(65536)
         assert answer.startswith(b"HTTP/1.1 200 "), answer
-        waits.append(time.perf_counter() - began)
+        waits.append((time.monotonic() - began, began))
         time.sleep(0.0005)
 
 

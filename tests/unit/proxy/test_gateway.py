@@ -75,3 +75,14 @@ async def test_without_an_admin_application_its_routes_say_so(tmp_path: Path) ->
     async with running(tmp_path, before="{name: inside, match: {prefix: /in/}, upstream: admin, admin_prefix: /in},") as house:
         assert status_of((await house.ask(get("/in/status")))[0]) == 503
         await house.accounted(1)
+
+
+async def test_what_is_put_off_to_the_next_turn_shares_it_and_may_be_taken_back(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        done: list[str] = []
+        house.gateway.client.work.put(lambda: done.append("other work"))
+        house.gateway.later(0.0, lambda: done.append("first"))
+        house.gateway.later(0.0, lambda: done.append("taken back"))()
+        house.gateway.later(0.0, lambda: done.append("last"))
+        await until(lambda: "last" in done)
+        assert done == ["other work", "first", "last"]

@@ -39,7 +39,7 @@ class Anthropic:
         for message in body["messages"]:
             blocks = blocks_of(message["content"])
             said.append((message["role"], "".join(block["text"] for block in blocks if block["type"] == "text")))
-            results = [(block["tool_use_id"], "".join(one["text"] for one in blocks_of(block.get("content", ""))))
+            results = [(block["tool_use_id"], "".join(one.get("text", "") for one in blocks_of(block.get("content", ""))))
                        for block in blocks if block["type"] == "tool_result"]  # fmt: skip
         system = "".join(block["text"] for block in blocks_of(body.get("system", "")))
         tools = tuple(tool["name"] for tool in body.get("tools", ()) if "input_schema" in tool)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relayd.protocols._turns import last_calls
 from relayd.protocols.anthropic_messages import thinking_memory
 from relayd.protocols.anthropic_messages.history import OPENING, UNANSWERED, History
 from relayd.protocols.canon import (
@@ -28,7 +29,7 @@ from tests.unit.protocols.anthropic_messages.grammar import Remembering
 
 
 def turns(*messages: Message, memory: Remembering | None = None, unanswered: str = "fill") -> list[dict[str, Any]]:
-    history = History(memory or Remembering(), unanswered)
+    history = History(memory or Remembering(), unanswered, last_calls(messages))
     for number, message in enumerate(messages):
         history.take(message, f"messages[{number}]")
     history.end()
@@ -184,7 +185,7 @@ def test_what_cannot_be_carried_is_refused_with_its_message(part: Part) -> None:
 
 
 def loop(*messages: Message, memory: Remembering | None = None) -> bool:
-    history = History(memory or Remembering(), "fill")
+    history = History(memory or Remembering(), "fill", last_calls(messages))
     for message in messages:
         history.take(message, "m")
     history.end()

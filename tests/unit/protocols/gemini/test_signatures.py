@@ -61,10 +61,11 @@ def test_a_memory_that_holds_something_strange_is_a_memory_that_holds_nothing(me
     calls = [ToolCall("1", "a", "{}")]
     for value in (None, 7, [], {"signature": "S"}):
         memory.put("thought_signature:1", value)
-        assert signatures_of(calls, memory, True) == [PLACEHOLDER]
-    assert signatures_of([], memory, True) == []
+        assert signatures_of(calls, memory, True, {"1": calls[0]}) == [PLACEHOLDER]
+    assert signatures_of([], memory, True, {}) == []
 
 
 def test_a_signature_that_the_chat_surface_kept_is_found(memory: Any) -> None:
     memory.put("thought_signature:1", "S")
-    assert signatures_of([ToolCall("1", "a", "{}")], memory, True) == ["S"]
+    call = ToolCall("1", "a", "{}")
+    assert signatures_of([call], memory, True, {"1": call}) == ["S"]
