@@ -83,8 +83,8 @@ class Options:
     default_max_tokens: where the endpoint requires a limit and the client gave none. metadata, verbosity: whether the
     endpoint takes these fields.
     ask_usage: whether streams that pass ask a Chat endpoint for token counts that the client did not ask for.
-    thinking: how a Messages endpoint is asked to reason: `adaptive` and an effort, or a `budget` of tokens (models
-    before that). `drop` asks no endpoint to reason.
+    thinking: how a Messages endpoint is asked to reason where the name of the model does not tell: `adaptive` and an
+    effort, or a `budget` of tokens (models before that). `drop` asks no endpoint to reason.
     """
 
     max_tokens_field: str = "max_tokens"

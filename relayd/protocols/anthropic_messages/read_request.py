@@ -163,7 +163,10 @@ def _each(found: list[Any]) -> tuple[SharedTools, set[str]]:
         if not name:
             raise Refused(f"{at}name: must not be empty.", f"{at}name")
         description = _json.optional(tool, "description", "a string", at)
-        tools.append(Tool(name, description, schema, _json.optional(tool, "strict", "a boolean", at)))
+        strict = _json.optional(tool, "strict", "a boolean", at)
+        if strict and not may_be_strict(schema):
+            strict = None  # Anthropic's takes properties that are not required, OpenAI's does not
+        tools.append(Tool(name, description, schema, strict))
     return SharedTools(tools), left_out
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols._answer_reader import CUT, MIB, TOO_LARGE, AnswerReader, Framing
 from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, Allowance, AnswerTooLarge
+from relayd.protocols._capabilities import MESSAGES
 from relayd.protocols.anthropic_messages.errors import failure_in_stream
 from relayd.protocols.anthropic_messages.thinking_memory import LARGEST_CHARS, keep
 from relayd.protocols.anthropic_messages.usage import merge_usage, read_usage
@@ -49,8 +50,9 @@ _FINISH = {
 
 def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
     """See dialect.Dialect."""
-    answer = MessagesAnswer(memory)
-    return AnswerReader(answer, stream=request.stream, content_encoding=content_encoding, framing=FRAMING)
+    return AnswerReader(MessagesAnswer(memory), stream=request.stream, content_encoding=content_encoding,
+                        framing=FRAMING, names=MESSAGES.names_back(request),
+                        stops=MESSAGES.stops(request)[1])  # fmt: skip
 
 
 class MessagesAnswer:

@@ -14,6 +14,7 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols._answer_reader import CUT, MIB, AnswerReader, Framing
 from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS
+from relayd.protocols._capabilities import GEMINI
 from relayd.protocols._tool_arguments import object_text
 from relayd.protocols.canon import (
     Begin,
@@ -31,7 +32,6 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.dialect import Memory, Options
 from relayd.protocols.gemini.errors import failure_in
-from relayd.protocols.gemini.names import names_back
 from relayd.protocols.gemini.signatures import keep
 from relayd.protocols.gemini.usage import read_usage
 from relayd.wire.json_scanner import MAX_DEPTH
@@ -56,16 +56,15 @@ _BROKEN = {
 
 def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
     """See dialect.Dialect."""
-    answer = GeminiAnswer(request, memory)
-    return AnswerReader(answer, stream=request.stream, content_encoding=content_encoding, framing=FRAMING)
+    return AnswerReader(GeminiAnswer(memory), stream=request.stream, content_encoding=content_encoding, framing=FRAMING,
+                        names=GEMINI.names_back(request), stops=GEMINI.stops(request)[1])  # fmt: skip
 
 
 class GeminiAnswer:
     """One answer; owned by its reader. Without `alt=sse` a stream is one JSON list, which is read as a body."""
 
-    def __init__(self, request: Request, memory: Memory) -> None:
+    def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._names = names_back(tool.name for tool in request.tools)
         self.over = False
         self.begun = False
         self._whole = False  # the answer is one body, which cannot be cut unseen
@@ -222,7 +221,7 @@ class GeminiAnswer:
         keep(self._memory, call_id, signature)
         index = self._calls.get(choice, 0)
         self._calls[choice] = index + 1
-        events.append(ToolStart(index, call_id, self._names.get(told, told), choice, signature))
+        events.append(ToolStart(index, call_id, told, choice, signature))
         text = object_text(arguments) if isinstance(arguments, str) else _json.write_text(arguments or {})
         events.append(ToolDelta(index, text, choice))
 

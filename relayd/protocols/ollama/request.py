@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._capabilities import OLLAMA, Generation
 from relayd.protocols._data_url import is_data_url, take_apart
 from relayd.protocols._thinking import wanted_thinking
 from relayd.protocols._tool_arguments import arguments_object
@@ -39,7 +40,6 @@ _OPTIONS = (
     ("presence_penalty", "presence_penalty"),
     ("frequency_penalty", "frequency_penalty"),
 )
-_LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 
 
 def write_request(request: Request, options: Options, memory: Memory) -> Sending:
@@ -60,7 +60,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
         schema = request.format.schema if request.format.kind == "json_schema" else None
         body["format"] = "json" if schema is None else schema
     thinking = wanted_thinking(request, options, memory)
-    if thinking is not None and (think := _think(thinking, request.model)) is not None:
+    if thinking is not None and (think := _think(thinking, OLLAMA.of(request.model))) is not None:
         body["think"] = think
     if request.logprobs:
         body["logprobs"] = True
@@ -99,17 +99,13 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _think(thinking: Thinking, model: str) -> bool | str | None:
-    """gpt-oss takes levels and cannot be switched off; the others are switched on and off."""
+def _think(thinking: Thinking, generation: Generation) -> bool | str | None:
+    """Models that take levels cannot be switched off; the others are switched on and off."""
     effort = "none" if thinking.enabled is False else thinking.effort
-    if effort == "none":
-        return "low" if "gpt-oss" in model else False
-    if effort is not None and effort not in _LEVELS:
-        known = ", ".join(("none", *_LEVELS))
-        raise Refused(f"Unknown reasoning effort {effort[:40]!r}; known: {known}.", "reasoning_effort", "invalid_value")
-    if effort is not None and "gpt-oss" in model:
-        return _LEVELS[effort]
-    return True if effort is not None or thinking.enabled or thinking.budget is not None else None
+    if effort is not None:
+        effort = generation.effort(effort)
+        return effort if generation.thinking == "effort" else effort != "none"
+    return True if thinking.enabled or thinking.budget is not None else None
 
 
 def _messages(messages: tuple[Message, ...], options: Options) -> Steps[list[dict[str, Any]]]:

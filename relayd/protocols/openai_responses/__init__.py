@@ -54,9 +54,10 @@ DIALECT = Dialect(
         "that the client runs is a function, and deferred tools are offered at once.",
         "input_tokens counts by an estimate.",
         "truncation, max_tool_calls and client_metadata are accepted and have no effect.",
-        "Towards a Responses upstream: seed, logit_bias, top_k and penalties are left out; stop strings, n above 1 and "
-        "sound are refused; thoughts that another kind of upstream has signed are left out; a thinking budget becomes "
-        "a word of effort; the name of a message's author, and that a tool's result is marked as failed, are left out.",
+        "Towards a Responses upstream: seed, logit_bias, top_k and penalties are left out; n above 1 and sound are "
+        "refused; relayd itself ends the answer at stop strings; thoughts that another kind of upstream has signed are "
+        "left out; a thinking budget becomes a word of effort, and an effort that the model does not have the nearest; "
+        "the name of a message's author, and that a tool's result is marked as failed, are left out.",
         "Towards a Responses client: which stop string was met, and every answer but the first, are left out.",
     ),
 )

@@ -14,6 +14,7 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols._answer_reader import CUT, AnswerReader
 from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, MOST_ITEMS, Allowance, AnswerTooLarge
+from relayd.protocols._capabilities import RESPONSES
 from relayd.protocols._openai_errors import failure_of, status_in
 from relayd.protocols.canon import (
     Begin,
@@ -314,7 +315,8 @@ class ResponsesAnswer:
 
 def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
     """See dialect.Dialect."""
-    return AnswerReader(ResponsesAnswer(), stream=request.stream, content_encoding=content_encoding)
+    return AnswerReader(ResponsesAnswer(), stream=request.stream, content_encoding=content_encoding,
+                        names=RESPONSES.names_back(request), stops=RESPONSES.stops(request)[1])  # fmt: skip
 
 
 _TOO_MANY = Failure(502, "The upstream's answer has too many items.")
