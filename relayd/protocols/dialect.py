@@ -264,6 +264,7 @@ class Dialect:
     read_steps, write_steps, local_steps: the same work as read_request (of a parsed body), write_request and local,
     with a pause behind every message, for bodies so large that one turn of the event loop would be too long.
     `most_items` bounds the lists of a body by their names.
+    count_paths: the paths (suffixes) on which tokens are counted: by an endpoint of this dialect, else by `local`.
 
     Paths and keys:
     paths: the request paths (a suffix behind any prefix) on which this dialect's translated requests arrive; `ends` are
@@ -300,6 +301,7 @@ class Dialect:
     read_steps: Callable[[dict[str, Any], Ask], Steps[Request]] | None = None
     write_steps: Callable[[Request, Options, Memory], Steps[Sending]] | None = None
     local_steps: Callable[[dict[str, Any], Ask], Steps[Rendered]] | None = None
+    count_paths: tuple[bytes, ...] = ()
     most_items: Mapping[str, int] = field(default_factory=dict)
     learn: Callable[[Request, Failure, Memory], bool] | None = None
     drops: tuple[str, ...] = ()

@@ -127,13 +127,20 @@ class Call:
         """Whether the look at the body, which was parsed in one go, may have taken much of a turn."""
         return self.body is not None and LONG_BYTES < len(self.body) <= PARSED_BYTES
 
-    def early_steps(self) -> Steps[None] | None:
-        """What a large body needs before a target can be chosen; None for nothing."""
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether the request asks for nothing but the number of its tokens."""
+        paths = self.dialect.count_paths
+        head = self._head
+        return not self.translates and head.method == b"POST" and head.path.rstrip(b"/").endswith(paths)
+
+    def early_steps(self, is_counted_here: bool) -> Steps[None] | None:
+        """What a large body needs before a target can be chosen; None for nothing. `is_counted_here` is whether relayd
+        itself counts its tokens."""
         body, dialect = self.body, self.dialect
         if body is None or len(body) <= AT_ONCE_BYTES or self.is_form:
             return None
-        counts = dialect.local_steps is not None and self._head.method == b"POST" and not self.translates
-        if counts and self.ask.path.rstrip("/").endswith("/count_tokens"):
+        if is_counted_here and dialect.local_steps is not None:
             return self._answering()
         return self._reading(None) if not self.model and self.translates else None
 

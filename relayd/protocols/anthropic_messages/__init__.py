@@ -25,6 +25,7 @@ DIALECT = Dialect(
     read_steps=read_request.read_steps,
     write_steps=write_request.write_steps,
     local_steps=local.local_steps,
+    count_paths=(local.COUNT_PATH.encode(),),
     most_items={"messages": read_request.MOST_MESSAGES, "tools": read_request.MOST_TOOLS},
     drops=read_request.DROPS + write_request.DROPS,
     default_base_path=b"/v1",

@@ -5,7 +5,8 @@
 Laws:
 1. Every frame has its `event:` line: clients skip those that have none. There is no [DONE].
 2. What one call of `feed` is given leaves with it.
-3. A failure is an `error` event, after which nothing follows: no block is closed, no message_stop pretends an end.
+3. A stream begins with the estimate of input tokens that count_tokens has: what the endpoint has counted comes last.
+4. A failure is an `error` event, after which nothing follows: no block is closed, no message_stop pretends an end.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from relayd.protocols._bounds import TextBuffer
 from relayd.protocols._tool_arguments import arguments_object
 from relayd.protocols.anthropic_messages.block_assembler import MOST_HELD_BYTES, BlockAssembler, HeldTooMuch
 from relayd.protocols.anthropic_messages.errors import error_object, render_error
+from relayd.protocols.anthropic_messages.read_request import INPUT_TOKENS
 from relayd.protocols.canon import Begin, End, Event, Failure, Request, ToolCall, Usage
 from relayd.protocols.dialect import Ask, Rendered, Renderer
 
@@ -44,7 +46,7 @@ def _usage_members(usage: Usage) -> dict[str, Any]:
     return members
 
 
-def _message(identity: str, model: str) -> dict[str, Any]:
+def _message(identity: str, model: str, input_tokens: int) -> dict[str, Any]:
     return {
         "id": identity,
         "type": "message",
@@ -53,13 +55,13 @@ def _message(identity: str, model: str) -> dict[str, Any]:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": _usage_members(Usage()),
+        "usage": _usage_members(Usage(input_tokens)),
     }
 
 
-def _begun(model: str, begin: Begin) -> dict[str, Any]:
+def _begun(model: str, begin: Begin, input_tokens: int = 0) -> dict[str, Any]:
     identity = begin.id if begin.id.startswith("msg_") else "msg_" + secrets.token_hex(12)
-    return _message(identity, model or begin.model)
+    return _message(identity, model or begin.model, input_tokens)
 
 
 def _known_ids(request: Request) -> frozenset[str]:
@@ -96,6 +98,7 @@ class StreamRenderer(Renderer):
 
     def __init__(self, request: Request, ask: Ask) -> None:
         self._model, self._ask = request.model, ask
+        self._estimate = int(request.extra.get(INPUT_TOKENS, 0))
         self._frames = _Frames()
         self._assembler = BlockAssembler(self._frames, _known_ids(request))
         self._started = self._ended = False
@@ -123,7 +126,8 @@ class StreamRenderer(Renderer):
 
     def _start(self, begin: Begin) -> None:
         self._started = True
-        self._frames.out += _frame("message_start", {"message": _begun(self._model, begin)}) + _PING
+        self._frames.out += _frame("message_start", {"message": _begun(self._model, begin, self._estimate)})
+        self._frames.out += _PING
 
     def _end(self) -> None:
         self._ended = True
@@ -134,7 +138,8 @@ class StreamRenderer(Renderer):
             return
         reason, sequence = self._assembler.stop()
         delta = {"stop_reason": reason, "stop_sequence": sequence}
-        usage = _usage_members(self._assembler.usage)
+        known = self._assembler.usage
+        usage = _usage_members(known if known != Usage() else Usage(self._estimate))
         self._frames.out += _frame("message_delta", {"delta": delta, "usage": usage}) + _frame("message_stop", {})
 
     def _fail(self, failure: Failure) -> None:

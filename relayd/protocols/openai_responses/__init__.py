@@ -13,7 +13,7 @@ from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from relayd.protocols.openai_responses.request import MAX_ITEMS, read_request, read_steps
 from relayd.protocols.openai_responses.request_out import write_request, write_steps
 from relayd.protocols.openai_responses.response_settings import settings_of
-from relayd.protocols.openai_responses.retrieval import local
+from relayd.protocols.openai_responses.retrieval import COUNT_PATH, local, local_steps
 from relayd.protocols.openai_responses.tools import MAX_TOOLS
 
 
@@ -32,6 +32,8 @@ DIALECT = Dialect(
     read_request=read_request,
     renderer=renderer,
     local=local,
+    local_steps=local_steps,
+    count_paths=(COUNT_PATH.encode(),),
     write_request=write_request,
     reader=reader,
     read_steps=read_steps,
@@ -52,7 +54,7 @@ DIALECT = Dialect(
         "access log and a metric count both. One that answers a known call without text is refused.",
         "Tools that items bring (additional_tools, tool_search_output) are offered like those in tools; a tool_search "
         "that the client runs is a function, and deferred tools are offered at once.",
-        "input_tokens counts by an estimate.",
+        "input_tokens counts by an estimate, but before a Responses upstream, which counts itself.",
         "truncation, max_tool_calls and client_metadata are accepted and have no effect.",
         "Towards a Responses upstream: seed, logit_bias, top_k and penalties are left out; n above 1 and sound are "
         "refused; relayd itself ends the answer at stop strings; thoughts that another kind of upstream has signed are "

@@ -53,10 +53,9 @@ def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
         raise
 
 
-def read_for_count(body: bytes, ask: Ask) -> Request:
-    """The request whose tokens are to be counted; it need not name a model. Raises Refused."""
-    members = _json.read_object(body)
-    return at_once(_read({**members, "model": members.get("model") or "any"}, ask))
+def read_for_count(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+    """The request whose tokens are to be counted, in steps; it need not name a model. Raises Refused."""
+    return (yield from _read({**members, "model": members.get("model") or "any"}, ask))
 
 
 def _read(members: dict[str, Any], ask: Ask) -> Steps[Request]:
