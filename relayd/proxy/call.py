@@ -21,7 +21,14 @@ from relayd.protocols.canon import Failure, Request
 from relayd.protocols.dialect import Ask, Dialect, Memory, Refused, Rendered, Renderer, Sending, TapFormat
 from relayd.protocols.include_usage import usage_edit
 from relayd.proxy.filters.keepalive import KeepAlive
-from relayd.proxy.model_of_request import FormFinder, FormTransform, form_finder, is_form, probable_model
+from relayd.proxy.model_of_request import (
+    FormFinder,
+    FormTransform,
+    form_finder,
+    is_form,
+    model_key,
+    probable_model,
+)
 from relayd.proxy.respond import Answer, answer
 from relayd.wire.body import PARSED_BYTES, Look, edited, look_at
 from relayd.wire.http1 import RequestHead
@@ -315,7 +322,7 @@ class Call:
             assert self.dialect.websocket is not None
             return self.dialect.websocket.read_message(look, target.model if renames else None)
         edits: list[tuple[int, int, bytes]] = []
-        if renames and (span := look.span("model")) is not None:
+        if renames and (span := look.span(model_key(self._head, look))) is not None:
             edits.append((*span, write_string(target.model or "")))
         if self.stream and self._may_ask_usage(target) and (edit := usage_edit(look)) is not None:
             self.asks_usage = True

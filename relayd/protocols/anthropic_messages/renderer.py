@@ -17,10 +17,11 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols._bounds import TextBuffer
 from relayd.protocols._tool_arguments import arguments_object
+from relayd.protocols._turns import call_ids
 from relayd.protocols.anthropic_messages.block_assembler import MOST_HELD_BYTES, BlockAssembler, HeldTooMuch
 from relayd.protocols.anthropic_messages.errors import error_object, render_error
 from relayd.protocols.anthropic_messages.read_request import INPUT_TOKENS
-from relayd.protocols.canon import Begin, End, Event, Failure, Request, ToolCall, Usage
+from relayd.protocols.canon import Begin, End, Event, Failure, Request, Usage
 from relayd.protocols.dialect import Ask, Rendered, Renderer
 
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
@@ -64,11 +65,6 @@ def _begun(model: str, begin: Begin, input_tokens: int = 0) -> dict[str, Any]:
     return _message(identity, model or begin.model, input_tokens)
 
 
-def _known_ids(request: Request) -> frozenset[str]:
-    calls = (part for message in request.messages if message.role == "assistant" for part in message.parts)
-    return frozenset(part.id for part in calls if isinstance(part, ToolCall))
-
-
 def _frame(kind: str, value: dict[str, Any]) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (kind.encode(), _json.write({"type": kind} | value))
 
@@ -100,7 +96,7 @@ class StreamRenderer(Renderer):
         self._model, self._ask = request.model, ask
         self._estimate = int(request.extra.get(INPUT_TOKENS, 0))
         self._frames = _Frames()
-        self._assembler = BlockAssembler(self._frames, _known_ids(request))
+        self._assembler = BlockAssembler(self._frames, call_ids(request.messages))
         self._started = self._ended = False
         self._failure: Failure | None = None
 
@@ -205,7 +201,7 @@ class PlainRenderer(Renderer):
     def __init__(self, request: Request, ask: Ask) -> None:
         self._model, self._ask = request.model, ask
         self._blocks = _Blocks()
-        self._assembler = BlockAssembler(self._blocks, _known_ids(request))
+        self._assembler = BlockAssembler(self._blocks, call_ids(request.messages))
         self._begin = Begin()
         self._failure: Failure | None = None
         self._ended = False

@@ -15,6 +15,7 @@ from relayd.protocols._data_url import is_data_url, take_apart
 from relayd.protocols._thinking import wanted_thinking
 from relayd.protocols._tool_arguments import arguments_object
 from relayd.protocols._tools import body_steps, tool_steps
+from relayd.protocols._turns import whole_turns
 from relayd.protocols.canon import (
     Image,
     Message,
@@ -42,6 +43,9 @@ _OPTIONS = (
 )
 
 
+_UNANSWERED = "No answer: the call was not carried out."
+
+
 def write_request(request: Request, options: Options, memory: Memory) -> Sending:
     """The request for an Ollama endpoint. Raises Refused."""
     return at_once(write_steps(request, options, memory))
@@ -51,7 +55,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
     """The same in steps."""
     if request.n is not None and request.n > 1:
         raise Refused("Ollama gives one answer at a time.", "n", "unsupported_value")
-    messages = yield from _messages(request.messages, options)
+    messages = yield from _messages(whole_turns(request.messages), options)
     body: dict[str, Any] = {"model": request.model, "messages": messages}
     body["stream"] = request.stream
     offered = _offered(request)
@@ -111,6 +115,7 @@ def _think(thinking: Thinking, generation: Generation) -> bool | str | None:
 def _messages(messages: tuple[Message, ...], options: Options) -> Steps[list[dict[str, Any]]]:
     written: list[dict[str, Any]] = []
     names: dict[str, str] = {}
+    unanswered: dict[str, None] = {}  # calls of the last turn
     for number, message in enumerate(messages):
         yield
         at = f"messages[{number}]"
@@ -118,8 +123,11 @@ def _messages(messages: tuple[Message, ...], options: Options) -> Steps[list[dic
             for part in message.parts:
                 if isinstance(part, ToolResult):
                     written.append(_answer(part, names, at))
+                    unanswered.pop(part.call_id, None)
                     yield
             continue
+        written += _filled(unanswered, names, options)
+        unanswered = {part.id: None for part in message.parts if isinstance(part, ToolCall)}
         role = "system" if message.role == "developer" else message.role
         one: dict[str, Any] = {"role": role, "content": _text(message.parts, "" if role == "assistant" else "\n")}
         images = []
@@ -144,7 +152,14 @@ def _messages(messages: tuple[Message, ...], options: Options) -> Steps[list[dic
                 what = type(part).__name__.lower()
                 raise Refused(f"Ollama takes text and images, no {what}.", f"{at}.content", "invalid_value")
         written.append(one)
-    return written
+    return written + _filled(unanswered, names, options)
+
+
+def _filled(unanswered: Mapping[str, None], names: Mapping[str, str], options: Options) -> list[dict[str, Any]]:
+    """Answers for the calls that have none. Raises Refused where the options say so."""
+    if unanswered and options.unanswered_calls == "refuse":
+        raise Refused(f"The call {next(iter(unanswered))[:80]!r} has no answer.", "messages", "invalid_value")
+    return [_answer(ToolResult(call_id, (Text(_UNANSWERED),)), names, "messages") for call_id in unanswered]
 
 
 def _text(parts: tuple[Part, ...], gap: str) -> str:
