@@ -21,7 +21,7 @@ from relayd.protocols.openai_responses import compaction, state
 from relayd.protocols.openai_responses.brought_tools import brought_tools, once_each
 from relayd.protocols.openai_responses.items import Conversation, whole_item
 from relayd.protocols.openai_responses.response_settings import KEY, ResponseSettings
-from relayd.protocols.openai_responses.tools import Names, read_offer
+from relayd.protocols.openai_responses.tools import Names, offer_steps
 from relayd.wire.json_steps import Steps, write_steps
 
 MAX_ITEMS = 1000
@@ -63,7 +63,7 @@ def _read(members: dict[str, Any], ask: Ask) -> Steps[Request]:
     model = _model(members)
     context = yield from _context(members, ask)
     items, previous = context.items, context.previous
-    offer = read_offer(members, brought_tools(context.placed))
+    offer = yield from offer_steps(members, brought_tools(context.placed))
     messages, unknown = yield from context.messages(offer.names, ask)
     instructions = _json.optional(members, "instructions", "a string")
     if instructions:
@@ -126,7 +126,7 @@ def _read_compaction(members: dict[str, Any], ask: Ask) -> Steps[Request]:
     model = _model(members)
     context = yield from _context(members, ask, input_required=False)
     items, previous = context.items, context.previous
-    names = read_offer({}, brought_tools(context.placed)).names
+    names = (yield from offer_steps({}, brought_tools(context.placed))).names
     messages, unknown = yield from context.messages(names, ask)
     if not messages:
         raise Refused("There is nothing to compact: give input or previous_response_id.", "input")
@@ -215,11 +215,7 @@ def _context(members: Mapping[str, Any], ask: Ask, input_required: bool = True) 
         items.append(item)
         placed.append((at, item))
         yield
-    kept = []
-    for one in once_each(placed):
-        kept.append(one)
-        yield
-    return _Context(tuple(kept), previous)
+    return _Context((yield from once_each(placed)), previous)
 
 
 def _resolved(entry: Any, at: str, ask: Ask, items: list[Mapping[str, Any]]) -> Mapping[str, Any]:
