@@ -277,6 +277,9 @@ class Dialect:
     Passing streams:
     error_frame: a Failure as one frame inside a stream that has begun. error_ends_stream: such an error is a clean end
     of the stream; False means that clients only understand a broken connection.
+    take_back: the edits (from, to, other bytes) that take what relayd has invented in earlier answers out of a request
+    that passes, in steps; own_marks: bytes of which one stands in every such request.
+    brings_own_parts: whether a parsed body is such a request.
     tap: how a tap reads its answers; other_taps: the same for paths (suffixes) on which its endpoints speak otherwise.
     can_ask_usage: a stream reports usage only if the request asks for it (`stream_options.include_usage`).
 
@@ -311,6 +314,9 @@ class Dialect:
     key_header: bytes | None = None
     frame_error: Callable[[Rendered], bytes] = data_frame
     error_ends_stream: bool = True
+    take_back: Callable[[Look], Steps[list[tuple[int, int, bytes]]]] | None = None
+    own_marks: tuple[bytes, ...] = ()
+    brings_own_parts: Callable[[Mapping[str, Any]], bool] | None = None
     tap: TapFormat | None = None
     other_taps: tuple[tuple[bytes, TapFormat], ...] = ()
     can_ask_usage: bool = False

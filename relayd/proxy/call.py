@@ -18,7 +18,7 @@ from relayd.errors import ExchangeError
 from relayd.plan.plan import PlannedRoute, Resilience, Target
 from relayd.protocols._json import read_object, write_string
 from relayd.protocols.canon import Failure, Request
-from relayd.protocols.dialect import Ask, Dialect, Memory, Refused, Rendered, Renderer, Sending, TapFormat
+from relayd.protocols.dialect import Ask, Dialect, Memory, Refused, Rendered, Renderer, Sending, TapFormat, at_once
 from relayd.protocols.include_usage import usage_edit
 from relayd.proxy.filters.keepalive import KeepAlive
 from relayd.proxy.model_of_request import (
@@ -45,9 +45,9 @@ class Call:
     """Owned by the exchange's course, or by its passage."""
 
     __slots__ = (
-        "_adapted", "_answer", "_ask", "_asking", "_head", "_last", "_prepared", "_renderer", "_request", "_unread",
-        "asks_usage", "backend_names", "body", "dialect", "failure_rendered", "first_content_s", "form", "is_form",
-        "is_socket", "keepalive", "look", "model", "rendered", "stream", "translates",
+        "_adapted", "_answer", "_ask", "_asking", "_head", "_last", "_own_parts", "_prepared", "_renderer", "_request",
+        "_unread", "asks_usage", "backend_names", "body", "dialect", "failure_rendered", "first_content_s", "form",
+        "is_form", "is_socket", "keepalive", "look", "model", "rendered", "stream", "translates",
     )
 
     def __init__(
@@ -72,6 +72,7 @@ class Call:
         self._unread: Refused | None = None  # why the request cannot be read, where that is known
         self._prepared: dict[int, tuple[Target, tuple[Request, Sending] | Refused]] = {}
         self._adapted: tuple[Target, ...] = ()
+        self._own_parts: tuple[tuple[int, int, bytes], ...] | None = None  # edits that take them out
         self._last = b""  # the last piece of the response that the client was sent
         self.keepalive: KeepAlive | None = None
         self.rendered = self.failure_rendered = False  # whether the renderer has given content, or an error in it
@@ -158,9 +159,32 @@ class Call:
         if body is None or len(body) <= AT_ONCE_BYTES or self.dialect.read_steps is None or self._unread is not None:
             return None
         crosses = self.crosses(target)
+        if not crosses and not reads and self._brings_own_parts(target):
+            return self._taking_back()
         if (crosses and id(target) not in self._prepared) or (reads and self.translates and self._request is None):
             return self._reading(target if crosses else None)
         return None
+
+    def _brings_own_parts(self, target: Target) -> bool:
+        """Whether something that relayd has invented may have to be taken out before the body passes to this target."""
+        body, dialect = self.body, self.dialect
+        if self._own_parts is not None or not dialect.own_marks or body is None or not self.translates:
+            return False
+        if target.dialect is not dialect or self.look is None or self.look.doubt or self.look.fault:
+            return False
+        value = self.look.value
+        if value is not None and dialect.brings_own_parts is not None:
+            brings = dialect.brings_own_parts(value)
+        else:
+            brings = any(body.rfind(mark) >= 0 for mark in dialect.own_marks)  # twice as fast as `in`
+        if brings:
+            return True
+        self._own_parts = ()
+        return False
+
+    def _taking_back(self) -> Steps[None]:
+        assert self.dialect.take_back is not None and self.look is not None
+        self._own_parts = tuple((yield from self.dialect.take_back(self.look)))
 
     def _answering(self) -> Steps[None]:
         assert self.dialect.local_steps is not None
@@ -321,7 +345,9 @@ class Call:
         if self.is_socket:
             assert self.dialect.websocket is not None
             return self.dialect.websocket.read_message(look, target.model if renames else None)
-        edits: list[tuple[int, int, bytes]] = []
+        if self._brings_own_parts(target):
+            at_once(self._taking_back())
+        edits = list(self._own_parts or ()) if target.dialect is self.dialect else []
         if renames and (span := look.span(model_key(self._head, look))) is not None:
             edits.append((*span, write_string(target.model or "")))
         if self.stream and self._may_ask_usage(target) and (edit := usage_edit(look)) is not None:

@@ -138,6 +138,20 @@ def test_claude_code_before_anthropic_passes_byte_for_byte(agent: Relay, upstrea
     assert sent.get("x-api-key") == b"key-of-anthropic" and sent.get("authorization") is None
 
 
+@pytest.mark.parametrize("filling", [0, 400_000])
+def test_a_thought_of_vllm_does_not_reach_anthropic(filling: int, agent: Relay, upstream: Upstream) -> None:
+    told = ask(agent, b"/v1/messages", recorded("anthropic_messages"), TEAM)
+    assert b'"signature":""' in told.body, "what the client brings back"
+    thought = {"type": "thinking", "thinking": "A file.", "signature": ""}
+    text = {"type": "text", "text": "Let me look." + "x" * filling}
+    said = {"role": "user", "content": "Go on."}
+    body = {"model": "claude-sonnet-4-5", "max_tokens": 9, "number": 9007199254740993, "messages": [
+        said, {"role": "assistant", "content": [thought, text]}, said]}  # fmt: skip
+    assert ask(agent, b"/v1/messages", body, BEARER, b"anthropic-version: 2023-06-01").body == ANTHROPIC
+    left = {**body, "messages": [said, {"role": "assistant", "content": [text]}, said]}
+    assert upstream.heads[-1].body == json.dumps(left).encode()
+
+
 def test_the_small_model_of_claude_code_is_the_teams_own(agent: Relay, upstream: Upstream) -> None:
     body = {**recorded("anthropic_messages"), "model": "claude-haiku-4-5-20251001"}
     assert ask(agent, b"/v1/messages", body, TEAM).status == 200

@@ -6,7 +6,7 @@ from relayd.protocols._openai_errors import read_error, render_error
 from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Ask, Dialect, Renderer
 from relayd.protocols.model_list import OPENAI_SOURCE
-from relayd.protocols.openai_responses import usage, websocket
+from relayd.protocols.openai_responses import take_back, usage, websocket
 from relayd.protocols.openai_responses.compaction import CompactionRenderer
 from relayd.protocols.openai_responses.reader import reader
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
@@ -31,6 +31,9 @@ DIALECT = Dialect(
     read_error=read_error,
     read_request=read_request,
     renderer=renderer,
+    take_back=take_back.take_back,
+    own_marks=take_back.MARKS,
+    brings_own_parts=take_back.brings_own_parts,
     local=local,
     local_steps=local_steps,
     count_paths=(COUNT_PATH.encode(),),
