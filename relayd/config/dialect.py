@@ -18,5 +18,5 @@ class DialectOptions:
     default_max_tokens: int = setting(default=4096, doc="Where the endpoint must be told a limit (Anthropic) and the client gave none.", minimum=1)
     metadata: bool = setting(default=False, doc="Chat: whether `metadata` is taken.")
     verbosity: bool = setting(default=False, doc="Chat: whether `verbosity` is taken.")
-    thinking: Literal["adaptive", "budget", "drop"] = setting(default="adaptive", doc="How the endpoint is asked to reason. Anthropic: by an effort (adaptive) or by a budget of tokens (models before that). All: with drop not at all, for models that cannot.")
+    thinking: Literal["adaptive", "budget", "drop"] = setting(default="adaptive", doc="How the endpoint is asked to reason. Anthropic, where the name of the model does not tell its generation: by an effort (adaptive) or by a budget of tokens (models before that). All: with drop not at all, for models that cannot.")
     ask_usage: bool = setting(default=True, doc="Chat: whether streams that pass ask the endpoint for token counts where the client did not; they are counted, and taken out again. Off for endpoints that know no stream_options.")

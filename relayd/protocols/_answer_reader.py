@@ -13,12 +13,14 @@ Laws:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from relayd.protocols._json import parse_answer
 from relayd.protocols._openai_errors import failure_of
-from relayd.protocols.canon import Event, Failure
+from relayd.protocols._stop_strings import watched
+from relayd.protocols.canon import Event, Failure, ToolStart
 from relayd.wire.decoding import BadEncoding, Decoder
 from relayd.wire.ndjson import LineSplitter, NdjsonError
 from relayd.wire.sse import SseError, SseSplitter
@@ -82,14 +84,17 @@ class AnswerReader:
     """Reads one answer (see dialect.Reader); owned by the attempt."""
 
     __slots__ = (
-        "_answer", "_asked_stream", "_body", "_decoder", "_framing", "_is_unsplit", "_lines", "_size", "_splitter",
-        "_start",
+        "_answer", "_asked_stream", "_body", "_decoder", "_framing", "_is_unsplit", "_lines", "_names", "_size",
+        "_splitter", "_start", "_stops",
     )  # fmt: skip
 
     def __init__(
-        self, answer: Answer, *, stream: bool, content_encoding: str = "", framing: Framing = EVENTS
+        self, answer: Answer, *, stream: bool, content_encoding: str = "", framing: Framing = EVENTS,
+        names: Mapping[str, str] | None = None, stops: tuple[str, ...] = (),
     ) -> None:
-        """`stream` is whether the request asked for a stream."""
+        """`stream` is whether the request asked for a stream. `names` leads from the names of tools that the endpoint
+        was told to the client's own, `stops` are stop strings that it was not told."""
+        self._names, self._stops = names, watched(stops)
         self._answer, self._asked_stream, self._framing = answer, stream, framing
         self._decoder = Decoder(content_encoding) if content_encoding else None
         self._start = b""  # a part of a byte order mark
@@ -101,6 +106,19 @@ class AnswerReader:
 
     def feed(self, data: bytes) -> list[Event]:
         """See dialect.Reader."""
+        events = self._read(data)
+        return events if not self._names and self._stops is None else self._told(events)
+
+    def _told(self, events: list[Event]) -> list[Event]:
+        """The events as the client knows tools, and ends answers."""
+        if names := self._names:
+            events = [
+                replace(one, name=names[one.name]) if isinstance(one, ToolStart) and one.name in names else one
+                for one in events
+            ]
+        return events if self._stops is None else self._stops.passed(events)
+
+    def _read(self, data: bytes) -> list[Event]:
         events: list[Event] = []
         if self._answer.over or not (data or self.has_more):
             return events
@@ -128,10 +146,14 @@ class AnswerReader:
 
     def end(self) -> list[Event]:
         """See dialect.Reader."""
+        events = self._end()
+        return events if not self._names and self._stops is None else self._told(events)
+
+    def _end(self) -> list[Event]:
         answer = self._answer
         events: list[Event] = []
         while self.has_more and not answer.over:
-            events += self.feed(b"")
+            events += self._read(b"")
         if answer.over:
             return events
         if self._splitter is not None:

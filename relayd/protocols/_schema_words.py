@@ -12,6 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from relayd.protocols import _json
+from relayd.protocols._capabilities import NEVER_STRICT, SchemaRules
+
 _PLAIN = frozenset((
     "$schema", "$id", "$ref", "$anchor", "$comment", "$dynamicRef", "$dynamicAnchor", "$recursiveRef",
     "$recursiveAnchor", "$vocabulary", "type", "enum", "const", "title", "description", "default", "examples",
@@ -81,13 +84,47 @@ def rewritten(schema: Mapping[str, Any], change: Callable[[dict[str, Any]], dict
     return change(found)
 
 
+def fitted(schema: Mapping[str, Any], rules: SchemaRules | None) -> Mapping[str, Any]:
+    """The schema as an API takes it for structured output: what it knows no word for, the description tells the model.
+
+    A map of names to values of one schema stays open, and the endpoint says what it thinks of it: closed, it could only
+    be empty.
+    """
+    return schema if rules is None else rewritten(schema, lambda inner: _fitted(inner, rules))
+
+
+def _fitted(schema: dict[str, Any], rules: SchemaRules) -> dict[str, Any]:
+    for word, other in rules.renamed.items():
+        if word in schema and other not in schema:
+            schema[other] = schema.pop(word)
+    told = {word: schema.pop(word) for word in [word for word in schema if word in rules.told]}
+    if rules.told and schema.get("minItems") not in (None, 0, 1):
+        told["minItems"] = schema.pop("minItems")
+    if rules.formats and isinstance(schema.get("format"), str) and schema["format"] not in rules.formats:
+        told["format"] = schema.pop("format")
+    if told:
+        words = ", ".join(f"{word}: {_json.write_text(value)}" for word, value in told.items())
+        said = schema.get("description")
+        schema["description"] = f"{said} ({words})" if isinstance(said, str) and said else words
+    others = schema.get("additionalProperties")
+    is_map = isinstance(others, dict) and bool(others)
+    if rules.closed and not is_map and (schema.get("type") == "object" or "properties" in schema):
+        schema["additionalProperties"] = False
+    return schema
+
+
 def may_be_strict(schema: Mapping[str, Any]) -> bool:
-    """Whether OpenAI takes a schema as strict: every object is closed, and each of its properties required."""
+    """Whether OpenAI takes a schema as strict: an object, of which every one is closed, with each of its properties
+    required, and no words that `strict` refuses."""
+    if schema.get("type") != "object" or "anyOf" in schema:
+        return False
     open_ones: list[dict[str, Any]] = []
 
     def look(inner: dict[str, Any]) -> dict[str, Any]:
-        properties = inner.get("properties")
-        if properties is None and inner.get("type") != "object":
+        properties, kind = inner.get("properties"), inner.get("type")
+        if inner.keys() & NEVER_STRICT:
+            open_ones.append(inner)
+        if properties is None and kind != "object" and not (isinstance(kind, list) and "object" in kind):
             return inner
         required = inner.get("required")
         names = {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()

@@ -11,7 +11,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from relayd.protocols.canon import Audio, File, Image, Message, Part, Reasoning, Request, ToolCall, ToolResult
+from relayd.protocols.canon import (
+    Audio,
+    File,
+    Image,
+    Message,
+    Part,
+    Reasoning,
+    Request,
+    SharedTools,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
 from relayd.protocols.dialect import at_once
 from relayd.wire.json_steps import Steps
 
@@ -32,11 +44,21 @@ def counting(request: Request) -> Steps[int]:
     for message in request.messages:
         count += _message(message)
         yield
-    for tool in request.tools:
-        count += _PER_MESSAGE + _text(tool.name) + _text(tool.description or "") + _schema(tool.parameters)
-        yield
+    count += yield from _tools(request.tools)
     if request.format is not None:
         count += _schema(request.format.schema)
+    return count
+
+
+def _tools(tools: tuple[Tool, ...]) -> Steps[int]:
+    if isinstance(tools, SharedTools) and tools.tokens >= 0:
+        return tools.tokens
+    count = 0
+    for tool in tools:
+        count += _PER_MESSAGE + _text(tool.name) + _text(tool.description or "") + _schema(tool.parameters)
+        yield
+    if isinstance(tools, SharedTools):
+        tools.tokens = count
     return count
 
 

@@ -22,6 +22,12 @@ def last_calls(messages: Iterable[Message]) -> dict[str, ToolCall]:
     return {part.id: part for message in messages for part in message.parts if isinstance(part, ToolCall)}
 
 
+def call_ids(messages: Iterable[Message]) -> frozenset[str]:
+    """The ids of a conversation's calls. A new call gets another one: what is kept of a call is found by its id, and
+    some endpoints number the calls of each answer anew."""
+    return frozenset(part.id for message in messages for part in message.parts if isinstance(part, ToolCall))
+
+
 def whole_turns(
     messages: Iterable[Message], belongs_to_batch: Callable[[ToolCall], bool] = _never
 ) -> tuple[Message, ...]:

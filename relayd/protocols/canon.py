@@ -148,13 +148,16 @@ class Thinking:
 
 
 class SharedTools(tuple[Tool, ...]):
-    """The tools of a list that requests bring again and again; `written` is their JSON, by dialect."""
+    """The tools of a list that requests bring again and again; `written` is their JSON, by dialect, and `tokens` what
+    they are estimated to take, -1 where nobody has asked."""
 
     written: dict[str, bytes]
+    tokens: int
 
     def __new__(cls, tools: Iterable[Tool]) -> SharedTools:
         made = super().__new__(cls, tools)
         made.written = {}
+        made.tokens = -1
         return made
 
 

@@ -83,8 +83,8 @@ class Options:
     default_max_tokens: where the endpoint requires a limit and the client gave none. metadata, verbosity: whether the
     endpoint takes these fields.
     ask_usage: whether streams that pass ask a Chat endpoint for token counts that the client did not ask for.
-    thinking: how a Messages endpoint is asked to reason: `adaptive` and an effort, or a `budget` of tokens (models
-    before that). `drop` asks no endpoint to reason.
+    thinking: how a Messages endpoint is asked to reason where the name of the model does not tell: `adaptive` and an
+    effort, or a `budget` of tokens (models before that). `drop` asks no endpoint to reason.
     """
 
     max_tokens_field: str = "max_tokens"
@@ -264,6 +264,7 @@ class Dialect:
     read_steps, write_steps, local_steps: the same work as read_request (of a parsed body), write_request and local,
     with a pause behind every message, for bodies so large that one turn of the event loop would be too long.
     `most_items` bounds the lists of a body by their names.
+    count_paths: the paths (suffixes) on which tokens are counted: by an endpoint of this dialect, else by `local`.
 
     Paths and keys:
     paths: the request paths (a suffix behind any prefix) on which this dialect's translated requests arrive; `ends` are
@@ -276,6 +277,9 @@ class Dialect:
     Passing streams:
     error_frame: a Failure as one frame inside a stream that has begun. error_ends_stream: such an error is a clean end
     of the stream; False means that clients only understand a broken connection.
+    take_back: the edits (from, to, other bytes) that take what relayd has invented in earlier answers out of a request
+    that passes, in steps; own_marks: bytes of which one stands in every such request.
+    brings_own_parts: whether a parsed body is such a request.
     tap: how a tap reads its answers; other_taps: the same for paths (suffixes) on which its endpoints speak otherwise.
     can_ask_usage: a stream reports usage only if the request asks for it (`stream_options.include_usage`).
 
@@ -300,6 +304,7 @@ class Dialect:
     read_steps: Callable[[dict[str, Any], Ask], Steps[Request]] | None = None
     write_steps: Callable[[Request, Options, Memory], Steps[Sending]] | None = None
     local_steps: Callable[[dict[str, Any], Ask], Steps[Rendered]] | None = None
+    count_paths: tuple[bytes, ...] = ()
     most_items: Mapping[str, int] = field(default_factory=dict)
     learn: Callable[[Request, Failure, Memory], bool] | None = None
     drops: tuple[str, ...] = ()
@@ -309,6 +314,9 @@ class Dialect:
     key_header: bytes | None = None
     frame_error: Callable[[Rendered], bytes] = data_frame
     error_ends_stream: bool = True
+    take_back: Callable[[Look], Steps[list[tuple[int, int, bytes]]]] | None = None
+    own_marks: tuple[bytes, ...] = ()
+    brings_own_parts: Callable[[Mapping[str, Any]], bool] | None = None
     tap: TapFormat | None = None
     other_taps: tuple[tuple[bytes, TapFormat], ...] = ()
     can_ask_usage: bool = False

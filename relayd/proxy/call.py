@@ -18,10 +18,17 @@ from relayd.errors import ExchangeError
 from relayd.plan.plan import PlannedRoute, Resilience, Target
 from relayd.protocols._json import read_object, write_string
 from relayd.protocols.canon import Failure, Request
-from relayd.protocols.dialect import Ask, Dialect, Memory, Refused, Rendered, Renderer, Sending, TapFormat
+from relayd.protocols.dialect import Ask, Dialect, Memory, Refused, Rendered, Renderer, Sending, TapFormat, at_once
 from relayd.protocols.include_usage import usage_edit
 from relayd.proxy.filters.keepalive import KeepAlive
-from relayd.proxy.model_of_request import FormFinder, FormTransform, form_finder, is_form, probable_model
+from relayd.proxy.model_of_request import (
+    FormFinder,
+    FormTransform,
+    form_finder,
+    is_form,
+    model_key,
+    probable_model,
+)
 from relayd.proxy.respond import Answer, answer
 from relayd.wire.body import PARSED_BYTES, Look, edited, look_at
 from relayd.wire.http1 import RequestHead
@@ -38,9 +45,9 @@ class Call:
     """Owned by its exchange; made when the target is selected, let go when the response has begun."""
 
     __slots__ = (
-        "_adapted", "_answer", "_ask", "_asking", "_head", "_last", "_prepared", "_renderer", "_request", "_unread",
-        "asks_usage", "backend_names", "body", "dialect", "failure_rendered", "first_content_s", "form", "is_form",
-        "is_socket", "keepalive", "look", "model", "rendered", "stream", "translates",
+        "_adapted", "_answer", "_ask", "_asking", "_head", "_last", "_own_parts", "_prepared", "_renderer", "_request",
+        "_unread", "asks_usage", "backend_names", "body", "dialect", "failure_rendered", "first_content_s", "form",
+        "is_form", "is_socket", "keepalive", "look", "model", "rendered", "stream", "translates",
     )
 
     def __init__(
@@ -65,6 +72,7 @@ class Call:
         self._unread: Refused | None = None  # why the request cannot be read, where that is known
         self._prepared: dict[int, tuple[Target, tuple[Request, Sending] | Refused]] = {}
         self._adapted: tuple[Target, ...] = ()
+        self._own_parts: tuple[tuple[int, int, bytes], ...] | None = None  # edits that take them out
         self._last = b""  # the last piece of the response that the client was sent
         self.keepalive: KeepAlive | None = None
         self.rendered = self.failure_rendered = False  # whether the renderer has given content, or an error in it
@@ -127,13 +135,20 @@ class Call:
         """Whether the look at the body, which was parsed in one go, may have taken much of a turn."""
         return self.body is not None and LONG_BYTES < len(self.body) <= PARSED_BYTES
 
-    def early_steps(self) -> Steps[None] | None:
-        """What a large body needs before a target can be chosen; None for nothing."""
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether the request asks for nothing but the number of its tokens."""
+        paths = self.dialect.count_paths
+        head = self._head
+        return not self.translates and head.method == b"POST" and head.path.rstrip(b"/").endswith(paths)
+
+    def early_steps(self, is_counted_here: bool) -> Steps[None] | None:
+        """What a large body needs before a target can be chosen; None for nothing. `is_counted_here` is whether relayd
+        itself counts its tokens."""
         body, dialect = self.body, self.dialect
         if body is None or len(body) <= AT_ONCE_BYTES or self.is_form:
             return None
-        counts = dialect.local_steps is not None and self._head.method == b"POST" and not self.translates
-        if counts and self.ask.path.rstrip("/").endswith("/count_tokens"):
+        if is_counted_here and dialect.local_steps is not None:
             return self._answering()
         return self._reading(None) if not self.model and self.translates else None
 
@@ -144,9 +159,32 @@ class Call:
         if body is None or len(body) <= AT_ONCE_BYTES or self.dialect.read_steps is None or self._unread is not None:
             return None
         crosses = self.crosses(target)
+        if not crosses and not reads and self._brings_own_parts(target):
+            return self._taking_back()
         if (crosses and id(target) not in self._prepared) or (reads and self.translates and self._request is None):
             return self._reading(target if crosses else None)
         return None
+
+    def _brings_own_parts(self, target: Target) -> bool:
+        """Whether something that relayd has invented may have to be taken out before the body passes to this target."""
+        body, dialect = self.body, self.dialect
+        if self._own_parts is not None or not dialect.own_marks or body is None or not self.translates:
+            return False
+        if target.dialect is not dialect or self.look is None or self.look.doubt or self.look.fault:
+            return False
+        value = self.look.value
+        if value is not None and dialect.brings_own_parts is not None:
+            brings = dialect.brings_own_parts(value)
+        else:
+            brings = any(body.rfind(mark) >= 0 for mark in dialect.own_marks)  # twice as fast as `in`
+        if brings:
+            return True
+        self._own_parts = ()
+        return False
+
+    def _taking_back(self) -> Steps[None]:
+        assert self.dialect.take_back is not None and self.look is not None
+        self._own_parts = tuple((yield from self.dialect.take_back(self.look)))
 
     def _answering(self) -> Steps[None]:
         assert self.dialect.local_steps is not None
@@ -307,8 +345,10 @@ class Call:
         if self.is_socket:
             assert self.dialect.websocket is not None
             return self.dialect.websocket.read_message(look, target.model if renames else None)
-        edits: list[tuple[int, int, bytes]] = []
-        if renames and (span := look.span("model")) is not None:
+        if self._brings_own_parts(target):
+            at_once(self._taking_back())
+        edits = list(self._own_parts or ()) if target.dialect is self.dialect else []
+        if renames and (span := look.span(model_key(self._head, look))) is not None:
             edits.append((*span, write_string(target.model or "")))
         if self.stream and self._may_ask_usage(target) and (edit := usage_edit(look)) is not None:
             self.asks_usage = True

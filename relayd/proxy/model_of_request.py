@@ -15,11 +15,12 @@ from urllib.parse import unquote_to_bytes
 from relayd.errors import ExchangeError
 from relayd.plan.plan import Resilience
 from relayd.protocols.multipart import ModelFinder, MultipartError, boundary_of
-from relayd.wire.body import Look, look_at, name_fault
+from relayd.wire.body import Look, folded, look_at, name_fault
 from relayd.wire.http1 import RequestHead
 from relayd.wire.path import needs_look, normalise
 
 _IN_PATH = re.compile(rb".*/models/([^/]+):([^/:]*)/?", re.IGNORECASE)
+_OLLAMAS = re.compile(rb"/api/(?:show|delete|pull|push|create)/?$")
 _VERB = re.compile(rb"[A-Za-z0-9]+")
 _FORM = b"multipart/form-data"
 _CHARSET = re.compile(rb";\s*charset\s*=\s*\"?([^\s\";]*)")
@@ -96,9 +97,9 @@ def decided_model(
         model = form.model
     else:
         look = look or look_at(body)
-        if look.unclear:
+        if look.unclear and model_key(head, look) == "model":
             raise unclear(look.unclear)
-        model = look.model
+        model = look.model or _by_name(head, look)
     if in_path is None:
         return model or ""
     if model and model.removeprefix("models/") != in_path:
@@ -106,11 +107,32 @@ def decided_model(
     return in_path
 
 
+def model_key(head: RequestHead, look: Look) -> str:
+    """The member of a body that names the model: `name` on some paths of Ollama, where there is no `model`."""
+    if "name" not in look.spans or not _OLLAMAS.search(head.path) or ("model" in look.spans and look.model != ""):
+        return "model"
+    return "name"
+
+
+def _by_name(head: RequestHead, look: Look) -> str | None:
+    """The model that such a body names. Raises ExchangeError where readers could differ about it."""
+    if model_key(head, look) == "model":
+        return None
+    if look.fault or look.doubt or any(key != "name" and folded(key) == "name" for key in look.spans):
+        raise unclear(look.fault or look.doubt or "a key is name for readers that do not compare every character")
+    if look.spans["name"] is None:
+        raise unclear("the key name is repeated")
+    name = look.string("name")
+    if reason := name_fault(name):
+        raise unclear(reason.replace("model", "name"))
+    return name
+
+
 def probable_model(head: RequestHead, body: bytes | None, look: Look | None) -> str:
     """The model of a request of which nothing is decided by it; empty for none, or for one that is not clear."""
     path = head.path
     if look is not None and b":" not in path and b"%" not in path:
-        return look.model or ""
+        return look.model or (look.string("name") or "" if model_key(head, look) == "name" else "")
     try:
         in_path = model_in_path(path)
         if in_path is not None or not body:

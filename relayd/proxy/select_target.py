@@ -41,7 +41,8 @@ def select(exchange: Exchange, resume: Callable[[], None]) -> Answer | Wait | No
         call = exchange.call
         if call is None:
             call = exchange.call = call_of(exchange, resilience, resilience.dialect)
-            steps = call.early_steps()
+            is_counted_here = call.counts_tokens and not counting_targets(exchange, resilience, call)
+            steps = call.early_steps(is_counted_here)
             if steps is not None and not exchange.work(steps, resume, later=call.is_long):
                 return WAIT
         try:
@@ -79,6 +80,8 @@ def targets_of(exchange: Exchange, resilience: Resilience, call: Call) -> tuple[
         first = picked(resilience, roll(exchange, resilience, call.body))
         local = answered_locally(call) if call.crosses_dialects(first) else None
         return (first, *resilience.fallbacks) if local is None else local
+    if call.counts_tokens and (counting := counting_targets(exchange, resilience, call)):
+        return counting
     local = answered_locally(call) or listed(exchange, call)
     if local is not None:
         return local
@@ -88,6 +91,19 @@ def targets_of(exchange: Exchange, resilience: Resilience, call: Call) -> tuple[
     asked = {(target.upstream, target.model or call.model) for target in mine}
     more = [target for target in resilience.fallbacks if (target.upstream, target.model or call.model) not in asked]
     return (*mine, *more)
+
+
+def counting_targets(exchange: Exchange, resilience: Resilience, call: Call) -> tuple[Target, ...]:
+    """The targets that count the tokens of a request themselves, because they speak the client's dialect; none where
+    relayd counts."""
+    targets: tuple[Target, ...] = tuple(target for _, target in resilience.split)
+    if resilience.by_model:
+        try:
+            targets = by_model(exchange.plan, call.model)
+        except Refused:
+            return ()
+    own = tuple(target for target in targets if not call.crosses_dialects(target))
+    return own if own and own[0] is targets[0] else ()
 
 
 def by_model(plan: Plan, model: str) -> tuple[Target, ...]:

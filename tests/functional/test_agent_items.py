@@ -12,6 +12,8 @@ from tests.functional.harness.dialects.fronts import FULL, Front, wire
 from tests.functional.harness.dialects.gateway import Gateway, gateway
 from tests.functional.harness.dialects.said import Asked, Call, Fail, Reply, Say
 from tests.functional.harness.dialects.turns import text_of
+from tests.functional.harness.message import Message, answer
+from tests.functional.harness.upstream import Peer
 
 BACKS = ("openai_chat", "anthropic_messages", "gemini", "ollama")
 EXEC = {"type": "custom", "name": "exec", "description": "Runs.", "format": {"type": "text"}}
@@ -162,6 +164,23 @@ def test_tokens_are_counted_and_nobody_is_asked(back: str, running: Gateway) -> 
         assert counted["object"] == "response.input_tokens" and counted["input_tokens"] > 20
     assert not running.backs[back].asked
     assert running.send("GET", "/v1/responses/input_tokens").status == 405
+
+
+def test_a_responses_upstream_counts_the_tokens_itself(running: Gateway) -> None:
+    back = running.backs["openai_responses"]
+    told = b'{"object":"response.input_tokens","input_tokens":4321}'
+
+    def counts(peer: Peer, message: Message) -> None:
+        peer.whole(message)
+        peer.send(answer(told, b"Content-Type: application/json"))
+
+    back.upstream.script = counts
+    try:
+        for path in ("/v1/responses/input_tokens", "/v1/responses/input_tokens?x=1"):
+            assert running.post(path, {"model": "openai_responses", "input": [GO]}).body == told
+            assert back.upstream.heads[-1].target == path.encode()
+    finally:
+        back.upstream.script = back.play
 
 
 def test_the_list_of_models_has_a_slash_too(running: Gateway) -> None:

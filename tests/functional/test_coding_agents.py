@@ -95,6 +95,29 @@ def test_tokens_are_counted_with_the_key_and_here(key: bytes, agent: Relay, upst
     assert not models_asked(upstream)
 
 
+def test_an_upstream_of_anthropic_counts_the_tokens_itself(agent: Relay, upstream: Upstream) -> None:
+    def counts(peer: Peer, message: Message) -> None:
+        peer.whole(message)
+        peer.send(answer(b'{"input_tokens":12345}'))
+
+    upstream.script = counts
+    large = {**recorded("anthropic_messages"), "model": "claude-sonnet-4-5", "system": "x" * 400_000}
+    for body in ({**recorded("anthropic_messages"), "model": "claude-sonnet-4-5"}, large):
+        told = ask(agent, b"/v1/messages/count_tokens?beta=true", body, TEAM, b"anthropic-version: 2023-06-01")
+        assert told.status == 200 and json.loads(told.body) == {"input_tokens": 12345}
+        sent = upstream.heads[-1]
+        assert sent.target == b"/v1/messages/count_tokens?beta=true" and json.loads(sent.body) == body
+        assert sent.get("x-api-key") == b"key-of-anthropic"
+
+
+def test_a_translated_stream_begins_with_the_estimate_that_is_counted_here(agent: Relay, upstream: Upstream) -> None:
+    body = recorded("anthropic_messages")
+    counted = json.loads(ask(agent, b"/v1/messages/count_tokens", body, TEAM).body)["input_tokens"]
+    told = ask(agent, b"/v1/messages", body, TEAM)
+    start = json.loads(told.body.split(b"\n\n")[0].split(b"data: ")[1])
+    assert start["message"]["usage"]["input_tokens"] == counted > 50
+
+
 def test_claude_code_before_vllm(agent: Relay, upstream: Upstream) -> None:
     told = ask(agent, b"/v1/messages?beta=true", recorded("anthropic_messages"), TEAM, b"anthropic-beta: a,b")
     assert told.status == 200 and b'"type":"tool_use","id":"chatcmpl-tool-52b8","name":"list_files"' in told.body
@@ -113,6 +136,20 @@ def test_claude_code_before_anthropic_passes_byte_for_byte(agent: Relay, upstrea
     (sent,) = [message for message in upstream.heads if message.body]
     assert sent.target == b"/v1/messages?beta=true" and sent.body == json.dumps(body).encode()
     assert sent.get("x-api-key") == b"key-of-anthropic" and sent.get("authorization") is None
+
+
+@pytest.mark.parametrize("filling", [0, 400_000])
+def test_a_thought_of_vllm_does_not_reach_anthropic(filling: int, agent: Relay, upstream: Upstream) -> None:
+    told = ask(agent, b"/v1/messages", recorded("anthropic_messages"), TEAM)
+    assert b'"signature":""' in told.body, "what the client brings back"
+    thought = {"type": "thinking", "thinking": "A file.", "signature": ""}
+    text = {"type": "text", "text": "Let me look." + "x" * filling}
+    said = {"role": "user", "content": "Go on."}
+    body = {"model": "claude-sonnet-4-5", "max_tokens": 9, "number": 9007199254740993, "messages": [
+        said, {"role": "assistant", "content": [thought, text]}, said]}  # fmt: skip
+    assert ask(agent, b"/v1/messages", body, BEARER, b"anthropic-version: 2023-06-01").body == ANTHROPIC
+    left = {**body, "messages": [said, {"role": "assistant", "content": [text]}, said]}
+    assert upstream.heads[-1].body == json.dumps(left).encode()
 
 
 def test_the_small_model_of_claude_code_is_the_teams_own(agent: Relay, upstream: Upstream) -> None:

@@ -158,6 +158,26 @@ def test_gemini_passes_with_its_model_in_the_path(relay: Relay, upstream: Upstre
     assert b"client-secret" not in b"".join(value for _, value in received(upstream).fields)
 
 
+def test_ollama_shows_a_model_by_its_name(relay: Relay, upstream: Upstream) -> None:
+    upstream.script = saying(answer(b'{"capabilities":["tools"]}', JSON))
+    for path in ("/ollama/api/show", "/openai_chat/api/show"):
+        message = post(relay, path, b'{"name" : "ollama", "verbose":false}')
+        assert message.body == b'{"capabilities":["tools"]}', message.body
+        assert received(upstream).target == b"/api/show"
+        assert received(upstream).body == '{"name" : "the-name/at the ünd", "verbose":false}'.encode()
+    seen = len(upstream.heads)
+    for body in (b'{"name":"openai_chat","Name":"ollama"}', b'{"name":"ollama","name":"x"}', b'{"name":7}'):
+        assert post(relay, "/ollama/api/show", body).status == 400
+    assert len(upstream.heads) == seen
+
+
+def test_a_client_of_ollama_is_told_who_is_there_without_a_model(relay: Relay) -> None:
+    with relay.client() as client:
+        for path, key in (("version", "version"), ("ps", "models")):
+            message = client.ask(b"GET /ollama/api/%b HTTP/1.1\r\nHost: relayd.test\r\n\r\n" % path.encode())
+            assert message.status == 200 and key in json.loads(message.body)
+
+
 def test_usage_that_the_client_did_not_ask_for_is_asked_for_and_taken_out(relay: Relay, upstream: Upstream) -> None:
     first = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}\n\n'

@@ -7,7 +7,16 @@ endpoint, errors both.
 
 from __future__ import annotations
 
-from relayd.protocols.anthropic_messages import errors, local, read_request, reader, renderer, usage, write_request
+from relayd.protocols.anthropic_messages import (
+    errors,
+    local,
+    read_request,
+    reader,
+    renderer,
+    take_back,
+    usage,
+    write_request,
+)
 from relayd.protocols.dialect import Dialect
 from relayd.protocols.model_list import ANTHROPIC, ANTHROPIC_SOURCE
 
@@ -19,12 +28,16 @@ DIALECT = Dialect(
     read_error=errors.read_error,
     read_request=read_request.read_request,
     renderer=renderer.renderer,
+    take_back=take_back.take_back,
+    own_marks=take_back.MARKS,
+    brings_own_parts=take_back.brings_own_parts,
     local=local.local,
     write_request=write_request.write_request,
     reader=reader.reader,
     read_steps=read_request.read_steps,
     write_steps=write_request.write_steps,
     local_steps=local.local_steps,
+    count_paths=(local.COUNT_PATH.encode(),),
     most_items={"messages": read_request.MOST_MESSAGES, "tools": read_request.MOST_TOOLS},
     drops=read_request.DROPS + write_request.DROPS,
     default_base_path=b"/v1",

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _data_url, _json
+from relayd.protocols._capabilities import MESSAGES
 from relayd.protocols._tool_arguments import arguments_object
 from relayd.protocols.anthropic_messages.thinking_memory import recall
 from relayd.protocols.canon import (
@@ -126,7 +127,7 @@ class History:
                         thoughts += known
                 has_call = True
                 blocks.append(_call(part, at))
-                self.call_names.setdefault(part.name)
+                self.call_names.setdefault(MESSAGES.tool_name(part.name))
                 self._expected.append(blocks[-1]["id"])
                 self._open.add(blocks[-1]["id"])
                 yield
@@ -196,7 +197,7 @@ def _call(part: ToolCall, at: str) -> Block:
         value: Any = {"input": part.arguments}
     else:
         value = arguments_object(part.arguments)
-    return {"type": "tool_use", "id": _safe_id(part.id), "name": part.name, "input": value}
+    return {"type": "tool_use", "id": _safe_id(part.id), "name": MESSAGES.tool_name(part.name), "input": value}
 
 
 def _safe_id(identity: str) -> str:

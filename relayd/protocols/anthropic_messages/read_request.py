@@ -10,10 +10,12 @@ Laws:
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._schema_words import may_be_strict
+from relayd.protocols._token_estimate import counting
 from relayd.protocols.anthropic_messages.blocks import ASSISTANT, SYSTEM, USER, read_blocks
 from relayd.protocols.canon import (
     Format,
@@ -33,6 +35,7 @@ from relayd.wire.kept import once
 
 MOST_TOOLS = 1024
 MOST_MESSAGES = 100_000
+INPUT_TOKENS = "_input_tokens"  # in Request.extra: the estimate with which a stream begins
 LONGEST_USER = 64  # OpenAI's limit for the same field
 
 # Claude Code's first system block is a line for Anthropic's billing. It changes with every session, so that in front of
@@ -62,7 +65,10 @@ def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
     limit = _json.required(members, "max_tokens", "an integer")
     if limit < 1:
         raise Refused("max_tokens: must be at least 1.", "max_tokens")
-    return (yield from read_members(members, limit))
+    request = yield from read_members(members, limit)
+    if not request.stream:
+        return request
+    return replace(request, extra={INPUT_TOKENS: (yield from counting(request))})
 
 
 def read_members(members: dict[str, Any], max_tokens: int | None) -> Steps[Request]:
@@ -163,7 +169,10 @@ def _each(found: list[Any]) -> tuple[SharedTools, set[str]]:
         if not name:
             raise Refused(f"{at}name: must not be empty.", f"{at}name")
         description = _json.optional(tool, "description", "a string", at)
-        tools.append(Tool(name, description, schema, _json.optional(tool, "strict", "a boolean", at)))
+        strict = _json.optional(tool, "strict", "a boolean", at)
+        if strict and not may_be_strict(schema):
+            strict = None  # Anthropic's takes properties that are not required, OpenAI's does not
+        tools.append(Tool(name, description, schema, strict))
     return SharedTools(tools), left_out
 
 

@@ -9,11 +9,14 @@ Laws (beside those of _answer_reader.py):
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._answer_reader import CUT, MIB, TOO_LARGE, AnswerReader, Framing
 from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, Allowance, AnswerTooLarge
+from relayd.protocols._capabilities import MESSAGES
+from relayd.protocols._turns import call_ids
 from relayd.protocols.anthropic_messages.errors import failure_in_stream
 from relayd.protocols.anthropic_messages.thinking_memory import LARGEST_CHARS, keep
 from relayd.protocols.anthropic_messages.usage import merge_usage, read_usage
@@ -49,15 +52,19 @@ _FINISH = {
 
 def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
     """See dialect.Dialect."""
-    answer = MessagesAnswer(memory)
-    return AnswerReader(answer, stream=request.stream, content_encoding=content_encoding, framing=FRAMING)
+    answer = MessagesAnswer(memory, call_ids(request.messages))
+    return AnswerReader(answer, stream=request.stream, content_encoding=content_encoding,
+                        framing=FRAMING, names=MESSAGES.names_back(request),
+                        stops=MESSAGES.stops(request)[1])  # fmt: skip
 
 
 class MessagesAnswer:
     """One answer; owned by its reader. Each stream event has a method of its name."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, known: frozenset[str] = frozenset()) -> None:
+        """`known` are the ids of the conversation's calls."""
         self._memory = memory
+        self._ids = set(known)
         self.over = False
         self.begun = False
         self._blocks: dict[Any, _Block] = {}  # the open ones
@@ -211,6 +218,9 @@ class MessagesAnswer:
         except AnswerTooLarge:
             return self._failed(TOO_LARGE)
         self._calls += 1
+        if identity in self._ids:
+            identity = "toolu_" + secrets.token_hex(12)
+        self._ids.add(identity)
         if self._thought_chars <= LARGEST_CHARS:
             keep(self._memory, identity, self._thoughts)
         self._thoughts, self._thought_chars = [], 0

@@ -5,7 +5,8 @@
 Laws:
 1. Every frame has its `event:` line: clients skip those that have none. There is no [DONE].
 2. What one call of `feed` is given leaves with it.
-3. A failure is an `error` event, after which nothing follows: no block is closed, no message_stop pretends an end.
+3. A stream begins with the estimate of input tokens that count_tokens has: what the endpoint has counted comes last.
+4. A failure is an `error` event, after which nothing follows: no block is closed, no message_stop pretends an end.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols._bounds import TextBuffer
 from relayd.protocols._tool_arguments import arguments_object
+from relayd.protocols._turns import call_ids
 from relayd.protocols.anthropic_messages.block_assembler import MOST_HELD_BYTES, BlockAssembler, HeldTooMuch
 from relayd.protocols.anthropic_messages.errors import error_object, render_error
-from relayd.protocols.canon import Begin, End, Event, Failure, Request, ToolCall, Usage
+from relayd.protocols.anthropic_messages.read_request import INPUT_TOKENS
+from relayd.protocols.canon import Begin, End, Event, Failure, Request, Usage
 from relayd.protocols.dialect import Ask, Rendered, Renderer
 
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
@@ -44,7 +47,7 @@ def _usage_members(usage: Usage) -> dict[str, Any]:
     return members
 
 
-def _message(identity: str, model: str) -> dict[str, Any]:
+def _message(identity: str, model: str, input_tokens: int) -> dict[str, Any]:
     return {
         "id": identity,
         "type": "message",
@@ -53,18 +56,13 @@ def _message(identity: str, model: str) -> dict[str, Any]:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": _usage_members(Usage()),
+        "usage": _usage_members(Usage(input_tokens)),
     }
 
 
-def _begun(model: str, begin: Begin) -> dict[str, Any]:
+def _begun(model: str, begin: Begin, input_tokens: int = 0) -> dict[str, Any]:
     identity = begin.id if begin.id.startswith("msg_") else "msg_" + secrets.token_hex(12)
-    return _message(identity, model or begin.model)
-
-
-def _known_ids(request: Request) -> frozenset[str]:
-    calls = (part for message in request.messages if message.role == "assistant" for part in message.parts)
-    return frozenset(part.id for part in calls if isinstance(part, ToolCall))
+    return _message(identity, model or begin.model, input_tokens)
 
 
 def _frame(kind: str, value: dict[str, Any]) -> bytes:
@@ -96,8 +94,9 @@ class StreamRenderer(Renderer):
 
     def __init__(self, request: Request, ask: Ask) -> None:
         self._model, self._ask = request.model, ask
+        self._estimate = int(request.extra.get(INPUT_TOKENS, 0))
         self._frames = _Frames()
-        self._assembler = BlockAssembler(self._frames, _known_ids(request))
+        self._assembler = BlockAssembler(self._frames, call_ids(request.messages))
         self._started = self._ended = False
         self._failure: Failure | None = None
 
@@ -123,7 +122,8 @@ class StreamRenderer(Renderer):
 
     def _start(self, begin: Begin) -> None:
         self._started = True
-        self._frames.out += _frame("message_start", {"message": _begun(self._model, begin)}) + _PING
+        self._frames.out += _frame("message_start", {"message": _begun(self._model, begin, self._estimate)})
+        self._frames.out += _PING
 
     def _end(self) -> None:
         self._ended = True
@@ -134,7 +134,8 @@ class StreamRenderer(Renderer):
             return
         reason, sequence = self._assembler.stop()
         delta = {"stop_reason": reason, "stop_sequence": sequence}
-        usage = _usage_members(self._assembler.usage)
+        known = self._assembler.usage
+        usage = _usage_members(known if known != Usage() else Usage(self._estimate))
         self._frames.out += _frame("message_delta", {"delta": delta, "usage": usage}) + _frame("message_stop", {})
 
     def _fail(self, failure: Failure) -> None:
@@ -200,7 +201,7 @@ class PlainRenderer(Renderer):
     def __init__(self, request: Request, ask: Ask) -> None:
         self._model, self._ask = request.model, ask
         self._blocks = _Blocks()
-        self._assembler = BlockAssembler(self._blocks, _known_ids(request))
+        self._assembler = BlockAssembler(self._blocks, call_ids(request.messages))
         self._begin = Begin()
         self._failure: Failure | None = None
         self._ended = False

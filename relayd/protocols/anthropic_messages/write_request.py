@@ -11,32 +11,33 @@ from __future__ import annotations
 
 from typing import Any
 
+from relayd.protocols._capabilities import MESSAGES, Generation
+from relayd.protocols._schema_words import fitted
+from relayd.protocols._stop_strings import require_few
+from relayd.protocols._thinking import wanted_thinking
 from relayd.protocols._tools import body_steps, tool_steps
 from relayd.protocols._turns import last_calls, whole_turns
 from relayd.protocols.anthropic_messages.history import History
-from relayd.protocols.anthropic_messages.schema import closed
 from relayd.protocols.canon import Request, Thinking, Tool
 from relayd.protocols.dialect import Memory, Options, Refused, Sending, at_once
 from relayd.wire.json_steps import Steps
 
 VERSION = "2023-06-01"
-LEAST_BUDGET = 1024
 
 DROPS = (
     "seed, penalties, logit_bias, logprobs, verbosity, service_tier, metadata, prompt_cache_key and a tool's `strict` "
     "are left out; n above 1 is refused.",
     "The name of a message's author, the name of a schema and the detail of an image are left out.",
-    "A thinking budget becomes an adaptive one, unless the upstream's options say `thinking: budget`.",
+    "Models are asked to think as their generation is: not, by a budget, or adaptively by an effort; where the name of "
+    "a model does not tell, the upstream's options do. An effort that the model does not have becomes the nearest.",
     "temperature above 1 goes as 1, and where both are given top_p is left out.",
-    "Objects of a response_format's schema are closed, and bounds of values move to its descriptions.",
+    "Objects of a response_format's schema are closed, bounds of values and formats that are not known move to its "
+    "descriptions, and oneOf is anyOf.",
     "response_format json_object is left out, because only schemas can be demanded.",
     "Sound, files of another provider's store and files that are neither PDF, text nor image are refused.",
     "Thoughts without a signature are left out of the history.",
     "A forced tool_choice, and a last message of the assistant, switch thinking off: the API does not take both.",
 )
-
-_EFFORTS = {"minimal": "low"}  # the others are the API's own, or for it to judge
-_BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 32000}
 
 
 def write_request(request: Request, options: Options, memory: Memory) -> Sending:
@@ -58,13 +59,14 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
         body["system"] = "\n\n".join(history.system)
     body["messages"] = history.turns
     tools = yield from _write_tools(body, request, history)
-    _write_thinking(body, request, options, history)
+    _write_thinking(body, request, wanted_thinking(request, options, memory), options.thinking, history)
     _write_sampling(body, request)
-    stop = [one for one in request.stop or () if one.strip()]
-    if stop:
-        body["stop_sequences"] = stop
+    stops, others = MESSAGES.stops(request)
+    require_few(others)
+    if stops:
+        body["stop_sequences"] = stops
     if request.format is not None and request.format.kind == "json_schema":
-        schema = closed(request.format.schema or {})
+        schema = fitted(request.format.schema or {}, MESSAGES.schemas)
         body.setdefault("output_config", {})["format"] = {"type": "json_schema", "schema": schema}
     user = request.user if request.user is not None else request.safety_identifier
     if user:
@@ -87,7 +89,7 @@ def _write_tools(body: dict[str, Any], request: Request, history: History) -> St
     if choice is not None and choice.mode == "named":
         if all(tool.name != choice.name for tool in request.tools):
             raise Refused(f"There is no tool {choice.name!r}.", "tool_choice")
-        one = {"type": "tool", "name": choice.name}
+        one = {"type": "tool", "name": MESSAGES.tool_name(choice.name or "")}
     elif choice is not None:
         one = {"type": {"required": "any", "none": "none"}.get(choice.mode, "auto")}
     if request.parallel_tool_calls is False and one.get("type") != "none":
@@ -98,7 +100,7 @@ def _write_tools(body: dict[str, Any], request: Request, history: History) -> St
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    written: dict[str, Any] = {"name": tool.name}
+    written: dict[str, Any] = {"name": MESSAGES.tool_name(tool.name)}
     description = tool.description or ""
     if tool.kind == "custom":
         schema: dict[str, Any] = {
@@ -117,19 +119,22 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return written
 
 
-def _write_thinking(body: dict[str, Any], request: Request, options: Options, history: History) -> None:
-    wanted = request.thinking
-    if wanted is None or options.thinking == "drop":
+def _write_thinking(
+    body: dict[str, Any], request: Request, wanted: Thinking | None, option: str, history: History
+) -> None:
+    generation = MESSAGES.of(request.model)
+    if wanted is None or generation.thinking == "no":
         return
     if wanted.enabled is False or wanted.effort == "none" or wanted.budget == 0:
         body["thinking"] = {"type": "disabled"}
         return
-    if options.thinking != "budget" and wanted.effort is not None:
-        body["output_config"] = {"effort": _EFFORTS.get(wanted.effort, wanted.effort)}
+    by_budget = (generation.thinking or option) == "budget"
+    if not by_budget and wanted.effort is not None:
+        body["output_config"] = {"effort": generation.effort(wanted.effort)}
     if body.get("tool_choice", {}).get("type") in ("any", "tool") or history.turns[-1]["role"] == "assistant":
         return
-    if options.thinking == "budget":
-        budget = _budget(wanted, request.max_tokens)
+    if by_budget:
+        budget = _budget(wanted, request.max_tokens, generation)
         if budget and history.loop_has_thoughts():
             body["thinking"] = {"type": "enabled", "budget_tokens": budget}
             if request.max_tokens is None:
@@ -141,13 +146,13 @@ def _write_thinking(body: dict[str, Any], request: Request, options: Options, hi
     body["thinking"] = thinking
 
 
-def _budget(wanted: Thinking, limit: int | None) -> int:
+def _budget(wanted: Thinking, limit: int | None, generation: Generation) -> int:
     """The tokens to think with, below the limit that the client set; 0 where there is no room for the least."""
-    budget = wanted.budget if wanted.budget is not None else _BUDGETS.get(wanted.effort or "medium", 8192)
-    budget = max(budget, LEAST_BUDGET)
+    budget = wanted.budget if wanted.budget is not None else generation.budget(wanted.effort or "medium")
+    budget = max(budget, generation.least_budget)
     if limit is None:
         return budget
-    return min(budget, limit - 1) if limit > LEAST_BUDGET else 0
+    return min(budget, limit - 1) if limit > generation.least_budget else 0
 
 
 def _write_sampling(body: dict[str, Any], request: Request) -> None:

@@ -31,7 +31,9 @@ DIALECT = Dialect(
         "Whether a function is strict, and the name of a message's author, are left out.",
         "Names of documents and the name of a schema are left out; the model sees their contents.",
         "Thoughts in the history are left out, save for the signatures of calls.",
-        "Models before 2.5 do not think: the effort is left out.",
+        "Models before 2.5 do not think: the effort is left out. Budgets and efforts become the nearest that the model "
+        "has.",
+        "Five stop strings go there; relayd itself ends the answer at the others.",
         "A seed beyond 32 bits becomes one of 32 bits, always the same.",
         "low, high and auto detail of images is left out.",
         "Files by id are refused, and so are arguments in the history that are no JSON object.",

@@ -14,7 +14,9 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols._answer_reader import CUT, MIB, AnswerReader, Framing
 from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS
+from relayd.protocols._capabilities import GEMINI
 from relayd.protocols._tool_arguments import object_text
+from relayd.protocols._turns import call_ids
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -31,7 +33,6 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.dialect import Memory, Options
 from relayd.protocols.gemini.errors import failure_in
-from relayd.protocols.gemini.names import names_back
 from relayd.protocols.gemini.signatures import keep
 from relayd.protocols.gemini.usage import read_usage
 from relayd.wire.json_scanner import MAX_DEPTH
@@ -56,22 +57,23 @@ _BROKEN = {
 
 def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
     """See dialect.Dialect."""
-    answer = GeminiAnswer(request, memory)
-    return AnswerReader(answer, stream=request.stream, content_encoding=content_encoding, framing=FRAMING)
+    answer = GeminiAnswer(memory, call_ids(request.messages))
+    return AnswerReader(answer, stream=request.stream, content_encoding=content_encoding, framing=FRAMING,
+                        names=GEMINI.names_back(request), stops=GEMINI.stops(request)[1])  # fmt: skip
 
 
 class GeminiAnswer:
     """One answer; owned by its reader. Without `alt=sse` a stream is one JSON list, which is read as a body."""
 
-    def __init__(self, request: Request, memory: Memory) -> None:
+    def __init__(self, memory: Memory, known: frozenset[str]) -> None:
+        """`known` are the ids of the conversation's calls."""
         self._memory = memory
-        self._names = names_back(tool.name for tool in request.tools)
         self.over = False
         self.begun = False
         self._whole = False  # the answer is one body, which cannot be cut unseen
         self._finish: dict[int, tuple[str, str]] = {}  # by choice: the reason ("" until it is known), the message
         self._calls: dict[int, int] = {}  # by choice: how many
-        self._ids: set[str] = set()
+        self._ids = set(known)
         self._blocked = ""  # why the prompt was blocked
         self._usage: Usage | None = None
 
@@ -207,7 +209,7 @@ class GeminiAnswer:
         if len(told) > LONGEST_WORD:
             self._refuse(events, "The model called a function with a name that is too long.")
             return
-        if len(self._ids) >= MOST_CALLS:
+        if sum(self._calls.values()) >= MOST_CALLS:
             self._refuse(events, "The model called too many functions.")
             return
         arguments = call.get("args")
@@ -222,7 +224,7 @@ class GeminiAnswer:
         keep(self._memory, call_id, signature)
         index = self._calls.get(choice, 0)
         self._calls[choice] = index + 1
-        events.append(ToolStart(index, call_id, self._names.get(told, told), choice, signature))
+        events.append(ToolStart(index, call_id, told, choice, signature))
         text = object_text(arguments) if isinstance(arguments, str) else _json.write_text(arguments or {})
         events.append(ToolDelta(index, text, choice))
 

@@ -14,13 +14,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._capabilities import GEMINI, Generation
 from relayd.protocols._data_url import is_data_url, kind_of_address, take_apart
 from relayd.protocols._tool_arguments import arguments_object
 from relayd.protocols._turns import last_calls, whole_turns
 from relayd.protocols.canon import Audio, File, Image, Message, Part, Refusal, Request, Text, ToolCall, ToolResult
 from relayd.protocols.dialect import Memory, Options, Refused, at_once
-from relayd.protocols.gemini.models import Generation
-from relayd.protocols.gemini.names import written
 from relayd.protocols.gemini.signatures import came_without_signature, signatures_of
 from relayd.wire.json_scanner import MAX_DEPTH
 from relayd.wire.json_steps import Steps
@@ -120,7 +119,7 @@ class _Conversation:
             self._add("user", (yield from self._answered(calls)))
 
     def _call(self, call: ToolCall, signature: str | None, at: str) -> dict[str, Any]:
-        inner: dict[str, Any] = {"name": written(call.name), "args": _arguments(call, at)}
+        inner: dict[str, Any] = {"name": GEMINI.tool_name(call.name), "args": _arguments(call, at)}
         if self._generation.call_ids:
             inner["id"] = call.id
         part: dict[str, Any] = {"functionCall": inner}
@@ -143,7 +142,7 @@ class _Conversation:
                 raise Refused(f"The call {call.id[:80]!r} of the history has no answer.", "messages")
             else:
                 response = {"error": _UNANSWERED}
-            inner: dict[str, Any] = {"name": written(call.name), "response": response}
+            inner: dict[str, Any] = {"name": GEMINI.tool_name(call.name), "response": response}
             if self._generation.call_ids:
                 inner["id"] = call.id
             answered.append({"functionResponse": inner})

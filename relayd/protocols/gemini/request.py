@@ -10,12 +10,13 @@ from typing import Any
 from urllib.parse import quote
 
 from relayd.protocols import _json
+from relayd.protocols._capabilities import GEMINI, Generation
+from relayd.protocols._stop_strings import require_few
+from relayd.protocols._thinking import wanted_thinking
 from relayd.protocols._tools import body_steps, tool_steps
 from relayd.protocols.canon import Request, Thinking, Tool, ToolChoice
 from relayd.protocols.dialect import Memory, Options, Refused, Sending, at_once
 from relayd.protocols.gemini.contents import content_steps
-from relayd.protocols.gemini.models import Generation, budget_of, fitting_budget, generation_of, level_of
-from relayd.protocols.gemini.names import written
 from relayd.protocols.gemini.schema import cut_down
 from relayd.wire.json_steps import Steps
 
@@ -40,9 +41,9 @@ def write_request(request: Request, options: Options, memory: Memory) -> Sending
 
 def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sending]:
     """The same in steps."""
-    generation = generation_of(request.model)
+    generation = GEMINI.of(request.model)
     body = yield from content_steps(request, generation, options, memory)
-    settings = _settings(request, generation, None if options.thinking == "drop" else request.thinking)
+    settings = _settings(request, generation, wanted_thinking(request, options, memory))
     if settings:
         body["generationConfig"] = settings
     tools = None
@@ -76,8 +77,10 @@ def _settings(request: Request, generation: Generation, wanted: Thinking | None)
         value = getattr(request, ours)
         if value is not None:
             settings[theirs] = value
-    if request.stop:
-        settings["stopSequences"] = list(request.stop)
+    stops, others = GEMINI.stops(request)
+    require_few(others)
+    if stops:
+        settings["stopSequences"] = stops
     if request.seed is not None:
         # 32 bits there; the same seed always becomes the same one.
         inside = -_SEEDS <= request.seed < _SEEDS
@@ -107,11 +110,11 @@ def _thinking(thinking: Thinking, generation: Generation) -> dict[str, Any]:
     effort = "none" if thinking.enabled is False else thinking.effort
     config: dict[str, Any] = {}
     if thinking.budget is not None and effort != "none":
-        config["thinkingBudget"] = fitting_budget(generation, thinking.budget)
-    elif effort is not None and generation.thinking == "level":
-        config["thinkingLevel"] = level_of(generation, effort)
+        config["thinkingBudget"] = generation.fitting_budget(thinking.budget)
+    elif effort is not None and generation.thinking == "effort":
+        config["thinkingLevel"] = generation.effort(effort).upper()
     elif effort is not None:
-        config["thinkingBudget"] = budget_of(generation, effort)
+        config["thinkingBudget"] = generation.budget(effort)
     visible = thinking.visible
     if visible is None:
         visible = effort != "none" and (bool(config) or thinking.enabled is True)
@@ -121,7 +124,7 @@ def _thinking(thinking: Thinking, generation: Generation) -> dict[str, Any]:
 
 
 def _declaration(tool: Tool) -> dict[str, Any]:
-    declaration: dict[str, Any] = {"name": written(tool.name)}
+    declaration: dict[str, Any] = {"name": GEMINI.tool_name(tool.name)}
     if tool.description:
         declaration["description"] = tool.description
     if tool.kind == "custom":
@@ -146,4 +149,4 @@ def _choice(choice: ToolChoice, tools: tuple[Tool, ...]) -> dict[str, Any]:
         return {"mode": _MODES.get(choice.mode, "AUTO")}
     if all(tool.name != choice.name for tool in tools):
         raise Refused("tool_choice names a function that tools does not have.", "tool_choice", "invalid_value")
-    return {"mode": "ANY", "allowedFunctionNames": [written(choice.name or "")]}
+    return {"mode": "ANY", "allowedFunctionNames": [GEMINI.tool_name(choice.name or "")]}

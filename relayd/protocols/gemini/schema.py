@@ -13,13 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._capabilities import GEMINI_FORMATS, GEMINI_WORDS
 from relayd.protocols.dialect import Refused
 
-_KEPT = (
-    "title", "description", "nullable", "maxItems", "minItems", "required", "minProperties", "maxProperties",
-    "minLength", "maxLength", "minimum", "maximum", "pattern", "example", "default", "propertyOrdering",
-)  # fmt: skip
-_FORMATS = {"string": ("enum", "date-time"), "integer": ("int32", "int64"), "number": ("float", "double")}
 _DEEPEST = 24
 MOST_COPIED = 256 * 1024  # bytes of JSON, of all definitions that are put in place
 
@@ -50,12 +46,12 @@ class _Cut:
             if "$ref" in target:
                 schema["$ref"] = target["$ref"]
                 return self.part(schema, depth + 1)
-        found = {key: schema[key] for key in _KEPT if key in schema}
+        found = {key: schema[key] for key in GEMINI_WORDS if key in schema}
         kind = self._kind(schema, found)
         if kind:
             found["type"] = kind
         self._choices(schema, found, depth)
-        if schema.get("format") in _FORMATS.get(kind, ()):
+        if schema.get("format") in GEMINI_FORMATS.get(kind, ()):
             found["format"] = schema["format"]
         properties = schema.get("properties")
         if isinstance(properties, dict):

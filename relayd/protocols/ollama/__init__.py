@@ -8,6 +8,7 @@ from relayd.protocols.dialect import Dialect
 from relayd.protocols.model_list import OLLAMA, OLLAMA_SOURCE
 from relayd.protocols.ollama.answer import reader
 from relayd.protocols.ollama.errors import frame_error, read_error, render_error
+from relayd.protocols.ollama.local import local
 from relayd.protocols.ollama.request import write_request, write_steps
 from relayd.protocols.ollama.usage import TAP
 
@@ -19,6 +20,7 @@ DIALECT = Dialect(
     read_error=read_error,
     write_request=write_request,
     reader=reader,
+    local=local,
     write_steps=write_steps,
     learn=learn,
     serves=frozenset({"openai_chat", "openai_responses"}),

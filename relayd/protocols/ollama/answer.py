@@ -14,6 +14,7 @@ from relayd.protocols import _json
 from relayd.protocols._answer_reader import CUT, MIB, AnswerReader, Framing
 from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS
 from relayd.protocols._tool_arguments import object_text
+from relayd.protocols._turns import call_ids
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -42,18 +43,19 @@ _REASONS = {
 
 def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
     """See dialect.Dialect."""
-    return AnswerReader(
-        OllamaAnswer(), stream=request.stream, content_encoding=content_encoding, framing=FRAMING
-    )
+    answer = OllamaAnswer(call_ids(request.messages))
+    return AnswerReader(answer, stream=request.stream, content_encoding=content_encoding, framing=FRAMING)
 
 
 class OllamaAnswer:
     """One answer; owned by its reader."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: frozenset[str]) -> None:
+        """`known` are the ids of the conversation's calls."""
         self.over = False
         self.begun = False
-        self._ids: set[str] = set()
+        self._ids = set(known)
+        self._calls = 0
 
     # ---- called by the reader
 
@@ -119,7 +121,7 @@ class OllamaAnswer:
             fault = "The model called a function without a name."
         elif len(name) > LONGEST_WORD:
             fault = "The model called a function with a name that is too long."
-        elif len(self._ids) >= MOST_CALLS:
+        elif self._calls >= MOST_CALLS:
             fault = "The model called too many functions."
         elif _json.is_deeper(arguments, MAX_DEPTH):
             fault = "The model's call has arguments that are nested too deeply."
@@ -130,7 +132,8 @@ class OllamaAnswer:
         call_id = _json.a_text(call.get("id"))
         if len(call_id) < 8 or call_id in self._ids or len(call_id) > MOST_ID:
             call_id = f"call_{secrets.token_hex(12)}"
-        index = len(self._ids)
+        index = self._calls
+        self._calls += 1
         self._ids.add(call_id)
         text = object_text(arguments) if isinstance(arguments, str) else _json.write_text(arguments or {})
         events.append(ToolStart(index, call_id, name))
@@ -143,7 +146,7 @@ class OllamaAnswer:
         if not reason:
             self._refuse(events, f"The upstream stopped its answer for an unknown reason: {told}.")
             return
-        if reason == "stop" and self._ids:
+        if reason == "stop" and self._calls:
             reason = "tool_calls"
         counts = facts(value).usage
         if counts is not None and (usage := read_usage(counts)) != _NOTHING:

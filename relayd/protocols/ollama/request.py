@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._capabilities import OLLAMA, Generation
 from relayd.protocols._data_url import is_data_url, take_apart
 from relayd.protocols._thinking import wanted_thinking
 from relayd.protocols._tool_arguments import arguments_object
 from relayd.protocols._tools import body_steps, tool_steps
+from relayd.protocols._turns import whole_turns
 from relayd.protocols.canon import (
     Image,
     Message,
@@ -39,7 +41,9 @@ _OPTIONS = (
     ("presence_penalty", "presence_penalty"),
     ("frequency_penalty", "frequency_penalty"),
 )
-_LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
+
+
+_UNANSWERED = "No answer: the call was not carried out."
 
 
 def write_request(request: Request, options: Options, memory: Memory) -> Sending:
@@ -51,7 +55,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
     """The same in steps."""
     if request.n is not None and request.n > 1:
         raise Refused("Ollama gives one answer at a time.", "n", "unsupported_value")
-    messages = yield from _messages(request.messages, options)
+    messages = yield from _messages(whole_turns(request.messages), options)
     body: dict[str, Any] = {"model": request.model, "messages": messages}
     body["stream"] = request.stream
     offered = _offered(request)
@@ -60,7 +64,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
         schema = request.format.schema if request.format.kind == "json_schema" else None
         body["format"] = "json" if schema is None else schema
     thinking = wanted_thinking(request, options, memory)
-    if thinking is not None and (think := _think(thinking, request.model)) is not None:
+    if thinking is not None and (think := _think(thinking, OLLAMA.of(request.model))) is not None:
         body["think"] = think
     if request.logprobs:
         body["logprobs"] = True
@@ -99,22 +103,19 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _think(thinking: Thinking, model: str) -> bool | str | None:
-    """gpt-oss takes levels and cannot be switched off; the others are switched on and off."""
+def _think(thinking: Thinking, generation: Generation) -> bool | str | None:
+    """Models that take levels cannot be switched off; the others are switched on and off."""
     effort = "none" if thinking.enabled is False else thinking.effort
-    if effort == "none":
-        return "low" if "gpt-oss" in model else False
-    if effort is not None and effort not in _LEVELS:
-        known = ", ".join(("none", *_LEVELS))
-        raise Refused(f"Unknown reasoning effort {effort[:40]!r}; known: {known}.", "reasoning_effort", "invalid_value")
-    if effort is not None and "gpt-oss" in model:
-        return _LEVELS[effort]
-    return True if effort is not None or thinking.enabled or thinking.budget is not None else None
+    if effort is not None:
+        effort = generation.effort(effort)
+        return effort if generation.thinking == "effort" else effort != "none"
+    return True if thinking.enabled or thinking.budget is not None else None
 
 
 def _messages(messages: tuple[Message, ...], options: Options) -> Steps[list[dict[str, Any]]]:
     written: list[dict[str, Any]] = []
     names: dict[str, str] = {}
+    unanswered: dict[str, None] = {}  # calls of the last turn
     for number, message in enumerate(messages):
         yield
         at = f"messages[{number}]"
@@ -122,8 +123,11 @@ def _messages(messages: tuple[Message, ...], options: Options) -> Steps[list[dic
             for part in message.parts:
                 if isinstance(part, ToolResult):
                     written.append(_answer(part, names, at))
+                    unanswered.pop(part.call_id, None)
                     yield
             continue
+        written += _filled(unanswered, names, options)
+        unanswered = {part.id: None for part in message.parts if isinstance(part, ToolCall)}
         role = "system" if message.role == "developer" else message.role
         one: dict[str, Any] = {"role": role, "content": _text(message.parts, "" if role == "assistant" else "\n")}
         images = []
@@ -148,7 +152,14 @@ def _messages(messages: tuple[Message, ...], options: Options) -> Steps[list[dic
                 what = type(part).__name__.lower()
                 raise Refused(f"Ollama takes text and images, no {what}.", f"{at}.content", "invalid_value")
         written.append(one)
-    return written
+    return written + _filled(unanswered, names, options)
+
+
+def _filled(unanswered: Mapping[str, None], names: Mapping[str, str], options: Options) -> list[dict[str, Any]]:
+    """Answers for the calls that have none. Raises Refused where the options say so."""
+    if unanswered and options.unanswered_calls == "refuse":
+        raise Refused(f"The call {next(iter(unanswered))[:80]!r} has no answer.", "messages", "invalid_value")
+    return [_answer(ToolResult(call_id, (Text(_UNANSWERED),)), names, "messages") for call_id in unanswered]
 
 
 def _text(parts: tuple[Part, ...], gap: str) -> str:

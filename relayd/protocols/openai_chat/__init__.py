@@ -44,6 +44,8 @@ DIALECT = Dialect(
         "To a Chat endpoint: `top_k`, thinking budgets (a word of effort instead), thinking switched off otherwise "
         "than by the effort `none`, signed and redacted thoughts, that a tool's result is marked as failed, and the "
         "grammar of a custom tool other than as words in its description are dropped; `metadata`, `verbosity` "
-        "and earlier thoughts go where the upstream's options say so; a file given by its address is refused.",
+        "and earlier thoughts go where the upstream's options say so; a file given by its address is refused. An "
+        "effort that the model does not have becomes the nearest; four stop strings go there, and relayd itself ends "
+        "the answer at the others; names of tools that are longer than 64 characters are written otherwise there.",
     ),
 )

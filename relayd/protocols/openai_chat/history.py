@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._capabilities import CHAT
 from relayd.protocols._tool_arguments import object_text
 from relayd.protocols._turns import last_calls
 from relayd.protocols.canon import (
@@ -177,7 +178,7 @@ def _call(call: ToolCall, memory: Memory | None) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "id": call.id,
         "type": "function",
-        "function": {"name": call.name, "arguments": object_text(arguments)},
+        "function": {"name": CHAT.tool_name(call.name), "arguments": object_text(arguments)},
     }
     signature: Any = call.signature
     if not signature and memory is not None:

@@ -17,8 +17,10 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols._answer_reader import CUT, AnswerReader
 from relayd.protocols._bounds import LONGEST_WORD, Allowance, AnswerTooLarge
+from relayd.protocols._capabilities import CHAT
 from relayd.protocols._chat_usage import read_usage
 from relayd.protocols._openai_errors import failure_of, status_in
+from relayd.protocols._turns import call_ids
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -29,7 +31,6 @@ from relayd.protocols.canon import (
     Request,
     TextDelta,
     ThoughtDelta,
-    ToolCall,
     Usage,
 )
 from relayd.protocols.dialect import Memory, Options
@@ -294,6 +295,6 @@ def minted_call_id() -> str:
 
 def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
     """See dialect.Dialect."""
-    calls = (part for one in request.messages if one.role == "assistant" for part in one.parts)
-    known = frozenset(part.id for part in calls if isinstance(part, ToolCall))
-    return AnswerReader(ChatAnswer(memory, None, known), stream=request.stream, content_encoding=content_encoding)
+    answer = ChatAnswer(memory, None, call_ids(request.messages))
+    return AnswerReader(answer, stream=request.stream, content_encoding=content_encoding,
+                        names=CHAT.names_back(request), stops=CHAT.stops(request)[1])  # fmt: skip

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols._capabilities import CHAT, Generation, effort_of
+from relayd.protocols._stop_strings import require_few
 from relayd.protocols._thinking import wanted_thinking
 from relayd.protocols._tools import body_steps, tool_steps
 from relayd.protocols.canon import Format, Request, Thinking, Tool
@@ -22,9 +24,6 @@ _SAME = (
     "top_logprobs", "user", "service_tier", "prompt_cache_key", "safety_identifier",
 )  # fmt: skip
 
-# From how many thinking tokens on which word fits (a Messages or Gemini client says tokens).
-_EFFORTS = ((16384, "high"), (4096, "medium"), (1, "low"))
-
 
 def write_request(request: Request, options: Options, memory: Memory) -> Sending:
     """The request for the endpoint. Raises Refused for what cannot be carried."""
@@ -38,7 +37,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
     if request.tools:
         if request.tool_choice is not None:
             choice = request.tool_choice
-            named = {"type": "function", "function": {"name": choice.name}}
+            named = {"type": "function", "function": {"name": CHAT.tool_name(choice.name or "")}}
             body["tool_choice"] = named if choice.mode == "named" else choice.mode
         if request.parallel_tool_calls is not None:
             body["parallel_tool_calls"] = request.parallel_tool_calls
@@ -50,11 +49,13 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
             body[name] = value
     if request.top_logprobs is not None and request.logprobs is None:
         body["logprobs"] = True
-    if request.stop:
-        body["stop"] = list(request.stop)
+    stops, others = CHAT.stops(request)
+    require_few(others)
+    if stops:
+        body["stop"] = stops
     if form := _format(request.format):
         body["response_format"] = form
-    if effort := _effort(wanted_thinking(request, options, memory)):
+    if effort := _effort(wanted_thinking(request, options, memory), CHAT.of(request.model)):
         body["reasoning_effort"] = effort
     if options.verbosity and request.verbosity is not None:
         body["verbosity"] = request.verbosity
@@ -68,7 +69,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    function: dict[str, Any] = {"name": tool.name}
+    function: dict[str, Any] = {"name": CHAT.tool_name(tool.name)}
     if tool.kind == "custom":
         function["description"] = _description(tool)
         function["parameters"] = {
@@ -111,11 +112,10 @@ def _format(form: Format | None) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": inner}
 
 
-def _effort(thinking: Thinking | None) -> str | None:
+def _effort(thinking: Thinking | None, generation: Generation) -> str | None:
     if thinking is None:
         return None
-    if thinking.effort is not None:
-        return "high" if thinking.effort == "max" else thinking.effort  # which is a word of Messages only
-    if thinking.budget is None or thinking.enabled is False:
-        return None
-    return next((word for least, word in _EFFORTS if thinking.budget >= least), None)
+    effort = thinking.effort
+    if effort is None and thinking.budget is not None and thinking.enabled is not False:
+        effort = effort_of(thinking.budget)
+    return None if effort is None else generation.effort(effort)

@@ -6,14 +6,14 @@ from relayd.protocols._openai_errors import read_error, render_error
 from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Ask, Dialect, Renderer
 from relayd.protocols.model_list import OPENAI_SOURCE
-from relayd.protocols.openai_responses import usage, websocket
+from relayd.protocols.openai_responses import take_back, usage, websocket
 from relayd.protocols.openai_responses.compaction import CompactionRenderer
 from relayd.protocols.openai_responses.reader import reader
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from relayd.protocols.openai_responses.request import MAX_ITEMS, read_request, read_steps
 from relayd.protocols.openai_responses.request_out import write_request, write_steps
 from relayd.protocols.openai_responses.response_settings import settings_of
-from relayd.protocols.openai_responses.retrieval import local
+from relayd.protocols.openai_responses.retrieval import COUNT_PATH, local, local_steps
 from relayd.protocols.openai_responses.tools import MAX_TOOLS
 
 
@@ -31,7 +31,12 @@ DIALECT = Dialect(
     read_error=read_error,
     read_request=read_request,
     renderer=renderer,
+    take_back=take_back.take_back,
+    own_marks=take_back.MARKS,
+    brings_own_parts=take_back.brings_own_parts,
     local=local,
+    local_steps=local_steps,
+    count_paths=(COUNT_PATH.encode(),),
     write_request=write_request,
     reader=reader,
     read_steps=read_steps,
@@ -52,11 +57,12 @@ DIALECT = Dialect(
         "access log and a metric count both. One that answers a known call without text is refused.",
         "Tools that items bring (additional_tools, tool_search_output) are offered like those in tools; a tool_search "
         "that the client runs is a function, and deferred tools are offered at once.",
-        "input_tokens counts by an estimate.",
+        "input_tokens counts by an estimate, but before a Responses upstream, which counts itself.",
         "truncation, max_tool_calls and client_metadata are accepted and have no effect.",
-        "Towards a Responses upstream: seed, logit_bias, top_k and penalties are left out; stop strings, n above 1 and "
-        "sound are refused; thoughts that another kind of upstream has signed are left out; a thinking budget becomes "
-        "a word of effort; the name of a message's author, and that a tool's result is marked as failed, are left out.",
+        "Towards a Responses upstream: seed, logit_bias, top_k and penalties are left out; n above 1 and sound are "
+        "refused; relayd itself ends the answer at stop strings; thoughts that another kind of upstream has signed are "
+        "left out; a thinking budget becomes a word of effort, and an effort that the model does not have the nearest; "
+        "the name of a message's author, and that a tool's result is marked as failed, are left out.",
         "Towards a Responses client: which stop string was met, and every answer but the first, are left out.",
     ),
 )

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.wire.json_steps import Steps, write_steps
 
 BRINGING = ("additional_tools", "tool_search_output")
 _Placed = tuple[str, Mapping[str, Any]]
@@ -25,13 +26,16 @@ def brought_tools(placed: Iterable[_Placed]) -> Iterator[tuple[str, list[Any]]]:
                 yield at + ".tools", tools
 
 
-def once_each(placed: Iterable[_Placed]) -> Iterator[_Placed]:
-    """The items, but lists of additional tools that have come already."""
+def once_each(placed: Iterable[_Placed]) -> Steps[tuple[_Placed, ...]]:
+    """The items, but lists of additional tools that have come already; in steps."""
     known: set[bytes] = set()
+    kept: list[_Placed] = []
     for at, item in placed:
+        yield
         if item["type"] == "additional_tools":
-            written = _json.write(item.get("tools"))
+            written = yield from write_steps(item.get("tools"))
             if written in known:
                 continue
             known.add(written)
-        yield at, item
+        kept.append((at, item))
+    return tuple(kept)

@@ -14,7 +14,9 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols._answer_reader import CUT, AnswerReader
 from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, MOST_ITEMS, Allowance, AnswerTooLarge
+from relayd.protocols._capabilities import RESPONSES
 from relayd.protocols._openai_errors import failure_of, status_in
+from relayd.protocols._turns import call_ids
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -61,9 +63,11 @@ class _ItemState:
 class ResponsesAnswer:
     """One answer; owned by its reader."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: frozenset[str] = frozenset()) -> None:
+        """`known` are the ids of the conversation's calls."""
         self.over = False
         self.begun = False
+        self._ids = set(known)
         self._items: dict[int, _ItemState] = {}
         self._finished: set[int] = set()
         self._places: dict[str, int] = {}  # of items by their id, where events do not say the place
@@ -239,7 +243,10 @@ class ResponsesAnswer:
             return
         state.call, state.custom = self._calls, item["type"] == "custom_tool_call"
         self._calls += 1
-        identity = _json.a_text(item.get("call_id"))[:LONGEST_WORD] or new_id("call")
+        identity = _json.a_text(item.get("call_id"))[:LONGEST_WORD]
+        if not identity or identity in self._ids:
+            identity = new_id("call")
+        self._ids.add(identity)
         self._events.append(ToolStart(state.call, identity, name))
         if state.custom:
             self._events.append(ToolDelta(state.call, '{"input":"'))
@@ -314,7 +321,9 @@ class ResponsesAnswer:
 
 def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
     """See dialect.Dialect."""
-    return AnswerReader(ResponsesAnswer(), stream=request.stream, content_encoding=content_encoding)
+    answer = ResponsesAnswer(call_ids(request.messages))
+    return AnswerReader(answer, stream=request.stream, content_encoding=content_encoding,
+                        names=RESPONSES.names_back(request), stops=RESPONSES.stops(request)[1])  # fmt: skip
 
 
 _TOO_MANY = Failure(502, "The upstream's answer has too many items.")

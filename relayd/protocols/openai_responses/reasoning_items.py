@@ -14,22 +14,22 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols.canon import Reasoning
 
-_MARK = "relayd-thought-1."
+MARK = "relayd-thought-1."
 _NATIVE = "responses:"
 
 
 def pack_proof(signature: str | None, redacted: str | None) -> str:
     """The `encrypted_content` of a reasoning item."""
     proof = _json.write({"signature": signature, "redacted": redacted})
-    return _MARK + base64.urlsafe_b64encode(proof).decode("ascii")
+    return MARK + base64.urlsafe_b64encode(proof).decode("ascii")
 
 
 def unpack_proof(sealed: Any) -> tuple[str | None, str | None]:
     """Signature and redacted block in an `encrypted_content`; None for content that is not relayd's own."""
-    if not isinstance(sealed, str) or not sealed.startswith(_MARK):
+    if not isinstance(sealed, str) or not sealed.startswith(MARK):
         return None, None
     try:
-        proof = _json.an_object(_json.parse(base64.urlsafe_b64decode(sealed[len(_MARK) :])))
+        proof = _json.an_object(_json.parse(base64.urlsafe_b64decode(sealed[len(MARK) :])))
     except ValueError:
         return None, None
     return _json.a_text(proof.get("signature")) or None, _json.a_text(proof.get("redacted")) or None

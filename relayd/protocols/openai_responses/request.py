@@ -21,7 +21,7 @@ from relayd.protocols.openai_responses import compaction, state
 from relayd.protocols.openai_responses.brought_tools import brought_tools, once_each
 from relayd.protocols.openai_responses.items import Conversation, whole_item
 from relayd.protocols.openai_responses.response_settings import KEY, ResponseSettings
-from relayd.protocols.openai_responses.tools import Names, read_offer
+from relayd.protocols.openai_responses.tools import Names, offer_steps
 from relayd.wire.json_steps import Steps, write_steps
 
 MAX_ITEMS = 1000
@@ -53,10 +53,9 @@ def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
         raise
 
 
-def read_for_count(body: bytes, ask: Ask) -> Request:
-    """The request whose tokens are to be counted; it need not name a model. Raises Refused."""
-    members = _json.read_object(body)
-    return at_once(_read({**members, "model": members.get("model") or "any"}, ask))
+def read_for_count(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+    """The request whose tokens are to be counted, in steps; it need not name a model. Raises Refused."""
+    return (yield from _read({**members, "model": members.get("model") or "any"}, ask))
 
 
 def _read(members: dict[str, Any], ask: Ask) -> Steps[Request]:
@@ -64,7 +63,7 @@ def _read(members: dict[str, Any], ask: Ask) -> Steps[Request]:
     model = _model(members)
     context = yield from _context(members, ask)
     items, previous = context.items, context.previous
-    offer = read_offer(members, brought_tools(context.placed))
+    offer = yield from offer_steps(members, brought_tools(context.placed))
     messages, unknown = yield from context.messages(offer.names, ask)
     instructions = _json.optional(members, "instructions", "a string")
     if instructions:
@@ -127,7 +126,7 @@ def _read_compaction(members: dict[str, Any], ask: Ask) -> Steps[Request]:
     model = _model(members)
     context = yield from _context(members, ask, input_required=False)
     items, previous = context.items, context.previous
-    names = read_offer({}, brought_tools(context.placed)).names
+    names = (yield from offer_steps({}, brought_tools(context.placed))).names
     messages, unknown = yield from context.messages(names, ask)
     if not messages:
         raise Refused("There is nothing to compact: give input or previous_response_id.", "input")
@@ -218,11 +217,7 @@ def _context(members: Mapping[str, Any], ask: Ask, input_required: bool = True) 
         items.append(item)
         placed.append((at, item))
         yield
-    kept = []
-    for one in once_each(placed):
-        kept.append(one)
-        yield
-    return _Context(tuple(kept), previous)
+    return _Context((yield from once_each(placed)), previous)
 
 
 def _resolved(

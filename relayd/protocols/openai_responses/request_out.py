@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from relayd.protocols._capabilities import RESPONSES, Generation, effort_of
+from relayd.protocols._stop_strings import require_few
+from relayd.protocols._thinking import wanted_thinking
 from relayd.protocols._tools import body_steps, tool_steps
 from relayd.protocols._turns import whole_turns
 from relayd.protocols.canon import (
@@ -35,9 +38,6 @@ from relayd.wire.json_steps import Steps
 _SAME = ("temperature", "top_p", "user", "service_tier", "prompt_cache_key", "safety_identifier", "top_logprobs")
 _UNANSWERED = "(no output)"
 
-# From how many thinking tokens on which word fits (a Messages or Gemini client says tokens).
-_EFFORTS = ((16384, "high"), (4096, "medium"), (1, "low"))
-
 
 def write_request(request: Request, options: Options, memory: Memory) -> Sending:
     """The request for the endpoint. Raises Refused for what cannot be carried."""
@@ -48,8 +48,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
     """The same in steps."""
     if request.n is not None and request.n > 1:
         raise Refused("This upstream gives one answer only: n must be 1.", "n", "unsupported_value")
-    if request.stop:
-        raise Refused("This upstream knows no stop strings.", "stop", "unsupported_parameter")
+    require_few(RESPONSES.stops(request)[1])
     body: dict[str, Any] = {
         "model": request.model,
         "input": (yield from _Items(options).written(whole_turns(request.messages))),
@@ -73,7 +72,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
         body["metadata"] = request.metadata
     if text := _text(request, options):
         body["text"] = text
-    if reasoning := _reasoning(None if options.thinking == "drop" else request.thinking):
+    if reasoning := _reasoning(wanted_thinking(request, options, memory), RESPONSES.of(request.model)):
         body["reasoning"] = reasoning
         if reasoning.get("effort") != "none":
             include.append("reasoning.encrypted_content")
@@ -87,7 +86,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    written: dict[str, Any] = {"type": tool.kind, "name": tool.name}
+    written: dict[str, Any] = {"type": tool.kind, "name": RESPONSES.tool_name(tool.name)}
     if tool.description is not None:
         written["description"] = tool.description
     if tool.kind == "custom":
@@ -105,7 +104,7 @@ def _choice(request: Request) -> Any:
     if choice.mode != "named":
         return choice.mode
     kinds = {tool.name: tool.kind for tool in request.tools}
-    return {"type": kinds.get(choice.name or "", "function"), "name": choice.name}
+    return {"type": kinds.get(choice.name or "", "function"), "name": RESPONSES.tool_name(choice.name or "")}
 
 
 def _text(request: Request, options: Options) -> dict[str, Any]:
@@ -121,15 +120,15 @@ def _text(request: Request, options: Options) -> dict[str, Any]:
     return text
 
 
-def _reasoning(thinking: Thinking | None) -> dict[str, Any]:
+def _reasoning(thinking: Thinking | None, generation: Generation) -> dict[str, Any]:
     if thinking is None:
         return {}
-    effort = "xhigh" if thinking.effort == "max" else thinking.effort  # which is a word of Messages only
+    effort = thinking.effort
     if effort is None and thinking.budget is not None:
-        effort = next((word for least, word in _EFFORTS if thinking.budget >= least), None)
+        effort = effort_of(thinking.budget)
     if thinking.enabled is False:
         effort = "none"
-    reasoning: dict[str, Any] = {} if effort is None else {"effort": effort}
+    reasoning: dict[str, Any] = {} if effort is None else {"effort": generation.effort(effort)}
     if thinking.enabled is not False and thinking.visible is not False and (thinking.visible or thinking.enabled):
         reasoning["summary"] = "auto"
     return reasoning
@@ -195,7 +194,7 @@ class _Items:
         self._open[call.id] = call.kind
         said = {"input": call.arguments} if custom else {"arguments": call.arguments or "{}"}
         kind = "custom_tool_call" if custom else "function_call"
-        self._items.append({"type": kind, "call_id": call.id, "name": call.name, **said})
+        self._items.append({"type": kind, "call_id": call.id, "name": RESPONSES.tool_name(call.name), **said})
 
     def _result(self, result: ToolResult) -> None:
         kind = self._open.pop(result.call_id, None)

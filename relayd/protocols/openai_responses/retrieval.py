@@ -11,13 +11,15 @@ from urllib.parse import parse_qs, unquote
 
 from relayd.protocols import _json
 from relayd.protocols._openai_errors import render_error
-from relayd.protocols._token_estimate import input_tokens
+from relayd.protocols._token_estimate import counting
 from relayd.protocols.canon import Failure
-from relayd.protocols.dialect import Ask, Refused, Rendered
+from relayd.protocols.dialect import Ask, Refused, Rendered, at_once
 from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.request import read_for_count
+from relayd.wire.json_steps import Steps
 
 _PATH = re.compile(r"/responses/([^/]+)(/input_items|/cancel)?/?")
+COUNT_PATH = "/responses/input_tokens"
 _METHODS = {None: ("GET", "DELETE"), "/input_items": ("GET",), "/cancel": ("POST",)}
 _WORDS = ("compact", "input_tokens")  # paths of the API, where others have an id
 MOST_ITEMS, USUAL_ITEMS = 100, 20
@@ -56,10 +58,23 @@ def local(ask: Ask, body: bytes) -> Rendered | None:
 
 def _count(ask: Ask, body: bytes) -> Rendered:
     try:
-        count = input_tokens(read_for_count(body, ask))
+        return at_once(local_steps(_json.read_object(body), ask))
     except Refused as fault:
-        return _error(ask, fault.status, fault.message, fault.code or "invalid_value", fault.param)
+        return _refused(fault, ask)
+
+
+def local_steps(members: dict[str, Any], ask: Ask) -> Steps[Rendered]:
+    """The estimate of the tokens of a parsed body, in steps."""
+    try:
+        request = yield from read_for_count(members, ask)
+    except Refused as fault:
+        return _refused(fault, ask)
+    count = yield from counting(request)
     return Rendered(200, _json.write({"object": "response.input_tokens", "input_tokens": count}))
+
+
+def _refused(fault: Refused, ask: Ask) -> Rendered:
+    return _error(ask, fault.status, fault.message, fault.code or "invalid_value", fault.param)
 
 
 def _input_items(ask: Ask, record: Mapping[str, Any]) -> Rendered:

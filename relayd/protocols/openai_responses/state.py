@@ -18,11 +18,13 @@ from relayd.protocols.dialect import Ask
 
 _RESPONSE, _ITEM, _LATEST = "response:", "response_item:", "latest_response"
 LONGEST_ID = 256
+_OWN = "_" + b"relay".hex()
+OWN_REASONING = "rs" + _OWN
 
 
 def new_id(prefix: str) -> str:
-    """An id that nobody can guess."""
-    return f"{prefix}_{secrets.token_hex(24)}"
+    """An id that nobody can guess, and by which relayd knows what it has written itself."""
+    return f"{prefix}{_OWN}{secrets.token_hex(19)}"
 
 
 def recall(ask: Ask, response_id: str) -> dict[str, Any] | None:

@@ -6,7 +6,8 @@ Laws:
 2. The name is a function of namespace and name alone, unless two tools of one request would meet in it.
 3. `allowed_tools` is a hard constraint: only what it names is offered, and only what was offered may be called.
 4. Tools that items of the conversation bring (`additional_tools`, `tool_search_output`) are offered like those in
-   `tools`. A tool that comes more than once is one tool; its last definition counts.
+   `tools`. A tool that comes more than once is one tool; its last definition counts. How many are read is bounded too,
+   and what items bring is read in steps.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from typing import Any, NamedTuple
 
 from relayd.protocols import _json
 from relayd.protocols.canon import SharedTools, Tool, ToolChoice
-from relayd.protocols.dialect import Refused
+from relayd.protocols.dialect import Refused, at_once
+from relayd.wire.json_steps import Steps
 from relayd.wire.kept import Kept, once
 
 MAX_TOOLS = 1024
+MOST_READ = 4 * MAX_TOOLS  # of the list in `tools`, repetitions included
+MOST_BROUGHT = 16 * MAX_TOOLS  # of that and all lists that items bring
 SEARCH = "tool_search"  # type of the tool, and its name
 _CALLED = ("function", "custom", SEARCH)  # what an endpoint may call; other types of tools run at the provider
 _LONGEST_NAME = 64
@@ -119,6 +123,11 @@ def read_offer(body: Mapping[str, Any], brought: Iterable[tuple[str, list[Any]]]
 
     `brought` are the lists of tools that items bring, each with the path of its list.
     """
+    return at_once(offer_steps(body, brought))
+
+
+def offer_steps(body: Mapping[str, Any], brought: Iterable[tuple[str, list[Any]]] = ()) -> Steps[Offer]:
+    """The same in steps."""
     entries = _json.optional(body, "tools", "a list") or []
     if len(entries) > MAX_TOOLS:
         raise Refused(f"At most {MAX_TOOLS} tools can be offered, but there are {len(entries)}.", "tools")
@@ -127,7 +136,7 @@ def read_offer(body: Mapping[str, Any], brought: Iterable[tuple[str, list[Any]]]
     if more := tuple(brought):
         reading = _Reading()
         for at, inner in (("tools", entries), *more):
-            reading.entries(inner, at)
+            yield from reading.entries(inner, at, MOST_READ if at == "tools" else MOST_BROUGHT)
         names, tools = reading.names, tuple(reading.tools.values())
     choice, allowed = _read_choice(body.get("tool_choice"), names)
     if allowed is not None:
@@ -149,7 +158,7 @@ class _Offered(NamedTuple):
 
 def _each(entries: list[Any]) -> _Offered:
     reading = _Reading()
-    reading.entries(entries, "tools")
+    at_once(reading.entries(entries, "tools", MOST_READ))
     echo = Kept([_echo(entry) if entry["type"] == "function" else entry for entry in entries])
     return _Offered(SharedTools(reading.tools.values()), reading.names, echo)
 
@@ -160,19 +169,30 @@ class _Reading:
     def __init__(self) -> None:
         self.names = Names()
         self.tools: dict[str, Tool] = {}
+        self._read = self._most = 0
 
-    def entries(self, entries: list[Any], at: str) -> None:
-        """Read a list; `at` is its path. Raises Refused."""
+    def entries(self, entries: list[Any], at: str, most: int) -> Steps[None]:
+        """Read a list, in steps; `at` is its path. Raises Refused, also where more than `most` tools have been read."""
+        self._most = most
         for number, entry in enumerate(entries):
+            yield
             place = f"{at}[{number}]"
+            self._count(place)
             _json.checked(entry, "an object", place)
             if _json.required(entry, "type", "a string", place + ".") != "namespace":
                 self._tool(entry, place + ".", None)
                 continue
             namespace = _json.required(entry, "name", "a string", place + ".")
             for inner_number, inner in enumerate(_json.required(entry, "tools", "a list", place + ".")):
+                yield
                 inner_place = f"{place}.tools[{inner_number}]"
+                self._count(inner_place)
                 self._tool(_json.checked(inner, "an object", inner_place), inner_place + ".", namespace)
+
+    def _count(self, at: str) -> None:
+        self._read += 1
+        if self._read > self._most:
+            raise Refused(f"At most {self._most} tools are read, repeated ones included.", at, "array_too_long")
 
     def _tool(self, entry: Mapping[str, Any], at: str, namespace: str | None) -> None:
         """One tool that the client runs; hosted tools are left out: they run at the provider, and there is none."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols._schema_words import known_words, may_be_strict
+from relayd.protocols._capabilities import MESSAGES
+from relayd.protocols._schema_words import fitted, known_words, may_be_strict
 from relayd.protocols._tools import write_tools
-from relayd.protocols.canon import SharedTools, Tool
+from relayd.protocols.anthropic_messages.write_request import write_request
+from relayd.protocols.canon import Format, Message, Request, SharedTools, Text, Tool
+from relayd.protocols.dialect import Options
+from tests.docs.pairs import Forgetful
 
 MARK = {"encrypted": True, "x-order": 3, "markdownDescription": "m", "enumDescriptions": ["e"]}
 
@@ -72,9 +77,55 @@ CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "required":
 
 
 @pytest.mark.parametrize(("schema", "strict"), [
-    (CLOSED, True), ({"type": "string"}, True), ({**CLOSED, "required": []}, False),
+    (CLOSED, True), ({"type": "string"}, False), ({**CLOSED, "required": []}, False),
     ({**CLOSED, "additionalProperties": {}}, False), ({"anyOf": [CLOSED, {"type": "object"}]}, False),
     ({**CLOSED, "properties": {"a": {"properties": {"b": {}}}}}, False), ({**CLOSED, "$defs": {"x": CLOSED}}, True),
 ])  # fmt: skip
 def test_a_schema_may_be_strict_where_every_object_is_closed_and_every_property_required(schema: Any, strict: bool) -> None:
     assert may_be_strict(schema) is strict
+
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "minimum": {"type": "integer", "minimum": 1, "maximum": 9, "description": "A number."},
+        "name": {"type": "string", "minLength": 2},
+        "list": {"type": "array", "minItems": 3, "items": {"type": "object", "properties": {}, "additionalProperties": {}}},
+        "some": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/d"}},
+        "map": {"type": "object", "additionalProperties": {"type": "string"}},
+        "day": {"type": "string", "format": "date"},
+        "path": {"format": "uri-reference"},
+        "either": {"oneOf": [{"type": "string"}, {"type": "object"}]},
+    },
+    "$defs": {"d": {"anyOf": [{"properties": {"a": {"enum": ["x"]}}}, {"type": "null"}]}},
+}
+
+
+def test_a_messages_endpoint_gets_objects_closed_and_bounds_told() -> None:
+    before = json.dumps(SCHEMA)
+    assert fitted(SCHEMA, MESSAGES.schemas) == {
+        "type": "object", "additionalProperties": False,
+        "properties": {
+            "minimum": {"type": "integer", "description": "A number. (minimum: 1, maximum: 9)"},
+            "name": {"type": "string", "description": "minLength: 2"},
+            "list": {
+                "type": "array", "description": "minItems: 3",
+                "items": {"type": "object", "properties": {}, "additionalProperties": False},
+            },
+            "some": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/d"}},
+            "map": {"type": "object", "additionalProperties": {"type": "string"}},
+            "day": {"type": "string", "format": "date"},
+            "path": {"description": 'format: "uri-reference"'},
+            "either": {"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": False}]},
+        },
+        "$defs": {"d": {"anyOf": [
+            {"properties": {"a": {"enum": ["x"]}}, "additionalProperties": False}, {"type": "null"},
+        ]}},
+    }  # fmt: skip
+    assert json.dumps(SCHEMA) == before  # the client's own is not changed
+
+
+def test_a_request_for_a_messages_endpoint_brings_its_schema_closed() -> None:
+    request = Request("m", (Message("user", (Text("x"),)),), format=Format("json_schema", "n", SCHEMA))
+    body = json.loads(write_request(request, Options(), Forgetful()).body)
+    assert body["output_config"]["format"] == {"type": "json_schema", "schema": fitted(SCHEMA, MESSAGES.schemas)}

@@ -10,7 +10,7 @@ import pytest
 
 from relayd.protocols import registry
 from relayd.protocols._turns import whole_turns
-from relayd.protocols.canon import Message, Request, Text, ToolCall, ToolResult
+from relayd.protocols.canon import Message, Request, Text, ToolCall, ToolResult, ToolStart
 from relayd.protocols.dialect import Options
 from relayd.protocols.gemini.signatures import keep
 from tests.unit.protocols.test__thinking import Shelf
@@ -92,3 +92,29 @@ def test_many_small_messages_of_an_assistant_cost_linear_time(name: str) -> None
         return min(spans)
 
     assert cost_s(16_000) < 12 * cost_s(4_000)
+
+
+CALLS = {
+    "openai_chat": {"choices": [{"finish_reason": "tool_calls", "message": {"tool_calls": [
+        {"id": "call_0000", "type": "function", "function": {"name": "look", "arguments": "{}"}}]}}]},
+    "openai_responses": {"status": "completed", "output": [
+        {"type": "function_call", "id": "fc_1", "call_id": "call_0000", "name": "look", "arguments": "{}"}]},
+    "anthropic_messages": {"type": "message", "stop_reason": "tool_use", "content": [
+        {"type": "tool_use", "id": "call_0000", "name": "look", "input": {}}]},
+    "gemini": {"candidates": [{"finishReason": "STOP", "content": {"parts": [
+        {"functionCall": {"id": "call_0000", "name": "look", "args": {}}}]}}]},
+    "ollama": {"done": True, "message": {"tool_calls": [
+        {"id": "call_0000", "function": {"name": "look", "arguments": {}}}]}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_id_of_an_earlier_call_is_not_that_of_a_new_one(name: str) -> None:
+    make = registry.load(name).reader
+    assert make is not None
+    for earlier, stays in (("call_0000", False), ("call_1111", True)):
+        history = (Message("user", (Text("x"),)), Message("assistant", (ToolCall(earlier, "look", "{}"),)))
+        reader = make(Request("m", history), Options(), Shelf())
+        events = reader.feed(json.dumps(CALLS[name]).encode()) + reader.end()
+        (start,) = [one for one in events if isinstance(one, ToolStart)]
+        assert (start.id == "call_0000") == stays and start.id

@@ -30,6 +30,17 @@ def test_a_signature_that_the_client_lost_comes_back_from_the_memory(ask: Callab
     assert proofs(body) == ["S1", None]
 
 
+def test_an_id_that_comes_again_in_a_later_turn_keeps_the_signature_of_each_call(ask: Callable[..., Request], read: Callable[..., list[Any]], write: Callable[..., dict[str, Any]], sse: Callable[..., bytes]) -> None:
+    history: tuple[Message, ...] = (Message("user", (Text("go"),)),)
+    for proof in ("S1", "S2"):
+        part = {"functionCall": {"id": "call_0", "name": "look", "args": {}}, "thoughtSignature": proof}
+        frame = {"candidates": [{"content": {"parts": [part]}, "finishReason": "STOP"}]}
+        events = read(ask(*history, stream=True, tools=(Tool("look"),)), sse(frame))
+        (start,) = [event for event in events if isinstance(event, ToolStart)]
+        history += loop(ToolCall(start.id, "look", "{}"))[1:]
+    assert proofs(write(ask(*history))) == ["S1", "S2"]
+
+
 def test_the_signature_that_the_client_brings_counts(ask: Callable[..., Request], write: Callable[..., dict[str, Any]], memory: Any) -> None:
     keep(memory, "1", "kept")
     assert proofs(write(ask(*loop(ToolCall("1", "a", "{}", signature="brought"))))) == ["brought"]

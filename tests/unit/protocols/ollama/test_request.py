@@ -146,3 +146,16 @@ def test_logprobs_are_asked_for_by_their_names(ask: Callable[..., Request], writ
     body = write(ask(logprobs=True, top_logprobs=2))
     assert body["logprobs"] is True and body["top_logprobs"] == 2
     assert "logprobs" not in write(ask(logprobs=False))
+
+
+def test_an_unanswered_call_is_filled_or_refused(ask: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
+    user = Message("user", (Text("x"),))
+    calls = Message("assistant", (ToolCall("1", "a", "{}"), ToolCall("2", "b", "{}")))
+    for messages in ((calls, Message("tool", (ToolResult("1", (Text("y"),)),)), user), (user, calls)):
+        body = write(ask(*messages))
+        told = [one for one in body["messages"] if one["role"] == "tool"]
+        assert [one["tool_name"] for one in told] == ["a", "b"] and all(one["content"] for one in told)
+
+        with pytest.raises(Refused):
+            write(ask(*messages), unanswered_calls="refuse")
+    assert write(ask(calls, Message("tool", (ToolResult("1", ()), ToolResult("2", ())))), unanswered_calls="refuse")

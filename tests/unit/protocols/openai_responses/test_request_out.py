@@ -123,7 +123,7 @@ def test_an_unanswered_call_is_filled_or_refused() -> None:
     ("messages", "members"),
     [
         ((USER,), {"n": 2}),
-        ((USER,), {"stop": ("x",)}),
+        ((USER,), {"stop": ("x",) * 65}),
         ((Message("user", (Audio("AA", "wav"),)),), {}),
         ((USER, Message("tool", (ToolResult("none", ()),))), {}),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relayd.protocols.openai_responses.retrieval import local
+from relayd.protocols.openai_responses.retrieval import local, local_steps
 from tests.unit.protocols.openai_responses.talk import HELLO, Shelf, an_ask, plain
 
 
@@ -98,6 +98,22 @@ def test_another_method_is_told_the_right_ones(memory: Shelf, path: str, method:
 )  # fmt: skip
 def test_everything_else_is_for_somebody_else(path: str, method: str) -> None:
     assert local(an_ask(path, method), b"{}") is None
+
+
+def test_a_large_body_is_counted_in_steps_with_the_same_result() -> None:
+    items = [{"role": "user", "content": f"message {number}"} for number in range(900)]
+    an = an_ask("/v1/responses/input_tokens")
+    steps = local_steps({"input": items}, an)
+    turns = 0
+    while True:
+        try:
+            next(steps)
+            turns += 1
+        except StopIteration as end:
+            told = end.value
+            break
+    assert turns > 900, "the loop serves others in between"
+    assert told == local(an, json.dumps({"input": items}).encode())
 
 
 @pytest.mark.parametrize("path", ["/input_tokens", "/input_tokens/", "/compact", "/compact/"])

@@ -1,0 +1,95 @@
+"""Takes what relayd itself has put into earlier answers out of a request that passes: no endpoint would know it.
+
+After a fallback, or with another model, a client brings back what a translation has written for it.
+
+Laws:
+1. Every other byte of the request stays as it came.
+2. A step looks at a bounded number of JSON tokens; strings of any length are one of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from relayd.protocols import _json
+from relayd.wire.json_steps import Steps
+
+Edit = tuple[int, int, bytes]  # from, to, and what stands there instead
+STEP_TOKENS = 2048
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+_OPENS = {b"]": b"[", b"}": b"{"}
+
+
+class Part(NamedTuple):
+    """An entry of a list. `value` is the object that it is if it holds a mark, else None."""
+
+    start: int
+    end: int
+    value: dict[str, Any] | None
+
+
+def lists_of_parts(
+    body: bytes, span: tuple[int, int], shape: bytes, marks: tuple[bytes, ...]
+) -> Steps[list[list[Part]]]:
+    """The lists that stand within these brackets (`shape`) of a member, and hold a mark in one of their entries."""
+    found: list[list[Part]] = []
+    stack = bytearray()
+    parts: list[Part] = []
+    start, depth = 0, len(shape)
+    for count, token in enumerate(_TOKEN.finditer(body, *span), 1):
+        if count % STEP_TOKENS == 0:
+            yield
+        sign = token[0]
+        if sign in (b"[", b"{"):
+            if len(stack) == depth and stack == shape:
+                start = token.start()
+            stack += sign
+            if len(stack) == depth and stack == shape:
+                parts = []
+        elif sign in (b"]", b"}"):
+            if len(stack) == depth and stack == shape and any(part.value is not None for part in parts):
+                found.append(parts)
+            if not stack or stack[-1:] != _OPENS[sign]:
+                return []  # no JSON: for the endpoint to refuse
+            del stack[-1:]
+            if len(stack) == depth and stack == shape:
+                text = body[start : token.end()]
+                value = _object(text) if any(mark in text for mark in marks) else None
+                parts.append(Part(start, token.end(), value))
+        elif len(stack) == depth and stack == shape and stack[-1:] == b"[":
+            parts.append(Part(token.start(), token.end(), None))
+    return found
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    try:
+        value = _json.parse_bounded(text.decode("utf-8"))
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def without(
+    parts: list[Part], is_own: Callable[[dict[str, Any]], bool], instead: Callable[[dict[str, Any]], bytes]
+) -> list[Edit]:
+    """What takes the own parts out of a list; one of which nothing is left keeps the last one as `instead` says."""
+    own = [part.value is not None and is_own(part.value) for part in parts]
+    if not any(own):
+        return []
+    last = parts[-1].value
+    if all(own) and last is not None:
+        return [(parts[0].start, parts[-1].end, instead(last))]
+    edits: list[Edit] = []
+    kept = -1  # the last entry that stays
+    for place, part in enumerate(parts):
+        if not own[place]:
+            if kept < 0 < place:
+                edits.append((parts[0].start, part.start, b""))
+            elif kept + 1 < place:
+                edits.append((parts[kept].end, parts[place - 1].end, b""))
+            kept = place
+    if kept + 1 < len(parts):
+        edits.append((parts[kept].end, parts[-1].end, b""))
+    return edits

@@ -1,0 +1,68 @@
+"""Thinking blocks that no Anthropic endpoint has signed, taken out of a request that passes to one: it refuses them.
+
+They are written for thoughts of other endpoints: without a signature, or with the proof of a Responses endpoint. A turn
+that was nothing but such a thought keeps it as text. Where the tool loop that goes on now has lost its thought, a
+thinking budget is switched off: the API wants that loop to begin with a thought.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from relayd.protocols import _json
+from relayd.protocols._own_parts import Edit, lists_of_parts, without
+from relayd.wire.body import Look
+from relayd.wire.json_steps import Steps
+
+MARKS = (b'"signature":""', b'"signature": ""', b'"signature":"responses:', b'"signature": "responses:')
+_USER = re.compile(rb'"role"\s*+:\s*+"user"')
+_LONGEST_THINKING = 4096
+
+
+def brings_own_parts(members: Mapping[str, Any]) -> bool:
+    """Whether a parsed body has something to take back."""
+    for message in _json.a_list(members.get("messages")):
+        content = message.get("content") if message.__class__ is dict else None
+        if content.__class__ is list and any(block.__class__ is dict and _is_own(block) for block in content):
+            return True
+    return False
+
+
+def take_back(look: Look) -> Steps[list[Edit]]:
+    """The edits, in steps."""
+    span = look.span("messages")
+    if span is None:
+        return []
+    edits: list[Edit] = []
+    last = 0
+    for parts in (yield from lists_of_parts(look.body, span, b"[{[", MARKS)):
+        found = without(parts, _is_own, _as_text)
+        if found:
+            edits += found
+            last = parts[-1].end
+    if last and (budget := look.span("thinking")) is not None and budget[1] - budget[0] < _LONGEST_THINKING:
+        try:
+            thinking = _json.an_object(_json.parse(look.body[slice(*budget)]))
+        except ValueError:
+            thinking = {}
+        if thinking.get("type") == "enabled" and _loop_goes_on(look.body[last : span[1]]):
+            edits.append((*budget, b'{"type":"disabled"}'))
+    return edits
+
+
+def _is_own(block: dict[str, Any]) -> bool:
+    if block.get("type") != "thinking":
+        return False
+    signature = block.get("signature")
+    return isinstance(signature, str) and (not signature or signature.startswith("responses:"))
+
+
+def _as_text(block: dict[str, Any]) -> bytes:
+    return _json.write({"type": "text", "text": _json.a_text(block.get("thinking")).strip() or "(no answer)"})
+
+
+def _loop_goes_on(rest: bytes) -> bool:
+    """Whether behind a turn there are nothing but results of tools from the user."""
+    return len(_USER.findall(rest)) <= rest.count(b'"tool_use_id"')

@@ -1,0 +1,21 @@
+"""What Ollama's clients ask the server itself, where the model chooses among several: is it there, how new is it, and
+which models does it hold in memory (nobody knows)?
+"""
+
+from __future__ import annotations
+
+from relayd.protocols import _json
+from relayd.protocols.dialect import Ask, Rendered
+
+VERSION = "0.12.6"  # whose API relayd speaks; clients ask for a least one
+_TOLD = {"/api/version": {"version": VERSION}, "/api/ps": {"models": []}}
+
+
+def local(ask: Ask, body: bytes) -> Rendered | None:
+    """The answer to what is for relayd itself, else None."""
+    if ask.method not in ("GET", "HEAD"):
+        return None
+    path = ask.path.rstrip("/")
+    if not path:
+        return Rendered(200, b"Ollama is running", "text/plain; charset=utf-8")
+    return next((Rendered(200, _json.write(told)) for end, told in _TOLD.items() if path.endswith(end)), None)
