@@ -36,6 +36,7 @@ from relayd.protocols.dialect import Dialect, Options, Refused, Rendered
 from relayd.wire.body import model_of, take_object
 from relayd.wire.kept import Kept
 from relayd.wire.sse import SseSplitter
+from tests.aids.memories import Forgetful
 from tests.docs import pairs as _pairs
 from tests.docs.samples import ANSWERS, PLAIN, REQUESTS, Answered, Sample
 
@@ -397,7 +398,7 @@ def test_a_writer_refuses_what_it_cannot_carry_and_raises_nothing_else(back: Dia
                     {"role": "tool", "tool_call_id": "call_a7", "content": "\ud800"}]  # fmt: skip
         request = from_chat.read_request(json.dumps({"model": "m", "messages": messages}).encode(), _pairs.ask_in(from_chat))
         try:
-            sent = back.write_request(replace(request, model="m"), Options(), _pairs.Forgetful())
+            sent = back.write_request(replace(request, model="m"), Options(), Forgetful())
         except Refused as refused:
             assert refused.param
         else:

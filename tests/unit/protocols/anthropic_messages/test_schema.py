@@ -9,7 +9,7 @@ from relayd.protocols.anthropic_messages.schema import closed
 from relayd.protocols.anthropic_messages.write_request import write_request
 from relayd.protocols.canon import Format, Message, Request, Text
 from relayd.protocols.dialect import Options
-from tests.docs.pairs import Forgetful
+from tests.aids.memories import Forgetful
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

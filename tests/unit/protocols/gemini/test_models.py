@@ -10,7 +10,7 @@ from relayd.protocols.canon import Message, Request, Text, Thinking
 from relayd.protocols.dialect import Options, Refused
 from relayd.protocols.gemini.models import budget_of, fitting_budget, generation_of, level_of
 from relayd.protocols.gemini.request import write_request
-from tests.docs.pairs import Forgetful
+from tests.aids.memories import Forgetful
 
 
 @pytest.mark.parametrize(

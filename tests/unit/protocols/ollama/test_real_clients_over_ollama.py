@@ -12,6 +12,7 @@ import pytest
 from relayd.protocols import dialogflow, openai_chat, simple_chat
 from relayd.protocols.dialect import Ask, Dialect, Options
 from relayd.protocols.ollama import DIALECT as OLLAMA
+from tests.aids.memories import Kept
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -22,19 +23,6 @@ pytestmark = [pytest.mark.client, pytest.mark.filterwarnings("ignore::Deprecatio
 LOOK = {"type": "object", "properties": {"city": {"type": "string"}}}
 TOOLS = [{"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": LOOK}}]
 PNG = "data:image/png;base64,QUJD"
-
-
-class Kept(dict[str, Any]):
-    """A Memory that keeps everything."""
-
-    def put(self, key: str, value: Any) -> None:
-        self[key] = value
-
-    def delete(self, key: str) -> bool:
-        return self.pop(key, None) is not None
-
-    def lost(self, key: str) -> str:
-        return ""
 
 
 class Scripted:
