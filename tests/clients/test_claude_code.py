@@ -21,15 +21,13 @@ ANSWER = Say(("The answer", " is 42."), thought="It is clear now.", usage=(9000,
 CUT = {"openai_chat": 3, "openai_responses": 3, "anthropic_messages": 5, "gemini": 2, "ollama": 2}
 
 
-def claude(running: Gateway, folder: Path, back: str, prompt: str, **more: str) -> dict[str, Any]:
+def claude(running: Gateway, folder: Path, back: str, prompt: str) -> dict[str, Any]:
     """The program's own account of one prompt."""
     done = run(
         [CLAUDE, "-p", prompt, "--output-format", "json", "--allowedTools", "Read", "Bash(echo *)"], folder, check=False,
-        **{
-            "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{running.relay.port}", "ANTHROPIC_API_KEY": "sk-local", "ANTHROPIC_MODEL": back,
-            "ANTHROPIC_SMALL_FAST_MODEL": back, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "CLAUDE_CODE_MAX_RETRIES": "1",
-            "DISABLE_AUTOUPDATER": "1", **more,
-        },
+        ANTHROPIC_BASE_URL=f"http://127.0.0.1:{running.relay.port}", ANTHROPIC_API_KEY="sk-local", ANTHROPIC_MODEL=back,
+        ANTHROPIC_SMALL_FAST_MODEL=back, CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1", CLAUDE_CODE_MAX_RETRIES="1",
+        DISABLE_AUTOUPDATER="1",
     )  # fmt: skip
     try:
         value: dict[str, Any] = json.loads(done.stdout)
