@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.aids.sdk import http_of
 from tests.functional.harness.dialects.gateway import BACKS, Gateway
 from tests.functional.harness.dialects.said import LOOK_UP, Asked, Fail, Reply, Say, always, small_model
 
@@ -114,7 +115,7 @@ def test_openai_sees_that_a_stream_broke(back: str, chat: Any, running: Gateway)
     openai = module("openai")
     running.backs[back].brain = lambda asked: Say(("Half a", " sentence", "never"), breaks="cut", frames=CUT[back])
     heard = ""
-    with pytest.raises((openai.APIError, module("httpx").HTTPError)):
+    with pytest.raises((openai.APIError, http_of("openai").HTTPError)):
         for chunk in chat.chat.completions.create(model=back, messages=[{"role": "user", "content": "x"}], stream=True):
             heard += chunk.choices[0].delta.content or "" if chunk.choices else ""
     assert heard == "Half a sentence"
@@ -276,7 +277,7 @@ def test_anthropic_errors(back: str, claude: Any, running: Gateway) -> None:
         claude.messages.create(**ask | {"model": "none"})
     running.backs[back].brain = lambda asked: Say(("Half a", " sentence", "never"), breaks="cut", frames=CUT[back])
     heard = ""
-    with pytest.raises((anthropic.APIError, module("httpx").HTTPError)), claude.messages.stream(**ask) as events:
+    with pytest.raises((anthropic.APIError, http_of("anthropic").HTTPError)), claude.messages.stream(**ask) as events:
         for text in events.text_stream:
             heard += text
     assert heard == "Half a sentence"
