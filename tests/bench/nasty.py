@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rig import HERE, LOAD_CORE, PROXY_CORE, Rig, Running, cpu_ns, free_port, pinned, rss_kib, start
+from tests.bench.rig import HERE, LOAD_CORE, PROXY_CORE, Rig, Running, cpu_ns, free_port, pinned, rss_kib, start
 
 Row = dict[str, Any]
 CONFIG = """
@@ -281,7 +281,8 @@ def measure(rig: Rig, quick: bool) -> list[Row]:
 
 
 def longest_ms(turns: Path) -> float:
-    return round(struct.unpack("d", turns.read_bytes())[0] * 1000, 1)
+    longest_s: float = struct.unpack("d", turns.read_bytes())[0]
+    return round(longest_s * 1000, 1)
 
 
 def forget(turns: Path) -> None:

@@ -16,11 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nasty
-import small
-import streams
-import translate
-from rig import LOAD_CORE, VARIANTS, Rig, has
+sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
+
+from tests.bench import nasty, small, streams, translate
+from tests.bench.rig import LOAD_CORE, VARIANTS, Rig, has
 
 Row = dict[str, Any]
 

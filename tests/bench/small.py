@@ -6,8 +6,9 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from rig import LOAD_CORE, Rig, Running, cpu_ns, pinned
+from tests.bench.rig import LOAD_CORE, Rig, Running, cpu_ns, pinned
 
 SCRIPT = """
 wrk.method = "POST"
@@ -59,7 +60,7 @@ def shoot(rig: Rig, proxy: Running, connections: int, seconds: float) -> Shot:
     return shot
 
 
-def measure(rig: Rig, peers: list[str], rounds: int, seconds: float) -> list[dict[str, object]]:
+def measure(rig: Rig, peers: list[str], rounds: int, seconds: float) -> list[dict[str, Any]]:
     upstream = rig.upstream()
     rows: dict[str, dict[str, list[Shot]]] = {peer: {"1": [], "64": []} for peer in peers}
     direct: list[Shot] = []
@@ -77,7 +78,7 @@ def measure(rig: Rig, peers: list[str], rounds: int, seconds: float) -> list[dic
         for running in (*proxies.values(), upstream):
             running.stop()
     base = min(shot.p50_us for shot in direct)
-    result: list[dict[str, object]] = []
+    result: list[dict[str, Any]] = []
     for peer in peers:
         one, many = rows[peer]["1"], rows[peer]["64"]
         result.append({

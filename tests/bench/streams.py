@@ -10,7 +10,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from rig import Rig, Running, all_rss_kib, cpu_ns, rss_kib
+from tests.bench.rig import Rig, Running, all_rss_kib, cpu_ns, rss_kib
 
 STAMP = re.compile(rb'"t":(\d{20})')
 
@@ -48,10 +48,11 @@ def receive(socks: list[socket.socket], until: float, tally: Tally, *, sample: i
         for sock in socks:
             sock.setblocking(False)
             selector.register(sock, selectors.EVENT_READ, bytearray())
+        by_descriptor = {sock.fileno(): sock for sock in socks}
         open_ones, turn = len(socks), 0
         while open_ones and time.monotonic() < until:
             for key, _ in selector.select(max(0.0, until - time.monotonic())):
-                sock: socket.socket = key.fileobj  # type: ignore[assignment]
+                sock = by_descriptor[key.fd]
                 try:
                     data = sock.recv(262144)
                 except BlockingIOError:

@@ -11,21 +11,17 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
-
-from rig import PROXY_CORE, ROOT, Rig, Running, cpu_ns, free_port, start
-from small import Shot, wrk
-from streams import Tally, receive
-
-sys.path[:0] = [str(ROOT)]  # the dialects are measured in this process too
 
 from relayd.protocols import anthropic_messages, gemini, ollama, openai_chat, openai_responses
 from relayd.protocols.dialect import Ask, Dialect, Options
 from relayd.stores.memory import Store
 from relayd.wire.body import model_of
+from tests.bench.rig import PROXY_CORE, Rig, Running, cpu_ns, free_port, start
+from tests.bench.small import Shot, wrk
+from tests.bench.streams import Tally, receive
 
 Row = dict[str, Any]
 DIALECTS: dict[str, Dialect] = {
@@ -106,12 +102,12 @@ def chunk_of(back: str) -> bytes:
 def opening_of(back: str) -> bytes:
     if back != "anthropic_messages":
         return b""
-    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
+    message: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
                "stop_sequence": None, "usage": {"input_tokens": 5, "output_tokens": 1}}  # fmt: skip
-    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    block = {"index": 0, "content_block": {"type": "text", "text": ""}}
     return b"".join(
-        b"event: " + value["type"].encode() + b"\ndata: " + json.dumps(value).encode() + b"\n\n"
-        for value in ({"type": "message_start", "message": message}, block)
+        b"event: " + kind.encode() + b"\ndata: " + json.dumps({"type": kind, **value}).encode() + b"\n\n"
+        for kind, value in (("message_start", {"message": message}), ("content_block_start", block))
     )
 
 

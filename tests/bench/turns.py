@@ -35,6 +35,6 @@ def watch(path: str) -> None:
 
 if __name__ == "__main__":
     watch(sys.argv[1])
-    from relayd.__main__ import main
+    from relayd.cli.main import main
 
     raise SystemExit(main(sys.argv[2:]))

@@ -36,7 +36,8 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.dialect import Options
 from relayd.protocols.openai_chat import DIALECT as CHAT
-from tests.clients.messages_server import Forgetful, MessagesServer, Script
+from tests.aids.memories import Forgetful
+from tests.clients.messages_server import MessagesServer, Script
 from tests.unit.protocols.openai_chat.strict import offences
 
 BINARY = os.environ.get("CLAUDE_CODE") or shutil.which("claude")
@@ -149,7 +150,7 @@ def test_a_tool_loop_that_reads_a_file_and_runs_a_command(run: Run, tmp_path: pa
 
 
 def test_two_calls_whose_fragments_come_in_turns(run: Run, tmp_path: pathlib.Path) -> None:
-    first = [
+    first: list[Event] = [
         Begin(), ToolStart(0, "a", "Bash"), ToolStart(1, "b", "Bash"), ToolDelta(0, '{"command": '),
         ToolDelta(1, '{"command": "echo'), ToolDelta(0, '"echo left"}'), ToolDelta(1, ' right"}'), Finish("stop"), End(),
     ]  # fmt: skip

@@ -14,24 +14,9 @@ from typing import Any
 from relayd.protocols.anthropic_messages import DIALECT
 from relayd.protocols.canon import Event, Failure, Request
 from relayd.protocols.dialect import Ask, Refused, Rendered
+from tests.aids.memories import Forgetful
 
 Script = Callable[[Request], list[Event]]
-
-
-class Forgetful:
-    """A Memory that keeps nothing."""
-
-    def get(self, key: str) -> Any:
-        return None
-
-    def put(self, key: str, value: Any) -> None:
-        pass
-
-    def delete(self, key: str) -> bool:
-        return False
-
-    def lost(self, key: str) -> str:
-        return ""
 
 
 class MessagesServer:

@@ -25,16 +25,14 @@ TOOLS = ("--allowedTools", "Read", "Bash(echo *)")
 
 
 def claude(
-    running: Gateway, folder: Path, back: str, prompt: str, options: tuple[str, ...] = TOOLS, **more: str
+    running: Gateway, folder: Path, back: str, prompt: str, options: tuple[str, ...] = TOOLS, tool_search: str = "false"
 ) -> dict[str, Any]:
     """The program's own account of one prompt."""
     done = run(
         [CLAUDE, "-p", prompt, "--output-format", "json", *options], folder, check=False,
-        **{
-            "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{running.relay.port}", "ANTHROPIC_API_KEY": "sk-local", "ANTHROPIC_MODEL": back,
-            "ANTHROPIC_SMALL_FAST_MODEL": back, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "CLAUDE_CODE_MAX_RETRIES": "1",
-            "DISABLE_AUTOUPDATER": "1", **more,
-        },
+        ANTHROPIC_BASE_URL=f"http://127.0.0.1:{running.relay.port}", ANTHROPIC_API_KEY="sk-local", ANTHROPIC_MODEL=back,
+        ANTHROPIC_SMALL_FAST_MODEL=back, CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1", CLAUDE_CODE_MAX_RETRIES="1",
+        DISABLE_AUTOUPDATER="1", ENABLE_TOOL_SEARCH=tool_search,
     )  # fmt: skip
     try:
         value: dict[str, Any] = json.loads(done.stdout)

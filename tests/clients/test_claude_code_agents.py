@@ -62,7 +62,7 @@ def test_a_tool_of_an_mcp_server_is_called(back: str, search: str, running: Gate
         return calling("toolu_waits1", "WaitForMcpServers")
 
     running.backs[back].brain = brain
-    account = claude(running, tmp_path, back, "Read the note a.", options=(*MCP, "--allowedTools", READ), ENABLE_TOOL_SEARCH=search)
+    account = claude(running, tmp_path, back, "Read the note a.", options=(*MCP, "--allowedTools", READ), tool_search=search)
     assert account["is_error"] is False and account["result"] == "It says Rhabarber.", account
     assert "The note a says Rhabarber." in everything(running.backs[back].asked[-1])
     assert ("ToolSearch" in running.backs[back].asked[0].tools) is (search == "true")

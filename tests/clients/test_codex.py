@@ -10,7 +10,7 @@ import pytest
 
 from tests.clients.programs import CODEX, needs, run
 from tests.functional.harness.dialects.gateway import BACKS, Gateway
-from tests.functional.harness.dialects.said import Asked, Call, Fail, Reply, Say
+from tests.functional.harness.dialects.said import Asked, Call, Fail, Reply, Say, always
 
 pytestmark = [pytest.mark.client, needs("Codex", CODEX)]
 over_each = pytest.mark.parametrize("back", BACKS)
@@ -105,6 +105,6 @@ def test_a_stream_that_breaks_is_asked_for_again(back: str, running: Gateway, tm
 
 def test_what_a_back_end_refuses_is_shown_in_its_words(running: Gateway, tmp_path: Path) -> None:
     for status in (400, 422):  # of 5xx it says that demand is high
-        running.backs["openai_chat"].brain = lambda asked, status=status: Fail(status, "The flux is not aligned.")
+        running.backs["openai_chat"].brain = always(Fail(status))
         told, _ = codex(running, tmp_path, "openai_chat", "What is the answer?", check=False)
         assert "The flux is not aligned." in told, told

@@ -10,7 +10,7 @@ import pytest
 
 from tests.clients.programs import FOLDER, NODE, needs, package, run
 from tests.functional.harness.dialects.gateway import BACKS, Gateway
-from tests.functional.harness.dialects.said import Asked, Fail, Reply, Say, small_model
+from tests.functional.harness.dialects.said import Asked, Fail, Reply, Say, always, small_model
 
 pytestmark = pytest.mark.client
 SCRIPT = Path(__file__).with_name("sdks.mjs")
@@ -63,6 +63,6 @@ def test_vercel_is_told_what_failed(provider: str, running: Gateway, tmp_path: P
         running.backs[back].brain = lambda asked: Fail(400, "The flux is not aligned.")
         for way in ("plain", "stream"):
             assert "The flux is not aligned." in heard(running, tmp_path, back, f"{provider}-{way}")["failures"][0]
-        running.backs[back].brain = lambda asked, back=back: Say(("Half a", " sentence", "never"), breaks="cut", frames=CUT[back])
+        running.backs[back].brain = always(Say(("Half a", " sentence", "never"), breaks="cut", frames=CUT[back]))
         told = heard(running, tmp_path, back, f"{provider}-stream")
         assert told.get("failures") and told["parts"] == "Half a sentence", told

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import operator
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.aids.sdk import http_of
 from tests.functional.harness.dialects.gateway import BACKS, Gateway
-from tests.functional.harness.dialects.said import LOOK_UP, Asked, Fail, Reply, Say, small_model
+from tests.functional.harness.dialects.said import LOOK_UP, Asked, Fail, Reply, Say, always, small_model
 
 pytestmark = [
     pytest.mark.client, pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -94,14 +97,14 @@ def test_openai_errors(back: str, chat: Any, running: Gateway) -> None:
     openai = module("openai")
     messages = [{"role": "user", "content": "x"}]
     for status, kind in ((400, openai.BadRequestError), (429, openai.RateLimitError), (500, openai.InternalServerError)):
-        running.backs[back].brain = lambda asked, status=status: Fail(status)
-        for call in (
-            lambda: chat.chat.completions.create(model=back, messages=messages),
-            lambda: chat.chat.completions.create(model=back, messages=messages, stream=True),
-            lambda: chat.responses.create(model=back, input="x"),
+        running.backs[back].brain = always(Fail(status))
+        for call, asked in (
+            (chat.chat.completions.create, {"messages": messages}),
+            (chat.chat.completions.create, {"messages": messages, "stream": True}),
+            (chat.responses.create, {"input": "x"}),
         ):
             with pytest.raises(kind) as caught:
-                call()
+                call(model=back, **asked)
             assert "The flux is not aligned." in str(caught.value)
     with pytest.raises(openai.NotFoundError):
         chat.chat.completions.create(model="none", messages=messages)
@@ -112,7 +115,7 @@ def test_openai_sees_that_a_stream_broke(back: str, chat: Any, running: Gateway)
     openai = module("openai")
     running.backs[back].brain = lambda asked: Say(("Half a", " sentence", "never"), breaks="cut", frames=CUT[back])
     heard = ""
-    with pytest.raises((openai.APIError, module("httpx").HTTPError)):
+    with pytest.raises((openai.APIError, http_of("openai").HTTPError)):
         for chunk in chat.chat.completions.create(model=back, messages=[{"role": "user", "content": "x"}], stream=True):
             heard += chunk.choices[0].delta.content or "" if chunk.choices else ""
     assert heard == "Half a sentence"
@@ -190,7 +193,6 @@ def test_openai_agents(back: str, stream: bool, base: str, running: Gateway) -> 
     openai, agents = module("openai"), module("agents")
     agents.set_tracing_disabled(True)
 
-    @agents.function_tool
     def look_up(city: str) -> str:
         """The weather of a city."""
         return f"rain in {city}"
@@ -198,7 +200,7 @@ def test_openai_agents(back: str, stream: bool, base: str, running: Gateway) -> 
     async def talk() -> str:
         async with openai.AsyncOpenAI(base_url=base + "/v1", api_key="k", max_retries=0) as client:
             agent = agents.Agent(
-                name="a", instructions="Be brief.", tools=[look_up], model=agents.OpenAIResponsesModel(model=back, openai_client=client)
+                name="a", instructions="Be brief.", tools=[agents.function_tool(look_up)], model=agents.OpenAIResponsesModel(model=back, openai_client=client)
             )
             if not stream:
                 return str((await agents.Runner.run(agent, "Weather?")).final_output)
@@ -229,13 +231,7 @@ def test_langchain(back: str, stream: bool, responses: bool, base: str, running:
     bound = model.bind_tools([look_up])
     history: list[Any] = [messages.HumanMessage("Weather?")]
     for _ in range(2):
-        if stream:
-            answer = None
-            for chunk in bound.stream(history):
-                answer = chunk if answer is None else answer + chunk
-        else:
-            answer = bound.invoke(history)
-        assert answer is not None
+        answer: Any = functools.reduce(operator.add, bound.stream(history)) if stream else bound.invoke(history)
         history.append(answer)
         history += [look_up.invoke(call) for call in answer.tool_calls]
     content = answer.content
@@ -273,7 +269,7 @@ def test_anthropic_errors(back: str, claude: Any, running: Gateway) -> None:
     anthropic = module("anthropic")
     ask = {"model": back, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
     for status, kind in ((400, anthropic.BadRequestError), (429, anthropic.RateLimitError), (503, anthropic.InternalServerError)):
-        running.backs[back].brain = lambda asked, status=status: Fail(status)
+        running.backs[back].brain = always(Fail(status))
         with pytest.raises(kind) as caught:
             claude.messages.create(**ask)
         assert "The flux is not aligned." in str(caught.value)
@@ -281,7 +277,7 @@ def test_anthropic_errors(back: str, claude: Any, running: Gateway) -> None:
         claude.messages.create(**ask | {"model": "none"})
     running.backs[back].brain = lambda asked: Say(("Half a", " sentence", "never"), breaks="cut", frames=CUT[back])
     heard = ""
-    with pytest.raises((anthropic.APIError, module("httpx").HTTPError)), claude.messages.stream(**ask) as events:
+    with pytest.raises((anthropic.APIError, http_of("anthropic").HTTPError)), claude.messages.stream(**ask) as events:
         for text in events.text_stream:
             heard += text
     assert heard == "Half a sentence"

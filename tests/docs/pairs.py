@@ -13,27 +13,12 @@ from typing import Any
 
 from relayd.protocols import _json, registry
 from relayd.protocols.dialect import Ask, Dialect, Options, Refused, Sending
+from tests.aids.memories import Forgetful
 from tests.docs.samples import ANSWERS, PLAIN, REQUESTS, Answered, Members, Sample
 
 CARRIED, REWORDED, BY_OPTION, DROPPED, REFUSED = FATES = ("carried", "reworded", "by option", "dropped", "refused")
 OPENED = Options(developer_role=True, reasoning_history="reasoning_content", metadata=True, verbosity=True)
 NEWEST = {"gemini": "gemini-3-flash"}  # the model that an endpoint is asked for, where its name decides
-
-
-class Forgetful:
-    """A Memory that keeps nothing: what a first request finds."""
-
-    def get(self, key: str) -> Any:
-        return None
-
-    def put(self, key: str, value: Any) -> None:
-        return None
-
-    def delete(self, key: str) -> bool:
-        return False
-
-    def lost(self, key: str) -> str:
-        return ""
 
 
 @dataclass(frozen=True, slots=True)

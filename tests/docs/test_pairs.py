@@ -9,6 +9,7 @@ import pytest
 from relayd.protocols import _json, registry
 from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Dialect, Memory, Options, Refused, Sending
+from tests.aids.memories import Forgetful
 from tests.docs import pairs
 from tests.docs.pairs import BY_OPTION, CARRIED, DROPPED, REFUSED, REWORDED, Found
 from tests.docs.samples import ANSWERS, REQUESTS, Sample
@@ -67,6 +68,6 @@ def test_an_answer_is_rendered_twice_alike_though_ids_are_minted() -> None:
 
 
 def test_a_memory_that_forgets_says_so() -> None:
-    memory = pairs.Forgetful()
+    memory = Forgetful()
     memory.put("key", 1)
     assert memory.get("key") is None and memory.delete("key") is False

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.functional.harness.dialects.gateway import Gateway, gateway
 from tests.functional.harness.relay import LIVE, Relay
 from tests.functional.harness.upstream import Upstream
 
@@ -36,6 +37,21 @@ def relay(
         change = change(folder, module_upstream.url)
     with Relay(folder, module_upstream.url, change) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def module_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A relayd before one back-end of each dialect. A module that wants other settings has a fixture of this name."""
+    with gateway(tmp_path_factory.mktemp("gateway")) as running:
+        yield running
+
+
+@pytest.fixture
+def running(module_gateway: Gateway) -> Iterator[Gateway]:
+    """The gateway of the module, clean before each test; what a strict back-end refused fails the test."""
+    module_gateway.fresh()
+    yield module_gateway
+    module_gateway.check()
 
 
 @pytest.fixture(autouse=True)

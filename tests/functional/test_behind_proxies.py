@@ -12,7 +12,7 @@ import pytest
 from tests.functional.harness.client import Client
 from tests.functional.harness.dialects.gateway import gateway
 from tests.functional.harness.dialects.said import Asked, Reply, Say
-from tests.functional.harness.faults import get, label, says, until
+from tests.functional.harness.faults import get, label, says, silent, until
 from tests.functional.harness.message import request
 from tests.functional.harness.relay import Relay
 from tests.functional.harness.upstream import Peer, Upstream
@@ -70,7 +70,7 @@ def test_those_who_wait_are_named_and_served_by_client(folder: Path, upstream: U
         served.append(message.get("x-real-ip") or b"")
         says(b"ok")(peer, message)
 
-    upstream.script = lambda peer, message: peer.wait_gone()
+    upstream.script = silent
     change = {**TRUSTING, "upstreams": {"up": {"limits": {"requests": 1, "queue": 8, "queue_timeout": "60s"}}}}
     with Relay(folder, upstream.url, change) as relay, ExitStack() as stack:
         first = relay.client()

@@ -130,9 +130,9 @@ def test_the_webhook_remembers_a_session(relay: Relay, models: Models) -> None:
         query = {"queryText": words, "intent": {"displayName": "ask"}, "languageCode": "en"}
         body = {"responseId": "x", "session": "projects/p/agent/sessions/1", "queryResult": query}
         assert asked(relay, "/webhook", body, GOOGLE) == (200, {"fulfillmentText": "Cloud hello."})
-    path, body = models.asked[1]
+    path, sent = models.asked[1]
     assert path == "/v1beta/models/gemini-2.5-flash:generateContent"
-    assert [(turn["role"], turn["parts"][0]["text"]) for turn in body["contents"]] == [
+    assert [(turn["role"], turn["parts"][0]["text"]) for turn in sent["contents"]] == [
         ("user", "Rain?"), ("model", "Cloud hello."), ("user", "And tomorrow?"),
     ]  # fmt: skip
     assert asked(relay, "/webhook", headers=GOOGLE)[0] == 200 and len(models.asked) == 2

@@ -350,7 +350,12 @@ def test_an_idle_connection_is_closed_without_a_word(relay: Relay, upstream: Ups
 
 def test_a_body_that_stops_coming_ends_in_408_and_cancels_the_upstream(relay: Relay, upstream: Upstream) -> None:
     bodies: list[Message] = []
-    upstream.script = lambda peer, message: (bodies.append(peer.whole(message)), peer.close())[1]
+
+    def script(peer: Peer, message: Message) -> None:
+        bodies.append(peer.whole(message))
+        peer.close()
+
+    upstream.script = script
     with relay.client() as client:
         client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n" + b"x" * 100000)
         assert client.answer().status == 408

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.functional.harness.faults import until
 from tests.functional.harness.message import Message, answer, request
 from tests.functional.harness.relay import ROOT, Relay
 from tests.functional.harness.upstream import Peer, Upstream
@@ -168,11 +168,8 @@ def test_codex_before_either(model: str, target: bytes, agent: Relay, upstream: 
 
 
 def test_the_models_that_there_are(agent: Relay, upstream: Upstream) -> None:
-    end = time.monotonic() + 10
-    while True:
-        told = json.loads(ask(agent, b"/v1/models", None, BEARER, method=b"GET").body)
-        if len(told["data"]) == 2:
-            break
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    assert [one["id"] for one in told["data"]] == ["coder", "local/Qwen/Qwen3-4B"]
+    def listed() -> list[str]:
+        return [one["id"] for one in json.loads(ask(agent, b"/v1/models", None, BEARER, method=b"GET").body)["data"]]
+
+    until(lambda: len(listed()) == 2)
+    assert listed() == ["coder", "local/Qwen/Qwen3-4B"]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.functional.harness.dialects.backend import KEY
 from tests.functional.harness.dialects.fronts import FRONTS, FULL, Front, FullFront
-from tests.functional.harness.dialects.gateway import BACKS, Gateway, gateway
+from tests.functional.harness.dialects.gateway import BACKS, Gateway
 from tests.functional.harness.dialects.said import Fail, Heard, Say
 from tests.functional.harness.message import Message
 
@@ -23,18 +23,10 @@ streamed = pytest.mark.parametrize(("front", "back"), STREAMED)
 BEFORE_WORDS = {"openai_chat": 1, "openai_responses": 1, "anthropic_messages": 3, "gemini": 0, "ollama": 0}
 
 
-@pytest.fixture(scope="module")
-def module_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with gateway(tmp_path_factory.mktemp("failures")) as running:
-        yield running
-
-
 @pytest.fixture
-def running(module_gateway: Gateway) -> Iterator[Gateway]:
-    module_gateway.fresh()
-    yield module_gateway
-    module_gateway.check()
-    module_gateway.relay.wait_quiet()
+def running(running: Gateway) -> Iterator[Gateway]:
+    yield running
+    running.relay.wait_quiet()
 
 
 def ways(front: Front) -> tuple[bool, ...]:

@@ -43,13 +43,6 @@ def module_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway
         yield running
 
 
-@pytest.fixture
-def running(module_gateway: Gateway) -> Iterator[Gateway]:
-    module_gateway.fresh()
-    yield module_gateway
-    module_gateway.check()
-
-
 def test_the_list_has_every_model_of_the_configuration_and_no_wildcard(running: Gateway) -> None:
     listed = json.loads(running.send("GET", "/v1/models").body)
     assert listed["object"] == "list"

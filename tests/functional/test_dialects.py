@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from tests.functional.harness.dialects.fronts import FRONTS, FULL, Front, FullFront
-from tests.functional.harness.dialects.gateway import BACKS, THERE, Gateway, gateway
+from tests.functional.harness.dialects.gateway import BACKS, THERE, Gateway
 from tests.functional.harness.dialects.said import Asked, Reply, Say
 
 PAIRS = [pytest.param(front, back, id=f"{front.name}-{back}") for front in FRONTS for back in BACKS]
@@ -20,19 +19,6 @@ TOOLED = [
 FIRST = {"openai_chat": 2, "openai_responses": 2, "anthropic_messages": 4, "gemini": 1, "ollama": 1}  # frames to the first word
 both = pytest.mark.parametrize(("front", "back"), PAIRS)
 streamed = pytest.mark.parametrize(("front", "back"), STREAMED)
-
-
-@pytest.fixture(scope="module")
-def module_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with gateway(tmp_path_factory.mktemp("dialects")) as running:
-        yield running
-
-
-@pytest.fixture
-def running(module_gateway: Gateway) -> Iterator[Gateway]:
-    module_gateway.fresh()
-    yield module_gateway
-    module_gateway.check()
 
 
 @both

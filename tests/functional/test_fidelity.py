@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import time
 
 import pytest
 
@@ -182,10 +183,11 @@ def test_via_names_the_house_and_a_loop_is_seen(relay: Relay, upstream: Upstream
 
 
 def test_the_answer_says_who_relayed_it_and_how_long_its_head_took(relay: Relay, upstream: Upstream) -> None:
+    begun = time.monotonic()
     with relay.client() as client:
         message = client.ask(request(b"/"))
     assert message.get("x-proxy-by") == b"relayd"
-    assert 0 < float(message.get("x-process-time") or b"0") < 5
+    assert 0 < float(message.get("x-process-time") or b"0") < time.monotonic() - begun
 
 
 @pytest.mark.parametrize("name", [b"Content_Length", b"Transfer_Encoding", b"X_Real_IP", b"Authorization_", b"X_Request_ID"])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 import pycurl
 import pytest
 
+from tests.functional.harness.faults import until
 from tests.functional.harness.message import request
 from tests.functional.harness.relay import Relay
 from tests.functional.test_listeners import make_certificate
@@ -31,11 +33,8 @@ def relay_for(tmp_path: Path, up: Http2) -> Relay:
     return Relay(tmp_path / "r", up.url, change)
 
 
-def until(holds: object, what: str, seconds: float = 5.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():  # type: ignore[operator]
-        assert time.monotonic() < end, what
-        time.sleep(0.005)
+def arrived(up: Http2, path: bytes) -> bool:
+    return bool(up.seen[-1].headers[":path"] == path.decode())
 
 
 def test_requests_of_many_clients_share_one_connection(tmp_path: Path, certificate: Certificate) -> None:
@@ -76,7 +75,7 @@ def test_a_client_that_does_not_read_holds_back_its_stream_and_no_other(tmp_path
         before = relay.rss_kib()
         slow = relay.client(receive_buffer=4096)
         slow.send(request(b"/big?%d" % size))
-        until(lambda: up.seen and up.seen[0].sent, "the stream began")
+        until(lambda: up.seen and up.seen[0].sent, what="the beginning of the stream")
         last = -1
 
         def stands() -> bool:
@@ -85,7 +84,7 @@ def test_a_client_that_does_not_read_holds_back_its_stream_and_no_other(tmp_path
             time.sleep(0.1)
             return now
 
-        until(stands, "the endpoint is held back")
+        until(stands, what="a held-back endpoint")
         assert up.seen[0].sent < size // 2
         with relay.client() as other:
             for _ in range(3):
@@ -103,10 +102,10 @@ def test_the_client_leaving_resets_its_stream_and_keeps_the_connection(tmp_path:
             client = relay.client()
             client.send(request(path))
             up.more.release()
-            until(lambda path=path: up.seen[-1].headers[":path"] == path.decode(), "it arrived")
+            until(partial(arrived, up, path))
             client.close()
             if not OLD:
-                until(lambda: up.seen[-1].reset, "the stream was reset")
+                until(lambda: up.seen[-1].reset, what="the reset of the stream")
         with relay.client() as last:
             assert last.ask(request(b"/echo", method=b"POST", body=b"y")).body == b"y"
         assert len({seen.connection for seen in up.seen[:3]}) == 1  # a reset ends a stream, not its connection

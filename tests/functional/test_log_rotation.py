@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.functional.harness.client import Client
+from tests.functional.harness.faults import until
 from tests.functional.harness.relay import ROOT, Relay
 
 CONFIG = {"routes": [{"name": "all", "match": {"prefix": "/"}, "respond": {"body": "x"}}]}
@@ -53,10 +53,3 @@ def test_sigusr2_without_a_keeper_ends_nothing(folder: Path) -> None:
 def get(relay: Relay, path: str) -> None:
     with Client(relay.address) as client:
         assert client.ask(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode()).status == 200
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)

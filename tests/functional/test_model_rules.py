@@ -39,25 +39,12 @@ def config(folder: Path, url: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def upstream_of_all() -> Iterator[Upstream]:
-    with Upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
-def relay(upstream_of_all: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+def relay(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     folder = tmp_path_factory.mktemp("models")
-    url = upstream_of_all.url
+    url = module_upstream.url
     change = {**config(folder, url), "routes": config(folder, url)["routes"]}
     with Relay(folder, url, change, environment={"VIP": "sk-vip", "BOB": "sk-bob"}) as running:
         yield running
-
-
-@pytest.fixture
-def upstream(upstream_of_all: Upstream) -> Iterator[Upstream]:
-    upstream_of_all.fresh()
-    yield upstream_of_all
-    assert not upstream_of_all.faults, upstream_of_all.faults
 
 
 def ask(relay: Relay, path: str, body: bytes, *fields: bytes, key: bytes = MINE, method: str = "POST") -> Message:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.aids.responses_grammar import check_response, frames, read_stream
-from tests.functional.harness.dialects.gateway import Gateway, gateway
+from tests.functional.harness.dialects.gateway import Gateway
 from tests.functional.harness.dialects.said import Asked, Call, Reply, Say
 from tests.functional.harness.dialects.turns import Turns, text_of
 
@@ -33,18 +33,10 @@ def brain(asked: Asked) -> Reply:
     return Say(("Hello ", "there, ", told[-1] if told else asked.prompt))
 
 
-@pytest.fixture(scope="module")
-def module_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with gateway(tmp_path_factory.mktemp("open")) as running:
-        yield running
-
-
 @pytest.fixture
-def running(module_gateway: Gateway) -> Iterator[Gateway]:
-    module_gateway.fresh()
-    module_gateway.backs[MODEL].brain = brain
-    yield module_gateway
-    module_gateway.check()
+def running(running: Gateway) -> Gateway:
+    running.backs[MODEL].brain = brain
+    return running
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ import pytest
 
 from tests.aids.ports import free_port
 from tests.functional.harness.client import Client, connect
-from tests.functional.harness.faults import until
-from tests.functional.harness.message import Closed, Message, answer, chunk, request
+from tests.functional.harness.faults import says, until
+from tests.functional.harness.message import Closed, Message, chunk, request
 from tests.functional.harness.relay import ROOT, Relay
 from tests.functional.harness.upstream import Peer, Upstream
 
@@ -156,7 +156,7 @@ def test_an_unchanged_upstream_keeps_its_connections(alone: Relay, upstream: Ups
 def test_a_changed_upstream_is_used_at_once(alone: Relay, upstream: Upstream) -> None:
     ask(alone)
     with Upstream() as second:
-        second.script = lambda peer, message: (peer.whole(message), peer.send(answer(b"second")))[1]
+        second.script = says(b"second")
         reload(alone, {"upstreams": {"up": {"endpoints": [second.url]}}})
         assert ask(alone).body == b"second"
 

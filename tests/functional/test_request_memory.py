@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.functional.harness.client import Client
+from tests.functional.harness.faults import until
 from tests.functional.harness.message import Message, answer, request
 from tests.functional.harness.relay import Relay
 from tests.functional.harness.upstream import Peer, Upstream
@@ -45,13 +45,6 @@ def relaying(folder: Path, upstream: Upstream, size: str, **daemon: Any) -> Rela
         "routes": [{"name": "all", "match": {"prefix": "/"}, "upstream": "by_model"}],
         "daemon": {"request_buffers": {"size": size, **daemon}},
     })
-
-
-def until(holds: Callable[[], bool], patience_s: float = 30.0) -> None:
-    end = time.monotonic() + patience_s
-    while not holds():
-        assert time.monotonic() < end, "it never came to hold"
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from tests.functional.harness.faults import (
 )
 from tests.functional.harness.message import Message, answer, chunk, request
 from tests.functional.harness.relay import Relay
-from tests.functional.harness.upstream import Peer, Script, Upstream
+from tests.functional.harness.upstream import Peer, Script, Upstream, saying_then_close
 
 NAMES = [b"a", b"b", b"c", b"d"]
 CHAT = b"/v1/chat/completions"
@@ -51,6 +52,14 @@ def four(four_running: list[Upstream]) -> Iterator[list[Upstream]]:
     yield four_running
     for upstream in four_running:
         assert not upstream.faults, upstream.faults
+
+
+def have_heads(upstreams: list[Upstream], count: int) -> bool:
+    return sum(len(one.heads) for one in upstreams) == count
+
+
+def was_asked_for(upstream: Upstream, target: bytes) -> bool:
+    return any(head.target == target for head in upstream.heads)
 
 
 def of(urls: list[Any], **words: Any) -> dict[str, Any]:
@@ -98,11 +107,11 @@ def test_least_request_passes_over_whoever_is_busy(four: list[Upstream], folder:
         holders = [stack.enter_context(Client(relay.address)) for _ in range(4)]
         for number, client in enumerate(holders):
             client.send(request(b"/hold"))
-            until(lambda number=number: sum(len(one.heads) for one in four) == number + 1)
+            until(partial(have_heads, four, number + 1))
         assert {len(one.heads) for one in four} == {1}
         more = stack.enter_context(Client(relay.address))
         more.send(request(b"/hold"))
-        until(lambda: sum(len(one.heads) for one in four) == 5)
+        until(partial(have_heads, four, 5))
         busiest = next(one for one in four if len(one.heads) == 2)
         for _ in range(30):
             get(relay, b"/x")
@@ -128,7 +137,7 @@ def test_priority_asks_the_next_only_when_nobody_before_it_has_room(four: list[U
             four[place].script = holds
             client = stack.enter_context(Client(relay.address))
             client.send(request(b"/hold"))
-            until(lambda place=place: any(head.target == b"/hold" for head in four[place].heads))
+            until(partial(was_asked_for, four[place], b"/hold"))
         assert spread(relay, 10) == {b"c": 10}
         go.set()
         four[0].script = says(b"a")
@@ -189,7 +198,7 @@ def test_a_conversation_that_grows_stays_where_its_prompt_is_cached(
         upstream.script = says(b'{"at": "%s"}' % name, b"Content-Type: application/json")
     words = {"balance": "consistent_hash", "hash": {"by": ["prompt"], "prompt_bytes": 2048}, "protocol": protocol}
     with Relay(folder, four[0].url, of([one.url for one in four], **words)) as relay:
-        homes = []
+        homes = list[bytes]()
         for number in range(16):
             bodies = {post(relay, CHAT, prompt(number, turns), b"Content-Type: application/json").body for turns in (1, 3, 9)}
             assert len(bodies) == 1
@@ -296,13 +305,10 @@ def test_a_share_of_the_requests_is_copied(four: list[Upstream], folder: Path) -
         assert 60 <= len(four[1].heads) <= 145
 
 
-FAULTY_MIRRORS: dict[str, Script | str] = {
-    "refuses": "refuses", "swallows": "swallows", "silent": silent,
-    "stalls": lambda peer, message: (peer.whole(message), peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhal"),
-                                     peer.wait_gone())[0] and None,
-    "malformed": lambda peer, message: (peer.whole(message), peer.send(b"no http at all\r\n\r\n"), peer.close())[0] and None,
-    "endless": lambda peer, message: endless(peer, message),
-}
+def stalls(peer: Peer, message: Message) -> None:
+    peer.whole(message)
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhal")
+    peer.wait_gone()
 
 
 def endless(peer: Peer, message: Message) -> None:
@@ -313,7 +319,13 @@ def endless(peer: Peer, message: Message) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("fault", FAULTY_MIRRORS)
+SHADOWS: dict[str, Script | None] = {
+    "refuses": None, "swallows": None, "silent": silent,
+    "stalls": stalls, "malformed": saying_then_close(b"no http at all\r\n\r\n"), "endless": endless,
+}
+
+
+@pytest.mark.parametrize("fault", SHADOWS)
 def test_the_client_never_waits_for_a_shadow_and_nothing_of_it_is_left_behind(
     fault: str, four: list[Upstream], folder: Path
 ) -> None:
@@ -324,8 +336,8 @@ def test_the_client_never_waits_for_a_shadow_and_nothing_of_it_is_left_behind(
             url = refused_url()
         elif fault == "swallows":
             url = stack.enter_context(black_hole())
-        else:
-            four[1].script = FAULTY_MIRRORS[fault]  # type: ignore[assignment]
+        elif script := SHADOWS[fault]:
+            four[1].script = script
         limits = {"connect": "1s", "first_byte": "1s", "idle": "1s", "total": "2s"}
         change = mirrored(four, url, timeouts=limits, limits={"requests": 20}, breaker=False)
         relay = stack.enter_context(Relay(folder, four[0].url, change))

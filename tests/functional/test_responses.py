@@ -41,12 +41,10 @@ def module_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway
 
 
 @pytest.fixture
-def running(module_gateway: Gateway) -> Iterator[Gateway]:
-    module_gateway.fresh()
-    for back in module_gateway.backs.values():
+def running(running: Gateway) -> Gateway:
+    for back in running.backs.values():
         back.brain = brain
-    yield module_gateway
-    module_gateway.check()
+    return running
 
 
 def create(running: Gateway, text: str, key: bytes = ALICE, model: str = "openai_chat", **members: Any) -> dict[str, Any]:

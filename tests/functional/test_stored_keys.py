@@ -24,7 +24,7 @@ AUTHS: dict[str, dict[str, Any]] = {
 }
 
 
-FRONTS = {
+FRONTS: dict[str, tuple[str, bytes, dict[str, Any]]] = {
     "same": ("openai_chat", b"/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "x"}]}),
     "responses": ("openai_responses", b"/v1/responses", {"model": "m", "input": "x"}),
     "messages": ("anthropic_messages", b"/v1/messages", {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}),

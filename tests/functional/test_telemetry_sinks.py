@@ -131,7 +131,9 @@ def test_a_real_statsd_daemon_counts_what_was_relayed(
 ) -> None:
     address = f"127.0.0.1:{statsd_daemon.port}"
     with relayed(folder, upstream, statsd={"address": address, "prefix": "site.relayd", "interval": "100ms"}) as relay:
+        begun = time.monotonic()
         traffic(relay, upstream, 7)
+        took_ms = (time.monotonic() - begun) * 1000
         name = "site.relayd.proxy.requests.all.up.2xx.complete"
         eventually(lambda: statsd_daemon.ask("counters").get(name) == 7, "counting seven requests")
         eventually(lambda: "site.relayd.loop.lag" in statsd_daemon.ask("timers"), "measuring the loop")
@@ -141,7 +143,7 @@ def test_a_real_statsd_daemon_counts_what_was_relayed(
     assert counters["site.relayd.proxy.bytes_out.all.up"] >= 35
     assert counters["statsd.bad_lines_seen"] == 0
     assert len(timers["site.relayd.proxy.total.all.up"]) == 7
-    assert all(0 < span_ms < 10_000 for span_ms in timers["site.relayd.proxy.total.all.up"])
+    assert all(0 < span_ms < took_ms for span_ms in timers["site.relayd.proxy.total.all.up"])
     gauges = statsd_daemon.ask("gauges")
     assert gauges["site.relayd.config.generation"] == 1
     assert gauges["site.relayd.config.rejected"] == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.functional.harness.faults import stuck_for
+from tests.functional.harness.faults import silent, stuck_for
 from tests.functional.harness.message import Message, answer, chunk, request
 from tests.functional.harness.relay import Relay
 from tests.functional.harness.upstream import Peer, Upstream
@@ -40,7 +40,7 @@ def code_of(message: Message) -> str:
 
 
 def test_a_silent_upstream_ends_in_504_first_byte_timeout(relay: Relay, upstream: Upstream) -> None:
-    upstream.script = lambda peer, message: (peer.whole(message), peer.wait_gone())[0] and None
+    upstream.script = silent
     begun = time.monotonic()
     with relay.client() as client:
         message = client.ask(request(b"/first", method=b"POST", body=b"{}"))

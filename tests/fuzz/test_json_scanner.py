@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from relayd.protocols.dialect import at_once
 from relayd.wire.body import Look, look_at, look_at_scan
-from relayd.wire.json_scanner import MAX_DEPTH, JsonFault, JsonScanner
+from relayd.wire.json_scanner import MAX_DEPTH, JsonScanner
 from relayd.wire.json_steps import parse_steps, write_steps
+from tests.aids.scanning import scan
 from tests.fuzz.oracles import cuts, until_time_is_up
 
 WORDS = (
@@ -156,19 +157,6 @@ class Slow:
             if self.peek() in (b"+", b"-"):
                 self.at += 1
             self.digits()
-
-
-def scan(pieces: list[bytes]) -> JsonScanner | None:
-    scanner = JsonScanner()
-    try:
-        for piece in pieces:
-            scanner.feed(piece)
-            while scanner.pending:
-                scanner.step()
-        scanner.end()
-    except JsonFault:
-        return None
-    return scanner
 
 
 def known(found: Slow | JsonScanner | None) -> Any:

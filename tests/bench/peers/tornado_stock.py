@@ -46,7 +46,7 @@ class Relay(web.RequestHandler):
         )
         await httpclient.AsyncHTTPClient().fetch(request, raise_error=False)
 
-    get = post = put = relay  # type: ignore[assignment]
+    get = post = put = relay
 
 
 async def main(port: int, upstream: str, max_clients: int) -> None:

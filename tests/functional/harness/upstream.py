@@ -30,6 +30,7 @@ class Peer(Wire):
         self.accepted = time.monotonic()
         self.ended_at = 0.0
         self.open = True
+        self.served = threading.Event()  # its thread has closed it
 
     def whole(self, message: Message) -> Message:
         """Read the body too."""
@@ -141,13 +142,16 @@ class Upstream:
             peer.close()
 
     def drop_idle(self, *, reset: bool = False) -> None:
-        """Close every connection, as an upstream does whose keep-alive ended."""
+        """Close every connection, as an upstream does whose keep-alive ended; afterwards they are closed."""
         with self.lock:
-            for peer in self.peers:
+            dropped = list(self.peers)
+            for peer in dropped:
                 with contextlib.suppress(OSError):
                     if reset:
                         reset_on_close(peer.sock)  # its thread wakes up and closes
                     peer.sock.shutdown(socket.SHUT_RD if reset else socket.SHUT_RDWR)
+        for peer in dropped:
+            assert peer.served.wait(PATIENCE_S), "a connection that was to be idle is not"
 
     def accept(self) -> None:
         while not self.stopping:
@@ -195,6 +199,7 @@ class Upstream:
             peer.close()
             with self.lock:
                 self.peers.remove(peer)
+            peer.served.set()
 
     def request(self, timeout_s: float = PATIENCE_S) -> Message:
         """The next request that arrived."""

@@ -14,6 +14,7 @@ from relayd.config.upstream import Auth, Endpoint, QueryKeys, Upstream, Upstream
 from relayd.plan.compile import compile_plan
 from relayd.schema import Secret, Size
 from relayd.wire.http1 import parse_head
+from tests.aids.sections import section
 
 UPSTREAM_KEY, TEAM_KEY = Secret("sk-upstream", "file /keys/chutes"), Secret("sk-team", "env TEAM")
 CONFIG = Config(
@@ -43,7 +44,7 @@ CONFIG = Config(
         Route(name="web", match=Match(prefix="/web/"), upstream="web",
               request_headers=HeaderEdits(remove=("Cookie",), set={"X-Access-Token": "sk-upstream"})),
     ),
-    consumers={"team": Consumer(bearer=TEAM_KEY)},
+    consumers={"team": section(Consumer, bearer=TEAM_KEY)},
 )
 PLAN = compile_plan(CONFIG, 1)
 
@@ -139,7 +140,7 @@ def test_listeners_say_whether_the_url_arrives_there() -> None:
 def test_forwarding_fields_are_believed_from_a_trusted_peer_only() -> None:
     def forwarded(peer: str) -> str:
         fields = told("GET /web/x", "X-Forwarded-For: 203.0.113.9", peer=peer)["sent"]["fields"]
-        return next(line for line in fields if line.startswith("X-Forwarded-For"))
+        return next(str(line) for line in fields if line.startswith("X-Forwarded-For"))
 
     assert forwarded("192.0.2.1") == "X-Forwarded-For: 192.0.2.1"
     assert forwarded("10.1.1.1").startswith("X-Forwarded-For: 203.0.113.9")

@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from relayd.schema import Duration
 from tests.unit.config.section_case import accepted, faults
 
 
@@ -16,7 +17,7 @@ def upstream(words: str) -> str:
 def test_without_limits_nothing_is_limited_and_nothing_waits() -> None:
     config, _ = accepted(upstreams=upstream("host: client"))
     limits = config.upstreams["u"].limits
-    assert (limits.requests, limits.queue, limits.queue_timeout, limits.ageing) == (0, 0, 30, 10)
+    assert (limits.requests, limits.queue, limits.queue_timeout, limits.ageing) == (0, 0, Duration(30), Duration(10))
 
 
 def test_one_number_is_the_number_of_requests() -> None:
@@ -34,7 +35,7 @@ def test_every_place_takes_limits(tmp_path: pathlib.Path) -> None:
         consumers=f"{{c: {{bearer: {{file: {key}}}, priority: -3, limits: {{requests: 1, queue: 2, ageing: 500ms}}}}}}",
     )
     assert config.upstreams["u"].endpoints[0].limits.requests == 2
-    assert (config.upstreams["u"].limits.queue, config.upstreams["u"].limits.queue_timeout) == (4, 0)
+    assert (config.upstreams["u"].limits.queue, config.upstreams["u"].limits.queue_timeout) == (4, Duration(0))
     assert (config.routes[0].limits.requests, config.routes[0].limits.queue) == (3, 5)
     assert (config.consumers["c"].priority, config.consumers["c"].limits.ageing) == (-3, 0.5)
 

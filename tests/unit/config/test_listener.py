@@ -6,13 +6,14 @@ import pathlib
 
 import pytest
 
+from relayd.schema import Duration, Size
 from tests.unit.config.section_case import accepted, faults
 
 
 def test_a_listener_needs_nothing_but_an_address() -> None:
     config, warnings = accepted()
     listener = config.listeners["a"]
-    assert (listener.tls, listener.timeouts.header, listener.limits.header, listener.mode) == (None, 10, 65536, "0660")
+    assert (listener.tls, listener.timeouts.header, listener.limits.header, listener.mode) == (None, Duration(10), Size(65536), "0660")
     assert warnings == {}
 
 
@@ -41,7 +42,7 @@ def test_a_certificate_that_cannot_be_read_is_a_fault(tmp_path: pathlib.Path) ->
 
 def test_limits_have_bounds_and_times_can_be_switched_off() -> None:
     config, _ = accepted(listeners="{a: {address: 'a:1', timeouts: {keepalive: off}, limits: {header: 1MiB}}}")
-    assert config.listeners["a"].timeouts.keepalive == 0
+    assert config.listeners["a"].timeouts.keepalive == Duration(0)
     assert config.listeners["a"].limits.header == 1 << 20
     assert list(faults(listeners="{a: {address: 'a:1', limits: {header: 1KiB, fields: 5}}}")) == [
         "listeners.a.limits.header", "listeners.a.limits.fields"]

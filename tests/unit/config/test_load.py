@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from relayd.config import load as loading
 from relayd.config.load import ALL_BYTES, FILE_BYTES, Loaded, load, load_text
 from relayd.errors import ConfigError, Finding
+from relayd.schema import Duration
 from tests.aids.growth import linear
 
 LEAST = "listeners: {a: {address: '127.0.0.1:8282'}}\nroutes: [{name: r, respond: 200}]\n"
@@ -73,7 +74,7 @@ def test_the_example_of_the_design_is_accepted_as_it_stands(tmp_path: pathlib.Pa
     upstream = loaded.config.upstreams["chutes"]
     assert upstream.auth is not None
     assert [key.reveal() for key in upstream.auth.bearer] == ["sk-chutes"]
-    assert upstream.timeouts.first_byte == 60
+    assert upstream.timeouts.first_byte == Duration(60)
     assert loaded.config.models["mistral-*"].upstream == "chutes"
     assert loaded.config.models["fast"].model == "mistral-small"
     assert loaded.config.routes[2].upgrade
@@ -151,7 +152,7 @@ upstreams:
 """, "r")
     upstreams = loaded.config.upstreams
     assert (upstreams["b"].http, upstreams["b"].endpoints[0].url) == ("2", "http://127.0.0.1:2")
-    assert upstreams["c"].timeouts.connect == 1
+    assert upstreams["c"].timeouts.connect == Duration(1)
 
 
 def test_an_alias_bomb_is_refused_at_once() -> None:

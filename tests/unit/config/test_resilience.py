@@ -15,6 +15,7 @@ from relayd.config.resilience import (
     status_range,
 )
 from relayd.config.upstream import Upstream
+from relayd.schema import Duration
 from relayd.upstream import classify, fallback, retry
 from tests.unit.config.section_case import accepted, faults
 
@@ -32,7 +33,7 @@ def test_a_breaker_is_as_short_as_one_word() -> None:
     made, warnings = upstream("breaker: off")
     assert made.breaker is not None and not made.breaker.enabled and not warnings
     made, _ = upstream("breaker: {failures: 3, rate: 0.5, open_for: 10m}")
-    assert made.breaker is not None and (made.breaker.failures, made.breaker.rate, made.breaker.open_for) == (3, 0.5, 600)
+    assert made.breaker is not None and (made.breaker.failures, made.breaker.rate, made.breaker.open_for) == (3, 0.5, Duration(600))
     assert upstream("balance: random")[0].breaker is None
 
 

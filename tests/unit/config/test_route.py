@@ -6,6 +6,8 @@ import pathlib
 
 import pytest
 
+from relayd.config.route import AUTHENTICATORS
+from relayd.schema.plugins import options_of
 from tests.unit.config.section_case import accepted, faults
 
 UPSTREAMS = "{u: {endpoints: 'http://127.0.0.1:1'}}"
@@ -96,7 +98,7 @@ def test_a_consumer_has_one_key_for_every_place_or_one_for_each(monkeypatch: pyt
     monkeypatch.setenv("K", "sk-1")
     monkeypatch.setenv("L", "sk-2")
     config, _ = accepted(consumers="{a: {key: {env: K}}, b: {bearer: {env: L}}}")
-    assert config.consumers["a"].key is not None and config.consumers["a"].key.reveal() == "sk-1"
+    assert options_of(config.consumers["a"], AUTHENTICATORS, "key").key.reveal() == "sk-1"
     assert list(faults(consumers="{a: {key: {env: K}, bearer: {env: L}}}")) == ["consumers.a.key"]
     assert list(faults(consumers="{a: {key: {env: K}}, b: {bearer: {env: K}}}")) == ["consumers.b.bearer"]
     monkeypatch.setenv("K", "two words")

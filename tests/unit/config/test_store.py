@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from relayd.config.store import STORES
+from relayd.schema import Duration, Size
+from relayd.schema.plugins import options_of
 from tests.unit.config.section_case import accepted, faults
 
 
 def test_a_store_is_memory_unless_a_file_is_asked_for() -> None:
     config, _ = accepted()
-    assert (config.store.kind, config.store.ttl, config.store.path) == ("memory", 86400, None)
+    assert (config.store.kind, config.store.ttl) == ("memory", Duration(86400))
+    assert options_of(config.store, STORES, "sqlite").path is None
     config, _ = accepted(store="sqlite")
     assert config.store.kind == "sqlite"
     config, _ = accepted(store="{kind: sqlite, path: /var/lib/relayd/a.sqlite, ttl: 2h, size: 1GiB}")
-    assert (config.store.ttl, config.store.size) == (7200, 1 << 30)
+    assert (config.store.ttl, config.store.size) == (Duration(7200), Size(1 << 30))
 
 
 def test_what_cannot_be_meant_is_a_fault() -> None:

@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from relayd.schema import Duration
 from tests.unit.config.section_case import accepted, faults
 
 
@@ -13,7 +14,7 @@ def test_an_upstream_is_as_short_as_one_address() -> None:
     config, warnings = accepted(upstreams="{u: {endpoints: 'http://127.0.0.1:9001'}}")
     upstream = config.upstreams["u"]
     assert [one.url for one in upstream.endpoints] == ["http://127.0.0.1:9001"]
-    assert (upstream.protocol, upstream.auth, upstream.tls.verify, upstream.timeouts.connect) == ("plain", None, True, 5)
+    assert (upstream.protocol, upstream.auth, upstream.tls.verify, upstream.timeouts.connect) == ("plain", None, True, Duration(5))
     assert warnings == {}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from relayd.daemon.lifecycle import Lifecycle
+from tests.aids.turns import turned
 from tests.unit.daemon.test_lifecycle import Living
 
 
@@ -48,7 +49,7 @@ async def test_leaving_lets_the_names_stand_and_waits_for_connections(folder: Pa
     with connected(f"{folder}/public.sock"):
         await until_taken(life)
         life.leave("keeper")
-        await asyncio.sleep(0.1)
+        await turned()
         assert not life.stopped.is_set()
     await asyncio.wait_for(life.stopped.wait(), 60)
     assert life.gateway.leaving and not life.gateway.draining

@@ -29,12 +29,13 @@ async def test_a_blocked_loop_is_measured_and_reported(monkeypatch: pytest.Monke
     lag.stop()
 
 
-async def test_a_free_loop_is_hardly_late() -> None:
+async def test_a_free_loop_is_no_later_than_its_timer() -> None:
     told = asyncio.Event()
     lag = LoopLag(lambda late_s: told.set())
+    begun = clock.monotonic()
     lag.start()
     await asyncio.wait_for(told.wait(), 60)
-    assert 0.0 <= lag.last_s < 0.2
+    assert 0.0 <= lag.last_s <= clock.monotonic() - begun - INTERVAL_S
     lag.stop()
 
 

@@ -12,6 +12,7 @@ from relayd.config.store import Store
 from relayd.daemon.remembering import open_store, seal_key
 from relayd.errors import ConfigError
 from relayd.schema import Duration, Size
+from tests.aids.sections import section
 
 
 @pytest.fixture
@@ -21,12 +22,12 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_memory_forgets_with_the_process_and_a_file_does_not(state: Path) -> None:
-    for section, kept in ((Store(), None), (Store(kind="sqlite"), {"a": 1})):
-        store = open_store(section)
+    for chosen, kept in ((Store(), None), (Store(kind="sqlite"), {"a": 1})):
+        store = open_store(chosen)
         store.space("team").put("k", {"a": 1})
         assert store.space("team").get("k") == {"a": 1} and store.space("other").get("k") is None
         store.close()
-        again = open_store(section)
+        again = open_store(chosen)
         assert again.space("team").get("k") == kept
         again.close()
     assert (state / "store.sqlite").exists()
@@ -41,7 +42,7 @@ def test_a_store_has_the_bounds_that_are_written() -> None:
 
 def test_a_file_that_cannot_be_made_refuses_the_configuration(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
-        open_store(Store(kind="sqlite", path=str(tmp_path / "nowhere" / "store.sqlite")))
+        open_store(section(Store, kind="sqlite", path=str(tmp_path / "nowhere" / "store.sqlite")))
     (finding,) = refused.value.findings
     assert finding.path == "store.path" and "nowhere" in finding.message
 

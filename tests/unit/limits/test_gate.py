@@ -192,7 +192,7 @@ def test_nobody_is_refused_for_an_estimate_made_of_too_little() -> None:
 
 
 def test_room_elsewhere_is_awaited_and_its_return_wakes() -> None:
-    rig, rooms = Rig(0, queue=5), []
+    rig, rooms = Rig(0, queue=5), list[int]()
     waiting = rig.enter("a", room=lambda: bool(rooms))
     assert (waiting.state, rig.gate.in_flight) == (WAITING, 0)
     rig.gate.wake()
@@ -203,7 +203,7 @@ def test_room_elsewhere_is_awaited_and_its_return_wakes() -> None:
 
 
 def test_room_that_came_without_a_word_lets_nobody_be_overtaken() -> None:
-    rig, rooms = Rig(1, queue=5), []
+    rig, rooms = Rig(1, queue=5), list[int]()
     waiting = rig.enter("a", room=lambda: bool(rooms))
     rooms.append(1)
     newcomer = rig.enter("b", room=lambda: bool(rooms))
@@ -267,7 +267,12 @@ def test_one_late_waiter_may_take_another_with_it() -> None:
     rig = Rig(1, queue=9, queue_timeout_s=5)
     rig.enter("a")
     pair = [rig.enter("a"), rig.enter("a")]
-    rig.then = lambda ticket: [rig.gate.leave(one) for one in pair] and None
+
+    def both_leave(ticket: Ticket) -> None:
+        for one in pair:
+            rig.gate.leave(one)
+
+    rig.then = both_leave
     rig.clock.now_s += 6
     rig.gate.sweep(rig.clock.now_s)
     assert [ticket for ticket, _, _ in rig.refused] == pair[:1]
@@ -284,7 +289,7 @@ def test_who_sheds_one_that_gives_back_a_permit_need_not_wait() -> None:
 
 
 def test_a_permit_taken_past_those_without_room_counts_against_its_consumer() -> None:
-    rig, rooms = Rig(9, queue=9), []
+    rig, rooms = Rig(9, queue=9), list[int]()
     for who in "ab":
         rig.enter(who, room=lambda: bool(rooms))
     rig.enter("a")

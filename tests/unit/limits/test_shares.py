@@ -33,7 +33,7 @@ class World:
         self.refused: dict[str, int] = defaultdict(int)
         self.on_refusal: Callable[[str, Refused], None] = lambda who, refused: None
         self.on_start: Callable[[Ticket], None] = lambda ticket: None
-        self.then: Callable[[str], None] = lambda who: None
+        self.then: Callable[[str], object] = lambda who: None
 
     def after(self, seconds: float, what: Callable[[], None]) -> None:
         self.number += 1

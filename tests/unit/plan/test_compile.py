@@ -19,6 +19,7 @@ from relayd.plan.plan import Plan, PlannedRoute
 from relayd.schema import Duration, Secret
 from relayd.upstream.spec import EndpointSpec, UpstreamSpec
 from relayd.wire.http1 import parse_head
+from tests.aids.sections import section
 
 KEY = Secret("sk-1", "env KEY")
 WEB = Upstream(endpoints=(Endpoint(url="http://127.0.0.1:9001"),))
@@ -59,7 +60,7 @@ def test_a_plan_finds_its_routes_in_order() -> None:
     ({"upstream": "llm", "protocol": "openai_responses"}, "proxy"),
 ])
 def test_a_route_says_what_becomes_of_its_requests(words: dict[str, object], action: str) -> None:
-    made = only(route(**words))
+    made = only(route("r", **words))
     assert made.action == action
     assert (made.upstream is not None) == (action == "proxy" and words["upstream"] != "by_model")
 
@@ -71,7 +72,7 @@ def test_a_route_says_what_becomes_of_its_requests(words: dict[str, object], act
     ({"upstream": "llm", "errors": "text"}, "text"),
 ])
 def test_errors_take_the_shape_of_the_dialect(words: dict[str, object], shape: str) -> None:
-    assert only(route(**words)).error_shape == shape
+    assert only(route("r", **words)).error_shape == shape
 
 
 def test_a_routes_timeouts_replace_the_upstreams() -> None:
@@ -107,9 +108,9 @@ def test_the_demonstration_is_asked_for_the_path_as_it_came() -> None:
 
 
 def test_consumers_are_known_by_bearer_and_by_header() -> None:
-    consumers = {"team": Consumer(bearer=KEY, header=HeaderKey(name="X-Team", value=KEY))}
+    consumers = {"team": section(Consumer, bearer=KEY, header=HeaderKey(name="X-Team", value=KEY))}
     plan = compile_plan(config(route(allow=("team",)), consumers=consumers), 1)
-    assert plan.routes[0].allow == {"team"} and plan.key_fields == {b"x-team"}
+    assert plan.routes[0].allow == frozenset({"team"}) and plan.key_fields == {b"x-team"}
     assert plan.consumers.identify(parse_head(b"GET / HTTP/1.1\r\nHost: a\r\nX-Team: sk-1\r\n\r\n")) == "team"
     assert only(route()).allow is None
 
@@ -135,7 +136,7 @@ def test_all_faults_are_told_at_once_and_without_keys() -> None:
             route("b", match=Match(prefix="/x"), strip_prefix="/y"),
             route("c", upstream="llm", request_headers=HeaderEdits(set={"Authorization": "sk-2"})),
             upstreams={"web": Upstream(endpoints=(Endpoint(url="gopher://sk-3"),)), "llm": LLM},
-            consumers={"one": Consumer(bearer=KEY), "two": Consumer(bearer=KEY)},
+            consumers={"one": section(Consumer, bearer=KEY), "two": section(Consumer, bearer=KEY)},
         ), 1)
     paths = [finding.path for finding in caught.value.findings]
     assert paths == ["upstreams.web", "routes[0].match", "routes[1]", "routes[2].request_headers", "consumers.two"]
@@ -152,7 +153,7 @@ def test_a_plan_is_frozen() -> None:
     "Authorization: Bearer sk-1", "x-api-key: sk-1", "api-key: sk-1", "X-Goog-Api-Key: sk-1",
 ])
 def test_a_key_for_every_place_is_known_in_every_place(line: str) -> None:
-    made = compile_plan(config(consumers={"team": Consumer(key=Secret("sk-1", "env K"))}), 1)
+    made = compile_plan(config(consumers={"team": section(Consumer, key=Secret("sk-1", "env K"))}), 1)
     head = parse_head(f"GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n".encode())
     assert made.consumers.identify(head) == "team"
     assert made.consumers.identify(parse_head(b"GET / HTTP/1.1\r\nHost: a\r\nX-Key: sk-1\r\n\r\n")) is None

@@ -12,6 +12,7 @@ from relayd.config.route import Consumer, Cors, HeaderEdits, Match, Respond, Rou
 from relayd.config.upstream import Auth, Endpoint, Upstream, UpstreamTimeouts
 from relayd.plan.diff import diff, files_diff, looks_secret, show
 from relayd.schema import Duration, Secret, Size
+from tests.aids.sections import section
 
 
 def lines(old: Config, new: Config) -> list[str]:
@@ -66,7 +67,7 @@ def test_endpoints_and_listeners_are_told() -> None:
 def test_a_secret_is_told_by_its_source_only() -> None:
     def with_key(value: str, source: str) -> Config:
         key = Secret(value, source)
-        return Config(upstreams=upstream(auth=Auth(bearer=(key,))), consumers={"team": Consumer(bearer=key)})
+        return Config(upstreams=upstream(auth=Auth(bearer=(key,))), consumers={"team": section(Consumer, bearer=key)})
 
     told = lines(with_key("sk-old", "file /k"), with_key("sk-new", "file /k"))
     assert told == [

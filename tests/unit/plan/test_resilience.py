@@ -28,12 +28,12 @@ def plan_of(route: str, plain: str = "", chat: str = "", model: str = "", gates:
     return compile_plan(load_text(text, "relayd.yaml").config, 1, gates=gates)
 
 
-def made(route: str, **words: str) -> Resilience | None:
-    return plan_of(route, **words).routes[0].resilience
+def made(route: str, plain: str = "", chat: str = "", model: str = "") -> Resilience | None:
+    return plan_of(route, plain, chat, model).routes[0].resilience
 
 
-def sure(route: str, **words: str) -> Resilience:
-    found = made(route, **words)
+def sure(route: str, plain: str = "", chat: str = "", model: str = "") -> Resilience:
+    found = made(route, plain, chat, model)
     assert found is not None
     return found
 

@@ -22,7 +22,8 @@ from relayd.protocols._answer_reader import (
 )
 from relayd.protocols.canon import Begin, End, Event, Failure, Finish, Message, Request, Text, TextDelta, ToolStart
 from relayd.protocols.dialect import Options
-from tests.docs.pairs import NEWEST, Forgetful
+from tests.aids.memories import Forgetful
+from tests.docs.pairs import NEWEST
 from tests.unit.protocols.transcripts import ANSWERS, Transcript, joined
 
 BOM = b"\xef\xbb\xbf"

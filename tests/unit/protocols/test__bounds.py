@@ -25,6 +25,7 @@ from relayd.protocols.canon import (
     ToolStart,
 )
 from relayd.protocols.dialect import Dialect, Options, Reader
+from tests.aids.memories import Forgetful
 from tests.docs import pairs as _pairs
 
 MIB = 1024 * 1024
@@ -37,7 +38,7 @@ any_front = pytest.mark.parametrize("front", FRONTS, ids=lambda one: one.name)
 def reader(back: Dialect, stream: bool = True) -> Reader:
     assert back.reader is not None
     request = Request(_pairs.NEWEST.get(back.name, "m"), (Message("user", (Text("hi"),)),), stream=stream)
-    return back.reader(request, Options(), _pairs.Forgetful())
+    return back.reader(request, Options(), Forgetful())
 
 
 def measured(run: Callable[[], Any]) -> tuple[Any, float]:
@@ -277,7 +278,7 @@ def test_a_plain_answer_that_an_endpoint_streams_without_end_is_bounded(front: D
 @any_front
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 def test_texts_and_thoughts_by_turns_without_end_are_bounded(front: Dialect, stream: bool) -> None:
-    both = itertools.cycle([ThoughtDelta("a"), TextDelta("b")])
+    both: Iterable[Event] = itertools.cycle((ThoughtDelta("a"), TextDelta("b")))
 
     def run() -> tuple[bytes, int]:
         return rendered(front, stream, _begun(itertools.islice(both, 30_000)))

@@ -28,7 +28,7 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.dialect import Ask, Options, Refused
 from relayd.protocols.gemini.request import write_request
-from tests.docs.pairs import Forgetful
+from tests.aids.memories import Forgetful
 
 ASKED = (Message("user", (Text("x"),)),)
 

@@ -15,7 +15,7 @@ from relayd.protocols._tools import write_tools
 from relayd.protocols.anthropic_messages.write_request import write_request
 from relayd.protocols.canon import Format, Message, Request, SharedTools, Text, Tool
 from relayd.protocols.dialect import Options
-from tests.docs.pairs import Forgetful
+from tests.aids.memories import Forgetful
 
 MARK = {"encrypted": True, "x-order": 3, "markdownDescription": "m", "enumDescriptions": ["e"]}
 

@@ -24,7 +24,7 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.dialect import Options
 from relayd.usage import Usage
-from tests.docs.pairs import Forgetful
+from tests.aids.memories import Forgetful
 
 
 def text_of(events: list[Event], choice: int = 0) -> str:

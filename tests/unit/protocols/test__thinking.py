@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
@@ -11,21 +10,9 @@ from relayd.protocols import registry
 from relayd.protocols._thinking import learn, wanted_thinking
 from relayd.protocols.canon import Failure, Message, Request, Text, Thinking
 from relayd.protocols.dialect import Options
+from tests.aids.memories import Kept
 
 ASKED = Request("small:7b", (Message("user", (Text("Hello"),)),), thinking=Thinking("high", visible=True))
-
-
-class Shelf(dict[str, Any]):
-    """A Memory that is a dict."""
-
-    def put(self, key: str, value: Any) -> None:
-        self[key] = value
-
-    def delete(self, key: str) -> bool:
-        return self.pop(key, None) is not None
-
-    def lost(self, key: str) -> str:
-        return ""
 
 
 @pytest.mark.parametrize("message", [
@@ -36,7 +23,7 @@ class Shelf(dict[str, Any]):
     "body -> reasoning_effort: Extra inputs are not permitted",
 ])  # fmt: skip
 def test_a_refusal_to_think_is_remembered_for_the_model(message: str) -> None:
-    memory = Shelf()
+    memory = Kept()
     assert learn(ASKED, Failure(400, message), memory)
     assert wanted_thinking(ASKED, Options(), memory) is None
     other = Request("other", ASKED.messages, thinking=ASKED.thinking)
@@ -49,12 +36,12 @@ def test_a_refusal_to_think_is_remembered_for_the_model(message: str) -> None:
     Failure(400, "x" * 5000 + "does not support thinking"),
 ])  # fmt: skip
 def test_other_refusals_teach_nothing(failure: Failure) -> None:
-    memory = Shelf()
-    assert not learn(ASKED, failure, memory) and not memory
+    memory = Kept()
+    assert not learn(ASKED, failure, memory) and not memory.values
 
 
 def test_who_did_not_ask_for_thoughts_has_nothing_to_leave_out() -> None:
-    assert not learn(Request("m", ASKED.messages), Failure(400, "does not support thinking"), Shelf())
+    assert not learn(Request("m", ASKED.messages), Failure(400, "does not support thinking"), Kept())
 
 
 @pytest.mark.parametrize("name", [one.name for one in registry.dialects() if one.has_endpoints])
@@ -62,7 +49,7 @@ def test_drop_asks_no_endpoint_to_think(name: str) -> None:
     write = registry.load(name).write_request
     assert write is not None
     request = Request("gemini-3-flash" if name == "gemini" else "m", ASKED.messages, thinking=ASKED.thinking)
-    bodies = [json.loads(write(request, Options(thinking=word), Shelf()).body) for word in ("adaptive", "drop")]
+    bodies = [json.loads(write(request, Options(thinking=word), Kept()).body) for word in ("adaptive", "drop")]
     words = ("think", "reasoning", "effort")
     assert any(word in json.dumps(bodies[0]).lower() for word in words)
     assert not any(word in json.dumps(bodies[1]).lower() for word in words)
@@ -72,5 +59,5 @@ def test_drop_asks_no_endpoint_to_think(name: str) -> None:
 def test_the_highest_effort_of_messages_is_no_word_of_others(name: str) -> None:
     write = registry.load(name).write_request
     assert write is not None
-    body = write(Request("m", ASKED.messages, thinking=Thinking("max")), Options(), Shelf()).body
+    body = write(Request("m", ASKED.messages, thinking=Thinking("max")), Options(), Kept()).body
     assert b'"max"' not in body and b'high"' in body

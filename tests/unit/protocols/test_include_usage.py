@@ -82,7 +82,7 @@ def test_usage_in_every_chunk_becomes_null_and_nothing_else_changes() -> None:
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 def test_every_line_end_is_known(end: bytes) -> None:
-    usage = {"choices": [], "usage": {}}
+    usage: dict[str, object] = {"choices": [], "usage": {}}
     stream = frame({"choices": [{}]}, end) + frame(usage, end) + b"data: [DONE]" + end + end
     for cut in range(len(stream)):
         assert through(stream, [cut]) == frame({"choices": [{}]}, end) + b"data: [DONE]" + end + end, cut

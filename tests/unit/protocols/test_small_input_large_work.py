@@ -14,8 +14,8 @@ from relayd.protocols.openai_chat.call_arguments import CallArguments
 from relayd.protocols.openai_responses import DIALECT as RESPONSES
 from relayd.protocols.openai_responses.tools import Called, Names
 from tests.aids.growth import linear
+from tests.aids.memories import Kept
 from tests.docs.pairs import NEWEST, backs
-from tests.unit.protocols.anthropic_messages.grammar import Remembering
 
 LARGE = "s" * 50_000
 REMEMBERED = {
@@ -28,7 +28,7 @@ REMEMBERED = {
 @pytest.mark.parametrize("back", backs(), ids=lambda back: back.name)
 @pytest.mark.parametrize("parts", ["one turn", "many turns"])
 def test_what_is_remembered_of_a_call_goes_out_once_however_often_its_id_is_named(back: Dialect, parts: str) -> None:
-    memory = Remembering()
+    memory = Kept()
     for key, value in REMEMBERED.items():
         memory.put(key, value)
     calls = [ToolCall("call_1", "f", "{}") for _ in range(50)]
@@ -72,7 +72,7 @@ def test_a_name_without_its_namespace_is_found_without_looking_at_every_tool() -
     assert linear(find, 150)
 
 
-class Counted(Remembering):
+class Counted(Kept):
     """Counts what is read of it."""
 
     def __init__(self) -> None:

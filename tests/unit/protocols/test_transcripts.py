@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -47,9 +48,9 @@ def test_no_golden_file_is_left_over_and_every_dialect_has_transcripts() -> None
     assert {one.dialect for one in ANSWERS} == {one.name for one in _pairs.backs()}
 
 
-def same(events: list[Event], others: list[Event]) -> bool:
+def same(one: Sequence[Event], other: Sequence[Event]) -> bool:
     """Whether they are the same, whatever ids were minted and however text was cut."""
-    events, others = joined(events), joined(others)
+    events, others = joined(list(one)), joined(list(other))
     return events == others or named("\n".join(map(repr, events))) == named("\n".join(map(repr, others)))
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 from relayd.protocols.canon import Event, Message, Request, Text, TextDelta, ThoughtDelta, ToolDelta
 from relayd.protocols.dialect import Dialect, Options, Refused
+from tests.aids.memories import Forgetful
 from tests.docs import pairs as _pairs
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
@@ -87,7 +88,7 @@ def events_of(transcript: Transcript, cuts: list[int] | None = None) -> list[Eve
     back = next(one for one in _pairs.backs() if one.name == transcript.dialect)
     assert back.reader is not None
     request = Request(_pairs.NEWEST.get(back.name, "m"), (Message("user", (Text("hi"),)),))
-    reader = back.reader(replace(request, stream=transcript.kind != "json"), Options(), _pairs.Forgetful())
+    reader = back.reader(replace(request, stream=transcript.kind != "json"), Options(), Forgetful())
     events: list[Event] = []
     for start, stop in itertools.pairwise([0, *(cuts or ()), len(transcript.data)]):
         events += reader.feed(transcript.data[start:stop])

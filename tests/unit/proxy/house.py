@@ -23,6 +23,7 @@ from relayd.telemetry.outcome import Record
 from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.client import StreamClient
+from tests.aids.turns import turned
 
 WAIT_S = 60.0
 LISTENER = 'listeners: {public: {address: "127.0.0.1:8282", LISTENER}}\n'
@@ -225,7 +226,7 @@ class House:
     async def accounted(self, count: int) -> list[Record]:
         """Wait for this many accounts; there are no more, in memory or in the file."""
         await until(lambda: len(self.accounts) >= count)
-        await asyncio.sleep(0.01)
+        await turned()
         self.telemetry.flush()
         lines = [json.loads(line) for line in self.log.read_text().splitlines()]
         assert len(lines) == len(self.accounts) == count

@@ -11,12 +11,15 @@ from relayd.limits.overload import Bounds, Overload
 from relayd.limits.request_buffers import RequestBuffers
 from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan, PlannedRoute
-from relayd.proxy.application import Handler, LocalRequest, Responder, answered
+from relayd.protocols.dialect import Memory
+from relayd.proxy.application import Application, Handler, LocalRequest, Responder, answered
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.pipeline import run
 from relayd.proxy.respond import answer
+from relayd.proxy.upgrade import Tunnel
 from relayd.stores.memory import Store
 from relayd.telemetry.outcome import Record
+from relayd.upstream.lease import Lease
 from relayd.wire.forwarded import TrustedNetworks
 from relayd.wire.http1 import RequestHead, parse_head
 
@@ -43,7 +46,7 @@ class Client:
         self.listener, self.peer, self.trusted, self.tls = "public", peer, trusted, tls
         self.networks = TrustedNetworks(("192.0.2.0/24", "10.0.0.0/8"))
         self.exchange: Any = None
-        self.socket_memory = None
+        self.socket_memory: Memory | None = None
         self.forwarding_cache: tuple[object, bytes, list[bytes]] | None = None
         self.sent = b""
         self.ended: list[str] = []
@@ -107,8 +110,15 @@ class Counting:
         self.buffers = RequestBuffers()
         self.store = Store(100, 1 << 20, 60.0)
         self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.admin: Application = self._handled
 
-    def memory(self, space: str) -> Any:
+    def current(self) -> Plan:
+        raise AssertionError("an exchange goes on with the plan that it came with")
+
+    def tunnel(self, exchange: Exchange, lease: Lease, wire_target: bytes, fields: list[bytes]) -> Tunnel:
+        raise AssertionError("nothing is sent from here")
+
+    def memory(self, space: str) -> Memory:
         return self.store.space(space)
 
     def later(self, delay_s: float, call: Callable[[], None]) -> Callable[[], None]:
@@ -119,7 +129,7 @@ class Counting:
     def account(self, record: Record) -> None:
         self.accounts.append(record)
 
-    def admin(self, request: LocalRequest, responder: Responder) -> Handler:
+    def _handled(self, request: LocalRequest, responder: Responder) -> Handler:
         self.asked.append((request.method, request.path, request.may_write))
         return answered(responder, answer(200, "application/json", b"{}"))
 

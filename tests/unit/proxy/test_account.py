@@ -8,9 +8,9 @@ import pytest
 
 from relayd import clock
 from relayd.protocols.tap import Observed
-from relayd.proxy.account import More, more_of, tell_model, tell_observed, tell_pace, tell_translated, tell_unknown
+from relayd.proxy.account import more_of, tell_model, tell_observed, tell_pace, tell_translated, tell_unknown
 from relayd.telemetry.metrics import Metrics
-from relayd.telemetry.outcome import Record
+from relayd.telemetry.outcome import More, Record
 from relayd.usage import Usage
 
 

@@ -54,7 +54,8 @@ async def test_usage_that_only_relayd_asked_for_is_counted_and_taken_out(tmp_pat
     answer = delta(content="a") + delta("stop")
     places = Places(a=[STREAM + answer + USAGE + DONE, STREAM + answer + USAGE + DONE])
     async with running(tmp_path, places, whole=chat()) as house:
-        for words, gone in (({}, True), ({"stream_options": {"include_usage": True}}, False)):
+        asked: list[tuple[dict[str, Any], bool]] = [({}, True), ({"stream_options": {"include_usage": True}}, False)]
+        for words, gone in asked:
             side = await house.connect()
             side.write(asking(**words))
             assert status_of(await side.head()) == 200
@@ -130,7 +131,7 @@ async def test_a_client_that_reads_slowly_holds_back_a_translated_stream(tmp_pat
         for _ in range(200):
             await side.exactly(100)
             assert exchange.buffered() < 1024 * 1024
-        assert exchange.attempt.slot is not None
+        assert exchange.attempt is not None and exchange.attempt.slot is not None
 
 
 def test_what_is_true_of_a_translated_answer_too_is_passed_on() -> None:

@@ -13,6 +13,7 @@ from relayd import clock
 from relayd.errors import ExchangeError
 from relayd.limits.request_buffers import FREE_BYTES, RequestBuffers
 from relayd.proxy.body_memory import BodyMemory
+from tests.aids.turns import turned
 from tests.unit.proxy.house import House, Side, get, running, soon, status_of, until
 from tests.unit.proxy.places import Places, completion, delta, http, silent
 from tests.unit.proxy.survivors import marked
@@ -129,7 +130,7 @@ async def test_small_bodies_pass_while_all_memory_is_taken(tmp_path: Path) -> No
         body = body_of(20_000)
         for cut in (20_000, 7, 0):  # whole, and in two pieces
             side = await sent(house, head(20_000) + body[:cut])
-            await asyncio.sleep(0.01)
+            await turned()
             side.write(body[cut:])
             assert status_of((await side.message())[0]) == 200
 
@@ -172,7 +173,7 @@ async def test_a_client_that_asks_before_it_sends_is_told_to_when_there_is_memor
         second = await sent(house, head(MIB, "Content-Type: application/json", "Expect: 100-continue"))
         await until(lambda: waits(house))
         early = asyncio.ensure_future(second.reader.readuntil(b"\r\n\r\n"))
-        await asyncio.sleep(0.02)
+        await turned()
         assert not early.done()
         first.write(body_of(MIB)[-9:])
         assert status_of((await first.message())[0]) == 200

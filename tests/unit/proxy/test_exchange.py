@@ -9,6 +9,7 @@ import pytest
 
 from relayd import clock
 from relayd.proxy.exchange import Exchange
+from tests.aids.turns import turned
 from tests.unit.proxy.house import OK, House, Side, get, post, running, saying, status_of, until
 
 HOUR = 3600.0
@@ -425,7 +426,7 @@ async def test_an_endpoint_that_does_not_read_holds_back_the_client(tmp_path: Pa
         side.write(get("/x", f"Content-Length: {size}", method="POST"))
         side.write(bytes(size))
         await until(lambda: house.gateway.exchanges and only(house).buffered() > 64 * 1024)
-        await asyncio.sleep(0.1)
+        await turned(500)
         assert only(house).buffered() < 512 * 1024 and only(house).record.bytes_in < size
         go.set()
         assert (await side.message())[1] == b"ok"
@@ -445,7 +446,7 @@ async def test_a_client_that_does_not_read_holds_back_the_endpoint(tmp_path: Pat
         side.writer.transport.pause_reading()  # type: ignore[attr-defined]
         side.write(get())
         await until(lambda: house.gateway.exchanges and only(house).buffered() > 0)
-        await asyncio.sleep(0.1)
+        await turned(500)
         assert only(house).buffered() < 768 * 1024 and only(house).record.bytes_out < size
         only(house).check(clock.monotonic() + HOUR)  # idle does not count while the client is the slow side
         assert house.gateway.exchanges

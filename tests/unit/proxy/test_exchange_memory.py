@@ -15,6 +15,7 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from relayd.proxy import mirror
 from relayd.proxy.attempt import Attempt
 from relayd.server.connection import Connection
 from relayd.server.tls import make_context
+from relayd.upstream.transport.pool import Pool
 from tests.unit.proxy.house import House, Side, get, running, until
 from tests.unit.proxy.places import DONE, completion, delta
 from tests.unit.proxy.survivors import census, marked
@@ -573,6 +575,9 @@ async def test_nothing_is_left_of_a_copy(tmp_path: Path, ending: str, monkeypatc
                 await side.gone()
             return
 
+    def has_come(number: int) -> bool:
+        return there == number
+
     body, times = marked(50_000), "timeouts: {first_byte: 50ms}" if ending == "first_byte" else ""
     sends = posted(body)
     async with running(tmp_path, script, whole=MIRRORED.replace("TIMES", times)) as house:
@@ -582,14 +587,15 @@ async def test_nothing_is_left_of_a_copy(tmp_path: Path, ending: str, monkeypatc
             side.write(sends)
             await side.message()
             side.close()
-            await until(lambda turn_=turn_: there == turn_)
+            await until(partial(has_come, turn_))
             if ending == "fault":
                 monkeypatch.setattr(Attempt, "on_progress", raising)
             orders.put_nowait(ending)
             await until(lambda: not copies.in_flight)
             await settled()
             counts.append(census((body, sends, TEXT)))
-            assert copies.endpoints[0].pool is not None and not copies.endpoints[0].pool.lent
+            pool = copies.endpoints[0].pool
+            assert isinstance(pool, Pool) and not pool.lent
         assert counts[2] == counts[1] and "bytes of a body" not in counts[2]
 
 

@@ -45,7 +45,7 @@ async def test_a_failure_is_tried_again_as_by_a_course(tmp_path: Path, first: by
         assert record.attempts == 3
         assert record.more is not None and str(record.more["trail"]).count(",") == 1
         (gate,) = house.gateway.gates.limited()
-        assert (gate.in_flight, house.gateway.plan.upstreams["a"].in_flight) == (0, 0)
+        assert (gate.in_flight, house.plan.upstreams["a"].in_flight) == (0, 0)
 
 
 async def test_a_body_is_sent_again_whole_where_it_may_be(tmp_path: Path) -> None:
@@ -119,9 +119,11 @@ async def test_a_probe_that_fails_opens_the_breaker_again_and_its_permit_is_not_
     places = Places(a=[http(500), http(500), OK, OK])
     whole = two("breaker: {failures: 1, open_for: 1ms}, retries: {attempts: 2, backoff: 1ms, on: [connect]}")
     async with running(tmp_path, places, whole=whole) as house:
+        (endpoint,) = house.plan.upstreams["a"].endpoints
+        breaker = endpoint.breaker
+        assert breaker is not None
         for wanted in (500, 500, 200, 200):
-            (endpoint,) = house.gateway.plan.upstreams["a"].endpoints
-            await until(lambda endpoint=endpoint: endpoint.breaker.state != "open" or clock.monotonic() > endpoint.breaker.until_s)
+            await until(lambda: breaker.state != "open" or clock.monotonic() > breaker.until_s)
             assert status_of((await house.ask(get("/x", "Connection: close")))[0]) == wanted
-        assert (endpoint.breaker.state, endpoint.breaker.openings) == ("closed", 2)
-        assert endpoint.in_flight == 0 and endpoint.breaker.has_permit()
+        assert (breaker.state, breaker.openings) == ("closed", 2)
+        assert endpoint.in_flight == 0 and breaker.has_permit()

@@ -121,6 +121,8 @@ def test_a_gathered_body_goes_on_when_it_is_whole() -> None:
 
 def test_a_probe_ends_the_gathering_early_and_nothing_is_lost() -> None:
     class Enough:
+        reads_all = False
+
         def feed(self, data: bytes) -> bool:
             return b"!" in data
 

@@ -12,6 +12,7 @@ import pytest
 from relayd import clock
 from relayd.proxy.upgrade import GUID, Upgrade
 from relayd.upstream.transport.tunnel import PIECE
+from tests.aids.turns import turned
 from tests.unit.proxy.house import OK, Side, Turns, get, post, running, status_of, until
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -250,7 +251,7 @@ async def test_nothing_before_the_final_head_extends_first_byte(tmp_path: Path, 
         assert not exchange.over
         go_on.set()
         await seen.wait()
-        await asyncio.sleep(0.02)
+        await turned()
         exchange.check(began + 10.5)
         head = await side.head()
         while status_of(head) < 200:
@@ -263,7 +264,12 @@ async def test_nothing_before_the_final_head_extends_first_byte(tmp_path: Path, 
 async def test_a_fast_endpoint_of_a_tunnel_leaves_the_loop_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     turns = Turns()
     take = Upgrade.on_bytes
-    monkeypatch.setattr(Upgrade, "on_bytes", lambda self, data: (turns.note(len(data)), take(self, data))[1])
+
+    def noted(self: Upgrade, data: bytes) -> None:
+        turns.note(len(data))
+        take(self, data)
+
+    monkeypatch.setattr(Upgrade, "on_bytes", noted)
 
     async def script(side: Side) -> None:
         await side.head()

@@ -27,6 +27,7 @@ from relayd.proxy.websocket_session import (
 )
 from relayd.upstream.spec import Timeouts
 from relayd.wire.chunked import ChunkedDecoder
+from tests.aids.turns import turned
 from tests.unit.proxy.house import House, Side, Turns, get, running, soon, status_of, until
 from tests.unit.proxy.places import DONE, STREAM, Places, delta, http, in_turn, silent
 from tests.unit.proxy.scene import head_for
@@ -119,7 +120,7 @@ async def test_turns_come_one_after_another_in_their_order(tmp_path: Path) -> No
         socket = await opened(house)
         socket.side.write(asking("one") + asking("two"))
         await until(lambda: len(places.asked) == 1)
-        await asyncio.sleep(0.02)
+        await turned()
         assert len(places.asked) == 1
         events[0].set()
         for _ in range(2):
@@ -205,7 +206,7 @@ async def test_more_turns_than_may_wait_are_not_even_read(tmp_path: Path) -> Non
         socket = await opened(house)
         socket.side.write(b"".join(asking(str(number)) for number in range(WAITING + 2)))
         await until(lambda: not house.connection._stream.wanted and len(places.asked) == 1)
-        await asyncio.sleep(0.02)
+        await turned()
         assert len(places.asked) == 1
 
 
@@ -242,7 +243,14 @@ async def test_many_messages_in_one_segment_begin_one_turn_per_turn_of_the_loop(
     monkeypatch.setattr(work_queue, "SHARE_S", 0.0)
     turns = Turns()
     start = ResponsesSession._begin_turn
-    monkeypatch.setattr(ResponsesSession, "_begin_turn", lambda self: ((began := start(self)) and turns.note()) or began)
+
+    def noted(self: ResponsesSession) -> bool:
+        began = start(self)
+        if began:
+            turns.note()
+        return began
+
+    monkeypatch.setattr(ResponsesSession, "_begin_turn", noted)
     async with running(tmp_path, Places(a=ANSWER), whole=whole()) as house:
         socket = await opened(house)
         with turns:

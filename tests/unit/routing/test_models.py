@@ -73,7 +73,7 @@ def test_wildcards_match_as_a_slow_reader_matches_them(names: list[str], name: s
     exact = [place for place, one in enumerate(names) if one == name and "*" not in one]
     loose = [place for place, one in enumerate(names) if "*" in one and fits(one)]
     loose.sort(key=lambda place: -len(names[place].replace("*", "")))
-    expected = (exact or loose or [None])[0]
+    expected = next(iter(exact or loose), None)
     assert (found.upstream if found else None) == (None if expected is None else f"u{expected}")
 
 

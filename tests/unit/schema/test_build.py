@@ -48,7 +48,7 @@ class Group:
             yield "places[0].url", "fancy needs two places"
 
     def caution(self) -> Iterable[tuple[str, str]]:
-        if self.wait == 0:
+        if not self.wait:
             yield "wait", "waits for ever"
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from relayd import clock, work_queue
+from relayd.proxy.exchange import Exchange
 from relayd.server import connection
+from relayd.telemetry.outcome import Record
+from tests.aids.turns import turned
 from tests.unit.proxy.house import OK, Side, Turns, get, post, running, saying, status_of, until
 
 FIXED = "{name: fixed, match: {prefix: /fixed}, respond: {status: 200, body: hallo}},"
@@ -17,6 +21,10 @@ FIXED = "{name: fixed, match: {prefix: /fixed}, respond: {status: 200, body: hal
 async def silent(side: Side) -> None:
     await side.message()
     await side.gone()
+
+
+def arrived_or_over(exchange: Exchange, size: int) -> bool:
+    return exchange.record.bytes_in == size or exchange.over
 
 
 # ---- one request after the other
@@ -96,7 +104,7 @@ async def test_one_empty_line_before_a_request_is_taken(tmp_path: Path) -> None:
         side.write(b"\r\n" + get())
         assert status_of((await side.message())[0]) == 200
         side.write(b"\r")
-        await asyncio.sleep(0.01)
+        await turned()
         side.write(b"\n" + get())
         assert status_of((await side.message())[0]) == 200
         side.write(b"\r\n\r\n" + get())
@@ -221,10 +229,10 @@ async def test_a_header_section_has_one_limit_that_dribbling_does_not_reset(tmp_
         side = await house.connect()
         side.write(b"GET / HTTP/1.1\r\n")
         await until(lambda: house.listening.connections)
-        await asyncio.sleep(0.05)
+        await turned()
         begun = clock.monotonic()
         side.write(b"A: b\r\n")
-        await asyncio.sleep(0.05)
+        await turned()
         house.connection.check(begun + 9.5)
         house.connection.check(begun + 10)
         assert status_of((await side.message())[0]) == 408
@@ -269,11 +277,11 @@ async def test_a_dribbled_body_is_too_slow(tmp_path: Path) -> None:
         side = await house.connect()
         side.write(get("/x", "Content-Length: 30000", method="POST") + bytes(10))
         await until(lambda: house.gateway.exchanges)
+        await turned()
         begun = clock.monotonic()
-        await asyncio.sleep(0.1)
         side.write(bytes(10))
         await until(lambda: not house.gateway.exchanges or next(iter(house.gateway.exchanges)).record.bytes_in == 20)
-        house.connection.check(begun + 30.05)
+        house.connection.check(begun + 30)
         assert status_of((await side.message())[0]) == 408
         await house.accounted(1)
 
@@ -292,7 +300,7 @@ async def test_a_dribbled_body_is_too_slow_however_short_its_limit_of_silence_is
         for sent in range(11, 19):  # a byte in every four seconds
             later_s += 4
             side.write(bytes(1))
-            await until(lambda sent=sent: exchange.record.bytes_in == sent or exchange.over)
+            await until(partial(arrived_or_over, exchange, sent))
             house.connection.check(clock.monotonic())
         assert status_of((await side.message())[0]) == 408
         assert (await house.accounted(1))[0].code == "request_timeout"
@@ -306,7 +314,7 @@ async def test_a_client_that_reads_nothing_is_broken_off(tmp_path: Path) -> None
         side.writer.transport.pause_reading()  # type: ignore[attr-defined]
         side.write(get())
         await until(lambda: house.listening.connections and house.connection.buffered() > 0)
-        await asyncio.sleep(0.1)
+        await turned(500)  # what the buffers of the kernel take
         now = clock.monotonic()
         house.connection.check(now)
         house.connection.check(now + 59)
@@ -365,7 +373,12 @@ async def test_requests_in_one_segment_that_are_answered_here_leave_the_loop_to_
     async with running(tmp_path, whole=whole) as house:
         side = await house.connect()
         account, turns = house.gateway.account, Turns()
-        house.gateway.account = lambda record: (turns.note(), account(record))[1]
+
+        def noted(record: Record) -> None:
+            turns.note()
+            account(record)
+
+        house.gateway.account = noted
         with turns:
             side.write(get(path) * 100)
             for _ in range(100):

@@ -12,6 +12,7 @@ from relayd import clock
 from relayd.config.listener import Tls
 from relayd.server.tls import make_context
 from relayd.wire.proxy_protocol import SIGNATURE
+from tests.aids.turns import turned
 from tests.unit.proxy.house import Side, get, running, status_of, until
 from tests.unit.server.certificates import certificate
 
@@ -42,7 +43,7 @@ async def test_a_header_may_come_in_pieces(tmp_path: Path, header: bytes) -> Non
         side = await house.connect()
         for piece in (header[:3], header[3:14], header[14:-1], header[-1:] + get()[:5], get()[5:]):
             side.write(piece)
-            await asyncio.sleep(0.02)
+            await turned()
         assert (await side.message())[1] == b"203.0.113.7"
 
 

@@ -21,6 +21,7 @@ from relayd.errors import ConfigError
 from relayd.server.listener import ListenerSet
 from relayd.server.sockets import bind, rebind
 from tests.aids.ports import free_port
+from tests.aids.turns import turned
 from tests.unit.proxy.house import House, Side, get, running, soon, status_of, until
 
 
@@ -65,7 +66,7 @@ async def test_at_its_limit_a_listener_lets_newcomers_wait(tmp_path: Path) -> No
         second.write(get())
         first.write(get())
         assert status_of((await first.message())[0]) == 200
-        await asyncio.sleep(0.05)
+        await turned()
         assert house.listening.count == 1 and len(house.accounts) == 1
         first.close()
         assert status_of((await second.message())[0]) == 200
@@ -79,7 +80,7 @@ async def test_the_gateway_may_be_full_too(tmp_path: Path) -> None:
         house.gateway.full = lambda: not room
         side = await house.connect()
         side.write(get())
-        await asyncio.sleep(0.05)
+        await turned()
         assert house.listening.count == 0
         room.append(1)
         assert status_of((await side.message())[0]) == 200
@@ -91,7 +92,7 @@ async def test_a_paused_listener_accepts_again(tmp_path: Path) -> None:
         house.listening.pause()
         side = await house.connect()
         side.write(get())
-        await asyncio.sleep(0.02)
+        await turned()
         assert house.listening.count == 0
         house.listening.accept()
         house.listening.accept()

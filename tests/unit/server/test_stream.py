@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tornado.ioloop import IOLoop
 
 from relayd.server.stream import READS, RECORD, RECORDS, ClientStream, TlsClientStream
 from relayd.server.watch import Watch
+from tests.aids.turns import turned
 from tests.unit.proxy.house import until
 
 
@@ -20,6 +22,10 @@ def pair() -> tuple[ClientStream, socket.socket]:
     return ClientStream(mine, Watch(IOLoop.current(), lambda: None)), theirs
 
 
+def goes_beyond(came: list[bytes], count: int) -> bool:
+    return len(came) > count
+
+
 async def test_bytes_come_in_the_order_they_were_sent() -> None:
     stream, theirs = pair()
     came: list[bytes] = []
@@ -27,7 +33,7 @@ async def test_bytes_come_in_the_order_they_were_sent() -> None:
         stream.begin(came.append)
         for word in (b"one", b"two"):
             theirs.send(word)
-            await until(lambda word=word: b"".join(came).endswith(word))
+            await until(partial(came.__contains__, word))
         assert b"".join(came) == b"onetwo"
         stream.close()
 
@@ -39,7 +45,7 @@ async def test_while_paused_nothing_comes_and_nothing_is_lost() -> None:
         stream.begin(came.append)
         stream.pause()
         theirs.send(b"later")
-        await asyncio.sleep(0.02)
+        await turned()
         assert not came and not stream.wanted
         stream.resume()
         await until(lambda: came)
@@ -59,12 +65,12 @@ async def test_who_pauses_inside_the_callback_gets_no_more() -> None:
         stream.begin(take)
         sent = theirs.send(bytes(150_000))
         await until(lambda: came)
-        await asyncio.sleep(0.02)
+        await turned()
         assert len(came) == 1
         while sum(map(len, came)) < sent:
             count = len(came)
             stream.resume()
-            await until(lambda count=count: len(came) > count)
+            await until(partial(goes_beyond, came, count))
         stream.close()
 
 

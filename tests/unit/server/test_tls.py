@@ -15,6 +15,7 @@ from relayd import clock
 from relayd.config.listener import Certificate, Tls
 from relayd.errors import ConfigError
 from relayd.server.tls import make_context
+from tests.aids.turns import turned
 from tests.unit.proxy.house import get, reset, running, saying, until
 from tests.unit.server.certificates import certificate
 
@@ -110,7 +111,7 @@ async def test_garbage_and_early_leavers_at_a_tls_port_harm_nobody(
             early.write(b"\x16\x03\x01")
             await asyncio.sleep(0)
             reset(early.writer)
-        await asyncio.sleep(0.02)
+        await turned()
         house.listening.accept()
         plain = await house.connect()
         plain.write(get())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Iterator
 
@@ -10,6 +9,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from relayd.server.watch import Watch
+from tests.aids.turns import turned
 from tests.unit.proxy.house import until
 
 
@@ -64,7 +64,7 @@ async def test_a_paused_connection_wakes_nobody_until_it_is_woken(heard: list[st
     ear.wanted = False
     ear.theirs.send(b"later")
     await until(lambda: turns)
-    await asyncio.sleep(0.02)
+    await turned()
     assert len(turns) == 1 and not heard
     ear.wanted = True
     watch.wake(ear.mine.fileno())
@@ -79,7 +79,7 @@ async def test_the_end_of_a_paused_connection_is_told(heard: list[str], ears: li
     watch.add(ear.mine.fileno(), ear)
     ear.wanted = False
     ear.theirs.send(b"unread")
-    await asyncio.sleep(0.02)
+    await turned()
     ear.theirs.close()
     await until(lambda: heard)
     assert heard[0] == "a hung up"

@@ -33,8 +33,8 @@ def held(path: pathlib.Path, how: str = "BEGIN IMMEDIATE") -> Iterator[None]:
         other.close()
 
 
-def opened(path: pathlib.Path, **bounds: int) -> Store:
-    return Store(str(path), **{"max_entries": 100, "max_bytes": 1 << 20, "ttl_s": 60, **bounds})
+def opened(path: pathlib.Path, *, max_entries: int = 100, max_bytes: int = 1 << 20) -> Store:
+    return Store(str(path), max_entries=max_entries, max_bytes=max_bytes, ttl_s=60)
 
 
 @pytest.fixture

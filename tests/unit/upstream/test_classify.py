@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import pytest
 
 from relayd.errors import KINDS, Fault
 from relayd.upstream.classify import ENDPOINT_CODES, GOOD, NOTHING, Blame, classify
 from relayd.upstream.retry import WORDS
+
+
+class Told(TypedDict, total=False):
+    """What the body of an answer says."""
+
+    error_code: str
+    error_type: str
+    error_message: str
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 206, 301, 304, 399])
@@ -35,7 +45,7 @@ def test_a_refused_key_is_the_keys_fault_only_when_it_is_relayds(status: int) ->
     {"error_message": "Your API key was reported as leaked. Please use another API key."},
     {"error_message": "Key limit exceeded (total limit)."}, {"error_message": "invalid x-api-key"},
 ])
-def test_a_403_that_names_the_key_is_about_the_key(words: dict[str, str]) -> None:
+def test_a_403_that_names_the_key_is_about_the_key(words: Told) -> None:
     assert classify("", 403, own_key=True, **words).blame is Blame.KEY
     assert classify("", 403, **words).blame is Blame.CLIENT
 
@@ -51,7 +61,7 @@ def test_a_403_that_names_the_key_is_about_the_key(words: dict[str, str]) -> Non
     {"error_message": "The key to the story was flagged."},
     {"error_message": "x" * 5000 + " your api key"},
 ])
-def test_a_403_about_the_request_is_the_clients(words: dict[str, str]) -> None:
+def test_a_403_about_the_request_is_the_clients(words: Told) -> None:
     found = classify("", 403, own_key=True, **words)
     assert (found.blame, found.fault, found.fallback, found.status) == (Blame.CLIENT, "", "", 403)
 

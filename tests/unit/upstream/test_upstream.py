@@ -275,7 +275,9 @@ def test_status_shows_everything_and_no_key(now: Clock) -> None:
     group.set_state("e1", "draining")
     told = group.describe()
     assert json.loads(json.dumps(told)) == told and "sk-" not in json.dumps(told)
-    first, second = told["endpoints"]  # type: ignore[misc]
+    endpoints = told["endpoints"]
+    assert isinstance(endpoints, list)
+    first, second = endpoints
     assert (told["name"], told["protocol"], told["balance"], told["available"]) == ("up", "plain", "round_robin", False)
     assert (first["address"], first["state"], first["breaker"], first["failures"]) == ("e0", "enabled", "open", 2)
     assert 8.0 <= first["retry_in_s"] <= 10.0 and first["last_fault"] == "connect"

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.wire import body as peeking
-from relayd.wire.body import MAX_DEPTH, flag_member, member_span, replace_member, take_object
+from relayd.wire.body import flag_member, member_span, replace_member, take_object
+from relayd.wire.json_scanner import MAX_DEPTH
 from tests.aids.growth import linear
 
 T = TypeVar("T")

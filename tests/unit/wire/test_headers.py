@@ -17,7 +17,12 @@ def test_tokens_are_split_lowered_and_never_empty() -> None:
 
 def test_a_memo_remembers_but_does_not_grow_without_end() -> None:
     calls: list[bytes] = []
-    memo: Memo[int] = Memo(lambda key: calls.append(key) or len(key))
+
+    def counted(key: bytes) -> int:
+        calls.append(key)
+        return len(key)
+
+    memo = Memo(counted)
     assert memo[b"ab"] == memo[b"ab"] == 2
     assert calls == [b"ab"]
     for number in range(LIMIT + 100):

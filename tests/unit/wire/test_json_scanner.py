@@ -23,6 +23,7 @@ from relayd.wire.json_scanner import (
     JsonScanner,
     scanned,
 )
+from tests.aids.scanning import scan
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -47,20 +48,6 @@ def cut(document: bytes, sizes: Sequence[int]) -> list[bytes]:
         pieces.append(document[at : at + size])
         at += size
     return [*pieces, document[at:]]
-
-
-def scan(pieces: Sequence[bytes]) -> JsonScanner | None:
-    """What is known of the document, None for one that is at fault."""
-    scanner = JsonScanner()
-    try:
-        for piece in pieces:
-            scanner.feed(piece)
-            while scanner.pending:
-                scanner.step()
-        scanner.end()
-    except JsonFault:
-        return None
-    return scanner
 
 
 def _no_constant(word: str) -> Any:

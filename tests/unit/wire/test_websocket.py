@@ -120,7 +120,7 @@ def test_two_keys_are_no_key() -> None:
 @st.composite
 def conversations(draw: st.DrawFn) -> tuple[bytes, list[Event]]:
     """A client's frames, and what they mean."""
-    stream, meant = b"", []
+    stream, meant = b"", list[Event]()
     for _ in range(draw(st.integers(0, 6))):
         kind = draw(st.sampled_from(["text", "binary", "ping", "pong"]))
         if kind in ("ping", "pong"):

@@ -86,6 +86,13 @@ class Fail:
 
 Reply = Say | Fail
 Brain = Callable[[Asked], Reply]
+
+
+def always(reply: Reply) -> Brain:
+    """A model that gives one reply to everything."""
+    return lambda asked: reply
+
+
 LOOK_UP = {
     "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False,
 }  # fmt: skip

@@ -8,6 +8,8 @@ import pathlib
 import pwd
 import subprocess
 import sys
+import tempfile
+from typing import Protocol
 
 import pytest
 
@@ -20,13 +22,34 @@ ROUTE = "routes: [{name: r, match: {path: /x}, respond: 200}]\n"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
-def checked(folder: pathlib.Path, text: str, *words: str) -> tuple[int, str]:
+class Checked(Protocol):
+    def __call__(self, text: str, *words: str) -> tuple[int, str]: ...
+
+
+@pytest.fixture
+def checked(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> Checked:
+    """`relayd check` of a text, as the caller: the exit code, and what was said."""
+
+    def check(text: str, *words: str) -> tuple[int, str]:
+        code = main(["check", "-c", str(written(tmp_path, text)), *words])
+        told = capsys.readouterr()
+        return code, told.out + told.err
+
+    return check
+
+
+def written(folder: pathlib.Path, text: str) -> pathlib.Path:
     file = folder / "relayd.yaml"
     file.write_text(text)
     file.chmod(0o644)
+    return file
+
+
+def as_service(unit: pathlib.Path, folder: pathlib.Path, text: str) -> tuple[int, str]:
+    """The same as the user of a unit, from a process that can become that user."""
     done = subprocess.run(
-        [sys.executable, "-m", "relayd", "check", "-c", str(file), *words], cwd=TOP, capture_output=True, text=True,
-        stdin=subprocess.DEVNULL,
+        [sys.executable, "-m", "relayd", "check", "-c", str(written(folder, text)), "--unit", str(unit)], cwd=TOP,
+        capture_output=True, text=True, stdin=subprocess.DEVNULL,
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -35,7 +58,7 @@ def tls_listener(cert: str, key: str) -> str:
     return LISTENER % f", tls: {{certificates: [{{cert: {cert}, key: {key}}}]}}" + ROUTE
 
 
-def test_certificates_and_keys_that_a_start_would_refuse_are_refused(tmp_path: pathlib.Path) -> None:
+def test_certificates_and_keys_that_a_start_would_refuse_are_refused(checked: Checked, tmp_path: pathlib.Path) -> None:
     one, two = certificate(tmp_path, "one.example"), certificate(tmp_path, "two.example")
     empty, noise, locked = tmp_path / "empty.pem", tmp_path / "noise.pem", tmp_path / "locked.key"
     empty.write_bytes(b"")
@@ -44,18 +67,18 @@ def test_certificates_and_keys_that_a_start_would_refuse_are_refused(tmp_path: p
         ["openssl", "pkey", "-in", one.key, "-aes256", "-passout", "pass:secret", "-out", str(locked)], check=True,
         capture_output=True,
     )
-    assert checked(tmp_path, tls_listener(one.cert, one.key))[0] == 0
+    assert checked(tls_listener(one.cert, one.key))[0] == 0
     for cert, key, said in (
         (str(empty), one.key, "empty.pem: holds no certificate"), (str(noise), one.key, "noise.pem: holds a damaged"),
         (one.cert, str(empty), "empty.pem: holds no private key"), (one.cert, two.key, "is not the key of"),
         (one.cert, str(locked), "locked.key: is encrypted"), (one.key, one.key, "holds no certificate"),
         (one.cert, one.cert, "holds no private key"),
     ):
-        code, told = checked(tmp_path, tls_listener(cert, key))
+        code, told = checked(tls_listener(cert, key))
         assert code == 78 and said in told and "None" not in told and "relayd.yaml:1:" in told, told
 
 
-def test_authorities_and_client_certificates_of_upstreams_are_asked_about(tmp_path: pathlib.Path) -> None:
+def test_authorities_and_client_certificates_of_upstreams_are_asked_about(checked: Checked, tmp_path: pathlib.Path) -> None:
     one, two = certificate(tmp_path, "one.example"), certificate(tmp_path, "two.example")
     empty = tmp_path / "empty.pem"
     empty.write_bytes(b"")
@@ -64,29 +87,29 @@ def test_authorities_and_client_certificates_of_upstreams_are_asked_about(tmp_pa
         (f"cert: {empty}, key: {two.key}", "holds no certificate"),
     ):
         text = LISTENER % "" + ROUTE + f"upstreams: {{up: {{endpoints: ['https://127.0.0.1:1'], tls: {{{tls}}}}}}}\n"
-        code, told = checked(tmp_path, text)
+        code, told = checked(text)
         assert code == 78 and said in told, told
     text = f"upstreams: {{up: {{endpoints: ['https://127.0.0.1:1'], tls: {{ca: {one.cert}, cert: {one.cert}, key: {one.key}}}}}}}\n"
-    assert checked(tmp_path, LISTENER % "" + ROUTE + text)[0] == 0
+    assert checked(LISTENER % "" + ROUTE + text)[0] == 0
 
 
-def test_folders_of_log_and_store_are_asked_about_and_nothing_is_made(tmp_path: pathlib.Path) -> None:
+def test_folders_of_log_and_store_are_asked_about_and_nothing_is_made(checked: Checked, tmp_path: pathlib.Path) -> None:
     for section, key in (
         ("telemetry: {access_log: {file: %s}}\n", "telemetry.access_log.file"),
         ("store: {kind: sqlite, path: %s}\n", "store.path"),
     ):
-        code, told = checked(tmp_path, LISTENER % "" + ROUTE + section % (tmp_path / "gone" / "file"))
+        code, told = checked(LISTENER % "" + ROUTE + section % (tmp_path / "gone" / "file"))
         assert code == 78 and f"{key}: " in told and "No such file or directory" in told
-        assert checked(tmp_path, LISTENER % "" + ROUTE + section % tmp_path)[0] == 78
-        assert checked(tmp_path, LISTENER % "" + ROUTE + section % (tmp_path / "file"))[0] == 0
+        assert checked(LISTENER % "" + ROUTE + section % tmp_path)[0] == 78
+        assert checked(LISTENER % "" + ROUTE + section % (tmp_path / "file"))[0] == 0
         assert not (tmp_path / "file").exists()
 
 
-def test_the_end_of_a_certificate_is_shown_and_warned_of(tmp_path: pathlib.Path) -> None:
+def test_the_end_of_a_certificate_is_shown_and_warned_of(checked: Checked, tmp_path: pathlib.Path) -> None:
     one = certificate(tmp_path, "one.example")  # for two days
-    code, told = checked(tmp_path, tls_listener(one.cert, one.key))
+    code, told = checked(tls_listener(one.cert, one.key))
     assert code == 0 and "expires   listener public: " in told and "THE CERTIFICATE EXPIRES SOON" in told
-    shown = json.loads(checked(tmp_path, tls_listener(one.cert, one.key), "--json")[1])
+    shown = json.loads(checked(tls_listener(one.cert, one.key), "--json")[1])
     assert shown["summary"]["certificates"][0]["file"] == one.cert
     assert 0 < shown["summary"]["certificates"][0]["left_s"] <= 2 * 86400
 
@@ -106,37 +129,37 @@ def unit(tmp_path: pathlib.Path) -> pathlib.Path:
 @needs_root
 def test_a_log_where_the_sandbox_forbids_it_is_refused_with_the_rule(tmp_path: pathlib.Path, unit: pathlib.Path) -> None:
     text = LISTENER % "" + ROUTE + "telemetry: {access_log: {file: %s}}\n"
-    code, told = checked(tmp_path, text % "/var/log/access.log", "--unit", str(unit))
+    code, told = as_service(unit, tmp_path, text % "/var/log/access.log")
     assert code == 78 and "ProtectSystem=strict" in told and "/var/log/relayd" in told, told
 
 
 @needs_root
-def test_what_root_alone_may_read_is_refused(tmp_path: pathlib.Path, unit: pathlib.Path) -> None:
+def test_what_root_alone_may_read_is_refused(checked: Checked, tmp_path: pathlib.Path, unit: pathlib.Path) -> None:
     unit.write_text(unit.read_text().replace("PrivateTmp=yes", ""))
     key = tmp_path / "key"
     key.write_text("sk-1")
     key.chmod(0o600)
     text = LISTENER % "" + ROUTE + f"consumers: {{team: {{bearer: {{file: {key}}}}}}}\n"
-    assert checked(tmp_path, text, "--unit", "none")[0] == 0
-    code, told = checked(tmp_path, text, "--unit", str(unit))
+    assert checked(text, "--unit", "none")[0] == 0
+    code, told = as_service(unit, tmp_path, text)
     assert code == 78 and "Permission denied" in told, told
     os.chown(key, pwd.getpwnam("nobody").pw_uid, -1)
-    code, told = checked(tmp_path, text, "--unit", str(unit))
+    code, told = as_service(unit, tmp_path, text)
     assert code == 0 and "asked as  user nobody" in told, told
 
 
 @needs_root
-def test_what_the_sandbox_hides_is_refused(tmp_path: pathlib.Path, unit: pathlib.Path) -> None:
-    if not str(tmp_path).startswith(("/tmp/", "/var/tmp/", "/home/", "/root/")):
-        pytest.skip("the tests' folder is none that the unit hides")
-    code, told = checked(tmp_path, LISTENER % "" + ROUTE, "--unit", str(unit))
+def test_what_the_sandbox_hides_is_refused(unit: pathlib.Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as hidden:  # by PrivateTmp, wherever the tests' own folder is
+        os.chmod(hidden, 0o755)  # the rights are no reason
+        code, told = as_service(unit, pathlib.Path(hidden), LISTENER % "" + ROUTE)
     assert code == 78 and "is not visible to relayd.service (PrivateTmp=yes)" in told, told
 
 
 @needs_root
 def test_a_user_that_does_not_exist_is_named(tmp_path: pathlib.Path, unit: pathlib.Path) -> None:
     unit.write_text(unit.read_text().replace("User=nobody", "User=no-such-user"))
-    code, told = checked(tmp_path, LISTENER % "" + ROUTE, "--unit", str(unit))
+    code, told = as_service(unit, tmp_path, LISTENER % "" + ROUTE)
     assert code == 78 and "no-such-user, which does not exist" in told
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from relayd.protocols.canon import Message, Request, Text
 from relayd.protocols.dialect import Ask
+from tests.aids.memories import Kept
 
 _DELTAS = {
     "text": {"text_delta": "text"},
@@ -18,27 +19,8 @@ _DELTAS = {
 _STOP_REASONS = {"end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"}
 
 
-class Remembering:
-    """A Memory without a limit."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, Any] = {}
-
-    def get(self, key: str) -> Any:
-        return self.kept.get(key)
-
-    def put(self, key: str, value: Any) -> None:
-        self.kept[key] = json.loads(json.dumps(value))
-
-    def delete(self, key: str) -> bool:
-        return self.kept.pop(key, None) is not None
-
-    def lost(self, key: str) -> str:
-        return ""
-
-
-def ask(method: str = "POST", path: str = "/v1/messages", memory: Remembering | None = None) -> Ask:
-    return Ask(method, path, "beta=true", {}, "req_1", memory or Remembering())
+def ask(method: str = "POST", path: str = "/v1/messages", memory: Kept | None = None) -> Ask:
+    return Ask(method, path, "beta=true", {}, "req_1", memory or Kept())
 
 
 def request(stream: bool = True, messages: tuple[Message, ...] = (Message("user", (Text("Hi"),)),)) -> Request:
@@ -96,7 +78,7 @@ def check(stream: bytes) -> dict[str, Any]:
     ids = [block["id"] for block in message["content"] if block["type"] == "tool_use"]
     assert len(set(ids)) == len(ids) and all(ids)
     assert message["content"], "clients look at the first block"
-    return message | last["delta"] | {"usage": last["usage"]}
+    return {**message, **last["delta"], "usage": last["usage"]}
 
 
 def _check_block(found: list[dict[str, Any]], position: int, content: list[dict[str, Any]]) -> int:

@@ -12,7 +12,8 @@ from relayd.protocols.anthropic_messages import DIALECT as MESSAGES
 from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Options
 from relayd.protocols.openai_chat import DIALECT as CHAT
-from tests.unit.protocols.anthropic_messages.grammar import Remembering, ask, check, check_failed
+from tests.aids.memories import Kept
+from tests.unit.protocols.anthropic_messages.grammar import ask, check, check_failed
 from tests.unit.protocols.anthropic_messages.test_reader import AGENT
 from tests.unit.protocols.openai_chat.strict import offences
 
@@ -57,13 +58,13 @@ CLAUDE_CODE: dict[str, Any] = {
 def from_messages(body: dict[str, Any], options: Options | None = None) -> tuple[Request, dict[str, Any]]:
     assert MESSAGES.read_request and CHAT.write_request
     asked = MESSAGES.read_request(json.dumps(body).encode(), ask())
-    sending = CHAT.write_request(dataclasses.replace(asked, model="local"), options or Options(), Remembering())
+    sending = CHAT.write_request(dataclasses.replace(asked, model="local"), options or Options(), Kept())
     assert offences(sending.body) == []
     value: dict[str, Any] = json.loads(sending.body)
     return asked, value
 
 
-def from_chat(body: dict[str, Any], memory: Remembering, options: Options | None = None) -> tuple[Request, Any]:
+def from_chat(body: dict[str, Any], memory: Kept, options: Options | None = None) -> tuple[Request, Any]:
     assert CHAT.read_request and MESSAGES.write_request
     asked = CHAT.read_request(json.dumps(body).encode(), ask(path="/v1/chat/completions"))
     sending = MESSAGES.write_request(asked, options or Options(), memory)
@@ -82,7 +83,7 @@ def call(index: int, **members: Any) -> dict[str, Any]:
 
 def through_chat(request: Request, *pieces: bytes) -> bytes:
     assert CHAT.reader and MESSAGES.renderer
-    reader, renderer = CHAT.reader(request, Options(), Remembering()), MESSAGES.renderer(request, ask())
+    reader, renderer = CHAT.reader(request, Options(), Kept()), MESSAGES.renderer(request, ask())
     return b"".join(renderer.feed(reader.feed(piece)) for piece in pieces) + renderer.feed(reader.end())
 
 
@@ -150,7 +151,7 @@ CHAT_ASK = {"model": "c", "messages": [{"role": "user", "content": "go"}], "tool
 
 
 def test_a_messages_endpoints_agent_turn_reaches_a_chat_client() -> None:
-    memory = Remembering()
+    memory = Kept()
     asked, sent = from_chat(CHAT_ASK | {"stream": True, "stream_options": {"include_usage": True}}, memory)
     assert sent["thinking"] == {"type": "adaptive"} and sent["output_config"] == {"effort": "high"}
     assert MESSAGES.reader and CHAT.renderer
@@ -174,7 +175,7 @@ def test_a_messages_endpoints_agent_turn_reaches_a_chat_client() -> None:
 
 
 def test_the_chat_clients_next_turn_brings_the_signed_thoughts_back() -> None:
-    memory = Remembering()
+    memory = Kept()
     asked, _ = from_chat(CHAT_ASK, memory)
     assert MESSAGES.reader and CHAT.renderer
     reader, renderer = MESSAGES.reader(asked, Options(), memory), CHAT.renderer(asked, ask())

@@ -25,11 +25,11 @@ from relayd.protocols.canon import (
     ToolResult,
 )
 from relayd.protocols.dialect import Refused
-from tests.unit.protocols.anthropic_messages.grammar import Remembering
+from tests.aids.memories import Kept
 
 
-def turns(*messages: Message, memory: Remembering | None = None, unanswered: str = "fill") -> list[dict[str, Any]]:
-    history = History(memory or Remembering(), unanswered, last_calls(messages))
+def turns(*messages: Message, memory: Kept | None = None, unanswered: str = "fill") -> list[dict[str, Any]]:
+    history = History(memory or Kept(), unanswered, last_calls(messages))
     for number, message in enumerate(messages):
         history.take(message, f"messages[{number}]")
     history.end()
@@ -137,7 +137,7 @@ def test_ids_that_the_api_would_refuse_are_replaced_alike_in_call_and_result() -
 
 
 def test_remembered_thoughts_stand_before_what_they_led_to() -> None:
-    memory = Remembering()
+    memory = Kept()
     thinking_memory.keep(memory, "1", [Reasoning("first", signature="s1")])
     thinking_memory.keep(memory, "2", [Reasoning("", redacted="x")])
     content = turns(said("user", "go"), said("assistant", "Text", call("1"), call("2")), memory=memory)[1]["content"]
@@ -145,7 +145,7 @@ def test_remembered_thoughts_stand_before_what_they_led_to() -> None:
 
 
 def test_the_clients_own_signed_thoughts_come_before_the_remembered() -> None:
-    memory = Remembering()
+    memory = Kept()
     thinking_memory.keep(memory, "1", [Reasoning("old", signature="s1")])
     own = Reasoning("own", signature="s2")
     content = turns(said("user", "go"), said("assistant", own, call("1")), memory=memory)[1]["content"]
@@ -184,8 +184,8 @@ def test_what_cannot_be_carried_is_refused_with_its_message(part: Part) -> None:
     assert refused.value.param == "messages[0]"
 
 
-def loop(*messages: Message, memory: Remembering | None = None) -> bool:
-    history = History(memory or Remembering(), "fill", last_calls(messages))
+def loop(*messages: Message, memory: Kept | None = None) -> bool:
+    history = History(memory or Kept(), "fill", last_calls(messages))
     for message in messages:
         history.take(message, "m")
     history.end()
@@ -217,7 +217,7 @@ _messages = st.one_of(
 @given(st.lists(_messages, max_size=10))
 def test_any_conversation_becomes_turns_that_the_api_takes(drawn: list[Any]) -> None:
     messages: list[Message] = []
-    count, open_calls = 0, []
+    count, open_calls = 0, list[str]()
     for one in drawn:
         if one == "result":
             if open_calls:

@@ -28,7 +28,7 @@ from relayd.protocols.canon import (
 from relayd.protocols.dialect import Refused
 from tests.unit.protocols.anthropic_messages.grammar import ask
 
-READ = {"name": "read", "description": "Reads.", "input_schema": {"type": "object", "properties": {}}}
+READ: dict[str, Any] = {"name": "read", "description": "Reads.", "input_schema": {"type": "object", "properties": {}}}
 
 
 def read(messages: Any = ({"role": "user", "content": "Hi"},), **members: Any) -> Request:

@@ -27,7 +27,8 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from tests.unit.protocols.anthropic_messages.grammar import Remembering, ask, check, request
+from tests.aids.memories import Kept
+from tests.unit.protocols.anthropic_messages.grammar import ask, check, request
 
 START: dict[str, Any] = {
     "type": "message_start",
@@ -98,8 +99,8 @@ AGENT_EVENTS: list[Event] = [
 ]
 
 
-def read(*pieces: bytes, memory: Remembering | None = None) -> list[Event]:
-    one = AnswerReader(MessagesAnswer(memory or Remembering()), stream=True, framing=FRAMING)
+def read(*pieces: bytes, memory: Kept | None = None) -> list[Event]:
+    one = AnswerReader(MessagesAnswer(memory or Kept()), stream=True, framing=FRAMING)
     events = [event for piece in pieces for event in one.feed(piece)]
     return events + one.end()
 
@@ -115,7 +116,7 @@ def test_an_agents_turn_becomes_its_events() -> None:
 
 
 def test_an_event_is_out_with_its_blank_line() -> None:
-    one = AnswerReader(MessagesAnswer(Remembering()), stream=True, framing=FRAMING)
+    one = AnswerReader(MessagesAnswer(Kept()), stream=True, framing=FRAMING)
     assert one.feed(stream(START)) == AGENT_EVENTS[:2]
     one.feed(stream(opened(0, type="text", text="")))
     assert one.feed(stream(delta(0, "text_delta", text="a"))) == [TextDelta("a")]
@@ -244,13 +245,13 @@ def test_a_call_without_a_name_or_an_id_fails() -> None:
 
 
 def test_nothing_follows_a_failure() -> None:
-    one = AnswerReader(MessagesAnswer(Remembering()), stream=True, framing=FRAMING)
+    one = AnswerReader(MessagesAnswer(Kept()), stream=True, framing=FRAMING)
     assert isinstance(one.feed(b"data: {\n\n")[-1], Failure)
     assert one.feed(AGENT) == [] and one.end() == []
 
 
 def test_signed_thoughts_are_remembered_with_the_next_call() -> None:
-    memory = Remembering()
+    memory = Kept()
     read(AGENT, memory=memory)
     thoughts = [Reasoning("I must look: ä€😀", signature="EqQB"), Reasoning("", redacted="opaque")]
     assert thinking_memory.recall(memory, "toolu_1") == thoughts
@@ -259,9 +260,9 @@ def test_signed_thoughts_are_remembered_with_the_next_call() -> None:
 
 def test_thoughts_that_are_too_long_are_passed_on_but_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relayd.protocols.anthropic_messages.reader.LARGEST_CHARS", 10)
-    memory = Remembering()
+    memory = Kept()
     assert read(AGENT, memory=memory)[2] == ThoughtDelta("I must ")
-    assert memory.kept == {}
+    assert memory.values == {}
 
 
 def test_what_a_hostile_endpoint_sends_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,6 @@ def test_the_sdks_tool_runner_completes_its_loop(served: tuple[MessagesServer, A
     server.script = lambda request: ANSWER if any(m.role == "tool" for m in request.messages) else CALLS
     asked = []
 
-    @anthropic.beta_tool
     def weather(city: str) -> str:
         """The weather now.
 
@@ -122,7 +121,7 @@ def test_the_sdks_tool_runner_completes_its_loop(served: tuple[MessagesServer, A
         asked.append(city)
         return f"rain in {city}"
 
-    final = client.beta.messages.tool_runner(**ASK, tools=[weather]).until_done()
+    final = client.beta.messages.tool_runner(**ASK, tools=[anthropic.beta_tool(weather)]).until_done()
     assert asked == ["Paris", "Rome"]
     assert final.content[-1].text == "Grüße 😀"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from relayd.protocols.anthropic_messages import thinking_memory
 from relayd.protocols.canon import Reasoning
-from tests.unit.protocols.anthropic_messages.grammar import Remembering
+from tests.aids.memories import Kept
 
 
 def test_signed_and_redacted_thoughts_come_back_as_they_were() -> None:
-    memory = Remembering()
+    memory = Kept()
     thoughts = [Reasoning("Hm", signature="s"), Reasoning("", redacted="x")]
     thinking_memory.keep(memory, "call", thoughts)
     assert thinking_memory.recall(memory, "call") == thoughts
@@ -16,12 +16,12 @@ def test_signed_and_redacted_thoughts_come_back_as_they_were() -> None:
 
 
 def test_what_nobody_signed_is_not_kept() -> None:
-    memory = Remembering()
+    memory = Kept()
     thinking_memory.keep(memory, "call", [Reasoning("Hm")])
-    assert memory.kept == {}
+    assert memory.values == {}
 
 
 def test_a_damaged_memory_is_an_empty_one() -> None:
-    memory = Remembering()
-    memory.kept["anthropic_messages/thoughts/call"] = "broken"
+    memory = Kept()
+    memory.values["anthropic_messages/thoughts/call"] = "broken"
     assert thinking_memory.recall(memory, "call") == []

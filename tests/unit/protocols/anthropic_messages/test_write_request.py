@@ -23,7 +23,7 @@ from relayd.protocols.canon import (
     ToolResult,
 )
 from relayd.protocols.dialect import Options, Refused, Sending
-from tests.unit.protocols.anthropic_messages.grammar import Remembering
+from tests.aids.memories import Kept
 
 USER = Message("user", (Text("Hi"),))
 READ = Tool("read", "Reads.", {"type": "object", "properties": {"path": {"type": "string"}}}, strict=True)
@@ -34,12 +34,12 @@ LOOP = (
 )
 
 
-def send(options: Options | None = None, memory: Remembering | None = None, **members: Any) -> Sending:
+def send(options: Options | None = None, memory: Kept | None = None, **members: Any) -> Sending:
     asked = Request("claude", **({"messages": (USER,)} | members))
-    return write_request(asked, options or Options(), memory or Remembering())
+    return write_request(asked, options or Options(), memory or Kept())
 
 
-def write(options: Options | None = None, memory: Remembering | None = None, **members: Any) -> dict[str, Any]:
+def write(options: Options | None = None, memory: Kept | None = None, **members: Any) -> dict[str, Any]:
     body: dict[str, Any] = json.loads(send(options, memory, **members).body)
     return body
 
@@ -194,7 +194,7 @@ def test_a_budget_lies_between_its_least_and_the_limit(
 
 
 def test_a_budget_waits_for_signed_thoughts_in_the_loop() -> None:
-    options, memory = Options(thinking="budget"), Remembering()
+    options, memory = Options(thinking="budget"), Kept()
     assert "thinking" not in write(options, memory, messages=LOOP, tools=(READ,), thinking=Thinking(budget=2000))
     thinking_memory.keep(memory, "toolu_1", [Reasoning("Hm", signature="s")])
     body = write(options, memory, messages=LOOP, tools=(READ,), thinking=Thinking(budget=2000))
@@ -205,5 +205,5 @@ def test_a_budget_waits_for_signed_thoughts_in_the_loop() -> None:
 def test_the_request_is_not_changed() -> None:
     asked = Request("claude", LOOP, tools=(READ,), thinking=Thinking(effort="high"))
     before = dataclasses.replace(asked)
-    write_request(asked, Options(), Remembering())
+    write_request(asked, Options(), Kept())
     assert asked == before

@@ -14,27 +14,9 @@ from relayd.protocols.canon import End, Event, Failure, Finish, Message, Request
 from relayd.protocols.dialect import Ask, Dialect, Refused, Rendered
 from relayd.protocols.dialogflow import DIALECT
 from relayd.protocols.dialogflow.front import Settings, dialect
+from tests.aids.memories import Kept
 
 SESSION = "projects/p/agent/sessions/s-1"
-
-
-class Kept:
-    """A Memory that keeps everything."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-
-    def get(self, key: str) -> Any:
-        return self.values.get(key)
-
-    def put(self, key: str, value: Any) -> None:
-        self.values[key] = json.loads(json.dumps(value))
-
-    def delete(self, key: str) -> bool:
-        return self.values.pop(key, None) is not None
-
-    def lost(self, key: str) -> str:
-        return ""
 
 
 def ask(memory: Kept, method: str = "POST") -> Ask:
@@ -52,6 +34,7 @@ def read(memory: Kept, body: bytes, front: Dialect = DIALECT) -> Request:
 
 
 def answer(memory: Kept, request: Request, *events: Event, front: Dialect = DIALECT) -> Rendered:
+    assert front.renderer is not None
     renderer = front.renderer(request, ask(memory))
     assert renderer.feed(list(events)) == b"" and renderer.comment() == b""
     return renderer.whole()
@@ -141,9 +124,10 @@ def test_an_answer_never_exceeds_what_dialogflow_takes(letter: str, length: int)
 
 
 def test_get_is_a_check_and_never_a_question() -> None:
+    assert DIALECT.local is not None
     for method in ("GET", "HEAD"):
         rendered = DIALECT.local(ask(Kept(), method), b"")
-        assert rendered.status == 200 and json.loads(rendered.body)["status"] == "ok"
+        assert rendered is not None and rendered.status == 200 and json.loads(rendered.body)["status"] == "ok"
     assert DIALECT.local(ask(Kept()), question()) is None
 
 
@@ -184,6 +168,7 @@ def test_a_memory_that_holds_something_strange_is_empty() -> None:
     memory = Kept()
     turn(memory, "a", "b")
     (key,) = memory.values
-    for value in (7, [], {"at": "x"}, {"at": clock.wall(), "turns": 7}, {"at": clock.wall(), "turns": [7, ["a"]]}):
+    strange: list[object] = [7, [], {"at": "x"}, {"at": clock.wall(), "turns": 7}, {"at": clock.wall(), "turns": [7, ["a"]]}]
+    for value in strange:
         memory.values[key] = value
         assert read(memory, question("e")).messages[1:] == (Message("user", (Text("e"),)),)

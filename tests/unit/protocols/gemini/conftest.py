@@ -11,26 +11,7 @@ import pytest
 from relayd.protocols.canon import Message, Request, Text
 from relayd.protocols.dialect import Options
 from relayd.protocols.gemini import DIALECT
-
-
-class Kept:
-    """A Memory that keeps everything."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-
-    def get(self, key: str) -> Any:
-        return self.values.get(key)
-
-    def put(self, key: str, value: Any) -> None:
-        json.dumps(value)  # plain data only
-        self.values[key] = value
-
-    def delete(self, key: str) -> bool:
-        return self.values.pop(key, None) is not None
-
-    def lost(self, key: str) -> str:
-        return ""
+from tests.aids.memories import Kept
 
 
 @pytest.fixture

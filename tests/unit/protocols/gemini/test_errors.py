@@ -43,9 +43,9 @@ def test_the_header_counts_where_the_body_says_nothing() -> None:
 
 
 def test_a_key_that_is_not_valid_is_told_from_a_bad_request() -> None:
-    error = {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT"}
+    error: dict[str, Any] = {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT"}
     assert read(400, {"error": error}).status == 400
-    error["details"] = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]  # type: ignore[assignment]
+    error["details"] = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
     failure = read(400, [{"error": error}])
     assert (failure.status, failure.code, failure.message) == (401, "invalid_api_key", "API key not valid.")
 

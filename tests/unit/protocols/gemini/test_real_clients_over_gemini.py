@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -16,12 +15,13 @@ from relayd.protocols import anthropic_messages, openai_chat, openai_responses
 from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Ask, Dialect, Memory, Options, Refused
 from relayd.protocols.gemini import DIALECT as GEMINI
+from tests.aids.sdk import http_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     openai = pytest.importorskip("openai")
     anthropic = pytest.importorskip("anthropic")
-    httpx = pytest.importorskip("httpx")
+    httpx = http_of("openai")
 
 pytestmark = [pytest.mark.client, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 LOOK = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -229,7 +229,7 @@ def test_errors_and_cut_streams_are_errors_to_a_chat_client(gemini: Scripted, me
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_messages_clients_tool_loop_keeps_the_signatures(gemini: Scripted, memory: Any, stream: bool) -> None:
     # Newer releases of this SDK have another HTTP library of the same form.
-    library = getattr(sys.modules["anthropic._base_client"], "httpx2", httpx)
+    library = http_of("anthropic")
     between = Between(anthropic_messages.DIALECT, gemini, memory, library)
     http = library.Client(transport=library.MockTransport(between))
     client = anthropic.Anthropic(base_url="http://relayd.test", api_key="k", http_client=http, max_retries=0)

@@ -148,5 +148,6 @@ def test_a_choice_of_a_tool_that_is_not_there_is_refused(ask: Callable[..., Requ
 def test_long_numbers_and_other_letters_arrive_as_they_were(ask: Callable[..., Request], memory: Any) -> None:
     schema = {"minimum": 123456789012345678901234567890}
     request = ask(Message("user", (Text("Grüße \ud83c"),)), tools=(Tool("a", parameters=schema),))
+    assert DIALECT.write_request is not None
     body = DIALECT.write_request(request, Options(), memory).body
     assert b"123456789012345678901234567890" in body and json.loads(body)["contents"][0]["parts"][0]["text"][:5] == "Grüße"

@@ -70,7 +70,8 @@ def test_models_that_do_not_demand_signatures_get_no_placeholder(ask: Callable[.
 
 def test_a_memory_that_holds_something_strange_is_a_memory_that_holds_nothing(memory: Any) -> None:
     calls = [ToolCall("1", "a", "{}")]
-    for value in (None, 7, [], {"signature": "S"}):
+    strange: list[object] = [None, 7, [], {"signature": "S"}]
+    for value in strange:
         memory.put("thought_signature:1", value)
         assert signatures_of(calls, memory, True, {"1": calls[0]}) == [PLACEHOLDER]
     assert signatures_of([], memory, True, {}) == []

@@ -8,7 +8,7 @@ import pytest
 
 from relayd.protocols.dialect import Ask
 from relayd.protocols.ollama.local import local
-from tests.docs.pairs import Forgetful
+from tests.aids.memories import Forgetful
 
 
 def ask(method: str, path: str) -> Ask:

@@ -12,29 +12,18 @@ import pytest
 from relayd.protocols import dialogflow, openai_chat, simple_chat
 from relayd.protocols.dialect import Ask, Dialect, Options
 from relayd.protocols.ollama import DIALECT as OLLAMA
+from tests.aids.memories import Kept
+from tests.aids.sdk import http_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     openai = pytest.importorskip("openai")
-    httpx = pytest.importorskip("httpx")
+    httpx = http_of("openai")
 
 pytestmark = [pytest.mark.client, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 LOOK = {"type": "object", "properties": {"city": {"type": "string"}}}
 TOOLS = [{"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": LOOK}}]
 PNG = "data:image/png;base64,QUJD"
-
-
-class Kept(dict[str, Any]):
-    """A Memory that keeps everything."""
-
-    def put(self, key: str, value: Any) -> None:
-        self[key] = value
-
-    def delete(self, key: str) -> bool:
-        return self.pop(key, None) is not None
-
-    def lost(self, key: str) -> str:
-        return ""
 
 
 class Scripted:
@@ -77,6 +66,7 @@ def exchanged(front: Dialect, ollama: Scripted, body: bytes, memory: Kept) -> tu
     request = front.read_request(body, ask)
     lines = ollama.lines(json.loads(OLLAMA.write_request(request, Options(), memory).body))
     reader, renderer = OLLAMA.reader(request, Options(), memory), front.renderer(request, ask)
+    renderer.answered_by("ollama")
     if not request.stream:
         renderer.feed(reader.feed(whole(lines)) + reader.end())
         rendered = renderer.whole()
@@ -141,7 +131,7 @@ def test_the_seeds_chat_is_answered(scripted: Scripted) -> None:
     body = {"model": "mistral-7b-instruct", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 50}
     status, _, (answer,) = exchanged(simple_chat.DIALECT, scripted, json.dumps(body).encode(), Kept())
     told = json.loads(answer)
-    assert status == 200 and told["backend"] == "litellm" and told["id"].startswith("chat-")
+    assert status == 200 and told["backend"] == "ollama" and told["id"].startswith("chat-")
     assert told["choices"][0] == {"index": 0, "message": {"role": "assistant", "content": "It rains."}, "finish_reason": "stop"}
     assert scripted.bodies[0]["options"] == {"num_predict": 50} and scripted.bodies[0]["stream"] is False
 

@@ -11,25 +11,7 @@ from relayd.protocols.canon import Event, Request, TextDelta, ThoughtDelta, Tool
 from relayd.protocols.dialect import Ask
 from relayd.protocols.openai_chat.reader import ChatAnswer
 from relayd.protocols.openai_chat.request_in import read_request
-
-
-class Kept:
-    """A memory without bound, for one test."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-
-    def get(self, key: str) -> Any:
-        return self.values.get(key)
-
-    def put(self, key: str, value: Any) -> None:
-        self.values[key] = value
-
-    def delete(self, key: str) -> bool:
-        return self.values.pop(key, None) is not None
-
-    def lost(self, key: str) -> str:
-        return ""
+from tests.aids.memories import Kept
 
 
 def an_ask() -> Ask:

@@ -38,7 +38,7 @@ def _request(request: dict[str, Any], developer: bool) -> Iterator[str]:
         if not tool["function"].get("name") or not isinstance(tool["function"].get("parameters"), dict):
             yield "function without name or parameters"
     choice = request.get("tool_choice")
-    if isinstance(choice, dict) and choice["function"]["name"] not in [tool["function"]["name"] for tool in tools]:
+    if isinstance(choice, dict) and choice["function"]["name"] not in [tool["function"]["name"] for tool in tools or ()]:
         yield "choice of no tool"
     form = request.get("response_format", {})
     if form.get("type") == "json_schema" and not {"name", "schema"} <= form["json_schema"].keys():

@@ -23,7 +23,7 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.dialect import Options, Refused
 from relayd.protocols.openai_chat.history import BEHIND, FILLED, write_messages
-from tests.unit.protocols.openai_chat.asked import Kept
+from tests.aids.memories import Kept
 from tests.unit.protocols.openai_chat.strict import offences
 
 

@@ -26,7 +26,8 @@ from relayd.protocols.canon import (
 from relayd.protocols.dialect import Options
 from relayd.protocols.openai_chat.reader import ChatAnswer, minted_call_id
 from relayd.protocols.openai_chat.reader import reader as make_reader
-from tests.unit.protocols.openai_chat.asked import Kept, ask, chunk, frames, joined, reader, run
+from tests.aids.memories import Kept
+from tests.unit.protocols.openai_chat.asked import ask, chunk, frames, joined, reader, run
 
 BEGIN = Begin("chatcmpl-1", "m-1", 7)
 
@@ -419,7 +420,7 @@ def test_nothing_grows_without_a_bound() -> None:
 # ---- one fold
 
 
-WHOLE = {
+WHOLE: dict[str, Any] = {
     "reasoning_content": "hm",
     "content": "Hi é",
     "tool_calls": [

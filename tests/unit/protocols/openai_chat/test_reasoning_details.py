@@ -13,7 +13,8 @@ from relayd.protocols.dialect import Options
 from relayd.protocols.openai_chat.reader import reader as make_reader
 from relayd.protocols.openai_chat.reasoning_details import LARGEST_CHARS, MOST_ENTRIES
 from relayd.protocols.openai_chat.request_out import write_request
-from tests.unit.protocols.openai_chat.asked import Kept, ask, chunk, frames, run
+from tests.aids.memories import Kept
+from tests.unit.protocols.openai_chat.asked import ask, chunk, frames, run
 
 TEXT = {"type": "reasoning.text", "format": "anthropic-claude-v1", "index": 0}
 SEALED = {"type": "reasoning.encrypted", "data": "c2ln", "id": "c1", "format": "google-gemini-v1", "index": 1}

@@ -18,7 +18,8 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.dialect import Options
 from relayd.protocols.openai_chat.request_out import write_request
-from tests.unit.protocols.openai_chat.asked import Kept, ask
+from tests.aids.memories import Kept
+from tests.unit.protocols.openai_chat.asked import ask
 from tests.unit.protocols.openai_chat.strict import offences
 
 USER = (Message("user", (Text("hi"),)),)

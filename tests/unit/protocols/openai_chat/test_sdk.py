@@ -29,7 +29,8 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.dialect import Options, Refused
 from relayd.protocols.openai_chat import DIALECT
-from tests.unit.protocols.openai_chat.asked import Kept, an_ask
+from tests.aids.memories import Kept
+from tests.unit.protocols.openai_chat.asked import an_ask
 from tests.unit.protocols.openai_chat.strict import offences
 
 openai = pytest.importorskip("openai")
@@ -226,12 +227,15 @@ def test_a_failure_in_the_middle_is_an_error_of_the_sdk(gateway: Gateway) -> Non
         gateway.client.chat.completions.create(model="m", messages=USER)
 
 
+REFUSED: list[Event] = [Failure(429, "slow down", retry_after_s=0.01)]
+
+
 def test_errors_keep_status_code_and_wait(gateway: Gateway) -> None:
     gateway.answer = lambda request: [Failure(429, "slow down", "rate_limit_exceeded", "requests", retry_after_s=0.01)]
     with pytest.raises(openai.RateLimitError) as caught:
         gateway.client.chat.completions.create(model="m", messages=USER)
     assert (caught.value.code, caught.value.type, caught.value.response.headers["retry-after-ms"]) == ("rate_limit_exceeded", "requests", "10")
-    answers = iter([[Failure(429, "slow down", retry_after_s=0.01)], TEXT])
+    answers = iter([REFUSED, TEXT])
     gateway.answer = lambda request: next(answers)
     retried = gateway.client.with_options(max_retries=1).chat.completions.create(model="m", messages=USER)
     assert retried.choices[0].message.content == "Grüß Gott ☃"

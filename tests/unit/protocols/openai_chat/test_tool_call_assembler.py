@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from relayd.protocols._bounds import Allowance, AnswerTooLarge
 from relayd.protocols.canon import Event, ToolDelta, ToolStart
 from relayd.protocols.openai_chat.tool_call_assembler import MOST_ARGUMENTS_CHARS, ToolCallAssembler
-from tests.unit.protocols.openai_chat.asked import Kept
+from tests.aids.memories import Kept
 
 
 def fold(fragments: list[dict[str, Any]]) -> dict[int, tuple[str, str, str]]:
@@ -45,7 +45,7 @@ def test_calls_with_ids_survive_every_cutting_and_interleaving(
     for place, arguments in enumerate(wanted):
         index = 0 if one_index else place
         pieces = [arguments[:2], arguments[2:3], arguments[3:]]
-        run = [{"index": index, "function": {"arguments": piece}} for piece in pieces]
+        run: list[dict[str, Any]] = [{"index": index, "function": {"arguments": piece}} for piece in pieces]
         run[0]["id"] = f"c{place}"
         run[1 if name_late else 0]["function"]["name"] = f"f{place}"
         runs.append(run)
@@ -67,7 +67,8 @@ def test_ids_are_never_empty_nor_used_twice() -> None:
         {"index": 0, "id": "a", "function": {"name": "f"}}, {"index": 1, "id": "a", "function": {"name": "g"}},
         {"index": 2, "function": {"name": "h"}},
     ])  # fmt: skip
-    assert len({identity for identity, _, _ in found.values()}) == 3 and "" not in found
+    identities = {identity for identity, _, _ in found.values()}
+    assert len(identities) == 3 and "" not in identities
 
 
 def test_arguments_and_calls_are_bounded() -> None:

@@ -16,7 +16,8 @@ from relayd.protocols.openai_responses.websocket import write_error
 from relayd.stores.memory import Store
 from relayd.wire.http1 import parse_head
 from relayd.wire.websocket import Closed, Decoder, Message, accept, close_frame, text_frame
-from tests.unit.protocols.openai_responses.talk import KEY, Shelf
+from tests.aids.memories import Kept
+from tests.unit.protocols.openai_responses.talk import KEY
 
 Model = Callable[[Request], list[Event]]
 
@@ -79,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         lines = [self.requestline, *(f"{name}: {value}" for name, value in self.headers.items()), "", ""]
         self.wfile.write(accept(parse_head("\r\n".join(lines).encode())))
-        self.turns(self.ask(socket=Shelf()))
+        self.turns(self.ask(socket=Kept()))
         self.close_connection = True
 
     def turns(self, ask: Ask) -> None:

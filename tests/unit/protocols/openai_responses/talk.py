@@ -9,35 +9,17 @@ from relayd.protocols.canon import Begin, End, Event, Failure, Finish, Request, 
 from relayd.protocols.dialect import Ask, Refused
 from relayd.protocols.openai_responses import DIALECT
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
+from tests.aids.memories import Kept
 from tests.aids.responses_grammar import check_response, read_events, read_stream
 
 KEY = b"a server's key of 32 bytes......"
 HELLO: list[Event] = [Begin("x", "m"), TextDelta("Hel"), TextDelta("lo"), Finish("stop"), Usage(3, 2, 1, 0, 1), End()]
 
 
-class Shelf:
-    """A Memory that is a dict of JSON texts."""
-
-    def __init__(self) -> None:
-        self.texts: dict[str, str] = {}
-
-    def get(self, key: str) -> Any:
-        return json.loads(self.texts[key]) if key in self.texts else None
-
-    def put(self, key: str, value: Any) -> None:
-        self.texts[key] = json.dumps(value)
-
-    def delete(self, key: str) -> bool:
-        return self.texts.pop(key, None) is not None
-
-    def lost(self, key: str) -> str:
-        return ""
-
-
 def an_ask(
     path: str = "/v1/responses", method: str = "POST", memory: Any = None, socket: Any = None, query: str = ""
 ) -> Ask:
-    return Ask(method, path, query, {}, "req_1", Shelf() if memory is None else memory, socket, KEY)
+    return Ask(method, path, query, {}, "req_1", Kept() if memory is None else memory, socket, KEY)
 
 
 def read(ask: Ask | None = None, **members: Any) -> Request:

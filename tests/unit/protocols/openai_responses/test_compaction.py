@@ -12,7 +12,8 @@ from relayd.protocols.canon import Begin, End, Event, Failure, Finish, Request, 
 from relayd.protocols.dialect import Ask, Refused, Rendered
 from relayd.protocols.openai_responses import DIALECT
 from relayd.protocols.openai_responses.compaction import KEPT_USER_BYTES
-from tests.unit.protocols.openai_responses.talk import HELLO, Shelf, an_ask, plain, read, refusal
+from tests.aids.memories import Kept
+from tests.unit.protocols.openai_responses.talk import HELLO, an_ask, plain, read, refusal
 
 SUMMARY: list[Event] = [Begin(), TextDelta("They spoke "), TextDelta("of cats."), Finish("stop"), Usage(9, 4), End()]
 HISTORY = [
@@ -61,7 +62,7 @@ def test_the_answer_keeps_rules_and_the_users_words_and_seals_the_rest() -> None
 def test_the_output_is_the_base_of_a_new_input() -> None:
     _, answer = compact(SUMMARY, input=HISTORY)
     output = json.loads(answer.body)["output"]
-    for ask in (an_ask(), an_ask(socket=Shelf())):
+    for ask in (an_ask(), an_ask(socket=Kept())):
         messages = read(ask, input=[*output, {"role": "user", "content": "go on"}]).messages
         assert [message.role for message in messages] == ["developer", "user", "user", "user", "user"]
         [summary] = messages[3].parts
@@ -77,7 +78,7 @@ def test_a_compacted_conversation_can_be_compacted_again() -> None:
 
 
 def test_it_goes_on_from_a_stored_response_alone() -> None:
-    memory = Shelf()
+    memory = Kept()
     first = plain(HELLO, an_ask(memory=memory), input="one")
     ask = an_ask("/v1/responses/compact", memory=memory)
     request, answer = compact(SUMMARY, ask, input=..., previous_response_id=first["id"])

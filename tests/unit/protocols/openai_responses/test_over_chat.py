@@ -9,8 +9,9 @@ from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Options
 from relayd.protocols.openai_chat import DIALECT as CHAT
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
+from tests.aids.memories import Kept
 from tests.aids.responses_grammar import read_stream
-from tests.unit.protocols.openai_responses.talk import Shelf, an_ask, read
+from tests.unit.protocols.openai_responses.talk import an_ask, read
 
 SPACE = {"type": "namespace", "name": "mcp__files", "tools": [{"type": "function", "name": "read", "parameters": {"type": "object"}}]}
 PATCH = {"type": "custom", "name": "apply_patch", "description": "edit", "format": {"type": "grammar", "syntax": "lark", "definition": "x"}}
@@ -19,15 +20,15 @@ PATCH = {"type": "custom", "name": "apply_patch", "description": "edit", "format
 def asked(**members: Any) -> tuple[Request, dict[str, Any]]:
     request = read(stream=True, **members)
     assert CHAT.write_request is not None
-    return request, json.loads(CHAT.write_request(request, Options(), Shelf()).body)
+    return request, json.loads(CHAT.write_request(request, Options(), Kept()).body)
 
 
 def answered(request: Request, *deltas: dict[str, Any], finish: str = "stop") -> dict[str, Any]:
     """The final response of a stream of Chat chunks."""
     assert CHAT.reader is not None
-    reader = CHAT.reader(request, Options(), Shelf())
+    reader = CHAT.reader(request, Options(), Kept())
     renderer = ResponsesRenderer(request, an_ask())
-    chunks = [{"id": "chatcmpl-1", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    chunks: list[dict[str, Any]] = [{"id": "chatcmpl-1", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
     chunks.append({"id": "chatcmpl-1", "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
     chunks.append({"id": "chatcmpl-1", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
     data = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
@@ -76,7 +77,7 @@ def test_reasoning_then_text() -> None:
 def test_a_stream_that_is_cut_fails() -> None:
     request, _ = asked()
     assert CHAT.reader is not None
-    reader = CHAT.reader(request, Options(), Shelf())
+    reader = CHAT.reader(request, Options(), Kept())
     renderer = ResponsesRenderer(request, an_ask())
     stream = renderer.feed(reader.feed(b'data: {"choices":[{"index":0,"delta":{"content":"half"}}]}\n\n'))
     assert read_stream(stream + renderer.feed(reader.end()))["status"] == "failed"

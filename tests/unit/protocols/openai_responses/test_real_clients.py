@@ -211,7 +211,6 @@ def test_an_agent_uses_its_tool_and_replays_all_items(base_url: str, streaming: 
     agents = pytest.importorskip("agents")
     agents.set_tracing_disabled(True)
 
-    @agents.function_tool
     def weather(place: str) -> str:
         """The weather of a place."""
         return f"sun in {place}"
@@ -219,7 +218,7 @@ def test_an_agent_uses_its_tool_and_replays_all_items(base_url: str, streaming: 
     async def talk() -> Any:
         async with openai.AsyncOpenAI(base_url=base_url, api_key="k", max_retries=0) as client:
             chosen = agents.OpenAIResponsesModel(model="m", openai_client=client)
-            agent = agents.Agent(name="a", instructions="help", model=chosen, tools=[weather])
+            agent = agents.Agent(name="a", instructions="help", model=chosen, tools=[agents.function_tool(weather)])
             if not streaming:
                 return (await agents.Runner.run(agent, "weather?")).final_output
             run = agents.Runner.run_streamed(agent, "weather?")

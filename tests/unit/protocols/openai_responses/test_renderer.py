@@ -23,8 +23,9 @@ from relayd.protocols.canon import (
     Usage,
 )
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
+from tests.aids.memories import Kept
 from tests.aids.responses_grammar import frames, read_events, read_stream
-from tests.unit.protocols.openai_responses.talk import HELLO, Shelf, an_ask, over_a_socket, plain, read, streamed
+from tests.unit.protocols.openai_responses.talk import HELLO, an_ask, over_a_socket, plain, read, streamed
 
 CUSTOM = {"type": "custom", "name": "apply_patch", "description": "edit"}
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
@@ -185,7 +186,7 @@ def test_a_failure_is_response_failed_and_closes_no_call() -> None:
     assert response["status"] == "failed"
     assert response["error"] == {"code": "server_error", "message": "The stream was cut."}
     assert [item["type"] for item in response["output"]] == ["message"]
-    assert not isinstance(ask.memory, Shelf) or not ask.memory.texts
+    assert not isinstance(ask.memory, Kept) or not ask.memory.values
     assert renderer.feed([TextDelta("late"), End()]) == b""
 
 
@@ -251,16 +252,16 @@ def test_a_comment_keeps_a_stream_alive_and_a_plain_answer_has_none() -> None:
     assert stream.count(b": keep-alive\n\n") == 2
     assert read_stream(stream)["status"] == "completed"
     assert ResponsesRenderer(read(ask), ask).comment() == b""
-    assert ResponsesRenderer(read(an_ask(socket=Shelf())), an_ask(socket=Shelf())).comment() == b""
+    assert ResponsesRenderer(read(an_ask(socket=Kept())), an_ask(socket=Kept())).comment() == b""
 
 
 def test_a_socket_gets_one_event_per_frame_and_no_done() -> None:
-    ask = an_ask(socket=Shelf())
+    ask = an_ask(socket=Kept())
     assert over_a_socket(HELLO, ask)["output"][0]["content"][0]["text"] == "Hello"
 
 
 def test_a_turn_that_fails_before_it_began_is_an_error_frame_and_evicts_what_it_went_on_from() -> None:
-    ask = an_ask(socket=Shelf())
+    ask = an_ask(socket=Kept())
     first = over_a_socket(HELLO, ask, store=False)
     renderer = ResponsesRenderer(read(ask, previous_response_id=first["id"]), ask)
     [text] = renderer.messages([Failure(500, "Broken.", "oops")])
@@ -326,7 +327,7 @@ def test_every_stream_obeys_the_grammar_and_a_plain_answer_says_the_same(
     renderer = ResponsesRenderer(read(ask, stream=True, **members), ask)
     stream = renderer.feed(events) if together else b"".join(renderer.feed([event]) for event in events)
     response = read_stream(stream)
-    socket = over_a_socket([Begin(), *events], an_ask(socket=Shelf()), **members)
+    socket = over_a_socket([Begin(), *events], an_ask(socket=Kept()), **members)
     whole = plain(events, **members)
     assert without_chance(socket) == without_chance(response)
     if response["status"] != "failed":

@@ -13,10 +13,11 @@ from relayd.protocols.canon import Format, Message, Text, Thinking
 from relayd.protocols.dialect import Refused
 from relayd.protocols.openai_responses.request import MAX_INSTRUCTIONS, MAX_ITEMS, read_request
 from relayd.protocols.openai_responses.response_settings import settings_of
+from tests.aids.memories import Kept
 from tests.aids.responses_grammar import RESPONSE_MEMBERS
-from tests.unit.protocols.openai_responses.talk import HELLO, Shelf, an_ask, over_a_socket, plain, read, refusal
+from tests.unit.protocols.openai_responses.talk import HELLO, an_ask, over_a_socket, plain, read, refusal
 
-CODEX = {
+CODEX: dict[str, Any] = {
     "model": "gpt-5-codex", "stream": True, "store": False, "include": ["reasoning.encrypted_content"],
     "tool_choice": "auto", "parallel_tool_calls": True, "reasoning": {"summary": "auto"}, "prompt_cache_key": "t1",
     "client_metadata": {"x": "y"},
@@ -70,7 +71,7 @@ def test_a_format_is_read_and_echoed_whole() -> None:
 
 
 def test_the_answer_repeats_what_was_asked() -> None:
-    asked = {
+    asked: dict[str, Any] = {
         "instructions": "x", "max_output_tokens": 9, "temperature": 0, "top_p": 0.25, "presence_penalty": 1.5,
         "metadata": {"k": "v"}, "truncation": "auto", "store": False, "service_tier": "flex", "max_tool_calls": 4,
         "parallel_tool_calls": False, "reasoning": {"effort": "low", "summary": "auto"}, "user": "u",
@@ -139,15 +140,15 @@ def test_null_is_absence() -> None:
 
 
 def test_a_sockets_frame_is_a_stream_whatever_it_says() -> None:
-    assert read(an_ask(socket=Shelf()), stream=False).stream
+    assert read(an_ask(socket=Kept()), stream=False).stream
 
 
 def test_a_socket_takes_nothing_but_response_create() -> None:
-    assert refusal(an_ask(socket=Shelf()), type="response.cancel").param == "type"
+    assert refusal(an_ask(socket=Kept()), type="response.cancel").param == "type"
 
 
 def test_a_refused_continuation_evicts_what_it_went_on_from() -> None:
-    ask = an_ask(socket=Shelf())
+    ask = an_ask(socket=Kept())
     first = over_a_socket(HELLO, ask, store=False)
     orphan = [{"type": "function_call_output", "call_id": "call_none", "output": "x"}]
     assert refusal(ask, previous_response_id=first["id"], input=orphan).code == "tool_call_not_found"

@@ -26,13 +26,14 @@ from relayd.protocols.canon import (
 from relayd.protocols.dialect import Options, Refused
 from relayd.protocols.openai_responses.reasoning_items import pack_native
 from relayd.protocols.openai_responses.request_out import write_request
-from tests.unit.protocols.openai_responses.talk import Shelf, read
+from tests.aids.memories import Kept
+from tests.unit.protocols.openai_responses.talk import read
 
 USER = Message("user", (Text("hi"),))
 
 
 def written(*messages: Message, options: Options | None = None, **members: Any) -> dict[str, Any]:
-    sending = write_request(Request("m", messages or (USER,), **members), options or Options(), Shelf())
+    sending = write_request(Request("m", messages or (USER,), **members), options or Options(), Kept())
     assert sending.path == "/responses"
     return dict(json.loads(sending.body))
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from relayd.protocols.openai_responses.retrieval import local, local_steps
-from tests.unit.protocols.openai_responses.talk import HELLO, Shelf, an_ask, plain
+from tests.aids.memories import Kept
+from tests.unit.protocols.openai_responses.talk import HELLO, an_ask, plain
 
 
 def asked(memory: Any, path: str, method: str = "GET", query: str = "") -> tuple[int, Any]:
@@ -18,16 +19,16 @@ def asked(memory: Any, path: str, method: str = "GET", query: str = "") -> tuple
 
 
 @pytest.fixture
-def memory() -> Shelf:
-    return Shelf()
+def memory() -> Kept:
+    return Kept()
 
 
-def test_a_stored_response_is_given_as_it_was(memory: Shelf) -> None:
+def test_a_stored_response_is_given_as_it_was(memory: Kept) -> None:
     response = plain(HELLO, an_ask(memory=memory))
     assert asked(memory, f"/{response['id']}") == (200, response)
 
 
-def test_a_deleted_response_is_gone(memory: Shelf) -> None:
+def test_a_deleted_response_is_gone(memory: Kept) -> None:
     response = plain(HELLO, an_ask(memory=memory))
     deleted = {"id": response["id"], "object": "response", "deleted": True}
     assert asked(memory, f"/{response['id']}", "DELETE") == (200, deleted)
@@ -35,15 +36,15 @@ def test_a_deleted_response_is_gone(memory: Shelf) -> None:
     assert asked(memory, f"/{response['id']}", "DELETE")[0] == 404
 
 
-def test_a_foreign_response_is_not_found(memory: Shelf) -> None:
+def test_a_foreign_response_is_not_found(memory: Kept) -> None:
     response = plain(HELLO, an_ask(memory=memory))
     for path, method in (("", "GET"), ("", "DELETE"), ("/input_items", "GET"), ("/cancel", "POST")):
-        status, body = asked(Shelf(), f"/{response['id']}{path}", method)
+        status, body = asked(Kept(), f"/{response['id']}{path}", method)
         assert status == 404 and body["error"]["message"]
     assert asked(memory, f"/{response['id']}")[0] == 200
 
 
-def test_input_items_have_ids_and_parts_and_come_in_pages(memory: Shelf) -> None:
+def test_input_items_have_ids_and_parts_and_come_in_pages(memory: Kept) -> None:
     ask = an_ask(memory=memory)
     first = plain(HELLO, ask, input="one")
     second = plain(HELLO, ask, input=[{"role": "user", "content": "two"}, {"role": "user", "content": "three"}],
@@ -68,25 +69,25 @@ def test_input_items_have_ids_and_parts_and_come_in_pages(memory: Shelf) -> None
 @pytest.mark.parametrize(("query", "status", "param"), [("limit=0", 400, "limit"), ("limit=x", 400, "limit"),
                                                         ("limit=101", 400, "limit"), ("order=up", 400, "order"),
                                                         ("after=none", 404, "after")])  # fmt: skip
-def test_a_page_that_cannot_be_given_is_refused(memory: Shelf, query: str, status: int, param: str) -> None:
+def test_a_page_that_cannot_be_given_is_refused(memory: Kept, query: str, status: int, param: str) -> None:
     response = plain(HELLO, an_ask(memory=memory))
     found, body = asked(memory, f"/{response['id']}/input_items", query=query)
     assert (found, body["error"]["param"]) == (status, param)
 
 
-def test_what_was_not_made_in_the_background_cannot_be_cancelled(memory: Shelf) -> None:
+def test_what_was_not_made_in_the_background_cannot_be_cancelled(memory: Kept) -> None:
     response = plain(HELLO, an_ask(memory=memory))
     assert asked(memory, f"/{response['id']}/cancel", "POST")[0] == 400
 
 
-def test_a_stored_response_cannot_be_streamed(memory: Shelf) -> None:
+def test_a_stored_response_cannot_be_streamed(memory: Kept) -> None:
     response = plain(HELLO, an_ask(memory=memory))
     assert asked(memory, f"/{response['id']}", query="stream=true")[0] == 400
     assert asked(memory, f"/{response['id']}", query="stream=false&include=x")[0] == 200
 
 
 @pytest.mark.parametrize(("path", "method"), [("/resp_1", "PUT"), ("/resp_1/cancel", "GET"), ("/resp_1/input_items", "POST")])
-def test_another_method_is_told_the_right_ones(memory: Shelf, path: str, method: str) -> None:
+def test_another_method_is_told_the_right_ones(memory: Kept, path: str, method: str) -> None:
     answer = local(an_ask("/v1/responses" + path, method, memory), b"")
     assert answer is not None and answer.status == 405 and answer.headers[0][0] == "Allow"
 
@@ -118,7 +119,7 @@ def test_a_large_body_is_counted_in_steps_with_the_same_result() -> None:
 
 @pytest.mark.parametrize("path", ["/input_tokens", "/input_tokens/", "/compact", "/compact/"])
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
-def test_a_word_of_the_api_is_no_id(memory: Shelf, path: str, method: str) -> None:
+def test_a_word_of_the_api_is_no_id(memory: Kept, path: str, method: str) -> None:
     answer = local(an_ask("/v1/responses" + path, method, memory), b"")
     assert answer is not None and answer.status == 405 and dict(answer.headers)["Allow"] == "POST"
 
@@ -129,7 +130,7 @@ def counted(memory: Any, **members: Any) -> tuple[int, Any]:
     return answer.status, json.loads(answer.body)
 
 
-def test_tokens_are_estimated_with_all_that_the_model_would_see(memory: Shelf) -> None:
+def test_tokens_are_estimated_with_all_that_the_model_would_see(memory: Kept) -> None:
     status, told = counted(memory, model="m", input="Hello, world")
     assert (status, told) == (200, {"object": "response.input_tokens", "input_tokens": 4 + 3})
     tool = {"type": "function", "name": "read", "parameters": {"type": "object", "properties": {"path": {}}}}
@@ -142,7 +143,7 @@ def test_tokens_are_estimated_with_all_that_the_model_would_see(memory: Shelf) -
         assert status == 200 and told["input_tokens"] > 7, more
 
 
-def test_what_cannot_be_counted_is_refused_by_its_place(memory: Shelf) -> None:
+def test_what_cannot_be_counted_is_refused_by_its_place(memory: Kept) -> None:
     status, told = counted(memory, input=[{"type": "function_call"}])
     assert (status, told["error"]["param"]) == (400, "input[0].call_id")
     assert counted(memory)[1]["error"]["param"] == "input"

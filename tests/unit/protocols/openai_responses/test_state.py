@@ -6,9 +6,9 @@ from relayd.protocols.canon import Begin, End, Event, Failure, Finish, TextDelta
 from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from relayd.stores.memory import Store
+from tests.aids.memories import Kept
 from tests.unit.protocols.openai_responses.talk import (
     HELLO,
-    Shelf,
     an_ask,
     over_a_socket,
     plain,
@@ -57,7 +57,7 @@ def test_what_is_not_to_be_stored_is_not() -> None:
     ask = an_ask()
     first = streamed(HELLO, ask, store=False)
     assert refusal(ask, previous_response_id=first["id"]).code == "previous_response_not_found"
-    assert isinstance(ask.memory, Shelf) and not ask.memory.texts
+    assert isinstance(ask.memory, Kept) and not ask.memory.values
 
 
 def test_a_failed_response_cannot_be_continued() -> None:
@@ -70,8 +70,8 @@ def test_a_response_is_remembered_before_its_last_bytes_leave() -> None:
     ask = an_ask()
     renderer = ResponsesRenderer(read(ask, stream=True), ask)
     renderer.feed(HELLO)
-    assert isinstance(ask.memory, Shelf)
-    [key] = [key for key in ask.memory.texts if key.startswith("response:")]
+    assert isinstance(ask.memory, Kept)
+    [key] = [key for key in ask.memory.values if key.startswith("response:")]
     assert read(ask, previous_response_id=key.removeprefix("response:")).messages
 
 
@@ -95,7 +95,7 @@ def test_a_reference_to_an_item_of_the_same_conversation_needs_no_store() -> Non
 
 
 def test_a_connection_remembers_its_latest_response_only() -> None:
-    ask = an_ask(socket=Shelf())
+    ask = an_ask(socket=Kept())
     first = over_a_socket(HELLO, ask, store=False)
     second = over_a_socket(HELLO, ask, store=False, previous_response_id=first["id"])
     assert len(read(ask, previous_response_id=second["id"]).messages) == 5
@@ -103,8 +103,8 @@ def test_a_connection_remembers_its_latest_response_only() -> None:
 
 
 def test_another_connection_finds_what_was_stored_and_nothing_else() -> None:
-    memory = Shelf()
-    one, two = an_ask(memory=memory, socket=Shelf()), an_ask(memory=memory, socket=Shelf())
+    memory = Kept()
+    one, two = an_ask(memory=memory, socket=Kept()), an_ask(memory=memory, socket=Kept())
     kept = over_a_socket(HELLO, one)
     hidden = over_a_socket(HELLO, one, store=False)
     assert read(two, previous_response_id=kept["id"]).messages
@@ -112,7 +112,7 @@ def test_another_connection_finds_what_was_stored_and_nothing_else() -> None:
 
 
 def test_a_failed_continuation_leaves_what_was_stored() -> None:
-    ask = an_ask(socket=Shelf())
+    ask = an_ask(socket=Kept())
     kept = over_a_socket(HELLO, ask)
     renderer = ResponsesRenderer(read(ask, previous_response_id=kept["id"]), ask)
     renderer.messages([Begin(), Failure(502, "cut")])
@@ -121,10 +121,10 @@ def test_a_failed_continuation_leaves_what_was_stored() -> None:
 
 
 def test_forgetting_takes_the_items_along() -> None:
-    ask = an_ask(socket=Shelf())
+    ask = an_ask(socket=Kept())
     first = over_a_socket(HELLO, ask)
     assert state.forget(ask, first["id"]) and not state.forget(ask, first["id"])
-    assert isinstance(ask.memory, Shelf) and not ask.memory.texts
+    assert isinstance(ask.memory, Kept) and not ask.memory.values
     assert refusal(ask, previous_response_id=first["id"]).code == "previous_response_not_found"
 
 

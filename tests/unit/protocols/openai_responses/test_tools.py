@@ -100,7 +100,7 @@ def test_allowed_tools_are_all_that_is_offered() -> None:
     request = read(tools=[F, G], tool_choice=choice)
     assert [tool.name for tool in request.tools] == ["g"]
     assert request.tool_choice == ToolChoice("required")
-    assert settings_of(request).allowed == {"g"}
+    assert settings_of(request).allowed == frozenset({"g"})
     assert len(settings_of(request).echo["tools"]) == 2
 
 

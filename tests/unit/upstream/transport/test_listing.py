@@ -18,6 +18,7 @@ from relayd.upstream.transport import listing
 from relayd.upstream.transport.client import StreamClient
 from relayd.upstream.transport.listing import Listings
 from relayd.upstream.upstream import Upstream as Group
+from tests.aids.turns import turned
 from tests.functional.harness.message import Message, answer
 from tests.unit.upstream.scripted import Peer, Upstream, saying, wait_for
 
@@ -51,6 +52,13 @@ async def listing_of(client: StreamClient, *groups: Group) -> AsyncIterator[List
         assert not any(group.model_list.running for group in groups if group.model_list is not None)
 
 
+async def ticked(listings: Listings) -> None:
+    """More ticks, with time for what may follow from each."""
+    for _ in range(6):
+        listings.tick()
+        await turned()
+
+
 def told(value: Any) -> bytes:
     return answer(json.dumps(value).encode())
 
@@ -61,9 +69,9 @@ async def test_a_list_is_asked_for_once_with_the_key_and_told(client: StreamClie
         group = group_of(replace(upstream.endpoint, base_path="/api/v1"), auth=key)
         models = group.model_list
         assert models is not None
-        async with listing_of(client, group):
+        async with listing_of(client, group) as listings:
             await wait_for(lambda: models.names == ("a", "b"))
-            await asyncio.sleep(0.03)
+            await ticked(listings)
         (message,) = upstream.requests
         assert message.start == b"GET /api/v1/models HTTP/1.1" and message.get("authorization") == b"Bearer sesame"
         assert message.get("host") == upstream.endpoint.authority.encode()
@@ -162,8 +170,8 @@ async def test_a_list_that_is_too_large_is_given_up(client: StreamClient, monkey
 
 async def test_an_upstream_that_does_not_ask_is_not_asked(client: StreamClient) -> None:
     async with Upstream() as upstream:
-        async with listing_of(client, Group(UpstreamSpec("up", (upstream.endpoint,)))):
-            await asyncio.sleep(0.03)
+        async with listing_of(client, Group(UpstreamSpec("up", (upstream.endpoint,)))) as listings:
+            await ticked(listings)
         assert not upstream.requests
 
 

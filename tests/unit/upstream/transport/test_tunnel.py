@@ -12,6 +12,7 @@ import pytest
 
 from relayd.upstream.spec import EndpointSpec, TlsSpec
 from relayd.upstream.transport.tunnel import PIECE, Tunnel
+from tests.aids.turns import turned
 from tests.functional.harness.message import Message
 from tests.unit.upstream.scripted import PATIENCE_S, Peer, Upstream, spec_of, wait_for
 
@@ -213,7 +214,7 @@ async def test_a_handshake_ends_when_it_is_late_or_nobody_waits(io_loop: Any, ho
     await asyncio.wait_for(gone.wait(), 60)
     assert len(ear.ends) == (how == "late") and not ear.connected
     server.close()
-    await asyncio.sleep(0.01)  # transports close in a later turn
+    await turned()  # transports close in a later turn
 
 
 async def test_a_slow_endpoint_is_told_and_then_writable_again(io_loop: Any) -> None:
@@ -269,7 +270,7 @@ async def test_a_paused_tunnel_holds_back_the_endpoint_and_loses_nothing(io_loop
         ear.tunnel = tunnel = dig(upstream.endpoint, ear)
         await ear.until(lambda: ear.heard)
         held = len(ear.heard)
-        await asyncio.sleep(0.05)  # time in which it could come, were it not held
+        await turned()  # it could come, were it not held
         assert len(ear.heard) == held and sent < size and not ear.ends
         ear.tunnel = None
         tunnel.resume()
@@ -280,5 +281,5 @@ async def test_a_tunnel_closed_before_it_began_connects_nowhere(io_loop: Any) ->
     async with Upstream(echo) as upstream:
         ear = Ear()
         dig(upstream.endpoint, ear).close()
-        await asyncio.sleep(0.01)  # several turns of the loop, in which it could connect
+        await turned()  # it could connect
         assert upstream.connections == 0 and not ear.ends and not ear.connected

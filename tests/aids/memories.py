@@ -1,0 +1,41 @@
+"""Memories for what a dialect keeps between requests: one that keeps everything, and one that keeps nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class Kept:
+    """Keeps everything, as a store does: plain data, and never the object itself."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def get(self, key: str) -> Any:
+        return json.loads(json.dumps(self.values.get(key)))
+
+    def put(self, key: str, value: Any) -> None:
+        self.values[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> bool:
+        return self.values.pop(key, None) is not None
+
+    def lost(self, key: str) -> str:
+        return ""
+
+
+class Forgetful:
+    """Keeps nothing: what a first request finds."""
+
+    def get(self, key: str) -> Any:
+        return None
+
+    def put(self, key: str, value: Any) -> None:
+        return None
+
+    def delete(self, key: str) -> bool:
+        return False
+
+    def lost(self, key: str) -> str:
+        return ""
