@@ -432,7 +432,7 @@ class Exchange:
         if self.tickets:
             tickets, self.tickets = self.tickets, ()
             for gate, ticket in tickets:
-                gate.leave(ticket)
+                gate.release(ticket)
         record.total_s = clock.monotonic() - record.started
         gateway.account(record)
 
