@@ -8,11 +8,11 @@ from relayd.schema import Secret
 MADE = Authenticator(Options(header=HeaderKey(name="X-Team", value=Secret("sk", "env X"))))
 
 
-def test_the_key_is_read_where_clients_put_it() -> None:
-    places = [(b"x-team", b" sk", b"sk")]
+def test_the_key_is_read_from_the_fields_that_clients_use() -> None:
+    lookups = [(b"x-team", b" sk", b"sk")]
     found = list(MADE.credentials())
-    assert [(one.field, one.read(value)) for one, (_, value, _) in zip(found, places, strict=True)] == [
-        (field, key) for field, _, key in places]
+    assert [(one.field, one.read(value)) for one, (_, value, _) in zip(found, lookups, strict=True)] == [
+        (field, key) for field, _, key in lookups]
     assert all(one.secret.reveal() == "sk" for one in found)
 
 

@@ -8,12 +8,12 @@ from relayd.schema import Secret
 MADE = Authenticator(Options(key=Secret("sk", "env X")))
 
 
-def test_the_key_is_read_where_clients_put_it() -> None:
-    places = [(b"authorization", b"Bearer sk", b"sk"), (b"x-api-key", b"sk", b"sk"),
+def test_the_key_is_read_from_the_fields_that_clients_use() -> None:
+    lookups = [(b"authorization", b"Bearer sk", b"sk"), (b"x-api-key", b"sk", b"sk"),
         (b"api-key", b"sk", b"sk"), (b"x-goog-api-key", b"sk", b"sk")]
     found = list(MADE.credentials())
-    assert [(one.field, one.read(value)) for one, (_, value, _) in zip(found, places, strict=True)] == [
-        (field, key) for field, _, key in places]
+    assert [(one.field, one.read(value)) for one, (_, value, _) in zip(found, lookups, strict=True)] == [
+        (field, key) for field, _, key in lookups]
     assert all(one.secret.reveal() == "sk" for one in found)
 
 
