@@ -13,10 +13,10 @@ REMEMBERED = 1024  # lost values whose cause is still known
 
 
 class Fault(NamedTuple):
-    """A cause. `cause` is the word of the metric; `told` may be read by clients; `cure` is for the operator."""
+    """A cause. `cause` is the metric's label; `client_message` is shown to clients; `cure` is for the operator."""
 
     cause: str
-    told: str
+    client_message: str
     cure: str
 
 
@@ -53,7 +53,7 @@ _BY_TEXT = (
 def fault_of(error: sqlite3.Error) -> Fault:
     """The fault that an error of SQLite tells of; Python 3.11 and later would have codes, the texts never changed."""
     text = str(error).lower()
-    return next((fault for word, fault in _BY_TEXT if word in text), FAILED)
+    return next((fault for pattern, fault in _BY_TEXT if pattern in text), FAILED)
 
 
 class Failure(NamedTuple):
@@ -74,10 +74,10 @@ class Losses:
         self._failed: dict[str, Failure] = {}
         self.total = 0
 
-    def lose(self, place: tuple[str, str], fault: Fault, why: str) -> None:
+    def lose(self, entry_key: tuple[str, str], fault: Fault, why: str) -> None:
         """The value of a space and key could not be kept or read."""
-        self._lost[place] = fault
-        self._lost.move_to_end(place)
+        self._lost[entry_key] = fault
+        self._lost.move_to_end(entry_key)
         if len(self._lost) > REMEMBERED:
             self._lost.popitem(last=False)
         self.count(fault, why)
@@ -88,15 +88,15 @@ class Losses:
         known = self._failed.get(fault.cause)
         self._failed[fault.cause] = Failure(fault, 1 if known is None else known.times + 1, why)
 
-    def found(self, place: tuple[str, str]) -> None:
+    def found(self, entry_key: tuple[str, str]) -> None:
         """The value is there after all, or was deleted by its owner."""
         if self._lost:
-            self._lost.pop(place, None)
+            self._lost.pop(entry_key, None)
 
-    def told(self, place: tuple[str, str]) -> str:
+    def client_message(self, entry_key: tuple[str, str]) -> str:
         """For a client: why the value is not there; empty where nothing is known."""
-        fault = self._lost.get(place)
-        return "" if fault is None else fault.told
+        fault = self._lost.get(entry_key)
+        return "" if fault is None else fault.client_message
 
     def taken(self) -> list[Failure]:
         """What failed since the last time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 
-class Keeper(Protocol):
+class Backend(Protocol):
     """What every kind of store does for its spaces."""
 
     def get(self, space: str, key: str) -> Any: ...
@@ -19,7 +19,7 @@ class Space:
 
     __slots__ = ("_name", "_store")
 
-    def __init__(self, store: Keeper, name: str) -> None:
+    def __init__(self, store: Backend, name: str) -> None:
         self._store, self._name = store, name
 
     def get(self, key: str) -> Any:

@@ -83,7 +83,7 @@ class Store:
 
     def lost(self, space: str, key: str) -> str:
         """See Space.lost."""
-        return self._losses.told((space, key))
+        return self._losses.client_message((space, key))
 
     def close(self, wait: bool = True) -> None:
         """Forget everything."""
