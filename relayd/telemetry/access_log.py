@@ -115,9 +115,9 @@ class AccessLog:
 
     def _write_text(self, r: Record) -> None:
         query = safe(mask_query(r.query, self._secret)) if self._query else ""
-        target = " ".join(word for word in (safe(r.route), safe(r.upstream), safe(r.endpoint)) if word)
+        target = " ".join(part for part in (safe(r.route), safe(r.upstream), safe(r.endpoint)) if part)
         who = safe(r.client or r.peer) + (f" ({safe(r.consumer)})" if r.consumer else "")
-        outcome = " ".join(word for word in (r.outcome, r.code, safe(r.detail)) if word)
+        outcome = " ".join(part for part in (r.outcome, r.code, safe(r.detail)) if part)
         outcome += "".join(f" {name}={safe(str(value))}" for name, value in more_of(r))
         total = f"{r.total_s * 1e3:.1f}ms" if r.total_s >= 0 else "-"
         first = f" first {r.first_byte_s * 1e3:.1f}ms" if r.first_byte_s >= 0 else ""
@@ -212,8 +212,8 @@ def failure_of(r: Record) -> str:
         return ""
     kind = KINDS.get(r.code)
     reason = r.detail or (kind.message if kind is not None else "")
-    told = {"route": r.route, "upstream": r.upstream, "endpoint": r.endpoint, "code": r.code, "reason": reason}
-    return "".join(f" {name}={spaced(value)}" for name, value in told.items() if value)
+    details = {"route": r.route, "upstream": r.upstream, "endpoint": r.endpoint, "code": r.code, "reason": reason}
+    return "".join(f" {name}={spaced(value)}" for name, value in details.items() if value)
 
 
 def span(span_s: float) -> str:
