@@ -27,7 +27,7 @@ from relayd.schema.describe import (
     why_unavailable,
 )
 from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence, is_null, kind_of
-from relayd.schema.scalars import WordError, meant, read_word, shown
+from relayd.schema.scalars import ScalarError, meant, parse_scalar, shown
 from relayd.schema.types import Secret
 
 
@@ -91,8 +91,8 @@ class Builder:
         if not isinstance(node, Scalar):
             return self.fault(node.mark, path, f"needs a single value, found {kind_of(node)}")
         try:
-            return read_word(node, kind, key)
-        except WordError as wrong:
+            return parse_scalar(node, kind, key)
+        except ScalarError as wrong:
             return self.fault(node.mark, path, wrong.message, wrong.hint)
 
     def _list(self, kind: Any, node: Node, path: str, key: Key | None) -> Any:
@@ -200,12 +200,12 @@ class Builder:
         return self._value(key.bare, node, path, key)
 
     def _rules(self, made: Any, path: str) -> None:
-        for rule, tell in (("check", self.fault), ("caution", self.warn)):
+        for rule, report in (("check", self.fault), ("caution", self.warn)):
             pairs: Iterable[tuple[str, str]] = getattr(made, rule, tuple)()
             for below, message in list(pairs):
                 at = _joined(path, below)
                 if not self._known_faulty(at):
-                    tell(self.mark_of(at), at, message)
+                    report(self.mark_of(at), at, message)
 
     def _known_faulty(self, path: str) -> bool:
         """Whether a fault was already told of this place or of something in it."""

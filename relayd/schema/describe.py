@@ -70,7 +70,7 @@ def name_of(section: type) -> str:
     """What a section is called among all of them: the Options of a plug-in by the name of its module."""
     if section.__name__ != "Options":
         return section.__name__
-    return "".join(word.title() for word in section.__module__.rpartition(".")[2].split("_")) + "Options"
+    return "".join(part.title() for part in section.__module__.rpartition(".")[2].split("_")) + "Options"
 
 
 def without_none(kind: Any) -> Any:
@@ -110,9 +110,9 @@ def keys(section: type) -> tuple[Key, ...]:
             default = field.default_factory()
         kind, doc = hints[field.name], meta["doc"]
         if meta["kinds"]:
-            words = registry.kinds(meta["kinds"])
-            kind = typing.Literal[words]
-            doc = " ".join([doc, *(f"`{word}`: {registry.summary(meta['kinds'], word)}" for word in words)])
+            options = registry.kinds(meta["kinds"])
+            kind = typing.Literal[options]
+            doc = " ".join([doc, *(f"`{choice}`: {registry.summary(meta['kinds'], choice)}" for choice in options)])
         made.append(Key(
             name=meta["key"] or field.name, attribute=field.name, kind=kind, required=required,
             default=default, doc=doc, example=meta["example"], minimum=meta["minimum"],
