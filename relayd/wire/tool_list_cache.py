@@ -20,7 +20,7 @@ _MOST = 64
 _FIRST_SIGNS = 1024  # by which lists are told apart before they are compared
 
 
-class Kept(list[Any]):
+class CachedList(list[Any]):
     """A list as JSON has it. `memo` holds what its readers have made of it, by a word of theirs."""
 
     __slots__ = ("memo",)
@@ -30,27 +30,27 @@ class Kept(list[Any]):
         self.memo: dict[str, Any] = {}
 
 
-def once(values: list[Any], word: str, make: Callable[[list[Any]], T]) -> T:
+def memoised(values: list[Any], name: str, make: Callable[[list[Any]], T]) -> T:
     """What `make` makes of a list, under a word of the caller's: of a kept one the first time only. It is shared then,
     and may depend on nothing but the list."""
-    if not isinstance(values, Kept):
+    if not isinstance(values, CachedList):
         return make(values)
-    if word not in values.memo:
-        values.memo[word] = make(values)
-    made: T = values.memo[word]
+    if name not in values.memo:
+        values.memo[name] = make(values)
+    made: T = values.memo[name]
     return made
 
 
-class Keeper:
+class ToolListCache:
     """The lists that were met; one per process, the module's own beside those of tests."""
 
     __slots__ = ("_known", "_signs")
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[str, Kept]] = {}
+        self._known: dict[str, tuple[str, CachedList]] = {}
         self._signs = 0
 
-    def find(self, text: str, start: int) -> tuple[Kept, int] | None:
+    def find(self, text: str, start: int) -> tuple[CachedList, int] | None:
         """The kept list that stands in `text` from `start` on, and where it ends. A whole list ends by itself, so what
         begins with its text is the list and nothing else."""
         first = text[start : start + _FIRST_SIGNS]
@@ -61,18 +61,18 @@ class Keeper:
         self._known[first] = known
         return known[1], start + len(known[0])
 
-    def keep(self, text: str, start: int, end: int, values: list[Any]) -> list[Any]:
+    def store(self, text: str, start: int, end: int, values: list[Any]) -> list[Any]:
         """The list to go on with: the kept one, or the one given where its size is not for keeping."""
         if not SHORTEST <= end - start <= LONGEST:
             return values
-        whole, kept = text[start:end], Kept(values)
+        whole, cached = text[start:end], CachedList(values)
         first = whole[:_FIRST_SIGNS]
         self._drop(first)
-        self._known[first] = (whole, kept)
+        self._known[first] = (whole, cached)
         self._signs += len(whole)
         while self._signs > MOST_SIGNS or len(self._known) > _MOST:
             self._drop(next(iter(self._known)))
-        return kept
+        return cached
 
     def _drop(self, first: str) -> None:
         gone = self._known.pop(first, None)
@@ -80,4 +80,4 @@ class Keeper:
             self._signs -= len(gone[0])
 
 
-LISTS = Keeper()
+LISTS = ToolListCache()

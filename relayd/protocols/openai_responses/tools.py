@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from relayd.protocols import _json
 from relayd.protocols.canon import SharedTools, Tool, ToolChoice
 from relayd.protocols.dialect import Refused
-from relayd.wire.kept import Kept, once
+from relayd.wire.tool_list_cache import CachedList, memoised
 
 MAX_TOOLS = 1024
 SEARCH = "tool_search"  # type of the tool, and its name
@@ -108,7 +108,7 @@ class Offer:
     choice: ToolChoice | None
     names: Names
     allowed: frozenset[str] | None
-    echo: Kept
+    echo: CachedList
     echo_choice: Any
 
 
@@ -120,7 +120,7 @@ def read_offer(body: Mapping[str, Any], brought: Iterable[tuple[str, list[Any]]]
     entries = _json.optional(body, "tools", "a list") or []
     if len(entries) > MAX_TOOLS:
         raise Refused(f"At most {MAX_TOOLS} tools can be offered, but there are {len(entries)}.", "tools")
-    offered = once(entries, "openai_responses", _each)
+    offered = memoised(entries, "openai_responses", _each)
     names, tools = offered.names, offered.tools
     if more := tuple(brought):
         reading = _Reading()
@@ -142,13 +142,13 @@ class _Offered(NamedTuple):
 
     tools: tuple[Tool, ...]
     names: Names
-    echo: Kept
+    echo: CachedList
 
 
 def _each(entries: list[Any]) -> _Offered:
     reading = _Reading()
     reading.entries(entries, "tools")
-    echo = Kept([_echo(entry) if entry["type"] == "function" else entry for entry in entries])
+    echo = CachedList([_echo(entry) if entry["type"] == "function" else entry for entry in entries])
     return _Offered(SharedTools(reading.tools.values()), reading.names, echo)
 
 
