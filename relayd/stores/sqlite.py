@@ -4,13 +4,13 @@
    nothing; a host that loses power may lose the file, which then begins anew.
 2. A file that cannot be read, or has the schema of another version, is moved aside and a new one begun; `notices` says
    so.
-3. The event loop does not wait for the disk or for a lock. A thread writes (`_writer`); whoever puts or deletes waits
-   for it ANSWER_WAIT_S at most, and only when it has nothing else to do. Reads never wait for a lock, and take from
-   memory what is not written yet.
-4. What cannot be kept is told: `lost` says it at once where a lock, a full disk or a read-only file is in the way. A
-   value that met a lock is given out only when it is written after all. Only what a slow disk fails to keep is found
-   out later.
-5. What is to be deleted, or could not replace an older value, is not given out any more, also while it is in the file.
+3. The event loop does not wait for the disk or for a lock. A thread writes (`_writer`). `put` and `delete` wait for it
+   at most ANSWER_WAIT_S, and only if it is idle. Reads never wait for a lock, and return values not yet written from
+   memory.
+4. Failures to store a value are reported: `lost` does so immediately for a lock, a full disk or a read-only file. A
+   value that met a lock is returned only after it has been written. A failure of a slow disk is detected later.
+5. A value that is to be deleted, or that a newer one failed to replace, is not returned any more, while it is still
+   in the file.
 
 Cost on the loop, measured on a small server, turning the value into JSON text and back included: 180 microseconds for a
 `put` of a short answer, 20 for a `get`; 0.9 and 0.7 milliseconds for a string of 320 KiB, 2.8 and 2 for 1 MiB. The
@@ -93,7 +93,7 @@ class Store:
 
     @property
     def faults(self) -> int:
-        """How often something could not be kept or read."""
+        """The number of values that could not be written or read."""
         self._collect()
         return self._losses.total
 
@@ -118,24 +118,24 @@ class Store:
 
     @property
     def entries(self) -> int:
-        """How many are kept; waits for the writer."""
+        """The number of entries. Waits for the writer."""
         return self._total("entries")
 
     @property
     def size_bytes(self) -> int:
-        """How much is kept; waits for the writer."""
+        """The size of all entries in bytes. Waits for the writer."""
         return self._total("size_bytes")
 
     def space(self, name: str) -> Space:
-        """The memory of one name space."""
+        """A handle to one name space."""
         return Space(self, name)
 
     def sweep(self) -> None:
-        """Forget what is too old."""
+        """Delete expired entries."""
         self._give(Job(Verb.SWEEP, now_s=self._now(), touches=self._touches()), wait=False)
 
     def taken(self) -> list[Failure]:
-        """What failed since the last time; called by a timer, which also repeats what failed."""
+        """The failures since the last call. Called by a timer; failed deletions are repeated as well."""
         self._collect()
         return [
             Failure(fault._replace(cure=fault.cure.replace("{path}", self._path)), count, why)
@@ -143,7 +143,7 @@ class Store:
         ]
 
     def settle(self) -> None:
-        """Wait until the writer has nothing to do; not for the loop."""
+        """Wait until the writer is idle. Must not be called on the event loop."""
         job = Job(Verb.NOTHING)
         self._give(job, wait=False)
         job.ended.wait(SETTLE_S)
@@ -249,7 +249,7 @@ class Store:
             self._collect()
 
     def _collect(self) -> None:
-        """Take in what the writer has done since the last time."""
+        """Process the jobs that the writer completed since the last call."""
         if self._generation != self._file.generation and not self._closed:
             self._generation = self._file.generation
             self._reader.close()
@@ -280,7 +280,7 @@ class Store:
             self._repeat()
 
     def _repeat(self) -> None:
-        """Try once more to delete what could not be deleted, so much of it at a time."""
+        """Retry failed deletions, _RETRY_BATCH at a time."""
         entry_keys = self._failed_deletions[:_RETRY_BATCH]
         self._failed_deletions = self._failed_deletions[_RETRY_BATCH:]
         for entry_key in entry_keys:
