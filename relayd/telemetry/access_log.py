@@ -27,7 +27,7 @@ FORMATS = ("text", "json", "journal", "off")
 
 
 def format_for(fd: int) -> str:
-    """What `format: auto` means for a descriptor: text on a terminal, the journal under systemd, JSON elsewhere."""
+    """The format of `format: auto` for a descriptor: text on a terminal, journal under systemd, JSON elsewhere."""
     return "text" if os.isatty(fd) else "journal" if is_journal(fd) else "json"
 
 
@@ -37,7 +37,7 @@ def milliseconds(span_s: float) -> str:
 
 
 class AccessLog:
-    """The access log of one configuration. Owned by telemetry; `on_fault` and `on_recovery` tell of its destination."""
+    """The access log of one configuration. Owned by telemetry."""
 
     def __init__(
         self, format: str = "auto", path: str | None = None, query: bool = False, *, fd: int | None = None,
@@ -71,7 +71,7 @@ class AccessLog:
         }[format]
 
     def listen(self, on_fault: Callable[[str], None], on_recovery: Callable[[int], None]) -> None:
-        """Say who is told when lines begin to be lost (and why), and when writing works again (and how many were)."""
+        """Set the callbacks: `on_fault` (reason) when lines begin to be lost, `on_recovery` (lines lost) afterwards."""
         if self._sink is not None:
             self._sink.on_fault, self._sink.on_recovery = on_fault, on_recovery
 
@@ -169,7 +169,7 @@ class AccessLog:
         return made
 
     def flush(self) -> None:
-        """Write what waits, in one call; called by a timer of the daemon. Never raises."""
+        """Write the buffered lines in one call. Called by a timer of the daemon. Never raises."""
         self._size = 0
         if self._sink is not None:
             lines = self._lines
