@@ -1,4 +1,4 @@
-"""One written word to the value of the type that is expected there; raises WordError with what is wrong and a hint.
+"""Conversion of a YAML scalar to the value of the expected type. Raises ScalarError with the fault and a hint.
 
 What YAML would make of the word by itself plays no part: `off` is a name where a name is expected, and a port of `1:30`
 is a fault and not ninety.
@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII)
 
 
 class ScalarError(ValueError):
-    """A word that cannot stand where it stands."""
+    """A scalar that is not valid for its key."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ def meant(choice: str, known: Iterable[str]) -> str:
 
 
 def shown(text: str) -> str:
-    """A word as a message quotes it: short, and without control characters."""
+    """A text as quoted in messages: shortened and without control characters."""
     quoted = text if len(text) <= 60 else text[:57] + "..."
     return repr(quoted)
 

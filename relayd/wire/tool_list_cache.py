@@ -1,9 +1,9 @@
-"""Long lists that bodies bring again and again: an agent sends its tools with every turn of a conversation.
+"""A cache of parsed tool lists: agents send the same tools with every turn of a conversation.
 
 Laws:
-1. A list is known by its whole text, compared sign for sign; nothing else decides.
-2. A kept list is shared by all who get it: nobody changes it, or anything in it.
-3. What is kept is bounded in signs and in number; what was not met for longest goes first.
+1. A list is identified by its whole text, compared character by character.
+2. A cached list is shared by all requests that contain it. It and its items must not be changed.
+3. The cache is bounded in characters and in entries; the least recently used list is evicted first.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-SHORTEST = 2048  # signs; a shorter list is parsed as fast as it is found
+SHORTEST = 2048  # characters; parsing a shorter list is as fast as finding it
 LONGEST = 256 * 1024
 MOST_SIGNS = 512 * 1024
 _MOST = 64
-_FIRST_SIGNS = 1024  # by which lists are told apart before they are compared
+_FIRST_SIGNS = 1024  # the prefix by which a list is looked up
 
 
 class CachedList(list[Any]):
-    """A list as JSON has it. `memo` holds what its readers have made of it, by a word of theirs."""
+    """A JSON list. `memo` contains values derived from it, by a name that the deriving code chooses."""
 
     __slots__ = ("memo",)
 
@@ -31,8 +31,8 @@ class CachedList(list[Any]):
 
 
 def memoised(values: list[Any], name: str, make: Callable[[list[Any]], T]) -> T:
-    """What `make` makes of a list, under a word of the caller's: of a kept one the first time only. It is shared then,
-    and may depend on nothing but the list."""
+    """The result of `make` for a list. For a cached list it is computed once per `name` and shared, so it must depend
+    on the list only."""
     if not isinstance(values, CachedList):
         return make(values)
     if name not in values.memo:
@@ -42,7 +42,7 @@ def memoised(values: list[Any], name: str, make: Callable[[list[Any]], T]) -> T:
 
 
 class ToolListCache:
-    """The lists that were met; one per process, the module's own beside those of tests."""
+    """The cached lists. One per process."""
 
     __slots__ = ("_known", "_signs")
 
@@ -51,18 +51,18 @@ class ToolListCache:
         self._signs = 0
 
     def find(self, text: str, start: int) -> tuple[CachedList, int] | None:
-        """The kept list that stands in `text` from `start` on, and where it ends. A whole list ends by itself, so what
-        begins with its text is the list and nothing else."""
+        """The cached list that begins at `start` in `text`, and its end; None if it is not cached. The text of a list
+        ends with its bracket, so a text that begins with it contains exactly that list."""
         first = text[start : start + _FIRST_SIGNS]
         known = self._known.get(first)
         if known is None or not text.startswith(known[0], start):
             return None
-        del self._known[first]  # it goes to the end of the line
+        del self._known[first]  # most recently used
         self._known[first] = known
         return known[1], start + len(known[0])
 
     def store(self, text: str, start: int, end: int, values: list[Any]) -> list[Any]:
-        """The list to go on with: the kept one, or the one given where its size is not for keeping."""
+        """Cache a list. Returns the cached list, or `values` if its size is out of range."""
         if not SHORTEST <= end - start <= LONGEST:
             return values
         whole, cached = text[start:end], CachedList(values)
