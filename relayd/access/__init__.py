@@ -1,1 +1,1 @@
-"""Who asks: consumers and what they are granted."""
+"""Authentication of consumers, and cross-origin access."""

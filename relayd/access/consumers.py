@@ -1,9 +1,9 @@
-"""Consumers: which named party a request's key belongs to.
+"""Consumers: identification of a request's consumer by its key.
 
-1. Only digests of the keys are kept here. A presented key is hashed and looked up by its digest, so that ten thousand
-   consumers cost what one costs; a digest tells nothing of a key that the time of the look-up could give away. What is
-   found is compared once more in constant time. Nothing about a presented key is remembered.
-2. What is malformed, repeated or claims to be two parties at once is no key.
+1. Only digests of the keys are stored. A presented key is hashed and looked up by its digest, so the cost does not grow
+   with the number of consumers, and the timing of the lookup reveals nothing about a key. A match is compared again in
+   constant time. Presented keys are not cached.
+2. A key that is malformed or repeated is ignored, and a request with the keys of two consumers belongs to neither.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ from typing import Protocol
 from relayd.access.credential import USUAL_KEY_FIELDS, Credential
 
 Reader = Callable[[bytes], bytes | None]
-Stored = tuple[bytes, str]  # a digest and its consumer
+Stored = tuple[bytes, str]  # digest, consumer
 
 
-class Head(Protocol):
-    """What is read of a request head."""
+class HeaderFields(Protocol):
+    """The part of a request head that authentication reads."""
 
     def get_all(self, name_lower: bytes, /) -> Sequence[bytes]: ...
 
 
 class Consumers:
-    """All consumers of one plan; never changed."""
+    """All consumers of one plan. Immutable."""
 
-    __slots__ = ("_fields", "_places", "_shared", "names")
+    __slots__ = ("_fields", "_lookups", "_shared", "names")
 
     def __init__(self, credentials: Iterable[tuple[str, Credential]] = ()) -> None:
-        places: dict[tuple[bytes, Reader], dict[bytes, Stored]] = {}
+        lookups: dict[tuple[bytes, Reader], dict[bytes, Stored]] = {}
         names: dict[str, None] = {}
         shared: dict[tuple[str, str], None] = {}
         for consumer, credential in credentials:
             names[consumer] = None
             digest = _digest(credential.secret.reveal().encode())
-            place = places.setdefault((credential.field, credential.read), {})
-            first = place.setdefault(digest, (digest, consumer))[1]
+            digests = lookups.setdefault((credential.field, credential.read), {})
+            first = digests.setdefault(digest, (digest, consumer))[1]
             if first != consumer:
                 shared[first, consumer] = None
         self.names = tuple(names)
-        self._places = tuple((field, read, stored) for (field, read), stored in places.items())
-        self._fields = USUAL_KEY_FIELDS.union(field for field, _ in places)
+        self._lookups = tuple((field, read, stored) for (field, read), stored in lookups.items())
+        self._fields = USUAL_KEY_FIELDS.union(field for field, _ in lookups)
         self._shared = list(shared)
 
     def key_fields(self) -> frozenset[bytes]:
-        """Lower-case names of all fields in which a client's key may come."""
+        """The lower-case names of all fields that may carry a client's key."""
         return self._fields
 
-    def identify(self, head: Head) -> str | None:
+    def identify(self, head: HeaderFields) -> str | None:
         """The consumer whose key the request carries, or None."""
         found: str | None = None
-        for field, read, stored in self._places:
+        for field, read, stored in self._lookups:
             values = head.get_all(field)
             if len(values) != 1:
                 continue
@@ -70,7 +70,7 @@ class Consumers:
         return found
 
     def shared(self) -> list[tuple[str, str]]:
-        """Pairs of consumers that have the same key in the same place: the second could never be recognised."""
+        """Pairs of consumers with the same key in the same field, of which the second could never be identified."""
         return self._shared
 
 

@@ -1,8 +1,8 @@
-"""Cross-origin requests: what relayd answers browsers for a route, after the Fetch standard (3.2, 4.8, 4.9).
+"""Cross-origin requests: the CORS response fields of a route, after the Fetch standard (3.2, 4.8, 4.9).
 
-1. An origin is granted by equality of the whole serialised origin; nothing is granted to a part of a name.
-2. What depends on the Origin field says so by `Vary: Origin`, also where the origin was not granted.
-3. A preflight is answered here and never goes upstream, and it needs no key: browsers cannot send one with it.
+1. An origin is granted only if the whole serialised origin is equal; a part of a name grants nothing.
+2. Responses that depend on the Origin field carry `Vary: Origin`, also if the origin was not granted.
+3. A preflight is answered by relayd and never sent upstream. It needs no key, because browsers cannot send one with it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 
 Fields = list[tuple[str, str]]
 
-# The upstream's own fields of these names are replaced on a route that has `cors`; two sets would void each other.
+# On a route with `cors`, the upstream's own fields of these names are replaced: browsers reject duplicate fields.
 RESPONSE_NAMES = frozenset({
     b"access-control-allow-origin", b"access-control-allow-credentials", b"access-control-expose-headers",
     b"access-control-allow-methods", b"access-control-allow-headers", b"access-control-max-age",
@@ -40,7 +40,7 @@ class Cors(Protocol):
 
 
 def preflight(cors: Cors, origin: str, method: str, headers: str) -> Fields | None:
-    """The fields of the 204 that answers a preflight; None when it is not granted: answer 403 with `refusal(cors)`.
+    """The fields of the 204 response to a preflight; None if it is not granted: respond 403 with `refusal(cors)`.
 
     `origin`, `method` and `headers` are the values of Origin and Access-Control-Request-Method and -Headers, "" if
     absent.
@@ -48,31 +48,31 @@ def preflight(cors: Cors, origin: str, method: str, headers: str) -> Fields | No
     allowed = _origin(cors, origin)
     if allowed is None or not _TOKEN.fullmatch(method):
         return None
-    # The method is compared by its exact case (Fetch 4.8), safelisted methods need no mention but are harmless.
+    # The method is compared case-sensitively (Fetch 4.8). Safelisted methods need not be listed, but may be.
     if "*" not in cors.methods and method not in cors.methods:
         return None
-    asked = [name for name in (part.strip(" \t") for part in headers.split(",")) if name]
-    if not all(_TOKEN.fullmatch(name) for name in asked):
+    requested = [name for name in (part.strip(" \t") for part in headers.split(",")) if name]
+    if not all(_TOKEN.fullmatch(name) for name in requested):
         return None
     if "*" not in cors.headers:
         granted = {name.lower() for name in cors.headers}
-        if not all(name.lower() in granted for name in asked):
+        if not all(name.lower() in granted for name in requested):
             return None
-        asked = list(cors.headers)
+        requested = list(cors.headers)
     fields: Fields = [("Access-Control-Allow-Origin", allowed)]
     if cors.credentials:
         fields.append(("Access-Control-Allow-Credentials", "true"))
-    # Named rather than "*": the asterisk is not a wildcard with credentials, and never covers Authorization.
+    # Listed instead of "*", which is no wildcard in requests with credentials and never covers Authorization.
     fields.append(("Access-Control-Allow-Methods", method if "*" in cors.methods else ", ".join(cors.methods)))
-    if asked:
-        fields.append(("Access-Control-Allow-Headers", ", ".join(asked)))
+    if requested:
+        fields.append(("Access-Control-Allow-Headers", ", ".join(requested)))
     fields.append(("Access-Control-Max-Age", str(int(cors.max_age))))
     fields.append(("Vary", _VARY_PREFLIGHT))
     return fields
 
 
 def refusal(cors: Cors) -> Fields:
-    """The fields of the answer to a preflight that is not granted."""
+    """The fields of the response to a preflight that is not granted."""
     return [("Vary", _VARY_PREFLIGHT)]
 
 
@@ -92,7 +92,7 @@ def response_fields(cors: Cors, origin: str | None) -> Fields:
 
 
 def _public(cors: Cors) -> bool:
-    """Whether the answer is the same for every origin."""
+    """True if the response is the same for every origin."""
     return "*" in cors.origins and not cors.credentials
 
 

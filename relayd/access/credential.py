@@ -1,4 +1,4 @@
-"""A key and the field in which a client sends it: what an authenticator makes of its Options."""
+"""A credential: a key and the field in which a client sends it, as an authenticator makes it from its Options."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import NamedTuple, Protocol
 
 from relayd.schema import Secret
 
-# Fields in which clients of AI APIs send keys; none of them goes upstream unless the route passes it through.
+# Fields in which clients of AI APIs send keys. None of them is forwarded unless the route passes it through.
 AI_KEY_FIELDS = ("x-api-key", "api-key", "x-goog-api-key")
 USUAL_KEY_FIELDS = frozenset({b"authorization", b"proxy-authorization", *(name.encode() for name in AI_KEY_FIELDS)})
 
 
 class Credential(NamedTuple):
-    """One place where one key is expected. `field` is in lower case; `read` takes the key out of the field's value."""
+    """One field in which one key is expected. `field` is in lower case; `read` extracts the key from its value."""
 
     field: bytes
     read: Callable[[bytes], bytes | None]
@@ -21,10 +21,10 @@ class Credential(NamedTuple):
 
 
 class Authenticator(Protocol):
-    """Made from the Options of its kind."""
+    """Created from the Options of its kind."""
 
     def credentials(self, key_headers: Sequence[str] = AI_KEY_FIELDS) -> Iterable[Credential]:
-        """Every place where this key is expected."""
+        """Every field in which this key is expected."""
 
     def lines(self) -> list[str]:
         """The header lines that a client with this key sends."""
@@ -40,5 +40,5 @@ def bearer_key(value: bytes) -> bytes | None:
 
 
 def plain_key(value: bytes) -> bytes | None:
-    """The value of a field that holds nothing but a key, or None."""
+    """The key in a field that contains only a key, or None."""
     return value.strip(b" \t") or None

@@ -94,7 +94,7 @@ class Tending:
         self._turns += 1
         if self._turns % SWEEP == 0:
             self._gateway.store.sweep()
-        overload.feed(Reading(self._lag.current_s, memory, self._open, self._gateway.buffers.used))
+        overload.update(Reading(self._lag.current_s, memory, self._open, self._gateway.buffers.used))
         if overload.active != self._shedding:
             self._shedding = overload.active
             if self._shedding:

@@ -1,1 +1,1 @@
-"""Admission: who may go on at once, who waits and for how long, who is refused and told when to come back."""
+"""Admission control: concurrency limits, fair waiting queues, overload protection and the bound on request bodies."""

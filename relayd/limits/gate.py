@@ -1,17 +1,17 @@
-"""A gate: permits and the queue before them, for one thing that has `limits:`.
+"""A gate: permits and the waiting queue in front of them, for one object that has `limits:`.
 
 Laws:
-1. Never more permits than the limit are granted; what was granted is never revoked, also when the limit is lowered.
-2. A ticket that is returned waiting gets exactly one callback, later, unless it leaves first; one that is granted at
-   once, or refused by `Refused`, gets none.
-3. A permit or place given back is passed on before `leave` returns.
-4. Callbacks are called when the gate is consistent. They may enter and leave this gate; a turn that this frees is
-   given by the call that is under way, so nothing recurs however long the queue is. What one raises goes on to whoever
-   called the gate; the others get their turns with the next call, at the latest with the sweep.
-5. `room` is asked, often, and changes nothing. Give the same callable (`upstream.has_room`) for the same question: it
-   is asked once for all who share it.
+1. The gate never grants more permits than its limit. A granted permit is never revoked, also if the limit is lowered.
+2. A ticket returned in the state WAITING receives exactly one callback, later, unless it is released first. A ticket
+   granted at once receives no callback, nor does a request refused by `Refused`.
+3. A released permit or queue entry is passed on before `release` returns.
+4. Callbacks are called when the gate is consistent, and may acquire and release. The outer call grants the permits that
+   they free, so recursion does not grow with the queue. An exception of a callback propagates to the caller of the
+   gate; the remaining requests are granted by the next call, at the latest by the sweep.
+5. `has_capacity` is called often and must not have side effects. Pass the same callable (`upstream.has_room`) for the
+   same resource: it is then called once for all requests that share it.
 
-One loop owns a gate; it lives on over reloads and is told new limits by `configure`.
+One event loop owns a gate. A gate survives reloads; `configure` sets new limits.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from dataclasses import dataclass
 from relayd import clock
 from relayd.limits.permits import Permits
 from relayd.limits.queue import WaitingQueue
-from relayd.limits.service_time import ServiceTime, doubt
+from relayd.limits.service_time import ServiceTime, margin
 from relayd.limits.ticket import (
     DEADLINE,
     GRANTED,
-    LEFT,
     QUEUE_FULL,
     QUEUE_TIMEOUT,
     REASONS,
     REFUSED,
+    RELEASED,
     SHED,
     WAITING,
+    HasCapacity,
     OnGranted,
     OnRefused,
     Refused,
-    Room,
     Ticket,
     Waiter,
 )
@@ -45,7 +45,7 @@ from relayd.limits.ticket import (
 
 @dataclass(frozen=True, slots=True)
 class GateLimits:
-    """What `limits:` says. 0 requests means no limit, 0 queue_timeout_s as long as it takes."""
+    """The settings of `limits:`. `requests` 0 means unlimited, `queue_timeout_s` 0 means no timeout."""
 
     requests: int = 0
     queue: int = 0
@@ -57,25 +57,26 @@ UNLIMITED = GateLimits()
 
 
 class Counts:
-    """What a gate has done since it was made, for metrics; owned by the gate, read by everybody."""
+    """Counters of a gate since its creation, for metrics. Owned by the gate."""
 
-    __slots__ = ("at_once", "left_waiting", "most_waiting", "queued", "refused", "waited", "waited_total_s")
+    __slots__ = ("granted_at_once", "left_waiting", "most_waiting", "queued", "refused", "waited", "waited_total_s")
 
     def __init__(self) -> None:
-        self.at_once = 0  # granted without waiting
-        self.queued = 0  # had to wait
+        self.granted_at_once = 0  # granted without waiting
+        self.queued = 0
         self.waited = 0  # granted after waiting
-        self.waited_total_s = 0.0  # how long those waited, in all
-        self.left_waiting = 0  # gave up their place by themselves
+        self.waited_total_s = 0.0  # the sum of their waiting times
+        self.left_waiting = 0  # released while waiting
         self.most_waiting = 0
         self.refused = dict.fromkeys(REASONS, 0)
 
 
 class Gate:
-    """Owned by the thing that has the limits; one per upstream, endpoint, route or consumer."""
+    """Owned by the object that has the limits: one per upstream, endpoint, route or consumer."""
 
     __slots__ = (
-        "__weakref__", "_now", "_permits", "_queue", "_serving", "_still_s", "counts", "limits", "name", "service_time",
+        "__weakref__", "_last_change_s", "_now", "_permits", "_queue", "_serving", "counts", "limits", "name",
+        "service_time",
     )
 
     def __init__(
@@ -89,111 +90,111 @@ class Gate:
         self._queue = WaitingQueue(self._permits, limits.ageing_s)
         self._now = now
         self._serving = False
-        self._still_s = now()  # when a permit was last taken or given back
+        self._last_change_s = now()  # when a permit was last acquired or released
 
     @property
     def in_flight(self) -> int:
-        """Permits that are held."""
+        """The number of permits in use."""
         return self._permits.taken
 
     @property
     def depth(self) -> int:
-        """How many wait."""
+        """The number of waiting requests."""
         return self._queue.depth
 
     @property
     def free(self) -> bool:
-        """Whether a permit could be taken at this moment, room aside."""
+        """True if a permit is available, regardless of capacity elsewhere."""
         return self._permits.free
 
     def configure(self, limits: GateLimits) -> None:
-        """New limits, in force at once: what they make free is granted, nothing is revoked, nobody loses a place."""
+        """Set new limits, effective immediately. New permits are granted; no permit and no queue entry is revoked."""
         self.limits = limits
         self._permits.limit = limits.requests
         self._queue.ageing_s = limits.ageing_s
         self._serve()
 
-    def enter(
+    def acquire(
         self,
-        who: str = "",
+        consumer: str = "",
         priority: int = 0,
         deadline_s: float | None = None,
         on_granted: OnGranted | None = None,
         on_refused: OnRefused | None = None,
-        room: Room | None = None,
+        has_capacity: HasCapacity | None = None,
     ) -> Ticket:
-        """A permit, or a place in the queue for who gives callbacks. Raises Refused.
+        """Acquire a permit, or enqueue the request if both callbacks are given. Raises Refused.
 
-        `deadline_s` is the moment (of relayd.clock) at which waiting has no more sense; `room` says whether what is
-        behind this gate could take this exchange now.
+        `deadline_s` is the time (of relayd.clock) at which waiting becomes useless. `has_capacity` returns true if the
+        resource behind this gate can take this exchange now.
         """
         permits, queue, now_s = self._permits, self._queue, self._now()
         if not queue.depth:  # the common path
             limit = permits.limit
-            if (not limit or permits.taken < limit) and (room is None or room()):
-                self.counts.at_once += 1
-                self._still_s = now_s
-                permits.take(who)
-                return Ticket(who, now_s)
+            if (not limit or permits.taken < limit) and (has_capacity is None or has_capacity()):
+                self.counts.granted_at_once += 1
+                self._last_change_s = now_s
+                permits.acquire(consumer)
+                return Ticket(consumer, now_s)
         else:
             if permits.free:
-                self._serve()  # room may have come without a word: nobody is overtaken
-            if self._open(room):
-                return self._grant(who, now_s)
+                self._serve()  # capacity may have appeared without `wake`; waiting requests go first
+            if self._can_grant(has_capacity):
+                return self._grant(consumer, now_s)
         if on_granted is None or on_refused is None:
             raise self._refuse(QUEUE_FULL, now_s)
-        waiter = Waiter(who, priority, now_s, deadline_s, on_granted, on_refused, room)
+        waiter = Waiter(consumer, priority, now_s, deadline_s, on_granted, on_refused, has_capacity)
         if queue.depth >= self.limits.queue:
-            if self._hopeless(waiter):
+            if self._exceeds_deadline(waiter):
                 raise self._refuse(DEADLINE, now_s)
-            yielding = queue.last_to_come(priority, who) if self.limits.queue else None
-            if yielding is None:
+            evicted = queue.eviction_candidate(priority, consumer) if self.limits.queue else None
+            if evicted is None:
                 raise self._refuse(QUEUE_FULL, now_s)
-            self._turn_away(yielding, SHED, now_s)
-            if self._open(room):  # its callback may have left or entered
-                return self._grant(who, now_s)
+            self._reject(evicted, SHED, now_s)
+            if self._can_grant(has_capacity):  # the callback may have acquired or released
+                return self._grant(consumer, now_s)
             if queue.depth >= self.limits.queue:
                 raise self._refuse(QUEUE_FULL, now_s)
-        elif self._hopeless(waiter):
+        elif self._exceeds_deadline(waiter):
             raise self._refuse(DEADLINE, now_s)
-        queue.join(waiter, now_s)
+        queue.enqueue(waiter, now_s)
         counts = self.counts
         counts.queued += 1
         counts.most_waiting = max(counts.most_waiting, queue.depth)
         return waiter
 
-    def at_once(self, who: str, room: Room | None = None) -> Ticket | None:
-        """A permit for one who would not have to wait for it; None changes nothing."""
+    def try_acquire(self, consumer: str, has_capacity: HasCapacity | None = None) -> Ticket | None:
+        """Acquire a permit if that needs no waiting. Returns None, without side effects, if it does."""
         permits = self._permits
         limit = permits.limit
-        if self._queue.depth or (limit and permits.taken >= limit) or (room is not None and not room()):
+        if self._queue.depth or (limit and permits.taken >= limit) or (has_capacity is not None and not has_capacity()):
             return None
-        now_s = self._still_s = self._now()
-        self.counts.at_once += 1
-        permits.take(who)
-        return Ticket(who, now_s)
+        now_s = self._last_change_s = self._now()
+        self.counts.granted_at_once += 1
+        permits.acquire(consumer)
+        return Ticket(consumer, now_s)
 
-    def leave(self, ticket: Ticket) -> None:
-        """Give back a permit or a place. Calling it again changes nothing."""
+    def release(self, ticket: Ticket) -> None:
+        """Return a permit or a queue entry. Further calls have no effect."""
         state = ticket.state
         if state == GRANTED:
             now_s = self._now()
-            ticket.state = LEFT
+            ticket.state = RELEASED
             self.service_time.observe(now_s - ticket.since_s)
-            self._permits.give(ticket.who)
-            self._still_s = now_s
+            self._permits.release(ticket.consumer)
+            self._last_change_s = now_s
             queue = self._queue
             if queue.depth:
-                queue.weigh(ticket.who)
+                queue.reprioritise(ticket.consumer)
                 self._serve()
         elif state == WAITING and isinstance(ticket, Waiter):
-            ticket.state = LEFT
+            ticket.state = RELEASED
             ticket.waited_s = self._now() - ticket.since_s
             self.counts.left_waiting += 1
             self._queue.remove(ticket)
 
     def sweep(self, now_s: float) -> None:
-        """Refuse those that waited too long, and look once more whether there is room. Called by a timer."""
+        """Refuse requests that waited too long, then check for capacity again. Called by a timer."""
         timeout_s = self.limits.queue_timeout_s
         late = []
         for waiter in self._queue:
@@ -202,38 +203,38 @@ class Gate:
             elif waiter.deadline_s is not None and now_s >= waiter.deadline_s:
                 late.append((waiter, DEADLINE))
         for waiter, reason in late:
-            if waiter.state == WAITING:  # an earlier one's callback may have moved it
-                self._turn_away(waiter, reason, now_s)
+            if waiter.state == WAITING:  # a callback of another request may have changed it
+                self._reject(waiter, reason, now_s)
         if self._queue.depth:
             self._serve()
 
     def wake(self) -> None:
-        """There is room elsewhere: let in who can go now."""
+        """Grant waiting requests after capacity elsewhere became available."""
         if self._queue.depth:
             self._serve()
 
-    def place(self, ticket: Ticket) -> int:
-        """Which turn is this ticket's if nobody comes or leaves, 1 being the next; 0 when it does not wait."""
+    def position(self, ticket: Ticket) -> int:
+        """The ticket's queue position if no request arrives or leaves; 1 is the next, 0 if the ticket does not wait."""
         if ticket.state != WAITING or not isinstance(ticket, Waiter):
             return 0
-        return self._queue.place(ticket, self._now())
+        return self._queue.position(ticket, self._now())
 
-    def wait_s(self, place: int) -> float:
-        """How long the one at this place has yet to wait, by what was measured; 0 when that is nothing."""
+    def wait_s(self, position: int) -> float:
+        """The estimated remaining wait at this queue position, in seconds; 0 if no wait is expected."""
         permits = self._permits
         taken = permits.taken
-        if not taken or place <= 0:
+        if not taken or position <= 0:
             return 0.0
-        return self.service_time.wait_s(place + permits.over, taken, self._now() - self._still_s)
+        return self.service_time.wait_s(position + permits.over, taken, self._now() - self._last_change_s)
 
     def oldest_wait_s(self) -> float:
-        """How long the one that waits longest has waited."""
+        """The waiting time of the request that has waited longest, in seconds."""
         if not self._queue.depth:
             return 0.0
         return self._now() - min(waiter.since_s for waiter in self._queue)
 
     def describe(self) -> dict[str, object]:
-        """What status shows."""
+        """The gate's state for the admin application."""
         limits, depth = self.limits, self._queue.depth
         return {
             "name": self.name,
@@ -246,38 +247,41 @@ class Gate:
             "service_time_s": round(self.service_time.mean_s, 3),
             "next_wait_s": round(self.wait_s(depth + 1), 3) if depth or not self._permits.free else 0.0,
             "in_flight_of": dict(self._permits.held),
-            "waiting_of": self._queue.waiting_of(),
+            "waiting_of": self._queue.waiting_by_consumer(),
         }
 
     def waiters(self, most: int) -> list[dict[str, object]]:
-        """Who waits, in the order in which their turns are to come, at most so many of them."""
+        """The first `most` waiting requests, in the order in which they are to be granted."""
         now_s = self._now()
         turns = enumerate(itertools.islice(self._queue.in_order(now_s), most), 1)
         return [
             {
-                "gate": self.name, "place": place, "consumer": one.who, "priority": one.priority,
-                "waited_s": round(now_s - one.since_s, 3), "expected_s": round(self.wait_s(place), 3),
+                "gate": self.name, "place": position, "consumer": one.consumer, "priority": one.priority,
+                "waited_s": round(now_s - one.since_s, 3), "expected_s": round(self.wait_s(position), 3),
             }
-            for place, one in turns
+            for position, one in turns
         ]
 
-    def _open(self, room: Room | None) -> bool:
-        """Whether a newcomer may go on at once. After `_serve`, whoever still waits beside a free permit has no room;
-        while it is under way, a newcomer stands behind those whose turn is still to come."""
+    def _can_grant(self, has_capacity: HasCapacity | None) -> bool:
+        """True if a new request can be granted immediately.
+
+        After `_serve`, a request that still waits although a permit is free has no capacity. While `_serve` runs, new
+        requests queue behind those that are still to be granted.
+        """
         if not self._permits.free or (self._serving and self._queue.depth):
             return False
-        return room is None or room()
+        return has_capacity is None or has_capacity()
 
-    def _grant(self, who: str, now_s: float) -> Ticket:
-        self.counts.at_once += 1
-        self._permits.take(who)
-        self._still_s = now_s
+    def _grant(self, consumer: str, now_s: float) -> Ticket:
+        self.counts.granted_at_once += 1
+        self._permits.acquire(consumer)
+        self._last_change_s = now_s
         if self._queue.depth:
-            self._queue.weigh(who)
-        return Ticket(who, now_s)
+            self._queue.reprioritise(consumer)
+        return Ticket(consumer, now_s)
 
-    def _hopeless(self, waiter: Waiter) -> bool:
-        """Whether this one would, by what was measured and beyond its doubt, wait longer than it may."""
+    def _exceeds_deadline(self, waiter: Waiter) -> bool:
+        """True if the estimated wait, less its margin of error, exceeds the queue timeout or the request's deadline."""
         now_s, timeout_s = waiter.since_s, self.limits.queue_timeout_s
         allowed_s = timeout_s or float("inf")
         if waiter.deadline_s is not None:
@@ -285,21 +289,21 @@ class Gate:
                 return True
             allowed_s = min(allowed_s, waiter.deadline_s - now_s)
         queue = self._queue
-        if not self.service_time.known or not self._too_long(queue.depth + 1, allowed_s):
+        if not self.service_time.known or not self._wait_exceeds(queue.depth + 1, allowed_s):
             return False
-        # Its own line is before it at any rate; the whole order costs more and is only looked at when it decides.
-        if self._too_long(queue.waiting(waiter.who, waiter.priority) + 1, allowed_s):
+        # Cheap check first: the consumer's own flow precedes it in any case. The whole order costs more to compute.
+        if self._wait_exceeds(queue.waiting(waiter.consumer, waiter.priority) + 1, allowed_s):
             return True
-        place = queue.place_of_newcomer(waiter.who, waiter.priority, waiter.room, now_s)
-        return self._too_long(place, allowed_s)
+        position = queue.position_of_newcomer(waiter.consumer, waiter.priority, waiter.has_capacity, now_s)
+        return self._wait_exceeds(position, allowed_s)
 
-    def _too_long(self, place: int, allowed_s: float) -> bool:
-        return self.wait_s(place) * (1 - doubt(place)) > allowed_s
+    def _wait_exceeds(self, position: int, allowed_s: float) -> bool:
+        return self.wait_s(position) * (1 - margin(position)) > allowed_s
 
     def _serve(self) -> None:
-        """Give turns as long as there are permits, waiters and room."""
+        """Grant permits while permits, waiting requests and capacity last."""
         if self._serving:
-            return  # the call under way goes on until nothing is left to do
+            return  # the outer call continues until nothing is left to do
         self._serving = True
         queue, permits, counts = self._queue, self._permits, self.counts
         try:
@@ -308,9 +312,9 @@ class Gate:
                 waiter = queue.first(now_s)
                 if waiter is None:
                     return
-                permits.take(waiter.who)
-                queue.take(waiter, now_s)
-                self._still_s = now_s
+                permits.acquire(waiter.consumer)
+                queue.dequeue(waiter, now_s)
+                self._last_change_s = now_s
                 waiter.state = GRANTED
                 waiter.waited_s, waiter.since_s = now_s - waiter.since_s, now_s
                 counts.waited += 1
@@ -319,14 +323,14 @@ class Gate:
         finally:
             self._serving = False
 
-    def _turn_away(self, waiter: Waiter, reason: str, now_s: float) -> None:
-        """Refuse one that waits."""
+    def _reject(self, waiter: Waiter, reason: str, now_s: float) -> None:
+        """Refuse a waiting request."""
         self._queue.remove(waiter)
         waiter.state = REFUSED
         waiter.waited_s = now_s - waiter.since_s
         waiter.on_refused(waiter, reason, self._refuse(reason, now_s).retry_after_s)
 
     def _refuse(self, reason: str, now_s: float) -> Refused:
-        """Count a refusal. Whoever comes back when those who wait now were served finds a place."""
+        """Count a refusal. Its Retry-After is the time until the requests that wait now have been granted."""
         self.counts.refused[reason] += 1
         return Refused(reason, self.wait_s(self._queue.depth + 1))

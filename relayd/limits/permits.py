@@ -1,14 +1,16 @@
-"""Permits: how many exchanges are under way at one time, and whose they are.
+"""Permits: the number of exchanges in progress, in total and per consumer.
 
-1. `take` and `give` come in pairs; whoever took gives once. The gate's tickets see to that.
-2. Nothing is revoked: a limit that was lowered below what is taken lets nobody in until enough was given back.
+1. Each `acquire` is followed by exactly one `release`. The gate's tickets ensure this.
+2. No permit is revoked. If the limit is lowered below the number of permits in use, no permit is granted until enough
+   have been released.
 """
 
 from __future__ import annotations
 
 
 class Permits:
-    """Counts; owned by one gate. `limit` 0 means no limit. `held` has no entry for who holds none."""
+    """Permit counters. Owned by one gate. A `limit` of 0 means unlimited. `held` maps consumers to their permits; a
+    consumer without permits has no entry."""
 
     __slots__ = ("held", "limit", "taken")
 
@@ -19,27 +21,27 @@ class Permits:
 
     @property
     def free(self) -> bool:
-        """Whether one more may be taken."""
+        """True if a permit can be acquired."""
         limit = self.limit
         return not limit or self.taken < limit
 
     @property
     def over(self) -> int:
-        """How many must be given back before the next one is free, less one."""
+        """The number of permits in use above the limit."""
         return max(0, self.taken - self.limit) if self.limit else 0
 
-    def take(self, who: str) -> None:
-        """Take one."""
+    def acquire(self, consumer: str) -> None:
+        """Acquire a permit for this consumer."""
         self.taken += 1
         held = self.held
-        held[who] = held.get(who, 0) + 1
+        held[consumer] = held.get(consumer, 0) + 1
 
-    def give(self, who: str) -> None:
-        """Give one back."""
+    def release(self, consumer: str) -> None:
+        """Release a permit of this consumer."""
         self.taken -= 1
         held = self.held
-        left = held[who] - 1
+        left = held[consumer] - 1
         if left:
-            held[who] = left
+            held[consumer] = left
         else:
-            del held[who]
+            del held[consumer]

@@ -1,15 +1,15 @@
-"""The waiting queue: whose turn is next.
+"""The waiting queue: fair queueing with priorities and ageing.
 
 Laws:
-1. Waiters of one consumer, one priority and one kind of room stand in a line, first come, first served.
-2. The next turn goes to the line of the highest level; then to the consumer that holds the fewest permits; then to the
-   line whose turn is longest ago. A line that begins stands behind all that have been waiting for their turn.
-3. A line's level is its priority plus one for each `ageing_s` since its last turn (or its beginning). So nobody
-   starves: a line of priority p, while priorities up to q wait too, is after (q - p + 1) * ageing_s before everything
-   that comes or has had its turn since; each other line can go before it once more, and none twice.
-4. A line that has no room (see `room`) is passed over, and loses nothing by it.
+1. The waiting requests of one consumer with one priority and one capacity check form a flow, first in, first out.
+2. The next grant goes to the flow of the highest level; among these to the consumer with the fewest permits; among
+   these to the flow that was granted least recently. A new flow queues behind all flows that already wait.
+3. A flow's level is its priority plus one for each `ageing_s` since its last grant (or its creation), so no flow
+   starves. After (q - p + 1) * ageing_s, a flow of priority p, competing with priorities up to q, precedes everything
+   that arrived or was granted in the meantime; each other flow can precede it once more, none twice.
+4. A flow without capacity (`has_capacity`) is skipped and keeps its order.
 
-Costs: joining, leaving and a turn are O(log n) in the lines; asking for room costs one call for each different room.
+Costs: enqueue, remove and dequeue are O(log n) in the number of flows; `first` calls each distinct capacity check once.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from relayd.limits.crowd import Crowd
 from relayd.limits.permits import Permits
-from relayd.limits.ticket import Room, Waiter
+from relayd.limits.ticket import HasCapacity, Waiter
+from relayd.limits.waiting_counts import WaitingCounts
 
 _SLACK = 64
 
 
-class Line:
-    """Waiters of one consumer, priority and room, in order of arrival. Owned by its queue.
+class Flow:
+    """The waiting requests of one consumer, priority and capacity check, in order of arrival. Owned by its queue.
 
-    `turn` numbers the moment of its last turn (or its beginning), `since_s` is its time. `stamp` tells its one valid
-    entry in the order from those that were left behind when its key changed.
+    `turn` is the sequence number of its last grant (or its creation), `since_s` the time of it. `stamp` identifies its
+    valid heap entry; entries with another stamp are stale.
     """
 
-    __slots__ = ("level", "priority", "room", "since_s", "stamp", "turn", "waiters", "who")
+    __slots__ = ("consumer", "has_capacity", "level", "priority", "since_s", "stamp", "turn", "waiters")
 
-    def __init__(self, who: str, priority: int, room: Room | None) -> None:
-        self.who, self.priority, self.room = who, priority, room
+    def __init__(self, consumer: str, priority: int, has_capacity: HasCapacity | None) -> None:
+        self.consumer, self.priority, self.has_capacity = consumer, priority, has_capacity
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
         self.level = priority
         self.turn = self.stamp = 0
@@ -43,10 +43,11 @@ class Line:
 
 
 class WaitingQueue:
-    """All that wait at one gate. Owned by the gate, which also owns the permits whose holders are compared."""
+    """All waiting requests of one gate. Owned by the gate, which also owns the permits that fairness compares."""
 
     __slots__ = (
-        "_crowds", "_due", "_lines", "_lines_of", "_number", "_order", "_permits", "_rooms", "ageing_s", "depth",
+        "_capacity_checks", "_counts_by_priority", "_due", "_flows", "_flows_of", "_number", "_order", "_permits",
+        "ageing_s", "depth",
     )
 
     def __init__(self, permits: Permits, ageing_s: float) -> None:
@@ -54,114 +55,119 @@ class WaitingQueue:
         self.ageing_s = ageing_s
         self.depth = 0
         self._number = 0
-        self._lines: dict[tuple[str, int, Room | None], Line] = {}
-        self._lines_of: dict[str, list[Line]] = {}
-        self._rooms: dict[Room | None, int] = {}  # how many lines ask it
-        self._crowds: dict[int, Crowd] = {}  # by priority
-        self._order: list[tuple[int, int, int, int, Line]] = []  # heap: -level, held, turn, stamp
-        self._due: list[tuple[float, int, Line]] = []  # heap: when the line's level rises, its turn
+        self._flows: dict[tuple[str, int, HasCapacity | None], Flow] = {}
+        self._flows_of: dict[str, list[Flow]] = {}
+        self._capacity_checks: dict[HasCapacity | None, int] = {}  # the number of flows that use it
+        self._counts_by_priority: dict[int, WaitingCounts] = {}
+        self._order: list[tuple[int, int, int, int, Flow]] = []  # heap: -level, held, turn, stamp
+        self._due: list[tuple[float, int, Flow]] = []  # heap: when the flow's level rises, its turn
 
     def __iter__(self) -> Iterator[Waiter]:
-        for line in self._lines.values():
-            yield from line.waiters
+        for flow in self._flows.values():
+            yield from flow.waiters
 
-    def join(self, waiter: Waiter, now_s: float) -> None:
-        """Put one at the end of its line."""
-        key = (waiter.who, waiter.priority, waiter.room)
-        line = self._lines.get(key)
-        if line is None:
-            line = self._lines[key] = Line(*key)
-            self._lines_of.setdefault(line.who, []).append(line)
-            self._rooms[line.room] = self._rooms.get(line.room, 0) + 1
-            self._begin_turn(line, now_s)
-        line.waiters[waiter] = None
+    def enqueue(self, waiter: Waiter, now_s: float) -> None:
+        """Append a request to its flow."""
+        key = (waiter.consumer, waiter.priority, waiter.has_capacity)
+        flow = self._flows.get(key)
+        if flow is None:
+            flow = self._flows[key] = Flow(*key)
+            self._flows_of.setdefault(flow.consumer, []).append(flow)
+            self._capacity_checks[flow.has_capacity] = self._capacity_checks.get(flow.has_capacity, 0) + 1
+            self._begin_turn(flow, now_s)
+        flow.waiters[waiter] = None
         self.depth += 1
-        self._crowds.setdefault(waiter.priority, Crowd()).add(waiter.who)
+        self._counts_by_priority.setdefault(waiter.priority, WaitingCounts()).add(waiter.consumer)
 
     def remove(self, waiter: Waiter) -> None:
-        """Take one out, wherever it stands; its line keeps its turn."""
-        line = self._lines[waiter.who, waiter.priority, waiter.room]
-        del line.waiters[waiter]
+        """Remove a request from any position. Its flow keeps its order."""
+        flow = self._flows[waiter.consumer, waiter.priority, waiter.has_capacity]
+        del flow.waiters[waiter]
         self.depth -= 1
-        crowd = self._crowds[waiter.priority]
-        crowd.drop(waiter.who)
-        if not crowd:
-            del self._crowds[waiter.priority]
-        if not line.waiters:
-            self._end(line)
+        counts = self._counts_by_priority[waiter.priority]
+        counts.remove(waiter.consumer)
+        if not counts:
+            del self._counts_by_priority[waiter.priority]
+        if not flow.waiters:
+            self._end(flow)
 
-    def take(self, waiter: Waiter, now_s: float) -> None:
-        """Take out the one whose turn it was, after it took its permit; its line goes behind the others."""
+    def dequeue(self, waiter: Waiter, now_s: float) -> None:
+        """Remove a request that was granted a permit. Its flow moves behind the others."""
         self.remove(waiter)
-        line = self._lines.get((waiter.who, waiter.priority, waiter.room))
-        if line is not None:
-            self._begin_turn(line, now_s)
-        self.weigh(waiter.who)
+        flow = self._flows.get((waiter.consumer, waiter.priority, waiter.has_capacity))
+        if flow is not None:
+            self._begin_turn(flow, now_s)
+        self.reprioritise(waiter.consumer)
 
     def first(self, now_s: float) -> Waiter | None:
-        """Whose turn it is; None when nobody who waits has room."""
+        """The request to grant next; None if no waiting request has capacity."""
         self._age(now_s)
         order = self._order
-        closed: set[Room | None] = set()
-        passed: list[tuple[int, int, int, int, Line]] = []
+        closed: set[HasCapacity | None] = set()
+        passed: list[tuple[int, int, int, int, Flow]] = []
         found = None
-        while order and len(closed) < len(self._rooms):
-            line = order[0][4]
-            if order[0][3] != line.stamp:
-                heapq.heappop(order)  # left behind
+        while order and len(closed) < len(self._capacity_checks):
+            flow = order[0][4]
+            if order[0][3] != flow.stamp:
+                heapq.heappop(order)  # stale
                 continue
-            room = line.room
-            if room is None or (room not in closed and room()):
-                found = next(iter(line.waiters))
+            has_capacity = flow.has_capacity
+            if has_capacity is None or (has_capacity not in closed and has_capacity()):
+                found = next(iter(flow.waiters))
                 break
-            closed.add(room)
+            closed.add(has_capacity)
             passed.append(heapq.heappop(order))
         for entry in passed:
             heapq.heappush(order, entry)
         return found
 
-    def weigh(self, who: str) -> None:
-        """How many permits this consumer holds has changed."""
-        for line in self._lines_of.get(who, ()):
-            self._put(line)
+    def reprioritise(self, consumer: str) -> None:
+        """Update the order after the number of this consumer's permits has changed."""
+        for flow in self._flows_of.get(consumer, ()):
+            self._put(flow)
 
-    def last_to_come(self, priority: int, who: str) -> Waiter | None:
-        """Who gives up a place for one more of this consumer: the last of the largest crowd of the lowest priority,
-        if that priority is lower, or if even then its consumer has as many waiting as the newcomer's."""
-        if not self._crowds:
+    def eviction_candidate(self, priority: int, consumer: str) -> Waiter | None:
+        """The waiting request to evict so that this consumer's new request can queue; None if none may be evicted.
+
+        This is the newest request of the consumer with the most waiting requests at the lowest priority. It is evicted
+        if that priority is lower than the new request's, or if its consumer still has as many waiting requests as the
+        new request's consumer afterwards.
+        """
+        if not self._counts_by_priority:
             return None
-        lowest = min(self._crowds)
+        lowest = min(self._counts_by_priority)
         if lowest > priority:
             return None
-        crowd = self._crowds[lowest]
-        largest, count = crowd.largest()
-        if lowest == priority and count < crowd.counts.get(who, 0) + 2:
+        counts = self._counts_by_priority[lowest]
+        largest, count = counts.largest()
+        if lowest == priority and count < counts.by_consumer.get(consumer, 0) + 2:
             return None
-        lasts = [next(reversed(line.waiters)) for line in self._lines_of[largest] if line.priority == lowest]
+        lasts = [next(reversed(flow.waiters)) for flow in self._flows_of[largest] if flow.priority == lowest]
         return max(lasts, key=lambda waiter: waiter.since_s)
 
-    def waiting_of(self) -> dict[str, int]:
-        """How many of each consumer wait."""
-        told: dict[str, int] = {}
-        for crowd in self._crowds.values():
-            for who, count in crowd.counts.items():
-                told[who] = told.get(who, 0) + count
-        return told
+    def waiting_by_consumer(self) -> dict[str, int]:
+        """The number of waiting requests of each consumer."""
+        reported: dict[str, int] = {}
+        for counts in self._counts_by_priority.values():
+            for consumer, count in counts.by_consumer.items():
+                reported[consumer] = reported.get(consumer, 0) + count
+        return reported
 
     def in_order(self, now_s: float) -> Iterator[Waiter]:
-        """All that wait, in the order of their turns if nobody comes or leaves and all have room."""
+        """All waiting requests in the order of their grants, if no request arrives or leaves and all have capacity."""
         self._age(now_s)
         held, number = dict(self._permits.held), self._number
-        # One entry per line: -level, held, turn, line, what is left of its waiters.
+        # One entry per flow: -level, held, turn, flow, its remaining waiters.
         order = [
-            (-line.level, held.get(line.who, 0), line.turn, line, iter(line.waiters)) for line in self._lines.values()
+            (-flow.level, held.get(flow.consumer, 0), flow.turn, flow, iter(flow.waiters))
+            for flow in self._flows.values()
         ]
         heapq.heapify(order)
         while order:
-            level, before, turn, line, waiters = order[0]
-            holds = held.get(line.who, 0)
-            if holds != before:  # it got a permit by another line of its own
-                heapq.heapreplace(order, (level, holds, turn, line, waiters))
+            level, before, turn, flow, waiters = order[0]
+            holds = held.get(flow.consumer, 0)
+            if holds != before:  # the consumer was granted a permit through another of its flows
+                heapq.heapreplace(order, (level, holds, turn, flow, waiters))
                 continue
             waiter = next(waiters, None)
             if waiter is None:
@@ -169,100 +175,102 @@ class WaitingQueue:
                 continue
             yield waiter
             number += 1
-            held[line.who] = holds + 1
-            heapq.heapreplace(order, (-line.priority, holds + 1, number, line, waiters))
+            held[flow.consumer] = holds + 1
+            heapq.heapreplace(order, (-flow.priority, holds + 1, number, flow, waiters))
 
-    def waiting(self, who: str, priority: int) -> int:
-        """How many of this consumer wait with this priority."""
-        crowd = self._crowds.get(priority)
-        return 0 if crowd is None else crowd.counts.get(who, 0)
+    def waiting(self, consumer: str, priority: int) -> int:
+        """The number of waiting requests of this consumer with this priority."""
+        counts = self._counts_by_priority.get(priority)
+        return 0 if counts is None else counts.by_consumer.get(consumer, 0)
 
-    def place(self, waiter: Waiter, now_s: float) -> int:
-        """Which turn will be this waiter's, 1 being the next, if nobody comes or leaves."""
-        line = self._lines[waiter.who, waiter.priority, waiter.room]
+    def position(self, waiter: Waiter, now_s: float) -> int:
+        """The request's queue position if no request arrives or leaves; 1 is the next."""
+        flow = self._flows[waiter.consumer, waiter.priority, waiter.has_capacity]
         index = 0
-        for other in line.waiters:
+        for other in flow.waiters:
             if other is waiter:
                 break
             index += 1
-        return self._turns_before(line, index, now_s) + index + 1
+        return self._turns_before(flow, index, now_s) + index + 1
 
-    def place_of_newcomer(self, who: str, priority: int, room: Room | None, now_s: float) -> int:
-        """Which turn would be that of one who joins now."""
-        line = self._lines.get((who, priority, room))
-        if line is not None:
-            index = len(line.waiters)
+    def position_of_newcomer(self, consumer: str, priority: int, has_capacity: HasCapacity | None, now_s: float) -> int:
+        """The queue position that a request enqueued now would have."""
+        flow = self._flows.get((consumer, priority, has_capacity))
+        if flow is not None:
+            index = len(flow.waiters)
         else:
-            line, index = Line(who, priority, room), 0
-            line.turn = self._number + 1
-        return self._turns_before(line, index, now_s) + index + 1
+            flow, index = Flow(consumer, priority, has_capacity), 0
+            flow.turn = self._number + 1
+        return self._turns_before(flow, index, now_s) + index + 1
 
-    def _turns_before(self, line: Line, index: int, now_s: float) -> int:
-        """How many of other lines go before the waiter with this index in its line."""
+    def _turns_before(self, flow: Flow, index: int, now_s: float) -> int:
+        """The number of requests of other flows that precede the request with this index in its flow."""
         self._age(now_s)
-        higher = [crowd.counts for priority, crowd in self._crowds.items() if priority > line.priority]
+        higher = [
+            counts.by_consumer for priority, counts in self._counts_by_priority.items() if priority > flow.priority
+        ]
 
-        def holds(who: str) -> int:
-            """Permits of a consumer when those of higher priority have had theirs."""
-            return self._permits.held.get(who, 0) + sum(counts.get(who, 0) for counts in higher)
+        def holds(consumer: str) -> int:
+            """The permits of a consumer after all requests of higher priority have been granted."""
+            return self._permits.held.get(consumer, 0) + sum(counts.get(consumer, 0) for counts in higher)
 
-        mine = holds(line.who) + index  # when the turn of this waiter comes
+        mine = holds(flow.consumer) + index  # permits of this consumer when this request is granted
         before = 0
-        for other in self._lines.values():
-            if other is line:
+        for other in self._flows.values():
+            if other is flow:
                 continue
             count = len(other.waiters)
-            if other.priority > line.priority:
+            if other.priority > flow.priority:
                 before += count
-            elif other.priority < line.priority:
-                before += (other.level, -other.turn) > (line.level, -line.turn)  # it has grown old; once
+            elif other.priority < flow.priority:
+                before += (other.level, -other.turn) > (flow.level, -flow.turn)  # raised by ageing, for one grant
             else:
-                fewer = mine - holds(other.who)  # its turns while it holds fewer permits than I then do
-                # Then both hold as many. Whose turn is longer ago is next: who had fewer turns on the way there.
-                tie = fewer < index or (fewer == index and other.turn < line.turn)
-                before += min(count, max(int(other.level > line.level), fewer + tie))
+                fewer = mine - holds(other.consumer)  # grants of the other flow until both consumers hold the same
+                # Then the flow that was granted less recently is next: the one with fewer grants up to that point.
+                tie = fewer < index or (fewer == index and other.turn < flow.turn)
+                before += min(count, max(int(other.level > flow.level), fewer + tie))
         return before
 
-    def _begin_turn(self, line: Line, now_s: float) -> None:
+    def _begin_turn(self, flow: Flow, now_s: float) -> None:
         self._number += 1
-        line.turn, line.since_s, line.level = self._number, now_s, line.priority
-        self._put(line)
-        heapq.heappush(self._due, (now_s + self.ageing_s, line.turn, line))
-        if len(self._due) > _SLACK + 4 * len(self._lines):
+        flow.turn, flow.since_s, flow.level = self._number, now_s, flow.priority
+        self._put(flow)
+        heapq.heappush(self._due, (now_s + self.ageing_s, flow.turn, flow))
+        if len(self._due) > _SLACK + 4 * len(self._flows):
             self._due = [entry for entry in self._due if entry[1] == entry[2].turn]
             heapq.heapify(self._due)
 
-    def _put(self, line: Line) -> None:
-        """Give the line its place in the order by its present key."""
-        line.stamp += 1
+    def _put(self, flow: Flow) -> None:
+        """Insert the flow into the order by its present key."""
+        flow.stamp += 1
         order = self._order
-        heapq.heappush(order, (-line.level, self._permits.held.get(line.who, 0), line.turn, line.stamp, line))
-        if len(order) > _SLACK + 4 * len(self._lines):
+        heapq.heappush(order, (-flow.level, self._permits.held.get(flow.consumer, 0), flow.turn, flow.stamp, flow))
+        if len(order) > _SLACK + 4 * len(self._flows):
             self._order = [entry for entry in order if entry[3] == entry[4].stamp]
             heapq.heapify(self._order)
 
-    def _end(self, line: Line) -> None:
-        del self._lines[line.who, line.priority, line.room]
-        lines = self._lines_of[line.who]
-        lines.remove(line)
-        if not lines:
-            del self._lines_of[line.who]
-        left = self._rooms[line.room] - 1
+    def _end(self, flow: Flow) -> None:
+        del self._flows[flow.consumer, flow.priority, flow.has_capacity]
+        flows = self._flows_of[flow.consumer]
+        flows.remove(flow)
+        if not flows:
+            del self._flows_of[flow.consumer]
+        left = self._capacity_checks[flow.has_capacity] - 1
         if left:
-            self._rooms[line.room] = left
+            self._capacity_checks[flow.has_capacity] = left
         else:
-            del self._rooms[line.room]
-        line.stamp = line.turn = -1  # what is left of it in the heaps is void
+            del self._capacity_checks[flow.has_capacity]
+        flow.stamp = flow.turn = -1  # invalidates its entries in the heaps
 
     def _age(self, now_s: float) -> None:
-        """Raise the level of lines whose time has come."""
+        """Raise the level of flows that are due."""
         due = self._due
         while due and due[0][0] <= now_s:
-            _, turn, line = heapq.heappop(due)
-            if turn != line.turn:
+            _, turn, flow = heapq.heappop(due)
+            if turn != flow.turn:
                 continue
-            # At least one step: the quotient of two roundings may fall short of the time that has come.
-            steps = max(line.level - line.priority + 1, int((now_s - line.since_s) / self.ageing_s))
-            line.level = line.priority + steps
-            self._put(line)
-            heapq.heappush(due, (line.since_s + (steps + 1) * self.ageing_s, turn, line))
+            # At least one step: rounding may make the quotient too small.
+            steps = max(flow.level - flow.priority + 1, int((now_s - flow.since_s) / self.ageing_s))
+            flow.level = flow.priority + steps
+            self._put(flow)
+            heapq.heappush(due, (flow.since_s + (steps + 1) * self.ageing_s, turn, flow))

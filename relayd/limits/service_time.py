@@ -1,20 +1,20 @@
-"""How long permits are held, and what that says about waiting.
+"""The mean time for which permits are held, and the waiting time estimated from it.
 
-The first holds are averaged evenly, later ones with a weight that lets the mean follow within some dozens of them.
-Throughput of a gate that is full is its permits divided by the mean hold, whatever the spread, so the wait of the k-th
-in line is about k * mean / permits (the renewal argument; reservations of its accuracy are in `doubt`).
+The first hold times have equal weight. Later ones enter an exponentially weighted mean, which follows a change within a
+few dozen samples. The throughput of a full gate is its permits divided by the mean hold time, whatever the variance, so
+the request at queue position k waits about k * mean / permits (renewal theory; `margin` covers the estimate's error).
 """
 
 from __future__ import annotations
 
-EVEN = 48  # so many holds are averaged evenly
-WEIGHT = 1 / EVEN
-ENOUGH = 8  # holds from which on somebody may be refused because of the estimate
-UNKNOWN_S = 1.0  # a guess while nothing was measured, only ever told to who is refused anyway
+WARMUP_SAMPLES = 48  # hold times that have equal weight
+WEIGHT = 1 / WARMUP_SAMPLES
+MIN_SAMPLES = 8  # hold times needed before the estimate may refuse a request
+UNKNOWN_S = 1.0  # the estimate without any sample; only used for Retry-After
 
 
 class ServiceTime:
-    """The mean hold in seconds; owned by one gate."""
+    """The mean hold time in seconds. Owned by one gate."""
 
     __slots__ = ("count", "mean_s")
 
@@ -24,28 +24,28 @@ class ServiceTime:
 
     @property
     def known(self) -> bool:
-        """Whether enough was measured to refuse somebody for it."""
-        return self.count >= ENOUGH
+        """True if there are enough samples to refuse a request because of the estimate."""
+        return self.count >= MIN_SAMPLES
 
     def observe(self, held_s: float) -> None:
-        """One permit was given back after so long."""
+        """Record that a permit was held for `held_s` seconds."""
         count = self.count = self.count + 1
-        self.mean_s += (held_s - self.mean_s) * (WEIGHT if count >= EVEN else 1 / count)
+        self.mean_s += (held_s - self.mean_s) * (WEIGHT if count >= WARMUP_SAMPLES else 1 / count)
 
-    def wait_s(self, place: int, permits: int, still_s: float) -> float:
-        """The expected wait of the `place`-th in line (1 is the next) before this many permits that are all taken.
+    def wait_s(self, position: int, permits: int, unchanged_s: float) -> float:
+        """The expected wait in seconds at this queue position (1 is the next), with `permits` permits all in use.
 
-        `still_s` is how long none has been given back or taken: each has been held at least that long, so that a
-        back-end which has stopped answering is noticed before the first of its permits comes back.
+        `unchanged_s` is the time since a permit was last acquired or released. Every permit has been held for at least
+        that long, so a back-end that stopped responding raises the estimate before its first permit is released.
         """
         mean_s = self.mean_s if self.count else UNKNOWN_S
-        return place * max(mean_s, still_s) / max(1, permits)
+        return position * max(mean_s, unchanged_s) / max(1, permits)
 
 
-def doubt(place: int) -> float:
-    """By what share an estimate for this place may be too long before somebody is refused for it.
+def margin(position: int) -> float:
+    """The fraction by which the estimate for this position is reduced before it may refuse a request.
 
-    The first places hang on the end of one or two holds that may be nearly over; later ones on a sum, whose spread
-    goes both ways: leniency there would only fill the queue with waiting in vain.
+    The wait at the first positions depends on one or two permits that may be released soon. The wait at later positions
+    is a sum whose errors cancel out; a margin there would only admit requests that time out in the queue.
     """
-    return 1 / (1 + place)
+    return 1 / (1 + position)

@@ -67,7 +67,7 @@ class BodyMemory:
 
     def leave(self) -> None:
         """Nothing is held any more."""
-        self._buffers.leave(self._claim)
+        self._buffers.release(self._claim)
 
     def _settle(self) -> None:
         self._buffers.settle(self._claim, self.body_bytes + self._answer_bytes)

@@ -431,7 +431,7 @@ class Exchange:
         self.attempt = self.tunnel = self.local = self.retry_loop = self.after_attempt = self.call = self.lease = None
         tickets, self.tickets = self.tickets, ()
         for gate, ticket in tickets:
-            gate.leave(ticket)
+            gate.release(ticket)
         record.total_s = clock.monotonic() - record.started
         gateway.account(record)
 

@@ -67,11 +67,11 @@ def have_permits(exchange: Exchange) -> bool:
         gate = exchange.gates[0]
         at_target = gate is loop.target.gate
         has_room = loop.target.upstream.has_room if at_target else None
-        ticket = gate.at_once(who, has_room)
+        ticket = gate.try_acquire(who, has_room)
         if ticket is None:
             exchange.enter("admit")
             try:
-                ticket = gate.enter(
+                ticket = gate.acquire(
                     who, exchange.plan.priorities.get(exchange.consumer or "", 0), deadline_s(exchange),
                     partial(granted, exchange), partial(refused, exchange), has_room,
                 )
@@ -86,7 +86,7 @@ def have_permits(exchange: Exchange) -> bool:
             exchange.waiting_since_s = clock.monotonic()
             exchange.enter("queue")
             if route.config.tells_queue:
-                exchange.queue_note = f"place={gate.place(ticket)}, depth={gate.depth}"
+                exchange.queue_note = f"place={gate.position(ticket)}, depth={gate.depth}"
             return False
     return True
 
@@ -150,7 +150,7 @@ def fall_back(exchange: Exchange, loop: RetryLoop) -> None:
     gates = {id(gate) for gate in (exchange.plan.consumer_gates.get(exchange.consumer or ""), route_gate(exchange))}
     for held in [held for held in exchange.tickets if id(held[0]) not in gates]:
         exchange.tickets = tuple(one for one in exchange.tickets if one is not held)
-        held[0].leave(held[1])
+        held[0].release(held[1])
     exchange.gates = ()
     to_target(exchange, loop)
 

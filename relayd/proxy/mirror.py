@@ -53,7 +53,7 @@ def send_copy(exchange: Exchange, target: Target, call: Call | None, body: bytes
     """Send one copy, maybe in a later turn, when the exchange itself is over. Never raises."""
     gate, ticket = target.gate, None
     if gate is not None:
-        ticket = gate.at_once("mirror")
+        ticket = gate.try_acquire("mirror")
         if ticket is None:
             return
     lease = target.upstream.acquire()
@@ -62,7 +62,7 @@ def send_copy(exchange: Exchange, target: Target, call: Call | None, body: bytes
         if lease is not None:
             lease.release(None)
         if gate is not None and ticket is not None:
-            gate.leave(ticket)
+            gate.release(ticket)
         return
     mirror = Mirror(exchange, target, lease, gate, ticket)
     copy = RequestBody(exchange.down, exchange.gateway.buffers, body, exchange.body.present)
@@ -75,11 +75,11 @@ def send_copy(exchange: Exchange, target: Target, call: Call | None, body: bytes
         return
     length = None if payload is None else len(payload)
     if length is not None and length > FREE_BYTES:
-        if not exchange.gateway.buffers.has_room(length):
+        if not exchange.gateway.buffers.has_capacity(length):
             attempt.cancel()
             mirror.end()
             return
-        mirror.leave_memory = exchange.gateway.buffers.keep(length)
+        mirror.leave_memory = exchange.gateway.buffers.retain(length)
     attempt.start(exchange.head.method, wire_target, fields, payload, length)
     mirror.watch()
 
@@ -154,4 +154,4 @@ class Mirror:
         if self.leave_memory is not None:
             self.leave_memory()
         if self._gate is not None and self._ticket is not None:
-            self._gate.leave(self._ticket)
+            self._gate.release(self._ticket)

@@ -1,1 +1,1 @@
-"""Which route takes a request, and why."""
+"""Routing: the route of a request, and why it was chosen."""

@@ -1,4 +1,4 @@
-"""Why a request reaches the route that it reaches: one verdict per route, in words."""
+"""Explanation of a routing decision: one result per route."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict(Generic[R]):
-    """What one route says to one request.
+class RouteMatch(Generic[R]):
+    """The result of matching one request against one route.
 
-    `outcome` is `taken` for the first that matches, `shadowed` for later ones that would have, and `passed` for those
-    that do not; then `condition` is the key of the first condition that failed and `reason` says why.
+    `outcome` is `taken` for the first route that matches, `shadowed` for later routes that match too, and `passed` for
+    routes that do not match. Then `condition` is the key of the first failed condition and `reason` explains it.
     """
 
     route: R
@@ -25,15 +25,15 @@ class Verdict(Generic[R]):
     reason: str = ""
 
 
-def explain(table: Table[R], head: Head, path: bytes | None = None) -> list[Verdict[R]]:
-    """One verdict per rule of the table, in its order; `path` stands in for the request's path where given."""
-    verdicts: list[Verdict[R]] = []
+def explain(table: Table[R], head: Head, path: bytes | None = None) -> list[RouteMatch[R]]:
+    """One result per rule of the table, in order. `path` replaces the request's path if given."""
+    matches: list[RouteMatch[R]] = []
     taken = False
     for rule, route in table.rules:
         failing = rule.failing(head, head.path if path is None else path)
         if failing is not None:
-            verdicts.append(Verdict(route, "passed", *failing))
+            matches.append(RouteMatch(route, "passed", *failing))
         else:
-            verdicts.append(Verdict(route, "shadowed" if taken else "taken"))
+            matches.append(RouteMatch(route, "shadowed" if taken else "taken"))
             taken = True
-    return verdicts
+    return matches

@@ -1,10 +1,11 @@
-"""Matchers: the conditions of one route, compiled to bytes, and each able to say in words why it does not hold.
+"""Matchers: the conditions of one route, compiled to bytes, each with an explanation of a failure.
 
-1. Every condition written must hold; nothing written matches every request.
-2. A condition on the model needs the body: while it is not known, asking raises ModelWanted, and the body is read.
-3. Paths are compared as the bytes of the request target, undecoded, with patterns in normal form (`wire.path`).
-4. A condition costs at most linear time: a regex is proven to (`wire.regex_proof`), and sees at most LONGEST bytes. A
-   longer path is refused where a regex would have to look at it: "no match" would lead it past a rule that locks.
+1. All configured conditions must hold. A route without conditions matches every request.
+2. A condition on the model needs the body: while the model is unknown, matching raises ModelWanted, and the body is
+   read.
+3. Paths are compared as the undecoded bytes of the request target, with patterns in normal form (`wire.path`).
+4. A condition takes at most linear time: a regex is proven to (`wire.regex_proof`), and reads at most LONGEST bytes. A
+   longer path is refused if a regex would have to match it, because "no match" could bypass a rule that denies access.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from relayd.wire.regex_proof import fault_of_regex
 
 
 class Head(Protocol):
-    """What matching reads of a request head: `host` in lower case without port and last dot, `path` undecoded."""
+    """The part of a request head that matching reads: `host` in lower case without port and trailing dot, `path`
+    undecoded."""
 
     @property
     def method(self) -> bytes: ...
@@ -41,16 +43,16 @@ Test = Callable[[Head, bytes], bool]
 
 
 class ModelWanted(Exception):
-    """A rule asks for the model, which stands in a body that was not read yet (`Head.model` is None)."""
+    """A rule needs the model, but the body that names it has not been read yet (`Head.model` is None)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
     """The conditions of one route. At most one of `path`, `prefix` and `regex` is given.
 
-    `hosts` holds names and `*.name` wildcards in lower case; `headers` pairs of a lower-case name and the value
-    wanted, None for any. `preflight` lets a CORS preflight be judged by the method that it announces, because a
-    route for POST must be able to answer the OPTIONS that asks for it.
+    `hosts` contains names and `*.name` wildcards in lower case, `headers` pairs of a lower-case name and the required
+    value, None for any. With `preflight`, a CORS preflight matches by the method that it announces, so that a route for
+    POST can answer the OPTIONS request before it.
     """
 
     path: bytes | None = None
@@ -63,7 +65,7 @@ class Matcher:
     preflight: bool = False
 
     def test(self) -> Test | None:
-        """What remains to be asked once path and prefix are known to hold; None when nothing remains."""
+        """A test of all conditions except path and prefix; None if there are no others."""
         tests = tuple(self._tests())
         if not tests:
             return None
@@ -79,12 +81,12 @@ class Matcher:
         return test_all
 
     def _tests(self) -> Iterator[Test]:
-        """Cheapest first: this is only speed, all of them must hold."""
+        """The tests, cheapest first. All must hold, so the order affects only the speed."""
         if self.methods:
             yield self.method_holds
         if self.hosts:
-            wild = any(name.startswith(b"*") for name in self.hosts)
-            yield self.host_holds if wild else _one_of(self.hosts)
+            wildcard = any(name.startswith(b"*") for name in self.hosts)
+            yield self.host_holds if wildcard else _exact_host(self.hosts)
         if self.headers:
             yield self.headers_hold
         if self.regex is not None:
@@ -93,17 +95,17 @@ class Matcher:
             yield self.model_holds
 
     def method_holds(self, head: Head, path: bytes) -> bool:
-        return head.method in self.methods or (self.preflight and asked_method(head) in self.methods)
+        return head.method in self.methods or (self.preflight and preflight_method(head) in self.methods)
 
     def model_holds(self, head: Head, path: bytes) -> bool:
-        """Raises ModelWanted while the model is not known."""
+        """Raises ModelWanted while the model is unknown."""
         model = head.model
         if model is None:
             raise ModelWanted
         return bool(model) and any(one.match(model) is not None for one in self.models)
 
     def regex_holds(self, head: Head, path: bytes) -> bool:
-        """Raises ExchangeError (uri_too_long) for a path that is too long to be looked at."""
+        """Raises ExchangeError (uri_too_long) for a path that is too long to be matched."""
         if len(path) > LONGEST:
             raise ExchangeError("uri_too_long", f"{len(path)} bytes of path before a regex, at most {LONGEST}")
         return self.regex is None or self.regex.fullmatch(path) is not None
@@ -120,18 +122,18 @@ class Matcher:
         return False
 
     def headers_hold(self, head: Head, path: bytes) -> bool:
-        """Raises ExchangeError (bad_request) for a field that servers read differently: only some of its lines have the
-        value wanted, or the name of one has `_` for `-`."""
+        """Raises ExchangeError (bad_request) for a field that servers interpret differently: only some of its lines
+        have the required value, or the name of one has `_` for `-`."""
         return all(_has(head, name, wanted) for name, wanted in self.headers)
 
     def path_holds(self, path: bytes) -> bool:
-        """Whether `path` and `prefix`, the two conditions that the table has an index for, hold."""
+        """True if `path` and `prefix`, the conditions that the table indexes, hold."""
         if self.path is not None:
             return path == self.path
         return self.prefix is None or path.startswith(self.prefix)
 
     def failing(self, head: Head, path: bytes) -> tuple[str, str] | None:
-        """The first condition that does not hold, as its key and the reason in words; None when all hold."""
+        """The key of the first condition that does not hold and the reason as text; None if all hold."""
         if self.path is not None and path != self.path:
             return "path", f"{show(path)} is not {show(self.path)}"
         if self.prefix is not None and not path.startswith(self.prefix):
@@ -143,7 +145,7 @@ class Matcher:
         if self.methods and not self.method_holds(head, path):
             return "method", f"{show(head.method)} is not among {_list(self.methods)}"
         for name, wanted in self.headers:
-            # The value that came is not repeated: it may be a key.
+            # The received value is not repeated: it may be a key.
             try:
                 if _has(head, name, wanted):
                     continue
@@ -167,7 +169,7 @@ def matcher(
     model: Iterable[str] = (),
     preflight: bool = False,
 ) -> Matcher:
-    """A Matcher from the words of the configuration. Raises ValueError for what cannot be used or never holds."""
+    """A Matcher from configuration values. Raises ValueError for a value that is invalid or can never match."""
     if regex is not None and (fault := fault_of_regex(regex)) is not None:
         raise ValueError(f"regex {fault}")
     return Matcher(
@@ -186,42 +188,42 @@ def matcher(
 
 
 def host_name(name: str) -> bytes:
-    """A host name as `Head.host` has it: lower case, IDNA, no trailing dot, the shortest IPv6. Raises ValueError."""
-    wild, rest = ("*.", name[2:]) if name.startswith("*.") else ("", name)
-    rest = rest.removesuffix(".").lower()
-    if not rest or "*" in rest:
+    """A host name as in `Head.host`: lower case, IDNA, no trailing dot, shortest IPv6 form. Raises ValueError."""
+    wildcard, suffix = ("*.", name[2:]) if name.startswith("*.") else ("", name)
+    suffix = suffix.removesuffix(".").lower()
+    if not suffix or "*" in suffix:
         raise ValueError(f"host {name!r}: a wildcard stands for whole labels at the front, as in *.example.org")
-    if not rest.isascii():
-        rest = rest.encode("idna").decode()  # UnicodeError is a ValueError
-    if rest.startswith("["):
-        rest = f"[{ipaddress.IPv6Address(rest[1:-1])}]"
-    return (wild + rest).encode()
+    if not suffix.isascii():
+        suffix = suffix.encode("idna").decode()  # UnicodeError is a ValueError
+    if suffix.startswith("["):
+        suffix = f"[{ipaddress.IPv6Address(suffix[1:-1])}]"
+    return (wildcard + suffix).encode()
 
 
-def _one_of(hosts: frozenset[bytes]) -> Test:
-    """As `Matcher.host_holds` where there is no wildcard, in a third of the time."""
+def _exact_host(hosts: frozenset[bytes]) -> Test:
+    """`Matcher.host_holds` without wildcards, in a third of the time."""
     return lambda head, path: head.host in hosts
 
 
-def asked_method(head: Head) -> bytes | None:
-    """The method that a CORS preflight announces (Fetch 4.8); None when the request is no preflight."""
+def preflight_method(head: Head) -> bytes | None:
+    """The method that a CORS preflight announces (Fetch 4.8); None if the request is not a preflight."""
     if head.method != b"OPTIONS" or head.get(b"origin") is None:
         return None
     return head.get(b"access-control-request-method")
 
 
 def show(value: bytes) -> str:
-    """Bytes for people, without control or 8-bit bytes."""
+    """Printable text for bytes: control and 8-bit bytes are escaped."""
     return "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in value)
 
 
 def _has(head: Head, name: bytes, wanted: bytes | None) -> bool:
     values = head.get_alike(name)
-    fitting = len(values) if wanted is None else values.count(wanted)
-    if not fitting:
+    matching = len(values) if wanted is None else values.count(wanted)
+    if not matching:
         return False
-    # Which line counts, and whether X_Team is X-Team, each server decides for itself.
-    if fitting < len(values) or len(head.get_all(name)) < len(values):
+    # Servers differ in which line they use, and in whether X_Team equals X-Team.
+    if matching < len(values) or len(head.get_all(name)) < len(values):
         raise ExchangeError("bad_request", f"field {show(name)} in several values or spellings")
     return True
 

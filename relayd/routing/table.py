@@ -1,9 +1,9 @@
-"""The table of routes: ordered rules, the first that matches wins.
+"""The table of routes: ordered rules, of which the first match wins.
 
-1. The answer is always that of asking every rule in order; what is faster here is only the asking.
-2. The prefixes that begin a path form a chain, so the longest one names them all: for every exact path and every
-   prefix that occurs, the rules that remain are known when the table is built, in their order, up to the first one
-   that nothing more is asked of.
+1. The result is always that of testing every rule in order; the index only makes it faster.
+2. The prefixes of a path form a chain, so the longest one determines all others. For every exact path and every prefix
+   in the rules, the candidate rules are computed when the table is built: in order, up to the first one without further
+   conditions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 class Table(Generic[R]):
-    """Ordered rules, compiled once and never changed."""
+    """Ordered rules, compiled once. Immutable."""
 
     __slots__ = ("_anywhere", "_by_path", "_by_prefix", "_longest", "rules")
 
@@ -27,14 +27,14 @@ class Table(Generic[R]):
         self.rules = tuple(rules)
         prefixes = sorted({rule.prefix for rule, _ in self.rules if rule.prefix is not None}, key=len, reverse=True)
         paths = {rule.path for rule, _ in self.rules if rule.path is not None}
-        # An alternation takes the first branch that fits: with the longest in front, the longest prefix.
+        # An alternation matches its first fitting branch. Sorted by length, that is the longest prefix.
         self._longest = re.compile(b"|".join(map(re.escape, prefixes)) if prefixes else rb"(?!)").match
-        self._by_path = {path: self._rest(path, exact=True) for path in paths}
-        self._by_prefix = {prefix: self._rest(prefix, exact=False) for prefix in prefixes}
-        self._anywhere = self._rest(b"", exact=False)
+        self._by_path = {path: self._remaining_rules(path, exact=True) for path in paths}
+        self._by_prefix = {prefix: self._remaining_rules(prefix, exact=False) for prefix in prefixes}
+        self._anywhere = self._remaining_rules(b"", exact=False)
 
-    def _rest(self, path: bytes, *, exact: bool) -> tuple[tuple[Test | None, R], ...]:
-        """The rules that remain for this path, or for all paths without an index of their own that begin so."""
+    def _remaining_rules(self, path: bytes, *, exact: bool) -> tuple[tuple[Test | None, R], ...]:
+        """The candidate rules for this path; without `exact`, for all paths with this prefix that have no own index."""
         found: list[tuple[Test | None, R]] = []
         for rule, value in self.rules:
             if rule.path is not None and not exact:
@@ -47,21 +47,21 @@ class Table(Generic[R]):
         return tuple(found)
 
     def match(self, head: Head) -> R | None:
-        """The first rule's value that matches, or None."""
+        """The value of the first rule that matches, or None."""
         return self.match_as(head, head.path)
 
     def match_as(self, head: Head, path: bytes) -> R | None:
-        """As `match`, as if `path` were the request's path: for comparing what another reading of it would reach."""
+        """`match` with `path` in place of the request's path, to compare the result of another reading of it."""
         for test, value in self._remaining(path):
             if test is None or test(head, path):
                 return value
         return None
 
     def contradiction(self, head: Head, value: R | None, confined: bool = False) -> bytes | None:
-        """A reading of the path under which another rule matches than the one with this value; None when there is none.
+        """A reading of the path for which a rule with another value matches; None if all readings agree.
 
-        With `confined` also a reading that climbs, out of the path that the paths of the rule are put under.
-        Raises ExchangeError for a path with more readings than can be looked at.
+        With `confined`, a reading that climbs above the base path of the rule's upstream contradicts too.
+        Raises ExchangeError for a path with too many readings.
         """
         for reading in readings(head.path):
             if self.match_as(head, reading) is not value or (confined and climbs(reading)):
@@ -69,7 +69,7 @@ class Table(Generic[R]):
         return None
 
     def candidates(self, head: Head) -> list[R]:
-        """The values of all rules that may be the first to match, as long as the model is not known."""
+        """The values of all rules that can be the first match while the model is unknown."""
         found: list[R] = []
         for test, value in self._remaining(head.path):
             try:
@@ -81,8 +81,8 @@ class Table(Generic[R]):
         return found
 
     def _remaining(self, path: bytes) -> tuple[tuple[Test | None, R], ...]:
-        rest = self._by_path.get(path)
-        if rest is None:
+        rules = self._by_path.get(path)
+        if rules is None:
             longest = self._longest(path)
-            rest = self._anywhere if longest is None else self._by_prefix[longest[0]]
-        return rest
+            rules = self._anywhere if longest is None else self._by_prefix[longest[0]]
+        return rules

@@ -28,7 +28,7 @@ from relayd.schema.describe import (
     why_unavailable,
 )
 from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence, is_null, kind_of
-from relayd.schema.scalars import WordError, meant, read_word, shown
+from relayd.schema.scalars import ScalarError, meant, parse_scalar, shown
 from relayd.schema.types import Secret
 
 _VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]{0,127}(:?[-+?=][^}]*)?\}")
@@ -94,16 +94,16 @@ class Builder:
         if not isinstance(node, Scalar):
             return self.fault(node.mark, path, f"needs a single value, found {kind_of(node)}")
         try:
-            word = read_word(node, kind, key)
-        except WordError as wrong:
+            value = parse_scalar(node, kind, key)
+        except ScalarError as wrong:
             return self.fault(node.mark, path, wrong.message, wrong.hint)
-        if isinstance(word, str) and "${" in word and not (key is not None and key.multiline):
-            self._template(word, node, path)
-        return word
+        if isinstance(value, str) and "${" in value and not (key is not None and key.multiline):
+            self._template(value, node, path)
+        return value
 
-    def _template(self, word: str, node: Node, path: str) -> None:
+    def _template(self, text: str, node: Node, path: str) -> None:
         """Other programs replace `${NAME}`; here it would go out literally, unnoticed."""
-        found = _VARIABLE.search(word)
+        found = _VARIABLE.search(text)
         if found is not None:
             self.warn(node.mark, path, f"{found[0]} is not replaced: it is used as it stands here",
                       "environment variables are read only where a key stands, as {env: NAME}")  # fmt: skip
@@ -213,12 +213,12 @@ class Builder:
         return self._value(key.bare, node, path, key)
 
     def _rules(self, made: Any, path: str) -> None:
-        for rule, tell in (("check", self.fault), ("caution", self.warn)):
+        for rule, report in (("check", self.fault), ("caution", self.warn)):
             pairs: Iterable[tuple[str, str]] = getattr(made, rule, tuple)()
             for below, message in list(pairs):
                 at = _joined(path, below)
                 if not self._known_faulty(at):
-                    tell(self.mark_of(at), at, message)
+                    report(self.mark_of(at), at, message)
 
     def _known_faulty(self, path: str) -> bool:
         """Whether a fault was already told of this place or of something in it."""

@@ -70,7 +70,7 @@ def name_of(section: type) -> str:
     """What a section is called among all of them: the Options of a plug-in by the name of its module."""
     if section.__name__ != "Options":
         return section.__name__
-    return "".join(word.title() for word in section.__module__.rpartition(".")[2].split("_")) + "Options"
+    return "".join(part.title() for part in section.__module__.rpartition(".")[2].split("_")) + "Options"
 
 
 def without_none(kind: Any) -> Any:

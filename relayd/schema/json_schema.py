@@ -25,7 +25,7 @@ Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # An editor reads `mode: 0660` and `min_version: 1.2` as numbers and `via: off` as a word or as false; relayd takes the
 # text as it is written, so a text may be any of them here.
-WORD = ["string", "number", "boolean"]
+TEXT_TYPES = ["string", "number", "boolean"]
 
 
 def json_schema(root: type, title: str) -> Schema:
@@ -66,24 +66,24 @@ def _key(key: Key) -> Schema:
 
 
 def _kind(kind: Any, key: Key | None = None) -> Schema:
-    item, value, words = list_item(kind), mapping_value(kind), choices(kind)
+    item, value, options = list_item(kind), mapping_value(kind), choices(kind)
     if item is not None:
         inner = _kind(item, key)
         least = {"minItems": 1} if key is not None and key.required else {}
         return {"anyOf": [inner, {"type": "array", "items": inner, **least}]}
     if value is not None:
         return {"type": "object", "additionalProperties": _kind(value)}
-    if words:
-        return {"enum": [*words, *(float(word) for word in words if _is_number(word))]}
+    if options:
+        return {"enum": [*options, *(float(choice) for choice in options if _is_number(choice))]}
     if is_section(kind):
         return _reference(kind)
     if kind is Secret:
         return {"$ref": "#/$defs/Secret"}
-    return _word(kind, key)
+    return _scalar_schema(kind, key)
 
 
-def _is_number(word: Any) -> bool:
-    return isinstance(word, str) and word.replace(".", "", 1).isdigit()
+def _is_number(choice: Any) -> bool:
+    return isinstance(choice, str) and choice.replace(".", "", 1).isdigit()
 
 
 def _reference(section: type) -> Schema:
@@ -95,14 +95,14 @@ def _reference(section: type) -> Schema:
     return {"anyOf": [_kind(key.bare, key), reference]}
 
 
-def _word(kind: Any, key: Key | None) -> Schema:
+def _scalar_schema(kind: Any, key: Key | None) -> Schema:
     if kind is bool:
         return {"type": "boolean"}
     if kind is str and key is not None and key.choices is not None:
         return {"enum": list(key.choices)}
     if kind is str:
         pattern = {"pattern": f"^(?:{key.pattern})$"} if key is not None and key.pattern else {}
-        return {"type": WORD, **pattern}
+        return {"type": TEXT_TYPES, **pattern}
     made: Schema
     if kind in (int, float):
         made = {"type": "integer" if kind is int else "number"}

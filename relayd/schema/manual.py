@@ -51,8 +51,8 @@ def manual(root: type, name: str, *, title: str, description: Iterable[str], fil
     for number, paragraph in enumerate(description):
         lines += ([".PP"] if number else []) + [escape(paragraph)]
     lines += [".SH VALUES"]
-    for word, meaning in VALUES:
-        lines += [".TP", f".B {escape(word)}", escape(meaning)]
+    for choice, meaning in VALUES:
+        lines += [".TP", f".B {escape(choice)}", escape(meaning)]
     lines += [".SH KEYS"]
     for path, section in sections_below(root):
         lines += _section(path, section)
@@ -66,9 +66,9 @@ def manual(root: type, name: str, *, title: str, description: Iterable[str], fil
 
 def _section(path: str, section: type) -> Iterator[str]:
     yield f".SS {escape(path) if path else 'Top level'}"
-    said = " ".join((section.__doc__ or "").split())
+    text = " ".join((section.__doc__ or "").split())
     if path:
-        yield escape(said)
+        yield escape(text)
     short = shorthand_of(section)
     if short is not None:
         yield escape(f"A single value stands for `{short}`.")

@@ -125,8 +125,8 @@ def _made_up(kind: Any, key: Key | None = None) -> str:
     if is_section(kind):
         short = shorthand_of(kind)
         first = next((one for one in keys(kind) if one.name == short), keys(kind)[0])
-        word = show_value(first.example) if first.example is not None else show_default(first) or _made_up(first.kind)
-        return word if short else f"{{{first.name}: {word}}}"
+        choice = show_value(first.example) if first.example is not None else show_default(first) or _made_up(first.kind)
+        return choice if short else f"{{{first.name}: {choice}}}"
     if kind is Secret:
         return SECRET_EXAMPLE
     if kind in (Duration, Size, int, float, bool):

@@ -1,4 +1,4 @@
-"""One written word to the value of the type that is expected there; raises WordError with what is wrong and a hint.
+"""Conversion of a YAML scalar to the value of the expected type. Raises ScalarError with the fault and a hint.
 
 What YAML would make of the word by itself plays no part: `off` is a name where a name is expected, and a port of `1:30`
 is a fault and not ninety.
@@ -24,8 +24,8 @@ _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII)
 
 
-class WordError(ValueError):
-    """A word that cannot stand where it stands."""
+class ScalarError(ValueError):
+    """A scalar that is not valid for its key."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -33,30 +33,30 @@ class WordError(ValueError):
         self.hint = hint
 
 
-def meant(word: str, known: Iterable[str]) -> str:
+def meant(choice: str, known: Iterable[str]) -> str:
     """'did you mean x?', or nothing when no known word is near."""
-    near = difflib.get_close_matches(word[:80], list(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(choice[:80], list(known), n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else ""
 
 
 def shown(text: str) -> str:
-    """A word as a message quotes it: short, and without control characters."""
+    """A text as quoted in messages: shortened and without control characters."""
     quoted = text if len(text) <= 60 else text[:57] + "..."
     return repr(quoted)
 
 
-def read_word(node: Scalar, kind: Any, key: Key | None) -> Any:
+def parse_scalar(node: Scalar, kind: Any, key: Key | None) -> Any:
     """The value of a scalar for a type without sections, lists and mappings."""
     if node.null:
-        raise WordError("needs a value", "to mean the word itself, put it in quotes" if node.text else "")
-    words = choices(kind)
-    if words:
-        named = {str(word): word for word in words}
+        raise ScalarError("needs a value", "to mean the word itself, put it in quotes" if node.text else "")
+    options = choices(kind)
+    if options:
+        named = {str(choice): choice for choice in options}
         if node.text not in named:
-            raise WordError(f"{shown(node.text)} is none of {', '.join(named)}", meant(node.text, named))
+            raise ScalarError(f"{shown(node.text)} is none of {', '.join(named)}", meant(node.text, named))
         return named[node.text]
     if kind is str and key is not None and key.choices is not None and node.text not in key.choices:
-        raise WordError(f"{shown(node.text)} is none of {', '.join(key.choices)}", meant(node.text, key.choices))
+        raise ScalarError(f"{shown(node.text)} is none of {', '.join(key.choices)}", meant(node.text, key.choices))
     if kind is str:
         return _text(node, key)
     if kind is bool:
@@ -72,19 +72,19 @@ def _text(node: Scalar, key: Key | None) -> str:
     allowed = "\n\t" if key is not None and key.multiline else ""
     for sign in node.text:
         if (ord(sign) < 0x20 or ord(sign) == 0x7F) and sign not in allowed:
-            raise WordError("holds a control character or a line break")
+            raise ScalarError("holds a control character or a line break")
     if key is not None and key.pattern is not None and re.fullmatch(key.pattern, node.text) is None:
-        raise WordError(f"{shown(node.text)} does not have the form {key.pattern}")
+        raise ScalarError(f"{shown(node.text)} does not have the form {key.pattern}")
     return node.text
 
 
 def _truth(node: Scalar) -> bool:
-    word = node.text.lower()
-    if word not in TRUE | FALSE:
-        raise WordError(f"{shown(node.text)} is neither true nor false")
+    choice = node.text.lower()
+    if choice not in TRUE | FALSE:
+        raise ScalarError(f"{shown(node.text)} is neither true nor false")
     if not node.plain:
-        raise WordError("is a text, not true or false", "write it without quotes")
-    return word in TRUE
+        raise ScalarError("is a text, not true or false", "write it without quotes")
+    return choice in TRUE
 
 
 def _switched_off(node: Scalar, key: Key | None) -> bool:
@@ -98,7 +98,7 @@ def _unit(node: Scalar, key: Key | None, parse: Any) -> Any:
         return parse(node.text)
     except UnitError as fault:
         hint = fault.hint if len(node.text) <= 60 else ""
-        raise WordError(f"{shown(node.text)} {fault}", hint) from None
+        raise ScalarError(f"{shown(node.text)} {fault}", hint) from None
 
 
 def _number(node: Scalar, kind: Any, key: Key | None) -> Any:
@@ -106,7 +106,7 @@ def _number(node: Scalar, kind: Any, key: Key | None) -> Any:
         return kind(0)
     form = _INTEGER if kind is int else _NUMBER
     if form.fullmatch(node.text) is None:
-        raise WordError(f"{shown(node.text)} is not a {'whole ' if kind is int else ''}number")
+        raise ScalarError(f"{shown(node.text)} is not a {'whole ' if kind is int else ''}number")
     return kind(node.text)
 
 
@@ -116,11 +116,11 @@ def _bounded(value: Any, key: Key | None, show: Any, must_be_positive: bool = Fa
     least = key.minimum if key is not None else None
     most = key.maximum if key is not None else None
     if must_be_positive and least is None and value == 0:
-        raise WordError("must be more than 0")
+        raise ScalarError("must be more than 0")
     if least is not None and value < least:
-        raise WordError(f"must be at least {show(least)}")
+        raise ScalarError(f"must be at least {show(least)}")
     if most is None and not isinstance(value, (Duration, Size)):
         most = LARGEST
     if most is not None and value > most:
-        raise WordError(f"must be at most {show(most)}")
+        raise ScalarError(f"must be at most {show(most)}")
     return value

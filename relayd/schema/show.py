@@ -64,13 +64,13 @@ def show_key_kind(key: Key) -> str:
 def show_kind(kind: Any) -> str:
     """What a type takes, in a word or two."""
     bare = without_none(kind)
-    item, value, words = list_item(bare), mapping_value(bare), choices(bare)
+    item, value, options = list_item(bare), mapping_value(bare), choices(bare)
     if item is not None:
         return f"list of {_plural(item)}"
     if value is not None:
         return f"names with {_plural(value)}"
-    if words:
-        return " | ".join(str(word) for word in words)
+    if options:
+        return " | ".join(str(choice) for choice in options)
     if is_section(bare):
         return "section"
     names = {bool: "true | false", int: "whole number", float: "number", str: "text", Duration: "duration",
@@ -90,7 +90,7 @@ def bounds(key: Key) -> str:
         format_size(int(number)) if key.bare is Size else f"{number:.15g}")
     low = show(key.minimum) if key.minimum is not None and (key.minimum != 0 or key.maximum is not None) else ""
     high = show(key.maximum) if key.maximum is not None else ""
-    said = f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}" if high else ""
+    text = f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}" if high else ""
     if key.zero_is_off:
-        said += ", or off" if said else "off for none"
-    return said
+        text += ", or off" if text else "off for none"
+    return text

@@ -63,8 +63,10 @@ def parse_size(text: str) -> Size:
     """`512`, `64KiB`, `32MiB`. Raises UnitError."""
     found = _SIZE.fullmatch(text)
     if found is None:
-        loose = _LOOSE.fullmatch(text)
-        hint = f"write {loose[1]}{loose[2].upper()}iB" if loose else "write it as 512, 64KiB, 32MiB or 1GiB"
+        approximate = _LOOSE.fullmatch(text)
+        hint = "write it as 512, 64KiB, 32MiB or 1GiB"
+        if approximate is not None:
+            hint = f"write {approximate[1]}{approximate[2].upper()}iB"
         raise UnitError("is not a size", hint)
     value = int(found[1]) * BYTES[found[2] or ""]
     if value > LARGEST:

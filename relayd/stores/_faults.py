@@ -1,6 +1,6 @@
-"""Why a store could not keep or read a value: in words for its client, for the log, and counted.
+"""The reasons why a store could not write or read a value, for clients, the log and metrics.
 
-A store that cannot keep a value says so: `lost` answers for the client, `taken` for the log and the metric.
+`lost` returns the reason for the client, `taken` the failures for the log and the metric.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import sqlite3
 from collections import OrderedDict
 from typing import NamedTuple
 
-REMEMBERED = 1024  # lost values whose cause is still known
+REMEMBERED = 1024  # lost values whose cause is remembered
 
 
 class Fault(NamedTuple):
-    """A cause. `cause` is the word of the metric; `told` may be read by clients; `cure` is for the operator."""
+    """A cause. `cause` is the metric's label; `client_message` is shown to clients; `cure` is for the operator."""
 
     cause: str
-    told: str
+    client_message: str
     cure: str
 
 
@@ -51,13 +51,13 @@ _BY_TEXT = (
 
 
 def fault_of(error: sqlite3.Error) -> Fault:
-    """The fault that an error of SQLite tells of; Python 3.11 and later would have codes, the texts never changed."""
+    """The fault that an SQLite error stands for, by its message; SQLite's messages are stable."""
     text = str(error).lower()
-    return next((fault for word, fault in _BY_TEXT if word in text), FAILED)
+    return next((fault for pattern, fault in _BY_TEXT if pattern in text), FAILED)
 
 
 class Failure(NamedTuple):
-    """How often something failed since the last time, and why the last time."""
+    """The number of failures with this fault since the last report, and the reason of the last one."""
 
     fault: Fault
     times: int
@@ -65,7 +65,7 @@ class Failure(NamedTuple):
 
 
 class Losses:
-    """What a store could not do; owned by it."""
+    """The failures of a store. Owned by the store."""
 
     __slots__ = ("_failed", "_lost", "total")
 
@@ -74,32 +74,32 @@ class Losses:
         self._failed: dict[str, Failure] = {}
         self.total = 0
 
-    def lose(self, place: tuple[str, str], fault: Fault, why: str) -> None:
-        """The value of a space and key could not be kept or read."""
-        self._lost[place] = fault
-        self._lost.move_to_end(place)
+    def lose(self, entry_key: tuple[str, str], fault: Fault, why: str) -> None:
+        """Record that the value of a space and key could not be written or read."""
+        self._lost[entry_key] = fault
+        self._lost.move_to_end(entry_key)
         if len(self._lost) > REMEMBERED:
             self._lost.popitem(last=False)
         self.count(fault, why)
 
     def count(self, fault: Fault, why: str) -> None:
-        """Something failed that belongs to no value."""
+        """Record a failure that concerns no single value."""
         self.total += 1
         known = self._failed.get(fault.cause)
         self._failed[fault.cause] = Failure(fault, 1 if known is None else known.times + 1, why)
 
-    def found(self, place: tuple[str, str]) -> None:
-        """The value is there after all, or was deleted by its owner."""
+    def found(self, entry_key: tuple[str, str]) -> None:
+        """Clear the cause: the value exists, or its owner deleted it."""
         if self._lost:
-            self._lost.pop(place, None)
+            self._lost.pop(entry_key, None)
 
-    def told(self, place: tuple[str, str]) -> str:
-        """For a client: why the value is not there; empty where nothing is known."""
-        fault = self._lost.get(place)
-        return "" if fault is None else fault.told
+    def client_message(self, entry_key: tuple[str, str]) -> str:
+        """The reason why the value is missing, as text for the client; empty if none is known."""
+        fault = self._lost.get(entry_key)
+        return "" if fault is None else fault.client_message
 
     def taken(self) -> list[Failure]:
-        """What failed since the last time."""
+        """The failures since the last call."""
         if not self._failed:
             return []
         failed, self._failed = self._failed, {}

@@ -1,12 +1,12 @@
-"""One name space of a store, whatever kind of store that is."""
+"""One name space of a store of any kind."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
 
-class Keeper(Protocol):
-    """What every kind of store does for its spaces."""
+class Backend(Protocol):
+    """The operations that every kind of store provides to its spaces."""
 
     def get(self, space: str, key: str) -> Any: ...
     def put(self, space: str, key: str, value: Any) -> None: ...
@@ -15,25 +15,25 @@ class Keeper(Protocol):
 
 
 class Space:
-    """A handle that anybody may keep: the memory of one consumer."""
+    """A handle to the entries of one consumer."""
 
     __slots__ = ("_name", "_store")
 
-    def __init__(self, store: Keeper, name: str) -> None:
+    def __init__(self, store: Backend, name: str) -> None:
         self._store, self._name = store, name
 
     def get(self, key: str) -> Any:
-        """The value, or None when it is unknown, too old or was pushed out."""
+        """The value, or None if it is unknown, expired or was evicted."""
         return self._store.get(self._name, key)
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a value of plain JSON data; `lost` tells if that could not be done."""
+        """Store a value of plain JSON data. If that fails, `lost` returns the reason."""
         self._store.put(self._name, key, value)
 
     def delete(self, key: str) -> bool:
-        """Forget it; whether it was there."""
+        """Delete the entry. Returns True if it existed."""
         return self._store.delete(self._name, key)
 
     def lost(self, key: str) -> str:
-        """Why a value that was put is not kept, in words for its client; empty where nothing is known."""
+        """The reason why a value was not stored, as text for the client; empty if none is known."""
         return self._store.lost(self._name, key)

@@ -44,15 +44,15 @@ class Job:
     wait for."""
 
     __slots__ = (
-        "again", "begun", "ended", "fault", "generation", "met_lock", "now_s", "place", "size_bytes", "text", "touches",
-        "verb", "why",
+        "again", "begun", "ended", "entry_key", "fault", "generation", "met_lock", "now_s", "size_bytes", "text",
+        "touches", "verb", "why",
     )
 
     def __init__(
-        self, verb: Verb, place: tuple[str, str] = ("", ""), text: str = "", size_bytes: int = 0, now_s: float = 0.0,
-        touches: tuple[Touch, ...] = (), generation: int = 0, why: str = "", again: bool = False,
+        self, verb: Verb, entry_key: tuple[str, str] = ("", ""), text: str = "", size_bytes: int = 0,
+        now_s: float = 0.0, touches: tuple[Touch, ...] = (), generation: int = 0, why: str = "", again: bool = False,
     ) -> None:
-        self.verb, self.place, self.text, self.size_bytes, self.now_s = verb, place, text, size_bytes, now_s
+        self.verb, self.entry_key, self.text, self.size_bytes, self.now_s = verb, entry_key, text, size_bytes, now_s
         self.touches, self.generation, self.again = touches, generation, again
         self.ended = threading.Event()
         self.begun = self.met_lock = False
@@ -139,9 +139,9 @@ class Writer:
     def _perform(self, job: Job) -> None:
         file, verb = self._file, job.verb
         if verb is Verb.PUT:
-            file.put(*job.place, job.text, job.size_bytes, job.now_s, job.touches)
+            file.put(*job.entry_key, job.text, job.size_bytes, job.now_s, job.touches)
         elif verb is Verb.DELETE:
-            file.delete(*job.place)
+            file.delete(*job.entry_key)
         elif verb is Verb.TOUCH:
             file.touch(job.touches)
         elif verb is Verb.SWEEP:

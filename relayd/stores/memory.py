@@ -61,32 +61,32 @@ class Store:
 
     @property
     def entries(self) -> int:
-        """How many are kept."""
+        """The number of entries."""
         return len(self._order)
 
     def space(self, name: str) -> Space:
-        """The memory of one name space; it costs nothing until something is put there."""
+        """A handle to one name space; an empty space takes no memory."""
         return Space(self, name)
 
     def sweep(self) -> None:
-        """Forget everything that is too old."""
+        """Delete all expired entries."""
         self._sweep(len(self._order))
 
     @property
     def faults(self) -> int:
-        """How often something could not be kept."""
+        """The number of values that could not be stored."""
         return self._losses.total
 
     def taken(self) -> list[Failure]:
-        """What failed since the last time."""
+        """The failures since the last call."""
         return self._losses.taken()
 
     def lost(self, space: str, key: str) -> str:
         """See Space.lost."""
-        return self._losses.told((space, key))
+        return self._losses.client_message((space, key))
 
     def close(self, wait: bool = True) -> None:
-        """Forget everything."""
+        """Delete all entries."""
         self._order.clear()
         self._spaces.clear()
         self._sizes.clear()

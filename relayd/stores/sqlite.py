@@ -4,13 +4,13 @@
    nothing; a host that loses power may lose the file, which then begins anew.
 2. A file that cannot be read, or has the schema of another version, is moved aside and a new one begun; `notices` says
    so.
-3. The event loop does not wait for the disk or for a lock. A thread writes (`_writer`); whoever puts or deletes waits
-   for it ANSWER_WAIT_S at most, and only when it has nothing else to do. Reads never wait for a lock, and take from
-   memory what is not written yet.
-4. What cannot be kept is told: `lost` says it at once where a lock, a full disk or a read-only file is in the way. A
-   value that met a lock is given out only when it is written after all. Only what a slow disk fails to keep is found
-   out later.
-5. What is to be deleted, or could not replace an older value, is not given out any more, also while it is in the file.
+3. The event loop does not wait for the disk or for a lock. A thread writes (`_writer`). `put` and `delete` wait for it
+   at most ANSWER_WAIT_S, and only if it is idle. Reads never wait for a lock, and return values not yet written from
+   memory.
+4. Failures to store a value are reported: `lost` does so immediately for a lock, a full disk or a read-only file. A
+   value that met a lock is returned only after it has been written. A failure of a slow disk is detected later.
+5. A value that is to be deleted, or that a newer one failed to replace, is not returned any more, while it is still
+   in the file.
 
 Cost on the loop, measured on a small server, turning the value into JSON text and back included: 180 microseconds for a
 `put` of a short answer, 20 for a `get`; 0.9 and 0.7 milliseconds for a string of 320 KiB, 2.8 and 2 for 1 MiB. The
@@ -41,12 +41,12 @@ SETTLE_S = 10.0
 CLOSE_S = 5.0
 ENTRY_BYTES = 200  # what an entry costs in the file beside its texts
 WAITING_BYTES, WAITING_JOBS = 32 * 1024 * 1024, 4096
-AGAIN_S, _AGAIN_AT_ONCE = 0.25, 64
-_TOUCHED_AT_ONCE, _TOUCHED_MOST = 256, 8192
+RETRY_S, _RETRY_BATCH = 0.25, 64
+_ACCESS_BATCH, _MAX_ACCESSES = 256, 8192
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
-Place = tuple[str, str]
+EntryKey = tuple[str, str]
 
 
 @section()
@@ -77,10 +77,10 @@ class Store:
         """`wait_s` is how long a lock is waited for while the file is opened."""
         self._path = path
         self._max_entries, self._max_bytes, self._ttl_s, self._now = max_entries, max_bytes, ttl_s, now
-        self._touched: dict[Place, float] = {}  # accesses that the file does not know yet
-        self._pending: dict[Place, Job] = {}  # the last job of a place, while it is not done
-        self._again: list[Place] = []  # deletions that failed
-        self._again_at_s = 0.0
+        self._accesses: dict[EntryKey, float] = {}  # accesses that the file does not know yet
+        self._pending: dict[EntryKey, Job] = {}  # the last job of a place, while it is not done
+        self._failed_deletions: list[EntryKey] = []  # deletions that failed
+        self._retry_at_s = 0.0
         self._outstanding = self._waiting_bytes = 0
         self._closed = False
         self._losses = Losses()
@@ -93,7 +93,7 @@ class Store:
 
     @property
     def faults(self) -> int:
-        """How often something could not be kept or read."""
+        """The number of values that could not be written or read."""
         self._collect()
         return self._losses.total
 
@@ -118,24 +118,24 @@ class Store:
 
     @property
     def entries(self) -> int:
-        """How many are kept; waits for the writer."""
+        """The number of entries. Waits for the writer."""
         return self._total("entries")
 
     @property
     def size_bytes(self) -> int:
-        """How much is kept; waits for the writer."""
+        """The size of all entries in bytes. Waits for the writer."""
         return self._total("size_bytes")
 
     def space(self, name: str) -> Space:
-        """The memory of one name space."""
+        """A handle to one name space."""
         return Space(self, name)
 
     def sweep(self) -> None:
-        """Forget what is too old."""
+        """Delete expired entries."""
         self._give(Job(Verb.SWEEP, now_s=self._now(), touches=self._touches()), wait=False)
 
     def taken(self) -> list[Failure]:
-        """What failed since the last time; called by a timer, which also repeats what failed."""
+        """The failures since the last call. Called by a timer; failed deletions are repeated as well."""
         self._collect()
         return [
             Failure(fault._replace(cure=fault.cure.replace("{path}", self._path)), count, why)
@@ -143,7 +143,7 @@ class Store:
         ]
 
     def settle(self) -> None:
-        """Wait until the writer has nothing to do; not for the loop."""
+        """Wait until the writer is idle. Must not be called on the event loop."""
         job = Job(Verb.NOTHING)
         self._give(job, wait=False)
         job.ended.wait(SETTLE_S)
@@ -153,7 +153,7 @@ class Store:
         """Write what is still to be written and close the file; without `wait` the writer does so by itself."""
         if self._closed:
             return
-        if self._touched:
+        if self._accesses:
             self._give(Job(Verb.TOUCH, touches=self._touches()), wait=False)
         self._closed = True
         self._writer.stop(CLOSE_S if wait else 0.0)
@@ -162,78 +162,78 @@ class Store:
     def get(self, space: str, key: str) -> Any:
         """See Space.get."""
         self._collect()
-        place = (_stored(space), _stored(key))
-        pending = self._pending.get(place)
+        entry_key = (_stored(space), _stored(key))
+        pending = self._pending.get(entry_key)
         if pending is not None:
             if pending.verb is not Verb.PUT or pending.met_lock or self._writer.blocked:
                 return None
-            self._touched[place] = self._now()
+            self._accesses[entry_key] = self._now()
             return json.loads(pending.text)
-        row = self._read("SELECT value, used_s FROM entries WHERE space = ? AND key = ?", place, place)
+        row = self._read("SELECT value, used_s FROM entries WHERE space = ? AND key = ?", entry_key, entry_key)
         if row is None:
             return None
         try:
             value = json.loads(row[0])
         except ValueError as fault:
-            self._damaged(place, str(fault))
+            self._damaged(entry_key, str(fault))
             return None
         now_s = self._now()
-        if now_s - self._used_s(place, row[1]) > self._ttl_s:
+        if now_s - self._used_s(entry_key, row[1]) > self._ttl_s:
             return None
-        self._touched[place] = now_s
-        if len(self._touched) >= _TOUCHED_AT_ONCE and not self._outstanding:
+        self._accesses[entry_key] = now_s
+        if len(self._accesses) >= _ACCESS_BATCH and not self._outstanding:
             self._give(Job(Verb.TOUCH, touches=self._touches()), wait=False)
-        elif len(self._touched) > _TOUCHED_MOST:
-            self._touched.clear()
-        self._losses.found(place)
+        elif len(self._accesses) > _MAX_ACCESSES:
+            self._accesses.clear()
+        self._losses.found(entry_key)
         return value
 
     def put(self, space: str, key: str, value: Any) -> None:
         """See Space.put."""
         self._collect()
         text = _encode(value)
-        place = (_stored(space), _stored(key))
-        size_bytes = len(text) + 2 * (len(place[0]) + len(place[1])) + ENTRY_BYTES
+        entry_key = (_stored(space), _stored(key))
+        size_bytes = len(text) + 2 * (len(entry_key[0]) + len(entry_key[1])) + ENTRY_BYTES
         if self._closed:
-            self._losses.lose(place, CLOSED, "")
+            self._losses.lose(entry_key, CLOSED, "")
         elif size_bytes * LARGEST_SHARE > self._max_bytes or self._max_entries < 1:
-            self._lose(place, TOO_LARGE, f"{size_bytes} bytes")
+            self._lose(entry_key, TOO_LARGE, f"{size_bytes} bytes")
         elif self._waiting_bytes + len(text) > WAITING_BYTES or self._outstanding >= WAITING_JOBS:
-            self._lose(place, SLOW, f"{self._outstanding} changes wait")
+            self._lose(entry_key, SLOW, f"{self._outstanding} changes wait")
         else:
-            self._losses.found(place)
-            self._change(Job(Verb.PUT, place, text, size_bytes, self._now(), self._touches()))
+            self._losses.found(entry_key)
+            self._change(Job(Verb.PUT, entry_key, text, size_bytes, self._now(), self._touches()))
 
     def delete(self, space: str, key: str) -> bool:
         """See Space.delete."""
         self._collect()
-        place = (_stored(space), _stored(key))
-        self._losses.found(place)
-        pending = self._pending.get(place)
+        entry_key = (_stored(space), _stored(key))
+        self._losses.found(entry_key)
+        pending = self._pending.get(entry_key)
         if pending is not None:
             there = pending.verb is Verb.PUT
         else:
-            row = self._read("SELECT used_s FROM entries WHERE space = ? AND key = ?", place, place)
+            row = self._read("SELECT used_s FROM entries WHERE space = ? AND key = ?", entry_key, entry_key)
             if row is None:
                 return False
-            there = self._now() - self._used_s(place, row[0]) <= self._ttl_s
-        self._touched.pop(place, None)
-        self._change(Job(Verb.DELETE, place))
+            there = self._now() - self._used_s(entry_key, row[0]) <= self._ttl_s
+        self._accesses.pop(entry_key, None)
+        self._change(Job(Verb.DELETE, entry_key))
         return there
 
     def lost(self, space: str, key: str) -> str:
         """See Space.lost."""
         self._collect()
-        place = (_stored(space), _stored(key))
-        pending = self._pending.get(place)
+        entry_key = (_stored(space), _stored(key))
+        pending = self._pending.get(entry_key)
         if pending is not None and pending.verb is Verb.PUT and (pending.met_lock or self._writer.blocked):
-            return LOCKED.told
-        return self._losses.told(place)
+            return LOCKED.client_message
+        return self._losses.client_message(entry_key)
 
     # ---- the writer
 
     def _change(self, job: Job) -> None:
-        self._pending[job.place] = job
+        self._pending[job.entry_key] = job
         self._waiting_bytes += len(job.text)
         self._give(job, wait=True)
 
@@ -249,7 +249,7 @@ class Store:
             self._collect()
 
     def _collect(self) -> None:
-        """Take in what the writer has done since the last time."""
+        """Process the jobs that the writer completed since the last call."""
         if self._generation != self._file.generation and not self._closed:
             self._generation = self._file.generation
             self._reader.close()
@@ -262,62 +262,64 @@ class Store:
             self._waiting_bytes -= len(job.text)
             if job.fault is None:
                 for used_s, space, key in job.touches:
-                    if self._touched.get((space, key)) == used_s:
-                        del self._touched[space, key]
+                    if self._accesses.get((space, key)) == used_s:
+                        del self._accesses[space, key]
             elif job.verb is not Verb.PUT and not job.again:
                 self._losses.count(job.fault, job.why)
-            if self._pending.get(job.place) is not job:
+            if self._pending.get(job.entry_key) is not job:
                 continue
             if job.fault is None:
-                del self._pending[job.place]
+                del self._pending[job.entry_key]
             elif job.verb is Verb.PUT:
-                del self._pending[job.place]
-                self._lose(job.place, job.fault, job.why)
+                del self._pending[job.entry_key]
+                self._lose(job.entry_key, job.fault, job.why)
             else:
-                self._again.append(job.place)
-        if self._again and not self._outstanding and clock.monotonic() >= self._again_at_s:
-            self._again_at_s = clock.monotonic() + AGAIN_S
+                self._failed_deletions.append(job.entry_key)
+        if self._failed_deletions and not self._outstanding and clock.monotonic() >= self._retry_at_s:
+            self._retry_at_s = clock.monotonic() + RETRY_S
             self._repeat()
 
     def _repeat(self) -> None:
-        """Try once more to delete what could not be deleted, so much of it at a time."""
-        places, self._again = self._again[:_AGAIN_AT_ONCE], self._again[_AGAIN_AT_ONCE:]
-        for place in places:
-            if place in self._pending:
-                job = self._pending[place] = Job(Verb.DELETE, place, again=True)
+        """Retry failed deletions, _RETRY_BATCH at a time."""
+        entry_keys = self._failed_deletions[:_RETRY_BATCH]
+        self._failed_deletions = self._failed_deletions[_RETRY_BATCH:]
+        for entry_key in entry_keys:
+            if entry_key in self._pending:
+                job = self._pending[entry_key] = Job(Verb.DELETE, entry_key, again=True)
                 self._give(job, wait=False)
 
-    def _lose(self, place: Place, fault: Fault, why: str) -> None:
+    def _lose(self, entry_key: EntryKey, fault: Fault, why: str) -> None:
         """A value cannot be kept, and neither is what it would have replaced."""
-        self._losses.lose(place, fault, why)
-        if place in self._pending or self._read("SELECT 1 FROM entries WHERE space = ? AND key = ?", place) is not None:
-            self._change(Job(Verb.DELETE, place))
+        self._losses.lose(entry_key, fault, why)
+        statement = "SELECT 1 FROM entries WHERE space = ? AND key = ?"
+        if entry_key in self._pending or self._read(statement, entry_key) is not None:
+            self._change(Job(Verb.DELETE, entry_key))
 
     def _touches(self) -> tuple[Touch, ...]:
-        first = itertools.islice(self._touched.items(), _TOUCHED_AT_ONCE)
+        first = itertools.islice(self._accesses.items(), _ACCESS_BATCH)
         return tuple((used_s, space, key) for (space, key), used_s in first)
 
     # ---- reading
 
-    def _used_s(self, place: Place, used_s: float) -> float:
-        return max(self._touched.get(place, used_s), used_s)
+    def _used_s(self, entry_key: EntryKey, used_s: float) -> float:
+        return max(self._accesses.get(entry_key, used_s), used_s)
 
-    def _read(self, statement: str, values: tuple[object, ...], place: Place | None = None) -> Any:
-        """A row, None without one. What cannot be read is as if it were not there; with `place`, its cause is kept."""
+    def _read(self, statement: str, values: tuple[object, ...], entry_key: EntryKey | None = None) -> Any:
+        """A row, or None. A read error returns None too; with `entry_key`, its cause is recorded."""
         if self._closed:
             return None
         try:
             return self._reader.execute(statement, values).fetchone()
         except sqlite3.OperationalError as error:
-            if place is not None:
-                self._losses.lose(place, fault_of(error), str(error))
+            if entry_key is not None:
+                self._losses.lose(entry_key, fault_of(error), str(error))
         except sqlite3.DatabaseError as error:
-            self._damaged(place, str(error))
+            self._damaged(entry_key, str(error))
         return None
 
-    def _damaged(self, place: Place | None, why: str) -> None:
-        if place is not None:
-            self._losses.lose(place, DAMAGED, why)
+    def _damaged(self, entry_key: EntryKey | None, why: str) -> None:
+        if entry_key is not None:
+            self._losses.lose(entry_key, DAMAGED, why)
         self._give(Job(Verb.REPLACE, generation=self._generation, why=why), wait=False)
 
     def _total(self, measure: str) -> int:

@@ -1,1 +1,1 @@
-"""What relayd tells its operator: metrics, access records, the journal."""
+"""Telemetry: metrics, the access log and relayd's own log."""

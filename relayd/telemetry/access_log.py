@@ -27,7 +27,7 @@ FORMATS = ("text", "json", "journal", "off")
 
 
 def format_for(fd: int) -> str:
-    """What `format: auto` means for a descriptor: text on a terminal, the journal under systemd, JSON elsewhere."""
+    """The format of `format: auto` for a descriptor: text on a terminal, journal under systemd, JSON elsewhere."""
     return "text" if os.isatty(fd) else "journal" if is_journal(fd) else "json"
 
 
@@ -37,7 +37,7 @@ def milliseconds(span_s: float) -> str:
 
 
 class AccessLog:
-    """The access log of one configuration. Owned by telemetry; `on_fault` and `on_recovery` tell of its destination."""
+    """The access log of one configuration. Owned by telemetry."""
 
     def __init__(
         self, format: str = "auto", path: str | None = None, query: bool = False, *, fd: int | None = None,
@@ -71,7 +71,7 @@ class AccessLog:
         }[format]
 
     def listen(self, on_fault: Callable[[str], None], on_recovery: Callable[[int], None]) -> None:
-        """Say who is told when lines begin to be lost (and why), and when writing works again (and how many were)."""
+        """Set the callbacks: `on_fault` (reason) when lines begin to be lost, `on_recovery` (lines lost) afterwards."""
         if self._sink is not None:
             self._sink.on_fault, self._sink.on_recovery = on_fault, on_recovery
 
@@ -115,9 +115,9 @@ class AccessLog:
 
     def _write_text(self, r: Record) -> None:
         query = safe(mask_query(r.query, self._secret)) if self._query else ""
-        target = " ".join(word for word in (safe(r.route), safe(r.upstream), safe(r.endpoint)) if word)
+        target = " ".join(part for part in (safe(r.route), safe(r.upstream), safe(r.endpoint)) if part)
         who = safe(r.client or r.peer) + (f" ({safe(r.consumer)})" if r.consumer else "")
-        outcome = " ".join(word for word in (r.outcome, r.code, safe(r.detail)) if word)
+        outcome = " ".join(part for part in (r.outcome, r.code, safe(r.detail)) if part)
         outcome += "".join(f" {name}={safe(str(value))}" for name, value in more_of(r))
         total = f"{r.total_s * 1e3:.1f}ms" if r.total_s >= 0 else "-"
         first = f" first {r.first_byte_s * 1e3:.1f}ms" if r.first_byte_s >= 0 else ""
@@ -169,7 +169,7 @@ class AccessLog:
         return made
 
     def flush(self) -> None:
-        """Write what waits, in one call; called by a timer of the daemon. Never raises."""
+        """Write the buffered lines in one call. Called by a timer of the daemon. Never raises."""
         self._size = 0
         if self._sink is not None:
             lines = self._lines
@@ -212,8 +212,8 @@ def failure_of(r: Record) -> str:
         return ""
     kind = KINDS.get(r.code)
     reason = r.detail or (kind.message if kind is not None else "")
-    told = {"route": r.route, "upstream": r.upstream, "endpoint": r.endpoint, "code": r.code, "reason": reason}
-    return "".join(f" {name}={spaced(value)}" for name, value in told.items() if value)
+    details = {"route": r.route, "upstream": r.upstream, "endpoint": r.endpoint, "code": r.code, "reason": reason}
+    return "".join(f" {name}={spaced(value)}" for name, value in details.items() if value)
 
 
 def span(span_s: float) -> str:

@@ -131,27 +131,27 @@ class Journal:
             pass
 
     def _as_text(self, level: str, name: str, message: str, fields: dict[str, object]) -> str:
-        told = " ".join(f"{key}={spaced(value)}" for key, value in fields.items())
-        words = " ".join(word for word in (name, safe(message), told) if word)
+        details = " ".join(f"{key}={spaced(value)}" for key, value in fields.items())
+        text = " ".join(part for part in (name, safe(message), details) if part)
         if self._prefixed:
-            return f"<{PRIORITIES[level]}>{words} generation={self.generation}\n"
+            return f"<{PRIORITIES[level]}>{text} generation={self.generation}\n"
         stamp = self._stamp(clock.wall())
         if self._coloured:
-            words = f"{COLOURS[level]}{level:<7} {words}{RESET}"
-            return f"{DIM}{stamp}{RESET} {words} {DIM}generation={self.generation}{RESET}\n"
-        return f"{stamp} {level:<7} {words} generation={self.generation}\n"
+            text = f"{COLOURS[level]}{level:<7} {text}{RESET}"
+            return f"{DIM}{stamp}{RESET} {text} {DIM}generation={self.generation}{RESET}\n"
+        return f"{stamp} {level:<7} {text} generation={self.generation}\n"
 
     def _as_json(self, level: str, name: str, message: str, fields: dict[str, object]) -> str:
-        told = "".join(f',"{quoted(key)}":{as_json(value)}' for key, value in fields.items())
+        details = "".join(f',"{quoted(key)}":{as_json(value)}' for key, value in fields.items())
         return (
             f'{{"event":"{quoted(name)}","time":"{self._stamp(clock.wall())}","level":"{level}",'
-            f'"message":"{quoted(message)}","generation":{self.generation}{told}}}\n'
+            f'"message":"{quoted(message)}","generation":{self.generation}{details}}}\n'
         )
 
     def _datagram(self, level: str, name: str, message: str, fields: dict[str, object]) -> bytes:
-        told = " ".join(f"{key}={spaced(value)}" for key, value in fields.items())
+        details = " ".join(f"{key}={spaced(value)}" for key, value in fields.items())
         parts = [
-            field("MESSAGE", " ".join(word for word in (name, safe(message), told) if word)),
+            field("MESSAGE", " ".join(part for part in (name, safe(message), details) if part)),
             field("PRIORITY", str(PRIORITIES[level])),
             field("SYSLOG_IDENTIFIER", "relayd"),
             field("RELAYD_EVENT", name),
@@ -195,7 +195,7 @@ class LoggingBridge(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = mask_urls(record.getMessage())
-            level = next((word for word, least in reversed(LEVELS.items()) if record.levelno >= least), "debug")
+            level = next((known for known, least in reversed(LEVELS.items()) if record.levelno >= least), "debug")
             fields: dict[str, object] = {"logger": record.name}
             if record.exc_info and record.exc_info[1] is not None:
                 fields["exception"] = logging.Formatter().formatException(record.exc_info)

@@ -1,4 +1,4 @@
-"""What telemetry is told by the configuration, as plain values: this room knows no other part of relayd.yaml."""
+"""The telemetry settings of the configuration, as plain values."""
 
 from __future__ import annotations
 

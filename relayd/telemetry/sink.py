@@ -38,10 +38,10 @@ class Sink(Protocol):
         """Send what has changed. Never raises, never waits."""
 
     def page(self) -> tuple[str, bytes] | None:
-        """Content type and body for whoever asks at /metrics; None for a sink that has no page."""
+        """Content type and body of /metrics; None for a sink without a page."""
 
     def close(self) -> None:
-        """Send the last batch and let go."""
+        """Send the last batch and close."""
 
 
 def declared() -> tuple[Metric, ...]:
@@ -56,7 +56,7 @@ def declared() -> tuple[Metric, ...]:
 
 
 def default_sinks() -> Mapping[str, object]:
-    """The sinks that are there without a word in the configuration, with their Options."""
+    """The sinks that are enabled by default, with their Options."""
     found: dict[str, object] = {}
     for kind in registry.kinds(SINKS):
         try:

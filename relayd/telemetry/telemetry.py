@@ -40,7 +40,7 @@ class Prepared:
 
 
 class Telemetry:
-    """What relayd tells. Owned by the daemon; `journal`, `metrics` and `account` are for everybody."""
+    """All telemetry of a process. Owned by the daemon; `journal`, `metrics` and `account` are used by all packages."""
 
     def __init__(self, journal: Journal, metrics: Metrics) -> None:
         """Parts only; `build` makes a working one."""
@@ -101,7 +101,7 @@ class Telemetry:
         return made
 
     def commit(self, prepared: Prepared) -> None:
-        """Use what was prepared; what it replaces is flushed and closed. Cannot fail."""
+        """Put prepared outputs into use; the outputs that they replace are flushed and closed. Cannot fail."""
         settings = prepared.settings
         if prepared.access_log is not None:
             self._lines_lost()
@@ -119,7 +119,7 @@ class Telemetry:
             self.journal.warning(name, message)
 
     def discard(self, prepared: Prepared) -> None:
-        """Close what was prepared and is not wanted after all."""
+        """Close prepared outputs that will not be used."""
         close_all(prepared.access_log, prepared.sinks.values())
 
     def account(self, record: Record) -> None:
@@ -211,7 +211,7 @@ class Telemetry:
 
 
 def _nothing_more() -> None:
-    """Who makes telemetry without a daemon has no gauges of its own."""
+    """Without a daemon there are no further gauges."""
 
 
 def access_part(settings: TelemetrySettings) -> tuple[object, ...]:

@@ -20,7 +20,7 @@ from json.scanner import make_scanner
 from typing import Any, NoReturn
 
 from relayd.wire.json_scanner import MAX_DEPTH, MOST_MEMBERS, JsonFault, JsonScanner, scanned
-from relayd.wire.kept import LISTS
+from relayd.wire.tool_list_cache import LISTS
 
 PARSED_BYTES = 256 * 1024  # a larger body is scanned
 LONGEST_NAME = 1024  # signs of a model's name
@@ -78,9 +78,9 @@ class Look:
         if self.value is not None:
             value = self.value.get(key)
             return value if isinstance(value, str) else None
-        if (place := self.span(key)) is None or place[1] - place[0] > _MOST_STRING_BYTES:
+        if (located := self.span(key)) is None or located[1] - located[0] > _MOST_STRING_BYTES:
             return None
-        raw = self.body[place[0] : place[1]]
+        raw = self.body[located[0] : located[1]]
         return None if raw[:1] != b'"' else str(scanstring(raw.decode("utf-8"), 1, True)[0])
 
     def flag(self, key: str) -> bool:
@@ -90,7 +90,7 @@ class Look:
             return False
         if self.value is not None:
             return self.value.get(key) is True
-        return (place := self.span(key)) is not None and self.body[place[0] : place[1]] == b"true"
+        return (located := self.span(key)) is not None and self.body[located[0] : located[1]] == b"true"
 
     def judge(self, repeated: Iterable[str]) -> None:
         """Find out whether readers could differ about what relayd acts on."""
@@ -102,8 +102,8 @@ class Look:
             if key not in _USUAL and (likeness := folded(key)) in _ACTED_ON:
                 self.doubt = f"a key is {likeness} for readers that do not compare every character"
         if "model" in self.spans:
-            model, place = self.string("model"), self.spans["model"]
-            if (model is None and place is not None and place[1] - place[0] > _MOST_STRING_BYTES) or (
+            model, located = self.string("model"), self.spans["model"]
+            if (model is None and located is not None and located[1] - located[0] > _MOST_STRING_BYTES) or (
                 model is not None and len(model) > LONGEST_NAME
             ):
                 self.misnamed = "model is too long"
@@ -192,7 +192,7 @@ def _parse_text(found: Look, text: str) -> str:
         else:
             one, end = scan(text, start)
             if key == "tools" and one.__class__ is list and not is_deeper(one, MAX_DEPTH - 1):
-                one = LISTS.keep(text, start, end, one)
+                one = LISTS.store(text, start, end, one)
         if key in value:
             repeated.append(key)
             spans[key] = None

@@ -48,9 +48,9 @@ class TrustedNetworks:
     __slots__ = ("_known", "_networks", "_unix")
 
     def __init__(self, texts: Iterable[str]) -> None:
-        words = [text.strip() for text in texts]
-        self._unix = UNIX in words
-        self._networks: tuple[_Network, ...] = tuple(parse_network(word) for word in words if word != UNIX)
+        texts = [text.strip() for text in texts]
+        self._unix = UNIX in texts
+        self._networks: tuple[_Network, ...] = tuple(parse_network(text) for text in texts if text != UNIX)
         self._known: dict[str, bool] = {}
 
     def __bool__(self) -> bool:

@@ -33,11 +33,11 @@ class Glob:
         end = len(name) - len(last)
         if end < len(first) or not name.startswith(first) or not name.endswith(last):
             return None
-        place, star = len(first), None
+        position, star = len(first), None
         for piece in rest:
-            found = name.find(piece, place, end)
+            found = name.find(piece, position, end)
             if found < 0:
                 return None
             star = name[len(first) : found] if star is None else star
-            place = found + len(piece)
+            position = found + len(piece)
         return name[len(first) : end] if star is None else star

@@ -82,7 +82,7 @@ class FieldEdits:
     def apply(self, lines: list[bytes], end: bytes = b"") -> list[bytes]:
         """The edited lines; `end` is put behind each new one (b"\\r\\n" where lines carry their ends)."""
         gone = self.remove | {name_of(line) for line in self.set}
-        kept = without(lines, gone) if gone else list(lines)
-        kept.extend(line + end for line in self.set)
-        kept.extend(line + end for line in self.add)
-        return kept
+        remaining = without(lines, gone) if gone else list(lines)
+        remaining.extend(line + end for line in self.set)
+        remaining.extend(line + end for line in self.add)
+        return remaining

@@ -16,8 +16,8 @@ import re
 from dataclasses import dataclass
 
 from relayd.errors import ExchangeError
+from relayd.wire.head_shape_cache import Shapes, digits, field, literal
 from relayd.wire.headers import CONFUSABLE, CREDENTIALS, FORWARDING, HOP_BY_HOP, PROTECTED, TOKENS, Memo
-from relayd.wire.shape import Shapes, digits, field, literal
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _HEAD = re.compile(
@@ -184,9 +184,9 @@ class Known:
         request.model = None
         request.host, request.authority = host
         request.type_line = lines[self.type] if self.type >= 0 else b""
-        request.keep = [lines[place] for place in self.keep]
+        request.keep = [lines[index] for index in self.keep]
         request.keys = list(self.keys)
-        request.forwarding = [lines[place] for place in self.forwarding]
+        request.forwarding = [lines[index] for index in self.forwarding]
         request.via = []
         mark = target.find(b"?")
         if mark < 0:
@@ -208,27 +208,27 @@ def _learn(key: tuple[bytes, int], head: bytes, request: RequestHead) -> None:
     host = length = kind = -1
     keep: list[int] = []
     forwarding: list[int] = []
-    for place, line in enumerate(request.lines):
+    for index, line in enumerate(request.lines):
         name = line.partition(b":")[0]
         action = _ACTIONS[name]
         if action in (EXPECT, UPGRADE, VIA):
             return
         if action == LENGTH:
             form.append(digits(name, whole=True))
-            length = place + 1
+            length = index + 1
             continue
         if action in (CODING, CONNECTION):
             form.append(b"(" + literal(line) + b")\r\n")
             continue
         form.append(field(name, end=False))
         if action == HOST:
-            host = place
+            host = index
         elif action == FORWARD:
-            forwarding.append(place)
+            forwarding.append(index)
         elif action != DROP:
-            keep.append(place)
+            keep.append(index)
             if action == TYPE and kind < 0:
-                kind = place
+                kind = index
     whole = (*form, b"\r\n")
     if len(keep) != len(request.keep) or host < 0 or not _SHAPES.worth(whole):
         return

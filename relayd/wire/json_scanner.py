@@ -37,11 +37,11 @@ _WORD_BYTES = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-
 _blanks = re.compile(rb"[ \t\r\n]*+").match
 _string = re.compile(_STRING).match
 _inside = re.compile(_INSIDE).match
-_word = re.compile(rb"[0-9A-Za-z+\-.]*+").match
+_bare_token = re.compile(rb"[0-9A-Za-z+\-.]*+").match
 _scalar = re.compile(_SCALAR).fullmatch
 _escape_begins = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?").fullmatch
 _whole_strings = re.compile(b'(?:[^"]++|' + _STRING + b")*").match
-_long_word = re.compile(rb"[0-9A-Za-z+\-.]{%d}" % (MOST_NUMBER_CHARS + 1)).search
+_long_token = re.compile(rb"[0-9A-Za-z+\-.]{%d}" % (MOST_NUMBER_CHARS + 1)).search
 _to_text = re.compile(_STRING).sub
 _to_plain = re.compile(_SCALAR).sub
 _each_bracket = re.compile(b"(?:[^\"\\[\\]{}]++|" + _STRING + rb")*[\[\]{}]").finditer
@@ -258,7 +258,7 @@ class JsonScanner:
                 self.is_object = code == 0x7B
             self._open(code)
             return position + 1
-        end = _word(buffer, position).end()  # type: ignore[union-attr]  # it matches always
+        end = _bare_token(buffer, position).end()  # type: ignore[union-attr]  # it matches always
         if end - position > MOST_NUMBER_CHARS:
             raise JsonFault(f"it holds a number of more than {MOST_NUMBER_CHARS} characters")
         if end == len(buffer) and end > position and not final:
@@ -304,7 +304,7 @@ class JsonScanner:
 
     def _tokenised(self, whole: bytes, position: int) -> bytes:
         tokens = _to_text(TEXT, whole)
-        if _long_word(tokens) is not None:
+        if _long_token(tokens) is not None:
             raise JsonFault(f"it holds a number of more than {MOST_NUMBER_CHARS} characters")
         tokens = _to_plain(PLAIN, tokens).translate(None, _BLANK_BYTES)
         rest = tokens.translate(None, _TOKENS)
@@ -399,10 +399,10 @@ class JsonScanner:
         self._state = _NEXT if depth else _END
 
 
-def _no_value(word: bytes) -> JsonFault | None:
+def _no_value(token: bytes) -> JsonFault | None:
     """Words that JSON does not have, but JavaScript and Python's own parser do."""
     for name in ("NaN", "Infinity"):
-        if word.lstrip(b"-").startswith(name.encode()):
+        if token.lstrip(b"-").startswith(name.encode()):
             return JsonFault(f"it holds {name}, which is no JSON value")
     return None
 

@@ -16,7 +16,7 @@ from json.decoder import scanstring  # type: ignore[attr-defined]  # not in the 
 from typing import Any, TypeVar
 
 from relayd.wire.body import Look, scan
-from relayd.wire.kept import LISTS, LONGEST
+from relayd.wire.tool_list_cache import LISTS, LONGEST
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]  # work that pauses between its steps
@@ -54,7 +54,7 @@ def parse_steps(look: Look) -> Steps[dict[str, Any]]:
             known = LISTS.find(text, 0)
             value = scan(text, 0)[0] if known is None else known[0]
             if known is None and value.__class__ is list:
-                value = LISTS.keep(text, 0, len(text), value)
+                value = LISTS.store(text, 0, len(text), value)
             members[key] = value
         elif end - start <= CHUNK_BYTES:
             members[key] = scan(look.body[start:end].decode("utf-8"), 0)[0]
@@ -100,9 +100,9 @@ class _Parser:
     def _next(self) -> Steps[str]:
         """The next character that is no blank."""
         while True:
-            place = _blanks(self.text, self.position)
-            assert place is not None
-            self.position = place.end()
+            located = _blanks(self.text, self.position)
+            assert located is not None
+            self.position = located.end()
             if self.position < len(self.text):
                 return self.text[self.position]
             yield
@@ -193,12 +193,12 @@ def _whole(chunk: bytes, end: int) -> int:
     return end
 
 
-def _escapes(chunk: bytes, place: int) -> bool:
+def _escapes(chunk: bytes, located: int) -> bool:
     """Whether the backslash here begins an escape, and is none that is escaped itself."""
-    first = place
+    first = located
     while first > 0 and chunk[first - 1] == 0x5C:
         first -= 1
-    return (place - first) % 2 == 0
+    return (located - first) % 2 == 0
 
 
 # ---- writing

@@ -46,14 +46,14 @@ _SIGN = re.compile(r"[A-Za-z0-9]")
 class KeyFilter:
     """The keys of one upstream; owned by an endpoint. `seen` counts by field name what was taken out."""
 
-    __slots__ = ("_forms", "_has_words", "_names", "_pattern", "_texts", "_values", "seen")
+    __slots__ = ("_forms", "_has_placeholders", "_names", "_pattern", "_texts", "_values", "seen")
 
     def __init__(self, keys: Iterable[tuple[str, str, str]]) -> None:
         """`keys` are kind (bearer, header or query), name of the field or parameter, and value."""
         given = list(keys)
         self._names = frozenset(name.lower().encode() for kind, name, _ in given if kind == "query")
         self._values = frozenset(value.encode() for kind, _, value in given if kind == "query")
-        self._has_words = any(not _is_secret(value) for kind, _, value in given if kind == "query")
+        self._has_placeholders = any(not _is_secret(value) for kind, _, value in given if kind == "query")
         texts = {text for _, _, value in given for text in _spoken(value) if _is_secret(text)}
         encoded = {form for text in texts for form in _base64_forms(text)}
         self._texts = tuple(sorted({text.encode()[:MOST] for text in texts} | encoded))
@@ -81,7 +81,7 @@ class KeyFilter:
 
     def wants(self, head: bytes) -> bool:
         """Whether `clean` has something to do for a response with this header section."""
-        return self.holds(head) or (self._has_words and self._cut(head) != head)
+        return self.holds(head) or (self._has_placeholders and self._cut(head) != head)
 
     def clean(self, response: ResponseHead) -> None:
         """Take the keys out of a head."""

@@ -40,12 +40,13 @@ class Origin(NamedTuple):
 
 
 class _Walk(NamedTuple):
-    """What a list says. `kept` are its last entries that may go on, `addresses` the addresses of the last ones that
-    have one; both in the list's order. `seen` counts from the right up to the client's entry, 0 where no entry has an
-    address; `length` is how many entries the list has, -1 where it has more than are looked at."""
+    """The result of walking one list. `forwardable` are its last entries that may be forwarded, `addresses` the
+    addresses of the last entries that have one; both in the list's order. `seen` counts from the right up to the
+    client's entry, 0 if no entry has an address; `length` is the number of entries, -1 if the list is longer than
+    MAX_ELEMENTS."""
 
     client: str
-    kept: list[bytes]
+    forwardable: list[bytes]
     addresses: list[str]
     seen: int
     length: int
@@ -61,16 +62,16 @@ def origin_of(peer: str, values: Callable[[bytes], list[bytes]], trusted: Truste
     if not trusted.contains(peer):
         return Origin(peer, _chain([], peer), [], None, None)
     listed, elements = values(b"x-forwarded-for"), values(b"forwarded")
-    told = _walk_elements(peer, elements, trusted) if elements else None
+    forwarded = _walk_elements(peer, elements, trusted) if elements else None
     nobody = _Walk(peer, [], [], 0, 0)
-    walk = _walk_addresses(peer, listed, trusted) if listed else told or nobody
+    walk = _walk_addresses(peer, listed, trusted) if listed else forwarded or nobody
     proto = _believed(_SCHEME, values(b"x-forwarded-proto"), walk).lower()
     host = _believed(_HOST, values(b"x-forwarded-host"), walk)
-    if walk is told:
-        proto, host = proto or told.proto, host or told.host
-    entries = walk.kept if listed else [address.encode() for address in walk.addresses]
-    if told is not None and told.kept and _agrees(told, walk.client, proto, host):
-        before = told.kept
+    if walk is forwarded:
+        proto, host = proto or forwarded.proto, host or forwarded.host
+    entries = walk.forwardable if listed else [address.encode() for address in walk.addresses]
+    if forwarded is not None and forwarded.forwardable and _agrees(forwarded, walk.client, proto, host):
+        before = forwarded.forwardable
     else:
         before = _elements(walk, proto, host)
     return Origin(walk.client, _chain(entries, peer), before, proto or None, host or None)
@@ -91,40 +92,40 @@ def _walk_addresses(peer: str, lines: list[bytes], trusted: TrustedNetworks) -> 
         del entries[0]  # the remainder that was not split
     found = [entry for entry in (entry.strip(b" \t") for entry in entries) if entry]  # RFC 9110 5.6.1
     client, walking, seen = peer, True, 0
-    kept: list[bytes] = []
+    forwardable: list[bytes] = []
     addresses: list[str] = []
     for entry in reversed(found):
         address = element_address(entry)
         if address is None:
             break
-        kept.append(entry)
+        forwardable.append(entry)
         addresses.append(address)
         if walking:
             client, seen = address, seen + 1
             walking = trusted.contains(address)
-    return _Walk(client, kept[::-1], addresses[::-1], seen, -1 if cut else len(found))
+    return _Walk(client, forwardable[::-1], addresses[::-1], seen, -1 if cut else len(found))
 
 
 def _walk_elements(peer: str, lines: list[bytes], trusted: TrustedNetworks) -> _Walk:
     """Forwarded."""
     client, walking, seen = peer, True, 0
     proto = host = b""
-    kept: list[bytes] = []
+    forwardable: list[bytes] = []
     addresses: list[str] = []
     for element in elements_from_the_end(lines):
         address = element_address(_HIDDEN_PORT.sub(b"", element.node))
-        if len(kept) == MAX_ELEMENTS or (address is None and not _HIDDEN.fullmatch(element.node)):
+        if len(forwardable) == MAX_ELEMENTS or (address is None and not _HIDDEN.fullmatch(element.node)):
             break
-        if address is not None and len(addresses) == len(kept):
+        if address is not None and len(addresses) == len(forwardable):
             addresses.append(address)
-        kept.append(element.text)
+        forwardable.append(element.text)
         if walking:  # a trusted proxy wrote this element
             proto = element.proto.lower() if _SCHEME.fullmatch(element.proto) else b""
             host = element.host if _HOST.fullmatch(element.host) else b""
             if address is not None:
                 client, seen = address, seen + 1
             walking = address is not None and trusted.contains(address)
-    return _Walk(client, kept[::-1], addresses[::-1], seen, 0, proto, host)
+    return _Walk(client, forwardable[::-1], addresses[::-1], seen, 0, proto, host)
 
 
 def _believed(form: re.Pattern[bytes], lines: list[bytes], walk: _Walk) -> bytes:
@@ -137,16 +138,19 @@ def _believed(form: re.Pattern[bytes], lines: list[bytes], walk: _Walk) -> bytes
     return value if form.fullmatch(value) else b""
 
 
-def _agrees(told: _Walk, client: str, proto: bytes, host: bytes) -> bool:
+def _agrees(forwarded: _Walk, client: str, proto: bytes, host: bytes) -> bool:
     """Whether Forwarded says nothing else than what is believed."""
-    return told.client == client and told.proto in (b"", proto) and told.host.lower() in (b"", host.lower())
+    if forwarded.client != client or forwarded.proto not in (b"", proto):
+        return False
+    return forwarded.host.lower() in (b"", host.lower())
 
 
 def _elements(walk: _Walk, proto: bytes, host: bytes) -> list[bytes]:
     """Elements of Forwarded for a list of addresses; the client's has what is known of its request."""
-    made, place = [b"for=" + node_of(address) for address in walk.addresses], walk.seen
-    if not place and (proto or host):  # nothing but this is known of the client
-        made, place = [b"for=unknown"], 1
-    if place:
-        made[-place] += (b";host=" + quoted(host) if host else b"") + (b";proto=" + quoted(proto) if proto else b"")
+    made, client_index = [b"for=" + node_of(address) for address in walk.addresses], walk.seen
+    if not client_index and (proto or host):  # nothing but this is known of the client
+        made, client_index = [b"for=unknown"], 1
+    if client_index:
+        made[-client_index] += b";host=" + quoted(host) if host else b""
+        made[-client_index] += b";proto=" + quoted(proto) if proto else b""
     return made

@@ -94,17 +94,17 @@ def _resolved(path: bytes) -> bytes:
     """Without the segments `.` and `..`, as RFC 3986 5.2.4 removes them; empty segments count as segments."""
     if b"/." not in path:
         return path
-    kept: list[bytes] = []
+    resolved: list[bytes] = []
     segments = path.split(b"/")[1:]
     for segment in segments:
         if segment == b"..":
-            if kept:
-                kept.pop()
+            if resolved:
+                resolved.pop()
         elif segment != b".":
-            kept.append(segment)
+            resolved.append(segment)
     if segments and segments[-1] in (b".", b".."):
-        kept.append(b"")
-    return b"/" + b"/".join(kept)
+        resolved.append(b"")
+    return b"/" + b"/".join(resolved)
 
 
 def _trimmed(segment: bytes) -> bytes:

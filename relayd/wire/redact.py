@@ -68,7 +68,7 @@ def is_secret_name(name: str) -> bool:
         joined = part.lower()
         if joined in SECRET_WORDS or _JOINED.fullmatch(joined) is not None:
             return True
-        if any(word.lower() in SECRET_WORDS for word in _WORDS.findall(part)):
+        if any(token.lower() in SECRET_WORDS for token in _WORDS.findall(part)):
             return True
     return False
 
@@ -91,8 +91,8 @@ def mask_query(query: str, extra: Collection[str] = ()) -> str:
         return query
     lead = "?" if query.startswith("?") else ""
     parts = query[len(lead) :].split("&")
-    for place, part in enumerate(parts):
-        parts[place] = _mask_part(part, extra)
+    for index, part in enumerate(parts):
+        parts[index] = _mask_part(part, extra)
     return lead + "&".join(parts)
 
 

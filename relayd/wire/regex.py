@@ -17,7 +17,7 @@ from functools import lru_cache
 
 ALPHABET = bytes(code for code in range(0x21, 0x7F) if code not in b"#?")
 EVERY = (1 << len(ALPHABET)) - 1
-BITS = {code: 1 << place for place, code in enumerate(ALPHABET)}
+BITS = {code: 1 << position for position, code in enumerate(ALPHABET)}
 LONGEST = 500
 DEEPEST = 20
 GROUPS = 32  # the matcher keeps the ends of all of them for each turn of a repetition
@@ -32,10 +32,10 @@ _REFUSED_GROUPS = {
 
 
 class Unsupported(ValueError):
-    """A construct that is refused. `place` counts characters from 1."""
+    """A construct that is refused. `position` counts characters from 1."""
 
-    def __init__(self, place: int, reason: str) -> None:
-        super().__init__(f"{reason}, at character {place}")
+    def __init__(self, position: int, reason: str) -> None:
+        super().__init__(f"{reason}, at character {position}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,13 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """`most` is None without a bound; `place` is where it begins (from 1) and `text` how it is written."""
+    """`most` is None without a bound; `position` is where it begins (from 1) and `text` how it is written."""
 
     body: Node
     least: int
     most: int | None
     possessive: bool
-    place: int
+    position: int
     text: str
 
 

@@ -76,9 +76,9 @@ def _added(one: _Ends, other: _Ends) -> _Ends:
 def _through(ends: _Ends, empty: dict[int, int]) -> _Ends:
     """The ends on the other side of a part that matches the empty text."""
     made: _Ends = {}
-    for (place, guard), ways in ends.items():
+    for (position, guard), ways in ends.items():
         for other, more in empty.items():
-            made[place, guard & other] = made.get((place, guard & other), 0) + ways * more
+            made[position, guard & other] = made.get((position, guard & other), 0) + ways * more
     return made
 
 
@@ -92,9 +92,10 @@ class _Automaton:
         self.work = 0
         self._inside: list[Repeat] = []
         self.whole = self._build(tree)
-        ends = {place for place, _ in self.whole.last}
+        ends = {position for position, _ in self.whole.last}
         self.absorbing = {
-            place for place in ends if self.masks[place] == EVERY and self.follow[place] == {(place, EVERY): 1}
+            position for position in ends
+            if self.masks[position] == EVERY and self.follow[position] == {(position, EVERY): 1}
         }
 
     def spend(self, amount: int) -> None:
@@ -104,8 +105,8 @@ class _Automaton:
 
     def _link(self, last: _Ends, first: _Ends) -> None:
         self.spend(len(last) * len(first))
-        for (place, guard), ways in last.items():
-            follow = self.follow[place]
+        for (position, guard), ways in last.items():
+            follow = self.follow[position]
             for (following, other), more in first.items():
                 if guard & other & self.masks[following]:
                     key = following, guard & other
@@ -114,11 +115,11 @@ class _Automaton:
     def _build(self, node: Node) -> _Part:
         self.spend(1)
         if isinstance(node, Chars):
-            place = len(self.masks)
+            position = len(self.masks)
             self.masks.append(node.mask)
             self.repeats.append(self._inside[-1] if self._inside else None)
             self.follow.append({})
-            return _Part({(place, EVERY): 1}, {(place, EVERY): 1}, {})
+            return _Part({(position, EVERY): 1}, {(position, EVERY): 1}, {})
         if isinstance(node, Sequence):
             made = _NOTHING
             for part in node.parts:
@@ -151,7 +152,7 @@ class _Automaton:
     def _repeat(self, node: Repeat) -> _Part:
         body, least, most = node.body, node.least, node.most
         if most != 1 and _nullable(body):
-            raise Unsupported(node.place, f"a repetition of what can match nothing, {_cut(node.text)}")
+            raise Unsupported(node.position, f"a repetition of what can match nothing, {_cut(node.text)}")
         # A possessive repetition of one byte ends where the next byte is none of its own. Longer ones count as greedy.
         leave = EVERY & ~body.mask if node.possessive and isinstance(body, Chars) else EVERY
         if most is None:
@@ -196,7 +197,7 @@ class _Automaton:
             if len(seen) > STATES:
                 self.spend(WORK + 1)
             ways = sum(count for _, count in state)
-            tries = sum(count * len(self.follow[place]) for place, count in state)
+            tries = sum(count * len(self.follow[position]) for position, count in state)
             if ways > WAYS or tries > TRIES:
                 return state
             for following in self._after(state, symbols):
@@ -208,8 +209,8 @@ class _Automaton:
     def _after(self, state: _State, symbols: list[int]) -> Iterator[_State]:
         edges = [
             (following, guard & self.masks[following], count * ways)
-            for place, count in state
-            for (following, guard), ways in (self.whole.first if place < 0 else self.follow[place]).items()
+            for position, count in state
+            for (following, guard), ways in (self.whole.first if position < 0 else self.follow[position]).items()
             if following not in self.absorbing
         ]
         self.spend(len(symbols) * (1 + len(edges)))
@@ -224,10 +225,10 @@ class _Automaton:
     def overlapping(self, state: _State) -> list[Repeat]:
         """The repetitions that read the same text in this state, those with the most ways first."""
         counts: dict[int, tuple[int, Repeat]] = {}
-        for place, count in state:
-            repeat = self.repeats[place]
+        for position, count in state:
+            repeat = self.repeats[position]
             if repeat is not None:
-                counts[repeat.place] = counts.get(repeat.place, (0, repeat))[0] + count, repeat
+                counts[repeat.position] = counts.get(repeat.position, (0, repeat))[0] + count, repeat
         return [repeat for _, repeat in sorted(counts.values(), key=lambda one: -one[0])]
 
     def possible(self) -> bool:
@@ -235,15 +236,15 @@ class _Automaton:
         seen: set[tuple[int, str]] = set()
         queue = [(-1, "start")]
         while queue:
-            place, form = queue.pop()
-            ends = self.whole.first if place < 0 else self.follow[place]
+            position, form = queue.pop()
+            ends = self.whole.first if position < 0 else self.follow[position]
             for following, guard in ends:
                 mask = guard & self.masks[following]
                 for code in ALPHABET:
                     if mask & BITS[code] and (after := _FORMS.get((form, code))) and (following, after) not in seen:
                         seen.add((following, after))
                         queue.append((following, after))
-        return any((place, form) in seen for place, _ in self.whole.last for form in ("slash", "segment"))
+        return any((position, form) in seen for position, _ in self.whole.last for form in ("slash", "segment"))
 
 
 def _normal_forms() -> dict[tuple[str, int], str]:
@@ -311,8 +312,8 @@ def _syntax_fault(text: str) -> str | None:
 def _reason(repeats: list[Repeat]) -> str:
     if not repeats:
         return "has alternatives that can match the same text; matching can take for ever"
-    first = sorted(repeats[:2], key=lambda repeat: repeat.place)
-    shown = " and ".join(f"{_cut(repeat.text)} at character {repeat.place}" for repeat in first)
+    first = sorted(repeats[:2], key=lambda repeat: repeat.position)
+    shown = " and ".join(f"{_cut(repeat.text)} at character {repeat.position}" for repeat in first)
     if len(repeats) == 1:
         return f"repeats {shown}, which can divide the same text in many ways; matching can take for ever"
     return f"has the repetitions {shown}, which can match the same text; matching can take for ever"

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from relayd.wire.head_shape_cache import Shapes, digits, field, ignored, literal
 from relayd.wire.headers import HOP_BY_HOP, TOKENS, Memo
 from relayd.wire.http1 import TOKEN
-from relayd.wire.shape import Shapes, digits, field, ignored, literal
 
 _HEAD = re.compile(
     rb"HTTP/(?:1\.[01]|2|3) ([1-5][0-9][0-9])((?: [\t\x20-\x7e\x80-\xff]*)?)\r\n"
@@ -134,16 +134,16 @@ def parse_response(lines: list[bytes]) -> ResponseHead:
     key = lines[0], len(lines)
     found = _SHAPES.find(key, head)
     if found is not None:
-        match, (status, reason, house, located, chunked, place, media, encoded) = found
+        match, (status, reason, house, located, chunked, length_index, media, encoded) = found
         known = ResponseHead(status, reason)
-        known.keep = kept = list(match.groups())
+        known.keep = field_lines = list(match.groups())
         known.house, known.located, known.chunked = house, located, chunked
-        if place >= 0:
-            known.length = int(kept.pop(place))
+        if length_index >= 0:
+            known.length = int(field_lines.pop(length_index))
         if media >= 0:
-            known.type_line = kept[media]
+            known.type_line = field_lines[media]
         if encoded >= 0:
-            known.coding_line = kept[encoded]
+            known.coding_line = field_lines[encoded]
         return known
     response = _parse(lines, head)
     if _SHAPES.learning and response.status >= 200 and response.status != 204:
@@ -221,16 +221,16 @@ def _length(response: ResponseHead, value: bytes) -> None:
 
 def _learn(key: tuple[bytes, int], lines: list[bytes], head: bytes, response: ResponseHead) -> None:
     """Remember the form of this head; when it has been met often enough, make a shape of it."""
-    form, place, groups = [literal(lines[0])], -1, 0
+    form, length_index, groups = [literal(lines[0])], -1, 0
     for line in lines[1:-1]:
         name = line.partition(b":")[0]
         action = _ACTIONS[name]
         if action in (PASS, HOUSE, MEDIA, ENCODED, LOCATED):
             form.append(field(name, end=True))
             groups += 1
-        elif action == LENGTH and place < 0:
+        elif action == LENGTH and length_index < 0:
             form.append(digits(name, whole=False))
-            place = groups
+            length_index = groups
             groups += 1
         elif action == DROP:
             form.append(ignored(name))
@@ -238,14 +238,14 @@ def _learn(key: tuple[bytes, int], lines: list[bytes], head: bytes, response: Re
             form.append(literal(line))
         else:
             return
-    gone = groups - (place >= 0) != len(response.keep)  # Connection named one of them
+    gone = groups - (length_index >= 0) != len(response.keep)  # Connection named one of them
     whole = (*form, b"\r\n")
-    if gone or (place >= 0 and response.chunked) or not _SHAPES.worth(whole):
+    if gone or (length_index >= 0 and response.chunked) or not _SHAPES.worth(whole):
         return
     if _HEAD.fullmatch(head) is not None:  # else it was repaired
-        kept = response.keep
+        field_lines = response.keep
         media, coding = response.type_line, response.coding_line
         _SHAPES.learn(key, whole, Meaning(
-            response.status, response.reason, response.house, response.located, response.chunked, place,
-            kept.index(media) if media else -1, kept.index(coding) if coding else -1,
+            response.status, response.reason, response.house, response.located, response.chunked, length_index,
+            field_lines.index(media) if media else -1, field_lines.index(coding) if coding else -1,
         ))

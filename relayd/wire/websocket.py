@@ -335,8 +335,8 @@ def close_frame(code: int = NORMAL, reason: str = "") -> bytes:
     """A close with a code that may be sent, else without one; the reason is cut to what fits."""
     if not is_sendable(code):
         return _written(_CLOSE, b"")
-    said = reason.encode("utf-8", "replace")[: _LONGEST_CONTROL - 2].decode("utf-8", "ignore").encode("utf-8")
-    return _written(_CLOSE, code.to_bytes(2, "big") + said)
+    truncated = reason.encode("utf-8", "replace")[: _LONGEST_CONTROL - 2].decode("utf-8", "ignore").encode("utf-8")
+    return _written(_CLOSE, code.to_bytes(2, "big") + truncated)
 
 
 def _written(opcode: int, data: bytes) -> bytes:

@@ -1,1 +1,1 @@
-"""How a consumer proves who it is: a file per key of `consumers:`; each has `Options` and one class `Authenticator`."""
+"""Authentication methods of consumers, one file per key of `consumers:`, each with `Options` and `Authenticator`."""

@@ -27,9 +27,9 @@ class Authenticator:
         self._secret = options.bearer
 
     def credentials(self, key_headers: Sequence[str] = AI_KEY_FIELDS) -> Iterable[Credential]:
-        """Where it is expected."""
+        """The field in which the key is expected."""
         yield Credential(b"authorization", bearer_key, self._secret)
 
     def lines(self) -> list[str]:
-        """As a client sends it."""
+        """The header lines that a client sends."""
         return [f"Authorization: Bearer {self._secret.reveal()}"]

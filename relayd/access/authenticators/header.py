@@ -37,9 +37,9 @@ class Authenticator:
         self._header = options.header
 
     def credentials(self, key_headers: Sequence[str] = AI_KEY_FIELDS) -> Iterable[Credential]:
-        """Where it is expected."""
+        """The field in which the key is expected."""
         yield Credential(self._header.name.lower().encode(), plain_key, self._header.value)
 
     def lines(self) -> list[str]:
-        """As a client sends it."""
+        """The header lines that a client sends."""
         return [f"{self._header.name}: {self._header.value.reveal()}"]

@@ -11,7 +11,7 @@ from relayd.wire.field_syntax import bearer_key_fault
 
 @section()
 class Options:
-    """A key of an AI API's client."""
+    """A key of a client of an AI API."""
 
     key: Secret = setting(
         doc="Key expected wherever clients of AI APIs put it: `Authorization: Bearer ...`, x-api-key, api-key or "
@@ -30,10 +30,10 @@ class Authenticator:
         self._secret = options.key
 
     def credentials(self, key_headers: Sequence[str] = AI_KEY_FIELDS) -> Iterable[Credential]:
-        """Where it is expected: as a bearer token, and in any of `key_headers`."""
+        """The fields in which the key is expected: as a bearer token, and in any of `key_headers`."""
         yield Credential(b"authorization", bearer_key, self._secret)
         yield from (Credential(name.encode(), plain_key, self._secret) for name in key_headers)
 
     def lines(self) -> list[str]:
-        """As a client sends it."""
+        """The header lines that a client sends."""
         return [f"Authorization: Bearer {self._secret.reveal()}"]

@@ -31,7 +31,7 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.dialect import Ask, Refused, at_once
 from relayd.wire.json_steps import Steps
-from relayd.wire.kept import once
+from relayd.wire.tool_list_cache import memoised
 
 MOST_TOOLS = 1024
 MOST_MESSAGES = 100_000
@@ -150,7 +150,7 @@ def _tools(members: dict[str, Any]) -> tuple[tuple[Tool, ...], set[str]]:
     found = _json.optional(members, "tools", "a list") or []
     if len(found) > MOST_TOOLS:
         raise Refused(f"tools: there may be {MOST_TOOLS} of them, not {len(found)}.", "tools")
-    return once(found, "anthropic_messages", _each)
+    return memoised(found, "anthropic_messages", _each)
 
 
 def _each(found: list[Any]) -> tuple[SharedTools, set[str]]:

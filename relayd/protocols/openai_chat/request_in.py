@@ -14,7 +14,7 @@ from relayd.protocols.canon import Format, Request, SharedTools, Thinking, Tool,
 from relayd.protocols.dialect import Ask, Refused, at_once
 from relayd.protocols.openai_chat.turns import message_steps
 from relayd.wire.json_steps import Steps
-from relayd.wire.kept import once
+from relayd.wire.tool_list_cache import memoised
 
 MAX_TOOLS = 1024
 MAX_STOPS = 64
@@ -101,7 +101,7 @@ def _tools(members: Mapping[str, Any]) -> tuple[Tool, ...]:
     entries = functions or tools or []
     if len(entries) > MAX_TOOLS:
         raise Refused(f"'{listed}' has more than {MAX_TOOLS} entries.", listed, "invalid_value")
-    return once(entries, listed, lambda values: _each(values, listed))
+    return memoised(entries, listed, lambda values: _each(values, listed))
 
 
 def _each(entries: Sequence[Any], listed: str) -> SharedTools:

@@ -42,7 +42,7 @@ from relayd.protocols.openai_responses.response import error_in_response, respon
 from relayd.protocols.openai_responses.response_settings import settings_of
 from relayd.protocols.openai_responses.tools import SEARCH, Called
 from relayd.protocols.openai_responses.websocket import error_event
-from relayd.wire.kept import once
+from relayd.wire.tool_list_cache import memoised
 
 _TOKEN_CHARS = 1024  # about what a token's object takes, its alternatives included
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -53,7 +53,7 @@ def _written(echo: Mapping[str, Any]) -> bytes:
     if "tools" not in echo:
         return _json.write(echo)
     others = {key: value for key, value in echo.items() if key != "tools"}
-    return _json.write_with(others, "tools", once(echo["tools"], "written", _json.write))
+    return _json.write_with(others, "tools", memoised(echo["tools"], "written", _json.write))
 
 
 class ResponsesRenderer(Renderer):

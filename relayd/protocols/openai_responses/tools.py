@@ -22,7 +22,7 @@ from relayd.protocols import _json
 from relayd.protocols.canon import SharedTools, Tool, ToolChoice
 from relayd.protocols.dialect import Refused, at_once
 from relayd.wire.json_steps import Steps
-from relayd.wire.kept import Kept, once
+from relayd.wire.tool_list_cache import CachedList, memoised
 
 MAX_TOOLS = 1024
 MOST_READ = 4 * MAX_TOOLS  # of the list in `tools`, repetitions included
@@ -114,7 +114,7 @@ class Offer:
     choice: ToolChoice | None
     names: Names
     allowed: frozenset[str] | None
-    echo: Kept
+    echo: CachedList
     echo_choice: Any
 
 
@@ -131,7 +131,7 @@ def offer_steps(body: Mapping[str, Any], brought: Iterable[tuple[str, list[Any]]
     entries = _json.optional(body, "tools", "a list") or []
     if len(entries) > MAX_TOOLS:
         raise Refused(f"At most {MAX_TOOLS} tools can be offered, but there are {len(entries)}.", "tools")
-    offered = once(entries, "openai_responses", _each)
+    offered = memoised(entries, "openai_responses", _each)
     names, tools = offered.names, offered.tools
     if more := tuple(brought):
         reading = _Reading()
@@ -153,13 +153,13 @@ class _Offered(NamedTuple):
 
     tools: tuple[Tool, ...]
     names: Names
-    echo: Kept
+    echo: CachedList
 
 
 def _each(entries: list[Any]) -> _Offered:
     reading = _Reading()
     at_once(reading.entries(entries, "tools", MOST_READ))
-    echo = Kept([_echo(entry) if entry["type"] == "function" else entry for entry in entries])
+    echo = CachedList([_echo(entry) if entry["type"] == "function" else entry for entry in entries])
     return _Offered(SharedTools(reading.tools.values()), reading.names, echo)
 
 

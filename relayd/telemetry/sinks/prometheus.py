@@ -59,8 +59,8 @@ class Options:
                 yield f"aliases.{alias}", "is no new name for a metric"
             elif name not in known:
                 near = meant(name, known)
-                told = f"there is no metric {shown(name)}"
-                yield f"aliases.{alias}", f"{told}; {near}" if near else f"{told}; relayd-metrics(7) lists them"
+                details = f"there is no metric {shown(name)}"
+                yield f"aliases.{alias}", f"{details}; {near}" if near else f"{details}; relayd-metrics(7) lists them"
 
 
 class Sink:

@@ -44,7 +44,7 @@ def test_a_key_names_its_consumer(line: str) -> None:
     "Authorization: Bearer team-kez", "Authorization: Bearer TEAM-KEY", "Authorization: Bearer\tteam-key",
     "Proxy-Authorization: Bearer team-key", "X-Team-Key:", "X-Team-Key: Bearer team-key",
 ])
-def test_anything_else_is_no_key(line: str) -> None:
+def test_any_other_value_is_not_a_key(line: str) -> None:
     assert CONSUMERS.identify(head(line)) is None
 
 
@@ -53,12 +53,12 @@ def test_a_repeated_field_is_no_key_even_when_both_say_the_same() -> None:
     assert CONSUMERS.identify(head(line, line)) is None
 
 
-def test_two_parties_at_once_are_nobody() -> None:
+def test_keys_of_two_consumers_identify_neither() -> None:
     assert CONSUMERS.identify(head("Authorization: Bearer team-key", "X-Team-Key: other-key")) is None
     assert CONSUMERS.identify(head("Authorization: Bearer team-key", "X-Team-Key: team-key")) == "team"
 
 
-def test_an_unknown_key_in_one_field_does_not_spoil_a_good_one_in_another() -> None:
+def test_an_unknown_key_in_one_field_does_not_invalidate_a_valid_one_in_another() -> None:
     assert CONSUMERS.identify(head("Authorization: Bearer of-the-upstream", "X-Team-Key: other-key")) == "other"
 
 
@@ -67,23 +67,23 @@ def test_fields_that_may_hold_a_key_are_the_usual_and_the_configured_ones() -> N
     assert CONSUMERS.key_fields() == usual | {b"x-team-key"}
 
 
-def test_without_consumers_nobody_is_known() -> None:
+def test_without_consumers_no_key_is_known() -> None:
     assert Consumers().identify(head("Authorization: Bearer x")) is None
     assert Consumers().names == ()
 
 
-def test_consumers_with_the_same_key_are_told() -> None:
+def test_consumers_with_the_same_key_are_reported() -> None:
     assert CONSUMERS.shared() == []
     twice = Consumers([("a", bearer(TEAM)), ("b", bearer(TEAM))])
     assert twice.shared() == [("a", "b")]
 
 
-def test_no_plain_key_is_kept() -> None:
+def test_no_plain_key_is_stored() -> None:
     kept = Consumers([("a", bearer(Secret("sesame", "env A")))])
     assert "sesame" not in repr([getattr(kept, slot) for slot in Consumers.__slots__])
 
 
-def test_ten_thousand_consumers_cost_what_one_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_does_not_grow_with_the_number_of_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[int] = []
 
     def compare(first: bytes, second: bytes) -> bool:

@@ -36,7 +36,7 @@ def test_a_named_origin_is_granted_with_credentials() -> None:
     ("null", "GET", ""), ("https://app.example", "DELETE", ""), ("https://app.example", "post", ""),
     ("https://app.example", "GET", "x-b"), ("https://app.example", "GET", "x-a, bad name"),
 ])
-def test_what_is_not_allowed_is_not_granted(origin: str, method: str, headers: str) -> None:
+def test_a_preflight_that_is_not_allowed_is_not_granted(origin: str, method: str, headers: str) -> None:
     assert preflight(NAMED, origin, method, headers) is None
 
 
@@ -51,7 +51,7 @@ def test_a_response_varies_by_origin_also_where_it_is_not_granted() -> None:
     assert refusal(NAMED)[0][0] == "Vary"
 
 
-def test_a_granted_response_says_what_scripts_may_read() -> None:
+def test_a_granted_response_lists_the_exposed_fields() -> None:
     fields = response_fields(NAMED, "https://b.example")
     assert ("Access-Control-Allow-Origin", "https://b.example") in fields
     assert ("Access-Control-Expose-Headers", "X-Request-ID") in fields

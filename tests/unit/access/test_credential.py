@@ -9,7 +9,7 @@ def test_eight_bit_keys_are_bytes() -> None:
     assert bearer_key(b"Bearer \xc3\xa9") == b"\xc3\xa9"
 
 
-def test_a_bearer_key_is_one_word_behind_its_scheme() -> None:
+def test_a_bearer_key_is_one_token_after_the_scheme() -> None:
     assert bearer_key(b"bearer  a ") == b"a"
     assert [bearer_key(value) for value in (b"", b"a", b"Basic a", b"Bearer", b"Bearer a b", b"Bearer a\x7f")] == [None] * 6
 

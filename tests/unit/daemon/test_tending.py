@@ -72,7 +72,7 @@ async def test_a_change_of_an_endpoint_is_told_and_counted(tmp_path: Path) -> No
 async def test_gauges_follow_gates_and_endpoints(tmp_path: Path) -> None:
     for scene in opened(tmp_path):
         gate = scene.gateway.gates.get("upstream a")
-        gate.enter("x")
+        gate.acquire("x")
         scene.tending.gauges()
         assert scene.gauge("relayd_queue_in_flight").endswith(" 1")
         assert scene.gauge("relayd_upstream_available").endswith(" 1")
@@ -82,7 +82,7 @@ async def test_request_buffers_are_set_up_told_and_part_of_the_load(tmp_path: Pa
     for scene in opened(tmp_path):
         buffers = scene.gateway.buffers
         assert (buffers.limit, buffers.queue_timeout_s) == (2 * 1024 * 1024, 3.0)
-        buffers.keep(9 * 1024 * 1024)
+        buffers.retain(9 * 1024 * 1024)
         buffers.open(1024 * 1024, lambda: None, lambda reason, retry_after_s: None)
         scene.tending.gauges()
         assert int(scene.gauge("relayd_buffers_used").split()[-1]) > 8 * 1024 * 1024

@@ -1,11 +1,11 @@
-"""What the tests of the gate share: a clock that is moved by hand, and somebody who remembers every callback."""
+"""Shared by the tests of the gate: a manual clock, and a rig that records every callback."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from relayd.limits.gate import Gate, GateLimits
-from relayd.limits.ticket import Room, Ticket
+from relayd.limits.ticket import HasCapacity, Ticket
 
 
 class Hand:
@@ -19,7 +19,7 @@ class Hand:
 
 
 class Rig:
-    """A gate, its clock, and what it has told."""
+    """A gate, its clock, and what it has reported."""
 
     def __init__(
         self, requests: int = 1, queue: int = 10, queue_timeout_s: float = 0.0, ageing_s: float = 10.0
@@ -30,10 +30,10 @@ class Rig:
         self.refused: list[tuple[Ticket, str, float]] = []
         self.then: Callable[[Ticket], None] = lambda ticket: None
 
-    def enter(
-        self, who: str = "", priority: int = 0, deadline_s: float | None = None, room: Room | None = None
+    def acquire(
+        self, consumer: str = "", priority: int = 0, deadline_s: float | None = None, has_capacity: HasCapacity | None = None
     ) -> Ticket:
-        return self.gate.enter(who, priority, deadline_s, self.on_granted, self.on_refused, room)
+        return self.gate.acquire(consumer, priority, deadline_s, self.on_granted, self.on_refused, has_capacity)
 
     def on_granted(self, ticket: Ticket) -> None:
         self.granted.append(ticket)

@@ -1,4 +1,4 @@
-"""A gate: permits, places, callbacks, refusals; and that none of them is ever lost."""
+"""A gate: permits, queue entries, callbacks and refusals, none of which is ever lost."""
 
 from __future__ import annotations
 
@@ -8,130 +8,130 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from relayd.limits.gate import Gate, GateLimits
-from relayd.limits.ticket import GRANTED, LEFT, REFUSED, WAITING, Refused, Ticket
+from relayd.limits.ticket import GRANTED, REFUSED, RELEASED, WAITING, Refused, Ticket
 from tests.unit.limits.gate_rig import Rig
 
 
-def test_what_is_free_is_granted_at_once_and_nobody_is_called() -> None:
+def test_a_free_permit_is_granted_immediately_without_a_callback() -> None:
     rig = Rig(2)
-    assert [rig.enter("a").state, rig.enter("b").state] == [GRANTED, GRANTED]
+    assert [rig.acquire("a").state, rig.acquire("b").state] == [GRANTED, GRANTED]
     assert (rig.gate.in_flight, rig.granted, rig.refused) == (2, [], [])
 
 
-def test_a_permit_given_back_is_passed_on_in_the_same_call() -> None:
+def test_a_released_permit_is_passed_on_in_the_same_call() -> None:
     rig = Rig(1)
-    first, second = rig.enter("a"), rig.enter("a")
+    first, second = rig.acquire("a"), rig.acquire("a")
     assert (second.state, rig.gate.depth) == (WAITING, 1)
     rig.clock.now_s += 3
-    rig.gate.leave(first)
+    rig.gate.release(first)
     assert (second.state, rig.granted, rig.gate.in_flight, rig.gate.depth) == (GRANTED, [second], 1, 0)
     assert second.waited_s == pytest.approx(3)
 
 
-def test_leaving_twice_gives_back_once() -> None:
+def test_releasing_twice_releases_once() -> None:
     rig = Rig(2)
-    first = rig.enter("a")
-    rig.enter("a")
-    rig.gate.leave(first)
-    rig.gate.leave(first)
+    first = rig.acquire("a")
+    rig.acquire("a")
+    rig.gate.release(first)
+    rig.gate.release(first)
     assert rig.gate.in_flight == 1
 
 
-def test_who_leaves_the_queue_frees_its_place_and_hears_nothing() -> None:
+def test_a_released_waiting_ticket_frees_its_queue_entry_and_gets_no_callback() -> None:
     rig = Rig(1, queue=1)
-    first, second = rig.enter("a"), rig.enter("a")
-    rig.gate.leave(second)
-    assert (second.state, rig.gate.depth, rig.gate.counts.left_waiting) == (LEFT, 0, 1)
-    third = rig.enter("a")
-    rig.gate.leave(first)
+    first, second = rig.acquire("a"), rig.acquire("a")
+    rig.gate.release(second)
+    assert (second.state, rig.gate.depth, rig.gate.counts.left_waiting) == (RELEASED, 0, 1)
+    third = rig.acquire("a")
+    rig.gate.release(first)
     assert rig.granted == [third]
 
 
 def test_a_full_queue_refuses() -> None:
     rig = Rig(1, queue=2)
     for _ in range(3):
-        rig.enter("a")
+        rig.acquire("a")
     with pytest.raises(Refused) as caught:
-        rig.enter("a")
+        rig.acquire("a")
     assert caught.value.reason == "queue_full"
     assert (rig.gate.depth, rig.gate.counts.refused["queue_full"]) == (2, 1)
 
 
-def test_who_cannot_be_called_back_does_not_wait() -> None:
+def test_a_request_without_callbacks_does_not_wait() -> None:
     gate = Gate("e", GateLimits(1, 10))
-    ticket = gate.enter("a")
+    ticket = gate.acquire("a")
     with pytest.raises(Refused):
-        gate.enter("a")
-    gate.leave(ticket)
-    assert gate.enter("a").state == GRANTED
+        gate.acquire("a")
+    gate.release(ticket)
+    assert gate.acquire("a").state == GRANTED
 
 
-def test_without_limits_everybody_goes_on_and_is_counted() -> None:
+def test_without_limits_every_request_is_granted_and_counted() -> None:
     rig = Rig(0, queue=0)
-    tickets = [rig.enter("a") for _ in range(100)]
+    tickets = [rig.acquire("a") for _ in range(100)]
     assert rig.gate.in_flight == 100
     for ticket in tickets:
-        rig.gate.leave(ticket)
+        rig.gate.release(ticket)
     assert rig.gate.in_flight == 0
 
 
-def test_a_full_queue_of_one_consumer_yields_its_last_place_to_another() -> None:
+def test_a_queue_full_of_one_consumer_evicts_its_newest_request_for_another() -> None:
     rig = Rig(1, queue=3)
-    rig.enter("greedy")
-    waiting = [rig.enter("greedy") for _ in range(3)]
-    modest = rig.enter("modest")
+    rig.acquire("greedy")
+    waiting = [rig.acquire("greedy") for _ in range(3)]
+    modest = rig.acquire("modest")
     assert modest.state == WAITING
     assert [(ticket, reason) for ticket, reason, _ in rig.refused] == [(waiting[2], "shed")]
     assert waiting[2].state == REFUSED
-    assert rig.enter("modest2").state == WAITING
+    assert rig.acquire("modest2").state == WAITING
     with pytest.raises(Refused):  # everybody has one by now
-        rig.enter("modest3")
+        rig.acquire("modest3")
     assert rig.gate.depth == 3
 
 
-def test_a_full_queue_yields_a_place_to_a_higher_priority_and_to_no_lower_one() -> None:
+def test_a_full_queue_evicts_for_a_higher_priority_but_not_for_a_lower_one() -> None:
     rig = Rig(1, queue=1)
-    rig.enter("a")
-    low = rig.enter("a", -5)
+    rig.acquire("a")
+    low = rig.acquire("a", -5)
     with pytest.raises(Refused):
-        rig.enter("b", -6)
-    high = rig.enter("a", 1)
+        rig.acquire("b", -6)
+    high = rig.acquire("a", 1)
     assert (low.state, high.state) == (REFUSED, WAITING)
 
 
-def test_who_is_shed_and_comes_back_at_once_ends_nothing_in_a_circle() -> None:
+def test_an_evicted_request_that_retries_at_once_causes_no_loop() -> None:
     rig = Rig(1, queue=3)
     for _ in range(4):
-        rig.enter("greedy")
+        rig.acquire("greedy")
     again: list[Ticket] = []
-    rig.then = lambda ticket: again.append(rig.enter("greedy")) if ticket.state == REFUSED else None
+    rig.then = lambda ticket: again.append(rig.acquire("greedy")) if ticket.state == REFUSED else None
     with pytest.raises(Refused):
-        rig.enter("modest")
+        rig.acquire("modest")
     assert (rig.gate.depth, len(again)) == (3, 1)
 
 
-def test_a_raised_limit_grants_at_once_and_a_lowered_one_revokes_nothing() -> None:
+def test_a_raised_limit_grants_immediately_and_a_lowered_one_revokes_nothing() -> None:
     rig = Rig(1, queue=9)
-    tickets = [rig.enter("a") for _ in range(5)]
+    tickets = [rig.acquire("a") for _ in range(5)]
     rig.gate.configure(GateLimits(3, 9))
     assert rig.granted == tickets[1:3]
     rig.gate.configure(GateLimits(1, 0))
     assert (rig.gate.in_flight, rig.gate.depth) == (3, 2)
-    rig.gate.leave(tickets[0])
-    rig.gate.leave(tickets[1])
+    rig.gate.release(tickets[0])
+    rig.gate.release(tickets[1])
     assert len(rig.granted) == 2
-    rig.gate.leave(tickets[2])
+    rig.gate.release(tickets[2])
     assert (len(rig.granted), rig.gate.in_flight, rig.gate.depth) == (3, 1, 1)
     rig.gate.configure(GateLimits(0, 0))
     assert rig.gate.depth == 0
 
 
-def test_who_waits_longer_than_the_queue_allows_is_refused_by_the_sweep() -> None:
+def test_a_request_that_waits_longer_than_the_queue_timeout_is_refused_by_the_sweep() -> None:
     rig = Rig(1, queue_timeout_s=30)
-    rig.enter("a")
-    early = rig.enter("a")
+    rig.acquire("a")
+    early = rig.acquire("a")
     rig.clock.now_s += 10
-    rig.enter("a")
+    rig.acquire("a")
     rig.clock.now_s += 20
     rig.gate.sweep(rig.clock.now_s)
     assert [(ticket, reason) for ticket, reason, _ in rig.refused] == [(early, "queue_timeout")]
@@ -140,60 +140,60 @@ def test_who_waits_longer_than_the_queue_allows_is_refused_by_the_sweep() -> Non
 
 def test_a_deadline_that_has_passed_refuses() -> None:
     rig = Rig(1)
-    rig.enter("a")
-    waiting = rig.enter("a", deadline_s=rig.clock.now_s + 2)
+    rig.acquire("a")
+    waiting = rig.acquire("a", deadline_s=rig.clock.now_s + 2)
     rig.gate.sweep(rig.clock.now_s + 1.9)
     assert rig.refused == []
     rig.gate.sweep(rig.clock.now_s + 2)
     assert [(ticket, reason) for ticket, reason, _ in rig.refused] == [(waiting, "deadline")]
     with pytest.raises(Refused) as caught:
-        rig.enter("a", deadline_s=rig.clock.now_s - 1)
+        rig.acquire("a", deadline_s=rig.clock.now_s - 1)
     assert caught.value.reason == "deadline"
 
 
 def measured(rig: Rig, held_s: float, times: int = 10) -> None:
     for _ in range(times):
-        ticket = rig.enter("before")
+        ticket = rig.acquire("before")
         rig.clock.now_s += held_s
-        rig.gate.leave(ticket)
+        rig.gate.release(ticket)
 
 
-def test_a_deadline_that_cannot_be_made_refuses_early_and_says_when_to_come_back() -> None:
+def test_a_deadline_that_cannot_be_met_refuses_early_with_retry_after() -> None:
     rig = Rig(1, queue=100)
     measured(rig, 10)
     for _ in range(5):
-        rig.enter("a")
+        rig.acquire("a")
     with pytest.raises(Refused) as caught:
-        rig.enter("a", deadline_s=rig.clock.now_s + 20)
+        rig.acquire("a", deadline_s=rig.clock.now_s + 20)
     assert caught.value.reason == "deadline"
     assert caught.value.retry_after_s == pytest.approx(50)
-    assert rig.enter("a", deadline_s=rig.clock.now_s + 60).state == WAITING
+    assert rig.acquire("a", deadline_s=rig.clock.now_s + 60).state == WAITING
     # Another consumer is the next but one, whatever the greedy one has waiting.
-    assert rig.enter("b", deadline_s=rig.clock.now_s + 20).state == WAITING
+    assert rig.acquire("b", deadline_s=rig.clock.now_s + 20).state == WAITING
 
 
-def test_what_cannot_be_served_within_the_queue_timeout_is_refused_on_arrival() -> None:
+def test_a_request_that_would_exceed_the_queue_timeout_is_refused_on_arrival() -> None:
     rig = Rig(1, queue=100, queue_timeout_s=30)
     measured(rig, 10)
     for _ in range(4):
-        rig.enter("a")
+        rig.acquire("a")
     with pytest.raises(Refused) as caught:
         for _ in range(20):
-            rig.enter("a")
+            rig.acquire("a")
     assert caught.value.reason == "deadline"
     assert 3 <= rig.gate.depth <= 8
 
 
-def test_nobody_is_refused_for_an_estimate_made_of_too_little() -> None:
+def test_no_request_is_refused_for_an_estimate_from_few_samples() -> None:
     rig = Rig(1, queue=100)
     measured(rig, 10, times=3)
-    rig.enter("a")
-    assert rig.enter("a", deadline_s=rig.clock.now_s + 1).state == WAITING
+    rig.acquire("a")
+    assert rig.acquire("a", deadline_s=rig.clock.now_s + 1).state == WAITING
 
 
-def test_room_elsewhere_is_awaited_and_its_return_wakes() -> None:
+def test_a_request_waits_for_capacity_and_wake_grants_it() -> None:
     rig, rooms = Rig(0, queue=5), list[int]()
-    waiting = rig.enter("a", room=lambda: bool(rooms))
+    waiting = rig.acquire("a", has_capacity=lambda: bool(rooms))
     assert (waiting.state, rig.gate.in_flight) == (WAITING, 0)
     rig.gate.wake()
     assert rig.granted == []
@@ -202,128 +202,128 @@ def test_room_elsewhere_is_awaited_and_its_return_wakes() -> None:
     assert rig.granted == [waiting]
 
 
-def test_room_that_came_without_a_word_lets_nobody_be_overtaken() -> None:
+def test_capacity_that_appears_without_wake_goes_to_the_waiting_request_first() -> None:
     rig, rooms = Rig(1, queue=5), list[int]()
-    waiting = rig.enter("a", room=lambda: bool(rooms))
+    waiting = rig.acquire("a", has_capacity=lambda: bool(rooms))
     rooms.append(1)
-    newcomer = rig.enter("b", room=lambda: bool(rooms))
+    newcomer = rig.acquire("b", has_capacity=lambda: bool(rooms))
     assert (rig.granted, newcomer.state) == ([waiting], WAITING)
 
 
-def test_who_has_room_does_not_wait_behind_those_who_have_none() -> None:
+def test_a_request_with_capacity_does_not_wait_behind_requests_without() -> None:
     rig = Rig(1, queue=5)
-    rig.enter("a", room=lambda: False)
-    assert rig.enter("b", room=lambda: True).state == GRANTED
+    rig.acquire("a", has_capacity=lambda: False)
+    assert rig.acquire("b", has_capacity=lambda: True).state == GRANTED
 
 
-def test_a_long_line_of_those_who_leave_at_once_does_not_recurse() -> None:
+def test_a_long_queue_of_requests_released_at_once_does_not_recurse() -> None:
     rig = Rig(1, queue=20_000)
-    first = rig.enter("a")
+    first = rig.acquire("a")
     for _ in range(20_000):
-        rig.enter("a")
-    rig.then = rig.gate.leave
-    rig.gate.leave(first)
+        rig.acquire("a")
+    rig.then = rig.gate.release
+    rig.gate.release(first)
     assert (len(rig.granted), rig.gate.in_flight, rig.gate.depth) == (20_000, 0, 0)
 
 
-def test_what_a_callback_raises_takes_nobody_elses_turn() -> None:
+def test_an_exception_of_a_callback_costs_no_other_request_its_turn() -> None:
     rig = Rig(2, queue=5)
-    first = [rig.enter("a"), rig.enter("a")]
-    broken, other = rig.enter("a"), rig.enter("a")
+    first = [rig.acquire("a"), rig.acquire("a")]
+    broken, other = rig.acquire("a"), rig.acquire("a")
 
     def fail(ticket: Ticket) -> None:
         if ticket is broken:
-            rig.gate.leave(first[1])
+            rig.gate.release(first[1])
             raise ValueError("broken")
 
     rig.then = fail
     with pytest.raises(ValueError, match="broken"):
-        rig.gate.leave(first[0])
+        rig.gate.release(first[0])
     assert (broken.state, other.state) == (GRANTED, WAITING)
     rig.gate.sweep(rig.clock.now_s)
     assert other.state == GRANTED
 
 
-def test_a_newcomer_in_a_callback_overtakes_nobody() -> None:
+def test_a_request_made_in_a_callback_overtakes_no_other() -> None:
     """The callback frees a second permit and comes in again: that permit is for the next in line."""
     rig = Rig(2, queue=9)
-    first = [rig.enter("a"), rig.enter("a")]
-    waiting = [rig.enter("a"), rig.enter("a")]
+    first = [rig.acquire("a"), rig.acquire("a")]
+    waiting = [rig.acquire("a"), rig.acquire("a")]
     came: list[Ticket] = []
 
     def again(ticket: Ticket) -> None:
         if ticket is waiting[0]:
-            rig.gate.leave(first[1])
-            came.append(rig.enter("a"))
+            rig.gate.release(first[1])
+            came.append(rig.acquire("a"))
             assert came[0].state == WAITING
 
     rig.then = again
-    rig.gate.leave(first[0])
+    rig.gate.release(first[0])
     assert rig.granted == waiting
     assert rig.gate.depth == 1
 
 
-def test_one_late_waiter_may_take_another_with_it() -> None:
+def test_the_callback_of_a_late_request_may_release_another() -> None:
     rig = Rig(1, queue=9, queue_timeout_s=5)
-    rig.enter("a")
-    pair = [rig.enter("a"), rig.enter("a")]
+    rig.acquire("a")
+    pair = [rig.acquire("a"), rig.acquire("a")]
 
-    def both_leave(ticket: Ticket) -> None:
+    def both_release(ticket: Ticket) -> None:
         for one in pair:
-            rig.gate.leave(one)
+            rig.gate.release(one)
 
-    rig.then = both_leave
+    rig.then = both_release
     rig.clock.now_s += 6
     rig.gate.sweep(rig.clock.now_s)
     assert [ticket for ticket, _, _ in rig.refused] == pair[:1]
-    assert ([one.state for one in pair], rig.gate.depth) == ([REFUSED, LEFT], 0)
+    assert ([one.state for one in pair], rig.gate.depth) == ([REFUSED, RELEASED], 0)
 
 
-def test_who_sheds_one_that_gives_back_a_permit_need_not_wait() -> None:
+def test_a_request_does_not_wait_if_the_evicted_one_releases_a_permit() -> None:
     rig = Rig(1, queue=1)
-    first = rig.enter("a")
-    rig.enter("a", -1)
-    rig.then = lambda ticket: rig.gate.leave(first)
-    assert rig.enter("b", 1).state == GRANTED
+    first = rig.acquire("a")
+    rig.acquire("a", -1)
+    rig.then = lambda ticket: rig.gate.release(first)
+    assert rig.acquire("b", 1).state == GRANTED
     assert rig.gate.depth == 0
 
 
-def test_a_permit_taken_past_those_without_room_counts_against_its_consumer() -> None:
+def test_a_permit_acquired_past_requests_without_capacity_counts_for_its_consumer() -> None:
     rig, rooms = Rig(9, queue=9), list[int]()
-    for who in "ab":
-        rig.enter(who, room=lambda: bool(rooms))
-    rig.enter("a")
+    for consumer in "ab":
+        rig.acquire(consumer, has_capacity=lambda: bool(rooms))
+    rig.acquire("a")
     rooms.append(1)
     rig.gate.wake()
-    assert [ticket.who for ticket in rig.granted] == ["b", "a"]
+    assert [ticket.consumer for ticket in rig.granted] == ["b", "a"]
 
 
-def test_a_lowered_limit_lengthens_what_is_expected() -> None:
+def test_a_lowered_limit_raises_the_estimated_wait() -> None:
     rig = Rig(4, queue=9)
     measured(rig, 10)
     for _ in range(4):
-        rig.enter("a")
+        rig.acquire("a")
     before_s = rig.gate.wait_s(1)
     rig.gate.configure(GateLimits(1, 9))
     assert before_s == pytest.approx(2.5)
     assert rig.gate.wait_s(1) == pytest.approx(10)
 
 
-def test_counts_and_description_tell_what_happened() -> None:
+def test_counts_and_description_match_the_events() -> None:
     rig = Rig(1, queue=2)
-    first = rig.enter("a")
-    rig.enter("b")
-    rig.enter("b")
+    first = rig.acquire("a")
+    rig.acquire("b")
+    rig.acquire("b")
     with pytest.raises(Refused):
-        rig.enter("b")
+        rig.acquire("b")
     rig.clock.now_s += 2
-    told = rig.gate.describe()
-    assert (told["in_flight"], told["depth"], told["oldest_wait_s"]) == (1, 2, 2.0)
-    assert (told["in_flight_of"], told["waiting_of"]) == ({"a": 1}, {"b": 2})
+    reported = rig.gate.describe()
+    assert (reported["in_flight"], reported["depth"], reported["oldest_wait_s"]) == (1, 2, 2.0)
+    assert (reported["in_flight_of"], reported["waiting_of"]) == ({"a": 1}, {"b": 2})
     assert [(one["place"], one["consumer"], one["waited_s"]) for one in rig.gate.waiters(9)] == [(1, "b", 2.0), (2, "b", 2.0)]
-    rig.gate.leave(first)
+    rig.gate.release(first)
     counts = rig.gate.counts
-    assert (counts.at_once, counts.queued, counts.waited, counts.waited_total_s, counts.most_waiting) == (1, 2, 1, 2.0, 2)
+    assert (counts.granted_at_once, counts.queued, counts.waited, counts.waited_total_s, counts.most_waiting) == (1, 2, 1, 2.0, 2)
 
 
 class GateMachine(RuleBasedStateMachine):
@@ -342,10 +342,10 @@ class GateMachine(RuleBasedStateMachine):
         self.script: list[str] = []
         self.lowered = False
 
-    def _enter(self, who: str, priority: int, deadline_s: float | None, room: str | None) -> None:
+    def _acquire(self, consumer: str, priority: int, deadline_s: float | None, has_capacity: str | None) -> None:
         before = {id(one) for one in self.all}
         try:
-            ticket = self.gate.enter(who, priority, deadline_s, self._granted, self._refused, self.rooms[room])
+            ticket = self.gate.acquire(consumer, priority, deadline_s, self._granted, self._refused, self.rooms[has_capacity])
         except Refused as refused:
             assert refused.retry_after_s >= 0
             return
@@ -378,31 +378,31 @@ class GateMachine(RuleBasedStateMachine):
         """What a callback does besides."""
         word = self.script.pop() if self.script else ""
         if word == "leave":
-            self._leave(ticket)
+            self._release(ticket)
         elif word == "enter":
-            self._enter("c", 0, None, None)
+            self._acquire("c", 0, None, None)
         elif word == "leave another" and self.all:
-            self._leave(self.all[len(self.all) // 2])
+            self._release(self.all[len(self.all) // 2])
         elif word == "sweep":
             self.gate.sweep(self.rig.clock.now_s)
 
-    def _leave(self, ticket: Ticket) -> None:
+    def _release(self, ticket: Ticket) -> None:
         if ticket.state == WAITING:
             self.left_waiting.add(id(ticket))
-        self.gate.leave(ticket)
-        assert ticket.state in (LEFT, REFUSED)
+        self.gate.release(ticket)
+        assert ticket.state in (RELEASED, REFUSED)
 
     @rule(
-        who=st.sampled_from("ab"), priority=st.integers(-1, 1), within_s=st.none() | st.floats(-1, 40),
-        room=st.sampled_from([None, None, "x", "y"]),
+        consumer=st.sampled_from("ab"), priority=st.integers(-1, 1), within_s=st.none() | st.floats(-1, 40),
+        has_capacity=st.sampled_from([None, None, "x", "y"]),
     )
-    def enter(self, who: str, priority: int, within_s: float | None, room: str | None) -> None:
-        self._enter(who, priority, None if within_s is None else self.rig.clock.now_s + within_s, room)
+    def acquire(self, consumer: str, priority: int, within_s: float | None, has_capacity: str | None) -> None:
+        self._acquire(consumer, priority, None if within_s is None else self.rig.clock.now_s + within_s, has_capacity)
 
     @precondition(lambda self: self.all)
     @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        self._leave(self.all[data.draw(st.integers(0, len(self.all) - 1))])
+    def release(self, data: st.DataObject) -> None:
+        self._release(self.all[data.draw(st.integers(0, len(self.all) - 1))])
 
     @rule(requests=st.integers(0, 4), queue=st.integers(0, 5), queue_timeout_s=st.sampled_from([0.0, 3.0, 30.0]))
     def configure(self, requests: int, queue: int, queue_timeout_s: float) -> None:
@@ -416,7 +416,7 @@ class GateMachine(RuleBasedStateMachine):
             self.gate.sweep(self.rig.clock.now_s)
 
     @rule(name=st.sampled_from("xy"), state=st.booleans())
-    def room(self, name: str, state: bool) -> None:
+    def has_capacity(self, name: str, state: bool) -> None:
         self.open[name] = state
         self.gate.wake()
 
@@ -439,11 +439,11 @@ class GateMachine(RuleBasedStateMachine):
     def no_turn_is_forgotten(self) -> None:
         if self.gate.free:
             for waiter in self.gate._queue:
-                assert waiter.room is not None
-                assert not waiter.room(), "a permit and room, and still it waits"
+                assert waiter.has_capacity is not None
+                assert not waiter.has_capacity(), "a permit and capacity are free, but the request waits"
 
     @invariant()
-    def everybody_is_called_once(self) -> None:
+    def each_waiter_is_called_once(self) -> None:
         for ticket in self.all:
             calls, waited = self.calls.get(id(ticket), []), id(ticket) in self.waited
             if not waited or ticket.state == WAITING or id(ticket) in self.left_waiting:
@@ -455,27 +455,27 @@ class GateMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.script = []
         for ticket in self.all:
-            self.gate.leave(ticket)
+            self.gate.release(ticket)
         assert (self.gate.in_flight, self.gate.depth) == (0, 0)
         queue = self.gate._queue
-        assert not queue._lines
-        assert not queue._lines_of
-        assert not queue._rooms
-        assert not queue._crowds
+        assert not queue._flows
+        assert not queue._flows_of
+        assert not queue._capacity_checks
+        assert not queue._counts_by_priority
 
 
 TestGate = GateMachine.TestCase
 TestGate.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
-def test_a_permit_at_once_is_one_that_nobody_waits_for() -> None:
+def test_try_acquire_never_overtakes_a_waiting_request() -> None:
     gate = Gate("g", GateLimits(requests=1, queue=1))
-    assert gate.at_once("a", lambda: False) is None
-    ticket = gate.at_once("a")
+    assert gate.try_acquire("a", lambda: False) is None
+    ticket = gate.try_acquire("a")
     assert ticket is not None and gate.in_flight == 1
-    assert gate.at_once("b") is None
-    waiting = gate.enter("b", on_granted=lambda ticket: None, on_refused=lambda ticket, reason, after_s: None)
+    assert gate.try_acquire("b") is None
+    waiting = gate.acquire("b", on_granted=lambda ticket: None, on_refused=lambda ticket, reason, after_s: None)
     gate.configure(GateLimits(requests=1, queue=1))
-    gate.leave(ticket)
+    gate.release(ticket)
     assert (waiting.state, gate.in_flight) == ("granted", 1)
-    assert gate.counts.at_once == 1
+    assert gate.counts.granted_at_once == 1

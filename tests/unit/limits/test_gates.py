@@ -18,21 +18,21 @@ def made(**limits: GateLimits) -> tuple[Gates, Hand]:
 
 
 def wait(gates: Gates, name: str) -> tuple[Ticket, list[str]]:
-    told: list[str] = []
-    ticket = gates.get(name).enter(
-        "a", 0, None, lambda ticket: told.append("granted"), lambda ticket, reason, seconds: told.append(reason)
+    reported: list[str] = []
+    ticket = gates.get(name).acquire(
+        "a", 0, None, lambda ticket: reported.append("granted"), lambda ticket, reason, seconds: reported.append(reason)
     )
-    return ticket, told
+    return ticket, reported
 
 
 def test_a_gate_is_the_same_after_a_reload_and_has_the_new_limits() -> None:
     gates, _ = made(u=ONE)
     gate = gates.get("u")
     wait(gates, "u")
-    second, told = wait(gates, "u")
+    second, reported = wait(gates, "u")
     gates.apply({"u": GateLimits(2, 5)})
     assert gates.get("u") is gate
-    assert (second.state, told, gate.in_flight) == (GRANTED, ["granted"], 2)
+    assert (second.state, reported, gate.in_flight) == (GRANTED, ["granted"], 2)
 
 
 def test_a_gate_is_the_same_from_compiling_to_coming_into_force() -> None:
@@ -44,12 +44,12 @@ def test_a_gate_is_the_same_from_compiling_to_coming_into_force() -> None:
     assert gates.get("v") is asked
 
 
-def test_a_plan_that_was_thrown_away_leaves_nothing_behind() -> None:
+def test_a_discarded_plan_leaves_no_gate_behind() -> None:
     gates, _ = made(u=ONE)
     asked = gates.get("v")
     assert gates.get("v") is asked and [gate.name for gate in gates] == ["u"]
     del asked
-    assert gates.named() == {"u"}
+    assert gates.names() == {"u"}
 
 
 def test_plans_that_are_compiled_side_by_side_name_the_same_gate() -> None:
@@ -69,31 +69,31 @@ def test_a_gate_of_an_old_plan_is_found_again_as_long_as_the_plan_lives() -> Non
 def test_a_gate_that_no_plan_names_lives_until_the_last_one_has_left() -> None:
     gates, clock = made(u=ONE)
     first, _ = wait(gates, "u")
-    second, told = wait(gates, "u")
+    second, reported = wait(gates, "u")
     old = gates.get("u")
     gates.apply({})
     assert [gate.name for gate in gates] == ["u"]
     clock.now_s += 31
     gates.sweep(clock.now_s)
-    assert (second.state, told) == (REFUSED, ["queue_timeout"])
+    assert (second.state, reported) == (REFUSED, ["queue_timeout"])
     assert gates.get("u") is old
-    old.leave(first)
+    old.release(first)
     gates.sweep(clock.now_s)
     assert list(gates) == []
 
 
-def test_what_comes_back_wakes_all() -> None:
+def test_wake_reaches_all_gates() -> None:
     gates, _ = made(u=GateLimits(0, 5), v=GateLimits(0, 5))
-    room: list[int] = []
+    has_capacity: list[int] = []
     tickets = [
-        gates.get(name).enter("a", 0, None, lambda ticket: None, lambda ticket, reason, seconds: None, lambda: bool(room))
+        gates.get(name).acquire("a", 0, None, lambda ticket: None, lambda ticket, reason, seconds: None, lambda: bool(has_capacity))
         for name in "uv"
     ]
-    room.append(1)
+    has_capacity.append(1)
     gates.wake()
     assert [ticket.state for ticket in tickets] == [GRANTED, GRANTED]
 
 
-def test_only_what_limits_is_shown() -> None:
+def test_only_gates_with_limits_are_listed() -> None:
     gates, _ = made(b=ONE, free=GateLimits(), a=ONE)
     assert [gate.name for gate in gates.limited()] == ["a", "b"]

@@ -1,4 +1,4 @@
-"""Overload of relayd itself: who is turned away, how many, and until when."""
+"""Overload of relayd itself: which requests are shed, how many, and until when."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.limits.overload import MOST, OVERLOAD, Bounds, Overload, Reading
+from relayd.limits.overload import MAX_SHARE, OVERLOAD, Bounds, Overload, Reading
 from relayd.limits.ticket import Refused
 
-LATE, CALM, BETWEEN = Reading(loop_lag_s=0.3), Reading(loop_lag_s=0.01), Reading(loop_lag_s=0.22)
+LATE, LOW_WATERMARK, BETWEEN = Reading(loop_lag_s=0.3), Reading(loop_lag_s=0.01), Reading(loop_lag_s=0.22)
 
 
 def guard(**bounds: float) -> Overload:
@@ -30,41 +30,41 @@ def arrive(overload: Overload, *priorities: int) -> Counter[int]:
     return away
 
 
-def test_as_long_as_all_is_well_everybody_passes() -> None:
+def test_below_the_bounds_every_request_is_admitted() -> None:
     overload = guard()
     for _ in range(100):
-        overload.feed(CALM)
+        overload.update(LOW_WATERMARK)
         assert not arrive(overload, *range(-5, 5))
     assert not overload.active
 
 
-def test_a_late_loop_turns_a_growing_share_away_and_never_all() -> None:
+def test_a_lagging_loop_sheds_a_growing_share_and_never_all() -> None:
     overload, shares = guard(), []
     for _ in range(40):
         arrive(overload, *[0] * 100)
-        overload.feed(LATE)
+        overload.update(LATE)
         shares.append(arrive(overload, *[0] * 100)[0] / 100)
     assert shares == sorted(shares)
     assert 0 < shares[0] < 0.2
-    assert shares[-1] == pytest.approx(MOST, abs=0.02)
+    assert shares[-1] == pytest.approx(MAX_SHARE, abs=0.02)
 
 
-def test_the_further_above_the_faster() -> None:
+def test_a_higher_pressure_sheds_faster() -> None:
     little, much = guard(), guard()
-    little.feed(Reading(loop_lag_s=0.26))
-    much.feed(Reading(loop_lag_s=2))
+    little.update(Reading(loop_lag_s=0.26))
+    much.update(Reading(loop_lag_s=2))
     assert little.share < much.share == 0.5
 
 
-def test_the_lowest_priorities_go_first() -> None:
+def test_the_lowest_priorities_are_shed_first() -> None:
     overload = guard()
     arrivals = [*[-1] * 10, *[0] * 80, *[9] * 10]
     arrive(overload, *arrivals)
-    overload.feed(Reading(loop_lag_s=0.25 * 1.3))
+    overload.update(Reading(loop_lag_s=0.25 * 1.3))
     assert arrive(overload, *arrivals) == {-1: 1}
     assert overload.share == pytest.approx(0.015)
     while overload.share < 0.5:
-        overload.feed(LATE)
+        overload.update(LATE)
         away = arrive(overload, *arrivals)
         assert away[0] == 0 or away[-1] == 10
         assert away[9] == 0
@@ -72,29 +72,29 @@ def test_the_lowest_priorities_go_first() -> None:
     assert away[0] == pytest.approx(40, abs=10)
 
 
-def test_a_crowd_of_little_importance_does_not_push_out_the_important() -> None:
-    """One very late reading turns all of the crowd away at most; the important only after one more without it."""
+def test_many_low_priority_requests_do_not_displace_high_priority_ones() -> None:
+    """One reading with a large lag sheds at most all low-priority requests; the others only after one more interval without these."""
     overload, arrivals = guard(), [*[-1] * 50, *[9] * 50]
     arrive(overload, *arrivals)
     for _ in range(2):
-        overload.feed(Reading(loop_lag_s=9))
+        overload.update(Reading(loop_lag_s=9))
     assert arrive(overload, *arrivals) == {-1: 50}
     for _ in range(40):
-        overload.feed(BETWEEN)
+        overload.update(BETWEEN)
         assert arrive(overload, *arrivals) == {-1: 50}
-    overload.feed(Reading(loop_lag_s=9))
+    overload.update(Reading(loop_lag_s=9))
     away = arrive(overload, *arrivals)
     assert away[-1] == 50
     assert 0 < away[9] < 50
 
 
-def test_it_ends_as_it_began_the_important_first() -> None:
+def test_shedding_ends_with_the_highest_priority_first() -> None:
     overload, arrivals = guard(), [*[-1] * 50, *[9] * 50]
     for _ in range(10):
         arrive(overload, *arrivals)
-        overload.feed(LATE)
+        overload.update(LATE)
     while overload.active:
-        overload.feed(CALM)
+        overload.update(LOW_WATERMARK)
         away = arrive(overload, *arrivals)
         assert not away[9] or away[-1] == 50
     assert not arrive(overload, *arrivals)
@@ -103,26 +103,26 @@ def test_it_ends_as_it_began_the_important_first() -> None:
 def test_between_calm_and_the_bound_the_share_stays() -> None:
     overload = guard()
     for _ in range(3):
-        overload.feed(LATE)
+        overload.update(LATE)
     share = overload.share
     for _ in range(50):
-        overload.feed(BETWEEN)
+        overload.update(BETWEEN)
     assert overload.share == share
     for _ in range(50):
-        overload.feed(CALM)
+        overload.update(LOW_WATERMARK)
     assert not overload.active
     assert not arrive(overload, -100)
 
 
-def test_retry_after_is_when_it_would_be_over() -> None:
+def test_retry_after_is_when_shedding_would_end() -> None:
     overload = guard()
     for _ in range(5):
-        overload.feed(LATE)
-    told_s, took_s = overload.retry_after_s(), 0.0
+        overload.update(LATE)
+    reported_s, took_s = overload.retry_after_s(), 0.0
     while overload.active:
-        overload.feed(CALM)
+        overload.update(LOW_WATERMARK)
         took_s += overload.interval_s
-    assert told_s == pytest.approx(took_s, abs=overload.interval_s)
+    assert reported_s == pytest.approx(took_s, abs=overload.interval_s)
 
 
 @pytest.mark.parametrize(("reading", "why"), [
@@ -130,14 +130,14 @@ def test_retry_after_is_when_it_would_be_over() -> None:
 ])
 def test_the_worst_reading_counts_and_is_named(reading: Reading, why: str) -> None:
     overload = guard(memory_bytes=1_000, descriptors=90)
-    overload.feed(reading)
-    told = overload.describe()
-    assert (told["active"], told["why"]) == (True, why)
+    overload.update(reading)
+    reported = overload.describe()
+    assert (reported["active"], reported["why"]) == (True, why)
 
 
-def test_what_has_no_bound_is_not_looked_at() -> None:
+def test_a_value_without_a_bound_is_ignored() -> None:
     overload = guard(loop_lag_s=0)
-    overload.feed(Reading(loop_lag_s=9, memory_bytes=1 << 40, descriptors=1 << 20))
+    overload.update(Reading(loop_lag_s=9, memory_bytes=1 << 40, descriptors=1 << 20))
     assert not overload.active
 
 
@@ -145,11 +145,11 @@ READINGS = st.lists(st.tuples(st.floats(0, 3), st.lists(st.integers(-3, 3), max_
 
 
 @given(READINGS)
-def test_nobody_is_turned_away_while_somebody_lower_passes(rounds: list[tuple[float, list[int]]]) -> None:
+def test_no_request_is_shed_while_one_of_lower_priority_is_admitted(rounds: list[tuple[float, list[int]]]) -> None:
     overload = guard()
     for lag_s, priorities in rounds:
-        overload.feed(Reading(loop_lag_s=lag_s))
-        assert 0 <= overload.share <= MOST
+        overload.update(Reading(loop_lag_s=lag_s))
+        assert 0 <= overload.share <= MAX_SHARE
         away = arrive(overload, *priorities)
         if away:
             assert not any(away[lower] < priorities.count(lower) for lower in set(priorities) if lower < max(away))

@@ -1,4 +1,4 @@
-"""Whose turn it is: priority, ageing, fair shares, arrival."""
+"""The order of grants: priority, ageing, fair shares, arrival."""
 
 from __future__ import annotations
 
@@ -17,113 +17,113 @@ def full(requests: int = 1, by: str = "holder", **words: float) -> Rig:
     """A gate whose permits are all taken."""
     rig = Rig(requests, 1000, **words)
     for _ in range(requests):
-        rig.held = rig.enter(by)  # type: ignore[attr-defined]
+        rig.held = rig.acquire(by)  # type: ignore[attr-defined]
     return rig
 
 
 def order(rig: Rig) -> list[str]:
-    """Give every permit back as soon as it was granted; who came in which order."""
-    rig.then = rig.gate.leave
-    rig.gate.leave(rig.held)  # type: ignore[attr-defined]
-    return [ticket.who for ticket in rig.granted]
+    """Release every permit as soon as it was granted; the consumers in order of their grants."""
+    rig.then = rig.gate.release
+    rig.gate.release(rig.held)  # type: ignore[attr-defined]
+    return [ticket.consumer for ticket in rig.granted]
 
 
 def test_one_consumer_is_served_in_the_order_of_arrival() -> None:
     rig = full()
-    tickets = [rig.enter("a") for _ in range(5)]
+    tickets = [rig.acquire("a") for _ in range(5)]
     order(rig)
     assert rig.granted == tickets
 
 
 def test_consumers_take_turns_however_many_one_of_them_has_waiting() -> None:
     rig = full()
-    for who in "aaaaab":
-        rig.enter(who)
+    for consumer in "aaaaab":
+        rig.acquire(consumer)
     assert order(rig) == list("abaaaa")
 
 
-def test_the_one_with_the_fewest_permits_is_next() -> None:
+def test_the_consumer_with_the_fewest_permits_is_next() -> None:
     rig = Rig(4, 10)
-    first = [rig.enter(who) for who in "aaab"]
-    for who in "aab":
-        rig.enter(who)
-    rig.gate.leave(first[0])
-    rig.gate.leave(first[1])
-    assert [ticket.who for ticket in rig.granted] == ["b", "a"]
+    first = [rig.acquire(consumer) for consumer in "aaab"]
+    for consumer in "aab":
+        rig.acquire(consumer)
+    rig.gate.release(first[0])
+    rig.gate.release(first[1])
+    assert [ticket.consumer for ticket in rig.granted] == ["b", "a"]
 
 
-def test_who_comes_back_stands_behind_those_who_waited_meanwhile() -> None:
+def test_a_new_flow_queues_behind_those_already_waiting() -> None:
     rig = full()
-    rig.enter("a")
-    rig.enter("a")
-    rig.enter("b")
-    rig.gate.leave(rig.held)  # type: ignore[attr-defined]
-    rig.gate.leave(rig.granted[-1])  # a is served, b is
-    rig.enter("c")
-    rig.gate.leave(rig.granted[-1])
-    rig.enter("b")
-    rig.gate.leave(rig.granted[-1])
-    assert [ticket.who for ticket in rig.granted] == ["a", "b", "a", "c"]
+    rig.acquire("a")
+    rig.acquire("a")
+    rig.acquire("b")
+    rig.gate.release(rig.held)  # type: ignore[attr-defined]
+    rig.gate.release(rig.granted[-1])  # a is served, b is
+    rig.acquire("c")
+    rig.gate.release(rig.granted[-1])
+    rig.acquire("b")
+    rig.gate.release(rig.granted[-1])
+    assert [ticket.consumer for ticket in rig.granted] == ["a", "b", "a", "c"]
 
 
 def test_a_higher_priority_goes_first() -> None:
     rig = full()
-    for who, priority in (("low", -1), ("usual", 0), ("high", 5)):
-        rig.enter(who, priority)
+    for consumer, priority in (("low", -1), ("usual", 0), ("high", 5)):
+        rig.acquire(consumer, priority)
     assert order(rig) == ["high", "usual", "low"]
 
 
-def test_waiting_raises_a_line_by_one_for_each_span() -> None:
+def test_each_interval_of_waiting_raises_a_flow_by_one() -> None:
     rig = full(ageing_s=10)
-    rig.enter("low", 0)
+    rig.acquire("low", 0)
     rig.clock.now_s += 19.9
-    rig.enter("high", 2)
+    rig.acquire("high", 2)
     assert next(iter(rig.gate.waiters(1)))["consumer"] == "high"
     rig.clock.now_s += 10.2
-    rig.enter("newcomer", 2)
+    rig.acquire("newcomer", 2)
     assert [one["consumer"] for one in rig.gate.waiters(3)] == ["low", "high", "newcomer"]
     assert order(rig) == ["low", "high", "newcomer"]
 
 
-def test_a_turn_ends_what_ageing_has_given() -> None:
+def test_a_grant_resets_the_level_that_ageing_raised() -> None:
     rig = full(ageing_s=10)
-    rig.enter("low", 0)
-    rig.enter("low", 0)
+    rig.acquire("low", 0)
+    rig.acquire("low", 0)
     rig.clock.now_s += 35
-    rig.enter("high", 2)
-    rig.enter("high", 2)
+    rig.acquire("high", 2)
+    rig.acquire("high", 2)
     assert order(rig) == ["low", "high", "high", "low"]
 
 
-def test_who_has_no_room_is_passed_over_and_loses_nothing() -> None:
+def test_a_flow_without_capacity_is_skipped_and_keeps_its_order() -> None:
     rig = full()
     rooms = {"a": False, "b": True}
-    rig.enter("a", room=lambda: rooms["a"])
-    rig.enter("b", room=lambda: rooms["b"])
-    rig.enter("b", room=lambda: rooms["b"])
-    rig.gate.leave(rig.held)  # type: ignore[attr-defined]
-    assert [ticket.who for ticket in rig.granted] == ["b"]
+    rig.acquire("a", has_capacity=lambda: rooms["a"])
+    rig.acquire("b", has_capacity=lambda: rooms["b"])
+    rig.acquire("b", has_capacity=lambda: rooms["b"])
+    rig.gate.release(rig.held)  # type: ignore[attr-defined]
+    assert [ticket.consumer for ticket in rig.granted] == ["b"]
     rooms["a"] = True
-    rig.gate.leave(rig.granted[-1])
-    assert [ticket.who for ticket in rig.granted] == ["b", "a"]
+    rig.gate.release(rig.granted[-1])
+    assert [ticket.consumer for ticket in rig.granted] == ["b", "a"]
 
 
-def test_room_is_asked_once_for_all_who_share_it() -> None:
+def test_a_shared_capacity_check_is_called_once() -> None:
     rig = full()
     asked = []
 
-    def room() -> bool:
+    def has_capacity() -> bool:
         asked.append(1)
         return False
 
     for number in range(100):
-        rig.enter(f"c{number}", room=room)
+        rig.acquire(f"c{number}", has_capacity=has_capacity)
     asked.clear()
-    rig.gate.leave(rig.held)  # type: ignore[attr-defined]
+    rig.gate.release(rig.held)  # type: ignore[attr-defined]
     assert (len(asked), rig.gate.depth) == (1, 100)
 
 
-def test_a_room_that_is_closed_is_asked_once_however_many_others_there_are() -> None:
+def test_a_failing_capacity_check_is_called_once_however_many_flows_use_it() -> None:
     rig = full()
     asked = []
 
@@ -132,18 +132,18 @@ def test_a_room_that_is_closed_is_asked_once_however_many_others_there_are() -> 
         return False
 
     for number in range(20):
-        rig.enter(f"c{number}", room=closed)
-    rig.enter("last", room=lambda: True)
+        rig.acquire(f"c{number}", has_capacity=closed)
+    rig.acquire("last", has_capacity=lambda: True)
     asked.clear()
-    rig.gate.leave(rig.held)  # type: ignore[attr-defined]
-    assert [ticket.who for ticket in rig.granted] == ["last"]
+    rig.gate.release(rig.held)  # type: ignore[attr-defined]
+    assert [ticket.consumer for ticket in rig.granted] == ["last"]
     assert len(asked) == 1
 
 
 def test_a_sum_of_rounded_times_does_not_stop_the_clock() -> None:
     rig = full(ageing_s=0.1)
     rig.clock.now_s = 0.1
-    rig.enter("a")
+    rig.acquire("a")
     for step in range(1, 200):
         rig.clock.now_s = 0.1 + step * 0.1
         assert rig.gate.waiters(1)
@@ -154,92 +154,92 @@ HELD = st.lists(st.sampled_from("abcd"), min_size=1, max_size=10)
 
 
 @given(HELD, WAITERS)
-def test_the_order_that_is_told_is_the_order_that_comes(held: list[str], waiters: list[tuple[str, int, int]]) -> None:
-    """Nobody leaves, one permit after the other is added: turns come as in_order and place have said."""
+def test_the_reported_order_is_the_order_of_the_grants(held: list[str], waiters: list[tuple[str, int, int]]) -> None:
+    """No ticket is released, permits are added one by one: grants follow in_order and position."""
     rig = Rig(len(held), 1000, ageing_s=10)
-    for who in held:
-        rig.enter(who)
-    for who, priority, later_s in waiters:
+    for consumer in held:
+        rig.acquire(consumer)
+    for consumer, priority, later_s in waiters:
         rig.clock.now_s += later_s
-        rig.enter(who, priority)
+        rig.acquire(consumer, priority)
     queue = rig.gate._queue
-    told = list(queue.in_order(rig.clock.now_s))
-    assert sorted(map(id, told)) == sorted(map(id, queue))
+    reported = list(queue.in_order(rig.clock.now_s))
+    assert sorted(map(id, reported)) == sorted(map(id, queue))
     for more in range(1, len(waiters) + 1):
-        assert rig.gate.place(next(iter(queue))) >= 1
+        assert rig.gate.position(next(iter(queue))) >= 1
         rig.gate.configure(GateLimits(len(held) + more, 1000, 0.0, 10.0))
-    assert rig.granted == told
+    assert rig.granted == reported
 
 
 @given(HELD, st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 2)), min_size=1, max_size=30))
-def test_the_place_is_the_number_of_the_turn(held: list[str], waiters: list[tuple[str, int]]) -> None:
+def test_the_position_is_the_number_of_the_grant(held: list[str], waiters: list[tuple[str, int]]) -> None:
     rig = Rig(len(held), 1000)
-    for who in held:
-        rig.enter(who)
+    for consumer in held:
+        rig.acquire(consumer)
     queue = rig.gate._queue
-    for who, priority in waiters:
-        expected = queue.place_of_newcomer(who, priority, None, rig.clock.now_s)
-        ticket = rig.enter(who, priority)
-        assert rig.gate.place(ticket) == expected
-    told = list(queue.in_order(rig.clock.now_s))
-    assert [rig.gate.place(ticket) for ticket in told] == list(range(1, len(told) + 1))
+    for consumer, priority in waiters:
+        expected = queue.position_of_newcomer(consumer, priority, None, rig.clock.now_s)
+        ticket = rig.acquire(consumer, priority)
+        assert rig.gate.position(ticket) == expected
+    reported = list(queue.in_order(rig.clock.now_s))
+    assert [rig.gate.position(ticket) for ticket in reported] == list(range(1, len(reported) + 1))
 
 
 @given(
     st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 3)), min_size=1, max_size=12, unique=True),
     st.integers(0, 3), st.floats(0.5, 30), st.integers(1, 3),
 )
-def test_nobody_starves_beyond_the_bound(
+def test_no_flow_starves_beyond_the_bound(
     others: list[tuple[str, int]], mine: int, step_s: float, requests: int
 ) -> None:
     """All other lines are refilled for ever; after (q - p + 1) * ageing each of them goes before me once at most."""
     ageing_s = 10.0
     rig = Rig(requests, 10_000, ageing_s=ageing_s)
-    held = [rig.enter("z") for _ in range(requests)]
-    for who, priority in others:
-        rig.enter(who, priority)
-    me, began_s = rig.enter("me", mine), rig.clock.now_s
+    held = [rig.acquire("z") for _ in range(requests)]
+    for consumer, priority in others:
+        rig.acquire(consumer, priority)
+    me, began_s = rig.acquire("me", mine), rig.clock.now_s
     bound_s = (max(priority for _, priority in others) - mine + 1) * ageing_s
     late = 0
     while me not in rig.granted:
         rig.clock.now_s += step_s
         known = len(rig.granted)
-        rig.gate.leave(held.pop(0))
+        rig.gate.release(held.pop(0))
         ticket = rig.granted[known]
         held.append(ticket)
         if ticket is not me:
             assert isinstance(ticket, Waiter)
             late += rig.clock.now_s - began_s >= max(bound_s, 0.0)
-            rig.enter(ticket.who, ticket.priority)
+            rig.acquire(ticket.consumer, ticket.priority)
         assert late <= len(others)
 
 
-def test_what_changes_leaves_no_heap_of_old_entries() -> None:
+def test_stale_heap_entries_do_not_accumulate() -> None:
     permits = Permits(1)
     queue = WaitingQueue(permits, 10.0)
 
-    def waiter(who: str) -> Waiter:
-        return Waiter(who, 0, 0.0, None, lambda ticket: None, lambda ticket, reason, seconds: None, None)
+    def waiter(consumer: str) -> Waiter:
+        return Waiter(consumer, 0, 0.0, None, lambda ticket: None, lambda ticket, reason, seconds: None, None)
 
-    queue.join(waiter("a"), 0.0)
+    queue.enqueue(waiter("a"), 0.0)
     for _ in range(5000):
-        queue.weigh("a")
-        queue.join(one := waiter("b"), 0.0)
+        queue.reprioritise("a")
+        queue.enqueue(one := waiter("b"), 0.0)
         queue.remove(one)
     assert len(queue._order) < 200
     assert len(queue._due) < 200
     assert queue.depth == 1
 
 
-@pytest.mark.parametrize(("priority", "who", "yields"), [
-    (1, "c", "a"),  # a higher priority takes the last place of the largest crowd of the lowest
+@pytest.mark.parametrize(("priority", "consumer", "evicted"), [
+    (1, "c", "a"),  # a higher priority evicts the newest request of the consumer with the most at the lowest
     (0, "c", "a"),  # the same priority, but nothing waiting of its own
     (0, "b", "a"), (0, "a", None), (-1, "c", None),
 ])
-def test_who_gives_up_a_place(priority: int, who: str, yields: str | None) -> None:
+def test_the_eviction_candidate(priority: int, consumer: str, evicted: str | None) -> None:
     rig = full()
-    tickets = {number: rig.enter(one) for number, one in enumerate("aabaa")}
-    found = rig.gate._queue.last_to_come(priority, who)
-    assert (found.who if found else None) == yields
+    tickets = {number: rig.acquire(one) for number, one in enumerate("aabaa")}
+    found = rig.gate._queue.eviction_candidate(priority, consumer)
+    assert (found.consumer if found else None) == evicted
     if found is not None:
         assert found is tickets[4]

@@ -1,4 +1,4 @@
-"""The bound on request bodies that are held whole: what fits, who waits, who is refused."""
+"""The bound on buffered request bodies: which fit, which wait, which are refused."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from relayd.limits.request_buffers import (
     FREE_BYTES,
-    KEPT,
-    LEFT,
     NEVER_FITS,
     PREEMPTED,
     READING,
+    RELEASED,
+    RETAINED,
     STEP_BYTES,
     TIMED_OUT,
     TOO_SLOW,
@@ -58,7 +58,7 @@ def test_small_bodies_cost_nothing_and_never_wait() -> None:
     assert rig.open("next", FREE_BYTES + 1).state == WAITING
 
 
-def test_a_body_that_can_never_fit_is_told_at_once() -> None:
+def test_a_body_that_can_never_fit_is_refused_immediately() -> None:
     rig = Rig()
     with pytest.raises(NeverFits):
         rig.open("large", LIMIT + FREE_BYTES + 1)
@@ -68,7 +68,7 @@ def test_a_body_that_can_never_fit_is_told_at_once() -> None:
     assert rig.refused == [("grown", NEVER_FITS)] and rig.buffers.used == 0
 
 
-def test_who_waits_goes_on_in_the_order_of_coming() -> None:
+def test_waiting_bodies_are_granted_in_order_of_arrival() -> None:
     rig = Rig()
     first = rig.open("first", 9 * MIB)
     names = ["large", "small", "smaller"]
@@ -76,13 +76,13 @@ def test_who_waits_goes_on_in_the_order_of_coming() -> None:
     assert [one.state for one in claims] == [WAITING] * 3, "a smaller body does not overtake"
     rig.buffers.settle(first, 9 * MIB)
     assert not rig.granted
-    rig.buffers.leave(first)
+    rig.buffers.release(first)
     assert rig.granted == ["large", "small"] and rig.buffers.waiting == 1
-    rig.buffers.leave(claims[0])
+    rig.buffers.release(claims[0])
     assert rig.granted == names
 
 
-def test_a_wait_is_bounded_and_says_when_to_come_back() -> None:
+def test_a_wait_is_bounded_and_gives_retry_after() -> None:
     rig = Rig()
     first = rig.open("first", 10 * MIB)
     rig.buffers.grow(first, 10 * MIB - 1)
@@ -91,12 +91,12 @@ def test_a_wait_is_bounded_and_says_when_to_come_back() -> None:
     rig.sweep(TIMEOUT_S - 0.1)
     assert second.state == WAITING
     rig.sweep(0.2)
-    assert rig.refused == [("second", TIMED_OUT)] and rig.retry_after_s[0] > 0 and second.state == LEFT
-    rig.buffers.leave(second)  # as its exchange does
+    assert rig.refused == [("second", TIMED_OUT)] and rig.retry_after_s[0] > 0 and second.state == RELEASED
+    rig.buffers.release(second)  # as its exchange does
     assert rig.buffers.describe()["refused"] == {TIMED_OUT: 1, PREEMPTED: 0, TOO_SLOW: 0, NEVER_FITS: 0}
 
 
-def test_half_gathered_bodies_that_hold_everything_end_and_the_oldest_goes_on() -> None:
+def test_incomplete_bodies_that_hold_all_memory_are_refused_until_the_oldest_continues() -> None:
     rig = Rig(100 * MIB)
     claims = [rig.open(str(number), None) for number in range(100)]
     while all(one.state == READING for one in claims):
@@ -112,7 +112,7 @@ def test_half_gathered_bodies_that_hold_everything_end_and_the_oldest_goes_on() 
     assert len(rig.refused) < 5, "no more than it takes"
 
 
-def test_what_is_only_announced_keeps_nobody_out() -> None:
+def test_an_announced_length_alone_keeps_no_other_body_waiting() -> None:
     rig = Rig()
     idle = [rig.open(f"idle {number}", 5 * MIB + FREE_BYTES) for number in range(2)]
     honest = rig.open("honest", 4 * MIB)
@@ -133,7 +133,7 @@ def test_a_body_that_arrives_in_time_keeps_its_reservation() -> None:
     assert not rig.granted and fast.held == 10 * MIB - FREE_BYTES
 
 
-def test_a_slow_body_gives_way_before_somebody_is_turned_away_for_it() -> None:
+def test_a_slow_body_is_refused_before_a_waiting_one() -> None:
     rig = Rig()
     slow = rig.open("slow", 9 * MIB)
     rig.buffers.grow(slow, 8 * MIB)
@@ -147,7 +147,7 @@ def test_a_slow_body_gives_way_before_somebody_is_turned_away_for_it() -> None:
     assert rig.refused == [("slow", TOO_SLOW)] and rig.granted == ["other"]
 
 
-def test_who_waits_for_memory_is_not_slow() -> None:
+def test_a_body_that_waits_for_memory_is_not_slow() -> None:
     rig = Rig()
     growing = rig.open("growing", None)
     rig.buffers.grow(growing, 5 * MIB)
@@ -156,25 +156,25 @@ def test_who_waits_for_memory_is_not_slow() -> None:
     rig.open("other", 5 * MIB)
     assert not rig.buffers.grow(growing, 7 * MIB)
     rig.sweep(TIMEOUT_S - 0.5)
-    rig.buffers.leave(kept)
+    rig.buffers.release(kept)
     assert growing.state == READING and rig.granted[0] == "growing", "the older body is first"
     rig.sweep(1.0)
     assert growing.state == READING and "growing" not in dict(rig.refused)
 
 
-def test_what_is_in_memory_counts_even_if_it_does_not_fit() -> None:
+def test_bytes_in_memory_count_even_if_they_do_not_fit() -> None:
     rig = Rig()
     claim = rig.open("answer", None)
     rig.buffers.settle(claim, 2 * LIMIT)
     assert rig.buffers.used > LIMIT and rig.buffers.peak == rig.buffers.used
-    assert rig.open("body", MIB).state == WAITING and not rig.buffers.has_room(MIB)
+    assert rig.open("body", MIB).state == WAITING and not rig.buffers.has_capacity(MIB)
     rig.buffers.settle(claim, 0)
-    assert rig.granted == ["body"] and rig.buffers.has_room(MIB)
+    assert rig.granted == ["body"] and rig.buffers.has_capacity(MIB)
 
 
-def test_bytes_that_are_kept_are_given_back() -> None:
+def test_retained_bytes_are_released() -> None:
     rig = Rig()
-    give_back = rig.buffers.keep(MIB + FREE_BYTES)
+    give_back = rig.buffers.retain(MIB + FREE_BYTES)
     assert rig.buffers.used == MIB
     give_back()
     assert rig.buffers.used == 0
@@ -186,29 +186,29 @@ def test_without_a_bound_everything_fits_and_is_counted() -> None:
     assert rig.buffers.used > 1 << 41
 
 
-def test_a_new_bound_holds_at_once_and_takes_nothing_away() -> None:
+def test_a_new_bound_applies_immediately_and_releases_nothing() -> None:
     rig = Rig()
     held = rig.open("held", 8 * MIB)
     waits = rig.open("waits", 8 * MIB)
     rig.buffers.configure(6 * MIB, TIMEOUT_S)
-    assert rig.refused == [("waits", NEVER_FITS)] and held.held and waits.state == LEFT
+    assert rig.refused == [("waits", NEVER_FITS)] and held.held and waits.state == RELEASED
     more = rig.open("more", 5 * MIB)
     assert more.state == WAITING
     rig.buffers.configure(20 * MIB, TIMEOUT_S)
     assert more.state == READING
 
 
-def test_a_wait_that_is_over_holds_nobody() -> None:
+def test_a_finished_wait_holds_no_reference() -> None:
     rig = Rig()
     rig.open("first", 10 * MIB)
     second = rig.open("second", MIB)
-    rig.buffers.leave(second)
-    rig.buffers.leave(second)
-    assert rig.buffers.waiting == 0 and second.on_granted.__name__ == "_nobody"
+    rig.buffers.release(second)
+    rig.buffers.release(second)
+    assert rig.buffers.waiting == 0 and second.on_granted.__name__ == "_ignore_granted"
 
 
 class Model(RuleBasedStateMachine):
-    """Bodies come, grow, are kept and leave in any order; those that were refused leave, as their exchanges do."""
+    """Bodies are opened, grow, settle and are released in any order; refused ones are released too, as by their exchanges."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -216,17 +216,17 @@ class Model(RuleBasedStateMachine):
         self.buffers = RequestBuffers(4 * MIB, TIMEOUT_S, self.clock)
         self.claims: list[Claim] = []
         self.settled: set[int] = set()
-        self.told: dict[int, list[str]] = {}
+        self.reported: dict[int, list[str]] = {}
 
     def pick(self, number: int) -> Claim:
         return self.claims[number % len(self.claims)]
 
     @rule(length=st.one_of(st.none(), st.integers(0, 5 * MIB)))
     def comes(self, length: int | None) -> None:
-        number = len(self.told)
-        told = self.told[number] = []
+        number = len(self.reported)
+        reported = self.reported[number] = []
         try:
-            claim = self.buffers.open(length, lambda: told.append("granted"), lambda reason, _: told.append(reason))
+            claim = self.buffers.open(length, lambda: reported.append("granted"), lambda reason, _: reported.append(reason))
         except NeverFits:
             assert length is not None and length - FREE_BYTES > self.buffers.limit
             return
@@ -251,7 +251,7 @@ class Model(RuleBasedStateMachine):
     def leaves(self, number: int) -> None:
         claim = self.pick(number)
         self.claims.remove(claim)
-        self.buffers.leave(claim)
+        self.buffers.release(claim)
 
     @rule(later_s=st.floats(0, 15))
     def time_passes(self, later_s: float) -> None:
@@ -265,12 +265,12 @@ class Model(RuleBasedStateMachine):
         assert buffers.waiting == sum(one.state == WAITING for one in self.claims)
         # What is in memory beyond what is counted: the free bytes of each body, and the piece that it waits with.
         assert all(one.held <= buffers.limit for one in self.claims)
-        assert buffers.used <= buffers.limit + 8 * STEP_BYTES * sum(one.state == KEPT for one in self.claims)
+        assert buffers.used <= buffers.limit + 8 * STEP_BYTES * sum(one.state == RETAINED for one in self.claims)
 
     @invariant()
     def nobody_is_called_twice_for_one_wait(self) -> None:
-        for told in self.told.values():
-            assert sum(word != "granted" for word in told) <= 1
+        for reported in self.reported.values():
+            assert sum(word != "granted" for word in reported) <= 1
 
     @invariant()
     def nobody_waits_beside_free_memory(self) -> None:
@@ -286,7 +286,7 @@ class Model(RuleBasedStateMachine):
             self.buffers.sweep(self.clock.now_s)
         assert not self.buffers.waiting
         for claim in self.claims:
-            self.buffers.leave(claim)
+            self.buffers.release(claim)
         assert self.buffers.used == 0 and not self.buffers.describe()["bodies"]
 
 

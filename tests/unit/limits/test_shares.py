@@ -1,4 +1,4 @@
-"""Simulations over hours of a gate's life: fair shares, and honest words about waiting.
+"""Simulations over hours of a gate's operation: fair shares, and correct estimates of waiting times.
 
 Time is the hand-moved clock of the gate, chance a seeded generator; the answers are the same in every run.
 """
@@ -31,9 +31,9 @@ class World:
         self.waits_s: dict[str, list[float]] = defaultdict(list)
         self.served: dict[str, int] = defaultdict(int)
         self.refused: dict[str, int] = defaultdict(int)
-        self.on_refusal: Callable[[str, Refused], None] = lambda who, refused: None
+        self.on_refusal: Callable[[str, Refused], None] = lambda consumer, refused: None
         self.on_start: Callable[[Ticket], None] = lambda ticket: None
-        self.then: Callable[[str], object] = lambda who: None
+        self.then: Callable[[str], object] = lambda consumer: None
 
     def after(self, seconds: float, what: Callable[[], None]) -> None:
         self.number += 1
@@ -45,45 +45,45 @@ class World:
             self.clock.now_s, _, what = heapq.heappop(self.events)
             what()
 
-    def ask(self, who: str) -> Ticket | None:
+    def ask(self, consumer: str) -> Ticket | None:
         try:
-            ticket = self.gate.enter(who, 0, None, self.started, self.turned_away)
+            ticket = self.gate.acquire(consumer, 0, None, self.started, self.turned_away)
         except Refused as refused:
-            self.refused[who] += 1
-            self.on_refusal(who, refused)
+            self.refused[consumer] += 1
+            self.on_refusal(consumer, refused)
             return None
         if ticket.state == GRANTED:
             self.started(ticket)
         return ticket
 
     def started(self, ticket: Ticket) -> None:
-        self.waits_s[ticket.who].append(ticket.waited_s)
+        self.waits_s[ticket.consumer].append(ticket.waited_s)
         self.on_start(ticket)
-        taken_s = self.service_s(ticket.who)
-        self.busy_s[ticket.who] += taken_s
+        taken_s = self.service_s(ticket.consumer)
+        self.busy_s[ticket.consumer] += taken_s
 
         def done() -> None:
-            self.served[ticket.who] += 1
-            self.gate.leave(ticket)
-            self.then(ticket.who)
+            self.served[ticket.consumer] += 1
+            self.gate.release(ticket)
+            self.then(ticket.consumer)
 
         self.after(taken_s, done)
 
     def turned_away(self, ticket: Ticket, reason: str, retry_after_s: float) -> None:
-        self.refused[ticket.who] += 1
-        self.then(ticket.who)
+        self.refused[ticket.consumer] += 1
+        self.then(ticket.consumer)
 
 
 def exponential(mean_s: float, seed: int = 1) -> Callable[[str], float]:
     chance = random.Random(seed)
-    return lambda who: chance.expovariate(1 / mean_s)
+    return lambda consumer: chance.expovariate(1 / mean_s)
 
 
 def test_a_modest_consumer_hardly_waits_behind_a_greedy_one() -> None:
     """Sixty requests of one consumer wait at any time; the other sends one now and then and is the next or next but one."""
     world = World(GateLimits(8, 64, 0.0), exponential(4.0))
     chance = random.Random(2)
-    world.then = lambda who: world.ask(who) if who == "greedy" else None
+    world.then = lambda consumer: world.ask(consumer) if consumer == "greedy" else None
 
     def modest() -> None:
         world.ask("modest")
@@ -95,34 +95,34 @@ def test_a_modest_consumer_hardly_waits_behind_a_greedy_one() -> None:
     world.run(10_000)
     assert world.refused["modest"] == 0
     assert world.served["modest"] > 800
-    greedy_s, modest_s = (statistics.mean(world.waits_s[who]) for who in ("greedy", "modest"))
+    greedy_s, modest_s = (statistics.mean(world.waits_s[consumer]) for consumer in ("greedy", "modest"))
     assert modest_s < 1.0  # a permit comes back every 0.5 s
     assert greedy_s > 20 * modest_s
 
 
-@pytest.mark.parametrize(("crowds", "service"), [
+@pytest.mark.parametrize(("requests_of", "service"), [
     ({"a": 60, "b": 20}, {"a": 1.0, "b": 1.0}),
     ({"a": 60, "b": 20}, {"a": 1.0, "b": 0.1}),
 ])
-def test_consumers_that_want_all_get_equal_shares_of_the_permits(crowds: dict[str, int], service: dict[str, float]) -> None:
+def test_greedy_consumers_get_equal_shares_of_the_permits(requests_of: dict[str, int], service: dict[str, float]) -> None:
     """Shares are of what is held, not of how often: ten short requests are worth a long one."""
     chance = random.Random(3)
-    world = World(GateLimits(8, 100, 0.0), lambda who: chance.expovariate(1 / service[who]))
-    world.then = lambda who: world.ask(who)
-    for who, count in crowds.items():
+    world = World(GateLimits(8, 100, 0.0), lambda consumer: chance.expovariate(1 / service[consumer]))
+    world.then = lambda consumer: world.ask(consumer)
+    for consumer, count in requests_of.items():
         for _ in range(count):
-            world.ask(who)
+            world.ask(consumer)
     world.run(1000)
     assert world.busy_s["a"] / world.busy_s["b"] == pytest.approx(1, rel=0.1)
 
 
-def test_places_in_the_queue_are_shared_too() -> None:
-    """A crowd that knocks a hundred times a second leaves room for who comes now and then."""
+def test_the_queue_is_shared_fairly_too() -> None:
+    """A consumer with a hundred requests a second leaves queue capacity for one with few requests."""
     world = World(GateLimits(2, 8, 0.0), exponential(1.0))
 
-    def knock(who: str, every_s: float) -> None:
-        world.ask(who)
-        world.after(every_s, lambda: knock(who, every_s))
+    def knock(consumer: str, every_s: float) -> None:
+        world.ask(consumer)
+        world.after(every_s, lambda: knock(consumer, every_s))
 
     knock("greedy", 0.01)
     world.after(5, lambda: knock("modest", 1.6))
@@ -134,21 +134,21 @@ def test_places_in_the_queue_are_shared_too() -> None:
 
 @pytest.mark.parametrize("service", [
     pytest.param(exponential(3.0, 5), id="exponential"),
-    pytest.param(lambda who: 3.0, id="constant"),
-    pytest.param((lambda chance: lambda who: chance.choice([0.3, 0.3, 0.3, 11.0]))(random.Random(7)), id="short and long"),
+    pytest.param(lambda consumer: 3.0, id="constant"),
+    pytest.param((lambda chance: lambda consumer: chance.choice([0.3, 0.3, 0.3, 11.0]))(random.Random(7)), id="short and long"),
 ])
 def test_retry_after_is_honest(service: Callable[[str], float]) -> None:
-    """What a refused client is told, against when the last of those who then waited was served: nine of ten times
+    """The Retry-After of a refused client, against when the last of those who then waited was served: nine of ten times
     within a factor of two."""
     world = World(GateLimits(8, 64, 0.0), service)
     chance = random.Random(4)
-    told: list[tuple[float, float, Ticket]] = []
+    reported: list[tuple[float, float, Ticket]] = []
     last: list[Ticket] = []
     started: dict[int, float] = {}
     world.on_start = lambda ticket: started.__setitem__(id(ticket), world.clock.now_s)
 
-    def refusal(who: str, refused: Refused) -> None:
-        told.append((world.clock.now_s, refused.retry_after_s, last[0]))
+    def refusal(consumer: str, refused: Refused) -> None:
+        reported.append((world.clock.now_s, refused.retry_after_s, last[0]))
 
     def arrive() -> None:
         ticket = world.ask("a")
@@ -159,14 +159,14 @@ def test_retry_after_is_honest(service: Callable[[str], float]) -> None:
     world.on_refusal = refusal
     arrive()
     world.run(3000)
-    ratios = [seconds / (started[id(ticket)] - at_s) for at_s, seconds, ticket in told if id(ticket) in started]
+    ratios = [seconds / (started[id(ticket)] - at_s) for at_s, seconds, ticket in reported if id(ticket) in started]
     assert len(ratios) > 3000
     honest = sum(0.5 <= ratio <= 2 for ratio in ratios) / len(ratios)
     assert honest > 0.9
     assert 0.75 < statistics.median(ratios) < 1.35
 
 
-def test_early_refusals_spare_hopeless_waiting_and_cost_little_work() -> None:
+def test_early_refusals_avoid_useless_waiting_and_cost_little_throughput() -> None:
     """With a limit of 10 s before a queue that would take 24 s: hardly anybody waits in vain, no permit stands idle."""
     world = World(GateLimits(8, 64, 10.0), exponential(3.0))
     chance = random.Random(6)
@@ -188,8 +188,8 @@ def test_early_refusals_spare_hopeless_waiting_and_cost_little_work() -> None:
     assert max(world.waits_s["a"]) <= 10.25
 
 
-def test_two_thousand_clients_that_leave_at_random_leave_nothing_behind() -> None:
-    """Eight permits, 64 places; each client gives up after a random patience, queued or served, and comes back."""
+def test_two_thousand_clients_that_leave_at_random_leak_nothing() -> None:
+    """Eight permits, a queue of 64; each client gives up after a random time, queued or served, and returns."""
     world = World(GateLimits(8, 64, 5.0), exponential(0.5))
     chance = random.Random(8)
     most = [0, 0]
@@ -198,7 +198,7 @@ def test_two_thousand_clients_that_leave_at_random_leave_nothing_behind() -> Non
         ticket = world.ask(f"c{number % 50}")
         most[:] = [max(most[0], world.gate.in_flight), max(most[1], world.gate.depth)]
         if ticket is not None:
-            world.after(chance.expovariate(1 / 2.0), lambda: world.gate.leave(ticket))
+            world.after(chance.expovariate(1 / 2.0), lambda: world.gate.release(ticket))
         if world.clock.now_s < 1300:
             world.after(chance.expovariate(1 / 20), lambda: come(number))
 

@@ -12,7 +12,7 @@ def test_retry_after_is_whole_seconds_and_neither_nothing_nor_forever(seconds: f
     assert retry_after(seconds) == field
 
 
-def test_a_refusal_says_why_and_until_when() -> None:
+def test_a_refusal_has_a_reason_and_retry_after() -> None:
     refused = Refused(QUEUE_FULL, 2.5)
     assert (refused.reason, refused.retry_after_s) == ("queue_full", 2.5)
     assert "queue_full" in str(refused)

@@ -167,4 +167,4 @@ def test_a_plan_that_is_never_committed_leaves_no_gate() -> None:
         assert plan.routes[0].resilience is not None and plan.routes[0].resilience.gate is not None
         assert list(gates) == []
     del plan
-    assert gates.named() == set()
+    assert gates.names() == set()

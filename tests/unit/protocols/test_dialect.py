@@ -34,8 +34,8 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.dialect import Dialect, Options, Refused, Rendered
 from relayd.wire.body import model_of, take_object
-from relayd.wire.kept import Kept
 from relayd.wire.sse import SseSplitter
+from relayd.wire.tool_list_cache import CachedList
 from tests.aids.memories import Forgetful
 from tests.docs import pairs as _pairs
 from tests.docs.samples import ANSWERS, PLAIN, REQUESTS, Answered, Sample
@@ -152,15 +152,15 @@ def test_tools_that_come_with_every_turn_are_sent_on_as_those_that_come_once(fro
         if asked is None or not asked.get("tools") or _pairs.found(front, back, sample).fate == _pairs.REFUSED:
             continue
         members = _pairs.members_of(front, padded(asked))
-        once = _pairs.send_body(front, back, json.dumps(members).encode(), Options())
+        memoised = _pairs.send_body(front, back, json.dumps(members).encode(), Options())
         for _ in range(3):
             body = json.dumps(members).encode()
             assert model_of(body) is not None  # as the data path does, before it reads the request
-            assert _pairs.send_body(front, back, body, Options()) == once
+            assert _pairs.send_body(front, back, body, Options()) == memoised
         body = json.dumps(members).encode()
         model_of(body)
         taken = take_object(body)
-        assert taken is not None and isinstance(taken["tools"], Kept)
+        assert taken is not None and isinstance(taken["tools"], CachedList)
         assert taken["tools"] == members["tools"], "somebody has changed what is shared"
 
 

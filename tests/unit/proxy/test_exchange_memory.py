@@ -308,7 +308,7 @@ class Cell:
         known = len(house.accounts)
         endpoint.asked = 0
         for _ in range(20 * phase.overload):
-            house.gateway.overload.feed(Reading(loop_lag_s=100.0))
+            house.gateway.overload.update(Reading(loop_lag_s=100.0))
         side = await house.connect(**self.tls)
         side.write(phase.sends)
         if phase.rest:

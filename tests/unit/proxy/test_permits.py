@@ -29,7 +29,7 @@ async def test_what_goes_well_has_no_course_and_holds_its_permit_to_the_last_byt
         events[0].set()
         await side.head()
         (gate,) = house.gateway.gates.limited()
-        assert (gate.in_flight, gate.counts.at_once) == (1, 1)
+        assert (gate.in_flight, gate.counts.granted_at_once) == (1, 1)
         events[1].set()
         await side.exactly(10)
         (record,) = await house.accounted(1)

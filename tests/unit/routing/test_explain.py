@@ -1,4 +1,4 @@
-"""One verdict per route."""
+"""One result per route."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TABLE = Table([
 HEAD = parse_head(b"GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n")
 
 
-def test_every_route_says_whether_it_takes_the_request_and_why_not() -> None:
-    verdicts = explain(TABLE, HEAD)
-    assert [(one.route, one.outcome, one.condition) for one in verdicts] == [
+def test_every_route_has_a_result_and_a_reason() -> None:
+    matches = explain(TABLE, HEAD)
+    assert [(one.route, one.outcome, one.condition) for one in matches] == [
         ("post", "passed", "method"), ("x", "taken", ""), ("other", "passed", "host"), ("all", "shadowed", ""),
     ]
 
 
-def test_the_route_taken_is_the_one_that_the_table_gives() -> None:
+def test_the_route_taken_is_the_one_that_the_table_returns() -> None:
     for path in (b"/", b"/x", b"/y"):
         taken = [one.route for one in explain(TABLE, HEAD, path) if one.outcome == "taken"]
         assert taken == [TABLE.match_as(HEAD, path)]

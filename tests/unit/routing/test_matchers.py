@@ -20,7 +20,7 @@ def holds(rule: dict[str, object], request: RequestHead) -> bool:
     return made.failing(request, request.path) is None
 
 
-def test_nothing_written_matches_every_request() -> None:
+def test_a_matcher_without_conditions_matches_every_request() -> None:
     assert holds({}, head("DELETE", "/anything"))
 
 
@@ -47,7 +47,7 @@ def test_methods_are_compared_exactly_on_the_wire() -> None:
     assert not holds({"method": ["GET"]}, head("HEAD"))
 
 
-def test_a_preflight_is_judged_by_the_method_it_announces() -> None:
+def test_a_preflight_matches_by_the_method_it_announces() -> None:
     asks = head("OPTIONS", Origin="https://a", Access_Control_Request_Method="POST")
     assert holds({"method": ["POST"], "preflight": True}, asks)
     assert not holds({"method": ["POST"]}, asks)
@@ -68,7 +68,7 @@ def test_a_regex_must_match_the_whole_path() -> None:
     assert not holds({"regex": "/1"}, head(path="/v/1"))
 
 
-def test_a_model_condition_asks_for_the_model_and_then_holds_or_not() -> None:
+def test_a_model_condition_needs_the_model() -> None:
     rule = matcher(model=["mistral-*", "fast"])
     test = rule.test()
     asked = head()
@@ -82,7 +82,7 @@ def test_a_model_condition_asks_for_the_model_and_then_holds_or_not() -> None:
     assert rule.failing(asked, b"/") == ("model", "'a-mistral-b' is not among mistral-*, fast")
 
 
-def test_a_model_is_asked_for_only_where_everything_else_holds() -> None:
+def test_the_model_is_needed_only_if_all_other_conditions_hold() -> None:
     test = matcher(model=["m"], method=["POST"]).test()
     assert test is not None and not test(head(), b"/")
 
@@ -95,24 +95,24 @@ def test_a_model_is_asked_for_only_where_everything_else_holds() -> None:
     ({"method": ["PUT", "POST"]}, "method", "GET is not among POST, PUT"),
     ({"header": {"X-A": "1"}}, "header", "x-a is absent"),
 ])
-def test_the_first_condition_that_fails_is_told_in_words(rule: dict[str, object], condition: str, words: str) -> None:
+def test_the_first_failed_condition_is_explained(rule: dict[str, object], condition: str, words: str) -> None:
     made = matcher(**rule)  # type: ignore[arg-type]
     failing = made.failing(head(), b"/")
     assert failing is not None and failing[0] == condition and words in failing[1]
 
 
-def test_a_value_that_came_is_never_told() -> None:
+def test_a_received_value_is_never_shown() -> None:
     failing = matcher(header={"Authorization": "x"}).failing(head(authorization="Bearer sk-1234"), b"/")
     assert failing is not None and "sk-1234" not in failing[1]
 
 
 @pytest.mark.parametrize("pattern", ["/(a+)+", "/files/.*a.*a.*z", r"/(a)\1", "/(", "/ü", "[", "v1", "/a b"])
-def test_a_regex_that_may_stand_the_loop_still_or_cannot_match_is_refused(pattern: str) -> None:
+def test_a_regex_that_may_block_the_loop_or_cannot_match_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match="regex"):
         matcher(regex=pattern)
 
 
-def test_a_path_that_is_too_long_for_a_regex_is_refused_and_not_led_past_it() -> None:
+def test_a_path_too_long_for_a_regex_is_refused_and_does_not_bypass_it() -> None:
     rule = matcher(regex="/secret/.*")
     test = rule.test()
     assert test is not None
@@ -141,7 +141,7 @@ def test_an_address_in_brackets_is_compared_in_its_shortest_form() -> None:
         assert holds({"host": ["[0::1]"]}, head(host=host))
 
 
-def test_a_field_that_came_twice_with_other_values_is_refused() -> None:
+def test_a_field_repeated_with_other_values_is_refused() -> None:
     asked = parse_head(b"GET / HTTP/1.1\r\nHost: a\r\nX-Team: red\r\nx-team: blue\r\n\r\n")
     rule = matcher(header={"X-Team": "blue"})
     with pytest.raises(ExchangeError) as refused:

@@ -54,7 +54,7 @@ def test_only_literal_text_counts_not_the_number_of_stars() -> None:
     assert ModelTable([Rule("***", "one"), Rule("a*", "two")]).resolve("ab") == Resolved("two", "ab", "ab", "a*")
 
 
-def test_an_unknown_model_is_nobodys() -> None:
+def test_an_unknown_model_resolves_to_none() -> None:
     assert ModelTable([Rule("a", "one"), Rule("b*", "one")]).resolve("c") is None
     assert ModelTable([]).resolve("") is None
 
@@ -63,16 +63,16 @@ NAME = st.text("ab*.[", max_size=6)
 
 
 @given(st.lists(NAME, max_size=6), st.text("ab.[", max_size=6))
-def test_wildcards_match_as_a_slow_reader_matches_them(names: list[str], name: str) -> None:
-    table = ModelTable([Rule(one, f"u{place}") for place, one in enumerate(names)])
+def test_wildcards_match_like_a_reference_implementation(names: list[str], name: str) -> None:
+    table = ModelTable([Rule(one, f"u{resolved}") for resolved, one in enumerate(names)])
     found = table.resolve(name)
 
     def fits(one: str) -> bool:
         return re.fullmatch(fnmatch.translate(one.replace("[", "[[]")), name) is not None
 
-    exact = [place for place, one in enumerate(names) if one == name and "*" not in one]
-    loose = [place for place, one in enumerate(names) if "*" in one and fits(one)]
-    loose.sort(key=lambda place: -len(names[place].replace("*", "")))
+    exact = [resolved for resolved, one in enumerate(names) if one == name and "*" not in one]
+    loose = [resolved for resolved, one in enumerate(names) if "*" in one and fits(one)]
+    loose.sort(key=lambda resolved: -len(names[resolved].replace("*", "")))
     expected = next(iter(exact or loose), None)
     assert (found.upstream if found else None) == (None if expected is None else f"u{expected}")
 
@@ -85,7 +85,7 @@ def test_names_are_listed_and_patterns_are_not() -> None:
     assert table.listed(more=more) == [("fast", "chutes"), ("meta/llama-3", "local"), ("mistral-7b", "chutes")]
 
 
-def test_what_an_upstream_lists_is_called_as_a_pattern_leads_there() -> None:
+def test_models_listed_by_an_upstream_get_the_names_that_patterns_resolve() -> None:
     table = ModelTable([
         Rule("google/*", "gemini", "*"), Rule("mini-*", "chutes", "vendor/*-mini"), Rule("raw-*", "chutes"),
         Rule("any*thing*", "gemini", "*"), Rule("fixed-*", "chutes", "one"), Rule("google/shadowed", "chutes", "other"),
@@ -93,14 +93,14 @@ def test_what_an_upstream_lists_is_called_as_a_pattern_leads_there() -> None:
     ])  # fmt: skip
     more = [("g-3", "gemini"), ("x-1", "gemini"), ("shadowed", "gemini"), ("vendor/q-mini", "chutes"), ("vendor/q", "chutes"),
             ("raw-1", "chutes"), ("one", "chutes"), ("g-3", "chutes")]  # fmt: skip
-    told = table.listed(more=more)
-    assert told == [("google/shadowed", "chutes"), ("google/g-3", "gemini"), ("mini-q", "chutes"), ("raw-1", "chutes")]
-    for name, upstream in told[1:]:
-        place = table.resolve(name)
-        assert place is not None and (place.model, upstream) in more and place.upstream == upstream
+    reported = table.listed(more=more)
+    assert reported == [("google/shadowed", "chutes"), ("google/g-3", "gemini"), ("mini-q", "chutes"), ("raw-1", "chutes")]
+    for name, upstream in reported[1:]:
+        resolved = table.resolve(name)
+        assert resolved is not None and (resolved.model, upstream) in more and resolved.upstream == upstream
 
 
-def test_an_unknown_name_is_told_what_exists_the_closest_first() -> None:
+def test_the_message_for_an_unknown_name_lists_the_closest_models_first() -> None:
     table = ModelTable([Rule("alpha", "u"), Rule("gpt-4o-mini", "u"), Rule("gpt-4o", "v"), Rule("local-*", "u")])
     assert table.unknown("gpt-4x") == (
         "The model 'gpt-4x' does not exist here. Available: gpt-4o, gpt-4o-mini, alpha, local-*."
@@ -109,7 +109,7 @@ def test_an_unknown_name_is_told_what_exists_the_closest_first() -> None:
     assert ModelTable([]).unknown("a\nb") == "The model 'a?b' does not exist here. No models are configured."
 
 
-def test_what_an_unknown_name_is_told_is_bounded() -> None:
+def test_the_message_for_an_unknown_name_is_bounded() -> None:
     table = ModelTable([Rule(f"model-{number}" + "x" * 300, "u") for number in range(3000)])
     text = table.unknown("m" * 100_000)
     assert len(text) < 4000 and text.endswith("and 2980 more.")

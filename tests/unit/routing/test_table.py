@@ -76,7 +76,7 @@ HEADS = st.builds(
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(MATCHERS, max_size=12), st.lists(HEADS, min_size=1, max_size=6))
-def test_the_table_answers_what_a_scan_in_order_answers(rules: list[Matcher], heads: list[Asked]) -> None:
+def test_the_table_returns_what_a_scan_in_order_returns(rules: list[Matcher], heads: list[Asked]) -> None:
     numbered = [(rule, number) for number, rule in enumerate(rules)]
     table = Table(numbered)
     for head in heads:
@@ -99,7 +99,7 @@ def test_no_match_is_none() -> None:
     assert Table[int]([]).match(Asked()) is None
 
 
-def test_match_as_judges_another_path_with_the_same_head() -> None:
+def test_match_as_matches_another_path_with_the_same_head() -> None:
     table = Table([(matcher(prefix="/secret/"), "secret"), (matcher(), "all")])
     head = Asked(path=b"/open/../secret/x")
     assert table.match(head) == "all"
@@ -117,13 +117,13 @@ def test_a_reading_that_reaches_another_rule_is_a_contradiction(path: bytes, rea
 
 
 @pytest.mark.parametrize("path", [b"/open/../x", b"/a;b=c/d", b"/secret/a%2fb", b"/secret/x;y", b"/a%20b"])
-def test_a_path_whose_readings_agree_is_none(path: bytes) -> None:
+def test_a_path_with_agreeing_readings_has_no_contradiction(path: bytes) -> None:
     table = Table([(matcher(prefix="/secret/"), "secret"), (matcher(), "all")])
     assert table.contradiction(Asked(path=path), table.match(Asked(path=path))) is None
 
 
 @pytest.mark.parametrize("path", ["/a.b", "/a+b", "/(", "/[x]", "/$"])
-def test_signs_of_regular_expressions_in_a_prefix_are_plain_text(path: str) -> None:
+def test_regular_expression_characters_in_a_prefix_are_literal(path: str) -> None:
     table = Table([(matcher(prefix=path), 1)])
     assert table.match(Asked(path=path.encode() + b"/y")) == 1
     assert table.match(Asked(path=b"/axb")) is None

@@ -116,7 +116,7 @@ async def test_queues_are_shown_with_places_in_the_order_of_turns() -> None:
         gates.apply({"upstream first": GateLimits(1, 5), "route free": GateLimits()})
         gate = gates.get("upstream first")
         for who, priority in (("a", 0), ("b", 0), ("a", 0), ("c", 1)):
-            gate.enter(who, priority, None, lambda ticket: None, lambda ticket, reason, seconds: None)
+            gate.acquire(who, priority, None, lambda ticket: None, lambda ticket, reason, seconds: None)
         status, told = asked.get("/queue")
         assert status == 200
         assert [(one["name"], one["in_flight"], one["depth"]) for one in told["gates"]] == [("upstream first", 1, 3)]
@@ -132,7 +132,7 @@ async def test_what_is_enabled_by_hand_wakes_those_who_wait_for_it() -> None:
         gates.apply({"upstream first": GateLimits(0, 5)})
         endpoint = plan.upstreams["first"].endpoints[0]
         asked.get(path("first", endpoint.label, "disable"), method="POST", write=True)
-        waiting = gates.get("upstream first").enter(
+        waiting = gates.get("upstream first").acquire(
             "a", 0, None, lambda ticket: None, lambda ticket, reason, seconds: None, lambda: endpoint.available
         )
         asked.get(path("first", endpoint.label, "enable"), method="POST", write=True)

@@ -22,19 +22,19 @@ def test_losses_are_told_by_place_and_taken_by_cause() -> None:
     losses.lose(("team", "a"), FULL, "one")
     losses.lose(("team", "b"), FULL, "two")
     losses.count(LOCKED, "three")
-    assert losses.told(("team", "a")) == FULL.told and losses.told(("other", "a")) == ""
+    assert losses.client_message(("team", "a")) == FULL.client_message and losses.client_message(("other", "a")) == ""
     assert losses.taken() == [(FULL, 2, "two"), (LOCKED, 1, "three")] and losses.taken() == [] and losses.total == 3
     losses.found(("team", "a"))
-    assert losses.told(("team", "a")) == ""
+    assert losses.client_message(("team", "a")) == ""
 
 
 def test_what_is_remembered_is_bounded() -> None:
     losses = Losses()
     for number in range(REMEMBERED + 10):
         losses.lose(("team", str(number)), TOO_LARGE, "")
-    assert not losses.told(("team", "9")) and losses.told(("team", "10"))
+    assert not losses.client_message(("team", "9")) and losses.client_message(("team", "10"))
 
 
 def test_what_clients_read_names_no_path() -> None:
     for fault in (FAILED, FULL, LOCKED, READ_ONLY, TOO_LARGE):
-        assert "{path}" not in fault.told and fault.cure.endswith(".")
+        assert "{path}" not in fault.client_message and fault.cure.endswith(".")

@@ -29,7 +29,7 @@ def test_jobs_are_done_in_their_order(tmp_path: pathlib.Path) -> None:
     writer, file = writer_on(tmp_path / "s")
     jobs = [Job(Verb.PUT, ("team", "a"), str(number), 10, float(number)) for number in range(5)]
     done(writer, *jobs, Job(Verb.DELETE, ("team", "b")))
-    assert [job.place for job in writer.done][:5] == [("team", "a")] * 5 and not any(job.fault for job in writer.done)
+    assert [job.entry_key for job in writer.done][:5] == [("team", "a")] * 5 and not any(job.fault for job in writer.done)
     reader = file.reader()
     assert reader.execute("SELECT value FROM entries").fetchall() == [("4",)]
     reader.close()

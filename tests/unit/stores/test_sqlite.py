@@ -202,7 +202,7 @@ def test_another_instance_that_writes_much_makes_no_value_fail(path: pathlib.Pat
         for number in range(100):
             store.space(name).put(str(number), "x" * 20_000)
 
-    threads = [threading.Thread(target=write, args=(store, str(place))) for place, store in enumerate(stores)]
+    threads = [threading.Thread(target=write, args=(store, str(entry_key))) for entry_key, store in enumerate(stores)]
     for thread in threads:
         thread.start()
     for thread in threads:

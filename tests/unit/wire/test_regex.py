@@ -32,7 +32,7 @@ def test_a_repetition_knows_its_bounds_its_place_and_its_text() -> None:
     assert isinstance(tree, Sequence)
     repeat = tree.parts[1]
     assert isinstance(repeat, Repeat)
-    assert (repeat.least, repeat.most, repeat.possessive, repeat.place, repeat.text) == (2, 5, True, 2, "[a-z]{2,5}+")
+    assert (repeat.least, repeat.most, repeat.possessive, repeat.position, repeat.text) == (2, 5, True, 2, "[a-z]{2,5}+")
 
 
 @pytest.mark.parametrize(("text", "least", "most"), [
@@ -43,17 +43,17 @@ def test_every_form_of_repetition_is_read(text: str, least: int, most: int | Non
     assert isinstance(tree, Repeat) and (tree.least, tree.most) == (least, most)
 
 
-@pytest.mark.parametrize(("text", "reason", "place"), [
+@pytest.mark.parametrize(("text", "reason", "position"), [
     ("/(?=a)", "lookahead", 2), ("/(?!a)", "route of its own", 2), ("/(?<=a)b", "lookbehind", 2), ("/(?<!a)b", "lookbehind", 2),
     (r"/(a)\1", "reference back", 5), ("/(?P<n>a)(?P=n)", "reference back", 10), ("/(a)?(?(1)b|c)", "conditional", 6),
     ("/(?#x)a", "comment", 2), (r"/a\b", r"\b", 3), ("/(?x: a)", "(?x:", 2), ("/a^b", "write \\^", 3), ("/a$b", "write \\$", 3),
     ("/u/{id}", "[^/]+", 4), ("(" * 21 + "a" + ")" * 21, "nested deeper", 21), ("(a)" * 33, "more than 32 groups", 97), ("/a)", "not opened", 3),
     ("/(a", "not closed", 2), ("/[a", "not closed", 2), ("*a", "without anything", 1), ("a**", "behind a repetition", 3), ("(?m)^a", "(?m)", 1),
 ])
-def test_what_is_not_of_the_subset_is_refused_with_its_place(text: str, reason: str, place: int) -> None:
+def test_what_is_not_of_the_subset_is_refused_with_its_place(text: str, reason: str, position: int) -> None:
     with pytest.raises(Unsupported) as refused:
         parse(text)
-    assert reason in str(refused.value) and str(refused.value).endswith(f"at character {place}")
+    assert reason in str(refused.value) and str(refused.value).endswith(f"at character {position}")
 
 
 def test_anchors_at_both_ends_say_nothing_new() -> None:

@@ -102,21 +102,21 @@ class Steps:
     def run(self, path: bytes) -> bool:
         stack = [(0, 0)]
         while stack:
-            at, place = stack.pop()
+            at, position = stack.pop()
             while at < len(self.program):
                 word, value = self.program[at]
                 if word == "split":
-                    stack.append((value[1], place))
+                    stack.append((value[1], position))
                     at = value[0]
                 elif word == "jump":
                     at = value
                 else:
                     self.count += 1
-                    if place == len(path) or not takes(word, value, path[place]):
+                    if position == len(path) or not takes(word, value, path[position]):
                         break
-                    at, place = at + 1, place + 1
+                    at, position = at + 1, position + 1
             else:
-                if place == len(path):
+                if position == len(path):
                     return True
         return False
 
@@ -217,8 +217,8 @@ def test_the_second_matcher_sees_what_is_not_linear(text: str) -> None:
 def accepts(automaton: _Automaton, path: bytes) -> bool:
     ends, last = automaton.whole.first, not path
     at: set[int] = set()
-    for place, code in enumerate(path):
-        reached = [ends] if place == 0 else [automaton.follow[one] for one in at]
+    for position, code in enumerate(path):
+        reached = [ends] if position == 0 else [automaton.follow[one] for one in at]
         at = {one for ends in reached for one, guard in ends if guard & automaton.masks[one] & BITS[code]}
     return bool(automaton.whole.empty) if last else any(one in at for one, _ in automaton.whole.last)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from relayd.wire.head_shape_cache import AFTER
 from relayd.wire.response import BadResponse, ResponseHead, parse_response
-from relayd.wire.shape import AFTER
 
 
 def take(*lines: bytes, first: bytes = b"HTTP/1.1 200 OK\r\n") -> ResponseHead:

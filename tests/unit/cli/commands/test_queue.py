@@ -21,13 +21,13 @@ def test_a_gate_and_its_waiters_are_shown_in_the_order_of_turns() -> None:
     """The words of Gate.describe and those read here are the same."""
     rig = Rig(1, 5)
     for _ in range(3):
-        ticket = rig.enter("team")
+        ticket = rig.acquire("team")
         rig.clock.now_s += 4
-        rig.gate.leave(ticket)
-    rig.enter("team")
-    rig.enter("team")
-    rig.enter("")
-    rig.enter("vip", 5)
+        rig.gate.release(ticket)
+    rig.acquire("team")
+    rig.acquire("team")
+    rig.acquire("")
+    rig.acquire("vip", 5)
     rig.clock.now_s += 2
     shown = list(lines(told(rig)))
     assert shown[1].split() == [
@@ -38,7 +38,7 @@ def test_a_gate_and_its_waiters_are_shown_in_the_order_of_turns() -> None:
 
 def test_where_nobody_waits_there_is_no_second_table() -> None:
     rig = Rig(3, 5)
-    rig.enter("a")
+    rig.acquire("a")
     assert [line.split()[0] for line in lines(told(rig))] == ["LIMIT", "g"]
 
 
@@ -49,7 +49,7 @@ def test_where_nothing_is_limited_it_says_so() -> None:
 def test_a_long_queue_is_cut_and_counted() -> None:
     rig = Rig(1, 100)
     for _ in range(71):
-        rig.enter("a")
+        rig.acquire("a")
     shown = list(lines(told(rig)))
     assert len(shown) == 2 + 1 + 1 + 50 + 1
     assert shown[-1].startswith("... 70 wait")

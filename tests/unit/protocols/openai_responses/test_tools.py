@@ -23,7 +23,7 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.openai_responses.response_settings import settings_of
 from relayd.protocols.openai_responses.tools import Called, Names, fitting, read_offer
-from relayd.wire.kept import Kept
+from relayd.wire.tool_list_cache import CachedList
 from tests.unit.protocols.openai_responses.talk import an_ask, plain, read, refusal, streamed
 
 F = {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True}
@@ -184,7 +184,7 @@ def test_a_call_to_a_tool_of_an_item_comes_back_and_is_understood_in_the_history
 
 
 def test_tools_of_an_item_do_not_stay_with_lists_that_are_kept() -> None:
-    kept = Kept([{"type": "function", "name": f"tool_{number}"} for number in range(40)])
+    kept = CachedList([{"type": "function", "name": f"tool_{number}"} for number in range(40)])
     for _ in range(2):
         assert len(read_offer({"tools": kept}, [("input[0].tools", BROUGHT["tools"])]).tools) == 43
         assert len(read_offer({"tools": kept}).tools) == 40

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.errors import ExchangeError
-from relayd.wire import http1, response, shape
+from relayd.wire import head_shape_cache, http1, response
+from relayd.wire.head_shape_cache import AFTER, LOOKS, MOST, TRIED, Shapes, digits, field, ignored, literal
 from relayd.wire.http1 import HeadLimits, RequestHead, parse_head
 from relayd.wire.response import BadResponse, ResponseHead, parse_response
-from relayd.wire.shape import AFTER, LOOKS, MOST, TRIED, Shapes, digits, field, ignored, literal
 
 BROWSER = [b"Host: a.example", b"User-Agent: t/1", b"Accept: */*", b"Connection: keep-alive"]
 SDK = [b"Host: a.example:81", b"Authorization: Bearer k", b"Content-Type: application/json", b"X-Forwarded-For: 1.2.3.4",
@@ -163,4 +163,4 @@ def test_shapes_and_what_is_counted_are_bounded() -> None:
     others: Shapes[int] = Shapes()
     for number in range(LOOKS):
         others.worth((b"%d" % number,))
-    assert not others.learning and len(others._counts) <= shape.COUNTED
+    assert not others.learning and len(others._counts) <= head_shape_cache.COUNTED
