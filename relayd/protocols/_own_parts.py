@@ -4,13 +4,13 @@ After a fallback, or with another model, a client brings back what a translation
 
 Laws:
 1. Every other byte of the request stays as it came.
-2. A step looks at a bounded number of JSON tokens; strings of any length are one of them.
+2. A step looks at a bounded number of JSON tokens; a string with many escapes counts as several.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from relayd.protocols import _json
@@ -18,7 +18,8 @@ from relayd.wire.json_steps import Steps
 
 Edit = tuple[int, int, bytes]  # from, to, and what stands there instead
 STEP_TOKENS = 2048
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+_TOKEN = re.compile(rb'["\[\]{}]')
+_INSIDE = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+){0,64}("|\\?\Z)?', re.DOTALL)  # the group is None: the string goes on
 _OPENS = {b"]": b"[", b"}": b"{"}
 
 
@@ -38,13 +39,12 @@ def lists_of_parts(
     stack = bytearray()
     parts: list[Part] = []
     start, depth = 0, len(shape)
-    for count, token in enumerate(_TOKEN.finditer(body, *span), 1):
+    for count, (sign, at, after) in enumerate(_tokens(body, *span), 1):
         if count % STEP_TOKENS == 0:
             yield
-        sign = token[0]
         if sign in (b"[", b"{"):
             if len(stack) == depth and stack == shape:
-                start = token.start()
+                start = at
             stack += sign
             if len(stack) == depth and stack == shape:
                 parts = []
@@ -55,12 +55,26 @@ def lists_of_parts(
                 return []  # no JSON: for the endpoint to refuse
             del stack[-1:]
             if len(stack) == depth and stack == shape:
-                text = body[start : token.end()]
+                text = body[start:after]
                 value = _object(text) if any(mark in text for mark in marks) else None
-                parts.append(Part(start, token.end(), value))
-        elif len(stack) == depth and stack == shape and stack[-1:] == b"[":
-            parts.append(Part(token.start(), token.end(), None))
+                parts.append(Part(start, after, value))
+        elif sign and len(stack) == depth and stack == shape and stack[-1:] == b"[":
+            parts.append(Part(at, after, None))
     return found
+
+
+def _tokens(body: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Brackets and strings (their first byte, start and end); a string with many escapes comes with b"" several times
+    before that, so that each match is bounded work."""
+    while (found := _TOKEN.search(body, position, end)) is not None:
+        position = found.end()
+        if found[0] == b'"':
+            while (inside := _INSIDE.match(body, position, end)) is not None:
+                position = inside.end()
+                if inside[1] is not None:
+                    break
+                yield b"", found.start(), position
+        yield found[0], found.start(), position
 
 
 def _object(text: bytes) -> dict[str, Any] | None:

@@ -32,6 +32,7 @@ FREE, ACTIVE, DONE = range(3)
 _WRITE_PAUSE: int = pycurl.WRITEFUNC_PAUSE
 _READ_PAUSE: int = pycurl.READFUNC_PAUSE
 _SEEK_FAIL: int = pycurl.SEEKFUNC_FAIL
+_RECEIVED: int = getattr(pycurl, "SIZE_DOWNLOAD_T", pycurl.SIZE_DOWNLOAD)  # pycurl before 7.46 has only the old one
 
 
 class Sink(Protocol):
@@ -301,7 +302,7 @@ class Slot:
 
     def received(self) -> int:
         """Bytes of the response's body so far; outside callbacks."""
-        return int(self.curl.getinfo(pycurl.SIZE_DOWNLOAD))
+        return int(self.curl.getinfo(_RECEIVED))
 
     def reached(self) -> bool:
         """Whether a connection stood, so that something of the request may have gone out; outside callbacks."""

@@ -98,3 +98,11 @@ def test_a_large_conversation_is_looked_through_in_steps_that_cost_linear_time()
         steps = lists_of_parts(body, (0, len(body)), b"[{[", (b"x",))
         assert sum(1 for _ in steps) <= len(body) // 2048 + 1
     assert without([], lambda part: True, lambda part: b"") == []
+
+
+def test_a_string_of_escapes_is_looked_at_in_steps_and_stays_as_it_is() -> None:
+    long = {"type": "text", "text": '"[{\\' * 300_000}
+    members = {"model": "m", "messages": [HELLO, assistant(OWN, long), HELLO]}
+    assert passed("anthropic_messages", members) == {**members, "messages": [HELLO, assistant(long), HELLO]}
+    body = json.dumps([[long]]).encode()
+    assert len(list(lists_of_parts(body, (0, len(body)), b"[[", ()))) >= 4
