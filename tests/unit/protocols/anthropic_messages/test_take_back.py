@@ -1,0 +1,38 @@
+"""Which bodies bring thinking blocks that no Anthropic endpoint has signed, and what is left alone around them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from relayd.protocols.anthropic_messages.take_back import brings_own_parts, take_back
+from relayd.protocols.dialect import at_once
+from relayd.wire.body import edited, look_at
+
+OWN = {"type": "thinking", "thinking": "hm", "signature": ""}
+SIGNED = {**OWN, "signature": "EqQB"}
+TEXT = {"type": "text", "text": "x"}
+
+
+@pytest.mark.parametrize(("content", "brings"), [
+    ([OWN], True), ([TEXT, {**OWN, "signature": "responses:rs_1:abc"}], True), ([SIGNED], False), ([TEXT], False), ("text", False),
+    ([{**OWN, "type": "text"}], False), ([{"type": "thinking", "thinking": "hm"}], False), ([None, 7, [OWN]], False), (None, False),
+])  # fmt: skip
+def test_a_parsed_body_brings_own_parts_if_one_block_of_a_message_is_unsigned(content: Any, brings: bool) -> None:
+    messages = [{"role": "user", "content": "Hello"}, "no message", {"role": "assistant", "content": content}]
+    assert brings_own_parts({"messages": messages}) is brings
+    assert brings_own_parts({"messages": {"content": [OWN]}}) is brings_own_parts({}) is False
+
+
+@pytest.mark.parametrize("thinking", ['{"type": enabled}', '"enabled"', "[", '{"type":"enabled","budget_tokens":' + "1" * 5000 + "}"])
+def test_a_thinking_member_that_cannot_be_read_stays_as_it_came(thinking: str) -> None:
+    messages = json.dumps([{"role": "assistant", "content": [OWN, TEXT]}])
+    body = f'{{"messages":{messages},"thinking":{thinking}}}'.encode()
+    found = edited(body, at_once(take_back(look_at(body))))
+    assert found.endswith(f'"thinking":{thinking}}}'.encode())
+
+
+def test_a_body_without_messages_has_nothing_to_take_back() -> None:
+    assert at_once(take_back(look_at(b'{"model":"m","thinking":{"type":"enabled"}}'))) == []

@@ -1,0 +1,61 @@
+"""URLs in which an endpoint names itself become paths of the route; everything else stays as it came."""
+
+from __future__ import annotations
+
+import pytest
+
+from relayd.proxy.location import relocate
+from relayd.wire.response import parse_response
+from tests.unit.proxy.scene import UPSTREAM, plan_of
+
+ROUTES = """
+routes:
+  - {name: app, match: {prefix: /app}, strip_prefix: /app, upstream: web}
+  - {name: based, match: {prefix: /b/}, strip_prefix: /b, upstream: based}
+  - {name: regex, match: {regex: "/r/([0-9]+)"}, rewrite: "/number/\\\\1", upstream: web}
+  - {name: untouched, match: {prefix: /untouched}, upstream: untouched}
+  - {name: secure, match: {prefix: /secure}, upstream: secure}
+  - {name: all, upstream: web}
+"""
+UPSTREAMS = UPSTREAM + """
+  based: {endpoints: ["http://origin.example:9001/base"]}
+  untouched: {endpoints: ["http://origin.example:9001"], rewrite_location: false}
+  secure: {endpoints: ["https://origin.example"]}
+"""
+PLAN = plan_of(UPSTREAMS.replace('\nupstreams: {web: {endpoints: ["http://origin.example:9001"]}}',
+                                 '\nupstreams:\n  web: {endpoints: ["http://origin.example:9001"]}') + ROUTES)  # fmt: skip
+
+
+def seen(route: str, asked: str, line: str) -> str:
+    """The line that the client gets where the endpoint sends `line`."""
+    planned = next(one for one in PLAN.routes if one.name == route)
+    upstream = planned.targets[0].upstream
+    response = parse_response([b"HTTP/1.1 302 Found\r\n", f"{line}\r\n".encode(), b"\r\n"])
+    relocate(response, asked.encode(), planned, upstream.spec, upstream.endpoints[0])
+    return b"".join(response.keep).decode().removesuffix("\r\n")
+
+
+@pytest.mark.parametrize(("route", "asked", "line", "wanted"), [
+    ("all", "/x", "Location: http://origin.example:9001/y?a=1#b", "Location: /y?a=1#b"),
+    ("all", "/x", "Location: HTTP://ORIGIN.example:9001", "Location: /"),
+    ("all", "/x", "Location: //origin.example:9001/y", "Location: /y"),
+    ("all", "/x", "Content-Location: http://origin.example:9001/y", "Content-Location: /y"),
+    ("all", "/x", "Refresh: 5; url=\"http://origin.example:9001/y\"", "Refresh: 5; url=\"/y\""),
+    ("app", "/app/x", "Location: http://origin.example:9001/y", "Location: /app/y"),
+    ("based", "/b/x", "Location: http://origin.example:9001/base/y", "Location: /b/y"),
+    ("secure", "/secure", "Location: https://origin.example/y", "Location: /y"),
+])  # fmt: skip
+def test_the_endpoints_own_address_becomes_a_path_of_the_route(route: str, asked: str, line: str, wanted: str) -> None:
+    assert seen(route, asked, line) == wanted
+
+
+@pytest.mark.parametrize(("route", "line"), [
+    ("all", "Location: http://other.example/y"), ("all", "Location: http://origin.example:9002/y"), ("all", "Location: /y"),
+    ("all", "Location: http://origin.example/y"), ("all", "Location: http://origin.example:9001/a/../../y"),
+    ("all", "Refresh: soon"), ("all", "X-Location: http://origin.example:9001/y"),
+    ("based", "Location: http://origin.example:9001/elsewhere"), ("based", "Location: http://origin.example:9001/bases"),
+    ("regex", "Location: http://origin.example:9001/number/2"), ("untouched", "Location: http://origin.example:9001/y"),
+    ("secure", "Location: http://origin.example/y"),
+])  # fmt: skip
+def test_another_place_or_one_that_the_route_cannot_lead_to_stays(route: str, line: str) -> None:
+    assert seen(route, "/b/x" if route == "based" else "/r/1" if route == "regex" else "/x", line) == line
