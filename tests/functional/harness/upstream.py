@@ -79,6 +79,15 @@ def saying_then_close(data: bytes, *, reset: bool = False) -> Script:
     return script
 
 
+def linger(sock: socket.socket) -> None:
+    """Close a connection so that the alert reaches the other side: unread bytes would make a reset of it."""
+    with contextlib.suppress(OSError), socket.socket(fileno=sock.detach()) as plain:
+        plain.settimeout(PATIENCE_S)
+        plain.shutdown(socket.SHUT_WR)
+        while plain.recv(65536):
+            pass
+
+
 class Upstream:
     """Listens on a loopback port or a Unix socket, one thread per connection. Use as a context manager."""
 
@@ -171,9 +180,10 @@ class Upstream:
         if self.tls is not None:
             try:
                 sock.settimeout(PATIENCE_S)
-                sock = self.tls.wrap_socket(sock, server_side=True)
+                sock = self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                sock.do_handshake()
             except OSError:
-                sock.close()
+                linger(sock)
                 return
         peer = Peer(sock, self)
         with self.lock:
