@@ -380,7 +380,7 @@ def search(seconds: float, seed: int) -> list[str]:
             name, document, as_bytes = one.name, frames_of(one), answer_bytes(one.kind)
         mutant = growing(rng, name, document)
         found += [f"{work.name}: {name}, {mutant.growths}: {fault}" for fault in faults(work, mutant, as_bytes, tried % 4 == 0)]
-    assert tried > seconds, "the documents are too large"
+    assert tried, "one document takes all the time"
     return found
 
 
