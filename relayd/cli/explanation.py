@@ -107,7 +107,7 @@ def _other_reading(plan: Plan, head: RequestHead) -> str:
     """Which reading of the path reaches another route; empty where there is none, or where they are too many."""
     try:
         route = plan.table.match(head)
-        reading = plan.table.contradiction(head, route, route is not None and route.moves_path)
+        reading = plan.table.contradiction(head, route, route is not None and route.rewrites_path)
     except ExchangeError:
         return ""
     if reading is None:

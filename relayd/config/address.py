@@ -99,10 +99,10 @@ def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     except ValueError:
         pass
     try:
-        loose = ipaddress.ip_network(text, strict=False)
+        network = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise AddressError("is neither an address nor a network such as 10.0.0.0/8") from None
-    raise AddressError(f"has bits beside its mask; the network is {loose}")
+    raise AddressError(f"has bits beside its mask; the network is {network}")
 
 
 def fault_of(parse: object, text: str) -> str | None:

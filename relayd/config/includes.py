@@ -20,7 +20,7 @@ FILES = 256
 FAULTS = 8  # unreadable folders that are named
 WILD = "*?["
 
-Tell = Callable[[Mark, str, str, str], object]
+Report = Callable[[Mark, str, str, str], object]
 
 
 def patterns(root: Mapping) -> list[tuple[str, Scalar]]:
@@ -37,26 +37,26 @@ def patterns(root: Mapping) -> list[tuple[str, Scalar]]:
     ]
 
 
-def named_files(root: Mapping, folder: str, main: str, tell: Tell, warn: Tell | None = None) -> list[tuple[str, Mark]]:
+def named_files(root: Mapping, folder: str, main: str, report: Report, warn: Report | None = None) -> list[tuple[str, Mark]]:
     """The files that are included, each once, with the place that named them. `warn` hears of absent folders."""
     files: dict[str, Mark] = {}
-    for path, word in patterns(root):
-        pattern = os.path.join(folder, word.text)
+    for path, entry in patterns(root):
+        pattern = os.path.join(folder, entry.text)
         hits = [pattern]
-        if any(sign in word.text for sign in WILD):
+        if any(sign in entry.text for sign in WILD):
             expansion = _Expansion(pattern)
             hits = expansion.files
             for fault in expansion.faults[:FAULTS]:
-                tell(word.mark, path, fault, "relayd would run without what stands there")
+                report(entry.mark, path, fault, "relayd would run without what stands there")
             if expansion.absent and warn is not None:
-                warn(word.mark, path, f"{expansion.absent} does not exist", "nothing is included from there")
+                warn(entry.mark, path, f"{expansion.absent} does not exist", "nothing is included from there")
         for hit in hits:
             if os.path.abspath(hit) == os.path.abspath(main):
-                tell(word.mark, path, "includes this file itself", "")
+                report(entry.mark, path, "includes this file itself", "")
                 continue
-            files.setdefault(os.path.normpath(hit), word.mark)
+            files.setdefault(os.path.normpath(hit), entry.mark)
         if len(files) > FILES:
-            tell(word.mark, path, f"includes more than {FILES} files", "")
+            report(entry.mark, path, f"includes more than {FILES} files", "")
             return []
     return list(files.items())
 
@@ -101,33 +101,33 @@ class _Expansion:
         return [path]
 
 
-def joined(roots: Iterable[Mapping], tell: Tell) -> Mapping:
+def merged(roots: Iterable[Mapping], report: Report) -> Mapping:
     """The main file's tree and those of the included files as one."""
     main, *others = roots
     sections: dict[str, tuple[Scalar, Node]] = {key.text: (key, value) for key, value in main.entries}
     for other in others:
         for key, value in other.entries:
             if key.text == "include":
-                tell(key.mark, "include", "an included file cannot include others", "")
+                report(key.mark, "include", "an included file cannot include others", "")
             elif key.text not in sections or is_null(sections[key.text][1]):
                 sections[key.text] = (key, value)
             elif not is_null(value):
                 first_key, first = sections[key.text]
-                sections[key.text] = (first_key, _both(key.text, first_key, first, key, value, tell))
+                sections[key.text] = (first_key, _merge_section(key.text, first_key, first, key, value, report))
     return Mapping(tuple(sections.values()), main.mark)
 
 
-def _both(path: str, first_key: Scalar, first: Node, key: Scalar, value: Node, tell: Tell) -> Node:
+def _merge_section(path: str, first_key: Scalar, first: Node, key: Scalar, value: Node, report: Report) -> Node:
     if path == "routes":
         items = [node.items if isinstance(node, Sequence) else (node,) for node in (first, value)]
         return Sequence(tuple(items[0]) + tuple(items[1]), first.mark)
     if not isinstance(first, Mapping) or not isinstance(value, Mapping):
-        tell(key.mark, path, "stands in two files", f"also in {first_key.mark}")
+        report(key.mark, path, "stands in two files", f"also in {first_key.mark}")
         return first
     entries = {name.text: (name, node) for name, node in first.entries}
     for name, node in value.entries:
         if name.text in entries:
-            tell(name.mark, f"{path}.{name.text[:80]}", "stands in two files", f"also in {entries[name.text][0].mark}")
+            report(name.mark, f"{path}.{name.text[:80]}", "stands in two files", f"also in {entries[name.text][0].mark}")
         else:
             entries[name.text] = (name, node)
     return Mapping(tuple(entries.values()), first.mark)

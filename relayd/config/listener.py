@@ -76,9 +76,9 @@ class Listener:
     def check(self) -> Iterable[tuple[str, str]]:
         if fault := fault_of(parse_listen, self.address):
             yield "address", fault
-        for place, network in enumerate(self.trusted_proxies):
+        for index, network in enumerate(self.trusted_proxies):
             if network != "unix" and (fault := fault_of(parse_network, network)):
-                yield f"trusted_proxies[{place}]", fault
+                yield f"trusted_proxies[{index}]", fault
         if self.proxy_protocol and not self.trusted_proxies:
             yield "proxy_protocol", "needs trusted_proxies: without it anybody could claim any address"
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from relayd.config.includes import joined, named_files
+from relayd.config.includes import merged, named_files
 from relayd.config.model import Config
 from relayd.config.tree import Stop, TooDeep, Tree
 from relayd.errors import ConfigError, Finding
@@ -42,11 +42,11 @@ class Loaded:
     texts: tuple[tuple[str, str], ...] = ()  # the same files with what stood in them
     mark_of: Callable[[str], Mark] = field(default=lambda path: Mark(""), repr=False, compare=False)
 
-    def placed(self, findings: Iterable[Finding]) -> list[Finding]:
+    def located(self, findings: Iterable[Finding]) -> list[Finding]:
         """Findings of parts that know the key and not the file, with the place where the key is written."""
-        return [one if one.line else self._placed(one) for one in findings]
+        return [one if one.line else self._located(one) for one in findings]
 
-    def _placed(self, finding: Finding) -> Finding:
+    def _located(self, finding: Finding) -> Finding:
         mark = self.mark_of(finding.path)
         file, line = (mark.file, mark.line) if mark.line else (self.files[0], 0)
         return replace(finding, file=file, line=line, column=mark.column if line else 0)
@@ -70,7 +70,7 @@ def load_text(text: str, name: str) -> Loaded:
     """The configuration in a text, as if it stood in a file of this name. Raises ConfigError with every finding."""
     reading = _Reading()
     if len(text) > FILE_BYTES:
-        reading.tell(Mark(name), "", f"is larger than {FILE_BYTES >> 20} MiB")
+        reading.report(Mark(name), "", f"is larger than {FILE_BYTES >> 20} MiB")
         raise ConfigError(reading.findings)
     return reading.finish(name, text)
 
@@ -99,7 +99,7 @@ class _Reading:
     def findings(self) -> list[Finding]:
         return self.builder.findings
 
-    def tell(self, mark: Mark, path: str, message: str, hint: str = "") -> None:
+    def report(self, mark: Mark, path: str, message: str, hint: str = "") -> None:
         self.builder.fault(mark, path, message, hint)
 
     def finish(self, name: str, text: str | None) -> Loaded:
@@ -111,7 +111,7 @@ class _Reading:
         self.builder.folders[name] = folder
         roots, files = [main], [name]
         if self.given is None:
-            named = named_files(main, folder, name, self.tell, self.builder.warn)
+            named = named_files(main, folder, name, self.report, self.builder.warn)
         else:
             named = [(path, Mark(path)) for path in self.given if path != name]
         for path, mark in named:
@@ -124,7 +124,7 @@ class _Reading:
                 self.builder.incomplete = True
             else:
                 roots.append(root)
-        config: Config = self.builder.build(Config, joined(roots, self.tell))
+        config: Config = self.builder.build(Config, merged(roots, self.report))
         order = {path: number for number, path in enumerate(files)}
         found = sorted(self.findings, key=lambda one: (order.get(one.file, 0), one.line, one.column))
         if any(one.level == "error" for one in found):
@@ -144,27 +144,27 @@ class _Reading:
 
     def _unread(self, mark: Mark, path: str, reason: str) -> str | None:
         subject = "" if mark.file == path else f"{path} "
-        self.tell(mark, "", f"{subject}cannot be read: {reason}")
+        self.report(mark, "", f"{subject}cannot be read: {reason}")
         return None
 
     def _decoded(self, raw: bytes, path: str) -> str | None:
         if b"\0" in raw:
-            self.tell(Mark(path), "", "is not a text file")
+            self.report(Mark(path), "", "is not a text file")
             return None
         try:
             return raw.decode("utf-8-sig")
         except UnicodeDecodeError as fault:
             line = raw.count(b"\n", 0, fault.start) + 1
             column = fault.start - raw.rfind(b"\n", 0, fault.start)
-            self.tell(Mark(path, line, column), "", "is not UTF-8 text", "save the file as UTF-8")
+            self.report(Mark(path, line, column), "", "is not UTF-8 text", "save the file as UTF-8")
             return None
 
     def tree(self, name: str, text: str) -> Mapping | None:
         """The tree of a text, or None and findings. A text without anything in it is an empty mapping."""
         before = len(self.findings)
-        tree = Tree(lambda mark, message, hint: self.tell(mark, "", message, hint))
+        tree = Tree(lambda mark, message, hint: self.report(mark, "", message, hint))
         try:
-            _feed(tree, name, text)
+            _parse_events(tree, name, text)
         except Stop:
             return None
         except yaml.MarkedYAMLError as fault:
@@ -177,14 +177,14 @@ class _Reading:
             what = f"holds the character U+{ord(sign):04X}, which YAML forbids" if isinstance(sign, str) else (
                 f"holds the character U+{sign:04X}, which YAML forbids" if isinstance(sign, int)
                 else "holds a character that YAML forbids")
-            place = getattr(fault, "position", None)
-            self.tell(_place(name, text, place if isinstance(place, int) else None), "", what)
+            index = getattr(fault, "position", None)
+            self.report(_mark_at(name, text, index if isinstance(index, int) else None), "", what)
             return None
         root = tree.root
         if root is None or is_null(root):
             return Mapping((), Mark(name, 1, 1))
         if not isinstance(root, Mapping):
-            self.tell(root.mark, "", f"needs sections (listeners:, routes:, ...), found {kind_of(root)}")
+            self.report(root.mark, "", f"needs sections (listeners:, routes:, ...), found {kind_of(root)}")
             return None
         return root if len(self.findings) == before or root.entries else None
 
@@ -195,12 +195,12 @@ class _Reading:
         """
         if fault.problem_mark is None:
             return False
-        told: list[tuple[Mark, str, str]] = []
+        faults: list[tuple[Mark, str, str]] = []
         try:
-            _feed(Tree(lambda *one: told.append(one)), name, text[: fault.problem_mark.index])
+            _parse_events(Tree(lambda *one: faults.append(one)), name, text[: fault.problem_mark.index])
         except TooDeep:
-            mark, message, hint = told[-1]
-            self.tell(mark, "", message, hint)
+            mark, message, hint = faults[-1]
+            self.report(mark, "", message, hint)
             return True
         except (Stop, yaml.YAMLError, ValueError, OverflowError):
             pass
@@ -222,7 +222,7 @@ class _Reading:
             hint = "look at the indentation and the brackets just above"
         elif "mapping values are not allowed" in problem:
             hint = "a value with a colon and a space in it must stand in quotes; else look at the indentation"
-        self.tell(at, "", f"YAML: {problem}", hint)
+        self.report(at, "", f"YAML: {problem}", hint)
 
 
 def _sign(text: str, line: int, column: int) -> str:
@@ -230,13 +230,13 @@ def _sign(text: str, line: int, column: int) -> str:
     return lines[line][column : column + 1] if line < len(lines) else ""
 
 
-def _place(name: str, text: str, index: int | None) -> Mark:
+def _mark_at(name: str, text: str, index: int | None) -> Mark:
     if index is None or not 0 <= index <= len(text):
         return Mark(name)
     return Mark(name, text.count("\n", 0, index) + 1, index - text.rfind("\n", 0, index))
 
 
-def _feed(tree: Tree, name: str, text: str) -> None:
+def _parse_events(tree: Tree, name: str, text: str) -> None:
     """Hand the parser's events to the tree, which stops the reading as soon as a bound is passed."""
     documents = 0
     for event in yaml.parse(text, Loader=PARSER):
@@ -244,13 +244,13 @@ def _feed(tree: Tree, name: str, text: str) -> None:
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
-                tree.tell(mark, "a second document begins here", "one file holds one configuration; remove the ---")
+                tree.report(mark, "a second document begins here", "one file holds one configuration; remove the ---")
                 raise Stop
         elif isinstance(event, yaml.ScalarEvent):
-            text_tag = _tag(tree, event.tag, mark)
-            tree.word(event.value, event.style in (None, "") and not text_tag, mark, event.anchor)
+            text_tag = _is_text_tag(tree, event.tag, mark)
+            tree.scalar(event.value, event.style in (None, "") and not text_tag, mark, event.anchor)
         elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-            _tag(tree, event.tag, mark)
+            _is_text_tag(tree, event.tag, mark)
             tree.begin(isinstance(event, yaml.MappingStartEvent), mark, event.anchor)
         elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
             tree.end()
@@ -258,12 +258,12 @@ def _feed(tree: Tree, name: str, text: str) -> None:
             tree.alias(event.anchor or "", mark)
 
 
-def _tag(tree: Tree, tag: str | None, mark: Mark) -> bool:
+def _is_text_tag(tree: Tree, tag: str | None, mark: Mark) -> bool:
     """Whether the tag says that this is a text; any other tag is a fault, for types come from the schema."""
     if tag is None:
         return False
     if tag not in ("!", TEXT_TAG):
-        tree.tell(mark, "tags (!...) are not used here", "write the value without it, or in quotes")
+        tree.report(mark, "tags (!...) are not used here", "write the value without it, or in quotes")
     return True
 
 

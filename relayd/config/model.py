@@ -40,17 +40,17 @@ class House:
 
     def check(self) -> Iterable[tuple[str, str]]:
         written: dict[str, str] = {}
-        for word, name in dataclasses.asdict(self).items():
+        for key, name in dataclasses.asdict(self).items():
             if name == "off":
                 continue
             if fault := field_name_fault(name):
-                yield word, f"{fault}; off leaves the field out"
-            elif word != "via" and name.lower() in FRAMING:
-                yield word, "belongs to the framing of the message"
-            elif word != "via" and name.lower() in written:
-                yield word, f"{written[name.lower()]} has this name too"
-            elif word != "via":
-                written[name.lower()] = word
+                yield key, f"{fault}; off leaves the field out"
+            elif key != "via" and name.lower() in FRAMING:
+                yield key, "belongs to the framing of the message"
+            elif key != "via" and name.lower() in written:
+                yield key, f"{written[name.lower()]} has this name too"
+            elif key != "via":
+                written[name.lower()] = key
 
 
 @section()
@@ -145,10 +145,10 @@ class Config:
         target = self.upstreams.get(route.upstream or "")
         if route.upstream is not None and route.upstream not in self.upstreams and route.upstream not in BUILT_IN:
             yield "upstream", unknown("upstream", route.upstream, [*self.upstreams, *BUILT_IN])
-        for place, consumer in enumerate(route.allow):
+        for index, consumer in enumerate(route.allow):
             if consumer not in self.consumers:
-                yield f"allow[{place}]", unknown("consumer", consumer, self.consumers)
-        for key, name in _named(route):
+                yield f"allow[{index}]", unknown("consumer", consumer, self.consumers)
+        for key, name in _named_upstreams(route):
             if name not in self.upstreams:
                 yield f"{key}.upstream", unknown("upstream", name, self.upstreams)
         yield from self._mirrored(route, target)
@@ -163,13 +163,13 @@ class Config:
             at = f"models.{name}"
             if model.upstream not in self.upstreams:
                 yield f"{at}.upstream", unknown("upstream", model.upstream, self.upstreams)
-            for place, one in enumerate(model.fallbacks):
+            for index, one in enumerate(model.fallbacks):
                 if one.upstream not in self.upstreams:
-                    yield f"{at}.fallbacks[{place}].upstream", unknown("upstream", one.upstream, self.upstreams)
+                    yield f"{at}.fallbacks[{index}].upstream", unknown("upstream", one.upstream, self.upstreams)
             if "*" not in name and model.model is None:  # what it is called there is its own name
-                told = set(fallback_faults(model.upstream, None, model.fallbacks))  # by Model itself
+                reported = set(fallback_faults(model.upstream, None, model.fallbacks))  # by Model itself
                 found = fallback_faults(model.upstream, name, model.fallbacks)
-                yield from ((f"{at}.{path}", fault) for path, fault in found if (path, fault) not in told)
+                yield from ((f"{at}.{path}", fault) for path, fault in found if (path, fault) not in reported)
 
     def _mirrored(self, route: Route, target: Upstream | None) -> Iterator[tuple[str, str]]:
         """A mirror of other names that leads to the very endpoint which had the request."""
@@ -195,16 +195,16 @@ class Config:
             return
         reached = [("upstream", target.protocol)] if target is not None else []
         reached += [
-            (key, self.upstreams[name].protocol) for key, name in _named(route) if name in self.upstreams and key != "mirror"
+            (key, self.upstreams[name].protocol) for key, name in _named_upstreams(route) if name in self.upstreams and key != "mirror"
         ]
         for key, theirs in reached:
-            if fault := _gap(dialect, theirs):
+            if fault := _translation_fault(dialect, theirs):
                 yield key, fault
                 return
         if route.upstream == "by_model":  # models of other upstreams are refused when they are asked for
             served = [self.upstreams[model.upstream].protocol for model in self.models.values()
                       if model.upstream in self.upstreams]
-            gaps = [_gap(dialect, theirs) for theirs in served]
+            gaps = [_translation_fault(dialect, theirs) for theirs in served]
             if gaps and all(gaps):
                 yield "upstream", f"no model can be reached here: {gaps[0]}"
 
@@ -240,17 +240,17 @@ class Config:
                 yield f"routes[{number}]", "matches every request; no route behind it is ever reached"
                 break
             for later, other in enumerate(self.routes[number + 1 :], start=number + 1):
-                if hides(route.match, other.match):
+                if covers(route.match, other.match):
                     yield f"routes[{later}]", f"is never reached: {route.name} takes every request that it could match"
         yield from self._larger_than_buffers()
         if not self.routes:
             yield "routes", "there are none: every request is answered 404"
 
 
-def hides(earlier: Match, later: Match) -> bool:
+def covers(earlier: Match, later: Match) -> bool:
     """Whether every request that matches `later` surely matches `earlier` too."""
-    for word in ("host", "method", "model"):
-        mine, theirs = set(getattr(earlier, word)), set(getattr(later, word))
+    for key in ("host", "method", "model"):
+        mine, theirs = set(getattr(earlier, key)), set(getattr(later, key))
         if mine and not (theirs and theirs <= mine):
             return False
     if not earlier.header.items() <= later.header.items() or earlier.regex not in (None, later.regex):
@@ -264,7 +264,7 @@ def hides(earlier: Match, later: Match) -> bool:
     return begins is not None and begins.startswith(normal_path(earlier.prefix, whole=False) or earlier.prefix)
 
 
-def _gap(mine: Dialect, protocol: str) -> str:
+def _translation_fault(mine: Dialect, protocol: str) -> str:
     """Why requests in a client's dialect cannot be sent to an upstream of this protocol; empty if they can."""
     theirs = registry.dialect(protocol)
     if theirs is None:
@@ -274,9 +274,9 @@ def _gap(mine: Dialect, protocol: str) -> str:
     return ""
 
 
-def _named(route: Route) -> Iterator[tuple[str, str]]:
+def _named_upstreams(route: Route) -> Iterator[tuple[str, str]]:
     """The upstreams that a route names beside its own."""
-    yield from ((f"fallbacks[{place}]", one.upstream) for place, one in enumerate(route.fallbacks))
+    yield from ((f"fallbacks[{index}]", one.upstream) for index, one in enumerate(route.fallbacks))
     if route.canary is not None:
         yield "canary", route.canary.upstream
     if route.mirror is not None:

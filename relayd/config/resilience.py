@@ -67,9 +67,9 @@ class Retries:
     idempotent: bool = setting(default=False, doc="Requests may be sent again whatever their method is: a POST that an endpoint may have worked on is then delivered twice.")
 
     def check(self) -> Iterable[tuple[str, str]]:
-        for place, word in enumerate(self.on):
-            if word not in FAULTS and not re.fullmatch(r"[45][0-9]{2}", word):
-                yield f"on[{place}]", f"is none of {', '.join(FAULTS)}, and no status of 400 and above"
+        for index, text in enumerate(self.on):
+            if text not in FAULTS and not re.fullmatch(r"[45][0-9]{2}", text):
+                yield f"on[{index}]", f"is none of {', '.join(FAULTS)}, and no status of 400 and above"
 
 
 @section(shorthand="path")
@@ -93,12 +93,12 @@ class Health:
     def check(self) -> Iterable[tuple[str, str]]:
         if not self.status:
             yield "status", "needs at least one status"
-        for place, text in enumerate(self.status):
+        for index, text in enumerate(self.status):
             if status_range(text) is None:
-                yield f"status[{place}]", "is not a status; write 204, 2xx or 200-399"
+                yield f"status[{index}]", "is not a status; write 204, 2xx or 200-399"
 
     def caution(self) -> Iterable[tuple[str, str]]:
-        if any(word in self.path for word in ("/chat/completions", "/responses", "/messages", "generateContent")):
+        if any(text in self.path for text in ("/chat/completions", "/responses", "/messages", "generateContent")):
             yield "path", "asks a model, which costs money and fails while it is busy"
         if self.timeout > self.interval:
             yield "timeout", "is longer than interval; a check begins only when the one before is over"
@@ -151,11 +151,11 @@ class Canary:
 def fallback_faults(upstream: str, model: str | None, fallbacks: Iterable[Fallback]) -> Iterable[tuple[str, str]]:
     """Faults of a list of fallbacks of a route or model that begins at `upstream`: going round in a circle."""
     seen = {(upstream, model): "where the request was first"}
-    for place, one in enumerate(fallbacks):
+    for index, one in enumerate(fallbacks):
         target = (one.upstream, one.model or model)
         if target in seen:
-            yield f"fallbacks[{place}]", f"leads back to {seen[target]}"
-        seen.setdefault(target, f"fallbacks[{place}]")
+            yield f"fallbacks[{index}]", f"leads back to {seen[target]}"
+        seen.setdefault(target, f"fallbacks[{index}]")
 
 
 def share_faults(upstream: str, mirror: Mirror | None, canary: Canary | None) -> Iterable[tuple[str, str]]:

@@ -52,35 +52,35 @@ class Match:
     model: tuple[str, ...] = setting(default=(), doc="Model names in the request body (or in the path, for Gemini); `*` stands for anything. The body is read to know it.", example=["mistral-*"])
 
     def check(self) -> Iterable[tuple[str, str]]:
-        if sum(word is not None for word in (self.path, self.prefix, self.regex)) > 1:
+        if sum(key is not None for key in (self.path, self.prefix, self.regex)) > 1:
             yield "", "only one of path, prefix and regex can be used"
-        for word, text in (("path", self.path), ("prefix", self.prefix)):
-            if text is not None and (fault := fault_of_path(text, whole=word == "path")):
-                yield word, fault
+        for key, text in (("path", self.path), ("prefix", self.prefix)):
+            if text is not None and (fault := fault_of_path(text, whole=key == "path")):
+                yield key, fault
         if self.regex is not None and (fault := fault_of_regex(self.regex)):
             yield "regex", fault
-        for place, host in enumerate(self.host):
+        for index, host in enumerate(self.host):
             if fault := fault_of_host(host):
-                yield f"host[{place}]", fault
-        for place, method in enumerate(self.method):
+                yield f"host[{index}]", fault
+        for index, method in enumerate(self.method):
             if fault := method_fault(method):
-                yield f"method[{place}]", fault
+                yield f"method[{index}]", fault
             elif method in ("CONNECT", "TRACE"):
-                yield f"method[{place}]", "is never passed on; every such request is answered 405"
+                yield f"method[{index}]", "is never passed on; every such request is answered 405"
         names: dict[str, str] = {}
         for name, value in self.header.items():
             if fault := field_name_fault(name) or field_value_fault(value):
                 yield f"header.{name}", fault
             elif names.setdefault(name.lower(), name) != name:
                 yield f"header.{name}", f"is the same field as {names[name.lower()]}, and cannot have both values"
-        for place, model in enumerate(self.model):
+        for index, model in enumerate(self.model):
             if not model:
-                yield f"model[{place}]", "is empty; no request asks for a model without a name"
+                yield f"model[{index}]", "is empty; no request asks for a model without a name"
 
     def caution(self) -> Iterable[tuple[str, str]]:
-        for word, text in (("path", self.path), ("prefix", self.prefix)):
-            if text is not None and (words := not_normal(text, whole=word == "path")):
-                yield word, words
+        for key, text in (("path", self.path), ("prefix", self.prefix)):
+            if text is not None and (fault := not_normal(text, whole=key == "path")):
+                yield key, fault
 
 
 @section()
@@ -92,11 +92,11 @@ class HeaderEdits:
     add: Mapping[str, str] = setting(factory=dict, doc="Fields put behind what is there.", example={"X-Seen": "relayd"})
 
     def check(self) -> Iterable[tuple[str, str]]:
-        for place, name in enumerate(self.remove):
+        for index, name in enumerate(self.remove):
             if fault := field_name_fault(name):
-                yield f"remove[{place}]", fault
+                yield f"remove[{index}]", fault
             elif name.lower() in FRAMING:
-                yield f"remove[{place}]", "belongs to the framing of the message; relayd writes it"
+                yield f"remove[{index}]", "belongs to the framing of the message; relayd writes it"
         yield from written_fields("set", self.set)
         yield from written_fields("add", self.add)
 
@@ -121,16 +121,16 @@ class Cors:
     def check(self) -> Iterable[tuple[str, str]]:
         if self.credentials and "*" in self.origins:
             yield "credentials", "cannot be combined with origins: \"*\"; name the origins"
-        for place, origin in enumerate(self.origins):
+        for index, origin in enumerate(self.origins):
             if fault := fault_of_origin(origin):
-                yield f"origins[{place}]", fault
-        for place, method in enumerate(self.methods):
+                yield f"origins[{index}]", fault
+        for index, method in enumerate(self.methods):
             if method != "*" and (fault := method_fault(method)):
-                yield f"methods[{place}]", fault
+                yield f"methods[{index}]", fault
         for path, names in (("headers", self.headers), ("expose", self.expose)):
-            for place, name in enumerate(names):
+            for index, name in enumerate(names):
                 if fault := field_name_fault(name):
-                    yield f"{path}[{place}]", fault
+                    yield f"{path}[{index}]", fault
 
 
 @section(shorthand="location")
@@ -213,7 +213,7 @@ class Route:
     admin_write: bool = setting(default=False, doc="With `upstream: admin`: also the actions that change something (reload, upgrade, endpoints, breakers).")
 
     def check(self) -> Iterable[tuple[str, str]]:
-        ways = [word for word in ("upstream", "redirect", "respond") if getattr(self, word) is not None]
+        ways = [key for key in ("upstream", "redirect", "respond") if getattr(self, key) is not None]
         if len(ways) != 1:
             yield "", "needs exactly one of upstream, redirect and respond" + (f", not {' and '.join(ways)}" if ways else "")
         if self.strip_prefix is not None and self.rewrite is not None:
@@ -229,15 +229,15 @@ class Route:
             for number in GROUP.findall(self.rewrite):
                 if int(number) > groups:
                     yield "rewrite", f"\\{number} stands for a group that match.regex does not have"
-        for word in ("admin_prefix", "admin_write"):
-            if getattr(self, word) and self.upstream != "admin":
-                yield word, "has a meaning only with upstream: admin"
+        for key in ("admin_prefix", "admin_write"):
+            if getattr(self, key) and self.upstream != "admin":
+                yield key, "has a meaning only with upstream: admin"
         if self.admin_prefix and normal_path(self.admin_prefix, whole=True) != self.admin_prefix:
             yield "admin_prefix", fault_of_path(self.admin_prefix, whole=True) or "is not in the form that requests have"
         if self.upstream is None:
-            for word in ONLY_UPSTREAM:
-                if getattr(self, word):
-                    yield word, "has a meaning only with an upstream"
+            for key in ONLY_UPSTREAM:
+                if getattr(self, key):
+                    yield key, "has a meaning only with an upstream"
         else:
             yield from fallback_faults(self.upstream, None, self.fallbacks)
             yield from share_faults(self.upstream, self.mirror, self.canary)

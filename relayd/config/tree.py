@@ -18,7 +18,7 @@ DEPTH = 32
 NODES = 20_000
 MERGE = "<<"
 
-Tell = Callable[[Mark, str, str], None]
+Report = Callable[[Mark, str, str], None]
 
 
 class Stop(Exception):
@@ -45,7 +45,7 @@ class _Open:
 class Tree:
     """Takes the events of one text in their order; `root` is the result. Owned by the loader, used once."""
 
-    tell: Tell
+    report: Report
     root: Node | None = None
     _open: list[_Open] = field(default_factory=list)
     _anchors: dict[str, tuple[Node, int, int]] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Tree:
 
     def begin(self, mapping: bool, mark: Mark, anchor: str | None) -> None:
         if len(self._open) >= DEPTH:
-            self.tell(mark, f"is nested deeper than {DEPTH} levels", "")
+            self.report(mark, f"is nested deeper than {DEPTH} levels", "")
             raise TooDeep
         self._count(1, mark)
         self._open.append(_Open(mapping, mark, anchor))
@@ -63,7 +63,7 @@ class Tree:
         node = self._mapping(done) if done.mapping else Sequence(tuple(done.parts), done.mark)
         self._add(node, done.size, done.height, done.anchor)
 
-    def word(self, text: str, plain: bool, mark: Mark, anchor: str | None) -> None:
+    def scalar(self, text: str, plain: bool, mark: Mark, anchor: str | None) -> None:
         self._count(1, mark)
         if any(0xD800 <= ord(sign) <= 0xDFFF for sign in text):
             self._stop(mark, "holds half a character (a lone surrogate)")
@@ -103,22 +103,22 @@ class Tree:
         merged: list[Node] = []
         for key, value in zip(done.parts[::2], done.parts[1::2], strict=True):
             if not isinstance(key, Scalar):
-                self.tell(key.mark, "a key must be a single word", "")
+                self.report(key.mark, "a key must be a single word", "")
             elif key.plain and key.text == MERGE:
                 merged.extend(value.items if isinstance(value, Sequence) else (value,))
             elif key.text in entries:
                 first = entries[key.text][0].mark
-                self.tell(key.mark, f"duplicate key {key.text[:60]!r}", f"first written in line {first.line}")
+                self.report(key.mark, f"duplicate key {key.text[:60]!r}", f"first written in line {first.line}")
             else:
                 entries[key.text] = (key, value)
         for other in merged:
             if not isinstance(other, Mapping):
-                self.tell(other.mark, "only a mapping can be merged with <<", "")
+                self.report(other.mark, "only a mapping can be merged with <<", "")
                 continue
             for key, value in other.entries:
                 entries.setdefault(key.text, (key, value))
         return Mapping(tuple(entries.values()), done.mark)
 
     def _stop(self, mark: Mark, message: str, hint: str = "") -> None:
-        self.tell(mark, message, hint)
+        self.report(mark, message, hint)
         raise Stop

@@ -45,10 +45,10 @@ class HeaderKeys:
     def check(self) -> Iterable[tuple[str, str]]:
         if self.name.lower() in FRAMING:
             yield "name", "belongs to the framing of the message"
-        for place, key in enumerate(self.value):
+        for index, key in enumerate(self.value):
             if field_value_fault(key.reveal()):
-                yield f"value[{place}]", "holds a character that a field value cannot hold"
-        yield from twice("value", self.value)
+                yield f"value[{index}]", "holds a character that a field value cannot hold"
+        yield from duplicates("value", self.value)
 
 
 @section()
@@ -59,15 +59,15 @@ class QueryKeys:
     value: tuple[Secret, ...] = setting(doc="The key, or a list of keys.")
 
     def check(self) -> Iterable[tuple[str, str]]:
-        return twice("value", self.value)
+        return duplicates("value", self.value)
 
 
-def twice(path: str, keys: tuple[Secret, ...]) -> Iterable[tuple[str, str]]:
+def duplicates(path: str, keys: tuple[Secret, ...]) -> Iterable[tuple[str, str]]:
     """A key that is listed a second time has no second allowance."""
     seen: dict[str, int] = {}
-    for place, key in enumerate(keys):
-        if seen.setdefault(key.reveal(), place) != place:
-            yield f"{path}[{place}]", f"is the key of {path}[{seen[key.reveal()]}]"
+    for index, key in enumerate(keys):
+        if seen.setdefault(key.reveal(), index) != index:
+            yield f"{path}[{index}]", f"is the key of {path}[{seen[key.reveal()]}]"
 
 
 @section(one_of=True)
@@ -84,10 +84,10 @@ class Auth:
     query: QueryKeys | None = setting(default=None, doc="Sent in the query string.")
 
     def check(self) -> Iterable[tuple[str, str]]:
-        for place, key in enumerate(self.bearer):
+        for index, key in enumerate(self.bearer):
             if fault := bearer_key_fault(key.reveal()):
-                yield f"bearer[{place}]", fault
-        yield from twice("bearer", self.bearer)
+                yield f"bearer[{index}]", fault
+        yield from duplicates("bearer", self.bearer)
         if not self.bearer and self.header is None and self.query is None:
             yield "bearer", "needs a key"
 
@@ -161,10 +161,10 @@ class Upstream:
 
     def check(self) -> Iterable[tuple[str, str]]:
         seen: dict[str, int] = {}
-        for place, endpoint in enumerate(self.endpoints):
+        for index, endpoint in enumerate(self.endpoints):
             if endpoint.url in seen:
-                yield f"endpoints[{place}]", f"is endpoints[{seen[endpoint.url]}] once more"
-            seen.setdefault(endpoint.url, place)
+                yield f"endpoints[{index}]", f"is endpoints[{seen[endpoint.url]}] once more"
+            seen.setdefault(endpoint.url, index)
         yield from faults_of_choice(self, BALANCERS, self.balance)
         if self.list_models:
             dialect = registry.dialect(self.protocol)

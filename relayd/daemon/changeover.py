@@ -84,7 +84,7 @@ class Changeover:
         config, gateway = loaded.config, self._gateway
         asked = preflight(config)
         if asked.faults:
-            raise ConfigError(loaded.placed(asked.faults))
+            raise ConfigError(loaded.located(asked.faults))
         undo: list[Callable[[], None]] = []
         try:
             telemetry = self._telemetry.prepare(telemetry_settings(config))
@@ -93,7 +93,7 @@ class Changeover:
             builtin = {} if self._demo is None else {"demo": self._demo.spec}
             plan = compile_plan(config, generation, gateway.plan, builtin=builtin, gates=gateway.gates)
             carried = carryover(gateway.plan, plan)
-            for upstream in carried.made:
+            for upstream in carried.created:
                 undo.append(upstream.close)
                 upstream.open(gateway.client.connect)
             store = self._prepare_store(config, undo)
@@ -105,7 +105,7 @@ class Changeover:
         except BaseException as error:  # rescue door: whatever it was, nothing stays open; it is raised again
             undone(undo)
             if isinstance(error, ConfigError):
-                raise ConfigError(loaded.placed(error.findings)) from error
+                raise ConfigError(loaded.located(error.findings)) from error
             raise
         return Prepared(plan, carried, telemetry, listeners, admin, store, tuple(undo), tuple(asked.expiries))
 

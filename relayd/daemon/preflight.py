@@ -95,8 +95,8 @@ def examined(path: str, unit: Unit | None = None) -> tuple[Loaded, Preflight]:
     except ConfigError as refused:
         faults += refused.findings
     if faults or asked.faults:
-        raise ConfigError(loaded.placed([*faults, *asked.findings]))
-    return replace(loaded, warnings=(*loaded.warnings, *loaded.placed(asked.findings))), asked
+        raise ConfigError(loaded.located([*faults, *asked.findings]))
+    return replace(loaded, warnings=(*loaded.warnings, *loaded.located(asked.findings))), asked
 
 
 def preflight(config: Config, files: tuple[str, ...] = (), unit: Unit | None = None) -> Preflight:

@@ -18,9 +18,9 @@ from relayd.telemetry.journal import Journal
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import UpstreamSpec
 from relayd.upstream.transport.client import StreamClient
-from relayd.upstream.transport.listing import Listings
+from relayd.upstream.transport.listing import ModelListFetcher
 from relayd.upstream.transport.probe import Probes
-from relayd.upstream.upstream import Change, Upstream
+from relayd.upstream.upstream import Upstream, UpstreamEvent
 
 TURN_S = 0.25
 SELDOM = 20  # turns between two looks at the descriptors, which cost the more the more there are
@@ -39,7 +39,7 @@ class Tending:
         """`most` is how many descriptors the process may have."""
         self._gateway, self._lag, self._journal, self._most = gateway, lag, journal, most
         self._probes = Probes(client, self._upstreams)
-        self._listings = Listings(client, self._upstreams, listing_path)
+        self._listings = ModelListFetcher(client, self._upstreams, listing_path)
         self._turns = self._open = 0
         self._shedding = False
         self._metrics = gateway.telemetry.metrics
@@ -61,7 +61,7 @@ class Tending:
         self._noticed &= set(self._gateway.store.notices)
         self._notices()
 
-    def _told(self, change: Change) -> None:
+    def _told(self, change: UpstreamEvent) -> None:
         level = self._journal.info if change.event in _CALM else self._journal.warning
         level(change.event, upstream=change.upstream, endpoint=change.address, why=change.why)
         self._gateway.gates.wake()  # who waits for room at this upstream may find some

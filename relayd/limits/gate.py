@@ -8,8 +8,8 @@ Laws:
 4. Callbacks are called when the gate is consistent, and may acquire and release. The outer call grants the permits that
    they free, so recursion does not grow with the queue. An exception of a callback propagates to the caller of the
    gate; the remaining requests are granted by the next call, at the latest by the sweep.
-5. `has_capacity` is called often and must not have side effects. Pass the same callable (`upstream.has_room`) for the
-   same resource: it is then called once for all requests that share it.
+5. `has_capacity` is called often and must not have side effects. Pass the same callable (`upstream.has_capacity`) for
+   the same resource: it is then called once for all requests that share it.
 
 One event loop owns a gate. A gate survives reloads; `configure` sets new limits.
 """

@@ -1,1 +1,1 @@
-"""A configuration compiled into what the data path reads."""
+"""The plan: a configuration compiled for the data path."""

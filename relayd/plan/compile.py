@@ -1,9 +1,9 @@
-"""From the configuration to the plan: everything that can be decided before the first request is decided here.
+"""Compiles the configuration into the plan: every decision that needs no request is made here.
 
-1. Compiling has no side effects, opens nothing and may be thrown away.
-2. All faults are found before the first one is raised.
-3. A route that cannot be served yet answers so; it is neither left out, which would let its requests fall through to
-   the next one, nor half served.
+1. Compiling has no side effects and opens nothing; the plan can be discarded.
+2. All faults are collected before ConfigError is raised.
+3. A route that cannot be served yet answers with an error. It is not left out, because its requests would then match
+   the next route, and it is never partly served.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ NO_BUILT_INS: Mapping[str, UpstreamSpec] = MappingProxyType({})
 
 
 class _Faults:
-    """Collects what cannot be compiled; owned by one compilation."""
+    """Collects faults; owned by one compilation."""
 
     def __init__(self) -> None:
         self.found: list[tuple[str, str]] = []
 
-    def attempt(self, path: str, make: Callable[[], T], otherwise: T) -> T:
-        """What `make` gives; its ValueError is noted under `path` and `otherwise` stands in for the result."""
+    def collect(self, path: str, make: Callable[[], T], otherwise: T) -> T:
+        """The result of `make`. If it raises ValueError, the fault is collected under `path` and `otherwise`
+        returned."""
         try:
             return make()
         except ValueError as error:
@@ -63,10 +64,10 @@ def compile_plan(
 ) -> Plan:
     """The plan of a configuration.
 
-    Live upstreams of `previous` are shared if nothing but their endpoints differs. `builtin` holds the specs of
-    built-in upstreams such as `demo`, used where a route names them; their paths are taken as they are. `gates` are
-    those of the process, None where nothing will be served.
-    Raises ConfigError with all faults that only show when the parts are put together.
+    Live upstreams of `previous` are shared if only their endpoints differ. `builtin` holds the specs of built-in
+    upstreams such as `demo`, used if a route names them; their paths are not changed. `gates` are the gates of the
+    process, None if the plan will not serve requests.
+    Raises ConfigError with all faults that concern the combination of sections.
     """
     faults = _Faults()
     specs = _specs(config, builtin, faults)
@@ -78,11 +79,11 @@ def compile_plan(
     rules: list[tuple[Matcher, PlannedRoute]] = []
     for number, route in enumerate(config.routes):
         at = f"routes[{number}]"
-        rule = faults.attempt(f"{at}.match", lambda route=route: _matcher(route), Matcher())  # type: ignore[misc]
+        rule = faults.collect(f"{at}.match", lambda route=route: _matcher(route), Matcher())  # type: ignore[misc]
         rules.append((rule, _route(at, route, config, parts, faults)))
     consumers = _consumers(config, parts.dialects)
     for first, second in consumers.shared():
-        faults.found.append((f"consumers.{second}", f"has the same key as {first}: it could not be told apart"))
+        faults.found.append((f"consumers.{second}", f"has the same key as {first}; relayd cannot distinguish them"))
     if faults.found:
         raise ConfigError(Finding("configuration", 0, 0, path, message) for path, message in faults.found)
     return Plan(
@@ -96,7 +97,7 @@ def compile_plan(
         house=_house(config.headers),
         key_fields=consumers.key_fields() - USUAL_KEY_FIELDS,
         models=model_table(config),
-        made_s=int(clock.wall()),
+        created_s=int(clock.wall()),
         dialects=MappingProxyType(dict(parts.dialects)),
         model_targets=MappingProxyType(model_targets(config, parts)),
         gate_limits=MappingProxyType(limits),
@@ -111,7 +112,7 @@ def _specs(config: Config, builtin: Mapping[str, UpstreamSpec], faults: _Faults)
     specs: dict[str, UpstreamSpec] = {}
     for name, section in config.upstreams.items():
         nothing = UpstreamSpec(name=name, endpoints=(), protocol=section.protocol)
-        specs[name] = faults.attempt(
+        specs[name] = faults.collect(
             f"upstreams.{name}", lambda name=name, section=section: upstream_spec(name, section), nothing  # type: ignore[misc]
         )
     used = {route.upstream for route in config.routes}
@@ -120,14 +121,14 @@ def _specs(config: Config, builtin: Mapping[str, UpstreamSpec], faults: _Faults)
 
 
 def _live(spec: UpstreamSpec, previous: Plan | None) -> Upstream:
-    """The upstream of the previous plan if nothing but its endpoints differs, which the commit sets; else a new one."""
-    kept = None if previous is None else previous.upstreams.get(spec.name)
-    if kept is not None and replace(kept.spec, endpoints=spec.endpoints) == spec:
-        return kept
-    made = Upstream(spec)
-    if kept is not None:
-        made.inherit_state(kept)
-    return made
+    """The upstream of the previous plan if only its endpoints differ, which the commit sets; else a new one."""
+    live = None if previous is None else previous.upstreams.get(spec.name)
+    if live is not None and replace(live.spec, endpoints=spec.endpoints) == spec:
+        return live
+    created = Upstream(spec)
+    if live is not None:
+        created.inherit_state(live)
+    return created
 
 
 def _matcher(route: Route) -> Matcher:
@@ -143,7 +144,7 @@ def _route(at: str, route: Route, config: Config, parts: Parts, faults: _Faults)
     action = _action(route, upstream)
     named = config.upstreams.get(route.upstream or "")
     protocol = registry.PLAIN if named is None else named.protocol
-    changed = faults.attempt(at, lambda: rewriting(route, protocol), Rewriting())
+    changed = faults.collect(at, lambda: rewriting(route, protocol), Rewriting())
     auth = None if upstream is None else upstream.spec.auth
     reserved = frozenset() if auth is None or auth.kind == "query" else frozenset({auth.name.lower().encode()})
     return PlannedRoute(
@@ -152,14 +153,14 @@ def _route(at: str, route: Route, config: Config, parts: Parts, faults: _Faults)
         action=action,
         upstream=upstream if action == "proxy" else None,
         allow=frozenset(route.allow) if route.allow else None,
-        take=changed.take,
-        put=changed.put,
-        put_regex=changed.put_regex,
+        strip_length=changed.strip_length,
+        replacement=changed.replacement,
+        replacement_template=changed.replacement_template,
         regex=changed.regex,
-        request_edits=faults.attempt(
+        request_edits=faults.collect(
             f"{at}.request_headers", lambda: field_edits(route.request_headers, reserved), None
         ),
-        response_edits=faults.attempt(f"{at}.response_headers", lambda: field_edits(route.response_headers), None),
+        response_edits=faults.collect(f"{at}.response_headers", lambda: field_edits(route.response_headers), None),
         cors=route.cors,
         redirect=route.redirect,
         respond=route.respond,
@@ -174,14 +175,14 @@ def _route(at: str, route: Route, config: Config, parts: Parts, faults: _Faults)
         admin_write=route.admin_write,
         resilience=resilience_of(route, parts) if action == "proxy" else None,
         targets=(Target(upstream),) if action == "proxy" and upstream is not None else (),
-        knows_consumers=bool(config.consumers),
+        has_consumers=bool(config.consumers),
         keepalive_s=float(route.keepalive or 0.0),
-        moves_path=action == "proxy" and (changed != Rewriting() or _has_base(route, parts)),
+        rewrites_path=action == "proxy" and (changed != Rewriting() or _has_base(route, parts)),
     )
 
 
 def _has_base(route: Route, parts: Parts) -> bool:
-    """Whether some endpoint that the route may lead to has a base path."""
+    """True if some endpoint of the route's upstreams has a base path."""
     further = [one.upstream for one in (*route.fallbacks, route.canary, route.mirror) if one is not None]
     named = [parts.upstreams[name] for name in (route.upstream or "", *further) if name in parts.upstreams]
     return route.upstream == "by_model" or any(one.base_path for upstream in named for one in upstream.spec.endpoints)
@@ -194,7 +195,7 @@ def _action(route: Route, upstream: Upstream | None) -> str:
         return "respond"
     if route.upstream == "admin":
         return "admin"
-    if upstream is None and route.upstream != "by_model":  # a built-in that this process does not have
+    if upstream is None and route.upstream != "by_model":  # a built-in upstream that this process lacks
         return "unavailable"
     return "proxy"
 
@@ -220,8 +221,8 @@ def _consumers(config: Config, dialects: Mapping[str, Dialect]) -> Consumers:
 
 
 def _house(house: House) -> HouseFields:
-    def name(word: str) -> bytes:
-        return b"" if word.lower() in ("off", "") else word.encode()
+    def name(value: str) -> bytes:
+        return b"" if value.lower() in ("off", "") else value.encode()
 
     names = {
         key: name(getattr(house, key))
@@ -230,6 +231,6 @@ def _house(house: House) -> HouseFields:
             "process_time", "proxy_by",
         )
     }
-    # Empty as long as nothing is renamed, so that the common path has nothing to compare.
+    # Empty unless a field is renamed, so that the common path compares nothing.
     own = {value.lower() for value in names.values() if value} - FORWARDING - _USUAL_RESPONSE_FIELDS
     return HouseFields(via=name(house.via), own=frozenset(own), **names)

@@ -1,7 +1,7 @@
-"""What changes between two configurations, in lines that an operator reads after a reload.
+"""The differences between two configurations, as lines for the operator after a reload.
 
-1. No secret and no value that may be one is ever shown: only where it comes from, and that it changed.
-2. A key that keeps its value says nothing; what is new or gone is named without its contents.
+1. A secret, or a value that may be one, is never shown: only its source, and the fact that it changed.
+2. An unchanged key produces no line. A new or removed key is named without its contents.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from relayd.schema import Duration, Secret, Size
 from relayd.schema.units import format_duration, format_size
 from relayd.wire.redact import SECRET_FIELDS
 
-_HINTS = ("key", "token", "secret", "password", "auth")
-_LONGEST = 60
+_SECRET_NAME_PARTS = ("key", "token", "secret", "password", "auth")
+_MAX_LENGTH = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One line: `sign` is + (new), - (gone) or ~ (changed); `path` the key; `text` what changed, empty for + and -."""
+    """One line: `sign` is + (new), - (removed) or ~ (changed); `path` the key; `text` the change, usually empty for +
+    and -."""
 
     sign: str
     path: str
@@ -38,7 +39,7 @@ def diff(old: Config, new: Config) -> list[Change]:
 
 
 def files_diff(old: Sequence[str], new: Sequence[str]) -> list[Change]:
-    """Included files that are read no longer, and those that are new; `old` and `new` begin with the main file."""
+    """Included files that were removed or added; `old` and `new` begin with the main file."""
     before, after = old[1:], new[1:]
     changes = [Change("-", "include", file) for file in before if file not in after]
     changes += [Change("+", "include", file) for file in after if file not in before]
@@ -56,8 +57,8 @@ def _compare(path: str, old: Any, new: Any) -> Iterator[Change]:
         if old != new:
             yield Change("~", path, f"{new} changed" if old.source == new.source else f"{old} -> {new}")
     elif _are_secrets(old) and _are_secrets(new) and len(old) == len(new):
-        for place, (before, after) in enumerate(zip(old, new, strict=True)):
-            yield from _compare(path if len(new) == 1 else f"{path}[{place}]", before, after)
+        for index, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from _compare(path if len(new) == 1 else f"{path}[{index}]", before, after)
     elif type(old) is type(new) and dataclasses.is_dataclass(old):
         for field in dataclasses.fields(old):
             key = field.metadata.get("key") or field.name
@@ -67,10 +68,10 @@ def _compare(path: str, old: Any, new: Any) -> Iterator[Change]:
     elif _are_named(old) and _are_named(new):
         before, after = ({item.name: item for item in side} for side in (old, new))
         yield from _compare_named(path, before, after)
-        kept = [name for name in before if name in after]
-        moved = [name for name in after if name in before]
-        if kept != moved:
-            yield Change("~", path, f"order: {', '.join(kept)} -> {', '.join(moved)}")
+        old_order = [name for name in before if name in after]
+        new_order = [name for name in after if name in before]
+        if old_order != new_order:
+            yield Change("~", path, f"order: {', '.join(old_order)} -> {', '.join(new_order)}")
     elif old != new:
         yield _changed(path, old, new)
 
@@ -102,7 +103,7 @@ def _hide(path: str, text: str) -> str:
 
 
 def _may_be_secret(path: str) -> bool:
-    """Whether a header field's value stands here that may be a key: people write keys there too."""
+    """True if the path is the value of a header field that may hold a key."""
     parts = path.split(".")
     if len(parts) < 2 or parts[-2] not in ("set", "add", "header", "headers"):
         return False
@@ -110,9 +111,9 @@ def _may_be_secret(path: str) -> bool:
 
 
 def looks_secret(field: str) -> bool:
-    """Whether a header field of this name is one that keys are sent in."""
+    """True if a header field of this name usually carries a key."""
     name = field.lower()
-    return name in SECRET_FIELDS or any(hint in name for hint in _HINTS)
+    return name in SECRET_FIELDS or any(part in name for part in _SECRET_NAME_PARTS)
 
 
 def _are_secrets(value: Any) -> bool:
@@ -128,7 +129,7 @@ def _join(path: str, key: str) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as relayd.yaml writes it, cut when it is long."""
+    """A value in the notation of relayd.yaml, truncated if it is long."""
     if isinstance(value, bool):
         text = "true" if value else "false"
     elif isinstance(value, Duration):
@@ -144,4 +145,4 @@ def show(value: Any) -> str:
         text = value if value.isprintable() and value else repr(value)
     else:
         text = str(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if len(text) <= _MAX_LENGTH else f"{text[:_MAX_LENGTH]}..."

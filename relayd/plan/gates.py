@@ -1,4 +1,4 @@
-"""The limits of a configuration, by the names of their gates."""
+"""The limits of a configuration, by gate name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from relayd.limits.gate import GateLimits
 
 
 def gate_limits(config: Config) -> dict[str, GateLimits]:
-    """Every limited thing: `upstream NAME`, `route NAME`, `consumer NAME`."""
+    """The limits of each limited object: `upstream NAME`, `route NAME`, `consumer NAME`."""
     return dict(_limits(config))
 
 
@@ -19,7 +19,7 @@ def _limits(config: Config) -> Iterator[tuple[str, GateLimits]]:
     sections += [("route", one.name, one.limits) for one in config.routes]
     sections += [("consumer", name, one.limits) for name, one in config.consumers.items()]
     for kind, name, limits in sections:
-        if limits.requests or limits.queue:  # a queue alone waits for room at the endpoints
+        if limits.requests or limits.queue:  # a queue without requests waits for capacity of the endpoints
             yield (
                 f"{kind} {name}",
                 GateLimits(limits.requests, limits.queue, float(limits.queue_timeout), float(limits.ageing)),

@@ -1,4 +1,4 @@
-"""The Plan: a configuration compiled into what the data path reads; frozen, and held by an exchange until it leaves."""
+"""The Plan: a configuration compiled for the data path; immutable, and held by an exchange until its end."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from relayd.wire.path import rooted
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where an attempt may go. `model` is the name there, None for the client's own; `on` the classes of fault for
-    which a fallback is taken (`any` for all). `dialect` is what its endpoints speak, None for opaque bytes. `gate` is
-    the upstream's.
+    """A possible target of an attempt. `model` is the model's name at the upstream, None to keep the client's name.
+    `on` holds the failure classes for which a fallback is used (`any` for all). `dialect` is the dialect of the
+    endpoints, None for opaque bytes. `gate` is the upstream's gate.
     """
 
     upstream: Upstream
@@ -35,14 +35,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Resilience:
-    """What a route needs beyond one attempt at one upstream; a route that needs nothing of it has None instead.
+    """The features of a route beyond one attempt at one upstream; None for a route without any of them.
 
-    `dialect` is the client's, None on routes of opaque bytes. `split` are the targets among which requests are shared
-    out, with their weights; empty with `by_model`. `needs_body` says that a body must be gathered before a target
-    is chosen (where there is a dialect, a body of text always is).
-    `keepalive_s` is after how much silence a translated stream gets a comment, `keepalive_passing_s` one that passes; 0
-    is never. `sockets` says that the dialect's WebSocket
-    transport is served here. `mirror` gets a copy of `mirror_share` (0 to 1) of the requests.
+    `dialect` is the client's dialect, None on routes of opaque bytes. `split` holds the targets that share the
+    requests, with their weights; empty with `by_model`. `needs_body` is true if a body must be buffered before a target
+    is chosen (with a dialect, a text body always is). `keepalive_s` is the silence after which a translated stream gets
+    a comment, `passthrough_keepalive_s` the same for a stream that passes; 0 disables the comments. `serves_websocket`
+    is true if the route serves the dialect's WebSocket transport. `mirror` gets a copy of `mirror_share` (0 to 1) of
+    the requests.
     """
 
     dialect: Dialect | None = None
@@ -54,22 +54,22 @@ class Resilience:
     gate: Gate | None = None
     needs_body: bool = False
     keepalive_s: float = 0.0
-    keepalive_passing_s: float = 0.0
+    passthrough_keepalive_s: float = 0.0
     tells_attempts: bool = False
-    sockets: bool = False
+    serves_websocket: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedRoute:
-    """One rule, ready to be walked. `action` is proxy, redirect, respond, admin or unavailable (not in force yet).
+    """One compiled route. `action` is proxy, redirect, respond, admin or unavailable (not in force yet).
 
-    `take` bytes are cut from the front of the path and `put` stands in their place; where `put_regex` is given, the
+    The first `strip_length` bytes of the path are replaced by `replacement`. If `replacement_template` is set, the
     whole path is instead matched by `regex` and becomes this template with \\1 references. `error_shape` is openai,
-    problem or text; whether a client that accepts only plain text gets that instead is for `config.errors == "auto"`
-    and decided where the error is written. `targets` is the one target of a route without `resilience`.
-    `knows_consumers` says that the configuration has consumers. `moves_path` says that what is sent is not the
-    client's path as it stands: it is rewritten, or put behind an endpoint's base path. `keepalive_s` is the silence
-    after which an event stream gets a comment although no dialect says that it is a stream; 0 is never.
+    problem or text; with `config.errors == "auto"` the writer of the error sends text to clients that accept only plain
+    text. `targets` is the one target of a route without `resilience`. `has_consumers` is true if the configuration has
+    consumers. `rewrites_path` is true if the path that is sent may differ from the client's path: it is rewritten, or
+    appended to an endpoint's base path. `keepalive_s` is the silence after which an event stream without a dialect gets
+    a comment; 0 disables the comments.
     """
 
     name: str
@@ -77,9 +77,9 @@ class PlannedRoute:
     action: str
     upstream: Upstream | None
     allow: frozenset[str] | None
-    take: int
-    put: bytes
-    put_regex: bytes | None
+    strip_length: int
+    replacement: bytes
+    replacement_template: bytes | None
     request_edits: FieldEdits | None
     response_edits: FieldEdits | None
     cors: Cors | None
@@ -97,36 +97,36 @@ class PlannedRoute:
     regex: re.Pattern[bytes] | None = None
     resilience: Resilience | None = None
     targets: tuple[Target, ...] = ()
-    knows_consumers: bool = False
-    moves_path: bool = False
+    has_consumers: bool = False
+    rewrites_path: bool = False
     keepalive_s: float = 0.0
 
     def rewritten(self, path: bytes) -> bytes:
-        """The path that goes upstream, before the endpoint's base path is put in front; only the named bytes change.
+        """The upstream path, without the endpoint's base path; only the configured bytes change.
 
-        What is left begins with exactly one slash: with two, the client would choose a host (RFC 3986 4.2).
+        The result begins with exactly one slash: with two, the client would choose a host (RFC 3986 4.2).
         """
-        if self.put_regex is not None and self.regex is not None:
+        if self.replacement_template is not None and self.regex is not None:
             match = self.regex.fullmatch(path)
-            new = path if match is None else match.expand(self.put_regex)
-        elif self.take or self.put:
-            new = self.put + path[self.take :]
+            new = path if match is None else match.expand(self.replacement_template)
+        elif self.strip_length or self.replacement:
+            new = self.replacement + path[self.strip_length :]
         else:
             return path
         return rooted(new)
 
     def path_before(self, path: bytes, asked: bytes) -> bytes | None:
-        """The client's path that `rewritten` makes this one of; None where there is none, or a regex decides. `asked`
-        is a path of a client, which has the bytes that are cut off."""
-        if self.put_regex is not None:
+        """The inverse of `rewritten`: the client's path for an upstream path. Returns None if it has none, and for
+        routes with a regex. `asked` is a path of a client, from which the stripped bytes are taken."""
+        if self.replacement_template is not None:
             return None
-        rest = path.removeprefix(self.put)
-        is_whole = self.put.endswith(b"/") or rest.startswith(b"/") or not rest  # no part of a longer segment
-        return asked[: self.take] + rest if path.startswith(self.put) and is_whole else None
+        rest = path.removeprefix(self.replacement)
+        is_whole = self.replacement.endswith(b"/") or rest.startswith(b"/") or not rest  # no part of a longer segment
+        return asked[: self.strip_length] + rest if path.startswith(self.replacement) and is_whole else None
 
 
 def merged_timeouts(own: RouteTimeouts, theirs: Timeouts) -> Timeouts:
-    """An upstream's limits of time, those of the route before them."""
+    """The timeouts of an upstream, overridden by those of the route."""
     return Timeouts(
         connect_s=theirs.connect_s,
         first_byte_s=theirs.first_byte_s if own.first_byte is None else float(own.first_byte),
@@ -157,12 +157,12 @@ class HouseFields:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything an exchange needs to know, of one generation (1, 2, ...).
+    """The compiled configuration of one generation (1, 2, ...), as exchanges use it.
 
-    `key_fields` are the lower-case names of fields, beside the usual ones, in which consumers send their keys.
-    `consumer_gates` and `priorities` have only the consumers that are limited, or not of priority 0. `gate_limits` and
-    the `endpoints` of the upstreams are put in force by the commit.
-    `model_targets` has the targets of each entry of `models`; `made_s` is when the plan was made, in Unix seconds.
+    `key_fields` are the lower-case names of further fields, beside the usual ones, in which consumers send their keys.
+    `consumer_gates` contains only consumers with limits, `priorities` only those with a priority other than 0. The
+    commit applies `gate_limits` and the `endpoints` of the upstreams. `model_targets` has the targets of each entry of
+    `models`. `created_s` is the creation time of the plan, in Unix seconds.
     """
 
     generation: int
@@ -174,7 +174,7 @@ class Plan:
     house: HouseFields
     key_fields: frozenset[bytes] = frozenset()
     models: ModelTable | None = None
-    made_s: int = 0
+    created_s: int = 0
     dialects: Mapping[str, Dialect] = field(default_factory=dict)
     model_targets: Mapping[str, tuple[Target, ...]] = field(default_factory=dict)
     gate_limits: Mapping[str, GateLimits] = field(default_factory=dict)

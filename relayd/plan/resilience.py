@@ -1,4 +1,4 @@
-"""What a route needs beyond one attempt at one upstream: dialects, targets, fallbacks, gates."""
+"""Compiles the features of a route beyond one attempt at one upstream: dialects, targets, fallbacks, gates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from relayd.upstream.upstream import Upstream
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What targets are put together from; lives as long as one compilation."""
+    """The components of targets; used by one compilation."""
 
     config: Config
     upstreams: Mapping[str, Upstream]
@@ -26,7 +26,7 @@ class Parts:
     gates: Mapping[str, Gate]
 
     def target(self, upstream: str, model: str | None = None, on: tuple[str, ...] = ()) -> Target:
-        """One place to go. Raises KeyError for an upstream that is not in the plan."""
+        """Create one target. Raises KeyError for an upstream that is not in the plan."""
         live = self.upstreams[upstream]
         return Target(
             upstream=live, model=model, on=frozenset(on), dialect=self.dialects.get(live.spec.protocol),
@@ -34,24 +34,24 @@ class Parts:
         )
 
     def fallbacks(self, written: tuple[Fallback, ...]) -> tuple[Target, ...]:
-        """The entries of `fallbacks:` whose upstream is in the plan, in their order."""
+        """The targets of `fallbacks:` whose upstream is in the plan, in their order."""
         return tuple(self.target(one.upstream, one.model, one.on) for one in written if one.upstream in self.upstreams)
 
 
 def dialects_of(config: Config) -> dict[str, Dialect]:
-    """The dialects that this configuration speaks, by name; no other is loaded."""
+    """The dialects that this configuration uses, by name; no other is loaded."""
     names: set[str] = {upstream.protocol for upstream in config.upstreams.values()}
     names |= {route.protocol for route in config.routes if route.protocol is not None}
     return {name: registry.load(name) for name in sorted(names - {registry.PLAIN})}
 
 
 def model_table(config: Config) -> ModelTable:
-    """`models:` as a table."""
+    """`models:` as a lookup table."""
     return ModelTable(Rule(name, model.upstream, model.model) for name, model in config.models.items())
 
 
 def model_targets(config: Config, parts: Parts) -> dict[str, tuple[Target, ...]]:
-    """For each entry of `models:` its target and its own fallbacks."""
+    """The target and the fallbacks of each entry of `models:`."""
     return {
         name: (parts.target(model.upstream, model.model), *parts.fallbacks(model.fallbacks))
         for name, model in config.models.items()
@@ -60,13 +60,13 @@ def model_targets(config: Config, parts: Parts) -> dict[str, tuple[Target, ...]]
 
 
 def resilience_of(route: Route, parts: Parts) -> Resilience | None:
-    """None for a route that one plain attempt is enough for."""
+    """Compile the features of a route; None if one plain attempt is sufficient."""
     by_model = route.upstream == "by_model"
     live = parts.upstreams.get(route.upstream or "")
     if live is None and not by_model:
         return None
-    theirs = registry.PLAIN if live is None else live.spec.protocol
-    dialect = parts.dialects.get(route.protocol or theirs)
+    upstream_protocol = registry.PLAIN if live is None else live.spec.protocol
+    dialect = parts.dialects.get(route.protocol or upstream_protocol)
     if by_model and dialect is None:
         dialect = registry.load(registry.DEFAULT)
     split: list[tuple[float, Target]] = []
@@ -80,16 +80,17 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
     gate = parts.gates.get(f"route {route.name}")
     targets = [target for _, target in split]
     policies = [target.upstream.retries.spec for target in (*targets, *fallbacks)]
-    again = any(policy.attempts > 1 for policy in policies)
-    crosses = dialect is not None and any(
+    retries = any(policy.attempts > 1 for policy in policies)
+    needs_translation = dialect is not None and any(
         target.dialect is not None and target.dialect is not dialect for target in (*targets, *fallbacks)
     )
     if (
-        dialect is None and gate is None and mirror is None and not again and not fallbacks and not route.tells_attempts
-        and len(split) < 2 and targets[0].gate is None and targets[0].upstream.affinity is None
+        dialect is None and gate is None and mirror is None and not retries and not fallbacks
+        and not route.tells_attempts and len(split) < 2
+        and targets[0].gate is None and targets[0].upstream.affinity is None
     ):
         return None
-    if dialect is not None and not crosses and route.upstream == "demo":
+    if dialect is not None and not needs_translation and route.upstream == "demo":
         return None
     keepalive = route.keepalive
     return Resilience(
@@ -98,11 +99,11 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
         mirror_share=0.0 if mirror is None else mirror.share,
         gate=gate,
         needs_body=(
-            by_model or crosses or (again and dialect is not None) or bool(fallbacks) or mirror is not None
+            by_model or needs_translation or (retries and dialect is not None) or bool(fallbacks) or mirror is not None
             or any(target.upstream.affinity is not None and target.upstream.affinity.needs_body for target in targets)
         ),
         keepalive_s=15.0 if keepalive is None else float(keepalive),
-        keepalive_passing_s=0.0 if keepalive is None else float(keepalive),
+        passthrough_keepalive_s=0.0 if keepalive is None else float(keepalive),
         tells_attempts=route.tells_attempts,
-        sockets=dialect is not None and dialect.websocket is not None and not route.upgrade,
+        serves_websocket=dialect is not None and dialect.websocket is not None and not route.upgrade,
     )

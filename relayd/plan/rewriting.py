@@ -1,7 +1,7 @@
-"""How a route changes what passes through it: the path, and header fields that the operator wrote.
+"""Compiles the changes that a route makes: to the path, and to header fields.
 
-1. What is compiled here is trusted later: every byte of a name, a value and a path is checked now.
-2. A client's bytes never choose a field's name, and a template takes them only from the path that the route matched.
+1. The data path trusts the result: every byte of a name, a value and a path is validated here.
+2. A client's bytes never choose a field's name; a template uses only bytes of the path that the route matched.
 """
 
 from __future__ import annotations
@@ -14,39 +14,40 @@ from relayd.protocols import registry
 from relayd.wire.headers import HOP_BY_HOP, FieldEdits
 from relayd.wire.path import climbs, pattern
 
-# Framing is rebuilt by relayd, and Host follows the upstream's `host:`; an edit would be a second opinion.
+# relayd writes the framing fields itself, and Host follows the upstream's `host:`; an edit would conflict.
 _OWN = HOP_BY_HOP | {b"content-length", b"host"}
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-_TARGET = re.compile(r"/[!\x22$->@-~]*")  # what a request line can carry; no space, no # and no ?
+_TARGET = re.compile(r"/[!\x22$->@-~]*")  # the characters of a request target; no space, no # and no ?
 _REFERENCE = re.compile(r"\\(?:([1-9][0-9]?)|g<(\w+)>)")
 
 
 @dataclass(frozen=True, slots=True)
 class Rewriting:
-    """As in PlannedRoute: `take` bytes go, `put` comes; or `regex` matches the whole and `put_regex` is expanded."""
+    """As in PlannedRoute: `replacement` replaces `strip_length` bytes; or `regex` matches the whole path and
+    `replacement_template` is expanded."""
 
-    take: int = 0
-    put: bytes = b""
+    strip_length: int = 0
+    replacement: bytes = b""
     regex: re.Pattern[bytes] | None = None
-    put_regex: bytes | None = None
+    replacement_template: bytes | None = None
 
 
 def rewriting(route: Route, protocol: str) -> Rewriting:
-    """What a route does to the path on its way to an upstream of this protocol. Raises ValueError."""
+    """The path rewriting of a route to an upstream of this protocol. Raises ValueError."""
     if route.strip_prefix is not None:
         return _strip(route)
     if route.rewrite is not None:
         return _rewrite(route)
     dialect = registry.dialect(protocol)
-    if dialect is not None and dialect.base_has_version:  # a client's /v1 stands for the base
+    if dialect is not None and dialect.base_has_version:  # a client's /v1 is replaced by the base path
         return _base(route)
     return Rewriting()
 
 
 def _matched(route: Route) -> bytes | None:
-    """The path or prefix of the route, in the form that requests have."""
+    """The path or prefix of the route, in the normal form of request paths."""
     match = route.match
     if match.prefix is not None:
         return pattern(match.prefix, whole=False)
@@ -56,9 +57,9 @@ def _matched(route: Route) -> bytes | None:
 def _strip(route: Route) -> Rewriting:
     strip, matched = pattern(route.strip_prefix or "", whole=False), _matched(route)
     if matched is None or not matched.startswith(strip):
-        raise ValueError(f"strip_prefix: {route.strip_prefix!r} is not how the route's path or prefix begins")
+        raise ValueError(f"strip_prefix: {route.strip_prefix!r} is not the beginning of the route's path or prefix")
     # "/api/" leaves "x" of "/api/x": its last slash stays.
-    return Rewriting(take=len(strip.rstrip(b"/")))
+    return Rewriting(strip_length=len(strip.rstrip(b"/")))
 
 
 def _rewrite(route: Route) -> Rewriting:
@@ -70,51 +71,51 @@ def _rewrite(route: Route) -> Rewriting:
             if not known and not (number and int(number) <= regex.groups):
                 raise ValueError(f"rewrite: the regex has no group {number or name}")
         _check_target(_REFERENCE.sub("x", new))
-        return Rewriting(regex=regex, put_regex=new.encode())
+        return Rewriting(regex=regex, replacement_template=new.encode())
     matched = _matched(route)
     if matched is None:
-        raise ValueError("rewrite: needs path, prefix or regex, in whose place it is put")
+        raise ValueError("rewrite: needs path, prefix or regex to replace")
     _check_target(new)
-    return Rewriting(take=len(matched), put=new.encode())
+    return Rewriting(strip_length=len(matched), replacement=new.encode())
 
 
 def _check_target(new: str) -> None:
     if "\\" in new:
-        raise ValueError("rewrite: a backslash only stands before the number or name of a regex's group")
+        raise ValueError("rewrite: a backslash is allowed only before the number or name of a regex group")
     if not _TARGET.fullmatch(new):
-        raise ValueError("rewrite: holds characters that a path cannot have; write them percent-encoded")
+        raise ValueError("rewrite: contains characters that a path cannot contain; write them percent-encoded")
     if "//" in new or climbs(new.encode()) or "/./" in new:
-        raise ValueError("rewrite: holds // or a segment . or .., which servers read differently")
+        raise ValueError("rewrite: contains // or a segment . or .., which servers interpret differently")
 
 
 def _base(route: Route) -> Rewriting:
-    """The client's API base, up to /v1, gives way to the endpoint's."""
+    """Replace the client's API base, up to /v1, by the endpoint's."""
     matched = _matched(route)
     exact, prefix = route.match.path is not None, matched or b"/"
-    place = (prefix + b"/" if exact else prefix).find(b"/v1/")
-    if place >= 0:
-        return Rewriting(take=place + 3)
+    position = (prefix + b"/" if exact else prefix).find(b"/v1/")
+    if position >= 0:
+        return Rewriting(strip_length=position + 3)
     if exact:
         return Rewriting()
     before = re.escape(prefix[: prefix.rfind(b"/")])
-    return Rewriting(regex=re.compile(rb"(?:" + before + rb"/v1(?=/))?(/.*)"), put_regex=rb"\1")
+    return Rewriting(regex=re.compile(rb"(?:" + before + rb"/v1(?=/))?(/.*)"), replacement_template=rb"\1")
 
 
 def field_edits(edits: HeaderEdits, reserved: frozenset[bytes] = frozenset()) -> FieldEdits | None:
-    """The edits as lines of bytes, None when there are none. Raises ValueError.
+    """The edits as lines of bytes, None if there are none. Raises ValueError.
 
-    `reserved` are further lower-case names that cannot be written, such as the field in which the upstream's key goes.
+    `reserved` holds further lower-case names that cannot be edited, such as the field of the upstream's key.
     """
     for name in (*edits.remove, *edits.set, *edits.add):
         if not _TOKEN.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of a header field")
+            raise ValueError(f"{name!r} is not a header field name")
         if name.lower().encode() in _OWN:
-            raise ValueError(f"{name} cannot be changed: relayd writes it for each side itself")
+            raise ValueError(f"{name} cannot be changed: relayd writes it itself on each connection")
         if name.lower().encode() in reserved:
             raise ValueError(f"{name} cannot be changed: the upstream's auth writes it")
     for name, value in (*edits.set.items(), *edits.add.items()):
         if not _VALUE.fullmatch(value):
-            raise ValueError(f"the value of {name} holds a control character")
+            raise ValueError(f"the value of {name} contains a control character")
     if not (edits.remove or edits.set or edits.add):
         return None
     return FieldEdits(

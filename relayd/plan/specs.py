@@ -1,4 +1,4 @@
-"""From the `upstreams:` of the configuration to what an upstream is told when it is made."""
+"""Compiles `upstreams:` of the configuration into specs of upstreams."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from relayd.upstream.spec import (
 
 
 def upstream_spec(name: str, config: Upstream) -> UpstreamSpec:
-    """The spec of one upstream. Raises ValueError for an endpoint that cannot be understood."""
+    """The spec of one upstream. Raises ValueError for an invalid endpoint."""
     if not config.endpoints:
         raise ValueError("endpoints: at least one is needed")
     limits, tls, pool = config.timeouts, config.tls, config.pool
     keys = () if config.auth is None else auth_specs(config.auth)
     return UpstreamSpec(
         name=name,
-        endpoints=tuple(_endpoint(endpoint, place, config.balance) for place, endpoint in enumerate(config.endpoints)),
+        endpoints=tuple(_endpoint(endpoint, index, config.balance) for index, endpoint in enumerate(config.endpoints)),
         protocol=config.protocol,
         auth=keys[0] if keys else None,
         spare_keys=keys[1:],
@@ -63,49 +63,50 @@ def upstream_spec(name: str, config: Upstream) -> UpstreamSpec:
 
 
 def stamps_of(*paths: str | None) -> tuple[str, ...]:
-    """Something that changes when one of these files does."""
+    """Stamps that change when one of these files changes."""
     found = []
     for path in paths:
         if path is not None:
             try:
-                told = os.stat(path)
-            except OSError:  # the check of the section has said so
+                status = os.stat(path)
+            except OSError:  # already reported by the check of the section
                 continue
-            found.append(f"{told.st_ino}:{told.st_size}:{told.st_mtime_ns}")
+            found.append(f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}")
     return tuple(found)
 
 
 def balance_spec(config: Upstream) -> BalanceSpec:
-    """How an endpoint is chosen, with the options of that kind."""
+    """The kind of balancer, with its options."""
     return BalanceSpec(config.balance, options_of(config, BALANCERS, config.balance), float(config.slow_start))
 
 
 def breaker_spec(config: Breaker | None) -> BreakerSpec | None:
-    """What is not written passes over failing endpoints, but refuses nobody; None counts nothing."""
+    """The breaker of an upstream. Without a configured breaker, failing endpoints are skipped but no request is
+    refused. Returns None for `breaker: off`."""
     if config is None:
         return BreakerSpec(refuses=False)
     if not config.enabled:
         return None
     return BreakerSpec(
         failures=config.failures, rate=config.rate, window_s=float(config.window), minimum=config.minimum,
-        open_s=float(config.open_for), open_most_s=float(max(config.open_for, config.max_open_for)),
+        open_s=float(config.open_for), max_open_s=float(max(config.open_for, config.max_open_for)),
         probes=config.probes, successes=config.successes,
-        rest_s=float(config.rest), rest_most_s=float(max(config.rest, config.max_rest)),
+        cooldown_s=float(config.rest), max_cooldown_s=float(max(config.rest, config.max_rest)),
     )
 
 
 def retry_spec(config: Retries) -> RetrySpec:
-    """When an attempt is repeated."""
+    """The retry policy."""
     return RetrySpec(
         attempts=config.attempts, backoff_s=float(config.backoff),
-        backoff_most_s=float(max(config.backoff, config.max_backoff)),
+        max_backoff_s=float(max(config.backoff, config.max_backoff)),
         on=frozenset(config.on), per_attempt_s=float(config.per_attempt), share=config.budget.share,
         minimum=config.budget.minimum, window_s=float(config.budget.window), idempotent=config.idempotent,
     )
 
 
 def health_spec(config: Health) -> HealthSpec:
-    """An active check."""
+    """The active check."""
     ranges = (status_range(text) for text in config.status)
     return HealthSpec(
         kind=config.kind, target=config.path, statuses=tuple(one for one in ranges if one is not None),
@@ -115,7 +116,7 @@ def health_spec(config: Health) -> HealthSpec:
 
 
 def auth_specs(auth: Auth) -> tuple[AuthSpec, ...]:
-    """The keys that relayd adds for an upstream, all sent in the same way. Raises ValueError where there is none."""
+    """The keys that relayd adds for an upstream, all sent in the same way. Raises ValueError without any key."""
     kind, name, values = "bearer", "Authorization", auth.bearer
     if auth.header is not None:
         kind, name, values = "header", auth.header.name, auth.header.value
@@ -126,20 +127,20 @@ def auth_specs(auth: Auth) -> tuple[AuthSpec, ...]:
     return tuple(AuthSpec(kind, name, value) for value in values)
 
 
-def _endpoint(config: Endpoint, place: int, balance: str) -> EndpointSpec:
-    """An address with what is said of it; some kinds of `balance:` number those that are not numbered."""
+def _endpoint(config: Endpoint, index: int, balance: str) -> EndpointSpec:
+    """One endpoint; with some kinds of `balance:` its default priority is its index."""
     priority = config.priority
     if priority is None:
-        priority = place if numbers_endpoints(balance) else 0
+        priority = index if numbers_endpoints(balance) else 0
     return replace(
         endpoint_spec(config.url), weight=config.weight, priority=priority, limit=config.limits.requests
     )
 
 
 def endpoint_spec(url: str) -> EndpointSpec:
-    """One address. Raises ValueError, whose text never repeats the URL: it may hold what should not be shown."""
+    """One address. Raises ValueError; the message never repeats the URL, which may contain user information."""
     address = parse_endpoint(url)
-    base = address.path.rstrip("/")  # the request's path brings its own slash
+    base = address.path.rstrip("/")  # the request's path begins with a slash
     if address.unix is not None:
         return EndpointSpec("http://localhost", base, f"unix:{address.unix}", unix=address.unix)
     host = f"[{address.host}]" if ":" in address.host else address.host

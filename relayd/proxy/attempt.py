@@ -99,7 +99,7 @@ class Attempt:
         without a body, -1 if it is unknown. `new_connection`: not over a kept one."""
         self._new_connection = new_connection
         pool = pool_of(self.lease.endpoint)
-        slot = self.slot = pool.take(method, length is not None)
+        slot = self.slot = pool.acquire(method, length is not None)
         if self._call is not None:
             slot.turn = PARSED_TURN
         pool.start(slot, self, method, wire_target, fields, length, payload, new_connection=new_connection)
@@ -143,7 +143,7 @@ class Attempt:
         self._cut = True
         if self.slot is not None:
             self.slot.unfinished = True  # the last byte may have come already: look in a later turn
-            self.slot.driver.go_on(self.slot)
+            self.slot.driver.reschedule(self.slot)
         return True
 
     def _finish_cut(self, slot: Slot, response: ResponseHead) -> None:
@@ -163,7 +163,7 @@ class Attempt:
         if slot is not self.slot:
             return
         response = slot.response
-        if errno or response is None or slot.bad:
+        if errno or response is None or slot.protocol_error:
             self._broken(slot, errno, message)
             return
         if slot.interim:
@@ -336,8 +336,8 @@ class Attempt:
     def _broken(self, slot: Slot, errno: int, message: str) -> None:
         """The transfer broke: what was committed gets the rest that has come, then a broken end."""
         response = slot.response
-        detail = slot.bad or f"curl {errno}: {message}"
-        if slot.bad:
+        detail = slot.protocol_error or f"curl {errno}: {message}"
+        if slot.protocol_error:
             code = "upstream_malformed"
         elif response is None and slot.pool.only_http2 and is_unprocessed(errno, message):
             code, detail = "upstream_unprocessed", "a GOAWAY, or a stream that was refused"
@@ -374,7 +374,8 @@ class Attempt:
         if failure is not None:
             in_stream = response is None
             classification = self.lease.classify(
-                "", failure.status, client_key=self._client_key, in_stream=in_stream, rest_s=failure.retry_after_s,
+                "", failure.status, client_key=self._client_key, in_stream=in_stream,
+                retry_after_s=failure.retry_after_s,
                 error_code=failure.code, error_type=failure.type, error_message=failure.message,
             )
         elif response is not None:
@@ -410,7 +411,7 @@ class Attempt:
         slot, self.slot = self.slot, None
         if slot is not None:
             slot.driver.cancel(slot)
-            slot.pool.give(slot)
+            slot.pool.release(slot)
         self.lease.release(classification)
 
     def _classify(self, code: str, response: ResponseHead | None) -> Classification:
@@ -420,7 +421,7 @@ class Attempt:
         cooldown_s = None
         if status in (429, 503) and response is not None:
             cooldown_s = retry_after_s({"retry-after": response.get(b"retry-after")})
-        return self.lease.classify(code, status, client_key=self._client_key, rest_s=cooldown_s)
+        return self.lease.classify(code, status, client_key=self._client_key, retry_after_s=cooldown_s)
 
     # ---- the sweep
 

@@ -270,7 +270,7 @@ class Call:
         """This target is tried next: how long its stream may be silent."""
         if resilience is None or not self.stream or not self.translates:
             return
-        every_s = resilience.keepalive_s if self.crosses_dialects(target) else resilience.keepalive_passing_s
+        every_s = resilience.keepalive_s if self.crosses_dialects(target) else resilience.passthrough_keepalive_s
         if self.keepalive is not None:
             self.keepalive.every_s = every_s
         elif every_s:

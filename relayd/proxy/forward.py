@@ -66,14 +66,14 @@ def have_permits(exchange: Exchange) -> bool:
     while exchange.gates:
         gate = exchange.gates[0]
         at_target = gate is loop.target.gate
-        has_room = loop.target.upstream.has_room if at_target else None
-        ticket = gate.try_acquire(who, has_room)
+        has_capacity = loop.target.upstream.has_capacity if at_target else None
+        ticket = gate.try_acquire(who, has_capacity)
         if ticket is None:
             exchange.enter("admit")
             try:
                 ticket = gate.acquire(
                     who, exchange.plan.priorities.get(exchange.consumer or "", 0), deadline_s(exchange),
-                    partial(granted, exchange), partial(refused, exchange), has_room,
+                    partial(granted, exchange), partial(refused, exchange), has_capacity,
                 )
             except NoPermit as fault:
                 if route.config.tells_queue:

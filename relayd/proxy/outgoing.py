@@ -182,7 +182,7 @@ def strips_keys(route: PlannedRoute, upstream: UpstreamSpec | None, consumer: st
     """Whether the client's key stays here: wherever relayd knows consumers, whosever key it is, or adds a key."""
     if route.pass_client_key:
         return False
-    if route.knows_consumers or route.allow is not None or consumer is not None:
+    if route.has_consumers or route.allow is not None or consumer is not None:
         return True
     return upstream is not None and upstream.auth is not None
 

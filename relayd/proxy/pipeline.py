@@ -106,7 +106,7 @@ def match(exchange: Exchange) -> Step:
     exchange.route = exchange.writer.route = route
     exchange.record.route = route.name
     resilience = route.resilience
-    if head.upgrade is not None and resilience is not None and resilience.sockets:
+    if head.upgrade is not None and resilience is not None and resilience.serves_websocket:
         return None
     if head.upgrade is not None and (not route.upgrade or b"h2c" in TOKENS[head.upgrade]):
         head.upgrade = None  # RFC 9110 7.8: a server may ignore Upgrade; h2c would hide requests from the gate
@@ -150,7 +150,8 @@ def find_route(table: Table[PlannedRoute], head: RequestHead) -> PlannedRoute | 
     Raises ModelWanted, ExchangeError.
     """
     route = table.match(head)
-    if needs_look(head.path) and table.contradiction(head, route, route is not None and route.moves_path) is not None:
+    rewrites_path = route is not None and route.rewrites_path
+    if needs_look(head.path) and table.contradiction(head, route, rewrites_path) is not None:
         raise ExchangeError("ambiguous_path", "another reading leads elsewhere")
     return route
 

@@ -19,8 +19,8 @@ from relayd.plan.plan import Target
 from relayd.protocols.canon import Failure
 from relayd.upstream.classify import Classification
 from relayd.upstream.endpoint import Endpoint
-from relayd.upstream.fallback import class_of, following
-from relayd.upstream.retry import Circumstances
+from relayd.upstream.fallback import fallback_class, next_fallback
+from relayd.upstream.retry import FailedAttempt
 from relayd.wire.response import ResponseHead
 
 RESENDS = 2
@@ -94,7 +94,7 @@ class RetryLoop:
 
     def reads_error(self, classification: Classification) -> bool:
         """Whether the body of an error response may decide what follows."""
-        if classification.fault or self.target.upstream.retries.wanted(classification):
+        if classification.fault or self.target.upstream.retries.retries_fault(classification):
             return True
         return any(one.on & _READ_FROM_BODIES for one in self.targets[self._at + 1 :])
 
@@ -119,7 +119,7 @@ class RetryLoop:
             self.attempts -= 1
             self.tried = self.tried[:-1]
             return Retry(0.0)
-        case = Circumstances(
+        case = FailedAttempt(
             attempt=self.attempts, method=method, classification=classification, sent=result.sent,
             replayable=result.replayable, another=upstream.has_another(self.tried, classification),
             remaining_s=remaining_s,
@@ -127,7 +127,7 @@ class RetryLoop:
         after_s = upstream.retries.decide(case, now_s)
         if after_s is not None:
             return Retry(after_s)
-        if result.replayable and self._fall_back(class_of(classification, result.body)):
+        if result.replayable and self._fall_back(fallback_class(classification, result.body)):
             return Fallback()
         return Deliver(result)
 
@@ -142,7 +142,7 @@ class RetryLoop:
         return Fallback() if at_upstream and self._fall_back("overloaded") else Deliver(None)
 
     def _fall_back(self, fault_class: str) -> bool:
-        place = following(self.targets[1:], self._at, fault_class)
+        place = next_fallback(self.targets[1:], self._at, fault_class)
         if place is None:
             return False
         self._at = place + 1

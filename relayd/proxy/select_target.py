@@ -20,7 +20,7 @@ from relayd.proxy.exchange import Exchange
 from relayd.proxy.model_of_request import FormFinder, decided_model, model_decides
 from relayd.proxy.respond import WAIT, Answer, Wait, answer
 from relayd.proxy.retry_loop import RetryLoop
-from relayd.upstream.shares import roll_of
+from relayd.upstream.shares import fraction_of
 
 
 def select(exchange: Exchange, resume: Callable[[], None]) -> Answer | Wait | None:
@@ -126,7 +126,7 @@ def roll(exchange: Exchange, resilience: Resilience, body: bytes | None) -> floa
     if len(resilience.split) > 1:
         key = hash_key(exchange, resilience.split[0][1], body)
         if key is not None:
-            return roll_of(key)
+            return fraction_of(key)
     return random.random()
 
 
@@ -157,16 +157,16 @@ def listed(exchange: Exchange, call: Call) -> Answer | None:
     asked = listing_asked(call.ask.path)
     if asked is None:
         raise Refused("This path is not served here; a request that chooses by the model names one.", status=404)
-    listing, made_s = models.listed(more=told_by_upstreams(exchange.plan)), exchange.plan.made_s
+    listing, created_s = models.listed(more=told_by_upstreams(exchange.plan)), exchange.plan.created_s
     shape = shape_for(call.dialect, call.ask.path, call.ask.headers)
     if not asked:
-        told = page(shape, listing, made_s, call.ask.query)
+        told = page(shape, listing, created_s, call.ask.query)
     else:
         name = unquote(asked)
         upstream = dict(listing).get(name)
         if upstream is None:
             raise Refused(models.unknown(name), param="model", code="model_not_found", status=404)
-        told = shape.one(name, upstream, made_s)
+        told = shape.one(name, upstream, created_s)
     return answer(200, "application/json", json.dumps(told).encode() + b"\n")
 
 

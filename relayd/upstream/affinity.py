@@ -1,14 +1,16 @@
-"""What belongs together: from a request to the number by which consistent_hash chooses.
+"""The affinity key of a request: the number by which consistent_hash chooses an endpoint.
 
     header:NAME  cookie:NAME  consumer  session  prompt  client
 
 Laws:
-1. The words are asked in order; the first that the request has makes the key. Two words never make the same key.
-2. `prompt` is how the prompt begins, in the bytes of the body: a conversation grows at its end, so all of its requests
-   begin alike, and so do those that share a long system prompt. What is shorter than `prompt_bytes` has no key here:
-   its beginning would change with the next turn, and providers do not cache it anyway.
-3. `session` is what the request itself calls its conversation: a header, else a member of the body.
-4. Nothing is parsed: the place in the body is found by its name, and a body that hides it only loses its key.
+1. The sources are read in order; the first one that the request has makes the key. Two sources never make the same
+   key.
+2. `prompt` is the beginning of the prompt, in the bytes of the body. A conversation grows at its end, so all of its
+   requests begin alike, and so do requests that share a long system prompt. A prompt shorter than `prompt_bytes` has no
+   key: its beginning would change with the next turn, and providers do not cache it.
+3. `session` is the identifier that the request gives to its conversation: a header field, else a member of the body.
+4. Nothing is parsed: the prompt is found in the body by the name of its member. A body that hides the member only loses
+   its key.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Callable
 
 from relayd.wire.body import PARSED_BYTES, Look, look_at
 
-MOST_BEFORE_PROMPT = 256 * 1024  # bytes that are looked at for the beginning of the prompt
+MOST_BEFORE_PROMPT = 256 * 1024  # bytes that are searched for the beginning of the prompt
 SESSION_FIELDS = (b"x-session-id", b"session-id", b"session_id", b"x-conversation-id", b"x-claude-code-session-id")
 SESSION_MEMBERS = ("prompt_cache_key", "session_id", "conversation", "previous_response_id")
 _PROMPT = re.compile(rb'"(?:messages|input|prompt|contents|system|instructions|systemInstruction)"\s*:')
@@ -28,51 +30,51 @@ Field = Callable[[bytes], bytes | None]
 
 
 class Affinity:
-    """`hash:` of one upstream; holds nothing that changes."""
+    """`hash:` of one upstream; immutable."""
 
-    __slots__ = ("_prompt_bytes", "_words", "needs_body")
+    __slots__ = ("_prompt_bytes", "_sources", "needs_body")
 
     def __init__(self, by: tuple[str, ...], prompt_bytes: int) -> None:
-        self._words = tuple((word.partition(":")[0], word.partition(":")[2].lower().encode()) for word in by)
+        self._sources = tuple((source.partition(":")[0], source.partition(":")[2].lower().encode()) for source in by)
         self._prompt_bytes = prompt_bytes
-        self.needs_body = any(word in ("session", "prompt") for word, _ in self._words)
+        self.needs_body = any(source in ("session", "prompt") for source, _ in self._sources)
 
     def key(self, field: Field, consumer: str, client: str, body: bytes | None = None,
             look: Look | None = None) -> int | None:
-        """The number of a request, None when it has none of the words.
+        """The affinity key of a request, None if the request has none of the sources.
 
-        `field` gives a request field by its lower-case name; `body` is the whole body where it is at hand, `look`
-        what is known of it.
+        `field` returns a request field by its lower-case name. `body` is the whole body if it is available, `look` the
+        result of its inspection.
         """
-        for word, name in self._words:
-            value = self._value(word, name, field, consumer, client, body, look)
+        for source, name in self._sources:
+            value = self._value(source, name, field, consumer, client, body, look)
             if value:
-                return number_of(word.encode() + b":" + name + b":" + value)
+                return hash_of(source.encode() + b":" + name + b":" + value)
         return None
 
     def _value(
-        self, word: str, name: bytes, field: Field, consumer: str, client: str, body: bytes | None, look: Look | None
+        self, source: str, name: bytes, field: Field, consumer: str, client: str, body: bytes | None, look: Look | None
     ) -> bytes | None:
-        if word == "header":
+        if source == "header":
             return field(name)
-        if word == "cookie":
-            return cookie_of(field(b"cookie"), name)
-        if word == "consumer":
+        if source == "cookie":
+            return cookie_value(field(b"cookie"), name)
+        if source == "consumer":
             return consumer.encode()
-        if word == "client":
+        if source == "client":
             return client.encode()
-        if word == "prompt":
-            return None if body is None else beginning_of(body, self._prompt_bytes)
-        return session_of(field, body, look)
+        if source == "prompt":
+            return None if body is None else prompt_prefix(body, self._prompt_bytes)
+        return session_id(field, body, look)
 
 
-def number_of(data: bytes) -> int:
-    """The same on every machine."""
+def hash_of(data: bytes) -> int:
+    """A 64-bit hash, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
 
 
-def cookie_of(line: bytes | None, name: bytes) -> bytes | None:
-    """A cookie's value; `name` in lower case (names are compared without case, as people write them in relayd.yaml)."""
+def cookie_value(line: bytes | None, name: bytes) -> bytes | None:
+    """A cookie's value. `name` is in lower case; names are compared case-insensitively."""
     for part in (line or b"").split(b";"):
         found, equals, value = part.strip().partition(b"=")
         if equals and found.lower() == name:
@@ -80,8 +82,8 @@ def cookie_of(line: bytes | None, name: bytes) -> bytes | None:
     return None
 
 
-def session_of(field: Field, body: bytes | None, look: Look | None = None) -> bytes | None:
-    """What the request calls its conversation."""
+def session_id(field: Field, body: bytes | None, look: Look | None = None) -> bytes | None:
+    """The identifier that the request gives to its conversation."""
     for name in SESSION_FIELDS:
         if value := field(name):
             return value
@@ -94,8 +96,8 @@ def session_of(field: Field, body: bytes | None, look: Look | None = None) -> by
     return None
 
 
-def beginning_of(body: bytes, count: int) -> bytes | None:
-    """The first `count` bytes of the prompt, None where it is shorter, or begins late in the body."""
+def prompt_prefix(body: bytes, count: int) -> bytes | None:
+    """The first `count` bytes of the prompt, None if the prompt is shorter or begins late in the body."""
     found = _PROMPT.search(body, 0, MOST_BEFORE_PROMPT)
     if found is None or len(body) - found.end() < count:
         return None

@@ -1,4 +1,4 @@
-"""From the word in `balance:` to its balancer, and what every balancer can do.
+"""The balancer for a kind in `balance:`, and the interface of all balancers.
 
 A kind is a module of balancers/ with a docstring (its manual entry), `Options` (its YAML keys) and a class `Balancer`.
 """
@@ -17,10 +17,10 @@ FOLDER = "relayd.upstream.balancers"
 
 
 class Balancer(Protocol):
-    """Ranks endpoints; who may be asked at all is decided before. Made with its Options and a source of chance.
+    """Chooses among available endpoints. Constructed with its Options and a random source.
 
-    `affinity` makes the keys of requests, None for a kind that takes none. `numbers_endpoints` says that endpoints
-    without a priority of their own have their place in the list as one.
+    `affinity` makes the keys of requests, None for a kind that uses no keys. If `numbers_endpoints` is true, the
+    default priority of an endpoint is its index in the list.
     """
 
     @property
@@ -29,10 +29,11 @@ class Balancer(Protocol):
     def numbers_endpoints(self) -> bool: ...
 
     def join(self, endpoints: Sequence[Endpoint]) -> None:
-        """All endpoints of the upstream, also those that may not be asked now; again when they change."""
+        """Set all endpoints of the upstream, unavailable ones included. Called again when they change."""
 
     def pick(self, candidates: Sequence[Endpoint], key: int | None) -> Endpoint:
-        """One of the candidates: available, with room, of one priority, and at least two. `key` may be used."""
+        """Choose one of at least two candidates of the same priority, all available and with capacity. `key` is the
+        affinity key of the request."""
 
 
 def balancer(spec: BalanceSpec, chance: Callable[[], float]) -> Balancer:
@@ -43,5 +44,5 @@ def balancer(spec: BalanceSpec, chance: Callable[[], float]) -> Balancer:
 
 
 def numbers_endpoints(kind: str) -> bool:
-    """Whether endpoints without a priority of their own are numbered as they stand in the list."""
+    """True if endpoints without a configured priority get their index in the list as priority."""
     return bool(registry.load(FOLDER, kind).Balancer.numbers_endpoints)

@@ -1,11 +1,11 @@
 """An endpoint: one address of an upstream and its live state.
 
-Four things decide whether it may be asked, each with a word of its own in status:
+Four conditions decide whether it is available; status shows each of them:
 
-    state    enabled | draining | disabled     what an operator wants; kept across reloads until undone
-    breaker  closed | open | half_open | off   what traffic has seen
-    health   unknown | passing | failing       what active checks have seen
-    cooldown until a moment                    what the endpoint itself asked for (429, Retry-After)
+    state    enabled | draining | disabled     set by an operator; kept across reloads until changed back
+    breaker  closed | open | half_open | off   the result of traffic
+    health   unknown | passing | failing       the result of active checks
+    cooldown until a point in time             requested by the endpoint itself (429, Retry-After)
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ ADMINISTRATIVE = (ENABLED, DRAINING, DISABLED)
 UNKNOWN, PASSING, FAILING = "unknown", "passing", "failing"
 LEAVING = "leaving"  # shown in place of `state` for an address that the upstream no longer has
 NO_ADDRESSES: dict[str, object] = {"addresses": [], "addresses_age_s": None, "lookup_fault": ""}
-LEAST_RAMP = 0.1  # of its weight, with which a returning endpoint begins
+LEAST_RAMP = 0.1  # the share of its weight with which a returning endpoint begins
 
 
 class Connections(Protocol):
-    """The connections to one endpoint, as their owner sees them; the transport makes them and knows what they are."""
+    """The connections to one endpoint, as the endpoint sees them; the transport implements them."""
 
     def close(self) -> None:
         """Close idle connections now, the others when their transfers end."""
 
     def describe(self, now_s: float) -> dict[str, object]:
-        """For status: `addresses` that the endpoint's name has, `addresses_age_s` since they were looked up (None for
-        what is no name), `lookup_fault` why the last lookup failed."""
+        """For status: `addresses` of the endpoint's host name, `addresses_age_s` since their lookup (None if the host
+        is an address), `lookup_fault` with the cause if the last lookup failed."""
 
 
 Connect = Callable[[UpstreamSpec, EndpointSpec, KeyFilter | None], Connections]
@@ -52,20 +52,20 @@ class Load:
 class Endpoint:
     """Owned by its upstream. `in_flight` counts leases of this endpoint, `load` all exchanges at its address.
 
-    `weight` is what balancers read: the configured weight, less while the endpoint returns slowly. `balancer_state`
-    belongs to the balancer. `answers` counts good answers, so that a health check can see that the endpoint is alive.
-    `leaving` says that the upstream no longer has this address and the endpoint only finishes what it has. `key_filter`
-    keeps the upstream's keys out of what the endpoint answers; None for an upstream without keys.
+    `weight` is the weight that balancers read: the configured weight, reduced during a slow start. `balancer_state`
+    belongs to the balancer. `answers` counts good responses, so that a health check can see that the endpoint is alive.
+    `leaving` is true if the upstream no longer has this address and the endpoint only finishes its exchanges.
+    `key_filter` removes the upstream's keys from the endpoint's responses; None for an upstream without keys.
     """
 
     __slots__ = (
         "answers", "authority", "available", "balancer_state", "base_path", "breaker", "cooldown_until_s", "failures",
-        "health", "health_why", "in_flight", "key_filter", "label", "last_fault", "leaving", "limit", "load", "picked",
-        "place", "pool", "priority", "ramp_from_s", "spec", "state", "weight",
+        "health", "health_why", "in_flight", "index", "key_filter", "label", "last_fault", "leaving", "limit", "load",
+        "picked", "pool", "priority", "ramp_from_s", "spec", "state", "weight",
     )
 
     def __init__(
-        self, spec: EndpointSpec, upstream: UpstreamSpec | None = None, place: int = 0,
+        self, spec: EndpointSpec, upstream: UpstreamSpec | None = None, index: int = 0,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.label = spec.label
@@ -87,59 +87,59 @@ class Endpoint:
         self.balancer_state = 0.0
         self.picked = self.failures = self.answers = 0
         self.last_fault = ""
-        self.configure(spec, 0 if upstream is None else upstream.max_connections, place)
+        self.configure(spec, 0 if upstream is None else upstream.max_connections, index)
 
-    def configure(self, spec: EndpointSpec, max_connections: int, place: int) -> None:
-        """Take over what the configuration says of this address: weight, priority, limit, and its place in the list."""
+    def configure(self, spec: EndpointSpec, max_connections: int, index: int) -> None:
+        """Apply the configuration of this address: weight, priority, limit, and its index in the list."""
         self.spec = spec
-        self.place = place
+        self.index = index
         self.priority = spec.priority
         self.limit = smaller(spec.limit, max_connections)
         self.weight = float(spec.weight)
 
     def open(self, upstream: UpstreamSpec, connect: Connect) -> None:
-        """Prepare connections; connects nothing yet."""
+        """Prepare the connection pool; opens no connection yet."""
         if self.pool is None:
             self.pool = connect(upstream, self.spec, self.key_filter)
 
     def close(self) -> None:
-        """Let the connections go; opened again, the endpoint gets new ones."""
+        """Close the connection pool. An endpoint that is opened again gets a new pool."""
         if self.pool is not None:
             self.pool.close()
             self.pool = None
 
-    # ---- may it be asked?
+    # ---- availability
 
-    def has_place(self) -> bool:
-        """Whether its limit leaves room for one more exchange at this address."""
+    def below_limit(self) -> bool:
+        """True if the limit permits one more exchange at this address."""
         limit = self.limit
         return not limit or self.load.in_flight < limit
 
-    def has_room(self) -> bool:
-        """Whether one more exchange may be sent: below the limit, and with a permit where the breaker wants one."""
+    def has_capacity(self) -> bool:
+        """True if one more exchange may be sent: the limit permits it, and so does a half-open breaker."""
         limit = self.limit
         if limit and self.load.in_flight >= limit:
             return False
         breaker = self.breaker
         return breaker is None or breaker.state != "half_open" or breaker.has_permit()
 
-    def wanted(self) -> bool:
-        """Whether operator and health checks let it be asked, whatever traffic has seen."""
+    def eligible(self) -> bool:
+        """True if operator and health checks permit requests; breaker and cool-down are not considered."""
         return self.state == ENABLED and self.health != FAILING
 
-    def settle(self, now_s: float, slow_start_s: float) -> float:
-        """Work out `available` and `weight` for now; when they change next by time alone."""
-        wake_s = FOREVER
+    def refresh(self, now_s: float, slow_start_s: float) -> float:
+        """Recompute `available` and `weight`. Returns the time at which they next change without an event."""
+        next_change_s = FOREVER
         breaker = self.breaker
-        able = self.wanted()
+        able = self.eligible()
         if breaker is not None:
             breaker.tick(now_s)
             if breaker.state == "open":
                 able = False
-                wake_s = breaker.until_s
+                next_change_s = breaker.until_s
         if self.cooldown_until_s > now_s:
             able = False
-            wake_s = min(wake_s, self.cooldown_until_s)
+            next_change_s = min(next_change_s, self.cooldown_until_s)
         if able and not self.available and slow_start_s:
             self.ramp_from_s = now_s
         self.available = able
@@ -147,13 +147,13 @@ class Endpoint:
         done = (now_s - self.ramp_from_s) / slow_start_s if slow_start_s else 1.0
         if done < 1.0 and able:
             self.weight = full * max(LEAST_RAMP, done)
-            wake_s = min(wake_s, now_s + slow_start_s / 50.0)
+            next_change_s = min(next_change_s, now_s + slow_start_s / 50.0)
         else:
             self.weight = full
-        return wake_s
+        return next_change_s
 
     def inherit_state(self, previous: Endpoint) -> None:
-        """Continue where the endpoint of the same address in the previous upstream stands; changes nothing there."""
+        """Copy the state of the endpoint of the same address in the previous upstream, which is not modified."""
         for name in (
             "state", "health", "health_why", "cooldown_until_s", "ramp_from_s", "available", "picked", "failures",
             "answers", "last_fault", "load",
@@ -189,7 +189,7 @@ class Endpoint:
         }
 
     def _back_in_s(self, now_s: float) -> float | None:
-        """Seconds until an open breaker lets a probe through; None where it is not open or held open by hand."""
+        """Seconds until an open breaker permits a probe; None if it is not open, or if an operator opened it."""
         breaker = self.breaker
         if breaker is None or breaker.state != "open" or breaker.forced:
             return None
@@ -197,11 +197,11 @@ class Endpoint:
 
 
 def filter_of(upstream: UpstreamSpec) -> KeyFilter | None:
-    """What keeps the keys of an upstream out of its answers."""
+    """The filter that removes the keys of an upstream from its responses; None without keys."""
     keys = upstream.keys
     return KeyFilter((key.kind, key.name, key.value.reveal()) for key in keys) if keys else None
 
 
 def smaller(first: int, second: int) -> int:
-    """The smaller of two limits, where 0 is none."""
+    """The smaller of two limits; 0 means no limit."""
     return min(first, second) if first and second else first or second

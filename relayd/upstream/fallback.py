@@ -1,10 +1,10 @@
-"""Which other upstream or model an exchange falls back to, by the class of what went wrong.
+"""The upstream or model to which an exchange falls back, by the class of the failure.
 
 Laws:
-1. An entry is tried at most once and in order; what was passed over because its classes did not fit stays passed over.
-2. Falling back is the operator's word that the request may be sent again: it needs no idempotence, but the commit point
-   ends it as it ends retries.
-3. What is read of an error's body is small, and a body that cannot be read is no class of its own.
+1. Entries are tried in order and at most once. An entry skipped because its classes did not match is not tried later.
+2. By configuring fallbacks the operator permits sending the request again: idempotence is not required. The commit
+   point ends fallbacks as it ends retries.
+3. Only a bounded part of an error body is read. An unreadable body has no class.
 """
 
 from __future__ import annotations
@@ -33,60 +33,62 @@ _UNAVAILABLE_CODES = frozenset((
     "insufficient_quota", "billing_hard_limit_reached", "credit_balance_too_low", "api_error", "unavailable",
     "model_not_found", "server_error", "internal",
 ))
-# Anthropic, Gemini, vLLM, Mistral and llama.cpp say only in words that the prompt does not fit.
-_CONTEXT_WORDS = re.compile(
+# Anthropic, Gemini, vLLM, Mistral and llama.cpp report only in the message that the prompt does not fit.
+_CONTEXT_MESSAGE = re.compile(
     r"prompt is too long|input is too long|maximum context length|exceeds? the maximum number of tokens"
     r"|exceeds? the (?:available )?context (?:size|window|length)|context (?:length|window|size)[a-z ]{0,20} exceeded"
     r"|too large for model with|reduce the length",
     re.IGNORECASE,
 )
-_REFUSED_WORDS = re.compile(r"content (?:management )?policy|content filter|safety (?:system|settings)", re.IGNORECASE)
+_REFUSED_MESSAGE = re.compile(
+    r"content (?:management )?policy|content filter|safety (?:system|settings)", re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class FallbackSpec:
-    """One entry of `fallbacks:`. `model` None keeps the model that was asked for."""
+    """One entry of `fallbacks:`. With `model` None the requested model is kept."""
 
     upstream: str
     model: str | None = None
     on: frozenset[str] = frozenset(("unavailable", "overloaded"))
 
 
-class Choosy(Protocol):
-    """What can be fallen back to for some classes of fault: an entry of `fallbacks:`, or what it was compiled to."""
+class FallbackEntry(Protocol):
+    """An entry of `fallbacks:`, or the target compiled from it, with the failure classes that it handles."""
 
     @property
     def on(self) -> frozenset[str]: ...
 
 
-def class_of(outcome: Classification, body: bytes = b"") -> str:
-    """The class of an outcome, empty where no other upstream would do better.
+def fallback_class(outcome: Classification, body: bytes = b"") -> str:
+    """The class of an outcome, empty if another upstream cannot help.
 
-    `body` is the whole body of an answer that has not been sent to the client, or the data of an error event.
+    `body` is the whole body of a response that was not sent to the client, or the data of an error event.
     """
-    spoken = class_of_body(body) if body else ""
+    spoken = fallback_class_of_body(body) if body else ""
     return spoken or outcome.fallback
 
 
-def class_of_body(body: bytes) -> str:
-    """What an error body of OpenAI, Anthropic, Gemini or their imitators says; empty where it says nothing of the sort.
+def fallback_class_of_body(body: bytes) -> str:
+    """The class of an error body of OpenAI, Anthropic, Gemini or a compatible server; empty if it names none.
 
-    An answer of Gemini's that was blocked before it began is recognised too, though its status is 200.
+    A Gemini response that was blocked before generation is recognised too, although its status is 200.
     """
     if len(body) > BODY_BYTES:
         return ""
     try:
-        told: Any = json.loads(body)
+        parsed: Any = json.loads(body)
     except (ValueError, RecursionError):
         return ""
-    if isinstance(told, list) and len(told) == 1:  # Gemini wraps an error of a stream in a list
-        told = told[0]
-    if not isinstance(told, dict):
+    if isinstance(parsed, list) and len(parsed) == 1:  # Gemini wraps an error of a stream in a list
+        parsed = parsed[0]
+    if not isinstance(parsed, dict):
         return ""
-    feedback = told.get("promptFeedback")
-    if isinstance(feedback, dict) and feedback.get("blockReason") and not told.get("candidates"):
+    feedback = parsed.get("promptFeedback")
+    if isinstance(feedback, dict) and feedback.get("blockReason") and not parsed.get("candidates"):
         return "refused_content"
-    error = told.get("error", told if told.get("object") == "error" or told.get("type") == "error" else None)
+    error = parsed.get("error", parsed if parsed.get("object") == "error" or parsed.get("type") == "error" else None)
     if isinstance(error, str):
         error = {"message": error}
     return _of_error(error) if isinstance(error, dict) else ""
@@ -94,12 +96,12 @@ def class_of_body(body: bytes) -> str:
 
 def _of_error(error: dict[str, Any]) -> str:
     inner = error.get("innererror")
-    words = [error.get(name) for name in ("code", "type", "status")]
-    words += [inner.get("code")] if isinstance(inner, dict) else []
-    codes = {word.lower() for word in words if isinstance(word, str)}
+    values = [error.get(name) for name in ("code", "type", "status")]
+    values += [inner.get("code")] if isinstance(inner, dict) else []
+    codes = {value.lower() for value in values if isinstance(value, str)}
     message = error.get("message")
     text = message[:4096] if isinstance(message, str) else ""
-    if codes & _CONTEXT_CODES or _CONTEXT_WORDS.search(text):
+    if codes & _CONTEXT_CODES or _CONTEXT_MESSAGE.search(text):
         return "context_length"
     if codes & _REFUSED_CODES:
         return "refused_content"
@@ -107,14 +109,14 @@ def _of_error(error: dict[str, Any]) -> str:
         return "unavailable"
     if codes & _OVERLOADED_CODES:
         return "overloaded"
-    return "refused_content" if _REFUSED_WORDS.search(text) else ""
+    return "refused_content" if _REFUSED_MESSAGE.search(text) else ""
 
 
-def following(fallbacks: Sequence[Choosy], place: int, fault: str) -> int | None:
-    """The place of the next entry, from `place` on, that takes this class; None at the end of the list."""
+def next_fallback(fallbacks: Sequence[FallbackEntry], start: int, fault: str) -> int | None:
+    """The index of the next entry, from `start` on, that handles this class; None at the end of the list."""
     if not fault:
         return None
-    for number in range(place, len(fallbacks)):
+    for number in range(start, len(fallbacks)):
         on = fallbacks[number].on
         if fault in on or "any" in on:
             return number

@@ -1,4 +1,4 @@
-"""A lease: what one attempt holds of an upstream, from the choice of its endpoint to the end of the attempt.
+"""A lease: the resources of an upstream that one attempt holds, from the choice of its endpoint to its end.
 
 1. A lease counts in its endpoint's `in_flight` until it is released.
 2. `release` takes effect once; a later call changes nothing. It returns the breaker's permit, if the lease has one.
@@ -39,14 +39,14 @@ class Lease:
 
     def classify(
         self, code: str, status: int, *, client_key: bool = False, in_stream: bool = False,
-        rest_s: float | None = None, error_code: str = "", error_type: str = "", error_message: str = "",
+        retry_after_s: float | None = None, error_code: str = "", error_type: str = "", error_message: str = "",
     ) -> Classification:
-        """Classify the outcome of this attempt. `client_key` says that the route sends the client's own key on; without
-        a key of relayd's, opaque bytes carry whatever key the client sends."""
+        """Classify the outcome of this attempt. `client_key` is true if the route forwards the client's own key.
+        An upstream of protocol `plain` without a key of relayd's forwards any key of the client."""
         own_key = self.key is not None
         return classify(
             code, status, own_key=own_key, client_key=client_key or self.upstream.spec.protocol == "plain",
-            in_stream=in_stream, rest_s=rest_s, error_code=error_code, error_type=error_type,
+            in_stream=in_stream, retry_after_s=retry_after_s, error_code=error_code, error_type=error_type,
             error_message=error_message,
         )
 
@@ -56,7 +56,7 @@ class Lease:
             self.upstream.lease_answered(self)
 
     def release(self, classification: Classification | None) -> None:
-        """The attempt has ended; None if nothing can be said about its outcome."""
+        """End the attempt; `classification` is None if its outcome is unknown."""
         if not self.released:
             self.released = True
             self.upstream.lease_released(self, classification)

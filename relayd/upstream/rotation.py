@@ -1,12 +1,12 @@
-"""Who may be asked now, and who of them is: availability, priorities, and the balancer inside.
+"""Endpoint selection: availability, priorities, and the balancer within one priority.
 
 Laws:
-1. Who may be asked is worked out when something changes, not when somebody asks: a choice looks at the clock only while
-   something changes by time alone (an open breaker, a rest, a slow start).
-2. Priorities are a layer above every balancer: the next group is asked only when nobody of the group before is
-   available and has room.
-3. An upstream whose breaker the configuration does not speak of is never wholly closed by it: when no endpoint is
-   proven good, those that operator and health checks let pass are asked anyway.
+1. The available endpoints are computed when something changes, not for each request. A choice reads the clock only
+   while availability depends on time (an open breaker, a cool-down, a slow start).
+2. Priorities are a layer above every balancer: the next group is used only if no endpoint of the previous groups is
+   available and has capacity.
+3. An upstream without a configured breaker never refuses requests because of failures: if no endpoint is known to be
+   good, all endpoints that operator and health checks permit are used.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ Groups = tuple[tuple[Endpoint, ...], ...]
 
 
 class Rotation:
-    """Owned by an upstream. `blocked_until_s` is when the first of its keys is in force again, while all of them rest.
+    """Owned by an upstream. While all of its keys cool down, `blocked_until_s` is the time at which the first of them
+    is in force again.
 
-    `half_opened` is told of each breaker whose open time is over.
+    `half_opened` is called for each breaker whose open time is over.
     """
 
     __slots__ = (
-        "_all", "_balancer", "_endpoints", "_groups", "_half_opened", "_last", "_narrow", "_only", "_slow_start_s",
-        "_wake_s", "blocked_until_s", "refuses",
+        "_all", "_balancer", "_capacity_limited", "_endpoints", "_groups", "_half_opened", "_last_resort",
+        "_next_change_s", "_single", "_slow_start_s", "blocked_until_s", "refuses",
     )
 
     def __init__(
@@ -46,137 +47,140 @@ class Rotation:
         self.refuses = spec.breaker is not None and spec.breaker.refuses
         self.blocked_until_s = 0.0
         self._groups: Groups = ()
-        self._last: Groups = ()
-        self._only: Endpoint | None = None  # the two cases in which nothing has to be looked at
+        self._last_resort: Groups = ()
+        self._single: Endpoint | None = None  # `_single` and `_all`: cases without a capacity check
         self._all: tuple[Endpoint, ...] | None = None
-        self._narrow = False
-        self._wake_s = FOREVER
-        self.arrange(0.0)
+        self._capacity_limited = False
+        self._next_change_s = FOREVER
+        self.recompute(0.0)
 
     @property
     def affinity(self) -> Affinity | None:
-        """What makes the keys by which the balancer chooses, None if it takes none."""
+        """The source of the keys by which the balancer chooses, None if it uses no keys."""
         return self._balancer.affinity
 
     @property
     def is_open(self) -> bool:
-        """Whether anybody may be asked, room or not."""
-        return bool(self._groups or self._last)
+        """True if some endpoint is available, with or without capacity."""
+        return bool(self._groups or self._last_resort)
 
     # ---- choosing
 
     def choose(self, affinity: int | None = None, tried: Sequence[Endpoint] = ()) -> Endpoint | None:
-        """The endpoint to ask, None when there is none; one that was tried only where there is no other."""
-        if self._wake_s != FOREVER:
+        """Choose an endpoint, one in `tried` only if no other is available. Returns None if there is no candidate."""
+        if self._next_change_s != FOREVER:
             now_s = clock.monotonic()
-            if now_s >= self._wake_s:
-                self.arrange(now_s)
-        if self._only is not None:
-            return self._only
+            if now_s >= self._next_change_s:
+                self.recompute(now_s)
+        if self._single is not None:
+            return self._single
         if self._all is not None and not tried:
             return self._balancer.pick(self._all, affinity)
         if tried:
-            found = self._among(self._groups, affinity, [one for one in self._endpoints if one not in tried])
+            found = self._pick_from(self._groups, affinity, [one for one in self._endpoints if one not in tried])
             if found is not None:
                 return found
-        found = self._among(self._groups, affinity, None)
-        if found is not None or not self._last:
+        found = self._pick_from(self._groups, affinity, None)
+        if found is not None or not self._last_resort:
             return found
-        placed = [one for one in self._endpoints if one.has_place()]
-        fresh = [one for one in placed if tried and one not in tried]
-        return self._among(self._last, affinity, fresh, all_ways=True) or self._among(
-            self._last, affinity, placed, all_ways=True
+        with_room = [one for one in self._endpoints if one.below_limit()]
+        fresh = [one for one in with_room if tried and one not in tried]
+        return self._pick_from(self._last_resort, affinity, fresh, all_ways=True) or self._pick_from(
+            self._last_resort, affinity, with_room, all_ways=True
         )
 
-    def _among(
+    def _pick_from(
         self, groups: Iterable[Sequence[Endpoint]], key: int | None, of: list[Endpoint] | None, all_ways: bool = False
     ) -> Endpoint | None:
-        """One of the first group that has anybody left, of those in `of`; `all_ways` looks at no permit."""
+        """Choose from the first group with candidates. `of` restricts the candidates; `all_ways` skips the check of
+        capacity for them."""
         for group in groups:
             candidates = group
             if of is not None:
-                candidates = [one for one in group if one in of and (all_ways or one.has_room())]
-            elif self._narrow:
-                candidates = [one for one in group if one.has_room()]
+                candidates = [one for one in group if one in of and (all_ways or one.has_capacity())]
+            elif self._capacity_limited:
+                candidates = [one for one in group if one.has_capacity()]
             if candidates:
                 return candidates[0] if len(candidates) == 1 else self._balancer.pick(candidates, key)
         return None
 
     def has_another(self, tried: Sequence[Endpoint]) -> bool:
-        """Whether an endpoint is free now that is not among these."""
-        return any(one not in tried and one.has_room() for group in self._groups for one in group)
+        """True if an endpoint outside `tried` has capacity now."""
+        return any(one not in tried and one.has_capacity() for group in self._groups for one in group)
 
-    def has_room(self) -> bool:
-        """Whether somebody who waits for room may go on: there is some, or nobody that it could be waited for."""
-        if self._wake_s != FOREVER:
+    def has_capacity(self) -> bool:
+        """True if a waiting request may proceed: an endpoint has capacity, or no endpoint is available to wait for."""
+        if self._next_change_s != FOREVER:
             now_s = clock.monotonic()
-            if now_s >= self._wake_s:
-                self.arrange(now_s)
-        if self._only is not None or self._all is not None:
+            if now_s >= self._next_change_s:
+                self.recompute(now_s)
+        if self._single is not None or self._all is not None:
             return True
-        groups = self._groups or self._last
-        return not groups or any(one.has_place() for group in groups for one in group)
+        groups = self._groups or self._last_resort
+        return not groups or any(one.below_limit() for group in groups for one in group)
 
     def unavailable(self, now_s: float) -> tuple[str, float]:
-        """Why nobody was chosen, and after how many seconds that changes; 1 where nobody can know."""
+        """Why no endpoint was chosen, and after how many seconds that changes; 1 if that is unknown."""
         if self._groups:
-            return "every available endpoint is full", 1.0
+            return "every available endpoint is at its limit", 1.0
         if self.blocked_until_s > now_s and self.refuses:
-            return "all keys rest", max(1.0, self.blocked_until_s - now_s)
-        why = ", ".join(f"{one.label} {reason(one, now_s)}" for one in self._endpoints) or "there is no endpoint"
-        return why, max(1.0, self._wake_s - now_s) if self._wake_s != FOREVER else 1.0
+            return "all keys are cooling down", max(1.0, self.blocked_until_s - now_s)
+        reasons = ", ".join(f"{one.label} {unavailable_reason(one, now_s)}" for one in self._endpoints)
+        retry_s = max(1.0, self._next_change_s - now_s) if self._next_change_s != FOREVER else 1.0
+        return reasons or "the upstream has no endpoint", retry_s
 
-    # ---- what changes it
+    # ---- changes
 
     def set_endpoints(self, endpoints: Sequence[Endpoint], now_s: float) -> None:
-        """The upstream has other endpoints from now on."""
+        """Replace the endpoints of the upstream."""
         self._endpoints = tuple(endpoints)
         self._balancer.join(self._endpoints)
-        self.arrange(now_s)
+        self.recompute(now_s)
 
-    def arrange(self, now_s: float) -> None:
-        """Work out who may be asked. Called after every change, and when its time has come."""
-        wake_s = FOREVER
+    def recompute(self, now_s: float) -> None:
+        """Recompute the available endpoints. Called after every change, and at `_next_change_s`."""
+        next_change_s = FOREVER
         opened = []
         for endpoint in self._endpoints:
             breaker = endpoint.breaker
             before = "" if breaker is None else breaker.state
-            wake_s = min(wake_s, endpoint.settle(now_s, self._slow_start_s))
+            next_change_s = min(next_change_s, endpoint.refresh(now_s, self._slow_start_s))
             if before == "open" and breaker is not None and breaker.state != before:
                 opened.append(endpoint)
         ready = tuple(one for one in self._endpoints if one.available)
         if self.blocked_until_s > now_s and self.refuses:
-            ready, wake_s = (), min(wake_s, self.blocked_until_s)
-        proving = [one for one in ready if one.breaker is not None and one.breaker.state == "half_open"]
-        self._wake_s = wake_s
-        self._groups = in_groups(ready)
-        self._narrow = bool(proving) or any(one.limit for one in self._endpoints)
-        self._only = ready[0] if len(ready) == 1 and not self._narrow else None
-        self._all = ready if len(ready) > 1 and len(self._groups) == 1 and not self._narrow else None
-        self._last = ()
-        if not self.refuses and len(proving) == len(ready):
-            self._last = in_groups(tuple(one for one in self._endpoints if one.wanted() and not held(one)))
+            ready, next_change_s = (), min(next_change_s, self.blocked_until_s)
+        half_open = [one for one in ready if one.breaker is not None and one.breaker.state == "half_open"]
+        self._next_change_s = next_change_s
+        self._groups = by_priority(ready)
+        self._capacity_limited = bool(half_open) or any(one.limit for one in self._endpoints)
+        self._single = ready[0] if len(ready) == 1 and not self._capacity_limited else None
+        self._all = ready if len(ready) > 1 and len(self._groups) == 1 and not self._capacity_limited else None
+        self._last_resort = ()
+        if not self.refuses and len(half_open) == len(ready):
+            eligible = tuple(one for one in self._endpoints if one.eligible() and not forced_open(one))
+            self._last_resort = by_priority(eligible)
         for endpoint in opened:
             self._half_opened(endpoint)
 
 
-def in_groups(endpoints: tuple[Endpoint, ...]) -> Groups:
-    """By priority, the first group first."""
+def by_priority(endpoints: tuple[Endpoint, ...]) -> Groups:
+    """The endpoints in groups of equal priority, in ascending order."""
     numbers = sorted({one.priority for one in endpoints})
     return tuple(tuple(one for one in endpoints if one.priority == number) for number in numbers)
 
 
-def held(endpoint: Endpoint) -> bool:
-    """Whether its breaker was opened by hand."""
+def forced_open(endpoint: Endpoint) -> bool:
+    """True if an operator opened its breaker."""
     return endpoint.breaker is not None and endpoint.breaker.forced
 
 
-def reason(endpoint: Endpoint, now_s: float) -> str:
-    """Why this endpoint may not be asked."""
+def unavailable_reason(endpoint: Endpoint, now_s: float) -> str:
+    """Why this endpoint is not available."""
     if endpoint.state != ENABLED:
         return "is disabled" if endpoint.state == DISABLED else "is drained"
     if endpoint.health == FAILING:
         return "fails its health checks"
     if endpoint.breaker is not None and endpoint.breaker.state == "open":
         return "has an open breaker"
-    return "rests" if endpoint.cooldown_until_s > now_s else "is available"
+    return "is cooling down" if endpoint.cooldown_until_s > now_s else "is available"

@@ -1,4 +1,4 @@
-"""What an upstream is told when it is made: plain frozen values, compiled from the configuration."""
+"""The specification of an upstream: immutable values, compiled from the configuration."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from relayd.schema import Secret
 
 @dataclass(frozen=True, slots=True)
 class EndpointSpec:
-    """One address. `origin` is scheme://host[:port] without a path, `base_path` what is put before the request's path.
+    """One address. `origin` is scheme://host[:port] without a path; `base_path` is prepended to the request's path.
 
-    `unix` is the path of a Unix socket (then `origin` is http://localhost), `label` what logs and status show:
-    never a key, never user information. `limit` is how many exchanges it may have at one time, 0 for no limit of its
-    own. Of the priorities 0 comes first.
+    `unix` is the path of a Unix socket (then `origin` is http://localhost). `label` identifies the address in logs and
+    status, without keys or user information. `limit` is the maximum of concurrent exchanges, 0 for no limit. Priority 0
+    is the highest.
     """
 
     origin: str
@@ -31,7 +31,7 @@ class EndpointSpec:
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """What makes this the same address as another one, whatever else is said of it."""
+        """Two specs with equal identity are the same address, whatever their other values."""
         return self.origin, self.base_path, self.unix or ""
 
     @property
@@ -59,9 +59,9 @@ class AuthSpec:
 
 @dataclass(frozen=True, slots=True)
 class TlsSpec:
-    """TLS towards the endpoints; paths of PEM files, None for the system's or for nothing.
+    """TLS to the endpoints; paths of PEM files, None for the system's authorities or for no client certificate.
 
-    `stamps` tell the files' present contents apart: a certificate renewed under its old name makes another spec.
+    `stamps` identify the contents of the files: a certificate renewed under its old name results in a different spec.
     """
 
     verify: bool = True
@@ -75,7 +75,7 @@ class TlsSpec:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds; 0 switches a limit off."""
+    """Seconds; 0 disables a limit."""
 
     connect_s: float = 5.0
     first_byte_s: float = 300.0
@@ -85,11 +85,11 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class BreakerSpec:
-    """When an endpoint is not asked any more. `rate` 0 switches the share of failures off, `failures` 0
-    the count of those in a row.
+    """When the breaker of an endpoint opens. `rate` 0 disables the failure rate, `failures` 0 the count of consecutive
+    failures.
 
-    `refuses` False is what an upstream has whose configuration does not speak of it: failing endpoints are passed over
-    while there is another, but the last one is never refused.
+    `refuses` is False for an upstream without a configured breaker: a failing endpoint is skipped while another is
+    available, but requests are never refused.
     """
 
     failures: int = 5
@@ -97,21 +97,21 @@ class BreakerSpec:
     window_s: float = 30.0
     minimum: int = 20
     open_s: float = 10.0
-    open_most_s: float = 300.0
+    max_open_s: float = 300.0
     probes: int = 1
     successes: int = 1
-    rest_s: float = 15.0
-    rest_most_s: float = 300.0
+    cooldown_s: float = 15.0
+    max_cooldown_s: float = 300.0
     refuses: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class RetrySpec:
-    """When an attempt may be repeated. `attempts` counts the first one too; `on` holds words of retry.py."""
+    """When an attempt may be repeated. `attempts` includes the first attempt; `on` holds names of retry.py."""
 
     attempts: int = 1
     backoff_s: float = 0.5
-    backoff_most_s: float = 10.0
+    max_backoff_s: float = 10.0
     on: frozenset[str] = frozenset()
     per_attempt_s: float = 0.0
     share: float = 0.2
@@ -122,7 +122,7 @@ class RetrySpec:
 
 @dataclass(frozen=True, slots=True)
 class HealthSpec:
-    """An active check. `kind` is http or tcp; `target` is asked of the origin, not of the base path."""
+    """An active check. `kind` is http or tcp; `target` is relative to the origin, not to the base path."""
 
     kind: str = "http"
     target: str = "/"
@@ -137,7 +137,7 @@ class HealthSpec:
 
 @dataclass(frozen=True, slots=True)
 class BalanceSpec:
-    """How an endpoint is chosen: a kind of balancers/ and its Options, None for its defaults."""
+    """How an endpoint is chosen: a kind of balancers/ and its Options; None means the defaults."""
 
     kind: str = "round_robin"
     options: object = None
@@ -146,9 +146,9 @@ class BalanceSpec:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSpec:
-    """A named group of endpoints. Specs that differ in nothing but `endpoints` share one live upstream across a reload.
+    """A named group of endpoints. Specs that differ only in `endpoints` share one live upstream across a reload.
 
-    `spare_keys` are the further keys of an upstream that has several; `auth` is the first.
+    `auth` is the first key of the upstream, `spare_keys` are the others.
     """
 
     name: str
@@ -175,5 +175,5 @@ class UpstreamSpec:
 
     @property
     def keys(self) -> tuple[AuthSpec, ...]:
-        """All keys, the first one first."""
+        """All keys, `auth` first."""
         return () if self.auth is None else (self.auth, *self.spare_keys)

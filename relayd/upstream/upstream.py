@@ -1,13 +1,12 @@
-"""An upstream: a named group of endpoints with its keys and retries, and what became of every attempt.
+"""An upstream: a named group of endpoints with its keys and retries, and the effects of every attempt.
 
 Laws:
 1. `acquire` grants a lease, and the release of the lease returns everything that it holds (lease.py).
-2. Every attempt has one classification, which comes from classify.py; what it means for endpoint, breaker and key is
-   worked out here.
-3. What an operator says of an address is kept until an operator says otherwise, over every reload.
-4. `set_endpoints` changes the addresses of a living upstream. An address that stays keeps its endpoint with all of its
-   state. One that goes takes no new request, finishes what it has, and closes its connections with its last exchange;
-   one that returns before that is the same endpoint again.
+2. Every attempt has one classification, made by classify.py. This module applies it to endpoint, breaker and key.
+3. The state that an operator sets for an address is kept across reloads until an operator changes it.
+4. `set_endpoints` changes the addresses of a live upstream. An address that stays keeps its endpoint with all of its
+   state. An address that is removed gets no new request, finishes its exchanges, and closes its connections with the
+   last of them. If it returns before that, it is the same endpoint again.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from relayd.schema import Secret
 from relayd.upstream.breaker import HALF_OPEN
 from relayd.upstream.classify import Blame, Classification
 from relayd.upstream.endpoint import ADMINISTRATIVE, ENABLED, UNKNOWN, Connect, Endpoint
-from relayd.upstream.health import Checker, Finding
+from relayd.upstream.health import Checker, CheckResult
 from relayd.upstream.keys import Keys
 from relayd.upstream.lease import Lease
 from relayd.upstream.model_list import ModelList
@@ -34,8 +33,8 @@ UNWRITTEN = BreakerSpec(refuses=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """Something that an operator wants to see in the log. `event` is in the past tense, `address` empty for all."""
+class UpstreamEvent:
+    """A state change for the log. `event` is in the past tense; `address` is empty if it concerns all endpoints."""
 
     event: str
     upstream: str
@@ -43,20 +42,20 @@ class Change:
     why: str = ""
 
 
-def unheard(change: Change) -> None:
-    """Nobody listens yet."""
+def ignore_event(change: UpstreamEvent) -> None:
+    """The default of `on_change`."""
 
 
 class Upstream:
-    """Live state of one `upstreams:` entry; shared by all plans whose spec for it is equal.
+    """Live state of one `upstreams:` entry; shared by all plans with an equal spec for it.
 
-    Life: construct (no side effects), open (connections), retire (no plan names it any more), close (by itself, with
-    the last exchange). Owned by the plan, carried over by a reload. `on_change` is set by the daemon. `leaving` are
-    endpoints whose address is gone and which still have exchanges.
+    Life cycle: construct (no side effects), open (connections), retire (no plan uses it any more), close (automatic,
+    with the last exchange). Owned by the plan, carried over by a reload. The daemon sets `on_change`. `leaving` are
+    endpoints whose address was removed and which still have exchanges.
     """
 
     __slots__ = (
-        "_absent", "_budgeted", "_chance", "_connect", "_keys", "_retired", "_rotation", "affinity", "budget",
+        "_budgeted", "_chance", "_connect", "_keys", "_removed_states", "_retired", "_rotation", "affinity", "budget",
         "checkers", "endpoints", "leaving", "model_list", "name", "on_change", "opened", "retries", "spec",
     )
 
@@ -64,11 +63,11 @@ class Upstream:
         self.spec = spec
         self.name = spec.name
         self._chance = chance
-        self._connect: Connect | None = None  # while it is open
-        self.endpoints = tuple(Endpoint(one, spec, place, chance) for place, one in enumerate(spec.endpoints))
+        self._connect: Connect | None = None  # None while the upstream is closed
+        self.endpoints = tuple(Endpoint(one, spec, index, chance) for index, one in enumerate(spec.endpoints))
         self.leaving: tuple[Endpoint, ...] = ()
         self.opened = False
-        self.on_change: Callable[[Change], None] = unheard
+        self.on_change: Callable[[UpstreamEvent], None] = ignore_event
         retries = spec.retries or NO_RETRIES
         self.budget = Budget(retries.share, retries.minimum, retries.window_s)
         self.retries = RetryPolicy(retries, self.budget, chance)
@@ -77,13 +76,13 @@ class Upstream:
         self.checkers: tuple[Checker, ...] = ()
         self._set_checkers()
         self.model_list = ModelList(chance) if spec.list_models else None
-        self._absent: dict[tuple[str, str, str], str] = {}  # states of addresses that are gone, by identity
+        self._removed_states: dict[tuple[str, str, str], str] = {}  # operator states of removed addresses, by identity
         self._retired = False
         self._rotation = Rotation(spec, self.endpoints, chance, self._half_opened)
         self.affinity = self._rotation.affinity
 
     def hide_keys(self) -> None:
-        """Replace the keys by a word, for a dry run, whose requests are shown; where they are read from stays known."""
+        """Mask the values of the keys, but not their sources, for a dry run that prints its requests."""
         keys = tuple(AuthSpec(one.kind, one.name, Secret("masked", one.value.source)) for one in self.spec.keys)
         if keys:
             self.spec = replace(self.spec, auth=keys[0], spare_keys=keys[1:])
@@ -98,7 +97,7 @@ class Upstream:
             count += endpoint.in_flight
         return count
 
-    # ---- life
+    # ---- life cycle
 
     def open(self, connect: Connect) -> None:
         """Prepare the connections of the endpoints. Calling it again changes nothing."""
@@ -109,46 +108,47 @@ class Upstream:
         self._retired = False
 
     def retire(self) -> None:
-        """No plan names it any more: close as soon as nobody uses it."""
+        """No plan uses the upstream any more: close it with its last exchange."""
         self._retired = True
         if not self.in_flight:
             self.close()
 
     def close(self) -> None:
-        """Let all connections go."""
+        """Close all connection pools."""
         for endpoint in (*self.endpoints, *self.leaving):
             endpoint.close()
         self._connect = None
         self.opened = False
 
     def inherit_state(self, previous: Upstream) -> None:
-        """Continue where the upstream of the same name in the previous plan stands: endpoints by address, keys, budget.
+        """Copy the state of the previous plan's upstream of the same name: endpoints by address, keys, budget.
 
-        Nothing in `previous` changes, so that the plan may still be thrown away. What an operator said of an address
-        that is not in the plan now is kept for the plan in which it comes back.
+        `previous` is not modified, so that the new plan can be discarded. The operator state of an address that the new
+        plan lacks is kept for a later plan that contains the address again.
         """
         now_s = clock.monotonic()
         before = {endpoint.spec.identity: endpoint for endpoint in (*previous.leaving, *previous.endpoints)}
-        said = previous._absent | {one.spec.identity: one.state for one in previous.endpoints if one.state != ENABLED}
+        states = dict(previous._removed_states)
+        states.update((one.spec.identity, one.state) for one in previous.endpoints if one.state != ENABLED)
         for endpoint in self.endpoints:
             same = before.get(endpoint.spec.identity)
             if same is not None:
                 endpoint.inherit_state(same)
             else:
                 endpoint.available = False  # new in a running group: it starts slowly
-            endpoint.state = said.pop(endpoint.spec.identity, ENABLED)
+            endpoint.state = states.pop(endpoint.spec.identity, ENABLED)
             if self.spec.health is None:
                 endpoint.health = UNKNOWN
-        self._absent = said
+        self._removed_states = states
         self._keys.inherit_state(previous._keys)
         if self.model_list is not None and previous.model_list is not None:
             self.model_list.inherit_state(previous.model_list)
         self.budget.inherit_state(previous.budget)
         self.on_change = previous.on_change
-        self._arranged(now_s)
+        self._recompute(now_s)
 
     def set_endpoints(self, specs: Sequence[EndpointSpec]) -> None:
-        """These are the addresses from now on. Calling it with those that it has changes nothing."""
+        """Set the addresses of the upstream. Has no effect if they are equal to the present ones."""
         if tuple(specs) == self.spec.endpoints:
             return
         self.spec = replace(self.spec, endpoints=tuple(specs))
@@ -156,44 +156,44 @@ class Upstream:
         for endpoint in (*self.endpoints, *self.leaving):
             known.setdefault(endpoint.spec.identity, []).append(endpoint)
         before = set(self.endpoints)
-        self.endpoints = tuple(self._placed(spec, place, known) for place, spec in enumerate(specs))
+        self.endpoints = tuple(self._endpoint_for(spec, index, known) for index, spec in enumerate(specs))
         gone = [endpoint for same in known.values() for endpoint in same]
         for endpoint in gone:
-            self._let_go(endpoint)
+            self._remove(endpoint)
         self.leaving = tuple(endpoint for endpoint in gone if endpoint.in_flight)
         self._set_checkers()
         now_s = clock.monotonic()
         self._rotation.set_endpoints(self.endpoints, now_s)
-        self._told(None, "endpoints_changed", difference(before, self.endpoints), now_s)
+        self._notify(None, "endpoints_changed", difference(before, self.endpoints), now_s)
 
-    def _placed(
-        self, spec: EndpointSpec, place: int, known: dict[tuple[str, str, str], list[Endpoint]]
+    def _endpoint_for(
+        self, spec: EndpointSpec, index: int, known: dict[tuple[str, str, str], list[Endpoint]]
     ) -> Endpoint:
-        """The endpoint of an address: the one in `known`, which is taken out, or a new one."""
+        """The endpoint of an address: removed from `known` if present there, else a new one."""
         same = known.get(spec.identity)
-        state = self._absent.pop(spec.identity, ENABLED)
+        state = self._removed_states.pop(spec.identity, ENABLED)
         if same:
             endpoint = same.pop(0)
-            endpoint.configure(spec, self.spec.max_connections, place)
+            endpoint.configure(spec, self.spec.max_connections, index)
             endpoint.leaving = False
             return endpoint
-        endpoint = Endpoint(spec, self.spec, place, self._chance)
+        endpoint = Endpoint(spec, self.spec, index, self._chance)
         endpoint.available = False  # new in a running group: it starts slowly
         endpoint.state = state
         if self._connect is not None:
             endpoint.open(self.spec, self._connect)
         return endpoint
 
-    def _let_go(self, endpoint: Endpoint) -> None:
-        """Its address is gone."""
+    def _remove(self, endpoint: Endpoint) -> None:
+        """The address of the endpoint was removed from the configuration."""
         if endpoint.state != ENABLED:
-            self._absent[endpoint.spec.identity] = endpoint.state
+            self._removed_states[endpoint.spec.identity] = endpoint.state
         endpoint.leaving = True
         if not endpoint.in_flight:
             endpoint.close()
 
     def _set_checkers(self) -> None:
-        """One for each endpoint; an endpoint that stays keeps its own."""
+        """Create a checker for each endpoint; an endpoint that stays keeps its checker."""
         health = self.spec.health
         if health is not None:
             known = {checker.endpoint: checker for checker in self.checkers}
@@ -204,8 +204,8 @@ class Upstream:
     def acquire(self, affinity: int | None = None, tried: Sequence[Endpoint] = ()) -> Lease | None:
         """Lease an endpoint for one attempt; None if no endpoint is available (`unavailable` says why).
 
-        `affinity` is the number by which consistent_hash chooses. Endpoints in `tried` are chosen only if there is no
-        other one; an exchange's first attempt, for which `tried` is empty, counts as a request for the retry budget.
+        `affinity` is the key by which consistent_hash chooses. Endpoints in `tried` are chosen only if no other one is
+        available. An exchange's first attempt, for which `tried` is empty, counts as a request for the retry budget.
         """
         if self._budgeted and not tried:
             self.budget.request(clock.monotonic())
@@ -216,43 +216,44 @@ class Upstream:
         endpoint.load.in_flight += 1
         endpoint.picked += 1
         breaker, keys = endpoint.breaker, self._keys
-        permit = breaker.take() if breaker is not None and breaker.state == HALF_OPEN else 0
+        permit = breaker.acquire_permit() if breaker is not None and breaker.state == HALF_OPEN else 0
         key = keys.next(clock.monotonic() if keys.away else 0.0) if self.spec.auth is not None else None
         return Lease(self, endpoint, key, permit)
 
     def has_another(self, tried: Sequence[Endpoint], classification: Classification | None = None) -> bool:
-        """Whether an endpoint is free that is not in `tried`; after a fault of the key, also whether another key is."""
+        """True if an endpoint outside `tried` has capacity or, after a fault of the key, another key is in force."""
         if classification is not None and classification.about_key and len(self._keys) > 1:
-            return self._keys.some_in_force(clock.monotonic()) or self._rotation.has_another(tried)
+            return self._keys.any_available(clock.monotonic()) or self._rotation.has_another(tried)
         return self._rotation.has_another(tried)
 
-    def has_room(self) -> bool:
-        """Whether who waits at this upstream's gate may go on: an endpoint has room, or there is none to wait for."""
-        return self._rotation.has_room()
+    def has_capacity(self) -> bool:
+        """True if a request waiting at this upstream's gate may proceed: an endpoint has capacity, or none is available
+        to wait for."""
+        return self._rotation.has_capacity()
 
     def unavailable(self) -> tuple[str, float]:
-        """Why nothing was picked, for the log; and after how many seconds that changes (1 where nobody can know)."""
+        """Why no endpoint was chosen, for the log, and after how many seconds that changes (1 if that is unknown)."""
         return self._rotation.unavailable(clock.monotonic())
 
     # ---- called by leases
 
     def lease_answered(self, lease: Lease) -> None:
-        """A good head has arrived: a sign of life, and the end of a probe."""
+        """A good response head has arrived: the endpoint is alive, and a probe ends."""
         endpoint = lease.endpoint
         endpoint.answers += 1
         permit, lease.permit = lease.permit, 0
         if permit and endpoint.breaker is not None:
             now_s = clock.monotonic()
             if endpoint.breaker.succeeded(now_s, permit):
-                self._told(endpoint, "breaker_closed", "a probe succeeded", now_s)
+                self._notify(endpoint, "breaker_closed", "a probe succeeded", now_s)
 
     def lease_released(self, lease: Lease, classification: Classification | None) -> None:
-        """The attempt has ended: take note of its outcome, then of its place."""
+        """The attempt has ended: apply its classification, then release its resources."""
         endpoint = lease.endpoint
         if classification is not None:
-            self._report(lease, classification)
+            self._apply(lease, classification)
         if lease.permit and endpoint.breaker is not None:
-            endpoint.breaker.give_back(lease.permit)
+            endpoint.breaker.release_permit(lease.permit)
             lease.permit = 0
         endpoint.in_flight -= 1
         endpoint.load.in_flight -= 1
@@ -262,7 +263,7 @@ class Upstream:
         if self._retired and not self.in_flight:
             self.close()
 
-    def _report(self, lease: Lease, outcome: Classification) -> None:
+    def _apply(self, lease: Lease, outcome: Classification) -> None:
         endpoint, blame = lease.endpoint, outcome.blame
         breaker = endpoint.breaker
         if blame is Blame.GOOD:
@@ -277,40 +278,40 @@ class Upstream:
         permit, lease.permit = lease.permit, 0
         if blame is Blame.GOOD:
             if breaker is not None and breaker.succeeded(now_s, permit):
-                self._told(endpoint, "breaker_closed", "a probe succeeded", now_s)
+                self._notify(endpoint, "breaker_closed", "a probe succeeded", now_s)
         elif blame is Blame.ENDPOINT:
-            self._faulty(endpoint, outcome, permit, now_s)
+            self._endpoint_failed(endpoint, outcome, permit, now_s)
         else:
             if breaker is not None:
-                breaker.give_back(permit)
-            if blame is Blame.REST:
-                self._rest(endpoint, outcome, lease.key, now_s)
+                breaker.release_permit(permit)
+            if blame is Blame.COOLDOWN:
+                self._cool_down(endpoint, outcome, lease.key, now_s)
             else:
-                self._refused(endpoint, outcome, lease.key, now_s)
+                self._key_refused(endpoint, outcome, lease.key, now_s)
 
-    def _faulty(self, endpoint: Endpoint, outcome: Classification, permit: int, now_s: float) -> None:
+    def _endpoint_failed(self, endpoint: Endpoint, outcome: Classification, permit: int, now_s: float) -> None:
         endpoint.failures += 1
         endpoint.last_fault = f"{outcome.fault} {outcome.status}" if outcome.status else outcome.fault
         if endpoint.breaker is not None and endpoint.breaker.failed(now_s, permit):
-            self._told(endpoint, "breaker_opened", endpoint.last_fault, now_s)
+            self._notify(endpoint, "breaker_opened", endpoint.last_fault, now_s)
 
-    def _rest(self, endpoint: Endpoint, outcome: Classification, key: AuthSpec | None, now_s: float) -> None:
+    def _cool_down(self, endpoint: Endpoint, outcome: Classification, key: AuthSpec | None, now_s: float) -> None:
         spec = self.spec.breaker or UNWRITTEN
-        asked = spec.rest_s if outcome.rest_s is None else outcome.rest_s
-        until_s = now_s + min(asked, spec.rest_most_s)
-        endpoint.last_fault = f"asked for rest {outcome.status}"
-        if key is not None and outcome.about_key and self._keys.rest(key, until_s):
-            self._told(None, "key_rested", key.value.source, now_s)
+        asked = spec.cooldown_s if outcome.retry_after_s is None else outcome.retry_after_s
+        until_s = now_s + min(asked, spec.max_cooldown_s)
+        endpoint.last_fault = f"asked for a cool-down {outcome.status}"
+        if key is not None and outcome.about_key and self._keys.cool_down(key, until_s):
+            self._notify(None, "key_rested", key.value.source, now_s)
         elif until_s > endpoint.cooldown_until_s:
             endpoint.cooldown_until_s = until_s
-            self._told(endpoint, "endpoint_rested", f"{until_s - now_s:.0f} s", now_s)
+            self._notify(endpoint, "endpoint_rested", f"{until_s - now_s:.0f} s", now_s)
 
-    def _refused(self, endpoint: Endpoint, outcome: Classification, key: AuthSpec | None, now_s: float) -> None:
+    def _key_refused(self, endpoint: Endpoint, outcome: Classification, key: AuthSpec | None, now_s: float) -> None:
         endpoint.last_fault = f"key refused {outcome.status}"
         if key is not None and self._keys.refused(key, now_s, f"{outcome.status} from {endpoint.label}"):
-            self._told(None, "key_set_aside", key.value.source, now_s)
+            self._notify(None, "key_set_aside", key.value.source, now_s)
 
-    # ---- by hand and by health checks
+    # ---- operator commands and health checks
 
     def set_state(self, address: str, state: str) -> None:
         """enabled, draining or disabled. Raises KeyError for an unknown address, ValueError for an unknown state."""
@@ -319,10 +320,11 @@ class Upstream:
         endpoint = self.endpoint(address)
         if endpoint.state != state:
             endpoint.state = state
-            self._told(endpoint, f"endpoint_{state}", "by hand", clock.monotonic())
+            self._notify(endpoint, f"endpoint_{state}", "by hand", clock.monotonic())
 
     def set_breaker(self, address: str, state: str) -> None:
-        """`open` until it is `closed` (reset) again. Raises KeyError for an unknown address, ValueError for others."""
+        """Force the breaker `open` until it is `closed` (reset) again. Raises KeyError for an unknown address and
+        ValueError for an unknown state or a breaker that is off."""
         endpoint = self.endpoint(address)
         if state not in ("open", "closed"):
             raise ValueError(f"a breaker is set to open or closed, not to {state!r}")
@@ -331,35 +333,35 @@ class Upstream:
         now_s = clock.monotonic()
         if state == "open":
             endpoint.breaker.force_open(now_s)
-            self._told(endpoint, "breaker_opened", "by hand", now_s)
+            self._notify(endpoint, "breaker_opened", "by hand", now_s)
         else:
             endpoint.breaker.reset(now_s)
             endpoint.cooldown_until_s = 0.0
-            self._told(endpoint, "breaker_closed", "by hand", now_s)
+            self._notify(endpoint, "breaker_closed", "by hand", now_s)
 
-    def checked(self, checker: Checker, finding: Finding) -> None:
-        """What an active check has found."""
-        endpoint, health = checker.endpoint, checker.found(finding)
+    def record_check(self, checker: Checker, finding: CheckResult) -> None:
+        """Apply the result of an active check."""
+        endpoint, health = checker.endpoint, checker.record(finding)
         endpoint.health_why = finding.why
         if endpoint.leaving:
             endpoint.health = health  # of interest only if its address returns
         elif endpoint.health != health:
             endpoint.health = health
-            self._told(endpoint, f"endpoint_{health}", finding.why, clock.monotonic())
+            self._notify(endpoint, f"endpoint_{health}", finding.why, clock.monotonic())
 
     def endpoint(self, address: str) -> Endpoint:
-        """By the address that status shows. Raises KeyError."""
+        """The endpoint with this label, as shown by status. Raises KeyError."""
         for endpoint in self.endpoints:
             if endpoint.label == address:
                 return endpoint
         raise KeyError(address)
 
-    # ---- what is shown
+    # ---- status
 
     def describe(self) -> dict[str, object]:
-        """For status and its commands; plain data without any key."""
+        """For status and its commands; plain data without the values of keys."""
         now_s = clock.monotonic()
-        self._arranged(now_s)
+        self._recompute(now_s)
         retries = self.retries.spec
         return {
             "name": self.name,
@@ -374,30 +376,30 @@ class Upstream:
         }
 
     def circuit_breaker(self) -> Mapping[str, object]:
-        """The shape of /health: open when no endpoint's breaker lets anybody through."""
+        """The circuit breaker object of /health: open if the breakers of all endpoints are open."""
         breakers = [one.breaker for one in self.endpoints if one.breaker is not None]
         worst = max((one.consecutive for one in breakers), default=0)
         is_open = bool(breakers) and all(one.state == "open" for one in breakers)
         enabled = self._rotation.refuses
         return {"enabled": enabled, "is_open": enabled and is_open, "consecutive_failures": worst}
 
-    # ---- inside
+    # ---- internals
 
-    def _told(self, endpoint: Endpoint | None, event: str, why: str, now_s: float) -> None:
-        self._arranged(now_s)
-        self.on_change(Change(event, self.name, "" if endpoint is None else endpoint.label, why))
+    def _notify(self, endpoint: Endpoint | None, event: str, why: str, now_s: float) -> None:
+        self._recompute(now_s)
+        self.on_change(UpstreamEvent(event, self.name, "" if endpoint is None else endpoint.label, why))
 
     def _half_opened(self, endpoint: Endpoint) -> None:
-        self.on_change(Change("breaker_half_opened", self.name, endpoint.label, "the open time is over"))
+        self.on_change(UpstreamEvent("breaker_half_opened", self.name, endpoint.label, "the open time is over"))
 
-    def _arranged(self, now_s: float) -> None:
-        """Something has changed."""
-        self._rotation.blocked_until_s = self._keys.rests_until_s(now_s) if self._keys.away else 0.0
-        self._rotation.arrange(now_s)
+    def _recompute(self, now_s: float) -> None:
+        """Recompute the available endpoints after a change."""
+        self._rotation.blocked_until_s = self._keys.all_cooling_until_s(now_s) if self._keys.away else 0.0
+        self._rotation.recompute(now_s)
 
 
 def difference(before: set[Endpoint], after: Sequence[Endpoint]) -> str:
-    """What a change of endpoints has changed, for the log."""
+    """A summary of a change of endpoints, for the log."""
     added = [one.label for one in after if one not in before]
     gone = sorted(one.label for one in before.difference(after))
     parts = [f"added {', '.join(added)}"] if added else []

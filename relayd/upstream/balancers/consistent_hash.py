@@ -1,12 +1,13 @@
-"""The same key to the same endpoint, so that prompt caches and sessions are hit; without a key the least loaded one.
+"""Requests with the same key go to the same endpoint, so that prompt caches and sessions are hit; requests without a
+key go to the least loaded endpoint.
 
-1. Every endpoint has points on a ring, as many as its weight asks for; a key belongs to the first point behind it. When
-   an endpoint goes, only its own keys move, and they spread over all others.
-2. Load is bounded: an endpoint that has more than `bound` times its fair share of what is in flight passes its keys on
-   to the next point, until it has room again; the first few exchanges do not count, since with little in flight a fair
-   share says nothing. `bound: 0` never does.
-3. While an endpoint returns slowly, a growing part of its keys comes home, always the same part first.
-4. Places on the ring come from addresses alone: instances of relayd that know nothing of each other agree.
+1. Every endpoint has points on a ring, their number proportional to its weight. A key belongs to the next point on the
+   ring. When an endpoint leaves, only its own keys move, distributed over all others.
+2. Load is bounded: while an endpoint has more than `bound` times its fair share of the exchanges in flight, its keys go
+   to the next point. The first `spare` exchanges are exempt, because a fair share of few exchanges is meaningless.
+   `bound: 0` disables the bound.
+3. During the slow start of an endpoint, a growing part of its keys returns to it, always in the same order.
+4. Points depend on addresses only: independent instances of relayd agree.
 """
 
 from __future__ import annotations
@@ -25,41 +26,41 @@ from relayd.upstream.endpoint import Endpoint
 SPAN = 1 << 64
 POINTS = 160  # on the ring, for a weight of 1
 MOST_POINTS = 65536
-WORD = re.compile(r"client|consumer|session|prompt|(?:header|cookie):[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,200}")
+SOURCE = re.compile(r"client|consumer|session|prompt|(?:header|cookie):[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,200}")
 
 
 @section()
 class Options:
-    """Which requests belong together, with `balance: consistent_hash`."""
+    """The key of a request, with `balance: consistent_hash`."""
 
     written_as: ClassVar[str] = "hash"
 
     by: tuple[str, ...] = setting(
         default=("session", "consumer", "client"), example=["header:x-session-id", "prompt"],
-        doc="The first of these that a request has: header:NAME, cookie:NAME, consumer, session (the conversation as "
-            "its request names it), prompt (how a long prompt begins, so that the endpoint's prompt cache is hit), "
-            "client (its address).",
+        doc="Sources of the key; the first one that a request has is used: header:NAME, cookie:NAME, consumer, session "
+            "(the identifier of the conversation in the request), prompt (the beginning of a long prompt, so that the "
+            "endpoint's prompt cache is hit), client (the client's address).",
     )
     bound: float = setting(
         default=1.25, minimum=1, zero_is_off=True,
-        doc="How many times its fair share of what is in flight an endpoint takes before its requests go to the next "
-            "one.",
+        doc="How many times its fair share of the exchanges in flight an endpoint may have before its requests go to "
+            "the next endpoint.",
     )
     spare: int = setting(
         default=4, minimum=0,
-        doc="How many requests an endpoint takes in any case: with little in flight a fair share says nothing.",
+        doc="Exchanges that an endpoint may have in any case: a fair share of few exchanges is meaningless.",
     )
     prompt_bytes: int = setting(
         default=4096, minimum=64, maximum=1 << 20,
-        doc="How much of a prompt is looked at; what is shorter has no prompt to hit a cache with.",
+        doc="Bytes of the prompt that make the key; a shorter prompt has no key.",
     )
 
     def check(self) -> Iterable[tuple[str, str]]:
         if not self.by:
-            yield "by", "needs at least one word"
-        for place, word in enumerate(self.by):
-            if WORD.fullmatch(word) is None:
-                yield f"by[{place}]", "is none of header:NAME, cookie:NAME, consumer, session, prompt, client"
+            yield "by", "needs at least one source"
+        for index, source in enumerate(self.by):
+            if SOURCE.fullmatch(source) is None:
+                yield f"by[{index}]", "is none of header:NAME, cookie:NAME, consumer, session, prompt, client"
 
 
 class Balancer:
@@ -76,21 +77,21 @@ class Balancer:
         self._owners: list[Endpoint] = []
 
     def join(self, endpoints: Sequence[Endpoint]) -> None:
-        """All endpoints of the upstream, also those that may not be asked now; again when they change."""
+        """Set all endpoints of the upstream, unavailable ones included. Called again when they change."""
         self._keyless.join(endpoints)
         wanted = sum(one.spec.weight for one in endpoints) * POINTS
         scale = min(1.0, MOST_POINTS / wanted) if wanted else 1.0
-        placed = sorted(
-            ((place_of(f"{one.label}#{number}".encode()), one)
+        points = sorted(
+            ((ring_point(f"{one.label}#{number}".encode()), one)
              for one in endpoints
              for number in range(max(1, int(one.spec.weight * POINTS * scale)))),
             key=lambda pair: (pair[0], pair[1].label),
         )
-        self._ring = [place for place, _ in placed]
-        self._owners = [one for _, one in placed]
+        self._ring = [point for point, _ in points]
+        self._owners = [one for _, one in points]
 
     def pick(self, candidates: Sequence[Endpoint], key: int | None) -> Endpoint:
-        """One of the candidates, which are at least two."""
+        """Choose one of at least two candidates."""
         if key is None or not self._ring:
             return self._keyless.pick(candidates, key)
         owners = self._owners
@@ -101,13 +102,13 @@ class Balancer:
         left = len(candidates)
         for step in range(count):
             one = owners[(at + step) % count]
-            if one.place in seen:
+            if one.index in seen:
                 continue
-            seen.add(one.place)
+            seen.add(one.index)
             if one in candidates:
                 share = one.weight / one.spec.weight
                 fits = one.in_flight < spare or one.in_flight < allowed * one.weight
-                if fits and (share >= 1.0 or part_of(key, one.place) < share):
+                if fits and (share >= 1.0 or key_fraction(key, one.index) < share):
                     return one
                 left -= 1
                 if not left:
@@ -115,7 +116,7 @@ class Balancer:
         return self._keyless.pick(candidates, key)
 
     def _allowed(self, candidates: Sequence[Endpoint]) -> float:
-        """Exchanges that an endpoint may have per unit of its weight, before it takes one more."""
+        """The exchanges per unit of weight below which an endpoint may take one more."""
         if not self._bound:
             return 1e300
         load, weight = 1, 0.0
@@ -125,12 +126,12 @@ class Balancer:
         return self._bound * load / weight
 
 
-def place_of(data: bytes) -> int:
-    """A place on the ring; the same on every machine."""
+def ring_point(data: bytes) -> int:
+    """A point on the ring; the same on every machine."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
 
 
-def part_of(key: int, place: int) -> float:
-    """From 0 to 1, the same for the same key and endpoint: which part of its keys this one belongs to."""
-    mixed = ((key ^ (place + 1) * 0x9E3779B97F4A7C15) * 0xD6E8FEB86659FD93) % SPAN
+def key_fraction(key: int, index: int) -> float:
+    """A number in [0, 1) for a key and an endpoint: the order in which keys return during a slow start."""
+    mixed = ((key ^ (index + 1) * 0x9E3779B97F4A7C15) * 0xD6E8FEB86659FD93) % SPAN
     return ((mixed ^ mixed >> 32) % (1 << 32)) / (1 << 32)

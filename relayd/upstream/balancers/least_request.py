@@ -1,7 +1,8 @@
-"""The endpoint with the fewest exchanges in flight, measured by its weight; equally loaded ones in turn by weight.
+"""The endpoint with the fewest exchanges in flight relative to its weight; weighted round robin among equally loaded
+endpoints.
 
-All endpoints are looked at, so the choice is exact; among idle ones it is round robin, so that none is forgotten when
-there is little to do.
+All endpoints are compared, so the choice is exact. Idle endpoints are used in round robin, so that each of them gets
+requests under low load.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from relayd.upstream.endpoint import Endpoint
 
 @section()
 class Options:
-    """Nothing to choose."""
+    """No options."""
 
 
 class Balancer:
-    """Keeps the turn among equally loaded endpoints in their `balancer_state`."""
+    """Keeps the round robin state of equally loaded endpoints in their `balancer_state`."""
 
     __slots__ = ()
     affinity: ClassVar[Affinity | None] = None
@@ -31,11 +32,11 @@ class Balancer:
         pass
 
     def join(self, endpoints: Sequence[Endpoint]) -> None:
-        """All endpoints of the upstream, also those that may not be asked now; again when they change."""
+        """Set all endpoints of the upstream, unavailable ones included. Called again when they change."""
         round_robin.level(endpoints)
 
     def pick(self, candidates: Sequence[Endpoint], key: int | None) -> Endpoint:
-        """One of the candidates, which are at least two."""
+        """Choose one of at least two candidates."""
         best = candidates[0]
         least, tied = best.in_flight / best.weight, 1
         for one in candidates[1:]:

@@ -1,8 +1,8 @@
-"""In the order in which the endpoints are written: the first that may be asked and has room; round_robin among equals.
+"""Failover in the configured order: the first endpoint that is available and has capacity; round_robin among equals.
 
-Priority itself is a layer of every upstream (`priority:` of an endpoint, 0 first): the endpoints of the next number are
-asked only when none of the number before is available and has room. This word only fills it in: endpoints whose
-`priority` is not written are numbered 0, 1, 2 ... as they stand in the list.
+Priority itself is a layer of every upstream (`priority:` of an endpoint, 0 first): the endpoints of the next priority
+are used only if no endpoint of the previous one is available and has capacity. This kind only sets defaults: endpoints
+without a `priority` are numbered 0, 1, 2 ... in the order of the list.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from relayd.upstream.balancers import round_robin
 
 @section()
 class Options:
-    """Nothing to choose."""
+    """No options."""
 
 
 class Balancer(round_robin.Balancer):
-    """Round robin inside one priority; the layer itself is the upstream's."""
+    """Round robin within one priority; rotation.py implements the priorities."""
 
     __slots__ = ()
     numbers_endpoints: ClassVar[bool] = True

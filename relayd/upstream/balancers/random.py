@@ -1,7 +1,7 @@
-"""Best of two: two endpoints are drawn by their weights, and of these the less loaded one is asked.
+"""Power of two choices: two endpoints are drawn by their weights, and the less loaded of them is used.
 
-Costs the same for a hundred endpoints as for three, and many instances of relayd that do not know of each other do not
-all rush to the same idle endpoint.
+Only the drawn endpoints are compared, and independent instances of relayd do not all send their requests to the same
+idle endpoint.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from relayd.upstream.endpoint import Endpoint
 
 @section()
 class Options:
-    """How endpoints are drawn, with `balance: random`."""
+    """The number of choices, with `balance: random`."""
 
     choices: int = setting(
-        default=2, doc="How many endpoints are drawn, of which the less loaded one is asked.", minimum=1, maximum=100
+        default=2, doc="Endpoints that are drawn; the least loaded of them is used.", minimum=1, maximum=100
     )
 
 
 class Balancer:
-    """`chance` gives numbers from 0 up to 1."""
+    """`chance` returns random numbers in [0, 1)."""
 
     __slots__ = ("_chance", "_choices")
     affinity: ClassVar[Affinity | None] = None
@@ -35,10 +35,10 @@ class Balancer:
         self._chance = chance
 
     def join(self, endpoints: Sequence[Endpoint]) -> None:
-        """All endpoints of the upstream, also those that may not be asked now; again when they change."""
+        """Set all endpoints of the upstream, unavailable ones included. Called again when they change."""
 
     def pick(self, candidates: Sequence[Endpoint], key: int | None) -> Endpoint:
-        """One of the candidates, which are at least two."""
+        """Choose one of at least two candidates."""
         total = 0.0
         for one in candidates:
             total += one.weight

@@ -1,7 +1,7 @@
-"""In turn: each endpoint as often as its weight says, spread evenly (A A B A, not A A A B).
+"""Smooth weighted round robin: each endpoint in proportion to its weight, evenly spread (A A B A, not A A A B).
 
-Of those that may be asked the one with the most credit is next; everybody gains its weight, whoever is chosen pays for
-all. An endpoint that was away meanwhile comes back to its old place in the turn and is not flooded.
+Every available endpoint gains its weight as credit, and the endpoint with the most credit is chosen and pays the sum of
+the weights. An endpoint that was unavailable keeps its credit, and is not flooded on its return.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from relayd.upstream.endpoint import Endpoint
 
 @section()
 class Options:
-    """Nothing to choose."""
+    """No options."""
 
 
 class Balancer:
-    """Keeps its turn in the endpoints' `balancer_state`."""
+    """Keeps the credits in the endpoints' `balancer_state`."""
 
     __slots__ = ()
     affinity: ClassVar[Affinity | None] = None
@@ -30,11 +30,11 @@ class Balancer:
         pass
 
     def join(self, endpoints: Sequence[Endpoint]) -> None:
-        """All endpoints of the upstream, also those that may not be asked now; again when they change."""
+        """Set all endpoints of the upstream, unavailable ones included. Called again when they change."""
         level(endpoints)
 
     def pick(self, candidates: Sequence[Endpoint], key: int | None) -> Endpoint:
-        """One of the candidates, which are at least two."""
+        """Choose one of at least two candidates."""
         best = candidates[0]
         most, total = -1e300, 0.0
         for one in candidates:
@@ -48,7 +48,7 @@ class Balancer:
 
 
 def level(endpoints: Sequence[Endpoint]) -> None:
-    """The credits of all endpoints add up to nothing again, so that joining and leaving favours nobody for long."""
+    """Shift all credits so that they sum to zero: no endpoint keeps an advantage after a change."""
     if endpoints:
         mean = sum(one.balancer_state for one in endpoints) / len(endpoints)
         for one in endpoints:

@@ -1,8 +1,8 @@
-"""StreamClient: Tornado's curl client with relayd's driver under it.
+"""StreamClient: Tornado's curl client on top of relayd's driver.
 
 Ordinary `fetch()` calls (probes, webhooks) and the streaming slots share one CurlMulti, one connection pool and one
-epoll. Made with force_instance=True: Tornado caches clients per loop. The hooks overridden here have kept their names
-and signatures from Tornado 6.1 to 6.6. libcurl itself calls the driver, not them: they are for what Tornado calls.
+epoll. Create it with force_instance=True, because Tornado caches clients per loop. The hooks overridden here have the
+same names and signatures from Tornado 6.1 to 6.6. libcurl calls the driver directly; the hooks serve Tornado's calls.
 """
 
 from __future__ import annotations
@@ -45,27 +45,27 @@ class StreamClient(CurlAsyncHTTPClient):
             self.driver.on_timer(msecs)
 
     def begin(self) -> None:
-        """Let the transfers that were asked for in this turn begin now; without it they begin in the next."""
+        """Begin the transfers requested in this turn now; otherwise they begin in the next turn."""
         if self.driver is not None:
             self.driver.begin()
 
     def connect(self, upstream: UpstreamSpec, endpoint: EndpointSpec, keys: KeyFilter | None = None) -> Pool:
-        """The pool of one endpoint, as its upstream is given it when it is opened."""
+        """Create the pool of one endpoint; passed to `Upstream.open`."""
         assert self.driver is not None
         return Pool(self.driver, upstream, endpoint, keys)
 
     def _handle_force_timeout(self) -> None:
-        """Never: the scan is stopped."""
+        """Never called: the scan is stopped."""
 
     def _count(self, call: Callable[..., Any], *args: Any) -> None:
-        """Keep the driver's count right around Tornado's own queue."""
+        """Call a function of Tornado's client, and update the driver's count of active transfers."""
         driver, free = self.driver, len(self._free_list)
         assert driver is not None
-        was, driver.busy = driver.busy, True
+        was, driver.in_libcurl = driver.in_libcurl, True
         try:
             call(*args)
         finally:
-            driver.busy = was
+            driver.in_libcurl = was
             driver.active += free - len(self._free_list)
 
     def close(self) -> None:

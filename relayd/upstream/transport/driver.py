@@ -1,14 +1,14 @@
-"""The driver: one CurlMulti, one private epoll, one lazy timer; moves every transfer of the process.
+"""The driver: one CurlMulti, one private epoll, one lazy timer; drives every transfer of the process.
 
 Laws:
-1. Nothing calls pycurl while `busy` (inside libcurl); sinks run only after socket_action has returned (`_flush`).
+1. Nothing calls pycurl while `in_libcurl`; sinks run only after socket_action has returned (`_flush`).
 2. libcurl's descriptors are watched by the private epoll, never by the loop: libcurl closes them on its own.
-3. An idle kept connection stays in the epoll with an empty mask; an event on it means that the peer closed it.
+3. An idle keep-alive connection stays in the epoll with an empty mask; an event on it means that the peer closed it.
 4. Cancel takes effect at once: remove_handle closes the connection (HTTP/1.1) or resets the stream (HTTP/2).
-5. What is asked for in one turn of the loop begins together, in the next: one call makes libcurl send all of it, which
-   costs a third less than a call for each.
-6. One turn of the loop has bounded work: after SHARE_S of it, descriptors that are ready and sinks that have not been
-   called wait for the next turn, before everything that comes then.
+5. Transfers requested in one turn of the loop begin together in the next: one call makes libcurl send all requests,
+   which costs a third less than a call for each.
+6. The work per turn of the loop is bounded: after SHARE_S, the remaining ready descriptors and uncalled sinks are
+   processed first in the next turn.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from tornado.ioloop import IOLoop
 from relayd import clock
 from relayd.upstream.transport.faults import REWIND
 from relayd.upstream.transport.names import Name, Names, without_route
-from relayd.upstream.transport.slot import ACTIVE, DONE, Lender, Sink, Slot
+from relayd.upstream.transport.slot import ACTIVE, DONE, PoolPort, Sink, Slot
 from relayd.work_queue import WorkQueue
 
 LOG = logging.getLogger("relayd.transport")
-CLEAN_AFTER_S = 1.2
+REAP_AFTER_S = 1.2
 SHARE_S = 0.005
 _TIMEOUT = ((pycurl.SOCKET_TIMEOUT, 0),)
 _SOCKET_TIMEOUT: int = pycurl.SOCKET_TIMEOUT
@@ -40,7 +40,7 @@ _REMOVE: int = pycurl.POLL_REMOVE
 _CONNECT_TIME: int = pycurl.CONNECT_TIME
 _LAST_SOCKET: int = pycurl.LASTSOCKET
 
-Ended = tuple[Slot, int, int, str]  # with its gen, errno and libcurl's text
+Ended = tuple[Slot, int, int, str]  # slot, gen, errno, libcurl's error text
 
 
 class Driver:
@@ -49,26 +49,26 @@ class Driver:
     def __init__(
         self, loop: IOLoop, multi: Any, finish_fetch: Callable[[Any, int, str], None], work: WorkQueue
     ) -> None:
-        self.touched: list[Slot] = []
+        self.ready_slots: list[Slot] = []
         self.active = 0
-        self.http1_origins: set[bytes] = set()  # over TLS, where a connection may be one of HTTP/1.1
-        self.busy = False
+        self.http1_origins: set[bytes] = set()  # TLS origins to which a connection may use HTTP/1.1
+        self.in_libcurl = False
         self._loop, self._multi, self._finish_fetch, self._work = loop, multi, finish_fetch, work
         self._epoll = select.epoll()
         self._masks: dict[int, int] = {}  # descriptor -> epoll mask; 0 = parked
-        self._owners: dict[int, tuple[Lender, int]] = {}  # descriptor -> pool, and the inode of the socket
+        self._owners: dict[int, tuple[PoolPort, int]] = {}  # descriptor -> pool, and the inode of the socket
         self.names = Names(loop, self)
         self._resumes: list[tuple[Slot, int]] = []
         self._starting: list[tuple[Slot, int]] = []
         self._ended: list[Ended] = []
-        self._ready: list[tuple[int, int]] = []  # what the last turn had no time for
+        self._pending_events: list[tuple[int, int]] = []  # not processed in the last turn
         self._slots: set[Slot] = set()
-        self._flushing = self._kick = self._closed = False
+        self._flushing = self._due_now = self._closed = False
         self._deadline: float | None = None
         self._armed: object | None = None
-        self._cleaning: object | None = None
-        self._janitor: Any = None
-        self._sweeping = False
+        self._reap_timer: object | None = None
+        self._reaper: Any = None
+        self._reaping = False
         self._armed_at = 0.0
         multi.setopt(pycurl.M_MAXCONNECTS, 4096)
         multi.setopt(pycurl.M_PIPELINING, 2)
@@ -79,12 +79,12 @@ class Driver:
     # ---- libcurl's callbacks
 
     def on_socket(self, what: int, fd: int, multi: Any = None, data: Any = None) -> None:
-        """What libcurl wants to know of a descriptor."""
-        if self._closed:  # the multi says good-bye to HTTP/2 connections while it is closed
+        """SOCKETFUNCTION: libcurl changes its interest in a descriptor."""
+        if self._closed:  # closing the multi still sends GOAWAY on HTTP/2 connections
             return
         masks = self._masks
         if what == _REMOVE:
-            if masks.get(fd, 0) & 4:  # else the mask already says: readable, or hung up
+            if masks.get(fd, 0) & 4:  # else the mask already is EPOLLIN or empty
                 with contextlib.suppress(OSError):
                     self._epoll.modify(fd, select.EPOLLIN)
             masks[fd] = 0
@@ -97,23 +97,23 @@ class Driver:
                 self._epoll.register(fd, mask)
         except FileExistsError:
             self._epoll.modify(fd, mask)
-        except OSError:  # ENOENT: the number was closed and is used again
+        except OSError:  # ENOENT: the descriptor was closed and its number reused
             self._epoll.register(fd, mask)
         masks[fd] = mask
 
     def on_timer(self, milliseconds: int) -> None:
-        """When libcurl wants to be called."""
+        """TIMERFUNCTION: libcurl sets its next deadline."""
         if milliseconds < 0:
             self._deadline = None
             return
         deadline = self._deadline = clock.monotonic() + milliseconds / 1000
         if milliseconds == 0:
-            self._kick = True
-            if self.busy:
+            self._due_now = True
+            if self.in_libcurl:
                 return
         if self._armed is not None:
             if self._armed_at <= deadline:
-                return  # fires early and arms itself again
+                return  # it fires early, and is then set again
             self._loop.remove_timeout(self._armed)
         self._armed_at = deadline
         self._armed = self._loop.call_later(milliseconds / 1000, self._on_timeout)
@@ -131,16 +131,16 @@ class Driver:
             return
         self._deadline = None
         self.drive(_TIMEOUT)
-        self._arm_again()
+        self._rearm()
 
-    def _arm_again(self) -> None:
-        """libcurl tells a deadline once; what it still waits for must not be forgotten."""
+    def _rearm(self) -> None:
+        """Set the timer for a deadline that is still pending: libcurl announces each deadline only once."""
         if self._armed is None and (rest := self._multi.timeout()) >= 0:
             self.on_timer(max(rest, 1))
 
     def _on_ready(self, fd: Any, events: int) -> None:
-        todo, self._ready = self._ready, []
-        if todo:  # an event on a parked descriptor comes again
+        todo, self._pending_events = self._pending_events, []
+        if todo:  # the epoll reports an event on a parked descriptor again
             todo = [(ready, mask) for ready, mask in todo if self._masks.get(ready)]
         for ready, event in () if todo else self._epoll.poll(0, 256):
             if not self._masks.get(ready):
@@ -158,55 +158,55 @@ class Driver:
         owner = self._owners.pop(fd, None)
         if owner is not None:
             owner[0].eof_at = clock.monotonic()
-        if self._cleaning is None:
-            self._cleaning = self._loop.call_later(CLEAN_AFTER_S, self._clean)
+        if self._reap_timer is None:
+            self._reap_timer = self._loop.call_later(REAP_AFTER_S, self._reap)
         with contextlib.suppress(OSError):
             self._epoll.unregister(fd)
 
-    def _clean(self) -> None:
-        """Make libcurl close kept connections that are dead.
+    def _reap(self) -> None:
+        """Make libcurl close dead keep-alive connections.
 
-        It looks for them only when it begins a transfer, at most once a second; without one their descriptors would
-        stay. The transfer begun here names a Unix socket that cannot exist, and so ends before it does anything.
+        libcurl looks for them only at the start of a transfer, at most once a second; without a transfer, their
+        descriptors would stay open. The transfer begun here uses a Unix socket that cannot exist, and fails at once.
         """
-        self._cleaning = None
-        if self._janitor is None:
-            self._janitor = pycurl.Curl()
-            self._janitor.setopt(pycurl.NOSIGNAL, 1)
-            self._janitor.setopt(pycurl.URL, "http://localhost/")
-            self._janitor.setopt(pycurl.UNIX_SOCKET_PATH, "/dev/null/none")
-            self._janitor.slot = None
-        elif self._sweeping:
+        self._reap_timer = None
+        if self._reaper is None:
+            self._reaper = pycurl.Curl()
+            self._reaper.setopt(pycurl.NOSIGNAL, 1)
+            self._reaper.setopt(pycurl.URL, "http://localhost/")
+            self._reaper.setopt(pycurl.UNIX_SOCKET_PATH, "/dev/null/none")
+            self._reaper.slot = None
+        elif self._reaping:
             return
-        self._sweeping = True
+        self._reaping = True
         self.active += 1
-        self.busy = True
-        self._multi.add_handle(self._janitor)
-        self.busy, self._kick = False, False
+        self.in_libcurl = True
+        self._multi.add_handle(self._reaper)
+        self.in_libcurl, self._due_now = False, False
         self.drive(_TIMEOUT)
 
-    # ---- moving
+    # ---- transfers
 
     def drive(self, events: Sequence[tuple[int, int]]) -> None:
-        """Tell libcurl what happened, then hand on what it brought."""
+        """Pass events to libcurl, then pass its results to the sinks."""
         act, running = self._multi.socket_action, self.active
-        self.busy = True
+        self.in_libcurl = True
         end_s = clock.monotonic() + SHARE_S if len(events) > 1 else 0.0
-        for place, (fd, mask) in enumerate(events, 1):
+        for count, (fd, mask) in enumerate(events, 1):
             running = act(fd, mask)[1]
             if end_s and clock.monotonic() >= end_s:
-                self._ready.extend(events[place:])  # level-triggered: the epoll stays readable
+                self._pending_events.extend(events[count:])  # level-triggered: the epoll stays readable
                 break
         for _ in range(8):
-            if not self._kick:
+            if not self._due_now:
                 break
-            self._kick = False
+            self._due_now = False
             running = act(_SOCKET_TIMEOUT, 0)[1]
-        self.busy = False
-        if self._kick:
-            self._kick = False
+        self.in_libcurl = False
+        if self._due_now:
+            self._due_now = False
             self._loop.add_callback(self._drive_again)
-        if running < self.active or self.touched or self._resumes:
+        if running < self.active or self.ready_slots or self._resumes:
             self._flush()
 
     def _drive_again(self) -> None:
@@ -217,7 +217,7 @@ class Driver:
         if self._flushing or self._closed:
             return
         self._flushing = True
-        touched, self.touched = self.touched, []
+        ready, self.ready_slots = self.ready_slots, []
         ended, self._ended = self._ended, []
         while True:
             left, succeeded, failed = self._multi.info_read()
@@ -228,8 +228,8 @@ class Driver:
             if not left:
                 break
         end_s = clock.monotonic() + SHARE_S
-        for place, slot in enumerate(touched, 1):
-            slot.touched = False
+        for count, slot in enumerate(ready, 1):
+            slot.ready = False
             slot.insize = 0
             sink, gen = slot.sink, slot.gen
             if slot.state == ACTIVE and sink is not None:
@@ -238,21 +238,21 @@ class Driver:
                 except Exception:  # rescue door: one broken exchange must not stop the others
                     self._broken(slot, gen, sink)
                 self._after_progress(slot)
-                if place < len(touched) and clock.monotonic() >= end_s:
-                    self.touched[:0] = [slot for slot in touched[place:] if slot.touched]  # else cancelled since
+                if count < len(ready) and clock.monotonic() >= end_s:
+                    self.ready_slots[:0] = [slot for slot in ready[count:] if slot.ready]  # else cancelled since
                     break
-        for place, (slot, gen, errno, message) in enumerate(ended, 1):
-            if slot.sink is not None and slot.gen == gen:  # else given back, and lent again, by another sink
+        for count, (slot, gen, errno, message) in enumerate(ended, 1):
+            if slot.sink is not None and slot.gen == gen:  # else released, and acquired by another sink
                 self._on_ended(slot, gen, errno, message)
-                if place < len(ended) and clock.monotonic() >= end_s:
-                    self._ended[:0] = ended[place:]
+                if count < len(ended) and clock.monotonic() >= end_s:
+                    self._ended[:0] = ended[count:]
                     break
         self._flushing = False
         resumes, self._resumes = self._resumes, []
         for slot, gen in resumes:
             if slot.gen == gen:
                 self.resume(slot)
-        if self.touched or self._ended:
+        if self.ready_slots or self._ended:
             self._loop.add_callback(self._flush)
 
     def _on_ended(self, slot: Slot, gen: int, errno: int, message: str) -> None:
@@ -265,10 +265,10 @@ class Driver:
         if slot.gen == gen and slot.unfinished:
             slot.ended = errno, message
             if not slot.hold:
-                self.go_on(slot)
+                self.reschedule(slot)
 
     def _broken(self, slot: Slot, gen: int, sink: Sink) -> None:
-        """A sink has raised: its transfer ends, and it is told so, even if it gave the slot back before."""
+        """A sink raised: cancel its transfer and call `on_broken`, even if the sink already released the slot."""
         LOG.exception("exchange at %s", slot.pool.origin.decode("latin-1"))
         if slot.gen == gen:
             self.cancel(slot)
@@ -277,24 +277,24 @@ class Driver:
     def _after_progress(self, slot: Slot) -> None:
         if slot.state != ACTIVE:
             return
-        if (slot.unfinished or slot.paused) and not slot.hold:  # paused for fairness only: go on in a later turn
-            self.go_on(slot)
+        if (slot.unfinished or slot.paused) and not slot.hold:  # paused for fairness only: continue in a later turn
+            self.reschedule(slot)
         if slot.read_paused and slot.response is not None and slot.response.status >= 300:
-            slot.read_paused = False  # libcurl 7.88 and 8.14 would wait for the body for ever
+            slot.read_paused = False  # libcurl 7.88 and 8.14 would wait for the body forever
             self._resumes.append((slot, slot.gen))
 
     def _finish(self, curl: Any, errno: int, message: str, done: list[Ended]) -> None:
         slot: Slot | None = getattr(curl, "slot", None)
         if slot is None:
-            if curl is self._janitor:
+            if curl is self._reaper:
                 self._multi.remove_handle(curl)
                 self.active -= 1
-                self._sweeping = False
+                self._reaping = False
             else:
                 self._finish_fetch(curl, errno, message)
             return
         slot.connect_s = curl.getinfo(_CONNECT_TIME)
-        if slot.connect_s != 0.0:  # a new connection; of others it is known whose they are
+        if slot.connect_s != 0.0:  # a new connection; the owners of others are known
             fd = curl.getinfo(_LAST_SOCKET)
             if fd >= 0:
                 self._owners[fd] = slot.pool, os.fstat(fd).st_ino
@@ -307,41 +307,41 @@ class Driver:
             message = without_route(message if keys is None else keys.text(message))
         done.append((slot, slot.gen, errno, message))
 
-    def go_on(self, slot: Slot) -> None:
-        """In a later turn let the sink take up its work again, or libcurl hand over more."""
-        if not slot.will_go_on:
-            slot.will_go_on = True
-            self._work.put(functools.partial(self._go_on, slot, slot.gen))
+    def reschedule(self, slot: Slot) -> None:
+        """In a later turn, call the sink again or let libcurl deliver more data."""
+        if not slot.rescheduled:
+            slot.rescheduled = True
+            self._work.put(functools.partial(self._continue, slot, slot.gen))
 
-    def _go_on(self, slot: Slot, gen: int) -> None:
+    def _continue(self, slot: Slot, gen: int) -> None:
         if slot.gen != gen or slot.sink is None or self._closed:
             return
-        slot.will_go_on = False
-        if slot.hold:  # `unhold` will come
+        slot.rescheduled = False
+        if slot.hold:  # `unhold` will be called
             return
         if slot.unfinished and slot.ended is not None:
             self._ended.append((slot, gen, *slot.ended))
             self._flush()
         elif slot.state == ACTIVE and slot.unfinished:
-            if not slot.touched:
-                slot.touched = True
-                self.touched.append(slot)
+            if not slot.ready:
+                slot.ready = True
+                self.ready_slots.append(slot)
             self._flush()
         elif slot.paused:
             slot.paused = False
             self.resume(slot)
 
     def resume(self, slot: Slot) -> None:
-        """Let a paused transfer go on."""
+        """Resume a paused transfer."""
         if slot.state != ACTIVE:
             return
-        if self.busy or self._flushing:
+        if self.in_libcurl or self._flushing:
             self._resumes.append((slot, slot.gen))
             return
-        self.busy = True
-        with contextlib.suppress(pycurl.error):  # it failed while it was paused: info_read tells
+        self.in_libcurl = True
+        with contextlib.suppress(pycurl.error):  # it failed while paused; info_read reports the failure
             slot.curl.pause(pycurl.PAUSE_CONT)  # may call every callback right here
-        self.busy, self._kick = False, False
+        self.in_libcurl, self._due_now = False, False
         self.drive(_TIMEOUT)
 
     def start(self, slot: Slot, sink: Sink) -> None:
@@ -353,56 +353,56 @@ class Driver:
         self._starting.append((slot, slot.gen))
 
     def begin(self) -> None:
-        """Begin what was asked for in this turn, in one go."""
+        """Begin all transfers requested in this turn."""
         starting, self._starting = self._starting, []
         if self._closed or not starting:
             return
-        self.busy = True
+        self.in_libcurl = True
         for slot, gen in starting:
-            if slot.gen == gen and slot.state == ACTIVE:  # else cancelled before it began
+            if slot.gen == gen and slot.state == ACTIVE:  # else cancelled before the begin
                 self.active += 1
                 self._slots.add(slot)
                 self._multi.add_handle(slot.curl)
-        self.busy, self._kick = False, False
+        self.in_libcurl, self._due_now = False, False
         self.drive(_TIMEOUT)
 
     def cancel(self, slot: Slot) -> None:
-        """End a transfer at once; nothing more is heard of it. The caller gives the slot back."""
+        """Cancel a transfer at once; its sink is not called again. The caller releases the slot."""
         if slot.state != ACTIVE:
             return
-        assert not self.busy, "sinks run after socket_action has returned"
+        assert not self.in_libcurl, "sinks run after socket_action has returned"
         slot.state, slot.sink = DONE, None
         slot.gen += 1
         if slot in self._slots:
             self._slots.discard(slot)
             self.active -= 1
-            self.busy = True
+            self.in_libcurl = True
             self._multi.remove_handle(slot.curl)
-            self.busy = False
-            if self._kick:  # another transfer is due at this very moment
-                self._kick = False
+            self.in_libcurl = False
+            if self._due_now:  # another transfer is due at this very moment
+                self._due_now = False
                 self._loop.add_callback(self._drive_again)
-        if slot.touched:
-            slot.touched = False
-            if slot in self.touched:
-                self.touched.remove(slot)
+        if slot.ready:
+            slot.ready = False
+            if slot in self.ready_slots:
+                self.ready_slots.remove(slot)
 
     def retire(self, name: Name) -> None:
         """The name has new addresses: close its idle connections, and the others when their transfers end."""
         for slot in (*self._slots, *(slot for slot, _ in self._starting)):
             if slot.pool.name is name:
-                slot.fresh = 2  # the next transfer of the slot sets it anew
+                slot.fresh = 2  # the next transfer of the slot sets the option again
                 slot.curl.setopt(pycurl.FORBID_REUSE, 1)
         for fd, (pool, inode) in list(self._owners.items()):
             if pool.name is name and not self._masks.get(fd):
                 del self._owners[fd]
                 with contextlib.suppress(OSError):
-                    if os.fstat(fd).st_ino == inode:  # else libcurl has closed it, and the number is another's
-                        with socket.socket(fileno=os.dup(fd)) as line:  # libcurl sees a dead connection, and drops it
-                            line.shutdown(socket.SHUT_RDWR)
+                    if os.fstat(fd).st_ino == inode:  # else libcurl closed it, and the number was reused
+                        with socket.socket(fileno=os.dup(fd)) as connection:  # libcurl then drops the dead connection
+                            connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Cancel everything and leave the loop."""
+        """Cancel all transfers and remove the driver from the loop."""
         self._closed = True
         self.names.close()
         for slot in list(self._slots):
@@ -410,11 +410,11 @@ class Driver:
         if self._armed is not None:
             self._loop.remove_timeout(self._armed)
             self._armed = None
-        if self._cleaning is not None:
-            self._loop.remove_timeout(self._cleaning)
-        if self._janitor is not None:
-            if self._sweeping:
-                self._multi.remove_handle(self._janitor)
-            self._janitor.close()
+        if self._reap_timer is not None:
+            self._loop.remove_timeout(self._reap_timer)
+        if self._reaper is not None:
+            if self._reaping:
+                self._multi.remove_handle(self._reaper)
+            self._reaper.close()
         self._loop.remove_handler(self._epoll.fileno())
         self._epoll.close()

@@ -1,9 +1,9 @@
-"""libcurl's error numbers as relayd's error codes (GnuTLS and OpenSSL word them differently, so that texts decide only
-in two places).
+"""Maps libcurl's error numbers to relayd's error codes. The error texts of GnuTLS and OpenSSL differ, so that a text
+decides in two cases only.
 
-`is_unprocessed` reads a text which is libcurl's own and the same with every TLS library. Under TLS 1.3 a server refuses
-a client's certificate, or its absence, after the client has finished its handshake: it comes as an error of sending or
-receiving (55, 56) whose text says that it is a fatal alert.
+`is_unprocessed` reads a text of libcurl itself, which is the same with every TLS library. Under TLS 1.3 a server
+refuses a client's certificate, or its absence, after the client has finished its handshake. libcurl reports this as an
+error of sending or receiving (55, 56) whose text contains the fatal alert.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ _TLS = (35, 53, 54, 58, 59, 60, 66, 77, 80, 82, 83, 90, 91, 98)
 _CONNECT = (5, 6, 7)
 _MALFORMED = (1, 8, 16, 23, 27, 61, 100)
 
-AFTER_HANDSHAKE = (55, 56)  # something of the request may have gone out
+AFTER_HANDSHAKE = (55, 56)  # a part of the request may have been sent
 _ALERT = re.compile(r"\balert (?:bad certificate|unsupported certificate|certificate |unknown ca\b|access denied)"
                     r"|GnuTLS recv error \(-12\)")
 REWIND = 65  # CURLE_SEND_FAIL_REWIND: the request would have had to be sent twice
 _HTTP2 = 16
-_NOTHING_BROKE = "seek callback returned error"  # libcurl keeps the first text: no failure came before this one
-_TELLS_GOAWAY = pycurl.version_info()[2] < 0x080500
+_NOTHING_BROKE = "seek callback returned error"  # libcurl keeps the first error text: no failure preceded this one
+_GOAWAY_IS_HTTP2_ERROR = pycurl.version_info()[2] < 0x080500
 
 
 def code_of(errno: int, message: str = "") -> str:
     """The catalogue code of a failed transfer; `message` is libcurl's text.
 
-    28 can only be the time to connect: libcurl is given no other limit, the rest is the sweep's.
+    Error 28 is always a connect timeout: libcurl has no other time limit, and the sweep enforces the others.
     """
     if errno in _CONNECT:
         return "connect_failed"
@@ -47,12 +47,13 @@ def is_unprocessed(errno: int, message: str) -> bool:
     """Whether a transfer over HTTP/2 that failed without a response head was refused before any work on it: its stream
     was reset with REFUSED_STREAM, or is above the last one that a GOAWAY names (RFC 9113 8.7).
 
-    libcurl answers both by sending the request once more, which SEEKFUNCTION forbids: error 65. A kept connection that
-    broke gives the same number, but behind the text of what broke. (Over HTTP/1.1 an orderly close has no text:
-    the caller must know that it was HTTP/2.) libcurl before 8.5 gives error 16 without a text for a GOAWAY. Not told
-    apart from a refusal: HTTP_1_1_REQUIRED on a kept connection and, before libcurl 8, frames that break the protocol
-    of the whole connection. Not recognised: a GOAWAY with an error code (libcurl 8.23), anything with libcurl 8.12.
+    In both cases libcurl tries to send the request again, which SEEKFUNCTION forbids: error 65. A broken keep-alive
+    connection gives the same number, but with the text of the failure. (Over HTTP/1.1 an orderly close has no text, so
+    the caller must know that the connection used HTTP/2.) libcurl before 8.5 gives error 16 without a text for a
+    GOAWAY. Not distinguished from a refusal: HTTP_1_1_REQUIRED on a keep-alive connection and, before libcurl 8, frames
+    that violate the protocol of the whole connection. Not recognised: a GOAWAY with an error code (libcurl 8.23),
+    anything with libcurl 8.12.
     """
     if errno == REWIND:
         return message.startswith(_NOTHING_BROKE)
-    return errno == _HTTP2 and not message and _TELLS_GOAWAY
+    return errno == _HTTP2 and not message and _GOAWAY_IS_HTTP2_ERROR

@@ -1,4 +1,4 @@
-"""Which curl this process runs on, for the checks at start and for `relayd version`."""
+"""The versions of pycurl and libcurl in this process, for the checks at start and for `relayd version`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def pycurl_version() -> str:
 
 
 def libcurl_version() -> str:
-    """The version of libcurl as it was found at run time."""
+    """The version of libcurl loaded at run time."""
     return str(pycurl.version_info()[1])
 
 

@@ -1,9 +1,9 @@
-"""Asks the upstreams for their lists of models: one request after the other, past every limit, queue and breaker.
+"""Fetches the model lists of upstreams, one request after the other, bypassing limits, queues and breakers.
 
 Laws:
-1. A question has a pool of its own, with the TLS and the socket of its endpoint; it takes no place and no permit.
-2. It ends with TIMEOUT_S at the latest; its pages and their bytes are bounded.
-3. Nothing that an endpoint answers is an error here: it is kept as the reason why there is no newer list.
+1. A request has its own pool, with the TLS options and the socket of its endpoint; it uses no permit.
+2. It ends after TIMEOUT_S at the latest; the number of pages and their size are bounded.
+3. No response of an endpoint raises an error: a failure is kept as the reason for the missing list.
 """
 
 from __future__ import annotations
@@ -35,56 +35,57 @@ _AGENT = (b"User-Agent: relayd-models", b"Accept: application/json", b"Accept-En
 Target = Callable[[UpstreamSpec, Endpoint, str], bytes]
 
 
-class Listings:
+class ModelListFetcher:
     """Owned by the daemon, which calls `tick` several times a second and `close` at the end.
 
-    `upstreams` gives those of the plan in force; `target_of` puts a dialect's path behind an endpoint's base.
+    `upstreams` returns the upstreams of the current plan; `target_of` appends a dialect's path to the base path of an
+    endpoint.
     """
 
     def __init__(
         self, client: StreamClient, upstreams: Callable[[], Iterable[Upstream]], target_of: Target
     ) -> None:
         self._client, self._upstreams, self._target_of = client, upstreams, target_of
-        self._running: set[Question] = set()
+        self._running: set[ListRequest] = set()
 
     def tick(self) -> None:
-        """Begin what is due."""
+        """Begin the requests that are due."""
         now_s = clock.monotonic()
         for upstream in self._upstreams():
-            wanted = upstream.model_list
-            if wanted is not None and wanted.due(now_s):
-                self._begin(upstream, wanted)
+            model_list = upstream.model_list
+            if model_list is not None and model_list.due(now_s):
+                self._begin(upstream, model_list)
 
-    def _begin(self, upstream: Upstream, wanted: ModelList) -> None:
+    def _begin(self, upstream: Upstream, model_list: ModelList) -> None:
         spec = upstream.spec
         source = registry.load(spec.protocol).model_list
         assert self._client.driver is not None and source is not None
-        asked = [one for one in upstream.endpoints if one.state != DISABLED] or list(upstream.endpoints)
-        endpoint = asked[wanted.turn % len(asked)]
-        auth = spec.keys[wanted.turn % len(spec.keys)] if spec.keys else None
+        endpoints = [one for one in upstream.endpoints if one.state != DISABLED] or list(upstream.endpoints)
+        endpoint = endpoints[model_list.turn % len(endpoints)]
+        auth = spec.keys[model_list.turn % len(spec.keys)] if spec.keys else None
         own = replace(spec, timeouts=Timeouts(connect_s=TIMEOUT_S), max_connections=0)
         pool = Pool(self._client.driver, own, endpoint.spec)
         path = self._target_of(spec, endpoint, source.path)
-        question = Question(source, wanted, pool, endpoint, path, auth, self._running.discard)
-        self._running.add(question)
-        wanted.begin()
-        question.start()
+        request = ListRequest(source, model_list, pool, endpoint, path, auth, self._running.discard)
+        self._running.add(request)
+        model_list.begin()
+        request.start()
 
     def close(self) -> None:
-        """End what is under way."""
-        for question in list(self._running):
-            question.cancel()
+        """Cancel the running requests."""
+        for request in list(self._running):
+            request.cancel()
         self._running.clear()
 
 
-class Question:
-    """One list, page by page; the sink of its slot."""
+class ListRequest:
+    """Fetches one list, page by page; the sink of its slot."""
 
     def __init__(
-        self, source: ModelListSource, wanted: ModelList, pool: Pool, endpoint: Endpoint, path: bytes,
-        auth: AuthSpec | None, ended: Callable[[Question], None],
+        self, source: ModelListSource, model_list: ModelList, pool: Pool, endpoint: Endpoint, path: bytes,
+        auth: AuthSpec | None, on_end: Callable[[ListRequest], None],
     ) -> None:
-        self._source, self._wanted, self._pool, self._ended = source, wanted, pool, ended
+        self._source, self._model_list, self._pool, self._on_end = source, model_list, pool, on_end
         self._endpoint, self._path, self._auth = endpoint, path, auth
         self._names: dict[str, None] = {}
         self._pages = 0
@@ -102,23 +103,23 @@ class Question:
         self._body.clear()
         self._status = 0
         target = self._path + b"?" + query.encode("ascii") if query else self._path
-        slot = self._slot = self._pool.take(b"GET", False)
+        slot = self._slot = self._pool.acquire(b"GET", False)
         fields = [
             b"Host: " + self._endpoint.authority, *_AGENT, *self._source.fields, *key_lines(self._auth),
         ]
         self._pool.start(slot, self, b"GET", target_with(target, self._auth), fields)
 
     def on_progress(self, slot: Slot) -> None:
-        """The head, or a piece of the body."""
-        self._take(slot)
+        """The response head, or a piece of the body."""
+        self._collect(slot)
         if len(self._body) > MOST_BYTES:
             self._failed("the list is too large")
 
     def on_done(self, slot: Slot, errno: int, message: str) -> None:
         """The end of a page."""
-        self._take(slot)
+        self._collect(slot)
         if errno or not self._status:
-            self._failed(slot.bad or (code_of(errno, message) if errno else "upstream_closed"))
+            self._failed(slot.protocol_error or (code_of(errno, message) if errno else "upstream_closed"))
         elif len(self._body) > MOST_BYTES:
             self._failed("the list is too large")
         elif self._status != 200:
@@ -130,26 +131,26 @@ class Question:
         try:
             page = read_page(self._source, bytes(self._body))
         except ValueError:
-            self._failed("what was answered is no list of models")
+            self._failed("the response is not a list of models")
             return
         self._names.update(dict.fromkeys(page.names))
         if page.next and self._pages < MOST_PAGES and len(self._names) < MOST_MODELS:
-            self._give()
+            self._release_slot()
             self._ask(page.next)
         else:
-            self._wanted.told(tuple(self._names)[:MOST_MODELS], clock.monotonic())
-            self._drop()
+            self._model_list.update(tuple(self._names)[:MOST_MODELS], clock.monotonic())
+            self._finish()
 
     def on_broken(self) -> None:
-        """A fault of relayd's own says nothing about the endpoint; it is asked again all the same."""
+        """A sink raised, which is no fault of the endpoint; the list is fetched again later."""
         self._failed("internal")
 
     def cancel(self) -> None:
         """End without a list."""
-        self._wanted.give_up()
-        self._drop()
+        self._model_list.give_up()
+        self._finish()
 
-    def _take(self, slot: Slot) -> None:
+    def _collect(self, slot: Slot) -> None:
         if slot.response is not None:
             self._status = slot.response.status
         self._body += b"".join(slot.chunks)
@@ -157,19 +158,19 @@ class Question:
 
     def _failed(self, why: str) -> None:
         if self._timer is not None:
-            self._wanted.failed(why, clock.monotonic())
-            self._drop()
+            self._model_list.failed(why, clock.monotonic())
+            self._finish()
 
-    def _give(self) -> None:
+    def _release_slot(self) -> None:
         slot, self._slot = self._slot, None
         if slot is not None:
             slot.driver.cancel(slot)
-            self._pool.give(slot)
+            self._pool.release(slot)
 
-    def _drop(self) -> None:
+    def _finish(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._give()
+        self._release_slot()
         self._pool.close()
-        self._ended(self)
+        self._on_end(self)

@@ -1,12 +1,12 @@
-"""The addresses of endpoints' host names: resolved again after each TTL, so that kept connections follow the name.
+"""The addresses of endpoints' host names: resolved again after each TTL, so that connections follow the name.
 
 Laws:
-1. A lookup runs in a daemon thread: a resolver that does not answer delays neither the loop nor the end of the process.
-2. Connections belong to a route: a made-up host name that libcurl connects to (CONNECT_TO) and whose addresses it is
-   given (RESOLVE). libcurl keeps connections by that host, so that a new route means new connections.
-3. An address that is gone makes a new route. Transfers finish on the old one, whose connections are closed when they
-   are idle. Addresses that are added, and those that come in another order, change no route.
-4. A failed lookup changes nothing; until the first one succeeds libcurl resolves the name by itself.
+1. A lookup runs in a daemon thread: an unresponsive resolver delays neither the loop nor the end of the process.
+2. Connections belong to a route: an artificial host name to which libcurl connects (CONNECT_TO) with given addresses
+   (RESOLVE). libcurl caches connections by that host name, so that a new route means new connections.
+3. The removal of an address creates a new route. Transfers finish on the old route, and its connections are closed when
+   they are idle. Additional addresses and another order change no route.
+4. A failed lookup changes nothing; until the first lookup succeeds, libcurl resolves the name by itself.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from relayd import clock
 
 LOG = logging.getLogger("relayd.transport")
 SHORTEST_S = 1.0
-LONGEST_NAME = 230  # with what a route adds to it, libcurl takes 255 bytes
+LONGEST_NAME = 230  # libcurl accepts 255 bytes, including the suffix of a route
 _ADDRESS = re.compile(r"[0-9.]+|\[?[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(%[^\]]*)?\]?")
 _ROUTE = re.compile(r"\.[0-9]+\.relayd\.invalid\b")  # RFC 2606: no such name exists
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What libcurl is told of one set of addresses; the two lists are values of its options."""
+    """The libcurl options for one set of addresses: values of CONNECT_TO and RESOLVE."""
 
     host: str
     connect_to: list[str]
     resolve: list[str]
 
 
-class Retirer(Protocol):
-    """Who holds the connections: the driver."""
+class ConnectionOwner(Protocol):
+    """The owner of the connections: the driver."""
 
     def retire(self, name: Name) -> None:
-        """Let no new transfer use a connection that was made for this name."""
+        """Prevent new transfers from using a connection opened for this name."""
 
 
 class Name:
-    """A host name with a port, as the pools that use it see it. Owned by Names."""
+    """A host name with a port, shared by the pools that use it. Owned by Names."""
 
     __slots__ = ("addresses", "fault", "host", "port", "resolved_s", "route", "timer", "ttl_s", "users")
 
@@ -68,16 +68,16 @@ class Name:
 
 
 class Names:
-    """The names that pools use, each looked up once for all of them. Owned by the driver."""
+    """The host names of all pools; each is looked up once for all its pools. Owned by the driver."""
 
-    def __init__(self, loop: IOLoop, retirer: Retirer) -> None:
+    def __init__(self, loop: IOLoop, retirer: ConnectionOwner) -> None:
         self._loop, self._retirer = loop, retirer
         self._names: dict[tuple[str, int, float], Name] = {}
         self._routes = 0
         self._closed = False
 
     def join(self, host: str, port: int, ttl_s: float) -> Name | None:
-        """The name, looked up from now on; None for what is no name, or never means another machine (RFC 6761 6.3)."""
+        """Start using a name. Returns None for an address and for names of this machine (RFC 6761 6.3)."""
         low = host.lower().rstrip(".")
         if _ADDRESS.fullmatch(host) or low == "localhost" or low.endswith(".localhost") or len(host) > LONGEST_NAME:
             return None
@@ -90,14 +90,14 @@ class Names:
         return name
 
     def leave(self, name: Name) -> None:
-        """A pool uses the name no longer."""
+        """End the use of a name by one pool."""
         name.users -= 1
         if not name.users:
             self._names = {key: one for key, one in self._names.items() if one is not name}
             self._stop(name)
 
     def close(self) -> None:
-        """Look nothing up any more."""
+        """Stop all lookups."""
         self._closed = True
         for name in self._names.values():
             self._stop(name)
@@ -110,15 +110,15 @@ class Names:
     def _look_up(self, name: Name) -> None:
         name.timer = None
         if name.users and not self._closed:
-            told = self._loop.add_callback
-            work = threading.Thread(target=_resolve, args=(name, told, self._found), name="lookup", daemon=True)
+            call_soon = self._loop.add_callback
+            work = threading.Thread(target=_resolve, args=(name, call_soon, self._found), name="lookup", daemon=True)
             try:
                 work.start()
-            except RuntimeError as error:  # no more threads: try again after the TTL
+            except RuntimeError as error:  # the thread limit is reached: try again after the TTL
                 self._found(name, (), str(error))
 
     def _found(self, name: Name, addresses: tuple[str, ...], fault: str) -> None:
-        """The outcome of a lookup; `addresses` is empty where it failed."""
+        """Store the result of a lookup; `addresses` is empty if it failed."""
         if not name.users or self._closed:
             return
         name.timer = self._loop.call_later(name.ttl_s, self._look_up, name)
@@ -129,9 +129,9 @@ class Names:
             return
         name.resolved_s = clock.monotonic()
         if addresses != name.addresses:
-            self._move(name, addresses)
+            self._apply(name, addresses)
 
-    def _move(self, name: Name, addresses: tuple[str, ...]) -> None:
+    def _apply(self, name: Name, addresses: tuple[str, ...]) -> None:
         before, old = name.addresses, name.route
         gone = set(before) - set(addresses)
         is_new = old is None or bool(gone)
@@ -141,8 +141,8 @@ class Names:
         entries = ",".join(f"[{one}]" if ":" in one else one for one in addresses)
         resolve = [f"{host}:{name.port}:{entries}"]
         if is_new and old is not None:
-            # Its entry in libcurl's cache is renewed with no new transfer: it must not stay there for ever. Transfers
-            # that have begun may still need it, if their kept connection dies under them.
+            # No new transfer renews the old route's entry in libcurl's cache; "+" lets it expire. Running transfers may
+            # still need the entry, if their keep-alive connection breaks.
             resolve.append("+" + old.resolve[0])
         name.addresses = addresses
         name.route = Route(host, [f"::{host}:{name.port}"], resolve)
@@ -153,8 +153,8 @@ class Names:
             self._retirer.retire(name)
 
 
-def _resolve(name: Name, told: Callable[..., None], found: Callable[[Name, tuple[str, ...], str], None]) -> None:
-    """In a thread of its own."""
+def _resolve(name: Name, call_soon: Callable[..., None], found: Callable[[Name, tuple[str, ...], str], None]) -> None:
+    """Look up the name; runs in its own thread."""
     addresses: tuple[str, ...] = ()
     fault = ""
     try:
@@ -165,9 +165,9 @@ def _resolve(name: Name, told: Callable[..., None], found: Callable[[Name, tuple
     except (OSError, UnicodeError) as error:
         fault = (error.strerror if isinstance(error, OSError) else None) or str(error)
     with contextlib.suppress(RuntimeError):  # the loop is closed
-        told(found, name, addresses, fault)
+        call_soon(found, name, addresses, fault)
 
 
 def without_route(message: str) -> str:
-    """What libcurl says of a host, in terms of the endpoint's own name."""
+    """An error text of libcurl with the endpoint's own host name instead of the route's."""
     return _ROUTE.sub("", message)

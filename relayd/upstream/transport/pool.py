@@ -1,7 +1,8 @@
-"""The slots and kept connections of one endpoint.
+"""The slots and keep-alive connections of one endpoint.
 
-Slots are pooled by what their handle was set up for: GET, HEAD, POST, "+" (any other method with a body) and "OTHER"
-(any other without). A HEAD never takes its body along. A pool per method name would let clients grow it.
+Slots are pooled by the kind of request for which their handle is configured: GET, HEAD, POST, "+" (any other method
+with a body) and "OTHER" (any other method without). A HEAD request is sent without its body. Pooling by method name
+would let clients grow the pool without bound.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.
 
 
 def system_bundle() -> str | None:
-    """The system's file of authorities; named explicitly because each libcurl build looks elsewhere."""
+    """The system's file of certificate authorities; set explicitly, because its default differs between builds of
+    libcurl."""
     paths = ssl.get_default_verify_paths()
     for path in (*_BUNDLES, paths.cafile, paths.openssl_cafile):
         if path and Path(path).is_file():
@@ -86,12 +88,12 @@ def _split(endpoint: EndpointSpec) -> tuple[str, int]:
 
 
 class Pool:
-    """Makes, lends and takes back slots of one endpoint; owned by the endpoint."""
+    """Creates slots of one endpoint, and hands them out; owned by the endpoint."""
 
     def __init__(
         self, driver: Driver, spec: UpstreamSpec, endpoint: EndpointSpec, key_filter: KeyFilter | None = None
     ) -> None:
-        """`key_filter` is applied to every head that comes."""
+        """`key_filter` is applied to every response head."""
         self.driver, self.key_filter = driver, key_filter
         self.head_limit = spec.response_header_bytes
         origin = endpoint.origin
@@ -105,25 +107,25 @@ class Pool:
         self.name = None if endpoint.unix is not None else driver.names.join(*endpoint.address, spec.dns_ttl_s)
         self._address = endpoint.address[0] if endpoint.unix is None and self.name is None else ""
         self.eof_at = -9.0
-        self.lent = 0
+        self.in_use = 0
         self._closing = False
         self._free: dict[str, list[Slot]] = {}
 
-    def take(self, method: bytes, has_body: bool) -> Slot:
-        """A free slot for this method."""
+    def acquire(self, method: bytes, has_body: bool) -> Slot:
+        """Acquire a slot for this method."""
         if method == b"POST":
             kind = "POST"
-        elif has_body and method != b"HEAD":  # else libcurl waits for a body of the answer
+        elif has_body and method != b"HEAD":  # else libcurl waits for a response body
             kind = "+"
         else:
             kind = method.decode("ascii") if method in (b"GET", b"HEAD") else "OTHER"
-        self.lent += 1
+        self.in_use += 1
         free = self._free.get(kind)
         return free.pop() if free else Slot(self.driver, self, kind)
 
-    def give(self, slot: Slot) -> None:
-        """Take a slot back after its transfer has ended or was cancelled."""
-        self.lent -= 1
+    def release(self, slot: Slot) -> None:
+        """Release a slot after its transfer has ended or was cancelled."""
+        self.in_use -= 1
         slot.clear()
         slot.state = FREE
         free = self._free.setdefault(slot.kind, [])
@@ -136,10 +138,10 @@ class Pool:
         self, slot: Slot, sink: Sink, method: bytes, target: bytes, fields: list[bytes],
         length: int | None = None, body: bytes | None = None, *, new_connection: bool = False,
     ) -> None:
-        """Send a request. `target` and `fields` are checked bytes, without line ends.
+        """Send a request. `target` and `fields` are validated bytes without line ends.
 
-        `length` is None without a body, -1 if unknown (chunked). `body` is the whole body, or None if it is fed.
-        `new_connection`: not over a kept one.
+        `length` is None without a body, -1 if unknown (chunked). `body` is the whole body, or None if it is streamed
+        by `Slot.feed`. With `new_connection` no keep-alive connection is used.
         """
         setopt, kind = slot.curl.setopt, slot.kind
         if target != slot.target:
@@ -163,10 +165,10 @@ class Pool:
         if kind in ("+", "OTHER"):
             setopt(pycurl.CUSTOMREQUEST, method)
         slot.body = b"" if kind == "POST" and length is None else body
-        # What must not be sent twice gets a new connection if it has no body for SEEKFUNCTION to guard. After a kept
-        # connection was seen dying everything does: libcurl >= 8.22 looks at a socket before reuse only after it was
-        # idle for 1 s, and gives up (error 55) when it has met five dead ones. Such connections are not kept: they
-        # would go idle in numbers, die in their turn, and so call for more of their kind.
+        # A request that must not be sent twice gets a new connection if it has no body that SEEKFUNCTION protects. So
+        # does every request shortly after the peer closed an idle connection: libcurl >= 8.22 checks a socket before
+        # reuse only if it was idle for 1 s, and gives up (error 55) after five dead ones. Those new connections are not
+        # kept alive: many of them would become idle and be closed by the peer, which would cause more of the same.
         fresh = int(new_connection or (method not in IDEMPOTENT and not length))
         if clock.monotonic() - self.eof_at < FRESH_FOR_S:
             fresh = 2
@@ -178,16 +180,16 @@ class Pool:
 
     @property
     def only_http2(self) -> bool:
-        """Whether no connection to this origin can be one of HTTP/1.1: a kept one has answered once, and libcurl lends
-        it to every upstream of the same origin."""
+        """True if no connection to this origin can use HTTP/1.1: no response of it ever did. libcurl shares keep-alive
+        connections between all upstreams of the same origin."""
         return self.http2 and self.origin not in self.driver.http1_origins
 
     def met_http1(self) -> None:
-        """The origin has answered in HTTP/1.1 although HTTP/2 was offered."""
+        """The origin answered in HTTP/1.1 although HTTP/2 was offered."""
         self.driver.http1_origins.add(self.origin)
 
     def close(self) -> None:
-        """Let the free slots go; lent ones go when they come back."""
+        """Close the free slots now, and the others when they are released."""
         if self.name is not None and not self._closing:
             self.driver.names.leave(self.name)
         self._closing = True
@@ -197,7 +199,7 @@ class Pool:
         self._free = {}
 
     def describe(self, now_s: float) -> dict[str, object]:
-        """The addresses that new connections go to, and how long ago a name was resolved."""
+        """The addresses of new connections, and the age of the lookup."""
         if self.name is not None:
             return self.name.describe(now_s)
         return {"addresses": [self._address] if self._address else [], "addresses_age_s": None, "lookup_fault": ""}

@@ -1,9 +1,9 @@
-"""Carries out the checks that health.py finds due: one request, or one connection, past every limit and queue.
+"""Runs the health checks that are due: one request or one connection each, bypassing limits and queues.
 
 Laws:
-1. A check has a pool of its own, with the TLS and the socket of its endpoint; it takes no place and no permit.
-2. It ends with its timeout at the latest, and its connection then ends with it.
-3. At most MOST checks run at one time; what is due beyond that begins in a later turn.
+1. A check has its own pool, with the TLS options and the socket of its endpoint; it uses no permit.
+2. A check ends at its timeout at the latest, and so does its connection.
+3. At most MOST checks run concurrently; further due checks begin in a later turn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import replace
 from urllib.parse import quote
 
 from relayd import clock
-from relayd.upstream.health import BODY_BYTES, TIMED_OUT, Checker, Finding, judged
+from relayd.upstream.health import BODY_BYTES, TIMED_OUT, Checker, CheckResult, evaluate
 from relayd.upstream.spec import AuthSpec, EndpointSpec, Timeouts, UpstreamSpec
 from relayd.upstream.transport.client import StreamClient
 from relayd.upstream.transport.faults import code_of
@@ -30,7 +30,7 @@ _AGENT = [b"User-Agent: relayd-health", b"Accept: */*", b"Expect:", b"Content-Ty
 class Probes:
     """Owned by the daemon, which calls `tick` several times a second and `close` at the end.
 
-    `upstreams` gives those of the plan in force; a reload needs nothing more.
+    `upstreams` returns the upstreams of the current plan, so that a reload needs no call.
     """
 
     def __init__(self, client: StreamClient, upstreams: Callable[[], Iterable[Upstream]]) -> None:
@@ -39,7 +39,7 @@ class Probes:
         self._pools: dict[Checker, Pool] = {}
 
     def tick(self) -> None:
-        """Begin what is due; let go of what no plan names any more."""
+        """Begin the checks that are due, and close the pools of checkers that no plan uses any more."""
         now_s = clock.monotonic()
         named: set[Checker] = set()
         for upstream in self._upstreams():
@@ -54,15 +54,15 @@ class Probes:
     def _begin(self, upstream: Upstream, checker: Checker, now_s: float) -> None:
         checker.begin(now_s)
 
-        def ended(finding: Finding) -> None:
+        def on_end(finding: CheckResult) -> None:
             self._running.discard(check)
-            upstream.checked(checker, finding)
+            upstream.record_check(checker, finding)
 
         check: HttpCheck | TcpCheck
         if checker.spec.kind == "tcp":
-            check = TcpCheck(checker, ended)
+            check = TcpCheck(checker, on_end)
         else:
-            check = HttpCheck(checker, self._pool(upstream.spec, checker), upstream.spec.auth, ended)
+            check = HttpCheck(checker, self._pool(upstream.spec, checker), upstream.spec.auth, on_end)
         self._running.add(check)
         check.start()
 
@@ -75,7 +75,7 @@ class Probes:
         return pool
 
     def close(self) -> None:
-        """End the checks under way without a finding."""
+        """Cancel the running checks without a result."""
         for check in list(self._running):
             check.cancel()
         self._running.clear()
@@ -88,9 +88,9 @@ class HttpCheck:
     """One request; the sink of its slot."""
 
     def __init__(
-        self, checker: Checker, pool: Pool, auth: AuthSpec | None, ended: Callable[[Finding], None]
+        self, checker: Checker, pool: Pool, auth: AuthSpec | None, on_end: Callable[[CheckResult], None]
     ) -> None:
-        self._checker, self._pool, self._ended = checker, pool, ended
+        self._checker, self._pool, self._on_end = checker, pool, on_end
         self._auth = auth if checker.spec.auth else None
         self._slot: Slot | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -100,35 +100,36 @@ class HttpCheck:
     def start(self) -> None:
         spec, endpoint = self._checker.spec, self._checker.endpoint
         self._timer = asyncio.get_running_loop().call_later(spec.timeout_s, self._late)
-        slot = self._slot = self._pool.take(b"GET", False)
+        slot = self._slot = self._pool.acquire(b"GET", False)
         fields = [b"Host: " + endpoint.authority, *_AGENT, *key_lines(self._auth)]
         self._pool.start(slot, self, b"GET", target_with(spec.target.encode(), self._auth), fields)
 
     def on_progress(self, slot: Slot) -> None:
-        """The head, or a piece of the body; what is beyond BODY_BYTES is not waited for."""
-        self._take(slot)
+        """The response head, or a piece of the body; the check does not wait for more than BODY_BYTES."""
+        self._collect(slot)
         if len(self._body) >= BODY_BYTES or (self._status and not self._checker.spec.body):
-            self._done(judged(self._checker.spec, self._status, self._body))
+            self._done(evaluate(self._checker.spec, self._status, self._body))
 
     def on_done(self, slot: Slot, errno: int, message: str) -> None:
         """The end of the transfer."""
-        self._take(slot)
+        self._collect(slot)
         if errno == 28:
             self._done(TIMED_OUT)
         elif errno or not self._status:
-            self._done(Finding(False, slot.bad or (code_of(errno, message) if errno else "upstream_closed")))
+            code = code_of(errno, message) if errno else "upstream_closed"
+            self._done(CheckResult(False, slot.protocol_error or code))
         else:
-            self._done(judged(self._checker.spec, self._status, self._body))
+            self._done(evaluate(self._checker.spec, self._status, self._body))
 
     def on_broken(self) -> None:
-        """A fault of relayd's own says nothing about the endpoint."""
+        """A sink raised, which is no fault of the endpoint."""
         self.cancel()
 
     def cancel(self) -> None:
-        self._drop()
+        self._finish()
         self._checker.give_up()
 
-    def _take(self, slot: Slot) -> None:
+    def _collect(self, slot: Slot) -> None:
         if slot.response is not None:
             self._status = slot.response.status
         self._body += b"".join(slot.chunks)[: BODY_BYTES - len(self._body)]
@@ -137,26 +138,26 @@ class HttpCheck:
     def _late(self) -> None:
         self._done(TIMED_OUT)
 
-    def _done(self, finding: Finding) -> None:
+    def _done(self, finding: CheckResult) -> None:
         if self._slot is not None:
-            self._drop()
-            self._ended(finding)
+            self._finish()
+            self._on_end(finding)
 
-    def _drop(self) -> None:
+    def _finish(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         slot, self._slot = self._slot, None
         if slot is not None:
             slot.driver.cancel(slot)
-            self._pool.give(slot)
+            self._pool.release(slot)
 
 
 class TcpCheck:
-    """One connection, closed as soon as it stands."""
+    """One connection, closed as soon as it is established."""
 
-    def __init__(self, checker: Checker, ended: Callable[[Finding], None]) -> None:
-        self._checker, self._ended = checker, ended
+    def __init__(self, checker: Checker, on_end: Callable[[CheckResult], None]) -> None:
+        self._checker, self._on_end = checker, on_end
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -172,11 +173,11 @@ class TcpCheck:
             async with asyncio.timeout(self._checker.spec.timeout_s):
                 await self._connect(self._checker.endpoint.spec)
         except TimeoutError:
-            self._ended(TIMED_OUT)
+            self._on_end(TIMED_OUT)
         except OSError as error:
-            self._ended(Finding(False, error.strerror or type(error).__name__))
+            self._on_end(CheckResult(False, error.strerror or type(error).__name__))
         else:
-            self._ended(Finding(True))
+            self._on_end(CheckResult(True))
 
     @staticmethod
     async def _connect(spec: EndpointSpec) -> None:
@@ -191,7 +192,7 @@ class TcpCheck:
 
 
 def key_lines(auth: AuthSpec | None) -> list[bytes]:
-    """The field that carries the key, where it goes in a field."""
+    """The header field that carries the key; empty if the key is sent in the query or not at all."""
     if auth is None or auth.kind == "query":
         return []
     prefix = "Bearer " if auth.kind == "bearer" else ""
@@ -199,7 +200,7 @@ def key_lines(auth: AuthSpec | None) -> list[bytes]:
 
 
 def target_with(target: bytes, auth: AuthSpec | None) -> bytes:
-    """The target, with the key where it goes in the query."""
+    """The target, with the key appended if it is sent in the query."""
     if auth is None or auth.kind != "query":
         return target
     mark = b"&" if b"?" in target else b"?"

@@ -1,4 +1,4 @@
-"""A pool that sends nothing: it keeps what it was asked to send, for a dry run."""
+"""A pool that sends nothing and records the request, for a dry run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from relayd.upstream.transport.slot import Sink, Slot
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A request as the transport would have got it; see Pool.start."""
+    """A request as passed to the transport; see Pool.start."""
 
     method: bytes
     target: bytes
@@ -20,23 +20,23 @@ class Recorded:
 
 
 class _NoDriver:
-    """A driver that moves nothing."""
+    """A driver without transfers."""
 
     def __init__(self) -> None:
-        self.touched: list[Slot] = []
+        self.ready_slots: list[Slot] = []
 
     def resume(self, slot: Slot) -> None:
-        """Nothing is under way."""
+        """No transfer is running."""
 
-    def go_on(self, slot: Slot) -> None:
-        """Nothing is under way."""
+    def reschedule(self, slot: Slot) -> None:
+        """No transfer is running."""
 
     def cancel(self, slot: Slot) -> None:
-        """Nothing is under way."""
+        """No transfer is running."""
 
 
 class RecordingPool(Pool):
-    """Stands where the pool of an endpoint would; `recorded` is the last request."""
+    """Replaces the pool of an endpoint; `recorded` is the last request."""
 
     def __init__(self) -> None:
         self.options: list[tuple[int, object]] = []
@@ -48,20 +48,20 @@ class RecordingPool(Pool):
         self.name = None
         self.recorded: Recorded | None = None
 
-    def take(self, method: bytes, has_body: bool) -> Slot:
-        """A slot that nobody moves."""
+    def acquire(self, method: bytes, has_body: bool) -> Slot:
+        """A slot without a real driver."""
         return Slot(_NoDriver(), self, "OTHER")
 
-    def give(self, slot: Slot) -> None:
-        """The slot is not used again."""
+    def release(self, slot: Slot) -> None:
+        """Close the slot; it is not reused."""
         slot.close()
 
     def start(
         self, slot: Slot, sink: Sink, method: bytes, target: bytes, fields: list[bytes],
         length: int | None = None, body: bytes | None = None, *, new_connection: bool = False,
     ) -> None:
-        """Keep the request."""
+        """Record the request."""
         self.recorded = Recorded(method, target, fields, length, body)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """No connection is open."""

@@ -1,12 +1,12 @@
-"""A slot: one easy handle with its callbacks bound for life, and the state of the transfer it carries.
+"""A slot: one easy handle with permanently bound callbacks, and the state of its current transfer.
 
 Laws:
 1. Callbacks record and return. They never call pycurl and never raise: pycurl answers either with a broken transfer
    or, before 7.46, with a crash.
 2. A request body is read once: SEEKFUNCTION fails, so libcurl cannot send a request a second time.
-3. What is kept for a client is bounded: one flush hands over about `turn` bytes in at most PIECES pieces, a slow client
-   sets `hold`, and a sink that has work left sets `unfinished`. Until then libcurl keeps the rest.
-4. `gen` grows with every transfer; whoever comes late with an old number is not heard.
+3. Buffering for a client is bounded: one flush delivers about `turn` bytes in at most PIECES pieces, a slow client sets
+   `hold`, and a sink with unfinished work sets `unfinished`. In these cases libcurl keeps the rest.
+4. `gen` grows with every transfer; a late call with an old number is ignored.
 """
 
 from __future__ import annotations
@@ -23,52 +23,52 @@ from relayd.wire.response import BadResponse, ResponseHead, parse_response
 
 TURN = 128 * 1024
 SMALL = 1024
-PARSED_TURN = 16 * 1024  # where a sink parses what it gets
+PARSED_TURN = 16 * 1024  # for sinks that parse the body
 PIECES = 512
 INTERIM_MAX = 32
-FIELDS_MAX = 5000  # newer libcurl refuses more by itself
+FIELDS_MAX = 5000  # newer versions of libcurl refuse more by themselves
 TRAILER_BYTES, TRAILER_FIELDS = 8 * 1024, 32
 FREE, ACTIVE, DONE = range(3)
 _WRITE_PAUSE: int = pycurl.WRITEFUNC_PAUSE
 _READ_PAUSE: int = pycurl.READFUNC_PAUSE
 _SEEK_FAIL: int = pycurl.SEEKFUNC_FAIL
-_RECEIVED: int = getattr(pycurl, "SIZE_DOWNLOAD_T", pycurl.SIZE_DOWNLOAD)  # pycurl before 7.46 has only the old one
+_RECEIVED: int = getattr(pycurl, "SIZE_DOWNLOAD_T", pycurl.SIZE_DOWNLOAD)  # pycurl before 7.46 lacks SIZE_DOWNLOAD_T
 
 
 class Sink(Protocol):
-    """Who takes what a transfer brings; called after libcurl has returned, never from inside it.
+    """Receives the events of a transfer; called after libcurl has returned, never from inside it.
 
-    One call does a bounded amount of work. A sink that has not finished with what it was given sets `slot.unfinished`
-    and returns; the driver makes the same call again in a later turn, until the sink clears it.
+    One call does a bounded amount of work. A sink that has not processed all its input sets `slot.unfinished` and
+    returns; the driver repeats the call in a later turn, until the sink clears the flag.
     """
 
     def on_progress(self, slot: Slot) -> None:
-        """Something new is in `interim`, `response` or `chunks`, or the upload queue has room."""
+        """`interim`, `response` or `chunks` has new content, or the upload queue has capacity."""
 
     def on_done(self, slot: Slot, errno: int, message: str) -> None:
-        """The transfer ended; errno 0 without `response` is a cut head. The sink hands the slot back."""
+        """The transfer ended; errno 0 without `response` means a truncated head. The sink releases the slot."""
 
     def on_broken(self) -> None:
-        """One of the calls above raised: the transfer was cancelled, end what hangs on it."""
+        """One of the calls above raised, and the transfer was cancelled: release everything that depends on it."""
 
 
-class Mover(Protocol):
-    """The driver, as a slot sees it."""
+class DriverPort(Protocol):
+    """The part of the driver that a slot uses."""
 
-    touched: list[Slot]
+    ready_slots: list[Slot]
 
     def resume(self, slot: Slot) -> None:
-        """Let a paused transfer go on."""
+        """Resume a paused transfer."""
 
     def cancel(self, slot: Slot) -> None:
-        """End a transfer at once."""
+        """Cancel a transfer at once."""
 
-    def go_on(self, slot: Slot) -> None:
-        """Call the sink again, in a later turn."""
+    def reschedule(self, slot: Slot) -> None:
+        """Call the sink again in a later turn."""
 
 
-class Lender(Protocol):
-    """The pool that a slot came from."""
+class PoolPort(Protocol):
+    """The part of the pool that a slot uses."""
 
     options: list[tuple[int, object]]
     head_limit: int
@@ -80,29 +80,29 @@ class Lender(Protocol):
 
     @property
     def only_http2(self) -> bool:
-        """Whether no connection to this origin can be one of HTTP/1.1."""
+        """True if no connection to this origin can use HTTP/1.1."""
 
     def met_http1(self) -> None:
-        """The origin has answered in HTTP/1.1 although HTTP/2 was offered."""
+        """The origin answered in HTTP/1.1 although HTTP/2 was offered."""
 
-    def give(self, slot: Slot) -> None:
-        """Take a slot back."""
+    def release(self, slot: Slot) -> None:
+        """Release a slot."""
 
 
 class Slot:
-    """One easy handle; owned by the pool it came from, lent to one exchange at a time."""
+    """One easy handle; owned by its pool, used by one exchange at a time."""
 
     __slots__ = (
-        "bad", "body", "broken", "chunks", "connect_s", "curl", "driver", "ended", "fresh", "gen", "head_bytes", "hold",
-        "insize", "interim", "kind", "length", "lines", "paused", "pool", "position", "queue", "queued", "read_at",
-        "read_paused", "response", "route", "sink", "state", "target", "touched", "trailers", "turn", "unfinished",
-        "upload_done", "will_go_on",
+        "body", "broken", "chunks", "connect_s", "curl", "driver", "ended", "fresh", "gen", "head_bytes", "hold",
+        "insize", "interim", "kind", "length", "lines", "paused", "pool", "position", "protocol_error", "queue",
+        "queued", "read_at", "read_paused", "ready", "rescheduled", "response", "route", "sink", "state", "target",
+        "trailers", "turn", "unfinished", "upload_done",
     )
 
-    def __init__(self, driver: Mover, pool: Lender, kind: str) -> None:
+    def __init__(self, driver: DriverPort, pool: PoolPort, kind: str) -> None:
         self.driver, self.pool, self.kind, self.state = driver, pool, kind, FREE
         self.gen = self.fresh = 0
-        self.length: int | None = -2  # what the handle was last told
+        self.length: int | None = -2  # the last value set on the handle
         self.target = b""  # likewise
         self.route: Route | None = None  # likewise
         self.broken = False
@@ -110,7 +110,7 @@ class Slot:
         self.chunks: list[bytes] = []
         self.queue: collections.deque[bytes | memoryview] | None = None
         self.curl = curl = pycurl.Curl()
-        curl.slot = self  # a cycle on purpose: broken in close()
+        curl.slot = self  # a deliberate reference cycle, broken in close()
         for option, value in pool.options:
             curl.setopt(option, value)
         curl.setopt(pycurl.HEADERFUNCTION, self._on_header)
@@ -126,7 +126,7 @@ class Slot:
         self.clear()
 
     def clear(self) -> None:
-        """Forget the transfer."""
+        """Clear the state of the transfer."""
         if self.lines:
             self.lines = []
         if self.chunks:
@@ -136,26 +136,26 @@ class Slot:
         self.response: ResponseHead | None = None
         self.sink: Sink | None = None
         self.body: bytes | None = None
-        self.bad = ""
+        self.protocol_error = ""
         self.turn = TURN
-        self.ended: tuple[int, str] | None = None  # how it ended, while the sink has not finished
-        self.unfinished = self.will_go_on = False
+        self.ended: tuple[int, str] | None = None  # errno and text of the end, until the sink has finished
+        self.unfinished = self.rescheduled = False
         self.head_bytes = self.insize = self.queued = self.position = 0
         self.read_at = self.connect_s = 0.0
-        self.touched = self.paused = self.hold = self.read_paused = self.upload_done = False
+        self.ready = self.paused = self.hold = self.read_paused = self.upload_done = False
         self.queue = None
 
     def close(self) -> None:
-        """Let the handle go for good."""
+        """Close the handle."""
         self.curl.slot = None
         self.curl.close()
 
     # ---- libcurl's callbacks
 
     def _touch(self) -> None:
-        if not self.touched:
-            self.touched = True
-            self.driver.touched.append(self)
+        if not self.ready:
+            self.ready = True
+            self.driver.ready_slots.append(self)
 
     def _on_header(self, line: bytes) -> int | None:
         self.lines.append(line)
@@ -172,10 +172,10 @@ class Slot:
             self.lines.clear()
             return self._on_trailer(line)
         if self.head_bytes > self.pool.head_limit:
-            self.bad = "response head too large"
+            self.protocol_error = "response head too large"
             return 0  # any length but the line's: error 23, and the connection is closed
         if len(self.lines) > FIELDS_MAX:
-            self.bad = "too many fields"
+            self.protocol_error = "too many fields"
             return 0
         return self._on_head() if line in (b"\r\n", b"\n") else None
 
@@ -190,7 +190,7 @@ class Slot:
         if keys is None or (line := keys.line(line)):
             self.trailers.append(line)
         if self.head_bytes > TRAILER_BYTES or len(self.trailers) > TRAILER_FIELDS:
-            self.bad = "trailer section too large"
+            self.protocol_error = "trailer section too large"
             return 0
         return None
 
@@ -198,7 +198,7 @@ class Slot:
         try:
             response = parse_response(self.lines)
         except BadResponse as fault:
-            self.bad = str(fault)
+            self.protocol_error = str(fault)
             return 0
         if self.pool.http2 and not self.lines[0].startswith(b"HTTP/2"):
             self.pool.met_http1()
@@ -206,14 +206,14 @@ class Slot:
         if keys is not None and keys.wants(b"".join(self.lines)):
             keys.clean(response)
         self.lines = []
-        if response.status == 101:  # upgrades go through the tunnel, never through here
-            self.bad = "101 nobody asked for"
+        if response.status == 101:  # upgrades use the tunnel, never a slot
+            self.protocol_error = "101 without an Upgrade request"
             return 0
         if response.status >= 200:
             self.response = response
-            if not self.touched:
-                self.touched = True
-                self.driver.touched.append(self)
+            if not self.ready:
+                self.ready = True
+                self.driver.ready_slots.append(self)
             return None
         if response.status != 100:
             if self.interim is None:
@@ -221,7 +221,7 @@ class Slot:
             self.interim.append(response)
             self._touch()
             if len(self.interim) > INTERIM_MAX:
-                self.bad = "too many interim heads"
+                self.protocol_error = "too many interim heads"
                 return 0
         return None
 
@@ -229,12 +229,12 @@ class Slot:
         if self.hold or self.insize > self.turn or self.unfinished or len(self.chunks) >= PIECES:
             self.paused = True
             self._touch()
-            return _WRITE_PAUSE  # libcurl keeps `data` and hands it over again
+            return _WRITE_PAUSE  # libcurl keeps `data` and delivers it again
         self.chunks.append(data)
         self.insize += len(data)
-        if not self.touched:
-            self.touched = True
-            self.driver.touched.append(self)
+        if not self.ready:
+            self.ready = True
+            self.driver.ready_slots.append(self)
         return None
 
     def _on_read(self, size: int) -> bytes | int:
@@ -249,7 +249,7 @@ class Slot:
         if self.queue:
             piece = self.queue.popleft()
             if len(piece) > size:
-                piece = memoryview(piece)  # of a large piece the rest is never copied
+                piece = memoryview(piece)  # the rest of a large piece is never copied
                 self.queue.appendleft(piece[size:])
                 piece = piece[:size]
             self.queued -= len(piece)
@@ -262,17 +262,17 @@ class Slot:
 
     @staticmethod
     def _on_seek(offset: int, origin: int) -> int:
-        return _SEEK_FAIL  # a body that was read is never sent twice: error 65
+        return _SEEK_FAIL  # a body that libcurl has read is never sent twice: error 65
 
-    # ---- for the exchange, outside of callbacks
+    # ---- for the exchange, outside callbacks
 
     def feed(self, data: bytes, last: bool = False) -> None:
-        """Give the next piece of a streamed upload; `last` ends it."""
+        """Queue the next piece of a streamed upload; `last` ends the upload."""
         if data:
             queue = self.queue
             if queue is None:
                 queue = self.queue = collections.deque()
-            if queue and len(queue[-1]) < SMALL:  # many small pieces would cost much more than their bytes
+            if queue and len(queue[-1]) < SMALL:  # many small pieces would cost much more memory than their bytes
                 queue[-1] = bytes(queue[-1]) + data
             else:
                 queue.append(data)
@@ -283,27 +283,27 @@ class Slot:
             self.driver.resume(self)
 
     def forget_body(self) -> None:
-        """Nobody will send the body once more: what libcurl has read need not be kept while the answer lasts."""
+        """The body will not be sent again: drop it if libcurl has read all of it."""
         if self.body is not None and self.position >= len(self.body):
             self.body, self.upload_done = None, True
 
     def unhold(self) -> None:
-        """The client can take more."""
+        """The client accepts more data: continue to deliver it."""
         self.hold = False
         if self.unfinished:
-            self.driver.go_on(self)
+            self.driver.reschedule(self)
         elif self.paused:
             self.paused = False
             self.driver.resume(self)
 
     def connect_time(self) -> float:
-        """Seconds to the connection of this transfer; outside callbacks, after it has ended or begun to answer."""
+        """Seconds until the connection was established; call after the transfer has ended or its response has begun."""
         return self.connect_s if self.state == DONE else float(self.curl.getinfo(pycurl.CONNECT_TIME))
 
     def received(self) -> int:
-        """Bytes of the response's body so far; outside callbacks."""
+        """Bytes of the response body received so far."""
         return int(self.curl.getinfo(_RECEIVED))
 
     def reached(self) -> bool:
-        """Whether a connection stood, so that something of the request may have gone out; outside callbacks."""
+        """True if a connection was established, so that a part of the request may have been sent."""
         return self.state == DONE or float(self.curl.getinfo(pycurl.PRETRANSFER_TIME)) > 0.0

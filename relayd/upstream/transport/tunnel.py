@@ -1,4 +1,4 @@
-"""A connection of its own for an Upgrade request: plain IOStream, because libcurl has no tunnel for it."""
+"""A dedicated connection for an Upgrade request: a plain IOStream, because libcurl cannot tunnel it."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from tornado.util import TimeoutError as TornadoTimeoutError
 from relayd import clock
 from relayd.upstream.spec import EndpointSpec, TlsSpec, UpstreamSpec
 
-HIGH = 64 * 1024
+HIGH_WATER = 64 * 1024
 _REFUSED = re.compile(r"ALERT_(?:BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_|UNKNOWN_CA|ACCESS_DENIED)")
-PIECE = 16 * 1024  # what one turn of the loop reads
+PIECE = 16 * 1024  # bytes read in one turn of the loop
 
 
 class TunnelSink(Protocol):
-    """Who takes what the endpoint sends."""
+    """Receives the events of a tunnel."""
 
     def on_connected(self) -> None:
-        """The connection stands and the request was written."""
+        """The connection is established and the request was written."""
 
     def on_bytes(self, data: bytes) -> None:
-        """Bytes, as they come."""
+        """Bytes from the endpoint."""
 
     def on_writable(self) -> None:
-        """The endpoint has taken what waited for it."""
+        """All buffered bytes were sent to the endpoint."""
 
     def on_closed(self, code: str, detail: str) -> None:
-        """The connection ended; `code` is empty when the endpoint closed it, else the code of the fault."""
+        """The connection ended; `code` is empty if the endpoint closed it, else the error code."""
 
 
 @functools.lru_cache(maxsize=32)
@@ -53,16 +53,16 @@ def _context(tls: TlsSpec) -> ssl.SSLContext:
 
 
 class Tunnel:
-    """One connection; owned by the exchange that asked for it."""
+    """One connection; owned by the exchange that opened it."""
 
     def __init__(self, spec: UpstreamSpec, endpoint: EndpointSpec, request: bytes, sink: TunnelSink) -> None:
         self._spec, self._endpoint, self._request = spec, endpoint, request
-        self._sink: TunnelSink | None = sink  # None from the end on: it refers to this connection
+        self._sink: TunnelSink | None = sink  # None after the end: the sink refers to this connection
         self._stream: IOStream | None = None
-        self._line: socket.socket | None = None  # the connection during its handshake
-        self._closed = self._reading = self._will_read = self._ending = False
-        self._ended: tuple[str, str] | None = None  # how the endpoint has ended; what it sent before is still read
-        self._want = True
+        self._handshake_socket: socket.socket | None = None  # the connection during its handshake
+        self._closed = self._reading = self._read_scheduled = self._ending = False
+        self._ended: tuple[str, str] | None = None  # code and detail of the end; bytes sent before it are still read
+        self._wants_data = True
         IOLoop.current().add_callback(self._open)
 
     async def _open(self) -> None:
@@ -75,23 +75,23 @@ class Tunnel:
         try:
             stream = None if self._closed else await self._connect()
             if stream is not None and context is not None:
-                stream = await self._shake_hands(stream, context, deadline)
+                stream = await self._tls_handshake(stream, context, deadline)
         except (TornadoTimeoutError, TimeoutError):
             self._end("connect_timeout", "")
             return
         except (OSError, StreamClosedError, ValueError) as error:
             real = getattr(error, "real_error", None) or error
-            self._end("connect_failed" if self._line is None else "tls_failed", str(real))
+            self._end("connect_failed" if self._handshake_socket is None else "tls_failed", str(real))
             return
         finally:
-            if self._line is not None:
-                self._line.close()
-                self._line = None
+            if self._handshake_socket is not None:
+                self._handshake_socket.close()
+                self._handshake_socket = None
         if stream is not None:
             self._begin(stream)
 
     def _begin(self, stream: IOStream) -> None:
-        if self._closed:  # the client left while the connection was made
+        if self._closed:  # the client left during the connect
             stream.close()
             return
         self._stream = stream
@@ -116,10 +116,10 @@ class Tunnel:
         stream.set_nodelay(True)
         return stream
 
-    async def _shake_hands(self, stream: IOStream, context: ssl.SSLContext, deadline: float) -> IOStream:
-        """TLS. A second descriptor of the socket ends a handshake that takes too long or that nobody waits for."""
+    async def _tls_handshake(self, stream: IOStream, context: ssl.SSLContext, deadline: float) -> IOStream:
+        """TLS handshake. A second descriptor of the socket ends a handshake that times out or is cancelled."""
         host = urlsplit(self._endpoint.origin).hostname or ""
-        self._line = stream.socket.dup()
+        self._handshake_socket = stream.socket.dup()
         if self._closed:
             self._hang_up()
         late = IOLoop.current().call_later(max(0.0, deadline - clock.monotonic()), self._too_late)
@@ -133,14 +133,14 @@ class Tunnel:
         self._hang_up()
 
     def _hang_up(self) -> None:
-        if self._line is not None:
+        if self._handshake_socket is not None:
             with contextlib.suppress(OSError):
-                self._line.shutdown(socket.SHUT_RDWR)
+                self._handshake_socket.shutdown(socket.SHUT_RDWR)
 
     def _read(self) -> None:
-        self._will_read = False
+        self._read_scheduled = False
         stream = self._stream
-        if stream is None or self._reading or not self._want or self._closed:
+        if stream is None or self._reading or not self._wants_data or self._closed:
             return
         try:
             future: Any = stream.read_bytes(PIECE, partial=True)
@@ -159,20 +159,20 @@ class Tunnel:
         if self._closed or future.cancelled():
             return
         if future.exception() is not None:
-            self._read()  # nothing is left: tells the end, if it is known by now
+            self._read()  # no bytes are left: report the end, if it is known by now
             return
         if self._sink is not None:
             self._sink.on_bytes(future.result())
         self._read_later()
 
     def _read_later(self) -> None:
-        """Read in the next turn of the loop, so that a fast endpoint leaves this one to others."""
-        if not self._will_read and not self._closed:
-            self._will_read = True
+        """Read in the next turn of the loop, so that a fast endpoint does not occupy this one."""
+        if not self._read_scheduled and not self._closed:
+            self._read_scheduled = True
             IOLoop.current().add_callback(self._read)
 
     def write(self, data: bytes) -> bool:
-        """Send to the endpoint; False when it is behind, and `on_writable` will follow."""
+        """Send to the endpoint. Returns False if its buffer is above HIGH_WATER; `on_writable` will follow."""
         stream = self._stream
         if stream is None or self._closed:
             return True
@@ -183,7 +183,7 @@ class Tunnel:
         if not future.done():
             future.add_done_callback(self._on_written)
         waiting = stream._write_buffer
-        return not waiting or len(waiting) <= HIGH
+        return not waiting or len(waiting) <= HIGH_WATER
 
     def _on_written(self, future: Any) -> None:
         if not future.cancelled() and future.exception() is None and self._sink is not None:
@@ -191,7 +191,7 @@ class Tunnel:
             self._sink.on_writable()
 
     def end_writing(self) -> bool:
-        """End this side of the connection behind what was written; False where that cannot be done (TLS)."""
+        """Half-close the connection after the bytes already written. Returns False if that is impossible (TLS)."""
         if self._stream is None or isinstance(self._stream, SSLIOStream):
             return False
         self._ending = True
@@ -206,16 +206,16 @@ class Tunnel:
 
     def pause(self) -> None:
         """Stop reading from the endpoint."""
-        self._want = False
+        self._wants_data = False
 
     def resume(self) -> None:
         """Read again, in the next turn."""
-        if not self._want:
-            self._want = True
+        if not self._wants_data:
+            self._wants_data = True
             self._read_later()
 
     def buffered(self) -> int:
-        """Bytes that wait for the endpoint."""
+        """Bytes buffered for the endpoint."""
         waiting = self._stream._write_buffer if self._stream is not None else None
         return len(waiting) if waiting else 0
 
@@ -236,7 +236,7 @@ class Tunnel:
             sink.on_closed(code, detail)
 
     def close(self) -> None:
-        """Leave; nothing more is heard."""
+        """Close the connection; the sink is not called again."""
         self._closed, self._sink, self._request = True, None, b""
         self._hang_up()
         if self._stream is not None:

@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from relayd.config.includes import FILES, joined, named_files, patterns
+from relayd.config.includes import FILES, merged, named_files, patterns
 from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence
 
 
@@ -65,7 +65,7 @@ def test_what_is_not_a_word_is_left_to_the_schema() -> None:
 
 def test_sections_are_joined_and_routes_stand_one_behind_the_other() -> None:
     told = Told()
-    made = joined([root({"routes": ["a"], "upstreams": {"x": "1"}, "models": None}),
+    made = merged([root({"routes": ["a"], "upstreams": {"x": "1"}, "models": None}),
                    root({"routes": "b", "upstreams": {"y": "2"}, "models": {"m": "3"}, "daemon": None}, "other")], told)
     routes, upstreams, models = (made.find(name) for name in ("routes", "upstreams", "models"))
     assert routes is not None
@@ -81,13 +81,13 @@ def test_sections_are_joined_and_routes_stand_one_behind_the_other() -> None:
 
 def test_a_key_in_two_files_names_both() -> None:
     told = Told()
-    joined([root({"upstreams": {"x": "1"}, "admin": "a"}), root({"upstreams": {"x": "2"}, "admin": "b"}, "other")], told)
+    merged([root({"upstreams": {"x": "1"}, "admin": "a"}), root({"upstreams": {"x": "2"}, "admin": "b"}, "other")], told)
     assert told.said == ["other upstreams.x stands in two files also in main:1:1", "other admin stands in two files also in main:1:1"]
 
 
 def test_an_included_file_includes_nothing() -> None:
     told = Told()
-    joined([root({}), root({"include": "x"}, "other")], told)
+    merged([root({}), root({"include": "x"}, "other")], told)
     assert told.said == ["other include an included file cannot include others"]
 
 

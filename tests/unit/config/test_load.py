@@ -279,7 +279,7 @@ def test_any_bytes_are_accepted_or_refused_and_nothing_else(tmp_path_factory: py
 
 def test_a_finding_of_a_later_part_is_placed_where_its_key_stands() -> None:
     loaded = load_text(LEAST + "upstreams:\n  a: {endpoints: 'http://127.0.0.1:1'}\n", "r.yaml")
-    known, near, lost = loaded.placed([
+    known, near, lost = loaded.located([
         Finding("", 0, 0, "upstreams.a.endpoints", "x"), Finding("", 0, 0, "upstreams.a.tls.ca", "x"), Finding("b", 7, 1, "q", "x"),
     ])
     assert (known.file, known.line) == (near.file, near.line) == ("r.yaml", LEAST.count("\n") + 2)

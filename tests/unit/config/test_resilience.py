@@ -73,7 +73,7 @@ def test_retries_are_as_short_as_a_number() -> None:
 
 
 def test_the_words_for_faults_are_the_ones_that_retries_know() -> None:
-    assert FAULTS == retry.WORDS and set(Retries().on) == set(retry.USUAL)
+    assert FAULTS == retry.FAULT_NAMES and set(Retries().on) == set(retry.DEFAULT_FAULTS)
     assert set(classify.ENDPOINT_CODES.values()) <= set(FAULTS)
 
 

@@ -22,7 +22,7 @@ class Told:
 
 def words(tree: Tree, *texts: str) -> None:
     for text in texts:
-        tree.word(text, True, HERE, None)
+        tree.scalar(text, True, HERE, None)
 
 
 def test_events_become_nodes() -> None:
@@ -89,4 +89,4 @@ def test_a_merge_adds_what_is_not_written() -> None:
 
 def test_half_a_character_is_refused() -> None:
     with pytest.raises(Stop):
-        Tree(Told()).word("\ud800", False, HERE, None)
+        Tree(Told()).scalar("\ud800", False, HERE, None)

@@ -22,24 +22,24 @@ def plan(previous: Plan | None = None, **ports: int | Upstream) -> Plan:
 def test_the_first_plan_makes_everything() -> None:
     new = plan(a=1, b=2)
     found = carryover(None, new)
-    assert found.made == tuple(new.upstreams.values()) and not found.kept and not found.retired
+    assert found.created == tuple(new.upstreams.values()) and not found.retained and not found.retired
 
 
 def test_what_is_unchanged_is_kept_and_what_changed_is_one_retired_and_one_made() -> None:
     old = plan(same=1, changed=2, gone=3)
     new = plan(old, same=1, fresh=5, changed=dataclasses.replace(old.config.upstreams["changed"], http="2"))
     found = carryover(old, new)
-    assert [one.name for one in found.kept] == ["same"]
-    assert {one.name for one in found.made} == {"changed", "fresh"}
+    assert [one.name for one in found.retained] == ["same"]
+    assert {one.name for one in found.created} == {"changed", "fresh"}
     assert {one.name for one in found.retired} == {"changed", "gone"}
-    assert old.upstreams["changed"] in found.retired and new.upstreams["changed"] in found.made
+    assert old.upstreams["changed"] in found.retired and new.upstreams["changed"] in found.created
 
 
 def test_an_upstream_with_other_endpoints_is_kept_and_a_plan_that_is_thrown_away_changes_nothing() -> None:
     old = plan(moved=1)
     before = old.upstreams["moved"].describe()
     new = plan(old, moved=2)
-    assert carryover(old, new).kept == (old.upstreams["moved"],)
+    assert carryover(old, new).retained == (old.upstreams["moved"],)
     assert old.upstreams["moved"].describe() == before
     assert [one.label for one in new.endpoints["moved"]] == ["127.0.0.1:2"], "the commit sets them"
 
@@ -56,4 +56,4 @@ def test_an_upstream_that_changed_goes_on_where_the_old_one_stands() -> None:
 
 
 def test_plans_that_share_nothing_keep_nothing_even_when_they_are_equal() -> None:
-    assert not carryover(plan(a=1), plan(a=1)).kept
+    assert not carryover(plan(a=1), plan(a=1)).retained

@@ -87,11 +87,11 @@ def test_targets_know_their_dialect_and_for_what_they_stand_in() -> None:
 
 def test_comments_are_on_for_what_is_translated_and_off_for_what_passes() -> None:
     found = sure("upstream: chat")
-    assert (found.keepalive_s, found.keepalive_passing_s) == (15.0, 0.0)
+    assert (found.keepalive_s, found.passthrough_keepalive_s) == (15.0, 0.0)
     found = sure("upstream: chat, keepalive: 3s")
-    assert (found.keepalive_s, found.keepalive_passing_s) == (3.0, 3.0)
+    assert (found.keepalive_s, found.passthrough_keepalive_s) == (3.0, 3.0)
     found = sure("upstream: chat, keepalive: 0s")
-    assert (found.keepalive_s, found.keepalive_passing_s) == (0.0, 0.0)
+    assert (found.keepalive_s, found.passthrough_keepalive_s) == (0.0, 0.0)
 
 
 def test_only_dialects_that_are_spoken_are_loaded() -> None:
@@ -104,6 +104,6 @@ def test_a_canary_takes_its_weight_from_the_route() -> None:
 
 
 def test_the_socket_of_the_responses_api_is_served_where_it_is_not_tunnelled() -> None:
-    assert sure("upstream: chat, protocol: openai_responses").sockets
-    assert not sure("upstream: chat, protocol: openai_responses, upgrade: true").sockets
-    assert not sure("upstream: chat").sockets
+    assert sure("upstream: chat, protocol: openai_responses").serves_websocket
+    assert not sure("upstream: chat, protocol: openai_responses, upgrade: true").serves_websocket
+    assert not sure("upstream: chat").serves_websocket

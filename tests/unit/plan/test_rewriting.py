@@ -11,12 +11,12 @@ from relayd.plan.rewriting import field_edits, rewriting
 def target(asked: bytes, protocol: str = "plain", /, **words: object) -> bytes:
     match = Match(**{key: words.pop(key) for key in ("path", "prefix", "regex") if key in words})  # type: ignore[arg-type]
     made = rewriting(Route(name="r", match=match, upstream="u", **words), protocol)  # type: ignore[arg-type]
-    if made.put_regex is not None:
+    if made.replacement_template is not None:
         assert made.regex is not None
         found = made.regex.fullmatch(asked)
         assert found is not None
-        return found.expand(made.put_regex)
-    return made.put + asked[made.take :]
+        return found.expand(made.replacement_template)
+    return made.replacement + asked[made.strip_length :]
 
 
 def test_nothing_written_changes_nothing() -> None:
@@ -64,8 +64,8 @@ def test_a_rewrite_takes_groups_from_the_regex() -> None:
     ({"rewrite": "/a\r\nX: y", "prefix": "/"}, "percent-encoded"),
     ({"rewrite": "/a?b", "prefix": "/"}, "percent-encoded"),
     ({"rewrite": "/ä", "prefix": "/"}, "percent-encoded"),
-    ({"rewrite": "//evil.example/", "prefix": "/"}, "read differently"),
-    ({"rewrite": "/a/../b", "prefix": "/"}, "read differently"),
+    ({"rewrite": "//evil.example/", "prefix": "/"}, "interpret differently"),
+    ({"rewrite": "/a/../b", "prefix": "/"}, "interpret differently"),
 ])
 def test_a_rewrite_that_cannot_be_sent_is_refused(words: dict[str, str], fault: str) -> None:
     with pytest.raises(ValueError, match=fault):

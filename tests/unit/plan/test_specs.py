@@ -92,8 +92,8 @@ def test_every_word_of_a_breaker_reaches_the_spec() -> None:
         rest=Duration(1), max_rest=Duration(2),
     )).breaker
     assert made == BreakerSpec(
-        failures=3, rate=0.5, window_s=60.0, minimum=7, open_s=600.0, open_most_s=600.0, probes=2, successes=4,
-        rest_s=1.0, rest_most_s=2.0, refuses=True,
+        failures=3, rate=0.5, window_s=60.0, minimum=7, open_s=600.0, max_open_s=600.0, probes=2, successes=4,
+        cooldown_s=1.0, max_cooldown_s=2.0, refuses=True,
     )
 
 

@@ -595,7 +595,7 @@ async def test_nothing_is_left_of_a_copy(tmp_path: Path, ending: str, monkeypatc
             await settled()
             counts.append(census((body, sends, TEXT)))
             pool = copies.endpoints[0].pool
-            assert isinstance(pool, Pool) and not pool.lent
+            assert isinstance(pool, Pool) and not pool.in_use
         assert counts[2] == counts[1] and "bytes of a body" not in counts[2]
 
 

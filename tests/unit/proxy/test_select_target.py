@@ -75,7 +75,7 @@ def test_a_body_that_is_no_json_is_said_to_be_none(plan: Plan) -> None:
 def test_the_models_are_listed_as_each_client_reads_them(plan: Plan) -> None:
     client, told = asked(plan, "GET /v1/models")
     assert client.status == 200 and [one["id"] for one in told["data"]] == ["fast", "org/big"]
-    assert {one["created"] for one in told["data"]} == {plan.made_s}
+    assert {one["created"] for one in told["data"]} == {plan.created_s}
     client, told = asked(plan, "GET /v1/models?limit=1", "anthropic-version: 2023-06-01")
     assert [one["id"] for one in told["data"]] == ["fast"] and told["has_more"]
     client, told = asked(plan, "GET /v1/models?limit=1&after_id=fast", "X-Front: messages")

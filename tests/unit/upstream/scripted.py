@@ -163,7 +163,7 @@ class Keeper:
         self.body = bytearray()
         self.trailers: list[bytes] = []
         self.errno: int | None = None
-        self.message = self.bad = ""
+        self.message = self.protocol_error = ""
         self.broken = False
         self.changed = asyncio.Event()
 
@@ -173,10 +173,10 @@ class Keeper:
 
     def on_done(self, slot: Slot, errno: int, message: str) -> None:
         self._take(slot)
-        self.errno, self.message, self.bad = errno, message, slot.bad
+        self.errno, self.message, self.protocol_error = errno, message, slot.protocol_error
         self.trailers = slot.trailers or []
         self.slot = None
-        self.pool.give(slot)
+        self.pool.release(slot)
         self.changed.set()
 
     def on_broken(self) -> None:
@@ -194,7 +194,7 @@ class Keeper:
 
     @property
     def status(self) -> int:
-        assert self.response is not None, (self.errno, self.message, self.bad)
+        assert self.response is not None, (self.errno, self.message, self.protocol_error)
         return self.response.status
 
     async def until(self, true: Callable[[], object]) -> None:
@@ -215,7 +215,7 @@ class Keeper:
         slot, self.slot = self.slot, None
         assert slot is not None
         slot.driver.cancel(slot)
-        self.pool.give(slot)
+        self.pool.release(slot)
 
 
 def spec_of(
@@ -245,7 +245,7 @@ def begin(
     if body is not None and length is None:
         length = len(body)
     keeper = keeper or Keeper(pool)
-    slot = pool.take(method, length is not None)
+    slot = pool.acquire(method, length is not None)
     keeper.slot = slot
     pool.start(slot, keeper, method, target, [*FIELDS, *lines], length, body)
     return keeper

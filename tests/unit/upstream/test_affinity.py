@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from relayd.upstream.affinity import Affinity, beginning_of, cookie_of, number_of
+from relayd.upstream.affinity import Affinity, cookie_value, hash_of, prompt_prefix
 
 LONG = "You are a helpful assistant. " * 200
 
@@ -26,7 +26,7 @@ def test_the_first_word_that_a_request_has_makes_its_key() -> None:
     by = ("header:X-Session-ID", "consumer", "client")
     assert key(by, {b"x-session-id": b"7"}, "team", "10.0.0.1") == key(by, {b"x-session-id": b"7"}, "other", "10.0.0.2")
     assert key(by, {}, "team", "10.0.0.1") == key(by, {}, "team", "10.0.0.2") != key(by, {}, "other", "10.0.0.1")
-    assert key(by, {}, "", "10.0.0.1") == number_of(b"client::10.0.0.1")
+    assert key(by, {}, "", "10.0.0.1") == hash_of(b"client::10.0.0.1")
 
 
 def test_a_request_without_any_of_them_has_no_key() -> None:
@@ -42,7 +42,7 @@ def test_two_words_never_make_the_same_key() -> None:
     (b"sid=42", b"42"), (b"a=1; SID=42; b=2", b"42"), (b"a=1;sid=x=y", b"x=y"), (b"xsid=1", None), (b"sid", None), (None, None),
 ])
 def test_a_cookie_is_found_by_its_name(line: bytes | None, value: bytes | None) -> None:
-    assert cookie_of(line, b"sid") == value
+    assert cookie_value(line, b"sid") == value
 
 
 def test_a_cookie_makes_a_key() -> None:
@@ -71,7 +71,7 @@ def test_what_stands_before_the_prompt_does_not_matter() -> None:
 
 def test_a_short_prompt_has_no_key_and_leaves_it_to_the_next_word() -> None:
     body = b'{"messages": [{"role": "user", "content": "hi"}]}'
-    assert beginning_of(body, 4096) is None
+    assert prompt_prefix(body, 4096) is None
     assert key(("prompt", "client"), client="c", body=body) == key(("client",), client="c")
 
 
@@ -82,4 +82,4 @@ def test_a_request_without_a_body_at_hand_is_judged_by_the_rest() -> None:
 
 
 def test_a_number_is_the_same_everywhere() -> None:
-    assert number_of(b"client::10.0.0.1") == 2600871368442456174
+    assert hash_of(b"client::10.0.0.1") == 2600871368442456174

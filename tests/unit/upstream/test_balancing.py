@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relayd.config.upstream import Upstream as Section
 from relayd.registry import kinds
 from relayd.schema.describe import keys
-from relayd.upstream.affinity import number_of
+from relayd.upstream.affinity import hash_of
 from relayd.upstream.balancing import FOLDER, balancer
 from relayd.upstream.lease import Lease
 from relayd.upstream.spec import BalanceSpec
@@ -45,22 +45,22 @@ def test_nobody_who_may_not_be_asked_ever_is(kind: str, data: st.DataObject) -> 
         "limit": data.draw(st.lists(st.integers(0, 3), min_size=count, max_size=count)),
     }
     group = upstream(count, each=each, balance=BalanceSpec(kind))
-    held: list[Lease] = []
+    forced_open: list[Lease] = []
     for what, number in data.draw(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 99)), max_size=40)):
-        if what == 0 and held:
-            held.pop(number % len(held)).release(None)
+        if what == 0 and forced_open:
+            forced_open.pop(number % len(forced_open)).release(None)
         elif what == 1:
             state = ("enabled", "disabled", "draining")[number % 3]
             group.set_state(f"e{number % count}", state)
         else:
-            affinity = number_of(b"%d" % number) if number % 2 else None
+            affinity = hash_of(b"%d" % number) if number % 2 else None
             free = [one for one in group.endpoints
                     if one.state == "enabled" and (not one.limit or one.in_flight < one.limit)]
             lease = group.acquire(affinity)
             assert (lease is None) == (not free)
             if lease is not None:
                 assert lease.endpoint in free and lease.endpoint.priority == min(one.priority for one in free)
-                held.append(lease)
-    for lease in held:
+                forced_open.append(lease)
+    for lease in forced_open:
         lease.release(None)
     assert group.in_flight == 0

@@ -36,9 +36,9 @@ def test_every_state_can_be_reached_and_left_without_a_hand() -> None:
     reached, todo = {CLOSED}, [CLOSED]
     while todo:
         state = todo.pop()
-        for following in {TABLE[state][event] for event in automatic} - reached:
-            reached.add(following)
-            todo.append(following)
+        for next_fallback in {TABLE[state][event] for event in automatic} - reached:
+            reached.add(next_fallback)
+            todo.append(next_fallback)
     assert reached == set(STATES)
     for state in STATES:
         assert {TABLE[state][event] for event in automatic} - {state}, f"{state} is sticky"
@@ -79,8 +79,8 @@ def test_failures_that_are_older_than_the_window_do_not_count() -> None:
 def test_after_its_time_it_lets_a_bounded_number_of_probes_through() -> None:
     breaker = opened(BreakerSpec(failures=1, open_s=10.0, probes=2, successes=2))
     assert not breaker.tick(9.9) and breaker.tick(10.0) and breaker.state == HALF_OPEN
-    first, second = breaker.take(), breaker.take()
-    assert first and second and not breaker.take() and not breaker.has_permit()
+    first, second = breaker.acquire_permit(), breaker.acquire_permit()
+    assert first and second and not breaker.acquire_permit() and not breaker.has_permit()
     assert not breaker.succeeded(11.0, first) and breaker.has_permit()
     assert breaker.succeeded(11.0, second) and breaker.state == CLOSED and breaker.consecutive == 0
 
@@ -88,18 +88,18 @@ def test_after_its_time_it_lets_a_bounded_number_of_probes_through() -> None:
 def test_a_probe_whose_client_left_is_given_back_without_a_verdict() -> None:
     breaker = opened(BreakerSpec(failures=1, open_s=1.0))
     breaker.tick(1.0)
-    permit = breaker.take()
-    assert breaker.give_back(permit) and breaker.state == HALF_OPEN
-    assert breaker.has_permit() and breaker.take() == permit
+    permit = breaker.acquire_permit()
+    assert breaker.release_permit(permit) and breaker.state == HALF_OPEN
+    assert breaker.has_permit() and breaker.acquire_permit() == permit
 
 
 def test_a_failed_probe_opens_it_for_longer_up_to_a_ceiling() -> None:
-    breaker = opened(BreakerSpec(failures=1, open_s=10.0, open_most_s=35.0))
+    breaker = opened(BreakerSpec(failures=1, open_s=10.0, max_open_s=35.0))
     times = [breaker.until_s]
     for _ in range(4):
         now_s = breaker.until_s
         breaker.tick(now_s)
-        breaker.failed(now_s, breaker.take())
+        breaker.failed(now_s, breaker.acquire_permit())
         times.append(breaker.until_s - now_s)
     assert times == [10.0, 20.0, 35.0, 35.0, 35.0]
 
@@ -107,11 +107,11 @@ def test_a_failed_probe_opens_it_for_longer_up_to_a_ceiling() -> None:
 def test_a_breaker_that_flaps_goes_on_growing_and_one_that_was_well_for_as_long_begins_anew() -> None:
     breaker = opened(BreakerSpec(failures=1, open_s=10.0))
     breaker.tick(10.0)
-    breaker.succeeded(10.0, breaker.take())
+    breaker.succeeded(10.0, breaker.acquire_permit())
     breaker.failed(12.0)  # well for 2 s after 10 s away
     assert breaker.until_s == 32.0
     breaker.tick(32.0)
-    breaker.succeeded(32.0, breaker.take())
+    breaker.succeeded(32.0, breaker.acquire_permit())
     breaker.failed(52.0)  # well for as long as it had been away
     assert breaker.until_s == 62.0
 
@@ -136,13 +136,13 @@ def test_what_began_before_it_opened_says_nothing_afterwards() -> None:
 def test_a_permit_of_an_earlier_round_counts_for_nothing() -> None:
     breaker = opened(BreakerSpec(failures=1, open_s=10.0))
     breaker.tick(10.0)
-    late = breaker.take()
+    late = breaker.acquire_permit()
     breaker.reset(10.0)
     breaker.failed(10.0)
     breaker.tick(40.0)
     assert breaker.state == HALF_OPEN
-    fresh = breaker.take()
-    assert fresh != late and not breaker.give_back(late) and not breaker.has_permit()
+    fresh = breaker.acquire_permit()
+    assert fresh != late and not breaker.release_permit(late) and not breaker.has_permit()
 
 
 def test_opened_by_hand_it_stays_open_until_it_is_reset_by_hand() -> None:
@@ -161,11 +161,11 @@ def test_forcing_one_that_is_open_holds_it() -> None:
 def test_another_one_goes_on_where_it_stood_and_lends_permits_of_its_own() -> None:
     old = opened(BreakerSpec(failures=1, open_s=10.0))
     old.tick(10.0)
-    lent = old.take()
+    in_use = old.acquire_permit()
     new = Breaker(BreakerSpec(failures=1, open_s=99.0), still)
     new.inherit_state(old)
     assert new.state == HALF_OPEN and new.has_permit() and new.openings == 1
-    assert not new.give_back(lent) and old.give_back(lent)
+    assert not new.release_permit(in_use) and old.release_permit(in_use)
 
 
 class Orders(RuleBasedStateMachine):
@@ -177,7 +177,7 @@ class Orders(RuleBasedStateMachine):
     )
     def begin(self, failures: int, rate: float, probes: int, successes: int, seed: int) -> None:
         self.spec = BreakerSpec(
-            failures=failures, rate=rate, minimum=3, window_s=5.0, open_s=10.0, open_most_s=40.0, probes=probes,
+            failures=failures, rate=rate, minimum=3, window_s=5.0, open_s=10.0, max_open_s=40.0, probes=probes,
             successes=successes,
         )
         self.breaker = Breaker(self.spec, random.Random(seed).random)
@@ -199,9 +199,9 @@ class Orders(RuleBasedStateMachine):
             assert (self.breaker.state == HALF_OPEN) == (self.now_s >= self.breaker.until_s)
 
     @rule()
-    def take(self) -> None:
+    def acquire_permit(self) -> None:
         allowed = self.breaker.state == HALF_OPEN and len(self.holding) < self.spec.probes
-        permit = self.breaker.take()
+        permit = self.breaker.acquire_permit()
         assert bool(permit) == allowed
         if permit:
             self.holding.append(permit)
@@ -218,7 +218,7 @@ class Orders(RuleBasedStateMachine):
     @precondition(lambda self: self.holding)
     @rule()
     def the_client_of_a_probe_leaves(self) -> None:
-        assert self.breaker.give_back(self.holding.pop())
+        assert self.breaker.release_permit(self.holding.pop())
 
     @rule(good=st.booleans(), permit=st.integers(0, 3))
     def verdict_without_a_permit(self, good: bool, permit: int) -> None:
@@ -251,7 +251,7 @@ class Orders(RuleBasedStateMachine):
         breaker = self.breaker
         if breaker.state == OPEN:
             assert breaker.forced == (breaker.until_s == FOREVER)
-            assert breaker.forced or breaker.until_s - self.now_s <= self.spec.open_most_s
+            assert breaker.forced or breaker.until_s - self.now_s <= self.spec.max_open_s
 
 
 Orders.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
@@ -262,5 +262,5 @@ test_no_order_of_events_leaks_a_permit_or_sticks = Orders.TestCase
 def test_more_successes_than_probes_are_gathered_over_turns(successes: int) -> None:
     breaker = opened(BreakerSpec(failures=1, open_s=1.0, probes=1, successes=successes))
     breaker.tick(1.0)
-    told = [breaker.succeeded(1.0, breaker.take()) for _ in range(successes)]
+    told = [breaker.succeeded(1.0, breaker.acquire_permit()) for _ in range(successes)]
     assert told == [False] * (successes - 1) + [True]

@@ -8,7 +8,7 @@ import pytest
 
 from relayd.errors import KINDS, Fault
 from relayd.upstream.classify import ENDPOINT_CODES, GOOD, NOTHING, Blame, classify
-from relayd.upstream.retry import WORDS
+from relayd.upstream.retry import FAULT_NAMES
 
 
 class Told(TypedDict, total=False):
@@ -73,33 +73,33 @@ def test_long_messages_of_a_403_cost_no_more_than_short_ones() -> None:
 
 @pytest.mark.parametrize("status", [401, 402, 403, 429])
 def test_what_becomes_of_the_clients_own_key_is_the_clients(status: int) -> None:
-    found = classify("", status, client_key=True, rest_s=9.0, error_code="invalid_api_key")
+    found = classify("", status, client_key=True, retry_after_s=9.0, error_code="invalid_api_key")
     assert found.blame is Blame.CLIENT and found.status == status
     assert classify("", status, client_key=True, own_key=True, error_code="invalid_api_key").blame is not Blame.CLIENT
 
 
 @pytest.mark.parametrize(("status", "word"), [(429, "429"), (529, "5xx")])
 def test_a_call_for_rest_is_no_failure(status: int, word: str) -> None:
-    found = classify("", status, rest_s=7.0)
-    assert (found.blame, found.fault, found.rest_s, found.fallback) == (Blame.REST, word, 7.0, "overloaded")
+    found = classify("", status, retry_after_s=7.0)
+    assert (found.blame, found.fault, found.retry_after_s, found.fallback) == (Blame.COOLDOWN, word, 7.0, "overloaded")
     assert found.refused, "it was refused before any work"
-    assert classify("", status).rest_s is None
+    assert classify("", status).retry_after_s is None
 
 
 def test_429_to_the_clients_own_key_is_the_clients_business() -> None:
-    assert classify("", 429, rest_s=7.0, client_key=True).blame is Blame.CLIENT
-    assert classify("", 503, rest_s=7.0, client_key=True).blame is Blame.REST
+    assert classify("", 429, retry_after_s=7.0, client_key=True).blame is Blame.CLIENT
+    assert classify("", 503, retry_after_s=7.0, client_key=True).blame is Blame.COOLDOWN
 
 
 def test_503_with_a_time_is_a_call_for_rest_and_without_one_a_fault() -> None:
-    assert classify("", 503, rest_s=3.0).blame is Blame.REST and classify("", 503, rest_s=3.0).refused
+    assert classify("", 503, retry_after_s=3.0).blame is Blame.COOLDOWN and classify("", 503, retry_after_s=3.0).refused
     assert classify("", 503).blame is Blame.ENDPOINT and not classify("", 503).refused
 
 
 def test_a_key_without_money_is_the_keys_fault_though_it_says_429() -> None:
     assert classify("", 429, own_key=True, error_code="insufficient_quota").blame is Blame.KEY
-    assert classify("", 429, error_code="insufficient_quota").blame is Blame.REST
-    assert classify("", 429, own_key=True, error_code="rate_limit_exceeded").blame is Blame.REST
+    assert classify("", 429, error_code="insufficient_quota").blame is Blame.COOLDOWN
+    assert classify("", 429, own_key=True, error_code="rate_limit_exceeded").blame is Blame.COOLDOWN
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 599])
@@ -141,10 +141,10 @@ def test_the_bound_on_the_whole_blames_only_who_has_said_nothing() -> None:
 
 
 def test_an_error_event_in_a_stream_is_judged_by_the_status_it_stands_for() -> None:
-    assert classify("", 529, in_stream=True).blame is Blame.REST
+    assert classify("", 529, in_stream=True).blame is Blame.COOLDOWN
     assert classify("", 500, in_stream=True).blame is Blame.ENDPOINT
 
 
 def test_every_fault_is_a_word_that_retries_know() -> None:
     cases = [classify(code, 0) for code in KINDS] + [classify("", status, own_key=True) for status in range(200, 600)]
-    assert {one.fault for one in cases} - {""} <= set(WORDS)
+    assert {one.fault for one in cases} - {""} <= set(FAULT_NAMES)

@@ -53,9 +53,9 @@ def test_the_smaller_of_two_limits_counts_and_nought_is_none() -> None:
 def test_a_limit_leaves_room_up_to_the_last_place() -> None:
     endpoint = Endpoint(EndpointSpec("http://a", "", "a", limit=2))
     endpoint.load.in_flight = 1
-    assert endpoint.has_place() and endpoint.has_room()
+    assert endpoint.below_limit() and endpoint.has_capacity()
     endpoint.load.in_flight = 2
-    assert not endpoint.has_place() and not endpoint.has_room()
+    assert not endpoint.below_limit() and not endpoint.has_capacity()
 
 
 def test_endpoints_of_one_address_in_successive_upstreams_share_its_load_and_nothing_else() -> None:
@@ -64,9 +64,9 @@ def test_endpoints_of_one_address_in_successive_upstreams_share_its_load_and_not
     third.inherit_state(second)
     first.load.in_flight += 1
     second.load.in_flight += 1
-    assert third.load.in_flight == 2 and third.has_place()
+    assert third.load.in_flight == 2 and third.below_limit()
     third.load.in_flight += 1
-    assert not any(one.has_place() for one in (first, second, third))
+    assert not any(one.below_limit() for one in (first, second, third))
     first.state = "disabled"
     assert third.state == "enabled"
 
@@ -74,14 +74,14 @@ def test_endpoints_of_one_address_in_successive_upstreams_share_its_load_and_not
 def test_weight_grows_from_a_tenth_to_the_whole_while_an_endpoint_returns() -> None:
     endpoint = Endpoint(EndpointSpec("http://a", "", "a", weight=10))
     endpoint.state = "disabled"
-    assert endpoint.settle(0.0, 100.0) == FOREVER and not endpoint.available
+    assert endpoint.refresh(0.0, 100.0) == FOREVER and not endpoint.available
     endpoint.state = "enabled"
-    weights, wake_s = [], []
+    weights, next_change_s = [], []
     for now_s in (50.0, 55.0, 75.0, 100.0, 149.0, 150.0, 400.0):
-        wake_s.append(endpoint.settle(now_s, 100.0))
+        next_change_s.append(endpoint.refresh(now_s, 100.0))
         weights.append(round(endpoint.weight, 6))
     assert weights == [1.0, 1.0, 2.5, 5.0, 9.9, 10.0, 10.0]
-    assert wake_s[0] == 52.0 and wake_s[-1] == FOREVER
+    assert next_change_s[0] == 52.0 and next_change_s[-1] == FOREVER
 
 
 def test_the_next_moment_that_changes_something_is_told() -> None:
@@ -90,6 +90,6 @@ def test_the_next_moment_that_changes_something_is_told() -> None:
     for _ in range(5):
         endpoint.breaker.failed(0.0)
     endpoint.cooldown_until_s = 3.0
-    assert endpoint.settle(0.0, 0.0) == 3.0 and not endpoint.available
-    assert endpoint.settle(3.0, 0.0) == endpoint.breaker.until_s and not endpoint.available
-    assert endpoint.settle(endpoint.breaker.until_s, 0.0) == FOREVER and endpoint.available
+    assert endpoint.refresh(0.0, 0.0) == 3.0 and not endpoint.available
+    assert endpoint.refresh(3.0, 0.0) == endpoint.breaker.until_s and not endpoint.available
+    assert endpoint.refresh(endpoint.breaker.until_s, 0.0) == FOREVER and endpoint.available

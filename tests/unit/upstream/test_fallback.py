@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.upstream.classify import classify
-from relayd.upstream.fallback import BODY_BYTES, CLASSES, FallbackSpec, class_of, class_of_body, following
+from relayd.upstream.fallback import (
+    BODY_BYTES,
+    CLASSES,
+    FallbackSpec,
+    fallback_class,
+    fallback_class_of_body,
+    next_fallback,
+)
 
 
 def error(**words: object) -> bytes:
@@ -23,14 +30,14 @@ def error(**words: object) -> bytes:
     (classify("", 500), "unavailable"),
     (classify("", 401, own_key=True), "unavailable"),
     (classify("", 429), "overloaded"),
-    (classify("", 503, rest_s=1.0), "overloaded"),
+    (classify("", 503, retry_after_s=1.0), "overloaded"),
     (classify("", 529), "overloaded"),
     (classify("", 400), ""),
     (classify("", 401), ""),
     (classify("client_gone", 0), ""),
 ])
 def test_a_status_or_a_code_tells_the_class(verdict: object, expected: str) -> None:
-    assert class_of(verdict) == expected  # type: ignore[arg-type]
+    assert fallback_class(verdict) == expected  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("body", [
@@ -43,7 +50,7 @@ def test_a_status_or_a_code_tells_the_class(verdict: object, expected: str) -> N
     json.dumps({"error": "input is too long for this model"}).encode(),
 ])
 def test_a_prompt_that_does_not_fit_is_told_in_every_dialect(body: bytes) -> None:
-    assert class_of(classify("", 400), body) == "context_length"
+    assert fallback_class(classify("", 400), body) == "context_length"
 
 
 @pytest.mark.parametrize("body", [
@@ -53,12 +60,12 @@ def test_a_prompt_that_does_not_fit_is_told_in_every_dialect(body: bytes) -> Non
     error(type="invalid_request_error", message="Your request was rejected as a result of our safety system."),
 ])
 def test_refused_content_is_told_in_every_dialect(body: bytes) -> None:
-    assert class_of(classify("", 400), body) == "refused_content"
+    assert fallback_class(classify("", 400), body) == "refused_content"
 
 
 def test_a_prompt_that_was_blocked_under_status_200_is_refused_content() -> None:
-    assert class_of(classify("", 200), b'{"promptFeedback": {"blockReason": "SAFETY"}}') == "refused_content"
-    assert class_of(classify("", 200), b'{"promptFeedback": {}, "candidates": [{}]}') == ""
+    assert fallback_class(classify("", 200), b'{"promptFeedback": {"blockReason": "SAFETY"}}') == "refused_content"
+    assert fallback_class(classify("", 200), b'{"promptFeedback": {}, "candidates": [{}]}') == ""
 
 
 @pytest.mark.parametrize(("body", "expected"), [
@@ -68,17 +75,17 @@ def test_a_prompt_that_was_blocked_under_status_200_is_refused_content() -> None
     (error(code="model_not_found"), "unavailable"),
 ])
 def test_other_words_tell_the_class_too(body: bytes, expected: str) -> None:
-    assert class_of_body(body) == expected
+    assert fallback_class_of_body(body) == expected
 
 
 def test_the_body_says_more_than_the_status() -> None:
-    assert class_of(classify("", 429), error(code="insufficient_quota")) == "unavailable"
-    assert class_of(classify("", 500), error(code="context_length_exceeded")) == "context_length"
+    assert fallback_class(classify("", 429), error(code="insufficient_quota")) == "unavailable"
+    assert fallback_class(classify("", 500), error(code="context_length_exceeded")) == "context_length"
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"[" * 5000, b'{"error": 5}', b"<html>", b" " * BODY_BYTES + b"{}"])
 def test_a_body_that_says_nothing_leaves_the_word_to_the_status(body: bytes) -> None:
-    assert class_of(classify("", 500), body) == "unavailable"
+    assert fallback_class(classify("", 500), body) == "unavailable"
 
 
 @given(st.binary(max_size=300) | st.recursive(
@@ -88,7 +95,7 @@ def test_a_body_that_says_nothing_leaves_the_word_to_the_status(body: bytes) -> 
     max_leaves=12,
 ).map(lambda value: json.dumps(value).encode()))
 def test_no_body_is_beyond_reading(body: bytes) -> None:
-    assert class_of_body(body) in ("", *CLASSES)
+    assert fallback_class_of_body(body) in ("", *CLASSES)
 
 
 LIST = (
@@ -103,8 +110,8 @@ LIST = (
     (1, "overloaded", 2), (3, "overloaded", None), (0, "", None),
 ])
 def test_the_next_entry_that_takes_the_class_is_tried(place: int, fault: str, expected: int | None) -> None:
-    assert following(LIST, place, fault) == expected
+    assert next_fallback(LIST, place, fault) == expected
 
 
 def test_without_fallbacks_there_is_none() -> None:
-    assert following((), 0, "unavailable") is None
+    assert next_fallback((), 0, "unavailable") is None

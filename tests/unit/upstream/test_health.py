@@ -7,23 +7,23 @@ import random
 import pytest
 
 from relayd.upstream.endpoint import Endpoint
-from relayd.upstream.health import FIRST_WITHIN_S, TIMED_OUT, Checker, Finding, judged
+from relayd.upstream.health import FIRST_WITHIN_S, TIMED_OUT, Checker, CheckResult, evaluate
 from relayd.upstream.spec import HealthSpec
 from tests.unit.upstream.virtual import addresses
 
 SPEC = HealthSpec(interval_s=10.0, healthy=2, unhealthy=3)
-GOOD, BAD = Finding(True), Finding(False, "status 500")
+GOOD, BAD = CheckResult(True), CheckResult(False, "status 500")
 
 
 def checker(spec: HealthSpec = SPEC, chance: float = 0.5) -> Checker:
     return Checker(spec, Endpoint(addresses(1)[0]), lambda: chance)
 
 
-def run(one: Checker, *findings: Finding) -> str:
+def run(one: Checker, *findings: CheckResult) -> str:
     """Checks one after the other, as the upstream carries them out."""
     for finding in findings:
         one.begin(0.0)
-        one.endpoint.health = one.found(finding)
+        one.endpoint.health = one.record(finding)
     return one.endpoint.health
 
 
@@ -32,7 +32,7 @@ def test_the_first_check_comes_soon_and_the_next_an_interval_later() -> None:
     assert not one.due(100.0) and not one.due(100.9) and one.due(101.0)
     one.begin(101.0)
     assert not one.due(200.0), "one at a time"
-    one.found(GOOD)
+    one.record(GOOD)
     assert not one.due(110.9) and one.due(111.0)
 
 
@@ -79,7 +79,7 @@ def test_a_busy_endpoint_is_not_a_sick_one() -> None:
     for _ in range(10):
         one.begin(0.0)
         one.endpoint.answers += 1  # it is slow, but it serves
-        one.endpoint.health = one.found(TIMED_OUT)
+        one.endpoint.health = one.record(TIMED_OUT)
     assert one.endpoint.health == "passing"
 
 
@@ -96,7 +96,7 @@ def test_an_endpoint_that_serves_but_answers_its_check_badly_is_out() -> None:
     for _ in range(3):
         one.begin(0.0)
         one.endpoint.answers += 1
-        one.endpoint.health = one.found(BAD)
+        one.endpoint.health = one.record(BAD)
     assert one.endpoint.health == "failing"
 
 
@@ -124,5 +124,5 @@ def test_a_check_that_was_given_up_can_be_begun_again() -> None:
     (200, b"ok", True), (204, b"so ok it is", True), (301, b"ok", False), (404, b"ok", False), (200, b"starting", False),
 ])
 def test_an_answer_is_judged_by_status_and_body(status: int, body: bytes, good: bool) -> None:
-    finding = judged(HealthSpec(statuses=((200, 200), (204, 204)), body=b"ok"), status, body)
+    finding = evaluate(HealthSpec(statuses=((200, 200), (204, 204)), body=b"ok"), status, body)
     assert finding.good is good and bool(finding.why) is not good and not finding.timed_out

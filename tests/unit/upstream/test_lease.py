@@ -56,9 +56,9 @@ def test_a_good_head_settles_a_probe_and_the_end_of_its_body_changes_nothing_mor
 def test_a_lease_knows_whose_key_was_sent() -> None:
     keyed, opaque, spoken = upstream(1, auth=KEYS[0]), upstream(1), upstream(1, protocol="openai_chat")
     assert leased(keyed).classify("", 401).blame is Blame.KEY
-    assert leased(keyed).classify("", 429, client_key=True).blame is Blame.REST, "relayd's key went in its place"
+    assert leased(keyed).classify("", 429, client_key=True).blame is Blame.COOLDOWN, "relayd's key went in its place"
     assert leased(opaque).classify("", 429).blame is Blame.CLIENT
-    assert leased(spoken).classify("", 429).blame is Blame.REST
+    assert leased(spoken).classify("", 429).blame is Blame.COOLDOWN
     assert leased(spoken).classify("", 429, client_key=True).blame is Blame.CLIENT
     assert leased(spoken).classify("connect_failed", 0, client_key=True).blame is Blame.ENDPOINT
 

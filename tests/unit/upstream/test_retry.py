@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from relayd.upstream.classify import classify
-from relayd.upstream.retry import IDEMPOTENT, SLICES, USUAL, WORDS, Budget, Circumstances, RetryPolicy
+from relayd.upstream.retry import DEFAULT_FAULTS, FAULT_NAMES, IDEMPOTENT, SLICES, Budget, FailedAttempt, RetryPolicy
 from relayd.upstream.spec import RetrySpec
 
-SPEC = RetrySpec(attempts=3, backoff_s=0.5, backoff_most_s=4.0, on=frozenset(USUAL))
-REFUSED = Circumstances(1, b"GET", classify("connect_failed", 0), sent=False)
-BUSY = Circumstances(1, b"GET", classify("", 500))
+SPEC = RetrySpec(attempts=3, backoff_s=0.5, max_backoff_s=4.0, on=frozenset(DEFAULT_FAULTS))
+REFUSED = FailedAttempt(1, b"GET", classify("connect_failed", 0), sent=False)
+BUSY = FailedAttempt(1, b"GET", classify("", 500))
 
 
 def policy(spec: RetrySpec = SPEC, chance: float = 0.5, minimum: int = 100) -> RetryPolicy:
@@ -31,7 +31,7 @@ def test_a_fault_that_is_named_is_tried_again_and_another_is_not() -> None:
 
 @pytest.mark.parametrize("status", [500, 502, 504, 404])
 def test_a_status_can_be_named_by_its_number(status: int) -> None:
-    case = Circumstances(1, b"GET", classify("", status))
+    case = FailedAttempt(1, b"GET", classify("", status))
     made = policy(replace(SPEC, on=frozenset(("502", "504", "404"))))
     assert (made.decide(case, 0.0) is not None) == (status != 500)
 
@@ -55,12 +55,12 @@ def test_a_post_is_repeated_only_if_no_byte_was_sent_or_the_operator_says_so(met
 
 
 @pytest.mark.parametrize("refusal", [
-    classify("", 429), classify("", 429, rest_s=60.0), classify("", 529), classify("", 503, rest_s=1.0),
+    classify("", 429), classify("", 429, retry_after_s=60.0), classify("", 529), classify("", 503, retry_after_s=1.0),
     classify("", 401, own_key=True), classify("", 429, client_key=True),
 ])
 def test_a_post_that_was_refused_before_any_work_goes_to_another_endpoint_and_waits_for_none(refusal: Any) -> None:
-    made = replace(SPEC, on=frozenset(USUAL))
-    case = Circumstances(1, b"POST", refusal)
+    made = replace(SPEC, on=frozenset(DEFAULT_FAULTS))
+    case = FailedAttempt(1, b"POST", refusal)
     assert policy(made).decide(replace(case, another=True), 0.0) == 0.0
     assert policy(made).decide(case, 0.0) is None, "without another one the client gets it at once"
     assert policy(replace(made, on=frozenset(("connect",)))).decide(replace(case, another=True), 0.0) is None
@@ -68,7 +68,7 @@ def test_a_post_that_was_refused_before_any_work_goes_to_another_endpoint_and_wa
 
 def test_a_post_that_may_have_been_worked_on_goes_nowhere_else() -> None:
     for outcome in (classify("", 500), classify("", 503), classify("upstream_closed", 0)):
-        assert policy().decide(Circumstances(1, b"POST", outcome, another=True), 0.0) is None
+        assert policy().decide(FailedAttempt(1, b"POST", outcome, another=True), 0.0) is None
 
 
 def test_a_body_that_is_gone_cannot_be_sent_again() -> None:
@@ -93,10 +93,10 @@ def test_waits_are_spread_evenly() -> None:
 
 
 def test_patience_that_was_asked_for_is_waited_in_addition_or_too_much() -> None:
-    case = replace(BUSY, classification=classify("", 429, rest_s=2.0))
+    case = replace(BUSY, classification=classify("", 429, retry_after_s=2.0))
     assert policy().decide(case, 0.0) == 2.25
-    assert policy().decide(replace(case, classification=classify("", 429, rest_s=60.0)), 0.0) is None
-    assert policy().decide(replace(case, classification=classify("", 429, rest_s=60.0), another=True), 0.0) == 0.0
+    assert policy().decide(replace(case, classification=classify("", 429, retry_after_s=60.0)), 0.0) is None
+    assert policy().decide(replace(case, classification=classify("", 429, retry_after_s=60.0), another=True), 0.0) == 0.0
 
 
 def test_what_cannot_be_answered_before_the_deadline_is_not_begun_and_costs_nothing() -> None:
@@ -150,15 +150,15 @@ def test_a_budget_goes_on_in_the_next_plan_where_its_window_is_the_same() -> Non
     attempt=st.integers(1, 6), method=st.sampled_from((b"GET", b"POST", b"PUT")), committed=st.booleans(),
     sent=st.booleans(), replayable=st.booleans(), another=st.booleans(), idempotent=st.booleans(),
     remaining_s=st.none() | st.floats(0.0, 10.0), status=st.sampled_from((0, 400, 401, 429, 500, 502, 503)),
-    rest_s=st.none() | st.floats(0.0, 20.0), attempts=st.integers(1, 5), minimum=st.integers(0, 1),
+    retry_after_s=st.none() | st.floats(0.0, 20.0), attempts=st.integers(1, 5), minimum=st.integers(0, 1),
 )
 @settings(max_examples=200, deadline=None)
 def test_nothing_is_ever_granted_against_a_law(
     attempt: int, method: bytes, committed: bool, sent: bool, replayable: bool, another: bool, idempotent: bool,
-    remaining_s: float | None, status: int, rest_s: float | None, attempts: int, minimum: int,
+    remaining_s: float | None, status: int, retry_after_s: float | None, attempts: int, minimum: int,
 ) -> None:
-    outcome = classify("" if status else "connect_failed", status, own_key=True, rest_s=rest_s)
-    case = Circumstances(attempt, method, outcome, committed, sent, replayable, another, remaining_s)
+    outcome = classify("" if status else "connect_failed", status, own_key=True, retry_after_s=retry_after_s)
+    case = FailedAttempt(attempt, method, outcome, committed, sent, replayable, another, remaining_s)
     made = policy(replace(SPEC, attempts=attempts, idempotent=idempotent), minimum=minimum)
     before = made.budget.left(0.0)
     wait_s = made.decide(case, 0.0)
@@ -167,7 +167,7 @@ def test_nothing_is_ever_granted_against_a_law(
         assert not committed and replayable and attempt < attempts and minimum
         assert method in IDEMPOTENT or idempotent or not sent or (outcome.refused and another)
         assert wait_s >= 0.0 and (remaining_s is None or wait_s < remaining_s)
-        assert another or rest_s is None or status not in (429, 503) or wait_s >= rest_s
+        assert another or retry_after_s is None or status not in (429, 503) or wait_s >= retry_after_s
 
 
 class Spending(RuleBasedStateMachine):
@@ -213,4 +213,4 @@ test_the_budget_is_the_sliding_window_it_says = Spending.TestCase
 
 
 def test_the_usual_words_are_words() -> None:
-    assert set(USUAL) <= set(WORDS)
+    assert set(DEFAULT_FAULTS) <= set(FAULT_NAMES)

@@ -94,13 +94,13 @@ def test_a_full_endpoint_does_not_send_anybody_to_a_failing_one(now: Clock) -> N
     trip(group, "e1")
     assert picked(group) == "e0"
     assert group.acquire() is None
-    assert group.unavailable()[0] == "every available endpoint is full"
+    assert group.unavailable()[0] == "every available endpoint is at its limit"
 
 
 def test_an_endpoint_rests_as_long_as_it_asked_to(now: Clock) -> None:
     group = upstream(2, breaker=STRICT, protocol="openai_chat")
     changes = heard(group)
-    endpoint = ask(group, classify("", 429, rest_s=5.0))
+    endpoint = ask(group, classify("", 429, retry_after_s=5.0))
     assert endpoint is not None
     assert endpoint.label not in counted(group, 10) and endpoint.failures == 0
     now.move(5.0)
@@ -111,16 +111,16 @@ def test_an_endpoint_rests_as_long_as_it_asked_to(now: Clock) -> None:
 @pytest.mark.parametrize(("asked", "rests_s"), [(None, 15.0), (7.0, 7.0), (86400.0, 300.0)])
 def test_a_rest_has_a_default_and_a_bound(now: Clock, asked: float | None, rests_s: float) -> None:
     group = upstream(2, breaker=BreakerSpec(), protocol="openai_chat")
-    report(group, "e0", classify("", 429, rest_s=asked))
+    report(group, "e0", classify("", 429, retry_after_s=asked))
     assert group.endpoint("e0").cooldown_until_s == now.now_s + rests_s
 
 
 def test_when_everybody_rests_the_wait_is_told_honestly(now: Clock) -> None:
     group = upstream(2, breaker=STRICT, protocol="openai_chat")
-    for address, rest_s in (("e0", 20.0), ("e1", 7.0)):
-        report(group, address, classify("", 429, rest_s=rest_s))
+    for address, retry_after_s in (("e0", 20.0), ("e1", 7.0)):
+        report(group, address, classify("", 429, retry_after_s=retry_after_s))
     assert group.acquire() is None
-    assert group.unavailable() == ("e0 rests, e1 rests", 7.0)
+    assert group.unavailable() == ("e0 is cooling down, e1 is cooling down", 7.0)
 
 
 def test_untried_endpoints_of_a_lower_priority_come_before_tried_ones(now: Clock) -> None:
@@ -163,7 +163,7 @@ def test_without_anything_that_changes_by_time_the_clock_is_not_asked(monkeypatc
 
 def test_an_upstream_without_endpoints_says_so() -> None:
     group = upstream(0)
-    assert group.acquire() is None and group.unavailable() == ("there is no endpoint", 1.0)
+    assert group.acquire() is None and group.unavailable() == ("the upstream has no endpoint", 1.0)
 
 
 def test_what_keeps_each_endpoint_out_is_named(now: Clock) -> None:

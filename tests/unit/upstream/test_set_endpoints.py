@@ -15,7 +15,7 @@ from relayd.registry import kinds
 from relayd.upstream.balancing import FOLDER
 from relayd.upstream.classify import GOOD, classify
 from relayd.upstream.endpoint import Connections, Endpoint
-from relayd.upstream.health import Finding
+from relayd.upstream.health import CheckResult
 from relayd.upstream.lease import Lease
 from relayd.upstream.spec import BalanceSpec, BreakerSpec, EndpointSpec, HealthSpec, UpstreamSpec
 from tests.unit.upstream.virtual import (
@@ -72,7 +72,7 @@ def test_an_address_that_stays_keeps_breaker_health_counters_and_connections(now
     wires, group = Wires(), upstream(2, breaker=STRICT, health=HealthSpec(unhealthy=1))
     group.open(wires)
     trip(group, "e0")
-    group.checked(group.checkers[1], Finding(False, "status 500"))
+    group.record_check(group.checkers[1], CheckResult(False, "status 500"))
     kept, checkers = group.endpoints, group.checkers
     group.set_endpoints([E[2], E[1], E[0]])
     assert group.endpoints[1:] == kept[::-1] and group.checkers[1:] == checkers[::-1]
@@ -193,7 +193,7 @@ def test_the_same_host_below_another_path_is_another_address() -> None:
 def test_an_upstream_without_addresses_says_so_until_it_has_some() -> None:
     group = upstream(1)
     group.set_endpoints([])
-    assert group.acquire() is None and group.unavailable() == ("there is no endpoint", 1.0)
+    assert group.acquire() is None and group.unavailable() == ("the upstream has no endpoint", 1.0)
     group.set_endpoints([E[3]])
     assert picked(group) == "e3"
 
@@ -212,7 +212,7 @@ def test_a_check_that_ends_after_its_address_has_gone_tells_nothing() -> None:
     group = upstream(2, health=HealthSpec(unhealthy=1))
     checker, changes = group.checkers[0], heard(group)
     group.set_endpoints([E[1]])
-    group.checked(checker, Finding(False, "status 500"))
+    group.record_check(checker, CheckResult(False, "status 500"))
     assert [one.event for one in changes] == ["endpoints_changed"] and len(group.checkers) == 1
 
 
@@ -224,7 +224,7 @@ def living() -> int:
 def test_ten_flaps_a_second_leave_nothing_behind(now: Clock) -> None:
     wires, group = Wires(), upstream(2, breaker=STRICT, health=HealthSpec())
     group.open(wires)
-    held, before = leased(group), living()
+    forced_open, before = leased(group), living()
     for turn in range(1000):
         group.set_endpoints([E[1], EndpointSpec(f"http://10.1.0.{turn}", "", f"n{turn}")])
         ask(group, GOOD)
@@ -232,9 +232,9 @@ def test_ten_flaps_a_second_leave_nothing_behind(now: Clock) -> None:
         group.set_endpoints(E[:2] if turn % 2 else [E[1]])
         now.move(0.1)
     assert living() == before
-    assert group.leaving == () or group.leaving == (held.endpoint,)
-    assert len(group.checkers) == 2 and not group._absent and group.in_flight == 1
-    held.release(None)
+    assert group.leaving == () or group.leaving == (forced_open.endpoint,)
+    assert len(group.checkers) == 2 and not group._removed_states and group.in_flight == 1
+    forced_open.release(None)
     group.set_endpoints([E[1]])
     assert shown(group) == {"e1": "enabled"}
 
@@ -248,7 +248,7 @@ class Changes(RuleBasedStateMachine):
         self.clock = Clock(self.patch)
         self.wires = Wires()
         self.specs: list[EndpointSpec] = [E[0], E[1]]
-        self.group = upstream(2, breaker=BreakerSpec(failures=2, open_s=5.0, open_most_s=20.0, probes=2, successes=2))
+        self.group = upstream(2, breaker=BreakerSpec(failures=2, open_s=5.0, max_open_s=20.0, probes=2, successes=2))
         self.group.open(self.wires)
         self.leases: list[Lease] = []
 
@@ -273,7 +273,7 @@ class Changes(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     @rule(place=st.integers(0, 50), status=st.sampled_from((0, 200, 404, 429, 500)), known=st.booleans())
     def it_ends(self, place: int, status: int, known: bool) -> None:
-        outcome = classify("" if status else "connect_failed", status, rest_s=3.0)
+        outcome = classify("" if status else "connect_failed", status, retry_after_s=3.0)
         self.leases.pop(place % len(self.leases)).release(outcome if known else None)
 
     @precondition(lambda self: self.specs)

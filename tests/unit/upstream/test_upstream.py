@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from relayd.schema import Secret
 from relayd.upstream.classify import GOOD, Classification, classify
 from relayd.upstream.endpoint import Endpoint
-from relayd.upstream.health import Finding
+from relayd.upstream.health import CheckResult
 from relayd.upstream.lease import Lease
 from relayd.upstream.spec import AuthSpec, BalanceSpec, BreakerSpec, EndpointSpec, HealthSpec, RetrySpec
 from relayd.upstream.transport.client import StreamClient
@@ -144,10 +144,10 @@ def test_clients_mistakes_and_departures_change_nothing(now: Clock) -> None:
 def test_a_plain_upstreams_429_is_between_it_and_the_client(now: Clock) -> None:
     group = upstream(2, breaker=STRICT)
     lease = leased(group)
-    lease.release(lease.classify("", 429, rest_s=60.0))
+    lease.release(lease.classify("", 429, retry_after_s=60.0))
     assert set(counted(group, 4)) == {"e0", "e1"}
     lease = leased(group)
-    lease.release(lease.classify("", 503, rest_s=60.0))
+    lease.release(lease.classify("", 503, retry_after_s=60.0))
     assert len(set(counted(group, 4))) == 1, "503 is about the endpoint"
 
 
@@ -176,8 +176,8 @@ def test_keys_are_rotated_by_fault(now: Clock) -> None:
     first.release(refused)
     assert group.has_another([first.endpoint], refused), "another key is as good as another endpoint"
     assert {leased(group).key for _ in range(2)} == {KEYS[1]}
-    second.release(classify("", 429, rest_s=5.0))
-    assert first.endpoint.cooldown_until_s == 0.0, "the key rests, not the endpoint"
+    second.release(classify("", 429, retry_after_s=5.0))
+    assert first.endpoint.cooldown_until_s == 0.0, "the key cools down, not the endpoint"
     assert [(one.event, one.why) for one in changes] == [
         ("key_set_aside", "file /k/a"), ("key_rested", "file /k/b")]
     assert first.endpoint.failures == 0
@@ -194,14 +194,14 @@ def test_a_single_key_that_is_refused_is_told_and_goes_on(now: Clock) -> None:
 
 def test_with_one_key_429_rests_the_endpoint(now: Clock) -> None:
     group = upstream(2, auth=KEYS[0], breaker=STRICT)
-    report(group, "e0", classify("", 429, rest_s=5.0), KEYS[0])
+    report(group, "e0", classify("", 429, retry_after_s=5.0), KEYS[0])
     assert picked(group) == "e1"
 
 
 @pytest.mark.parametrize("status", [503, 529])
 def test_an_overloaded_endpoint_cools_down_and_no_key_does(now: Clock, status: int) -> None:
     group = upstream(2, auth=KEYS[0], spare_keys=(KEYS[1],), breaker=STRICT)
-    lease, outcome = leased(group), classify("", status, rest_s=5.0)
+    lease, outcome = leased(group), classify("", status, retry_after_s=5.0)
     lease.release(outcome)
     assert lease.endpoint.cooldown_until_s and {leased(group).key for _ in range(4)} == set(KEYS)
     assert group.has_another([lease.endpoint], outcome) and not group.has_another(group.endpoints, outcome)
@@ -209,9 +209,9 @@ def test_an_overloaded_endpoint_cools_down_and_no_key_does(now: Clock, status: i
 
 def test_all_keys_at_rest_refuse_with_an_honest_time(now: Clock) -> None:
     group = upstream(2, auth=KEYS[0], spare_keys=(KEYS[1],), breaker=STRICT)
-    for key, rest_s in zip(KEYS, (9.0, 4.0), strict=True):
-        report(group, "e0", classify("", 429, rest_s=rest_s), key)
-    assert group.acquire() is None and group.unavailable() == ("all keys rest", 4.0)
+    for key, retry_after_s in zip(KEYS, (9.0, 4.0), strict=True):
+        report(group, "e0", classify("", 429, retry_after_s=retry_after_s), key)
+    assert group.acquire() is None and group.unavailable() == ("all keys are cooling down", 4.0)
     now.move(4.0)
     assert leased(group).key is KEYS[1]
 
@@ -243,7 +243,7 @@ def test_a_breaker_is_set_and_reset_by_hand(now: Clock) -> None:
     group.set_breaker("e0", "open")
     now.move(1e6)
     assert picked(group) == "e1"
-    report(group, "e0", classify("", 429, rest_s=100.0))
+    report(group, "e0", classify("", 429, retry_after_s=100.0))
     group.set_breaker("e0", "closed")
     assert {picked(group), picked(group)} == {"e0", "e1"}
     with pytest.raises(ValueError, match="half"):
@@ -262,9 +262,9 @@ def test_without_a_breaker_nothing_is_counted() -> None:
 def test_health_checks_take_an_endpoint_out_and_bring_it_back(now: Clock) -> None:
     group = upstream(2, health=HealthSpec(healthy=1, unhealthy=1))
     changes = heard(group)
-    group.checked(group.checkers[0], Finding(False, "status 500"))
+    group.record_check(group.checkers[0], CheckResult(False, "status 500"))
     assert set(counted(group, 4)) == {"e1"}
-    group.checked(group.checkers[0], Finding(True))
+    group.record_check(group.checkers[0], CheckResult(True))
     assert set(counted(group, 4)) == {"e0", "e1"}
     assert [(one.event, one.why) for one in changes] == [("endpoint_failing", "status 500"), ("endpoint_passing", "")]
 
@@ -307,7 +307,7 @@ def test_live_state_goes_on_in_an_upstream_whose_spec_changed(now: Clock) -> Non
     changes = heard(group)
     trip(group, "e0")
     group.set_state("e1", "disabled")
-    report(group, "e2", classify("", 429, rest_s=50.0))
+    report(group, "e2", classify("", 429, retry_after_s=50.0))
     made = renewed(group, http2=True)
     assert set(counted(made, 9)) == {"e3"}
     assert [one["state"] for one in made.describe()["endpoints"]] == ["enabled", "disabled", "enabled", "enabled"]  # type: ignore[attr-defined]
@@ -356,7 +356,7 @@ def test_a_limit_counts_what_still_runs_on_the_plan_before(now: Clock) -> None:
 
 def test_without_checks_an_endpoint_is_not_held_to_what_checks_had_found(now: Clock) -> None:
     group = upstream(1, health=HealthSpec(unhealthy=1))
-    group.checked(group.checkers[0], Finding(False, "status 500"))
+    group.record_check(group.checkers[0], CheckResult(False, "status 500"))
     assert group.acquire() is None and renewed(group, health=None).acquire() is not None
 
 
@@ -378,7 +378,7 @@ class Orders(RuleBasedStateMachine):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.clock = Clock(self.patch)
-        spec = BreakerSpec(failures=2, open_s=5.0, open_most_s=20.0, probes=2, successes=2)
+        spec = BreakerSpec(failures=2, open_s=5.0, max_open_s=20.0, probes=2, successes=2)
         self.group = upstream(
             3, each={"limit": [0, 3, 2], "priority": [0, 0, 1]}, breaker=spec, auth=KEYS[0], spare_keys=(KEYS[1],),
         )
@@ -418,7 +418,7 @@ class Orders(RuleBasedStateMachine):
           again=st.booleans())
     def it_ends(self, place: int, status: int, known: bool, again: bool) -> None:
         lease = self.open.pop(place % len(self.open))
-        outcome = classify("" if status else "connect_failed", status, own_key=True, rest_s=3.0)
+        outcome = classify("" if status else "connect_failed", status, own_key=True, retry_after_s=3.0)
         lease.release(outcome if known else None)
         if again:
             self.take([lease.endpoint])

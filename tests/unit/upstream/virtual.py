@@ -14,10 +14,10 @@ from relayd.upstream.classify import Blame, Classification
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.lease import Lease
 from relayd.upstream.spec import AuthSpec, BreakerSpec, EndpointSpec, UpstreamSpec
-from relayd.upstream.upstream import Change, Upstream
+from relayd.upstream.upstream import Upstream, UpstreamEvent
 
 FAULT = Classification(Blame.ENDPOINT, "connect", fallback="unavailable")
-STRICT = BreakerSpec(failures=2, open_s=10.0, open_most_s=60.0)
+STRICT = BreakerSpec(failures=2, open_s=10.0, max_open_s=60.0)
 
 
 class Clock:
@@ -44,9 +44,9 @@ def upstream(count: int = 3, seed: int = 7, each: dict[str, Any] | None = None, 
     return Upstream(UpstreamSpec("up", addresses(count, **(each or {})), **spec), random.Random(seed).random)
 
 
-def heard(group: Upstream) -> list[Change]:
+def heard(group: Upstream) -> list[UpstreamEvent]:
     """Every change from now on."""
-    changes: list[Change] = []
+    changes: list[UpstreamEvent] = []
     group.on_change = changes.append
     return changes
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from relayd.upstream.affinity import number_of
+from relayd.upstream.affinity import hash_of
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.lease import Lease
 from relayd.upstream.spec import BalanceSpec
@@ -22,7 +22,7 @@ from tests.unit.upstream.virtual import STRICT, Clock, ask, counted, leased, pic
 
 
 def keyed(number: int) -> int:
-    return number_of(b"%d" % number)
+    return hash_of(b"%d" % number)
 
 
 class Contract:

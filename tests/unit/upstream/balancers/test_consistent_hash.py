@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from relayd.upstream.affinity import number_of
-from relayd.upstream.balancers.consistent_hash import Options, part_of
+from relayd.upstream.affinity import hash_of
+from relayd.upstream.balancers.consistent_hash import Options, key_fraction
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import BalanceSpec
 from relayd.upstream.upstream import Upstream
@@ -89,7 +89,7 @@ def test_what_overflows_goes_to_the_same_second_place() -> None:
         assert other != home.label
         return other
 
-    assert [second(number_of(b"%d" % n)) for n in range(20)] == [second(number_of(b"%d" % n)) for n in range(20)]
+    assert [second(hash_of(b"%d" % n)) for n in range(20)] == [second(hash_of(b"%d" % n)) for n in range(20)]
 
 
 def test_without_a_key_the_least_loaded_is_asked() -> None:
@@ -114,10 +114,10 @@ def test_the_part_that_comes_home_first_is_always_the_same(now: Clock) -> None:
 
 
 def test_parts_are_spread_evenly_and_differ_from_endpoint_to_endpoint() -> None:
-    keys = [number_of(b"%d" % number) for number in range(5000)]
+    keys = [hash_of(b"%d" % number) for number in range(5000)]
     for place in range(3):
-        assert abs(sum(part_of(key, place) < 0.3 for key in keys) / 5000 - 0.3) < 0.03
-    both = sum(part_of(key, 0) < 0.5 and part_of(key, 1) < 0.5 for key in keys)
+        assert abs(sum(key_fraction(key, place) < 0.3 for key in keys) / 5000 - 0.3) < 0.03
+    both = sum(key_fraction(key, 0) < 0.5 and key_fraction(key, 1) < 0.5 for key in keys)
     assert abs(both / 5000 - 0.25) < 0.04
 
 
@@ -128,4 +128,4 @@ def test_a_ring_of_heavy_endpoints_stays_small() -> None:
 
 
 def test_an_endpoint_knows_its_own_place() -> None:
-    assert [one.place for one in made(3).endpoints] == [0, 1, 2] and isinstance(made(1).endpoints[0], Endpoint)
+    assert [one.index for one in made(3).endpoints] == [0, 1, 2] and isinstance(made(1).endpoints[0], Endpoint)

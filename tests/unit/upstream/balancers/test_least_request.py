@@ -43,7 +43,7 @@ def test_idle_endpoints_take_turns() -> None:
 @given(st.lists(st.tuples(st.sampled_from(("pick", "fail", "leave")), st.integers(0, 9)), max_size=80))
 def test_an_open_endpoint_is_never_chosen_while_a_closed_one_is_free(steps: list[tuple[str, int]]) -> None:
     group = upstream(4, balance=BalanceSpec("least_request"), breaker=STRICT)
-    held: list[Lease] = []
+    forced_open: list[Lease] = []
     for what, number in steps:
         if what == "pick":
             closed = [one for one in group.endpoints if one.breaker is not None and one.breaker.state == "closed"]
@@ -52,6 +52,6 @@ def test_an_open_endpoint_is_never_chosen_while_a_closed_one_is_free(steps: list
             if lease is not None:
                 chosen = lease.endpoint
                 assert chosen.in_flight - 1 == min(one.in_flight - (one is chosen) for one in closed)
-                held.append(lease)
-        elif held:
-            held.pop(number % len(held)).release(FAULT if what == "fail" else None)
+                forced_open.append(lease)
+        elif forced_open:
+            forced_open.pop(number % len(forced_open)).release(FAULT if what == "fail" else None)

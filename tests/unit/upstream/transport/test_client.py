@@ -95,7 +95,7 @@ async def test_the_client_closes_with_a_stream_alive(io_loop: Any) -> None:
         assert client.driver is None
         for keeper in (streaming, starting, paused):
             if keeper.slot is not None:
-                pool.give(keeper.slot)
+                pool.release(keeper.slot)
         pool.close()
 
 

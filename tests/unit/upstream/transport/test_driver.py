@@ -175,8 +175,8 @@ async def test_a_slow_client_holds_back_the_upstream_and_gets_every_byte(client:
         while quiet < 20:  # until the upstream, too, has come to a stop
             await asyncio.sleep(0.005)
             quiet, seen = (quiet + 1, seen) if seen == sent else (0, sent)
-        held = keeper.size
-        assert held < 1024 * 1024 and sent < BIG // 2
+        forced_open = keeper.size
+        assert forced_open < 1024 * 1024 and sent < BIG // 2
         for _ in range(3):  # step by step, then free
             assert keeper.slot is not None
             size = keeper.size
@@ -249,7 +249,7 @@ async def test_a_cancelled_transfer_closes_its_connection_at_once(client: Stream
             slot.hold = True
             await keeper.until(lambda: slot.paused)
         keeper.cancel()
-        assert driver.active == 0 and pool.lent == 0
+        assert driver.active == 0 and pool.in_use == 0
         if phase != "at once":
             await asyncio.wait_for(gone.wait(), 60)
         upstream.script = hello
@@ -335,7 +335,7 @@ async def test_a_sink_that_raises_ends_alone(client: StreamClient, where: str, c
             begin(pool, target=b"/broken", keeper=keeper)
             await keeper.done()
         assert keeper.broken and keeper.slot is not None
-        pool.give(keeper.slot)
+        pool.release(keeper.slot)
         assert (await other.done()).status == 200 and (await ask(pool)).status == 200
         assert driver_of(client).active == 0
 
@@ -350,7 +350,7 @@ async def test_many_transfers_run_side_by_side(client: StreamClient) -> None:
         keepers = [begin(pool, b"POST", b"/%d" % number, body=b"?") for number in range(100)]
         for number, keeper in enumerate(keepers):
             assert (await keeper.done()).body == b"/%d?" % number
-        assert pool.lent == 0 and driver_of(client).active == 0
+        assert pool.in_use == 0 and driver_of(client).active == 0
 
 
 async def test_a_dead_kept_connection_is_closed_without_another_request(client: StreamClient) -> None:
@@ -378,6 +378,6 @@ async def test_closing_the_driver_ends_a_live_stream(client: StreamClient) -> No
         driver_of(client).close()
         await asyncio.wait_for(gone.wait(), 60)
         assert driver_of(client).active == 0 and keeper.errno is None
-        pool.give(keeper.slot)  # type: ignore[arg-type]
+        pool.release(keeper.slot)  # type: ignore[arg-type]
         pool.close()
         client.driver = None

@@ -44,7 +44,7 @@ class Slow(Keeper):
 
 def slow(pool: Pool, share: int) -> Slow:
     keeper = Slow(pool, share)
-    keeper.slot = pool.take(b"GET", False)
+    keeper.slot = pool.acquire(b"GET", False)
     keeper.slot.turn = 16 * 1024
     pool.start(keeper.slot, keeper, b"GET", b"/slow", FIELDS)
     return keeper
@@ -89,7 +89,7 @@ async def test_a_slot_cancelled_with_work_left_is_heard_no_more(
         slot, keeper.slot = keeper.slot, None
         assert slot is not None
         driver_of(client).cancel(slot)
-        pool.give(slot)
+        pool.release(slot)
         had = keeper.calls
         for _ in range(50):
             await asyncio.sleep(0)
@@ -110,7 +110,7 @@ async def test_small_chunks_are_handed_over_a_bounded_number_at_a_time(client: S
             take(slot)
 
         keeper._take = counted  # type: ignore[method-assign]
-        keeper.slot = pool.take(b"GET", False)
+        keeper.slot = pool.acquire(b"GET", False)
         pool.start(keeper.slot, keeper, b"GET", b"/", FIELDS)
         await keeper.done()
         assert bytes(keeper.body) == b"x" * 50_000 and 1 < most <= PIECES
@@ -135,7 +135,7 @@ async def test_many_ready_transfers_share_one_turn_and_none_is_forgotten(
 async def test_fields_and_trailers_are_bounded_in_number(client: StreamClient, data: bytes, bad: str) -> None:
     async with Upstream(saying(data)) as upstream:
         keeper = await ask(pool_of(client, upstream.endpoint))
-        assert keeper.errno and (keeper.bad == bad or (not keeper.bad and keeper.errno == 100))  # newer libcurl's own
+        assert keeper.errno and (keeper.protocol_error == bad or (not keeper.protocol_error and keeper.errno == 100))  # newer libcurl's own
 
 
 async def test_small_pieces_of_an_upload_are_sent_together(client: StreamClient) -> None:

@@ -16,7 +16,7 @@ from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import AuthSpec, EndpointSpec, UpstreamSpec
 from relayd.upstream.transport import listing
 from relayd.upstream.transport.client import StreamClient
-from relayd.upstream.transport.listing import Listings
+from relayd.upstream.transport.listing import ModelListFetcher
 from relayd.upstream.upstream import Upstream as Group
 from tests.aids.turns import turned
 from tests.functional.harness.message import Message, answer
@@ -32,9 +32,9 @@ def path_of(spec: UpstreamSpec, endpoint: Endpoint, path: str) -> bytes:
 
 
 @asynccontextmanager
-async def listing_of(client: StreamClient, *groups: Group) -> AsyncIterator[Listings]:
+async def listing_of(client: StreamClient, *groups: Group) -> AsyncIterator[ModelListFetcher]:
     """Ticks as the daemon gives them."""
-    listings = Listings(client, lambda: groups, path_of)
+    listings = ModelListFetcher(client, lambda: groups, path_of)
 
     async def ticks() -> None:
         while True:
@@ -52,7 +52,7 @@ async def listing_of(client: StreamClient, *groups: Group) -> AsyncIterator[List
         assert not any(group.model_list.running for group in groups if group.model_list is not None)
 
 
-async def ticked(listings: Listings) -> None:
+async def ticked(listings: ModelListFetcher) -> None:
     """More ticks, with time for what may follow from each."""
     for _ in range(6):
         listings.tick()
@@ -110,7 +110,7 @@ async def test_pages_without_an_end_are_given_up(client: StreamClient, monkeypat
     ("sent", "why"),
     [
         (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\n{}", "status 401"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", "what was answered is no list of models"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", "the response is not a list of models"),
         (b"nonsense\r\n\r\n", ""),
     ],
 )
@@ -130,7 +130,7 @@ async def test_a_bad_answer_is_a_reason_and_keeps_the_list(client: StreamClient,
 async def test_after_a_failure_the_next_endpoint_and_the_next_key_are_asked(
     client: StreamClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relayd.upstream.model_list.AGAIN_S", 0.01)
+    monkeypatch.setattr("relayd.upstream.model_list.RETRY_DELAY_S", 0.01)
     keys = [AuthSpec("header", "x-api-key", Secret(word, "here")) for word in ("one", "two")]
     bad = saying(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
     async with Upstream(bad) as first, Upstream(saying(told({"models": [{"name": "m"}]}))) as second:

@@ -86,13 +86,13 @@ async def test_slots_are_used_again_within_their_kind(client: StreamClient) -> N
     async with Upstream() as upstream:
         pool = pool_of(client, upstream.endpoint)
         for method, body in ((b"GET", None), (b"POST", b"x"), (b"POST", None), (b"BREW", None), (b"DELETE", b"x")):
-            first = pool.take(method, body is not None)
-            pool.give(first)
-            again = pool.take(method, body is not None)
+            first = pool.acquire(method, body is not None)
+            pool.release(first)
+            again = pool.acquire(method, body is not None)
             assert again is first
-            pool.give(again)
-        kinds = {pool.take(method, False).kind for method in (b"OPTIONS", b"BREW", b"DELETE", b"X" * 30)}
-        assert kinds == {"OTHER"} and pool.lent == 4
+            pool.release(again)
+        kinds = {pool.acquire(method, False).kind for method in (b"OPTIONS", b"BREW", b"DELETE", b"X" * 30)}
+        assert kinds == {"OTHER"} and pool.in_use == 4
 
 
 async def test_an_error_65_drops_its_slot(client: StreamClient) -> None:
@@ -108,7 +108,7 @@ async def test_an_error_65_drops_its_slot(client: StreamClient) -> None:
         slot = keeper.slot
         assert slot is not None
         await keeper.done()
-        assert keeper.errno == REWIND and slot.broken and pool.lent == 0
+        assert keeper.errno == REWIND and slot.broken and pool.in_use == 0
         upstream.script = hello
         for _ in range(3):
             after = begin(pool, b"POST", body=b"{}")
@@ -123,7 +123,7 @@ async def test_a_closed_pool_lets_lent_slots_finish(client: StreamClient) -> Non
         keeper = begin(pool)
         slot = keeper.slot
         pool.close()
-        assert (await keeper.done()).status == 200 and pool.lent == 0
+        assert (await keeper.done()).status == 200 and pool.in_use == 0
         assert slot is not None
         with pytest.raises(pycurl.error):
             slot.curl.getinfo(pycurl.RESPONSE_CODE)

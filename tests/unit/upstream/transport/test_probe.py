@@ -151,7 +151,7 @@ async def test_an_answer_that_never_ends_is_judged_by_its_beginning(client: Stre
         good, bad = group_of(upstream.endpoint), group_of(upstream.endpoint, body=b"never there")
         async with probing(client, good, bad):
             await wait_for(lambda: good.endpoints[0].health == "passing" and bad.endpoints[0].health == "failing")
-            assert bad.endpoints[0].health_why == "the body does not hold the text"
+            assert bad.endpoints[0].health_why == "the body does not contain the text"
 
 
 async def test_a_cut_answer_and_no_http_at_all_are_failures(client: StreamClient) -> None:

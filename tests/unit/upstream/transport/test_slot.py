@@ -43,7 +43,7 @@ async def test_interim_heads_come_one_by_one_and_100_is_kept_here(client: Stream
 async def test_interim_heads_are_bounded(client: StreamClient) -> None:
     async with Upstream(saying(b"HTTP/1.1 103 Early Hints\r\n\r\n" * (INTERIM_MAX + 1) + answer())) as upstream:
         keeper = await ask(pool_of(client, upstream.endpoint))
-        assert keeper.errno and keeper.bad == "too many interim heads" and keeper.response is None
+        assert keeper.errno and keeper.protocol_error == "too many interim heads" and keeper.response is None
 
 
 async def test_trailers_are_no_part_of_head_or_body(client: StreamClient) -> None:
@@ -61,7 +61,7 @@ async def test_trailers_are_bounded(client: StreamClient) -> None:
     data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: %s\r\n" % (b"x" * 1000) * 20 + b"\r\n"
     async with Upstream(saying(data)) as upstream:
         keeper = await ask(pool_of(client, upstream.endpoint))
-        assert keeper.errno and keeper.bad == "trailer section too large"
+        assert keeper.errno and keeper.protocol_error == "trailer section too large"
 
 
 @pytest.mark.parametrize("lines", [
@@ -74,7 +74,7 @@ async def test_a_malformed_head_is_refused_and_its_connection_closed(client: Str
     async with Upstream(saying(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n\r\nhello")) as upstream:
         pool = pool_of(client, upstream.endpoint)
         keeper = await ask(pool)
-        assert keeper.response is None and (keeper.errno or keeper.bad) and not keeper.body
+        assert keeper.response is None and (keeper.errno or keeper.protocol_error) and not keeper.body
         upstream.script = hello
         assert (await ask(pool)).status == 200 and upstream.connections == 2
 
@@ -86,7 +86,7 @@ async def test_a_malformed_head_is_refused_and_its_connection_closed(client: Str
 async def test_a_malformed_status_line_or_unasked_switch_is_refused(client: StreamClient, start: bytes) -> None:
     async with Upstream(saying(start + b"\r\nContent-Length: 2\r\n\r\nhi", close=True)) as upstream:
         keeper = await ask(pool_of(client, upstream.endpoint))
-        assert keeper.response is None and (keeper.errno or keeper.bad) and not keeper.body
+        assert keeper.response is None and (keeper.errno or keeper.protocol_error) and not keeper.body
 
 
 async def test_a_head_is_bounded(client: StreamClient) -> None:
@@ -94,7 +94,7 @@ async def test_a_head_is_bounded(client: StreamClient) -> None:
     async with Upstream(saying(data)) as upstream:
         assert (await ask(pool_of(client, upstream.endpoint))).status == 200
         keeper = await ask(pool_of(client, upstream.endpoint, spec_of(upstream.endpoint, head_bytes=8192)))
-        assert keeper.errno and keeper.bad == "response head too large" and keeper.response is None
+        assert keeper.errno and keeper.protocol_error == "response head too large" and keeper.response is None
 
 
 async def test_a_length_beside_a_transfer_coding_is_dropped(client: StreamClient) -> None:
@@ -289,10 +289,10 @@ async def test_a_held_slot_keeps_its_end_until_the_client_can_take_it(client: St
 async def test_a_slot_that_comes_back_knows_nothing_of_its_last_transfer(client: StreamClient) -> None:
     async with Upstream(saying(b"HTTP/1.1 200 OK\r\nX: \x00\r\n\r\n")) as upstream:
         pool = pool_of(client, upstream.endpoint)
-        assert (await ask(pool)).bad or (await ask(pool)).errno
+        assert (await ask(pool)).protocol_error or (await ask(pool)).errno
         upstream.script = hello
         keeper = await ask(pool)
-        assert keeper.status == 200 and not keeper.bad and keeper.errno == 0 and keeper.body == b"hello"
+        assert keeper.status == 200 and not keeper.protocol_error and keeper.errno == 0 and keeper.body == b"hello"
 
 
 async def test_it_is_known_whether_a_connection_stood(client: StreamClient) -> None:
@@ -312,7 +312,7 @@ async def test_it_is_known_whether_a_connection_stood(client: StreamClient) -> N
         await asyncio.wait_for(came.wait(), 60)
         assert keeper.slot.reached()
         client.driver.cancel(keeper.slot)  # type: ignore[union-attr]
-        pool.give(keeper.slot)
+        pool.release(keeper.slot)
 
 
 async def test_pieces_of_any_size_are_sent_in_order_and_small_ones_are_no_objects_of_their_own(client: StreamClient) -> None:

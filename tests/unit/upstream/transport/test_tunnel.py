@@ -269,9 +269,9 @@ async def test_a_paused_tunnel_holds_back_the_endpoint_and_loses_nothing(io_loop
         ear = Slow()
         ear.tunnel = tunnel = dig(upstream.endpoint, ear)
         await ear.until(lambda: ear.heard)
-        held = len(ear.heard)
+        forced_open = len(ear.heard)
         await turned()  # it could come, were it not held
-        assert len(ear.heard) == held and sent < size and not ear.ends
+        assert len(ear.heard) == forced_open and sent < size and not ear.ends
         ear.tunnel = None
         tunnel.resume()
         assert await ear.end() == "" and len(ear.heard) == len(SWITCH) + size
