@@ -1,6 +1,6 @@
-"""Addresses as relayd.yaml writes them: where to listen, and where an endpoint is.
+"""Addresses in relayd.yaml: of listeners and of endpoints.
 
-Messages never repeat an endpoint's URL: it may hold user information.
+Messages never repeat an endpoint's URL, because it may contain user information.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _PATH = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*)*", 
 
 
 class AddressError(ValueError):
-    """An address that cannot be used; the message says why."""
+    """An invalid address; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """`kind` is tcp, unix or systemd; `name` the host, the socket's path, or the name of systemd's socket."""
+    """`kind` is tcp, unix or systemd; `name` the host, the path of the socket, or the name of the systemd socket."""
 
     kind: str
     name: str
@@ -36,7 +36,7 @@ class ListenAddress:
 class EndpointAddress:
     """`scheme` is http or https; `unix` the path of a socket, else None; `path` begins with / or is empty.
 
-    `host` is without brackets; `port` is the scheme's own where none was written.
+    `host` has no brackets; `port` is the default of the scheme if the URL has none.
     """
 
     scheme: str
@@ -47,7 +47,7 @@ class EndpointAddress:
 
     @property
     def authority(self) -> str:
-        """host, with the port where it is not the scheme's own."""
+        """The host, with the port unless it is the default of the scheme."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == {"http": 80, "https": 443}[self.scheme] else f"{host}:{self.port}"
 
@@ -106,7 +106,7 @@ def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 
 def fault_of(parse: object, text: str) -> str | None:
-    """What a parser of this file says against a text, or None."""
+    """The error message of a parser of this module for a text, or None."""
     try:
         parse(text)  # type: ignore[operator]
     except AddressError as fault:

@@ -1,4 +1,4 @@
-"""The file of `relayd test`: requests, and what the configuration must make of each."""
+"""The file of `relayd test`: requests, and the expected result of each."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class ExpectedLimits:
 
 @section()
 class Expected:
-    """What must become of the request. What is not named is not looked at."""
+    """The expected result of the request. Omitted keys are not checked."""
 
-    route: str | None = setting(default=None, doc="The route that takes it; `none` when none may.", example="llm")
-    upstream: str | None = setting(default=None, doc="The upstream it goes to.", example="chutes")
-    endpoint: str | None = setting(default=None, doc="One of the endpoints it may go to: host or host:port.")
-    target: str | None = setting(default=None, doc="Path and query as they are sent.", example="/v1/chat/completions")
-    status: int | None = setting(default=None, doc="The status that relayd answers itself; 0 when it must answer nothing itself.", minimum=0, maximum=599, example=401)
-    code: str | None = setting(default=None, doc="The code of that answer.", example="unauthorized")
-    key: str | None = setting(default=None, doc="Where the upstream's key comes from; `none` when none may be added.", example="file /etc/relayd/keys/chutes")
+    route: str | None = setting(default=None, doc="The route that matches; `none` if no route may match.", example="llm")
+    upstream: str | None = setting(default=None, doc="The upstream to which the request is sent.", example="chutes")
+    endpoint: str | None = setting(default=None, doc="One of the endpoints to which the request may be sent: host or host:port.")
+    target: str | None = setting(default=None, doc="Path and query as sent to the upstream.", example="/v1/chat/completions")
+    status: int | None = setting(default=None, doc="The status of relayd's own response; 0 if relayd must not respond itself.", minimum=0, maximum=599, example=401)
+    code: str | None = setting(default=None, doc="The error code of that response.", example="unauthorized")
+    key: str | None = setting(default=None, doc="The source of the upstream's key; `none` if no key may be added.", example="file /etc/relayd/keys/chutes")
     limits: ExpectedLimits | None = setting(default=None, doc="Limits of the upstream.")
     sends: Mapping[str, str] = setting(factory=dict, doc="Header fields that must be sent, with their values.")
 
@@ -40,14 +40,14 @@ class Expected:
 
 @section()
 class Assertion:
-    """One request, and what is expected of it."""
+    """One request, and its expected result."""
 
     request: str = setting(doc="Method and URL: https://host:port/path?query, or only the path.", example="POST /v1/chat/completions")
     consumer: str | None = setting(default=None, doc="Send the key of this consumer of the configuration.")
-    headers: Mapping[str, str] = setting(factory=dict, doc="Further header fields of the request.")
+    headers: Mapping[str, str] = setting(factory=dict, doc="Additional header fields of the request.")
     body: Size = setting(default=Size(0), doc="Bytes of the request body.")
     peer: str = setting(default="127.0.0.1", doc="The client's address.")
-    expect: Expected = setting(doc="What must become of it.")
+    expect: Expected = setting(doc="The expected result.")
 
     def check(self) -> Iterable[tuple[str, str]]:
         if REQUEST.fullmatch(self.request) is None:
@@ -61,4 +61,4 @@ class Assertion:
 class Assertions:
     """A file of assertions about one configuration."""
 
-    tests: tuple[Assertion, ...] = setting(doc="Requests, and what the configuration must make of each.")
+    tests: tuple[Assertion, ...] = setting(doc="Requests, and the expected result of each.")

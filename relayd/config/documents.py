@@ -1,4 +1,4 @@
-"""The documents that are generated from the sections: JSON Schema, sample file and relayd.yaml(5)."""
+"""The documents generated from the sections: JSON Schema, sample file and relayd.yaml(5)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from relayd.schema.sample import sample
 
 SAMPLE_TITLE = (
     "Every key of relayd.yaml with its meaning and its default, all commented out; generated, see relayd.yaml(5). "
-    "Copy what you need into /etc/relayd.yaml, without the leading #, and run: relayd check"
+    "Copy the keys that you need into /etc/relayd.yaml, without the leading #, and run: relayd check"
 )
 DESCRIPTION = (
-    "relayd reads one YAML file, `/etc/relayd.yaml`, and the files that it includes. `relayd check` says whether it would be "
-    "accepted, with every fault at its line; `systemctl reload relayd` takes it into use, and changes nothing if it is "
-    "refused.",
-    "Unknown keys, duplicate keys and several documents in one file are faults. A key whose behaviour is still to come is "
+    "relayd reads one YAML file, `/etc/relayd.yaml`, and the files that it includes. `relayd check` reports whether it would "
+    "be accepted, and every fault with its line. `systemctl reload relayd` applies it, and changes nothing if it is refused.",
+    "Unknown keys, duplicate keys and several documents in one file are faults. A key that is not implemented yet is "
     "accepted with the warning `not in force yet`. Anchors, aliases and merging with << work within bounds: a file has at "
     "most 1 MiB, all files together 8 MiB, 32 levels and 20000 values.",
     "Below, `NAME` in a heading stands for a name that you choose, and `[]` for an item of a list.",
@@ -25,7 +24,7 @@ DESCRIPTION = (
 FILES = (
     ("/etc/relayd.yaml", "The configuration."),
     ("/etc/relayd.d/*.yaml", "Further files, if relayd.yaml includes them."),
-    ("/etc/relayd/keys/", "Keys, one to a file, readable for relayd alone."),
+    ("/etc/relayd/keys/", "Keys, one per file, readable only by relayd."),
     ("/usr/share/doc/relayd/examples/relayd.full.yaml", "Every key with its meaning and default."),
 )
 EXAMPLE = """\

@@ -15,7 +15,7 @@ _TOKEN = re.compile(TOKEN)
 
 
 def written_fields(path: str, fields: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-    """Faults of fields that relayd is told to write."""
+    """Faults of configured header fields."""
     for name, value in fields.items():
         fault = field_name_fault(name) or field_value_fault(value)
         if fault is None and name.lower() in FRAMING:
@@ -28,12 +28,12 @@ def method_fault(method: str) -> str | None:
     if _TOKEN.fullmatch(method) is None or len(method) > 32:
         return "is not a method"
     if method != method.upper():
-        return f"methods are told apart by case; did you mean {method.upper()}?"
+        return f"methods are case-sensitive; did you mean {method.upper()}?"
     return None
 
 
 def file_fault(path: str) -> str | None:
-    """What keeps relayd from reading a file that the configuration names."""
+    """Why relayd cannot read a file that the configuration names, or None."""
     if not path.startswith("/"):
         return "needs an absolute path"
     try:

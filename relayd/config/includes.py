@@ -1,10 +1,10 @@
-"""`include:` further files beside the main one: which, and how their sections come together.
+"""`include:` additional files, and how their sections are merged.
 
 Laws:
-1. Globs are relative to the folder of the including file; files are taken in the order of their names.
-2. `routes` of all files stand one behind the other, the main file's first; other sections are joined key by key.
-3. A folder that cannot be read is a fault, never an empty one; a folder that does not exist is a warning.
-4. A key that stands in two files is a fault that names both; an included file includes nothing.
+1. Globs are relative to the folder of the including file; files are read in the order of their names.
+2. The `routes` of all files are concatenated, the main file's first; other sections are merged key by key.
+3. An unreadable folder is a fault and is not treated as empty; a folder that does not exist causes a warning.
+4. A key in two files is a fault that names both; an included file cannot include others.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterable
 from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence, is_null
 
 FILES = 256
-FAULTS = 8  # unreadable folders that are named
+FAULTS = 8  # unreadable folders that are reported
 WILD = "*?["
 
 Report = Callable[[Mark, str, str, str], object]
 
 
 def patterns(root: Mapping) -> list[tuple[str, Scalar]]:
-    """The words of `include:` with the paths of their keys; what is not a word is left to the schema."""
+    """The scalars of `include:` with the paths of their keys; other nodes are left to the schema."""
     found = root.find("include")
     if found is None:
         return []
@@ -38,7 +38,7 @@ def patterns(root: Mapping) -> list[tuple[str, Scalar]]:
 
 
 def named_files(root: Mapping, folder: str, main: str, report: Report, warn: Report | None = None) -> list[tuple[str, Mark]]:
-    """The files that are included, each once, with the place that named them. `warn` hears of absent folders."""
+    """The included files, each once, with the mark of their entry. `warn` is called for absent folders."""
     files: dict[str, Mark] = {}
     for path, entry in patterns(root):
         pattern = os.path.join(folder, entry.text)
@@ -47,9 +47,9 @@ def named_files(root: Mapping, folder: str, main: str, report: Report, warn: Rep
             expansion = _Expansion(pattern)
             hits = expansion.files
             for fault in expansion.faults[:FAULTS]:
-                report(entry.mark, path, fault, "relayd would run without what stands there")
+                report(entry.mark, path, fault, "relayd would run without the files in it")
             if expansion.absent and warn is not None:
-                warn(entry.mark, path, f"{expansion.absent} does not exist", "nothing is included from there")
+                warn(entry.mark, path, f"{expansion.absent} does not exist", "nothing is included from it")
         for hit in hits:
             if os.path.abspath(hit) == os.path.abspath(main):
                 report(entry.mark, path, "includes this file itself", "")
@@ -62,11 +62,11 @@ def named_files(root: Mapping, folder: str, main: str, report: Report, warn: Rep
 
 
 class _Expansion:
-    """The files that a pattern stands for, as glob(3) has it, but with every folder that could not be looked at."""
+    """The files that a pattern matches, as in glob(3), and every folder that could not be read."""
 
     def __init__(self, pattern: str) -> None:
         self.faults: list[str] = []
-        self.absent = ""  # the folder in front of the first wildcard, when it does not exist
+        self.absent = ""  # the folder before the first wildcard, if it does not exist
         parts = pattern.split("/")
         first = next(number for number, part in enumerate(parts) if any(sign in part for sign in WILD))
         self._fixed = "/".join(parts[:first]) or ("/" if pattern.startswith("/") else ".")
@@ -76,7 +76,7 @@ class _Expansion:
         self.files = sorted(found)
 
     def _within(self, folder: str, part: str) -> list[str]:
-        """What this part of the pattern stands for in a folder."""
+        """The paths in a folder that match this part of the pattern."""
         if not part:  # two slashes
             return [folder]
         try:
@@ -89,7 +89,7 @@ class _Expansion:
             os.lstat(path)
         except (FileNotFoundError, NotADirectoryError) as error:
             if folder != self._fixed:
-                return []  # one of several folders that a wildcard stands for
+                return []  # one of several folders that match a wildcard
             if isinstance(error, FileNotFoundError):
                 self.absent = folder
             else:
@@ -102,7 +102,7 @@ class _Expansion:
 
 
 def merged(roots: Iterable[Mapping], report: Report) -> Mapping:
-    """The main file's tree and those of the included files as one."""
+    """Merge the trees of the main file and of the included files."""
     main, *others = roots
     sections: dict[str, tuple[Scalar, Node]] = {key.text: (key, value) for key, value in main.entries}
     for other in others:
@@ -122,12 +122,12 @@ def _merge_section(path: str, first_key: Scalar, first: Node, key: Scalar, value
         items = [node.items if isinstance(node, Sequence) else (node,) for node in (first, value)]
         return Sequence(tuple(items[0]) + tuple(items[1]), first.mark)
     if not isinstance(first, Mapping) or not isinstance(value, Mapping):
-        report(key.mark, path, "stands in two files", f"also in {first_key.mark}")
+        report(key.mark, path, "is in two files", f"also in {first_key.mark}")
         return first
     entries = {name.text: (name, node) for name, node in first.entries}
     for name, node in value.entries:
         if name.text in entries:
-            report(name.mark, f"{path}.{name.text[:80]}", "stands in two files", f"also in {entries[name.text][0].mark}")
+            report(name.mark, f"{path}.{name.text[:80]}", "is in two files", f"also in {entries[name.text][0].mark}")
         else:
             entries[name.text] = (name, node)
     return Mapping(tuple(entries.values()), first.mark)

@@ -1,4 +1,4 @@
-"""`limits:` how much may be under way at one time, and how much may wait for it."""
+"""`limits:` the concurrent exchanges, and the queue for them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Iterable
 
 from relayd.schema import Duration, section, setting
 
-MOST = 1_000_000  # more exchanges than descriptors can ever be had for
+MOST = 1_000_000  # more exchanges than available descriptors
 HIGHEST_PRIORITY = 100
 
 
 @section(shorthand="requests")
 class Limits:
-    """Permits and waiting places: of an upstream or an endpoint, of a route, of a consumer.
+    """Permits and queue entries: of an upstream or an endpoint, of a route, of a consumer.
 
     A permit is held from admission to the last byte of the response, or to the moment when the client leaves.
     """
 
-    requests: int = setting(default=0, doc="Exchanges at one time; 0 means no limit. Counted from admission to the last byte, retries and fallbacks within the same permit; streams and tunnels count as long as they are open.", minimum=0, maximum=MOST)
-    queue: int = setting(default=0, doc="Exchanges that may wait for a permit; above it they are refused at once with Retry-After. The longest line of one consumer gives up its last place to a consumer that has fewer waiting, and a lower priority to a higher one.", minimum=0, maximum=MOST)
-    queue_timeout: Duration = setting(default=Duration(30), doc="How long one may wait; then it is refused with Retry-After. What by the measured service time could not be served within it is refused on arrival. 0 means no limit.", zero_is_off=True)
-    ageing: Duration = setting(default=Duration(10), doc="Waiting this long counts as one step of priority, so that nobody starves: whose priority is lower by 2 is before every newcomer after three of these spans.", minimum=0.1, maximum=3600)
+    requests: int = setting(default=0, doc="Concurrent exchanges; 0 means no limit. Counted from admission to the last byte, retries and fallbacks within the same permit; streams and tunnels count as long as they are open.", minimum=0, maximum=MOST)
+    queue: int = setting(default=0, doc="Exchanges that may wait for a permit; above it they are refused at once with Retry-After. If the queue is full, the newest request of the consumer with the most waiting requests is evicted for a consumer with fewer, and a request of lower priority for one of higher priority.", minimum=0, maximum=MOST)
+    queue_timeout: Duration = setting(default=Duration(30), doc="How long an exchange may wait; then it is refused with Retry-After. An exchange that, by the measured service time, cannot be served within this time is refused on arrival. 0 means no limit.", zero_is_off=True)
+    ageing: Duration = setting(default=Duration(10), doc="Each interval spent waiting raises the priority of a request by one, so that low priorities are never starved. Example: with 10s, a request two priorities lower overtakes new arrivals after 30s.", minimum=0.1, maximum=3600)
 
     def caution(self) -> Iterable[tuple[str, str]]:
         if self.requests and self.queue > 1000 * self.requests:
@@ -28,6 +28,6 @@ class Limits:
 
 
 def idle_queue(limits: Limits) -> Iterable[tuple[str, str]]:
-    """A caution about a queue in which nobody can ever wait."""
+    """A caution about a queue in which no exchange can ever wait."""
     if limits.queue and not limits.requests:
         yield "limits.queue", "nothing waits here as long as requests is not limited"

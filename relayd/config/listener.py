@@ -1,4 +1,4 @@
-"""`listeners:` the addresses where clients arrive, and what bounds a client there."""
+"""`listeners:` the addresses that accept clients, and the limits of a client."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ OWNER = r"(?:[A-Za-z0-9_.\-]{1,32})?(?::[A-Za-z0-9_.\-]{1,32})?"
 class ListenerTimeouts:
     """How long a client may take. Each limit is separate; none adds to another."""
 
-    header: Duration = setting(default=Duration(10), doc="From the first byte of a request to the end of its header section; dribbling does not reset it.", zero_is_off=True)
+    header: Duration = setting(default=Duration(10), doc="From the first byte of a request to the end of its header section; further bytes do not reset it.", zero_is_off=True)
     keepalive: Duration = setting(default=Duration(75), doc="Silence between two requests on one connection.", zero_is_off=True)
     body: Duration = setting(default=Duration(30), doc="Silence inside a request body.", zero_is_off=True)
-    write: Duration = setting(default=Duration(60), doc="A client that takes nothing while bytes wait for it: none that its system acknowledges.", zero_is_off=True)
+    write: Duration = setting(default=Duration(60), doc="Time without progress while bytes wait for the client: its system acknowledges none.", zero_is_off=True)
     handshake: Duration = setting(default=Duration(10), doc="The TLS handshake, and the PROXY protocol header.", zero_is_off=True)
 
 
 @section()
 class ListenerLimits:
-    """How much a client may send before its request is understood."""
+    """Limits of a request's head, and of connections."""
 
     request_line: Size = setting(default=Size(16 * 1024), doc="Bytes of the request line; above it 414.", minimum=8000, maximum=1 << 20)
     field_line: Size = setting(default=Size(32 * 1024), doc="Bytes of one header field line; above it 431.", minimum=1024, maximum=1 << 20)
@@ -60,13 +60,13 @@ class Tls:
 
 @section()
 class Listener:
-    """One address where clients arrive."""
+    """One address that accepts clients."""
 
     address: str = setting(doc="host:port, [v6]:port, unix:/path or systemd:NAME. `[::]:port` takes IPv4 clients too, unless another listener has `0.0.0.0:port`.", example="127.0.0.1:8282")
     tls: Tls | None = setting(default=None, doc="Certificates; without them the listener is plain HTTP.")
     timeouts: ListenerTimeouts = setting(factory=ListenerTimeouts, doc="How long a client may take.")
     limits: ListenerLimits = setting(factory=ListenerLimits, doc="How much a client may send.")
-    trusted_proxies: tuple[str, ...] = setting(default=(), doc="Addresses and networks whose X-Forwarded-*, Forwarded and X-Request-ID are believed; `unix` for peers on a Unix socket. X-Forwarded-For decides who the client is; Forwarded does where X-Forwarded-For is absent, so a proxy that writes Forwarded alone must remove the X-Forwarded-For of its clients.", example=["10.0.0.0/8"])
+    trusted_proxies: tuple[str, ...] = setting(default=(), doc="Addresses and networks whose X-Forwarded-*, Forwarded and X-Request-ID are trusted; `unix` for peers on a Unix socket. The client's address comes from X-Forwarded-For, or from Forwarded if X-Forwarded-For is absent. A proxy that writes only Forwarded must therefore remove the X-Forwarded-For of its clients.", example=["10.0.0.0/8"])
     proxy_protocol: bool = setting(default=False, doc="Expect a PROXY protocol header (v1 or v2) on every connection; the peers that may send it are `trusted_proxies`.")
     reuse_port: bool = setting(default=False, doc="Share the port with other instances (SO_REUSEPORT).")
     backlog: int = setting(default=4096, doc="Connections that wait to be accepted.", minimum=1, maximum=65535)
@@ -80,14 +80,14 @@ class Listener:
             if network != "unix" and (fault := fault_of(parse_network, network)):
                 yield f"trusted_proxies[{index}]", fault
         if self.proxy_protocol and not self.trusted_proxies:
-            yield "proxy_protocol", "needs trusted_proxies: without it anybody could claim any address"
+            yield "proxy_protocol", "needs trusted_proxies: without it any client could claim any address"
 
 
 @section()
 class Admin:
     """The admin application: health, readiness, status, metrics and reload, on a Unix socket only."""
 
-    address: str = setting(default="unix:/run/relayd/admin.sock", doc="unix:/path of the admin socket; relayd's commands find it here. `private` is a socket in a folder of the user who runs relayd, for a relayd beside that of the system.", pattern="unix:/.+|private")
+    address: str = setting(default="unix:/run/relayd/admin.sock", doc="unix:/path of the admin socket; relayd's commands find it here. `private` is a socket in a folder of the user that runs relayd, for a second relayd beside that of the system.", pattern="unix:/.+|private")
     mode: str = setting(default="0660", doc="Permissions of the socket, octal.", pattern="0?[0-7]{3}")
     owner: str = setting(default="", pattern=OWNER, doc="`user`, `user:group` or `:group` of the socket.", example=":adm")
 

@@ -1,11 +1,11 @@
-"""relayd.yaml to a Config: the only place that reads YAML, and the only one that reads configuration files.
+"""Loads relayd.yaml as a Config: the only module that reads YAML and configuration files.
 
-    files -> text -> events -> bounded tree (tree.py) -> with the included ones (includes.py) -> Config (schema.build)
+    files -> text -> events -> bounded tree (tree.py) -> merged tree (includes.py) -> Config (schema.build)
 
 Laws:
-1. Every fault of every file is told at once, in one ConfigError, in the order of files and lines.
-2. Whatever the bytes are, the outcome is a Loaded or a ConfigError.
-3. Sizes are bounded before a file is read, depth and number of values before anything is built of them.
+1. One ConfigError reports all faults of all files, in the order of files and lines.
+2. For any input the result is a Loaded or a ConfigError.
+3. Sizes are limited before a file is read, depth and number of values before sections are built.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from relayd.schema.nodes import Mapping, Mark, is_null, kind_of
 FILE_BYTES = 1 << 20
 ALL_BYTES = 8 << 20
 TEXT_TAG = "tag:yaml.org,2002:str"
-# libyaml is some twenty times faster than the parser in Python; both give the same events and places.
+# libyaml is about twenty times faster than the parser in Python; both produce the same events and marks.
 PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An accepted configuration, the warnings of it, and the files it was read from (the main one first)."""
+    """An accepted configuration, its warnings, and the files from which it was read (the main file first)."""
 
     config: Config
     warnings: tuple[Finding, ...]
     files: tuple[str, ...]
-    texts: tuple[tuple[str, str], ...] = ()  # the same files with what stood in them
+    texts: tuple[tuple[str, str], ...] = ()  # the same files with their contents
     mark_of: Callable[[str], Mark] = field(default=lambda path: Mark(""), repr=False, compare=False)
 
     def located(self, findings: Iterable[Finding]) -> list[Finding]:
-        """Findings of parts that know the key and not the file, with the place where the key is written."""
+        """Add file and line of the key to findings that name only the key."""
         return [one if one.line else self._located(one) for one in findings]
 
     def _located(self, finding: Finding) -> Finding:
@@ -53,21 +53,21 @@ class Loaded:
 
 
 def load(path: str) -> Loaded:
-    """The configuration in a file and in those that it includes. Raises ConfigError with every finding."""
+    """The configuration of a file and its included files. Raises ConfigError with all findings."""
     reading = _Reading()
     text = reading.read(path, Mark(path))
     return reading.finish(path, text)
 
 
 def load_texts(texts: tuple[tuple[str, str], ...]) -> Loaded:
-    """The configuration in the texts of files that were read before, the main one first; what they include is among them.
-    Keys and certificates are read from the disk as ever. Raises ConfigError with every finding."""
+    """The configuration of files that were read before, the main file first, all included files among them. Keys and
+    certificates are read from disk as usual. Raises ConfigError with all findings."""
     reading = _Reading(given=dict(texts))
     return reading.finish(*texts[0])
 
 
 def load_text(text: str, name: str) -> Loaded:
-    """The configuration in a text, as if it stood in a file of this name. Raises ConfigError with every finding."""
+    """The configuration of a text, as if read from a file of this name. Raises ConfigError with all findings."""
     reading = _Reading()
     if len(text) > FILE_BYTES:
         reading.report(Mark(name), "", f"is larger than {FILE_BYTES >> 20} MiB")
@@ -76,7 +76,7 @@ def load_text(text: str, name: str) -> Loaded:
 
 
 def load_section(path: str, root: type) -> Any:
-    """Another file of the same language, as one section of this type. Raises ConfigError with every finding."""
+    """Another file of the same format, as one section of this type. Raises ConfigError with all findings."""
     reading = _Reading()
     text = reading.read(path, Mark(path))
     tree = None if text is None else reading.tree(path, text)
@@ -132,7 +132,7 @@ class _Reading:
         return Loaded(config, tuple(found), tuple(files), tuple(self.texts.items()), self.builder.mark_of)
 
     def read(self, path: str, named_at: Mark) -> str | None:
-        """The text of a file, or None and a finding at the place that named it."""
+        """The text of a file. On a fault, returns None and adds a finding at `named_at`."""
         try:
             raw, _ = read_file(path, FILE_BYTES)
         except FileFault as fault:
@@ -160,7 +160,7 @@ class _Reading:
             return None
 
     def tree(self, name: str, text: str) -> Mapping | None:
-        """The tree of a text, or None and findings. A text without anything in it is an empty mapping."""
+        """The tree of a text; None, with findings, if it is invalid. An empty text is an empty mapping."""
         before = len(self.findings)
         tree = Tree(lambda mark, message, hint: self.report(mark, "", message, hint))
         try:
@@ -172,11 +172,11 @@ class _Reading:
                 self._syntax(name, text, fault)
             return None
         except (yaml.YAMLError, ValueError, OverflowError) as fault:
-            # The pure parser turns \UFFFFFFFF into a ValueError; readers complain of characters without a place.
+            # The pure parser raises ValueError for \UFFFFFFFF; readers report characters without a mark.
             sign = getattr(fault, "character", None)
-            what = f"holds the character U+{ord(sign):04X}, which YAML forbids" if isinstance(sign, str) else (
-                f"holds the character U+{sign:04X}, which YAML forbids" if isinstance(sign, int)
-                else "holds a character that YAML forbids")
+            what = f"contains the character U+{ord(sign):04X}, which YAML forbids" if isinstance(sign, str) else (
+                f"contains the character U+{sign:04X}, which YAML forbids" if isinstance(sign, int)
+                else "contains a character that YAML forbids")
             index = getattr(fault, "position", None)
             self.report(_mark_at(name, text, index if isinstance(index, int) else None), "", what)
             return None
@@ -189,9 +189,9 @@ class _Reading:
         return root if len(self.findings) == before or root.entries else None
 
     def _too_deep(self, name: str, text: str, fault: yaml.MarkedYAMLError) -> bool:
-        """Whether the text before a fault of the parser is nested too deep already; tells so.
+        """True if the text before a parser error is already nested too deeply, which is then reported.
 
-        A scanner looks up to 1,024 characters ahead of its events, and some versions have a bound of their own there.
+        A scanner reads up to 1,024 characters ahead of its events, and some versions have their own depth limit.
         """
         if fault.problem_mark is None:
             return False
@@ -215,13 +215,13 @@ class _Reading:
         if sign == "\t":
             hint = "indent with spaces, not with tabs"
         elif "cannot start any token" in problem:
-            hint = f"a value that begins with {sign} must stand in quotes"
+            hint = f"a value that begins with {sign} must be quoted"
         elif fault.context is not None and "alias" in fault.context:
-            hint = "a value that begins with * must stand in quotes"
+            hint = "a value that begins with * must be quoted"
         elif "could not find expected ':'" in problem or "did not find expected" in problem:
-            hint = "look at the indentation and the brackets just above"
+            hint = "check the indentation and the brackets just above"
         elif "mapping values are not allowed" in problem:
-            hint = "a value with a colon and a space in it must stand in quotes; else look at the indentation"
+            hint = "a value that contains a colon and a space must be quoted; otherwise check the indentation"
         self.report(at, "", f"YAML: {problem}", hint)
 
 
@@ -237,7 +237,7 @@ def _mark_at(name: str, text: str, index: int | None) -> Mark:
 
 
 def _parse_events(tree: Tree, name: str, text: str) -> None:
-    """Hand the parser's events to the tree, which stops the reading as soon as a bound is passed."""
+    """Pass the parser's events to the tree, which stops the parsing if a limit is exceeded."""
     documents = 0
     for event in yaml.parse(text, Loader=PARSER):
         mark = Mark(name, event.start_mark.line + 1, event.start_mark.column + 1) if event.start_mark else Mark(name)
@@ -259,7 +259,7 @@ def _parse_events(tree: Tree, name: str, text: str) -> None:
 
 
 def _is_text_tag(tree: Tree, tag: str | None, mark: Mark) -> bool:
-    """Whether the tag says that this is a text; any other tag is a fault, for types come from the schema."""
+    """True for the tag of a string. Any other tag is reported as a fault, because the schema defines the types."""
     if tag is None:
         return False
     if tag not in ("!", TEXT_TAG):

@@ -1,4 +1,4 @@
-"""The whole configuration: relayd.yaml as one frozen value."""
+"""The whole configuration: relayd.yaml as one immutable value."""
 
 from __future__ import annotations
 
@@ -55,59 +55,59 @@ class House:
 
 @section()
 class Overload:
-    """When relayd itself has too much to do: then a growing share of requests is answered 503 at once, with Retry-After,
-    those of consumers of low priority first, instead of slowing everybody down."""
+    """Overload protection of relayd itself: under overload a growing share of requests is answered 503 at once with
+    Retry-After, those of consumers of low priority first, instead of delaying all requests."""
 
-    loop_lag: Duration = setting(default=Duration(1), doc="How late the event loop may be.", zero_is_off=True)
-    memory: Size = setting(default=Size(0), doc="How much memory the process may have; 0 means that this is not looked at.", minimum=0, example="512MiB")
-    descriptors: float = setting(default=0.95, doc="What share of the file descriptors may be open.", minimum=0, maximum=1)
+    loop_lag: Duration = setting(default=Duration(1), doc="The maximum lag of the event loop.", zero_is_off=True)
+    memory: Size = setting(default=Size(0), doc="The maximum memory of the process; 0 disables this check.", minimum=0, example="512MiB")
+    descriptors: float = setting(default=0.95, doc="The maximum share of open file descriptors.", minimum=0, maximum=1)
 
 
 @section(shorthand="size")
 class RequestBuffers:
-    """How much memory the request bodies of all exchanges together may take that relayd holds whole.
+    """The memory of all request bodies together that relayd buffers whole.
 
     Counted are: bodies that are read before a target is chosen (`upstream: by_model`, rules on `model`, dialects), from
-    their first byte until they are sent and no other attempt can need them; what waits of a form; WebSocket messages that
-    wait or are not whole; and the bodies of copies for `mirror`. Counted too, but without waiting, so that they may exceed
-    the bound: the copy of a body that is translated or renamed for its endpoint, and answers that must be whole before
-    they are translated. The first 64 KiB of each body are not counted, so that small bodies never wait. Not counted: what
-    exists for a moment while a body is parsed, bodies that are streamed (at most 128 KiB of each), and what is stored.
+    their first byte until they are sent and no further attempt can need them; buffered parts of forms; WebSocket messages
+    that wait or are incomplete; and the bodies of copies for `mirror`. Counted without waiting, so that they may exceed
+    the limit: the copy of a body that is translated or renamed for its endpoint, and responses that must be complete
+    before they are translated. The first 64 KiB of each body are not counted, so that small bodies never wait. Not
+    counted: temporary data while a body is parsed, streamed bodies (at most 128 KiB of each), and stored data.
     """
 
-    size: Size = setting(default=Size(256 * 1024 * 1024), doc="Bytes of all of them together. A body of known length reserves its memory before it is read; if there is not enough, it waits, unread, first come first served. A body that is larger than this is answered 413. 0 means no bound.", minimum=0)
-    queue_timeout: Duration = setting(default=Duration(10), doc="How long a body may wait for memory; then it is answered 503 with Retry-After. While others wait, a body of which less than 64 KiB arrive within this time is answered 408.", minimum=0.1, maximum=3600)
+    size: Size = setting(default=Size(256 * 1024 * 1024), doc="Bytes of all bodies together. A body of known length reserves its memory before it is read. If the memory is not available, the body waits unread, first come first served. A larger body is answered 413. 0 means no limit.", minimum=0)
+    queue_timeout: Duration = setting(default=Duration(10), doc="How long a body may wait for memory; then it is answered 503 with Retry-After. While other bodies wait, a body of which less than 64 KiB arrive within this time is answered 408.", minimum=0.1, maximum=3600)
 
     def check(self) -> Iterable[tuple[str, str]]:
         if 0 < self.size < SMALLEST_BUFFERS:
-            yield "size", "less than 1MiB: nearly every body would have to wait; 0 means no bound"
+            yield "size", "less than 1MiB: nearly every body would have to wait; 0 means no limit"
 
 
 @section()
 class Daemon:
     """The process itself."""
 
-    drain_timeout: Duration = setting(default=Duration(25), doc="How long exchanges may finish after SIGTERM.", minimum=0, maximum=86400)
-    handover_timeout: Duration = setting(default=Duration(3600), doc="How long exchanges may finish in a process that another one replaced (`systemctl restart`, an upgrade, `relayd upgrade`); at least `drain_timeout`.", minimum=0, maximum=86400)
-    retire_timeout: Duration = setting(default=Duration(0), doc="How long exchanges may finish on a plan that a reload replaced; 0 means as long as they take.", zero_is_off=True)
-    overload: Overload = setting(factory=Overload, doc="When relayd itself has too much to do.")
-    request_buffers: RequestBuffers = setting(factory=RequestBuffers, doc="Memory for request bodies that are held whole.")
-    connections: int = setting(default=0, doc="Client connections in all; 0 means what the descriptors allow.", minimum=0)
+    drain_timeout: Duration = setting(default=Duration(25), doc="How long exchanges may continue after SIGTERM.", minimum=0, maximum=86400)
+    handover_timeout: Duration = setting(default=Duration(3600), doc="How long exchanges may continue in a process that another process replaced (`systemctl restart`, an upgrade, `relayd upgrade`); at least `drain_timeout`.", minimum=0, maximum=86400)
+    retire_timeout: Duration = setting(default=Duration(0), doc="How long exchanges may continue with a configuration that a reload replaced; 0 means no limit.", zero_is_off=True)
+    overload: Overload = setting(factory=Overload, doc="Overload protection.")
+    request_buffers: RequestBuffers = setting(factory=RequestBuffers, doc="Memory for request bodies that are buffered whole.")
+    connections: int = setting(default=0, doc="The maximum of client connections; 0 means the number that the file descriptors permit.", minimum=0)
 
 
 @section()
 class Config:
-    """relayd.yaml, and what it includes."""
+    """relayd.yaml with its included files."""
 
-    include: tuple[str, ...] = setting(default=(), doc="Further files, with globs, relative to this one; their sections are added. A folder that cannot be read is a fault, one that does not exist a warning. A key that stands in two files is a fault.", example="/etc/relayd.d/*.yaml")
-    listeners: Mapping[str, Listener] = setting(factory=dict, doc="Where clients arrive.")
+    include: tuple[str, ...] = setting(default=(), doc="Additional files, with globs, relative to this file; their sections are merged. An unreadable folder is a fault, a folder that does not exist causes a warning. A key in two files is a fault.", example="/etc/relayd.d/*.yaml")
+    listeners: Mapping[str, Listener] = setting(factory=dict, doc="The addresses that accept clients.")
     admin: Admin = setting(factory=Admin, doc="The admin application.")
     upstreams: Mapping[str, Upstream] = setting(factory=dict, doc="Named groups of endpoints.")
     models: Mapping[str, Model] = setting(factory=dict, doc="Models by name or wildcard, for `upstream: by_model`.")
     routes: tuple[Route, ...] = setting(default=(), doc="Ordered rules; the first match wins.")
-    consumers: Mapping[str, Consumer] = setting(factory=dict, doc="Who may be let in.")
+    consumers: Mapping[str, Consumer] = setting(factory=dict, doc="The parties that may use relayd, with their keys.")
     headers: House = setting(factory=House, doc="Header fields that relayd writes itself.")
-    store: Store = setting(factory=Store, doc="Where things are remembered between requests.")
+    store: Store = setting(factory=Store, doc="Storage of data between requests.")
     telemetry: Telemetry = setting(factory=Telemetry, doc="Logs and metrics.")
     daemon: Daemon = setting(factory=Daemon, doc="The process itself.")
 
@@ -166,25 +166,25 @@ class Config:
             for index, one in enumerate(model.fallbacks):
                 if one.upstream not in self.upstreams:
                     yield f"{at}.fallbacks[{index}].upstream", unknown("upstream", one.upstream, self.upstreams)
-            if "*" not in name and model.model is None:  # what it is called there is its own name
+            if "*" not in name and model.model is None:  # its name at the upstream is its own name
                 reported = set(fallback_faults(model.upstream, None, model.fallbacks))  # by Model itself
                 found = fallback_faults(model.upstream, name, model.fallbacks)
                 yield from ((f"{at}.{path}", fault) for path, fault in found if (path, fault) not in reported)
 
     def _mirrored(self, route: Route, target: Upstream | None) -> Iterator[tuple[str, str]]:
-        """A mirror of other names that leads to the very endpoint which had the request."""
+        """A mirror upstream that shares an endpoint with the route's upstream."""
         copies = self.upstreams.get(route.mirror.upstream) if route.mirror is not None else None
         if copies is None or route.mirror is None:
             return
         if route.upstream == "by_model" and all(one.upstream == route.mirror.upstream for one in self.models.values()):
-            yield "mirror.upstream", "is where the requests of every model go already"
+            yield "mirror.upstream", "is the upstream of every model already"
         elif target is not None and target is not copies:
             shared = {one.url for one in target.endpoints} & {one.url for one in copies.endpoints}
             if shared:
-                yield "mirror.upstream", f"has {min(shared)}, an endpoint of {route.upstream} too, which would get requests twice"
+                yield "mirror.upstream", f"shares {min(shared)} with {route.upstream}; this endpoint would get requests twice"
 
     def _dialects(self, route: Route, target: Upstream | None) -> Iterator[tuple[str, str]]:
-        """Whether everything that this route may lead to can be spoken to in the client's dialect."""
+        """Check that requests in the client's dialect can be sent to all upstreams of the route."""
         default = registry.DEFAULT if route.upstream == "by_model" else registry.PLAIN
         mine = route.protocol or (target.protocol if target is not None else default)
         dialect = registry.dialect(mine)
@@ -201,7 +201,7 @@ class Config:
             if fault := _translation_fault(dialect, theirs):
                 yield key, fault
                 return
-        if route.upstream == "by_model":  # models of other upstreams are refused when they are asked for
+        if route.upstream == "by_model":  # models of other upstreams are refused when they are requested
             served = [self.upstreams[model.upstream].protocol for model in self.models.values()
                       if model.upstream in self.upstreams]
             gaps = [_translation_fault(dialect, theirs) for theirs in served]
@@ -209,7 +209,7 @@ class Config:
                 yield "upstream", f"no model can be reached here: {gaps[0]}"
 
     def _consumers(self) -> Iterator[tuple[str, str]]:
-        """Two consumers with one key cannot be told apart."""
+        """Two consumers with the same key cannot be distinguished."""
         seen: dict[object, str] = {}
         for name, consumer in self.consumers.items():
             if not NAME.fullmatch(name):
@@ -223,12 +223,12 @@ class Config:
                         break
 
     def _larger_than_buffers(self) -> Iterator[tuple[str, str]]:
-        """Routes that would take bodies which can never be held whole."""
+        """Routes whose body limit exceeds the memory for buffered bodies."""
         size = self.daemon.request_buffers.size
         for number, route in enumerate(self.routes):
             gathers = route.upstream == "by_model" or bool(route.match.model) or route.protocol not in (None, "plain")
             if size and gathers and route.body_limit > size:
-                yield f"routes[{number}].body_limit", "is more than daemon.request_buffers; a larger body is answered 413 where it must be held whole"
+                yield f"routes[{number}].body_limit", "is more than daemon.request_buffers; a larger body is answered 413 if it must be buffered whole"
 
     def caution(self) -> Iterable[tuple[str, str]]:
         for number, route in enumerate(self.routes):
@@ -248,7 +248,7 @@ class Config:
 
 
 def covers(earlier: Match, later: Match) -> bool:
-    """Whether every request that matches `later` surely matches `earlier` too."""
+    """True if every request that matches `later` provably matches `earlier` too."""
     for key in ("host", "method", "model"):
         mine, theirs = set(getattr(earlier, key)), set(getattr(later, key))
         if mine and not (theirs and theirs <= mine):
@@ -275,7 +275,7 @@ def _translation_fault(mine: Dialect, protocol: str) -> str:
 
 
 def _named_upstreams(route: Route) -> Iterator[tuple[str, str]]:
-    """The upstreams that a route names beside its own."""
+    """The upstreams that a route names besides its own, with their keys."""
     yield from ((f"fallbacks[{index}]", one.upstream) for index, one in enumerate(route.fallbacks))
     if route.canary is not None:
         yield "canary", route.canary.upstream

@@ -1,6 +1,6 @@
-"""Patterns of the configuration that are compared with requests: each can equal some request, and costs linear time.
+"""Patterns in the configuration that requests are matched against: each can match some request, in linear time.
 
-A pattern that nothing equals is worse than a fault: the rule that was to lock something locks nothing.
+A pattern that no request can match is worse than a fault: a rule that restricts access would have no effect.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _LABEL = r"[A-Za-z0-9_\-]+"
 _HOST = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.\-]*)://([a-z0-9.\-_]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
 _USUAL_PORTS = {"http": "80", "https": "443"}
-# What a URI may hold (RFC 3986 2), an escape included.
+# The characters of a URI (RFC 3986 2), escapes included.
 _URI = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*", re.ASCII)
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 
 
 def normal_path(text: str, *, whole: bool) -> str | None:
-    """A path, or the beginning of one, in the form in which requests are compared with it; None if none can equal it."""
+    """A path or path prefix in the normal form of request paths; None if no request can match it."""
     try:
         return pattern(text, whole=whole).decode("ascii")
     except ValueError:
@@ -41,7 +41,7 @@ def fault_of_path(text: str, *, whole: bool) -> str | None:
 
 
 def not_normal(text: str, *, whole: bool) -> str | None:
-    """What to say of a path that is not written in its normal form; None where it is, or where it is a fault."""
+    """A warning for a path that is not in its normal form; None if it is, or if it is a fault."""
     normal = normal_path(text, whole=whole)
     return None if normal in (None, text) else f"is compared in the form that requests have: {normal}"
 
@@ -67,7 +67,7 @@ def fault_of_host(host: str) -> str | None:
 
 
 def fault_of_origin(origin: str) -> str | None:
-    """Browsers send scheme://host[:port] in small letters, without the usual port and without a path (RFC 6454 6.2)."""
+    """Browsers send scheme://host[:port] in lower case, without the default port and without a path (RFC 6454 6.2)."""
     if origin in ("*", "null"):
         return None
     found = _ORIGIN.fullmatch(origin)
@@ -94,7 +94,7 @@ def fault_of_origin(origin: str) -> str | None:
 
 
 def fault_of_location(location: str) -> str | None:
-    """What keeps a text with placeholders from being a reference to a URI."""
+    """Why a text with placeholders is no URI reference, or None."""
     if not location:
         return "is empty"
     if _URI.fullmatch(_PLACEHOLDER.sub("", location)) is None:

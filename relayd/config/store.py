@@ -1,4 +1,4 @@
-"""`store:` where things are remembered between requests: stored responses, conversations, thought signatures."""
+"""`store:` storage of data between requests: stored responses, conversations, thought signatures."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ STORES = "relayd.stores"
 @section(shorthand="kind")
 @members(STORES, flat=True)
 class Store:
-    """What relayd remembers for consumers, each in a space of its own. What nobody asks for within `ttl` is forgotten,
-    and where there is no room the longest unused of whoever holds most. A response that could not be stored has
-    `"store": false`, and the log has the cause."""
+    """Data that relayd stores for consumers, each in its own space. Entries that are not used within `ttl` are removed. If
+    the store is full, the least recently used entry of the consumer with the most data is removed. A response that could
+    not be stored has `"store": false`, and the log has the cause."""
 
-    kind: str = setting(default="memory", choices=Kinds(STORES), doc="Where it is kept.")
-    ttl: Duration = setting(default=Duration(86400), doc="How long something is remembered after it was last asked for.", minimum=1)
-    entries: int = setting(default=20000, doc="How many things are remembered.", minimum=1)
-    size: Size = setting(default=Size(64 * 1024 * 1024), doc="How much room they may take.", minimum=65536)
+    kind: str = setting(default="memory", choices=Kinds(STORES), doc="The kind of storage.")
+    ttl: Duration = setting(default=Duration(86400), doc="How long an entry is kept after its last use.", minimum=1)
+    entries: int = setting(default=20000, doc="The maximum number of entries.", minimum=1)
+    size: Size = setting(default=Size(64 * 1024 * 1024), doc="The maximum size of all entries.", minimum=65536)
 
     def check(self) -> Iterable[tuple[str, str]]:
         for key, kinds in strangers(self, STORES, self.kind):

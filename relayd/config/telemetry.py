@@ -1,4 +1,4 @@
-"""`telemetry:` what relayd tells, and where."""
+"""`telemetry:` logs and metrics, and their destinations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class AccessLog:
     """One record per exchange."""
 
     format: Literal["auto", "text", "json", "journal", "off"] = setting(default="auto", doc="text, json (lines), journal (native fields) or off; auto is text on a terminal, journal under systemd, json elsewhere.")
-    file: str | None = setting(default=None, doc="File instead of standard output; opened again on SIGHUP.", example="/var/log/relayd/access.log")
+    file: str | None = setting(default=None, doc="File instead of standard output; reopened on SIGHUP.", example="/var/log/relayd/access.log")
     query: bool = setting(default=False, doc="Write the query string too, with the values of keys masked.")
 
     def check(self) -> Iterable[tuple[str, str]]:
@@ -29,14 +29,14 @@ class AccessLog:
 class Log:
     """relayd's own messages, on standard error or in the journal."""
 
-    level: Literal["debug", "info", "warning", "error"] = setting(default="info", doc="The least important message that is written.")
+    level: Literal["debug", "info", "warning", "error"] = setting(default="info", doc="The lowest level that is written.")
     format: Literal["auto", "text", "json", "journal"] = setting(default="auto", doc="As in access_log.")
 
 
 @section()
 @members(SINKS)
 class Telemetry:
-    """Logs and metrics. Beside these keys each sink has one of its own."""
+    """Logs and metrics. Besides these keys, each sink has its own key."""
 
     access_log: AccessLog = setting(factory=AccessLog, doc="One record per exchange.")
     log: Log = setting(factory=Log, doc="relayd's own messages.")

@@ -1,10 +1,10 @@
-"""Parsing events to a bounded tree of nodes: what a text may cost is settled before anything is built of it.
+"""Builds a bounded tree of nodes from parsing events: the cost of a text is limited before sections are built.
 
 Laws:
-1. A tree is at most DEPTH deep and, aliases counted as often as they are used, at most NODES large: a text that grows
-   when it is read is refused while it is still small.
-2. A key stands once in a mapping and is a single word; a tag that chooses a type is refused.
-3. Faults are told through `tell(mark, message, hint)`; Stop ends the reading where going on makes no sense.
+1. A tree has at most DEPTH levels and at most NODES values, aliases counted as often as they are used: a text that
+   expands exponentially is refused while it is still small.
+2. A key is unique in its mapping and a scalar; a tag that chooses a type is refused.
+3. Faults are reported through `report(mark, message, hint)`; Stop ends the parsing after a fatal fault.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Report = Callable[[Mark, str, str], None]
 
 
 class Stop(Exception):
-    """The text is not worth reading on; the fault was told."""
+    """Parsing ends after a fatal fault, which was reported."""
 
 
 class TooDeep(Stop):
-    """It is nested deeper than DEPTH."""
+    """The text is nested deeper than DEPTH."""
 
 
 @dataclass(slots=True)
 class _Open:
-    """A list or mapping that is being read. `height` is the depth of what it holds, `size` its nodes."""
+    """A list or mapping that is not closed yet. `height` is the depth of its contents, `size` their number of nodes."""
 
     mapping: bool
     mark: Mark
@@ -43,7 +43,7 @@ class _Open:
 
 @dataclass(slots=True)
 class Tree:
-    """Takes the events of one text in their order; `root` is the result. Owned by the loader, used once."""
+    """Receives the events of one text in order; `root` is the result. Owned by the loader, used once."""
 
     report: Report
     root: Node | None = None
@@ -66,15 +66,15 @@ class Tree:
     def scalar(self, text: str, plain: bool, mark: Mark, anchor: str | None) -> None:
         self._count(1, mark)
         if any(0xD800 <= ord(sign) <= 0xDFFF for sign in text):
-            self._stop(mark, "holds half a character (a lone surrogate)")
+            self._stop(mark, "contains a lone surrogate")
         self._add(Scalar(text, plain, mark), 1, 0, anchor)
 
     def alias(self, name: str, mark: Mark) -> None:
         found = self._anchors.get(name)
         if found is None:
             inside = any(one.anchor == name for one in self._open)
-            self._stop(mark, "refers to itself" if inside else "refers to an anchor that is not there",
-                       "" if inside else "a value that begins with * must stand in quotes")
+            self._stop(mark, "refers to itself" if inside else "refers to an anchor that does not exist",
+                       "" if inside else "a value that begins with * must be quoted")
         else:
             node, size, height = found
             if len(self._open) + height > DEPTH:
@@ -85,7 +85,7 @@ class Tree:
     def _count(self, size: int, mark: Mark) -> None:
         self._size += size
         if self._size > NODES:
-            self._stop(mark, f"holds more than {NODES} values, aliases counted as often as they are used")
+            self._stop(mark, f"contains more than {NODES} values, aliases counted as often as they are used")
 
     def _add(self, node: Node, size: int, height: int, anchor: str | None) -> None:
         if anchor is not None:
@@ -103,7 +103,7 @@ class Tree:
         merged: list[Node] = []
         for key, value in zip(done.parts[::2], done.parts[1::2], strict=True):
             if not isinstance(key, Scalar):
-                self.report(key.mark, "a key must be a single word", "")
+                self.report(key.mark, "a key must be a scalar", "")
             elif key.plain and key.text == MERGE:
                 merged.extend(value.items if isinstance(value, Sequence) else (value,))
             elif key.text in entries:

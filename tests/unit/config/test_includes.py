@@ -82,7 +82,7 @@ def test_sections_are_joined_and_routes_stand_one_behind_the_other() -> None:
 def test_a_key_in_two_files_names_both() -> None:
     told = Told()
     merged([root({"upstreams": {"x": "1"}, "admin": "a"}), root({"upstreams": {"x": "2"}, "admin": "b"}, "other")], told)
-    assert told.said == ["other upstreams.x stands in two files also in main:1:1", "other admin stands in two files also in main:1:1"]
+    assert told.said == ["other upstreams.x is in two files also in main:1:1", "other admin is in two files also in main:1:1"]
 
 
 def test_an_included_file_includes_nothing() -> None:

@@ -109,7 +109,7 @@ def test_faults_come_in_the_order_of_lines() -> None:
     ("a: [", "YAML: "), ("a: b: c", "mapping values are not allowed"), ("a:\n\t- b", "cannot start any token"),
     ("host: *.example.org", "YAML"), ("a: &a [*a]", "refers to itself"), ("a: *b", "anchor"), ("- a", "found a list"),
     ("word", "found a single value"), ("a: 1\n---\nb: 1", "a second document"), ("listeners: !!python/object:os.system {}", "tags"),
-    ("a: \"\\uD800\"", ""), ("a: \"\\UFFFFFFFF\"", ""), ("a: \x07", "forbids"), ("? [a]\n: b", "a key must be a single word"),
+    ("a: \"\\uD800\"", ""), ("a: \"\\UFFFFFFFF\"", ""), ("a: \x07", "forbids"), ("? [a]\n: b", "a key must be a scalar"),
     ("<<: 3", "only a mapping can be merged"), ("\ud800", ""), ("%YAML 9.9\n---\na: b", "")
 ])
 def test_a_text_that_is_not_one_plain_yaml_mapping_is_refused_with_its_place(text: str, message: str) -> None:

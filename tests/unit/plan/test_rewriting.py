@@ -99,7 +99,7 @@ def test_edits_become_lines() -> None:
 
 
 @pytest.mark.parametrize(("edits", "fault"), [
-    (HeaderEdits(set={"X A": "b"}), "no name"),
+    (HeaderEdits(set={"X A": "b"}), "not a header field name"),
     (HeaderEdits(add={"X-A": "b\r\nX-B: c"}), "control"),
     (HeaderEdits(set={"Content-Length": "0"}), "cannot be changed"),
     (HeaderEdits(remove=("transfer-encoding",)), "cannot be changed"),
