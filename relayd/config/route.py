@@ -41,15 +41,15 @@ GROUP = re.compile(r"\\([0-9]{1,2})")
 
 @section()
 class Match:
-    """What a request must have; everything written here must hold. Nothing written matches every request."""
+    """Conditions on a request; all of them must hold. Without conditions every request matches."""
 
-    path: str | None = setting(default=None, doc="The whole path, exactly. It is compared in its normal form: without `//`, `.` and `..` segments and `;` parameters, and with other bytes than printable ASCII as %XX. A request that servers could read as a path of another route is answered 400 (ambiguous_path).", example="/v1/models", pattern="/.*")
-    prefix: str | None = setting(default=None, doc="How the path begins, in its normal form like `path`.", example="/v1/", pattern="/.*")
-    regex: str | None = setting(default=None, doc="A regular expression that the whole path must match. It must be one that surely takes linear time: no repetitions that can match the same text, no lookarounds and no references back to groups. A path of more than 8192 bytes before a regex is answered 414.", example="/users/[0-9]+")
-    host: tuple[str, ...] = setting(default=(), doc="Host names, without port, any case; `*.example.org` for all names below one.", example=["*.example.org"])
+    path: str | None = setting(default=None, doc="The whole path, exactly. Paths are compared in their normal form: without `//`, `.` and `..` segments and `;` parameters, and with bytes other than printable ASCII as %XX. A request whose path a server could interpret as a path of another route is answered 400 (ambiguous_path).", example="/v1/models", pattern="/.*")
+    prefix: str | None = setting(default=None, doc="The beginning of the path, in its normal form like `path`.", example="/v1/", pattern="/.*")
+    regex: str | None = setting(default=None, doc="A regular expression that the whole path must match. Matching must provably take linear time: no repetitions that can match the same text, no lookarounds and no back references. A path of more than 8192 bytes is answered 414 if it is matched against a regex.", example="/users/[0-9]+")
+    host: tuple[str, ...] = setting(default=(), doc="Host names without port, case-insensitive; `*.example.org` matches all names below example.org.", example=["*.example.org"])
     method: tuple[str, ...] = setting(default=(), doc="Methods.", example=["GET", "POST"])
-    header: Mapping[str, str] = setting(factory=dict, doc="Field names and the values they must have; `*` means present.", example={"X-Team": "blue"})
-    model: tuple[str, ...] = setting(default=(), doc="Model names in the request body (or in the path, for Gemini); `*` stands for anything. The body is read to know it.", example=["mistral-*"])
+    header: Mapping[str, str] = setting(factory=dict, doc="Field names and their required values; `*` matches any value.", example={"X-Team": "blue"})
+    model: tuple[str, ...] = setting(default=(), doc="Model names in the request body (or in the path, for Gemini); `*` matches any text. relayd reads the body to find the name.", example=["mistral-*"])
 
     def check(self) -> Iterable[tuple[str, str]]:
         if sum(key is not None for key in (self.path, self.prefix, self.regex)) > 1:
@@ -66,7 +66,7 @@ class Match:
             if fault := method_fault(method):
                 yield f"method[{index}]", fault
             elif method in ("CONNECT", "TRACE"):
-                yield f"method[{index}]", "is never passed on; every such request is answered 405"
+                yield f"method[{index}]", "is never forwarded; every such request is answered 405"
         names: dict[str, str] = {}
         for name, value in self.header.items():
             if fault := field_name_fault(name) or field_value_fault(value):
@@ -75,7 +75,7 @@ class Match:
                 yield f"header.{name}", f"is the same field as {names[name.lower()]}, and cannot have both values"
         for index, model in enumerate(self.model):
             if not model:
-                yield f"model[{index}]", "is empty; no request asks for a model without a name"
+                yield f"model[{index}]", "is empty; no request names an empty model"
 
     def caution(self) -> Iterable[tuple[str, str]]:
         for key, text in (("path", self.path), ("prefix", self.prefix)):
@@ -87,9 +87,9 @@ class Match:
 class HeaderEdits:
     """Changes to header fields, in this order: remove, set, add."""
 
-    remove: tuple[str, ...] = setting(default=(), doc="Field names to take away.", example=["Cookie"])
-    set: Mapping[str, str] = setting(factory=dict, doc="Fields that replace all of the same name.", example={"X-Team": "blue"})
-    add: Mapping[str, str] = setting(factory=dict, doc="Fields put behind what is there.", example={"X-Seen": "relayd"})
+    remove: tuple[str, ...] = setting(default=(), doc="Field names to remove.", example=["Cookie"])
+    set: Mapping[str, str] = setting(factory=dict, doc="Fields that replace all fields of the same name.", example={"X-Team": "blue"})
+    add: Mapping[str, str] = setting(factory=dict, doc="Fields to append.", example={"X-Seen": "relayd"})
 
     def check(self) -> Iterable[tuple[str, str]]:
         for index, name in enumerate(self.remove):
@@ -111,12 +111,12 @@ class HeaderEdits:
 class Cors:
     """Cross-origin requests of browsers. Preflights are answered by relayd and never reach the upstream."""
 
-    origins: tuple[str, ...] = setting(default=("*",), doc="Origins that may ask; `*` means all.", example=["https://app.example.org"])
-    methods: tuple[str, ...] = setting(default=("*",), doc="Methods allowed; `*` means the one asked for.")
-    headers: tuple[str, ...] = setting(default=("*",), doc="Request fields allowed; `*` means those asked for.")
+    origins: tuple[str, ...] = setting(default=("*",), doc="Permitted origins; `*` means all.", example=["https://app.example.org"])
+    methods: tuple[str, ...] = setting(default=("*",), doc="Permitted methods; `*` means the requested method.")
+    headers: tuple[str, ...] = setting(default=("*",), doc="Permitted request fields; `*` means the requested fields.")
     expose: tuple[str, ...] = setting(default=(), doc="Response fields that scripts may read.", example=["X-Request-ID"])
     credentials: bool = setting(default=False, doc="Whether cookies and keys may be sent.")
-    max_age: Duration = setting(default=Duration(600), doc="How long a browser may remember the answer.", minimum=0, maximum=86400)
+    max_age: Duration = setting(default=Duration(600), doc="How long a browser may cache the response.", minimum=0, maximum=86400)
 
     def check(self) -> Iterable[tuple[str, str]]:
         if self.credentials and "*" in self.origins:
@@ -135,9 +135,9 @@ class Cors:
 
 @section(shorthand="location")
 class Redirect:
-    """An answer that sends the client elsewhere."""
+    """A redirect response."""
 
-    location: str = setting(doc="The new place. {path} and {query} stand for the request's (with its ?), {host} for its host.", example="https://{host}{path}{query}")
+    location: str = setting(doc="The target URL. {path}, {query} (with its ?) and {host} are replaced by those of the request.", example="https://{host}{path}{query}")
     status: Literal[301, 302, 303, 307, 308] = setting(default=308, doc="The status.")
 
     def check(self) -> Iterable[tuple[str, str]]:
@@ -149,29 +149,29 @@ class Redirect:
 
     def caution(self) -> Iterable[tuple[str, str]]:
         if re.match(r"[a-z][a-z0-9+.\-]*:|/|\{path\}|\?|\{query\}", self.location, re.IGNORECASE) is None:
-            yield "location", "is read as relative to the path that was asked for; begin with https:// or with /"
+            yield "location", "is read as relative to the request's path; begin with https:// or with /"
 
 
 @section(shorthand="status")
 class Respond:
-    """A fixed answer."""
+    """A fixed response."""
 
     status: int = setting(default=200, doc="The status.", minimum=200, maximum=599)
     body: str = setting(default="", doc="The body.", multiline=True)
-    content_type: str = setting(default="text/plain; charset=utf-8", doc="Its type.")
-    headers: Mapping[str, str] = setting(factory=dict, doc="Further header fields.")
+    content_type: str = setting(default="text/plain; charset=utf-8", doc="The Content-Type of the body.")
+    headers: Mapping[str, str] = setting(factory=dict, doc="Additional header fields.")
 
     def check(self) -> Iterable[tuple[str, str]]:
         if fault := field_value_fault(self.content_type):
             yield "content_type", fault
         yield from written_fields("headers", self.headers)
         if self.status in (204, 205, 304) and self.body:
-            yield "body", f"an answer of {self.status} has no body"
+            yield "body", f"a response of status {self.status} has no body"
 
 
 @section()
 class RouteTimeouts:
-    """Limits that replace the upstream's on this route."""
+    """Timeouts of this route, instead of the upstream's."""
 
     first_byte: Duration | None = setting(default=None, doc="As in upstreams.", zero_is_off=True)
     idle: Duration | None = setting(default=None, doc="As in upstreams.", zero_is_off=True)
@@ -180,37 +180,37 @@ class RouteTimeouts:
 
 @section()
 class Route:
-    """One rule: which requests, and what becomes of them."""
+    """One rule: a match, and the action for matching requests."""
 
-    name: str = setting(doc="Its name in logs, metrics and errors.", pattern=r"[A-Za-z0-9_.\-]{1,64}")
-    match: Match = setting(factory=Match, doc="Which requests; without it, all.")
-    protocol: str | None = setting(default=None, choices=registry.Protocols(), doc="The dialect clients speak here; decides the shape of errors, and what is translated for upstreams of another dialect. Default is the upstream's. `simple_chat` and `dialogflow` are small front ends of their own.")
-    upstream: str | None = setting(default=None, doc="Name of an upstream; `by_model` chooses by the model in the request (see models, and match.model for bodies that are refused); `admin` shows relayd's own health, status, metrics and live events, `demo` the built-in demonstration.")
-    redirect: Redirect | None = setting(default=None, doc="Send the client elsewhere instead.")
-    respond: Respond | None = setting(default=None, doc="Answer with a fixed response instead.")
-    allow: tuple[str, ...] = setting(default=(), doc="Consumers that may use this route; without it everybody may.")
-    backend_names: Mapping[str, str] = setting(factory=dict, doc="With `protocol: simple_chat`: what `backend` in an answer says instead of the name of the upstream that answered, by the name of the upstream, as in `{ollama: local}`.")
-    pass_client_key: bool = setting(default=False, doc="Send the client's own key on to the upstream (which then must not have `auth`). Without it, and with consumers configured, no key of a client reaches the upstream, not even of an open route.")
-    strip_prefix: str | None = setting(default=None, doc="Taken from the front of the path.", pattern="/.*")
-    rewrite: str | None = setting(default=None, doc="Put in the place of the matched path or prefix; with `regex`, \\1 stands for a group.", pattern="/.*")
+    name: str = setting(doc="The name of the route in logs, metrics and errors.", pattern=r"[A-Za-z0-9_.\-]{1,64}")
+    match: Match = setting(factory=Match, doc="Conditions on a request; without them every request matches.")
+    protocol: str | None = setting(default=None, choices=registry.Protocols(), doc="The dialect of the clients; it determines the shape of errors, and the translation for upstreams of another dialect. Default is the upstream's dialect. `simple_chat` and `dialogflow` are separate, small front ends.")
+    upstream: str | None = setting(default=None, doc="Name of an upstream; `by_model` chooses by the model in the request (see models, and match.model for bodies that are refused); `admin` serves relayd's own health, status, metrics and live events, `demo` the built-in demonstration.")
+    redirect: Redirect | None = setting(default=None, doc="Respond with a redirect instead.")
+    respond: Respond | None = setting(default=None, doc="Respond with a fixed response instead.")
+    allow: tuple[str, ...] = setting(default=(), doc="Consumers that may use this route; without it no key is needed.")
+    backend_names: Mapping[str, str] = setting(factory=dict, doc="With `protocol: simple_chat`: the values of `backend` in responses, by upstream name, as in `{ollama: local}`; without an entry, `backend` is the name of the upstream that responded.")
+    pass_client_key: bool = setting(default=False, doc="Forward the client's own key to the upstream (which then must not have `auth`). Otherwise, if consumers are configured, no client key reaches the upstream, not even on a route without `allow`.")
+    strip_prefix: str | None = setting(default=None, doc="Removed from the beginning of the path.", pattern="/.*")
+    rewrite: str | None = setting(default=None, doc="Replaces the matched path or prefix; with `regex`, \\1 stands for a group.", pattern="/.*")
     request_headers: HeaderEdits = setting(factory=HeaderEdits, doc="Changes to the request before it goes upstream.")
     response_headers: HeaderEdits = setting(factory=HeaderEdits, doc="Changes to the response before it goes to the client.")
     cors: Cors | None = setting(default=None, doc="Cross-origin requests.")
     body_limit: Size = setting(default=Size(32 * 1024 * 1024), doc="Bytes of a request body; above it 413. 0 means no limit.", minimum=0)
-    timeouts: RouteTimeouts = setting(factory=RouteTimeouts, doc="Limits that replace the upstream's.")
-    limits: Limits = setting(factory=Limits, doc="Exchanges under way and waiting on this route.")
+    timeouts: RouteTimeouts = setting(factory=RouteTimeouts, doc="Timeouts instead of the upstream's.")
+    limits: Limits = setting(factory=Limits, doc="Concurrent and waiting exchanges on this route.")
     upgrade: bool = setting(default=False, doc="Tunnel WebSocket and other Upgrade requests.")
-    trailers: bool = setting(default=False, doc="Pass the trailer fields of responses on, and the field Trailer that announces them.")
-    fallbacks: tuple[Fallback, ...] = setting(default=(), doc="Upstreams that are asked when the one before them could not do it, in their order; only before the client has seen any content.")
-    canary: Canary | None = setting(default=None, doc="Another upstream that takes a part of the requests.")
-    mirror: Mirror | None = setting(default=None, doc="Another upstream that gets a copy of requests; its answers are thrown away.")
-    keepalive: Duration | None = setting(default=None, doc="After this long a silence a stream gets a comment that readers skip, from before the first token and while it waits in a queue. Default is 15s for streams that are translated and off for those that pass; 0 is off. Where relayd does not know the request (`protocol: plain`), a response of the type text/event-stream gets comments once its head has come. What passes compressed, with a Content-Length or as JSON lines gets none.", zero_is_off=True)
-    tells_attempts: bool = setting(default=False, doc="Say in a field X-Relayd-Attempts of the response which endpoints were tried and what became of it.")
-    tells_queue: bool = setting(default=False, doc="Say in a field X-Relayd-Queue of the response what a request met that had to wait or was turned away: its place and how many waited (itself counted) when it came, and the seconds that it waited in all, as in `place=2, depth=5, waited=1.204`. Who was turned away at once has no place. A request that met no queue has no such field.")
-    on_disconnect: Literal["cancel", "finish"] = setting(default="cancel", doc="What becomes of the upstream's work when the client leaves: cancel at once, or let it finish and throw the rest away.")
-    errors: Literal["auto", "openai", "problem", "text"] = setting(default="auto", doc="Shape of relayd's own error bodies: auto is openai on AI routes and problem+json elsewhere, and text for clients that accept only that.")
-    admin_prefix: str = setting(default="", doc="With `upstream: admin`: the prefix of this route that stands before the admin paths.")
-    admin_write: bool = setting(default=False, doc="With `upstream: admin`: also the actions that change something (reload, upgrade, endpoints, breakers).")
+    trailers: bool = setting(default=False, doc="Forward the trailer fields of responses, and the field Trailer that announces them.")
+    fallbacks: tuple[Fallback, ...] = setting(default=(), doc="Upstreams that are tried in order after the previous one failed, only before the client has received any content.")
+    canary: Canary | None = setting(default=None, doc="Another upstream for a part of the requests.")
+    mirror: Mirror | None = setting(default=None, doc="Another upstream that gets a copy of requests; its responses are discarded.")
+    keepalive: Duration | None = setting(default=None, doc="Interval of silence after which a stream gets a comment that clients ignore, also before the first token and while the request waits in a queue. Default is 15s for translated streams and off for streams that pass; 0 is off. With `protocol: plain`, a response of type text/event-stream gets comments after its head has arrived. A response that passes compressed, with a Content-Length or as JSON lines gets no comments.", zero_is_off=True)
+    tells_attempts: bool = setting(default=False, doc="Add a field X-Relayd-Attempts to the response with the endpoints that were tried and the results.")
+    tells_queue: bool = setting(default=False, doc="Add a field X-Relayd-Queue to the response of a request that waited or was rejected: its queue position and the number of waiting requests (itself included) on arrival, and the total seconds of waiting, as in `place=2, depth=5, waited=1.204`. A request that was rejected immediately has no queue position. A request that met no queue has no such field.")
+    on_disconnect: Literal["cancel", "finish"] = setting(default="cancel", doc="What happens upstream when the client disconnects: cancel the request at once, or finish it and discard the rest.")
+    errors: Literal["auto", "openai", "problem", "text"] = setting(default="auto", doc="Shape of relayd's own error bodies: auto is openai on AI routes and problem+json elsewhere, and text for clients that accept only plain text.")
+    admin_prefix: str = setting(default="", doc="With `upstream: admin`: the prefix of this route before the admin paths.")
+    admin_write: bool = setting(default=False, doc="With `upstream: admin`: also permit actions that change state (reload, upgrade, endpoints, breakers).")
 
     def check(self) -> Iterable[tuple[str, str]]:
         ways = [key for key in ("upstream", "redirect", "respond") if getattr(self, key) is not None]
@@ -233,7 +233,7 @@ class Route:
             if getattr(self, key) and self.upstream != "admin":
                 yield key, "has a meaning only with upstream: admin"
         if self.admin_prefix and normal_path(self.admin_prefix, whole=True) != self.admin_prefix:
-            yield "admin_prefix", fault_of_path(self.admin_prefix, whole=True) or "is not in the form that requests have"
+            yield "admin_prefix", fault_of_path(self.admin_prefix, whole=True) or "is not in the normal form of request paths"
         if self.upstream is None:
             for key in ONLY_UPSTREAM:
                 if getattr(self, key):
@@ -245,34 +245,34 @@ class Route:
     def caution(self) -> Iterable[tuple[str, str]]:
         yield from idle_queue(self.limits)
         if self.admin_write and not self.allow:
-            yield "admin_write", "EVERYBODY WHO REACHES THIS ROUTE CAN CHANGE THINGS; name consumers in allow"
+            yield "admin_write", "EVERY CLIENT THAT REACHES THIS ROUTE CAN CHANGE STATE; name consumers in allow"
 
 
 @section()
 @members(AUTHENTICATORS, flat=True)
 class Consumer:
-    """A named party and the key that proves it. Keys are compared in constant time."""
+    """A named party and the key that identifies it. Keys are compared in constant time."""
 
-    priority: int = setting(default=0, doc="Who waits in a queue goes before those of lower priority, and is the last to be refused when relayd is overloaded. Requests without a consumer have 0.", minimum=-HIGHEST_PRIORITY, maximum=HIGHEST_PRIORITY)
-    limits: Limits = setting(factory=Limits, doc="Exchanges of this consumer under way and waiting, on all routes together.")
+    priority: int = setting(default=0, doc="Requests of a higher priority are served first in queues, and refused last under overload. Requests without a consumer have priority 0.", minimum=-HIGHEST_PRIORITY, maximum=HIGHEST_PRIORITY)
+    limits: Limits = setting(factory=Limits, doc="Concurrent and waiting exchanges of this consumer, on all routes together.")
 
     def check(self) -> Iterable[tuple[str, str]]:
         written = authenticators_of(self)
         if not written:
             kinds = plugins.kinds(AUTHENTICATORS)
-            yield "", f"needs {', '.join(kinds[:-1])} or {kinds[-1]}: a consumer without a key is everybody"
+            yield "", f"needs {', '.join(kinds[:-1])} or {kinds[-1]}: a consumer without a key cannot be identified"
         taken: dict[tuple[object, object], str] = {}
         for kind, authenticator in written.items():
             yield from faults_of_choice(self, AUTHENTICATORS, kind)
             others = {taken.setdefault((one.field, one.read), kind) for one in authenticator.credentials()} - {kind}
-            yield from ((kind, f"cannot be combined with {other}, which is expected there too") for other in others)
+            yield from ((kind, f"cannot be combined with {other}, which uses the same field") for other in others)
 
     def caution(self) -> Iterable[tuple[str, str]]:
         return idle_queue(self.limits)
 
 
 def authenticators_of(consumer: Consumer) -> dict[str, Any]:
-    """How this consumer proves who it is, by kind."""
+    """The authenticators of this consumer, by kind."""
     return {
         kind: plugins.load(AUTHENTICATORS, kind).Authenticator(options)
         for kind, options in members_of(consumer, AUTHENTICATORS) if options is not None

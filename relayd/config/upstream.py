@@ -1,4 +1,4 @@
-"""`upstreams:` named groups of endpoints, and how relayd speaks to them."""
+"""`upstreams:` named groups of endpoints, and how relayd connects to them."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ BALANCERS = "relayd.upstream.balancers"
 class Endpoint:
     """One address of an upstream."""
 
-    url: str = setting(doc="http://host:port/path, https://host/path, unix:/path/of/socket (plain HTTP; a path behind a second colon). For an AI dialect it is the API's base, as an SDK's base_url.", example="https://api.example.com/v1")
-    weight: int = setting(default=1, doc="Its share of the requests, against those of the others.", minimum=1, maximum=1000, example=2)
-    priority: int | None = setting(default=None, doc="0 is asked first; a higher number only when no endpoint of a lower one is available and has room. Default is 0, and with `balance: priority` the place in the list.", minimum=0, maximum=1000, example=1)
-    limits: Limits = setting(factory=Limits, doc="Exchanges under way at this address. Those that wait, wait at the upstream, for whichever address has room first: queue is the upstream's.")
+    url: str = setting(doc="http://host:port/path, https://host/path, unix:/path/of/socket (plain HTTP; an optional path follows a second colon). For an AI dialect it is the base URL of the API, like the base_url of an SDK.", example="https://api.example.com/v1")
+    weight: int = setting(default=1, doc="The share of requests relative to the weights of the other endpoints.", minimum=1, maximum=1000, example=2)
+    priority: int | None = setting(default=None, doc="Endpoints of priority 0 are used first; those of a higher number only if no endpoint of a lower number is available and has capacity. Default is 0, and with `balance: priority` the index in the list.", minimum=0, maximum=1000, example=1)
+    limits: Limits = setting(factory=Limits, doc="Concurrent exchanges at this address. The queue belongs to the upstream: a waiting exchange gets the first endpoint with capacity.")
 
     def check(self) -> Iterable[tuple[str, str]]:
         if fault := fault_of(parse_endpoint, self.url):
             yield "url", fault
         if self.limits.queue:
-            yield "limits.queue", "who waits for an endpoint waits at the upstream; write it there"
+            yield "limits.queue", "the queue belongs to the upstream; set limits.queue there"
 
 
 @section()
 class HeaderKeys:
-    """Keys sent in a header field of their own."""
+    """Keys sent in a separate header field."""
 
     name: str = setting(doc="Field name.", example="x-api-key", pattern=TOKEN)
     value: tuple[Secret, ...] = setting(doc="The key, or a list of keys.")
@@ -47,13 +47,13 @@ class HeaderKeys:
             yield "name", "belongs to the framing of the message"
         for index, key in enumerate(self.value):
             if field_value_fault(key.reveal()):
-                yield f"value[{index}]", "holds a character that a field value cannot hold"
+                yield f"value[{index}]", "contains a character that a field value cannot contain"
         yield from duplicates("value", self.value)
 
 
 @section()
 class QueryKeys:
-    """Keys sent as a query parameter. They never appear in relayd's logs, but may in the upstream's."""
+    """Keys sent as a query parameter. They never appear in relayd's logs, but may appear in the upstream's logs."""
 
     name: str = setting(doc="Parameter name.", example="key", pattern=r"[A-Za-z0-9_.\-]+")
     value: tuple[Secret, ...] = setting(doc="The key, or a list of keys.")
@@ -63,7 +63,7 @@ class QueryKeys:
 
 
 def duplicates(path: str, keys: tuple[Secret, ...]) -> Iterable[tuple[str, str]]:
-    """A key that is listed a second time has no second allowance."""
+    """Faults of a list that contains a key twice: the second entry would not raise the provider's rate limit."""
     seen: dict[str, int] = {}
     for index, key in enumerate(keys):
         if seen.setdefault(key.reveal(), index) != index:
@@ -74,13 +74,12 @@ def duplicates(path: str, keys: tuple[Secret, ...]) -> Iterable[tuple[str, str]]
 class Auth:
     """The key that relayd adds for the upstream. A client can neither see nor replace nor redirect it.
 
-    Several keys are used in turn. One that the upstream refuses (401, 402, or a 403 that names the key) is set aside
-    for ten minutes and told of in status; one that has to wait (429) rests. A key that is the only one is used in any
-    case.
+    Several keys are used in rotation. A key that the upstream refuses (401, 402, or a 403 that names the key) is set
+    aside for ten minutes and shown in status; a rate-limited key (429) cools down. A single key is always used.
     """
 
     bearer: tuple[Secret, ...] = setting(default=(), doc="Sent as `Authorization: Bearer ...`; one key or a list.")
-    header: HeaderKeys | None = setting(default=None, doc="Sent in a field of its own.")
+    header: HeaderKeys | None = setting(default=None, doc="Sent in a separate header field.")
     query: QueryKeys | None = setting(default=None, doc="Sent in the query string.")
 
     def check(self) -> Iterable[tuple[str, str]]:
@@ -98,7 +97,7 @@ class UpstreamTimeouts:
 
     connect: Duration = setting(default=Duration(5), doc="Resolve, connect and TLS handshake; then 504 connect_timeout.", minimum=0.001)
     first_byte: Duration = setting(default=Duration(300), doc="From the last byte of the request to the complete head of the response, which interim heads (1xx) do not extend; then 504 first_byte_timeout.", zero_is_off=True)
-    idle: Duration = setting(default=Duration(120), doc="Silence inside the response, not counted while the client is the slow side; then the response is broken off.", zero_is_off=True)
+    idle: Duration = setting(default=Duration(120), doc="Silence within the response, not counted while relayd waits for the client; then the response is aborted.", zero_is_off=True)
     total: Duration = setting(default=Duration(0), doc="The whole exchange; 0 means no limit.", zero_is_off=True)
 
 
@@ -106,7 +105,7 @@ class UpstreamTimeouts:
 class UpstreamTls:
     """TLS to the endpoints of one upstream."""
 
-    verify: bool = setting(default=True, doc="Verify the endpoint's certificate and name. `false` is loudly warned of.")
+    verify: bool = setting(default=True, doc="Verify the endpoint's certificate and name. `false` causes a warning.")
     ca: str | None = setting(default=None, doc="PEM file of the authorities to trust instead of the system's.", example="/etc/relayd/tls/ca.pem")
     cert: str | None = setting(default=None, doc="PEM file of the client certificate.", example="/etc/relayd/tls/client.pem")
     key: str | None = setting(default=None, doc="PEM file of the client certificate's key.", example="/etc/relayd/tls/client.key")
@@ -122,17 +121,17 @@ class UpstreamTls:
 
     def caution(self) -> Iterable[tuple[str, str]]:
         if not self.verify:
-            yield "verify", "CERTIFICATES ARE NOT VERIFIED: whoever sits in between reads every request and every key; use ca"
+            yield "verify", "CERTIFICATES ARE NOT VERIFIED: an attacker on the network can read every request and every key; use ca"
 
 
 @section()
 class Pool:
-    """Kept connections to the endpoints of one upstream."""
+    """Keep-alive connections to the endpoints of one upstream."""
 
-    max_idle_age: Duration = setting(default=Duration(60), doc="A kept connection that was idle for longer is not used again; keep it below the upstream's keep-alive limit.", minimum=1)
-    max_lifetime: Duration = setting(default=Duration(0), doc="A kept connection older than this is not used again; 0 means no limit.", zero_is_off=True)
-    max_connections: int = setting(default=0, doc="Transfers at one time to one endpoint; above it requests are answered 503. 0 means no limit.", minimum=0)
-    dns_ttl: Duration = setting(default=Duration(30), doc="How long the addresses of a host name are used before it is resolved again, at least 1s. When one of them is gone, new requests use new connections, and what is under way finishes on the old ones.", minimum=0)
+    max_idle_age: Duration = setting(default=Duration(60), doc="A connection that was idle for longer is not reused; keep this below the upstream's keep-alive timeout.", minimum=1)
+    max_lifetime: Duration = setting(default=Duration(0), doc="A connection older than this is not reused; 0 means no limit.", zero_is_off=True)
+    max_connections: int = setting(default=0, doc="Concurrent transfers to one endpoint; above it requests are answered 503. 0 means no limit.", minimum=0)
+    dns_ttl: Duration = setting(default=Duration(30), doc="How long the addresses of a host name are used before it is resolved again, at least 1s. After an address was removed, new requests use new connections, and running transfers finish on the old ones.", minimum=0)
 
 
 @section()
@@ -140,22 +139,22 @@ class Pool:
 class Upstream:
     """A named group of endpoints."""
 
-    protocol: str = setting(default="plain", choices=registry.Protocols(endpoints=True), doc="What the endpoints speak; `plain` is opaque bytes.")
+    protocol: str = setting(default="plain", choices=registry.Protocols(endpoints=True), doc="The dialect of the endpoints; `plain` is opaque bytes.")
     endpoints: tuple[Endpoint, ...] = setting(doc="The addresses of this upstream.")
     auth: Auth | None = setting(default=None, doc="The key that relayd adds.")
-    balance: str = setting(default="round_robin", choices=Kinds(BALANCERS), doc="How an endpoint is chosen among those that may be asked.")
-    slow_start: Duration = setting(default=Duration(0), doc="How long an endpoint that comes back takes to its full weight; it begins with a tenth.", zero_is_off=True, example="30s")
-    http: Literal["1.1", "2"] = setting(default="1.1", doc="HTTP version spoken to the endpoints; 2 is negotiated over TLS and multiplexes requests. A request of any method that the endpoint refused before any work on it (REFUSED_STREAM, or a GOAWAY that names an earlier stream) goes again, up to twice and apart from retries; 503 upstream_unprocessed where that does not help or its body was streamed and is gone. With libcurl before 8 (Debian 12) a stream whose client does not read may take 32 MiB, and one whose client has left ends at the endpoint with the next traffic.")
-    host: Literal["upstream", "client"] = setting(default="upstream", doc="Whose name stands in the Host field: the endpoint's or the one the client asked for.")
-    rewrite_location: bool = setting(default=True, doc="A Location (also Content-Location and Refresh) that names the endpoint itself by its host and port, as an application writes it that got the endpoint's own name in Host, is sent to the client as a path of the route: `http://10.0.0.5:8000/login` becomes `/login`, or `/app/login` on a route that strips `/app`. Only with `host: upstream` and `protocol: plain`; what names another server, or a path that the route does not lead to, stays as it is.")
+    balance: str = setting(default="round_robin", choices=Kinds(BALANCERS), doc="How an available endpoint is chosen.")
+    slow_start: Duration = setting(default=Duration(0), doc="How long an endpoint that becomes available takes to reach its full weight; it begins with a tenth.", zero_is_off=True, example="30s")
+    http: Literal["1.1", "2"] = setting(default="1.1", doc="HTTP version spoken to the endpoints; 2 is negotiated over TLS and multiplexes requests. A request of any method that the endpoint refused before any work on it (REFUSED_STREAM, or a GOAWAY that names an earlier stream) is sent again, up to twice and independent of retries; the client gets 503 upstream_unprocessed if that fails, or if its body was streamed and is not available any more. With libcurl before 8 (Debian 12) a stream whose client does not read may use 32 MiB, and a stream whose client disconnected ends at the endpoint only with the next traffic.")
+    host: Literal["upstream", "client"] = setting(default="upstream", doc="The Host field of requests: the endpoint's name, or the name that the client requested.")
+    rewrite_location: bool = setting(default=True, doc="A Location (also Content-Location and Refresh) that names the endpoint itself by its host and port, as written by an application that received the endpoint's own name in Host, is sent to the client as a path of the route: `http://10.0.0.5:8000/login` becomes `/login`, or `/app/login` on a route that strips `/app`. Only with `host: upstream` and `protocol: plain`; a URL of another server, or with a path outside the route, is not changed.")
     tls: UpstreamTls = setting(factory=UpstreamTls, doc="TLS to the endpoints.")
     timeouts: UpstreamTimeouts = setting(factory=UpstreamTimeouts, doc="How long an endpoint may take.")
-    pool: Pool = setting(factory=Pool, doc="Kept connections.")
-    limits: Limits = setting(factory=Limits, doc="Exchanges under way and waiting, for all endpoints together.")
-    breaker: Breaker | None = setting(default=None, doc="When to stop asking a failing endpoint. Without it failing endpoints are passed over while there are others.")
-    dialect: DialectOptions = setting(factory=DialectOptions, doc="What requests that are translated for these endpoints must look like.")
+    pool: Pool = setting(factory=Pool, doc="Keep-alive connections.")
+    limits: Limits = setting(factory=Limits, doc="Concurrent and waiting exchanges, for all endpoints together.")
+    breaker: Breaker | None = setting(default=None, doc="When to stop sending requests to a failing endpoint. Without it, failing endpoints are skipped while others are available.")
+    dialect: DialectOptions = setting(factory=DialectOptions, doc="Options of the translation for these endpoints.")
     health: Health | None = setting(default=None, doc="Active checks.")
-    list_models: bool = setting(default=False, doc="Ask the endpoints for their own list of models, in the background every five minutes. A route with `upstream: by_model` then lists those that a pattern of `models` leads here; exact names are listed in any case.")
+    list_models: bool = setting(default=False, doc="Ask the endpoints for their own list of models, in the background every five minutes. A route with `upstream: by_model` then lists the models that a pattern of `models` maps to this upstream; exact names are always listed.")
     retries: Retries | None = setting(default=None, doc="When an attempt may be repeated.")
     response_header: Size = setting(default=Size(256 * 1024), doc="Bytes of a response's header section; above it 502.", minimum=16384, maximum=1 << 24)
 
@@ -163,13 +162,13 @@ class Upstream:
         seen: dict[str, int] = {}
         for index, endpoint in enumerate(self.endpoints):
             if endpoint.url in seen:
-                yield f"endpoints[{index}]", f"is endpoints[{seen[endpoint.url]}] once more"
+                yield f"endpoints[{index}]", f"is the same as endpoints[{seen[endpoint.url]}]"
             seen.setdefault(endpoint.url, index)
         yield from faults_of_choice(self, BALANCERS, self.balance)
         if self.list_models:
             dialect = registry.dialect(self.protocol)
             if dialect is None or dialect.model_list is None:
-                yield "list_models", f"needs a protocol that has a list of models; {self.protocol} has none"
+                yield "list_models", f"needs a protocol with a list of models; {self.protocol} has none"
 
     def caution(self) -> Iterable[tuple[str, str]]:
         for key, kinds in strangers(self, BALANCERS, self.balance):
@@ -184,11 +183,11 @@ class Upstream:
 
 @section(shorthand="upstream")
 class Model:
-    """Where a model's requests go, and its name there."""
+    """The upstream of a model, and its name there."""
 
     upstream: str = setting(doc="Name of an upstream.")
-    model: str | None = setting(default=None, doc="The model's name at that upstream; without it, the name the client used. A `*` in it stands for what the first `*` of the name stood for.")
-    fallbacks: tuple[Fallback, ...] = setting(default=(), doc="Upstreams and models that are asked when the one before them could not do it; before those of the route.")
+    model: str | None = setting(default=None, doc="The model's name at that upstream; without it, the name the client used. A `*` in it is replaced by the text that the first `*` of the name matched.")
+    fallbacks: tuple[Fallback, ...] = setting(default=(), doc="Upstreams and models that are tried after the previous one failed, before the fallbacks of the route.")
 
     def check(self) -> Iterable[tuple[str, str]]:
         return fallback_faults(self.upstream, self.model, self.fallbacks)

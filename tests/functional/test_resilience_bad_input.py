@@ -61,16 +61,16 @@ UPSTREAM_FAULTS = [
     ("{balance: consistent_hash, hash: {by: [colour]}}", "5:", "is none of header:NAME"),
 ]
 ROUTE_FAULTS = [
-    ("mirror: a", "11:13", "is where the request goes already"),
-    ("mirror: {upstream: a, share: 0.1}", "11:24", "is where the request goes already"),
+    ("mirror: a", "11:13", "is the upstream of the request already"),
+    ("mirror: {upstream: a, share: 0.1}", "11:24", "is the upstream of the request already"),
     ("mirror: twin", "11:13", "would get requests twice"),
     ("mirror: nobody", "11:13", "unknown upstream 'nobody'"),
     ("mirror: {upstream: b, share: 5}", "11:34", "at most 1"),
     ("canary: {upstream: a, weight: 5}", "11:24", "is the route's own upstream"),
     ("canary: {upstream: b, weight: 500}", "11:35", "at most 100"),
     ("canary: {upstream: b}", "11:13", "weight"),
-    ("fallbacks: [a]", "11:17", "leads back to where the request was first"),
-    ("fallbacks: [b, a]", "11:20", "leads back to where the request was first"),
+    ("fallbacks: [a]", "11:17", "leads back to the first target of the request"),
+    ("fallbacks: [b, a]", "11:20", "leads back to the first target of the request"),
     ("fallbacks: [b, twin, b]", "11:26", "leads back to fallbacks[0]"),
     ("fallbacks: [nobody]", "11:17", "unknown upstream 'nobody'"),
     ("fallbacks: [{upstream: b, on: [bored]}]", "11:36", "none of unavailable"),
@@ -78,10 +78,10 @@ ROUTE_FAULTS = [
     ("limits: {requests: 1, ageing: 0}", "11:35", "at least"),
 ]
 MODEL_FAULTS = [
-    ("{upstream: a, fallbacks: [b, a]}", "", "6:35", "leads back to where the request was first"),
-    ("{upstream: a, fallbacks: [b, {upstream: a, model: m}]}", "", "6:35", "leads back to where the request was first"),
+    ("{upstream: a, fallbacks: [b, a]}", "", "6:35", "leads back to the first target of the request"),
+    ("{upstream: a, fallbacks: [b, {upstream: a, model: m}]}", "", "6:35", "leads back to the first target of the request"),
     ("{upstream: a, model: x, fallbacks: [{upstream: a, model: x}]}", "", "6:42", "leads back"),
-    ("a", "mirror: a", "7:50", "is where the requests of every model go already"),
+    ("a", "mirror: a", "7:50", "is the upstream of every model already"),
 ]
 
 

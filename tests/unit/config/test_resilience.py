@@ -101,7 +101,7 @@ def test_fallbacks_that_lead_back_are_faults() -> None:
     chain = [Fallback(upstream="b"), Fallback(upstream="a", model="small"), Fallback(upstream="b"), Fallback(upstream="a")]
     assert [path for path, _ in fallback_faults("a", None, chain)] == ["fallbacks[2]", "fallbacks[3]"]
     assert list(fallback_faults("a", "m", [Fallback(upstream="a", model="m")])) == [
-        ("fallbacks[0]", "leads back to where the request was first")]
+        ("fallbacks[0]", "leads back to the first target of the request")]
     assert not list(fallback_faults("a", "m", [Fallback(upstream="a", model="n"), Fallback(upstream="b")]))
 
 

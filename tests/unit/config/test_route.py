@@ -79,7 +79,7 @@ def test_a_key_among_the_fields_is_warned_of() -> None:
 
 def test_writing_actions_for_everybody_are_warned_of() -> None:
     _, warnings = accepted(routes="[{name: r, upstream: admin, admin_write: true}]")
-    assert "EVERYBODY" in warnings["routes[0].admin_write"]
+    assert "EVERY CLIENT" in warnings["routes[0].admin_write"]
 
 
 def test_a_consumer_has_a_key_of_its_own(tmp_path: pathlib.Path) -> None:
