@@ -121,7 +121,7 @@ def test_a_text_that_is_not_one_plain_yaml_mapping_is_refused_with_its_place(tex
 def test_hints_help_with_the_usual_slips_of_yaml() -> None:
     assert "spaces" in refused("a:\n\t- b")[0].hint
     assert "quoted" in refused("host: *.example.org")[0].hint
-    assert "quotes" in refused("a: b: c")[0].hint
+    assert "quoted" in refused("a: b: c")[0].hint
     assert "begins with @" in refused("a: @b")[0].hint
 
 
