@@ -73,7 +73,7 @@ def parse_endpoint(text: str) -> EndpointAddress:
     if text.startswith("unix:"):
         socket, colon, path = text[5:].partition(":")
         if colon and not path.startswith("/"):
-            raise AddressError("behind the second colon stands a path, which begins with /")
+            raise AddressError("the path after the second colon must begin with /")
         return EndpointAddress("http", "localhost", 80, _path(path), _socket_path(socket))
     try:
         url = urlsplit(text)
@@ -102,7 +102,7 @@ def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise AddressError("is neither an address nor a network such as 10.0.0.0/8") from None
-    raise AddressError(f"has bits beside its mask; the network is {network}")
+    raise AddressError(f"has bits outside its mask; the network is {network}")
 
 
 def fault_of(parse: object, text: str) -> str | None:
@@ -116,13 +116,13 @@ def fault_of(parse: object, text: str) -> str | None:
 
 def _bare(url: SplitResult, text: str) -> None:
     if "@" in url.netloc:
-        raise AddressError("holds user information; keys belong into auth")
+        raise AddressError("contains user information; configure keys under auth")
     if "?" in text:
-        raise AddressError("holds a query; keys belong into auth, other parameters into the request")
+        raise AddressError("contains a query; configure keys under auth, and send other parameters in the request")
     if "#" in text:
-        raise AddressError("holds a fragment")
+        raise AddressError("contains a fragment")
     if any(ord(sign) <= 0x20 or ord(sign) >= 0x7F or sign in "\\\"<>^`{|}" for sign in text):
-        raise AddressError("holds a character that must be percent-encoded")
+        raise AddressError("contains a character that must be percent-encoded")
 
 
 def _host(text: str) -> str:
@@ -130,16 +130,16 @@ def _host(text: str) -> str:
         try:
             return str(ipaddress.IPv6Address(text[1:-1]))
         except ValueError:
-            raise AddressError("holds no IPv6 address in its brackets") from None
+            raise AddressError("contains no IPv6 address in its brackets") from None
     if ":" in text:
-        raise AddressError("an IPv6 address stands in brackets: [::1]:8080")
+        raise AddressError("an IPv6 address needs brackets: [::1]:8080")
     if re.fullmatch(r"[0-9.]+", text):
         try:
             return str(ipaddress.IPv4Address(text))
         except ValueError:
-            raise AddressError("holds no IPv4 address") from None
+            raise AddressError("is not an IPv4 address") from None
     if len(text) > 253 or _HOST.fullmatch(text) is None:
-        raise AddressError("holds no host name")
+        raise AddressError("is not a host name")
     return text
 
 

@@ -24,7 +24,7 @@ class Limits:
 
     def caution(self) -> Iterable[tuple[str, str]]:
         if self.requests and self.queue > 1000 * self.requests:
-            yield "queue", "more than a thousand rounds of waiting for each permit; the clients will have left by then"
+            yield "queue", "is more than 1000 times requests; most clients will disconnect before their turn"
 
 
 def idle_queue(limits: Limits) -> Iterable[tuple[str, str]]:

@@ -33,7 +33,7 @@ class ListenerLimits:
     fields: int = setting(default=200, doc="Number of header fields; above it 431.", minimum=10, maximum=10000)
     trailer: Size = setting(default=Size(8 * 1024), doc="Bytes of the trailer section of a chunked body.", minimum=0, maximum=1 << 20)
     requests: int = setting(default=1000, doc="Requests on one connection before it is closed; 0 means no limit.", minimum=0)
-    connections: int = setting(default=0, doc="Open client connections of this listener; 0 means what the descriptors allow. At the limit relayd stops accepting.", minimum=0)
+    connections: int = setting(default=0, doc="Open client connections of this listener; 0 means the number that the file descriptors permit. At the limit relayd stops accepting.", minimum=0)
     connections_per_peer: int = setting(default=1000, doc="Open connections of one peer address; above it 503. 0 means no limit; Unix sockets and trusted proxies have none.", minimum=0)
 
 
@@ -87,7 +87,7 @@ class Listener:
 class Admin:
     """The admin application: health, readiness, status, metrics and reload, on a Unix socket only."""
 
-    address: str = setting(default="unix:/run/relayd/admin.sock", doc="unix:/path of the admin socket; relayd's commands find it here. `private` is a socket in a folder of the user that runs relayd, for a second relayd beside that of the system.", pattern="unix:/.+|private")
+    address: str = setting(default="unix:/run/relayd/admin.sock", doc="unix:/path of the admin socket; relayd's commands find it here. `private` is a socket in a folder of the user that runs relayd, for a relayd besides the one of the system.", pattern="unix:/.+|private")
     mode: str = setting(default="0660", doc="Permissions of the socket, octal.", pattern="0?[0-7]{3}")
     owner: str = setting(default="", pattern=OWNER, doc="`user`, `user:group` or `:group` of the socket.", example=":adm")
 

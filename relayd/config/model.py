@@ -153,7 +153,7 @@ class Config:
                 yield f"{key}.upstream", unknown("upstream", name, self.upstreams)
         yield from self._mirrored(route, target)
         if route.upstream == "by_model" and not self.models:
-            yield "upstream", "by_model needs models: which model goes where"
+            yield "upstream", "by_model needs models"
         yield from self._dialects(route, target)
         if route.pass_client_key and target is not None and target.auth is not None:
             yield "pass_client_key", f"upstream {route.upstream!r} has auth; only one key can be sent"
@@ -237,14 +237,14 @@ class Config:
                 yield f"routes[{number}].backend_names", "has a meaning only with protocol: simple_chat"
         for number, route in enumerate(self.routes[:-1]):
             if route.match == Match():
-                yield f"routes[{number}]", "matches every request; no route behind it is ever reached"
+                yield f"routes[{number}]", "matches every request; no later route is ever reached"
                 break
             for later, other in enumerate(self.routes[number + 1 :], start=number + 1):
                 if covers(route.match, other.match):
-                    yield f"routes[{later}]", f"is never reached: {route.name} takes every request that it could match"
+                    yield f"routes[{later}]", f"is never reached: {route.name} matches every request that it could match"
         yield from self._larger_than_buffers()
         if not self.routes:
-            yield "routes", "there are none: every request is answered 404"
+            yield "routes", "no routes: every request is answered 404"
 
 
 def covers(earlier: Match, later: Match) -> bool:

@@ -43,24 +43,24 @@ def fault_of_path(text: str, *, whole: bool) -> str | None:
 def not_normal(text: str, *, whole: bool) -> str | None:
     """A warning for a path that is not in its normal form; None if it is, or if it is a fault."""
     normal = normal_path(text, whole=whole)
-    return None if normal in (None, text) else f"is compared in the form that requests have: {normal}"
+    return None if normal in (None, text) else f"is compared in its normal form: {normal}"
 
 
 def fault_of_host(host: str) -> str | None:
     if not host.isascii():
-        return "holds letters that are not ASCII; write the name as it is sent, each such label in its form xn--..."
+        return "contains non-ASCII letters; write each such label in its form xn--..., as it is sent"
     if host.startswith("["):
         try:
             ipaddress.IPv6Address(host.removeprefix("[").removesuffix("]"))
         except ValueError:
-            return "holds no IPv6 address in its brackets (and no port stands behind them)"
-        return None if host.endswith("]") else "lacks the bracket behind its IPv6 address; no port stands there"
+            return "contains no IPv6 address in its brackets (a port is not allowed)"
+        return None if host.endswith("]") else "lacks the closing bracket of its IPv6 address; a port is not allowed"
     if re.search(r":[0-9]*$", host):
-        return "holds a port; the host is compared without it"
+        return "contains a port; hosts are compared without it"
     if ".." in host or host.startswith("."):
-        return "holds an empty label, with which every request is refused"
+        return "contains an empty label; every request with such a host is refused"
     if "%" in host:
-        return "holds an escape, with which every request is refused"
+        return "contains an escape; every request with such a host is refused"
     if _HOST.fullmatch(host) is None or len(host) > 253:
         return "is not a host name (without a port; *.example.org for all names below one)"
     return None
@@ -78,18 +78,18 @@ def fault_of_origin(origin: str) -> str | None:
         return "is not an origin (scheme://host, without a path)"
     scheme, host, port = found.groups()
     if port is not None and _USUAL_PORTS.get(scheme) == port:
-        return f"names the port that {scheme} has anyway, which browsers leave out; write {scheme}://{host}"
+        return f"contains the default port of {scheme}, which browsers omit; write {scheme}://{host}"
     if port is not None and (not 0 < int(port) < 65536 or port.startswith("0")):
-        return "holds no port between 1 and 65535"
+        return "contains no port between 1 and 65535"
     if host.startswith("["):
         try:
             short = f"[{ipaddress.IPv6Address(host[1:-1])}]"
         except ValueError:
-            return "holds no IPv6 address in its brackets"
+            return "contains no IPv6 address in its brackets"
         if short != host:
             return f"is no origin that a browser sends; write the address as {short}"
     elif ".." in host or host.startswith("."):
-        return "holds an empty label"
+        return "contains an empty label"
     return None
 
 
@@ -98,5 +98,5 @@ def fault_of_location(location: str) -> str | None:
     if not location:
         return "is empty"
     if _URI.fullmatch(_PLACEHOLDER.sub("", location)) is None:
-        return "holds a character that a URL cannot hold; write it percent-encoded, and a host name in its form xn--..."
+        return "contains a character that a URL cannot contain; write it percent-encoded, and a host name in its form xn--..."
     return None

@@ -115,7 +115,7 @@ class Cors:
     methods: tuple[str, ...] = setting(default=("*",), doc="Permitted methods; `*` means the requested method.")
     headers: tuple[str, ...] = setting(default=("*",), doc="Permitted request fields; `*` means the requested fields.")
     expose: tuple[str, ...] = setting(default=(), doc="Response fields that scripts may read.", example=["X-Request-ID"])
-    credentials: bool = setting(default=False, doc="Whether cookies and keys may be sent.")
+    credentials: bool = setting(default=False, doc="Permit cookies and keys in cross-origin requests.")
     max_age: Duration = setting(default=Duration(600), doc="How long a browser may cache the response.", minimum=0, maximum=86400)
 
     def check(self) -> Iterable[tuple[str, str]]:

@@ -159,7 +159,7 @@ class HouseFields:
 class Plan:
     """The compiled configuration of one generation (1, 2, ...), as exchanges use it.
 
-    `key_fields` are the lower-case names of further fields, beside the usual ones, in which consumers send their keys.
+    `key_fields` are the lower-case names of the fields, besides the usual ones, in which consumers send their keys.
     `consumer_gates` contains only consumers with limits, `priorities` only those with a priority other than 0. The
     commit applies `gate_limits` and the `endpoints` of the upstreams. `model_targets` has the targets of each entry of
     `models`. `created_s` is the creation time of the plan, in Unix seconds.

@@ -1,1 +1,1 @@
-"""How an endpoint is chosen: a file per word of `balance:`; each has `Options` and one class `Balancer`."""
+"""Balancers: one module per kind of `balance:`, with `Options` and one class `Balancer`."""

@@ -1,1 +1,1 @@
-"""The only room that knows libcurl."""
+"""Transfers and connections; the only package that uses libcurl."""

@@ -31,7 +31,7 @@ class StreamClient(CurlAsyncHTTPClient):
         self.driver = None
         super().initialize(*args, **kwargs)
         scan = getattr(self, "_force_timeout_callback", None)
-        if scan is not None:  # Tornado 6.1 to 6.5: socket_all() every second, behind the driver's back
+        if scan is not None:  # Tornado 6.1 to 6.5: socket_all() every second, bypassing the driver
             scan.stop()
         self.work = WorkQueue(self.io_loop.add_callback)
         self.driver = Driver(self.io_loop, self._multi, self._fetch_done, self.work)

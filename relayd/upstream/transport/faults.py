@@ -44,7 +44,7 @@ def code_of(errno: int, message: str = "") -> str:
 
 
 def is_unprocessed(errno: int, message: str) -> bool:
-    """Whether a transfer over HTTP/2 that failed without a response head was refused before any work on it: its stream
+    """True if a transfer over HTTP/2 that failed without a response head was refused before any work on it: its stream
     was reset with REFUSED_STREAM, or is above the last one that a GOAWAY names (RFC 9113 8.7).
 
     In both cases libcurl tries to send the request again, which SEEKFUNCTION forbids: error 65. A broken keep-alive

@@ -152,7 +152,7 @@ class Slot:
 
     # ---- libcurl's callbacks
 
-    def _touch(self) -> None:
+    def _mark_ready(self) -> None:
         if not self.ready:
             self.ready = True
             self.driver.ready_slots.append(self)
@@ -160,20 +160,20 @@ class Slot:
     def _on_header(self, line: bytes) -> int | None:
         self.lines.append(line)
         size = len(line)
-        if size > 2:  # a field has three bytes at least; what is shorter ends the head or is malformed
+        if size > 2:  # a field has three bytes at least; a shorter line ends the head or is malformed
             self.head_bytes += size
             if self.head_bytes <= self.pool.head_limit and self.response is None and len(self.lines) <= FIELDS_MAX:
                 return None
         return self._on_other_line(line)
 
     def _on_other_line(self, line: bytes) -> int | None:
-        """The end of a head, a trailer, or more than is taken."""
+        """The end of a head, a trailer field, or a line beyond a limit."""
         if self.response is not None:
             self.lines.clear()
             return self._on_trailer(line)
         if self.head_bytes > self.pool.head_limit:
             self.protocol_error = "response head too large"
-            return 0  # any length but the line's: error 23, and the connection is closed
+            return 0  # any length other than the line's: error 23, and the connection is closed
         if len(self.lines) > FIELDS_MAX:
             self.protocol_error = "too many fields"
             return 0
@@ -219,7 +219,7 @@ class Slot:
             if self.interim is None:
                 self.interim = []
             self.interim.append(response)
-            self._touch()
+            self._mark_ready()
             if len(self.interim) > INTERIM_MAX:
                 self.protocol_error = "too many interim heads"
                 return 0
@@ -228,7 +228,7 @@ class Slot:
     def _on_body(self, data: bytes) -> int | None:
         if self.hold or self.insize > self.turn or self.unfinished or len(self.chunks) >= PIECES:
             self.paused = True
-            self._touch()
+            self._mark_ready()
             return _WRITE_PAUSE  # libcurl keeps `data` and delivers it again
         self.chunks.append(data)
         self.insize += len(data)
@@ -253,7 +253,7 @@ class Slot:
                 self.queue.appendleft(piece[size:])
                 piece = piece[:size]
             self.queued -= len(piece)
-            self._touch()
+            self._mark_ready()
             return bytes(piece)
         if self.upload_done:
             return b""
