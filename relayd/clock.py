@@ -1,6 +1,6 @@
-"""Monotonic and wall-clock time; the one thing that tests replace.
+"""Monotonic and wall-clock time; tests replace these two functions.
 
-`monotonic` counts seconds for durations and deadlines, `wall` seconds since 1970 for records that people read.
+`monotonic` counts seconds for durations and deadlines, `wall` counts seconds since 1970 for timestamps in records.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""The tree of everything that can go wrong: whose fault it is, its status, whether it may be retried, its stable code.
+"""The exception classes and the error catalogue: fault, HTTP status, retryability and stable code of each error.
 
     RelaydError
-      ConfigError      the configuration was refused: all findings at once
-      ExchangeError    one exchange cannot go on; becomes an HTTP answer in proxy/respond.py and nowhere else
+      ConfigError      the configuration was refused; it holds all findings
+      ExchangeError    one exchange cannot continue; only proxy/respond.py turns it into an HTTP response
 
 Laws:
 1. A code is stable: logs, metrics, clients and the manual use it. Codes are never renamed, only added.
-2. `message` is what a client may read: never an address, a key, a library's text or a byte of the request.
+2. `message` is for the client. It never contains an address, a key, a library's text or a byte of the request.
 3. `detail` is for the operator's log only.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 
 class Fault(enum.Enum):
-    """Whose fault an error is; `fault.value` is the word in logs and metrics."""
+    """The party that caused an error; `fault.value` is the label in logs and metrics."""
 
     CLIENT = "client"
     UPSTREAM = "upstream"
@@ -30,9 +30,9 @@ class Fault(enum.Enum):
 class Kind:
     """One entry of the error catalogue.
 
-    `status` is the HTTP status; 499 is only ever logged. `retryable` says that no endpoint has acted on any part of
-    the request, so that any method may be tried again. `close` says that the client's framing is in doubt or its body
-    unread, so that the connection ends after the answer.
+    `status` is the HTTP status; 499 is logged but never sent. `retryable` is true if no endpoint has acted on any part
+    of the request, so that a request of any method may be retried. `close` is true if the client's framing is in doubt
+    or its body unread, so that the connection is closed after the response.
     """
 
     code: str
@@ -50,14 +50,14 @@ KINDS: dict[str, Kind] = {
     for kind in (
         # accept
         Kind("bad_request", 400, _C, "The request is not valid HTTP.", close=True),
-        Kind("ambiguous_path", 400, _C, "The path means different things to different readers."),
+        Kind("ambiguous_path", 400, _C, "The path is ambiguous: servers interpret it differently."),
         Kind("request_timeout", 408, _C, "The request did not arrive in time.", close=True),
         Kind("uri_too_long", 414, _C, "The request target is too long.", close=True),
         Kind("expectation_failed", 417, _C, "Only 100-continue can be expected.", close=True),
         Kind("header_too_large", 431, _C, "The request header section is too large.", close=True),
         Kind("not_implemented", 501, _C, "This transfer coding or method is not supported.", close=True),
-        Kind("not_in_force", 501, _R, "This route waits for a feature that is not in force yet."),
-        Kind("version_not_supported", 505, _C, "Only HTTP/1.0 and HTTP/1.1 are spoken here.", close=True),
+        Kind("not_in_force", 501, _R, "This route needs a feature that is not in force yet."),
+        Kind("version_not_supported", 505, _C, "Only HTTP/1.0 and HTTP/1.1 are supported.", close=True),
         Kind("too_many_connections", 503, _C, "Too many connections from this address.", close=True),
         Kind("method_not_allowed", 405, _C, "This method is not allowed here."),
         # match
@@ -65,10 +65,10 @@ KINDS: dict[str, Kind] = {
         Kind("loop_detected", 508, _C, "The request has already passed through this proxy."),
         # authorise
         Kind("unauthorized", 401, _C, "A valid key is required."),
-        Kind("forbidden", 403, _C, "This key is not granted here."),
+        Kind("forbidden", 403, _C, "This key has no access to this route."),
         # limits
-        Kind("bad_body", 400, _C, "The request body cannot be understood, or cannot be carried to this back-end."),
-        Kind("ambiguous_body", 400, _C, "The model cannot be read from this request body with certainty."),
+        Kind("bad_body", 400, _C, "The request body is invalid, or cannot be translated for this upstream."),
+        Kind("ambiguous_body", 400, _C, "The model in this request body is ambiguous."),
         Kind("unknown_model", 404, _C, "No such model."),
         Kind("body_too_large", 413, _C, "The request body is larger than this route allows.", close=True),
         Kind("too_many_requests", 429, _C, "Too many requests; try again later."),
@@ -76,29 +76,29 @@ KINDS: dict[str, Kind] = {
         Kind("request_buffers_full", 503, _R, "Too many request bodies are held in memory; try again later.",
              retryable=True, close=True),
         Kind("queue_full", 503, _R, "Too many requests are waiting; try again later.", retryable=True),
-        Kind("queue_timeout", 503, _R, "Waited too long for a free place; try again later.", retryable=True),
+        Kind("queue_timeout", 503, _R, "The request waited too long in a queue; try again later.", retryable=True),
         Kind("draining", 503, _R, "The proxy is shutting down.", retryable=True, close=True),
         # attempt, transfer
         Kind("no_endpoint", 503, _U, "No endpoint of the upstream is available.", retryable=True),
         Kind("connect_failed", 502, _U, "The upstream cannot be reached.", retryable=True),
         Kind("tls_failed", 502, _U, "No trusted connection to the upstream could be made.", retryable=True),
         Kind("connect_timeout", 504, _U, "The upstream did not accept a connection in time.", retryable=True),
-        Kind("upstream_unprocessed", 503, _U, "The upstream refused the request before any work on it; send it again.",
+        Kind("upstream_unprocessed", 503, _U, "The upstream refused the request before processing it; send it again.",
              retryable=True),
         Kind("upstream_closed", 502, _U, "The upstream closed the connection without a complete answer."),
         Kind("upstream_malformed", 502, _U, "The upstream's answer is not valid HTTP."),
         Kind("upstream_cut", 502, _U, "The upstream's answer was cut."),
-        Kind("upstream_unreadable", 502, _U, "The upstream's answer is not one that this API gives."),
+        Kind("upstream_unreadable", 502, _U, "The upstream's answer is not valid for this API."),
         Kind("upstream_refused", 502, _U, "The upstream refused the request."),
         Kind("upstream_failed", 502, _U, "The upstream reported an error inside its answer."),
         Kind("upstream_key_refused", 502, _U, "The upstream refused the gateway's own key."),
         Kind("first_byte_timeout", 504, _U, "The upstream did not answer in time."),
         Kind("idle_timeout", 504, _U, "The upstream stopped sending."),
         Kind("total_timeout", 504, _U, "The exchange took longer than allowed."),
-        # who left
+        # client closed, operator, relayd itself
         Kind("client_gone", 499, _C, "The client closed the connection.", close=True),
         Kind("client_stalled", 499, _C, "The client stopped reading.", close=True),
-        Kind("stopped", 503, _A, "The exchange was ended by the operator.", close=True),
+        Kind("stopped", 503, _A, "The operator ended the exchange.", close=True),
         Kind("internal", 500, _R, "An internal error occurred.", close=True),
     )
 }
@@ -109,11 +109,11 @@ class RelaydError(Exception):
 
 
 class ExchangeError(RelaydError):
-    """An exchange cannot go on.
+    """An exchange cannot continue.
 
-    `code` names the entry of KINDS; `detail` is for the log; `headers` are sent with the answer
-    (for example Allow, Retry-After, WWW-Authenticate). `message` replaces that of the kind where the client can be
-    told more. Raises KeyError for a code that the catalogue does not have.
+    `code` names the entry of KINDS; `detail` is for the log; `headers` are sent with the response
+    (for example Allow, Retry-After, WWW-Authenticate). `message` replaces the message of the kind by a more specific
+    one for the client. Raises KeyError for a code that is not in the catalogue.
     """
 
     __slots__ = ("detail", "headers", "kind", "message")
@@ -148,7 +148,7 @@ class Finding:
 
 
 class ConfigError(RelaydError):
-    """A configuration was refused. `findings` holds every fault found, and the warnings beside them."""
+    """A configuration was refused. `findings` holds all faults and all warnings."""
 
     def __init__(self, findings: Iterable[Finding]) -> None:
         self.findings = tuple(findings)
@@ -156,7 +156,7 @@ class ConfigError(RelaydError):
 
 
 class OptionError(RelaydError):
-    """A plug-in cannot use one of its options, which only shows when it is made. `key` is the YAML key."""
+    """A plug-in cannot use one of its options, which is detected only on its construction. `key` is the YAML key."""
 
     def __init__(self, key: str, message: str) -> None:
         self.key, self.message = key, message

@@ -1,8 +1,8 @@
-"""A folder is a registry, a file name is a kind: the one way by which pluggable parts are found and loaded.
+"""Discovery and loading of plug-ins: a folder is a registry, and the name of a module in it is a kind.
 
-1. The word written in relayd.yaml is the module's name; there is no second list that could disagree with the folder.
-2. Looking loads nothing: `kinds` reads names only, so a kind whose library is not installed can still be listed.
-3. Only a name that `kinds` gives is ever imported, whatever a configuration says.
+1. The value in relayd.yaml is the module's name; no second list exists that could disagree with the folder.
+2. Listing loads no module: `kinds` reads names only, so it also lists a kind with a missing library.
+3. Only a name that `kinds` returns is imported, regardless of the configuration.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from types import ModuleType
 
 
 def kinds(package: str, *, packages_only: bool = False) -> tuple[str, ...]:
-    """The kinds that a folder offers, sorted: every module whose name does not begin with an underscore.
+    """The kinds of a folder, sorted: all modules except those with a leading underscore.
 
-    `packages_only` leaves out plain modules, where a folder also holds what its kinds share.
+    `packages_only` excludes plain modules, for folders that also hold modules shared by their kinds.
     """
     found = pkgutil.iter_modules(importlib.import_module(package).__path__)
     named = (module for module in found if not module.name.startswith("_"))
@@ -33,7 +33,7 @@ def summary(package: str, kind: str) -> str:
 
 
 def entry(package: str, kind: str) -> str:
-    """The manual entry of a kind; it is not loaded for this, since its library may be missing."""
+    """The manual entry of a kind. The kind is not loaded, because its library may be missing."""
     module = sys.modules.get(f"{package}.{kind}")
     if module is not None:
         return inspect.cleandoc(module.__doc__ or "")
@@ -43,7 +43,7 @@ def entry(package: str, kind: str) -> str:
 
 
 class Kinds:
-    """The kinds of a folder as the words that a setting takes, each of which explains itself."""
+    """The kinds of a folder as the choices of a setting, each with its explanation."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -58,14 +58,14 @@ class Kinds:
         return len(kinds(self._folder))
 
     def explained(self) -> str:
-        """The words with what their modules say of them."""
+        """The choices with the summaries of their modules."""
         return " ".join(f"`{word}`: {summary(self._folder, word)}" for word in self)
 
 
 def load(package: str, kind: str) -> ModuleType:
     """The module of one kind.
 
-    Raises KeyError for a word that is no kind of this folder, ImportError when a library that it needs is missing.
+    Raises KeyError for a name that is not a kind of this folder, ImportError if a required library is missing.
     """
     if kind not in kinds(package):
         raise KeyError(f"{kind!r} is no kind of {package}; known: {', '.join(kinds(package))}")

@@ -1,4 +1,4 @@
-"""Tokens of one AI exchange: one type from the reader of an answer to the record, the metrics and the account.
+"""Token counts of one AI exchange: one type from the response reader to the record, the metrics and the account.
 
 Providers count differently; every dialect converts its provider's counts to these:
 
@@ -19,9 +19,9 @@ from dataclasses import dataclass
 class Usage:
     """Token counts; 0 where the provider reported none.
 
-    `input`: all tokens of the prompt. It includes `cached_read`, the part that the provider had in its prompt cache,
-    and `cache_creation`, the part that it wrote to that cache; both have prices of their own. `output`: all tokens that
-    the model produced. It includes `reasoning`, the part spent on thinking.
+    `input`: all tokens of the prompt. It includes `cached_read`, the part that the provider read from its prompt cache,
+    and `cache_creation`, the part that it wrote to that cache; each of them has its own price. `output`: all tokens
+    that the model produced. It includes `reasoning`, the part spent on thinking.
     """
 
     input: int = 0

@@ -1,9 +1,9 @@
-"""Work that is continued in later turns of the event loop, so that no connection keeps the others waiting.
+"""Work that continues in later turns of the event loop, so that no connection blocks the others.
 
 Laws:
-1. All work that waits here together gets `SHARE_S` of one turn; then the loop looks at its descriptors and timers.
-2. The order is first in, first out: a step that puts itself again goes behind everybody else.
-3. A step is short (about a millisecond at most): it bounds its own work and puts the rest here.
+1. All queued steps together get `SHARE_S` of one turn; then the loop polls its descriptors and timers.
+2. The order is first in, first out: a step that queues itself again runs after all other queued steps.
+3. A step is short (about a millisecond at most): it bounds its own work and queues a step for the rest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class WorkQueue:
         self._is_scheduled = False
 
     def put(self, step: Callable[[], None]) -> None:
-        """Run this step in a later turn. A step that raises ends nothing but itself: the loop logs it."""
+        """Run this step in a later turn. The loop logs an exception of a step; other steps are not affected."""
         self._steps.append(step)
         if not self._is_scheduled:
             self._is_scheduled = True
