@@ -1,11 +1,10 @@
 """Storage between exchanges: bounded, with a time to live, and a separate name space for each consumer.
 
 A kind is a module with a docstring (its manual entry), `Options` (its keys of `store:`) and a class `Store`, made by
-`Store.open(options, bounds)`, which raises OptionError. A kind that writes a file says where in
-`file_of(options, bounds)`. Every kind keeps the same contract
-(tests/unit/stores/test_contract.py):
+`Store.open(options, bounds)`, which raises OptionError. A kind that writes a file returns its path from
+`file_of(options, bounds)`. Every kind fulfils the same contract (tests/unit/stores/test_contract.py):
 
-    store.space(name) -> a memory with get(key), put(key, value), delete(key); values are plain JSON data
+    store.space(name) -> a Space with get(key), put(key, value), delete(key), lost(key); values are plain JSON data
     store.sweep()     -> deletes expired entries; called periodically by the owner of the store
     store.entries, store.size_bytes, store.notices
     store.close()

@@ -22,27 +22,30 @@ class Fault(NamedTuple):
 
 LOCKED = Fault(
     "locked", "the gateway's store is locked by another program",
-    "Another program holds a lock on the file; `fuser -v {path}` names it. End it, or give relayd a file of its own.",
+    "Another program holds a lock on the file; `fuser -v {path}` names it. End it, or give relayd a separate file.",
 )
-FULL = Fault("full", "the gateway's store has no room on its disk", "Make room on the disk of {path}.")
+FULL = Fault("full", "the disk of the gateway's store is full", "Free space on the disk of {path}.")
 READ_ONLY = Fault(
     "read_only", "the gateway's store cannot be written",
-    "Make {path} and its folder writable for the user that relayd runs as.",
+    "Make {path} and its directory writable for relayd's user.",
 )
-DAMAGED = Fault("damaged", "the gateway's store was damaged and has begun anew", "What {path} held was moved aside.")
+DAMAGED = Fault(
+    "damaged", "the gateway's store was damaged and has been replaced by an empty one",
+    "The damaged {path} was renamed; its entries are lost to relayd.",
+)
 SLOW = Fault(
-    "slow", "the gateway's store is behind with its work", "The disk of {path} is too slow for what is stored."
+    "slow", "the gateway's store is overloaded", "The disk of {path} is too slow for the amount of data to store."
 )
 TOO_LARGE = Fault(
     "too_large", "it is larger than a quarter of the gateway's store",
     "A value was larger than a quarter of the store; raise `store: size`.",
 )
 CLOSED = Fault(
-    "closed", "the gateway's store was changed while the request was under way",
-    "A reload has changed `store:`; what requests that had begun before it wanted to keep in {path} is lost.",
+    "closed", "the gateway's store was changed during the request",
+    "A reload has changed `store:`; values that older requests wanted to store in {path} are lost.",
 )
 FAILED = Fault(
-    "failed", "the gateway's store cannot be written", "Look after the disk of {path}; the kernel's log may say more."
+    "failed", "the gateway's store cannot be written", "Check the disk of {path}; see also the kernel's log."
 )
 
 _BY_TEXT = (
@@ -51,13 +54,13 @@ _BY_TEXT = (
 
 
 def fault_of(error: sqlite3.Error) -> Fault:
-    """The fault that an SQLite error stands for, by its message; SQLite's messages are stable."""
+    """Map an SQLite error to a fault by its message; SQLite's messages are stable."""
     text = str(error).lower()
     return next((fault for pattern, fault in _BY_TEXT if pattern in text), FAILED)
 
 
 class Failure(NamedTuple):
-    """The number of failures with this fault since the last report, and the reason of the last one."""
+    """The number of failures with this fault since the last report, and the reason for the last one."""
 
     fault: Fault
     times: int

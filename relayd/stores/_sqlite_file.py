@@ -1,7 +1,8 @@
-"""The file of the SQLite store: its schema, what is done to it, and how it is begun anew. Used by one thread at a time.
+"""The file of the SQLite store: its schema, the operations on it, and its replacement. Used by one thread at a time.
 
-1. Every method is one short transaction; what it raises is sqlite3.Error, and the file is then as it was before.
-2. OperationalError is about the moment (locked, full, read-only); every other DatabaseError is about the file.
+1. Every method is one short transaction. If it raises sqlite3.Error, the file is unchanged.
+2. OperationalError means a temporary condition (locked, full, read-only); every other DatabaseError means that the
+   file is unusable.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 
 VERSION = 1
-OPEN_WAIT_S = 5.0  # at the start, when nobody is being served yet
+OPEN_WAIT_S = 5.0  # at startup, before any client is served
 LARGEST_SHARE = 4
 _SWEPT_AT_ONCE = 64
 _SWEPT_BY_ASKING = 1000
@@ -20,7 +21,7 @@ _PAGES_GIVEN_BACK = 1024
 _SWITCHES = 32
 
 Touch = tuple[float, str, str]
-"""When, in which space, which key."""
+"""An access: time of use in seconds, space, key."""
 
 _SCHEMA = (
     "CREATE TABLE entries (space TEXT NOT NULL, key TEXT NOT NULL, used_s REAL NOT NULL, size_bytes INTEGER NOT NULL,"
@@ -38,7 +39,7 @@ _SCHEMA = (
 
 
 class File:
-    """The writing side. `generation` grows when the file was replaced. Raises OSError when it cannot be made at all."""
+    """The write connection. Replacing the file increments `generation`. Raises OSError if no file can be created."""
 
     def __init__(self, path: str, max_entries: int, max_bytes: int, ttl_s: float, wait_s: float) -> None:
         self.path = path
@@ -47,10 +48,10 @@ class File:
         self.notices: list[str] = []
         self._file = self._opened(wait_s)
 
-    # ---- what is done to it
+    # ---- operations
 
     def put(self, space: str, key: str, text: str, size_bytes: int, now_s: float, touches: Iterable[Touch]) -> None:
-        """Keep a text, after making room for it."""
+        """Store a text, after evicting entries to make room for it."""
         with self._transaction():
             self._touch(touches)
             self._file.execute("DELETE FROM entries WHERE space = ? AND key = ?", (space, key))
@@ -69,41 +70,41 @@ class File:
             self._file.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", (space, key, now_s, size_bytes, text))
 
     def delete(self, space: str, key: str) -> None:
-        """Forget a value."""
+        """Delete a value."""
         self._file.execute("DELETE FROM entries WHERE space = ? AND key = ?", (space, key))
 
     def touch(self, touches: Iterable[Touch]) -> None:
-        """Note when values were asked for."""
+        """Record the times of accesses."""
         with self._transaction():
             self._touch(touches)
 
     def sweep(self, now_s: float, touches: Iterable[Touch]) -> None:
-        """Forget what is too old and give its room back to the disk, so much of it at a time that others get a turn."""
+        """Delete expired entries and return free pages to the disk; bounded, so that other jobs are not delayed."""
         self.touch(touches)
         self._forget_old(now_s, _SWEPT_BY_ASKING)
         self._file.executescript(f"PRAGMA incremental_vacuum({_PAGES_GIVEN_BACK})")  # execute would take one step only
 
     def check(self) -> None:
-        """Read the whole file. Raises sqlite3.DatabaseError for one that is damaged."""
+        """Read the whole file. Raises sqlite3.DatabaseError if it is damaged."""
         found = self._file.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise sqlite3.DatabaseError(found)
 
     def replace(self, why: str) -> None:
-        """Move a damaged file aside and begin a new one. Raises OSError, sqlite3.Error."""
+        """Rename a damaged file and create a new one. Raises OSError, sqlite3.Error."""
         self._file.close()
         self._move_aside(why)
         self._file = self._opened(0.0)
         self.generation += 1
 
     def reader(self) -> sqlite3.Connection:
-        """A connection that only reads, and never waits."""
+        """A read-only connection that never waits for a lock."""
         file = sqlite3.connect(self.path, timeout=0.0, isolation_level=None, check_same_thread=False)
         file.execute("PRAGMA query_only = ON")
         return file
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         self._file.close()
 
     @contextlib.contextmanager
@@ -112,8 +113,8 @@ class File:
         try:
             yield
             self._file.execute("COMMIT")
-        except BaseException:  # rescue door: a transaction ends, whatever ends it; it is raised again
-            with contextlib.suppress(sqlite3.Error):  # a full disk has ended it already
+        except BaseException:  # rescue door: every exception rolls the transaction back and is raised again
+            with contextlib.suppress(sqlite3.Error):  # SQLite has already rolled back if the disk is full
                 self._file.execute("ROLLBACK")
             raise
 
@@ -144,7 +145,7 @@ class File:
         return file
 
     def _connected(self, wait_s: float) -> sqlite3.Connection:
-        try:  # nobody else may read it; and a file that is there is not opened: closing it would drop SQLite's locks
+        try:  # mode 0600; an existing file is not opened, because closing it would release SQLite's locks
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
         except FileExistsError:
             pass
@@ -159,15 +160,15 @@ class File:
         for ending in ("-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path + ending)
-        self.notices.append(f"{self.path} cannot be used ({fault}): moved to {aside}, a new one was begun")
+        self.notices.append(f"{self.path} cannot be used ({fault}): renamed to {aside}, and a new file was created")
 
 
 def make_ready(file: sqlite3.Connection) -> None:
-    """Raises sqlite3.DatabaseError for a file that cannot be used."""
+    """Set the pragmas and create the schema. Raises sqlite3.DatabaseError if the file is unusable."""
     _switch_to_wal(file)
     file.execute("PRAGMA synchronous = OFF")
     file.execute("PRAGMA journal_size_limit = 4194304")
-    file.execute("BEGIN IMMEDIATE")  # two instances may begin at once
+    file.execute("BEGIN IMMEDIATE")  # two instances may start at the same time
     try:
         version = file.execute("PRAGMA user_version").fetchone()[0]
         if version == 0 and not file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -180,7 +181,7 @@ def make_ready(file: sqlite3.Connection) -> None:
 
 
 def _switch_to_wal(file: sqlite3.Connection) -> None:
-    """The switch needs the file for itself, and gives up at once where another instance is about to switch too."""
+    """Switch to WAL mode. The switch needs an exclusive lock and fails immediately if another instance switches too."""
     for _ in range(_SWITCHES):
         try:
             if file.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
@@ -188,5 +189,5 @@ def _switch_to_wal(file: sqlite3.Connection) -> None:
             file.execute("PRAGMA auto_vacuum = INCREMENTAL")
             file.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError:
-            file.execute("BEGIN IMMEDIATE")  # waits for the other
+            file.execute("BEGIN IMMEDIATE")  # waits for the other instance
             file.execute("COMMIT")

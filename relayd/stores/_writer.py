@@ -1,10 +1,10 @@
-"""The thread that writes to the file of the SQLite store: neither a lock nor a disk keeps the event loop waiting.
+"""The thread that writes to the file of the SQLite store, so that neither a lock nor a disk blocks the event loop.
 
-1. Jobs are done in their order. Whoever gives one may wait for it a moment; the job is in `done` in any case.
-2. A job that meets a lock is tried again for PATIENCE_S. After SHORT_S, which is more than another instance needs for a
-   change, the writer is `blocked`; what is given meanwhile is not promised to be kept. When a lock outlasts PATIENCE_S
-   some program holds the file: for HELD_S every job is tried just once.
-3. A damaged file is replaced by a new one, and the job that has found the damage is done once more, on that.
+1. Jobs are done in the order of submission. The submitter may wait briefly for a job; every job is appended to `done`.
+2. A job that meets a lock is retried for PATIENCE_S. After SHORT_S, which is more than another instance needs for a
+   change, the writer is `blocked`; values submitted while it is blocked may be lost. If a lock lasts longer than
+   PATIENCE_S, a program holds the file: for HELD_S every job is then tried only once.
+3. A damaged file is replaced by a new one, and the job that detected the damage is repeated once on the new file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HELD_S = 1.0
 
 
 class Verb(Enum):
-    """What a job is."""
+    """The operation of a job."""
 
     PUT = "put"
     DELETE = "delete"
@@ -38,10 +38,10 @@ class Verb(Enum):
 
 
 class Job:
-    """Something to do with the file; written by the loop, then by the writer, then read by the loop. `text` is what to
-    put; `fault` is None when the job is done, else why it is not; `generation` the one that a REPLACE is about; `again`
-    says that the same was tried before. The writer sets `begun`, `met_lock`, and `ended` when there is nothing more to
-    wait for."""
+    """One operation on the file; written by the loop, then by the writer, then read by the loop. `text` is the value of
+    a PUT; `fault` is None if the job succeeded, else the cause of its failure; `generation` is the one that a REPLACE
+    replaces; `again` is true for a repeated job. The writer sets `begun`, `met_lock`, and `ended` when waiting for the
+    job is no longer useful."""
 
     __slots__ = (
         "again", "begun", "ended", "entry_key", "fault", "generation", "met_lock", "now_s", "size_bytes", "text",
@@ -61,8 +61,8 @@ class Job:
 
 
 class Writer:
-    """The thread and its queue; owned by its store. `done` are the jobs that ended, for the loop to take. `blocked`
-    says that the job under way, or the last one, has met a lock that is held for longer than another instance needs it.
+    """The thread and its queue; owned by its store. `done` holds the ended jobs for the loop. `blocked` is true if the
+    current job, or the last one, met a lock that is held for longer than another instance needs it.
     """
 
     def __init__(self, file: File) -> None:
@@ -76,11 +76,11 @@ class Writer:
         self._thread.start()
 
     def give(self, job: Job) -> None:
-        """Have something done."""
+        """Queue a job."""
         self._jobs.put(job)
 
     def stop(self, wait_s: float) -> bool:
-        """Do what was given before, close the file and end. Whether that was done in time."""
+        """Complete all queued jobs, close the file and end the thread. Returns True if that took at most `wait_s`."""
         self._jobs.put(Job(Verb.STOP))
         self._thread.join(wait_s)
         return not self._thread.is_alive()
@@ -105,11 +105,11 @@ class Writer:
                 self._perform_in_time(job)
         except sqlite3.Error as error:
             job.fault, job.why = fault_of(error), str(error)
-        except Exception as error:  # rescue door: the thread outlives whatever a file can do
+        except Exception as error:  # rescue door: no failure of a file ends the thread
             job.fault, job.why = FAILED, str(error)
 
     def _perform_in_time(self, job: Job) -> None:
-        """Do it, also if that takes some tries because of a lock. Raises sqlite3.Error and OSError."""
+        """Perform a job, with retries while the file is locked. Raises sqlite3.Error and OSError."""
         began_s = clock.monotonic()
         patient_s = PATIENCE_S if began_s >= self._patient_again_s else 0.0
         pause_s = 0.0005
@@ -128,7 +128,7 @@ class Writer:
                     raise
                 if spent_s >= SHORT_S and not self.blocked:
                     self.blocked = True
-                    job.ended.set()  # whoever waits need not wait for the rest
+                    job.ended.set()  # the submitter stops waiting
                 self._never.wait(pause_s)
                 pause_s = min(2 * pause_s, 0.01)
             else:

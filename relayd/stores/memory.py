@@ -1,9 +1,9 @@
-"""In this process: fast, private, and gone with it.
+"""In the memory of the process: fast and private; the contents are lost when the process ends.
 
 Cost, measured on one core of a small server: `put` and `get` turn the value into JSON text and back, which takes 7 and
 4 microseconds for a short answer, 2 milliseconds and 1 for a conversation of 320 KiB, 4 and 1 for 1 MiB of one string
-(an image); everything else is a few dictionary steps. Making room asks for the largest space, a few microseconds for
-every hundred spaces.
+(an image). All other work is a few dictionary operations. An eviction searches for the largest space, which takes a few
+microseconds per hundred spaces.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from relayd.stores import Bounds
 from relayd.stores._faults import TOO_LARGE, Failure, Losses
 from relayd.stores._space import Space
 
-ENTRY_BYTES = 400  # what an entry costs beside its texts
+ENTRY_BYTES = 400  # memory of an entry in addition to its texts
 LARGEST_SHARE = 4
 _SWEPT_AT_ONCE = 64
 
@@ -28,11 +28,11 @@ _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 @section()
 class Options:
-    """Nothing to choose."""
+    """No options."""
 
 
 class _Entry:
-    """A kept value; owned by its store."""
+    """A stored value; owned by its store."""
 
     __slots__ = ("size_bytes", "text", "used_s")
 
@@ -47,8 +47,8 @@ class Store:
         self, max_entries: int, max_bytes: int, ttl_s: float, now: Callable[[], float] = clock.monotonic
     ) -> None:
         self._max_entries, self._max_bytes, self._ttl_s, self._now = max_entries, max_bytes, ttl_s, now
-        self._order: OrderedDict[tuple[str, str], None] = OrderedDict()  # of all spaces, the longest unused first
-        self._spaces: dict[str, OrderedDict[str, _Entry]] = {}  # each in the same order
+        self._order: OrderedDict[tuple[str, str], None] = OrderedDict()  # of all spaces, least recently used first
+        self._spaces: dict[str, OrderedDict[str, _Entry]] = {}  # each in the same order, least recently used first
         self._sizes: dict[str, int] = {}
         self.size_bytes = 0
         self.notices: tuple[str, ...] = ()

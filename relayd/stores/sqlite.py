@@ -1,20 +1,20 @@
-"""In a file of the state directory: it survives restarts, and several instances on one host may share it.
+"""In a file of the state directory: the contents survive restarts, and several instances on one host may share it.
 
 1. The file is a cache: it is written without waiting for the disk (WAL, synchronous=OFF). A process that dies loses
-   nothing; a host that loses power may lose the file, which then begins anew.
-2. A file that cannot be read, or has the schema of another version, is moved aside and a new one begun; `notices` says
-   so.
+   nothing; a host that loses power may lose the file, and relayd then creates a new one.
+2. A file that cannot be read, or has the schema of another version, is renamed and a new one is created; `notices`
+   reports it.
 3. The event loop does not wait for the disk or for a lock. A thread writes (`_writer`). `put` and `delete` wait for it
    at most ANSWER_WAIT_S, and only if it is idle. Reads never wait for a lock, and return values not yet written from
    memory.
 4. Failures to store a value are reported: `lost` does so immediately for a lock, a full disk or a read-only file. A
    value that met a lock is returned only after it has been written. A failure of a slow disk is detected later.
-5. A value that is to be deleted, or that a newer one failed to replace, is not returned any more, while it is still
-   in the file.
+5. A value to be deleted, or that a newer value failed to replace, is no longer returned, even while it is still in
+   the file.
 
-Cost on the loop, measured on a small server, turning the value into JSON text and back included: 180 microseconds for a
+Cost on the loop, measured on a small server, including the conversion to JSON text and back: 180 microseconds for a
 `put` of a short answer, 20 for a `get`; 0.9 and 0.7 milliseconds for a string of 320 KiB, 2.8 and 2 for 1 MiB. The
-longest `put` took 6.
+longest `put` took 6 milliseconds.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from relayd.stores._sqlite_file import LARGEST_SHARE, OPEN_WAIT_S, VERSION, File
 from relayd.stores._writer import Job, Verb, Writer
 
 ANSWER_WAIT_S = 0.005
-BEGIN_WAIT_S = 0.02  # for a thread that has not begun: the machine is so busy that the loop is late anyway
+BEGIN_WAIT_S = 0.02  # for a job that the thread has not begun: on such a busy machine the loop is late anyway
 SETTLE_S = 10.0
 CLOSE_S = 5.0
-ENTRY_BYTES = 200  # what an entry costs in the file beside its texts
+ENTRY_BYTES = 200  # size of an entry in the file in addition to its texts
 WAITING_BYTES, WAITING_JOBS = 32 * 1024 * 1024, 4096
 RETRY_S, _RETRY_BATCH = 0.25, 64
 _ACCESS_BATCH, _MAX_ACCESSES = 256, 8192
@@ -51,35 +51,35 @@ EntryKey = tuple[str, str]
 
 @section()
 class Options:
-    """The file."""
+    """The SQLite file."""
 
     path: str | None = setting(
         default=None, example="/var/lib/relayd/store.sqlite", pattern="/.*",
-        doc="The file of sqlite; without it store.sqlite in the state directory.",
+        doc="The SQLite file. Default is store.sqlite in the state directory.",
     )
 
 
 def file_of(options: Options, bounds: Bounds) -> str:
-    """The file in which this store is kept."""
+    """The path of this store's file."""
     return options.path or os.path.join(bounds.folder, "store.sqlite")
 
 
 class Store:
     """The store in the file `path`; owned by the daemon, used on the loop.
 
-    `faults` counts what could not be kept or read. Raises OSError when the file cannot be made at all.
+    `faults` counts values that could not be written or read. Raises OSError if no file can be created.
     """
 
     def __init__(
         self, path: str, max_entries: int, max_bytes: int, ttl_s: float, now: Callable[[], float] = clock.wall,
         wait_s: float = OPEN_WAIT_S,
     ) -> None:
-        """`wait_s` is how long a lock is waited for while the file is opened."""
+        """`wait_s` is the time to wait for a lock while the file is opened."""
         self._path = path
         self._max_entries, self._max_bytes, self._ttl_s, self._now = max_entries, max_bytes, ttl_s, now
-        self._accesses: dict[EntryKey, float] = {}  # accesses that the file does not know yet
-        self._pending: dict[EntryKey, Job] = {}  # the last job of a place, while it is not done
-        self._failed_deletions: list[EntryKey] = []  # deletions that failed
+        self._accesses: dict[EntryKey, float] = {}  # accesses not yet written to the file
+        self._pending: dict[EntryKey, Job] = {}  # the last unfinished job of each key
+        self._failed_deletions: list[EntryKey] = []
         self._retry_at_s = 0.0
         self._outstanding = self._waiting_bytes = 0
         self._closed = False
@@ -99,7 +99,7 @@ class Store:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What happened to the file."""
+        """Messages about replacements of the file, the last eight."""
         for notice in self._file.notices:
             if notice not in self._noticed:
                 self._noticed = (*self._noticed, notice)[-8:]
@@ -135,7 +135,7 @@ class Store:
         self._give(Job(Verb.SWEEP, now_s=self._now(), touches=self._touches()), wait=False)
 
     def taken(self) -> list[Failure]:
-        """The failures since the last call. Called by a timer; failed deletions are repeated as well."""
+        """The failures since the last call. A timer calls this; it also retries failed deletions."""
         self._collect()
         return [
             Failure(fault._replace(cure=fault.cure.replace("{path}", self._path)), count, why)
@@ -150,7 +150,7 @@ class Store:
         self._collect()
 
     def close(self, wait: bool = True) -> None:
-        """Write what is still to be written and close the file; without `wait` the writer does so by itself."""
+        """Complete all jobs and close the file; without `wait`, the writer thread does so in the background."""
         if self._closed:
             return
         if self._accesses:
@@ -289,7 +289,7 @@ class Store:
                 self._give(job, wait=False)
 
     def _lose(self, entry_key: EntryKey, fault: Fault, why: str) -> None:
-        """A value cannot be kept, and neither is what it would have replaced."""
+        """Record that a value cannot be stored, and delete the value that it would have replaced."""
         self._losses.lose(entry_key, fault, why)
         statement = "SELECT 1 FROM entries WHERE space = ? AND key = ?"
         if entry_key in self._pending or self._read(statement, entry_key) is not None:
@@ -329,7 +329,7 @@ class Store:
 
 
 def _stored(text: str) -> str:
-    """A text that SQLite can hold: half a surrogate pair is escaped."""
+    """The text as SQLite can store it: lone surrogates are escaped."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

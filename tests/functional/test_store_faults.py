@@ -117,10 +117,10 @@ def test_a_full_disk_is_told(folder: Path) -> None:
                 response = create(running, "x" * 30_000)
                 if not response["store"]:
                     break
-            is_told(running, response, "no room on its disk")
+            is_told(running, response, "store is full")
             assert create(running, "x" * 30_000, stream=True)["store"] is False
             assert continued(running, kept).status == 200
-            is_logged(running, "full", f"Make room on the disk of {disk}")
+            is_logged(running, "full", f"Free space on the disk of {disk}")
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
@@ -138,7 +138,7 @@ def test_a_file_that_may_not_grow_is_told(folder: Path) -> None:
                 break
         is_told(running, response, "cannot be written")
         assert continued(running, kept).status == 200
-        is_logged(running, "failed", "Look after the disk")
+        is_logged(running, "failed", "Check the disk")
 
 
 def test_a_damaged_file_is_replaced_and_told(folder: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_file_that_is_no_database_is_moved_aside_and_said(path: pathlib.Path, 
     store.space("team").put("a", 1)
     assert store.space("team").get("a") == 1
     [notice] = store.notices
-    assert "moved to" in notice
+    assert "renamed to" in notice
     assert path.with_name(path.name + ".unusable").read_bytes() == content
     store.close()
 
@@ -132,7 +132,7 @@ def test_a_file_that_is_damaged_while_it_is_open_is_replaced(path: pathlib.Path)
     path.write_bytes(content)
     assert None in [store.space("team").get(str(number)) for number in range(20)]
     store.settle()
-    assert store.faults and "moved to" in store.notices[0]
+    assert store.faults and "renamed to" in store.notices[0]
     store.space("team").put("c", 1)
     assert store.space("team").get("c") == 1
     store.close()
@@ -258,8 +258,8 @@ def test_a_disk_that_is_full_is_said_to_be_full(tmp_path: pathlib.Path) -> None:
             store.settle()
             assert (space.get(str(number)) is not None) != bool(space.lost(str(number)))
         (failure,) = store.taken()
-        assert failure.fault.cause == "full" and "room" in failure.fault.cure
-        assert "no room" in space.lost("49")
+        assert failure.fault.cause == "full" and "Free space" in failure.fault.cure
+        assert "is full" in space.lost("49")
         for number in range(50):
             space.delete(str(number))
         store.settle()
