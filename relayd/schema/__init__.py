@@ -1,4 +1,4 @@
-"""Dataclasses to and from YAML nodes: types, units, secrets, and every fault at once with its position."""
+"""Conversion between YAML nodes and dataclasses: types, units, secrets, and all faults with their positions."""
 
 from relayd.schema.types import Duration, Secret, Size, section, setting
 

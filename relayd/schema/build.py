@@ -1,10 +1,11 @@
-"""A tree of nodes to a section: every fault and every warning at once, each at its place in the file.
+"""Builds a section from a tree of nodes and reports all faults and warnings, each with its position in the file.
 
 Laws:
-1. Nothing raises: what cannot be read becomes a Finding, and a blank stands in for it so that the rest is read.
-2. A section's own check() runs only when all of the section could be read; the outermost one runs as soon as its own
-   keys could, and what it says about a place that already has a fault is left out. No fault is the echo of another.
-3. No message repeats what was written where a secret or a section is expected.
+1. Nothing raises. An invalid value becomes a Finding and is replaced by a blank, so that the other values are checked.
+2. A section's own check() runs only if the whole section is valid; the check() of the outermost section runs as soon as
+   its own keys are valid, and its faults about paths that already have a fault are omitted. No fault is the consequence
+   of another one.
+3. No message repeats the text of a value if a secret or a section is expected.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]{0,127}(:?[-+?=][^}]*)?\}")
 
 
 class _Unread:
-    """Stands for a value that could not be read; never leaves this file."""
+    """Placeholder of an invalid value; never leaves this file."""
 
 
 UNREAD = _Unread()
@@ -45,8 +46,8 @@ UNREAD = _Unread()
 class Builder:
     """Builds one configuration. Owned by the loader; used once.
 
-    `folders` has the folder of each file, for secrets that are written with a relative path. `incomplete` says that a
-    part of the tree is missing (a file could not be read), so that rules about the whole would tell of echoes.
+    `folders` has the folder of each file, for secrets with a relative path. `incomplete` is true if a part of the tree
+    is missing (a file could not be read); checks of the whole configuration would then report consequences only.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -57,7 +58,7 @@ class Builder:
     _faults: int = 0
 
     def build(self, root: type, node: Node) -> Any:
-        """The root section; sound only if no finding is an error."""
+        """The root section; valid only if no finding is an error."""
         self.marks[""] = node.mark
         made = self._section(root, node, "", outermost=True)
         return blank(root) if made is UNREAD else made
@@ -72,7 +73,7 @@ class Builder:
         self.findings.append(Finding(mark.file, mark.line, mark.column, path, message, hint, level="warning"))
 
     def mark_of(self, path: str) -> Mark:
-        """Where a path stands, or its nearest parent."""
+        """The position of a path, or of its nearest parent in the file."""
         while path and path not in self.marks:
             path = path[: max(path.rfind("."), path.rfind("["), 0)]
         return self.marks[path]
@@ -102,11 +103,11 @@ class Builder:
         return value
 
     def _template(self, text: str, node: Node, path: str) -> None:
-        """Other programs replace `${NAME}`; here it would go out literally, unnoticed."""
+        """Warn about `${NAME}`, which other programs replace. relayd uses it literally."""
         found = _VARIABLE.search(text)
         if found is not None:
-            self.warn(node.mark, path, f"{found[0]} is not replaced: it is used as it stands here",
-                      "environment variables are read only where a key stands, as {env: NAME}")  # fmt: skip
+            self.warn(node.mark, path, f"{found[0]} is not replaced: it is used literally",
+                      "environment variables are read only for secrets, as {env: NAME}")  # fmt: skip
 
     def _list(self, kind: Any, node: Node, path: str, key: Key | None) -> Any:
         items = node.items if isinstance(node, Sequence) else (node,)
@@ -121,7 +122,7 @@ class Builder:
 
     def _mapping(self, kind: Any, node: Node, path: str, key: Key | None) -> Any:
         if not isinstance(node, Mapping):
-            return self.fault(node.mark, path, f"needs names with values (name: value), found {kind_of(node)}")
+            return self.fault(node.mark, path, f"needs a mapping (name: value), found {kind_of(node)}")
         made = {}
         for name, value in node.entries:
             at = f"{path}.{name.text}"
@@ -135,13 +136,13 @@ class Builder:
 
     def _secret(self, node: Node, path: str) -> Any:
         if isinstance(node, Scalar):
-            return self.fault(node.mark, path, "a secret cannot be written here", secrets.HOW)
+            return self.fault(node.mark, path, "a secret cannot be written inline", secrets.HOW)
         if not isinstance(node, Mapping):
             return self.fault(node.mark, path, "is not a secret", secrets.HOW)
         for name, _ in node.entries:
             if name.text not in secrets.KINDS:
                 hint = meant(name.text, secrets.KINDS)
-                return self.fault(name.mark, path, "only file, env or credential can be written here", hint)
+                return self.fault(name.mark, path, "only file, env or credential is allowed here", hint)
         if len(node.entries) != 1:
             return self.fault(node.mark, path, "needs exactly one of file, env and credential", secrets.HOW)
         (name, value), = node.entries
@@ -153,7 +154,7 @@ class Builder:
         except secrets.SecretError as wrong:
             return self.fault(value.mark, f"{path}.{name.text}", str(wrong))
         if made.exposed:
-            self.warn(value.mark, f"{path}.{name.text}", "everybody on this machine can read this file", "chmod o-r")
+            self.warn(value.mark, f"{path}.{name.text}", "every user of this machine can read this file", "chmod o-r")
         return made
 
     # Sections.
@@ -200,15 +201,15 @@ class Builder:
         return made
 
     def _key(self, key: Key, node: Node, path: str) -> Any:
-        """The value of one key. A key with nothing behind it is as good as not written, where it may be left out
-        and is more than a word: a list whose lines are all commented out."""
+        """The value of one key. An empty value is treated as absent if the key is optional and takes a section, a list
+        or a mapping, for example a list with all lines commented out."""
         if is_null(node):
             if key.optional:
                 return None
             wide = is_section(key.bare) or list_item(key.bare) is not None or mapping_value(key.bare) is not None
             if wide and not key.required:
                 return key.default
-            return self.fault(node.mark, path, "needs a value", "to mean the word itself, put it in quotes"
+            return self.fault(node.mark, path, "needs a value", "for the text itself, put it in quotes"
                               if isinstance(node, Scalar) and node.text else "")
         return self._value(key.bare, node, path, key)
 
@@ -221,7 +222,7 @@ class Builder:
                     report(self.mark_of(at), at, message)
 
     def _known_faulty(self, path: str) -> bool:
-        """Whether a fault was already told of this place or of something in it."""
+        """True if a fault was already reported for this path or for a path below it."""
         if not self._faulty:
             return False
         return any(one == path or one.startswith((f"{path}.", f"{path}[")) for one in self._faulty)

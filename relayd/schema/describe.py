@@ -1,7 +1,7 @@
-"""What a section declares: its keys with their resolved types, read once per class.
+"""The declaration of a section: its keys with their resolved types, read once per class.
 
-The builder, the JSON Schema, the sample file and the manual all read the sections through this module, so that none of
-them can know a key that the others do not.
+The builder, the JSON Schema, the sample file and the manual all read the sections through this module, so that all of
+them have the same keys.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from relayd.schema.types import Duration, Secret, Size
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key of a section: how it is written, where it is kept, what it takes, what it means."""
+    """One key of a section: its YAML name, its attribute, its type and bounds, its meaning."""
 
     name: str
     attribute: str
@@ -62,12 +62,12 @@ def is_one_of(section: type) -> bool:
 
 
 def why_unavailable(section: type) -> str:
-    """Why this section cannot be written here; empty if it can."""
+    """The reason why this section cannot be configured; empty if it can."""
     return str(section.__section__.get("unavailable", ""))  # type: ignore[attr-defined]
 
 
 def name_of(section: type) -> str:
-    """What a section is called among all of them: the Options of a plug-in by the name of its module."""
+    """The unique name of a section; for the Options of a plug-in it is derived from the name of the module."""
     if section.__name__ != "Options":
         return section.__name__
     return "".join(part.title() for part in section.__module__.rpartition(".")[2].split("_")) + "Options"
@@ -93,7 +93,7 @@ def mapping_value(kind: Any) -> Any:
 
 
 def choices(kind: Any) -> tuple[Any, ...]:
-    """The words of a Literal, else nothing."""
+    """The values of a Literal; empty for other types."""
     return typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
 
 
@@ -122,7 +122,7 @@ def keys(section: type) -> tuple[Key, ...]:
 
 
 def sections_below(root: type) -> tuple[tuple[str, type], ...]:
-    """Every section with the path where it is first met, outermost first: ("upstreams.NAME.tls", UpstreamTls)."""
+    """Every section with the first path that leads to it, outermost first: ("upstreams.NAME.tls", UpstreamTls)."""
     found: list[tuple[str, type]] = [("", root)]
     seen = {root}
     for path, section in found:
@@ -149,7 +149,7 @@ def inner_section(kind: Any, path: str) -> tuple[type | None, str]:
 
 
 def blank(kind: Any) -> Any:
-    """A value of the type that stands in for one that could not be read, so that the rest is still looked at."""
+    """A value of the type that replaces an invalid one, so that the other values are still checked."""
     if kind is not without_none(kind):
         return None
     if is_section(kind):

@@ -1,4 +1,4 @@
-"""Reading a file that a configuration names: a regular one, up to a bound, and without waiting for a pipe."""
+"""Reads a regular file named in a configuration, up to a bound and without blocking on a pipe."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import stat
 
 
 class FileFault(ValueError):
-    """The file cannot be read; the message says why and does not repeat the path."""
+    """The file cannot be read; the message is the reason, without the path."""
 
 
 def read_file(path: str, most: int) -> tuple[bytes, os.stat_result]:
-    """The bytes of a file, and what the system says of it. Raises FileFault."""
+    """The bytes of a file and its status. Raises FileFault."""
     try:
-        # Without O_NONBLOCK a FIFO in the place of the file would hang the check.
+        # Without O_NONBLOCK, opening a FIFO would block the check.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as fault:
         raise FileFault(fault.strerror or "unknown reason") from None

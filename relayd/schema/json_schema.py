@@ -1,4 +1,4 @@
-"""JSON Schema (2020-12) of a section, for editors; `relayd check` knows more and has the last word."""
+"""JSON Schema (2020-12) of a section, for editors. `relayd check` is stricter and authoritative."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from relayd.schema.units import DURATION_PATTERN, SIZE_PATTERN
 Schema = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-# An editor reads `mode: 0660` and `min_version: 1.2` as numbers and `via: off` as a word or as false; relayd takes the
-# text as it is written, so a text may be any of them here.
+# An editor reads `mode: 0660` and `min_version: 1.2` as numbers and `via: off` as a string or as false. relayd uses the
+# text as written, so the schema accepts all of these types for a text.
 TEXT_TYPES = ["string", "number", "boolean"]
 
 
@@ -32,7 +32,7 @@ def json_schema(root: type, title: str) -> Schema:
     """The schema of a document whose outermost section is `root`."""
     defs: Schema = {name_of(section): _section(section) for _, section in sections_below(root) if section is not root}
     defs["Secret"] = {
-        "description": f"Where a secret is, never the secret: {SECRET_EXAMPLE}, {{env: NAME}} or {{credential: NAME}}.",
+        "description": f"A reference to a secret: {SECRET_EXAMPLE}, {{env: NAME}} or {{credential: NAME}}.",
         "type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": False,
         "properties": {name: {"type": "string", "minLength": 1} for name in ("file", "env", "credential")},
     }
@@ -58,7 +58,7 @@ def _section(section: type) -> Schema:
 def _key(key: Key) -> Schema:
     made = _kind(key.bare, key)
     if not key.required and "$ref" not in made:
-        # A key with nothing behind it is as good as not written.
+        # An empty value is treated as absent.
         empty = key.optional or list_item(key.bare) is not None or mapping_value(key.bare) is not None
         made = {"anyOf": [made, {"type": "null"}]} if empty else made
     note = f" Not in force yet (waits for: {key.pending})." if key.pending else ""

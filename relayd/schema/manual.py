@@ -1,4 +1,4 @@
-"""The manual page of a configuration file in roff, from the sections and their documentation."""
+"""Renders the manual page of a configuration file in roff from the sections and their documentation."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from relayd.schema.describe import (
 from relayd.schema.show import bounds, show_default, show_key_kind, show_value
 
 VALUES = (
-    ("duration", "A number with a unit: 250ms, 5s, 2m, 1h, 1d, or several together: 1h30m. A number without a unit is "
-                 "refused, except 0. Where the manual says so, `off` (or 0) switches a limit off."),
+    ("duration", "A number with a unit: 250ms, 5s, 2m, 1h, 1d, or a combination: 1h30m. A number without a unit is "
+                 "refused, except 0. `off` (or 0) disables a limit if the description of the key says so."),
     ("size", "A number of bytes, or a number with a unit: 512, 64KiB, 32MiB, 1GiB."),
-    ("secret", "Never the secret itself, but where it is: `{file: PATH}` takes the whole file without its last line "
-               "break (a relative path begins at the folder of relayd.yaml), `{env: NAME}` an environment variable, "
-               "`{credential: NAME}` a credential of systemd (LoadCredential=). A secret that is missing or empty is a "
-               "fault; a file that everybody can read is warned of."),
-    ("list", "Where a list is expected, a single value stands for a list of one."),
-    ("true | false", "Also yes, no, on and off, without quotes. Where a text is expected these words are texts."),
-    ("nothing", "A section, list or mapping with nothing behind its colon counts as not written."),
+    ("secret", "The location of a secret, never the secret itself. `{file: PATH}` reads the whole file without its "
+               "last line break (a relative path begins at the folder of relayd.yaml), `{env: NAME}` an environment "
+               "variable, `{credential: NAME}` a credential of systemd (LoadCredential=). A missing or empty secret is "
+               "a fault; a file that every user can read causes a warning."),
+    ("list", "If a list is expected, a single value is a list with one item."),
+    ("true | false", "Also yes, no, on and off, without quotes. If a text is expected, these words are texts."),
+    ("nothing", "A section, list or mapping without a value after its colon is treated as absent."),
 )
 
 
 def escape(text: str) -> str:
-    """Text that roff shows as it is; `code` becomes bold."""
+    """Escape a text for roff; `code` becomes bold."""
     for sign, shown in (("\\", "\\e"), ("-", "\\-"), ("'", "\\(aq"), ("^", "\\(ha"), ("~", "\\(ti")):
         text = text.replace(sign, shown)
     text = re.sub(r"`([^`]+)`", r"\\fB\1\\fR", text)
@@ -73,7 +73,7 @@ def _section(path: str, section: type) -> Iterator[str]:
     if short is not None:
         yield escape(f"A single value stands for `{short}`.")
     if is_one_of(section):
-        yield "Exactly one of these keys is written."
+        yield "Exactly one of these keys is required."
     for key in keys(section):
         yield from _key(key, path)
 

@@ -1,9 +1,9 @@
-"""A configuration text as a tree with positions; whatever read the text (YAML) is not known here.
+"""A configuration text as a tree with positions, independent of the text format (YAML).
 
 Laws:
-1. A scalar keeps its raw text: what it means is decided by the type that is expected, so that `off` can be a name
-   and `0660` stays `0660`.
-2. A mapping has no key twice; its reader saw to that.
+1. A scalar keeps its raw text. The expected type determines its meaning, so that `off` can be a name and `0660` stays
+   `0660`.
+2. A mapping contains no key twice; its reader guarantees that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A place in a file; line and column count from 1, 0 means unknown."""
+    """A position in a file; line and column count from 1, 0 means unknown."""
 
     file: str
     line: int = 0
@@ -28,7 +28,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A word or text. `plain` says that it was written without quotes."""
+    """A single value. `plain` is true if it was written without quotes."""
 
     text: str
     plain: bool
@@ -66,7 +66,7 @@ def is_null(node: Node) -> bool:
 
 
 def kind_of(node: Node) -> str:
-    """How a message names what was found; never what it says, for it may be a key that belongs to nobody else."""
+    """The kind of a node, for messages. Its text is never shown, because it may be a secret."""
     if isinstance(node, Mapping):
         return "a mapping"
     if isinstance(node, Sequence):

@@ -1,11 +1,10 @@
-"""Sections whose keys come from plug-in folders: a module of the folder brings its own keys, and nothing else names it.
+"""Sections with keys from plug-in folders: each module of the folder declares its own keys, and no list names it.
 
-1. A module's name is the word in the YAML. Its docstring is its manual entry, its `Options` its YAML keys (a section),
-   and one class beside it does the work.
-2. The Options are a section of their own, under the module's name or the name in their `written_as`; or, with
-   `flat=True`, their keys stand among those of the section.
-3. A module whose library is not installed has its key all the same. To write that key is a fault which names the
-   library.
+1. A module's name is the value in the YAML. Its docstring is its manual entry, its `Options` declare its YAML keys (a
+   section), and one more class implements it.
+2. The Options are a separate section, under the module's name or the name in their `written_as`. With `flat=True`,
+   their keys are keys of the section itself.
+3. A module with a missing library has its key, too. Using that key is a fault which names the library.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Member:
-    """One module of a plug-in folder, as a section has it. `key` is where its options stand, "" among the others."""
+    """One module of a plug-in folder in a section. `key` is the key of its options, "" if they are flat."""
 
     kind: str
     options: type
@@ -32,10 +31,10 @@ class Member:
 
 
 def members(folder: str, *, flat: bool = False, always: bool = False) -> Callable[[type[T]], type[T]]:
-    """Give a section the keys of every module in a folder; stands below `@section()`.
+    """Add the keys of every module in a folder to a section; to be applied below `@section()`.
 
-    A module's section of options is None where it is not written. With `always`, or `default_on = True` in the Options,
-    it has its defaults there, if no key of it is required.
+    Without configuration, a module's section of options is None. With `always`, or `default_on = True` in the Options,
+    it then has its defaults, unless one of its keys is required.
     """
 
     def extend(cls: type[T]) -> type[T]:
@@ -62,7 +61,7 @@ def _member(folder: str, kind: str, flat: bool) -> Member:
 
 
 def unavailable(reason: str) -> type:
-    """A section that cannot be written, for this reason."""
+    """A section that cannot be configured, for this reason."""
 
     @section()
     class Unavailable:
@@ -77,7 +76,7 @@ def _nest(cls: type, member: Member, always: bool) -> None:
     doc = " ".join((options.__doc__ or "").split())
     fields = dataclasses.fields(options)
     if not fields and not why_unavailable(options):
-        return  # nothing to be written
+        return  # no options
     required = any(_is_required(field) for field in fields)
     if (always or getattr(options, "default_on", False)) and fields and not required:
         _add(cls, member.key, options, setting(factory=options, doc=doc))
@@ -113,13 +112,13 @@ def _add(cls: type, name: str, kind: Any, made: Any) -> None:
 
 
 def members_of(made: object, folder: str) -> Iterator[tuple[str, Any]]:
-    """Each kind of a folder and its Options as this section has them; None where they are not written."""
+    """Each kind of a folder and its Options in this section; None if they are absent."""
     for member in _members(made, folder):
         yield member.kind, options_of(made, folder, member.kind)
 
 
 def options_of(made: object, folder: str, kind: str) -> Any:
-    """The Options of one kind as this section has them, None where they (or one that is required) are not written."""
+    """The Options of one kind in this section; None if they, or a required one, are absent."""
     member = _chosen(made, folder, kind)
     if member.key:
         return getattr(made, member.key) if hasattr(made, member.key) else member.options()
@@ -128,7 +127,7 @@ def options_of(made: object, folder: str, kind: str) -> Any:
 
 
 def faults_of_choice(made: object, folder: str, kind: str) -> Iterator[tuple[str, str]]:
-    """Whether a kind that this section has chosen can be used: pairs of key and fault."""
+    """The faults of the kind that this section selects, as pairs of key and fault."""
     member = _chosen(made, folder, kind)
     if why := why_unavailable(member.options):
         yield "", f"{kind} {why}"
@@ -144,7 +143,7 @@ def faults_of_choice(made: object, folder: str, kind: str) -> Iterator[tuple[str
 
 
 def strangers(made: object, folder: str, kind: str) -> Iterator[tuple[str, str]]:
-    """Keys of other kinds that are written although `kind` is chosen: each key, and the kinds that it belongs to."""
+    """Configured keys that belong to other kinds than the selected one, as pairs of key and its kinds."""
     mine = set(_keys(_chosen(made, folder, kind)))
     owners: dict[str, list[str]] = {}
     for member in _members(made, folder):

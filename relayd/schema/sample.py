@@ -1,6 +1,6 @@
-"""The complete sample file: every key with its meaning and its default, all commented out.
+"""Renders the complete sample file: every key with its meaning and its default, all commented out.
 
-Law: taking away one `#` from every line that does not begin with `##` gives a text whose keys are all known.
+Law: removing one `#` from every line that does not begin with `##` results in a text with known keys only.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _key(key: Key, depth: int) -> Iterator[str]:
 
 
 def _inside(section: type, depth: int) -> Iterator[str]:
-    """The keys of a section that is shown in one line, as remarks."""
+    """The keys of a section that is shown in one line, as comments."""
     for key in keys(section):
         yield from _doc(f"{key.name}: {_meaning(key)}", depth)
         if is_section(key.bare):
@@ -75,7 +75,7 @@ def _inside(section: type, depth: int) -> Iterator[str]:
 
 
 def _short(section: Any) -> bool:
-    """Whether the sample shows a section by its shorthand or in one line."""
+    """True if the sample shows a section by its shorthand or in one line."""
     return shorthand_of(section) is not None or is_one_of(section)
 
 
@@ -85,7 +85,7 @@ def _section(section: type, depth: int) -> Iterator[str]:
 
 
 def _first_dashed(lines: list[str], depth: int) -> Iterator[str]:
-    """Lines of a section as the first item of a list: its first key takes the dash."""
+    """Lines of a section as the first item of a list, with a dash before the first key."""
     lead = f"#{INDENT * (depth + 1)}"
     done = False
     for line in lines:
@@ -115,7 +115,7 @@ def _written(key: Key) -> str:
 
 
 def _made_up(kind: Any, key: Key | None = None) -> str:
-    """A value that shows the form, for a key that has neither default nor example."""
+    """A made-up value that shows the form, for a key without default and example."""
     kind = without_none(kind)
     item, value = list_item(kind), mapping_value(kind)
     if item is not None:

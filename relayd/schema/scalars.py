@@ -1,7 +1,7 @@
 """Conversion of a YAML scalar to the value of the expected type. Raises ScalarError with the fault and a hint.
 
-What YAML would make of the word by itself plays no part: `off` is a name where a name is expected, and a port of `1:30`
-is a fault and not ninety.
+YAML's own implicit types are ignored: `off` is a name if a name is expected, and a port of `1:30` is a fault and not
+ninety.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ScalarError(ValueError):
 
 
 def meant(choice: str, known: Iterable[str]) -> str:
-    """'did you mean x?', or nothing when no known word is near."""
+    """'did you mean x?'; empty if no known value is similar."""
     near = difflib.get_close_matches(choice[:80], list(known), n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else ""
 
@@ -48,7 +48,7 @@ def shown(text: str) -> str:
 def parse_scalar(node: Scalar, kind: Any, key: Key | None) -> Any:
     """The value of a scalar for a type without sections, lists and mappings."""
     if node.null:
-        raise ScalarError("needs a value", "to mean the word itself, put it in quotes" if node.text else "")
+        raise ScalarError("needs a value", "for the text itself, put it in quotes" if node.text else "")
     options = choices(kind)
     if options:
         named = {str(choice): choice for choice in options}
@@ -72,7 +72,7 @@ def _text(node: Scalar, key: Key | None) -> str:
     allowed = "\n\t" if key is not None and key.multiline else ""
     for sign in node.text:
         if (ord(sign) < 0x20 or ord(sign) == 0x7F) and sign not in allowed:
-            raise ScalarError("holds a control character or a line break")
+            raise ScalarError("contains a control character or a line break")
     if key is not None and key.pattern is not None and re.fullmatch(key.pattern, node.text) is None:
         raise ScalarError(f"{shown(node.text)} does not have the form {key.pattern}")
     return node.text

@@ -1,9 +1,9 @@
-"""Where secrets come from: a file, an environment variable, or a credential of systemd. The one reader of os.environ.
+"""Reads secrets from a file, an environment variable or a credential of systemd. No other module reads os.environ.
 
 Laws:
-1. A secret stands in relayd.yaml by reference only; an inline text is a fault.
-2. No message says a byte of a secret, nor of what was written where only a reference may stand.
-3. A secret that is missing, empty or unusable is a fault when the configuration is checked, not when it is first used.
+1. relayd.yaml contains references to secrets only; an inline text is a fault.
+2. No message contains a byte of a secret, or of a text in the place of a reference.
+3. A missing, empty or unusable secret is a fault when the configuration is checked, not when the secret is first used.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _CREDENTIAL = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
 
 
 class SecretError(ValueError):
-    """A secret cannot be had. The message never holds any of it."""
+    """A secret cannot be read. The message never contains a part of it."""
 
 
 def resolve(kind: str, reference: str, folder: str = "") -> Secret:
-    """The secret that `{kind: reference}` stands for; a relative file is taken from `folder`. Raises SecretError."""
+    """The secret that `{kind: reference}` refers to; a relative path begins at `folder`. Raises SecretError."""
     if kind == "env":
         if _NAME.fullmatch(reference) is None:
             raise SecretError("is not a name of an environment variable")
@@ -50,7 +50,7 @@ def resolve(kind: str, reference: str, folder: str = "") -> Secret:
 
 
 def _read(path: str, name: str) -> tuple[str, bool]:
-    """The text of a file, and whether everybody on the machine may read it."""
+    """The text of a file, and whether every user of the machine can read it."""
     try:
         raw, status = read_file(path, LONGEST)
     except FileFault as fault:
@@ -66,7 +66,7 @@ def _usable(raw: str, name: str) -> str:
     if not value.strip():
         raise SecretError(f"{name}: is empty")
     if any(ord(sign) < 0x20 or ord(sign) == 0x7F or 0xD800 <= ord(sign) <= 0xDFFF for sign in value):
-        raise SecretError(f"{name}: holds a control character or a second line")
+        raise SecretError(f"{name}: contains a control character or a second line")
     if value != value.strip():
         raise SecretError(f"{name}: begins or ends with a space")
     return value

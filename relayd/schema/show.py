@@ -1,4 +1,4 @@
-"""Values and types as relayd.yaml would write them, for the sample file and the manual."""
+"""Renders values and types in the syntax of relayd.yaml, for the sample file and the manual."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"[0-9.][0-9.eE_+\-:]*", re.ASCII)
 
 
 def show_text(text: str) -> str:
-    """A text as one YAML word, in quotes where it could be read as something else."""
+    """A text as one YAML scalar, in quotes if it would otherwise have another type."""
     reserved = text in NULLS or text.lower() in TRUE | FALSE or _NUMBER.fullmatch(text) is not None
     if _PLAIN.fullmatch(text) and not reserved and ": " not in text and not text.endswith(":"):
         return text
@@ -48,7 +48,7 @@ def show_value(value: Any) -> str:
 
 
 def show_default(key: Key) -> str:
-    """The default of a key that is not a section, or nothing where none can be shown."""
+    """The default of a key that is not a section; empty if it cannot be shown."""
     if key.required or key.default is None or key.default == () or key.default == {}:
         return ""
     if key.zero_is_off and key.default == 0:
@@ -57,12 +57,12 @@ def show_default(key: Key) -> str:
 
 
 def show_key_kind(key: Key) -> str:
-    """What a key takes, in a word or two, or as the list of its words."""
+    """A short name of a key's type, or the list of its choices."""
     return show_kind(key.kind) if key.choices is None else " | ".join(key.choices)
 
 
 def show_kind(kind: Any) -> str:
-    """What a type takes, in a word or two."""
+    """A short name of a type."""
     bare = without_none(kind)
     item, value, options = list_item(bare), mapping_value(bare), choices(bare)
     if item is not None:
@@ -85,7 +85,7 @@ def _plural(kind: Any) -> str:
 
 
 def bounds(key: Key) -> str:
-    """What a number may be: "8KiB to 1MiB", "at least 1", "or off"."""
+    """The bounds of a number: "8KiB to 1MiB", "at least 1", "or off"."""
     show = format_duration if key.bare is Duration else lambda number: (
         format_size(int(number)) if key.bare is Size else f"{number:.15g}")
     low = show(key.minimum) if key.minimum is not None and (key.minimum != 0 or key.maximum is not None) else ""

@@ -1,4 +1,4 @@
-"""The value types of relayd.yaml: durations, sizes, secrets, and how a section declares its keys."""
+"""The value types of relayd.yaml (durations, sizes, secrets), and the declaration of sections and their keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Duration(float):
-    """A span of time in seconds; written 250ms, 5s, 2m, 1h, 1d. 0 or `off` switches off where that is allowed."""
+    """A span of time in seconds; written 250ms, 5s, 2m, 1h, 1d. 0 or `off` disables a limit, if the key allows it."""
 
     __slots__ = ()
 
@@ -23,11 +23,11 @@ class Size(int):
 
 
 class Secret:
-    """A value that is never shown. Only `reveal()` gives it; repr, str and format are masked.
+    """A value that is never shown. Only `reveal()` returns it; repr, str and format are masked.
 
-    `source` says where it came from (`file /etc/relayd/keys/x`, `env NAME`, `credential NAME`) and may be shown.
-    Two secrets are equal when source and value are equal (compared in constant time).
-    `exposed` says that others on the machine may read the file it came from.
+    `source` names its origin (`file /etc/relayd/keys/x`, `env NAME`, `credential NAME`) and may be shown.
+    Two secrets are equal if source and value are equal (compared in constant time).
+    `exposed` is true if other users of the machine can read the file.
     """
 
     __slots__ = ("__value", "exposed", "source")
@@ -78,13 +78,13 @@ def setting(
 ) -> Any:
     """Declare one key of a section.
 
-    `doc` becomes the manual's text (units and meaning, full sentences). `example` is shown in the sample file and
-    should differ from the default. `minimum`/`maximum` bound numbers. `zero_is_off` lets 0 and `off` disable a limit.
-    `pattern` is a regular expression that a string must match whole. `pending` names what the key waits for: it is
-    accepted with the warning "not in force yet". `key` is the YAML spelling where it cannot be a Python name.
-    `multiline` lets a text hold line breaks and tabs; other texts hold no control characters at all.
-    `choices` are the only texts that are taken; looking one up may be cheaper than iterating over all. Those of a
-    plug-in folder (registry.Kinds) explain themselves.
+    `doc` is the text in the manual (units and meaning, full sentences). `example` is shown in the sample file and
+    should differ from the default. `minimum`/`maximum` bound numbers. With `zero_is_off`, 0 and `off` disable a limit.
+    `pattern` is a regular expression that must match the whole string. `pending` names the missing feature of a key
+    that is accepted with the warning "not in force yet". `key` is the YAML spelling if it cannot be a Python name.
+    `multiline` permits line breaks and tabs in a text; other texts contain no control characters.
+    `choices` are the valid texts; a look-up may be cheaper than an iteration over all of them. The choices of a plug-in
+    folder (registry.Kinds) have explanations, which are appended to `doc`.
     """
     metadata = {
         "doc": doc, "example": example, "minimum": minimum, "maximum": maximum, "zero_is_off": zero_is_off,
@@ -97,12 +97,12 @@ def setting(
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(setting,))
 def section(*, shorthand: str | None = None, one_of: bool = False) -> Callable[[type[T]], type[T]]:
-    """Make a class a section of relayd.yaml: a frozen, slotted, keyword-only dataclass whose docstring is its manual.
+    """Make a class a section of relayd.yaml: a frozen, slotted, keyword-only dataclass with its manual as docstring.
 
-    `shorthand` names the key that a bare scalar stands for (`endpoints: ["http://a"]` means `{url: "http://a"}`).
-    `one_of` demands that exactly one key is written.
-    A section may define `check(self) -> Iterable[tuple[str, str]]`: pairs of key path and fault, for rules
-    between keys; and `caution(self)` of the same form, whose pairs become warnings.
+    `shorthand` names the key that a bare scalar is the value of (`endpoints: ["http://a"]` means `{url: "http://a"}`).
+    `one_of` requires exactly one key.
+    A section may define `check(self) -> Iterable[tuple[str, str]]`, which yields pairs of key path and fault for rules
+    between keys, and `caution(self)` of the same form, which yields warnings.
     """
 
     def make(cls: type[T]) -> type[T]:

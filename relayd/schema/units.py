@@ -1,6 +1,6 @@
 """Durations and sizes: text to value and back.
 
-A bare number is not a duration: nobody can tell 30 seconds from 30 milliseconds at three in the morning.
+A bare number is not a duration, because it could mean 30 seconds as well as 30 milliseconds.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _DURATION = re.compile(DURATION_PATTERN, re.ASCII)
 _PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB|TiB)?", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
-# What people write when they mean a binary unit.
+# Common spellings of binary units that are refused, with a hint.
 _LOOSE = re.compile(r"([0-9]{1,15})\s*([kmgt])i?b?", re.ASCII | re.IGNORECASE)
 
 
 class UnitError(ValueError):
-    """The text is not in this unit. `hint` says what may have been meant."""
+    """The text is not in this unit. `hint` suggests a valid spelling."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -46,7 +46,7 @@ def parse_duration(text: str) -> Duration:
 
 
 def format_duration(value: float) -> str:
-    """The shortest spelling that reads back as the same value."""
+    """The shortest text that is parsed to the same value."""
     if value == 0:
         return "0"
     for unit in ("d", "h", "m", "s"):
@@ -70,12 +70,12 @@ def parse_size(text: str) -> Size:
         raise UnitError("is not a size", hint)
     value = int(found[1]) * BYTES[found[2] or ""]
     if value > LARGEST:
-        raise UnitError("is larger than anything that could be meant")
+        raise UnitError("is larger than 512 TiB")
     return Size(value)
 
 
 def format_size(value: int) -> str:
-    """The shortest spelling that reads back as the same value."""
+    """The shortest text that is parsed to the same value."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if value and value % BYTES[unit] == 0:
             return f"{value // BYTES[unit]}{unit}"
