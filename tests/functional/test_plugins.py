@@ -39,7 +39,7 @@ class Balancer:
         pass
 
     def pick(self, candidates, key):
-        return sorted(candidates, key=lambda one: one.place)[-1 - self._before]
+        return sorted(candidates, key=lambda one: one.index)[-1 - self._before]
 ''',
     "telemetry/sinks/notebook.py": '"""Metrics written into a notebook."""\n\n' + HEAD + '''
 from relayd.telemetry.names import Metric
