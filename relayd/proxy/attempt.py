@@ -304,7 +304,7 @@ class Attempt:
             self._owner.attempt_begins_response(self, head)
             if not writer.started:
                 writer.head(head)
-        self._release(self._classify("", response))
+        self._release(GOOD if response.status < 400 else self._classify("", response))
         writer.end(data, trailers)
         self._owner.attempt_completed(self)
 

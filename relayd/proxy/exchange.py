@@ -231,7 +231,7 @@ class Exchange:
         """No other attempt will be made: what one would need is let go."""
         if attempt is not self.attempt or self.muted:
             return
-        self.enter("transfer")
+        self.phase = "transfer"
         if attempt.slot is not None:
             self.record.connect_s = attempt.slot.connect_time()
         body = self.body

@@ -168,11 +168,9 @@ def attempt(exchange: Exchange) -> None:
     """Translate what is too large for one turn of the event loop, then send the request. Raises ExchangeError."""
     loop, call = exchange.retry_loop, exchange.call
     assert loop is not None
-    exchange.cancel_timer = None
-    exchange.enter("attempt")
+    exchange.phase = "attempt"
     steps = None if call is None else call.steps_to(loop.target)
-    later = call is not None and call.is_long
-    if steps is None or exchange.work(steps, partial(go_on, exchange, send), later=later):
+    if call is None or steps is None or exchange.work(steps, partial(go_on, exchange, send), later=call.is_long):
         send(exchange)
 
 

@@ -275,7 +275,7 @@ def gathers(resilience: Resilience, head: RequestHead) -> bool:
 
 def select(exchange: Exchange) -> Step:
     """Which targets, in which order? Or is it answered from what relayd keeps?"""
-    return select_target.select(exchange, partial(resume, exchange))
+    return select_target.select(exchange, resume)
 
 
 PHASES: tuple[Phase, ...] = (

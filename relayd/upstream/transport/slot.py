@@ -93,7 +93,7 @@ class Slot:
     """One easy handle; owned by its pool, used by one exchange at a time."""
 
     __slots__ = (
-        "body", "broken", "chunks", "connect_s", "curl", "driver", "ended", "fresh", "gen", "head_bytes", "hold",
+        "body", "broken", "chunks", "connect_s", "curl", "driver", "ended", "fresh", "gen", "head_left", "hold",
         "insize", "interim", "kind", "length", "lines", "paused", "pool", "position", "protocol_error", "queue",
         "queued", "read_at", "read_paused", "ready", "rescheduled", "response", "route", "sink", "state", "target",
         "trailers", "turn", "unfinished", "upload_done",
@@ -140,7 +140,8 @@ class Slot:
         self.turn = TURN
         self.ended: tuple[int, str] | None = None  # errno and text of the end, until the sink has finished
         self.unfinished = self.rescheduled = False
-        self.head_bytes = self.insize = self.queued = self.position = 0
+        self.head_left = self.pool.head_limit  # bytes that the heads may still have
+        self.insize = self.queued = self.position = 0
         self.read_at = self.connect_s = 0.0
         self.ready = self.paused = self.hold = self.read_paused = self.upload_done = False
         self.queue = None
@@ -158,12 +159,11 @@ class Slot:
             self.driver.ready_slots.append(self)
 
     def _on_header(self, line: bytes) -> int | None:
-        self.lines.append(line)
-        size = len(line)
-        if size > 2:  # a field has three bytes at least; a shorter line ends the head or is malformed
-            self.head_bytes += size
-            if self.head_bytes <= self.pool.head_limit and self.response is None and len(self.lines) <= FIELDS_MAX:
-                return None
+        lines, size = self.lines, len(line)
+        lines.append(line)
+        left = self.head_left = self.head_left - size  # below 0 also behind the head
+        if left >= 0 and size > 2 and len(lines) <= FIELDS_MAX:  # a field has three bytes at least
+            return None
         return self._on_other_line(line)
 
     def _on_other_line(self, line: bytes) -> int | None:
@@ -171,7 +171,7 @@ class Slot:
         if self.response is not None:
             self.lines.clear()
             return self._on_trailer(line)
-        if self.head_bytes > self.pool.head_limit:
+        if self.head_left < 0:
             self.protocol_error = "response head too large"
             return 0  # any length other than the line's: error 23, and the connection is closed
         if len(self.lines) > FIELDS_MAX:
@@ -184,12 +184,10 @@ class Slot:
             return None
         if self.trailers is None:
             self.trailers = []
-            self.head_bytes = 0
-        self.head_bytes += len(line)
         keys = self.pool.key_filter
         if keys is None or (line := keys.line(line)):
             self.trailers.append(line)
-        if self.head_bytes > TRAILER_BYTES or len(self.trailers) > TRAILER_FIELDS:
+        if len(self.trailers) > TRAILER_FIELDS or sum(map(len, self.trailers)) > TRAILER_BYTES:
             self.protocol_error = "trailer section too large"
             return 0
         return None
@@ -210,7 +208,7 @@ class Slot:
             self.protocol_error = "101 without an Upgrade request"
             return 0
         if response.status >= 200:
-            self.response = response
+            self.response, self.head_left = response, 0
             if not self.ready:
                 self.ready = True
                 self.driver.ready_slots.append(self)
