@@ -14,7 +14,7 @@ from tornado.web import RequestHandler, stream_request_body
 
 from relayd import __version__
 from relayd.proxy.application import Application, Handler, LocalRequest
-from relayd.server.unix_socket import OwnSocket
+from relayd.server.unix_socket import ListeningUnixSocket
 from relayd.wire.response import ResponseHead
 
 HIGH = 128 * 1024  # bytes of a request body that wait for the application, above which no more is read
@@ -28,8 +28,8 @@ class SocketResponder:
         self._handler = handler
         self._has_begun = False
         self.application: Handler | None = None
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._room: asyncio.Future[None] | None = None  # awaited while the application has enough of the body
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._body_resumed: asyncio.Future[None] | None = None  # awaited while the application has enough of the body
 
     def head(self, response: ResponseHead) -> None:
         """Keep the head for what follows."""
@@ -44,7 +44,7 @@ class SocketResponder:
 
     def body(self, data: bytes) -> bool:
         """Write a piece. The next one should wait until it has left, which is told by `unhold`."""
-        if not self.over.done():
+        if not self.finished.done():
             self._has_begun = True
             self._handler.write(data)
             self._handler.flush().add_done_callback(self._on_written)
@@ -58,7 +58,7 @@ class SocketResponder:
 
     def end(self, data: bytes = b"") -> None:
         """Write the rest and the end."""
-        if self.over.done():
+        if self.finished.done():
             return
         if data:
             self._handler.write(data)
@@ -69,7 +69,7 @@ class SocketResponder:
 
     def fail(self) -> None:
         """An error, or a broken end."""
-        if self.over.done():
+        if self.finished.done():
             return
         if self._has_begun:
             connection = self._handler.request.connection
@@ -79,21 +79,21 @@ class SocketResponder:
             self._handler.send_error(500)
         self.close()
 
-    def feed(self, piece: bytes, last: bool) -> Awaitable[None] | None:
+    def receive_body(self, piece: bytes, last: bool) -> Awaitable[None] | None:
         """A piece of the request body; what is returned is awaited before more of it is read."""
         application = self.application
         if application is None:
             return None
         application.feed(piece, last)
-        if application.queued > HIGH and not last and not self.over.done():
-            self._room = asyncio.get_running_loop().create_future()
-        return self._room
+        if application.queued > HIGH and not last and not self.finished.done():
+            self._body_resumed = asyncio.get_running_loop().create_future()
+        return self._body_resumed
 
     def resume_body(self) -> None:
         """Read on."""
-        room, self._room = self._room, None
-        if room is not None:
-            room.set_result(None)
+        resumed, self._body_resumed = self._body_resumed, None
+        if resumed is not None:
+            resumed.set_result(None)
 
     def is_superseded(self) -> bool:
         """The socket knows of no plan; its connections end with the process."""
@@ -101,8 +101,8 @@ class SocketResponder:
 
     def close(self) -> None:
         """Nothing more will come: the response has ended, or the client has left."""
-        if not self.over.done():
-            self.over.set_result(None)
+        if not self.finished.done():
+            self.finished.set_result(None)
         self.resume_body()
         application, self.application = self.application, None
         if application is not None:
@@ -122,17 +122,17 @@ class SocketRequest(RequestHandler):
     def prepare(self) -> None:
         responder = self._responder = SocketResponder(self)
         handler = self._admin(LocalRequest(self.request.method or "", self.request.path, True), responder)
-        if responder.over.done():
+        if responder.finished.done():
             handler.close()
         else:
             responder.application = handler
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        return self._responder.feed(chunk, False)
+        return self._responder.receive_body(chunk, False)
 
     async def _whole(self) -> None:
-        self._responder.feed(b"", True)
-        await self._responder.over
+        self._responder.receive_body(b"", True)
+        await self._responder.finished
 
     get = head = post = put = patch = delete = options = _whole
 
@@ -147,10 +147,10 @@ class SocketRequest(RequestHandler):
 class AdminServer:
     """The admin socket and who serves it. Made (bound) by prepare, served from commit, closed by stop."""
 
-    def __init__(self, path: str, mode: str = "0660", owner: str = "", taken: socket.socket | None = None) -> None:
+    def __init__(self, path: str, mode: str = "0660", owner: str = "", inherited: socket.socket | None = None) -> None:
         """Bind the socket, or go on with the one of the process before. Raises OSError."""
         self.path = path
-        self._socket = OwnSocket(path, mode, owner, taken)
+        self._socket = ListeningUnixSocket(path, mode, owner, inherited)
         self._server: HTTPServer | None = None
 
     @property

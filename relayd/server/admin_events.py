@@ -15,8 +15,8 @@ from collections.abc import Callable
 from relayd.proxy.application import Answered, Handler, Responder, answered
 from relayd.proxy.respond import answer
 
-EVERY_S = 1.0
-MOST_CLIENTS = 100
+INTERVAL_S = 1.0
+MAX_CLIENTS = 100
 
 
 class EventFeed:
@@ -34,14 +34,14 @@ class EventFeed:
         whole.response.length = None
         if method == "HEAD":
             return answered(responder, whole)
-        if len(self._clients) >= MOST_CLIENTS:
+        if len(self._clients) >= MAX_CLIENTS:
             return None
         stream = EventStream(self, responder)
         self._clients.add(stream)
         responder.head(whole.response)
         stream.send(b"retry: 1000\n\n" + self._event())
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(EVERY_S, self._turn)
+            self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._tick)
         return stream
 
     def forget(self, stream: EventStream) -> None:
@@ -54,8 +54,8 @@ class EventFeed:
     def _event(self) -> bytes:
         return b"event: status\ndata: " + self._status().strip() + b"\n\n"
 
-    def _turn(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(EVERY_S, self._turn)
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._tick)
         event: bytes | None = None
         for stream in list(self._clients):
             if self._is_ending() or stream.responder.is_superseded():

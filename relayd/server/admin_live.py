@@ -19,7 +19,7 @@ STATES = {"drain": "draining", "disable": "disabled", "enable": "enabled"}
 BREAKERS = {"open": "open", "reset": "closed"}
 
 
-class NoSuch(Exception):
+class NotFound(Exception):
     """What an action names is not there; the text says what is."""
 
 
@@ -72,11 +72,11 @@ def stream(exchange: Exchange) -> dict[str, object]:
 def circuit_breaker(gateway: Gateway) -> dict[str, object]:
     """All breakers in one word: open when an upstream is shut wholly."""
     plan = gateway.plan
-    told = [] if plan is None else [one.circuit_breaker() for one in plan.upstreams.values()]
+    breakers = [] if plan is None else [one.circuit_breaker() for one in plan.upstreams.values()]
     return {
-        "enabled": any(one["enabled"] for one in told),
-        "is_open": any(one["is_open"] for one in told),
-        "consecutive_failures": max((int(str(one["consecutive_failures"])) for one in told), default=0),
+        "enabled": any(one["enabled"] for one in breakers),
+        "is_open": any(one["is_open"] for one in breakers),
+        "consecutive_failures": max((int(str(one["consecutive_failures"])) for one in breakers), default=0),
     }
 
 
@@ -85,11 +85,11 @@ def act(gateway: Gateway, path: str) -> dict[str, object]:
     encoded; the endpoint as it is then. Raises NoSuch, NotPossible."""
     parts = [unquote(part) for part in path.split("/")]
     if len(parts) not in (6, 7) or parts[:2] != ["", "upstreams"] or parts[3] != "endpoints":
-        raise NoSuch("There is no such action.")
+        raise NotFound("There is no such action.")
     upstream, address = _upstream(gateway, parts[2]), parts[4]
     if all(one.label != address for one in upstream.endpoints):
         known = ", ".join(one.label for one in upstream.endpoints)
-        raise NoSuch(f"Upstream {upstream.name} has no endpoint {address!r}; it has: {known or 'none'}.")
+        raise NotFound(f"Upstream {upstream.name} has no endpoint {address!r}; it has: {known or 'none'}.")
     if len(parts) == 6 and parts[5] in STATES:
         upstream.set_state(address, STATES[parts[5]])
     elif len(parts) == 7 and parts[5] == "breaker" and parts[6] in BREAKERS:
@@ -98,7 +98,7 @@ def act(gateway: Gateway, path: str) -> dict[str, object]:
         except ValueError as error:
             raise NotPossible(f"{error}.") from error
     else:
-        raise NoSuch("There is no such action.")
+        raise NotFound("There is no such action.")
     gateway.gates.wake()  # what was enabled or reset may be awaited
     endpoints = upstream.describe()["endpoints"]
     assert isinstance(endpoints, list)
@@ -108,5 +108,5 @@ def act(gateway: Gateway, path: str) -> dict[str, object]:
 def _upstream(gateway: Gateway, name: str) -> Upstream:
     known = {} if gateway.plan is None else gateway.plan.upstreams
     if name not in known:
-        raise NoSuch(f"There is no upstream {name!r}; there are: {', '.join(known) or 'none'}.")
+        raise NotFound(f"There is no upstream {name!r}; there are: {', '.join(known) or 'none'}.")
     return known[name]

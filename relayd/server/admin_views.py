@@ -21,7 +21,7 @@ from relayd.upstream.upstream import Upstream
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 
-Answer = tuple[int, str, bytes]
+Page = tuple[int, str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,12 @@ class ReloadResult:
     findings: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    def answer(self) -> Answer:
-        told = {
+    def page(self) -> Page:
+        data = {
             "accepted": self.accepted, "generation": self.generation, "changes": self.changes,
             "findings": self.findings, "warnings": self.warnings,
         }
-        return 200 if self.accepted else 422, JSON, dumped(told)
+        return 200 if self.accepted else 422, JSON, to_json(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class AdminViews:
         self._gateway = gateway
         self._telemetry = telemetry
         self._state = state
-        self.pages: Mapping[str, Callable[[], Answer]] = {
+        self.pages: Mapping[str, Callable[[], Page]] = {
             "/health": self.health,
             "/live": self.live,
             "/ready": self.ready,
@@ -87,14 +87,14 @@ class AdminViews:
             "/health/backends": self.backends,
         }
 
-    def act(self, path: str) -> Answer:
+    def act(self, path: str) -> Page:
         """Do what a path below /upstreams/ asks for."""
         try:
-            return 200, JSON, dumped(admin_live.act(self._gateway, path))
-        except admin_live.NoSuch as error:
-            return refused(404, "not_found", str(error))
+            return 200, JSON, to_json(admin_live.act(self._gateway, path))
+        except admin_live.NotFound as error:
+            return error_page(404, "not_found", str(error))
         except admin_live.NotPossible as error:
-            return refused(409, "not_possible", str(error))
+            return error_page(409, "not_possible", str(error))
 
     @property
     def _generation(self) -> int:
@@ -105,72 +105,72 @@ class AdminViews:
         """Whether this process drains, or leaves the work to another one."""
         return self._gateway.draining or self._gateway.leaving
 
-    def health(self) -> Answer:
+    def health(self) -> Page:
         """Whether what it was put here for can be had: 503 while the breakers of an upstream refuse everything."""
         breaker = admin_live.circuit_breaker(self._gateway)
-        told = {
+        data = {
             "status": "unhealthy" if breaker["is_open"] else "healthy",
             "circuit_breaker": breaker,
             "loop_lag_ms": milliseconds(self._state.lag_s()),
             "version": __version__,
         }
-        return 503 if breaker["is_open"] else 200, JSON, dumped(told)
+        return 503 if breaker["is_open"] else 200, JSON, to_json(data)
 
-    def live(self) -> Answer:
+    def live(self) -> Page:
         """Liveness: the process runs and its loop turns, whatever its upstreams do. Work it is given by /ready."""
-        return 200, JSON, dumped({"status": "alive", "loop_lag_ms": milliseconds(self._state.lag_s())})
+        return 200, JSON, to_json({"status": "alive", "loop_lag_ms": milliseconds(self._state.lag_s())})
 
-    def ready(self) -> Answer:
+    def ready(self) -> Page:
         serving = self._state.phase == "serving" and not self._gateway.draining
-        word = "ready" if serving else "draining" if self._gateway.draining else self._state.phase
-        return 200 if serving else 503, JSON, dumped({"status": word, "generation": self._generation})
+        phase = "ready" if serving else "draining" if self._gateway.draining else self._state.phase
+        return 200 if serving else 503, JSON, to_json({"status": phase, "generation": self._generation})
 
-    def ping(self) -> Answer:
-        return 200, JSON, dumped({"ping": "pong"})
+    def ping(self) -> Page:
+        return 200, JSON, to_json({"ping": "pong"})
 
-    def backends(self) -> Answer:
+    def backends(self) -> Page:
         """Health with a word on each upstream, by what traffic and checks have shown; asks nobody."""
         plan = self._gateway.plan
         upstreams = plan.upstreams.values() if plan is not None else ()
-        words = {
+        states = {
             one.name: "connected" if any(end.available for end in one.endpoints) else "unavailable" for one in upstreams
         }
-        return 200, JSON, dumped({"status": "healthy", "service": "ai-chat-gateway", "backends": words})
+        return 200, JSON, to_json({"status": "healthy", "service": "ai-chat-gateway", "backends": states})
 
-    def target_health(self) -> Answer:
+    def target_health(self) -> Page:
         """Health with a word on the first upstream: where it is, how long it may take, whether it is verified."""
         plan = self._gateway.plan
         first = next(iter(plan.upstreams.values()), None) if plan is not None else None
-        told: dict[str, object] = {"status": "healthy", "target_url": "", "timeout": 0, "ssl_verify": True}
+        data: dict[str, object] = {"status": "healthy", "target_url": "", "timeout": 0, "ssl_verify": True}
         if first is not None:
             spec = first.spec
             limit = spec.timeouts.total_s or spec.timeouts.first_byte_s
-            told["target_url"] = spec.endpoints[0].origin + spec.endpoints[0].base_path if spec.endpoints else ""
-            told["timeout"] = int(limit) if limit == int(limit) else limit
-            told["ssl_verify"] = spec.tls.verify
-        return 200, JSON, dumped(told)
+            data["target_url"] = spec.endpoints[0].origin + spec.endpoints[0].base_path if spec.endpoints else ""
+            data["timeout"] = int(limit) if limit == int(limit) else limit
+            data["ssl_verify"] = spec.tls.verify
+        return 200, JSON, to_json(data)
 
-    def upstreams(self) -> Answer:
+    def upstreams(self) -> Page:
         """Health of the upstreams, which is neither liveness nor readiness of relayd."""
-        return 200, JSON, dumped(admin_live.upstreams(self._gateway))
+        return 200, JSON, to_json(admin_live.upstreams(self._gateway))
 
-    def queue(self) -> Answer:
-        return 200, JSON, dumped(admin_live.queues(self._gateway))
+    def queue(self) -> Page:
+        return 200, JSON, to_json(admin_live.queues(self._gateway))
 
-    def streams(self) -> Answer:
-        return 200, JSON, dumped(admin_live.streams(self._gateway))
+    def streams(self) -> Page:
+        return 200, JSON, to_json(admin_live.streams(self._gateway))
 
-    def metrics(self) -> Answer:
+    def metrics(self) -> Page:
         page = self._telemetry.page()
         if page is None:
-            return refused(404, "not_found", "No sink of `telemetry:` shows metrics here.")
+            return error_page(404, "not_found", "No sink of `telemetry:` shows metrics here.")
         return 200, *page
 
-    def status(self) -> Answer:
+    def status(self) -> Page:
         state, gateway = self._state, self._gateway
         plan = gateway.plan
         refusal = state.refusal
-        told = {
+        data = {
             "version": __version__,
             "pid": os.getpid(),
             "phase": "draining" if gateway.draining else state.phase,
@@ -187,30 +187,30 @@ class AdminViews:
             ],
             "certificates": state.certificates(),
             "routes": 0 if plan is None else len(plan.routes),
-            "upstreams": [] if plan is None else [shown_upstream(one) for one in plan.upstreams.values()],
+            "upstreams": [] if plan is None else [upstream_summary(one) for one in plan.upstreams.values()],
             "gates": [gate.describe() for gate in gateway.gates.limited()],
             "in_flight": len(gateway.exchanges),
             "exchanges": admin_live.streams(gateway)["streams"],
         }
-        return 200, JSON, dumped(told)
+        return 200, JSON, to_json(data)
 
 
-def shown_upstream(upstream: Upstream) -> dict[str, object]:
-    told = upstream.describe()
-    endpoints = told["endpoints"]
+def upstream_summary(upstream: Upstream) -> dict[str, object]:
+    data = upstream.describe()
+    endpoints = data["endpoints"]
     assert isinstance(endpoints, list)
-    words = (
+    keys = (
         "in_flight", "state", "breaker", "health", "available", "addresses", "addresses_age_s", "lookup_fault",
     )
-    short = [{"endpoint": one["address"], **{word: one[word] for word in words}} for one in endpoints]
-    return {word: told[word] for word in ("name", "protocol", "in_flight", "models")} | {"endpoints": short}
+    short = [{"endpoint": one["address"], **{key: one[key] for key in keys}} for one in endpoints]
+    return {key: data[key] for key in ("name", "protocol", "in_flight", "models")} | {"endpoints": short}
 
 
-def refused(status: int, code: str, message: str, **further: object) -> Answer:
-    return status, JSON, dumped({"error": {"code": code, "message": message}, **further})
+def error_page(status: int, code: str, message: str, **further: object) -> Page:
+    return status, JSON, to_json({"error": {"code": code, "message": message}, **further})
 
 
-def dumped(value: object) -> bytes:
+def to_json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode() + b"\n"
 
 

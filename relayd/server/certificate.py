@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class CertificateInfo:
 def read(path: str) -> CertificateInfo:
     """The first certificate of a PEM file. Raises OSError, and ValueError for a file without one."""
     with open(path, "rb") as file:
-        found = x509.load_pem_x509_certificate(file.read(MOST_BYTES))
+        found = x509.load_pem_x509_certificate(file.read(MAX_BYTES))
     return CertificateInfo(tuple(name.lower() for name in _names(found)), _expiry(found).timestamp())
 
 

@@ -38,7 +38,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 HEAD, BODY, WAIT, TUNNEL, CLOSING, LINGER, CLOSED = range(7)
 
 
-class Owner(Protocol):
+class ListenerContext(Protocol):
     """The listener, as its connections see it."""
 
     name: str
@@ -64,13 +64,13 @@ class Connection:
 
     socket_memory: Memory | None = None
     __slots__ = (
-        "_body_paused", "_buffer", "_chunks", "_delivery", "_ended", "_keep", "_left", "_owes_continue", "_received",
-        "_requests", "_scanned", "_since", "_state", "_stream", "_waiting", "_will_go_on", "_window",
-        "exchange", "forwarding_cache", "listener", "networks", "owner", "peer", "tls", "trusted",
+        "_body_paused", "_buffer", "_chunks", "_client_eof", "_continue_due", "_delivery", "_keep_alive",
+        "_pending_writes", "_rate_since", "_received", "_remaining", "_requests", "_resume_due", "_scanned", "_since",
+        "_state", "_stream", "exchange", "forwarding_cache", "listener", "networks", "owner", "peer", "tls", "trusted",
     )
 
     def __init__(
-        self, stream: ClientStream | TlsClientStream, owner: Owner, peer: str, trusted: bool, tls: bool
+        self, stream: ClientStream | TlsClientStream, owner: ListenerContext, peer: str, trusted: bool, tls: bool
     ) -> None:
         self.owner, self.listener, self.networks = owner, owner.name, owner.networks
         self.peer, self.trusted, self.tls = peer, trusted, tls
@@ -79,73 +79,74 @@ class Connection:
         self._stream = stream
         self._state = HEAD
         self._buffer = b""
-        self._scanned = self._left = self._requests = self._received = self._waiting = 0
+        self._scanned = self._remaining = self._requests = self._received = self._pending_writes = 0
         self._chunks: ChunkedDecoder | None = None
-        self._keep = self._body_paused = self._will_go_on = self._ended = self._owes_continue = False
-        self._since = self._window = clock.monotonic()
+        self._keep_alive = self._body_paused = self._resume_due = self._client_eof = self._continue_due = False
+        self._since = self._rate_since = clock.monotonic()
         self._delivery: Delivery | None = None  # while bytes wait for the client
         stream.set_close_callback(self._on_close)
         stream.on_end = self._on_end
-        stream.begin(self._arrived)
+        stream.begin(self._on_data)
 
     # ---- reading
 
-    def _arrived(self, data: bytes) -> None:
+    def _on_data(self, data: bytes) -> None:
         try:
-            self._take(data)
+            self._dispatch(data)
         except Exception:  # rescue door: a fault of relayd's own ends one connection, never the process
             LOG.exception("connection of listener %s", self.listener)
             self.end()
 
-    def _take(self, data: bytes) -> None:
+    def _dispatch(self, data: bytes) -> None:
         state = self._state
         if state in (HEAD, WAIT):
             if not self._buffer and state == HEAD:
                 self._since = clock.monotonic()
             self._buffer = self._buffer + data if self._buffer else data
-            if state == HEAD and not self._will_go_on:
-                self._next()
-            if len(self._buffer) > PIPELINED and self._is_held():
+            if state == HEAD and not self._resume_due:
+                self._parse_next()
+            if len(self._buffer) > PIPELINED and self._must_wait():
                 self._stream.pause()
         elif state == BODY:
             self._received += len(data)
             self._since = clock.monotonic()
-            self._feed(data)
+            self._on_body(data)
         elif state == TUNNEL:
             if self.exchange is not None:
                 self.exchange.upload(data, False)
         elif state == LINGER:
-            self._left -= len(data)
-            if self._left < 0:
+            self._remaining -= len(data)
+            if self._remaining < 0:
                 self._close()
 
-    def _is_held(self) -> bool:
+    def _must_wait(self) -> bool:
         """Whether what is buffered waits for the answer before it, a later turn, or a client that is behind."""
-        return self._state == WAIT or self._will_go_on or (self._waiting > 0 and self._stream.backlog() > HIGH)
+        return self._state == WAIT or self._resume_due or (self._pending_writes > 0 and self._stream.backlog() > HIGH)
 
-    def _go_on_later(self) -> None:
+    def _schedule_resume(self) -> None:
         """Take up in a later turn what is buffered."""
-        if not self._will_go_on:
-            self._will_go_on = True
-            self.owner.work.put(self._go_on)
+        if not self._resume_due:
+            self._resume_due = True
+            self.owner.work.put(self._on_resume)
 
-    def _go_on(self) -> None:
-        self._will_go_on = False
-        self._arrived(b"")
-        if self._ended and self._state == HEAD and not self._is_held():
+    def _on_resume(self) -> None:
+        self._resume_due = False
+        self._on_data(b"")
+        if self._client_eof and self._state == HEAD and not self._must_wait():
             self._close_when_written()
-        self._read_or_wait()
+        self._resume_reading()
 
-    def _read_or_wait(self) -> None:
+    def _resume_reading(self) -> None:
         """Read from the client, unless what it has sent must be handled first."""
-        if self._body_paused or self._will_go_on or self._ended or self._state == CLOSED or self._stream.wanted:
+        idle = self._body_paused or self._resume_due or self._client_eof or self._stream.reading_enabled
+        if idle or self._state == CLOSED:
             return
-        if self._state not in (HEAD, WAIT) or len(self._buffer) <= PIPELINED or not self._is_held():
+        if self._state not in (HEAD, WAIT) or len(self._buffer) <= PIPELINED or not self._must_wait():
             self._stream.resume()
 
-    def _next(self) -> None:
+    def _parse_next(self) -> None:
         """Take one whole request from the buffer; `finished` sees to the one behind it."""
-        if self._is_held():
+        if self._must_wait():
             return
         buffer = self._buffer
         if buffer.startswith(b"\r\n") and self._scanned == 0:
@@ -168,26 +169,25 @@ class Connection:
         except ExchangeError as refusal:
             self._refuse(refusal)
             return
-        self._begin(head, buffer[end + 4 :])
+        self._start_exchange(head, buffer[end + 4 :])
 
-    def _begin(self, head: RequestHead, rest: bytes) -> None:
+    def _start_exchange(self, head: RequestHead, remainder: bytes) -> None:
         """Start the exchange of this head; `rest` is what lies behind it."""
         self._requests += 1
         body: bytes | None = None
         self._buffer = b""
         partial = b""
         if head.length is not None:
-            if len(rest) >= head.length:
-                body, self._buffer = rest[: head.length], rest[head.length :]
+            if len(remainder) >= head.length:
+                body, self._buffer = remainder[: head.length], remainder[head.length :]
                 self._state = WAIT
             else:
-                self._state, self._left, partial = BODY, head.length, rest
+                self._state, self._remaining, partial = BODY, head.length, remainder
         elif head.chunked:
-            limits = self.owner
-            self._chunks = ChunkedDecoder(trailer_bytes=limits.trailer_bytes)
+            self._chunks = ChunkedDecoder(trailer_bytes=self.owner.trailer_bytes)
             self._state = BODY
             try:
-                partial = self._chunks.feed(rest, CHUNKS)
+                partial = self._chunks.feed(remainder, CHUNKS)
             except ChunkedError as fault:
                 self._refuse(ExchangeError("bad_request", f"chunked body: {fault.rule}"))
                 return
@@ -196,45 +196,45 @@ class Connection:
                 self._chunks = None
                 self._state = WAIT
         else:
-            self._buffer = rest
+            self._buffer = remainder
             self._state = WAIT
-        self._keep = head.keep_alive
+        self._keep_alive = head.keep_alive
         self._received = 0
-        self._window = clock.monotonic()
+        self._rate_since = clock.monotonic()
         gateway = self.owner.gateway
         exchange = self.exchange = gateway.accept(self, head, body, self._since)
         gateway.begin(exchange)
         if self.exchange is not exchange or self._state != BODY:
             return
-        if head.expect and not rest:  # RFC 9110 10.1.1: after route, key, limit and size were looked at
+        if head.expect and not remainder:  # RFC 9110 10.1.1: after route, key, limit and size were looked at
             if self._body_paused:
-                self._owes_continue = True  # the body waits for memory
+                self._continue_due = True  # the body waits for memory
             else:
                 self._send(CONTINUE)
         if partial:
             if self._chunks is not None:
                 exchange.upload(partial, False)
-                self._rest_of_turn()
+                self._defer_chunks()
             else:
-                self._feed(partial)
+                self._on_body(partial)
 
-    def _feed(self, data: bytes) -> None:
+    def _on_body(self, data: bytes) -> None:
         """A piece of a streamed request body."""
         exchange = self.exchange
         if exchange is None:
             return
         decoder = self._chunks
         if decoder is None:
-            extra = len(data) - self._left
+            extra = len(data) - self._remaining
             if extra >= 0:
                 if extra:
-                    self._buffer = data[self._left :]
-                    data = data[: self._left]
-                self._left = 0
+                    self._buffer = data[self._remaining :]
+                    data = data[: self._remaining]
+                self._remaining = 0
                 self._state = WAIT
                 exchange.upload(data, True)
             else:
-                self._left -= len(data)
+                self._remaining -= len(data)
                 exchange.upload(data, False)
             return
         try:
@@ -248,20 +248,20 @@ class Connection:
         else:
             if piece:
                 exchange.upload(piece, False)
-            self._rest_of_turn()
+            self._defer_chunks()
 
-    def _rest_of_turn(self) -> None:
+    def _defer_chunks(self) -> None:
         """Work per turn is bounded: what the decoder has not looked at is taken up in a later turn."""
         if self._chunks is not None and self._chunks.pending and self._state == BODY:
             self._stream.pause()
-            self._go_on_later()
+            self._schedule_resume()
 
     # ---- writing
 
     def send(self, data: bytes) -> bool:
         """Write now; False when the client is behind."""
         self._send(data)
-        return not self._waiting or self._stream.backlog() <= HIGH
+        return not self._pending_writes or self._stream.backlog() <= HIGH
 
     def _send(self, data: bytes) -> None:
         stream = self._stream
@@ -281,16 +281,16 @@ class Connection:
         except StreamClosedError:
             return
         if not future.done():
-            if not self._waiting:
+            if not self._pending_writes:
                 self._delivery = Delivery(stream)
-            self._waiting += 1
+            self._pending_writes += 1
             future.add_done_callback(self._on_written)
 
     def _on_written(self, future: Any) -> None:
-        self._waiting -= 1
-        if not self._waiting:
+        self._pending_writes -= 1
+        if not self._pending_writes:
             self._delivery = None
-        if future.cancelled() or future.exception() is not None or self._waiting:
+        if future.cancelled() or future.exception() is not None or self._pending_writes:
             return
         if self._state == CLOSING:
             self._close()
@@ -299,8 +299,8 @@ class Connection:
             self._half_close()
         elif self.exchange is not None:
             self.exchange.on_drained()
-        elif self._buffer or self._ended:
-            self._go_on_later()
+        elif self._buffer or self._client_eof:
+            self._schedule_resume()
 
     # ---- Downstream
 
@@ -314,9 +314,9 @@ class Connection:
 
     def reusable(self) -> bool:
         """Whether the connection may carry another request after this one."""
-        most = self.owner.max_requests
+        max_requests = self.owner.max_requests
         return (
-            self._keep and self._state == WAIT and (not most or self._requests < most)
+            self._keep_alive and self._state == WAIT and (not max_requests or self._requests < max_requests)
             and not self.owner.gateway.draining and not self.owner.gateway.leaving
             and not (self.exchange is not None and not self.exchange.head.keep_alive)
         )
@@ -332,27 +332,27 @@ class Connection:
             return
         self._body_paused = False
         # The rate too counts anew: while it was paused the client could not send.
-        self._since = self._window = clock.monotonic()
+        self._since = self._rate_since = clock.monotonic()
         self._received = 0
-        if self._owes_continue:
-            self._owes_continue = False
+        if self._continue_due:
+            self._continue_due = False
             self._send(CONTINUE)
         if self._chunks is not None and self._chunks.pending:
-            self._go_on_later()
+            self._schedule_resume()
         else:
-            self._read_or_wait()
+            self._resume_reading()
 
     def again(self) -> None:
         """Call `Exchange.upload` with nothing in a later turn; until then read nothing."""
         self._stream.pause()
-        self._go_on_later()
+        self._schedule_resume()
 
     def start_tunnel(self) -> None:
         """From now on every byte belongs to the tunnel."""
         self._state = TUNNEL
         early, self._buffer = self._buffer, b""
         self._body_paused = False
-        self._read_or_wait()
+        self._resume_reading()
         if early and self.exchange is not None:
             self.exchange.upload(early, False)
 
@@ -366,11 +366,11 @@ class Connection:
             self._since = clock.monotonic()
             self._body_paused = False
             if self._buffer:
-                self._go_on_later()
-            elif self.owner.gateway.draining or self._ended:
+                self._schedule_resume()
+            elif self.owner.gateway.draining or self._client_eof:
                 self._close_when_written()
                 return
-            self._read_or_wait()
+            self._resume_reading()
         elif self._state in (BODY, TUNNEL) or self._buffer or self._body_paused:  # something may be unread
             self._linger()  # a close would reset what the client has not read while it still sends
         else:
@@ -397,7 +397,7 @@ class Connection:
         self._linger()
 
     def _close_when_written(self) -> None:
-        if self._waiting:
+        if self._pending_writes:
             self._state = CLOSING
         else:
             self._close()
@@ -405,16 +405,16 @@ class Connection:
     def _linger(self) -> None:
         if self._state == CLOSED:
             return
-        self._state, self._left = LINGER, DRAIN_BYTES
+        self._state, self._remaining = LINGER, DRAIN_BYTES
         self._buffer, self._chunks = b"", None
-        self._body_paused = self._will_go_on = self._owes_continue = False
+        self._body_paused = self._resume_due = self._continue_due = False
         self._since = clock.monotonic()
-        self._read_or_wait()
-        if not self._waiting:
+        self._resume_reading()
+        if not self._pending_writes:
             self._half_close()
 
     def _half_close(self) -> None:
-        if self._ended:
+        if self._client_eof:
             self._close()
         else:
             self._stream.end_writing()
@@ -437,14 +437,14 @@ class Connection:
 
     def _on_end(self) -> bool:
         """The client has ended its side; whether something of what it sent is still to be answered or delivered."""
-        self._ended = True
+        self._client_eof = True
         if self._state == HEAD:
-            if not self._buffer or not self._is_held():
+            if not self._buffer or not self._must_wait():
                 self._close_when_written()
             return True
         exchange = self.exchange
         if exchange is None:
-            return self._waiting > 0  # CLOSING or LINGER
+            return self._pending_writes > 0  # CLOSING or LINGER
         if exchange.tunnel is not None:
             return exchange.end_upload() or (exchange.writer.started and self._state == WAIT)
         return self._state == BODY and exchange.end_upload()  # an early answer
@@ -463,38 +463,38 @@ class Connection:
             exchange.fail(ExchangeError("stopped"))
         self._close()
 
-    def check(self, now: float) -> None:
+    def enforce_timeouts(self, now: float) -> None:
         """The sweep: end what takes longer than it may."""
-        times = self.owner.timeouts
+        timeouts = self.owner.timeouts
         state = self._state
         delivery = self._delivery
-        if delivery is not None and times.write and delivery.stalled_s(now) > times.write:
+        if delivery is not None and timeouts.write and delivery.stalled_s(now) > timeouts.write:
             if self.exchange is not None:
                 self.exchange.client_gone("client_stalled")
             self._stream.reset()
             return
         if state == HEAD:
-            self._check_head(now)
-        elif state == BODY and self._stream.wanted:
-            slow = times.body and now - self._since > times.body
-            if times.body and now - self._window > max(times.body, RATE_WINDOW_S):
-                slow = slow or self._received < MIN_BODY_RATE * (now - self._window)
-                self._window, self._received = now, 0
+            self._enforce_head_timeouts(now)
+        elif state == BODY and self._stream.reading_enabled:
+            slow = timeouts.body and now - self._since > timeouts.body
+            if timeouts.body and now - self._rate_since > max(timeouts.body, RATE_WINDOW_S):
+                slow = slow or self._received < MIN_BODY_RATE * (now - self._rate_since)
+                self._rate_since, self._received = now, 0
             if slow and self.exchange is not None:
                 self.exchange.client_fault(ExchangeError("request_timeout", "body"))
-        elif state == LINGER and not self._waiting and now - self._since > DRAIN_S:
+        elif state == LINGER and not self._pending_writes and now - self._since > DRAIN_S:
             self._close()
 
-    def _check_head(self, now: float) -> None:
-        times = self.owner.timeouts
+    def _enforce_head_timeouts(self, now: float) -> None:
+        timeouts = self.owner.timeouts
         if self._stream.handshaking():
-            if times.handshake and now - self._since > times.handshake:
+            if timeouts.handshake and now - self._since > timeouts.handshake:
                 self._close()
         elif self._buffer:
-            if times.header and not self._is_held() and now - self._since > times.header:
+            if timeouts.header and not self._must_wait() and now - self._since > timeouts.header:
                 self._refuse(ExchangeError("request_timeout", "header section"))
         elif self._requests:
-            if times.keepalive and now - self._since > times.keepalive:
+            if timeouts.keepalive and now - self._since > timeouts.keepalive:
                 self._close_when_written()
-        elif times.header and now - self._since > times.header:
+        elif timeouts.header and now - self._since > timeouts.header:
             self._close()

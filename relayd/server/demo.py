@@ -15,7 +15,7 @@ from tornado.iostream import StreamClosedError
 from tornado.web import Application, RequestHandler
 
 from relayd import clock
-from relayd.server.unix_socket import OwnSocket
+from relayd.server.unix_socket import ListeningUnixSocket
 from relayd.upstream.spec import EndpointSpec, UpstreamSpec
 
 MODEL = "demo"
@@ -25,8 +25,8 @@ QUOTED_CHARACTERS = 400
 
 def reply_to(messages: list[Any]) -> str:
     """What the demo says to a conversation."""
-    said = last_user_text(messages)
-    opening = f'Hello! You said: "{said}".' if said else "Hello! You sent no message of yours, which is fine."
+    text = last_user_text(messages)
+    opening = f'Hello! You said: "{text}".' if text else "Hello! You sent no message of yours, which is fine."
     return (
         f"{opening} I am the demo upstream inside relayd: these words came over a Unix socket, through curl and "
         "through your relayd, one by one. To talk to a real model, open relayd.yaml, add your provider under upstreams "
@@ -49,9 +49,9 @@ def last_user_text(messages: list[Any]) -> str:
 
 def usage_of(messages: list[Any], reply: str) -> dict[str, int]:
     """Words counted as tokens: enough for a demonstration of accounting."""
-    asked = sum(len(str(message.get("content", "")).split()) for message in messages if isinstance(message, dict))
-    said = len(reply.split())
-    return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
+    prompt = sum(len(str(message.get("content", "")).split()) for message in messages if isinstance(message, dict))
+    completion = len(reply.split())
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 class DemoHandler(RequestHandler):
@@ -84,17 +84,17 @@ class ModelsHandler(DemoHandler):
 class ChatHandler(DemoHandler):
     async def post(self) -> None:
         try:
-            asked = json.loads(self.request.body)
+            request = json.loads(self.request.body)
         except ValueError:
             return self.refuse(400, "The body is not JSON.", "invalid_json")
-        messages = asked.get("messages") if isinstance(asked, dict) else None
+        messages = request.get("messages") if isinstance(request, dict) else None
         if not isinstance(messages, list):
             return self.refuse(400, "`messages` must be a list.", "invalid_messages")
-        model = str(asked.get("model") or MODEL)
+        model = str(request.get("model") or MODEL)
         reply = reply_to(messages)
         self.completion = {"id": f"chatcmpl-{os.urandom(8).hex()}", "created": int(clock.wall()), "model": model}
-        if asked.get("stream") is True:
-            options = asked.get("stream_options")
+        if request.get("stream") is True:
+            options = request.get("stream_options")
             counted = isinstance(options, dict) and options.get("include_usage") is True
             await self.stream(reply, usage_of(messages, reply) if counted else None)
         else:
@@ -139,7 +139,7 @@ class DemoServer:
     def __init__(self, path: str) -> None:
         """Bind and serve. Raises OSError."""
         self.path = path
-        self._socket = OwnSocket(path, "0600")
+        self._socket = ListeningUnixSocket(path, "0600")
         handlers: list[Any] = [
             ("/v1/models/?", ModelsHandler),
             ("/v1/chat/completions/?", ChatHandler),

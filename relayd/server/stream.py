@@ -21,7 +21,7 @@ from typing import Any
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream
 
-from relayd.server.watch import Watch
+from relayd.server.read_poller import ReadPoller
 
 READS = 4
 RECORD, RECORDS = 16384, 256  # of TLS: the bytes that one may hold, and how many a turn reads
@@ -31,16 +31,16 @@ _VIEW = memoryview(_BUFFER)
 READ, WRITE, ERROR = IOLoop.READ, IOLoop.WRITE, IOLoop.ERROR
 
 
-class _Direct(IOStream):
+class _CallbackStream(IOStream):
     """Reading by callback."""
 
     on_bytes: Callable[[bytes], None] | None = None
     on_end: Callable[[], bool] | None = None  # the client sends no more; whether the stream stays for what it must get
-    wanted = True
+    reading_enabled = True
 
     def pause(self) -> None:
         """Read no more for now."""
-        self.wanted = False
+        self.reading_enabled = False
 
     def close(self, exc_info: Any = False) -> None:
         """Close it. The error that is kept loses its traceback, whose frames refer to this stream."""
@@ -71,23 +71,23 @@ class _Direct(IOStream):
         return len(waiting) if waiting else 0
 
 
-class ClientStream(_Direct):
+class ClientStream(_CallbackStream):
     """A plain client connection, read by a watch."""
 
-    def __init__(self, sock: socket.socket, watch: Watch, **options: Any) -> None:
+    def __init__(self, sock: socket.socket, poller: ReadPoller, **options: Any) -> None:
         super().__init__(sock, **options)
-        self._watch = watch
+        self._poller = poller
 
     def begin(self, on_bytes: Callable[[bytes], None]) -> None:
         """Hand every piece of bytes to `on_bytes` from now on."""
         self.on_bytes = on_bytes
-        self._watch.add(self.socket.fileno(), self)
+        self._poller.add(self.socket.fileno(), self)
 
     def resume(self) -> None:
         """Read again."""
-        self.wanted = True
+        self.reading_enabled = True
         if not self.closed():
-            self._watch.wake(self.socket.fileno())
+            self._poller.rearm(self.socket.fileno())
 
     def handshaking(self) -> bool:
         """Never: there is none."""
@@ -95,11 +95,11 @@ class ClientStream(_Direct):
 
     def receive(self) -> None:
         """Read what has come."""
-        take, on_bytes = self.socket.recv_into, self.on_bytes
+        recv_into, on_bytes = self.socket.recv_into, self.on_bytes
         assert on_bytes is not None
         for _ in range(READS):
             try:
-                size = take(_BUFFER)
+                size = recv_into(_BUFFER)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -109,10 +109,10 @@ class ClientStream(_Direct):
                 self._end_reading()
                 return
             on_bytes(bytes(_VIEW[:size]))
-            if size < SIZE or not self.wanted or self.closed():
+            if size < SIZE or not self.reading_enabled or self.closed():
                 return
 
-    def hung_up(self) -> None:
+    def on_hangup(self) -> None:
         """The connection was reset, or has ended both ways."""
         self.close()
 
@@ -125,7 +125,7 @@ class ClientStream(_Direct):
 
     def close_fd(self) -> None:
         if self.socket is not None:
-            self._watch.remove(self.socket.fileno())
+            self._poller.remove(self.socket.fileno())
         super().close_fd()
 
     def _maybe_add_error_listener(self) -> None:
@@ -144,7 +144,7 @@ class ClientStream(_Direct):
             self.io_loop.remove_handler(self.socket)
 
 
-class TlsClientStream(_Direct, SSLIOStream):
+class TlsClientStream(_CallbackStream, SSLIOStream):
     """A client connection under TLS, read by the loop; IOStream makes the handshake."""
 
     _ssl_accepting = False
@@ -156,7 +156,7 @@ class TlsClientStream(_Direct, SSLIOStream):
 
     def resume(self) -> None:
         """Read again."""
-        self.wanted = True
+        self.reading_enabled = True
         if not self.closed():
             self._add_io_state(READ)
 
@@ -170,7 +170,7 @@ class TlsClientStream(_Direct, SSLIOStream):
         if self._ssl_accepting or self.on_bytes is None:
             super()._handle_events(fd, events)
             return
-        if events & READ and self.wanted:
+        if events & READ and self.reading_enabled:
             self._receive()
         if events & WRITE and not self.closed():
             self._handle_write()
@@ -179,7 +179,7 @@ class TlsClientStream(_Direct, SSLIOStream):
         if events & ERROR:
             self.close()
             return
-        state = ERROR | (READ if self.wanted else 0) | (WRITE if self._write_buffer else 0)
+        state = ERROR | (READ if self.reading_enabled else 0) | (WRITE if self._write_buffer else 0)
         if state != self._state:
             self._state = state
             self.io_loop.update_handler(self.fileno(), state)
@@ -209,7 +209,7 @@ class TlsClientStream(_Direct, SSLIOStream):
                 self.close(exc_info=fault)
             elif ended and not self.closed():
                 self._end_reading()
-            if records >= RECORDS or self.closed() or not self.wanted:
+            if records >= RECORDS or self.closed() or not self.reading_enabled:
                 return
 
     def send_now(self, data: bytes) -> int:

@@ -13,8 +13,8 @@ from relayd.errors import ConfigError, Finding
 from relayd.schema.files import FileFault, read_file
 from relayd.server.expiry import Validity, validity_of_all
 
-MOST_BYTES = 1 << 20
-BELONGS = "the key must belong to the first certificate of the file"
+MAX_BYTES = 1 << 20
+KEY_HINT = "the key must belong to the first certificate of the file"
 
 
 class PemFault(ValueError):
@@ -25,12 +25,12 @@ class PemFault(ValueError):
         super().__init__(f"{file}: {message}")
 
 
-class _NoPassword(Exception):
+class _PasswordRequired(Exception):
     """The key is encrypted. Without an answer of ours OpenSSL would ask at the terminal."""
 
 
-def _ask_nobody() -> str:
-    raise _NoPassword
+def _no_password() -> str:
+    raise _PasswordRequired
 
 
 def load_pair(context: ssl.SSLContext, cert: str, key: str) -> None:
@@ -39,12 +39,12 @@ def load_pair(context: ssl.SSLContext, cert: str, key: str) -> None:
     if b"PRIVATE KEY-----" not in _bytes(key):
         raise PemFault(key, "holds no private key in PEM form")
     try:
-        context.load_cert_chain(cert, key, _ask_nobody)
-    except _NoPassword:
+        context.load_cert_chain(cert, key, _no_password)
+    except _PasswordRequired:
         raise PemFault(key, "is encrypted, and relayd has no password for it") from None
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise PemFault(key, f"cannot be used: it is not the key of {cert}", BELONGS) from None
+            raise PemFault(key, f"cannot be used: it is not the key of {cert}", KEY_HINT) from None
         raise PemFault(key, f"cannot be used with {cert}: {error.reason or 'one of them is damaged'}") from None
     except OSError as error:
         raise PemFault(cert, f"cannot be read: {error.strerror}") from None
@@ -70,7 +70,7 @@ def validity_of(path: str) -> Validity:
 
 def _bytes(path: str) -> bytes:
     try:
-        return read_file(path, MOST_BYTES)[0]
+        return read_file(path, MAX_BYTES)[0]
     except FileFault as fault:
         raise PemFault(path, f"cannot be read: {fault}") from None
 
@@ -109,10 +109,10 @@ def make_context(name: str, tls: Tls) -> ssl.SSLContext:
             by_name.setdefault(host, context)
     default = contexts[0]
 
-    def choose(sock: ssl.SSLObject, asked: str | None, context: ssl.SSLContext) -> None:
-        if asked:
-            low = asked.lower()
-            found = by_name.get(low) or by_name.get("*." + low.partition(".")[2])
+    def choose(sock: ssl.SSLObject, server_name: str | None, context: ssl.SSLContext) -> None:
+        if server_name:
+            lowered = server_name.lower()
+            found = by_name.get(lowered) or by_name.get("*." + lowered.partition(".")[2])
             if found is not None and found is not default:
                 sock.context = found
 

@@ -11,12 +11,12 @@ from relayd.server.sockets import bind_unix
 BACKLOG = 128
 
 
-class OwnSocket:
+class ListeningUnixSocket:
     """One listening Unix socket. Made and closed by the application that serves it."""
 
     __slots__ = ("_inode", "path", "socket")
 
-    def __init__(self, path: str, mode: str, owner: str = "", taken: socket.socket | None = None) -> None:
+    def __init__(self, path: str, mode: str, owner: str = "", inherited: socket.socket | None = None) -> None:
         """Bind it, and make its folder when that is missing; or go on with the one `taken` from the process before.
 
         Raises OSError, also when another process answers there or a file is in the way.
@@ -25,8 +25,8 @@ class OwnSocket:
         if folder:
             os.makedirs(folder, mode=0o750, exist_ok=True)
         self.path = path
-        if taken is not None and os.path.exists(path):
-            self.socket = taken
+        if inherited is not None and os.path.exists(path):
+            self.socket = inherited
             os.chmod(path, int(mode, 8))
             self._inode = os.lstat(path).st_ino
             return

@@ -204,9 +204,9 @@ async def test_an_answer_outlives_the_rest_of_an_upload(tmp_path: Path) -> None:
         assert await side.rest() == b""  # the other half of the connection is still read
         side.write(bytes(400000))
         await side.writer.drain()
-        house.connection.check(clock.monotonic() + 4)
+        house.connection.enforce_timeouts(clock.monotonic() + 4)
         assert house.listening.connections
-        house.connection.check(clock.monotonic() + 6)
+        house.connection.enforce_timeouts(clock.monotonic() + 6)
         await until(lambda: not house.listening.connections)
         await house.accounted(1)
 
@@ -233,8 +233,8 @@ async def test_a_header_section_has_one_limit_that_dribbling_does_not_reset(tmp_
         begun = clock.monotonic()
         side.write(b"A: b\r\n")
         await turned()
-        house.connection.check(begun + 9.5)
-        house.connection.check(begun + 10)
+        house.connection.enforce_timeouts(begun + 9.5)
+        house.connection.enforce_timeouts(begun + 10)
         assert status_of((await side.message())[0]) == 408
         assert await side.rest() == b""
         assert (await house.accounted(1))[0].code == "request_timeout"
@@ -244,7 +244,7 @@ async def test_who_says_nothing_at_all_is_let_go_without_a_word(tmp_path: Path) 
     async with running(tmp_path, listener="timeouts: {header: 10s}") as house:
         side = await house.connect()
         await until(lambda: house.listening.connections)
-        house.connection.check(clock.monotonic() + 11)
+        house.connection.enforce_timeouts(clock.monotonic() + 11)
         assert await side.rest() == b""
         await house.accounted(0)
 
@@ -254,9 +254,9 @@ async def test_a_kept_connection_is_let_go_after_a_while(tmp_path: Path) -> None
         side = await house.connect()
         side.write(get())
         await side.message()
-        house.connection.check(clock.monotonic() + 74)
+        house.connection.enforce_timeouts(clock.monotonic() + 74)
         assert house.listening.connections
-        house.connection.check(clock.monotonic() + 76)
+        house.connection.enforce_timeouts(clock.monotonic() + 76)
         assert await side.rest() == b""
         await house.accounted(1)
 
@@ -266,8 +266,8 @@ async def test_a_body_that_stops_coming_is_given_up(tmp_path: Path) -> None:
         side = await house.connect()
         side.write(get("/x", "Content-Length: 30000", method="POST") + bytes(20000))
         await until(lambda: house.endpoint_sides)
-        house.connection.check(clock.monotonic() + 29)
-        house.connection.check(clock.monotonic() + 31)
+        house.connection.enforce_timeouts(clock.monotonic() + 29)
+        house.connection.enforce_timeouts(clock.monotonic() + 31)
         assert status_of((await side.message())[0]) == 408
         assert (await house.accounted(1))[0].code == "request_timeout"
 
@@ -281,7 +281,7 @@ async def test_a_dribbled_body_is_too_slow(tmp_path: Path) -> None:
         begun = clock.monotonic()
         side.write(bytes(10))
         await until(lambda: not house.gateway.exchanges or next(iter(house.gateway.exchanges)).record.bytes_in == 20)
-        house.connection.check(begun + 30)
+        house.connection.enforce_timeouts(begun + 30)
         assert status_of((await side.message())[0]) == 408
         await house.accounted(1)
 
@@ -301,7 +301,7 @@ async def test_a_dribbled_body_is_too_slow_however_short_its_limit_of_silence_is
             later_s += 4
             side.write(bytes(1))
             await until(partial(arrived_or_over, exchange, sent))
-            house.connection.check(clock.monotonic())
+            house.connection.enforce_timeouts(clock.monotonic())
         assert status_of((await side.message())[0]) == 408
         assert (await house.accounted(1))[0].code == "request_timeout"
 
@@ -316,10 +316,10 @@ async def test_a_client_that_reads_nothing_is_broken_off(tmp_path: Path) -> None
         await until(lambda: house.listening.connections and house.connection.buffered() > 0)
         await turned(500)  # what the buffers of the kernel take
         now = clock.monotonic()
-        house.connection.check(now)
-        house.connection.check(now + 59)
+        house.connection.enforce_timeouts(now)
+        house.connection.enforce_timeouts(now + 59)
         assert house.gateway.exchanges
-        house.connection.check(now + 61)
+        house.connection.enforce_timeouts(now + 61)
         (record,) = await house.accounted(1)
         assert (record.code, record.status) == ("client_stalled", 200)
         await until(lambda: not house.listening.connections)
@@ -472,7 +472,7 @@ async def test_answers_that_wait_for_a_client_that_has_ended_its_side_are_delive
         side.writer.transport.pause_reading()  # type: ignore[attr-defined]
         side.write(get("/fixed") * 30)
         side.writer.write_eof()
-        await until(lambda: house.connection._ended and house.connection.buffered())
+        await until(lambda: house.connection._client_eof and house.connection.buffered())
         side.writer.transport.resume_reading()  # type: ignore[attr-defined]
         for _ in range(30):
             assert len((await side.message())[1]) == 900_000
@@ -490,7 +490,7 @@ async def test_the_next_request_waits_while_the_client_does_not_take_the_answers
         for _ in range(100):
             await asyncio.sleep(0)
         assert len(house.accounts) <= begun + 1 and house.connection.buffered() < 2_000_000
-        house.connection.check(clock.monotonic() + 11)  # no request is late: relayd itself lets them wait
+        house.connection.enforce_timeouts(clock.monotonic() + 11)  # no request is late: relayd itself lets them wait
         side.writer.transport.resume_reading()  # type: ignore[attr-defined]
         for _ in range(300):
             head, body = await side.message()
@@ -515,7 +515,7 @@ async def test_an_early_answer_is_delivered_to_a_client_that_has_ended_its_side(
         await begun.wait()
         head = await side.head()
         side.writer.write_eof()
-        await until(lambda: house.connection._ended)
+        await until(lambda: house.connection._client_eof)
         ended.set()
         assert status_of(head) == 401 and await side.rest() == b"in peace"
         await until(lambda: not house.listening.connections)

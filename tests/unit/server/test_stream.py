@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tornado.ioloop import IOLoop
 
+from relayd.server.read_poller import ReadPoller
 from relayd.server.stream import READS, RECORD, RECORDS, ClientStream, TlsClientStream
-from relayd.server.watch import Watch
 from tests.aids.turns import turned
 from tests.unit.proxy.house import until
 
@@ -19,7 +19,7 @@ from tests.unit.proxy.house import until
 def pair() -> tuple[ClientStream, socket.socket]:
     mine, theirs = socket.socketpair()
     theirs.setblocking(False)
-    return ClientStream(mine, Watch(IOLoop.current(), lambda: None)), theirs
+    return ClientStream(mine, ReadPoller(IOLoop.current(), lambda: None)), theirs
 
 
 def goes_beyond(came: list[bytes], count: int) -> bool:
@@ -46,10 +46,10 @@ async def test_while_paused_nothing_comes_and_nothing_is_lost() -> None:
         stream.pause()
         theirs.send(b"later")
         await turned()
-        assert not came and not stream.wanted
+        assert not came and not stream.reading_enabled
         stream.resume()
         await until(lambda: came)
-        assert came == [b"later"] and stream.wanted
+        assert came == [b"later"] and stream.reading_enabled
         stream.close()
 
 
@@ -57,12 +57,12 @@ async def test_who_pauses_inside_the_callback_gets_no_more() -> None:
     stream, theirs = pair()
     came: list[bytes] = []
 
-    def take(data: bytes) -> None:
+    def on_bytes(data: bytes) -> None:
         came.append(data)
         stream.pause()
 
     with theirs:
-        stream.begin(take)
+        stream.begin(on_bytes)
         sent = theirs.send(bytes(150_000))
         await until(lambda: came)
         await turned()
@@ -153,7 +153,7 @@ class Records(TlsClientStream):
 
     def __init__(self, records: list[bytes | OSError]) -> None:
         self.records, self.ended, self.came = records, False, list[bytes]()
-        self.on_bytes, self.wanted = self.came.append, True
+        self.on_bytes, self.reading_enabled = self.came.append, True
 
     def read_from_fd(self, buffer: bytearray | memoryview) -> int | None:
         if not self.records:

@@ -93,9 +93,9 @@ async def test_a_handshake_has_a_limit_of_time_of_its_own(
     async with running(tmp_path, context=context, listener="timeouts: {handshake: 10s, header: 0}") as house:
         side = await house.connect()
         await until(lambda: house.listening.connections)
-        house.connection.check(clock.monotonic() + 9)
+        house.connection.enforce_timeouts(clock.monotonic() + 9)
         assert house.listening.connections
-        house.connection.check(clock.monotonic() + 11)
+        house.connection.enforce_timeouts(clock.monotonic() + 11)
         await side.gone()
         await until(lambda: not house.listening.connections)
         await house.accounted(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from relayd.wire.response import ResponseHead
 
 
-class Told:
+class RecordingResponder:
     """The client's side of one request to an application. `has_room` is what each piece is answered with."""
 
     def __init__(self) -> None:

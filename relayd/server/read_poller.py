@@ -21,29 +21,29 @@ PER_TURN = 64
 _ENDED = select.EPOLLERR | select.EPOLLHUP
 
 
-class Watched(Protocol):
+class PolledStream(Protocol):
     """A stream, as the watch sees it."""
 
-    wanted: bool
+    reading_enabled: bool
 
     def receive(self) -> None:
         """There is something to read, or it has ended."""
 
-    def hung_up(self) -> None:
+    def on_hangup(self) -> None:
         """The connection has ended both ways while nobody reads it."""
 
 
-class Watch:
+class ReadPoller:
     """Owned by its listener; closed when the listener has gone and its last connection with it."""
 
     def __init__(self, loop: IOLoop, after: Callable[[], None]) -> None:
         self._loop, self._after = loop, after
         self._epoll = select.epoll()
-        self._streams: dict[int, Watched] = {}
-        self._resting: set[int] = set()
+        self._streams: dict[int, PolledStream] = {}
+        self._disarmed: set[int] = set()
         loop.add_handler(self._epoll.fileno(), self._on_ready, IOLoop.READ)
 
-    def add(self, fd: int, stream: Watched) -> None:
+    def add(self, fd: int, stream: PolledStream) -> None:
         """Watch a connection that wants to be read."""
         self._streams[fd] = stream
         self._epoll.register(fd, select.EPOLLIN)
@@ -51,27 +51,27 @@ class Watch:
     def remove(self, fd: int) -> None:
         """Its descriptor will be closed now, which takes it out of the epoll."""
         self._streams.pop(fd, None)
-        self._resting.discard(fd)
+        self._disarmed.discard(fd)
 
-    def wake(self, fd: int) -> None:
+    def rearm(self, fd: int) -> None:
         """A paused connection is to be read again."""
-        if fd in self._resting:
-            self._resting.discard(fd)
+        if fd in self._disarmed:
+            self._disarmed.discard(fd)
             self._epoll.modify(fd, select.EPOLLIN)
 
-    def _on_ready(self, own: Any, events: int) -> None:
+    def _on_ready(self, poll_fd: Any, events: int) -> None:
         streams = self._streams
         for fd, event in self._epoll.poll(0, PER_TURN):
             stream = streams.get(fd)
             if stream is None:  # closed by what came before it in this turn
                 continue
             try:
-                if stream.wanted:
+                if stream.reading_enabled:
                     stream.receive()
                 elif event & _ENDED:
-                    stream.hung_up()
+                    stream.on_hangup()
                 else:  # nobody reads it: level-triggered, it would come again and again
-                    self._resting.add(fd)
+                    self._disarmed.add(fd)
                     self._epoll.modify(fd, 0)
             except Exception:  # rescue door: one connection must not stop the others
                 LOG.exception("watch")
