@@ -15,7 +15,7 @@ FIRST = 3
 PREFIX = "systemd:"
 
 
-def inherited(
+def inherited_sockets(
     environment: MutableMapping[str, str] | None = None, first: int = FIRST
 ) -> dict[str, list[socket.socket]]:
     """The sockets handed over, by name. One that has no name is called `unknown`, as systemd does."""
@@ -29,12 +29,12 @@ def inherited(
     for number in range(int(count)):
         name = names[number] if number < len(names) and names[number] else "unknown"
         try:
-            taken = socket.socket(fileno=first + number)
+            sock = socket.socket(fileno=first + number)
         except OSError:
             continue  # no socket: a stored descriptor of another kind, or closed
-        taken.setblocking(False)
-        os.set_inheritable(taken.fileno(), False)
-        found.setdefault(name, []).append(taken)
+        sock.setblocking(False)
+        os.set_inheritable(sock.fileno(), False)
+        found.setdefault(name, []).append(sock)
     return found
 
 
@@ -45,8 +45,8 @@ def named(addresses: Iterable[str]) -> frozenset[str]:
 
 def close_unnamed(sockets: Mapping[str, list[socket.socket]], wanted: frozenset[str]) -> list[str]:
     """Close what no listener names. Returns the names of what was closed."""
-    left = [name for name in sockets if name not in wanted]
-    for name in left:
+    unnamed = [name for name in sockets if name not in wanted]
+    for name in unnamed:
         for one in sockets[name]:
             one.close()
-    return left
+    return unnamed

@@ -19,8 +19,8 @@ from relayd.proxy.gateway import Gateway
 from relayd.telemetry.journal import Journal
 
 STEP_S = 0.02
-TELL_S = 1.0
-MORE_TIME_S = 5.0
+NOTIFY_S = 1.0
+EXTEND_S = 5.0
 
 
 class Drain:
@@ -34,7 +34,7 @@ class Drain:
         self._close_idle = False
 
     @property
-    def _open(self) -> int:
+    def _in_flight(self) -> int:
         return len(self._gateway.exchanges)
 
     def _timeout_s(self, leaving: bool) -> float:
@@ -47,11 +47,11 @@ class Drain:
         """Nobody comes after us: no newcomer from this moment on. What is returned ends when nothing is open."""
         timeout_s = self._timeout_s(leaving=False)
         self._gateway.draining = True
-        self._journal.info("draining", signal=reason, exchanges=self._open, drain_timeout_s=timeout_s)
-        self._notifier.stopping(f"draining {self._open} exchanges", timeout_s)
+        self._journal.info("draining", signal=reason, exchanges=self._in_flight, drain_timeout_s=timeout_s)
+        self._notifier.stopping(f"draining {self._in_flight} exchanges", timeout_s)
         self._changeover.listeners.close()
         self._close_idle = True
-        return self._empty(timeout_s)
+        return self._wait_until_empty(timeout_s)
 
     def leave(self, reason: str) -> Coroutine[None, None, None]:
         """Another process goes on, from this moment. What is returned ends when nothing is open.
@@ -64,31 +64,31 @@ class Drain:
         connections = self._changeover.listeners.connections
         self._journal.info(
             "leaving", "Another process accepts now; this one finishes what it has.", signal=reason,
-            exchanges=self._open, connections=connections, handover_timeout_s=timeout_s,
+            exchanges=self._in_flight, connections=connections, handover_timeout_s=timeout_s,
         )
-        return self._empty(timeout_s)
+        return self._wait_until_empty(timeout_s)
 
     def shorten(self, reason: str) -> None:
         """The service is stopped while this process was leaving: from now on it has what a stop has."""
         timeout_s = self._timeout_s(leaving=False)
-        self._journal.info("draining", signal=reason, exchanges=self._open, drain_timeout_s=timeout_s)
+        self._journal.info("draining", signal=reason, exchanges=self._in_flight, drain_timeout_s=timeout_s)
         self._close_idle = True
         self._deadline = min(self._deadline, clock.monotonic() + timeout_s)
 
-    async def _empty(self, timeout_s: float) -> None:
+    async def _wait_until_empty(self, timeout_s: float) -> None:
         gateway, listeners = self._gateway, self._changeover.listeners
-        self._deadline, told = min(self._deadline, clock.monotonic() + timeout_s), 0.0
+        self._deadline, notified_at = min(self._deadline, clock.monotonic() + timeout_s), 0.0
         while not self.forced.is_set():
             if self._close_idle:
-                listeners.idle_close()
+                listeners.close_idle_connections()
             now = clock.monotonic()
             if not listeners.connections and not gateway.exchanges:
                 return
             if now >= self._deadline:
                 message = "What is still open is ended."
-                self._journal.warning("drain_timed_out", message, exchanges=self._open)
+                self._journal.warning("drain_timed_out", message, exchanges=self._in_flight)
                 return
-            if gateway.draining and now - told >= TELL_S:
-                told = now
-                self._notifier.extend(MORE_TIME_S, f"draining {self._open} exchanges")
+            if gateway.draining and now - notified_at >= NOTIFY_S:
+                notified_at = now
+                self._notifier.extend(EXTEND_S, f"draining {self._in_flight} exchanges")
             await asyncio.sleep(STEP_S)

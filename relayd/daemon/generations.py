@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 SYSTEM_STATE = "/var/lib/relayd"
 FOLDER = "generations"
-KEPT = 20
+MAX_GENERATIONS = 20
 
 Texts = tuple[tuple[str, str], ...]
 
@@ -54,10 +54,10 @@ class Generations:
     def read(self, number: int) -> Generation:
         """One of them. Raises OSError, and ValueError when the file is not what was written."""
         with open(self._path(number), encoding="utf-8", errors="surrogateescape") as file:
-            told = json.load(file)
+            data = json.load(file)
         try:
-            texts = tuple((str(one["path"]), str(one["text"])) for one in told["files"])
-            return Generation(int(told["generation"]), float(told["at"]), texts)
+            texts = tuple((str(one["path"]), str(one["text"])) for one in data["files"])
+            return Generation(int(data["generation"]), float(data["at"]), texts)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{self._path(number)} is damaged") from error
 
@@ -70,14 +70,14 @@ class Generations:
                 continue
         return None
 
-    def next(self, texts: Texts) -> int:
+    def number_for(self, texts: Texts) -> int:
         """The number for a start with these texts: that of the last generation when it is the same one."""
         newest = self.newest()
         if newest is None:
             return max(self.numbers(), default=0) + 1
         return newest.number if newest.texts == texts else newest.number + 1
 
-    def keep(self, number: int, wall: float, texts: Texts) -> str:
+    def save(self, number: int, wall: float, texts: Texts) -> str:
         """Keep what is in force now; why it could not be, or nothing."""
         if self.folder is None:
             return ""
@@ -89,7 +89,7 @@ class Generations:
             self._write(number, wall, texts)
             if newest is not None and newest.texts == texts and newest.number != number:
                 os.unlink(self._path(newest.number))
-            for old in self.numbers()[:-KEPT]:
+            for old in self.numbers()[:-MAX_GENERATIONS]:
                 os.unlink(self._path(old))
         except OSError as error:
             return f"{self.folder}: {error.strerror or error}"
@@ -99,12 +99,12 @@ class Generations:
         return os.path.join(self.folder or "", f"{number}.json")
 
     def _write(self, number: int, wall: float, texts: Texts) -> None:
-        told = {"generation": number, "at": round(wall, 3), "files": [{"path": p, "text": t} for p, t in texts]}
+        data = {"generation": number, "at": round(wall, 3), "files": [{"path": p, "text": t} for p, t in texts]}
         temporary = f"{self._path(number)}.new"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-                json.dump(told, file, ensure_ascii=False)
+                json.dump(data, file, ensure_ascii=False)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self._path(number))

@@ -23,8 +23,8 @@ class Notifier:
         keeper = environment.pop("RELAYD_KEEPER", "")
         self.watchdog_interval_s = half_watchdog_s(environment)
         self._socket: socket.socket | None = None
-        self.kept = keeper.isdigit()
-        if self.kept:
+        self.has_keeper = keeper.isdigit()
+        if self.has_keeper:
             self._socket = socket.socket(fileno=int(keeper))
             self._socket.setblocking(False)
             os.set_inheritable(int(keeper), False)
@@ -40,7 +40,7 @@ class Notifier:
         """The line itself, for whoever waits for orders."""
         return -1 if self._socket is None else self._socket.fileno()
 
-    def order(self) -> str | None:
+    def receive_command(self) -> str | None:
         """One order of the keeper; `gone` when there is no keeper any more, None when nothing more has come."""
         if self._socket is None:
             return None
@@ -52,15 +52,15 @@ class Notifier:
             return "gone"
 
     @property
-    def listening(self) -> bool:
+    def connected(self) -> bool:
         """Whether a service manager listens."""
         return self._socket is not None
 
-    def send(self, *descriptors: int, **words: object) -> None:
+    def send(self, *descriptors: int, **assignments: object) -> None:
         """Send one datagram of assignments, in the order given, with descriptors to keep."""
         if self._socket is None:
             return
-        text = "\n".join(f"{name}={' '.join(str(value).split())}" for name, value in words.items())
+        text = "\n".join(f"{name}={' '.join(str(value).split())}" for name, value in assignments.items())
         try:
             if descriptors:
                 socket.send_fds(self._socket, [text.encode("utf-8", "replace")], descriptors)
@@ -78,7 +78,7 @@ class Notifier:
 
     def stopping(self, status: str, timeout_s: float = 0.0) -> None:
         """The end has begun; a keeper is told how long it may take."""
-        if self.kept:
+        if self.has_keeper:
             self.send(RELAYD_DRAIN_S=timeout_s)
         self.send(STOPPING=1, STATUS=status)
 

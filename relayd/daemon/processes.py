@@ -25,21 +25,21 @@ def service_processes(self_cgroup: str = "/proc/self/cgroup", top: str = "/sys/f
     return []
 
 
-def told(status: int) -> str:
+def describe_exit(status: int) -> str:
     """A wait status for people."""
     if os.WIFSIGNALED(status):
         return f"signal {signal.Signals(os.WTERMSIG(status)).name}"
     return f"exit status {os.WEXITSTATUS(status)}"
 
 
-def end_by(number: int) -> None:
+def exit_by_signal(number: int) -> None:
     """End as by this signal, so that the service manager sees what happened."""
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
-def say(level: str, text: str, environment: Mapping[str, str] | None = None) -> None:
+def log(level: str, text: str, environment: Mapping[str, str] | None = None) -> None:
     """One line on standard error; the journal reads the level off its beginning (sd-daemon(3))."""
     environment = os.environ if environment is None else environment
     prefix = {"error": "<3>", "warning": "<4>", "info": "<6>"}[level] if environment.get("JOURNAL_STREAM") else ""

@@ -6,12 +6,12 @@ import asyncio
 import signal
 from collections.abc import Callable
 
-HELD = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+BLOCKED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def hold_back() -> None:
+def block_signals() -> None:
     """Keep these signals waiting until there is somebody to hear them: unheard they would end the process."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
 
 
 class Signals:
@@ -25,7 +25,7 @@ class Signals:
         self._on_reopen, self._on_upgrade = on_reopen, on_upgrade
         self._on_reload = on_reload
         self._on_stop = on_stop
-        self._asked = False
+        self._stop_requested = False
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to listen; what was held back is heard now."""
@@ -35,12 +35,12 @@ class Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number.name)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
 
     def remove(self, loop: asyncio.AbstractEventLoop) -> None:
-        for number in (*HELD, signal.SIGTERM, signal.SIGINT):
+        for number in (*BLOCKED, signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 
     def _stop(self, name: str) -> None:
-        again, self._asked = self._asked, True
-        self._on_stop(name, again)
+        repeated, self._stop_requested = self._stop_requested, True
+        self._on_stop(name, repeated)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relayd.config.listener import Listener
 from relayd.config.load import Loaded
-from relayd.daemon.holder import holder
+from relayd.daemon.port_owner import port_owner
 from relayd.errors import ConfigError, Finding, RelaydError
 from relayd.server.sockets import split
 
@@ -22,15 +22,15 @@ def start_error(error: ConfigError, loaded: Loaded) -> ConfigError | StartError:
     bound = {f"listeners.{name}.address": one for name, one in loaded.config.listeners.items()}
     if not all(finding.path in bound or finding.path == "admin.address" for finding in error.findings):
         return error
-    return StartError(*(told(finding, bound.get(finding.path)) for finding in error.findings))
+    return StartError(*(describe(finding, bound.get(finding.path)) for finding in error.findings))
 
 
-def told(finding: Finding, listener: Listener | None) -> str:
+def describe(finding: Finding, listener: Listener | None) -> str:
     """One line of a failed start: what, why, what helps, and who is in the way."""
     line = f"{finding.path}: {finding.message}" + (f" ({finding.hint})" if finding.hint else "")
     kind, _, port = ("", "", 0) if listener is None else split(listener.address)
-    held_by = holder(port) if kind == "tcp" and "in use" in finding.message else ""
-    return f"{line}; held by {held_by}" if held_by else line
+    owner = port_owner(port) if kind == "tcp" and "in use" in finding.message else ""
+    return f"{line}; held by {owner}" if owner else line
 
 
 def reasons(error: ConfigError | StartError) -> tuple[str, ...]:

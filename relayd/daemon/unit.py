@@ -17,7 +17,7 @@ FOLDERS = (
     "/etc/systemd/system.control", "/run/systemd/system.control", "/etc/systemd/system", "/run/systemd/system",
     "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system",
 )
-MADE = {
+MANAGED = {
     "RuntimeDirectory": "/run", "StateDirectory": "/var/lib", "LogsDirectory": "/var/log",
     "CacheDirectory": "/var/cache",
 }
@@ -42,14 +42,14 @@ class Unit:
     name: str
     settings: dict[str, list[str]]
 
-    def last(self, key: str) -> str:
+    def value(self, key: str) -> str:
         written = (self.settings.get(key) or [""])[-1]
         if key in IMPLIED and self.settings.get("DynamicUser", [""])[-1:][0].lower() in TRUE:
             implied, stricter = IMPLIED[key]
             return written if written.lower() in stricter else implied
         return written
 
-    def lines(self, key: str) -> list[str]:
+    def values(self, key: str) -> list[str]:
         """The values of a key, one for each time that it is written, with the specifiers of systemd.unit(5) replaced.
         """
         prefix, _, instance = self.name.rpartition(".")[0].partition("@")
@@ -62,62 +62,64 @@ class Unit:
     @property
     def dynamic(self) -> bool:
         """Whether systemd invents the user: DynamicUser= and nobody of that name."""
-        return self._on("DynamicUser") and not _exists(self._user_name)
+        return self._is_enabled("DynamicUser") and not _user_exists(self._user_name)
 
     def not_modelled(self) -> list[str]:
         """The settings of this unit that `relayd check` knows nothing about and that could change its answers."""
         return [f"{key}= of {self.name}" for key in NOT_MODELLED if self.settings.get(key)]
 
-    def made(self) -> list[str]:
+    def managed_folders(self) -> list[str]:
         """The folders that systemd makes for the service."""
         private = ("", "/private") if self.dynamic else ("",)
-        return [f"{top}{inner}/{name}" for key, top in MADE.items() for name in self._words(key) for inner in private]
+        return [
+            f"{top}{inner}/{name}" for key, top in MANAGED.items() for name in self._items(key) for inner in private
+        ]
 
-    def makes(self, folder: str) -> bool:
+    def manages(self, folder: str) -> bool:
         """Whether systemd makes this folder before a start."""
-        return _within(folder, self.made())
+        return _within(folder, self.managed_folders())
 
     def environment(self) -> dict[str, str]:
         """The variables by which systemd names those folders."""
         found = {}
-        for key, top in MADE.items():
-            if names := self._words(key):
+        for key, top in MANAGED.items():
+            if names := self._items(key):
                 variable = key.replace("Directory", "_DIRECTORY").upper()
                 found[variable] = ":".join(f"{top}/{name}" for name in names)
         return found
 
     @property
-    def writable_hint(self) -> str:
-        kept = [folder for folder in self.made() if not folder.startswith("/run/")]
-        return " or ".join(kept) or "a folder in ReadWritePaths="
+    def writable_folders(self) -> str:
+        persistent = [folder for folder in self.managed_folders() if not folder.startswith("/run/")]
+        return " or ".join(persistent) or "a folder in ReadWritePaths="
 
     def forbids_writing(self, file: str) -> str:
         """The rule that forbids it; empty where none does."""
         path = os.path.realpath(file)
-        writable = [*self.made(), *(word.lstrip("-+") for word in self._words("ReadWritePaths"))]
-        if self._on("PrivateTmp"):
+        writable = [*self.managed_folders(), *(item.lstrip("-+") for item in self._items("ReadWritePaths"))]
+        if self._is_enabled("PrivateTmp"):
             writable += ["/tmp", "/var/tmp"]
         if _within(path, writable) or _within(path, ["/dev", "/proc", "/sys"]):
             return ""
-        protects = self.last("ProtectSystem").lower()
+        protects = self.value("ProtectSystem").lower()
         readonly = {"strict": ["/"], "full": ["/usr", "/boot", "/efi", "/etc"]}.get(
             protects, ["/usr", "/boot", "/efi"] if protects in TRUE else []
         )
         if _within(path, readonly):
             return f"ProtectSystem={protects}"
-        if self.last("ProtectHome").lower() == "read-only" and _within(path, HOMES):
+        if self.value("ProtectHome").lower() == "read-only" and _within(path, HOMES):
             return "ProtectHome=read-only"
-        named = [word.lstrip("-+") for word in self._words("ReadOnlyPaths")]
+        named = [item.lstrip("-+") for item in self._items("ReadOnlyPaths")]
         return "ReadOnlyPaths=" if _within(path, named) else self.hides(file)
 
     def hides(self, file: str) -> str:
         """The rule by which the service does not see a file; empty where it does."""
         path = os.path.realpath(file)
-        if self.last("ProtectHome").lower() in (*TRUE, "tmpfs") and _within(path, HOMES):
-            return f"ProtectHome={self.last('ProtectHome')}"
-        if self._on("PrivateTmp") and _within(path, ["/tmp", "/var/tmp"]):
-            return f"PrivateTmp={self.last('PrivateTmp')}"
-        named = [word.lstrip("-+") for word in self._words("InaccessiblePaths")]
+        if self.value("ProtectHome").lower() in (*TRUE, "tmpfs") and _within(path, HOMES):
+            return f"ProtectHome={self.value('ProtectHome')}"
+        if self._is_enabled("PrivateTmp") and _within(path, ["/tmp", "/var/tmp"]):
+            return f"PrivateTmp={self.value('PrivateTmp')}"
+        named = [item.lstrip("-+") for item in self._items("InaccessiblePaths")]
         return "InaccessiblePaths=" if _within(path, named) else ""
 
     @property
@@ -127,11 +129,11 @@ class Unit:
 
     @property
     def _user_name(self) -> str:
-        return self.last("User") or (self.name.partition(".")[0] if self._on("DynamicUser") else "root")
+        return self.value("User") or (self.name.partition(".")[0] if self._is_enabled("DynamicUser") else "root")
 
     def identity(self) -> tuple[int, int, list[int]]:
         """The user, the group and all groups of the service. Raises LookupError, with the reason."""
-        user, group = self._user_name, self.last("Group")
+        user, group = self._user_name, self.value("Group")
         account = None
         if not self.dynamic:
             try:
@@ -142,7 +144,7 @@ class Unit:
         try:
             invented = not group or (self.dynamic and not group.isdigit() and not _group_exists(group))
             gid = own if invented else int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
-            named = self._words("SupplementaryGroups")
+            named = self._items("SupplementaryGroups")
             more = [int(one) if one.isdigit() else grp.getgrnam(one).gr_gid for one in named]
         except KeyError as error:
             raise LookupError(f"{self.name} names a group that does not exist: {error.args[0]}") from None
@@ -150,7 +152,7 @@ class Unit:
             return DYNAMIC_UID, gid, sorted({gid, *more})
         return account.pw_uid, gid, sorted({*os.getgrouplist(account.pw_name, gid), *more})
 
-    def become(self) -> str:
+    def switch_user(self) -> str:
         """Take over the user and the groups of the service; why that is not possible, or nothing. Needs root."""
         try:
             uid, gid, groups = self.identity()
@@ -163,14 +165,14 @@ class Unit:
             return f"cannot become the user {self.user}: {error.strerror}"
         return ""
 
-    def _words(self, key: str) -> list[str]:
-        return [word for line in self.lines(key) for word in line.split()]
+    def _items(self, key: str) -> list[str]:
+        return [item for line in self.values(key) for item in line.split()]
 
-    def _on(self, key: str) -> bool:
-        return self.last(key).lower() in (*TRUE, "disconnected")
+    def _is_enabled(self, key: str) -> bool:
+        return self.value(key).lower() in (*TRUE, "disconnected")
 
 
-def _exists(user: str) -> bool:
+def _user_exists(user: str) -> bool:
     try:
         return bool(user) and (user.isdigit() or bool(pwd.getpwnam(user)))
     except KeyError:
@@ -184,7 +186,7 @@ def _group_exists(group: str) -> bool:
         return False
 
 
-def installed(name: str, folders: Iterable[str] = FOLDERS) -> Unit | None:
+def load_unit(name: str, folders: Iterable[str] = FOLDERS) -> Unit | None:
     """The unit of this name with its drop-ins, or the one in this file; None where there is none."""
     folders = tuple(folders)
     if "/" in name:
@@ -192,11 +194,11 @@ def installed(name: str, folders: Iterable[str] = FOLDERS) -> Unit | None:
     main = next((f"{folder}/{name}" for folder in folders if os.path.isfile(f"{folder}/{name}")), None)
     if main is None:
         return None
-    dropped: dict[str, str] = {}
+    drop_ins: dict[str, str] = {}
     for folder in reversed(folders):
         for file in glob.glob(f"{glob.escape(folder)}/{name}.d/*.conf"):
-            dropped[os.path.basename(file)] = file
-    return Unit(name, _settings([main, *(dropped[one] for one in sorted(dropped))]))
+            drop_ins[os.path.basename(file)] = file
+    return Unit(name, _settings([main, *(drop_ins[one] for one in sorted(drop_ins))]))
 
 
 def _settings(files: Iterable[str]) -> dict[str, list[str]]:

@@ -107,7 +107,7 @@ async def test_a_process_that_is_leaving_ends_at_once_when_it_is_asked_twice(fol
 
 async def test_who_waits_for_an_upgrade_hears_that_there_is_no_keeper(folder: Path) -> None:
     life = Living(folder).start()
-    status, _, body = (await life.upgrade()).answer()
+    status, _, body = (await life.upgrade()).page()
     assert status == 422 and b"without a keeper" in body
     life.close()
 
@@ -116,10 +116,10 @@ async def test_comparing_tells_what_a_reload_would_change_and_changes_nothing(fo
     living = Living(folder)
     life = living.start()
     living.write(routes=[{"name": "other", "respond": {"body": "x"}}])
-    status, _, body = (await life.compare()).answer()
+    status, _, body = (await life.compare()).page()
     assert status == 200 and b"+ routes.other" in body
     living.write(routes=[{"name": "other", "nothing": 1}])
-    status, _, body = (await life.compare()).answer()
+    status, _, body = (await life.compare()).page()
     assert status == 422 and b"nothing" in body
     assert life.gateway.plan is not None and life.gateway.plan.generation == 1
     life.close()

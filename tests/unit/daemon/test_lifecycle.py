@@ -110,7 +110,7 @@ async def test_while_draining_there_is_no_reload(folder: Path) -> None:
     life.on_stop("SIGTERM", False)
     await asyncio.wait_for(life.stopped.wait(), 60)
     assert not (await life.reload()).accepted
-    life.ask_reload()
+    life.request_reload()
     assert life.gateway.plan is not None
     assert life.gateway.plan.generation == 1
     life.close()
@@ -119,7 +119,7 @@ async def test_while_draining_there_is_no_reload(folder: Path) -> None:
 async def test_the_end_leaves_no_socket_and_no_note_behind(folder: Path) -> None:
     living = Living(folder)
     life = living.start()
-    note = life._note
+    note = life._socket_note
     assert os.path.exists(note)
     life.on_stop("SIGTERM", False)
     await asyncio.wait_for(life.stopped.wait(), 60)
@@ -153,8 +153,8 @@ async def test_a_reload_says_which_files_it_no_longer_reads(folder: Path) -> Non
     living = Living(folder, include=str(folder / "d" / "*.yaml"))
     life = living.start()
     (folder / "d" / "a.yaml").unlink()
-    told = json.loads((await life.compare()).answer()[2])
-    assert told["changes"][0] == f"- include: {folder}/d/a.yaml"
+    data = json.loads((await life.compare()).page()[2])
+    assert data["changes"][0] == f"- include: {folder}/d/a.yaml"
     result = await life.reload()
     assert result.changes[0] == f"- include: {folder}/d/a.yaml"
     (folder / "d" / "b.yaml").unlink()
@@ -168,8 +168,8 @@ async def test_the_end_of_a_certificate_is_in_the_log_the_status_and_the_metrics
     living = Living(folder, listeners={"public": listener})
     life = living.start()
     assert "THE CERTIFICATE EXPIRES SOON" in living.written.getvalue()
-    (told,) = json.loads(life.views.status()[2])["certificates"]
-    assert (told["of"], told["name"], told["file"]) == ("listener", "public", one.cert) and 0 < told["left_s"] <= 2 * 86400
+    (data,) = json.loads(life.views.status()[2])["certificates"]
+    assert (data["of"], data["name"], data["file"]) == ("listener", "public", one.cert) and 0 < data["left_s"] <= 2 * 86400
     life.telemetry.look()
     left = life.telemetry.metrics.value("relayd.listener.certificate_left", listener="public", file=one.cert)
     assert left is not None and 0 < left <= 2 * 86400

@@ -8,7 +8,7 @@ import pytest
 
 from relayd import clock
 from relayd.config.load import load_text
-from relayd.daemon.preflight import DAY_S, Expiry, fault_of_writing, preflight, remaining
+from relayd.daemon.preflight import DAY_S, Expiry, preflight, remaining, write_fault
 from relayd.daemon.unit import Unit
 from tests.unit.server.certificates import certificate
 
@@ -21,7 +21,7 @@ SANDBOX = Unit("relayd.service", {"ProtectSystem": ["strict"], "LogsDirectory": 
     [(31, ""), (29, "the certificate expires in 28 days"), (6, "EXPIRES SOON, in 5 days"), (0.5, "in 11 hours"), (-1, "HAS EXPIRED")],
 )
 def test_the_warning_grows(days: float, said: str) -> None:
-    told = Expiry("listener", "a", "p", "/x.pem", clock.wall() + days * DAY_S - 60).told()
+    told = Expiry("listener", "a", "p", "/x.pem", clock.wall() + days * DAY_S - 60).warning()
     assert said in told if said else not told
     assert remaining(3 * DAY_S) == "in 3 days"
 
@@ -44,6 +44,6 @@ def test_a_log_that_is_off_is_not_asked_about() -> None:
 
 
 def test_the_sandbox_decides_where_a_file_may_be_written() -> None:
-    fault = fault_of_writing("/opt/access.log", SANDBOX)
+    fault = write_fault("/opt/access.log", SANDBOX)
     assert fault is not None and "ProtectSystem=strict" in fault[0] and "/var/log/relayd" in fault[1]
-    assert fault_of_writing("/var/log/relayd/access.log", SANDBOX) is None, "systemd makes the folder before a start"
+    assert write_fault("/var/log/relayd/access.log", SANDBOX) is None, "systemd makes the folder before a start"

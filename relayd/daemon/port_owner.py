@@ -18,7 +18,7 @@ def listening_inodes(table: str, port: int) -> set[str]:
     return found
 
 
-def opened(pid: str) -> set[str]:
+def descriptor_targets(pid: str) -> set[str]:
     """What the descriptors of a process are; one that is closed meanwhile is passed over."""
     links = set()
     for number in os.listdir(f"/proc/{pid}/fd"):
@@ -29,7 +29,7 @@ def opened(pid: str) -> set[str]:
     return links
 
 
-def holder(port: int) -> str:
+def port_owner(port: int) -> str:
     """`nginx (pid 812)`, or nothing where the system does not let us see it."""
     inodes: set[str] = set()
     for name in TABLES:
@@ -43,7 +43,7 @@ def holder(port: int) -> str:
         return ""
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if wanted.isdisjoint(opened(pid)):
+            if wanted.isdisjoint(descriptor_targets(pid)):
                 continue
             with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
                 return f"{file.read().strip()} (pid {pid})"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relayd.config.store import Store
-from relayd.daemon.remembering import open_store, seal_key
+from relayd.daemon.state_dir import open_store, seal_key
 from relayd.errors import ConfigError
 from relayd.schema import Duration, Size
 from tests.aids.sections import section

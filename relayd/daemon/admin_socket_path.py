@@ -21,7 +21,7 @@ SECTION = re.compile(r"""(?m)(?:^|[{,])(?P<indent>[ \t]*)["']?admin["']?[ \t]*:[
 ADDRESS = re.compile(r"""(?m)^[^#\n]*?\baddress["']?[ \t]*:[ \t]*["']?(?P<address>unix:/[^\s"',}#]+|private\b)""")
 
 
-def path_of(address: str) -> str:
+def socket_file(address: str) -> str:
     return address.removeprefix("unix:")
 
 
@@ -45,7 +45,7 @@ def private_folder(environment: Mapping[str, str] | None = None) -> str:
     return os.path.join(tempfile.gettempdir(), f"relayd-{os.getuid()}")
 
 
-def own_folder(path: str) -> str:
+def make_private_folder(path: str) -> str:
     """Make a folder that nobody else can enter, or make sure that it is one.
 
     Raises OSError when it belongs to somebody else: in a world-writable folder anybody could have made it first.
@@ -69,10 +69,10 @@ def socket_path(address: str, environment: Mapping[str, str] | None = None) -> s
     """Where the daemon makes its admin socket. Only the default address has a second choice."""
     if address == PRIVATE:
         return os.path.join(private_folder(environment), "admin.sock")
-    path = path_of(address)
-    own = service_folder(environment)
-    if address == DEFAULT_ADDRESS and own:
-        return os.path.join(own, "admin.sock")
+    path = socket_file(address)
+    service = service_folder(environment)
+    if address == DEFAULT_ADDRESS and service:
+        return os.path.join(service, "admin.sock")
     if address != DEFAULT_ADDRESS or can_bind(path):
         return path
     return os.path.join(private_folder(environment), "admin.sock")
@@ -115,7 +115,7 @@ def note_path(folder: str, config_file: str) -> str:
     return os.path.join(folder, f"{name}.admin")
 
 
-def note(config_file: str, socket: str) -> str:
+def write_note(config_file: str, socket: str) -> str:
     """Note the admin socket of the daemon that runs on this file; where, or nothing when it could not be noted.
 
     With it a command finds the daemon also when the file is broken, or already names another socket.
@@ -126,7 +126,7 @@ def note(config_file: str, socket: str) -> str:
         if folder in (SYSTEM_FOLDER, service_folder()):
             os.makedirs(folder, mode=0o755, exist_ok=True)
         else:
-            own_folder(folder)
+            make_private_folder(folder)
         temporary = f"{path}.{os.getpid()}"
         with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(socket)
@@ -137,7 +137,7 @@ def note(config_file: str, socket: str) -> str:
     return path
 
 
-def noted(path: str) -> str:
+def read_note(path: str) -> str:
     """What a note says; nothing when there is none, or one that neither root nor this user wrote."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
@@ -148,9 +148,9 @@ def noted(path: str) -> str:
         return ""
 
 
-def forget(path: str, socket: str) -> None:
+def remove_note(path: str, socket: str) -> None:
     """Remove a note that still names this socket."""
-    if path and noted(path) == socket:
+    if path and read_note(path) == socket:
         try:
             os.unlink(path)
         except OSError:
@@ -159,12 +159,12 @@ def forget(path: str, socket: str) -> None:
 
 def candidates(config_file: str, text: str, environment: Mapping[str, str] | None = None) -> list[str]:
     """Where a command looks for the daemon that runs on this file, in order."""
-    private, own = private_folder(environment), service_folder(environment)
-    folders = [own] if own else [SYSTEM_FOLDER, private]
-    found = [noted(note_path(folder, config_file)) for folder in folders]
+    private, service = private_folder(environment), service_folder(environment)
+    folders = [service] if service else [SYSTEM_FOLDER, private]
+    found = [read_note(note_path(folder, config_file)) for folder in folders]
     address = written_address(text)
     if address != PRIVATE:
-        found.append(path_of(address))
+        found.append(socket_file(address))
     if address in (DEFAULT_ADDRESS, PRIVATE):
         found.append(os.path.join(private, "admin.sock"))
     return [path for path in dict.fromkeys(found) if path]

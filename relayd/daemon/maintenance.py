@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from relayd.config.model import Config
-from relayd.daemon.lag import LoopLag
+from relayd.daemon.loop_lag import LoopLag
 from relayd.limits.overload import Bounds, Reading
 from relayd.plan.plan import Plan
 from relayd.proxy.api_path import crossing_path
@@ -22,29 +22,31 @@ from relayd.upstream.transport.listing import ModelListFetcher
 from relayd.upstream.transport.probe import Probes
 from relayd.upstream.upstream import Upstream, UpstreamEvent
 
-TURN_S = 0.25
-SELDOM = 20  # turns between two looks at the descriptors, which cost the more the more there are
-SWEEP = 240  # turns between two looks for what is too old to be remembered
+TICK_S = 0.25
+DESCRIPTOR_TICKS = 20  # turns between two looks at the descriptors, which cost the more the more there are
+SWEEP_TICKS = 240  # turns between two looks for what is too old to be remembered
 STORE_FAILED_S = 60.0  # between two lines about one cause
 WITHHELD_S = 3600.0  # between two lines about the keys that an upstream sends back
-OVERFULL = 2  # times the bound of the request buffers: bodies wait at the bound, changed copies and answers come on top
+BUFFER_FACTOR = 2  # times the limit of the request buffers: rewritten copies and responses are held beside the bodies
 PAGE = os.sysconf("SC_PAGE_SIZE")
-_CALM = ("breaker_closed", "breaker_half_opened", "endpoint_enabled", "endpoint_passing", "endpoints_changed")
+_INFO_EVENTS = ("breaker_closed", "breaker_half_opened", "endpoint_enabled", "endpoint_passing", "endpoints_changed")
 
 
-class Tending:
+class Maintenance:
     """Owned by the lifecycle."""
 
-    def __init__(self, gateway: Gateway, client: StreamClient, lag: LoopLag, journal: Journal, most: int) -> None:
+    def __init__(
+        self, gateway: Gateway, client: StreamClient, lag: LoopLag, journal: Journal, max_descriptors: int
+    ) -> None:
         """`most` is how many descriptors the process may have."""
-        self._gateway, self._lag, self._journal, self._most = gateway, lag, journal, most
+        self._gateway, self._lag, self._journal, self._max_descriptors = gateway, lag, journal, max_descriptors
         self._probes = Probes(client, self._upstreams)
         self._listings = ModelListFetcher(client, self._upstreams, listing_path)
-        self._turns = self._open = 0
+        self._ticks = self._open_descriptors = 0
         self._shedding = False
         self._metrics = gateway.telemetry.metrics
         self._gates: set[str] = set()
-        self._noticed: set[str] = set()
+        self._logged_notices: set[str] = set()
         self._endpoints: set[tuple[str, str]] = set()
 
     def _upstreams(self) -> list[Upstream]:
@@ -53,21 +55,21 @@ class Tending:
 
     def commit(self, plan: Plan) -> None:
         """A plan has come into force."""
-        self._gateway.overload.bounds = bounds_of(plan.config, self._most)
+        self._gateway.overload.bounds = bounds_of(plan.config, self._max_descriptors)
         buffers = plan.config.daemon.request_buffers
         self._gateway.buffers.configure(int(buffers.size), float(buffers.queue_timeout))
         for upstream in plan.upstreams.values():
-            upstream.on_change = self._told
-        self._noticed &= set(self._gateway.store.notices)
-        self._notices()
+            upstream.on_change = self._on_upstream_event
+        self._logged_notices &= set(self._gateway.store.notices)
+        self._log_store_notices()
 
-    def _told(self, change: UpstreamEvent) -> None:
-        level = self._journal.info if change.event in _CALM else self._journal.warning
+    def _on_upstream_event(self, change: UpstreamEvent) -> None:
+        level = self._journal.info if change.event in _INFO_EVENTS else self._journal.warning
         level(change.event, upstream=change.upstream, endpoint=change.address, why=change.why)
         self._gateway.gates.wake()  # who waits for room at this upstream may find some
         self._gateway.telemetry.metrics.add("relayd.upstream.changes", upstream=change.upstream, event=change.event)
 
-    def _tell_withheld(self) -> None:
+    def _log_withheld_keys(self) -> None:
         """Tell of answers that held a stored key."""
         for upstream in self._upstreams():
             for endpoint in upstream.endpoints:
@@ -80,21 +82,21 @@ class Tending:
                         upstream=upstream.name, endpoint=endpoint.label, where=field,
                     )
 
-    def turn(self) -> None:
+    def tick(self) -> None:
         """Called by a timer."""
-        self._tell_withheld()
-        self._tell_store()
+        self._log_withheld_keys()
+        self._log_store_faults()
         self._probes.tick()
         self._listings.tick()
         overload = self._gateway.overload
         bounds = overload.bounds
         memory = resident() if bounds.memory_bytes else 0
-        if bounds.descriptors and self._turns % SELDOM == 0:
-            self._open = descriptors()
-        self._turns += 1
-        if self._turns % SWEEP == 0:
+        if bounds.descriptors and self._ticks % DESCRIPTOR_TICKS == 0:
+            self._open_descriptors = descriptors()
+        self._ticks += 1
+        if self._ticks % SWEEP_TICKS == 0:
             self._gateway.store.sweep()
-        overload.update(Reading(self._lag.current_s, memory, self._open, self._gateway.buffers.used))
+        overload.update(Reading(self._lag.current_s, memory, self._open_descriptors, self._gateway.buffers.used))
         if overload.active != self._shedding:
             self._shedding = overload.active
             if self._shedding:
@@ -103,7 +105,7 @@ class Tending:
             else:
                 self._journal.info("overload_ended", refused=overload.refused)
 
-    def _tell_store(self) -> None:
+    def _log_store_faults(self) -> None:
         """Tell of what the store could not keep or read."""
         for fault, times, why in self._gateway.store.taken():
             self._metrics.add("relayd.store.failed", times, cause=fault.cause)
@@ -111,18 +113,18 @@ class Tending:
                 f"store_failed:{fault.cause}", STORE_FAILED_S, "warning", "store_failed", fault.cure, cause=fault.cause,
                 why=why, times=times,
             )
-        self._notices()
+        self._log_store_notices()
 
-    def _notices(self) -> None:
+    def _log_store_notices(self) -> None:
         for notice in self._gateway.store.notices:
-            if notice not in self._noticed:
-                self._noticed.add(notice)
+            if notice not in self._logged_notices:
+                self._logged_notices.add(notice)
                 self._journal.warning("store_notice", notice)
 
     def gauges(self) -> None:
         """Called before metrics are sent."""
-        self._tell_withheld()
-        self._tell_store()
+        self._log_withheld_keys()
+        self._log_store_faults()
         gauge, forget, gateway = self._metrics.gauge, self._metrics.forget, self._gateway
         gates = {gate.name: gate for gate in gateway.gates.limited()}
         for name, gate in gates.items():
@@ -155,10 +157,10 @@ def listing_path(spec: UpstreamSpec, endpoint: Endpoint, path: str) -> bytes:
     return crossing_path(spec.protocol, endpoint.base_path, path.encode("ascii"))
 
 
-def bounds_of(config: Config, most: int) -> Bounds:
+def bounds_of(config: Config, max_descriptors: int) -> Bounds:
     """`daemon: overload:` as bounds. Full request buffers alone are no overload."""
-    section, buffers = config.daemon.overload, int(config.daemon.request_buffers.size) * OVERFULL
-    return Bounds(float(section.loop_lag), int(section.memory), int(section.descriptors * most), buffers)
+    section, buffers = config.daemon.overload, int(config.daemon.request_buffers.size) * BUFFER_FACTOR
+    return Bounds(float(section.loop_lag), int(section.memory), int(section.descriptors * max_descriptors), buffers)
 
 
 def resident() -> int:

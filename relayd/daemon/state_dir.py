@@ -33,8 +33,8 @@ def open_store(section: StoreSection, *, serving: bool = False) -> Store:
         section.entries, int(section.size), float(section.ttl), state_folder() or SYSTEM_STATE, may_wait=not serving
     )
     try:
-        made: Store = registry.load(STORES, section.kind).Store.open(options_of(section, STORES, section.kind), bounds)
-        return made
+        store: Store = registry.load(STORES, section.kind).Store.open(options_of(section, STORES, section.kind), bounds)
+        return store
     except ImportError as error:
         raise ConfigError([Finding("", 0, 0, "store.kind", f"needs the Python package {error.name}")]) from error
     except OptionError as error:
@@ -58,8 +58,8 @@ def seal_key() -> tuple[bytes, str]:
         return secrets.token_bytes(KEY_BYTES), f"{path}: {error.strerror}"
     key = secrets.token_bytes(KEY_BYTES)
     try:
-        made = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(made, "wb") as file:
+        store = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(store, "wb") as file:
             file.write(key)
         os.replace(path + ".new", path)
     except OSError as error:
