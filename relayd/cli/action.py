@@ -7,7 +7,7 @@ import json
 from typing import Any
 from urllib.parse import quote
 
-from relayd.cli.admin_client import Unreachable, add_socket_options, ask, seconds
+from relayd.cli.admin_client import Unreachable, add_socket_options, seconds, send_request
 from relayd.cli.output import err
 
 
@@ -23,11 +23,12 @@ def perform(arguments: argparse.Namespace, action: str) -> dict[str, Any] | None
     """What the endpoint is after the action; None when it was refused, which is then told."""
     upstream, address = quote(arguments.upstream, safe=""), quote(arguments.address, safe="")
     try:
-        answer = ask(arguments, "POST", f"/upstreams/{upstream}/endpoints/{address}/{action}", arguments.timeout)
-        told: dict[str, Any] = json.loads(answer.body)
+        path = f"/upstreams/{upstream}/endpoints/{address}/{action}"
+        answer = send_request(arguments, "POST", path, arguments.timeout)
+        reply: dict[str, Any] = json.loads(answer.body)
         if answer.status != 200:
-            raise ValueError(told["error"]["message"])
+            raise ValueError(reply["error"]["message"])
     except (Unreachable, ValueError, KeyError) as failed:
         err(f"relayd: not done: {failed}")
         return None
-    return told
+    return reply

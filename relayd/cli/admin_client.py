@@ -11,7 +11,7 @@ import socket
 from dataclasses import dataclass
 
 from relayd.cli.config_file import add_config_option, config_file
-from relayd.daemon import place
+from relayd.daemon import admin_socket_path
 
 UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0}
 
@@ -21,7 +21,7 @@ class Unreachable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AdminResponse:
     """One answer of the admin application."""
 
     status: int
@@ -62,14 +62,14 @@ def socket_paths(arguments: argparse.Namespace) -> list[str]:
     if arguments.socket:
         return [str(arguments.socket).removeprefix("unix:")]
     if getattr(arguments, "instance", None):
-        return [f"{place.SYSTEM_FOLDER}-{arguments.instance}/admin.sock"]
+        return [f"{admin_socket_path.SYSTEM_FOLDER}-{arguments.instance}/admin.sock"]
     path = config_file(arguments)
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             text = file.read()
     except OSError:
         text = ""  # the daemon may run on the default place all the same
-    return place.candidates(path, text)
+    return admin_socket_path.candidates(path, text)
 
 
 def user_name() -> str:
@@ -80,22 +80,22 @@ def user_name() -> str:
         return str(os.getuid())
 
 
-def ask(arguments: argparse.Namespace, method: str, target: str, timeout_s: float) -> Answer:
+def send_request(arguments: argparse.Namespace, method: str, target: str, timeout_s: float) -> AdminResponse:
     """One request to the first socket that answers. Raises Unreachable."""
-    tried, closed = [], False
+    failures, denied = [], False
     for path in socket_paths(arguments):
         connection = UnixConnection(path, timeout_s)
         try:
             connection.connect()
         except OSError as error:
             connection.close()
-            tried.append(f"{path}: {error.strerror or error}")
-            closed = closed or isinstance(error, PermissionError)
+            failures.append(f"{path}: {error.strerror or error}")
+            denied = denied or isinstance(error, PermissionError)
             continue
         try:
             connection.request(method, target)
             response = connection.getresponse()
-            return Answer(response.status, response.read())
+            return AdminResponse(response.status, response.read())
         except TimeoutError as error:
             raise Unreachable(f"{path}: no answer within {timeout_s:g} s") from error
         except (OSError, http.client.HTTPException) as error:
@@ -103,6 +103,6 @@ def ask(arguments: argparse.Namespace, method: str, target: str, timeout_s: floa
         finally:
             connection.close()
     hint = "is relayd running, and may this user open its socket?" if os.getuid() else "is relayd running?"
-    if closed:
+    if denied:
         hint = f"this user may not open the socket: adduser {user_name()} relayd-admin, then log in again"
-    raise Unreachable("; ".join(tried) + f" ({hint})")
+    raise Unreachable("; ".join(failures) + f" ({hint})")

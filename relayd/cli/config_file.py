@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import relayd
 from relayd.cli.output import err
-from relayd.daemon.place import DEFAULT_FILE as INSTALLED
+from relayd.daemon.admin_socket_path import DEFAULT_FILE as INSTALLED
 from relayd.errors import Finding
 
 DEFAULT_FILE = INSTALLED
@@ -22,8 +22,8 @@ HINT = "name the configuration with -c FILE"
 
 def add_config_option(parser: argparse.ArgumentParser, meaning: str = "") -> None:
     """The option -c, with the same default everywhere."""
-    told = f"{meaning} (default {INSTALLED})" if meaning else f"default {INSTALLED}"
-    parser.add_argument("-c", "--config", default=INSTALLED, metavar="FILE", help=told)
+    text = f"{meaning} (default {INSTALLED})" if meaning else f"default {INSTALLED}"
+    parser.add_argument("-c", "--config", default=INSTALLED, metavar="FILE", help=text)
 
 
 def config_file(arguments: argparse.Namespace) -> str:

@@ -30,7 +30,7 @@ _FRAMING = (b"content-length", b"transfer-encoding")  # rebuilt for each side, t
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class HypotheticalRequest:
     """A request in mind. `scheme` is http, https or empty when only a path was given."""
 
     head: RequestHead
@@ -39,16 +39,16 @@ class Asked:
     body: bytes | None = None
 
 
-def explanation(plan: Plan, asked: Asked) -> dict[str, Any]:
+def explanation(plan: Plan, request: HypotheticalRequest) -> dict[str, Any]:
     """What each listener and each route says, what relayd answers itself (`answer`) and what it sends on (`sent`)."""
-    head, config = asked.head, plan.config
-    body = asked.body or None
+    head, config = request.head, plan.config
+    body = request.body or None
     head.model = probable_model(head, body, None if body is None or is_form(head) else look_at(body))
-    listeners = {name: _listener(one, asked) for name, one in config.listeners.items()}
+    listeners = {name: _listener(one, request) for name, one in config.listeners.items()}
     path, shown = _text(head.path), mask_path(_text(head.path))
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "request": {
-            "method": _text(head.method), "scheme": asked.scheme, "host": _text(head.authority),
+            "method": _text(head.method), "scheme": request.scheme, "host": _text(head.authority),
             "target": shown + _query(plan, head.query),
         },
         "listeners": [
@@ -64,40 +64,40 @@ def explanation(plan: Plan, asked: Asked) -> dict[str, Any]:
         ],
         "route": None, "consumer": None, "answer": None, "sent": None,
     }
-    taken = next((config.listeners[name] for name, (takes, _) in listeners.items() if takes), None)
-    networks = TrustedNetworks(() if taken is None else taken.trusted_proxies)
+    accepting = next((config.listeners[name] for name, (takes, _) in listeners.items() if takes), None)
+    networks = TrustedNetworks(() if accepting is None else accepting.trusted_proxies)
     probable, head.model = head.model, None  # found anew, by the rules of real requests
-    run = dry_run(plan, head, asked.body, asked.peer, networks, asked.scheme == "https")
+    run = dry_run(plan, head, request.body, request.peer, networks, request.scheme == "https")
     head.model = run.model or probable
     if run.answer is not None:
-        told["answer"] = {"status": run.answer.status, "code": run.answer.code, "why": run.answer.why}
+        result["answer"] = {"status": run.answer.status, "code": run.answer.code, "why": run.answer.why}
         if run.answer.code == "ambiguous_path":
-            told["answer"]["why"] = _other_reading(plan, head) or run.answer.why
+            result["answer"]["why"] = _other_reading(plan, head) or run.answer.why
     route = run.route
     if route is None:
-        return told
-    told["route"] = route.name
+        return result
+    result["route"] = route.name
     if route.allow is not None or run.consumer is not None:
-        told["consumer"] = {"allowed": sorted(route.allow or ()), "known": run.consumer}
+        result["consumer"] = {"allowed": sorted(route.allow or ()), "known": run.consumer}
     if run.sent is not None:
-        told["sent"] = _sent(run, run.sent, route, asked)
-    return told
+        result["sent"] = _sent(run, run.sent, route, request)
+    return result
 
 
-def _listener(listener: Listener, asked: Asked) -> tuple[bool, str]:
+def _listener(listener: Listener, request: HypotheticalRequest) -> tuple[bool, str]:
     """Whether a client that writes this URL arrives at this listener."""
-    if not asked.scheme:
+    if not request.scheme:
         return True, "takes it, like every listener: only a path was given"
     address = parse_listen(listener.address)
-    if (asked.scheme == "https") != (listener.tls is not None):
+    if (request.scheme == "https") != (listener.tls is not None):
         return False, f"speaks {'plain HTTP' if listener.tls is None else 'TLS'}, the URL does not"
     if address.kind == "unix":
         return True, "takes it from a client that connects to this socket"
     if address.kind == "systemd":
         return True, "takes it if systemd's socket has the URL's port"
-    authority = asked.head.authority.decode("latin-1")
+    authority = request.head.authority.decode("latin-1")
     _, colon, written = authority.rpartition(":")
-    port = int(written) if colon and written.isdigit() else {"http": 80, "https": 443}[asked.scheme]
+    port = int(written) if colon and written.isdigit() else {"http": 80, "https": 443}[request.scheme]
     if port != address.port:
         return False, f"has another port than the URL's {port}"
     return True, "takes it"
@@ -118,27 +118,27 @@ def _other_reading(plan: Plan, head: RequestHead) -> str:
     return f"read as {shown} the path would reach " + ("no route" if other is None else f"route {other.name}")
 
 
-def _sent(run: DryRun, sent: Sent, route: PlannedRoute, asked: Asked) -> dict[str, Any]:
+def _sent(run: DryRun, sent: Sent, route: PlannedRoute, request: HypotheticalRequest) -> dict[str, Any]:
     """The request as it leaves, for the first endpoint."""
-    head, target, limits = asked.head, sent.target, run.timeouts
+    head, target, limits = request.head, sent.target, run.timeouts
     spec = target.upstream.spec
     # The transport's marks: `Name:` keeps libcurl from inventing a field, `Name;` is a field without a value.
     fields = [line[:-1] + b":" if line.endswith(b";") and b":" not in line else line
               for line in sent.fields if not line.endswith(b":")]
-    came = set(head.lines)
+    received = set(head.lines)
     dialect = None if route.resilience is None else route.resilience.dialect
     return {
         "upstream": spec.name, "protocol": spec.protocol, "http": "2" if spec.http2 else "1.1",
         "endpoints": [f"{'https' if one.spec.tls else 'http'} {one.label}" for one in target.upstream.endpoints],
         "translated": f"from {dialect.name} to {spec.protocol}" if sent.translated and dialect is not None else "",
         "model": None if not run.model else {"asked": run.model, "there": target.model or run.model},
-        "then": [_then(one) for one in run.targets[1:]],
+        "then": [_fallback(one) for one in run.targets[1:]],
         "target": _target(sent.wire_target, spec),
         "fields": _masked(fields),
-        "added": _masked([line for line in fields if line not in came]),
+        "added": _masked([line for line in fields if line not in received]),
         "removed": _masked([line for line in head.lines if line not in fields and name_of(line) not in _FRAMING]),
         "body": _body(sent),
-        "key": None if spec.auth is None else f"{_where(spec.auth)}, from {spec.auth.value.source}",
+        "key": None if spec.auth is None else f"{_key_location(spec.auth)}, from {spec.auth.value.source}",
         "warning": "" if spec.tls.verify else "the endpoint's certificate is not verified",
         "timeouts": {
             name: format_duration(seconds) if seconds else "off"
@@ -158,13 +158,13 @@ def _body(sent: Sent) -> str:
     return f"{sent.length} bytes, translated" if sent.translated else f"{sent.length} bytes (Content-Length)"
 
 
-def _then(target: Target) -> str:
+def _fallback(target: Target) -> str:
     """A fallback in words."""
     model = f" as {target.model}" if target.model else ""
     return f"{target.upstream.name}{model}, for {', '.join(sorted(target.on)) or 'nothing'}"
 
 
-def _where(auth: AuthSpec) -> str:
+def _key_location(auth: AuthSpec) -> str:
     return {"bearer": "Authorization: Bearer", "header": f"field {auth.name}"}.get(auth.kind, f"parameter {auth.name}")
 
 

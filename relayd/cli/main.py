@@ -78,10 +78,10 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    words = list(sys.argv[1:] if words is None else words)
-    verb = words[0] if words else ""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    verb = argv[0] if argv else ""
     if verb in ("-V", "--version"):
         sys.stdout.write(f"relayd {__version__}\n")
         return os.EX_OK
@@ -89,11 +89,11 @@ def main(words: Sequence[str] | None = None) -> int:
         (sys.stdout if verb else sys.stderr).write(frame().format_help())
         return os.EX_OK if verb else 2
     if verb not in verbs():
-        meant = difflib.get_close_matches(verb, verbs(), 1)
-        hint = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(verbs())}"
+        matches = difflib.get_close_matches(verb, verbs(), 1)
+        hint = f"did you mean {matches[0]}?" if matches else f"there are {', '.join(verbs())}"
         err(f"relayd: no such command: {verb}; {hint}")
         return 2
-    arguments = parser_of(verb).parse_args(words[1:])
+    arguments = parser_of(verb).parse_args(argv[1:])
     try:
         return int(registry.load(COMMANDS, verb).run(arguments))
     except KeyboardInterrupt:

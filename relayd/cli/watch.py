@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from relayd.cli.admin_client import Unreachable, add_socket_options, ask, seconds
+from relayd.cli.admin_client import Unreachable, add_socket_options, seconds, send_request
 from relayd.cli.output import PAINT, err, out, paint, width
 
 HOME, CLEAR_LINE, CLEAR_REST = "\033[H", "\033[K", "\033[J"
@@ -41,52 +41,52 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def show(arguments: argparse.Namespace, page: str, lines: Lines) -> int:
     """Ask for the page and show it, as often as the options say; the exit code."""
     try:
-        told = fetched(arguments, page)
+        data = fetched(arguments, page)
     except (Unreachable, ValueError) as failed:
         err(f"relayd: nothing to show: {failed}")
         return 1
     if arguments.watch is None:
-        for line in [json.dumps(told, indent=2, ensure_ascii=False)] if arguments.json else lines(told):
+        for line in [json.dumps(data, indent=2, ensure_ascii=False)] if arguments.json else lines(data):
             out(line)
         return os.EX_OK
     try:
-        watch(arguments, page, lines, told, threading.Event().wait)
+        watch(arguments, page, lines, data, threading.Event().wait)
     except KeyboardInterrupt:  # the way to end it
         out("")
     return os.EX_OK
 
 
 def watch(
-    arguments: argparse.Namespace, page: str, lines: Lines, told: dict[str, Any], pause: Callable[[float], object]
+    arguments: argparse.Namespace, page: str, lines: Lines, data: dict[str, Any], pause: Callable[[float], object]
 ) -> None:
     """Show the page, and ask for it anew after each pause, until `pause` raises."""
-    drawn = sys.stdout.isatty() and not arguments.json
+    redrawn = sys.stdout.isatty() and not arguments.json
     while True:
         if arguments.json:
-            picture = [json.dumps(told, ensure_ascii=False)]
+            screen = [json.dumps(data, ensure_ascii=False)]
         else:
-            picture = list(lines(told))
-        if drawn:
-            redraw(picture)
+            screen = list(lines(data))
+        if redrawn:
+            redraw(screen)
         else:
-            out("\n".join(picture if arguments.json else [*picture, ""]))
+            out("\n".join(screen if arguments.json else [*screen, ""]))
         sys.stdout.flush()
         while True:
             pause(max(SHORTEST_S, arguments.watch))
             try:
-                told = fetched(arguments, page)
+                data = fetched(arguments, page)
                 break
             except (Unreachable, ValueError) as failed:
-                if drawn:
-                    redraw([*picture, "", paint(f"no answer: {failed}", "red")])
+                if redrawn:
+                    redraw([*screen, "", paint(f"no answer: {failed}", "red")])
                 else:
                     err(f"relayd: no answer: {failed}")
 
 
-def redraw(picture: list[str]) -> None:
+def redraw(screen: list[str]) -> None:
     """Draw over what was drawn before; nothing flickers and no line is longer than the terminal."""
     columns, rows = shutil.get_terminal_size()
-    fitting = [cut(line, columns) for line in picture[: max(1, rows - 1)]]
+    fitting = [cut(line, columns) for line in screen[: max(1, rows - 1)]]
     sys.stdout.write(HOME + "".join(f"{line}{CLEAR_LINE}\n" for line in fitting) + CLEAR_REST)
 
 
@@ -97,8 +97,8 @@ def cut(line: str, columns: int) -> str:
 
 def fetched(arguments: argparse.Namespace, page: str) -> dict[str, Any]:
     """The page. Raises Unreachable, ValueError."""
-    answer = ask(arguments, "GET", page, arguments.timeout)
-    told = json.loads(answer.body)
-    if answer.status != 200 or not isinstance(told, dict):
+    answer = send_request(arguments, "GET", page, arguments.timeout)
+    data = json.loads(answer.body)
+    if answer.status != 200 or not isinstance(data, dict):
         raise ValueError(f"{page} answers {answer.status}: the running relayd may be an older one")
-    return told
+    return data

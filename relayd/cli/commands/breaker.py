@@ -22,10 +22,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    told = perform(arguments, f"breaker/{arguments.action}")
-    if told is None:
+    reply = perform(arguments, f"breaker/{arguments.action}")
+    if reply is None:
         return 1
-    endpoint = told["endpoint"]
-    held = ", until it is reset by hand" if endpoint["forced"] else ""
-    out(f"{told['upstream']} {endpoint['address']}: breaker {endpoint['breaker']}{held}")
+    endpoint = reply["endpoint"]
+    condition = ", until it is reset by hand" if endpoint["forced"] else ""
+    out(f"{reply['upstream']} {endpoint['address']}: breaker {endpoint['breaker']}{condition}")
     return 0

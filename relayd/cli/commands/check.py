@@ -23,10 +23,10 @@ from relayd.cli.output import err, out, paint
 from relayd.config.load import Loaded
 from relayd.config.model import Config
 from relayd.config.route import Match, Route
-from relayd.daemon.place import DEFAULT_FILE
-from relayd.daemon.preflight import Expiry, day_of, examined, remaining
-from relayd.daemon.unit import Unit, installed
-from relayd.daemon.unit_environment import Handed, handed_over
+from relayd.daemon.admin_socket_path import DEFAULT_FILE
+from relayd.daemon.preflight import Expiry, day_of, load_checked, remaining
+from relayd.daemon.unit import Unit, load_unit
+from relayd.daemon.unit_environment import ServiceEnvironment, service_environment
 from relayd.errors import ConfigError, Finding
 from relayd.schema.units import format_size
 from relayd.upstream.spec import EndpointSpec, UpstreamSpec
@@ -54,36 +54,36 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     path = os.path.abspath(config_file(arguments))
     named = arguments.unit or (SERVICE if path == DEFAULT_FILE and os.geteuid() == 0 else "none")
-    unit = None if named == "none" else installed(named)
+    unit = None if named == "none" else load_unit(named)
     if unit is None:
         if arguments.unit not in (None, "none"):
             err(f"relayd check: there is no unit {arguments.unit}")
             return 2
-        return examine(path, arguments, None)
+        return run_checks(path, arguments, None)
     if os.geteuid() != 0:
         err(f"relayd check: only root can ask as the user of {unit.name}; asked as this user, within its sandbox")
-        return examine(path, arguments, unit)
+        return run_checks(path, arguments, unit)
     with contextlib.suppress(ConfigError):
-        examined(path, unit)  # loads every module: they may lie where the user of the service cannot look
-    handed = handed_over(unit)
+        load_checked(path, unit)  # loads every module: they may lie where the user of the service cannot look
+    service = service_environment(unit)
     try:
         owner = unit.identity()[:2]
     except LookupError as error:
-        handed.faults.append(str(error))
-    if handed.faults:
-        return _no_start(path, arguments, unit, handed)
-    with handed.folder(owner):
-        return as_service(unit, handed, lambda: examine(path, arguments, unit, handed.unasked))
+        service.faults.append(str(error))
+    if service.faults:
+        return _no_start(path, arguments, unit, service)
+    with service.folder(owner):
+        return as_service(unit, service, lambda: run_checks(path, arguments, unit, service.unchecked))
 
 
-def _no_start(path: str, arguments: argparse.Namespace, unit: Unit, handed: Handed) -> int:
+def _no_start(path: str, arguments: argparse.Namespace, unit: Unit, service: ServiceEnvironment) -> int:
     """systemd would not even start the service."""
-    findings = [Finding(unit.name, 0, 0, "", fault, "systemd does not start the service") for fault in handed.faults]
+    findings = [Finding(unit.name, 0, 0, "", fault, "systemd does not start the service") for fault in service.faults]
     _refused(path, findings, arguments)
     return os.EX_CONFIG
 
 
-def as_service(unit: Unit, handed: Handed, ask: Callable[[], int]) -> int:
+def as_service(unit: Unit, service: ServiceEnvironment, check: Callable[[], int]) -> int:
     """The exit code of `ask` in a child process that has become the user of the service."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -92,12 +92,12 @@ def as_service(unit: Unit, handed: Handed, ask: Callable[[], int]) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     code = os.EX_SOFTWARE
     try:
-        if fault := unit.become():
+        if fault := unit.switch_user():
             err(f"relayd check: {fault}")
             code = os.EX_CONFIG
         else:
-            os.environ.update(unit.environment() | handed.variables)
-            code = ask()
+            os.environ.update(unit.environment() | service.variables)
+            code = check()
     except BaseException:  # rescue door: a child must not go on as a second command
         traceback.print_exc()
     finally:
@@ -106,22 +106,22 @@ def as_service(unit: Unit, handed: Handed, ask: Callable[[], int]) -> int:
         os._exit(code)
 
 
-def examine(path: str, arguments: argparse.Namespace, unit: Unit | None, unasked: Iterable[str] = ()) -> int:
+def run_checks(path: str, arguments: argparse.Namespace, unit: Unit | None, unchecked: Iterable[str] = ()) -> int:
     """Ask all that a start asks, and tell; the exit code. `unasked`: what could not be."""
-    unasked = ["whether the addresses can be bound", *unasked, *(unit.not_modelled() if unit is not None else ())]
+    unchecked = ["whether the addresses can be bound", *unchecked, *(unit.not_modelled() if unit is not None else ())]
     try:
-        loaded, asked = examined(path, unit)
+        loaded, result = load_checked(path, unit)
     except ConfigError as refused:
         _refused(path, refused.findings, arguments)
         return os.EX_CONFIG
     if arguments.json:
         out(json.dumps({"accepted": True, "findings": list(map(dataclasses.asdict, loaded.warnings)),
-                        "summary": _summary(loaded, asked.expiries), "not_asked": unasked}, indent=2))
+                        "summary": _summary(loaded, result.expiries), "not_asked": unchecked}, indent=2))
     elif not arguments.quiet:
         for finding in loaded.warnings:
             err(_painted(finding))
-        told = (*_told(loaded), *_asked(asked.expiries, unit), f"not asked {'; '.join(unasked)}")
-        for line in (*told, _verdict(path, loaded)):
+        lines = (*_summary_lines(loaded), *_environment_lines(result.expiries, unit))
+        for line in (*lines, f"not asked {'; '.join(unchecked)}", _result_line(path, loaded)):
             out(line)
     return os.EX_OK
 
@@ -155,7 +155,7 @@ def _summary(loaded: Loaded, expiries: Iterable[Expiry]) -> dict[str, object]:
         "files": list(loaded.files),
         "listeners": {name: one.address for name, one in config.listeners.items()},
         "admin": config.admin.address,
-        "routes": [{"name": one.name, "match": _match(one.match), "goes": _goes(one)} for one in config.routes],
+        "routes": [{"name": one.name, "match": _match(one.match), "goes": _destination(one)} for one in config.routes],
         "upstreams": {name: [end.url for end in one.endpoints] for name, one in config.upstreams.items()},
         "consumers": list(config.consumers),
         "memory_bound_per_exchange": memory_bound(config),
@@ -164,7 +164,7 @@ def _summary(loaded: Loaded, expiries: Iterable[Expiry]) -> dict[str, object]:
     }
 
 
-def _told(loaded: Loaded) -> Iterable[str]:
+def _summary_lines(loaded: Loaded) -> Iterable[str]:
     config = loaded.config
     for file in loaded.files[1:]:
         yield f"file      {file}"
@@ -175,18 +175,18 @@ def _told(loaded: Loaded) -> Iterable[str]:
         yield f"upstream  {name}: {upstream.protocol}, {', '.join(one.url for one in upstream.endpoints)}"
     for number, route in enumerate(config.routes, start=1):
         allowed = f", for {', '.join(route.allow)}" if route.allow else ""
-        yield f"route {number:<3} {route.name}: {_match(route.match)} -> {_goes(route)}{allowed}"
+        yield f"route {number:<3} {route.name}: {_match(route.match)} -> {_destination(route)}{allowed}"
     yield f"memory    at most {format_size(memory_bound(config))} per exchange, {_buffers(config)}"
 
 
-def _asked(expiries: Iterable[Expiry], unit: Unit | None) -> Iterable[str]:
+def _environment_lines(expiries: Iterable[Expiry], unit: Unit | None) -> Iterable[str]:
     for one in expiries:
         yield f"expires   {one.kind} {one.name}: {day_of(one.ends_s)} ({remaining(one.left_s)}), {one.file}"
     if unit is not None:
         yield f"asked as  user {unit.user}, within {unit.name}"
 
 
-def _verdict(path: str, loaded: Loaded) -> str:
+def _result_line(path: str, loaded: Loaded) -> str:
     count = len(loaded.warnings)
     return f"{path}: accepted" + (f", {count} warning{'s' if count != 1 else ''}" if count else "")
 
@@ -201,14 +201,14 @@ def _buffers(config: Config) -> str:
 def _match(match: Match) -> str:
     single = {"path": match.path, "prefix": match.prefix, "regex": match.regex}
     several = {"host": match.host, "method": match.method, "model": match.model}
-    words = [f"{word} {value}" for word, value in single.items() if value is not None]
-    words += [f"{word} {' or '.join(values)}" for word, values in several.items() if values]
+    conditions = [f"{key} {value}" for key, value in single.items() if value is not None]
+    conditions += [f"{key} {' or '.join(values)}" for key, values in several.items() if values]
     # Values are left out: a field that is matched may be a key.
-    words += [f"header {name}" for name in match.header]
-    return ", ".join(words) or "every request"
+    conditions += [f"header {name}" for name in match.header]
+    return ", ".join(conditions) or "every request"
 
 
-def _goes(route: Route) -> str:
+def _destination(route: Route) -> str:
     if route.redirect is not None:
         return f"redirect {route.redirect.status}"
     if route.respond is not None:

@@ -28,10 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    told = perform(arguments, arguments.action)
-    if told is None:
+    reply = perform(arguments, arguments.action)
+    if reply is None:
         return 1
-    endpoint = told["endpoint"]
+    endpoint = reply["endpoint"]
     state, count = endpoint["state"], endpoint["in_flight"]
-    out(f"{told['upstream']} {endpoint['address']}: {state} ({MEANING.get(state, state)}), {count} in flight")
+    out(f"{reply['upstream']} {endpoint['address']}: {state} ({MEANING.get(state, state)}), {count} in flight")
     return 0

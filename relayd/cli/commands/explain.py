@@ -15,7 +15,7 @@ import re
 from typing import Any
 
 from relayd.cli.config_file import add_config_option, config_file, show
-from relayd.cli.explanation import Asked, explanation
+from relayd.cli.explanation import HypotheticalRequest, explanation
 from relayd.cli.output import err, out
 from relayd.config.load import load
 from relayd.errors import ConfigError, ExchangeError
@@ -48,21 +48,21 @@ def run(arguments: argparse.Namespace) -> int:
         show(refused.findings, path, arguments.config)
         return os.EX_CONFIG
     try:
-        asked = _asked(arguments)
+        request = _parse_request(arguments)
     except ExchangeError as refused:
         return _refused_at_once(refused, arguments)
     except ValueError as fault:
         err(f"relayd explain: {fault}")
         return 2
-    told = explanation(plan, asked)
+    result = explanation(plan, request)
     if arguments.json:
-        out(json.dumps(told, indent=2))
+        out(json.dumps(result, indent=2))
     else:
-        out("\n".join(_lines(told)))
-    return 0 if told["route"] is not None else 1
+        out("\n".join(_lines(result)))
+    return 0 if result["route"] is not None else 1
 
 
-def _asked(arguments: argparse.Namespace) -> Asked:
+def _parse_request(arguments: argparse.Namespace) -> HypotheticalRequest:
     """The request in mind, through the same gate as a real one. Raises ValueError, or ExchangeError from the gate."""
     url = _URL.fullmatch(arguments.url)
     if url is None or (url["authority"] is None and not url["target"].startswith("/") and url["target"] != "*"):
@@ -80,7 +80,7 @@ def _asked(arguments: argparse.Namespace) -> Asked:
     start = _bytes(f"{arguments.method} {target} HTTP/1.1")
     head = parse_head(b"\r\n".join([start, *lines, b"", b""]))
     body = None if arguments.data is None else _bytes(arguments.data)
-    return Asked(head, (url["scheme"] or "").lower(), arguments.peer, body)
+    return HypotheticalRequest(head, (url["scheme"] or "").lower(), arguments.peer, body)
 
 
 def _bytes(text: str) -> bytes:
@@ -96,29 +96,30 @@ def _refused_at_once(refused: ExchangeError, arguments: argparse.Namespace) -> i
     return 1
 
 
-def _lines(told: dict[str, Any]) -> list[str]:
+def _lines(result: dict[str, Any]) -> list[str]:
     """The explanation for people. Whatever came from the request is escaped."""
-    asked = told["request"]
-    lines = [f"{asked['method']} {asked['scheme'] or 'http'}://{asked['host']}{asked['target']}", "", "listeners"]
-    width = max((len(one["name"]) for one in told["listeners"]), default=0)
-    lines += [f"  {one['name']:{width}}  {one['address']}: {one['why']}" for one in told["listeners"]]
+    request = result["request"]
+    url = f"{request['scheme'] or 'http'}://{request['host']}{request['target']}"
+    lines = [f"{request['method']} {url}", "", "listeners"]
+    width = max((len(one["name"]) for one in result["listeners"]), default=0)
+    lines += [f"  {one['name']:{width}}  {one['address']}: {one['why']}" for one in result["listeners"]]
     lines += ["", "routes"]
-    width = max((len(one["name"]) for one in told["routes"]), default=0)
+    width = max((len(one["name"]) for one in result["routes"]), default=0)
     signs = {"taken": ">", "shadowed": "(", "passed": "-"}
-    for one in told["routes"]:
+    for one in result["routes"]:
         reason = f"{one['condition']}: {one['reason']}" if one["condition"] else _OUTCOMES[one["outcome"]]
         lines.append(f"  {signs[one['outcome']]} {one['name']:{width}}  {reason}")
-    if told["consumer"] is not None:
-        known = told["consumer"]["known"]
-        needed = ", ".join(told["consumer"]["allowed"]) or "everybody"
+    if result["consumer"] is not None:
+        known = result["consumer"]["known"]
+        needed = ", ".join(result["consumer"]["allowed"]) or "everybody"
         carried = f"the key of {known}" if known else "no known key"
         lines += ["", f"allowed   {needed}; the request carries {carried}"]
-    if told["answer"] is not None:
-        answer = told["answer"]
+    if result["answer"] is not None:
+        answer = result["answer"]
         code = f" {answer['code']}" if answer["code"] else ""
         lines += ["", f"relayd answers itself: {answer['status']}{code}, {answer['why']}"]
-    if told["sent"] is not None:
-        lines += ["", *_sent(told["sent"], told["answer"] is not None)]
+    if result["sent"] is not None:
+        lines += ["", *_sent(result["sent"], result["answer"] is not None)]
     return [escape_line(line) for line in lines]
 
 

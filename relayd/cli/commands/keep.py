@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     return Keeper(command(sys.orig_argv, config_file(arguments))).run()
 
 
-def command(words: list[str], config: str) -> list[str]:
+def command(argv: list[str], config: str) -> list[str]:
     """The command line of `relayd run`, made of the one that started the keeper: same interpreter, same relayd."""
-    place = max(number for number, word in enumerate(words) if word == "keep")
-    return [sys.executable, *words[1:place], "run", "-c", os.path.abspath(config)]
+    index = max(number for number, argument in enumerate(argv) if argument == "keep")
+    return [sys.executable, *argv[1:index], "run", "-c", os.path.abspath(config)]

@@ -26,17 +26,17 @@ def run(arguments: argparse.Namespace) -> int:
     return show(arguments, "/queue", lines)
 
 
-def lines(told: dict[str, Any]) -> Iterator[str]:
+def lines(data: dict[str, Any]) -> Iterator[str]:
     """A line for each limit, then a line for each that waits."""
-    if not told["gates"]:
+    if not data["gates"]:
         yield "nothing is limited"
         return
-    yield from table([GATES, *map(gate_row, told["gates"])])
-    depth = sum(gate["depth"] for gate in told["gates"])
+    yield from table([GATES, *map(gate_row, data["gates"])])
+    depth = sum(gate["depth"] for gate in data["gates"])
     if not depth:
         return
     yield ""
-    yield from table([WAITERS, *map(waiter_row, told["waiting"][:SHOWN])])
+    yield from table([WAITERS, *map(waiter_row, data["waiting"][:SHOWN])])
     if depth > SHOWN:
         yield f"... {depth} wait; the next {SHOWN} are shown, --json has more"
 
@@ -58,8 +58,8 @@ def gate_row(gate: dict[str, Any]) -> tuple[str, ...]:
 def consumers(in_flight: dict[str, int], waiting: dict[str, int], most: int = 6) -> str:
     """`team 3+12, other 1+0`, those with the most first."""
     names = sorted({*in_flight, *waiting}, key=lambda name: (-in_flight.get(name, 0) - waiting.get(name, 0), name))
-    told = [f"{name or 'nobody'} {in_flight.get(name, 0)}+{waiting.get(name, 0)}" for name in names[:most]]
-    return ", ".join(told + ([f"{len(names) - most} more"] if len(names) > most else []))
+    parts = [f"{name or 'nobody'} {in_flight.get(name, 0)}+{waiting.get(name, 0)}" for name in names[:most]]
+    return ", ".join(parts + ([f"{len(names) - most} more"] if len(names) > most else []))
 
 
 def waiter_row(one: dict[str, Any]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import datetime
 import os
 import shutil
 
-from relayd.cli.admin_client import Unreachable, add_socket_options, ask, seconds
+from relayd.cli.admin_client import Unreachable, add_socket_options, seconds, send_request
 from relayd.cli.commands.reload import report
 from relayd.cli.output import err, out, table
 from relayd.config.load import load
@@ -22,7 +22,7 @@ from relayd.daemon.generations import FOLDER, SYSTEM_STATE, Generation, Generati
 from relayd.errors import ConfigError
 
 HELP = "put an earlier generation of the configuration back and reload; without a number, the one before"
-ASIDE = ".before-rollback"
+BACKUP_SUFFIX = ".before-rollback"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,52 +35,54 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     state = arguments.state or os.path.join(SYSTEM_STATE, arguments.instance or "")
-    kept = Generations(os.path.join(state, FOLDER))
-    numbers = kept.numbers()
+    generations = Generations(os.path.join(state, FOLDER))
+    numbers = generations.numbers()
     if not numbers:
-        err(f"relayd: no generations in {kept.folder} (none was kept, or this user may not read them: try as root)")
+        why = "none was kept, or this user may not read them: try as root"
+        err(f"relayd: no generations in {generations.folder} ({why})")
         return 1
     if arguments.list:
-        for line in table([("GENERATION", "IN FORCE SINCE", "FILES"), *(row(kept, number) for number in numbers)]):
+        rows = [row(generations, number) for number in numbers]
+        for line in table([("GENERATION", "IN FORCE SINCE", "FILES"), *rows]):
             out(line)
         return os.EX_OK
-    wanted = arguments.generation if arguments.generation is not None else before(numbers)
+    wanted = arguments.generation if arguments.generation is not None else previous(numbers)
     if wanted not in numbers:
         err(f"relayd: generation {wanted} is not kept; there are {', '.join(map(str, numbers))}")
         return 1
     try:
-        generation = kept.read(wanted)
-        changed = exchanged(generation, present(generation.texts[0][0]))
+        generation = generations.read(wanted)
+        changed = replace_files(generation, current_files(generation.texts[0][0]))
     except (OSError, ValueError, IndexError) as failed:
         err(f"relayd: nothing was rolled back: {failed}")
         return 1
     try:
-        if report(ask(arguments, "POST", "/reload", arguments.timeout)) == os.EX_OK:
-            out(f"the files of generation {wanted} are in force; what they replaced is beside them, *{ASIDE}")
+        if report(send_request(arguments, "POST", "/reload", arguments.timeout)) == os.EX_OK:
+            out(f"the files of generation {wanted} are in force; what they replaced is beside them, *{BACKUP_SUFFIX}")
             return os.EX_OK
         why = "the reload was refused"
     except (Unreachable, ValueError) as failed:
         why = str(failed)
-    restored(changed)
+    restore_files(changed)
     err(f"relayd: the files are as they were: {why}")
     return 1
 
 
-def before(numbers: list[int]) -> int:
+def previous(numbers: list[int]) -> int:
     """The one before the newest, which is in force."""
     return numbers[-2] if len(numbers) > 1 else numbers[-1]
 
 
-def row(kept: Generations, number: int) -> tuple[str, str, str]:
+def row(generations: Generations, number: int) -> tuple[str, str, str]:
     try:
-        one = kept.read(number)
+        one = generations.read(number)
     except (OSError, ValueError) as failed:
         return str(number), "-", f"cannot be read: {failed}"
     since = datetime.datetime.fromtimestamp(one.wall, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return str(number), since, ", ".join(path for path, _ in one.texts)
 
 
-def present(main: str) -> list[str]:
+def current_files(main: str) -> list[str]:
     """The files that the configuration is read from now, as far as that can be told of one that may be broken."""
     try:
         return list(load(main).files)
@@ -88,28 +90,28 @@ def present(main: str) -> list[str]:
         return sorted({main, *(one.file for one in refused.findings if one.file)})
 
 
-def exchanged(generation: Generation, there: list[str]) -> list[str]:
+def replace_files(generation: Generation, existing: list[str]) -> list[str]:
     """Put the texts in place, each in one step; the paths that were touched. Raises OSError with nothing changed."""
     wanted = dict(generation.texts)
     changed: list[str] = []
     try:
-        for path in [*wanted, *(path for path in there if path not in wanted)]:
+        for path in [*wanted, *(path for path in existing if path not in wanted)]:
             if os.path.exists(path):
-                shutil.copy2(path, path + ASIDE)
+                shutil.copy2(path, path + BACKUP_SUFFIX)
                 owner = os.stat(path)
-                os.chown(path + ASIDE, owner.st_uid, owner.st_gid)
+                os.chown(path + BACKUP_SUFFIX, owner.st_uid, owner.st_gid)
             changed.append(path)
             if path in wanted:
-                replaced(path, wanted[path])
+                replace_file(path, wanted[path])
             else:
                 os.unlink(path)
     except OSError:
-        restored(changed)
+        restore_files(changed)
         raise
     return changed
 
 
-def replaced(path: str, text: str) -> None:
+def replace_file(path: str, text: str) -> None:
     """A file with a new text, the same owner and the same mode."""
     temporary = f"{path}.new"
     with open(temporary, "w", encoding="utf-8", errors="surrogateescape", opener=private) as file:
@@ -127,10 +129,10 @@ def private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def restored(changed: list[str]) -> None:
+def restore_files(changed: list[str]) -> None:
     """As before the rollback."""
     for path in changed:
-        if os.path.exists(path + ASIDE):
-            os.replace(path + ASIDE, path)
+        if os.path.exists(path + BACKUP_SUFFIX):
+            os.replace(path + BACKUP_SUFFIX, path)
         elif os.path.exists(path):
             os.unlink(path)

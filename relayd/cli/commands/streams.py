@@ -28,13 +28,13 @@ def run(arguments: argparse.Namespace) -> int:
     return show(arguments, "/streams", lines)
 
 
-def lines(told: dict[str, Any]) -> Iterator[str]:
+def lines(data: dict[str, Any]) -> Iterator[str]:
     """A line for each, and how many there are."""
-    shown = told["streams"][:SHOWN]
+    shown = data["streams"][:SHOWN]
     if shown:
         yield from table([COLUMNS, *map(row, shown)])
-    count = told["in_flight"]
-    buffered = sum(one["buffered_bytes"] for one in told["streams"])
+    count = data["in_flight"]
+    buffered = sum(one["buffered_bytes"] for one in data["streams"])
     yield f"{count} exchange{'' if count == 1 else 's'} in flight, {amount(buffered)} bytes buffered"
     if count > len(shown):
         yield f"... the oldest {len(shown)} are shown; --json has more"

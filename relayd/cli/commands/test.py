@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from relayd.cli.config_file import add_config_option, config_file, show
-from relayd.cli.explanation import Asked, explanation
+from relayd.cli.explanation import HypotheticalRequest, explanation
 from relayd.cli.output import out, paint
 from relayd.config.assertions import REQUEST, Assertion, Assertions
 from relayd.config.load import load, load_section
@@ -65,14 +65,15 @@ def run(arguments: argparse.Namespace) -> int:
 def faults_of(one: Assertion, plan: Plan) -> Iterator[str]:
     """What is not as expected."""
     try:
-        told = explanation(plan, asked_of(one, plan.config))
+        result = explanation(plan, request_of(one, plan.config))
     except ExchangeError as refused:
-        told = {**REFUSED, "answer": {"status": refused.kind.status, "code": refused.kind.code, "why": refused.detail}}
+        answer = {"status": refused.kind.status, "code": refused.kind.code, "why": refused.detail}
+        result = {**REFUSED, "answer": answer}
     except ValueError as fault:
         yield str(fault)
         return
-    wanted, sent, answer = one.expect, told["sent"], told["answer"]
-    found = "none" if told["route"] is None else str(told["route"])
+    wanted, sent, answer = one.expect, result["sent"], result["answer"]
+    found = "none" if result["route"] is None else str(result["route"])
     if wanted.route is not None and wanted.route != found:
         yield f"route: {found}, expected {wanted.route}"
     if wanted.status is not None and (status := 0 if answer is None else answer["status"]) != wanted.status:
@@ -108,12 +109,12 @@ def differences(one: Assertion, plan: Plan, sent: dict[str, Any]) -> Iterator[st
     upstream = plan.config.upstreams.get(sent["upstream"])
     if wanted.limits is not None and upstream is not None:
         for name in ("requests", "queue"):
-            expected, there = getattr(wanted.limits, name), getattr(upstream.limits, name)
-            if expected is not None and expected != there:
-                yield f"limits.{name}: {there}, expected {expected}"
+            expected, actual = getattr(wanted.limits, name), getattr(upstream.limits, name)
+            if expected is not None and expected != actual:
+                yield f"limits.{name}: {actual}, expected {expected}"
 
 
-def asked_of(one: Assertion, config: Config) -> Asked:
+def request_of(one: Assertion, config: Config) -> HypotheticalRequest:
     """The request in mind, through the same gate as a real one. Raises ValueError, or ExchangeError from the gate."""
     found = REQUEST.fullmatch(one.request)
     assert found is not None
@@ -129,7 +130,7 @@ def asked_of(one: Assertion, config: Config) -> Asked:
     if one.body:
         lines.append(f"Content-Length: {int(one.body)}")
     text = "\r\n".join([f"{found['method']} {target} HTTP/1.1", *lines, "", ""])
-    return Asked(parse_head(text.encode("utf-8", "surrogateescape")), scheme.lower(), one.peer)
+    return HypotheticalRequest(parse_head(text.encode("utf-8", "surrogateescape")), scheme.lower(), one.peer)
 
 
 def key_of(name: str | None, config: Config) -> list[str]:

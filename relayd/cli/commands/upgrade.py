@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 
-from relayd.cli.admin_client import Unreachable, add_socket_options, ask, seconds
+from relayd.cli.admin_client import Unreachable, add_socket_options, seconds, send_request
 from relayd.cli.output import err, out
 
 HELP = "let a new process take over from the running relayd, which finishes its streams (needs a keeper)"
@@ -26,12 +26,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        told = json.loads(ask(arguments, "POST", "/upgrade", arguments.timeout).body)
+        reply = json.loads(send_request(arguments, "POST", "/upgrade", arguments.timeout).body)
     except (Unreachable, ValueError) as failed:
         err(f"relayd: not upgraded: {failed}")
         return 1
-    if not told.get("accepted"):
-        for finding in told.get("findings", []):
+    if not reply.get("accepted"):
+        for finding in reply.get("findings", []):
             err(f"relayd: not upgraded: {finding}")
         err("relayd: the process that runs goes on serving")
         return 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from relayd.cli.admin_client import UnixConnection, Unreachable, add_socket_options, ask, seconds, socket_paths
+from relayd.cli.admin_client import UnixConnection, Unreachable, add_socket_options, seconds, send_request, socket_paths
 
 REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 
@@ -54,7 +54,7 @@ def arguments(*words: str) -> argparse.Namespace:
 
 def test_an_answer_comes_whole(path: str) -> None:
     there = Answering(path, REPLY)
-    answer = ask(arguments("--socket", path), "POST", "/reload", 5)
+    answer = send_request(arguments("--socket", path), "POST", "/reload", 5)
     there.close()
     assert (answer.status, answer.body) == (200, b"{}")
     assert there.heard.startswith(b"POST /reload HTTP/1.1\r\n")
@@ -73,21 +73,21 @@ def test_a_file_that_is_not_there_leads_to_the_usual_places(tmp_path: Path) -> N
 
 def test_nobody_there_names_the_place(path: str) -> None:
     with pytest.raises(Unreachable, match="is relayd running") as failed:
-        ask(arguments("--socket", path), "GET", "/status", 1)
+        send_request(arguments("--socket", path), "GET", "/status", 1)
     assert path in str(failed.value)
 
 
 def test_silence_ends_with_the_timeout(path: str) -> None:
     there = Answering(path, None)
     with pytest.raises(Unreachable, match=r"no answer within 0\.05 s"):
-        ask(arguments("--socket", path), "GET", "/status", 0.05)
+        send_request(arguments("--socket", path), "GET", "/status", 0.05)
     there.close()
 
 
 def test_rubbish_is_told_as_such(path: str) -> None:
     there = Answering(path, b"220 mail.example.org\r\n")
     with pytest.raises(Unreachable):
-        ask(arguments("--socket", path), "GET", "/status", 5)
+        send_request(arguments("--socket", path), "GET", "/status", 5)
     there.close()
 
 
@@ -108,4 +108,4 @@ def test_a_user_who_may_not_open_the_socket_is_told_the_group(monkeypatch: pytes
 
     monkeypatch.setattr(UnixConnection, "connect", connect)
     with pytest.raises(Unreachable, match=r"adduser \S+ relayd-admin"):
-        ask(argparse.Namespace(socket=str(tmp_path / "x"), instance=None, config="x"), "GET", "/", 1)
+        send_request(argparse.Namespace(socket=str(tmp_path / "x"), instance=None, config="x"), "GET", "/", 1)

@@ -25,8 +25,8 @@ class Enough(Exception):
     """The watching has gone on long enough."""
 
 
-def lines(told: dict[str, Any]) -> Iterator[str]:
-    yield f"number {told['number']}"
+def lines(data: dict[str, Any]) -> Iterator[str]:
+    yield f"number {data['number']}"
 
 
 def options(*words: str) -> argparse.Namespace:
@@ -110,7 +110,7 @@ def test_a_terminal_is_drawn_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_interrupt_ends_the_watching_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(told: dict[str, Any]) -> Iterator[str]:
+    def interrupted(data: dict[str, Any]) -> Iterator[str]:
         raise KeyboardInterrupt
         yield ""
 

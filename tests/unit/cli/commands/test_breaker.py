@@ -17,8 +17,8 @@ from tests.unit.cli.admin_case import Admin
 def test_what_became_of_it_is_said(
     action: str, state: str, forced: bool, shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = {"upstream": "u", "endpoint": {"address": "a:1", "breaker": state, "forced": forced}}
-    with Admin(tmp_path, (200, told)) as admin:
+    reply = {"upstream": "u", "endpoint": {"address": "a:1", "breaker": state, "forced": forced}}
+    with Admin(tmp_path, (200, reply)) as admin:
         assert main(["breaker", action, "u", "a:1", *admin.options]) == 0
     assert admin.asked == [f"POST /upstreams/u/endpoints/a%3A1/breaker/{action}"]
     assert capsys.readouterr().out == shown

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from relayd.cli.main import main
-from tests.unit.cli.commands.conftest import Told
+from tests.unit.cli.commands.conftest import ServeReply
 
 
-def test_done_is_silent(telling: Told, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["reopen", *telling(200, {"accepted": True, "generation": 1})]) == 0
+def test_done_is_silent(serve_reply: ServeReply, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reopen", *serve_reply(200, {"accepted": True, "generation": 1})]) == 0
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_file_that_cannot_be_opened_is_told(telling: Told, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["reopen", *telling(422, {"accepted": False, "findings": ["/x: Permission denied"]})]) == 1
+def test_a_file_that_cannot_be_opened_is_told(serve_reply: ServeReply, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reopen", *serve_reply(422, {"accepted": False, "findings": ["/x: Permission denied"]})]) == 1
     assert "not reopened: /x: Permission denied" in capsys.readouterr().err
 
 
