@@ -1,8 +1,8 @@
-"""The admin application: the pages that tell, the actions that change something, the live events. The same for the
-admin socket and for routes with `upstream: admin`.
+"""The admin application: pages that show state, actions that change it, live events. It is the same for the admin
+socket and for routes with `upstream: admin`.
 
-1. A page is answered at once, an action when its request is whole. An action that has begun is finished, whoever
-   leaves.
+1. A page is answered immediately, an action once its request is complete. An action that has started is completed
+   even if its client leaves.
 2. Actions need `may_write`: the socket has it, a route only with `admin_write`.
 """
 
@@ -28,7 +28,7 @@ READ = ("GET", "HEAD")
 
 
 class AdminApplication:
-    """One per process. `actions` are those that take their time, by their path: a reload."""
+    """One per process. `actions`: the asynchronous actions by path, such as a reload."""
 
     def __init__(self, views: AdminViews, actions: Mapping[str, Action]) -> None:
         self._views, self._actions = views, actions
@@ -36,7 +36,7 @@ class AdminApplication:
         self._running: set[asyncio.Future[ReloadResult]] = set()
 
     def __call__(self, request: LocalRequest, responder: Responder) -> Handler:
-        """Begin to answer."""
+        """Answer a request, or return the handler that will."""
         path = request.path.rstrip("/") or "/"
         refusal = self._refusal(request, path)
         if refusal is not None:
@@ -57,13 +57,13 @@ class AdminApplication:
     def _refusal(self, request: LocalRequest, path: str) -> Page | None:
         if self._is_action(path):
             if not request.may_write:
-                return error_page(403, "forbidden", "Actions are not shown here.")
+                return error_page(403, "forbidden", "Actions are not available here.")
             if request.method != "POST":
-                return error_page(405, "method_not_allowed", "An action is asked for by POST.")
+                return error_page(405, "method_not_allowed", "An action needs the method POST.")
         elif path not in self._views.pages and path != EVENTS:
-            return error_page(404, "not_found", "There is no such page.", pages=sorted([*self._views.pages, EVENTS]))
+            return error_page(404, "not_found", "No such page.", pages=sorted([*self._views.pages, EVENTS]))
         elif request.method not in READ:
-            return error_page(405, "method_not_allowed", "This page is only read.")
+            return error_page(405, "method_not_allowed", "This page is read-only.")
         return None
 
     def _act(self, path: str, on_done: Callable[[Page | None], None]) -> None:
@@ -89,7 +89,7 @@ class AdminApplication:
 
 
 class ActionRequest(Answered):
-    """An action that is asked for: done when the request is whole, however its body came. The body says nothing."""
+    """A requested action, which runs once the whole request has been read. The body is ignored."""
 
     def __init__(self, responder: Responder, act: Callable[[Callable[[Page | None], None]], None]) -> None:
         self._responder: Responder | None = responder
@@ -97,7 +97,7 @@ class ActionRequest(Answered):
         self._size = 0
 
     def feed(self, piece: bytes, last: bool) -> None:
-        """Count the body; act at its end."""
+        """Count the body, and run the action at its end."""
         responder = self._responder
         self._size += len(piece)
         if responder is None:
@@ -116,12 +116,12 @@ class ActionRequest(Answered):
             respond(self._responder, outcome)
 
     def close(self) -> None:
-        """Nobody waits for the outcome."""
+        """The client has left: the outcome is not sent."""
         self._responder = None
 
 
 def respond(responder: Responder, page: Page, allow: str = "") -> Handler:
-    """Give a page. RFC 9110 15.5.6: a 405 says which methods are allowed."""
+    """Send a page. A 405 lists the allowed methods (RFC 9110 15.5.6)."""
     status, content_type, body = page
     fields = [("Cache-Control", "no-store")]
     if status == 405:

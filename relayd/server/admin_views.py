@@ -1,8 +1,8 @@
-"""What the admin application shows: pure functions from a path to a status, a type and a body.
+"""The pages of the admin application: functions from a path to a status, a media type and a body.
 
-1. A view reads what is in memory and waits for nothing: /health answers while everything else is busy.
-2. No secret is in reach: views read names, labels and numbers, and the path of an exchange without its query.
-3. Whether a request may change something is asked before (admin_application.py).
+1. A view reads memory and waits for nothing: /health answers even if everything else is busy.
+2. No view can reach a secret: views read names, labels and numbers, and the path of an exchange without its query.
+3. admin_application.py checks permissions before it calls a view.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Page = tuple[int, str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class ReloadResult:
-    """What became of one reload: `changes` when it was accepted, `findings` when it was refused, one per line."""
+    """The result of one reload: `changes` if it was accepted, `findings` if it was refused, one line each."""
 
     accepted: bool
     generation: int
@@ -44,7 +44,7 @@ class ReloadResult:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The last reload, which was refused; gone when one is accepted."""
+    """The last reload if it was refused. The next accepted reload removes it."""
 
     wall: float
     findings: tuple[str, ...]
@@ -52,7 +52,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class ProcessState:
-    """What the daemon knows about itself. Owned and written by the lifecycle, read by the views."""
+    """State of the daemon process. Owned and written by the lifecycle, read by the views."""
 
     config_file: str
     started: float = field(default_factory=clock.monotonic)
@@ -66,7 +66,7 @@ class ProcessState:
 
 
 class AdminViews:
-    """All pages of the admin application by their paths, and the actions that are done at once. One per process."""
+    """All pages of the admin application by path, and its synchronous actions. One per process."""
 
     def __init__(self, gateway: Gateway, telemetry: Telemetry, state: ProcessState) -> None:
         self._gateway = gateway
@@ -88,7 +88,7 @@ class AdminViews:
         }
 
     def act(self, path: str) -> Page:
-        """Do what a path below /upstreams/ asks for."""
+        """Perform the action of a path below /upstreams/."""
         try:
             return 200, JSON, to_json(admin_live.act(self._gateway, path))
         except admin_live.NotFound as error:
@@ -102,11 +102,11 @@ class AdminViews:
         return 0 if plan is None else plan.generation
 
     def is_ending(self) -> bool:
-        """Whether this process drains, or leaves the work to another one."""
+        """True if this process drains, or another process has taken over."""
         return self._gateway.draining or self._gateway.leaving
 
     def health(self) -> Page:
-        """Whether what it was put here for can be had: 503 while the breakers of an upstream refuse everything."""
+        """Health of the service: 503 while the breakers of an upstream reject every request."""
         breaker = admin_live.circuit_breaker(self._gateway)
         data = {
             "status": "unhealthy" if breaker["is_open"] else "healthy",
@@ -117,7 +117,7 @@ class AdminViews:
         return 503 if breaker["is_open"] else 200, JSON, to_json(data)
 
     def live(self) -> Page:
-        """Liveness: the process runs and its loop turns, whatever its upstreams do. Work it is given by /ready."""
+        """Liveness: the process and its event loop run, regardless of upstreams. Readiness is /ready."""
         return 200, JSON, to_json({"status": "alive", "loop_lag_ms": milliseconds(self._state.lag_s())})
 
     def ready(self) -> Page:
@@ -129,7 +129,7 @@ class AdminViews:
         return 200, JSON, to_json({"ping": "pong"})
 
     def backends(self) -> Page:
-        """Health with a word on each upstream, by what traffic and checks have shown; asks nobody."""
+        """Health with the state of each upstream, from traffic and health checks. Sends no request."""
         plan = self._gateway.plan
         upstreams = plan.upstreams.values() if plan is not None else ()
         states = {
@@ -138,7 +138,7 @@ class AdminViews:
         return 200, JSON, to_json({"status": "healthy", "service": "ai-chat-gateway", "backends": states})
 
     def target_health(self) -> Page:
-        """Health with a word on the first upstream: where it is, how long it may take, whether it is verified."""
+        """Health with the first upstream: its URL, its timeout and whether its certificate is verified."""
         plan = self._gateway.plan
         first = next(iter(plan.upstreams.values()), None) if plan is not None else None
         data: dict[str, object] = {"status": "healthy", "target_url": "", "timeout": 0, "ssl_verify": True}
@@ -151,7 +151,7 @@ class AdminViews:
         return 200, JSON, to_json(data)
 
     def upstreams(self) -> Page:
-        """Health of the upstreams, which is neither liveness nor readiness of relayd."""
+        """Health of the upstreams, which is independent of the liveness and readiness of relayd."""
         return 200, JSON, to_json(admin_live.upstreams(self._gateway))
 
     def queue(self) -> Page:
@@ -163,7 +163,7 @@ class AdminViews:
     def metrics(self) -> Page:
         page = self._telemetry.page()
         if page is None:
-            return error_page(404, "not_found", "No sink of `telemetry:` shows metrics here.")
+            return error_page(404, "not_found", "No sink of `telemetry:` provides metrics here.")
         return 200, *page
 
     def status(self) -> Page:

@@ -1,7 +1,7 @@
-"""What relayd reads of a certificate file: the names it is for and when it expires.
+"""Reads the host names and the expiry of a certificate file.
 
-Loaded through the registry, only where several certificates must be told apart: the library takes about a tenth of a
-second and ten megabytes.
+Loaded through the registry, only for listeners with several certificates: the library costs about a tenth of a second
+and ten megabytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class CertificateInfo:
-    """The first certificate of a file. `names`: its DNS names in lower case, without any its common name."""
+    """The first certificate of a file. `names`: its DNS names in lower case, or its common name if it has none."""
 
     names: tuple[str, ...]
     expires_s: float  # Unix seconds

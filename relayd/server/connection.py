@@ -1,12 +1,12 @@
-"""One client connection: bytes to request heads and bodies, one exchange at a time, and bytes back.
+"""One client connection: parses bytes into request heads and bodies, carries one exchange at a time, writes bytes back.
 
 Laws:
-1. A request is parsed only by wire/http1.py; what lies behind it waits for its answer (pipelining), bounded.
-2. `_send` is the only place that writes; it goes straight to the socket while nothing waits, else through IOStream.
-3. Every state has a limit of time, looked at by the listener's sweep; dribbling resets none of them.
-4. One turn handles one request or a bounded piece of a body; what is buffered behind it goes through the work queue.
-5. A client that has ended its side gets what is under way and the answers that need no endpoint; else it is gone.
-6. A refusal whose framing is in doubt ends the connection; unread bytes are drained first (RFC 9112 9.6).
+1. Only wire/http1.py parses a request. Pipelined bytes behind it are buffered, bounded, until its response has ended.
+2. Only `_send` writes: directly to the socket while no write is pending, otherwise through IOStream.
+3. Every state has a timeout, which the listener's sweep enforces. Slow trickling of bytes resets none of them.
+4. One loop turn handles one request or a bounded piece of a body. Buffered bytes behind it go through the work queue.
+5. After a client's end of stream, pending bytes and responses without an endpoint are delivered; else it is gone.
+6. A rejection that leaves the framing in doubt ends the connection; unread bytes are drained first (RFC 9112 9.6).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ LOG = logging.getLogger("relayd.connection")
 HIGH = PIPELINED = 64 * 1024
 CHUNKS = 1024
 DRAIN_BYTES, DRAIN_S = 1024 * 1024, 5.0
-MIN_BODY_RATE, RATE_WINDOW_S = 500, 30.0  # bytes a second, over at least so long
+MIN_BODY_RATE, RATE_WINDOW_S = 500, 30.0  # bytes per second, averaged over at least this many seconds
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 HEAD, BODY, WAIT, TUNNEL, CLOSING, LINGER, CLOSED = range(7)
 
 
 class ListenerContext(Protocol):
-    """The listener, as its connections see it."""
+    """The part of a listener that its connections use."""
 
     name: str
     gateway: Gateway
@@ -53,14 +53,14 @@ class ListenerContext(Protocol):
     def work(self) -> WorkQueue: ...
 
     def forget(self, connection: Connection) -> None:
-        """A connection has closed."""
+        """Drop a connection that has closed."""
 
     def tls_failed(self) -> None:
-        """A connection ended before its handshake did."""
+        """Count a connection that ended during its TLS handshake."""
 
 
 class Connection:
-    """A Downstream; owned by its listener until it is closed."""
+    """A Downstream. Its listener owns it until it is closed."""
 
     socket_memory: Memory | None = None
     __slots__ = (
@@ -83,7 +83,7 @@ class Connection:
         self._chunks: ChunkedDecoder | None = None
         self._keep_alive = self._body_paused = self._resume_due = self._client_eof = self._continue_due = False
         self._since = self._rate_since = clock.monotonic()
-        self._delivery: Delivery | None = None  # while bytes wait for the client
+        self._delivery: Delivery | None = None  # set while writes are pending
         stream.set_close_callback(self._on_close)
         stream.on_end = self._on_end
         stream.begin(self._on_data)
@@ -93,7 +93,7 @@ class Connection:
     def _on_data(self, data: bytes) -> None:
         try:
             self._dispatch(data)
-        except Exception:  # rescue door: a fault of relayd's own ends one connection, never the process
+        except Exception:  # rescue door: an internal fault ends one connection, never the process
             LOG.exception("connection of listener %s", self.listener)
             self.end()
 
@@ -120,11 +120,11 @@ class Connection:
                 self._close()
 
     def _must_wait(self) -> bool:
-        """Whether what is buffered waits for the answer before it, a later turn, or a client that is behind."""
+        """True if buffered bytes must wait: for the current response, for a later loop turn, or for a slow client."""
         return self._state == WAIT or self._resume_due or (self._pending_writes > 0 and self._stream.backlog() > HIGH)
 
     def _schedule_resume(self) -> None:
-        """Take up in a later turn what is buffered."""
+        """Handle the buffered bytes in a later loop turn."""
         if not self._resume_due:
             self._resume_due = True
             self.owner.work.put(self._on_resume)
@@ -137,7 +137,7 @@ class Connection:
         self._resume_reading()
 
     def _resume_reading(self) -> None:
-        """Read from the client, unless what it has sent must be handled first."""
+        """Read from the client, unless bytes received earlier must be handled first."""
         idle = self._body_paused or self._resume_due or self._client_eof or self._stream.reading_enabled
         if idle or self._state == CLOSED:
             return
@@ -145,7 +145,7 @@ class Connection:
             self._stream.resume()
 
     def _parse_next(self) -> None:
-        """Take one whole request from the buffer; `finished` sees to the one behind it."""
+        """Parse one whole request from the buffer. `finished` schedules the next one."""
         if self._must_wait():
             return
         buffer = self._buffer
@@ -172,7 +172,7 @@ class Connection:
         self._start_exchange(head, buffer[end + 4 :])
 
     def _start_exchange(self, head: RequestHead, remainder: bytes) -> None:
-        """Start the exchange of this head; `rest` is what lies behind it."""
+        """Start the exchange of this head. `remainder`: the bytes received behind it."""
         self._requests += 1
         body: bytes | None = None
         self._buffer = b""
@@ -206,9 +206,9 @@ class Connection:
         gateway.begin(exchange)
         if self.exchange is not exchange or self._state != BODY:
             return
-        if head.expect and not remainder:  # RFC 9110 10.1.1: after route, key, limit and size were looked at
+        if head.expect and not remainder:  # RFC 9110 10.1.1: once route, key, limit and size are accepted
             if self._body_paused:
-                self._continue_due = True  # the body waits for memory
+                self._continue_due = True  # sent once the body may use memory
             else:
                 self._send(CONTINUE)
         if partial:
@@ -219,7 +219,7 @@ class Connection:
                 self._on_body(partial)
 
     def _on_body(self, data: bytes) -> None:
-        """A piece of a streamed request body."""
+        """Pass on a piece of a streamed request body."""
         exchange = self.exchange
         if exchange is None:
             return
@@ -251,7 +251,7 @@ class Connection:
             self._defer_chunks()
 
     def _defer_chunks(self) -> None:
-        """Work per turn is bounded: what the decoder has not looked at is taken up in a later turn."""
+        """Decode the rest of a segment in a later loop turn, because the work of one turn is bounded."""
         if self._chunks is not None and self._chunks.pending and self._state == BODY:
             self._stream.pause()
             self._schedule_resume()
@@ -259,7 +259,7 @@ class Connection:
     # ---- writing
 
     def send(self, data: bytes) -> bool:
-        """Write now; False when the client is behind."""
+        """Write now. Returns False if the client reads too slowly."""
         self._send(data)
         return not self._pending_writes or self._stream.backlog() <= HIGH
 
@@ -267,7 +267,7 @@ class Connection:
         stream = self._stream
         if self._state == CLOSED or stream.closed():
             return
-        if not stream._write_buffer and not stream._connecting:  # straight to the socket: no Future, no copy
+        if not stream._write_buffer and not stream._connecting:  # directly to the socket: no Future, no copy
             try:
                 sent = stream.send_now(data)
             except OSError as error:
@@ -305,15 +305,15 @@ class Connection:
     # ---- Downstream
 
     def buffered(self) -> int:
-        """Bytes that wait for the client."""
+        """The number of bytes not yet written to the client."""
         return self._stream.backlog()
 
     def body_complete(self) -> bool:
-        """Whether the whole request body was read."""
+        """True once the whole request body has been read."""
         return self._state != BODY
 
     def reusable(self) -> bool:
-        """Whether the connection may carry another request after this one."""
+        """True if the connection may carry another request after this one."""
         max_requests = self.owner.max_requests
         return (
             self._keep_alive and self._state == WAIT and (not max_requests or self._requests < max_requests)
@@ -327,11 +327,11 @@ class Connection:
         self._stream.pause()
 
     def resume_body(self) -> None:
-        """Read it again."""
+        """Resume reading the request body."""
         if not self._body_paused:
             return
         self._body_paused = False
-        # The rate too counts anew: while it was paused the client could not send.
+        # The rate is measured afresh, because the client could not send during the pause.
         self._since = self._rate_since = clock.monotonic()
         self._received = 0
         if self._continue_due:
@@ -343,12 +343,12 @@ class Connection:
             self._resume_reading()
 
     def again(self) -> None:
-        """Call `Exchange.upload` with nothing in a later turn; until then read nothing."""
+        """Call `Exchange.upload` with no bytes in a later loop turn, and read nothing until then."""
         self._stream.pause()
         self._schedule_resume()
 
     def start_tunnel(self) -> None:
-        """From now on every byte belongs to the tunnel."""
+        """Pass every byte to the tunnel from now on."""
         self._state = TUNNEL
         early, self._buffer = self._buffer, b""
         self._body_paused = False
@@ -357,7 +357,7 @@ class Connection:
             self.exchange.upload(early, False)
 
     def finished(self, keep: bool) -> None:
-        """The exchange is over; go on with the next request or end the connection."""
+        """The exchange has ended: handle the next request, or end the connection."""
         self.exchange = None
         if self._state == CLOSED:
             return
@@ -371,13 +371,13 @@ class Connection:
                 self._close_when_written()
                 return
             self._resume_reading()
-        elif self._state in (BODY, TUNNEL) or self._buffer or self._body_paused:  # something may be unread
-            self._linger()  # a close would reset what the client has not read while it still sends
+        elif self._state in (BODY, TUNNEL) or self._buffer or self._body_paused:  # bytes may be unread
+            self._linger()  # closing now could reset the connection before the client has read the response
         else:
             self._close_when_written()
 
     def abort(self, reset: bool) -> None:
-        """The answer is not complete: break the connection."""
+        """Break the connection, because the response is incomplete."""
         self.exchange = None
         if self._state == CLOSED:
             return
@@ -389,7 +389,7 @@ class Connection:
     # ---- ending
 
     def _refuse(self, fault: ExchangeError) -> None:
-        """Answer what the request gate does not take, and end the connection."""
+        """Answer a malformed request with an error, and end the connection."""
         self._state = CLOSING
         answer = self.owner.gateway.refuse(self, fault, self._since)
         self._buffer = b""
@@ -426,7 +426,7 @@ class Connection:
     def _on_close(self) -> None:
         self._state = CLOSED
         self._delivery = None
-        self._stream.on_bytes = self._stream.on_end = None  # a cycle is broken: who has left is freed at once
+        self._stream.on_bytes = self._stream.on_end = None  # breaks a reference cycle: memory is freed at once
         self._buffer, self._chunks = b"", None
         exchange, self.exchange = self.exchange, None
         if self._stream.handshaking():
@@ -436,7 +436,7 @@ class Connection:
             exchange.client_gone()
 
     def _on_end(self) -> bool:
-        """The client has ended its side; whether something of what it sent is still to be answered or delivered."""
+        """Handle the client's end of stream. Returns True if a request or a body piece must still be handled."""
         self._client_eof = True
         if self._state == HEAD:
             if not self._buffer or not self._must_wait():
@@ -447,24 +447,24 @@ class Connection:
             return self._pending_writes > 0  # CLOSING or LINGER
         if exchange.tunnel is not None:
             return exchange.end_upload() or (exchange.writer.started and self._state == WAIT)
-        return self._state == BODY and exchange.end_upload()  # an early answer
+        return self._state == BODY and exchange.end_upload()  # the response came early
 
     def close_idle(self) -> bool:
-        """Close it if it is between requests; for a drain."""
+        """Close the connection if it is between requests. Used by a drain."""
         if self._state == HEAD and not self._buffer:
             self._close_when_written()
             return True
         return False
 
     def end(self) -> None:
-        """End it now, whatever it does."""
+        """End the connection now, in any state."""
         exchange = self.exchange
         if exchange is not None:
             exchange.fail(ExchangeError("stopped"))
         self._close()
 
     def enforce_timeouts(self, now: float) -> None:
-        """The sweep: end what takes longer than it may."""
+        """End the connection or its exchange if the timeout of the current state has passed. Called by the sweep."""
         timeouts = self.owner.timeouts
         state = self._state
         delivery = self._delivery

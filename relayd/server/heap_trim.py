@@ -1,7 +1,7 @@
-"""Memory goes back to the system when a crowd of clients has left, or much of what request bodies held.
+"""Returns freed heap memory to the system after many clients have left or large request bodies have been released.
 
-The allocator keeps what was freed between what is still in use. A process that once held thousands of streams would
-keep their memory for good; to hand it back takes some 10 ms for each thousand, so it is done once, when it is quiet.
+The allocator keeps freed blocks that lie between blocks in use, so a process that once held thousands of streams would
+keep their memory for good. Trimming takes about 10 ms per thousand streams, so it runs once, when the load is low.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import ctypes
 import gc
 
-MANY_CONNECTIONS = 500  # fewer than this leave too little behind to be worth a pause
-LARGE_BYTES = 64 * 1024 * 1024  # likewise of request bodies
+MANY_CONNECTIONS = 500  # fewer connections free too little memory to justify the pause
+LARGE_BYTES = 64 * 1024 * 1024  # the same for request bodies
 STABLE_UPDATES = 4
 
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, others do without
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
 
 
 class DropDetector:
-    """Sees when a number that was large has fallen and stays low; owned by a Release."""
+    """Detects that a large number has fallen and stays low. Owned by a HeapTrim."""
 
     __slots__ = ("_large", "_last", "_peak", "_stable")
 
@@ -26,7 +26,7 @@ class DropDetector:
         self._last = self._peak = self._stable = 0
 
     def update(self, number: int) -> bool:
-        """True once, when three quarters of a large number have gone and it has not fallen further for a second."""
+        """True once a large number has fallen by three quarters and has not fallen further for a second."""
         self._peak = max(self._peak, number)
         self._stable = self._stable + 1 if number >= self._last else 0
         self._last = number
@@ -37,7 +37,7 @@ class DropDetector:
 
 
 class HeapTrim:
-    """Watches how many connections there are and what bodies hold; owned by the ListenerSet, asked by its sweep."""
+    """Observes the number of connections and the memory of bodies. Owned by the ListenerSet, called by its sweep."""
 
     __slots__ = ("_bodies", "_connections")
 
@@ -45,7 +45,7 @@ class HeapTrim:
         self._connections, self._bodies = DropDetector(MANY_CONNECTIONS), DropDetector(LARGE_BYTES)
 
     def update(self, connections: int, body_bytes: int = 0) -> bool:
-        """True when memory was given back."""
+        """Trim the heap if a drop was detected. Returns True if it was trimmed."""
         connections_dropped, bodies_dropped = self._connections.update(connections), self._bodies.update(body_bytes)
         if not connections_dropped and not bodies_dropped:
             return False

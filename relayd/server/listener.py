@@ -1,10 +1,11 @@
-"""Listeners: accepting, bounding and sweeping client connections, and changing all of it on a reload.
+"""Listeners: accept, limit and sweep client connections, and change on a reload.
 
 Laws:
-1. Prepare may fail and is undone; commit cannot fail. A listener whose address is unchanged keeps its socket.
-2. Out of descriptors or at its limit a listener stops accepting, keeps serving, and looks again on a timer: the kernel
-   keeps newcomers waiting, nobody spins.
-3. A connection keeps the limits of the listener it came by; a removed listener's connections finish what they do.
+1. `prepare` may fail and is undone; `commit` cannot fail. A listener whose address is unchanged keeps its socket.
+2. A listener at its limit or out of descriptors stops accepting, keeps serving, and retries on a timer. New connections
+   wait in the kernel's accept queue, and the loop does not spin.
+3. A connection keeps the limits of the listener that accepted it. Connections of a removed listener finish their
+   requests.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ SWEEP_MS = 250
 
 
 class Listener(TCPServer):
-    """One listener: its sockets and the connections that came by it. Owned by the ListenerSet."""
+    """One listener: its sockets and the connections it has accepted. Owned by the ListenerSet."""
 
     def __init__(
         self, name: str, config: ListenerSection, gateway: Gateway, telemetry: Telemetry, sockets: list[socket.socket]
@@ -62,7 +63,7 @@ class Listener(TCPServer):
         self.configure(config, None)
 
     def configure(self, config: ListenerSection, context: ssl.SSLContext | None) -> None:
-        """Take over settings; connections that exist see the new limits of time and count."""
+        """Apply settings. Open connections use the new timeouts and limits too."""
         self.config = config
         self.context = context
         limits = config.limits
@@ -75,14 +76,14 @@ class Listener(TCPServer):
     # ---- accepting
 
     def accept(self) -> None:
-        """Begin, or begin again."""
+        """Start or resume accepting."""
         if not self._accepting:
             self._accepting = True
             for sock in self.sockets:
                 self.loop.add_handler(sock, self._on_acceptable, IOLoop.READ)
 
     def pause(self) -> None:
-        """Stop accepting; newcomers wait in the kernel."""
+        """Stop accepting. New connections wait in the kernel."""
         if self._resume_timer is not None:
             self.loop.remove_timeout(self._resume_timer)
             self._resume_timer = None
@@ -101,7 +102,7 @@ class Listener(TCPServer):
         self.telemetry.metrics.add("relayd.listener.refused", listener=self.name, reason=reason)
         self.telemetry.journal.limited(
             f"paused:{self.name}:{reason}", 10, "warning", "listener_paused",
-            "no room for more connections; newcomers wait", listener=self.name, reason=reason,
+            "the limit of connections is reached; new connections wait", listener=self.name, reason=reason,
         )
 
     def _on_acceptable(self, sock: socket.socket, events: int) -> None:
@@ -142,7 +143,7 @@ class Listener(TCPServer):
         self.serve(client, peer, peer)
 
     def on_proxy_header(self, reader: ProxyHeaderReader, source: str | None) -> None:
-        """The PROXY protocol header was read; `source` is the address it names, None if it was refused."""
+        """Called when the PROXY protocol header was read. `source`: the address it names, None if it was rejected."""
         self._header_readers.discard(reader)
         if source is None:
             reader.sock.close()
@@ -150,7 +151,7 @@ class Listener(TCPServer):
             self.serve(reader.sock, source, source)
 
     def serve(self, client: socket.socket, peer: str, counted: str) -> None:
-        """Make a connection of an accepted socket."""
+        """Create the connection of an accepted socket. `counted`: the peer that its limit of connections counts."""
         max_connections = self.config.limits.connections_per_peer
         open_connections, trusted = self._peers.get(counted, 0), self.networks.contains(peer)
         # A trusted proxy brings many clients.
@@ -163,7 +164,7 @@ class Listener(TCPServer):
         if self.context is not None:
             try:
                 wrapped = self.context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
-            except OSError:  # it has left already, which the ssl module tells in several ways
+            except OSError:  # the client is gone already; the ssl module raises several kinds of errors
                 client.close()
                 return
             stream: ClientStream | TlsClientStream = TlsClientStream(
@@ -181,10 +182,10 @@ class Listener(TCPServer):
             client.send(answer)
             client.shutdown(socket.SHUT_WR)
         except OSError:
-            return  # it left before the answer
+            return  # the client left before the response
 
     def forget(self, connection: Connection) -> None:
-        """A connection has closed."""
+        """Drop a connection that has closed."""
         if connection in self.connections:
             self.connections.discard(connection)
             remaining = self._peers.get(connection.peer, 1) - 1
@@ -194,12 +195,12 @@ class Listener(TCPServer):
                 self._peers.pop(connection.peer, None)
 
     def tls_failed(self) -> None:
-        """A connection ended before its handshake did."""
+        """Count a connection that ended during its TLS handshake."""
         self.telemetry.metrics.add("relayd.listener.tls_failed", listener=self.name)
 
     @property
     def work(self) -> WorkQueue:
-        """Where work is put that does not fit into this turn."""
+        """The queue for work that exceeds this loop turn."""
         return self.gateway.client.work
 
     @property
@@ -207,7 +208,7 @@ class Listener(TCPServer):
         return len(self.connections) + len(self._header_readers)
 
     def sweep(self, now: float) -> None:
-        """End what takes too long."""
+        """Enforce the timeouts of all connections."""
         for connection in list(self.connections):
             connection.enforce_timeouts(now)
         for reader in list(self._header_readers):
@@ -215,12 +216,12 @@ class Listener(TCPServer):
 
     @property
     def activated(self) -> bool:
-        """Whether systemd owns its sockets."""
+        """True if systemd owns the sockets (socket activation)."""
         return self.config.address.startswith("systemd:")
 
     def withdraw(self) -> None:
-        """Its address is no longer in the configuration: take whoever waits, then stop listening for good, also where
-        others still hold the sockets for a moment."""
+        """Stop listening for good, because the address has left the configuration. Connections that already wait are
+        accepted first. The sockets stop listening also while another process still holds them."""
         for sock in () if self.activated else self.sockets:
             if self._accepting:
                 self._on_acceptable(sock, IOLoop.READ)
@@ -229,7 +230,7 @@ class Listener(TCPServer):
         self.close_sockets()
 
     def close_sockets(self, unlink: bool = True) -> None:
-        """Stop accepting for good; without `unlink` another process goes on listening there."""
+        """Stop accepting for good. Without `unlink` the path stays, because another process listens on it."""
         self.pause()
         for sock in self.sockets:
             if unlink and sock.family == socket.AF_UNIX and self.config.address.startswith("unix:"):
@@ -237,9 +238,8 @@ class Listener(TCPServer):
             sock.close()
         self.sockets = []
 
-
     def end(self) -> None:
-        """Its sockets are closed and its last connection has gone."""
+        """Release the poller, once the sockets and the last connection are closed."""
         self._poller.close()
 
 
@@ -250,7 +250,7 @@ def _unlink(path: str) -> None:
 
 @dataclass(slots=True)
 class RejectedPeer:
-    """A peer that is turned away before it has a connection."""
+    """A peer that is rejected before it gets a connection."""
 
     listener: str
     peer: str
@@ -267,7 +267,7 @@ class PreparedListeners:
     taken_over: dict[str, str] = field(default_factory=dict)  # listener: the name its sockets were inherited under
 
     def undo(self) -> None:
-        """Close what was bound; what was handed over is given back."""
+        """Close the sockets that were bound. Inherited sockets go back to `inherited`."""
         for name, sockets in self.bound.items():
             kind, path, _ = split(self.configs[name].address)
             if kind == "systemd":
@@ -304,7 +304,7 @@ class ListenerSet:
     def prepare(
         self, configs: Mapping[str, ListenerSection], inherited: dict[str, list[socket.socket]] | None = None
     ) -> PreparedListeners:
-        """Read certificates and bind what is new. Raises ConfigError, with nothing left open."""
+        """Read certificates and bind new sockets. Raises ConfigError, with nothing left open."""
         inherited = {} if inherited is None else inherited
         prepared = PreparedListeners(configs, inherited)
         addresses = {config.address for config in configs.values()}
@@ -318,13 +318,13 @@ class ListenerSet:
                     prepared.bound[name] = bind(name, config, inherited, other_addresses=addresses, replaced=replaced)
                     if handed_over and stored not in inherited:
                         prepared.taken_over[name] = stored
-        except BaseException:  # rescue door: whatever went wrong, nothing stays bound
+        except BaseException:  # rescue door: after any fault no socket stays bound
             prepared.undo()
             raise
         return prepared
 
     def _reusable(self, config: ListenerSection, addresses: Collection[str]) -> Listener | None:
-        """The listener that already has the sockets this configuration asks for."""
+        """The active listener whose sockets this configuration can reuse."""
         for old in self.active.values():
             if (old.config.address, old.config.reuse_port) == (config.address, config.reuse_port):
                 return old if sockets_match(old.sockets, config.address, addresses) else None
@@ -334,7 +334,7 @@ class ListenerSet:
         self, configs: Mapping[str, ListenerSection], inherited: Mapping[str, list[socket.socket]],
         addresses: Collection[str],
     ) -> list[socket.socket]:
-        """The sockets that nobody needs once these listeners are in force: a new one may overlap with them."""
+        """The sockets that are closed once these listeners are in force. A new socket may overlap with them."""
         reusable = [self._reusable(config, addresses) for config in configs.values()]
         wanted = {
             name for config in configs.values() if (name := stored_name(config.address, config.reuse_port))
@@ -345,7 +345,7 @@ class ListenerSet:
         return [sock for sockets in (*retiring, *remaining) for sock in sockets if sock.fileno() >= 0]
 
     def commit(self, prepared: PreparedListeners) -> None:
-        """Put a prepared configuration in force."""
+        """Put a prepared configuration into force."""
         now: dict[str, Listener] = {}
         addresses = {config.address for config in prepared.configs.values()}
         for name, config in prepared.configs.items():
@@ -381,12 +381,12 @@ class ListenerSet:
         self._heap_trim.update(self.connections, self._gateway.buffers.used)
 
     def pause(self) -> None:
-        """Stop accepting; sockets stay open."""
+        """Stop accepting. The sockets stay open."""
         for one in self.active.values():
             one.pause()
 
     def close(self, unlink: bool = True) -> None:
-        """Stop accepting for good; existing connections finish."""
+        """Stop accepting for good. Open connections finish."""
         for one in self.active.values():
             one.close_sockets(unlink)
 

@@ -1,4 +1,4 @@
-"""The PROXY protocol header before a connection: read exactly, not a byte more, so that TLS may follow it."""
+"""Reads the PROXY protocol header in front of a connection, exactly to its last byte, so that TLS can follow."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ PEEK = 8192
 
 
 class ProxyHeaderContext(Protocol):
-    """The listener, as a greeting sees it."""
+    """The part of a listener that a header reader uses."""
 
     loop: IOLoop
     timeouts: ListenerTimeouts
 
     def on_proxy_header(self, reader: ProxyHeaderReader, source: str | None) -> None:
-        """The header was read, or refused (None)."""
+        """Called with the address that the header names, or None if it was rejected."""
 
 
 class ProxyHeaderReader:
-    """An accepted socket whose header has not come yet; owned by its listener."""
+    """An accepted socket whose header is incomplete. Owned by its listener."""
 
     __slots__ = ("_owner", "_peer", "_since", "sock")
 
@@ -39,7 +39,7 @@ class ProxyHeaderReader:
             seen = sock.recv(PEEK, socket.MSG_PEEK)
             found = parse(seen) if seen else None
             if found is None and seen and len(seen) < PEEK:
-                # Level-triggered: what was peeked at would wake the loop again and again; look on a timer instead.
+                # Peeked bytes would wake the level-triggered loop in every turn: poll on a timer instead.
                 self._owner.loop.remove_handler(sock)
                 self._owner.loop.call_later(0.05, self._retry)
                 return
@@ -64,7 +64,7 @@ class ProxyHeaderReader:
         self._owner.on_proxy_header(self, source)
 
     def enforce_timeouts(self, now: float) -> None:
-        """End it when the header takes too long."""
+        """Reject the connection if its header takes too long."""
         limit = self._owner.timeouts.handshake
         if limit and now - self._since > limit:
             self._end(None)

@@ -1,9 +1,9 @@
-"""The watch: one epoll for the client connections of a listener; the loop sees only its descriptor.
+"""One epoll for reading the client connections of a listener. The event loop polls only its descriptor.
 
 Laws:
-1. It reads; what must be written later goes through IOStream and the loop.
-2. What one turn brought is handed on together: `after` is called once behind the last of it, not by the next turn.
-3. A connection is watched from `add` to `remove`; a paused one only for the end of the whole connection.
+1. It only reads. Pending writes go through IOStream and the loop.
+2. `after` is called once behind all reads of a turn, within the same turn.
+3. A connection is polled from `add` to `remove`. A paused one is polled only for the end of the whole connection.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _ENDED = select.EPOLLERR | select.EPOLLHUP
 
 
 class PolledStream(Protocol):
-    """A stream, as the watch sees it."""
+    """The part of a stream that the poller uses."""
 
     reading_enabled: bool
 
     def receive(self) -> None:
-        """There is something to read, or it has ended."""
+        """Called when bytes or an end of stream can be read."""
 
     def on_hangup(self) -> None:
-        """The connection has ended both ways while nobody reads it."""
+        """Called when the connection has ended in both directions while reading is paused."""
 
 
 class ReadPoller:
-    """Owned by its listener; closed when the listener has gone and its last connection with it."""
+    """Owned by its listener. Closed with the last connection of a removed listener."""
 
     def __init__(self, loop: IOLoop, after: Callable[[], None]) -> None:
         self._loop, self._after = loop, after
@@ -44,17 +44,17 @@ class ReadPoller:
         loop.add_handler(self._epoll.fileno(), self._on_ready, IOLoop.READ)
 
     def add(self, fd: int, stream: PolledStream) -> None:
-        """Watch a connection that wants to be read."""
+        """Poll a connection that reads."""
         self._streams[fd] = stream
         self._epoll.register(fd, select.EPOLLIN)
 
     def remove(self, fd: int) -> None:
-        """Its descriptor will be closed now, which takes it out of the epoll."""
+        """Forget a connection whose descriptor is about to be closed, which removes it from the epoll."""
         self._streams.pop(fd, None)
         self._disarmed.discard(fd)
 
     def rearm(self, fd: int) -> None:
-        """A paused connection is to be read again."""
+        """Poll a paused connection for reading again."""
         if fd in self._disarmed:
             self._disarmed.discard(fd)
             self._epoll.modify(fd, select.EPOLLIN)
@@ -63,22 +63,22 @@ class ReadPoller:
         streams = self._streams
         for fd, event in self._epoll.poll(0, PER_TURN):
             stream = streams.get(fd)
-            if stream is None:  # closed by what came before it in this turn
+            if stream is None:  # closed by an earlier event of this turn
                 continue
             try:
                 if stream.reading_enabled:
                     stream.receive()
                 elif event & _ENDED:
                     stream.on_hangup()
-                else:  # nobody reads it: level-triggered, it would come again and again
+                else:  # paused: the level-triggered event would repeat in every turn
                     self._disarmed.add(fd)
                     self._epoll.modify(fd, 0)
             except Exception:  # rescue door: one connection must not stop the others
-                LOG.exception("watch")
+                LOG.exception("reading a client connection")
         self._after()
 
     def close(self) -> None:
-        """Nothing is watched any more."""
+        """Stop polling."""
         with contextlib.suppress(KeyError, OSError):
             self._loop.remove_handler(self._epoll.fileno())
         self._epoll.close()

@@ -1,6 +1,6 @@
-"""Server-side TLS: certificates from files, chosen by the name a client asks for (SNI); and faults of PEM files.
+"""Server-side TLS: loads certificates from files, selects them by the client's server name (SNI), checks PEM files.
 
-The same functions answer `relayd check`, a reload and a start, for listeners and for upstreams.
+`relayd check`, a reload and a start use the same functions, for listeners and for upstreams.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KEY_HINT = "the key must belong to the first certificate of the file"
 
 
 class PemFault(ValueError):
-    """A PEM file cannot be used. The text names the file."""
+    """A PEM file is unusable. The text names the file."""
 
     def __init__(self, file: str, message: str, hint: str = "") -> None:
         self.file, self.hint = file, hint
@@ -26,7 +26,7 @@ class PemFault(ValueError):
 
 
 class _PasswordRequired(Exception):
-    """The key is encrypted. Without an answer of ours OpenSSL would ask at the terminal."""
+    """The key is encrypted. Raised by the password callback, without which OpenSSL would prompt on the terminal."""
 
 
 def _no_password() -> str:
@@ -34,7 +34,7 @@ def _no_password() -> str:
 
 
 def load_pair(context: ssl.SSLContext, cert: str, key: str) -> None:
-    """Put a certificate chain and its key into a context. Raises PemFault."""
+    """Load a certificate chain and its key into a context. Raises PemFault."""
     validity_of(cert)
     if b"PRIVATE KEY-----" not in _bytes(key):
         raise PemFault(key, "holds no private key in PEM form")
@@ -51,7 +51,7 @@ def load_pair(context: ssl.SSLContext, cert: str, key: str) -> None:
 
 
 def load_authorities(path: str) -> None:
-    """Look whether a file of authorities can be used. Raises PemFault."""
+    """Check that a file of certificate authorities can be used. Raises PemFault."""
     validity_of(path)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
@@ -60,7 +60,7 @@ def load_authorities(path: str) -> None:
 
 
 def validity_of(path: str) -> Validity:
-    """When the certificates of a file are valid. Raises PemFault."""
+    """The period in which all certificates of a file are valid. Raises PemFault."""
     raw = _bytes(path)
     try:
         return validity_of_all(raw)
@@ -98,7 +98,7 @@ def names_of(certificate: Certificate, path: str) -> tuple[str, ...]:
 
 
 def make_context(name: str, tls: Tls) -> ssl.SSLContext:
-    """The context of a listener. Raises ConfigError for files that cannot be read or do not fit."""
+    """The TLS context of a listener. Raises ConfigError for files that cannot be read or do not match."""
     by_name: dict[str, ssl.SSLContext] = {}
     contexts = []
     for number, certificate in enumerate(tls.certificates):
