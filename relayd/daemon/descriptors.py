@@ -1,4 +1,4 @@
-"""Descriptors on their way from process to process: taken, put in order, told apart, closed."""
+"""File descriptors passed between processes: inherit, renumber, identify, close."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FIRST = 3
 
 
 def inherited_descriptors(environment: MutableMapping[str, str]) -> dict[str, list[int]]:
-    """The descriptors that the service manager handed over, by name, closed in whatever is executed."""
+    """The descriptors passed by the service manager, by name. They are made close-on-exec."""
     count, pid = environment.pop("LISTEN_FDS", ""), environment.pop("LISTEN_PID", "")
     names = environment.pop("LISTEN_FDNAMES", "").split(":")
     if not count.isdigit() or pid != str(os.getpid()):
@@ -24,7 +24,7 @@ def inherited_descriptors(environment: MutableMapping[str, str]) -> dict[str, li
 
 
 def connect_manager(address: str) -> socket.socket | None:
-    """The line to the service manager, or None when there is none."""
+    """Connect to the notify socket of the service manager. None without one."""
     if address[:1] not in ("/", "@"):
         return None
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
@@ -37,7 +37,7 @@ def connect_manager(address: str) -> socket.socket | None:
 
 
 def renumbered(numbers: list[int]) -> list[int]:
-    """Duplicate descriptors to 3, 4, 5 ..., open for what is executed. Only in a child: what lay there is replaced."""
+    """Duplicate descriptors to 3, 4, 5 ..., inheritable. Only for a child process: existing ones are replaced."""
     high = FIRST + len(numbers) + max([0, *numbers])
     moved = [os.dup2(number, high + index, inheritable=False) for index, number in enumerate(numbers)]
     return [os.dup2(number, FIRST + index, inheritable=True) for index, number in enumerate(moved)]

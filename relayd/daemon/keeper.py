@@ -1,19 +1,19 @@
-"""The keeper: a small parent that holds relayd's listening sockets while one process takes over from another.
+"""The keeper: a small parent process that holds relayd's listening sockets while one process takes over from another.
 
     service manager <-> keeper <-> relayd run (current), relayd run (successor), relayd run (leaving) ...
 
-It speaks sd_notify(3) and sd_listen_fds(3) upwards and downwards, so that relayd itself is the same process with it and
-without it. Why it exists: streams cannot change their process, and a service manager does not start a service again
-before its main process is gone. The keeper is that main process; what it leaves behind finishes its streams.
+It speaks sd_notify(3) and sd_listen_fds(3) with the service manager and with `relayd run`, so relayd is the same with
+and without it. Reason: streams cannot move to another process, and systemd restarts a service only after its main
+process has ended. The keeper is that main process; the process that it leaves behind finishes its streams.
 
-1. A successor takes over only when it has said READY=1; one that ends before changes nothing.
-2. A process that starts or reloads has sockets that the keeper does not hold yet. Whatever needs them (a successor, a
-   restart) waits for its READY=1, and a reload waits for a successor: there is one change at a time.
-3. Before a restart (SIGUSR1, then SIGTERM) the keeper is gone at once, and its process finishes beside the next one.
-   Before a stop (SIGTERM alone) it tells every process of the service, waits until all have gone, and ends those that
-   stay longer than a drain may take.
-4. It loads no server and nothing of Tornado, decides nothing about requests, and reads no configuration.
-5. What it says downwards stays as it is from version to version: a keeper starts newer relayds than itself.
+1. A successor takes over only after it has sent READY=1. If it ends before that, nothing changes.
+2. A process that starts or reloads has sockets that the keeper does not hold yet. A successor or a restart waits for
+   its READY=1, and a reload waits for a successor: only one change runs at a time.
+3. Before a restart (SIGUSR1, then SIGTERM) the keeper exits immediately, and its process finishes beside the next one.
+   At a stop (SIGTERM alone) it signals every process of the service, waits for all of them, and kills those that
+   exceed the drain timeout.
+4. It imports no server and no Tornado, makes no decision about requests, and reads no configuration.
+5. Its messages to `relayd run` are stable between versions, because a keeper starts newer versions of relayd.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from relayd.daemon.processes import describe_exit, exit_by_signal, log, service_
 MESSAGE_BYTES = 64 * 1024
 MAX_DESCRIPTORS = 253  # SCM_MAX_FD
 READY_TIMEOUT_S = 30.0
-DRAIN_S = 90.0  # until the process that serves says how long it is
-GRACE_S = 5.0  # beyond that
+DRAIN_S = 90.0  # until the current process reports its drain timeout
+GRACE_S = 5.0  # in addition to the drain
 POLL_S = 0.2
 KEEPER_VARIABLE = "RELAYD_KEEPER"
-SUCCESSOR_VARIABLE = "RELAYD_SUCCESSOR"  # another process serves and goes on if this one does not start
+SUCCESSOR_VARIABLE = "RELAYD_SUCCESSOR"  # set for a successor: the current process continues if it does not start
 HANDLED = (
     signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGABRT,
 )
@@ -45,17 +45,17 @@ HANDLED = (
 
 @dataclass(slots=True)
 class Worker:
-    """One relayd that the keeper started. Owned by the keeper."""
+    """One `relayd run` process started by the keeper. Owned by the keeper."""
 
     pid: int
     control: socket.socket
     since: float
-    ready: bool = False  # it has said so, nothing was ordered since, and the keeper holds its sockets
-    disconnected: bool = False  # it has closed its end: SIGCHLD will tell the rest
-    deferred: list[tuple[bytes, list[int]]] = field(default_factory=list)  # what a successor said before READY=1
+    ready: bool = False  # it sent READY=1 and got no command since: the keeper holds its sockets
+    disconnected: bool = False  # it has closed its end; SIGCHLD follows
+    deferred: list[tuple[bytes, list[int]]] = field(default_factory=list)  # messages of a successor before its READY=1
 
     def send_command(self, command: str) -> None:
-        """Say one word. One that is gone hears nothing, which its end will tell."""
+        """Send one command. A process that has ended is noticed by SIGCHLD."""
         with contextlib.suppress(OSError):
             self.control.send(command.encode())
 
@@ -66,7 +66,7 @@ class Worker:
 
 
 class Keeper:
-    """Owns the sockets, the processes and the line to the service manager. One per process; one thread, no loop."""
+    """Owns the sockets, the processes and the notify socket. One per process; one thread, no event loop."""
 
     def __init__(self, command: Sequence[str], environment: MutableMapping[str, str] | None = None) -> None:
         self.command = list(command)
@@ -80,7 +80,7 @@ class Keeper:
         self.restart_pending = False
         self.stops = 0
         self.drain_s, self.kill_at = DRAIN_S, float("inf")
-        self.wait_status: int | None = None  # the wait status of the current process
+        self.wait_status: int | None = None  # of the current process, once it has ended
         self._wakeup = socket.socketpair()
         for end in self._wakeup:
             end.setblocking(False)
@@ -88,7 +88,7 @@ class Keeper:
     # ---- the loop
 
     def run(self) -> int:
-        """Serve until told to stop, or until the process that serves ends. Its exit status."""
+        """Run until stopped, or until the current process ends. Returns the exit status."""
         signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
         for number in HANDLED:
             signal.signal(number, lambda *_: None)
@@ -101,7 +101,7 @@ class Keeper:
                 return self.exit_for_restart()
 
     def step(self) -> None:
-        """Wait for signals and messages, and answer them."""
+        """Wait for signals and messages, and handle them."""
         active = [worker for worker in (self.current, self.successor) if worker is not None and not worker.disconnected]
         workers = {worker.control.fileno(): worker for worker in active}
         poll = select.poll()
@@ -130,8 +130,8 @@ class Keeper:
             received = list(self._wakeup[0].recv(4096))
         except BlockingIOError:
             return []
-        # Who is gone, and why a stop comes, is known before anything is decided. Of two signals that wait, the handler
-        # of the second runs first: their order tells nothing.
+        # SIGCHLD and SIGUSR1 first: a decision needs to know which processes have ended, and the reason of a stop.
+        # The order of the bytes does not matter: of two pending signals, the handler of the second runs first.
         return sorted(received, key=lambda number: (number != signal.SIGCHLD, number != signal.SIGUSR1))
 
     def on_signal(self, number: int) -> None:
@@ -143,7 +143,7 @@ class Keeper:
         elif number == signal.SIGUSR2:
             self.request_upgrade()
         elif number == signal.SIGABRT:
-            # The service manager's watchdog: the process behind hangs, and only its end helps.
+            # The watchdog of the service manager: the current process hangs and must be killed.
             for worker in (self.current, self.successor):
                 if worker is not None:
                     os.kill(worker.pid, signal.SIGKILL)
@@ -163,16 +163,16 @@ class Keeper:
     # ---- one change at a time
 
     def request_upgrade(self) -> None:
-        """A successor is wanted; asking again while one starts changes nothing."""
+        """Request a successor. Has no effect while one starts."""
         self.upgrade_requested = self.successor is None and not self.stops
         self.start_pending()
 
     def start_pending(self) -> None:
-        """Begin what was asked for, as soon as nothing else is under way."""
+        """Start a requested change unless another one is running."""
         current = self.current
         if current is None or self.successor is not None:
             return
-        if self.reload_requested and (current.ready or self.stops):  # one that drains says READY=1 no more
+        if self.reload_requested and (current.ready or self.stops):  # a draining process sends no READY=1
             self.reload_requested = current.ready = False
             current.send_command("reload")
         elif self.upgrade_requested and current.ready and not self.stops:
@@ -181,13 +181,13 @@ class Keeper:
             self.successor = self.start()
 
     def may_exit_for_restart(self) -> bool:
-        """Whether a restart was asked for, and the sockets are where the next process finds them."""
+        """True if a restart was requested and the service manager holds the sockets for the next process."""
         current = self.current
         settled = current is None or current.ready or self.stops > 1
         return self.restart_pending and self.stops > 0 and settled
 
     def signal_others(self, number: int) -> None:
-        """To those that still finish: a stop is one for them too."""
+        """Signal the leaving processes, which a stop ends too."""
         for pid in self.other_pids():
             with contextlib.suppress(OSError):
                 os.kill(pid, number)
@@ -195,10 +195,10 @@ class Keeper:
     # ---- processes
 
     def start(self) -> Worker:
-        """Start one relayd with the sockets held so far, named as sd_listen_fds(3) says."""
+        """Start one relayd with the held sockets, named as in sd_listen_fds(3)."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         named = [(name, number) for name, numbers in self.held.items() for number in numbers]
-        pid = os.fork()  # one thread, no loop: nothing is lost by it
+        pid = os.fork()  # safe: one thread, no event loop
         if pid == 0:
             self._exec_worker(named, theirs.fileno())
         theirs.close()
@@ -206,9 +206,9 @@ class Keeper:
         return Worker(pid, ours, clock.monotonic())
 
     def _exec_worker(self, named: list[tuple[str, int]], control: int) -> None:
-        """In the child: put the descriptors where they are looked for, and become relayd. Does not return."""
+        """In the child: arrange the descriptors and execute relayd. Does not return."""
         try:
-            os.setpgid(0, 0)  # an interrupt from the terminal is for the keeper, who passes it on
+            os.setpgid(0, 0)  # only the keeper gets Ctrl-C of the terminal; it forwards the stop
             numbers = renumbered([number for _, number in named] + [control])
             environment = {**self.environment, KEEPER_VARIABLE: str(numbers[-1])}
             environment |= {SUCCESSOR_VARIABLE: "1"} if self.current is not None else {}
@@ -220,12 +220,12 @@ class Keeper:
             if "WATCHDOG_USEC" in environment:
                 environment["WATCHDOG_PID"] = str(os.getpid())
             os.execve(self.command[0], self.command, environment)
-        except BaseException as error:  # rescue door: a child that is not relayd must not live on as a second keeper
+        except BaseException as error:  # rescue door: a failed child must not run on as a second keeper
             log("error", f"cannot start {self.command[0]}: {error}")
         os._exit(127)
 
     def reap(self) -> None:
-        """See who has ended."""
+        """Collect the child processes that have ended."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -244,33 +244,33 @@ class Keeper:
                 self.leaving.pop(pid).control.close()
 
     def promote(self, worker: Worker) -> None:
-        """The successor is ready: it is the one that serves, and the other one finishes what it has."""
+        """Make the ready successor the current process. The old one leaves and finishes its exchanges."""
         old = self.current
         self.successor, self.current, worker.ready = None, worker, True
         for message, descriptors in worker.deferred:
             self.forward(message, descriptors)
         worker.deferred = []
-        # Who has become ready is alive. Its own next sign comes after half of the watchdog's time, and the last one of
-        # those before it may be as old: processes that follow each other quickly would look like one that hangs.
+        # A ready process is alive. Its own first WATCHDOG=1 follows after half of the watchdog interval, and the last
+        # one of its predecessor may be as old: without this one a quick series of upgrades would look like a hang.
         self.notify_manager(b"WATCHDOG=1")
         if old is not None:
             old.send_command("leave")
             self.leaving[old.pid] = old
-            log("info", f"pid {worker.pid} has taken over; pid {old.pid} finishes what it has")
+            log("info", f"pid {worker.pid} has taken over; pid {old.pid} finishes its exchanges")
         self.start_pending()
 
     def successor_failed(self, worker: Worker, status: int) -> None:
-        """The successor ended before it was ready: nothing has changed."""
+        """The successor ended before it was ready: the current process continues."""
         self.successor = None
         worker.discard()
         worker.control.close()
-        log("error", f"the new process ended with {describe_exit(status)}; the old one goes on serving")
+        log("error", f"the new process ended with {describe_exit(status)}; the old one continues to serve")
         if self.current is not None:
             self.current.send_command(f"refused {describe_exit(status)}")
         self.start_pending()
 
     def exit_like(self, status: int) -> int:
-        """The process that served has ended: so does the keeper, in the same way."""
+        """End as the current process did: by the same signal, or with its exit status."""
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         if number:
             log("error", f"relayd ended with {describe_exit(status)}")
@@ -278,13 +278,13 @@ class Keeper:
         return os.waitstatus_to_exitcode(status) if not number else 128 + number
 
     def exit_for_restart(self) -> int:
-        """A restart: the sockets are in the service manager's store, the process finishes, the keeper is gone."""
+        """Exit for a restart: the service manager stores the sockets, and the current process leaves."""
         if self.current is not None:
             self.current.send_command("leave")
         return 0
 
     def other_pids(self) -> list[int]:
-        """Further processes of this service: those that still finish, started by this keeper or an earlier one."""
+        """The leaving processes of this service, started by this keeper or an earlier one."""
         ours = {os.getpid(), *(worker.pid for worker in (self.current, self.successor) if worker is not None)}
         found = service_processes() if self.environment.get("INVOCATION_ID") else []
         return [pid for pid in dict.fromkeys([*self.leaving, *found]) if pid not in ours]
@@ -292,7 +292,7 @@ class Keeper:
     # ---- messages
 
     def receive(self, worker: Worker) -> None:
-        """Take what a process says: words of sd_notify(3), some with sockets to keep."""
+        """Receive the messages of a process: assignments of sd_notify(3), some with sockets to store."""
         while True:
             try:
                 message, descriptors, _, _ = socket.recv_fds(worker.control, MESSAGE_BYTES, MAX_DESCRIPTORS)
@@ -300,7 +300,7 @@ class Keeper:
                 return
             except OSError:
                 message, descriptors = b"", []
-            for number in descriptors:  # a process of the service gets what it is given, not a copy of everything
+            for number in descriptors:  # a child process inherits only the sockets it is given
                 os.set_inheritable(number, False)
             if not message:
                 close_all(descriptors)
@@ -326,7 +326,7 @@ class Keeper:
                 close_all(descriptors)
 
     def forward(self, message: bytes, descriptors: list[int]) -> None:
-        """Keep sockets, forget them, and tell the service manager, which keeps them over a restart."""
+        """Store or remove sockets, and forward the message to the service manager, which stores them over a restart."""
         assignments = dict(line.split("=", 1) for line in message.decode("utf-8", "replace").split("\n") if "=" in line)
         name = assignments.get("FDNAME", "")
         if assignments.get("FDSTORE") == "1" and name:

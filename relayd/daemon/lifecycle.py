@@ -1,11 +1,11 @@
-"""The life of the process: start, serve, reload, drain, stop.
+"""The life cycle of the process: start, serve, reload, drain, stop.
 
-    starting -> serving <-> (reloading) -> draining (nobody comes after) or leaving (another has taken over) -> gone
+    starting -> serving <-> (reloading) -> draining (no successor) or leaving (a successor has taken over) -> stopped
 
-1. A reload that is refused changes nothing; it is told in the log, in /status, in a gauge and to whoever asked.
-2. Reloads are done one after the other. Signals that arrive during one are one further reload.
-3. Draining ends with the last exchange or with its timeout, and at once when it is asked for again.
-4. Under a keeper the listening sockets are in its hands before relayd says that it is ready.
+1. A refused reload changes nothing. It is reported in the log, in /status, in a gauge and to the caller.
+2. Reloads run one after the other. All signals that arrive during a reload cause one further reload.
+3. A drain ends with the last exchange or at its timeout, and immediately at a second stop request.
+4. Under a keeper relayd passes it the listening sockets before it reports READY=1.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ GC_THRESHOLDS = (50_000, 20, 50)
 
 
 def run(path: str) -> int:
-    """Serve until told to stop. Raises ConfigError or StartError when it cannot begin."""
-    block_signals()  # the file may change between its reading and the first turn of the loop
+    """Serve until stopped. Raises ConfigError or StartError if the start fails."""
+    block_signals()  # a SIGHUP before the loop runs must neither be lost nor end the process
     old = checks.too_old(checks.versions())
     if old:
         raise StartError(*old)
@@ -70,9 +70,10 @@ def run(path: str) -> int:
 
 
 async def serve(path: str, loaded: Loaded, accepted: Loaded | None = None, refused: ConfigError | None = None) -> int:
-    """One life on the running loop. `accepted`: the configuration to go on with if this one cannot be put in force.
-    `refused`: why that is what was loaded."""
-    settings = replace(telemetry_settings(loaded.config), access_file=None, sinks={})  # those may fail, and come later
+    """Run one process life on the running loop. `accepted`: the configuration to fall back to if `loaded` cannot be put
+    into force. `refused`: the error of the file, if `loaded` is that fallback already."""
+    # Access log and sinks may fail: `start` opens them.
+    settings = replace(telemetry_settings(loaded.config), access_file=None, sinks={})
     telemetry = Telemetry.build(settings)
     LoggingBridge(telemetry.journal).install()
     life = Lifecycle(path, telemetry)
@@ -87,7 +88,7 @@ async def serve(path: str, loaded: Loaded, accepted: Loaded | None = None, refus
 
 
 class Lifecycle:
-    """Owns every part of the running process. One per process; used from the loop only."""
+    """Owns every part of the running process. One per process. Used from the loop only."""
 
     def __init__(self, path: str, telemetry: Telemetry) -> None:
         self.path = os.path.abspath(path)
@@ -115,7 +116,7 @@ class Lifecycle:
         self._loop = asyncio.get_running_loop()
         self._reloading = asyncio.Lock()
         self._reload_requested = False
-        self._waiting_reloads = 0  # waiting for one that is under way
+        self._waiting_reloads = 0  # number of reloads that wait for the current one
         self._socket_note = ""
         self.maintenance = Maintenance(self.gateway, self.client, self.lag, self.journal, self.descriptors.now)
         self.drain = Drain(self.gateway, self.changeover, self.notifier, self.journal)
@@ -131,9 +132,9 @@ class Lifecycle:
     # ---- start
 
     def start(self, loaded: Loaded, accepted: Loaded | None = None) -> ConfigError | StartError | None:
-        """Take the road of a reload from nothing. Raises ConfigError or StartError, unless the configuration that was
-        `accepted` last can be put in force instead; then returns why."""
-        self.signals.install(self._loop)  # before a socket listens; what comes is heard when the start is over
+        """Prepare and commit the first configuration, as a reload does. If it fails, fall back to the last `accepted`
+        configuration and return the error. Raises ConfigError or StartError if that fails too."""
+        self.signals.install(self._loop)  # before a socket listens; handlers run after the start
         refused: ConfigError | StartError | None = None
         try:
             prepared = self._prepared(loaded)
@@ -142,7 +143,7 @@ class Lifecycle:
                 raise
             with contextlib.suppress(ConfigError, StartError):
                 prepared, loaded, refused = self._prepared(accepted), accepted, error
-            if refused is None:  # nor can that one: the reasons that count are those of the file
+            if refused is None:  # the fallback failed too: report the errors of the file
                 raise
         self.changeover.commit(prepared, self._serve_admin)
         config = loaded.config
@@ -150,7 +151,7 @@ class Lifecycle:
         for name in activation.close_unnamed(self.inherited, named):
             if name.startswith(STORED):
                 self.notifier.unstore(name)
-                del self.inherited[name]  # a reload may come back to its address
+                del self.inherited[name]  # a reload may bind its address again
                 continue
             self.journal.warning("socket_closed", "No listener names this socket that systemd passed.", socket=name)
         self._after_commit(loaded)
@@ -165,7 +166,7 @@ class Lifecycle:
         if self.notifier.watchdog_interval_s:
             self._schedule("watchdog", self.notifier.watchdog_interval_s, self.notifier.watchdog)
         gc.collect()
-        gc.freeze()  # what lives as long as the process is never walked again
+        gc.freeze()  # exclude objects that live as long as the process from collections
         gc.set_threshold(*GC_THRESHOLDS)
         self.state.phase = "serving"
         addresses = ", ".join(f"{name}={listener.address}" for name, listener in config.listeners.items())
@@ -176,7 +177,7 @@ class Lifecycle:
         )
         if config.admin.address not in (admin_socket_path.PRIVATE, f"unix:{admin}"):
             self.journal.warning(
-                "admin_moved", "The default place cannot be written by this user; relayd's commands look here too.",
+                "admin_moved", "This user cannot create the default socket; relayd's commands look here too.",
                 admin=f"unix:{admin}",
             )
         self.notifier.ready(self._status_line())
@@ -189,8 +190,8 @@ class Lifecycle:
             raise start_error(error, loaded) from error
 
     def report_fallback(self, refused: ConfigError | StartError) -> None:
-        """The file cannot be used, and what was accepted last is in force: told like a refused reload, and louder."""
-        message = "The configuration that was accepted last is in force. Mend the file, then reload."
+        """Report that the file is unusable and the last accepted configuration is in force."""
+        message = "The configuration that was accepted last is in force. Correct the file, then reload."
         self.journal.error("start_refused", message, config=self.path)
         self._refused(reasons(refused))
 
@@ -199,7 +200,7 @@ class Lifecycle:
         self._socket_note = admin_socket_path.write_note(self.path, server.path)
 
     def _after_commit(self, loaded: Loaded) -> None:
-        """What a start and an accepted reload have in common."""
+        """Update state after a start or an accepted reload has committed a configuration."""
         self.state.loaded_wall = clock.wall()
         self.state.refusal = None
         self._files, self._stamps = loaded.files, pem_stamps(loaded.config)
@@ -214,7 +215,7 @@ class Lifecycle:
         self.telemetry.metrics.gauge("relayd.config.rejected", 0)
         stored = self.changeover.stored()
         for name, sockets in self._stored.items():
-            if sockets != stored.get(name):  # first, for others may have come under the same name
+            if sockets != stored.get(name):  # first, because new sockets may use the same name
                 self.notifier.unstore(name)
         for name, sockets in stored.items():
             self.notifier.store(name, [sock.fileno() for sock in sockets])
@@ -229,7 +230,7 @@ class Lifecycle:
         refused = " (a newer configuration was refused)" if self.state.refusal is not None else ""
         return f"generation {plan.generation}, {len(self.gateway.exchanges)} exchanges in flight{refused}"
 
-    # ---- what happens again and again
+    # ---- periodic work
 
     def _schedule(self, name: str, interval_s: float, callback: Callable[[], None]) -> None:
         def tick() -> None:
@@ -260,7 +261,7 @@ class Lifecycle:
             gauge("relayd.upstream.unverified", int(not upstream.spec.tls.verify), upstream=name)
 
     def _warn_of_certificates(self) -> None:
-        """While a certificate comes to its end: once a day, and every hour in its last days."""
+        """Log certificates that expire soon: once a day, and every hour in their last days."""
         for one in self.changeover.expiries:
             if warning := one.warning():
                 urgent = one.left_s <= URGENT_S
@@ -271,22 +272,22 @@ class Lifecycle:
     # ---- reload
 
     def _on_upgrade_signal(self) -> None:
-        """SIGUSR2 is the keeper's; whoever sends it to this process is told, and nothing ends."""
-        self.journal.warning("upgrade_not_possible", "SIGUSR2 lets a new process take over when the keeper gets it.")
+        """Log that SIGUSR2 must go to the keeper. Handled here, because unhandled it would end the process."""
+        self.journal.warning("upgrade_not_possible", "SIGUSR2 starts an upgrade only if it is sent to the keeper.")
 
     async def reopen(self) -> ReloadResult:
-        """Log files are opened again; nothing else is read."""
+        """Reopen the log files; the configuration is not read."""
         fault = self.telemetry.reopen()
         generation = 0 if self.gateway.plan is None else self.gateway.plan.generation
         return ReloadResult(not fault, generation, findings=(fault,) if fault else ())
 
     def on_hangup(self) -> None:
-        """SIGHUP: log files are opened again, then the configuration is read again."""
+        """SIGHUP: reopen the log files, then reload the configuration."""
         self.telemetry.reopen()
         self.request_reload()
 
     def request_reload(self) -> None:
-        """Reload soon; asking again before it began changes nothing."""
+        """Schedule a reload. Further requests before it has started have no effect."""
         if self._reload_requested or self.ending():
             return
         self._reload_requested = True
@@ -294,17 +295,17 @@ class Lifecycle:
 
     async def _reload_once(self) -> None:
         async with self._exclusive_reload():
-            self._reload_requested = False  # what is asked for from now on may have seen a newer file
+            self._reload_requested = False  # a request from now on may refer to a newer file
             await self._reload_now()
 
     async def reload(self) -> ReloadResult:
-        """Reload, and tell what became of it."""
+        """Reload, and return the result."""
         async with self._exclusive_reload():
             return await self._reload_now()
 
     @contextlib.asynccontextmanager
     async def _exclusive_reload(self) -> AsyncIterator[None]:
-        """Wait until no other reload is under way."""
+        """Context in which no other reload runs."""
         self._waiting_reloads += 1
         try:
             await self._reloading.acquire()
@@ -322,13 +323,13 @@ class Lifecycle:
             return ReloadResult(False, plan.generation, findings=("relayd is shutting down",))
         self.notifier.reloading()
         try:
-            loaded = await asyncio.to_thread(load, self.path)  # streams go on while the file is read
+            loaded = await asyncio.to_thread(load, self.path)  # streams continue while the file is read
             prepared = self.changeover.prepare(loaded, plan.generation + 1)
         except ConfigError as error:
             return self._refused(tuple(str(finding) for finding in error.findings))
-        except Exception as error:  # rescue door: a reload must never take down what serves
+        except Exception as error:  # rescue door: a failed reload must never stop the service
             return self._refused((f"internal fault: {type(error).__name__}: {error}",))
-        if self.ending():  # told to stop while the file was read
+        if self.ending():  # a stop was requested while the file was read
             undo_all(prepared.undo)
             return ReloadResult(False, plan.generation, findings=("relayd is shutting down",))
         changes = self._changes(plan.config, loaded)
@@ -347,12 +348,12 @@ class Lifecycle:
         return ReloadResult(True, generation, changes, warnings=self.state.warnings)
 
     def _notify_ready(self) -> None:
-        """Say READY=1 when no further reload is due: a keeper or a service manager takes it as the end of changes."""
+        """Send READY=1 unless a further reload is due: for the keeper and systemd it ends all changes."""
         if not (self._reload_requested or self._waiting_reloads):
             self.notifier.ready(self._status_line())
 
     async def compare(self) -> ReloadResult:
-        """What a reload would change now; nothing is opened and nothing changes."""
+        """Return what a reload would change now, without opening or changing anything."""
         plan = self.gateway.plan
         assert plan is not None
         try:
@@ -365,7 +366,7 @@ class Lifecycle:
         return ReloadResult(True, plan.generation, changes, warnings=warnings)
 
     def _report_unchanged(self, loaded: Loaded, generation: int) -> ReloadResult:
-        """The file says what is in force, perhaps after one that was refused: the generation stays."""
+        """Report a reload whose file equals the configuration in force. The generation stays."""
         self.state.refusal = None
         self.state.warnings = tuple(str(finding) for finding in loaded.warnings)
         self.telemetry.metrics.gauge("relayd.config.rejected", 0)
@@ -375,7 +376,7 @@ class Lifecycle:
         return ReloadResult(True, generation, warnings=self.state.warnings)
 
     def _changes(self, config: Config, loaded: Loaded) -> tuple[str, ...]:
-        """What the operator reads: files first, for a file that is missing explains much of what follows."""
+        """The changes for the operator: files first, because a missing file explains the following lines."""
         files = files_diff(self._files, loaded.files)
         return tuple(str(change) for change in (*files, *diff(config, loaded.config)))
 
@@ -395,7 +396,7 @@ class Lifecycle:
     # ---- the keeper
 
     def _on_keeper_message(self) -> None:
-        """What the keeper wants."""
+        """Handle commands of the keeper."""
         while (message := self.notifier.receive_command()) is not None:
             command, _, argument = message.partition(" ")
             if command == "reload":
@@ -412,15 +413,15 @@ class Lifecycle:
                 return
 
     def _keeper_gone(self) -> None:
-        """Its death is no reason to break what is open: whoever comes next has the sockets, or makes new ones."""
+        """The keeper has died: finish the open exchanges. The next process inherits the sockets or binds new ones."""
         if self.state.phase == "draining":
             self.on_stop("keeper gone", repeated=True)
         elif self._drain_task is None:
-            self.journal.error("keeper_lost", "The keeper is gone; this process finishes what it has and ends.")
+            self.journal.error("keeper_lost", "The keeper is gone; this process finishes its exchanges and ends.")
             self.leave("keeper gone")
 
     async def upgrade(self) -> ReloadResult:
-        """Have a new process take over; tells what became of it."""
+        """Ask the keeper for a new process that takes over, and return the result."""
         plan = self.gateway.plan
         assert plan is not None
         if not self.notifier.has_keeper or self.ending():
@@ -433,7 +434,7 @@ class Lifecycle:
         return ReloadResult(not fault, plan.generation, findings=(fault,) if fault else ())
 
     def _on_upgrade_result(self, fault: str) -> None:
-        """The outcome is known: empty when another process has taken over."""
+        """Complete the upgrade request. `fault`: empty if another process has taken over."""
         if fault:
             self.journal.error("upgrade_refused", fault)
         if self._upgrade is not None and not self._upgrade.done():
@@ -443,25 +444,25 @@ class Lifecycle:
     # ---- stop
 
     def ending(self) -> bool:
-        """Whether it has been told to drain or to leave."""
+        """True once the process drains or leaves."""
         return self._drain_task is not None
 
     def on_stop(self, name: str, repeated: bool) -> None:
-        """SIGTERM or SIGINT: drain; asked again, end. A process that is leaving gets no more time than a drain has."""
+        """SIGTERM or SIGINT: drain; `repeated`: end immediately. A leaving process is limited to the drain timeout."""
         if repeated:
-            self.journal.warning("stop_forced", "Asked to stop again: what is open is ended.", signal=name)
+            self.journal.warning("stop_forced", "A second stop request: open exchanges are ended.", signal=name)
             self.drain.forced.set()
             self.stopped.set()
         elif self.state.phase == "leaving":
             self.drain.shorten(name)
         elif self._drain_task is None:
             self.state.phase = "draining"
-            for stored in self._stored:  # nobody comes after us: a client must not wait where nobody will ever accept
+            for stored in self._stored:  # no successor: clients must not wait for an accept
                 self.notifier.unstore(stored)
             self._stop_after(self.drain.stop(name))
 
     def leave(self, name: str) -> None:
-        """Another process has taken over, or is about to."""
+        """Finish the open exchanges, because another process takes over."""
         if self._drain_task is None:
             self.state.phase = "leaving"
             self._on_upgrade_result("")
@@ -472,7 +473,7 @@ class Lifecycle:
         self._drain_task.add_done_callback(lambda _: self.stopped.set())
 
     def close(self) -> None:
-        """End everything, in the order in which the parts lean on one another. Also after a failed start."""
+        """Close every part in the order of their dependencies. Also used after a failed start."""
         for timer in self._timers.values():
             timer.cancel()
         self.lag.stop()

@@ -1,7 +1,7 @@
-"""What the daemon does for the plan in force beside serving: health checks, watching its own load, telling of changes.
+"""Periodic work for the plan in force: health checks, model lists, load measurement, logs and gauges of state changes.
 
-1. One turn every TURN_S; what must be read more seldom counts turns.
-2. A reload changes what is tended by `commit`; nothing here may fail.
+1. `tick` runs every TICK_S seconds. Expensive measurements run every few ticks.
+2. A reload applies its plan by `commit`, which must not fail.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from relayd.upstream.transport.probe import Probes
 from relayd.upstream.upstream import Upstream, UpstreamEvent
 
 TICK_S = 0.25
-DESCRIPTOR_TICKS = 20  # turns between two looks at the descriptors, which cost the more the more there are
-SWEEP_TICKS = 240  # turns between two looks for what is too old to be remembered
-STORE_FAILED_S = 60.0  # between two lines about one cause
-WITHHELD_S = 3600.0  # between two lines about the keys that an upstream sends back
+DESCRIPTOR_TICKS = 20  # ticks between two counts of descriptors, whose cost grows with their number
+SWEEP_TICKS = 240  # ticks between two removals of expired entries from the store
+STORE_FAILED_S = 60.0  # between two log lines about one cause
+WITHHELD_S = 3600.0  # between two log lines about keys in the responses of an upstream
 BUFFER_FACTOR = 2  # times the limit of the request buffers: rewritten copies and responses are held beside the bodies
 PAGE = os.sysconf("SC_PAGE_SIZE")
 _INFO_EVENTS = ("breaker_closed", "breaker_half_opened", "endpoint_enabled", "endpoint_passing", "endpoints_changed")
@@ -38,7 +38,7 @@ class Maintenance:
     def __init__(
         self, gateway: Gateway, client: StreamClient, lag: LoopLag, journal: Journal, max_descriptors: int
     ) -> None:
-        """`most` is how many descriptors the process may have."""
+        """`max_descriptors`: the limit of descriptors of the process."""
         self._gateway, self._lag, self._journal, self._max_descriptors = gateway, lag, journal, max_descriptors
         self._probes = Probes(client, self._upstreams)
         self._listings = ModelListFetcher(client, self._upstreams, listing_path)
@@ -54,7 +54,7 @@ class Maintenance:
         return [] if plan is None else list(plan.upstreams.values())
 
     def commit(self, plan: Plan) -> None:
-        """A plan has come into force."""
+        """Apply the settings of a plan that has come into force."""
         self._gateway.overload.bounds = bounds_of(plan.config, self._max_descriptors)
         buffers = plan.config.daemon.request_buffers
         self._gateway.buffers.configure(int(buffers.size), float(buffers.queue_timeout))
@@ -66,11 +66,11 @@ class Maintenance:
     def _on_upstream_event(self, change: UpstreamEvent) -> None:
         level = self._journal.info if change.event in _INFO_EVENTS else self._journal.warning
         level(change.event, upstream=change.upstream, endpoint=change.address, why=change.why)
-        self._gateway.gates.wake()  # who waits for room at this upstream may find some
+        self._gateway.gates.wake()  # the change may admit requests that wait for this upstream
         self._gateway.telemetry.metrics.add("relayd.upstream.changes", upstream=change.upstream, event=change.event)
 
     def _log_withheld_keys(self) -> None:
-        """Tell of answers that held a stored key."""
+        """Log responses from which a stored key was removed."""
         for upstream in self._upstreams():
             for endpoint in upstream.endpoints:
                 keys = endpoint.key_filter
@@ -78,12 +78,12 @@ class Maintenance:
                     self._metrics.add("relayd.upstream.keys_withheld", count, upstream=upstream.name)
                     self._journal.limited(
                         f"key_withheld:{upstream.name}", WITHHELD_S, "warning", "key_withheld",
-                        "An answer held a key that relayd sent with the request; it was taken out.",
+                        "A response contained a key that relayd had sent with the request; the key was removed.",
                         upstream=upstream.name, endpoint=endpoint.label, where=field,
                     )
 
     def tick(self) -> None:
-        """Called by a timer."""
+        """Run one round of the periodic work. Called by a timer."""
         self._log_withheld_keys()
         self._log_store_faults()
         self._probes.tick()
@@ -100,13 +100,13 @@ class Maintenance:
         if overload.active != self._shedding:
             self._shedding = overload.active
             if self._shedding:
-                message = "Requests are turned away, those of low priority first."
+                message = "Requests are rejected, those of low priority first."
                 self._journal.warning("overloaded", message, why=overload.why)
             else:
                 self._journal.info("overload_ended", refused=overload.refused)
 
     def _log_store_faults(self) -> None:
-        """Tell of what the store could not keep or read."""
+        """Log failed operations of the store."""
         for fault, times, why in self._gateway.store.taken():
             self._metrics.add("relayd.store.failed", times, cause=fault.cause)
             self._journal.limited(
@@ -122,7 +122,7 @@ class Maintenance:
                 self._journal.warning("store_notice", notice)
 
     def gauges(self) -> None:
-        """Called before metrics are sent."""
+        """Update gauges and pending log lines. Called before metrics are sent."""
         self._log_withheld_keys()
         self._log_store_faults()
         gauge, forget, gateway = self._metrics.gauge, self._metrics.forget, self._gateway
@@ -147,24 +147,24 @@ class Maintenance:
         self._endpoints = set(endpoints)
 
     def close(self) -> None:
-        """End what is under way."""
+        """Cancel running probes and fetches."""
         self._probes.close()
         self._listings.close()
 
 
 def listing_path(spec: UpstreamSpec, endpoint: Endpoint, path: str) -> bytes:
-    """Where an endpoint's list of models is: the dialect's path behind its base."""
+    """The path of an endpoint's model list: the dialect's path appended to the endpoint's base path."""
     return crossing_path(spec.protocol, endpoint.base_path, path.encode("ascii"))
 
 
 def bounds_of(config: Config, max_descriptors: int) -> Bounds:
-    """`daemon: overload:` as bounds. Full request buffers alone are no overload."""
+    """The bounds of `daemon: overload:`. Full request buffers alone are no overload."""
     section, buffers = config.daemon.overload, int(config.daemon.request_buffers.size) * BUFFER_FACTOR
     return Bounds(float(section.loop_lag), int(section.memory), int(section.descriptors * max_descriptors), buffers)
 
 
 def resident() -> int:
-    """Bytes of memory that the process has; 0 where that cannot be known."""
+    """Resident memory of the process in bytes; 0 if unknown."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * PAGE
@@ -173,7 +173,7 @@ def resident() -> int:
 
 
 def descriptors() -> int:
-    """Open descriptors; 0 where that cannot be known."""
+    """The number of open descriptors; 0 if unknown."""
     try:
         return len(os.listdir("/proc/self/fd")) - 1
     except OSError:

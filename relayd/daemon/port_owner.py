@@ -1,4 +1,4 @@
-"""Who holds a port: what /proc tells about the process that listens there, for the message of a failed start."""
+"""Finds the process that listens on a port, by /proc, for the message of a failed start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 
 
 def listening_inodes(table: str, port: int) -> set[str]:
-    """The sockets that listen on a port, from the text of /proc/net/tcp."""
+    """The inodes of the sockets that listen on a port, from the text of /proc/net/tcp."""
     found = set()
     for line in table.splitlines()[1:]:
         columns = line.split()
@@ -19,7 +19,7 @@ def listening_inodes(table: str, port: int) -> set[str]:
 
 
 def descriptor_targets(pid: str) -> set[str]:
-    """What the descriptors of a process are; one that is closed meanwhile is passed over."""
+    """The link targets of a process's descriptors. Descriptors closed meanwhile are skipped."""
     links = set()
     for number in os.listdir(f"/proc/{pid}/fd"):
         try:
@@ -30,7 +30,7 @@ def descriptor_targets(pid: str) -> set[str]:
 
 
 def port_owner(port: int) -> str:
-    """`nginx (pid 812)`, or nothing where the system does not let us see it."""
+    """The owner of a port, as in `nginx (pid 812)`; empty if it is unknown."""
     inodes: set[str] = set()
     for name in TABLES:
         try:
@@ -48,5 +48,5 @@ def port_owner(port: int) -> str:
             with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
                 return f"{file.read().strip()} (pid {pid})"
         except OSError:
-            continue  # not ours to look into, or gone
+            continue  # no permission, or the process has ended
     return ""

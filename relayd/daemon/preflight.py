@@ -1,8 +1,8 @@
-"""What a start asks of the machine before it binds anything; `relayd check` and a reload ask the same.
+"""Checks of the machine before a start binds its listeners. `relayd check` and a reload run the same checks.
 
-1. Nothing is opened for writing, made or changed, and no port is bound.
-2. What is wrong is a fault; what will be wrong later (a certificate that ends soon) is a warning.
-3. With the unit of the service, its sandbox is asked too: where it lets relayd write, and what it hides.
+1. Nothing is opened for writing, created or changed, and no port is bound.
+2. A defect is a fault; a future defect, such as a certificate that expires soon, is a warning.
+3. Given the unit of the service, its sandbox is checked too: which paths it makes read-only and which it hides.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WARN_S, URGENT_S = 30 * DAY_S, 7 * DAY_S
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """When a certificate file that relayd shows to others ends. `kind` is listener or upstream."""
+    """The expiry of a certificate file that relayd presents to its peers. `kind` is listener or upstream."""
 
     kind: str
     name: str
@@ -49,18 +49,18 @@ class Expiry:
 
     @property
     def left_s(self) -> float:
-        """Until then; negative afterwards."""
+        """Seconds until the expiry; negative afterwards."""
         return self.ends_s - clock.wall()
 
     def describe(self) -> dict[str, object]:
-        """For the status."""
+        """The entry of /status."""
         return {
             "of": self.kind, "name": self.name, "file": self.file, "expires_at": self.ends_s,
             "left_s": int(self.left_s), "warning": self.warning(),
         }
 
     def warning(self) -> str:
-        """The warning, which grows; empty while there is time."""
+        """The warning, more urgent in the last week; empty if the expiry is far away."""
         left_s, day = self.left_s, day_of(self.ends_s)
         if left_s <= 0:
             return f"THE CERTIFICATE HAS EXPIRED on {day}: {self.file}"
@@ -72,7 +72,7 @@ class Expiry:
 
 @dataclass(slots=True)
 class Preflight:
-    """The answers: findings without a place in the files, and when certificates end."""
+    """The results: findings, not yet located in the files, and the expiry of certificates."""
 
     findings: list[Finding] = field(default_factory=list)
     expiries: list[Expiry] = field(default_factory=list)
@@ -86,7 +86,7 @@ class Preflight:
 
 
 def load_checked(path: str, unit: Unit | None = None) -> tuple[Loaded, Preflight]:
-    """The configuration of a file, with the answers of the machine. Raises ConfigError with every finding, placed."""
+    """Load a configuration and run all checks. Raises ConfigError with every finding, located in the files."""
     loaded = load(path)
     result = preflight(loaded.config, loaded.files, unit)
     faults: list[Finding] = []
@@ -100,7 +100,7 @@ def load_checked(path: str, unit: Unit | None = None) -> tuple[Loaded, Preflight
 
 
 def preflight(config: Config, files: tuple[str, ...] = (), unit: Unit | None = None) -> Preflight:
-    """Ask everything. `files` are those that the configuration was read from."""
+    """Run all checks. `files`: the files of the configuration."""
     result = Preflight()
     _listeners(config, result)
     _upstreams(config, result)
@@ -119,7 +119,7 @@ def preflight(config: Config, files: tuple[str, ...] = (), unit: Unit | None = N
 
 
 def pem_stamps(config: Config) -> tuple[str, ...]:
-    """Something that changes when a certificate, a key or a file of authorities does."""
+    """Stamps that change if a certificate, a key or a file of certificate authorities changes."""
     return stamps_of(*(file for path, file in _files_read(config) if path.rpartition(".")[2] in PEM))
 
 
@@ -163,7 +163,7 @@ def _upstreams(config: Config, result: Preflight) -> None:
 
 
 def _files_written(config: Config) -> Iterator[tuple[str, str]]:
-    """Files that relayd will write, with their keys."""
+    """The files that relayd will write, with their configuration keys."""
     log = config.telemetry.access_log
     if (file := log.file) is not None and log.format not in ("off", "journal"):
         yield "telemetry.access_log.file", os.path.abspath(file)
@@ -175,13 +175,13 @@ def _files_written(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def write_fault(file: str, unit: Unit | None = None) -> tuple[str, str] | None:
-    """Why a file could not be opened for writing or made, and what helps; None where it could."""
+    """The error and a hint if a file could not be written or created; None if it could."""
     folder = os.path.dirname(file)
     if unit is not None:
         if rule := unit.forbids_writing(file):
             return f"{file} cannot be written by {unit.name} ({rule})", f"write below {unit.writable_folders}"
         if unit.manages(folder) and (unit.dynamic or not os.path.exists(folder)):
-            return None  # systemd makes it before the start, or gives it to the user that it invents
+            return None  # systemd creates it before the start, or changes its owner to the dynamic user
     try:
         mode = os.stat(file).st_mode
         if stat.S_ISDIR(mode):
@@ -203,7 +203,7 @@ def _denied(file: str, hint: str) -> tuple[str, str]:
 
 
 def _files_read(config: Config) -> Iterator[tuple[str, str]]:
-    """Files that relayd reads, with their keys."""
+    """The files that relayd reads, with their configuration keys."""
     for path, value in _leaves("", config):
         if isinstance(value, Secret):
             kind, _, file = value.source.partition(" ")

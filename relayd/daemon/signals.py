@@ -1,4 +1,4 @@
-"""Signals of the daemon: HUP reloads, USR1 opens log files again, TERM and INT drain, a second one ends at once."""
+"""Signals of the daemon: HUP reloads, USR1 reopens log files, TERM and INT drain, a second one ends immediately."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BLOCKED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def block_signals() -> None:
-    """Keep these signals waiting until there is somebody to hear them: unheard they would end the process."""
+    """Block these signals until their handlers are installed: unhandled they would end the process."""
     signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
 
 
@@ -21,14 +21,14 @@ class Signals:
         self, on_reload: Callable[[], None], on_stop: Callable[[str, bool], None],
         on_reopen: Callable[[], object] = lambda: None, on_upgrade: Callable[[], object] = lambda: None,
     ) -> None:
-        """`on_stop` is told the signal's name, and whether it asks again."""
+        """`on_stop` gets the name of the signal, and True if it is repeated."""
         self._on_reopen, self._on_upgrade = on_reopen, on_upgrade
         self._on_reload = on_reload
         self._on_stop = on_stop
         self._stop_requested = False
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to listen; what was held back is heard now."""
+        """Install the handlers and unblock the signals; pending ones are handled now."""
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         loop.add_signal_handler(signal.SIGUSR1, self._on_reopen)
         loop.add_signal_handler(signal.SIGUSR2, self._on_upgrade)

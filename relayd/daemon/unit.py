@@ -1,6 +1,6 @@
-"""The unit of the service as it is installed, as far as it decides what relayd may read and write (systemd.exec(5)).
+"""The installed systemd unit of the service: the settings that restrict which files relayd may use (systemd.exec(5)).
 
-The files are read without systemd, so that the answer is the same in a container and on a machine that is being set up.
+The unit files are parsed without systemd, so the results are the same in a container and on a machine being set up.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ MANAGED = {
 }
 HOMES = ("/home", "/root", "/run/user")
 TRUE = ("yes", "true", "on", "1")
-# What DynamicUser=yes implies where the unit itself says nothing stricter.
+# Settings implied by DynamicUser=yes, unless the unit sets a stricter value: the implied value, the stricter ones.
 IMPLIED = {
     "ProtectSystem": ("strict", ("strict",)), "ProtectHome": ("read-only", (*TRUE, "tmpfs")), "PrivateTmp": ("yes", ()),
 }
-DYNAMIC_UID = 61184  # the first of those that systemd gives to a user of DynamicUser=
-# Settings that change which files a service sees or which variables it has, and that nothing here imitates.
+DYNAMIC_UID = 61184  # the first UID that systemd assigns for DynamicUser=
+# Settings that change the visible files or the variables of a service, and that this module does not model.
 NOT_MODELLED = (
     "RootDirectory", "RootImage", "BindPaths", "BindReadOnlyPaths", "TemporaryFileSystem", "MountImages",
     "ExtensionImages", "ExtensionDirectories", "PassEnvironment", "PAMName",
@@ -37,7 +37,7 @@ NOT_MODELLED = (
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a service may do. `settings` are the lines of [Service], lists joined."""
+    """The settings of a service. `settings`: the lines of [Service], all values of a key in one list."""
 
     name: str
     settings: dict[str, list[str]]
@@ -50,8 +50,7 @@ class Unit:
         return written
 
     def values(self, key: str) -> list[str]:
-        """The values of a key, one for each time that it is written, with the specifiers of systemd.unit(5) replaced.
-        """
+        """All values of a key, one per line of the unit, with the specifiers of systemd.unit(5) expanded."""
         prefix, _, instance = self.name.rpartition(".")[0].partition("@")
         known = {
             "%": "%", "n": self.name, "N": self.name.rpartition(".")[0], "p": prefix, "i": instance, "I": instance,
@@ -61,26 +60,26 @@ class Unit:
 
     @property
     def dynamic(self) -> bool:
-        """Whether systemd invents the user: DynamicUser= and nobody of that name."""
+        """True if systemd allocates the user: DynamicUser= is set and no user of that name exists."""
         return self._is_enabled("DynamicUser") and not _user_exists(self._user_name)
 
     def not_modelled(self) -> list[str]:
-        """The settings of this unit that `relayd check` knows nothing about and that could change its answers."""
+        """The settings of this unit that `relayd check` does not model although they could change its results."""
         return [f"{key}= of {self.name}" for key in NOT_MODELLED if self.settings.get(key)]
 
     def managed_folders(self) -> list[str]:
-        """The folders that systemd makes for the service."""
+        """The folders that systemd creates for the service (RuntimeDirectory=, StateDirectory= and others)."""
         private = ("", "/private") if self.dynamic else ("",)
         return [
             f"{top}{inner}/{name}" for key, top in MANAGED.items() for name in self._items(key) for inner in private
         ]
 
     def manages(self, folder: str) -> bool:
-        """Whether systemd makes this folder before a start."""
+        """True if systemd creates this folder before a start."""
         return _within(folder, self.managed_folders())
 
     def environment(self) -> dict[str, str]:
-        """The variables by which systemd names those folders."""
+        """The variables in which systemd passes the paths of those folders."""
         found = {}
         for key, top in MANAGED.items():
             if names := self._items(key):
@@ -94,7 +93,7 @@ class Unit:
         return " or ".join(persistent) or "a folder in ReadWritePaths="
 
     def forbids_writing(self, file: str) -> str:
-        """The rule that forbids it; empty where none does."""
+        """The setting that forbids writing this file; empty if none does."""
         path = os.path.realpath(file)
         writable = [*self.managed_folders(), *(item.lstrip("-+") for item in self._items("ReadWritePaths"))]
         if self._is_enabled("PrivateTmp"):
@@ -113,7 +112,7 @@ class Unit:
         return "ReadOnlyPaths=" if _within(path, named) else self.hides(file)
 
     def hides(self, file: str) -> str:
-        """The rule by which the service does not see a file; empty where it does."""
+        """The setting that hides a file from the service; empty if it is visible."""
         path = os.path.realpath(file)
         if self.value("ProtectHome").lower() in (*TRUE, "tmpfs") and _within(path, HOMES):
             return f"ProtectHome={self.value('ProtectHome')}"
@@ -124,7 +123,7 @@ class Unit:
 
     @property
     def user(self) -> str:
-        """For people: whom the service runs as."""
+        """The user of the service, for messages."""
         return "of DynamicUser=" if self.dynamic else self._user_name
 
     @property
@@ -153,7 +152,7 @@ class Unit:
         return account.pw_uid, gid, sorted({*os.getgrouplist(account.pw_name, gid), *more})
 
     def switch_user(self) -> str:
-        """Take over the user and the groups of the service; why that is not possible, or nothing. Needs root."""
+        """Switch to the user and groups of the service. Returns the error, or an empty string. Needs root."""
         try:
             uid, gid, groups = self.identity()
             os.setgroups(groups)
@@ -187,7 +186,7 @@ def _group_exists(group: str) -> bool:
 
 
 def load_unit(name: str, folders: Iterable[str] = FOLDERS) -> Unit | None:
-    """The unit of this name with its drop-ins, or the one in this file; None where there is none."""
+    """Load the unit of this name with its drop-ins, or the unit file at this path. None if it does not exist."""
     folders = tuple(folders)
     if "/" in name:
         return Unit(os.path.basename(name), _settings([name])) if os.path.isfile(name) else None
@@ -213,7 +212,7 @@ def _settings(files: Iterable[str]) -> dict[str, list[str]]:
                 if value.strip():
                     found.setdefault(key.strip(), []).append(value.strip())
                 else:
-                    found[key.strip()] = []  # an empty value takes back what stood there before
+                    found[key.strip()] = []  # an empty value resets the list
     return found
 
 

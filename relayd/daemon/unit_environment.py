@@ -1,7 +1,7 @@
-"""What systemd hands to a service: the variables and the credentials of its unit (systemd.exec(5)), read as root.
+"""The variables and credentials that systemd passes to a service (systemd.exec(5)), evaluated as root.
 
-1. A file that is missing or a credential that cannot be decrypted is a fault, for systemd refuses to start the service.
-2. What only systemd itself can do is named in `unasked`, never guessed.
+1. A missing file or a credential that cannot be decrypted is a fault, because systemd does not start the service then.
+2. Settings that only systemd itself can evaluate are listed in `unchecked`, never guessed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DECRYPT = "systemd-creds"
 
 @dataclass(slots=True)
 class ServiceEnvironment:
-    """Variables and credentials, and what stands in the way of a start."""
+    """Variables and credentials of the service, and the faults that prevent its start."""
 
     variables: dict[str, str] = field(default_factory=dict)
     credentials: dict[str, bytes] = field(default_factory=dict, repr=False)
@@ -37,7 +37,7 @@ class ServiceEnvironment:
 
     @contextlib.contextmanager
     def folder(self, owner: tuple[int, int]) -> Iterator[None]:
-        """The credentials as the service finds them: in a folder of its user, gone afterwards."""
+        """Context with the credentials in a temporary folder of the service's user, as at run time."""
         if not self.credentials:
             yield
             return
@@ -56,7 +56,7 @@ class ServiceEnvironment:
 
 
 def service_environment(unit: Unit) -> ServiceEnvironment:
-    """What the unit says about them. Reads the files; nothing is changed."""
+    """Evaluate the settings of the unit. Only reads files."""
     service = ServiceEnvironment()
     for line in unit.values("Environment"):
         service.variables |= _assignments(line)
@@ -107,7 +107,7 @@ def _unquoted(value: str) -> str:
 
 
 def _credential(name: str, path: str, key: str, service: ServiceEnvironment) -> None:
-    """One credential, or all of a folder. An absolute path must exist unless SetCredential= gives the name a value."""
+    """Load one credential, or all of a folder. An absolute path must exist unless SetCredential= sets a value."""
     if key == "ImportCredential":
         for sealed in (False, True):
             for found in _stored("*", sealed):
@@ -121,13 +121,13 @@ def _credential(name: str, path: str, key: str, service: ServiceEnvironment) -> 
             for one in sorted(os.listdir(location)):
                 _load(f"{name}_{one}", os.path.join(location, one), sealed, key, service)
         elif os.path.exists(location) and stat.S_ISSOCK(os.stat(location).st_mode):
-            service.unchecked.append(f"the credential {name}, which systemd asks for at the socket {location}")
+            service.unchecked.append(f"the credential {name}, which systemd reads from the socket {location}")
         elif os.path.exists(location) or name not in service.credentials:
             _load(name, location, sealed, key, service)
 
 
 def _stored(name: str, sealed: bool) -> list[str]:
-    """The files of this name in the credential stores, the one that counts first."""
+    """The files of this name in the credential stores, in the order of precedence."""
     stores = [f"{store}.encrypted" if sealed else store for store in CREDENTIAL_STORES]
     return [found for store in stores for found in sorted(glob.glob(f"{store}/{name}"))]
 
@@ -141,7 +141,7 @@ def _load(name: str, path: str, sealed: bool, key: str, service: ServiceEnvironm
     if not sealed:
         service.credentials[name] = value
     elif shutil.which(DECRYPT) is None:
-        service.unchecked.append(f"the credential {name}: there is no {DECRYPT} here")
+        service.unchecked.append(f"the credential {name}: {DECRYPT} is not installed")
     else:
         opened = subprocess.run([DECRYPT, f"--name={name}", "decrypt", path, "-"], capture_output=True, check=False)
         if opened.returncode:

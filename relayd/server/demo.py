@@ -1,7 +1,7 @@
-"""The built-in upstream `demo`: a small OpenAI-compatible API on a private Unix socket. With it relayd runs without keys.
+"""The built-in upstream `demo`: a small OpenAI-compatible API on a private Unix socket.
 
-It is reached through the real data path, by libcurl, like any other endpoint. It has one model, whose reply explains
-the next steps.
+With it relayd runs without keys. It is reached through the real data path, by libcurl, like any other endpoint. It has
+one model, whose reply explains the next steps.
 """
 
 from __future__ import annotations
