@@ -1,4 +1,4 @@
-"""One action on one endpoint of the running relayd, asked for by its admin socket."""
+"""Runs one action on one endpoint of the running relayd, over the admin socket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from relayd.cli.output import err
 
 
 def add_action_options(parser: argparse.ArgumentParser) -> None:
-    """Which endpoint, and where the daemon is."""
+    """Add the arguments that name the endpoint, and the options that find the daemon."""
     parser.add_argument("upstream", metavar="UPSTREAM", help="name of the upstream")
     parser.add_argument("address", metavar="ADDRESS", help="address of the endpoint, as relayd upstreams shows it")
     add_socket_options(parser)
@@ -20,7 +20,7 @@ def add_action_options(parser: argparse.ArgumentParser) -> None:
 
 
 def perform(arguments: argparse.Namespace, action: str) -> dict[str, Any] | None:
-    """What the endpoint is after the action; None when it was refused, which is then told."""
+    """The endpoint's state after the action. None if the action failed; the error is printed."""
     upstream, address = quote(arguments.upstream, safe=""), quote(arguments.address, safe="")
     try:
         path = f"/upstreams/{upstream}/endpoints/{address}/{action}"

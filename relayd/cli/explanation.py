@@ -1,8 +1,8 @@
-"""What would become of a request that is only imagined, as plain values for people and programs.
+"""Explains how relayd would handle a hypothetical request, as plain data.
 
-1. The decisions are those of the data path itself, in a dry run (proxy/dry_run.py).
-2. No key is ever in it: the upstream's keys are replaced before the request is built, the client's are masked by their
-   names.
+1. The data path itself makes the decisions, in a dry run (proxy/dry_run.py).
+2. The result contains no key: keys of upstreams are replaced before the request is built, fields and parameters of the
+   client are masked by name.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from relayd.wire.headers import name_of
 from relayd.wire.http1 import RequestHead
 from relayd.wire.redact import mask_fields, mask_path, mask_query
 
-_FRAMING = (b"content-length", b"transfer-encoding")  # rebuilt for each side, told as `body`
+_FRAMING = (b"content-length", b"transfer-encoding")  # rebuilt for each side, shown as `body`
 
 
 @dataclass(frozen=True, slots=True)
 class HypotheticalRequest:
-    """A request in mind. `scheme` is http, https or empty when only a path was given."""
+    """A request that is not sent. `scheme`: http, https, or empty if only a path was given."""
 
     head: RequestHead
     scheme: str
@@ -40,7 +40,7 @@ class HypotheticalRequest:
 
 
 def explanation(plan: Plan, request: HypotheticalRequest) -> dict[str, Any]:
-    """What each listener and each route says, what relayd answers itself (`answer`) and what it sends on (`sent`)."""
+    """The decision of each listener and route, relayd's own response (`answer`) and the upstream request (`sent`)."""
     head, config = request.head, plan.config
     body = request.body or None
     head.model = probable_model(head, body, None if body is None or is_form(head) else look_at(body))
@@ -66,7 +66,7 @@ def explanation(plan: Plan, request: HypotheticalRequest) -> dict[str, Any]:
     }
     accepting = next((config.listeners[name] for name, (takes, _) in listeners.items() if takes), None)
     networks = TrustedNetworks(() if accepting is None else accepting.trusted_proxies)
-    probable, head.model = head.model, None  # found anew, by the rules of real requests
+    probable, head.model = head.model, None  # determined again, by the rules of real requests
     run = dry_run(plan, head, request.body, request.peer, networks, request.scheme == "https")
     head.model = run.model or probable
     if run.answer is not None:
@@ -85,26 +85,26 @@ def explanation(plan: Plan, request: HypotheticalRequest) -> dict[str, Any]:
 
 
 def _listener(listener: Listener, request: HypotheticalRequest) -> tuple[bool, str]:
-    """Whether a client that writes this URL arrives at this listener."""
+    """True if a client with this URL reaches this listener, and the reason."""
     if not request.scheme:
-        return True, "takes it, like every listener: only a path was given"
+        return True, "accepts it, like every listener: only a path was given"
     address = parse_listen(listener.address)
     if (request.scheme == "https") != (listener.tls is not None):
         return False, f"speaks {'plain HTTP' if listener.tls is None else 'TLS'}, the URL does not"
     if address.kind == "unix":
-        return True, "takes it from a client that connects to this socket"
+        return True, "accepts it from a client that connects to this socket"
     if address.kind == "systemd":
-        return True, "takes it if systemd's socket has the URL's port"
+        return True, "accepts it if systemd's socket has the URL's port"
     authority = request.head.authority.decode("latin-1")
     _, colon, written = authority.rpartition(":")
     port = int(written) if colon and written.isdigit() else {"http": 80, "https": 443}[request.scheme]
     if port != address.port:
         return False, f"has another port than the URL's {port}"
-    return True, "takes it"
+    return True, "accepts it"
 
 
 def _other_reading(plan: Plan, head: RequestHead) -> str:
-    """Which reading of the path reaches another route; empty where there is none, or where they are too many."""
+    """The interpretation of the path that reaches another route; empty if none does, or if there are too many."""
     try:
         route = plan.table.match(head)
         reading = plan.table.contradiction(head, route, route is not None and route.rewrites_path)
@@ -114,15 +114,15 @@ def _other_reading(plan: Plan, head: RequestHead) -> str:
         return ""
     other, shown = plan.table.match_as(head, reading), mask_path(_text(reading))
     if other is route:
-        return f"read as {shown} the path would climb out of where its route puts it"
+        return f"read as {shown} the path would leave the folder to which its route maps it"
     return f"read as {shown} the path would reach " + ("no route" if other is None else f"route {other.name}")
 
 
 def _sent(run: DryRun, sent: Sent, route: PlannedRoute, request: HypotheticalRequest) -> dict[str, Any]:
-    """The request as it leaves, for the first endpoint."""
+    """The upstream request, as sent to the first endpoint."""
     head, target, limits = request.head, sent.target, run.timeouts
     spec = target.upstream.spec
-    # The transport's marks: `Name:` keeps libcurl from inventing a field, `Name;` is a field without a value.
+    # The transport's notation: `Name:` suppresses a field of libcurl, `Name;` is a field with an empty value.
     fields = [line[:-1] + b":" if line.endswith(b";") and b":" not in line else line
               for line in sent.fields if not line.endswith(b":")]
     received = set(head.lines)
@@ -159,7 +159,7 @@ def _body(sent: Sent) -> str:
 
 
 def _fallback(target: Target) -> str:
-    """A fallback in words."""
+    """A fallback as text."""
     model = f" as {target.model}" if target.model else ""
     return f"{target.upstream.name}{model}, for {', '.join(sorted(target.on)) or 'nothing'}"
 

@@ -1,9 +1,9 @@
-"""Showing a page of the running relayd: once, or again and again with --watch.
+"""Shows a page of the running relayd: once, or repeatedly with --watch.
 
-1. On a terminal the picture is drawn anew in its place, cut to what the terminal can show; elsewhere it is repeated
-   below, so that it can be kept in a file.
-2. The first question must be answered. Later ones may not be: relayd may be restarted while somebody watches.
-3. --json gives the page as it came: indented once, or one line for each time.
+1. On a terminal the screen is redrawn in place, cut to the size of the terminal. Otherwise the output is appended, so
+   that it can be saved in a file.
+2. The first request must succeed. Later ones may fail, because relayd may be restarted meanwhile.
+3. --json prints the page unchanged: indented, or with --watch one line each time.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ Lines = Callable[[dict[str, Any]], Iterator[str]]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of every command that shows something of the running relayd."""
+    """Add the options of every command that shows a page of the running relayd."""
     add_socket_options(parser)
     parser.add_argument("--json", action="store_true", help="everything as JSON; with --watch a line each time")
     parser.add_argument(
         "--watch", nargs="?", type=seconds, const=seconds(DEFAULT_INTERVAL), metavar="TIME",
-        help=f"show it again and again, this often ({DEFAULT_INTERVAL}), until interrupted",
+        help=f"repeat at this interval ({DEFAULT_INTERVAL}) until interrupted",
     )
     parser.add_argument("--timeout", type=seconds, default="5s", metavar="TIME", help="how long to wait (default 5s)")
 
 
 def show(arguments: argparse.Namespace, page: str, lines: Lines) -> int:
-    """Ask for the page and show it, as often as the options say; the exit code."""
+    """Fetch the page and show it, once or repeatedly. Returns the exit code."""
     try:
         data = fetched(arguments, page)
     except (Unreachable, ValueError) as failed:
@@ -51,7 +51,7 @@ def show(arguments: argparse.Namespace, page: str, lines: Lines) -> int:
         return os.EX_OK
     try:
         watch(arguments, page, lines, data, threading.Event().wait)
-    except KeyboardInterrupt:  # the way to end it
+    except KeyboardInterrupt:  # the normal end of --watch
         out("")
     return os.EX_OK
 
@@ -59,7 +59,7 @@ def show(arguments: argparse.Namespace, page: str, lines: Lines) -> int:
 def watch(
     arguments: argparse.Namespace, page: str, lines: Lines, data: dict[str, Any], pause: Callable[[float], object]
 ) -> None:
-    """Show the page, and ask for it anew after each pause, until `pause` raises."""
+    """Show the page, and fetch it again after each pause, until `pause` raises."""
     redrawn = sys.stdout.isatty() and not arguments.json
     while True:
         if arguments.json:
@@ -84,19 +84,19 @@ def watch(
 
 
 def redraw(screen: list[str]) -> None:
-    """Draw over what was drawn before; nothing flickers and no line is longer than the terminal."""
+    """Redraw the screen in place, without flicker and with no line longer than the terminal."""
     columns, rows = shutil.get_terminal_size()
     fitting = [cut(line, columns) for line in screen[: max(1, rows - 1)]]
     sys.stdout.write(HOME + "".join(f"{line}{CLEAR_LINE}\n" for line in fitting) + CLEAR_REST)
 
 
 def cut(line: str, columns: int) -> str:
-    """The line without what does not fit; one that is too long loses its colours."""
+    """The line cut to the width of the terminal. A line that is cut loses its colours."""
     return line if width(line) <= columns else PAINT.sub("", line)[:columns]
 
 
 def fetched(arguments: argparse.Namespace, page: str) -> dict[str, Any]:
-    """The page. Raises Unreachable, ValueError."""
+    """Fetch the page. Raises Unreachable, ValueError."""
     answer = send_request(arguments, "GET", page, arguments.timeout)
     data = json.loads(answer.body)
     if answer.status != 200 or not isinstance(data, dict):

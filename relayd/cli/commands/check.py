@@ -1,8 +1,8 @@
 """`relayd check`: would this configuration be accepted? Binds nothing, sends nothing, changes nothing.
 
-Root asks about /etc/relayd.yaml as the user of relayd.service, within the sandbox of the unit as it is installed: what
-root may read and write says nothing about the service. Variables and credentials are those that systemd would hand
-over. What cannot be asked without a start is listed as `not asked`. `--unit` names another unit, or none.
+Root checks /etc/relayd.yaml as the user of relayd.service and within the sandbox of the installed unit, because the
+permissions of root are not those of the service. Variables and credentials are those that systemd would pass. Checks
+that need a real start are listed as `not asked`. `--unit` selects another unit, or none.
 
 Exit codes: 0 accepted (warnings do not count), 78 refused, 2 wrong usage.
 """
@@ -34,8 +34,8 @@ from relayd.upstream.spec import EndpointSpec, UpstreamSpec
 HELP = "check a configuration and the files it includes"
 SERVICE = "relayd.service"
 DEMO = UpstreamSpec("demo", (EndpointSpec("http://localhost", "", "demo"),), protocol="openai_chat")
-# What waits for the slower side at most: HIGH of proxy/request_body.py towards the upstream (a body that is gathered
-# has as much beside the request buffers: FREE_BYTES of limits/request_buffers.py and one read of a connection), TURN of
+# The most bytes queued for the slower side: HIGH of proxy/request_body.py towards the upstream (a gathered body has the
+# same limit besides the request buffers: FREE_BYTES of limits/request_buffers.py and one read of a connection), TURN of
 # upstream/transport/slot.py and HIGH of server/connection.py towards the client. They change together.
 BUILT_IN_HEADER_BYTES = 256 * 1024
 WAITING_BYTES = (128 + 128 + 64) * 1024
@@ -44,8 +44,8 @@ WAITING_BYTES = (128 + 128 + 64) * 1024
 def configure(parser: argparse.ArgumentParser) -> None:
     add_config_option(parser)
     parser.add_argument(
-        "--unit", metavar="UNIT", help=f"ask as the user of this unit or unit file and within its sandbox; none asks "
-        f"as the caller (default {SERVICE} where root checks {DEFAULT_FILE})",
+        "--unit", metavar="UNIT", help="check as the user of this unit or unit file, within its sandbox; none checks "
+        f"as the caller (default {SERVICE} if root checks {DEFAULT_FILE})",
     )
     parser.add_argument("--json", action="store_true", help="findings and summary as one JSON object")
     parser.add_argument("-q", "--quiet", action="store_true", help="faults only")
@@ -57,14 +57,14 @@ def run(arguments: argparse.Namespace) -> int:
     unit = None if named == "none" else load_unit(named)
     if unit is None:
         if arguments.unit not in (None, "none"):
-            err(f"relayd check: there is no unit {arguments.unit}")
+            err(f"relayd check: no such unit: {arguments.unit}")
             return 2
         return run_checks(path, arguments, None)
     if os.geteuid() != 0:
-        err(f"relayd check: only root can ask as the user of {unit.name}; asked as this user, within its sandbox")
+        err(f"relayd check: only root can check as the user of {unit.name}; checked as this user, within its sandbox")
         return run_checks(path, arguments, unit)
     with contextlib.suppress(ConfigError):
-        load_checked(path, unit)  # loads every module: they may lie where the user of the service cannot look
+        load_checked(path, unit)  # imports every module first: the user of the service may not be able to read them
     service = service_environment(unit)
     try:
         owner = unit.identity()[:2]
@@ -77,14 +77,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _no_start(path: str, arguments: argparse.Namespace, unit: Unit, service: ServiceEnvironment) -> int:
-    """systemd would not even start the service."""
+    """Report that systemd would not start the service."""
     findings = [Finding(unit.name, 0, 0, "", fault, "systemd does not start the service") for fault in service.faults]
     _refused(path, findings, arguments)
     return os.EX_CONFIG
 
 
 def as_service(unit: Unit, service: ServiceEnvironment, check: Callable[[], int]) -> int:
-    """The exit code of `ask` in a child process that has become the user of the service."""
+    """Run `check` in a child process as the user of the service. Returns its exit code."""
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -98,7 +98,7 @@ def as_service(unit: Unit, service: ServiceEnvironment, check: Callable[[], int]
         else:
             os.environ.update(unit.environment() | service.variables)
             code = check()
-    except BaseException:  # rescue door: a child must not go on as a second command
+    except BaseException:  # rescue door: a failed child must not run on as a second command
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -107,7 +107,7 @@ def as_service(unit: Unit, service: ServiceEnvironment, check: Callable[[], int]
 
 
 def run_checks(path: str, arguments: argparse.Namespace, unit: Unit | None, unchecked: Iterable[str] = ()) -> int:
-    """Ask all that a start asks, and tell; the exit code. `unasked`: what could not be."""
+    """Run all checks of a start and print the result. Returns the exit code. `unchecked`: checks not possible here."""
     unchecked = ["whether the addresses can be bound", *unchecked, *(unit.not_modelled() if unit is not None else ())]
     try:
         loaded, result = load_checked(path, unit)
@@ -142,9 +142,9 @@ def _painted(finding: Finding) -> str:
 
 
 def memory_bound(config: Config) -> int:
-    """The most bytes that one exchange keeps of its client and its upstream, heads and waiting bodies together."""
+    """The most bytes that one exchange holds of its client and upstream: heads and queued pieces of bodies."""
     request = max((one.limits.header + one.limits.trailer for one in config.listeners.values()), default=0)
-    # The built-in upstreams have the default.
+    # Built-in upstreams have the default limit.
     response = max(BUILT_IN_HEADER_BYTES, *(one.response_header for one in config.upstreams.values()), 0)
     return request + response + WAITING_BYTES
 
@@ -192,7 +192,7 @@ def _result_line(path: str, loaded: Loaded) -> str:
 
 
 def _buffers(config: Config) -> str:
-    """The bound on what all exchanges together hold whole."""
+    """The limit on the request bodies that all exchanges together hold whole."""
     size = int(config.daemon.request_buffers.size)
     what = "for request bodies that are held whole"
     return f"and {format_size(size)} in all {what}" if size else f"and without a bound {what}"
@@ -203,7 +203,7 @@ def _match(match: Match) -> str:
     several = {"host": match.host, "method": match.method, "model": match.model}
     conditions = [f"{key} {value}" for key, value in single.items() if value is not None]
     conditions += [f"{key} {' or '.join(values)}" for key, values in several.items() if values]
-    # Values are left out: a field that is matched may be a key.
+    # Values are omitted, because a matched field may contain a key.
     conditions += [f"header {name}" for name in match.header]
     return ", ".join(conditions) or "every request"
 

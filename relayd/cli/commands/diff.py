@@ -1,6 +1,7 @@
-"""`relayd diff`: what a reload would change now. Nothing is opened, nothing changes, no secret is shown.
+"""`relayd diff`: shows what a reload would change now. Opens nothing, changes nothing, shows no secret.
 
-Exit codes: 0 nothing would change, 1 something would, 3 the file would be refused or nobody answers, 2 wrong usage.
+Exit codes: 0 nothing would change, 1 something would, 3 the file would be refused or relayd does not respond, 2 wrong
+usage.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`relayd explain`: which route a request would take, why, and what would be sent. Binds nothing, sends nothing.
 
-The rooms that decide here are those of the data path itself; only the request and its client are imagined.
+The data path itself makes the decisions, in a dry run with a hypothetical request and client.
 
-Exit codes: 0 a route takes the request (even if it would be refused there), 1 none does, 2 wrong usage, 78 the
+Exit codes: 0 a route matches the request (even if it would be refused there), 1 none does, 2 wrong usage, 78 the
 configuration is refused.
 """
 
@@ -25,16 +25,16 @@ from relayd.wire.headers import name_of
 from relayd.wire.http1 import parse_head
 from relayd.wire.redact import escape
 
-HELP = "tell which route a request takes, why, and what would be sent upstream"
+HELP = "show which route a request takes, why, and what would be sent upstream"
 _URL = re.compile(r"(?:(?P<scheme>https?)://(?P<authority>[^/?#]*))?(?P<target>[^#]*)", re.IGNORECASE)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_config_option(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.add_argument("--peer", default="127.0.0.1", metavar="ADDRESS", help="the client, default 127.0.0.1")
+    parser.add_argument("--peer", default="127.0.0.1", metavar="ADDRESS", help="the client (default 127.0.0.1)")
     parser.add_argument("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header field")
-    parser.add_argument("-d", "--data", metavar="BODY", help="a request body: its model counts, and it is translated")
+    parser.add_argument("-d", "--data", metavar="BODY", help="a request body, for routing by model and for translation")
     parser.add_argument("method", metavar="METHOD", help="the method, for example GET")
     parser.add_argument("url", metavar="URL", help="https://host:port/path?query, or only the path")
 
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _parse_request(arguments: argparse.Namespace) -> HypotheticalRequest:
-    """The request in mind, through the same gate as a real one. Raises ValueError, or ExchangeError from the gate."""
+    """The hypothetical request, parsed like a real one. Raises ValueError, or ExchangeError from the parser."""
     url = _URL.fullmatch(arguments.url)
     if url is None or (url["authority"] is None and not url["target"].startswith("/") and url["target"] != "*"):
         raise ValueError("URL is http://host/path, https://host/path or /path, without a fragment")
@@ -92,12 +92,12 @@ def _refused_at_once(refused: ExchangeError, arguments: argparse.Namespace) -> i
     if arguments.json:
         out(json.dumps({"route": None, "answer": answer}, indent=2))
     else:
-        out(f"refused before any route is asked: {answer['status']} {answer['code']} ({answer['why']})")
+        out(f"refused before any route is matched: {answer['status']} {answer['code']} ({answer['why']})")
     return 1
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
-    """The explanation for people. Whatever came from the request is escaped."""
+    """The explanation as text. Values from the request are escaped."""
     request = result["request"]
     url = f"{request['scheme'] or 'http'}://{request['host']}{request['target']}"
     lines = [f"{request['method']} {url}", "", "listeners"]
@@ -127,7 +127,7 @@ _OUTCOMES = {"taken": "takes the request", "shadowed": "would match too, but com
 
 
 def escape_line(line: str) -> str:
-    """Quotes stay readable; control bytes do not reach the terminal."""
+    """Escape control characters, but keep quotes readable."""
     return "".join(sign if sign in "\"'\\" else escape(sign) for sign in line)
 
 

@@ -1,6 +1,6 @@
-"""`relayd queue`: what is limited, how full it is, and who waits, in the order of the turns to come.
+"""`relayd queue`: every limit, its load, and the waiting requests in the order in which they will be admitted.
 
-Exit codes: 0 shown, 1 nobody answers, 2 wrong usage.
+Exit codes: 0 shown, 1 relayd does not respond, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from relayd.cli.output import paint, span, table
 from relayd.cli.watch import add_options, show
 
-HELP = "show every limit, how full it is, and who waits, in the order of the turns to come"
+HELP = "show every limit, its load, and the waiting requests in order of admission"
 SHOWN = 50
 GATES = ("LIMIT", "IN FLIGHT", "WAITING", "OLDEST", "HELD ON AVERAGE", "NEXT WAITS", "CONSUMERS IN FLIGHT + WAITING")
 WAITERS = ("PLACE", "LIMIT", "CONSUMER", "PRIORITY", "WAITED", "EXPECTED")
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def lines(data: dict[str, Any]) -> Iterator[str]:
-    """A line for each limit, then a line for each that waits."""
+    """One line for each limit, then one for each waiting request."""
     if not data["gates"]:
         yield "nothing is limited"
         return
@@ -56,7 +56,7 @@ def gate_row(gate: dict[str, Any]) -> tuple[str, ...]:
 
 
 def consumers(in_flight: dict[str, int], waiting: dict[str, int], most: int = 6) -> str:
-    """`team 3+12, other 1+0`, those with the most first."""
+    """`team 3+12, other 1+0`, sorted by the number of requests."""
     names = sorted({*in_flight, *waiting}, key=lambda name: (-in_flight.get(name, 0) - waiting.get(name, 0), name))
     parts = [f"{name or 'nobody'} {in_flight.get(name, 0)}+{waiting.get(name, 0)}" for name in names[:most]]
     return ", ".join(parts + ([f"{len(names) - most} more"] if len(names) > most else []))

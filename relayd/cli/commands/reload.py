@@ -1,6 +1,6 @@
-"""`relayd reload`: let the running relayd read its configuration again; wait, and say what changed or why not.
+"""`relayd reload`: make the running relayd reload its configuration, wait, and print the changes or the errors.
 
-Exit codes: 0 in force, 1 refused or nobody answers, 2 wrong usage. A refused configuration changes nothing.
+Exit codes: 0 in force, 1 refused or relayd does not respond, 2 wrong usage. A refused configuration changes nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from relayd.cli.admin_client import AdminResponse, Unreachable, add_socket_options, seconds, send_request
 from relayd.cli.output import err, out, paint
 
-HELP = "let the running relayd read its configuration again, and say what changed"
+HELP = "reload the configuration of the running relayd, and show what changed"
 DEFAULT_TIMEOUT = "20s"
 COLOUR_OF_SIGN = {"+": "green", "-": "red", "~": "yellow"}
 
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def report(response: AdminResponse) -> int:
-    """Say what became of a reload; the exit code. Raises ValueError for an answer that is none."""
+    """Print the result of a reload. Returns the exit code. Raises ValueError for an invalid response."""
     reply = json.loads(response.body)
     if response.status != 200:
         for finding in reply.get("findings", []):

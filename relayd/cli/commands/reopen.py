@@ -1,6 +1,6 @@
-"""`relayd reopen`: let the running relayd open its log files again, after a rotation. The configuration is not read.
+"""`relayd reopen`: make the running relayd reopen its log files, after a rotation. The configuration is not read.
 
-Exit codes: 0 done, 1 a file could not be opened (the old one stays in use) or nobody answers, 2 wrong usage.
+Exit codes: 0 done, 1 a file could not be opened (the old one stays in use) or relayd does not respond, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from relayd.cli.admin_client import Unreachable, add_socket_options, seconds, send_request
 from relayd.cli.output import err
 
-HELP = "let the running relayd open its log files again, after a rotation"
+HELP = "make the running relayd reopen its log files, after a rotation"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
         err(f"relayd: not reopened: {failed}")
         return 1
     if response.status != 200:
-        for finding in reply.get("findings", ["this relayd does not know how"]):
+        for finding in reply.get("findings", ["this relayd does not support it"]):
             err(f"relayd: not reopened: {finding}")
         return 1
     return os.EX_OK

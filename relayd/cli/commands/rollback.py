@@ -1,8 +1,8 @@
-"""`relayd rollback [N]`: put the files of an earlier generation back, and reload.
+"""`relayd rollback [N]`: restore the files of an earlier generation, and reload.
 
-1. What stands in the files now is not lost: it is kept beside them as FILE.before-rollback.
-2. A drop-in that the earlier generation did not have is put aside in the same way, or it would still be included.
-3. When the reload is refused, the files are put back as they were.
+1. The current files are saved beside the restored ones as FILE.before-rollback.
+2. A drop-in that the earlier generation did not have is moved aside in the same way, or it would still be included.
+3. If the reload is refused, the files are put back unchanged.
 
 Exit codes: 0 in force, 1 not (the reason is on standard error), 2 wrong usage.
 """
@@ -21,14 +21,14 @@ from relayd.config.load import load
 from relayd.daemon.generations import FOLDER, SYSTEM_STATE, Generation, Generations
 from relayd.errors import ConfigError
 
-HELP = "put an earlier generation of the configuration back and reload; without a number, the one before"
+HELP = "restore an earlier generation of the configuration and reload; without a number, the previous one"
 BACKUP_SUFFIX = ".before-rollback"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_socket_options(parser)
     parser.add_argument("generation", nargs="?", type=int, metavar="N", help="the generation; --list shows them")
-    parser.add_argument("--list", action="store_true", help="show the generations that are kept, and change nothing")
+    parser.add_argument("--list", action="store_true", help="show the saved generations, and change nothing")
     parser.add_argument("--state", metavar="DIR", help=f"relayd's state directory (default {SYSTEM_STATE})")
     parser.add_argument("--timeout", type=seconds, default="20s", metavar="TIME", help="how long to wait (default 20s)")
 
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     generations = Generations(os.path.join(state, FOLDER))
     numbers = generations.numbers()
     if not numbers:
-        why = "none was kept, or this user may not read them: try as root"
+        why = "none was saved, or this user may not read them: try as root"
         err(f"relayd: no generations in {generations.folder} ({why})")
         return 1
     if arguments.list:
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         return os.EX_OK
     wanted = arguments.generation if arguments.generation is not None else previous(numbers)
     if wanted not in numbers:
-        err(f"relayd: generation {wanted} is not kept; there are {', '.join(map(str, numbers))}")
+        err(f"relayd: generation {wanted} is not saved; there are {', '.join(map(str, numbers))}")
         return 1
     try:
         generation = generations.read(wanted)
@@ -58,18 +58,18 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     try:
         if report(send_request(arguments, "POST", "/reload", arguments.timeout)) == os.EX_OK:
-            out(f"the files of generation {wanted} are in force; what they replaced is beside them, *{BACKUP_SUFFIX}")
+            out(f"the files of generation {wanted} are in force; the replaced files are beside them, *{BACKUP_SUFFIX}")
             return os.EX_OK
         why = "the reload was refused"
     except (Unreachable, ValueError) as failed:
         why = str(failed)
     restore_files(changed)
-    err(f"relayd: the files are as they were: {why}")
+    err(f"relayd: the files are unchanged: {why}")
     return 1
 
 
 def previous(numbers: list[int]) -> int:
-    """The one before the newest, which is in force."""
+    """The generation before the newest, which is in force."""
     return numbers[-2] if len(numbers) > 1 else numbers[-1]
 
 
@@ -83,7 +83,7 @@ def row(generations: Generations, number: int) -> tuple[str, str, str]:
 
 
 def current_files(main: str) -> list[str]:
-    """The files that the configuration is read from now, as far as that can be told of one that may be broken."""
+    """The files of the current configuration, as far as they can be found if it is invalid."""
     try:
         return list(load(main).files)
     except ConfigError as refused:
@@ -91,7 +91,7 @@ def current_files(main: str) -> list[str]:
 
 
 def replace_files(generation: Generation, existing: list[str]) -> list[str]:
-    """Put the texts in place, each in one step; the paths that were touched. Raises OSError with nothing changed."""
+    """Write the texts, each file atomically. Returns the changed paths. Raises OSError with nothing changed."""
     wanted = dict(generation.texts)
     changed: list[str] = []
     try:
@@ -112,7 +112,7 @@ def replace_files(generation: Generation, existing: list[str]) -> list[str]:
 
 
 def replace_file(path: str, text: str) -> None:
-    """A file with a new text, the same owner and the same mode."""
+    """Replace a file atomically, keeping its owner and mode."""
     temporary = f"{path}.new"
     with open(temporary, "w", encoding="utf-8", errors="surrogateescape", opener=private) as file:
         file.write(text)
@@ -130,7 +130,7 @@ def private(path: str, flags: int) -> int:
 
 
 def restore_files(changed: list[str]) -> None:
-    """As before the rollback."""
+    """Restore the files from before the rollback."""
     for path in changed:
         if os.path.exists(path + BACKUP_SUFFIX):
             os.replace(path + BACKUP_SUFFIX, path)

@@ -1,6 +1,6 @@
-"""`relayd status`: what the running relayd does right now.
+"""`relayd status`: the current state of the running relayd.
 
-Exit codes: 0 it serves, 1 it does not answer, 2 wrong usage.
+Exit codes: 0 shown, 1 relayd does not respond, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def lines(data: dict[str, Any]) -> Iterator[str]:
-    """The status for people."""
+    """The status as text."""
     colour = COLOUR_OF_PHASE.get(data["phase"], "yellow")
     yield f"relayd {data['version']} {paint(data['phase'], colour)}, pid {data['pid']}, up {span(data['uptime_s'])}"
     yield f"configuration {data['config']['file']}, generation {data['generation']}"
@@ -39,8 +39,8 @@ def lines(data: dict[str, Any]) -> Iterator[str]:
     yield f"event loop {data['loop']['lag_ms']:g} ms late, at worst {data['loop']['worst_ms']:g} ms"
     if data["overload"]["active"]:
         over = data["overload"]
-        yield paint(f"overloaded ({over['why']}): {over['share']:.0%} of the requests are turned away", "red")
-    held = data.get("request_buffers")  # a daemon of an older version has none
+        yield paint(f"overloaded ({over['why']}): {over['share']:.0%} of the requests are rejected", "red")
+    held = data.get("request_buffers")  # missing in the reply of an older daemon
     if held and held["bodies"]:
         bound = f" of {amount(held['limit_bytes'])}" if held["limit_bytes"] else ""
         line = f"request buffers {amount(held['used_bytes'])}{bound}, waiting for memory: {held['waiting']}"
@@ -73,14 +73,14 @@ def lines(data: dict[str, Any]) -> Iterator[str]:
 
 
 def state(endpoint: dict[str, Any]) -> str:
-    """Whether an endpoint may be asked, and if not, the first reason; `relayd upstreams` has them all."""
+    """`available`, or the first reason why an endpoint is not used. `relayd upstreams` shows all reasons."""
     if endpoint["available"]:
         return paint("available", "green")
     if endpoint["state"] != "enabled":
         return paint(endpoint["state"], "yellow")
     if endpoint["health"] == "failing":
         return paint("failing", "red")
-    return paint("breaker open", "red") if endpoint["breaker"] == "open" else paint("resting", "yellow")
+    return paint("breaker open", "red") if endpoint["breaker"] == "open" else paint("cooling down", "yellow")
 
 
 def waiting(gate: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""`relayd streams`: every exchange in flight, the oldest first.
+"""`relayd streams`: every exchange in flight, oldest first.
 
-Exit codes: 0 shown, 1 nobody answers, 2 wrong usage.
+Exit codes: 0 shown, 1 relayd does not respond, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from relayd.cli.output import amount, plain, span, table
 from relayd.cli.watch import add_options, show
 
-HELP = "show every exchange in flight, the oldest first: whose it is, where it is, what it holds in memory"
+HELP = "show every exchange in flight, oldest first: its consumer, its phase, its memory"
 SHOWN = 200
 COLUMNS = (
     "ID", "AGE", "ROOM", "CONSUMER", "ROUTE", "UPSTREAM", "ENDPOINT", "TRIES", "GENERATION", "BUFFERED", "SENT",
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def lines(data: dict[str, Any]) -> Iterator[str]:
-    """A line for each, and how many there are."""
+    """One line for each exchange, then their number."""
     shown = data["streams"][:SHOWN]
     if shown:
         yield from table([COLUMNS, *map(row, shown)])

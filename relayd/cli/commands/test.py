@@ -1,7 +1,7 @@
-"""`relayd test`: requests in mind, and whether the configuration does with each what its author expects.
+"""`relayd test`: checks the handling of hypothetical requests against expectations.
 
-Decided by the same rooms as real requests; binds nothing, sends nothing. As a line before `relayd reload` in
-ExecReload= it makes the expectations a condition of a reload.
+The data path itself makes the decisions. Binds nothing, sends nothing. As a line before `relayd reload` in ExecReload=
+it makes the expectations a condition of a reload.
 
 Exit codes: 0 all hold, 1 one does not, 2 wrong usage, 78 the configuration or the file of tests has faults.
 """
@@ -26,7 +26,7 @@ from relayd.plan.plan import Plan
 from relayd.server.demo import demo_spec
 from relayd.wire.http1 import parse_head
 
-HELP = "hold a file of requests and expectations against a configuration"
+HELP = "check a configuration against a file of requests and expectations"
 DEFAULT_TESTS = "/etc/relayd.tests.yaml"
 REFUSED = {"route": None, "sent": None}
 
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def faults_of(one: Assertion, plan: Plan) -> Iterator[str]:
-    """What is not as expected."""
+    """The deviations from the expectations of one test."""
     try:
         result = explanation(plan, request_of(one, plan.config))
     except ExchangeError as refused:
@@ -94,7 +94,7 @@ def faults_of(one: Assertion, plan: Plan) -> Iterator[str]:
 
 
 def differences(one: Assertion, plan: Plan, sent: dict[str, Any]) -> Iterator[str]:
-    """What is not as expected of a request that goes upstream."""
+    """The deviations of a request that is sent upstream."""
     wanted = one.expect
     if wanted.upstream is not None and wanted.upstream != sent["upstream"]:
         yield f"upstream: {sent['upstream']}, expected {wanted.upstream}"
@@ -115,7 +115,7 @@ def differences(one: Assertion, plan: Plan, sent: dict[str, Any]) -> Iterator[st
 
 
 def request_of(one: Assertion, config: Config) -> HypotheticalRequest:
-    """The request in mind, through the same gate as a real one. Raises ValueError, or ExchangeError from the gate."""
+    """The hypothetical request, parsed like a real one. Raises ValueError, or ExchangeError from the parser."""
     found = REQUEST.fullmatch(one.request)
     assert found is not None
     scheme, authority, target = "", "localhost", found["url"]
@@ -134,7 +134,7 @@ def request_of(one: Assertion, config: Config) -> HypotheticalRequest:
 
 
 def key_of(name: str | None, config: Config) -> list[str]:
-    """The field in which this consumer sends its key. Raises ValueError for one that there is not."""
+    """The header field with the key of this consumer. Raises ValueError for an unknown consumer."""
     if name is None:
         return []
     consumer = config.consumers.get(name)

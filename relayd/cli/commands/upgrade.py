@@ -1,6 +1,6 @@
-"""`relayd upgrade`: let a new process, of the relayd that is installed now, take over; wait, and say whether it did.
+"""`relayd upgrade`: start a new process of the installed relayd that takes over; wait, and print the result.
 
-Exit codes: 0 the new process serves, 1 it does not and the old one goes on, 2 wrong usage.
+Exit codes: 0 the new process serves, 1 it does not and the old one continues, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not reply.get("accepted"):
         for finding in reply.get("findings", []):
             err(f"relayd: not upgraded: {finding}")
-        err("relayd: the process that runs goes on serving")
+        err("relayd: the running process continues to serve")
         return 1
-    out("a new process has taken over; the old one finishes what it has")
+    out("a new process has taken over; the old one finishes its exchanges")
     return os.EX_OK

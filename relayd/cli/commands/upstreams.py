@@ -1,6 +1,6 @@
-"""`relayd upstreams`: every endpoint, whether it may be asked, and what keeps it from that.
+"""`relayd upstreams`: every endpoint, whether it is used, and the reasons if it is not.
 
-Exit codes: 0 shown, 1 nobody answers, 2 wrong usage.
+Exit codes: 0 shown, 1 relayd does not respond, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def lines(data: dict[str, Any]) -> Iterator[str]:
     yield from table([COLUMNS, *rows])
     for upstream in data["upstreams"]:
         if upstream["endpoints"] and not upstream["available"]:
-            yield paint(f"{upstream['name']}: no endpoint may be asked", "red")
+            yield paint(f"{upstream['name']}: no endpoint is available", "red")
         for endpoint in upstream["endpoints"]:
             if known := addresses(endpoint):
                 yield paint(f"{upstream['name']}: {plain(endpoint['address'])} is {known}", "dim")
@@ -67,16 +67,16 @@ def coloured(state: str) -> str:
 
 
 def note(endpoint: dict[str, Any]) -> str:
-    """What a reader asks next: until when, and why."""
+    """The reasons for the state of an endpoint, and how long it lasts."""
     notes = []
     if endpoint["state"] != "enabled" and not endpoint["in_flight"]:
-        notes.append("nothing is under way there")
+        notes.append("no request is running")
     if endpoint["forced"]:
         notes.append("opened by hand")
     elif endpoint["retry_in_s"] is not None:
         notes.append(f"probe in {span(endpoint['retry_in_s'])}")
     if endpoint["resting_for_s"]:
-        notes.append(f"rests for {span(endpoint['resting_for_s'])}")
+        notes.append(f"cooling down for {span(endpoint['resting_for_s'])}")
     if endpoint["health"] == "failing" and endpoint["health_why"]:
         notes.append(endpoint["health_why"])
     if endpoint["last_fault"] and (endpoint["consecutive_failures"] or not endpoint["available"]):

@@ -11,8 +11,8 @@ from tests.unit.cli.admin_case import Admin
 
 
 @pytest.mark.parametrize(("action", "state", "words"), [
-    ("drain", "draining", "what is under way goes on"), ("disable", "disabled", "nor is its health checked"),
-    ("enable", "enabled", "may be asked again"),
+    ("drain", "draining", "running ones continue"), ("disable", "disabled", "no health checks"),
+    ("enable", "enabled", "in use again"),
 ])
 def test_what_became_of_it_is_said(action: str, state: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reply = {"upstream": "u", "endpoint": {"address": "a:1", "state": state, "in_flight": 3}}

@@ -71,7 +71,7 @@ def test_bytes_of_a_client_cannot_move_the_cursor() -> None:
 @pytest.mark.parametrize(("change", "word"), [
     ({}, "available"), ({"available": False, "state": "draining"}, "draining"),
     ({"available": False, "health": "failing"}, "failing"), ({"available": False, "breaker": "open"}, "breaker open"),
-    ({"available": False}, "resting"),
+    ({"available": False}, "cooling down"),
 ])
 def test_an_endpoint_that_may_not_be_asked_says_why(change: dict[str, Any], word: str) -> None:
     assert state({**ENDPOINT, **change}) == word
@@ -80,7 +80,7 @@ def test_an_endpoint_that_may_not_be_asked_says_why(change: dict[str, Any], word
 def test_overload_is_shown_while_it_lasts() -> None:
     assert "overloaded" not in "\n".join(lines(status()))
     shown = list(lines(status(overload={**CALM, "active": True, "share": 0.15, "why": "memory"})))
-    assert "overloaded (memory): 15% of the requests are turned away" in shown
+    assert "overloaded (memory): 15% of the requests are rejected" in shown
 
 
 def test_limits_are_shown_where_there_are_some() -> None:

@@ -17,7 +17,7 @@ def test_one_that_did_not_is_told_with_its_reason(serve_reply: ServeReply, capsy
     reply = {"accepted": False, "generation": 3, "findings": ["the new process ended with exit status 78"]}
     assert main(["upgrade", *serve_reply(422, reply)]) == 1
     output = capsys.readouterr().err
-    assert "exit status 78" in output and "goes on serving" in output
+    assert "exit status 78" in output and "continues to serve" in output
 
 
 def test_nobody_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:

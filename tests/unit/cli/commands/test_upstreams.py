@@ -31,9 +31,9 @@ def test_every_endpoint_has_a_line() -> None:
 
 
 @pytest.mark.parametrize(("change", "text"), [
-    ({"state": "draining", "in_flight": 0}, "nothing is under way there"),
+    ({"state": "draining", "in_flight": 0}, "no request is running"),
     ({"breaker": "open", "available": False, "retry_in_s": 12.0, "last_fault": "connect_failed"}, "probe in 12.0s, last fault: connect_failed"),
-    ({"breaker": "open", "forced": True}, "opened by hand"), ({"resting_for_s": 90.0}, "rests for 1m30s"),
+    ({"breaker": "open", "forced": True}, "opened by hand"), ({"resting_for_s": 90.0}, "cooling down for 1m30s"),
     ({"health": "failing", "health_why": "status 500"}, "status 500"), ({"last_fault": "old story"}, ""),
 ])
 def test_what_a_reader_asks_next_is_noted(change: dict[str, Any], text: str) -> None:
@@ -47,7 +47,7 @@ def test_a_slow_start_shows_both_weights() -> None:
 def test_an_upstream_that_is_shut_and_a_key_that_is_away_are_said_below() -> None:
     key = {"source": "file /k", "state": "aside", "for_s": 60.0, "used": 3, "refused": 1, "why": "401 from a:1"}
     shown = list(lines(page(False, (key,), available=False)))
-    assert shown[2:] == ["up: no endpoint may be asked", "up: key of file /k aside for 1m00s: 401 from a:1"]
+    assert shown[2:] == ["up: no endpoint is available", "up: key of file /k aside for 1m00s: 401 from a:1"]
 
 
 def test_without_upstreams_it_says_so() -> None:
