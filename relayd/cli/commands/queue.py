@@ -14,8 +14,8 @@ from relayd.cli.watch import add_options, show
 
 HELP = "show every limit, its load, and the waiting requests in order of admission"
 SHOWN = 50
-GATES = ("LIMIT", "IN FLIGHT", "WAITING", "OLDEST", "HELD ON AVERAGE", "NEXT WAITS", "CONSUMERS IN FLIGHT + WAITING")
-WAITERS = ("PLACE", "LIMIT", "CONSUMER", "PRIORITY", "WAITED", "EXPECTED")
+GATES = ("LIMIT", "IN FLIGHT", "WAITING", "OLDEST", "AVERAGE TIME", "NEXT WAITS", "CONSUMERS IN FLIGHT + WAITING")
+WAITERS = ("POSITION", "LIMIT", "CONSUMER", "PRIORITY", "WAITED", "EXPECTED")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from relayd.cli.watch import add_options, show
 
 HELP = "show generation, listeners, upstreams and exchanges in flight of the running relayd"
 SHOWN = 50
-COLUMNS = ("ID", "AGE", "ROOM", "BUFFERED", "ROUTE", "UPSTREAM", "REQUEST")
+COLUMNS = ("ID", "AGE", "PHASE", "BUFFERED", "ROUTE", "UPSTREAM", "REQUEST")
 COLOUR_OF_PHASE = {"serving": "green", "starting": "yellow", "draining": "yellow"}
 
 

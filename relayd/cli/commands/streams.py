@@ -15,7 +15,7 @@ from relayd.cli.watch import add_options, show
 HELP = "show every exchange in flight, oldest first: its consumer, its phase, its memory"
 SHOWN = 200
 COLUMNS = (
-    "ID", "AGE", "ROOM", "CONSUMER", "ROUTE", "UPSTREAM", "ENDPOINT", "TRIES", "GENERATION", "BUFFERED", "SENT",
+    "ID", "AGE", "PHASE", "CONSUMER", "ROUTE", "UPSTREAM", "ENDPOINT", "TRIES", "GENERATION", "BUFFERED", "SENT",
     "REQUEST",
 )
 

@@ -14,7 +14,7 @@ from relayd.cli.watch import add_options, show
 
 HELP = "show every endpoint: its state, breaker, health and load"
 COLUMNS = (
-    "UPSTREAM", "ENDPOINT", "ASKED", "STATE", "BREAKER", "HEALTH", "IN FLIGHT", "WEIGHT", "PRIORITY", "PICKED",
+    "UPSTREAM", "ENDPOINT", "AVAILABLE", "STATE", "BREAKER", "HEALTH", "IN FLIGHT", "WEIGHT", "PRIORITY", "PICKED",
     "FAILED", "NOTE",
 )
 COLOURS = {

@@ -1,4 +1,4 @@
-"""What would become of an imagined request."""
+"""The explanation of a hypothetical request."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_consumers_key_is_named_by_its_owner() -> None:
     assert result("GET /v1/x", "Authorization: Bearer sk-team")["consumer"] == {"allowed": ["team"], "known": "team"}
 
 
-def test_a_request_without_a_key_is_told_its_401_and_what_would_be_sent() -> None:
+def test_a_request_without_a_key_shows_its_401_and_the_upstream_request() -> None:
     answer = result("GET /v1/x", "Authorization: Bearer sk-other")
     assert (answer["answer"]["status"], answer["answer"]["code"]) == (401, "unauthorized")
     assert answer["route"] == "llm" and answer["sent"] is not None
@@ -92,42 +92,42 @@ def test_edits_are_shown_and_values_that_may_be_keys_are_not() -> None:
     ("/old?a=b", 308, "https://127.0.0.1:8282/new?a=b"), ("/gone", 410, "fixed"), ("/health", 200, "admin"),
     ("/nothing", 404, "No route"),
 ])
-def test_what_relayd_answers_itself_is_told(path: str, status: int, words: str) -> None:
+def test_a_response_of_relayd_itself_is_shown(path: str, status: int, words: str) -> None:
     answer = result(f"GET {path}")
     assert answer["answer"]["status"] == status and words in answer["answer"]["why"]
     assert answer["sent"] is None
 
 
-def test_a_request_that_names_no_model_is_told_what_it_lacks() -> None:
+def test_a_request_without_a_model_shows_the_missing_model() -> None:
     answer = result("POST /m", "Content-Length: 2")["answer"]
     assert (answer["status"], answer["code"]) == (400, "bad_body") and "model" in answer["why"]
 
 
-def test_a_path_that_reads_in_two_ways_is_told_with_its_other_reading() -> None:
+def test_an_ambiguous_path_is_shown_with_its_other_interpretation() -> None:
     answer = result("GET /web/../v1/x")["answer"]
     assert answer["code"] == "ambiguous_path" and "/v1/x" in answer["why"] and "llm" in answer["why"]
 
 
-def test_a_path_that_climbs_out_of_where_its_route_puts_it_is_told() -> None:
+def test_a_path_that_leaves_the_folder_of_its_route_is_shown() -> None:
     answer = result("GET /g/x/../../g/y")["answer"]
     assert answer["code"] == "ambiguous_path" and "leave the folder" in answer["why"]
 
 
-def test_a_preflight_is_answered_before_any_key_is_asked_for() -> None:
+def test_a_preflight_is_answered_without_a_key() -> None:
     answer = result("OPTIONS /v1/x", "Origin: https://a", "Access-Control-Request-Method: POST")
     assert answer["answer"]["status"] == 204 and answer["sent"] is None
 
 
-def test_a_body_above_the_limit_is_told() -> None:
+def test_a_body_above_the_limit_is_shown() -> None:
     answer = result("POST /v1/x", "Authorization: Bearer sk-team", "Content-Length: 10")["answer"]
     assert answer["code"] == "body_too_large"
 
 
-def test_a_loop_is_told() -> None:
+def test_a_loop_is_shown() -> None:
     assert result("GET /web/x", "Via: 1.1 relayd")["answer"]["code"] == "loop_detected"
 
 
-def test_listeners_say_whether_the_url_arrives_there() -> None:
+def test_listeners_show_whether_the_url_reaches_them() -> None:
     def taking(**words: str) -> list[str]:
         return [one["name"] for one in result("GET /web/x", **words)["listeners"] if one["takes"]]
 

@@ -1,4 +1,4 @@
-"""The frame of the commands."""
+"""The relayd command and its verbs."""
 
 from __future__ import annotations
 

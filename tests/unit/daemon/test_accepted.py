@@ -1,4 +1,4 @@
-"""What a start goes on with when its file cannot be used: the newest configuration that still can be."""
+"""The fallback of a start with an invalid file: the newest configuration that is still valid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GOOD = "listeners: {public: {address: \"127.0.0.1:8282\"}}\nroutes: [{name: all,
 
 @pytest.fixture
 def generations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generations:
-    """Those of a service with a keeper."""
+    """The generations of a service with a keeper."""
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
     monkeypatch.setenv(KEEPER_VARIABLE, "7")
     monkeypatch.delenv(SUCCESSOR_VARIABLE, raising=False)
@@ -26,7 +26,7 @@ def save(generations: Generations, text: str, number: int = 1) -> None:
     assert generations.save(number, 0, (("/etc/relayd.yaml", text),)) == ""
 
 
-def test_the_configuration_that_was_in_force_last_is_loaded_again(generations: Generations) -> None:
+def test_the_last_accepted_configuration_is_loaded(generations: Generations) -> None:
     assert last_accepted() is None, "nothing was accepted yet"
     save(generations, GOOD)
     loaded = last_accepted()

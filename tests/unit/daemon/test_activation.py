@@ -1,4 +1,4 @@
-"""Sockets that the service manager hands over."""
+"""Sockets passed by the service manager."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from relayd.daemon.activation import close_unnamed, inherited_sockets, named
 
-FIRST = 200  # far above what the test runner has open
+FIRST = 200  # far above the open descriptors of the test runner
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_sockets_without_names_are_called_unknown(handed_over: Pair) -> None:
     close(found)
 
 
-def test_what_was_meant_for_another_process_is_left_alone(handed_over: Pair) -> None:
+def test_sockets_for_another_process_are_not_used(handed_over: Pair) -> None:
     assert inherited_sockets(environment(LISTEN_PID="1"), FIRST) == {}
     os.fstat(FIRST)
 
@@ -89,7 +89,7 @@ def test_the_variables_do_not_reach_children() -> None:
     assert left == {"PATH": "/bin"}
 
 
-def test_what_no_listener_names_is_closed(handed_over: Pair) -> None:
+def test_sockets_that_no_listener_names_are_closed(handed_over: Pair) -> None:
     found = inherited_sockets(environment(), FIRST)
     assert close_unnamed(found, named(["127.0.0.1:80", "systemd:public", "unix:/other"])) == ["other"]
     assert found["other"][0].fileno() == -1

@@ -1,4 +1,4 @@
-"""Where the admin socket is, and how a command finds it."""
+"""The path of the admin socket, and how a command finds it."""
 
 from __future__ import annotations
 

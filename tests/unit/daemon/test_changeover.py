@@ -25,7 +25,7 @@ from relayd.upstream.transport.client import StreamClient
 
 
 class Site:
-    """A gateway and its changeover; `serve` is what the lifecycle does with a new admin socket."""
+    """A gateway and its changeover; `served` records the admin servers passed to the lifecycle."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -80,7 +80,7 @@ async def test_commit_puts_everything_in_force(folder: Path) -> None:
     assert os.listdir(folder) == []
 
 
-async def test_what_a_refused_configuration_opened_is_closed_again(folder: Path) -> None:
+async def test_resources_of_a_refused_configuration_are_closed(folder: Path) -> None:
     site = Site(folder)
     site.apply()
     plan, before = site.gateway.plan, descriptors()
@@ -124,7 +124,7 @@ async def test_an_unchanged_upstream_stays_the_same_object(folder: Path) -> None
     site.close()
 
 
-async def test_a_changed_upstream_is_retired_when_nobody_is_left_on_the_old_plan(folder: Path) -> None:
+async def test_a_changed_upstream_is_retired_with_the_last_exchange_of_the_old_plan(folder: Path) -> None:
     site = Site(folder)
     site.apply()
     assert site.gateway.plan is not None
@@ -197,7 +197,7 @@ async def test_connections_are_bounded_by_the_descriptors_and_by_the_configurati
     site.close()
 
 
-def test_telemetry_is_told_every_key_of_its_section() -> None:
+def test_telemetry_settings_contain_every_key_of_the_section() -> None:
     text = """
 listeners: {a: {address: "127.0.0.1:1"}}
 telemetry:

@@ -1,4 +1,4 @@
-"""Descriptors that are handed over: whose they are, and in which order they lie."""
+"""Descriptors passed between processes: ownership and order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_descriptors_are_put_in_order_from_three_on() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_a_service_manager_that_is_not_there_changes_nothing(tmp_path: Path) -> None:
+def test_a_missing_service_manager_changes_nothing(tmp_path: Path) -> None:
     assert connect_manager("") is None
     assert connect_manager(str(tmp_path / "nobody")) is None
 
@@ -37,4 +37,4 @@ def test_two_numbers_of_one_socket_are_known_as_one() -> None:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         duplicate = os.dup(one.fileno())
         assert identity(duplicate) == identity(one.fileno()) != identity(other.fileno())
-        close_all([duplicate, duplicate])  # what is closed already is passed over
+        close_all([duplicate, duplicate])  # a closed descriptor is skipped

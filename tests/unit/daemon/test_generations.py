@@ -1,4 +1,4 @@
-"""What is kept of configurations that were in force, who may read it, and what a full disk does."""
+"""Saved configurations: content, permissions and a failing disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def generations(tmp_path: Path) -> Generations:
     return Generations(str(tmp_path / "generations"))
 
 
-def test_what_is_kept_is_read_back_word_for_word(generations: Generations) -> None:
+def test_a_saved_generation_is_read_back_unchanged(generations: Generations) -> None:
     assert generations.save(7, 12.5, TWO) == ""
     assert generations.read(7) == Generation(7, 12.5, TWO)
     assert generations.newest() == generations.read(7)
@@ -41,7 +41,7 @@ def test_only_the_newest_ones_stay(generations: Generations) -> None:
     assert generations.numbers() == list(range(6, MAX_GENERATIONS + 6))
 
 
-def test_the_same_text_is_kept_once_under_its_newest_number(generations: Generations) -> None:
+def test_equal_texts_are_saved_once_under_the_newest_number(generations: Generations) -> None:
     generations.save(1, 0, ONE)
     generations.save(2, 0, ONE)
     generations.save(3, 0, TWO)
@@ -55,18 +55,18 @@ def test_a_start_with_the_same_text_is_the_same_generation_and_another_text_the_
     assert (generations.number_for(ONE), generations.number_for(TWO)) == (5, 6)
 
 
-def test_without_a_state_directory_nothing_is_kept_and_a_start_is_generation_one() -> None:
+def test_without_a_state_directory_nothing_is_saved_and_a_start_is_generation_one() -> None:
     nowhere = Generations.of_service({})
     assert (nowhere.save(1, 0, ONE), nowhere.numbers(), nowhere.number_for(ONE)) == ("", [], 1)
     assert Generations.of_service({"STATE_DIRECTORY": "/var/lib/relayd:/other"}).folder == "/var/lib/relayd/generations"
 
 
-def test_a_place_that_cannot_be_written_is_told_and_nothing_is_raised(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported_and_nothing_is_raised(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "file/generations" in Generations(str(tmp_path / "file" / "generations")).save(1, 0, ONE)
 
 
-def test_a_damaged_file_is_passed_over_and_its_number_not_used_again(generations: Generations) -> None:
+def test_a_damaged_file_is_skipped_and_its_number_is_not_reused(generations: Generations) -> None:
     generations.save(1, 0, ONE)
     assert generations.folder is not None
     for number, text in ((2, "{"), (3, "[]"), (4, json.dumps({"generation": 4}))):

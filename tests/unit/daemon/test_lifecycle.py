@@ -1,4 +1,4 @@
-"""The life of a process, lived on the loop of the test. Signals and exit codes are in the functional tests."""
+"""The life cycle of a process, on the loop of the test. Signals and exit codes are in the functional tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.unit.server.certificates import certificate
 
 
 class Living:
-    """A life in a folder, and what it wrote."""
+    """A Lifecycle in a folder, and its log output."""
 
     def __init__(self, folder: Path, **change: Any) -> None:
         self.folder, self.file, self.written = folder, folder / "relayd.yaml", io.StringIO()
@@ -54,7 +54,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
 
 
-async def test_the_start_line_says_version_listeners_generation_and_file(folder: Path) -> None:
+async def test_the_start_line_names_version_listeners_generation_and_file(folder: Path) -> None:
     living = Living(folder)
     life = living.start()
     line = next(line for line in living.written.getvalue().splitlines() if "started" in line)
@@ -64,7 +64,7 @@ async def test_the_start_line_says_version_listeners_generation_and_file(folder:
     life.close()
 
 
-async def test_a_reload_tells_what_changed_and_a_refused_one_what_was_wrong(folder: Path) -> None:
+async def test_a_reload_returns_its_changes_and_a_refused_one_its_errors(folder: Path) -> None:
     living = Living(folder)
     life = living.start()
     living.write(routes=[{"name": "other", "respond": {"body": "new"}}])
@@ -89,8 +89,8 @@ async def test_many_hangups_at_once_are_one_reload(folder: Path) -> None:
     life = living.start()
     for _ in range(10):
         life.on_hangup()
-    await asyncio.sleep(0)  # one turn: the reload that was asked for begins
-    await life.reload()  # stands behind the one that was asked for
+    await asyncio.sleep(0)  # one turn: the requested reload starts
+    await life.reload()  # waits for the requested one
     assert life.telemetry.metrics.value("relayd.config.reloads", result="accepted") == 2
     life.close()
 
@@ -146,7 +146,7 @@ async def test_other_faults_of_preparing_are_faults_of_the_configuration(folder:
     assert start_error(error, loaded) is error
 
 
-async def test_a_reload_says_which_files_it_no_longer_reads(folder: Path) -> None:
+async def test_a_reload_lists_files_that_are_no_longer_included(folder: Path) -> None:
     (folder / "d").mkdir()
     for name in ("a", "b"):
         (folder / "d" / f"{name}.yaml").write_text(f"routes: [{{name: {name}, match: {{path: /{name}}}, respond: 200}}]\n")
@@ -163,7 +163,7 @@ async def test_a_reload_says_which_files_it_no_longer_reads(folder: Path) -> Non
 
 
 async def test_the_end_of_a_certificate_is_in_the_log_the_status_and_the_metrics(folder: Path) -> None:
-    one = certificate(folder, "one.example")  # for two days
+    one = certificate(folder, "one.example")  # valid for two days
     listener = {"address": "127.0.0.1:0", "tls": {"certificates": [{"cert": one.cert, "key": one.key}]}}
     living = Living(folder, listeners={"public": listener})
     life = living.start()

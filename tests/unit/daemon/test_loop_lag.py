@@ -1,4 +1,4 @@
-"""The delay of the event loop."""
+"""The lag of the event loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def test_a_blocked_loop_is_measured_and_reported(monkeypatch: pytest.Monke
     lag = LoopLag(report)
     lag.start()
     now = clock.monotonic()
-    monkeypatch.setattr(clock, "monotonic", lambda: now + INTERVAL_S + 0.4)  # the loop was held up for 400 ms
+    monkeypatch.setattr(clock, "monotonic", lambda: now + INTERVAL_S + 0.4)  # the loop was blocked for 400 ms
     assert lag.current_s == pytest.approx(0.4, abs=0.05)
     await asyncio.wait_for(measured.wait(), 60)
     assert reported[0] == pytest.approx(0.4, abs=0.05)

@@ -1,4 +1,4 @@
-"""What the daemon tends beside serving."""
+"""The periodic work of the daemon."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ daemon: {overload: {loop_lag: 500ms, memory: 1GiB, descriptors: 0.5}, request_bu
 
 class Scene:
     def __init__(self, tmp_path: Path) -> None:
-        self.told = io.StringIO()
+        self.log = io.StringIO()
         settings = TelemetrySettings(access_format="off", log_format="json")
-        self.telemetry = Telemetry.build(settings, self.told)
+        self.telemetry = Telemetry.build(settings, self.log)
         self.client: StreamClient = StreamClient(force_instance=True)
         self.gateway = Gateway(self.client, self.telemetry)
         self.lag = LoopLag(lambda late_s: None)
@@ -40,7 +40,7 @@ class Scene:
         self.maintenance.commit(self.plan)
 
     def events(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.told.getvalue().splitlines()]
+        return [json.loads(line) for line in self.log.getvalue().splitlines()]
 
     def gauge(self, name: str) -> str:
         text = (self.telemetry.page() or ("", b""))[1].decode()
@@ -57,7 +57,7 @@ def opened(tmp_path: Path) -> Iterator[Scene]:
         scene.telemetry.close()
 
 
-async def test_a_change_of_an_endpoint_is_told_and_counted(tmp_path: Path) -> None:
+async def test_a_change_of_an_endpoint_is_logged_and_counted(tmp_path: Path) -> None:
     for scene in opened(tmp_path):
         upstream = scene.plan.upstreams["a"]
         lease = upstream.acquire()
@@ -78,7 +78,7 @@ async def test_gauges_follow_gates_and_endpoints(tmp_path: Path) -> None:
         assert scene.gauge("relayd_upstream_available").endswith(" 1")
 
 
-async def test_request_buffers_are_set_up_told_and_part_of_the_load(tmp_path: Path) -> None:
+async def test_request_buffers_are_configured_measured_and_part_of_the_load(tmp_path: Path) -> None:
     for scene in opened(tmp_path):
         buffers = scene.gateway.buffers
         assert (buffers.limit, buffers.queue_timeout_s) == (2 * 1024 * 1024, 3.0)
@@ -91,7 +91,7 @@ async def test_request_buffers_are_set_up_told_and_part_of_the_load(tmp_path: Pa
         assert scene.gateway.overload.active and scene.gateway.overload.why == "request_buffers"
 
 
-async def test_overload_is_told_when_it_begins_and_when_it_ends(tmp_path: Path) -> None:
+async def test_overload_is_logged_when_it_begins_and_when_it_ends(tmp_path: Path) -> None:
     for scene in opened(tmp_path):
         scene.lag.last_s = 5.0
         scene.maintenance.tick()
@@ -103,7 +103,7 @@ async def test_overload_is_told_when_it_begins_and_when_it_ends(tmp_path: Path) 
         assert len(scene.events()) == 2
 
 
-def test_bounds_are_what_the_configuration_says() -> None:
+def test_bounds_are_those_of_the_configuration() -> None:
     bounds = bounds_of(load_text(CONFIG, "relayd.yaml").config, 1000)
     assert (bounds.loop_lag_s, bounds.memory_bytes, bounds.descriptors) == (0.5, 1 << 30, 500)
 

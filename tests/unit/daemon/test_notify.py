@@ -1,4 +1,4 @@
-"""What systemd hears, and that it never matters when nobody listens."""
+"""Notifications to systemd, and that a missing or slow receiver has no effect."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_reloading_carries_the_monotonic_stamp_that_notify_reload_demands(manage
     notifier.close()
 
 
-def test_a_line_break_in_a_status_cannot_forge_a_second_word(manager: socket.socket) -> None:
+def test_a_line_break_in_a_status_cannot_forge_an_assignment(manager: socket.socket) -> None:
     notifier = notifier_to(manager)
     notifier.status("calm\nSTOPPING=1")
     assert manager.recv(999) == b"STATUS=calm STOPPING=1"

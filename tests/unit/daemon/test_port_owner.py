@@ -1,4 +1,4 @@
-"""Who holds a port."""
+"""The process that listens on a port."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_process_that_listens_is_named() -> None:
         assert port_owner(taken.getsockname()[1]) == f"{name} (pid {os.getpid()})"
 
 
-def test_a_free_port_is_held_by_nobody() -> None:
+def test_a_free_port_has_no_owner() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # bound, but it does not listen
         assert port_owner(bound.getsockname()[1]) == ""

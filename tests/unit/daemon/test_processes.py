@@ -1,4 +1,4 @@
-"""Who belongs to the service, and how an end is told."""
+"""Processes of the service, and the description of an exit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_processes_of_a_service_are_those_of_its_control_group(tmp_path: Pat
     assert service_processes(str(tmp_path / "none"), str(tmp_path)) == []
 
 
-def test_an_end_is_told_in_words() -> None:
+def test_an_exit_is_described() -> None:
     assert describe_exit(78 << 8) == "exit status 78"
     assert describe_exit(signal.SIGKILL) == "signal SIGKILL"
 

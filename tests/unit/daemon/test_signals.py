@@ -12,7 +12,7 @@ from relayd.daemon.signals import Signals, block_signals
 
 
 class Received:
-    """What the lifecycle would be told."""
+    """Records the calls to the lifecycle."""
 
     def __init__(self) -> None:
         self.reloads = 0
@@ -52,7 +52,7 @@ async def test_hangup_reloads() -> None:
     await with_signals(test)
 
 
-async def test_the_second_request_to_stop_is_told_from_the_first() -> None:
+async def test_the_second_stop_signal_is_reported_as_repeated() -> None:
     async def test(received: Received) -> None:
         await received.after(signal.SIGTERM)
         await received.after(signal.SIGINT)
@@ -61,7 +61,7 @@ async def test_the_second_request_to_stop_is_told_from_the_first() -> None:
     await with_signals(test)
 
 
-async def test_a_hangup_that_came_too_early_is_heard_later() -> None:
+async def test_an_early_sighup_is_handled_later() -> None:
     block_signals()
     signal.pthread_kill(threading.get_ident(), signal.SIGHUP)  # would end this process
 
@@ -83,7 +83,7 @@ async def test_usr1_opens_log_files_and_usr2_ends_nothing() -> None:
     signals = Signals(lambda: None, lambda name, repeated: None, lambda: received.append("reopen"), upgrade)
     loop = asyncio.get_running_loop()
     block_signals()
-    signal.raise_signal(signal.SIGUSR1)  # before anybody hears it
+    signal.raise_signal(signal.SIGUSR1)  # before a handler is installed
     signals.install(loop)
     signal.raise_signal(signal.SIGUSR2)
     await done.wait()

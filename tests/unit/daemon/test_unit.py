@@ -1,4 +1,4 @@
-"""The unit as it is installed, and what it lets relayd read and write."""
+"""The installed unit, and the paths that it lets relayd read and write."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_drop_in_adds_and_takes_back(folders: tuple[str, ...]) -> None:
     assert unit(folders, "[Unit]\nUser=other\n# User=comment\n").value("User") == "relayd"
 
 
-def test_what_is_hidden_is_named_with_its_rule(folders: tuple[str, ...]) -> None:
+def test_a_hidden_path_is_named_with_its_setting(folders: tuple[str, ...]) -> None:
     found = unit(folders, "[Service]\nInaccessiblePaths=/srv/secret\n")
     assert found.hides("/run/user/1000/key") == "ProtectHome=yes"
     assert found.hides("/tmp/key") == "PrivateTmp=yes"
@@ -58,7 +58,7 @@ def test_no_unit_is_none(tmp_path: Path) -> None:
     assert load_unit(str(tmp_path / "x.service")) is None
 
 
-def test_a_user_that_does_not_exist_is_told_without_changing_anything() -> None:
+def test_an_unknown_user_is_reported_without_changing_anything() -> None:
     assert "does not exist" in Unit("u", {"User": ["no-such-user"]}).switch_user()
 
 

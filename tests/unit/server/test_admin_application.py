@@ -1,4 +1,4 @@
-"""The admin application, asked without a socket: what may be asked, when an action is done, and who is told."""
+"""The admin application without a socket: allowed methods, the start of an action, and its response."""
 
 from __future__ import annotations
 

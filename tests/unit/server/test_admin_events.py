@@ -1,4 +1,4 @@
-"""The events: one for all clients, none for a client that is behind, an end when something newer is in force."""
+"""The events: one for all clients, none for a slow client, and an end when a newer plan is in force."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.unit.server.recording_responder import RecordingResponder
 
 
 class Status:
-    """Numbers the events that were made."""
+    """Numbers the created events."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -83,7 +83,7 @@ async def test_all_streams_end_in_good_order_when_the_process_ends(status: Statu
         stream.close()
 
 
-async def test_nothing_is_made_while_nobody_listens(status: Status) -> None:
+async def test_no_event_is_created_without_clients(status: Status) -> None:
     feed, other = EventFeed(status, bool), EventFeed(Status(), bool)
     subscribed(feed)[1].close()
     responder, stream = subscribed(other)

@@ -1,4 +1,4 @@
-"""Live state as the admin application shows it, and the hands on it."""
+"""Live state in the admin application, and the actions on endpoints."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def address(views: Views, number: int = 0) -> str:
     return result
 
 
-async def test_upstreams_are_shown_with_what_keeps_each_endpoint_from_being_asked() -> None:
+async def test_upstreams_are_shown_with_the_state_of_each_endpoint() -> None:
     async with admin_views() as views:
         assert views.get("/upstreams") == (200, {"upstreams": []})
         planned(views)
@@ -66,7 +66,7 @@ async def test_an_endpoint_is_taken_out_and_brought_back(action: str, state: str
         assert (status, data["endpoint"]["state"]) == (200, "enabled")
 
 
-async def test_a_breaker_is_opened_and_reset_by_hand_and_health_tells_of_it() -> None:
+async def test_a_breaker_is_opened_and_reset_by_hand_and_shown_in_health() -> None:
     async with admin_views() as views:
         planned(views)
         for number in (0, 1):
@@ -74,7 +74,7 @@ async def test_a_breaker_is_opened_and_reset_by_hand_and_health_tells_of_it() ->
             assert (status, data["endpoint"]["breaker"], data["endpoint"]["forced"]) == (200, "open", True)
         assert views.get("/health")[1]["circuit_breaker"]["is_open"] is True
         assert views.get("/health")[0] == 503
-        assert views.get("/live")[0] == 200  # alive it is
+        assert views.get("/live")[0] == 200  # still alive
         status, data = views.get(path("first", address(views), "breaker", "reset"), method="POST", write=True)
         assert data["endpoint"]["breaker"] == "closed"
         assert views.get("/health")[1]["circuit_breaker"]["is_open"] is False
@@ -86,7 +86,7 @@ async def test_a_breaker_is_opened_and_reset_by_hand_and_health_tells_of_it() ->
     (path("first", "127.0.0.1:9001", "breaker", "half"), 404, "no such action"),
     ("/upstreams/a/b/c/d/e/f/g", 404, "no such action"),
 ])
-async def test_an_action_that_cannot_be_done_says_what_can(target: str, status: int, text: str) -> None:
+async def test_an_unknown_action_lists_the_known_targets(target: str, status: int, text: str) -> None:
     async with admin_views() as views:
         planned(views)
         data = views.get(target, method="POST", write=True)
@@ -101,7 +101,7 @@ async def test_a_breaker_that_is_off_cannot_be_opened() -> None:
         assert (status, data["error"]["code"]) == (409, "not_possible")
 
 
-async def test_actions_are_asked_for_by_post_and_only_where_writing_is_shown() -> None:
+async def test_actions_need_post_and_write_permission() -> None:
     async with admin_views() as views:
         planned(views)
         target = path("first", address(views), "drain")
@@ -124,7 +124,7 @@ async def test_queues_are_shown_with_places_in_the_order_of_turns() -> None:
         assert views.get("/status")[1]["gates"][0]["name"] == "upstream first"
 
 
-async def test_what_is_enabled_by_hand_wakes_those_who_wait_for_it() -> None:
+async def test_enabling_an_endpoint_wakes_waiting_requests() -> None:
     async with admin_views() as views:
         planned(views)
         gates, plan = views.gateway.gates, views.gateway.plan
@@ -140,7 +140,7 @@ async def test_what_is_enabled_by_hand_wakes_those_who_wait_for_it() -> None:
 
 
 def under_way(views: Views, number: int, **record: Any) -> None:
-    """An exchange that began so many seconds ago, before a client that is so far behind."""
+    """Add an exchange that began this many seconds ago, with 512 bytes queued for its client."""
     plan = views.gateway.plan
     assert plan is not None
     down: Any = SimpleNamespace(listener="public", peer="127.0.0.1", buffered=lambda: 512)

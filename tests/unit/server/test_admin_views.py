@@ -1,4 +1,4 @@
-"""The pages of the admin application, asked without a socket."""
+"""The pages of the admin application, without a socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One client connection: requests in, answers out, one after the other, within limits of time."""
+"""One client connection: requests, responses, pipelining and timeouts."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ async def test_requests_behind_one_another_are_answered_in_order(tmp_path: Path)
     async def script(side: Side) -> None:
         while True:
             head, body = await side.message()
-            word = head.split(b" ")[1] + body
-            side.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(word) + word)
+            text = head.split(b" ")[1] + body
+            side.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
 
     async with running(tmp_path, script, before=FIXED) as house:
         side = await house.connect()
@@ -123,7 +123,7 @@ async def test_one_empty_line_before_a_request_is_taken(tmp_path: Path) -> None:
     (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
     (b"POST / HTTP/1.1\r\nHost: a\r\nExpect: much\r\n\r\n", 417),
 ])
-async def test_what_is_no_request_is_refused_once_and_the_connection_ended(tmp_path: Path, raw: bytes, status: int) -> None:
+async def test_a_malformed_request_is_rejected_once_and_the_connection_ends(tmp_path: Path, raw: bytes, status: int) -> None:
     async with running(tmp_path) as house:
         side = await house.connect()
         side.write(raw + get())
@@ -165,7 +165,7 @@ async def test_a_body_that_turns_malformed_ends_the_exchange(tmp_path: Path) -> 
 # ---- Expect
 
 
-async def test_a_client_that_asks_is_told_to_go_on(tmp_path: Path) -> None:
+async def test_a_client_with_expect_gets_100_continue(tmp_path: Path) -> None:
     async with running(tmp_path) as house:
         side = await house.connect()
         side.write(get("/x", "Content-Length: 3", "Expect: 100-continue", method="POST"))
@@ -175,9 +175,9 @@ async def test_a_client_that_asks_is_told_to_go_on(tmp_path: Path) -> None:
         await house.accounted(1)
 
 
-@pytest.mark.parametrize("words", [("/fixed", "5"), ("/x", "999999999")])
-async def test_a_client_that_would_be_refused_is_not_asked_to_upload(tmp_path: Path, words: tuple[str, str]) -> None:
-    path, length = words
+@pytest.mark.parametrize("target", [("/fixed", "5"), ("/x", "999999999")])
+async def test_a_rejected_client_gets_no_100_continue(tmp_path: Path, target: tuple[str, str]) -> None:
+    path, length = target
     async with running(tmp_path, before=FIXED) as house:
         side = await house.connect()
         side.write(get(path, f"Content-Length: {length}", "Expect: 100-continue", method="POST"))
@@ -187,7 +187,7 @@ async def test_a_client_that_would_be_refused_is_not_asked_to_upload(tmp_path: P
         await house.accounted(1)
 
 
-async def test_a_body_that_is_there_already_needs_no_going_on(tmp_path: Path) -> None:
+async def test_a_body_sent_with_the_head_needs_no_100_continue(tmp_path: Path) -> None:
     async with running(tmp_path) as house:
         assert status_of((await house.ask(post(b"abc", "Expect: 100-continue")))[0]) == 200
 
@@ -201,7 +201,7 @@ async def test_an_answer_outlives_the_rest_of_an_upload(tmp_path: Path) -> None:
         side.write(get("/fixed", "Content-Length: 900000", method="POST") + bytes(500000))
         head, body = await side.message()
         assert status_of(head) == 200 and body == b"hallo"
-        assert await side.rest() == b""  # the other half of the connection is still read
+        assert await side.rest() == b""  # the other direction is still read
         side.write(bytes(400000))
         await side.writer.drain()
         house.connection.enforce_timeouts(clock.monotonic() + 4)
@@ -240,7 +240,7 @@ async def test_a_header_section_has_one_limit_that_dribbling_does_not_reset(tmp_
         assert (await house.accounted(1))[0].code == "request_timeout"
 
 
-async def test_who_says_nothing_at_all_is_let_go_without_a_word(tmp_path: Path) -> None:
+async def test_a_silent_connection_is_closed_without_a_response(tmp_path: Path) -> None:
     async with running(tmp_path, listener="timeouts: {header: 10s}") as house:
         side = await house.connect()
         await until(lambda: house.listening.connections)
@@ -249,7 +249,7 @@ async def test_who_says_nothing_at_all_is_let_go_without_a_word(tmp_path: Path) 
         await house.accounted(0)
 
 
-async def test_a_kept_connection_is_let_go_after_a_while(tmp_path: Path) -> None:
+async def test_an_idle_connection_is_closed_after_the_keepalive_timeout(tmp_path: Path) -> None:
     async with running(tmp_path, listener="timeouts: {keepalive: 75s, header: 10s}") as house:
         side = await house.connect()
         side.write(get())
@@ -297,7 +297,7 @@ async def test_a_dribbled_body_is_too_slow_however_short_its_limit_of_silence_is
         side.write(get("/x", "Content-Length: 30000", method="POST") + bytes(10))
         await until(lambda: house.gateway.exchanges)
         (exchange,) = house.gateway.exchanges
-        for sent in range(11, 19):  # a byte in every four seconds
+        for sent in range(11, 19):  # one byte every four seconds
             later_s += 4
             side.write(bytes(1))
             await until(partial(arrived_or_over, exchange, sent))
@@ -314,7 +314,7 @@ async def test_a_client_that_reads_nothing_is_broken_off(tmp_path: Path) -> None
         side.writer.transport.pause_reading()  # type: ignore[attr-defined]
         side.write(get())
         await until(lambda: house.listening.connections and house.connection.buffered() > 0)
-        await turned(500)  # what the buffers of the kernel take
+        await turned(500)  # fill the buffers of the kernel
         now = clock.monotonic()
         house.connection.enforce_timeouts(now)
         house.connection.enforce_timeouts(now + 59)
@@ -328,7 +328,7 @@ async def test_a_client_that_reads_nothing_is_broken_off(tmp_path: Path) -> None
 # ---- the end
 
 
-async def test_a_drain_closes_what_is_between_requests(tmp_path: Path) -> None:
+async def test_a_drain_closes_connections_between_requests(tmp_path: Path) -> None:
     async with running(tmp_path, silent) as house:
         idle, busy = await house.connect(), await house.connect()
         busy.write(get())
@@ -454,7 +454,7 @@ async def test_small_chunks_do_not_undo_the_pause_that_a_slow_endpoint_causes(tm
 # ---- a client that has ended its side
 
 
-async def test_requests_of_a_client_that_has_ended_its_side_are_answered_before_it_is_left(tmp_path: Path) -> None:
+async def test_requests_before_a_client_eof_are_answered_before_the_close(tmp_path: Path) -> None:
     async with running(tmp_path, before=FIXED, listener="limits: {requests: 0}") as house:
         side = await house.connect()
         side.write(get("/fixed") * 300)
@@ -490,7 +490,7 @@ async def test_the_next_request_waits_while_the_client_does_not_take_the_answers
         for _ in range(100):
             await asyncio.sleep(0)
         assert len(house.accounts) <= begun + 1 and house.connection.buffered() < 2_000_000
-        house.connection.enforce_timeouts(clock.monotonic() + 11)  # no request is late: relayd itself lets them wait
+        house.connection.enforce_timeouts(clock.monotonic() + 11)  # no timeout: relayd itself delays these requests
         side.writer.transport.resume_reading()  # type: ignore[attr-defined]
         for _ in range(300):
             head, body = await side.message()
@@ -522,7 +522,7 @@ async def test_an_early_answer_is_delivered_to_a_client_that_has_ended_its_side(
         await house.accounted(1)
 
 
-async def test_a_client_that_ends_its_side_while_it_waits_for_an_endpoint_has_left(tmp_path: Path) -> None:
+async def test_a_client_eof_during_a_request_to_an_endpoint_counts_as_gone(tmp_path: Path) -> None:
     async with running(tmp_path, silent) as house:
         side = await house.connect()
         side.write(get("/x"))

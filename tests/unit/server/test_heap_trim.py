@@ -1,4 +1,4 @@
-"""Release: when memory is given back, and when it is left alone."""
+"""HeapTrim: when the heap is trimmed, and when it is not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def updates(trim: HeapTrim, *counts: int) -> list[bool]:
     return [trim.update(count) for count in counts]
 
 
-def test_a_crowd_that_has_left_is_followed_by_one_release() -> None:
+def test_one_trim_follows_when_many_clients_have_left() -> None:
     trim = HeapTrim()
     updates(trim, MANY_CONNECTIONS, MANY_CONNECTIONS * 4, MANY_CONNECTIONS, 5)
     assert updates(trim, *[5] * (STABLE_UPDATES + 3)) == [False] * (STABLE_UPDATES - 1) + [True] + [False] * 3
@@ -29,7 +29,7 @@ def test_while_many_of_them_stay_nothing_is_done() -> None:
     assert not any(updates(HeapTrim(), MANY_CONNECTIONS * 4, *[MANY_CONNECTIONS * 2] * 20))
 
 
-def test_what_hangs_together_in_cycles_is_freed() -> None:
+def test_reference_cycles_are_collected() -> None:
     class Ring:
         freed = False
 

@@ -33,7 +33,7 @@ async def silent(side: Side) -> None:
 # ---- one listener
 
 
-async def test_above_its_limit_one_peer_is_told_to_come_later(tmp_path: Path) -> None:
+async def test_a_peer_above_its_limit_gets_503_with_retry_after(tmp_path: Path) -> None:
     async with running(tmp_path, listener="limits: {connections_per_peer: 2}") as house:
         first, second = await house.connect(), await house.connect()
         await until(lambda: len(house.listening.connections) == 2)
@@ -138,7 +138,7 @@ async def ask(port: int) -> int:
     return status_of(answer)
 
 
-async def test_what_is_committed_is_served_and_what_is_gone_is_not(tmp_path: Path) -> None:
+async def test_committed_listeners_are_served_and_removed_ones_are_not(tmp_path: Path) -> None:
     async with listeners(tmp_path) as (_, every):
         one, two = free_port(), free_port()
         every.commit(every.prepare({"one": Listener(address=f"127.0.0.1:{one}")}))

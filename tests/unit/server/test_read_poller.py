@@ -1,4 +1,4 @@
-"""The watch: one epoll for many connections, and what is told behind each turn."""
+"""The read poller: one epoll for many connections, and one call behind each turn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.proxy.house import until
 
 
 class RecordingStream:
-    """A watched socket that notes what it is told."""
+    """A polled socket that records its events."""
 
     def __init__(self, events: list[str], name: str) -> None:
         self.mine, self.theirs = socket.socketpair()
@@ -46,7 +46,7 @@ def streams(events: list[str]) -> Iterator[list[RecordingStream]]:
         stream.close()
 
 
-async def test_what_one_turn_brought_is_followed_by_one_call(events: list[str], streams: list[RecordingStream]) -> None:
+async def test_after_is_called_once_behind_the_reads_of_a_turn(events: list[str], streams: list[RecordingStream]) -> None:
     poller = ReadPoller(IOLoop.current(), lambda: events.append("after"))
     for stream in streams:
         poller.add(stream.mine.fileno(), stream)
@@ -56,7 +56,7 @@ async def test_what_one_turn_brought_is_followed_by_one_call(events: list[str], 
     poller.close()
 
 
-async def test_a_paused_connection_wakes_nobody_until_it_is_woken(events: list[str], streams: list[RecordingStream]) -> None:
+async def test_a_paused_connection_wakes_the_loop_only_after_rearm(events: list[str], streams: list[RecordingStream]) -> None:
     turns: list[int] = []
     poller = ReadPoller(IOLoop.current(), lambda: turns.append(1))
     stream = streams[0]
@@ -73,7 +73,7 @@ async def test_a_paused_connection_wakes_nobody_until_it_is_woken(events: list[s
     poller.close()
 
 
-async def test_the_end_of_a_paused_connection_is_told(events: list[str], streams: list[RecordingStream]) -> None:
+async def test_the_hangup_of_a_paused_connection_is_reported(events: list[str], streams: list[RecordingStream]) -> None:
     poller = ReadPoller(IOLoop.current(), lambda: None)
     stream = streams[0]
     poller.add(stream.mine.fileno(), stream)
@@ -103,7 +103,7 @@ async def test_a_connection_that_raises_stops_no_other(events: list[str], stream
     broken.close()
 
 
-async def test_what_was_removed_is_not_heard_again(events: list[str], streams: list[RecordingStream]) -> None:
+async def test_a_removed_connection_is_not_polled(events: list[str], streams: list[RecordingStream]) -> None:
     poller = ReadPoller(IOLoop.current(), lambda: events.append("after"))
     first = streams[0]
 

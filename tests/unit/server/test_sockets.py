@@ -1,4 +1,4 @@
-"""Listening sockets: addresses to bound sockets, and errors with their cure."""
+"""Listening sockets: binding addresses, and errors with a remedy."""
 
 from __future__ import annotations
 

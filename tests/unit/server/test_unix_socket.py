@@ -21,14 +21,14 @@ def test_the_folder_is_made_and_the_mode_set(tmp_path: Path) -> None:
     assert not os.path.exists(path)
 
 
-def test_a_socket_that_nobody_answers_on_is_replaced(tmp_path: Path) -> None:
+def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     path = str(tmp_path / "x.sock")
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(path)
     ListeningUnixSocket(path, "0600").close()
 
 
-def test_a_socket_in_use_is_left_to_who_has_it(tmp_path: Path) -> None:
+def test_a_socket_in_use_is_not_replaced(tmp_path: Path) -> None:
     path = str(tmp_path / "x.sock")
     first = ListeningUnixSocket(path, "0600")
     with pytest.raises(OSError):

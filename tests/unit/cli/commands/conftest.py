@@ -1,4 +1,4 @@
-"""A socket that answers as a test says, for commands that ask the running relayd."""
+"""A socket with scripted responses, for commands that talk to the running relayd."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ServeReply = Callable[[int, object], list[str]]
 
 @pytest.fixture
 def serve_reply(tmp_path: Path) -> Iterator[ServeReply]:
-    """Serve one answer, of JSON or of these bytes; gives the options that lead there."""
+    """Serve one response, of JSON or raw bytes. Returns the options that select the socket."""
     path = str(tmp_path / "reply.sock")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)

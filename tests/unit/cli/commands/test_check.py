@@ -1,4 +1,4 @@
-"""`relayd check` tells all faults, and what an accepted configuration amounts to."""
+"""`relayd check` reports all faults, and summarises an accepted configuration."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_an_accepted_file_is_summed_up(good: pathlib.Path, capsys: pytest.Captur
     assert "4711" not in output.out + output.err
 
 
-def test_a_refused_file_is_told_with_all_faults_and_exit_78(bad: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_file_is_reported_with_all_faults_and_exit_78(bad: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(bad) == 78
     output = capsys.readouterr()
     assert output.out == ""
@@ -65,7 +65,7 @@ def test_a_refused_file_is_told_with_all_faults_and_exit_78(bad: pathlib.Path, c
     assert output.err.endswith(f"{bad}: refused, 2 faults\n")
 
 
-def test_quiet_says_nothing_of_what_is_accepted_and_only_faults_else(
+def test_quiet_prints_only_faults(
     good: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(good, "-q") == 0
@@ -95,16 +95,16 @@ def test_a_missing_file_is_refused(tmp_path: pathlib.Path, capsys: pytest.Captur
     assert "No such file" in capsys.readouterr().err
 
 
-def test_the_bound_of_memory_counts_what_the_path_may_hold() -> None:
+def test_the_memory_bound_counts_all_buffers_of_an_exchange() -> None:
     assert check.WAITING_BYTES == request_body.HIGH + slot.TURN + connection.HIGH
     config = load_text(GOOD, "c").config
     assert check.memory_bound(config) == (64 + 8 + 256) * 1024 + check.WAITING_BYTES
-    assert request_body.HIGH >= request_buffers.FREE_BYTES + stream.SIZE  # of a body that is gathered
+    assert request_body.HIGH >= request_buffers.FREE_BYTES + stream.SIZE  # for a gathered body
 
 
 @pytest.mark.parametrize(("size", "output"), [("", "and 256MiB in all"), ("daemon: {request_buffers: 1GiB}", "and 1GiB in all"),
                                             ("daemon: {request_buffers: 0}", "without a bound")])
-def test_the_bound_of_bodies_that_are_held_whole_is_told(
+def test_the_bound_of_request_buffers_is_shown(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], size: str, output: str
 ) -> None:
     path = tmp_path / "relayd.yaml"
@@ -115,7 +115,7 @@ def test_the_bound_of_bodies_that_are_held_whole_is_told(
     assert "memory_bound_request_buffers" in json.loads(capsys.readouterr().out)["summary"]
 
 
-def test_what_only_the_plan_can_refuse_is_refused_here_too(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults_found_by_compiling_the_plan_are_reported(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "relayd.yaml"
     file.write_text(
         "listeners: {a: {address: '127.0.0.1:8282'}}\n"

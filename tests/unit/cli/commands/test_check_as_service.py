@@ -1,4 +1,4 @@
-"""`relayd check` asks what a start asks: of the files, and as the user and within the sandbox of the service."""
+"""`relayd check` runs the checks of a start: on files, as the user and within the sandbox of the service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Checked(Protocol):
 
 @pytest.fixture
 def checked(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> Checked:
-    """`relayd check` of a text, as the caller: the exit code, and what was said."""
+    """`relayd check` of a text, as the caller: the exit code and the output."""
 
     def check(text: str, *arguments: str) -> tuple[int, str]:
         code = main(["check", "-c", str(written(tmp_path, text)), *arguments])
@@ -46,7 +46,7 @@ def written(folder: pathlib.Path, text: str) -> pathlib.Path:
 
 
 def as_service(unit: pathlib.Path, folder: pathlib.Path, text: str) -> tuple[int, str]:
-    """The same as the user of a unit, from a process that can become that user."""
+    """The same as the user of a unit, in a process that can switch to that user."""
     done = subprocess.run(
         [sys.executable, "-m", "relayd", "check", "-c", str(written(folder, text)), "--unit", str(unit)], cwd=TOP,
         capture_output=True, text=True, stdin=subprocess.DEVNULL,
@@ -78,7 +78,7 @@ def test_certificates_and_keys_that_a_start_would_refuse_are_refused(checked: Ch
         assert code == 78 and expected in output and "None" not in output and "relayd.yaml:1:" in output, output
 
 
-def test_authorities_and_client_certificates_of_upstreams_are_asked_about(checked: Checked, tmp_path: pathlib.Path) -> None:
+def test_authorities_and_client_certificates_of_upstreams_are_checked(checked: Checked, tmp_path: pathlib.Path) -> None:
     one, two = certificate(tmp_path, "one.example"), certificate(tmp_path, "two.example")
     empty = tmp_path / "empty.pem"
     empty.write_bytes(b"")
@@ -93,7 +93,7 @@ def test_authorities_and_client_certificates_of_upstreams_are_asked_about(checke
     assert checked(LISTENER % "" + ROUTE + text)[0] == 0
 
 
-def test_folders_of_log_and_store_are_asked_about_and_nothing_is_made(checked: Checked, tmp_path: pathlib.Path) -> None:
+def test_folders_of_log_and_store_are_checked_and_nothing_is_created(checked: Checked, tmp_path: pathlib.Path) -> None:
     for section, key in (
         ("telemetry: {access_log: {file: %s}}\n", "telemetry.access_log.file"),
         ("store: {kind: sqlite, path: %s}\n", "store.path"),
@@ -106,7 +106,7 @@ def test_folders_of_log_and_store_are_asked_about_and_nothing_is_made(checked: C
 
 
 def test_the_end_of_a_certificate_is_shown_and_warned_of(checked: Checked, tmp_path: pathlib.Path) -> None:
-    one = certificate(tmp_path, "one.example")  # for two days
+    one = certificate(tmp_path, "one.example")  # valid for two days
     code, output = checked(tls_listener(one.cert, one.key))
     assert code == 0 and "expires   listener public: " in output and "THE CERTIFICATE EXPIRES SOON" in output
     shown = json.loads(checked(tls_listener(one.cert, one.key), "--json")[1])
@@ -116,7 +116,7 @@ def test_the_end_of_a_certificate_is_shown_and_warned_of(checked: Checked, tmp_p
 
 @pytest.fixture
 def unit(tmp_path: pathlib.Path) -> pathlib.Path:
-    """The unit of the package, for a user that every machine has; the folder is one that this user may enter."""
+    """The unit of the package, for a user that exists on every machine, in a folder that this user may enter."""
     text = (TOP / "systemd" / "relayd.service").read_text()
     file = tmp_path / "relayd.service"
     file.write_text(text.replace("User=relayd", "User=nobody").replace("Group=relayd-admin", "Group=nogroup"))
@@ -134,7 +134,7 @@ def test_a_log_where_the_sandbox_forbids_it_is_refused_with_the_rule(tmp_path: p
 
 
 @needs_root
-def test_what_root_alone_may_read_is_refused(checked: Checked, tmp_path: pathlib.Path, unit: pathlib.Path) -> None:
+def test_files_that_only_root_may_read_are_refused(checked: Checked, tmp_path: pathlib.Path, unit: pathlib.Path) -> None:
     unit.write_text(unit.read_text().replace("PrivateTmp=yes", ""))
     key = tmp_path / "key"
     key.write_text("sk-1")
@@ -149,9 +149,9 @@ def test_what_root_alone_may_read_is_refused(checked: Checked, tmp_path: pathlib
 
 
 @needs_root
-def test_what_the_sandbox_hides_is_refused(unit: pathlib.Path) -> None:
-    with tempfile.TemporaryDirectory(dir="/tmp") as hidden:  # by PrivateTmp, wherever the tests' own folder is
-        os.chmod(hidden, 0o755)  # the rights are no reason
+def test_files_hidden_by_the_sandbox_are_refused(unit: pathlib.Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as hidden:  # by PrivateTmp, wherever the temporary folder of the tests is
+        os.chmod(hidden, 0o755)  # permissions are not the reason
         code, output = as_service(unit, pathlib.Path(hidden), LISTENER % "" + ROUTE)
     assert code == 78 and "is not visible to relayd.service (PrivateTmp=yes)" in output, output
 
@@ -163,6 +163,6 @@ def test_a_user_that_does_not_exist_is_named(tmp_path: pathlib.Path, unit: pathl
     assert code == 78 and "no-such-user, which does not exist" in output
 
 
-def test_a_unit_that_is_not_there_is_wrong_usage(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_unit_is_wrong_usage(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "-c", str(tmp_path / "x"), "--unit", "no-such.service"]) == 2
     assert "no-such.service" in capsys.readouterr().err

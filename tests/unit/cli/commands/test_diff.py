@@ -1,4 +1,4 @@
-"""`relayd diff`, before a socket that answers as a test says."""
+"""`relayd diff`, with scripted responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_changes_are_listed_and_are_the_exit_code(
     assert "careful" in captured.err
 
 
-def test_a_file_that_would_be_refused_is_told_with_its_faults(
+def test_a_file_that_would_be_refused_is_shown_with_its_faults(
     serve_reply: ServeReply, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reply = {"accepted": False, "generation": 4, "changes": [], "findings": ["x.yaml:1:1: error: no"], "warnings": []}
@@ -28,5 +28,5 @@ def test_a_file_that_would_be_refused_is_told_with_its_faults(
     assert "x.yaml:1:1" in output and "generation 4 would stay" in output
 
 
-def test_nobody_there_is_told() -> None:
+def test_a_missing_daemon_is_reported() -> None:
     assert main(["diff", "--socket", "/nowhere/admin.sock"]) == 3

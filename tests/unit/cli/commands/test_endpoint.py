@@ -14,7 +14,7 @@ from tests.unit.cli.admin_case import Admin
     ("drain", "draining", "running ones continue"), ("disable", "disabled", "no health checks"),
     ("enable", "enabled", "in use again"),
 ])
-def test_what_became_of_it_is_said(action: str, state: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_resulting_state_is_shown(action: str, state: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reply = {"upstream": "u", "endpoint": {"address": "a:1", "state": state, "in_flight": 3}}
     with Admin(tmp_path, (200, reply)) as admin:
         assert main(["endpoint", action, "u", "a:1", *admin.options]) == 0

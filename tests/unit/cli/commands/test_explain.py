@@ -1,4 +1,4 @@
-"""`relayd explain` as a user types it."""
+"""`relayd explain` on the command line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXPLAINED_KEY", "sk-explained")
 
 
-def test_a_request_that_a_route_takes_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_request_that_a_route_takes_is_explained_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert explained(tmp_path, "GET", "http://127.0.0.1:8282/web/x", "-H", "X-A: 1", "-d", "{}") == 0
     result = capsys.readouterr().out
     assert "> web " in result and "target    /web/x" in result and "from env EXPLAINED_KEY" in result
@@ -53,7 +53,7 @@ def test_no_route_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize("arguments", [("GET", "/a b"), ("G T", "/"), ("GET", "/", "-H", "Host: a b"), ("CONNECT", "/")])
-def test_what_the_gate_refuses_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+def test_a_malformed_request_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
     assert explained(tmp_path, *arguments) == 1
     assert "refused before any route" in capsys.readouterr().out
     assert explained(tmp_path, "--json", *arguments) == 1

@@ -1,4 +1,4 @@
-"""The command line that the keeper starts. Its life is in tests/functional/test_handover.py."""
+"""The command line that the keeper starts. Tests with real processes: tests/functional/test_handover.py."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ from relayd.cli.commands.keep import command
         (["python3", "-X", "dev", "keep", "keep"], ["-X", "dev", "keep", "run", "-c", "/etc/relayd.yaml"]),
     ],
 )
-def test_the_same_relayd_is_started_with_run_in_the_place_of_keep(argv: list[str], expected: list[str]) -> None:
+def test_the_same_relayd_is_started_with_run_instead_of_keep(argv: list[str], expected: list[str]) -> None:
     assert command(argv, "/etc/relayd.yaml") == [sys.executable, *expected]

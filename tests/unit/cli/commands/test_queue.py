@@ -18,7 +18,7 @@ def page(rig: Rig) -> dict[str, object]:
 
 
 def test_a_gate_and_its_waiters_are_shown_in_the_order_of_turns() -> None:
-    """The words of Gate.describe and those read here are the same."""
+    """The keys of Gate.describe match those read by the command."""
     rig = Rig(1, 5)
     for _ in range(3):
         ticket = rig.acquire("team")
@@ -36,13 +36,13 @@ def test_a_gate_and_its_waiters_are_shown_in_the_order_of_turns() -> None:
         ["1", "g", "vip", "5", "2.0s", "4.0s"], ["2", "g", "nobody", "0", "2.0s", "8.0s"], ["3", "g", "team", "0", "2.0s", "12.0s"]]
 
 
-def test_where_nobody_waits_there_is_no_second_table() -> None:
+def test_without_waiting_requests_no_second_table_is_shown() -> None:
     rig = Rig(3, 5)
     rig.acquire("a")
     assert [line.split()[0] for line in lines(page(rig))] == ["LIMIT", "g"]
 
 
-def test_where_nothing_is_limited_it_says_so() -> None:
+def test_without_limits_a_line_is_shown() -> None:
     assert list(lines({"gates": [], "waiting": []})) == ["nothing is limited"]
 
 

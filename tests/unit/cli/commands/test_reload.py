@@ -1,4 +1,4 @@
-"""`relayd reload`, before a socket that answers as a test says."""
+"""`relayd reload`, with scripted responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_changes_are_printed_and_counted(serve_reply: ServeReply, capsys: pytest
 
 
 @pytest.mark.parametrize(("changes", "words"), [([], "no changes"), (["~ a"], "1 change")])
-def test_the_count_is_in_words(
+def test_the_number_of_changes_is_shown(
     changes: list[str], words: str, serve_reply: ServeReply, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reply = {"accepted": True, "generation": 2, "changes": changes, "findings": [], "warnings": []}
@@ -42,6 +42,6 @@ def test_an_answer_that_is_no_json_fails_without_a_traceback(
     assert "not reloaded" in capsys.readouterr().err
 
 
-def test_nobody_there_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_daemon_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reload", "--socket", str(tmp_path / "none.sock"), "--timeout", "1s"]) == 1
     assert "none.sock" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`relayd rollback`: which files change, what is kept of them, and that a refused reload puts all back."""
+"""`relayd rollback`: the files that change, their backups, and the restore after a refused reload."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_without_a_number_the_one_before_is_put_back(site: Site, serve_reply: Se
     assert Path(f"{site.drop_in}.before-rollback").read_text() == "routes: []\n"
 
 
-def test_a_drop_in_that_is_missing_comes_back(site: Site, serve_reply: ServeReply) -> None:
+def test_a_missing_drop_in_is_restored(site: Site, serve_reply: ServeReply) -> None:
     site.drop_in.unlink()
     site.file.write_text("broken: [")
     assert main([*site.arguments(), "4", *serve_reply(200, ACCEPTED)]) == 0
@@ -56,7 +56,7 @@ def test_a_drop_in_that_is_missing_comes_back(site: Site, serve_reply: ServeRepl
     assert site.file.read_text().endswith("# newer\n")
 
 
-def test_a_refused_reload_puts_everything_back(
+def test_a_refused_reload_restores_the_files(
     site: Site, serve_reply: ServeReply, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = site.file.read_text()
@@ -66,7 +66,7 @@ def test_a_refused_reload_puts_everything_back(
     assert "no key" in capsys.readouterr().err
 
 
-def test_nobody_who_reloads_puts_everything_back(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_daemon_restores_the_files(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     before = site.file.read_text()
     assert main([*site.arguments(), "3", "--socket", "/nowhere/admin.sock"]) == 1
     assert site.file.read_text() == before
@@ -83,13 +83,13 @@ def test_the_list_shows_numbers_times_and_files(site: Site, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(("number", "word"), [("77", "there are 3, 4"), ("0", "there are 3, 4")])
-def test_a_generation_that_is_not_kept_is_told(
+def test_a_generation_that_is_not_saved_is_reported(
     number: str, word: str, site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*site.arguments(), number]) == 1
     assert word in capsys.readouterr().err
 
 
-def test_no_generations_at_all_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_state_directory_without_generations_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rollback", "--state", str(tmp_path)]) == 1
     assert "no generations" in capsys.readouterr().err
