@@ -95,7 +95,7 @@ class Keeper:
         self.current = self.start()
         while True:
             if self.wait_status is not None and (not self.stops or not self.other_pids()):
-                return self.exit_like(self.wait_status)
+                return self.propagate_exit(self.wait_status)
             self.step()
             if self.may_exit_for_restart():
                 return self.exit_for_restart()
@@ -269,7 +269,7 @@ class Keeper:
             self.current.send_command(f"refused {describe_exit(status)}")
         self.start_pending()
 
-    def exit_like(self, status: int) -> int:
+    def propagate_exit(self, status: int) -> int:
         """End as the current process did: by the same signal, or with its exit status."""
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         if number:

@@ -210,7 +210,7 @@ class Lifecycle:
         self.maintenance.commit(plan)
         fault = self.generations.save(plan.generation, clock.wall(), loaded.texts)
         if fault:
-            message = "It is in force, but relayd rollback will not find it."
+            message = "The configuration is in force, but relayd rollback cannot restore it."
             self.journal.warning("generation_not_kept", message, reason=fault)
         self.telemetry.metrics.gauge("relayd.config.rejected", 0)
         stored = self.changeover.stored()

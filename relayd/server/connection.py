@@ -6,7 +6,7 @@ Laws:
 3. Every state has a timeout, which the listener's sweep enforces. Slow trickling of bytes resets none of them.
 4. One loop turn handles one request or a bounded piece of a body. Buffered bytes behind it go through the work queue.
 5. After a client's end of stream, pending bytes and responses without an endpoint are delivered; else it is gone.
-6. A rejection that leaves the framing in doubt ends the connection; unread bytes are drained first (RFC 9112 9.6).
+6. Rejecting a request of uncertain framing ends the connection; unread bytes are drained first (RFC 9112 9.6).
 """
 
 from __future__ import annotations

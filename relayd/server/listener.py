@@ -102,7 +102,7 @@ class Listener(TCPServer):
         self.telemetry.metrics.add("relayd.listener.refused", listener=self.name, reason=reason)
         self.telemetry.journal.limited(
             f"paused:{self.name}:{reason}", 10, "warning", "listener_paused",
-            "the limit of connections is reached; new connections wait", listener=self.name, reason=reason,
+            "accepting is paused; new connections wait in the kernel", listener=self.name, reason=reason,
         )
 
     def _on_acceptable(self, sock: socket.socket, events: int) -> None:
