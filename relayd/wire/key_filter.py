@@ -43,7 +43,9 @@ _BEFORE = (
 _SIGN = re.compile(r"[A-Za-z0-9]")
 _JSON_ESCAPE = re.compile(rb"\\+u00([0-7][0-9A-Fa-f])")
 _HTML_ESCAPE = re.compile(rb"&(?:#(?:[xX]([0-9A-Fa-f]{1,6})|([0-9]{1,6}))|(amp|quot|apos|lt|gt|plus|sol|equals));")
-_NAMED = {b"amp": b"&", b"quot": b'"', b"apos": b"'", b"lt": b"<", b"gt": b">", b"plus": b"+", b"sol": b"/", b"equals": b"="}
+_NAMED = {
+    b"amp": b"&", b"quot": b'"', b"apos": b"'", b"lt": b"<", b"gt": b">", b"plus": b"+", b"sol": b"/", b"equals": b"=",
+}
 
 
 class KeyFilter:
