@@ -6,8 +6,8 @@ Laws:
 2. A field that holds a key is left out, because its masked value would mean something else (a relative Location, a
    cookie). Only the parameter that relayd itself has added to a query is cut out of a URL, and the rest of the field
    goes on.
-3. A head without a key costs a few searches for a fixed text: 1.2 microseconds, 5 where it has escapes. The expressions,
-   which alone decide, run only where one of them has found something.
+3. A head without a key costs a few searches for a fixed text: 1.2 microseconds, 5 where it has escapes. The
+   expressions, which alone decide, run only where one of them has found something.
 4. A word that people write where no key is needed (`none`, `EMPTY`) is no secret, nor is what has less than four
    characters; of these only the parameter is cut out. A key of less than eight characters counts only where no letter
    or digit stands beside it.
