@@ -252,13 +252,16 @@ def _write_container(value: Any, pieces: list[bytes]) -> Steps[None]:
 
 
 def weight(value: Any, most: int) -> int:
-    """How many values there are, long strings counted by their length; more than `most` where that is exceeded."""
+    """How many values there are, long strings and numbers counted by their length; more than `most` where that is
+    exceeded. The digits of a number take the square of its length to be written."""
     found = 1
     for inner in value.values() if isinstance(value, dict) else value:
         if inner.__class__ is str:
             found += 1 + (len(inner) >> 7)
         elif isinstance(inner, dict | list | tuple):
             found += weight(inner, most - found)
+        elif inner.__class__ is int:
+            found += 1 + (inner.bit_length() >> 4)
         else:
             found += 1
         if found > most:

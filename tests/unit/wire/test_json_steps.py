@@ -75,7 +75,7 @@ def test_a_value_is_written_as_what_it_is(value: Any) -> None:
 @pytest.mark.parametrize("value", [
     {"a": "x" * 3_000_000}, {"a": "\\\n\"" * 500_000}, {"a": ["\U0001f600" * 100_000, {"b": [[], {}] * 30_000}]},
     {"messages": [{"role": "user", "content": "hi"}] * 30_000}, {"a": {f"k{n}": n for n in range(30_000)}},
-    {"a": [[[[["deep"] * 50] * 50] * 50]]},
+    {"a": [[[[["deep"] * 50] * 50] * 50]]}, {"a": [10**4000 - 1, -(10**4000)] * 200},
 ])  # fmt: skip
 def test_large_documents_take_many_steps(value: dict[str, Any]) -> None:
     for ascii_only in (True, False):
