@@ -64,6 +64,13 @@ def parse_steps(look: Look) -> Steps[dict[str, Any]]:
     return members
 
 
+def parse_text_steps(text: str) -> Steps[Any]:
+    """The value of a JSON text in ASCII that relayd itself has written. Raises ValueError."""
+    if len(text) <= CHUNK_BYTES:
+        return json.loads(text)
+    return (yield from _Parser(text.encode("ascii")).value(0))
+
+
 class _Parser:
     """Goes through one document chunk by chunk; owned by the parsing of it."""
 
@@ -106,7 +113,10 @@ class _Parser:
             if self.position < len(self.text):
                 return self.text[self.position]
             yield
-            self._load(self._byte(self.position))
+            start = self._byte(self.position)
+            if start >= len(self._body):
+                raise ValueError("it is cut off")
+            self._load(start)
 
     def _item(self) -> Steps[Any]:
         """The value that begins here."""
@@ -162,6 +172,8 @@ class _Parser:
             chunk = self._body[position : position + CHUNK_BYTES]
             inside = _inside(chunk)
             assert inside is not None
+            if not chunk:
+                raise ValueError("it is cut off")
             end = inside.end()
             is_closed = end < len(chunk) and chunk[end] == 0x22
             if not is_closed:

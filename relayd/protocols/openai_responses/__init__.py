@@ -34,6 +34,7 @@ DIALECT = Dialect(
     take_back=take_back.take_back,
     own_marks=take_back.MARKS,
     brings_own_parts=take_back.brings_own_parts,
+    recalls=True,
     local=local,
     local_steps=local_steps,
     count_paths=(COUNT_PATH.encode(),),

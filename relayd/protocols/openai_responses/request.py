@@ -22,10 +22,11 @@ from relayd.protocols.openai_responses.brought_tools import brought_tools, once_
 from relayd.protocols.openai_responses.items import Conversation, whole_item
 from relayd.protocols.openai_responses.response_settings import KEY, ResponseSettings
 from relayd.protocols.openai_responses.tools import Names, offer_steps
-from relayd.wire.json_steps import Steps, write_steps
+from relayd.wire.json_steps import Steps, weight, write_steps
 
 MAX_ITEMS = 1000
 MOST_KEPT_BYTES = 8 * 1024 * 1024  # a longer conversation is not remembered: writing it would hold up everybody else
+_LARGE_WEIGHT = 2048  # of a conversation that is written in steps
 MAX_INSTRUCTIONS = 100 * 1024
 MAX_OUTPUT_TOKENS = 10_000_000
 MAX_TOP_LOGPROBS = 20
@@ -105,6 +106,7 @@ def _read(members: dict[str, Any], ask: Ask) -> Steps[Request]:
         prompt_cache_key=_json.optional(members, "prompt_cache_key", "a string"),
         safety_identifier=_json.optional(members, "safety_identifier", "a string"),
         unknown=unknown,
+        large=context.is_large,
     )
     echo = _echo(members, request, answer_format, instructions) | {
         "tools": offer.echo,
@@ -137,6 +139,7 @@ def _read_compaction(members: dict[str, Any], ask: Ask) -> Steps[Request]:
         prompt_cache_key=_json.optional(members, "prompt_cache_key", "a string"),
         unknown=unknown,
         extra={KEY: settings},
+        large=context.is_large,
     )
 
 
@@ -165,10 +168,12 @@ def _model(members: Mapping[str, Any]) -> str:
 
 
 class _Context(NamedTuple):
-    """The whole conversation as items, each with the place where it stands, and the id that it goes on from."""
+    """The whole conversation as items, each with the place where it stands, and the id that it goes on from; `is_large`
+    if what was remembered makes a short request a large one."""
 
     placed: tuple[tuple[str, Mapping[str, Any]], ...]
     previous: str | None
+    is_large: bool
 
     @property
     def items(self) -> tuple[Mapping[str, Any], ...]:
@@ -189,7 +194,7 @@ def _context(members: Mapping[str, Any], ask: Ask, input_required: bool = True) 
     previous = _json.optional(members, "previous_response_id", "a string")
     items: list[Mapping[str, Any]] = []
     if previous is not None:
-        record = state.recall(ask, previous)
+        record = yield from state.recall(ask, previous)
         if record is None:
             shown = f"Previous response with id '{previous[: state.LONGEST_ID]}' not found."
             raise Refused(
@@ -213,16 +218,17 @@ def _context(members: Mapping[str, Any], ask: Ask, input_required: bool = True) 
     referred: set[str] = set()
     for number, entry in enumerate(given):
         at = f"input[{number}]"
-        item = _resolved(entry, at, references, referred, items)
+        item = yield from _resolved(entry, at, references, referred, items)
         items.append(item)
         placed.append((at, item))
         yield
-    return _Context((yield from once_each(placed)), previous)
+    is_large = previous is not None and weight(items, _LARGE_WEIGHT) > _LARGE_WEIGHT
+    return _Context((yield from once_each(placed)), previous, is_large)
 
 
 def _resolved(
     entry: Any, at: str, references: state.References, referred: set[str], items: list[Mapping[str, Any]]
-) -> Mapping[str, Any]:
+) -> Steps[Mapping[str, Any]]:
     """An item, or the one that it refers to; without a type, what has nothing but an id is a reference. Raises Refused,
     also for a second reference to one item, of which `referred` has the ids."""
     if isinstance(entry, dict) and entry.get("type") is None and set(entry) - {"type"} == {"id"}:
@@ -234,7 +240,7 @@ def _resolved(
     if item_id in referred:
         raise Refused(f"Duplicate item found with id '{item_id[: state.LONGEST_ID]}'.", at + ".id", "invalid_value")
     referred.add(item_id)
-    found = references.find(item_id, items)
+    found = yield from references.find(item_id, items)
     if found is None:
         raise Refused(f"Item with id '{item_id[: state.LONGEST_ID]}' not found: it was not stored, or is too old.",
                       at + ".id", "item_not_found")  # fmt: skip

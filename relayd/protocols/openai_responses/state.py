@@ -14,7 +14,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relayd.protocols.dialect import Ask
+from relayd.protocols.dialect import Ask, at_once
+from relayd.wire.json_steps import Steps
 
 _RESPONSE, _ITEM, _LATEST = "response:", "response_item:", "latest_response"
 LONGEST_ID = 256
@@ -27,20 +28,25 @@ def new_id(prefix: str) -> str:
     return f"{prefix}{_OWN}{secrets.token_hex(19)}"
 
 
-def recall(ask: Ask, response_id: str) -> dict[str, Any] | None:
-    """What is remembered of a response that may be continued."""
+def recall(ask: Ask, response_id: str) -> Steps[dict[str, Any] | None]:
+    """What is remembered of a response that may be continued, in steps."""
     if ask.socket is not None:
-        latest = ask.socket.get(_LATEST)
+        latest = yield from ask.socket.get_steps(_LATEST)
         if latest is not None and latest["response"]["id"] == response_id:
             return dict(latest)
-    return stored(ask, response_id)
+    return (yield from stored_steps(ask, response_id))
 
 
 def stored(ask: Ask, response_id: str) -> dict[str, Any] | None:
     """What is stored of a response of this consumer."""
+    return at_once(stored_steps(ask, response_id))
+
+
+def stored_steps(ask: Ask, response_id: str) -> Steps[dict[str, Any] | None]:
+    """The same in steps."""
     if len(response_id) > LONGEST_ID:
         return None
-    found = ask.memory.get(_RESPONSE + response_id)
+    found = yield from ask.memory.get_steps(_RESPONSE + response_id)
     return dict(found) if found is not None else None
 
 
@@ -98,8 +104,8 @@ class References:
         self._ask = ask
         self._records: dict[str, dict[str, Mapping[str, Any]]] = {}  # by response id, its items by theirs
 
-    def find(self, item_id: str, items: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-        """One item of the conversation, else one of a stored response's output."""
+    def find(self, item_id: str, items: Sequence[Mapping[str, Any]]) -> Steps[Mapping[str, Any] | None]:
+        """One item of the conversation, else one of a stored response's output; in steps."""
         for item in items:
             if item.get("id") == item_id:
                 return item
@@ -107,7 +113,7 @@ class References:
         if not isinstance(response_id, str):
             return None
         if response_id not in self._records:
-            record = stored(self._ask, response_id)
+            record = yield from stored_steps(self._ask, response_id)
             output = record["response"]["output"] if record is not None else ()
             self._records[response_id] = {item["id"]: item for item in output if isinstance(item.get("id"), str)}
         return self._records[response_id].get(item_id)
