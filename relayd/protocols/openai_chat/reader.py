@@ -19,7 +19,7 @@ from relayd.protocols._answer_reader import CUT, AnswerReader
 from relayd.protocols._bounds import LONGEST_WORD, Allowance, AnswerTooLarge
 from relayd.protocols._capabilities import CHAT
 from relayd.protocols._chat_usage import read_usage
-from relayd.protocols._openai_errors import failure_of, status_in
+from relayd.protocols._openai_errors import failure_of, status_in, unnamed_failure_of
 from relayd.protocols._turns import call_ids
 from relayd.protocols.canon import (
     Begin,
@@ -175,7 +175,8 @@ class ChatAnswer:
             identity, model = (_json.a_text(chunk.get(key))[:LONGEST_WORD] for key in ("id", "model"))
             events.append(Begin(identity, model, _json.a_count(chunk.get("created"))))
         if choices.__class__ is not list:
-            if not usage and "choices" not in chunk and (failure := self._without_choices(chunk)) is not None:
+            is_finished = self._choices and all(choice.finish is not None for choice in self._choices.values())
+            if not usage and not is_finished and "choices" not in chunk and (failure := unnamed_failure_of(chunk)):
                 self.fail(failure, events)
             return
         for place, item in enumerate(choices):
@@ -183,16 +184,6 @@ class ChatAnswer:
                 self._choice(item, place, events, whole)
                 if self.over:
                     return
-
-    def _without_choices(self, chunk: dict[str, Any]) -> Failure | None:
-        """An error that does not call itself one, as proxies before other APIs send it in the place of the rest."""
-        if self._choices and all(choice.finish is not None for choice in self._choices.values()):
-            return None
-        for name, told in chunk.items():
-            if name == "errors" or name.endswith(("Exception", "_exception")):
-                failure = failure_of({"error": told}, status_in({"error": told}, 502))
-                return failure or Failure(502, f"The upstream reported an error: {name[:LONGEST_WORD]}.")
-        return failure_of(chunk, status_in(chunk, 502))
 
     def _choice(self, item: dict[str, Any], place: int, events: list[Event], whole: bool) -> None:
         number = item.get("index")
