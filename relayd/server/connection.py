@@ -95,7 +95,7 @@ class Connection:
             self._dispatch(data)
         except Exception:  # rescue door: an internal fault ends one connection, never the process
             LOG.exception("connection of listener %s", self.listener)
-            self.end()
+            self.end("internal")
 
     def _dispatch(self, data: bytes) -> None:
         state = self._state
@@ -456,11 +456,10 @@ class Connection:
             return True
         return False
 
-    def end(self) -> None:
-        """End the connection now, in any state."""
-        exchange = self.exchange
-        if exchange is not None:
-            exchange.fail(ExchangeError("stopped"))
+    def end(self, code: str = "stopped") -> None:
+        """End the connection now, in any state. `code` is the error of its exchange."""
+        if self.exchange is not None:
+            self.exchange.client_fault(ExchangeError(code))
         self._close()
 
     def enforce_timeouts(self, now: float) -> None:

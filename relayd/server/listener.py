@@ -26,7 +26,6 @@ from relayd.config.listener import Listener as ListenerSection
 from relayd.errors import ExchangeError
 from relayd.proxy.gateway import Gateway
 from relayd.server.connection import Connection
-from relayd.server.delivery import bound_kernel_buffer
 from relayd.server.heap_trim import HeapTrim
 from relayd.server.proxy_header import ProxyHeaderReader
 from relayd.server.read_poller import ReadPoller
@@ -34,6 +33,7 @@ from relayd.server.sockets import STORED, apply_socket_options, bind, sockets_ma
 from relayd.server.stream import ClientStream, TlsClientStream
 from relayd.server.tls import make_context
 from relayd.telemetry.telemetry import Telemetry
+from relayd.upstream.transport.kernel_buffer import bound_kernel_buffer
 from relayd.wire.forwarded import TrustedNetworks
 from relayd.wire.http1 import HeadLimits
 from relayd.work_queue import WorkQueue

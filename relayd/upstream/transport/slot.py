@@ -17,6 +17,7 @@ from typing import Protocol
 import pycurl
 
 from relayd import clock
+from relayd.upstream.transport.kernel_buffer import bound_new_connection, unacknowledged
 from relayd.upstream.transport.names import Name, Route
 from relayd.wire.key_filter import KeyFilter
 from relayd.wire.response import BadResponse, ResponseHead, parse_response
@@ -115,6 +116,7 @@ class Slot:
             curl.setopt(option, value)
         curl.setopt(pycurl.HEADERFUNCTION, self._on_header)
         curl.setopt(pycurl.WRITEFUNCTION, self._on_body)
+        curl.setopt(pycurl.SOCKOPTFUNCTION, bound_new_connection)
         if kind == "HEAD":
             curl.setopt(pycurl.NOBODY, 1)
         elif kind == "GET":
@@ -297,6 +299,12 @@ class Slot:
     def connect_time(self) -> float:
         """Seconds until the connection was established; call after the transfer has ended or its response has begun."""
         return self.connect_s if self.state == DONE else float(self.curl.getinfo(pycurl.CONNECT_TIME))
+
+    def unacknowledged(self) -> int:
+        """Bytes of the request that the endpoint's kernel has not acknowledged. 0 where that is not known: under HTTP/2
+        a connection is shared."""
+        descriptor = -1 if self.pool.http2 or self.state == DONE else int(self.curl.getinfo(pycurl.LASTSOCKET))
+        return unacknowledged(descriptor) if descriptor >= 0 else 0
 
     def received(self) -> int:
         """Bytes of the response body received so far."""

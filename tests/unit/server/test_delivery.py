@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from relayd.server.delivery import UNSENT_BYTES, Delivery, bound_kernel_buffer, unacknowledged
+from relayd.server.delivery import Delivery
+from relayd.upstream.transport.kernel_buffer import UNSENT_BYTES, bound_kernel_buffer, unacknowledged
 
 
 class Waiting:
