@@ -11,7 +11,7 @@ from relayd.protocols import _json
 from relayd.protocols._own_parts import Edit, lists_of_parts, without
 from relayd.protocols.openai_responses.reasoning_items import MARK
 from relayd.protocols.openai_responses.state import OWN_REASONING
-from relayd.wire.body import Look
+from relayd.wire.body import JsonBody
 from relayd.wire.json_steps import Steps
 
 MARKS = (b'"' + MARK.encode(), b'"' + OWN_REASONING.encode())
@@ -22,7 +22,7 @@ def brings_own_parts(members: Mapping[str, Any]) -> bool:
     return any(item.__class__ is dict and _is_own(item) for item in _json.a_list(members.get("input")))
 
 
-def take_back(look: Look) -> Steps[list[Edit]]:
+def take_back(look: JsonBody) -> Steps[list[Edit]]:
     """The edits, in steps."""
     span = look.span("input")
     edits: list[Edit] = []

@@ -13,7 +13,7 @@ from relayd.protocols import _json
 from relayd.protocols._openai_errors import error_object, shown_status
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Refused, Rendered, WebSocketTransport
-from relayd.wire.body import Look
+from relayd.wire.body import JsonBody
 
 CONNECTION_LIMIT_S = 3600.0
 _NOT_OF_A_BODY = ("type", "stream_options", "background", "stream")
@@ -32,7 +32,7 @@ def write_error(failure: Failure) -> bytes:
     return _json.write(error_event(failure))
 
 
-def read_message(look: Look, model: str | None = None) -> bytes:
+def read_message(look: JsonBody, model: str | None = None) -> bytes:
     """A client's message as the body of a streamed request, maybe with another model. Raises Refused."""
     if look.fault or look.string("type") != "response.create":
         raise Refused("A message is a JSON object of type response.create.", param="type")

@@ -11,7 +11,7 @@ MARK = b"relayd-"  # bodies of these tests consist of it, so that their bytes ar
 LARGE = 4096
 PATH = ("relayd.proxy.", "relayd.protocols.", "relayd.wire.", "relayd.limits.ticket", "relayd.limits.request_buffers")
 _TESTS = ("asyncio", "_asyncio", "tests.")
-_CACHED = ("relayd.wire.http1.Known", "relayd.wire.response.Meaning")  # by the shape of a head, a bounded number of them
+_CACHED = ("relayd.wire.http1.RequestShape", "relayd.wire.response.ResponseShape")  # by the shape of a head, a bounded number of them
 
 
 def marked(size: int) -> bytes:
