@@ -140,7 +140,7 @@ def test_a_request_that_is_only_read_is_read_in_steps_too(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize(("body", "words"), [
-    (LARGE[:-1] + b',"n":7000}', "between 1 and 128"), (LARGE + b"x", "behind its end"), (LARGE.replace(b'"hi"', b"NaN")[:-1], "cut off"),
+    (LARGE[:-1] + b',"n":7000}', "between 1 and 128"), (LARGE + b"x", "after its end"), (LARGE.replace(b'"hi"', b"NaN")[:-1], "truncated"),
     (b'{"model":"m","a":[' + b"[]," * 140_000 + b"1]}", "values"), (b'{"model":"m","messages":[' + b"1," * 150_000 + b"1]}", "items"),
     (LARGE[:-1] + b',"Stream":true}', "ambiguous"), (b'{"model":"m","a":"' + b"a" * 5_000_000 + b'\xc3\xa4"}', "not all ASCII"),
 ])  # fmt: skip

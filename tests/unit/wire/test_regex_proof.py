@@ -37,15 +37,15 @@ SLOW = {
     "/" + "a?" * 40 + "x": "a? at character",
     "/(.*x){20}": ".* at character 3",
     "/.*[a-z]{1,63}x": ".* at character 2 and [a-z]{1,63} at character 4",
-    "/(?:a*+a?)*x": "nothing",
-    "/(a*)*x": "what can match nothing, (a*)*, at character 2",
-    "/(a?){50}x": "what can match nothing, (a?){50}, at character 2",
-    "/(|a)+x": "what can match nothing, (|a)+, at character 2",
+    "/(?:a*+a?)*x": "match the empty text",
+    "/(a*)*x": "a part that can match the empty text, (a*)*, at character 2",
+    "/(a?){50}x": "a part that can match the empty text, (a?){50}, at character 2",
+    "/(|a)+x": "a part that can match the empty text, (|a)+, at character 2",
     "/(a{1,1000}){1,1000}": "1000001 positions",
     "/((a{1,100}){1,100}){1,100}": "positions",
     "/a{5000}": "5001 positions",
-    "/" + "(?:(?:x*)?)?" * 20 + "y": "for ever",
-    "/(?!admin).*": "route of its own",
+    "/" + "(?:(?:x*)?)?" * 20 + "y": "linear time",
+    "/(?!admin).*": "separate route",
 }
 
 IMPOSSIBLE = ["/a b/", "/p%2fq/.*", "/p%2Fq/", "/%61dmin", "/d/\\.\\./e/", "/d/./e", "/f//g/", r"/x\?y=1", "/#x", "v1/.*", "/x;y=1", r"/a\\b", "/x\\./y", r"/caf%c3%a9/", "", "/%zz"]
@@ -66,7 +66,7 @@ def test_patterns_that_are_not_proven_linear_are_refused_with_the_place(text: st
 def test_a_pattern_that_no_path_can_match_is_refused(text: str) -> None:
     fault = fault_of_regex(text)
     if text != "/d/./e":  # the dot stands for any character
-        assert fault is not None and "no path that a request can have" in fault
+        assert fault is not None and "cannot match any path" in fault
 
 
 @pytest.mark.parametrize(("text", "reason"), [

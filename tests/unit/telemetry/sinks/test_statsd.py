@@ -172,7 +172,7 @@ def test_an_unknown_name_is_looked_up_again_beside_the_loop(monkeypatch: pytest.
             return known[host]
 
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
-        assert sink.prepare() == ("statsd_not_found", "The address of statsd cannot be resolved; it is tried again.")
+        assert sink.prepare() == ("statsd_not_found", "The address of statsd cannot be resolved; resolution is retried.")
         metrics.gauge("relayd.config.generation", 1)
         sink.flush()
         address = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", port))]
