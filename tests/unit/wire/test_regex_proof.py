@@ -87,7 +87,7 @@ def test_any_text_is_judged_without_an_exception(text: str) -> None:
         re.compile(text.encode())
 
 
-# ---- the second matcher: Python's own tree, walked as its matcher walks it, with a count of the bytes looked at
+# ---- the second matcher: traverses Python's own tree like its matcher, and counts the bytes read
 
 
 class Steps:

@@ -112,7 +112,7 @@ def test_tags_are_sent_in_the_form_of_dogstatsd() -> None:
     daemon.close()
 
 
-def test_without_a_prefix_names_begin_with_the_room() -> None:
+def test_without_a_prefix_names_begin_with_the_area() -> None:
     daemon = Daemon(prefix="")
     daemon.metrics.gauge("relayd.config.generation", 1)
     assert daemon.lines() == ["config.generation:1|g"]
