@@ -134,8 +134,8 @@ def page() -> str:
         if front != "dialogflow" and front != back:
             lines += pair_section(front, back, rows)
     lines += [".SH ANSWERS", "The parts of a response that a client receives, for endpoints of any dialect."]
-    for front, rows in pairs.every_answer().items():
-        lines += answer_section(front, rows)
+    for front, responses in pairs.every_answer().items():
+        lines += answer_section(front, responses)
     lines.append(".SH LIMITS")
     for number, text in enumerate(LIMITS):
         lines += ([".PP"] if number else []) + [roff(text)]
