@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relayd.protocols._openai_errors import read_error, render_error
 from relayd.protocols.canon import Request
-from relayd.protocols.dialect import Ask, Dialect, Renderer
+from relayd.protocols.dialect import Dialect, Renderer, RequestContext
 from relayd.protocols.model_list import OPENAI_SOURCE
 from relayd.protocols.openai_responses import take_back, usage, websocket
 from relayd.protocols.openai_responses.compaction import CompactionRenderer
@@ -17,7 +17,7 @@ from relayd.protocols.openai_responses.retrieval import COUNT_PATH, local, local
 from relayd.protocols.openai_responses.tools import MAX_TOOLS
 
 
-def renderer(request: Request, ask: Ask) -> Renderer:
+def renderer(request: Request, ask: RequestContext) -> Renderer:
     """The renderer for what was asked: a response or a compaction."""
     is_compaction = settings_of(request).kept_items is not None
     return CompactionRenderer(request, ask) if is_compaction else ResponsesRenderer(request, ask)

@@ -34,7 +34,7 @@ from relayd.protocols.canon import (
     ToolResult,
     Usage,
 )
-from relayd.protocols.dialect import Ask, Refused, Rendered, Renderer
+from relayd.protocols.dialect import EncodedResponse, Refused, Renderer, RequestContext
 from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.response import usage_object
 from relayd.protocols.openai_responses.response_settings import settings_of
@@ -53,13 +53,13 @@ _TASK = (
 _RETURNED = "Summary of the conversation so far, in place of its earlier part:\n\n"
 
 
-def require_key(ask: Ask) -> None:
+def require_key(ask: RequestContext) -> None:
     """Raises Refused where nothing can be sealed."""
     if len(ask.seal_key) < LEAST_KEY_BYTES:
         raise Refused("Compaction is not available here: the server has no key to seal with.", None, "unsupported")
 
 
-def expand(sealed: str, at: str, ask: Ask) -> str:
+def expand(sealed: str, at: str, ask: RequestContext) -> str:
     """The words of a compaction item. Raises Refused."""
     require_key(ask)
     try:
@@ -119,7 +119,7 @@ def kept(items: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
 class CompactionRenderer(Renderer):
     """Events of a summary to the compaction object; owned by the exchange."""
 
-    def __init__(self, request: Request, ask: Ask) -> None:
+    def __init__(self, request: Request, ask: RequestContext) -> None:
         self._settings, self._ask = settings_of(request), ask
         self._summary, self._allowance = TextBuffer(), Allowance(MOST_SUMMARY_CHARS)
         self._usage: Usage | None = None
@@ -145,7 +145,7 @@ class CompactionRenderer(Renderer):
         """A plain answer has no keep-alive."""
         return b""
 
-    def whole(self) -> Rendered:
+    def whole(self) -> EncodedResponse:
         """The answer."""
         summary = self._summary.text().strip()
         failure = self._failure
@@ -164,4 +164,4 @@ class CompactionRenderer(Renderer):
             "output": output,
             "usage": usage_object(self._usage or Usage()),
         }
-        return Rendered(200, _json.write(answer))
+        return EncodedResponse(200, _json.write(answer))

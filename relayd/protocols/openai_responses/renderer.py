@@ -34,7 +34,7 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from relayd.protocols.dialect import Ask, Rendered, Renderer
+from relayd.protocols.dialect import EncodedResponse, Renderer, RequestContext
 from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.event_writer import KEEP_ALIVE, EventWriter
 from relayd.protocols.openai_responses.output_items import CallItem, MessageItem, OutputItem, ReasoningItem, SearchItem
@@ -59,7 +59,7 @@ def _written(echo: Mapping[str, Any]) -> bytes:
 class ResponsesRenderer(Renderer):
     """See dialect.Renderer; owned by the exchange."""
 
-    def __init__(self, request: Request, ask: Ask) -> None:
+    def __init__(self, request: Request, ask: RequestContext) -> None:
         self._ask, self._settings = ask, settings_of(request)
         self._form = "text" if ask.socket is not None else "sse" if request.stream else "none"
         self._writer = EventWriter(self._form)
@@ -94,14 +94,14 @@ class ResponsesRenderer(Renderer):
         """A keep-alive comment; empty for a WebSocket, which has pings, and for a plain answer."""
         return KEEP_ALIVE if self._form == "sse" else b""
 
-    def whole(self) -> Rendered:
+    def whole(self) -> EncodedResponse:
         """The plain answer."""
         if self._final is None:
             failure = self._failure or Failure(502, "The upstream gave no complete answer.")
             return render_error(failure, self._ask.request_id)
         echo = self._echo or self._settings.written or _written(self._settings.echo)
         own = {key: value for key, value in self._final.items() if key not in self._settings.echo}
-        return Rendered(200, b"%b,%b" % (_json.write(own)[:-1], echo[1:]))
+        return EncodedResponse(200, b"%b,%b" % (_json.write(own)[:-1], echo[1:]))
 
     def _take(self, event: Event) -> None:
         if self._over:

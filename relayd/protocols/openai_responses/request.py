@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from relayd.protocols import _json
 from relayd.protocols.canon import Format, Message, Request, Text, Thinking
-from relayd.protocols.dialect import Ask, Refused, at_once
+from relayd.protocols.dialect import Refused, RequestContext, at_once
 from relayd.protocols.openai_responses import compaction, state
 from relayd.protocols.openai_responses.brought_tools import brought_tools, once_each
 from relayd.protocols.openai_responses.items import Conversation, whole_item
@@ -33,12 +33,12 @@ MAX_TOP_LOGPROBS = 20
 _LOGPROBS, _PROOFS = "message.output_text.logprobs", "reasoning.encrypted_content"
 
 
-def read_request(body: bytes, ask: Ask) -> Request:
+def read_request(body: bytes, ask: RequestContext) -> Request:
     """The request of a body, of a WebSocket's response.create frame, or for a compaction. Raises Refused."""
     return at_once(read_steps(_json.read_object(body), ask))
 
 
-def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+def read_steps(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
     """The request of a parsed body, in steps. Raises Refused."""
     try:
         if ask.socket is not None:
@@ -54,12 +54,12 @@ def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
         raise
 
 
-def read_for_count(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+def read_for_count(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
     """The request whose tokens are to be counted, in steps; it need not name a model. Raises Refused."""
     return (yield from _read({**members, "model": members.get("model") or "any"}, ask))
 
 
-def _read(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+def _read(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
     _refuse_what_is_not_here(members)
     model = _model(members)
     context = yield from _context(members, ask)
@@ -123,7 +123,7 @@ def _read(members: dict[str, Any], ask: Ask) -> Steps[Request]:
     return replace(request, extra={KEY: settings})
 
 
-def _read_compaction(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+def _read_compaction(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
     compaction.require_key(ask)
     model = _model(members)
     context = yield from _context(members, ask, input_required=False)
@@ -180,7 +180,7 @@ class _Context(NamedTuple):
         """The items, for the store."""
         return tuple(item for _, item in self.placed)
 
-    def messages(self, names: Names, ask: Ask) -> Steps[tuple[tuple[Message, ...], Mapping[tuple[str, str], int]]]:
+    def messages(self, names: Names, ask: RequestContext) -> Steps[tuple[tuple[Message, ...], Mapping[tuple[str, str], int]]]:
         """The conversation as messages, and its items of unknown types, in steps. Raises Refused."""
         conversation = Conversation(names, lambda sealed, at: compaction.expand(sealed, at, ask))
         for at, item in self.placed:
@@ -189,7 +189,7 @@ class _Context(NamedTuple):
         return conversation.messages(), conversation.unknown
 
 
-def _context(members: Mapping[str, Any], ask: Ask, input_required: bool = True) -> Steps[_Context]:
+def _context(members: Mapping[str, Any], ask: RequestContext, input_required: bool = True) -> Steps[_Context]:
     """The remembered conversation and the new input, in steps. Raises Refused."""
     previous = _json.optional(members, "previous_response_id", "a string")
     items: list[Mapping[str, Any]] = []

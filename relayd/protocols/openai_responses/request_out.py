@@ -31,7 +31,7 @@ from relayd.protocols.canon import (
     ToolCall,
     ToolResult,
 )
-from relayd.protocols.dialect import Memory, Options, Refused, Sending, at_once
+from relayd.protocols.dialect import EncodedRequest, Memory, Options, Refused, at_once
 from relayd.protocols.openai_responses.reasoning_items import unpack_native
 from relayd.wire.json_steps import Steps
 
@@ -39,12 +39,12 @@ _SAME = ("temperature", "top_p", "user", "service_tier", "prompt_cache_key", "sa
 _UNANSWERED = "(no output)"
 
 
-def write_request(request: Request, options: Options, memory: Memory) -> Sending:
+def write_request(request: Request, options: Options, memory: Memory) -> EncodedRequest:
     """The request for the endpoint. Raises Refused for what cannot be carried."""
     return at_once(write_steps(request, options, memory))
 
 
-def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sending]:
+def write_steps(request: Request, options: Options, memory: Memory) -> Steps[EncodedRequest]:
     """The same in steps."""
     if request.n is not None and request.n > 1:
         raise Refused("This upstream gives one answer only: n must be 1.", "n", "unsupported_value")
@@ -82,7 +82,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
         body["stream"] = True
     large = request.large
     tools = (yield from tool_steps(request.tools, "openai_responses", _tool, large)) if request.tools else None
-    return Sending("/responses", (yield from body_steps(body, tools, large)))
+    return EncodedRequest("/responses", (yield from body_steps(body, tools, large)))
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from relayd.protocols import _json
 from relayd.protocols._openai_errors import render_error
 from relayd.protocols._token_estimate import counting
 from relayd.protocols.canon import Failure
-from relayd.protocols.dialect import Ask, Refused, Rendered, at_once
+from relayd.protocols.dialect import EncodedResponse, Refused, RequestContext, at_once
 from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.request import read_for_count
 from relayd.wire.json_steps import Steps
@@ -25,7 +25,7 @@ _WORDS = ("compact", "input_tokens")  # paths of the API, where others have an i
 MOST_ITEMS, USUAL_ITEMS = 100, 20
 
 
-def local(ask: Ask, body: bytes) -> Rendered | None:
+def local(ask: RequestContext, body: bytes) -> EncodedResponse | None:
     """The answer to a request for a stored response; None for every other request."""
     place = ask.path.rfind("/responses/")
     match = _PATH.fullmatch(ask.path, place) if place >= 0 else None
@@ -35,7 +35,7 @@ def local(ask: Ask, body: bytes) -> Rendered | None:
     methods = ("POST",) if is_word else _METHODS[match[2]]
     if ask.method not in methods:
         refused = _error(ask, 405, f"Only {' and '.join(methods)} can be used here.", "method_not_allowed")
-        return Rendered(refused.status, refused.body, headers=(("Allow", ", ".join(methods)),))
+        return EncodedResponse(refused.status, refused.body, headers=(("Allow", ", ".join(methods)),))
     if is_word:
         return None if match[1] == "compact" else _count(ask, body)
     response_id = unquote(match[1])
@@ -50,34 +50,34 @@ def local(ask: Ask, body: bytes) -> Rendered | None:
         return _input_items(ask, record)
     if ask.method == "DELETE":
         state.forget(ask, response_id)
-        return Rendered(200, _json.write({"id": response_id, "object": "response", "deleted": True}))
+        return EncodedResponse(200, _json.write({"id": response_id, "object": "response", "deleted": True}))
     if parse_qs(ask.query).get("stream", ["false"])[-1].lower() in ("true", "1"):
         return _error(ask, 400, "A stored response cannot be streamed again.", "unsupported_parameter", "stream")
-    return Rendered(200, _json.write(record["response"]))
+    return EncodedResponse(200, _json.write(record["response"]))
 
 
-def _count(ask: Ask, body: bytes) -> Rendered:
+def _count(ask: RequestContext, body: bytes) -> EncodedResponse:
     try:
         return at_once(local_steps(_json.read_object(body), ask))
     except Refused as fault:
         return _refused(fault, ask)
 
 
-def local_steps(members: dict[str, Any], ask: Ask) -> Steps[Rendered]:
+def local_steps(members: dict[str, Any], ask: RequestContext) -> Steps[EncodedResponse]:
     """The estimate of the tokens of a parsed body, in steps."""
     try:
         request = yield from read_for_count(members, ask)
     except Refused as fault:
         return _refused(fault, ask)
     count = yield from counting(request)
-    return Rendered(200, _json.write({"object": "response.input_tokens", "input_tokens": count}))
+    return EncodedResponse(200, _json.write({"object": "response.input_tokens", "input_tokens": count}))
 
 
-def _refused(fault: Refused, ask: Ask) -> Rendered:
+def _refused(fault: Refused, ask: RequestContext) -> EncodedResponse:
     return _error(ask, fault.status, fault.message, fault.code or "invalid_value", fault.param)
 
 
-def _input_items(ask: Ask, record: Mapping[str, Any]) -> Rendered:
+def _input_items(ask: RequestContext, record: Mapping[str, Any]) -> EncodedResponse:
     """One page of the items that the response was made from; the latest first, unless asked otherwise."""
     asked = {name: values[-1] for name, values in parse_qs(ask.query).items()}
     limit, order, after = asked.get("limit", str(USUAL_ITEMS)), asked.get("order", "desc"), asked.get("after")
@@ -101,9 +101,9 @@ def _input_items(ask: Ask, record: Mapping[str, Any]) -> Rendered:
         "last_id": page[-1]["id"] if page else None,
         "has_more": len(page) < len(items),
     }
-    return Rendered(200, _json.write(listed))
+    return EncodedResponse(200, _json.write(listed))
 
 
-def _error(ask: Ask, status: int, message: str, code: str, param: str | None = None) -> Rendered:
+def _error(ask: RequestContext, status: int, message: str, code: str, param: str | None = None) -> EncodedResponse:
     failure = Failure(status, message, code, "invalid_request_error", param)
     return render_error(failure, ask.request_id)

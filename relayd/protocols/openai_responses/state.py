@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relayd.protocols.dialect import Ask, at_once
+from relayd.protocols.dialect import RequestContext, at_once
 from relayd.wire.json_steps import Steps
 
 _RESPONSE, _ITEM, _LATEST = "response:", "response_item:", "latest_response"
@@ -28,7 +28,7 @@ def new_id(prefix: str) -> str:
     return f"{prefix}{_OWN}{secrets.token_hex(19)}"
 
 
-def recall(ask: Ask, response_id: str) -> Steps[dict[str, Any] | None]:
+def recall(ask: RequestContext, response_id: str) -> Steps[dict[str, Any] | None]:
     """What is remembered of a response that may be continued, in steps."""
     if ask.socket is not None:
         latest = yield from ask.socket.get_steps(_LATEST)
@@ -37,12 +37,12 @@ def recall(ask: Ask, response_id: str) -> Steps[dict[str, Any] | None]:
     return (yield from stored_steps(ask, response_id))
 
 
-def stored(ask: Ask, response_id: str) -> dict[str, Any] | None:
+def stored(ask: RequestContext, response_id: str) -> dict[str, Any] | None:
     """What is stored of a response of this consumer."""
     return at_once(stored_steps(ask, response_id))
 
 
-def stored_steps(ask: Ask, response_id: str) -> Steps[dict[str, Any] | None]:
+def stored_steps(ask: RequestContext, response_id: str) -> Steps[dict[str, Any] | None]:
     """The same in steps."""
     if len(response_id) > LONGEST_ID:
         return None
@@ -50,13 +50,13 @@ def stored_steps(ask: Ask, response_id: str) -> Steps[dict[str, Any] | None]:
     return dict(found) if found is not None else None
 
 
-def why_lost(ask: Ask, response_id: str) -> str:
+def why_lost(ask: RequestContext, response_id: str) -> str:
     """What to add where a response is not found: why it could not be stored, as far as that is known."""
     why = ask.memory.lost(_RESPONSE + response_id) if len(response_id) <= LONGEST_ID else ""
     return f" It could not be stored: {why}." if why else ""
 
 
-def keep(ask: Ask, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool) -> bool:
+def keep(ask: RequestContext, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool) -> bool:
     """Remember a finished response and its conversation, without the output, which is the response's own.
 
     False where it was to be stored and could not be.
@@ -75,7 +75,7 @@ def keep(ask: Ask, response: Mapping[str, Any], items: Sequence[Mapping[str, Any
     return True
 
 
-def forget(ask: Ask, response_id: str) -> bool:
+def forget(ask: RequestContext, response_id: str) -> bool:
     """Delete a stored response; whether it was there."""
     record = stored(ask, response_id)
     if record is None:
@@ -86,7 +86,7 @@ def forget(ask: Ask, response_id: str) -> bool:
     return ask.memory.delete(_RESPONSE + response_id)
 
 
-def forget_latest(ask: Ask, response_id: str | None) -> None:
+def forget_latest(ask: RequestContext, response_id: str | None) -> None:
     """A connection's continuation has failed: what it referred to is gone from the connection's memory."""
     if ask.socket is not None and response_id is not None:
         latest = ask.socket.get(_LATEST)
@@ -100,7 +100,7 @@ class References:
     Each stored response is read once, however many of its items are referred to.
     """
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: RequestContext) -> None:
         self._ask = ask
         self._records: dict[str, dict[str, Mapping[str, Any]]] = {}  # by response id, its items by theirs
 

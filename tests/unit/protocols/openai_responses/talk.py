@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from relayd.protocols.canon import Begin, End, Event, Failure, Finish, Request, TextDelta, Usage
-from relayd.protocols.dialect import Ask, Refused
+from relayd.protocols.dialect import Refused, RequestContext
 from relayd.protocols.openai_responses import DIALECT
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from tests.aids.memories import Kept
@@ -18,11 +18,11 @@ HELLO: list[Event] = [Begin("x", "m"), TextDelta("Hel"), TextDelta("lo"), Finish
 
 def an_ask(
     path: str = "/v1/responses", method: str = "POST", memory: Any = None, socket: Any = None, query: str = ""
-) -> Ask:
-    return Ask(method, path, query, {}, "req_1", Kept() if memory is None else memory, socket, KEY)
+) -> RequestContext:
+    return RequestContext(method, path, query, {}, "req_1", Kept() if memory is None else memory, socket, KEY)
 
 
-def read(ask: Ask | None = None, **members: Any) -> Request:
+def read(ask: RequestContext | None = None, **members: Any) -> Request:
     assert DIALECT.read_request is not None
     if ask is not None and ask.socket is not None:
         members.setdefault("type", "response.create")
@@ -30,7 +30,7 @@ def read(ask: Ask | None = None, **members: Any) -> Request:
     return DIALECT.read_request(json.dumps({k: v for k, v in body.items() if v is not ...}).encode(), ask or an_ask())
 
 
-def refusal(ask: Ask | None = None, **members: Any) -> Refused:
+def refusal(ask: RequestContext | None = None, **members: Any) -> Refused:
     try:
         read(ask, **members)
     except Refused as refused:
@@ -38,14 +38,14 @@ def refusal(ask: Ask | None = None, **members: Any) -> Refused:
     raise AssertionError("was not refused")
 
 
-def streamed(events: list[Event], ask: Ask | None = None, **members: Any) -> dict[str, Any]:
+def streamed(events: list[Event], ask: RequestContext | None = None, **members: Any) -> dict[str, Any]:
     """The final response of a stream that obeys the grammar; events are fed one by one."""
     ask = ask or an_ask()
     renderer = ResponsesRenderer(read(ask, stream=True, **members), ask)
     return read_stream(b"".join(renderer.feed([event]) for event in events))
 
 
-def plain(events: list[Event], ask: Ask | None = None, **members: Any) -> dict[str, Any]:
+def plain(events: list[Event], ask: RequestContext | None = None, **members: Any) -> dict[str, Any]:
     """The plain answer."""
     ask = ask or an_ask()
     renderer = ResponsesRenderer(read(ask, **members), ask)
@@ -60,7 +60,7 @@ def plain(events: list[Event], ask: Ask | None = None, **members: Any) -> dict[s
     return dict(body)
 
 
-def over_a_socket(events: list[Event], ask: Ask, **members: Any) -> dict[str, Any]:
+def over_a_socket(events: list[Event], ask: RequestContext, **members: Any) -> dict[str, Any]:
     """The final response of a WebSocket turn that obeys the grammar."""
     renderer = ResponsesRenderer(read(ask, **members), ask)
     return read_events([json.loads(text) for event in events for text in renderer.messages([event])])
