@@ -81,11 +81,11 @@ _SHAPES: ShapeCache[ResponseShape] = ShapeCache()
 class ResponseHead:
     """One valid response head. `keep` are the field lines, with CRLF, to forward; `reason` includes its space.
 
-    `has_relayd_fields` is true if the upstream sent a field that relayd writes too. `type_line` and `coding_line` are the lines of
-    Content-Type and Content-Encoding in `keep`, empty if absent. `length` is the declared length, None if absent or
-    overridden by a transfer coding. `upgrade` and `trailer` are the values of these fields, which are forwarded only
-    where they apply; None if absent. `has_location` is true if a field contains a URL (Location, Content-Location,
-    Refresh).
+    `has_relayd_fields` is true if the upstream sent a field that relayd writes too. `type_line` and `coding_line` are
+    the lines of Content-Type and Content-Encoding in `keep`, empty if absent. `length` is the declared length, None if
+    absent or overridden by a transfer coding. `upgrade` and `trailer` are the values of these fields, which are
+    forwarded only where they apply; None if absent. `has_location` is true if a field contains a URL (Location,
+    Content-Location, Refresh).
     """
 
     __slots__ = (
@@ -255,6 +255,6 @@ def _learn(key: tuple[bytes, int], lines: list[bytes], head: bytes, response: Re
         field_lines = response.keep
         media, coding = response.type_line, response.coding_line
         _SHAPES.learn(key, whole, ResponseShape(
-            response.status, response.reason, response.has_relayd_fields, response.has_location, response.chunked, length_index,
-            field_lines.index(media) if media else -1, field_lines.index(coding) if coding else -1,
+            response.status, response.reason, response.has_relayd_fields, response.has_location, response.chunked,
+            length_index, field_lines.index(media) if media else -1, field_lines.index(coding) if coding else -1,
         ))

@@ -73,7 +73,8 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Enc
         body["metadata"] = {"user_id": user}
     if request.stream:
         body["stream"] = True
-    return EncodedRequest("/messages", (yield from body_steps(body, tools, request.large)), (("anthropic-version", VERSION),))
+    encoded = yield from body_steps(body, tools, request.large)
+    return EncodedRequest("/messages", encoded, (("anthropic-version", VERSION),))
 
 
 def _write_tools(body: dict[str, Any], request: Request, history: History) -> Steps[bytes | None]:

@@ -180,7 +180,9 @@ class _Context(NamedTuple):
         """The items, for the store."""
         return tuple(item for _, item in self.placed)
 
-    def messages(self, names: Names, ask: RequestContext) -> Steps[tuple[tuple[Message, ...], Mapping[tuple[str, str], int]]]:
+    def messages(
+        self, names: Names, ask: RequestContext
+    ) -> Steps[tuple[tuple[Message, ...], Mapping[tuple[str, str], int]]]:
         """The conversation as messages, and its items of unknown types, in steps. Raises Refused."""
         conversation = Conversation(names, lambda sealed, at: compaction.expand(sealed, at, ask))
         for at, item in self.placed:

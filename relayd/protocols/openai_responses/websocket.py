@@ -1,8 +1,8 @@
 """The transport of the Responses API over WebSocket, and errors as events of a stream.
 
 A turn is `read_request` on the client's text message, then the renderer's messages for the endpoint's events. One turn
-is in flight per connection; the connection's memory is `RequestContext.socket`. After an error the connection stays open for the
-next turn.
+is in flight per connection; the connection's memory is `RequestContext.socket`. After an error the connection stays
+open for the next turn.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What an exchange held is free in the turn in which it ends: every phase, ended in every way, without the collector.
+"""An exchange frees its memory in the turn in which it ends: every phase, every kind of end, without the collector.
 
-The tests run a real relayd before a scripted endpoint. They know nothing of the path's inside: what is left is found by
-the packages of the objects that are alive, and by the bytes of the body.
+The tests run a real relayd with a scripted endpoint. They do not depend on the internals of the proxy: leaked objects
+are found by the packages of live objects, and by the bytes of bodies.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def posted_chunked(body: bytes, send: float = 1.0) -> bytes:
 
 
 class Endpoint:
-    """The script of the upstream: throws bodies away, says what the phase says, then does as it is told."""
+    """The script of the upstream: discards bodies, sends the phase's response, then follows orders."""
 
     def __init__(self, phase: Phase) -> None:
         self.phase = phase
@@ -114,8 +114,8 @@ class Endpoint:
             self.asked += 1
             if phase.reads:
                 await self._skip(side, head)
-            side.write(phase.says)
-            if phase.says_all:
+            side.write(phase.response)
+            if phase.response_complete:
                 continue
             gone = asyncio.ensure_future(self._gone(side))
             order: asyncio.Future[bytes | str] = asyncio.ensure_future(self.orders.get())
@@ -124,14 +124,14 @@ class Endpoint:
                 order.cancel()
                 return
             gone.cancel()
-            told = order.result()
-            if told == "reset":
+            action = order.result()
+            if action == "reset":
                 side.reset()
                 return
-            if told == "close":
+            if action == "close":
                 return
-            assert isinstance(told, bytes)
-            side.write(told)
+            assert isinstance(action, bytes)
+            side.write(action)
 
     @staticmethod
     async def _skip(side: Side, head: bytes) -> None:
@@ -159,7 +159,7 @@ def asked(harness: Harness, endpoint: Endpoint) -> bool:
 
 
 def uploading(harness: Harness, endpoint: Endpoint) -> bool:
-    """What was sent has been read, as far as it is."""
+    """All data sent so far has been read, if it can be."""
     return any(exchange.record.bytes_in > 10_000 for exchange in harness.gateway.exchanges)
 
 
@@ -173,7 +173,7 @@ def over(harness: Harness, endpoint: Endpoint) -> bool:
 
 @dataclass(frozen=True)
 class Phase:
-    """Where an exchange is when it is ended."""
+    """The state of an exchange when it is ended."""
 
     name: str
     text: str
@@ -181,14 +181,14 @@ class Phase:
     at: At
     more: str = ""
     route: str = ""
-    says: bytes = b""
+    response: bytes = b""
     then: bytes = b""  # what completes the endpoint's answer
     reads: bool = True  # whether the endpoint reads the body
-    says_all: bool = False  # whether `says` is a whole answer
+    response_complete: bool = False  # whether `response` is a whole answer
     rest: bytes = b""  # what the client sends once it is there
     endings: str = "close reset half_close drain stop"
-    occupied: bool = False  # whether somebody else has the only permit
-    overload: bool = False  # whether nearly everything is turned away
+    occupied: bool = False  # another exchange holds the only permit
+    overload: bool = False  # relayd is overloaded
 
 
 UP = " cut upstream_reset upstream_ends first_byte total fault"
@@ -217,10 +217,10 @@ PHASES = (
           occupied=True, more="limits: {requests: 1, queue: 9, queue_timeout: 0}, timeouts: {total: 1000s}",
           endings="reset drain stop queue_timeout total"),
     Phase("waiting for another try", CHAT_ROUTE, posted(JSON), lambda harness, _: waiting(harness), more=AGAIN,
-          says=b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", says_all=True,
+          response=b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", response_complete=True,
           endings="close reset half_close drain stop total"),
     Phase("waiting for another try of opaque bytes", PLAIN, posted(marked(3000), path="/x").replace(b"POST", b"PUT", 1),
-          lambda harness, _: waiting(harness), more=AGAIN, says=b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", says_all=True,
+          lambda harness, _: waiting(harness), more=AGAIN, response=b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", response_complete=True,
           endings="close reset half_close drain stop total"),
     Phase("connecting", PLAIN.replace("PORT", "FULL"), get(), lambda harness, _: bool(harness.gateway.exchanges),
           endings="close reset half_close drain stop total first_byte", more="timeouts: {connect: 1000s, total: 1000s}"),
@@ -241,42 +241,42 @@ PHASES = (
           then=SSE + WORD + LAST, endings="close reset half_close drain stop" + UP, more="timeouts: {total: 1000s}"),
     Phase("waiting for the first byte, told to finish", BY_MODEL, posted(JSON), asked, then=WHOLE,
           route="on_disconnect: finish", endings="finish"),
-    Phase("streaming an answer", PLAIN, get(), answering, says=HALF, then=b"x" * 500,
+    Phase("streaming an answer", PLAIN, get(), answering, response=HALF, then=b"x" * 500,
           endings="close reset half_close drain stop idle" + UP, more="timeouts: {total: 1000s}"),
-    Phase("streaming an answer, told to finish", PLAIN, get(), answering, says=HALF, then=b"x" * 500,
+    Phase("streaming an answer, told to finish", PLAIN, get(), answering, response=HALF, then=b"x" * 500,
           route="on_disconnect: finish", endings="finish"),
-    Phase("streaming an answer that passes", BY_MODEL, posted(STREAMED), answering, says=SSE + WORD, then=LAST,
+    Phase("streaming an answer that passes", BY_MODEL, posted(STREAMED), answering, response=SSE + WORD, then=LAST,
           endings="close reset half_close drain stop idle" + UP, more="timeouts: {total: 1000s}"),
-    Phase("streaming a translated answer", RESPONSES, posted(ASKED, path="/v1/responses"), answering, says=SSE + WORD,
+    Phase("streaming a translated answer", RESPONSES, posted(ASKED, path="/v1/responses"), answering, response=SSE + WORD,
           then=LAST, endings="close reset half_close drain stop idle" + UP, more="timeouts: {total: 1000s}"),
     Phase("streaming a translated answer, told to finish", RESPONSES, posted(ASKED, path="/v1/responses"), answering,
-          says=SSE + WORD, then=LAST, route="on_disconnect: finish", endings="finish"),
+          response=SSE + WORD, then=LAST, route="on_disconnect: finish", endings="finish"),
     Phase("translating a whole answer", RESPONSES, posted(ASKED.replace(b'"stream":true,', b""), path="/v1/responses"),
-          asked, says=WHOLE[:-20], then=WHOLE[-20:], endings="close reset half_close drain stop" + UP,
+          asked, response=WHOLE[:-20], then=WHOLE[-20:], endings="close reset half_close drain stop" + UP,
           more="timeouts: {total: 1000s}"),
-    Phase("holding an answer for its first content", BY_MODEL, posted(STREAMED), asked, says=SSE + ROLE, then=WORD + LAST,
+    Phase("holding an answer for its first content", BY_MODEL, posted(STREAMED), asked, response=SSE + ROLE, then=WORD + LAST,
           more=HELD + ", timeouts: {total: 1000s}", endings="close reset half_close drain stop" + UP),
-    Phase("in a tunnel", PLAIN, get("/ws", *ASK), answering, says=AGREED, route="upgrade: true", rest=TEXT,
+    Phase("in a tunnel", PLAIN, get("/ws", *ASK), answering, response=AGREED, route="upgrade: true", rest=TEXT,
           endings="close reset half_close drain stop cut upstream_reset idle"),
     Phase("waiting for the agreement to a tunnel", PLAIN, get("/ws", *ASK), asked, route="upgrade: true",
           then=b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno",
           endings="close reset half_close drain stop cut upstream_reset upstream_ends first_byte"),
     Phase("waiting for the answer to a WebSocket turn", RESPONSES, HANDSHAKE, asked, then=SSE + WORD + LAST,
           rest=b"TURN", endings="close reset half_close drain stop"),
-    Phase("streaming the answer to a WebSocket turn", RESPONSES, HANDSHAKE, asked, says=SSE + WORD, then=LAST, rest=b"TURN",
+    Phase("streaming the answer to a WebSocket turn", RESPONSES, HANDSHAKE, asked, response=SSE + WORD, then=LAST, rest=b"TURN",
           endings="close reset half_close drain stop"),
-    Phase("waiting for the answer to a WebSocket turn, told to finish", RESPONSES, HANDSHAKE, asked, says=SSE,
+    Phase("waiting for the answer to a WebSocket turn, told to finish", RESPONSES, HANDSHAKE, asked, response=SSE,
           then=WORD + LAST, rest=b"TURN", route="on_disconnect: finish", endings="finish"),
     Phase("with a WebSocket and no turn", RESPONSES, HANDSHAKE, answering, endings="close reset half_close drain stop"),
-    Phase("keeping the connection", PLAIN, get(), over, says=WHOLE, says_all=True, endings="close reset half_close drain stop nothing"),
-    Phase("keeping the connection after a gathered body", BY_MODEL, posted(JSON), over, says=WHOLE, says_all=True,
+    Phase("keeping the connection", PLAIN, get(), over, response=WHOLE, response_complete=True, endings="close reset half_close drain stop nothing"),
+    Phase("keeping the connection after a gathered body", BY_MODEL, posted(JSON), over, response=WHOLE, response_complete=True,
           endings="close nothing"),
     Phase("keeping the connection after a translation", RESPONSES, posted(ASKED, path="/v1/responses"), over,
-          says=SSE + WORD + LAST, says_all=True, endings="close nothing"),
+          response=SSE + WORD + LAST, response_complete=True, endings="close nothing"),
     Phase("keeping the connection after a fixed answer", PLAIN.replace("upstream: up,", "respond: {status: 200, body: a},"),
           get(), over, endings="close nothing"),
     Phase("keeping the connection after a refusal", BY_MODEL, posted(b"{}"), over, endings="close nothing"),
-    Phase("keeping the connection in an overload", PLAIN, get(), over, says=WHOLE, says_all=True, endings="close nothing",
+    Phase("keeping the connection in an overload", PLAIN, get(), over, response=WHOLE, response_complete=True, endings="close nothing",
           overload=True),
 )
 CELLS = [(phase, ending) for phase in PHASES for ending in phase.endings.split()]
@@ -291,19 +291,19 @@ def waiting(harness: Harness) -> bool:
 
 
 def ours(harness: Harness) -> list[Any]:
-    """The exchanges of this cell, without who only holds a permit."""
+    """The exchanges of this cell, except the one that only holds a permit."""
     return [one for one in harness.gateway.exchanges if "occupies" not in one.record.path]
 
 
 class Cell:
-    """One way through a phase to its end."""
+    """One combination of phase and end."""
 
     def __init__(self, harness: Harness, endpoint: Endpoint, phase: Phase, monkeypatch: pytest.MonkeyPatch) -> None:
         self.harness, self.endpoint, self.phase, self.monkeypatch = harness, endpoint, phase, monkeypatch
         self.tls: dict[str, Any] = {}
 
     async def once(self, ending: str) -> Counter[str]:
-        """What is alive in the turn after the end."""
+        """The live objects in the turn after the end."""
         harness, endpoint, phase = self.harness, self.endpoint, self.phase
         known = len(harness.accounts)
         endpoint.asked = 0
@@ -426,7 +426,7 @@ class Cell:
                 break
 
     async def fault(self, side: Side) -> None:
-        """An error of relayd's own where the answer is sent."""
+        """A fault of relayd itself while the response is sent."""
         send = Connection.send
         with self.monkeypatch.context() as patched:
 
@@ -440,13 +440,13 @@ class Cell:
 
 
 async def settled() -> None:
-    """Let what is under way on loopback arrive."""
+    """Wait until data on the loopback has arrived."""
     for _ in range(4):
         await asyncio.sleep(0.0005)
 
 
 def turn() -> bytes:
-    """A turn whose input is known by its mark."""
+    """A turn with marked input."""
     return frame({"type": "response.create", "model": "m", "store": False, "input": marked(9000).decode()})
 
 
@@ -455,8 +455,8 @@ KNOWN = [TEXT, JSON, STREAMED, ASKED, FORM, FORM_FIRST, *(phase.sends for phase 
 
 @pytest.fixture(autouse=True)
 def _no_collector() -> Iterator[None]:
-    """Nothing is freed by the collector, and nothing from before is looked at."""
-    logging.disable()  # pytest keeps what is logged, tracebacks and all
+    """Disable the collector, and exclude all older objects."""
+    logging.disable()  # pytest holds log records and their tracebacks
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -468,7 +468,7 @@ def _no_collector() -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def nobody_accepts(text: str) -> AsyncIterator[str]:
-    """For FULL, the port of a listener whose queue is full, so that connecting to it takes for ever."""
+    """For FULL, the port of a listener with a full queue, so that connecting never completes."""
     if "FULL" not in text:
         yield text
         return

@@ -1,4 +1,4 @@
-"""URLs in which an endpoint names itself become paths of the route; everything else stays as it came."""
+"""URLs of the endpoint itself become paths of the route; all others are unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLAN = plan_of(UPSTREAMS.replace('\nupstreams: {web: {endpoints: ["http://origin
 
 
 def seen(route: str, asked: str, line: str) -> str:
-    """The line that the client gets where the endpoint sends `line`."""
+    """The line that the client gets if the endpoint sends `line`."""
     planned = next(one for one in PLAN.routes if one.name == route)
     upstream = planned.targets[0].upstream
     response = parse_response([b"HTTP/1.1 302 Found\r\n", f"{line}\r\n".encode(), b"\r\n"])
@@ -57,5 +57,5 @@ def test_the_endpoints_own_address_becomes_a_path_of_the_route(route: str, asked
     ("regex", "Location: http://origin.example:9001/number/2"), ("untouched", "Location: http://origin.example:9001/y"),
     ("secure", "Location: http://origin.example/y"),
 ])  # fmt: skip
-def test_another_place_or_one_that_the_route_cannot_lead_to_stays(route: str, line: str) -> None:
+def test_another_server_or_a_path_outside_the_route_is_unchanged(route: str, line: str) -> None:
     assert seen(route, "/b/x" if route == "based" else "/r/1" if route == "regex" else "/x", line) == line
