@@ -492,7 +492,7 @@ class Exchange:
             return
         if not keepalive.is_due(now_s):
             return
-        comment = translated.renderer.comment() if translated is not None and translated.content_rendered else COMMENT
+        comment = translated.renderer.keepalive() if translated is not None and translated.content_rendered else COMMENT
         if not writer.started:
             head = stream_head(None)
             head.keep += [f"{name}: {value}\r\n".encode() for name, value in self.queue_fields()]

@@ -16,7 +16,7 @@ from typing import Any
 
 from relayd import clock
 from relayd.protocols import _json
-from relayd.protocols._bounds import Allowance, AnswerTooLarge, TextBuffer
+from relayd.protocols._bounds import Allowance, ResponseTooLarge, TextBuffer
 from relayd.protocols._openai_errors import render_error
 from relayd.protocols.canon import (
     Event,
@@ -125,13 +125,13 @@ class CompactionRenderer(Renderer):
         self._usage: Usage | None = None
         self._failure: Failure | None = None
 
-    def feed(self, events: list[Event]) -> bytes:
+    def render(self, events: list[Event]) -> bytes:
         """Nothing is sent before the summary is whole."""
         for event in events:
             if isinstance(event, TextDelta) and event.choice == 0 and self._failure is None:
                 try:
-                    self._allowance.take(len(event.text))
-                except AnswerTooLarge as fault:
+                    self._allowance.charge(len(event.text))
+                except ResponseTooLarge as fault:
                     self._failure = Failure(502, str(fault))
                     break
                 self._summary.add(event.text)
@@ -141,11 +141,11 @@ class CompactionRenderer(Renderer):
                 self._failure = event
         return b""
 
-    def comment(self) -> bytes:
+    def keepalive(self) -> bytes:
         """A plain answer has no keep-alive."""
         return b""
 
-    def whole(self) -> EncodedResponse:
+    def response(self) -> EncodedResponse:
         """The answer."""
         summary = self._summary.text().strip()
         failure = self._failure

@@ -12,8 +12,8 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._bounds import TextBuffer
-from relayd.protocols._tool_arguments import ObjectEnd
-from relayd.protocols.canon import RefusalDelta, TextDelta, ThoughtDelta
+from relayd.protocols._tool_arguments import ObjectEndFinder
+from relayd.protocols.canon import ReasoningDelta, RefusalDelta, TextDelta
 from relayd.protocols.openai_responses.custom_input import CustomInputDecoder
 from relayd.protocols.openai_responses.event_writer import EventWriter, location_of
 from relayd.protocols.openai_responses.reasoning_items import pack_proof
@@ -147,7 +147,7 @@ class ReasoningItem(OutputItem):
         self._place = b""
         self.sealed = False
 
-    def add(self, piece: ThoughtDelta) -> None:
+    def add(self, piece: ReasoningDelta) -> None:
         """Add a piece; a piece with a signature is the last one of its item."""
         if piece.signature is not None or piece.redacted is not None:
             self.sealed = True
@@ -156,7 +156,7 @@ class ReasoningItem(OutputItem):
     def _opened(self) -> dict[str, Any]:
         return {"type": "reasoning", "id": self.id, "summary": []}
 
-    def _write(self, piece: ThoughtDelta) -> None:
+    def _write(self, piece: ReasoningDelta) -> None:
         if piece.text:
             if not self._texts:
                 self._place = location_of(self._where())
@@ -200,7 +200,7 @@ class CallItem(OutputItem):
         self._decoder = CustomInputDecoder() if custom else None
         self._texts = TextBuffer()
         self._place = b""
-        self._end = ObjectEnd()
+        self._end = ObjectEndFinder()
 
     @property
     def complete(self) -> bool:  # type: ignore[override]  # depends on the arguments
@@ -252,7 +252,7 @@ class SearchItem(OutputItem):
         super().__init__(frames, "tsc")
         self._call_id = call_id
         self._texts = TextBuffer()
-        self._end = ObjectEnd()
+        self._end = ObjectEndFinder()
 
     @property
     def complete(self) -> bool:  # type: ignore[override]  # depends on the arguments

@@ -1,6 +1,6 @@
 """Reads a Responses endpoint's answer, stream or plain body, into canonical events.
 
-Laws (beside those of _answer_reader.py):
+Laws (beside those of _response_reader.py):
 1. Closing events fill in missing deltas: text that an item, or a part of one, repeats at its end and had not sent as
    deltas becomes an event then. No text becomes an event twice.
 2. Only a terminal event completes an answer; an end without one is a cut stream.
@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._answer_reader import CUT, AnswerReader
-from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, MOST_ITEMS, Allowance, AnswerTooLarge
+from relayd.protocols._bounds import MAX_ID_CHARS, MOST_CALLS, MOST_ITEMS, Allowance, ResponseTooLarge
 from relayd.protocols._capabilities import RESPONSES
 from relayd.protocols._openai_errors import failure_of, status_in
+from relayd.protocols._response_reader import CUT, ResponseReader
 from relayd.protocols._turns import call_ids
 from relayd.protocols.canon import (
     Begin,
@@ -23,10 +23,10 @@ from relayd.protocols.canon import (
     Event,
     Failure,
     Finish,
+    ReasoningDelta,
     RefusalDelta,
     Request,
     TextDelta,
-    ThoughtDelta,
     ToolDelta,
     ToolStart,
 )
@@ -137,7 +137,7 @@ class ResponsesAnswer:
     def _begin(self, response: dict[str, Any]) -> None:
         if not self.begun:
             self.begun = True
-            identity, model = (_json.a_text(response.get(key))[:LONGEST_WORD] for key in ("id", "model"))
+            identity, model = (_json.a_text(response.get(key))[:MAX_ID_CHARS] for key in ("id", "model"))
             self._events.append(Begin(identity, model, _json.a_count(response.get("created_at"))))
 
     def _item_event(self, kind: str, event: dict[str, Any]) -> None:
@@ -169,7 +169,7 @@ class ResponsesAnswer:
     def _place(self, event: dict[str, Any]) -> int:
         """The item's place in the output; some imitators give only its id, some only the place."""
         place = event.get("output_index")
-        identity = _json.a_text(event.get("item_id") or _json.an_object(event.get("item")).get("id"))[:LONGEST_WORD]
+        identity = _json.a_text(event.get("item_id") or _json.an_object(event.get("item")).get("id"))[:MAX_ID_CHARS]
         if place.__class__ is not int or place < 0:
             place = self._places.get(identity, len(self._places)) if identity else 0
         if identity and len(self._places) < MOST_ITEMS:
@@ -200,8 +200,8 @@ class ResponsesAnswer:
             self._arguments(state, text[state.size :])
             return
         try:
-            self._allowance.take(len(text))
-        except AnswerTooLarge as fault:
+            self._allowance.charge(len(text))
+        except ResponseTooLarge as fault:
             self._failed(Failure(502, str(fault)))
         else:
             state.early = text
@@ -232,18 +232,18 @@ class ResponsesAnswer:
                 text = "\n\n" + text if state.size else text
                 state.summary = part
             state.size += len(text)
-            self._events.append(ThoughtDelta(text))
+            self._events.append(ReasoningDelta(text))
 
     def _call(self, state: _ItemState, item: dict[str, Any]) -> None:
         name = _json.a_text(item.get("name"))
         if _json.a_text(item.get("type")) not in _CALLS or state.call >= 0 or not name:
             return
-        if self._calls >= MOST_CALLS or len(name) > LONGEST_WORD:
+        if self._calls >= MOST_CALLS or len(name) > MAX_ID_CHARS:
             self._failed(_TOO_MANY)
             return
         state.call, state.custom = self._calls, item["type"] == "custom_tool_call"
         self._calls += 1
-        identity = _json.a_text(item.get("call_id"))[:LONGEST_WORD]
+        identity = _json.a_text(item.get("call_id"))[:MAX_ID_CHARS]
         if not identity or identity in self._ids:
             identity = new_id("call")
         self._ids.add(identity)
@@ -293,7 +293,7 @@ class ResponsesAnswer:
         encrypted = _json.a_text(item.get("encrypted_content"))
         if encrypted:
             signature = pack_native(_json.a_text(item.get("id")) or new_id("rs"), encrypted)
-            self._events.append(ThoughtDelta(signature=signature))
+            self._events.append(ReasoningDelta(signature=signature))
 
     def _terminal(self, response: dict[str, Any]) -> None:
         status, usage = response.get("status"), response.get("usage")
@@ -319,11 +319,11 @@ class ResponsesAnswer:
         self.over = True
 
 
-def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
+def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> ResponseReader:
     """See dialect.Dialect."""
     answer = ResponsesAnswer(call_ids(request.messages))
-    return AnswerReader(answer, stream=request.stream, content_encoding=content_encoding,
-                        names=RESPONSES.names_back(request), stops=RESPONSES.stops(request)[1])  # fmt: skip
+    return ResponseReader(answer, stream=request.stream, content_encoding=content_encoding,
+                        names=RESPONSES.original_names(request), stops=RESPONSES.split_stops(request)[1])  # fmt: skip
 
 
 _TOO_MANY = Failure(502, "The upstream's answer has too many items.")

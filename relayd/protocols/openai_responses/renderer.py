@@ -18,7 +18,7 @@ from typing import Any
 
 from relayd import clock
 from relayd.protocols import _json
-from relayd.protocols._bounds import MOST_ITEMS, PIECE_CHARS, Allowance, AnswerTooLarge
+from relayd.protocols._bounds import MOST_ITEMS, PIECE_CHARS, Allowance, ResponseTooLarge
 from relayd.protocols._openai_errors import render_error
 from relayd.protocols.canon import (
     Begin,
@@ -26,10 +26,10 @@ from relayd.protocols.canon import (
     Event,
     Failure,
     Finish,
+    ReasoningDelta,
     RefusalDelta,
     Request,
     TextDelta,
-    ThoughtDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -75,7 +75,7 @@ class ResponsesRenderer(Renderer):
         self._echo = b""
         self._failure: Failure | None = None
 
-    def feed(self, events: list[Event]) -> bytes:
+    def render(self, events: list[Event]) -> bytes:
         """See dialect.Renderer. For a WebSocket each event is one line (`messages` gives them one by one)."""
         for event in events:
             self._take(event)
@@ -90,11 +90,11 @@ class ResponsesRenderer(Renderer):
             self._take(event)
         return self._writer.flush()
 
-    def comment(self) -> bytes:
+    def keepalive(self) -> bytes:
         """A keep-alive comment; empty for a WebSocket, which has pings, and for a plain answer."""
         return KEEP_ALIVE if self._form == "sse" else b""
 
-    def whole(self) -> EncodedResponse:
+    def response(self) -> EncodedResponse:
         """The plain answer."""
         if self._final is None:
             failure = self._failure or Failure(502, "The upstream gave no complete answer.")
@@ -110,14 +110,14 @@ class ResponsesRenderer(Renderer):
             self._begin()
         try:
             self._fold(event)
-        except AnswerTooLarge as fault:
+        except ResponseTooLarge as fault:
             self._fail(Failure(502, str(fault)))
 
     def _fold(self, event: Event) -> None:
         match event:
             case TextDelta(choice=0) | RefusalDelta(choice=0):
                 self._words(event)
-            case ThoughtDelta(choice=0):
+            case ReasoningDelta(choice=0):
                 self._thought(event)
             case ToolStart(choice=0):
                 self._call(event)
@@ -155,9 +155,9 @@ class ResponsesRenderer(Renderer):
 
     def _keep(self, item: OutputItem, chars: int) -> None:
         """Charge the allowance for an item's text; pieces that wait for their item to open cost more."""
-        self._allowance.take(chars if item.index >= 0 else chars + PIECE_CHARS)
+        self._allowance.charge(chars if item.index >= 0 else chars + PIECE_CHARS)
 
-    def _thought(self, event: ThoughtDelta) -> None:
+    def _thought(self, event: ReasoningDelta) -> None:
         proof = event.signature is not None or event.redacted is not None
         last = self._open[-1] if self._open else None
         if not isinstance(last, ReasoningItem) or last.sealed:
@@ -188,7 +188,7 @@ class ResponsesRenderer(Renderer):
 
     def _append(self, item: OutputItem) -> None:
         if len(self._open) + len(self._output) >= MOST_ITEMS:
-            raise AnswerTooLarge("The upstream's answer has too many items.")
+            raise ResponseTooLarge("The upstream's answer has too many items.")
         self._open.append(item)
         if len(self._open) == 1:
             item.open(len(self._output))

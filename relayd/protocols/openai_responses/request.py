@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from relayd.protocols import _json
 from relayd.protocols.canon import Format, Message, Request, Text, Thinking
-from relayd.protocols.dialect import Refused, RequestContext, at_once
+from relayd.protocols.dialect import Refused, RequestContext, run_steps
 from relayd.protocols.openai_responses import compaction, state
 from relayd.protocols.openai_responses.brought_tools import brought_tools, once_each
 from relayd.protocols.openai_responses.items import Conversation, whole_item
@@ -35,7 +35,7 @@ _LOGPROBS, _PROOFS = "message.output_text.logprobs", "reasoning.encrypted_conten
 
 def read_request(body: bytes, ask: RequestContext) -> Request:
     """The request of a body, of a WebSocket's response.create frame, or for a compaction. Raises Refused."""
-    return at_once(read_steps(_json.read_object(body), ask))
+    return run_steps(read_steps(_json.read_object(body), ask))
 
 
 def read_steps(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
@@ -212,7 +212,7 @@ def _context(members: Mapping[str, Any], ask: RequestContext, input_required: bo
     elif given is None:
         given = []
     elif not isinstance(given, list):
-        raise Refused(f"Invalid type for 'input': expected a string or a list, but got {_json.called(given)}.",
+        raise Refused(f"Invalid type for 'input': expected a string or a list, but got {_json.kind_name(given)}.",
                       "input", "invalid_type")  # fmt: skip
     if len(given) > MAX_ITEMS:
         raise Refused(f"input has {len(given)} items; at most {MAX_ITEMS} can be sent.", "input", "array_too_long")

@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, unquote
 
 from relayd.protocols import _json
 from relayd.protocols._openai_errors import render_error
-from relayd.protocols._token_estimate import counting
+from relayd.protocols._token_estimate import count_steps
 from relayd.protocols.canon import Failure
-from relayd.protocols.dialect import EncodedResponse, Refused, RequestContext, at_once
+from relayd.protocols.dialect import EncodedResponse, Refused, RequestContext, run_steps
 from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.request import read_for_count
 from relayd.wire.json_steps import Steps
@@ -58,7 +58,7 @@ def local(ask: RequestContext, body: bytes) -> EncodedResponse | None:
 
 def _count(ask: RequestContext, body: bytes) -> EncodedResponse:
     try:
-        return at_once(local_steps(_json.read_object(body), ask))
+        return run_steps(local_steps(_json.read_object(body), ask))
     except Refused as fault:
         return _refused(fault, ask)
 
@@ -69,7 +69,7 @@ def local_steps(members: dict[str, Any], ask: RequestContext) -> Steps[EncodedRe
         request = yield from read_for_count(members, ask)
     except Refused as fault:
         return _refused(fault, ask)
-    count = yield from counting(request)
+    count = yield from count_steps(request)
     return EncodedResponse(200, _json.write({"object": "response.input_tokens", "input_tokens": count}))
 
 

@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relayd.protocols.dialect import RequestContext, at_once
+from relayd.protocols.dialect import RequestContext, run_steps
 from relayd.wire.json_steps import Steps
 
 _RESPONSE, _ITEM, _LATEST = "response:", "response_item:", "latest_response"
@@ -39,7 +39,7 @@ def recall(ask: RequestContext, response_id: str) -> Steps[dict[str, Any] | None
 
 def stored(ask: RequestContext, response_id: str) -> dict[str, Any] | None:
     """What is stored of a response of this consumer."""
-    return at_once(stored_steps(ask, response_id))
+    return run_steps(stored_steps(ask, response_id))
 
 
 def stored_steps(ask: RequestContext, response_id: str) -> Steps[dict[str, Any] | None]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._own_parts import Edit, lists_of_parts, without
+from relayd.protocols._generated_parts import Edit, find_part_lists, removal_edits
 from relayd.protocols.openai_responses.reasoning_items import MARK
 from relayd.protocols.openai_responses.state import OWN_REASONING
 from relayd.wire.body import JsonBody
@@ -17,7 +17,7 @@ from relayd.wire.json_steps import Steps
 MARKS = (b'"' + MARK.encode(), b'"' + OWN_REASONING.encode())
 
 
-def brings_own_parts(members: Mapping[str, Any]) -> bool:
+def has_generated_parts(members: Mapping[str, Any]) -> bool:
     """Whether a parsed body has something to take back."""
     return any(item.__class__ is dict and _is_own(item) for item in _json.a_list(members.get("input")))
 
@@ -27,8 +27,8 @@ def take_back(look: JsonBody) -> Steps[list[Edit]]:
     span = look.span("input")
     edits: list[Edit] = []
     if span is not None:
-        for parts in (yield from lists_of_parts(look.body, span, b"[", MARKS)):
-            edits += without(parts, _is_own, _as_message)
+        for parts in (yield from find_part_lists(look.body, span, b"[", MARKS)):
+            edits += removal_edits(parts, _is_own, _as_message)
     return edits
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from relayd.protocols import _json
 from relayd.protocols.canon import SharedTools, Tool, ToolChoice
-from relayd.protocols.dialect import Refused, at_once
+from relayd.protocols.dialect import Refused, run_steps
 from relayd.wire.json_steps import Steps
 from relayd.wire.tool_list_cache import CachedList, memoised
 
@@ -123,7 +123,7 @@ def read_offer(body: Mapping[str, Any], brought: Iterable[tuple[str, list[Any]]]
 
     `brought` are the lists of tools that items bring, each with the path of its list.
     """
-    return at_once(offer_steps(body, brought))
+    return run_steps(offer_steps(body, brought))
 
 
 def offer_steps(body: Mapping[str, Any], brought: Iterable[tuple[str, list[Any]]] = ()) -> Steps[Offer]:
@@ -158,7 +158,7 @@ class _Offered(NamedTuple):
 
 def _each(entries: list[Any]) -> _Offered:
     reading = _Reading()
-    at_once(reading.entries(entries, "tools", MOST_READ))
+    run_steps(reading.entries(entries, "tools", MOST_READ))
     echo = CachedList([_echo(entry) if entry["type"] == "function" else entry for entry in entries])
     return _Offered(SharedTools(reading.tools.values()), reading.names, echo)
 

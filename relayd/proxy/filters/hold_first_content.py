@@ -5,12 +5,12 @@ The held data is bounded: above MAX_HELD_BYTES the stream is forwarded.
 
 from __future__ import annotations
 
-from relayd.protocols.canon import Event, Failure, RefusalDelta, TextDelta, ThoughtDelta, ToolStart
+from relayd.protocols.canon import Event, Failure, ReasoningDelta, RefusalDelta, TextDelta, ToolStart
 from relayd.protocols.dialect import Reader
 from relayd.proxy.filters.filter import Filter
 
 MAX_HELD_BYTES = 64 * 1024
-CONTENT = (TextDelta, RefusalDelta, ThoughtDelta, ToolStart)
+CONTENT = (TextDelta, RefusalDelta, ReasoningDelta, ToolStart)
 
 
 class HoldFirstContent(Filter):
@@ -32,14 +32,14 @@ class HoldFirstContent(Filter):
             return data
         self._held.append(data)
         self._held_bytes += len(data)
-        if self._has_content(reader.feed(data)) or (self._held_bytes > MAX_HELD_BYTES and self.failure is None):
+        if self._has_content(reader.decode(data)) or (self._held_bytes > MAX_HELD_BYTES and self.failure is None):
             return self._release()
         return b""
 
     def finish(self) -> bytes:
         """Forward a stream that ended without content, unless it failed."""
         if self._reader is not None:
-            self._has_content(self._reader.end())
+            self._has_content(self._reader.finish())
         return b"" if self.failure is not None else self._release()
 
     def _has_content(self, events: list[Event]) -> bool:

@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.protocols import registry
-from relayd.protocols._stop_strings import StopStrings
+from relayd.protocols._stop_strings import StopStringFilter
 from relayd.protocols.canon import (
     End,
     Event,
     Failure,
     Finish,
     Message,
+    ReasoningDelta,
     Request,
     Text,
     TextDelta,
-    ThoughtDelta,
     ToolStart,
 )
 from relayd.protocols.dialect import Options
@@ -36,12 +36,12 @@ def text_of(events: list[Event], choice: int = 0) -> str:
     st.lists(st.integers(0, 30), max_size=6),
 )
 def test_the_answer_ends_at_the_first_stop_string_however_it_was_cut(text: str, stops: list[str], cuts: list[int]) -> None:
-    watch = StopStrings(tuple(stops))
+    watch = StopStringFilter(tuple(stops))
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     told: list[Event] = []
     for start, end in itertools.pairwise(places):
-        told += watch.passed([TextDelta(text[start:end])])
-    told += watch.passed([Finish("length"), Usage(3, 4), End()])
+        told += watch.filter([TextDelta(text[start:end])])
+    told += watch.filter([Finish("length"), Usage(3, 4), End()])
     ends = [place for stop in stops if (place := text.find(stop)) >= 0]
     finish = next(one for one in told if isinstance(one, Finish))
     assert text_of(told) == text[: min(ends, default=len(text))] or any(text_of(told).startswith(text[:end]) for end in ends)
@@ -50,17 +50,17 @@ def test_the_answer_ends_at_the_first_stop_string_however_it_was_cut(text: str, 
 
 
 def test_what_may_be_the_beginning_of_one_is_told_when_it_is_none() -> None:
-    watch = StopStrings(("STOP",))
-    assert text_of(watch.passed([TextDelta("a ST")])) == "a "
-    assert watch.passed([ThoughtDelta("hm")]) == [TextDelta("ST"), ThoughtDelta("hm")]
-    assert watch.passed([TextDelta("S"), Failure(502, "cut")]) == [TextDelta("S"), Failure(502, "cut")]
+    watch = StopStringFilter(("STOP",))
+    assert text_of(watch.filter([TextDelta("a ST")])) == "a "
+    assert watch.filter([ReasoningDelta("hm")]) == [TextDelta("ST"), ReasoningDelta("hm")]
+    assert watch.filter([TextDelta("S"), Failure(502, "cut")]) == [TextDelta("S"), Failure(502, "cut")]
 
 
 def test_behind_a_stop_string_nothing_of_its_choice_is_told() -> None:
-    watch = StopStrings(("\n\n",))
-    events = watch.passed([TextDelta("a\n"), TextDelta("\nb"), TextDelta("c", 1), ToolStart(0, "x", "look"), TextDelta("d")])
+    watch = StopStringFilter(("\n\n",))
+    events = watch.filter([TextDelta("a\n"), TextDelta("\nb"), TextDelta("c", 1), ToolStart(0, "x", "look"), TextDelta("d")])
     assert text_of(events) == "a" and text_of(events, 1) == "c"
-    assert watch.passed([Finish("tool_calls"), Finish("stop", 1)]) == [Finish("stop", 0, "\n\n"), Finish("stop", 1)]
+    assert watch.filter([Finish("tool_calls"), Finish("stop", 1)]) == [Finish("stop", 0, "\n\n"), Finish("stop", 1)]
 
 
 def test_a_fifth_stop_string_ends_the_answer_of_a_chat_endpoint() -> None:
@@ -71,6 +71,6 @@ def test_a_fifth_stop_string_ends_the_answer_of_a_chat_endpoint() -> None:
     events: list[Event] = []
     for piece in ("so", " E", "ND", " more"):
         chunk = {"choices": [{"index": 0, "delta": {"content": piece}}]}
-        events += reader.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-    events += reader.feed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}\n\ndata: [DONE]\n\n')
+        events += reader.decode(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    events += reader.decode(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}\n\ndata: [DONE]\n\n')
     assert text_of(events) == "so " and Finish("stop", 0, "END") in events and End() in events

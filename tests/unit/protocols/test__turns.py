@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from relayd.protocols import registry
-from relayd.protocols._turns import whole_turns
+from relayd.protocols._turns import merge_turns
 from relayd.protocols.canon import Message, Request, Text, ToolCall, ToolResult, ToolStart
 from relayd.protocols.dialect import Options
-from relayd.protocols.gemini.signatures import keep
+from relayd.protocols.gemini.signatures import store
 from tests.aids.growth import linear
 from tests.aids.memories import Kept
 
@@ -22,7 +22,7 @@ FIRST, SECOND = (Message("tool", (ToolResult(f"c{n}", (Text(f"r{n}"),)),)) for n
 
 
 def roles(*messages: Message, batch: bool = False) -> list[tuple[str, int]]:
-    return [(turn.role, len(turn.parts)) for turn in whole_turns(messages, lambda call: batch)]
+    return [(turn.role, len(turn.parts)) for turn in merge_turns(messages, lambda call: batch)]
 
 
 def test_messages_that_follow_each_other_are_one_turn() -> None:
@@ -64,15 +64,15 @@ def gemini(memory: Any, *messages: Message) -> list[list[str]]:
 @pytest.mark.parametrize("history", [(ONE, TWO, FIRST, SECOND), (ONE, FIRST, TWO, SECOND)])
 def test_gemini_gets_a_parallel_batch_as_one_content_with_the_signature_of_its_first_call(history: Any) -> None:
     memory = Kept()
-    keep(memory, "c1", "proof")
-    keep(memory, "c2", None)
+    store(memory, "c1", "proof")
+    store(memory, "c2", None)
     assert gemini(memory, GO, *history) == [["text"], ["call proof", "call -"], ["functionResponse", "functionResponse"]]
 
 
 def test_gemini_gets_calls_one_after_the_other_in_contents_of_their_own() -> None:
     memory = Kept()
-    keep(memory, "c1", "proof")
-    keep(memory, "c2", "another")
+    store(memory, "c1", "proof")
+    store(memory, "c2", "another")
     answered = ["functionResponse"]
     assert gemini(memory, GO, ONE, FIRST, TWO, SECOND) == [["text"], ["call proof"], answered, ["call another"], answered]
 
@@ -109,6 +109,6 @@ def test_an_id_of_an_earlier_call_is_not_that_of_a_new_one(name: str) -> None:
     for earlier, stays in (("call_0000", False), ("call_1111", True)):
         history = (Message("user", (Text("x"),)), Message("assistant", (ToolCall(earlier, "look", "{}"),)))
         reader = make(Request("m", history), Options(), Kept())
-        events = reader.feed(json.dumps(CALLS[name]).encode()) + reader.end()
+        events = reader.decode(json.dumps(CALLS[name]).encode()) + reader.finish()
         (start,) = [one for one in events if isinstance(one, ToolStart)]
         assert (start.id == "call_0000") == stays and start.id

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from relayd.protocols.canon import Message, Text, ThoughtDelta, ToolCall, ToolResult, ToolStart
+from relayd.protocols.canon import Message, ReasoningDelta, Text, ToolCall, ToolResult, ToolStart
 from relayd.protocols.dialect import Options
 from relayd.protocols.openai_chat.reader import reader as make_reader
 from relayd.protocols.openai_chat.reasoning_details import LARGEST_CHARS, MOST_ENTRIES
-from relayd.protocols.openai_chat.request_out import write_request
+from relayd.protocols.openai_chat.write_request import write_request
 from tests.aids.memories import Kept
 from tests.unit.protocols.openai_chat.asked import ask, chunk, frames, run
 
@@ -59,14 +59,14 @@ def test_the_details_of_a_turn_go_back_once_with_its_calls(answer: bytes) -> Non
     memory = Kept()
     events = run(answer, memory=memory)
     assert [event.id for event in events if isinstance(event, ToolStart)] == ["c1", "c2"]
-    assert "".join(event.text for event in events if isinstance(event, ThoughtDelta)) == "Think twice."
+    assert "".join(event.text for event in events if isinstance(event, ReasoningDelta)) == "Think twice."
     assert next_turn(memory)["reasoning_details"] == WHOLE
 
 
 def test_thoughts_that_stand_in_the_details_only_are_told() -> None:
     stream = frames(chunk({"reasoning_details": [{"type": "reasoning.summary", "summary": "hm"}]}), chunk({"content": "x"}, "stop"))
     memory = Kept()
-    assert ThoughtDelta("hm") in run(stream, memory=memory)
+    assert ReasoningDelta("hm") in run(stream, memory=memory)
     assert not memory.values
 
 
@@ -88,7 +88,7 @@ def test_each_turn_keeps_its_own_details_where_an_endpoint_numbers_its_calls_ane
         answer = frames(chunk({"tool_calls": [CALL], "reasoning_details": [sealed]}, "tool_calls"))
         request = replace(ask(stream=True), messages=tuple(history))
         one = make_reader(request, Options(), memory)
-        [start] = [event for event in one.feed(answer) + one.end() if isinstance(event, ToolStart)]
+        [start] = [event for event in one.decode(answer) + one.finish() if isinstance(event, ToolStart)]
         history += [Message("assistant", (ToolCall(start.id, "f", "{}"),)), Message("tool", (ToolResult(start.id, (Text("r"),)),))]
     sent = json.loads(write_request(replace(ask(), messages=tuple(history)), Options(), memory).body)["messages"]
     turns = [message for message in sent if message["role"] == "assistant"]

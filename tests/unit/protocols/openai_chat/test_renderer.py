@@ -16,9 +16,9 @@ from relayd.protocols.canon import (
     Event,
     Failure,
     Finish,
+    ReasoningDelta,
     RefusalDelta,
     TextDelta,
-    ThoughtDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -35,7 +35,7 @@ CALLS: list[Event] = [ToolStart(0, "a", "f"), ToolDelta(0, '{"x"'), ToolStart(1,
 
 def stream_of(events: list[Event], one_by_one: bool = True, **members: Any) -> bytes:
     one = renderer(ask(stream=True, **members), an_ask())
-    return b"".join(one.feed([event]) for event in events) if one_by_one else one.feed(events)
+    return b"".join(one.render([event]) for event in events) if one_by_one else one.render(events)
 
 
 def chunks_of(stream: bytes) -> list[Any]:
@@ -56,8 +56,8 @@ def deltas_of(stream: bytes, choice: int = 0) -> list[Any]:
 
 def whole_of(events: list[Event], **members: Any) -> Any:
     one = renderer(ask(**members), an_ask())
-    assert one.feed(events) == b"" and one.comment() == b""
-    answer = one.whole()
+    assert one.render(events) == b"" and one.keepalive() == b""
+    answer = one.response()
     assert answer.status == 200 and answer.content_type == "application/json"
     return json.loads(answer.body)
 
@@ -99,7 +99,7 @@ def test_a_tool_only_answer_has_no_text() -> None:
 def test_thoughts_refusals_logprobs_and_signatures_go_out() -> None:
     token = {"token": "x", "logprob": -1.0, "bytes": None, "top_logprobs": []}
     events: list[Event] = [
-        Begin(), ThoughtDelta("h"), ThoughtDelta("m"), ThoughtDelta(signature="s"), TextDelta("x", logprobs=(token,)),
+        Begin(), ReasoningDelta("h"), ReasoningDelta("m"), ReasoningDelta(signature="s"), TextDelta("x", logprobs=(token,)),
         RefusalDelta("no"), ToolStart(0, "a", "f", signature="sig"), Finish("stop"), End(),
     ]  # fmt: skip
     deltas = deltas_of(stream_of(events))
@@ -158,21 +158,21 @@ def test_a_failure_ends_a_stream_without_done() -> None:
     error = {"message": "boom", "type": "type", "param": "param", "code": "code"}
     assert chunks_of(stream)[-1] == {"error": error}
     one = renderer(ask(), an_ask())
-    one.feed([Begin(), TextDelta("x"), failure])
-    answer = one.whole()
+    one.render([Begin(), TextDelta("x"), failure])
+    answer = one.response()
     assert answer.status == 500 and json.loads(answer.body) == {"error": error, "request_id": "r-1"}
 
 
 def test_an_answer_that_nobody_ended_is_no_answer() -> None:
     one = renderer(ask(), an_ask())
-    one.feed([Begin(), TextDelta("x")])
-    assert one.whole().status == 502
+    one.render([Begin(), TextDelta("x")])
+    assert one.response().status == 502
 
 
 def test_nothing_follows_the_end() -> None:
     one = renderer(ask(stream=True), an_ask())
-    assert one.feed([End()]).endswith(b"[DONE]\n\n")
-    assert one.feed([TextDelta("x"), Failure(500, "x"), End()]) == b""
+    assert one.render([End()]).endswith(b"[DONE]\n\n")
+    assert one.render([TextDelta("x"), Failure(500, "x"), End()]) == b""
 
 
 def test_nothing_follows_the_finish_reason_of_a_choice() -> None:
@@ -181,7 +181,7 @@ def test_nothing_follows_the_finish_reason_of_a_choice() -> None:
 
 
 def test_a_keep_alive_is_a_comment() -> None:
-    assert ChatRenderer(ask(stream=True), an_ask()).comment() == b": keep-alive\n\n"
+    assert ChatRenderer(ask(stream=True), an_ask()).keepalive() == b": keep-alive\n\n"
 
 
 def test_an_answer_without_anything_is_one_empty_message() -> None:
@@ -234,7 +234,7 @@ EVENTS = st.lists(
     st.one_of(
         st.builds(TextDelta, st.text(max_size=3), CHOICE, st.none() | st.just(({"token": "x"},))),
         st.builds(RefusalDelta, st.text(max_size=3), CHOICE),
-        st.builds(ThoughtDelta, st.text(max_size=3), CHOICE, st.none() | st.just("s")),
+        st.builds(ReasoningDelta, st.text(max_size=3), CHOICE, st.none() | st.just("s")),
         st.tuples(CHOICE, st.sampled_from(["f", "patch"]), st.none() | st.just("sig")),
         st.tuples(CHOICE, st.integers(0, 3), st.sampled_from(["{", '"input"', ":", '"x"', "}", ""])),
         st.builds(Usage, st.integers(0, 9), st.integers(0, 9)),
@@ -294,19 +294,19 @@ def test_what_is_rendered_is_read_again_from_stream_and_plain_alike(entries: lis
     members: dict[str, Any] = {"tools": TOOLS[:1], "n": 3}
     stream = stream_of(events, stream_options={"include_usage": True}, **members)
     one = renderer(ask(**members), an_ask())
-    one.feed(events)
+    one.render(events)
 
     def by_choice(run: list[Event]) -> list[Any]:
         found = []
         for choice in range(3):
             mine = [event for event in run if getattr(event, "choice", 9) == choice]
-            texts = ["".join(e.text for e in mine if isinstance(e, kind)) for kind in (TextDelta, RefusalDelta, ThoughtDelta)]
+            texts = ["".join(e.text for e in mine if isinstance(e, kind)) for kind in (TextDelta, RefusalDelta, ReasoningDelta)]
             calls = [(e.id, e.name, e.signature) for e in mine if isinstance(e, ToolStart)]
             arguments = ["".join(e.arguments for e in mine if isinstance(e, ToolDelta) and e.index == n) for n in range(len(calls))]
             found.append((texts, calls, arguments, [e for e in mine if isinstance(e, Finish)]))
         return [*found, [event for event in run if isinstance(event, Usage | Begin)]]
 
-    assert by_choice(run(stream)) == by_choice(run(one.whole().body))
+    assert by_choice(run(stream)) == by_choice(run(one.response().body))
 
 
 def test_a_chat_stream_goes_through_both_halves_unchanged() -> None:

@@ -42,15 +42,15 @@ def streamed(events: list[Event], ask: RequestContext | None = None, **members: 
     """The final response of a stream that obeys the grammar; events are fed one by one."""
     ask = ask or an_ask()
     renderer = ResponsesRenderer(read(ask, stream=True, **members), ask)
-    return read_stream(b"".join(renderer.feed([event]) for event in events))
+    return read_stream(b"".join(renderer.render([event]) for event in events))
 
 
 def plain(events: list[Event], ask: RequestContext | None = None, **members: Any) -> dict[str, Any]:
     """The plain answer."""
     ask = ask or an_ask()
     renderer = ResponsesRenderer(read(ask, **members), ask)
-    assert b"".join(renderer.feed([event]) for event in events) == b""
-    answer = renderer.whole()
+    assert b"".join(renderer.render([event]) for event in events) == b""
+    answer = renderer.response()
     body = json.loads(answer.body)
     if any(isinstance(event, Failure) for event in events):
         assert answer.status >= 400 and body["error"]["message"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relayd.protocols.dialect import Refused, at_once
+from relayd.protocols.dialect import Refused, run_steps
 from relayd.protocols.openai_responses.brought_tools import brought_tools, once_each
 from relayd.protocols.openai_responses.request import read_steps
 from tests.unit.protocols.openai_responses.talk import an_ask
@@ -31,7 +31,7 @@ def test_what_is_no_list_is_refused_by_its_path() -> None:
 def test_only_lists_of_additional_tools_are_left_out_when_they_come_again() -> None:
     items = [BROUGHT, MESSAGE, {**BROUGHT, "id": "at_1"}, FOUND, MESSAGE, FOUND, {**BROUGHT, "tools": []}]
     placed = [(str(number), item) for number, item in enumerate(items)]
-    assert [at for at, _ in at_once(once_each(placed))] == ["0", "1", "3", "4", "5", "6"]
+    assert [at for at, _ in run_steps(once_each(placed))] == ["0", "1", "3", "4", "5", "6"]
 
 
 def turns_of(members: dict[str, Any]) -> int:

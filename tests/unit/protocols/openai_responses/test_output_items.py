@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from relayd.protocols.canon import TextDelta, ThoughtDelta
+from relayd.protocols.canon import ReasoningDelta, TextDelta
 from relayd.protocols.openai_responses.event_writer import EventWriter
 from relayd.protocols.openai_responses.output_items import CallItem, MessageItem, ReasoningItem
 from relayd.protocols.openai_responses.tools import Called
@@ -46,7 +46,7 @@ def test_a_cut_call_keeps_what_came() -> None:
 def test_a_thought_without_words_has_an_empty_summary() -> None:
     frames = EventWriter("text")
     thought = ReasoningItem(frames, proofs=True)
-    thought.add(ThoughtDelta(redacted="r"))
+    thought.add(ReasoningDelta(redacted="r"))
     thought.open(0)
     item = thought.close("completed")
     assert item["summary"] == [] and item["encrypted_content"] and thought.sealed

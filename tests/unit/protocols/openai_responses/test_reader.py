@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relayd.protocols._answer_reader import AnswerReader
+from relayd.protocols._response_reader import ResponseReader
 from relayd.protocols.canon import (
     Begin,
     End,
     Event,
     Failure,
     Finish,
+    ReasoningDelta,
     RefusalDelta,
     TextDelta,
-    ThoughtDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -39,18 +39,18 @@ def sse(*events: dict[str, Any]) -> bytes:
 
 
 def events_of(data: bytes, cuts: tuple[int, ...] = ()) -> list[Event]:
-    reader = AnswerReader(ResponsesAnswer(), stream=True)
+    reader = ResponseReader(ResponsesAnswer(), stream=True)
     places = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-    events = [event for a, b in itertools.pairwise(places) for event in reader.feed(data[a:b])] + reader.end()
-    assert reader.feed(b"data: {}\n\n") == reader.end() == []
+    events = [event for a, b in itertools.pairwise(places) for event in reader.decode(data[a:b])] + reader.finish()
+    assert reader.decode(b"data: {}\n\n") == reader.finish() == []
     return events
 
 
 def rendered(events: list[Event], stream: bool) -> bytes:
     ask = an_ask()
     renderer = ResponsesRenderer(read(ask, stream=stream, **MEMBERS), ask)
-    data = renderer.feed(events)
-    return data if stream else renderer.whole().body
+    data = renderer.render(events)
+    return data if stream else renderer.response().body
 
 
 def comparable(response: dict[str, Any]) -> dict[str, Any]:
@@ -83,8 +83,8 @@ def test_a_text_and_its_usage() -> None:
 
 
 def test_a_delta_is_out_as_soon_as_its_frame_is() -> None:
-    reader = AnswerReader(ResponsesAnswer(), stream=True)
-    assert reader.feed(sse({"type": "response.output_text.delta", "output_index": 0, "delta": "a"})) == [TextDelta("a")]
+    reader = ResponseReader(ResponsesAnswer(), stream=True)
+    assert reader.decode(sse({"type": "response.output_text.delta", "output_index": 0, "delta": "a"})) == [TextDelta("a")]
 
 
 def test_what_the_closing_events_say_beyond_the_deltas_is_said() -> None:
@@ -165,7 +165,7 @@ def test_text_refusals_and_thoughts_that_only_their_closing_events_tell_are_told
     again = {"type": "response.reasoning_summary_text.delta", "output_index": 0, "summary_index": 0, "delta": "hm"}
     second = {**thought, "summary_index": 1}
     for stream in ((thought, second), (again, thought, second)):
-        assert "".join(event.text for event in said(*stream, COMPLETED) if isinstance(event, ThoughtDelta)) == "hm\n\nhm"
+        assert "".join(event.text for event in said(*stream, COMPLETED) if isinstance(event, ReasoningDelta)) == "hm\n\nhm"
 
 
 def test_thoughts_of_two_channels_are_told_once_and_their_parts_are_apart() -> None:
@@ -173,15 +173,15 @@ def test_thoughts_of_two_channels_are_told_once_and_their_parts_are_apart() -> N
     raw = {"type": "response.reasoning_text.delta", "delta": "raw", **where}
     short = {"type": "response.reasoning_summary_text.delta", "delta": "short", **where}
     final = {"type": "response.completed", "response": {"status": "completed", "output": []}}
-    assert ThoughtDelta("short") not in events_of(sse(raw, short, final))
-    parts = [event for event in events_of(sse(short, {**short, "summary_index": 1}, final)) if isinstance(event, ThoughtDelta)]
+    assert ReasoningDelta("short") not in events_of(sse(raw, short, final))
+    parts = [event for event in events_of(sse(short, {**short, "summary_index": 1}, final)) if isinstance(event, ReasoningDelta)]
     assert "".join(part.text for part in parts) == "short\n\nshort"
 
 
 def test_a_proof_says_whose_it_is() -> None:
     item = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"}
     body = json.dumps({"status": "completed", "output": [item]}).encode()
-    [proof] = [event for event in events_of(body) if isinstance(event, ThoughtDelta)]
+    [proof] = [event for event in events_of(body) if isinstance(event, ReasoningDelta)]
     assert unpack_native(proof.signature) == ("rs_1", "gAAA")
 
 

@@ -69,7 +69,7 @@ def test_a_failed_response_cannot_be_continued() -> None:
 def test_a_response_is_remembered_before_its_last_bytes_leave() -> None:
     ask = an_ask()
     renderer = ResponsesRenderer(read(ask, stream=True), ask)
-    renderer.feed(HELLO)
+    renderer.render(HELLO)
     assert isinstance(ask.memory, Kept)
     [key] = [key for key in ask.memory.values if key.startswith("response:")]
     assert read(ask, previous_response_id=key.removeprefix("response:")).messages
