@@ -265,7 +265,7 @@ class ToolDelta:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """One choice is complete. `reason` is stop, length, tool_calls or content_filter; `stop` the matched stop string."""
+    """One choice is complete. `reason` is stop, length, tool_calls or content_filter; `stop` a matched stop string."""
 
     reason: str
     choice: int = 0

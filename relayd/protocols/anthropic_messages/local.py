@@ -1,4 +1,4 @@
-"""Requests that never go upstream: the estimate of token counts, and HEAD requests by which clients probe the server."""
+"""Requests that never go upstream: the estimate of token counts, and HEAD requests with which clients probe relayd."""
 
 from __future__ import annotations
 

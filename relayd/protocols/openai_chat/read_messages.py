@@ -1,4 +1,4 @@
-"""The messages of a Chat request to canonical messages: every role, part and call, old forms included."""
+"""The messages of a Chat request to canonical messages: every role, part and call, including old forms."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ MAX_MESSAGES = 100_000
 
 
 def read_messages(entries: list[Any]) -> tuple[Message, ...]:
-    """The messages. Raises Refused."""
+    """Parse the messages. Raises Refused."""
     return run_steps(message_steps(entries))
 
 
 def message_steps(entries: list[Any]) -> Steps[tuple[Message, ...]]:
     """The same in steps."""
     if not entries:
-        raise Refused("'messages' is empty: at least one message is needed.", "messages", "invalid_value")
+        raise Refused("'messages' is empty: at least one message is required.", "messages", "invalid_value")
     if len(entries) > MAX_MESSAGES:
         raise Refused(f"'messages' has more than {MAX_MESSAGES} entries.", "messages", "invalid_value")
     legacy = _LegacyCalls()
@@ -46,7 +46,7 @@ def message_steps(entries: list[Any]) -> Steps[tuple[Message, ...]]:
 
 
 class _LegacyCalls:
-    """Calls of the old form have no ids: the answer of a function is that of the last call with its name."""
+    """Calls of the old form have no ids: the result of a function belongs to the last call with its name."""
 
     def __init__(self) -> None:
         self._open: dict[str, str] = {}
@@ -61,7 +61,7 @@ class _LegacyCalls:
     def answer(self, name: str, param: str) -> str:
         identity = self._open.pop(name, None)
         if identity is None:
-            raise Refused(f"No function '{name[:64]}' was called before its answer.", param, "invalid_value")
+            raise Refused(f"The result of the function '{name[:64]}' has no call before it.", param, "invalid_value")
         return identity
 
 
@@ -142,7 +142,7 @@ def _function_name(members: Mapping[str, Any], at: str) -> str:
 def _content(
     entry: Mapping[str, Any], at: str, kinds: tuple[str, ...], required: bool = True
 ) -> tuple[Part, ...]:
-    """The parts of a content, which is a string or a list. Assistants and tools may have none."""
+    """The parts of a content, which is a string or a list; optional for assistants and tools."""
     value = entry.get("content")
     if isinstance(value, str):
         return (Text(value),) if value or required else ()
@@ -161,7 +161,7 @@ def _content(
 
 
 def _part(value: Any, location: str, kinds: tuple[str, ...]) -> Part:
-    if isinstance(value, str):  # a list of bare strings, as some clients write it
+    if isinstance(value, str):  # some clients send a list of plain strings
         return Text(value)
     entry = _json.checked(value, "an object", location)
     at = f"{location}."
