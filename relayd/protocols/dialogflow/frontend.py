@@ -96,8 +96,8 @@ def dialect(settings: Settings = Settings()) -> Dialect:
         local=local,
         drops=(
             "Contexts, parameters and payloads are left out: the model sees the text and the history.",
-            "The response contains the text and a refusal only: reasoning, tool calls, logprobs, usage, the finish "
-            "reason, the matched stop string and further choices are left out.",
+            "The response contains the text and a refusal only: reasoning, tool calls, logprobs, usage, a reached "
+            "limit, a filter, the matched stop string and more than one choice are left out.",
         ),
     )
 

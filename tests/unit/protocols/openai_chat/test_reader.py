@@ -278,7 +278,7 @@ def test_a_stream_without_a_choice_is_no_answer_as_a_plain_body_without_one_is_n
     for cuts in ([], list(range(len(stream)))):
         failure = run(stream, cuts)[-1]
         assert isinstance(failure, Failure)
-        assert (failure.status, failure.message) == (502, "The upstream's answer is no chat completion.")
+        assert (failure.status, failure.message) == (502, "The upstream's answer is not a chat completion.")
     assert run(b'{"choices":[]}')[-1] == failure
 
 

@@ -84,7 +84,7 @@ def test_ids_that_come_again_in_a_later_turn_find_their_own_answers() -> None:
 def test_a_call_that_nobody_answered_is_filled_in_or_refused() -> None:
     for tail in ([], [said("user", "u")], [call("b"), answer("b")]):
         assert {"role": "tool", "tool_call_id": "a", "content": UNANSWERED} in written(said("user", "u"), call("a"), *tail)
-    with pytest.raises(Refused, match="'a' has no answer"):
+    with pytest.raises(Refused, match="'a' has no result"):
         written(call("a"), said("user", "u"), unanswered_calls="refuse")
 
 
@@ -98,7 +98,7 @@ def test_a_call_that_nobody_answered_is_filled_in_or_refused() -> None:
     ],
 )
 def test_an_answer_that_no_call_asked_for_is_refused(messages: tuple[Message, ...]) -> None:
-    with pytest.raises(Refused, match="answers no tool call"):
+    with pytest.raises(Refused, match="has no tool call before it"):
         written(*messages)
 
 
