@@ -42,12 +42,12 @@ def test_calls_with_ids_survive_every_cutting_and_interleaving(
     wanted: list[str], one_index: bool, name_late: bool, random: Any
 ) -> None:
     runs: list[list[dict[str, Any]]] = []
-    for place, arguments in enumerate(wanted):
-        index = 0 if one_index else place
+    for position, arguments in enumerate(wanted):
+        index = 0 if one_index else position
         pieces = [arguments[:2], arguments[2:3], arguments[3:]]
         run: list[dict[str, Any]] = [{"index": index, "function": {"arguments": piece}} for piece in pieces]
-        run[0]["id"] = f"c{place}"
-        run[1 if name_late else 0]["function"]["name"] = f"f{place}"
+        run[0]["id"] = f"c{position}"
+        run[1 if name_late else 0]["function"]["name"] = f"f{position}"
         runs.append(run)
     if one_index:
         fragments = [fragment for run in runs for fragment in run]
@@ -59,7 +59,7 @@ def test_calls_with_ids_survive_every_cutting_and_interleaving(
             fragments.append(run.pop(0))
             left = [run for run in left if run]
     found = fold(fragments)
-    assert sorted(found.values()) == [(f"c{place}", f"f{place}", text) for place, text in enumerate(wanted)]
+    assert sorted(found.values()) == [(f"c{position}", f"f{position}", text) for position, text in enumerate(wanted)]
 
 
 def test_ids_are_never_empty_nor_used_twice() -> None:
@@ -76,7 +76,7 @@ def test_arguments_and_calls_are_bounded() -> None:
     with pytest.raises(ResponseTooLarge):
         fold([{"index": 0, "id": "a", "function": {"arguments": half}}] * 2)
     with pytest.raises(ResponseTooLarge):
-        fold([{"index": 0, "id": f"a{place}", "function": {"name": "f"}} for place in range(2000)])
+        fold([{"index": 0, "id": f"a{position}", "function": {"name": "f"}} for position in range(2000)])
 
 
 def test_arguments_for_nobody_are_a_fault() -> None:
