@@ -25,7 +25,7 @@ from relayd.wire.json_scanner import MAX_DEPTH
 from relayd.wire.json_steps import Steps
 
 _AUDIO_TYPES = {"mp3": "audio/mp3", "wav": "audio/wav", "pcm16": "audio/l16"}
-_UNANSWERED = "No result: the call was not carried out."
+_UNANSWERED = "No answer: the call was not carried out."
 
 
 def write_contents(

@@ -135,7 +135,7 @@ def _declaration(tool: Tool) -> dict[str, Any]:
             "required": ["input"],
         }
         if tool.grammar is not None:
-            text = f"The input follows this grammar: {_json.write_text(tool.grammar)}"
+            text = f"The input obeys this grammar: {_json.write_text(tool.grammar)}"
             declaration["description"] = f"{tool.description}\n\n{text}" if tool.description else text
     elif tool.parameters is not None:
         declaration["parametersJsonSchema"] = tool.parameters

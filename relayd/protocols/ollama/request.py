@@ -43,7 +43,7 @@ _OPTIONS = (
 )
 
 
-_UNANSWERED = "No result: the call was not carried out."
+_UNANSWERED = "No answer: the call was not carried out."
 
 
 def write_request(request: Request, options: Options, memory: Memory) -> EncodedRequest:
@@ -97,7 +97,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
     if tool.kind == "custom":
         parameters = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
         if tool.grammar is not None:
-            description += f"\n\nThe input follows this grammar: {_json.write_text(tool.grammar)}"
+            description += f"\n\nThe input obeys this grammar: {_json.write_text(tool.grammar)}"
     function: dict[str, Any] = {"name": tool.name, "description": description.strip()}
     function["parameters"] = parameters or {"type": "object", "properties": {}}
     return {"type": "function", "function": function}

@@ -72,7 +72,7 @@ def test_no_body_raises_anything_but_a_refusal(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "names"),
     [
         (b"", "not valid JSON"),
         (b'{"a": 1', "line 1 column 8"),

@@ -47,7 +47,7 @@ def test_an_error_is_read_in_every_form(status: int, body: Any, failure: Failure
 
 
 @pytest.mark.parametrize(
-    ("status", "kept"), [(500, 502), (502, 502), (503, 503), (504, 504), (529, 529), (404, 404), (429, 429), (302, 502)]
+    ("status", "stored"), [(500, 502), (502, 502), (503, 503), (504, 504), (529, 529), (404, 404), (429, 429), (302, 502)]
 )
 @pytest.mark.parametrize("body", [b"", b"<html><body>nginx 10.1.2.3</body></html>", b"{}", b"null", b"[]", b"\xff\x00"])
 def test_a_body_that_is_no_error_becomes_a_text_of_our_own(status: int, stored: int, body: bytes) -> None:

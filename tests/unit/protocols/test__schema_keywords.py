@@ -20,7 +20,7 @@ from tests.aids.memories import Forgetful
 MARK = {"encrypted": True, "x-order": 3, "markdownDescription": "m", "enumDescriptions": ["e"]}
 
 
-@pytest.mark.parametrize("place", [
+@pytest.mark.parametrize("position", [
     lambda inner: inner,
     lambda inner: {"properties": {"a": inner}},
     lambda inner: {"items": inner},

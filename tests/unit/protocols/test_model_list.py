@@ -37,7 +37,7 @@ def test_every_endpoints_dialect_has_a_model_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "told", "names"),
+    ("protocol", "received", "names"),
     [
         ("openai_chat", {"object": "list", "data": [{"id": "a"}, {"id": "org/b:free"}, {"id": "a"}]}, Page(("a", "org/b:free"))),
         ("openai_chat", [{"id": "bare"}], Page(("bare",))),

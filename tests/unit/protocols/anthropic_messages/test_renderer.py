@@ -168,7 +168,7 @@ def test_a_refusal_is_text_and_stops_for_refusal() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "word"),
+    ("reason", "name"),
     [("stop", "end_turn"), ("length", "max_tokens"), ("content_filter", "refusal"), ("tool_calls", "end_turn")],
 )
 def test_reasons_to_stop_are_translated(reason: str, name: str) -> None:
