@@ -121,8 +121,8 @@ def failure_of(value: Any, status: int, wait_s: float | None = None) -> Failure 
 
 
 def unnamed_failure_of(event: dict[str, Any]) -> Failure | None:
-    """The failure in an event that has neither the form of an answer nor that of an error, as proxies before other APIs
-    send it instead of the rest of the answer; None if it describes none."""
+    """The failure in an event with neither the form of a response nor that of an error, as some proxies send it instead
+    of the rest of a response; None if the event describes no failure."""
     for name, texts in event.items():
         if name == "errors" or name.endswith(("Exception", "_exception")):
             failure = failure_of({"error": texts}, status_in({"error": texts}, 502))
