@@ -158,9 +158,9 @@ def test_what_cannot_be_carried_is_refused_for_that_endpoint_alone(plan: Plan) -
     ai_request = made(plan, LARGE[:-1] + b',"n":2}')
     steps_of(ai_request.preparation_steps(target(plan, "messages")))
     there = target(plan, "messages")
-    steps_of(call.steps_to(there))
+    steps_of(ai_request.preparation_steps(there))
     with pytest.raises(Refused, match="one choice"):
-        call.sending(there)
+        ai_request.encode_for(there)
 
 
 def test_a_stored_refusal_holds_no_body(plan: Plan) -> None:
