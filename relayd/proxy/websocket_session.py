@@ -403,12 +403,12 @@ def turn_head(head: RequestHead, length: int) -> RequestHead:
     for index, line in enumerate(head.keep):  # without the fields that Connection named (hop-by-hop)
         if _is_forwarded(line):
             if index in head.keys:
-                turn.keys.append(len(turn.keep))
+                turn.keys = (*turn.keys, len(turn.keep))
             turn.keep.append(line)
     turn.keep.append(_JSON)
     turn.type_line, turn.sent, turn.length = _JSON, head.sent | 1 << TYPE, length
     turn.host, turn.authority, turn.empty = head.host, head.authority, head.empty
-    turn.forwarding, turn.via = list(head.forwarding), list(head.via)
+    turn.forwarding, turn.via = head.forwarding, head.via
     return turn
 
 

@@ -11,9 +11,12 @@ rejected heads and finds the violated rule.
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from relayd.errors import ExchangeError
 from relayd.wire.head_shape_cache import ShapeCache, digits, field, literal
@@ -68,6 +71,7 @@ def _host(value: bytes) -> tuple[bytes, bytes] | None:
 
 
 _HOSTS: Memo[tuple[bytes, bytes] | None] = Memo(_host)
+_HOST_LINES: Memo[tuple[bytes, bytes] | None] = Memo(lambda line: _HOSTS[line.partition(b":")[2].strip(b" \t")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,10 @@ class HeadLimits:
     field_line: int = 32 * 1024
     header: int = 64 * 1024
     fields: int = 200
+    smallest: int = dataclasses.field(init=False)  # a head of at most this size is within all limits of size
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "smallest", min(self.request_line, self.field_line, self.header))
 
 
 class RequestHead:
@@ -107,9 +115,9 @@ class RequestHead:
         self.upgrade: bytes | None = None
         self.host = self.authority = self.type_line = b""
         self.keep: list[bytes] = []
-        self.keys: list[int] = []
-        self.forwarding: list[bytes] = []
-        self.via: list[bytes] = []
+        self.keys: Sequence[int] = ()
+        self.forwarding: Sequence[bytes] = ()
+        self.via: Sequence[bytes] = ()
         path, mark, query = target.partition(b"?")
         self.path, self.query = path, mark + query
 
@@ -153,7 +161,8 @@ _ODD_METHODS = frozenset((b"CONNECT", b"TRACE", b"OPTIONS"))
 @dataclass(frozen=True, slots=True)
 class RequestShape:
     """The properties that all heads of one shape share. The groups of its expression are the target, then every field
-    line; the number of Content-Length follows its line. Members that refer to fields are indices of field lines."""
+    line; the number of Content-Length follows its line. Members that refer to fields are indices of field lines;
+    `keep` takes the lines that are forwarded."""
 
     method: bytes
     version: int
@@ -164,19 +173,17 @@ class RequestShape:
     host: int
     length: int
     type: int
-    keys: tuple[int, ...]
-    keep: tuple[int, ...]
+    keys: Sequence[int]
+    keep: Callable[[list[bytes]], tuple[bytes, ...]]
     forwarding: tuple[int, ...]
 
     def head(self, match: re.Match[bytes], head: bytes, limits: HeadLimits) -> RequestHead | None:
         """The request; None if the full parser must report its fault."""
-        size = len(head)
-        if size > limits.field_line or size > limits.request_line or size > limits.header or self.count > limits.fields:
+        if len(head) > limits.smallest or self.count > limits.fields:
             return None
-        lines = list(match.groups())
-        target = lines.pop(0)
+        target, *lines = match.groups()
         length = int(lines.pop(self.length)) if self.length >= 0 else None
-        host = _HOSTS[lines[self.host].partition(b":")[2].strip(b" \t")]
+        host = _HOST_LINES[lines[self.host]]
         if host is None:
             return None
         request = RequestHead.__new__(RequestHead)  # every slot is assigned below; defaults would double the cost
@@ -186,10 +193,8 @@ class RequestShape:
         request.model = None
         request.host, request.authority = host
         request.type_line = lines[self.type] if self.type >= 0 else b""
-        request.keep = [lines[index] for index in self.keep]
-        request.keys = list(self.keys)
-        request.forwarding = [lines[index] for index in self.forwarding]
-        request.via = []
+        request.keep, request.keys, request.via = list(self.keep(lines)), self.keys, ()
+        request.forwarding = tuple([lines[index] for index in self.forwarding]) if self.forwarding else ()
         mark = target.find(b"?")
         if mark < 0:
             request.path, request.query = target, b""
@@ -199,6 +204,11 @@ class RequestShape:
 
 
 _SHAPES: ShapeCache[RequestShape] = ShapeCache()
+
+
+def _taker(indices: list[int]) -> Callable[[list[bytes]], tuple[bytes, ...]]:
+    """A function that returns the lines at these indices."""
+    return itemgetter(*indices) if len(indices) > 1 else lambda lines: tuple(lines[index] for index in indices)
 
 
 def _learn(key: tuple[bytes, int], head: bytes, request: RequestHead) -> None:
@@ -236,8 +246,8 @@ def _learn(key: tuple[bytes, int], head: bytes, request: RequestHead) -> None:
         return
     _SHAPES.learn(key, whole, RequestShape(
         method=request.method, version=request.version, keep_alive=request.keep_alive, chunked=request.chunked,
-        sent=request.sent, count=len(request.lines), host=host, length=length, type=kind, keys=tuple(request.keys),
-        keep=tuple(keep), forwarding=tuple(forwarding),
+        sent=request.sent, count=len(request.lines), host=host, length=length, type=kind, keys=request.keys,
+        keep=_taker(keep), forwarding=tuple(forwarding),
     ))
 
 
@@ -267,7 +277,7 @@ def _parse(head: bytes, limits: HeadLimits) -> RequestHead:
     method, target, minor, block = match.groups()
     lines = block.split(b"\r\n")
     lines.pop()
-    if len(head) > limits.field_line or len(head) > limits.request_line or len(head) > limits.header:
+    if len(head) > limits.smallest:
         _check_sizes(match.start(4), lines, head, limits)
     if len(lines) > limits.fields:
         raise ExchangeError("header_too_large", "too many fields")
@@ -295,12 +305,12 @@ def _parse(head: bytes, limits: HeadLimits) -> RequestHead:
         elif action == CONNECTION:
             named = named | TOKENS[value] if named else TOKENS[value]
         elif action == KEY:
-            request.keys.append(len(keep))
+            request.keys = (*request.keys, len(keep))
             keep.append(line)
         elif action == LENGTH:
             _length(request, value)
         elif action == FORWARD:
-            request.forwarding.append(line)
+            request.forwarding = (*request.forwarding, line)
         elif action != DROP:
             _special(request, action, value)
     if hosts != 1 and (hosts or request.version == 11):
@@ -344,7 +354,7 @@ def _special(request: RequestHead, action: int, value: bytes) -> None:
     elif action == UPGRADE:
         request.upgrade = value if request.upgrade is None else request.upgrade + b", " + value
     else:
-        request.via.append(value)
+        request.via = (*request.via, value)
 
 
 def _connection(request: RequestHead, named: frozenset[bytes]) -> None:
@@ -356,12 +366,12 @@ def _connection(request: RequestHead, named: frozenset[bytes]) -> None:
         request.upgrade = None
     gone = named - PROTECTED - {b"close", b"keep-alive", b"upgrade"}
     if gone:
-        keep, request.keep, request.keys = request.keep, [], []
+        keep, request.keep, request.keys = request.keep, [], ()
         for line in keep:
             low = line.partition(b":")[0].lower()
             if low not in gone:
                 if low in CREDENTIALS:
-                    request.keys.append(len(request.keep))
+                    request.keys = (*request.keys, len(request.keep))
                 request.keep.append(line)
             elif _NAMED.get(low, PASS) >= AGENT:
                 request.sent &= ~(1 << _NAMED[low])
