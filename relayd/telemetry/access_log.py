@@ -57,8 +57,7 @@ class AccessLog:
         self._size = 0
         self._lines: list[str] = []
         self._datagrams: list[bytes] = []
-        self._repeated: dict[tuple[object, ...], str] = {}
-        self._results: dict[tuple[object, ...], str] = {}
+        self._templates: dict[tuple[object, ...], str] = {}
         self._native = (native or Native()) if format == "journal" else None
         self._sink = Descriptor(path, fd) if format in ("text", "json") else None
         terminal = self._sink is not None and self._sink.terminal
@@ -84,29 +83,25 @@ class AccessLog:
         pass
 
     def _write_json(self, r: Record) -> None:
-        key = (r.listener, r.route, r.upstream, r.endpoint, r.consumer, r.method, r.version, r.generation)
-        fixed = self._repeated.get(key)
-        if fixed is None:
-            fixed = self._cache(self._repeated, key, json_repeated(r))
-        result_key = (r.ended_by, r.phase, r.code, r.status, r.attempts)
-        result = self._results.get(result_key)
-        if result is None:
-            result = self._cache(self._results, result_key, json_result(r))
-        if plain(f"{r.path}{r.host}{r.id}{r.client}{r.peer}{r.detail}"):
-            path, host, id_, client, peer, detail = r.path, r.host, r.id, r.client, r.peer, r.detail
-        else:
-            path, host, id_ = quoted(r.path), quoted(r.host), quoted(r.id)
-            client, peer, detail = quoted(r.client), quoted(r.peer), quoted(r.detail)
+        key = (
+            r.listener, r.route, r.upstream, r.endpoint, r.consumer, r.method, r.version, r.generation, r.ended_by,
+            r.phase, r.code, r.status, r.attempts,
+        )
+        template = self._templates.get(key)
+        if template is None:
+            template = self._cache(key, json_template(r))
+        texts = (r.id, r.peer, r.client, r.host, r.path, r.detail)
+        if not plain("".join(texts)):
+            texts = quoted(r.id), quoted(r.peer), quoted(r.client), quoted(r.host), quoted(r.path), quoted(r.detail)
+        id_, peer, client, host, path, detail = texts
         query = f',"query":"{quoted(mask_query(r.query, self._secret))}"' if self._query else ""
-        total_s, queue_s = r.total_s, r.queue_s
-        time = self._stamp(r.started_wall + total_s if total_s > 0.0 else r.started_wall)
-        more = json_more(r) if r.more is not None or r.usage is not None else ""
-        line = (
-            f'{{"event":"request_completed","time":"{time}",'
-            f'"id":"{id_}","peer":"{peer}","client":"{client}","host":"{host}","path":"{path}"{query},{fixed},'
-            f'"bytes_in":{r.bytes_in},"bytes_out":{r.bytes_out},"queue_ms":{milliseconds(queue_s) if queue_s else "0"},'
-            f'"connect_ms":{milliseconds(r.connect_s)},"first_byte_ms":{milliseconds(r.first_byte_s)},'
-            f'"total_ms":{milliseconds(total_s)},{result},"detail":"{detail}"{more}}}\n'
+        queue_s, connect_s, first_byte_s, total_s = r.queue_s, r.connect_s, r.first_byte_s, r.total_s
+        line = template % (
+            self._stamp(r.started_wall + total_s if total_s > 0.0 else r.started_wall),
+            id_, peer, client, host, path, query, r.bytes_in, r.bytes_out,
+            milliseconds(queue_s) if queue_s else "0", milliseconds(connect_s) if connect_s else "0",
+            milliseconds(first_byte_s), milliseconds(total_s), detail,
+            json_more(r) if r.more is not None or r.usage is not None else "",
         )
         self._lines.append(line)
         self._size += len(line)
@@ -161,12 +156,11 @@ class AccessLog:
         if self._size >= self._flush_chars:
             self.flush()
 
-    @staticmethod
-    def _cache(memory: dict[tuple[object, ...], str], key: tuple[object, ...], made: str) -> str:
-        if len(memory) >= MAX_CACHED:  # clients and upstreams choose methods and statuses: bounded
-            memory.clear()
-        memory[key] = made
-        return made
+    def _cache(self, key: tuple[object, ...], template: str) -> str:
+        if len(self._templates) >= MAX_CACHED:  # clients and upstreams choose methods and statuses: bounded
+            self._templates.clear()
+        self._templates[key] = template
+        return template
 
     def flush(self) -> None:
         """Write the buffered lines in one call. Called by a timer of the daemon. Never raises."""
@@ -221,12 +215,19 @@ def span(span_s: float) -> str:
     return f"{span_s * 1e3:.3f}" if span_s >= 0 else ""
 
 
-def json_repeated(r: Record) -> str:
-    """The members of a record with values that many exchanges share."""
-    return (
+def json_template(r: Record) -> str:
+    """A line with the values that many exchanges share, and a %s for each other value."""
+    fixed = (
         f'"listener":"{quoted(r.listener)}","method":"{quoted(r.method)}","protocol":"{VERSIONS.get(r.version, "")}",'
         f'"route":"{quoted(r.route)}","upstream":"{quoted(r.upstream)}","endpoint":"{quoted(r.endpoint)}",'
         f'"consumer":"{quoted(r.consumer)}","generation":{r.generation}'
+    )
+    ending = f'"status":{r.status},"attempts":{r.attempts},"outcome":"{r.outcome}","code":"{quoted(r.code)}"'
+    return (
+        '{"event":"request_completed","time":"%s","id":"%s","peer":"%s","client":"%s","host":"%s","path":"%s"%s,'
+        + fixed.replace("%", "%%")
+        + ',"bytes_in":%s,"bytes_out":%s,"queue_ms":%s,"connect_ms":%s,"first_byte_ms":%s,"total_ms":%s,'
+        + ending.replace("%", "%%") + ',"detail":"%s"%s}\n'
     )
 
 
@@ -253,8 +254,3 @@ def json_more(r: Record) -> str:
     return "".join(
         f',"{name}":"{quoted(value)}"' if isinstance(value, str) else f',"{name}":{value}' for name, value in more_of(r)
     )
-
-
-def json_result(r: Record) -> str:
-    """The members with the result of the exchange."""
-    return f'"status":{r.status},"attempts":{r.attempts},"outcome":"{r.outcome}","code":"{quoted(r.code)}"'

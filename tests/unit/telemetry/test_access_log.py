@@ -93,6 +93,12 @@ def test_the_query_is_written_only_when_asked_for_and_its_keys_never(tmp_path: p
     assert "SECRET" not in without + with_query
 
 
+def test_a_percent_sign_stays_one_wherever_it_stands(tmp_path: pathlib.Path) -> None:
+    for name in ("route", "endpoint", "method", "path", "host", "detail", "code"):
+        (line,) = written(tmp_path / name, record(**{name: "100%s %%d"}))
+        assert json.loads(line)[name] == "100%s %%d"
+
+
 def test_lines_wait_for_the_timer_until_there_are_enough(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "log"
     log = AccessLog("json", str(path))
@@ -179,8 +185,7 @@ def test_methods_made_up_by_clients_do_not_grow_the_memory(tmp_path: pathlib.Pat
     log = AccessLog("json", str(tmp_path / "log"))
     for number in range(MAX_CACHED + 10):
         log.write(record(method=f"M{number}", status=number))
-    assert len(log._repeated) <= MAX_CACHED
-    assert len(log._results) <= MAX_CACHED
+    assert len(log._templates) <= MAX_CACHED
     log.close()
 
 
