@@ -28,6 +28,7 @@ PARSED_TURN = 16 * 1024  # for sinks that parse the body
 PIECES = 512
 INTERIM_MAX = 32
 FIELDS_MAX = 5000  # newer versions of libcurl refuse more by themselves
+SHORT_LINE = 16  # only short lines are so many within the limit of bytes that they have to be counted
 TRAILER_BYTES, TRAILER_FIELDS = 8 * 1024, 32
 FREE, ACTIVE, DONE = range(3)
 _WRITE_PAUSE: int = pycurl.WRITEFUNC_PAUSE
@@ -161,15 +162,13 @@ class Slot:
             self.driver.ready_slots.append(self)
 
     def _on_header(self, line: bytes) -> int | None:
-        lines, size = self.lines, len(line)
-        lines.append(line)
+        size = len(line)
+        self.lines.append(line)
         left = self.head_left = self.head_left - size  # below 0 also behind the head
-        if left >= 0 and size > 2 and len(lines) <= FIELDS_MAX:  # a field has three bytes at least
-            return None
-        return self._on_other_line(line)
+        return None if left >= 0 and size > SHORT_LINE else self._on_other_line(line)
 
     def _on_other_line(self, line: bytes) -> int | None:
-        """The end of a head, a trailer field, or a line beyond a limit."""
+        """A short field, the end of a head, a trailer field, or a line beyond a limit."""
         if self.response is not None:
             self.lines.clear()
             return self._on_trailer(line)
