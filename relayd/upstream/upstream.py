@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from relayd import clock
 from relayd.schema import Secret
 from relayd.upstream.breaker import HALF_OPEN
-from relayd.upstream.classify import Blame, Classification
+from relayd.upstream.classify import GOOD, Blame, Classification
 from relayd.upstream.endpoint import ADMINISTRATIVE, ENABLED, UNKNOWN, Connect, Endpoint
 from relayd.upstream.health import Checker, CheckResult
 from relayd.upstream.keys import Keys
@@ -250,7 +250,9 @@ class Upstream:
     def lease_released(self, lease: Lease, classification: Classification | None) -> None:
         """The attempt has ended: apply its classification, then release its resources."""
         endpoint = lease.endpoint
-        if classification is not None:
+        if classification is GOOD and endpoint.breaker is None and lease.key is None:  # most of them: nothing to settle
+            endpoint.answers += 1
+        elif classification is not None:
             self._apply(lease, classification)
         if lease.permit and endpoint.breaker is not None:
             endpoint.breaker.release_permit(lease.permit)
