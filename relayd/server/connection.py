@@ -146,7 +146,7 @@ class Connection:
 
     def _parse_next(self) -> None:
         """Parse one whole request from the buffer. `finished` schedules the next one."""
-        if self._must_wait():
+        if self._pending_writes and self._must_wait():
             return
         buffer = self._buffer
         if buffer.startswith(b"\r\n") and self._scanned == 0:
@@ -183,9 +183,11 @@ class Connection:
                 self._state = WAIT
             else:
                 self._state, self._remaining, partial = BODY, head.length, remainder
+                self._received, self._rate_since = 0, clock.monotonic()
         elif head.chunked:
             self._chunks = ChunkedDecoder(trailer_bytes=self.owner.trailer_bytes)
             self._state = BODY
+            self._received, self._rate_since = 0, clock.monotonic()
             try:
                 partial = self._chunks.feed(remainder, CHUNKS)
             except ChunkedError as fault:
@@ -199,8 +201,6 @@ class Connection:
             self._buffer = remainder
             self._state = WAIT
         self._keep_alive = head.keep_alive
-        self._received = 0
-        self._rate_since = clock.monotonic()
         gateway = self.owner.gateway
         exchange = self.exchange = gateway.accept(self, head, body, self._since)
         gateway.begin(exchange)
@@ -370,7 +370,8 @@ class Connection:
             elif self.owner.gateway.draining or self._client_eof:
                 self._close_when_written()
                 return
-            self._resume_reading()
+            if not self._stream.reading_enabled:
+                self._resume_reading()
         elif self._state in (BODY, TUNNEL) or self._buffer or self._body_paused:  # bytes may be unread
             self._linger()  # closing now could reset the connection before the client has read the response
         else:
