@@ -174,7 +174,7 @@ class RequestShape:
     length: int
     type: int
     keys: Sequence[int]
-    keep: Callable[[list[bytes]], tuple[bytes, ...]]
+    keep: Callable[[list[bytes]], Sequence[bytes]]
     forwarding: tuple[int, ...]
 
     def head(self, match: re.Match[bytes], head: bytes, limits: HeadLimits) -> RequestHead | None:
@@ -206,9 +206,11 @@ class RequestShape:
 _SHAPES: ShapeCache[RequestShape] = ShapeCache()
 
 
-def _taker(indices: list[int]) -> Callable[[list[bytes]], tuple[bytes, ...]]:
+def _taker(indices: list[int]) -> Callable[[list[bytes]], Sequence[bytes]]:
     """A function that returns the lines at these indices."""
-    return itemgetter(*indices) if len(indices) > 1 else lambda lines: tuple(lines[index] for index in indices)
+    if len(indices) > 1:
+        return itemgetter(*indices)
+    return itemgetter(slice(indices[0], indices[0] + 1) if indices else slice(0))
 
 
 def _learn(key: tuple[bytes, int], head: bytes, request: RequestHead) -> None:
