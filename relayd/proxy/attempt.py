@@ -414,7 +414,6 @@ class Attempt:
         self.classification = classification
         slot, self.slot = self.slot, None
         if slot is not None:
-            slot.driver.cancel(slot)
             slot.pool.release(slot)
         self.lease.release(classification)
 

@@ -25,9 +25,6 @@ class Downstream(Protocol):
     def buffered(self) -> int:
         """Bytes that are not sent to the client yet."""
 
-    def body_complete(self) -> bool:
-        """True if the whole request body was read."""
-
     def reusable(self) -> bool:
         """True if the connection may carry another request after this one."""
 
@@ -67,10 +64,6 @@ class NullDownstream:
     def buffered(self) -> int:
         """Nothing is buffered."""
         return 0
-
-    def body_complete(self) -> bool:
-        """The body is given with the head."""
-        return True
 
     def reusable(self) -> bool:
         """There is nothing to close."""

@@ -71,15 +71,12 @@ class Exchange:
         """`body` is the whole body if it arrived with the head."""
         self.gateway, self.plan, self.down, self.head = gateway, plan, down, head
         self.phase = "accept"
-        record = self.record = Record()
-        record.started, record.started_wall = started, clock.wall()
-        record.generation = plan.generation
-        record.listener, record.peer, record.client = down.listener, down.peer, down.peer
+        record = self.record = Record(down.listener, down.peer, plan.generation, started, clock.wall())
         record.version = head.version
         self.request_id = b""
         self.origin: Origin | None = None
         self.writer: ResponseWriter = Http1Writer(down, head, record, plan)
-        self.body = RequestBody(down, gateway.buffers, body, head.has_body)
+        self.body = RequestBody(down, gateway.buffers, body, body is not None or head.has_body)
         if body is not None:
             record.bytes_in = len(body)
         self.route: PlannedRoute | None = None
@@ -427,7 +424,7 @@ class Exchange:
         ai_request, loop, attempt, lease = self.ai_request, self.retry_loop, self.attempt, self.lease
         if lease is not None:
             lease.release(lease.classify(record.code, record.status if self.writer.started else 0))
-        if loop is not None:
+        if loop is not None and loop.trail:
             record_trail(record, loop.trail)
         if ai_request is not None:
             for filter_ in () if attempt is None else attempt.filters:

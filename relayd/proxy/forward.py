@@ -190,7 +190,7 @@ def send(exchange: Exchange) -> None:
             raise
         exchange.respond(refused_answer(route, fault, exchange.request_id.decode("latin-1")))
         return
-    loop.attempt_started(lease.endpoint)
+    may_retry = loop.attempt_started(lease.endpoint) and exchange.body.whole
     record = exchange.record
     record.attempts += 1
     record.endpoint = lease.endpoint.label
@@ -214,7 +214,7 @@ def send(exchange: Exchange) -> None:
                 length += form.grows_bytes
     exchange.on_attempt_failed = handle_failed_attempt
     attempt = exchange.attempt = Attempt(
-        exchange, target, lease, exchange.writer, body, ai_request, canonical, loop.may_retry() and body.whole,
+        exchange, target, lease, exchange.writer, body, ai_request, canonical, may_retry,
         route.pass_client_key, route.keepalive_s if ai_request is None or ai_request.keepalive is None else 0.0,
     )
     exchange.lease = None

@@ -62,19 +62,15 @@ class Gateway:
         assert plan is not None
         return Exchange(self, plan, down, head, started, body)
 
-    def begin(self, exchange: Exchange) -> None:
-        """Run the exchange through its phases; it may be over on return."""
-        run(exchange)
+    begin = staticmethod(run)  # the exchange may be over on return
 
     def refuse(self, down: Peer, fault: ExchangeError, started: float) -> bytes:
         """Account for a request that was refused before it became an exchange. Returns the bytes of its response."""
         plan = self.plan
         assert plan is not None
         kind = fault.kind
-        record = Record()
-        record.started, record.started_wall, record.generation = started, clock.wall(), plan.generation
+        record = Record(down.listener, down.peer, plan.generation, started, clock.wall())
         record.id = f"{random.getrandbits(128):032x}"
-        record.listener, record.peer, record.client = down.listener, down.peer, down.peer
         record.status, record.code, record.detail, record.ended_by = kind.status, kind.code, fault.detail, "client"
         answer = error_answer(fault, None, None, record.id)
         record.bytes_out = len(answer.body)

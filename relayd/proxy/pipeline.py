@@ -48,27 +48,22 @@ Phase = Callable[[Exchange], Step]
 
 
 def run(exchange: Exchange, index: int = 0) -> None:
-    """Run an exchange through its phases, starting with the one at `index`. An exception becomes its response."""
+    """Run an exchange through its phases, starting with the one at `index`. It ends with the phase that waits or
+    answers. An exception becomes the response."""
     try:
-        run_phases(exchange, index)
+        try:
+            for phase in PHASES[index:] if index else PHASES:
+                step = phase(exchange)
+                if step is not None:
+                    if step is WAIT:
+                        exchange.resume_index = PHASES.index(phase)
+                    else:
+                        exchange.respond(step)
+                    return
+        except ExchangeError as refused:
+            exchange.fail(refused)
     except Exception:  # rescue door: a fault of relayd itself ends one exchange
         exchange.fail_internally()
-
-
-def run_phases(exchange: Exchange, index: int) -> None:
-    """Run the phases until one waits or answers. An ExchangeError becomes the response."""
-    step: Step = None
-    try:
-        for phase in PHASES[index:] if index else PHASES:
-            step = phase(exchange)
-            if step is not None:
-                break
-        if step is WAIT:
-            exchange.resume_index = PHASES.index(phase)
-        elif step is not None:
-            exchange.respond(step)
-    except ExchangeError as refused:
-        exchange.fail(refused)
 
 
 def resume(exchange: Exchange) -> None:

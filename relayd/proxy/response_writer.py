@@ -97,7 +97,7 @@ class Http1Writer:
         """Choose the framing, and buffer the head until the next piece."""
         head, record, down, route = self._head, self._record, self._down, self.route
         framing = self._framing = framing_of(response, head.method, head.version)
-        keep = framing != UNTIL_CLOSE and down.reusable() and down.body_complete()
+        keep = framing != UNTIL_CLOSE and down.reusable()
         self._keep_alive, self.started = keep, True
         record.status = response.status
         record.first_byte_s = clock.monotonic() - record.started
@@ -129,7 +129,7 @@ class Http1Writer:
     def end(self, data: bytes = b"", trailers: list[bytes] | None = None) -> None:
         """Send the last piece and the end of the framing in one write."""
         self.committed = True
-        out = self._frame(data) if data or self._pending_head else b""
+        out = self._frame(data)
         if self._framing == CHUNKED:
             if trailers and self.route is not None and self.route.trailers:
                 out += b"0\r\n" + trailer_lines(trailers) + b"\r\n"

@@ -88,20 +88,18 @@ class RetryLoop:
         self.trail: tuple[str, ...] = ()
         self.last: AttemptResult | None = None
 
-    def may_retry(self) -> bool:
-        """True if another attempt may follow the current one, provided that its body is replayable."""
-        return self.attempts < self.target.upstream.retries.spec.attempts or self._target_index + 1 < len(self.targets)
-
     def reads_error(self, classification: Classification) -> bool:
         """True if the decision may depend on the body of an error response."""
         if classification.fault or self.target.upstream.retries.retries_fault(classification):
             return True
         return any(target.on & _READ_FROM_BODIES for target in self.targets[self._target_index + 1 :])
 
-    def attempt_started(self, endpoint: Endpoint) -> None:
-        """Note that an attempt at this endpoint has started."""
+    def attempt_started(self, endpoint: Endpoint) -> bool:
+        """Note that an attempt at this endpoint has started. True if another one may follow it, provided that the body
+        is replayable."""
         self.attempts += 1
         self.tried = (*self.tried, endpoint)
+        return self.attempts < self.target.upstream.retries.spec.attempts or self._target_index + 1 < len(self.targets)
 
     def decide(
         self, result: AttemptResult, method: bytes, remaining_s: float | None, now_s: float, adapted: bool = False

@@ -308,10 +308,6 @@ class Connection:
         """The number of bytes not yet written to the client."""
         return self._stream.backlog()
 
-    def body_complete(self) -> bool:
-        """True once the whole request body has been read."""
-        return self._state != BODY
-
     def reusable(self) -> bool:
         """True if the connection may carry another request after this one."""
         max_requests = self.owner.max_requests

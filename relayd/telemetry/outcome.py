@@ -52,14 +52,17 @@ class Record:
         "version",
     )
 
-    def __init__(self) -> None:
-        self.id = self.listener = self.peer = self.client = self.method = self.host = self.path = self.query = ""
+    def __init__(
+        self, listener: str = "", peer: str = "", generation: int = 0, started: float = 0.0, started_wall: float = 0.0
+    ) -> None:
+        self.listener, self.peer, self.client, self.generation = listener, peer, peer, generation
+        self.started, self.started_wall = started, started_wall
+        self.id = self.method = self.host = self.path = self.query = ""
         self.route = self.upstream = self.endpoint = self.consumer = self.code = self.detail = ""
         self.ended_by = "upstream"
         self.phase = "accept"
         self.version = 11
-        self.started = self.started_wall = 0.0
-        self.status = self.bytes_in = self.bytes_out = self.attempts = self.generation = 0
+        self.status = self.bytes_in = self.bytes_out = self.attempts = 0
         self.queue_s = 0.0
         self.usage: Usage | None = None
         self.more: More | None = None

@@ -164,7 +164,6 @@ class ListRequest:
     def _release_slot(self) -> None:
         slot, self._slot = self._slot, None
         if slot is not None:
-            slot.driver.cancel(slot)
             self._pool.release(slot)
 
     def _finish(self) -> None:

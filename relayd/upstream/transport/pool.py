@@ -8,6 +8,7 @@ would let clients grow the pool without bound.
 from __future__ import annotations
 
 import ssl
+from collections import defaultdict
 from pathlib import Path
 
 import pycurl
@@ -16,7 +17,7 @@ from relayd import clock
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import EndpointSpec, UpstreamSpec
 from relayd.upstream.transport.driver import Driver
-from relayd.upstream.transport.slot import FREE, Sink, Slot
+from relayd.upstream.transport.slot import ACTIVE, FREE, Sink, Slot
 from relayd.wire.key_filter import KeyFilter
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))  # RFC 9110 9.2.2
@@ -109,7 +110,7 @@ class Pool:
         self.eof_at = -9.0
         self.in_use = 0
         self._closing = False
-        self._free: dict[str, list[Slot]] = {}
+        self._free: dict[str, list[Slot]] = defaultdict(list)
 
     def acquire(self, method: bytes, has_body: bool) -> Slot:
         """Acquire a slot for this method."""
@@ -120,15 +121,17 @@ class Pool:
         else:
             kind = method.decode("ascii") if method in (b"GET", b"HEAD") else "OTHER"
         self.in_use += 1
-        free = self._free.get(kind)
+        free = self._free[kind]
         return free.pop() if free else Slot(self.driver, self, kind)
 
     def release(self, slot: Slot) -> None:
-        """Release a slot after its transfer has ended or was cancelled."""
+        """Release a slot; a transfer that has not ended is cancelled."""
+        if slot.state == ACTIVE:
+            self.driver.cancel(slot)
         self.in_use -= 1
         slot.clear()
         slot.state = FREE
-        free = self._free.setdefault(slot.kind, [])
+        free = self._free[slot.kind]
         if slot.broken or self._closing or len(free) >= KEPT_SLOTS:
             slot.close()  # libcurl 8.14: error 65 sticks to the handle, even after reset()
         else:
@@ -196,7 +199,7 @@ class Pool:
         for free in self._free.values():
             for slot in free:
                 slot.close()
-        self._free = {}
+            free.clear()
 
     def describe(self, now_s: float) -> dict[str, object]:
         """The addresses of new connections, and the age of the lookup."""

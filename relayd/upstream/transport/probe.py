@@ -149,7 +149,6 @@ class HttpCheck:
             self._timer = None
         slot, self._slot = self._slot, None
         if slot is not None:
-            slot.driver.cancel(slot)
             self._pool.release(slot)
 
 

@@ -60,9 +60,6 @@ class Client:
     def buffered(self) -> int:
         return self.waiting
 
-    def body_complete(self) -> bool:
-        return self.whole
-
     def reusable(self) -> bool:
         return self.whole and bool(self.exchange.head.keep_alive)
 

@@ -26,11 +26,12 @@ def result(status: int = 0, code: str = "connect_failed", *, sent: bool = True, 
     return AttemptResult(fault, classification, response, b"", None, sent, replayable)
 
 
-def attempt_started(loop: RetryLoop) -> None:
+def attempt_started(loop: RetryLoop) -> bool:
     lease = loop.target.upstream.acquire(None, loop.tried)
     assert lease is not None
-    loop.attempt_started(lease.endpoint)
+    may_follow = loop.attempt_started(lease.endpoint)
     lease.release(None)
+    return may_follow
 
 
 def test_without_retries_the_first_result_is_delivered() -> None:
@@ -118,7 +119,5 @@ def test_only_a_full_upstream_is_passed_by_a_fallback() -> None:
 
 def test_whether_an_attempt_may_be_followed_is_known_before_it_ends() -> None:
     loop = RetryLoop((Target(upstream("a", attempts=2)),))
-    attempt_started(loop)
-    assert loop.may_retry()
-    attempt_started(loop)
-    assert not loop.may_retry()
+    assert attempt_started(loop)
+    assert not attempt_started(loop)
