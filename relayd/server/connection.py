@@ -2,7 +2,7 @@
 
 Laws:
 1. Only wire/http1.py parses a request. Pipelined bytes behind it are buffered, bounded, until its response has ended.
-2. Only `_send` writes: directly to the socket while no write is pending, otherwise through IOStream.
+2. Only `send` writes: directly to the socket while no write is pending, otherwise through IOStream.
 3. Every state has a timeout, which the listener's sweep enforces. Slow trickling of bytes resets none of them.
 4. One loop turn handles one request or a bounded piece of a body. Buffered bytes behind it go through the work queue.
 5. After a client's end of stream, pending bytes and responses without an endpoint are delivered; else it is gone.
@@ -210,7 +210,7 @@ class Connection:
             if self._body_paused:
                 self._continue_due = True  # sent once the body may use memory
             else:
-                self._send(CONTINUE)
+                self.send(CONTINUE)
         if partial:
             if self._chunks is not None:
                 exchange.upload(partial, False)
@@ -260,31 +260,28 @@ class Connection:
 
     def send(self, data: bytes) -> bool:
         """Write now. Returns False if the client reads too slowly."""
-        self._send(data)
-        return not self._pending_writes or self._stream.backlog() <= HIGH
-
-    def _send(self, data: bytes) -> None:
         stream = self._stream
         if self._state == CLOSED or stream.closed():
-            return
+            return True
         if not stream._write_buffer and not stream._connecting:  # directly to the socket: no Future, no copy
             try:
                 sent = stream.send_now(data)
             except OSError as error:
                 stream.close(exc_info=error)
-                return
+                return True
             if sent == len(data):
-                return
+                return True
             data = data[sent:]
         try:
             future = stream.write(data)
         except StreamClosedError:
-            return
+            return True
         if not future.done():
             if not self._pending_writes:
                 self._delivery = Delivery(stream)
             self._pending_writes += 1
             future.add_done_callback(self._on_written)
+        return stream.backlog() <= HIGH
 
     def _on_written(self, future: Any) -> None:
         self._pending_writes -= 1
@@ -332,7 +329,7 @@ class Connection:
         self._received = 0
         if self._continue_due:
             self._continue_due = False
-            self._send(CONTINUE)
+            self.send(CONTINUE)
         if self._chunks is not None and self._chunks.pending:
             self._schedule_resume()
         else:
@@ -390,7 +387,7 @@ class Connection:
         self._state = CLOSING
         answer = self.owner.gateway.refuse(self, fault, self._since)
         self._buffer = b""
-        self._send(answer)
+        self.send(answer)
         self._linger()
 
     def _close_when_written(self) -> None:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
 from relayd.telemetry.names import BUCKETS_S, METRICS, Metric
@@ -15,6 +15,7 @@ from relayd.telemetry.outcome import More, Record
 from relayd.usage import Usage
 
 SERIES = 1000
+BATCH = 256  # exchanges of a cell after which their durations are added to its timers
 SAMPLES = 100  # per series and interval; with more, statsd gets the sampling rate
 OTHER = "other"
 CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
@@ -23,15 +24,18 @@ Labels = tuple[str, ...]
 
 
 class Histogram:
-    """One timer: counts per bucket (the last is +Inf) and the sum since the start; samples since `pop_samples`."""
+    """One timer: counts per bucket (the last is +Inf) and the sum since the start; samples since `pop_samples`.
 
-    __slots__ = ("_popped", "buckets", "count", "samples", "sum_s")
+    `pending` are durations that `add_pending` adds all at once, which costs much less than to observe each of them."""
+
+    __slots__ = ("_popped", "buckets", "count", "pending", "samples", "sum_s")
 
     def __init__(self) -> None:
         self.buckets = [0] * (len(BUCKETS_S) + 1)
         self.count = 0
         self.sum_s = 0.0
         self.samples: list[float] = []
+        self.pending: list[float] = []
         self._popped = 0
 
     def observe(self, span_s: float, keep: int) -> None:
@@ -41,6 +45,22 @@ class Histogram:
         self.sum_s += span_s
         if len(self.samples) < keep:
             self.samples.append(span_s)
+
+    def add_pending(self, keep: int) -> None:
+        """Add the pending durations; at most `keep` samples are buffered for a sink."""
+        spans_s, self.pending = self.pending, []
+        if not spans_s:
+            return
+        self.count += len(spans_s)
+        self.sum_s += sum(spans_s)
+        self.samples += spans_s[: max(0, keep - len(self.samples))]
+        spans_s.sort()
+        below = 0
+        for index, bound_s in enumerate(BUCKETS_S):
+            within = bisect_right(spans_s, bound_s)
+            self.buckets[index] += within - below
+            below = within
+        self.buckets[-1] += len(spans_s) - below
 
     def pop_samples(self) -> tuple[list[float], int]:
         """The samples since the last call, and the number of durations that they represent."""
@@ -94,22 +114,13 @@ class Metrics:
         cell.attempts += record.attempts
         cell.bytes_in += record.bytes_in
         cell.bytes_out += record.bytes_out
-        span_s = record.total_s
-        if span_s >= 0.0:  # inlined: a call would double the cost
-            timer = cell.total
-            timer.buckets[bisect_left(BUCKETS_S, span_s)] += 1
-            timer.count += 1
-            timer.sum_s += span_s
-            if len(timer.samples) < keep:
-                timer.samples.append(span_s)
-        span_s = record.first_byte_s
-        if span_s >= 0.0:
-            timer = cell.first_byte
-            timer.buckets[bisect_left(BUCKETS_S, span_s)] += 1
-            timer.count += 1
-            timer.sum_s += span_s
-            if len(timer.samples) < keep:
-                timer.samples.append(span_s)
+        if record.total_s >= 0.0:
+            cell.total.pending.append(record.total_s)
+        if record.first_byte_s >= 0.0:
+            cell.first_byte.pending.append(record.first_byte_s)
+        if not cell.requests % BATCH:
+            cell.total.add_pending(keep)
+            cell.first_byte.add_pending(keep)
         if record.connect_s > 0.0:
             cell.connect.observe(record.connect_s, keep)
         if record.queue_s > 0.0:
@@ -221,9 +232,10 @@ class Metrics:
         if (attribute := CELL_TIMERS.get(metric.name)) is not None:
             merged: dict[Labels, list[Histogram]] = {}
             for (route, upstream, _, _), cell in self._cells.items():
-                timer = getattr(cell, attribute)
-                if timer.count:
-                    merged.setdefault((route, upstream), []).append(timer)
+                part: Histogram = getattr(cell, attribute)
+                part.add_pending(self.keep)
+                if part.count:
+                    merged.setdefault((route, upstream), []).append(part)
             yield from merged.items()
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from relayd import clock
 from relayd.schema import Secret
 from relayd.upstream.breaker import HALF_OPEN
-from relayd.upstream.classify import GOOD, Blame, Classification
+from relayd.upstream.classify import Blame, Classification
 from relayd.upstream.endpoint import ADMINISTRATIVE, ENABLED, UNKNOWN, Connect, Endpoint
 from relayd.upstream.health import Checker, CheckResult
 from relayd.upstream.keys import Keys
@@ -250,10 +250,16 @@ class Upstream:
     def lease_released(self, lease: Lease, classification: Classification | None) -> None:
         """The attempt has ended: apply its classification, then release its resources."""
         endpoint = lease.endpoint
-        if classification is GOOD and endpoint.breaker is None and lease.key is None:  # most of them: nothing to settle
-            endpoint.answers += 1
-        elif classification is not None:
-            self._apply(lease, classification)
+        if classification is not None:
+            breaker = endpoint.breaker
+            if classification.blame is not Blame.GOOD:
+                self._apply(lease, classification)
+            else:
+                endpoint.answers += 1
+                if lease.key is not None:
+                    self._keys.accepted(lease.key)
+                if breaker is not None and (breaker.state != "closed" or breaker.consecutive or breaker.spec.rate):
+                    self._apply(lease, classification)
         if lease.permit and endpoint.breaker is not None:
             endpoint.breaker.release_permit(lease.permit)
             lease.permit = 0
@@ -267,15 +273,9 @@ class Upstream:
 
     def _apply(self, lease: Lease, outcome: Classification) -> None:
         endpoint, blame = lease.endpoint, outcome.blame
-        breaker = endpoint.breaker
-        if blame is Blame.GOOD:
-            endpoint.answers += 1
-            if lease.key is not None:
-                self._keys.accepted(lease.key)
-            if breaker is None or (breaker.state == "closed" and not breaker.consecutive and not breaker.spec.rate):
-                return
-        elif blame in (Blame.CLIENT, Blame.NONE):
+        if blame is Blame.CLIENT or blame is Blame.NONE:
             return
+        breaker = endpoint.breaker
         now_s = clock.monotonic()
         permit, lease.permit = lease.permit, 0
         if blame is Blame.GOOD:

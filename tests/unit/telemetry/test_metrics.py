@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from relayd.telemetry.metrics import CELL_COUNTERS, CELL_TIMERS, OTHER, SAMPLES, SERIES, Cell, Metrics
+from relayd.telemetry.metrics import (
+    BATCH,
+    CELL_COUNTERS,
+    CELL_TIMERS,
+    OTHER,
+    SAMPLES,
+    SERIES,
+    Cell,
+    Histogram,
+    Metrics,
+)
 from relayd.telemetry.names import BUCKETS_S, BY_NAME, METRICS, PAIR, Metric
 from relayd.telemetry.sinks import prometheus
 from tests.unit.telemetry.record import record
@@ -42,6 +54,19 @@ def test_spans_fall_into_the_bucket_that_bounds_them() -> None:
     assert timer.sum_s == pytest.approx(10_000.0026)
 
 
+@given(st.lists(st.floats(0.0, 1000.0) | st.sampled_from(BUCKETS_S), max_size=600), st.sampled_from([0, SAMPLES]))
+def test_a_timer_says_the_same_however_its_durations_were_added(spans_s: list[float], keep: int) -> None:
+    metrics, one_by_one = Metrics(), Histogram()
+    metrics.keep = keep
+    for span_s in spans_s:
+        metrics.count_exchange(record(total_s=span_s))
+        one_by_one.observe(span_s, keep)
+    for _, (timer,) in metrics.timers(BY_NAME["relayd.proxy.total"]):
+        assert (timer.buckets, timer.count, timer.samples) == (one_by_one.buckets, len(spans_s), one_by_one.samples)
+        assert timer.sum_s == pytest.approx(one_by_one.sum_s)
+        assert len(timer.pending) < BATCH
+
+
 def test_points_that_were_not_reached_are_not_measured() -> None:
     metrics = Metrics()
     metrics.count_exchange(record(total_s=0.1, first_byte_s=-1.0, connect_s=-1.0))
@@ -59,6 +84,7 @@ def test_samples_are_kept_only_while_a_sink_takes_them_and_never_too_many() -> N
     metrics.keep = SAMPLES
     for _ in range(SAMPLES + 50):
         metrics.count_exchange(record())
+    assert list(metrics.timers(BY_NAME["relayd.proxy.total"])) == [(("llm", "chutes"), [timer])]
     samples, seen = timer.pop_samples()
     assert (len(samples), seen) == (SAMPLES, SAMPLES + 50)
     assert timer.pop_samples() == ([], 0)
