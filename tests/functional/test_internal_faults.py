@@ -31,29 +31,29 @@ def _planted(place, function):
 PLANTED = {
     "proxy/pipeline.py": RAISES + "PHASES = tuple(_planted(one.__name__.encode(), one) for one in PHASES)\n",
     "proxy/forward.py": RAISES + (
-        "for _name in ('to_target', 'have_permits', 'after_permit', 'attempt', 'send', 'failed', 'give_up', 'message_for'):\n"
+        "for _name in ('enter_target', 'acquire_permits', 'continue_after_permit', 'start_attempt', 'send', 'handle_failed_attempt', 'deliver_last_error', 'message_for'):\n"
         "    globals()[_name] = _planted(_name.encode(), globals()[_name])\n"
     ),
     "proxy/exchange.py": RAISES + (
-        "for _name in ('attempt_begins_response', 'attempt_completed', 'check', 'annotate'):\n"
+        "for _name in ('attempt_begins_response', 'attempt_completed', 'enforce_timeouts', 'annotate_head'):\n"
         "    setattr(Exchange, _name, _planted(_name.encode(), getattr(Exchange, _name)))\n"
         "error_answer = _planted_answer = (lambda inner: lambda fault, route, head, *more: (_ for _ in ()).throw(\n"
         "    AttributeError('planted in error_answer')) if head.get(b'x-fault') == b'error_answer' else\n"
         "    inner(fault, route, head, *more))(error_answer)\n"
     ),
     "proxy/body_inspection.py": (
-        "\n\ndef _scan(self, inner=BodyInspection._turn):\n"
-        "    if self._exchange.head.get(b'x-fault') == b'inspection' and self._then is not None:\n"
+        "\n\ndef _scan(self, inner=BodyInspection._scan):\n"
+        "    if self._exchange.head.get(b'x-fault') == b'inspection' and self._on_inspected is not None:\n"
         "        raise AttributeError('planted in inspection')\n"
-        "    inner(self)\n\n\nBodyInspection._turn = _scan\n"
+        "    inner(self)\n\n\nBodyInspection._scan = _scan\n"
     ),
-    "proxy/call.py": (
+    "proxy/ai_request.py": (
         "\n\ndef _long(steps):\n"
         "    import time\n"
         "    time.sleep(0.01)\n    yield\n    raise AttributeError('planted in steps')\n\n\n"
-        "def _steps(self, target, inner=Call.steps_to):\n"
+        "def _steps(self, target, inner=AiRequest.preparation_steps):\n"
         "    return _long(0) if self.model == 'steps' else inner(self, target)\n\n\n"
-        "Call.steps_to = _steps\n"
+        "AiRequest.preparation_steps = _steps\n"
     ),
     "proxy/filters/tap_usage.py": (
         "\n\ndef _tap(self, data, inner=TapUsage.process):\n"
@@ -141,8 +141,8 @@ class Authenticator:
 ''',
 }
 PHASES = (
-    "accept", "match", "cors", "authorise", "admit", "answer_locally", "read_body", "select", "begin", "to_target",
-    "have_permits", "attempt", "send", "message_for", "attempt_begins_response", "annotate",
+    "accept", "match", "cors", "authorise", "admit", "answer_locally", "read_body", "select", "begin", "enter_target",
+    "acquire_permits", "start_attempt", "send", "message_for", "attempt_begins_response", "annotate_head",
 )
 
 
@@ -246,7 +246,7 @@ def test_a_fault_in_any_phase_is_500_internal_with_a_traceback(relay: Relay, pha
 
 
 def test_a_fault_after_a_failed_attempt(relay: Relay) -> None:
-    is_internal(relay, b"/refuse", b"failed", "planted in failed")
+    is_internal(relay, b"/refuse", b"handle_failed_attempt", "planted in handle_failed_attempt")
 
 
 def test_a_fault_of_a_balancer(relay: Relay) -> None:
@@ -300,7 +300,7 @@ def test_a_fault_of_one_that_waited_is_not_of_the_one_before(relay: Relay) -> No
     with relay.client() as first, relay.client() as second:
         first.send(request(b"/held"))
         assert HELD.wait(60)
-        second.send(request(b"/x", b"X-Fault: after_permit"))
+        second.send(request(b"/x", b"X-Fault: continue_after_permit"))
         until(lambda: any(gate["depth"] for gate in json.loads(relay.admin("/queue")[1])["gates"]))
         RELEASED.set()
         assert first.answer().status == 200
@@ -312,7 +312,7 @@ def test_a_fault_of_one_that_waited_is_not_of_the_one_before(relay: Relay) -> No
 def test_a_fault_in_the_sweep_ends_its_exchange_only(relay: Relay) -> None:
     HELD.clear()
     with relay.client() as client:
-        client.send(request(b"/held", b"X-Fault: check"))
+        client.send(request(b"/held", b"X-Fault: enforce_timeouts"))
         assert HELD.wait(60)
         assert client.answer().status == 500
         RELEASED.set()
