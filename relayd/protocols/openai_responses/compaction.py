@@ -39,6 +39,7 @@ from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.response import usage_object
 from relayd.protocols.openai_responses.response_settings import settings_of
 from relayd.protocols.openai_responses.seal import LEAST_KEY_BYTES, SealError, seal, unseal
+from relayd.wire.json_steps import Steps
 
 KEPT_USER_BYTES = 32 * 1024
 MOST_SUMMARY_CHARS = 1024 * 1024
@@ -145,7 +146,7 @@ class CompactionRenderer(Renderer):
         """A plain answer has no keep-alive."""
         return b""
 
-    def response(self) -> EncodedResponse:
+    def response_steps(self) -> Steps[EncodedResponse]:
         """The answer."""
         summary = self._summary.text().strip()
         failure = self._failure
@@ -164,4 +165,4 @@ class CompactionRenderer(Renderer):
             "output": output,
             "usage": usage_object(self._usage or Usage()),
         }
-        return EncodedResponse(200, _json.write(answer))
+        return EncodedResponse(200, (yield from _json.write_steps(answer)))

@@ -21,6 +21,8 @@ from relayd.protocols.openai_responses.state import new_id
 from relayd.protocols.openai_responses.tools import Called
 from relayd.wire.json_scanner import MAX_DEPTH
 
+TOKEN_CHARS = 1024  # about what a token's object takes, its alternatives included
+
 
 class OutputItem(ABC):
     """Common part of all items; owned by the renderer. `index` is the position in the output, -1 before it is open."""
@@ -30,6 +32,7 @@ class OutputItem(ABC):
     def __init__(self, frames: EventWriter, prefix: str) -> None:
         self.id = new_id(prefix)
         self.index = -1
+        self.chars = 0  # about how long the finished item is
         self._writer = frames
         self._waiting: list[Any] = []
 
@@ -52,7 +55,7 @@ class OutputItem(ABC):
         """Write the closing events; returns the finished item. `status` is completed or incomplete."""
         self._finish(status)
         item = self._closed(status)
-        self._writer.event("response.output_item.done", {"output_index": self.index, "item": item})
+        self._writer.event("response.output_item.done", {"output_index": self.index, "item": item}, self.chars)
         return item
 
     @abstractmethod
@@ -112,8 +115,10 @@ class MessageItem(OutputItem):
         text = self._texts.text()
         part = self._part(self._kind, text, self._logprobs)
         said = {"text": text, "logprobs": self._logprobs} if self._kind == "output_text" else {"refusal": text}
-        self._writer.event(f"response.{self._kind}.done", {**self._where(), **said})
-        self._writer.event("response.content_part.done", {**self._where(), "part": part})
+        chars = len(text) + TOKEN_CHARS * len(self._logprobs)
+        self.chars += chars
+        self._writer.event(f"response.{self._kind}.done", {**self._where(), **said}, chars)
+        self._writer.event("response.content_part.done", {**self._where(), "part": part}, chars)
         self._content.append(part)
         self._kind, self._texts, self._logprobs = "", TextBuffer(), []
 
@@ -173,8 +178,9 @@ class ReasoningItem(OutputItem):
         if self._texts:
             text = self._texts.text()
             part = {"type": "summary_text", "text": text}
-            self._writer.event("response.reasoning_summary_text.done", {**self._where(), "text": text})
-            self._writer.event("response.reasoning_summary_part.done", {**self._where(), "part": part})
+            self.chars = len(text)
+            self._writer.event("response.reasoning_summary_text.done", {**self._where(), "text": text}, self.chars)
+            self._writer.event("response.reasoning_summary_part.done", {**self._where(), "part": part}, self.chars)
 
     def _closed(self, status: str) -> dict[str, Any]:
         item = self._opened()
@@ -239,7 +245,9 @@ class CallItem(OutputItem):
             self._texts.add(rest)
             self._writer.delta(self._event + ".delta", self._place, rest)
         where = {"item_id": self.id, "output_index": self.index}
-        self._writer.event(self._event + ".done", {**where, self._member: self._texts.text()})
+        text = self._texts.text()
+        self.chars = len(text)
+        self._writer.event(self._event + ".done", {**where, self._member: text}, self.chars)
 
     def _closed(self, status: str) -> dict[str, Any]:
         return self._opened() | {self._member: self._texts.text(), "status": status}

@@ -14,6 +14,7 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols._bounds import MAX_ID_CHARS, MOST_CALLS, MOST_ITEMS, Allowance, ResponseTooLarge
 from relayd.protocols._capabilities import RESPONSES
+from relayd.protocols._event_pieces import tokens_of
 from relayd.protocols._openai_errors import failure_of, status_in
 from relayd.protocols._response_reader import CUT, ResponseReader
 from relayd.protocols._turns import call_ids
@@ -42,6 +43,10 @@ _ARGUMENTS_DONE = {
     "response.function_call_arguments.done": "arguments", "response.custom_tool_call_input.done": "input",
 }  # fmt: skip
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
+
+
+def _token(entry: Any) -> Any:
+    return None if _json.is_deeper(entry, 7) else entry
 
 
 class _ItemState:
@@ -209,7 +214,7 @@ class ResponsesAnswer:
     def _text(self, state: _ItemState, part: int, text: str, logprobs: Any = None) -> None:
         if text and self._counted(state.text, part):
             state.text[part] = state.text.get(part, 0) + len(text)
-            tokens = () if _json.is_deeper(logprobs, 8) else tuple(_json.a_list(logprobs))
+            tokens = tokens_of(_json.a_list(logprobs), _token)
             self._events.append(TextDelta(text, logprobs=tokens or None))
 
     def _counted(self, parts: dict[int, int], part: int) -> bool:

@@ -34,17 +34,24 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from relayd.protocols.dialect import EncodedResponse, Renderer, RequestContext
+from relayd.protocols.dialect import EncodedResponse, Renderer, RequestContext, render_rest, run_steps
 from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.event_writer import KEEP_ALIVE, EventWriter
-from relayd.protocols.openai_responses.output_items import CallItem, MessageItem, OutputItem, ReasoningItem, SearchItem
+from relayd.protocols.openai_responses.output_items import (
+    TOKEN_CHARS,
+    CallItem,
+    MessageItem,
+    OutputItem,
+    ReasoningItem,
+    SearchItem,
+)
 from relayd.protocols.openai_responses.response import error_in_response, response_object
 from relayd.protocols.openai_responses.response_settings import settings_of
 from relayd.protocols.openai_responses.tools import SEARCH, Called
 from relayd.protocols.openai_responses.websocket import error_event
+from relayd.wire.json_steps import LONG_CHARS, Steps, write_members_into
 from relayd.wire.tool_list_cache import memoised
 
-_TOKEN_CHARS = 1024  # about what a token's object takes, its alternatives included
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -73,35 +80,42 @@ class ResponsesRenderer(Renderer):
         self._begun = self._over = False
         self._final: dict[str, Any] | None = None
         self._echo = b""
+        self._is_large = request.large or bool(self._settings.written)  # the conversation
         self._failure: Failure | None = None
 
     def render(self, events: list[Event]) -> bytes:
         """See dialect.Renderer. For a WebSocket each event is one line (`messages` gives them one by one)."""
         for event in events:
             self._take(event)
-        frames = self._writer.flush()
-        if self._form == "text":
-            return b"".join([frame + b"\n" for frame in frames])
-        return b"".join(frames)
+        return self._writer.flush()
+
+    @property
+    def has_more(self) -> bool:
+        """See dialect.Renderer."""
+        return self._writer.has_more
 
     def messages(self, events: list[Event]) -> list[bytes]:
         """The WebSocket messages to send now, one event each."""
-        for event in events:
-            self._take(event)
-        return self._writer.flush()
+        return (self.render(events) + render_rest(self)).splitlines()
 
     def keepalive(self) -> bytes:
         """A keep-alive comment; empty for a WebSocket, which has pings, and for a plain answer."""
         return KEEP_ALIVE if self._form == "sse" else b""
 
-    def response(self) -> EncodedResponse:
+    def response_steps(self) -> Steps[EncodedResponse]:
         """The plain answer."""
+        while self._writer.has_more:
+            self._writer.flush()
+            yield
         if self._final is None:
             failure = self._failure or Failure(502, "The upstream gave no complete answer.")
             return render_error(failure, self._ask.request_id)
         echo = self._echo or self._settings.written or _written(self._settings.echo)
         own = {key: value for key, value in self._final.items() if key not in self._settings.echo}
-        return EncodedResponse(200, b"%b,%b" % (_json.write(own)[:-1], echo[1:]))
+        pieces: list[bytes] = []
+        yield from write_members_into(pieces, own)
+        pieces.append(b"," + echo[1:])
+        return EncodedResponse(200, b"".join(pieces))
 
     def _take(self, event: Event) -> None:
         if self._over:
@@ -150,7 +164,7 @@ class ResponsesRenderer(Renderer):
             last = MessageItem(self._writer, self._settings.logprobs)
             self._append(last)
         tokens = len(getattr(event, "logprobs", None) or ()) if self._settings.logprobs else 0
-        self._keep(last, len(event.text) + _TOKEN_CHARS * tokens)
+        self._keep(last, len(event.text) + TOKEN_CHARS * tokens)
         last.add(event)
 
     def _keep(self, item: OutputItem, chars: int) -> None:
@@ -212,12 +226,20 @@ class ResponsesRenderer(Renderer):
             last = len(self._open) == 1
             self._close("incomplete" if last and self._reason is not None else "completed")
         self._over = True
+        if self._is_large or self._allowance.charged > LONG_CHARS:
+            self._writer.work(self._complete(True))
+        else:
+            run_steps(self._complete(False))
+
+    def _complete(self, is_large: bool) -> Steps[None]:
         own = self._own("completed" if self._reason is None else "incomplete")
-        self._final = {**own, **self._settings.echo}
-        if not state.keep(self._ask, self._final, self._settings.items, self._settings.store):
-            self._final["store"] = False
-            self._echo = _written({**self._settings.echo, "store": False})
-        self._writer.lifecycle(f"response.{own['status']}", own, self._echo)
+        final = {**own, **self._settings.echo}
+        settings = self._settings
+        if not (yield from state.keep_steps(self._ask, final, settings.items, settings.store, is_large)):
+            final["store"] = False
+            self._echo = _written({**settings.echo, "store": False})
+        self._final = final
+        self._writer.lifecycle(f"response.{own['status']}", own, self._echo, self._allowance.charged)
         self._writer.done()
 
     def _fail(self, failure: Failure) -> None:

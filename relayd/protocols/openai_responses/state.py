@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relayd.protocols.dialect import RequestContext, run_steps
+from relayd.protocols.dialect import Memory, RequestContext, run_steps
 from relayd.wire.json_steps import Steps
 
 _RESPONSE, _ITEM, _LATEST = "response:", "response_item:", "latest_response"
@@ -56,23 +56,32 @@ def why_lost(ask: RequestContext, response_id: str) -> str:
     return f" It could not be stored: {why}." if why else ""
 
 
-def keep(ask: RequestContext, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool) -> bool:
+def keep_steps(
+    ask: RequestContext, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool, is_large: bool
+) -> Steps[bool]:
     """Remember a finished response and its conversation, without the output, which is the response's own.
 
-    False where it was to be stored and could not be.
+    False where it was to be stored and could not be. What `is_large` takes many steps, everything else one.
     """
     if ask.socket is None and not store:
         return True
     record = {"response": dict(response), "items": [*(with_id(item) for item in items), *response["output"]]}
     if ask.socket is not None:
-        ask.socket.put(_LATEST, record)
+        yield from _put_steps(ask.socket, _LATEST, record, is_large)
     if store:
-        ask.memory.put(_RESPONSE + response["id"], record)
+        yield from _put_steps(ask.memory, _RESPONSE + response["id"], record, is_large)
         if ask.memory.lost(_RESPONSE + response["id"]):
             return False
         for item in response["output"]:
             ask.memory.put(_ITEM + item["id"], response["id"])
     return True
+
+
+def _put_steps(memory: Memory, key: str, value: Any, is_large: bool) -> Steps[None]:
+    if is_large:
+        yield from memory.put_steps(key, value)
+    else:
+        memory.put(key, value)
 
 
 def forget(ask: RequestContext, response_id: str) -> bool:

@@ -54,7 +54,7 @@ def test_tools_that_items_bring_are_read_in_steps(brought: list[Any]) -> None:
 def test_a_list_of_tools_that_takes_long_to_write_is_compared_in_steps() -> None:
     odd = {**F, "parameters": {"properties": {f"p{number}": {"type": "string"} for number in range(20_000)}}}
     said = {"role": "user", "content": "x"}
-    assert turns_of({"model": "m", "input": [{**BROUGHT, "tools": [odd]}, said]}) > 10_000
+    assert turns_of({"model": "m", "input": [{**BROUGHT, "tools": [odd]}, said]}) > 100
 
 
 @pytest.mark.parametrize("tools", [

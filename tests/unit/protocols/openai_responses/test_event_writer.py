@@ -12,19 +12,19 @@ def test_a_stream_names_each_event_and_numbers_it() -> None:
     frames.event("response.created", {"x": "a\nb"})
     frames.delta("response.output_text.delta", location_of({"item_id": "msg_1", "output_index": 0}), 'say "é"\n')
     frames.done()
-    first, second, done = frames.flush()
-    assert first == b'event: response.created\ndata: {"type":"response.created","sequence_number":0,"x":"a\\nb"}\n\n'
+    first, second, done, rest = frames.flush().split(b"\n\n")
+    assert first == b'event: response.created\ndata: {"type":"response.created","sequence_number":0,"x":"a\\nb"}'
     assert json.loads(second.split(b"data: ")[1]) == {
         "type": "response.output_text.delta", "sequence_number": 1, "item_id": "msg_1", "output_index": 0, "delta": 'say "é"\n',
     }  # fmt: skip
-    assert done == DONE and frames.flush() == []
+    assert done + b"\n\n" == DONE and rest == frames.flush() == b""
 
 
 def test_a_text_frame_is_the_event_alone() -> None:
     frames = EventWriter("text")
     frames.event("a", {})
     frames.done()
-    assert [json.loads(frame) for frame in frames.flush()] == [{"type": "a", "sequence_number": 0}]
+    assert [json.loads(line) for line in frames.flush().splitlines()] == [{"type": "a", "sequence_number": 0}]
 
 
 def test_a_plain_answer_has_no_events() -> None:
@@ -32,4 +32,17 @@ def test_a_plain_answer_has_no_events() -> None:
     frames.event("a", {})
     frames.delta("b", b"", "x")
     frames.done()
-    assert frames.silent and not frames.begun and frames.flush() == []
+    assert frames.silent and not frames.begun and frames.flush() == b""
+
+
+def test_a_long_event_leaves_in_pieces_before_what_follows_it() -> None:
+    frames = EventWriter("sse")
+    frames.event("a", {"text": "x\n" * 1_000_000}, 2_000_000)
+    frames.delta("b", b"", "y")
+    pieces = [frames.flush()]
+    while frames.has_more:
+        pieces.append(frames.flush())
+    assert len(pieces) > 5 and max(map(len, pieces)) < 500_000
+    first, second, _ = b"".join(pieces).split(b"\n\n")
+    assert json.loads(first.split(b"data: ")[1]) == {"type": "a", "sequence_number": 0, "text": "x\n" * 1_000_000}
+    assert json.loads(second.split(b"data: ")[1])["sequence_number"] == 1

@@ -11,7 +11,7 @@ from relayd.protocols.openai_responses.tools import Called
 
 
 def kinds(frames: EventWriter) -> list[str]:
-    return [json.loads(frame)["type"].removeprefix("response.") for frame in frames.flush()]
+    return [json.loads(frame)["type"].removeprefix("response.") for frame in frames.flush().splitlines()]
 
 
 def test_an_item_waits_until_its_turn() -> None:
