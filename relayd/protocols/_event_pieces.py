@@ -10,7 +10,7 @@ from relayd.protocols.canon import Event, ReasoningDelta, RefusalDelta, TextDelt
 
 PIECE_CHARS = 32 * 1024
 PIECE_TOKENS = 64
-_TOKEN_CHARS = PIECE_CHARS // PIECE_TOKENS
+_TOKEN_CHARS = PIECE_CHARS // PIECE_TOKENS // 2
 
 
 class LazyTokens(Sequence[Any]):
@@ -83,7 +83,7 @@ def _tokens(event: TextDelta, tokens: Sequence[Any]) -> Iterator[Event]:
     for start in range(0, len(tokens), PIECE_TOKENS):
         some = tokens[start : start + PIECE_TOKENS]
         text = "".join(_word(token) for token in some)
-        if len(text) > PIECE_CHARS or not event.text.startswith(text, position):
+        if len(text) > PIECE_CHARS // 2 or not event.text.startswith(text, position):
             text = ""
         position += len(text)
         yield TextDelta(text, event.choice, some)
