@@ -20,7 +20,7 @@ from relayd.protocols.dialect import Refused
 from relayd.wire.body import DECODER, pop_parsed_object, scan
 from relayd.wire.body import is_deeper as is_deeper
 from relayd.wire.json_scanner import MAX_DEPTH
-from relayd.wire.json_steps import CHUNK_BYTES, Steps, encode_json, finite, parse_document_steps, weight
+from relayd.wire.json_steps import CHUNK_BYTES, LONG_CHARS, Steps, encode_json, finite, parse_document_steps, weight
 from relayd.wire.json_steps import write_steps as write_steps
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -142,6 +142,11 @@ def write(value: Any) -> bytes:
         return encode_json(value).encode("utf-8")
     except UnicodeEncodeError:
         return _encode_ascii(finite(value)).encode("ascii")
+
+
+def write_sized_steps(value: Any, chars: int) -> Steps[bytes]:
+    """As `write`, in steps if the texts of the value have so many characters that it may be long."""
+    return (yield from write_steps(value)) if chars > LONG_CHARS else write(value)
 
 
 def write_with(value: dict[str, Any], name: str, written: bytes) -> bytes:

@@ -245,4 +245,5 @@ class PlainRenderer(Renderer):
         message["stop_reason"], message["stop_sequence"] = self._assembler.stop()
         message["usage"] = _usage_members(self._assembler.usage)
         headers = (("request-id", self._context.request_id),) if self._context.request_id else ()
-        return EncodedResponse(200, (yield from _json.write_steps(message)), headers=headers)
+        body = yield from _json.write_sized_steps(message, self._blocks.size_bytes)
+        return EncodedResponse(200, body, headers=headers)

@@ -134,7 +134,7 @@ class ChatRenderer(Renderer):
             yield
         if self._usage is not None:
             body["usage"] = usage_object(self._usage)
-        return EncodedResponse(200, (yield from _json.write_steps(body)))
+        return EncodedResponse(200, (yield from _json.write_sized_steps(body, self._allowance.charged)))
 
     # ---- frames
 

@@ -112,6 +112,8 @@ class ResponsesRenderer(Renderer):
             return render_error(failure, self._ask.request_id)
         echo = self._echo or self._settings.written or _written(self._settings.echo)
         own = {key: value for key, value in self._final.items() if key not in self._settings.echo}
+        if self._allowance.charged <= LONG_CHARS:
+            return EncodedResponse(200, b"%b,%b" % (_json.write(own)[:-1], echo[1:]))
         pieces: list[bytes] = []
         yield from write_members_into(pieces, own)
         pieces.append(b"," + echo[1:])

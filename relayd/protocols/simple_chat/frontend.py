@@ -120,4 +120,4 @@ class SimpleRenderer(Renderer):
             "backend": self._backend,
             "choices": [{"index": 0, "message": message, "finish_reason": self._finish}],
         }
-        return EncodedResponse(200, (yield from _json.write_steps(body)))
+        return EncodedResponse(200, (yield from _json.write_sized_steps(body, self._allowance.charged)))
