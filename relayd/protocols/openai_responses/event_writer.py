@@ -72,11 +72,11 @@ class EventWriter:
     def done(self) -> None:
         """Write the end marker of a stream."""
         if self._form == "sse":
-            self._append(DONE)
+            (self._later or self._waiting).append(DONE)
 
     def unnumbered(self, value: Mapping[str, Any]) -> None:
         """Write an object that has no sequence number."""
-        self._append(_json.write(value) + self._after)
+        (self._later or self._waiting).append(_json.write(value) + self._after)
 
     def work(self, steps: Steps[None]) -> None:
         """Do this before what is written behind it."""
@@ -109,18 +109,13 @@ class EventWriter:
         self._pieces.clear()
         return size
 
-    def _append(self, frame: bytes) -> None:
-        if self._later:
-            self._later.append(frame)
-        else:
-            self._waiting.append(frame)
-
     def _put(self, kind: str, data: bytes) -> None:
         self._number += 1
         if self._form == "sse":
-            self._append(b"event: %b\ndata: %b\n\n" % (kind.encode("ascii"), data))
+            data = b"event: %b\ndata: %b\n\n" % (kind.encode("ascii"), data)
         else:
-            self._append(data + b"\n")
+            data += b"\n"
+        (self._later or self._waiting).append(data)
 
     def _put_long(self, kind: str, data: Steps[None]) -> None:
         self._number += 1
