@@ -19,7 +19,7 @@ from relayd.protocols.openai_responses.tools import MAX_TOOLS
 
 def renderer(request: Request, ask: Ask) -> Renderer:
     """The renderer for what was asked: a response or a compaction."""
-    is_compaction = settings_of(request).kept_items is not None
+    is_compaction = settings_of(request).retained_items is not None
     return CompactionRenderer(request, ask) if is_compaction else ResponsesRenderer(request, ask)
 
 

@@ -14,58 +14,53 @@ DONE = b"data: [DONE]\n\n"
 class EventWriter:
     """Collects the events of one answer until they are flushed; owned by its renderer. `form` is sse, text or none."""
 
-    __slots__ = ("_form", "_number", "_waiting")
+    __slots__ = ("_form", "_pending", "_sequence_number")
 
     def __init__(self, form: str) -> None:
-        self._form, self._number = form, 0
-        self._waiting: list[bytes] = []
+        self._form, self._sequence_number = form, 0
+        self._pending: list[bytes] = []
 
     @property
-    def begun(self) -> bool:
-        """Whether an event has been written."""
-        return self._number > 0
-
-    @property
-    def silent(self) -> bool:
+    def discards_events(self) -> bool:
         """True if events are discarded, so that callers need not build them."""
         return self._form == "none"
 
     def event(self, kind: str, members: Mapping[str, Any]) -> None:
         """Write an event."""
         if self._form != "none":
-            self._put(kind, _json.write({"type": kind, "sequence_number": self._number, **members}))
+            self._append(kind, _json.write({"type": kind, "sequence_number": self._sequence_number, **members}))
 
     def lifecycle(self, kind: str, response: Mapping[str, Any], echo: bytes) -> None:
         """Write an event with the whole response; `echo` is the JSON of the response's last members."""
         if self._form != "none":
-            number = b'{"type":"%b","sequence_number":%d,"response":' % (kind.encode("ascii"), self._number)
-            self._put(kind, b"%b%b,%b}" % (number, _json.write(response)[:-1], echo[1:]))
+            number = b'{"type":"%b","sequence_number":%d,"response":' % (kind.encode("ascii"), self._sequence_number)
+            self._append(kind, b"%b%b,%b}" % (number, _json.write(response)[:-1], echo[1:]))
 
-    def delta(self, kind: str, place: bytes, text: str) -> None:
+    def delta(self, kind: str, location: bytes, text: str) -> None:
         """Write a delta. This is the hot path: `place` is the JSON text of the other members, `,"name":value`."""
         if self._form != "none":
-            number = b'{"type":"%b","sequence_number":%d' % (kind.encode("ascii"), self._number)
-            self._put(kind, b'%b%b,"delta":%b}' % (number, place, _json.write_string(text)))
+            number = b'{"type":"%b","sequence_number":%d' % (kind.encode("ascii"), self._sequence_number)
+            self._append(kind, b'%b%b,"delta":%b}' % (number, location, _json.write_string(text)))
 
     def done(self) -> None:
         """Write the end marker of a stream."""
         if self._form == "sse":
-            self._waiting.append(DONE)
+            self._pending.append(DONE)
 
     def unnumbered(self, value: Mapping[str, Any]) -> None:
         """Write an object that has no sequence number."""
-        self._waiting.append(_json.write(value))
+        self._pending.append(_json.write(value))
 
     def flush(self) -> list[bytes]:
         """The frames written since the last call."""
-        waiting, self._waiting = self._waiting, []
-        return waiting
+        pending, self._pending = self._pending, []
+        return pending
 
-    def _put(self, kind: str, data: bytes) -> None:
-        self._number += 1
+    def _append(self, kind: str, data: bytes) -> None:
+        self._sequence_number += 1
         if self._form == "sse":
             data = b"event: %b\ndata: %b\n\n" % (kind.encode("ascii"), data)
-        self._waiting.append(data)
+        self._pending.append(data)
 
 
 def location_of(members: Mapping[str, Any]) -> bytes:

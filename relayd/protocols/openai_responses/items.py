@@ -31,7 +31,7 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.dialect import Refused
 from relayd.protocols.openai_responses.reasoning_items import read_reasoning_item
-from relayd.protocols.openai_responses.tools import SEARCH, Names
+from relayd.protocols.openai_responses.tools import SEARCH, ToolNames
 
 _ROLES = ("system", "developer", "user", "assistant")
 _TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
@@ -41,9 +41,9 @@ _HOSTED = {
     "apply_patch_call", "apply_patch_call_output", "mcp_call", "mcp_list_tools", "mcp_approval_request",
     "mcp_approval_response", "program", "program_output",
 }  # fmt: skip
-_SAID = ("text", "message", "content", "summary", "output")  # members in which unknown items have what they say
-_LONGEST_TYPE = 64
-MOST_UNKNOWN = 16  # types of unknown items that are counted; a conversation has one or two
+_TEXT_MEMBERS = ("text", "message", "content", "summary", "output")  # members in which unknown items have what they say
+_MAX_TYPE_CHARS = 64
+MAX_UNKNOWN_TYPES = 16  # types of unknown items that are counted; a conversation has one or two
 COMPACTIONS = ("compaction", "compaction_summary")
 
 
@@ -55,7 +55,7 @@ class _Turn:
     parts: list[Part] = field(default_factory=list)
     results: list[ToolResult] = field(default_factory=list)
     calls: int = 0
-    speaks: bool = False
+    has_text: bool = False
 
 
 class Conversation:
@@ -64,22 +64,22 @@ class Conversation:
     `unseal` opens the content of a compaction item; it raises Refused.
     """
 
-    def __init__(self, names: Names, unseal: Callable[[str, str], str]) -> None:
+    def __init__(self, names: ToolNames, unseal: Callable[[str, str], str]) -> None:
         self._names, self._unseal = names, unseal
         self._turns: list[_Turn] = []
-        self._thoughts: list[Reasoning] = []  # for whatever the assistant does next
-        self._callers: dict[str, _Turn] = {}
+        self._pending_reasoning: list[Reasoning] = []  # for whatever the assistant does next
+        self._call_turns: dict[str, _Turn] = {}
         self._hosted_calls: set[str] = set()
         self.unknown: dict[tuple[str, str], int] = {}  # how many items of which unknown type were carried and left_out
 
     def messages(self) -> tuple[Message, ...]:
         """The conversation so far."""
-        told = []
+        messages = []
         for turn in self._turns:
-            told.append(Message(turn.role, tuple(turn.parts)))
+            messages.append(Message(turn.role, tuple(turn.parts)))
             if turn.results:
-                told.append(Message("tool", tuple(turn.results)))
-        return tuple(told)
+                messages.append(Message("tool", tuple(turn.results)))
+        return tuple(messages)
 
     def add(self, item: Mapping[str, Any], at: str) -> None:
         """Take one item, whose type `whole_item` has made sure of. Raises Refused; `at` says where it stands."""
@@ -93,30 +93,30 @@ class Conversation:
         elif kind in ("function_call_output", "custom_tool_call_output"):
             self._result(item, at + ".")
         elif kind == "reasoning":
-            self._thoughts += read_reasoning_item(item, at + ".")
+            self._pending_reasoning += read_reasoning_item(item, at + ".")
         elif kind in COMPACTIONS:
             sealed = _json.required(item, "encrypted_content", "a string", at + ".")
             self._user(Text(self._unseal(sealed, at + ".encrypted_content")))
         elif kind == "agent_message":
             self._agent_message(item, at + ".")
         elif kind == "tool_search_call":
-            self._search(item, at + ".")
+            self._search_call(item, at + ".")
         elif kind == "tool_search_output":
-            self._found(item, at + ".")
+            self._search_output(item, at + ".")
         elif kind == "additional_tools":
             pass  # offered as if they stood in `tools`
         elif kind in _HOSTED:
-            self._hosted(item)
+            self._skip_hosted(item)
         else:
-            self._unknown(kind, item, at)
+            self._unknown_item(kind, item, at)
 
-    def _hosted(self, item: Mapping[str, Any]) -> None:
+    def _skip_hosted(self, item: Mapping[str, Any]) -> None:
         """What the provider has called; an output for it is left out as well."""
         if isinstance(item.get("call_id"), str):
             self._hosted_calls.add(item["call_id"])
 
     def _user(self, *parts: Part) -> None:
-        self._thoughts.clear()
+        self._pending_reasoning.clear()
         self._turns.append(_Turn("user", list(parts)))
 
     def _agent_message(self, item: Mapping[str, Any], at: str) -> None:
@@ -129,52 +129,53 @@ class Conversation:
             content = _json.required(item, "content", "a list", at)
         self._user(Text(heading), *_parts(content, at + "content"))
 
-    def _search(self, item: Mapping[str, Any], at: str) -> None:
+    def _search_call(self, item: Mapping[str, Any], at: str) -> None:
         """A call of the client's search for tools; what a provider searched is left out."""
         if item.get("execution") != "client" or item.get("call_id") is None:
-            self._hosted(item)
+            self._skip_hosted(item)
             return
         arguments = _arguments(item.get("arguments"), at + "arguments")
         self._call({**item, "name": SEARCH, "namespace": None}, at, SEARCH, arguments)
 
-    def _found(self, item: Mapping[str, Any], at: str) -> None:
+    def _search_output(self, item: Mapping[str, Any], at: str) -> None:
         """The tools that a search has found: they are offered, and the answer to the call names them."""
         call_id = _json.optional(item, "call_id", "a string", at)
         if call_id is None or item.get("execution") == "server":
             return
-        found = [{"name": name, **said} for name, said in self._names.known_in(_json.a_list(item.get("tools")))]
-        self._result({"call_id": call_id, "output": _json.write_bounded({"tools": found}, at + "tools")}, at)
+        declared = self._names.declared_in(_json.a_list(item.get("tools")))
+        tools = [{"name": name, **description} for name, description in declared]
+        self._result({"call_id": call_id, "output": _json.write_bounded({"tools": tools}, at + "tools")}, at)
 
-    def _unknown(self, kind: str, item: Mapping[str, Any], at: str) -> None:
+    def _unknown_item(self, kind: str, item: Mapping[str, Any], at: str) -> None:
         """Carry what an item says, leave out what says nothing; what answers a call must say something."""
-        said = [text for member in _SAID for text in _texts_of(item.get(member))]
+        texts = [text for member in _TEXT_MEMBERS for text in _texts_of(item.get(member))]
         call_id = item.get("call_id")
-        turn = self._callers.get(call_id) if isinstance(call_id, str) else None
+        turn = self._call_turns.get(call_id) if isinstance(call_id, str) else None
         if turn is None:
-            self._hosted(item)
+            self._skip_hosted(item)
         elif kind.endswith("_output"):
-            if not said:
-                raise Refused(f"The item of type '{kind[:_LONGEST_TYPE]}' answers a call, but has no text.",
+            if not texts:
+                raise Refused(f"The item of type '{kind[:_MAX_TYPE_CHARS]}' answers a call, but has no text.",
                               at + ".type", "invalid_value")  # fmt: skip
-            self._result({"call_id": call_id, "output": "\n".join(said)}, at + ".")
-        if said and (turn is None or not kind.endswith("_output")):
+            self._result({"call_id": call_id, "output": "\n".join(texts)}, at + ".")
+        if texts and (turn is None or not kind.endswith("_output")):
             role = item.get("role")
             if role in ("system", "developer"):
-                self._turns.append(_Turn(role, [Text("\n".join(said))]))
+                self._turns.append(_Turn(role, [Text("\n".join(texts))]))
             else:
-                self._turns.append(_Turn("user", [Text("\n".join((f"[{kind[:_LONGEST_TYPE]}]", *said)))]))
-        key = (kind[:_LONGEST_TYPE], "carried" if said else "left_out")
-        if key in self.unknown or len(self.unknown) < MOST_UNKNOWN:
+                self._turns.append(_Turn("user", [Text("\n".join((f"[{kind[:_MAX_TYPE_CHARS]}]", *texts)))]))
+        key = (kind[:_MAX_TYPE_CHARS], "carried" if texts else "left_out")
+        if key in self.unknown or len(self.unknown) < MAX_UNKNOWN_TYPES:
             self.unknown[key] = self.unknown.get(key, 0) + 1
 
-    def _assistant(self, speaks: bool) -> _Turn:
+    def _assistant_turn(self, has_text: bool) -> _Turn:
         """The assistant's turn that what comes now belongs to."""
         last = self._turns[-1] if self._turns else None
-        if last is None or last.role != "assistant" or last.results or (speaks and last.speaks and not last.calls):
+        if last is None or last.role != "assistant" or last.results or (has_text and last.has_text and not last.calls):
             last = _Turn("assistant")
             self._turns.append(last)
-        last.parts += self._thoughts
-        self._thoughts.clear()
+        last.parts += self._pending_reasoning
+        self._pending_reasoning.clear()
         return last
 
     def _message(self, item: Mapping[str, Any], at: str) -> None:
@@ -186,14 +187,14 @@ class Conversation:
             content = _json.required(item, "content", "a list", at)
         parts = _parts(content, at + "content")
         if role != "assistant":
-            self._thoughts.clear()
+            self._pending_reasoning.clear()
             self._turns.append(_Turn(role, parts))
         elif parts:
             if not all(isinstance(part, Text | Refusal) for part in parts):
                 raise Refused("An assistant's message holds text and refusals only.", at + "content", "invalid_value")
-            turn = self._assistant(speaks=True)
+            turn = self._assistant_turn(has_text=True)
             turn.parts += parts
-            turn.speaks = True
+            turn.has_text = True
 
     def _call(self, item: Mapping[str, Any], at: str, kind: str, arguments: str) -> None:
         call_id = _json.required(item, "call_id", "a string", at)
@@ -201,17 +202,17 @@ class Conversation:
         if not call_id or not name:
             raise Refused("A call needs a call_id and a name.", at + ("name" if call_id else "call_id"))
         namespace = _json.optional(item, "namespace", "a string", at)
-        turn = self._assistant(speaks=False)
-        known = self._names.of_history(namespace, name, kind)
-        turn.parts.append(ToolCall(call_id, known, arguments, "custom" if kind == "custom" else "function"))
+        turn = self._assistant_turn(has_text=False)
+        endpoint_name = self._names.name_in_history(namespace, name, kind)
+        turn.parts.append(ToolCall(call_id, endpoint_name, arguments, "custom" if kind == "custom" else "function"))
         turn.calls += 1
-        self._callers[call_id] = turn
+        self._call_turns[call_id] = turn
 
     def _result(self, item: Mapping[str, Any], at: str) -> None:
         call_id = _json.required(item, "call_id", "a string", at)
         if call_id in self._hosted_calls:
             return
-        turn = self._callers.get(call_id)
+        turn = self._call_turns.get(call_id)
         if turn is None:
             raise Refused(f"No tool call found for the output with call_id '{call_id[:128]}'.", at + "call_id",
                           "tool_call_not_found")  # fmt: skip
@@ -232,7 +233,7 @@ class Conversation:
         turn.results.append(ToolResult(call_id, tuple(parts)))
 
 
-def whole_item(item: Any, at: str) -> dict[str, Any]:
+def typed_item(item: Any, at: str) -> dict[str, Any]:
     """An item with its type: what has a role and no type is a message. Raises Refused."""
     _json.checked(item, "an object", at)
     kind = item.get("type")

@@ -18,18 +18,18 @@ from relayd.protocols import _json
 from relayd.protocols.canon import Format, Message, Request, Text, Thinking
 from relayd.protocols.dialect import Ask, Refused, at_once
 from relayd.protocols.openai_responses import compaction, state
-from relayd.protocols.openai_responses.brought_tools import brought_tools, once_each
-from relayd.protocols.openai_responses.items import Conversation, whole_item
+from relayd.protocols.openai_responses.item_tool_lists import item_tool_lists, without_repeated_lists
+from relayd.protocols.openai_responses.items import Conversation, typed_item
 from relayd.protocols.openai_responses.response_settings import KEY, ResponseSettings
-from relayd.protocols.openai_responses.tools import Names, offer_steps
+from relayd.protocols.openai_responses.tools import ToolNames, tool_config_steps
 from relayd.wire.json_steps import Steps, write_steps
 
 MAX_ITEMS = 1000
-MOST_KEPT_BYTES = 8 * 1024 * 1024  # a longer conversation is not remembered: writing it would hold up everybody else
+MAX_STORABLE_BODY_BYTES = 8 * 1024 * 1024  # storing a larger conversation would block the event loop
 MAX_INSTRUCTIONS = 100 * 1024
 MAX_OUTPUT_TOKENS = 10_000_000
 MAX_TOP_LOGPROBS = 20
-_LOGPROBS, _PROOFS = "message.output_text.logprobs", "reasoning.encrypted_content"
+_LOGPROBS, _ENCRYPTED_REASONING = "message.output_text.logprobs", "reasoning.encrypted_content"
 
 
 def read_request(body: bytes, ask: Ask) -> Request:
@@ -49,7 +49,7 @@ def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
         return (yield from _read(members, ask))
     except Refused:
         previous = members.get("previous_response_id")
-        state.forget_latest(ask, previous if isinstance(previous, str) else None)
+        state.delete_latest(ask, previous if isinstance(previous, str) else None)
         raise
 
 
@@ -59,12 +59,12 @@ def read_for_count(members: dict[str, Any], ask: Ask) -> Steps[Request]:
 
 
 def _read(members: dict[str, Any], ask: Ask) -> Steps[Request]:
-    _refuse_what_is_not_here(members)
+    _refuse_unsupported(members)
     model = _model(members)
     context = yield from _context(members, ask)
     items, previous = context.items, context.previous
-    offer = yield from offer_steps(members, brought_tools(context.placed))
-    messages, unknown = yield from context.messages(offer.names, ask)
+    tool_config = yield from tool_config_steps(members, item_tool_lists(context.located_items))
+    messages, unknown = yield from context.messages(tool_config.names, ask)
     instructions = _json.optional(members, "instructions", "a string")
     if instructions:
         if len(instructions.encode("utf-8", "surrogatepass")) > MAX_INSTRUCTIONS:
@@ -85,9 +85,9 @@ def _read(members: dict[str, Any], ask: Ask) -> Steps[Request]:
         model=model,
         messages=messages,
         stream=bool(_json.optional(members, "stream", "a boolean")),
-        tools=offer.tools,
-        tool_choice=offer.choice,
-        parallel_tool_calls=parallel if offer.tools else None,
+        tools=tool_config.tools,
+        tool_choice=tool_config.choice,
+        parallel_tool_calls=parallel if tool_config.tools else None,
         max_tokens=_number(members, "max_output_tokens", 1, MAX_OUTPUT_TOKENS, "an integer"),
         temperature=_number(members, "temperature", 0, 2),
         top_p=_number(members, "top_p", 0, 1),
@@ -107,40 +107,48 @@ def _read(members: dict[str, Any], ask: Ask) -> Steps[Request]:
         unknown=unknown,
     )
     echo = _echo(members, request, answer_format, instructions) | {
-        "tools": offer.echo,
-        "tool_choice": offer.echo_choice,
+        "tools": tool_config.echo,
+        "tool_choice": tool_config.echo_choice,
         "previous_response_id": previous,
     }
-    fits = ask.large_bytes <= MOST_KEPT_BYTES
-    kept = items if fits and (store is not False or ask.socket is not None) else ()  # a stream may last for hours
-    stored = fits and store is not False
+    is_storable = ask.large_bytes <= MAX_STORABLE_BODY_BYTES
+    stored = is_storable and store is not False
+    keeps_items = stored or (is_storable and ask.socket is not None)
     settings = ResponseSettings(
-        echo, offer.names, kept, offer.allowed, previous, stored, logprobs, _PROOFS in included,
-        written=(yield from write_steps(echo)) if ask.large_bytes else b"",
-    )  # fmt: skip
+        echo,
+        tool_config.names,
+        items if keeps_items else (),  # not kept in vain: a stream may last for hours
+        tool_config.allowed,
+        previous,
+        stored,
+        logprobs,
+        _ENCRYPTED_REASONING in included,
+        echo_json=(yield from write_steps(echo)) if ask.large_bytes else b"",
+    )
     return replace(request, extra={KEY: settings})
 
 
 def _read_compaction(members: dict[str, Any], ask: Ask) -> Steps[Request]:
-    compaction.require_key(ask)
+    compaction.require_seal_key(ask)
     model = _model(members)
     context = yield from _context(members, ask, input_required=False)
     items, previous = context.items, context.previous
-    names = (yield from offer_steps({}, brought_tools(context.placed))).names
+    names = (yield from tool_config_steps({}, item_tool_lists(context.located_items))).names
     messages, unknown = yield from context.messages(names, ask)
     if not messages:
         raise Refused("There is nothing to compact: give input or previous_response_id.", "input")
-    settings = ResponseSettings({}, names, items, previous_response_id=previous, kept_items=compaction.kept(items))
+    retained = compaction.retained_items(items)
+    settings = ResponseSettings({}, names, items, previous_response_id=previous, retained_items=retained)
     return Request(
         model=model,
-        messages=compaction.asking_for_a_summary(messages, _json.optional(members, "instructions", "a string")),
+        messages=compaction.summary_messages(messages, _json.optional(members, "instructions", "a string")),
         prompt_cache_key=_json.optional(members, "prompt_cache_key", "a string"),
         unknown=unknown,
         extra={KEY: settings},
     )
 
 
-def _refuse_what_is_not_here(members: Mapping[str, Any]) -> None:
+def _refuse_unsupported(members: Mapping[str, Any]) -> None:
     for key, instead in (
         ("prompt", "send instructions and input"),
         ("conversation", "use previous_response_id"),
@@ -167,18 +175,18 @@ def _model(members: Mapping[str, Any]) -> str:
 class _Context(NamedTuple):
     """The whole conversation as items, each with the place where it stands, and the id that it goes on from."""
 
-    placed: tuple[tuple[str, Mapping[str, Any]], ...]
+    located_items: tuple[tuple[str, Mapping[str, Any]], ...]
     previous: str | None
 
     @property
     def items(self) -> tuple[Mapping[str, Any], ...]:
         """The items, for the store."""
-        return tuple(item for _, item in self.placed)
+        return tuple(item for _, item in self.located_items)
 
-    def messages(self, names: Names, ask: Ask) -> Steps[tuple[tuple[Message, ...], Mapping[tuple[str, str], int]]]:
+    def messages(self, names: ToolNames, ask: Ask) -> Steps[tuple[tuple[Message, ...], Mapping[tuple[str, str], int]]]:
         """The conversation as messages, and its items of unknown types, in steps. Raises Refused."""
-        conversation = Conversation(names, lambda sealed, at: compaction.expand(sealed, at, ask))
-        for at, item in self.placed:
+        conversation = Conversation(names, lambda sealed, at: compaction.open_summary(sealed, at, ask))
+        for at, item in self.located_items:
             conversation.add(item, at)
             yield
         return conversation.messages(), conversation.unknown
@@ -189,62 +197,62 @@ def _context(members: Mapping[str, Any], ask: Ask, input_required: bool = True) 
     previous = _json.optional(members, "previous_response_id", "a string")
     items: list[Mapping[str, Any]] = []
     if previous is not None:
-        record = state.recall(ask, previous)
+        record = state.find_response(ask, previous)
         if record is None:
-            shown = f"Previous response with id '{previous[: state.LONGEST_ID]}' not found."
+            shown = f"Previous response with id '{previous[: state.MAX_ID_CHARS]}' not found."
             raise Refused(
-                shown + state.why_lost(ask, previous), "previous_response_id", "previous_response_not_found"
+                shown + state.storage_failure(ask, previous), "previous_response_id", "previous_response_not_found"
             )
         items += record["items"]
-    placed = [(f"previous_response_id: item {number}", item) for number, item in enumerate(items)]
-    given = members.get("input")
-    if given is None and (input_required or previous is None):
+    located_items = [(f"previous_response_id: item {number}", item) for number, item in enumerate(items)]
+    new_items = members.get("input")
+    if new_items is None and (input_required or previous is None):
         raise Refused("Missing required parameter: 'input'.", "input", "missing_required_parameter")
-    if isinstance(given, str):
-        given = [{"type": "message", "role": "user", "content": given}]
-    elif given is None:
-        given = []
-    elif not isinstance(given, list):
-        raise Refused(f"Invalid type for 'input': expected a string or a list, but got {_json.called(given)}.",
+    if isinstance(new_items, str):
+        new_items = [{"type": "message", "role": "user", "content": new_items}]
+    elif new_items is None:
+        new_items = []
+    elif not isinstance(new_items, list):
+        raise Refused(f"Invalid type for 'input': expected a string or a list, but got {_json.called(new_items)}.",
                       "input", "invalid_type")  # fmt: skip
-    if len(given) > MAX_ITEMS:
-        raise Refused(f"input has {len(given)} items; at most {MAX_ITEMS} can be sent.", "input", "array_too_long")
+    if len(new_items) > MAX_ITEMS:
+        raise Refused(f"input has {len(new_items)} items; at most {MAX_ITEMS} can be sent.", "input", "array_too_long")
     references = state.References(ask)
-    referred: set[str] = set()
-    for number, entry in enumerate(given):
+    referenced_ids: set[str] = set()
+    for number, entry in enumerate(new_items):
         at = f"input[{number}]"
-        item = _resolved(entry, at, references, referred, items)
+        item = _resolve(entry, at, references, referenced_ids, items)
         items.append(item)
-        placed.append((at, item))
+        located_items.append((at, item))
         yield
-    return _Context((yield from once_each(placed)), previous)
+    return _Context((yield from without_repeated_lists(located_items)), previous)
 
 
-def _resolved(
-    entry: Any, at: str, references: state.References, referred: set[str], items: list[Mapping[str, Any]]
+def _resolve(
+    entry: Any, at: str, references: state.References, referenced_ids: set[str], items: list[Mapping[str, Any]]
 ) -> Mapping[str, Any]:
     """An item, or the one that it refers to; without a type, what has nothing but an id is a reference. Raises Refused,
     also for a second reference to one item, of which `referred` has the ids."""
     if isinstance(entry, dict) and entry.get("type") is None and set(entry) - {"type"} == {"id"}:
         entry = {"type": "item_reference", **{"id": entry["id"]}}
-    item = whole_item(entry, at)
+    item = typed_item(entry, at)
     if item["type"] != "item_reference":
         return item
     item_id = _json.required(item, "id", "a string", at + ".")
-    if item_id in referred:
-        raise Refused(f"Duplicate item found with id '{item_id[: state.LONGEST_ID]}'.", at + ".id", "invalid_value")
-    referred.add(item_id)
+    if item_id in referenced_ids:
+        raise Refused(f"Duplicate item found with id '{item_id[: state.MAX_ID_CHARS]}'.", at + ".id", "invalid_value")
+    referenced_ids.add(item_id)
     found = references.find(item_id, items)
     if found is None:
-        raise Refused(f"Item with id '{item_id[: state.LONGEST_ID]}' not found: it was not stored, or is too old.",
+        raise Refused(f"Item with id '{item_id[: state.MAX_ID_CHARS]}' not found: it was not stored, or is too old.",
                       at + ".id", "item_not_found")  # fmt: skip
     return found
 
 
-def _number(members: Mapping[str, Any], key: str, least: float, most: float, kind: str = "a number") -> Any:
+def _number(members: Mapping[str, Any], key: str, minimum: float, maximum: float, kind: str = "a number") -> Any:
     value = _json.optional(members, key, kind)
-    if value is not None and not least <= value <= most:
-        raise Refused(f"'{key}' must be between {least} and {most}.", key, "invalid_value")
+    if value is not None and not minimum <= value <= maximum:
+        raise Refused(f"'{key}' must be between {minimum} and {maximum}.", key, "invalid_value")
     return value
 
 
@@ -306,27 +314,27 @@ def _echo(
         text["verbosity"] = request.verbosity
     parallel = members.get("parallel_tool_calls")
 
-    def said(value: Any, otherwise: Any) -> Any:
-        return otherwise if value is None else value
+    def or_default(value: Any, default: Any) -> Any:
+        return default if value is None else value
 
     echo = {
         "model": request.model,
         "instructions": instructions,
-        "parallel_tool_calls": said(parallel, True),
+        "parallel_tool_calls": or_default(parallel, True),
         "max_tool_calls": members.get("max_tool_calls"),
         "text": text,
         "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
-        "temperature": said(request.temperature, 1.0),
-        "top_p": said(request.top_p, 1.0),
-        "presence_penalty": said(request.presence_penalty, 0.0),
-        "frequency_penalty": said(request.frequency_penalty, 0.0),
-        "top_logprobs": said(request.top_logprobs, 0),
+        "temperature": or_default(request.temperature, 1.0),
+        "top_p": or_default(request.top_p, 1.0),
+        "presence_penalty": or_default(request.presence_penalty, 0.0),
+        "frequency_penalty": or_default(request.frequency_penalty, 0.0),
+        "top_logprobs": or_default(request.top_logprobs, 0),
         "max_output_tokens": request.max_tokens,
-        "truncation": said(members.get("truncation"), "disabled"),
+        "truncation": or_default(members.get("truncation"), "disabled"),
         "store": members.get("store") is not False,
         "background": False,
-        "service_tier": said(request.service_tier, "default"),
-        "metadata": said(request.metadata, {}),
+        "service_tier": or_default(request.service_tier, "default"),
+        "metadata": or_default(request.metadata, {}),
         "safety_identifier": request.safety_identifier,
         "prompt_cache_key": request.prompt_cache_key,
     }

@@ -32,11 +32,11 @@ from relayd.protocols.canon import (
     ToolResult,
 )
 from relayd.protocols.dialect import Memory, Options, Refused, Sending, at_once
-from relayd.protocols.openai_responses.reasoning_items import unpack_native
+from relayd.protocols.openai_responses.reasoning_items import unpack_native_signature
 from relayd.wire.json_steps import Steps
 
-_SAME = ("temperature", "top_p", "user", "service_tier", "prompt_cache_key", "safety_identifier", "top_logprobs")
-_UNANSWERED = "(no output)"
+_SAME_NAME = ("temperature", "top_p", "user", "service_tier", "prompt_cache_key", "safety_identifier", "top_logprobs")
+_NO_OUTPUT = "(no output)"
 
 
 def write_request(request: Request, options: Options, memory: Memory) -> Sending:
@@ -51,7 +51,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
     require_few(RESPONSES.stops(request)[1])
     body: dict[str, Any] = {
         "model": request.model,
-        "input": (yield from _Items(options).written(whole_turns(request.messages))),
+        "input": (yield from _ItemWriter(options).written(whole_turns(request.messages))),
         "store": False,
     }
     include = []
@@ -62,7 +62,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
             body["parallel_tool_calls"] = request.parallel_tool_calls
     if request.max_tokens is not None:
         body["max_output_tokens"] = request.max_tokens
-    for name in _SAME:
+    for name in _SAME_NAME:
         value = getattr(request, name)
         if value is not None:
             body[name] = value
@@ -109,12 +109,18 @@ def _choice(request: Request) -> Any:
 
 def _text(request: Request, options: Options) -> dict[str, Any]:
     text: dict[str, Any] = {}
-    form = request.format
-    if form is not None and form.kind == "json_schema":
-        written = {"type": form.kind, "name": form.name, "schema": form.schema, "strict": bool(form.strict)}
-        text["format"] = written if form.description is None else {**written, "description": form.description}
-    elif form is not None and form.kind != "text":
-        text["format"] = {"type": form.kind}
+    output_format = request.format
+    if output_format is not None and output_format.kind == "json_schema":
+        text["format"] = {
+            "type": output_format.kind,
+            "name": output_format.name,
+            "schema": output_format.schema,
+            "strict": bool(output_format.strict),
+        }
+        if output_format.description is not None:
+            text["format"]["description"] = output_format.description
+    elif output_format is not None and output_format.kind != "text":
+        text["format"] = {"type": output_format.kind}
     if options.verbosity and request.verbosity is not None:
         text["verbosity"] = request.verbosity
     return text
@@ -134,13 +140,13 @@ def _reasoning(thinking: Thinking | None, generation: Generation) -> dict[str, A
     return reasoning
 
 
-class _Items:
+class _ItemWriter:
     """Writes messages as items; owned by the writing of one request."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._items: list[dict[str, Any]] = []
-        self._open: dict[str, str] = {}  # the calls that have no answer yet, and their kind
+        self._open_calls: dict[str, str] = {}  # the calls that have no answer yet, and their kind
 
     def written(self, messages: Iterable[Message]) -> Steps[list[dict[str, Any]]]:
         """The items of a whole conversation, in steps. Raises Refused."""
@@ -151,25 +157,25 @@ class _Items:
                     if isinstance(part, ToolResult):
                         self._result(part)
                 continue
-            self._answer_what_is_open()
+            self._complete_open_calls()
             if message.role == "assistant":
                 self._assistant(message.parts)
             elif message.parts:
                 content = [_input_part(part) for part in message.parts]
                 self._items.append({"type": "message", "role": message.role, "content": content})
-        self._answer_what_is_open()
+        self._complete_open_calls()
         return self._items
 
-    def _answer_what_is_open(self) -> None:
-        if self._open and self._options.unanswered_calls == "refuse":
-            raise Refused(f"The call '{next(iter(self._open))[:128]}' has no answer.", "input", "unanswered_call")
-        for call_id in list(self._open):
-            self._result(ToolResult(call_id, (Text(_UNANSWERED),)))
+    def _complete_open_calls(self) -> None:
+        if self._open_calls and self._options.unanswered_calls == "refuse":
+            raise Refused(f"The call '{next(iter(self._open_calls))[:128]}' has no answer.", "input", "unanswered_call")
+        for call_id in list(self._open_calls):
+            self._result(ToolResult(call_id, (Text(_NO_OUTPUT),)))
 
     def _assistant(self, parts: Iterable[Part]) -> None:
         content: list[dict[str, Any]] = []
 
-        def speak() -> None:
+        def flush() -> None:
             if content:
                 self._items.append({"type": "message", "role": "assistant", "content": list(content)})
                 content.clear()
@@ -182,22 +188,22 @@ class _Items:
                 case Refusal(text):
                     content.append({"type": "refusal", "refusal": text})
                 case Reasoning():
-                    speak()
-                    self._items += _thought(part)
+                    flush()
+                    self._items += _reasoning_items(part)
                 case ToolCall():
-                    speak()
+                    flush()
                     self._call(part)
-        speak()
+        flush()
 
     def _call(self, call: ToolCall) -> None:
         custom = call.kind == "custom"
-        self._open[call.id] = call.kind
-        said = {"input": call.arguments} if custom else {"arguments": call.arguments or "{}"}
+        self._open_calls[call.id] = call.kind
+        payload = {"input": call.arguments} if custom else {"arguments": call.arguments or "{}"}
         kind = "custom_tool_call" if custom else "function_call"
-        self._items.append({"type": kind, "call_id": call.id, "name": RESPONSES.tool_name(call.name), **said})
+        self._items.append({"type": kind, "call_id": call.id, "name": RESPONSES.tool_name(call.name), **payload})
 
     def _result(self, result: ToolResult) -> None:
-        kind = self._open.pop(result.call_id, None)
+        kind = self._open_calls.pop(result.call_id, None)
         if kind is None:
             raise Refused(f"No tool call found for the output with call_id '{result.call_id[:128]}'.", "input",
                           "tool_call_not_found")  # fmt: skip
@@ -208,9 +214,9 @@ class _Items:
         self._items.append({"type": item, "call_id": result.call_id, "output": output})
 
 
-def _thought(part: Reasoning) -> list[dict[str, Any]]:
+def _reasoning_items(part: Reasoning) -> list[dict[str, Any]]:
     """A thought of this kind of endpoint, with its proof; thoughts of others mean nothing to it."""
-    native = unpack_native(part.signature)
+    native = unpack_native_signature(part.signature)
     if native is None:
         return []
     summary = [{"type": "summary_text", "text": part.text}] if part.text else []

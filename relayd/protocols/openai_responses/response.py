@@ -8,7 +8,7 @@ from typing import Any
 
 from relayd.protocols.canon import Failure, Usage
 
-_KEPT_CODES = ("insufficient_quota", "usage_not_included", "rate_limit_exceeded")
+_UNCHANGED_CODES = ("insufficient_quota", "usage_not_included", "rate_limit_exceeded")
 
 
 def response_object(
@@ -53,10 +53,10 @@ def error_in_response(failure: Failure) -> dict[str, str]:
     """The error of a failed response. Codex takes the delay of a rate limit from the words `try again in Ns`."""
     code = failure.code or "server_error"
     message = failure.message
-    if failure.status == 429 and code not in _KEPT_CODES:
+    if failure.status == 429 and code not in _UNCHANGED_CODES:
         code = "rate_limit_exceeded"
     if failure.retry_after_s is not None and "try again in" not in message.lower():
         message = message.rstrip()
-        gap = " " if message.endswith((".", "!", "?")) else ". "
-        message = f"{message}{gap}Please try again in {math.ceil(failure.retry_after_s)}s."
+        separator = " " if message.endswith((".", "!", "?")) else ". "
+        message = f"{message}{separator}Please try again in {math.ceil(failure.retry_after_s)}s."
     return {"code": code, "message": message}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relayd.protocols.canon import Request
-from relayd.protocols.openai_responses.tools import Names
+from relayd.protocols.openai_responses.tools import ToolNames
 
 KEY = "_openai_responses"
 
@@ -23,15 +23,15 @@ class ResponseSettings:
     """
 
     echo: Mapping[str, Any]
-    names: Names
+    names: ToolNames
     items: tuple[Mapping[str, Any], ...]
     allowed: frozenset[str] | None = None
     previous_response_id: str | None = None
     store: bool = True
     logprobs: bool = False
-    proofs: bool = False
-    kept_items: tuple[Mapping[str, Any], ...] | None = None
-    written: bytes = b""
+    encrypted_reasoning: bool = False
+    retained_items: tuple[Mapping[str, Any], ...] | None = None
+    echo_json: bytes = b""
 
 
 def settings_of(request: Request) -> ResponseSettings:

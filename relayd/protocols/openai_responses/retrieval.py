@@ -21,35 +21,35 @@ from relayd.wire.json_steps import Steps
 _PATH = re.compile(r"/responses/([^/]+)(/input_items|/cancel)?/?")
 COUNT_PATH = "/responses/input_tokens"
 _METHODS = {None: ("GET", "DELETE"), "/input_items": ("GET",), "/cancel": ("POST",)}
-_WORDS = ("compact", "input_tokens")  # paths of the API, where others have an id
-MOST_ITEMS, USUAL_ITEMS = 100, 20
+_RESERVED = ("compact", "input_tokens")  # paths of the API, where others have an id
+MAX_PAGE_ITEMS, DEFAULT_PAGE_ITEMS = 100, 20
 
 
 def local(ask: Ask, body: bytes) -> Rendered | None:
     """The answer to a request for a stored response; None for every other request."""
-    place = ask.path.rfind("/responses/")
-    match = _PATH.fullmatch(ask.path, place) if place >= 0 else None
+    start = ask.path.rfind("/responses/")
+    match = _PATH.fullmatch(ask.path, start) if start >= 0 else None
     if match is None:
         return None
-    is_word = match[1] in _WORDS and match[2] is None
-    methods = ("POST",) if is_word else _METHODS[match[2]]
+    is_reserved = match[1] in _RESERVED and match[2] is None
+    methods = ("POST",) if is_reserved else _METHODS[match[2]]
     if ask.method not in methods:
         refused = _error(ask, 405, f"Only {' and '.join(methods)} can be used here.", "method_not_allowed")
         return Rendered(refused.status, refused.body, headers=(("Allow", ", ".join(methods)),))
-    if is_word:
+    if is_reserved:
         return None if match[1] == "compact" else _count(ask, body)
     response_id = unquote(match[1])
-    record = state.stored(ask, response_id)
+    record = state.stored_response(ask, response_id)
     if record is None:
-        shown = response_id[: state.LONGEST_ID]
-        message = f"Response with id '{shown}' not found." + state.why_lost(ask, response_id)
+        shown_id = response_id[: state.MAX_ID_CHARS]
+        message = f"Response with id '{shown_id}' not found." + state.storage_failure(ask, response_id)
         return _error(ask, 404, message, "response_not_found", "response_id")
     if match[2] == "/cancel":
         return _error(ask, 400, "Only a response that was made in the background can be cancelled.", "invalid_value")
     if match[2] == "/input_items":
         return _input_items(ask, record)
     if ask.method == "DELETE":
-        state.forget(ask, response_id)
+        state.delete_response(ask, response_id)
         return Rendered(200, _json.write({"id": response_id, "object": "response", "deleted": True}))
     if parse_qs(ask.query).get("stream", ["false"])[-1].lower() in ("true", "1"):
         return _error(ask, 400, "A stored response cannot be streamed again.", "unsupported_parameter", "stream")
@@ -59,49 +59,51 @@ def local(ask: Ask, body: bytes) -> Rendered | None:
 def _count(ask: Ask, body: bytes) -> Rendered:
     try:
         return at_once(local_steps(_json.read_object(body), ask))
-    except Refused as fault:
-        return _refused(fault, ask)
+    except Refused as refused:
+        return _refused(refused, ask)
 
 
 def local_steps(members: dict[str, Any], ask: Ask) -> Steps[Rendered]:
     """The estimate of the tokens of a parsed body, in steps."""
     try:
         request = yield from read_for_count(members, ask)
-    except Refused as fault:
-        return _refused(fault, ask)
+    except Refused as refused:
+        return _refused(refused, ask)
     count = yield from counting(request)
     return Rendered(200, _json.write({"object": "response.input_tokens", "input_tokens": count}))
 
 
-def _refused(fault: Refused, ask: Ask) -> Rendered:
-    return _error(ask, fault.status, fault.message, fault.code or "invalid_value", fault.param)
+def _refused(refused: Refused, ask: Ask) -> Rendered:
+    return _error(ask, refused.status, refused.message, refused.code or "invalid_value", refused.param)
 
 
 def _input_items(ask: Ask, record: Mapping[str, Any]) -> Rendered:
     """One page of the items that the response was made from; the latest first, unless asked otherwise."""
-    asked = {name: values[-1] for name, values in parse_qs(ask.query).items()}
-    limit, order, after = asked.get("limit", str(USUAL_ITEMS)), asked.get("order", "desc"), asked.get("after")
-    if not (limit.isascii() and limit.isdigit() and len(limit) < 4 and 1 <= int(limit) <= MOST_ITEMS):
-        return _error(ask, 400, f"limit must be between 1 and {MOST_ITEMS}.", "invalid_value", "limit")
+    parameters = {name: values[-1] for name, values in parse_qs(ask.query).items()}
+    limit = parameters.get("limit", str(DEFAULT_PAGE_ITEMS))
+    order, after = parameters.get("order", "desc"), parameters.get("after")
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 4 and 1 <= int(limit) <= MAX_PAGE_ITEMS):
+        return _error(ask, 400, f"limit must be between 1 and {MAX_PAGE_ITEMS}.", "invalid_value", "limit")
     if order not in ("asc", "desc"):
         return _error(ask, 400, "order must be asc or desc.", "invalid_value", "order")
     items = record["items"][: len(record["items"]) - len(record["response"]["output"])]
     if order == "desc":
         items = items[::-1]
     if after is not None:
-        places = [place for place, item in enumerate(items) if item["id"] == after]
-        if not places:
-            return _error(ask, 404, f"Item with id '{after[: state.LONGEST_ID]}' not found.", "item_not_found", "after")
-        items = items[places[0] + 1 :]
+        positions = [position for position, item in enumerate(items) if item["id"] == after]
+        if not positions:
+            message = f"Item with id '{after[: state.MAX_ID_CHARS]}' not found."
+            return _error(ask, 404, message, "item_not_found", "after")
+        items = items[positions[0] + 1 :]
     page = items[: int(limit)]
-    listed = {
+    item_list = {
         "object": "list",
         "data": page,
         "first_id": page[0]["id"] if page else None,
         "last_id": page[-1]["id"] if page else None,
         "has_more": len(page) < len(items),
     }
-    return Rendered(200, _json.write(listed))
+    return Rendered(200, _json.write(item_list))
 
 
 def _error(ask: Ask, status: int, message: str, code: str, param: str | None = None) -> Rendered:

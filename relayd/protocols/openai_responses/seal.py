@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-LEAST_KEY_BYTES = 16
-_MARK = "relayd-seal-2."
+MIN_KEY_BYTES = 16
+_PREFIX = "relayd-seal-2."
 _NONCE_BYTES, _TAG_BYTES = 12, 16
 
 
@@ -30,18 +30,18 @@ class SealError(ValueError):
 def seal(key: bytes, purpose: bytes, text: str) -> str:
     """Seal a text. Raises ValueError for a key that is too short."""
     nonce = secrets.token_bytes(_NONCE_BYTES)
-    hidden = _cipher(key).encrypt(nonce, text.encode("utf-8", "surrogatepass"), purpose)
-    return _MARK + base64.urlsafe_b64encode(nonce + hidden).rstrip(b"=").decode("ascii")
+    ciphertext = _cipher(key).encrypt(nonce, text.encode("utf-8", "surrogatepass"), purpose)
+    return _PREFIX + base64.urlsafe_b64encode(nonce + ciphertext).rstrip(b"=").decode("ascii")
 
 
 def unseal(key: bytes, purpose: bytes, sealed: str) -> str:
     """The text of a seal. Raises SealError for whatever else this is."""
     cipher = _cipher(key)
-    if not sealed.startswith(_MARK):
+    if not sealed.startswith(_PREFIX):
         raise SealError("not sealed here")
-    inner = sealed[len(_MARK) :]
+    encoded = sealed[len(_PREFIX) :]
     try:
-        data = base64.b64decode(inner + "=" * (-len(inner) % 4), altchars=b"-_", validate=True)
+        data = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
     except ValueError:
         raise SealError("damaged") from None
     if len(data) < _NONCE_BYTES + _TAG_BYTES:
@@ -55,6 +55,6 @@ def unseal(key: bytes, purpose: bytes, sealed: str) -> str:
 
 @functools.lru_cache(maxsize=4)
 def _cipher(key: bytes) -> AESGCM:
-    if len(key) < LEAST_KEY_BYTES:
-        raise ValueError(f"a seal needs a key of at least {LEAST_KEY_BYTES} bytes")
+    if len(key) < MIN_KEY_BYTES:
+        raise ValueError(f"a seal needs a key of at least {MIN_KEY_BYTES} bytes")
     return AESGCM(HKDF(algorithm=SHA256(), length=32, salt=None, info=b"relayd seal 2").derive(key))

@@ -17,47 +17,47 @@ from typing import Any
 from relayd.protocols.dialect import Ask
 
 _RESPONSE, _ITEM, _LATEST = "response:", "response_item:", "latest_response"
-LONGEST_ID = 256
-_OWN = "_" + b"relay".hex()
-OWN_REASONING = "rs" + _OWN
+MAX_ID_CHARS = 256
+_OWN_ID = "_" + b"relay".hex()
+OWN_REASONING_PREFIX = "rs" + _OWN_ID
 
 
 def new_id(prefix: str) -> str:
     """An id that nobody can guess, and by which relayd knows what it has written itself."""
-    return f"{prefix}{_OWN}{secrets.token_hex(19)}"
+    return f"{prefix}{_OWN_ID}{secrets.token_hex(19)}"
 
 
-def recall(ask: Ask, response_id: str) -> dict[str, Any] | None:
+def find_response(ask: Ask, response_id: str) -> dict[str, Any] | None:
     """What is remembered of a response that may be continued."""
     if ask.socket is not None:
         latest = ask.socket.get(_LATEST)
         if latest is not None and latest["response"]["id"] == response_id:
             return dict(latest)
-    return stored(ask, response_id)
+    return stored_response(ask, response_id)
 
 
-def stored(ask: Ask, response_id: str) -> dict[str, Any] | None:
+def stored_response(ask: Ask, response_id: str) -> dict[str, Any] | None:
     """What is stored of a response of this consumer."""
-    if len(response_id) > LONGEST_ID:
+    if len(response_id) > MAX_ID_CHARS:
         return None
-    found = ask.memory.get(_RESPONSE + response_id)
-    return dict(found) if found is not None else None
+    record = ask.memory.get(_RESPONSE + response_id)
+    return dict(record) if record is not None else None
 
 
-def why_lost(ask: Ask, response_id: str) -> str:
+def storage_failure(ask: Ask, response_id: str) -> str:
     """What to add where a response is not found: why it could not be stored, as far as that is known."""
-    why = ask.memory.lost(_RESPONSE + response_id) if len(response_id) <= LONGEST_ID else ""
-    return f" It could not be stored: {why}." if why else ""
+    reason = ask.memory.lost(_RESPONSE + response_id) if len(response_id) <= MAX_ID_CHARS else ""
+    return f" It could not be stored: {reason}." if reason else ""
 
 
-def keep(ask: Ask, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool) -> bool:
+def store_response(ask: Ask, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool) -> bool:
     """Remember a finished response and its conversation, without the output, which is the response's own.
 
     False where it was to be stored and could not be.
     """
     if ask.socket is None and not store:
         return True
-    record = {"response": dict(response), "items": [*(with_id(item) for item in items), *response["output"]]}
+    record = {"response": dict(response), "items": [*(listed_item(item) for item in items), *response["output"]]}
     if ask.socket is not None:
         ask.socket.put(_LATEST, record)
     if store:
@@ -69,18 +69,18 @@ def keep(ask: Ask, response: Mapping[str, Any], items: Sequence[Mapping[str, Any
     return True
 
 
-def forget(ask: Ask, response_id: str) -> bool:
+def delete_response(ask: Ask, response_id: str) -> bool:
     """Delete a stored response; whether it was there."""
-    record = stored(ask, response_id)
+    record = stored_response(ask, response_id)
     if record is None:
         return False
     for item in record["response"]["output"]:
         ask.memory.delete(_ITEM + item["id"])
-    forget_latest(ask, response_id)
+    delete_latest(ask, response_id)
     return ask.memory.delete(_RESPONSE + response_id)
 
 
-def forget_latest(ask: Ask, response_id: str | None) -> None:
+def delete_latest(ask: Ask, response_id: str | None) -> None:
     """A connection's continuation has failed: what it referred to is gone from the connection's memory."""
     if ask.socket is not None and response_id is not None:
         latest = ask.socket.get(_LATEST)
@@ -103,28 +103,28 @@ class References:
         for item in items:
             if item.get("id") == item_id:
                 return item
-        response_id = self._ask.memory.get(_ITEM + item_id) if len(item_id) <= LONGEST_ID else None
+        response_id = self._ask.memory.get(_ITEM + item_id) if len(item_id) <= MAX_ID_CHARS else None
         if not isinstance(response_id, str):
             return None
         if response_id not in self._records:
-            record = stored(self._ask, response_id)
+            record = stored_response(self._ask, response_id)
             output = record["response"]["output"] if record is not None else ()
             self._records[response_id] = {item["id"]: item for item in output if isinstance(item.get("id"), str)}
         return self._records[response_id].get(item_id)
 
 
-def with_id(item: Mapping[str, Any]) -> dict[str, Any]:
+def listed_item(item: Mapping[str, Any]) -> dict[str, Any]:
     """An item as it is listed: with an id, a status where it is a message, and its words as parts."""
     kind = item["type"]
-    shown = {**item, "id": item.get("id") or new_id(_PREFIXES.get(kind, "item"))}
+    listed = {**item, "id": item.get("id") or new_id(_PREFIXES.get(kind, "item"))}
     if kind == "message":
-        shown.setdefault("status", "completed")
-        if isinstance(shown.get("content"), str):
-            said = {"type": "input_text", "text": shown["content"]}
-            if shown["role"] == "assistant":
-                said = {"type": "output_text", "text": shown["content"], "annotations": [], "logprobs": []}
-            shown["content"] = [said]
-    return shown
+        listed.setdefault("status", "completed")
+        if isinstance(listed.get("content"), str):
+            part = {"type": "input_text", "text": listed["content"]}
+            if listed["role"] == "assistant":
+                part = {"type": "output_text", "text": listed["content"], "annotations": [], "logprobs": []}
+            listed["content"] = [part]
+    return listed
 
 
 _PREFIXES = {

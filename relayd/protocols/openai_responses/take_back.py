@@ -9,12 +9,12 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._own_parts import Edit, lists_of_parts, without
-from relayd.protocols.openai_responses.reasoning_items import MARK
-from relayd.protocols.openai_responses.state import OWN_REASONING
+from relayd.protocols.openai_responses.reasoning_items import PREFIX
+from relayd.protocols.openai_responses.state import OWN_REASONING_PREFIX
 from relayd.wire.body import Look
 from relayd.wire.json_steps import Steps
 
-MARKS = (b'"' + MARK.encode(), b'"' + OWN_REASONING.encode())
+MARKS = (b'"' + PREFIX.encode(), b'"' + OWN_REASONING_PREFIX.encode())
 
 
 def brings_own_parts(members: Mapping[str, Any]) -> bool:
@@ -35,8 +35,10 @@ def take_back(look: Look) -> Steps[list[Edit]]:
 def _is_own(item: dict[str, Any]) -> bool:
     if item.get("type") != "reasoning":
         return False
-    proof = _json.a_text(item.get("encrypted_content"))
-    return proof.startswith(MARK) or (not proof and _json.a_text(item.get("id")).startswith(OWN_REASONING))
+    encrypted = _json.a_text(item.get("encrypted_content"))
+    if encrypted:
+        return encrypted.startswith(PREFIX)
+    return _json.a_text(item.get("id")).startswith(OWN_REASONING_PREFIX)
 
 
 def _as_message(item: dict[str, Any]) -> bytes:

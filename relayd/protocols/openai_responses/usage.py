@@ -14,15 +14,15 @@ TERMINAL = ("completed", "incomplete", "failed", "cancelled")
 
 def read_usage(usage: Mapping[str, Any]) -> Usage:
     """A `usage` object as Usage."""
-    before = _json.an_object(usage.get("input_tokens_details"))
-    after = _json.an_object(usage.get("output_tokens_details"))
+    input_details = _json.an_object(usage.get("input_tokens_details"))
+    output_details = _json.an_object(usage.get("output_tokens_details"))
     count = _json.a_count
     return Usage(
         input=count(usage.get("input_tokens")),
         output=count(usage.get("output_tokens")),
-        cached_read=count(before.get("cached_tokens")),
-        cache_creation=count(before.get("cache_write_tokens")),
-        reasoning=count(after.get("reasoning_tokens")),
+        cached_read=count(input_details.get("cached_tokens")),
+        cache_creation=count(input_details.get("cache_write_tokens")),
+        reasoning=count(output_details.get("reasoning_tokens")),
     )
 
 

@@ -16,7 +16,7 @@ from relayd.protocols.dialect import Refused, Rendered, WebSocketTransport
 from relayd.wire.body import Look
 
 CONNECTION_LIMIT_S = 3600.0
-_NOT_OF_A_BODY = ("type", "stream_options", "background", "stream")
+_TRANSPORT_MEMBERS = ("type", "stream_options", "background", "stream")
 CONNECTION_LIMIT = Failure(
     400, "The connection has reached its limit of 60 minutes: open a new one.", "websocket_connection_limit_reached"
 )
@@ -39,7 +39,7 @@ def read_message(look: Look, model: str | None = None) -> bytes:
     pieces: list[bytes | memoryview] = []
     view = memoryview(look.body)
     for key in look.spans:
-        if key in _NOT_OF_A_BODY:
+        if key in _TRANSPORT_MEMBERS:
             continue
         span = look.span(key)
         if span is None:

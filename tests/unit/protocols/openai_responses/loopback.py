@@ -17,7 +17,7 @@ from relayd.stores.memory import Store
 from relayd.wire.http1 import parse_head
 from relayd.wire.websocket import Closed, Decoder, Message, accept, close_frame, text_frame
 from tests.aids.memories import Kept
-from tests.unit.protocols.openai_responses.talk import KEY
+from tests.unit.protocols.openai_responses.harness import KEY
 
 Model = Callable[[Request], list[Event]]
 

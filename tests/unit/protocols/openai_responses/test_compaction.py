@@ -11,9 +11,9 @@ import pytest
 from relayd.protocols.canon import Begin, End, Event, Failure, Finish, Request, Text, TextDelta, Usage
 from relayd.protocols.dialect import Ask, Refused, Rendered
 from relayd.protocols.openai_responses import DIALECT
-from relayd.protocols.openai_responses.compaction import KEPT_USER_BYTES
+from relayd.protocols.openai_responses.compaction import MAX_RETAINED_USER_BYTES
 from tests.aids.memories import Kept
-from tests.unit.protocols.openai_responses.talk import HELLO, an_ask, plain, read, refusal
+from tests.unit.protocols.openai_responses.harness import HELLO, an_ask, plain, read, refusal
 
 SUMMARY: list[Event] = [Begin(), TextDelta("They spoke "), TextDelta("of cats."), Finish("stop"), Usage(9, 4), End()]
 HISTORY = [
@@ -46,7 +46,7 @@ def test_the_conversation_is_shown_as_one_text_without_tools() -> None:
         assert words in shown.text
 
 
-def test_the_answer_keeps_rules_and_the_users_words_and_seals_the_rest() -> None:
+def test_the_answer_retains_instructions_and_user_messages_and_seals_the_summary() -> None:
     _, answer = compact(SUMMARY, input=HISTORY)
     body = json.loads(answer.body)
     assert answer.status == 200 and body["object"] == "response.compaction" and body["id"] and body["created_at"]
@@ -59,7 +59,7 @@ def test_the_answer_keeps_rules_and_the_users_words_and_seals_the_rest() -> None
     assert b"cats" not in answer.body and all(item["id"] for item in body["output"])
 
 
-def test_the_output_is_the_base_of_a_new_input() -> None:
+def test_the_output_can_be_sent_as_input() -> None:
     _, answer = compact(SUMMARY, input=HISTORY)
     output = json.loads(answer.body)["output"]
     for ask in (an_ask(), an_ask(socket=Kept())):
@@ -77,7 +77,7 @@ def test_a_compacted_conversation_can_be_compacted_again() -> None:
     assert [item["type"] for item in json.loads(again.body)["output"]].count("compaction") == 1
 
 
-def test_it_goes_on_from_a_stored_response_alone() -> None:
+def test_a_stored_response_can_be_compacted_without_input() -> None:
     memory = Kept()
     first = plain(HELLO, an_ask(memory=memory), input="one")
     ask = an_ask("/v1/responses/compact", memory=memory)
@@ -85,17 +85,17 @@ def test_it_goes_on_from_a_stored_response_alone() -> None:
     assert answer.status == 200 and "one" in str(request.messages[1].parts) and "Hello" in str(request.messages[1].parts)
 
 
-def test_what_the_user_said_long_ago_gives_way() -> None:
+def test_the_oldest_user_messages_are_dropped() -> None:
     long = [{"role": "user", "content": f"{number} " + "x" * 10_000} for number in range(10)]
     _, answer = compact(SUMMARY, input=long)
     kept = [item for item in json.loads(answer.body)["output"] if item["type"] == "message"]
     assert [item["content"][0]["text"][0] for item in kept] == ["7", "8", "9"]
-    assert sum(len(item["content"][0]["text"]) for item in kept) < KEPT_USER_BYTES
+    assert sum(len(item["content"][0]["text"]) for item in kept) < MAX_RETAINED_USER_BYTES
 
 
 @pytest.mark.parametrize(("members", "param"), [({"model": ...}, "model"), ({"input": ...}, "input"), ({"input": []}, "input"),
                                                 ({"previous_response_id": "none"}, "previous_response_id")])  # fmt: skip
-def test_what_cannot_be_compacted_is_refused(members: dict[str, Any], param: str) -> None:
+def test_invalid_compaction_requests_are_refused(members: dict[str, Any], param: str) -> None:
     assert refusal(an_ask("/v1/responses/compact"), **members).param == param
 
 
@@ -106,7 +106,7 @@ def test_without_a_key_there_is_no_compaction() -> None:
 
 
 @pytest.mark.parametrize("change", [lambda text: text[:-4] + "AAAA", lambda text: "gAAAAAB" + text, lambda text: ""])
-def test_a_foreign_or_damaged_item_is_refused_and_said(change: Any) -> None:
+def test_a_foreign_or_damaged_item_is_refused_with_a_reason(change: Any) -> None:
     _, answer = compact(SUMMARY, input=HISTORY)
     item = json.loads(answer.body)["output"][-1]
     refused = refusal(input=[item | {"encrypted_content": change(item["encrypted_content"])}])
@@ -124,6 +124,6 @@ def test_a_failure_is_an_error_answer() -> None:
     assert answer.status == 429 and ("Retry-After", "2") in answer.headers
 
 
-def test_an_empty_summary_is_none() -> None:
+def test_an_empty_summary_is_a_failure() -> None:
     _, answer = compact([Begin(), TextDelta(" "), End()], input="x")
     assert answer.status == 502

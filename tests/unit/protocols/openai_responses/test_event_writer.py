@@ -8,28 +8,28 @@ from relayd.protocols.openai_responses.event_writer import DONE, EventWriter, lo
 
 
 def test_a_stream_names_each_event_and_numbers_it() -> None:
-    frames = EventWriter("sse")
-    frames.event("response.created", {"x": "a\nb"})
-    frames.delta("response.output_text.delta", location_of({"item_id": "msg_1", "output_index": 0}), 'say "é"\n')
-    frames.done()
-    first, second, done = frames.flush()
+    writer = EventWriter("sse")
+    writer.event("response.created", {"x": "a\nb"})
+    writer.delta("response.output_text.delta", location_of({"item_id": "msg_1", "output_index": 0}), 'say "é"\n')
+    writer.done()
+    first, second, done = writer.flush()
     assert first == b'event: response.created\ndata: {"type":"response.created","sequence_number":0,"x":"a\\nb"}\n\n'
     assert json.loads(second.split(b"data: ")[1]) == {
         "type": "response.output_text.delta", "sequence_number": 1, "item_id": "msg_1", "output_index": 0, "delta": 'say "é"\n',
     }  # fmt: skip
-    assert done == DONE and frames.flush() == []
+    assert done == DONE and writer.flush() == []
 
 
 def test_a_text_frame_is_the_event_alone() -> None:
-    frames = EventWriter("text")
-    frames.event("a", {})
-    frames.done()
-    assert [json.loads(frame) for frame in frames.flush()] == [{"type": "a", "sequence_number": 0}]
+    writer = EventWriter("text")
+    writer.event("a", {})
+    writer.done()
+    assert [json.loads(frame) for frame in writer.flush()] == [{"type": "a", "sequence_number": 0}]
 
 
 def test_a_plain_answer_has_no_events() -> None:
-    frames = EventWriter("none")
-    frames.event("a", {})
-    frames.delta("b", b"", "x")
-    frames.done()
-    assert frames.silent and not frames.begun and frames.flush() == []
+    writer = EventWriter("none")
+    writer.event("a", {})
+    writer.delta("b", b"", "x")
+    writer.done()
+    assert writer.discards_events and writer.flush() == []

@@ -11,7 +11,7 @@ from relayd.protocols.openai_chat import DIALECT as CHAT
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from tests.aids.memories import Kept
 from tests.aids.responses_grammar import read_stream
-from tests.unit.protocols.openai_responses.talk import an_ask, read
+from tests.unit.protocols.openai_responses.harness import an_ask, read
 
 SPACE = {"type": "namespace", "name": "mcp__files", "tools": [{"type": "function", "name": "read", "parameters": {"type": "object"}}]}
 PATCH = {"type": "custom", "name": "apply_patch", "description": "edit", "format": {"type": "grammar", "syntax": "lark", "definition": "x"}}
@@ -32,7 +32,7 @@ def answered(request: Request, *deltas: dict[str, Any], finish: str = "stop") ->
     chunks.append({"id": "chatcmpl-1", "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
     chunks.append({"id": "chatcmpl-1", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
     data = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
-    stream = b"".join(renderer.feed(reader.feed(data[place : place + 7])) for place in range(0, len(data), 7))
+    stream = b"".join(renderer.feed(reader.feed(data[start : start + 7])) for start in range(0, len(data), 7))
     return read_stream(stream + renderer.feed(reader.end()))
 
 
@@ -41,7 +41,7 @@ def tool(index: int, name: str | None = None, arguments: str = "", **more: Any) 
     return {"tool_calls": [{"index": index, "function": function, **more}]}
 
 
-def test_namespace_and_custom_tools_go_there_and_come_back() -> None:
+def test_namespace_and_custom_tools_round_trip() -> None:
     request, body = asked(tools=[SPACE, PATCH])
     assert [(one["type"], one["function"]["name"]) for one in body["tools"]] == [
         ("function", "mcp__files__read"), ("function", "apply_patch")]  # fmt: skip
@@ -83,6 +83,6 @@ def test_a_stream_that_is_cut_fails() -> None:
     assert read_stream(stream + renderer.feed(reader.end()))["status"] == "failed"
 
 
-def test_nothing_of_the_terms_reaches_the_endpoint() -> None:
+def test_settings_of_the_responses_api_do_not_reach_the_endpoint() -> None:
     _, body = asked(store=True, truncation="auto", include=["reasoning.encrypted_content"], client_metadata={"a": 1})
     assert set(body) == {"model", "messages", "stream", "stream_options"}

@@ -25,14 +25,14 @@ from relayd.protocols.canon import (
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from tests.aids.memories import Kept
 from tests.aids.responses_grammar import frames, read_events, read_stream
-from tests.unit.protocols.openai_responses.talk import HELLO, an_ask, over_a_socket, plain, read, streamed
+from tests.unit.protocols.openai_responses.harness import HELLO, an_ask, over_a_socket, plain, read, streamed
 
 CUSTOM = {"type": "custom", "name": "apply_patch", "description": "edit"}
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
 SPACE = {"type": "namespace", "name": "mcp", "tools": [{"type": "function", "name": "look", "parameters": {}}]}
 
 
-def without_chance(response: dict[str, Any]) -> dict[str, Any]:
+def without_ids_and_times(response: dict[str, Any]) -> dict[str, Any]:
     """The response without what chance and the clock gave."""
     kept = {key: value for key, value in response.items() if key not in ("id", "created_at", "completed_at")}
     kept["output"] = [{key: value for key, value in item.items() if key != "id"} for item in response["output"]]
@@ -64,7 +64,7 @@ def test_the_model_is_the_one_that_the_client_asked_for() -> None:
     assert b'"model":"alias"' in renderer.feed([Begin("chatcmpl-1", "the-real-one")])
 
 
-def test_an_upstream_delta_leaves_at_once() -> None:
+def test_a_delta_is_sent_immediately() -> None:
     ask = an_ask()
     renderer = ResponsesRenderer(read(ask, stream=True), ask)
     renderer.feed([Begin()])
@@ -72,11 +72,11 @@ def test_an_upstream_delta_leaves_at_once() -> None:
     assert b'"delta":"b"' in renderer.feed([TextDelta("b")])
 
 
-def test_a_second_begin_says_nothing() -> None:
+def test_a_second_begin_is_ignored() -> None:
     assert streamed([Begin(), *HELLO])["status"] == "completed"
 
 
-def test_an_answer_of_nothing_is_one_empty_message() -> None:
+def test_an_empty_answer_is_one_empty_message() -> None:
     response = streamed([Begin(), TextDelta(""), Finish("stop"), End()])
     assert [item["content"][0]["text"] for item in response["output"]] == [""]
     assert response["usage"] is None
@@ -138,13 +138,13 @@ def test_a_custom_tools_arguments_that_are_no_input_are_the_input(raw: str) -> N
     assert calls(streamed(events, tools=[CUSTOM])) == [("custom_tool_call", None, "apply_patch", raw)]
 
 
-def test_reasoning_is_told_as_a_summary_before_the_text() -> None:
+def test_reasoning_becomes_a_summary_before_the_text() -> None:
     response = streamed([Begin(), ThoughtDelta("I th"), ThoughtDelta("ink"), TextDelta("so"), Finish("stop"), End()])
     assert [item["type"] for item in response["output"]] == ["reasoning", "message"]
     assert response["output"][0]["summary"] == [{"type": "summary_text", "text": "I think"}]
 
 
-def test_a_proof_ends_its_thought_and_goes_to_whoever_keeps_it() -> None:
+def test_a_signature_ends_its_reasoning_item_and_is_sent_on_request() -> None:
     events: list[Event] = [Begin(), ThoughtDelta("a"), ThoughtDelta(signature="sig"), ThoughtDelta("b"), TextDelta("c"), End()]
     response = streamed(events, include=["reasoning.encrypted_content"])
     assert [item["type"] for item in response["output"]] == ["reasoning", "reasoning", "message"]
@@ -154,7 +154,7 @@ def test_a_proof_ends_its_thought_and_goes_to_whoever_keeps_it() -> None:
     assert "encrypted_content" not in str(streamed(events)["output"])
 
 
-def test_a_redacted_thought_is_kept_only_for_whoever_keeps_it() -> None:
+def test_redacted_reasoning_is_sent_only_on_request() -> None:
     events: list[Event] = [Begin(), ThoughtDelta(redacted="r"), TextDelta("c"), End()]
     assert [item["type"] for item in streamed(events)["output"]] == ["message"]
     kept = streamed(events, include=["reasoning.encrypted_content"])
@@ -169,11 +169,11 @@ def test_a_refusal_is_a_part_of_its_own() -> None:
     assert item["content"][1]["refusal"] == "I cannot"
 
 
-@pytest.mark.parametrize(("reason", "said"), [("length", "max_output_tokens"), ("content_filter", "content_filter")])
-def test_an_answer_that_was_cut_short_is_incomplete_and_so_is_its_last_item(reason: str, said: str) -> None:
+@pytest.mark.parametrize(("reason", "expected"), [("length", "max_output_tokens"), ("content_filter", "content_filter")])
+def test_an_answer_that_was_cut_short_is_incomplete_and_so_is_its_last_item(reason: str, expected: str) -> None:
     for response in (streamed([Begin(), TextDelta("a"), Finish(reason), End()]),
                      plain([Begin(), TextDelta("a"), Finish(reason), End()])):  # fmt: skip
-        assert response["status"] == "incomplete" and response["incomplete_details"] == {"reason": said}
+        assert response["status"] == "incomplete" and response["incomplete_details"] == {"reason": expected}
         assert response["output"][-1]["status"] == "incomplete"
 
 
@@ -206,7 +206,7 @@ def test_codes_that_clients_know_are_kept(code: str) -> None:
     assert streamed([Begin(), Failure(429 if "quota" in code else 400, "No.", code)])["error"]["code"] == code
 
 
-def test_an_answer_that_does_not_end_is_no_answer() -> None:
+def test_an_answer_without_an_end_is_a_failure() -> None:
     ask = an_ask()
     renderer = ResponsesRenderer(read(ask), ask)
     renderer.feed([Begin(), TextDelta("half")])
@@ -222,12 +222,12 @@ def test_calls_of_tools_that_are_not_allowed_are_suppressed() -> None:
     assert [tool["name"] for tool in response["tools"]] == ["weather", "other"]
 
 
-def test_a_call_of_a_tool_that_nobody_declared_is_shown_where_there_is_no_constraint() -> None:
+def test_a_call_of_an_undeclared_tool_is_sent_without_allowed_tools() -> None:
     events: list[Event] = [Begin(), ToolStart(0, "a", "invented"), ToolDelta(0, "{}"), End()]
     assert calls(streamed(events, tools=[WEATHER])) == [("function_call", None, "invented", "{}")]
 
 
-def test_logprobs_go_to_whoever_asked() -> None:
+def test_logprobs_are_sent_on_request() -> None:
     token = {"token": "a", "logprob": -0.5, "bytes": None, "top_logprobs": [{"token": "b", "logprob": -1, "bytes": [98]}]}
     events: list[Event] = [Begin(), TextDelta("a", logprobs=(token,)), Finish("stop"), End()]
     [item] = streamed(events, include=["message.output_text.logprobs"])["output"]
@@ -260,7 +260,7 @@ def test_a_socket_gets_one_event_per_frame_and_no_done() -> None:
     assert over_a_socket(HELLO, ask)["output"][0]["content"][0]["text"] == "Hello"
 
 
-def test_a_turn_that_fails_before_it_began_is_an_error_frame_and_evicts_what_it_went_on_from() -> None:
+def test_a_turn_that_fails_before_its_response_began_is_an_error_frame_and_evicts_the_previous_response() -> None:
     ask = an_ask(socket=Kept())
     first = over_a_socket(HELLO, ask, store=False)
     renderer = ResponsesRenderer(read(ask, previous_response_id=first["id"]), ask)
@@ -285,20 +285,20 @@ def runs(draw: st.DrawFn) -> list[Event]:
     started: list[list[str]] = []
     for _ in range(draw(st.integers(0, 14))):
         kind = draw(st.sampled_from(["text", "thought", "refusal", "start", "piece", "piece", "usage", "other"]))
-        words = st.text(alphabet="ab{}\"\\\n é\U0001f600", max_size=5)
+        texts = st.text(alphabet="ab{}\"\\\n é\U0001f600", max_size=5)
         if kind == "text":
-            events.append(TextDelta(draw(words)))
+            events.append(TextDelta(draw(texts)))
         elif kind == "refusal":
-            events.append(RefusalDelta(draw(words)))
+            events.append(RefusalDelta(draw(texts)))
         elif kind == "thought":
-            events.append(ThoughtDelta(draw(words), signature=draw(st.sampled_from([None, None, "s"])),
+            events.append(ThoughtDelta(draw(texts), signature=draw(st.sampled_from([None, None, "s"])),
                                        redacted=draw(st.sampled_from([None, None, "r"]))))  # fmt: skip
         elif kind == "start":
-            text = json.dumps({"input": draw(words), "n": [draw(words)]})
+            text = json.dumps({"input": draw(texts), "n": [draw(texts)]})
             cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=3)))
             pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
             if draw(st.integers(0, 5)) == 0:
-                pieces = [draw(words)]
+                pieces = [draw(texts)]
             events.append(ToolStart(len(started), f"call_{len(started)}", draw(st.sampled_from(NAMES))))
             started.append(pieces)
         elif kind == "piece":
@@ -319,24 +319,24 @@ def runs(draw: st.DrawFn) -> list[Event]:
 
 @settings(deadline=None)
 @given(runs(), st.booleans(), st.booleans())
-def test_every_stream_obeys_the_grammar_and_a_plain_answer_says_the_same(
-    events: list[Event], proofs: bool, together: bool
+def test_every_stream_obeys_the_grammar_and_equals_the_plain_answer(
+    events: list[Event], encrypted_reasoning: bool, together: bool
 ) -> None:
-    members: dict[str, Any] = {"tools": TOOLS, "include": ["reasoning.encrypted_content"] if proofs else []}
+    members: dict[str, Any] = {"tools": TOOLS, "include": ["reasoning.encrypted_content"] if encrypted_reasoning else []}
     ask = an_ask()
     renderer = ResponsesRenderer(read(ask, stream=True, **members), ask)
     stream = renderer.feed(events) if together else b"".join(renderer.feed([event]) for event in events)
     response = read_stream(stream)
     socket = over_a_socket([Begin(), *events], an_ask(socket=Kept()), **members)
     whole = plain(events, **members)
-    assert without_chance(socket) == without_chance(response)
+    assert without_ids_and_times(socket) == without_ids_and_times(response)
     if response["status"] != "failed":
-        assert without_chance(whole) == without_chance(response)
+        assert without_ids_and_times(whole) == without_ids_and_times(response)
         # Nothing that was said is lost: every text, and every call's arguments as they came.
-        said = "".join(event.text for event in events if isinstance(event, TextDelta) and event.choice == 0)
-        heard = [part["text"] for item in response["output"] if item["type"] == "message"
+        expected = "".join(event.text for event in events if isinstance(event, TextDelta) and event.choice == 0)
+        rendered = [part["text"] for item in response["output"] if item["type"] == "message"
                  for part in item["content"] if part["type"] == "output_text"]  # fmt: skip
-        assert "".join(heard) == said
+        assert "".join(rendered) == expected
         assert len(calls(response)) == sum(isinstance(event, ToolStart) for event in events)
 
 

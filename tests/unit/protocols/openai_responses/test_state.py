@@ -7,7 +7,7 @@ from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from relayd.stores.memory import Store
 from tests.aids.memories import Kept
-from tests.unit.protocols.openai_responses.talk import (
+from tests.unit.protocols.openai_responses.harness import (
     HELLO,
     an_ask,
     over_a_socket,
@@ -21,7 +21,7 @@ F = {"type": "function", "name": "f"}
 CALL: list[Event] = [Begin(), ToolStart(0, "c1", "f"), ToolDelta(0, "{}"), Finish("tool_calls"), End()]
 
 
-def test_a_chain_tells_everything_in_order_but_not_the_instructions() -> None:
+def test_a_chain_contains_all_items_in_order_but_no_earlier_instructions() -> None:
     ask = an_ask()
     first = streamed(HELLO, ask, input="one", instructions="old rules")
     second = plain(HELLO, ask, input="two", previous_response_id=first["id"])
@@ -32,7 +32,7 @@ def test_a_chain_tells_everything_in_order_but_not_the_instructions() -> None:
     assert second["previous_response_id"] == first["id"]
 
 
-def test_a_tool_loop_goes_on_by_id() -> None:
+def test_a_tool_loop_continues_by_response_id() -> None:
     ask = an_ask()
     first = streamed(CALL, ask, tools=[F])
     output = [{"type": "function_call_output", "call_id": "c1", "output": "7"}]
@@ -53,7 +53,7 @@ def test_a_foreign_consumer_does_not_find_a_response() -> None:
     assert refusal(other, previous_response_id=first["id"]).code == "previous_response_not_found"
 
 
-def test_what_is_not_to_be_stored_is_not() -> None:
+def test_a_response_with_store_false_is_not_stored() -> None:
     ask = an_ask()
     first = streamed(HELLO, ask, store=False)
     assert refusal(ask, previous_response_id=first["id"]).code == "previous_response_not_found"
@@ -66,7 +66,7 @@ def test_a_failed_response_cannot_be_continued() -> None:
     assert refusal(ask, previous_response_id=failed["id"]).code == "previous_response_not_found"
 
 
-def test_a_response_is_remembered_before_its_last_bytes_leave() -> None:
+def test_a_response_is_stored_before_its_last_bytes_are_sent() -> None:
     ask = an_ask()
     renderer = ResponsesRenderer(read(ask, stream=True), ask)
     renderer.feed(HELLO)
@@ -75,7 +75,7 @@ def test_a_response_is_remembered_before_its_last_bytes_leave() -> None:
     assert read(ask, previous_response_id=key.removeprefix("response:")).messages
 
 
-def test_an_item_reference_is_resolved_from_what_was_stored() -> None:
+def test_an_item_reference_is_resolved_from_the_store() -> None:
     ask = an_ask()
     first = streamed(HELLO, ask)
     item_id = first["output"][0]["id"]
@@ -94,7 +94,7 @@ def test_a_reference_to_an_item_of_the_same_conversation_needs_no_store() -> Non
     assert [message.role for message in request.messages] == ["assistant", "tool", "user", "assistant", "tool"]
 
 
-def test_a_connection_remembers_its_latest_response_only() -> None:
+def test_a_connection_keeps_its_latest_response_only() -> None:
     ask = an_ask(socket=Kept())
     first = over_a_socket(HELLO, ask, store=False)
     second = over_a_socket(HELLO, ask, store=False, previous_response_id=first["id"])
@@ -102,7 +102,7 @@ def test_a_connection_remembers_its_latest_response_only() -> None:
     assert refusal(ask, previous_response_id=first["id"]).code == "previous_response_not_found"
 
 
-def test_another_connection_finds_what_was_stored_and_nothing_else() -> None:
+def test_another_connection_finds_only_stored_responses() -> None:
     memory = Kept()
     one, two = an_ask(memory=memory, socket=Kept()), an_ask(memory=memory, socket=Kept())
     kept = over_a_socket(HELLO, one)
@@ -111,7 +111,7 @@ def test_another_connection_finds_what_was_stored_and_nothing_else() -> None:
     assert refusal(two, previous_response_id=hidden["id"]).code == "previous_response_not_found"
 
 
-def test_a_failed_continuation_leaves_what_was_stored() -> None:
+def test_a_failed_continuation_keeps_the_stored_response() -> None:
     ask = an_ask(socket=Kept())
     kept = over_a_socket(HELLO, ask)
     renderer = ResponsesRenderer(read(ask, previous_response_id=kept["id"]), ask)
@@ -120,23 +120,23 @@ def test_a_failed_continuation_leaves_what_was_stored() -> None:
     assert read(ask, previous_response_id=kept["id"]).messages
 
 
-def test_forgetting_takes_the_items_along() -> None:
+def test_deleting_a_response_deletes_the_index_of_its_items() -> None:
     ask = an_ask(socket=Kept())
     first = over_a_socket(HELLO, ask)
-    assert state.forget(ask, first["id"]) and not state.forget(ask, first["id"])
+    assert state.delete_response(ask, first["id"]) and not state.delete_response(ask, first["id"])
     assert isinstance(ask.memory, Kept) and not ask.memory.values
     assert refusal(ask, previous_response_id=first["id"]).code == "previous_response_not_found"
 
 
 def test_an_item_is_listed_with_an_id_and_parts() -> None:
-    shown = state.with_id({"type": "message", "role": "user", "content": "x"})
+    shown = state.listed_item({"type": "message", "role": "user", "content": "x"})
     assert shown["id"].startswith("msg_") and shown["content"] == [{"type": "input_text", "text": "x"}]
-    assert state.with_id({"type": "function_call_output", "id": "mine", "call_id": "c", "output": "x"})["id"] == "mine"
+    assert state.listed_item({"type": "function_call_output", "id": "mine", "call_id": "c", "output": "x"})["id"] == "mine"
 
 
 def test_ids_cannot_be_guessed_and_have_their_prefix() -> None:
     assert state.new_id("resp") != state.new_id("resp") and len(state.new_id("resp")) > 40
 
 
-def test_an_id_without_end_is_not_looked_up() -> None:
-    assert state.stored(an_ask(), "x" * 1000) is None
+def test_an_overlong_id_is_not_looked_up() -> None:
+    assert state.stored_response(an_ask(), "x" * 1000) is None

@@ -12,7 +12,7 @@ from relayd.protocols.openai_responses.websocket import TRANSPORT
 from relayd.wire.body import look_at
 
 
-def test_the_end_of_a_connections_time_has_its_code() -> None:
+def test_the_connection_limit_has_its_error_code() -> None:
     assert json.loads(TRANSPORT.write_error(TRANSPORT.connection_limit))["error"]["code"] == "websocket_connection_limit_reached"
 
 

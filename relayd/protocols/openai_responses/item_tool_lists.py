@@ -13,29 +13,29 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.wire.json_steps import Steps, write_steps
 
-BRINGING = ("additional_tools", "tool_search_output")
-_Placed = tuple[str, Mapping[str, Any]]
+TOOL_LIST_TYPES = ("additional_tools", "tool_search_output")
+_LocatedItem = tuple[str, Mapping[str, Any]]
 
 
-def brought_tools(placed: Iterable[_Placed]) -> Iterator[tuple[str, list[Any]]]:
+def item_tool_lists(located_items: Iterable[_LocatedItem]) -> Iterator[tuple[str, list[Any]]]:
     """The lists of tools that items bring, each with its path. Raises Refused."""
-    for at, item in placed:
-        if item["type"] in BRINGING:
+    for at, item in located_items:
+        if item["type"] in TOOL_LIST_TYPES:
             tools = _json.optional(item, "tools", "a list", at + ".")
             if tools:
                 yield at + ".tools", tools
 
 
-def once_each(placed: Iterable[_Placed]) -> Steps[tuple[_Placed, ...]]:
+def without_repeated_lists(located_items: Iterable[_LocatedItem]) -> Steps[tuple[_LocatedItem, ...]]:
     """The items, but lists of additional tools that have come already; in steps."""
-    known: set[bytes] = set()
-    kept: list[_Placed] = []
-    for at, item in placed:
+    seen: set[bytes] = set()
+    unique: list[_LocatedItem] = []
+    for at, item in located_items:
         yield
         if item["type"] == "additional_tools":
-            written = yield from write_steps(item.get("tools"))
-            if written in known:
+            json_text = yield from write_steps(item.get("tools"))
+            if json_text in seen:
                 continue
-            known.add(written)
-        kept.append((at, item))
-    return tuple(kept)
+            seen.add(json_text)
+        unique.append((at, item))
+    return tuple(unique)
