@@ -1,4 +1,4 @@
-"""OpenAI's Responses API: both sides, with the client's state, WebSocket transport and compaction."""
+"""OpenAI's Responses API: clients and endpoints, with stored responses, WebSocket transport and compaction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from relayd.protocols.openai_responses.tools import MAX_TOOLS
 
 
 def renderer(request: Request, ask: Ask) -> Renderer:
-    """The renderer for what was asked: a response or a compaction."""
+    """Make the renderer of a request: for a response or for a compaction."""
     is_compaction = settings_of(request).retained_items is not None
     return CompactionRenderer(request, ask) if is_compaction else ResponsesRenderer(request, ask)
 
@@ -51,18 +51,18 @@ DIALECT = Dialect(
     websocket=websocket.TRANSPORT,
     drops=(
         "Hosted tools (web_search, file_search, code_interpreter, mcp, image_generation and others) are left out; a "
-        "tool_choice that demands one is refused.",
+        "tool_choice that requires one is refused.",
         "background, conversation and prompt are refused; images and audio by file_id are refused.",
-        "Items of a type that relayd does not know are carried as text where they have one, else left out; the "
-        "access log and a metric count both. One that answers a known call without text is refused.",
-        "Tools that items bring (additional_tools, tool_search_output) are offered like those in tools; a tool_search "
-        "that the client runs is a function, and deferred tools are offered at once.",
-        "input_tokens counts by an estimate, but before a Responses upstream, which counts itself.",
+        "Items of an unknown type are sent as text if they contain text, else left out; the access log and a metric "
+        "count both. An unknown item that is the output of a known call is refused if it has no text.",
+        "Tools declared by input items (additional_tools, tool_search_output) are offered like those in tools; a "
+        "tool_search that the client executes becomes a function; deferred tools are offered immediately.",
+        "input_tokens returns an estimate, except for a Responses upstream, which counts the tokens itself.",
         "truncation, max_tool_calls and client_metadata are accepted and have no effect.",
-        "Towards a Responses upstream: seed, logit_bias, top_k and penalties are left out; n above 1 and sound are "
-        "refused; relayd itself ends the answer at stop strings; thoughts that another kind of upstream has signed are "
-        "left out; a thinking budget becomes a word of effort, and an effort that the model does not have the nearest; "
-        "the name of a message's author, and that a tool's result is marked as failed, are left out.",
-        "Towards a Responses client: which stop string was met, and every answer but the first, are left out.",
+        "Towards a Responses upstream: seed, logit_bias, top_k and penalties are left out; n above 1 and audio are "
+        "refused; relayd itself ends the answer at stop strings; reasoning signed by another kind of upstream is left "
+        "out; a thinking budget becomes an effort level, and an effort that the model lacks becomes the nearest one; "
+        "the name of a message's author and the error mark of a tool result are left out.",
+        "Towards a Responses client: the matched stop string, and all answers except the first, are left out.",
     ),
 )

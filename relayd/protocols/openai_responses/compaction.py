@@ -1,12 +1,14 @@
-"""POST /responses/compact: a long conversation made short by the endpoint's own model, and told again when it returns.
+"""POST /responses/compact: the endpoint's model summarises a long conversation, which can continue from the summary.
 
-The answer keeps what was said to the assistant as rule (system, developer) and the latest words of the user, word for
-word, and seals the model's summary of everything in one compaction item that only this server can open.
+The answer repeats the instructions (messages of role system and developer) and the latest user messages unchanged. It
+ends with a compaction item, which holds the model's summary of the whole conversation and which only this server can
+decrypt. When a client sends the compaction item back, the summary becomes a user message.
 
 Laws:
-1. The conversation is shown to the model as one text: no endpoint has to accept calls without tools, or images, and
-   none is tempted to go on with the conversation.
-2. An item that was sealed elsewhere, or damaged, is refused: a conversation without its past would look whole.
+1. The model gets the conversation as one text. So the endpoint need not accept images or tool calls without tools, and
+   the model does not continue the conversation.
+2. A compaction item that is damaged or was sealed by another server is refused. Without it, the model would answer as
+   if the earlier conversation did not exist.
 """
 
 from __future__ import annotations
@@ -54,22 +56,22 @@ _SUMMARY_HEADING = "Summary of the conversation so far, in place of its earlier 
 
 
 def require_seal_key(ask: Ask) -> None:
-    """Raises Refused where nothing can be sealed."""
+    """Raises Refused if the server has no key for sealing."""
     if len(ask.seal_key) < MIN_KEY_BYTES:
-        raise Refused("Compaction is not available here: the server has no key to seal with.", None, "unsupported")
+        raise Refused("Compaction is not available: the server has no key for sealing.", None, "unsupported")
 
 
 def open_summary(sealed: str, at: str, ask: Ask) -> str:
-    """The words of a compaction item. Raises Refused."""
+    """Return the summary in a compaction item as the text of a user message. Raises Refused."""
     require_seal_key(ask)
     try:
         return _SUMMARY_HEADING + unseal(ask.seal_key, _PURPOSE, sealed)
     except SealError as error:
-        raise Refused(f"This compaction item cannot be opened: {error}.", at, "invalid_compaction") from None
+        raise Refused(f"The compaction item cannot be decrypted: {error}.", at, "invalid_compaction") from None
 
 
 def summary_messages(messages: Sequence[Message], instructions: str | None) -> tuple[Message, ...]:
-    """The conversation as a request for its summary."""
+    """Return the messages that ask the model for a summary of the conversation."""
     transcript = "\n\n".join(f"[{message.role}]\n{_transcript(message.parts)}" for message in messages)
     if instructions:
         transcript = f"[instructions]\n{instructions}\n\n{transcript}"
@@ -101,7 +103,10 @@ def _part_text(part: Part) -> str:
 
 
 def retained_items(items: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    """The items that stay word for word: rules, and the user's latest messages as far as there is room for them."""
+    """Return the items that the answer repeats unchanged.
+
+    These are all instructions, and the latest user messages up to MAX_RETAINED_USER_BYTES.
+    """
     retained: list[Mapping[str, Any]] = []
     remaining_bytes = MAX_RETAINED_USER_BYTES
     for item in reversed(items):
@@ -117,7 +122,7 @@ def retained_items(items: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any
 
 
 class CompactionRenderer(Renderer):
-    """Events of a summary to the compaction object; owned by the exchange."""
+    """Renders the events of a summary as the compaction object; owned by the exchange."""
 
     def __init__(self, request: Request, ask: Ask) -> None:
         self._settings, self._ask = settings_of(request), ask
@@ -126,7 +131,7 @@ class CompactionRenderer(Renderer):
         self._failure: Failure | None = None
 
     def feed(self, events: list[Event]) -> bytes:
-        """Nothing is sent before the summary is whole."""
+        """Collect the events. Returns b"": nothing is sent before the summary is complete."""
         for event in events:
             if isinstance(event, TextDelta) and event.choice == 0 and self._failure is None:
                 try:
@@ -142,15 +147,15 @@ class CompactionRenderer(Renderer):
         return b""
 
     def comment(self) -> bytes:
-        """A plain answer has no keep-alive."""
+        """Return b"": a plain answer has no keep-alive."""
         return b""
 
     def whole(self) -> Rendered:
-        """The answer."""
+        """Return the compaction object, or an error body."""
         summary = self._summary.text().strip()
         failure = self._failure
         if failure is None and not summary:
-            failure = Failure(502, "The upstream gave no summary of the conversation.", "empty_summary")
+            failure = Failure(502, "The upstream returned no summary of the conversation.", "empty_summary")
         if failure is not None:
             state.delete_latest(self._ask, self._settings.previous_response_id)
             return render_error(failure, self._ask.request_id)

@@ -1,8 +1,8 @@
-"""Decodes the free text of a custom tool's call from its JSON arguments while they arrive in pieces.
+"""Decodes the free text of a custom tool call from its JSON arguments while they arrive in fragments.
 
 Laws:
-1. The cost is linear in the text, however it was cut.
-2. The decoded text is the same for every cut: what raw_input makes of the whole text.
+1. The cost is linear in the length of the text, regardless of the fragments.
+2. The decoded text does not depend on the fragments: it equals raw_input of the complete text.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _MAX_OPENING_CHARS = 256
 
 
 class CustomInputDecoder:
-    """Decodes the string in `{"input": "..."}`; owned by the call whose arguments it reads."""
+    """Decodes the string in `{"input": "..."}`; owned by one tool call."""
 
     __slots__ = ("_pending", "_raw_text", "_state")
 
     def __init__(self) -> None:
         self._state = "opening"  # opening -> string -> closed, or opening -> raw
-        self._pending = ""  # of the opening, or of an escape that is not complete
+        self._pending = ""  # an incomplete opening or escape sequence
         self._raw_text = TextBuffer()
 
     def decode(self, text: str) -> str:
-        """The decoded text of this piece; a part may be held back until the next one."""
+        """Decode a fragment. The last characters may be withheld until the next fragment."""
         if self._state == "closed":
             return ""
         if self._state == "raw":
@@ -52,7 +52,7 @@ class CustomInputDecoder:
         return self._decode_string(pending)
 
     def end(self) -> str:
-        """The text that was held back."""
+        """Return the withheld text; the arguments are complete."""
         if self._state == "string":
             pending, self._pending = self._pending, ""
             return "�" if pending.startswith("\\u") and len(pending) >= 6 else ""
@@ -63,7 +63,7 @@ class CustomInputDecoder:
         return raw_input(text)
 
     def _decode_string(self, text: str) -> str:
-        """Decode the inside of the string, up to its end or to an escape that is not complete."""
+        """Decode the content of the string, up to its closing quote or to an incomplete escape sequence."""
         decoded: list[str] = []
         position = 0
         while position < len(text):
@@ -85,7 +85,7 @@ class CustomInputDecoder:
 
 
 def _escape(text: str, position: int) -> tuple[int, str]:
-    """Length and meaning of the escape at `position`; (0, "") while it is not complete."""
+    """Return the length and the character of the escape sequence at `position`; (0, "") while it is incomplete."""
     kind = text[position + 1 : position + 2]
     if not kind:
         return 0, ""
@@ -108,6 +108,6 @@ def _escape(text: str, position: int) -> tuple[int, str]:
 
 
 def _is_opening_prefix(text: str) -> bool:
-    """Whether a text could still become `{"input": "`."""
+    """True if the text is a prefix of `{"input": "`, white space aside."""
     stripped = "".join(text.split())
     return '{"input":"'.startswith(stripped)

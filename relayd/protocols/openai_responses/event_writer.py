@@ -1,4 +1,4 @@
-"""Writes numbered events: as frames of an event stream, as WebSocket messages, or not at all for a plain answer."""
+"""Serialises numbered events: as frames of an event stream, as WebSocket messages, or not at all for a plain answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class EventWriter:
-    """Collects the events of one answer until they are flushed; owned by its renderer. `form` is sse, text or none."""
+    """Buffers the serialised events of one answer until `flush`; owned by its renderer. `form` is sse, text or none."""
 
     __slots__ = ("_form", "_pending", "_sequence_number")
 
@@ -22,7 +22,7 @@ class EventWriter:
 
     @property
     def discards_events(self) -> bool:
-        """True if events are discarded, so that callers need not build them."""
+        """True if events are discarded; callers then need not build them."""
         return self._form == "none"
 
     def event(self, kind: str, members: Mapping[str, Any]) -> None:
@@ -31,28 +31,28 @@ class EventWriter:
             self._append(kind, _json.write({"type": kind, "sequence_number": self._sequence_number, **members}))
 
     def lifecycle(self, kind: str, response: Mapping[str, Any], echo: bytes) -> None:
-        """Write an event with the whole response; `echo` is the JSON of the response's last members."""
+        """Write an event with the response object; `echo` is the JSON of the object's last members."""
         if self._form != "none":
             number = b'{"type":"%b","sequence_number":%d,"response":' % (kind.encode("ascii"), self._sequence_number)
             self._append(kind, b"%b%b,%b}" % (number, _json.write(response)[:-1], echo[1:]))
 
     def delta(self, kind: str, location: bytes, text: str) -> None:
-        """Write a delta. This is the hot path: `place` is the JSON text of the other members, `,"name":value`."""
+        """Write a delta. This is the hot path: `location` is the JSON text of the other members, `,"name":value`."""
         if self._form != "none":
             number = b'{"type":"%b","sequence_number":%d' % (kind.encode("ascii"), self._sequence_number)
             self._append(kind, b'%b%b,"delta":%b}' % (number, location, _json.write_string(text)))
 
     def done(self) -> None:
-        """Write the end marker of a stream."""
+        """Write the end marker of an event stream."""
         if self._form == "sse":
             self._pending.append(DONE)
 
     def unnumbered(self, value: Mapping[str, Any]) -> None:
-        """Write an object that has no sequence number."""
+        """Write an object without a sequence number."""
         self._pending.append(_json.write(value))
 
     def flush(self) -> list[bytes]:
-        """The frames written since the last call."""
+        """Return the frames written since the last call."""
         pending, self._pending = self._pending, []
         return pending
 
@@ -64,5 +64,5 @@ class EventWriter:
 
 
 def location_of(members: Mapping[str, Any]) -> bytes:
-    """The constant members of a delta as text, for `Frames.delta`."""
+    """Serialise the constant members of a delta for `EventWriter.delta`."""
     return b"," + _json.write(members)[1:-1]

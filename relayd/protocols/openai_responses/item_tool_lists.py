@@ -1,8 +1,8 @@
-"""Tools that items of a conversation bring: a client's list beside `tools`, and what a search for tools has found.
+"""Lists of tools in input items: `additional_tools` of the client, and `tool_search_output`, the result of a search.
 
 Laws:
-1. A list that is sent again with every turn stands once in what is remembered: at the place of the first.
-2. An item without an id and one with an id are the same list if their tools are.
+1. A list of additional tools that the client repeats with every turn is stored once, at its first position.
+2. Lists are compared by their tools; the ids of their items do not matter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LocatedItem = tuple[str, Mapping[str, Any]]
 
 
 def item_tool_lists(located_items: Iterable[_LocatedItem]) -> Iterator[tuple[str, list[Any]]]:
-    """The lists of tools that items bring, each with its path. Raises Refused."""
+    """Yield each non-empty list of tools with its path. Raises Refused if `tools` is not a list."""
     for at, item in located_items:
         if item["type"] in TOOL_LIST_TYPES:
             tools = _json.optional(item, "tools", "a list", at + ".")
@@ -27,7 +27,7 @@ def item_tool_lists(located_items: Iterable[_LocatedItem]) -> Iterator[tuple[str
 
 
 def without_repeated_lists(located_items: Iterable[_LocatedItem]) -> Steps[tuple[_LocatedItem, ...]]:
-    """The items, but lists of additional tools that have come already; in steps."""
+    """Return the items without repeated lists of additional tools; in steps."""
     seen: set[bytes] = set()
     unique: list[_LocatedItem] = []
     for at, item in located_items:

@@ -1,8 +1,8 @@
-"""Output items while they are streamed: each opens, adds its pieces and closes, and writes the events that this takes.
+"""Output items under construction: each item is opened, gets its deltas and is closed, and writes its own events.
 
 Laws:
-1. The closing events repeat exactly the joined deltas; ids do not change; a closed item is never changed.
-2. An item writes events only between `open` and `close`; pieces that arrive earlier wait in the item.
+1. The closing events repeat exactly the joined deltas. Ids and closed items never change.
+2. An item writes events only between `open` and `close`; deltas that arrive earlier wait in the item.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from relayd.wire.json_scanner import MAX_DEPTH
 
 
 class OutputItem(ABC):
-    """Common part of all items; owned by the renderer. `index` is the position in the output, -1 before it is open."""
+    """Base of all items; owned by the renderer. `index` is the position in the output, -1 before `open`."""
 
-    complete = True  # it gets no more pieces once another item has begun
+    complete = True  # no deltas arrive after the start of another item
 
     def __init__(self, writer: EventWriter, prefix: str) -> None:
         self.id = new_id(prefix)
@@ -34,14 +34,14 @@ class OutputItem(ABC):
         self._pending: list[Any] = []
 
     def add(self, delta: Any) -> None:
-        """Add a piece: write it now, or keep it until the item is opened."""
+        """Write a delta, or keep it until the item is opened."""
         if self.index < 0:
             self._pending.append(delta)
         else:
             self._write(delta)
 
     def open(self, index: int) -> None:
-        """Open the item: write its first event and the pieces that waited."""
+        """Open the item: write its first event and the waiting deltas."""
         self.index = index
         self._writer.event("response.output_item.added", {"output_index": index, "item": self._initial()})
         for delta in self._pending:
@@ -49,7 +49,7 @@ class OutputItem(ABC):
         self._pending.clear()
 
     def close(self, status: str) -> dict[str, Any]:
-        """Write the closing events; returns the finished item. `status` is completed or incomplete."""
+        """Write the closing events and return the finished item. `status` is completed or incomplete."""
         self._write_end(status)
         item = self._final(status)
         self._writer.event("response.output_item.done", {"output_index": self.index, "item": item})
@@ -57,23 +57,23 @@ class OutputItem(ABC):
 
     @abstractmethod
     def _write(self, delta: Any) -> None:
-        """Write the events of one piece."""
+        """Write the events of one delta."""
 
     @abstractmethod
     def _initial(self) -> dict[str, Any]:
-        """The item in its first event."""
+        """Return the item as in its first event."""
 
     @abstractmethod
     def _write_end(self, status: str) -> None:
-        """Write the events before the item's last one."""
+        """Write the closing events before `output_item.done`."""
 
     @abstractmethod
     def _final(self, status: str) -> dict[str, Any]:
-        """The item in its last event."""
+        """Return the item as in its last event."""
 
 
 class MessageItem(OutputItem):
-    """A message: parts of text and of refusal, one after the other."""
+    """A message: a sequence of text parts and refusal parts."""
 
     def __init__(self, writer: EventWriter, logprobs: bool) -> None:
         super().__init__(writer, "msg")
@@ -136,7 +136,7 @@ class MessageItem(OutputItem):
 
 
 class ReasoningItem(OutputItem):
-    """A reasoning item: the reasoning text as its summary, and the endpoint's signature if the client keeps it."""
+    """A reasoning item: the reasoning text as its summary, and the endpoint's signature if the client asked for it."""
 
     def __init__(self, writer: EventWriter, encrypted_reasoning: bool) -> None:
         super().__init__(writer, "rs")
@@ -148,7 +148,7 @@ class ReasoningItem(OutputItem):
         self.signed = False
 
     def add(self, delta: ThoughtDelta) -> None:
-        """Add a piece; a piece with a signature is the last one of its item."""
+        """Add a delta; a delta with a signature or a redacted block ends the item."""
         if delta.signature is not None or delta.redacted is not None:
             self.signed = True
         super().add(delta)
@@ -186,7 +186,7 @@ class ReasoningItem(OutputItem):
 
 
 class ToolCallItem(OutputItem):
-    """A call of a function or of a custom tool, whose raw input is decoded from the JSON that the endpoint wrote."""
+    """A call of a function or of a custom tool. The raw input of a custom tool is decoded from JSON arguments."""
 
     def __init__(self, writer: EventWriter, call_id: str, client_tool: ClientTool) -> None:
         custom = client_tool.kind == "custom"
@@ -204,16 +204,16 @@ class ToolCallItem(OutputItem):
 
     @property
     def complete(self) -> bool:  # type: ignore[override]  # depends on the arguments
-        """Whether the arguments are a closed JSON object, so that no more pieces can belong to them."""
+        """True if the arguments are a closed JSON object, so that no further deltas can belong to them."""
         return self._end.is_complete
 
     def add(self, delta: str) -> None:
-        """Add a piece of the arguments."""
+        """Add a fragment of the arguments."""
         self._end.add(delta)
         super().add(delta)
 
     def open(self, index: int) -> None:
-        """Open the item: write its first event and the pieces that waited."""
+        """Open the item: write its first event and the waiting deltas."""
         self._location = location_of({"item_id": self.id, "output_index": index})
         super().open(index)
 
@@ -246,7 +246,7 @@ class ToolCallItem(OutputItem):
 
 
 class ToolSearchItem(OutputItem):
-    """A call of the client's search for tools; its arguments are an object, which comes whole in the last event."""
+    """A tool search call that the client executes. Only its last event contains the arguments, as an object."""
 
     def __init__(self, writer: EventWriter, call_id: str) -> None:
         super().__init__(writer, "tsc")
@@ -256,22 +256,22 @@ class ToolSearchItem(OutputItem):
 
     @property
     def complete(self) -> bool:  # type: ignore[override]  # depends on the arguments
-        """Whether the arguments are a closed JSON object, so that no more pieces can belong to them."""
+        """True if the arguments are a closed JSON object, so that no further deltas can belong to them."""
         return self._end.is_complete
 
     def add(self, delta: str) -> None:
-        """Add a piece of the arguments."""
+        """Add a fragment of the arguments."""
         self._end.add(delta)
         self._texts.add(delta)
 
     def _write(self, delta: str) -> None:
-        """Nothing is written piece by piece."""
+        """A tool search call has no delta events."""
 
     def _initial(self) -> dict[str, Any]:
         return self._item({}, "in_progress")
 
     def _write_end(self, status: str) -> None:
-        """The last event of the item is the only one."""
+        """A tool search call has no closing events before `output_item.done`."""
 
     def _final(self, status: str) -> dict[str, Any]:
         try:
@@ -286,7 +286,7 @@ class ToolSearchItem(OutputItem):
 
 
 def _token_logprobs(entry: Any) -> dict[str, Any]:
-    """A token of Chat's logprobs in the form of Responses."""
+    """Convert an entry of Chat's logprobs to the form of Responses."""
     token = _plain_token_logprobs(entry)
     alternatives = _json.a_list(_json.an_object(entry).get("top_logprobs"))
     token["top_logprobs"] = [_plain_token_logprobs(alternative) for alternative in alternatives]

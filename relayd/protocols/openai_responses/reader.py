@@ -1,10 +1,10 @@
-"""Reads a Responses endpoint's answer, stream or plain body, into canonical events.
+"""Converts the answer of a Responses endpoint, an event stream or a plain body, to canonical events.
 
-Laws (beside those of _answer_reader.py):
-1. Closing events fill in missing deltas: text that an item, or a part of one, repeats at its end and had not sent as
-   deltas becomes an event then. No text becomes an event twice.
-2. Only a terminal event completes an answer; an end without one is a cut stream.
-3. What is kept of an answer is bounded.
+Laws (in addition to those of _answer_reader.py):
+1. Closing events fill in missing deltas: if the final text of an item or part is longer than its deltas, the rest
+   becomes an event. No text becomes an event twice.
+2. Only a terminal event completes an answer; a stream that ends without one was cut.
+3. The state of an answer is bounded.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ _TERMINAL = ("response.completed", "response.incomplete", "response.failed", "re
 
 
 class _ItemState:
-    """How much of an output item has been read so far; owned by the answer."""
+    """The progress of one output item; owned by the answer."""
 
     __slots__ = ("call_index", "channel", "chars", "custom", "early_arguments", "refusal", "summary_index", "text")
 
     def __init__(self) -> None:
-        self.call_index = -1  # the canonical number of a call that was begun
+        self.call_index = -1  # canonical number of the call, -1 before its ToolStart
         self.custom = False
-        self.early_arguments = ""  # whole arguments that came before the call was begun
-        self.channel = ""  # the first kind of reasoning event; others are ignored
+        self.early_arguments = ""  # complete arguments that arrived before the ToolStart
+        self.channel = ""  # type of the first reasoning event; other types are ignored
         self.summary_index = 0
-        self.chars = 0  # characters of arguments, or of thoughts
-        self.text: dict[int, int] = {}  # characters by content_index
+        self.chars = 0  # emitted characters of arguments or reasoning
+        self.text: dict[int, int] = {}  # emitted characters by content_index
         self.refusal: dict[int, int] = {}
 
 
@@ -66,29 +66,29 @@ class ResponsesAnswer:
     """One answer; owned by its reader."""
 
     def __init__(self, used_ids: frozenset[str] = frozenset()) -> None:
-        """`known` are the ids of the conversation's calls."""
+        """`used_ids` are the ids of the calls in the conversation; a call that repeats one gets a new id."""
         self.over = False
         self.begun = False
         self._used_ids = set(used_ids)
         self._items: dict[int, _ItemState] = {}
         self._finished: set[int] = set()
-        self._indexes_by_id: dict[str, int] = {}  # of items by their id, where events do not say the place
+        self._indexes_by_id: dict[str, int] = {}  # output_index by item id, for events without output_index
         self._allowance = Allowance()
         self._part_count = 0
         self._call_count = 0
-        self._events: list[Event] = []  # the caller's
+        self._events: list[Event] = []  # list of the current caller
 
     # ---- called by the reader
 
     def value(self, value: Any, events: list[Event], is_error: bool) -> None:
-        """One event of the stream."""
+        """Read one event of the stream."""
         self._events, before = events, len(events)
         event = _json.an_object(value)
         kind = _json.a_text(event.get("type"))
         response = _json.an_object(event.get("response"))
         if kind == "error" or (not kind and (is_error or event.get("error"))):
-            error_holder = event if event.get("error") else {"error": event}
-            self._fail_once(failure_of(error_holder, status_in(error_holder, 502)) or _unspecified_failure())
+            error_body = event if event.get("error") else {"error": event}
+            self._fail_once(failure_of(error_body, status_in(error_body, 502)) or _unspecified_failure())
         elif kind in _TERMINAL:
             self._begin(response)
             self._terminal(response)
@@ -100,26 +100,26 @@ class ResponsesAnswer:
             self._drop_after_failure(before)
 
     def body(self, value: Any, events: list[Event]) -> None:
-        """A plain answer."""
+        """Read a plain answer."""
         self._events, before = events, len(events)
         response = _json.an_object(value)
         if response.get("error") or not isinstance(response.get("output"), list):
             failure = failure_of(value, status_in(value, 502)) if response.get("error") else None
-            self._fail_once(failure or Failure(502, "The upstream's answer is no response.", "upstream_malformed"))
+            self._fail_once(failure or Failure(502, "The upstream's answer is not a response.", "upstream_malformed"))
         else:
             self._begin(response)
             self._terminal(response)
         self._drop_after_failure(before)
 
     def done_marker(self, events: list[Event]) -> None:
-        """No end of an answer: only a terminal event is."""
+        """Ignored: only a terminal event ends an answer."""
 
     def end_of_stream(self, events: list[Event]) -> None:
-        """The bytes have ended without a terminal event."""
+        """Fail the answer: the bytes ended without a terminal event."""
         self.fail(CUT, events)
 
     def fail(self, failure: Failure, events: list[Event]) -> None:
-        """The end of an answer that is not well."""
+        """End the answer with a failure."""
         self.over = True
         events.append(failure)
 
@@ -128,7 +128,7 @@ class ResponsesAnswer:
             self.fail(failure, self._events)
 
     def _drop_after_failure(self, start: int) -> None:
-        """Drop events of the same frame behind a failure."""
+        """Remove the events of the same frame that follow a failure."""
         for output_index in range(start, len(self._events)):
             if isinstance(self._events[output_index], Failure):
                 del self._events[output_index + 1 :]
@@ -169,7 +169,7 @@ class ResponsesAnswer:
             self._part_done(state, kind, event)
 
     def _output_index(self, event: dict[str, Any]) -> int:
-        """The item's place in the output; some imitators give only its id, some only the place."""
+        """Return the output index of the event's item. Some endpoints send only the item's id, some only the index."""
         output_index = event.get("output_index")
         identity = _json.a_text(event.get("item_id") or _json.an_object(event.get("item")).get("id"))[:LONGEST_WORD]
         if output_index.__class__ is not int or output_index < 0:
@@ -179,7 +179,7 @@ class ResponsesAnswer:
         return int(output_index)
 
     def _part_done(self, state: _ItemState, kind: str, event: dict[str, Any]) -> None:
-        """A part of an item is complete: emit what did not come as deltas."""
+        """A part of an item is complete: emit the text that was not sent as deltas."""
         part = _json.a_count(event.get("content_index"))
         if kind in _ARGUMENTS_DONE:
             value = event.get(_ARGUMENTS_DONE[kind])
@@ -197,7 +197,7 @@ class ResponsesAnswer:
 
     def _complete_arguments(self, state: _ItemState, text: str) -> None:
         if text.strip() == "null" and not state.custom:
-            text = "{}"  # as a call without arguments has them
+            text = "{}"  # the arguments of a call without arguments
         if state.call_index >= 0:
             self._arguments(state, text[state.chars :])
             return
@@ -215,7 +215,7 @@ class ResponsesAnswer:
             self._events.append(TextDelta(text, logprobs=tokens or None))
 
     def _count_part(self, parts: dict[int, int], part: int) -> bool:
-        """Count a new part. False, after a failure, if there are too many."""
+        """Count a new part. Fails the answer and returns False if it has too many parts."""
         if part not in parts:
             self._part_count += 1
             if self._part_count > MOST_ITEMS:
@@ -259,7 +259,7 @@ class ResponsesAnswer:
             self._events.append(ToolDelta(state.call_index, _json.write_text(text)[1:-1] if state.custom else text))
 
     def _item_done(self, output_index: int, item: dict[str, Any]) -> None:
-        """An item is complete: emit the text that did not come as deltas."""
+        """An item is complete: emit the text that was not sent as deltas."""
         if output_index in self._finished or self.over:
             return
         if output_index not in self._items and len(self._items) + len(self._finished) >= MOST_ITEMS:
@@ -310,7 +310,7 @@ class ResponsesAnswer:
             if self.over:
                 return
         for state in self._items.values():
-            if state.custom:  # a call whose item was never said to be complete
+            if state.custom:  # a call without an output_item.done event
                 self._events.append(ToolDelta(state.call_index, '"}'))
         reason = _json.an_object(response.get("incomplete_details")).get("reason")
         if status == "incomplete":
@@ -332,7 +332,7 @@ _TOO_MANY = Failure(502, "The upstream's answer has too many items.")
 
 
 def _unspecified_failure() -> Failure:
-    return Failure(502, "The upstream reported a failure without saying why.")
+    return Failure(502, "The upstream reported a failure without a reason.")
 
 
 def _arguments_text(value: Any) -> str:

@@ -1,13 +1,13 @@
-"""Renders an answer's events as a Response: as an event stream, as WebSocket messages, or as one object.
+"""Renders the events of an answer as an event stream, as WebSocket messages, or as one Response object.
 
 Laws:
-1. All three forms are made by the same code, so that they agree.
+1. The same code produces all three forms, so that they agree.
 2. One output item is open at a time. Events for another item wait until the open one is complete: a message or a
    reasoning item is complete when another item begins, a call when its JSON is closed, every item at the end.
-3. Clients run a tool when its call is closed. So after a failure nothing is closed: the output holds only items that
-   were closed before.
-4. Text kept until the end, for the closing events and the store, is bounded: a larger answer fails.
-5. A finished response is stored before its last bytes are sent: a client may continue from it at once.
+3. Clients execute a tool when its call is closed. So no item is closed after a failure: the output contains only items
+   that were closed before.
+4. The text kept for the closing events and the store is bounded: a larger answer fails.
+5. A finished response is stored before its last bytes are sent, so that a client can continue from it immediately.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ from relayd.protocols.openai_responses.tools import SEARCH, ClientTool
 from relayd.protocols.openai_responses.websocket import error_event
 from relayd.wire.tool_list_cache import memoised
 
-_TOKEN_CHARS = 1024  # about what a token's object takes, its alternatives included
+_TOKEN_CHARS = 1024  # approximate size of a token's object with its alternatives
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
 def _echo_bytes(echo: Mapping[str, Any]) -> bytes:
-    """The request's share of the Response object; tools that come with every turn are written once."""
+    """Serialise the Response members that repeat the request; the JSON of repeated tool lists is cached."""
     if "tools" not in echo:
         return _json.write(echo)
     others = {key: value for key, value in echo.items() if key != "tools"}
@@ -70,7 +70,7 @@ class ResponsesRenderer(Renderer):
         self._form = "text" if ask.socket is not None else "sse" if request.stream else "none"
         self._writer = EventWriter(self._form)
         self._id, self._created_s = state.new_id("resp"), int(clock.wall())
-        self._items: deque[OutputItem] = deque()  # the first one is open, the others wait
+        self._items: deque[OutputItem] = deque()  # the first item is open, the others wait
         self._calls: dict[int, ToolCallItem | ToolSearchItem] = {}
         self._allowance = Allowance()
         self._output: list[dict[str, Any]] = []
@@ -82,7 +82,7 @@ class ResponsesRenderer(Renderer):
         self._failure: Failure | None = None
 
     def feed(self, events: list[Event]) -> bytes:
-        """See dialect.Renderer. For a WebSocket each event is one line (`messages` gives them one by one)."""
+        """See dialect.Renderer. For a WebSocket, each event is one line (`messages` returns them one by one)."""
         for event in events:
             self._render(event)
         frames = self._writer.flush()
@@ -91,19 +91,19 @@ class ResponsesRenderer(Renderer):
         return b"".join(frames)
 
     def messages(self, events: list[Event]) -> list[bytes]:
-        """The WebSocket messages to send now, one event each."""
+        """Return the WebSocket messages to send now, one event each."""
         for event in events:
             self._render(event)
         return self._writer.flush()
 
     def comment(self) -> bytes:
-        """A keep-alive comment; empty for a WebSocket, which has pings, and for a plain answer."""
+        """Return a keep-alive comment; b"" for a plain answer and for a WebSocket, which has pings."""
         return KEEP_ALIVE if self._form == "sse" else b""
 
     def whole(self) -> Rendered:
-        """The plain answer."""
+        """Return the plain answer."""
         if self._final is None:
-            failure = self._failure or Failure(502, "The upstream gave no complete answer.")
+            failure = self._failure or Failure(502, "The upstream's answer is incomplete.")
             return render_error(failure, self._ask.request_id)
         echo = self._echo or self._settings.echo_json or _echo_bytes(self._settings.echo)
         members = {key: value for key, value in self._final.items() if key not in self._settings.echo}
@@ -160,7 +160,7 @@ class ResponsesRenderer(Renderer):
         last.add(event)
 
     def _charge(self, item: OutputItem, chars: int) -> None:
-        """Charge the allowance for an item's text; pieces that wait for their item to open cost more."""
+        """Charge the allowance for an item's text; deltas that wait for their item to open cost more."""
         self._allowance.take(chars if item.index >= 0 else chars + PIECE_CHARS)
 
     def _reasoning(self, event: ThoughtDelta) -> None:
@@ -205,7 +205,7 @@ class ResponsesRenderer(Renderer):
             self._advance()
 
     def _advance(self) -> None:
-        """Close complete items while others wait behind them, and open the next one."""
+        """Close the open item if it is complete and others wait; repeat for the next one."""
         while len(self._items) > 1 and self._items[0].complete:
             self._close("completed")
 
@@ -239,7 +239,10 @@ class ResponsesRenderer(Renderer):
             self._writer.done()
 
     def _members(self, status: str, failure: Failure | None = None) -> dict[str, Any]:
-        """The members of the response without the request's echo, which is serialised once and sent three times."""
+        """Return the Response members that do not repeat the request.
+
+        The other members are serialised once and sent three times.
+        """
         return response_object(
             {},
             self._id,

@@ -1,11 +1,11 @@
-"""A Responses request, read into the canonical form: its input, its state, its settings; or refused by a field's name.
+"""Converts a Responses request (input, stored conversation and settings) to the canonical form.
 
 Laws:
-1. Every field is checked, and what is wrong with it is said with its path. What means nothing to an endpoint
-   (client_metadata, truncation) is accepted and left out.
-2. The context is the remembered conversation, then the new input; `instructions` are this request's own. Tools that
-   its items bring are offered as long as the items are part of it.
-3. What was asked for and cannot be had is refused (prompt, conversation, background), never left out.
+1. Every field is validated; an error names the path of the invalid field. Fields without effect on an endpoint
+   (client_metadata, truncation) are accepted and left out.
+2. The context is the stored conversation followed by the new input; `instructions` apply to this request only. Tools
+   declared by input items are offered as long as the items are part of the context.
+3. A requested feature that is not available (prompt, conversation, background) is refused, never ignored.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _LOGPROBS, _ENCRYPTED_REASONING = "message.output_text.logprobs", "reasoning.enc
 
 
 def read_request(body: bytes, ask: Ask) -> Request:
-    """The request of a body, of a WebSocket's response.create frame, or for a compaction. Raises Refused."""
+    """Read a request body, a response.create message of a WebSocket, or a compaction request. Raises Refused."""
     return at_once(read_steps(_json.read_object(body), ask))
 
 
 def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
-    """The request of a parsed body, in steps. Raises Refused."""
+    """Read a parsed body, in steps. Raises Refused."""
     try:
         if ask.socket is not None:
             if members.get("type") != "response.create":
-                raise Refused("The only event that can be sent here is response.create.", "type", "invalid_value")
+                raise Refused("The only event that a client can send is response.create.", "type", "invalid_value")
             members["stream"] = True
         elif ask.path.rstrip("/").endswith("/responses/compact"):
             return (yield from _read_compaction(members, ask))
@@ -54,7 +54,7 @@ def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
 
 
 def read_for_count(members: dict[str, Any], ask: Ask) -> Steps[Request]:
-    """The request whose tokens are to be counted, in steps; it need not name a model. Raises Refused."""
+    """Read a request for a token count, in steps; `model` is optional. Raises Refused."""
     return (yield from _read({**members, "model": members.get("model") or "any"}, ask))
 
 
@@ -68,7 +68,7 @@ def _read(members: dict[str, Any], ask: Ask) -> Steps[Request]:
     instructions = _json.optional(members, "instructions", "a string")
     if instructions:
         if len(instructions.encode("utf-8", "surrogatepass")) > MAX_INSTRUCTIONS:
-            raise Refused(f"instructions has more than {MAX_INSTRUCTIONS} bytes.", "instructions", "string_too_long")
+            raise Refused(f"instructions is longer than {MAX_INSTRUCTIONS} bytes.", "instructions", "string_too_long")
         messages = (Message("system", (Text(instructions),)), *messages)
     if not messages:
         raise Refused("The input is empty.", "input", "missing_required_parameter")
@@ -117,7 +117,7 @@ def _read(members: dict[str, Any], ask: Ask) -> Steps[Request]:
     settings = ResponseSettings(
         echo,
         tool_config.names,
-        items if keeps_items else (),  # not kept in vain: a stream may last for hours
+        items if keeps_items else (),  # free the memory: a stream may last for hours
         tool_config.allowed,
         previous,
         stored,
@@ -136,7 +136,7 @@ def _read_compaction(members: dict[str, Any], ask: Ask) -> Steps[Request]:
     names = (yield from tool_config_steps({}, item_tool_lists(context.located_items))).names
     messages, unknown = yield from context.messages(names, ask)
     if not messages:
-        raise Refused("There is nothing to compact: give input or previous_response_id.", "input")
+        raise Refused("The conversation is empty: send input or previous_response_id.", "input")
     retained = compaction.retained_items(items)
     settings = ResponseSettings({}, names, items, previous_response_id=previous, retained_items=retained)
     return Request(
@@ -154,11 +154,11 @@ def _refuse_unsupported(members: Mapping[str, Any]) -> None:
         ("conversation", "use previous_response_id"),
     ):
         if members.get(key) is not None:
-            raise Refused(f"'{key}' is not supported here: {instead}.", key, "unsupported_parameter")
+            raise Refused(f"'{key}' is not supported: {instead}.", key, "unsupported_parameter")
     if _json.optional(members, "background", "a boolean"):
-        raise Refused("Background responses are not supported here.", "background", "unsupported_parameter")
+        raise Refused("Background responses are not supported.", "background", "unsupported_parameter")
     if _json.optional(members, "generate", "a boolean") is False:
-        raise Refused("A turn that generates nothing is not supported here.", "generate", "unsupported_parameter")
+        raise Refused("Requests with generate: false are not supported.", "generate", "unsupported_parameter")
     _json.optional(members, "max_tool_calls", "an integer")
     truncation = _json.optional(members, "truncation", "a string")
     if truncation not in (None, "disabled", "auto"):
@@ -173,18 +173,18 @@ def _model(members: Mapping[str, Any]) -> str:
 
 
 class _Context(NamedTuple):
-    """The whole conversation as items, each with the place where it stands, and the id that it goes on from."""
+    """The items of the whole conversation, each with its path, and the id of the previous response."""
 
     located_items: tuple[tuple[str, Mapping[str, Any]], ...]
     previous: str | None
 
     @property
     def items(self) -> tuple[Mapping[str, Any], ...]:
-        """The items, for the store."""
+        """Return the items without their paths, for the store."""
         return tuple(item for _, item in self.located_items)
 
     def messages(self, names: ToolNames, ask: Ask) -> Steps[tuple[tuple[Message, ...], Mapping[tuple[str, str], int]]]:
-        """The conversation as messages, and its items of unknown types, in steps. Raises Refused."""
+        """Return the canonical messages and the counts of unknown item types, in steps. Raises Refused."""
         conversation = Conversation(names, lambda sealed, at: compaction.open_summary(sealed, at, ask))
         for at, item in self.located_items:
             conversation.add(item, at)
@@ -193,7 +193,7 @@ class _Context(NamedTuple):
 
 
 def _context(members: Mapping[str, Any], ask: Ask, input_required: bool = True) -> Steps[_Context]:
-    """The remembered conversation and the new input, in steps. Raises Refused."""
+    """Join the stored conversation and the new input, in steps. Raises Refused."""
     previous = _json.optional(members, "previous_response_id", "a string")
     items: list[Mapping[str, Any]] = []
     if previous is not None:
@@ -231,8 +231,11 @@ def _context(members: Mapping[str, Any], ask: Ask, input_required: bool = True) 
 def _resolve(
     entry: Any, at: str, references: state.References, referenced_ids: set[str], items: list[Mapping[str, Any]]
 ) -> Mapping[str, Any]:
-    """An item, or the one that it refers to; without a type, what has nothing but an id is a reference. Raises Refused,
-    also for a second reference to one item, of which `referred` has the ids."""
+    """Return the item, or for an item_reference the referenced item.
+
+    An object with an id only is a reference, too. Raises Refused; also for a second reference to the same item:
+    `referenced_ids` holds the ids of the earlier references.
+    """
     if isinstance(entry, dict) and entry.get("type") is None and set(entry) - {"type"} == {"id"}:
         entry = {"type": "item_reference", **{"id": entry["id"]}}
     item = typed_item(entry, at)
@@ -244,8 +247,8 @@ def _resolve(
     referenced_ids.add(item_id)
     found = references.find(item_id, items)
     if found is None:
-        raise Refused(f"Item with id '{item_id[: state.MAX_ID_CHARS]}' not found: it was not stored, or is too old.",
-                      at + ".id", "item_not_found")  # fmt: skip
+        message = f"Item with id '{item_id[: state.MAX_ID_CHARS]}' not found: it was not stored, or it has expired."
+        raise Refused(message, at + ".id", "item_not_found")
     return found
 
 
@@ -262,7 +265,7 @@ def _include(members: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _stop(members: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Stop strings are no part of Responses, but clients that come from Chat send them."""
+    """Read stop strings. They are not part of Responses, but clients migrated from Chat Completions send them."""
     value = members.get("stop")
     if value is None or isinstance(value, str):
         return None if value is None else (value,)
@@ -299,7 +302,7 @@ def _format(text: Mapping[str, Any]) -> Format | None:
 def _echo(
     members: Mapping[str, Any], request: Request, answer_format: Format | None, instructions: str | None
 ) -> dict[str, Any]:
-    """The request's share of the Response object: what was said, and the default of what was not."""
+    """Return the Response members that repeat the request, with the defaults of absent settings."""
     shown: dict[str, Any] = {"type": answer_format.kind if answer_format is not None else "text"}
     if answer_format is not None and answer_format.kind == "json_schema":
         shown |= {

@@ -1,9 +1,10 @@
-"""The canonical form to the request of a Responses endpoint: items, flat tools, and never its own memory.
+"""Converts the canonical form to the request of a Responses endpoint.
 
 Laws:
-1. The gateway keeps the state: the whole conversation is sent, with `store: false`, whatever the client's own dialect.
-2. `strict` is always said, because Responses assumes true where Chat assumes false.
-3. A proof of thinking goes back to the kind of endpoint that gave it, and to no other.
+1. The gateway keeps the state: every request contains the whole conversation and `store: false`, regardless of the
+   client's dialect.
+2. `strict` is always sent, because its default is true in Responses and false in Chat Completions.
+3. The signature of a reasoning item is sent only to the kind of endpoint that issued it.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ _NO_OUTPUT = "(no output)"
 
 
 def write_request(request: Request, options: Options, memory: Memory) -> Sending:
-    """The request for the endpoint. Raises Refused for what cannot be carried."""
+    """Encode the request for the endpoint. Raises Refused if it uses an unsupported feature."""
     return at_once(write_steps(request, options, memory))
 
 
 def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sending]:
-    """The same in steps."""
+    """Encode the request in steps; see write_request."""
     if request.n is not None and request.n > 1:
-        raise Refused("This upstream gives one answer only: n must be 1.", "n", "unsupported_value")
+        raise Refused("This upstream supports one answer only: n must be 1.", "n", "unsupported_value")
     require_few(RESPONSES.stops(request)[1])
     body: dict[str, Any] = {
         "model": request.model,
@@ -141,15 +142,15 @@ def _reasoning(thinking: Thinking | None, generation: Generation) -> dict[str, A
 
 
 class _ItemWriter:
-    """Writes messages as items; owned by the writing of one request."""
+    """Converts messages to items; owned by the writing of one request."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._items: list[dict[str, Any]] = []
-        self._open_calls: dict[str, str] = {}  # the calls that have no answer yet, and their kind
+        self._open_calls: dict[str, str] = {}  # calls without output so far, with their kind
 
     def written(self, messages: Iterable[Message]) -> Steps[list[dict[str, Any]]]:
-        """The items of a whole conversation, in steps. Raises Refused."""
+        """Convert a whole conversation, in steps. Raises Refused."""
         for message in messages:
             yield
             if message.role == "tool":
@@ -215,7 +216,7 @@ class _ItemWriter:
 
 
 def _reasoning_items(part: Reasoning) -> list[dict[str, Any]]:
-    """A thought of this kind of endpoint, with its proof; thoughts of others mean nothing to it."""
+    """Return the item of reasoning that a Responses endpoint signed; an empty list for any other reasoning."""
     native = unpack_native_signature(part.signature)
     if native is None:
         return []
@@ -233,5 +234,5 @@ def _input_part(part: Part) -> dict[str, Any]:
             members = {"filename": filename, "file_data": data, "file_url": url, "file_id": file_id}
             return {"type": "input_file", **{name: value for name, value in members.items() if value is not None}}
         case Audio():
-            raise Refused("This upstream takes no sound.", "input", "unsupported_value")
-    raise Refused("A message holds what only an assistant can say.", "input", "invalid_value")
+            raise Refused("This upstream does not support audio.", "input", "unsupported_value")
+    raise Refused("Only a message of the assistant can contain reasoning and tool calls.", "input", "invalid_value")

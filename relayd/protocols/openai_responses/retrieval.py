@@ -1,5 +1,6 @@
-"""Stored responses, asked for by their id (GET, DELETE, input_items and cancel), and an estimate of a request's tokens.
-None of this goes upstream.
+"""Requests that relayd answers without an endpoint: for stored responses and for token counts.
+
+Stored responses are addressed by their id (GET, DELETE, input_items and cancel). Token counts are estimates.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from relayd.wire.json_steps import Steps
 _PATH = re.compile(r"/responses/([^/]+)(/input_items|/cancel)?/?")
 COUNT_PATH = "/responses/input_tokens"
 _METHODS = {None: ("GET", "DELETE"), "/input_items": ("GET",), "/cancel": ("POST",)}
-_RESERVED = ("compact", "input_tokens")  # paths of the API, where others have an id
+_RESERVED = ("compact", "input_tokens")  # paths of the API in the position of a response id
 MAX_PAGE_ITEMS, DEFAULT_PAGE_ITEMS = 100, 20
 
 
 def local(ask: Ask, body: bytes) -> Rendered | None:
-    """The answer to a request for a stored response; None for every other request."""
+    """Answer a request for a stored response or a token count; None for every other request."""
     start = ask.path.rfind("/responses/")
     match = _PATH.fullmatch(ask.path, start) if start >= 0 else None
     if match is None:
@@ -34,7 +35,7 @@ def local(ask: Ask, body: bytes) -> Rendered | None:
     is_reserved = match[1] in _RESERVED and match[2] is None
     methods = ("POST",) if is_reserved else _METHODS[match[2]]
     if ask.method not in methods:
-        refused = _error(ask, 405, f"Only {' and '.join(methods)} can be used here.", "method_not_allowed")
+        refused = _error(ask, 405, f"This path supports only {' and '.join(methods)}.", "method_not_allowed")
         return Rendered(refused.status, refused.body, headers=(("Allow", ", ".join(methods)),))
     if is_reserved:
         return None if match[1] == "compact" else _count(ask, body)
@@ -45,14 +46,14 @@ def local(ask: Ask, body: bytes) -> Rendered | None:
         message = f"Response with id '{shown_id}' not found." + state.storage_failure(ask, response_id)
         return _error(ask, 404, message, "response_not_found", "response_id")
     if match[2] == "/cancel":
-        return _error(ask, 400, "Only a response that was made in the background can be cancelled.", "invalid_value")
+        return _error(ask, 400, "Only a background response can be cancelled.", "invalid_value")
     if match[2] == "/input_items":
         return _input_items(ask, record)
     if ask.method == "DELETE":
         state.delete_response(ask, response_id)
         return Rendered(200, _json.write({"id": response_id, "object": "response", "deleted": True}))
     if parse_qs(ask.query).get("stream", ["false"])[-1].lower() in ("true", "1"):
-        return _error(ask, 400, "A stored response cannot be streamed again.", "unsupported_parameter", "stream")
+        return _error(ask, 400, "A stored response cannot be streamed.", "unsupported_parameter", "stream")
     return Rendered(200, _json.write(record["response"]))
 
 
@@ -64,7 +65,7 @@ def _count(ask: Ask, body: bytes) -> Rendered:
 
 
 def local_steps(members: dict[str, Any], ask: Ask) -> Steps[Rendered]:
-    """The estimate of the tokens of a parsed body, in steps."""
+    """Estimate the tokens of a parsed body, in steps."""
     try:
         request = yield from read_for_count(members, ask)
     except Refused as refused:
@@ -78,7 +79,7 @@ def _refused(refused: Refused, ask: Ask) -> Rendered:
 
 
 def _input_items(ask: Ask, record: Mapping[str, Any]) -> Rendered:
-    """One page of the items that the response was made from; the latest first, unless asked otherwise."""
+    """Return one page of the input items of a response; by default the latest first."""
     parameters = {name: values[-1] for name, values in parse_qs(ask.query).items()}
     limit = parameters.get("limit", str(DEFAULT_PAGE_ITEMS))
     order, after = parameters.get("order", "desc"), parameters.get("after")

@@ -1,11 +1,11 @@
-"""Responses that are remembered: by id for a consumer, and the latest one of a WebSocket connection.
+"""Stored responses: by id for each consumer, and the latest response of a WebSocket connection.
 
 Laws:
-1. What is remembered is `{response, items}`: the finished response, and every item of its conversation in order, those
-   of earlier links and its own output included. No link depends on another one that may be forgotten or deleted.
-2. A consumer finds its own responses only: the memory is its name space.
-3. A connection remembers one response, the latest, also when it is not to be stored.
-4. A response that could not be stored says so: `store` is false in it, and who asks for it later is told why.
+1. A record is `{response, items}`: the finished response, and all items of its conversation in order, including those
+   of previous responses and its own output. No record depends on another one, which may expire or be deleted.
+2. A consumer finds its own responses only: each consumer has its own name space.
+3. A connection keeps one response, the latest, also with `store: false`.
+4. If a response could not be stored, its `store` is false, and a later request for it is answered with the reason.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ OWN_REASONING_PREFIX = "rs" + _OWN_ID
 
 
 def new_id(prefix: str) -> str:
-    """An id that nobody can guess, and by which relayd knows what it has written itself."""
+    """Return an id that cannot be guessed, with a mark by which relayd recognises its own ids."""
     return f"{prefix}{_OWN_ID}{secrets.token_hex(19)}"
 
 
 def find_response(ask: Ask, response_id: str) -> dict[str, Any] | None:
-    """What is remembered of a response that may be continued."""
+    """Return the record of a response to continue: the latest one of the connection, else a stored one."""
     if ask.socket is not None:
         latest = ask.socket.get(_LATEST)
         if latest is not None and latest["response"]["id"] == response_id:
@@ -37,7 +37,7 @@ def find_response(ask: Ask, response_id: str) -> dict[str, Any] | None:
 
 
 def stored_response(ask: Ask, response_id: str) -> dict[str, Any] | None:
-    """What is stored of a response of this consumer."""
+    """Return the record of a stored response of this consumer; None if it does not exist."""
     if len(response_id) > MAX_ID_CHARS:
         return None
     record = ask.memory.get(_RESPONSE + response_id)
@@ -45,15 +45,15 @@ def stored_response(ask: Ask, response_id: str) -> dict[str, Any] | None:
 
 
 def storage_failure(ask: Ask, response_id: str) -> str:
-    """What to add where a response is not found: why it could not be stored, as far as that is known."""
+    """Return a sentence with the reason why a missing response was not stored; empty if the reason is unknown."""
     reason = ask.memory.lost(_RESPONSE + response_id) if len(response_id) <= MAX_ID_CHARS else ""
     return f" It could not be stored: {reason}." if reason else ""
 
 
 def store_response(ask: Ask, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool) -> bool:
-    """Remember a finished response and its conversation, without the output, which is the response's own.
+    """Store a finished response and its conversation; `items` are the items without the response's output.
 
-    False where it was to be stored and could not be.
+    Returns False if storing failed.
     """
     if ask.socket is None and not store:
         return True
@@ -70,7 +70,7 @@ def store_response(ask: Ask, response: Mapping[str, Any], items: Sequence[Mappin
 
 
 def delete_response(ask: Ask, response_id: str) -> bool:
-    """Delete a stored response; whether it was there."""
+    """Delete a stored response. Returns True if it existed."""
     record = stored_response(ask, response_id)
     if record is None:
         return False
@@ -81,7 +81,7 @@ def delete_response(ask: Ask, response_id: str) -> bool:
 
 
 def delete_latest(ask: Ask, response_id: str | None) -> None:
-    """A connection's continuation has failed: what it referred to is gone from the connection's memory."""
+    """Delete this response from the connection's memory if it is the latest: its continuation has failed."""
     if ask.socket is not None and response_id is not None:
         latest = ask.socket.get(_LATEST)
         if latest is not None and latest["response"]["id"] == response_id:
@@ -89,17 +89,17 @@ def delete_latest(ask: Ask, response_id: str | None) -> None:
 
 
 class References:
-    """The items that item_references of one request mean; owned by the reading of it.
+    """Resolves the item references of one request; owned by the reading of the request.
 
-    Each stored response is read once, however many of its items are referred to.
+    Each stored response is read once, regardless of the number of references to its items.
     """
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
-        self._records: dict[str, dict[str, Mapping[str, Any]]] = {}  # by response id, its items by theirs
+        self._records: dict[str, dict[str, Mapping[str, Any]]] = {}  # output items by response id and item id
 
     def find(self, item_id: str, items: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-        """One item of the conversation, else one of a stored response's output."""
+        """Return an item of the conversation, else an output item of a stored response, else None."""
         for item in items:
             if item.get("id") == item_id:
                 return item
@@ -114,7 +114,7 @@ class References:
 
 
 def listed_item(item: Mapping[str, Any]) -> dict[str, Any]:
-    """An item as it is listed: with an id, a status where it is a message, and its words as parts."""
+    """Return an item as input_items lists it: with an id, and a message with a status and its content as parts."""
     kind = item["type"]
     listed = {**item, "id": item.get("id") or new_id(_PREFIXES.get(kind, "item"))}
     if kind == "message":

@@ -1,5 +1,6 @@
-"""Reasoning items that relayd has written for thoughts of other endpoints, taken out of a request that passes to a
-Responses endpoint: it cannot open their proofs, and knows no item of their ids.
+"""Removes reasoning items that relayd wrote for other endpoints from a request that passes to a Responses endpoint.
+
+The endpoint could not decrypt their `encrypted_content`, and does not know their ids.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ MARKS = (b'"' + PREFIX.encode(), b'"' + OWN_REASONING_PREFIX.encode())
 
 
 def brings_own_parts(members: Mapping[str, Any]) -> bool:
-    """Whether a parsed body has something to take back."""
+    """True if a parsed body contains such an item."""
     return any(item.__class__ is dict and _is_own(item) for item in _json.a_list(members.get("input")))
 
 
 def take_back(look: Look) -> Steps[list[Edit]]:
-    """The edits, in steps."""
+    """Return the edits that remove the items, in steps."""
     span = look.span("input")
     edits: list[Edit] = []
     if span is not None:
@@ -42,5 +43,5 @@ def _is_own(item: dict[str, Any]) -> bool:
 
 
 def _as_message(item: dict[str, Any]) -> bytes:
-    """An input of nothing but thoughts asks for nothing: the endpoint says so."""
+    """Return the replacement if the input has no other item: none. The endpoint then refuses the empty input."""
     return b""

@@ -1,13 +1,13 @@
-"""The tools of a Responses request: what may be called, under which name an endpoint knows it, and the way back.
+"""The tools of a Responses request: the tools offered to the endpoint, their endpoint names, and the mapping back.
 
 Laws:
-1. An endpoint's name for a tool has at most 64 characters of A-Z a-z 0-9 _ -; what does not fit is shortened with a
-   hash. The table leads back to the client's namespace and name, whatever was done to them.
-2. The name is a function of namespace and name alone, unless two tools of one request would meet in it.
-3. `allowed_tools` is a hard constraint: only what it names is offered, and only what was offered may be called.
-4. Tools that items of the conversation bring (`additional_tools`, `tool_search_output`) are offered like those in
-   `tools`. A tool that comes more than once is one tool; its last definition counts. How many are read is bounded too,
-   and what items bring is read in steps.
+1. The endpoint name of a tool has at most 64 characters of A-Z a-z 0-9 _ -; other names are shortened or replaced with
+   a hash. The table maps every endpoint name back to the client's namespace and name.
+2. The endpoint name depends only on namespace and name, unless two tools of one request collide.
+3. `allowed_tools` is a hard constraint: only the tools that it names are offered, and only offered tools can be called.
+4. Tools declared by input items (`additional_tools`, `tool_search_output`) are offered like those in `tools`. A tool
+   that is declared repeatedly is one tool; its last definition counts. The number of declarations is bounded as well,
+   and those of input items are read in steps.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from relayd.wire.json_steps import Steps
 from relayd.wire.tool_list_cache import CachedList, memoised
 
 MAX_TOOLS = 1024
-MAX_TOOL_ENTRIES = 4 * MAX_TOOLS  # of the list in `tools`, repetitions included
-MAX_TOTAL_TOOL_ENTRIES = 16 * MAX_TOOLS  # of that and all lists that items bring
-SEARCH = "tool_search"  # type of the tool, and its name
-_CALLABLE = ("function", "custom", SEARCH)  # what an endpoint may call; other types of tools run at the provider
+MAX_TOOL_ENTRIES = 4 * MAX_TOOLS  # in the list `tools`, repetitions included
+MAX_TOTAL_TOOL_ENTRIES = 16 * MAX_TOOLS  # in that list and the lists of all input items
+SEARCH = "tool_search"  # type of the tool and its endpoint name
+_CALLABLE = ("function", "custom", SEARCH)  # types that the client executes; the provider executes others
 _MAX_NAME_CHARS = 64
 _INVALID = re.compile(r"[^A-Za-z0-9_-]")
 _FREE_TEXT: Mapping[str, Any] = {
@@ -47,7 +47,7 @@ class ClientTool:
 
 
 def endpoint_name_of(namespace: str | None, name: str, salt: str = "") -> str:
-    """The name under which an endpoint knows a tool."""
+    """Return the endpoint name of a tool; `salt` distinguishes tools that would collide."""
     joined = f"{namespace}__{name}" if namespace else name
     plain = _INVALID.sub("_", joined)
     if plain == joined and len(joined) <= _MAX_NAME_CHARS and not salt:
@@ -58,14 +58,14 @@ def endpoint_name_of(namespace: str | None, name: str, salt: str = "") -> str:
 
 @dataclass(slots=True)
 class ToolNames:
-    """The table of one request, both ways; filled by the reading, then only read."""
+    """Maps the tools of one request to endpoint names and back; filled while reading, then read-only."""
 
     _client_tools: dict[str, ClientTool] = field(default_factory=dict)
     _endpoint_names: dict[ClientTool, str] = field(default_factory=dict)
     _without_namespace: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # by name and kind
 
     def add(self, client_tool: ClientTool) -> str:
-        """Enter a tool; the name for the endpoint."""
+        """Add a tool and return its endpoint name."""
         endpoint_name = self._endpoint_names.get(client_tool)
         if endpoint_name is not None:
             return endpoint_name
@@ -78,11 +78,11 @@ class ToolNames:
         return name
 
     def name_in_history(self, namespace: str | None, name: str, kind: str) -> str:
-        """The endpoint's name for a call of the history, whose tool may not be offered any more."""
+        """Return the endpoint name for a call in the history; its tool need not be offered any more."""
         return self._endpoint_names.get(ClientTool(namespace, name, kind)) or endpoint_name_of(namespace, name)
 
     def declared_in(self, entries: list[Any]) -> Iterator[tuple[str, dict[str, str]]]:
-        """The endpoint's names for the tools of a list that was read, each with its description if it has one."""
+        """Yield the endpoint names of the tools in a list that was read, each with its description if it has one."""
         for entry in entries:
             namespace = entry["name"] if entry["type"] == "namespace" else None
             for tool in (entry,) if namespace is None else entry["tools"]:
@@ -96,11 +96,11 @@ class ToolNames:
                     yield endpoint_name, {"description": description} if description else {}
 
     def client_tool(self, name: str) -> ClientTool | None:
-        """The tool that an endpoint calls by this name."""
+        """Return the client's tool with this endpoint name."""
         return self._client_tools.get(name)
 
     def find(self, namespace: str | None, name: str, kind: str) -> str | None:
-        """The endpoint's name for a declared tool; a name without its namespace is found if it is the only one."""
+        """Return the endpoint name of a declared tool. The namespace may be omitted if the name is unique."""
         exact = self._endpoint_names.get(ClientTool(namespace, name, kind))
         if exact is not None or namespace:
             return exact
@@ -110,7 +110,10 @@ class ToolNames:
 
 @dataclass(frozen=True, slots=True)
 class ToolConfig:
-    """What a request offers: the tools for the endpoint, how to choose, the names, and the hard constraint if any."""
+    """The tools and the tool choice for the endpoint, and their `echo` for the client.
+
+    `allowed` holds the endpoint names of the only tools that may be called; None means no limit.
+    """
 
     tools: tuple[Tool, ...]
     choice: ToolChoice | None
@@ -121,18 +124,18 @@ class ToolConfig:
 
 
 def read_tool_config(body: Mapping[str, Any], item_lists: Iterable[tuple[str, list[Any]]] = ()) -> ToolConfig:
-    """The tools and the tool choice of a request. Raises Refused.
+    """Read the tools and the tool choice of a request. Raises Refused.
 
-    `brought` are the lists of tools that items bring, each with the path of its list.
+    `item_lists` are the lists of tools in input items, each with its path.
     """
     return at_once(tool_config_steps(body, item_lists))
 
 
 def tool_config_steps(body: Mapping[str, Any], item_lists: Iterable[tuple[str, list[Any]]] = ()) -> Steps[ToolConfig]:
-    """The same in steps."""
+    """Read the tools in steps; see read_tool_config."""
     entries = _json.optional(body, "tools", "a list") or []
     if len(entries) > MAX_TOOLS:
-        raise Refused(f"At most {MAX_TOOLS} tools can be offered, but there are {len(entries)}.", "tools")
+        raise Refused(f"At most {MAX_TOOLS} tools can be offered, but the request has {len(entries)}.", "tools")
     tool_list = memoised(entries, "openai_responses", _read_list)
     names, tools = tool_list.names, tool_list.tools
     if lists := tuple(item_lists):
@@ -145,13 +148,13 @@ def tool_config_steps(body: Mapping[str, Any], item_lists: Iterable[tuple[str, l
         tools = tuple(tool for tool in tools if tool.name in allowed)
     if not tools:
         if choice is not None and choice.mode in ("required", "named"):
-            raise Refused("tool_choice demands a call, but no tool that can be called is offered.", "tool_choice")
+            raise Refused("tool_choice requires a call, but the request has no callable tool.", "tool_choice")
         choice = None
     return ToolConfig(tools, choice, names, allowed, tool_list.echo, _echo_choice(body.get("tool_choice")))
 
 
 class _ToolList(NamedTuple):
-    """What a list of tools alone decides."""
+    """The result of reading a list of tools; it depends on the list only, so that it can be cached."""
 
     tools: tuple[Tool, ...]
     names: ToolNames
@@ -166,7 +169,7 @@ def _read_list(entries: list[Any]) -> _ToolList:
 
 
 class _ToolReader:
-    """Reads lists of tools into one offer; owned by whoever reads them."""
+    """Reads one or more lists of tools; owned by the reading of one request."""
 
     def __init__(self) -> None:
         self.names = ToolNames()
@@ -174,7 +177,10 @@ class _ToolReader:
         self._entry_count = self._max_entries = 0
 
     def read(self, entries: list[Any], at: str, max_entries: int) -> Steps[None]:
-        """Read a list, in steps; `at` is its path. Raises Refused, also where more than `most` tools have been read."""
+        """Read a list in steps; `at` is its path.
+
+        Raises Refused, also if the reader has read more than `max_entries` tools in total.
+        """
         self._max_entries = max_entries
         for number, entry in enumerate(entries):
             yield
@@ -194,10 +200,11 @@ class _ToolReader:
     def _count_entry(self, at: str) -> None:
         self._entry_count += 1
         if self._entry_count > self._max_entries:
-            raise Refused(f"At most {self._max_entries} tools are read, repeated ones included.", at, "array_too_long")
+            message = f"The request has more than {self._max_entries} tools, repetitions included."
+            raise Refused(message, at, "array_too_long")
 
     def _add_tool(self, entry: Mapping[str, Any], at: str, namespace: str | None) -> None:
-        """One tool that the client runs; hosted tools are left out: they run at the provider, and there is none."""
+        """Add a tool that the client executes. Hosted tools, which a provider would execute, are left out."""
         kind = _json.required(entry, "type", "a string", at)
         if kind not in _CALLABLE or (kind == SEARCH and entry.get("execution") != "client"):
             return
@@ -214,7 +221,7 @@ class _ToolReader:
             strict = _json.optional(entry, "strict", "a boolean", at)
             self.tools[endpoint_name] = Tool(endpoint_name, description, parameters, strict)
         if len(self.tools) > MAX_TOOLS:
-            raise Refused(f"At most {MAX_TOOLS} tools can be offered, those in namespaces included.", at[:-1])
+            raise Refused(f"At most {MAX_TOOLS} tools can be offered, including those in namespaces.", at[:-1])
 
 
 def _read_choice(value: Any, names: ToolNames) -> tuple[ToolChoice | None, frozenset[str] | None]:
@@ -231,10 +238,10 @@ def _read_choice(value: Any, names: ToolNames) -> tuple[ToolChoice | None, froze
     if kind in ("function", "custom") or (kind == SEARCH and names.find(None, SEARCH, SEARCH)):
         return ToolChoice("named", _chosen_tool(value, "tool_choice", names)), None
     if kind != "allowed_tools":
-        raise Refused(f"tool_choice demands the hosted tool '{kind[:64]}', which is not available here.", "tool_choice")
+        raise Refused(f"tool_choice requires the hosted tool '{kind[:64]}', which is not available.", "tool_choice")
     mode = _json.optional(value, "mode", "a string", "tool_choice.") or "auto"
     if mode not in ("auto", "required", "none"):
-        raise Refused("tool_choice.mode must be auto or required.", "tool_choice.mode")
+        raise Refused("tool_choice.mode must be auto, required or none.", "tool_choice.mode")
     allowed = set()
     for number, entry in enumerate(_json.required(value, "tools", "a list", "tool_choice.")):
         at = f"tool_choice.tools[{number}]"

@@ -1,4 +1,4 @@
-"""Usage, finish reason and model in answers of the Responses API."""
+"""Reads usage, finish reason and model from answers of the Responses API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TERMINAL = ("completed", "incomplete", "failed", "cancelled")
 
 
 def read_usage(usage: Mapping[str, Any]) -> Usage:
-    """A `usage` object as Usage."""
+    """Convert a `usage` object to Usage."""
     input_details = _json.an_object(usage.get("input_tokens_details"))
     output_details = _json.an_object(usage.get("output_tokens_details"))
     count = _json.a_count
@@ -27,7 +27,7 @@ def read_usage(usage: Mapping[str, Any]) -> Usage:
 
 
 def facts(value: dict[str, Any]) -> AnswerFacts:
-    """See dialect.TapFormat; `value` is a Response or an event that holds one."""
+    """See dialect.TapFormat; `value` is a Response or an event that contains one."""
     response = value.get("response")
     if response.__class__ is not dict:
         response = value

@@ -110,7 +110,7 @@ def test_a_foreign_or_damaged_item_is_refused_with_a_reason(change: Any) -> None
     _, answer = compact(SUMMARY, input=HISTORY)
     item = json.loads(answer.body)["output"][-1]
     refused = refusal(input=[item | {"encrypted_content": change(item["encrypted_content"])}])
-    assert refused.param == "input[0].encrypted_content" and "cannot be opened" in refused.message
+    assert refused.param == "input[0].encrypted_content" and "cannot be decrypted" in refused.message
 
 
 def test_another_servers_item_is_refused() -> None:

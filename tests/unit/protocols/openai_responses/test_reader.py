@@ -188,14 +188,14 @@ def test_a_signature_names_its_reasoning_item() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "empty"), (b"  \n", "empty"), (b"<html>", "not JSON"), (b'{"id": "x"}', "no response"), (b"{", "not JSON"),
+        (b"", "empty"), (b"  \n", "empty"), (b"<html>", "not JSON"), (b'{"id": "x"}', "not a response"), (b"{", "not JSON"),
         (b"data: {\n\n", "not JSON"), (sse({"type": "response.created", "response": {}}), "before its answer"),
         (b"data: [DONE]\n\n", "before its answer"),
         (sse({"type": "error", "message": "too bad", "code": "x"}), "too bad"),
         (sse({"type": "error", "error": {"message": "too bad"}}), "too bad"),
         (sse({"error": {"message": "too bad"}}), "too bad"),
         (sse({"type": "response.failed", "response": {"status": "failed", "error": {"message": "too bad"}}}), "too bad"),
-        (sse({"type": "response.failed", "response": {"status": "failed"}}), "without saying"),
+        (sse({"type": "response.failed", "response": {"status": "failed"}}), "without a reason"),
         (json.dumps({"status": "failed", "error": {"message": "too bad"}, "output": []}).encode(), "too bad"),
     ],
 )  # fmt: skip

@@ -40,7 +40,7 @@ def test_other_texts_are_refused(text: str) -> None:
 
 def test_a_seal_of_the_earlier_format_is_refused() -> None:
     old = "relayd-seal-1.O1mI7gIEmLbhSbXh3C4CZm2DvJ0qKzM7NBdSgZBmwQ6DYy8CrPqk0z0mJYQH8pUnQyP6h6cdZ6Z0mQ"
-    with pytest.raises(SealError, match="not sealed here"):
+    with pytest.raises(SealError, match="not sealed by this server"):
         unseal(KEY, b"purpose", old)
 
 
