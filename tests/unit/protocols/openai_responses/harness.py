@@ -1,4 +1,4 @@
-"""A client's and an endpoint's side of a Responses exchange, without sockets."""
+"""The client side and the endpoint side of a Responses exchange, without sockets."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def refusal(ask: Ask | None = None, **members: Any) -> Refused:
         read(ask, **members)
     except Refused as refused:
         return refused
-    raise AssertionError("was not refused")
+    raise AssertionError("the request was not refused")
 
 
 def streamed(events: list[Event], ask: Ask | None = None, **members: Any) -> dict[str, Any]:
-    """The final response of a stream that obeys the grammar; events are fed one by one."""
+    """Render a stream event by event and check its grammar; returns the final response."""
     ask = ask or an_ask()
     renderer = ResponsesRenderer(read(ask, stream=True, **members), ask)
     return read_stream(b"".join(renderer.feed([event]) for event in events))
 
 
 def plain(events: list[Event], ask: Ask | None = None, **members: Any) -> dict[str, Any]:
-    """The plain answer."""
+    """Render a plain answer and return its body."""
     ask = ask or an_ask()
     renderer = ResponsesRenderer(read(ask, **members), ask)
     assert b"".join(renderer.feed([event]) for event in events) == b""
@@ -60,7 +60,7 @@ def plain(events: list[Event], ask: Ask | None = None, **members: Any) -> dict[s
     return dict(body)
 
 
-def over_a_socket(events: list[Event], ask: Ask, **members: Any) -> dict[str, Any]:
-    """The final response of a WebSocket turn that obeys the grammar."""
+def over_websocket(events: list[Event], ask: Ask, **members: Any) -> dict[str, Any]:
+    """Render a WebSocket turn and check its grammar; returns the final response."""
     renderer = ResponsesRenderer(read(ask, **members), ask)
     return read_events([json.loads(text) for event in events for text in renderer.messages([event])])

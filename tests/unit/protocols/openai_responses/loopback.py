@@ -1,4 +1,4 @@
-"""A Responses endpoint on loopback whose model is a function: the dialect's halves between a real client and a script."""
+"""A Responses endpoint on loopback with a function as its model; real clients connect to it."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def endpoint(model: Model) -> Iterator[str]:
-    """The base URL of an endpoint with this model."""
+    """Run an endpoint with this model; yields its base URL."""
     handler = type("Handler", (_Handler,), {"model": staticmethod(model), "store": Store(1000, 1 << 24, 60)})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""Compaction: a long conversation made short, sealed, and told again."""
+"""Compaction: a long conversation is summarised, sealed, and continued."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_the_conversation_is_shown_as_one_text_without_tools() -> None:
     assert not request.stream
     [shown] = request.messages[1].parts
     assert isinstance(shown, Text)
-    for words in ("be brief", "rules", "hi", "(an image)", "hm", 'look {"at":"cat"}', "a cat", "It is a cat.", "and now?"):
-        assert words in shown.text
+    for text in ("be brief", "rules", "hi", "(an image)", "hm", 'look {"at":"cat"}', "a cat", "It is a cat.", "and now?"):
+        assert text in shown.text
 
 
 def test_the_answer_retains_instructions_and_user_messages_and_seals_the_summary() -> None:
@@ -88,9 +88,9 @@ def test_a_stored_response_can_be_compacted_without_input() -> None:
 def test_the_oldest_user_messages_are_dropped() -> None:
     long = [{"role": "user", "content": f"{number} " + "x" * 10_000} for number in range(10)]
     _, answer = compact(SUMMARY, input=long)
-    kept = [item for item in json.loads(answer.body)["output"] if item["type"] == "message"]
-    assert [item["content"][0]["text"][0] for item in kept] == ["7", "8", "9"]
-    assert sum(len(item["content"][0]["text"]) for item in kept) < MAX_RETAINED_USER_BYTES
+    messages = [item for item in json.loads(answer.body)["output"] if item["type"] == "message"]
+    assert [item["content"][0]["text"][0] for item in messages] == ["7", "8", "9"]
+    assert sum(len(item["content"][0]["text"]) for item in messages) < MAX_RETAINED_USER_BYTES
 
 
 @pytest.mark.parametrize(("members", "param"), [({"model": ...}, "model"), ({"input": ...}, "input"), ({"input": []}, "input"),

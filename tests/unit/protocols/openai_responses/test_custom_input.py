@@ -1,4 +1,4 @@
-"""The raw input inside of arguments in pieces."""
+"""The raw input of custom tools, decoded from fragments of JSON arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events as bytes, in each of their forms."""
+"""Events as bytes in all forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tools that items bring: where they stand, and that a list which comes again is remembered once."""
+"""Tools in input items: their paths, and the removal of repeated lists."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_only_repeated_additional_tools_are_removed() -> None:
 
 
 def steps_of(members: dict[str, Any]) -> int:
-    """In how many steps a request is read."""
+    """Return the number of steps in which a request is read."""
     count = 0
     for _ in read_steps(members, an_ask()):
         count += 1

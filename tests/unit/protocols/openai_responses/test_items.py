@@ -1,4 +1,4 @@
-"""Items told as messages: every row of the table."""
+"""Input items converted to canonical messages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def messages_of(*items: Any) -> tuple[Message, ...]:
 
 
 def outline(*items: Any) -> list[tuple[str, ...]]:
-    """Roles and what stands in each message, in short."""
+    """Return the role and a short form of the parts of each message."""
     entries = []
     for message in messages_of(*items):
         parts = []

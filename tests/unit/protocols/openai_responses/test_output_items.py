@@ -1,4 +1,4 @@
-"""Items in the making: what waits, what is written, what is closed."""
+"""Output items under construction: waiting deltas, events, and closing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Responses client over a Chat endpoint: both dialects' halves put together, as a gateway does."""
+"""A Responses client with a Chat endpoint: both dialects combined as in the gateway."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def asked(**members: Any) -> tuple[Request, dict[str, Any]]:
 
 
 def answered(request: Request, *deltas: dict[str, Any], finish: str = "stop") -> dict[str, Any]:
-    """The final response of a stream of Chat chunks."""
+    """Translate a stream of Chat chunks; returns the final response."""
     assert CHAT.reader is not None
     reader = CHAT.reader(request, Options(), Kept())
     renderer = ResponsesRenderer(request, an_ask())

@@ -1,4 +1,4 @@
-"""A Responses endpoint's answer to events: there and back again, odd endpoints, cuts and failures."""
+"""Answers of Responses endpoints as events: round trips, unusual endpoints, cut streams and failures."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def rendered(events: list[Event], stream: bool) -> bytes:
 
 
 def comparable(response: dict[str, Any]) -> dict[str, Any]:
-    kept = without_ids_and_times(response)
-    kept["output"] = [{k: v for k, v in item.items() if k != "encrypted_content"} for item in kept["output"]]
-    return kept
+    comparable_response = without_ids_and_times(response)
+    comparable_response["output"] = [{k: v for k, v in item.items() if k != "encrypted_content"} for item in comparable_response["output"]]
+    return comparable_response
 
 
 @settings(deadline=None)
@@ -66,7 +66,7 @@ def test_rendered_events_are_read_back_with_the_same_meaning(events: list[Event]
     response = read_stream(data)
     again = read_stream(rendered(events_of(data, tuple(cuts)), stream=True))
     read_back, expected = comparable(again), comparable(response)
-    if response["status"] == "failed":  # the canonical form has no word for the end of an item: the last may be open again
+    if response["status"] == "failed":  # the canonical form has no end of an item, so that the last one may be open in the copy
         read_items, expected_items = read_back.pop("output"), expected.pop("output")
         assert read_items == expected_items[: len(read_items)] and len(expected_items) - len(read_items) <= 1
         assert read_back == expected
@@ -117,7 +117,7 @@ def test_arguments_that_only_closing_events_contain_are_emitted_once(index: dict
     assert events_without_begin(added, arguments, COMPLETED) == whole
     assert events_without_begin(added, arguments, bare, COMPLETED) == whole
     assert events_without_begin(added, arguments, arguments, full, COMPLETED) == whole
-    assert events_without_begin(arguments, bare, COMPLETED) == whole  # the call begins behind its arguments
+    assert events_without_begin(arguments, bare, COMPLETED) == whole  # the call begins after its arguments
     assert events_without_begin(added, delta, arguments, full, COMPLETED) == [whole[0], ToolDelta(0, '{"a"'), ToolDelta(0, ":1}"), *rest]
     assert events_without_begin(added, {**arguments, "arguments": {"a": 1}}, COMPLETED) == whole
 

@@ -1,4 +1,4 @@
-"""OpenAI's own SDK and agents read what is rendered, and send what is read."""
+"""OpenAI's SDK and agents read the rendered responses and send the requests."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def answer_events(*pieces: str, reason: str = "stop") -> list[Event]:
 
 
 def model(request: Request) -> list[Event]:
-    """A small model: it calls a tool if there is one, tells what the tool said, and does what it is told by a word."""
+    """A scripted model: it calls the first tool, repeats a tool output, and obeys keywords in the prompt."""
     last = request.messages[-1]
     prompt = " ".join(part.text for message in request.messages for part in message.parts if hasattr(part, "text"))
     if isinstance(last.parts[0], ToolResult):
@@ -166,7 +166,7 @@ def test_a_chain_and_its_stored_responses(client: Any, base_url: str) -> None:
 def test_a_conversation_continues_from_a_compaction(client: Any) -> None:
     compacted = client.responses.compact(model="m", input=[{"role": "user", "content": "one"}])
     assert [item.type for item in compacted.output] == ["message", "compaction"]
-    history = [item.to_dict(warnings=False) for item in compacted.output]  # its types know no words of a user
+    history = [item.to_dict(warnings=False) for item in compacted.output]  # its types do not know user messages
     assert client.responses.create(model="m", input=[*history, {"role": "user", "content": "x"}]).output_text == "You said: 3"
 
 

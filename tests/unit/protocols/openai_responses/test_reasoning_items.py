@@ -1,4 +1,4 @@
-"""Thoughts and their proofs, there and back."""
+"""Reasoning items and their signatures: round trips and foreign content."""
 
 from __future__ import annotations
 

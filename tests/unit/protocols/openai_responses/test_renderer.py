@@ -1,4 +1,4 @@
-"""The fold: every stream obeys the grammar, and a plain answer says the same."""
+"""The renderer: every stream obeys the grammar, and the plain answer is equal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from relayd.protocols.canon import (
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from tests.aids.memories import Kept
 from tests.aids.responses_grammar import frames, read_events, read_stream
-from tests.unit.protocols.openai_responses.harness import HELLO, an_ask, over_a_socket, plain, read, streamed
+from tests.unit.protocols.openai_responses.harness import HELLO, an_ask, over_websocket, plain, read, streamed
 
 CUSTOM = {"type": "custom", "name": "apply_patch", "description": "edit"}
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
@@ -33,10 +33,10 @@ SPACE = {"type": "namespace", "name": "mcp", "tools": [{"type": "function", "nam
 
 
 def without_ids_and_times(response: dict[str, Any]) -> dict[str, Any]:
-    """The response without what chance and the clock gave."""
-    kept = {key: value for key, value in response.items() if key not in ("id", "created_at", "completed_at")}
-    kept["output"] = [{key: value for key, value in item.items() if key != "id"} for item in response["output"]]
-    return kept
+    """Return the response without its random ids and its times."""
+    response = {key: value for key, value in response.items() if key not in ("id", "created_at", "completed_at")}
+    response["output"] = [{key: value for key, value in item.items() if key != "id"} for item in response["output"]]
+    return response
 
 
 def calls(response: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -148,7 +148,7 @@ def test_a_signature_ends_its_reasoning_item_and_is_sent_on_request() -> None:
     events: list[Event] = [Begin(), ThoughtDelta("a"), ThoughtDelta(signature="sig"), ThoughtDelta("b"), TextDelta("c"), End()]
     response = streamed(events, include=["reasoning.encrypted_content"])
     assert [item["type"] for item in response["output"]] == ["reasoning", "reasoning", "message"]
-    assert all("encrypted_content" in item for item in response["output"][:2])  # some clients drop thoughts without it
+    assert all("encrypted_content" in item for item in response["output"][:2])  # some clients drop reasoning items without it
     again = read(input=[*response["output"], {"role": "user", "content": "go on"}])
     assert [getattr(part, "signature", None) for part in again.messages[0].parts] == ["sig", None, None]
     assert "encrypted_content" not in str(streamed(events)["output"])
@@ -157,9 +157,9 @@ def test_a_signature_ends_its_reasoning_item_and_is_sent_on_request() -> None:
 def test_redacted_reasoning_is_sent_only_on_request() -> None:
     events: list[Event] = [Begin(), ThoughtDelta(redacted="r"), TextDelta("c"), End()]
     assert [item["type"] for item in streamed(events)["output"]] == ["message"]
-    kept = streamed(events, include=["reasoning.encrypted_content"])
-    assert [item["type"] for item in kept["output"]] == ["reasoning", "message"]
-    assert kept["output"][0]["summary"] == []
+    response = streamed(events, include=["reasoning.encrypted_content"])
+    assert [item["type"] for item in response["output"]] == ["reasoning", "message"]
+    assert response["output"][0]["summary"] == []
 
 
 def test_a_refusal_is_a_part_of_its_own() -> None:
@@ -257,12 +257,12 @@ def test_a_comment_keeps_a_stream_alive_and_a_plain_answer_has_none() -> None:
 
 def test_a_socket_gets_one_event_per_frame_and_no_done() -> None:
     ask = an_ask(socket=Kept())
-    assert over_a_socket(HELLO, ask)["output"][0]["content"][0]["text"] == "Hello"
+    assert over_websocket(HELLO, ask)["output"][0]["content"][0]["text"] == "Hello"
 
 
 def test_a_turn_that_fails_before_its_response_began_is_an_error_frame_and_evicts_the_previous_response() -> None:
     ask = an_ask(socket=Kept())
-    first = over_a_socket(HELLO, ask, store=False)
+    first = over_websocket(HELLO, ask, store=False)
     renderer = ResponsesRenderer(read(ask, previous_response_id=first["id"]), ask)
     [text] = renderer.messages([Failure(500, "Broken.", "oops")])
     assert json.loads(text) == {
@@ -272,7 +272,7 @@ def test_a_turn_that_fails_before_its_response_began_is_an_error_frame_and_evict
     assert ask.socket is not None and ask.socket.get("latest_response") is None
 
 
-# ---- whatever comes
+# ---- arbitrary events
 
 TOOLS = [WEATHER, CUSTOM, SPACE]
 NAMES = ["weather", "apply_patch", "mcp__look", "invented"]
@@ -280,7 +280,7 @@ NAMES = ["weather", "apply_patch", "mcp__look", "invented"]
 
 @st.composite
 def runs(draw: st.DrawFn) -> list[Event]:
-    """A run of events as a Reader may give it."""
+    """Draw a sequence of events that a Reader could return."""
     events: list[Event] = [Begin()] if draw(st.booleans()) else []
     started: list[list[str]] = []
     for _ in range(draw(st.integers(0, 14))):
@@ -327,12 +327,12 @@ def test_every_stream_obeys_the_grammar_and_equals_the_plain_answer(
     renderer = ResponsesRenderer(read(ask, stream=True, **members), ask)
     stream = renderer.feed(events) if together else b"".join(renderer.feed([event]) for event in events)
     response = read_stream(stream)
-    socket = over_a_socket([Begin(), *events], an_ask(socket=Kept()), **members)
+    socket = over_websocket([Begin(), *events], an_ask(socket=Kept()), **members)
     whole = plain(events, **members)
     assert without_ids_and_times(socket) == without_ids_and_times(response)
     if response["status"] != "failed":
         assert without_ids_and_times(whole) == without_ids_and_times(response)
-        # Nothing that was said is lost: every text, and every call's arguments as they came.
+        # No text and no call is lost.
         expected = "".join(event.text for event in events if isinstance(event, TextDelta) and event.choice == 0)
         rendered = [part["text"] for item in response["output"] if item["type"] == "message"
                  for part in item["content"] if part["type"] == "output_text"]  # fmt: skip

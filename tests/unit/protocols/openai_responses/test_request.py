@@ -1,4 +1,4 @@
-"""Requests: every setting, its echo, and what is refused."""
+"""Requests: every setting, its echo, and the refused requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from relayd.protocols.openai_responses.request import MAX_INSTRUCTIONS, MAX_ITEM
 from relayd.protocols.openai_responses.response_settings import settings_of
 from tests.aids.memories import Kept
 from tests.aids.responses_grammar import RESPONSE_MEMBERS
-from tests.unit.protocols.openai_responses.harness import HELLO, an_ask, over_a_socket, plain, read, refusal
+from tests.unit.protocols.openai_responses.harness import HELLO, an_ask, over_websocket, plain, read, refusal
 
 CODEX: dict[str, Any] = {
     "model": "gpt-5-codex", "stream": True, "store": False, "include": ["reasoning.encrypted_content"],
@@ -149,8 +149,8 @@ def test_a_websocket_accepts_only_response_create() -> None:
 
 def test_a_refused_continuation_evicts_the_previous_response() -> None:
     ask = an_ask(socket=Kept())
-    first = over_a_socket(HELLO, ask, store=False)
+    first = over_websocket(HELLO, ask, store=False)
     orphan = [{"type": "function_call_output", "call_id": "call_none", "output": "x"}]
     assert refusal(ask, previous_response_id=first["id"], input=orphan).code == "tool_call_not_found"
     assert refusal(ask, previous_response_id=first["id"]).code == "previous_response_not_found"
-    assert over_a_socket(HELLO, ask, store=False)["status"] == "completed"
+    assert over_websocket(HELLO, ask, store=False)["status"] == "completed"

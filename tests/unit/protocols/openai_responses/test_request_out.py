@@ -1,4 +1,4 @@
-"""The canonical form to a Responses endpoint's request."""
+"""Requests for Responses endpoints, written from the canonical form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Response object and what stands in it."""
+"""The Response object and its usage and error objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The terms of a request travel with it."""
+"""The settings that travel with a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stored responses by id: what is answered without an endpoint."""
+"""Requests that are answered without an endpoint: stored responses and token counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seals: what goes in comes out, and nothing else does."""
+"""Seals: round trips, and the refusal of any other text."""
 
 from __future__ import annotations
 

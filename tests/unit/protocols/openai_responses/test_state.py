@@ -1,4 +1,4 @@
-"""What is remembered: chains, references, connections, and whose they are."""
+"""Stored responses: chains, item references, connections and consumers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.aids.memories import Kept
 from tests.unit.protocols.openai_responses.harness import (
     HELLO,
     an_ask,
-    over_a_socket,
+    over_websocket,
     plain,
     read,
     refusal,
@@ -96,8 +96,8 @@ def test_a_reference_to_an_item_of_the_same_conversation_needs_no_store() -> Non
 
 def test_a_connection_keeps_its_latest_response_only() -> None:
     ask = an_ask(socket=Kept())
-    first = over_a_socket(HELLO, ask, store=False)
-    second = over_a_socket(HELLO, ask, store=False, previous_response_id=first["id"])
+    first = over_websocket(HELLO, ask, store=False)
+    second = over_websocket(HELLO, ask, store=False, previous_response_id=first["id"])
     assert len(read(ask, previous_response_id=second["id"]).messages) == 5
     assert refusal(ask, previous_response_id=first["id"]).code == "previous_response_not_found"
 
@@ -105,24 +105,24 @@ def test_a_connection_keeps_its_latest_response_only() -> None:
 def test_another_connection_finds_only_stored_responses() -> None:
     memory = Kept()
     one, two = an_ask(memory=memory, socket=Kept()), an_ask(memory=memory, socket=Kept())
-    kept = over_a_socket(HELLO, one)
-    hidden = over_a_socket(HELLO, one, store=False)
-    assert read(two, previous_response_id=kept["id"]).messages
+    stored = over_websocket(HELLO, one)
+    hidden = over_websocket(HELLO, one, store=False)
+    assert read(two, previous_response_id=stored["id"]).messages
     assert refusal(two, previous_response_id=hidden["id"]).code == "previous_response_not_found"
 
 
 def test_a_failed_continuation_keeps_the_stored_response() -> None:
     ask = an_ask(socket=Kept())
-    kept = over_a_socket(HELLO, ask)
-    renderer = ResponsesRenderer(read(ask, previous_response_id=kept["id"]), ask)
+    stored = over_websocket(HELLO, ask)
+    renderer = ResponsesRenderer(read(ask, previous_response_id=stored["id"]), ask)
     renderer.messages([Begin(), Failure(502, "cut")])
     assert ask.socket is not None and ask.socket.get("latest_response") is None
-    assert read(ask, previous_response_id=kept["id"]).messages
+    assert read(ask, previous_response_id=stored["id"]).messages
 
 
 def test_deleting_a_response_deletes_the_index_of_its_items() -> None:
     ask = an_ask(socket=Kept())
-    first = over_a_socket(HELLO, ask)
+    first = over_websocket(HELLO, ask)
     assert state.delete_response(ask, first["id"]) and not state.delete_response(ask, first["id"])
     assert isinstance(ask.memory, Kept) and not ask.memory.values
     assert refusal(ask, previous_response_id=first["id"]).code == "previous_response_not_found"

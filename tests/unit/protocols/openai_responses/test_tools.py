@@ -1,4 +1,4 @@
-"""Tools: the names that endpoints take, the way back, and the choice."""
+"""Tools: their endpoint names, the mapping back, and the tool choice."""
 
 from __future__ import annotations
 
@@ -184,11 +184,11 @@ def test_a_call_of_a_tool_of_an_input_item_is_returned_and_read_from_the_history
 
 
 def test_tools_of_input_items_are_not_added_to_cached_lists() -> None:
-    kept = CachedList([{"type": "function", "name": f"tool_{number}"} for number in range(40)])
+    cached = CachedList([{"type": "function", "name": f"tool_{number}"} for number in range(40)])
     for _ in range(2):
-        assert len(read_tool_config({"tools": kept}, [("input[0].tools", BROUGHT["tools"])]).tools) == 43
-        assert len(read_tool_config({"tools": kept}).tools) == 40
-        assert read_tool_config({"tools": kept}).names.client_tool("g") is None
+        assert len(read_tool_config({"tools": cached}, [("input[0].tools", BROUGHT["tools"])]).tools) == 43
+        assert len(read_tool_config({"tools": cached}).tools) == 40
+        assert read_tool_config({"tools": cached}).names.client_tool("g") is None
 
 
 def test_too_many_tools_are_refused_wherever_they_are_declared() -> None:

@@ -1,4 +1,4 @@
-"""The WebSocket transport: messages as requests, and errors of turns that never began."""
+"""The WebSocket transport: messages as requests, and errors of turns that fail before their response begins."""
 
 from __future__ import annotations
 
