@@ -6,21 +6,21 @@ from relayd.protocols._openai_errors import read_error, render_error
 from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Ask, Dialect, Renderer
 from relayd.protocols.model_list import OPENAI_SOURCE
-from relayd.protocols.openai_responses import take_back, usage, websocket
+from relayd.protocols.openai_responses import generated_reasoning, usage, websocket
 from relayd.protocols.openai_responses.compaction import CompactionRenderer
+from relayd.protocols.openai_responses.read_request import MAX_ITEMS, read_request, read_steps
 from relayd.protocols.openai_responses.reader import reader
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
-from relayd.protocols.openai_responses.request import MAX_ITEMS, read_request, read_steps
-from relayd.protocols.openai_responses.request_out import write_request, write_steps
 from relayd.protocols.openai_responses.response_settings import settings_of
 from relayd.protocols.openai_responses.retrieval import COUNT_PATH, local, local_steps
 from relayd.protocols.openai_responses.tools import MAX_TOOLS
+from relayd.protocols.openai_responses.write_request import write_request, write_steps
 
 
-def renderer(request: Request, ask: Ask) -> Renderer:
+def renderer(request: Request, context: Ask) -> Renderer:
     """Make the renderer of a request: for a response or for a compaction."""
     is_compaction = settings_of(request).retained_items is not None
-    return CompactionRenderer(request, ask) if is_compaction else ResponsesRenderer(request, ask)
+    return CompactionRenderer(request, context) if is_compaction else ResponsesRenderer(request, context)
 
 
 DIALECT = Dialect(
@@ -31,9 +31,9 @@ DIALECT = Dialect(
     read_error=read_error,
     read_request=read_request,
     renderer=renderer,
-    take_back=take_back.take_back,
-    own_marks=take_back.MARKS,
-    brings_own_parts=take_back.brings_own_parts,
+    take_back=generated_reasoning.strip_generated,
+    own_marks=generated_reasoning.MARKS,
+    brings_own_parts=generated_reasoning.brings_own_parts,
     local=local,
     local_steps=local_steps,
     count_paths=(COUNT_PATH.encode(),),

@@ -55,17 +55,17 @@ _SUMMARY_PROMPT = (
 _SUMMARY_HEADING = "Summary of the conversation so far, in place of its earlier part:\n\n"
 
 
-def require_seal_key(ask: Ask) -> None:
+def require_seal_key(context: Ask) -> None:
     """Raises Refused if the server has no key for sealing."""
-    if len(ask.seal_key) < MIN_KEY_BYTES:
+    if len(context.seal_key) < MIN_KEY_BYTES:
         raise Refused("Compaction is not available: the server has no key for sealing.", None, "unsupported")
 
 
-def open_summary(sealed: str, at: str, ask: Ask) -> str:
+def open_summary(sealed: str, at: str, context: Ask) -> str:
     """Return the summary in a compaction item as the text of a user message. Raises Refused."""
-    require_seal_key(ask)
+    require_seal_key(context)
     try:
-        return _SUMMARY_HEADING + unseal(ask.seal_key, _PURPOSE, sealed)
+        return _SUMMARY_HEADING + unseal(context.seal_key, _PURPOSE, sealed)
     except SealError as error:
         raise Refused(f"The compaction item cannot be decrypted: {error}.", at, "invalid_compaction") from None
 
@@ -124,8 +124,8 @@ def retained_items(items: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any
 class CompactionRenderer(Renderer):
     """Renders the events of a summary as the compaction object; owned by the exchange."""
 
-    def __init__(self, request: Request, ask: Ask) -> None:
-        self._settings, self._ask = settings_of(request), ask
+    def __init__(self, request: Request, context: Ask) -> None:
+        self._settings, self._context = settings_of(request), context
         self._summary, self._allowance = TextBuffer(), Allowance(MAX_SUMMARY_CHARS)
         self._usage: Usage | None = None
         self._failure: Failure | None = None
@@ -157,10 +157,10 @@ class CompactionRenderer(Renderer):
         if failure is None and not summary:
             failure = Failure(502, "The upstream returned no summary of the conversation.", "empty_summary")
         if failure is not None:
-            state.delete_latest(self._ask, self._settings.previous_response_id)
-            return render_error(failure, self._ask.request_id)
+            state.delete_latest(self._context, self._settings.previous_response_id)
+            return render_error(failure, self._context.request_id)
         output = [state.listed_item(item) for item in self._settings.retained_items or ()]
-        sealed = seal(self._ask.seal_key, _PURPOSE, summary)
+        sealed = seal(self._context.seal_key, _PURPOSE, summary)
         output.append({"type": "compaction", "id": state.new_id("cmp"), "encrypted_content": sealed})
         answer = {
             "id": state.new_id("resp"),

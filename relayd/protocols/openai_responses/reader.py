@@ -47,7 +47,7 @@ _TERMINAL = ("response.completed", "response.incomplete", "response.failed", "re
 
 
 class _ItemState:
-    """The progress of one output item; owned by the answer."""
+    """The progress of one output item; owned by the decoder."""
 
     __slots__ = ("call_index", "channel", "chars", "custom", "early_arguments", "refusal", "summary_index", "text")
 
@@ -62,8 +62,8 @@ class _ItemState:
         self.refusal: dict[int, int] = {}
 
 
-class ResponsesAnswer:
-    """One answer; owned by its reader."""
+class ResponsesDecoder:
+    """Decodes one answer; owned by its reader."""
 
     def __init__(self, used_ids: frozenset[str] = frozenset()) -> None:
         """`used_ids` are the ids of the calls in the conversation; a call that repeats one gets a new id."""
@@ -323,8 +323,8 @@ class ResponsesAnswer:
 
 def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
     """See dialect.Dialect."""
-    answer = ResponsesAnswer(call_ids(request.messages))
-    return AnswerReader(answer, stream=request.stream, content_encoding=content_encoding,
+    decoder = ResponsesDecoder(call_ids(request.messages))
+    return AnswerReader(decoder, stream=request.stream, content_encoding=content_encoding,
                         names=RESPONSES.names_back(request), stops=RESPONSES.stops(request)[1])  # fmt: skip
 
 

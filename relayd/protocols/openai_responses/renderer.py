@@ -65,9 +65,9 @@ def _echo_bytes(echo: Mapping[str, Any]) -> bytes:
 class ResponsesRenderer(Renderer):
     """See dialect.Renderer; owned by the exchange."""
 
-    def __init__(self, request: Request, ask: Ask) -> None:
-        self._ask, self._settings = ask, settings_of(request)
-        self._form = "text" if ask.socket is not None else "sse" if request.stream else "none"
+    def __init__(self, request: Request, context: Ask) -> None:
+        self._context, self._settings = context, settings_of(request)
+        self._form = "text" if context.socket is not None else "sse" if request.stream else "none"
         self._writer = EventWriter(self._form)
         self._id, self._created_s = state.new_id("resp"), int(clock.wall())
         self._items: deque[OutputItem] = deque()  # the first item is open, the others wait
@@ -104,7 +104,7 @@ class ResponsesRenderer(Renderer):
         """Return the plain answer."""
         if self._final is None:
             failure = self._failure or Failure(502, "The upstream's answer is incomplete.")
-            return render_error(failure, self._ask.request_id)
+            return render_error(failure, self._context.request_id)
         echo = self._echo or self._settings.echo_json or _echo_bytes(self._settings.echo)
         members = {key: value for key, value in self._final.items() if key not in self._settings.echo}
         return Rendered(200, b"%b,%b" % (_json.write(members)[:-1], echo[1:]))
@@ -223,7 +223,7 @@ class ResponsesRenderer(Renderer):
         self._over = True
         members = self._members("completed" if self._reason is None else "incomplete")
         self._final = {**members, **self._settings.echo}
-        if not state.store_response(self._ask, self._final, self._settings.items, self._settings.store):
+        if not state.store_response(self._context, self._final, self._settings.items, self._settings.store):
             self._final["store"] = False
             self._echo = _echo_bytes({**self._settings.echo, "store": False})
         self._writer.lifecycle(f"response.{members['status']}", members, self._echo)
@@ -231,7 +231,7 @@ class ResponsesRenderer(Renderer):
 
     def _fail(self, failure: Failure) -> None:
         self._over, self._failure = True, failure
-        state.delete_latest(self._ask, self._settings.previous_response_id)
+        state.delete_latest(self._context, self._settings.previous_response_id)
         if not self._begun:
             self._writer.unnumbered(error_event(failure))
         elif not self._writer.discards_events:

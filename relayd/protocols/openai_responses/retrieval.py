@@ -16,7 +16,7 @@ from relayd.protocols._token_estimate import counting
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Ask, Refused, Rendered, at_once
 from relayd.protocols.openai_responses import state
-from relayd.protocols.openai_responses.request import read_for_count
+from relayd.protocols.openai_responses.read_request import read_for_count
 from relayd.wire.json_steps import Steps
 
 _PATH = re.compile(r"/responses/([^/]+)(/input_items|/cancel)?/?")
@@ -26,67 +26,67 @@ _RESERVED = ("compact", "input_tokens")  # paths of the API in the position of a
 MAX_PAGE_ITEMS, DEFAULT_PAGE_ITEMS = 100, 20
 
 
-def local(ask: Ask, body: bytes) -> Rendered | None:
+def local(context: Ask, body: bytes) -> Rendered | None:
     """Answer a request for a stored response or a token count; None for every other request."""
-    start = ask.path.rfind("/responses/")
-    match = _PATH.fullmatch(ask.path, start) if start >= 0 else None
+    start = context.path.rfind("/responses/")
+    match = _PATH.fullmatch(context.path, start) if start >= 0 else None
     if match is None:
         return None
     is_reserved = match[1] in _RESERVED and match[2] is None
     methods = ("POST",) if is_reserved else _METHODS[match[2]]
-    if ask.method not in methods:
-        refused = _error(ask, 405, f"This path supports only {' and '.join(methods)}.", "method_not_allowed")
+    if context.method not in methods:
+        refused = _error(context, 405, f"This path supports only {' and '.join(methods)}.", "method_not_allowed")
         return Rendered(refused.status, refused.body, headers=(("Allow", ", ".join(methods)),))
     if is_reserved:
-        return None if match[1] == "compact" else _count(ask, body)
+        return None if match[1] == "compact" else _count(context, body)
     response_id = unquote(match[1])
-    record = state.stored_response(ask, response_id)
+    record = state.stored_response(context, response_id)
     if record is None:
         shown_id = response_id[: state.MAX_ID_CHARS]
-        message = f"Response with id '{shown_id}' not found." + state.storage_failure(ask, response_id)
-        return _error(ask, 404, message, "response_not_found", "response_id")
+        message = f"Response with id '{shown_id}' not found." + state.storage_failure(context, response_id)
+        return _error(context, 404, message, "response_not_found", "response_id")
     if match[2] == "/cancel":
-        return _error(ask, 400, "Only a background response can be cancelled.", "invalid_value")
+        return _error(context, 400, "Only a background response can be cancelled.", "invalid_value")
     if match[2] == "/input_items":
-        return _input_items(ask, record)
-    if ask.method == "DELETE":
-        state.delete_response(ask, response_id)
+        return _input_items(context, record)
+    if context.method == "DELETE":
+        state.delete_response(context, response_id)
         return Rendered(200, _json.write({"id": response_id, "object": "response", "deleted": True}))
-    if parse_qs(ask.query).get("stream", ["false"])[-1].lower() in ("true", "1"):
-        return _error(ask, 400, "A stored response cannot be streamed.", "unsupported_parameter", "stream")
+    if parse_qs(context.query).get("stream", ["false"])[-1].lower() in ("true", "1"):
+        return _error(context, 400, "A stored response cannot be streamed.", "unsupported_parameter", "stream")
     return Rendered(200, _json.write(record["response"]))
 
 
-def _count(ask: Ask, body: bytes) -> Rendered:
+def _count(context: Ask, body: bytes) -> Rendered:
     try:
-        return at_once(local_steps(_json.read_object(body), ask))
+        return at_once(local_steps(_json.read_object(body), context))
     except Refused as refused:
-        return _refused(refused, ask)
+        return _refused(refused, context)
 
 
-def local_steps(members: dict[str, Any], ask: Ask) -> Steps[Rendered]:
+def local_steps(members: dict[str, Any], context: Ask) -> Steps[Rendered]:
     """Estimate the tokens of a parsed body, in steps."""
     try:
-        request = yield from read_for_count(members, ask)
+        request = yield from read_for_count(members, context)
     except Refused as refused:
-        return _refused(refused, ask)
+        return _refused(refused, context)
     count = yield from counting(request)
     return Rendered(200, _json.write({"object": "response.input_tokens", "input_tokens": count}))
 
 
-def _refused(refused: Refused, ask: Ask) -> Rendered:
-    return _error(ask, refused.status, refused.message, refused.code or "invalid_value", refused.param)
+def _refused(refused: Refused, context: Ask) -> Rendered:
+    return _error(context, refused.status, refused.message, refused.code or "invalid_value", refused.param)
 
 
-def _input_items(ask: Ask, record: Mapping[str, Any]) -> Rendered:
+def _input_items(context: Ask, record: Mapping[str, Any]) -> Rendered:
     """Return one page of the input items of a response; by default the latest first."""
-    parameters = {name: values[-1] for name, values in parse_qs(ask.query).items()}
+    parameters = {name: values[-1] for name, values in parse_qs(context.query).items()}
     limit = parameters.get("limit", str(DEFAULT_PAGE_ITEMS))
     order, after = parameters.get("order", "desc"), parameters.get("after")
     if not (limit.isascii() and limit.isdigit() and len(limit) < 4 and 1 <= int(limit) <= MAX_PAGE_ITEMS):
-        return _error(ask, 400, f"limit must be between 1 and {MAX_PAGE_ITEMS}.", "invalid_value", "limit")
+        return _error(context, 400, f"limit must be between 1 and {MAX_PAGE_ITEMS}.", "invalid_value", "limit")
     if order not in ("asc", "desc"):
-        return _error(ask, 400, "order must be asc or desc.", "invalid_value", "order")
+        return _error(context, 400, "order must be asc or desc.", "invalid_value", "order")
     items = record["items"][: len(record["items"]) - len(record["response"]["output"])]
     if order == "desc":
         items = items[::-1]
@@ -94,7 +94,7 @@ def _input_items(ask: Ask, record: Mapping[str, Any]) -> Rendered:
         positions = [position for position, item in enumerate(items) if item["id"] == after]
         if not positions:
             message = f"Item with id '{after[: state.MAX_ID_CHARS]}' not found."
-            return _error(ask, 404, message, "item_not_found", "after")
+            return _error(context, 404, message, "item_not_found", "after")
         items = items[positions[0] + 1 :]
     page = items[: int(limit)]
     item_list = {
@@ -107,6 +107,6 @@ def _input_items(ask: Ask, record: Mapping[str, Any]) -> Rendered:
     return Rendered(200, _json.write(item_list))
 
 
-def _error(ask: Ask, status: int, message: str, code: str, param: str | None = None) -> Rendered:
+def _error(context: Ask, status: int, message: str, code: str, param: str | None = None) -> Rendered:
     failure = Failure(status, message, code, "invalid_request_error", param)
-    return render_error(failure, ask.request_id)
+    return render_error(failure, context.request_id)

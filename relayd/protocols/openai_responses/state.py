@@ -18,74 +18,74 @@ from relayd.protocols.dialect import Ask
 
 _RESPONSE, _ITEM, _LATEST = "response:", "response_item:", "latest_response"
 MAX_ID_CHARS = 256
-_OWN_ID = "_" + b"relay".hex()
-OWN_REASONING_PREFIX = "rs" + _OWN_ID
+_GENERATED_MARK = "_" + b"relay".hex()
+GENERATED_REASONING_PREFIX = "rs" + _GENERATED_MARK
 
 
 def new_id(prefix: str) -> str:
     """Return an id that cannot be guessed, with a mark by which relayd recognises its own ids."""
-    return f"{prefix}{_OWN_ID}{secrets.token_hex(19)}"
+    return f"{prefix}{_GENERATED_MARK}{secrets.token_hex(19)}"
 
 
-def find_response(ask: Ask, response_id: str) -> dict[str, Any] | None:
+def find_response(context: Ask, response_id: str) -> dict[str, Any] | None:
     """Return the record of a response to continue: the latest one of the connection, else a stored one."""
-    if ask.socket is not None:
-        latest = ask.socket.get(_LATEST)
+    if context.socket is not None:
+        latest = context.socket.get(_LATEST)
         if latest is not None and latest["response"]["id"] == response_id:
             return dict(latest)
-    return stored_response(ask, response_id)
+    return stored_response(context, response_id)
 
 
-def stored_response(ask: Ask, response_id: str) -> dict[str, Any] | None:
+def stored_response(context: Ask, response_id: str) -> dict[str, Any] | None:
     """Return the record of a stored response of this consumer; None if it does not exist."""
     if len(response_id) > MAX_ID_CHARS:
         return None
-    record = ask.memory.get(_RESPONSE + response_id)
+    record = context.memory.get(_RESPONSE + response_id)
     return dict(record) if record is not None else None
 
 
-def storage_failure(ask: Ask, response_id: str) -> str:
+def storage_failure(context: Ask, response_id: str) -> str:
     """Return a sentence with the reason why a missing response was not stored; empty if the reason is unknown."""
-    reason = ask.memory.lost(_RESPONSE + response_id) if len(response_id) <= MAX_ID_CHARS else ""
+    reason = context.memory.lost(_RESPONSE + response_id) if len(response_id) <= MAX_ID_CHARS else ""
     return f" It could not be stored: {reason}." if reason else ""
 
 
-def store_response(ask: Ask, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool) -> bool:
+def store_response(context: Ask, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool) -> bool:
     """Store a finished response and its conversation; `items` are the items without the response's output.
 
     Returns False if storing failed.
     """
-    if ask.socket is None and not store:
+    if context.socket is None and not store:
         return True
     record = {"response": dict(response), "items": [*(listed_item(item) for item in items), *response["output"]]}
-    if ask.socket is not None:
-        ask.socket.put(_LATEST, record)
+    if context.socket is not None:
+        context.socket.put(_LATEST, record)
     if store:
-        ask.memory.put(_RESPONSE + response["id"], record)
-        if ask.memory.lost(_RESPONSE + response["id"]):
+        context.memory.put(_RESPONSE + response["id"], record)
+        if context.memory.lost(_RESPONSE + response["id"]):
             return False
         for item in response["output"]:
-            ask.memory.put(_ITEM + item["id"], response["id"])
+            context.memory.put(_ITEM + item["id"], response["id"])
     return True
 
 
-def delete_response(ask: Ask, response_id: str) -> bool:
+def delete_response(context: Ask, response_id: str) -> bool:
     """Delete a stored response. Returns True if it existed."""
-    record = stored_response(ask, response_id)
+    record = stored_response(context, response_id)
     if record is None:
         return False
     for item in record["response"]["output"]:
-        ask.memory.delete(_ITEM + item["id"])
-    delete_latest(ask, response_id)
-    return ask.memory.delete(_RESPONSE + response_id)
+        context.memory.delete(_ITEM + item["id"])
+    delete_latest(context, response_id)
+    return context.memory.delete(_RESPONSE + response_id)
 
 
-def delete_latest(ask: Ask, response_id: str | None) -> None:
+def delete_latest(context: Ask, response_id: str | None) -> None:
     """Delete this response from the connection's memory if it is the latest: its continuation has failed."""
-    if ask.socket is not None and response_id is not None:
-        latest = ask.socket.get(_LATEST)
+    if context.socket is not None and response_id is not None:
+        latest = context.socket.get(_LATEST)
         if latest is not None and latest["response"]["id"] == response_id:
-            ask.socket.delete(_LATEST)
+            context.socket.delete(_LATEST)
 
 
 class References:
@@ -94,8 +94,8 @@ class References:
     Each stored response is read once, regardless of the number of references to its items.
     """
 
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
+    def __init__(self, context: Ask) -> None:
+        self._context = context
         self._records: dict[str, dict[str, Mapping[str, Any]]] = {}  # output items by response id and item id
 
     def find(self, item_id: str, items: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -103,11 +103,11 @@ class References:
         for item in items:
             if item.get("id") == item_id:
                 return item
-        response_id = self._ask.memory.get(_ITEM + item_id) if len(item_id) <= MAX_ID_CHARS else None
+        response_id = self._context.memory.get(_ITEM + item_id) if len(item_id) <= MAX_ID_CHARS else None
         if not isinstance(response_id, str):
             return None
         if response_id not in self._records:
-            record = stored_response(self._ask, response_id)
+            record = stored_response(self._context, response_id)
             output = record["response"]["output"] if record is not None else ()
             self._records[response_id] = {item["id"]: item for item in output if isinstance(item.get("id"), str)}
         return self._records[response_id].get(item_id)

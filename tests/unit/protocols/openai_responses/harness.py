@@ -16,39 +16,39 @@ KEY = b"a server's key of 32 bytes......"
 HELLO: list[Event] = [Begin("x", "m"), TextDelta("Hel"), TextDelta("lo"), Finish("stop"), Usage(3, 2, 1, 0, 1), End()]
 
 
-def an_ask(
+def make_context(
     path: str = "/v1/responses", method: str = "POST", memory: Any = None, socket: Any = None, query: str = ""
 ) -> Ask:
     return Ask(method, path, query, {}, "req_1", Kept() if memory is None else memory, socket, KEY)
 
 
-def read(ask: Ask | None = None, **members: Any) -> Request:
+def read(context: Ask | None = None, **members: Any) -> Request:
     assert DIALECT.read_request is not None
-    if ask is not None and ask.socket is not None:
+    if context is not None and context.socket is not None:
         members.setdefault("type", "response.create")
     body = {"model": "m", "input": "hi", **members}
-    return DIALECT.read_request(json.dumps({k: v for k, v in body.items() if v is not ...}).encode(), ask or an_ask())
+    return DIALECT.read_request(json.dumps({k: v for k, v in body.items() if v is not ...}).encode(), context or make_context())
 
 
-def refusal(ask: Ask | None = None, **members: Any) -> Refused:
+def refusal(context: Ask | None = None, **members: Any) -> Refused:
     try:
-        read(ask, **members)
+        read(context, **members)
     except Refused as refused:
         return refused
     raise AssertionError("the request was not refused")
 
 
-def streamed(events: list[Event], ask: Ask | None = None, **members: Any) -> dict[str, Any]:
+def streamed(events: list[Event], context: Ask | None = None, **members: Any) -> dict[str, Any]:
     """Render a stream event by event and check its grammar; returns the final response."""
-    ask = ask or an_ask()
-    renderer = ResponsesRenderer(read(ask, stream=True, **members), ask)
+    context = context or make_context()
+    renderer = ResponsesRenderer(read(context, stream=True, **members), context)
     return read_stream(b"".join(renderer.feed([event]) for event in events))
 
 
-def plain(events: list[Event], ask: Ask | None = None, **members: Any) -> dict[str, Any]:
+def plain(events: list[Event], context: Ask | None = None, **members: Any) -> dict[str, Any]:
     """Render a plain answer and return its body."""
-    ask = ask or an_ask()
-    renderer = ResponsesRenderer(read(ask, **members), ask)
+    context = context or make_context()
+    renderer = ResponsesRenderer(read(context, **members), context)
     assert b"".join(renderer.feed([event]) for event in events) == b""
     answer = renderer.whole()
     body = json.loads(answer.body)
@@ -60,7 +60,7 @@ def plain(events: list[Event], ask: Ask | None = None, **members: Any) -> dict[s
     return dict(body)
 
 
-def over_websocket(events: list[Event], ask: Ask, **members: Any) -> dict[str, Any]:
+def over_websocket(events: list[Event], context: Ask, **members: Any) -> dict[str, Any]:
     """Render a WebSocket turn and check its grammar; returns the final response."""
-    renderer = ResponsesRenderer(read(ask, **members), ask)
+    renderer = ResponsesRenderer(read(context, **members), context)
     return read_events([json.loads(text) for event in events for text in renderer.messages([event])])

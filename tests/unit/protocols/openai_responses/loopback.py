@@ -30,7 +30,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
-    def ask(self, socket: Any = None) -> Ask:
+    def context(self, socket: Any = None) -> Ask:
         path, _, query = self.path.partition("?")
         consumer = self.headers.get("Authorization", "")
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -38,19 +38,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        ask = self.ask()
+        context = self.context()
         assert DIALECT.local is not None and DIALECT.read_request is not None and DIALECT.renderer is not None
-        local = DIALECT.local(ask, body)
+        local = DIALECT.local(context, body)
         if local is not None:
             self.rendered(local)
             return
         try:
-            request = DIALECT.read_request(body, ask)
+            request = DIALECT.read_request(body, context)
         except Refused as refused:
             failure = Failure(refused.status, refused.message, refused.code, param=refused.param)
-            self.rendered(DIALECT.render_error(failure, ask.request_id))
+            self.rendered(DIALECT.render_error(failure, context.request_id))
             return
-        renderer = DIALECT.renderer(request, ask)
+        renderer = DIALECT.renderer(request, context)
         events = self.model(request)
         if not request.stream:
             renderer.feed(events)
@@ -80,10 +80,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         lines = [self.requestline, *(f"{name}: {value}" for name, value in self.headers.items()), "", ""]
         self.wfile.write(accept(parse_head("\r\n".join(lines).encode())))
-        self.turns(self.ask(socket=Kept()))
+        self.turns(self.context(socket=Kept()))
         self.close_connection = True
 
-    def turns(self, ask: Ask) -> None:
+    def turns(self, context: Ask) -> None:
         decoder = Decoder()
         while data := self.connection.recv(65536):
             for event in decoder.feed(data):
@@ -91,16 +91,16 @@ class _Handler(BaseHTTPRequestHandler):
                     self.wfile.write(close_frame(event.code))
                     return
                 if isinstance(event, Message):
-                    for frame in self.turn(event.data, ask):
+                    for frame in self.turn(event.data, context):
                         self.wfile.write(text_frame(frame))
 
-    def turn(self, body: bytes, ask: Ask) -> list[bytes]:
+    def turn(self, body: bytes, context: Ask) -> list[bytes]:
         assert DIALECT.read_request is not None
         try:
-            request = DIALECT.read_request(body, ask)
+            request = DIALECT.read_request(body, context)
         except Refused as refused:
             return [write_error(Failure(refused.status, refused.message, refused.code, param=refused.param))]
-        renderer = ResponsesRenderer(request, ask)
+        renderer = ResponsesRenderer(request, context)
         return [frame for event in self.model(request) for frame in renderer.messages([event])]
 
 

@@ -13,7 +13,7 @@ from relayd.protocols.dialect import Ask, Refused, Rendered
 from relayd.protocols.openai_responses import DIALECT
 from relayd.protocols.openai_responses.compaction import MAX_RETAINED_USER_BYTES
 from tests.aids.memories import Kept
-from tests.unit.protocols.openai_responses.harness import HELLO, an_ask, plain, read, refusal
+from tests.unit.protocols.openai_responses.harness import HELLO, make_context, plain, read, refusal
 
 SUMMARY: list[Event] = [Begin(), TextDelta("They spoke "), TextDelta("of cats."), Finish("stop"), Usage(9, 4), End()]
 HISTORY = [
@@ -27,11 +27,11 @@ HISTORY = [
 ]
 
 
-def compact(events: list[Event], ask: Ask | None = None, **members: Any) -> tuple[Request, Rendered]:
-    ask = ask or an_ask("/v1/responses/compact")
-    request = read(ask, **members)
+def compact(events: list[Event], context: Ask | None = None, **members: Any) -> tuple[Request, Rendered]:
+    context = context or make_context("/v1/responses/compact")
+    request = read(context, **members)
     assert DIALECT.renderer is not None
-    renderer = DIALECT.renderer(request, ask)
+    renderer = DIALECT.renderer(request, context)
     assert renderer.feed(events) == b"" and renderer.comment() == b""
     return request, renderer.whole()
 
@@ -62,8 +62,8 @@ def test_the_answer_retains_instructions_and_user_messages_and_seals_the_summary
 def test_the_output_can_be_sent_as_input() -> None:
     _, answer = compact(SUMMARY, input=HISTORY)
     output = json.loads(answer.body)["output"]
-    for ask in (an_ask(), an_ask(socket=Kept())):
-        messages = read(ask, input=[*output, {"role": "user", "content": "go on"}]).messages
+    for context in (make_context(), make_context(socket=Kept())):
+        messages = read(context, input=[*output, {"role": "user", "content": "go on"}]).messages
         assert [message.role for message in messages] == ["developer", "user", "user", "user", "user"]
         [summary] = messages[3].parts
         assert isinstance(summary, Text) and summary.text.endswith("They spoke of cats.")
@@ -79,9 +79,9 @@ def test_a_compacted_conversation_can_be_compacted_again() -> None:
 
 def test_a_stored_response_can_be_compacted_without_input() -> None:
     memory = Kept()
-    first = plain(HELLO, an_ask(memory=memory), input="one")
-    ask = an_ask("/v1/responses/compact", memory=memory)
-    request, answer = compact(SUMMARY, ask, input=..., previous_response_id=first["id"])
+    first = plain(HELLO, make_context(memory=memory), input="one")
+    context = make_context("/v1/responses/compact", memory=memory)
+    request, answer = compact(SUMMARY, context, input=..., previous_response_id=first["id"])
     assert answer.status == 200 and "one" in str(request.messages[1].parts) and "Hello" in str(request.messages[1].parts)
 
 
@@ -96,13 +96,13 @@ def test_the_oldest_user_messages_are_dropped() -> None:
 @pytest.mark.parametrize(("members", "param"), [({"model": ...}, "model"), ({"input": ...}, "input"), ({"input": []}, "input"),
                                                 ({"previous_response_id": "none"}, "previous_response_id")])  # fmt: skip
 def test_invalid_compaction_requests_are_refused(members: dict[str, Any], param: str) -> None:
-    assert refusal(an_ask("/v1/responses/compact"), **members).param == param
+    assert refusal(make_context("/v1/responses/compact"), **members).param == param
 
 
 def test_without_a_key_there_is_no_compaction() -> None:
-    ask = dataclasses.replace(an_ask("/v1/responses/compact"), seal_key=b"")
+    context = dataclasses.replace(make_context("/v1/responses/compact"), seal_key=b"")
     with pytest.raises(Refused):
-        read(ask)
+        read(context)
 
 
 @pytest.mark.parametrize("change", [lambda text: text[:-4] + "AAAA", lambda text: "gAAAAAB" + text, lambda text: ""])
@@ -115,7 +115,7 @@ def test_a_foreign_or_damaged_item_is_refused_with_a_reason(change: Any) -> None
 
 def test_another_servers_item_is_refused() -> None:
     _, answer = compact(SUMMARY, input=HISTORY)
-    other = dataclasses.replace(an_ask(), seal_key=b"another key of enough bytes")
+    other = dataclasses.replace(make_context(), seal_key=b"another key of enough bytes")
     assert refusal(other, input=json.loads(answer.body)["output"]).code == "invalid_compaction"
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from relayd.protocols.dialect import Refused, at_once
 from relayd.protocols.openai_responses.item_tool_lists import item_tool_lists, without_repeated_lists
-from relayd.protocols.openai_responses.request import read_steps
-from tests.unit.protocols.openai_responses.harness import an_ask
+from relayd.protocols.openai_responses.read_request import read_steps
+from tests.unit.protocols.openai_responses.harness import make_context
 
 F = {"type": "function", "name": "f"}
 FOUND: dict[str, Any] = {"type": "tool_search_output", "tools": [F]}
@@ -37,7 +37,7 @@ def test_only_repeated_additional_tools_are_removed() -> None:
 def steps_of(members: dict[str, Any]) -> int:
     """Return the number of steps in which a request is read."""
     count = 0
-    for _ in read_steps(members, an_ask()):
+    for _ in read_steps(members, make_context()):
         count += 1
     return count
 

@@ -11,7 +11,7 @@ from relayd.protocols.openai_chat import DIALECT as CHAT
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from tests.aids.memories import Kept
 from tests.aids.responses_grammar import read_stream
-from tests.unit.protocols.openai_responses.harness import an_ask, read
+from tests.unit.protocols.openai_responses.harness import make_context, read
 
 SPACE = {"type": "namespace", "name": "mcp__files", "tools": [{"type": "function", "name": "read", "parameters": {"type": "object"}}]}
 PATCH = {"type": "custom", "name": "apply_patch", "description": "edit", "format": {"type": "grammar", "syntax": "lark", "definition": "x"}}
@@ -27,7 +27,7 @@ def answered(request: Request, *deltas: dict[str, Any], finish: str = "stop") ->
     """Translate a stream of Chat chunks; returns the final response."""
     assert CHAT.reader is not None
     reader = CHAT.reader(request, Options(), Kept())
-    renderer = ResponsesRenderer(request, an_ask())
+    renderer = ResponsesRenderer(request, make_context())
     chunks: list[dict[str, Any]] = [{"id": "chatcmpl-1", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
     chunks.append({"id": "chatcmpl-1", "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
     chunks.append({"id": "chatcmpl-1", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
@@ -78,7 +78,7 @@ def test_a_stream_that_is_cut_fails() -> None:
     request, _ = asked()
     assert CHAT.reader is not None
     reader = CHAT.reader(request, Options(), Kept())
-    renderer = ResponsesRenderer(request, an_ask())
+    renderer = ResponsesRenderer(request, make_context())
     stream = renderer.feed(reader.feed(b'data: {"choices":[{"index":0,"delta":{"content":"half"}}]}\n\n'))
     assert read_stream(stream + renderer.feed(reader.end()))["status"] == "failed"
 

@@ -24,11 +24,11 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from relayd.protocols.openai_responses.reader import ResponsesAnswer
+from relayd.protocols.openai_responses.reader import ResponsesDecoder
 from relayd.protocols.openai_responses.reasoning_items import unpack_native_signature
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from tests.aids.responses_grammar import read_stream
-from tests.unit.protocols.openai_responses.harness import HELLO, an_ask, read
+from tests.unit.protocols.openai_responses.harness import HELLO, make_context, read
 from tests.unit.protocols.openai_responses.test_renderer import CUSTOM, WEATHER, runs, without_ids_and_times
 
 MEMBERS: dict[str, Any] = {"tools": [WEATHER, CUSTOM], "include": ["reasoning.encrypted_content"]}
@@ -39,7 +39,7 @@ def sse(*events: dict[str, Any]) -> bytes:
 
 
 def events_of(data: bytes, cuts: tuple[int, ...] = ()) -> list[Event]:
-    reader = AnswerReader(ResponsesAnswer(), stream=True)
+    reader = AnswerReader(ResponsesDecoder(), stream=True)
     bounds = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
     events = [event for a, b in itertools.pairwise(bounds) for event in reader.feed(data[a:b])] + reader.end()
     assert reader.feed(b"data: {}\n\n") == reader.end() == []
@@ -47,8 +47,8 @@ def events_of(data: bytes, cuts: tuple[int, ...] = ()) -> list[Event]:
 
 
 def rendered(events: list[Event], stream: bool) -> bytes:
-    ask = an_ask()
-    renderer = ResponsesRenderer(read(ask, stream=stream, **MEMBERS), ask)
+    context = make_context()
+    renderer = ResponsesRenderer(read(context, stream=stream, **MEMBERS), context)
     data = renderer.feed(events)
     return data if stream else renderer.whole().body
 
@@ -83,7 +83,7 @@ def test_a_text_and_its_usage() -> None:
 
 
 def test_a_delta_is_returned_as_soon_as_its_frame_is_complete() -> None:
-    reader = AnswerReader(ResponsesAnswer(), stream=True)
+    reader = AnswerReader(ResponsesDecoder(), stream=True)
     assert reader.feed(sse({"type": "response.output_text.delta", "output_index": 0, "delta": "a"})) == [TextDelta("a")]
 
 

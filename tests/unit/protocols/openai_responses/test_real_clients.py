@@ -26,7 +26,7 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from tests.aids.responses_grammar import frames
-from tests.unit.protocols.openai_responses.harness import an_ask, read
+from tests.unit.protocols.openai_responses.harness import make_context, read
 from tests.unit.protocols.openai_responses.loopback import endpoint
 
 openai = pytest.importorskip("openai")
@@ -94,8 +94,8 @@ RUNS: list[tuple[dict[str, Any], list[Event]]] = [
 @pytest.mark.parametrize(("members", "events"), RUNS)
 def test_every_event_matches_the_declarations_of_the_sdk(members: dict[str, Any], events: list[Event]) -> None:
     adapter = pydantic.TypeAdapter(openai.types.responses.ResponseStreamEvent)
-    ask = an_ask()
-    stream = ResponsesRenderer(read(ask, stream=True, **members), ask).feed(events)
+    context = make_context()
+    stream = ResponsesRenderer(read(context, stream=True, **members), context).feed(events)
     for event in frames(stream):
         adapter.validate_python(event)
         if "response" in event:

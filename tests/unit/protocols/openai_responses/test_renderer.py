@@ -25,7 +25,7 @@ from relayd.protocols.canon import (
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from tests.aids.memories import Kept
 from tests.aids.responses_grammar import frames, read_events, read_stream
-from tests.unit.protocols.openai_responses.harness import HELLO, an_ask, over_websocket, plain, read, streamed
+from tests.unit.protocols.openai_responses.harness import HELLO, make_context, over_websocket, plain, read, streamed
 
 CUSTOM = {"type": "custom", "name": "apply_patch", "description": "edit"}
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
@@ -58,15 +58,15 @@ def test_a_text_becomes_one_message_with_usage() -> None:
 
 
 def test_the_model_is_the_one_that_the_client_asked_for() -> None:
-    ask = an_ask()
-    request = read(ask, model="alias", stream=True)
-    renderer = ResponsesRenderer(request, ask)
+    context = make_context()
+    request = read(context, model="alias", stream=True)
+    renderer = ResponsesRenderer(request, context)
     assert b'"model":"alias"' in renderer.feed([Begin("chatcmpl-1", "the-real-one")])
 
 
 def test_a_delta_is_sent_immediately() -> None:
-    ask = an_ask()
-    renderer = ResponsesRenderer(read(ask, stream=True), ask)
+    context = make_context()
+    renderer = ResponsesRenderer(read(context, stream=True), context)
     renderer.feed([Begin()])
     assert b'"delta":"a"' in renderer.feed([TextDelta("a")])
     assert b'"delta":"b"' in renderer.feed([TextDelta("b")])
@@ -99,8 +99,8 @@ def test_interleaved_fragments_of_parallel_calls_are_put_in_order() -> None:
 
 
 def test_the_second_call_streams_as_soon_as_the_first_is_whole() -> None:
-    ask = an_ask()
-    renderer = ResponsesRenderer(read(ask, stream=True, tools=[WEATHER]), ask)
+    context = make_context()
+    renderer = ResponsesRenderer(read(context, stream=True, tools=[WEATHER]), context)
     renderer.feed([Begin(), ToolStart(0, "a", "weather"), ToolDelta(0, '{"x":"}\\""}')])
     assert b"output_item.done" in renderer.feed([ToolStart(1, "b", "weather")])
     assert b'"delta":"{"' in renderer.feed([ToolDelta(1, "{")])
@@ -124,8 +124,8 @@ def test_a_namespace_tool_returns_under_its_namespace_and_name() -> None:
 
 
 def test_a_custom_tool_returns_its_raw_input_while_it_arrives() -> None:
-    ask = an_ask()
-    renderer = ResponsesRenderer(read(ask, stream=True, tools=[CUSTOM]), ask)
+    context = make_context()
+    renderer = ResponsesRenderer(read(context, stream=True, tools=[CUSTOM]), context)
     stream = renderer.feed([Begin(), ToolStart(0, "a", "apply_patch"), ToolDelta(0, '{"input": "*** Be')])
     assert b'"delta":"*** Be"' in stream
     stream += renderer.feed([ToolDelta(0, 'gin\\n\\u00e9"}'), Finish("tool_calls"), End()])
@@ -178,23 +178,23 @@ def test_an_answer_that_was_cut_short_is_incomplete_and_so_is_its_last_item(reas
 
 
 def test_a_failure_is_response_failed_and_closes_no_call() -> None:
-    ask = an_ask()
-    renderer = ResponsesRenderer(read(ask, stream=True, tools=[WEATHER]), ask)
+    context = make_context()
+    renderer = ResponsesRenderer(read(context, stream=True, tools=[WEATHER]), context)
     stream = renderer.feed([Begin(), TextDelta("so"), ToolStart(0, "a", "weather"), ToolDelta(0, "{"),
                             Failure(502, "The stream was cut.")])  # fmt: skip
     response = read_stream(stream)
     assert response["status"] == "failed"
     assert response["error"] == {"code": "server_error", "message": "The stream was cut."}
     assert [item["type"] for item in response["output"]] == ["message"]
-    assert not isinstance(ask.memory, Kept) or not ask.memory.values
+    assert not isinstance(context.memory, Kept) or not context.memory.values
     assert renderer.feed([TextDelta("late"), End()]) == b""
 
 
 def test_a_rate_limit_says_when_to_try_again() -> None:
     failed = streamed([Failure(429, "Slow down.", "too_many", retry_after_s=2.2)])
     assert failed["error"] == {"code": "rate_limit_exceeded", "message": "Slow down. Please try again in 3s."}
-    ask = an_ask()
-    renderer = ResponsesRenderer(read(ask), ask)
+    context = make_context()
+    renderer = ResponsesRenderer(read(context), context)
     renderer.feed([Failure(429, "Slow down.", "too_many", retry_after_s=2.2)])
     answer = renderer.whole()
     assert answer.status == 429 and ("Retry-After", "3") in answer.headers
@@ -207,8 +207,8 @@ def test_codes_that_clients_know_are_kept(code: str) -> None:
 
 
 def test_an_answer_without_an_end_is_a_failure() -> None:
-    ask = an_ask()
-    renderer = ResponsesRenderer(read(ask), ask)
+    context = make_context()
+    renderer = ResponsesRenderer(read(context), context)
     renderer.feed([Begin(), TextDelta("half")])
     assert renderer.whole().status == 502
 
@@ -246,30 +246,30 @@ def test_half_a_surrogate_pair_does_not_break_the_stream() -> None:
 
 
 def test_a_comment_keeps_a_stream_alive_and_a_plain_answer_has_none() -> None:
-    ask = an_ask()
-    renderer = ResponsesRenderer(read(ask, stream=True), ask)
+    context = make_context()
+    renderer = ResponsesRenderer(read(context, stream=True), context)
     stream = renderer.comment() + renderer.feed(HELLO[:2]) + renderer.comment() + renderer.feed(HELLO[2:])
     assert stream.count(b": keep-alive\n\n") == 2
     assert read_stream(stream)["status"] == "completed"
-    assert ResponsesRenderer(read(ask), ask).comment() == b""
-    assert ResponsesRenderer(read(an_ask(socket=Kept())), an_ask(socket=Kept())).comment() == b""
+    assert ResponsesRenderer(read(context), context).comment() == b""
+    assert ResponsesRenderer(read(make_context(socket=Kept())), make_context(socket=Kept())).comment() == b""
 
 
 def test_a_socket_gets_one_event_per_frame_and_no_done() -> None:
-    ask = an_ask(socket=Kept())
-    assert over_websocket(HELLO, ask)["output"][0]["content"][0]["text"] == "Hello"
+    context = make_context(socket=Kept())
+    assert over_websocket(HELLO, context)["output"][0]["content"][0]["text"] == "Hello"
 
 
 def test_a_turn_that_fails_before_its_response_began_is_an_error_frame_and_evicts_the_previous_response() -> None:
-    ask = an_ask(socket=Kept())
-    first = over_websocket(HELLO, ask, store=False)
-    renderer = ResponsesRenderer(read(ask, previous_response_id=first["id"]), ask)
+    context = make_context(socket=Kept())
+    first = over_websocket(HELLO, context, store=False)
+    renderer = ResponsesRenderer(read(context, previous_response_id=first["id"]), context)
     [text] = renderer.messages([Failure(500, "Broken.", "oops")])
     assert json.loads(text) == {
         "type": "error", "status": 500,
         "error": {"message": "Broken.", "type": "server_error", "param": None, "code": "oops"},
     }  # fmt: skip
-    assert ask.socket is not None and ask.socket.get("latest_response") is None
+    assert context.socket is not None and context.socket.get("latest_response") is None
 
 
 # ---- arbitrary events
@@ -323,11 +323,11 @@ def test_every_stream_obeys_the_grammar_and_equals_the_plain_answer(
     events: list[Event], encrypted_reasoning: bool, together: bool
 ) -> None:
     members: dict[str, Any] = {"tools": TOOLS, "include": ["reasoning.encrypted_content"] if encrypted_reasoning else []}
-    ask = an_ask()
-    renderer = ResponsesRenderer(read(ask, stream=True, **members), ask)
+    context = make_context()
+    renderer = ResponsesRenderer(read(context, stream=True, **members), context)
     stream = renderer.feed(events) if together else b"".join(renderer.feed([event]) for event in events)
     response = read_stream(stream)
-    socket = over_websocket([Begin(), *events], an_ask(socket=Kept()), **members)
+    socket = over_websocket([Begin(), *events], make_context(socket=Kept()), **members)
     whole = plain(events, **members)
     assert without_ids_and_times(socket) == without_ids_and_times(response)
     if response["status"] != "failed":
@@ -341,6 +341,6 @@ def test_every_stream_obeys_the_grammar_and_equals_the_plain_answer(
 
 
 def test_a_stream_of_nothing_but_frames_can_be_checked_twice() -> None:
-    ask = an_ask()
-    stream = ResponsesRenderer(read(ask, stream=True), ask).feed(HELLO)
+    context = make_context()
+    stream = ResponsesRenderer(read(context, stream=True), context).feed(HELLO)
     assert read_events(frames(stream)) == read_stream(stream)

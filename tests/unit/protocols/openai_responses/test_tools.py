@@ -24,7 +24,7 @@ from relayd.protocols.canon import (
 from relayd.protocols.openai_responses.response_settings import settings_of
 from relayd.protocols.openai_responses.tools import ClientTool, ToolNames, endpoint_name_of, read_tool_config
 from relayd.wire.tool_list_cache import CachedList
-from tests.unit.protocols.openai_responses.harness import an_ask, plain, read, refusal, streamed
+from tests.unit.protocols.openai_responses.harness import make_context, plain, read, refusal, streamed
 
 F = {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True}
 G = {"type": "function", "name": "g"}
@@ -166,18 +166,18 @@ def test_repeated_tools_are_offered_once_with_their_last_definition() -> None:
 
 
 def test_a_call_of_a_tool_of_an_input_item_is_returned_and_read_from_the_history() -> None:
-    ask = an_ask()
+    context = make_context()
     events: list[Event] = [
         Begin("x", "m"), ToolStart(0, "c1", "functions__exec"), ToolDelta(0, '{"input":"ls"}'), Finish("tool_calls"), End(),
     ]  # fmt: skip
     for rendered in (streamed, plain):
-        response = rendered(events, ask, input=[BROUGHT, GO])
+        response = rendered(events, context, input=[BROUGHT, GO])
         [item] = response["output"]
         expected = (item["type"], item["namespace"], item["name"], item["input"])
         assert expected == ("custom_tool_call", "functions", "exec", "ls")
     output = {"type": "custom_tool_call_output", "call_id": "c1", "output": "a.txt"}
     for more in ([output], [BROUGHT, output]):
-        request = read(ask, input=more, previous_response_id=response["id"])
+        request = read(context, input=more, previous_response_id=response["id"])
         assert [tool.name for tool in request.tools] == ["functions__exec", "functions__f", "g"]
         assert request.messages[1].parts == (ToolCall("c1", "functions__exec", "ls", "custom"),)
         assert [item["type"] for item in settings_of(request).items].count("additional_tools") == 1

@@ -3,8 +3,8 @@
 Laws:
 1. Every field is validated; an error names the path of the invalid field. Fields without effect on an endpoint
    (client_metadata, truncation) are accepted and left out.
-2. The context is the stored conversation followed by the new input; `instructions` apply to this request only. Tools
-   declared by input items are offered as long as the items are part of the context.
+2. The full input is the stored conversation followed by the new input; `instructions` apply to this request only. Tools
+   declared by items are offered as long as the items are part of the full input.
 3. A requested feature that is not available (prompt, conversation, background) is refused, never ignored.
 """
 
@@ -32,39 +32,39 @@ MAX_TOP_LOGPROBS = 20
 _LOGPROBS, _ENCRYPTED_REASONING = "message.output_text.logprobs", "reasoning.encrypted_content"
 
 
-def read_request(body: bytes, ask: Ask) -> Request:
+def read_request(body: bytes, context: Ask) -> Request:
     """Read a request body, a response.create message of a WebSocket, or a compaction request. Raises Refused."""
-    return at_once(read_steps(_json.read_object(body), ask))
+    return at_once(read_steps(_json.read_object(body), context))
 
 
-def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+def read_steps(members: dict[str, Any], context: Ask) -> Steps[Request]:
     """Read a parsed body, in steps. Raises Refused."""
     try:
-        if ask.socket is not None:
+        if context.socket is not None:
             if members.get("type") != "response.create":
                 raise Refused("The only event that a client can send is response.create.", "type", "invalid_value")
             members["stream"] = True
-        elif ask.path.rstrip("/").endswith("/responses/compact"):
-            return (yield from _read_compaction(members, ask))
-        return (yield from _read(members, ask))
+        elif context.path.rstrip("/").endswith("/responses/compact"):
+            return (yield from _read_compaction(members, context))
+        return (yield from _read(members, context))
     except Refused:
         previous = members.get("previous_response_id")
-        state.delete_latest(ask, previous if isinstance(previous, str) else None)
+        state.delete_latest(context, previous if isinstance(previous, str) else None)
         raise
 
 
-def read_for_count(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+def read_for_count(members: dict[str, Any], context: Ask) -> Steps[Request]:
     """Read a request for a token count, in steps; `model` is optional. Raises Refused."""
-    return (yield from _read({**members, "model": members.get("model") or "any"}, ask))
+    return (yield from _read({**members, "model": members.get("model") or "any"}, context))
 
 
-def _read(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+def _read(members: dict[str, Any], context: Ask) -> Steps[Request]:
     _refuse_unsupported(members)
     model = _model(members)
-    context = yield from _context(members, ask)
-    items, previous = context.items, context.previous
-    tool_config = yield from tool_config_steps(members, item_tool_lists(context.located_items))
-    messages, unknown = yield from context.messages(tool_config.names, ask)
+    full_input = yield from _read_full_input(members, context)
+    items, previous = full_input.items, full_input.previous
+    tool_config = yield from tool_config_steps(members, item_tool_lists(full_input.located_items))
+    messages, unknown = yield from full_input.messages(tool_config.names, context)
     instructions = _json.optional(members, "instructions", "a string")
     if instructions:
         if len(instructions.encode("utf-8", "surrogatepass")) > MAX_INSTRUCTIONS:
@@ -111,9 +111,9 @@ def _read(members: dict[str, Any], ask: Ask) -> Steps[Request]:
         "tool_choice": tool_config.echo_choice,
         "previous_response_id": previous,
     }
-    is_storable = ask.large_bytes <= MAX_STORABLE_BODY_BYTES
+    is_storable = context.large_bytes <= MAX_STORABLE_BODY_BYTES
     stored = is_storable and store is not False
-    keeps_items = stored or (is_storable and ask.socket is not None)
+    keeps_items = stored or (is_storable and context.socket is not None)
     settings = ResponseSettings(
         echo,
         tool_config.names,
@@ -123,18 +123,18 @@ def _read(members: dict[str, Any], ask: Ask) -> Steps[Request]:
         stored,
         logprobs,
         _ENCRYPTED_REASONING in included,
-        echo_json=(yield from write_steps(echo)) if ask.large_bytes else b"",
+        echo_json=(yield from write_steps(echo)) if context.large_bytes else b"",
     )
     return replace(request, extra={KEY: settings})
 
 
-def _read_compaction(members: dict[str, Any], ask: Ask) -> Steps[Request]:
-    compaction.require_seal_key(ask)
+def _read_compaction(members: dict[str, Any], context: Ask) -> Steps[Request]:
+    compaction.require_seal_key(context)
     model = _model(members)
-    context = yield from _context(members, ask, input_required=False)
-    items, previous = context.items, context.previous
-    names = (yield from tool_config_steps({}, item_tool_lists(context.located_items))).names
-    messages, unknown = yield from context.messages(names, ask)
+    full_input = yield from _read_full_input(members, context, input_required=False)
+    items, previous = full_input.items, full_input.previous
+    names = (yield from tool_config_steps({}, item_tool_lists(full_input.located_items))).names
+    messages, unknown = yield from full_input.messages(names, context)
     if not messages:
         raise Refused("The conversation is empty: send input or previous_response_id.", "input")
     retained = compaction.retained_items(items)
@@ -172,8 +172,11 @@ def _model(members: Mapping[str, Any]) -> str:
     return str(model)
 
 
-class _Context(NamedTuple):
-    """The items of the whole conversation, each with its path, and the id of the previous response."""
+_UnknownCounts = Mapping[tuple[str, str], int]  # see Request.unknown
+
+
+class _FullInput(NamedTuple):
+    """All items, first those of the stored conversation, each with its path; and the id of the previous response."""
 
     located_items: tuple[tuple[str, Mapping[str, Any]], ...]
     previous: str | None
@@ -183,25 +186,25 @@ class _Context(NamedTuple):
         """Return the items without their paths, for the store."""
         return tuple(item for _, item in self.located_items)
 
-    def messages(self, names: ToolNames, ask: Ask) -> Steps[tuple[tuple[Message, ...], Mapping[tuple[str, str], int]]]:
+    def messages(self, names: ToolNames, context: Ask) -> Steps[tuple[tuple[Message, ...], _UnknownCounts]]:
         """Return the canonical messages and the counts of unknown item types, in steps. Raises Refused."""
-        conversation = Conversation(names, lambda sealed, at: compaction.open_summary(sealed, at, ask))
+        conversation = Conversation(names, lambda sealed, at: compaction.open_summary(sealed, at, context))
         for at, item in self.located_items:
             conversation.add(item, at)
             yield
         return conversation.messages(), conversation.unknown
 
 
-def _context(members: Mapping[str, Any], ask: Ask, input_required: bool = True) -> Steps[_Context]:
-    """Join the stored conversation and the new input, in steps. Raises Refused."""
+def _read_full_input(members: Mapping[str, Any], context: Ask, input_required: bool = True) -> Steps[_FullInput]:
+    """Read the stored conversation and the new input, in steps. Raises Refused."""
     previous = _json.optional(members, "previous_response_id", "a string")
     items: list[Mapping[str, Any]] = []
     if previous is not None:
-        record = state.find_response(ask, previous)
+        record = state.find_response(context, previous)
         if record is None:
             shown = f"Previous response with id '{previous[: state.MAX_ID_CHARS]}' not found."
             raise Refused(
-                shown + state.storage_failure(ask, previous), "previous_response_id", "previous_response_not_found"
+                shown + state.storage_failure(context, previous), "previous_response_id", "previous_response_not_found"
             )
         items += record["items"]
     located_items = [(f"previous_response_id: item {number}", item) for number, item in enumerate(items)]
@@ -217,7 +220,7 @@ def _context(members: Mapping[str, Any], ask: Ask, input_required: bool = True) 
                       "input", "invalid_type")  # fmt: skip
     if len(new_items) > MAX_ITEMS:
         raise Refused(f"input has {len(new_items)} items; at most {MAX_ITEMS} can be sent.", "input", "array_too_long")
-    references = state.References(ask)
+    references = state.References(context)
     referenced_ids: set[str] = set()
     for number, entry in enumerate(new_items):
         at = f"input[{number}]"
@@ -225,7 +228,7 @@ def _context(members: Mapping[str, Any], ask: Ask, input_required: bool = True) 
         items.append(item)
         located_items.append((at, item))
         yield
-    return _Context((yield from without_repeated_lists(located_items)), previous)
+    return _FullInput((yield from without_repeated_lists(located_items)), previous)
 
 
 def _resolve(

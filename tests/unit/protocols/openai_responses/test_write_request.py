@@ -25,7 +25,7 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.dialect import Options, Refused
 from relayd.protocols.openai_responses.reasoning_items import pack_native_signature
-from relayd.protocols.openai_responses.request_out import write_request
+from relayd.protocols.openai_responses.write_request import write_request
 from tests.aids.memories import Kept
 from tests.unit.protocols.openai_responses.harness import read
 

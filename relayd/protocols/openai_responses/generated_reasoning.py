@@ -11,35 +11,35 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols._own_parts import Edit, lists_of_parts, without
 from relayd.protocols.openai_responses.reasoning_items import PREFIX
-from relayd.protocols.openai_responses.state import OWN_REASONING_PREFIX
+from relayd.protocols.openai_responses.state import GENERATED_REASONING_PREFIX
 from relayd.wire.body import Look
 from relayd.wire.json_steps import Steps
 
-MARKS = (b'"' + PREFIX.encode(), b'"' + OWN_REASONING_PREFIX.encode())
+MARKS = (b'"' + PREFIX.encode(), b'"' + GENERATED_REASONING_PREFIX.encode())
 
 
 def brings_own_parts(members: Mapping[str, Any]) -> bool:
     """True if a parsed body contains such an item."""
-    return any(item.__class__ is dict and _is_own(item) for item in _json.a_list(members.get("input")))
+    return any(item.__class__ is dict and _is_generated(item) for item in _json.a_list(members.get("input")))
 
 
-def take_back(look: Look) -> Steps[list[Edit]]:
+def strip_generated(look: Look) -> Steps[list[Edit]]:
     """Return the edits that remove the items, in steps."""
     span = look.span("input")
     edits: list[Edit] = []
     if span is not None:
         for parts in (yield from lists_of_parts(look.body, span, b"[", MARKS)):
-            edits += without(parts, _is_own, _as_message)
+            edits += without(parts, _is_generated, _as_message)
     return edits
 
 
-def _is_own(item: dict[str, Any]) -> bool:
+def _is_generated(item: dict[str, Any]) -> bool:
     if item.get("type") != "reasoning":
         return False
     encrypted = _json.a_text(item.get("encrypted_content"))
     if encrypted:
         return encrypted.startswith(PREFIX)
-    return _json.a_text(item.get("id")).startswith(OWN_REASONING_PREFIX)
+    return _json.a_text(item.get("id")).startswith(GENERATED_REASONING_PREFIX)
 
 
 def _as_message(item: dict[str, Any]) -> bytes:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from relayd.protocols.canon import Format, Message, Text, Thinking
 from relayd.protocols.dialect import Refused
-from relayd.protocols.openai_responses.request import MAX_INSTRUCTIONS, MAX_ITEMS, read_request
+from relayd.protocols.openai_responses.read_request import MAX_INSTRUCTIONS, MAX_ITEMS, read_request
 from relayd.protocols.openai_responses.response_settings import settings_of
 from tests.aids.memories import Kept
 from tests.aids.responses_grammar import RESPONSE_MEMBERS
-from tests.unit.protocols.openai_responses.harness import HELLO, an_ask, over_websocket, plain, read, refusal
+from tests.unit.protocols.openai_responses.harness import HELLO, make_context, over_websocket, plain, read, refusal
 
 CODEX: dict[str, Any] = {
     "model": "gpt-5-codex", "stream": True, "store": False, "include": ["reasoning.encrypted_content"],
@@ -112,7 +112,7 @@ def test_invalid_fields_are_refused_with_their_name(members: dict[str, Any], par
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"model": NaN}', b"[" * 100_000])
 def test_a_body_that_is_not_a_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(Refused):
-        read_request(body, an_ask())
+        read_request(body, make_context())
 
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
@@ -127,7 +127,7 @@ MEMBERS = ["input", "tools", "tool_choice", "text", "reasoning", "include", "met
 @given(st.dictionaries(st.sampled_from(MEMBERS), VALUES))
 def test_arbitrary_requests_are_read_or_refused(members: dict[str, Any]) -> None:
     try:
-        request = read_request(json.dumps({"model": "m", "input": "x", **members}).encode(), an_ask())
+        request = read_request(json.dumps({"model": "m", "input": "x", **members}).encode(), make_context())
     except Refused as refused:
         assert refused.status == 400 and refused.message
     else:
@@ -140,17 +140,17 @@ def test_null_is_absence() -> None:
 
 
 def test_a_websocket_request_is_always_streamed() -> None:
-    assert read(an_ask(socket=Kept()), stream=False).stream
+    assert read(make_context(socket=Kept()), stream=False).stream
 
 
 def test_a_websocket_accepts_only_response_create() -> None:
-    assert refusal(an_ask(socket=Kept()), type="response.cancel").param == "type"
+    assert refusal(make_context(socket=Kept()), type="response.cancel").param == "type"
 
 
 def test_a_refused_continuation_evicts_the_previous_response() -> None:
-    ask = an_ask(socket=Kept())
-    first = over_websocket(HELLO, ask, store=False)
+    context = make_context(socket=Kept())
+    first = over_websocket(HELLO, context, store=False)
     orphan = [{"type": "function_call_output", "call_id": "call_none", "output": "x"}]
-    assert refusal(ask, previous_response_id=first["id"], input=orphan).code == "tool_call_not_found"
-    assert refusal(ask, previous_response_id=first["id"]).code == "previous_response_not_found"
-    assert over_websocket(HELLO, ask, store=False)["status"] == "completed"
+    assert refusal(context, previous_response_id=first["id"], input=orphan).code == "tool_call_not_found"
+    assert refusal(context, previous_response_id=first["id"]).code == "previous_response_not_found"
+    assert over_websocket(HELLO, context, store=False)["status"] == "completed"
