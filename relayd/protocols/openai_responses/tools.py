@@ -1,8 +1,9 @@
 """The tools of a Responses request: the tools offered to the endpoint, their endpoint names, and the mapping back.
 
 Laws:
-1. The endpoint name of a tool has at most 64 characters of A-Z a-z 0-9 _ -; other names are shortened or replaced with
-   a hash. The table maps every endpoint name back to the client's namespace and name.
+1. The endpoint name of a tool has at most 64 characters of A-Z a-z 0-9 _ -. In other names, invalid characters are
+   replaced, the end is cut off, and a hash is appended. The table maps every endpoint name back to the client's
+   namespace and name.
 2. The endpoint name depends only on namespace and name, unless two tools of one request collide.
 3. `allowed_tools` is a hard constraint: only the tools that it names are offered, and only offered tools can be called.
 4. Tools declared by input items (`additional_tools`, `tool_search_output`) are offered like those in `tools`. A tool
