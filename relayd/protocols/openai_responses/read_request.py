@@ -195,7 +195,9 @@ class _FullInput(NamedTuple):
         return conversation.messages(), conversation.unknown
 
 
-def _read_full_input(members: Mapping[str, Any], context: Ask, input_required: bool = True) -> Steps[_FullInput]:
+def _read_full_input(
+    members: Mapping[str, Any], context: Ask, input_required: bool = True
+) -> Steps[_FullInput]:
     """Read the stored conversation and the new input, in steps. Raises Refused."""
     previous = _json.optional(members, "previous_response_id", "a string")
     items: list[Mapping[str, Any]] = []

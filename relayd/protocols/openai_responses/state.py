@@ -50,7 +50,9 @@ def storage_failure(context: Ask, response_id: str) -> str:
     return f" It could not be stored: {reason}." if reason else ""
 
 
-def store_response(context: Ask, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool) -> bool:
+def store_response(
+    context: Ask, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool
+) -> bool:
     """Store a finished response and its conversation; `items` are the items without the response's output.
 
     Returns False if storing failed.
