@@ -18,7 +18,7 @@ OWN_FLOORS = {
     "relayd/daemon/keeper.py": 62,
     "relayd/daemon/lifecycle.py": 74,
     "relayd/daemon/notify.py": 72,
-    "relayd/daemon/tending.py": 78,
+    "relayd/daemon/maintenance.py": 78,
     "relayd/proxy/mirror.py": 74,
     "relayd/server/sockets.py": 80,
     "relayd/server/stream.py": 80,

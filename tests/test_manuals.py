@@ -153,7 +153,7 @@ def test_the_numbers_of_the_handbook_are_those_of_the_declarations() -> None:
     assert re.search(r"handover_timeout: 1h", sample) and "`daemon.handover_timeout` (1h" in text
     assert "LimitNOFILE=65536" in UNITS and "asks for 65536" in text
     assert "the last 20 of them" in text
-    assert "KEPT = 20" in (TOP / "relayd/daemon/generations.py").read_text(encoding="utf-8")
+    assert "MAX_GENERATIONS = 20" in (TOP / "relayd/daemon/generations.py").read_text(encoding="utf-8")
 
 
 def test_the_configurations_that_the_readme_points_to_are_in_the_package() -> None:

@@ -1,4 +1,4 @@
-"""One action on one endpoint of the running relayd, asked for by its admin socket."""
+"""Runs one action on one endpoint of the running relayd, over the admin socket."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 from typing import Any
 from urllib.parse import quote
 
-from relayd.cli.admin_client import Unreachable, add_socket_options, ask, seconds
+from relayd.cli.admin_client import Unreachable, add_socket_options, seconds, send_request
 from relayd.cli.output import err
 
 
 def add_action_options(parser: argparse.ArgumentParser) -> None:
-    """Which endpoint, and where the daemon is."""
+    """Add the arguments that name the endpoint, and the options that find the daemon."""
     parser.add_argument("upstream", metavar="UPSTREAM", help="name of the upstream")
     parser.add_argument("address", metavar="ADDRESS", help="address of the endpoint, as relayd upstreams shows it")
     add_socket_options(parser)
@@ -20,14 +20,15 @@ def add_action_options(parser: argparse.ArgumentParser) -> None:
 
 
 def perform(arguments: argparse.Namespace, action: str) -> dict[str, Any] | None:
-    """What the endpoint is after the action; None when it was refused, which is then told."""
+    """The endpoint's state after the action. None if the action failed; the error is printed."""
     upstream, address = quote(arguments.upstream, safe=""), quote(arguments.address, safe="")
     try:
-        answer = ask(arguments, "POST", f"/upstreams/{upstream}/endpoints/{address}/{action}", arguments.timeout)
-        told: dict[str, Any] = json.loads(answer.body)
+        path = f"/upstreams/{upstream}/endpoints/{address}/{action}"
+        answer = send_request(arguments, "POST", path, arguments.timeout)
+        reply: dict[str, Any] = json.loads(answer.body)
         if answer.status != 200:
-            raise ValueError(told["error"]["message"])
+            raise ValueError(reply["error"]["message"])
     except (Unreachable, ValueError, KeyError) as failed:
         err(f"relayd: not done: {failed}")
         return None
-    return told
+    return reply

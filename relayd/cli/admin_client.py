@@ -1,4 +1,4 @@
-"""Asking the running relayd by its admin socket, with nothing but http.client."""
+"""Client of the admin socket of the running relayd, based on http.client."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import socket
 from dataclasses import dataclass
 
 from relayd.cli.config_file import add_config_option, config_file
-from relayd.daemon import place
+from relayd.daemon import admin_socket_path
 
 UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0}
 
 
 class Unreachable(Exception):
-    """Nobody answers; the text says where it was looked and why."""
+    """No daemon responds. The text lists the sockets that were tried, and the errors."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer of the admin application."""
+class AdminResponse:
+    """One response of the admin application."""
 
     status: int
     body: bytes
@@ -43,59 +43,59 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 def add_socket_options(parser: argparse.ArgumentParser) -> None:
-    """The options by which every command finds the daemon."""
-    add_config_option(parser, "the file relayd runs on, which names its admin socket")
+    """Add the options with which every command finds the daemon."""
+    add_config_option(parser, "the configuration of the running relayd, which names its admin socket")
     parser.add_argument("--instance", metavar="NAME", help="the instance relayd@NAME.service")
-    parser.add_argument("--socket", metavar="PATH", help="the admin socket, instead of looking for it")
+    parser.add_argument("--socket", metavar="PATH", help="path of the admin socket, instead of searching for it")
 
 
 def seconds(text: str) -> float:
-    """`20s`, `500ms`, `1m` or plain seconds, as an argument."""
+    """Parse a duration argument: `20s`, `500ms`, `1m` or plain seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|)", text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no span of time; write for example 20s")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write for example 20s")
     return float(found[1]) * UNITS[found[2]]
 
 
 def socket_paths(arguments: argparse.Namespace) -> list[str]:
-    """Where to look, in order."""
+    """The paths of the admin socket to try, in order."""
     if arguments.socket:
         return [str(arguments.socket).removeprefix("unix:")]
     if getattr(arguments, "instance", None):
-        return [f"{place.SYSTEM_FOLDER}-{arguments.instance}/admin.sock"]
+        return [f"{admin_socket_path.SYSTEM_FOLDER}-{arguments.instance}/admin.sock"]
     path = config_file(arguments)
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             text = file.read()
     except OSError:
-        text = ""  # the daemon may run on the default place all the same
-    return place.candidates(path, text)
+        text = ""  # the daemon may still use the default path
+    return admin_socket_path.candidates(path, text)
 
 
 def user_name() -> str:
-    """Who runs this command."""
+    """The name of the user who runs this command."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
 
 
-def ask(arguments: argparse.Namespace, method: str, target: str, timeout_s: float) -> Answer:
-    """One request to the first socket that answers. Raises Unreachable."""
-    tried, closed = [], False
+def send_request(arguments: argparse.Namespace, method: str, target: str, timeout_s: float) -> AdminResponse:
+    """Send one request to the first socket that accepts a connection. Raises Unreachable."""
+    failures, denied = [], False
     for path in socket_paths(arguments):
         connection = UnixConnection(path, timeout_s)
         try:
             connection.connect()
         except OSError as error:
             connection.close()
-            tried.append(f"{path}: {error.strerror or error}")
-            closed = closed or isinstance(error, PermissionError)
+            failures.append(f"{path}: {error.strerror or error}")
+            denied = denied or isinstance(error, PermissionError)
             continue
         try:
             connection.request(method, target)
             response = connection.getresponse()
-            return Answer(response.status, response.read())
+            return AdminResponse(response.status, response.read())
         except TimeoutError as error:
             raise Unreachable(f"{path}: no answer within {timeout_s:g} s") from error
         except (OSError, http.client.HTTPException) as error:
@@ -103,6 +103,6 @@ def ask(arguments: argparse.Namespace, method: str, target: str, timeout_s: floa
         finally:
             connection.close()
     hint = "is relayd running, and may this user open its socket?" if os.getuid() else "is relayd running?"
-    if closed:
+    if denied:
         hint = f"this user may not open the socket: adduser {user_name()} relayd-admin, then log in again"
-    raise Unreachable("; ".join(tried) + f" ({hint})")
+    raise Unreachable("; ".join(failures) + f" ({hint})")

@@ -1,6 +1,6 @@
-"""The file that a command works on: the one that -c names, else /etc/relayd.yaml, else that of the source tree.
+"""The configuration file of a command: the one of -c, else /etc/relayd.yaml, else the one of the source tree.
 
-The source tree's file counts only where /etc/relayd.yaml does not exist, so that an installed relayd comes first.
+The file of the source tree is used only if /etc/relayd.yaml does not exist, so an installed relayd takes precedence.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import relayd
 from relayd.cli.output import err
-from relayd.daemon.place import DEFAULT_FILE as INSTALLED
+from relayd.daemon.admin_socket_path import DEFAULT_FILE as INSTALLED
 from relayd.errors import Finding
 
 DEFAULT_FILE = INSTALLED
@@ -21,13 +21,13 @@ HINT = "name the configuration with -c FILE"
 
 
 def add_config_option(parser: argparse.ArgumentParser, meaning: str = "") -> None:
-    """The option -c, with the same default everywhere."""
-    told = f"{meaning} (default {INSTALLED})" if meaning else f"default {INSTALLED}"
-    parser.add_argument("-c", "--config", default=INSTALLED, metavar="FILE", help=told)
+    """Add the option -c, with the same default in all commands."""
+    text = f"{meaning} (default {INSTALLED})" if meaning else f"default {INSTALLED}"
+    parser.add_argument("-c", "--config", default=INSTALLED, metavar="FILE", help=text)
 
 
 def config_file(arguments: argparse.Namespace) -> str:
-    """The path, as it was named."""
+    """The path of the configuration file."""
     named: str = arguments.config
     if named != INSTALLED:
         return named
@@ -35,12 +35,12 @@ def config_file(arguments: argparse.Namespace) -> str:
 
 
 def show(findings: Iterable[Finding], path: str, named: str) -> None:
-    """Findings on standard error. Where nobody named the file and it is missing, the option is named."""
+    """Print findings to standard error. If the default file is missing, the option -c is suggested."""
     for finding in findings:
         err(str(hinted(finding, path, named)))
 
 
 def hinted(finding: Finding, path: str, named: str) -> Finding:
-    """The finding, with the option beside a missing file that nobody named."""
+    """The finding, with the option -c as a hint if the default file is missing."""
     missing = named == INSTALLED and finding.file == path and not finding.line and not os.path.exists(path)
     return replace(finding, hint=HINT) if missing and not finding.hint else finding

@@ -1,8 +1,8 @@
-"""What would become of a request that is only imagined, as plain values for people and programs.
+"""Explains how relayd would handle a hypothetical request, as plain data.
 
-1. The decisions are those of the data path itself, in a dry run (proxy/dry_run.py).
-2. No key is ever in it: the upstream's keys are replaced before the request is built, the client's are masked by their
-   names.
+1. The data path itself makes the decisions, in a dry run (proxy/dry_run.py).
+2. The result contains no key: keys of upstreams are replaced before the request is built, fields and parameters of the
+   client are masked by name.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from relayd.wire.headers import name_of
 from relayd.wire.http1 import RequestHead
 from relayd.wire.redact import mask_fields, mask_path, mask_query
 
-_FRAMING = (b"content-length", b"transfer-encoding")  # rebuilt for each side, told as `body`
+_FRAMING = (b"content-length", b"transfer-encoding")  # rebuilt for each side, shown as `body`
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request in mind. `scheme` is http, https or empty when only a path was given."""
+class HypotheticalRequest:
+    """A request that is not sent. `scheme`: http, https, or empty if only a path was given."""
 
     head: RequestHead
     scheme: str
@@ -39,16 +39,16 @@ class Asked:
     body: bytes | None = None
 
 
-def explanation(plan: Plan, asked: Asked) -> dict[str, Any]:
-    """What each listener and each route says, what relayd answers itself (`answer`) and what it sends on (`sent`)."""
-    head, config = asked.head, plan.config
-    body = asked.body or None
+def explanation(plan: Plan, request: HypotheticalRequest) -> dict[str, Any]:
+    """The decision of each listener and route, relayd's own response (`answer`) and the upstream request (`sent`)."""
+    head, config = request.head, plan.config
+    body = request.body or None
     head.model = probable_model(head, body, None if body is None or is_form(head) else look_at(body))
-    listeners = {name: _listener(one, asked) for name, one in config.listeners.items()}
+    listeners = {name: _listener(one, request) for name, one in config.listeners.items()}
     path, shown = _text(head.path), mask_path(_text(head.path))
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "request": {
-            "method": _text(head.method), "scheme": asked.scheme, "host": _text(head.authority),
+            "method": _text(head.method), "scheme": request.scheme, "host": _text(head.authority),
             "target": shown + _query(plan, head.query),
         },
         "listeners": [
@@ -64,47 +64,47 @@ def explanation(plan: Plan, asked: Asked) -> dict[str, Any]:
         ],
         "route": None, "consumer": None, "answer": None, "sent": None,
     }
-    taken = next((config.listeners[name] for name, (takes, _) in listeners.items() if takes), None)
-    networks = TrustedNetworks(() if taken is None else taken.trusted_proxies)
-    probable, head.model = head.model, None  # found anew, by the rules of real requests
-    run = dry_run(plan, head, asked.body, asked.peer, networks, asked.scheme == "https")
+    accepting = next((config.listeners[name] for name, (takes, _) in listeners.items() if takes), None)
+    networks = TrustedNetworks(() if accepting is None else accepting.trusted_proxies)
+    probable, head.model = head.model, None  # determined again, by the rules of real requests
+    run = dry_run(plan, head, request.body, request.peer, networks, request.scheme == "https")
     head.model = run.model or probable
     if run.answer is not None:
-        told["answer"] = {"status": run.answer.status, "code": run.answer.code, "why": run.answer.why}
+        result["answer"] = {"status": run.answer.status, "code": run.answer.code, "why": run.answer.why}
         if run.answer.code == "ambiguous_path":
-            told["answer"]["why"] = _other_reading(plan, head) or run.answer.why
+            result["answer"]["why"] = _other_reading(plan, head) or run.answer.why
     route = run.route
     if route is None:
-        return told
-    told["route"] = route.name
+        return result
+    result["route"] = route.name
     if route.allow is not None or run.consumer is not None:
-        told["consumer"] = {"allowed": sorted(route.allow or ()), "known": run.consumer}
+        result["consumer"] = {"allowed": sorted(route.allow or ()), "known": run.consumer}
     if run.sent is not None:
-        told["sent"] = _sent(run, run.sent, route, asked)
-    return told
+        result["sent"] = _sent(run, run.sent, route, request)
+    return result
 
 
-def _listener(listener: Listener, asked: Asked) -> tuple[bool, str]:
-    """Whether a client that writes this URL arrives at this listener."""
-    if not asked.scheme:
-        return True, "takes it, like every listener: only a path was given"
+def _listener(listener: Listener, request: HypotheticalRequest) -> tuple[bool, str]:
+    """True if a client with this URL reaches this listener, and the reason."""
+    if not request.scheme:
+        return True, "accepts it, like every listener: only a path was given"
     address = parse_listen(listener.address)
-    if (asked.scheme == "https") != (listener.tls is not None):
+    if (request.scheme == "https") != (listener.tls is not None):
         return False, f"speaks {'plain HTTP' if listener.tls is None else 'TLS'}, the URL does not"
     if address.kind == "unix":
-        return True, "takes it from a client that connects to this socket"
+        return True, "accepts it from a client that connects to this socket"
     if address.kind == "systemd":
-        return True, "takes it if systemd's socket has the URL's port"
-    authority = asked.head.authority.decode("latin-1")
+        return True, "accepts it if systemd's socket has the URL's port"
+    authority = request.head.authority.decode("latin-1")
     _, colon, written = authority.rpartition(":")
-    port = int(written) if colon and written.isdigit() else {"http": 80, "https": 443}[asked.scheme]
+    port = int(written) if colon and written.isdigit() else {"http": 80, "https": 443}[request.scheme]
     if port != address.port:
         return False, f"has another port than the URL's {port}"
-    return True, "takes it"
+    return True, "accepts it"
 
 
 def _other_reading(plan: Plan, head: RequestHead) -> str:
-    """Which reading of the path reaches another route; empty where there is none, or where they are too many."""
+    """The interpretation of the path that reaches another route; empty if none does, or if there are too many."""
     try:
         route = plan.table.match(head)
         reading = plan.table.contradiction(head, route, route is not None and route.rewrites_path)
@@ -114,31 +114,31 @@ def _other_reading(plan: Plan, head: RequestHead) -> str:
         return ""
     other, shown = plan.table.match_as(head, reading), mask_path(_text(reading))
     if other is route:
-        return f"read as {shown} the path would climb out of where its route puts it"
+        return f"read as {shown} the path would leave the folder to which its route maps it"
     return f"read as {shown} the path would reach " + ("no route" if other is None else f"route {other.name}")
 
 
-def _sent(run: DryRun, sent: Sent, route: PlannedRoute, asked: Asked) -> dict[str, Any]:
-    """The request as it leaves, for the first endpoint."""
-    head, target, limits = asked.head, sent.target, run.timeouts
+def _sent(run: DryRun, sent: Sent, route: PlannedRoute, request: HypotheticalRequest) -> dict[str, Any]:
+    """The upstream request, as sent to the first endpoint."""
+    head, target, limits = request.head, sent.target, run.timeouts
     spec = target.upstream.spec
-    # The transport's marks: `Name:` keeps libcurl from inventing a field, `Name;` is a field without a value.
+    # The transport's notation: `Name:` suppresses a field of libcurl, `Name;` is a field with an empty value.
     fields = [line[:-1] + b":" if line.endswith(b";") and b":" not in line else line
               for line in sent.fields if not line.endswith(b":")]
-    came = set(head.lines)
+    received = set(head.lines)
     dialect = None if route.resilience is None else route.resilience.dialect
     return {
         "upstream": spec.name, "protocol": spec.protocol, "http": "2" if spec.http2 else "1.1",
         "endpoints": [f"{'https' if one.spec.tls else 'http'} {one.label}" for one in target.upstream.endpoints],
         "translated": f"from {dialect.name} to {spec.protocol}" if sent.translated and dialect is not None else "",
         "model": None if not run.model else {"asked": run.model, "there": target.model or run.model},
-        "then": [_then(one) for one in run.targets[1:]],
+        "then": [_fallback(one) for one in run.targets[1:]],
         "target": _target(sent.wire_target, spec),
         "fields": _masked(fields),
-        "added": _masked([line for line in fields if line not in came]),
+        "added": _masked([line for line in fields if line not in received]),
         "removed": _masked([line for line in head.lines if line not in fields and name_of(line) not in _FRAMING]),
         "body": _body(sent),
-        "key": None if spec.auth is None else f"{_where(spec.auth)}, from {spec.auth.value.source}",
+        "key": None if spec.auth is None else f"{_key_location(spec.auth)}, from {spec.auth.value.source}",
         "warning": "" if spec.tls.verify else "the endpoint's certificate is not verified",
         "timeouts": {
             name: format_duration(seconds) if seconds else "off"
@@ -158,13 +158,13 @@ def _body(sent: Sent) -> str:
     return f"{sent.length} bytes, translated" if sent.translated else f"{sent.length} bytes (Content-Length)"
 
 
-def _then(target: Target) -> str:
-    """A fallback in words."""
+def _fallback(target: Target) -> str:
+    """A fallback as text."""
     model = f" as {target.model}" if target.model else ""
     return f"{target.upstream.name}{model}, for {', '.join(sorted(target.on)) or 'nothing'}"
 
 
-def _where(auth: AuthSpec) -> str:
+def _key_location(auth: AuthSpec) -> str:
     return {"bearer": "Authorization: Bearer", "header": f"field {auth.name}"}.get(auth.kind, f"parameter {auth.name}")
 
 

@@ -1,4 +1,4 @@
-"""The relayd command: finds its verbs in the folder of commands, loads the one that was asked for, and runs it.
+"""The relayd command: finds its verbs in the folder of commands, loads the requested one and runs it.
 
 1. A verb is a file of relayd/cli/commands with HELP, configure(parser) and run(arguments) -> exit code.
 2. Only the chosen verb is imported: `relayd reload` and `relayd version` do not load a server.
@@ -34,13 +34,13 @@ INTERRUPTED = 130
 
 
 def verbs() -> list[str]:
-    """The verbs there are, the usual ones first and in the order of a working day."""
+    """All verbs: the usual ones in the order of use, then the others."""
     found = registry.kinds(COMMANDS)
     return [verb for verb in ORDER if verb in found] + [verb for verb in found if verb not in ORDER]
 
 
 def help_of(verb: str) -> str:
-    """The HELP of a command, read from its source: showing the list imports none of them."""
+    """The HELP of a command, read from its source, so that the list of commands imports none of them."""
     spec = importlib.util.find_spec(f"{COMMANDS}.{verb}")
     if spec is None or spec.origin is None:
         return ""
@@ -53,7 +53,7 @@ def help_of(verb: str) -> str:
 
 
 def frame() -> argparse.ArgumentParser:
-    """The parser of `relayd` itself, which knows the verbs but not their options."""
+    """The parser of `relayd` itself, without the options of its verbs."""
     codes = "\n".join(f"  {code:<3} {meaning}" for code, meaning in EXIT_CODES)
     listed = "\n".join(f"  {verb:<9} {help_of(verb)}" for verb in verbs())
     parser = argparse.ArgumentParser(
@@ -67,8 +67,8 @@ def frame() -> argparse.ArgumentParser:
 
 
 def parser_of(verb: str) -> argparse.ArgumentParser:
-    """The parser of one verb. Raises KeyError for a word that is none."""
-    gc.disable()  # loading modules makes no garbage; walking them again and again costs a start some 10 ms
+    """The parser of one verb. Raises KeyError for an unknown one."""
+    gc.disable()  # imports create no garbage; collections during imports would cost a start some 10 ms
     try:
         module = registry.load(COMMANDS, verb)
     finally:
@@ -78,10 +78,10 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code."""
-    words = list(sys.argv[1:] if words is None else words)
-    verb = words[0] if words else ""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    verb = argv[0] if argv else ""
     if verb in ("-V", "--version"):
         sys.stdout.write(f"relayd {__version__}\n")
         return os.EX_OK
@@ -89,15 +89,15 @@ def main(words: Sequence[str] | None = None) -> int:
         (sys.stdout if verb else sys.stderr).write(frame().format_help())
         return os.EX_OK if verb else 2
     if verb not in verbs():
-        meant = difflib.get_close_matches(verb, verbs(), 1)
-        hint = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(verbs())}"
+        matches = difflib.get_close_matches(verb, verbs(), 1)
+        hint = f"did you mean {matches[0]}?" if matches else f"commands: {', '.join(verbs())}"
         err(f"relayd: no such command: {verb}; {hint}")
         return 2
-    arguments = parser_of(verb).parse_args(words[1:])
+    arguments = parser_of(verb).parse_args(argv[1:])
     try:
         return int(registry.load(COMMANDS, verb).run(arguments))
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # `relayd status | head`: who reads has seen enough
+    except BrokenPipeError:  # `relayd status | head`: the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return os.EX_OK

@@ -1,6 +1,6 @@
-"""What a command says, and where: results on standard output, complaints on standard error.
+"""Output of commands: results on standard output, errors and warnings on standard error.
 
-Colours are for people: only on a terminal, and never when NO_COLOR is set (no-color.org).
+Colours are used only on a terminal, and never if NO_COLOR is set (no-color.org).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ PAINT = re.compile("\033\\[[0-9;]*m")
 
 
 def out(text: str) -> None:
-    """A line of the result."""
+    """Print a line of the result."""
     write(sys.stdout, text)
 
 
 def err(text: str) -> None:
-    """A line about the work itself, or a fault."""
+    """Print a line about an error, a warning or progress."""
     write(sys.stderr, text)
 
 
@@ -30,7 +30,7 @@ def write(stream: TextIO, text: str) -> None:
 
 
 def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
-    """The text in a colour where somebody sees it; `stream` is where it will go, standard output if None."""
+    """The text in a colour, if `stream` is a terminal. `stream`: its destination, standard output if None."""
     stream = sys.stdout if stream is None else stream
     if not stream.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb":
         return text
@@ -38,12 +38,12 @@ def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
 
 
 def plain(text: str) -> str:
-    """Text from a client or an upstream, so that it cannot move the cursor or end the line."""
+    """Untrusted text with control characters replaced, so that it cannot move the cursor or end the line."""
     return text.translate(UNPRINTABLE)
 
 
 def span(seconds: float) -> str:
-    """A time for people: 1.5s, 3m20s, 5h02m, 12d3h."""
+    """A duration for display: 1.5s, 3m20s, 5h02m, 12d3h."""
     if seconds < 60:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(int(seconds), 60)
@@ -56,15 +56,15 @@ def span(seconds: float) -> str:
 
 
 def addresses(endpoint: dict[str, Any]) -> str:
-    """What an endpoint's name was resolved to, and how long ago; empty where it is no name."""
-    age_s = endpoint.get("addresses_age_s")  # a daemon of an older version does not tell
+    """The resolved addresses of an endpoint's host name and their age; empty if it is no name."""
+    age_s = endpoint.get("addresses_age_s")  # missing in the reply of an older daemon
     fault = endpoint.get("lookup_fault")
     known = "" if age_s is None else f"{', '.join(endpoint['addresses'])}, resolved {span(age_s)} ago"
     return plain("; ".join(part for part in (known, fault) if part))
 
 
 def amount(count: int) -> str:
-    """A number of bytes for people: 512, 4.2K, 17M."""
+    """A number of bytes for display: 512, 4.2K, 17M."""
     size, unit = float(count), ""
     for unit in ("", "K", "M", "G", "T"):
         if size < 1000 or unit == "T":
@@ -74,7 +74,7 @@ def amount(count: int) -> str:
 
 
 def table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows as lines with columns of even width, colours not counted; the last column is as long as it likes."""
+    """Rows as lines with aligned columns, colours not counted. The last column is not padded."""
     if not rows:
         return []
     widths = [max(width(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
@@ -85,5 +85,5 @@ def table(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def width(text: str) -> int:
-    """Columns on a terminal, colours taken away."""
+    """Width on a terminal, without colour codes."""
     return len(PAINT.sub("", text)) if "\033" in text else len(text)

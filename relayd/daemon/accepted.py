@@ -1,4 +1,4 @@
-"""The configuration that was in force last, for a start on a file that cannot be used any more."""
+"""The last accepted configuration: the fallback of a start whose file is invalid."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 
 from relayd.config.load import Loaded, load_texts
 from relayd.daemon.generations import Generations
-from relayd.daemon.keeper import SUCCESSOR, VARIABLE
+from relayd.daemon.keeper import KEEPER_VARIABLE, SUCCESSOR_VARIABLE
 from relayd.daemon.preflight import preflight
 from relayd.errors import ConfigError
 
 
-def accepted_before() -> Loaded | None:
-    """What a service goes on with when its file has faults: the configuration that was in force last. None where there
-    is none, without a keeper, and in an upgrade, where the process that serves goes on instead."""
-    if VARIABLE not in os.environ or SUCCESSOR in os.environ:
+def last_accepted() -> Loaded | None:
+    """The last accepted configuration, as a fallback. None if none is saved or usable, without a keeper, and in an
+    upgrade, in which the current process continues instead."""
+    if KEEPER_VARIABLE not in os.environ or SUCCESSOR_VARIABLE in os.environ:
         return None
     newest = Generations.of_service().newest()
     if newest is None or not newest.texts:
@@ -22,5 +22,5 @@ def accepted_before() -> Loaded | None:
     try:
         loaded = load_texts(newest.texts)
         return None if preflight(loaded.config).faults else loaded
-    except ConfigError:  # its keys are gone: the reasons that count are those of the file
+    except ConfigError:  # no longer valid, for example without its keys: the errors of the file are reported
         return None

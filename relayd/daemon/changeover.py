@@ -1,9 +1,9 @@
-"""From one configuration to the next: prepare what may fail, undo it when something did, commit what cannot fail.
+"""The change from one configuration to the next: prepare (may fail, is undone) and commit (cannot fail).
 
-1. A start and a reload walk the same road; a start only has nothing before it.
-2. Until commit nothing that serves is touched. Each step of prepare leaves behind how it is undone.
-3. Commit is assignments and the taking over of what is already open.
-4. An old plan is retired when the last exchange that entered with it has left, not before.
+1. A start and a reload use the same steps; at a start no configuration precedes.
+2. Before commit nothing in use is changed. Each step of prepare registers its undo action.
+3. Commit consists of assignments and of the use of resources that are already open.
+4. An old plan is retired when the last exchange that began with it has ended, not before.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from relayd.config.load import Loaded
 from relayd.config.model import Config
 from relayd.config.store import Store as StoreSection
 from relayd.config.telemetry import sinks_of
-from relayd.daemon import place
+from relayd.daemon import admin_socket_path
 from relayd.daemon.preflight import Expiry, preflight
-from relayd.daemon.remembering import open_store
+from relayd.daemon.state_dir import open_store
 from relayd.errors import ConfigError, ExchangeError, Finding
 from relayd.plan.carryover import Carryover, carryover
 from relayd.plan.compile import compile_plan
@@ -39,7 +39,7 @@ from relayd.upstream.upstream import Upstream
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Everything opened for a new configuration and not yet in use."""
+    """All resources opened for a new configuration and not yet in use."""
 
     plan: Plan
     carried: Carryover
@@ -53,7 +53,7 @@ class Prepared:
 
 @dataclass(slots=True)
 class Retiring:
-    """A plan that was replaced, and the upstreams that only it names."""
+    """A plan that was replaced, and the upstreams that only it uses."""
 
     generation: int
     upstreams: tuple[Upstream, ...]
@@ -61,30 +61,30 @@ class Retiring:
 
 
 class Changeover:
-    """Owns what a configuration opens beside the plan: listeners, the admin socket, the demo, retiring plans."""
+    """Owns the resources of a configuration besides the plan: listeners, admin socket, demo, retiring plans."""
 
     def __init__(
-        self, gateway: Gateway, telemetry: Telemetry, inherited: dict[str, list[socket.socket]], room: int
+        self, gateway: Gateway, telemetry: Telemetry, inherited: dict[str, list[socket.socket]], max_connections: int
     ) -> None:
-        """`room` is how many client connections the descriptors allow."""
+        """`max_connections`: the number of client connections that the limit of descriptors allows."""
         self._gateway = gateway
         self._telemetry = telemetry
         self._inherited = inherited
-        self._room = room
+        self._max_connections = max_connections
         self.listeners = ListenerSet(gateway, telemetry)
         self.admin: AdminServer | None = None
-        self._admin_as: object = None
-        self._store_as: object = StoreSection()  # what the gateway begins with
+        self._admin_section: object = None
+        self._store_section: object = StoreSection()  # the default store of a new gateway
         self._demo: DemoServer | None = None
         self._retiring: list[Retiring] = []
         self.expiries: tuple[Expiry, ...] = ()
 
     def prepare(self, loaded: Loaded, generation: int) -> Prepared:
-        """Open what the new configuration needs. Raises ConfigError with everything undone."""
+        """Open the resources of a new configuration. Raises ConfigError with everything undone."""
         config, gateway = loaded.config, self._gateway
-        asked = preflight(config)
-        if asked.faults:
-            raise ConfigError(loaded.located(asked.faults))
+        checked = preflight(config)
+        if checked.faults:
+            raise ConfigError(loaded.located(checked.faults))
         undo: list[Callable[[], None]] = []
         try:
             telemetry = self._telemetry.prepare(telemetry_settings(config))
@@ -102,16 +102,16 @@ class Changeover:
             admin = self._prepare_admin(config)
             if admin is not None:
                 undo.append(admin.close)
-        except BaseException as error:  # rescue door: whatever it was, nothing stays open; it is raised again
-            undone(undo)
+        except BaseException as error:  # rescue door: after any error nothing stays open; it is raised again
+            undo_all(undo)
             if isinstance(error, ConfigError):
                 raise ConfigError(loaded.located(error.findings)) from error
             raise
-        return Prepared(plan, carried, telemetry, listeners, admin, store, tuple(undo), tuple(asked.expiries))
+        return Prepared(plan, carried, telemetry, listeners, admin, store, tuple(undo), tuple(checked.expiries))
 
     def _prepare_store(self, config: Config, undo: list[Callable[[], None]]) -> Store | None:
-        """The store, when it is to be another one; what the old one remembers stays there."""
-        if self._store_as == config.store:
+        """Open a store if its section has changed. Entries of the old store are not copied."""
+        if self._store_section == config.store:
             return None
         store = open_store(config.store, serving=self._gateway.plan is not None)
         undo.append(store.close)
@@ -121,10 +121,10 @@ class Changeover:
         if self._demo is not None or all(route.upstream != "demo" for route in config.routes):
             return
         try:
-            folder = place.own_folder(place.private_folder())
+            folder = admin_socket_path.make_private_folder(admin_socket_path.private_folder())
             self._demo = DemoServer(os.path.join(folder, f"demo-{os.getpid()}.sock"))
         except OSError as error:
-            raise refused("routes", f"the demo upstream cannot be started: {error.strerror or error}") from error
+            raise config_error("routes", f"the demo upstream cannot be started: {error.strerror or error}") from error
         undo.append(self._close_demo)
 
     def _close_demo(self) -> None:
@@ -133,27 +133,27 @@ class Changeover:
             self._demo = None
 
     def _prepare_admin(self, config: Config) -> AdminServer | None:
-        """The admin socket, when it is to be a new one."""
-        if self.admin is not None and self._admin_as == config.admin:
+        """Bind the admin socket if its section has changed."""
+        if self.admin is not None and self._admin_section == config.admin:
             return None
-        path = place.socket_path(config.admin.address)
+        path = admin_socket_path.socket_path(config.admin.address)
         if self.admin is not None and self.admin.path == path:
-            raise refused("admin", "mode and owner of the admin socket are changed by a restart")
+            raise config_error("admin", "mode and owner of the admin socket change only by a restart")
         stored = stored_name(f"unix:{path}")
-        taken = self._inherited.get(stored)
+        inherited = self._inherited.get(stored)
         try:
-            if path != place.path_of(config.admin.address):
-                place.own_folder(os.path.dirname(path))
-            made = AdminServer(path, config.admin.mode, config.admin.owner, taken[0] if taken else None)
+            if path != admin_socket_path.socket_file(config.admin.address):
+                admin_socket_path.make_private_folder(os.path.dirname(path))
+            server = AdminServer(path, config.admin.mode, config.admin.owner, inherited[0] if inherited else None)
             self._inherited.pop(stored, None)
-            return made
+            return server
         except OSError as error:
             why = error.strerror or str(error)
             hint = "set admin: {address: unix:/path}"
-            raise refused("admin.address", f"cannot listen on unix:{path}: {why}", hint) from error
+            raise config_error("admin.address", f"cannot listen on unix:{path}: {why}", hint) from error
 
     def commit(self, prepared: Prepared, serve_admin: Callable[[AdminServer], None]) -> None:
-        """Put it in force. Cannot fail."""
+        """Put a prepared configuration into force. Cannot fail."""
         gateway, old = self._gateway, self._gateway.plan
         self._telemetry.commit(prepared.telemetry)
         self._telemetry.set_generation(prepared.plan.generation)
@@ -161,20 +161,20 @@ class Changeover:
         gateway.gates.apply(prepared.plan.gate_limits)
         for name, endpoints in prepared.plan.endpoints.items():
             prepared.plan.upstreams[name].set_endpoints(endpoints)
-        room, wanted = self._room, prepared.plan.config.daemon.connections
-        self.listeners.limit = min(room, wanted) if wanted else room
+        max_connections, configured = self._max_connections, prepared.plan.config.daemon.connections
+        self.listeners.limit = min(max_connections, configured) if configured else max_connections
         self.listeners.commit(prepared.listeners)
         if prepared.admin is not None:
             if self.admin is not None:
                 self.admin.close()
             self.admin = prepared.admin
             serve_admin(prepared.admin)
-        self._admin_as = prepared.plan.config.admin
+        self._admin_section = prepared.plan.config.admin
         self.expiries = prepared.expiries
         if prepared.store is not None:
             gateway.store.close(wait=False)
             gateway.store = prepared.store
-        self._store_as = prepared.plan.config.store
+        self._store_section = prepared.plan.config.store
         if old is not None:
             timeout_s = float(prepared.plan.config.daemon.retire_timeout)
             deadline = clock.monotonic() + timeout_s if timeout_s else float("inf")
@@ -182,7 +182,7 @@ class Changeover:
             self.retire()
 
     def retire(self) -> None:
-        """Let go of old plans that nobody holds any more; end what stays beyond `retire_timeout`. Called by a timer."""
+        """Retire old plans without exchanges. End exchanges that exceed `retire_timeout`. Called by a timer."""
         if not self._retiring:
             return
         now = clock.monotonic()
@@ -190,68 +190,68 @@ class Changeover:
             if now >= retiring.deadline:
                 end_exchanges(self._gateway, retiring.generation)
         oldest = min((exchange.plan.generation for exchange in self._gateway.exchanges), default=None)
-        waiting = []
+        remaining = []
         for retiring in self._retiring:
             if oldest is not None and oldest <= retiring.generation:
-                waiting.append(retiring)
+                remaining.append(retiring)
                 continue
             for upstream in retiring.upstreams:
                 upstream.retire()
-        self._retiring = waiting
+        self._retiring = remaining
 
     def leave(self) -> None:
-        """Another process has the listening sockets and goes on: close ours, and leave their names where they are."""
+        """Close the listening sockets without removing their paths, because another process serves them."""
         self.listeners.close(unlink=False)
         if self.admin is not None:
             self.admin.close(unlink=False)
             self.admin = None
 
     def stored(self) -> dict[str, list[socket.socket]]:
-        """The listening sockets that a process after this one can go on with; a socket unit keeps its own."""
-        kept = {
+        """The listening sockets that the next process can inherit. Those of a socket unit belong to systemd."""
+        reusable = {
             stored_name(one.config.address, one.config.reuse_port): one.sockets
-            for one in self.listeners.listening.values()
+            for one in self.listeners.active.values()
             if not one.config.address.startswith("systemd:") and not one.config.address.endswith(":0")
         }
         if self.admin is not None:
-            kept[stored_name(f"unix:{self.admin.path}")] = [self.admin.socket]
-        return kept
+            reusable[stored_name(f"unix:{self.admin.path}")] = [self.admin.socket]
+        return reusable
 
     def close(self) -> None:
-        """The end: sockets closed and their names removed, connections to endpoints let go."""
+        """Close all sockets, remove their paths, and close the connections to endpoints."""
         self.listeners.close()
         if self.admin is not None:
             self.admin.close()
             self.admin = None
         self._gateway.store.close()
         plan = self._gateway.plan
-        for upstream in (*(plan.upstreams.values() if plan is not None else ()), *self._left()):
+        for upstream in (*(plan.upstreams.values() if plan is not None else ()), *self._retiring_upstreams()):
             upstream.close()
         self._close_demo()
 
-    def _left(self) -> list[Upstream]:
+    def _retiring_upstreams(self) -> list[Upstream]:
         return [upstream for retiring in self._retiring for upstream in retiring.upstreams]
 
 
 def end_exchanges(gateway: Gateway, generation: int) -> None:
-    """End the exchanges of this generation and older ones, as the operator asked."""
+    """End the exchanges of this generation and older ones with the error `stopped`."""
     for exchange in list(gateway.exchanges):
         if exchange.plan.generation <= generation:
             exchange.fail(ExchangeError("stopped"))
 
 
-def undone(undo: list[Callable[[], None]] | tuple[Callable[[], None], ...]) -> None:
-    """Take the steps back, the last one first."""
+def undo_all(undo: list[Callable[[], None]] | tuple[Callable[[], None], ...]) -> None:
+    """Run the undo actions in reverse order."""
     for step in reversed(undo):
         step()
 
 
-def refused(path: str, message: str, hint: str = "") -> ConfigError:
+def config_error(path: str, message: str, hint: str = "") -> ConfigError:
     return ConfigError([Finding("", 0, 0, path, message, hint)])
 
 
 def telemetry_settings(config: Config) -> TelemetrySettings:
-    """`telemetry:` as the plain values that telemetry takes, and the query parameters that carry configured keys."""
+    """The section `telemetry:` as TelemetrySettings, with the query parameters that carry configured keys."""
     section = config.telemetry
     auths = [upstream.auth for upstream in config.upstreams.values() if upstream.auth is not None]
     names = {auth.query.name.lower().replace("-", "_") for auth in auths if auth.query is not None}

@@ -1,4 +1,4 @@
-"""What must hold before relayd starts: new enough libraries, and as many descriptors as the system grants."""
+"""Checks before a start: minimum versions of libraries, and the limit of descriptors, raised to its maximum."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FLOORS = {"Python": (3, 11), "Tornado": (6, 2), "pycurl": (7, 45, 2), "libcurl":
 
 
 def versions() -> dict[str, str]:
-    """The versions in use, in the order in which people want to read them."""
+    """The versions in use, in the order for display."""
     return {
         "relayd": __version__,
         "Python": ".".join(map(str, sys.version_info[:3])),
@@ -33,7 +33,7 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def too_old(found: dict[str, str]) -> list[str]:
-    """One sentence for each library that is older than what relayd was built on."""
+    """One message for each library that is older than the minimum version."""
     return [
         f"{name} {found[name]} is too old: relayd needs {'.'.join(map(str, floor))} or newer"
         for name, floor in FLOORS.items()
@@ -43,7 +43,7 @@ def too_old(found: dict[str, str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """The limit of open files: before, now, and the most that could be had."""
+    """The limit of open files: before the change, now, and the hard limit."""
 
     before: int
     now: int

@@ -1,4 +1,4 @@
-"""Descriptors on their way from process to process: taken, put in order, told apart, closed."""
+"""File descriptors passed between processes: inherit, renumber, identify, close."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from collections.abc import MutableMapping, Sequence
 FIRST = 3
 
 
-def inherited(environment: MutableMapping[str, str]) -> dict[str, list[int]]:
-    """The descriptors that the service manager handed over, by name, closed in whatever is executed."""
+def inherited_descriptors(environment: MutableMapping[str, str]) -> dict[str, list[int]]:
+    """The descriptors passed by the service manager, by name. They are made close-on-exec."""
     count, pid = environment.pop("LISTEN_FDS", ""), environment.pop("LISTEN_PID", "")
     names = environment.pop("LISTEN_FDNAMES", "").split(":")
     if not count.isdigit() or pid != str(os.getpid()):
         return {}
     held: dict[str, list[int]] = {}
-    for place in range(int(count)):
-        os.set_inheritable(FIRST + place, False)
-        held.setdefault(names[place] if place < len(names) and names[place] else "unknown", []).append(FIRST + place)
+    for index in range(int(count)):
+        os.set_inheritable(FIRST + index, False)
+        held.setdefault(names[index] if index < len(names) and names[index] else "unknown", []).append(FIRST + index)
     return held
 
 
-def connected(address: str) -> socket.socket | None:
-    """The line to the service manager, or None when there is none."""
+def connect_manager(address: str) -> socket.socket | None:
+    """Connect to the notify socket of the service manager. None without one."""
     if address[:1] not in ("/", "@"):
         return None
-    line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
-        line.connect("\0" + address[1:] if address[0] == "@" else address)
+        manager.connect("\0" + address[1:] if address[0] == "@" else address)
     except OSError:
-        line.close()
+        manager.close()
         return None
-    return line
+    return manager
 
 
-def rearranged(numbers: list[int]) -> list[int]:
-    """Duplicate descriptors to 3, 4, 5 ..., open for what is executed. Only in a child: what lay there is replaced."""
+def renumbered(numbers: list[int]) -> list[int]:
+    """Duplicate descriptors to 3, 4, 5 ..., inheritable. Only for a child process: existing ones are replaced."""
     high = FIRST + len(numbers) + max([0, *numbers])
-    moved = [os.dup2(number, high + place, inheritable=False) for place, number in enumerate(numbers)]
-    return [os.dup2(number, FIRST + place, inheritable=True) for place, number in enumerate(moved)]
+    moved = [os.dup2(number, high + index, inheritable=False) for index, number in enumerate(numbers)]
+    return [os.dup2(number, FIRST + index, inheritable=True) for index, number in enumerate(moved)]
 
 
 def identity(number: int) -> tuple[int, int]:

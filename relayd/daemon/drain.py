@@ -1,10 +1,10 @@
-"""The last part of a process's life: finish what is open, take nothing new, end in time.
+"""The end of a process: finish open exchanges, accept no new connections, end before a timeout.
 
-    stop    nobody comes after this process: newcomers are refused, idle connections closed, at most drain_timeout
-    leave   another process has the listening sockets: what comes by connections that are open is still answered, each
-            answer closes its connection, at most handover_timeout; a stop of the whole service shortens that
+    stop    without a successor: new connections are refused, idle ones are closed; at most drain_timeout
+    leave   another process has the listening sockets: requests on open connections are still answered, and each
+            response closes its connection; at most handover_timeout, which a stop of the whole service shortens
 
-1. It ends with the last exchange or with its time, whichever is first, and at once when `forced` is set.
+1. A drain ends with the last exchange or at its timeout, whichever is first, and immediately if `forced` is set.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from relayd.proxy.gateway import Gateway
 from relayd.telemetry.journal import Journal
 
 STEP_S = 0.02
-TELL_S = 1.0
-MORE_TIME_S = 5.0
+NOTIFY_S = 1.0
+EXTEND_S = 5.0
 
 
 class Drain:
@@ -34,7 +34,7 @@ class Drain:
         self._close_idle = False
 
     @property
-    def _open(self) -> int:
+    def _in_flight(self) -> int:
         return len(self._gateway.exchanges)
 
     def _timeout_s(self, leaving: bool) -> float:
@@ -44,51 +44,51 @@ class Drain:
         return max(stop_s, float(daemon.handover_timeout)) if leaving else stop_s
 
     def stop(self, reason: str) -> Coroutine[None, None, None]:
-        """Nobody comes after us: no newcomer from this moment on. What is returned ends when nothing is open."""
+        """Refuse new connections from now on. The returned coroutine ends with the last exchange or at the timeout."""
         timeout_s = self._timeout_s(leaving=False)
         self._gateway.draining = True
-        self._journal.info("draining", signal=reason, exchanges=self._open, drain_timeout_s=timeout_s)
-        self._notifier.stopping(f"draining {self._open} exchanges", timeout_s)
+        self._journal.info("draining", signal=reason, exchanges=self._in_flight, drain_timeout_s=timeout_s)
+        self._notifier.stopping(f"draining {self._in_flight} exchanges", timeout_s)
         self._changeover.listeners.close()
         self._close_idle = True
-        return self._empty(timeout_s)
+        return self._wait_until_empty(timeout_s)
 
     def leave(self, reason: str) -> Coroutine[None, None, None]:
-        """Another process goes on, from this moment. What is returned ends when nothing is open.
+        """Leave new connections to another process. The returned coroutine ends at the last exchange or the timeout.
 
-        The service manager hears nothing more of us: it listens to the one that goes on.
+        The service manager gets no further message from this process, only from the other one.
         """
         timeout_s = self._timeout_s(leaving=True)
         self._gateway.leaving = True
         self._changeover.leave()
         connections = self._changeover.listeners.connections
         self._journal.info(
-            "leaving", "Another process accepts now; this one finishes what it has.", signal=reason,
-            exchanges=self._open, connections=connections, handover_timeout_s=timeout_s,
+            "leaving", "Another process accepts now; this one finishes its exchanges.", signal=reason,
+            exchanges=self._in_flight, connections=connections, handover_timeout_s=timeout_s,
         )
-        return self._empty(timeout_s)
+        return self._wait_until_empty(timeout_s)
 
     def shorten(self, reason: str) -> None:
-        """The service is stopped while this process was leaving: from now on it has what a stop has."""
+        """Limit a leaving process to the drain timeout, because the whole service is being stopped."""
         timeout_s = self._timeout_s(leaving=False)
-        self._journal.info("draining", signal=reason, exchanges=self._open, drain_timeout_s=timeout_s)
+        self._journal.info("draining", signal=reason, exchanges=self._in_flight, drain_timeout_s=timeout_s)
         self._close_idle = True
         self._deadline = min(self._deadline, clock.monotonic() + timeout_s)
 
-    async def _empty(self, timeout_s: float) -> None:
+    async def _wait_until_empty(self, timeout_s: float) -> None:
         gateway, listeners = self._gateway, self._changeover.listeners
-        self._deadline, told = min(self._deadline, clock.monotonic() + timeout_s), 0.0
+        self._deadline, notified_at = min(self._deadline, clock.monotonic() + timeout_s), 0.0
         while not self.forced.is_set():
             if self._close_idle:
-                listeners.idle_close()
+                listeners.close_idle_connections()
             now = clock.monotonic()
             if not listeners.connections and not gateway.exchanges:
                 return
             if now >= self._deadline:
-                message = "What is still open is ended."
-                self._journal.warning("drain_timed_out", message, exchanges=self._open)
+                message = "Exchanges that are still open are ended."
+                self._journal.warning("drain_timed_out", message, exchanges=self._in_flight)
                 return
-            if gateway.draining and now - told >= TELL_S:
-                told = now
-                self._notifier.extend(MORE_TIME_S, f"draining {self._open} exchanges")
+            if gateway.draining and now - notified_at >= NOTIFY_S:
+                notified_at = now
+                self._notifier.extend(EXTEND_S, f"draining {self._in_flight} exchanges")
             await asyncio.sleep(STEP_S)

@@ -1,8 +1,8 @@
-"""The configurations that were in force: the texts of their files, kept in the state directory, the newest ones only.
+"""The last configurations that were in force: the texts of their files, saved in the state directory.
 
-1. Only the texts are written, which name where secrets come from; no secret is. The files are for the owner alone.
-2. Keeping never fails a start or a reload: a full disk is told and nothing else happens.
-3. A text that is the same as the one before is not kept twice: it moves on to the newer number.
+1. Only the texts are saved. They name the sources of secrets and contain no secret. Only the owner can read them.
+2. A failed save never fails a start or a reload: a full disk is reported, nothing else happens.
+3. A text equal to the previous one is not saved twice: its file is renumbered.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 SYSTEM_STATE = "/var/lib/relayd"
 FOLDER = "generations"
-KEPT = 20
+MAX_GENERATIONS = 20
 
 Texts = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One configuration that was in force: when it came, and the files it was read from, the main one first."""
+    """One configuration that was in force: since when (`wall`), and the texts of its files, the main file first."""
 
     number: int
     wall: float
@@ -29,20 +29,20 @@ class Generation:
 
 
 class Generations:
-    """The folder of generations, or nothing where there is no state directory. Written by the daemon alone."""
+    """The folder of generations. Empty if `folder` is None. Only the daemon writes to it."""
 
     def __init__(self, folder: str | None) -> None:
         self.folder = folder
 
     @classmethod
     def of_service(cls, environment: Mapping[str, str] | None = None) -> Generations:
-        """Where systemd says that the state of this service is (StateDirectory=)."""
+        """The generations in the state directory that systemd passes to the service (StateDirectory=)."""
         environment = os.environ if environment is None else environment
         state = environment.get("STATE_DIRECTORY", "").partition(":")[0]
         return cls(os.path.join(state, FOLDER) if state else None)
 
     def numbers(self) -> list[int]:
-        """What is kept, the oldest first."""
+        """The saved generations, oldest first."""
         if self.folder is None:
             return []
         try:
@@ -52,17 +52,17 @@ class Generations:
         return sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit())
 
     def read(self, number: int) -> Generation:
-        """One of them. Raises OSError, and ValueError when the file is not what was written."""
+        """Read one generation. Raises OSError, and ValueError if the file is damaged."""
         with open(self._path(number), encoding="utf-8", errors="surrogateescape") as file:
-            told = json.load(file)
+            data = json.load(file)
         try:
-            texts = tuple((str(one["path"]), str(one["text"])) for one in told["files"])
-            return Generation(int(told["generation"]), float(told["at"]), texts)
+            texts = tuple((str(one["path"]), str(one["text"])) for one in data["files"])
+            return Generation(int(data["generation"]), float(data["at"]), texts)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{self._path(number)} is damaged") from error
 
     def newest(self) -> Generation | None:
-        """The last one that can be read."""
+        """The newest readable generation."""
         for number in reversed(self.numbers()):
             try:
                 return self.read(number)
@@ -70,15 +70,15 @@ class Generations:
                 continue
         return None
 
-    def next(self, texts: Texts) -> int:
-        """The number for a start with these texts: that of the last generation when it is the same one."""
+    def number_for(self, texts: Texts) -> int:
+        """The number for a start with these texts: that of the newest generation if its texts are equal."""
         newest = self.newest()
         if newest is None:
             return max(self.numbers(), default=0) + 1
         return newest.number if newest.texts == texts else newest.number + 1
 
-    def keep(self, number: int, wall: float, texts: Texts) -> str:
-        """Keep what is in force now; why it could not be, or nothing."""
+    def save(self, number: int, wall: float, texts: Texts) -> str:
+        """Save the configuration in force. Returns the error, or an empty string."""
         if self.folder is None:
             return ""
         newest = self.newest()
@@ -89,7 +89,7 @@ class Generations:
             self._write(number, wall, texts)
             if newest is not None and newest.texts == texts and newest.number != number:
                 os.unlink(self._path(newest.number))
-            for old in self.numbers()[:-KEPT]:
+            for old in self.numbers()[:-MAX_GENERATIONS]:
                 os.unlink(self._path(old))
         except OSError as error:
             return f"{self.folder}: {error.strerror or error}"
@@ -99,12 +99,12 @@ class Generations:
         return os.path.join(self.folder or "", f"{number}.json")
 
     def _write(self, number: int, wall: float, texts: Texts) -> None:
-        told = {"generation": number, "at": round(wall, 3), "files": [{"path": p, "text": t} for p, t in texts]}
+        data = {"generation": number, "at": round(wall, 3), "files": [{"path": p, "text": t} for p, t in texts]}
         temporary = f"{self._path(number)}.new"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-                json.dump(told, file, ensure_ascii=False)
+                json.dump(data, file, ensure_ascii=False)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self._path(number))

@@ -1,11 +1,11 @@
-"""The life of the process: start, serve, reload, drain, stop.
+"""The life cycle of the process: start, serve, reload, drain, stop.
 
-    starting -> serving <-> (reloading) -> draining (nobody comes after) or leaving (another has taken over) -> gone
+    starting -> serving <-> (reloading) -> draining (no successor) or leaving (a successor has taken over) -> stopped
 
-1. A reload that is refused changes nothing; it is told in the log, in /status, in a gauge and to whoever asked.
-2. Reloads are done one after the other. Signals that arrive during one are one further reload.
-3. Draining ends with the last exchange or with its timeout, and at once when it is asked for again.
-4. Under a keeper the listening sockets are in its hands before relayd says that it is ready.
+1. A refused reload changes nothing. It is reported in the log, in /status, in a gauge and to the caller.
+2. Reloads run one after the other. All signals that arrive during a reload cause one further reload.
+3. A drain ends with the last exchange or at its timeout, and immediately at a second stop request.
+4. Under a keeper relayd passes it the listening sockets before it reports READY=1.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from dataclasses import replace
 from relayd import __version__, clock
 from relayd.config.load import Loaded, load
 from relayd.config.model import Config
-from relayd.daemon import activation, checks, place
-from relayd.daemon.accepted import accepted_before
-from relayd.daemon.changeover import Changeover, Prepared, end_exchanges, telemetry_settings, undone
+from relayd.daemon import activation, admin_socket_path, checks
+from relayd.daemon.accepted import last_accepted
+from relayd.daemon.changeover import Changeover, Prepared, end_exchanges, telemetry_settings, undo_all
 from relayd.daemon.drain import Drain
 from relayd.daemon.generations import Generations
-from relayd.daemon.lag import LoopLag
+from relayd.daemon.loop_lag import LoopLag
+from relayd.daemon.maintenance import TICK_S, Maintenance
 from relayd.daemon.notify import Notifier
-from relayd.daemon.preflight import DAY_S, URGENT_S, examined, pem_stamps
-from relayd.daemon.remembering import seal_key
-from relayd.daemon.signals import Signals, hold_back
+from relayd.daemon.preflight import DAY_S, URGENT_S, load_checked, pem_stamps
+from relayd.daemon.signals import Signals, block_signals
 from relayd.daemon.start_error import StartError, reasons, start_error
-from relayd.daemon.tending import TURN_S, Tending
+from relayd.daemon.state_dir import seal_key
 from relayd.errors import ConfigError
 from relayd.plan.diff import diff, files_diff
 from relayd.proxy.gateway import Gateway
@@ -45,7 +45,7 @@ from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.client import StreamClient
 
 FLUSH_S = 0.05
-TEND_S = 0.5
+RETIRE_S = 0.5
 CERTIFICATES_S = 3600.0
 RESERVED_DESCRIPTORS = 64
 DESCRIPTORS_PER_CONNECTION = 2
@@ -53,15 +53,15 @@ GC_THRESHOLDS = (50_000, 20, 50)
 
 
 def run(path: str) -> int:
-    """Serve until told to stop. Raises ConfigError or StartError when it cannot begin."""
-    hold_back()  # the file may change between its reading and the first turn of the loop
+    """Serve until stopped. Raises ConfigError or StartError if the start fails."""
+    block_signals()  # a SIGHUP before the loop runs must neither be lost nor end the process
     old = checks.too_old(checks.versions())
     if old:
         raise StartError(*old)
     refused: ConfigError | None = None
-    accepted = accepted_before()
+    accepted = last_accepted()
     try:
-        loaded = load(path) if accepted is None else examined(path)[0]
+        loaded = load(path) if accepted is None else load_checked(path)[0]
     except ConfigError as error:
         if accepted is None:
             raise
@@ -70,16 +70,17 @@ def run(path: str) -> int:
 
 
 async def serve(path: str, loaded: Loaded, accepted: Loaded | None = None, refused: ConfigError | None = None) -> int:
-    """One life on the running loop. `accepted`: the configuration to go on with if this one cannot be put in force.
-    `refused`: why that is what was loaded."""
-    settings = replace(telemetry_settings(loaded.config), access_file=None, sinks={})  # those may fail, and come later
+    """Run one process life on the running loop. `accepted`: the configuration to fall back to if `loaded` cannot be put
+    into force. `refused`: the error of the file, if `loaded` is that fallback already."""
+    # Access log and sinks may fail: `start` opens them.
+    settings = replace(telemetry_settings(loaded.config), access_file=None, sinks={})
     telemetry = Telemetry.build(settings)
     LoggingBridge(telemetry.journal).install()
     life = Lifecycle(path, telemetry)
     try:
-        without = life.start(loaded, accepted) or refused
-        if without is not None:
-            life.started_without(without)
+        reason = life.start(loaded, accepted) or refused
+        if reason is not None:
+            life.report_fallback(reason)
         await life.stopped.wait()
     finally:
         life.close()
@@ -87,7 +88,7 @@ async def serve(path: str, loaded: Loaded, accepted: Loaded | None = None, refus
 
 
 class Lifecycle:
-    """Owns every part of the running process. One per process; used from the loop only."""
+    """Owns every part of the running process. One per process. Used from the loop only."""
 
     def __init__(self, path: str, telemetry: Telemetry) -> None:
         self.path = os.path.abspath(path)
@@ -96,30 +97,30 @@ class Lifecycle:
         self.state = ProcessState(self.path)
         self.lag = LoopLag(telemetry.lag)
         self.state.lag_s, self.state.worst_lag_s = (lambda: self.lag.current_s), (lambda: self.lag.worst_s)
-        self.state.certificates = lambda: [one.shown() for one in self.changeover.expiries]
+        self.state.certificates = lambda: [one.describe() for one in self.changeover.expiries]
         self.client: StreamClient = StreamClient(force_instance=True)
         self.gateway = Gateway(self.client, telemetry)
-        self.gateway.seal_key, unkept = seal_key()
-        if unkept:
-            self.journal.warning("seal_key_not_kept", "Sealed summaries cannot be opened after a restart.", why=unkept)
+        self.gateway.seal_key, fault = seal_key()
+        if fault:
+            self.journal.warning("seal_key_not_kept", "Sealed summaries cannot be opened after a restart.", why=fault)
         self.views = AdminViews(self.gateway, telemetry, self.state)
         actions = {"/reload": self.reload, "/upgrade": self.upgrade, "/diff": self.compare, "/reopen": self.reopen}
         self.gateway.admin = AdminApplication(self.views, actions)
         telemetry.look = self._gauges
-        self.inherited = activation.inherited()
+        self.inherited = activation.inherited_sockets()
         self.descriptors = checks.raise_descriptors()
-        room = max(16, (self.descriptors.now - RESERVED_DESCRIPTORS) // DESCRIPTORS_PER_CONNECTION)
-        self.changeover = Changeover(self.gateway, telemetry, self.inherited, room)
+        max_connections = max(16, (self.descriptors.now - RESERVED_DESCRIPTORS) // DESCRIPTORS_PER_CONNECTION)
+        self.changeover = Changeover(self.gateway, telemetry, self.inherited, max_connections)
         self.signals = Signals(self.on_hangup, self.on_stop, self.telemetry.reopen, self._on_upgrade_signal)
         self.stopped = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._reloading = asyncio.Lock()
-        self._reload_asked = False
-        self._reloads_due = 0  # waiting for one that is under way
-        self._note = ""
-        self.tending = Tending(self.gateway, self.client, self.lag, self.journal, self.descriptors.now)
+        self._reload_requested = False
+        self._waiting_reloads = 0  # number of reloads that wait for the current one
+        self._socket_note = ""
+        self.maintenance = Maintenance(self.gateway, self.client, self.lag, self.journal, self.descriptors.now)
         self.drain = Drain(self.gateway, self.changeover, self.notifier, self.journal)
-        self._drained: asyncio.Task[None] | None = None
+        self._drain_task: asyncio.Task[None] | None = None
         self._stored: dict[str, list[socket.socket]] = {}
         self._files: tuple[str, ...] = ()
         self._stamps: tuple[str, ...] = ()
@@ -131,9 +132,9 @@ class Lifecycle:
     # ---- start
 
     def start(self, loaded: Loaded, accepted: Loaded | None = None) -> ConfigError | StartError | None:
-        """Take the road of a reload from nothing. Raises ConfigError or StartError, unless the configuration that was
-        `accepted` last can be put in force instead; then returns why."""
-        self.signals.install(self._loop)  # before a socket listens; what comes is heard when the start is over
+        """Prepare and commit the first configuration, as a reload does. If it fails, fall back to the last `accepted`
+        configuration and return the error. Raises ConfigError or StartError if that fails too."""
+        self.signals.install(self._loop)  # before a socket listens; handlers run after the start
         refused: ConfigError | StartError | None = None
         try:
             prepared = self._prepared(loaded)
@@ -142,7 +143,7 @@ class Lifecycle:
                 raise
             with contextlib.suppress(ConfigError, StartError):
                 prepared, loaded, refused = self._prepared(accepted), accepted, error
-            if refused is None:  # nor can that one: the reasons that count are those of the file
+            if refused is None:  # the fallback failed too: report the errors of the file
                 raise
         self.changeover.commit(prepared, self._serve_admin)
         config = loaded.config
@@ -150,22 +151,22 @@ class Lifecycle:
         for name in activation.close_unnamed(self.inherited, named):
             if name.startswith(STORED):
                 self.notifier.unstore(name)
-                del self.inherited[name]  # a reload may come back to its address
+                del self.inherited[name]  # a reload may bind its address again
                 continue
             self.journal.warning("socket_closed", "No listener names this socket that systemd passed.", socket=name)
-        self._accepted(loaded)
-        if self.notifier.kept:
-            self._loop.add_reader(self.notifier.fileno(), self._on_order)
+        self._after_commit(loaded)
+        if self.notifier.has_keeper:
+            self._loop.add_reader(self.notifier.fileno(), self._on_keeper_message)
         self.lag.start()
-        self._every("flush", FLUSH_S, self.telemetry.flush)
-        self._every("send", self.telemetry.interval_s, self._send)
-        self._every("tend", TEND_S, self.changeover.retire)
-        self._every("turn", TURN_S, self.tending.turn)
-        self._every("certificates", CERTIFICATES_S, self._warn_of_certificates)
+        self._schedule("flush", FLUSH_S, self.telemetry.flush)
+        self._schedule("send", self.telemetry.interval_s, self._send)
+        self._schedule("retire", RETIRE_S, self.changeover.retire)
+        self._schedule("maintenance", TICK_S, self.maintenance.tick)
+        self._schedule("certificates", CERTIFICATES_S, self._warn_of_certificates)
         if self.notifier.watchdog_interval_s:
-            self._every("watchdog", self.notifier.watchdog_interval_s, self.notifier.watchdog)
+            self._schedule("watchdog", self.notifier.watchdog_interval_s, self.notifier.watchdog)
         gc.collect()
-        gc.freeze()  # what lives as long as the process is never walked again
+        gc.freeze()  # exclude objects that live as long as the process from collections
         gc.set_threshold(*GC_THRESHOLDS)
         self.state.phase = "serving"
         addresses = ", ".join(f"{name}={listener.address}" for name, listener in config.listeners.items())
@@ -174,9 +175,9 @@ class Lifecycle:
             "started", version=__version__, config=self.path, listeners=addresses, admin=f"unix:{admin}",
             descriptors=self.descriptors.now, pid=os.getpid(),
         )
-        if config.admin.address not in (place.PRIVATE, f"unix:{admin}"):
+        if config.admin.address not in (admin_socket_path.PRIVATE, f"unix:{admin}"):
             self.journal.warning(
-                "admin_moved", "The default place cannot be written by this user; relayd's commands look here too.",
+                "admin_moved", "This user cannot create the default socket; relayd's commands look here too.",
                 admin=f"unix:{admin}",
             )
         self.notifier.ready(self._status_line())
@@ -184,37 +185,37 @@ class Lifecycle:
 
     def _prepared(self, loaded: Loaded) -> Prepared:
         try:
-            return self.changeover.prepare(loaded, self.generations.next(loaded.texts))
+            return self.changeover.prepare(loaded, self.generations.number_for(loaded.texts))
         except ConfigError as error:
             raise start_error(error, loaded) from error
 
-    def started_without(self, refused: ConfigError | StartError) -> None:
-        """The file cannot be used, and what was accepted last is in force: told like a refused reload, and louder."""
-        message = "The configuration that was accepted last is in force. Mend the file, then reload."
+    def report_fallback(self, refused: ConfigError | StartError) -> None:
+        """Report that the file is unusable and the last accepted configuration is in force."""
+        message = "The configuration that was accepted last is in force. Correct the file, then reload."
         self.journal.error("start_refused", message, config=self.path)
         self._refused(reasons(refused))
 
     def _serve_admin(self, server: AdminServer) -> None:
         server.serve(self.gateway.admin)
-        self._note = place.note(self.path, server.path)
+        self._socket_note = admin_socket_path.write_note(self.path, server.path)
 
-    def _accepted(self, loaded: Loaded) -> None:
-        """What a start and an accepted reload have in common."""
+    def _after_commit(self, loaded: Loaded) -> None:
+        """Update state after a start or an accepted reload has committed a configuration."""
         self.state.loaded_wall = clock.wall()
         self.state.refusal = None
         self._files, self._stamps = loaded.files, pem_stamps(loaded.config)
         self.state.warnings = tuple(str(finding) for finding in loaded.warnings)
         plan = self.gateway.plan
         assert plan is not None
-        self.tending.commit(plan)
-        fault = self.generations.keep(plan.generation, clock.wall(), loaded.texts)
+        self.maintenance.commit(plan)
+        fault = self.generations.save(plan.generation, clock.wall(), loaded.texts)
         if fault:
-            message = "It is in force, but relayd rollback will not find it."
+            message = "The configuration is in force, but relayd rollback cannot restore it."
             self.journal.warning("generation_not_kept", message, reason=fault)
         self.telemetry.metrics.gauge("relayd.config.rejected", 0)
         stored = self.changeover.stored()
         for name, sockets in self._stored.items():
-            if sockets != stored.get(name):  # first, for others may have come under the same name
+            if sockets != stored.get(name):  # first, because new sockets may use the same name
                 self.notifier.unstore(name)
         for name, sockets in stored.items():
             self.notifier.store(name, [sock.fileno() for sock in sockets])
@@ -229,29 +230,29 @@ class Lifecycle:
         refused = " (a newer configuration was refused)" if self.state.refusal is not None else ""
         return f"generation {plan.generation}, {len(self.gateway.exchanges)} exchanges in flight{refused}"
 
-    # ---- what happens again and again
+    # ---- periodic work
 
-    def _every(self, name: str, interval_s: float, call: Callable[[], None]) -> None:
-        def turn() -> None:
-            self._timers[name] = self._loop.call_later(interval_s, turn)
-            call()
+    def _schedule(self, name: str, interval_s: float, callback: Callable[[], None]) -> None:
+        def tick() -> None:
+            self._timers[name] = self._loop.call_later(interval_s, tick)
+            callback()
 
         if name in self._timers:
             self._timers[name].cancel()
-        self._timers[name] = self._loop.call_later(interval_s, turn)
+        self._timers[name] = self._loop.call_later(interval_s, tick)
 
     def _send(self) -> None:
         self.telemetry.send()
-        if self.notifier.listening and self.state.phase == "serving":
+        if self.notifier.connected and self.state.phase == "serving":
             self.notifier.status(self._status_line())
 
     def _gauges(self) -> None:
         gauge, exchanges = self.telemetry.metrics.gauge, self.gateway.exchanges
         gauge("relayd.proxy.exchanges", len(exchanges))
         gauge("relayd.proxy.streams", sum(1 for one in exchanges if one.phase in ("transfer", "tunnel")))
-        for name, listening in self.changeover.listeners.listening.items():
-            gauge("relayd.listener.connections", listening.count, listener=name)
-        self.tending.gauges()
+        for name, listener in self.changeover.listeners.active.items():
+            gauge("relayd.listener.connections", listener.count, listener=name)
+        self.maintenance.gauges()
         for one in self.changeover.expiries:
             gauge(f"relayd.{one.kind}.certificate_left", round(one.left_s), **{one.kind: one.name}, file=one.file)
         plan = self.gateway.plan
@@ -260,56 +261,56 @@ class Lifecycle:
             gauge("relayd.upstream.unverified", int(not upstream.spec.tls.verify), upstream=name)
 
     def _warn_of_certificates(self) -> None:
-        """While a certificate comes to its end: once a day, and every hour in its last days."""
+        """Log certificates that expire soon: once a day, and every hour in their last days."""
         for one in self.changeover.expiries:
-            if told := one.told():
+            if warning := one.warning():
                 urgent = one.left_s <= URGENT_S
                 level, pause_s = ("error", 0.0) if urgent else ("warning", DAY_S - CERTIFICATES_S / 2)
                 key, name = f"certificate:{one.file}", "certificate_expires"
-                self.journal.limited(key, pause_s, level, name, told, file=one.file)
+                self.journal.limited(key, pause_s, level, name, warning, file=one.file)
 
     # ---- reload
 
     def _on_upgrade_signal(self) -> None:
-        """SIGUSR2 is the keeper's; whoever sends it to this process is told, and nothing ends."""
-        self.journal.warning("upgrade_not_possible", "SIGUSR2 lets a new process take over when the keeper gets it.")
+        """Log that SIGUSR2 must go to the keeper. Handled here, because unhandled it would end the process."""
+        self.journal.warning("upgrade_not_possible", "SIGUSR2 starts an upgrade only if it is sent to the keeper.")
 
     async def reopen(self) -> ReloadResult:
-        """Log files are opened again; nothing else is read."""
+        """Reopen the log files; the configuration is not read."""
         fault = self.telemetry.reopen()
         generation = 0 if self.gateway.plan is None else self.gateway.plan.generation
         return ReloadResult(not fault, generation, findings=(fault,) if fault else ())
 
     def on_hangup(self) -> None:
-        """SIGHUP: log files are opened again, then the configuration is read again."""
+        """SIGHUP: reopen the log files, then reload the configuration."""
         self.telemetry.reopen()
-        self.ask_reload()
+        self.request_reload()
 
-    def ask_reload(self) -> None:
-        """Reload soon; asking again before it began changes nothing."""
-        if self._reload_asked or self.ending():
+    def request_reload(self) -> None:
+        """Schedule a reload. Further requests before it has started have no effect."""
+        if self._reload_requested or self.ending():
             return
-        self._reload_asked = True
+        self._reload_requested = True
         self._reload = self._loop.create_task(self._reload_once())
 
     async def _reload_once(self) -> None:
-        async with self._alone():
-            self._reload_asked = False  # what is asked for from now on may have seen a newer file
+        async with self._exclusive_reload():
+            self._reload_requested = False  # a request from now on may refer to a newer file
             await self._reload_now()
 
     async def reload(self) -> ReloadResult:
-        """Reload, and tell what became of it."""
-        async with self._alone():
+        """Reload, and return the result."""
+        async with self._exclusive_reload():
             return await self._reload_now()
 
     @contextlib.asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        """Wait until no other reload is under way."""
-        self._reloads_due += 1
+    async def _exclusive_reload(self) -> AsyncIterator[None]:
+        """Context in which no other reload runs."""
+        self._waiting_reloads += 1
         try:
             await self._reloading.acquire()
         finally:
-            self._reloads_due -= 1
+            self._waiting_reloads -= 1
         try:
             yield
         finally:
@@ -322,37 +323,37 @@ class Lifecycle:
             return ReloadResult(False, plan.generation, findings=("relayd is shutting down",))
         self.notifier.reloading()
         try:
-            loaded = await asyncio.to_thread(load, self.path)  # streams go on while the file is read
+            loaded = await asyncio.to_thread(load, self.path)  # streams continue while the file is read
             prepared = self.changeover.prepare(loaded, plan.generation + 1)
         except ConfigError as error:
             return self._refused(tuple(str(finding) for finding in error.findings))
-        except Exception as error:  # rescue door: a reload must never take down what serves
+        except Exception as error:  # rescue door: a failed reload must never stop the service
             return self._refused((f"internal fault: {type(error).__name__}: {error}",))
-        if self.ending():  # told to stop while the file was read
-            undone(prepared.undo)
+        if self.ending():  # a stop was requested while the file was read
+            undo_all(prepared.undo)
             return ReloadResult(False, plan.generation, findings=("relayd is shutting down",))
         changes = self._changes(plan.config, loaded)
         if not changes and self._stamps == pem_stamps(loaded.config):
-            undone(prepared.undo)
-            return self._nothing_new(loaded, plan.generation)
+            undo_all(prepared.undo)
+            return self._report_unchanged(loaded, plan.generation)
         self.changeover.commit(prepared, self._serve_admin)
-        self._accepted(loaded)
+        self._after_commit(loaded)
         generation = prepared.plan.generation
-        self._every("send", self.telemetry.interval_s, self._send)
+        self._schedule("send", self.telemetry.interval_s, self._send)
         self.telemetry.metrics.add("relayd.config.reloads", result="accepted")
         self.journal.info("reloaded", f"{len(changes)} changes", config=self.path)
         for change in changes:
             self.journal.info("config_changed", change)
-        self._reloaded()
+        self._notify_ready()
         return ReloadResult(True, generation, changes, warnings=self.state.warnings)
 
-    def _reloaded(self) -> None:
-        """Say READY=1 when no further reload is due: a keeper or a service manager takes it as the end of changes."""
-        if not (self._reload_asked or self._reloads_due):
+    def _notify_ready(self) -> None:
+        """Send READY=1 unless a further reload is due: for the keeper and systemd it ends all changes."""
+        if not (self._reload_requested or self._waiting_reloads):
             self.notifier.ready(self._status_line())
 
     async def compare(self) -> ReloadResult:
-        """What a reload would change now; nothing is opened and nothing changes."""
+        """Return what a reload would change now, without opening or changing anything."""
         plan = self.gateway.plan
         assert plan is not None
         try:
@@ -364,8 +365,8 @@ class Lifecycle:
         warnings = tuple(str(finding) for finding in loaded.warnings)
         return ReloadResult(True, plan.generation, changes, warnings=warnings)
 
-    def _nothing_new(self, loaded: Loaded, generation: int) -> ReloadResult:
-        """The file says what is in force, perhaps after one that was refused: the generation stays."""
+    def _report_unchanged(self, loaded: Loaded, generation: int) -> ReloadResult:
+        """Report a reload whose file equals the configuration in force. The generation stays."""
         self.state.refusal = None
         self.state.warnings = tuple(str(finding) for finding in loaded.warnings)
         self.telemetry.metrics.gauge("relayd.config.rejected", 0)
@@ -375,7 +376,7 @@ class Lifecycle:
         return ReloadResult(True, generation, warnings=self.state.warnings)
 
     def _changes(self, config: Config, loaded: Loaded) -> tuple[str, ...]:
-        """What the operator reads: files first, for a file that is missing explains much of what follows."""
+        """The changes for the operator: files first, because a missing file explains the following lines."""
         files = files_diff(self._files, loaded.files)
         return tuple(str(change) for change in (*files, *diff(config, loaded.config)))
 
@@ -389,41 +390,41 @@ class Lifecycle:
         self.journal.error("reload_refused", message, config=self.path, findings=len(findings))
         for finding in findings:
             self.journal.error("config_refused", finding)
-        self._reloaded()
+        self._notify_ready()
         return ReloadResult(False, plan.generation, findings=findings)
 
     # ---- the keeper
 
-    def _on_order(self) -> None:
-        """What the keeper wants."""
-        while (order := self.notifier.order()) is not None:
-            word, _, rest = order.partition(" ")
-            if word == "reload":
+    def _on_keeper_message(self) -> None:
+        """Handle commands of the keeper."""
+        while (message := self.notifier.receive_command()) is not None:
+            command, _, argument = message.partition(" ")
+            if command == "reload":
                 self.on_hangup()
-            elif word in ("stop", "end"):
-                self.on_stop("keeper", again=word == "end")
-            elif word == "leave":
+            elif command in ("stop", "end"):
+                self.on_stop("keeper", repeated=command == "end")
+            elif command == "leave":
                 self.leave("keeper")
-            elif word == "refused":
-                self._upgraded(f"the new process ended with {rest}; its reasons are in the log")
+            elif command == "refused":
+                self._on_upgrade_result(f"the new process ended with {argument}; its reasons are in the log")
             else:
                 self._loop.remove_reader(self.notifier.fileno())
                 self._keeper_gone()
                 return
 
     def _keeper_gone(self) -> None:
-        """Its death is no reason to break what is open: whoever comes next has the sockets, or makes new ones."""
+        """The keeper has died: finish the open exchanges. The next process inherits the sockets or binds new ones."""
         if self.state.phase == "draining":
-            self.on_stop("keeper gone", again=True)
-        elif self._drained is None:
-            self.journal.error("keeper_lost", "The keeper is gone; this process finishes what it has and ends.")
+            self.on_stop("keeper gone", repeated=True)
+        elif self._drain_task is None:
+            self.journal.error("keeper_lost", "The keeper is gone; this process finishes its exchanges and ends.")
             self.leave("keeper gone")
 
     async def upgrade(self) -> ReloadResult:
-        """Have a new process take over; tells what became of it."""
+        """Ask the keeper for a new process that takes over, and return the result."""
         plan = self.gateway.plan
         assert plan is not None
-        if not self.notifier.kept or self.ending():
+        if not self.notifier.has_keeper or self.ending():
             why = "relayd is ending" if self.ending() else "relayd runs without a keeper: `relayd run`"
             return ReloadResult(False, plan.generation, findings=(why,))
         if self._upgrade is None:
@@ -432,8 +433,8 @@ class Lifecycle:
         fault = await asyncio.shield(self._upgrade)
         return ReloadResult(not fault, plan.generation, findings=(fault,) if fault else ())
 
-    def _upgraded(self, fault: str) -> None:
-        """The outcome is known: empty when another process has taken over."""
+    def _on_upgrade_result(self, fault: str) -> None:
+        """Complete the upgrade request. `fault`: empty if another process has taken over."""
         if fault:
             self.journal.error("upgrade_refused", fault)
         if self._upgrade is not None and not self._upgrade.done():
@@ -443,36 +444,36 @@ class Lifecycle:
     # ---- stop
 
     def ending(self) -> bool:
-        """Whether it has been told to drain or to leave."""
-        return self._drained is not None
+        """True once the process drains or leaves."""
+        return self._drain_task is not None
 
-    def on_stop(self, name: str, again: bool) -> None:
-        """SIGTERM or SIGINT: drain; asked again, end. A process that is leaving gets no more time than a drain has."""
-        if again:
-            self.journal.warning("stop_forced", "Asked to stop again: what is open is ended.", signal=name)
+    def on_stop(self, name: str, repeated: bool) -> None:
+        """SIGTERM or SIGINT: drain; `repeated`: end immediately. A leaving process is limited to the drain timeout."""
+        if repeated:
+            self.journal.warning("stop_forced", "A second stop request: open exchanges are ended.", signal=name)
             self.drain.forced.set()
             self.stopped.set()
         elif self.state.phase == "leaving":
             self.drain.shorten(name)
-        elif self._drained is None:
+        elif self._drain_task is None:
             self.state.phase = "draining"
-            for kept in self._stored:  # nobody comes after us: a client must not wait where nobody will ever accept
-                self.notifier.unstore(kept)
-            self._end_after(self.drain.stop(name))
+            for stored in self._stored:  # no successor: clients must not wait for an accept
+                self.notifier.unstore(stored)
+            self._stop_after(self.drain.stop(name))
 
     def leave(self, name: str) -> None:
-        """Another process has taken over, or is about to."""
-        if self._drained is None:
+        """Finish the open exchanges, because another process takes over."""
+        if self._drain_task is None:
             self.state.phase = "leaving"
-            self._upgraded("")
-            self._end_after(self.drain.leave(name))
+            self._on_upgrade_result("")
+            self._stop_after(self.drain.leave(name))
 
-    def _end_after(self, drain: Coroutine[None, None, None]) -> None:
-        self._drained = self._loop.create_task(drain)
-        self._drained.add_done_callback(lambda _: self.stopped.set())
+    def _stop_after(self, drain: Coroutine[None, None, None]) -> None:
+        self._drain_task = self._loop.create_task(drain)
+        self._drain_task.add_done_callback(lambda _: self.stopped.set())
 
     def close(self) -> None:
-        """End everything, in the order in which the parts lean on one another. Also after a failed start."""
+        """Close every part in the order of their dependencies. Also used after a failed start."""
         for timer in self._timers.values():
             timer.cancel()
         self.lag.stop()
@@ -482,10 +483,10 @@ class Lifecycle:
             end_exchanges(self.gateway, plan.generation)
         self.changeover.listeners.abort_all()
         if self.changeover.admin is not None:
-            place.forget(self._note, self.changeover.admin.path)
-        if self.notifier.kept:
+            admin_socket_path.remove_note(self._socket_note, self.changeover.admin.path)
+        if self.notifier.has_keeper:
             self._loop.remove_reader(self.notifier.fileno())
-        self.tending.close()
+        self.maintenance.close()
         self.changeover.close()
         self.client.close()
         if plan is not None:

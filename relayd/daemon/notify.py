@@ -1,8 +1,8 @@
-"""What systemd is told over $NOTIFY_SOCKET: ready, reloading, stopping, status, watchdog, more time, sockets to keep.
+"""Notifications to systemd over $NOTIFY_SOCKET: ready, reloading, stopping, status, watchdog, stored sockets.
 
-1. Telling never waits and never fails the daemon: without a socket, or when it is full, nothing happens.
-2. WATCHDOG=1 is sent from the event loop itself, so that a blocked loop is found (sd_notify(3), WATCHDOG_USEC).
-3. Under a keeper (keeper.py) the same words go to it, and its orders come back on the same line.
+1. Sending never waits and never fails the daemon: without a socket, or if it is full, nothing happens.
+2. The event loop itself sends WATCHDOG=1, so systemd detects a blocked loop (sd_notify(3), WATCHDOG_USEC).
+3. Under a keeper (keeper.py) the same messages go to it, and its commands arrive on the same socket.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from relayd import clock
 
 
 class Notifier:
-    """The line to the service manager. Owned by the lifecycle."""
+    """The connection to the service manager or keeper. Owned by the lifecycle."""
 
     def __init__(self, environment: MutableMapping[str, str] | None = None) -> None:
         environment = os.environ if environment is None else environment
-        address = environment.pop("NOTIFY_SOCKET", "")  # popped: no child process may speak for the daemon
+        address = environment.pop("NOTIFY_SOCKET", "")  # removed, so that no child process can send notifications
         keeper = environment.pop("RELAYD_KEEPER", "")
         self.watchdog_interval_s = half_watchdog_s(environment)
         self._socket: socket.socket | None = None
-        self.kept = keeper.isdigit()
-        if self.kept:
+        self.has_keeper = keeper.isdigit()
+        if self.has_keeper:
             self._socket = socket.socket(fileno=int(keeper))
             self._socket.setblocking(False)
             os.set_inheritable(int(keeper), False)
@@ -37,11 +37,11 @@ class Notifier:
                 self.close()
 
     def fileno(self) -> int:
-        """The line itself, for whoever waits for orders."""
+        """The descriptor on which commands arrive; -1 without a connection."""
         return -1 if self._socket is None else self._socket.fileno()
 
-    def order(self) -> str | None:
-        """One order of the keeper; `gone` when there is no keeper any more, None when nothing more has come."""
+    def receive_command(self) -> str | None:
+        """One command of the keeper; `gone` if the keeper has ended, None if no command is pending."""
         if self._socket is None:
             return None
         try:
@@ -52,15 +52,15 @@ class Notifier:
             return "gone"
 
     @property
-    def listening(self) -> bool:
-        """Whether a service manager listens."""
+    def connected(self) -> bool:
+        """True if a service manager or keeper is connected."""
         return self._socket is not None
 
-    def send(self, *descriptors: int, **words: object) -> None:
-        """Send one datagram of assignments, in the order given, with descriptors to keep."""
+    def send(self, *descriptors: int, **assignments: object) -> None:
+        """Send one datagram of assignments, in the given order, with descriptors to store."""
         if self._socket is None:
             return
-        text = "\n".join(f"{name}={' '.join(str(value).split())}" for name, value in words.items())
+        text = "\n".join(f"{name}={' '.join(str(value).split())}" for name, value in assignments.items())
         try:
             if descriptors:
                 socket.send_fds(self._socket, [text.encode("utf-8", "replace")], descriptors)
@@ -73,12 +73,12 @@ class Notifier:
         self.send(READY=1, STATUS=status)
 
     def reloading(self) -> None:
-        # Type=notify-reload demands the stamp beside the word (sd_notify(3)).
+        # Type=notify-reload requires the timestamp (sd_notify(3)).
         self.send(RELOADING=1, MONOTONIC_USEC=int(clock.monotonic() * 1_000_000), STATUS="reloading")
 
     def stopping(self, status: str, timeout_s: float = 0.0) -> None:
-        """The end has begun; a keeper is told how long it may take."""
-        if self.kept:
+        """Report the beginning of a stop. A keeper also gets the drain timeout."""
+        if self.has_keeper:
             self.send(RELAYD_DRAIN_S=timeout_s)
         self.send(STOPPING=1, STATUS=status)
 
@@ -86,19 +86,19 @@ class Notifier:
         self.send(STATUS=status)
 
     def extend(self, seconds: float, status: str) -> None:
-        """Ask for more time before the manager loses patience."""
+        """Extend the timeout of the service manager."""
         self.send(EXTEND_TIMEOUT_USEC=int(seconds * 1_000_000), STATUS=status)
 
     def store(self, name: str, descriptors: Sequence[int]) -> None:
-        """Have sockets kept for the process that comes next (FileDescriptorStoreMax=)."""
+        """Store sockets for the next process (FileDescriptorStoreMax=)."""
         self.send(*descriptors, FDSTORE=1, FDNAME=name)
 
     def unstore(self, name: str) -> None:
-        """Have them let go again."""
+        """Remove stored sockets."""
         self.send(FDSTOREREMOVE=1, FDNAME=name)
 
     def upgrade(self) -> None:
-        """Ask the keeper for a new process that takes over."""
+        """Request a successor from the keeper."""
         self.send(UPGRADE=1)
 
     def watchdog(self) -> None:
@@ -111,7 +111,7 @@ class Notifier:
 
 
 def half_watchdog_s(environment: MutableMapping[str, str]) -> float:
-    """Seconds between two signs of life; 0 when nobody waits for them. Takes the variables out."""
+    """Half of the watchdog interval in seconds; 0 without a watchdog. Removes the variables from the environment."""
     usec, pid = environment.pop("WATCHDOG_USEC", ""), environment.pop("WATCHDOG_PID", "")
     if not usec.isdigit() or (pid and pid != str(os.getpid())):
         return 0.0

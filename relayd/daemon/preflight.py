@@ -1,8 +1,8 @@
-"""What a start asks of the machine before it binds anything; `relayd check` and a reload ask the same.
+"""Checks of the machine before a start binds its listeners. `relayd check` and a reload run the same checks.
 
-1. Nothing is opened for writing, made or changed, and no port is bound.
-2. What is wrong is a fault; what will be wrong later (a certificate that ends soon) is a warning.
-3. With the unit of the service, its sandbox is asked too: where it lets relayd write, and what it hides.
+1. Nothing is opened for writing, created or changed, and no port is bound.
+2. A defect is a fault; a future defect, such as a certificate that expires soon, is a warning.
+3. Given the unit of the service, its sandbox is checked too: which paths it makes read-only and which it hides.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from relayd.config.load import Loaded, load
 from relayd.config.model import Config
 from relayd.config.store import STORES
 from relayd.daemon.generations import SYSTEM_STATE
-from relayd.daemon.remembering import state_folder
+from relayd.daemon.state_dir import state_folder
 from relayd.daemon.unit import Unit
 from relayd.errors import ConfigError, Finding
 from relayd.plan.compile import compile_plan
@@ -39,7 +39,7 @@ WARN_S, URGENT_S = 30 * DAY_S, 7 * DAY_S
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """When a certificate file that relayd shows to others ends. `kind` is listener or upstream."""
+    """The expiry of a certificate file that relayd presents to its peers. `kind` is listener or upstream."""
 
     kind: str
     name: str
@@ -49,18 +49,18 @@ class Expiry:
 
     @property
     def left_s(self) -> float:
-        """Until then; negative afterwards."""
+        """Seconds until the expiry; negative afterwards."""
         return self.ends_s - clock.wall()
 
-    def shown(self) -> dict[str, object]:
-        """For the status."""
+    def describe(self) -> dict[str, object]:
+        """The entry of /status."""
         return {
             "of": self.kind, "name": self.name, "file": self.file, "expires_at": self.ends_s,
-            "left_s": int(self.left_s), "warning": self.told(),
+            "left_s": int(self.left_s), "warning": self.warning(),
         }
 
-    def told(self) -> str:
-        """The warning, which grows; empty while there is time."""
+    def warning(self) -> str:
+        """The warning, more urgent in the last week; empty if the expiry is far away."""
         left_s, day = self.left_s, day_of(self.ends_s)
         if left_s <= 0:
             return f"THE CERTIFICATE HAS EXPIRED on {day}: {self.file}"
@@ -72,7 +72,7 @@ class Expiry:
 
 @dataclass(slots=True)
 class Preflight:
-    """The answers: findings without a place in the files, and when certificates end."""
+    """The results: findings, not yet located in the files, and the expiry of certificates."""
 
     findings: list[Finding] = field(default_factory=list)
     expiries: list[Expiry] = field(default_factory=list)
@@ -85,41 +85,42 @@ class Preflight:
         self.findings.append(Finding("", 0, 0, path, message, hint))
 
 
-def examined(path: str, unit: Unit | None = None) -> tuple[Loaded, Preflight]:
-    """The configuration of a file, with the answers of the machine. Raises ConfigError with every finding, placed."""
+def load_checked(path: str, unit: Unit | None = None) -> tuple[Loaded, Preflight]:
+    """Load a configuration and run all checks. Raises ConfigError with every finding, located in the files."""
     loaded = load(path)
-    asked = preflight(loaded.config, loaded.files, unit)
+    result = preflight(loaded.config, loaded.files, unit)
     faults: list[Finding] = []
     try:
         compile_plan(loaded.config, 1, builtin={"demo": demo_spec("")})
     except ConfigError as refused:
         faults += refused.findings
-    if faults or asked.faults:
-        raise ConfigError(loaded.located([*faults, *asked.findings]))
-    return replace(loaded, warnings=(*loaded.warnings, *loaded.located(asked.findings))), asked
+    if faults or result.faults:
+        raise ConfigError(loaded.located([*faults, *result.findings]))
+    return replace(loaded, warnings=(*loaded.warnings, *loaded.located(result.findings))), result
 
 
 def preflight(config: Config, files: tuple[str, ...] = (), unit: Unit | None = None) -> Preflight:
-    """Ask everything. `files` are those that the configuration was read from."""
-    asked = Preflight()
-    _listeners(config, asked)
-    _upstreams(config, asked)
-    for path, file in _written(config):
-        if fault := fault_of_writing(file, unit):
-            asked.fault(path, fault[0], fault[1])
+    """Run all checks. `files`: the files of the configuration."""
+    result = Preflight()
+    _listeners(config, result)
+    _upstreams(config, result)
+    for path, file in _files_written(config):
+        if fault := write_fault(file, unit):
+            result.fault(path, fault[0], fault[1])
     if unit is not None:
-        for path, file in (*(("", file) for file in files), *_read(config)):
+        for path, file in (*(("", file) for file in files), *_files_read(config)):
             if rule := unit.hides(file):
-                asked.fault(path, f"{file} is not visible to {unit.name} ({rule})", "move it to /etc/relayd")
-    for one in asked.expiries:
-        if told := one.told():
-            asked.findings.append(Finding("", 0, 0, one.path, told, "renew it, then reload relayd", level="warning"))
-    return asked
+                result.fault(path, f"{file} is not visible to {unit.name} ({rule})", "move it to /etc/relayd")
+    for one in result.expiries:
+        if warning := one.warning():
+            hint = "renew it, then reload relayd"
+            result.findings.append(Finding("", 0, 0, one.path, warning, hint, level="warning"))
+    return result
 
 
 def pem_stamps(config: Config) -> tuple[str, ...]:
-    """Something that changes when a certificate, a key or a file of authorities does."""
-    return stamps_of(*(file for path, file in _read(config) if path.rpartition(".")[2] in PEM))
+    """Stamps that change if a certificate, a key or a file of certificate authorities changes."""
+    return stamps_of(*(file for path, file in _files_read(config) if path.rpartition(".")[2] in PEM))
 
 
 def day_of(wall_s: float) -> str:
@@ -131,56 +132,56 @@ def remaining(left_s: float) -> str:
     return f"in {days} days" if days > 1 else f"in {max(int(left_s // 3600), 0)} hours"
 
 
-def _listeners(config: Config, asked: Preflight) -> None:
+def _listeners(config: Config, result: Preflight) -> None:
     for name, listener in config.listeners.items():
         if listener.tls is None:
             continue
         try:
             make_context(name, listener.tls)
         except ConfigError as refused:
-            asked.findings += refused.findings
+            result.findings += refused.findings
             continue
         for number, one in enumerate(listener.tls.certificates):
             path = f"listeners.{name}.tls.certificates[{number}]"
-            asked.expiries.append(Expiry("listener", name, path, one.cert, validity_of(one.cert).ends_s))
+            result.expiries.append(Expiry("listener", name, path, one.cert, validity_of(one.cert).ends_s))
 
 
-def _upstreams(config: Config, asked: Preflight) -> None:
+def _upstreams(config: Config, result: Preflight) -> None:
     for name, upstream in config.upstreams.items():
         tls, path = upstream.tls, f"upstreams.{name}.tls"
         if tls.ca is not None:
             try:
                 load_authorities(tls.ca)
             except PemFault as fault:
-                asked.fault(f"{path}.ca", str(fault), fault.hint)
+                result.fault(f"{path}.ca", str(fault), fault.hint)
         if tls.cert is not None and tls.key is not None:
             try:
                 load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), tls.cert, tls.key)
-                asked.expiries.append(Expiry("upstream", name, f"{path}.cert", tls.cert, validity_of(tls.cert).ends_s))
+                result.expiries.append(Expiry("upstream", name, f"{path}.cert", tls.cert, validity_of(tls.cert).ends_s))
             except PemFault as fault:
-                asked.fault(f"{path}.cert", str(fault), fault.hint)
+                result.fault(f"{path}.cert", str(fault), fault.hint)
 
 
-def _written(config: Config) -> Iterator[tuple[str, str]]:
-    """Files that relayd will write, with their keys."""
+def _files_written(config: Config) -> Iterator[tuple[str, str]]:
+    """The files that relayd will write, with their configuration keys."""
     log = config.telemetry.access_log
     if (file := log.file) is not None and log.format not in ("off", "journal"):
         yield "telemetry.access_log.file", os.path.abspath(file)
     section = config.store
-    place = getattr(registry.load(STORES, section.kind), "file_of", None)
-    if place is not None:
+    file_of = getattr(registry.load(STORES, section.kind), "file_of", None)
+    if file_of is not None:
         bounds = Bounds(section.entries, int(section.size), float(section.ttl), state_folder() or SYSTEM_STATE)
-        yield "store.path", place(options_of(section, STORES, section.kind), bounds)
+        yield "store.path", file_of(options_of(section, STORES, section.kind), bounds)
 
 
-def fault_of_writing(file: str, unit: Unit | None = None) -> tuple[str, str] | None:
-    """Why a file could not be opened for writing or made, and what helps; None where it could."""
+def write_fault(file: str, unit: Unit | None = None) -> tuple[str, str] | None:
+    """The error and a hint if a file could not be written or created; None if it could."""
     folder = os.path.dirname(file)
     if unit is not None:
         if rule := unit.forbids_writing(file):
-            return f"{file} cannot be written by {unit.name} ({rule})", f"write below {unit.writable_hint}"
-        if unit.makes(folder) and (unit.dynamic or not os.path.exists(folder)):
-            return None  # systemd makes it before the start, or gives it to the user that it invents
+            return f"{file} cannot be written by {unit.name} ({rule})", f"write below {unit.writable_folders}"
+        if unit.manages(folder) and (unit.dynamic or not os.path.exists(folder)):
+            return None  # systemd creates it before the start, or changes its owner to the dynamic user
     try:
         mode = os.stat(file).st_mode
         if stat.S_ISDIR(mode):
@@ -201,8 +202,8 @@ def _denied(file: str, hint: str) -> tuple[str, str]:
     return f"{file} cannot be opened: Permission denied", hint
 
 
-def _read(config: Config) -> Iterator[tuple[str, str]]:
-    """Files that relayd reads, with their keys."""
+def _files_read(config: Config) -> Iterator[tuple[str, str]]:
+    """The files that relayd reads, with their configuration keys."""
     for path, value in _leaves("", config):
         if isinstance(value, Secret):
             kind, _, file = value.source.partition(" ")

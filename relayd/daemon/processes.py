@@ -1,4 +1,4 @@
-"""Processes as the keeper sees them: who belongs to the service, how one ended, and a line about it."""
+"""Helpers of the keeper for processes: list those of the service, describe an exit, end by a signal, log a line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 
 def service_processes(self_cgroup: str = "/proc/self/cgroup", top: str = "/sys/fs/cgroup") -> list[int]:
-    """Every process in the control group of this service; none when that cannot be told."""
+    """The processes in the control group of this service; empty if unknown."""
     try:
         with open(self_cgroup, encoding="utf-8") as file:
             paths = [line.rstrip("\n")[3:] for line in file if line.startswith("0::")]
@@ -25,22 +25,22 @@ def service_processes(self_cgroup: str = "/proc/self/cgroup", top: str = "/sys/f
     return []
 
 
-def told(status: int) -> str:
-    """A wait status for people."""
+def describe_exit(status: int) -> str:
+    """A wait status as text."""
     if os.WIFSIGNALED(status):
         return f"signal {signal.Signals(os.WTERMSIG(status)).name}"
     return f"exit status {os.WEXITSTATUS(status)}"
 
 
-def end_by(number: int) -> None:
-    """End as by this signal, so that the service manager sees what happened."""
+def exit_by_signal(number: int) -> None:
+    """End this process by the signal, so that the service manager sees the reason."""
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
-def say(level: str, text: str, environment: Mapping[str, str] | None = None) -> None:
-    """One line on standard error; the journal reads the level off its beginning (sd-daemon(3))."""
+def log(level: str, text: str, environment: Mapping[str, str] | None = None) -> None:
+    """Write one line to standard error, with the level prefix of sd-daemon(3) if the journal reads it."""
     environment = os.environ if environment is None else environment
     prefix = {"error": "<3>", "warning": "<4>", "info": "<6>"}[level] if environment.get("JOURNAL_STREAM") else ""
     with contextlib.suppress(OSError, ValueError):

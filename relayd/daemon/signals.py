@@ -1,4 +1,4 @@
-"""Signals of the daemon: HUP reloads, USR1 opens log files again, TERM and INT drain, a second one ends at once."""
+"""Signals of the daemon: HUP reloads, USR1 reopens log files, TERM and INT drain, a second one ends immediately."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 import signal
 from collections.abc import Callable
 
-HELD = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+BLOCKED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def hold_back() -> None:
-    """Keep these signals waiting until there is somebody to hear them: unheard they would end the process."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+def block_signals() -> None:
+    """Block these signals until their handlers are installed: unhandled they would end the process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
 
 
 class Signals:
@@ -21,26 +21,26 @@ class Signals:
         self, on_reload: Callable[[], None], on_stop: Callable[[str, bool], None],
         on_reopen: Callable[[], object] = lambda: None, on_upgrade: Callable[[], object] = lambda: None,
     ) -> None:
-        """`on_stop` is told the signal's name, and whether it asks again."""
+        """`on_stop` gets the name of the signal, and True if it is repeated."""
         self._on_reopen, self._on_upgrade = on_reopen, on_upgrade
         self._on_reload = on_reload
         self._on_stop = on_stop
-        self._asked = False
+        self._stop_requested = False
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to listen; what was held back is heard now."""
+        """Install the handlers and unblock the signals; pending ones are handled now."""
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         loop.add_signal_handler(signal.SIGUSR1, self._on_reopen)
         loop.add_signal_handler(signal.SIGUSR2, self._on_upgrade)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number.name)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
 
     def remove(self, loop: asyncio.AbstractEventLoop) -> None:
-        for number in (*HELD, signal.SIGTERM, signal.SIGINT):
+        for number in (*BLOCKED, signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 
     def _stop(self, name: str) -> None:
-        again, self._asked = self._asked, True
-        self._on_stop(name, again)
+        repeated, self._stop_requested = self._stop_requested, True
+        self._on_stop(name, repeated)

@@ -1,6 +1,6 @@
-"""The unit of the service as it is installed, as far as it decides what relayd may read and write (systemd.exec(5)).
+"""The installed systemd unit of the service: the settings that restrict which files relayd may use (systemd.exec(5)).
 
-The files are read without systemd, so that the answer is the same in a container and on a machine that is being set up.
+The unit files are parsed without systemd, so the results are the same in a container and on a machine being set up.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ FOLDERS = (
     "/etc/systemd/system.control", "/run/systemd/system.control", "/etc/systemd/system", "/run/systemd/system",
     "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system",
 )
-MADE = {
+MANAGED = {
     "RuntimeDirectory": "/run", "StateDirectory": "/var/lib", "LogsDirectory": "/var/log",
     "CacheDirectory": "/var/cache",
 }
 HOMES = ("/home", "/root", "/run/user")
 TRUE = ("yes", "true", "on", "1")
-# What DynamicUser=yes implies where the unit itself says nothing stricter.
+# Settings implied by DynamicUser=yes, unless the unit sets a stricter value: the implied value, the stricter ones.
 IMPLIED = {
     "ProtectSystem": ("strict", ("strict",)), "ProtectHome": ("read-only", (*TRUE, "tmpfs")), "PrivateTmp": ("yes", ()),
 }
-DYNAMIC_UID = 61184  # the first of those that systemd gives to a user of DynamicUser=
-# Settings that change which files a service sees or which variables it has, and that nothing here imitates.
+DYNAMIC_UID = 61184  # the first UID that systemd assigns for DynamicUser=
+# Settings that change the visible files or the variables of a service, and that this module does not model.
 NOT_MODELLED = (
     "RootDirectory", "RootImage", "BindPaths", "BindReadOnlyPaths", "TemporaryFileSystem", "MountImages",
     "ExtensionImages", "ExtensionDirectories", "PassEnvironment", "PAMName",
@@ -37,21 +37,20 @@ NOT_MODELLED = (
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a service may do. `settings` are the lines of [Service], lists joined."""
+    """The settings of a service. `settings`: the lines of [Service], all values of a key in one list."""
 
     name: str
     settings: dict[str, list[str]]
 
-    def last(self, key: str) -> str:
+    def value(self, key: str) -> str:
         written = (self.settings.get(key) or [""])[-1]
         if key in IMPLIED and self.settings.get("DynamicUser", [""])[-1:][0].lower() in TRUE:
             implied, stricter = IMPLIED[key]
             return written if written.lower() in stricter else implied
         return written
 
-    def lines(self, key: str) -> list[str]:
-        """The values of a key, one for each time that it is written, with the specifiers of systemd.unit(5) replaced.
-        """
+    def values(self, key: str) -> list[str]:
+        """All values of a key, one per line of the unit, with the specifiers of systemd.unit(5) expanded."""
         prefix, _, instance = self.name.rpartition(".")[0].partition("@")
         known = {
             "%": "%", "n": self.name, "N": self.name.rpartition(".")[0], "p": prefix, "i": instance, "I": instance,
@@ -61,77 +60,79 @@ class Unit:
 
     @property
     def dynamic(self) -> bool:
-        """Whether systemd invents the user: DynamicUser= and nobody of that name."""
-        return self._on("DynamicUser") and not _exists(self._user_name)
+        """True if systemd allocates the user: DynamicUser= is set and no user of that name exists."""
+        return self._is_enabled("DynamicUser") and not _user_exists(self._user_name)
 
     def not_modelled(self) -> list[str]:
-        """The settings of this unit that `relayd check` knows nothing about and that could change its answers."""
+        """The settings of this unit that `relayd check` does not model although they could change its results."""
         return [f"{key}= of {self.name}" for key in NOT_MODELLED if self.settings.get(key)]
 
-    def made(self) -> list[str]:
-        """The folders that systemd makes for the service."""
+    def managed_folders(self) -> list[str]:
+        """The folders that systemd creates for the service (RuntimeDirectory=, StateDirectory= and others)."""
         private = ("", "/private") if self.dynamic else ("",)
-        return [f"{top}{inner}/{name}" for key, top in MADE.items() for name in self._words(key) for inner in private]
+        return [
+            f"{top}{inner}/{name}" for key, top in MANAGED.items() for name in self._items(key) for inner in private
+        ]
 
-    def makes(self, folder: str) -> bool:
-        """Whether systemd makes this folder before a start."""
-        return _within(folder, self.made())
+    def manages(self, folder: str) -> bool:
+        """True if systemd creates this folder before a start."""
+        return _within(folder, self.managed_folders())
 
     def environment(self) -> dict[str, str]:
-        """The variables by which systemd names those folders."""
+        """The variables in which systemd passes the paths of those folders."""
         found = {}
-        for key, top in MADE.items():
-            if names := self._words(key):
+        for key, top in MANAGED.items():
+            if names := self._items(key):
                 variable = key.replace("Directory", "_DIRECTORY").upper()
                 found[variable] = ":".join(f"{top}/{name}" for name in names)
         return found
 
     @property
-    def writable_hint(self) -> str:
-        kept = [folder for folder in self.made() if not folder.startswith("/run/")]
-        return " or ".join(kept) or "a folder in ReadWritePaths="
+    def writable_folders(self) -> str:
+        persistent = [folder for folder in self.managed_folders() if not folder.startswith("/run/")]
+        return " or ".join(persistent) or "a folder in ReadWritePaths="
 
     def forbids_writing(self, file: str) -> str:
-        """The rule that forbids it; empty where none does."""
+        """The setting that forbids writing this file; empty if none does."""
         path = os.path.realpath(file)
-        writable = [*self.made(), *(word.lstrip("-+") for word in self._words("ReadWritePaths"))]
-        if self._on("PrivateTmp"):
+        writable = [*self.managed_folders(), *(item.lstrip("-+") for item in self._items("ReadWritePaths"))]
+        if self._is_enabled("PrivateTmp"):
             writable += ["/tmp", "/var/tmp"]
         if _within(path, writable) or _within(path, ["/dev", "/proc", "/sys"]):
             return ""
-        protects = self.last("ProtectSystem").lower()
+        protects = self.value("ProtectSystem").lower()
         readonly = {"strict": ["/"], "full": ["/usr", "/boot", "/efi", "/etc"]}.get(
             protects, ["/usr", "/boot", "/efi"] if protects in TRUE else []
         )
         if _within(path, readonly):
             return f"ProtectSystem={protects}"
-        if self.last("ProtectHome").lower() == "read-only" and _within(path, HOMES):
+        if self.value("ProtectHome").lower() == "read-only" and _within(path, HOMES):
             return "ProtectHome=read-only"
-        named = [word.lstrip("-+") for word in self._words("ReadOnlyPaths")]
+        named = [item.lstrip("-+") for item in self._items("ReadOnlyPaths")]
         return "ReadOnlyPaths=" if _within(path, named) else self.hides(file)
 
     def hides(self, file: str) -> str:
-        """The rule by which the service does not see a file; empty where it does."""
+        """The setting that hides a file from the service; empty if it is visible."""
         path = os.path.realpath(file)
-        if self.last("ProtectHome").lower() in (*TRUE, "tmpfs") and _within(path, HOMES):
-            return f"ProtectHome={self.last('ProtectHome')}"
-        if self._on("PrivateTmp") and _within(path, ["/tmp", "/var/tmp"]):
-            return f"PrivateTmp={self.last('PrivateTmp')}"
-        named = [word.lstrip("-+") for word in self._words("InaccessiblePaths")]
+        if self.value("ProtectHome").lower() in (*TRUE, "tmpfs") and _within(path, HOMES):
+            return f"ProtectHome={self.value('ProtectHome')}"
+        if self._is_enabled("PrivateTmp") and _within(path, ["/tmp", "/var/tmp"]):
+            return f"PrivateTmp={self.value('PrivateTmp')}"
+        named = [item.lstrip("-+") for item in self._items("InaccessiblePaths")]
         return "InaccessiblePaths=" if _within(path, named) else ""
 
     @property
     def user(self) -> str:
-        """For people: whom the service runs as."""
+        """The user of the service, for messages."""
         return "of DynamicUser=" if self.dynamic else self._user_name
 
     @property
     def _user_name(self) -> str:
-        return self.last("User") or (self.name.partition(".")[0] if self._on("DynamicUser") else "root")
+        return self.value("User") or (self.name.partition(".")[0] if self._is_enabled("DynamicUser") else "root")
 
     def identity(self) -> tuple[int, int, list[int]]:
         """The user, the group and all groups of the service. Raises LookupError, with the reason."""
-        user, group = self._user_name, self.last("Group")
+        user, group = self._user_name, self.value("Group")
         account = None
         if not self.dynamic:
             try:
@@ -142,7 +143,7 @@ class Unit:
         try:
             invented = not group or (self.dynamic and not group.isdigit() and not _group_exists(group))
             gid = own if invented else int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
-            named = self._words("SupplementaryGroups")
+            named = self._items("SupplementaryGroups")
             more = [int(one) if one.isdigit() else grp.getgrnam(one).gr_gid for one in named]
         except KeyError as error:
             raise LookupError(f"{self.name} names a group that does not exist: {error.args[0]}") from None
@@ -150,8 +151,8 @@ class Unit:
             return DYNAMIC_UID, gid, sorted({gid, *more})
         return account.pw_uid, gid, sorted({*os.getgrouplist(account.pw_name, gid), *more})
 
-    def become(self) -> str:
-        """Take over the user and the groups of the service; why that is not possible, or nothing. Needs root."""
+    def switch_user(self) -> str:
+        """Switch to the user and groups of the service. Returns the error, or an empty string. Needs root."""
         try:
             uid, gid, groups = self.identity()
             os.setgroups(groups)
@@ -163,14 +164,14 @@ class Unit:
             return f"cannot become the user {self.user}: {error.strerror}"
         return ""
 
-    def _words(self, key: str) -> list[str]:
-        return [word for line in self.lines(key) for word in line.split()]
+    def _items(self, key: str) -> list[str]:
+        return [item for line in self.values(key) for item in line.split()]
 
-    def _on(self, key: str) -> bool:
-        return self.last(key).lower() in (*TRUE, "disconnected")
+    def _is_enabled(self, key: str) -> bool:
+        return self.value(key).lower() in (*TRUE, "disconnected")
 
 
-def _exists(user: str) -> bool:
+def _user_exists(user: str) -> bool:
     try:
         return bool(user) and (user.isdigit() or bool(pwd.getpwnam(user)))
     except KeyError:
@@ -184,19 +185,19 @@ def _group_exists(group: str) -> bool:
         return False
 
 
-def installed(name: str, folders: Iterable[str] = FOLDERS) -> Unit | None:
-    """The unit of this name with its drop-ins, or the one in this file; None where there is none."""
+def load_unit(name: str, folders: Iterable[str] = FOLDERS) -> Unit | None:
+    """Load the unit of this name with its drop-ins, or the unit file at this path. None if it does not exist."""
     folders = tuple(folders)
     if "/" in name:
         return Unit(os.path.basename(name), _settings([name])) if os.path.isfile(name) else None
     main = next((f"{folder}/{name}" for folder in folders if os.path.isfile(f"{folder}/{name}")), None)
     if main is None:
         return None
-    dropped: dict[str, str] = {}
+    drop_ins: dict[str, str] = {}
     for folder in reversed(folders):
         for file in glob.glob(f"{glob.escape(folder)}/{name}.d/*.conf"):
-            dropped[os.path.basename(file)] = file
-    return Unit(name, _settings([main, *(dropped[one] for one in sorted(dropped))]))
+            drop_ins[os.path.basename(file)] = file
+    return Unit(name, _settings([main, *(drop_ins[one] for one in sorted(drop_ins))]))
 
 
 def _settings(files: Iterable[str]) -> dict[str, list[str]]:
@@ -211,7 +212,7 @@ def _settings(files: Iterable[str]) -> dict[str, list[str]]:
                 if value.strip():
                     found.setdefault(key.strip(), []).append(value.strip())
                 else:
-                    found[key.strip()] = []  # an empty value takes back what stood there before
+                    found[key.strip()] = []  # an empty value resets the list
     return found
 
 

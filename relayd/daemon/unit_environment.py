@@ -1,7 +1,7 @@
-"""What systemd hands to a service: the variables and the credentials of its unit (systemd.exec(5)), read as root.
+"""The variables and credentials that systemd passes to a service (systemd.exec(5)), evaluated as root.
 
-1. A file that is missing or a credential that cannot be decrypted is a fault, for systemd refuses to start the service.
-2. What only systemd itself can do is named in `unasked`, never guessed.
+1. A missing file or a credential that cannot be decrypted is a fault, because systemd does not start the service then.
+2. Settings that only systemd itself can evaluate are listed in `unchecked`, never guessed.
 """
 
 from __future__ import annotations
@@ -21,68 +21,68 @@ from dataclasses import dataclass, field
 
 from relayd.daemon.unit import Unit
 
-STORES = ("/etc/credstore", "/run/credstore", "/usr/local/lib/credstore", "/usr/lib/credstore")
+CREDENTIAL_STORES = ("/etc/credstore", "/run/credstore", "/usr/local/lib/credstore", "/usr/lib/credstore")
 FILE_BYTES = 1 << 20
 DECRYPT = "systemd-creds"
 
 
 @dataclass(slots=True)
-class Handed:
-    """Variables and credentials, and what stands in the way of a start."""
+class ServiceEnvironment:
+    """Variables and credentials of the service, and the faults that prevent its start."""
 
     variables: dict[str, str] = field(default_factory=dict)
     credentials: dict[str, bytes] = field(default_factory=dict, repr=False)
     faults: list[str] = field(default_factory=list)
-    unasked: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
 
     @contextlib.contextmanager
     def folder(self, owner: tuple[int, int]) -> Iterator[None]:
-        """The credentials as the service finds them: in a folder of its user, gone afterwards."""
+        """Context with the credentials in a temporary folder of the service's user, as at run time."""
         if not self.credentials:
             yield
             return
-        made = tempfile.mkdtemp(prefix="relayd-check-", dir="/run" if os.access("/run", os.W_OK) else None)
+        directory = tempfile.mkdtemp(prefix="relayd-check-", dir="/run" if os.access("/run", os.W_OK) else None)
         try:
             for name, value in self.credentials.items():
-                path = os.path.join(made, name)
+                path = os.path.join(directory, name)
                 with open(path, "wb", opener=lambda file, flags: os.open(file, flags, 0o400)) as file:
                     file.write(value)
                 os.chown(path, *owner)
-            os.chown(made, *owner)
-            self.variables["CREDENTIALS_DIRECTORY"] = made
+            os.chown(directory, *owner)
+            self.variables["CREDENTIALS_DIRECTORY"] = directory
             yield
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(directory, ignore_errors=True)
 
 
-def handed_over(unit: Unit) -> Handed:
-    """What the unit says about them. Reads the files; nothing is changed."""
-    handed = Handed()
-    for line in unit.lines("Environment"):
-        handed.variables |= _assignments(line)
-    for named in unit.lines("EnvironmentFile"):
-        _environment_file(named, handed)
-    for line in unit.lines("SetCredential"):
+def service_environment(unit: Unit) -> ServiceEnvironment:
+    """Evaluate the settings of the unit. Only reads files."""
+    service = ServiceEnvironment()
+    for line in unit.values("Environment"):
+        service.variables |= _assignments(line)
+    for named in unit.values("EnvironmentFile"):
+        _environment_file(named, service)
+    for line in unit.values("SetCredential"):
         name, _, value = line.partition(":")
-        handed.credentials[name] = value.encode().decode("unicode_escape").encode("latin-1", "replace")
+        service.credentials[name] = value.encode().decode("unicode_escape").encode("latin-1", "replace")
     for key in ("LoadCredential", "LoadCredentialEncrypted", "ImportCredential"):
-        for line in unit.lines(key):
+        for line in unit.values(key):
             name, _, path = line.partition(":")
-            _credential(name, path or name, key, handed)
-    if unit.lines("SetCredentialEncrypted"):
-        handed.unasked.append("credentials of SetCredentialEncrypted=")
-    return handed
+            _credential(name, path or name, key, service)
+    if unit.values("SetCredentialEncrypted"):
+        service.unchecked.append("credentials of SetCredentialEncrypted=")
+    return service
 
 
 def _assignments(line: str) -> dict[str, str]:
     try:
-        words = shlex.split(line)
+        parts = shlex.split(line)
     except ValueError:
         return {}
-    return dict(word.split("=", 1) for word in words if "=" in word)
+    return dict(part.split("=", 1) for part in parts if "=" in part)
 
 
-def _environment_file(named: str, handed: Handed) -> None:
+def _environment_file(named: str, service: ServiceEnvironment) -> None:
     pattern = named.removeprefix("-")
     paths = sorted(glob.glob(pattern)) or [pattern]
     for path in paths:
@@ -90,12 +90,12 @@ def _environment_file(named: str, handed: Handed) -> None:
             text = _read(path).decode("utf-8", "replace")
         except OSError as error:
             if not named.startswith("-"):
-                handed.faults.append(f"EnvironmentFile={named} cannot be read: {error.strerror}")
+                service.faults.append(f"EnvironmentFile={named} cannot be read: {error.strerror}")
             continue
         for line in text.replace("\\\n", "").splitlines():
             name, equals, value = line.strip().partition("=")
             if equals and name[:1] not in ("#", ";"):
-                handed.variables[name.strip()] = _unquoted(value.strip())
+                service.variables[name.strip()] = _unquoted(value.strip())
 
 
 def _unquoted(value: str) -> str:
@@ -106,49 +106,49 @@ def _unquoted(value: str) -> str:
     return re.sub(r"\\(.)", r"\1", value)
 
 
-def _credential(name: str, path: str, key: str, handed: Handed) -> None:
-    """One credential, or all of a folder. An absolute path must exist unless SetCredential= gives the name a value."""
+def _credential(name: str, path: str, key: str, service: ServiceEnvironment) -> None:
+    """Load one credential, or all of a folder. An absolute path must exist unless SetCredential= sets a value."""
     if key == "ImportCredential":
         for sealed in (False, True):
             for found in _stored("*", sealed):
                 if fnmatch.fnmatchcase(os.path.basename(found), name):
-                    _load(os.path.basename(found), found, sealed, key, handed)
+                    _load(os.path.basename(found), found, sealed, key, service)
         return
     sealed = key == "LoadCredentialEncrypted"
     stored = [*(_stored(path, sealed=True) if sealed else ()), *_stored(path, sealed=False)]
-    for place in [path] if os.path.isabs(path) else stored[:1]:
-        if os.path.isdir(place):
-            for one in sorted(os.listdir(place)):
-                _load(f"{name}_{one}", os.path.join(place, one), sealed, key, handed)
-        elif os.path.exists(place) and stat.S_ISSOCK(os.stat(place).st_mode):
-            handed.unasked.append(f"the credential {name}, which systemd asks for at the socket {place}")
-        elif os.path.exists(place) or name not in handed.credentials:
-            _load(name, place, sealed, key, handed)
+    for location in [path] if os.path.isabs(path) else stored[:1]:
+        if os.path.isdir(location):
+            for one in sorted(os.listdir(location)):
+                _load(f"{name}_{one}", os.path.join(location, one), sealed, key, service)
+        elif os.path.exists(location) and stat.S_ISSOCK(os.stat(location).st_mode):
+            service.unchecked.append(f"the credential {name}, which systemd reads from the socket {location}")
+        elif os.path.exists(location) or name not in service.credentials:
+            _load(name, location, sealed, key, service)
 
 
 def _stored(name: str, sealed: bool) -> list[str]:
-    """The files of this name in the credential stores, the one that counts first."""
-    stores = [f"{store}.encrypted" if sealed else store for store in STORES]
+    """The files of this name in the credential stores, in the order of precedence."""
+    stores = [f"{store}.encrypted" if sealed else store for store in CREDENTIAL_STORES]
     return [found for store in stores for found in sorted(glob.glob(f"{store}/{name}"))]
 
 
-def _load(name: str, path: str, sealed: bool, key: str, handed: Handed) -> None:
+def _load(name: str, path: str, sealed: bool, key: str, service: ServiceEnvironment) -> None:
     try:
         value = _read(path)
     except OSError as error:
-        handed.faults.append(f"{key}={name}:{path} cannot be read: {error.strerror}")
+        service.faults.append(f"{key}={name}:{path} cannot be read: {error.strerror}")
         return
     if not sealed:
-        handed.credentials[name] = value
+        service.credentials[name] = value
     elif shutil.which(DECRYPT) is None:
-        handed.unasked.append(f"the credential {name}: there is no {DECRYPT} here")
+        service.unchecked.append(f"the credential {name}: {DECRYPT} is not installed")
     else:
         opened = subprocess.run([DECRYPT, f"--name={name}", "decrypt", path, "-"], capture_output=True, check=False)
         if opened.returncode:
-            said = opened.stderr.decode("utf-8", "replace").strip().splitlines()
-            handed.faults.append(f"{key}={name}:{path} cannot be decrypted: {said[-1] if said else DECRYPT}")
+            output = opened.stderr.decode("utf-8", "replace").strip().splitlines()
+            service.faults.append(f"{key}={name}:{path} cannot be decrypted: {output[-1] if output else DECRYPT}")
         else:
-            handed.credentials[name] = opened.stdout
+            service.credentials[name] = opened.stdout
 
 
 def _read(path: str) -> bytes:

@@ -120,6 +120,16 @@ def failure_of(value: Any, status: int, wait_s: float | None = None) -> Failure 
     )
 
 
+def unnamed_failure_of(event: dict[str, Any]) -> Failure | None:
+    """The failure in an event that has neither the form of an answer nor that of an error, as proxies before other APIs
+    send it instead of the rest of the answer; None if it describes none."""
+    for name, told in event.items():
+        if name == "errors" or name.endswith(("Exception", "_exception")):
+            failure = failure_of({"error": told}, status_in({"error": told}, 502))
+            return failure or Failure(502, f"The upstream reported an error: {name[:LONGEST_WORD]}.")
+    return failure_of(event, status_in(event, 502))
+
+
 def status_in(value: Any, otherwise: int) -> int:
     """The HTTP status that an error inside a stream names by its code or type."""
     value = value[0] if isinstance(value, list) and value else value

@@ -8,7 +8,6 @@ than too low, since clients use it to keep below a limit:
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from relayd.protocols.canon import (
@@ -25,7 +24,7 @@ from relayd.protocols.canon import (
     ToolResult,
 )
 from relayd.protocols.dialect import at_once
-from relayd.wire.json_steps import Steps
+from relayd.wire.json_steps import Steps, write_steps
 
 _PER_MESSAGE = 4
 _PER_IMAGE = 1600
@@ -46,7 +45,7 @@ def counting(request: Request) -> Steps[int]:
         yield
     count += yield from _tools(request.tools)
     if request.format is not None:
-        count += _schema(request.format.schema)
+        count += yield from _schema(request.format.schema)
     return count
 
 
@@ -55,7 +54,8 @@ def _tools(tools: tuple[Tool, ...]) -> Steps[int]:
         return tools.tokens
     count = 0
     for tool in tools:
-        count += _PER_MESSAGE + _text(tool.name) + _text(tool.description or "") + _schema(tool.parameters)
+        count += _PER_MESSAGE + _text(tool.name) + _text(tool.description or "")
+        count += yield from _schema(tool.parameters)
         yield
     if isinstance(tools, SharedTools):
         tools.tokens = count
@@ -87,5 +87,5 @@ def _text(text: str) -> int:
     return -(-ascii_count // 4) + -(-(len(text) - ascii_count) * 3 // 4)
 
 
-def _schema(schema: Any) -> int:
-    return 0 if schema is None else _text(json.dumps(schema, ensure_ascii=False, separators=(",", ":")))
+def _schema(schema: Any) -> Steps[int]:
+    return 0 if schema is None else _text((yield from write_steps(schema)).decode("utf-8"))

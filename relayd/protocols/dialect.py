@@ -43,6 +43,9 @@ class Memory(Protocol):
     def get(self, key: str) -> Any:
         """The value, or None when it is unknown, too old or was pushed out."""
 
+    def get_steps(self, key: str) -> Steps[Any]:
+        """The same in steps, for values that may be large."""
+
     def put(self, key: str, value: Any) -> None:
         """Keep a value (plain JSON data); `lost` tells if that could not be done."""
 
@@ -280,6 +283,7 @@ class Dialect:
     take_back: the edits (from, to, other bytes) that take what relayd has invented in earlier answers out of a request
     that passes, in steps; own_marks: bytes of which one stands in every such request.
     brings_own_parts: whether a parsed body is such a request.
+    recalls: whether a short request may bring in what is remembered of earlier ones, and so be a large one.
     tap: how a tap reads its answers; other_taps: the same for paths (suffixes) on which its endpoints speak otherwise.
     can_ask_usage: a stream reports usage only if the request asks for it (`stream_options.include_usage`).
 
@@ -323,6 +327,7 @@ class Dialect:
     model_list: ModelListSource | None = None
     listing: ModelListShape | None = None
     websocket: WebSocketTransport | None = None
+    recalls: bool = False
     names_backend: bool = False
     ends: tuple[bytes, ...] = field(init=False, default=())
 

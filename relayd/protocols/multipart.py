@@ -29,6 +29,7 @@ _FORM = re.compile(r"multipart/form-data[ \t]*;(.*)", re.IGNORECASE | re.DOTALL)
 _PARAMETER = re.compile(
     r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*=[ \t]*(?:\"((?:[^\"\\\r\n]|\\[^\r\n])*)\"|([^\s;\"]*))[ \t]*(?:;|$)"
 )
+_OF_FILES = re.compile(r"filename\*", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\(.)")
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,199}[0-9A-Za-z'()+_,\-./:=?]")
 _END_OF_LINE = re.compile(rb"[ \t]*\r\n")
@@ -55,14 +56,14 @@ def boundary_of(content_type: str) -> bytes | None:
 
 
 def _parameters(text: str) -> dict[str, str] | None:
-    """`; name=value` lists; None where they cannot be read or a name stands twice."""
+    """`; name=value` lists; None where they cannot be read, or a name stands twice or in pieces (RFC 2231 3)."""
     found: dict[str, str] = {}
     position = 0
     while position < len(text):
         if text[position:].isspace() or text[position:] == ";":
             break
         match = _PARAMETER.match(text, position)
-        if match is None or match[1].lower() in found:
+        if match is None or match[1].lower() in found or ("*" in match[1] and not _OF_FILES.match(match[1])):
             return None
         found[match[1].lower()] = match[3] if match[2] is None else _ESCAPED.sub(r"\1", match[2])
         position = match.end()
@@ -228,7 +229,7 @@ def _is_model(header: bytes) -> bool:
     parameters = _parameters(rest)
     if len(found) > 1 or name != name.strip() or parameters is None:
         raise MultipartError("disposition")
-    if kind.strip().lower() != "form-data" or "name*" in parameters:
+    if kind.strip().lower() != "form-data":
         raise MultipartError("disposition")
     called = parameters.get("name", "")
     if called == "model":
@@ -243,7 +244,7 @@ def _is_model(header: bytes) -> bool:
 
 def _require_plain(fields: list[tuple[str, str, str]], rest: str, parameters: dict[str, str]) -> None:
     """The model's part is text as it stands. Raises MultipartError."""
-    if "filename" in parameters or "filename*" in parameters:
+    if any(name.startswith("filename") for name in parameters):
         raise MultipartError("model_is_a_file")
     if "\\" in rest:
         raise MultipartError("name")

@@ -64,8 +64,8 @@ class Attempt:
 
     __slots__ = (
         "_body", "_call", "_canonical", "_client_key", "_cut", "_filters", "_held", "_held_bytes", "_last_s",
-        "_new_connection", "_owner", "_state", "began_s", "classification", "keepalive", "lease", "may_retry",
-        "response", "slot", "target", "translated", "writer",
+        "_new_connection", "_owner", "_state", "_unacknowledged", "began_s", "classification", "keepalive", "lease",
+        "may_retry", "response", "slot", "target", "translated", "writer",
     )
 
     def __init__(
@@ -83,7 +83,7 @@ class Attempt:
         self._filters = NO_FILTERS
         self._state = SENDING
         self._held: list[bytes] | None = None
-        self._held_bytes = 0
+        self._held_bytes = self._unacknowledged = 0
         self._new_connection = False
         self._cut = False
         self.slot: Slot | None = None
@@ -304,7 +304,7 @@ class Attempt:
             self._owner.attempt_begins_response(self, head)
             if not writer.started:
                 writer.head(head)
-        self._release(self._classify("", response))
+        self._release(GOOD if response.status < 400 else self._classify("", response))
         writer.end(data, trailers)
         self._owner.attempt_completed(self)
 
@@ -434,6 +434,10 @@ class Attempt:
             if per_attempt_s and now_s - self.began_s > per_attempt_s:
                 code = "first_byte_timeout" if slot.reached() else "connect_timeout"
                 return ExchangeError(code, f"{per_attempt_s:g} s for one attempt")
+            if self._body.present:  # an endpoint that takes a long body, however slowly, is at work
+                held_bytes, self._unacknowledged = self._unacknowledged, slot.unacknowledged()
+                if held_bytes != self._unacknowledged:
+                    self._last_s = now_s
             since_s = max(self._last_s, slot.read_at)
             if timeouts.first_byte_s and not slot.read_paused and now_s - since_s > timeouts.first_byte_s:
                 return ExchangeError("first_byte_timeout", f"{timeouts.first_byte_s:g} s")

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from relayd import clock
-from relayd.errors import ExchangeError
 from relayd.plan.plan import PlannedRoute
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.model_of_request import unclear
@@ -98,18 +97,12 @@ class BodyInspection:
         if not self._is_paused and self._then is None:
             self._is_paused = True
             self._exchange.body.pause_body()
-        self._exchange.gateway.later(0.0, self._go_on)
+        self._exchange.later(0.0, self._go_on)
 
     def _go_on(self) -> None:
+        """Raises ExchangeError, as in the turn in which a piece arrives."""
         self._is_due = False
-        exchange = self._exchange
-        if exchange.over:
-            return
-        try:
-            self._turn()
-        except ExchangeError as refused:  # as in the turn in which a piece arrives
-            exchange.fail(refused)
-            return
+        self._turn()
         if self._then is not None and not self._is_due:
             self._then()
 

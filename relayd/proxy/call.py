@@ -136,6 +136,11 @@ class Call:
         return self.body is not None and LONG_BYTES < len(self.body) <= PARSED_BYTES
 
     @property
+    def _is_short(self) -> bool:
+        """Whether one turn of the event loop is enough for the body and for all that it brings in."""
+        return self.body is not None and len(self.body) <= AT_ONCE_BYTES and not self.dialect.recalls
+
+    @property
     def counts_tokens(self) -> bool:
         """Whether the request asks for nothing but the number of its tokens."""
         paths = self.dialect.count_paths
@@ -146,7 +151,7 @@ class Call:
         """What a large body needs before a target can be chosen; None for nothing. `is_counted_here` is whether relayd
         itself counts its tokens."""
         body, dialect = self.body, self.dialect
-        if body is None or len(body) <= AT_ONCE_BYTES or self.is_form:
+        if body is None or self._is_short or self.is_form:
             return None
         if is_counted_here and dialect.local_steps is not None:
             return self._answering()
@@ -156,7 +161,7 @@ class Call:
         """What must be done before this target can be sent to, or, with `reads`, before the request can be asked for,
         where that may be too much for one turn of the event loop; None for nothing."""
         body = self.body
-        if body is None or len(body) <= AT_ONCE_BYTES or self.dialect.read_steps is None or self._unread is not None:
+        if body is None or self._is_short or self.dialect.read_steps is None or self._unread is not None:
             return None
         crosses = self.crosses(target)
         if not crosses and not reads and self._brings_own_parts(target):
@@ -213,7 +218,8 @@ class Call:
         try:
             if theirs is None or theirs.write_steps is None:
                 raise Refused(f"Nothing is translated from {self.dialect.name} for this back-end.", status=400)
-            request = replace(request, model=target.model or self.model or request.model, large=size > 0)
+            large = size > 0 or request.large
+            request = replace(request, model=target.model or self.model or request.model, large=large)
             options, memory = target.upstream.spec.dialect, self.ask.memory
             sending = yield from theirs.write_steps(request, options, memory)
             self._prepared[id(target)] = target, (request, sending)

@@ -9,26 +9,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import Protocol
+from functools import partial
 
 from relayd import clock
 from relayd.errors import KINDS, ExchangeError
 from relayd.limits.gate import Gate
-from relayd.limits.overload import Overload
-from relayd.limits.request_buffers import RequestBuffers
 from relayd.limits.ticket import Ticket
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.protocols.canon import Failure
-from relayd.protocols.dialect import Memory
 from relayd.proxy.account import tell_call, tell_trail
-from relayd.proxy.application import Application, LocalTransfer
+from relayd.proxy.application import LocalTransfer
 from relayd.proxy.attempt import Attempt
 from relayd.proxy.call import Call
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.filters.keepalive import COMMENT, takes_comments
 from relayd.proxy.filters.translate import stream_head
 from relayd.proxy.location import relocate
+from relayd.proxy.owner import Owner
 from relayd.proxy.phases import FOLLOWS
 from relayd.proxy.request_body import RequestBody
 from relayd.proxy.respond import Answer, error_answer
@@ -45,34 +44,9 @@ from relayd.wire.json_steps import Steps
 from relayd.wire.origin import Origin
 from relayd.wire.response import ResponseHead
 
+LOG = logging.getLogger("relayd.exchange")
 NO_TIMEOUTS = Timeouts()
 AfterAttempt = Callable[["Exchange", AttemptResult], None]
-
-
-class Owner(Protocol):
-    """The gateway, as an exchange sees it."""
-
-    exchanges: set[Exchange]
-    draining: bool
-    seal_key: bytes
-    overload: Overload
-    buffers: RequestBuffers
-    admin: Application
-
-    def current(self) -> Plan:
-        """The plan in force."""
-
-    def memory(self, space: str) -> Memory:
-        """What is remembered for one consumer."""
-
-    def later(self, delay_s: float, call: Callable[[], None]) -> Callable[[], None]:
-        """Call it after a while; what is returned takes that back."""
-
-    def tunnel(self, exchange: Exchange, lease: Lease, wire_target: bytes, fields: list[bytes]) -> Tunnel:
-        """Send an Upgrade request over a connection of its own."""
-
-    @property
-    def account(self) -> Callable[[Record], None]: ...
 
 
 class Exchange:
@@ -149,10 +123,34 @@ class Exchange:
         assert phase in FOLLOWS[self.phase], f"{self.phase} -> {phase}"
         self.phase = phase
 
+    def guard(self, step: Callable[[], None]) -> None:
+        """Run a step whose caller could not answer what it raises: that becomes the response."""
+        try:
+            if self.phase != "over":
+                step()
+        except ExchangeError as refused:
+            self.guard(partial(self.fail, refused))
+        except Exception:  # rescue door: a fault of relayd's own ends one exchange
+            self.broke()
+
+    def broke(self) -> None:
+        """An exception that nobody expected is being handled: log it, and end the exchange with an error."""
+        LOG.exception("exchange %s", self.record.id)
+        try:
+            self.fail(ExchangeError("internal"))
+        except Exception:  # rescue door: the error response cannot be made either; what is held is given back
+            LOG.exception("exchange %s, ending with an error", self.record.id)
+            self._end()
+            self.writer.abort()
+
+    def later(self, delay_s: float, step: Callable[[], None]) -> Callable[[], None]:
+        """Guard a step after a while; what is returned takes that back."""
+        return self.gateway.later(delay_s, partial(self.guard, step))
+
     def work(self, steps: Steps[None], then: Callable[[], None], *, later: bool = False) -> bool:
         """Work that may be too much for one turn of the event loop: whether it is done, else `then` is called when it
         is. It ends with the exchange. `later` begins it in another turn."""
-        work = Work(steps, self.gateway.later, then)
+        work = Work(steps, self.later, then)
         self.cancel_timer = work.cancel
         if later:
             work.put_off()
@@ -198,7 +196,7 @@ class Exchange:
 
     def client_fault(self, fault: ExchangeError) -> None:
         """The request body cannot be read to its end: malformed, or not sent in time."""
-        self.fail(fault)
+        self.guard(partial(self.fail, fault))
 
     def client_gone(self, code: str = "client_gone") -> None:
         """The client left, or does not read any more."""
@@ -223,7 +221,7 @@ class Exchange:
     def on_drained(self) -> None:
         """The client has taken what waited for it."""
         if (source := self.attempt or self.tunnel or self.local) is not None:
-            source.unhold()
+            self.guard(source.unhold)
 
     # ---- the attempt's side
 
@@ -231,7 +229,7 @@ class Exchange:
         """No other attempt will be made: what one would need is let go."""
         if attempt is not self.attempt or self.muted:
             return
-        self.enter("transfer")
+        self.phase = "transfer"
         if attempt.slot is not None:
             self.record.connect_s = attempt.slot.connect_time()
         body = self.body
@@ -263,14 +261,11 @@ class Exchange:
         if self.muted or self.after_attempt is None:
             self.fail(result.fault)
             return
-        try:
-            self.after_attempt(self, result)
-        except ExchangeError as refused:
-            self.fail(refused)
+        self.guard(partial(self.after_attempt, self, result))
 
     def attempt_broke(self, attempt: Attempt, fault: ExchangeError, failure: Failure | None) -> None:
         """The client has a part of it."""
-        self.fail(fault, failure)
+        self.guard(partial(self.fail, fault, failure))
 
     # ---- a tunnel's side (proxy/upgrade.py, proxy/websocket_session.py)
 
@@ -416,17 +411,10 @@ class Exchange:
         if self.cancel_timer is not None:
             cancel, self.cancel_timer = self.cancel_timer, None
             cancel()
-        lease = self.lease
-        if lease is not None:
-            status = record.status if self.writer.started else 0
-            lease.release(lease.classify(record.code, status))
-        call, loop, attempt = self.call, self.retry_loop, self.attempt
-        if loop is not None:
-            tell_trail(record, loop.trail)
-        if call is not None:
-            for one in () if attempt is None else attempt.filters:
-                one.account(record)
-            tell_call(record, call, None if loop is None else loop.target.model)
+        try:
+            self._tell_ending(record)
+        except Exception:  # rescue door: nothing that an account cannot say keeps what is held
+            LOG.exception("account of exchange %s", record.id)
         self.body.release()
         self.attempt = self.tunnel = self.local = self.retry_loop = self.after_attempt = self.call = self.lease = None
         tickets, self.tickets = self.tickets, ()
@@ -434,6 +422,17 @@ class Exchange:
             gate.release(ticket)
         record.total_s = clock.monotonic() - record.started
         gateway.account(record)
+
+    def _tell_ending(self, record: Record) -> None:
+        call, loop, attempt, lease = self.call, self.retry_loop, self.attempt, self.lease
+        if lease is not None:
+            lease.release(lease.classify(record.code, record.status if self.writer.started else 0))
+        if loop is not None:
+            tell_trail(record, loop.trail)
+        if call is not None:
+            for one in () if attempt is None else attempt.filters:
+                one.account(record)
+            tell_call(record, call, None if loop is None else loop.target.model)
 
     # ---- fields of the response, and the sweep
 

@@ -123,13 +123,8 @@ def waited(exchange: Exchange) -> None:
 
 
 def go_on(exchange: Exchange, phase: Callable[[Exchange], None]) -> None:
-    """Continue from a callback; what is refused there becomes the response, as in the pipeline."""
-    if exchange.phase == "over":
-        return
-    try:
-        phase(exchange)
-    except ExchangeError as fault:
-        exchange.fail(fault)
+    """Continue from a callback; what is raised there becomes the response, as in the pipeline."""
+    exchange.guard(partial(phase, exchange))
 
 
 def no_permit(exchange: Exchange, reason: str, retry_after_s: float) -> None:
@@ -168,11 +163,9 @@ def attempt(exchange: Exchange) -> None:
     """Translate what is too large for one turn of the event loop, then send the request. Raises ExchangeError."""
     loop, call = exchange.retry_loop, exchange.call
     assert loop is not None
-    exchange.cancel_timer = None
-    exchange.enter("attempt")
+    exchange.phase = "attempt"
     steps = None if call is None else call.steps_to(loop.target)
-    later = call is not None and call.is_long
-    if steps is None or exchange.work(steps, partial(go_on, exchange, send), later=later):
+    if call is None or steps is None or exchange.work(steps, partial(send, exchange), later=call.is_long):
         send(exchange)
 
 
@@ -182,13 +175,14 @@ def send(exchange: Exchange) -> None:
     assert loop is not None and route is not None
     exchange.cancel_timer = None
     target = loop.target
-    lease = target.upstream.acquire(loop.affinity, loop.tried)
+    lease = exchange.lease = target.upstream.acquire(loop.affinity, loop.tried)  # until an attempt has it
     if lease is None:
         no_endpoint(exchange, loop)
         return
     try:
         message = message_for(exchange, route, target, lease, exchange.call, exchange.body.data)
     except (ExchangeError, Refused) as fault:
+        exchange.lease = None
         lease.release(None)
         if isinstance(fault, ExchangeError):
             raise
@@ -200,7 +194,6 @@ def send(exchange: Exchange) -> None:
     record.endpoint = lease.endpoint.label
     if head.upgrade is not None and route.upgrade and not (head.chunked or head.length):
         # With a body it stays plain HTTP: a tunnel has no framing, the body would be the endpoint's next request.
-        exchange.lease = lease
         exchange.tunnel = exchange.gateway.tunnel(exchange, lease, message[0], message[1])
         return
     wire_target, fields, payload, canonical = message
@@ -222,6 +215,7 @@ def send(exchange: Exchange) -> None:
         exchange, target, lease, exchange.writer, body, call, canonical, loop.may_retry() and body.whole,
         route.pass_client_key, route.keepalive_s if call is None or call.keepalive is None else 0.0,
     )
+    exchange.lease = None
     made.start(head.method, wire_target, fields, payload, length, new_connection=loop.resends == RESENDS)
 
 
@@ -255,7 +249,7 @@ def failed(exchange: Exchange, result: AttemptResult) -> None:
         if decision.after_s <= 0:
             attempt(exchange)
         else:
-            exchange.cancel_timer = exchange.gateway.later(decision.after_s, partial(go_on, exchange, attempt))
+            exchange.cancel_timer = exchange.later(decision.after_s, partial(attempt, exchange))
     elif isinstance(decision, Deliver):
         give_up(exchange, loop, result)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from relayd import clock
@@ -114,4 +115,4 @@ class Gateway:
         self.gates.sweep(now)
         self.buffers.sweep(now)
         for exchange in list(self.exchanges):
-            exchange.check(now)
+            exchange.guard(partial(exchange.check, now))

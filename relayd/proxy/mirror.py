@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from functools import partial
@@ -21,17 +22,18 @@ from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Refused
 from relayd.proxy.attempt import Attempt
 from relayd.proxy.call import Call
-from relayd.proxy.exchange import Exchange, Owner
+from relayd.proxy.exchange import Exchange
 from relayd.proxy.message import message_for
+from relayd.proxy.owner import Owner
 from relayd.proxy.request_body import RequestBody
 from relayd.proxy.response_writer import NullWriter
 from relayd.proxy.retry_loop import AttemptResult
 from relayd.proxy.steps import Work
 from relayd.upstream.classify import Classification
-from relayd.upstream.lease import Lease
 from relayd.upstream.spec import Timeouts
 from relayd.wire.response import ResponseHead
 
+LOG = logging.getLogger("relayd.mirror")
 CHECK_S = 1.0
 
 
@@ -44,42 +46,49 @@ def send_copies(exchange: Exchange) -> None:
     if resilience.mirror.upstream is not loop.target.upstream and random.random() < resilience.mirror_share:
         target, call, body_bytes = resilience.mirror, exchange.call, body.data
         send = partial(send_copy, exchange, target, call, body_bytes)
-        steps = None if call is None else call.steps_to(target)
-        if steps is None or Work(steps, exchange.gateway.later, send).turn():
-            send()
+        try:
+            steps = None if call is None else call.steps_to(target)
+            if steps is None or Work(steps, exchange.gateway.later, send).turn():
+                send()
+        except Exception:  # rescue door: what goes wrong with a copy is none of the exchange's business
+            LOG.exception("copy of exchange %s", exchange.record.id)
 
 
 def send_copy(exchange: Exchange, target: Target, call: Call | None, body: bytes | None) -> None:
-    """Send one copy, maybe in a later turn, when the exchange itself is over. Never raises."""
+    """Send one copy, maybe in a later turn, when the exchange itself is over."""
     gate, ticket = target.gate, None
     if gate is not None:
         ticket = gate.try_acquire("mirror")
         if ticket is None:
             return
-    lease = target.upstream.acquire()
-    route = exchange.route
-    if lease is None or lease.endpoint.pool is None or route is None:
-        if lease is not None:
-            lease.release(None)
-        if gate is not None and ticket is not None:
-            gate.release(ticket)
-        return
-    mirror = Mirror(exchange, target, lease, gate, ticket)
-    copy = RequestBody(exchange.down, exchange.gateway.buffers, body, exchange.body.present)
-    attempt = mirror.attempt = Attempt(mirror, target, lease, NullWriter(), copy)
+    mirror = Mirror(exchange, target, gate, ticket)
     try:
-        wire_target, fields, payload, _ = message_for(exchange, route, target, lease, call, body)
+        begin_copy(exchange, mirror, target, call, body)
     except (Refused, ExchangeError):
-        attempt.cancel()
+        mirror.end()
+    except BaseException:  # rescue door: what the copy holds is given back; it is raised again
+        mirror.end()
+        raise
+
+
+def begin_copy(exchange: Exchange, mirror: Mirror, target: Target, call: Call | None, body: bytes | None) -> None:
+    """Send it where there is room for it. Raises ExchangeError, Refused."""
+    lease, route, buffers = target.upstream.acquire(), exchange.route, exchange.gateway.buffers
+    if lease is None:
         mirror.end()
         return
+    copy = RequestBody(exchange.down, buffers, body, exchange.body.present)
+    attempt = mirror.attempt = Attempt(mirror, target, lease, NullWriter(), copy)
+    if lease.endpoint.pool is None or route is None:
+        mirror.end()
+        return
+    wire_target, fields, payload, _ = message_for(exchange, route, target, lease, call, body)
     length = None if payload is None else len(payload)
     if length is not None and length > FREE_BYTES:
-        if not exchange.gateway.buffers.has_capacity(length):
-            attempt.cancel()
+        if not buffers.has_capacity(length):
             mirror.end()
             return
-        mirror.leave_memory = exchange.gateway.buffers.retain(length)
+        mirror.leave_memory = buffers.retain(length)
     attempt.start(exchange.head.method, wire_target, fields, payload, length)
     mirror.watch()
 
@@ -89,9 +98,7 @@ class Mirror:
 
     __slots__ = ("_cancel_timer", "_gate", "_gateway", "_is_over", "_ticket", "_timeouts", "attempt", "leave_memory")
 
-    def __init__(
-        self, exchange: Exchange, target: Target, lease: Lease, gate: Gate | None, ticket: Ticket | None
-    ) -> None:
+    def __init__(self, exchange: Exchange, target: Target, gate: Gate | None, ticket: Ticket | None) -> None:
         self.attempt: Attempt | None = None
         self._gateway: Owner = exchange.gateway
         self._timeouts: Timeouts = target.upstream.spec.timeouts
@@ -147,7 +154,9 @@ class Mirror:
         if self._is_over:
             return
         self._is_over = True
-        self.attempt = None  # which knows its owner
+        attempt, self.attempt = self.attempt, None  # which knows its owner
+        if attempt is not None:
+            attempt.cancel()
         if self._cancel_timer is not None:
             cancel, self._cancel_timer = self._cancel_timer, None
             cancel()

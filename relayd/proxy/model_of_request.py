@@ -17,14 +17,16 @@ from relayd.plan.plan import Resilience
 from relayd.protocols.multipart import ModelFinder, MultipartError, boundary_of
 from relayd.wire.body import Look, folded, look_at, name_fault
 from relayd.wire.http1 import RequestHead
-from relayd.wire.path import needs_look, normalise
+from relayd.wire.path import needs_look, normalise, readings
 
 _IN_PATH = re.compile(rb".*/models/([^/]+):([^/:]*)/?", re.IGNORECASE)
-_OLLAMAS = re.compile(rb"/api/(?:show|delete|pull|push|create)/?$")
+_OLLAMAS = re.compile(rb"/api/(show|delete|pull|push|create|copy)/?$")
 _VERB = re.compile(rb"[A-Za-z0-9]+")
+_OLLAMAS_KEYS = frozenset(("model", "name", "source", "from", "modelfile"))
 _FORM = b"multipart/form-data"
 _CHARSET = re.compile(rb";\s*charset\s*=\s*\"?([^\s\";]*)")
 _USUAL_TYPES = frozenset((b"Content-Type: application/json", b"content-type: application/json"))
+_DASHES = (b"-", b"_")
 _TYPE_OR_ENCODING = (b"T", b"t", b"E", b"e")
 _CHARSETS = (b"utf-8", b"utf8", b"us-ascii", b"ascii")
 
@@ -97,9 +99,10 @@ def decided_model(
         model = form.model
     else:
         look = look or look_at(body)
-        if look.unclear and model_key(head, look) == "model":
+        if look.unclear:
             raise unclear(look.unclear)
-        model = look.model or _by_name(head, look)
+        verb = _ollamas_verb(head.path)
+        model = look.model if verb is None else _in_ollamas(verb, look)
     if in_path is None:
         return model or ""
     if model and model.removeprefix("models/") != in_path:
@@ -108,32 +111,57 @@ def decided_model(
 
 
 def model_key(head: RequestHead, look: Look) -> str:
-    """The member of a body that names the model: `name` on some paths of Ollama, where there is no `model`."""
-    if "name" not in look.spans or not _OLLAMAS.search(head.path) or ("model" in look.spans and look.model != ""):
-        return "model"
-    return "name"
+    """The member of a body that names the model: on some paths of Ollama this is another one than `model`."""
+    verb = _ollamas_verb(head.path)
+    return "model" if verb is None else _ollamas_key(verb, look)
 
 
-def _by_name(head: RequestHead, look: Look) -> str | None:
-    """The model that such a body names. Raises ExchangeError where readers could differ about it."""
-    if model_key(head, look) == "model":
+def _ollamas_verb(path: bytes) -> bytes | None:
+    """What a request asks Ollama to do with models, by any reading of its path; None for every other path. Raises
+    ExchangeError for a path with too many readings."""
+    if b"/api" not in path and b"%" not in path and b"\\" not in path:
         return None
-    if look.fault or look.doubt or any(key != "name" and folded(key) == "name" for key in look.spans):
-        raise unclear(look.fault or look.doubt or "a key is name for readers that do not compare every character")
-    if look.spans["name"] is None:
-        raise unclear("the key name is repeated")
-    name = look.string("name")
-    if reason := name_fault(name):
-        raise unclear(reason.replace("model", "name"))
-    return name
+    for reading in readings(path) if needs_look(path) else (path,):
+        if (match := _OLLAMAS.search(reading)) is not None:
+            return match[1]
+    return None
+
+
+def _ollamas_key(verb: bytes, look: Look) -> str:
+    """A copy reads `source`, a new model is made `from` one; elsewhere `name` is an older word for `model`."""
+    if verb == b"copy":
+        return "source"
+    if verb == b"create" and "from" in look.spans:
+        return "from"
+    return "name" if "name" in look.spans and ("model" not in look.spans or look.model == "") else "model"
+
+
+def _in_ollamas(verb: bytes, look: Look) -> str | None:
+    """The model that such a body names. Raises ExchangeError where readers could differ about it."""
+    for key in look.spans:
+        if (likeness := folded(key)) in _OLLAMAS_KEYS and (key != likeness or look.spans[key] is None):
+            told = "the key is repeated" if key == likeness else "a key is it only for some readers"
+            raise unclear(f"{likeness} names a model, and {told}")
+    if verb == b"create" and "modelfile" in look.spans:
+        raise unclear("its modelfile may name another model")
+    if look.model and "name" in look.spans and look.string("name") != look.model:
+        raise unclear("model and name are not the same")
+    key = _ollamas_key(verb, look)
+    if key == "model" or key not in look.spans:
+        return look.model
+    named = look.string(key)
+    if reason := name_fault(named):
+        raise unclear(reason.replace("model", key))
+    return named
 
 
 def probable_model(head: RequestHead, body: bytes | None, look: Look | None) -> str:
     """The model of a request of which nothing is decided by it; empty for none, or for one that is not clear."""
     path = head.path
-    if look is not None and b":" not in path and b"%" not in path:
-        return look.model or (look.string("name") or "" if model_key(head, look) == "name" else "")
     try:
+        if look is not None and b":" not in path and b"%" not in path:
+            key = model_key(head, look)
+            return (look.model if key == "model" else look.string(key)) or ""
         in_path = model_in_path(path)
         if in_path is not None or not body:
             return in_path or ""
@@ -153,17 +181,18 @@ def require_readable(head: RequestHead) -> None:
         if line in _USUAL_TYPES:
             kinds += 1
             continue
-        if line[7:8] != b"-" or line[8:9] not in _TYPE_OR_ENCODING or line[:8].lower() != b"content-":
+        # Servers differ in whether Content_Type equals Content-Type.
+        if line[7:8] not in _DASHES or line[8:9] not in _TYPE_OR_ENCODING or line[:7].lower() != b"content":
             continue
         name, _, value = line.partition(b":")
-        low, value = name.lower(), value.strip(b" \t").lower()
+        low, value = name.lower().replace(b"_", b"-"), value.strip(b" \t").lower()
         if low == b"content-encoding" and value not in (b"", b"identity"):
             raise unclear("its Content-Encoding is not identity")
         if low == b"content-type":
             kinds += 1
             if b"charset" in value:
                 charset = _CHARSET.search(value)
-                if charset is None or charset[1] not in _CHARSETS:
+                if charset is None or charset[1] not in _CHARSETS or value.count(b"charset") > 1:
                     raise unclear("its charset is not UTF-8")
     if kinds > 1:
         raise unclear("it has more than one Content-Type")

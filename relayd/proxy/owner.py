@@ -1,11 +1,45 @@
-"""What the gateway is given by the daemon besides the plan: the store."""
+"""What an exchange is given by its gateway, and the gateway by the daemon besides the plan: the store."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
+from relayd.limits.overload import Overload
+from relayd.limits.request_buffers import RequestBuffers
+from relayd.plan.plan import Plan
 from relayd.protocols.dialect import Memory
+from relayd.proxy.application import Application
+from relayd.proxy.upgrade import Tunnel
 from relayd.stores._faults import Failure
+from relayd.telemetry.outcome import Record
+from relayd.upstream.lease import Lease
+
+
+class Owner(Protocol):
+    """The gateway, as an exchange sees it."""
+
+    exchanges: set[Any]  # of Exchange, which imports this module
+    draining: bool
+    seal_key: bytes
+    overload: Overload
+    buffers: RequestBuffers
+    admin: Application
+
+    def current(self) -> Plan:
+        """The plan in force."""
+
+    def memory(self, space: str) -> Memory:
+        """What is remembered for one consumer."""
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> Callable[[], None]:
+        """Call it after a while; what is returned takes that back."""
+
+    def tunnel(self, exchange: Any, lease: Lease, wire_target: bytes, fields: list[bytes]) -> Tunnel:
+        """Send an Upgrade request over a connection of its own."""
+
+    @property
+    def account(self) -> Callable[[Record], None]: ...
 
 
 class Store(Protocol):

@@ -48,7 +48,15 @@ Phase = Callable[[Exchange], Step]
 
 
 def run(exchange: Exchange, place: int = 0) -> None:
-    """Take an exchange through its phases, from this one on."""
+    """Take an exchange through its phases, from this one on; what they raise becomes its response."""
+    try:
+        run_phases(exchange, place)
+    except Exception:  # rescue door: a fault of relayd's own ends one exchange
+        exchange.broke()
+
+
+def run_phases(exchange: Exchange, place: int) -> None:
+    """Until a phase waits or answers. An ExchangeError becomes the response."""
     step: Step = None
     try:
         for phase in PHASES[place:] if place else PHASES:
@@ -275,7 +283,7 @@ def gathers(resilience: Resilience, head: RequestHead) -> bool:
 
 def select(exchange: Exchange) -> Step:
     """Which targets, in which order? Or is it answered from what relayd keeps?"""
-    return select_target.select(exchange, partial(resume, exchange))
+    return select_target.select(exchange, resume)
 
 
 PHASES: tuple[Phase, ...] = (

@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from urllib.parse import unquote
 
 from relayd.plan.plan import Plan, Resilience, Target
@@ -23,7 +24,7 @@ from relayd.proxy.retry_loop import RetryLoop
 from relayd.upstream.shares import fraction_of
 
 
-def select(exchange: Exchange, resume: Callable[[], None]) -> Answer | Wait | None:
+def select(exchange: Exchange, resume: Callable[[Exchange], None]) -> Answer | Wait | None:
     """Find the targets of an exchange, in the order in which they are tried; or the response. Raises ExchangeError.
 
     `resume` is called where a large body must be read first and one turn of the event loop is not enough.
@@ -43,7 +44,7 @@ def select(exchange: Exchange, resume: Callable[[], None]) -> Answer | Wait | No
             call = exchange.call = call_of(exchange, resilience, resilience.dialect)
             is_counted_here = call.counts_tokens and not counting_targets(exchange, resilience, call)
             steps = call.early_steps(is_counted_here)
-            if steps is not None and not exchange.work(steps, resume, later=call.is_long):
+            if steps is not None and not exchange.work(steps, partial(resume, exchange), later=call.is_long):
                 return WAIT
         try:
             found = targets_of(exchange, resilience, call)

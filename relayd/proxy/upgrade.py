@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from relayd import clock
@@ -40,6 +42,7 @@ class Upgraded(Protocol):
     def tunnelled(self, data: bytes) -> bool: ...
     def plain_answer(self, response: ResponseHead, body: bytes) -> bool: ...
     def complete(self) -> None: ...
+    def guard(self, step: Callable[[], None]) -> None: ...
     def fail(self, fault: ExchangeError) -> None: ...
     def client_gone(self) -> None: ...
 
@@ -85,6 +88,9 @@ class Upgrade:
 
     def on_bytes(self, data: bytes) -> None:
         """Bytes from the endpoint: the head, then the tunnel's or the body's."""
+        self._exchange.guard(partial(self._take, data))
+
+    def _take(self, data: bytes) -> None:
         if not self._open and self._response is None:
             self._head(data)
             return
@@ -150,7 +156,7 @@ class Upgrade:
         lines = [b"Connection: Upgrade\r\n", b"Upgrade: ", response.upgrade or b"", b"\r\n\r\n"]
         self._exchange.switch(b"".join([status_line(101, response.reason), *response.keep, *lines]))
         if rest:
-            self.on_bytes(rest)
+            self._take(rest)
 
     def _answer(self, response: ResponseHead, rest: bytes) -> None:
         """No upgrade: an ordinary response, whose framing is followed here."""

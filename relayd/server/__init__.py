@@ -1,1 +1,1 @@
-"""Where clients arrive: listeners, HTTP/1.1 connections, the admin application."""
+"""The client side: listeners, HTTP/1.1 connections, the admin application."""

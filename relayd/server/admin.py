@@ -1,4 +1,4 @@
-"""The admin socket: the admin application by Tornado's own server, on a Unix socket only."""
+"""The admin socket: serves the admin application with Tornado's HTTP server, on a Unix socket only."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from tornado.web import RequestHandler, stream_request_body
 
 from relayd import __version__
 from relayd.proxy.application import Application, Handler, LocalRequest
-from relayd.server.unix_socket import OwnSocket
+from relayd.server.unix_socket import ListeningUnixSocket
 from relayd.wire.response import ResponseHead
 
-HIGH = 128 * 1024  # bytes of a request body that wait for the application, above which no more is read
-MAX_BODY = 1 << 30  # how much an application reads of a body is its own matter
+HIGH = 128 * 1024  # bytes of a request body queued for the application, above which reading stops
+MAX_BODY = 1 << 30  # the application applies its own limit to a body
 
 
 class SocketResponder:
-    """The response to one request on the socket; owned by its handler. `over` is done when nothing more will come."""
+    """The response to one request on the socket. Owned by its handler. `finished` is done once nothing more follows."""
 
     def __init__(self, handler: RequestHandler) -> None:
         self._handler = handler
         self._has_begun = False
         self.application: Handler | None = None
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._room: asyncio.Future[None] | None = None  # awaited while the application has enough of the body
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._body_resumed: asyncio.Future[None] | None = None  # awaited while the body is paused
 
     def head(self, response: ResponseHead) -> None:
-        """Keep the head for what follows."""
+        """Set the response head, which is sent with the first piece."""
         handler = self._handler
         handler.set_status(response.status)
         handler.clear_header("Content-Type")
@@ -43,33 +43,33 @@ class SocketResponder:
             handler.set_header("Content-Length", str(response.length))
 
     def body(self, data: bytes) -> bool:
-        """Write a piece. The next one should wait until it has left, which is told by `unhold`."""
-        if not self.over.done():
+        """Write a piece. The next one should wait until this one is sent, which `unhold` reports."""
+        if not self.finished.done():
             self._has_begun = True
             self._handler.write(data)
             self._handler.flush().add_done_callback(self._on_written)
         return False
 
     def _on_written(self, future: asyncio.Future[None]) -> None:
-        if future.cancelled() or future.exception() is not None:  # it has closed; `on_connection_close` says so
+        if future.cancelled() or future.exception() is not None:  # closed; `on_connection_close` handles it
             return
         if self.application is not None:
             self.application.unhold()
 
     def end(self, data: bytes = b"") -> None:
-        """Write the rest and the end."""
-        if self.over.done():
+        """Write the last piece and end the response."""
+        if self.finished.done():
             return
         if data:
             self._handler.write(data)
         if not self._has_begun and self._handler.request.method == "HEAD":
-            self._handler.flush()  # Tornado would count the body, which is no stream's length
+            self._handler.flush()  # Tornado would derive a Content-Length, which a stream has not
         self._handler.finish()
         self.close()
 
     def fail(self) -> None:
-        """An error, or a broken end."""
-        if self.over.done():
+        """Send an error, or break the connection if the response has begun."""
+        if self.finished.done():
             return
         if self._has_begun:
             connection = self._handler.request.connection
@@ -79,30 +79,30 @@ class SocketResponder:
             self._handler.send_error(500)
         self.close()
 
-    def feed(self, piece: bytes, last: bool) -> Awaitable[None] | None:
-        """A piece of the request body; what is returned is awaited before more of it is read."""
+    def receive_body(self, piece: bytes, last: bool) -> Awaitable[None] | None:
+        """Pass on a piece of the request body. The awaitable it returns pauses the reading of the body."""
         application = self.application
         if application is None:
             return None
         application.feed(piece, last)
-        if application.queued > HIGH and not last and not self.over.done():
-            self._room = asyncio.get_running_loop().create_future()
-        return self._room
+        if application.queued > HIGH and not last and not self.finished.done():
+            self._body_resumed = asyncio.get_running_loop().create_future()
+        return self._body_resumed
 
     def resume_body(self) -> None:
-        """Read on."""
-        room, self._room = self._room, None
-        if room is not None:
-            room.set_result(None)
+        """Resume reading the request body."""
+        resumed, self._body_resumed = self._body_resumed, None
+        if resumed is not None:
+            resumed.set_result(None)
 
     def is_superseded(self) -> bool:
-        """The socket knows of no plan; its connections end with the process."""
+        """False: connections of the socket belong to no plan, and end with the process."""
         return False
 
     def close(self) -> None:
-        """Nothing more will come: the response has ended, or the client has left."""
-        if not self.over.done():
-            self.over.set_result(None)
+        """Finish: the response has ended, or the client has left."""
+        if not self.finished.done():
+            self.finished.set_result(None)
         self.resume_body()
         application, self.application = self.application, None
         if application is not None:
@@ -111,7 +111,7 @@ class SocketResponder:
 
 @stream_request_body
 class SocketRequest(RequestHandler):
-    """Every path and method."""
+    """Handles every path and method."""
 
     def initialize(self, admin: Application) -> None:
         self._admin = admin
@@ -122,17 +122,17 @@ class SocketRequest(RequestHandler):
     def prepare(self) -> None:
         responder = self._responder = SocketResponder(self)
         handler = self._admin(LocalRequest(self.request.method or "", self.request.path, True), responder)
-        if responder.over.done():
+        if responder.finished.done():
             handler.close()
         else:
             responder.application = handler
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        return self._responder.feed(chunk, False)
+        return self._responder.receive_body(chunk, False)
 
     async def _whole(self) -> None:
-        self._responder.feed(b"", True)
-        await self._responder.over
+        self._responder.receive_body(b"", True)
+        await self._responder.finished
 
     get = head = post = put = patch = delete = options = _whole
 
@@ -141,16 +141,16 @@ class SocketRequest(RequestHandler):
         self._responder.close()
 
     def compute_etag(self) -> None:
-        """No ETag: every answer is of this moment."""
+        """No ETag: responses show the current state."""
 
 
 class AdminServer:
-    """The admin socket and who serves it. Made (bound) by prepare, served from commit, closed by stop."""
+    """The admin socket and its HTTP server. Bound in the constructor, serving after `serve`, until `close`."""
 
-    def __init__(self, path: str, mode: str = "0660", owner: str = "", taken: socket.socket | None = None) -> None:
-        """Bind the socket, or go on with the one of the process before. Raises OSError."""
+    def __init__(self, path: str, mode: str = "0660", owner: str = "", inherited: socket.socket | None = None) -> None:
+        """Bind the socket, or use the inherited one of the previous process. Raises OSError."""
         self.path = path
-        self._socket = OwnSocket(path, mode, owner, taken)
+        self._socket = ListeningUnixSocket(path, mode, owner, inherited)
         self._server: HTTPServer | None = None
 
     @property
@@ -166,7 +166,7 @@ class AdminServer:
         self._server.add_socket(self._socket.socket)
 
     def close(self, unlink: bool = True) -> None:
-        """Stop accepting and remove the socket; an answer that is being written is finished by the loop."""
+        """Stop accepting and remove the socket. The loop finishes responses that are being written."""
         if self._server is not None:
             self._server.stop()
         self._socket.close(unlink)

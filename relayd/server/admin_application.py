@@ -1,8 +1,8 @@
-"""The admin application: the pages that tell, the actions that change something, the live events. The same for the
-admin socket and for routes with `upstream: admin`.
+"""The admin application: pages that show state, actions that change it, live events. It is the same for the admin
+socket and for routes with `upstream: admin`.
 
-1. A page is answered at once, an action when its request is whole. An action that has begun is finished, whoever
-   leaves.
+1. A page is answered immediately, an action once its request is complete. An action that has started is completed
+   even if its client leaves.
 2. Actions need `may_write`: the socket has it, a route only with `admin_write`.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 from relayd.proxy.application import Answered, Handler, LocalRequest, Responder, answered
 from relayd.proxy.respond import answer
 from relayd.server.admin_events import EventFeed
-from relayd.server.admin_views import AdminViews, Answer, ReloadResult, refused
+from relayd.server.admin_views import AdminViews, Page, ReloadResult, error_page
 
 LOG = logging.getLogger("relayd.admin")
 Action = Callable[[], Coroutine[Any, Any, ReloadResult]]
@@ -28,7 +28,7 @@ READ = ("GET", "HEAD")
 
 
 class AdminApplication:
-    """One per process. `actions` are those that take their time, by their path: a reload."""
+    """One per process. `actions`: the asynchronous actions by path, such as a reload."""
 
     def __init__(self, views: AdminViews, actions: Mapping[str, Action]) -> None:
         self._views, self._actions = views, actions
@@ -36,7 +36,7 @@ class AdminApplication:
         self._running: set[asyncio.Future[ReloadResult]] = set()
 
     def __call__(self, request: LocalRequest, responder: Responder) -> Handler:
-        """Begin to answer."""
+        """Answer a request, or return the handler that will."""
         path = request.path.rstrip("/") or "/"
         refusal = self._refusal(request, path)
         if refusal is not None:
@@ -45,64 +45,69 @@ class AdminApplication:
             return ActionRequest(responder, partial(self._act, path))
         if path == EVENTS:
             handler = self._events.open(responder, request.method)
-            return handler or respond(responder, refused(503, "too_many_clients", "Too many clients read the events."))
+            if handler is None:
+                message = "Too many clients read the events."
+                return respond(responder, error_page(503, "too_many_clients", message))
+            return handler
         return respond(responder, self._views.pages[path]())
 
     def _is_action(self, path: str) -> bool:
         return path in self._actions or path.startswith("/upstreams/")
 
-    def _refusal(self, request: LocalRequest, path: str) -> Answer | None:
+    def _refusal(self, request: LocalRequest, path: str) -> Page | None:
         if self._is_action(path):
             if not request.may_write:
-                return refused(403, "forbidden", "Actions are not shown here.")
+                return error_page(403, "forbidden", "Actions are not available here.")
             if request.method != "POST":
-                return refused(405, "method_not_allowed", "An action is asked for by POST.")
+                return error_page(405, "method_not_allowed", "An action needs the method POST.")
         elif path not in self._views.pages and path != EVENTS:
-            return refused(404, "not_found", "There is no such page.", pages=sorted([*self._views.pages, EVENTS]))
+            return error_page(404, "not_found", "No such page.", pages=sorted([*self._views.pages, EVENTS]))
         elif request.method not in READ:
-            return refused(405, "method_not_allowed", "This page is only read.")
+            return error_page(405, "method_not_allowed", "This page is read-only.")
         return None
 
-    def _act(self, path: str, then: Callable[[Answer | None], None]) -> None:
+    def _act(self, path: str, on_done: Callable[[Page | None], None]) -> None:
         action = self._actions.get(path)
         if action is None:
-            then(self._views.act(path))
+            on_done(self._views.act(path))
             return
         task = asyncio.get_running_loop().create_task(action())
         self._running.add(task)
-        task.add_done_callback(partial(self._acted, path, then))
+        task.add_done_callback(partial(self._on_action_done, path, on_done))
 
-    def _acted(self, path: str, then: Callable[[Answer | None], None], task: asyncio.Future[ReloadResult]) -> None:
+    def _on_action_done(
+        self, path: str, on_done: Callable[[Page | None], None], task: asyncio.Future[ReloadResult]
+    ) -> None:
         self._running.discard(task)
         if task.cancelled():
-            then(None)
+            on_done(None)
         elif (fault := task.exception()) is not None:
             LOG.error("admin action %s", path, exc_info=fault)
-            then(None)
+            on_done(None)
         else:
-            then(task.result().answer())
+            on_done(task.result().page())
 
 
 class ActionRequest(Answered):
-    """An action that is asked for: done when the request is whole, however its body came. The body says nothing."""
+    """A requested action, which runs once the whole request has been read. The body is ignored."""
 
-    def __init__(self, responder: Responder, act: Callable[[Callable[[Answer | None], None]], None]) -> None:
+    def __init__(self, responder: Responder, act: Callable[[Callable[[Page | None], None]], None]) -> None:
         self._responder: Responder | None = responder
         self._act = act
         self._size = 0
 
     def feed(self, piece: bytes, last: bool) -> None:
-        """Count the body; act at its end."""
+        """Count the body, and run the action at its end."""
         responder = self._responder
         self._size += len(piece)
         if responder is None:
             return
         if self._size > MAX_BODY:
-            respond(responder, refused(413, "body_too_large", "An action needs no body."))
+            respond(responder, error_page(413, "body_too_large", "An action needs no body."))
         elif last:
-            self._act(self._acted)
+            self._act(self._on_action_done)
 
-    def _acted(self, outcome: Answer | None) -> None:
+    def _on_action_done(self, outcome: Page | None) -> None:
         if self._responder is None:  # the client has left
             return
         if outcome is None:
@@ -111,13 +116,13 @@ class ActionRequest(Answered):
             respond(self._responder, outcome)
 
     def close(self) -> None:
-        """Nobody waits for the outcome."""
+        """The client has left: the outcome is not sent."""
         self._responder = None
 
 
-def respond(responder: Responder, told: Answer, allow: str = "") -> Handler:
-    """Give a page. RFC 9110 15.5.6: a 405 says which methods are allowed."""
-    status, content_type, body = told
+def respond(responder: Responder, page: Page, allow: str = "") -> Handler:
+    """Send a page. A 405 lists the allowed methods (RFC 9110 15.5.6)."""
+    status, content_type, body = page
     fields = [("Cache-Control", "no-store")]
     if status == 405:
         fields.append(("Allow", allow))

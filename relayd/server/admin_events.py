@@ -1,10 +1,9 @@
 """Live events of the admin application: /events, a stream of server-sent events with the status of relayd.
 
-1. One event is made each time for all clients together, and none while nobody listens.
-2. A client that is behind misses events, never holds more than one of them in memory, and gets the newest when it has
-   caught up.
-3. A stream ends when relayd drains, when another process takes over, and when a newer configuration is in force: a
-   browser's EventSource opens it anew, and its key is then judged by the rules of that moment.
+1. Each event is created once for all clients, and not at all without clients.
+2. A slow client misses events, never holds more than one of them in memory, and gets the newest once it has read it.
+3. A stream ends when relayd drains, when another process takes over, and when a newer configuration is in force. A
+   browser's EventSource reconnects, and its key is then checked by the new configuration.
 """
 
 from __future__ import annotations
@@ -15,37 +14,37 @@ from collections.abc import Callable
 from relayd.proxy.application import Answered, Handler, Responder, answered
 from relayd.proxy.respond import answer
 
-EVERY_S = 1.0
-MOST_CLIENTS = 100
+INTERVAL_S = 1.0
+MAX_CLIENTS = 100
 
 
 class EventFeed:
-    """The clients that listen, and the timer that serves them. One per process."""
+    """The subscribed clients, and the timer that sends them events. One per process."""
 
     def __init__(self, status: Callable[[], bytes], is_ending: Callable[[], bool]) -> None:
-        """`status` makes the data of an event: one line of JSON. `is_ending`: whether the process is about to end."""
+        """`status` returns the data of an event: one line of JSON. `is_ending`: True if the process is about to end."""
         self._status, self._is_ending = status, is_ending
         self._clients: set[EventStream] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self, responder: Responder, method: str) -> Handler | None:
-        """A client listens from now on; None if there are too many."""
+        """Subscribe a client. Returns None if there are too many."""
         whole = answer(200, "text/event-stream; charset=utf-8", b"", (("Cache-Control", "no-store"),))
         whole.response.length = None
         if method == "HEAD":
             return answered(responder, whole)
-        if len(self._clients) >= MOST_CLIENTS:
+        if len(self._clients) >= MAX_CLIENTS:
             return None
         stream = EventStream(self, responder)
         self._clients.add(stream)
         responder.head(whole.response)
         stream.send(b"retry: 1000\n\n" + self._event())
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(EVERY_S, self._turn)
+            self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._tick)
         return stream
 
     def forget(self, stream: EventStream) -> None:
-        """It has ended."""
+        """Remove a stream that has ended."""
         self._clients.discard(stream)
         if not self._clients and self._timer is not None:
             self._timer.cancel()
@@ -54,8 +53,8 @@ class EventFeed:
     def _event(self) -> bytes:
         return b"event: status\ndata: " + self._status().strip() + b"\n\n"
 
-    def _turn(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(EVERY_S, self._turn)
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._tick)
         event: bytes | None = None
         for stream in list(self._clients):
             if self._is_ending() or stream.responder.is_superseded():
@@ -66,7 +65,7 @@ class EventFeed:
 
 
 class EventStream(Answered):
-    """One client's stream."""
+    """The event stream of one client."""
 
     def __init__(self, feed: EventFeed, responder: Responder) -> None:
         self._feed, self.responder = feed, responder
@@ -81,5 +80,5 @@ class EventStream(Answered):
         self.is_behind = False
 
     def close(self) -> None:
-        """The client has left, or was sent the end."""
+        """The client has left, or its stream was ended."""
         self._feed.forget(self)

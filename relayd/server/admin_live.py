@@ -1,8 +1,8 @@
-"""Live state for the admin application: upstreams, queues and streams as plain data, and the few hands on them.
+"""Live state for the admin application: upstreams, queues and streams as plain data, and the actions on endpoints.
 
 1. Reading changes nothing and waits for nothing.
-2. An action names the upstream and the endpoint's address as they are shown; it is in force when the answer is there,
-   and is kept over reloads until it is undone.
+2. An action names the upstream and the endpoint's address as shown on the page. It is in force when its response is
+   sent, and stays in force over reloads until it is undone.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ STATES = {"drain": "draining", "disable": "disabled", "enable": "enabled"}
 BREAKERS = {"open": "open", "reset": "closed"}
 
 
-class NoSuch(Exception):
-    """What an action names is not there; the text says what is."""
+class NotFound(Exception):
+    """The target of an action does not exist. The text lists the existing ones."""
 
 
 class NotPossible(Exception):
-    """What an action asks for cannot be done to this endpoint; the text says why."""
+    """The action is not possible for this endpoint. The text gives the reason."""
 
 
 def upstreams(gateway: Gateway) -> dict[str, object]:
-    """Every upstream of the plan in force, with its endpoints and what is admitted to it."""
+    """Every upstream of the plan in force, with its endpoints and admission state."""
     plan = gateway.plan
     return {"upstreams": [] if plan is None else [one.describe() for one in plan.upstreams.values()]}
 
 
 def queues(gateway: Gateway) -> dict[str, object]:
-    """Every gate that limits something, and who waits there in the order of the turns to come."""
+    """Every gate with a limit, and its waiting requests in the order in which they will be admitted."""
     gates: list[dict[str, object]] = []
     waiting: list[dict[str, object]] = []
     for gate in gateway.gates.limited():
@@ -44,13 +44,13 @@ def queues(gateway: Gateway) -> dict[str, object]:
 
 
 def streams(gateway: Gateway) -> dict[str, object]:
-    """The exchanges in flight, the oldest first, at most SHOWN_STREAMS of them; and how many there are."""
+    """The number of exchanges in flight, and the oldest SHOWN_STREAMS of them, oldest first."""
     oldest = sorted(gateway.exchanges, key=lambda exchange: exchange.record.started)[:SHOWN_STREAMS]
     return {"in_flight": len(gateway.exchanges), "streams": [stream(exchange) for exchange in oldest]}
 
 
 def stream(exchange: Exchange) -> dict[str, object]:
-    """One exchange. Its path comes without the query, which may hold a key."""
+    """One exchange. Its path has no query, which could contain a key."""
     record = exchange.record
     return {
         "id": record.id,
@@ -70,26 +70,26 @@ def stream(exchange: Exchange) -> dict[str, object]:
 
 
 def circuit_breaker(gateway: Gateway) -> dict[str, object]:
-    """All breakers in one word: open when an upstream is shut wholly."""
+    """The breakers of all upstreams, combined: open if those of one upstream reject every request."""
     plan = gateway.plan
-    told = [] if plan is None else [one.circuit_breaker() for one in plan.upstreams.values()]
+    breakers = [] if plan is None else [one.circuit_breaker() for one in plan.upstreams.values()]
     return {
-        "enabled": any(one["enabled"] for one in told),
-        "is_open": any(one["is_open"] for one in told),
-        "consecutive_failures": max((int(str(one["consecutive_failures"])) for one in told), default=0),
+        "enabled": any(one["enabled"] for one in breakers),
+        "is_open": any(one["is_open"] for one in breakers),
+        "consecutive_failures": max((int(str(one["consecutive_failures"])) for one in breakers), default=0),
     }
 
 
 def act(gateway: Gateway, path: str) -> dict[str, object]:
-    """`/upstreams/NAME/endpoints/ADDRESS/drain|disable|enable` and `.../ADDRESS/breaker/open|reset`, each part percent-
-    encoded; the endpoint as it is then. Raises NoSuch, NotPossible."""
+    """Perform `/upstreams/NAME/endpoints/ADDRESS/drain|disable|enable` or `.../ADDRESS/breaker/open|reset`, each part
+    percent-encoded. Returns the state of the endpoint afterwards. Raises NotFound, NotPossible."""
     parts = [unquote(part) for part in path.split("/")]
     if len(parts) not in (6, 7) or parts[:2] != ["", "upstreams"] or parts[3] != "endpoints":
-        raise NoSuch("There is no such action.")
+        raise NotFound("There is no such action.")
     upstream, address = _upstream(gateway, parts[2]), parts[4]
     if all(one.label != address for one in upstream.endpoints):
         known = ", ".join(one.label for one in upstream.endpoints)
-        raise NoSuch(f"Upstream {upstream.name} has no endpoint {address!r}; it has: {known or 'none'}.")
+        raise NotFound(f"Upstream {upstream.name} has no endpoint {address!r}; it has: {known or 'none'}.")
     if len(parts) == 6 and parts[5] in STATES:
         upstream.set_state(address, STATES[parts[5]])
     elif len(parts) == 7 and parts[5] == "breaker" and parts[6] in BREAKERS:
@@ -98,8 +98,8 @@ def act(gateway: Gateway, path: str) -> dict[str, object]:
         except ValueError as error:
             raise NotPossible(f"{error}.") from error
     else:
-        raise NoSuch("There is no such action.")
-    gateway.gates.wake()  # what was enabled or reset may be awaited
+        raise NotFound("There is no such action.")
+    gateway.gates.wake()  # requests may wait for the endpoint that was enabled or reset
     endpoints = upstream.describe()["endpoints"]
     assert isinstance(endpoints, list)
     return {"upstream": upstream.name, "endpoint": next(one for one in endpoints if one["address"] == address)}
@@ -108,5 +108,5 @@ def act(gateway: Gateway, path: str) -> dict[str, object]:
 def _upstream(gateway: Gateway, name: str) -> Upstream:
     known = {} if gateway.plan is None else gateway.plan.upstreams
     if name not in known:
-        raise NoSuch(f"There is no upstream {name!r}; there are: {', '.join(known) or 'none'}.")
+        raise NotFound(f"There is no upstream {name!r}; the upstreams are: {', '.join(known) or 'none'}.")
     return known[name]

@@ -1,8 +1,8 @@
-"""What the admin application shows: pure functions from a path to a status, a type and a body.
+"""The pages of the admin application: functions from a path to a status, a media type and a body.
 
-1. A view reads what is in memory and waits for nothing: /health answers while everything else is busy.
-2. No secret is in reach: views read names, labels and numbers, and the path of an exchange without its query.
-3. Whether a request may change something is asked before (admin_application.py).
+1. A view reads memory and waits for nothing: /health answers even if everything else is busy.
+2. No view can reach a secret: views read names, labels and numbers, and the path of an exchange without its query.
+3. admin_application.py checks permissions before it calls a view.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from relayd.upstream.upstream import Upstream
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 
-Answer = tuple[int, str, bytes]
+Page = tuple[int, str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class ReloadResult:
-    """What became of one reload: `changes` when it was accepted, `findings` when it was refused, one per line."""
+    """The result of one reload: `changes` if it was accepted, `findings` if it was refused, one line each."""
 
     accepted: bool
     generation: int
@@ -34,17 +34,17 @@ class ReloadResult:
     findings: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    def answer(self) -> Answer:
-        told = {
+    def page(self) -> Page:
+        data = {
             "accepted": self.accepted, "generation": self.generation, "changes": self.changes,
             "findings": self.findings, "warnings": self.warnings,
         }
-        return 200 if self.accepted else 422, JSON, dumped(told)
+        return 200 if self.accepted else 422, JSON, to_json(data)
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The last reload, which was refused; gone when one is accepted."""
+    """The last reload if it was refused. The next accepted reload removes it."""
 
     wall: float
     findings: tuple[str, ...]
@@ -52,7 +52,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class ProcessState:
-    """What the daemon knows about itself. Owned and written by the lifecycle, read by the views."""
+    """State of the daemon process. Owned and written by the lifecycle, read by the views."""
 
     config_file: str
     started: float = field(default_factory=clock.monotonic)
@@ -66,13 +66,13 @@ class ProcessState:
 
 
 class AdminViews:
-    """All pages of the admin application by their paths, and the actions that are done at once. One per process."""
+    """All pages of the admin application by path, and its synchronous actions. One per process."""
 
     def __init__(self, gateway: Gateway, telemetry: Telemetry, state: ProcessState) -> None:
         self._gateway = gateway
         self._telemetry = telemetry
         self._state = state
-        self.pages: Mapping[str, Callable[[], Answer]] = {
+        self.pages: Mapping[str, Callable[[], Page]] = {
             "/health": self.health,
             "/live": self.live,
             "/ready": self.ready,
@@ -87,14 +87,14 @@ class AdminViews:
             "/health/backends": self.backends,
         }
 
-    def act(self, path: str) -> Answer:
-        """Do what a path below /upstreams/ asks for."""
+    def act(self, path: str) -> Page:
+        """Perform the action of a path below /upstreams/."""
         try:
-            return 200, JSON, dumped(admin_live.act(self._gateway, path))
-        except admin_live.NoSuch as error:
-            return refused(404, "not_found", str(error))
+            return 200, JSON, to_json(admin_live.act(self._gateway, path))
+        except admin_live.NotFound as error:
+            return error_page(404, "not_found", str(error))
         except admin_live.NotPossible as error:
-            return refused(409, "not_possible", str(error))
+            return error_page(409, "not_possible", str(error))
 
     @property
     def _generation(self) -> int:
@@ -102,75 +102,75 @@ class AdminViews:
         return 0 if plan is None else plan.generation
 
     def is_ending(self) -> bool:
-        """Whether this process drains, or leaves the work to another one."""
+        """True if this process drains, or another process has taken over."""
         return self._gateway.draining or self._gateway.leaving
 
-    def health(self) -> Answer:
-        """Whether what it was put here for can be had: 503 while the breakers of an upstream refuse everything."""
+    def health(self) -> Page:
+        """Health of the service: 503 while the breakers of an upstream reject every request."""
         breaker = admin_live.circuit_breaker(self._gateway)
-        told = {
+        data = {
             "status": "unhealthy" if breaker["is_open"] else "healthy",
             "circuit_breaker": breaker,
             "loop_lag_ms": milliseconds(self._state.lag_s()),
             "version": __version__,
         }
-        return 503 if breaker["is_open"] else 200, JSON, dumped(told)
+        return 503 if breaker["is_open"] else 200, JSON, to_json(data)
 
-    def live(self) -> Answer:
-        """Liveness: the process runs and its loop turns, whatever its upstreams do. Work it is given by /ready."""
-        return 200, JSON, dumped({"status": "alive", "loop_lag_ms": milliseconds(self._state.lag_s())})
+    def live(self) -> Page:
+        """Liveness: the process and its event loop run, regardless of upstreams. Readiness is /ready."""
+        return 200, JSON, to_json({"status": "alive", "loop_lag_ms": milliseconds(self._state.lag_s())})
 
-    def ready(self) -> Answer:
+    def ready(self) -> Page:
         serving = self._state.phase == "serving" and not self._gateway.draining
-        word = "ready" if serving else "draining" if self._gateway.draining else self._state.phase
-        return 200 if serving else 503, JSON, dumped({"status": word, "generation": self._generation})
+        phase = "ready" if serving else "draining" if self._gateway.draining else self._state.phase
+        return 200 if serving else 503, JSON, to_json({"status": phase, "generation": self._generation})
 
-    def ping(self) -> Answer:
-        return 200, JSON, dumped({"ping": "pong"})
+    def ping(self) -> Page:
+        return 200, JSON, to_json({"ping": "pong"})
 
-    def backends(self) -> Answer:
-        """Health with a word on each upstream, by what traffic and checks have shown; asks nobody."""
+    def backends(self) -> Page:
+        """Health with the state of each upstream, from traffic and health checks. Sends no request."""
         plan = self._gateway.plan
         upstreams = plan.upstreams.values() if plan is not None else ()
-        words = {
+        states = {
             one.name: "connected" if any(end.available for end in one.endpoints) else "unavailable" for one in upstreams
         }
-        return 200, JSON, dumped({"status": "healthy", "service": "ai-chat-gateway", "backends": words})
+        return 200, JSON, to_json({"status": "healthy", "service": "ai-chat-gateway", "backends": states})
 
-    def target_health(self) -> Answer:
-        """Health with a word on the first upstream: where it is, how long it may take, whether it is verified."""
+    def target_health(self) -> Page:
+        """Health with the first upstream: its URL, its timeout and whether its certificate is verified."""
         plan = self._gateway.plan
         first = next(iter(plan.upstreams.values()), None) if plan is not None else None
-        told: dict[str, object] = {"status": "healthy", "target_url": "", "timeout": 0, "ssl_verify": True}
+        data: dict[str, object] = {"status": "healthy", "target_url": "", "timeout": 0, "ssl_verify": True}
         if first is not None:
             spec = first.spec
             limit = spec.timeouts.total_s or spec.timeouts.first_byte_s
-            told["target_url"] = spec.endpoints[0].origin + spec.endpoints[0].base_path if spec.endpoints else ""
-            told["timeout"] = int(limit) if limit == int(limit) else limit
-            told["ssl_verify"] = spec.tls.verify
-        return 200, JSON, dumped(told)
+            data["target_url"] = spec.endpoints[0].origin + spec.endpoints[0].base_path if spec.endpoints else ""
+            data["timeout"] = int(limit) if limit == int(limit) else limit
+            data["ssl_verify"] = spec.tls.verify
+        return 200, JSON, to_json(data)
 
-    def upstreams(self) -> Answer:
-        """Health of the upstreams, which is neither liveness nor readiness of relayd."""
-        return 200, JSON, dumped(admin_live.upstreams(self._gateway))
+    def upstreams(self) -> Page:
+        """Health of the upstreams, which is independent of the liveness and readiness of relayd."""
+        return 200, JSON, to_json(admin_live.upstreams(self._gateway))
 
-    def queue(self) -> Answer:
-        return 200, JSON, dumped(admin_live.queues(self._gateway))
+    def queue(self) -> Page:
+        return 200, JSON, to_json(admin_live.queues(self._gateway))
 
-    def streams(self) -> Answer:
-        return 200, JSON, dumped(admin_live.streams(self._gateway))
+    def streams(self) -> Page:
+        return 200, JSON, to_json(admin_live.streams(self._gateway))
 
-    def metrics(self) -> Answer:
+    def metrics(self) -> Page:
         page = self._telemetry.page()
         if page is None:
-            return refused(404, "not_found", "No sink of `telemetry:` shows metrics here.")
+            return error_page(404, "not_found", "No sink of `telemetry:` provides metrics here.")
         return 200, *page
 
-    def status(self) -> Answer:
+    def status(self) -> Page:
         state, gateway = self._state, self._gateway
         plan = gateway.plan
         refusal = state.refusal
-        told = {
+        data = {
             "version": __version__,
             "pid": os.getpid(),
             "phase": "draining" if gateway.draining else state.phase,
@@ -187,30 +187,30 @@ class AdminViews:
             ],
             "certificates": state.certificates(),
             "routes": 0 if plan is None else len(plan.routes),
-            "upstreams": [] if plan is None else [shown_upstream(one) for one in plan.upstreams.values()],
+            "upstreams": [] if plan is None else [upstream_summary(one) for one in plan.upstreams.values()],
             "gates": [gate.describe() for gate in gateway.gates.limited()],
             "in_flight": len(gateway.exchanges),
             "exchanges": admin_live.streams(gateway)["streams"],
         }
-        return 200, JSON, dumped(told)
+        return 200, JSON, to_json(data)
 
 
-def shown_upstream(upstream: Upstream) -> dict[str, object]:
-    told = upstream.describe()
-    endpoints = told["endpoints"]
+def upstream_summary(upstream: Upstream) -> dict[str, object]:
+    data = upstream.describe()
+    endpoints = data["endpoints"]
     assert isinstance(endpoints, list)
-    words = (
+    keys = (
         "in_flight", "state", "breaker", "health", "available", "addresses", "addresses_age_s", "lookup_fault",
     )
-    short = [{"endpoint": one["address"], **{word: one[word] for word in words}} for one in endpoints]
-    return {word: told[word] for word in ("name", "protocol", "in_flight", "models")} | {"endpoints": short}
+    short = [{"endpoint": one["address"], **{key: one[key] for key in keys}} for one in endpoints]
+    return {key: data[key] for key in ("name", "protocol", "in_flight", "models")} | {"endpoints": short}
 
 
-def refused(status: int, code: str, message: str, **further: object) -> Answer:
-    return status, JSON, dumped({"error": {"code": code, "message": message}, **further})
+def error_page(status: int, code: str, message: str, **further: object) -> Page:
+    return status, JSON, to_json({"error": {"code": code, "message": message}, **further})
 
 
-def dumped(value: object) -> bytes:
+def to_json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode() + b"\n"
 
 

@@ -1,7 +1,7 @@
-"""What relayd reads of a certificate file: the names it is for and when it expires.
+"""Reads the host names and the expiry of a certificate file.
 
-Loaded through the registry, only where several certificates must be told apart: the library takes about a tenth of a
-second and ten megabytes.
+Loaded through the registry, only for listeners with several certificates: the library costs about a tenth of a second
+and ten megabytes.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateInfo:
-    """The first certificate of a file. `names`: its DNS names in lower case, without any its common name."""
+    """The first certificate of a file. `names`: its DNS names in lower case, or its common name if it has none."""
 
     names: tuple[str, ...]
     expires_s: float  # Unix seconds
@@ -26,7 +26,7 @@ class CertificateInfo:
 def read(path: str) -> CertificateInfo:
     """The first certificate of a PEM file. Raises OSError, and ValueError for a file without one."""
     with open(path, "rb") as file:
-        found = x509.load_pem_x509_certificate(file.read(MOST_BYTES))
+        found = x509.load_pem_x509_certificate(file.read(MAX_BYTES))
     return CertificateInfo(tuple(name.lower() for name in _names(found)), _expiry(found).timestamp())
 
 

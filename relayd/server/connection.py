@@ -1,12 +1,12 @@
-"""One client connection: bytes to request heads and bodies, one exchange at a time, and bytes back.
+"""One client connection: parses bytes into request heads and bodies, carries one exchange at a time, writes bytes back.
 
 Laws:
-1. A request is parsed only by wire/http1.py; what lies behind it waits for its answer (pipelining), bounded.
-2. `_send` is the only place that writes; it goes straight to the socket while nothing waits, else through IOStream.
-3. Every state has a limit of time, looked at by the listener's sweep; dribbling resets none of them.
-4. One turn handles one request or a bounded piece of a body; what is buffered behind it goes through the work queue.
-5. A client that has ended its side gets what is under way and the answers that need no endpoint; else it is gone.
-6. A refusal whose framing is in doubt ends the connection; unread bytes are drained first (RFC 9112 9.6).
+1. Only wire/http1.py parses a request. Pipelined bytes behind it are buffered, bounded, until its response has ended.
+2. Only `_send` writes: directly to the socket while no write is pending, otherwise through IOStream.
+3. Every state has a timeout, which the listener's sweep enforces. Slow trickling of bytes resets none of them.
+4. One loop turn handles one request or a bounded piece of a body. Buffered bytes behind it go through the work queue.
+5. After a client's end of stream, pending bytes and responses without an endpoint are delivered; else it is gone.
+6. Rejecting a request of uncertain framing ends the connection; unread bytes are drained first (RFC 9112 9.6).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ LOG = logging.getLogger("relayd.connection")
 HIGH = PIPELINED = 64 * 1024
 CHUNKS = 1024
 DRAIN_BYTES, DRAIN_S = 1024 * 1024, 5.0
-MIN_BODY_RATE, RATE_WINDOW_S = 500, 30.0  # bytes a second, over at least so long
+MIN_BODY_RATE, RATE_WINDOW_S = 500, 30.0  # bytes per second, averaged over at least this many seconds
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 HEAD, BODY, WAIT, TUNNEL, CLOSING, LINGER, CLOSED = range(7)
 
 
-class Owner(Protocol):
-    """The listener, as its connections see it."""
+class ListenerContext(Protocol):
+    """The part of a listener that its connections use."""
 
     name: str
     gateway: Gateway
@@ -53,24 +53,24 @@ class Owner(Protocol):
     def work(self) -> WorkQueue: ...
 
     def forget(self, connection: Connection) -> None:
-        """A connection has closed."""
+        """Drop a connection that has closed."""
 
     def tls_failed(self) -> None:
-        """A connection ended before its handshake did."""
+        """Count a connection that ended during its TLS handshake."""
 
 
 class Connection:
-    """A Downstream; owned by its listener until it is closed."""
+    """A Downstream. Its listener owns it until it is closed."""
 
     socket_memory: Memory | None = None
     __slots__ = (
-        "_body_paused", "_buffer", "_chunks", "_delivery", "_ended", "_keep", "_left", "_owes_continue", "_received",
-        "_requests", "_scanned", "_since", "_state", "_stream", "_waiting", "_will_go_on", "_window",
-        "exchange", "forwarding_cache", "listener", "networks", "owner", "peer", "tls", "trusted",
+        "_body_paused", "_buffer", "_chunks", "_client_eof", "_continue_due", "_delivery", "_keep_alive",
+        "_pending_writes", "_rate_since", "_received", "_remaining", "_requests", "_resume_due", "_scanned", "_since",
+        "_state", "_stream", "exchange", "forwarding_cache", "listener", "networks", "owner", "peer", "tls", "trusted",
     )
 
     def __init__(
-        self, stream: ClientStream | TlsClientStream, owner: Owner, peer: str, trusted: bool, tls: bool
+        self, stream: ClientStream | TlsClientStream, owner: ListenerContext, peer: str, trusted: bool, tls: bool
     ) -> None:
         self.owner, self.listener, self.networks = owner, owner.name, owner.networks
         self.peer, self.trusted, self.tls = peer, trusted, tls
@@ -79,73 +79,74 @@ class Connection:
         self._stream = stream
         self._state = HEAD
         self._buffer = b""
-        self._scanned = self._left = self._requests = self._received = self._waiting = 0
+        self._scanned = self._remaining = self._requests = self._received = self._pending_writes = 0
         self._chunks: ChunkedDecoder | None = None
-        self._keep = self._body_paused = self._will_go_on = self._ended = self._owes_continue = False
-        self._since = self._window = clock.monotonic()
-        self._delivery: Delivery | None = None  # while bytes wait for the client
+        self._keep_alive = self._body_paused = self._resume_due = self._client_eof = self._continue_due = False
+        self._since = self._rate_since = clock.monotonic()
+        self._delivery: Delivery | None = None  # set while writes are pending
         stream.set_close_callback(self._on_close)
         stream.on_end = self._on_end
-        stream.begin(self._arrived)
+        stream.begin(self._on_data)
 
     # ---- reading
 
-    def _arrived(self, data: bytes) -> None:
+    def _on_data(self, data: bytes) -> None:
         try:
-            self._take(data)
-        except Exception:  # rescue door: a fault of relayd's own ends one connection, never the process
+            self._dispatch(data)
+        except Exception:  # rescue door: an internal fault ends one connection, never the process
             LOG.exception("connection of listener %s", self.listener)
-            self.end()
+            self.end("internal")
 
-    def _take(self, data: bytes) -> None:
+    def _dispatch(self, data: bytes) -> None:
         state = self._state
         if state in (HEAD, WAIT):
             if not self._buffer and state == HEAD:
                 self._since = clock.monotonic()
             self._buffer = self._buffer + data if self._buffer else data
-            if state == HEAD and not self._will_go_on:
-                self._next()
-            if len(self._buffer) > PIPELINED and self._is_held():
+            if state == HEAD and not self._resume_due:
+                self._parse_next()
+            if len(self._buffer) > PIPELINED and self._must_wait():
                 self._stream.pause()
         elif state == BODY:
             self._received += len(data)
             self._since = clock.monotonic()
-            self._feed(data)
+            self._on_body(data)
         elif state == TUNNEL:
             if self.exchange is not None:
                 self.exchange.upload(data, False)
         elif state == LINGER:
-            self._left -= len(data)
-            if self._left < 0:
+            self._remaining -= len(data)
+            if self._remaining < 0:
                 self._close()
 
-    def _is_held(self) -> bool:
-        """Whether what is buffered waits for the answer before it, a later turn, or a client that is behind."""
-        return self._state == WAIT or self._will_go_on or (self._waiting > 0 and self._stream.backlog() > HIGH)
+    def _must_wait(self) -> bool:
+        """True if buffered bytes must wait: for the current response, for a later loop turn, or for a slow client."""
+        return self._state == WAIT or self._resume_due or (self._pending_writes > 0 and self._stream.backlog() > HIGH)
 
-    def _go_on_later(self) -> None:
-        """Take up in a later turn what is buffered."""
-        if not self._will_go_on:
-            self._will_go_on = True
-            self.owner.work.put(self._go_on)
+    def _schedule_resume(self) -> None:
+        """Handle the buffered bytes in a later loop turn."""
+        if not self._resume_due:
+            self._resume_due = True
+            self.owner.work.put(self._on_resume)
 
-    def _go_on(self) -> None:
-        self._will_go_on = False
-        self._arrived(b"")
-        if self._ended and self._state == HEAD and not self._is_held():
+    def _on_resume(self) -> None:
+        self._resume_due = False
+        self._on_data(b"")
+        if self._client_eof and self._state == HEAD and not self._must_wait():
             self._close_when_written()
-        self._read_or_wait()
+        self._resume_reading()
 
-    def _read_or_wait(self) -> None:
-        """Read from the client, unless what it has sent must be handled first."""
-        if self._body_paused or self._will_go_on or self._ended or self._state == CLOSED or self._stream.wanted:
+    def _resume_reading(self) -> None:
+        """Read from the client, unless bytes received earlier must be handled first."""
+        idle = self._body_paused or self._resume_due or self._client_eof or self._stream.reading_enabled
+        if idle or self._state == CLOSED:
             return
-        if self._state not in (HEAD, WAIT) or len(self._buffer) <= PIPELINED or not self._is_held():
+        if self._state not in (HEAD, WAIT) or len(self._buffer) <= PIPELINED or not self._must_wait():
             self._stream.resume()
 
-    def _next(self) -> None:
-        """Take one whole request from the buffer; `finished` sees to the one behind it."""
-        if self._is_held():
+    def _parse_next(self) -> None:
+        """Parse one whole request from the buffer. `finished` schedules the next one."""
+        if self._must_wait():
             return
         buffer = self._buffer
         if buffer.startswith(b"\r\n") and self._scanned == 0:
@@ -168,26 +169,25 @@ class Connection:
         except ExchangeError as refusal:
             self._refuse(refusal)
             return
-        self._begin(head, buffer[end + 4 :])
+        self._start_exchange(head, buffer[end + 4 :])
 
-    def _begin(self, head: RequestHead, rest: bytes) -> None:
-        """Start the exchange of this head; `rest` is what lies behind it."""
+    def _start_exchange(self, head: RequestHead, remainder: bytes) -> None:
+        """Start the exchange of this head. `remainder`: the bytes received behind it."""
         self._requests += 1
         body: bytes | None = None
         self._buffer = b""
         partial = b""
         if head.length is not None:
-            if len(rest) >= head.length:
-                body, self._buffer = rest[: head.length], rest[head.length :]
+            if len(remainder) >= head.length:
+                body, self._buffer = remainder[: head.length], remainder[head.length :]
                 self._state = WAIT
             else:
-                self._state, self._left, partial = BODY, head.length, rest
+                self._state, self._remaining, partial = BODY, head.length, remainder
         elif head.chunked:
-            limits = self.owner
-            self._chunks = ChunkedDecoder(trailer_bytes=limits.trailer_bytes)
+            self._chunks = ChunkedDecoder(trailer_bytes=self.owner.trailer_bytes)
             self._state = BODY
             try:
-                partial = self._chunks.feed(rest, CHUNKS)
+                partial = self._chunks.feed(remainder, CHUNKS)
             except ChunkedError as fault:
                 self._refuse(ExchangeError("bad_request", f"chunked body: {fault.rule}"))
                 return
@@ -196,45 +196,45 @@ class Connection:
                 self._chunks = None
                 self._state = WAIT
         else:
-            self._buffer = rest
+            self._buffer = remainder
             self._state = WAIT
-        self._keep = head.keep_alive
+        self._keep_alive = head.keep_alive
         self._received = 0
-        self._window = clock.monotonic()
+        self._rate_since = clock.monotonic()
         gateway = self.owner.gateway
         exchange = self.exchange = gateway.accept(self, head, body, self._since)
         gateway.begin(exchange)
         if self.exchange is not exchange or self._state != BODY:
             return
-        if head.expect and not rest:  # RFC 9110 10.1.1: after route, key, limit and size were looked at
+        if head.expect and not remainder:  # RFC 9110 10.1.1: once route, key, limit and size are accepted
             if self._body_paused:
-                self._owes_continue = True  # the body waits for memory
+                self._continue_due = True  # sent once the body may use memory
             else:
                 self._send(CONTINUE)
         if partial:
             if self._chunks is not None:
                 exchange.upload(partial, False)
-                self._rest_of_turn()
+                self._defer_chunks()
             else:
-                self._feed(partial)
+                self._on_body(partial)
 
-    def _feed(self, data: bytes) -> None:
-        """A piece of a streamed request body."""
+    def _on_body(self, data: bytes) -> None:
+        """Pass on a piece of a streamed request body."""
         exchange = self.exchange
         if exchange is None:
             return
         decoder = self._chunks
         if decoder is None:
-            extra = len(data) - self._left
+            extra = len(data) - self._remaining
             if extra >= 0:
                 if extra:
-                    self._buffer = data[self._left :]
-                    data = data[: self._left]
-                self._left = 0
+                    self._buffer = data[self._remaining :]
+                    data = data[: self._remaining]
+                self._remaining = 0
                 self._state = WAIT
                 exchange.upload(data, True)
             else:
-                self._left -= len(data)
+                self._remaining -= len(data)
                 exchange.upload(data, False)
             return
         try:
@@ -248,26 +248,26 @@ class Connection:
         else:
             if piece:
                 exchange.upload(piece, False)
-            self._rest_of_turn()
+            self._defer_chunks()
 
-    def _rest_of_turn(self) -> None:
-        """Work per turn is bounded: what the decoder has not looked at is taken up in a later turn."""
+    def _defer_chunks(self) -> None:
+        """Decode the rest of a segment in a later loop turn, because the work of one turn is bounded."""
         if self._chunks is not None and self._chunks.pending and self._state == BODY:
             self._stream.pause()
-            self._go_on_later()
+            self._schedule_resume()
 
     # ---- writing
 
     def send(self, data: bytes) -> bool:
-        """Write now; False when the client is behind."""
+        """Write now. Returns False if the client reads too slowly."""
         self._send(data)
-        return not self._waiting or self._stream.backlog() <= HIGH
+        return not self._pending_writes or self._stream.backlog() <= HIGH
 
     def _send(self, data: bytes) -> None:
         stream = self._stream
         if self._state == CLOSED or stream.closed():
             return
-        if not stream._write_buffer and not stream._connecting:  # straight to the socket: no Future, no copy
+        if not stream._write_buffer and not stream._connecting:  # directly to the socket: no Future, no copy
             try:
                 sent = stream.send_now(data)
             except OSError as error:
@@ -281,16 +281,16 @@ class Connection:
         except StreamClosedError:
             return
         if not future.done():
-            if not self._waiting:
+            if not self._pending_writes:
                 self._delivery = Delivery(stream)
-            self._waiting += 1
+            self._pending_writes += 1
             future.add_done_callback(self._on_written)
 
     def _on_written(self, future: Any) -> None:
-        self._waiting -= 1
-        if not self._waiting:
+        self._pending_writes -= 1
+        if not self._pending_writes:
             self._delivery = None
-        if future.cancelled() or future.exception() is not None or self._waiting:
+        if future.cancelled() or future.exception() is not None or self._pending_writes:
             return
         if self._state == CLOSING:
             self._close()
@@ -299,24 +299,24 @@ class Connection:
             self._half_close()
         elif self.exchange is not None:
             self.exchange.on_drained()
-        elif self._buffer or self._ended:
-            self._go_on_later()
+        elif self._buffer or self._client_eof:
+            self._schedule_resume()
 
     # ---- Downstream
 
     def buffered(self) -> int:
-        """Bytes that wait for the client."""
+        """The number of bytes not yet written to the client."""
         return self._stream.backlog()
 
     def body_complete(self) -> bool:
-        """Whether the whole request body was read."""
+        """True once the whole request body has been read."""
         return self._state != BODY
 
     def reusable(self) -> bool:
-        """Whether the connection may carry another request after this one."""
-        most = self.owner.max_requests
+        """True if the connection may carry another request after this one."""
+        max_requests = self.owner.max_requests
         return (
-            self._keep and self._state == WAIT and (not most or self._requests < most)
+            self._keep_alive and self._state == WAIT and (not max_requests or self._requests < max_requests)
             and not self.owner.gateway.draining and not self.owner.gateway.leaving
             and not (self.exchange is not None and not self.exchange.head.keep_alive)
         )
@@ -327,37 +327,37 @@ class Connection:
         self._stream.pause()
 
     def resume_body(self) -> None:
-        """Read it again."""
+        """Resume reading the request body."""
         if not self._body_paused:
             return
         self._body_paused = False
-        # The rate too counts anew: while it was paused the client could not send.
-        self._since = self._window = clock.monotonic()
+        # The rate is measured afresh, because the client could not send during the pause.
+        self._since = self._rate_since = clock.monotonic()
         self._received = 0
-        if self._owes_continue:
-            self._owes_continue = False
+        if self._continue_due:
+            self._continue_due = False
             self._send(CONTINUE)
         if self._chunks is not None and self._chunks.pending:
-            self._go_on_later()
+            self._schedule_resume()
         else:
-            self._read_or_wait()
+            self._resume_reading()
 
     def again(self) -> None:
-        """Call `Exchange.upload` with nothing in a later turn; until then read nothing."""
+        """Call `Exchange.upload` with no bytes in a later loop turn, and read nothing until then."""
         self._stream.pause()
-        self._go_on_later()
+        self._schedule_resume()
 
     def start_tunnel(self) -> None:
-        """From now on every byte belongs to the tunnel."""
+        """Pass every byte to the tunnel from now on."""
         self._state = TUNNEL
         early, self._buffer = self._buffer, b""
         self._body_paused = False
-        self._read_or_wait()
+        self._resume_reading()
         if early and self.exchange is not None:
             self.exchange.upload(early, False)
 
     def finished(self, keep: bool) -> None:
-        """The exchange is over; go on with the next request or end the connection."""
+        """The exchange has ended: handle the next request, or end the connection."""
         self.exchange = None
         if self._state == CLOSED:
             return
@@ -366,18 +366,18 @@ class Connection:
             self._since = clock.monotonic()
             self._body_paused = False
             if self._buffer:
-                self._go_on_later()
-            elif self.owner.gateway.draining or self._ended:
+                self._schedule_resume()
+            elif self.owner.gateway.draining or self._client_eof:
                 self._close_when_written()
                 return
-            self._read_or_wait()
-        elif self._state in (BODY, TUNNEL) or self._buffer or self._body_paused:  # something may be unread
-            self._linger()  # a close would reset what the client has not read while it still sends
+            self._resume_reading()
+        elif self._state in (BODY, TUNNEL) or self._buffer or self._body_paused:  # bytes may be unread
+            self._linger()  # closing now could reset the connection before the client has read the response
         else:
             self._close_when_written()
 
     def abort(self, reset: bool) -> None:
-        """The answer is not complete: break the connection."""
+        """Break the connection, because the response is incomplete."""
         self.exchange = None
         if self._state == CLOSED:
             return
@@ -389,7 +389,7 @@ class Connection:
     # ---- ending
 
     def _refuse(self, fault: ExchangeError) -> None:
-        """Answer what the request gate does not take, and end the connection."""
+        """Answer a malformed request with an error, and end the connection."""
         self._state = CLOSING
         answer = self.owner.gateway.refuse(self, fault, self._since)
         self._buffer = b""
@@ -397,7 +397,7 @@ class Connection:
         self._linger()
 
     def _close_when_written(self) -> None:
-        if self._waiting:
+        if self._pending_writes:
             self._state = CLOSING
         else:
             self._close()
@@ -405,16 +405,16 @@ class Connection:
     def _linger(self) -> None:
         if self._state == CLOSED:
             return
-        self._state, self._left = LINGER, DRAIN_BYTES
+        self._state, self._remaining = LINGER, DRAIN_BYTES
         self._buffer, self._chunks = b"", None
-        self._body_paused = self._will_go_on = self._owes_continue = False
+        self._body_paused = self._resume_due = self._continue_due = False
         self._since = clock.monotonic()
-        self._read_or_wait()
-        if not self._waiting:
+        self._resume_reading()
+        if not self._pending_writes:
             self._half_close()
 
     def _half_close(self) -> None:
-        if self._ended:
+        if self._client_eof:
             self._close()
         else:
             self._stream.end_writing()
@@ -426,7 +426,7 @@ class Connection:
     def _on_close(self) -> None:
         self._state = CLOSED
         self._delivery = None
-        self._stream.on_bytes = self._stream.on_end = None  # a cycle is broken: who has left is freed at once
+        self._stream.on_bytes = self._stream.on_end = None  # breaks a reference cycle: memory is freed at once
         self._buffer, self._chunks = b"", None
         exchange, self.exchange = self.exchange, None
         if self._stream.handshaking():
@@ -436,65 +436,64 @@ class Connection:
             exchange.client_gone()
 
     def _on_end(self) -> bool:
-        """The client has ended its side; whether something of what it sent is still to be answered or delivered."""
-        self._ended = True
+        """Handle the client's end of stream. Returns True if a request or a body piece must still be handled."""
+        self._client_eof = True
         if self._state == HEAD:
-            if not self._buffer or not self._is_held():
+            if not self._buffer or not self._must_wait():
                 self._close_when_written()
             return True
         exchange = self.exchange
         if exchange is None:
-            return self._waiting > 0  # CLOSING or LINGER
+            return self._pending_writes > 0  # CLOSING or LINGER
         if exchange.tunnel is not None:
             return exchange.end_upload() or (exchange.writer.started and self._state == WAIT)
-        return self._state == BODY and exchange.end_upload()  # an early answer
+        return self._state == BODY and exchange.end_upload()  # the response came early
 
     def close_idle(self) -> bool:
-        """Close it if it is between requests; for a drain."""
+        """Close the connection if it is between requests. Used by a drain."""
         if self._state == HEAD and not self._buffer:
             self._close_when_written()
             return True
         return False
 
-    def end(self) -> None:
-        """End it now, whatever it does."""
-        exchange = self.exchange
-        if exchange is not None:
-            exchange.fail(ExchangeError("stopped"))
+    def end(self, code: str = "stopped") -> None:
+        """End the connection now, in any state. `code` is the error of its exchange."""
+        if self.exchange is not None:
+            self.exchange.client_fault(ExchangeError(code))
         self._close()
 
-    def check(self, now: float) -> None:
-        """The sweep: end what takes longer than it may."""
-        times = self.owner.timeouts
+    def enforce_timeouts(self, now: float) -> None:
+        """End the connection or its exchange if the timeout of the current state has passed. Called by the sweep."""
+        timeouts = self.owner.timeouts
         state = self._state
         delivery = self._delivery
-        if delivery is not None and times.write and delivery.stalled_s(now) > times.write:
+        if delivery is not None and timeouts.write and delivery.stalled_s(now) > timeouts.write:
             if self.exchange is not None:
                 self.exchange.client_gone("client_stalled")
             self._stream.reset()
             return
         if state == HEAD:
-            self._check_head(now)
-        elif state == BODY and self._stream.wanted:
-            slow = times.body and now - self._since > times.body
-            if times.body and now - self._window > max(times.body, RATE_WINDOW_S):
-                slow = slow or self._received < MIN_BODY_RATE * (now - self._window)
-                self._window, self._received = now, 0
+            self._enforce_head_timeouts(now)
+        elif state == BODY and self._stream.reading_enabled:
+            slow = timeouts.body and now - self._since > timeouts.body
+            if timeouts.body and now - self._rate_since > max(timeouts.body, RATE_WINDOW_S):
+                slow = slow or self._received < MIN_BODY_RATE * (now - self._rate_since)
+                self._rate_since, self._received = now, 0
             if slow and self.exchange is not None:
                 self.exchange.client_fault(ExchangeError("request_timeout", "body"))
-        elif state == LINGER and not self._waiting and now - self._since > DRAIN_S:
+        elif state == LINGER and not self._pending_writes and now - self._since > DRAIN_S:
             self._close()
 
-    def _check_head(self, now: float) -> None:
-        times = self.owner.timeouts
+    def _enforce_head_timeouts(self, now: float) -> None:
+        timeouts = self.owner.timeouts
         if self._stream.handshaking():
-            if times.handshake and now - self._since > times.handshake:
+            if timeouts.handshake and now - self._since > timeouts.handshake:
                 self._close()
         elif self._buffer:
-            if times.header and not self._is_held() and now - self._since > times.header:
+            if timeouts.header and not self._must_wait() and now - self._since > timeouts.header:
                 self._refuse(ExchangeError("request_timeout", "header section"))
         elif self._requests:
-            if times.keepalive and now - self._since > times.keepalive:
+            if timeouts.keepalive and now - self._since > timeouts.keepalive:
                 self._close_when_written()
-        elif times.header and now - self._since > times.header:
+        elif timeouts.header and now - self._since > timeouts.header:
             self._close()

@@ -1,6 +1,7 @@
-"""The built-in upstream `demo`: a small OpenAI-shaped API on a private Unix socket, so that relayd runs without keys.
+"""The built-in upstream `demo`: a small OpenAI-compatible API on a private Unix socket.
 
-It is reached through the real data path, by curl, like any other endpoint. It knows one model and says how to go on.
+With it relayd runs without keys. It is reached through the real data path, by libcurl, like any other endpoint. It has
+one model, whose reply explains the next steps.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tornado.iostream import StreamClosedError
 from tornado.web import Application, RequestHandler
 
 from relayd import clock
-from relayd.server.unix_socket import OwnSocket
+from relayd.server.unix_socket import ListeningUnixSocket
 from relayd.upstream.spec import EndpointSpec, UpstreamSpec
 
 MODEL = "demo"
@@ -24,9 +25,9 @@ QUOTED_CHARACTERS = 400
 
 
 def reply_to(messages: list[Any]) -> str:
-    """What the demo says to a conversation."""
-    said = last_user_text(messages)
-    opening = f'Hello! You said: "{said}".' if said else "Hello! You sent no message of yours, which is fine."
+    """The reply of the demo to a conversation."""
+    text = last_user_text(messages)
+    opening = f'Hello! You said: "{text}".' if text else "Hello! You sent no message of yours, which is fine."
     return (
         f"{opening} I am the demo upstream inside relayd: these words came over a Unix socket, through curl and "
         "through your relayd, one by one. To talk to a real model, open relayd.yaml, add your provider under upstreams "
@@ -35,7 +36,7 @@ def reply_to(messages: list[Any]) -> str:
 
 
 def last_user_text(messages: list[Any]) -> str:
-    """The text of the user's last message, plain or in parts, shortened."""
+    """The text of the user's last message, plain or in parts, truncated."""
     for message in reversed(messages):
         if isinstance(message, dict) and message.get("role") == "user":
             content = message.get("content")
@@ -48,20 +49,20 @@ def last_user_text(messages: list[Any]) -> str:
 
 
 def usage_of(messages: list[Any], reply: str) -> dict[str, int]:
-    """Words counted as tokens: enough for a demonstration of accounting."""
-    asked = sum(len(str(message.get("content", "")).split()) for message in messages if isinstance(message, dict))
-    said = len(reply.split())
-    return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
+    """Token counts, with one word as one token: enough to demonstrate accounting."""
+    prompt = sum(len(str(message.get("content", "")).split()) for message in messages if isinstance(message, dict))
+    completion = len(reply.split())
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 class DemoHandler(RequestHandler):
-    """Errors in the shape that clients of this API read."""
+    """Errors in the format of this API. Also the handler of unknown paths."""
 
     def set_default_headers(self) -> None:
         self.set_header("Server", "relayd-demo")
 
     def compute_etag(self) -> None:
-        """No ETag on what is made anew each time."""
+        """No ETag: each response is generated."""
 
     def refuse(self, status: int, message: str, code: str) -> None:
         self.set_status(status)
@@ -73,7 +74,7 @@ class DemoHandler(RequestHandler):
 
     def prepare(self) -> None:
         if type(self) is DemoHandler:
-            self.refuse(404, "The demo knows GET /v1/models and POST /v1/chat/completions.", "not_found")
+            self.refuse(404, "The demo supports GET /v1/models and POST /v1/chat/completions.", "not_found")
 
 
 class ModelsHandler(DemoHandler):
@@ -84,17 +85,17 @@ class ModelsHandler(DemoHandler):
 class ChatHandler(DemoHandler):
     async def post(self) -> None:
         try:
-            asked = json.loads(self.request.body)
+            request = json.loads(self.request.body)
         except ValueError:
             return self.refuse(400, "The body is not JSON.", "invalid_json")
-        messages = asked.get("messages") if isinstance(asked, dict) else None
+        messages = request.get("messages") if isinstance(request, dict) else None
         if not isinstance(messages, list):
             return self.refuse(400, "`messages` must be a list.", "invalid_messages")
-        model = str(asked.get("model") or MODEL)
+        model = str(request.get("model") or MODEL)
         reply = reply_to(messages)
         self.completion = {"id": f"chatcmpl-{os.urandom(8).hex()}", "created": int(clock.wall()), "model": model}
-        if asked.get("stream") is True:
-            options = asked.get("stream_options")
+        if request.get("stream") is True:
+            options = request.get("stream_options")
             counted = isinstance(options, dict) and options.get("include_usage") is True
             await self.stream(reply, usage_of(messages, reply) if counted else None)
         else:
@@ -107,7 +108,7 @@ class ChatHandler(DemoHandler):
             })
 
     async def stream(self, reply: str, usage: dict[str, int] | None) -> None:
-        """Word by word; the first at once. A client that has left ends it."""
+        """Stream the reply word by word, the first one immediately, until the client leaves."""
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("Cache-Control", "no-cache")
         try:
@@ -134,12 +135,12 @@ class ChatHandler(DemoHandler):
 
 
 class DemoServer:
-    """The demo upstream and its socket. Started by the daemon when a route names it."""
+    """The demo upstream and its socket. The daemon starts it if a route names it."""
 
     def __init__(self, path: str) -> None:
-        """Bind and serve. Raises OSError."""
+        """Bind the socket and serve. Raises OSError."""
         self.path = path
-        self._socket = OwnSocket(path, "0600")
+        self._socket = ListeningUnixSocket(path, "0600")
         handlers: list[Any] = [
             ("/v1/models/?", ModelsHandler),
             ("/v1/chat/completions/?", ChatHandler),
@@ -158,6 +159,6 @@ class DemoServer:
 
 
 def demo_spec(path: str) -> UpstreamSpec:
-    """How relayd reaches the demo."""
+    """The upstream definition of the demo."""
     endpoint = EndpointSpec(origin="http://localhost", base_path="", label="demo", unix=path)
     return UpstreamSpec(name="demo", endpoints=(endpoint,), protocol="openai_chat")

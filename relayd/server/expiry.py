@@ -1,4 +1,4 @@
-"""When the certificates of a PEM file are valid, read without a library: two dates of each (RFC 5280 4.1)."""
+"""The validity period of the certificates of a PEM file, parsed without a library (RFC 5280 4.1)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SEQUENCE, INTEGER, UTC_TIME, GENERALIZED_TIME, VERSION = 0x30, 0x02, 0x17, 0x18,
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """From when and until when, in Unix seconds."""
+    """A validity period, in Unix seconds."""
 
     begins_s: float
     ends_s: float
 
 
 def validity_of_all(raw: bytes) -> Validity:
-    """The time in which every certificate of a PEM file is valid. Raises ValueError for a file without one."""
+    """The period in which every certificate of a PEM file is valid. Raises ValueError for a file without one."""
     try:
         found = [validity(base64.b64decode(block)) for block in BLOCK.findall(raw)]
     except binascii.Error:
@@ -32,7 +32,7 @@ def validity_of_all(raw: bytes) -> Validity:
 
 
 def validity(der: bytes) -> Validity:
-    """Of one certificate. Raises ValueError for bytes that are none."""
+    """The period of one certificate in DER form. Raises ValueError for bytes that are no certificate."""
     try:
         fields = _expect(_expect(der, SEQUENCE), SEQUENCE)
         at = 0
@@ -59,7 +59,7 @@ def _expect(data: bytes, wanted: int) -> bytes:
 
 
 def _part(data: bytes, at: int) -> tuple[int, bytes, int]:
-    """Tag, content and end of the DER value that begins at this place."""
+    """Tag, content and end of the DER value at this offset."""
     tag, length, begin = data[at], data[at + 1], at + 2
     if length & 0x80:
         count = length & 0x7F
@@ -70,7 +70,7 @@ def _part(data: bytes, at: int) -> tuple[int, bytes, int]:
 
 
 def _seconds(tag: int, text: bytes) -> float:
-    """RFC 5280 4.1.2.5: two-digit years are 1950 to 2049."""
+    """Unix seconds of a DER time. Two-digit years are 1950 to 2049 (RFC 5280 4.1.2.5)."""
     digits = text.decode("ascii").removesuffix("Z")
     if tag == UTC_TIME:
         digits = ("19" if int(digits[:2]) >= 50 else "20") + digits

@@ -1,12 +1,12 @@
-"""Client streams: IOStream without a Future for every read; bytes go straight to whoever owns the connection.
+"""Client streams: IOStream without a Future for each read. Bytes go directly to the owner of the connection.
 
 Laws:
-1. One buffer serves all reads of the process: nothing is allocated for a connection that waits.
-2. A turn reads at most `READS` buffers, and `RECORDS` of TLS, from one client, so that others have their turn.
-3. Whoever pauses a stream is not woken by it; while it is paused only a reset is noticed.
-4. A plain stream is read by its listener's watch and has a place on the loop only while bytes wait to be written.
+1. One buffer serves all reads of the process: an idle connection allocates nothing.
+2. A turn reads at most `READS` buffers, and `RECORDS` TLS records, from one client, so that other clients get theirs.
+3. A paused stream does not wake its owner; only a reset is noticed.
+4. A plain stream is read by its listener's poller. It is registered with the loop only while writes are pending.
 
-Handshakes, writing and closing remain IOStream's. The names of BaseIOStream used here (`_state`, `_handle_events`,
+IOStream still does handshakes, writing and closing. The names of BaseIOStream used here (`_state`, `_handle_events`,
 `_handle_write`, `_add_io_state`, `_maybe_add_error_listener`, `_write_buffer`) are the same from Tornado 6.2 to 6.6.
 """
 
@@ -21,85 +21,86 @@ from typing import Any
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream
 
-from relayd.server.watch import Watch
+from relayd.server.read_poller import ReadPoller
 
 READS = 4
-RECORD, RECORDS = 16384, 256  # of TLS: the bytes that one may hold, and how many a turn reads
+RECORD, RECORDS = 16384, 256  # of TLS: the largest size in bytes, and the most records that one turn reads
 SIZE = 65536
 _BUFFER = bytearray(SIZE)
 _VIEW = memoryview(_BUFFER)
 READ, WRITE, ERROR = IOLoop.READ, IOLoop.WRITE, IOLoop.ERROR
 
 
-class _Direct(IOStream):
-    """Reading by callback."""
+class _CallbackStream(IOStream):
+    """A stream that delivers what it reads to a callback."""
 
     on_bytes: Callable[[bytes], None] | None = None
-    on_end: Callable[[], bool] | None = None  # the client sends no more; whether the stream stays for what it must get
-    wanted = True
+    on_end: Callable[[], bool] | None = None  # end of stream; returns True if the stream must stay open for writing
+    reading_enabled = True
 
     def pause(self) -> None:
-        """Read no more for now."""
-        self.wanted = False
+        """Stop reading for now."""
+        self.reading_enabled = False
 
     def close(self, exc_info: Any = False) -> None:
-        """Close it. The error that is kept loses its traceback, whose frames refer to this stream."""
+        """Close the stream. The stored error loses its traceback, whose frames refer to this stream."""
         super().close(exc_info)
         if self.error is not None:
             self.error.__traceback__ = None
+
     def _end_reading(self) -> None:
         self.pause()
         if self.on_end is None or not self.on_end():
             self.close()
 
     def end_writing(self) -> None:
-        """End this side of the connection."""
+        """Close the sending direction of the connection."""
         if not self.closed():
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
-        """Break the connection: the client sees a reset, never a clean end."""
+        """Reset the connection, so that the client sees no clean end."""
         if not self.closed():
             with contextlib.suppress(OSError):
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close()
 
     def backlog(self) -> int:
-        """Bytes that wait to be written."""
+        """The number of bytes not yet written."""
         waiting = self._write_buffer  # None once the stream is closed
         return len(waiting) if waiting else 0
 
 
-class ClientStream(_Direct):
-    """A plain client connection, read by a watch."""
+class ClientStream(_CallbackStream):
+    """A client connection without TLS, read by a ReadPoller."""
 
-    def __init__(self, sock: socket.socket, watch: Watch, **options: Any) -> None:
+    def __init__(self, sock: socket.socket, poller: ReadPoller, **options: Any) -> None:
         super().__init__(sock, **options)
-        self._watch = watch
+        self._poller = poller
 
     def begin(self, on_bytes: Callable[[bytes], None]) -> None:
-        """Hand every piece of bytes to `on_bytes` from now on."""
+        """Start reading. Every piece is passed to `on_bytes`."""
         self.on_bytes = on_bytes
-        self._watch.add(self.socket.fileno(), self)
+        self._poller.add(self.socket.fileno(), self)
 
     def resume(self) -> None:
-        """Read again."""
-        self.wanted = True
+        """Resume reading."""
+        self.reading_enabled = True
         if not self.closed():
-            self._watch.wake(self.socket.fileno())
+            self._poller.rearm(self.socket.fileno())
 
     def handshaking(self) -> bool:
-        """Never: there is none."""
+        """False: a plain connection has no handshake."""
         return False
 
     def receive(self) -> None:
-        """Read what has come."""
-        take, on_bytes = self.socket.recv_into, self.on_bytes
+        """Read the bytes that have arrived."""
+        recv_into, on_bytes = self.socket.recv_into, self.on_bytes
         assert on_bytes is not None
         for _ in range(READS):
             try:
-                size = take(_BUFFER)
+                size = recv_into(_BUFFER)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -109,15 +110,15 @@ class ClientStream(_Direct):
                 self._end_reading()
                 return
             on_bytes(bytes(_VIEW[:size]))
-            if size < SIZE or not self.wanted or self.closed():
+            if size < SIZE or not self.reading_enabled or self.closed():
                 return
 
-    def hung_up(self) -> None:
-        """The connection was reset, or has ended both ways."""
+    def on_hangup(self) -> None:
+        """Close the stream: the connection was reset, or has ended in both directions."""
         self.close()
 
     def send_now(self, data: bytes) -> int:
-        """Write what the socket takes at once; how much that was. Raises OSError."""
+        """Write what the socket accepts immediately. Returns the number of bytes written. Raises OSError."""
         try:
             return self.socket.send(data)
         except BlockingIOError:
@@ -125,14 +126,14 @@ class ClientStream(_Direct):
 
     def close_fd(self) -> None:
         if self.socket is not None:
-            self._watch.remove(self.socket.fileno())
+            self._poller.remove(self.socket.fileno())
         super().close_fd()
 
     def _maybe_add_error_listener(self) -> None:
-        """Nothing: the watch sees the end."""
+        """Nothing to do: the poller sees the end."""
 
     def _handle_events(self, fd: Any, events: int) -> None:
-        """The loop's part: the socket takes bytes again, or is broken."""
+        """Called by the loop when the socket accepts bytes again, or is broken."""
         if self.closed():
             return
         if events & WRITE:
@@ -144,24 +145,24 @@ class ClientStream(_Direct):
             self.io_loop.remove_handler(self.socket)
 
 
-class TlsClientStream(_Direct, SSLIOStream):
-    """A client connection under TLS, read by the loop; IOStream makes the handshake."""
+class TlsClientStream(_CallbackStream, SSLIOStream):
+    """A client connection with TLS, read by the loop. IOStream does the handshake."""
 
     _ssl_accepting = False
 
     def begin(self, on_bytes: Callable[[bytes], None]) -> None:
-        """Hand every piece of bytes to `on_bytes` from now on."""
+        """Start reading. Every piece is passed to `on_bytes`."""
         self.on_bytes = on_bytes
         self._add_io_state(READ)
 
     def resume(self) -> None:
-        """Read again."""
-        self.wanted = True
+        """Resume reading."""
+        self.reading_enabled = True
         if not self.closed():
             self._add_io_state(READ)
 
     def handshaking(self) -> bool:
-        """Whether the TLS handshake is still under way."""
+        """True during the TLS handshake."""
         return self._ssl_accepting
 
     def _handle_events(self, fd: Any, events: int) -> None:
@@ -170,7 +171,7 @@ class TlsClientStream(_Direct, SSLIOStream):
         if self._ssl_accepting or self.on_bytes is None:
             super()._handle_events(fd, events)
             return
-        if events & READ and self.wanted:
+        if events & READ and self.reading_enabled:
             self._receive()
         if events & WRITE and not self.closed():
             self._handle_write()
@@ -179,17 +180,17 @@ class TlsClientStream(_Direct, SSLIOStream):
         if events & ERROR:
             self.close()
             return
-        state = ERROR | (READ if self.wanted else 0) | (WRITE if self._write_buffer else 0)
+        state = ERROR | (READ if self.reading_enabled else 0) | (WRITE if self._write_buffer else 0)
         if state != self._state:
             self._state = state
             self.io_loop.update_handler(self.fileno(), state)
 
     def _receive(self) -> None:
-        """Read what has come. Small records are handed on together: each piece costs its owner work."""
+        """Read the bytes that have arrived. Small records are delivered together, because each delivery costs work."""
         records = 0
         for _ in range(READS):
             filled, ended, fault = 0, False, None
-            # There is room for a whole record: nothing decrypted stays where no poll sees it.
+            # Space for a whole record: decrypted bytes left inside the TLS library would wake no poll.
             while not ended and filled <= SIZE - RECORD and records < RECORDS:
                 records += 1
                 try:
@@ -209,9 +210,9 @@ class TlsClientStream(_Direct, SSLIOStream):
                 self.close(exc_info=fault)
             elif ended and not self.closed():
                 self._end_reading()
-            if records >= RECORDS or self.closed() or not self.wanted:
+            if records >= RECORDS or self.closed() or not self.reading_enabled:
                 return
 
     def send_now(self, data: bytes) -> int:
-        """Write what the connection takes at once; how much that was. Raises OSError."""
+        """Write what the connection accepts immediately. Returns the number of bytes written. Raises OSError."""
         return self.write_to_fd(memoryview(data)) or 0

@@ -1,6 +1,6 @@
-"""Server-side TLS: certificates from files, chosen by the name a client asks for (SNI); and faults of PEM files.
+"""Server-side TLS: loads certificates from files, selects them by the client's server name (SNI), checks PEM files.
 
-The same functions answer `relayd check`, a reload and a start, for listeners and for upstreams.
+`relayd check`, a reload and a start use the same functions, for listeners and for upstreams.
 """
 
 from __future__ import annotations
@@ -13,45 +13,45 @@ from relayd.errors import ConfigError, Finding
 from relayd.schema.files import FileFault, read_file
 from relayd.server.expiry import Validity, validity_of_all
 
-MOST_BYTES = 1 << 20
-BELONGS = "the key must belong to the first certificate of the file"
+MAX_BYTES = 1 << 20
+KEY_HINT = "the key must belong to the first certificate of the file"
 
 
 class PemFault(ValueError):
-    """A PEM file cannot be used. The text names the file."""
+    """A PEM file is unusable. The text names the file."""
 
     def __init__(self, file: str, message: str, hint: str = "") -> None:
         self.file, self.hint = file, hint
         super().__init__(f"{file}: {message}")
 
 
-class _NoPassword(Exception):
-    """The key is encrypted. Without an answer of ours OpenSSL would ask at the terminal."""
+class _PasswordRequired(Exception):
+    """The key is encrypted. Raised by the password callback, without which OpenSSL would prompt on the terminal."""
 
 
-def _ask_nobody() -> str:
-    raise _NoPassword
+def _no_password() -> str:
+    raise _PasswordRequired
 
 
 def load_pair(context: ssl.SSLContext, cert: str, key: str) -> None:
-    """Put a certificate chain and its key into a context. Raises PemFault."""
+    """Load a certificate chain and its key into a context. Raises PemFault."""
     validity_of(cert)
     if b"PRIVATE KEY-----" not in _bytes(key):
         raise PemFault(key, "holds no private key in PEM form")
     try:
-        context.load_cert_chain(cert, key, _ask_nobody)
-    except _NoPassword:
+        context.load_cert_chain(cert, key, _no_password)
+    except _PasswordRequired:
         raise PemFault(key, "is encrypted, and relayd has no password for it") from None
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise PemFault(key, f"cannot be used: it is not the key of {cert}", BELONGS) from None
+            raise PemFault(key, f"cannot be used: it is not the key of {cert}", KEY_HINT) from None
         raise PemFault(key, f"cannot be used with {cert}: {error.reason or 'one of them is damaged'}") from None
     except OSError as error:
         raise PemFault(cert, f"cannot be read: {error.strerror}") from None
 
 
 def load_authorities(path: str) -> None:
-    """Look whether a file of authorities can be used. Raises PemFault."""
+    """Check that a file of certificate authorities can be used. Raises PemFault."""
     validity_of(path)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
@@ -60,7 +60,7 @@ def load_authorities(path: str) -> None:
 
 
 def validity_of(path: str) -> Validity:
-    """When the certificates of a file are valid. Raises PemFault."""
+    """The period in which all certificates of a file are valid. Raises PemFault."""
     raw = _bytes(path)
     try:
         return validity_of_all(raw)
@@ -70,7 +70,7 @@ def validity_of(path: str) -> Validity:
 
 def _bytes(path: str) -> bytes:
     try:
-        return read_file(path, MOST_BYTES)[0]
+        return read_file(path, MAX_BYTES)[0]
     except FileFault as fault:
         raise PemFault(path, f"cannot be read: {fault}") from None
 
@@ -98,7 +98,7 @@ def names_of(certificate: Certificate, path: str) -> tuple[str, ...]:
 
 
 def make_context(name: str, tls: Tls) -> ssl.SSLContext:
-    """The context of a listener. Raises ConfigError for files that cannot be read or do not fit."""
+    """The TLS context of a listener. Raises ConfigError for files that cannot be read or do not match."""
     by_name: dict[str, ssl.SSLContext] = {}
     contexts = []
     for number, certificate in enumerate(tls.certificates):
@@ -109,10 +109,10 @@ def make_context(name: str, tls: Tls) -> ssl.SSLContext:
             by_name.setdefault(host, context)
     default = contexts[0]
 
-    def choose(sock: ssl.SSLObject, asked: str | None, context: ssl.SSLContext) -> None:
-        if asked:
-            low = asked.lower()
-            found = by_name.get(low) or by_name.get("*." + low.partition(".")[2])
+    def choose(sock: ssl.SSLObject, server_name: str | None, context: ssl.SSLContext) -> None:
+        if server_name:
+            lowered = server_name.lower()
+            found = by_name.get(lowered) or by_name.get("*." + lowered.partition(".")[2])
             if found is not None and found is not default:
                 sock.context = found
 

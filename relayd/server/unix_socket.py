@@ -1,4 +1,4 @@
-"""The Unix sockets of relayd's own applications: made with their folder, removed by whoever made them."""
+"""The Unix sockets of relayd's own applications: created with their folder, removed by their creator."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from relayd.server.sockets import bind_unix
 BACKLOG = 128
 
 
-class OwnSocket:
-    """One listening Unix socket. Made and closed by the application that serves it."""
+class ListeningUnixSocket:
+    """One listening Unix socket. Created and closed by the application that serves it."""
 
     __slots__ = ("_inode", "path", "socket")
 
-    def __init__(self, path: str, mode: str, owner: str = "", taken: socket.socket | None = None) -> None:
-        """Bind it, and make its folder when that is missing; or go on with the one `taken` from the process before.
+    def __init__(self, path: str, mode: str, owner: str = "", inherited: socket.socket | None = None) -> None:
+        """Bind the socket and create a missing folder, or use the socket `inherited` from the previous process.
 
-        Raises OSError, also when another process answers there or a file is in the way.
+        Raises OSError, also if another process listens on the path or a file exists there.
         """
         folder = os.path.dirname(path)
         if folder:
             os.makedirs(folder, mode=0o750, exist_ok=True)
         self.path = path
-        if taken is not None and os.path.exists(path):
-            self.socket = taken
+        if inherited is not None and os.path.exists(path):
+            self.socket = inherited
             os.chmod(path, int(mode, 8))
             self._inode = os.lstat(path).st_ino
             return
@@ -34,7 +34,7 @@ class OwnSocket:
         self._inode = os.lstat(path).st_ino
 
     def close(self, unlink: bool = True) -> None:
-        """Close it, and remove its name unless another process has put its own there or goes on with this one."""
+        """Close the socket. Remove its path, unless another process has bound the path or has inherited the socket."""
         self.socket.close()
         if not unlink:
             return

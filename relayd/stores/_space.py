@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from relayd.wire.json_steps import Steps, parse_text_steps
+
 
 class Backend(Protocol):
     """The operations that every kind of store provides to its spaces."""
 
     def get(self, space: str, key: str) -> Any: ...
+    def text(self, space: str, key: str) -> str | None: ...
     def put(self, space: str, key: str, value: Any) -> None: ...
     def delete(self, space: str, key: str) -> bool: ...
     def lost(self, space: str, key: str) -> str: ...
@@ -25,6 +28,16 @@ class Space:
     def get(self, key: str) -> Any:
         """The value, or None if it is unknown, expired or was evicted."""
         return self._store.get(self._name, key)
+
+    def get_steps(self, key: str) -> Steps[Any]:
+        """The same in steps, for values that may be large."""
+        text = self._store.text(self._name, key)
+        if text is None:
+            return None
+        try:
+            return (yield from parse_text_steps(text))
+        except ValueError:
+            return self.get(key)  # which knows what to do with a damaged value
 
     def put(self, key: str, value: Any) -> None:
         """Store a value of plain JSON data. If that fails, `lost` returns the reason."""

@@ -94,6 +94,11 @@ class Store:
 
     def get(self, space: str, key: str) -> Any:
         """See Space.get."""
+        text = self.text(space, key)
+        return None if text is None else json.loads(text)
+
+    def text(self, space: str, key: str) -> str | None:
+        """The value as JSON text, or None."""
         entries = self._spaces.get(space)
         entry = entries.get(key) if entries is not None else None
         if entries is None or entry is None:
@@ -105,7 +110,7 @@ class Store:
         entry.used_s = now_s
         self._order.move_to_end((space, key))
         entries.move_to_end(key)
-        return json.loads(entry.text)
+        return entry.text
 
     def put(self, space: str, key: str, value: Any) -> None:
         """See Space.put."""

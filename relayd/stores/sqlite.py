@@ -161,6 +161,17 @@ class Store:
 
     def get(self, space: str, key: str) -> Any:
         """See Space.get."""
+        text = self.text(space, key)
+        if text is None:
+            return None
+        try:
+            return json.loads(text)
+        except ValueError as fault:
+            self._damaged((_stored(space), _stored(key)), str(fault))
+            return None
+
+    def text(self, space: str, key: str) -> str | None:
+        """The value as JSON text, or None."""
         self._collect()
         entry_key = (_stored(space), _stored(key))
         pending = self._pending.get(entry_key)
@@ -168,14 +179,9 @@ class Store:
             if pending.verb is not Verb.PUT or pending.met_lock or self._writer.blocked:
                 return None
             self._accesses[entry_key] = self._now()
-            return json.loads(pending.text)
+            return pending.text
         row = self._read("SELECT value, used_s FROM entries WHERE space = ? AND key = ?", entry_key, entry_key)
         if row is None:
-            return None
-        try:
-            value = json.loads(row[0])
-        except ValueError as fault:
-            self._damaged(entry_key, str(fault))
             return None
         now_s = self._now()
         if now_s - self._used_s(entry_key, row[1]) > self._ttl_s:
@@ -186,7 +192,7 @@ class Store:
         elif len(self._accesses) > _MAX_ACCESSES:
             self._accesses.clear()
         self._losses.found(entry_key)
-        return value
+        return str(row[0])
 
     def put(self, space: str, key: str, value: Any) -> None:
         """See Space.put."""

@@ -41,7 +41,8 @@ _bare_token = re.compile(rb"[0-9A-Za-z+\-.]*+").match
 _scalar = re.compile(_SCALAR).fullmatch
 _escape_begins = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?").fullmatch
 _whole_strings = re.compile(b'(?:[^"]++|' + _STRING + b")*").match
-_long_token = re.compile(rb"[0-9A-Za-z+\-.]{%d}" % (MOST_NUMBER_CHARS + 1)).search
+# Where a token begins, and nowhere else: a search within each would take the square of its length.
+_long_token = re.compile(rb"(?<![0-9A-Za-z+\-.])[0-9A-Za-z+\-.]{%d}" % (MOST_NUMBER_CHARS + 1)).search
 _to_text = re.compile(_STRING).sub
 _to_plain = re.compile(_SCALAR).sub
 _each_bracket = re.compile(b"(?:[^\"\\[\\]{}]++|" + _STRING + rb")*[\[\]{}]").finditer

@@ -64,6 +64,13 @@ def parse_steps(look: Look) -> Steps[dict[str, Any]]:
     return members
 
 
+def parse_text_steps(text: str) -> Steps[Any]:
+    """The value of a JSON text in ASCII that relayd itself has written. Raises ValueError."""
+    if len(text) <= CHUNK_BYTES:
+        return json.loads(text)
+    return (yield from _Parser(text.encode("ascii")).value(0))
+
+
 class _Parser:
     """Goes through one document chunk by chunk; owned by the parsing of it."""
 
@@ -106,7 +113,10 @@ class _Parser:
             if self.position < len(self.text):
                 return self.text[self.position]
             yield
-            self._load(self._byte(self.position))
+            start = self._byte(self.position)
+            if start >= len(self._body):
+                raise ValueError("it is cut off")
+            self._load(start)
 
     def _item(self) -> Steps[Any]:
         """The value that begins here."""
@@ -162,6 +172,8 @@ class _Parser:
             chunk = self._body[position : position + CHUNK_BYTES]
             inside = _inside(chunk)
             assert inside is not None
+            if not chunk:
+                raise ValueError("it is cut off")
             end = inside.end()
             is_closed = end < len(chunk) and chunk[end] == 0x22
             if not is_closed:
@@ -252,13 +264,16 @@ def _write_container(value: Any, pieces: list[bytes]) -> Steps[None]:
 
 
 def weight(value: Any, most: int) -> int:
-    """How many values there are, long strings counted by their length; more than `most` where that is exceeded."""
+    """How many values there are, long strings and numbers counted by their length; more than `most` where that is
+    exceeded. The digits of a number take the square of its length to be written."""
     found = 1
     for inner in value.values() if isinstance(value, dict) else value:
         if inner.__class__ is str:
             found += 1 + (len(inner) >> 7)
         elif isinstance(inner, dict | list | tuple):
             found += weight(inner, most - found)
+        elif inner.__class__ is int:
+            found += 1 + (inner.bit_length() >> 4)
         else:
             found += 1
         if found > most:

@@ -1,13 +1,13 @@
 """Keys that relayd adds for an upstream never come back: they are taken out of its response heads and errors.
 
 Laws:
-1. A key is found as it is, percent-encoded in any case and up to DECODED times, with JSON's escapes, and in base64 at
-   any offset, so that also `user:key` in base64 is found.
+1. A key is found as it is and in base64 at any offset, so that also `user:key` in base64 is found; both also
+   percent-encoded in any case and up to DECODED times, with JSON's escapes and with those of HTML.
 2. A field that holds a key is left out, because its masked value would mean something else (a relative Location, a
    cookie). Only the parameter that relayd itself has added to a query is cut out of a URL, and the rest of the field
    goes on.
-3. A head without a key costs a few searches for a fixed text: 1.2 microseconds, 5 where it has escapes. The expression,
-   which alone decides, runs only where one of them has found something.
+3. A head without a key costs a few searches for a fixed text: 1.2 microseconds, 5 where it has escapes. The
+   expressions, which alone decide, run only where one of them has found something.
 4. A word that people write where no key is needed (`none`, `EMPTY`) is no secret, nor is what has less than four
    characters; of these only the parameter is cut out. A key of less than eight characters counts only where no letter
    or digit stands beside it.
@@ -41,12 +41,17 @@ _BEFORE = (
     rb"|(?<=\\u00[0-9A-Fa-f][0-9A-Fa-f])|(?<=\\[nrt]))"
 )
 _SIGN = re.compile(r"[A-Za-z0-9]")
+_JSON_ESCAPE = re.compile(rb"\\+u00([0-7][0-9A-Fa-f])")
+_HTML_ESCAPE = re.compile(rb"&(?:#(?:[xX]([0-9A-Fa-f]{1,6})|([0-9]{1,6}))|(amp|quot|apos|lt|gt|plus|sol|equals));")
+_NAMED = {
+    b"amp": b"&", b"quot": b'"', b"apos": b"'", b"lt": b"<", b"gt": b">", b"plus": b"+", b"sol": b"/", b"equals": b"=",
+}
 
 
 class KeyFilter:
     """The keys of one upstream; owned by an endpoint. `seen` counts by field name what was taken out."""
 
-    __slots__ = ("_forms", "_has_placeholders", "_names", "_pattern", "_texts", "_values", "seen")
+    __slots__ = ("_forms", "_has_placeholders", "_names", "_pattern", "_plain", "_texts", "_values", "seen")
 
     def __init__(self, keys: Iterable[tuple[str, str, str]]) -> None:
         """`keys` are kind (bearer, header or query), name of the field or parameter, and value."""
@@ -59,8 +64,9 @@ class KeyFilter:
         self._texts = tuple(sorted({text.encode()[:MOST] for text in texts} | encoded))
         self._forms = tuple(sorted({_normal(text) for text in self._texts}))
         forms = [_expression(text) for text in sorted(texts, key=len, reverse=True)]
-        forms += [re.escape(form) for form in sorted(encoded, key=len, reverse=True)]
+        forms += [_NOT_PLAIN.sub(_each_form, form) for form in sorted(encoded, key=len, reverse=True)]
         self._pattern = re.compile(b"|".join(forms)) if forms else None
+        self._plain = re.compile(b"|".join(map(_whole_word, self._forms))) if forms else None
         self.seen: dict[str, int] = {}
 
     def holds(self, data: bytes) -> bool:
@@ -68,16 +74,16 @@ class KeyFilter:
         for text in self._texts:
             if text in data:
                 return self._found(data)
-        return (b"%" in data or b"\\" in data) and self._holds_escaped(data)
+        return (b"%" in data or b"\\" in data or b"&" in data) and self._holds_escaped(data)
 
     def _found(self, data: bytes) -> bool:
         return self._pattern is not None and self._pattern.search(data) is not None
 
     def _holds_escaped(self, data: bytes) -> bool:
-        if b"\\u00" in data:
-            return self._found(data)
         plain = _normal(data)
-        return any(form in plain for form in self._forms) and self._found(data)
+        if not any(form in plain for form in self._forms):
+            return False
+        return self._found(data) or (self._plain is not None and self._plain.search(plain) is not None)
 
     def wants(self, head: bytes) -> bool:
         """Whether `clean` has something to do for a response with this header section."""
@@ -138,17 +144,31 @@ class KeyFilter:
         return self.body(text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
 
     def body(self, data: bytes) -> bytes:
-        """The bytes of an error with every key masked."""
-        return self._pattern.sub(MASK.encode(), data) if self._pattern is not None and self.holds(data) else data
+        """The bytes of an error with every key masked; the whole of it where a key is written in some mixed way."""
+        if self._pattern is None or not self.holds(data):
+            return data
+        masked = self._pattern.sub(MASK.encode(), data)
+        return MASK.encode() if self.holds(masked) else masked
 
 
 def _normal(data: bytes) -> bytes:
-    """Without percent-encoding, JSON's backslashes, and the two ways to write a blank."""
+    """Without percent-encoding, JSON's and HTML's escapes, and the two ways to write a blank."""
     for _ in range(DECODED):
         if b"%" not in data:
             break
         data = unquote_to_bytes(data)
+    if b"\\u00" in data:
+        data = _JSON_ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), data)
+    if b"&" in data:
+        data = _HTML_ESCAPE.sub(_of_html, data)
     return data.replace(b"\\", b"").replace(b"+", b" ")
+
+
+def _of_html(match: re.Match[bytes]) -> bytes:
+    if match[3]:
+        return _NAMED[match[3]]
+    code = int(match[1], 16) if match[1] else int(match[2])
+    return bytes((code,)) if code < 128 else match[0]
 
 
 def _spoken(value: str) -> Iterator[str]:
@@ -187,18 +207,37 @@ def _base64_forms(text: str) -> Iterator[bytes]:
         yield from {form, form.replace(b"+", b"-").replace(b"/", b"_")}
 
 
+_NOT_PLAIN = re.compile(rb"[^A-Za-z0-9]")
+
+
+def _each_form(match: re.Match[bytes]) -> bytes:
+    return _forms_of(match[0][0])
+
+
+def _forms_of(byte: int) -> bytes:
+    """An expression for one byte as it is, percent-encoded, or escaped as JSON may do it."""
+    two = b"".join(b"[%b%b]" % (digit.lower(), digit) for digit in (b"%X" % (byte >> 4), b"%X" % (byte & 15)))
+    forms = [re.escape(bytes([byte])), rb"%(?:25){0,3}" + two, rb"\\+u00" + two]
+    if byte in b'"\\/':
+        forms.insert(0, rb"\\+" + re.escape(bytes([byte])))
+    if byte == 0x20:
+        forms.append(rb"\+")
+    return b"(?:" + b"|".join(forms) + b")"
+
+
+def _whole_word(form: bytes) -> bytes:
+    """An expression for a normal form, which inside of a word counts only from WHOLE characters on."""
+    found = re.escape(form)
+    if len(form) < WHOLE:
+        found = rb"(?<![A-Za-z0-9])" + found if form[:1].isalnum() else found
+        found += rb"(?![A-Za-z0-9])" if form[-1:].isalnum() else b""
+    return found
+
+
 def _expression(text: str) -> bytes:
     """An expression for a text in which every character may be percent-encoded, or escaped as JSON may do it."""
     raw = text.encode()
-    parts = []
-    for byte in raw[:MOST]:
-        two = b"".join(b"[%b%b]" % (digit.lower(), digit) for digit in (b"%X" % (byte >> 4), b"%X" % (byte & 15)))
-        forms = [re.escape(bytes([byte])), rb"%(?:25){0,3}" + two, rb"\\+u00" + two]
-        if byte in b'"\\/':
-            forms.insert(0, rb"\\+" + re.escape(bytes([byte])))
-        if byte == 0x20:
-            forms.append(rb"\+")
-        parts.append(b"(?:" + b"|".join(forms) + b")")
+    parts = [_forms_of(byte) for byte in raw[:MOST]]
     found = b"".join(parts)
     if len(raw) > MOST:
         found += rb"[!-~]*"

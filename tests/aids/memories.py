@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from relayd.wire.json_steps import Steps
+
 
 class Kept:
     """Keeps everything, as a store does: plain data, and never the object itself."""
@@ -14,6 +16,10 @@ class Kept:
 
     def get(self, key: str) -> Any:
         return json.loads(json.dumps(self.values.get(key)))
+
+    def get_steps(self, key: str) -> Steps[Any]:
+        yield
+        return self.get(key)
 
     def put(self, key: str, value: Any) -> None:
         self.values[key] = json.loads(json.dumps(value))
@@ -30,6 +36,10 @@ class Forgetful:
 
     def get(self, key: str) -> Any:
         return None
+
+    def get_steps(self, key: str) -> Steps[Any]:
+        yield
+        return self.get(key)
 
     def put(self, key: str, value: Any) -> None:
         return None

@@ -1,6 +1,6 @@
-"""relayd(8), made from the declarations of the commands themselves.
+"""relayd(8), generated from the declarations of the commands.
 
-`python3 -m tests.docs.commands_page > debian/man/relayd.8` writes it anew.
+`python3 -m tests.docs.commands_page > debian/man/relayd.8` regenerates it.
 """
 
 from __future__ import annotations
@@ -13,53 +13,53 @@ from relayd import registry
 from relayd.cli.main import COMMANDS, DESCRIPTION, EXIT_CODES, help_of, parser_of, verbs
 
 SIGNALS = (
-    ("SIGUSR1", "Open log files again, as \\fBrelayd reopen\\fR does. (To \\fBrelayd keep\\fR: a restart comes.)"),
-    ("SIGHUP", "Open log files again, then reload as \\fBrelayd reload\\fR does, without an exit code."),
-    ("SIGTERM, SIGINT", "Accept nothing new, let exchanges finish for at most \\fBdaemon.drain_timeout\\fR, then end. "
-     "A second one ends at once."),
-    ("SIGUSR2", "To \\fBrelayd keep\\fR: start a new process that takes over, as \\fBrelayd upgrade\\fR does."),
-    ("SIGUSR1", "To \\fBrelayd keep\\fR: the SIGTERM that follows is the first half of a restart. The keeper ends at "
-     "once, and the process that serves finishes what it has, for at most \\fBdaemon.handover_timeout\\fR."),
+    ("SIGUSR1", "Reopen the log files, like \\fBrelayd reopen\\fR. (To \\fBrelayd keep\\fR: see below.)"),
+    ("SIGHUP", "Reopen the log files, then reload the configuration, like \\fBrelayd reload\\fR without its exit code."),
+    ("SIGTERM, SIGINT", "Refuse new connections, let exchanges finish for at most \\fBdaemon.drain_timeout\\fR, then exit. "
+     "A second signal ends relayd immediately."),
+    ("SIGUSR2", "To \\fBrelayd keep\\fR: start a new process that takes over, like \\fBrelayd upgrade\\fR."),
+    ("SIGUSR1", "To \\fBrelayd keep\\fR: the following SIGTERM is the first half of a restart. The keeper exits "
+     "immediately, and the current process finishes its exchanges, for at most \\fBdaemon.handover_timeout\\fR."),
 )
 PAGES = (
-    ("/health", "Whether requests can be served, with the state of the breakers and the delay of the loop: 503 and "
-     "\\fBunhealthy\\fR while the breakers of an upstream that has a \\fBbreaker\\fR section refuse everything."),
-    ("/live", "Liveness: the process runs and its event loop turns, whatever its upstreams do."),
+    ("/health", "Health of the service, with the state of the breakers and the lag of the event loop: 503 and "
+     "\\fBunhealthy\\fR while the breakers of an upstream with a \\fBbreaker\\fR section reject every request."),
+    ("/live", "Liveness: 200 while the process and its event loop run, regardless of upstreams."),
     ("/ready", "200 while relayd serves, 503 while it starts or drains."),
-    ("/ping", "Answers at once."),
-    ("/status", "Everything that \\fBrelayd status\\fR shows, as JSON."),
-    ("/upstreams", "Every endpoint with its state, breaker, health and load; what \\fBrelayd upstreams\\fR shows."),
-    ("/queue", "Every limit, and who waits in the order of the turns to come; what \\fBrelayd queue\\fR shows."),
-    ("/streams", "Every exchange in flight, the oldest first; what \\fBrelayd streams\\fR shows."),
-    ("/events", "Server-sent events: the status once a second, as events \\fBstatus\\fR, for at most 100 clients. A client "
-     "that is behind misses some. Over a route the stream ends when a newer configuration is in force or relayd drains; "
-     "a browser's EventSource opens it anew."),
+    ("/ping", "Responds immediately, without any check."),
+    ("/status", "The data of \\fBrelayd status\\fR, as JSON."),
+    ("/upstreams", "Every endpoint with its state, breaker, health and load; the data of \\fBrelayd upstreams\\fR."),
+    ("/queue", "Every limit, and the waiting requests in order of admission; the data of \\fBrelayd queue\\fR."),
+    ("/streams", "Every exchange in flight, oldest first; the data of \\fBrelayd streams\\fR."),
+    ("/events", "Server-sent events: the status once a second, as events \\fBstatus\\fR, for at most 100 clients. A slow "
+     "client misses some. Over a route the stream ends when a newer configuration is in force or relayd drains; "
+     "a browser's EventSource reconnects."),
     ("/upstreams/NAME/endpoints/ADDRESS/ACTION", "POST: \\fBdrain\\fR, \\fBdisable\\fR, \\fBenable\\fR, "
      "\\fBbreaker/open\\fR or \\fBbreaker/reset\\fR; the address percent-encoded. Kept over reloads."),
     ("/metrics", "Metrics in the text format of Prometheus; see \\fBrelayd-metrics\\fR(7)."),
-    ("/reload", "POST: what \\fBrelayd reload\\fR does; 200 when accepted, 422 with every fault when refused."),
-    ("/diff, /reopen, /upgrade", "POST: what \\fBrelayd diff\\fR and \\fBrelayd upgrade\\fR do, and opening log files again."),
-    ("/api/health, /api/ping", "Health with the address of the first upstream, and ping, for clients that ask there."),
+    ("/reload", "POST: reload, like \\fBrelayd reload\\fR; 200 if accepted, 422 with every fault if refused."),
+    ("/diff, /reopen, /upgrade", "POST: the actions of \\fBrelayd diff\\fR, \\fBrelayd reopen\\fR and \\fBrelayd upgrade\\fR."),
+    ("/api/health, /api/ping", "Health with the URL of the first upstream, and ping, for clients that use these paths."),
 )
 ENVIRONMENT = (
-    ("NOTIFY_SOCKET, WATCHDOG_USEC", "Readiness, reloads, status and signs of life for the service manager; see "
+    ("NOTIFY_SOCKET, WATCHDOG_USEC", "Readiness, reloads, status and watchdog messages for the service manager; see "
      "\\fBsd_notify\\fR(3)."),
     ("LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES", "Sockets of the service manager, for listeners with \\fBaddress: "
-     "systemd:NAME\\fR. What no listener names is closed."),
-    ("RUNTIME_DIRECTORY", "The folder of this service or instance, where the admin socket is put unless the "
-     "configuration names another place."),
-    ("STATE_DIRECTORY", "The folder in which the last accepted configurations are kept, for \\fBrelayd rollback\\fR; "
-     "without it none are."),
-    ("CREDENTIALS_DIRECTORY", "Where systemd put the credentials that the configuration names."),
-    ("RELAYD_KEEPER", "The number of the descriptor that leads to the keeper; set by \\fBrelayd keep\\fR."),
-    ("XDG_RUNTIME_DIR", "Where the admin socket is put when \\fI/run/relayd\\fR cannot be written and the "
-     "configuration names no other place."),
-    ("NO_COLOR", "No colours, whatever the terminal."),
+     "systemd:NAME\\fR. Sockets that no listener names are closed."),
+    ("RUNTIME_DIRECTORY", "The runtime folder of this service or instance, with the admin socket unless the "
+     "configuration sets another path."),
+    ("STATE_DIRECTORY", "The folder in which the last accepted configurations are saved, for \\fBrelayd rollback\\fR; "
+     "without it none are saved."),
+    ("CREDENTIALS_DIRECTORY", "The folder with the systemd credentials that the configuration names."),
+    ("RELAYD_KEEPER", "The descriptor that is connected to the keeper; set by \\fBrelayd keep\\fR."),
+    ("XDG_RUNTIME_DIR", "The folder of the admin socket if \\fI/run/relayd\\fR is not writable and the "
+     "configuration sets no other path."),
+    ("NO_COLOR", "Disables colours."),
 )
 FILES = (
     ("/etc/relayd.yaml", "The configuration; see \\fBrelayd.yaml\\fR(5)."),
-    ("/etc/relayd.d/", "Drop-ins: further files, included by the one above as it comes."),
-    ("/etc/relayd/keys/", "Keys, one to a file, readable for the group relayd."),
+    ("/etc/relayd.d/", "Drop-ins: further files, which the installed /etc/relayd.yaml includes."),
+    ("/etc/relayd/keys/", "Keys, one per file, readable by the group relayd."),
     ("/etc/relayd.tests.yaml", "Requests and expectations for \\fBrelayd test\\fR."),
     ("/run/relayd/admin.sock", "The admin socket; of an instance \\fI/run/relayd-NAME/admin.sock\\fR."),
     ("/var/lib/relayd/generations/", "The last accepted configurations; of an instance below "
@@ -70,7 +70,7 @@ FILES = (
 
 
 def escaped(text: str) -> str:
-    """Plain text as roff: nothing in it is an order to the formatter."""
+    """Plain text as roff, with control characters of the formatter escaped."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
     return "\\&" + text if text.startswith((".", "'")) else text
 
@@ -101,7 +101,7 @@ def command(verb: str) -> Iterator[str]:
 
 
 def exit_codes(verb: str) -> str:
-    """What the module of a command says of its exit codes, as one line."""
+    """The exit codes in the docstring of a command, as one line."""
     text = (registry.load(COMMANDS, verb).__doc__ or "").partition("Exit codes:")[2].partition("\n\n")[0]
     return f"Exit codes: {' '.join(text.split())}" if text else ""
 
@@ -135,8 +135,8 @@ def page() -> str:
         ".SH DESCRIPTION",
         escaped(DESCRIPTION),
         ".PP",
-        "A configuration that has faults never replaces one that works: \\fBrelayd reload\\fR and SIGHUP check it",
-        "first, and tell every fault with its file, line and column.",
+        "A configuration with faults never replaces a working one: \\fBrelayd reload\\fR and SIGHUP check it first,",
+        "and report every fault with its file, line and column.",
         ".SH COMMANDS",
     ]
     for verb in verbs():
@@ -145,8 +145,8 @@ def page() -> str:
     lines += [
         ".SH ADMIN APPLICATION",
         "Served on the admin socket, and by routes with \\fBupstream: admin\\fR: the same pages, and with",
-        "\\fBadmin_write: true\\fR the same actions (POST, with or without a body, which says nothing). An action is",
-        "done when its request is whole, and finished also when its client leaves.",
+        "\\fBadmin_write: true\\fR the same actions (POST; a body is ignored). An action runs once its request is",
+        "complete, and is completed even if its client leaves.",
     ]
     for name, meaning in PAGES:
         lines += [".TP", f"\\fB{name}\\fR", meaning]

@@ -41,5 +41,5 @@ def test_a_value_that_may_be_left_out_stands_in_brackets() -> None:
 
 def test_the_exit_codes_of_every_command_that_declares_them_are_in_the_manual() -> None:
     text = page().replace("\\-", "-")
-    assert "Exit codes: 0 nothing would change, 1 something would, 3 the file would be refused or nobody answers" in text
+    assert "Exit codes: 0 nothing would change, 1 something would, 3 the file would be refused or relayd does not respond" in text
     assert text.count("Exit codes:") >= 10

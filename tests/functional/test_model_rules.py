@@ -118,6 +118,8 @@ def test_a_body_that_readers_could_dispute_reaches_nobody(name: str, path: str, 
     (JSON, b"Content-Encoding: gzip"), (JSON, b"Content-Encoding: identity", b"content-encoding: br"), (b"Content-Type: application/json; charset=utf-16",),
     (b'Content-Type: application/json;charset="UTF-7"',), (JSON, b"Content-Type: multipart/form-data; boundary=b"),
     (b"Content-Type: multipart/form-data",), (b"Content-Type: multipart/form-data; boundary=a; boundary=b",),
+    (b"Content-Type: multipart/form-data; boundary=a; boundary*0=b",), (b"Content-Type: application/json; charset=utf-8; charset=utf-7",),
+    (b'Content-Type: application/json; a=";charset=utf-8"; charset=utf-7',), (JSON, b"Content_Encoding: deflate"), (JSON, b"content_type: text/plain"),
 ])  # fmt: skip
 def test_a_body_that_relayd_cannot_read_is_refused(fields: tuple[bytes, ...], relay: Relay, upstream: Upstream) -> None:
     body = b'{"model":"gpt-vip"}'
@@ -136,6 +138,8 @@ FORMS = {
     "a file": form(('name="model"; filename="a"', b"gpt-vip")), "a name in another coding": form(("name*=utf-8''model", b"gpt-vip")),
     "JSON before it": form(('name="model"', b"cheap"), before=b'{"model":"gpt-vip"}\r\n'),
     "JSON behind it": form(('name="model"', b"cheap"), behind=b'\r\n{"model":"gpt-vip"}'),
+    "a name in pieces": form(('name*0="mod"; name*1="el"', b"gpt-vip")), "a name in pieces beside another": form(('name="a"; name*0*=utf-8\'\'model', b"gpt-vip")),
+    "a file in pieces": form(('name="model"; filename*0="a"', b"gpt-vip")),
     "cut off": form(VIP_FIELD)[:-4], "a coding": form(VIP_FIELD).replace(b"\r\n\r\n", b"\r\nContent-Transfer-Encoding: base64\r\n\r\n", 1),
     "a second field behind a file": form(('name="model"', b"cheap"), ('name="file"; filename="a"', b"x" * 300_000), VIP_FIELD),
 }  # fmt: skip
@@ -159,6 +163,34 @@ def test_a_path_that_names_a_model_is_read_as_the_endpoint_reads_it(path: str, r
     told = ask(relay, path, b'{"contents":[]}', JSON)
     assert told.status in (400, 403), told.body
     assert upstream.requests.empty()
+
+
+OLLAMAS = {
+    "another case": ("/api/show", b'{"Name":"gpt-vip"}'), "capitals beside it": ("/api/delete", b'{"name":"cheap","NAME":"gpt-vip"}'),
+    "an older word beside it": ("/api/show", b'{"model":"cheap","name":"gpt-vip"}'), "an empty model": ("/api/pull", b'{"model":"","name":"gpt-vip"}'),
+    "an escape in the path": ("/api/sho%77", b'{"name":"gpt-vip"}'), "two slashes": ("/api//show", b'{"name":"gpt-vip"}'),
+    "dots": ("/api/x/../show", b'{"name":"gpt-vip"}'), "a parameter": ("/api/show;x", b'{"name":"gpt-vip"}'), "a query": ("/api/show%3Fx", b'{"name":"gpt-vip"}'),
+    "an escaped folder": ("/%61pi/show", b'{"name":"gpt-vip"}'), "a copy": ("/api/copy", b'{"source":"gpt-vip","destination":"cheap"}'),
+    "a copy of it": ("/api/copy", b'{"Source":"gpt-vip","destination":"cheap"}'), "made from it": ("/api/create", b'{"model":"cheap","from":"gpt-vip"}'),
+    "made from it in a file": ("/api/create", b'{"model":"cheap","modelfile":"FROM gpt-vip"}'), "made twice": ("/api/create", b'{"from":"a","from":"gpt-vip"}'),
+}
+
+
+@pytest.mark.parametrize("name", OLLAMAS)
+def test_the_model_that_a_request_to_ollama_names_is_found(name: str, relay: Relay, upstream: Upstream) -> None:
+    path, body = OLLAMAS[name]
+    told = ask(relay, path, body, JSON)
+    assert told.status in (400, 403), told.body
+    assert upstream.requests.empty()
+
+
+def test_a_model_of_ollama_that_everybody_may_use_is_reached(relay: Relay, upstream: Upstream) -> None:
+    for path, body in (
+        ("/api/show", b'{"name":"cheap"}'), ("/api/show", b'{"model":"cheap","name":"cheap"}'), ("/api/copy", b'{"source":"cheap","destination":"b"}'),
+        ("/api/create", b'{"model":"b","from":"cheap"}'), ("/api/generate", b'{"model":"cheap","name":"gpt-vip"}'),
+    ):
+        assert ask(relay, path, body, JSON).status == 200
+        assert upstream.requests.get(timeout=5).body == body
 
 
 def test_who_is_granted_reaches_the_model_and_its_bytes_are_untouched(relay: Relay, upstream: Upstream) -> None:

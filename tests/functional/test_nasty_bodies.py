@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from tests.functional.harness.client import Client
-from tests.functional.harness.message import request
+from tests.functional.harness.message import answer, request
 from tests.functional.harness.relay import Relay
-from tests.functional.harness.upstream import Upstream
+from tests.functional.harness.upstream import Upstream, saying
 
 MANY_CLIENTS = 40
 MOST_SHARE = 0.3  # of the whole work for one body, that a bystander may see in one wait
@@ -152,6 +152,24 @@ def test_a_turn_of_a_socket_is_looked_at_in_steps_too(relay: Relay, upstream: Up
 
     told, share = longest_share(relay, head + frame, first_event)
     assert told[:1] == b"\x81" and share < 0.5  # the message itself is put together in one go
+
+
+def test_a_short_request_that_goes_on_from_a_large_conversation_is_read_in_steps(relay: Relay, upstream: Upstream) -> None:
+    said = b'{"id":"x","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"ok"}],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}'
+    upstream.script = saying(answer(said, b"Content-Type: application/json"))
+    items: list[dict[str, Any]] = []
+    for number in range(490):
+        call = {"call_id": f"c{number}"}
+        items += {"type": "function_call", "name": "f", "arguments": json.dumps({"a": [1] * 2000}), **call}, {"type": "function_call_output", "output": "z" * 4000, **call}
+    with Client(relay.address) as client:
+        client.sock.settimeout(60)
+        client.send(post("/v1/responses", json.dumps({"model": "m", "input": items}).encode()))
+        first = json.loads(client.answer().body)
+    assert first["store"] is True
+    following = json.dumps({"model": "m", "input": "go on", "previous_response_id": first["id"], "store": False}).encode()
+    told, share = longest_share(relay, post("/v1/responses", following), status)
+    assert told == 200 and share < MOST_SHARE
+    assert max(len(message.body) for message in upstream.heads if message.method == b"POST") > 3_000_000
 
 
 @pytest.mark.parametrize(("body", "words"), [

@@ -236,7 +236,7 @@ def settle(relay: Relay, upstream: Upstream) -> None:
 
 
 def level_kib(relay: Relay) -> int:
-    """The memory once it falls no more: relayd gives it back when it has been quiet for a while (server/release)."""
+    """The memory once it falls no more: relayd gives it back when it has been quiet for a while (server/heap_trim)."""
     lowest_kib, looks = relay.rss_kib(), 0
     while looks < 10:
         time.sleep(0.3)

@@ -25,6 +25,7 @@ from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Ask, Dialect, Options, Refused, at_once
 from relayd.protocols.include_usage import UsageChunkRemover
 from relayd.protocols.tap import Tap
+from relayd.wire.json_steps import Steps
 from tests.docs.pairs import NEWEST, backs, fronts, members_of
 from tests.docs.samples import REQUESTS
 from tests.fuzz.growing import Growing, Growth, growing, places
@@ -52,6 +53,10 @@ class Kept:
     def get(self, key: str) -> Any:
         text = self._texts.get(key)
         return None if text is None else json.loads(text)
+
+    def get_steps(self, key: str) -> Steps[Any]:
+        yield
+        return self.get(key)
 
     def put(self, key: str, value: Any) -> None:
         self._texts[key] = json.dumps(value)

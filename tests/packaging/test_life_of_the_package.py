@@ -75,7 +75,7 @@ def test_a_new_version_that_fails_leaves_the_old_one_serving(
     held = serving.hold(5, 8)
     before = serving.status()
     said = install(serving, another("3.0", fault))
-    assert "the old one goes on serving" in said
+    assert "the old one continues to serve" in said
     assert '"path": "/after"' in serving.curl("http://127.0.0.1:8282/after")
     assert "upgrade_refused" in serving.journal()
     assert serving.show("ActiveState") == "active"

@@ -1,1 +1,1 @@
-"""One verb, one file."""
+"""The verbs of the relayd command, one file each."""

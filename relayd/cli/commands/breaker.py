@@ -1,6 +1,6 @@
 """`relayd breaker`: open an endpoint's breaker by hand, or reset it.
 
-Exit codes: 0 in force, 1 refused or nobody answers, 2 wrong usage.
+Exit codes: 0 in force, 1 refused or relayd does not respond, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ HELP = "open the breaker of one endpoint by hand, or reset it to closed"
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "action", choices=("open", "reset"),
-        help="open: stop asking the endpoint until reset; reset: closed, its count of faults forgotten",
+        help="open: do not use the endpoint until reset; reset: closed, with its count of failures at zero",
     )
     add_action_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    told = perform(arguments, f"breaker/{arguments.action}")
-    if told is None:
+    reply = perform(arguments, f"breaker/{arguments.action}")
+    if reply is None:
         return 1
-    endpoint = told["endpoint"]
-    held = ", until it is reset by hand" if endpoint["forced"] else ""
-    out(f"{told['upstream']} {endpoint['address']}: breaker {endpoint['breaker']}{held}")
+    endpoint = reply["endpoint"]
+    condition = ", until it is reset by hand" if endpoint["forced"] else ""
+    out(f"{reply['upstream']} {endpoint['address']}: breaker {endpoint['breaker']}{condition}")
     return 0

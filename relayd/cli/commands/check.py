@@ -1,8 +1,8 @@
 """`relayd check`: would this configuration be accepted? Binds nothing, sends nothing, changes nothing.
 
-Root asks about /etc/relayd.yaml as the user of relayd.service, within the sandbox of the unit as it is installed: what
-root may read and write says nothing about the service. Variables and credentials are those that systemd would hand
-over. What cannot be asked without a start is listed as `not asked`. `--unit` names another unit, or none.
+Root checks /etc/relayd.yaml as the user of relayd.service and within the sandbox of the installed unit, because the
+permissions of root are not those of the service. Variables and credentials are those that systemd would pass. Checks
+that need a real start are listed as `not asked`. `--unit` selects another unit, or none.
 
 Exit codes: 0 accepted (warnings do not count), 78 refused, 2 wrong usage.
 """
@@ -23,10 +23,10 @@ from relayd.cli.output import err, out, paint
 from relayd.config.load import Loaded
 from relayd.config.model import Config
 from relayd.config.route import Match, Route
-from relayd.daemon.place import DEFAULT_FILE
-from relayd.daemon.preflight import Expiry, day_of, examined, remaining
-from relayd.daemon.unit import Unit, installed
-from relayd.daemon.unit_environment import Handed, handed_over
+from relayd.daemon.admin_socket_path import DEFAULT_FILE
+from relayd.daemon.preflight import Expiry, day_of, load_checked, remaining
+from relayd.daemon.unit import Unit, load_unit
+from relayd.daemon.unit_environment import ServiceEnvironment, service_environment
 from relayd.errors import ConfigError, Finding
 from relayd.schema.units import format_size
 from relayd.upstream.spec import EndpointSpec, UpstreamSpec
@@ -34,8 +34,8 @@ from relayd.upstream.spec import EndpointSpec, UpstreamSpec
 HELP = "check a configuration and the files it includes"
 SERVICE = "relayd.service"
 DEMO = UpstreamSpec("demo", (EndpointSpec("http://localhost", "", "demo"),), protocol="openai_chat")
-# What waits for the slower side at most: HIGH of proxy/request_body.py towards the upstream (a body that is gathered
-# has as much beside the request buffers: FREE_BYTES of limits/request_buffers.py and one read of a connection), TURN of
+# The most bytes queued for the slower side: HIGH of proxy/request_body.py towards the upstream (a gathered body has the
+# same limit besides the request buffers: FREE_BYTES of limits/request_buffers.py and one read of a connection), TURN of
 # upstream/transport/slot.py and HIGH of server/connection.py towards the client. They change together.
 BUILT_IN_HEADER_BYTES = 256 * 1024
 WAITING_BYTES = (128 + 128 + 64) * 1024
@@ -44,8 +44,8 @@ WAITING_BYTES = (128 + 128 + 64) * 1024
 def configure(parser: argparse.ArgumentParser) -> None:
     add_config_option(parser)
     parser.add_argument(
-        "--unit", metavar="UNIT", help=f"ask as the user of this unit or unit file and within its sandbox; none asks "
-        f"as the caller (default {SERVICE} where root checks {DEFAULT_FILE})",
+        "--unit", metavar="UNIT", help="check as the user of this unit or unit file, within its sandbox; none checks "
+        f"as the caller (default {SERVICE} if root checks {DEFAULT_FILE})",
     )
     parser.add_argument("--json", action="store_true", help="findings and summary as one JSON object")
     parser.add_argument("-q", "--quiet", action="store_true", help="faults only")
@@ -54,37 +54,37 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     path = os.path.abspath(config_file(arguments))
     named = arguments.unit or (SERVICE if path == DEFAULT_FILE and os.geteuid() == 0 else "none")
-    unit = None if named == "none" else installed(named)
+    unit = None if named == "none" else load_unit(named)
     if unit is None:
         if arguments.unit not in (None, "none"):
-            err(f"relayd check: there is no unit {arguments.unit}")
+            err(f"relayd check: no such unit: {arguments.unit}")
             return 2
-        return examine(path, arguments, None)
+        return run_checks(path, arguments, None)
     if os.geteuid() != 0:
-        err(f"relayd check: only root can ask as the user of {unit.name}; asked as this user, within its sandbox")
-        return examine(path, arguments, unit)
+        err(f"relayd check: only root can check as the user of {unit.name}; checked as this user, within its sandbox")
+        return run_checks(path, arguments, unit)
     with contextlib.suppress(ConfigError):
-        examined(path, unit)  # loads every module: they may lie where the user of the service cannot look
-    handed = handed_over(unit)
+        load_checked(path, unit)  # imports every module first: the user of the service may not be able to read them
+    service = service_environment(unit)
     try:
         owner = unit.identity()[:2]
     except LookupError as error:
-        handed.faults.append(str(error))
-    if handed.faults:
-        return _no_start(path, arguments, unit, handed)
-    with handed.folder(owner):
-        return as_service(unit, handed, lambda: examine(path, arguments, unit, handed.unasked))
+        service.faults.append(str(error))
+    if service.faults:
+        return _no_start(path, arguments, unit, service)
+    with service.folder(owner):
+        return as_service(unit, service, lambda: run_checks(path, arguments, unit, service.unchecked))
 
 
-def _no_start(path: str, arguments: argparse.Namespace, unit: Unit, handed: Handed) -> int:
-    """systemd would not even start the service."""
-    findings = [Finding(unit.name, 0, 0, "", fault, "systemd does not start the service") for fault in handed.faults]
+def _no_start(path: str, arguments: argparse.Namespace, unit: Unit, service: ServiceEnvironment) -> int:
+    """Report that systemd would not start the service."""
+    findings = [Finding(unit.name, 0, 0, "", fault, "systemd does not start the service") for fault in service.faults]
     _refused(path, findings, arguments)
     return os.EX_CONFIG
 
 
-def as_service(unit: Unit, handed: Handed, ask: Callable[[], int]) -> int:
-    """The exit code of `ask` in a child process that has become the user of the service."""
+def as_service(unit: Unit, service: ServiceEnvironment, check: Callable[[], int]) -> int:
+    """Run `check` in a child process as the user of the service. Returns its exit code."""
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -92,13 +92,13 @@ def as_service(unit: Unit, handed: Handed, ask: Callable[[], int]) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     code = os.EX_SOFTWARE
     try:
-        if fault := unit.become():
+        if fault := unit.switch_user():
             err(f"relayd check: {fault}")
             code = os.EX_CONFIG
         else:
-            os.environ.update(unit.environment() | handed.variables)
-            code = ask()
-    except BaseException:  # rescue door: a child must not go on as a second command
+            os.environ.update(unit.environment() | service.variables)
+            code = check()
+    except BaseException:  # rescue door: a failed child must not run on as a second command
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -106,22 +106,22 @@ def as_service(unit: Unit, handed: Handed, ask: Callable[[], int]) -> int:
         os._exit(code)
 
 
-def examine(path: str, arguments: argparse.Namespace, unit: Unit | None, unasked: Iterable[str] = ()) -> int:
-    """Ask all that a start asks, and tell; the exit code. `unasked`: what could not be."""
-    unasked = ["whether the addresses can be bound", *unasked, *(unit.not_modelled() if unit is not None else ())]
+def run_checks(path: str, arguments: argparse.Namespace, unit: Unit | None, unchecked: Iterable[str] = ()) -> int:
+    """Run all checks of a start and print the result. Returns the exit code. `unchecked`: checks not possible here."""
+    unchecked = ["whether the addresses can be bound", *unchecked, *(unit.not_modelled() if unit is not None else ())]
     try:
-        loaded, asked = examined(path, unit)
+        loaded, result = load_checked(path, unit)
     except ConfigError as refused:
         _refused(path, refused.findings, arguments)
         return os.EX_CONFIG
     if arguments.json:
         out(json.dumps({"accepted": True, "findings": list(map(dataclasses.asdict, loaded.warnings)),
-                        "summary": _summary(loaded, asked.expiries), "not_asked": unasked}, indent=2))
+                        "summary": _summary(loaded, result.expiries), "not_asked": unchecked}, indent=2))
     elif not arguments.quiet:
         for finding in loaded.warnings:
             err(_painted(finding))
-        told = (*_told(loaded), *_asked(asked.expiries, unit), f"not asked {'; '.join(unasked)}")
-        for line in (*told, _verdict(path, loaded)):
+        lines = (*_summary_lines(loaded), *_environment_lines(result.expiries, unit))
+        for line in (*lines, f"not asked {'; '.join(unchecked)}", _result_line(path, loaded)):
             out(line)
     return os.EX_OK
 
@@ -142,9 +142,9 @@ def _painted(finding: Finding) -> str:
 
 
 def memory_bound(config: Config) -> int:
-    """The most bytes that one exchange keeps of its client and its upstream, heads and waiting bodies together."""
+    """The most bytes that one exchange holds of its client and upstream: heads and queued pieces of bodies."""
     request = max((one.limits.header + one.limits.trailer for one in config.listeners.values()), default=0)
-    # The built-in upstreams have the default.
+    # Built-in upstreams have the default limit.
     response = max(BUILT_IN_HEADER_BYTES, *(one.response_header for one in config.upstreams.values()), 0)
     return request + response + WAITING_BYTES
 
@@ -155,7 +155,7 @@ def _summary(loaded: Loaded, expiries: Iterable[Expiry]) -> dict[str, object]:
         "files": list(loaded.files),
         "listeners": {name: one.address for name, one in config.listeners.items()},
         "admin": config.admin.address,
-        "routes": [{"name": one.name, "match": _match(one.match), "goes": _goes(one)} for one in config.routes],
+        "routes": [{"name": one.name, "match": _match(one.match), "goes": _destination(one)} for one in config.routes],
         "upstreams": {name: [end.url for end in one.endpoints] for name, one in config.upstreams.items()},
         "consumers": list(config.consumers),
         "memory_bound_per_exchange": memory_bound(config),
@@ -164,7 +164,7 @@ def _summary(loaded: Loaded, expiries: Iterable[Expiry]) -> dict[str, object]:
     }
 
 
-def _told(loaded: Loaded) -> Iterable[str]:
+def _summary_lines(loaded: Loaded) -> Iterable[str]:
     config = loaded.config
     for file in loaded.files[1:]:
         yield f"file      {file}"
@@ -175,24 +175,24 @@ def _told(loaded: Loaded) -> Iterable[str]:
         yield f"upstream  {name}: {upstream.protocol}, {', '.join(one.url for one in upstream.endpoints)}"
     for number, route in enumerate(config.routes, start=1):
         allowed = f", for {', '.join(route.allow)}" if route.allow else ""
-        yield f"route {number:<3} {route.name}: {_match(route.match)} -> {_goes(route)}{allowed}"
+        yield f"route {number:<3} {route.name}: {_match(route.match)} -> {_destination(route)}{allowed}"
     yield f"memory    at most {format_size(memory_bound(config))} per exchange, {_buffers(config)}"
 
 
-def _asked(expiries: Iterable[Expiry], unit: Unit | None) -> Iterable[str]:
+def _environment_lines(expiries: Iterable[Expiry], unit: Unit | None) -> Iterable[str]:
     for one in expiries:
         yield f"expires   {one.kind} {one.name}: {day_of(one.ends_s)} ({remaining(one.left_s)}), {one.file}"
     if unit is not None:
         yield f"asked as  user {unit.user}, within {unit.name}"
 
 
-def _verdict(path: str, loaded: Loaded) -> str:
+def _result_line(path: str, loaded: Loaded) -> str:
     count = len(loaded.warnings)
     return f"{path}: accepted" + (f", {count} warning{'s' if count != 1 else ''}" if count else "")
 
 
 def _buffers(config: Config) -> str:
-    """The bound on what all exchanges together hold whole."""
+    """The limit on the request bodies that all exchanges together hold whole."""
     size = int(config.daemon.request_buffers.size)
     what = "for request bodies that are held whole"
     return f"and {format_size(size)} in all {what}" if size else f"and without a bound {what}"
@@ -201,14 +201,14 @@ def _buffers(config: Config) -> str:
 def _match(match: Match) -> str:
     single = {"path": match.path, "prefix": match.prefix, "regex": match.regex}
     several = {"host": match.host, "method": match.method, "model": match.model}
-    words = [f"{word} {value}" for word, value in single.items() if value is not None]
-    words += [f"{word} {' or '.join(values)}" for word, values in several.items() if values]
-    # Values are left out: a field that is matched may be a key.
-    words += [f"header {name}" for name in match.header]
-    return ", ".join(words) or "every request"
+    conditions = [f"{key} {value}" for key, value in single.items() if value is not None]
+    conditions += [f"{key} {' or '.join(values)}" for key, values in several.items() if values]
+    # Values are omitted, because a matched field may contain a key.
+    conditions += [f"header {name}" for name in match.header]
+    return ", ".join(conditions) or "every request"
 
 
-def _goes(route: Route) -> str:
+def _destination(route: Route) -> str:
     if route.redirect is not None:
         return f"redirect {route.redirect.status}"
     if route.respond is not None:

@@ -1,8 +1,8 @@
 """`relayd explain`: which route a request would take, why, and what would be sent. Binds nothing, sends nothing.
 
-The rooms that decide here are those of the data path itself; only the request and its client are imagined.
+The data path itself makes the decisions, in a dry run with a hypothetical request and client.
 
-Exit codes: 0 a route takes the request (even if it would be refused there), 1 none does, 2 wrong usage, 78 the
+Exit codes: 0 a route matches the request (even if it would be refused there), 1 none does, 2 wrong usage, 78 the
 configuration is refused.
 """
 
@@ -15,7 +15,7 @@ import re
 from typing import Any
 
 from relayd.cli.config_file import add_config_option, config_file, show
-from relayd.cli.explanation import Asked, explanation
+from relayd.cli.explanation import HypotheticalRequest, explanation
 from relayd.cli.output import err, out
 from relayd.config.load import load
 from relayd.errors import ConfigError, ExchangeError
@@ -25,16 +25,16 @@ from relayd.wire.headers import name_of
 from relayd.wire.http1 import parse_head
 from relayd.wire.redact import escape
 
-HELP = "tell which route a request takes, why, and what would be sent upstream"
+HELP = "show which route a request takes, why, and what would be sent upstream"
 _URL = re.compile(r"(?:(?P<scheme>https?)://(?P<authority>[^/?#]*))?(?P<target>[^#]*)", re.IGNORECASE)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_config_option(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.add_argument("--peer", default="127.0.0.1", metavar="ADDRESS", help="the client, default 127.0.0.1")
+    parser.add_argument("--peer", default="127.0.0.1", metavar="ADDRESS", help="the client (default 127.0.0.1)")
     parser.add_argument("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header field")
-    parser.add_argument("-d", "--data", metavar="BODY", help="a request body: its model counts, and it is translated")
+    parser.add_argument("-d", "--data", metavar="BODY", help="a request body, for routing by model and for translation")
     parser.add_argument("method", metavar="METHOD", help="the method, for example GET")
     parser.add_argument("url", metavar="URL", help="https://host:port/path?query, or only the path")
 
@@ -48,22 +48,22 @@ def run(arguments: argparse.Namespace) -> int:
         show(refused.findings, path, arguments.config)
         return os.EX_CONFIG
     try:
-        asked = _asked(arguments)
+        request = _parse_request(arguments)
     except ExchangeError as refused:
         return _refused_at_once(refused, arguments)
     except ValueError as fault:
         err(f"relayd explain: {fault}")
         return 2
-    told = explanation(plan, asked)
+    result = explanation(plan, request)
     if arguments.json:
-        out(json.dumps(told, indent=2))
+        out(json.dumps(result, indent=2))
     else:
-        out("\n".join(_lines(told)))
-    return 0 if told["route"] is not None else 1
+        out("\n".join(_lines(result)))
+    return 0 if result["route"] is not None else 1
 
 
-def _asked(arguments: argparse.Namespace) -> Asked:
-    """The request in mind, through the same gate as a real one. Raises ValueError, or ExchangeError from the gate."""
+def _parse_request(arguments: argparse.Namespace) -> HypotheticalRequest:
+    """The hypothetical request, parsed like a real one. Raises ValueError, or ExchangeError from the parser."""
     url = _URL.fullmatch(arguments.url)
     if url is None or (url["authority"] is None and not url["target"].startswith("/") and url["target"] != "*"):
         raise ValueError("URL is http://host/path, https://host/path or /path, without a fragment")
@@ -80,7 +80,7 @@ def _asked(arguments: argparse.Namespace) -> Asked:
     start = _bytes(f"{arguments.method} {target} HTTP/1.1")
     head = parse_head(b"\r\n".join([start, *lines, b"", b""]))
     body = None if arguments.data is None else _bytes(arguments.data)
-    return Asked(head, (url["scheme"] or "").lower(), arguments.peer, body)
+    return HypotheticalRequest(head, (url["scheme"] or "").lower(), arguments.peer, body)
 
 
 def _bytes(text: str) -> bytes:
@@ -92,33 +92,34 @@ def _refused_at_once(refused: ExchangeError, arguments: argparse.Namespace) -> i
     if arguments.json:
         out(json.dumps({"route": None, "answer": answer}, indent=2))
     else:
-        out(f"refused before any route is asked: {answer['status']} {answer['code']} ({answer['why']})")
+        out(f"refused before any route is matched: {answer['status']} {answer['code']} ({answer['why']})")
     return 1
 
 
-def _lines(told: dict[str, Any]) -> list[str]:
-    """The explanation for people. Whatever came from the request is escaped."""
-    asked = told["request"]
-    lines = [f"{asked['method']} {asked['scheme'] or 'http'}://{asked['host']}{asked['target']}", "", "listeners"]
-    width = max((len(one["name"]) for one in told["listeners"]), default=0)
-    lines += [f"  {one['name']:{width}}  {one['address']}: {one['why']}" for one in told["listeners"]]
+def _lines(result: dict[str, Any]) -> list[str]:
+    """The explanation as text. Values from the request are escaped."""
+    request = result["request"]
+    url = f"{request['scheme'] or 'http'}://{request['host']}{request['target']}"
+    lines = [f"{request['method']} {url}", "", "listeners"]
+    width = max((len(one["name"]) for one in result["listeners"]), default=0)
+    lines += [f"  {one['name']:{width}}  {one['address']}: {one['why']}" for one in result["listeners"]]
     lines += ["", "routes"]
-    width = max((len(one["name"]) for one in told["routes"]), default=0)
+    width = max((len(one["name"]) for one in result["routes"]), default=0)
     signs = {"taken": ">", "shadowed": "(", "passed": "-"}
-    for one in told["routes"]:
+    for one in result["routes"]:
         reason = f"{one['condition']}: {one['reason']}" if one["condition"] else _OUTCOMES[one["outcome"]]
         lines.append(f"  {signs[one['outcome']]} {one['name']:{width}}  {reason}")
-    if told["consumer"] is not None:
-        known = told["consumer"]["known"]
-        needed = ", ".join(told["consumer"]["allowed"]) or "everybody"
+    if result["consumer"] is not None:
+        known = result["consumer"]["known"]
+        needed = ", ".join(result["consumer"]["allowed"]) or "everybody"
         carried = f"the key of {known}" if known else "no known key"
         lines += ["", f"allowed   {needed}; the request carries {carried}"]
-    if told["answer"] is not None:
-        answer = told["answer"]
+    if result["answer"] is not None:
+        answer = result["answer"]
         code = f" {answer['code']}" if answer["code"] else ""
         lines += ["", f"relayd answers itself: {answer['status']}{code}, {answer['why']}"]
-    if told["sent"] is not None:
-        lines += ["", *_sent(told["sent"], told["answer"] is not None)]
+    if result["sent"] is not None:
+        lines += ["", *_sent(result["sent"], result["answer"] is not None)]
     return [escape_line(line) for line in lines]
 
 
@@ -126,7 +127,7 @@ _OUTCOMES = {"taken": "takes the request", "shadowed": "would match too, but com
 
 
 def escape_line(line: str) -> str:
-    """Quotes stay readable; control bytes do not reach the terminal."""
+    """Escape control characters, but keep quotes readable."""
     return "".join(sign if sign in "\"'\\" else escape(sign) for sign in line)
 
 

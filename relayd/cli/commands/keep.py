@@ -1,7 +1,7 @@
 """`relayd keep`: `relayd run` under a keeper, so that a restart or an upgrade ends no stream.
 
-The keeper is a small process that holds the listening sockets. SIGUSR2 (or `relayd upgrade`) lets a new process take
-over, SIGHUP reloads, SIGTERM stops. Exit codes: those of `relayd run`.
+The keeper is a small process that holds the listening sockets. SIGUSR2 (or `relayd upgrade`) starts a new process that
+takes over, SIGHUP reloads, SIGTERM stops. Exit codes: those of `relayd run`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     return Keeper(command(sys.orig_argv, config_file(arguments))).run()
 
 
-def command(words: list[str], config: str) -> list[str]:
-    """The command line of `relayd run`, made of the one that started the keeper: same interpreter, same relayd."""
-    place = max(number for number, word in enumerate(words) if word == "keep")
-    return [sys.executable, *words[1:place], "run", "-c", os.path.abspath(config)]
+def command(argv: list[str], config: str) -> list[str]:
+    """The command line of `relayd run`, with the interpreter and the relayd of the keeper's own command line."""
+    index = max(number for number, argument in enumerate(argv) if argument == "keep")
+    return [sys.executable, *argv[1:index], "run", "-c", os.path.abspath(config)]

@@ -1,6 +1,6 @@
-"""`relayd queue`: what is limited, how full it is, and who waits, in the order of the turns to come.
+"""`relayd queue`: every limit, its load, and the waiting requests in the order in which they will be admitted.
 
-Exit codes: 0 shown, 1 nobody answers, 2 wrong usage.
+Exit codes: 0 shown, 1 relayd does not respond, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 from relayd.cli.output import paint, span, table
 from relayd.cli.watch import add_options, show
 
-HELP = "show every limit, how full it is, and who waits, in the order of the turns to come"
+HELP = "show every limit, its load, and the waiting requests in order of admission"
 SHOWN = 50
-GATES = ("LIMIT", "IN FLIGHT", "WAITING", "OLDEST", "HELD ON AVERAGE", "NEXT WAITS", "CONSUMERS IN FLIGHT + WAITING")
-WAITERS = ("PLACE", "LIMIT", "CONSUMER", "PRIORITY", "WAITED", "EXPECTED")
+GATES = ("LIMIT", "IN FLIGHT", "WAITING", "OLDEST", "AVERAGE TIME", "NEXT WAITS", "CONSUMERS IN FLIGHT + WAITING")
+WAITERS = ("POSITION", "LIMIT", "CONSUMER", "PRIORITY", "WAITED", "EXPECTED")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,17 +26,17 @@ def run(arguments: argparse.Namespace) -> int:
     return show(arguments, "/queue", lines)
 
 
-def lines(told: dict[str, Any]) -> Iterator[str]:
-    """A line for each limit, then a line for each that waits."""
-    if not told["gates"]:
+def lines(data: dict[str, Any]) -> Iterator[str]:
+    """One line for each limit, then one for each waiting request."""
+    if not data["gates"]:
         yield "nothing is limited"
         return
-    yield from table([GATES, *map(gate_row, told["gates"])])
-    depth = sum(gate["depth"] for gate in told["gates"])
+    yield from table([GATES, *map(gate_row, data["gates"])])
+    depth = sum(gate["depth"] for gate in data["gates"])
     if not depth:
         return
     yield ""
-    yield from table([WAITERS, *map(waiter_row, told["waiting"][:SHOWN])])
+    yield from table([WAITERS, *map(waiter_row, data["waiting"][:SHOWN])])
     if depth > SHOWN:
         yield f"... {depth} wait; the next {SHOWN} are shown, --json has more"
 
@@ -56,10 +56,10 @@ def gate_row(gate: dict[str, Any]) -> tuple[str, ...]:
 
 
 def consumers(in_flight: dict[str, int], waiting: dict[str, int], most: int = 6) -> str:
-    """`team 3+12, other 1+0`, those with the most first."""
+    """`team 3+12, other 1+0`, sorted by the number of requests."""
     names = sorted({*in_flight, *waiting}, key=lambda name: (-in_flight.get(name, 0) - waiting.get(name, 0), name))
-    told = [f"{name or 'nobody'} {in_flight.get(name, 0)}+{waiting.get(name, 0)}" for name in names[:most]]
-    return ", ".join(told + ([f"{len(names) - most} more"] if len(names) > most else []))
+    parts = [f"{name or 'nobody'} {in_flight.get(name, 0)}+{waiting.get(name, 0)}" for name in names[:most]]
+    return ", ".join(parts + ([f"{len(names) - most} more"] if len(names) > most else []))
 
 
 def waiter_row(one: dict[str, Any]) -> tuple[str, ...]:

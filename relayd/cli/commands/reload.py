@@ -1,6 +1,6 @@
-"""`relayd reload`: let the running relayd read its configuration again; wait, and say what changed or why not.
+"""`relayd reload`: make the running relayd reload its configuration, wait, and print the changes or the errors.
 
-Exit codes: 0 in force, 1 refused or nobody answers, 2 wrong usage. A refused configuration changes nothing.
+Exit codes: 0 in force, 1 refused or relayd does not respond, 2 wrong usage. A refused configuration changes nothing.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import json
 import os
 import sys
 
-from relayd.cli.admin_client import Answer, Unreachable, add_socket_options, ask, seconds
+from relayd.cli.admin_client import AdminResponse, Unreachable, add_socket_options, seconds, send_request
 from relayd.cli.output import err, out, paint
 
-HELP = "let the running relayd read its configuration again, and say what changed"
+HELP = "reload the configuration of the running relayd, and show what changed"
 DEFAULT_TIMEOUT = "20s"
 COLOUR_OF_SIGN = {"+": "green", "-": "red", "~": "yellow"}
 
@@ -28,24 +28,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        return report(ask(arguments, "POST", "/reload", arguments.timeout))
+        return report(send_request(arguments, "POST", "/reload", arguments.timeout))
     except (Unreachable, ValueError) as failed:
         err(f"relayd: not reloaded: {failed}")
         return 1
 
 
-def report(answer: Answer) -> int:
-    """Say what became of a reload; the exit code. Raises ValueError for an answer that is none."""
-    told = json.loads(answer.body)
-    if answer.status != 200:
-        for finding in told.get("findings", []):
+def report(response: AdminResponse) -> int:
+    """Print the result of a reload. Returns the exit code. Raises ValueError for an invalid response."""
+    reply = json.loads(response.body)
+    if response.status != 200:
+        for finding in reply.get("findings", []):
             err(finding)
-        err(f"relayd: reload refused; generation {told.get('generation')} stays in force")
+        err(f"relayd: reload refused; generation {reply.get('generation')} stays in force")
         return 1
-    for warning in told["warnings"]:
+    for warning in reply["warnings"]:
         err(paint(warning, "yellow", sys.stderr))
-    for change in told["changes"]:
+    for change in reply["changes"]:
         out(paint(change, COLOUR_OF_SIGN.get(change[:1], "bold")))
-    count = len(told["changes"])
-    out(f"generation {told['generation']}: {count or 'no'} change{'' if count == 1 else 's'}")
+    count = len(reply["changes"])
+    out(f"generation {reply['generation']}: {count or 'no'} change{'' if count == 1 else 's'}")
     return os.EX_OK

@@ -1,6 +1,6 @@
-"""`relayd reopen`: let the running relayd open its log files again, after a rotation. The configuration is not read.
+"""`relayd reopen`: make the running relayd reopen its log files, after a rotation. The configuration is not read.
 
-Exit codes: 0 done, 1 a file could not be opened (the old one stays in use) or nobody answers, 2 wrong usage.
+Exit codes: 0 done, 1 a file could not be opened (the old one stays in use) or relayd does not respond, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import argparse
 import json
 import os
 
-from relayd.cli.admin_client import Unreachable, add_socket_options, ask, seconds
+from relayd.cli.admin_client import Unreachable, add_socket_options, seconds, send_request
 from relayd.cli.output import err
 
-HELP = "let the running relayd open its log files again, after a rotation"
+HELP = "make the running relayd reopen its log files, after a rotation"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,13 +22,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        answer = ask(arguments, "POST", "/reopen", arguments.timeout)
-        told = json.loads(answer.body)
+        response = send_request(arguments, "POST", "/reopen", arguments.timeout)
+        reply = json.loads(response.body)
     except (Unreachable, ValueError) as failed:
         err(f"relayd: not reopened: {failed}")
         return 1
-    if answer.status != 200:
-        for finding in told.get("findings", ["this relayd does not know how"]):
+    if response.status != 200:
+        for finding in reply.get("findings", ["this relayd does not support it"]):
             err(f"relayd: not reopened: {finding}")
         return 1
     return os.EX_OK

@@ -1,6 +1,6 @@
-"""`relayd run`: serve in the foreground until told to stop.
+"""`relayd run`: serve in the foreground until stopped.
 
-Exit codes: 0 stopped as asked, 1 cannot start here (a port in use, a library too old), 2 wrong usage, 78 configuration.
+Exit codes: 0 stopped on request, 1 cannot start here (port in use, library too old), 2 wrong usage, 78 configuration.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`relayd schema`: JSON Schema, manual page and sample of relayd.yaml, from the code's own declarations."""
+"""`relayd schema`: JSON Schema, manual page and sample of relayd.yaml, generated from the declarations in the code."""
 
 from __future__ import annotations
 

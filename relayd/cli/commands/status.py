@@ -1,6 +1,6 @@
-"""`relayd status`: what the running relayd does right now.
+"""`relayd status`: the current state of the running relayd.
 
-Exit codes: 0 it serves, 1 it does not answer, 2 wrong usage.
+Exit codes: 0 shown, 1 relayd does not respond, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from relayd.cli.watch import add_options, show
 
 HELP = "show generation, listeners, upstreams and exchanges in flight of the running relayd"
 SHOWN = 50
-COLUMNS = ("ID", "AGE", "ROOM", "BUFFERED", "ROUTE", "UPSTREAM", "REQUEST")
+COLUMNS = ("ID", "AGE", "PHASE", "BUFFERED", "ROUTE", "UPSTREAM", "REQUEST")
 COLOUR_OF_PHASE = {"serving": "green", "starting": "yellow", "draining": "yellow"}
 
 
@@ -26,61 +26,61 @@ def run(arguments: argparse.Namespace) -> int:
     return show(arguments, "/status", lines)
 
 
-def lines(told: dict[str, Any]) -> Iterator[str]:
-    """The status for people."""
-    colour = COLOUR_OF_PHASE.get(told["phase"], "yellow")
-    yield f"relayd {told['version']} {paint(told['phase'], colour)}, pid {told['pid']}, up {span(told['uptime_s'])}"
-    yield f"configuration {told['config']['file']}, generation {told['generation']}"
-    for warning in told["config"]["warnings"]:
+def lines(data: dict[str, Any]) -> Iterator[str]:
+    """The status as text."""
+    colour = COLOUR_OF_PHASE.get(data["phase"], "yellow")
+    yield f"relayd {data['version']} {paint(data['phase'], colour)}, pid {data['pid']}, up {span(data['uptime_s'])}"
+    yield f"configuration {data['config']['file']}, generation {data['generation']}"
+    for warning in data["config"]["warnings"]:
         yield paint(f"  {warning}", "yellow")
-    if told["refused"] is not None:
+    if data["refused"] is not None:
         yield paint("the last reload was refused:", "red")
-        yield from (paint(f"  {finding}", "red") for finding in told["refused"]["findings"])
-    yield f"event loop {told['loop']['lag_ms']:g} ms late, at worst {told['loop']['worst_ms']:g} ms"
-    if told["overload"]["active"]:
-        over = told["overload"]
-        yield paint(f"overloaded ({over['why']}): {over['share']:.0%} of the requests are turned away", "red")
-    held = told.get("request_buffers")  # a daemon of an older version has none
+        yield from (paint(f"  {finding}", "red") for finding in data["refused"]["findings"])
+    yield f"event loop {data['loop']['lag_ms']:g} ms late, at worst {data['loop']['worst_ms']:g} ms"
+    if data["overload"]["active"]:
+        over = data["overload"]
+        yield paint(f"overloaded ({over['why']}): {over['share']:.0%} of the requests are rejected", "red")
+    held = data.get("request_buffers")  # missing in the reply of an older daemon
     if held and held["bodies"]:
         bound = f" of {amount(held['limit_bytes'])}" if held["limit_bytes"] else ""
         line = f"request buffers {amount(held['used_bytes'])}{bound}, waiting for memory: {held['waiting']}"
         yield paint(line, "yellow") if held["waiting"] else line
     yield ""
     rows = [("LISTENER", "ADDRESS")]
-    rows += [(one["name"], one["address"] + (" TLS" if one["tls"] else "")) for one in told["listeners"]]
+    rows += [(one["name"], one["address"] + (" TLS" if one["tls"] else "")) for one in data["listeners"]]
     yield from table([*rows])
-    for one in told.get("certificates", ()):
+    for one in data.get("certificates", ()):
         end = f"certificate of {one['of']} {one['name']}: {span(max(one['left_s'], 0))} left, {one['file']}"
         yield paint(one["warning"] or end, "red" if one["warning"] else "dim")
     upstreams = [("UPSTREAM", "PROTOCOL", "ENDPOINT", "IN FLIGHT", "STATE", "ADDRESSES")]
-    for one in told["upstreams"]:
+    for one in data["upstreams"]:
         for end in one["endpoints"]:
             row_of = one["name"], one["protocol"], end["endpoint"], str(end["in_flight"]), state(end), addresses(end)
             upstreams.append(row_of)
     if len(upstreams) > 1:
         yield ""
         yield from table([*upstreams])
-    gates = [(one["name"], f"{one['in_flight']} of {one['requests'] or 'any'}", waiting(one)) for one in told["gates"]]
+    gates = [(one["name"], f"{one['in_flight']} of {one['requests'] or 'any'}", waiting(one)) for one in data["gates"]]
     if gates:
         yield ""
         yield from table([("LIMIT", "IN FLIGHT", "WAITING"), *gates])
     yield ""
-    yield f"{told['in_flight']} exchanges in flight"
-    if told["exchanges"]:
-        yield from table([COLUMNS, *map(row, told["exchanges"][:SHOWN])])
-    if told["in_flight"] > SHOWN:
+    yield f"{data['in_flight']} exchanges in flight"
+    if data["exchanges"]:
+        yield from table([COLUMNS, *map(row, data["exchanges"][:SHOWN])])
+    if data["in_flight"] > SHOWN:
         yield f"... the oldest {SHOWN} are shown; relayd streams and --json have more"
 
 
 def state(endpoint: dict[str, Any]) -> str:
-    """Whether an endpoint may be asked, and if not, the first reason; `relayd upstreams` has them all."""
+    """`available`, or the first reason why an endpoint is not used. `relayd upstreams` shows all reasons."""
     if endpoint["available"]:
         return paint("available", "green")
     if endpoint["state"] != "enabled":
         return paint(endpoint["state"], "yellow")
     if endpoint["health"] == "failing":
         return paint("failing", "red")
-    return paint("breaker open", "red") if endpoint["breaker"] == "open" else paint("resting", "yellow")
+    return paint("breaker open", "red") if endpoint["breaker"] == "open" else paint("cooling down", "yellow")
 
 
 def waiting(gate: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""`relayd streams`: every exchange in flight, the oldest first.
+"""`relayd streams`: every exchange in flight, oldest first.
 
-Exit codes: 0 shown, 1 nobody answers, 2 wrong usage.
+Exit codes: 0 shown, 1 relayd does not respond, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 from relayd.cli.output import amount, plain, span, table
 from relayd.cli.watch import add_options, show
 
-HELP = "show every exchange in flight, the oldest first: whose it is, where it is, what it holds in memory"
+HELP = "show every exchange in flight, oldest first: its consumer, its phase, its memory"
 SHOWN = 200
 COLUMNS = (
-    "ID", "AGE", "ROOM", "CONSUMER", "ROUTE", "UPSTREAM", "ENDPOINT", "TRIES", "GENERATION", "BUFFERED", "SENT",
+    "ID", "AGE", "PHASE", "CONSUMER", "ROUTE", "UPSTREAM", "ENDPOINT", "TRIES", "GENERATION", "BUFFERED", "SENT",
     "REQUEST",
 )
 
@@ -28,13 +28,13 @@ def run(arguments: argparse.Namespace) -> int:
     return show(arguments, "/streams", lines)
 
 
-def lines(told: dict[str, Any]) -> Iterator[str]:
-    """A line for each, and how many there are."""
-    shown = told["streams"][:SHOWN]
+def lines(data: dict[str, Any]) -> Iterator[str]:
+    """One line for each exchange, then their number."""
+    shown = data["streams"][:SHOWN]
     if shown:
         yield from table([COLUMNS, *map(row, shown)])
-    count = told["in_flight"]
-    buffered = sum(one["buffered_bytes"] for one in told["streams"])
+    count = data["in_flight"]
+    buffered = sum(one["buffered_bytes"] for one in data["streams"])
     yield f"{count} exchange{'' if count == 1 else 's'} in flight, {amount(buffered)} bytes buffered"
     if count > len(shown):
         yield f"... the oldest {len(shown)} are shown; --json has more"

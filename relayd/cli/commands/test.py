@@ -1,7 +1,7 @@
-"""`relayd test`: requests in mind, and whether the configuration does with each what its author expects.
+"""`relayd test`: checks the handling of hypothetical requests against expectations.
 
-Decided by the same rooms as real requests; binds nothing, sends nothing. As a line before `relayd reload` in
-ExecReload= it makes the expectations a condition of a reload.
+The data path itself makes the decisions. Binds nothing, sends nothing. As a line before `relayd reload` in ExecReload=
+it makes the expectations a condition of a reload.
 
 Exit codes: 0 all hold, 1 one does not, 2 wrong usage, 78 the configuration or the file of tests has faults.
 """
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from relayd.cli.config_file import add_config_option, config_file, show
-from relayd.cli.explanation import Asked, explanation
+from relayd.cli.explanation import HypotheticalRequest, explanation
 from relayd.cli.output import out, paint
 from relayd.config.assertions import REQUEST, Assertion, Assertions
 from relayd.config.load import load, load_section
@@ -26,7 +26,7 @@ from relayd.plan.plan import Plan
 from relayd.server.demo import demo_spec
 from relayd.wire.http1 import parse_head
 
-HELP = "hold a file of requests and expectations against a configuration"
+HELP = "check a configuration against a file of requests and expectations"
 DEFAULT_TESTS = "/etc/relayd.tests.yaml"
 REFUSED = {"route": None, "sent": None}
 
@@ -63,16 +63,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def faults_of(one: Assertion, plan: Plan) -> Iterator[str]:
-    """What is not as expected."""
+    """The deviations from the expectations of one test."""
     try:
-        told = explanation(plan, asked_of(one, plan.config))
+        result = explanation(plan, request_of(one, plan.config))
     except ExchangeError as refused:
-        told = {**REFUSED, "answer": {"status": refused.kind.status, "code": refused.kind.code, "why": refused.detail}}
+        answer = {"status": refused.kind.status, "code": refused.kind.code, "why": refused.detail}
+        result = {**REFUSED, "answer": answer}
     except ValueError as fault:
         yield str(fault)
         return
-    wanted, sent, answer = one.expect, told["sent"], told["answer"]
-    found = "none" if told["route"] is None else str(told["route"])
+    wanted, sent, answer = one.expect, result["sent"], result["answer"]
+    found = "none" if result["route"] is None else str(result["route"])
     if wanted.route is not None and wanted.route != found:
         yield f"route: {found}, expected {wanted.route}"
     if wanted.status is not None and (status := 0 if answer is None else answer["status"]) != wanted.status:
@@ -93,7 +94,7 @@ def faults_of(one: Assertion, plan: Plan) -> Iterator[str]:
 
 
 def differences(one: Assertion, plan: Plan, sent: dict[str, Any]) -> Iterator[str]:
-    """What is not as expected of a request that goes upstream."""
+    """The deviations of a request that is sent upstream."""
     wanted = one.expect
     if wanted.upstream is not None and wanted.upstream != sent["upstream"]:
         yield f"upstream: {sent['upstream']}, expected {wanted.upstream}"
@@ -108,13 +109,13 @@ def differences(one: Assertion, plan: Plan, sent: dict[str, Any]) -> Iterator[st
     upstream = plan.config.upstreams.get(sent["upstream"])
     if wanted.limits is not None and upstream is not None:
         for name in ("requests", "queue"):
-            expected, there = getattr(wanted.limits, name), getattr(upstream.limits, name)
-            if expected is not None and expected != there:
-                yield f"limits.{name}: {there}, expected {expected}"
+            expected, actual = getattr(wanted.limits, name), getattr(upstream.limits, name)
+            if expected is not None and expected != actual:
+                yield f"limits.{name}: {actual}, expected {expected}"
 
 
-def asked_of(one: Assertion, config: Config) -> Asked:
-    """The request in mind, through the same gate as a real one. Raises ValueError, or ExchangeError from the gate."""
+def request_of(one: Assertion, config: Config) -> HypotheticalRequest:
+    """The hypothetical request, parsed like a real one. Raises ValueError, or ExchangeError from the parser."""
     found = REQUEST.fullmatch(one.request)
     assert found is not None
     scheme, authority, target = "", "localhost", found["url"]
@@ -129,11 +130,11 @@ def asked_of(one: Assertion, config: Config) -> Asked:
     if one.body:
         lines.append(f"Content-Length: {int(one.body)}")
     text = "\r\n".join([f"{found['method']} {target} HTTP/1.1", *lines, "", ""])
-    return Asked(parse_head(text.encode("utf-8", "surrogateescape")), scheme.lower(), one.peer)
+    return HypotheticalRequest(parse_head(text.encode("utf-8", "surrogateescape")), scheme.lower(), one.peer)
 
 
 def key_of(name: str | None, config: Config) -> list[str]:
-    """The field in which this consumer sends its key. Raises ValueError for one that there is not."""
+    """The header field with the key of this consumer. Raises ValueError for an unknown consumer."""
     if name is None:
         return []
     consumer = config.consumers.get(name)

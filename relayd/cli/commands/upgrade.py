@@ -1,6 +1,6 @@
-"""`relayd upgrade`: let a new process, of the relayd that is installed now, take over; wait, and say whether it did.
+"""`relayd upgrade`: start a new process of the installed relayd that takes over; wait, and print the result.
 
-Exit codes: 0 the new process serves, 1 it does not and the old one goes on, 2 wrong usage.
+Exit codes: 0 the new process serves, 1 it does not and the old one continues, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 
-from relayd.cli.admin_client import Unreachable, add_socket_options, ask, seconds
+from relayd.cli.admin_client import Unreachable, add_socket_options, seconds, send_request
 from relayd.cli.output import err, out
 
 HELP = "let a new process take over from the running relayd, which finishes its streams (needs a keeper)"
@@ -26,14 +26,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        told = json.loads(ask(arguments, "POST", "/upgrade", arguments.timeout).body)
+        reply = json.loads(send_request(arguments, "POST", "/upgrade", arguments.timeout).body)
     except (Unreachable, ValueError) as failed:
         err(f"relayd: not upgraded: {failed}")
         return 1
-    if not told.get("accepted"):
-        for finding in told.get("findings", []):
+    if not reply.get("accepted"):
+        for finding in reply.get("findings", []):
             err(f"relayd: not upgraded: {finding}")
-        err("relayd: the process that runs goes on serving")
+        err("relayd: the running process continues to serve")
         return 1
-    out("a new process has taken over; the old one finishes what it has")
+    out("a new process has taken over; the old one finishes its exchanges")
     return os.EX_OK

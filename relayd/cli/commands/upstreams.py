@@ -1,6 +1,6 @@
-"""`relayd upstreams`: every endpoint, whether it may be asked, and what keeps it from that.
+"""`relayd upstreams`: every endpoint, whether it is used, and the reasons if it is not.
 
-Exit codes: 0 shown, 1 nobody answers, 2 wrong usage.
+Exit codes: 0 shown, 1 relayd does not respond, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from relayd.cli.watch import add_options, show
 
 HELP = "show every endpoint: its state, breaker, health and load"
 COLUMNS = (
-    "UPSTREAM", "ENDPOINT", "ASKED", "STATE", "BREAKER", "HEALTH", "IN FLIGHT", "WEIGHT", "PRIORITY", "PICKED",
+    "UPSTREAM", "ENDPOINT", "AVAILABLE", "STATE", "BREAKER", "HEALTH", "IN FLIGHT", "WEIGHT", "PRIORITY", "PICKED",
     "FAILED", "NOTE",
 )
 COLOURS = {
@@ -31,16 +31,16 @@ def run(arguments: argparse.Namespace) -> int:
     return show(arguments, "/upstreams", lines)
 
 
-def lines(told: dict[str, Any]) -> Iterator[str]:
+def lines(data: dict[str, Any]) -> Iterator[str]:
     """One line for each endpoint."""
-    rows = [row(upstream, endpoint) for upstream in told["upstreams"] for endpoint in upstream["endpoints"]]
+    rows = [row(upstream, endpoint) for upstream in data["upstreams"] for endpoint in upstream["endpoints"]]
     if not rows:
         yield "there are no upstreams"
         return
     yield from table([COLUMNS, *rows])
-    for upstream in told["upstreams"]:
+    for upstream in data["upstreams"]:
         if upstream["endpoints"] and not upstream["available"]:
-            yield paint(f"{upstream['name']}: no endpoint may be asked", "red")
+            yield paint(f"{upstream['name']}: no endpoint is available", "red")
         for endpoint in upstream["endpoints"]:
             if known := addresses(endpoint):
                 yield paint(f"{upstream['name']}: {plain(endpoint['address'])} is {known}", "dim")
@@ -62,23 +62,23 @@ def row(upstream: dict[str, Any], endpoint: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def coloured(word: str) -> str:
-    return paint(word, COLOURS[word]) if word in COLOURS else word
+def coloured(state: str) -> str:
+    return paint(state, COLOURS[state]) if state in COLOURS else state
 
 
 def note(endpoint: dict[str, Any]) -> str:
-    """What a reader asks next: until when, and why."""
-    told = []
+    """The reasons for the state of an endpoint, and how long it lasts."""
+    notes = []
     if endpoint["state"] != "enabled" and not endpoint["in_flight"]:
-        told.append("nothing is under way there")
+        notes.append("no request is running")
     if endpoint["forced"]:
-        told.append("opened by hand")
+        notes.append("opened by hand")
     elif endpoint["retry_in_s"] is not None:
-        told.append(f"probe in {span(endpoint['retry_in_s'])}")
+        notes.append(f"probe in {span(endpoint['retry_in_s'])}")
     if endpoint["resting_for_s"]:
-        told.append(f"rests for {span(endpoint['resting_for_s'])}")
+        notes.append(f"cooling down for {span(endpoint['resting_for_s'])}")
     if endpoint["health"] == "failing" and endpoint["health_why"]:
-        told.append(endpoint["health_why"])
+        notes.append(endpoint["health_why"])
     if endpoint["last_fault"] and (endpoint["consecutive_failures"] or not endpoint["available"]):
-        told.append(f"last fault: {endpoint['last_fault']}")
-    return ", ".join(told)
+        notes.append(f"last fault: {endpoint['last_fault']}")
+    return ", ".join(notes)

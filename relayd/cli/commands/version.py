@@ -1,4 +1,4 @@
-"""`relayd version`: which relayd, and on which libraries. Exit code: 0."""
+"""`relayd version`: the versions of relayd and of its libraries. Exit code: 0."""
 
 from __future__ import annotations
 

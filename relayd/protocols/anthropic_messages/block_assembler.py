@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from relayd.protocols._bounds import PIECE_CHARS
 from relayd.protocols._tool_arguments import ObjectEnd
+from relayd.protocols.anthropic_messages.call_ids import for_client
 from relayd.protocols.canon import (
     Event,
     Finish,
@@ -151,7 +152,7 @@ class BlockAssembler:
 
     def _open_call(self, call: _Call) -> None:
         call.opened = True
-        self._open_block(call, {"type": "tool_use", "id": call.id, "name": call.name, "input": {}})
+        self._open_block(call, {"type": "tool_use", "id": for_client(call.id), "name": call.name, "input": {}})
         for piece in call.held:
             self._writer.delta(self._index, "input_json_delta", "partial_json", piece)
         call.held.clear()

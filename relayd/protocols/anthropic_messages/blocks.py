@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.protocols.anthropic_messages.call_ids import from_client
 from relayd.protocols.canon import File, Image, Part, Reasoning, Text, ToolCall, ToolResult
 from relayd.protocols.dialect import Refused
 
@@ -115,7 +116,7 @@ def _tool_use(block: dict[str, Any], at: str) -> Part:
     name, identity = _json.required(block, "name", "a string", at), _json.required(block, "id", "a string", at)
     if not name or not identity:
         raise Refused(f"{at}id and {at}name must not be empty.", f"{at}id")
-    return ToolCall(identity, name, _json.write_bounded(arguments, f"{at}input") if arguments else "{}")
+    return ToolCall(from_client(identity), name, _json.write_bounded(arguments, f"{at}input") if arguments else "{}")
 
 
 def _tool_result(block: dict[str, Any], at: str) -> Part:
@@ -124,7 +125,7 @@ def _tool_result(block: dict[str, Any], at: str) -> Part:
     parts = () if content is None else read_blocks(content, f"{at}content", RESULT)
     # Only these three come from the blocks that RESULT allows.
     kept = tuple(part for part in parts if isinstance(part, Text | Image | File))
-    return ToolResult(identity, kept, _json.optional(block, "is_error", "a boolean", at) or False)
+    return ToolResult(from_client(identity), kept, _json.optional(block, "is_error", "a boolean", at) or False)
 
 
 def _data_url(source: dict[str, Any], at: str) -> str:

@@ -10,14 +10,13 @@ Laws:
 from __future__ import annotations
 
 import base64
-import hashlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _data_url, _json
 from relayd.protocols._capabilities import MESSAGES
 from relayd.protocols._tool_arguments import arguments_object
+from relayd.protocols.anthropic_messages.call_ids import for_endpoint
 from relayd.protocols.anthropic_messages.thinking_memory import recall
 from relayd.protocols.canon import (
     Audio,
@@ -36,8 +35,6 @@ from relayd.wire.json_steps import Steps
 
 OPENING = "Continue."  # stands in where a conversation does not begin with the user
 UNANSWERED = "This call was not answered."
-_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_OUTSIDE_ID = re.compile(r"[^A-Za-z0-9_-]")
 
 Block = dict[str, Any]
 
@@ -145,7 +142,7 @@ class History:
     # ---- results
 
     def _result(self, part: ToolResult, at: str) -> None:
-        identity = _safe_id(part.call_id)
+        identity = for_endpoint(part.call_id)
         if identity not in self._open:
             raise Refused(f"There is no open call with the id {part.call_id!r}.", at)
         content = [block for inner in part.parts if (block := _content(inner, at)) is not None]
@@ -197,15 +194,7 @@ def _call(part: ToolCall, at: str) -> Block:
         value: Any = {"input": part.arguments}
     else:
         value = arguments_object(part.arguments)
-    return {"type": "tool_use", "id": _safe_id(part.id), "name": MESSAGES.tool_name(part.name), "input": value}
-
-
-def _safe_id(identity: str) -> str:
-    """The id itself where the API takes it, else one that always comes out the same and stays unlike others."""
-    if _ID.fullmatch(identity):
-        return identity
-    digest = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return f"{_OUTSIDE_ID.sub('_', identity)[:64]}_{digest}"
+    return {"type": "tool_use", "id": for_endpoint(part.id), "name": MESSAGES.tool_name(part.name), "input": value}
 
 
 def _content(part: Part, at: str) -> Block | None:

@@ -16,6 +16,7 @@ from relayd.protocols import _json
 from relayd.protocols._answer_reader import CUT, MIB, TOO_LARGE, AnswerReader, Framing
 from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, Allowance, AnswerTooLarge
 from relayd.protocols._capabilities import MESSAGES
+from relayd.protocols._openai_errors import unnamed_failure_of
 from relayd.protocols._turns import call_ids
 from relayd.protocols.anthropic_messages.errors import failure_in_stream
 from relayd.protocols.anthropic_messages.thinking_memory import LARGEST_CHARS, keep
@@ -124,7 +125,8 @@ class MessagesAnswer:
             return self._end()
         if kind == "error" or is_error or value.get("error"):
             return self._failed(failure_in_stream(value))
-        return []
+        failure = None if kind or self._stop[0] else unnamed_failure_of(value)
+        return [] if failure is None else self._failed(failure)
 
     def _message(self, value: dict[str, Any]) -> list[Event]:
         """A plain message, by the same steps."""

@@ -19,7 +19,7 @@ from relayd.protocols._answer_reader import CUT, AnswerReader
 from relayd.protocols._bounds import LONGEST_WORD, Allowance, AnswerTooLarge
 from relayd.protocols._capabilities import CHAT
 from relayd.protocols._chat_usage import read_usage
-from relayd.protocols._openai_errors import failure_of, status_in
+from relayd.protocols._openai_errors import failure_of, status_in, unnamed_failure_of
 from relayd.protocols._turns import call_ids
 from relayd.protocols.canon import (
     Begin,
@@ -175,6 +175,9 @@ class ChatAnswer:
             identity, model = (_json.a_text(chunk.get(key))[:LONGEST_WORD] for key in ("id", "model"))
             events.append(Begin(identity, model, _json.a_count(chunk.get("created"))))
         if choices.__class__ is not list:
+            is_finished = self._choices and all(choice.finish is not None for choice in self._choices.values())
+            if not usage and not is_finished and "choices" not in chunk and (failure := unnamed_failure_of(chunk)):
+                self.fail(failure, events)
             return
         for place, item in enumerate(choices):
             if item.__class__ is dict:

@@ -2,7 +2,8 @@
 
 1. A fragment belongs to the call of its index, or, without an index, of its position in the list.
 2. Another non-empty id under the same index is another call, and so is another name, whatever the ids are. So is the
-   same name after complete arguments, if the endpoint sends no ids and does not send the same arguments again.
+   same name after complete arguments, if the endpoint sends no ids and does not send the same arguments again. An id
+   that came before, with arguments that are not complete, goes on with its call.
 3. A call begins, and gets its number, when its name is known; until then its arguments are kept.
 4. Missing and repeated ids are replaced by new ones, also ids that the conversation has already: some endpoints number
    the calls of each answer anew, and what is kept of a call is found again by its id. Calls are never merged and never
@@ -45,7 +46,7 @@ class _Call:
 class ToolCallAssembler:
     """The calls of one choice; owned by the answer. `allowance` covers the arguments of all choices together."""
 
-    __slots__ = ("_allowance", "_calls", "_choice", "_known", "_latest", "_memory", "_mint", "_taken", "begun",
+    __slots__ = ("_all", "_allowance", "_calls", "_choice", "_known", "_latest", "_memory", "_mint", "_taken", "begun",
                  "first_id", "renamed")  # fmt: skip
 
     def __init__(
@@ -56,7 +57,8 @@ class ToolCallAssembler:
         self._known = known
         self.renamed: dict[str, str] = {}  # ids of the endpoint that were replaced
         self._choice, self._mint, self._memory = choice, mint, memory
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, _Call] = {}  # the latest of each index
+        self._all: list[_Call] = []
         self._taken: set[str] = set()
         self._allowance = allowance
         self._latest: _Call | None = None  # the call that began last
@@ -81,12 +83,13 @@ class ToolCallAssembler:
                 raise AnswerTooLarge("The upstream sent arguments that are nested too deeply.")
             arguments = "" if arguments is None else _json.write_text(arguments)
         call = self._calls.get(index)
+        if call is not None and given and given != call.given and (earlier := self._going_on(given, name)) is not None:
+            call = self._calls[index] = earlier
         if call is None or self._is_another(call, given, name, arguments):
-            if call is not None:
-                self._close(call, events)
             if len(self._taken) >= MOST_CALLS or len(self._calls) >= MOST_CALLS:
                 raise AnswerTooLarge("The upstream sent too many tool calls.")
             call = self._calls[index] = _Call(given, self._allowance)
+            self._all.append(call)
         elif given and not call.given:
             call.given = given
         google = _json.an_object(_json.an_object(fragment.get("extra_content")).get("google"))
@@ -104,8 +107,15 @@ class ToolCallAssembler:
 
     def close(self, events: list[Event]) -> None:
         """The answer is complete. Raises AnswerTooLarge for a call without a name."""
-        for call in self._calls.values():
+        for call in self._all:
             self._close(call, events)
+
+    def _going_on(self, given: str, name: str) -> _Call | None:
+        """The call that began with this id, if a fragment can still belong to it."""
+        for call in reversed(self._all):
+            if call.given == given:
+                return None if call.arguments.is_complete or name not in ("", call.name) else call
+        return None
 
     def _is_another(self, call: _Call, given: str, name: str, arguments: str) -> bool:
         if given and call.given and given != call.given:

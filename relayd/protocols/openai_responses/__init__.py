@@ -34,6 +34,7 @@ DIALECT = Dialect(
     take_back=generated_reasoning.strip_generated,
     own_marks=generated_reasoning.MARKS,
     brings_own_parts=generated_reasoning.brings_own_parts,
+    recalls=True,
     local=local,
     local_steps=local_steps,
     count_paths=(COUNT_PATH.encode(),),
@@ -60,9 +61,9 @@ DIALECT = Dialect(
         "input_tokens returns an estimate, except for a Responses upstream, which counts the tokens itself.",
         "truncation, max_tool_calls and client_metadata are accepted and have no effect.",
         "Towards a Responses upstream: seed, logit_bias, top_k and penalties are left out; n above 1 and audio are "
-        "refused; relayd itself ends the answer at stop strings; reasoning signed by another kind of upstream is left "
+        "refused; relayd itself ends the answer at stop strings; thoughts signed by another kind of upstream are left "
         "out; a thinking budget becomes an effort level, and an effort that the model lacks becomes the nearest one; "
-        "the name of a message's author and the error mark of a tool result are left out.",
+        "the name of a message's author and the mark of a failed tool result are left out.",
         "Towards a Responses client: the matched stop string, and all answers except the first, are left out.",
     ),
 )

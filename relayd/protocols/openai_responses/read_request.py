@@ -22,10 +22,11 @@ from relayd.protocols.openai_responses.item_tool_lists import item_tool_lists, w
 from relayd.protocols.openai_responses.items import Conversation, typed_item
 from relayd.protocols.openai_responses.response_settings import KEY, ResponseSettings
 from relayd.protocols.openai_responses.tools import ToolNames, tool_config_steps
-from relayd.wire.json_steps import Steps, write_steps
+from relayd.wire.json_steps import Steps, weight, write_steps
 
 MAX_ITEMS = 1000
 MAX_STORABLE_BODY_BYTES = 8 * 1024 * 1024  # storing a larger conversation would block the event loop
+_LARGE_WEIGHT = 2048  # a heavier stored conversation is processed in steps
 MAX_INSTRUCTIONS = 100 * 1024
 MAX_OUTPUT_TOKENS = 10_000_000
 MAX_TOP_LOGPROBS = 20
@@ -105,6 +106,7 @@ def _read(members: dict[str, Any], context: Ask) -> Steps[Request]:
         prompt_cache_key=_json.optional(members, "prompt_cache_key", "a string"),
         safety_identifier=_json.optional(members, "safety_identifier", "a string"),
         unknown=unknown,
+        large=full_input.is_large,
     )
     echo = _echo(members, request, answer_format, instructions) | {
         "tools": tool_config.echo,
@@ -145,6 +147,7 @@ def _read_compaction(members: dict[str, Any], context: Ask) -> Steps[Request]:
         prompt_cache_key=_json.optional(members, "prompt_cache_key", "a string"),
         unknown=unknown,
         extra={KEY: settings},
+        large=full_input.is_large,
     )
 
 
@@ -176,10 +179,14 @@ _UnknownCounts = Mapping[tuple[str, str], int]  # see Request.unknown
 
 
 class _FullInput(NamedTuple):
-    """All items, first those of the stored conversation, each with its path; and the id of the previous response."""
+    """All items, first those of the stored conversation, each with its path; and the id of the previous response.
+
+    `is_large` is true if the stored conversation makes a short request a large one.
+    """
 
     located_items: tuple[tuple[str, Mapping[str, Any]], ...]
     previous: str | None
+    is_large: bool
 
     @property
     def items(self) -> tuple[Mapping[str, Any], ...]:
@@ -202,7 +209,7 @@ def _read_full_input(
     previous = _json.optional(members, "previous_response_id", "a string")
     items: list[Mapping[str, Any]] = []
     if previous is not None:
-        record = state.find_response(context, previous)
+        record = yield from state.find_response(context, previous)
         if record is None:
             shown = f"Previous response with id '{previous[: state.MAX_ID_CHARS]}' not found."
             raise Refused(
@@ -226,17 +233,18 @@ def _read_full_input(
     referenced_ids: set[str] = set()
     for number, entry in enumerate(new_items):
         at = f"input[{number}]"
-        item = _resolve(entry, at, references, referenced_ids, items)
+        item = yield from _resolve(entry, at, references, referenced_ids, items)
         items.append(item)
         located_items.append((at, item))
         yield
-    return _FullInput((yield from without_repeated_lists(located_items)), previous)
+    is_large = previous is not None and weight(items, _LARGE_WEIGHT) > _LARGE_WEIGHT
+    return _FullInput((yield from without_repeated_lists(located_items)), previous, is_large)
 
 
 def _resolve(
     entry: Any, at: str, references: state.References, referenced_ids: set[str], items: list[Mapping[str, Any]]
-) -> Mapping[str, Any]:
-    """Return the item, or for an item_reference the referenced item.
+) -> Steps[Mapping[str, Any]]:
+    """Return the item, or for an item_reference the referenced item; in steps.
 
     An object with an id only is a reference, too. Raises Refused; also for a second reference to the same item:
     `referenced_ids` holds the ids of the earlier references.
@@ -250,7 +258,7 @@ def _resolve(
     if item_id in referenced_ids:
         raise Refused(f"Duplicate item found with id '{item_id[: state.MAX_ID_CHARS]}'.", at + ".id", "invalid_value")
     referenced_ids.add(item_id)
-    found = references.find(item_id, items)
+    found = yield from references.find(item_id, items)
     if found is None:
         message = f"Item with id '{item_id[: state.MAX_ID_CHARS]}' not found: it was not stored, or it has expired."
         raise Refused(message, at + ".id", "item_not_found")

@@ -14,7 +14,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relayd.protocols.dialect import Ask
+from relayd.protocols.dialect import Ask, at_once
+from relayd.wire.json_steps import Steps
 
 _RESPONSE, _ITEM, _LATEST = "response:", "response_item:", "latest_response"
 MAX_ID_CHARS = 256
@@ -27,20 +28,25 @@ def new_id(prefix: str) -> str:
     return f"{prefix}{_GENERATED_MARK}{secrets.token_hex(19)}"
 
 
-def find_response(context: Ask, response_id: str) -> dict[str, Any] | None:
-    """Return the record of a response to continue: the latest one of the connection, else a stored one."""
+def find_response(context: Ask, response_id: str) -> Steps[dict[str, Any] | None]:
+    """Return the record of a response to continue, in steps: the latest one of the connection, else a stored one."""
     if context.socket is not None:
-        latest = context.socket.get(_LATEST)
+        latest = yield from context.socket.get_steps(_LATEST)
         if latest is not None and latest["response"]["id"] == response_id:
             return dict(latest)
-    return stored_response(context, response_id)
+    return (yield from stored_response_steps(context, response_id))
 
 
 def stored_response(context: Ask, response_id: str) -> dict[str, Any] | None:
     """Return the record of a stored response of this consumer; None if it does not exist."""
+    return at_once(stored_response_steps(context, response_id))
+
+
+def stored_response_steps(context: Ask, response_id: str) -> Steps[dict[str, Any] | None]:
+    """Return the record in steps; see stored_response."""
     if len(response_id) > MAX_ID_CHARS:
         return None
-    record = context.memory.get(_RESPONSE + response_id)
+    record = yield from context.memory.get_steps(_RESPONSE + response_id)
     return dict(record) if record is not None else None
 
 
@@ -100,8 +106,8 @@ class References:
         self._context = context
         self._records: dict[str, dict[str, Mapping[str, Any]]] = {}  # output items by response id and item id
 
-    def find(self, item_id: str, items: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-        """Return an item of the conversation, else an output item of a stored response, else None."""
+    def find(self, item_id: str, items: Sequence[Mapping[str, Any]]) -> Steps[Mapping[str, Any] | None]:
+        """Return an item of the conversation, else an output item of a stored response, else None; in steps."""
         for item in items:
             if item.get("id") == item_id:
                 return item
@@ -109,7 +115,7 @@ class References:
         if not isinstance(response_id, str):
             return None
         if response_id not in self._records:
-            record = stored_response(self._context, response_id)
+            record = yield from stored_response_steps(self._context, response_id)
             output = record["response"]["output"] if record is not None else ()
             self._records[response_id] = {item["id"]: item for item in output if isinstance(item.get("id"), str)}
         return self._records[response_id].get(item_id)

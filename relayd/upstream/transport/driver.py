@@ -106,11 +106,12 @@ class Driver:
         if milliseconds < 0:
             self._deadline = None
             return
-        deadline = self._deadline = clock.monotonic() + milliseconds / 1000
         if milliseconds == 0:
             self._due_now = True
             if self.in_libcurl:
+                self._deadline = 0.0
                 return
+        deadline = self._deadline = clock.monotonic() + milliseconds / 1000
         if self._armed is not None:
             if self._armed_at <= deadline:
                 return  # it fires early, and is then set again

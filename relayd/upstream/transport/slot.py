@@ -17,6 +17,7 @@ from typing import Protocol
 import pycurl
 
 from relayd import clock
+from relayd.upstream.transport.kernel_buffer import bound_new_connection, unacknowledged
 from relayd.upstream.transport.names import Name, Route
 from relayd.wire.key_filter import KeyFilter
 from relayd.wire.response import BadResponse, ResponseHead, parse_response
@@ -93,7 +94,7 @@ class Slot:
     """One easy handle; owned by its pool, used by one exchange at a time."""
 
     __slots__ = (
-        "body", "broken", "chunks", "connect_s", "curl", "driver", "ended", "fresh", "gen", "head_bytes", "hold",
+        "body", "broken", "chunks", "connect_s", "curl", "driver", "ended", "fresh", "gen", "head_left", "hold",
         "insize", "interim", "kind", "length", "lines", "paused", "pool", "position", "protocol_error", "queue",
         "queued", "read_at", "read_paused", "ready", "rescheduled", "response", "route", "sink", "state", "target",
         "trailers", "turn", "unfinished", "upload_done",
@@ -115,6 +116,7 @@ class Slot:
             curl.setopt(option, value)
         curl.setopt(pycurl.HEADERFUNCTION, self._on_header)
         curl.setopt(pycurl.WRITEFUNCTION, self._on_body)
+        curl.setopt(pycurl.SOCKOPTFUNCTION, bound_new_connection)
         if kind == "HEAD":
             curl.setopt(pycurl.NOBODY, 1)
         elif kind == "GET":
@@ -140,7 +142,8 @@ class Slot:
         self.turn = TURN
         self.ended: tuple[int, str] | None = None  # errno and text of the end, until the sink has finished
         self.unfinished = self.rescheduled = False
-        self.head_bytes = self.insize = self.queued = self.position = 0
+        self.head_left = self.pool.head_limit  # bytes that the heads may still have
+        self.insize = self.queued = self.position = 0
         self.read_at = self.connect_s = 0.0
         self.ready = self.paused = self.hold = self.read_paused = self.upload_done = False
         self.queue = None
@@ -158,12 +161,11 @@ class Slot:
             self.driver.ready_slots.append(self)
 
     def _on_header(self, line: bytes) -> int | None:
-        self.lines.append(line)
-        size = len(line)
-        if size > 2:  # a field has three bytes at least; a shorter line ends the head or is malformed
-            self.head_bytes += size
-            if self.head_bytes <= self.pool.head_limit and self.response is None and len(self.lines) <= FIELDS_MAX:
-                return None
+        lines, size = self.lines, len(line)
+        lines.append(line)
+        left = self.head_left = self.head_left - size  # below 0 also behind the head
+        if left >= 0 and size > 2 and len(lines) <= FIELDS_MAX:  # a field has three bytes at least
+            return None
         return self._on_other_line(line)
 
     def _on_other_line(self, line: bytes) -> int | None:
@@ -171,7 +173,7 @@ class Slot:
         if self.response is not None:
             self.lines.clear()
             return self._on_trailer(line)
-        if self.head_bytes > self.pool.head_limit:
+        if self.head_left < 0:
             self.protocol_error = "response head too large"
             return 0  # any length other than the line's: error 23, and the connection is closed
         if len(self.lines) > FIELDS_MAX:
@@ -184,12 +186,10 @@ class Slot:
             return None
         if self.trailers is None:
             self.trailers = []
-            self.head_bytes = 0
-        self.head_bytes += len(line)
         keys = self.pool.key_filter
         if keys is None or (line := keys.line(line)):
             self.trailers.append(line)
-        if self.head_bytes > TRAILER_BYTES or len(self.trailers) > TRAILER_FIELDS:
+        if len(self.trailers) > TRAILER_FIELDS or sum(map(len, self.trailers)) > TRAILER_BYTES:
             self.protocol_error = "trailer section too large"
             return 0
         return None
@@ -210,7 +210,7 @@ class Slot:
             self.protocol_error = "101 without an Upgrade request"
             return 0
         if response.status >= 200:
-            self.response = response
+            self.response, self.head_left = response, 0
             if not self.ready:
                 self.ready = True
                 self.driver.ready_slots.append(self)
@@ -299,6 +299,12 @@ class Slot:
     def connect_time(self) -> float:
         """Seconds until the connection was established; call after the transfer has ended or its response has begun."""
         return self.connect_s if self.state == DONE else float(self.curl.getinfo(pycurl.CONNECT_TIME))
+
+    def unacknowledged(self) -> int:
+        """Bytes of the request that the endpoint's kernel has not acknowledged. 0 where that is not known: under HTTP/2
+        a connection is shared."""
+        descriptor = -1 if self.pool.http2 or self.state == DONE else int(self.curl.getinfo(pycurl.LASTSOCKET))
+        return unacknowledged(descriptor) if descriptor >= 0 else 0
 
     def received(self) -> int:
         """Bytes of the response body received so far."""

@@ -1,4 +1,4 @@
-"""What the tests of the commands share: an admin socket that answers as the test says, and what it was asked."""
+"""Shared by the tests of the commands: an admin socket with scripted responses that records the requests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import TracebackType
 
 
 class Admin:
-    """Gives its answers in turn, the last one again and again."""
+    """Sends its responses in order, then repeats the last one."""
 
     def __init__(self, folder: Path, *answers: tuple[int, object]) -> None:
         self.path = str(folder / "admin.sock")

@@ -1,4 +1,4 @@
-"""Asking for an action on an endpoint."""
+"""Actions on an endpoint."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def test_an_address_is_one_part_of_the_path_whatever_it_holds(tmp_path: Path) ->
     ((404, {"error": {"code": "not_found", "message": "it has: a:1."}}), "it has: a:1."), ((200, b"<html>"), "not done"),
     ((500, {}), "not done"),
 ])
-def test_a_refusal_is_told(answer: tuple[int, object], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refusal_is_reported(answer: tuple[int, object], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Admin(tmp_path, answer) as admin:
         assert perform(options("u", "a:9", *admin.options), "drain") is None
     assert words in capsys.readouterr().err
 
 
-def test_nobody_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_daemon_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert perform(options("u", "a:9", "--socket", str(tmp_path / "none")), "drain") is None
     assert "not done" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Asking the running relayd."""
+"""The client of the admin socket."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from relayd.cli.admin_client import UnixConnection, Unreachable, add_socket_options, ask, seconds, socket_paths
+from relayd.cli.admin_client import UnixConnection, Unreachable, add_socket_options, seconds, send_request, socket_paths
 
 REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 
 
 class Answering:
-    """A socket that gives one answer, or none."""
+    """A socket that sends one response, or none."""
 
     def __init__(self, path: str, reply: bytes | None) -> None:
         self.path, self.reply, self.heard, self.done = path, reply, b"", threading.Event()
@@ -54,7 +54,7 @@ def arguments(*words: str) -> argparse.Namespace:
 
 def test_an_answer_comes_whole(path: str) -> None:
     there = Answering(path, REPLY)
-    answer = ask(arguments("--socket", path), "POST", "/reload", 5)
+    answer = send_request(arguments("--socket", path), "POST", "/reload", 5)
     there.close()
     assert (answer.status, answer.body) == (200, b"{}")
     assert there.heard.startswith(b"POST /reload HTTP/1.1\r\n")
@@ -67,27 +67,27 @@ def test_the_socket_is_the_one_that_the_file_names(path: str, tmp_path: Path) ->
     assert socket_paths(arguments("-c", str(file), "--socket", "unix:/other")) == ["/other"]
 
 
-def test_a_file_that_is_not_there_leads_to_the_usual_places(tmp_path: Path) -> None:
+def test_a_missing_file_leads_to_the_default_paths(tmp_path: Path) -> None:
     assert "/run/relayd/admin.sock" in socket_paths(arguments("-c", str(tmp_path / "none.yaml")))
 
 
-def test_nobody_there_names_the_place(path: str) -> None:
+def test_a_missing_daemon_is_reported_with_the_path(path: str) -> None:
     with pytest.raises(Unreachable, match="is relayd running") as failed:
-        ask(arguments("--socket", path), "GET", "/status", 1)
+        send_request(arguments("--socket", path), "GET", "/status", 1)
     assert path in str(failed.value)
 
 
 def test_silence_ends_with_the_timeout(path: str) -> None:
     there = Answering(path, None)
     with pytest.raises(Unreachable, match=r"no answer within 0\.05 s"):
-        ask(arguments("--socket", path), "GET", "/status", 0.05)
+        send_request(arguments("--socket", path), "GET", "/status", 0.05)
     there.close()
 
 
-def test_rubbish_is_told_as_such(path: str) -> None:
+def test_an_invalid_response_is_reported(path: str) -> None:
     there = Answering(path, b"220 mail.example.org\r\n")
     with pytest.raises(Unreachable):
-        ask(arguments("--socket", path), "GET", "/status", 5)
+        send_request(arguments("--socket", path), "GET", "/status", 5)
     there.close()
 
 
@@ -97,15 +97,15 @@ def test_times_have_units(text: str, wanted: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "s", "-1s", "1h2", "soon"])
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_an_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         seconds(text)
 
 
-def test_a_user_who_may_not_open_the_socket_is_told_the_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_user_without_permission_gets_the_name_of_the_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def connect(self: UnixConnection) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(UnixConnection, "connect", connect)
     with pytest.raises(Unreachable, match=r"adduser \S+ relayd-admin"):
-        ask(argparse.Namespace(socket=str(tmp_path / "x"), instance=None, config="x"), "GET", "/", 1)
+        send_request(argparse.Namespace(socket=str(tmp_path / "x"), instance=None, config="x"), "GET", "/", 1)

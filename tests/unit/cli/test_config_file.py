@@ -1,4 +1,4 @@
-"""Which configuration a command works on when nobody names one."""
+"""The default configuration file of a command."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_an_installed_file_comes_before_that_of_the_source_tree(
     assert f"{not_installed}:1:1" in capsys.readouterr().err
 
 
-def test_a_file_that_somebody_named_is_never_replaced(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_named_file_is_never_replaced(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "-c", str(tmp_path / "none.yaml")]) == 78
     assert "none.yaml" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Every example of conf/examples/ is accepted, and does what its file of tests says."""
+"""Every example of conf/examples/ is accepted and passes its file of tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A machine on which the examples are installed: their keys and certificates are in a folder of its own."""
+    """A machine on which the examples are installed, with their keys and certificates in a temporary folder."""
     top = tmp_path_factory.mktemp("etc")
     (top / "relayd" / "keys").mkdir(parents=True)
     (top / "relayd" / "tls").mkdir()
@@ -34,7 +34,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def with_certificate(machine: pathlib.Path, name: str) -> str:
-    """The example's place, once the certificates that it names are there."""
+    """The path of the example, after creating the certificates that it names."""
     certificate = machine / "relayd" / "tls" / "site.pem"
     if "tls/site.pem" in (machine / name).read_text(encoding="utf-8") and not certificate.exists():
         if shutil.which("openssl") is None:
@@ -54,7 +54,7 @@ def test_an_example_is_accepted(machine: pathlib.Path, name: str, capsys: pytest
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_example_does_what_its_tests_say(machine: pathlib.Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_example_passes_its_tests(machine: pathlib.Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     told = main(["test", "-c", with_certificate(machine, name), str(machine / "tests" / name)])
     shown = capsys.readouterr()
     assert told == 0, shown.out + shown.err
@@ -66,7 +66,7 @@ def test_there_is_an_example_for_each_stack_that_relayd_replaces() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_example_says_what_it_is_for_and_names_no_key(name: str) -> None:
+def test_an_example_describes_its_purpose_and_contains_no_key(name: str) -> None:
     text = (EXAMPLES / name).read_text(encoding="utf-8")
     assert text.startswith("# ") and all(len(line) <= 120 for line in text.splitlines())
     assert not re.search(r"(?:sk-|AIza)[A-Za-z0-9_-]{8}", text)

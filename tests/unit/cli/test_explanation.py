@@ -1,4 +1,4 @@
-"""What would become of an imagined request."""
+"""The explanation of a hypothetical request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relayd.cli.explanation import Asked, explanation
+from relayd.cli.explanation import HypotheticalRequest, explanation
 from relayd.config.listener import Certificate, Listener, Tls
 from relayd.config.model import Config
 from relayd.config.route import Consumer, Cors, HeaderEdits, Match, Redirect, Respond, Route
@@ -49,15 +49,15 @@ CONFIG = Config(
 PLAN = compile_plan(CONFIG, 1)
 
 
-def told(start: str, *fields: str, scheme: str = "", host: str = "127.0.0.1:8282", peer: str = "192.0.2.1") -> Any:
+def result(start: str, *fields: str, scheme: str = "", host: str = "127.0.0.1:8282", peer: str = "192.0.2.1") -> Any:
     lines = "".join(f"{field}\r\n" for field in (f"Host: {host}", *fields))
-    answer = explanation(PLAN, Asked(parse_head(f"{start} HTTP/1.1\r\n{lines}\r\n".encode()), scheme, peer))
+    answer = explanation(PLAN, HypotheticalRequest(parse_head(f"{start} HTTP/1.1\r\n{lines}\r\n".encode()), scheme, peer))
     assert "sk-" not in repr(answer)
     return answer
 
 
 def test_what_is_sent_has_the_endpoints_target_and_host_and_names_the_source_of_the_key() -> None:
-    sent = told("POST /v1/chat/completions?x=%2F", "Authorization: Bearer sk-team", "X-A: 1")["sent"]
+    sent = result("POST /v1/chat/completions?x=%2F", "Authorization: Bearer sk-team", "X-A: 1")["sent"]
     assert sent["target"] == "/v1/chat/completions?x=%2F"
     assert sent["fields"][0] == "Host: llm.example" and "X-A: 1" in sent["fields"]
     assert sent["key"] == "Authorization: Bearer, from file /keys/chutes"
@@ -67,24 +67,24 @@ def test_what_is_sent_has_the_endpoints_target_and_host_and_names_the_source_of_
 
 
 def test_a_consumers_key_is_named_by_its_owner() -> None:
-    assert told("GET /v1/x", "Authorization: Bearer sk-team")["consumer"] == {"allowed": ["team"], "known": "team"}
+    assert result("GET /v1/x", "Authorization: Bearer sk-team")["consumer"] == {"allowed": ["team"], "known": "team"}
 
 
-def test_a_request_without_a_key_is_told_its_401_and_what_would_be_sent() -> None:
-    answer = told("GET /v1/x", "Authorization: Bearer sk-other")
+def test_a_request_without_a_key_shows_its_401_and_the_upstream_request() -> None:
+    answer = result("GET /v1/x", "Authorization: Bearer sk-other")
     assert (answer["answer"]["status"], answer["answer"]["code"]) == (401, "unauthorized")
     assert answer["route"] == "llm" and answer["sent"] is not None
 
 
 def test_a_query_key_is_masked_in_both_directions() -> None:
-    answer = told("GET /g/x?apitoken=sk-mine&a=b")
+    answer = result("GET /g/x?apitoken=sk-mine&a=b")
     assert answer["request"]["target"] == "/g/x?apitoken=***&a=b"
     assert answer["sent"]["target"] == "/x?a=b&apitoken=***"
     assert answer["sent"]["warning"]
 
 
 def test_edits_are_shown_and_values_that_may_be_keys_are_not() -> None:
-    sent = told("GET /web/x", "Cookie: a=b", "X-Api-Key: sk-mine")["sent"]
+    sent = result("GET /web/x", "Cookie: a=b", "X-Api-Key: sk-mine")["sent"]
     assert "X-Access-Token: ***" in sent["added"] and "Cookie: ***" in sent["removed"]
 
 
@@ -92,44 +92,44 @@ def test_edits_are_shown_and_values_that_may_be_keys_are_not() -> None:
     ("/old?a=b", 308, "https://127.0.0.1:8282/new?a=b"), ("/gone", 410, "fixed"), ("/health", 200, "admin"),
     ("/nothing", 404, "No route"),
 ])
-def test_what_relayd_answers_itself_is_told(path: str, status: int, words: str) -> None:
-    answer = told(f"GET {path}")
+def test_a_response_of_relayd_itself_is_shown(path: str, status: int, words: str) -> None:
+    answer = result(f"GET {path}")
     assert answer["answer"]["status"] == status and words in answer["answer"]["why"]
     assert answer["sent"] is None
 
 
-def test_a_request_that_names_no_model_is_told_what_it_lacks() -> None:
-    answer = told("POST /m", "Content-Length: 2")["answer"]
+def test_a_request_without_a_model_shows_the_missing_model() -> None:
+    answer = result("POST /m", "Content-Length: 2")["answer"]
     assert (answer["status"], answer["code"]) == (400, "bad_body") and "model" in answer["why"]
 
 
-def test_a_path_that_reads_in_two_ways_is_told_with_its_other_reading() -> None:
-    answer = told("GET /web/../v1/x")["answer"]
+def test_an_ambiguous_path_is_shown_with_its_other_interpretation() -> None:
+    answer = result("GET /web/../v1/x")["answer"]
     assert answer["code"] == "ambiguous_path" and "/v1/x" in answer["why"] and "llm" in answer["why"]
 
 
-def test_a_path_that_climbs_out_of_where_its_route_puts_it_is_told() -> None:
-    answer = told("GET /g/x/../../g/y")["answer"]
-    assert answer["code"] == "ambiguous_path" and "climb" in answer["why"]
+def test_a_path_that_leaves_the_folder_of_its_route_is_shown() -> None:
+    answer = result("GET /g/x/../../g/y")["answer"]
+    assert answer["code"] == "ambiguous_path" and "leave the folder" in answer["why"]
 
 
-def test_a_preflight_is_answered_before_any_key_is_asked_for() -> None:
-    answer = told("OPTIONS /v1/x", "Origin: https://a", "Access-Control-Request-Method: POST")
+def test_a_preflight_is_answered_without_a_key() -> None:
+    answer = result("OPTIONS /v1/x", "Origin: https://a", "Access-Control-Request-Method: POST")
     assert answer["answer"]["status"] == 204 and answer["sent"] is None
 
 
-def test_a_body_above_the_limit_is_told() -> None:
-    answer = told("POST /v1/x", "Authorization: Bearer sk-team", "Content-Length: 10")["answer"]
+def test_a_body_above_the_limit_is_shown() -> None:
+    answer = result("POST /v1/x", "Authorization: Bearer sk-team", "Content-Length: 10")["answer"]
     assert answer["code"] == "body_too_large"
 
 
-def test_a_loop_is_told() -> None:
-    assert told("GET /web/x", "Via: 1.1 relayd")["answer"]["code"] == "loop_detected"
+def test_a_loop_is_shown() -> None:
+    assert result("GET /web/x", "Via: 1.1 relayd")["answer"]["code"] == "loop_detected"
 
 
-def test_listeners_say_whether_the_url_arrives_there() -> None:
+def test_listeners_show_whether_the_url_reaches_them() -> None:
     def taking(**words: str) -> list[str]:
-        return [one["name"] for one in told("GET /web/x", **words)["listeners"] if one["takes"]]
+        return [one["name"] for one in result("GET /web/x", **words)["listeners"] if one["takes"]]
 
     assert taking(scheme="http") == ["public", "socket"]
     assert taking(scheme="http", host="a.example") == ["socket"]
@@ -139,7 +139,7 @@ def test_listeners_say_whether_the_url_arrives_there() -> None:
 
 def test_forwarding_fields_are_believed_from_a_trusted_peer_only() -> None:
     def forwarded(peer: str) -> str:
-        fields = told("GET /web/x", "X-Forwarded-For: 203.0.113.9", peer=peer)["sent"]["fields"]
+        fields = result("GET /web/x", "X-Forwarded-For: 203.0.113.9", peer=peer)["sent"]["fields"]
         return next(str(line) for line in fields if line.startswith("X-Forwarded-For"))
 
     assert forwarded("192.0.2.1") == "X-Forwarded-For: 192.0.2.1"
@@ -147,6 +147,6 @@ def test_forwarding_fields_are_believed_from_a_trusted_peer_only() -> None:
 
 
 def test_every_route_has_its_verdict() -> None:
-    verdicts = told("GET /gone")["routes"]
+    verdicts = result("GET /gone")["routes"]
     assert [one["outcome"] for one in verdicts] == ["passed"] * 3 + ["taken"] + ["passed"] * 3
     assert verdicts[0]["condition"] == "prefix"

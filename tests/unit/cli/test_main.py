@@ -1,4 +1,4 @@
-"""The frame of the commands."""
+"""The relayd command and its verbs."""
 
 from __future__ import annotations
 
@@ -74,4 +74,4 @@ def test_a_misspelt_command_is_answered_with_the_one_that_was_meant(capsys: pyte
     assert main(["statsu"]) == 2
     assert "did you mean status?" in capsys.readouterr().err
     assert main(["xyzzy"]) == 2
-    assert "there are run, keep" in capsys.readouterr().err
+    assert "commands: run, keep" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What commands write."""
+"""The output of commands."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_colours_do_not_move_the_columns() -> None:
         "A      B", "\033[31mred\033[0m    x", "green  y"]
 
 
-def test_what_comes_from_outside_cannot_move_the_cursor() -> None:
+def test_untrusted_text_cannot_move_the_cursor() -> None:
     assert plain("a\x1b[2J\x9b\r\nb\x7f") == "a?[2J???b?"
 
 

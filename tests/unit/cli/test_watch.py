@@ -1,4 +1,4 @@
-"""Showing a page once, or again and again."""
+"""Showing a page once or repeatedly."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Terminal(io.StringIO):
 
 
 class Enough(Exception):
-    """The watching has gone on long enough."""
+    """Raised to end the loop of `watch`."""
 
 
-def lines(told: dict[str, Any]) -> Iterator[str]:
-    yield f"number {told['number']}"
+def lines(data: dict[str, Any]) -> Iterator[str]:
+    yield f"number {data['number']}"
 
 
 def options(*words: str) -> argparse.Namespace:
@@ -36,7 +36,7 @@ def options(*words: str) -> argparse.Namespace:
 
 
 def pauses(count: int, waited: list[float] | None = None) -> Any:
-    """Lets so many pauses pass."""
+    """A `pause` that raises after this many calls."""
     left = [count]
 
     def pause(seconds: float) -> None:
@@ -60,18 +60,18 @@ def test_a_page_is_shown_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("answer", [(404, {"error": {}}), (200, b"<html>"), (200, [1])])
-def test_what_is_no_such_page_is_told(answer: tuple[int, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_page_is_reported(answer: tuple[int, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Admin(tmp_path, answer) as admin:
         assert show(options(*admin.options), "/page", lines) == 1
     assert "nothing to show" in capsys.readouterr().err
 
 
-def test_nobody_there_fails_at_once_even_when_watching(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_daemon_is_an_error_even_with_watch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert show(options("--socket", str(tmp_path / "none"), "--watch"), "/page", lines) == 1
     assert "none" in capsys.readouterr().err
 
 
-def test_where_nobody_looks_pages_are_repeated_below(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_pages_are_appended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     waited: list[float] = []
     with Admin(tmp_path, (200, {"number": 2}), (200, {"number": 3})) as admin:
         given = options(*admin.options, "--watch", "500ms")
@@ -110,7 +110,7 @@ def test_a_terminal_is_drawn_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_interrupt_ends_the_watching_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(told: dict[str, Any]) -> Iterator[str]:
+    def interrupted(data: dict[str, Any]) -> Iterator[str]:
         raise KeyboardInterrupt
         yield ""
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from relayd.config.load import Loaded, load_text
-from relayd.daemon.changeover import Changeover, telemetry_settings, undone
+from relayd.daemon.changeover import Changeover, telemetry_settings, undo_all
 from relayd.errors import ConfigError
 from relayd.proxy.gateway import Gateway
 from relayd.schema import Duration
@@ -24,8 +24,8 @@ from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.client import StreamClient
 
 
-class House:
-    """A gateway and its changeover; `serve` is what the lifecycle does with a new admin socket."""
+class Site:
+    """A gateway and its changeover; `served` records the admin servers passed to the lifecycle."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,7 +46,7 @@ class House:
         }
         return load_text(json.dumps({**base, **change}), str(self.folder / "relayd.yaml"))
 
-    def take(self, **change: Any) -> None:
+    def apply(self, **change: Any) -> None:
         self.generation += 1
         prepared = self.changeover.prepare(self.loaded(**change), self.generation)
         self.changeover.commit(prepared, self.served.append)
@@ -68,25 +68,25 @@ def descriptors() -> int:
 
 
 async def test_commit_puts_everything_in_force(folder: Path) -> None:
-    house = House(folder)
-    house.take()
-    plan = house.gateway.plan
+    site = Site(folder)
+    site.apply()
+    plan = site.gateway.plan
     assert plan is not None
     assert plan.generation == 1
     assert plan.upstreams["up"].opened
-    assert len(house.served) == 1
+    assert len(site.served) == 1
     assert sorted(os.listdir(folder)) == ["admin.sock", "public.sock"]
-    house.close()
+    site.close()
     assert os.listdir(folder) == []
 
 
-async def test_what_a_refused_configuration_opened_is_closed_again(folder: Path) -> None:
-    house = House(folder)
-    house.take()
-    plan, before = house.gateway.plan, descriptors()
+async def test_resources_of_a_refused_configuration_are_closed(folder: Path) -> None:
+    site = Site(folder)
+    site.apply()
+    plan, before = site.gateway.plan, descriptors()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         with pytest.raises(ConfigError) as refused:
-            house.take(
+            site.apply(
                 listeners={
                     "new": {"address": f"unix:{folder}/new.sock"},
                     "bad": {"address": f"127.0.0.1:{taken.getsockname()[1]}"},
@@ -95,109 +95,109 @@ async def test_what_a_refused_configuration_opened_is_closed_again(folder: Path)
                 routes=[{"name": "all", "upstream": "other"}],
             )
     assert refused.value.findings[0].file == str(folder / "relayd.yaml")
-    assert house.gateway.plan is plan
+    assert site.gateway.plan is plan
     assert descriptors() == before
     assert sorted(os.listdir(folder)) == ["admin.sock", "public.sock"]
-    house.close()
+    site.close()
 
 
 async def test_a_prepared_configuration_can_be_thrown_away(folder: Path) -> None:
-    house = House(folder)
+    site = Site(folder)
     before = descriptors()
-    prepared = house.changeover.prepare(house.loaded(), 1)
+    prepared = site.changeover.prepare(site.loaded(), 1)
     assert prepared.admin is not None
-    undone(prepared.undo)
+    undo_all(prepared.undo)
     assert descriptors() <= before + 1  # the admin socket below
     prepared.admin.close()
     assert os.listdir(folder) == []
-    house.close()
+    site.close()
 
 
 async def test_an_unchanged_upstream_stays_the_same_object(folder: Path) -> None:
-    house = House(folder)
-    house.take()
-    assert house.gateway.plan is not None
-    first = house.gateway.plan.upstreams["up"]
-    house.take(routes=[{"name": "other", "upstream": "up"}])
-    assert house.gateway.plan.upstreams["up"] is first
+    site = Site(folder)
+    site.apply()
+    assert site.gateway.plan is not None
+    first = site.gateway.plan.upstreams["up"]
+    site.apply(routes=[{"name": "other", "upstream": "up"}])
+    assert site.gateway.plan.upstreams["up"] is first
     assert first.opened
-    house.close()
+    site.close()
 
 
-async def test_a_changed_upstream_is_retired_when_nobody_is_left_on_the_old_plan(folder: Path) -> None:
-    house = House(folder)
-    house.take()
-    assert house.gateway.plan is not None
-    first = house.gateway.plan.upstreams["up"]
-    house.take(upstreams={"up": {"endpoints": ["http://127.0.0.1:9"], "http": "2"}})
+async def test_a_changed_upstream_is_retired_with_the_last_exchange_of_the_old_plan(folder: Path) -> None:
+    site = Site(folder)
+    site.apply()
+    assert site.gateway.plan is not None
+    first = site.gateway.plan.upstreams["up"]
+    site.apply(upstreams={"up": {"endpoints": ["http://127.0.0.1:9"], "http": "2"}})
     assert not first.opened
-    assert house.gateway.plan.upstreams["up"].opened
-    house.close()
+    assert site.gateway.plan.upstreams["up"].opened
+    site.close()
 
 
 async def test_other_endpoints_come_into_force_with_the_commit_and_not_before(folder: Path) -> None:
-    house = House(folder)
-    house.take()
-    assert house.gateway.plan is not None
-    group = house.gateway.plan.upstreams["up"]
-    prepared = house.changeover.prepare(house.loaded(upstreams={"up": {"endpoints": ["http://127.0.0.1:11"]}}), 2)
+    site = Site(folder)
+    site.apply()
+    assert site.gateway.plan is not None
+    group = site.gateway.plan.upstreams["up"]
+    prepared = site.changeover.prepare(site.loaded(upstreams={"up": {"endpoints": ["http://127.0.0.1:11"]}}), 2)
     assert [one.label for one in group.endpoints] == ["127.0.0.1:9"]
-    house.changeover.commit(prepared, house.served.append)
-    assert house.gateway.plan.upstreams["up"] is group and group.opened
+    site.changeover.commit(prepared, site.served.append)
+    assert site.gateway.plan.upstreams["up"] is group and group.opened
     assert [(one.label, one.pool is not None) for one in group.endpoints] == [("127.0.0.1:11", True)]
-    house.close()
+    site.close()
 
 
 async def test_a_reload_that_is_refused_leaves_the_endpoints_as_they_are(folder: Path) -> None:
-    house = House(folder)
-    house.take()
-    assert house.gateway.plan is not None
-    group = house.gateway.plan.upstreams["up"]
+    site = Site(folder)
+    site.apply()
+    assert site.gateway.plan is not None
+    group = site.gateway.plan.upstreams["up"]
     before = group.describe()
     with pytest.raises(ConfigError):
-        house.changeover.prepare(house.loaded(
+        site.changeover.prepare(site.loaded(
             upstreams={"up": {"endpoints": ["http://127.0.0.1:11"]}},
             listeners={"public": {"address": "unix:/nowhere/at/all.sock"}},
         ), 2)
     assert group.describe() == before
-    house.close()
+    site.close()
 
 
 async def test_the_demo_runs_only_when_a_route_names_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = folder / "runtime"
     runtime.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-    house = House(folder)
-    house.take()
+    site = Site(folder)
+    site.apply()
     assert os.listdir(runtime) == []
-    house.take(routes=[{"name": "all", "upstream": "demo"}])
+    site.apply(routes=[{"name": "all", "upstream": "demo"}])
     (name,) = os.listdir(runtime / "relayd")
     assert os.stat(runtime / "relayd" / name).st_mode & 0o777 == 0o600
-    house.close()
+    site.close()
     assert os.listdir(runtime / "relayd") == []
 
 
 async def test_the_admin_socket_moves_when_its_address_changes(folder: Path) -> None:
-    house = House(folder)
-    house.take()
-    house.take(admin={"address": f"unix:{folder}/moved.sock"})
-    assert [server.path for server in house.served] == [f"{folder}/admin.sock", f"{folder}/moved.sock"]
+    site = Site(folder)
+    site.apply()
+    site.apply(admin={"address": f"unix:{folder}/moved.sock"})
+    assert [server.path for server in site.served] == [f"{folder}/admin.sock", f"{folder}/moved.sock"]
     assert sorted(os.listdir(folder)) == ["moved.sock", "public.sock"]
-    house.close()
+    site.close()
 
 
 async def test_connections_are_bounded_by_the_descriptors_and_by_the_configuration(folder: Path) -> None:
-    house = House(folder)
-    house.take(daemon={"connections": 10})
-    assert house.changeover.listeners.limit == 10
-    house.take(daemon={"connections": 5000})
-    assert house.changeover.listeners.limit == 1000
-    house.take()
-    assert house.changeover.listeners.limit == 1000
-    house.close()
+    site = Site(folder)
+    site.apply(daemon={"connections": 10})
+    assert site.changeover.listeners.limit == 10
+    site.apply(daemon={"connections": 5000})
+    assert site.changeover.listeners.limit == 1000
+    site.apply()
+    assert site.changeover.listeners.limit == 1000
+    site.close()
 
 
-def test_telemetry_is_told_every_key_of_its_section() -> None:
+def test_telemetry_settings_contain_every_key_of_the_section() -> None:
     text = """
 listeners: {a: {address: "127.0.0.1:1"}}
 telemetry:

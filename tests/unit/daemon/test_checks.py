@@ -1,4 +1,4 @@
-"""What must hold before relayd starts."""
+"""Checks before a start."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ async def test_leaving_lets_the_names_stand_and_waits_for_connections(folder: Pa
     assert sorted(os.listdir(folder)) == ["admin.sock", "public.sock", "relayd.yaml"]
 
 
-async def test_leaving_ends_with_its_timeout_and_that_is_told(folder: Path) -> None:
+async def test_leaving_ends_at_its_timeout_and_is_logged(folder: Path) -> None:
     living = Living(folder, daemon={"handover_timeout": "100ms", "drain_timeout": "0s"})
     life = living.start()
     with connected(f"{folder}/public.sock"):
@@ -76,13 +76,13 @@ async def test_the_longer_of_both_timeouts_counts_for_leaving(folder: Path) -> N
 
 
 def begun(path: str) -> socket.socket:
-    """A connection in the middle of a request: no idle one."""
+    """A connection within a request, so that it is not idle."""
     made = connected(path)
     made.send(b"POST / HTTP/1.1\r\n")
     return made
 
 
-async def test_a_process_that_is_leaving_has_what_a_stop_has_once_it_is_asked(folder: Path) -> None:
+async def test_a_stop_limits_a_leaving_process_to_the_drain_timeout(folder: Path) -> None:
     life = Living(folder, daemon={"handover_timeout": "1h", "drain_timeout": "200ms"}).start()
     with begun(f"{folder}/public.sock"):
         await until_taken(life)
@@ -94,7 +94,7 @@ async def test_a_process_that_is_leaving_has_what_a_stop_has_once_it_is_asked(fo
         life.close()
 
 
-async def test_a_process_that_is_leaving_ends_at_once_when_it_is_asked_twice(folder: Path) -> None:
+async def test_a_second_stop_ends_a_leaving_process_immediately(folder: Path) -> None:
     life = Living(folder, daemon={"handover_timeout": "1h", "drain_timeout": "1h"}).start()
     with begun(f"{folder}/public.sock"):
         await until_taken(life)
@@ -105,21 +105,21 @@ async def test_a_process_that_is_leaving_ends_at_once_when_it_is_asked_twice(fol
         life.close()
 
 
-async def test_who_waits_for_an_upgrade_hears_that_there_is_no_keeper(folder: Path) -> None:
+async def test_an_upgrade_without_a_keeper_is_refused(folder: Path) -> None:
     life = Living(folder).start()
-    status, _, body = (await life.upgrade()).answer()
+    status, _, body = (await life.upgrade()).page()
     assert status == 422 and b"without a keeper" in body
     life.close()
 
 
-async def test_comparing_tells_what_a_reload_would_change_and_changes_nothing(folder: Path) -> None:
+async def test_comparing_returns_the_changes_of_a_reload_and_applies_none(folder: Path) -> None:
     living = Living(folder)
     life = living.start()
     living.write(routes=[{"name": "other", "respond": {"body": "x"}}])
-    status, _, body = (await life.compare()).answer()
+    status, _, body = (await life.compare()).page()
     assert status == 200 and b"+ routes.other" in body
     living.write(routes=[{"name": "other", "nothing": 1}])
-    status, _, body = (await life.compare()).answer()
+    status, _, body = (await life.compare()).page()
     assert status == 422 and b"nothing" in body
     assert life.gateway.plan is not None and life.gateway.plan.generation == 1
     life.close()

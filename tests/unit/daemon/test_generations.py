@@ -1,4 +1,4 @@
-"""What is kept of configurations that were in force, who may read it, and what a full disk does."""
+"""Saved configurations: content, permissions and a failing disk."""
 
 from __future__ import annotations
 
@@ -11,74 +11,74 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.daemon.generations import KEPT, Generation, Generations
+from relayd.daemon.generations import MAX_GENERATIONS, Generation, Generations
 
 ONE = (("/etc/relayd.yaml", "listeners: {}\n"),)
 TWO = (("/etc/relayd.yaml", "listeners: {a: 1}\n"), ("/etc/relayd.d/x.yaml", "routes: []\n"))
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Generations:
+def generations(tmp_path: Path) -> Generations:
     return Generations(str(tmp_path / "generations"))
 
 
-def test_what_is_kept_is_read_back_word_for_word(kept: Generations) -> None:
-    assert kept.keep(7, 12.5, TWO) == ""
-    assert kept.read(7) == Generation(7, 12.5, TWO)
-    assert kept.newest() == kept.read(7)
+def test_a_saved_generation_is_read_back_unchanged(generations: Generations) -> None:
+    assert generations.save(7, 12.5, TWO) == ""
+    assert generations.read(7) == Generation(7, 12.5, TWO)
+    assert generations.newest() == generations.read(7)
 
 
-def test_the_files_are_for_the_owner_alone(kept: Generations) -> None:
-    kept.keep(1, 0, ONE)
-    assert kept.folder is not None
-    assert stat.S_IMODE(os.stat(kept.folder).st_mode) == 0o700
-    assert stat.S_IMODE(os.stat(os.path.join(kept.folder, "1.json")).st_mode) == 0o600
+def test_the_files_are_for_the_owner_alone(generations: Generations) -> None:
+    generations.save(1, 0, ONE)
+    assert generations.folder is not None
+    assert stat.S_IMODE(os.stat(generations.folder).st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(os.path.join(generations.folder, "1.json")).st_mode) == 0o600
 
 
-def test_only_the_newest_ones_stay(kept: Generations) -> None:
-    for number in range(1, KEPT + 6):
-        kept.keep(number, 0, (("/etc/relayd.yaml", str(number)),))
-    assert kept.numbers() == list(range(6, KEPT + 6))
+def test_only_the_newest_ones_stay(generations: Generations) -> None:
+    for number in range(1, MAX_GENERATIONS + 6):
+        generations.save(number, 0, (("/etc/relayd.yaml", str(number)),))
+    assert generations.numbers() == list(range(6, MAX_GENERATIONS + 6))
 
 
-def test_the_same_text_is_kept_once_under_its_newest_number(kept: Generations) -> None:
-    kept.keep(1, 0, ONE)
-    kept.keep(2, 0, ONE)
-    kept.keep(3, 0, TWO)
-    kept.keep(4, 0, ONE)
-    assert kept.numbers() == [2, 3, 4]
+def test_equal_texts_are_saved_once_under_the_newest_number(generations: Generations) -> None:
+    generations.save(1, 0, ONE)
+    generations.save(2, 0, ONE)
+    generations.save(3, 0, TWO)
+    generations.save(4, 0, ONE)
+    assert generations.numbers() == [2, 3, 4]
 
 
-def test_a_start_with_the_same_text_is_the_same_generation_and_another_text_the_next(kept: Generations) -> None:
-    assert kept.next(ONE) == 1
-    kept.keep(5, 0, ONE)
-    assert (kept.next(ONE), kept.next(TWO)) == (5, 6)
+def test_a_start_with_the_same_text_is_the_same_generation_and_another_text_the_next(generations: Generations) -> None:
+    assert generations.number_for(ONE) == 1
+    generations.save(5, 0, ONE)
+    assert (generations.number_for(ONE), generations.number_for(TWO)) == (5, 6)
 
 
-def test_without_a_state_directory_nothing_is_kept_and_a_start_is_generation_one() -> None:
+def test_without_a_state_directory_nothing_is_saved_and_a_start_is_generation_one() -> None:
     nowhere = Generations.of_service({})
-    assert (nowhere.keep(1, 0, ONE), nowhere.numbers(), nowhere.next(ONE)) == ("", [], 1)
+    assert (nowhere.save(1, 0, ONE), nowhere.numbers(), nowhere.number_for(ONE)) == ("", [], 1)
     assert Generations.of_service({"STATE_DIRECTORY": "/var/lib/relayd:/other"}).folder == "/var/lib/relayd/generations"
 
 
-def test_a_place_that_cannot_be_written_is_told_and_nothing_is_raised(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported_and_nothing_is_raised(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert "file/generations" in Generations(str(tmp_path / "file" / "generations")).keep(1, 0, ONE)
+    assert "file/generations" in Generations(str(tmp_path / "file" / "generations")).save(1, 0, ONE)
 
 
-def test_a_damaged_file_is_passed_over_and_its_number_not_used_again(kept: Generations) -> None:
-    kept.keep(1, 0, ONE)
-    assert kept.folder is not None
+def test_a_damaged_file_is_skipped_and_its_number_is_not_reused(generations: Generations) -> None:
+    generations.save(1, 0, ONE)
+    assert generations.folder is not None
     for number, text in ((2, "{"), (3, "[]"), (4, json.dumps({"generation": 4}))):
-        Path(kept.folder, f"{number}.json").write_text(text)
-    newest = kept.newest()
+        Path(generations.folder, f"{number}.json").write_text(text)
+    newest = generations.newest()
     assert newest is not None and newest.number == 1
     with pytest.raises(ValueError):
-        kept.read(4)
+        generations.read(4)
 
 
 @given(st.lists(st.tuples(st.text(min_size=1), st.text()), min_size=1, max_size=4))
 def test_any_text_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, texts: list[tuple[str, str]]) -> None:
-    kept = Generations(str(tmp_path_factory.mktemp("g")))
-    assert kept.keep(1, 0, tuple(texts)) == ""
-    assert kept.read(1).texts == tuple(texts)
+    generations = Generations(str(tmp_path_factory.mktemp("g")))
+    assert generations.save(1, 0, tuple(texts)) == ""
+    assert generations.read(1).texts == tuple(texts)

@@ -1,4 +1,4 @@
-"""The keeper's parts. Its life with real processes is in tests/functional/test_handover.py."""
+"""The parts of the keeper. Tests with real processes: tests/functional/test_handover.py."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from relayd.daemon.keeper import Keeper, Worker
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
-        listening.bind(str(tmp_path / "notify"))
-        listening.settimeout(60)
-        yield listening
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(tmp_path / "notify"))
+        server.settimeout(60)
+        yield server
 
 
 class Scene:
-    """A keeper that starts nothing, and the other ends of the lines of two workers."""
+    """A keeper that starts no process, and the other ends of the control sockets of two workers."""
 
     def __init__(self, manager: socket.socket) -> None:
         self.keeper = Keeper(["/nothing"], {"NOTIFY_SOCKET": manager.getsockname()})
@@ -49,15 +49,15 @@ class Scene:
         self.keeper.current.ready = False
         return self.keeper.current
 
-    def hear(self, *words: bytes) -> None:
-        """Let the current process say these words."""
-        for word in words:
-            self.current.send(word)
+    def hear(self, *messages: bytes) -> None:
+        """Send these messages from the current process."""
+        for message in messages:
+            self.current.send(message)
         assert self.keeper.current is not None
-        self.keeper.listen(self.keeper.current)
+        self.keeper.receive(self.keeper.current)
 
     def orders(self) -> list[bytes]:
-        """What the current process was ordered since the last look."""
+        """The commands sent to the current process since the last call."""
         self.current.setblocking(False)
         found = []
         with contextlib.suppress(BlockingIOError):
@@ -81,50 +81,50 @@ def scene(manager: socket.socket) -> Iterator[Scene]:
     made.close()
 
 
-def test_what_the_current_process_says_reaches_the_service_manager(scene: Scene, manager: socket.socket) -> None:
+def test_messages_of_the_current_process_reach_the_service_manager(scene: Scene, manager: socket.socket) -> None:
     scene.current.send(b"WATCHDOG=1")
     assert scene.keeper.current is not None
-    scene.keeper.listen(scene.keeper.current)
+    scene.keeper.receive(scene.keeper.current)
     assert manager.recv(999) == b"WATCHDOG=1"
 
 
-def test_a_successor_is_not_heard_above_before_it_is_ready(scene: Scene, manager: socket.socket) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        socket.send_fds(scene.successor, [b"FDSTORE=1\nFDNAME=relayd-1"], [listening.fileno()])
+def test_messages_of_a_successor_are_deferred_until_it_is_ready(scene: Scene, manager: socket.socket) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.send_fds(scene.successor, [b"FDSTORE=1\nFDNAME=relayd-1"], [server.fileno()])
         scene.successor.send(b"STATUS=starting")
     new = scene.keeper.successor
     assert new is not None
-    scene.keeper.listen(new)
+    scene.keeper.receive(new)
     assert scene.keeper.held == {}
     scene.successor.send(b"READY=1\nSTATUS=there")
-    scene.keeper.listen(new)
+    scene.keeper.receive(new)
     assert scene.keeper.current is new and scene.keeper.successor is None
     assert scene.current.recv(99) == b"leave"
     assert list(scene.keeper.held) == ["relayd-1"]
-    heard = [manager.recv(999) for _ in range(4)]
-    assert heard[0].startswith(b"FDSTORE=1") and heard[2].startswith(b"READY=1")
-    assert heard[3] == b"WATCHDOG=1"  # processes that follow each other quickly are no hanging one
+    received = [manager.recv(999) for _ in range(4)]
+    assert received[0].startswith(b"FDSTORE=1") and received[2].startswith(b"READY=1")
+    assert received[3] == b"WATCHDOG=1"  # a quick series of upgrades is no hang
 
 
-def test_a_successor_that_fails_changes_nothing_and_the_current_one_is_told(scene: Scene) -> None:
+def test_a_failed_successor_is_reported_to_the_current_process(scene: Scene) -> None:
     new, old = scene.keeper.successor, scene.keeper.current
     assert new is not None
-    scene.keeper.failed(new, 78 << 8)
+    scene.keeper.successor_failed(new, 78 << 8)
     assert scene.keeper.current is old and scene.keeper.successor is None
     assert scene.current.recv(99) == b"refused exit status 78"
 
 
-def test_a_socket_is_held_once_and_let_go_by_its_name(scene: Scene) -> None:
+def test_a_socket_is_stored_once_and_removed_by_its_name(scene: Scene) -> None:
     current = scene.keeper.current
     assert current is not None
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with socket.create_server(("127.0.0.1", 0)) as server:
         for _ in range(2):
-            socket.send_fds(scene.current, [b"FDSTORE=1\nFDNAME=a"], [listening.fileno()])
-        scene.keeper.listen(current)
+            socket.send_fds(scene.current, [b"FDSTORE=1\nFDNAME=a"], [server.fileno()])
+        scene.keeper.receive(current)
         assert [len(numbers) for numbers in scene.keeper.held.values()] == [1]
     (number,) = scene.keeper.held["a"]
     scene.current.send(b"FDSTOREREMOVE=1\nFDNAME=a")
-    scene.keeper.listen(current)
+    scene.keeper.receive(current)
     assert scene.keeper.held == {}
     with pytest.raises(OSError):
         os.fstat(number)
@@ -138,7 +138,7 @@ def test_a_second_upgrade_waits_for_the_first(scene: Scene) -> None:
 
 @pytest.fixture
 def started(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, list[int]]]:
-    """What the keeper held whenever it started a process."""
+    """The sockets that the keeper held at each start of a process."""
     found: list[dict[str, list[int]]] = []
 
     def start(keeper: Keeper) -> Worker:
@@ -154,8 +154,8 @@ def test_an_upgrade_waits_until_the_process_that_starts_has_handed_over_its_sock
 ) -> None:
     scene.starting()
     scene.keeper.on_signal(signal.SIGUSR2)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        socket.send_fds(scene.current, [b"FDSTORE=1\nFDNAME=a"], [listening.fileno()])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.send_fds(scene.current, [b"FDSTORE=1\nFDNAME=a"], [server.fileno()])
         scene.hear()
     assert started == []
     scene.hear(b"READY=1\nSTATUS=there")
@@ -163,14 +163,14 @@ def test_an_upgrade_waits_until_the_process_that_starts_has_handed_over_its_sock
     assert scene.keeper.successor is not None
 
 
-@pytest.mark.parametrize("asked", [b"UPGRADE=1", b""], ids=["the process itself", "SIGUSR2"])
+@pytest.mark.parametrize("message", [b"UPGRADE=1", b""], ids=["the process itself", "SIGUSR2"])
 def test_an_upgrade_waits_for_a_reload_that_may_open_sockets(
-    asked: bytes, scene: Scene, started: list[dict[str, list[int]]]
+    message: bytes, scene: Scene, started: list[dict[str, list[int]]]
 ) -> None:
     scene.keeper.successor = None
     scene.hear(b"RELOADING=1\nMONOTONIC_USEC=1")
-    if asked:
-        scene.hear(asked)
+    if message:
+        scene.hear(message)
     else:
         scene.keeper.on_signal(signal.SIGUSR2)
     assert started == []
@@ -178,7 +178,7 @@ def test_an_upgrade_waits_for_a_reload_that_may_open_sockets(
     assert len(started) == 1
 
 
-def test_a_reload_that_was_ordered_comes_before_an_upgrade_also_while_nobody_has_begun_it(
+def test_a_requested_reload_precedes_an_upgrade_even_before_it_has_started(
     scene: Scene, started: list[dict[str, list[int]]]
 ) -> None:
     scene.keeper.successor = None
@@ -203,7 +203,7 @@ def test_a_reload_while_a_successor_starts_is_for_the_one_that_serves_then(scene
     assert scene.orders() == []
     scene.successor.send(b"READY=1")
     assert scene.keeper.successor is not None
-    scene.keeper.listen(scene.keeper.successor)
+    scene.keeper.receive(scene.keeper.successor)
     assert scene.successor.recv(99) == b"reload"
     assert scene.orders() == [b"leave"]
 
@@ -211,7 +211,7 @@ def test_a_reload_while_a_successor_starts_is_for_the_one_that_serves_then(scene
 def test_a_reload_while_a_successor_fails_is_for_the_old_one(scene: Scene) -> None:
     scene.keeper.on_signal(signal.SIGHUP)
     assert scene.keeper.successor is not None
-    scene.keeper.failed(scene.keeper.successor, 78 << 8)
+    scene.keeper.successor_failed(scene.keeper.successor, 78 << 8)
     assert scene.orders() == [b"refused exit status 78", b"reload"]
 
 
@@ -219,12 +219,12 @@ def test_a_restart_before_the_process_is_ready_waits_for_its_sockets_and_a_secon
     scene.starting()
     scene.keeper.on_signal(signal.SIGUSR1)
     scene.keeper.on_signal(signal.SIGTERM)
-    assert not scene.keeper.may_leave_behind()
+    assert not scene.keeper.may_exit_for_restart()
     scene.hear(b"READY=1")
-    assert scene.keeper.may_leave_behind()
+    assert scene.keeper.may_exit_for_restart()
     scene.starting()
     scene.keeper.on_signal(signal.SIGTERM)
-    assert scene.keeper.may_leave_behind()
+    assert scene.keeper.may_exit_for_restart()
 
 
 def test_a_stop_is_an_order_and_a_second_one_another(scene: Scene) -> None:
@@ -235,31 +235,31 @@ def test_a_stop_is_an_order_and_a_second_one_another(scene: Scene) -> None:
     assert [scene.current.recv(99) for _ in range(3)] == [b"stop", b"end", b"reload"]
 
 
-def test_before_a_restart_the_process_is_told_to_leave_and_the_keeper_ends(scene: Scene) -> None:
+def test_at_a_restart_the_process_leaves_and_the_keeper_exits(scene: Scene) -> None:
     scene.keeper.successor = None
     scene.keeper.on_signal(signal.SIGUSR1)
     scene.keeper.on_signal(signal.SIGTERM)
-    assert scene.keeper.left_behind() == 0
+    assert scene.keeper.exit_for_restart() == 0
     assert scene.current.recv(99) == b"leave"
 
 
-def test_of_signals_that_wait_together_the_announcement_comes_before_the_stop(scene: Scene) -> None:
+def test_of_pending_signals_the_restart_announcement_precedes_the_stop(scene: Scene) -> None:
     scene.keeper._wakeup[1].send(bytes([signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD]))
     assert scene.keeper.signals() == [signal.SIGCHLD, signal.SIGUSR1, signal.SIGTERM]
     assert scene.keeper.signals() == []
 
 
-def test_how_long_a_drain_may_take_is_heard_and_goes_no_further(scene: Scene, manager: socket.socket) -> None:
+def test_the_reported_drain_timeout_is_not_forwarded(scene: Scene, manager: socket.socket) -> None:
     current = scene.keeper.current
     assert current is not None
     scene.current.send(b"RELAYD_DRAIN_S=7.5")
     scene.current.send(b"STOPPING=1")
-    scene.keeper.listen(current)
+    scene.keeper.receive(current)
     assert scene.keeper.drain_s == 7.5
     assert manager.recv(99) == b"STOPPING=1"
 
 
-def test_whoever_stays_beyond_a_drain_is_ended(scene: Scene) -> None:
+def test_processes_that_exceed_the_drain_timeout_are_killed(scene: Scene) -> None:
     stays = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN);"
                               "print(flush=True); time.sleep(60)"], stdout=subprocess.PIPE)
     assert stays.stdout is not None
@@ -269,18 +269,18 @@ def test_whoever_stays_beyond_a_drain_is_ended(scene: Scene) -> None:
     scene.keeper.successor = None
     scene.keeper.on_signal(signal.SIGTERM)
     assert stays.poll() is None
-    scene.keeper.ended, scene.keeper.patience_ends = 0, 0.0
-    scene.keeper.turn()
+    scene.keeper.wait_status, scene.keeper.kill_at = 0, 0.0
+    scene.keeper.step()
     assert stays.wait(60) == -signal.SIGKILL
     stays.stdout.close()
 
 
-def test_a_socket_that_is_kept_reaches_no_process_but_by_its_name(manager: socket.socket) -> None:
+def test_a_stored_socket_is_not_inherited_implicitly(manager: socket.socket) -> None:
     scene = Scene(manager)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        socket.send_fds(scene.current, [b"FDSTORE=1\nFDNAME=relayd-a"], [listening.fileno()])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.send_fds(scene.current, [b"FDSTORE=1\nFDNAME=relayd-a"], [server.fileno()])
         scene.hear()
-    (kept,) = scene.keeper.held["relayd-a"]
-    assert not os.get_inheritable(kept)
-    os.close(kept)
+    (number,) = scene.keeper.held["relayd-a"]
+    assert not os.get_inheritable(number)
+    os.close(number)
     scene.close()

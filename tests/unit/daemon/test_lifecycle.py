@@ -1,4 +1,4 @@
-"""The life of a process, lived on the loop of the test. Signals and exit codes are in the functional tests."""
+"""The life cycle of a process, on the loop of the test. Signals and exit codes are in the functional tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.unit.server.certificates import certificate
 
 
 class Living:
-    """A life in a folder, and what it wrote."""
+    """A Lifecycle in a folder, and its log output."""
 
     def __init__(self, folder: Path, **change: Any) -> None:
         self.folder, self.file, self.written = folder, folder / "relayd.yaml", io.StringIO()
@@ -54,7 +54,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
 
 
-async def test_the_start_line_says_version_listeners_generation_and_file(folder: Path) -> None:
+async def test_the_start_line_names_version_listeners_generation_and_file(folder: Path) -> None:
     living = Living(folder)
     life = living.start()
     line = next(line for line in living.written.getvalue().splitlines() if "started" in line)
@@ -64,7 +64,7 @@ async def test_the_start_line_says_version_listeners_generation_and_file(folder:
     life.close()
 
 
-async def test_a_reload_tells_what_changed_and_a_refused_one_what_was_wrong(folder: Path) -> None:
+async def test_a_reload_returns_its_changes_and_a_refused_one_its_errors(folder: Path) -> None:
     living = Living(folder)
     life = living.start()
     living.write(routes=[{"name": "other", "respond": {"body": "new"}}])
@@ -89,8 +89,8 @@ async def test_many_hangups_at_once_are_one_reload(folder: Path) -> None:
     life = living.start()
     for _ in range(10):
         life.on_hangup()
-    await asyncio.sleep(0)  # one turn: the reload that was asked for begins
-    await life.reload()  # stands behind the one that was asked for
+    await asyncio.sleep(0)  # one turn: the requested reload starts
+    await life.reload()  # waits for the requested one
     assert life.telemetry.metrics.value("relayd.config.reloads", result="accepted") == 2
     life.close()
 
@@ -110,7 +110,7 @@ async def test_while_draining_there_is_no_reload(folder: Path) -> None:
     life.on_stop("SIGTERM", False)
     await asyncio.wait_for(life.stopped.wait(), 60)
     assert not (await life.reload()).accepted
-    life.ask_reload()
+    life.request_reload()
     assert life.gateway.plan is not None
     assert life.gateway.plan.generation == 1
     life.close()
@@ -119,7 +119,7 @@ async def test_while_draining_there_is_no_reload(folder: Path) -> None:
 async def test_the_end_leaves_no_socket_and_no_note_behind(folder: Path) -> None:
     living = Living(folder)
     life = living.start()
-    note = life._note
+    note = life._socket_note
     assert os.path.exists(note)
     life.on_stop("SIGTERM", False)
     await asyncio.wait_for(life.stopped.wait(), 60)
@@ -146,15 +146,15 @@ async def test_other_faults_of_preparing_are_faults_of_the_configuration(folder:
     assert start_error(error, loaded) is error
 
 
-async def test_a_reload_says_which_files_it_no_longer_reads(folder: Path) -> None:
+async def test_a_reload_lists_files_that_are_no_longer_included(folder: Path) -> None:
     (folder / "d").mkdir()
     for name in ("a", "b"):
         (folder / "d" / f"{name}.yaml").write_text(f"routes: [{{name: {name}, match: {{path: /{name}}}, respond: 200}}]\n")
     living = Living(folder, include=str(folder / "d" / "*.yaml"))
     life = living.start()
     (folder / "d" / "a.yaml").unlink()
-    told = json.loads((await life.compare()).answer()[2])
-    assert told["changes"][0] == f"- include: {folder}/d/a.yaml"
+    data = json.loads((await life.compare()).page()[2])
+    assert data["changes"][0] == f"- include: {folder}/d/a.yaml"
     result = await life.reload()
     assert result.changes[0] == f"- include: {folder}/d/a.yaml"
     (folder / "d" / "b.yaml").unlink()
@@ -163,13 +163,13 @@ async def test_a_reload_says_which_files_it_no_longer_reads(folder: Path) -> Non
 
 
 async def test_the_end_of_a_certificate_is_in_the_log_the_status_and_the_metrics(folder: Path) -> None:
-    one = certificate(folder, "one.example")  # for two days
+    one = certificate(folder, "one.example")  # valid for two days
     listener = {"address": "127.0.0.1:0", "tls": {"certificates": [{"cert": one.cert, "key": one.key}]}}
     living = Living(folder, listeners={"public": listener})
     life = living.start()
     assert "THE CERTIFICATE EXPIRES SOON" in living.written.getvalue()
-    (told,) = json.loads(life.views.status()[2])["certificates"]
-    assert (told["of"], told["name"], told["file"]) == ("listener", "public", one.cert) and 0 < told["left_s"] <= 2 * 86400
+    (data,) = json.loads(life.views.status()[2])["certificates"]
+    assert (data["of"], data["name"], data["file"]) == ("listener", "public", one.cert) and 0 < data["left_s"] <= 2 * 86400
     life.telemetry.look()
     left = life.telemetry.metrics.value("relayd.listener.certificate_left", listener="public", file=one.cert)
     assert left is not None and 0 < left <= 2 * 86400

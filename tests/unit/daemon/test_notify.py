@@ -1,4 +1,4 @@
-"""What systemd hears, and that it never matters when nobody listens."""
+"""Notifications to systemd, and that a missing or slow receiver has no effect."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from relayd.daemon.notify import Notifier
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
-        listening.bind(str(tmp_path / "notify"))
-        listening.settimeout(60)
-        yield listening
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager_socket:
+        manager_socket.bind(str(tmp_path / "notify"))
+        manager_socket.settimeout(60)
+        yield manager_socket
 
 
 def notifier_to(manager: socket.socket) -> Notifier:
@@ -34,13 +34,13 @@ def test_ready_comes_with_a_status(manager: socket.socket) -> None:
 def test_reloading_carries_the_monotonic_stamp_that_notify_reload_demands(manager: socket.socket) -> None:
     notifier = notifier_to(manager)
     notifier.reloading()
-    words = dict(line.split(b"=", 1) for line in manager.recv(999).split(b"\n"))
-    assert words[b"RELOADING"] == b"1"
-    assert int(words[b"MONOTONIC_USEC"]) > 0
+    assignments = dict(line.split(b"=", 1) for line in manager.recv(999).split(b"\n"))
+    assert assignments[b"RELOADING"] == b"1"
+    assert int(assignments[b"MONOTONIC_USEC"]) > 0
     notifier.close()
 
 
-def test_a_line_break_in_a_status_cannot_forge_a_second_word(manager: socket.socket) -> None:
+def test_a_line_break_in_a_status_cannot_forge_an_assignment(manager: socket.socket) -> None:
     notifier = notifier_to(manager)
     notifier.status("calm\nSTOPPING=1")
     assert manager.recv(999) == b"STATUS=calm STOPPING=1"
@@ -56,19 +56,19 @@ def test_more_time_is_asked_for_in_microseconds(manager: socket.socket) -> None:
 
 def test_an_abstract_socket_is_reached() -> None:
     name = f"relayd-test-{os.getpid()}"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
-        listening.bind("\0" + name)
-        listening.settimeout(60)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager_socket:
+        manager_socket.bind("\0" + name)
+        manager_socket.settimeout(60)
         notifier = Notifier({"NOTIFY_SOCKET": "@" + name})
         notifier.stopping("draining")
-        assert listening.recv(999).startswith(b"STOPPING=1\n")
+        assert manager_socket.recv(999).startswith(b"STOPPING=1\n")
         notifier.close()
 
 
 def test_without_a_manager_nothing_happens(tmp_path: Path) -> None:
     for environment in ({}, {"NOTIFY_SOCKET": str(tmp_path / "nobody")}, {"NOTIFY_SOCKET": "vsock:1:2"}):
         notifier = Notifier(environment)
-        assert not notifier.listening
+        assert not notifier.connected
         notifier.ready("x")
         notifier.watchdog()
 
@@ -81,8 +81,8 @@ def test_a_manager_that_does_not_read_does_not_hold_relayd_back(manager: socket.
 
 
 def test_a_manager_that_leaves_is_no_fault(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
-        listening.bind(str(tmp_path / "gone"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager_socket:
+        manager_socket.bind(str(tmp_path / "gone"))
         notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")})
     notifier.ready("x")
     notifier.close()

@@ -1,4 +1,4 @@
-"""Who belongs to the service, and how an end is told."""
+"""Processes of the service, and the description of an exit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relayd.daemon.processes import say, service_processes, told
+from relayd.daemon.processes import describe_exit, log, service_processes
 
 
 def test_the_processes_of_a_service_are_those_of_its_control_group(tmp_path: Path) -> None:
@@ -23,19 +23,19 @@ def test_the_processes_of_a_service_are_those_of_its_control_group(tmp_path: Pat
     assert service_processes(str(tmp_path / "none"), str(tmp_path)) == []
 
 
-def test_an_end_is_told_in_words() -> None:
-    assert told(78 << 8) == "exit status 78"
-    assert told(signal.SIGKILL) == "signal SIGKILL"
+def test_an_exit_is_described() -> None:
+    assert describe_exit(78 << 8) == "exit status 78"
+    assert describe_exit(signal.SIGKILL) == "signal SIGKILL"
 
 
 def test_a_line_carries_its_level_only_for_the_journal(capsys: pytest.CaptureFixture[str]) -> None:
-    say("error", "no", {"JOURNAL_STREAM": "1:2"})
-    say("error", "no", {})
+    log("error", "no", {"JOURNAL_STREAM": "1:2"})
+    log("error", "no", {})
     assert capsys.readouterr().err == "<3>relayd keeper: no\nrelayd keeper: no\n"
 
 
 def test_the_keeper_ends_as_its_process_did() -> None:
-    program = "from relayd.daemon.processes import end_by; import time; end_by({}); time.sleep(5)"
+    program = "from relayd.daemon.processes import exit_by_signal; import time; exit_by_signal({}); time.sleep(5)"
     for number in (signal.SIGKILL, signal.SIGTERM):
         done = subprocess.run([sys.executable, "-c", program.format(int(number))], check=False)
         assert done.returncode == -number

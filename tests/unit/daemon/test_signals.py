@@ -8,11 +8,11 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable
 
-from relayd.daemon.signals import Signals, hold_back
+from relayd.daemon.signals import Signals, block_signals
 
 
-class Heard:
-    """What the lifecycle would be told."""
+class Received:
+    """Records the calls to the lifecycle."""
 
     def __init__(self) -> None:
         self.reloads = 0
@@ -23,8 +23,8 @@ class Heard:
         self.reloads += 1
         self.any.set()
 
-    def on_stop(self, name: str, again: bool) -> None:
-        self.stops.append((name, again))
+    def on_stop(self, name: str, repeated: bool) -> None:
+        self.stops.append((name, repeated))
         self.any.set()
 
     async def after(self, number: signal.Signals) -> None:
@@ -33,59 +33,59 @@ class Heard:
         await asyncio.wait_for(self.any.wait(), 60)
 
 
-async def listening(test: Callable[[Heard], Awaitable[None]]) -> None:
-    heard = Heard()
-    signals = Signals(heard.on_reload, heard.on_stop)
+async def with_signals(test: Callable[[Received], Awaitable[None]]) -> None:
+    received = Received()
+    signals = Signals(received.on_reload, received.on_stop)
     loop = asyncio.get_running_loop()
     signals.install(loop)
     try:
-        await test(heard)
+        await test(received)
     finally:
         signals.remove(loop)
 
 
 async def test_hangup_reloads() -> None:
-    async def test(heard: Heard) -> None:
-        await heard.after(signal.SIGHUP)
-        assert (heard.reloads, heard.stops) == (1, [])
+    async def test(received: Received) -> None:
+        await received.after(signal.SIGHUP)
+        assert (received.reloads, received.stops) == (1, [])
 
-    await listening(test)
-
-
-async def test_the_second_request_to_stop_is_told_from_the_first() -> None:
-    async def test(heard: Heard) -> None:
-        await heard.after(signal.SIGTERM)
-        await heard.after(signal.SIGINT)
-        assert heard.stops == [("SIGTERM", False), ("SIGINT", True)]
-
-    await listening(test)
+    await with_signals(test)
 
 
-async def test_a_hangup_that_came_too_early_is_heard_later() -> None:
-    hold_back()
+async def test_the_second_stop_signal_is_reported_as_repeated() -> None:
+    async def test(received: Received) -> None:
+        await received.after(signal.SIGTERM)
+        await received.after(signal.SIGINT)
+        assert received.stops == [("SIGTERM", False), ("SIGINT", True)]
+
+    await with_signals(test)
+
+
+async def test_an_early_sighup_is_handled_later() -> None:
+    block_signals()
     signal.pthread_kill(threading.get_ident(), signal.SIGHUP)  # would end this process
 
-    async def test(heard: Heard) -> None:
-        await asyncio.wait_for(heard.any.wait(), 60)
-        assert heard.reloads == 1
+    async def test(received: Received) -> None:
+        await asyncio.wait_for(received.any.wait(), 60)
+        assert received.reloads == 1
 
-    await listening(test)
+    await with_signals(test)
 
 
 async def test_usr1_opens_log_files_and_usr2_ends_nothing() -> None:
-    heard: list[str] = []
+    received: list[str] = []
     done = asyncio.Event()
 
     def upgrade() -> None:
-        heard.append("upgrade")
+        received.append("upgrade")
         done.set()
 
-    signals = Signals(lambda: None, lambda name, again: None, lambda: heard.append("reopen"), upgrade)
+    signals = Signals(lambda: None, lambda name, repeated: None, lambda: received.append("reopen"), upgrade)
     loop = asyncio.get_running_loop()
-    hold_back()
-    signal.raise_signal(signal.SIGUSR1)  # before anybody hears it
+    block_signals()
+    signal.raise_signal(signal.SIGUSR1)  # before a handler is installed
     signals.install(loop)
     signal.raise_signal(signal.SIGUSR2)
     await done.wait()
     signals.remove(loop)
-    assert heard == ["reopen", "upgrade"]
+    assert received == ["reopen", "upgrade"]

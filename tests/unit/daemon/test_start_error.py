@@ -1,4 +1,4 @@
-"""What only binding finds, told with what helps and who is in the way."""
+"""Errors of binding, with a remedy and the owner of the port."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def refused(path: str, message: str) -> ConfigError:
     return ConfigError([Finding("", 0, 0, path, message, "a hint")])
 
 
-def test_a_port_in_use_is_told_with_its_holder() -> None:
+def test_a_port_in_use_is_reported_with_its_owner() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         loaded = load_text(TEXT % taken.getsockname()[1], "c")
         failed = start_error(refused("listeners.a.address", "cannot listen: Address already in use"), loaded)

@@ -1,4 +1,4 @@
-"""The unit as it is installed, and what it lets relayd read and write."""
+"""The installed unit, and the paths that it lets relayd read and write."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from relayd.daemon.unit import Unit, installed
+from relayd.daemon.unit import Unit, load_unit
 
 SYSTEMD = Path(__file__).resolve().parents[3] / "systemd"
 
@@ -21,14 +21,14 @@ def folders(tmp_path: Path) -> tuple[str, ...]:
 
 def unit(folders: tuple[str, ...], dropin: str = "") -> Unit:
     Path(folders[0], "relayd.service.d", "x.conf").write_text(dropin)
-    found = installed("relayd.service", folders)
+    found = load_unit("relayd.service", folders)
     assert found is not None
     return found
 
 
 def test_the_package_s_unit_lets_relayd_write_in_its_own_folders_alone(folders: tuple[str, ...]) -> None:
     found = unit(folders)
-    assert found.last("User") == "relayd"
+    assert found.value("User") == "relayd"
     for file in ("/var/log/relayd/access.log", "/var/lib/relayd/store.sqlite", "/run/relayd/admin.sock", "/tmp/x"):
         assert found.forbids_writing(file) == "", file
     for file in ("/var/log/access.log", "/var/log/relayd2/x", "/etc/relayd/x", "/srv/x"):
@@ -42,10 +42,10 @@ def test_a_drop_in_adds_and_takes_back(folders: tuple[str, ...]) -> None:
     assert unit(folders, "[Service]\nProtectSystem=full\n").forbids_writing("/srv/x") == ""
     assert unit(folders, "[Service]\nProtectSystem=full\n").forbids_writing("/etc/x") == "ProtectSystem=full"
     assert unit(folders, "[Service]\nLogsDirectory=\n").forbids_writing("/var/log/relayd/x") == "ProtectSystem=strict"
-    assert unit(folders, "[Unit]\nUser=other\n# User=comment\n").last("User") == "relayd"
+    assert unit(folders, "[Unit]\nUser=other\n# User=comment\n").value("User") == "relayd"
 
 
-def test_what_is_hidden_is_named_with_its_rule(folders: tuple[str, ...]) -> None:
+def test_a_hidden_path_is_named_with_its_setting(folders: tuple[str, ...]) -> None:
     found = unit(folders, "[Service]\nInaccessiblePaths=/srv/secret\n")
     assert found.hides("/run/user/1000/key") == "ProtectHome=yes"
     assert found.hides("/tmp/key") == "PrivateTmp=yes"
@@ -54,12 +54,12 @@ def test_what_is_hidden_is_named_with_its_rule(folders: tuple[str, ...]) -> None
 
 
 def test_no_unit_is_none(tmp_path: Path) -> None:
-    assert installed("relayd.service", (str(tmp_path),)) is None
-    assert installed(str(tmp_path / "x.service")) is None
+    assert load_unit("relayd.service", (str(tmp_path),)) is None
+    assert load_unit(str(tmp_path / "x.service")) is None
 
 
-def test_a_user_that_does_not_exist_is_told_without_changing_anything() -> None:
-    assert "does not exist" in Unit("u", {"User": ["no-such-user"]}).become()
+def test_an_unknown_user_is_reported_without_changing_anything() -> None:
+    assert "does not exist" in Unit("u", {"User": ["no-such-user"]}).switch_user()
 
 
 def test_a_dynamic_user_is_nobody_and_its_folders_are_its_own(folders: tuple[str, ...]) -> None:
@@ -78,4 +78,4 @@ def test_a_dynamic_user_is_nobody_and_its_folders_are_its_own(folders: tuple[str
 def test_specifiers_are_replaced(tmp_path: Path) -> None:
     found = Unit("relayd@7.service", {"ReadWritePaths": ["%S/%p/%i /100%%"]})
     assert found.forbids_writing("/var/lib/relayd/7/x") == ""
-    assert found.lines("ReadWritePaths") == ["/var/lib/relayd/7 /100%"]
+    assert found.values("ReadWritePaths") == ["/var/lib/relayd/7 /100%"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relayd.protocols._token_estimate import input_tokens
+from relayd.protocols._token_estimate import counting, input_tokens
 from relayd.protocols.canon import Format, Message, Request, Text, Tool
 
 
@@ -12,3 +12,9 @@ def test_every_part_of_a_request_counts() -> None:
     more = Request("m", words.messages, tools=(Tool("f", "Finds.", {"a": 1}),), format=Format("json_schema", schema={"b": 2}))
     assert input_tokens(more) == 14 + (4 + 1 + 2 + 2) + 2
     assert input_tokens(Request("m", (Message("user", (Text("日本" * 4),)),))) == 4 + 6
+
+
+def test_a_large_schema_is_counted_in_steps() -> None:
+    large = {"enum": [[], {}, "a"] * 10_000}
+    for request in (Request("m", (), tools=(Tool("f", "", large),)), Request("m", (), format=Format("json_schema", schema=large))):
+        assert sum(1 for _ in counting(request)) > 20

@@ -18,7 +18,7 @@ from relayd.config.load import load_text
 from relayd.plan.compile import compile_plan
 from relayd.proxy.gateway import Gateway
 from relayd.server.connection import Connection
-from relayd.server.listener import Listening
+from relayd.server.listener import Listener
 from relayd.telemetry.outcome import Record
 from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.telemetry import Telemetry
@@ -198,7 +198,7 @@ class House:
             sock = socket.create_server(("127.0.0.1", 0))
         sock.setblocking(False)
         self.address = sock.getsockname()
-        self.listening = Listening("public", config.listeners["public"], self.gateway, self.telemetry, [sock])
+        self.listening = Listener("public", config.listeners["public"], self.gateway, self.telemetry, [sock])
         self.listening.configure(config.listeners["public"], context)
         self.listening.accept()
 

@@ -190,8 +190,8 @@ async def test_a_pause_for_memory_is_not_the_silence_of_the_client(tmp_path: Pat
         second = await sent(house, head(MIB) + body_of(MIB))
         await until(lambda: waits(house))
         paused = next(one for one in house.listening.connections if one.exchange and one.exchange.record.bytes_in < 500_000)
-        paused.check(clock.monotonic() + 1000)
-        paused.check(clock.monotonic() + 2000)
+        paused.enforce_timeouts(clock.monotonic() + 1000)
+        paused.enforce_timeouts(clock.monotonic() + 2000)
         assert not house.accounts
         first.write(body_of(MIB)[-9:])
         assert status_of((await first.message())[0]) == 200

@@ -8,7 +8,7 @@ from pathlib import Path
 from relayd import clock
 from relayd.errors import ExchangeError
 from relayd.plan.compile import compile_plan
-from relayd.server.listener import Stranger
+from relayd.server.listener import RejectedPeer
 from tests.unit.proxy.house import Side, get, running, status_of, until
 from tests.unit.proxy.scene import Client, head_for, plan_of
 
@@ -20,7 +20,7 @@ async def silent(side: Side) -> None:
 
 async def test_a_refusal_is_an_answer_and_an_account(tmp_path: Path) -> None:
     async with running(tmp_path) as house:
-        answer = house.gateway.refuse(Stranger("public", "192.0.2.9"), ExchangeError("bad_request", "host"), clock.monotonic())
+        answer = house.gateway.refuse(RejectedPeer("public", "192.0.2.9"), ExchangeError("bad_request", "host"), clock.monotonic())
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n") and b"\r\nConnection: close" in head
         (record,) = await house.accounted(1)

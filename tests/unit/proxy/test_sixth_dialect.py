@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import relayd.protocols
-from relayd.cli.explanation import Asked, explanation
+from relayd.cli.explanation import HypotheticalRequest, explanation
 from relayd.config.documents import schema_text
 from relayd.config.load import load_text
 from relayd.errors import ConfigError
@@ -158,7 +158,7 @@ def test_it_is_explained_with_its_path_behind_its_base() -> None:
     head = head_for("Content-Type: application/json", "Content-Length: 9", start="POST /v1/chat/completions HTTP/1.1")
     head.model = "mind"
     body = b'{"model": "mind", "messages": [{"role": "user", "content": "hi"}]}'
-    sent = explanation(plan_of(text), Asked(head, "http", "127.0.0.1", body))["sent"]
+    sent = explanation(plan_of(text), HypotheticalRequest(head, "http", "127.0.0.1", body))["sent"]
     assert sent["translated"] == "from openai_chat to planted_ai" and sent["target"] == "/v9/planted/ask"
 
 

@@ -205,7 +205,7 @@ async def test_more_turns_than_may_wait_are_not_even_read(tmp_path: Path) -> Non
     async with running(tmp_path, places, whole=whole()) as house:
         socket = await opened(house)
         socket.side.write(b"".join(asking(str(number)) for number in range(WAITING + 2)))
-        await until(lambda: not house.connection._stream.wanted and len(places.asked) == 1)
+        await until(lambda: not house.connection._stream.reading_enabled and len(places.asked) == 1)
         await turned()
         assert len(places.asked) == 1
 
@@ -217,13 +217,13 @@ async def test_turns_that_waited_are_all_answered_in_their_order(tmp_path: Path)
         socket = await opened(house)
         count = 2 * WAITING + 3
         socket.side.write(b"".join(asking(str(number)) for number in range(count)))
-        await until(lambda: not house.connection._stream.wanted)
+        await until(lambda: not house.connection._stream.reading_enabled)
         events[0].set()
         for _ in range(count):
             assert (await socket.turn())[-1]["type"] == "response.completed"
         asked = [json.loads(body)["messages"][0]["content"] for _, _, body in places.asked]
         assert asked == [str(number) for number in range(count)]
-        assert house.connection._stream.wanted
+        assert house.connection._stream.reading_enabled
 
 
 async def test_messages_that_wait_are_bounded_in_bytes_too(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ async def test_messages_that_wait_are_bounded_in_bytes_too(tmp_path: Path) -> No
         socket.side.write(asking())
         for _ in range(100):
             socket.side.write(large)
-        await until(lambda: not house.connection._stream.wanted)
+        await until(lambda: not house.connection._stream.reading_enabled)
         assert inside(house)._waiting_bytes <= WAITING_BYTES + len(large)
 
 
@@ -344,7 +344,7 @@ async def test_a_long_turn_with_others_waiting_is_no_silence_of_the_client(tmp_p
     async with running(tmp_path, Places(a=[first, ANSWER]), whole=whole()) as house:
         socket = await opened(house)
         socket.side.write(b"".join(asking(str(number)) for number in range(WAITING + 2)))
-        await until(lambda: not house.connection._stream.wanted)
+        await until(lambda: not house.connection._stream.reading_enabled)
         inside(house).check(clock.monotonic() + module.SILENT_S + 1, Timeouts())
         assert (await socket.frame())[0] == 9
         events[0].set()

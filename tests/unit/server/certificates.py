@@ -12,10 +12,10 @@ def certificate(folder: Path, *names: str, subject: str = "") -> Certificate:
     """A self-signed certificate for these names."""
     stem = subject or names[0].replace("*", "any")
     cert, key = folder / f"{stem}.pem", folder / f"{stem}.key"
-    words = ["-addext", "subjectAltName=" + ",".join(f"DNS:{name}" for name in names)] if names else []
+    extensions = ["-addext", "subjectAltName=" + ",".join(f"DNS:{name}" for name in names)] if names else []
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", f"/CN={subject or names[0].replace('*', 'any')}", "-keyout", str(key), "-out", str(cert), *words],
+         "-subj", f"/CN={subject or names[0].replace('*', 'any')}", "-keyout", str(key), "-out", str(cert), *extensions],
         check=True, capture_output=True,
     )
     return Certificate(cert=str(cert), key=str(key))

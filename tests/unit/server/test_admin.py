@@ -24,7 +24,7 @@ from relayd.upstream.transport.client import StreamClient
 from tests.unit.proxy.house import Side, until
 
 
-def asked(path: str, method: str, target: str) -> tuple[int, dict[str, str], bytes]:
+def send_request(path: str, method: str, target: str) -> tuple[int, dict[str, str], bytes]:
     """One request over the socket; runs in a thread."""
     connection = http.client.HTTPConnection("localhost", timeout=60)
     connection.sock = socket.socket(socket.AF_UNIX)
@@ -39,7 +39,7 @@ def asked(path: str, method: str, target: str) -> tuple[int, dict[str, str], byt
 
 
 class Running:
-    """An admin server whose reload is told by the test."""
+    """An admin server whose reload result is set by the test."""
 
     def __init__(self, folder: Path) -> None:
         self.path = str(folder / "admin.sock")
@@ -56,7 +56,7 @@ class Running:
         return await self.result
 
     async def ask(self, method: str, target: str) -> tuple[int, dict[str, str], bytes]:
-        return await asyncio.to_thread(asked, self.path, method, target)
+        return await asyncio.to_thread(send_request, self.path, method, target)
 
     def close(self) -> None:
         self.server.close()
@@ -105,13 +105,13 @@ async def test_the_socket_is_closed_to_strangers_and_gone_afterwards(tmp_path: P
 
 
 class Scripted:
-    """An application that does what a test says; a Handler too."""
+    """An application controlled by the test. It is its own Handler."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.server = AdminServer(path)
         self.server.serve(self.begin)
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.got = b""
         self.queued = 0
         self.is_whole = self.is_closed = False
@@ -119,7 +119,7 @@ class Scripted:
         self.responder: Responder | None = None
 
     def begin(self, request: LocalRequest, responder: Responder) -> Handler:
-        self.asked.append(f"{request.method} {request.path}")
+        self.requests.append(f"{request.method} {request.path}")
         self.responder = responder
         return self
 
@@ -152,7 +152,7 @@ async def test_every_method_and_body_reaches_the_application_and_a_response_come
     admin = Scripted(str(tmp_path / "a.sock"))
     side = await admin.connect(f"{method} /x/y?q=1 HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\n\n3\nabc\n")
     await until(lambda: admin.got == b"abc")
-    assert admin.asked == [f"{method} /x/y"] and not admin.is_whole
+    assert admin.requests == [f"{method} /x/y"] and not admin.is_whole
     assert admin.responder is not None
     admin.responder.head(STREAM)
     admin.responder.body(b"one")

@@ -1,4 +1,4 @@
-"""The admin application, asked without a socket: what may be asked, when an action is done, and who is told."""
+"""The admin application without a socket: allowed methods, the start of an action, and its response."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.client import StreamClient
 from tests.unit.proxy.house import until
-from tests.unit.server.told import Told
+from tests.unit.server.recording_responder import RecordingResponder
 
 
-class Asked:
+class Application:
     """The application with one action, whose outcome the test decides."""
 
     def __init__(self) -> None:
@@ -34,18 +34,18 @@ class Asked:
         self.begun += 1
         return await self.outcome
 
-    def ask(self, method: str, path: str, *, write: bool = True) -> tuple[Told, Handler]:
-        told = Told()
-        return told, self.admin(LocalRequest(method, path, write), told)
+    def ask(self, method: str, path: str, *, write: bool = True) -> tuple[RecordingResponder, Handler]:
+        responder = RecordingResponder()
+        return responder, self.admin(LocalRequest(method, path, write), responder)
 
     def close(self) -> None:
         self.client.close()
         self.telemetry.close()
 
 
-def status_of(told: Told) -> int:
-    assert told.response is not None and told.ended
-    return told.response.status
+def status_of(responder: RecordingResponder) -> int:
+    assert responder.response is not None and responder.ended
+    return responder.response.status
 
 
 @pytest.mark.parametrize(("method", "path", "write", "wanted", "allow"), [
@@ -57,58 +57,58 @@ def status_of(told: Told) -> int:
 async def test_a_method_that_a_path_does_not_have_is_refused_with_those_it_has(
     method: str, path: str, write: bool, wanted: int, allow: str
 ) -> None:
-    asked = Asked()
-    told, _ = asked.ask(method, path, write=write)
-    assert status_of(told) == wanted
-    assert told.response is not None and told.response.get(b"allow") == allow
-    asked.close()
+    application = Application()
+    responder, _ = application.ask(method, path, write=write)
+    assert status_of(responder) == wanted
+    assert responder.response is not None and responder.response.get(b"allow") == allow
+    application.close()
 
 
 async def test_an_action_begins_when_its_request_is_whole_and_its_outcome_is_the_answer() -> None:
-    asked = Asked()
-    told, handler = asked.ask("POST", "/reload")
+    application = Application()
+    responder, handler = application.ask("POST", "/reload")
     handler.feed(b"{", False)
     await asyncio.sleep(0)
-    assert not asked.begun and not told.ended
+    assert not application.begun and not responder.ended
     handler.feed(b"}", True)
-    await until(lambda: asked.begun)
-    assert not told.ended
-    asked.outcome.set_result(ReloadResult(False, 3, findings=("bad",)))
-    await until(lambda: told.ended)
-    assert status_of(told) == 422 and b'"bad"' in told.written
-    asked.close()
+    await until(lambda: application.begun)
+    assert not responder.ended
+    application.outcome.set_result(ReloadResult(False, 3, findings=("bad",)))
+    await until(lambda: responder.ended)
+    assert status_of(responder) == 422 and b'"bad"' in responder.written
+    application.close()
 
 
 async def test_the_body_of_an_action_is_bounded() -> None:
-    asked = Asked()
-    told, handler = asked.ask("POST", "/reload")
+    application = Application()
+    responder, handler = application.ask("POST", "/reload")
     handler.feed(b"x" * MAX_BODY, False)
-    assert not told.ended
+    assert not responder.ended
     handler.feed(b"x", False)
     handler.close()
-    assert status_of(told) == 413
+    assert status_of(responder) == 413
     handler.feed(b"", True)
-    assert not asked.begun
-    asked.close()
+    assert not application.begun
+    application.close()
 
 
 async def test_an_action_that_has_begun_is_finished_when_its_client_leaves() -> None:
-    asked = Asked()
-    told, handler = asked.ask("POST", "/reload")
+    application = Application()
+    responder, handler = application.ask("POST", "/reload")
     handler.feed(b"", True)
-    await until(lambda: asked.begun)
+    await until(lambda: application.begun)
     handler.close()
-    asked.outcome.set_result(ReloadResult(True, 2))
+    application.outcome.set_result(ReloadResult(True, 2))
     await until(lambda: not asyncio.all_tasks() - {asyncio.current_task()})
-    assert not asked.outcome.cancelled() and not told.ended and not told.failed
-    asked.close()
+    assert not application.outcome.cancelled() and not responder.ended and not responder.failed
+    application.close()
 
 
 async def test_an_action_that_fails_is_an_error_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    asked = Asked()
-    told, handler = asked.ask("POST", "/reload")
+    application = Application()
+    responder, handler = application.ask("POST", "/reload")
     handler.feed(b"", True)
-    asked.outcome.set_exception(ValueError("a fault"))
-    await until(lambda: told.failed)
+    application.outcome.set_exception(ValueError("a fault"))
+    await until(lambda: responder.failed)
     assert "a fault" in caplog.text
-    asked.close()
+    application.close()

@@ -1,4 +1,4 @@
-"""The events: one for all clients, none for a client that is behind, an end when something newer is in force."""
+"""The events: one for all clients, none for a slow client, and an end when a newer plan is in force."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import pytest
 from relayd.server import admin_events
 from relayd.server.admin_events import EventFeed, EventStream
 from tests.unit.proxy.house import until
-from tests.unit.server.told import Told
+from tests.unit.server.recording_responder import RecordingResponder
 
 
 class Status:
-    """Numbers the events that were made."""
+    """Numbers the created events."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -23,20 +23,20 @@ class Status:
 
 @pytest.fixture
 def status(monkeypatch: pytest.MonkeyPatch) -> Status:
-    monkeypatch.setattr(admin_events, "EVERY_S", 0.001)
+    monkeypatch.setattr(admin_events, "INTERVAL_S", 0.001)
     return Status()
 
 
-def opened(feed: EventFeed) -> tuple[Told, EventStream]:
-    told = Told()
-    stream = feed.open(told, "GET")
+def subscribed(feed: EventFeed) -> tuple[RecordingResponder, EventStream]:
+    responder = RecordingResponder()
+    stream = feed.open(responder, "GET")
     assert isinstance(stream, EventStream)
-    return told, stream
+    return responder, stream
 
 
 async def test_the_first_event_comes_at_once_and_all_clients_share_the_later_ones(status: Status) -> None:
     feed = EventFeed(status, bool)
-    (one, first), (two, second) = opened(feed), opened(feed)
+    (one, first), (two, second) = subscribed(feed), subscribed(feed)
     assert one.pieces == [b'retry: 1000\n\nevent: status\ndata: {"made": 1}\n\n']
     assert one.response is not None and one.response.length is None
     assert one.response.get(b"content-type") == "text/event-stream; charset=utf-8"
@@ -48,7 +48,7 @@ async def test_the_first_event_comes_at_once_and_all_clients_share_the_later_one
 
 async def test_a_client_that_is_behind_gets_the_newest_when_it_has_caught_up(status: Status) -> None:
     feed = EventFeed(status, bool)
-    (slow, stream), (quick, other) = opened(feed), opened(feed)
+    (slow, stream), (quick, other) = subscribed(feed), subscribed(feed)
     slow.has_room = False
     await until(lambda: stream.is_behind)
     before = len(quick.pieces)
@@ -65,9 +65,9 @@ async def test_a_client_that_is_behind_gets_the_newest_when_it_has_caught_up(sta
 
 async def test_a_stream_ends_in_good_order_when_it_is_superseded(status: Status) -> None:
     feed = EventFeed(status, bool)
-    (told, stream), (_, other) = opened(feed), opened(feed)
-    told.superseded = True
-    await until(lambda: told.ended)
+    (responder, stream), (_, other) = subscribed(feed), subscribed(feed)
+    responder.superseded = True
+    await until(lambda: responder.ended)
     stream.close()
     other.close()
 
@@ -75,35 +75,35 @@ async def test_a_stream_ends_in_good_order_when_it_is_superseded(status: Status)
 async def test_all_streams_end_in_good_order_when_the_process_ends(status: Status) -> None:
     ending: list[bool] = []
     feed = EventFeed(status, lambda: bool(ending))
-    both = [opened(feed), opened(feed)]
+    both = [subscribed(feed), subscribed(feed)]
     await until(lambda: len(both[1][0].pieces) > 1)
     ending.append(True)
-    await until(lambda: all(told.ended for told, _ in both))
+    await until(lambda: all(responder.ended for responder, _ in both))
     for _, stream in both:
         stream.close()
 
 
-async def test_nothing_is_made_while_nobody_listens(status: Status) -> None:
+async def test_no_event_is_created_without_clients(status: Status) -> None:
     feed, other = EventFeed(status, bool), EventFeed(Status(), bool)
-    opened(feed)[1].close()
-    told, stream = opened(other)
-    await until(lambda: len(told.pieces) > 5)
+    subscribed(feed)[1].close()
+    responder, stream = subscribed(other)
+    await until(lambda: len(responder.pieces) > 5)
     assert status.made == 1
     stream.close()
 
 
 async def test_the_number_of_clients_is_bounded(status: Status, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin_events, "MOST_CLIENTS", 1)
+    monkeypatch.setattr(admin_events, "MAX_CLIENTS", 1)
     feed = EventFeed(status, bool)
-    _, stream = opened(feed)
-    assert feed.open(Told(), "GET") is None
+    _, stream = subscribed(feed)
+    assert feed.open(RecordingResponder(), "GET") is None
     stream.close()
-    opened(feed)[1].close()
+    subscribed(feed)[1].close()
 
 
 async def test_head_has_the_fields_of_the_stream_and_ends(status: Status) -> None:
-    told = Told()
+    responder = RecordingResponder()
     feed = EventFeed(status, bool)
-    assert feed.open(told, "HEAD") is not None
-    assert told.ended and not told.written and not status.made
-    assert told.response is not None and told.response.length is None
+    assert feed.open(responder, "HEAD") is not None
+    assert responder.ended and not responder.written and not status.made
+    assert responder.response is not None and responder.response.length is None

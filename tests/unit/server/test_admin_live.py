@@ -1,4 +1,4 @@
-"""Live state as the admin application shows it, and the hands on it."""
+"""Live state in the admin application, and the actions on endpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from relayd.limits.ticket import GRANTED
 from relayd.plan.compile import compile_plan
 from relayd.proxy.exchange import Exchange
 from relayd.server import admin_live
-from tests.unit.server.test_admin_views import Asked, asking
+from tests.unit.server.test_admin_views import Views, admin_views
 
 TEXT = """
 listeners: {public: {address: "127.0.0.1:8282"}}
@@ -27,150 +27,150 @@ routes: [{name: all, upstream: first}]
 """
 
 
-def planned(asked: Asked) -> None:
-    asked.gateway.plan = compile_plan(load_text(TEXT, "relayd.yaml").config, 7)
+def planned(views: Views) -> None:
+    views.gateway.plan = compile_plan(load_text(TEXT, "relayd.yaml").config, 7)
 
 
 def path(upstream: str, address: str, *action: str) -> str:
     return f"/upstreams/{upstream}/endpoints/{quote(address, safe='')}/{'/'.join(action)}"
 
 
-def address(asked: Asked, number: int = 0) -> str:
-    _, told = asked.get("/upstreams")
-    result: str = told["upstreams"][0]["endpoints"][number]["address"]
+def address(views: Views, number: int = 0) -> str:
+    _, data = views.get("/upstreams")
+    result: str = data["upstreams"][0]["endpoints"][number]["address"]
     return result
 
 
-async def test_upstreams_are_shown_with_what_keeps_each_endpoint_from_being_asked() -> None:
-    async with asking() as asked:
-        assert asked.get("/upstreams") == (200, {"upstreams": []})
-        planned(asked)
-        _, told = asked.get("/upstreams")
-        assert [one["name"] for one in told["upstreams"]] == ["first", "plain"]
-        assert [one["state"] for one in told["upstreams"][0]["endpoints"]] == ["enabled", "enabled"]
-        assert told["upstreams"][0]["endpoints"][0]["breaker"] == "closed"
+async def test_upstreams_are_shown_with_the_state_of_each_endpoint() -> None:
+    async with admin_views() as views:
+        assert views.get("/upstreams") == (200, {"upstreams": []})
+        planned(views)
+        _, data = views.get("/upstreams")
+        assert [one["name"] for one in data["upstreams"]] == ["first", "plain"]
+        assert [one["state"] for one in data["upstreams"][0]["endpoints"]] == ["enabled", "enabled"]
+        assert data["upstreams"][0]["endpoints"][0]["breaker"] == "closed"
 
 
 @pytest.mark.parametrize(("action", "state"), [("drain", "draining"), ("disable", "disabled")])
 async def test_an_endpoint_is_taken_out_and_brought_back(action: str, state: str) -> None:
-    async with asking() as asked:
-        planned(asked)
-        one = address(asked)
-        status, told = asked.get(path("first", one, action), method="POST", write=True)
-        assert (status, told["upstream"], told["endpoint"]["state"]) == (200, "first", state)
-        plan = asked.gateway.plan
+    async with admin_views() as views:
+        planned(views)
+        one = address(views)
+        status, data = views.get(path("first", one, action), method="POST", write=True)
+        assert (status, data["upstream"], data["endpoint"]["state"]) == (200, "first", state)
+        plan = views.gateway.plan
         assert plan is not None
         picked = {plan.upstreams["first"].acquire().endpoint.label for _ in range(6)}  # type: ignore[union-attr]
-        assert picked == {address(asked, 1)}
-        status, told = asked.get(path("first", one, "enable"), method="POST", write=True)
-        assert (status, told["endpoint"]["state"]) == (200, "enabled")
+        assert picked == {address(views, 1)}
+        status, data = views.get(path("first", one, "enable"), method="POST", write=True)
+        assert (status, data["endpoint"]["state"]) == (200, "enabled")
 
 
-async def test_a_breaker_is_opened_and_reset_by_hand_and_health_tells_of_it() -> None:
-    async with asking() as asked:
-        planned(asked)
+async def test_a_breaker_is_opened_and_reset_by_hand_and_shown_in_health() -> None:
+    async with admin_views() as views:
+        planned(views)
         for number in (0, 1):
-            status, told = asked.get(path("first", address(asked, number), "breaker", "open"), method="POST", write=True)
-            assert (status, told["endpoint"]["breaker"], told["endpoint"]["forced"]) == (200, "open", True)
-        assert asked.get("/health")[1]["circuit_breaker"]["is_open"] is True
-        assert asked.get("/health")[0] == 503
-        assert asked.get("/live")[0] == 200  # alive it is
-        status, told = asked.get(path("first", address(asked), "breaker", "reset"), method="POST", write=True)
-        assert told["endpoint"]["breaker"] == "closed"
-        assert asked.get("/health")[1]["circuit_breaker"]["is_open"] is False
+            status, data = views.get(path("first", address(views, number), "breaker", "open"), method="POST", write=True)
+            assert (status, data["endpoint"]["breaker"], data["endpoint"]["forced"]) == (200, "open", True)
+        assert views.get("/health")[1]["circuit_breaker"]["is_open"] is True
+        assert views.get("/health")[0] == 503
+        assert views.get("/live")[0] == 200  # still alive
+        status, data = views.get(path("first", address(views), "breaker", "reset"), method="POST", write=True)
+        assert data["endpoint"]["breaker"] == "closed"
+        assert views.get("/health")[1]["circuit_breaker"]["is_open"] is False
 
 
-@pytest.mark.parametrize(("target", "status", "words"), [
+@pytest.mark.parametrize(("target", "status", "text"), [
     ("/upstreams/other/endpoints/a/drain", 404, "first, plain"), (path("first", "nowhere:1", "drain"), 404, "127.0.0.1:9001"),
     (path("first", "127.0.0.1:9001", "explode"), 404, "no such action"), ("/upstreams/first", 404, "no such action"),
     (path("first", "127.0.0.1:9001", "breaker", "half"), 404, "no such action"),
     ("/upstreams/a/b/c/d/e/f/g", 404, "no such action"),
 ])
-async def test_an_action_that_cannot_be_done_says_what_can(target: str, status: int, words: str) -> None:
-    async with asking() as asked:
-        planned(asked)
-        told = asked.get(target, method="POST", write=True)
-        assert told[0] == status
-        assert words in told[1]["error"]["message"]
+async def test_an_unknown_action_lists_the_known_targets(target: str, status: int, text: str) -> None:
+    async with admin_views() as views:
+        planned(views)
+        data = views.get(target, method="POST", write=True)
+        assert data[0] == status
+        assert text in data[1]["error"]["message"]
 
 
 async def test_a_breaker_that_is_off_cannot_be_opened() -> None:
-    async with asking() as asked:
-        planned(asked)
-        status, told = asked.get(path("plain", "127.0.0.1:9003", "breaker", "open"), method="POST", write=True)
-        assert (status, told["error"]["code"]) == (409, "not_possible")
+    async with admin_views() as views:
+        planned(views)
+        status, data = views.get(path("plain", "127.0.0.1:9003", "breaker", "open"), method="POST", write=True)
+        assert (status, data["error"]["code"]) == (409, "not_possible")
 
 
-async def test_actions_are_asked_for_by_post_and_only_where_writing_is_shown() -> None:
-    async with asking() as asked:
-        planned(asked)
-        target = path("first", address(asked), "drain")
-        assert asked.get(target, method="POST")[0] == 403
-        assert asked.get(target, write=True)[0] == 405
-        assert asked.get("/upstreams")[1]["upstreams"][0]["endpoints"][0]["state"] == "enabled"
+async def test_actions_need_post_and_write_permission() -> None:
+    async with admin_views() as views:
+        planned(views)
+        target = path("first", address(views), "drain")
+        assert views.get(target, method="POST")[0] == 403
+        assert views.get(target, write=True)[0] == 405
+        assert views.get("/upstreams")[1]["upstreams"][0]["endpoints"][0]["state"] == "enabled"
 
 
 async def test_queues_are_shown_with_places_in_the_order_of_turns() -> None:
-    async with asking() as asked:
-        gates = asked.gateway.gates
+    async with admin_views() as views:
+        gates = views.gateway.gates
         gates.apply({"upstream first": GateLimits(1, 5), "route free": GateLimits()})
         gate = gates.get("upstream first")
         for who, priority in (("a", 0), ("b", 0), ("a", 0), ("c", 1)):
             gate.acquire(who, priority, None, lambda ticket: None, lambda ticket, reason, seconds: None)
-        status, told = asked.get("/queue")
+        status, data = views.get("/queue")
         assert status == 200
-        assert [(one["name"], one["in_flight"], one["depth"]) for one in told["gates"]] == [("upstream first", 1, 3)]
-        assert [(one["place"], one["consumer"]) for one in told["waiting"]] == [(1, "c"), (2, "b"), (3, "a")]
-        assert asked.get("/status")[1]["gates"][0]["name"] == "upstream first"
+        assert [(one["name"], one["in_flight"], one["depth"]) for one in data["gates"]] == [("upstream first", 1, 3)]
+        assert [(one["place"], one["consumer"]) for one in data["waiting"]] == [(1, "c"), (2, "b"), (3, "a")]
+        assert views.get("/status")[1]["gates"][0]["name"] == "upstream first"
 
 
-async def test_what_is_enabled_by_hand_wakes_those_who_wait_for_it() -> None:
-    async with asking() as asked:
-        planned(asked)
-        gates, plan = asked.gateway.gates, asked.gateway.plan
+async def test_enabling_an_endpoint_wakes_waiting_requests() -> None:
+    async with admin_views() as views:
+        planned(views)
+        gates, plan = views.gateway.gates, views.gateway.plan
         assert plan is not None
         gates.apply({"upstream first": GateLimits(0, 5)})
         endpoint = plan.upstreams["first"].endpoints[0]
-        asked.get(path("first", endpoint.label, "disable"), method="POST", write=True)
+        views.get(path("first", endpoint.label, "disable"), method="POST", write=True)
         waiting = gates.get("upstream first").acquire(
             "a", 0, None, lambda ticket: None, lambda ticket, reason, seconds: None, lambda: endpoint.available
         )
-        asked.get(path("first", endpoint.label, "enable"), method="POST", write=True)
+        views.get(path("first", endpoint.label, "enable"), method="POST", write=True)
         assert waiting.state == GRANTED
 
 
-def under_way(asked: Asked, number: int, **record: Any) -> None:
-    """An exchange that began so many seconds ago, before a client that is so far behind."""
-    plan = asked.gateway.plan
+def under_way(views: Views, number: int, **record: Any) -> None:
+    """Add an exchange that began this many seconds ago, with 512 bytes queued for its client."""
+    plan = views.gateway.plan
     assert plan is not None
     down: Any = SimpleNamespace(listener="public", peer="127.0.0.1", buffered=lambda: 512)
     head: Any = SimpleNamespace(version=11, has_body=False)
-    exchange = Exchange(asked.gateway, plan, down, head, clock.monotonic() - number)
+    exchange = Exchange(views.gateway, plan, down, head, clock.monotonic() - number)
     exchange.phase = "transfer"
-    for word, value in record.items():
-        setattr(exchange.record, word, value)
+    for name, value in record.items():
+        setattr(exchange.record, name, value)
 
 
 async def test_streams_are_shown_the_oldest_first_and_without_the_query() -> None:
-    async with asking() as asked:
-        planned(asked)
-        under_way(asked, 3, id="x3", consumer="team", route="llm", path="/v1", query="key=sk-1", bytes_out=99)
-        under_way(asked, 9, id="x9")
-        status, told = asked.get("/streams")
-        assert (status, told["in_flight"], [one["id"] for one in told["streams"]]) == (200, 2, ["x9", "x3"])
-        assert "sk-1" not in json.dumps(told)
-        young = told["streams"][1]
+    async with admin_views() as views:
+        planned(views)
+        under_way(views, 3, id="x3", consumer="team", route="llm", path="/v1", query="key=sk-1", bytes_out=99)
+        under_way(views, 9, id="x9")
+        status, data = views.get("/streams")
+        assert (status, data["in_flight"], [one["id"] for one in data["streams"]]) == (200, 2, ["x9", "x3"])
+        assert "sk-1" not in json.dumps(data)
+        young = data["streams"][1]
         assert (young["consumer"], young["route"], young["room"], young["buffered_bytes"], young["sent_bytes"]) == (
             "team", "llm", "transfer", 512, 99)
         assert young["age_s"] == pytest.approx(3, abs=1)
 
 
 async def test_of_very_many_streams_the_oldest_are_shown_and_all_counted() -> None:
-    async with asking() as asked:
-        planned(asked)
+    async with admin_views() as views:
+        planned(views)
         for number in range(admin_live.SHOWN_STREAMS + 50):
-            under_way(asked, number)
-        told = asked.get("/streams")[1]
-        assert told["in_flight"] == admin_live.SHOWN_STREAMS + 50
-        assert len(told["streams"]) == admin_live.SHOWN_STREAMS
-        assert told["streams"][0]["age_s"] > told["streams"][-1]["age_s"]
+            under_way(views, number)
+        data = views.get("/streams")[1]
+        assert data["in_flight"] == admin_live.SHOWN_STREAMS + 50
+        assert len(data["streams"]) == admin_live.SHOWN_STREAMS
+        assert data["streams"][0]["age_s"] > data["streams"][-1]["age_s"]

@@ -1,4 +1,4 @@
-"""One client connection: requests in, answers out, one after the other, within limits of time."""
+"""One client connection: requests, responses, pipelining and timeouts."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ async def test_requests_behind_one_another_are_answered_in_order(tmp_path: Path)
     async def script(side: Side) -> None:
         while True:
             head, body = await side.message()
-            word = head.split(b" ")[1] + body
-            side.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(word) + word)
+            text = head.split(b" ")[1] + body
+            side.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
 
     async with running(tmp_path, script, before=FIXED) as house:
         side = await house.connect()
@@ -123,7 +123,7 @@ async def test_one_empty_line_before_a_request_is_taken(tmp_path: Path) -> None:
     (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
     (b"POST / HTTP/1.1\r\nHost: a\r\nExpect: much\r\n\r\n", 417),
 ])
-async def test_what_is_no_request_is_refused_once_and_the_connection_ended(tmp_path: Path, raw: bytes, status: int) -> None:
+async def test_a_malformed_request_is_rejected_once_and_the_connection_ends(tmp_path: Path, raw: bytes, status: int) -> None:
     async with running(tmp_path) as house:
         side = await house.connect()
         side.write(raw + get())
@@ -165,7 +165,7 @@ async def test_a_body_that_turns_malformed_ends_the_exchange(tmp_path: Path) -> 
 # ---- Expect
 
 
-async def test_a_client_that_asks_is_told_to_go_on(tmp_path: Path) -> None:
+async def test_a_client_with_expect_gets_100_continue(tmp_path: Path) -> None:
     async with running(tmp_path) as house:
         side = await house.connect()
         side.write(get("/x", "Content-Length: 3", "Expect: 100-continue", method="POST"))
@@ -175,9 +175,9 @@ async def test_a_client_that_asks_is_told_to_go_on(tmp_path: Path) -> None:
         await house.accounted(1)
 
 
-@pytest.mark.parametrize("words", [("/fixed", "5"), ("/x", "999999999")])
-async def test_a_client_that_would_be_refused_is_not_asked_to_upload(tmp_path: Path, words: tuple[str, str]) -> None:
-    path, length = words
+@pytest.mark.parametrize("target", [("/fixed", "5"), ("/x", "999999999")])
+async def test_a_rejected_client_gets_no_100_continue(tmp_path: Path, target: tuple[str, str]) -> None:
+    path, length = target
     async with running(tmp_path, before=FIXED) as house:
         side = await house.connect()
         side.write(get(path, f"Content-Length: {length}", "Expect: 100-continue", method="POST"))
@@ -187,7 +187,7 @@ async def test_a_client_that_would_be_refused_is_not_asked_to_upload(tmp_path: P
         await house.accounted(1)
 
 
-async def test_a_body_that_is_there_already_needs_no_going_on(tmp_path: Path) -> None:
+async def test_a_body_sent_with_the_head_needs_no_100_continue(tmp_path: Path) -> None:
     async with running(tmp_path) as house:
         assert status_of((await house.ask(post(b"abc", "Expect: 100-continue")))[0]) == 200
 
@@ -201,12 +201,12 @@ async def test_an_answer_outlives_the_rest_of_an_upload(tmp_path: Path) -> None:
         side.write(get("/fixed", "Content-Length: 900000", method="POST") + bytes(500000))
         head, body = await side.message()
         assert status_of(head) == 200 and body == b"hallo"
-        assert await side.rest() == b""  # the other half of the connection is still read
+        assert await side.rest() == b""  # the other direction is still read
         side.write(bytes(400000))
         await side.writer.drain()
-        house.connection.check(clock.monotonic() + 4)
+        house.connection.enforce_timeouts(clock.monotonic() + 4)
         assert house.listening.connections
-        house.connection.check(clock.monotonic() + 6)
+        house.connection.enforce_timeouts(clock.monotonic() + 6)
         await until(lambda: not house.listening.connections)
         await house.accounted(1)
 
@@ -233,30 +233,30 @@ async def test_a_header_section_has_one_limit_that_dribbling_does_not_reset(tmp_
         begun = clock.monotonic()
         side.write(b"A: b\r\n")
         await turned()
-        house.connection.check(begun + 9.5)
-        house.connection.check(begun + 10)
+        house.connection.enforce_timeouts(begun + 9.5)
+        house.connection.enforce_timeouts(begun + 10)
         assert status_of((await side.message())[0]) == 408
         assert await side.rest() == b""
         assert (await house.accounted(1))[0].code == "request_timeout"
 
 
-async def test_who_says_nothing_at_all_is_let_go_without_a_word(tmp_path: Path) -> None:
+async def test_a_silent_connection_is_closed_without_a_response(tmp_path: Path) -> None:
     async with running(tmp_path, listener="timeouts: {header: 10s}") as house:
         side = await house.connect()
         await until(lambda: house.listening.connections)
-        house.connection.check(clock.monotonic() + 11)
+        house.connection.enforce_timeouts(clock.monotonic() + 11)
         assert await side.rest() == b""
         await house.accounted(0)
 
 
-async def test_a_kept_connection_is_let_go_after_a_while(tmp_path: Path) -> None:
+async def test_an_idle_connection_is_closed_after_the_keepalive_timeout(tmp_path: Path) -> None:
     async with running(tmp_path, listener="timeouts: {keepalive: 75s, header: 10s}") as house:
         side = await house.connect()
         side.write(get())
         await side.message()
-        house.connection.check(clock.monotonic() + 74)
+        house.connection.enforce_timeouts(clock.monotonic() + 74)
         assert house.listening.connections
-        house.connection.check(clock.monotonic() + 76)
+        house.connection.enforce_timeouts(clock.monotonic() + 76)
         assert await side.rest() == b""
         await house.accounted(1)
 
@@ -266,8 +266,8 @@ async def test_a_body_that_stops_coming_is_given_up(tmp_path: Path) -> None:
         side = await house.connect()
         side.write(get("/x", "Content-Length: 30000", method="POST") + bytes(20000))
         await until(lambda: house.endpoint_sides)
-        house.connection.check(clock.monotonic() + 29)
-        house.connection.check(clock.monotonic() + 31)
+        house.connection.enforce_timeouts(clock.monotonic() + 29)
+        house.connection.enforce_timeouts(clock.monotonic() + 31)
         assert status_of((await side.message())[0]) == 408
         assert (await house.accounted(1))[0].code == "request_timeout"
 
@@ -281,7 +281,7 @@ async def test_a_dribbled_body_is_too_slow(tmp_path: Path) -> None:
         begun = clock.monotonic()
         side.write(bytes(10))
         await until(lambda: not house.gateway.exchanges or next(iter(house.gateway.exchanges)).record.bytes_in == 20)
-        house.connection.check(begun + 30)
+        house.connection.enforce_timeouts(begun + 30)
         assert status_of((await side.message())[0]) == 408
         await house.accounted(1)
 
@@ -297,11 +297,11 @@ async def test_a_dribbled_body_is_too_slow_however_short_its_limit_of_silence_is
         side.write(get("/x", "Content-Length: 30000", method="POST") + bytes(10))
         await until(lambda: house.gateway.exchanges)
         (exchange,) = house.gateway.exchanges
-        for sent in range(11, 19):  # a byte in every four seconds
+        for sent in range(11, 19):  # one byte every four seconds
             later_s += 4
             side.write(bytes(1))
             await until(partial(arrived_or_over, exchange, sent))
-            house.connection.check(clock.monotonic())
+            house.connection.enforce_timeouts(clock.monotonic())
         assert status_of((await side.message())[0]) == 408
         assert (await house.accounted(1))[0].code == "request_timeout"
 
@@ -314,12 +314,12 @@ async def test_a_client_that_reads_nothing_is_broken_off(tmp_path: Path) -> None
         side.writer.transport.pause_reading()  # type: ignore[attr-defined]
         side.write(get())
         await until(lambda: house.listening.connections and house.connection.buffered() > 0)
-        await turned(500)  # what the buffers of the kernel take
+        await turned(500)  # fill the buffers of the kernel
         now = clock.monotonic()
-        house.connection.check(now)
-        house.connection.check(now + 59)
+        house.connection.enforce_timeouts(now)
+        house.connection.enforce_timeouts(now + 59)
         assert house.gateway.exchanges
-        house.connection.check(now + 61)
+        house.connection.enforce_timeouts(now + 61)
         (record,) = await house.accounted(1)
         assert (record.code, record.status) == ("client_stalled", 200)
         await until(lambda: not house.listening.connections)
@@ -328,7 +328,7 @@ async def test_a_client_that_reads_nothing_is_broken_off(tmp_path: Path) -> None
 # ---- the end
 
 
-async def test_a_drain_closes_what_is_between_requests(tmp_path: Path) -> None:
+async def test_a_drain_closes_connections_between_requests(tmp_path: Path) -> None:
     async with running(tmp_path, silent) as house:
         idle, busy = await house.connect(), await house.connect()
         busy.write(get())
@@ -454,7 +454,7 @@ async def test_small_chunks_do_not_undo_the_pause_that_a_slow_endpoint_causes(tm
 # ---- a client that has ended its side
 
 
-async def test_requests_of_a_client_that_has_ended_its_side_are_answered_before_it_is_left(tmp_path: Path) -> None:
+async def test_requests_before_a_client_eof_are_answered_before_the_close(tmp_path: Path) -> None:
     async with running(tmp_path, before=FIXED, listener="limits: {requests: 0}") as house:
         side = await house.connect()
         side.write(get("/fixed") * 300)
@@ -472,7 +472,7 @@ async def test_answers_that_wait_for_a_client_that_has_ended_its_side_are_delive
         side.writer.transport.pause_reading()  # type: ignore[attr-defined]
         side.write(get("/fixed") * 30)
         side.writer.write_eof()
-        await until(lambda: house.connection._ended and house.connection.buffered())
+        await until(lambda: house.connection._client_eof and house.connection.buffered())
         side.writer.transport.resume_reading()  # type: ignore[attr-defined]
         for _ in range(30):
             assert len((await side.message())[1]) == 900_000
@@ -490,7 +490,7 @@ async def test_the_next_request_waits_while_the_client_does_not_take_the_answers
         for _ in range(100):
             await asyncio.sleep(0)
         assert len(house.accounts) <= begun + 1 and house.connection.buffered() < 2_000_000
-        house.connection.check(clock.monotonic() + 11)  # no request is late: relayd itself lets them wait
+        house.connection.enforce_timeouts(clock.monotonic() + 11)  # no timeout: relayd itself delays these requests
         side.writer.transport.resume_reading()  # type: ignore[attr-defined]
         for _ in range(300):
             head, body = await side.message()
@@ -515,14 +515,14 @@ async def test_an_early_answer_is_delivered_to_a_client_that_has_ended_its_side(
         await begun.wait()
         head = await side.head()
         side.writer.write_eof()
-        await until(lambda: house.connection._ended)
+        await until(lambda: house.connection._client_eof)
         ended.set()
         assert status_of(head) == 401 and await side.rest() == b"in peace"
         await until(lambda: not house.listening.connections)
         await house.accounted(1)
 
 
-async def test_a_client_that_ends_its_side_while_it_waits_for_an_endpoint_has_left(tmp_path: Path) -> None:
+async def test_a_client_eof_during_a_request_to_an_endpoint_counts_as_gone(tmp_path: Path) -> None:
     async with running(tmp_path, silent) as house:
         side = await house.connect()
         side.write(get("/x"))

@@ -1,4 +1,4 @@
-"""What counts as progress of a client: what its kernel has taken, never what was added for it."""
+"""Progress of a client: bytes acknowledged by its kernel, not bytes added for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from relayd.server.delivery import UNSENT_BYTES, Delivery, bound_kernel_buffer, unacknowledged
+from relayd.server.delivery import Delivery
+from relayd.upstream.transport.kernel_buffer import UNSENT_BYTES, bound_kernel_buffer, unacknowledged
 
 
 class Waiting:
@@ -62,7 +63,7 @@ def test_a_client_that_takes_a_little_is_not(pair: tuple[socket.socket, socket.s
     delivery = Delivery(Waiting(ours))
     delivery.stalled_s(1000.0)
     held = unacknowledged(ours)
-    while unacknowledged(ours) == held:  # a window opens again in steps
+    while unacknowledged(ours) == held:  # a window reopens in steps
         assert theirs.recv(65536)
     assert delivery.stalled_s(1070.0) == 0.0
     assert delivery.stalled_s(1080.0) == 10.0 or unacknowledged(ours) != held
@@ -81,6 +82,6 @@ def test_the_kernel_holds_little_for_an_accepted_connection(pair: tuple[socket.s
         assert pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_BYTES
 
 
-def test_where_the_kernel_does_not_tell_nothing_is_held() -> None:
+def test_an_unsupported_socket_has_no_unacknowledged_bytes() -> None:
     with open("/dev/null", "rb") as null:
         assert unacknowledged(null) == 0  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The demo upstream, asked as any client of its API would."""
+"""The demo upstream, with the requests of any client of its API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from relayd.server.demo import DemoServer, last_user_text
 Events = list[tuple[float, str]]
 
 
-def asked(path: str, method: str, target: str, body: bytes | None = None) -> tuple[int, bytes]:
+def send_request(path: str, method: str, target: str, body: bytes | None = None) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("localhost", timeout=60)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(60)
@@ -30,7 +30,7 @@ def asked(path: str, method: str, target: str, body: bytes | None = None) -> tup
 
 
 def streamed(path: str, body: dict[str, Any], count: int) -> Events:
-    """The first events of a stream and when each came; leaves after that."""
+    """The first events of a stream and the time of each; then the connection is closed."""
     connection = http.client.HTTPConnection("localhost", timeout=60)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(60)
@@ -53,23 +53,23 @@ def streamed(path: str, body: dict[str, Any], count: int) -> Events:
 
 async def test_it_lists_its_model(tmp_path: Path) -> None:
     demo = DemoServer(str(tmp_path / "demo.sock"))
-    status, body = await asyncio.to_thread(asked, demo.path, "GET", "/v1/models")
+    status, body = await asyncio.to_thread(send_request, demo.path, "GET", "/v1/models")
     assert status == 200
     assert [one["id"] for one in json.loads(body)["data"]] == ["demo"]
     demo.close()
 
 
-async def test_it_answers_with_what_was_said_and_how_to_go_on(tmp_path: Path) -> None:
+async def test_it_quotes_the_user_message_and_explains_the_next_steps(tmp_path: Path) -> None:
     demo = DemoServer(str(tmp_path / "demo.sock"))
     question = {"model": "demo", "messages": [{"role": "user", "content": "is it on?"}]}
-    status, body = await asyncio.to_thread(asked, demo.path, "POST", "/v1/chat/completions", json.dumps(question).encode())
-    told = json.loads(body)
-    assert (status, told["object"], told["model"]) == (200, "chat.completion", "demo")
-    (choice,) = told["choices"]
+    status, body = await asyncio.to_thread(send_request, demo.path, "POST", "/v1/chat/completions", json.dumps(question).encode())
+    completion = json.loads(body)
+    assert (status, completion["object"], completion["model"]) == (200, "chat.completion", "demo")
+    (choice,) = completion["choices"]
     assert choice["finish_reason"] == "stop"
     assert "is it on?" in choice["message"]["content"]
     assert "relayd.yaml" in choice["message"]["content"]
-    assert told["usage"]["total_tokens"] == told["usage"]["prompt_tokens"] + told["usage"]["completion_tokens"]
+    assert completion["usage"]["total_tokens"] == completion["usage"]["prompt_tokens"] + completion["usage"]["completion_tokens"]
     demo.close()
 
 
@@ -107,13 +107,13 @@ async def test_faults_have_the_shape_of_the_api(tmp_path: Path) -> None:
         ("GET", "/v1/chat/completions", None, 405),
         ("GET", "/v1/else", None, 404),
     ):
-        found, answer = await asyncio.to_thread(asked, demo.path, method, target, body)
+        found, answer = await asyncio.to_thread(send_request, demo.path, method, target, body)
         assert found == status
         assert set(json.loads(answer)["error"]) == {"message", "type", "param", "code"}
     demo.close()
 
 
-async def test_its_socket_is_for_relayd_alone_and_its_spec_leads_there(tmp_path: Path) -> None:
+async def test_its_socket_is_private_and_its_spec_has_its_path(tmp_path: Path) -> None:
     demo = DemoServer(str(tmp_path / "demo.sock"))
     assert os.stat(demo.path).st_mode & 0o777 == 0o600
     (endpoint,) = demo.spec.endpoints

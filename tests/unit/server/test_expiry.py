@@ -31,7 +31,7 @@ def test_a_chain_ends_with_the_first_that_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x00" * 40, b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"])
-def test_a_file_without_a_certificate_says_so(raw: bytes) -> None:
+def test_a_file_without_a_certificate_is_an_error(raw: bytes) -> None:
     with pytest.raises(ValueError, match=r"holds (no|a damaged) certificate"):
         validity_of_all(raw)
 

@@ -19,7 +19,7 @@ import pytest
 from relayd.config.listener import Listener, ListenerLimits
 from relayd.errors import ConfigError
 from relayd.server.listener import ListenerSet
-from relayd.server.sockets import bind, rebind
+from relayd.server.sockets import apply_socket_options, bind
 from tests.aids.ports import free_port
 from tests.aids.turns import turned
 from tests.unit.proxy.house import House, Side, get, running, soon, status_of, until
@@ -33,7 +33,7 @@ async def silent(side: Side) -> None:
 # ---- one listener
 
 
-async def test_above_its_limit_one_peer_is_told_to_come_later(tmp_path: Path) -> None:
+async def test_a_peer_above_its_limit_gets_503_with_retry_after(tmp_path: Path) -> None:
     async with running(tmp_path, listener="limits: {connections_per_peer: 2}") as house:
         first, second = await house.connect(), await house.connect()
         await until(lambda: len(house.listening.connections) == 2)
@@ -103,8 +103,8 @@ async def test_peers_on_a_unix_socket_are_named_so_and_not_counted(tmp_path: Pat
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(str(tmp_path / "a.sock"))
     sock.listen()
-    words = 'trusted_proxies: [unix], limits: {connections_per_peer: 1}'
-    async with running(tmp_path, listener=words, sock=sock) as house:
+    options = 'trusted_proxies: [unix], limits: {connections_per_peer: 1}'
+    async with running(tmp_path, listener=options, sock=sock) as house:
         for name in ("one", "two"):
             side = await house.connect()
             side.write(get("/x", f"X-Request-ID: {name}", "X-Forwarded-For: 203.0.113.9"))
@@ -138,15 +138,15 @@ async def ask(port: int) -> int:
     return status_of(answer)
 
 
-async def test_what_is_committed_is_served_and_what_is_gone_is_not(tmp_path: Path) -> None:
+async def test_committed_listeners_are_served_and_removed_ones_are_not(tmp_path: Path) -> None:
     async with listeners(tmp_path) as (_, every):
         one, two = free_port(), free_port()
         every.commit(every.prepare({"one": Listener(address=f"127.0.0.1:{one}")}))
         assert await ask(one) == 200
-        kept = every.listening["one"].sockets
+        kept = every.active["one"].sockets
         every.commit(every.prepare({
             "renamed": Listener(address=f"127.0.0.1:{one}"), "two": Listener(address=f"127.0.0.1:{two}")}))
-        assert every.listening["renamed"].sockets is kept
+        assert every.active["renamed"].sockets is kept
         assert [await ask(one), await ask(two)] == [200, 200]
         every.commit(every.prepare({"two": Listener(address=f"127.0.0.1:{two}")}))
         with pytest.raises(ConnectionRefusedError):
@@ -161,7 +161,7 @@ async def test_a_failed_preparation_leaves_nothing_behind(tmp_path: Path) -> Non
             every.prepare({
                 "good": Listener(address=f"127.0.0.1:{port}"), "file": Listener(address=f"unix:{path}"),
                 "bad": Listener(address=f"127.0.0.1:{other.getsockname()[1]}")})
-        assert not path.exists() and not every.listening
+        assert not path.exists() and not every.active
         with socket.create_server(("127.0.0.1", port)):
             pass
 
@@ -187,9 +187,9 @@ async def test_limits_change_for_connections_that_exist(tmp_path: Path) -> None:
     async with listeners(tmp_path) as (_, every):
         config = Listener(address=f"127.0.0.1:{free_port()}")
         every.commit(every.prepare({"one": config}))
-        first = every.listening["one"]
+        first = every.active["one"]
         every.commit(every.prepare({"one": dataclasses.replace(config, limits=ListenerLimits(requests=3))}))
-        assert every.listening["one"] is first and first.max_requests == 3
+        assert every.active["one"] is first and first.max_requests == 3
 
 
 async def test_the_limit_of_all_listeners_together_holds(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ async def test_a_stop_closes_idle_connections_and_then_all(tmp_path: Path) -> No
         await until(lambda: house.endpoint_sides and every.connections == 2)
         every.close()
         assert not path.exists()
-        every.idle_close()
+        every.close_idle_connections()
         assert await soon(idle.read()) == b""
         every.abort_all()
         assert status_of(await soon(reader.read())) == 503
@@ -283,7 +283,7 @@ async def test_backlog_mode_and_owner_change_on_the_socket_that_stays(tmp_path: 
     old = Listener(address=f"unix:{path}", mode="0600", backlog=10)
     sock = bind("a", old, {})[0]
     with contextlib.closing(sock):
-        rebind([sock], old, Listener(address=f"unix:{path}", mode="0666", backlog=20))
+        apply_socket_options([sock], old, Listener(address=f"unix:{path}", mode="0666", backlog=20))
         assert stat.S_IMODE(path.stat().st_mode) == 0o666
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))

@@ -1,4 +1,4 @@
-"""Listening sockets: addresses to bound sockets, and errors with their cure."""
+"""Listening sockets: binding addresses, and errors with a remedy."""
 
 from __future__ import annotations
 
@@ -94,10 +94,10 @@ def test_a_file_that_is_no_socket_is_never_removed(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
-@pytest.mark.parametrize("words", [{"owner": "nobody-of-that-name"}, {"owner": ":no-such-group"}])
-def test_an_owner_that_does_not_exist_is_refused(tmp_path: Path, words: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [{"owner": "nobody-of-that-name"}, {"owner": ":no-such-group"}])
+def test_an_owner_that_does_not_exist_is_refused(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="unknown user or group"):
-        bind("public", Listener(address=f"unix:{tmp_path / 'a.sock'}", **words), {})
+        bind("public", Listener(address=f"unix:{tmp_path / 'a.sock'}", **options), {})
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_all_addresses_of_ipv6_are_all_of_ipv4_too_unless_a_listener_of_its_own_
     with both, socket.create_connection(("127.0.0.1", port), 5), socket.create_connection(("::1", port), 5):
         pass
     address = f"[::]:{port}"
-    (four,) = bind("four", Listener(address=f"0.0.0.0:{port}"), {}, beside=(address,))
-    (six,) = bind("six", Listener(address=address), {}, beside=(f"0.0.0.0:{port}",))
+    (four,) = bind("four", Listener(address=f"0.0.0.0:{port}"), {}, other_addresses=(address,))
+    (six,) = bind("six", Listener(address=address), {}, other_addresses=(f"0.0.0.0:{port}",))
     with four, six:
         assert six.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1

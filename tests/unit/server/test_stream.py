@@ -1,4 +1,4 @@
-"""Client streams: bytes by callback, pausing, and who is told of an end."""
+"""Client streams: delivery by callback, pausing and the end of a stream."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tornado.ioloop import IOLoop
 
+from relayd.server.read_poller import ReadPoller
 from relayd.server.stream import READS, RECORD, RECORDS, ClientStream, TlsClientStream
-from relayd.server.watch import Watch
 from tests.aids.turns import turned
 from tests.unit.proxy.house import until
 
@@ -19,58 +19,58 @@ from tests.unit.proxy.house import until
 def pair() -> tuple[ClientStream, socket.socket]:
     mine, theirs = socket.socketpair()
     theirs.setblocking(False)
-    return ClientStream(mine, Watch(IOLoop.current(), lambda: None)), theirs
+    return ClientStream(mine, ReadPoller(IOLoop.current(), lambda: None)), theirs
 
 
-def goes_beyond(came: list[bytes], count: int) -> bool:
-    return len(came) > count
+def goes_beyond(received: list[bytes], count: int) -> bool:
+    return len(received) > count
 
 
 async def test_bytes_come_in_the_order_they_were_sent() -> None:
     stream, theirs = pair()
-    came: list[bytes] = []
+    received: list[bytes] = []
     with theirs:
-        stream.begin(came.append)
-        for word in (b"one", b"two"):
-            theirs.send(word)
-            await until(partial(came.__contains__, word))
-        assert b"".join(came) == b"onetwo"
+        stream.begin(received.append)
+        for piece in (b"one", b"two"):
+            theirs.send(piece)
+            await until(partial(received.__contains__, piece))
+        assert b"".join(received) == b"onetwo"
         stream.close()
 
 
-async def test_while_paused_nothing_comes_and_nothing_is_lost() -> None:
+async def test_a_paused_stream_delivers_nothing_and_loses_nothing() -> None:
     stream, theirs = pair()
-    came: list[bytes] = []
+    received: list[bytes] = []
     with theirs:
-        stream.begin(came.append)
+        stream.begin(received.append)
         stream.pause()
         theirs.send(b"later")
         await turned()
-        assert not came and not stream.wanted
+        assert not received and not stream.reading_enabled
         stream.resume()
-        await until(lambda: came)
-        assert came == [b"later"] and stream.wanted
+        await until(lambda: received)
+        assert received == [b"later"] and stream.reading_enabled
         stream.close()
 
 
-async def test_who_pauses_inside_the_callback_gets_no_more() -> None:
+async def test_a_pause_within_the_callback_stops_delivery() -> None:
     stream, theirs = pair()
-    came: list[bytes] = []
+    received: list[bytes] = []
 
-    def take(data: bytes) -> None:
-        came.append(data)
+    def on_bytes(data: bytes) -> None:
+        received.append(data)
         stream.pause()
 
     with theirs:
-        stream.begin(take)
+        stream.begin(on_bytes)
         sent = theirs.send(bytes(150_000))
-        await until(lambda: came)
+        await until(lambda: received)
         await turned()
-        assert len(came) == 1
-        while sum(map(len, came)) < sent:
-            count = len(came)
+        assert len(received) == 1
+        while sum(map(len, received)) < sent:
+            count = len(received)
             stream.resume()
-            await until(partial(goes_beyond, came, count))
+            await until(partial(goes_beyond, received, count))
         stream.close()
 
 
@@ -93,16 +93,16 @@ async def test_the_end_of_the_other_side_closes_the_stream() -> None:
         stream, theirs = pair()
         closed = asyncio.Event()
         stream.set_close_callback(closed.set)
-        came: list[bytes] = []
-        stream.begin(came.append)
+        received: list[bytes] = []
+        stream.begin(received.append)
         theirs.send(b"last")
         theirs.shutdown(socket.SHUT_WR) if how == "half" else theirs.close()
         await asyncio.wait_for(closed.wait(), 60)
-        assert came == [b"last"] and stream.closed() and stream.backlog() == 0
+        assert received == [b"last"] and stream.closed() and stream.backlog() == 0
         theirs.close()
 
 
-async def test_what_waits_to_be_written_is_counted() -> None:
+async def test_the_backlog_counts_unwritten_bytes() -> None:
     stream, theirs = pair()
     with theirs:
         stream.begin(lambda data: None)
@@ -130,9 +130,9 @@ async def test_resuming_a_closed_stream_is_nothing(tmp_path: Path) -> None:
 
 async def test_only_while_bytes_wait_to_be_written_the_loop_knows_the_stream() -> None:
     stream, theirs = pair()
-    came: list[bytes] = []
+    received: list[bytes] = []
     with theirs:
-        stream.begin(came.append)
+        stream.begin(received.append)
         assert stream._state is None
         stream.write(bytes(4 << 20))
         assert stream._state is not None
@@ -144,16 +144,16 @@ async def test_only_while_bytes_wait_to_be_written_the_loop_knows_the_stream() -
                 await asyncio.sleep(0)
         await until(lambda: stream._state is None)
         theirs.send(b"still read")
-        await until(lambda: came)
+        await until(lambda: received)
         stream.close()
 
 
 class Records(TlsClientStream):
-    """A TLS stream whose records are given; after its handshake."""
+    """A TLS stream after its handshake, with scripted records."""
 
     def __init__(self, records: list[bytes | OSError]) -> None:
-        self.records, self.ended, self.came = records, False, list[bytes]()
-        self.on_bytes, self.wanted = self.came.append, True
+        self.records, self.ended, self.received = records, False, list[bytes]()
+        self.on_bytes, self.reading_enabled = self.received.append, True
 
     def read_from_fd(self, buffer: bytearray | memoryview) -> int | None:
         if not self.records:
@@ -178,31 +178,31 @@ class Records(TlsClientStream):
 def test_tls_records_of_one_byte_are_handed_on_together_and_a_bounded_number_in_a_turn() -> None:
     stream = Records([b"x"] * 1000)
     stream._receive()
-    assert stream.came == [b"x" * RECORDS] and len(stream.records) == 1000 - RECORDS
+    assert stream.received == [b"x" * RECORDS] and len(stream.records) == 1000 - RECORDS
 
 
 def test_large_tls_records_are_bounded_too_and_none_is_cut() -> None:
     stream = Records([bytes([number]) * RECORD for number in range(100)])
     stream._receive()
     read = 100 - len(stream.records)
-    assert b"".join(stream.came) == b"".join(bytes([number]) * RECORD for number in range(read))
+    assert b"".join(stream.received) == b"".join(bytes([number]) * RECORD for number in range(read))
     assert 4 <= read <= READS * 4
 
 
 @pytest.mark.parametrize("end", [b"", OSError("reset")])
-def test_what_came_before_the_end_of_a_tls_connection_is_handed_on(end: bytes | OSError) -> None:
+def test_bytes_before_the_end_of_a_tls_connection_are_delivered(end: bytes | OSError) -> None:
     stream = Records([b"a", b"b", end])
     stream._receive()
-    assert stream.came == [b"ab"] and stream.ended
+    assert stream.received == [b"ab"] and stream.ended
 
 
-def test_who_pauses_a_tls_stream_inside_the_callback_gets_no_more() -> None:
+def test_a_pause_within_the_callback_of_a_tls_stream_stops_delivery() -> None:
     stream = Records([b"x" * RECORD] * 100)
 
     def pause(data: bytes) -> None:
-        stream.came.append(data)
+        stream.received.append(data)
         stream.pause()
 
     stream.on_bytes = pause
     stream._receive()
-    assert len(stream.came) == 1
+    assert len(stream.received) == 1

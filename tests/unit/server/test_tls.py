@@ -1,4 +1,4 @@
-"""Server-side TLS: certificates by name, and files that cannot be used."""
+"""Server-side TLS: certificates by name, and unusable files."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def trusting(*certificates: Certificate, host: bool = True) -> ssl.SSLContext:
     return context
 
 
-@pytest.mark.parametrize(("asked", "shown"), [
+@pytest.mark.parametrize(("server_name", "selected"), [
     ("one.example", "one.example"), ("two.example", "two.example"), ("TWO.example", "two.example"),
     ("a.two.example", "two.example"), ("a.b.two.example", "one.example"), ("other.example", "one.example"), (None, "one.example"),
 ])
 async def test_the_name_that_is_asked_for_chooses_the_certificate(
-    tmp_path: Path, certificates: tuple[Certificate, Certificate], asked: str | None, shown: str
+    tmp_path: Path, certificates: tuple[Certificate, Certificate], server_name: str | None, selected: str
 ) -> None:
     context = make_context("public", Tls(certificates=certificates))
     client = trusting(*certificates)
     client.check_hostname = False
     async with running(tmp_path, context=context) as house:
-        side = await house.connect(ssl=client, server_hostname=asked or "")
+        side = await house.connect(ssl=client, server_hostname=server_name or "")
         found = side.writer.get_extra_info("peercert")
-        assert found["subject"][0][0][1] == shown
+        assert found["subject"][0][0][1] == selected
         side.write(get())
         assert (await side.message())[1] == b"ok"
         await house.accounted(1)
@@ -93,15 +93,15 @@ async def test_a_handshake_has_a_limit_of_time_of_its_own(
     async with running(tmp_path, context=context, listener="timeouts: {handshake: 10s, header: 0}") as house:
         side = await house.connect()
         await until(lambda: house.listening.connections)
-        house.connection.check(clock.monotonic() + 9)
+        house.connection.enforce_timeouts(clock.monotonic() + 9)
         assert house.listening.connections
-        house.connection.check(clock.monotonic() + 11)
+        house.connection.enforce_timeouts(clock.monotonic() + 11)
         await side.gone()
         await until(lambda: not house.listening.connections)
         await house.accounted(0)
 
 
-async def test_garbage_and_early_leavers_at_a_tls_port_harm_nobody(
+async def test_garbage_and_resets_at_a_tls_port_affect_no_other_client(
     tmp_path: Path, certificates: tuple[Certificate, Certificate], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(tmp_path, context=make_context("public", Tls(certificates=certificates))) as house:
@@ -124,7 +124,7 @@ async def test_garbage_and_early_leavers_at_a_tls_port_harm_nobody(
     assert not [record for record in caplog.records if record.exc_info]
 
 
-def test_the_library_that_reads_certificates_is_loaded_only_where_several_must_be_told_apart() -> None:
+def test_the_certificate_library_is_loaded_only_for_several_certificates() -> None:
     script = (
         "import sys, relayd.server.listener, relayd.plan.compile, relayd.config.load\n"
         "assert 'relayd.server.tls' in sys.modules and 'cryptography' not in sys.modules\n"
@@ -140,7 +140,7 @@ def test_a_key_of_another_certificate_is_refused_with_its_place(certificates: tu
     assert finding.path == "listeners.public.tls.certificates[1]" and finding.file == one.cert and finding.hint
 
 
-def test_files_that_are_not_there_or_no_certificates_are_refused(
+def test_missing_files_and_files_without_certificates_are_refused(
     tmp_path: Path, certificates: tuple[Certificate, Certificate]
 ) -> None:
     gone = dataclasses.replace(certificates[0], cert=str(tmp_path / "gone.pem"))

@@ -17,6 +17,10 @@ class Notes:
         self.asked.append(("get", space, key))
         return {"a": 1}
 
+    def text(self, space: str, key: str) -> str | None:
+        self.asked.append(("text", space, key))
+        return '{"a":1}'
+
     def put(self, space: str, key: str, value: Any) -> None:
         self.asked.append(("put", space, key, value))
 

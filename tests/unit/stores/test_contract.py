@@ -67,6 +67,22 @@ def test_what_was_put_is_there_until_it_is_deleted(make: Make) -> None:
     assert space.delete("a") and space.get("a") is None
 
 
+def test_a_large_value_is_read_in_steps(make: Make) -> None:
+    space = make(max_bytes=1 << 24).space("team")
+    for value in ({"a": [{"b": "\u00e9\n"}] * 20_000}, "x" * 300_000, [1.5, None, True] * 30_000, {"short": 1}):
+        space.put("k", value)
+        reading, steps = space.get_steps("k"), 1
+        while True:
+            try:
+                next(reading)
+            except StopIteration as end:
+                assert end.value == value
+                break
+            steps += 1
+        assert steps > 3 or value == {"short": 1}
+    assert next(space.get_steps("unknown"), "at once") == "at once"
+
+
 def test_a_space_does_not_see_into_another(make: Make) -> None:
     store = make()
     store.space("one").put("a", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from relayd.wire.json_scanner import (
     JsonScanner,
     scanned,
 )
+from tests.aids.growth import TIMES, linear
 from tests.aids.scanning import scan
 
 VALUES = st.recursive(
@@ -209,6 +211,15 @@ def test_a_step_costs_alike_at_the_beginning_and_behind_a_million_values(part: b
             scanner.step()
         held.append(len(scanner._buffer) + len(scanner._stack) + len(scanner.spans))
     assert max(held) < 200 and json_scanner.STEP_BYTES <= 16 * 1024
+
+
+@pytest.mark.parametrize("sign", [b"7", b"0.5", b"1e+", b"-"])
+def test_a_long_number_costs_no_more_than_its_length(sign: bytes) -> None:
+    def scan(size: int) -> None:
+        with contextlib.suppress(JsonFault):
+            scanned(b'{"a":[' + b",".join([(sign * size)[:size]] * 40) + b"]}")
+
+    assert linear(scan, MOST_NUMBER_CHARS // TIMES)
 
 
 def test_no_pattern_repeats_a_group_possessively() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from relayd.wire import json_steps
 from relayd.wire.body import look_at_scan
 from relayd.wire.json_scanner import scanned
-from relayd.wire.json_steps import Steps, TooWide, parse_steps, write_steps
+from relayd.wire.json_steps import Steps, TooWide, parse_steps, parse_text_steps, write_steps
 from tests.unit.wire.test_json_scanner import VALUES
 
 
@@ -75,7 +75,7 @@ def test_a_value_is_written_as_what_it_is(value: Any) -> None:
 @pytest.mark.parametrize("value", [
     {"a": "x" * 3_000_000}, {"a": "\\\n\"" * 500_000}, {"a": ["\U0001f600" * 100_000, {"b": [[], {}] * 30_000}]},
     {"messages": [{"role": "user", "content": "hi"}] * 30_000}, {"a": {f"k{n}": n for n in range(30_000)}},
-    {"a": [[[[["deep"] * 50] * 50] * 50]]},
+    {"a": [[[[["deep"] * 50] * 50] * 50]]}, {"a": [10**4000 - 1, -(10**4000)] * 200},
 ])  # fmt: skip
 def test_large_documents_take_many_steps(value: dict[str, Any]) -> None:
     for ascii_only in (True, False):
@@ -84,6 +84,12 @@ def test_large_documents_take_many_steps(value: dict[str, Any]) -> None:
         assert found == value and steps >= len(body) // json_steps.CHUNK_BYTES
     written, steps = run(write_steps(value))
     assert json.loads(written) == value and steps > 20
+
+
+@pytest.mark.parametrize("text", ['{"a":["' + "x" * 200_000, '{"a":[' + "1," * 100_000, '{"a":{' + '"k":1,' * 30_000, "[" + "[]," * 60_000 + "}"])
+def test_a_text_that_is_damaged_ends(text: str) -> None:
+    with pytest.raises(ValueError):
+        run(parse_text_steps(text))
 
 
 def test_a_string_of_wide_characters_is_bounded() -> None:

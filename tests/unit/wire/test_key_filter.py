@@ -34,7 +34,11 @@ def cleaned(keys: KeyFilter, *lines: str, status: str = "200 OK") -> ResponseHea
 
 def spellings(key: str) -> list[str]:
     every = "".join(f"%{byte:02x}" for byte in key.encode())
+    coded = base64.b64encode(b"user:" + key.encode() + b"~~?").decode()
     return [
+        "".join(f"%{ord(sign):02x}" for sign in every), quote(coded, safe=""), quote(quote(coded, safe=""), safe=""), coded.replace("/", "\\/"),
+        "".join(f"%{ord(sign):02x}" for sign in coded), quote(key.replace("/", "\\/"), safe=""), quote("".join(f"\\u{ord(sign):04x}" for sign in key), safe=""),
+        "".join(f"&#{ord(sign)};" for sign in key), key.replace("+", "&#43;").replace("/", "&#x2F;"), key.replace("+", "%20"),
         key, quote(key, safe=""), quote(key, safe="").lower() if "%" in quote(key, safe="") else key, every, every.upper(),
         quote(quote(key, safe=""), safe=""), key.replace("/", "\\/"), "".join(f"\\u{ord(sign):04x}" for sign in key),
         *(base64.b64encode(lead + key.encode() + b"!").decode() for lead in (b"", b"a", b"ab", b"user:")),
@@ -103,6 +107,19 @@ def test_a_url_that_holds_the_key_elsewhere_too_is_left_out() -> None:
     key = quote(KEY, safe="")
     for value in (f"/x?other={key}", f"/x?key={key}&next=%2F%3Fkey%3D{quote(key, safe='')}", f"/{key}?key={key}"):
         assert cleaned(query(), f"Location: {value}").keep == []
+
+
+@pytest.mark.parametrize("spelling", [one for one in spellings(KEY) if one != quote(KEY, safe="").lower()])
+def test_an_error_that_holds_the_key_is_told_without_it(spelling: str) -> None:
+    told = bearer().body(b"before " + spelling.encode() + b" after")
+    assert spelling.encode() not in told and b"***" in told
+    assert bearer().body(b"<p>Tom &amp; Jerry &#43; 100% \\u0041</p>") == b"<p>Tom &amp; Jerry &#43; 100% \\u0041</p>"
+
+
+def test_a_short_key_is_a_word_of_its_own_in_escapes_too() -> None:
+    keys = bearer("s3cr3t")
+    escaped = "".join(f"%25{ord(sign):02x}" for sign in "s3cr3t")
+    assert keys.holds(b"X: a=" + quote(escaped, safe="").encode()) and not keys.holds(b"X: " + escaped.encode() + b"ary")
 
 
 def test_the_reason_is_a_place_too() -> None:

@@ -1,4 +1,4 @@
-"""A socket that answers as a test says, for commands that ask the running relayd."""
+"""A socket with scripted responses, for commands that talk to the running relayd."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-Told = Callable[[int, object], list[str]]
+ServeReply = Callable[[int, object], list[str]]
 
 
 @pytest.fixture
-def telling(tmp_path: Path) -> Iterator[Told]:
-    """Serve one answer, of JSON or of these bytes; gives the options that lead there."""
-    path = str(tmp_path / "told.sock")
+def serve_reply(tmp_path: Path) -> Iterator[ServeReply]:
+    """Serve one response, of JSON or raw bytes. Returns the options that select the socket."""
+    path = str(tmp_path / "reply.sock")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
     threads = []
 
-    def answer(status: int, told: object) -> list[str]:
-        body = told if isinstance(told, bytes) else json.dumps(told).encode()
+    def answer(status: int, reply: object) -> list[str]:
+        body = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
         head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
 
         def serve() -> None:

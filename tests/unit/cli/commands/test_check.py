@@ -1,4 +1,4 @@
-"""`relayd check` tells all faults, and what an accepted configuration amounts to."""
+"""`relayd check` reports all faults, and summarises an accepted configuration."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ routes:
 """
 
 
-def run(path: pathlib.Path, *words: str) -> int:
+def run(path: pathlib.Path, *arguments: str) -> int:
     parser = argparse.ArgumentParser()
     check.configure(parser)
-    return check.run(parser.parse_args(["-c", str(path), *words]))
+    return check.run(parser.parse_args(["-c", str(path), *arguments]))
 
 
 @pytest.fixture
@@ -47,25 +47,25 @@ def bad(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def test_an_accepted_file_is_summed_up(good: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(good) == 0
-    told = capsys.readouterr()
-    assert "listener  public: 127.0.0.1:8282\n" in told.out
-    assert "upstream  web: plain, http://127.0.0.1:9001\n" in told.out
-    assert "route 1   web: prefix /web, method GET, header X-Key -> upstream web\n" in told.out
-    assert "route 2   gone: path /gone -> respond 410\n" in told.out
-    assert told.out.endswith(f"{good}: accepted, 1 warning\n")
-    assert "CERTIFICATES ARE NOT VERIFIED" in told.err
-    assert "4711" not in told.out + told.err
+    output = capsys.readouterr()
+    assert "listener  public: 127.0.0.1:8282\n" in output.out
+    assert "upstream  web: plain, http://127.0.0.1:9001\n" in output.out
+    assert "route 1   web: prefix /web, method GET, header X-Key -> upstream web\n" in output.out
+    assert "route 2   gone: path /gone -> respond 410\n" in output.out
+    assert output.out.endswith(f"{good}: accepted, 1 warning\n")
+    assert "CERTIFICATES ARE NOT VERIFIED" in output.err
+    assert "4711" not in output.out + output.err
 
 
-def test_a_refused_file_is_told_with_all_faults_and_exit_78(bad: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_file_is_reported_with_all_faults_and_exit_78(bad: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(bad) == 78
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert f"{bad}:4:25: error: routes[0].match.prefx: unknown key 'prefx' (did you mean prefix?)" in told.err
-    assert told.err.endswith(f"{bad}: refused, 2 faults\n")
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert f"{bad}:4:25: error: routes[0].match.prefx: unknown key 'prefx' (did you mean prefix?)" in output.err
+    assert output.err.endswith(f"{bad}: refused, 2 faults\n")
 
 
-def test_quiet_says_nothing_of_what_is_accepted_and_only_faults_else(
+def test_quiet_prints_only_faults(
     good: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(good, "-q") == 0
@@ -79,15 +79,15 @@ def test_json_is_one_object_in_both_cases(tmp_path: pathlib.Path, capsys: pytest
     path = tmp_path / "relayd.yaml"
     path.write_text(GOOD)
     assert run(path, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["accepted"]
-    assert told["summary"]["routes"][1] == {"name": "gone", "match": "path /gone", "goes": "respond 410"}
-    assert [one["level"] for one in told["findings"]] == ["warning"]
+    output = json.loads(capsys.readouterr().out)
+    assert output["accepted"]
+    assert output["summary"]["routes"][1] == {"name": "gone", "match": "path /gone", "goes": "respond 410"}
+    assert [one["level"] for one in output["findings"]] == ["warning"]
     path.write_text("a: [")
     assert run(path, "--json") == 78
-    told = json.loads(capsys.readouterr().out)
-    assert not told["accepted"]
-    assert told["findings"][0]["line"] > 0
+    output = json.loads(capsys.readouterr().out)
+    assert not output["accepted"]
+    assert output["findings"][0]["line"] > 0
 
 
 def test_a_missing_file_is_refused(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,27 +95,27 @@ def test_a_missing_file_is_refused(tmp_path: pathlib.Path, capsys: pytest.Captur
     assert "No such file" in capsys.readouterr().err
 
 
-def test_the_bound_of_memory_counts_what_the_path_may_hold() -> None:
+def test_the_memory_bound_counts_all_buffers_of_an_exchange() -> None:
     assert check.WAITING_BYTES == request_body.HIGH + slot.TURN + connection.HIGH
     config = load_text(GOOD, "c").config
     assert check.memory_bound(config) == (64 + 8 + 256) * 1024 + check.WAITING_BYTES
-    assert request_body.HIGH >= request_buffers.FREE_BYTES + stream.SIZE  # of a body that is gathered
+    assert request_body.HIGH >= request_buffers.FREE_BYTES + stream.SIZE  # for a gathered body
 
 
-@pytest.mark.parametrize(("size", "told"), [("", "and 256MiB in all"), ("daemon: {request_buffers: 1GiB}", "and 1GiB in all"),
+@pytest.mark.parametrize(("size", "output"), [("", "and 256MiB in all"), ("daemon: {request_buffers: 1GiB}", "and 1GiB in all"),
                                             ("daemon: {request_buffers: 0}", "without a bound")])
-def test_the_bound_of_bodies_that_are_held_whole_is_told(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], size: str, told: str
+def test_the_bound_of_request_buffers_is_shown(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], size: str, output: str
 ) -> None:
     path = tmp_path / "relayd.yaml"
     path.write_text(f"{GOOD}{size}\n")
     assert run(path) == 0
-    assert told in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("memory "))
+    assert output in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("memory "))
     assert run(path, "--json") == 0
     assert "memory_bound_request_buffers" in json.loads(capsys.readouterr().out)["summary"]
 
 
-def test_what_only_the_plan_can_refuse_is_refused_here_too(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults_found_by_compiling_the_plan_are_reported(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "relayd.yaml"
     file.write_text(
         "listeners: {a: {address: '127.0.0.1:8282'}}\n"

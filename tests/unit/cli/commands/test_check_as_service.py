@@ -1,4 +1,4 @@
-"""`relayd check` asks what a start asks: of the files, and as the user and within the sandbox of the service."""
+"""`relayd check` runs the checks of a start: on files, as the user and within the sandbox of the service."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 
 class Checked(Protocol):
-    def __call__(self, text: str, *words: str) -> tuple[int, str]: ...
+    def __call__(self, text: str, *arguments: str) -> tuple[int, str]: ...
 
 
 @pytest.fixture
 def checked(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> Checked:
-    """`relayd check` of a text, as the caller: the exit code, and what was said."""
+    """`relayd check` of a text, as the caller: the exit code and the output."""
 
-    def check(text: str, *words: str) -> tuple[int, str]:
-        code = main(["check", "-c", str(written(tmp_path, text)), *words])
-        told = capsys.readouterr()
-        return code, told.out + told.err
+    def check(text: str, *arguments: str) -> tuple[int, str]:
+        code = main(["check", "-c", str(written(tmp_path, text)), *arguments])
+        output = capsys.readouterr()
+        return code, output.out + output.err
 
     return check
 
@@ -46,7 +46,7 @@ def written(folder: pathlib.Path, text: str) -> pathlib.Path:
 
 
 def as_service(unit: pathlib.Path, folder: pathlib.Path, text: str) -> tuple[int, str]:
-    """The same as the user of a unit, from a process that can become that user."""
+    """The same as the user of a unit, in a process that can switch to that user."""
     done = subprocess.run(
         [sys.executable, "-m", "relayd", "check", "-c", str(written(folder, text)), "--unit", str(unit)], cwd=TOP,
         capture_output=True, text=True, stdin=subprocess.DEVNULL,
@@ -68,47 +68,47 @@ def test_certificates_and_keys_that_a_start_would_refuse_are_refused(checked: Ch
         capture_output=True,
     )
     assert checked(tls_listener(one.cert, one.key))[0] == 0
-    for cert, key, said in (
+    for cert, key, expected in (
         (str(empty), one.key, "empty.pem: holds no certificate"), (str(noise), one.key, "noise.pem: holds a damaged"),
         (one.cert, str(empty), "empty.pem: holds no private key"), (one.cert, two.key, "is not the key of"),
         (one.cert, str(locked), "locked.key: is encrypted"), (one.key, one.key, "holds no certificate"),
         (one.cert, one.cert, "holds no private key"),
     ):
-        code, told = checked(tls_listener(cert, key))
-        assert code == 78 and said in told and "None" not in told and "relayd.yaml:1:" in told, told
+        code, output = checked(tls_listener(cert, key))
+        assert code == 78 and expected in output and "None" not in output and "relayd.yaml:1:" in output, output
 
 
-def test_authorities_and_client_certificates_of_upstreams_are_asked_about(checked: Checked, tmp_path: pathlib.Path) -> None:
+def test_authorities_and_client_certificates_of_upstreams_are_checked(checked: Checked, tmp_path: pathlib.Path) -> None:
     one, two = certificate(tmp_path, "one.example"), certificate(tmp_path, "two.example")
     empty = tmp_path / "empty.pem"
     empty.write_bytes(b"")
-    for tls, said in (
+    for tls, expected in (
         (f"ca: {empty}", "upstreams.up.tls.ca: "), (f"cert: {one.cert}, key: {two.key}", "upstreams.up.tls.cert: "),
         (f"cert: {empty}, key: {two.key}", "holds no certificate"),
     ):
         text = LISTENER % "" + ROUTE + f"upstreams: {{up: {{endpoints: ['https://127.0.0.1:1'], tls: {{{tls}}}}}}}\n"
-        code, told = checked(text)
-        assert code == 78 and said in told, told
+        code, output = checked(text)
+        assert code == 78 and expected in output, output
     text = f"upstreams: {{up: {{endpoints: ['https://127.0.0.1:1'], tls: {{ca: {one.cert}, cert: {one.cert}, key: {one.key}}}}}}}\n"
     assert checked(LISTENER % "" + ROUTE + text)[0] == 0
 
 
-def test_folders_of_log_and_store_are_asked_about_and_nothing_is_made(checked: Checked, tmp_path: pathlib.Path) -> None:
+def test_folders_of_log_and_store_are_checked_and_nothing_is_created(checked: Checked, tmp_path: pathlib.Path) -> None:
     for section, key in (
         ("telemetry: {access_log: {file: %s}}\n", "telemetry.access_log.file"),
         ("store: {kind: sqlite, path: %s}\n", "store.path"),
     ):
-        code, told = checked(LISTENER % "" + ROUTE + section % (tmp_path / "gone" / "file"))
-        assert code == 78 and f"{key}: " in told and "No such file or directory" in told
+        code, output = checked(LISTENER % "" + ROUTE + section % (tmp_path / "gone" / "file"))
+        assert code == 78 and f"{key}: " in output and "No such file or directory" in output
         assert checked(LISTENER % "" + ROUTE + section % tmp_path)[0] == 78
         assert checked(LISTENER % "" + ROUTE + section % (tmp_path / "file"))[0] == 0
         assert not (tmp_path / "file").exists()
 
 
 def test_the_end_of_a_certificate_is_shown_and_warned_of(checked: Checked, tmp_path: pathlib.Path) -> None:
-    one = certificate(tmp_path, "one.example")  # for two days
-    code, told = checked(tls_listener(one.cert, one.key))
-    assert code == 0 and "expires   listener public: " in told and "THE CERTIFICATE EXPIRES SOON" in told
+    one = certificate(tmp_path, "one.example")  # valid for two days
+    code, output = checked(tls_listener(one.cert, one.key))
+    assert code == 0 and "expires   listener public: " in output and "THE CERTIFICATE EXPIRES SOON" in output
     shown = json.loads(checked(tls_listener(one.cert, one.key), "--json")[1])
     assert shown["summary"]["certificates"][0]["file"] == one.cert
     assert 0 < shown["summary"]["certificates"][0]["left_s"] <= 2 * 86400
@@ -116,7 +116,7 @@ def test_the_end_of_a_certificate_is_shown_and_warned_of(checked: Checked, tmp_p
 
 @pytest.fixture
 def unit(tmp_path: pathlib.Path) -> pathlib.Path:
-    """The unit of the package, for a user that every machine has; the folder is one that this user may enter."""
+    """The unit of the package, for a user that exists on every machine, in a folder that this user may enter."""
     text = (TOP / "systemd" / "relayd.service").read_text()
     file = tmp_path / "relayd.service"
     file.write_text(text.replace("User=relayd", "User=nobody").replace("Group=relayd-admin", "Group=nogroup"))
@@ -129,40 +129,40 @@ def unit(tmp_path: pathlib.Path) -> pathlib.Path:
 @needs_root
 def test_a_log_where_the_sandbox_forbids_it_is_refused_with_the_rule(tmp_path: pathlib.Path, unit: pathlib.Path) -> None:
     text = LISTENER % "" + ROUTE + "telemetry: {access_log: {file: %s}}\n"
-    code, told = as_service(unit, tmp_path, text % "/var/log/access.log")
-    assert code == 78 and "ProtectSystem=strict" in told and "/var/log/relayd" in told, told
+    code, output = as_service(unit, tmp_path, text % "/var/log/access.log")
+    assert code == 78 and "ProtectSystem=strict" in output and "/var/log/relayd" in output, output
 
 
 @needs_root
-def test_what_root_alone_may_read_is_refused(checked: Checked, tmp_path: pathlib.Path, unit: pathlib.Path) -> None:
+def test_files_that_only_root_may_read_are_refused(checked: Checked, tmp_path: pathlib.Path, unit: pathlib.Path) -> None:
     unit.write_text(unit.read_text().replace("PrivateTmp=yes", ""))
     key = tmp_path / "key"
     key.write_text("sk-1")
     key.chmod(0o600)
     text = LISTENER % "" + ROUTE + f"consumers: {{team: {{bearer: {{file: {key}}}}}}}\n"
     assert checked(text, "--unit", "none")[0] == 0
-    code, told = as_service(unit, tmp_path, text)
-    assert code == 78 and "Permission denied" in told, told
+    code, output = as_service(unit, tmp_path, text)
+    assert code == 78 and "Permission denied" in output, output
     os.chown(key, pwd.getpwnam("nobody").pw_uid, -1)
-    code, told = as_service(unit, tmp_path, text)
-    assert code == 0 and "asked as  user nobody" in told, told
+    code, output = as_service(unit, tmp_path, text)
+    assert code == 0 and "asked as  user nobody" in output, output
 
 
 @needs_root
-def test_what_the_sandbox_hides_is_refused(unit: pathlib.Path) -> None:
-    with tempfile.TemporaryDirectory(dir="/tmp") as hidden:  # by PrivateTmp, wherever the tests' own folder is
-        os.chmod(hidden, 0o755)  # the rights are no reason
-        code, told = as_service(unit, pathlib.Path(hidden), LISTENER % "" + ROUTE)
-    assert code == 78 and "is not visible to relayd.service (PrivateTmp=yes)" in told, told
+def test_files_hidden_by_the_sandbox_are_refused(unit: pathlib.Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as hidden:  # by PrivateTmp, wherever the temporary folder of the tests is
+        os.chmod(hidden, 0o755)  # permissions are not the reason
+        code, output = as_service(unit, pathlib.Path(hidden), LISTENER % "" + ROUTE)
+    assert code == 78 and "is not visible to relayd.service (PrivateTmp=yes)" in output, output
 
 
 @needs_root
 def test_a_user_that_does_not_exist_is_named(tmp_path: pathlib.Path, unit: pathlib.Path) -> None:
     unit.write_text(unit.read_text().replace("User=nobody", "User=no-such-user"))
-    code, told = as_service(unit, tmp_path, LISTENER % "" + ROUTE)
-    assert code == 78 and "no-such-user, which does not exist" in told
+    code, output = as_service(unit, tmp_path, LISTENER % "" + ROUTE)
+    assert code == 78 and "no-such-user, which does not exist" in output
 
 
-def test_a_unit_that_is_not_there_is_wrong_usage(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_unit_is_wrong_usage(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "-c", str(tmp_path / "x"), "--unit", "no-such.service"]) == 2
     assert "no-such.service" in capsys.readouterr().err

@@ -1,32 +1,32 @@
-"""`relayd diff`, before a socket that answers as a test says."""
+"""`relayd diff`, with scripted responses."""
 
 from __future__ import annotations
 
 import pytest
 
 from relayd.cli.main import main
-from tests.unit.cli.commands.conftest import Told
+from tests.unit.cli.commands.conftest import ServeReply
 
 
 @pytest.mark.parametrize(("changes", "code"), [([], 0), (["+ routes.a", "~ upstreams.x"], 1)])
 def test_changes_are_listed_and_are_the_exit_code(
-    changes: list[str], code: int, telling: Told, capsys: pytest.CaptureFixture[str]
+    changes: list[str], code: int, serve_reply: ServeReply, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = {"accepted": True, "generation": 4, "changes": changes, "findings": [], "warnings": ["careful"]}
-    assert main(["diff", *telling(200, told)]) == code
+    reply = {"accepted": True, "generation": 4, "changes": changes, "findings": [], "warnings": ["careful"]}
+    assert main(["diff", *serve_reply(200, reply)]) == code
     captured = capsys.readouterr()
     assert captured.out.splitlines() == changes
     assert "careful" in captured.err
 
 
-def test_a_file_that_would_be_refused_is_told_with_its_faults(
-    telling: Told, capsys: pytest.CaptureFixture[str]
+def test_a_file_that_would_be_refused_is_shown_with_its_faults(
+    serve_reply: ServeReply, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = {"accepted": False, "generation": 4, "changes": [], "findings": ["x.yaml:1:1: error: no"], "warnings": []}
-    assert main(["diff", *telling(422, told)]) == 3
-    said = capsys.readouterr().err
-    assert "x.yaml:1:1" in said and "generation 4 would stay" in said
+    reply = {"accepted": False, "generation": 4, "changes": [], "findings": ["x.yaml:1:1: error: no"], "warnings": []}
+    assert main(["diff", *serve_reply(422, reply)]) == 3
+    output = capsys.readouterr().err
+    assert "x.yaml:1:1" in output and "generation 4 would stay" in output
 
 
-def test_nobody_there_is_told() -> None:
+def test_a_missing_daemon_is_reported() -> None:
     assert main(["diff", "--socket", "/nowhere/admin.sock"]) == 3

@@ -11,12 +11,12 @@ from tests.unit.cli.admin_case import Admin
 
 
 @pytest.mark.parametrize(("action", "state", "words"), [
-    ("drain", "draining", "what is under way goes on"), ("disable", "disabled", "nor is its health checked"),
-    ("enable", "enabled", "may be asked again"),
+    ("drain", "draining", "running ones continue"), ("disable", "disabled", "no health checks"),
+    ("enable", "enabled", "in use again"),
 ])
-def test_what_became_of_it_is_said(action: str, state: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = {"upstream": "u", "endpoint": {"address": "a:1", "state": state, "in_flight": 3}}
-    with Admin(tmp_path, (200, told)) as admin:
+def test_the_resulting_state_is_shown(action: str, state: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reply = {"upstream": "u", "endpoint": {"address": "a:1", "state": state, "in_flight": 3}}
+    with Admin(tmp_path, (200, reply)) as admin:
         assert main(["endpoint", action, "u", "a:1", *admin.options]) == 0
     assert admin.asked == [f"POST /upstreams/u/endpoints/a%3A1/{action}"]
     shown = capsys.readouterr().out

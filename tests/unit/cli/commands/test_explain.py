@@ -1,4 +1,4 @@
-"""`relayd explain` as a user types it."""
+"""`relayd explain` on the command line."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ routes:
 """
 
 
-def explained(folder: Path, *words: str, text: str = TEXT) -> int:
+def explained(folder: Path, *arguments: str, text: str = TEXT) -> int:
     file = folder / "relayd.yaml"
     file.write_text(text, encoding="utf-8")
     parser = argparse.ArgumentParser()
     explain.configure(parser)
-    return explain.run(parser.parse_args(["-c", str(file), *words]))
+    return explain.run(parser.parse_args(["-c", str(file), *arguments]))
 
 
 @pytest.fixture(autouse=True)
@@ -34,17 +34,17 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXPLAINED_KEY", "sk-explained")
 
 
-def test_a_request_that_a_route_takes_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_request_that_a_route_takes_is_explained_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert explained(tmp_path, "GET", "http://127.0.0.1:8282/web/x", "-H", "X-A: 1", "-d", "{}") == 0
-    told = capsys.readouterr().out
-    assert "> web " in told and "target    /web/x" in told and "from env EXPLAINED_KEY" in told
-    assert "2 bytes" in told and "sk-explained" not in told
+    result = capsys.readouterr().out
+    assert "> web " in result and "target    /web/x" in result and "from env EXPLAINED_KEY" in result
+    assert "2 bytes" in result and "sk-explained" not in result
 
 
 def test_json_holds_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert explained(tmp_path, "--json", "POST", "/v1/models") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["route"] == "demo" and told["sent"]["target"] == "/v1/models"
+    result = json.loads(capsys.readouterr().out)
+    assert result["route"] == "demo" and result["sent"]["target"] == "/v1/models"
 
 
 def test_no_route_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,19 +52,19 @@ def test_no_route_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "404 no_route" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [("GET", "/a b"), ("G T", "/"), ("GET", "/", "-H", "Host: a b"), ("CONNECT", "/")])
-def test_what_the_gate_refuses_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
-    assert explained(tmp_path, *words) == 1
+@pytest.mark.parametrize("arguments", [("GET", "/a b"), ("G T", "/"), ("GET", "/", "-H", "Host: a b"), ("CONNECT", "/")])
+def test_a_malformed_request_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    assert explained(tmp_path, *arguments) == 1
     assert "refused before any route" in capsys.readouterr().out
-    assert explained(tmp_path, "--json", *words) == 1
+    assert explained(tmp_path, "--json", *arguments) == 1
     assert json.loads(capsys.readouterr().out)["answer"]["status"] in (400, 405)
 
 
-@pytest.mark.parametrize("words", [
+@pytest.mark.parametrize("arguments", [
     ("GET", "web"), ("GET", "ftp://a/"), ("GET", "/", "-H", "no colon"), ("GET", "/", "-H", "A: b\r\nC: d"), ("GET", "/#x"),
 ])
-def test_wrong_usage_is_two(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
-    assert explained(tmp_path, *words) == 2
+def test_wrong_usage_is_two(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    assert explained(tmp_path, *arguments) == 2
     assert capsys.readouterr().err.startswith("relayd explain:")
 
 

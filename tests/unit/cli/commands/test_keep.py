@@ -1,4 +1,4 @@
-"""The command line that the keeper starts. Its life is in tests/functional/test_handover.py."""
+"""The command line that the keeper starts. Tests with real processes: tests/functional/test_handover.py."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from relayd.cli.commands.keep import command
 
 
 @pytest.mark.parametrize(
-    ("words", "made"),
+    ("argv", "expected"),
     [
         (["python3", "/usr/bin/relayd", "keep"], ["/usr/bin/relayd", "run", "-c", "/etc/relayd.yaml"]),
         (["python3", "-m", "relayd", "keep", "-c", "x"], ["-m", "relayd", "run", "-c", "/etc/relayd.yaml"]),
         (["python3", "-X", "dev", "keep", "keep"], ["-X", "dev", "keep", "run", "-c", "/etc/relayd.yaml"]),
     ],
 )
-def test_the_same_relayd_is_started_with_run_in_the_place_of_keep(words: list[str], made: list[str]) -> None:
-    assert command(words, "/etc/relayd.yaml") == [sys.executable, *made]
+def test_the_same_relayd_is_started_with_run_instead_of_keep(argv: list[str], expected: list[str]) -> None:
+    assert command(argv, "/etc/relayd.yaml") == [sys.executable, *expected]

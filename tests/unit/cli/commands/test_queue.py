@@ -13,12 +13,12 @@ from tests.unit.cli.admin_case import Admin
 from tests.unit.limits.gate_rig import Rig
 
 
-def told(rig: Rig) -> dict[str, object]:
+def page(rig: Rig) -> dict[str, object]:
     return {"gates": [rig.gate.describe()], "waiting": rig.gate.waiters(1000)}
 
 
 def test_a_gate_and_its_waiters_are_shown_in_the_order_of_turns() -> None:
-    """The words of Gate.describe and those read here are the same."""
+    """The keys of Gate.describe match those read by the command."""
     rig = Rig(1, 5)
     for _ in range(3):
         ticket = rig.acquire("team")
@@ -29,20 +29,20 @@ def test_a_gate_and_its_waiters_are_shown_in_the_order_of_turns() -> None:
     rig.acquire("")
     rig.acquire("vip", 5)
     rig.clock.now_s += 2
-    shown = list(lines(told(rig)))
+    shown = list(lines(page(rig)))
     assert shown[1].split() == [
         "g", "1", "of", "1", "3", "of", "5", "2.0s", "4.0s", "16.0s", "team", "1+1,", "nobody", "0+1,", "vip", "0+1"]
     assert [line.split() for line in shown[4:]] == [
         ["1", "g", "vip", "5", "2.0s", "4.0s"], ["2", "g", "nobody", "0", "2.0s", "8.0s"], ["3", "g", "team", "0", "2.0s", "12.0s"]]
 
 
-def test_where_nobody_waits_there_is_no_second_table() -> None:
+def test_without_waiting_requests_no_second_table_is_shown() -> None:
     rig = Rig(3, 5)
     rig.acquire("a")
-    assert [line.split()[0] for line in lines(told(rig))] == ["LIMIT", "g"]
+    assert [line.split()[0] for line in lines(page(rig))] == ["LIMIT", "g"]
 
 
-def test_where_nothing_is_limited_it_says_so() -> None:
+def test_without_limits_a_line_is_shown() -> None:
     assert list(lines({"gates": [], "waiting": []})) == ["nothing is limited"]
 
 
@@ -50,7 +50,7 @@ def test_a_long_queue_is_cut_and_counted() -> None:
     rig = Rig(1, 100)
     for _ in range(71):
         rig.acquire("a")
-    shown = list(lines(told(rig)))
+    shown = list(lines(page(rig)))
     assert len(shown) == 2 + 1 + 1 + 50 + 1
     assert shown[-1].startswith("... 70 wait")
 
@@ -63,7 +63,7 @@ def test_many_consumers_are_cut() -> None:
 def test_without_a_limit_any_number_is_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rig = Rig()
     rig.gate.configure(GateLimits(0, 5))
-    with Admin(tmp_path, (200, told(rig))) as admin:
+    with Admin(tmp_path, (200, page(rig))) as admin:
         assert main(["queue", *admin.options]) == 0
     assert admin.asked == ["GET /queue"]
     assert "0 of any" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`relayd run` when it does not come to serving; the rest is in the functional tests."""
+"""`relayd run` if the start fails; the rest is in the functional tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def hangups_are_heard_again() -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
-def test_the_file_is_etc_relayd_yaml_unless_told_otherwise() -> None:
+def test_the_default_file_is_etc_relayd_yaml() -> None:
     assert parser_of("run").parse_args([]).config == "/etc/relayd.yaml"
 
 

@@ -10,13 +10,13 @@ from relayd.cli.commands import schema
 from relayd.config.documents import manual_text, sample_text, schema_text
 
 
-@pytest.mark.parametrize(("words", "text"), [
+@pytest.mark.parametrize(("arguments", "text"), [
     ([], schema_text()), (["--json"], schema_text()), (["--man"], manual_text()), (["--sample"], sample_text()),
 ])
-def test_each_form_is_printed_whole(words: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_form_is_printed_whole(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
     schema.configure(parser)
-    assert schema.run(parser.parse_args(words)) == 0
+    assert schema.run(parser.parse_args(arguments)) == 0
     assert capsys.readouterr().out == text
 
 

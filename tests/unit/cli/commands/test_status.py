@@ -1,4 +1,4 @@
-"""`relayd status` for people."""
+"""`relayd status` as text."""
 
 from __future__ import annotations
 
@@ -71,16 +71,16 @@ def test_bytes_of_a_client_cannot_move_the_cursor() -> None:
 @pytest.mark.parametrize(("change", "word"), [
     ({}, "available"), ({"available": False, "state": "draining"}, "draining"),
     ({"available": False, "health": "failing"}, "failing"), ({"available": False, "breaker": "open"}, "breaker open"),
-    ({"available": False}, "resting"),
+    ({"available": False}, "cooling down"),
 ])
-def test_an_endpoint_that_may_not_be_asked_says_why(change: dict[str, Any], word: str) -> None:
+def test_an_unavailable_endpoint_shows_the_reason(change: dict[str, Any], word: str) -> None:
     assert state({**ENDPOINT, **change}) == word
 
 
 def test_overload_is_shown_while_it_lasts() -> None:
     assert "overloaded" not in "\n".join(lines(status()))
     shown = list(lines(status(overload={**CALM, "active": True, "share": 0.15, "why": "memory"})))
-    assert "overloaded (memory): 15% of the requests are turned away" in shown
+    assert "overloaded (memory): 15% of the requests are rejected" in shown
 
 
 def test_limits_are_shown_where_there_are_some() -> None:
@@ -90,6 +90,6 @@ def test_limits_are_shown_where_there_are_some() -> None:
     assert "8 of any   none" in shown
 
 
-def test_nobody_there_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_daemon_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--socket", str(tmp_path / "none.sock")]) == 1
     assert "none.sock" in capsys.readouterr().err

@@ -40,7 +40,7 @@ def test_bytes_of_a_client_cannot_move_the_cursor() -> None:
     assert row({**STREAM, "consumer": "", "endpoint": "", "upstream": ""})[3] == "-"
 
 
-def test_it_is_asked_for_by_the_socket(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_is_fetched_from_the_socket(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Admin(tmp_path, (200, {"in_flight": 1, "streams": [STREAM]})) as admin:
         assert main(["streams", *admin.options]) == 0
     assert admin.asked == ["GET /streams"]

@@ -1,4 +1,4 @@
-"""`relayd test`: expectations that hold, and each kind that does not."""
+"""`relayd test`: expectations that hold, and each kind of deviation."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def run(folder: Path, *tests: str) -> int:
     "request: GET /, headers: {Host: example.org, X-A: b}, peer: 10.0.0.9, expect: {upstream: web, sends: {X-A: b}}",
     "request: GET /, headers: {Content-Length: two}, expect: {status: 400, route: none}",
 ])
-def test_what_is_so_holds(test: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_expectations_that_are_met_hold(test: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder, test) == 0, capsys.readouterr().out
     assert "1 of 1 hold" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("test", "told"), [
+@pytest.mark.parametrize(("test", "message"), [
     (f"{ASK}, expect: {{route: site}}", "route: llm, expected site"),
     (f"{ASK}, expect: {{upstream: web}}", "upstream: chutes, expected web"),
     (f"{ASK}, expect: {{endpoint: example.org}}", "endpoint: llm.chutes.ai:443, expected example.org"),
@@ -72,27 +72,27 @@ def test_what_is_so_holds(test: str, folder: Path, capsys: pytest.CaptureFixture
     ("request: GET /gone, expect: {upstream: web}", "not sent to any upstream"),
     ("request: GET /, consumer: nobody, expect: {status: 0}", "consumer nobody is not in the configuration"),
 ])
-def test_what_is_not_so_is_told(test: str, told: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_deviations_are_shown(test: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder, test, "request: GET /gone, expect: {status: 410}") == 1
-    said = capsys.readouterr().out
-    assert told in said and "1 of 2 hold" in said
-    assert "never-shown" not in said
+    output = capsys.readouterr().out
+    assert message in output and "1 of 2 hold" in output
+    assert "never-shown" not in output
 
 
-@pytest.mark.parametrize(("test", "told"), [
+@pytest.mark.parametrize(("test", "message"), [
     ("request: GET, expect: {status: 0}", "METHOD URL"),
     ("request: GET /, expect: {}", "could never fail"),
     ("request: GET /, expect: {rout: x}", "rout"),
     ("request: GET /", "expect"),
 ])
 def test_a_file_of_tests_with_faults_is_refused(
-    test: str, told: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    test: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(folder, test) == 78
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_files_that_are_not_there_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_files_are_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["test", "-c", str(folder / "relayd.yaml"), str(folder / "none.yaml")]) == 78
     assert main(["test", "-c", str(folder / "none.yaml"), str(folder / "tests.yaml")]) == 78
     assert "none.yaml" in capsys.readouterr().err

@@ -1,25 +1,25 @@
-"""`relayd upgrade`, before a socket that answers as a test says. The real thing is in tests/functional."""
+"""`relayd upgrade`, with scripted responses. Real upgrades are in tests/functional."""
 
 from __future__ import annotations
 
 import pytest
 
 from relayd.cli.main import main
-from tests.unit.cli.commands.conftest import Told
+from tests.unit.cli.commands.conftest import ServeReply
 
 
-def test_a_new_process_that_took_over_is_success(telling: Told, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["upgrade", *telling(200, {"accepted": True, "generation": 3})]) == 0
+def test_a_new_process_that_took_over_is_success(serve_reply: ServeReply, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["upgrade", *serve_reply(200, {"accepted": True, "generation": 3})]) == 0
     assert "has taken over" in capsys.readouterr().out
 
 
-def test_one_that_did_not_is_told_with_its_reason(telling: Told, capsys: pytest.CaptureFixture[str]) -> None:
-    told = {"accepted": False, "generation": 3, "findings": ["the new process ended with exit status 78"]}
-    assert main(["upgrade", *telling(422, told)]) == 1
-    said = capsys.readouterr().err
-    assert "exit status 78" in said and "goes on serving" in said
+def test_a_failed_upgrade_is_reported_with_its_reason(serve_reply: ServeReply, capsys: pytest.CaptureFixture[str]) -> None:
+    reply = {"accepted": False, "generation": 3, "findings": ["the new process ended with exit status 78"]}
+    assert main(["upgrade", *serve_reply(422, reply)]) == 1
+    output = capsys.readouterr().err
+    assert "exit status 78" in output and "continues to serve" in output
 
 
-def test_nobody_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_daemon_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["upgrade", "--socket", "/nowhere/admin.sock"]) == 1
     assert "/nowhere/admin.sock" in capsys.readouterr().err

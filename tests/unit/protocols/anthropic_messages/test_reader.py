@@ -352,3 +352,18 @@ def test_arguments_without_a_call_are_a_failure(before: list[dict[str, Any]]) ->
     for piece in (delta(0, "input_json_delta", partial_json="{}"), unplaced(delta(0, "input_json_delta", partial_json="{}"))):
         last = read(stream(START, *before, piece, ended("tool_use"), STOP))[-1]
         assert isinstance(last, Failure) and "had not begun" in last.message
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"message": "ThrottlingException: Too many tokens"}, "ThrottlingException: Too many tokens"),
+        ({"internalServerException": {"message": "bad"}}, "bad"),
+        ({"detail": "Internal Server Error"}, "Internal Server Error"),
+    ],
+)
+def test_an_error_that_does_not_call_itself_one_is_no_clean_end(told: dict[str, Any], message: str) -> None:
+    broken = b"data: %s\n\n" % json.dumps(told).encode()
+    events = read(stream(START), broken, stream(STOP))
+    assert [event.message for event in events if isinstance(event, Failure)] == [message]
+    assert not any(isinstance(event, End | Finish) for event in events)

@@ -11,6 +11,7 @@ import pytest
 from relayd.protocols.canon import Message, Request, Text
 from relayd.protocols.dialect import Options
 from relayd.protocols.ollama import DIALECT
+from relayd.wire.json_steps import Steps
 
 
 class Nothing:
@@ -18,6 +19,10 @@ class Nothing:
 
     def get(self, key: str) -> Any:
         return None
+
+    def get_steps(self, key: str) -> Steps[Any]:
+        yield
+        return self.get(key)
 
     def put(self, key: str, value: Any) -> None:
         raise AssertionError(key)

@@ -522,3 +522,25 @@ def lawful(events: list[Event]) -> None:
 def test_minted_ids_differ_and_the_dialect_gives_a_reader() -> None:
     assert minted_call_id() != minted_call_id() and minted_call_id().startswith("call_")
     assert make_reader(ask(), Options(), Kept()).end()
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"message": "ThrottlingException: Too many tokens"}, "ThrottlingException: Too many tokens"),
+        ({"modelStreamErrorException": {"message": "bad", "originalStatusCode": 500}}, "bad"),
+        ({"internalServerException": {}}, "The upstream reported an error: internalServerException."),
+        ({"errors": [{"message": "no more"}]}, "no more"),
+        ({"detail": "Internal Server Error"}, "Internal Server Error"),
+    ],
+)
+def test_an_error_that_does_not_call_itself_one_is_no_clean_end_of_an_answer(told: dict[str, Any], message: str) -> None:
+    events = run(frames(chunk({"content": "Hel"}), told))
+    assert [event.message for event in events if isinstance(event, Failure)] == [message]
+    assert not any(isinstance(event, End | Finish) for event in events)
+
+
+def test_what_comes_without_choices_behind_the_finish_or_says_nothing_is_no_error() -> None:
+    odd: tuple[dict[str, Any], ...] = {"type": "ping"}, {"prompt_filter_results": []}, {}
+    events = run(frames(*odd, chunk({"content": "Hel"}), *odd, chunk({}, "stop"), {"message": "goodbye"}))
+    assert events == [BEGIN, TextDelta("Hel"), Finish("stop"), End()]

@@ -84,3 +84,17 @@ def test_arguments_for_nobody_are_a_fault() -> None:
         fold([{"index": 0, "function": {"arguments": "{}"}}])
     with pytest.raises(AnswerTooLarge, match="without a name"):
         fold([{"index": 0, "id": "a", "function": {"arguments": "{}"}}, {"index": 0, "id": "b", "function": {"name": "f"}}])
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_call_that_comes_again_by_its_id_goes_on(indexed: bool, named: bool) -> None:
+    place = {"index": 0} if indexed else {}
+    again = {"name": "f"} if named else {}
+    assert fold([
+        {**place, "id": "a", "function": {"name": "f", "arguments": '{"x":'}},
+        {**place, "id": "b", "function": {"name": "g", "arguments": '{"y":'}},
+        {**place, "id": "a", "function": {**again, "arguments": "1}"}},
+        {**place, "id": "b", "function": {"arguments": "2}"}},
+        {**place, "id": "a", "function": {"name": "f", "arguments": '{"x":3}'}},
+    ]) == {0: ("a", "f", '{"x":1}'), 1: ("b", "g", '{"y":2}'), 2: ("call_0", "f", '{"x":3}')}  # fmt: skip

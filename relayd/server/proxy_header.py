@@ -1,4 +1,4 @@
-"""The PROXY protocol header before a connection: read exactly, not a byte more, so that TLS may follow it."""
+"""Reads the PROXY protocol header in front of a connection, exactly to its last byte, so that TLS can follow."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from relayd.wire.proxy_protocol import ProxyProtocolError, parse
 PEEK = 8192
 
 
-class Host(Protocol):
-    """The listener, as a greeting sees it."""
+class ProxyHeaderContext(Protocol):
+    """The part of a listener that a header reader uses."""
 
     loop: IOLoop
     timeouts: ListenerTimeouts
 
-    def greeted(self, greeting: Greeting, source: str | None) -> None:
-        """The header was read, or refused (None)."""
+    def on_proxy_header(self, reader: ProxyHeaderReader, source: str | None) -> None:
+        """Called with the address that the header names, or None if it was rejected."""
 
 
-class Greeting:
-    """An accepted socket whose header has not come yet; owned by its listener."""
+class ProxyHeaderReader:
+    """An accepted socket whose header is incomplete. Owned by its listener."""
 
     __slots__ = ("_owner", "_peer", "_since", "sock")
 
-    def __init__(self, owner: Host, sock: socket.socket, peer: str) -> None:
+    def __init__(self, owner: ProxyHeaderContext, sock: socket.socket, peer: str) -> None:
         self.sock, self._owner, self._peer = sock, owner, peer
         self._since = clock.monotonic()
         owner.loop.add_handler(sock, self._on_readable, IOLoop.READ)
@@ -39,9 +39,9 @@ class Greeting:
             seen = sock.recv(PEEK, socket.MSG_PEEK)
             found = parse(seen) if seen else None
             if found is None and seen and len(seen) < PEEK:
-                # Level-triggered: what was peeked at would wake the loop again and again; look on a timer instead.
+                # Peeked bytes would wake the level-triggered loop in every turn: poll on a timer instead.
                 self._owner.loop.remove_handler(sock)
-                self._owner.loop.call_later(0.05, self._again)
+                self._owner.loop.call_later(0.05, self._retry)
                 return
             if found is None:
                 self._end(None)
@@ -55,16 +55,16 @@ class Greeting:
             return
         self._end(self._peer if source is None else source.address)
 
-    def _again(self) -> None:
+    def _retry(self) -> None:
         if self.sock.fileno() >= 0:
             self._owner.loop.add_handler(self.sock, self._on_readable, IOLoop.READ)
 
     def _end(self, source: str | None) -> None:
         self._owner.loop.remove_handler(self.sock)
-        self._owner.greeted(self, source)
+        self._owner.on_proxy_header(self, source)
 
-    def check(self, now: float) -> None:
-        """End it when the header takes too long."""
+    def enforce_timeouts(self, now: float) -> None:
+        """Reject the connection if its header takes too long."""
         limit = self._owner.timeouts.handshake
         if limit and now - self._since > limit:
             self._end(None)

@@ -1,8 +1,8 @@
-"""Where the admin socket is: what the configuration says, or a private place for somebody who may not write there.
+"""The path of the admin socket: the configured one, or one in a private folder if the user cannot create the default.
 
-1. The daemon notes its socket under the name of its configuration file, for the commands that look for it.
-2. Without a note a command reads the address off the file's text, which may be broken: no YAML is parsed here.
-3. In a folder that others could have made nothing is put and nothing is believed.
+1. The daemon writes its socket path into a note, named by its configuration file, for the commands to find.
+2. Without a note a command searches the address in the text of the file, which may be invalid: no YAML is parsed here.
+3. A folder that another user could have created is neither used nor trusted.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ SECTION = re.compile(r"""(?m)(?:^|[{,])(?P<indent>[ \t]*)["']?admin["']?[ \t]*:[
 ADDRESS = re.compile(r"""(?m)^[^#\n]*?\baddress["']?[ \t]*:[ \t]*["']?(?P<address>unix:/[^\s"',}#]+|private\b)""")
 
 
-def path_of(address: str) -> str:
+def socket_file(address: str) -> str:
     return address.removeprefix("unix:")
 
 
 def service_folder(environment: Mapping[str, str] | None = None) -> str:
-    """The folder that the service manager made for this service (RuntimeDirectory=), nothing without one.
+    """The runtime folder that systemd created for this service (RuntimeDirectory=); empty without one.
 
-    Each instance has its own, so that many relayds may run on one file.
+    Each instance has its own, so several instances can run on one file.
     """
     environment = os.environ if environment is None else environment
     return environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
 
 
 def private_folder(environment: Mapping[str, str] | None = None) -> str:
-    """The folder for sockets of somebody who is not the system's relayd."""
+    """The folder for sockets of a user other than that of the system service."""
     environment = os.environ if environment is None else environment
     if service_folder(environment):
         return service_folder(environment)
@@ -45,20 +45,20 @@ def private_folder(environment: Mapping[str, str] | None = None) -> str:
     return os.path.join(tempfile.gettempdir(), f"relayd-{os.getuid()}")
 
 
-def own_folder(path: str) -> str:
-    """Make a folder that nobody else can enter, or make sure that it is one.
+def make_private_folder(path: str) -> str:
+    """Create a folder with mode 0700, or verify that an existing one belongs to this user.
 
-    Raises OSError when it belongs to somebody else: in a world-writable folder anybody could have made it first.
+    Raises OSError if it belongs to another user: in a world-writable parent any user could have created it first.
     """
     os.makedirs(path, mode=0o700, exist_ok=True)
     found = os.lstat(path)
     if found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise PermissionError(f"{path} is writable by others or belongs to somebody else")
+        raise PermissionError(f"{path} is writable by others or belongs to another user")
     return path
 
 
 def can_bind(path: str) -> bool:
-    """Whether a socket could be made at this path, its folder included."""
+    """True if a socket could be created at this path, including its folder."""
     folder = os.path.dirname(path) or "."
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)
@@ -66,22 +66,22 @@ def can_bind(path: str) -> bool:
 
 
 def socket_path(address: str, environment: Mapping[str, str] | None = None) -> str:
-    """Where the daemon makes its admin socket. Only the default address has a second choice."""
+    """The path of the daemon's admin socket. Only the default address has a fallback."""
     if address == PRIVATE:
         return os.path.join(private_folder(environment), "admin.sock")
-    path = path_of(address)
-    own = service_folder(environment)
-    if address == DEFAULT_ADDRESS and own:
-        return os.path.join(own, "admin.sock")
+    path = socket_file(address)
+    service = service_folder(environment)
+    if address == DEFAULT_ADDRESS and service:
+        return os.path.join(service, "admin.sock")
     if address != DEFAULT_ADDRESS or can_bind(path):
         return path
     return os.path.join(private_folder(environment), "admin.sock")
 
 
 def written_address(text: str) -> str:
-    """The admin address in the text of a relayd.yaml, even in one that is broken; the default when it says none.
+    """The admin address in the text of a relayd.yaml, valid or not; the default if it sets none.
 
-    `relayd reload` must find the daemon exactly when the file has faults, so the file is only looked at, not loaded.
+    `relayd reload` must find the daemon even if the file has faults, so the text is searched, not loaded.
     """
     for section in SECTION.finditer(text):
         found = ADDRESS.search(section_body(text[section.end() :], len(section["indent"])))
@@ -91,7 +91,7 @@ def written_address(text: str) -> str:
 
 
 def section_body(rest: str, indent: int) -> str:
-    """What belongs to a key: up to its closing brace, or every further line that is indented more than the key."""
+    """The value of a key: up to its closing brace, or all following lines indented more than the key."""
     if rest.startswith("{"):
         return rest.partition("}")[0]
     first, *lines = rest.split("\n")
@@ -104,7 +104,7 @@ def section_body(rest: str, indent: int) -> str:
 
 
 def notes_folder(environment: Mapping[str, str] | None = None) -> str:
-    """Where a daemon of this user notes its admin socket."""
+    """The folder for the notes of a daemon of this user."""
     if service_folder(environment):
         return service_folder(environment)
     return SYSTEM_FOLDER if can_bind(os.path.join(SYSTEM_FOLDER, "note")) else private_folder(environment)
@@ -115,10 +115,10 @@ def note_path(folder: str, config_file: str) -> str:
     return os.path.join(folder, f"{name}.admin")
 
 
-def note(config_file: str, socket: str) -> str:
-    """Note the admin socket of the daemon that runs on this file; where, or nothing when it could not be noted.
+def write_note(config_file: str, socket: str) -> str:
+    """Write the note with the admin socket of the daemon of this file. Returns its path, or an empty string on failure.
 
-    With it a command finds the daemon also when the file is broken, or already names another socket.
+    With the note a command finds the daemon even if the file is invalid, or already names another socket.
     """
     folder = notes_folder()
     path = note_path(folder, config_file)
@@ -126,7 +126,7 @@ def note(config_file: str, socket: str) -> str:
         if folder in (SYSTEM_FOLDER, service_folder()):
             os.makedirs(folder, mode=0o755, exist_ok=True)
         else:
-            own_folder(folder)
+            make_private_folder(folder)
         temporary = f"{path}.{os.getpid()}"
         with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(socket)
@@ -137,8 +137,8 @@ def note(config_file: str, socket: str) -> str:
     return path
 
 
-def noted(path: str) -> str:
-    """What a note says; nothing when there is none, or one that neither root nor this user wrote."""
+def read_note(path: str) -> str:
+    """The content of a note; empty if it is missing, or if its owner is not trusted (root, this user, the folder's)."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             found = os.fstat(file.fileno())
@@ -148,9 +148,9 @@ def noted(path: str) -> str:
         return ""
 
 
-def forget(path: str, socket: str) -> None:
-    """Remove a note that still names this socket."""
-    if path and noted(path) == socket:
+def remove_note(path: str, socket: str) -> None:
+    """Remove a note if it still names this socket."""
+    if path and read_note(path) == socket:
         try:
             os.unlink(path)
         except OSError:
@@ -158,13 +158,13 @@ def forget(path: str, socket: str) -> None:
 
 
 def candidates(config_file: str, text: str, environment: Mapping[str, str] | None = None) -> list[str]:
-    """Where a command looks for the daemon that runs on this file, in order."""
-    private, own = private_folder(environment), service_folder(environment)
-    folders = [own] if own else [SYSTEM_FOLDER, private]
-    found = [noted(note_path(folder, config_file)) for folder in folders]
+    """The socket paths at which a command looks for the daemon of this file, in order."""
+    private, service = private_folder(environment), service_folder(environment)
+    folders = [service] if service else [SYSTEM_FOLDER, private]
+    found = [read_note(note_path(folder, config_file)) for folder in folders]
     address = written_address(text)
     if address != PRIVATE:
-        found.append(path_of(address))
+        found.append(socket_file(address))
     if address in (DEFAULT_ADDRESS, PRIVATE):
         found.append(os.path.join(private, "admin.sock"))
     return [path for path in dict.fromkeys(found) if path]

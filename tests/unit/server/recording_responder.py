@@ -1,12 +1,12 @@
-"""A Responder that keeps what it is given."""
+"""A Responder that records the response."""
 
 from __future__ import annotations
 
 from relayd.wire.response import ResponseHead
 
 
-class Told:
-    """The client's side of one request to an application. `has_room` is what each piece is answered with."""
+class RecordingResponder:
+    """The client's side of one request to an application. `has_room`: the return value for each piece."""
 
     def __init__(self) -> None:
         self.response: ResponseHead | None = None
@@ -36,7 +36,7 @@ class Told:
         self.failed = True
 
     def resume_body(self) -> None:
-        """Nobody was paused."""
+        """Nothing to resume: the body is never paused."""
 
     def is_superseded(self) -> bool:
         return self.superseded

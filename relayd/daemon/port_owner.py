@@ -1,4 +1,4 @@
-"""Who holds a port: what /proc tells about the process that listens there, for the message of a failed start."""
+"""Finds the process that listens on a port, by /proc, for the message of a failed start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 
 
 def listening_inodes(table: str, port: int) -> set[str]:
-    """The sockets that listen on a port, from the text of /proc/net/tcp."""
+    """The inodes of the sockets that listen on a port, from the text of /proc/net/tcp."""
     found = set()
     for line in table.splitlines()[1:]:
         columns = line.split()
@@ -18,8 +18,8 @@ def listening_inodes(table: str, port: int) -> set[str]:
     return found
 
 
-def opened(pid: str) -> set[str]:
-    """What the descriptors of a process are; one that is closed meanwhile is passed over."""
+def descriptor_targets(pid: str) -> set[str]:
+    """The link targets of a process's descriptors. Descriptors closed meanwhile are skipped."""
     links = set()
     for number in os.listdir(f"/proc/{pid}/fd"):
         try:
@@ -29,8 +29,8 @@ def opened(pid: str) -> set[str]:
     return links
 
 
-def holder(port: int) -> str:
-    """`nginx (pid 812)`, or nothing where the system does not let us see it."""
+def port_owner(port: int) -> str:
+    """The owner of a port, as in `nginx (pid 812)`; empty if it is unknown."""
     inodes: set[str] = set()
     for name in TABLES:
         try:
@@ -43,10 +43,10 @@ def holder(port: int) -> str:
         return ""
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if wanted.isdisjoint(opened(pid)):
+            if wanted.isdisjoint(descriptor_targets(pid)):
                 continue
             with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
                 return f"{file.read().strip()} (pid {pid})"
         except OSError:
-            continue  # not ours to look into, or gone
+            continue  # no permission, or the process has ended
     return ""

@@ -48,7 +48,7 @@ async def test_a_header_may_come_in_pieces(tmp_path: Path, header: bytes) -> Non
 
 
 @pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", SIGNATURE + b"\x20\x00\x00\x00"])
-async def test_a_header_that_names_nobody_leaves_the_peer(tmp_path: Path, header: bytes) -> None:
+async def test_a_header_without_an_address_keeps_the_peer(tmp_path: Path, header: bytes) -> None:
     async with running(tmp_path, script, listener=ON) as house:
         side = await house.connect()
         side.write(header + get())
@@ -67,7 +67,7 @@ async def test_a_connection_without_a_valid_header_is_closed(tmp_path: Path, raw
         await house.accounted(0)
 
 
-async def test_who_may_not_send_it_is_not_heard(tmp_path: Path) -> None:
+async def test_a_header_from_an_untrusted_peer_is_rejected(tmp_path: Path) -> None:
     async with running(tmp_path, script, listener='proxy_protocol: true, trusted_proxies: ["192.0.2.0/24"]') as house:
         side = await house.connect()
         side.write(V1 + get())
@@ -85,11 +85,11 @@ async def test_a_header_that_does_not_end_is_given_up(tmp_path: Path) -> None:
         house.listening.sweep(clock.monotonic() + 11)
         await side.gone()
         assert house.listening.count == 0
-        await asyncio.sleep(0.06)  # the look at more bytes that was planned finds nobody
+        await asyncio.sleep(0.06)  # the scheduled retry finds a closed socket
         await house.accounted(0)
 
 
-async def test_who_leaves_inside_the_header_is_forgotten(tmp_path: Path) -> None:
+async def test_a_client_that_leaves_within_the_header_is_dropped(tmp_path: Path) -> None:
     async with running(tmp_path, script, listener=ON) as house:
         side = await house.connect()
         await until(lambda: house.listening.count == 1)

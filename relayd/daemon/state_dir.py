@@ -1,7 +1,8 @@
-"""The store of the configuration, and the key that seals what clients keep for relayd; both in the state directory.
+"""The state directory: opens the configured store, and loads the key that seals data which clients hold for relayd.
 
-1. A store that cannot be opened refuses the configuration; a key that cannot be kept is told, and one for this process
-   only is used: what was sealed before a restart cannot be opened then.
+1. A store that cannot be opened makes the configuration invalid.
+2. A key that cannot be stored is reported and is used by this process only; data sealed with it cannot be opened after
+   a restart.
 """
 
 from __future__ import annotations
@@ -22,19 +23,18 @@ KEY_FILE, KEY_BYTES = "seal.key", 32
 
 
 def state_folder() -> str:
-    """Where systemd says that the state of this service is (StateDirectory=); empty without."""
+    """The state directory that systemd passes to the service (StateDirectory=); empty without one."""
     return os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
 
 
 def open_store(section: StoreSection, *, serving: bool = False) -> Store:
-    """The store that the configuration asks for; no lock is waited for while relayd is `serving`. Raises ConfigError.
-    """
+    """Open the configured store. While relayd is `serving`, it does not wait for locks. Raises ConfigError."""
     bounds = Bounds(
         section.entries, int(section.size), float(section.ttl), state_folder() or SYSTEM_STATE, may_wait=not serving
     )
     try:
-        made: Store = registry.load(STORES, section.kind).Store.open(options_of(section, STORES, section.kind), bounds)
-        return made
+        store: Store = registry.load(STORES, section.kind).Store.open(options_of(section, STORES, section.kind), bounds)
+        return store
     except ImportError as error:
         raise ConfigError([Finding("", 0, 0, "store.kind", f"needs the Python package {error.name}")]) from error
     except OptionError as error:
@@ -42,7 +42,7 @@ def open_store(section: StoreSection, *, serving: bool = False) -> Store:
 
 
 def seal_key() -> tuple[bytes, str]:
-    """The key, and why it will not survive this process (empty when it will)."""
+    """Load or create the key. Returns it and the error why it could not be stored, or an empty string."""
     folder = state_folder()
     if not folder:
         return secrets.token_bytes(KEY_BYTES), ""
@@ -58,8 +58,8 @@ def seal_key() -> tuple[bytes, str]:
         return secrets.token_bytes(KEY_BYTES), f"{path}: {error.strerror}"
     key = secrets.token_bytes(KEY_BYTES)
     try:
-        made = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(made, "wb") as file:
+        store = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(store, "wb") as file:
             file.write(key)
         os.replace(path + ".new", path)
     except OSError as error:

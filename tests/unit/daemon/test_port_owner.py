@@ -1,4 +1,4 @@
-"""Who holds a port."""
+"""The process that listens on a port."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import socket
 from pathlib import Path
 
-from relayd.daemon.holder import holder, listening_inodes
+from relayd.daemon.port_owner import listening_inodes, port_owner
 
 TABLE = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -25,10 +25,10 @@ def test_only_what_listens_on_the_port_counts() -> None:
 def test_the_process_that_listens_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         name = Path("/proc/self/comm").read_text().strip()
-        assert holder(taken.getsockname()[1]) == f"{name} (pid {os.getpid()})"
+        assert port_owner(taken.getsockname()[1]) == f"{name} (pid {os.getpid()})"
 
 
-def test_a_free_port_is_held_by_nobody() -> None:
+def test_a_free_port_has_no_owner() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # bound, but it does not listen
-        assert holder(bound.getsockname()[1]) == ""
+        assert port_owner(bound.getsockname()[1]) == ""

@@ -1,4 +1,4 @@
-"""The delay of the event loop."""
+"""The lag of the event loop."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ import asyncio
 import pytest
 
 from relayd import clock
-from relayd.daemon.lag import INTERVAL_S, LoopLag
+from relayd.daemon.loop_lag import INTERVAL_S, LoopLag
 
 
 async def test_a_blocked_loop_is_measured_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     reported: list[float] = []
-    told = asyncio.Event()
+    measured = asyncio.Event()
 
     def report(late_s: float) -> None:
         reported.append(late_s)
-        told.set()
+        measured.set()
 
     lag = LoopLag(report)
     lag.start()
     now = clock.monotonic()
-    monkeypatch.setattr(clock, "monotonic", lambda: now + INTERVAL_S + 0.4)  # the loop was held up for 400 ms
+    monkeypatch.setattr(clock, "monotonic", lambda: now + INTERVAL_S + 0.4)  # the loop was blocked for 400 ms
     assert lag.current_s == pytest.approx(0.4, abs=0.05)
-    await asyncio.wait_for(told.wait(), 60)
+    await asyncio.wait_for(measured.wait(), 60)
     assert reported[0] == pytest.approx(0.4, abs=0.05)
     assert lag.worst_s == reported[0]
     lag.stop()
 
 
 async def test_a_free_loop_is_no_later_than_its_timer() -> None:
-    told = asyncio.Event()
-    lag = LoopLag(lambda late_s: told.set())
+    measured = asyncio.Event()
+    lag = LoopLag(lambda late_s: measured.set())
     begun = clock.monotonic()
     lag.start()
-    await asyncio.wait_for(told.wait(), 60)
+    await asyncio.wait_for(measured.wait(), 60)
     assert 0.0 <= lag.last_s <= clock.monotonic() - begun - INTERVAL_S
     lag.stop()
 

@@ -1,6 +1,6 @@
-"""How late the event loop is: four times a second, the delay of a timer beyond its time.
+"""Measures the lag of the event loop: the delay of a timer beyond its due time, four times a second.
 
-The number is what every client waits in addition; it is in /health, in the metrics, and in nobody's way.
+Every client waits for this time in addition. It is shown in /health and in the metrics.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ INTERVAL_S = 0.25
 
 
 class LoopLag:
-    """Measures the loop it was started on. Owned by the lifecycle; status reads `current_s`, `worst_s`."""
+    """Measures the running loop. Owned by the lifecycle. /status reads `current_s` and `worst_s`."""
 
     __slots__ = ("_due", "_handle", "_report", "_since", "_worst", "last_s")
 
@@ -26,12 +26,12 @@ class LoopLag:
 
     @property
     def worst_s(self) -> float:
-        """The worst of the last minute or so; also counts a delay that is going on right now."""
+        """The largest lag of about the last minute, including a current delay."""
         return max(self._worst, self.current_s)
 
     @property
     def current_s(self) -> float:
-        """The last measure, or the delay that is going on right now when that is worse."""
+        """The last measured lag, or the current delay if it is longer."""
         late = clock.monotonic() - self._due if self._handle is not None else 0.0
         return max(self.last_s, late)
 

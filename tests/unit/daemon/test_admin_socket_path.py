@@ -1,4 +1,4 @@
-"""Where the admin socket is, and how a command finds it."""
+"""The path of the admin socket, and how a command finds it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relayd.daemon import place
+from relayd.daemon import admin_socket_path
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from relayd.daemon import place
     ],
 )
 def test_the_address_is_read_off_the_text_however_it_is_written(text: str) -> None:
-    assert place.written_address(text) == "unix:/run/x.sock"
+    assert admin_socket_path.written_address(text) == "unix:/run/x.sock"
 
 
 @pytest.mark.parametrize(
@@ -37,17 +37,17 @@ def test_the_address_is_read_off_the_text_however_it_is_written(text: str) -> No
     ],
 )
 def test_another_address_is_not_taken_for_it(text: str) -> None:
-    assert place.written_address(text) == place.DEFAULT_ADDRESS
+    assert admin_socket_path.written_address(text) == admin_socket_path.DEFAULT_ADDRESS
 
 
 def test_a_written_address_is_taken_as_it_is(tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/not/there/yet/admin.sock"
-    assert place.socket_path(address) == place.path_of(address)
+    assert admin_socket_path.socket_path(address) == admin_socket_path.socket_file(address)
 
 
 def test_the_private_folder_is_the_session_s_when_there_is_one(tmp_path: Path) -> None:
-    assert place.private_folder({"XDG_RUNTIME_DIR": str(tmp_path)}) == str(tmp_path / "relayd")
-    assert place.private_folder({"XDG_RUNTIME_DIR": str(tmp_path / "gone")}).endswith(f"relayd-{os.getuid()}")
+    assert admin_socket_path.private_folder({"XDG_RUNTIME_DIR": str(tmp_path)}) == str(tmp_path / "relayd")
+    assert admin_socket_path.private_folder({"XDG_RUNTIME_DIR": str(tmp_path / "gone")}).endswith(f"relayd-{os.getuid()}")
 
 
 def test_a_folder_that_others_can_write_is_not_trusted(tmp_path: Path) -> None:
@@ -55,42 +55,42 @@ def test_a_folder_that_others_can_write_is_not_trusted(tmp_path: Path) -> None:
     folder.mkdir()
     folder.chmod(0o777)
     with pytest.raises(PermissionError):
-        place.own_folder(str(folder))
+        admin_socket_path.make_private_folder(str(folder))
 
 
 def test_a_link_to_a_folder_of_our_own_is_not_trusted(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with pytest.raises(PermissionError):
-        place.own_folder(str(tmp_path / "link"))
+        admin_socket_path.make_private_folder(str(tmp_path / "link"))
 
 
 def test_an_own_folder_is_closed_to_others(tmp_path: Path) -> None:
-    path = place.own_folder(str(tmp_path / "a" / "b"))
+    path = admin_socket_path.make_private_folder(str(tmp_path / "a" / "b"))
     assert os.stat(path).st_mode & 0o777 == 0o700
 
 
 def test_a_note_is_found_forgotten_and_never_another_daemon_s(tmp_path: Path) -> None:
     file = str(tmp_path / "relayd.yaml")
-    path = place.note(file, "/run/one.sock")
+    path = admin_socket_path.write_note(file, "/run/one.sock")
     assert path
-    assert place.candidates(file, "admin: {address: unix:/run/other.sock}") == ["/run/one.sock", "/run/other.sock"]
-    place.note(file, "/run/two.sock")  # a second daemon on this file
-    place.forget(path, "/run/one.sock")
-    assert place.noted(path) == "/run/two.sock"
-    place.forget(path, "/run/two.sock")
+    assert admin_socket_path.candidates(file, "admin: {address: unix:/run/other.sock}") == ["/run/one.sock", "/run/other.sock"]
+    admin_socket_path.write_note(file, "/run/two.sock")  # a second daemon on this file
+    admin_socket_path.remove_note(path, "/run/one.sock")
+    assert admin_socket_path.read_note(path) == "/run/two.sock"
+    admin_socket_path.remove_note(path, "/run/two.sock")
     assert not os.path.exists(path)
 
 
 def test_without_a_note_and_an_address_both_usual_places_are_tried(tmp_path: Path) -> None:
-    found = place.candidates(str(tmp_path / "none.yaml"), "", {"XDG_RUNTIME_DIR": str(tmp_path)})
+    found = admin_socket_path.candidates(str(tmp_path / "none.yaml"), "", {"XDG_RUNTIME_DIR": str(tmp_path)})
     assert found == ["/run/relayd/admin.sock", str(tmp_path / "relayd" / "admin.sock")]
 
 
 def test_a_private_socket_is_this_user_s_and_no_command_looks_for_it_in_the_system_s_place(tmp_path: Path) -> None:
     session = {"XDG_RUNTIME_DIR": str(tmp_path)}
     private = str(tmp_path / "relayd" / "admin.sock")
-    assert place.socket_path("private", session) == private
+    assert admin_socket_path.socket_path("private", session) == private
     for text in ("admin: {address: private}", "admin:\n  address: 'private' # so\n", "admin: {address: private}\nroutes: [{{ "):
-        assert place.candidates(str(tmp_path / "none.yaml"), text, session) == [private]
-    assert place.written_address("admin: {address: privateer}") == place.DEFAULT_ADDRESS
+        assert admin_socket_path.candidates(str(tmp_path / "none.yaml"), text, session) == [private]
+    assert admin_socket_path.written_address("admin: {address: privateer}") == admin_socket_path.DEFAULT_ADDRESS

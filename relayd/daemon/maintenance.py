@@ -1,7 +1,7 @@
-"""What the daemon does for the plan in force beside serving: health checks, watching its own load, telling of changes.
+"""Periodic work for the plan in force: health checks, model lists, load measurement, logs and gauges of state changes.
 
-1. One turn every TURN_S; what must be read more seldom counts turns.
-2. A reload changes what is tended by `commit`; nothing here may fail.
+1. `tick` runs every TICK_S seconds. Expensive measurements run every few ticks.
+2. A reload applies its plan by `commit`, which must not fail.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from relayd.config.model import Config
-from relayd.daemon.lag import LoopLag
+from relayd.daemon.loop_lag import LoopLag
 from relayd.limits.overload import Bounds, Reading
 from relayd.plan.plan import Plan
 from relayd.proxy.api_path import crossing_path
@@ -22,29 +22,31 @@ from relayd.upstream.transport.listing import ModelListFetcher
 from relayd.upstream.transport.probe import Probes
 from relayd.upstream.upstream import Upstream, UpstreamEvent
 
-TURN_S = 0.25
-SELDOM = 20  # turns between two looks at the descriptors, which cost the more the more there are
-SWEEP = 240  # turns between two looks for what is too old to be remembered
-STORE_FAILED_S = 60.0  # between two lines about one cause
-WITHHELD_S = 3600.0  # between two lines about the keys that an upstream sends back
-OVERFULL = 2  # times the bound of the request buffers: bodies wait at the bound, changed copies and answers come on top
+TICK_S = 0.25
+DESCRIPTOR_TICKS = 20  # ticks between two counts of descriptors, whose cost grows with their number
+SWEEP_TICKS = 240  # ticks between two removals of expired entries from the store
+STORE_FAILED_S = 60.0  # between two log lines about one cause
+WITHHELD_S = 3600.0  # between two log lines about keys in the responses of an upstream
+BUFFER_FACTOR = 2  # times the limit of the request buffers: rewritten copies and responses are held beside the bodies
 PAGE = os.sysconf("SC_PAGE_SIZE")
-_CALM = ("breaker_closed", "breaker_half_opened", "endpoint_enabled", "endpoint_passing", "endpoints_changed")
+_INFO_EVENTS = ("breaker_closed", "breaker_half_opened", "endpoint_enabled", "endpoint_passing", "endpoints_changed")
 
 
-class Tending:
+class Maintenance:
     """Owned by the lifecycle."""
 
-    def __init__(self, gateway: Gateway, client: StreamClient, lag: LoopLag, journal: Journal, most: int) -> None:
-        """`most` is how many descriptors the process may have."""
-        self._gateway, self._lag, self._journal, self._most = gateway, lag, journal, most
+    def __init__(
+        self, gateway: Gateway, client: StreamClient, lag: LoopLag, journal: Journal, max_descriptors: int
+    ) -> None:
+        """`max_descriptors`: the limit of descriptors of the process."""
+        self._gateway, self._lag, self._journal, self._max_descriptors = gateway, lag, journal, max_descriptors
         self._probes = Probes(client, self._upstreams)
         self._listings = ModelListFetcher(client, self._upstreams, listing_path)
-        self._turns = self._open = 0
+        self._ticks = self._open_descriptors = 0
         self._shedding = False
         self._metrics = gateway.telemetry.metrics
         self._gates: set[str] = set()
-        self._noticed: set[str] = set()
+        self._logged_notices: set[str] = set()
         self._endpoints: set[tuple[str, str]] = set()
 
     def _upstreams(self) -> list[Upstream]:
@@ -52,23 +54,23 @@ class Tending:
         return [] if plan is None else list(plan.upstreams.values())
 
     def commit(self, plan: Plan) -> None:
-        """A plan has come into force."""
-        self._gateway.overload.bounds = bounds_of(plan.config, self._most)
+        """Apply the settings of a plan that has come into force."""
+        self._gateway.overload.bounds = bounds_of(plan.config, self._max_descriptors)
         buffers = plan.config.daemon.request_buffers
         self._gateway.buffers.configure(int(buffers.size), float(buffers.queue_timeout))
         for upstream in plan.upstreams.values():
-            upstream.on_change = self._told
-        self._noticed &= set(self._gateway.store.notices)
-        self._notices()
+            upstream.on_change = self._on_upstream_event
+        self._logged_notices &= set(self._gateway.store.notices)
+        self._log_store_notices()
 
-    def _told(self, change: UpstreamEvent) -> None:
-        level = self._journal.info if change.event in _CALM else self._journal.warning
+    def _on_upstream_event(self, change: UpstreamEvent) -> None:
+        level = self._journal.info if change.event in _INFO_EVENTS else self._journal.warning
         level(change.event, upstream=change.upstream, endpoint=change.address, why=change.why)
-        self._gateway.gates.wake()  # who waits for room at this upstream may find some
+        self._gateway.gates.wake()  # the change may admit requests that wait for this upstream
         self._gateway.telemetry.metrics.add("relayd.upstream.changes", upstream=change.upstream, event=change.event)
 
-    def _tell_withheld(self) -> None:
-        """Tell of answers that held a stored key."""
+    def _log_withheld_keys(self) -> None:
+        """Log responses from which a stored key was removed."""
         for upstream in self._upstreams():
             for endpoint in upstream.endpoints:
                 keys = endpoint.key_filter
@@ -76,53 +78,53 @@ class Tending:
                     self._metrics.add("relayd.upstream.keys_withheld", count, upstream=upstream.name)
                     self._journal.limited(
                         f"key_withheld:{upstream.name}", WITHHELD_S, "warning", "key_withheld",
-                        "An answer held a key that relayd sent with the request; it was taken out.",
+                        "A response contained a key that relayd had sent with the request; the key was removed.",
                         upstream=upstream.name, endpoint=endpoint.label, where=field,
                     )
 
-    def turn(self) -> None:
-        """Called by a timer."""
-        self._tell_withheld()
-        self._tell_store()
+    def tick(self) -> None:
+        """Run one round of the periodic work. Called by a timer."""
+        self._log_withheld_keys()
+        self._log_store_faults()
         self._probes.tick()
         self._listings.tick()
         overload = self._gateway.overload
         bounds = overload.bounds
         memory = resident() if bounds.memory_bytes else 0
-        if bounds.descriptors and self._turns % SELDOM == 0:
-            self._open = descriptors()
-        self._turns += 1
-        if self._turns % SWEEP == 0:
+        if bounds.descriptors and self._ticks % DESCRIPTOR_TICKS == 0:
+            self._open_descriptors = descriptors()
+        self._ticks += 1
+        if self._ticks % SWEEP_TICKS == 0:
             self._gateway.store.sweep()
-        overload.update(Reading(self._lag.current_s, memory, self._open, self._gateway.buffers.used))
+        overload.update(Reading(self._lag.current_s, memory, self._open_descriptors, self._gateway.buffers.used))
         if overload.active != self._shedding:
             self._shedding = overload.active
             if self._shedding:
-                message = "Requests are turned away, those of low priority first."
+                message = "Requests are rejected, those of low priority first."
                 self._journal.warning("overloaded", message, why=overload.why)
             else:
                 self._journal.info("overload_ended", refused=overload.refused)
 
-    def _tell_store(self) -> None:
-        """Tell of what the store could not keep or read."""
+    def _log_store_faults(self) -> None:
+        """Log failed operations of the store."""
         for fault, times, why in self._gateway.store.taken():
             self._metrics.add("relayd.store.failed", times, cause=fault.cause)
             self._journal.limited(
                 f"store_failed:{fault.cause}", STORE_FAILED_S, "warning", "store_failed", fault.cure, cause=fault.cause,
                 why=why, times=times,
             )
-        self._notices()
+        self._log_store_notices()
 
-    def _notices(self) -> None:
+    def _log_store_notices(self) -> None:
         for notice in self._gateway.store.notices:
-            if notice not in self._noticed:
-                self._noticed.add(notice)
+            if notice not in self._logged_notices:
+                self._logged_notices.add(notice)
                 self._journal.warning("store_notice", notice)
 
     def gauges(self) -> None:
-        """Called before metrics are sent."""
-        self._tell_withheld()
-        self._tell_store()
+        """Update gauges and pending log lines. Called before metrics are sent."""
+        self._log_withheld_keys()
+        self._log_store_faults()
         gauge, forget, gateway = self._metrics.gauge, self._metrics.forget, self._gateway
         gates = {gate.name: gate for gate in gateway.gates.limited()}
         for name, gate in gates.items():
@@ -145,24 +147,24 @@ class Tending:
         self._endpoints = set(endpoints)
 
     def close(self) -> None:
-        """End what is under way."""
+        """Cancel running probes and fetches."""
         self._probes.close()
         self._listings.close()
 
 
 def listing_path(spec: UpstreamSpec, endpoint: Endpoint, path: str) -> bytes:
-    """Where an endpoint's list of models is: the dialect's path behind its base."""
+    """The path of an endpoint's model list: the dialect's path appended to the endpoint's base path."""
     return crossing_path(spec.protocol, endpoint.base_path, path.encode("ascii"))
 
 
-def bounds_of(config: Config, most: int) -> Bounds:
-    """`daemon: overload:` as bounds. Full request buffers alone are no overload."""
-    section, buffers = config.daemon.overload, int(config.daemon.request_buffers.size) * OVERFULL
-    return Bounds(float(section.loop_lag), int(section.memory), int(section.descriptors * most), buffers)
+def bounds_of(config: Config, max_descriptors: int) -> Bounds:
+    """The bounds of `daemon: overload:`. Full request buffers alone are no overload."""
+    section, buffers = config.daemon.overload, int(config.daemon.request_buffers.size) * BUFFER_FACTOR
+    return Bounds(float(section.loop_lag), int(section.memory), int(section.descriptors * max_descriptors), buffers)
 
 
 def resident() -> int:
-    """Bytes of memory that the process has; 0 where that cannot be known."""
+    """Resident memory of the process in bytes; 0 if unknown."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * PAGE
@@ -171,7 +173,7 @@ def resident() -> int:
 
 
 def descriptors() -> int:
-    """Open descriptors; 0 where that cannot be known."""
+    """The number of open descriptors; 0 if unknown."""
     try:
         return len(os.listdir("/proc/self/fd")) - 1
     except OSError:

@@ -1,4 +1,4 @@
-"""The store of the configuration, and the key that seals."""
+"""The store of the configuration, and the sealing key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relayd.config.store import Store
-from relayd.daemon.remembering import open_store, seal_key
+from relayd.daemon.state_dir import open_store, seal_key
 from relayd.errors import ConfigError
 from relayd.schema import Duration, Size
 from tests.aids.sections import section
@@ -59,7 +59,7 @@ def test_a_damaged_key_is_replaced(state: Path) -> None:
     assert len(key) == 32 and why == "" and seal_key()[0] == key
 
 
-def test_a_key_that_cannot_be_kept_is_used_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_cannot_be_stored_is_used_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "gone"))
     key, why = seal_key()
     assert len(key) == 32 and "gone" in why

@@ -1,4 +1,4 @@
-"""What the daemon tends beside serving."""
+"""The periodic work of the daemon."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from relayd.config.load import load_text
-from relayd.daemon.lag import LoopLag
-from relayd.daemon.tending import Tending, bounds_of, descriptors, resident
+from relayd.daemon.loop_lag import LoopLag
+from relayd.daemon.maintenance import Maintenance, bounds_of, descriptors, resident
 from relayd.plan.compile import compile_plan
 from relayd.proxy.gateway import Gateway
 from relayd.telemetry.settings import TelemetrySettings
@@ -27,20 +27,20 @@ daemon: {overload: {loop_lag: 500ms, memory: 1GiB, descriptors: 0.5}, request_bu
 
 class Scene:
     def __init__(self, tmp_path: Path) -> None:
-        self.told = io.StringIO()
+        self.log = io.StringIO()
         settings = TelemetrySettings(access_format="off", log_format="json")
-        self.telemetry = Telemetry.build(settings, self.told)
+        self.telemetry = Telemetry.build(settings, self.log)
         self.client: StreamClient = StreamClient(force_instance=True)
         self.gateway = Gateway(self.client, self.telemetry)
         self.lag = LoopLag(lambda late_s: None)
         self.plan = self.gateway.plan = compile_plan(
             load_text(CONFIG, "relayd.yaml").config, 1, gates=self.gateway.gates)
         self.gateway.gates.apply(self.plan.gate_limits)
-        self.tending = Tending(self.gateway, self.client, self.lag, self.telemetry.journal, 1000)
-        self.tending.commit(self.plan)
+        self.maintenance = Maintenance(self.gateway, self.client, self.lag, self.telemetry.journal, 1000)
+        self.maintenance.commit(self.plan)
 
     def events(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.told.getvalue().splitlines()]
+        return [json.loads(line) for line in self.log.getvalue().splitlines()]
 
     def gauge(self, name: str) -> str:
         text = (self.telemetry.page() or ("", b""))[1].decode()
@@ -52,12 +52,12 @@ def opened(tmp_path: Path) -> Iterator[Scene]:
     try:
         yield scene
     finally:
-        scene.tending.close()
+        scene.maintenance.close()
         scene.client.close()
         scene.telemetry.close()
 
 
-async def test_a_change_of_an_endpoint_is_told_and_counted(tmp_path: Path) -> None:
+async def test_a_change_of_an_endpoint_is_logged_and_counted(tmp_path: Path) -> None:
     for scene in opened(tmp_path):
         upstream = scene.plan.upstreams["a"]
         lease = upstream.acquire()
@@ -73,37 +73,37 @@ async def test_gauges_follow_gates_and_endpoints(tmp_path: Path) -> None:
     for scene in opened(tmp_path):
         gate = scene.gateway.gates.get("upstream a")
         gate.acquire("x")
-        scene.tending.gauges()
+        scene.maintenance.gauges()
         assert scene.gauge("relayd_queue_in_flight").endswith(" 1")
         assert scene.gauge("relayd_upstream_available").endswith(" 1")
 
 
-async def test_request_buffers_are_set_up_told_and_part_of_the_load(tmp_path: Path) -> None:
+async def test_request_buffers_are_configured_measured_and_part_of_the_load(tmp_path: Path) -> None:
     for scene in opened(tmp_path):
         buffers = scene.gateway.buffers
         assert (buffers.limit, buffers.queue_timeout_s) == (2 * 1024 * 1024, 3.0)
         buffers.retain(9 * 1024 * 1024)
         buffers.open(1024 * 1024, lambda: None, lambda reason, retry_after_s: None)
-        scene.tending.gauges()
+        scene.maintenance.gauges()
         assert int(scene.gauge("relayd_buffers_used").split()[-1]) > 8 * 1024 * 1024
         assert scene.gauge("relayd_buffers_waiting").endswith(" 1")
-        scene.tending.turn()
+        scene.maintenance.tick()
         assert scene.gateway.overload.active and scene.gateway.overload.why == "request_buffers"
 
 
-async def test_overload_is_told_when_it_begins_and_when_it_ends(tmp_path: Path) -> None:
+async def test_overload_is_logged_when_it_begins_and_when_it_ends(tmp_path: Path) -> None:
     for scene in opened(tmp_path):
         scene.lag.last_s = 5.0
-        scene.tending.turn()
+        scene.maintenance.tick()
         assert scene.gateway.overload.active and scene.events()[-1]["event"] == "overloaded"
         scene.lag.last_s = 0.0
         for _ in range(40):
-            scene.tending.turn()
+            scene.maintenance.tick()
         assert not scene.gateway.overload.active and scene.events()[-1]["event"] == "overload_ended"
         assert len(scene.events()) == 2
 
 
-def test_bounds_are_what_the_configuration_says() -> None:
+def test_bounds_are_those_of_the_configuration() -> None:
     bounds = bounds_of(load_text(CONFIG, "relayd.yaml").config, 1000)
     assert (bounds.loop_lag_s, bounds.memory_bytes, bounds.descriptors) == (0.5, 1 << 30, 500)
 
