@@ -48,8 +48,8 @@ class Kinds:
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
-    def __contains__(self, word: object) -> bool:
-        return word in kinds(self._folder)
+    def __contains__(self, kind: object) -> bool:
+        return kind in kinds(self._folder)
 
     def __iter__(self) -> Iterator[str]:
         return iter(kinds(self._folder))
@@ -59,7 +59,7 @@ class Kinds:
 
     def explained(self) -> str:
         """The choices with the summaries of their modules."""
-        return " ".join(f"`{word}`: {summary(self._folder, word)}" for word in self)
+        return " ".join(f"`{kind}`: {summary(self._folder, kind)}" for kind in self)
 
 
 def load(package: str, kind: str) -> ModuleType:

@@ -20,7 +20,7 @@ from relayd.proxy.model_of_request import is_form, probable_model
 from relayd.routing.explain import explain
 from relayd.schema.units import format_duration
 from relayd.upstream.spec import AuthSpec, UpstreamSpec
-from relayd.wire.body import look_at
+from relayd.wire.body import inspect_json
 from relayd.wire.forwarded import TrustedNetworks
 from relayd.wire.headers import name_of
 from relayd.wire.http1 import RequestHead
@@ -43,7 +43,7 @@ def explanation(plan: Plan, request: HypotheticalRequest) -> dict[str, Any]:
     """The decision of each listener and route, relayd's own response (`answer`) and the upstream request (`sent`)."""
     head, config = request.head, plan.config
     body = request.body or None
-    head.model = probable_model(head, body, None if body is None or is_form(head) else look_at(body))
+    head.model = probable_model(head, body, None if body is None or is_form(head) else inspect_json(body))
     listeners = {name: _listener(one, request) for name, one in config.listeners.items()}
     path, shown = _text(head.path), mask_path(_text(head.path))
     result: dict[str, Any] = {

@@ -106,7 +106,7 @@ class Lifecycle:
         self.views = AdminViews(self.gateway, telemetry, self.state)
         actions = {"/reload": self.reload, "/upgrade": self.upgrade, "/diff": self.compare, "/reopen": self.reopen}
         self.gateway.admin = AdminApplication(self.views, actions)
-        telemetry.look = self._gauges
+        telemetry.refresh_gauges = self._gauges
         self.inherited = activation.inherited_sockets()
         self.descriptors = checks.raise_descriptors()
         max_connections = max(16, (self.descriptors.now - RESERVED_DESCRIPTORS) // DESCRIPTORS_PER_CONNECTION)

@@ -74,7 +74,7 @@ class Maintenance:
         for upstream in self._upstreams():
             for endpoint in upstream.endpoints:
                 keys = endpoint.key_filter
-                for field, count in keys.taken().items() if keys is not None and keys.seen else ():
+                for field, count in keys.pop_counts().items() if keys is not None and keys.counts else ():
                     self._metrics.add("relayd.upstream.keys_withheld", count, upstream=upstream.name)
                     self._journal.limited(
                         f"key_withheld:{upstream.name}", WITHHELD_S, "warning", "key_withheld",
@@ -107,7 +107,7 @@ class Maintenance:
 
     def _log_store_faults(self) -> None:
         """Log failed operations of the store."""
-        for fault, times, why in self._gateway.store.taken():
+        for fault, times, why in self._gateway.store.pop_failures():
             self._metrics.add("relayd.store.failed", times, cause=fault.cause)
             self._journal.limited(
                 f"store_failed:{fault.cause}", STORE_FAILED_S, "warning", "store_failed", fault.cure, cause=fault.cause,
@@ -125,7 +125,7 @@ class Maintenance:
         """Update gauges and pending log lines. Called before metrics are sent."""
         self._log_withheld_keys()
         self._log_store_faults()
-        gauge, forget, gateway = self._metrics.gauge, self._metrics.forget, self._gateway
+        gauge, forget, gateway = self._metrics.gauge, self._metrics.remove_gauge, self._gateway
         gates = {gate.name: gate for gate in gateway.gates.limited()}
         for name, gate in gates.items():
             gauge("relayd.queue.depth", gate.depth, gate=name)

@@ -16,7 +16,7 @@ from relayd.routing.table import Table
 from relayd.upstream.spec import EndpointSpec, Timeouts
 from relayd.upstream.upstream import Upstream
 from relayd.wire.headers import FieldEdits
-from relayd.wire.path import rooted
+from relayd.wire.path import with_one_slash
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class PlannedRoute:
             new = self.replacement + path[self.strip_length :]
         else:
             return path
-        return rooted(new)
+        return with_one_slash(new)
 
     def path_before(self, path: bytes, asked: bytes) -> bytes | None:
         """The inverse of `rewritten`: the client's path for an upstream path. Returns None if it has none, and for

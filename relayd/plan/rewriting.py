@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from relayd.config.route import HeaderEdits, Route
 from relayd.protocols import registry
 from relayd.wire.headers import HOP_BY_HOP, FieldEdits
-from relayd.wire.path import climbs, pattern
+from relayd.wire.path import has_parent_segment, pattern
 
 # relayd writes the framing fields itself, and Host follows the upstream's `host:`; an edit would conflict.
 _OWN = HOP_BY_HOP | {b"content-length", b"host"}
@@ -84,7 +84,7 @@ def _check_target(new: str) -> None:
         raise ValueError("rewrite: a backslash is allowed only before the number or name of a regex group")
     if not _TARGET.fullmatch(new):
         raise ValueError("rewrite: contains characters that a path cannot contain; write them percent-encoded")
-    if "//" in new or climbs(new.encode()) or "/./" in new:
+    if "//" in new or has_parent_segment(new.encode()) or "/./" in new:
         raise ValueError("rewrite: contains // or a segment . or .., which servers interpret differently")
 
 

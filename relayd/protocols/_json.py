@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
 from relayd.protocols.dialect import Refused
-from relayd.wire.body import DECODER, scan, take_object
+from relayd.wire.body import DECODER, scan, pop_parsed_object
 from relayd.wire.body import is_deeper as is_deeper
 from relayd.wire.json_scanner import MAX_DEPTH
 from relayd.wire.json_steps import weight
@@ -167,7 +167,7 @@ def write_text(value: Any) -> str:
 
 def read_object(body: bytes) -> dict[str, Any]:
     """The JSON object that a request body is. Raises Refused."""
-    value: Any = take_object(body)
+    value: Any = pop_parsed_object(body)
     try:
         value = parse(body) if value is None else value
     except json.JSONDecodeError as fault:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from relayd.protocols.canon import Event, Failure, Request
 from relayd.usage import Usage
-from relayd.wire.body import Look
+from relayd.wire.body import JsonBody
 from relayd.wire.json_steps import Steps
 
 T = TypeVar("T")
@@ -202,7 +202,7 @@ class WebSocketTransport:
     for connection_limit_s.
     """
 
-    read_message: Callable[[Look, str | None], bytes]
+    read_message: Callable[[JsonBody, str | None], bytes]
     write_error: Callable[[Failure], bytes]
     connection_limit_s: float
     connection_limit: Failure
@@ -318,7 +318,7 @@ class Dialect:
     key_header: bytes | None = None
     frame_error: Callable[[Rendered], bytes] = data_frame
     error_ends_stream: bool = True
-    take_back: Callable[[Look], Steps[list[tuple[int, int, bytes]]]] | None = None
+    take_back: Callable[[JsonBody], Steps[list[tuple[int, int, bytes]]]] | None = None
     own_marks: tuple[bytes, ...] = ()
     brings_own_parts: Callable[[Mapping[str, Any]], bool] | None = None
     tap: TapFormat | None = None

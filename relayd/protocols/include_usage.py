@@ -15,7 +15,7 @@ import re
 
 from relayd.protocols import _json
 from relayd.protocols._frames import OVERLAP, complete, first_complete, with_mark
-from relayd.wire.body import Look, edited, look_at, member_span
+from relayd.wire.body import JsonBody, edited, inspect_json, member_span
 from relayd.wire.sse import Event, SseError, SseSplitter
 
 MAX_HELD_BYTES = 16 * 1024
@@ -26,11 +26,11 @@ _MARK = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
 
 def with_include_usage(body: bytes) -> bytes | None:
     """The body of a Chat request that asks for usage too; None where it is no stream, asks already or is unreadable."""
-    edit = usage_edit(look_at(body))
+    edit = usage_edit(inspect_json(body))
     return None if edit is None else edited(body, [edit])
 
 
-def usage_edit(look: Look) -> tuple[int, int, bytes] | None:
+def usage_edit(look: JsonBody) -> tuple[int, int, bytes] | None:
     """What to put where into such a body; None as above."""
     body, streams = look.body, look.span("stream")
     if streams is None or not look.flag("stream"):

@@ -17,7 +17,7 @@ from relayd.plan.plan import PlannedRoute
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.model_of_request import unclear
 from relayd.proxy.steps import TURN_S
-from relayd.wire.body import PARSED_BYTES, look_at, look_at_scan
+from relayd.wire.body import PARSED_BYTES, inspect_json, inspect_scanned
 from relayd.wire.json_scanner import JsonFault, JsonScanner
 
 
@@ -64,7 +64,7 @@ class BodyInspection:
         """The body is whole: whether it is known now; else `then` is called in a later turn. Raises ExchangeError."""
         body = self._exchange.body
         if self._scanner is None:
-            body.look = look_at(body.data) if body.data else None
+            body.look = inspect_json(body.data) if body.data else None
             return True
         self._then = then
         if not self._is_due:
@@ -90,7 +90,7 @@ class BodyInspection:
             self._is_paused = False
             body.resume_body()
         if self._then is not None:
-            body.look = look_at_scan(body.data or b"", scanner, self._fault)
+            body.look = inspect_scanned(body.data or b"", scanner, self._fault)
 
     def _wait(self) -> None:
         self._is_due = True

@@ -30,7 +30,7 @@ from relayd.proxy.model_of_request import (
     probable_model,
 )
 from relayd.proxy.respond import Answer, answer
-from relayd.wire.body import PARSED_BYTES, Look, edited, look_at
+from relayd.wire.body import PARSED_BYTES, JsonBody, edited, inspect_json
 from relayd.wire.http1 import RequestHead
 from relayd.wire.json_steps import Steps, parse_steps
 from relayd.wire.response import ResponseHead
@@ -52,7 +52,7 @@ class Call:
 
     def __init__(
         self, dialect: Dialect, head: RequestHead, body: bytes | None, asking: Callable[[], Ask], *,
-        is_socket: bool = False, look: Look | None = None, form: FormFinder | None = None,
+        is_socket: bool = False, look: JsonBody | None = None, form: FormFinder | None = None,
     ) -> None:
         """`asking` makes the request as dialects read it; most that pass never need that. `body` is the whole body,
         `look` what is known of it, `form` who has read a form or its beginning."""
@@ -61,7 +61,7 @@ class Call:
         self.is_form = is_form(head)
         self.dialect, self.body, self.is_socket, self.form = dialect, body, is_socket, form
         if look is None and body and not self.is_form:
-            look = look_at(body)
+            look = inspect_json(body)
         self.look = look
         self.stream = is_socket or (look is not None and look.flag("stream"))
         self.translates = head.method == b"POST" and head.path.endswith(dialect.ends)
@@ -120,8 +120,8 @@ class Call:
 
     def _require_one_reading(self) -> None:
         """What is read must be what the look at the body has found. Raises Refused."""
-        if self.look is not None and self.look.doubt:
-            raise Refused(f"The request body is ambiguous: {self.look.doubt}.", code="ambiguous_body")
+        if self.look is not None and self.look.ambiguity:
+            raise Refused(f"The request body is ambiguous: {self.look.ambiguity}.", code="ambiguous_body")
 
     def check(self) -> None:
         """Say what is wrong with the body, or which model a dialect without the field asks for. Raises Refused."""
@@ -175,7 +175,7 @@ class Call:
         body, dialect = self.body, self.dialect
         if self._own_parts is not None or not dialect.own_marks or body is None or not self.translates:
             return False
-        if target.dialect is not dialect or self.look is None or self.look.doubt or self.look.fault:
+        if target.dialect is not dialect or self.look is None or self.look.ambiguity or self.look.fault:
             return False
         value = self.look.value
         if value is not None and dialect.brings_own_parts is not None:

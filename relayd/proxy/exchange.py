@@ -203,7 +203,7 @@ class Exchange:
         if self.phase == "over" or self.muted:
             return
         record, route, attempt = self.record, self.route, self.attempt
-        record.code, record.ended_by, record.room = code, "client", self.phase
+        record.code, record.ended_by, record.phase = code, "client", self.phase
         if not self.writer.started:
             record.status = 499
         if (
@@ -238,7 +238,7 @@ class Exchange:
             body.recount(attempt.slot)
         if self.call is not None:
             self.call.let_go()
-        if self.route is not None and (head.located or self.route.resilience is not None):
+        if self.route is not None and (head.has_location or self.route.resilience is not None):
             self.annotate(head, attempt)
 
     def reads_error(self, classification: Classification) -> bool:
@@ -250,7 +250,7 @@ class Exchange:
         if self.phase == "over":  # writing has found the client gone
             return
         if not self.muted:
-            self.record.room, self.record.ended_by = "transfer", "upstream"
+            self.record.phase, self.record.ended_by = "transfer", "upstream"
         self._end()
         self.writer.close()
 
@@ -272,7 +272,7 @@ class Exchange:
     def switch(self, head: bytes) -> None:
         """The Upgrade was agreed to: the client is told, and the two sides become a tunnel."""
         self.enter("tunnel")
-        self.record.room = "tunnel"
+        self.record.phase = "tunnel"
         if self.lease is not None:
             self.lease.answered()
         self.writer.switch(head)
@@ -295,7 +295,7 @@ class Exchange:
         if self.phase == "over":
             return
         tunnel = self.phase == "tunnel"
-        self.record.room, self.record.ended_by = self.phase, ended_by
+        self.record.phase, self.record.ended_by = self.phase, ended_by
         if not tunnel:
             self.writer.end()
         self._stop("")
@@ -311,7 +311,7 @@ class Exchange:
             self.fail(ExchangeError(code or "internal", answer.detail))
             return
         record = self.record
-        record.room, record.code, record.detail = self.phase, code, answer.detail
+        record.phase, record.code, record.detail = self.phase, code, answer.detail
         record.ended_by = KINDS[code].fault.value if code else "relayd"
         self._stop("")
         self._write(answer)
@@ -323,7 +323,7 @@ class Exchange:
             return
         kind, record, writer = fault.kind, self.record, self.writer
         if not self.muted:
-            record.code, record.detail, record.room = kind.code, fault.detail, self.phase
+            record.code, record.detail, record.phase = kind.code, fault.detail, self.phase
             record.ended_by = kind.fault.value
         self._stop(kind.code)
         if writer.started:
@@ -358,7 +358,7 @@ class Exchange:
             writer.close()
 
     def _delivers(self) -> None:
-        self.phase = self.record.room = "transfer"
+        self.phase = self.record.phase = "transfer"
         self.record.ended_by = "upstream"
 
     def _write(self, answer: Answer) -> None:
@@ -438,7 +438,7 @@ class Exchange:
 
     def annotate(self, head: ResponseHead, attempt: Attempt | None) -> None:
         """Which queue was met and which endpoints were tried, where the route tells; Location as the client sees it."""
-        if head.located and self.route is not None and attempt is not None:
+        if head.has_location and self.route is not None and attempt is not None:
             relocate(head, self.head.path, self.route, attempt.target.upstream.spec, attempt.lease.endpoint)
         if self.queue_note:
             head.keep += [f"{name}: {value}\r\n".encode() for name, value in self.queue_fields()]

@@ -16,7 +16,7 @@ from relayd.plan.plan import PlannedRoute
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import UpstreamSpec
 from relayd.wire.headers import name_of
-from relayd.wire.path import climbs, rooted
+from relayd.wire.path import has_parent_segment, with_one_slash
 from relayd.wire.response import ResponseHead
 
 _URL = re.compile(rb"(?:(https?):)?//([^/?#\\@]+)([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
@@ -51,10 +51,10 @@ def _as_seen(url: bytes, asked: bytes, route: PlannedRoute, endpoint: Endpoint) 
     if match is None or not _is_own(match[1], match[2].lower(), endpoint):
         return None
     path, base = match[3] or b"/", endpoint.base_path
-    if climbs(path) or not path.startswith(base) or path[len(base) : len(base) + 1] not in (b"", b"/"):
+    if has_parent_segment(path) or not path.startswith(base) or path[len(base) : len(base) + 1] not in (b"", b"/"):
         return None
     seen = route.path_before(path[len(base) :] or b"/", asked)
-    return None if seen is None else rooted(seen) + match[4]
+    return None if seen is None else with_one_slash(seen) + match[4]
 
 
 def _is_own(scheme: bytes | None, authority: bytes, endpoint: Endpoint) -> bool:

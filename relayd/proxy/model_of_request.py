@@ -15,9 +15,9 @@ from urllib.parse import unquote_to_bytes
 from relayd.errors import ExchangeError
 from relayd.plan.plan import Resilience
 from relayd.protocols.multipart import ModelFinder, MultipartError, boundary_of
-from relayd.wire.body import Look, folded, look_at, name_fault
+from relayd.wire.body import JsonBody, folded, inspect_json, name_fault
 from relayd.wire.http1 import RequestHead
-from relayd.wire.path import needs_look, normalise, readings
+from relayd.wire.path import may_be_ambiguous, normalise, readings
 
 _IN_PATH = re.compile(rb".*/models/([^/]+):([^/:]*)/?", re.IGNORECASE)
 _OLLAMAS = re.compile(rb"/api/(show|delete|pull|push|create|copy)/?$")
@@ -54,7 +54,7 @@ def model_in_path(path: bytes) -> str | None:
     """The model that a Gemini request names in its path. Raises ExchangeError for one that readers could dispute."""
     if b":" not in path and b"%" not in path:  # the verb stands behind a colon
         return None
-    if not needs_look(path):
+    if not may_be_ambiguous(path):
         return _named(path)
     model = _named(path)
     if model != _named(unquote_to_bytes(normalise(path))):
@@ -81,7 +81,7 @@ def _named(path: bytes) -> str | None:
 
 
 def decided_model(
-    head: RequestHead, body: bytes | None, look: Look | None = None, form: FormFinder | None = None
+    head: RequestHead, body: bytes | None, look: JsonBody | None = None, form: FormFinder | None = None
 ) -> str:
     """The model by which a request with this whole body is decided; empty for none. Raises ExchangeError.
 
@@ -98,9 +98,9 @@ def decided_model(
         form.end()
         model = form.model
     else:
-        look = look or look_at(body)
-        if look.unclear:
-            raise unclear(look.unclear)
+        look = look or inspect_json(body)
+        if look.refusal_reason:
+            raise unclear(look.refusal_reason)
         verb = _ollamas_verb(head.path)
         model = look.model if verb is None else _in_ollamas(verb, look)
     if in_path is None:
@@ -110,7 +110,7 @@ def decided_model(
     return in_path
 
 
-def model_key(head: RequestHead, look: Look) -> str:
+def model_key(head: RequestHead, look: JsonBody) -> str:
     """The member of a body that names the model: on some paths of Ollama this is another one than `model`."""
     verb = _ollamas_verb(head.path)
     return "model" if verb is None else _ollamas_key(verb, look)
@@ -121,13 +121,13 @@ def _ollamas_verb(path: bytes) -> bytes | None:
     ExchangeError for a path with too many readings."""
     if b"/api" not in path and b"%" not in path and b"\\" not in path:
         return None
-    for reading in readings(path) if needs_look(path) else (path,):
+    for reading in readings(path) if may_be_ambiguous(path) else (path,):
         if (match := _OLLAMAS.search(reading)) is not None:
             return match[1]
     return None
 
 
-def _ollamas_key(verb: bytes, look: Look) -> str:
+def _ollamas_key(verb: bytes, look: JsonBody) -> str:
     """A copy reads `source`, a new model is made `from` one; elsewhere `name` is an older word for `model`."""
     if verb == b"copy":
         return "source"
@@ -136,7 +136,7 @@ def _ollamas_key(verb: bytes, look: Look) -> str:
     return "name" if "name" in look.spans and ("model" not in look.spans or look.model == "") else "model"
 
 
-def _in_ollamas(verb: bytes, look: Look) -> str | None:
+def _in_ollamas(verb: bytes, look: JsonBody) -> str | None:
     """The model that such a body names. Raises ExchangeError where readers could differ about it."""
     for key in look.spans:
         if (likeness := folded(key)) in _OLLAMAS_KEYS and (key != likeness or look.spans[key] is None):
@@ -155,7 +155,7 @@ def _in_ollamas(verb: bytes, look: Look) -> str | None:
     return named
 
 
-def probable_model(head: RequestHead, body: bytes | None, look: Look | None) -> str:
+def probable_model(head: RequestHead, body: bytes | None, look: JsonBody | None) -> str:
     """The model of a request of which nothing is decided by it; empty for none, or for one that is not clear."""
     path = head.path
     try:

@@ -37,7 +37,7 @@ from relayd.routing.table import Table
 from relayd.wire.body import PARSED_BYTES
 from relayd.wire.headers import TOKENS
 from relayd.wire.http1 import RequestHead
-from relayd.wire.path import needs_look
+from relayd.wire.path import may_be_ambiguous
 from relayd.wire.redact import mask_path
 
 _ASKS_PREFLIGHT = b"access-control-request-method"
@@ -159,7 +159,7 @@ def find_route(table: Table[PlannedRoute], head: RequestHead) -> PlannedRoute | 
     """
     route = table.match(head)
     rewrites_path = route is not None and route.rewrites_path
-    if needs_look(head.path) and table.contradiction(head, route, rewrites_path) is not None:
+    if may_be_ambiguous(head.path) and table.contradiction(head, route, rewrites_path) is not None:
         raise ExchangeError("ambiguous_path", "another reading leads elsewhere")
     return route
 

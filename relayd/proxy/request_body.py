@@ -17,7 +17,7 @@ from relayd.limits.request_buffers import FREE_BYTES, RequestBuffers
 from relayd.proxy.body_memory import BodyMemory, Holder
 from relayd.proxy.downstream import Downstream
 from relayd.upstream.transport.slot import Slot
-from relayd.wire.body import Look
+from relayd.wire.body import JsonBody
 
 HIGH = 128 * 1024  # bytes queued for the endpoint above which the client is paused
 LOW = 64 * 1024
@@ -85,7 +85,7 @@ class RequestBody:
         self.complete = data is not None or not present
         self.transform: Transform | None = None
         self.probe: Probe | None = None
-        self.look: Look | None = None
+        self.look: JsonBody | None = None
         self.memory: BodyMemory | None = None
         self._gathering: Gathering | None = None
         self._early: list[bytes] | None = None

@@ -12,7 +12,7 @@ from relayd.plan.plan import PlannedRoute
 from relayd.protocols.canon import Failure
 from relayd.wire.http1 import RequestHead
 from relayd.wire.origin import Origin
-from relayd.wire.path import rooted
+from relayd.wire.path import with_one_slash
 from relayd.wire.response import ResponseHead
 
 _PLACEHOLDER = re.compile(r"\{(path|query|host|scheme)\}")  # all in one pass: what a client sends is never a template
@@ -111,7 +111,7 @@ def redirect_answer(route: PlannedRoute, head: RequestHead, scheme: str, origin:
     assert route.redirect is not None
     host = head.authority if origin is None else origin.host or head.authority
     values = {
-        "path": rooted(head.path).decode("latin-1"), "query": head.query.decode("latin-1"),
+        "path": with_one_slash(head.path).decode("latin-1"), "query": head.query.decode("latin-1"),
         "host": host.decode("latin-1"), "scheme": scheme,
     }
     if not host and "{host}" in route.redirect.location:

@@ -117,7 +117,7 @@ class Upgrade:
             except BadResponse as fault:
                 self._malformed(str(fault))
                 return
-            if self._keys is not None and self._keys.wants(head):
+            if self._keys is not None and self._keys.needs_cleaning(head):
                 self._keys.clean(response)
             if response.status >= 200 or response.status == 101:
                 rest = bytes(buffer)
@@ -167,7 +167,7 @@ class Upgrade:
             self._decoder = ChunkedDecoder()
         elif response.length is not None:
             self._left = response.length
-        if response.located and self._exchange.route is not None:
+        if response.has_location and self._exchange.route is not None:
             relocate(response, self._exchange.head.path, self._exchange.route, self._spec, self._endpoint)
         self._exchange.plain_answer(response, b"")
         self._body(rest)

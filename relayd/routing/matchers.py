@@ -18,7 +18,7 @@ from typing import Protocol
 
 from relayd.errors import ExchangeError
 from relayd.wire.glob import Glob
-from relayd.wire.path import LONGEST, pattern
+from relayd.wire.path import MAX_PATH_BYTES, pattern
 from relayd.wire.regex_proof import fault_of_regex
 
 
@@ -106,8 +106,8 @@ class Matcher:
 
     def regex_holds(self, head: Head, path: bytes) -> bool:
         """Raises ExchangeError (uri_too_long) for a path that is too long to be matched."""
-        if len(path) > LONGEST:
-            raise ExchangeError("uri_too_long", f"{len(path)} bytes of path before a regex, at most {LONGEST}")
+        if len(path) > MAX_PATH_BYTES:
+            raise ExchangeError("uri_too_long", f"{len(path)} bytes of path before a regex, at most {MAX_PATH_BYTES}")
         return self.regex is None or self.regex.fullmatch(path) is not None
 
     def host_holds(self, head: Head, path: bytes) -> bool:
@@ -138,7 +138,7 @@ class Matcher:
             return "path", f"{show(path)} is not {show(self.path)}"
         if self.prefix is not None and not path.startswith(self.prefix):
             return "prefix", f"{show(path)} does not begin with {show(self.prefix)}"
-        if self.regex is not None and (len(path) > LONGEST or not self.regex_holds(head, path)):
+        if self.regex is not None and (len(path) > MAX_PATH_BYTES or not self.regex_holds(head, path)):
             return "regex", f"{show(path)} as a whole does not match {show(self.regex.pattern)}"
         if self.hosts and not self.host_holds(head, path):
             return "host", f"{show(head.host) or 'no host'} is not among {_list(self.hosts)}"

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from relayd.routing.matchers import Head, Matcher, ModelWanted, Test
-from relayd.wire.path import climbs, readings
+from relayd.wire.path import has_parent_segment, readings
 
 R = TypeVar("R")
 
@@ -64,7 +64,7 @@ class Table(Generic[R]):
         Raises ExchangeError for a path with too many readings.
         """
         for reading in readings(head.path):
-            if self.match_as(head, reading) is not value or (confined and climbs(reading)):
+            if self.match_as(head, reading) is not value or (confined and has_parent_segment(reading)):
                 return reading
         return None
 

@@ -101,7 +101,7 @@ class Losses:
         fault = self._lost.get(entry_key)
         return "" if fault is None else fault.client_message
 
-    def taken(self) -> list[Failure]:
+    def pop_failures(self) -> list[Failure]:
         """The failures since the last call."""
         if not self._failed:
             return []

@@ -77,9 +77,9 @@ class Store:
         """The number of values that could not be stored."""
         return self._losses.total
 
-    def taken(self) -> list[Failure]:
+    def pop_failures(self) -> list[Failure]:
         """The failures since the last call."""
-        return self._losses.taken()
+        return self._losses.pop_failures()
 
     def lost(self, space: str, key: str) -> str:
         """See Space.lost."""

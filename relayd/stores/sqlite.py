@@ -134,12 +134,12 @@ class Store:
         """Delete expired entries."""
         self._give(Job(Verb.SWEEP, now_s=self._now(), touches=self._touches()), wait=False)
 
-    def taken(self) -> list[Failure]:
+    def pop_failures(self) -> list[Failure]:
         """The failures since the last call. A timer calls this; it also retries failed deletions."""
         self._collect()
         return [
             Failure(fault._replace(cure=fault.cure.replace("{path}", self._path)), count, why)
-            for fault, count, why in self._losses.taken()
+            for fault, count, why in self._losses.pop_failures()
         ]
 
     def settle(self) -> None:

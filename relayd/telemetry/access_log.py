@@ -20,8 +20,8 @@ from relayd.telemetry.outcome import Record
 from relayd.telemetry.text import COLOURS, DIM, GREEN, RESET, Stamp, plain, quoted, safe
 from relayd.wire.redact import mask_query
 
-ENOUGH = 64 * 1024  # characters that are flushed without waiting for the timer
-REMEMBERED = 4096
+FLUSH_CHARS = 64 * 1024  # characters that are flushed without waiting for the timer
+MAX_CACHED = 4096
 VERSIONS = {10: "HTTP/1.0", 11: "HTTP/1.1", 20: "HTTP/2"}
 FORMATS = ("text", "json", "journal", "off")
 
@@ -57,14 +57,14 @@ class AccessLog:
         self._size = 0
         self._lines: list[str] = []
         self._datagrams: list[bytes] = []
-        self._fixed: dict[tuple[object, ...], str] = {}
-        self._endings: dict[tuple[object, ...], str] = {}
+        self._repeated: dict[tuple[object, ...], str] = {}
+        self._results: dict[tuple[object, ...], str] = {}
         self._native = (native or Native()) if format == "journal" else None
         self._sink = Descriptor(path, fd) if format in ("text", "json") else None
         terminal = self._sink is not None and self._sink.terminal
         self._coloured = terminal and colours_wanted()
         self._prefixed = format == "text" and path is None and is_journal(fd)
-        self._enough = 1 if terminal else ENOUGH
+        self._flush_chars = 1 if terminal else FLUSH_CHARS
         self.write: Callable[[Record], None] = {
             "text": self._write_text, "json": self._write_json, "journal": self._write_native,
             "off": self._write_nothing,
@@ -85,13 +85,13 @@ class AccessLog:
 
     def _write_json(self, r: Record) -> None:
         key = (r.listener, r.route, r.upstream, r.endpoint, r.consumer, r.method, r.version, r.generation)
-        fixed = self._fixed.get(key)
+        fixed = self._repeated.get(key)
         if fixed is None:
-            fixed = self._remember(self._fixed, key, json_fixed(r))
-        ended = (r.ended_by, r.room, r.code, r.status, r.attempts)
-        ending = self._endings.get(ended)
-        if ending is None:
-            ending = self._remember(self._endings, ended, json_ending(r))
+            fixed = self._cache(self._repeated, key, json_repeated(r))
+        result_key = (r.ended_by, r.phase, r.code, r.status, r.attempts)
+        result = self._results.get(result_key)
+        if result is None:
+            result = self._cache(self._results, result_key, json_result(r))
         if plain(f"{r.path}{r.host}{r.id}{r.client}{r.peer}{r.detail}"):
             path, host, id_, client, peer, detail = r.path, r.host, r.id, r.client, r.peer, r.detail
         else:
@@ -106,17 +106,17 @@ class AccessLog:
             f'"id":"{id_}","peer":"{peer}","client":"{client}","host":"{host}","path":"{path}"{query},{fixed},'
             f'"bytes_in":{r.bytes_in},"bytes_out":{r.bytes_out},"queue_ms":{milliseconds(queue_s) if queue_s else "0"},'
             f'"connect_ms":{milliseconds(r.connect_s)},"first_byte_ms":{milliseconds(r.first_byte_s)},'
-            f'"total_ms":{milliseconds(total_s)},{ending},"detail":"{detail}"{more}}}\n'
+            f'"total_ms":{milliseconds(total_s)},{result},"detail":"{detail}"{more}}}\n'
         )
         self._lines.append(line)
         self._size += len(line)
-        if self._size >= self._enough:
+        if self._size >= self._flush_chars:
             self.flush()
 
     def _write_text(self, r: Record) -> None:
         query = safe(mask_query(r.query, self._secret)) if self._query else ""
         target = " ".join(part for part in (safe(r.route), safe(r.upstream), safe(r.endpoint)) if part)
-        who = safe(r.client or r.peer) + (f" ({safe(r.consumer)})" if r.consumer else "")
+        client = safe(r.client or r.peer) + (f" ({safe(r.consumer)})" if r.consumer else "")
         outcome = " ".join(part for part in (r.outcome, r.code, safe(r.detail)) if part)
         outcome += "".join(f" {name}={safe(str(value))}" for name, value in more_of(r))
         total = f"{r.total_s * 1e3:.1f}ms" if r.total_s >= 0 else "-"
@@ -128,12 +128,12 @@ class AccessLog:
             status = f"{GREEN if r.status < 400 else COLOURS['warning' if r.status < 500 else 'error']}{status}{RESET}"
         lead = f"<{priority_of(r)}>" if self._prefixed else ""
         line = (
-            f"{lead}{stamp} {status} {safe(r.method)} {safe(r.host)}{safe(r.path)}{query} {who} -> {target or '-'} "
+            f"{lead}{stamp} {status} {safe(r.method)} {safe(r.host)}{safe(r.path)}{query} {client} -> {target or '-'} "
             f"{total}{first} in {r.bytes_in} out {r.bytes_out} {outcome} {tail}\n"
         )
         self._lines.append(line)
         self._size += len(line)
-        if self._size >= self._enough:
+        if self._size >= self._flush_chars:
             self.flush()
 
     def _write_native(self, r: Record) -> None:
@@ -158,12 +158,12 @@ class AccessLog:
         datagram = head + b"".join(fields)
         self._datagrams.append(datagram)
         self._size += len(datagram)
-        if self._size >= self._enough:
+        if self._size >= self._flush_chars:
             self.flush()
 
     @staticmethod
-    def _remember(memory: dict[tuple[object, ...], str], key: tuple[object, ...], made: str) -> str:
-        if len(memory) >= REMEMBERED:  # methods and statuses are chosen outside: never more than this
+    def _cache(memory: dict[tuple[object, ...], str], key: tuple[object, ...], made: str) -> str:
+        if len(memory) >= MAX_CACHED:  # methods and statuses are chosen outside: never more than this
             memory.clear()
         memory[key] = made
         return made
@@ -221,7 +221,7 @@ def span(span_s: float) -> str:
     return f"{span_s * 1e3:.3f}" if span_s >= 0 else ""
 
 
-def json_fixed(r: Record) -> str:
+def json_repeated(r: Record) -> str:
     """The members of a record that repeat from exchange to exchange."""
     return (
         f'"listener":"{quoted(r.listener)}","method":"{quoted(r.method)}","protocol":"{VERSIONS.get(r.version, "")}",'
@@ -255,6 +255,6 @@ def json_more(r: Record) -> str:
     )
 
 
-def json_ending(r: Record) -> str:
+def json_result(r: Record) -> str:
     """The members that say how it ended."""
     return f'"status":{r.status},"attempts":{r.attempts},"outcome":"{r.outcome}","code":"{quoted(r.code)}"'

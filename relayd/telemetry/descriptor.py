@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 LIMIT = 1 << 20
 NEWLINE = 10
-PIECE = 4096  # PIPE_BUF: what a pipe or terminal that polls as writable takes without waiting
+MAX_PIECE = 4096  # PIPE_BUF: what a pipe or terminal that polls as writable takes without waiting
 
 Fault = Callable[[str], None]
 
@@ -30,7 +30,7 @@ class Descriptor:
     """
 
     __slots__ = (
-        "_fd", "_poll", "_rest", "_socket", "_torn", "broken", "dropped", "lost", "on_fault", "on_recovery", "path",
+        "_fd", "_poll", "_rest", "_socket", "_is_partial", "broken", "dropped", "lost", "on_fault", "on_recovery", "path",
     )
 
     def __init__(self, path: str | None = None, fd: int = 1) -> None:
@@ -41,16 +41,16 @@ class Descriptor:
         self.on_fault: Fault | None = None
         self.on_recovery: Callable[[int], None] | None = None
         self._rest = b""
-        self._torn = False
+        self._is_partial = False
         self._fd = -1
         self._poll = False
         self._socket: socket.socket | None = None
         if path is None:
-            self._adopt(fd)
+            self._open_shared(fd)
         else:
             self._fd = opened(path)
 
-    def _adopt(self, fd: int) -> None:
+    def _open_shared(self, fd: int) -> None:
         """Take a descriptor that others share: never change its flags, and leave it open at the end."""
         mode = os.fstat(fd).st_mode
         if stat.S_ISSOCK(mode):
@@ -78,11 +78,11 @@ class Descriptor:
         if self._rest and len(self._rest) + len(data) > LIMIT:
             self.drain()
             if len(self._rest) + len(data) > LIMIT:
-                self._lose(lines)
+                self._drop(lines)
                 return
         if self._rest:
             data = self._rest + data
-        elif self._torn:  # the end of the last line was lost: do not write this one behind its stump
+        elif self._is_partial:  # the end of the last line was lost: do not write this one behind its stump
             data = b"\n" + data
         self._rest = data
         self.drain()
@@ -92,17 +92,17 @@ class Descriptor:
         rest = self._rest
         while rest:
             try:
-                taken = self._send(rest)
+                written = self._send(rest)
             except BlockingIOError:
                 break
             except OSError as error:
                 if error.errno == errno.EINTR:
                     continue
                 self._rest = b""
-                self._lose(rest.count(b"\n"), os.strerror(error.errno or errno.EIO))
+                self._drop(rest.count(b"\n"), os.strerror(error.errno or errno.EIO))
                 return True
-            self._torn = rest[taken - 1] != NEWLINE
-            rest = rest[taken:]
+            self._is_partial = rest[written - 1] != NEWLINE
+            rest = rest[written:]
         self._rest = rest
         if not rest and self.lost:
             lost, self.lost, self.broken = self.lost, 0, ""
@@ -120,10 +120,10 @@ class Descriptor:
             ready.register(self._fd, select.POLLOUT)
             if not ready.poll(0):
                 raise BlockingIOError
-            return os.write(self._fd, data[:PIECE])
+            return os.write(self._fd, data[:MAX_PIECE])
         return os.write(self._fd, data)
 
-    def _lose(self, lines: int, why: str = "the reader is too slow") -> None:
+    def _drop(self, lines: int, why: str = "the reader is too slow") -> None:
         self.dropped += lines
         first = not self.lost
         self.lost += lines
@@ -138,7 +138,7 @@ class Descriptor:
         self.drain()
         fresh = opened(self.path)
         self.close()
-        self._fd, self._torn = fresh, False
+        self._fd, self._is_partial = fresh, False
 
     def close(self) -> None:
         """Write what can be written at once and let go."""

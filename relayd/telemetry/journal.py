@@ -26,7 +26,7 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 SECRET_FIELD = re.compile(
     r"authorization|cookie|password|passwd|secret|bearer|credential|signature|(^|_)api_?key$|(^|_)token$|^key$", re.I
 )
-REMEMBERED = 1024  # rate-limited keys
+MAX_LIMITED_KEYS = 1024  # rate-limited keys
 
 
 def formatted_for(stream: TextIO) -> str:
@@ -61,7 +61,7 @@ class Journal:
         self._prefixed = fd >= 0 and is_journal(fd)
         self._coloured = fd >= 0 and not self._prefixed and os.isatty(fd) and colours_wanted()
         self._stamp = Stamp()
-        self._quiet: dict[str, tuple[float, int]] = {}
+        self._limited: dict[str, tuple[float, int]] = {}
         self._given_native = native
         self._native: Native | None = None
         self.configure(format, level)
@@ -98,17 +98,17 @@ class Journal:
     def limited(self, key: str, seconds: float, level: str, name: str, message: str = "", **fields: object) -> None:
         """An event at most once in `seconds` per key; the next one says how many were left out (`suppressed`)."""
         now = clock.monotonic()
-        until, left_out = self._quiet.get(key, (0.0, 0))
+        until, suppressed = self._limited.get(key, (0.0, 0))
         if now < until:
-            self._quiet[key] = (until, left_out + 1)
+            self._limited[key] = (until, suppressed + 1)
             return
-        if len(self._quiet) >= REMEMBERED and key not in self._quiet:
-            self._quiet = {known: state for known, state in self._quiet.items() if state[0] > now}
-            if len(self._quiet) >= REMEMBERED:  # keys made by clients: rather forget them than grow
-                self._quiet.clear()
-        self._quiet[key] = (now + seconds, 0)
-        if left_out:
-            fields["suppressed"] = left_out
+        if len(self._limited) >= MAX_LIMITED_KEYS and key not in self._limited:
+            self._limited = {known: state for known, state in self._limited.items() if state[0] > now}
+            if len(self._limited) >= MAX_LIMITED_KEYS:  # keys made by clients: rather forget them than grow
+                self._limited.clear()
+        self._limited[key] = (now + seconds, 0)
+        if suppressed:
+            fields["suppressed"] = suppressed
         self.event(level, name, message, **fields)
 
     def event(self, level: str, name: str, message: str = "", **fields: object) -> None:

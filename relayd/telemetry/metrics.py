@@ -25,14 +25,14 @@ Labels = tuple[str, ...]
 class Histogram:
     """One timer: counts per bucket (the last is +Inf) and their sum since the start; samples since the last `take`."""
 
-    __slots__ = ("_taken", "buckets", "count", "samples", "sum_s")
+    __slots__ = ("_popped", "buckets", "count", "samples", "sum_s")
 
     def __init__(self) -> None:
         self.buckets = [0] * (len(BUCKETS_S) + 1)
         self.count = 0
         self.sum_s = 0.0
         self.samples: list[float] = []
-        self._taken = 0
+        self._popped = 0
 
     def observe(self, span_s: float, keep: int) -> None:
         """Add a span; `keep` is how many samples may wait for a sink."""
@@ -42,10 +42,10 @@ class Histogram:
         if len(self.samples) < keep:
             self.samples.append(span_s)
 
-    def take(self) -> tuple[list[float], int]:
+    def pop_samples(self) -> tuple[list[float], int]:
         """The samples since the last call, and how many spans they stand for."""
-        samples, seen = self.samples, self.count - self._taken
-        self.samples, self._taken = [], self.count
+        samples, seen = self.samples, self.count - self._popped
+        self.samples, self._popped = [], self.count
         return samples, seen
 
 
@@ -84,10 +84,10 @@ class Metrics:
         self._gauges: dict[str, dict[Labels, float]] = {m.name: {} for m in declared if m.kind == "gauge"}
         self._timers: dict[str, dict[Labels, Histogram]] = {m.name: {} for m in declared if m.kind == "timer"}
 
-    def exchange(self, record: Record) -> None:
+    def count_exchange(self, record: Record) -> None:
         """Count one exchange that ended."""
         code, keep = record.code, self.keep
-        outcome = f"{record.ended_by}.{record.room}" if code else "complete"
+        outcome = f"{record.ended_by}.{record.phase}" if code else "complete"
         key = (record.route, record.upstream, record.status // 100, outcome)
         cell = self._cells.get(key) or self._new_cell(key)
         cell.requests += 1
@@ -162,7 +162,7 @@ class Metrics:
         series = self._gauges[name]
         series[self._key(name, labels, series)] = value
 
-    def forget(self, name: str, **labels: str) -> None:
+    def remove_gauge(self, name: str, **labels: str) -> None:
         """Take a gauge away whose subject is gone, such as a removed upstream's."""
         self._gauges[name].pop(tuple(labels[label] for label in self._by_name[name].labels), None)
 

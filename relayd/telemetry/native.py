@@ -14,7 +14,7 @@ import struct
 
 SOCKET = "/run/systemd/journal/socket"
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
-LARGEST = 64 * 1024  # to which a record is cut that the socket refuses for its size
+MAX_DATAGRAM = 64 * 1024  # to which a record is cut that the socket refuses for its size
 
 
 def field(name: str, value: str) -> bytes:
@@ -52,8 +52,8 @@ class Native:
             # Without connect: after a restart of journald the same path is a new socket.
             self._socket.sendto(datagram, self._path)
         except OSError as error:
-            if error.errno == errno.EMSGSIZE and len(datagram) > LARGEST:
-                return self.send(cut(datagram, LARGEST))
+            if error.errno == errno.EMSGSIZE and len(datagram) > MAX_DATAGRAM:
+                return self.send(cut(datagram, MAX_DATAGRAM))
             self.dropped += 1
             return False
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relayd.usage import Usage
 
-ROOMS = ("accept", "match", "authorise", "admit", "queue", "attempt", "transfer", "tunnel")
+PHASES = ("accept", "match", "authorise", "admit", "queue", "attempt", "transfer", "tunnel")
 ENDED_BY = ("client", "upstream", "relayd", "admin")
 
 More = dict[str, str | int | float]
@@ -22,14 +22,14 @@ class Record:
     __slots__ = (
         "attempts", "bytes_in", "bytes_out", "client", "code", "connect_s", "consumer", "detail", "ended_by",
         "endpoint", "first_byte_s", "generation", "host", "id", "listener", "method", "more", "path", "peer", "query",
-        "queue_s", "room", "route", "started", "started_wall", "status", "total_s", "upstream", "usage", "version",
+        "queue_s", "phase", "route", "started", "started_wall", "status", "total_s", "upstream", "usage", "version",
     )
 
     def __init__(self) -> None:
         self.id = self.listener = self.peer = self.client = self.method = self.host = self.path = self.query = ""
         self.route = self.upstream = self.endpoint = self.consumer = self.code = self.detail = ""
         self.ended_by = "upstream"
-        self.room = "accept"
+        self.phase = "accept"
         self.version = 11
         self.started = self.started_wall = 0.0
         self.status = self.bytes_in = self.bytes_out = self.attempts = self.generation = 0
@@ -46,4 +46,4 @@ class Record:
     @property
     def outcome(self) -> str:
         """For logs and metrics: `complete`, or for example `client.transfer`."""
-        return f"{self.ended_by}.{self.room}" if self.code else "complete"
+        return f"{self.ended_by}.{self.phase}" if self.code else "complete"

@@ -53,7 +53,7 @@ class Telemetry:
         self._started = clock.monotonic()
         self._dropped = {"access": 0, "journal": 0}
         self._lag_max_s = 0.0
-        self.look: Callable[[], None] = _nothing_more  # the daemon's gauges, read whenever metrics are asked for
+        self.refresh_gauges: Callable[[], None] = _no_further_gauges  # the daemon's gauges, read whenever metrics are asked for
 
     @classmethod
     def build(cls, settings: TelemetrySettings, stream: TextIO | None = None) -> Telemetry:
@@ -76,7 +76,7 @@ class Telemetry:
                     secret_query=settings.secret_query,
                 )
             except OSError as error:
-                raise refused("telemetry.access_log.file", f"cannot be opened: {error.strerror}") from error
+                raise config_error("telemetry.access_log.file", f"cannot be opened: {error.strerror}") from error
         warnings: list[tuple[str, str]] = []
         sinks: dict[str, Sink] = {}
         try:
@@ -95,20 +95,20 @@ class Telemetry:
         try:
             made: Sink = registry.load(SINKS, kind).Sink(options, self.metrics)
         except ImportError as error:
-            raise refused(f"telemetry.{kind}", f"needs the Python package {error.name}") from error
+            raise config_error(f"telemetry.{kind}", f"needs the Python package {error.name}") from error
         except OptionError as error:
-            raise refused(f"telemetry.{kind}.{error.key}", error.message) from error
+            raise config_error(f"telemetry.{kind}.{error.key}", error.message) from error
         return made
 
     def commit(self, prepared: Prepared) -> None:
         """Put prepared outputs into use; the outputs that they replace are flushed and closed. Cannot fail."""
         settings = prepared.settings
         if prepared.access_log is not None:
-            self._lines_lost()
+            self._count_lost_lines()
             self._access_log.close()
             self._access_log = prepared.access_log
             self._dropped["access"] = 0
-            self._access_log.listen(self._access_log_broke, self._access_log_recovered)
+            self._access_log.listen(self._on_access_log_fault, self._on_access_log_recovery)
         for kind in [kind for kind in self._sinks if kind not in settings.sinks or kind in prepared.sinks]:
             self._sinks.pop(kind).close()
         self._sinks.update(prepared.sinks)
@@ -124,7 +124,7 @@ class Telemetry:
 
     def account(self, record: Record) -> None:
         """Count and write down one exchange that ended."""
-        self.metrics.exchange(record)
+        self.metrics.count_exchange(record)
         self._access_log.write(record)
 
     def set_generation(self, generation: int) -> None:
@@ -148,7 +148,7 @@ class Telemetry:
 
     def send(self) -> None:
         """Read the process's own gauges and send a batch to every sink whose time has come."""
-        self._measure()
+        self._read_gauges()
         self._lag_max_s = 0.0
         now_s = clock.monotonic()
         tolerance_s = self.interval_s / 2
@@ -159,15 +159,15 @@ class Telemetry:
 
     def page(self) -> tuple[str, bytes] | None:
         """Content type and text of /metrics, None when no sink shows it."""
-        self._measure()
+        self._read_gauges()
         for sink in self._sinks.values():
             if (page := sink.page()) is not None:
                 return page
         return None
 
-    def _measure(self) -> None:
-        self.look()
-        self._lines_lost()
+    def _read_gauges(self) -> None:
+        self.refresh_gauges()
+        self._count_lost_lines()
         gauge = self.metrics.gauge
         gauge("relayd.loop.lag_max", self._lag_max_s)
         gauge("relayd.daemon.uptime", round(clock.monotonic() - self._started, 3))
@@ -178,17 +178,17 @@ class Telemetry:
         except OSError:  # out of descriptors, or a sandbox without /proc: the gauges stay as they were
             pass
 
-    def _lines_lost(self) -> None:
+    def _count_lost_lines(self) -> None:
         for log, now in (("access", self._access_log.dropped), ("journal", self.journal.dropped)):
             if now > self._dropped[log]:
                 self.metrics.add("relayd.telemetry.lines_dropped", now - self._dropped[log], log=log)
             self._dropped[log] = now
 
-    def _access_log_broke(self, why: str) -> None:
+    def _on_access_log_fault(self, why: str) -> None:
         name = "access_log_broke"
         self.journal.limited(name, 60, "warning", name, "Lines are being lost.", why=why)
 
-    def _access_log_recovered(self, lost: int) -> None:
+    def _on_access_log_recovery(self, lost: int) -> None:
         name = "access_log_recovered"
         self.journal.limited(name, 60, "info", name, "Lines are written again.", lost=lost)
 
@@ -204,13 +204,13 @@ class Telemetry:
 
     def close(self) -> None:
         """Write and send what waits, and let go; the journal last."""
-        self._measure()
+        self._read_gauges()
         close_all(self._access_log, self._sinks.values())
         self._sinks = {}
         self.journal.close()
 
 
-def _nothing_more() -> None:
+def _no_further_gauges() -> None:
     """Without a daemon there are no further gauges."""
 
 
@@ -225,6 +225,6 @@ def close_all(access_log: AccessLog | None, sinks: Iterable[Sink]) -> None:
         sink.close()
 
 
-def refused(path: str, message: str) -> ConfigError:
+def config_error(path: str, message: str) -> ConfigError:
     """A fault of the settings; the caller knows the file and the line."""
     return ConfigError([Finding("configuration", 0, 0, path, message)])

@@ -19,7 +19,7 @@ import hashlib
 import re
 from collections.abc import Callable
 
-from relayd.wire.body import PARSED_BYTES, Look, look_at
+from relayd.wire.body import PARSED_BYTES, JsonBody, inspect_json
 
 MOST_BEFORE_PROMPT = 256 * 1024  # bytes that are searched for the beginning of the prompt
 SESSION_FIELDS = (b"x-session-id", b"session-id", b"session_id", b"x-conversation-id", b"x-claude-code-session-id")
@@ -40,20 +40,20 @@ class Affinity:
         self.needs_body = any(source in ("session", "prompt") for source, _ in self._sources)
 
     def key(self, field: Field, consumer: str, client: str, body: bytes | None = None,
-            look: Look | None = None) -> int | None:
+            json_body: JsonBody | None = None) -> int | None:
         """The affinity key of a request, None if the request has none of the sources.
 
         `field` returns a request field by its lower-case name. `body` is the whole body if it is available, `look` the
         result of its inspection.
         """
         for source, name in self._sources:
-            value = self._value(source, name, field, consumer, client, body, look)
+            value = self._value(source, name, field, consumer, client, body, json_body)
             if value:
                 return hash_of(source.encode() + b":" + name + b":" + value)
         return None
 
     def _value(
-        self, source: str, name: bytes, field: Field, consumer: str, client: str, body: bytes | None, look: Look | None
+        self, source: str, name: bytes, field: Field, consumer: str, client: str, body: bytes | None, json_body: JsonBody | None
     ) -> bytes | None:
         if source == "header":
             return field(name)
@@ -65,7 +65,7 @@ class Affinity:
             return client.encode()
         if source == "prompt":
             return None if body is None else prompt_prefix(body, self._prompt_bytes)
-        return session_id(field, body, look)
+        return session_id(field, body, json_body)
 
 
 def hash_of(data: bytes) -> int:
@@ -82,16 +82,16 @@ def cookie_value(line: bytes | None, name: bytes) -> bytes | None:
     return None
 
 
-def session_id(field: Field, body: bytes | None, look: Look | None = None) -> bytes | None:
+def session_id(field: Field, body: bytes | None, json_body: JsonBody | None = None) -> bytes | None:
     """The identifier that the request gives to its conversation."""
     for name in SESSION_FIELDS:
         if value := field(name):
             return value
-    if look is None and body is not None and len(body) <= PARSED_BYTES:
-        look = look_at(body)
-    if look is not None:
+    if json_body is None and body is not None and len(body) <= PARSED_BYTES:
+        json_body = inspect_json(body)
+    if json_body is not None:
         for member in SESSION_MEMBERS:
-            if text := look.string(member):
+            if text := json_body.string(member):
                 return text.encode("utf-8", "surrogatepass")
     return None
 

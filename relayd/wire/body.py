@@ -24,11 +24,11 @@ from relayd.wire.tool_list_cache import LISTS
 
 PARSED_BYTES = 256 * 1024  # a larger body is scanned
 LONGEST_NAME = 1024  # signs of a model's name
-_REMEMBERED_BYTES = 1024 * 1024
+_CACHED_BYTES = 1024 * 1024
 _MOST_STRING_BYTES = 64 * 1024  # of a member of a scanned body that somebody asks for
-_ACTED_ON = ("model", "stream")
+_DECISIVE_KEYS = ("model", "stream")
 # The usual keys are not compared with the two above one by one.
-_USUAL = frozenset((
+_COMMON_KEYS = frozenset((
     "model", "messages", "stream", "stream_options", "tools", "tool_choice", "temperature", "top_p", "max_tokens",
     "max_completion_tokens", "max_output_tokens", "system", "metadata", "stop", "input", "instructions", "store",
     "include", "parallel_tool_calls", "prompt_cache_key", "reasoning", "text", "contents", "thinking", "n", "seed",
@@ -38,7 +38,7 @@ _USUAL = frozenset((
 ))  # fmt: skip
 
 
-class Look:
+class JsonBody:
     """What is known of one body.
 
     `spans` are the places of the values of the outermost object, None for a key that is repeated; in characters of
@@ -46,20 +46,20 @@ class Look:
     where somebody has taken it. `scanner` has looked at a body that was not parsed.
     """
 
-    __slots__ = ("body", "doubt", "fault", "misnamed", "model", "scanner", "spans", "text", "value")
+    __slots__ = ("body", "ambiguity", "fault", "model_fault", "model", "scanner", "spans", "text", "value")
 
     def __init__(self, body: bytes) -> None:
         self.body = body
-        self.text = self.fault = self.doubt = self.misnamed = ""
+        self.text = self.fault = self.ambiguity = self.model_fault = ""
         self.value: dict[str, Any] | None = None
         self.spans: dict[str, tuple[int, int] | None] = {}
         self.model: str | None = None
         self.scanner: JsonScanner | None = None
 
     @property
-    def unclear(self) -> str:
+    def refusal_reason(self) -> str:
         """Why nothing may be decided by this body; empty where all readers agree."""
-        return self.fault or self.doubt or self.misnamed
+        return self.fault or self.ambiguity or self.model_fault
 
     def span(self, key: str) -> tuple[int, int] | None:
         """Where the value of the member `key` stands in the bytes, if there is exactly one."""
@@ -92,23 +92,23 @@ class Look:
             return self.value.get(key) is True
         return (located := self.span(key)) is not None and self.body[located[0] : located[1]] == b"true"
 
-    def judge(self, repeated: Iterable[str]) -> None:
+    def find_ambiguities(self, repeated: Iterable[str]) -> None:
         """Find out whether readers could differ about what relayd acts on."""
         for key in repeated:
-            if key in _ACTED_ON:
-                self.doubt = f"the key {key} is repeated"
+            if key in _DECISIVE_KEYS:
+                self.ambiguity = f"the key {key} is repeated"
                 return
         for key in self.spans:
-            if key not in _USUAL and (likeness := folded(key)) in _ACTED_ON:
-                self.doubt = f"a key is {likeness} for readers that do not compare every character"
+            if key not in _COMMON_KEYS and (folded_key := folded(key)) in _DECISIVE_KEYS:
+                self.ambiguity = f"a key is {folded_key} for readers that do not compare every character"
         if "model" in self.spans:
             model, located = self.string("model"), self.spans["model"]
             if (model is None and located is not None and located[1] - located[0] > _MOST_STRING_BYTES) or (
                 model is not None and len(model) > LONGEST_NAME
             ):
-                self.misnamed = "model is too long"
+                self.model_fault = "model is too long"
                 return
-            self.model, self.misnamed = model, name_fault(model)
+            self.model, self.model_fault = model, name_fault(model)
 
 
 _clean = re.compile(r"[!-~]{0,256}").fullmatch  # nearly every name of a model
@@ -136,8 +136,8 @@ def name_fault(model: str | None) -> str:
 # ---- parsed
 
 
-def _no_constant(word: str) -> NoReturn:
-    raise ValueError(f"it holds {word.lstrip('-')}, which is no JSON value")
+def _no_constant(constant: str) -> NoReturn:
+    raise ValueError(f"it holds {constant.lstrip('-')}, which is no JSON value")
 
 
 DECODER: Any = json.JSONDecoder(parse_constant=_no_constant)  # the stubs know nothing of a decoder's scanner
@@ -150,7 +150,7 @@ _TEXT_CLOSED = re.compile(r"[ \t\r\n]*\}[ \t\r\n]*")
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
-def _parse(found: Look, body: bytes) -> None:
+def _parse(found: JsonBody, body: bytes) -> None:
     """Parse a body member by member."""
     try:
         found.fault = _parse_text(found, body.decode("utf-8"))
@@ -165,7 +165,7 @@ def _parse(found: Look, body: bytes) -> None:
         found.fault = "it begins with a byte order mark"
 
 
-def _parse_text(found: Look, text: str) -> str:
+def _parse_text(found: JsonBody, text: str) -> str:
     """The fault, if there is one. Raises ValueError, RecursionError or StopIteration for others."""
     value: dict[str, Any] = {}
     spans: dict[str, tuple[int, int] | None] = {}
@@ -185,20 +185,20 @@ def _parse_text(found: Look, text: str) -> str:
         if match is None:
             break
         start = match.end()
-        one: Any
+        item: Any
         known = LISTS.find(text, start) if key == "tools" else None
         if known is not None:
-            one, end = known
+            item, end = known
         else:
-            one, end = scan(text, start)
-            if key == "tools" and one.__class__ is list and not is_deeper(one, MAX_DEPTH - 1):
-                one = LISTS.store(text, start, end, one)
+            item, end = scan(text, start)
+            if key == "tools" and item.__class__ is list and not is_deeper(item, MAX_DEPTH - 1):
+                item = LISTS.store(text, start, end, item)
         if key in value:
             repeated.append(key)
             spans[key] = None
         else:
             spans[key] = (start, end)
-        value[key] = one
+        value[key] = item
         if len(spans) + len(repeated) > MOST_MEMBERS:
             return f"it has more than {MOST_MEMBERS} members"
         match = _TEXT_NEXT.match(text, end)
@@ -206,8 +206,8 @@ def _parse_text(found: Look, text: str) -> str:
         return _fault_at(text, end)
     found.value, found.spans, found.text = value, spans, "" if text.isascii() else text
     model = value.get("model")
-    if repeated or not _USUAL.issuperset(spans) or model.__class__ is not str or _clean(model) is None:
-        found.judge(repeated)
+    if repeated or not _COMMON_KEYS.issuperset(spans) or model.__class__ is not str or _clean(model) is None:
+        found.find_ambiguities(repeated)
     else:
         found.model = model
     return ""
@@ -232,8 +232,8 @@ def is_deeper(value: Any, levels: int) -> bool:
             return False
         found = [
             child
-            for one in found
-            for child in (one.values() if one.__class__ is dict else one)
+            for item in found
+            for child in (item.values() if item.__class__ is dict else item)
             if child.__class__ is not str and (child.__class__ is dict or child.__class__ is list)
         ]
     return bool(found)
@@ -242,98 +242,98 @@ def is_deeper(value: Any, levels: int) -> bool:
 # ---- scanned
 
 
-def look_at_scan(body: bytes, scanner: JsonScanner | None, fault: str = "") -> Look:
+def inspect_scanned(body: bytes, scanner: JsonScanner | None, fault: str = "") -> JsonBody:
     """What a scanner found out; with a fault, of the whole or only of the beginning of the body."""
-    found = Look(body)
+    found = JsonBody(body)
     found.scanner = scanner or JsonScanner()
     if scanner is None or fault or not scanner.is_object:
         found.fault = fault or "it is not a JSON object"
         return found
     found.spans = {key: None if key in scanner.repeated else span for key, span in scanner.spans.items()}
-    found.judge(scanner.repeated)
+    found.find_ambiguities(scanner.repeated)
     return found
 
 
-def _scan_all(body: bytes) -> Look:
+def _scan_all(body: bytes) -> JsonBody:
     try:
-        return look_at_scan(body, scanned(body))
+        return inspect_scanned(body, scanned(body))
     except JsonFault as fault:
-        return look_at_scan(body, None, fault.reason)
+        return inspect_scanned(body, None, fault.reason)
 
 
 # ---- the body that is looked at again and again
 
 
-class _Memory:
+class _LastBody:
     """The last body that was looked at; the module's own."""
 
-    __slots__ = ("look",)
+    __slots__ = ("json_body",)
 
     def __init__(self) -> None:
-        self.look = _NOTHING
+        self.json_body = _NOTHING
 
 
-_NOTHING = Look(b"")
+_NOTHING = JsonBody(b"")
 _NOTHING.fault = "it is empty"
-_LAST = _Memory()
+_LAST = _LastBody()
 
 
-def look_at(body: bytes) -> Look:
+def inspect_json(body: bytes) -> JsonBody:
     """What is known of a whole body. A large one costs a turn of the loop its time: its pieces are better scanned."""
-    last = _LAST.look
+    last = _LAST.json_body
     if body is last.body:
         return last
     if len(body) > PARSED_BYTES:
         found = _scan_all(body)
     else:
-        found = Look(body)
+        found = JsonBody(body)
         _parse(found, body)
-    _LAST.look = found if len(body) <= _REMEMBERED_BYTES else _NOTHING
+    _LAST.json_body = found if len(body) <= _CACHED_BYTES else _NOTHING
     return found
 
 
-def take_object(body: bytes) -> dict[str, Any] | None:
+def pop_parsed_object(body: bytes) -> dict[str, Any] | None:
     """The object that a body was just parsed to, for the taker to keep; None where it has to be parsed, be it only to
     find out what is wrong with it."""
-    last = _LAST.look
+    last = _LAST.json_body
     if body is not last.body:
         return None
-    _LAST.look = _NOTHING
+    _LAST.json_body = _NOTHING
     value, last.value = last.value, None
     return value
 
 
 def string_member(body: bytes, key: str) -> str | None:
     """The top-level member `key` of a JSON object, if it stands there exactly once and is a string."""
-    return look_at(body).string(key)
+    return inspect_json(body).string(key)
 
 
 def model_of(body: bytes) -> str | None:
     """The `model` that an AI request names."""
-    return look_at(body).model
+    return inspect_json(body).model
 
 
 def replace_member(body: bytes, key: str, value: str) -> bytes | None:
     """The body with another value for the top-level member `key`; None where it does not stand exactly once."""
-    span = look_at(body).span(key)
+    span = inspect_json(body).span(key)
     return None if span is None else edited(body, [(*span, json.dumps(value).encode("ascii"))])
 
 
 def edited(body: bytes, edits: Iterable[tuple[int, int, bytes]]) -> bytes:
     """The body with other bytes from place to place, in one copy."""
     pieces: list[bytes | memoryview] = []
-    at, view = 0, memoryview(body)
+    position, view = 0, memoryview(body)
     for start, end, new in sorted(edits):
-        pieces += [view[at:start], new]
-        at = end
-    return b"".join([*pieces, view[at:]])
+        pieces += [view[position:start], new]
+        position = end
+    return b"".join([*pieces, view[position:]])
 
 
 def flag_member(body: bytes, key: str) -> bool:
     """Whether the top-level member `key` stands there exactly once and is `true`."""
-    return look_at(body).flag(key)
+    return inspect_json(body).flag(key)
 
 
 def member_span(body: bytes, key: str) -> tuple[int, int] | None:
     """Where the value of the top-level member `key` stands, for whoever replaces it by other JSON."""
-    return look_at(body).span(key)
+    return inspect_json(body).span(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-LARGEST = 64 * 1024 * 1024
+MAX_BYTES = 64 * 1024 * 1024
 
 
 class BadEncoding(ValueError):
@@ -24,7 +24,7 @@ class Decoder:
         self._pending = b""  # input that the last call had no room for
         self.has_more = False  # whether the last call stopped at its bound: `feed(b"", most)` goes on
 
-    def feed(self, data: bytes, most: int = LARGEST) -> bytes:
+    def feed(self, data: bytes, max_bytes: int = MAX_BYTES) -> bytes:
         """The decoded bytes of this piece, at most so many at a time. Raises BadEncoding."""
         if self._encoding in ("", "identity"):
             return data
@@ -35,12 +35,12 @@ class Decoder:
         if self._pending:
             data, self._pending = self._pending + data, b""
         try:
-            found = self._inflate.decompress(data, min(most, LARGEST - self._size + 1))
+            found = self._inflate.decompress(data, min(max_bytes, MAX_BYTES - self._size + 1))
         except zlib.error as error:
             raise BadEncoding(f"it is not {self._encoding}") from error
-        self._pending, self.has_more = self._inflate.unconsumed_tail, len(found) >= most
+        self._pending, self.has_more = self._inflate.unconsumed_tail, len(found) >= max_bytes
         self._size += len(found)
-        if self._size > LARGEST:
+        if self._size > MAX_BYTES:
             raise BadEncoding("it grows without measure")
         return found
 

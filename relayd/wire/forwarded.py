@@ -45,26 +45,26 @@ class TrustedNetworks:
     Raises ValueError for a word that is neither an address nor a network.
     """
 
-    __slots__ = ("_known", "_networks", "_unix")
+    __slots__ = ("_cache", "_networks", "_unix")
 
     def __init__(self, texts: Iterable[str]) -> None:
         texts = [text.strip() for text in texts]
         self._unix = UNIX in texts
         self._networks: tuple[_Network, ...] = tuple(parse_network(text) for text in texts if text != UNIX)
-        self._known: dict[str, bool] = {}
+        self._cache: dict[str, bool] = {}
 
     def __bool__(self) -> bool:
         return self._unix or bool(self._networks)
 
     def contains(self, address: str) -> bool:
-        known = self._known.get(address)
+        known = self._cache.get(address)
         if known is None:
-            known = self._look(address)
-            if len(self._known) < _MEMO_LIMIT and len(address) <= _MEMO_LENGTH:
-                self._known[address] = known
+            known = self._matches(address)
+            if len(self._cache) < _MEMO_LIMIT and len(address) <= _MEMO_LENGTH:
+                self._cache[address] = known
         return known
 
-    def _look(self, text: str) -> bool:
+    def _matches(self, text: str) -> bool:
         if text == UNIX:
             return self._unix
         address = parse_address(text) if self._networks else None

@@ -32,23 +32,23 @@ class Element(NamedTuple):
     host: bytes
 
 
-def elements_from_the_end(lines: list[bytes]) -> Iterator[Element]:
+def elements_from_last(lines: list[bytes]) -> Iterator[Element]:
     """The elements of all Forwarded fields (`lines` are their values in order), the last one first."""
     for line in reversed(lines):
         text = line[::-1]
-        at = 0
-        while at < len(text):
-            match = _ELEMENT.match(text, at)
+        position = 0
+        while position < len(text):
+            match = _ELEMENT.match(text, position)
             if match is not None:
                 found = _element(match[1][::-1])
                 if found is None:
                     return
                 yield found
             else:
-                match = _EMPTY.match(text, at)
+                match = _EMPTY.match(text, position)
                 if match is None:
                     return
-            at = match.end()
+            position = match.end()
 
 
 def _element(text: bytes) -> Element | None:
@@ -56,12 +56,12 @@ def _element(text: bytes) -> Element | None:
     if len(text) > MAX_ELEMENT:
         return None
     found: dict[bytes, bytes] = {}
-    at = 0
-    while at < len(text):
-        match = _PAIRS.match(text, at)
+    position = 0
+    while position < len(text):
+        match = _PAIRS.match(text, position)
         if match is None or match[1].lower() in found:
             return None
         value = match[2]
         found[match[1].lower()] = _ESCAPED.sub(rb"\1", value[1:-1]) if value.startswith(b'"') else value
-        at = match.end()
+        position = match.end()
     return Element(text, found.get(b"for", b""), found.get(b"proto", b""), found.get(b"host", b""))

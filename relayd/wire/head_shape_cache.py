@@ -18,11 +18,11 @@ S = TypeVar("S")
 Form = tuple[bytes, ...]
 FullMatch = Callable[[bytes], "re.Match[bytes] | None"]
 
-TRIED = 4
-MOST = 64
-AFTER = 16
-COUNTED = 512
-LOOKS = 65536
+MAX_TRIED = 4
+MAX_SHAPES = 64
+MIN_COUNT = 16
+MAX_COUNTED = 512
+MAX_LOOKUPS = 65536
 
 # A value that is not empty; the same bytes as in the full parsers' expressions.
 _VALUE = rb":[ \t]*[\x21-\x7e\x80-\xff][\t\x20-\x7e\x80-\xff]*"
@@ -51,14 +51,14 @@ def digits(name: bytes, whole: bool) -> bytes:
     return b"(" + number + b")" + _END if whole else number + _END
 
 
-class Shapes(Generic[S]):
+class ShapeCache(Generic[S]):
     """The shapes of one kind of head, with what each of them means; one per process and kind."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, list[tuple[FullMatch, S]]] = {}
         self._counts: dict[Form, int] = {}
-        self._made: set[Form] = set()
-        self._looks = LOOKS
+        self._learnt: set[Form] = set()
+        self._lookups_left = MAX_LOOKUPS
         self.learning = True
 
     def find(self, key: Hashable, head: bytes) -> tuple[re.Match[bytes], S] | None:
@@ -71,16 +71,16 @@ class Shapes(Generic[S]):
                     return match, meaning
         return None
 
-    def worth(self, form: Form) -> bool:
+    def should_learn(self, form: Form) -> bool:
         """Count a form that no shape fitted; whether it is time to make one of it."""
-        self._looks -= 1
-        if not self._looks:
+        self._lookups_left -= 1
+        if not self._lookups_left:
             self.learning = False
-        if form in self._made:
+        if form in self._learnt:
             return False
         count = self._counts.get(form, 0) + 1
-        if count < AFTER:
-            if len(self._counts) >= COUNTED:
+        if count < MIN_COUNT:
+            if len(self._counts) >= MAX_COUNTED:
                 self._counts.clear()
             self._counts[form] = count
             return False
@@ -89,9 +89,9 @@ class Shapes(Generic[S]):
 
     def learn(self, key: Hashable, form: Form, meaning: S) -> None:
         """Make a shape of this form; the newest is tried first."""
-        self._made.add(form)
-        if len(self._made) >= MOST:
+        self._learnt.add(form)
+        if len(self._learnt) >= MAX_SHAPES:
             self.learning = False
         known = self._known.setdefault(key, [])
         known.insert(0, (re.compile(b"".join(form)).fullmatch, meaning))
-        del known[TRIED:]
+        del known[MAX_TRIED:]

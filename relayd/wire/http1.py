@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 
 from relayd.errors import ExchangeError
-from relayd.wire.head_shape_cache import Shapes, digits, field, literal
+from relayd.wire.head_shape_cache import ShapeCache, digits, field, literal
 from relayd.wire.headers import CONFUSABLE, CREDENTIALS, FORWARDING, HOP_BY_HOP, PROTECTED, TOKENS, Memo
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -149,7 +149,7 @@ _ODD_METHODS = frozenset((b"CONNECT", b"TRACE", b"OPTIONS"))
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class RequestShape:
     """What all heads of one shape have in common. Groups: target, then every field line, the length's number behind
     the line that it is in. `lines` cuts the field lines out of them, `keep` those that go on."""
 
@@ -196,7 +196,7 @@ class Known:
         return request
 
 
-_SHAPES: Shapes[Known] = Shapes()
+_SHAPES: ShapeCache[RequestShape] = ShapeCache()
 
 
 def _learn(key: tuple[bytes, int], head: bytes, request: RequestHead) -> None:
@@ -230,9 +230,9 @@ def _learn(key: tuple[bytes, int], head: bytes, request: RequestHead) -> None:
             if action == TYPE and kind < 0:
                 kind = index
     whole = (*form, b"\r\n")
-    if len(keep) != len(request.keep) or host < 0 or not _SHAPES.worth(whole):
+    if len(keep) != len(request.keep) or host < 0 or not _SHAPES.should_learn(whole):
         return
-    _SHAPES.learn(key, whole, Known(
+    _SHAPES.learn(key, whole, RequestShape(
         method=request.method, version=request.version, keep_alive=request.keep_alive, chunked=request.chunked,
         sent=request.sent, count=len(request.lines), host=host, length=length, type=kind, keys=tuple(request.keys),
         keep=tuple(keep), forwarding=tuple(forwarding),

@@ -15,7 +15,7 @@ from collections.abc import Generator
 from json.decoder import scanstring  # type: ignore[attr-defined]  # not in the stubs
 from typing import Any, TypeVar
 
-from relayd.wire.body import Look, scan
+from relayd.wire.body import JsonBody, scan
 from relayd.wire.tool_list_cache import LISTS, LONGEST
 
 T = TypeVar("T")
@@ -43,21 +43,21 @@ class TooWide(ValueError):
 # ---- parsing
 
 
-def parse_steps(look: Look) -> Steps[dict[str, Any]]:
+def parse_steps(json_body: JsonBody) -> Steps[dict[str, Any]]:
     """The object that a scanned body is; the last value of a repeated key counts. Raises ValueError."""
-    assert look.scanner is not None
+    assert json_body.scanner is not None
     members: dict[str, Any] = {}
-    parser = _Parser(look.body)
-    for key, (start, end) in look.scanner.spans.items():
+    parser = _Parser(json_body.body)
+    for key, (start, end) in json_body.scanner.spans.items():
         if end - start <= LONGEST and key == "tools":
-            text = look.body[start:end].decode("utf-8")
+            text = json_body.body[start:end].decode("utf-8")
             known = LISTS.find(text, 0)
             value = scan(text, 0)[0] if known is None else known[0]
             if known is None and value.__class__ is list:
                 value = LISTS.store(text, 0, len(text), value)
             members[key] = value
         elif end - start <= CHUNK_BYTES:
-            members[key] = scan(look.body[start:end].decode("utf-8"), 0)[0]
+            members[key] = scan(json_body.body[start:end].decode("utf-8"), 0)[0]
         else:
             members[key] = yield from parser.value(start)
         yield

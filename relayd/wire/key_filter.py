@@ -24,10 +24,10 @@ from urllib.parse import unquote_to_bytes
 from relayd.wire.response import ResponseHead
 
 MASK = "***"
-LEAST, WHOLE = 4, 8  # characters of a secret; and of one that is found inside of words too
-MOST = 512  # bytes of a key that are looked for
-DECODED = 4  # times that percent-encoding is taken away
-NAMES = 16  # field names that are counted apart
+MIN_CHARS, MIN_SUBSTRING_CHARS = 4, 8  # characters of a secret; and of one that is found inside of words too
+MAX_KEY_BYTES = 512  # bytes of a key that are looked for
+MAX_DECODES = 4  # times that percent-encoding is taken away
+MAX_NAMES = 16  # field names that are counted apart
 PLACEHOLDERS = frozenset(
     ("none", "null", "empty", "dummy", "fake", "unused", "test", "demo", "placeholder", "token", "apikey", "api-key",
      "api_key", "no-key", "nothing", "anything", "ollama", "vllm", "local", "localhost", "lm-studio", "llama", "openai",
@@ -40,7 +40,7 @@ _BEFORE = (
     rb"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f][0-9A-Fa-f])|(?<=%25[0-9A-Fa-f][0-9A-Fa-f])"
     rb"|(?<=\\u00[0-9A-Fa-f][0-9A-Fa-f])|(?<=\\[nrt]))"
 )
-_SIGN = re.compile(r"[A-Za-z0-9]")
+_ALNUM = re.compile(r"[A-Za-z0-9]")
 _JSON_ESCAPE = re.compile(rb"\\+u00([0-7][0-9A-Fa-f])")
 _HTML_ESCAPE = re.compile(rb"&(?:#(?:[xX]([0-9A-Fa-f]{1,6})|([0-9]{1,6}))|(amp|quot|apos|lt|gt|plus|sol|equals));")
 _NAMED = {
@@ -51,7 +51,7 @@ _NAMED = {
 class KeyFilter:
     """The keys of one upstream; owned by an endpoint. `seen` counts by field name what was taken out."""
 
-    __slots__ = ("_forms", "_has_placeholders", "_names", "_pattern", "_plain", "_texts", "_values", "seen")
+    __slots__ = ("_forms", "_has_placeholders", "_names", "_pattern", "_plain", "_texts", "_values", "counts")
 
     def __init__(self, keys: Iterable[tuple[str, str, str]]) -> None:
         """`keys` are kind (bearer, header or query), name of the field or parameter, and value."""
@@ -59,15 +59,15 @@ class KeyFilter:
         self._names = frozenset(name.lower().encode() for kind, name, _ in given if kind == "query")
         self._values = frozenset(value.encode() for kind, _, value in given if kind == "query")
         self._has_placeholders = any(not _is_secret(value) for kind, _, value in given if kind == "query")
-        texts = {text for _, _, value in given for text in _spoken(value) if _is_secret(text)}
+        texts = {text for _, _, value in given for text in _secret_texts(value) if _is_secret(text)}
         encoded = {form for text in texts for form in _base64_forms(text)}
-        self._texts = tuple(sorted({text.encode()[:MOST] for text in texts} | encoded))
-        self._forms = tuple(sorted({_normal(text) for text in self._texts}))
+        self._texts = tuple(sorted({text.encode()[:MAX_KEY_BYTES] for text in texts} | encoded))
+        self._forms = tuple(sorted({_normalised(text) for text in self._texts}))
         forms = [_expression(text) for text in sorted(texts, key=len, reverse=True)]
         forms += [_NOT_PLAIN.sub(_each_form, form) for form in sorted(encoded, key=len, reverse=True)]
         self._pattern = re.compile(b"|".join(forms)) if forms else None
         self._plain = re.compile(b"|".join(map(_whole_word, self._forms))) if forms else None
-        self.seen: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
 
     def holds(self, data: bytes) -> bool:
         """Whether some key stands in these bytes."""
@@ -80,14 +80,14 @@ class KeyFilter:
         return self._pattern is not None and self._pattern.search(data) is not None
 
     def _holds_escaped(self, data: bytes) -> bool:
-        plain = _normal(data)
+        plain = _normalised(data)
         if not any(form in plain for form in self._forms):
             return False
         return self._found(data) or (self._plain is not None and self._plain.search(plain) is not None)
 
-    def wants(self, head: bytes) -> bool:
+    def needs_cleaning(self, head: bytes) -> bool:
         """Whether `clean` has something to do for a response with this header section."""
-        return self.holds(head) or (self._has_placeholders and self._cut(head) != head)
+        return self.holds(head) or (self._has_placeholders and self._without_added_parameter(head) != head)
 
     def clean(self, response: ResponseHead) -> None:
         """Take the keys out of a head."""
@@ -104,26 +104,26 @@ class KeyFilter:
 
     def line(self, line: bytes) -> bytes:
         """A field line as it may go on; b"" where it may not."""
-        if not self.wants(line):
+        if not self.needs_cleaning(line):
             return line
         name, colon, value = line.partition(b":")
         hidden = not colon or self.holds(name)
         self._count("a field's name" if hidden else name.decode("latin-1"))
-        shorter = name + colon + self._cut(value)
+        shorter = name + colon + self._without_added_parameter(value)
         return b"" if hidden or self.holds(shorter) else shorter
 
     def _count(self, name: str) -> None:
-        name = name if name in self.seen or len(self.seen) < NAMES else "others"
-        self.seen[name] = self.seen.get(name, 0) + 1
+        name = name if name in self.counts or len(self.counts) < MAX_NAMES else "others"
+        self.counts[name] = self.counts.get(name, 0) + 1
 
-    def taken(self) -> dict[str, int]:
+    def pop_counts(self) -> dict[str, int]:
         """What was counted since the last time."""
-        seen = self.seen
-        if seen:
-            self.seen = {}
-        return seen
+        counts = self.counts
+        if counts:
+            self.counts = {}
+        return counts
 
-    def _cut(self, text: bytes) -> bytes:
+    def _without_added_parameter(self, text: bytes) -> bytes:
         """URLs without the parameter that relayd has added."""
         parts: list[bytes] = []
         done = 0
@@ -151,9 +151,9 @@ class KeyFilter:
         return MASK.encode() if self.holds(masked) else masked
 
 
-def _normal(data: bytes) -> bytes:
+def _normalised(data: bytes) -> bytes:
     """Without percent-encoding, JSON's and HTML's escapes, and the two ways to write a blank."""
-    for _ in range(DECODED):
+    for _ in range(MAX_DECODES):
         if b"%" not in data:
             break
         data = unquote_to_bytes(data)
@@ -171,7 +171,7 @@ def _of_html(match: re.Match[bytes]) -> bytes:
     return bytes((code,)) if code < 128 else match[0]
 
 
-def _spoken(value: str) -> Iterator[str]:
+def _secret_texts(value: str) -> Iterator[str]:
     """The secret texts in a stored value: the value, what follows a scheme, and what Basic credentials say."""
     yield value
     scheme, blank, rest = value.partition(" ")
@@ -189,14 +189,14 @@ def _spoken(value: str) -> Iterator[str]:
 
 
 def _is_secret(text: str) -> bool:
-    return len(text) >= LEAST and text.lower() not in PLACEHOLDERS
+    return len(text) >= MIN_CHARS and text.lower() not in PLACEHOLDERS
 
 
 def _base64_forms(text: str) -> Iterator[bytes]:
     """What base64 (RFC 4648 4, 5) makes of a text wherever it begins in three bytes, without what depends on its
     neighbours."""
-    raw = text.encode()[:MOST]
-    if len(raw) < WHOLE:
+    raw = text.encode()[:MAX_KEY_BYTES]
+    if len(raw) < MIN_SUBSTRING_CHARS:
         if len(raw) > 3:  # only as a whole: parts of it would be found by chance
             yield base64.b64encode(raw)
         return
@@ -228,7 +228,7 @@ def _forms_of(byte: int) -> bytes:
 def _whole_word(form: bytes) -> bytes:
     """An expression for a normal form, which inside of a word counts only from WHOLE characters on."""
     found = re.escape(form)
-    if len(form) < WHOLE:
+    if len(form) < MIN_SUBSTRING_CHARS:
         found = rb"(?<![A-Za-z0-9])" + found if form[:1].isalnum() else found
         found += rb"(?![A-Za-z0-9])" if form[-1:].isalnum() else b""
     return found
@@ -237,11 +237,11 @@ def _whole_word(form: bytes) -> bytes:
 def _expression(text: str) -> bytes:
     """An expression for a text in which every character may be percent-encoded, or escaped as JSON may do it."""
     raw = text.encode()
-    parts = [_forms_of(byte) for byte in raw[:MOST]]
+    parts = [_forms_of(byte) for byte in raw[:MAX_KEY_BYTES]]
     found = b"".join(parts)
-    if len(raw) > MOST:
+    if len(raw) > MAX_KEY_BYTES:
         found += rb"[!-~]*"
-    if len(raw) < WHOLE:
-        before = _BEFORE if _SIGN.match(text[0]) else b""
-        found = before + found + (rb"(?![A-Za-z0-9])" if _SIGN.match(text[-1]) else b"")
+    if len(raw) < MIN_SUBSTRING_CHARS:
+        before = _BEFORE if _ALNUM.match(text[0]) else b""
+        found = before + found + (rb"(?![A-Za-z0-9])" if _ALNUM.match(text[-1]) else b"")
     return found

@@ -18,13 +18,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from relayd.wire.forwarded import UNIX, TrustedNetworks, element_address, node_of, parse_address, quoted
-from relayd.wire.forwarded_field import elements_from_the_end
+from relayd.wire.forwarded_field import elements_from_last
 
 MAX_ELEMENTS = 64
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]{0,31}")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~\-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_HIDDEN = re.compile(rb"(?:(?:unknown|_[A-Za-z0-9._\-]+)(?::(?:[0-9]{1,5}|_[A-Za-z0-9._\-]+))?)?", re.IGNORECASE)
-_HIDDEN_PORT = re.compile(rb":_[A-Za-z0-9._\-]+\Z")
+_OBFUSCATED = re.compile(rb"(?:(?:unknown|_[A-Za-z0-9._\-]+)(?::(?:[0-9]{1,5}|_[A-Za-z0-9._\-]+))?)?", re.IGNORECASE)
+_OBFUSCATED_PORT = re.compile(rb":_[A-Za-z0-9._\-]+\Z")
 
 
 class Origin(NamedTuple):
@@ -39,7 +39,7 @@ class Origin(NamedTuple):
     host: bytes | None
 
 
-class _Walk(NamedTuple):
+class _ListResult(NamedTuple):
     """The result of walking one list. `forwardable` are its last entries that may be forwarded, `addresses` the
     addresses of the last entries that have one; both in the list's order. `seen` counts from the right up to the
     client's entry, 0 if no entry has an address; `length` is the number of entries, -1 if the list is longer than
@@ -48,7 +48,7 @@ class _Walk(NamedTuple):
     client: str
     forwardable: list[bytes]
     addresses: list[str]
-    seen: int
+    client_position: int
     length: int
     proto: bytes = b""
     host: bytes = b""
@@ -62,19 +62,19 @@ def origin_of(peer: str, values: Callable[[bytes], list[bytes]], trusted: Truste
     if not trusted.contains(peer):
         return Origin(peer, _chain([], peer), [], None, None)
     listed, elements = values(b"x-forwarded-for"), values(b"forwarded")
-    forwarded = _walk_elements(peer, elements, trusted) if elements else None
-    nobody = _Walk(peer, [], [], 0, 0)
-    walk = _walk_addresses(peer, listed, trusted) if listed else forwarded or nobody
-    proto = _believed(_SCHEME, values(b"x-forwarded-proto"), walk).lower()
-    host = _believed(_HOST, values(b"x-forwarded-host"), walk)
-    if walk is forwarded:
+    forwarded = _read_forwarded(peer, elements, trusted) if elements else None
+    no_list = _ListResult(peer, [], [], 0, 0)
+    result = _read_x_forwarded_for(peer, listed, trusted) if listed else forwarded or no_list
+    proto = _trusted_value(_SCHEME, values(b"x-forwarded-proto"), result).lower()
+    host = _trusted_value(_HOST, values(b"x-forwarded-host"), result)
+    if result is forwarded:
         proto, host = proto or forwarded.proto, host or forwarded.host
-    entries = walk.forwardable if listed else [address.encode() for address in walk.addresses]
-    if forwarded is not None and forwarded.forwardable and _agrees(forwarded, walk.client, proto, host):
+    entries = result.forwardable if listed else [address.encode() for address in result.addresses]
+    if forwarded is not None and forwarded.forwardable and _agrees(forwarded, result.client, proto, host):
         before = forwarded.forwardable
     else:
-        before = _elements(walk, proto, host)
-    return Origin(walk.client, _chain(entries, peer), before, proto or None, host or None)
+        before = _elements(result, proto, host)
+    return Origin(result.client, _chain(entries, peer), before, proto or None, host or None)
 
 
 def _chain(entries: list[bytes], peer: str) -> bytes:
@@ -84,14 +84,14 @@ def _chain(entries: list[bytes], peer: str) -> bytes:
     return b", ".join([*entries, peer.encode("ascii", "replace")])
 
 
-def _walk_addresses(peer: str, lines: list[bytes], trusted: TrustedNetworks) -> _Walk:
+def _read_x_forwarded_for(peer: str, lines: list[bytes], trusted: TrustedNetworks) -> _ListResult:
     """X-Forwarded-For."""
     entries = b",".join(lines).rsplit(b",", MAX_ELEMENTS)
     cut = len(entries) > MAX_ELEMENTS
     if cut:
         del entries[0]  # the remainder that was not split
     found = [entry for entry in (entry.strip(b" \t") for entry in entries) if entry]  # RFC 9110 5.6.1
-    client, walking, seen = peer, True, 0
+    client, is_searching, client_position = peer, True, 0
     forwardable: list[bytes] = []
     addresses: list[str] = []
     for entry in reversed(found):
@@ -100,54 +100,54 @@ def _walk_addresses(peer: str, lines: list[bytes], trusted: TrustedNetworks) -> 
             break
         forwardable.append(entry)
         addresses.append(address)
-        if walking:
-            client, seen = address, seen + 1
-            walking = trusted.contains(address)
-    return _Walk(client, forwardable[::-1], addresses[::-1], seen, -1 if cut else len(found))
+        if is_searching:
+            client, client_position = address, client_position + 1
+            is_searching = trusted.contains(address)
+    return _ListResult(client, forwardable[::-1], addresses[::-1], client_position, -1 if cut else len(found))
 
 
-def _walk_elements(peer: str, lines: list[bytes], trusted: TrustedNetworks) -> _Walk:
+def _read_forwarded(peer: str, lines: list[bytes], trusted: TrustedNetworks) -> _ListResult:
     """Forwarded."""
-    client, walking, seen = peer, True, 0
+    client, is_searching, client_position = peer, True, 0
     proto = host = b""
     forwardable: list[bytes] = []
     addresses: list[str] = []
-    for element in elements_from_the_end(lines):
-        address = element_address(_HIDDEN_PORT.sub(b"", element.node))
-        if len(forwardable) == MAX_ELEMENTS or (address is None and not _HIDDEN.fullmatch(element.node)):
+    for element in elements_from_last(lines):
+        address = element_address(_OBFUSCATED_PORT.sub(b"", element.node))
+        if len(forwardable) == MAX_ELEMENTS or (address is None and not _OBFUSCATED.fullmatch(element.node)):
             break
         if address is not None and len(addresses) == len(forwardable):
             addresses.append(address)
         forwardable.append(element.text)
-        if walking:  # a trusted proxy wrote this element
+        if is_searching:  # a trusted proxy wrote this element
             proto = element.proto.lower() if _SCHEME.fullmatch(element.proto) else b""
             host = element.host if _HOST.fullmatch(element.host) else b""
             if address is not None:
-                client, seen = address, seen + 1
-            walking = address is not None and trusted.contains(address)
-    return _Walk(client, forwardable[::-1], addresses[::-1], seen, 0, proto, host)
+                client, client_position = address, client_position + 1
+            is_searching = address is not None and trusted.contains(address)
+    return _ListResult(client, forwardable[::-1], addresses[::-1], client_position, 0, proto, host)
 
 
-def _believed(form: re.Pattern[bytes], lines: list[bytes], walk: _Walk) -> bytes:
+def _trusted_value(form: re.Pattern[bytes], lines: list[bytes], result: _ListResult) -> bytes:
     """The value of X-Forwarded-Proto or -Host that belongs to the client: the one at the client's place where every
     proxy added one as to X-Forwarded-For, else the last one, which the peer itself wrote. b"" for none."""
     entries = [entry for part in b",".join(lines).rsplit(b",", MAX_ELEMENTS) if (entry := part.strip(b" \t"))]
     if not entries:
         return b""
-    value = entries[-walk.seen] if walk.seen and len(entries) == walk.length else entries[-1]
+    value = entries[-result.client_position] if result.client_position and len(entries) == result.length else entries[-1]
     return value if form.fullmatch(value) else b""
 
 
-def _agrees(forwarded: _Walk, client: str, proto: bytes, host: bytes) -> bool:
+def _agrees(forwarded: _ListResult, client: str, proto: bytes, host: bytes) -> bool:
     """Whether Forwarded says nothing else than what is believed."""
     if forwarded.client != client or forwarded.proto not in (b"", proto):
         return False
     return forwarded.host.lower() in (b"", host.lower())
 
 
-def _elements(walk: _Walk, proto: bytes, host: bytes) -> list[bytes]:
+def _elements(result: _ListResult, proto: bytes, host: bytes) -> list[bytes]:
     """Elements of Forwarded for a list of addresses; the client's has what is known of its request."""
-    made, client_index = [b"for=" + node_of(address) for address in walk.addresses], walk.seen
+    made, client_index = [b"for=" + node_of(address) for address in result.addresses], result.client_position
     if not client_index and (proto or host):  # nothing but this is known of the client
         made, client_index = [b"for=unknown"], 1
     if client_index:

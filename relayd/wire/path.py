@@ -20,12 +20,12 @@ from relayd.errors import ExchangeError
 
 # Bounds of what is looked at, so that it takes milliseconds: how many readings, of how many bytes together, and the
 # length of a path that needs a look.
-READINGS = 16
-READ_BYTES = 32 * 1024
-LONGEST = 8 * 1024
+MAX_READINGS = 16
+MAX_READING_BYTES = 32 * 1024
+MAX_PATH_BYTES = 8 * 1024
 
 # An escape, a parameter, a backslash, two slashes, a segment that is made of dots or ends with one.
-_LOOK = re.compile(rb"%|;|\\|//|\.\.|\./|\.\Z")
+_SUSPICIOUS = re.compile(rb"%|;|\\|//|\.\.|\./|\.\Z")
 # ASCII in more bytes of UTF-8 than it needs (RFC 3629 3 forbids it), and the %uXXXX of IIS and of escape().
 _OVERLONG = re.compile(
     rb"%(?:C([01])|E0%8([01])|F0%80%8([01]))%([89AB][0-9A-F])|%25[uU]00([0-7][0-9A-Fa-f])|%u00([0-7][0-9A-Fa-f])"
@@ -42,12 +42,12 @@ _UNESCAPED = {
     (high + low).encode(): bytes((code,)) if (code := int(high + low, 16)) in _PLAIN else b"%%%02X" % code
     for high in "0123456789abcdefABCDEF" for low in "0123456789abcdefABCDEF"
 }
-_ROUNDS = 8
+_MAX_ROUNDS = 8
 
 
-def needs_look(path: bytes) -> bool:
+def may_be_ambiguous(path: bytes) -> bool:
     """True if this path may have more than one reading."""
-    return _LOOK.search(path) is not None
+    return _SUSPICIOUS.search(path) is not None
 
 
 def decoded(path: bytes) -> bytes:
@@ -138,8 +138,8 @@ def readings(path: bytes) -> Iterator[bytes]:
     Raises ExchangeError: uri_too_long for a path of more than LONGEST bytes that needs a look, ambiguous_path where
     there are more readings than READINGS, or more than READ_BYTES of them.
     """
-    if len(path) > LONGEST and needs_look(path):
-        raise ExchangeError("uri_too_long", f"{len(path)} bytes of path with escapes, ; or dots, at most {LONGEST}")
+    if len(path) > MAX_PATH_BYTES and may_be_ambiguous(path):
+        raise ExchangeError("uri_too_long", f"{len(path)} bytes of path with escapes, ; or dots, at most {MAX_PATH_BYTES}")
     found, size = [path], len(path)
     yield path
     for one in found:  # it grows meanwhile
@@ -148,18 +148,18 @@ def readings(path: bytes) -> Iterator[bytes]:
             if other in found:
                 continue
             size += len(other)
-            if len(found) == READINGS or size > READ_BYTES:
-                raise ExchangeError("ambiguous_path", f"more than {READINGS} readings, or {READ_BYTES} bytes of them")
+            if len(found) == MAX_READINGS or size > MAX_READING_BYTES:
+                raise ExchangeError("ambiguous_path", f"more than {MAX_READINGS} readings, or {MAX_READING_BYTES} bytes of them")
             found.append(other)
             yield other
 
 
-def climbs(reading: bytes) -> bool:
+def has_parent_segment(reading: bytes) -> bool:
     """Whether a segment `..` stands in this reading."""
     return _UPWARD.search(reading) is not None
 
 
-def rooted(path: bytes) -> bytes:
+def with_one_slash(path: bytes) -> bytes:
     """The path with exactly one slash in front: a reader takes `//name/x` and `/\\name/x` for a host (RFC 3986 4.2)."""
     if path.startswith((b"//", b"/\\")) or not path.startswith(b"/"):
         return b"/" + path.lstrip(b"/\\")
@@ -171,8 +171,8 @@ def normalise(path: bytes) -> bytes:
 
     The result begins with a slash; a path that does not settle within a few rounds becomes the empty path.
     """
-    for _ in range(_ROUNDS):
-        if not needs_look(path):
+    for _ in range(_MAX_ROUNDS):
+        if not may_be_ambiguous(path):
             return path
         before = path
         for step in _STEPS[:-1]:

@@ -17,7 +17,7 @@ from collections.abc import Collection
 from urllib.parse import unquote_plus
 
 MASK = "***"
-DECODED = 4
+MAX_DECODES = 4
 
 SECRET_FIELDS = frozenset(
     ("authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key", "x-goog-api-key")
@@ -48,7 +48,7 @@ _ESCAPED = re.compile("[\x00-\x1f\x7f-\x9f\"'\\\\\u2028\u2029\ud800-\udfff]")
 
 
 def _decoded(text: str) -> str:
-    for _ in range(DECODED):
+    for _ in range(MAX_DECODES):
         if "%" not in text and "+" not in text:
             break
         text = unquote_plus(text, errors="replace")

@@ -18,9 +18,9 @@ from functools import lru_cache
 ALPHABET = bytes(code for code in range(0x21, 0x7F) if code not in b"#?")
 EVERY = (1 << len(ALPHABET)) - 1
 BITS = {code: 1 << position for position, code in enumerate(ALPHABET)}
-LONGEST = 500
-DEEPEST = 20
-GROUPS = 32  # the matcher keeps the ends of all of them for each turn of a repetition
+MAX_CHARS = 500
+MAX_DEPTH = 20
+MAX_GROUPS = 32  # the matcher keeps the ends of all of them for each turn of a repetition
 
 _COUNT = re.compile(r"\{([0-9]*)(,?)([0-9]*)\}", re.ASCII)
 _GROUP = re.compile(r"\((?:\?(?:P<[A-Za-z_][A-Za-z0-9_]*>|[:>]|([ais]*)(?:-([is]+))?:))?", re.ASCII)
@@ -84,7 +84,7 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.at = 0
+        self.position = 0
         self.depth = 0
         self.groups = 0
 
@@ -92,16 +92,16 @@ class _Parser:
         ignore_case = False
         flags = _FLAGS.match(self.text)
         if flags is not None:
-            ignore_case, self.at = "i" in flags[1], flags.end()
+            ignore_case, self.position = "i" in flags[1], flags.end()
         tree = self.choice(ignore_case)
-        if self.at < len(self.text):
-            raise Unsupported(self.at + 1, "a parenthesis that was not opened")
+        if self.position < len(self.text):
+            raise Unsupported(self.position + 1, "a parenthesis that was not opened")
         return tree
 
     def choice(self, ignore_case: bool) -> Node:
         parts = [self.sequence(ignore_case)]
-        while self.text.startswith("|", self.at):
-            self.at += 1
+        while self.text.startswith("|", self.position):
+            self.position += 1
             parts.append(self.sequence(ignore_case))
         return parts[0] if len(parts) == 1 else Choice(tuple(parts))
 
@@ -109,25 +109,25 @@ class _Parser:
         parts: list[Node] = []
         if self.depth == 0:
             self.skip_anchor("^", "\\A")
-        while self.at < len(self.text) and self.text[self.at] not in "|)":
+        while self.position < len(self.text) and self.text[self.position] not in "|)":
             if self.depth == 0 and self.skip_anchor("$", "\\Z"):
                 break
-            start = self.at
+            start = self.position
             parts.append(self.repeated(self.atom(ignore_case), start))
         return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
 
     def skip_anchor(self, *anchors: str) -> bool:
         """Anchors where the whole path begins and ends say nothing that is not so without them."""
         for anchor in anchors:
-            end = self.at + len(anchor)
+            end = self.position + len(anchor)
             last = self.text[end : end + 1] in ("", "|")
-            if self.text.startswith(anchor, self.at) and (last or anchor in ("^", "\\A")):
-                self.at = end
+            if self.text.startswith(anchor, self.position) and (last or anchor in ("^", "\\A")):
+                self.position = end
                 return True
         return False
 
     def atom(self, ignore_case: bool) -> Node:
-        text, start = self.text, self.at
+        text, start = self.text, self.position
         sign = text[start]
         if sign == "(":
             return self.group(ignore_case)
@@ -139,19 +139,19 @@ class _Parser:
             hint = "" if _COUNT.match(text, start) else "; for any segment of a path write [^/]+"
             raise Unsupported(start + 1, f"a brace that repeats nothing (for the character itself write \\{{{hint})")
         if sign == ".":
-            self.at += 1
+            self.position += 1
             return Chars(EVERY)
         if sign == "[":
-            self.at = self.set_end(start)
+            self.position = self.set_end(start)
         elif sign == "\\":
-            self.at = self.escape_end(start)
+            self.position = self.escape_end(start)
         else:
-            self.at += 1
+            self.position += 1
             return Chars(_mask(re.escape(sign), ignore_case))
         try:
-            return Chars(_mask(text[start : self.at], ignore_case))
+            return Chars(_mask(text[start : self.position], ignore_case))
         except re.error as fault:
-            raise Unsupported(start + 1, f"{text[start : self.at]}, {fault.msg}") from None
+            raise Unsupported(start + 1, f"{text[start : self.position]}, {fault.msg}") from None
 
     def set_end(self, start: int) -> int:
         text, index = self.text, start + 1
@@ -176,46 +176,46 @@ class _Parser:
         return start + 2
 
     def group(self, ignore_case: bool) -> Node:
-        start = self.at
+        start = self.position
         found = _GROUP.match(self.text, start)
         if found is None or (found[0] == "(" and self.text.startswith("?", found.end())):
             what = next((_REFUSED_GROUPS[one] for one in _REFUSED_GROUPS if self.text.startswith(one, start)), "")
             raise Unsupported(start + 1, what or f"{self.text[start : start + 4]}...")
         self.depth += 1
-        if self.depth > DEEPEST:
-            raise Unsupported(start + 1, f"groups nested deeper than {DEEPEST}")
+        if self.depth > MAX_DEPTH:
+            raise Unsupported(start + 1, f"groups nested deeper than {MAX_DEPTH}")
         self.groups += found[0] == "(" or found[0].startswith("(?P<")
-        if self.groups > GROUPS:
-            raise Unsupported(start + 1, f"more than {GROUPS} groups; write (?:...) where nothing refers to one")
+        if self.groups > MAX_GROUPS:
+            raise Unsupported(start + 1, f"more than {MAX_GROUPS} groups; write (?:...) where nothing refers to one")
         if found[1] is not None or found[2] is not None:
             ignore_case = (ignore_case or "i" in (found[1] or "")) and "i" not in (found[2] or "")
-        self.at = found.end()
+        self.position = found.end()
         inner = self.choice(ignore_case)
-        if not self.text.startswith(")", self.at):
+        if not self.text.startswith(")", self.position):
             raise Unsupported(start + 1, "a parenthesis that is not closed")
-        self.at += 1
+        self.position += 1
         self.depth -= 1
         return inner
 
     def repeated(self, body: Node, start: int) -> Node:
         text = self.text
-        sign = text[self.at : self.at + 1]
+        sign = text[self.position : self.position + 1]
         if sign and sign in "*+?":
             least, most = {"*": (0, None), "+": (1, None), "?": (0, 1)}[sign]
-            self.at += 1
-        elif sign == "{" and (found := _COUNT.match(text, self.at)) is not None and found[0] != "{}":
+            self.position += 1
+        elif sign == "{" and (found := _COUNT.match(text, self.position)) is not None and found[0] != "{}":
             least = int(found[1] or 0)
             most = None if found[2] and not found[3] else int(found[3] or found[1] or 0)
             if most is not None and most < least:
-                raise Unsupported(self.at + 1, f"{found[0]}, whose bounds are the wrong way round")
-            self.at = found.end()
+                raise Unsupported(self.position + 1, f"{found[0]}, whose bounds are the wrong way round")
+            self.position = found.end()
         else:
             return body
-        possessive = text.startswith("+", self.at)
-        self.at += text[self.at : self.at + 1] in ("+", "?")
-        if (again := text[self.at : self.at + 1]) and again in "*+?":
-            raise Unsupported(self.at + 1, f"{again} behind a repetition")
-        return Repeat(body, least, most, possessive, start + 1, text[start : self.at])
+        possessive = text.startswith("+", self.position)
+        self.position += text[self.position : self.position + 1] in ("+", "?")
+        if (again := text[self.position : self.position + 1]) and again in "*+?":
+            raise Unsupported(self.position + 1, f"{again} behind a repetition")
+        return Repeat(body, least, most, possessive, start + 1, text[start : self.position])
 
 
 def parse(text: str) -> Node:

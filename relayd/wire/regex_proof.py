@@ -20,13 +20,13 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from relayd.wire.regex import ALPHABET, BITS, EVERY, LONGEST, Chars, Choice, Node, Repeat, Sequence, Unsupported, parse
+from relayd.wire.regex import ALPHABET, BITS, EVERY, MAX_CHARS, Chars, Choice, Node, Repeat, Sequence, Unsupported, parse
 
-WAYS = 16
-TRIES = 256
-POSITIONS = 1024
-STATES = 4096
-WORK = 400_000
+MAX_WAYS = 16
+MAX_TRIES = 256
+MAX_POSITIONS = 1024
+MAX_STATES = 4096
+MAX_WORK = 400_000
 
 # Two dicts from a position and the bytes that may follow to a number of ways; and the same for ways that match nothing.
 _Ends = dict[tuple[int, int], int]
@@ -100,7 +100,7 @@ class _Automaton:
 
     def spend(self, amount: int) -> None:
         self.work += amount
-        if self.work > WORK:
+        if self.work > MAX_WORK:
             raise Unsupported(1, "more combinations than can be looked through; make the pattern simpler")
 
     def _link(self, last: _Ends, first: _Ends) -> None:
@@ -194,11 +194,11 @@ class _Automaton:
             if state in seen:
                 continue
             seen.add(state)
-            if len(seen) > STATES:
-                self.spend(WORK + 1)
+            if len(seen) > MAX_STATES:
+                self.spend(MAX_WORK + 1)
             ways = sum(count for _, count in state)
             tries = sum(count * len(self.follow[position]) for position, count in state)
-            if ways > WAYS or tries > TRIES:
+            if ways > MAX_WAYS or tries > MAX_TRIES:
                 return state
             for following in self._after(state, symbols):
                 if following not in seen:
@@ -269,14 +269,14 @@ _FORMS = _normal_forms()
 
 def fault_of_regex(text: str) -> str | None:
     """Why this pattern cannot be used for the paths of requests, or None when it is proven to take linear time."""
-    if len(text) > LONGEST:
-        return f"is longer than {LONGEST} characters"
+    if len(text) > MAX_CHARS:
+        return f"is longer than {MAX_CHARS} characters"
     if not text.isascii():
         return "holds a character that is not ASCII; in the path of a request it is percent-encoded (é is %C3%A9)"
     try:
         tree = parse(text)
-        if (size := _size(tree)) > POSITIONS:
-            return f"has repetitions that come to {size} places when they are written out; {POSITIONS} can be proven"
+        if (size := _size(tree)) > MAX_POSITIONS:
+            return f"has repetitions that come to {size} places when they are written out; {MAX_POSITIONS} can be proven"
     except Unsupported as refused:
         return _syntax_fault(text) or f"cannot be proven to take linear time: it has {refused}"
     if (fault := _syntax_fault(text)) is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from relayd.wire.head_shape_cache import Shapes, digits, field, ignored, literal
+from relayd.wire.head_shape_cache import ShapeCache, digits, field, ignored, literal
 from relayd.wire.headers import HOP_BY_HOP, TOKENS, Memo
 from relayd.wire.http1 import TOKEN
 
@@ -61,21 +61,21 @@ def _media(line: bytes) -> Media:
 _MEDIA: Memo[Media] = Memo(_media)
 
 
-class Meaning(NamedTuple):
+class ResponseShape(NamedTuple):
     """What all heads of a shape have in common; `length` is the group with the length, `media` and `encoded` are the
     places of these fields in `keep`, -1 for none."""
 
     status: int
     reason: bytes
     house: bool
-    located: bool
+    has_location: bool
     chunked: bool
     length: int
     media: int
     encoded: int
 
 
-_SHAPES: Shapes[Meaning] = Shapes()
+_SHAPES: ShapeCache[ResponseShape] = ShapeCache()
 
 
 class ResponseHead:
@@ -89,7 +89,7 @@ class ResponseHead:
     """
 
     __slots__ = (
-        "chunked", "coding_line", "house", "keep", "length", "located", "reason", "status", "trailer", "type_line",
+        "chunked", "coding_line", "house", "keep", "length", "has_location", "reason", "status", "trailer", "type_line",
         "upgrade",
     )
 
@@ -99,7 +99,7 @@ class ResponseHead:
         self.length: int | None = None
         self.upgrade: bytes | None = None
         self.trailer: bytes | None = None
-        self.house = self.located = self.chunked = False
+        self.house = self.has_location = self.chunked = False
         self.type_line = self.coding_line = b""
 
     @property
@@ -134,10 +134,10 @@ def parse_response(lines: list[bytes]) -> ResponseHead:
     key = lines[0], len(lines)
     found = _SHAPES.find(key, head)
     if found is not None:
-        match, (status, reason, house, located, chunked, length_index, media, encoded) = found
+        match, (status, reason, house, has_location, chunked, length_index, media, encoded) = found
         known = ResponseHead(status, reason)
         known.keep = field_lines = list(match.groups())
-        known.house, known.located, known.chunked = house, located, chunked
+        known.house, known.has_location, known.chunked = house, has_location, chunked
         if length_index >= 0:
             known.length = int(field_lines.pop(length_index))
         if media >= 0:
@@ -188,7 +188,7 @@ def _parse(lines: list[bytes], head: bytes) -> ResponseHead:
             response.coding_line = response.coding_line or line
             keep.append(line)
         elif action == LOCATED:
-            response.located = True
+            response.has_location = True
             keep.append(line)
         elif action == UPGRADE:
             response.upgrade = _listed(response.upgrade, value)
@@ -240,12 +240,12 @@ def _learn(key: tuple[bytes, int], lines: list[bytes], head: bytes, response: Re
             return
     gone = groups - (length_index >= 0) != len(response.keep)  # Connection named one of them
     whole = (*form, b"\r\n")
-    if gone or (length_index >= 0 and response.chunked) or not _SHAPES.worth(whole):
+    if gone or (length_index >= 0 and response.chunked) or not _SHAPES.should_learn(whole):
         return
     if _HEAD.fullmatch(head) is not None:  # else it was repaired
         field_lines = response.keep
         media, coding = response.type_line, response.coding_line
-        _SHAPES.learn(key, whole, Meaning(
-            response.status, response.reason, response.house, response.located, response.chunked, length_index,
+        _SHAPES.learn(key, whole, ResponseShape(
+            response.status, response.reason, response.house, response.has_location, response.chunked, length_index,
             field_lines.index(media) if media else -1, field_lines.index(coding) if coding else -1,
         ))

@@ -43,7 +43,7 @@ class Event:
 class SseSplitter:
     """Splits one stream; owned by the exchange that carries it."""
 
-    __slots__ = ("_after_cr", "_at_once", "_buffer", "_first", "_line", "_lines", "_max_event", "_max_line", "_scan")
+    __slots__ = ("_after_cr", "_fast_bytes", "_buffer", "_first", "_line", "_lines", "_max_event", "_max_line", "_scan")
 
     def __init__(self, max_line: int = 1024 * 1024, max_event: int = 4 * 1024 * 1024) -> None:
         self._buffer = bytearray()  # from the first byte of the current block
@@ -54,7 +54,7 @@ class SseSplitter:
         self._after_cr = False
         self._max_line = max_line
         self._max_event = max_event
-        self._at_once = min(max_line, max_event, MOST_LINES)  # what is no larger can break no bound
+        self._fast_bytes = min(max_line, max_event, MOST_LINES)  # what is no larger can break no bound
 
     @property
     def rest(self) -> bytes:
@@ -67,7 +67,7 @@ class SseSplitter:
         if not data:
             return events
         buffer = self._buffer
-        if len(data) <= self._at_once and not buffer and not self._after_cr and not self._first and _is_plain(data):
+        if len(data) <= self._fast_bytes and not buffer and not self._after_cr and not self._first and _is_plain(data):
             return [_parse(block + b"\n\n", block.split(b"\n")) for block in data[:-2].split(b"\n\n")]
         block = 0  # where the current block begins; what is before it goes at the end, in one step
         buffer += data

@@ -142,51 +142,51 @@ class Decoder:
     """
 
     __slots__ = (
-        "_at", "_buffer", "_content", "_is_final", "_left", "_mask", "_max_bytes", "_opcode", "_over", "_text",
+        "_position", "_buffer", "_content", "_is_final", "_remaining", "_mask", "_max_bytes", "_opcode", "_is_finished", "_text",
         "has_more",
     )
 
     def __init__(self, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self._max_bytes = max_message_bytes
         self._buffer = bytearray()
-        self._at = 0  # what is before it in the buffer has been read
+        self._position = 0  # what is before it in the buffer has been read
         self._opcode = 0  # of the message that is being put together; 0 between messages
         self._content = bytearray()
-        self._left = -1  # bytes of the data frame under way that have not come; -1 between frames
+        self._remaining = -1  # bytes of the data frame under way that have not come; -1 between frames
         self._is_final = False
         self._mask = b""
         self._text = codecs.getincrementaldecoder("utf-8")()
-        self._over = self.has_more = False
+        self._is_finished = self.has_more = False
 
     @property
     def held_bytes(self) -> int:
         """Bytes of a message that is not whole yet."""
         return len(self._buffer) + len(self._content)
 
-    def feed(self, data: bytes, most: int = 1 << 30) -> list[Event]:
+    def feed(self, data: bytes, max_frames: int = 1 << 30) -> list[Event]:
         """The events of at most so many frames of what has come. Never raises."""
         events: list[Event] = []
-        if self._over:
+        if self._is_finished:
             return events
         self._buffer += data
         try:
-            while most > 0 and self._frame(events):
-                most -= 1
+            while max_frames > 0 and self._frame(events):
+                max_frames -= 1
         except _Fault as fault:
-            self._over = True
+            self._is_finished = True
             events.append(fault.event)
-        if self._over:
+        if self._is_finished:
             self._buffer.clear()
             self._content.clear()
         else:
-            del self._buffer[: self._at]
-        self._at = 0
-        self.has_more = most <= 0 and bool(self._buffer)
+            del self._buffer[: self._position]
+        self._position = 0
+        self.has_more = max_frames <= 0 and bool(self._buffer)
         return events
 
     def _frame(self, events: list[Event]) -> bool:
         """Read the frame that comes next, or what has come of it; False when it is not whole, or was the last."""
-        if self._left < 0:
+        if self._remaining < 0:
             head = self._head()
             if head is None:
                 return False
@@ -194,17 +194,17 @@ class Decoder:
             if opcode >= _CLOSE:
                 if len(self._buffer) < start + length:
                     return False
-                self._at = start + length
+                self._position = start + length
                 mask = bytes(self._buffer[start - 4 : start])
-                events.append(self._control(opcode, _unmasked(bytes(self._buffer[start : self._at]), mask)))
-                return not self._over
-            self._at = start
+                events.append(self._control(opcode, _unmasked(bytes(self._buffer[start : self._position]), mask)))
+                return not self._is_finished
+            self._position = start
             self._opcode = opcode or self._opcode
-            self._mask, self._left, self._is_final = bytes(self._buffer[start - 4 : start]), length, is_final
+            self._mask, self._remaining, self._is_final = bytes(self._buffer[start - 4 : start]), length, is_final
         self._payload()
-        if self._left:
+        if self._remaining:
             return False
-        self._left = -1
+        self._remaining = -1
         if self._is_final:
             events.append(Message(bytes(self._content), self._opcode == _TEXT))
             self._opcode, self._content = 0, bytearray()
@@ -212,23 +212,23 @@ class Decoder:
 
     def _payload(self) -> None:
         """Take what has come of the payload of the frame under way."""
-        start = self._at
-        size = min(self._left, len(self._buffer) - start)
-        self._at += size
-        self._left -= size
+        start = self._position
+        size = min(self._remaining, len(self._buffer) - start)
+        self._position += size
+        self._remaining -= size
         piece = _unmasked(bytes(self._buffer[start : start + size]), self._mask)
         turned = size % 4
         self._mask = self._mask[turned:] + self._mask[:turned]
         if self._opcode == _TEXT:
             try:
-                self._text.decode(piece, self._is_final and not self._left)
+                self._text.decode(piece, self._is_final and not self._remaining)
             except UnicodeDecodeError:
                 raise _Fault(NOT_UTF8, "text is not UTF-8") from None
         self._content += piece
 
     def _head(self) -> tuple[int, bool, int, int] | None:
         """Opcode, FIN, begin and length of the payload of the next frame; None while its head is not whole."""
-        buffer, position = self._buffer, self._at
+        buffer, position = self._buffer, self._position
         held = len(buffer) - position
         if held < 2:
             return None
@@ -277,12 +277,12 @@ class Decoder:
             return Ping(payload)
         if opcode == _PONG:
             return Pong(payload)
-        closed = _closing(payload)
-        self._over = True
+        closed = _close_event(payload)
+        self._is_finished = True
         return closed
 
 
-def _closing(payload: bytes) -> Closed:
+def _close_event(payload: bytes) -> Closed:
     if not payload:
         return Closed(NO_CODE, "")
     code = int.from_bytes(payload[:2], "big")
@@ -313,33 +313,33 @@ def _unmasked(payload: bytes, mask: bytes) -> bytes:
 
 def text_frame(data: bytes) -> bytes:
     """A text message of UTF-8 bytes."""
-    return _written(_TEXT, data)
+    return _encoded(_TEXT, data)
 
 
 def binary_frame(data: bytes) -> bytes:
     """A binary message."""
-    return _written(_BINARY, data)
+    return _encoded(_BINARY, data)
 
 
 def ping_frame(data: bytes = b"") -> bytes:
     """A ping of at most 125 bytes."""
-    return _written(_PING, data[:_LONGEST_CONTROL])
+    return _encoded(_PING, data[:_LONGEST_CONTROL])
 
 
 def pong_frame(data: bytes) -> bytes:
     """The answer to a ping."""
-    return _written(_PONG, data[:_LONGEST_CONTROL])
+    return _encoded(_PONG, data[:_LONGEST_CONTROL])
 
 
 def close_frame(code: int = NORMAL, reason: str = "") -> bytes:
     """A close with a code that may be sent, else without one; the reason is cut to what fits."""
     if not is_sendable(code):
-        return _written(_CLOSE, b"")
+        return _encoded(_CLOSE, b"")
     truncated = reason.encode("utf-8", "replace")[: _LONGEST_CONTROL - 2].decode("utf-8", "ignore").encode("utf-8")
-    return _written(_CLOSE, code.to_bytes(2, "big") + truncated)
+    return _encoded(_CLOSE, code.to_bytes(2, "big") + truncated)
 
 
-def _written(opcode: int, data: bytes) -> bytes:
+def _encoded(opcode: int, data: bytes) -> bytes:
     length = len(data)
     if length < 126:
         return bytes((0x80 | opcode, length)) + data

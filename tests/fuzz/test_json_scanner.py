@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relayd.protocols.dialect import at_once
-from relayd.wire.body import Look, look_at, look_at_scan
+from relayd.wire.body import JsonBody, inspect_json, inspect_scanned
 from relayd.wire.json_scanner import MAX_DEPTH, JsonScanner
 from relayd.wire.json_steps import parse_steps, write_steps
 from tests.aids.scanning import scan
@@ -163,8 +163,8 @@ def known(found: Slow | JsonScanner | None) -> Any:
     return None if found is None else (found.values, found.spans, found.repeated, found.items, found.is_object)
 
 
-def said(look: Look) -> tuple[Any, ...]:
-    return bool(look.fault), look.doubt, look.misnamed, look.model, {key: look.span(key) for key in look.spans}, look.flag("stream")
+def said(look: JsonBody) -> tuple[Any, ...]:
+    return bool(look.fault), look.ambiguity, look.model_fault, look.model, {key: look.span(key) for key in look.spans}, look.flag("stream")
 
 
 def check(rng: random.Random, data: bytes) -> bool:
@@ -178,10 +178,10 @@ def check(rng: random.Random, data: bytes) -> bool:
     for _ in range(2):
         assert known(scan(cuts(rng, data))) == known(slow), data
     if whole is None or not whole.is_object:
-        assert look_at(data).fault, data
+        assert inspect_json(data).fault, data
         return False
-    large = look_at_scan(data, whole)
-    assert said(look_at(data)) == said(large), data
+    large = inspect_scanned(data, whole)
+    assert said(inspect_json(data)) == said(large), data
     value = json.loads(data)
     assert at_once(parse_steps(large)) == value, data
     assert json.loads(at_once(write_steps(value))) == value

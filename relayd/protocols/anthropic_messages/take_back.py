@@ -13,7 +13,7 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._own_parts import Edit, lists_of_parts, without
-from relayd.wire.body import Look
+from relayd.wire.body import JsonBody
 from relayd.wire.json_steps import Steps
 
 MARKS = (b'"signature":""', b'"signature": ""', b'"signature":"responses:', b'"signature": "responses:')
@@ -30,7 +30,7 @@ def brings_own_parts(members: Mapping[str, Any]) -> bool:
     return False
 
 
-def take_back(look: Look) -> Steps[list[Edit]]:
+def take_back(look: JsonBody) -> Steps[list[Edit]]:
     """The edits, in steps."""
     span = look.span("messages")
     if span is None:

@@ -12,7 +12,7 @@ from relayd.protocols import _json
 from relayd.protocols._own_parts import Edit, lists_of_parts, without
 from relayd.protocols.openai_responses.reasoning_items import PREFIX
 from relayd.protocols.openai_responses.state import GENERATED_REASONING_PREFIX
-from relayd.wire.body import Look
+from relayd.wire.body import JsonBody
 from relayd.wire.json_steps import Steps
 
 MARKS = (b'"' + PREFIX.encode(), b'"' + GENERATED_REASONING_PREFIX.encode())
@@ -23,7 +23,7 @@ def brings_own_parts(members: Mapping[str, Any]) -> bool:
     return any(item.__class__ is dict and _is_generated(item) for item in _json.a_list(members.get("input")))
 
 
-def strip_generated(look: Look) -> Steps[list[Edit]]:
+def strip_generated(look: JsonBody) -> Steps[list[Edit]]:
     """Return the edits that remove the items, in steps."""
     span = look.span("input")
     edits: list[Edit] = []

@@ -13,7 +13,7 @@ from relayd.protocols import _json
 from relayd.protocols._openai_errors import error_object, shown_status
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Refused, Rendered, WebSocketTransport
-from relayd.wire.body import Look
+from relayd.wire.body import JsonBody
 
 CONNECTION_LIMIT_S = 3600.0
 _TRANSPORT_MEMBERS = ("type", "stream_options", "background", "stream")
@@ -32,7 +32,7 @@ def write_error(failure: Failure) -> bytes:
     return _json.write(error_event(failure))
 
 
-def read_message(look: Look, model: str | None = None) -> bytes:
+def read_message(look: JsonBody, model: str | None = None) -> bytes:
     """Convert a client's message to the body of a streamed request; `model` replaces its model. Raises Refused."""
     if look.fault or look.string("type") != "response.create":
         raise Refused("A message must be a JSON object of type response.create.", param="type")

@@ -33,8 +33,8 @@ RESOLVE_S = 60.0
 RETRY_S = 5.0  # as long as the name was never found
 GAUGES_S = 10.0
 ADDRESS = re.compile(r"([A-Za-z0-9_.\-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", re.ASCII)
-UNFIT = re.compile(r"[^A-Za-z0-9_\-]")
-UNFIT_IN_TAG = re.compile(r"[^A-Za-z0-9_\-./]")
+INVALID = re.compile(r"[^A-Za-z0-9_\-]")
+INVALID_IN_TAG = re.compile(r"[^A-Za-z0-9_\-./]")
 
 
 def split(address: str) -> tuple[str, int]:
@@ -45,7 +45,7 @@ def split(address: str) -> tuple[str, int]:
     return found[1].strip("[]"), int(found[2])
 
 
-def looked_up(host: str, port: int, flags: int = 0) -> tuple[str, bool]:
+def resolve(host: str, port: int, flags: int = 0) -> tuple[str, bool]:
     """The first address of a host, and whether it is IPv6. Raises OSError."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)[0]
     return str(address[0]), family == socket.AF_INET6
@@ -106,12 +106,12 @@ class Sink:
             for labels, value in metrics.counters(metric)
         }
         self._names: dict[tuple[str, Labels], str] = {}
-        self._named = False
+        self._is_hostname = False
         self._next_lookup = 0.0
         self._next_gauges = 0.0
         self._lookup: threading.Thread | None = None
         self._found: tuple[str, bool] | None = None
-        self._at: tuple[str, bool] | None = None
+        self._address: tuple[str, bool] | None = None
 
     @staticmethod
     def name_of(metric: Metric) -> str:
@@ -124,65 +124,65 @@ class Sink:
         A name that is unknown now is looked up again later, and nothing is sent until then.
         """
         try:
-            self._use(looked_up(self._host, self._port, socket.AI_NUMERICHOST))
+            self._connect(resolve(self._host, self._port, socket.AI_NUMERICHOST))
             return None
         except OSError:
-            self._named = True
+            self._is_hostname = True
         self._next_lookup = clock.monotonic() + RESOLVE_S
         try:
-            self._use(looked_up(self._host, self._port))
+            self._connect(resolve(self._host, self._port))
         except OSError:
             self._next_lookup = clock.monotonic() + RETRY_S
             return "statsd_not_found", "The address of statsd cannot be resolved; it is tried again."
         return None
 
-    def _use(self, found: tuple[str, bool]) -> None:
-        if found == self._at and self._client is not None:
+    def _connect(self, found: tuple[str, bool]) -> None:
+        if found == self._address and self._client is not None:
             return
         if self._client is not None:
             self._client.close()
         address, ipv6 = found
         self._client = Client(address, self._port, self._prefix, ipv6, self._failed)
-        self._at = found
+        self._address = found
 
     def _failed(self) -> None:
         self._metrics.add("relayd.telemetry.statsd_failed")
 
-    def _look_up(self) -> None:
+    def _resolve(self) -> None:
         """In a thread: the answer is left for the next flush."""
         try:
-            self._found = looked_up(self._host, self._port)
+            self._found = resolve(self._host, self._port)
         except OSError:
             self._found = None
 
-    def _follow_name(self, now: float) -> None:
+    def _update_address(self, now: float) -> None:
         if self._lookup is not None and not self._lookup.is_alive():
             self._lookup = None
             if self._found is not None:
-                self._use(self._found)
+                self._connect(self._found)
         elif self._lookup is None and now >= self._next_lookup:
             self._next_lookup = now + (RESOLVE_S if self._client is not None else RETRY_S)
-            self._lookup = threading.Thread(target=self._look_up, name="statsd address", daemon=True)
+            self._lookup = threading.Thread(target=self._resolve, name="statsd address", daemon=True)
             self._lookup.start()
 
     def flush(self) -> None:
         """Send what changed since the last call. Never raises, never waits."""
         try:
             now = clock.monotonic()
-            if self._named:
-                self._follow_name(now)
+            if self._is_hostname:
+                self._update_address(now)
             if self._client is None:
                 return
-            again = now >= self._next_gauges
-            if again:
+            with_gauges = now >= self._next_gauges
+            if with_gauges:
                 self._next_gauges = now + GAUGES_S
             with self._client.pipeline() as pipe:
                 for metric in self._metrics.declared:
-                    self._send(pipe, metric, again)
+                    self._send(pipe, metric, with_gauges)
         except OSError:  # a socket for a new address could not be made: the next flush tries again
             self._failed()
 
-    def _send(self, pipe: StatsClient, metric: Metric, again: bool) -> None:
+    def _send(self, pipe: StatsClient, metric: Metric, with_gauges: bool) -> None:
         if metric.kind == "timer":
             for labels, parts in self._metrics.timers(metric):
                 self._send_timer(pipe, self._name(metric, labels), parts, self._tail(metric, labels))
@@ -191,7 +191,7 @@ class Sink:
         for labels, value in pairs:
             key = (metric.name, labels)
             before = self._sent.get(key)
-            if value == before and not (again and metric.kind == "gauge"):
+            if value == before and not (with_gauges and metric.kind == "gauge"):
                 continue
             self._sent[key] = value
             name, tail = self._name(metric, labels), self._tail(metric, labels)
@@ -205,7 +205,7 @@ class Sink:
     @staticmethod
     def _send_timer(pipe: StatsClient, name: str, parts: list[Histogram], tail: str) -> None:
         for part in parts:
-            samples, seen = part.take()
+            samples, seen = part.pop_samples()
             rate = f"|@{len(samples) / seen:.4g}" if 0 < len(samples) < seen and seen > SAMPLES else ""
             for span_s in samples:
                 pipe._send_stat(name, f"{span_s * 1e3:.3f}|ms{rate}{tail}", 1)
@@ -217,7 +217,7 @@ class Sink:
         if name is None:
             name = metric.name.removeprefix("relayd.")
             if not self._tags:
-                name = ".".join([name, *(UNFIT.sub("_", label) or "-" for label in labels)])
+                name = ".".join([name, *(INVALID.sub("_", label) or "-" for label in labels)])
             self._names[key] = name
         return name
 
@@ -225,7 +225,7 @@ class Sink:
         if not self._tags or not labels:
             return ""
         pairs = zip(metric.labels, labels, strict=True)
-        tags = ",".join(f"{name}:{UNFIT_IN_TAG.sub('_', label)}" for name, label in pairs if label)
+        tags = ",".join(f"{name}:{INVALID_IN_TAG.sub('_', label)}" for name, label in pairs if label)
         return f"|#{tags}" if tags else ""
 
     def page(self) -> tuple[str, bytes] | None:

@@ -203,7 +203,7 @@ class Slot:
         if self.pool.http2 and not self.lines[0].startswith(b"HTTP/2"):
             self.pool.met_http1()
         keys = self.pool.key_filter
-        if keys is not None and keys.wants(b"".join(self.lines)):
+        if keys is not None and keys.needs_cleaning(b"".join(self.lines)):
             keys.clean(response)
         self.lines = []
         if response.status == 101:  # upgrades use the tunnel, never a slot

@@ -170,7 +170,7 @@ async def test_the_end_of_a_certificate_is_in_the_log_the_status_and_the_metrics
     assert "THE CERTIFICATE EXPIRES SOON" in living.written.getvalue()
     (data,) = json.loads(life.views.status()[2])["certificates"]
     assert (data["of"], data["name"], data["file"]) == ("listener", "public", one.cert) and 0 < data["left_s"] <= 2 * 86400
-    life.telemetry.look()
+    life.telemetry.refresh_gauges()
     left = life.telemetry.metrics.value("relayd.listener.certificate_left", listener="public", file=one.cert)
     assert left is not None and 0 < left <= 2 * 86400
     life.close()

@@ -14,7 +14,7 @@ from relayd.protocols._own_parts import lists_of_parts, without
 from relayd.protocols.dialect import at_once
 from relayd.protocols.openai_responses.reasoning_items import pack_encrypted_content
 from relayd.protocols.openai_responses.state import new_id
-from relayd.wire.body import edited, look_at
+from relayd.wire.body import edited, inspect_json
 
 OWN = {"type": "thinking", "thinking": "hm", "signature": ""}
 FOREIGN = {"type": "thinking", "thinking": "hm", "signature": "responses:rs_1:abc"}
@@ -29,7 +29,7 @@ def passed(dialect: str, members: dict[str, Any], **how: Any) -> dict[str, Any]:
     body = json.dumps(members, **how).encode()
     take_back = registry.load(dialect).take_back
     assert take_back is not None
-    found: dict[str, Any] = json.loads(edited(body, at_once(take_back(look_at(body)))))
+    found: dict[str, Any] = json.loads(edited(body, at_once(take_back(inspect_json(body)))))
     return found
 
 

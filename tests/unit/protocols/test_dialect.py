@@ -33,7 +33,7 @@ from relayd.protocols.canon import (
     Usage,
 )
 from relayd.protocols.dialect import Dialect, Options, Refused, Rendered
-from relayd.wire.body import model_of, take_object
+from relayd.wire.body import model_of, pop_parsed_object
 from relayd.wire.sse import SseSplitter
 from relayd.wire.tool_list_cache import CachedList
 from tests.aids.memories import Forgetful
@@ -159,7 +159,7 @@ def test_tools_that_come_with_every_turn_are_sent_on_as_those_that_come_once(fro
             assert _pairs.send_body(front, back, body, Options()) == memoised
         body = json.dumps(members).encode()
         model_of(body)
-        taken = take_object(body)
+        taken = pop_parsed_object(body)
         assert taken is not None and isinstance(taken["tools"], CachedList)
         assert taken["tools"] == members["tools"], "somebody has changed what is shared"
 

@@ -69,6 +69,6 @@ def test_parts_that_a_dialect_did_not_know_are_counted_by_their_fate() -> None:
     tell_unknown(r, {("a", "carried"): 2, ("a", "left_out"): 1, ("b", "left_out"): 3})
     assert r.more == {"unknown_carried": 2, "unknown_left_out": 4, "unknown_types": "a,b"}
     metrics = Metrics()
-    metrics.exchange(r)
+    metrics.count_exchange(r)
     assert metrics.value("relayd.proxy.unknown_items", fate="carried") == 2
     assert metrics.value("relayd.proxy.unknown_items", fate="left_out") == 4

@@ -11,7 +11,7 @@ from relayd.errors import ExchangeError
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.proxy.body_inspection import BodyInspection, is_looked_at
 from relayd.proxy.exchange import Exchange
-from relayd.wire.body import PARSED_BYTES, Look
+from relayd.wire.body import PARSED_BYTES, JsonBody
 from tests.unit.proxy.scene import Client, Counting, head_for, plan_of
 
 LARGE = b'{"model":"x","a":"' + b"a" * PARSED_BYTES + b'","b":[1,2]}'
@@ -37,7 +37,7 @@ class Scene:
         self.client.exchange = self.exchange
         self.route: PlannedRoute = plan.routes[0]
         self.inspection = BodyInspection(self.exchange, self.route if decides else None)
-        self.found: list[Look | None] = []
+        self.found: list[JsonBody | None] = []
         self.exchange.body.probe = self.inspection
 
     def turn(self) -> None:
@@ -83,7 +83,7 @@ def test_a_large_body_is_scanned_as_it_comes(plan: Plan) -> None:
     while not scene.found:
         scene.turn()
     look: Any = scene.found[0]
-    assert look.model == "x" and look.scanner.items == {"b": 2} and not look.unclear
+    assert look.model == "x" and look.scanner.items == {"b": 2} and not look.refusal_reason
 
 
 @pytest.mark.usefixtures("slow")

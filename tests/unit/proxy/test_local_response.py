@@ -121,7 +121,7 @@ async def test_a_response_in_pieces_is_sent_as_it_is_made(tmp_path: Path) -> Non
         admin.responder.end(b"three")
         assert await side.chunk() == b"three" and await side.chunk() == b""
         (record,) = await house.accounted(1)
-        assert (record.outcome, record.room, record.ended_by) == ("complete", "transfer", "relayd")
+        assert (record.outcome, record.phase, record.ended_by) == ("complete", "transfer", "relayd")
         assert record.bytes_out == 11 and admin.closed == 1
 
 

@@ -13,7 +13,7 @@ from relayd.proxy.model_of_request import (
     model_in_path,
     probable_model,
 )
-from relayd.wire.body import look_at
+from relayd.wire.body import inspect_json
 from relayd.wire.http1 import RequestHead
 from tests.unit.proxy.scene import head_for, plan_of
 
@@ -49,7 +49,7 @@ def test_a_path_that_names_another_model_once_it_is_read_loosely_is_refused(path
     with pytest.raises(ExchangeError) as refused:
         model_in_path(path)
     assert refused.value.kind.code == "ambiguous_path"
-    assert probable_model(head(path=path.decode()), b"{}", look_at(b"{}")) == ""
+    assert probable_model(head(path=path.decode()), b"{}", inspect_json(b"{}")) == ""
 
 
 def test_a_model_is_found_in_the_path_in_json_and_in_forms() -> None:
@@ -91,7 +91,7 @@ def test_where_nothing_is_decided_nothing_is_refused() -> None:
     assert probable_model(form_head(), FORM, None) == "fast"
     assert probable_model(form_head(), FORM[3:], None) == ""
     doubled = b'{"model":"x","model":"y"}'
-    assert probable_model(head(), doubled, look_at(doubled)) == ""
+    assert probable_model(head(), doubled, inspect_json(doubled)) == ""
 
 
 def test_a_form_tells_its_model_as_soon_as_it_has_come() -> None:

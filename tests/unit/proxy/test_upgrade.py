@@ -41,7 +41,7 @@ async def test_after_a_valid_101_bytes_go_both_ways(tmp_path: Path) -> None:
         side.write(b"end")
         assert await side.rest() == b""
         (record,) = await house.accounted(1)
-        assert (record.status, record.room, record.code) == (101, "tunnel", "")
+        assert (record.status, record.phase, record.code) == (101, "tunnel", "")
         assert (record.bytes_in, record.bytes_out) == (7, 13)
     lines = heads[0].split(b"\r\n")
     assert b"Connection: Upgrade" in lines and b"Upgrade: websocket" in lines and b"X-Empty:" in lines
@@ -153,7 +153,7 @@ async def test_a_tunnel_ends_with_either_side(tmp_path: Path) -> None:
         side.close()
         await asyncio.wait_for(left.wait(), 60)
         (record,) = await house.accounted(1)
-        assert (record.code, record.room, record.status) == ("client_gone", "tunnel", 101)
+        assert (record.code, record.phase, record.status) == ("client_gone", "tunnel", 101)
 
 
 async def test_a_tunnel_has_limits_of_time(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from relayd.errors import ExchangeError
 from relayd.routing.matchers import ModelWanted, host_name, matcher, show
 from relayd.wire.http1 import RequestHead, parse_head
-from relayd.wire.path import LONGEST
+from relayd.wire.path import MAX_PATH_BYTES
 
 
 def head(method: str = "GET", path: str = "/", host: str = "a.example", **fields: str) -> RequestHead:
@@ -116,7 +116,7 @@ def test_a_path_too_long_for_a_regex_is_refused_and_does_not_bypass_it() -> None
     rule = matcher(regex="/secret/.*")
     test = rule.test()
     assert test is not None
-    longest = b"/secret/" + b"x" * (LONGEST - 8)
+    longest = b"/secret/" + b"x" * (MAX_PATH_BYTES - 8)
     assert test(head(), longest)
     with pytest.raises(ExchangeError) as refused:
         test(head(), longest + b"x")

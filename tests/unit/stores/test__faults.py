@@ -23,7 +23,7 @@ def test_losses_are_told_by_place_and_taken_by_cause() -> None:
     losses.lose(("team", "b"), FULL, "two")
     losses.count(LOCKED, "three")
     assert losses.client_message(("team", "a")) == FULL.client_message and losses.client_message(("other", "a")) == ""
-    assert losses.taken() == [(FULL, 2, "two"), (LOCKED, 1, "three")] and losses.taken() == [] and losses.total == 3
+    assert losses.pop_failures() == [(FULL, 2, "two"), (LOCKED, 1, "three")] and losses.pop_failures() == [] and losses.total == 3
     losses.found(("team", "a"))
     assert losses.client_message(("team", "a")) == ""
 

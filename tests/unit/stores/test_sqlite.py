@@ -145,15 +145,15 @@ def test_a_file_that_another_holds_is_not_waited_for(path: pathlib.Path) -> None
     other.execute("BEGIN IMMEDIATE")
     store.space("team").put("b", 1)
     store.settle()
-    (failure,) = store.taken()
+    (failure,) = store.pop_failures()
     assert failure.fault.cause == "locked" and failure.times == 1 and str(path) in failure.fault.cure
     assert "locked" in store.space("team").lost("b") and store.space("team").get("b") is None
-    assert store.space("team").get("a") == 1 and not store.taken()
+    assert store.space("team").get("a") == 1 and not store.pop_failures()
     other.execute("ROLLBACK")
     other.close()
     store.space("team").put("b", 2)
     store.settle()
-    assert store.space("team").get("b") == 2 and not store.space("team").lost("b") and not store.taken()
+    assert store.space("team").get("b") == 2 and not store.space("team").lost("b") and not store.pop_failures()
     store.close()
 
 
@@ -187,7 +187,7 @@ def test_what_could_not_be_replaced_or_deleted_is_not_given_out_again(path: path
     end = time.monotonic() + 10
     while store.entries != 1:  # it is tried again
         assert time.monotonic() < end
-        store.taken()
+        store.pop_failures()
     assert space.get("replaced") is None and space.get("kept") == "old"
     store.close()
     again = opened(path)
@@ -209,7 +209,7 @@ def test_another_instance_that_writes_much_makes_no_value_fail(path: pathlib.Pat
         thread.join()
     for store in stores:
         store.settle()
-        assert store.taken() == []
+        assert store.pop_failures() == []
         store.close()
 
 
@@ -257,7 +257,7 @@ def test_a_disk_that_is_full_is_said_to_be_full(tmp_path: pathlib.Path) -> None:
             space.put(str(number), "x" * 20_000)
             store.settle()
             assert (space.get(str(number)) is not None) != bool(space.lost(str(number)))
-        (failure,) = store.taken()
+        (failure,) = store.pop_failures()
         assert failure.fault.cause == "full" and "Free space" in failure.fault.cure
         assert "is full" in space.lost("49")
         for number in range(50):
@@ -276,7 +276,7 @@ def test_a_file_that_became_read_only_is_said_to_be(path: pathlib.Path) -> None:
     store._file._file.execute("PRAGMA query_only = ON")  # what a remounted disk answers, without the right to remount
     space.put("b", 1)
     store.settle()
-    (failure,) = store.taken()
+    (failure,) = store.pop_failures()
     assert failure.fault.cause == "read_only" and "writable" in failure.fault.cure and space.lost("b")
     assert space.get("a") == 1
     store.close()
@@ -286,7 +286,7 @@ def test_a_value_that_is_too_large_says_so(path: pathlib.Path) -> None:
     for store in (opened(path, max_bytes=100_000), memory.Store(100, 100_000, 60)):
         store.space("team").put("a", "x" * 30_000)
         assert "quarter" in store.space("team").lost("a")
-        (failure,) = store.taken()
+        (failure,) = store.pop_failures()
         assert failure.fault.cause == "too_large" and "store: size" in failure.fault.cure
         store.space("team").put("a", "x")
         assert not store.space("team").lost("a") and store.space("team").get("a") == "x"
@@ -318,7 +318,7 @@ def test_what_waits_is_bounded(path: pathlib.Path, monkeypatch: pytest.MonkeyPat
     assert space.get("3") == "x" * 10_000  # not written yet, and there all the same
     gate.set()
     store.settle()
-    assert {failure.fault.cause for failure in store.taken()} == {"slow"} and space.get("3") is not None
+    assert {failure.fault.cause for failure in store.pop_failures()} == {"slow"} and space.get("3") is not None
     store.close()
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.telemetry.access_log import REMEMBERED, AccessLog
+from relayd.telemetry.access_log import MAX_CACHED, AccessLog
 from relayd.telemetry.native import Native
 from tests.unit.telemetry.record import record
 
@@ -44,7 +44,7 @@ def test_a_point_that_was_never_reached_is_null(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_broken_exchange_tells_its_code_and_who_ended_it(tmp_path: pathlib.Path) -> None:
-    lost = record(code="client_gone", ended_by="client", room="transfer", status=499, detail="after 3 bytes")
+    lost = record(code="client_gone", ended_by="client", phase="transfer", status=499, detail="after 3 bytes")
     told = json.loads(written(tmp_path / "log", record(), lost)[1])
     assert (told["outcome"], told["code"], told["status"], told["detail"]) == (
         "client.transfer", "client_gone", 499, "after 3 bytes",
@@ -109,7 +109,7 @@ def test_text_on_a_terminal_is_coloured_and_written_at_once(monkeypatch: pytest.
     monkeypatch.delenv("NO_COLOR", raising=False)
     leader, follower = pty.openpty()
     log = AccessLog("auto", fd=follower)
-    log.write(record(status=502, code="upstream_closed", ended_by="upstream", room="attempt"))
+    log.write(record(status=502, code="upstream_closed", ended_by="upstream", phase="attempt"))
     line = os.read(leader, 4096).decode()
     assert "\x1b[31m502\x1b[0m" in line
     assert "upstream.attempt upstream_closed" in line
@@ -177,10 +177,10 @@ def test_a_reader_that_is_gone_costs_lines_and_one_warning() -> None:
 
 def test_methods_made_up_by_clients_do_not_grow_the_memory(tmp_path: pathlib.Path) -> None:
     log = AccessLog("json", str(tmp_path / "log"))
-    for number in range(REMEMBERED + 10):
+    for number in range(MAX_CACHED + 10):
         log.write(record(method=f"M{number}", status=number))
-    assert len(log._fixed) <= REMEMBERED
-    assert len(log._endings) <= REMEMBERED
+    assert len(log._repeated) <= MAX_CACHED
+    assert len(log._results) <= MAX_CACHED
     log.close()
 
 
@@ -211,7 +211,7 @@ def in_journal(tmp_path: pathlib.Path, **changes: Any) -> dict[str, str]:
 
 def test_the_journal_line_of_a_failed_request_names_where_it_went_and_why_it_failed(tmp_path: pathlib.Path) -> None:
     told = in_journal(
-        tmp_path, code="connect_failed", ended_by="upstream", room="attempt", status=502,
+        tmp_path, code="connect_failed", ended_by="upstream", phase="attempt", status=502,
         detail="Couldn't connect to a:443\nPRIORITY=0",
     )
     assert told["MESSAGE"] == (
@@ -222,7 +222,7 @@ def test_the_journal_line_of_a_failed_request_names_where_it_went_and_why_it_fai
 
 
 def test_a_failure_without_a_detail_gives_the_reason_of_its_code(tmp_path: pathlib.Path) -> None:
-    told = in_journal(tmp_path, code="no_route", ended_by="client", room="match", status=404, route="", upstream="", endpoint="")
+    told = in_journal(tmp_path, code="no_route", ended_by="client", phase="match", status=404, route="", upstream="", endpoint="")
     assert told["MESSAGE"].endswith('client.match code=no_route reason="No route matches this request."')
 
 
@@ -232,13 +232,13 @@ def test_a_failure_without_a_detail_gives_the_reason_of_its_code(tmp_path: pathl
         ({}, "6"),
         ({"status": 404}, "6"),
         ({"status": 500}, "4"),  # the upstream's own answer, passed on
-        ({"code": "upstream_cut", "ended_by": "upstream", "room": "transfer"}, "4"),  # a 200 that broke off
-        ({"code": "queue_full", "ended_by": "relayd", "room": "admit", "status": 503}, "4"),
-        ({"code": "too_many_requests", "ended_by": "client", "room": "admit", "status": 429}, "6"),
-        ({"code": "not_implemented", "ended_by": "client", "room": "accept", "status": 501}, "6"),
-        ({"code": "client_gone", "ended_by": "client", "room": "transfer", "status": 499}, "6"),
-        ({"code": "stopped", "ended_by": "admin", "room": "transfer", "status": 503}, "4"),
-        ({"code": "internal", "ended_by": "relayd", "room": "attempt", "status": 500}, "3"),
+        ({"code": "upstream_cut", "ended_by": "upstream", "phase": "transfer"}, "4"),  # a 200 that broke off
+        ({"code": "queue_full", "ended_by": "relayd", "phase": "admit", "status": 503}, "4"),
+        ({"code": "too_many_requests", "ended_by": "client", "phase": "admit", "status": 429}, "6"),
+        ({"code": "not_implemented", "ended_by": "client", "phase": "accept", "status": 501}, "6"),
+        ({"code": "client_gone", "ended_by": "client", "phase": "transfer", "status": 499}, "6"),
+        ({"code": "stopped", "ended_by": "admin", "phase": "transfer", "status": 503}, "4"),
+        ({"code": "internal", "ended_by": "relayd", "phase": "attempt", "status": 500}, "3"),
     ],
 )
 def test_the_priority_follows_the_outcome(tmp_path: pathlib.Path, changes: dict[str, Any], priority: str) -> None:
@@ -257,7 +257,7 @@ def test_text_that_systemd_captures_carries_its_priority(tmp_path: pathlib.Path,
     monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
     log = AccessLog("text", fd=writer)
     log.write(record())
-    log.write(record(code="connect_failed", ended_by="upstream", room="attempt", status=502))
+    log.write(record(code="connect_failed", ended_by="upstream", phase="attempt", status=502))
     log.close()
     lines = os.read(reader, 65536).decode().splitlines()
     os.close(reader)

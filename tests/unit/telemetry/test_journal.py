@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from relayd import clock
-from relayd.telemetry.journal import REMEMBERED, Journal, LoggingBridge
+from relayd.telemetry.journal import MAX_LIMITED_KEYS, Journal, LoggingBridge
 from relayd.telemetry.native import Native
 
 
@@ -94,9 +94,9 @@ def test_limited_events_are_written_once_and_then_say_how_many_were_left_out(mon
 
 def test_limited_keys_made_by_clients_do_not_grow_the_memory() -> None:
     journal = Journal("json", "error", io.StringIO())
-    for number in range(REMEMBERED * 2 + 5):
+    for number in range(MAX_LIMITED_KEYS * 2 + 5):
         journal.limited(f"peer {number}", 60, "info", "garbage_received")
-    assert len(journal._quiet) <= REMEMBERED
+    assert len(journal._limited) <= MAX_LIMITED_KEYS
 
 
 def test_a_terminal_gets_colours_unless_it_asks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,9 @@ from tests.unit.telemetry.record import record
 
 def test_an_exchange_is_counted_once_under_route_upstream_class_and_outcome() -> None:
     metrics = Metrics()
-    metrics.exchange(record())
-    metrics.exchange(record(status=204))
-    metrics.exchange(record(status=499, code="client_gone", ended_by="client", room="transfer"))
+    metrics.count_exchange(record())
+    metrics.count_exchange(record(status=204))
+    metrics.count_exchange(record(status=499, code="client_gone", ended_by="client", phase="transfer"))
     assert dict(metrics.counters(BY_NAME["relayd.proxy.requests"])) == {
         ("llm", "chutes", "2xx", "complete"): 2, ("llm", "chutes", "4xx", "client.transfer"): 1,
     }
@@ -27,14 +27,14 @@ def test_an_exchange_is_counted_once_under_route_upstream_class_and_outcome() ->
 @pytest.mark.parametrize(("status", "name"), [(0, "none"), (101, "1xx"), (599, "5xx"), (999, "none")])
 def test_a_status_is_counted_by_its_class(status: int, name: str) -> None:
     metrics = Metrics()
-    metrics.exchange(record(status=status))
+    metrics.count_exchange(record(status=status))
     assert metrics.value("relayd.proxy.requests", status=name) == 1
 
 
 def test_spans_fall_into_the_bucket_that_bounds_them() -> None:
     metrics = Metrics()
     for total_s in (0.0005, 0.001, 0.0011, 10_000.0):
-        metrics.exchange(record(total_s=total_s))
+        metrics.count_exchange(record(total_s=total_s))
     ((_, (timer,)),) = metrics.timers(BY_NAME["relayd.proxy.total"])
     assert timer.buckets[:2] == [2, 1]
     assert timer.buckets[len(BUCKETS_S)] == 1
@@ -44,8 +44,8 @@ def test_spans_fall_into_the_bucket_that_bounds_them() -> None:
 
 def test_points_that_were_not_reached_are_not_measured() -> None:
     metrics = Metrics()
-    metrics.exchange(record(total_s=0.1, first_byte_s=-1.0, connect_s=-1.0))
-    metrics.exchange(record(total_s=0.1, connect_s=0.0, queue_s=0.0))
+    metrics.count_exchange(record(total_s=0.1, first_byte_s=-1.0, connect_s=-1.0))
+    metrics.count_exchange(record(total_s=0.1, connect_s=0.0, queue_s=0.0))
     assert sum(t.count for _, ts in metrics.timers(BY_NAME["relayd.proxy.first_byte"]) for t in ts) == 1
     assert not list(metrics.timers(BY_NAME["relayd.upstream.connect"])), "a kept connection was counted as a new one"
     assert not list(metrics.timers(BY_NAME["relayd.proxy.queue"]))
@@ -53,15 +53,15 @@ def test_points_that_were_not_reached_are_not_measured() -> None:
 
 def test_samples_are_kept_only_while_a_sink_takes_them_and_never_too_many() -> None:
     metrics = Metrics()
-    metrics.exchange(record())
+    metrics.count_exchange(record())
     ((_, (timer,)),) = metrics.timers(BY_NAME["relayd.proxy.total"])
-    assert timer.take() == ([], 1)
+    assert timer.pop_samples() == ([], 1)
     metrics.keep = SAMPLES
     for _ in range(SAMPLES + 50):
-        metrics.exchange(record())
-    samples, seen = timer.take()
+        metrics.count_exchange(record())
+    samples, seen = timer.pop_samples()
     assert (len(samples), seen) == (SAMPLES, SAMPLES + 50)
-    assert timer.take() == ([], 0)
+    assert timer.pop_samples() == ([], 0)
 
 
 def test_counters_add_and_gauges_replace() -> None:
@@ -71,7 +71,7 @@ def test_counters_add_and_gauges_replace() -> None:
     metrics.gauge("relayd.upstream.unverified", 1, upstream="web")
     metrics.gauge("relayd.upstream.unverified", 0, upstream="web")
     metrics.gauge("relayd.upstream.unverified", 1, upstream="old")
-    metrics.forget("relayd.upstream.unverified", upstream="old")
+    metrics.remove_gauge("relayd.upstream.unverified", upstream="old")
     assert metrics.value("relayd.config.reloads") == 3
     assert list(metrics.gauges(BY_NAME["relayd.upstream.unverified"])) == [(("web",), 0)]
 
@@ -92,7 +92,7 @@ def test_labels_without_end_are_counted_under_other() -> None:
     metrics = Metrics()
     for number in range(SERIES + 500):
         metrics.add("relayd.listener.bad_requests", listener="public", rule=f"r{number}")
-        metrics.exchange(record(route=f"r{number}"))
+        metrics.count_exchange(record(route=f"r{number}"))
         metrics.observe("relayd.loop.lag", 0.001)
     bad = dict(metrics.counters(BY_NAME["relayd.listener.bad_requests"]))
     assert len(bad) <= SERIES + 1
@@ -111,7 +111,7 @@ def test_a_metric_of_route_and_upstream_is_counted_wherever_it_is_kept() -> None
         Metric("relayd.budget.left", "gauge", "", PAIR, "Money."),
     )
     metrics = Metrics((*METRICS, *planted))
-    metrics.exchange(record())
+    metrics.count_exchange(record())
     metrics.add("relayd.budget.spent", 3, route="llm", upstream="chutes")
     metrics.observe("relayd.budget.wait", 0.2, route="llm", upstream="chutes")
     metrics.gauge("relayd.budget.left", 7, route="llm", upstream="chutes")

@@ -161,5 +161,5 @@ def test_prometheus_can_be_switched_off() -> None:
 
 def test_gauges_are_read_when_metrics_are_asked_for() -> None:
     made = Telemetry.build(TelemetrySettings(access_format="off"), io.StringIO())
-    made.look = lambda: made.metrics.gauge("relayd.config.rejected", 1)
+    made.refresh_gauges = lambda: made.metrics.gauge("relayd.config.rejected", 1)
     assert b"relayd_config_rejected 1" in (page(made))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.wire import body as peeking
-from relayd.wire.body import flag_member, member_span, replace_member, take_object
+from relayd.wire.body import flag_member, member_span, replace_member, pop_parsed_object
 from relayd.wire.json_scanner import MAX_DEPTH
 from tests.aids.growth import linear
 
@@ -159,9 +159,9 @@ def test_a_flag_is_true_only_where_it_says_so_once(body: bytes, told: bool) -> N
 
 def test_what_was_parsed_for_a_look_is_taken_over_once() -> None:
     body = b'{"model":"x","a":[1,{"b":2}]}'
-    assert take_object(body) is None
+    assert pop_parsed_object(body) is None
     assert peeking.model_of(body) == "x"
-    assert take_object(body) == {"model": "x", "a": [1, {"b": 2}]} and take_object(body) is None
+    assert pop_parsed_object(body) == {"model": "x", "a": [1, {"b": 2}]} and pop_parsed_object(body) is None
     assert peeking.model_of(body) == "x"  # and is looked at again where somebody asks
 
 
@@ -170,7 +170,7 @@ def test_what_was_parsed_for_a_look_is_taken_over_once() -> None:
     b'{"model":"x" "a":1}', b'{"model":"x"}}', b'{"model":"x",1:2}', b'{"model":"\\ud800"', b"",
 ])
 def test_what_cannot_be_parsed_is_not_handed_on(body: bytes) -> None:
-    assert peeking.model_of(body) is None and take_object(body) is None
+    assert peeking.model_of(body) is None and pop_parsed_object(body) is None
 
 
 def test_the_place_of_a_member_is_found_among_others_of_its_name() -> None:
@@ -182,7 +182,7 @@ def test_the_place_of_a_member_is_found_among_others_of_its_name() -> None:
 
 def look(body: bytes) -> tuple[str, str | None]:
     """Whether readers could dispute the body, and its model."""
-    return by_both_ways(lambda one: (bool(peeking.look_at(one).unclear) * "unclear", peeking.look_at(one).model), body)
+    return by_both_ways(lambda one: (bool(peeking.inspect_json(one).refusal_reason) * "unclear", peeking.inspect_json(one).model), body)
 
 
 @pytest.mark.parametrize("body", [

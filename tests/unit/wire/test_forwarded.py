@@ -54,7 +54,7 @@ def test_the_memo_does_not_grow_without_end() -> None:
     networks = TrustedNetworks(["10.0.0.0/8"])
     for number in range(6000):
         networks.contains(f"1.2.{number >> 8}.{number & 255}")
-    assert len(networks._known) <= 4096
+    assert len(networks._cache) <= 4096
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.wire.forwarded import quoted
-from relayd.wire.forwarded_field import MAX_ELEMENT, Element, elements_from_the_end
+from relayd.wire.forwarded_field import MAX_ELEMENT, Element, elements_from_last
 
 
 def read(*lines: bytes) -> list[Element]:
-    return list(elements_from_the_end(list(lines)))
+    return list(elements_from_last(list(lines)))
 
 
 def test_the_last_element_comes_first_over_all_fields() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from relayd.errors import ExchangeError
 from relayd.wire import head_shape_cache, http1, response
-from relayd.wire.head_shape_cache import AFTER, LOOKS, MOST, TRIED, Shapes, digits, field, ignored, literal
+from relayd.wire.head_shape_cache import MIN_COUNT, MAX_LOOKUPS, MAX_SHAPES, MAX_TRIED, ShapeCache, digits, field, ignored, literal
 from relayd.wire.http1 import HeadLimits, RequestHead, parse_head
 from relayd.wire.response import BadResponse, ResponseHead, parse_response
 
@@ -22,8 +22,8 @@ CHUNKED = [b"Content-Type: text/event-stream", b"Transfer-Encoding: chunked", b"
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "_SHAPES", Shapes())
-    monkeypatch.setattr(response, "_SHAPES", Shapes())
+    monkeypatch.setattr(http1, "_SHAPES", ShapeCache())
+    monkeypatch.setattr(response, "_SHAPES", ShapeCache())
 
 
 def request_of(lines: list[bytes], method: bytes = b"POST", target: bytes = b"/v1/x?q=1") -> bytes:
@@ -43,7 +43,7 @@ def said(head: ResponseHead) -> dict[str, object]:
 
 
 def teach() -> None:
-    for _ in range(AFTER):
+    for _ in range(MIN_COUNT):
         for lines in (BROWSER, SDK, STREAM):
             parse_head(request_of(lines))
             parse_head(request_of(lines, b"GET"))
@@ -77,7 +77,7 @@ VALUES = st.one_of(
 
 @given(st.data())
 def test_whatever_stands_in_a_known_form_is_judged_as_the_full_parser_judges_it(data: st.DataObject) -> None:
-    http1._SHAPES, response._SHAPES = Shapes(), Shapes()
+    http1._SHAPES, response._SHAPES = ShapeCache(), ShapeCache()
     teach()
     lines = list(data.draw(st.sampled_from([BROWSER, SDK, STREAM])))
     for _ in range(data.draw(st.integers(1, 3))):
@@ -98,7 +98,7 @@ def test_whatever_stands_in_a_known_form_is_judged_as_the_full_parser_judges_it(
 
 @given(st.data())
 def test_whatever_an_upstream_puts_into_a_known_form_is_judged_alike(data: st.DataObject) -> None:
-    http1._SHAPES, response._SHAPES = Shapes(), Shapes()
+    http1._SHAPES, response._SHAPES = ShapeCache(), ShapeCache()
     teach()
     lines = list(data.draw(st.sampled_from([ANSWER, CHUNKED])))
     for _ in range(data.draw(st.integers(1, 3))):
@@ -115,7 +115,7 @@ def test_whatever_an_upstream_puts_into_a_known_form_is_judged_alike(data: st.Da
 
 
 def test_a_repaired_answer_teaches_nothing() -> None:
-    for _ in range(AFTER * 2):
+    for _ in range(MIN_COUNT * 2):
         head = parse_response(answer_of([b"X-A : b", b"Content-Length: 1"]))
         assert head.keep == [b"X-A: b\r\n"]
 
@@ -133,19 +133,19 @@ def test_limits_hold_for_known_forms_too() -> None:
 
 def test_what_connection_names_is_not_learnt() -> None:
     lines = [b"Host: a", b"X-Gone: 1", b"Connection: x-gone"]
-    for _ in range(AFTER * 2):
+    for _ in range(MIN_COUNT * 2):
         assert parse_head(request_of(lines)).keep == []
     answer = [b"X-Gone: 1", b"Connection: x-gone"]
-    for _ in range(AFTER * 2):
+    for _ in range(MIN_COUNT * 2):
         assert parse_response(answer_of(answer)).keep == []
 
 
 def test_a_form_is_worth_a_shape_once_it_was_met_often_and_only_once() -> None:
-    shapes: Shapes[int] = Shapes()
+    shapes: ShapeCache[int] = ShapeCache()
     form = (literal(b"A\r\n"), field(b"B", end=True), ignored(b"C"), digits(b"D", whole=False))
-    assert [shapes.worth(form) for _ in range(AFTER)] == [False] * (AFTER - 1) + [True]
+    assert [shapes.should_learn(form) for _ in range(MIN_COUNT)] == [False] * (MIN_COUNT - 1) + [True]
     shapes.learn("k", form, 7)
-    assert not shapes.worth(form)
+    assert not shapes.should_learn(form)
     found = shapes.find("k", b"A\r\nB: x\r\nC: y\r\nD: 12\r\n")
     assert found is not None and found[1] == 7 and found[0].groups() == (b"B: x\r\n", b"12")
     assert shapes.find("k", b"A\r\nB: x\r\nC: y\r\nD: 1x\r\n") is None
@@ -153,14 +153,14 @@ def test_a_form_is_worth_a_shape_once_it_was_met_often_and_only_once() -> None:
 
 
 def test_shapes_and_what_is_counted_are_bounded() -> None:
-    shapes: Shapes[int] = Shapes()
-    for number in range(MOST * 2):
+    shapes: ShapeCache[int] = ShapeCache()
+    for number in range(MAX_SHAPES * 2):
         if shapes.learning:
-            for _ in range(AFTER):
-                if shapes.worth((b"%d" % number,)):
+            for _ in range(MIN_COUNT):
+                if shapes.should_learn((b"%d" % number,)):
                     shapes.learn("k", (b"%d" % number,), number)
-    assert not shapes.learning and len(shapes._known["k"]) == TRIED and len(shapes._made) == MOST
-    others: Shapes[int] = Shapes()
-    for number in range(LOOKS):
-        others.worth((b"%d" % number,))
-    assert not others.learning and len(others._counts) <= head_shape_cache.COUNTED
+    assert not shapes.learning and len(shapes._known["k"]) == MAX_TRIED and len(shapes._learnt) == MAX_SHAPES
+    others: ShapeCache[int] = ShapeCache()
+    for number in range(MAX_LOOKUPS):
+        others.should_learn((b"%d" % number,))
+    assert not others.learning and len(others._counts) <= head_shape_cache.MAX_COUNTED

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relayd.wire import json_steps
-from relayd.wire.body import look_at_scan
+from relayd.wire.body import inspect_scanned
 from relayd.wire.json_scanner import scanned
 from relayd.wire.json_steps import Steps, TooWide, parse_steps, parse_text_steps, write_steps
 from tests.unit.wire.test_json_scanner import VALUES
@@ -28,7 +28,7 @@ def run(steps: Steps[Any]) -> tuple[Any, int]:
 
 
 def parsed(document: bytes) -> tuple[Any, int]:
-    return run(parse_steps(look_at_scan(document, scanned(document))))
+    return run(parse_steps(inspect_scanned(document, scanned(document))))
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def query(value: str = KEY, name: str = "key") -> KeyFilter:
 def cleaned(keys: KeyFilter, *lines: str, status: str = "200 OK") -> ResponseHead:
     raw = [f"HTTP/1.1 {status}\r\n".encode("latin-1"), *(f"{line}\r\n".encode("latin-1") for line in lines), b"\r\n"]
     response = parse_response(raw)
-    if keys.wants(b"".join(raw)):
+    if keys.needs_cleaning(b"".join(raw)):
         keys.clean(response)
     return response
 
@@ -53,12 +53,12 @@ def test_a_field_that_holds_the_key_is_left_out(field: str, spelling: str) -> No
     keys = bearer()
     response = cleaned(keys, "X-Before: 1", field.format(spelling), "X-After: 2")
     assert response.keep == [b"X-Before: 1\r\n", b"X-After: 2\r\n"]
-    assert sum(keys.taken().values()) == 1 and not keys.taken()
+    assert sum(keys.pop_counts().values()) == 1 and not keys.pop_counts()
 
 
 def test_a_fields_name_is_a_place_too() -> None:
     keys = bearer("sk-relay-0123")
-    assert cleaned(keys, "X-sk-relay-0123: 1").keep == [] and list(keys.seen) == ["a field's name"]
+    assert cleaned(keys, "X-sk-relay-0123: 1").keep == [] and list(keys.counts) == ["a field's name"]
 
 
 @given(st.text("abcXYZ019-_.~/+= &%\\", min_size=8, max_size=40).filter(lambda key: key.strip() == key), st.data())
@@ -75,7 +75,7 @@ def test_other_heads_are_left_as_they_are() -> None:
     lines = ["Location: /x?key=mine&a=%2F", "Set-Cookie: a=b", "Report-To: {\"url\":\"https:\\/\\/a\"}", "X: 100%"]
     for keys in (bearer(), query()):
         response = cleaned(keys, *lines)
-        assert [line.decode().strip() for line in response.keep] == lines and not keys.seen
+        assert [line.decode().strip() for line in response.keep] == lines and not keys.counts
 
 
 @pytest.mark.parametrize(("before", "after"), [
@@ -94,7 +94,7 @@ def test_of_a_url_only_the_parameter_is_cut_out(before: str, after: str) -> None
     for key in {quote(KEY, safe=""), "".join(f"%{byte:02x}" for byte in KEY.encode())}:
         keys = query()
         response = cleaned(keys, f"Location: {before.replace('K', key) if 'KEY' not in before else before.replace('=K', '=' + key)}")
-        assert response.keep == [f"Location: {after}\r\n".encode()] and keys.seen == {"Location": 1}
+        assert response.keep == [f"Location: {after}\r\n".encode()] and keys.counts == {"Location": 1}
 
 
 def test_of_links_only_the_parameter_is_cut_out() -> None:
@@ -175,7 +175,7 @@ def test_names_that_an_upstream_invents_do_not_grow_without_end() -> None:
     keys = bearer()
     for number in range(100):
         cleaned(keys, f"X-{number}: {KEY}")
-    assert len(keys.seen) <= 17 and sum(keys.seen.values()) == 100
+    assert len(keys.counts) <= 17 and sum(keys.counts.values()) == 100
 
 
 def test_nothing_shows_a_key() -> None:

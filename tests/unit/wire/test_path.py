@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.errors import ExchangeError
-from relayd.wire.path import LONGEST, READINGS, climbs, needs_look, normalise, pattern, readings, rooted
+from relayd.wire.path import MAX_PATH_BYTES, MAX_READINGS, has_parent_segment, may_be_ambiguous, normalise, pattern, readings, with_one_slash
 from tests.aids.growth import linear
 
 
@@ -56,7 +56,7 @@ def test_the_normal_form_is_what_the_loosest_reader_sees(path: bytes, normal: by
 
 @pytest.mark.parametrize("path", [b"/", b"/v1/chat/completions", b"/v1/models/a.b:c@d,e", b"/a-b_c~d/", b"*", b"/.well-known/x"])
 def test_a_plain_path_needs_no_look(path: bytes) -> None:
-    assert not needs_look(path)
+    assert not may_be_ambiguous(path)
 
 
 @given(st.text("/.%25efEF;\\a", max_size=40).map(lambda text: b"/" + text.encode()))
@@ -69,7 +69,7 @@ def test_the_normal_form_is_its_own_normal_form(path: bytes) -> None:
 
 @given(st.text("/.%25efa;\\", max_size=20).map(lambda text: b"/" + text.encode()))
 def test_a_path_that_needs_no_look_is_already_normal(path: bytes) -> None:
-    if not needs_look(path):
+    if not may_be_ambiguous(path):
         assert normalise(path) == path
 
 
@@ -116,7 +116,7 @@ def test_a_hostile_path_costs_linear_time(unit: bytes) -> None:
     (b"/pub/../admin/..\\x", b"/admin/..\\x"),
 ])
 def test_what_some_server_makes_of_a_path_is_among_its_readings(path: bytes, reading: bytes) -> None:
-    assert needs_look(path)
+    assert may_be_ambiguous(path)
     found = list(readings(path))
     assert found[0] == path and reading in found and len(found) == len(set(found))
 
@@ -129,17 +129,17 @@ def test_a_path_in_normal_form_has_one_reading(path: bytes) -> None:
 def test_a_path_with_too_many_readings_is_refused() -> None:
     with pytest.raises(ExchangeError) as refused:
         list(readings(b"/..;x=1/%252e%252e;y/a%20./%c0%af//\\%3f"))
-    assert refused.value.kind.code == "ambiguous_path" and str(READINGS) in refused.value.detail
+    assert refused.value.kind.code == "ambiguous_path" and str(MAX_READINGS) in refused.value.detail
     with pytest.raises(ExchangeError) as refused:
         list(readings(b"/a%2f" * 1400 + b";x//y"))
     assert refused.value.kind.code == "ambiguous_path"
 
 
 def test_a_long_path_that_needs_a_look_is_refused_and_a_plain_one_is_not() -> None:
-    assert list(readings(b"/" + b"x" * LONGEST))
-    assert len(list(readings(b"/%20" + b"x" * (LONGEST - 4)))) == 1
+    assert list(readings(b"/" + b"x" * MAX_PATH_BYTES))
+    assert len(list(readings(b"/%20" + b"x" * (MAX_PATH_BYTES - 4)))) == 1
     with pytest.raises(ExchangeError) as refused:
-        list(readings(b"/%20" + b"x" * (LONGEST - 3)))
+        list(readings(b"/%20" + b"x" * (MAX_PATH_BYTES - 3)))
     assert refused.value.kind.status == 414
 
 
@@ -149,14 +149,14 @@ def test_a_path_that_needs_no_look_has_one_reading_and_the_normal_form_is_a_read
         found = list(readings(path))
     except ExchangeError:
         return
-    if not needs_look(path):
+    if not may_be_ambiguous(path):
         assert found == [path]
     assert all(one.startswith(b"/") or one == b"" for one in found)
 
 
 def test_climbing_is_a_segment_of_two_dots() -> None:
-    assert climbs(b"/a/..") and climbs(b"/../a")
-    assert not climbs(b"/a..") and not climbs(b"/..a/b") and not climbs(b"/a/...")
+    assert has_parent_segment(b"/a/..") and has_parent_segment(b"/../a")
+    assert not has_parent_segment(b"/a..") and not has_parent_segment(b"/..a/b") and not has_parent_segment(b"/a/...")
 
 
 @pytest.mark.parametrize(("path", "one_slash"), [
@@ -164,7 +164,7 @@ def test_climbing_is_a_segment_of_two_dots() -> None:
     (b"/a//b", b"/a//b"), (b"/", b"/"),
 ])
 def test_a_path_with_a_root_names_no_host(path: bytes, one_slash: bytes) -> None:
-    assert rooted(path) == one_slash
+    assert with_one_slash(path) == one_slash
 
 
 # ---- patterns

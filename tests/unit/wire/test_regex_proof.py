@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from relayd.wire.regex import ALPHABET, BITS, Unsupported, parse
-from relayd.wire.regex_proof import POSITIONS, _Automaton, _size, fault_of_regex
+from relayd.wire.regex_proof import MAX_POSITIONS, _Automaton, _size, fault_of_regex
 
 USEFUL = [
     "/v1/(chat|responses)/.*", "/api/v[0-9]+/.*", "/files/[^/]+/(raw|meta)", r".*\.(png|jpg)", "(?i)/Admin/.*",
@@ -249,7 +249,7 @@ def test_a_possessive_repetition_ends_where_python_ends_it(item: str, many: str,
 @pytest.mark.parametrize("text", ["/[^/]{1,1000}", "/(?:[a-z]{1,30}/){1,30}x", "/" + "(?:a|b|c|d|e)" * 35, "/" + "[a-z]?" * 80, "/.*" + "[ab]" * 60, "/.*a" + "[ab]" * 60])
 def test_the_proof_itself_is_bounded(text: str) -> None:
     """The work is counted, and what goes beyond it is refused."""
-    assert _size(parse(text)) <= POSITIONS
+    assert _size(parse(text)) <= MAX_POSITIONS
     fault_of_regex(text)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relayd.wire.head_shape_cache import AFTER
+from relayd.wire.head_shape_cache import MIN_COUNT
 from relayd.wire.response import BadResponse, ResponseHead, parse_response
 
 
@@ -105,7 +105,7 @@ def test_the_kind_of_an_answer_is_what_its_head_says(kind: bytes, stream: bool, 
 
 
 def test_the_kind_and_the_coding_are_known_however_often_a_head_was_met() -> None:
-    for _ in range(AFTER + 4):  # at first by the full parser, then by a shape
+    for _ in range(MIN_COUNT + 4):  # at first by the full parser, then by a shape
         head = take(b"X-A: 1\r\n", b"Content-Length: 3\r\n", b"Content-Encoding: gzip\r\n", b"Content-Type: a/b\r\n")
         assert (head.coding, head.media.text, head.length) == ("gzip", "a/b", 3)
         assert head.keep == [b"X-A: 1\r\n", b"Content-Encoding: gzip\r\n", b"Content-Type: a/b\r\n"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relayd.wire.body import model_of, take_object
+from relayd.wire.body import model_of, pop_parsed_object
 from relayd.wire.tool_list_cache import LONGEST, MOST_SIGNS, SHORTEST, CachedList, ToolListCache, memoised
 
 
@@ -78,7 +78,7 @@ def test_small_ones_are_bounded_in_number() -> None:
 
 def tools_of(body: bytes) -> Any:
     assert model_of(body) == "m"
-    taken = take_object(body)
+    taken = pop_parsed_object(body)
     assert taken is not None
     return taken["tools"]
 

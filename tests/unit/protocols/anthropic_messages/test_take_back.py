@@ -9,7 +9,7 @@ import pytest
 
 from relayd.protocols.anthropic_messages.take_back import brings_own_parts, take_back
 from relayd.protocols.dialect import at_once
-from relayd.wire.body import edited, look_at
+from relayd.wire.body import edited, inspect_json
 
 OWN = {"type": "thinking", "thinking": "hm", "signature": ""}
 SIGNED = {**OWN, "signature": "EqQB"}
@@ -30,9 +30,9 @@ def test_a_parsed_body_brings_own_parts_if_one_block_of_a_message_is_unsigned(co
 def test_a_thinking_member_that_cannot_be_read_stays_as_it_came(thinking: str) -> None:
     messages = json.dumps([{"role": "assistant", "content": [OWN, TEXT]}])
     body = f'{{"messages":{messages},"thinking":{thinking}}}'.encode()
-    found = edited(body, at_once(take_back(look_at(body))))
+    found = edited(body, at_once(take_back(inspect_json(body))))
     assert found.endswith(f'"thinking":{thinking}}}'.encode())
 
 
 def test_a_body_without_messages_has_nothing_to_take_back() -> None:
-    assert at_once(take_back(look_at(b'{"model":"m","thinking":{"type":"enabled"}}'))) == []
+    assert at_once(take_back(inspect_json(b'{"model":"m","thinking":{"type":"enabled"}}'))) == []

@@ -9,7 +9,7 @@ import pytest
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Refused
 from relayd.protocols.openai_responses.websocket import TRANSPORT
-from relayd.wire.body import look_at
+from relayd.wire.body import inspect_json
 
 
 def test_the_connection_limit_has_its_error_code() -> None:
@@ -22,7 +22,7 @@ def test_a_failure_keeps_its_status() -> None:
 
 def test_a_message_of_a_socket_becomes_a_streamed_request() -> None:
     text = b'{"type": "response.create", "model": "m", "background": false, "stream_options": {}, "input": "\xc3\xa4"}'
-    assert json.loads(TRANSPORT.read_message(look_at(text), None)) == {"model": "m", "input": "\u00e4", "stream": True}
+    assert json.loads(TRANSPORT.read_message(inspect_json(text), None)) == {"model": "m", "input": "\u00e4", "stream": True}
     for wrong in (b"no", b"[]", b'{"model": "m"}', b'{"type": "session.update"}'):
         with pytest.raises(Refused):
-            TRANSPORT.read_message(look_at(wrong), None)
+            TRANSPORT.read_message(inspect_json(wrong), None)

@@ -16,7 +16,7 @@ SAMPLE = re.compile(
 
 def test_every_line_follows_the_format_and_every_metric_is_declared_once() -> None:
     metrics = Metrics()
-    metrics.exchange(record(code="client_gone", ended_by="client"))
+    metrics.count_exchange(record(code="client_gone", ended_by="client"))
     metrics.gauge("relayd.upstream.unverified", 1, upstream='a"b\\c\nd')
     metrics.observe("relayd.loop.lag", 0.002)
     lines = render(metrics).decode().split("\n")
@@ -30,8 +30,8 @@ def test_every_line_follows_the_format_and_every_metric_is_declared_once() -> No
 def test_a_histogram_is_cumulative_and_agrees_with_its_count() -> None:
     metrics = Metrics()
     for total_s in (0.002, 0.02, 0.2, 2000.0):
-        metrics.exchange(record(total_s=total_s))
-    metrics.exchange(record(total_s=0.02, status=500))
+        metrics.count_exchange(record(total_s=total_s))
+    metrics.count_exchange(record(total_s=0.02, status=500))
     text = render(metrics).decode()
     found = re.findall(r'relayd_proxy_total_seconds_bucket\{route="llm",upstream="chutes",le="(.*?)"\} (\d+)', text)
     counts = [int(count) for _, count in found]
@@ -50,7 +50,7 @@ def test_labels_are_escaped() -> None:
 
 def test_counters_end_in_total_and_units_are_named() -> None:
     metrics = Metrics()
-    metrics.exchange(record())
+    metrics.count_exchange(record())
     metrics.gauge("relayd.daemon.memory", 1.5)
     text = render(metrics).decode()
     assert 'relayd_proxy_requests_total{route="llm",upstream="chutes",status="2xx",outcome="complete"} 1\n' in text
@@ -60,7 +60,7 @@ def test_counters_end_in_total_and_units_are_named() -> None:
 
 def test_an_alias_shows_a_metric_once_more() -> None:
     metrics = Metrics()
-    metrics.exchange(record())
+    metrics.count_exchange(record())
     text = render(metrics, [("old_total", "relayd_proxy_requests_total"), ("old_seconds", "relayd_proxy_total_seconds")]).decode()
     own = [line for line in text.splitlines() if line.startswith("relayd_proxy_requests_total")]
     assert own and [line.replace("relayd_proxy_requests_total", "old_total") for line in own] == [

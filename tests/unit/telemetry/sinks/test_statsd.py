@@ -54,16 +54,16 @@ def daemon() -> Iterator[Daemon]:
 
 
 def test_counters_are_sent_as_differences(daemon: Daemon) -> None:
-    daemon.metrics.exchange(record())
-    daemon.metrics.exchange(record())
+    daemon.metrics.count_exchange(record())
+    daemon.metrics.count_exchange(record())
     assert "relayd.proxy.requests.llm.chutes.2xx.complete:2|c" in daemon.lines()
-    daemon.metrics.exchange(record())
+    daemon.metrics.count_exchange(record())
     assert "relayd.proxy.requests.llm.chutes.2xx.complete:1|c" in daemon.lines()
     assert daemon.datagrams() == []
 
 
 def test_timers_are_sent_in_milliseconds(daemon: Daemon) -> None:
-    daemon.metrics.exchange(record(total_s=0.5, first_byte_s=0.02))
+    daemon.metrics.count_exchange(record(total_s=0.5, first_byte_s=0.02))
     lines = daemon.lines()
     assert "relayd.proxy.total.llm.chutes:500.000|ms" in lines
     assert "relayd.proxy.first_byte.llm.chutes:20.000|ms" in lines
@@ -71,7 +71,7 @@ def test_timers_are_sent_in_milliseconds(daemon: Daemon) -> None:
 
 def test_many_timers_are_sampled_and_tell_their_rate(daemon: Daemon) -> None:
     for _ in range(SAMPLES * 4):
-        daemon.metrics.exchange(record(total_s=0.5))
+        daemon.metrics.count_exchange(record(total_s=0.5))
     sent = [line for line in daemon.lines() if line.startswith("relayd.proxy.total.")]
     assert len(sent) == SAMPLES
     assert set(sent) == {"relayd.proxy.total.llm.chutes:500.000|ms|@0.25"}
@@ -91,7 +91,7 @@ def test_gauges_are_sent_when_they_change_and_now_and_then(daemon: Daemon, monke
 
 def test_datagrams_stay_below_what_a_network_carries_whole(daemon: Daemon) -> None:
     for number in range(200):
-        daemon.metrics.exchange(record(route=f"route{number}"))
+        daemon.metrics.count_exchange(record(route=f"route{number}"))
     got = daemon.datagrams()
     assert len(got) > 5
     assert all(len(one) <= DATAGRAM for one in got)
@@ -99,13 +99,13 @@ def test_datagrams_stay_below_what_a_network_carries_whole(daemon: Daemon) -> No
 
 
 def test_names_that_would_break_a_line_are_made_harmless(daemon: Daemon) -> None:
-    daemon.metrics.exchange(record(route="a.b:c|d@e\nf é", upstream=""))
+    daemon.metrics.count_exchange(record(route="a.b:c|d@e\nf é", upstream=""))
     assert "relayd.proxy.requests.a_b_c_d_e_f__.-.2xx.complete:1|c" in daemon.lines()
 
 
 def test_tags_are_sent_in_the_form_of_dogstatsd() -> None:
     daemon = Daemon(tags=True, prefix="site.relay")
-    daemon.metrics.exchange(record(route="a|b,c", upstream="", code="no_route", ended_by="client", room="match", status=404))
+    daemon.metrics.count_exchange(record(route="a|b,c", upstream="", code="no_route", ended_by="client", phase="match", status=404))
     lines = daemon.lines()
     assert "site.relay.proxy.requests:1|c|#route:a_b_c,status:4xx,outcome:client.match" in lines
     assert "site.relay.proxy.total:500.000|ms|#route:a_b_c" in lines
@@ -123,7 +123,7 @@ def test_a_daemon_that_is_away_is_no_error() -> None:
     daemon = Daemon()
     daemon.socket.close()
     for _ in range(3):
-        daemon.metrics.exchange(record())
+        daemon.metrics.count_exchange(record())
         daemon.sink.flush()
     daemon.sink.close()
     daemon.sink.flush()
@@ -133,7 +133,7 @@ def test_a_datagram_that_the_kernel_refuses_is_counted() -> None:
     metrics = Metrics(declared())
     sink = Sink(Options(address="255.255.255.255:8125"), metrics)  # broadcasting needs a permission it has not
     assert sink.prepare() is None
-    metrics.exchange(record())
+    metrics.count_exchange(record())
     sink.flush()
     assert metrics.value("relayd.telemetry.statsd_failed") == 1
     sink.close()
@@ -196,11 +196,11 @@ def test_addresses_are_host_and_port() -> None:
 
 
 def test_a_sink_that_is_made_later_sends_nothing_that_was_counted_before(daemon: Daemon) -> None:
-    daemon.metrics.exchange(record())
+    daemon.metrics.count_exchange(record())
     later = Daemon()
     later.sink.close()
     later.sink = Sink(Options(address=f"127.0.0.1:{later.socket.getsockname()[1]}"), daemon.metrics)
     assert later.sink.prepare() is None
-    daemon.metrics.exchange(record())
+    daemon.metrics.count_exchange(record())
     assert "relayd.proxy.requests.llm.chutes.2xx.complete:1|c" in later.lines()
     later.close()
