@@ -16,7 +16,7 @@ from relayd.errors import ExchangeError
 from relayd.plan.diff import looks_secret
 from relayd.plan.plan import Plan, PlannedRoute, Target
 from relayd.proxy.dry_run import DryRun, Sent, dry_run
-from relayd.proxy.model_of_request import is_form, probable_model
+from relayd.proxy.request_model import is_form, probable_model
 from relayd.routing.explain import explain
 from relayd.schema.units import format_duration
 from relayd.upstream.spec import AuthSpec, UpstreamSpec

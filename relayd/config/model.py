@@ -25,7 +25,7 @@ SMALLEST_BUFFERS = 1024 * 1024
 
 
 @section()
-class House:
+class AddedHeaders:
     """Header fields that relayd writes itself. Each takes the name to use, or `off`."""
 
     request_id: str = setting(default="X-Request-ID", doc="Kept if well-formed and from a trusted peer, else made; sent upstream, to the client and to the log.")
@@ -106,7 +106,7 @@ class Config:
     models: Mapping[str, Model] = setting(factory=dict, doc="Models by name or wildcard, for `upstream: by_model`.")
     routes: tuple[Route, ...] = setting(default=(), doc="Ordered rules; the first match wins.")
     consumers: Mapping[str, Consumer] = setting(factory=dict, doc="The parties that may use relayd, with their keys.")
-    headers: House = setting(factory=House, doc="Header fields that relayd writes itself.")
+    headers: AddedHeaders = setting(factory=AddedHeaders, doc="Header fields that relayd writes itself.")
     store: Store = setting(factory=Store, doc="Storage of data between requests.")
     telemetry: Telemetry = setting(factory=Telemetry, doc="Logs and metrics.")
     daemon: Daemon = setting(factory=Daemon, doc="The process itself.")

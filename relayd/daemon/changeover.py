@@ -26,7 +26,7 @@ from relayd.plan.carryover import Carryover, carryover
 from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan
 from relayd.proxy.gateway import Gateway
-from relayd.proxy.owner import Store
+from relayd.proxy.ports import Store
 from relayd.server.admin import AdminServer
 from relayd.server.demo import DemoServer
 from relayd.server.listener import ListenerSet, PreparedListeners

@@ -12,7 +12,7 @@ from relayd.config.model import Config
 from relayd.daemon.loop_lag import LoopLag
 from relayd.limits.overload import Bounds, Reading
 from relayd.plan.plan import Plan
-from relayd.proxy.api_path import crossing_path
+from relayd.proxy.api_path import translated_path
 from relayd.proxy.gateway import Gateway
 from relayd.telemetry.journal import Journal
 from relayd.upstream.endpoint import Endpoint
@@ -154,7 +154,7 @@ class Maintenance:
 
 def listing_path(spec: UpstreamSpec, endpoint: Endpoint, path: str) -> bytes:
     """The path of an endpoint's model list: the dialect's path appended to the endpoint's base path."""
-    return crossing_path(spec.protocol, endpoint.base_path, path.encode("ascii"))
+    return translated_path(spec.protocol, endpoint.base_path, path.encode("ascii"))
 
 
 def bounds_of(config: Config, max_descriptors: int) -> Bounds:

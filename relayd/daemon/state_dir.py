@@ -15,7 +15,7 @@ from relayd.config.store import STORES
 from relayd.config.store import Store as StoreSection
 from relayd.daemon.generations import SYSTEM_STATE
 from relayd.errors import ConfigError, Finding, OptionError
-from relayd.proxy.owner import Store
+from relayd.proxy.ports import Store
 from relayd.schema.plugins import options_of
 from relayd.stores import Bounds
 

@@ -16,12 +16,12 @@ from typing import TypeVar
 from relayd import clock
 from relayd.access.consumers import Consumers
 from relayd.access.credential import AI_KEY_FIELDS, USUAL_KEY_FIELDS
-from relayd.config.model import Config, House
+from relayd.config.model import AddedHeaders, Config
 from relayd.config.route import Route, authenticators_of
 from relayd.errors import ConfigError, Finding
 from relayd.limits.gates import Gates
 from relayd.plan.gates import gate_limits
-from relayd.plan.plan import HouseFields, Plan, PlannedRoute, Target, merged_timeouts
+from relayd.plan.plan import HeaderNames, Plan, PlannedRoute, Target, merged_timeouts
 from relayd.plan.resilience import Parts, dialects_of, model_table, model_targets, resilience_of
 from relayd.plan.rewriting import Rewriting, field_edits, rewriting
 from relayd.plan.specs import upstream_spec
@@ -94,7 +94,7 @@ def compile_plan(
         upstreams=MappingProxyType(upstreams),
         endpoints=MappingProxyType({name: spec.endpoints for name, spec in specs.items()}),
         consumers=consumers,
-        house=_house(config.headers),
+        header_names=_header_names(config.headers),
         key_fields=consumers.key_fields() - USUAL_KEY_FIELDS,
         models=model_table(config),
         created_s=int(clock.wall()),
@@ -220,17 +220,17 @@ def _consumers(config: Config, dialects: Mapping[str, Dialect]) -> Consumers:
     )
 
 
-def _house(house: House) -> HouseFields:
+def _header_names(headers: AddedHeaders) -> HeaderNames:
     def name(value: str) -> bytes:
         return b"" if value.lower() in ("off", "") else value.encode()
 
     names = {
-        key: name(getattr(house, key))
+        key: name(getattr(headers, key))
         for key in (
             "request_id", "forwarded_for", "forwarded_proto", "forwarded_host", "real_ip", "forwarded",
             "process_time", "proxy_by",
         )
     }
     # Empty unless a field is renamed, so that the common path compares nothing.
-    own = {value.lower() for value in names.values() if value} - FORWARDING - _USUAL_RESPONSE_FIELDS
-    return HouseFields(via=name(house.via), own=frozenset(own), **names)
+    custom = {value.lower() for value in names.values() if value} - FORWARDING - _USUAL_RESPONSE_FIELDS
+    return HeaderNames(via=name(headers.via), custom=frozenset(custom), **names)

@@ -136,10 +136,10 @@ def merged_timeouts(own: RouteTimeouts, theirs: Timeouts) -> Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
-class HouseFields:
+class HeaderNames:
     """Names of the fields that relayd writes, as bytes; b"" is off.
 
-    `own` holds in lower case those that are not the usual ones: what the other side sent under these names is dropped,
+    `custom` holds in lower case those that are not the usual ones: what the other side sent under these names is dropped,
     as the parsers drop it under the usual names, also where these are renamed or off.
     """
 
@@ -152,7 +152,7 @@ class HouseFields:
     via: bytes
     process_time: bytes
     proxy_by: bytes
-    own: frozenset[bytes]
+    custom: frozenset[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class Plan:
     routes: tuple[PlannedRoute, ...]
     upstreams: Mapping[str, Upstream]
     consumers: Consumers
-    house: HouseFields
+    header_names: HeaderNames
     key_fields: frozenset[bytes] = frozenset()
     models: ModelTable | None = None
     created_s: int = 0

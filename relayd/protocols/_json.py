@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
 from relayd.protocols.dialect import Refused
-from relayd.wire.body import DECODER, scan, pop_parsed_object
+from relayd.wire.body import DECODER, pop_parsed_object, scan
 from relayd.wire.body import is_deeper as is_deeper
 from relayd.wire.json_scanner import MAX_DEPTH
 from relayd.wire.json_steps import weight

@@ -12,7 +12,7 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols.canon import Failure
-from relayd.protocols.dialect import Rendered
+from relayd.protocols.dialect import EncodedResponse
 from relayd.protocols.retry_after import retry_after_headers, retry_after_s, retry_info_s
 
 LONGEST_MESSAGE = 8192
@@ -56,13 +56,13 @@ def error_object(failure: Failure) -> dict[str, Any]:
     }
 
 
-def render_error(failure: Failure, request_id: str) -> Rendered:
+def render_error(failure: Failure, request_id: str) -> EncodedResponse:
     """A failure as a plain answer."""
     body: dict[str, Any] = {"error": error_object(failure)}
     if request_id:
         body["request_id"] = request_id
     headers = retry_after_headers(failure.retry_after_s)
-    return Rendered(shown_status(failure.status), _json.write(body) + b"\n", headers=headers)
+    return EncodedResponse(shown_status(failure.status), _json.write(body) + b"\n", headers=headers)
 
 
 def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:

@@ -57,7 +57,7 @@ class Memory(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class RequestContext:
     """How a request arrived. `path` without query; `headers` by lower-case name; `request_id` relayd's own.
 
     `socket` is a mutable connection-local memory of a WebSocket transport, else None. `seal_key` is the server's secret
@@ -102,7 +102,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
+class EncodedRequest:
     """A request for the endpoint: `path` is put behind the endpoint's base, e.g. /chat/completions; `headers` lines."""
 
     path: str
@@ -111,7 +111,7 @@ class Sending:
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
+class EncodedResponse:
     """A whole answer for the client."""
 
     status: int
@@ -158,7 +158,7 @@ class Renderer(Protocol):
     def comment(self) -> bytes:
         """A keep-alive frame that every reader of this dialect skips; b"" for a plain answer."""
 
-    def whole(self) -> Rendered:
+    def whole(self) -> EncodedResponse:
         """The plain answer once End or Failure was fed."""
 
 
@@ -246,7 +246,7 @@ class ModelListShape:
     client_headers: tuple[str, ...] = ()
 
 
-def data_frame(rendered: Rendered) -> bytes:
+def data_frame(rendered: EncodedResponse) -> bytes:
     """An error body as one server-sent event without a name."""
     return b"data: " + rendered.body.strip() + b"\n\n"
 
@@ -298,16 +298,16 @@ class Dialect:
     name: str
     title: str
     paths: tuple[str, ...]
-    render_error: Callable[[Failure, str], Rendered]
+    render_error: Callable[[Failure, str], EncodedResponse]
     read_error: Callable[[int, Mapping[str, str], bytes], Failure]
-    read_request: Callable[[bytes, Ask], Request] | None = None
-    renderer: Callable[[Request, Ask], Renderer] | None = None
-    local: Callable[[Ask, bytes], Rendered | None] | None = None
-    write_request: Callable[[Request, Options, Memory], Sending] | None = None
+    read_request: Callable[[bytes, RequestContext], Request] | None = None
+    renderer: Callable[[Request, RequestContext], Renderer] | None = None
+    local: Callable[[RequestContext, bytes], EncodedResponse | None] | None = None
+    write_request: Callable[[Request, Options, Memory], EncodedRequest] | None = None
     reader: ReaderFactory | None = None
-    read_steps: Callable[[dict[str, Any], Ask], Steps[Request]] | None = None
-    write_steps: Callable[[Request, Options, Memory], Steps[Sending]] | None = None
-    local_steps: Callable[[dict[str, Any], Ask], Steps[Rendered]] | None = None
+    read_steps: Callable[[dict[str, Any], RequestContext], Steps[Request]] | None = None
+    write_steps: Callable[[Request, Options, Memory], Steps[EncodedRequest]] | None = None
+    local_steps: Callable[[dict[str, Any], RequestContext], Steps[EncodedResponse]] | None = None
     count_paths: tuple[bytes, ...] = ()
     most_items: Mapping[str, int] = field(default_factory=dict)
     learn: Callable[[Request, Failure, Memory], bool] | None = None
@@ -316,7 +316,7 @@ class Dialect:
     base_has_version: bool = False
     default_base_path: bytes = b""
     key_header: bytes | None = None
-    frame_error: Callable[[Rendered], bytes] = data_frame
+    frame_error: Callable[[EncodedResponse], bytes] = data_frame
     error_ends_stream: bool = True
     take_back: Callable[[JsonBody], Steps[list[tuple[int, int, bytes]]]] | None = None
     own_marks: tuple[bytes, ...] = ()

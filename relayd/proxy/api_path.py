@@ -18,7 +18,7 @@ _ENDS_WITH_VERSION = re.compile(rb".*/v[0-9]+(?:(?:alpha|beta)[0-9]*)?")
 _MODEL = re.compile(rb"(.*/models/)[^/]+(:[A-Za-z0-9]+/?)", re.IGNORECASE)
 
 
-def passing_path(protocol: str, base: bytes, path: bytes) -> bytes:
+def passthrough_path(protocol: str, base: bytes, path: bytes) -> bytes:
     """The path for a request that passes: the client's own, behind the base."""
     dialect = registry.dialect(protocol) if base else None
     if dialect is not None and (dialect.base_has_version or _ENDS_WITH_VERSION.fullmatch(base)):
@@ -28,7 +28,7 @@ def passing_path(protocol: str, base: bytes, path: bytes) -> bytes:
     return base + path
 
 
-def crossing_path(protocol: str, base: bytes, path: bytes) -> bytes:
+def translated_path(protocol: str, base: bytes, path: bytes) -> bytes:
     """The path for a request of relayd's own making: `path` as the dialect has it, behind the base."""
     dialect = registry.load(protocol)
     if not base or not (dialect.base_has_version or _ENDS_WITH_VERSION.fullmatch(base)):

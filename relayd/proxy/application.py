@@ -81,7 +81,7 @@ class Application(Protocol):
     def __call__(self, request: LocalRequest, responder: Responder) -> Handler: ...
 
 
-class Answered:
+class CompletedHandler:
     """The handler of a request that was answered at once."""
 
     queued = 0
@@ -96,13 +96,13 @@ class Answered:
         """Nothing is held."""
 
 
-def answered(responder: Responder, whole: Answer) -> Handler:
+def send_answer(responder: Responder, whole: Answer) -> Handler:
     """Give a whole response at once."""
     responder.head(whole.response)
     responder.end(whole.body)
-    return Answered()
+    return CompletedHandler()
 
 
 def not_running(request: LocalRequest, responder: Responder) -> Handler:
     """Stands where no application was given."""
-    return answered(responder, answer(503, "text/plain; charset=utf-8", b"the admin application is not running\n"))
+    return send_answer(responder, answer(503, "text/plain; charset=utf-8", b"the admin application is not running\n"))

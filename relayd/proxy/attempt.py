@@ -19,12 +19,12 @@ from relayd.plan.plan import Target
 from relayd.protocols.canon import Failure, Request
 from relayd.protocols.dialect import Dialect
 from relayd.protocols.retry_after import retry_after_s
-from relayd.proxy.body_memory import Holder
-from relayd.proxy.call import Call
+from relayd.proxy.ai_request import AiRequest
+from relayd.proxy.body_memory import BodyOwner
 from relayd.proxy.filters.chain import NO_FILTERS, chain_for, invalid_answer
 from relayd.proxy.filters.filter import Filter
 from relayd.proxy.filters.keepalive import KeepAlive, takes_comments
-from relayd.proxy.filters.translate import without_keys
+from relayd.proxy.filters.translate import redact_keys
 from relayd.proxy.request_body import RequestBody
 from relayd.proxy.response_writer import ResponseWriter
 from relayd.proxy.retry_loop import AttemptResult
@@ -36,11 +36,11 @@ from relayd.upstream.transport.pool import pool_of
 from relayd.upstream.transport.slot import PARSED_TURN, Slot
 from relayd.wire.response import ResponseHead
 
-HELD = 64 * 1024
-SENDING, PASSING, READING_ERROR, ENDED = range(4)
+MAX_ERROR_BODY_BYTES = 64 * 1024
+SENDING, FORWARDING, READING_ERROR, ENDED = range(4)
 
 
-class AttemptOwner(Holder, Protocol):
+class AttemptOwner(BodyOwner, Protocol):
     """Who made the attempt."""
 
     def attempt_begins_response(self, attempt: Attempt, head: ResponseHead) -> None:
@@ -63,33 +63,34 @@ class Attempt:
     """Owned by whoever made it; `slot` is None before it starts and after it ended."""
 
     __slots__ = (
-        "_body", "_call", "_canonical", "_client_key", "_cut", "_filters", "_held", "_held_bytes", "_last_s",
-        "_new_connection", "_owner", "_state", "_unacknowledged", "began_s", "classification", "keepalive", "lease",
-        "may_retry", "response", "slot", "target", "translated", "writer",
+        "_ai_request", "_body", "_buffered_bytes", "_canonical", "_client_key", "_error_body", "_filters",
+        "_last_progress_s", "_new_connection", "_owner", "_state", "_unacknowledged", "_upload_abandoned",
+        "classification", "keepalive", "lease", "may_retry", "response", "slot", "started_s", "target", "translated",
+        "writer",
     )
 
     def __init__(
         self, owner: AttemptOwner, target: Target, lease: Lease, writer: ResponseWriter, body: RequestBody,
-        call: Call | None = None, canonical: Request | None = None, may_retry: bool = False, client_key: bool = False,
+        ai_request: AiRequest | None = None, canonical: Request | None = None, may_retry: bool = False, client_key: bool = False,
         keepalive_s: float = 0.0,
     ) -> None:
         """`canonical` is the request where it was translated. `may_retry`: another attempt could follow this one.
         `client_key`: the client's own key was sent on. `keepalive_s`: after how long a silence a response gets a
         comment that turns out to be a stream of events although no dialect says so; 0 is never."""
         self._owner, self.target, self.lease, self.writer, self._body = owner, target, lease, writer, body
-        self._call, self._canonical, self.may_retry, self._client_key = call, canonical, may_retry, client_key
+        self._ai_request, self._canonical, self.may_retry, self._client_key = ai_request, canonical, may_retry, client_key
         self.translated = canonical is not None
         self.keepalive = KeepAlive(keepalive_s) if keepalive_s else None
         self._filters = NO_FILTERS
         self._state = SENDING
-        self._held: list[bytes] | None = None
-        self._held_bytes = self._unacknowledged = 0
+        self._error_body: list[bytes] | None = None
+        self._buffered_bytes = self._unacknowledged = 0
         self._new_connection = False
-        self._cut = False
+        self._upload_abandoned = False
         self.slot: Slot | None = None
         self.response: ResponseHead | None = None
         self.classification: Classification | None = None
-        self.began_s = self._last_s = clock.monotonic()
+        self.started_s = self._last_progress_s = clock.monotonic()
 
     def start(
         self, method: bytes, wire_target: bytes, fields: list[bytes], payload: bytes | None, length: int | None,
@@ -100,7 +101,7 @@ class Attempt:
         self._new_connection = new_connection
         pool = pool_of(self.lease.endpoint)
         slot = self.slot = pool.acquire(method, length is not None)
-        if self._call is not None:
+        if self._ai_request is not None:
             slot.turn = PARSED_TURN
         pool.start(slot, self, method, wire_target, fields, length, payload, new_connection=new_connection)
         if length is not None and payload is None:
@@ -113,10 +114,10 @@ class Attempt:
         if slot is not self.slot:
             return
         if slot.response is not None:  # interim heads must not extend first_byte
-            self._last_s = clock.monotonic()
+            self._last_progress_s = clock.monotonic()
         body = self._body
         if body.paused:
-            body.drained(slot)
+            body.on_drained(slot)
         if body.memory is not None:
             body.recount(slot)
         if slot.interim:
@@ -125,34 +126,34 @@ class Attempt:
         response = slot.response
         if response is None:
             return
-        if self._state == SENDING and not self._judge(slot, response):
+        if self._state == SENDING and not self._on_response_head(slot, response):
             return
         if slot.chunks or slot.unfinished:
             if not self._receive(slot, response):
                 slot.hold = True
-        elif self._state == PASSING and not self.writer.committed and self._head_passes(response):
+        elif self._state == FORWARDING and not self.writer.committed and self._may_send_head(response):
             self._commit(response)
             if not self.writer.flush():
                 slot.hold = True
-        if self._cut and self.slot is slot:
-            self._finish_cut(slot, response)
+        if self._upload_abandoned and self.slot is slot:
+            self._finish_without_upload(slot, response)
 
-    def cut_upload(self) -> bool:
+    def abandon_upload(self) -> bool:
         """The request body will not be completed, and the response has begun. libcurl would wait for the body even when
         the response is whole: where its length is known, the attempt ends with its last byte."""
-        self._cut = True
+        self._upload_abandoned = True
         if self.slot is not None:
             self.slot.unfinished = True  # the last byte may have come already: look in a later turn
             self.slot.driver.reschedule(self.slot)
         return True
 
-    def _finish_cut(self, slot: Slot, response: ResponseHead) -> None:
+    def _finish_without_upload(self, slot: Slot, response: ResponseHead) -> None:
         if not self._filters:
             slot.unfinished = False
         if slot.unfinished or slot.paused or response.length is None or slot.received() < response.length:
             return
         if self._state == READING_ERROR:
-            self._refused(slot, response)
+            self._finish_error(slot, response)
         elif self._filters:
             self._finish_filtered(slot, response)
         else:
@@ -164,17 +165,17 @@ class Attempt:
             return
         response = slot.response
         if errno or response is None or slot.protocol_error:
-            self._broken(slot, errno, message)
+            self._on_transfer_failure(slot, errno, message)
             return
         if slot.interim:
             interim, slot.interim = slot.interim, []
             self.writer.interim(interim)
-        if self._state == SENDING and not self._judge(slot, response):
+        if self._state == SENDING and not self._on_response_head(slot, response):
             return
         if self._state == READING_ERROR:
-            self._hold(slot)
+            self._buffer_error(slot)
             if self._state == READING_ERROR:
-                self._refused(slot, response)
+                self._finish_error(slot, response)
                 return
         if self._filters:
             if slot.chunks or slot.unfinished:
@@ -192,35 +193,35 @@ class Attempt:
 
     # ---- the response head
 
-    def _judge(self, slot: Slot, response: ResponseHead) -> bool:
+    def _on_response_head(self, slot: Slot, response: ResponseHead) -> bool:
         """Decide what becomes of this response; False if the attempt has ended."""
         self.response = response
-        call, status = self._call, response.status
+        ai_request, status = self._ai_request, response.status
         if status >= 400:
-            if call is not None or (self.may_retry and self._owner.reads_error(self._classify("", response))):
-                self._state, self._held = READING_ERROR, []
+            if ai_request is not None or (self.may_retry and self._owner.reads_error(self._classify("", response))):
+                self._state, self._error_body = READING_ERROR, []
                 return True
         else:
             if self.lease.permit:
                 self.lease.answered()  # settles a probe: what follows may last for hours
-            if call is not None and status < 300:
-                fault = invalid_answer(call, response)
+            if ai_request is not None and status < 300:
+                fault = invalid_answer(ai_request, response)
                 if fault is not None:
                     self._fail(fault)
                     return False
                 self._filters = chain_for(
-                    call, self.target, self._canonical, response, self.may_retry, self.lease.endpoint.key_filter
+                    ai_request, self.target, self._canonical, response, self.may_retry, self.lease.endpoint.key_filter
                 )
             if self.keepalive is not None and takes_comments(response):
                 self._filters = (*self._filters, self.keepalive)
-        self._state = PASSING
+        self._state = FORWARDING
         return True
 
-    def _head_passes(self, response: ResponseHead) -> bool:
+    def _may_send_head(self, response: ResponseHead) -> bool:
         """Whether the client gets the head before anything of the body has come: a stream may be silent for long."""
         if not self._filters:
             return True
-        return not self.translated and response.media.is_stream and not any(one.holds for one in self._filters)
+        return not self.translated and response.media.is_stream and not any(filter_.holds for filter_ in self._filters)
 
     def _commit(self, response: ResponseHead) -> None:
         """The client gets content of this attempt: no other one will take its place."""
@@ -231,8 +232,8 @@ class Attempt:
             slot.forget_body()
         if not writer.started:
             head = response
-            for one in self._filters:
-                head = one.head(head)
+            for filter_ in self._filters:
+                head = filter_.head(head)
             self._owner.attempt_begins_response(self, head)
             writer.head(head)
         else:
@@ -243,36 +244,36 @@ class Attempt:
     def _receive(self, slot: Slot, response: ResponseHead) -> bool:
         """New pieces; False when the client is behind."""
         if self._state == READING_ERROR:
-            self._hold(slot)
+            self._buffer_error(slot)
             return True
         chunks, slot.chunks = slot.chunks, []
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         writer, filters = self.writer, self._filters
         if filters:
             if self.translated and not response.media.is_stream:  # it is held until it is whole
-                self._held_bytes += len(data)
-                self._body.hold_answer(self._held_bytes, self._owner)
+                self._buffered_bytes += len(data)
+                self._body.count_response(self._buffered_bytes, self._owner)
             slot.unfinished = False
-            for one in filters:
-                data = one.process(data)
-                if one.failure is not None:
-                    self._reported(slot, response, one.failure, data)
+            for filter_ in filters:
+                data = filter_.process(data)
+                if filter_.failure is not None:
+                    self._on_body_failure(slot, response, filter_.failure, data)
                     return True
-                if one.unfinished:
+                if filter_.unfinished:
                     slot.unfinished = True
             if not data:
                 return True
-            if self._call is not None:
-                self._call.delivered(data)
+            if self._ai_request is not None:
+                self._ai_request.record_delivery(data)
         if not writer.committed:
             self._commit(response)
         return writer.body(data)
 
-    def _reported(self, slot: Slot, response: ResponseHead, failure: Failure, data: bytes) -> None:
+    def _on_body_failure(self, slot: Slot, response: ResponseHead, failure: Failure, data: bytes) -> None:
         """The body itself says that the answer failed. `data` is what the filters made of it: content that the renderer
         has given already is shown, and the error behind it."""
         if not self.writer.committed:
-            if self._call is None or not self._call.rendered:
+            if self._ai_request is None or not self._ai_request.content_rendered:
                 self._fail(fault_of(failure), failure=failure)
                 return
             self._commit(response)
@@ -283,16 +284,16 @@ class Attempt:
 
     def _finish_filtered(self, slot: Slot, response: ResponseHead) -> None:
         data = b""
-        for one in self._filters:
-            data = (one.process(data) if data else b"") + (b"" if one.failure is not None else one.finish())
-            if one.failure is not None:
-                self._reported(slot, response, one.failure, data)
+        for filter_ in self._filters:
+            data = (filter_.process(data) if data else b"") + (b"" if filter_.failure is not None else filter_.finish())
+            if filter_.failure is not None:
+                self._on_body_failure(slot, response, filter_.failure, data)
                 return
-        if self._call is not None and data:
-            self._call.delivered(data)
+        if self._ai_request is not None and data:
+            self._ai_request.record_delivery(data)
         head = response
-        for one in self._filters:
-            head = one.head(head)
+        for filter_ in self._filters:
+            head = filter_.head(head)
         self._complete(slot, response, head, data)
 
     def _complete(self, slot: Slot, response: ResponseHead, head: ResponseHead, data: bytes) -> None:
@@ -310,30 +311,30 @@ class Attempt:
 
     # ---- error responses
 
-    def _hold(self, slot: Slot) -> None:
+    def _buffer_error(self, slot: Slot) -> None:
         """Keep the body of an error response; one too large to be an error object goes on as it is."""
-        held = self._held
+        held = self._error_body
         assert held is not None
         held += slot.chunks
-        self._held_bytes += sum(map(len, slot.chunks))
+        self._buffered_bytes += sum(map(len, slot.chunks))
         slot.chunks = []
-        if self._held_bytes > HELD:
-            self._state = PASSING
-            slot.chunks, self._held = held, None
+        if self._buffered_bytes > MAX_ERROR_BODY_BYTES:
+            self._state = FORWARDING
+            slot.chunks, self._error_body = held, None
             assert slot.response is not None
             if not self._receive(slot, slot.response):
                 slot.hold = True
 
-    def _refused(self, slot: Slot, response: ResponseHead) -> None:
-        body, self._held = b"".join(self._held or ()), None
+    def _finish_error(self, slot: Slot, response: ResponseHead) -> None:
+        body, self._error_body = b"".join(self._error_body or ()), None
         failure = None
-        if self.target.dialect is not None and self._call is not None:
-            failure = error_in(self.target.dialect, response, body)
+        if self.target.dialect is not None and self._ai_request is not None:
+            failure = read_error_response(self.target.dialect, response, body)
         self._fail(ExchangeError("upstream_refused", f"status {response.status}"), response, body, failure)
 
     # ---- endings
 
-    def _broken(self, slot: Slot, errno: int, message: str) -> None:
+    def _on_transfer_failure(self, slot: Slot, errno: int, message: str) -> None:
         """The transfer broke: what was committed gets the rest that has come, then a broken end."""
         response = slot.response
         detail = slot.protocol_error or f"curl {errno}: {message}"
@@ -346,7 +347,7 @@ class Attempt:
         if response is not None and self.writer.committed:
             if code == "upstream_closed":
                 code = "upstream_cut"
-            if slot.chunks and self._state == PASSING:
+            if slot.chunks and self._state == FORWARDING:
                 self._receive(slot, response)
                 if self.slot is not slot:
                     return
@@ -370,7 +371,7 @@ class Attempt:
         if keys is not None:  # what an endpoint says of a failure is shown and logged
             fault = ExchangeError(fault.kind.code, keys.text(fault.detail), fault.headers, fault.message)
             body = keys.body(body)
-            failure = None if failure is None else without_keys(keys, failure)
+            failure = None if failure is None else redact_keys(keys, failure)
         if failure is not None:
             in_stream = response is None
             classification = self.lease.classify(
@@ -431,19 +432,19 @@ class Attempt:
         if slot is None:
             return None
         if slot.response is None:
-            if per_attempt_s and now_s - self.began_s > per_attempt_s:
+            if per_attempt_s and now_s - self.started_s > per_attempt_s:
                 code = "first_byte_timeout" if slot.reached() else "connect_timeout"
                 return ExchangeError(code, f"{per_attempt_s:g} s for one attempt")
             if self._body.present:  # an endpoint that takes a long body, however slowly, is at work
-                held_bytes, self._unacknowledged = self._unacknowledged, slot.unacknowledged()
-                if held_bytes != self._unacknowledged:
-                    self._last_s = now_s
-            since_s = max(self._last_s, slot.read_at)
+                buffered_bytes, self._unacknowledged = self._unacknowledged, slot.unacknowledged()
+                if buffered_bytes != self._unacknowledged:
+                    self._last_progress_s = now_s
+            since_s = max(self._last_progress_s, slot.read_at)
             if timeouts.first_byte_s and not slot.read_paused and now_s - since_s > timeouts.first_byte_s:
                 return ExchangeError("first_byte_timeout", f"{timeouts.first_byte_s:g} s")
         elif slot.hold:
-            self._last_s = now_s  # the client is the slow side
-        elif timeouts.idle_s and now_s - max(self._last_s, slot.read_at) > timeouts.idle_s:
+            self._last_progress_s = now_s  # the client is the slow side
+        elif timeouts.idle_s and now_s - max(self._last_progress_s, slot.read_at) > timeouts.idle_s:
             return ExchangeError("idle_timeout", f"{timeouts.idle_s:g} s")
         return None
 
@@ -452,7 +453,7 @@ class Attempt:
         slot = self.slot
         if slot is not None:
             if slot.response is not None:
-                self._last_s = clock.monotonic()
+                self._last_progress_s = clock.monotonic()
             slot.unhold()
 
     def discard_response(self, writer: ResponseWriter) -> None:
@@ -465,7 +466,7 @@ class Attempt:
     def buffered(self) -> int:
         """Bytes that wait here, both ways."""
         slot = self.slot
-        return 0 if slot is None else slot.insize + slot.queued + self._held_bytes
+        return 0 if slot is None else slot.insize + slot.queued + self._buffered_bytes
 
     @property
     def filters(self) -> tuple[Filter, ...]:
@@ -479,7 +480,7 @@ def fault_of(failure: Failure) -> ExchangeError:
     return ExchangeError(code, failure.message[:200])
 
 
-def error_in(dialect: Dialect, response: ResponseHead, body: bytes) -> Failure:
+def read_error_response(dialect: Dialect, response: ResponseHead, body: bytes) -> Failure:
     """An error response as its dialect reads it."""
     headers: dict[str, str] = {}
     for line in response.keep:

@@ -15,63 +15,64 @@ from collections.abc import Callable
 from relayd import clock
 from relayd.plan.plan import PlannedRoute
 from relayd.proxy.exchange import Exchange
-from relayd.proxy.model_of_request import unclear
+from relayd.proxy.request_model import unclear
 from relayd.proxy.steps import TURN_S
 from relayd.wire.body import PARSED_BYTES, inspect_json, inspect_scanned
 from relayd.wire.json_scanner import JsonFault, JsonScanner
 
 
 class BodyInspection:
-    """Owned by the request body that it looks at, as its probe; the result is the body's `look`."""
+    """Owned by the request body that it looks at, as its probe; the result is the body's `json_body`."""
 
     __slots__ = (
-        "_exchange", "_fault", "_first", "_is_due", "_is_paused", "_scanner", "_size", "_speaker", "_then", "reads_all",
+        "_error_route", "_exchange", "_fault", "_first_pieces", "_is_due", "_is_paused", "_on_inspected", "_scanner",
+        "_size", "reads_all",
     )
 
-    def __init__(self, exchange: Exchange, speaker: PlannedRoute | None) -> None:
-        """`speaker` is the route in whose dialect a body is refused, None where an unreadable body is none of relayd's
+    def __init__(self, exchange: Exchange, error_route: PlannedRoute | None) -> None:
+        """`error_route` is the route in whose dialect a body is refused, None where an unreadable body is none of relayd's
         business."""
-        self._exchange, self._speaker = exchange, speaker
-        self._first: list[bytes] = []  # as long as the body may still be of usual size
+        self._exchange, self._error_route = exchange, error_route
+        self._first_pieces: list[bytes] = []  # as long as the body may still be of usual size
         self._size = 0
         self._scanner: JsonScanner | None = None
         self._fault = ""
         self._is_due = self._is_paused = False
-        self._then: Callable[[], None] | None = None  # the body is whole
+        self._on_inspected: Callable[[], None] | None = None  # the body is whole
         self.reads_all = True
 
     def feed(self, data: bytes) -> bool:
         """The next piece; never enough. Raises ExchangeError."""
         scanner = self._scanner
         if scanner is None:
-            self._first.append(data)
+            self._first_pieces.append(data)
             self._size += len(data)
             if self._size <= PARSED_BYTES:
                 return False
             scanner = self._scanner = JsonScanner()
-            for piece in self._first:
+            for piece in self._first_pieces:
                 scanner.feed(piece)
-            self._first = []
+            self._first_pieces = []
         elif self._fault:
             return False
         else:
             scanner.feed(data)
         if not self._is_due:
-            self._turn()
+            self._scan()
         return False
 
-    def finish(self, then: Callable[[], None]) -> bool:
-        """The body is whole: whether it is known now; else `then` is called in a later turn. Raises ExchangeError."""
+    def finish(self, on_inspected: Callable[[], None]) -> bool:
+        """The body is whole: whether it is known now; else `on_inspected` is called in a later turn. Raises ExchangeError."""
         body = self._exchange.body
         if self._scanner is None:
-            body.look = inspect_json(body.data) if body.data else None
+            body.json_body = inspect_json(body.data) if body.data else None
             return True
-        self._then = then
+        self._on_inspected = on_inspected
         if not self._is_due:
-            self._turn()
-        return body.look is not None
+            self._scan()
+        return body.json_body is not None
 
-    def _turn(self) -> None:
+    def _scan(self) -> None:
         """Scan for a while. Raises ExchangeError."""
         scanner, body = self._scanner, self._exchange.body
         assert scanner is not None
@@ -80,49 +81,49 @@ class BodyInspection:
             while scanner.pending:
                 scanner.step()
                 if clock.monotonic() > end_s:
-                    self._wait()
+                    self._defer()
                     return
-            if self._then is not None and not self._fault:
+            if self._on_inspected is not None and not self._fault:
                 scanner.end()
         except JsonFault as fault:
             self._refuse(fault.reason)
         if self._is_paused:
             self._is_paused = False
             body.resume_body()
-        if self._then is not None:
-            body.look = inspect_scanned(body.data or b"", scanner, self._fault)
+        if self._on_inspected is not None:
+            body.json_body = inspect_scanned(body.data or b"", scanner, self._fault)
 
-    def _wait(self) -> None:
+    def _defer(self) -> None:
         self._is_due = True
-        if not self._is_paused and self._then is None:
+        if not self._is_paused and self._on_inspected is None:
             self._is_paused = True
             self._exchange.body.pause_body()
-        self._exchange.later(0.0, self._go_on)
+        self._exchange.call_later(0.0, self._resume)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         """Raises ExchangeError, as in the turn in which a piece arrives."""
         self._is_due = False
-        self._turn()
-        if self._then is not None and not self._is_due:
-            self._then()
+        self._scan()
+        if self._on_inspected is not None and not self._is_due:
+            self._on_inspected()
 
     def _refuse(self, reason: str) -> None:
         self._fault = reason
         self._scanner = JsonScanner()  # nothing more is looked at
-        if self._speaker is not None:
-            self._exchange.speak_for(self._speaker)
+        if self._error_route is not None:
+            self._exchange.use_error_format_of(self._error_route)
             raise unclear(reason)
 
 
-def is_looked_at(exchange: Exchange, speaker: PlannedRoute | None, then: Callable[[], None]) -> bool:
-    """Look at a whole body: whether `body.look` is there now; else `then` is called in a later turn.
+def is_inspected(exchange: Exchange, error_route: PlannedRoute | None, on_inspected: Callable[[], None]) -> bool:
+    """Look at a whole body: whether `body.json_body` is there now; else `on_inspected` is called in a later turn.
     Raises ExchangeError."""
     body = exchange.body
-    if body.look is not None or not body.data:
+    if body.json_body is not None or not body.data:
         return True
     inspection = body.probe
     if not isinstance(inspection, BodyInspection):
-        body.probe = inspection = BodyInspection(exchange, speaker)
+        body.probe = inspection = BodyInspection(exchange, error_route)
         if len(body.data) > PARSED_BYTES:
             inspection.feed(body.data)
-    return inspection.finish(then)
+    return inspection.finish(on_inspected)

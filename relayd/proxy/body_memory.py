@@ -12,10 +12,10 @@ from relayd.errors import ExchangeError
 from relayd.limits.request_buffers import NEVER_FITS, TOO_SLOW, WAITING, NeverFits, RequestBuffers
 from relayd.limits.ticket import retry_after
 
-MESSAGE = "daemon.request_buffers"
+SETTING = "daemon.request_buffers"
 
 
-class Source(Protocol):
+class BodySource(Protocol):
     """Where a body comes from."""
 
     def pause_body(self) -> None:
@@ -25,7 +25,7 @@ class Source(Protocol):
         """Read again."""
 
 
-class Holder(Protocol):
+class BodyOwner(Protocol):
     """Whose body it is."""
 
     def fail(self, fault: ExchangeError) -> None:
@@ -33,44 +33,44 @@ class Holder(Protocol):
 
 
 class BodyMemory:
-    """Owned by its exchange, or by the WebSocket whose messages it counts; given back with `leave`."""
+    """Owned by its exchange, or by the WebSocket whose messages it counts; given back with `release`."""
 
-    __slots__ = ("_answer_bytes", "_buffers", "_claim", "_holder", "_paused", "_source", "body_bytes")
+    __slots__ = ("_buffers", "_claim", "_owner", "_paused", "_response_bytes", "_source", "body_bytes")
 
-    def __init__(self, buffers: RequestBuffers, holder: Holder, source: Source, length: int | None) -> None:
+    def __init__(self, buffers: RequestBuffers, owner: BodyOwner, source: BodySource, length: int | None) -> None:
         """`length` is what is reserved; None for a body that grows. Raises ExchangeError if it can never fit."""
-        self._buffers, self._holder, self._source = buffers, holder, source
-        self.body_bytes = self._answer_bytes = 0
+        self._buffers, self._owner, self._source = buffers, owner, source
+        self.body_bytes = self._response_bytes = 0
         self._paused = False
         try:
             self._claim = buffers.open(length, self._granted, self._refused)
         except NeverFits:
-            raise ExchangeError("body_too_large", f"{length} bytes are more than {MESSAGE}") from None
+            raise ExchangeError("body_too_large", f"{length} bytes are more than {SETTING}") from None
         if self._claim.state == WAITING:
             self._pause()
 
-    def arrived(self, size: int) -> None:
+    def grow(self, size: int) -> None:
         """So many bytes of the body are there, and more are to come."""
         self.body_bytes = size
         if not self._buffers.grow(self._claim, size):
             self._pause()
 
-    def keep(self, size: int) -> None:
+    def set_body_bytes(self, size: int) -> None:
         """So many bytes of the body are kept from now on."""
         self.body_bytes = size
         self._settle()
 
-    def answer(self, size: int) -> None:
+    def set_response_bytes(self, size: int) -> None:
         """So many bytes of an answer are held until it is whole."""
-        self._answer_bytes = size
+        self._response_bytes = size
         self._settle()
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Nothing is held any more."""
         self._buffers.release(self._claim)
 
     def _settle(self) -> None:
-        self._buffers.settle(self._claim, self.body_bytes + self._answer_bytes)
+        self._buffers.settle(self._claim, self.body_bytes + self._response_bytes)
         self._granted()
 
     def _pause(self) -> None:
@@ -87,8 +87,8 @@ class BodyMemory:
         if reason == TOO_SLOW:
             fault = ExchangeError("request_timeout", "the body came too slowly while others waited for memory")
         elif reason == NEVER_FITS:
-            fault = ExchangeError("body_too_large", f"more than {MESSAGE}")
+            fault = ExchangeError("body_too_large", f"more than {SETTING}")
         else:
             headers = (("Retry-After", retry_after(retry_after_s)),)
-            fault = ExchangeError("request_buffers_full", f"{MESSAGE}: {reason}", headers)
-        self._holder.fail(fault)
+            fault = ExchangeError("request_buffers_full", f"{SETTING}: {reason}", headers)
+        self._owner.fail(fault)

@@ -37,7 +37,7 @@ class Downstream(Protocol):
     def resume_body(self) -> None:
         """Read it again."""
 
-    def again(self) -> None:
+    def schedule_upload(self) -> None:
         """In a later turn of the loop call `Exchange.upload` with nothing; until then read nothing. For a tunnel."""
 
     def start_tunnel(self) -> None:
@@ -82,7 +82,7 @@ class NullDownstream:
     def resume_body(self) -> None:
         """Nothing is read."""
 
-    def again(self) -> None:
+    def schedule_upload(self) -> None:
         """Nothing is read."""
 
     def start_tunnel(self) -> None:

@@ -16,7 +16,7 @@ from relayd.limits.request_buffers import RequestBuffers
 from relayd.plan.plan import Plan, PlannedRoute, Target
 from relayd.protocols.dialect import Memory
 from relayd.proxy import pipeline
-from relayd.proxy.application import Application, Handler, LocalRequest, Responder, answered
+from relayd.proxy.application import Application, Handler, LocalRequest, Responder, send_answer
 from relayd.proxy.downstream import Downstream, NullDownstream
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.respond import WAIT, Answer, Wait, answer
@@ -105,7 +105,7 @@ class _Tunnel:
     def unhold(self) -> None:
         """Nothing is held."""
 
-    def check(self, now: float, timeouts: Timeouts) -> None:
+    def enforce_timeouts(self, now: float, timeouts: Timeouts) -> None:
         """Nothing waits."""
 
     def close(self) -> None:
@@ -137,9 +137,9 @@ class _Gateway:
     def memory(self, space: str) -> Memory:
         return Store(max_entries=1, max_bytes=1024, ttl_s=1.0).space(space)
 
-    def later(self, delay_s: float, call: Callable[[], None]) -> Callable[[], None]:
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Callable[[], None]:
         if not delay_s:
-            self._due.append(call)
+            self._due.append(callback)
         return _nothing
 
     def account(self, record: Record) -> None:
@@ -154,7 +154,7 @@ def _nothing() -> None:
 
 
 def _admin_page(request: LocalRequest, responder: Responder) -> Handler:
-    return answered(responder, answer(200, "", b""))
+    return send_answer(responder, answer(200, "", b""))
 
 
 def dry_run(
@@ -169,17 +169,17 @@ def dry_run(
     client: Downstream = NullDownstream("", peer, networks, tls)
     exchange = Exchange(gateway, plan, client, head, clock.monotonic(), body)
     writer = exchange.writer = _Writer()
-    exchange.waits_in = len(pipeline.PHASES)  # what resumes the exchange does nothing: `_step` does it
+    exchange.resume_index = len(pipeline.PHASES)  # what resumes the exchange does nothing: `_step` does it
     first: Response | None = None
     for phase in pipeline.PHASES:
         found = _step(exchange, phase, writer, gateway)
         first = first or found
         if exchange.phase == "over" or (found is not None and exchange.route is None) or writer.started:
             break
-    loop, call = exchange.retry_loop, exchange.call
+    loop, ai_request = exchange.retry_loop, exchange.ai_request
     result = DryRun(
         exchange.route, exchange.consumer, first, _sent(exchange), () if loop is None else loop.targets,
-        exchange.limits, (call.model if call is not None else exchange.head.model) or "",
+        exchange.effective_timeouts, (ai_request.model if ai_request is not None else exchange.head.model) or "",
     )
     exchange.client_gone()
     return result
@@ -189,20 +189,20 @@ def _step(exchange: Exchange, phase: pipeline.Phase, writer: _Writer, gateway: _
     """One phase; the response that it gives, if any."""
     try:
         step = phase(exchange)
-        while step is WAIT and exchange.tunnel is None and not exchange.over:
-            if exchange.body.gathering:
+        while step is WAIT and exchange.tunnel is None and not exchange.is_over:
+            if exchange.body.is_buffering:
                 exchange.body.receive(b"", True, None, False)  # no body was given: it is imagined as empty
             gateway.run_due()
             step = phase(exchange)
         gateway.run_due()
     except ExchangeError as refused:
         if phase is pipeline.match:
-            exchange.speak_for(None)  # it had the shape of a route's errors, no more
+            exchange.use_error_format_of(None)  # it had the shape of a route's errors, no more
         return Response(refused.kind.status, refused.kind.code, refused.detail or refused.kind.message)
     if isinstance(step, Answer):
         writer.started = True
         return Response(step.response.status, step.code, step.detail or _why(exchange, phase, step))
-    if isinstance(step, Wait) and exchange.over:
+    if isinstance(step, Wait) and exchange.is_over:
         return Response(writer.status, "", "a page of the admin application")
     if isinstance(step, Wait):
         return Response(writer.status, "", "a WebSocket session of the Responses API")

@@ -4,7 +4,7 @@
 2. It is accounted exactly once, in `_end`, whatever ended it; everything that it holds is given back in that turn.
 3. Whether the client may still get another response is asked of the writer, nowhere else.
 4. Nothing here waits: the connection calls `upload`, `on_drained`, `client_gone`; the attempt reports; the sweep calls
-   `check`.
+   `enforce_timeouts`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from relayd.limits.gate import Gate
 from relayd.limits.ticket import Ticket
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.protocols.canon import Failure
-from relayd.proxy.account import tell_call, tell_trail
+from relayd.proxy.account import record_ai_request, record_trail
+from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.application import LocalTransfer
 from relayd.proxy.attempt import Attempt
-from relayd.proxy.call import Call
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.filters.keepalive import COMMENT, takes_comments
 from relayd.proxy.filters.translate import stream_head
 from relayd.proxy.location import relocate
-from relayd.proxy.owner import Owner
 from relayd.proxy.phases import FOLLOWS
+from relayd.proxy.ports import GatewayPort
 from relayd.proxy.request_body import RequestBody
 from relayd.proxy.respond import Answer, error_answer
 from relayd.proxy.response_writer import Http1Writer, NullWriter, ResponseWriter
@@ -46,27 +46,27 @@ from relayd.wire.response import ResponseHead
 
 LOG = logging.getLogger("relayd.exchange")
 NO_TIMEOUTS = Timeouts()
-AfterAttempt = Callable[["Exchange", AttemptResult], None]
+AttemptFailedCallback = Callable[["Exchange", AttemptResult], None]
 
 
 class Exchange:
     """Owned by its client connection, known to the gateway while it lives.
 
     `gates` are those that are still to be entered, `tickets` the permits and the place in a queue that it holds.
-    `waits_in` is the place of the phase that waits. `after_attempt` is what follows a failed attempt
+    `resume_index` is the place of the phase that waits. `on_attempt_failed` is what follows a failed attempt
     (proxy/forward.py). `timeouts` are those of a target that is not the route's own upstream.
-    `tunnel` is the endpoint's side of an Upgrade, with its `lease`; `local` an application inside relayd. `muted`: the
+    `tunnel` is the endpoint's side of an Upgrade, with its `lease`; `local` an application inside relayd. `client_detached`: the
     client has left, and the endpoint may finish all the same. `origin` is the client that a trusted proxy tells of.
     """
 
     __slots__ = (
-        "after_attempt", "attempt", "body", "call", "cancel_timer", "consumer", "down", "gates", "gateway", "head",
-        "lease", "local", "muted", "origin", "phase", "plan", "queue_note", "record", "request_id", "retry_loop",
-        "route", "tickets", "timeouts", "tunnel", "waiting_since_s", "waits_in", "writer",
+        "ai_request", "attempt", "body", "cancel_timer", "client_detached", "consumer", "down", "gates", "gateway",
+        "head", "lease", "local", "on_attempt_failed", "origin", "phase", "plan", "queue_note", "record", "request_id",
+        "resume_index", "retry_loop", "route", "tickets", "timeouts", "tunnel", "waiting_since_s", "writer",
     )
 
     def __init__(
-        self, gateway: Owner, plan: Plan, down: Downstream, head: RequestHead, started: float,
+        self, gateway: GatewayPort, plan: Plan, down: Downstream, head: RequestHead, started: float,
         body: bytes | None = None,
     ) -> None:
         """`body` is the whole body where it came with the head."""
@@ -85,36 +85,36 @@ class Exchange:
             record.bytes_in = len(body)
         self.route: PlannedRoute | None = None
         self.consumer: str | None = None
-        self.call: Call | None = None
+        self.ai_request: AiRequest | None = None
         self.retry_loop: RetryLoop | None = None
         self.attempt: Attempt | None = None
         self.tunnel: Tunnel | None = None
         self.local: LocalTransfer | None = None
         self.lease: Lease | None = None
-        self.after_attempt: AfterAttempt | None = None
+        self.on_attempt_failed: AttemptFailedCallback | None = None
         self.gates: tuple[Gate, ...] = ()
         self.tickets: tuple[tuple[Gate, Ticket], ...] = ()
         self.cancel_timer: Callable[[], None] | None = None
         self.timeouts: Timeouts | None = None
         self.queue_note = ""
         self.waiting_since_s = -1.0
-        self.waits_in = 0
-        self.muted = False
+        self.resume_index = 0
+        self.client_detached = False
         gateway.exchanges.add(self)
 
     @property
-    def limits(self) -> Timeouts:
+    def effective_timeouts(self) -> Timeouts:
         """The limits of time of the present target; those of the route before there is one."""
         if self.timeouts is not None:
             return self.timeouts
         return NO_TIMEOUTS if self.route is None else self.route.timeouts
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """Whether it has been accounted."""
         return self.phase == "over"
 
-    def speak_for(self, route: PlannedRoute | None) -> None:
+    def use_error_format_of(self, route: PlannedRoute | None) -> None:
         """Responses of relayd's own have the shape of this route from now on."""
         self.route = self.writer.route = route
 
@@ -131,9 +131,9 @@ class Exchange:
         except ExchangeError as refused:
             self.guard(partial(self.fail, refused))
         except Exception:  # rescue door: a fault of relayd's own ends one exchange
-            self.broke()
+            self.fail_internally()
 
-    def broke(self) -> None:
+    def fail_internally(self) -> None:
         """An exception that nobody expected is being handled: log it, and end the exchange with an error."""
         LOG.exception("exchange %s", self.record.id)
         try:
@@ -143,17 +143,17 @@ class Exchange:
             self._end()
             self.writer.abort()
 
-    def later(self, delay_s: float, step: Callable[[], None]) -> Callable[[], None]:
+    def call_later(self, delay_s: float, step: Callable[[], None]) -> Callable[[], None]:
         """Guard a step after a while; what is returned takes that back."""
-        return self.gateway.later(delay_s, partial(self.guard, step))
+        return self.gateway.call_later(delay_s, partial(self.guard, step))
 
-    def work(self, steps: Steps[None], then: Callable[[], None], *, later: bool = False) -> bool:
+    def work(self, steps: Steps[None], then: Callable[[], None], *, deferred: bool = False) -> bool:
         """Work that may be too much for one turn of the event loop: whether it is done, else `then` is called when it
-        is. It ends with the exchange. `later` begins it in another turn."""
-        work = Work(steps, self.later, then)
+        is. It ends with the exchange. `deferred` begins it in another turn."""
+        work = Work(steps, self.call_later, then)
         self.cancel_timer = work.cancel
-        if later:
-            work.put_off()
+        if deferred:
+            work.defer()
             return False
         return work.turn()
 
@@ -166,7 +166,7 @@ class Exchange:
     def buffered(self) -> int:
         """Bytes of this exchange that wait inside relayd, both ways."""
         attempt = self.attempt
-        return self.writer.buffered() + self.body.held_bytes() + (0 if attempt is None else attempt.buffered())
+        return self.writer.buffered() + self.body.buffered_bytes() + (0 if attempt is None else attempt.buffered())
 
     # ---- the client's side
 
@@ -192,15 +192,15 @@ class Exchange:
         """The client sends no more; False where that means that it has left."""
         if self.tunnel is not None:
             return self.tunnel.end_upload()
-        return self.writer.started and (self.attempt is None or self.attempt.cut_upload())
+        return self.writer.started and (self.attempt is None or self.attempt.abandon_upload())
 
-    def client_fault(self, fault: ExchangeError) -> None:
+    def fail_upload(self, fault: ExchangeError) -> None:
         """The request body cannot be read to its end: malformed, or not sent in time."""
         self.guard(partial(self.fail, fault))
 
     def client_gone(self, code: str = "client_gone") -> None:
         """The client left, or does not read any more."""
-        if self.phase == "over" or self.muted:
+        if self.phase == "over" or self.client_detached:
             return
         record, route, attempt = self.record, self.route, self.attempt
         record.code, record.ended_by, record.phase = code, "client", self.phase
@@ -210,11 +210,11 @@ class Exchange:
             route is not None and route.finish and self.body.complete and attempt is not None
             and attempt.slot is not None and code == "client_gone"
         ):
-            self.muted = True
+            self.client_detached = True
             self.writer = NullWriter()
             attempt.discard_response(self.writer)
             return
-        self._stop(code)
+        self._cancel_work(code)
         self._end()
         self.writer.abort(explained=True)
 
@@ -227,19 +227,19 @@ class Exchange:
 
     def attempt_begins_response(self, attempt: Attempt, head: ResponseHead) -> None:
         """No other attempt will be made: what one would need is let go."""
-        if attempt is not self.attempt or self.muted:
+        if attempt is not self.attempt or self.client_detached:
             return
         self.phase = "transfer"
         if attempt.slot is not None:
             self.record.connect_s = attempt.slot.connect_time()
         body = self.body
-        body.data = body.look = None
+        body.data = body.json_body = None
         if body.memory is not None:
             body.recount(attempt.slot)
-        if self.call is not None:
-            self.call.let_go()
+        if self.ai_request is not None:
+            self.ai_request.release_request()
         if self.route is not None and (head.has_location or self.route.resilience is not None):
-            self.annotate(head, attempt)
+            self.annotate_head(head, attempt)
 
     def reads_error(self, classification: Classification) -> bool:
         """Whether the body of an error response may decide what follows."""
@@ -249,7 +249,7 @@ class Exchange:
         """The last byte was written."""
         if self.phase == "over":  # writing has found the client gone
             return
-        if not self.muted:
+        if not self.client_detached:
             self.record.phase, self.record.ended_by = "transfer", "upstream"
         self._end()
         self.writer.close()
@@ -258,10 +258,10 @@ class Exchange:
         """The client has seen nothing of it."""
         if self.phase == "over":
             return
-        if self.muted or self.after_attempt is None:
+        if self.client_detached or self.on_attempt_failed is None:
             self.fail(result.fault)
             return
-        self.guard(partial(self.after_attempt, self, result))
+        self.guard(partial(self.on_attempt_failed, self, result))
 
     def attempt_broke(self, attempt: Attempt, fault: ExchangeError, failure: Failure | None) -> None:
         """The client has a part of it."""
@@ -279,7 +279,7 @@ class Exchange:
         if self.phase != "over":
             self.down.start_tunnel()
 
-    def tunnelled(self, data: bytes) -> bool:
+    def write_tunnel(self, data: bytes) -> bool:
         """Bytes from the endpoint for the client; False when the client is behind."""
         return self.writer.raw(data)
 
@@ -298,7 +298,7 @@ class Exchange:
         self.record.phase, self.record.ended_by = self.phase, ended_by
         if not tunnel:
             self.writer.end()
-        self._stop("")
+        self._cancel_work("")
         self._end()
         self.writer.close()
 
@@ -313,7 +313,7 @@ class Exchange:
         record = self.record
         record.phase, record.code, record.detail = self.phase, code, answer.detail
         record.ended_by = KINDS[code].fault.value if code else "relayd"
-        self._stop("")
+        self._cancel_work("")
         self._write(answer)
 
     def fail(self, fault: ExchangeError, failure: Failure | None = None) -> None:
@@ -322,14 +322,14 @@ class Exchange:
         if self.phase == "over":
             return
         kind, record, writer = fault.kind, self.record, self.writer
-        if not self.muted:
+        if not self.client_detached:
             record.code, record.detail, record.phase = kind.code, fault.detail, self.phase
             record.ended_by = kind.fault.value
-        self._stop(kind.code)
+        self._cancel_work(kind.code)
         if writer.started:
-            self._break_off(fault, failure)
-        elif kind.status == 499 or self.muted:
-            if not self.muted:
+            self._end_incomplete(fault, failure)
+        elif kind.status == 499 or self.client_detached:
+            if not self.client_detached:
                 record.status = 499
             self._end()
             writer.abort()
@@ -342,13 +342,13 @@ class Exchange:
         """Send an endpoint's error response, whole."""
         if self.head.method != b"HEAD":
             response.length = len(body)
-        self._delivers()
-        self.annotate(response, None)
+        self._begin_delivery()
+        self.annotate_head(response, None)
         self._write(Answer(response, body))
 
     def deliver_stream(self, data: bytes) -> None:
         """End a stream with these frames; they may be all of it."""
-        self._delivers()
+        self._begin_delivery()
         writer = self.writer
         if not writer.started:
             writer.head(stream_head(None))
@@ -357,7 +357,7 @@ class Exchange:
             self._end()
             writer.close()
 
-    def _delivers(self) -> None:
+    def _begin_delivery(self) -> None:
         self.phase = self.record.phase = "transfer"
         self.record.ended_by = "upstream"
 
@@ -369,15 +369,15 @@ class Exchange:
             self._end()
             writer.close()
 
-    def _break_off(self, fault: ExchangeError, failure: Failure | None) -> None:
+    def _end_incomplete(self, fault: ExchangeError, failure: Failure | None) -> None:
         """A response that has begun ends with an error in its dialect where there is one, and never looks complete."""
-        writer, call, loop = self.writer, self.call, self.retry_loop
+        writer, ai_request, loop = self.writer, self.ai_request, self.retry_loop
         found = None
-        if call is not None and loop is not None and not self.muted and fault.kind.status != 499:
+        if ai_request is not None and loop is not None and not self.client_detached and fault.kind.status != 499:
             kind = fault.kind
             response = None if self.attempt is None else self.attempt.response
-            told = failure or Failure(kind.status, kind.message, code=kind.code)
-            found = call.in_band_error(told, loop.target, response, self.request_id.decode("latin-1"))
+            reported = failure or Failure(kind.status, kind.message, code=kind.code)
+            found = ai_request.in_band_error(reported, loop.target, response, self.request_id.decode("latin-1"))
         if found is None:
             self._end()
             writer.abort()
@@ -394,7 +394,7 @@ class Exchange:
             else:
                 writer.abort(explained=True)
 
-    def _stop(self, code: str) -> None:
+    def _cancel_work(self, code: str) -> None:
         """End what is under way at an endpoint or in relayd. `code` is why, if that says something of the endpoint."""
         if self.attempt is not None:
             self.attempt.cancel(code)
@@ -412,31 +412,31 @@ class Exchange:
             cancel, self.cancel_timer = self.cancel_timer, None
             cancel()
         try:
-            self._tell_ending(record)
+            self._complete_record(record)
         except Exception:  # rescue door: nothing that an account cannot say keeps what is held
             LOG.exception("account of exchange %s", record.id)
         self.body.release()
-        self.attempt = self.tunnel = self.local = self.retry_loop = self.after_attempt = self.call = self.lease = None
+        self.attempt = self.tunnel = self.local = self.retry_loop = self.on_attempt_failed = self.ai_request = self.lease = None
         tickets, self.tickets = self.tickets, ()
         for gate, ticket in tickets:
             gate.release(ticket)
         record.total_s = clock.monotonic() - record.started
         gateway.account(record)
 
-    def _tell_ending(self, record: Record) -> None:
-        call, loop, attempt, lease = self.call, self.retry_loop, self.attempt, self.lease
+    def _complete_record(self, record: Record) -> None:
+        ai_request, loop, attempt, lease = self.ai_request, self.retry_loop, self.attempt, self.lease
         if lease is not None:
             lease.release(lease.classify(record.code, record.status if self.writer.started else 0))
         if loop is not None:
-            tell_trail(record, loop.trail)
-        if call is not None:
-            for one in () if attempt is None else attempt.filters:
-                one.account(record)
-            tell_call(record, call, None if loop is None else loop.target.model)
+            record_trail(record, loop.trail)
+        if ai_request is not None:
+            for filter_ in () if attempt is None else attempt.filters:
+                filter_.account(record)
+            record_ai_request(record, ai_request, None if loop is None else loop.target.model)
 
     # ---- fields of the response, and the sweep
 
-    def annotate(self, head: ResponseHead, attempt: Attempt | None) -> None:
+    def annotate_head(self, head: ResponseHead, attempt: Attempt | None) -> None:
         """Which queue was met and which endpoints were tried, where the route tells; Location as the client sees it."""
         if head.has_location and self.route is not None and attempt is not None:
             relocate(head, self.head.path, self.route, attempt.target.upstream.spec, attempt.lease.endpoint)
@@ -457,14 +457,14 @@ class Exchange:
             waited_s += clock.monotonic() - self.waiting_since_s
         return [("X-Relayd-Queue", f"{self.queue_note}, waited={waited_s:.3f}")]
 
-    def check(self, now: float) -> None:
+    def enforce_timeouts(self, now: float) -> None:
         """The sweep: end what waits longer than it may, and comfort a client that waits for a stream."""
         route, loop = self.route, self.retry_loop
         if route is None or self.phase == "over":
             return
-        timeouts = self.limits
+        timeouts = self.effective_timeouts
         if self.tunnel is not None:
-            self.tunnel.check(now, timeouts)
+            self.tunnel.enforce_timeouts(now, timeouts)
         if loop is None or self.tunnel is not None:
             return
         if timeouts.total_s and now - self.record.started > timeouts.total_s:
@@ -479,19 +479,19 @@ class Exchange:
 
     def _keep_alive(self, loop: RetryLoop, now_s: float) -> None:
         """A comment for a client whose stream has been silent for long."""
-        call, attempt, writer = self.call, self.attempt, self.writer
-        keepalive = None if call is None else call.keepalive
+        ai_request, attempt, writer = self.ai_request, self.attempt, self.writer
+        keepalive = None if ai_request is None else ai_request.keepalive
         if keepalive is None and attempt is not None and writer.committed:
             keepalive = attempt.keepalive
-        if keepalive is None or self.muted or self.head.version != 11:
+        if keepalive is None or self.client_detached or self.head.version != 11:
             return
-        crosses = call is not None and call.crosses(loop.target)
+        needs_translation = ai_request is not None and ai_request.needs_translation(loop.target)
         slot = None if attempt is None else attempt.slot
-        if slot is not None and (slot.hold or not (crosses or slot.response is None or takes_comments(slot.response))):
+        if slot is not None and (slot.hold or not (needs_translation or slot.response is None or takes_comments(slot.response))):
             return
         if not keepalive.is_due(now_s):
             return
-        comment = call.renderer.comment() if call is not None and crosses and call.rendered else COMMENT
+        comment = ai_request.renderer.comment() if ai_request is not None and needs_translation and ai_request.content_rendered else COMMENT
         if not writer.started:
             head = stream_head(None)
             head.keep += [f"{name}: {value}\r\n".encode() for name, value in self.queue_fields()]

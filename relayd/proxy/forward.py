@@ -18,8 +18,8 @@ from relayd.limits.ticket import Refused as NoPermit
 from relayd.plan.plan import merged_timeouts
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Refused
+from relayd.proxy.ai_request import failure_answer, refused_answer
 from relayd.proxy.attempt import Attempt
-from relayd.proxy.call import failure_answer, refused_answer
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.message import message_for
 from relayd.proxy.retry_loop import RESENDS, AttemptResult, Deliver, Retry, RetryLoop
@@ -36,10 +36,10 @@ def begin(exchange: Exchange) -> None:
             exchange.gates = (gate,)
     if route.resilience is not None and route.resilience.gate is not None:
         exchange.gates = (*exchange.gates, route.resilience.gate)
-    to_target(exchange, loop)
+    enter_target(exchange, loop)
 
 
-def to_target(exchange: Exchange, loop: RetryLoop) -> None:
+def enter_target(exchange: Exchange, loop: RetryLoop) -> None:
     """Go on with the target that the retry loop names. Raises ExchangeError."""
     route, target = exchange.route, loop.target
     assert route is not None
@@ -47,38 +47,38 @@ def to_target(exchange: Exchange, loop: RetryLoop) -> None:
     exchange.record.upstream = upstream.name
     if upstream is not route.upstream:
         exchange.timeouts = merged_timeouts(route.config.timeouts, upstream.spec.timeouts)
-    if exchange.call is not None:
-        exchange.call.enters(target, route.resilience)
+    if exchange.ai_request is not None:
+        exchange.ai_request.apply_keepalive(target, route.resilience)
     if target.gate is not None:
         exchange.gates = (*exchange.gates, target.gate)
-    if not exchange.gates or have_permits(exchange):
-        attempt(exchange)
+    if not exchange.gates or acquire_permits(exchange):
+        start_attempt(exchange)
 
 
 # ---- permits
 
 
-def have_permits(exchange: Exchange) -> bool:
+def acquire_permits(exchange: Exchange) -> bool:
     """Enter the gates that are left; False where the exchange waits now, or has gone another way."""
     loop, route = exchange.retry_loop, exchange.route
     assert loop is not None and route is not None
-    who = exchange.consumer or exchange.record.client
+    flow_key = exchange.consumer or exchange.record.client
     while exchange.gates:
         gate = exchange.gates[0]
         at_target = gate is loop.target.gate
         has_capacity = loop.target.upstream.has_capacity if at_target else None
-        ticket = gate.try_acquire(who, has_capacity)
+        ticket = gate.try_acquire(flow_key, has_capacity)
         if ticket is None:
             exchange.enter("admit")
             try:
                 ticket = gate.acquire(
-                    who, exchange.plan.priorities.get(exchange.consumer or "", 0), deadline_s(exchange),
-                    partial(granted, exchange), partial(refused, exchange), has_capacity,
+                    flow_key, exchange.plan.priorities.get(exchange.consumer or "", 0), deadline_s(exchange),
+                    partial(on_permit_granted, exchange), partial(on_permit_refused, exchange), has_capacity,
                 )
             except NoPermit as fault:
                 if route.config.tells_queue:
                     exchange.queue_note = f"depth={gate.depth}"
-                no_permit(exchange, fault.reason, fault.retry_after_s)
+                handle_no_permit(exchange, fault.reason, fault.retry_after_s)
                 return False
         exchange.gates = exchange.gates[1:]
         exchange.tickets = (*exchange.tickets, (gate, ticket))
@@ -93,41 +93,41 @@ def have_permits(exchange: Exchange) -> bool:
 
 def deadline_s(exchange: Exchange) -> float | None:
     """The moment by which the exchange must have ended, None without a limit."""
-    total_s = exchange.limits.total_s
+    total_s = exchange.effective_timeouts.total_s
     return exchange.record.started + total_s if total_s else None
 
 
-def granted(exchange: Exchange, ticket: Ticket) -> None:
+def on_permit_granted(exchange: Exchange, ticket: Ticket) -> None:
     """A place in a queue has become a permit."""
-    waited(exchange)
-    go_on(exchange, after_permit)
+    record_wait(exchange)
+    continue_with(exchange, continue_after_permit)
 
 
-def after_permit(exchange: Exchange) -> None:
+def continue_after_permit(exchange: Exchange) -> None:
     """The other gates, then the attempt. Raises ExchangeError."""
-    if have_permits(exchange):
-        attempt(exchange)
+    if acquire_permits(exchange):
+        start_attempt(exchange)
 
 
-def refused(exchange: Exchange, ticket: Ticket, reason: str, retry_after_s: float) -> None:
+def on_permit_refused(exchange: Exchange, ticket: Ticket, reason: str, retry_after_s: float) -> None:
     """Waited too long, or was evicted for a request of higher priority."""
-    waited(exchange)
-    go_on(exchange, lambda exchange: no_permit(exchange, reason, retry_after_s))
+    record_wait(exchange)
+    continue_with(exchange, lambda exchange: handle_no_permit(exchange, reason, retry_after_s))
 
 
-def waited(exchange: Exchange) -> None:
+def record_wait(exchange: Exchange) -> None:
     """Count the time in a queue."""
     if exchange.waiting_since_s >= 0:
         exchange.record.queue_s += clock.monotonic() - exchange.waiting_since_s
         exchange.waiting_since_s = -1.0
 
 
-def go_on(exchange: Exchange, phase: Callable[[Exchange], None]) -> None:
+def continue_with(exchange: Exchange, phase: Callable[[Exchange], None]) -> None:
     """Continue from a callback; what is raised there becomes the response, as in the pipeline."""
     exchange.guard(partial(phase, exchange))
 
 
-def no_permit(exchange: Exchange, reason: str, retry_after_s: float) -> None:
+def handle_no_permit(exchange: Exchange, reason: str, retry_after_s: float) -> None:
     """A gate has refused: fall back where it was the upstream's own. The consumer's own limit is 429, a limit of
     everybody 503 (RFC 6585 4, RFC 9110 15.6.4). Raises ExchangeError."""
     loop = exchange.retry_loop
@@ -143,11 +143,11 @@ def no_permit(exchange: Exchange, reason: str, retry_after_s: float) -> None:
 def fall_back(exchange: Exchange, loop: RetryLoop) -> None:
     """Go on with another target; the permit of the one before is given back. Raises ExchangeError."""
     gates = {id(gate) for gate in (exchange.plan.consumer_gates.get(exchange.consumer or ""), route_gate(exchange))}
-    for held in [held for held in exchange.tickets if id(held[0]) not in gates]:
-        exchange.tickets = tuple(one for one in exchange.tickets if one is not held)
-        held[0].release(held[1])
+    for entry in [entry for entry in exchange.tickets if id(entry[0]) not in gates]:
+        exchange.tickets = tuple(one for one in exchange.tickets if one is not entry)
+        entry[0].release(entry[1])
     exchange.gates = ()
-    to_target(exchange, loop)
+    enter_target(exchange, loop)
 
 
 def route_gate(exchange: Exchange) -> object:
@@ -159,13 +159,13 @@ def route_gate(exchange: Exchange) -> object:
 # ---- the attempt
 
 
-def attempt(exchange: Exchange) -> None:
+def start_attempt(exchange: Exchange) -> None:
     """Translate what is too large for one turn of the event loop, then send the request. Raises ExchangeError."""
-    loop, call = exchange.retry_loop, exchange.call
+    loop, ai_request = exchange.retry_loop, exchange.ai_request
     assert loop is not None
     exchange.phase = "attempt"
-    steps = None if call is None else call.steps_to(loop.target)
-    if call is None or steps is None or exchange.work(steps, partial(send, exchange), later=call.is_long):
+    steps = None if ai_request is None else ai_request.preparation_steps(loop.target)
+    if ai_request is None or steps is None or exchange.work(steps, partial(send, exchange), deferred=ai_request.is_slow_to_inspect):
         send(exchange)
 
 
@@ -180,7 +180,7 @@ def send(exchange: Exchange) -> None:
         no_endpoint(exchange, loop)
         return
     try:
-        message = message_for(exchange, route, target, lease, exchange.call, exchange.body.data)
+        message = message_for(exchange, route, target, lease, exchange.ai_request, exchange.body.data)
     except (ExchangeError, Refused) as fault:
         exchange.lease = None
         lease.release(None)
@@ -188,7 +188,7 @@ def send(exchange: Exchange) -> None:
             raise
         exchange.respond(refused_answer(route, fault, exchange.request_id.decode("latin-1")))
         return
-    loop.began(lease.endpoint)
+    loop.attempt_started(lease.endpoint)
     record = exchange.record
     record.attempts += 1
     record.endpoint = lease.endpoint.label
@@ -197,7 +197,7 @@ def send(exchange: Exchange) -> None:
         exchange.tunnel = exchange.gateway.tunnel(exchange, lease, message[0], message[1])
         return
     wire_target, fields, payload, canonical = message
-    body, call = exchange.body, exchange.call
+    body, ai_request = exchange.body, exchange.ai_request
     if body.memory is not None:
         body.recount(None, payload)
     length: int | None = None
@@ -205,18 +205,18 @@ def send(exchange: Exchange) -> None:
         length = len(payload)
     elif body.present:
         length = -1 if head.length is None else head.length
-        form = None if call is None else call.form_transform(target)
+        form = None if ai_request is None else ai_request.form_transform(target)
         if form is not None:
             body.transform = form
             if length >= 0:
                 length += form.grows_bytes
-    exchange.after_attempt = failed
-    made = exchange.attempt = Attempt(
-        exchange, target, lease, exchange.writer, body, call, canonical, loop.may_retry() and body.whole,
-        route.pass_client_key, route.keepalive_s if call is None or call.keepalive is None else 0.0,
+    exchange.on_attempt_failed = handle_failed_attempt
+    attempt = exchange.attempt = Attempt(
+        exchange, target, lease, exchange.writer, body, ai_request, canonical, loop.may_retry() and body.whole,
+        route.pass_client_key, route.keepalive_s if ai_request is None or ai_request.keepalive is None else 0.0,
     )
     exchange.lease = None
-    made.start(head.method, wire_target, fields, payload, length, new_connection=loop.resends == RESENDS)
+    attempt.start(head.method, wire_target, fields, payload, length, new_connection=loop.resends == RESENDS)
 
 
 def no_endpoint(exchange: Exchange, loop: RetryLoop) -> None:
@@ -226,7 +226,7 @@ def no_endpoint(exchange: Exchange, loop: RetryLoop) -> None:
     if not isinstance(decision, Deliver):
         fall_back(exchange, loop)
     elif decision.result is not None:
-        give_up(exchange, loop, decision.result)
+        deliver_last_error(exchange, loop, decision.result)
     else:
         why, after_s = upstream.unavailable()
         raise ExchangeError("no_endpoint", why, (("Retry-After", retry_after(after_s)),))
@@ -235,43 +235,43 @@ def no_endpoint(exchange: Exchange, loop: RetryLoop) -> None:
 # ---- what follows a failed attempt
 
 
-def failed(exchange: Exchange, result: AttemptResult) -> None:
+def handle_failed_attempt(exchange: Exchange, result: AttemptResult) -> None:
     """Retry, fall back, or deliver the last error. Raises ExchangeError."""
     loop = exchange.retry_loop
     assert loop is not None
     now_s = clock.monotonic()
     deadline = deadline_s(exchange)
     remaining_s = None if deadline is None else deadline - now_s
-    call = exchange.call
-    adapted = call is not None and result.replayable and call.adapts(loop.target, result.failure)
+    ai_request = exchange.ai_request
+    adapted = ai_request is not None and result.replayable and ai_request.adapt_to_failure(loop.target, result.failure)
     decision = loop.decide(result, exchange.head.method, remaining_s, now_s, adapted)
     if isinstance(decision, Retry):
         if decision.after_s <= 0:
-            attempt(exchange)
+            start_attempt(exchange)
         else:
-            exchange.cancel_timer = exchange.later(decision.after_s, partial(attempt, exchange))
+            exchange.cancel_timer = exchange.call_later(decision.after_s, partial(start_attempt, exchange))
     elif isinstance(decision, Deliver):
-        give_up(exchange, loop, result)
+        deliver_last_error(exchange, loop, result)
     else:
         fall_back(exchange, loop)
 
 
-def give_up(exchange: Exchange, loop: RetryLoop, result: AttemptResult) -> None:
+def deliver_last_error(exchange: Exchange, loop: RetryLoop, result: AttemptResult) -> None:
     """The last attempt's failure becomes the response, in the client's dialect where there is one."""
-    call, record, route = exchange.call, exchange.record, exchange.route
+    ai_request, record, route = exchange.ai_request, exchange.record, exchange.route
     fault, response, failure = result.fault, result.response, result.failure
     assert route is not None
-    if call is None:
+    if ai_request is None:
         if response is not None:
             exchange.deliver(response, result.body)  # opaque bytes: the endpoint's own response
         else:
             exchange.fail(fault)
         return
-    if call.is_socket and call.crosses(loop.target):
+    if ai_request.is_socket and ai_request.needs_translation(loop.target):
         # The dialect expresses it itself, because it forgets the response that this one should have continued.
         record.code, record.detail = fault.kind.code, fault.detail
-        told = failure or Failure(fault.kind.status, fault.kind.message, fault.kind.code)
-        exchange.deliver_stream(call.renderer.feed([told]))
+        reported = failure or Failure(fault.kind.status, fault.kind.message, fault.kind.code)
+        exchange.deliver_stream(ai_request.renderer.feed([reported]))
         return
     if failure is None:
         exchange.fail(fault)
@@ -286,8 +286,8 @@ def give_up(exchange: Exchange, loop: RetryLoop, result: AttemptResult) -> None:
     if exchange.writer.started:
         exchange.fail(fault, failure)
         return
-    made = failure_answer(route, failure, exchange.request_id.decode("latin-1"))
-    exchange.deliver(made.response, made.body)
+    error = failure_answer(route, failure, exchange.request_id.decode("latin-1"))
+    exchange.deliver(error.response, error.body)
 
 
 def key_refused(status: int) -> Failure:

@@ -18,10 +18,10 @@ from relayd.protocols.dialect import Memory
 from relayd.proxy.application import Application, not_running
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.exchange import Exchange
-from relayd.proxy.incoming import LENGTH, head_of
-from relayd.proxy.owner import Store
 from relayd.proxy.pipeline import run
+from relayd.proxy.ports import Store
 from relayd.proxy.respond import error_answer
+from relayd.proxy.response_head import LENGTH, render_head
 from relayd.proxy.upgrade import Tunnel, Upgrade
 from relayd.stores.memory import Store as MemoryStore
 from relayd.telemetry.outcome import Record
@@ -82,7 +82,7 @@ class Gateway:
         rule = fault.detail or kind.code
         self.telemetry.metrics.add("relayd.listener.bad_requests", listener=down.listener, rule=rule)
         self.account(record)
-        head = head_of(answer.response, LENGTH, 11, False, None, plan.house, record.id.encode(), record.total_s, None)
+        head = render_head(answer.response, LENGTH, 11, False, None, plan.header_names, record.id.encode(), record.total_s, None)
         return head + answer.body
 
     def current(self) -> Plan:
@@ -94,15 +94,15 @@ class Gateway:
         """What is remembered for one consumer."""
         return self.store.space(space)
 
-    def later(self, delay_s: float, call: Callable[[], None]) -> Callable[[], None]:
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Callable[[], None]:
         """Call it after a while; what is returned takes that back. What is put off to the next turn, with a delay of 0,
         shares that turn with all other work that waits (work_queue)."""
         if not delay_s:
-            waiting = [call]
+            waiting = [callback]
             self.client.work.put(lambda: waiting.pop()() if waiting else None)
             return waiting.clear
         loop = self.client.io_loop
-        timer = loop.call_later(delay_s, call)
+        timer = loop.call_later(delay_s, callback)
         return lambda: loop.remove_timeout(timer)
 
     def tunnel(self, exchange: Exchange, lease: Lease, wire_target: bytes, fields: list[bytes]) -> Tunnel:
@@ -115,4 +115,4 @@ class Gateway:
         self.gates.sweep(now)
         self.buffers.sweep(now)
         for exchange in list(self.exchanges):
-            exchange.guard(partial(exchange.check, now))
+            exchange.guard(partial(exchange.enforce_timeouts, now))

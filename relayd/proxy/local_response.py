@@ -68,7 +68,7 @@ class LocalResponse:
     def resume_body(self) -> None:
         """Read on if the client was paused."""
         if not self._is_over:
-            self._exchange.body.drained(self)
+            self._exchange.body.on_drained(self)
 
     def is_superseded(self) -> bool:
         """Whether the plan of the exchange is not in force any more."""

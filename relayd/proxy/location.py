@@ -24,15 +24,15 @@ _REFRESH = re.compile(rb"([0-9.]+[ \t]*[;,][ \t]*(?:url[ \t]*=[ \t]*)?)([\"']?)(
 _FIELDS = (b"location", b"content-location", b"refresh")
 
 
-def relocate(response: ResponseHead, asked: bytes, route: PlannedRoute, spec: UpstreamSpec, endpoint: Endpoint) -> None:
-    """Change the fields of a response that passes. `asked` is the path of the client's request."""
+def relocate(response: ResponseHead, request_path: bytes, route: PlannedRoute, spec: UpstreamSpec, endpoint: Endpoint) -> None:
+    """Change the fields of a response that passes. `request_path` is the path of the client's request."""
     if spec.relocate and not spec.client_host and spec.protocol == "plain":
         response.keep = [
-            _line(line, asked, route, endpoint) if name_of(line) in _FIELDS else line for line in response.keep
+            _line(line, request_path, route, endpoint) if name_of(line) in _FIELDS else line for line in response.keep
         ]
 
 
-def _line(line: bytes, asked: bytes, route: PlannedRoute, endpoint: Endpoint) -> bytes:
+def _line(line: bytes, request_path: bytes, route: PlannedRoute, endpoint: Endpoint) -> bytes:
     name, _, value = line.partition(b":")
     value = value.strip()
     before, quote, url = b"", b"", value
@@ -41,11 +41,11 @@ def _line(line: bytes, asked: bytes, route: PlannedRoute, endpoint: Endpoint) ->
         if match is None:
             return line
         before, quote, url = match.groups()
-    seen = _as_seen(url, asked, route, endpoint)
-    return line if seen is None else b"%b: %b%b%b%b\r\n" % (name, before, quote, seen, quote)
+    reference = _client_reference(url, request_path, route, endpoint)
+    return line if reference is None else b"%b: %b%b%b%b\r\n" % (name, before, quote, reference, quote)
 
 
-def _as_seen(url: bytes, asked: bytes, route: PlannedRoute, endpoint: Endpoint) -> bytes | None:
+def _client_reference(url: bytes, request_path: bytes, route: PlannedRoute, endpoint: Endpoint) -> bytes | None:
     """The reference that means the same place to the client; None for another server, and for what is out of reach."""
     match = _URL.fullmatch(url)
     if match is None or not _is_own(match[1], match[2].lower(), endpoint):
@@ -53,8 +53,8 @@ def _as_seen(url: bytes, asked: bytes, route: PlannedRoute, endpoint: Endpoint) 
     path, base = match[3] or b"/", endpoint.base_path
     if has_parent_segment(path) or not path.startswith(base) or path[len(base) : len(base) + 1] not in (b"", b"/"):
         return None
-    seen = route.path_before(path[len(base) :] or b"/", asked)
-    return None if seen is None else with_one_slash(seen) + match[4]
+    reference = route.path_before(path[len(base) :] or b"/", request_path)
+    return None if reference is None else with_one_slash(reference) + match[4]
 
 
 def _is_own(scheme: bytes | None, authority: bytes, endpoint: Endpoint) -> bool:

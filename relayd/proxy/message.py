@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from relayd.plan.plan import PlannedRoute, Target
 from relayd.protocols.canon import Request
-from relayd.proxy.account import tell_unknown
-from relayd.proxy.call import Call
-from relayd.proxy.crossing import crossing_fields, crossing_target
+from relayd.proxy.account import record_unknown
+from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.exchange import Exchange
-from relayd.proxy.outgoing import fields_of, forwarding_of, strips_keys, target_of
+from relayd.proxy.translated_request import translated_fields, translated_target
+from relayd.proxy.upstream_request import fields_of, forwarding_of, strips_client_keys, target_of
 from relayd.upstream.lease import Lease
 from relayd.wire.headers import name_of
 
@@ -16,33 +16,33 @@ Message = tuple[bytes, list[bytes], bytes | None, Request | None]
 
 
 def message_for(
-    exchange: Exchange, route: PlannedRoute, target: Target, lease: Lease, call: Call | None, body: bytes | None
+    exchange: Exchange, route: PlannedRoute, target: Target, lease: Lease, ai_request: AiRequest | None, body: bytes | None
 ) -> Message:
     """Target, fields, body, and the canonical request where the dialects differ.
 
     `body` is the whole body or None. Raises Refused for what cannot be carried, ExchangeError for a loop.
     """
-    head, house, spec = exchange.head, exchange.plan.house, target.upstream.spec
+    head, header_names, spec = exchange.head, exchange.plan.header_names, target.upstream.spec
     endpoint, auth = lease.endpoint, lease.key
-    forwarding = forwarding_of(house, exchange.down, head, exchange.origin)
-    if call is not None and call.crosses(target):
-        request, sending = call.sending(target)
+    forwarding = forwarding_of(header_names, exchange.down, head, exchange.origin)
+    if ai_request is not None and ai_request.needs_translation(target):
+        request, encoded = ai_request.encode_for(target)
         if request.unknown:
-            tell_unknown(exchange.record, request.unknown)
-        fields = crossing_fields(
-            route, house, endpoint, spec, head, forwarding, exchange.request_id, sending, auth, request.stream
+            record_unknown(exchange.record, request.unknown)
+        fields = translated_fields(
+            route, header_names, endpoint, spec, head, forwarding, exchange.request_id, encoded, auth, request.stream
         )
-        return crossing_target(sending, endpoint, spec, auth), fields, sending.body, request
-    renamed = None
-    if call is not None:
-        call.check_passing(target)
-        renamed = target.model if target.model != call.model else None
-    strip = strips_keys(route, spec, exchange.consumer)
+        return translated_target(encoded, endpoint, spec, auth), fields, encoded.body, request
+    model = None
+    if ai_request is not None:
+        ai_request.validate_passthrough(target)
+        model = target.model if target.model != ai_request.model else None
+    strip = strips_client_keys(route, spec, exchange.consumer)
     fields = fields_of(
-        route, house, endpoint, spec, head, forwarding, exchange.request_id, strip, exchange.plan.key_fields, auth
+        route, header_names, endpoint, spec, head, forwarding, exchange.request_id, strip, exchange.plan.key_fields, auth
     )
-    passing = body if call is None or body is None else call.passing(target)
-    if call is not None and call.asks_usage:  # what must be read must come without a coding
+    payload = body if ai_request is None or body is None else ai_request.passthrough_body(target)
+    if ai_request is not None and ai_request.requests_usage:  # what must be read must come without a coding
         fields = [line for line in fields if name_of(line) != b"accept-encoding"]
         fields.append(b"Accept-Encoding: identity")
-    return target_of(route, endpoint, spec, head, auth, renamed, strip=strip), fields, passing, None
+    return target_of(route, endpoint, spec, head, auth, model, strip=strip), fields, payload, None

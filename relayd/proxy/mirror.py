@@ -20,11 +20,11 @@ from relayd.limits.ticket import Ticket
 from relayd.plan.plan import Target
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import Refused
+from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.attempt import Attempt
-from relayd.proxy.call import Call
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.message import message_for
-from relayd.proxy.owner import Owner
+from relayd.proxy.ports import GatewayPort
 from relayd.proxy.request_body import RequestBody
 from relayd.proxy.response_writer import NullWriter
 from relayd.proxy.retry_loop import AttemptResult
@@ -44,17 +44,17 @@ def send_copies(exchange: Exchange) -> None:
     if resilience is None or resilience.mirror is None or loop is None or not body.whole:
         return
     if resilience.mirror.upstream is not loop.target.upstream and random.random() < resilience.mirror_share:
-        target, call, body_bytes = resilience.mirror, exchange.call, body.data
-        send = partial(send_copy, exchange, target, call, body_bytes)
+        target, ai_request, body_bytes = resilience.mirror, exchange.ai_request, body.data
+        send = partial(send_copy, exchange, target, ai_request, body_bytes)
         try:
-            steps = None if call is None else call.steps_to(target)
-            if steps is None or Work(steps, exchange.gateway.later, send).turn():
+            steps = None if ai_request is None else ai_request.preparation_steps(target)
+            if steps is None or Work(steps, exchange.gateway.call_later, send).turn():
                 send()
         except Exception:  # rescue door: what goes wrong with a copy is none of the exchange's business
             LOG.exception("copy of exchange %s", exchange.record.id)
 
 
-def send_copy(exchange: Exchange, target: Target, call: Call | None, body: bytes | None) -> None:
+def send_copy(exchange: Exchange, target: Target, ai_request: AiRequest | None, body: bytes | None) -> None:
     """Send one copy, maybe in a later turn, when the exchange itself is over."""
     gate, ticket = target.gate, None
     if gate is not None:
@@ -63,7 +63,7 @@ def send_copy(exchange: Exchange, target: Target, call: Call | None, body: bytes
             return
     mirror = Mirror(exchange, target, gate, ticket)
     try:
-        begin_copy(exchange, mirror, target, call, body)
+        start_copy(exchange, mirror, target, ai_request, body)
     except (Refused, ExchangeError):
         mirror.end()
     except BaseException:  # rescue door: what the copy holds is given back; it is raised again
@@ -71,7 +71,7 @@ def send_copy(exchange: Exchange, target: Target, call: Call | None, body: bytes
         raise
 
 
-def begin_copy(exchange: Exchange, mirror: Mirror, target: Target, call: Call | None, body: bytes | None) -> None:
+def start_copy(exchange: Exchange, mirror: Mirror, target: Target, ai_request: AiRequest | None, body: bytes | None) -> None:
     """Send it where there is room for it. Raises ExchangeError, Refused."""
     lease, route, buffers = target.upstream.acquire(), exchange.route, exchange.gateway.buffers
     if lease is None:
@@ -82,36 +82,36 @@ def begin_copy(exchange: Exchange, mirror: Mirror, target: Target, call: Call | 
     if lease.endpoint.pool is None or route is None:
         mirror.end()
         return
-    wire_target, fields, payload, _ = message_for(exchange, route, target, lease, call, body)
+    wire_target, fields, payload, _ = message_for(exchange, route, target, lease, ai_request, body)
     length = None if payload is None else len(payload)
     if length is not None and length > FREE_BYTES:
         if not buffers.has_capacity(length):
             mirror.end()
             return
-        mirror.leave_memory = buffers.retain(length)
+        mirror.release_memory = buffers.retain(length)
     attempt.start(exchange.head.method, wire_target, fields, payload, length)
-    mirror.watch()
+    mirror.schedule_check()
 
 
 class Mirror:
     """The owner of one copy's attempt; kept alive by its timer until the attempt ends."""
 
-    __slots__ = ("_cancel_timer", "_gate", "_gateway", "_is_over", "_ticket", "_timeouts", "attempt", "leave_memory")
+    __slots__ = ("_cancel_timer", "_gate", "_gateway", "_is_over", "_ticket", "_timeouts", "attempt", "release_memory")
 
     def __init__(self, exchange: Exchange, target: Target, gate: Gate | None, ticket: Ticket | None) -> None:
         self.attempt: Attempt | None = None
-        self._gateway: Owner = exchange.gateway
+        self._gateway: GatewayPort = exchange.gateway
         self._timeouts: Timeouts = target.upstream.spec.timeouts
         self._gate, self._ticket = gate, ticket
         self._cancel_timer: Callable[[], None] | None = None
-        self.leave_memory: Callable[[], None] | None = None
+        self.release_memory: Callable[[], None] | None = None
         self._is_over = False
 
-    def watch(self) -> None:
+    def schedule_check(self) -> None:
         """Look at its limits of time now and then: nobody else does."""
         if self._is_over:  # it has ended while it began
             return
-        self._cancel_timer = self._gateway.later(CHECK_S, self._check)
+        self._cancel_timer = self._gateway.call_later(CHECK_S, self._check)
 
     def _check(self) -> None:
         now_s, total_s = clock.monotonic(), self._timeouts.total_s
@@ -120,12 +120,12 @@ class Mirror:
             self.end()
             return
         fault = attempt.expired(now_s, self._timeouts, 0.0)
-        if fault is None and total_s and now_s - attempt.began_s > total_s:
+        if fault is None and total_s and now_s - attempt.started_s > total_s:
             fault = ExchangeError("total_timeout")
         if fault is not None:
             attempt.fail(fault)
         else:
-            self.watch()
+            self.schedule_check()
 
     def attempt_begins_response(self, attempt: Attempt, head: ResponseHead) -> None:
         """Nobody sees it."""
@@ -160,7 +160,7 @@ class Mirror:
         if self._cancel_timer is not None:
             cancel, self._cancel_timer = self._cancel_timer, None
             cancel()
-        if self.leave_memory is not None:
-            self.leave_memory()
+        if self.release_memory is not None:
+            self.release_memory()
         if self._gate is not None and self._ticket is not None:
             self._gate.release(self._ticket)

@@ -18,19 +18,19 @@ from relayd.limits.ticket import retry_after
 from relayd.plan.plan import PlannedRoute, Resilience
 from relayd.proxy import forward, mirror, select_target
 from relayd.proxy.application import LocalRequest
-from relayd.proxy.body_inspection import BodyInspection, is_looked_at
+from relayd.proxy.body_inspection import BodyInspection, is_inspected
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.local_response import LocalResponse
-from relayd.proxy.model_of_request import (
+from relayd.proxy.request_model import (
     FormFinder,
-    decided_model,
+    deciding_model,
     form_finder,
     is_form,
     model_decides,
     require_readable,
 )
-from relayd.proxy.outgoing import origin_for, request_id_of
 from relayd.proxy.respond import WAIT, Answer, Wait, answer, fixed_answer, redirect_answer
+from relayd.proxy.upstream_request import origin_for, request_id_of
 from relayd.proxy.websocket_session import open_session
 from relayd.routing.matchers import ModelWanted
 from relayd.routing.table import Table
@@ -47,24 +47,24 @@ Step = Answer | Wait | None
 Phase = Callable[[Exchange], Step]
 
 
-def run(exchange: Exchange, place: int = 0) -> None:
+def run(exchange: Exchange, index: int = 0) -> None:
     """Take an exchange through its phases, from this one on; what they raise becomes its response."""
     try:
-        run_phases(exchange, place)
+        run_phases(exchange, index)
     except Exception:  # rescue door: a fault of relayd's own ends one exchange
-        exchange.broke()
+        exchange.fail_internally()
 
 
-def run_phases(exchange: Exchange, place: int) -> None:
+def run_phases(exchange: Exchange, index: int) -> None:
     """Until a phase waits or answers. An ExchangeError becomes the response."""
     step: Step = None
     try:
-        for phase in PHASES[place:] if place else PHASES:
+        for phase in PHASES[index:] if index else PHASES:
             step = phase(exchange)
             if step is not None:
                 break
         if step is WAIT:
-            exchange.waits_in = PHASES.index(phase)
+            exchange.resume_index = PHASES.index(phase)
         elif step is not None:
             exchange.respond(step)
     except ExchangeError as refused:
@@ -74,13 +74,13 @@ def run_phases(exchange: Exchange, place: int) -> None:
 def resume(exchange: Exchange) -> None:
     """What a phase waited for is there."""
     if exchange.phase != "over":
-        run(exchange, exchange.waits_in)
+        run(exchange, exchange.resume_index)
 
 
 def accept(exchange: Exchange) -> Step:
     """Is this a request that may go on? Name it and its client; answer OPTIONS that go no further (RFC 9110 7.6.2)."""
     head, record, down = exchange.head, exchange.record, exchange.down
-    header_names = exchange.plan.house
+    header_names = exchange.plan.header_names
     exchange.request_id = request_id_of(header_names, down, head) or b"%032x" % random.getrandbits(128)
     exchange.writer.request_id = exchange.request_id
     record.id = exchange.request_id.decode("latin-1")
@@ -128,21 +128,21 @@ def model_is_read(exchange: Exchange) -> bool:
     """
     head, body, go_on = exchange.head, exchange.body, partial(resume, exchange)
     candidates = exchange.plan.table.candidates(head)
-    speaker = candidates[0] if candidates else None
-    exchange.speak_for(speaker)
+    error_route = candidates[0] if candidates else None
+    exchange.use_error_format_of(error_route)
     if not body.whole:
         limit = limit_before_match(exchange, candidates)
         require_readable(head)
         exchange.phase = "admit"
-        body.gather(limit, go_on, exchange, head.length, form_finder(head, whole=True)
-                    or BodyInspection(exchange, speaker))  # fmt: skip
-        exchange.speak_for(None)  # its limits are not those of the route that will be found
+        body.start_buffering(limit, go_on, exchange, head.length, form_finder(head, whole=True)
+                    or BodyInspection(exchange, error_route))  # fmt: skip
+        exchange.use_error_format_of(None)  # its limits are not those of the route that will be found
         return False
-    if not is_form(head) and not is_looked_at(exchange, speaker, go_on):
-        exchange.speak_for(None)
+    if not is_form(head) and not is_inspected(exchange, error_route, go_on):
+        exchange.use_error_format_of(None)
         return False
-    head.model = decided_model(head, body.data, body.look, form_of(exchange))
-    exchange.speak_for(None)
+    head.model = deciding_model(head, body.data, body.json_body, form_of(exchange))
+    exchange.use_error_format_of(None)
     return True
 
 
@@ -258,22 +258,22 @@ def read_body(exchange: Exchange) -> Step:
     if route is None or route.resilience is None:
         return None
     head, go_on, decides = exchange.head, partial(resume, exchange), model_decides(route.resilience)
-    if not body.whole and body.probe is None and gathers(route.resilience, head):
+    if not body.whole and body.probe is None and needs_buffering(route.resilience, head):
         if decides:
             require_readable(head)
-        body.gather(route.body_limit, go_on, exchange, head.length, form_finder(head, refuses=decides)
+        body.start_buffering(route.body_limit, go_on, exchange, head.length, form_finder(head, refuses=decides)
                     or BodyInspection(exchange, route if decides else None))  # fmt: skip
         return WAIT
     is_large = body.data is not None and len(body.data) > PARSED_BYTES and not is_form(head)
-    if is_large and not is_looked_at(exchange, route if decides else None, go_on):
+    if is_large and not is_inspected(exchange, route if decides else None, go_on):
         return WAIT
     form = form_of(exchange)
     if head.model is None and form is not None:
-        head.model = decided_model(head, body.data, None, form) if decides and body.whole else form.model or ""
+        head.model = deciding_model(head, body.data, None, form) if decides and body.whole else form.model or ""
     return None
 
 
-def gathers(resilience: Resilience, head: RequestHead) -> bool:
+def needs_buffering(resilience: Resilience, head: RequestHead) -> bool:
     """Whether the body is read first: where it decides, and where a dialect is spoken unless it is a file."""
     if resilience.needs_body or resilience.dialect is None:
         return resilience.needs_body

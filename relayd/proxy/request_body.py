@@ -14,7 +14,7 @@ from typing import Protocol
 
 from relayd.errors import ExchangeError
 from relayd.limits.request_buffers import FREE_BYTES, RequestBuffers
-from relayd.proxy.body_memory import BodyMemory, Holder
+from relayd.proxy.body_memory import BodyMemory, BodyOwner
 from relayd.proxy.downstream import Downstream
 from relayd.upstream.transport.slot import Slot
 from relayd.wire.body import JsonBody
@@ -56,25 +56,25 @@ class Recipient(Protocol):
         """The next piece."""
 
 
-class Gathering:
+class Buffering:
     """A body that is read before the exchange goes on: whole, or until a probe knows enough."""
 
-    __slots__ = ("body", "holder", "limit", "then")
+    __slots__ = ("body", "limit", "on_complete", "owner")
 
-    def __init__(self, limit: int, then: Callable[[], None], holder: Holder) -> None:
-        self.limit, self.then, self.holder = limit, then, holder
+    def __init__(self, limit: int, on_complete: Callable[[], None], owner: BodyOwner) -> None:
+        self.limit, self.on_complete, self.owner = limit, on_complete, owner
         self.body = bytearray()  # not a list: an object for each byte would cost forty times what is counted
 
 
 class RequestBody:
     """Owned by its exchange. `data` is the whole body, None while it is not known. `complete`: the client has sent
     all of it. `present`: the request has a body. `paused`: the client was told to wait. `probe` is what has looked at a
-    body that was gathered, `look` what is known of its JSON where somebody has looked. `memory` is its part of the
+    body that was gathered, `json_body` what is known of its JSON where somebody has looked. `memory` is its part of the
     bound on all bodies; most are so small that they need none."""
 
     __slots__ = (
-        "_buffers", "_down", "_early", "_gathering", "_pauses", "_raw", "complete", "data", "look", "memory", "paused",
-        "present", "probe", "transform",
+        "_buffering", "_buffers", "_down", "_pauses", "_pending", "_untransformed", "complete", "data", "json_body",
+        "memory", "paused", "present", "probe", "transform",
     )
 
     def __init__(self, down: Downstream, buffers: RequestBuffers, data: bytes | None, present: bool) -> None:
@@ -85,11 +85,11 @@ class RequestBody:
         self.complete = data is not None or not present
         self.transform: Transform | None = None
         self.probe: Probe | None = None
-        self.look: JsonBody | None = None
+        self.json_body: JsonBody | None = None
         self.memory: BodyMemory | None = None
-        self._gathering: Gathering | None = None
-        self._early: list[bytes] | None = None
-        self._raw: list[bytes] | None = None  # with a transform: what the transfer was given, before it was changed
+        self._buffering: Buffering | None = None
+        self._pending: list[bytes] | None = None
+        self._untransformed: list[bytes] | None = None  # with a transform: what the transfer was given, before it was changed
         self.paused = False
         self._pauses = 0
 
@@ -99,61 +99,61 @@ class RequestBody:
         return self.data is not None or not self.present
 
     @property
-    def gathering(self) -> bool:
+    def is_buffering(self) -> bool:
         """Whether the body is being read before the exchange goes on."""
-        return self._gathering is not None
+        return self._buffering is not None
 
-    def gather(
-        self, limit: int, then: Callable[[], None], holder: Holder, length: int | None, probe: Probe | None = None
+    def start_buffering(
+        self, limit: int, on_complete: Callable[[], None], owner: BodyOwner, length: int | None, probe: Probe | None = None
     ) -> None:
         """Read the body up to `limit` bytes (0: no bound), then go on; with `probe` maybe before its end. `length` is
         what was announced. Raises ExchangeError if there can never be memory for it."""
         self.probe = probe
         if length is not None and length > FREE_BYTES and (probe is None or probe.reads_all):
-            self.memory = BodyMemory(self._buffers, holder, self, length)
-        self._gathering = Gathering(limit, then, holder)
+            self.memory = BodyMemory(self._buffers, owner, self, length)
+        self._buffering = Buffering(limit, on_complete, owner)
 
-    def receive(self, piece: bytes, last: bool, recipient: Recipient | None, waits: bool) -> None:
-        """The next piece from the client. `recipient` takes it; `waits` says that one will come.
+    def receive(self, piece: bytes, last: bool, recipient: Recipient | None, recipient_expected: bool) -> None:
+        """The next piece from the client. `recipient` takes it; `recipient_expected` says that one will come.
 
         Raises ExchangeError for a body that is too large or cannot be read.
         """
-        if self._gathering is not None:
-            self._gather(self._gathering, piece, last)
+        if self._buffering is not None:
+            self._add_to_buffer(self._buffering, piece, last)
             return
         self.complete = last
         if recipient is not None:
             self._feed(recipient, piece, last)
-        elif waits:
-            self._early = [*(self._early or ()), piece]
+        elif recipient_expected:
+            self._pending = [*(self._pending or ()), piece]
             if not self.paused:
                 self.paused = True
                 self.pause_body()
 
-    def _gather(self, gathering: Gathering, piece: bytes, last: bool) -> None:
-        gathering.body += piece
-        size = len(gathering.body)
-        if gathering.limit and size > gathering.limit:
-            self._gathering = None
+    def _add_to_buffer(self, buffering: Buffering, piece: bytes, last: bool) -> None:
+        buffering.body += piece
+        size = len(buffering.body)
+        if buffering.limit and size > buffering.limit:
+            self._buffering = None
             raise ExchangeError("body_too_large")
         is_known = self.probe is not None and self.probe.feed(piece)  # also the last piece
         done = last or is_known
-        self.count(size, gathering.holder, grows=not done)
+        self.count(size, buffering.owner, grows=not done)
         if done:
-            self._gathering = None
+            self._buffering = None
             self.complete = last
-            data = bytes(gathering.body)
+            data = bytes(buffering.body)
             if last:
                 self.data = data
             else:
-                self._early = [data]
-            gathering.then()
+                self._pending = [data]
+            buffering.on_complete()
 
     def attach(self, recipient: Recipient) -> None:
         """A streamed body goes there from now on."""
-        if self._early is not None:
-            early, self._early = self._early, None
-            self._feed(recipient, b"".join(early), self.complete)
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            self._feed(recipient, b"".join(pending), self.complete)
 
     def detach(self, slot: Slot) -> bool:
         """The transfer ends. True if the body can be sent once more: whole, absent, or not read by the endpoint."""
@@ -161,20 +161,20 @@ class RequestBody:
             return True
         if slot.read_at:
             return False
-        self._early = [bytes(piece) for piece in slot.queue or ()] if self.transform is None else self._raw
-        self.transform = self._raw = None
+        self._pending = [bytes(piece) for piece in slot.queue or ()] if self.transform is None else self._untransformed
+        self.transform = self._untransformed = None
         return True
 
     def _feed(self, recipient: Recipient, piece: bytes, last: bool) -> None:
         if self.transform is not None:
-            self._raw = None if recipient.read_at else [*(self._raw or ()), piece]
+            self._untransformed = None if recipient.read_at else [*(self._untransformed or ()), piece]
             piece = self.transform.feed(piece, last)
         recipient.feed(piece, last)
         if not last and not self.paused and recipient.queued > HIGH:
             self.paused = True
             self.pause_body()
 
-    def drained(self, recipient: Recipient) -> None:
+    def on_drained(self, recipient: Recipient) -> None:
         """The recipient has taken something."""
         if self.paused and recipient.queued < LOW:
             self.paused = False
@@ -196,41 +196,41 @@ class RequestBody:
 
     # ---- what is counted over all exchanges together
 
-    def count(self, size: int, holder: Holder, *, grows: bool = False) -> None:
+    def count(self, size: int, owner: BodyOwner, *, grows: bool = False) -> None:
         """So many bytes of the body are held; `grows` if more are to come. Small bodies are not counted."""
         if self.memory is None:
             if size <= FREE_BYTES:
                 return
-            self.memory = BodyMemory(self._buffers, holder, self, None)
+            self.memory = BodyMemory(self._buffers, owner, self, None)
         if grows:
-            self.memory.arrived(size)
+            self.memory.grow(size)
         else:
-            self.memory.keep(size)
+            self.memory.set_body_bytes(size)
 
-    def hold_answer(self, size: int, holder: Holder) -> None:
+    def count_response(self, size: int, owner: BodyOwner) -> None:
         """So many bytes of a response are held until it is whole."""
         if self.memory is None:
             if size <= FREE_BYTES:
                 return
-            self.memory = BodyMemory(self._buffers, holder, self, None)
-        self.memory.answer(size)
+            self.memory = BodyMemory(self._buffers, owner, self, None)
+        self.memory.set_response_bytes(size)
 
     def recount(self, slot: Slot | None, payload: bytes | None = None) -> None:
         """What is held has changed: the body, `payload` as it was written for the endpoint, what `slot` still has."""
         if self.memory is not None:
             bodies = (self.data, payload, None if slot is None else slot.body)
-            held = {id(one): len(one) for one in bodies if one is not None}
-            self.memory.keep(sum(held.values()) + (0 if slot is None else slot.queued))
+            held = {id(body): len(body) for body in bodies if body is not None}
+            self.memory.set_body_bytes(sum(held.values()) + (0 if slot is None else slot.queued))
 
-    def held_bytes(self) -> int:
+    def buffered_bytes(self) -> int:
         """Bytes of the body that wait here."""
         if self.memory is not None:
             return self.memory.body_bytes
-        return 0 if self._gathering is None else len(self._gathering.body)
+        return 0 if self._buffering is None else len(self._buffering.body)
 
     def release(self) -> None:
         """The exchange is over."""
-        self.data = self._early = self._raw = self._gathering = self.transform = self.probe = self.look = None
+        self.data = self._pending = self._untransformed = self._buffering = self.transform = self.probe = self.json_body = None
         if self.memory is not None:
             memory, self.memory = self.memory, None
-            memory.leave()
+            memory.release()

@@ -16,7 +16,7 @@ from relayd import clock
 from relayd.access.cors import response_fields
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.proxy.downstream import Downstream
-from relayd.proxy.incoming import CHUNKED, NONE, UNTIL_CLOSE, framing_of, head_of, interim_head, trailer_lines
+from relayd.proxy.response_head import CHUNKED, NONE, UNTIL_CLOSE, framing_of, interim_head, render_head, trailer_lines
 from relayd.telemetry.outcome import Record
 from relayd.wire.http1 import RequestHead
 from relayd.wire.response import ResponseHead
@@ -75,8 +75,8 @@ class Http1Writer:
     """A response on an HTTP/1.1 or HTTP/1.0 connection. Owned by its exchange; fills in the response of its record."""
 
     __slots__ = (
-        "_down", "_framing", "_head", "_keep", "_kept", "_plan", "_record", "adds_cors", "committed", "request_id",
-        "route", "started",
+        "_down", "_framing", "_head", "_keep_alive", "_pending_head", "_plan", "_record", "adds_cors", "committed",
+        "request_id", "route", "started",
     )
 
     def __init__(self, down: Downstream, head: RequestHead, record: Record, plan: Plan) -> None:
@@ -84,9 +84,9 @@ class Http1Writer:
         self.route: PlannedRoute | None = None
         self.request_id = b""
         self.adds_cors = True
-        self.started = self.committed = self._keep = False
+        self.started = self.committed = self._keep_alive = False
         self._framing = NONE
-        self._kept = b""
+        self._pending_head = b""
 
     def interim(self, heads: list[ResponseHead]) -> None:
         """RFC 9110 15.2: an HTTP/1.0 client gets none."""
@@ -98,37 +98,37 @@ class Http1Writer:
         head, record, down, route = self._head, self._record, self._down, self.route
         framing = self._framing = framing_of(response, head.method, head.version)
         keep = framing != UNTIL_CLOSE and down.reusable() and down.body_complete()
-        self._keep, self.started = keep, True
+        self._keep_alive, self.started = keep, True
         record.status = response.status
         record.first_byte_s = clock.monotonic() - record.started
         cors = None
         if route is not None and route.cors is not None and self.adds_cors:
             origin = head.get(b"origin")
             cors = response_fields(route.cors, origin.decode("latin-1") if origin is not None else None)
-        self._kept = head_of(
-            response, framing, head.version, keep, route, self._plan.house, self.request_id, record.first_byte_s, cors,
+        self._pending_head = render_head(
+            response, framing, head.version, keep, route, self._plan.header_names, self.request_id, record.first_byte_s, cors,
         )
 
     def comment(self, data: bytes) -> None:
         """As `body`, without committing."""
-        self._down.send(self._take(data))
+        self._down.send(self._frame(data))
 
     def body(self, data: bytes) -> bool:
         """Frame and send."""
         self.committed = True
-        out = self._take(data)
+        out = self._frame(data)
         return self._down.send(out) if out else True
 
     def flush(self) -> bool:
         """Send what is kept."""
         self.committed = True
-        kept, self._kept = self._kept, b""
-        return self._down.send(kept) if kept else True
+        pending, self._pending_head = self._pending_head, b""
+        return self._down.send(pending) if pending else True
 
     def end(self, data: bytes = b"", trailers: list[bytes] | None = None) -> None:
         """Frame the rest and the end in one piece."""
         self.committed = True
-        out = self._take(data) if data or self._kept else b""
+        out = self._frame(data) if data or self._pending_head else b""
         if self._framing == CHUNKED:
             if trailers and self.route is not None and self.route.trailers:
                 out += b"0\r\n" + trailer_lines(trailers) + b"\r\n"
@@ -139,7 +139,7 @@ class Http1Writer:
 
     def close(self) -> None:
         """Hand the connection back."""
-        self._down.finished(self._keep)
+        self._down.finished(self._keep_alive)
 
     def abort(self, explained: bool = False) -> None:
         """A body that ends with its connection can only be broken by a reset, which may lose what was sent last."""
@@ -163,8 +163,8 @@ class Http1Writer:
         """Bytes that the connection has not sent yet."""
         return self._down.buffered()
 
-    def _take(self, data: bytes) -> bytes:
-        out, self._kept = self._kept, b""
+    def _frame(self, data: bytes) -> bytes:
+        out, self._pending_head = self._pending_head, b""
         if data and self._framing != NONE:
             self._record.bytes_out += len(data)
             out += b"%x\r\n%b\r\n" % (len(data), data) if self._framing == CHUNKED else data

@@ -77,11 +77,11 @@ class RetryLoop:
     `resends` counts how often the present target refused the request unprocessed and was sent it again.
     """
 
-    __slots__ = ("_at", "affinity", "attempts", "last", "resends", "target", "targets", "trail", "tried")
+    __slots__ = ("_target_index", "affinity", "attempts", "last", "resends", "target", "targets", "trail", "tried")
 
     def __init__(self, targets: tuple[Target, ...], affinity: int | None = None) -> None:
         self.targets = targets
-        self._at = self.attempts = self.resends = 0
+        self._target_index = self.attempts = self.resends = 0
         self.target = targets[0]
         self.affinity = affinity
         self.tried: tuple[Endpoint, ...] = ()
@@ -90,15 +90,15 @@ class RetryLoop:
 
     def may_retry(self) -> bool:
         """Whether another attempt could follow the present one, were its body replayable."""
-        return self.attempts < self.target.upstream.retries.spec.attempts or self._at + 1 < len(self.targets)
+        return self.attempts < self.target.upstream.retries.spec.attempts or self._target_index + 1 < len(self.targets)
 
     def reads_error(self, classification: Classification) -> bool:
         """Whether the body of an error response may decide what follows."""
         if classification.fault or self.target.upstream.retries.retries_fault(classification):
             return True
-        return any(one.on & _READ_FROM_BODIES for one in self.targets[self._at + 1 :])
+        return any(target.on & _READ_FROM_BODIES for target in self.targets[self._target_index + 1 :])
 
-    def began(self, endpoint: Endpoint) -> None:
+    def attempt_started(self, endpoint: Endpoint) -> None:
         """An attempt at this endpoint is under way."""
         self.attempts += 1
         self.tried = (*self.tried, endpoint)
@@ -142,11 +142,11 @@ class RetryLoop:
         return Fallback() if at_upstream and self._fall_back("overloaded") else Deliver(None)
 
     def _fall_back(self, fault_class: str) -> bool:
-        place = next_fallback(self.targets[1:], self._at, fault_class)
-        if place is None:
+        index = next_fallback(self.targets[1:], self._target_index, fault_class)
+        if index is None:
             return False
-        self._at = place + 1
-        self.target = self.targets[self._at]
+        self._target_index = index + 1
+        self.target = self.targets[self._target_index]
         self.attempts = self.resends = 0
         self.tried = ()
         return True

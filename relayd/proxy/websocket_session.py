@@ -52,13 +52,13 @@ from relayd.wire.websocket import (
     text_frame,
 )
 
-WAITING, WAITING_BYTES = 16, 1024 * 1024  # beyond these the message that exceeds them is the last that is read
-FRAMES = 128
-LARGEST_ERROR = 64 * 1024
-PING_S = 30.0
-SILENT_S = 120.0  # without even a pong
-REMEMBERED_BYTES = 32 * 1024 * 1024
-_NOT_PASSED = (b"upgrade", b"connection", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"host")
+MAX_WAITING, MAX_WAITING_BYTES = 16, 1024 * 1024  # beyond these the message that exceeds them is the last that is read
+MAX_FRAMES = 128
+MAX_ERROR_BYTES = 64 * 1024
+PING_INTERVAL_S = 30.0
+PONG_TIMEOUT_S = 120.0  # without even a pong
+SESSION_MEMORY_BYTES = 32 * 1024 * 1024
+_NOT_FORWARDED = (b"upgrade", b"connection", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"host")
 _JSON = b"Content-Type: application/json"
 _TERMINAL = (
     b'{"type":"response.completed"', b'{"type":"response.failed"', b'{"type":"response.incomplete"', b'{"type":"error"',
@@ -96,14 +96,14 @@ class ResponsesSession:
         self._decoder = Decoder()
         self.transport = transport_of(exchange)
         limit_s = self.transport.connection_limit_s
-        self.memory = Store(max_entries=4, max_bytes=REMEMBERED_BYTES, ttl_s=limit_s).space("socket")
+        self.memory = Store(max_entries=4, max_bytes=SESSION_MEMORY_BYTES, ttl_s=limit_s).space("socket")
         self._waiting: collections.deque[bytes] = collections.deque()
         self._waiting_bytes = 0
         self._turn: Exchange | None = None
         self._writer: TurnWriter | None = None
         self._body_memory: BodyMemory | None = None  # of messages that wait or are not whole yet
-        self._behind = self._paused = self._ending = self._without_memory = False
-        self._began_s = self._heard_s = self._pinged_s = clock.monotonic()
+        self._client_behind = self._paused = self._is_ending = self._lacks_memory = False
+        self._started_s = self._last_received_s = self._last_ping_s = clock.monotonic()
 
     # ---- the client's side
 
@@ -113,23 +113,23 @@ class ResponsesSession:
         if self._turn is not None and self._writer is not None and self._writer.too_large:
             self._turn.fail(ExchangeError("upstream_malformed", f"an event larger than {MAX_MESSAGE_BYTES} bytes"))
         if data:
-            self._heard_s = clock.monotonic()
+            self._last_received_s = clock.monotonic()
             decoder.feed(data, 0)
         began = self._begin_turn()
-        for _ in range(FRAMES):
-            if began or self._ending or self._is_full() or not decoder.has_more:
+        for _ in range(MAX_FRAMES):
+            if began or self._is_ending or self._is_full() or not decoder.has_more:
                 break
             for event in decoder.feed(b"", 1):
-                self._take(event)
+                self._handle_event(event)
             began = self._begin_turn()
-        self._count()
-        self._pace()
+        self._count_memory()
+        self._adjust_reading()
 
     def end_upload(self) -> bool:
         """The client has ended its side without a close: it has left."""
         return False
 
-    def _take(self, event: Event) -> None:
+    def _handle_event(self, event: Event) -> None:
         if isinstance(event, Message):
             self._waiting.append(event.data)
             self._waiting_bytes += len(event.data)
@@ -140,123 +140,123 @@ class ResponsesSession:
 
     def _is_full(self) -> bool:
         """Whether nothing more is read for now."""
-        full = len(self._waiting) >= WAITING or self._waiting_bytes > WAITING_BYTES
-        return self._behind or self._without_memory or full
+        full = len(self._waiting) >= MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES
+        return self._client_behind or self._lacks_memory or full
 
-    def _pace(self) -> None:
+    def _adjust_reading(self) -> None:
         """Read on, go on in a later turn, or wait: for the client, for memory, or for the turn under way."""
         down, is_full = self.exchange.down, self._is_full()
-        if self._ending:
+        if self._is_ending:
             return
         if is_full and not self._paused:
             self._paused = True
             down.pause_body()
         elif self._paused and not is_full:
             self._paused = False
-            self._heard_s = clock.monotonic()
+            self._last_received_s = clock.monotonic()
             down.resume_body()
-        if not self._behind and ((self._waiting and self._turn is None) or (self._decoder.has_more and not is_full)):
-            down.again()
+        if not self._client_behind and ((self._waiting and self._turn is None) or (self._decoder.has_more and not is_full)):
+            down.schedule_upload()
 
     def send(self, data: bytes) -> bool:
         """Frames for the client; False when it is behind, and then nothing more is read from it."""
-        room = self.exchange.tunnelled(data)
-        if not room:
-            self._behind = True
-            self._pace()
-        return room
+        has_capacity = self.exchange.write_tunnel(data)
+        if not has_capacity:
+            self._client_behind = True
+            self._adjust_reading()
+        return has_capacity
 
     def unhold(self) -> None:
         """The client can take more."""
-        self._behind = False
+        self._client_behind = False
         if self._turn is not None:
             self._turn.on_drained()
-        self._pace()
+        self._adjust_reading()
 
-    def check(self, now: float, timeouts: Timeouts) -> None:
+    def enforce_timeouts(self, now: float, timeouts: Timeouts) -> None:
         """The sweep."""
         if self._turn is None and self.exchange.gateway.draining:
             self._end(GOING_AWAY)
-        elif now - self._began_s > self.transport.connection_limit_s and self._turn is None:
-            self.exchange.tunnelled(text_frame(self.transport.write_error(self.transport.connection_limit)))
+        elif now - self._started_s > self.transport.connection_limit_s and self._turn is None:
+            self.exchange.write_tunnel(text_frame(self.transport.write_error(self.transport.connection_limit)))
             self._end(1000)
-        elif now - self._heard_s > SILENT_S and not self._paused:
+        elif now - self._last_received_s > PONG_TIMEOUT_S and not self._paused:
             self._end(GOING_AWAY)
-        elif now - self._pinged_s > PING_S and not self._behind:
-            self._pinged_s = now
+        elif now - self._last_ping_s > PING_INTERVAL_S and not self._client_behind:
+            self._last_ping_s = now
             self.send(ping_frame())
 
     def close(self) -> None:
         """The client has left, or the connection is ended."""
-        self._ending = True
+        self._is_ending = True
         self._waiting.clear()
         if self._body_memory is not None:
             memory, self._body_memory = self._body_memory, None
-            memory.leave()
+            memory.release()
         turn, self._turn, self._writer = self._turn, None, None
         if turn is not None:
             turn.client_gone()
 
     def _end(self, code: int) -> None:
-        if not self._ending:
-            self._ending = True
-            self.exchange.tunnelled(close_frame(code))
+        if not self._is_ending:
+            self._is_ending = True
+            self.exchange.write_tunnel(close_frame(code))
             self.exchange.complete()
 
     # ---- memory: messages count with the bodies of all other requests
 
-    def _count(self) -> None:
-        begun, memory = self._decoder.held_bytes, self._body_memory
-        size = begun + self._waiting_bytes
+    def _count_memory(self) -> None:
+        partial_bytes, memory = self._decoder.held_bytes, self._body_memory
+        size = partial_bytes + self._waiting_bytes
         if memory is None:
-            if size <= FREE_BYTES or self._ending:
+            if size <= FREE_BYTES or self._is_ending:
                 return
             memory = self._body_memory = BodyMemory(self.exchange.gateway.buffers, self, self, None)
-        if begun:
-            memory.arrived(size)
+        if partial_bytes:
+            memory.grow(size)
         else:
-            memory.keep(size)
+            memory.set_body_bytes(size)
 
     def pause_body(self) -> None:
         """There is no memory for more of a message."""
-        self._without_memory = True
-        self._pace()
+        self._lacks_memory = True
+        self._adjust_reading()
 
     def resume_body(self) -> None:
         """There is memory again."""
-        self._without_memory = False
-        self._pace()
+        self._lacks_memory = False
+        self._adjust_reading()
 
     def fail(self, fault: ExchangeError) -> None:
         """There was no memory for a message."""
         kind = fault.kind
         failure = Failure(kind.status, kind.message, kind.code, "server_error")
-        self.exchange.tunnelled(text_frame(self.transport.write_error(failure)))
+        self.exchange.write_tunnel(text_frame(self.transport.write_error(failure)))
         self._end(TRY_AGAIN_LATER if kind.status == 503 else TOO_LARGE if kind.status == 413 else GOING_AWAY)
 
     # ---- turns
 
     def _begin_turn(self) -> bool:
         """Begin the turn that waits next, if none is under way."""
-        if not self._waiting or self._turn is not None or self._ending or self._behind:
+        if not self._waiting or self._turn is not None or self._is_ending or self._client_behind:
             return False
         text = self._waiting.popleft()
         self._waiting_bytes -= len(text)
-        own, gateway = self.exchange, self.exchange.gateway
+        session_exchange, gateway = self.exchange, self.exchange.gateway
         down = TurnConnection(self)
-        made = Exchange(gateway, gateway.current(), down, turn_head(own.head, len(text)), clock.monotonic(), text)
-        made.writer = self._writer = TurnWriter(self, made.record)
-        self._turn = made
-        made.body.count(len(text), made)
-        self._run(made)
+        turn = Exchange(gateway, gateway.current(), down, turn_head(session_exchange.head, len(text)), clock.monotonic(), text)
+        turn.writer = self._writer = TurnWriter(self, turn.record)
+        self._turn = turn
+        turn.body.count(len(text), turn)
+        self._run(turn)
         return True
 
-    def ended(self, writer: TurnWriter) -> None:
+    def turn_ended(self, writer: TurnWriter) -> None:
         """The turn is over."""
         if writer is self._writer:
             self._turn = self._writer = None
-            self._count()
-            self._pace()
+            self._count_memory()
+            self._adjust_reading()
 
 
 class TurnConnection(NullDownstream):
@@ -288,8 +288,8 @@ class TurnWriter:
         self.request_id = b""
         self.adds_cors = False
         self._status = 0
-        self._line: list[bytes] = []  # pieces of the line that has not ended, or of an error's body
-        self._line_bytes = 0
+        self._pending_line: list[bytes] = []  # pieces of the line that has not ended, or of an error's body
+        self._pending_bytes = 0
         self._terminated = False  # whether the event that ends a turn was sent
         self.too_large = False  # whether an event has no end; the session then fails the turn
 
@@ -311,24 +311,24 @@ class TurnWriter:
         self.committed = True
         self._record.bytes_out += len(data)
         if self._status != 200:
-            self._keep(data[: LARGEST_ERROR - self._line_bytes])
+            self._hold_piece(data[: MAX_ERROR_BYTES - self._pending_bytes])
             return True
         *lines, rest = data.split(b"\n")
         if lines:
-            lines[0] = b"".join([*self._line, lines[0]])
-            self._line, self._line_bytes = [], 0
-        self._keep(rest)
-        room = self._send([line for line in map(message_of, lines) if line])
-        if self._line_bytes > MAX_MESSAGE_BYTES and not self.too_large:
+            lines[0] = b"".join([*self._pending_line, lines[0]])
+            self._pending_line, self._pending_bytes = [], 0
+        self._hold_piece(rest)
+        has_capacity = self._send([line for line in map(message_of, lines) if line])
+        if self._pending_bytes > MAX_MESSAGE_BYTES and not self.too_large:
             self.too_large = True
-            self._line = [b":"]  # what follows of it is a comment
-            self._session.exchange.down.again()  # the turn fails there: its exchange is in the middle of writing
-        return room
+            self._pending_line = [b":"]  # what follows of it is a comment
+            self._session.exchange.down.schedule_upload()  # the turn fails there: its exchange is in the middle of writing
+        return has_capacity
 
-    def _keep(self, piece: bytes) -> None:
+    def _hold_piece(self, piece: bytes) -> None:
         if piece and not self.too_large:
-            self._line.append(piece)
-            self._line_bytes += len(piece)
+            self._pending_line.append(piece)
+            self._pending_bytes += len(piece)
 
     def flush(self) -> bool:
         """There is nothing to send before the first event."""
@@ -339,18 +339,18 @@ class TurnWriter:
         """The last events, or the error."""
         self.body(data)
         if self._status != 200:
-            self._send([self._session.transport.write_error(failure_in(self._status, b"".join(self._line)))])
+            self._send([self._session.transport.write_error(failure_in(self._status, b"".join(self._pending_line)))])
 
     def close(self) -> None:
         """The session goes on with the next message."""
-        self._session.ended(self)
+        self._session.turn_ended(self)
 
     def abort(self, explained: bool = False) -> None:
         """The turn broke off: the client is told, if it was not yet."""
         if not self._terminated:
             self._send([self._session.transport.write_error(
                 Failure(502, "The answer broke off.", "upstream_cut", "server_error"))])
-        self._session.ended(self)
+        self._session.turn_ended(self)
 
     def switch(self, head: bytes) -> None:
         """A turn is never upgraded."""
@@ -380,8 +380,8 @@ def message_of(line: bytes) -> bytes:
 def failure_in(status: int, body: bytes) -> Failure:
     """The failure that an error answer tells of."""
     try:
-        told = json.loads(body)
-        error = told["error"]
+        error_body = json.loads(body)
+        error = error_body["error"]
         return Failure(
             status, str(error["message"]), str(error.get("code") or ""), str(error.get("type") or ""),
             error.get("param"),
@@ -392,20 +392,20 @@ def failure_in(status: int, body: bytes) -> Failure:
 
 def turn_head(head: RequestHead, length: int) -> RequestHead:
     """The request of a turn: the handshake's own fields, as they were accepted, without what made it a handshake."""
-    made = RequestHead(b"POST", head.path + head.query, 11, [line for line in head.lines if _goes_on(line)])
-    made.lines += [b"Host: " + head.authority, _JSON]
-    for place, line in enumerate(head.keep):  # without what Connection named, which has ended at this hop
-        if _goes_on(line):
-            if place in head.keys:
-                made.keys.append(len(made.keep))
-            made.keep.append(line)
-    made.keep.append(_JSON)
-    made.type_line, made.sent, made.length = _JSON, head.sent | 1 << TYPE, length
-    made.host, made.authority, made.empty = head.host, head.authority, head.empty
-    made.forwarding, made.via = list(head.forwarding), list(head.via)
-    return made
+    turn = RequestHead(b"POST", head.path + head.query, 11, [line for line in head.lines if _is_forwarded(line)])
+    turn.lines += [b"Host: " + head.authority, _JSON]
+    for index, line in enumerate(head.keep):  # without what Connection named, which has ended at this hop
+        if _is_forwarded(line):
+            if index in head.keys:
+                turn.keys.append(len(turn.keep))
+            turn.keep.append(line)
+    turn.keep.append(_JSON)
+    turn.type_line, turn.sent, turn.length = _JSON, head.sent | 1 << TYPE, length
+    turn.host, turn.authority, turn.empty = head.host, head.authority, head.empty
+    turn.forwarding, turn.via = list(head.forwarding), list(head.via)
+    return turn
 
 
-def _goes_on(line: bytes) -> bool:
+def _is_forwarded(line: bytes) -> bool:
     name = line.partition(b":")[0].lower()
-    return not name.startswith(b"sec-websocket-") and name not in _NOT_PASSED
+    return not name.startswith(b"sec-websocket-") and name not in _NOT_FORWARDED

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
-from relayd.proxy.application import Answered, Handler, LocalRequest, Responder, answered
+from relayd.proxy.application import CompletedHandler, Handler, LocalRequest, Responder, send_answer
 from relayd.proxy.respond import answer
 from relayd.server.admin_events import EventFeed
 from relayd.server.admin_views import AdminViews, Page, ReloadResult, error_page
@@ -88,7 +88,7 @@ class AdminApplication:
             on_done(task.result().page())
 
 
-class ActionRequest(Answered):
+class ActionRequest(CompletedHandler):
     """A requested action, which runs once the whole request has been read. The body is ignored."""
 
     def __init__(self, responder: Responder, act: Callable[[Callable[[Page | None], None]], None]) -> None:
@@ -126,4 +126,4 @@ def respond(responder: Responder, page: Page, allow: str = "") -> Handler:
     fields = [("Cache-Control", "no-store")]
     if status == 405:
         fields.append(("Allow", allow))
-    return answered(responder, answer(status, content_type, body, tuple(fields)))
+    return send_answer(responder, answer(status, content_type, body, tuple(fields)))

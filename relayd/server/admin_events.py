@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from relayd.proxy.application import Answered, Handler, Responder, answered
+from relayd.proxy.application import CompletedHandler, Handler, Responder, send_answer
 from relayd.proxy.respond import answer
 
 INTERVAL_S = 1.0
@@ -32,7 +32,7 @@ class EventFeed:
         whole = answer(200, "text/event-stream; charset=utf-8", b"", (("Cache-Control", "no-store"),))
         whole.response.length = None
         if method == "HEAD":
-            return answered(responder, whole)
+            return send_answer(responder, whole)
         if len(self._clients) >= MAX_CLIENTS:
             return None
         stream = EventStream(self, responder)
@@ -64,7 +64,7 @@ class EventFeed:
                 stream.send(event)
 
 
-class EventStream(Answered):
+class EventStream(CompletedHandler):
     """The event stream of one client."""
 
     def __init__(self, feed: EventFeed, responder: Responder) -> None:

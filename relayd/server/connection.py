@@ -240,7 +240,7 @@ class Connection:
         try:
             piece = decoder.feed(data, CHUNKS)
         except ChunkedError as fault:
-            exchange.client_fault(ExchangeError("bad_request", f"chunked body: {fault.rule}"))
+            exchange.fail_upload(ExchangeError("bad_request", f"chunked body: {fault.rule}"))
             return
         if decoder.done:
             self._buffer, self._chunks, self._state = decoder.rest, None, WAIT
@@ -342,7 +342,7 @@ class Connection:
         else:
             self._resume_reading()
 
-    def again(self) -> None:
+    def schedule_upload(self) -> None:
         """Call `Exchange.upload` with no bytes in a later loop turn, and read nothing until then."""
         self._stream.pause()
         self._schedule_resume()
@@ -459,7 +459,7 @@ class Connection:
     def end(self, code: str = "stopped") -> None:
         """End the connection now, in any state. `code` is the error of its exchange."""
         if self.exchange is not None:
-            self.exchange.client_fault(ExchangeError(code))
+            self.exchange.fail_upload(ExchangeError(code))
         self._close()
 
     def enforce_timeouts(self, now: float) -> None:
@@ -480,7 +480,7 @@ class Connection:
                 slow = slow or self._received < MIN_BODY_RATE * (now - self._rate_since)
                 self._rate_since, self._received = now, 0
             if slow and self.exchange is not None:
-                self.exchange.client_fault(ExchangeError("request_timeout", "body"))
+                self.exchange.fail_upload(ExchangeError("request_timeout", "body"))
         elif state == LINGER and not self._pending_writes and now - self._since > DRAIN_S:
             self._close()
 

@@ -20,7 +20,19 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from relayd.wire.regex import ALPHABET, BITS, EVERY, MAX_CHARS, Chars, Choice, Node, Repeat, Sequence, Unsupported, parse
+from relayd.wire.regex import (
+    ALPHABET,
+    BITS,
+    EVERY,
+    MAX_CHARS,
+    Chars,
+    Choice,
+    Node,
+    Repeat,
+    Sequence,
+    Unsupported,
+    parse,
+)
 
 MAX_WAYS = 16
 MAX_TRIES = 256

@@ -67,7 +67,7 @@ class ResponseShape(NamedTuple):
 
     status: int
     reason: bytes
-    house: bool
+    has_relayd_fields: bool
     has_location: bool
     chunked: bool
     length: int
@@ -81,7 +81,7 @@ _SHAPES: ShapeCache[ResponseShape] = ShapeCache()
 class ResponseHead:
     """One accepted response head. `keep` are the field lines with their CRLF that may go on; `reason` has its blank.
 
-    `house` says that the upstream wrote a field of a name that relayd writes too. `type_line` and `coding_line` are
+    `has_relayd_fields` is True if the upstream wrote a field of a name that relayd writes too. `type_line` and `coding_line` are
     the fields in `keep` that say what the body is; empty without one.
     `length` is the declared length, None when there is none or a transfer coding beats it. `upgrade` and `trailer` are
     the values of these fields, which go on only where they have a meaning; None without one. `located` says that some
@@ -89,7 +89,7 @@ class ResponseHead:
     """
 
     __slots__ = (
-        "chunked", "coding_line", "house", "keep", "length", "has_location", "reason", "status", "trailer", "type_line",
+        "chunked", "coding_line", "has_relayd_fields", "keep", "length", "has_location", "reason", "status", "trailer", "type_line",
         "upgrade",
     )
 
@@ -99,7 +99,7 @@ class ResponseHead:
         self.length: int | None = None
         self.upgrade: bytes | None = None
         self.trailer: bytes | None = None
-        self.house = self.has_location = self.chunked = False
+        self.has_relayd_fields = self.has_location = self.chunked = False
         self.type_line = self.coding_line = b""
 
     @property
@@ -134,10 +134,10 @@ def parse_response(lines: list[bytes]) -> ResponseHead:
     key = lines[0], len(lines)
     found = _SHAPES.find(key, head)
     if found is not None:
-        match, (status, reason, house, has_location, chunked, length_index, media, encoded) = found
+        match, (status, reason, has_relayd_fields, has_location, chunked, length_index, media, encoded) = found
         known = ResponseHead(status, reason)
         known.keep = field_lines = list(match.groups())
-        known.house, known.has_location, known.chunked = house, has_location, chunked
+        known.has_relayd_fields, known.has_location, known.chunked = has_relayd_fields, has_location, chunked
         if length_index >= 0:
             known.length = int(field_lines.pop(length_index))
         if media >= 0:
@@ -179,7 +179,7 @@ def _parse(lines: list[bytes], head: bytes) -> ResponseHead:
         elif action == CONNECTION:
             named = named | TOKENS[value.strip()]
         elif action == HOUSE:
-            response.house = True
+            response.has_relayd_fields = True
             keep.append(line)
         elif action == MEDIA:
             response.type_line = response.type_line or line
@@ -246,6 +246,6 @@ def _learn(key: tuple[bytes, int], lines: list[bytes], head: bytes, response: Re
         field_lines = response.keep
         media, coding = response.type_line, response.coding_line
         _SHAPES.learn(key, whole, ResponseShape(
-            response.status, response.reason, response.house, response.has_location, response.chunked, length_index,
+            response.status, response.reason, response.has_relayd_fields, response.has_location, response.chunked, length_index,
             field_lines.index(media) if media else -1, field_lines.index(coding) if coding else -1,
         ))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from relayd.protocols import anthropic_messages, gemini, ollama, openai_chat, openai_responses
-from relayd.protocols.dialect import Ask, Dialect, Options
+from relayd.protocols.dialect import Dialect, Options, RequestContext
 from relayd.stores.memory import Store
 from relayd.wire.body import model_of
 from tests.bench.rig import PROXY_CORE, Rig, Running, cpu_ns, free_port, start
@@ -123,7 +123,7 @@ def best_us(work: Callable[[], None], rounds: int) -> float:
 def halves(front: str, back: str, rounds: int) -> tuple[float, float, float, float]:
     """Microseconds per chunk, per request without tools, with 24 that are new, and with 24 that came before."""
     memory, options = Store(100, 1 << 24, 60).space("bench"), Options()
-    ask = Ask("POST", "/x", "", {}, "req_1", memory)
+    ask = RequestContext("POST", "/x", "", {}, "req_1", memory)
     mine, theirs = DIALECTS[front], DIALECTS[back]
     assert mine.read_request and mine.renderer and theirs.write_request and theirs.reader
     read, write, make_reader, make_renderer = mine.read_request, theirs.write_request, theirs.reader, mine.renderer

@@ -13,7 +13,7 @@ from typing import Any
 
 from relayd.protocols.anthropic_messages import DIALECT
 from relayd.protocols.canon import Event, Failure, Request
-from relayd.protocols.dialect import Ask, Refused, Rendered
+from relayd.protocols.dialect import EncodedResponse, Refused, RequestContext
 from tests.aids.memories import Forgetful
 
 Script = Callable[[Request], list[Event]]
@@ -49,7 +49,7 @@ class MessagesServer:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
                 path, _, query = self.path.partition("?")
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                ask = Ask(self.command, path, query, headers, f"req_{len(outer.calls)}", Forgetful())
+                ask = RequestContext(self.command, path, query, headers, f"req_{len(outer.calls)}", Forgetful())
                 assert DIALECT.local and DIALECT.read_request and DIALECT.renderer
                 local = DIALECT.local(ask, body)
                 if local is not None:
@@ -59,7 +59,7 @@ class MessagesServer:
                 else:
                     self._answer(ask, body)
 
-            def _answer(self, ask: Ask, body: bytes) -> None:
+            def _answer(self, ask: RequestContext, body: bytes) -> None:
                 assert DIALECT.read_request and DIALECT.renderer
                 try:
                     request = DIALECT.read_request(body, ask)
@@ -89,7 +89,7 @@ class MessagesServer:
                         self.wfile.flush()
                 self.wfile.write(b"0\r\n\r\n")
 
-            def _send(self, answer: Rendered) -> None:
+            def _send(self, answer: EncodedResponse) -> None:
                 self.send_response(answer.status)
                 self.send_header("Content-Type", answer.content_type)
                 self.send_header("Content-Length", str(len(answer.body)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from relayd.protocols import _json, registry
-from relayd.protocols.dialect import Ask, Dialect, Options, Refused, Sending
+from relayd.protocols.dialect import Dialect, EncodedRequest, Options, Refused, RequestContext
 from tests.aids.memories import Forgetful
 from tests.docs.samples import ANSWERS, PLAIN, REQUESTS, Answered, Members, Sample
 
@@ -40,9 +40,9 @@ def backs() -> tuple[Dialect, ...]:
     return tuple(one for one in registry.dialects() if one.has_endpoints)
 
 
-def ask_in(front: Dialect) -> Ask:
+def ask_in(front: Dialect) -> RequestContext:
     """A POST on the path of a dialect."""
-    return Ask("POST", f"/v1{front.paths[0]}", "", {}, "req-1", Forgetful(), seal_key=b"only for samples")
+    return RequestContext("POST", f"/v1{front.paths[0]}", "", {}, "req-1", Forgetful(), seal_key=b"only for samples")
 
 
 def members_of(front: Dialect, asked: Members) -> dict[str, Any]:
@@ -50,12 +50,12 @@ def members_of(front: Dialect, asked: Members) -> dict[str, Any]:
     return {**PLAIN[front.name], **asked}
 
 
-def send(front: Dialect, back: Dialect, asked: Members, options: Options) -> Sending:
+def send(front: Dialect, back: Dialect, asked: Members, options: Options) -> EncodedRequest:
     """What the endpoint would get. Raises Refused."""
     return send_body(front, back, _json.write(members_of(front, asked)), options)
 
 
-def send_body(front: Dialect, back: Dialect, body: bytes, options: Options) -> Sending:
+def send_body(front: Dialect, back: Dialect, body: bytes, options: Options) -> EncodedRequest:
     """What the endpoint would get of a client's body. Raises Refused."""
     assert front.read_request is not None and back.write_request is not None
     request = front.read_request(body, ask_in(front))

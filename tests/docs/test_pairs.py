@@ -8,7 +8,7 @@ import pytest
 
 from relayd.protocols import _json, registry
 from relayd.protocols.canon import Request
-from relayd.protocols.dialect import Dialect, Memory, Options, Refused, Sending
+from relayd.protocols.dialect import Dialect, EncodedRequest, Memory, Options, Refused
 from tests.aids.memories import Forgetful
 from tests.docs import pairs
 from tests.docs.pairs import BY_OPTION, CARRIED, DROPPED, REFUSED, REWORDED, Found
@@ -21,7 +21,7 @@ SEED = next(sample for sample in REQUESTS if sample.what == "seed")
 def back(**members: object) -> Dialect:
     """An endpoint that is sent the model and these members of the request, by their names."""
 
-    def write_request(request: Request, options: Options, memory: Memory) -> Sending:
+    def write_request(request: Request, options: Options, memory: Memory) -> EncodedRequest:
         sent = {"model": request.model}
         for name, of in members.items():
             value = getattr(request, name)
@@ -30,7 +30,7 @@ def back(**members: object) -> Dialect:
             if of == "refuse" and value is not None:
                 raise Refused("No.", name)
             sent[name] = "some" if of == "reword" and value is not None else value
-        return Sending("/x", _json.write(sent))
+        return EncodedRequest("/x", _json.write(sent))
 
     return replace(CHAT, name="made", write_request=write_request, drops=("The seed is left out.",))
 

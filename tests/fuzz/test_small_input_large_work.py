@@ -22,7 +22,7 @@ import pytest
 
 from relayd.protocols._json import read_object
 from relayd.protocols.canon import Request
-from relayd.protocols.dialect import Ask, Dialect, Options, Refused, at_once
+from relayd.protocols.dialect import Dialect, Options, Refused, RequestContext, at_once
 from relayd.protocols.include_usage import UsageChunkRemover
 from relayd.protocols.tap import Tap
 from relayd.wire.json_steps import Steps
@@ -193,8 +193,8 @@ def stored() -> Kept:
     return memory
 
 
-def asked(front: Dialect, path: str, memory: Any) -> Ask:
-    return Ask("POST", f"/v1{path}", "", {}, "req-1", memory, seal_key=b"only for tests, of course")
+def asked(front: Dialect, path: str, memory: Any) -> RequestContext:
+    return RequestContext("POST", f"/v1{path}", "", {}, "req-1", memory, seal_key=b"only for tests, of course")
 
 
 def request_of(front: Dialect, body: bytes, memory: Any) -> Request:

@@ -15,7 +15,7 @@ from typing import Any
 
 from relayd.protocols import _json, _openai_errors
 from relayd.protocols.canon import Failure
-from relayd.protocols.dialect import Rendered
+from relayd.protocols.dialect import EncodedResponse
 from relayd.protocols.retry_after import retry_after_headers
 
 OVERLOADED = 529
@@ -70,16 +70,16 @@ def error_object(failure: Failure, request_id: str = "") -> dict[str, Any]:
     return body
 
 
-def render_error(failure: Failure, request_id: str) -> Rendered:
+def render_error(failure: Failure, request_id: str) -> EncodedResponse:
     """A failure as a plain answer, under its status."""
     status = failure.status if 400 <= failure.status <= 599 else 502
     headers = retry_after_headers(failure.retry_after_s)
     if request_id:
         headers += (("request-id", request_id),)
-    return Rendered(status, _json.write(error_object(failure, request_id)), headers=headers)
+    return EncodedResponse(status, _json.write(error_object(failure, request_id)), headers=headers)
 
 
-def frame_error(rendered: Rendered) -> bytes:
+def frame_error(rendered: EncodedResponse) -> bytes:
     """An error body as one frame of a stream: clients of this dialect ignore frames without a name."""
     return b"event: error\ndata: " + rendered.body.strip() + b"\n\n"
 

@@ -29,7 +29,7 @@ from relayd.protocols.canon import (
     ToolChoice,
     ToolResult,
 )
-from relayd.protocols.dialect import Ask, Refused, at_once
+from relayd.protocols.dialect import Refused, RequestContext, at_once
 from relayd.wire.json_steps import Steps
 from relayd.wire.tool_list_cache import memoised
 
@@ -55,12 +55,12 @@ DROPS = (
 )
 
 
-def read_request(body: bytes, ask: Ask) -> Request:
+def read_request(body: bytes, ask: RequestContext) -> Request:
     """The request of `POST .../messages`. Raises Refused."""
     return at_once(read_steps(_json.read_object(body), ask))
 
 
-def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+def read_steps(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
     """The request of a parsed body, in steps. Raises Refused."""
     limit = _json.required(members, "max_tokens", "an integer")
     if limit < 1:

@@ -22,14 +22,14 @@ from relayd.protocols.anthropic_messages.block_assembler import MOST_HELD_BYTES,
 from relayd.protocols.anthropic_messages.errors import error_object, render_error
 from relayd.protocols.anthropic_messages.read_request import INPUT_TOKENS
 from relayd.protocols.canon import Begin, End, Event, Failure, Request, Usage
-from relayd.protocols.dialect import Ask, Rendered, Renderer
+from relayd.protocols.dialect import EncodedResponse, Renderer, RequestContext
 
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 _COMMENT = b": keep-alive\n\n"
 _TOO_MUCH = Failure(502, "The upstream's answer is too large.")
 
 
-def renderer(request: Request, ask: Ask) -> StreamRenderer | PlainRenderer:
+def renderer(request: Request, ask: RequestContext) -> StreamRenderer | PlainRenderer:
     """The renderer for an answer to this request."""
     return StreamRenderer(request, ask) if request.stream else PlainRenderer(request, ask)
 
@@ -92,7 +92,7 @@ class _Frames:
 class StreamRenderer(Renderer):
     """Renders one stream; owned by its exchange."""
 
-    def __init__(self, request: Request, ask: Ask) -> None:
+    def __init__(self, request: Request, ask: RequestContext) -> None:
         self._model, self._ask = request.model, ask
         self._estimate = int(request.extra.get(INPUT_TOKENS, 0))
         self._frames = _Frames()
@@ -147,11 +147,11 @@ class StreamRenderer(Renderer):
         """The dialect's own keep-alive; before message_start only a comment is skipped by every reader."""
         return _PING if self._started and not self._ended else _COMMENT
 
-    def whole(self) -> Rendered:
+    def whole(self) -> EncodedResponse:
         """What to say instead of a stream that failed before it began; else only its content type."""
         if self._failure is not None and not self._started:
             return render_error(self._failure, self._ask.request_id)
-        return Rendered(200, b"", "text/event-stream")
+        return EncodedResponse(200, b"", "text/event-stream")
 
 
 class _Blocks:
@@ -198,7 +198,7 @@ def _input(text: str) -> dict[str, Any]:
 class PlainRenderer(Renderer):
     """Collects one plain answer; owned by its exchange."""
 
-    def __init__(self, request: Request, ask: Ask) -> None:
+    def __init__(self, request: Request, ask: RequestContext) -> None:
         self._model, self._ask = request.model, ask
         self._blocks = _Blocks()
         self._assembler = BlockAssembler(self._blocks, call_ids(request.messages))
@@ -232,7 +232,7 @@ class PlainRenderer(Renderer):
         """A plain answer has no keep-alive."""
         return b""
 
-    def whole(self) -> Rendered:
+    def whole(self) -> EncodedResponse:
         """The message, or the error that it ended in."""
         failure = self._failure
         if failure is None and not self._ended:
@@ -244,4 +244,4 @@ class PlainRenderer(Renderer):
         message["stop_reason"], message["stop_sequence"] = self._assembler.stop()
         message["usage"] = _usage_members(self._assembler.usage)
         headers = (("request-id", self._ask.request_id),) if self._ask.request_id else ()
-        return Rendered(200, _json.write(message), headers=headers)
+        return EncodedResponse(200, _json.write(message), headers=headers)

@@ -19,7 +19,7 @@ from relayd.protocols._tools import body_steps, tool_steps
 from relayd.protocols._turns import last_calls, whole_turns
 from relayd.protocols.anthropic_messages.history import History
 from relayd.protocols.canon import Request, Thinking, Tool
-from relayd.protocols.dialect import Memory, Options, Refused, Sending, at_once
+from relayd.protocols.dialect import EncodedRequest, Memory, Options, Refused, at_once
 from relayd.wire.json_steps import Steps
 
 VERSION = "2023-06-01"
@@ -40,12 +40,12 @@ DROPS = (
 )
 
 
-def write_request(request: Request, options: Options, memory: Memory) -> Sending:
+def write_request(request: Request, options: Options, memory: Memory) -> EncodedRequest:
     """The request for the endpoint. Raises Refused."""
     return at_once(write_steps(request, options, memory))
 
 
-def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sending]:
+def write_steps(request: Request, options: Options, memory: Memory) -> Steps[EncodedRequest]:
     """The same in steps."""
     if request.n is not None and request.n != 1:
         raise Refused("Messages endpoints give one answer: n must be 1.", "n")
@@ -73,7 +73,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
         body["metadata"] = {"user_id": user}
     if request.stream:
         body["stream"] = True
-    return Sending("/messages", (yield from body_steps(body, tools, request.large)), (("anthropic-version", VERSION),))
+    return EncodedRequest("/messages", (yield from body_steps(body, tools, request.large)), (("anthropic-version", VERSION),))
 
 
 def _write_tools(body: dict[str, Any], request: Request, history: History) -> Steps[bytes | None]:

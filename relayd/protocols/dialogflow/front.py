@@ -21,7 +21,7 @@ from relayd import clock
 from relayd.protocols import _json, _openai_errors
 from relayd.protocols._bounds import TextBuffer
 from relayd.protocols.canon import End, Event, Failure, Message, RefusalDelta, Request, Text, TextDelta
-from relayd.protocols.dialect import Ask, Dialect, Memory, Refused, Rendered, Renderer, at_once
+from relayd.protocols.dialect import Dialect, EncodedResponse, Memory, Refused, Renderer, RequestContext, at_once
 from relayd.wire.json_steps import Steps
 
 MOST_BYTES = 64 * 1024
@@ -51,10 +51,10 @@ class Settings:
 def dialect(settings: Settings = Settings()) -> Dialect:
     """The dialect with other settings."""
 
-    def read_request(body: bytes, ask: Ask) -> Request:
+    def read_request(body: bytes, ask: RequestContext) -> Request:
         return at_once(read_steps(_json.read_object(body), ask))
 
-    def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+    def read_steps(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
         yield
         query = _json.required(members, "queryResult", "an object")
         text = _json.required(query, "queryText", "a string", "queryResult.")
@@ -76,10 +76,10 @@ def dialect(settings: Settings = Settings()) -> Dialect:
             extra={"session": session, "query": text},
         )
 
-    def renderer(request: Request, ask: Ask) -> FulfilmentRenderer:
+    def renderer(request: Request, ask: RequestContext) -> FulfilmentRenderer:
         return FulfilmentRenderer(request, ask, settings)
 
-    def render_error(failure: Failure, request_id: str) -> Rendered:
+    def render_error(failure: Failure, request_id: str) -> EncodedResponse:
         if failure.status == 504:
             return _fulfilment(settings.late)
         return _openai_errors.render_error(failure, request_id)
@@ -102,10 +102,10 @@ def dialect(settings: Settings = Settings()) -> Dialect:
     )
 
 
-def local(ask: Ask, body: bytes) -> Rendered | None:
+def local(ask: RequestContext, body: bytes) -> EncodedResponse | None:
     """The check that a browser or a monitor makes."""
     if ask.method in ("GET", "HEAD"):
-        return Rendered(200, _json.write({"status": "ok", "webhook": "dialogflow"}))
+        return EncodedResponse(200, _json.write({"status": "ok", "webhook": "dialogflow"}))
     return None
 
 
@@ -114,7 +114,7 @@ class FulfilmentRenderer(Renderer):
 
     __slots__ = ("_ask", "_failure", "_is_over", "_request", "_settings", "_size_chars", "_texts")
 
-    def __init__(self, request: Request, ask: Ask, settings: Settings) -> None:
+    def __init__(self, request: Request, ask: RequestContext, settings: Settings) -> None:
         self._request, self._ask, self._settings = request, ask, settings
         self._texts, self._size_chars = TextBuffer(), 0
         self._failure: Failure | None = None
@@ -140,7 +140,7 @@ class FulfilmentRenderer(Renderer):
         """A plain answer has no keep-alive."""
         return b""
 
-    def whole(self) -> Rendered:
+    def whole(self) -> EncodedResponse:
         """The answer."""
         if not self._is_over:
             self._failure = Failure(502, "The upstream's answer is not complete.")
@@ -176,11 +176,11 @@ def _turns(memory: Memory, session: str, settings: Settings) -> list[tuple[str, 
     return [(str(question), str(answer)) for question, answer in turns]
 
 
-def _fulfilment(text: str) -> Rendered:
+def _fulfilment(text: str) -> EncodedResponse:
     """The answer, cut to what Dialogflow takes."""
     body = _json.write({"fulfillmentText": text})
     while len(body) > MOST_BYTES:
         # Escapes make a character longer, so that one cut may not do.
         text = text[: len(text) * MOST_BYTES // len(body) - 8].rstrip() + "…"
         body = _json.write({"fulfillmentText": text})
-    return Rendered(200, body)
+    return EncodedResponse(200, body)

@@ -14,7 +14,7 @@ from typing import Any
 
 from relayd.protocols import _json, _openai_errors
 from relayd.protocols.canon import Failure
-from relayd.protocols.dialect import Rendered
+from relayd.protocols.dialect import EncodedResponse
 from relayd.protocols.retry_after import retry_after_headers, retry_info_s
 
 _WORDS = {
@@ -83,8 +83,8 @@ def error_object(failure: Failure) -> dict[str, Any]:
     return error
 
 
-def render_error(failure: Failure, request_id: str) -> Rendered:
+def render_error(failure: Failure, request_id: str) -> EncodedResponse:
     """A failure as a plain answer; Google's object has no place for a request's id, the header has it."""
     body = _json.write({"error": error_object(failure)}) + b"\n"
     status = _openai_errors.shown_status(failure.status)
-    return Rendered(status, body, headers=retry_after_headers(failure.retry_after_s))
+    return EncodedResponse(status, body, headers=retry_after_headers(failure.retry_after_s))

@@ -15,7 +15,7 @@ from relayd.protocols._stop_strings import require_few
 from relayd.protocols._thinking import wanted_thinking
 from relayd.protocols._tools import body_steps, tool_steps
 from relayd.protocols.canon import Request, Thinking, Tool, ToolChoice
-from relayd.protocols.dialect import Memory, Options, Refused, Sending, at_once
+from relayd.protocols.dialect import EncodedRequest, Memory, Options, Refused, at_once
 from relayd.protocols.gemini.contents import content_steps
 from relayd.protocols.gemini.schema import cut_down
 from relayd.wire.json_steps import Steps
@@ -34,12 +34,12 @@ _TIERS = ("flex", "priority")
 _SEEDS = 1 << 31
 
 
-def write_request(request: Request, options: Options, memory: Memory) -> Sending:
+def write_request(request: Request, options: Options, memory: Memory) -> EncodedRequest:
     """The request for a Gemini endpoint. Raises Refused."""
     return at_once(write_steps(request, options, memory))
 
 
-def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sending]:
+def write_steps(request: Request, options: Options, memory: Memory) -> Steps[EncodedRequest]:
     """The same in steps."""
     generation = GEMINI.of(request.model)
     body = yield from content_steps(request, generation, options, memory)
@@ -56,7 +56,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
         body["serviceTier"] = request.service_tier
     verb = "streamGenerateContent?alt=sse" if request.stream else "generateContent"
     written = yield from body_steps(body, tools, request.large)
-    return Sending(f"/{model_path(request.model)}:{verb}", written)
+    return EncodedRequest(f"/{model_path(request.model)}:{verb}", written)
 
 
 def model_path(model: str) -> str:

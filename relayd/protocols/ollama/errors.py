@@ -8,7 +8,7 @@ from typing import Any
 
 from relayd.protocols import _json, _openai_errors
 from relayd.protocols.canon import Failure
-from relayd.protocols.dialect import Rendered
+from relayd.protocols.dialect import EncodedResponse
 from relayd.protocols.retry_after import retry_after_headers
 
 _CODES = (
@@ -41,13 +41,13 @@ def _coded(failure: Failure) -> Failure:
     return dataclasses.replace(failure, code=code)
 
 
-def render_error(failure: Failure, request_id: str) -> Rendered:
+def render_error(failure: Failure, request_id: str) -> EncodedResponse:
     """A failure as a plain answer."""
     status = _openai_errors.shown_status(failure.status)
     headers = retry_after_headers(failure.retry_after_s)
-    return Rendered(status, _json.write({"error": failure.message}), "application/json; charset=utf-8", headers)
+    return EncodedResponse(status, _json.write({"error": failure.message}), "application/json; charset=utf-8", headers)
 
 
-def frame_error(rendered: Rendered) -> bytes:
+def frame_error(rendered: EncodedResponse) -> bytes:
     """An error body as one line of a stream."""
     return rendered.body.strip() + b"\n"

@@ -5,17 +5,17 @@ which models does it hold in memory (nobody knows)?
 from __future__ import annotations
 
 from relayd.protocols import _json
-from relayd.protocols.dialect import Ask, Rendered
+from relayd.protocols.dialect import EncodedResponse, RequestContext
 
 VERSION = "0.12.6"  # whose API relayd speaks; clients ask for a least one
 _TOLD = {"/api/version": {"version": VERSION}, "/api/ps": {"models": []}}
 
 
-def local(ask: Ask, body: bytes) -> Rendered | None:
+def local(ask: RequestContext, body: bytes) -> EncodedResponse | None:
     """The answer to what is for relayd itself, else None."""
     if ask.method not in ("GET", "HEAD"):
         return None
     path = ask.path.rstrip("/")
     if not path:
-        return Rendered(200, b"Ollama is running", "text/plain; charset=utf-8")
-    return next((Rendered(200, _json.write(told)) for end, told in _TOLD.items() if path.endswith(end)), None)
+        return EncodedResponse(200, b"Ollama is running", "text/plain; charset=utf-8")
+    return next((EncodedResponse(200, _json.write(told)) for end, told in _TOLD.items() if path.endswith(end)), None)

@@ -29,7 +29,7 @@ from relayd.protocols.canon import (
     ToolCall,
     ToolResult,
 )
-from relayd.protocols.dialect import Memory, Options, Refused, Sending, at_once
+from relayd.protocols.dialect import EncodedRequest, Memory, Options, Refused, at_once
 from relayd.wire.json_steps import Steps
 
 _OPTIONS = (
@@ -46,12 +46,12 @@ _OPTIONS = (
 _UNANSWERED = "No answer: the call was not carried out."
 
 
-def write_request(request: Request, options: Options, memory: Memory) -> Sending:
+def write_request(request: Request, options: Options, memory: Memory) -> EncodedRequest:
     """The request for an Ollama endpoint. Raises Refused."""
     return at_once(write_steps(request, options, memory))
 
 
-def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sending]:
+def write_steps(request: Request, options: Options, memory: Memory) -> Steps[EncodedRequest]:
     """The same in steps."""
     if request.n is not None and request.n > 1:
         raise Refused("Ollama gives one answer at a time.", "n", "unsupported_value")
@@ -75,7 +75,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
         settings["stop"] = list(request.stop)
     if settings:
         body["options"] = settings
-    return Sending("/api/chat", (yield from body_steps(body, tools, request.large)))
+    return EncodedRequest("/api/chat", (yield from body_steps(body, tools, request.large)))
 
 
 def _offered(request: Request) -> tuple[Tool, ...]:

@@ -34,7 +34,7 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from relayd.protocols.dialect import Ask, Rendered, Renderer
+from relayd.protocols.dialect import EncodedResponse, Renderer, RequestContext
 from relayd.protocols.openai_chat.tool_call_serializer import ToolCallSerializer
 
 _TOKEN_CHARS = 1024  # about what a token's object takes, its alternatives included
@@ -61,7 +61,7 @@ class ChatRenderer(Renderer):
         "_legacy", "_model", "_request_id", "_usage", "_whole",
     )  # fmt: skip
 
-    def __init__(self, request: Request, ask: Ask) -> None:
+    def __init__(self, request: Request, ask: RequestContext) -> None:
         self._model, self._includes_usage = request.model, request.include_usage
         self._request_id = ask.request_id
         self._custom = frozenset(tool.name for tool in request.tools if tool.kind == "custom")
@@ -118,7 +118,7 @@ class ChatRenderer(Renderer):
         """A keep-alive frame."""
         return b"" if self._whole is not None else b": keep-alive\n\n"
 
-    def whole(self) -> Rendered:
+    def whole(self) -> EncodedResponse:
         """The plain answer."""
         if self._failure is not None:
             return render_error(self._failure, self._request_id)
@@ -130,7 +130,7 @@ class ChatRenderer(Renderer):
         body["choices"] = [choice.value(number) for number, choice in choices]
         if self._usage is not None:
             body["usage"] = usage_object(self._usage)
-        return Rendered(200, _json.write(body))
+        return EncodedResponse(200, _json.write(body))
 
     # ---- frames
 
@@ -297,6 +297,6 @@ def usage_object(usage: Usage) -> dict[str, Any]:
     }
 
 
-def renderer(request: Request, ask: Ask) -> ChatRenderer:
+def renderer(request: Request, ask: RequestContext) -> ChatRenderer:
     """The renderer of one exchange."""
     return ChatRenderer(request, ask)

@@ -11,7 +11,7 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols.canon import Format, Request, SharedTools, Thinking, Tool, ToolChoice
-from relayd.protocols.dialect import Ask, Refused, at_once
+from relayd.protocols.dialect import Refused, RequestContext, at_once
 from relayd.protocols.openai_chat.turns import message_steps
 from relayd.wire.json_steps import Steps
 from relayd.wire.tool_list_cache import memoised
@@ -34,12 +34,12 @@ _KNOWN = frozenset(
 )
 
 
-def read_request(body: bytes, ask: Ask) -> Request:
+def read_request(body: bytes, ask: RequestContext) -> Request:
     """The request. Raises Refused."""
     return at_once(read_steps(_json.read_object(body), ask))
 
 
-def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+def read_steps(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
     """The request of a parsed body, in steps. Raises Refused."""
     model = _json.required(members, "model", "a string")
     if not model:

@@ -13,7 +13,7 @@ from relayd.protocols._stop_strings import require_few
 from relayd.protocols._thinking import wanted_thinking
 from relayd.protocols._tools import body_steps, tool_steps
 from relayd.protocols.canon import Format, Request, Thinking, Tool
-from relayd.protocols.dialect import Memory, Options, Sending, at_once
+from relayd.protocols.dialect import EncodedRequest, Memory, Options, at_once
 from relayd.protocols.openai_chat.history import message_steps
 from relayd.wire.json_steps import Steps
 
@@ -25,12 +25,12 @@ _SAME = (
 )  # fmt: skip
 
 
-def write_request(request: Request, options: Options, memory: Memory) -> Sending:
+def write_request(request: Request, options: Options, memory: Memory) -> EncodedRequest:
     """The request for the endpoint. Raises Refused for what cannot be carried."""
     return at_once(write_steps(request, options, memory))
 
 
-def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sending]:
+def write_steps(request: Request, options: Options, memory: Memory) -> Steps[EncodedRequest]:
     """The same in steps."""
     messages = yield from message_steps(request.messages, options, memory)
     body: dict[str, Any] = {"model": request.model, "messages": messages}
@@ -65,7 +65,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
     tools = (yield from tool_steps(request.tools, "openai_chat", _tool, request.large)) if request.tools else None
-    return Sending(PATH, (yield from body_steps(body, tools, request.large)))
+    return EncodedRequest(PATH, (yield from body_steps(body, tools, request.large)))
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

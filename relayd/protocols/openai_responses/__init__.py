@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relayd.protocols._openai_errors import read_error, render_error
 from relayd.protocols.canon import Request
-from relayd.protocols.dialect import Ask, Dialect, Renderer
+from relayd.protocols.dialect import Dialect, Renderer, RequestContext
 from relayd.protocols.model_list import OPENAI_SOURCE
 from relayd.protocols.openai_responses import generated_reasoning, usage, websocket
 from relayd.protocols.openai_responses.compaction import CompactionRenderer
@@ -17,7 +17,7 @@ from relayd.protocols.openai_responses.tools import MAX_TOOLS
 from relayd.protocols.openai_responses.write_request import write_request, write_steps
 
 
-def renderer(request: Request, context: Ask) -> Renderer:
+def renderer(request: Request, context: RequestContext) -> Renderer:
     """Make the renderer of a request: for a response or for a compaction."""
     is_compaction = settings_of(request).retained_items is not None
     return CompactionRenderer(request, context) if is_compaction else ResponsesRenderer(request, context)

@@ -36,7 +36,7 @@ from relayd.protocols.canon import (
     ToolResult,
     Usage,
 )
-from relayd.protocols.dialect import Ask, Refused, Rendered, Renderer
+from relayd.protocols.dialect import EncodedResponse, Refused, Renderer, RequestContext
 from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.response import usage_object
 from relayd.protocols.openai_responses.response_settings import settings_of
@@ -55,13 +55,13 @@ _SUMMARY_PROMPT = (
 _SUMMARY_HEADING = "Summary of the conversation so far, in place of its earlier part:\n\n"
 
 
-def require_seal_key(context: Ask) -> None:
+def require_seal_key(context: RequestContext) -> None:
     """Raises Refused if the server has no key for sealing."""
     if len(context.seal_key) < MIN_KEY_BYTES:
         raise Refused("Compaction is not available: the server has no key for sealing.", None, "unsupported")
 
 
-def open_summary(sealed: str, at: str, context: Ask) -> str:
+def open_summary(sealed: str, at: str, context: RequestContext) -> str:
     """Return the summary in a compaction item as the text of a user message. Raises Refused."""
     require_seal_key(context)
     try:
@@ -124,7 +124,7 @@ def retained_items(items: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any
 class CompactionRenderer(Renderer):
     """Renders the events of a summary as the compaction object; owned by the exchange."""
 
-    def __init__(self, request: Request, context: Ask) -> None:
+    def __init__(self, request: Request, context: RequestContext) -> None:
         self._settings, self._context = settings_of(request), context
         self._summary, self._allowance = TextBuffer(), Allowance(MAX_SUMMARY_CHARS)
         self._usage: Usage | None = None
@@ -150,7 +150,7 @@ class CompactionRenderer(Renderer):
         """Return b"": a plain answer has no keep-alive."""
         return b""
 
-    def whole(self) -> Rendered:
+    def whole(self) -> EncodedResponse:
         """Return the compaction object, or an error body."""
         summary = self._summary.text().strip()
         failure = self._failure
@@ -169,4 +169,4 @@ class CompactionRenderer(Renderer):
             "output": output,
             "usage": usage_object(self._usage or Usage()),
         }
-        return Rendered(200, _json.write(answer))
+        return EncodedResponse(200, _json.write(answer))

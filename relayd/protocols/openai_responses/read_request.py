@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from relayd.protocols import _json
 from relayd.protocols.canon import Format, Message, Request, Text, Thinking
-from relayd.protocols.dialect import Ask, Refused, at_once
+from relayd.protocols.dialect import Refused, RequestContext, at_once
 from relayd.protocols.openai_responses import compaction, state
 from relayd.protocols.openai_responses.item_tool_lists import item_tool_lists, without_repeated_lists
 from relayd.protocols.openai_responses.items import Conversation, typed_item
@@ -33,12 +33,12 @@ MAX_TOP_LOGPROBS = 20
 _LOGPROBS, _ENCRYPTED_REASONING = "message.output_text.logprobs", "reasoning.encrypted_content"
 
 
-def read_request(body: bytes, context: Ask) -> Request:
+def read_request(body: bytes, context: RequestContext) -> Request:
     """Read a request body, a response.create message of a WebSocket, or a compaction request. Raises Refused."""
     return at_once(read_steps(_json.read_object(body), context))
 
 
-def read_steps(members: dict[str, Any], context: Ask) -> Steps[Request]:
+def read_steps(members: dict[str, Any], context: RequestContext) -> Steps[Request]:
     """Read a parsed body, in steps. Raises Refused."""
     try:
         if context.socket is not None:
@@ -54,12 +54,12 @@ def read_steps(members: dict[str, Any], context: Ask) -> Steps[Request]:
         raise
 
 
-def read_for_count(members: dict[str, Any], context: Ask) -> Steps[Request]:
+def read_for_count(members: dict[str, Any], context: RequestContext) -> Steps[Request]:
     """Read a request for a token count, in steps; `model` is optional. Raises Refused."""
     return (yield from _read({**members, "model": members.get("model") or "any"}, context))
 
 
-def _read(members: dict[str, Any], context: Ask) -> Steps[Request]:
+def _read(members: dict[str, Any], context: RequestContext) -> Steps[Request]:
     _refuse_unsupported(members)
     model = _model(members)
     full_input = yield from _read_full_input(members, context)
@@ -130,7 +130,7 @@ def _read(members: dict[str, Any], context: Ask) -> Steps[Request]:
     return replace(request, extra={KEY: settings})
 
 
-def _read_compaction(members: dict[str, Any], context: Ask) -> Steps[Request]:
+def _read_compaction(members: dict[str, Any], context: RequestContext) -> Steps[Request]:
     compaction.require_seal_key(context)
     model = _model(members)
     full_input = yield from _read_full_input(members, context, input_required=False)
@@ -193,7 +193,7 @@ class _FullInput(NamedTuple):
         """Return the items without their paths, for the store."""
         return tuple(item for _, item in self.located_items)
 
-    def messages(self, names: ToolNames, context: Ask) -> Steps[tuple[tuple[Message, ...], _UnknownCounts]]:
+    def messages(self, names: ToolNames, context: RequestContext) -> Steps[tuple[tuple[Message, ...], _UnknownCounts]]:
         """Return the canonical messages and the counts of unknown item types, in steps. Raises Refused."""
         conversation = Conversation(names, lambda sealed, at: compaction.open_summary(sealed, at, context))
         for at, item in self.located_items:
@@ -203,7 +203,7 @@ class _FullInput(NamedTuple):
 
 
 def _read_full_input(
-    members: Mapping[str, Any], context: Ask, input_required: bool = True
+    members: Mapping[str, Any], context: RequestContext, input_required: bool = True
 ) -> Steps[_FullInput]:
     """Read the stored conversation and the new input, in steps. Raises Refused."""
     previous = _json.optional(members, "previous_response_id", "a string")

@@ -34,7 +34,7 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from relayd.protocols.dialect import Ask, Rendered, Renderer
+from relayd.protocols.dialect import EncodedResponse, Renderer, RequestContext
 from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.event_writer import KEEP_ALIVE, EventWriter
 from relayd.protocols.openai_responses.output_items import (
@@ -65,7 +65,7 @@ def _echo_bytes(echo: Mapping[str, Any]) -> bytes:
 class ResponsesRenderer(Renderer):
     """See dialect.Renderer; owned by the exchange."""
 
-    def __init__(self, request: Request, context: Ask) -> None:
+    def __init__(self, request: Request, context: RequestContext) -> None:
         self._context, self._settings = context, settings_of(request)
         self._form = "text" if context.socket is not None else "sse" if request.stream else "none"
         self._writer = EventWriter(self._form)
@@ -100,14 +100,14 @@ class ResponsesRenderer(Renderer):
         """Return a keep-alive comment; b"" for a plain answer and for a WebSocket, which has pings."""
         return KEEP_ALIVE if self._form == "sse" else b""
 
-    def whole(self) -> Rendered:
+    def whole(self) -> EncodedResponse:
         """Return the plain answer."""
         if self._final is None:
             failure = self._failure or Failure(502, "The upstream's answer is incomplete.")
             return render_error(failure, self._context.request_id)
         echo = self._echo or self._settings.echo_json or _echo_bytes(self._settings.echo)
         members = {key: value for key, value in self._final.items() if key not in self._settings.echo}
-        return Rendered(200, b"%b,%b" % (_json.write(members)[:-1], echo[1:]))
+        return EncodedResponse(200, b"%b,%b" % (_json.write(members)[:-1], echo[1:]))
 
     def _render(self, event: Event) -> None:
         if self._over:

@@ -14,7 +14,7 @@ from relayd.protocols import _json
 from relayd.protocols._openai_errors import render_error
 from relayd.protocols._token_estimate import counting
 from relayd.protocols.canon import Failure
-from relayd.protocols.dialect import Ask, Refused, Rendered, at_once
+from relayd.protocols.dialect import EncodedResponse, Refused, RequestContext, at_once
 from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.read_request import read_for_count
 from relayd.wire.json_steps import Steps
@@ -26,7 +26,7 @@ _RESERVED = ("compact", "input_tokens")  # paths of the API in the position of a
 MAX_PAGE_ITEMS, DEFAULT_PAGE_ITEMS = 100, 20
 
 
-def local(context: Ask, body: bytes) -> Rendered | None:
+def local(context: RequestContext, body: bytes) -> EncodedResponse | None:
     """Answer a request for a stored response or a token count; None for every other request."""
     start = context.path.rfind("/responses/")
     match = _PATH.fullmatch(context.path, start) if start >= 0 else None
@@ -36,7 +36,7 @@ def local(context: Ask, body: bytes) -> Rendered | None:
     methods = ("POST",) if is_reserved else _METHODS[match[2]]
     if context.method not in methods:
         refused = _error(context, 405, f"This path supports only {' and '.join(methods)}.", "method_not_allowed")
-        return Rendered(refused.status, refused.body, headers=(("Allow", ", ".join(methods)),))
+        return EncodedResponse(refused.status, refused.body, headers=(("Allow", ", ".join(methods)),))
     if is_reserved:
         return None if match[1] == "compact" else _count(context, body)
     response_id = unquote(match[1])
@@ -51,34 +51,34 @@ def local(context: Ask, body: bytes) -> Rendered | None:
         return _input_items(context, record)
     if context.method == "DELETE":
         state.delete_response(context, response_id)
-        return Rendered(200, _json.write({"id": response_id, "object": "response", "deleted": True}))
+        return EncodedResponse(200, _json.write({"id": response_id, "object": "response", "deleted": True}))
     if parse_qs(context.query).get("stream", ["false"])[-1].lower() in ("true", "1"):
         return _error(context, 400, "A stored response cannot be streamed.", "unsupported_parameter", "stream")
-    return Rendered(200, _json.write(record["response"]))
+    return EncodedResponse(200, _json.write(record["response"]))
 
 
-def _count(context: Ask, body: bytes) -> Rendered:
+def _count(context: RequestContext, body: bytes) -> EncodedResponse:
     try:
         return at_once(local_steps(_json.read_object(body), context))
     except Refused as refused:
         return _refused(refused, context)
 
 
-def local_steps(members: dict[str, Any], context: Ask) -> Steps[Rendered]:
+def local_steps(members: dict[str, Any], context: RequestContext) -> Steps[EncodedResponse]:
     """Estimate the tokens of a parsed body, in steps."""
     try:
         request = yield from read_for_count(members, context)
     except Refused as refused:
         return _refused(refused, context)
     count = yield from counting(request)
-    return Rendered(200, _json.write({"object": "response.input_tokens", "input_tokens": count}))
+    return EncodedResponse(200, _json.write({"object": "response.input_tokens", "input_tokens": count}))
 
 
-def _refused(refused: Refused, context: Ask) -> Rendered:
+def _refused(refused: Refused, context: RequestContext) -> EncodedResponse:
     return _error(context, refused.status, refused.message, refused.code or "invalid_value", refused.param)
 
 
-def _input_items(context: Ask, record: Mapping[str, Any]) -> Rendered:
+def _input_items(context: RequestContext, record: Mapping[str, Any]) -> EncodedResponse:
     """Return one page of the input items of a response; by default the latest first."""
     parameters = {name: values[-1] for name, values in parse_qs(context.query).items()}
     limit = parameters.get("limit", str(DEFAULT_PAGE_ITEMS))
@@ -104,9 +104,9 @@ def _input_items(context: Ask, record: Mapping[str, Any]) -> Rendered:
         "last_id": page[-1]["id"] if page else None,
         "has_more": len(page) < len(items),
     }
-    return Rendered(200, _json.write(item_list))
+    return EncodedResponse(200, _json.write(item_list))
 
 
-def _error(context: Ask, status: int, message: str, code: str, param: str | None = None) -> Rendered:
+def _error(context: RequestContext, status: int, message: str, code: str, param: str | None = None) -> EncodedResponse:
     failure = Failure(status, message, code, "invalid_request_error", param)
     return render_error(failure, context.request_id)

@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relayd.protocols.dialect import Ask, at_once
+from relayd.protocols.dialect import RequestContext, at_once
 from relayd.wire.json_steps import Steps
 
 _RESPONSE, _ITEM, _LATEST = "response:", "response_item:", "latest_response"
@@ -28,7 +28,7 @@ def new_id(prefix: str) -> str:
     return f"{prefix}{_GENERATED_MARK}{secrets.token_hex(19)}"
 
 
-def find_response(context: Ask, response_id: str) -> Steps[dict[str, Any] | None]:
+def find_response(context: RequestContext, response_id: str) -> Steps[dict[str, Any] | None]:
     """Return the record of a response to continue, in steps: the latest one of the connection, else a stored one."""
     if context.socket is not None:
         latest = yield from context.socket.get_steps(_LATEST)
@@ -37,12 +37,12 @@ def find_response(context: Ask, response_id: str) -> Steps[dict[str, Any] | None
     return (yield from stored_response_steps(context, response_id))
 
 
-def stored_response(context: Ask, response_id: str) -> dict[str, Any] | None:
+def stored_response(context: RequestContext, response_id: str) -> dict[str, Any] | None:
     """Return the record of a stored response of this consumer; None if it does not exist."""
     return at_once(stored_response_steps(context, response_id))
 
 
-def stored_response_steps(context: Ask, response_id: str) -> Steps[dict[str, Any] | None]:
+def stored_response_steps(context: RequestContext, response_id: str) -> Steps[dict[str, Any] | None]:
     """Return the record in steps; see stored_response."""
     if len(response_id) > MAX_ID_CHARS:
         return None
@@ -50,14 +50,14 @@ def stored_response_steps(context: Ask, response_id: str) -> Steps[dict[str, Any
     return dict(record) if record is not None else None
 
 
-def storage_failure(context: Ask, response_id: str) -> str:
+def storage_failure(context: RequestContext, response_id: str) -> str:
     """Return a sentence with the reason why a missing response was not stored; empty if the reason is unknown."""
     reason = context.memory.lost(_RESPONSE + response_id) if len(response_id) <= MAX_ID_CHARS else ""
     return f" It could not be stored: {reason}." if reason else ""
 
 
 def store_response(
-    context: Ask, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool
+    context: RequestContext, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool
 ) -> bool:
     """Store a finished response and its conversation; `items` are the items without the response's output.
 
@@ -77,7 +77,7 @@ def store_response(
     return True
 
 
-def delete_response(context: Ask, response_id: str) -> bool:
+def delete_response(context: RequestContext, response_id: str) -> bool:
     """Delete a stored response. Returns True if it existed."""
     record = stored_response(context, response_id)
     if record is None:
@@ -88,7 +88,7 @@ def delete_response(context: Ask, response_id: str) -> bool:
     return context.memory.delete(_RESPONSE + response_id)
 
 
-def delete_latest(context: Ask, response_id: str | None) -> None:
+def delete_latest(context: RequestContext, response_id: str | None) -> None:
     """Delete this response from the connection's memory if it is the latest: its continuation has failed."""
     if context.socket is not None and response_id is not None:
         latest = context.socket.get(_LATEST)
@@ -102,7 +102,7 @@ class References:
     Each stored response is read once, regardless of the number of references to its items.
     """
 
-    def __init__(self, context: Ask) -> None:
+    def __init__(self, context: RequestContext) -> None:
         self._context = context
         self._records: dict[str, dict[str, Mapping[str, Any]]] = {}  # output items by response id and item id
 

@@ -1,7 +1,7 @@
 """The WebSocket transport of the Responses API, and errors as events of a stream.
 
 A turn consists of `read_request` for the client's text message and the renderer's messages for the endpoint's events.
-A connection has at most one turn in progress; its memory is `Ask.socket`. After an error, the connection stays open for
+A connection has at most one turn in progress; its memory is `RequestContext.socket`. After an error, the connection stays open for
 the next turn.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols._openai_errors import error_object, shown_status
 from relayd.protocols.canon import Failure
-from relayd.protocols.dialect import Refused, Rendered, WebSocketTransport
+from relayd.protocols.dialect import EncodedResponse, Refused, WebSocketTransport
 from relayd.wire.body import JsonBody
 
 CONNECTION_LIMIT_S = 3600.0
@@ -49,7 +49,7 @@ def read_message(look: JsonBody, model: str | None = None) -> bytes:
     return b"".join((b"{", *pieces, b'"stream":true}'))
 
 
-def error_frame(rendered: Rendered) -> bytes:
+def error_frame(rendered: EncodedResponse) -> bytes:
     """Convert an error body to one frame of an event stream."""
     error = _json.an_object(_json.parse(rendered.body)).get("error")
     members = _json.an_object(error)

@@ -32,7 +32,7 @@ from relayd.protocols.canon import (
     ToolCall,
     ToolResult,
 )
-from relayd.protocols.dialect import Memory, Options, Refused, Sending, at_once
+from relayd.protocols.dialect import EncodedRequest, Memory, Options, Refused, at_once
 from relayd.protocols.openai_responses.reasoning_items import unpack_native_signature
 from relayd.wire.json_steps import Steps
 
@@ -40,12 +40,12 @@ _SAME_NAME = ("temperature", "top_p", "user", "service_tier", "prompt_cache_key"
 _NO_OUTPUT = "(no output)"
 
 
-def write_request(request: Request, options: Options, memory: Memory) -> Sending:
+def write_request(request: Request, options: Options, memory: Memory) -> EncodedRequest:
     """Encode the request for the endpoint. Raises Refused if it uses an unsupported feature."""
     return at_once(write_steps(request, options, memory))
 
 
-def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sending]:
+def write_steps(request: Request, options: Options, memory: Memory) -> Steps[EncodedRequest]:
     """Encode the request in steps; see write_request."""
     if request.n is not None and request.n > 1:
         raise Refused("This upstream supports one answer only: n must be 1.", "n", "unsupported_value")
@@ -83,7 +83,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Sen
         body["stream"] = True
     large = request.large
     tools = (yield from tool_steps(request.tools, "openai_responses", _tool, large)) if request.tools else None
-    return Sending("/responses", (yield from body_steps(body, tools, large)))
+    return EncodedRequest("/responses", (yield from body_steps(body, tools, large)))
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

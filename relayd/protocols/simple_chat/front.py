@@ -16,7 +16,7 @@ from relayd import clock
 from relayd.protocols import _json, _openai_errors
 from relayd.protocols._bounds import Allowance, AnswerTooLarge, TextBuffer
 from relayd.protocols.canon import Begin, End, Event, Failure, Finish, RefusalDelta, Request, TextDelta
-from relayd.protocols.dialect import Ask, Refused, Rendered, Renderer, at_once
+from relayd.protocols.dialect import EncodedResponse, Refused, Renderer, RequestContext, at_once
 from relayd.protocols.openai_chat.request_in import read_steps as read_chat_steps
 from relayd.wire.json_steps import Steps
 
@@ -24,12 +24,12 @@ LONG_ANSWERS = ("gemini", "models/gemini")  # how the names of models begin that
 LONG_MAX_TOKENS, SHORT_MAX_TOKENS = 2048, 150
 
 
-def read_request(body: bytes, ask: Ask) -> Request:
+def read_request(body: bytes, ask: RequestContext) -> Request:
     """See dialect.Dialect."""
     return at_once(read_steps(_json.read_object(body), ask))
 
 
-def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
+def read_steps(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
     """See dialect.Dialect."""
     request = yield from read_chat_steps(members, ask)
     if request.tools:
@@ -53,7 +53,7 @@ def read_steps(members: dict[str, Any], ask: Ask) -> Steps[Request]:
     )
 
 
-def renderer(request: Request, ask: Ask) -> Renderer:
+def renderer(request: Request, ask: RequestContext) -> Renderer:
     """See dialect.Dialect."""
     return SimpleRenderer(request, ask)
 
@@ -65,7 +65,7 @@ class SimpleRenderer(Renderer):
         "_allowance", "_backend", "_begin", "_failure", "_finish", "_is_over", "_model", "_request_id", "_texts",
     )  # fmt: skip
 
-    def __init__(self, request: Request, ask: Ask) -> None:
+    def __init__(self, request: Request, ask: RequestContext) -> None:
         self._model, self._request_id = request.model, ask.request_id
         self._backend = ""
         self._texts, self._allowance = TextBuffer(), Allowance()
@@ -105,7 +105,7 @@ class SimpleRenderer(Renderer):
         """A plain answer has no keep-alive."""
         return b""
 
-    def whole(self) -> Rendered:
+    def whole(self) -> EncodedResponse:
         """The answer."""
         if not self._is_over:
             self._failure = Failure(502, "The upstream's answer is not complete.")
@@ -120,4 +120,4 @@ class SimpleRenderer(Renderer):
             "backend": self._backend,
             "choices": [{"index": 0, "message": message, "finish_reason": self._finish}],
         }
-        return Rendered(200, _json.write(body))
+        return EncodedResponse(200, _json.write(body))

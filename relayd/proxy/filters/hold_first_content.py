@@ -9,21 +9,21 @@ from relayd.protocols.canon import Event, Failure, RefusalDelta, TextDelta, Thou
 from relayd.protocols.dialect import Reader
 from relayd.proxy.filters.filter import Filter
 
-BOUND = 64 * 1024
+MAX_HELD_BYTES = 64 * 1024
 CONTENT = (TextDelta, RefusalDelta, ThoughtDelta, ToolStart)
 
 
 class HoldFirstContent(Filter):
     """Reads a copy with the dialect's own reader; a role, a comment or a token count is no content."""
 
-    __slots__ = ("_held", "_reader", "_size")
+    __slots__ = ("_held", "_held_bytes", "_reader")
 
     def __init__(self, reader: Reader) -> None:
         super().__init__()
         self.holds = True
         self._reader: Reader | None = reader
         self._held: list[bytes] = []
-        self._size = 0
+        self._held_bytes = 0
 
     def process(self, data: bytes) -> bytes:
         """Nothing before the first content, then everything."""
@@ -31,18 +31,18 @@ class HoldFirstContent(Filter):
         if reader is None:
             return data
         self._held.append(data)
-        self._size += len(data)
-        if self._found(reader.feed(data)) or (self._size > BOUND and self.failure is None):
+        self._held_bytes += len(data)
+        if self._has_content(reader.feed(data)) or (self._held_bytes > MAX_HELD_BYTES and self.failure is None):
             return self._release()
         return b""
 
     def finish(self) -> bytes:
         """A stream that ended without content goes on as it is, unless its end is a failure."""
         if self._reader is not None:
-            self._found(self._reader.end())
+            self._has_content(self._reader.end())
         return b"" if self.failure is not None else self._release()
 
-    def _found(self, events: list[Event]) -> bool:
+    def _has_content(self, events: list[Event]) -> bool:
         for event in events:
             if isinstance(event, Failure):
                 self.failure = event

@@ -5,8 +5,8 @@ from __future__ import annotations
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import TapFormat
 from relayd.protocols.tap import Tap, observed_in
-from relayd.proxy.account import tell_observed
-from relayd.proxy.call import Call
+from relayd.proxy.account import record_observed
+from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.filters.filter import Filter
 from relayd.telemetry.outcome import Record
 from relayd.wire.response import ResponseHead
@@ -15,46 +15,48 @@ from relayd.wire.response import ResponseHead
 class TapUsage(Filter):
     """A small body that comes in one piece is kept and read at the end; a stream is read as it passes."""
 
-    __slots__ = ("_call", "_delimited", "_format", "_last", "_length", "_response", "_settled", "_tap", "_whole")
+    __slots__ = (
+        "_ai_request", "_at_frame_end", "_delimited", "_format", "_length", "_response", "_tail", "_tap", "_whole_body",
+    )
 
-    def __init__(self, call: Call, tap_format: TapFormat, response: ResponseHead) -> None:
+    def __init__(self, ai_request: AiRequest, tap_format: TapFormat, response: ResponseHead) -> None:
         super().__init__()
-        self._call = call
+        self._ai_request = ai_request
         self._format = tap_format
         self._response = response
         self._length = response.length if not response.coding else None
         # Without a length or chunks the connection's end is the body's: only its content tells whether it is whole.
         self._delimited = response.length is not None or response.chunked or not response.media.is_stream
-        self._settled = False  # whether everything so far were whole frames
+        self._at_frame_end = False  # whether everything so far were whole frames
         self._tap: Tap | None = None
-        self._whole = self._last = b""
+        self._whole_body = self._tail = b""
 
     def process(self, data: bytes) -> bytes:
         """Most pieces of a stream are whole frames in which nothing of interest stands."""
         tap = self._tap
-        if self._settled and tap is not None and tap.skims(data):
-            self._last = data
+        if self._at_frame_end and tap is not None and tap.skims(data):
+            self._tail = data
             return data
-        self._settled = data.endswith(b"\n\n")
+        self._at_frame_end = data.endswith(b"\n\n")
         if tap is None:
             if self._length == len(data):
-                self._whole = data
+                self._whole_body = data
                 return data
             tap = self._tap = Tap(self._format, self._response.coding)
         tap.feed(data)
-        self._last = data if len(data) >= 64 else self._last[-64:] + data  # the marker may come in pieces
+        self._tail = data if len(data) >= 64 else self._tail[-64:] + data  # the marker may come in pieces
         return data
 
     def finish(self) -> bytes:
         """A stream that ended with its connection must have said that it is complete."""
         tap = self._tap
-        if not self._delimited and tap is not None and b"[DONE]" not in self._last[-64:] and not tap.observed.finish:
+        if not self._delimited and tap is not None and b"[DONE]" not in self._tail[-64:] and not tap.observed.finish:
             self.failure = Failure(502, "the stream ended without saying so", code="upstream_cut")
         return b""
 
     def account(self, record: Record) -> None:
         """Tokens, finish reason and the model that served."""
         if self._tap is not None:
-            tell_observed(record, self._tap.observed, self._call)
-        elif self._whole:
-            tell_observed(record, observed_in(self._format, self._whole), self._call)
+            record_observed(record, self._tap.observed, self._ai_request)
+        elif self._whole_body:
+            record_observed(record, observed_in(self._format, self._whole_body), self._ai_request)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from relayd.protocols.canon import End, Event, Failure, Finish
-from relayd.protocols.dialect import Reader, Rendered
-from relayd.proxy.account import tell_translated
-from relayd.proxy.call import Call
+from relayd.protocols.dialect import EncodedResponse, Reader
+from relayd.proxy.account import record_translated
+from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.filters.filter import Filter
 from relayd.proxy.filters.hold_first_content import CONTENT
 from relayd.telemetry.outcome import Record
@@ -21,64 +21,65 @@ from relayd.usage import Usage
 from relayd.wire.key_filter import KeyFilter
 from relayd.wire.response import ResponseHead
 
-STEP = 4096
-_PASSED_ON = (b"x-ratelimit-", b"anthropic-ratelimit-", b"retry-after", b"x-request-id", b"openai-processing-ms")
+STEP_BYTES = 4096
+_FORWARDED_FIELDS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"retry-after", b"x-request-id", b"openai-processing-ms")
 
 
 class Translate(Filter):
     """Always the last filter but the keep-alive comments."""
 
     __slots__ = (
-        "_at", "_call", "_done", "_events", "_input", "_keys", "_reader", "_rendered", "finish_reason", "usage",
+        "_ai_request", "_done", "_events", "_input", "_keys", "_position", "_reader", "_rendered", "finish_reason",
+        "usage",
     )
 
     def __init__(
-        self, call: Call, reader: Reader, holds: bool, keys: KeyFilter | None = None
+        self, ai_request: AiRequest, reader: Reader, holds: bool, keys: KeyFilter | None = None
     ) -> None:
         """`holds`: another attempt could be made, so that nothing is sent before the first content. `keys` keeps the
         upstream's keys out of the errors that the body tells."""
         super().__init__()
         self.holds = holds
-        self._call, self._reader, self._keys = call, reader, keys
-        self._input, self._at = b"", 0
+        self._ai_request, self._reader, self._keys = ai_request, reader, keys
+        self._input, self._position = b"", 0
         self._events: list[Event] = []
         self._done = False
-        self._rendered: Rendered | None = None
+        self._rendered: EncodedResponse | None = None
         self.usage: Usage | None = None
         self.finish_reason = ""
 
     def process(self, data: bytes) -> bytes:
         """Frames of the client's dialect."""
         if data:
-            self._input = self._input[self._at :] + data if self._at < len(self._input) else data
-            self._at = 0
+            self._input = self._input[self._position :] + data if self._position < len(self._input) else data
+            self._position = 0
         reader = self._reader
-        self._take(reader.feed(b"" if reader.has_more else self._next_piece()))
+        self._add_events(reader.feed(b"" if reader.has_more else self._next_piece()))
         self.unfinished = (bool(self._input) or reader.has_more) and self.failure is None and not self._done
         return self._render()
 
     def _next_piece(self) -> bytes:
         """What the next step reads: it ends with a frame where one ends within the step."""
-        data, start = self._input, self._at
-        if len(data) - start <= STEP:
-            self._input, self._at = b"", 0
+        data, start = self._input, self._position
+        if len(data) - start <= STEP_BYTES:
+            self._input, self._position = b"", 0
             return data[start:] if start else data
-        end = data.rfind(b"\n\n", start, start + STEP) + 2
-        self._at = end = end if end > 1 else start + STEP
+        end = data.rfind(b"\n\n", start, start + STEP_BYTES) + 2
+        self._position = end = end if end > 1 else start + STEP_BYTES
         return data[start:end]
 
     def finish(self) -> bytes:
         """The rest of a stream, or the whole plain response."""
         if self.failure is None and not self._done:
-            self._take(self._reader.end())
+            self._add_events(self._reader.end())
         if self.failure is None and not self._done:
             self._fail(Failure(502, "The upstream's answer was cut.", code="upstream_cut"))
         if self.failure is None:
             self.holds = False
         out = self._render()
-        if out or self.failure is not None or self._call.rendered:
+        if out or self.failure is not None or self._ai_request.content_rendered:
             return out
-        self._rendered = self._call.renderer.whole()
+        self._rendered = self._ai_request.renderer.whole()
         return self._rendered.body
 
     def head(self, response: ResponseHead) -> ResponseHead:
@@ -87,21 +88,21 @@ class Translate(Filter):
         if rendered is None:
             return stream_head(response)
         head = ResponseHead(rendered.status, b"")
-        head.keep = [f"Content-Type: {rendered.content_type}\r\n".encode(), *passed_on(response)]
+        head.keep = [f"Content-Type: {rendered.content_type}\r\n".encode(), *forwarded_fields(response)]
         head.keep += [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in rendered.headers]
         head.length = len(rendered.body)
         return head
 
     def account(self, record: Record) -> None:
         """What the events reported."""
-        tell_translated(record, self.usage, self.finish_reason)
+        record_translated(record, self.usage, self.finish_reason)
 
-    def _take(self, events: list[Event]) -> None:
+    def _add_events(self, events: list[Event]) -> None:
         for event in events:
             if self.failure is not None or self._done:
                 return
             if isinstance(event, Failure) and self._keys is not None:
-                event = without_keys(self._keys, event)
+                event = redact_keys(self._keys, event)
             self._events.append(event)
             kind = type(event)
             if kind in CONTENT:
@@ -123,17 +124,17 @@ class Translate(Filter):
     def _render(self) -> bytes:
         """The client's bytes for everything that has come. A failure before the response has begun is not rendered
         here: it may still have a status of its own."""
-        if self.holds or not self._events or (self.failure is not None and not self._call.rendered):
+        if self.holds or not self._events or (self.failure is not None and not self._ai_request.content_rendered):
             return b""
         events, self._events = self._events, []
-        out = self._call.renderer.feed(events)
-        self._call.rendered = self._call.rendered or bool(out)
+        out = self._ai_request.renderer.feed(events)
+        self._ai_request.content_rendered = self._ai_request.content_rendered or bool(out)
         if self.failure is not None:
-            self._call.failure_rendered = True
+            self._ai_request.failure_rendered = True
         return out
 
 
-def without_keys(keys: KeyFilter, failure: Failure) -> Failure:
+def redact_keys(keys: KeyFilter, failure: Failure) -> Failure:
     """A failure whose texts hold no key of relayd's."""
     param = None if failure.param is None else keys.text(failure.param)
     return replace(
@@ -142,11 +143,11 @@ def without_keys(keys: KeyFilter, failure: Failure) -> Failure:
     )
 
 
-def passed_on(response: ResponseHead | None) -> list[bytes]:
+def forwarded_fields(response: ResponseHead | None) -> list[bytes]:
     """The fields of an endpoint's head that are true of a translated response too."""
     if response is None:
         return []
-    return [line for line in response.keep if line.lower().startswith(_PASSED_ON)]
+    return [line for line in response.keep if line.lower().startswith(_FORWARDED_FIELDS)]
 
 
 def stream_head(response: ResponseHead | None) -> ResponseHead:
@@ -154,6 +155,6 @@ def stream_head(response: ResponseHead | None) -> ResponseHead:
     head = ResponseHead(200, b"")
     head.keep = [
         b"Content-Type: text/event-stream; charset=utf-8\r\n", b"Cache-Control: no-cache\r\n",
-        b"X-Accel-Buffering: no\r\n", *passed_on(response),
+        b"X-Accel-Buffering: no\r\n", *forwarded_fields(response),
     ]
     return head

@@ -9,7 +9,7 @@ import pytest
 from relayd.access.authenticators.header import HeaderKey
 from relayd.config.limits import Limits
 from relayd.config.listener import Listener
-from relayd.config.model import Config, House
+from relayd.config.model import AddedHeaders, Config
 from relayd.config.route import Consumer, Cors, HeaderEdits, Match, Redirect, Respond, Route, RouteTimeouts
 from relayd.config.upstream import Auth, Endpoint, Upstream
 from relayd.errors import ConfigError
@@ -115,12 +115,12 @@ def test_consumers_are_known_by_bearer_and_by_header() -> None:
     assert only(route()).allow is None
 
 
-def test_house_fields_can_be_renamed_and_switched_off() -> None:
-    usual = compile_plan(config(route()), 1).house
-    assert usual.request_id == b"X-Request-ID" and usual.via == b"relayd" and usual.own == frozenset()
-    house = House(request_id="X-Correlation-ID", forwarded="off", via="off")
-    changed = compile_plan(config(route(), headers=house), 1).house
-    assert (changed.forwarded, changed.via, changed.own) == (b"", b"", frozenset({b"x-correlation-id"}))
+def test_header_names_can_be_renamed_and_switched_off() -> None:
+    usual = compile_plan(config(route()), 1).header_names
+    assert usual.request_id == b"X-Request-ID" and usual.via == b"relayd" and usual.custom == frozenset()
+    headers = AddedHeaders(request_id="X-Correlation-ID", forwarded="off", via="off")
+    changed = compile_plan(config(route(), headers=headers), 1).header_names
+    assert (changed.forwarded, changed.via, changed.custom) == (b"", b"", frozenset({b"x-correlation-id"}))
 
 
 def test_a_route_with_cors_also_takes_the_preflights_of_its_methods() -> None:

@@ -26,7 +26,7 @@ from relayd.protocols.canon import (
     ToolResult,
     ToolStart,
 )
-from relayd.protocols.dialect import Ask, Options, Refused
+from relayd.protocols.dialect import Options, Refused, RequestContext
 from relayd.protocols.gemini.request import write_request
 from tests.aids.memories import Forgetful
 
@@ -256,7 +256,7 @@ def test_strict_of_messages_is_told_only_of_a_schema_that_is_strict(name: str, s
         "tools": [{"name": "look", "input_schema": schema, "strict": True}],
         "output_config": {"format": {"type": "json_schema", "name": "n", "schema": schema}},
     }
-    request = read_request(json.dumps(asked).encode(), Ask("POST", "/v1/messages", "", {}, "req", Forgetful()))
+    request = read_request(json.dumps(asked).encode(), RequestContext("POST", "/v1/messages", "", {}, "req", Forgetful()))
     write = registry.load(name).write_request
     assert write is not None
     assert (b'"strict":true' in write(request, Options(), Forgetful()).body) == strict

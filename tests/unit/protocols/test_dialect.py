@@ -32,7 +32,7 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from relayd.protocols.dialect import Dialect, Options, Refused, Rendered
+from relayd.protocols.dialect import Dialect, EncodedResponse, Options, Refused
 from relayd.wire.body import model_of, pop_parsed_object
 from relayd.wire.sse import SseSplitter
 from relayd.wire.tool_list_cache import CachedList
@@ -251,7 +251,7 @@ STATUSES = (400, 401, 402, 403, 404, 408, 409, 413, 415, 422, 429, 499, 500, 501
 def test_an_error_of_any_status_is_rendered_as_one(dialect: Dialect, status: int) -> None:
     failure = Failure(status, "Über den Rand <7>", code="some_code", type="some_type", param="model", retry_after_s=2.5)
     rendered = dialect.render_error(failure, "req-7")
-    assert isinstance(rendered, Rendered)
+    assert isinstance(rendered, EncodedResponse)
     if dialect.name == "dialogflow" and status == 504:
         assert rendered.status == 200  # a spoken apology: Dialogflow shows no errors
         return

@@ -9,7 +9,7 @@ import pytest
 
 from relayd.protocols._bounds import Allowance
 from relayd.protocols.canon import Message, Request, Text, ToolCall, ToolResult
-from relayd.protocols.dialect import Ask, Dialect, Options, Refused
+from relayd.protocols.dialect import Dialect, Options, Refused, RequestContext
 from relayd.protocols.openai_chat.call_arguments import CallArguments
 from relayd.protocols.openai_responses import DIALECT as RESPONSES
 from relayd.protocols.openai_responses.tools import ClientTool, ToolNames
@@ -94,7 +94,7 @@ def test_a_stored_response_is_read_once_however_many_of_its_items_are_referred_t
     def read(ids: list[str]) -> Request:
         body = json.dumps({"model": "m", "input": [*({"id": one} for one in ids), {"role": "user", "content": "Well?"}]})
         assert RESPONSES.read_request is not None
-        return RESPONSES.read_request(body.encode(), Ask("POST", "/v1/responses", "", {}, "req-1", memory))
+        return RESPONSES.read_request(body.encode(), RequestContext("POST", "/v1/responses", "", {}, "req-1", memory))
 
     told = json.dumps([repr(message) for message in read([f"msg_{number}" for number in range(50)]).messages])
     assert all(f"x{number}'" in told for number in range(50))

@@ -8,7 +8,7 @@ import pytest
 
 from relayd import clock
 from relayd.protocols.tap import Observed
-from relayd.proxy.account import more_of, tell_model, tell_observed, tell_pace, tell_translated, tell_unknown
+from relayd.proxy.account import more_of, record_model, record_observed, record_pace, record_translated, record_unknown
 from relayd.telemetry.metrics import Metrics
 from relayd.telemetry.outcome import More, Record
 from relayd.usage import Usage
@@ -34,16 +34,16 @@ def test_a_plain_exchange_has_nothing_more() -> None:
 ])
 def test_what_a_tap_saw_is_told(asked: str, seen: Observed, more: dict[str, Any] | None) -> None:
     record = Record()
-    tell_observed(record, seen, Asking(asked))  # type: ignore[arg-type]
+    record_observed(record, seen, Asking(asked))  # type: ignore[arg-type]
     assert (record.usage, record.more) == (seen.usage, more)
 
 
 def test_what_a_translation_said_is_told() -> None:
     usage, record = Usage(10, 7, cached_read=4, cache_creation=1, reasoning=2), Record()
-    tell_translated(record, usage, "length")
+    record_translated(record, usage, "length")
     assert record.usage == usage and record.more == {"finish": "length"}
     record = Record()
-    tell_translated(record, None, "")
+    record_translated(record, None, "")
     assert record.usage is None and record.more is None
 
 
@@ -51,7 +51,7 @@ def test_the_pace_counts_from_the_first_words(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(clock, "monotonic", lambda: 14.0)
     record = Record()
     record.started, record.usage = 10.0, Usage(output=50)
-    tell_pace(record, 12.0)
+    record_pace(record, 12.0)
     assert record.more == {"first_token_ms": 2000.0, "tokens_per_s": 25.0}
 
 
@@ -60,13 +60,13 @@ def test_the_pace_counts_from_the_first_words(monkeypatch: pytest.MonkeyPatch) -
 ])
 def test_a_model_has_its_other_name_beside_it(asked: str, there: str | None, told: dict[str, Any]) -> None:
     more: More = {}
-    tell_model(more, Asking(asked), there)  # type: ignore[arg-type]
+    record_model(more, Asking(asked), there)  # type: ignore[arg-type]
     assert more == told
 
 
 def test_parts_that_a_dialect_did_not_know_are_counted_by_their_fate() -> None:
     r = Record()
-    tell_unknown(r, {("a", "carried"): 2, ("a", "left_out"): 1, ("b", "left_out"): 3})
+    record_unknown(r, {("a", "carried"): 2, ("a", "left_out"): 1, ("b", "left_out"): 3})
     assert r.more == {"unknown_carried": 2, "unknown_left_out": 4, "unknown_types": "a,b"}
     metrics = Metrics()
     metrics.count_exchange(r)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relayd.proxy.api_path import crossing_path, passing_path, with_model
+from relayd.proxy.api_path import passthrough_path, translated_path, with_model
 
 CHAT, MESSAGES = b"/v1/chat/completions", b"/v1/messages"
 
@@ -27,7 +27,7 @@ CHAT, MESSAGES = b"/v1/chat/completions", b"/v1/messages"
     ("plain", b"/v1", b"/v1/x", b"/v1/v1/x"),
 ])  # fmt: skip
 def test_what_passes_has_the_version_once(protocol: str, base: bytes, path: bytes, expected: bytes) -> None:
-    assert passing_path(protocol, base, path) == expected
+    assert passthrough_path(protocol, base, path) == expected
 
 
 @pytest.mark.parametrize(("protocol", "base", "path", "expected"), [
@@ -45,7 +45,7 @@ def test_what_passes_has_the_version_once(protocol: str, base: bytes, path: byte
 def test_what_is_translated_has_the_version_that_is_missing(
     protocol: str, base: bytes, path: bytes, expected: bytes
 ) -> None:
-    assert crossing_path(protocol, base, path) == expected
+    assert translated_path(protocol, base, path) == expected
 
 
 def test_a_model_in_the_path_gets_another_name() -> None:

@@ -9,10 +9,10 @@ import pytest
 from relayd import clock
 from relayd.errors import ExchangeError
 from relayd.plan.plan import Plan, PlannedRoute
-from relayd.proxy.body_inspection import BodyInspection, is_looked_at
+from relayd.proxy.body_inspection import BodyInspection, is_inspected
 from relayd.proxy.exchange import Exchange
 from relayd.wire.body import PARSED_BYTES, JsonBody
-from tests.unit.proxy.scene import Client, Counting, head_for, plan_of
+from tests.unit.proxy.fakes import Client, FakeGateway, head_for, plan_of
 
 LARGE = b'{"model":"x","a":"' + b"a" * PARSED_BYTES + b'","b":[1,2]}'
 PLAN = """
@@ -32,7 +32,7 @@ class Scene:
     """One exchange, its inspection, and what came of it."""
 
     def __init__(self, plan: Plan, decides: bool = True) -> None:
-        self.owner, self.client = Counting(), Client()
+        self.owner, self.client = FakeGateway(), Client()
         self.exchange = Exchange(self.owner, plan, self.client, head_for("Content-Length: 1", start="POST /x HTTP/1.1"), clock.monotonic())
         self.client.exchange = self.exchange
         self.route: PlannedRoute = plan.routes[0]
@@ -45,13 +45,13 @@ class Scene:
         self.owner.timers.pop(0)[1]()
 
     def finish(self, body: bytes) -> None:
-        self.exchange.body.data, self.exchange.body.look = body, None
+        self.exchange.body.data, self.exchange.body.json_body = body, None
         if self.inspection.finish(self.told):
             self.told()
 
     def told(self) -> None:
         """What is known is known now."""
-        self.found.append(self.exchange.body.look)
+        self.found.append(self.exchange.body.json_body)
 
 
 @pytest.fixture
@@ -82,8 +82,8 @@ def test_a_large_body_is_scanned_as_it_comes(plan: Plan) -> None:
     scene.finish(LARGE)
     while not scene.found:
         scene.turn()
-    look: Any = scene.found[0]
-    assert look.model == "x" and look.scanner.items == {"b": 2} and not look.refusal_reason
+    json_body: Any = scene.found[0]
+    assert json_body.model == "x" and json_body.scanner.items == {"b": 2} and not json_body.refusal_reason
 
 
 @pytest.mark.usefixtures("slow")
@@ -119,7 +119,7 @@ def test_what_is_wrong_in_a_later_turn_is_answered_in_the_dialect(plan: Plan) ->
         scene.inspection.feed(piece)
     while scene.owner.timers:
         scene.turn()
-    assert scene.exchange.over and scene.client.status == 400 and b'"ambiguous_body"' in scene.client.body
+    assert scene.exchange.is_over and scene.client.status == 400 and b'"ambiguous_body"' in scene.client.body
 
 
 def test_where_no_model_decides_nothing_more_is_looked_at(plan: Plan) -> None:
@@ -145,7 +145,7 @@ def test_who_has_left_is_not_worked_for(plan: Plan) -> None:
 def test_a_body_that_came_whole_is_looked_at_in_turns(plan: Plan) -> None:
     scene = Scene(plan)
     scene.exchange.body.probe, scene.exchange.body.data = None, LARGE
-    assert not is_looked_at(scene.exchange, scene.route, scene.told)
+    assert not is_inspected(scene.exchange, scene.route, scene.told)
     while not scene.found:
         scene.turn()
     assert scene.found[0] is not None and scene.found[0].model == "x"

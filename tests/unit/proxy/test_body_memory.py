@@ -14,9 +14,9 @@ from relayd.errors import ExchangeError
 from relayd.limits.request_buffers import FREE_BYTES, RequestBuffers
 from relayd.proxy.body_memory import BodyMemory
 from tests.aids.turns import turned
-from tests.unit.proxy.house import House, Side, get, running, soon, status_of, until
-from tests.unit.proxy.places import Places, completion, delta, http, silent
-from tests.unit.proxy.survivors import marked
+from tests.unit.proxy.harness import Harness, Side, get, running, soon, status_of, until
+from tests.unit.proxy.live_objects import marked
+from tests.unit.proxy.scripted_endpoints import ScriptedEndpoints, completion, delta, http, silent
 from tests.unit.proxy.test_websocket_session import HANDSHAKE, Socket, frame
 
 MIB = 1024 * 1024
@@ -56,14 +56,14 @@ def whole(more: str = "", route: str = "") -> str:
     return BY_MODEL.replace("MORE", more).replace("ROUTE", route)
 
 
-async def sent(house: House, data: bytes) -> Side:
-    side = await house.connect()
+async def sent(harness: Harness, data: bytes) -> Side:
+    side = await harness.connect()
     side.write(data)
     return side
 
 
-def waits(house: House, count: int = 1) -> bool:
-    return house.gateway.buffers.waiting == count
+def waits(harness: Harness, count: int = 1) -> bool:
+    return harness.gateway.buffers.waiting == count
 
 
 # ---- by itself
@@ -73,18 +73,18 @@ def test_a_body_that_waits_is_read_no_further_until_there_is_memory() -> None:
     buffers, first, second = RequestBuffers(MIB), Client(), Client()
     memory = BodyMemory(buffers, first, first, MIB)
     other = BodyMemory(buffers, second, second, MIB)
-    other.arrived(10)
+    other.grow(10)
     assert first.told == [] and second.told == ["pause"]
-    memory.leave()
+    memory.release()
     assert second.told == ["pause", "resume"]
 
 
 def test_a_body_that_is_whole_is_not_paused_any_more() -> None:
     buffers, first, second = RequestBuffers(MIB), Client(), Client()
-    BodyMemory(buffers, first, first, MIB).arrived(5)
+    BodyMemory(buffers, first, first, MIB).grow(5)
     other = BodyMemory(buffers, second, second, None)
-    other.arrived(3 * FREE_BYTES)
-    other.keep(3 * FREE_BYTES)
+    other.grow(3 * FREE_BYTES)
+    other.set_body_bytes(3 * FREE_BYTES)
     assert second.told == ["pause", "resume"]
 
 
@@ -92,7 +92,7 @@ def test_a_refusal_says_why_and_when_to_come_back() -> None:
     now = [0.0]
     buffers, first, second, third = RequestBuffers(MIB, 10.0, lambda: now[0]), Client(), Client(), Client()
     held = BodyMemory(buffers, first, first, MIB)
-    held.keep(MIB)
+    held.set_body_bytes(MIB)
     BodyMemory(buffers, second, second, MIB)
     now[0] = 11.0
     buffers.sweep(now[0])
@@ -107,44 +107,44 @@ def test_a_refusal_says_why_and_when_to_come_back() -> None:
 
 
 async def test_bodies_beyond_the_bound_wait_their_turn_and_are_all_served(tmp_path: Path) -> None:
-    async with running(tmp_path, Places(v1=ANSWER), whole=whole()) as house:
-        house.gateway.buffers.configure(3 * MIB, 10.0)
+    async with running(tmp_path, ScriptedEndpoints(v1=ANSWER), whole=whole()) as harness:
+        harness.gateway.buffers.configure(3 * MIB, 10.0)
         body = body_of(MIB)
-        sides = [await sent(house, head(MIB) + body[:-5000]) for _ in range(8)]
-        await until(lambda: waits(house, 5))
-        assert house.gateway.buffers.used <= 3 * MIB
+        sides = [await sent(harness, head(MIB) + body[:-5000]) for _ in range(8)]
+        await until(lambda: waits(harness, 5))
+        assert harness.gateway.buffers.used <= 3 * MIB
         for side in sides:
             side.write(body[-5000:])
         for side in sides:
             assert status_of((await side.message())[0]) == 200
-        await house.accounted(8)
-        assert not house.gateway.buffers.used and not house.gateway.buffers.waiting
-        assert house.gateway.buffers.peak <= 3 * MIB
+        await harness.accounted(8)
+        assert not harness.gateway.buffers.used and not harness.gateway.buffers.waiting
+        assert harness.gateway.buffers.peak <= 3 * MIB
 
 
 async def test_small_bodies_pass_while_all_memory_is_taken(tmp_path: Path) -> None:
-    async with running(tmp_path, Places(v1=ANSWER), whole=whole()) as house:
-        house.gateway.buffers.configure(MIB, 10.0)
-        await sent(house, head(MIB) + body_of(MIB)[:500_000])
-        await until(lambda: house.gateway.buffers.used)
+    async with running(tmp_path, ScriptedEndpoints(v1=ANSWER), whole=whole()) as harness:
+        harness.gateway.buffers.configure(MIB, 10.0)
+        await sent(harness, head(MIB) + body_of(MIB)[:500_000])
+        await until(lambda: harness.gateway.buffers.used)
         body = body_of(20_000)
         for cut in (20_000, 7, 0):  # whole, and in two pieces
-            side = await sent(house, head(20_000) + body[:cut])
+            side = await sent(harness, head(20_000) + body[:cut])
             await turned()
             side.write(body[cut:])
             assert status_of((await side.message())[0]) == 200
 
 
 async def test_who_waits_too_long_gets_a_503_that_says_when_to_come_back(tmp_path: Path) -> None:
-    async with running(tmp_path, Places(v1=[silent]), whole=whole()) as house:
-        house.gateway.buffers.configure(MIB, 10.0)
-        await sent(house, head(MIB) + body_of(MIB))
-        await until(lambda: house.gateway.exchanges and not waits(house))
-        side = await sent(house, head(MIB) + body_of(MIB)[:9000])
-        await until(lambda: waits(house))
-        house.gateway.buffers.sweep(clock.monotonic() + 9)
-        assert waits(house)
-        house.gateway.buffers.sweep(clock.monotonic() + 11)
+    async with running(tmp_path, ScriptedEndpoints(v1=[silent]), whole=whole()) as harness:
+        harness.gateway.buffers.configure(MIB, 10.0)
+        await sent(harness, head(MIB) + body_of(MIB))
+        await until(lambda: harness.gateway.exchanges and not waits(harness))
+        side = await sent(harness, head(MIB) + body_of(MIB)[:9000])
+        await until(lambda: waits(harness))
+        harness.gateway.buffers.sweep(clock.monotonic() + 9)
+        assert waits(harness)
+        harness.gateway.buffers.sweep(clock.monotonic() + 11)
         answer, told = await side.message()
         assert status_of(answer) == 503 and b"Retry-After: " in answer and b"Connection: close" in answer
         assert json.loads(told)["error"]["code"] == "request_buffers_full"
@@ -152,26 +152,26 @@ async def test_who_waits_too_long_gets_a_503_that_says_when_to_come_back(tmp_pat
 
 @pytest.mark.parametrize("length", [True, False])
 async def test_a_body_that_can_never_fit_is_a_413(tmp_path: Path, length: bool) -> None:
-    async with running(tmp_path, Places(v1=ANSWER), whole=whole()) as house:
-        house.gateway.buffers.configure(MIB, 10.0)
+    async with running(tmp_path, ScriptedEndpoints(v1=ANSWER), whole=whole()) as harness:
+        harness.gateway.buffers.configure(MIB, 10.0)
         if length:
-            side = await sent(house, head(2 * MIB))
+            side = await sent(harness, head(2 * MIB))
         else:
-            side = await sent(house, get("/v1/x", "Transfer-Encoding: chunked", "Content-Type: application/json", method="POST"))
+            side = await sent(harness, get("/v1/x", "Transfer-Encoding: chunked", "Content-Type: application/json", method="POST"))
             side.write(b'6\r\n{"a":"\r\n')
             for _ in range(2 * MIB // 50_000):
                 side.write(b"%x\r\n%b\r\n" % (50_000, b"x" * 50_000))
         assert status_of(await side.head()) == 413
-        assert not house.gateway.buffers.used
+        assert not harness.gateway.buffers.used
 
 
 async def test_a_client_that_asks_before_it_sends_is_told_to_when_there_is_memory(tmp_path: Path) -> None:
-    async with running(tmp_path, Places(v1=ANSWER), whole=whole()) as house:
-        house.gateway.buffers.configure(MIB, 10.0)
-        first = await sent(house, head(MIB) + body_of(MIB)[:-9])
-        await until(lambda: house.gateway.buffers.used)
-        second = await sent(house, head(MIB, "Content-Type: application/json", "Expect: 100-continue"))
-        await until(lambda: waits(house))
+    async with running(tmp_path, ScriptedEndpoints(v1=ANSWER), whole=whole()) as harness:
+        harness.gateway.buffers.configure(MIB, 10.0)
+        first = await sent(harness, head(MIB) + body_of(MIB)[:-9])
+        await until(lambda: harness.gateway.buffers.used)
+        second = await sent(harness, head(MIB, "Content-Type: application/json", "Expect: 100-continue"))
+        await until(lambda: waits(harness))
         early = asyncio.ensure_future(second.reader.readuntil(b"\r\n\r\n"))
         await turned()
         assert not early.done()
@@ -183,16 +183,16 @@ async def test_a_client_that_asks_before_it_sends_is_told_to_when_there_is_memor
 
 
 async def test_a_pause_for_memory_is_not_the_silence_of_the_client(tmp_path: Path) -> None:
-    async with running(tmp_path, Places(v1=ANSWER), whole=whole(), listener="timeouts: {body: 5s}") as house:
-        house.gateway.buffers.configure(MIB, 3600.0)
-        first = await sent(house, head(MIB) + body_of(MIB)[:-9])
-        await until(lambda: house.gateway.buffers.used)
-        second = await sent(house, head(MIB) + body_of(MIB))
-        await until(lambda: waits(house))
-        paused = next(one for one in house.listening.connections if one.exchange and one.exchange.record.bytes_in < 500_000)
+    async with running(tmp_path, ScriptedEndpoints(v1=ANSWER), whole=whole(), listener="timeouts: {body: 5s}") as harness:
+        harness.gateway.buffers.configure(MIB, 3600.0)
+        first = await sent(harness, head(MIB) + body_of(MIB)[:-9])
+        await until(lambda: harness.gateway.buffers.used)
+        second = await sent(harness, head(MIB) + body_of(MIB))
+        await until(lambda: waits(harness))
+        paused = next(one for one in harness.listening.connections if one.exchange and one.exchange.record.bytes_in < 500_000)
         paused.enforce_timeouts(clock.monotonic() + 1000)
         paused.enforce_timeouts(clock.monotonic() + 2000)
-        assert not house.accounts
+        assert not harness.accounts
         first.write(body_of(MIB)[-9:])
         assert status_of((await first.message())[0]) == 200
         assert status_of((await second.message())[0]) == 200
@@ -216,24 +216,24 @@ async def test_a_stream_that_lasts_gives_its_prompt_back_when_it_begins(tmp_path
         await side.gone()
 
     body = body_of(MIB)[:-1] + b',"stream":true}'
-    places = Places(v1=[streaming])
-    async with running(tmp_path, places, whole=text) as house:
-        side = await sent(house, head(len(body)) + body)
+    places = ScriptedEndpoints(v1=[streaming])
+    async with running(tmp_path, places, whole=text) as harness:
+        side = await sent(harness, head(len(body)) + body)
         await until(lambda: places.asked)
-        assert house.gateway.buffers.used > MIB - 2 * FREE_BYTES
+        assert harness.gateway.buffers.used > MIB - 2 * FREE_BYTES
         seen.set()
         await side.head()
-        await until(lambda: not house.gateway.buffers.used)
-        assert house.gateway.exchanges
+        await until(lambda: not harness.gateway.buffers.used)
+        assert harness.gateway.exchanges
 
 
 async def test_a_form_counts_what_waits_of_it_and_no_more(tmp_path: Path) -> None:
     """The model stands first: nothing of the file is gathered, however long it is announced to be."""
     form = b'--cut\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--cut\r\nContent-Disposition: form-data; name="f"\r\n\r\n'
-    async with running(tmp_path, Places(v1=ANSWER), whole=whole()) as house:
-        side = await sent(house, head(3 * MIB, FORM) + form + marked(MIB))
-        await until(lambda: house.gateway.exchanges and next(iter(house.gateway.exchanges)).record.bytes_in > MIB)
-        assert house.gateway.buffers.peak == 0
+    async with running(tmp_path, ScriptedEndpoints(v1=ANSWER), whole=whole()) as harness:
+        side = await sent(harness, head(3 * MIB, FORM) + form + marked(MIB))
+        await until(lambda: harness.gateway.exchanges and next(iter(harness.gateway.exchanges)).record.bytes_in > MIB)
+        assert harness.gateway.buffers.peak == 0
         side.close()
 
 
@@ -246,48 +246,48 @@ async def test_a_form_is_counted_up_to_its_model_and_given_back_as_it_is_sent(tm
         await seen.wait()
         side.write(ANSWER)
 
-    places = Places(v1=[late])
-    async with running(tmp_path, places, whole=whole()) as house:
-        side = await sent(house, head(len(form), FORM) + form)
+    places = ScriptedEndpoints(v1=[late])
+    async with running(tmp_path, places, whole=whole()) as harness:
+        side = await sent(harness, head(len(form), FORM) + form)
         await until(lambda: places.asked)
-        await until(lambda: not house.gateway.buffers.used)  # all of it has been sent on
+        await until(lambda: not harness.gateway.buffers.used)  # all of it has been sent on
         seen.set()
         assert status_of((await side.message())[0]) == 200
-        assert places.asked[0][2] == form and house.gateway.buffers.peak > 3 * MIB
-        await house.accounted(1)
-        assert not house.gateway.buffers.used
+        assert places.asked[0][2] == form and harness.gateway.buffers.peak > 3 * MIB
+        await harness.accounted(1)
+        assert not harness.gateway.buffers.used
 
 
 async def test_an_answer_that_is_held_to_be_translated_counts(tmp_path: Path) -> None:
     answer = http(200, completion(marked(500_000).decode()))
     text = whole().replace("routes: [{name: all, upstream: by_model, ", "routes: [{name: all, upstream: up, protocol: openai_responses, ")
-    async with running(tmp_path, Places(v1=answer), whole=text) as house:
+    async with running(tmp_path, ScriptedEndpoints(v1=answer), whole=text) as harness:
         body = b'{"model":"m","store":false,"input":"hi"}'
-        side = await sent(house, get("/v1/responses", f"Content-Length: {len(body)}", method="POST") + body)
+        side = await sent(harness, get("/v1/responses", f"Content-Length: {len(body)}", method="POST") + body)
         assert status_of((await side.message())[0]) == 200
-        assert house.gateway.buffers.peak > 400_000
-        await house.accounted(1)
-        assert not house.gateway.buffers.used
+        assert harness.gateway.buffers.peak > 400_000
+        await harness.accounted(1)
+        assert not harness.gateway.buffers.used
 
 
 async def test_messages_of_a_websocket_count_and_too_many_end_it(tmp_path: Path) -> None:
     text = whole().replace("routes: [{name: all, upstream: by_model, ", "routes: [{name: all, upstream: up, protocol: openai_responses, ")
-    async with running(tmp_path, Places(v1=[silent]), whole=text) as house:
-        house.gateway.buffers.configure(MIB, 10.0)
-        side = await sent(house, HANDSHAKE)
+    async with running(tmp_path, ScriptedEndpoints(v1=[silent]), whole=text) as harness:
+        harness.gateway.buffers.configure(MIB, 10.0)
+        side = await sent(harness, HANDSHAKE)
         assert status_of(await side.head()) == 101
         message = large({"type": "response.create", "model": "m", "input": marked(600_000).decode()})
         side.write(message)
-        await until(lambda: house.gateway.buffers.used > 500_000)
+        await until(lambda: harness.gateway.buffers.used > 500_000)
         side.write(message)
-        await until(lambda: waits(house))
-        house.gateway.buffers.sweep(clock.monotonic() + 11)
+        await until(lambda: waits(harness))
+        harness.gateway.buffers.sweep(clock.monotonic() + 11)
         socket = Socket(side)
         assert (await socket.event())["error"]["code"] == "request_buffers_full"
         opcode, data = await socket.frame()
         assert (opcode, int.from_bytes(data[:2], "big")) == (8, 1013)
         side.close()
-        await until(lambda: not house.gateway.buffers.used)
+        await until(lambda: not harness.gateway.buffers.used)
 
 
 def large(told: dict[str, Any]) -> bytes:
@@ -302,9 +302,9 @@ async def test_a_message_of_any_size_is_answered_where_there_is_memory(tmp_path:
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
         b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
     )
-    async with running(tmp_path, Places(v1=stream), whole=text) as house:
-        house.gateway.buffers.configure(MIB, 10.0)
-        side = await sent(house, HANDSHAKE)
+    async with running(tmp_path, ScriptedEndpoints(v1=stream), whole=text) as harness:
+        harness.gateway.buffers.configure(MIB, 10.0)
+        side = await sent(harness, HANDSHAKE)
         await side.head()
         socket = Socket64(side)
         for _ in range(3):
@@ -312,7 +312,7 @@ async def test_a_message_of_any_size_is_answered_where_there_is_memory(tmp_path:
             while (await soon(socket.event()))["type"] != "response.completed":
                 pass
         side.write(frame(b"", 8))
-        await until(lambda: not house.gateway.buffers.used)
+        await until(lambda: not harness.gateway.buffers.used)
 
 
 class Socket64(Socket):

@@ -10,13 +10,13 @@ import pytest
 from relayd import clock
 from relayd.proxy.exchange import Exchange
 from tests.aids.turns import turned
-from tests.unit.proxy.house import OK, House, Side, get, post, running, saying, status_of, until
+from tests.unit.proxy.harness import OK, Harness, Side, get, post, running, saying, status_of, until
 
 HOUR = 3600.0
 
 
-def only(house: House) -> Exchange:
-    (one,) = house.gateway.exchanges
+def only(harness: Harness) -> Exchange:
+    (one,) = harness.gateway.exchanges
     return one
 
 
@@ -49,12 +49,12 @@ async def test_a_request_goes_there_and_its_answer_comes_back(tmp_path: Path) ->
         seen.append(await side.message())
         side.write(b"HTTP/1.1 201 Made\r\nX-A: b\r\nContent-Length: 5\r\n\r\nhallo")
 
-    async with running(tmp_path, script) as house:
-        head, body = await house.ask(post(b"ping", "X-Client: 1"))
+    async with running(tmp_path, script) as harness:
+        head, body = await harness.ask(post(b"ping", "X-Client: 1"))
         assert head.startswith(b"HTTP/1.1 201 Made\r\nX-A: b\r\n") and body == b"hallo"
         assert seen[0][0].startswith(b"POST /x HTTP/1.1\r\n") and seen[0][1] == b"ping"
         assert b"X-Client: 1\r\n" in seen[0][0]
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert (record.status, record.bytes_in, record.bytes_out, record.attempts) == (201, 4, 5, 1)
         assert (record.outcome, record.route, record.upstream) == ("complete", "all", "web")
         assert 0 <= record.first_byte_s <= record.total_s
@@ -75,12 +75,12 @@ async def test_every_framing_becomes_one_that_the_client_can_read(
         await side.message()
         side.write(answer)  # and close
 
-    async with running(tmp_path, script) as house:
-        side = await house.connect()
+    async with running(tmp_path, script) as harness:
+        side = await harness.connect()
         side.write(get("/x", "Connection: close", version=version))
         head = await side.head()
         assert framing in head and await side.rest() == body
-        await house.accounted(1)
+        await harness.accounted(1)
 
 
 @pytest.mark.parametrize(("method", "answer"), [
@@ -88,30 +88,30 @@ async def test_every_framing_becomes_one_that_the_client_can_read(
     ("GET", b"HTTP/1.1 304 Same\r\nContent-Length: 1000\r\n\r\n"),
 ])
 async def test_answers_without_a_body_leave_the_connection_in_step(tmp_path: Path, method: str, answer: bytes) -> None:
-    async with running(tmp_path, saying(answer)) as house:
-        side = await house.connect()
+    async with running(tmp_path, saying(answer)) as harness:
+        side = await harness.connect()
         for _ in range(2):
             side.write(get(method=method))
             head, _ = await side.message(bodyless=True)
             assert (b"Content-Length: 1000" in head) == (b"1000" in answer)
-        assert all(record.bytes_out == 0 for record in await house.accounted(2))
+        assert all(record.bytes_out == 0 for record in await harness.accounted(2))
 
 
 async def test_interim_heads_pass_to_newer_clients_only(tmp_path: Path) -> None:
     answer = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK
-    async with running(tmp_path, saying(answer)) as house:
-        side = await house.connect()
+    async with running(tmp_path, saying(answer)) as harness:
+        side = await harness.connect()
         side.write(get())
         assert (await side.head()).startswith(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n")
         assert (await side.message())[1] == b"ok"
-        assert status_of((await house.ask(get(version="1.0")))[0]) == 200
+        assert status_of((await harness.ask(get(version="1.0")))[0]) == 200
 
 
 @pytest.mark.parametrize("pass_on", [True, False])
 async def test_trailers_pass_where_the_route_wants_them(tmp_path: Path, pass_on: bool) -> None:
     answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\nHost: b\r\n\r\n"
-    async with running(tmp_path, saying(answer), route=f"trailers: {str(pass_on).lower()}") as house:
-        side = await house.connect()
+    async with running(tmp_path, saying(answer), route=f"trailers: {str(pass_on).lower()}") as harness:
+        side = await harness.connect()
         side.write(get("/x", "Connection: close"))
         tail = (await side.rest()).partition(b"\r\n\r\n")[2]
         assert tail == b"2\r\nok\r\n0\r\n" + (b"X-Sum: 7\r\n" if pass_on else b"") + b"\r\n"
@@ -119,8 +119,8 @@ async def test_trailers_pass_where_the_route_wants_them(tmp_path: Path, pass_on:
 
 async def test_events_leave_in_the_turn_they_come_in(tmp_path: Path) -> None:
     events, script = streaming(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"3\r\none\r\n", b"3\r\ntwo\r\n0\r\n\r\n")
-    async with running(tmp_path, script) as house:  # type: ignore[arg-type]
-        side = await house.connect()
+    async with running(tmp_path, script) as harness:  # type: ignore[arg-type]
+        side = await harness.connect()
         side.write(get())
         events[0].set()
         assert status_of(await side.head()) == 200
@@ -128,7 +128,7 @@ async def test_events_leave_in_the_turn_they_come_in(tmp_path: Path) -> None:
             event.set()
             assert await side.chunk() == piece
         assert await side.chunk() == b""
-        await house.accounted(1)
+        await harness.accounted(1)
 
 
 # ---- broken answers
@@ -145,11 +145,11 @@ async def test_an_answer_that_is_none_becomes_a_502(tmp_path: Path, answer: byte
         await side.message()
         side.write(answer)
 
-    async with running(tmp_path, script) as house:
-        head, body = await house.ask(post(b"x"))
+    async with running(tmp_path, script) as harness:
+        head, body = await harness.ask(post(b"x"))
         assert status_of(head) == 502 and b"curl" not in body and b"127.0.0.1" not in body
-        (record,) = await house.accounted(1)
-        assert (record.code, record.ended_by) == (code, "upstream") and len(house.endpoint_sides) == 1
+        (record,) = await harness.accounted(1)
+        assert (record.code, record.ended_by) == (code, "upstream") and len(harness.endpoint_sides) == 1
 
 
 @pytest.mark.parametrize(("version", "begin", "end"), [
@@ -167,8 +167,8 @@ async def test_a_cut_answer_never_looks_complete(tmp_path: Path, version: str, b
         await cut.wait()
         side.write(end)
 
-    async with running(tmp_path, script) as house:
-        side = await house.connect()
+    async with running(tmp_path, script) as harness:
+        side = await harness.connect()
         side.write(get(version=version))
         head = await side.head()
         assert status_of(head) == 200
@@ -180,15 +180,15 @@ async def test_a_cut_answer_never_looks_complete(tmp_path: Path, version: str, b
         else:
             with pytest.raises(ConnectionResetError):
                 await side.rest()
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.status == 200 and record.code.startswith("upstream") and record.outcome == "upstream.transfer"
 
 
 async def test_an_endpoint_that_nobody_serves_is_a_502(tmp_path: Path) -> None:
-    async with running(tmp_path) as house:
-        house.server.close()
-        head, _ = await house.ask(get())
-        assert status_of(head) == 502 and (await house.accounted(1))[0].code == "connect_failed"
+    async with running(tmp_path) as harness:
+        harness.server.close()
+        head, _ = await harness.ask(get())
+        assert status_of(head) == 502 and (await harness.accounted(1))[0].code == "connect_failed"
 
 
 async def test_an_answer_that_is_cut_before_its_head_went_on_is_a_502(tmp_path: Path) -> None:
@@ -196,65 +196,65 @@ async def test_an_answer_that_is_cut_before_its_head_went_on_is_a_502(tmp_path: 
         await side.message()
         side.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\none")
 
-    async with running(tmp_path, script) as house:
-        side = await house.connect()
+    async with running(tmp_path, script) as harness:
+        side = await harness.connect()
         side.write(get("/x", "Connection: close"))
         answer = await side.rest()
         assert status_of(answer) == 502 or not answer.endswith(b"}\n")
-        assert (await house.accounted(1))[0].outcome in ("upstream.attempt", "upstream.transfer")
+        assert (await harness.accounted(1))[0].outcome in ("upstream.attempt", "upstream.transfer")
 
 
 # ---- time, by the sweep
 
 
 async def test_an_endpoint_that_says_nothing_is_given_up(tmp_path: Path) -> None:
-    async with running(tmp_path, silent, upstream="timeouts: {first_byte: 300s}") as house:
-        side = await house.connect()
+    async with running(tmp_path, silent, upstream="timeouts: {first_byte: 300s}") as harness:
+        side = await harness.connect()
         side.write(get())
-        await until(lambda: house.endpoint_sides)
+        await until(lambda: harness.endpoint_sides)
         now = clock.monotonic()
-        only(house).check(now + 299)
-        assert house.gateway.exchanges
-        only(house).check(now + 301)
+        only(harness).enforce_timeouts(now + 299)
+        assert harness.gateway.exchanges
+        only(harness).enforce_timeouts(now + 301)
         assert status_of((await side.message())[0]) == 504
-        assert (await house.accounted(1))[0].code == "first_byte_timeout"
+        assert (await harness.accounted(1))[0].code == "first_byte_timeout"
 
 
 async def test_silence_inside_an_answer_breaks_it_off(tmp_path: Path) -> None:
     events, script = streaming(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
-    async with running(tmp_path, script, route="timeouts: {idle: 5s}") as house:  # type: ignore[arg-type]
-        side = await house.connect()
+    async with running(tmp_path, script, route="timeouts: {idle: 5s}") as harness:  # type: ignore[arg-type]
+        side = await harness.connect()
         side.write(get())
         events[0].set()
         await side.head()
         assert await side.exactly(3) == b"abc"
-        only(house).check(clock.monotonic() + 4)
-        only(house).check(clock.monotonic() + 6)
+        only(harness).enforce_timeouts(clock.monotonic() + 4)
+        only(harness).enforce_timeouts(clock.monotonic() + 6)
         assert await side.rest() == b""
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert (record.code, record.status, record.outcome) == ("idle_timeout", 200, "upstream.transfer")
 
 
 async def test_a_limit_for_the_whole_exchange_holds_from_its_begin(tmp_path: Path) -> None:
-    async with running(tmp_path, silent, upstream="timeouts: {total: 10s}") as house:
-        side = await house.connect()
+    async with running(tmp_path, silent, upstream="timeouts: {total: 10s}") as harness:
+        side = await harness.connect()
         side.write(get())
-        await until(lambda: house.gateway.exchanges)
-        only(house).check(only(house).record.started + 9.9)
-        only(house).check(only(house).record.started + 10.1)
+        await until(lambda: harness.gateway.exchanges)
+        only(harness).enforce_timeouts(only(harness).record.started + 9.9)
+        only(harness).enforce_timeouts(only(harness).record.started + 10.1)
         assert status_of((await side.message())[0]) == 504
-        assert (await house.accounted(1))[0].code == "total_timeout"
+        assert (await harness.accounted(1))[0].code == "total_timeout"
 
 
 async def test_limits_that_are_off_never_end_anything(tmp_path: Path) -> None:
-    async with running(tmp_path, silent, upstream="timeouts: {first_byte: 0, idle: 0, total: 0}") as house:
-        side = await house.connect()
+    async with running(tmp_path, silent, upstream="timeouts: {first_byte: 0, idle: 0, total: 0}") as harness:
+        side = await harness.connect()
         side.write(get())
-        await until(lambda: house.endpoint_sides)
-        only(house).check(clock.monotonic() + 1000 * HOUR)
-        assert house.gateway.exchanges
+        await until(lambda: harness.endpoint_sides)
+        only(harness).enforce_timeouts(clock.monotonic() + 1000 * HOUR)
+        assert harness.gateway.exchanges
         side.close()
-        await house.accounted(1)
+        await harness.accounted(1)
 
 
 # ---- clients that leave
@@ -271,15 +271,15 @@ async def test_when_the_client_leaves_the_endpoint_is_left_at_once(tmp_path: Pat
         await side.gone()
         left.set()
 
-    async with running(tmp_path, script) as house:
-        side = await house.connect()
+    async with running(tmp_path, script) as harness:
+        side = await harness.connect()
         side.write(get())
-        await until(lambda: house.endpoint_sides)
+        await until(lambda: harness.endpoint_sides)
         if began:
             await side.head()
         side.close()
         await asyncio.wait_for(left.wait(), 60)
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert (record.code, record.ended_by) == ("client_gone", "client")
         assert record.status == (200 if began else 499)
 
@@ -296,16 +296,16 @@ async def test_a_route_may_let_the_endpoint_finish_for_a_client_that_left(tmp_pa
         done.set()
         await side.gone()
 
-    async with running(tmp_path, script, route="on_disconnect: finish") as house:
-        side = await house.connect()
+    async with running(tmp_path, script, route="on_disconnect: finish") as harness:
+        side = await harness.connect()
         side.write(get())
         await side.head()
         side.close()
-        await until(lambda: not house.listening.connections)
-        assert house.gateway.exchanges and not house.accounts
+        await until(lambda: not harness.listening.connections)
+        assert harness.gateway.exchanges and not harness.accounts
         go.set()
         await asyncio.wait_for(done.wait(), 60)
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert (record.code, record.status, record.ended_by) == ("client_gone", 200, "client")
 
 
@@ -316,14 +316,14 @@ async def test_a_finishing_endpoint_that_breaks_is_accounted_once(tmp_path: Path
         await side.message()
         await go.wait()
 
-    async with running(tmp_path, script, route="on_disconnect: finish") as house:
-        side = await house.connect()
+    async with running(tmp_path, script, route="on_disconnect: finish") as harness:
+        side = await harness.connect()
         side.write(get())
-        await until(lambda: house.endpoint_sides)
+        await until(lambda: harness.endpoint_sides)
         side.close()
-        await until(lambda: not house.listening.connections)
+        await until(lambda: not harness.listening.connections)
         go.set()
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.status == 499
 
 
@@ -334,13 +334,13 @@ async def test_a_client_that_dies_in_its_upload_never_completes_it(tmp_path: Pat
         await side.head()
         came.append(await side.rest())
 
-    async with running(tmp_path, script, route="on_disconnect: finish") as house:
-        side = await house.connect()
+    async with running(tmp_path, script, route="on_disconnect: finish") as harness:
+        side = await harness.connect()
         side.write(get("/x", "Transfer-Encoding: chunked", method="POST") + b"3\r\nabc\r\n")
-        await until(lambda: house.endpoint_sides)
-        await until(lambda: house.accounts or only(house).record.bytes_in == 3)
+        await until(lambda: harness.endpoint_sides)
+        await until(lambda: harness.accounts or only(harness).record.bytes_in == 3)
         side.reset()
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert (record.code, record.status) == ("client_gone", 499)
         await until(lambda: came)
         assert not came[0].endswith(b"0\r\n\r\n")
@@ -358,13 +358,13 @@ async def test_a_streamed_body_arrives_piece_by_piece(tmp_path: Path) -> None:
         side.write(OK)
 
     got = asyncio.Event()
-    async with running(tmp_path, script) as house:
-        side = await house.connect()
+    async with running(tmp_path, script) as harness:
+        side = await harness.connect()
         side.write(get("/x", "Content-Length: 6", method="POST") + b"one")
         await asyncio.wait_for(got.wait(), 60)
         side.write(b"two")
         assert (await side.message())[1] == b"ok"
-        assert (await house.accounted(1))[0].bytes_in == 6
+        assert (await harness.accounted(1))[0].bytes_in == 6
 
 
 async def test_a_chunked_body_above_the_limit_is_413_and_the_endpoint_left(tmp_path: Path) -> None:
@@ -375,22 +375,22 @@ async def test_a_chunked_body_above_the_limit_is_413_and_the_endpoint_left(tmp_p
         await side.gone()
         left.set()
 
-    async with running(tmp_path, script, route="body_limit: 10") as house:
-        side = await house.connect()
+    async with running(tmp_path, script, route="body_limit: 10") as harness:
+        side = await harness.connect()
         side.write(get("/x", "Transfer-Encoding: chunked", method="POST") + b"8\r\n12345678\r\n")
-        await until(lambda: house.endpoint_sides)
+        await until(lambda: harness.endpoint_sides)
         side.write(b"8\r\n12345678\r\n")
         head, body = await side.message()
         assert status_of(head) == 413 and b"Connection: close" in head and b"body_too_large" in body
         await asyncio.wait_for(left.wait(), 60)
-        assert (await house.accounted(1))[0].code == "body_too_large"
+        assert (await harness.accounted(1))[0].code == "body_too_large"
 
 
 async def test_a_whole_chunked_body_above_the_limit_is_refused_too(tmp_path: Path) -> None:
-    async with running(tmp_path, route="body_limit: 10") as house:
-        head, _ = await house.ask(get("/x", "Transfer-Encoding: chunked", method="POST") + b"b\r\n12345678901\r\n0\r\n\r\n")
-        assert status_of(head) == 413 and not house.endpoint_sides
-        await house.accounted(1)
+    async with running(tmp_path, route="body_limit: 10") as harness:
+        head, _ = await harness.ask(get("/x", "Transfer-Encoding: chunked", method="POST") + b"b\r\n12345678901\r\n0\r\n\r\n")
+        assert status_of(head) == 413 and not harness.endpoint_sides
+        await harness.accounted(1)
 
 
 async def test_an_early_answer_reaches_a_client_that_still_uploads(tmp_path: Path) -> None:
@@ -399,15 +399,15 @@ async def test_an_early_answer_reaches_a_client_that_still_uploads(tmp_path: Pat
         side.write(b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno")
         await side.gone()
 
-    async with running(tmp_path, script) as house:
-        side = await house.connect()
+    async with running(tmp_path, script) as harness:
+        side = await harness.connect()
         side.write(get("/x", "Content-Length: 100000", method="POST") + b"x" * 1000)
         head, body = await side.message()
         assert status_of(head) == 401 and body == b"no" and b"Connection: close" in head
         side.write(b"x" * 10000)  # it does not know yet; this is drained and not answered by a reset
         side.writer.write_eof()
         assert await side.rest() == b""
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert (record.status, record.outcome) == (401, "complete")
 
 
@@ -420,17 +420,17 @@ async def test_an_endpoint_that_does_not_read_holds_back_the_client(tmp_path: Pa
         await side.exactly(int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
         side.write(OK)
 
-    async with running(tmp_path, script) as house:
-        side = await house.connect()
+    async with running(tmp_path, script) as harness:
+        side = await harness.connect()
         size = 24 << 20
         side.write(get("/x", f"Content-Length: {size}", method="POST"))
         side.write(bytes(size))
-        await until(lambda: house.gateway.exchanges and only(house).buffered() > 64 * 1024)
+        await until(lambda: harness.gateway.exchanges and only(harness).buffered() > 64 * 1024)
         await turned(500)
-        assert only(house).buffered() < 512 * 1024 and only(house).record.bytes_in < size
+        assert only(harness).buffered() < 512 * 1024 and only(harness).record.bytes_in < size
         go.set()
         assert (await side.message())[1] == b"ok"
-        assert (await house.accounted(1))[0].bytes_in == size
+        assert (await harness.accounted(1))[0].bytes_in == size
 
 
 async def test_a_client_that_does_not_read_holds_back_the_endpoint(tmp_path: Path) -> None:
@@ -441,19 +441,19 @@ async def test_a_client_that_does_not_read_holds_back_the_endpoint(tmp_path: Pat
         side.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
         await side.gone()
 
-    async with running(tmp_path, script) as house:
-        side = await house.connect()
+    async with running(tmp_path, script) as harness:
+        side = await harness.connect()
         side.writer.transport.pause_reading()  # type: ignore[attr-defined]
         side.write(get())
-        await until(lambda: house.gateway.exchanges and only(house).buffered() > 0)
+        await until(lambda: harness.gateway.exchanges and only(harness).buffered() > 0)
         await turned(500)
-        assert only(house).buffered() < 768 * 1024 and only(house).record.bytes_out < size
-        only(house).check(clock.monotonic() + HOUR)  # idle does not count while the client is the slow side
-        assert house.gateway.exchanges
+        assert only(harness).buffered() < 768 * 1024 and only(harness).record.bytes_out < size
+        only(harness).enforce_timeouts(clock.monotonic() + HOUR)  # idle does not count while the client is the slow side
+        assert harness.gateway.exchanges
         side.writer.transport.resume_reading()  # type: ignore[attr-defined]
         head, body = await side.message()
         assert status_of(head) == 200 and len(body) == size
-        assert (await house.accounted(1))[0].outcome == "complete"
+        assert (await harness.accounted(1))[0].outcome == "complete"
 
 
 # ---- one account, whatever ends it
@@ -461,23 +461,23 @@ async def test_a_client_that_does_not_read_holds_back_the_endpoint(tmp_path: Pat
 
 @pytest.mark.parametrize("ending", ["stop", "gone", "timeout", "endpoint"])
 async def test_endings_that_meet_are_one_account(tmp_path: Path, ending: str) -> None:
-    async with running(tmp_path, silent) as house:
-        side = await house.connect()
+    async with running(tmp_path, silent) as harness:
+        side = await harness.connect()
         side.write(get())
-        await until(lambda: house.endpoint_sides)
-        exchange, connection = only(house), house.connection
+        await until(lambda: harness.endpoint_sides)
+        exchange, connection = only(harness), harness.connection
         if ending == "stop":
             connection.end()
         elif ending == "gone":
             side.reset()
-            await until(lambda: not house.listening.connections)
+            await until(lambda: not harness.listening.connections)
         elif ending == "timeout":
-            exchange.check(clock.monotonic() + HOUR)
+            exchange.enforce_timeouts(clock.monotonic() + HOUR)
         else:
-            house.endpoint_sides[0].reset()
-            await until(lambda: house.accounts)
+            harness.endpoint_sides[0].reset()
+            await until(lambda: harness.accounts)
         connection.end()
         exchange.client_gone()
-        exchange.check(clock.monotonic() + HOUR)
+        exchange.enforce_timeouts(clock.monotonic() + HOUR)
         exchange.on_drained()
-        await house.accounted(1)
+        await harness.accounted(1)

@@ -31,9 +31,9 @@ from relayd.proxy.attempt import Attempt
 from relayd.server.connection import Connection
 from relayd.server.tls import make_context
 from relayd.upstream.transport.pool import Pool
-from tests.unit.proxy.house import House, Side, get, running, until
-from tests.unit.proxy.places import DONE, completion, delta
-from tests.unit.proxy.survivors import census, marked
+from tests.unit.proxy.harness import Harness, Side, get, running, until
+from tests.unit.proxy.live_objects import count_live_objects, marked
+from tests.unit.proxy.scripted_endpoints import DONE, completion, delta
 from tests.unit.proxy.test_upgrade import AGREED, ASK
 from tests.unit.proxy.test_websocket_session import HANDSHAKE, frame
 from tests.unit.server.certificates import certificate
@@ -151,24 +151,24 @@ class Endpoint:
                 pass
 
 
-At = Callable[[House, Endpoint], bool]
+At = Callable[[Harness, Endpoint], bool]
 
 
-def asked(house: House, endpoint: Endpoint) -> bool:
+def asked(harness: Harness, endpoint: Endpoint) -> bool:
     return endpoint.asked > 0
 
 
-def uploading(house: House, endpoint: Endpoint) -> bool:
+def uploading(harness: Harness, endpoint: Endpoint) -> bool:
     """What was sent has been read, as far as it is."""
-    return any(exchange.record.bytes_in > 10_000 for exchange in house.gateway.exchanges)
+    return any(exchange.record.bytes_in > 10_000 for exchange in harness.gateway.exchanges)
 
 
-def answering(house: House, endpoint: Endpoint) -> bool:
-    return any(exchange.record.bytes_out > 0 or exchange.record.status == 101 for exchange in house.gateway.exchanges)
+def answering(harness: Harness, endpoint: Endpoint) -> bool:
+    return any(exchange.record.bytes_out > 0 or exchange.record.status == 101 for exchange in harness.gateway.exchanges)
 
 
-def over(house: House, endpoint: Endpoint) -> bool:
-    return bool(house.accounts) and not house.gateway.exchanges
+def over(harness: Harness, endpoint: Endpoint) -> bool:
+    return bool(harness.accounts) and not harness.gateway.exchanges
 
 
 @dataclass(frozen=True)
@@ -207,27 +207,27 @@ PHASES = (
     Phase("streaming a form", BY_MODEL, posted(FORM_FIRST, FORM_TYPE, path="/v1/audio/transcriptions", send=0.5), uploading,
           reads=False, more="timeouts: {total: 1000s}", then=EARLY,
           endings="close reset half_close drain stop slow_client upstream_reset upstream_ends total fault"),
-    Phase("waiting in a queue", LIMITED, posted(JSON), lambda house, _: queued(house), occupied=True, reads=False,
+    Phase("waiting in a queue", LIMITED, posted(JSON), lambda harness, _: queued(harness), occupied=True, reads=False,
           endings="reset drain stop queue_timeout total", more="timeouts: {total: 1000s}"),
-    Phase("waiting in a queue with a gathered body", BY_MODEL, posted(JSON), lambda house, _: queued(house), occupied=True,
+    Phase("waiting in a queue with a gathered body", BY_MODEL, posted(JSON), lambda harness, _: queued(harness), occupied=True,
           more="limits: {requests: 1, queue: 9, queue_timeout: 0}, timeouts: {total: 1000s}",
           endings="close reset half_close drain stop queue_timeout total"),
     Phase("waiting in a queue with a begun form", BY_MODEL,
-          posted(FORM_FIRST, FORM_TYPE, path="/v1/audio/transcriptions", send=0.9), lambda house, _: queued(house),
+          posted(FORM_FIRST, FORM_TYPE, path="/v1/audio/transcriptions", send=0.9), lambda harness, _: queued(harness),
           occupied=True, more="limits: {requests: 1, queue: 9, queue_timeout: 0}, timeouts: {total: 1000s}",
           endings="reset drain stop queue_timeout total"),
-    Phase("waiting for another try", CHAT_ROUTE, posted(JSON), lambda house, _: waiting(house), more=AGAIN,
+    Phase("waiting for another try", CHAT_ROUTE, posted(JSON), lambda harness, _: waiting(harness), more=AGAIN,
           says=b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", says_all=True,
           endings="close reset half_close drain stop total"),
     Phase("waiting for another try of opaque bytes", PLAIN, posted(marked(3000), path="/x").replace(b"POST", b"PUT", 1),
-          lambda house, _: waiting(house), more=AGAIN, says=b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", says_all=True,
+          lambda harness, _: waiting(harness), more=AGAIN, says=b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", says_all=True,
           endings="close reset half_close drain stop total"),
-    Phase("connecting", PLAIN.replace("PORT", "FULL"), get(), lambda house, _: bool(house.gateway.exchanges),
+    Phase("connecting", PLAIN.replace("PORT", "FULL"), get(), lambda harness, _: bool(harness.gateway.exchanges),
           endings="close reset half_close drain stop total first_byte", more="timeouts: {connect: 1000s, total: 1000s}"),
     Phase("connecting with a gathered body", BY_MODEL.replace("PORT", "FULL"), posted(JSON),
-          lambda house, _: any(one.phase == "attempt" for one in house.gateway.exchanges),
+          lambda harness, _: any(one.phase == "attempt" for one in harness.gateway.exchanges),
           endings="close reset half_close drain stop total first_byte", more="timeouts: {connect: 1000s, total: 1000s}"),
-    Phase("connecting for a tunnel", PLAIN.replace("PORT", "FULL"), get("/ws", *ASK), lambda house, _: bool(house.gateway.exchanges),
+    Phase("connecting for a tunnel", PLAIN.replace("PORT", "FULL"), get("/ws", *ASK), lambda harness, _: bool(harness.gateway.exchanges),
           endings="close reset half_close drain stop first_byte", route="upgrade: true", more="timeouts: {connect: 1000s}"),
     Phase("waiting for the first byte", PLAIN, get(), asked, then=WHOLE,
           endings="close reset half_close drain stop" + UP, more="timeouts: {total: 1000s}"),
@@ -282,75 +282,75 @@ PHASES = (
 CELLS = [(phase, ending) for phase in PHASES for ending in phase.endings.split()]
 
 
-def queued(house: House) -> bool:
-    return any(one.phase == "queue" for one in house.gateway.exchanges)
+def queued(harness: Harness) -> bool:
+    return any(one.phase == "queue" for one in harness.gateway.exchanges)
 
 
-def waiting(house: House) -> bool:
-    return any(one.record.attempts == 1 and one.cancel_timer is not None for one in house.gateway.exchanges)
+def waiting(harness: Harness) -> bool:
+    return any(one.record.attempts == 1 and one.cancel_timer is not None for one in harness.gateway.exchanges)
 
 
-def ours(house: House) -> list[Any]:
+def ours(harness: Harness) -> list[Any]:
     """The exchanges of this cell, without who only holds a permit."""
-    return [one for one in house.gateway.exchanges if "occupies" not in one.record.path]
+    return [one for one in harness.gateway.exchanges if "occupies" not in one.record.path]
 
 
 class Cell:
     """One way through a phase to its end."""
 
-    def __init__(self, house: House, endpoint: Endpoint, phase: Phase, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.house, self.endpoint, self.phase, self.monkeypatch = house, endpoint, phase, monkeypatch
+    def __init__(self, harness: Harness, endpoint: Endpoint, phase: Phase, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.harness, self.endpoint, self.phase, self.monkeypatch = harness, endpoint, phase, monkeypatch
         self.tls: dict[str, Any] = {}
 
     async def once(self, ending: str) -> Counter[str]:
         """What is alive in the turn after the end."""
-        house, endpoint, phase = self.house, self.endpoint, self.phase
-        known = len(house.accounts)
+        harness, endpoint, phase = self.harness, self.endpoint, self.phase
+        known = len(harness.accounts)
         endpoint.asked = 0
         for _ in range(20 * phase.overload):
-            house.gateway.overload.update(Reading(loop_lag_s=100.0))
-        side = await house.connect(**self.tls)
+            harness.gateway.overload.update(Reading(loop_lag_s=100.0))
+        side = await harness.connect(**self.tls)
         side.write(phase.sends)
         if phase.rest:
             await side.head()
             side.write(turn() if phase.rest == b"TURN" else phase.rest)
-        await until(lambda: phase.at(house, endpoint))
+        await until(lambda: phase.at(harness, endpoint))
         await settled()  # what else was sent is read
         counted: list[Counter[str]] = []
-        account, loop = house.gateway.account, asyncio.get_running_loop()
+        account, loop = harness.gateway.account, asyncio.get_running_loop()
 
         def last(record: Any) -> None:
             account(record)
-            if not ours(house):
-                loop.call_soon(lambda: counted.append(self.census()))
+            if not ours(harness):
+                loop.call_soon(lambda: counted.append(self.count_live_objects()))
 
-        house.gateway.account = last
+        harness.gateway.account = last
         try:
             if ending != "nothing":
                 await getattr(self, ending)(side)
             else:
-                counted.append(self.census())
+                counted.append(self.count_live_objects())
             if phase.at is over and ending != "nothing":
-                await until(lambda: not house.listening.connections)
-                counted.append(self.census())
+                await until(lambda: not harness.listening.connections)
+                counted.append(self.count_live_objects())
             await until(lambda: counted)
             if ending in ("close", "reset", "stop"):
-                await until(lambda: len(house.listening.connections) == int(phase.occupied))
+                await until(lambda: len(harness.listening.connections) == int(phase.occupied))
                 await settled()
-                counted.append(self.census(("relayd.server.",)))
+                counted.append(self.count_live_objects(("relayd.server.",)))
         finally:
-            house.gateway.account = account
+            harness.gateway.account = account
         side.writer.transport.abort()
-        house.peers.remove(side)
-        await until(lambda: len(house.listening.connections) == int(phase.occupied))
-        del house.accounts[known if phase.at is not over else 0:]
+        harness.peers.remove(side)
+        await until(lambda: len(harness.listening.connections) == int(phase.occupied))
+        del harness.accounts[known if phase.at is not over else 0:]
         while not endpoint.orders.empty():
             endpoint.orders.get_nowait()
         await settled()
         return counted[-1]
 
-    def census(self, also: tuple[str, ...] = ()) -> Counter[str]:
-        return census(KNOWN, also)
+    def count_live_objects(self, also: tuple[str, ...] = ()) -> Counter[str]:
+        return count_live_objects(KNOWN, also)
 
     # ---- the client
 
@@ -371,7 +371,7 @@ class Cell:
 
     async def slow_client(self, side: Side) -> None:
         now = clock.monotonic()
-        self.house.listening.sweep(now + HOUR)
+        self.harness.listening.sweep(now + HOUR)
         self.sweep(now)
 
     # ---- the upstream
@@ -387,8 +387,8 @@ class Cell:
 
     async def finish(self, side: Side) -> None:
         side.close()
-        await until(lambda: not self.house.listening.connections)
-        assert ours(self.house)
+        await until(lambda: not self.harness.listening.connections)
+        assert ours(self.harness)
         await self.endpoint.orders.put(self.phase.then)
 
     # ---- time
@@ -402,25 +402,25 @@ class Cell:
         self.sweep(clock.monotonic() + HOUR)
 
     async def queue_timeout(self, side: Side) -> None:
-        for gate in self.house.gateway.gates:
+        for gate in self.harness.gateway.gates:
             if gate.depth:
                 gate.sweep(clock.monotonic() + HOUR)
         self.sweep(clock.monotonic() + HOUR)
 
     def sweep(self, now: float) -> None:
-        for exchange in ours(self.house):
-            exchange.check(now)
+        for exchange in ours(self.harness):
+            exchange.enforce_timeouts(now)
 
     # ---- relayd
 
     async def drain(self, side: Side) -> None:
-        for exchange in ours(self.house):
+        for exchange in ours(self.harness):
             exchange.fail(ExchangeError("stopped"))
-        for connection in list(self.house.listening.connections):
+        for connection in list(self.harness.listening.connections):
             connection.close_idle()
 
     async def stop(self, side: Side) -> None:
-        for connection in self.house.listening.connections:
+        for connection in self.harness.listening.connections:
             if connection.exchange is None or "occupies" not in connection.exchange.record.path:
                 connection.end()
                 break
@@ -436,7 +436,7 @@ class Cell:
 
             patched.setattr(Connection, "send", broken)
             await self.endpoint.orders.put(self.phase.then)
-            await until(lambda: not ours(self.house))
+            await until(lambda: not ours(self.harness))
 
 
 async def settled() -> None:
@@ -492,10 +492,10 @@ async def test_nothing_is_left_of_an_exchange(
 ) -> None:
     endpoint = Endpoint(phase)
     async with nobody_accepts(phase.text.replace("ROUTE", phase.route).replace("MORE", phase.more).replace("TOP", "")) as text:
-        async with running(tmp_path, endpoint, whole=text) as house:
-            cell = Cell(house, endpoint, phase, monkeypatch)
+        async with running(tmp_path, endpoint, whole=text) as harness:
+            cell = Cell(harness, endpoint, phase, monkeypatch)
             if phase.occupied:
-                side = await house.connect()
+                side = await harness.connect()
                 side.write(get("/occupies") if phase.text is LIMITED else posted(b'{"model":"m"}', path="/v1/occupies"))
                 await until(lambda: endpoint.asked)
             before, after = await cell.once(ending), await cell.once(ending)
@@ -519,8 +519,8 @@ async def test_nothing_is_left_of_an_exchange_over_tls(
     one = certificate(tmp_path, "one.example")
     context, endpoint = make_context("public", Tls(certificates=(one,))), Endpoint(phase)
     text = phase.text.replace("ROUTE", phase.route).replace("MORE", phase.more).replace("TOP", "")
-    async with running(tmp_path, endpoint, whole=text, context=context) as house:
-        cell = Cell(house, endpoint, phase, monkeypatch)
+    async with running(tmp_path, endpoint, whole=text, context=context) as harness:
+        cell = Cell(harness, endpoint, phase, monkeypatch)
         cell.tls = {"ssl": trusting(one), "server_hostname": "one.example"}
         before, after = await cell.once(ending), await cell.once(ending)
         assert not after - before, after - before
@@ -531,22 +531,22 @@ async def test_nothing_is_left_of_an_exchange_over_tls(
 @pytest.mark.parametrize("ending", ["close", "reset", "half_close", "stop", "slow_client"])
 async def test_nothing_is_left_of_a_connection_without_a_request(tmp_path: Path, raw: bytes, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     phase = Phase("", PLAIN, raw, asked)
-    async with running(tmp_path, Endpoint(phase), whole=PLAIN.replace("MORE", "").replace("ROUTE", "")) as house:
-        cell, counts = Cell(house, Endpoint(phase), phase, monkeypatch), []
+    async with running(tmp_path, Endpoint(phase), whole=PLAIN.replace("MORE", "").replace("ROUTE", "")) as harness:
+        cell, counts = Cell(harness, Endpoint(phase), phase, monkeypatch), []
         for _ in range(3):
-            side = await house.connect()
+            side = await harness.connect()
             side.write(raw)
-            await until(lambda: house.listening.connections)
+            await until(lambda: harness.listening.connections)
             await settled()
             await getattr(cell, ending)(side)
             if ending == "slow_client" and raw:
                 await side.rest()
                 side.close()
-            await until(lambda: not house.listening.connections)
+            await until(lambda: not harness.listening.connections)
             await settled()
-            counts.append(census((raw,), ("relayd.server.",)))
+            counts.append(count_live_objects((raw,), ("relayd.server.",)))
             side.writer.transport.abort()
-            house.peers.remove(side)
+            harness.peers.remove(side)
         assert not counts[2] - counts[1] and "bytes of a body" not in counts[2]
 
 
@@ -580,10 +580,10 @@ async def test_nothing_is_left_of_a_copy(tmp_path: Path, ending: str, monkeypatc
 
     body, times = marked(50_000), "timeouts: {first_byte: 50ms}" if ending == "first_byte" else ""
     sends = posted(body)
-    async with running(tmp_path, script, whole=MIRRORED.replace("TIMES", times)) as house:
-        copies, counts = house.plan.upstreams["copy"], []
+    async with running(tmp_path, script, whole=MIRRORED.replace("TIMES", times)) as harness:
+        copies, counts = harness.plan.upstreams["copy"], []
         for turn_ in range(1, 4):
-            side = await house.connect()
+            side = await harness.connect()
             side.write(sends)
             await side.message()
             side.close()
@@ -593,7 +593,7 @@ async def test_nothing_is_left_of_a_copy(tmp_path: Path, ending: str, monkeypatc
             orders.put_nowait(ending)
             await until(lambda: not copies.in_flight)
             await settled()
-            counts.append(census((body, sends, TEXT)))
+            counts.append(count_live_objects((body, sends, TEXT)))
             pool = copies.endpoints[0].pool
             assert isinstance(pool, Pool) and not pool.in_use
         assert counts[2] == counts[1] and "bytes of a body" not in counts[2]

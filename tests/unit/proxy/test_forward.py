@@ -11,8 +11,17 @@ import pytest
 
 from relayd import clock
 from relayd.usage import Usage
-from tests.unit.proxy.house import OK, House, Side, get, post, running, soon, status_of, until
-from tests.unit.proxy.places import DONE, STREAM, Places, completion, delta, http, in_turn, silent
+from tests.unit.proxy.harness import OK, Harness, Side, get, post, running, soon, status_of, until
+from tests.unit.proxy.scripted_endpoints import (
+    DONE,
+    STREAM,
+    ScriptedEndpoints,
+    completion,
+    delta,
+    http,
+    in_turn,
+    silent,
+)
 
 TWO = """
 upstreams:
@@ -47,50 +56,50 @@ def asking(model: str = "m", stream: bool = False, **words: Any) -> bytes:
 
 @pytest.mark.parametrize(("method", "again"), [("GET", True), ("POST", False)])
 async def test_only_what_may_be_sent_twice_is_tried_again(tmp_path: Path, method: str, again: bool) -> None:
-    places = Places(a=[http(502), OK])
+    places = ScriptedEndpoints(a=[http(502), OK])
     retries = "retries: {attempts: 3, backoff: 1ms, on: [5xx]}"
-    async with running(tmp_path, places, whole=two(retries)) as house:
+    async with running(tmp_path, places, whole=two(retries)) as harness:
         request = get() if method == "GET" else post(b"x")
-        head, _ = await house.ask(request)
+        head, _ = await harness.ask(request)
         assert status_of(head) == (200 if again else 502)
         assert len(places.asked) == (2 if again else 1)
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.attempts == len(places.asked)
 
 
 async def test_a_post_is_sent_again_where_the_operator_calls_it_idempotent(tmp_path: Path) -> None:
-    places = Places(a=[http(503), http(503), OK])
+    places = ScriptedEndpoints(a=[http(503), http(503), OK])
     retries = "retries: {attempts: 3, backoff: 1ms, on: ['503'], idempotent: true}"
-    async with running(tmp_path, places, whole=two(retries)) as house:
-        head, _ = await house.ask(post(b"the same body"))
+    async with running(tmp_path, places, whole=two(retries)) as harness:
+        head, _ = await harness.ask(post(b"the same body"))
         assert status_of(head) == 200 and [body for _, _, body in places.asked] == [b"the same body"] * 3
 
 
 async def test_after_the_last_attempt_the_client_gets_the_endpoints_own_answer(tmp_path: Path) -> None:
-    places = Places(a=http(502, b"its own words", content_type="text/plain"))
-    async with running(tmp_path, places, whole=two("retries: {attempts: 2, backoff: 1ms, on: [5xx]}")) as house:
-        head, body = await house.ask(get())
+    places = ScriptedEndpoints(a=http(502, b"its own words", content_type="text/plain"))
+    async with running(tmp_path, places, whole=two("retries: {attempts: 2, backoff: 1ms, on: [5xx]}")) as harness:
+        head, body = await harness.ask(get())
         assert status_of(head) == 502 and body == b"its own words" and len(places.asked) == 2
 
 
 async def test_the_client_leaving_ends_the_wait_before_the_next_attempt(tmp_path: Path) -> None:
-    places = Places(a=http(502))
+    places = ScriptedEndpoints(a=http(502))
     retries = "retries: {attempts: 3, backoff: 10s, max_backoff: 20s, on: [5xx]}"
-    async with running(tmp_path, places, whole=two(retries)) as house:
-        side = await house.connect()
+    async with running(tmp_path, places, whole=two(retries)) as harness:
+        side = await harness.connect()
         side.write(get())
-        await until(lambda: places.asked and house.gateway.exchanges and next(iter(house.gateway.exchanges)).cancel_timer)
+        await until(lambda: places.asked and harness.gateway.exchanges and next(iter(harness.gateway.exchanges)).cancel_timer)
         side.close()
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.code == "client_gone" and len(places.asked) == 1
 
 
 async def test_which_endpoints_were_tried_is_told_where_the_route_says_so(tmp_path: Path) -> None:
-    places = Places(a=[http(502), OK])
+    places = ScriptedEndpoints(a=[http(502), OK])
     whole = two("retries: {attempts: 2, backoff: 1ms, on: [5xx]}", "tells_attempts: true")
-    async with running(tmp_path, places, whole=whole) as house:
-        head, _ = await house.ask(get())
-        (record,) = await house.accounted(1)
+    async with running(tmp_path, places, whole=whole) as harness:
+        head, _ = await harness.ask(get())
+        (record,) = await harness.accounted(1)
         line = next(line for line in head.split(b"\r\n") if line.startswith(b"X-Relayd-Attempts: "))
         assert line.endswith(b" 200") and b" 502, " in line
         assert record.more is not None and str(record.more["trail"]).endswith(" 502")
@@ -100,25 +109,25 @@ async def test_which_endpoints_were_tried_is_told_where_the_route_says_so(tmp_pa
 
 
 async def test_an_upstream_that_cannot_do_it_gives_way_to_the_next_one(tmp_path: Path) -> None:
-    places = Places(a=http(500), b=OK)
-    async with running(tmp_path, places, whole=two(route="fallbacks: [b]")) as house:
-        assert status_of((await house.ask(post(b"x")))[0]) == 200
+    places = ScriptedEndpoints(a=http(500), b=OK)
+    async with running(tmp_path, places, whole=two(route="fallbacks: [b]")) as harness:
+        assert status_of((await harness.ask(post(b"x")))[0]) == 200
         assert places.places() == ["a", "b"] and places.asked[1][2] == b"x"
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.upstream == "b"
 
 
 async def test_a_clients_own_mistake_is_nobody_elses_business(tmp_path: Path) -> None:
-    places = Places(a=http(404, b"no"), b=OK)
-    async with running(tmp_path, places, whole=two(route="fallbacks: [b]")) as house:
-        assert status_of((await house.ask(post(b"x")))[0]) == 404 and places.places() == ["a"]
+    places = ScriptedEndpoints(a=http(404, b"no"), b=OK)
+    async with running(tmp_path, places, whole=two(route="fallbacks: [b]")) as harness:
+        assert status_of((await harness.ask(post(b"x")))[0]) == 404 and places.places() == ["a"]
 
 
 async def test_a_fallback_of_a_model_has_its_own_model_name(tmp_path: Path) -> None:
-    places = Places(a=http(529, {"error": {"message": "busy"}}), b=http(200, completion("hello")))
+    places = ScriptedEndpoints(a=http(529, {"error": {"message": "busy"}}), b=http(200, completion("hello")))
     whole = chat(model="fallbacks: [{upstream: b, model: spare}]")
-    async with running(tmp_path, places, whole=whole) as house:
-        head, body = await house.ask(asking())
+    async with running(tmp_path, places, whole=whole) as harness:
+        head, body = await harness.ask(asking())
         assert status_of(head) == 200 and json.loads(body)["choices"][0]["message"]["content"] == "hello"
         assert [json.loads(body)["model"] for _, _, body in places.asked] == ["m", "spare"]
 
@@ -128,18 +137,18 @@ async def test_a_fallback_of_a_model_has_its_own_model_name(tmp_path: Path) -> N
     STREAM + b'data: {"error": {"message": "overloaded", "code": 503}}\n\n',
 ])
 async def test_a_stream_that_fails_before_its_first_content_is_replaced(tmp_path: Path, broken: bytes) -> None:
-    places = Places(a=broken, b=STREAM + delta(content="yes") + delta("stop") + DONE)
-    async with running(tmp_path, places, whole=chat(model="fallbacks: [{upstream: b, on: [any]}]")) as house:
-        head, body = await house.ask(asking(stream=True))
+    places = ScriptedEndpoints(a=broken, b=STREAM + delta(content="yes") + delta("stop") + DONE)
+    async with running(tmp_path, places, whole=chat(model="fallbacks: [{upstream: b, on: [any]}]")) as harness:
+        head, body = await harness.ask(asking(stream=True))
         assert status_of(head) == 200 and b"yes" in body and b"overloaded" not in body
         assert places.places() == ["a", "b"]
 
 
 async def test_a_stream_that_has_shown_content_is_never_replaced(tmp_path: Path) -> None:
     events, half = in_turn(STREAM + delta(content="half"), b"")
-    places = Places(a=half, b=STREAM + delta(content="yes") + DONE)
-    async with running(tmp_path, places, whole=chat(model="fallbacks: [{upstream: b, on: [any]}]")) as house:
-        side = await house.connect()
+    places = ScriptedEndpoints(a=half, b=STREAM + delta(content="yes") + DONE)
+    async with running(tmp_path, places, whole=chat(model="fallbacks: [{upstream: b, on: [any]}]")) as harness:
+        side = await harness.connect()
         side.write(asking(stream=True))
         events[0].set()
         assert status_of(await side.head()) == 200 and b"half" in await side.chunk()
@@ -155,22 +164,22 @@ async def test_a_stream_that_has_shown_content_is_never_replaced(tmp_path: Path)
 LIMITED = "limits: {requests: 1, queue: 1, queue_timeout: 5s}"
 
 
-async def queued(house: House, places: Places, request: bytes = b"") -> tuple[Side, Side]:
+async def queued(harness: Harness, places: ScriptedEndpoints, request: bytes = b"") -> tuple[Side, Side]:
     """Two clients: one whose request is at its endpoint, and one whose request waits for it."""
-    busy, waiting = await house.connect(), await house.connect()
+    busy, waiting = await harness.connect(), await harness.connect()
     busy.write(get())
     await until(lambda: len(places.asked) == 1)
     waiting.write(request or get())
-    await until(lambda: any(one.phase == "queue" for one in house.gateway.exchanges))
+    await until(lambda: any(one.phase == "queue" for one in harness.gateway.exchanges))
     return busy, waiting
 
 
 async def test_who_finds_no_room_waits_and_goes_on_when_there_is(tmp_path: Path) -> None:
     events, first = in_turn(OK)
-    places = Places(a=[first, OK])
-    async with running(tmp_path, places, whole=two(LIMITED)) as house:
-        sides = await queued(house, places)
-        late = await house.connect()
+    places = ScriptedEndpoints(a=[first, OK])
+    async with running(tmp_path, places, whole=two(LIMITED)) as harness:
+        sides = await queued(harness, places)
+        late = await harness.connect()
         late.write(get())
         head, body = await late.message()
         assert status_of(head) == 503 and b"Retry-After: " in head and b"queue_full" in body
@@ -179,7 +188,7 @@ async def test_who_finds_no_room_waits_and_goes_on_when_there_is(tmp_path: Path)
         for side in sides:
             head, _ = await side.message()
             assert status_of(head) == 200 and queue_of(head) == ("", -1.0)
-        records = await house.accounted(3)
+        records = await harness.accounted(3)
         assert sum(record.queue_s > 0 for record in records) == 1
 
 
@@ -194,13 +203,13 @@ def queue_of(head: bytes) -> tuple[str, float]:
 
 async def test_place_depth_and_wait_are_told_where_the_route_says_so(tmp_path: Path) -> None:
     events, first = in_turn(OK)
-    places = Places(a=[first, OK, OK])
+    places = ScriptedEndpoints(a=[first, OK, OK])
     whole = two("limits: {requests: 1, queue: 2, queue_timeout: 5s}", "tells_queue: true")
-    async with running(tmp_path, places, whole=whole) as house:
-        sides = [await house.connect() for _ in range(4)]
+    async with running(tmp_path, places, whole=whole) as harness:
+        sides = [await harness.connect() for _ in range(4)]
         sides[0].write(get())
         await until(lambda: len(places.asked) == 1)
-        (gate,) = house.gateway.gates.limited()
+        (gate,) = harness.gateway.gates.limited()
         sides[1].write(get())
         await until(lambda: gate.depth == 1)
         sides[2].write(get())
@@ -208,39 +217,39 @@ async def test_place_depth_and_wait_are_told_where_the_route_says_so(tmp_path: P
         sides[3].write(get())
         refused, _ = await sides[3].message()
         assert status_of(refused) == 503 and queue_of(refused) == ("depth=2", 0.0)
-        await until(lambda: clock.monotonic() - min(one.record.started for one in house.gateway.exchanges) > 0.01)
+        await until(lambda: clock.monotonic() - min(one.record.started for one in harness.gateway.exchanges) > 0.01)
         events[0].set()
         assert queue_of((await sides[0].message())[0]) == ("", -1.0)
         second, third = [(await side.message())[0] for side in sides[1:3]]
         assert queue_of(second)[0] == "place=1, depth=1" and queue_of(third)[0] == "place=2, depth=2"
-        waits_s = sorted(record.queue_s for record in await house.accounted(4))
+        waits_s = sorted(record.queue_s for record in await harness.accounted(4))
         told_s = sorted(queue_of(head)[1] for head in (second, third))
         assert told_s == [pytest.approx(wait_s, abs=0.0006) for wait_s in waits_s[2:]] and told_s[0] > 0
 
 
 async def test_the_place_of_a_client_that_leaves_is_free_at_once(tmp_path: Path) -> None:
     events, first = in_turn(OK)
-    places = Places(a=[first, OK])
-    async with running(tmp_path, places, whole=two(LIMITED)) as house:
-        sides = [await house.connect() for _ in range(3)]
+    places = ScriptedEndpoints(a=[first, OK])
+    async with running(tmp_path, places, whole=two(LIMITED)) as harness:
+        sides = [await harness.connect() for _ in range(3)]
         sides[0].write(get())
         await until(lambda: len(places.asked) == 1)
         for place in (1, 2):
             sides[place].write(get())
-            await until(lambda: [one.phase for one in house.gateway.exchanges].count("queue") == 1)
+            await until(lambda: [one.phase for one in harness.gateway.exchanges].count("queue") == 1)
             if place == 1:
                 sides[1].close()
-                await until(lambda: len(house.accounts) == 1)
+                await until(lambda: len(harness.accounts) == 1)
         events[0].set()
         assert status_of((await sides[2].message())[0]) == 200
-        assert {record.code for record in await house.accounted(3)} == {"", "client_gone"}
+        assert {record.code for record in await harness.accounted(3)} == {"", "client_gone"}
 
 
 async def test_who_waits_too_long_is_refused_with_an_honest_time(tmp_path: Path) -> None:
-    places = Places(a=silent)
-    async with running(tmp_path, places, whole=two(LIMITED, "tells_queue: true")) as house:
-        _, waiting = await queued(house, places)
-        house.gateway.gates.sweep(clock.monotonic() + 6)
+    places = ScriptedEndpoints(a=silent)
+    async with running(tmp_path, places, whole=two(LIMITED, "tells_queue: true")) as harness:
+        _, waiting = await queued(harness, places)
+        harness.gateway.gates.sweep(clock.monotonic() + 6)
         head, body = await waiting.message()
         assert status_of(head) == 503 and b"queue_timeout" in body and b"Retry-After: " in head
         assert queue_of(head)[0] == "place=1, depth=1" and queue_of(head)[1] >= 0
@@ -248,11 +257,11 @@ async def test_who_waits_too_long_is_refused_with_an_honest_time(tmp_path: Path)
 
 async def test_a_body_that_streams_in_while_its_request_waits_arrives_whole(tmp_path: Path) -> None:
     events, first = in_turn(http(200, b"ok", "Connection: close"))
-    places = Places(a=[first, OK])
+    places = ScriptedEndpoints(a=[first, OK])
     body = bytes(range(256)) * 800
-    async with running(tmp_path, places, whole=two(LIMITED)) as house:
+    async with running(tmp_path, places, whole=two(LIMITED)) as harness:
         request = get("/x", f"Content-Length: {len(body)}", method="PUT") + body[:1000]
-        _, waiting = await queued(house, places, request)
+        _, waiting = await queued(harness, places, request)
         waiting.write(body[1000:])
         events[0].set()
         assert status_of((await waiting.message())[0]) == 200
@@ -265,10 +274,10 @@ async def test_a_consumers_own_limit_is_429_and_holds_on_every_route(
     monkeypatch.setenv("ONE", "sk-one")
     whole = two(route="allow: [one], tells_queue: true") + "consumers: {one: {bearer: {env: ONE}, limits: 1}}\n"
     events, first = in_turn(OK)
-    async with running(tmp_path, Places(a=[first, OK]), whole=whole) as house:
-        sides = [await house.connect() for _ in range(2)]
+    async with running(tmp_path, ScriptedEndpoints(a=[first, OK]), whole=whole) as harness:
+        sides = [await harness.connect() for _ in range(2)]
         sides[0].write(get("/x", "Authorization: Bearer sk-one"))
-        await until(lambda: house.gateway.exchanges and next(iter(house.gateway.exchanges)).phase == "attempt")
+        await until(lambda: harness.gateway.exchanges and next(iter(harness.gateway.exchanges)).phase == "attempt")
         sides[1].write(get("/x", "Authorization: Bearer sk-one"))
         head, _ = await sides[1].message()
         assert status_of(head) == 429 and b"Retry-After: " in head and queue_of(head) == ("depth=0", 0.0)
@@ -279,14 +288,14 @@ async def test_a_consumers_own_limit_is_429_and_holds_on_every_route(
 async def test_comments_tell_a_client_that_waits_in_a_queue_that_it_still_does(tmp_path: Path) -> None:
     _, first = in_turn(http(200, completion("x")))
     whole = chat(a=LIMITED, route="keepalive: 10s, tells_queue: true", front="openai_chat")
-    async with running(tmp_path, Places(a=[first, OK]), whole=whole) as house:
-        sides = [await house.connect() for _ in range(2)]
+    async with running(tmp_path, ScriptedEndpoints(a=[first, OK]), whole=whole) as harness:
+        sides = [await harness.connect() for _ in range(2)]
         sides[0].write(asking())
-        await until(lambda: any(one.phase == "attempt" for one in house.gateway.exchanges))
+        await until(lambda: any(one.phase == "attempt" for one in harness.gateway.exchanges))
         sides[1].write(asking(stream=True))
-        await until(lambda: any(one.phase == "queue" for one in house.gateway.exchanges))
-        waiting = next(one for one in house.gateway.exchanges if one.phase == "queue")
-        waiting.check(clock.monotonic() + 11)
+        await until(lambda: any(one.phase == "queue" for one in harness.gateway.exchanges))
+        waiting = next(one for one in harness.gateway.exchanges if one.phase == "queue")
+        waiting.enforce_timeouts(clock.monotonic() + 11)
         head = await sides[1].head()
         assert status_of(head) == 200 and b"text/event-stream" in head and queue_of(head)[0] == "place=1, depth=1"
         assert await sides[1].chunk() == b": keep-alive\n\n"
@@ -299,9 +308,9 @@ async def test_a_wrong_key_of_relayds_own_is_not_shown_as_the_clients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UP", "sk-up")
-    places = Places(a=http(401, {"error": {"message": "bad key sk-up"}}))
-    async with running(tmp_path, places, whole=chat(a="auth: {bearer: {env: UP}}")) as house:
-        head, body = await house.ask(asking())
+    places = ScriptedEndpoints(a=http(401, {"error": {"message": "bad key sk-up"}}))
+    async with running(tmp_path, places, whole=chat(a="auth: {bearer: {env: UP}}")) as harness:
+        head, body = await harness.ask(asking())
         assert status_of(head) == 502 and json.loads(body)["error"]["code"] == "upstream_key_refused"
         assert b"sk-up" not in body
         assert b"Authorization: Bearer sk-up\r\n" in places.asked[0][1]
@@ -309,15 +318,15 @@ async def test_a_wrong_key_of_relayds_own_is_not_shown_as_the_clients(
 
 @pytest.mark.parametrize("answer", [http(200, b"<html>", content_type="text/html"), http(200, b"")])
 async def test_an_answer_that_no_api_gives_is_a_502_in_the_clients_dialect(tmp_path: Path, answer: bytes) -> None:
-    async with running(tmp_path, Places(a=answer), whole=chat()) as house:
-        head, body = await house.ask(asking())
+    async with running(tmp_path, ScriptedEndpoints(a=answer), whole=chat()) as harness:
+        head, body = await harness.ask(asking())
         assert status_of(head) == 502 and json.loads(body)["error"]["code"] == "upstream_unreadable"
 
 
 async def test_an_error_of_the_endpoint_passes_in_its_own_bytes(tmp_path: Path) -> None:
     error = b'{"error": {"message":  "context too long", "code": "context_length_exceeded", "n": 12345678901234567890}}'
-    async with running(tmp_path, Places(a=http(400, error, "Retry-After: 7")), whole=chat()) as house:
-        head, body = await house.ask(asking())
+    async with running(tmp_path, ScriptedEndpoints(a=http(400, error, "Retry-After: 7")), whole=chat()) as harness:
+        head, body = await harness.ask(asking())
         assert status_of(head) == 400 and body == error and b"Retry-After: 7\r\n" in head
 
 
@@ -335,8 +344,8 @@ async def test_a_stream_that_breaks_says_so_in_the_clients_dialect(
         body["messages"] = [{"role": "user", "content": "hi"}]
         del body["input"]
     events, half = in_turn(cut + delta(content="half"), b"")
-    async with running(tmp_path, Places(a=half), whole=chat(front=front)) as house:
-        side = await house.connect()
+    async with running(tmp_path, ScriptedEndpoints(a=half), whole=chat(front=front)) as harness:
+        side = await harness.connect()
         side.write(post(json.dumps(body).encode(), path=path))
         events[0].set()
         head = await side.head()
@@ -347,54 +356,54 @@ async def test_a_stream_that_breaks_says_so_in_the_clients_dialect(
         assert b"[DONE]" not in told
         if not clean:
             assert not (await side.rest()).endswith(b"0\r\n\r\n")
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.code == "upstream_cut" and record.status == 200
 
 
 async def test_tokens_model_and_finish_are_in_the_account(tmp_path: Path) -> None:
-    async with running(tmp_path, Places(b=http(200, completion("hello"))), whole=chat()) as house:
-        await house.ask(asking("other"))
-        (record,) = await house.accounted(1)
+    async with running(tmp_path, ScriptedEndpoints(b=http(200, completion("hello"))), whole=chat()) as harness:
+        await harness.ask(asking("other"))
+        (record,) = await harness.accounted(1)
         assert record.usage == Usage(3, 2) and record.more == {
             "finish": "stop", "model": "other", "model_there": "there",
             "model_served": "m"}
 
 
 async def test_permits_come_back_whatever_happens(tmp_path: Path) -> None:
-    places = Places(a=[b"", http(500), STREAM + delta(content="x"), OK])
-    async with running(tmp_path, places, whole=two("limits: {requests: 1, queue: 9}")) as house:
+    places = ScriptedEndpoints(a=[b"", http(500), STREAM + delta(content="x"), OK])
+    async with running(tmp_path, places, whole=two("limits: {requests: 1, queue: 9}")) as harness:
         for _ in range(4):
-            side = await house.connect()
+            side = await harness.connect()
             side.write(post(b"x", "Connection: close"))
             await side.rest()
-        await house.accounted(4)
-        (gate,) = house.gateway.gates.limited()
+        await harness.accounted(4)
+        (gate,) = harness.gateway.gates.limited()
         assert gate.in_flight == 0 and gate.depth == 0
 
 
 async def test_a_reload_that_raises_the_limit_lets_waiting_requests_go_on(tmp_path: Path) -> None:
     _, first = in_turn(OK)
-    places = Places(a=[first, OK])
-    async with running(tmp_path, places, whole=two(LIMITED)) as house:
-        _, waiting = await queued(house, places)
-        (gate,) = house.gateway.gates.limited()
-        house.gateway.gates.apply({gate.name: type(gate.limits)(2, 1)})
+    places = ScriptedEndpoints(a=[first, OK])
+    async with running(tmp_path, places, whole=two(LIMITED)) as harness:
+        _, waiting = await queued(harness, places)
+        (gate,) = harness.gateway.gates.limited()
+        harness.gateway.gates.apply({gate.name: type(gate.limits)(2, 1)})
         assert status_of((await asyncio.wait_for(waiting.message(), 60))[0]) == 200
 
 
 async def test_an_attempt_that_takes_too_long_gives_way_to_the_next_one(tmp_path: Path) -> None:
-    places = Places(a=[silent, OK])
+    places = ScriptedEndpoints(a=[silent, OK])
     retries = "retries: {attempts: 2, backoff: 1ms, per_attempt: 5s}"
-    async with running(tmp_path, places, whole=two(retries)) as house:
-        side = await house.connect()
+    async with running(tmp_path, places, whole=two(retries)) as harness:
+        side = await harness.connect()
         side.write(get())
         await until(lambda: len(places.asked) == 1)
-        (exchange,) = house.gateway.exchanges
-        exchange.check(clock.monotonic() + 4)
+        (exchange,) = harness.gateway.exchanges
+        exchange.enforce_timeouts(clock.monotonic() + 4)
         assert len(places.asked) == 1
-        exchange.check(clock.monotonic() + 6)
+        exchange.enforce_timeouts(clock.monotonic() + 6)
         assert status_of((await side.message())[0]) == 200
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.more is not None and str(record.more["trail"]).endswith(" first_byte_timeout")
 
 
@@ -405,19 +414,19 @@ async def test_a_post_that_was_refused_for_relayds_key_goes_out_with_the_next_on
     monkeypatch.setenv("ONE", "sk-one")
     monkeypatch.setenv("TWO", "sk-two")
     auth = "auth: {bearer: [{env: ONE}, {env: TWO}]}, " if keys else ""
-    places = Places(a=[http(status, b"{}"), OK])
-    async with running(tmp_path, places, whole=two(f"{auth}retries: {{attempts: 2, backoff: 1ms}}")) as house:
-        head, _ = await house.ask(post(b"x"))
+    places = ScriptedEndpoints(a=[http(status, b"{}"), OK])
+    async with running(tmp_path, places, whole=two(f"{auth}retries: {{attempts: 2, backoff: 1ms}}")) as harness:
+        head, _ = await harness.ask(post(b"x"))
         assert status_of(head) == (200 if again else status)
         used = [b"sk-one" in fields for _, fields, _ in places.asked]
         assert used == ([True, False] if again else [keys > 0])
 
 
 async def test_where_nobody_is_left_to_ask_the_last_error_is_the_answer(tmp_path: Path) -> None:
-    places = Places(a=http(500, b"ill", content_type="text/plain"))
+    places = ScriptedEndpoints(a=http(500, b"ill", content_type="text/plain"))
     whole = two("breaker: {failures: 1, open_for: 1h}, retries: {attempts: 3, backoff: 1ms}")
-    async with running(tmp_path, places, whole=whole) as house:
-        head, body = await house.ask(get())
+    async with running(tmp_path, places, whole=whole) as harness:
+        head, body = await harness.ask(get())
         assert (status_of(head), body) == (500, b"ill")
         assert len(places.asked) == 1
 
@@ -451,12 +460,12 @@ async def test_a_body_is_read_for_its_model_only_of_who_could_be_let_in(
 ) -> None:
     monkeypatch.setenv("ONE", "sk-one")
     monkeypatch.setenv("TWO", "sk-two")
-    async with running(tmp_path, Places(), whole=BY_BODY) as house:
-        side = await house.connect()
+    async with running(tmp_path, ScriptedEndpoints(), whole=BY_BODY) as harness:
+        side = await harness.connect()
         side.write(begun(length, *lines))
         head, _ = await side.message()
         assert status_of(head) == status
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.bytes_in == 0 and record.route == ""
 
 
@@ -465,8 +474,8 @@ async def test_a_path_that_only_its_normal_form_leads_to_a_rule_on_models_is_ref
 ) -> None:
     monkeypatch.setenv("ONE", "sk-one")
     monkeypatch.setenv("TWO", "sk-two")
-    async with running(tmp_path, Places(), whole=BY_BODY) as house:
-        side = await house.connect()
+    async with running(tmp_path, ScriptedEndpoints(), whole=BY_BODY) as harness:
+        side = await harness.connect()
         side.write(begun(50, "Authorization: Bearer sk-one").replace(b"/v1/x", b"//v1/x"))
         head, body = await side.message()
         assert status_of(head) == 400 and b"ambiguous_path" in body
@@ -483,15 +492,15 @@ async def test_a_body_read_for_its_model_is_held_to_the_limit_of_the_route_that_
     monkeypatch.setenv("TWO", "sk-two")
     body = json.dumps({"model": model, "x": ""}).encode()
     body = body[:-2] + b"x" * (size - len(body)) + b'"}'
-    asked = Places(a=OK, b=OK)
-    async with running(tmp_path, asked, whole=BY_BODY) as house:
-        side = await house.connect()
+    asked = ScriptedEndpoints(a=OK, b=OK)
+    async with running(tmp_path, asked, whole=BY_BODY) as harness:
+        side = await harness.connect()
         request = begun(len(body), "Authorization: Bearer sk-one")
         if chunked:
             request = request.replace(b"Content-Length: %d" % len(body), b"Transfer-Encoding: chunked")
         side.write(request)
         if chunked or status == 200:
-            await until(lambda: any(one.body.gathering for one in house.gateway.exchanges))
+            await until(lambda: any(one.body.is_buffering for one in harness.gateway.exchanges))
         side.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body)
         head, _ = await side.message()
         assert status_of(head) == status and asked.places() == places
@@ -518,17 +527,17 @@ def free(words: str, protocol: str = "openai_chat", route: str = "") -> str:
 async def test_a_post_that_is_refused_before_any_work_goes_to_the_free_endpoint(
     tmp_path: Path, refusal: bytes, protocol: str
 ) -> None:
-    places = Places(a=refusal, b=http(200, completion("hello")))
-    async with running(tmp_path, places, whole=free("retries: {attempts: 2, backoff: 10s}", protocol)) as house:
-        head, _ = await house.ask(asking())
+    places = ScriptedEndpoints(a=refusal, b=http(200, completion("hello")))
+    async with running(tmp_path, places, whole=free("retries: {attempts: 2, backoff: 10s}", protocol)) as harness:
+        head, _ = await harness.ask(asking())
         assert status_of(head) == 200 and places.places() == ["a", "b"]
 
 
 @pytest.mark.parametrize("protocol", ["plain", "openai_chat"])
 async def test_a_post_that_no_other_endpoint_can_take_is_answered_at_once(tmp_path: Path, protocol: str) -> None:
-    places = Places(a=http(429, {"error": {"message": "slow"}}, "Retry-After: 1"), b=http(429, b"{}", "Retry-After: 1"))
-    async with running(tmp_path, places, whole=free("retries: {attempts: 5, backoff: 10s}", protocol)) as house:
-        head, _ = await house.ask(asking())
+    places = ScriptedEndpoints(a=http(429, {"error": {"message": "slow"}}, "Retry-After: 1"), b=http(429, b"{}", "Retry-After: 1"))
+    async with running(tmp_path, places, whole=free("retries: {attempts: 5, backoff: 10s}", protocol)) as harness:
+        head, _ = await harness.ask(asking())
         assert status_of(head) == 429 and places.places() == ["a", "b"]
 
 
@@ -539,9 +548,9 @@ async def test_what_an_endpoint_says_of_one_clients_key_harms_no_other_client(
     tmp_path: Path, protocol: str, words: str, status: int
 ) -> None:
     refusal = http(status, {"error": {"message": "Your API key", "code": "invalid_api_key"}}, "Retry-After: 60")
-    places = Places(a=[refusal, http(200, completion("hello"))])
+    places = ScriptedEndpoints(a=[refusal, http(200, completion("hello"))])
     whole = free(words, protocol, "pass_client_key: true").replace(', "http://127.0.0.1:PORT/b"', "")
-    async with running(tmp_path, places, whole=whole) as house:
-        head, body = await house.ask(asking())
+    async with running(tmp_path, places, whole=whole) as harness:
+        head, body = await harness.ask(asking())
         assert status_of(head) == status and b"invalid_api_key" in body and b"Retry-After: 60" in head
-        assert status_of((await house.ask(asking()))[0]) == 200
+        assert status_of((await harness.ask(asking()))[0]) == 200

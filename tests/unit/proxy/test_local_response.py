@@ -13,7 +13,7 @@ from relayd.proxy.application import Handler, LocalRequest, Responder
 from relayd.proxy.request_body import HIGH
 from relayd.proxy.respond import answer
 from relayd.wire.response import ResponseHead
-from tests.unit.proxy.house import House, Side, get, post, running, status_of, until
+from tests.unit.proxy.harness import Harness, Side, get, post, running, status_of, until
 
 KEYED = "{name: keyed, match: {prefix: /in/}, upstream: admin, admin_prefix: /in, allow: [team]},"
 INSIDE = """
@@ -25,14 +25,14 @@ TOP = "consumers: {team: {bearer: {env: RELAYD_TEST_TEAM}}}"
 class Scripted:
     """An application that does what a test says; a Handler too. `begins` is called with each request."""
 
-    def __init__(self, house: House, begins: Callable[[Responder], None] | None = None) -> None:
+    def __init__(self, harness: Harness, begins: Callable[[Responder], None] | None = None) -> None:
         self._begins = begins
         self.requests: list[LocalRequest] = []
         self.got = b""
         self.queued = self.unheld = self.closed = 0
         self.is_whole = False
         self.given: Responder | None = None
-        house.gateway.admin = self.begin
+        harness.gateway.admin = self.begin
 
     def begin(self, request: LocalRequest, responder: Responder) -> Handler:
         self.requests.append(request)
@@ -65,17 +65,17 @@ def stream_head() -> ResponseHead:
     return response
 
 
-async def begun(house: House, request: bytes, admin: Scripted) -> Side:
-    side = await house.connect()
+async def begun(harness: Harness, request: bytes, admin: Scripted) -> Side:
+    side = await harness.connect()
     side.write(request)
     await until(lambda: admin.requests)
     return side
 
 
 async def test_any_method_with_a_body_reaches_the_application_piece_by_piece(tmp_path: Path) -> None:
-    async with running(tmp_path, before=INSIDE) as house:
-        admin = Scripted(house)
-        side = await begun(house, get("/in/a%20b?q", "Transfer-Encoding: chunked", method="PATCH") + b"3\r\nabc\r\n", admin)
+    async with running(tmp_path, before=INSIDE) as harness:
+        admin = Scripted(harness)
+        side = await begun(harness, get("/in/a%20b?q", "Transfer-Encoding: chunked", method="PATCH") + b"3\r\nabc\r\n", admin)
         await until(lambda: admin.got == b"abc")
         assert admin.requests == [LocalRequest("PATCH", "/a%20b", True)] and not admin.is_whole
         side.write(b"1\r\nd\r\n0\r\n\r\n")
@@ -86,7 +86,7 @@ async def test_any_method_with_a_body_reaches_the_application_piece_by_piece(tmp
         admin.responder.end(made.body)
         head, body = await side.message()
         assert status_of(head) == 201 and body == b"done" and b"Connection: close" not in head
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert (record.status, record.ended_by, record.bytes_in, record.bytes_out) == (201, "relayd", 4, 4)
         assert admin.closed == 1
         side.write(get("/x"))
@@ -94,23 +94,23 @@ async def test_any_method_with_a_body_reaches_the_application_piece_by_piece(tmp
 
 
 async def test_a_body_that_came_with_the_head_and_none_at_all_are_whole_at_once(tmp_path: Path) -> None:
-    async with running(tmp_path, before=INSIDE) as house:
-        admin = Scripted(house, lambda responder: responder.head(stream_head()))
-        await begun(house, post(b"xyz", path="/in/"), admin)
+    async with running(tmp_path, before=INSIDE) as harness:
+        admin = Scripted(harness, lambda responder: responder.head(stream_head()))
+        await begun(harness, post(b"xyz", path="/in/"), admin)
         await until(lambda: admin.is_whole)
         assert admin.got == b"xyz"
         admin.responder.end()
-        admin = Scripted(house)
-        await begun(house, get("/in/", method="DELETE"), admin)
+        admin = Scripted(harness)
+        await begun(harness, get("/in/", method="DELETE"), admin)
         assert admin.is_whole and admin.got == b""
         admin.responder.fail()
-        await house.accounted(2)
+        await harness.accounted(2)
 
 
 async def test_a_response_in_pieces_is_sent_as_it_is_made(tmp_path: Path) -> None:
-    async with running(tmp_path, before=INSIDE) as house:
-        admin = Scripted(house)
-        side = await begun(house, get("/in/"), admin)
+    async with running(tmp_path, before=INSIDE) as harness:
+        admin = Scripted(harness)
+        side = await begun(harness, get("/in/"), admin)
         admin.responder.head(stream_head())
         assert admin.responder.body(b"one")
         head = await side.head()
@@ -120,37 +120,37 @@ async def test_a_response_in_pieces_is_sent_as_it_is_made(tmp_path: Path) -> Non
         assert await side.chunk() == b"two"
         admin.responder.end(b"three")
         assert await side.chunk() == b"three" and await side.chunk() == b""
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert (record.outcome, record.phase, record.ended_by) == ("complete", "transfer", "relayd")
         assert record.bytes_out == 11 and admin.closed == 1
 
 
 async def test_a_client_that_does_not_read_holds_back_the_application_and_is_told_when_it_may_go_on(tmp_path: Path) -> None:
-    async with running(tmp_path, before=INSIDE) as house:
-        admin = Scripted(house)
-        side = await begun(house, get("/in/"), admin)
+    async with running(tmp_path, before=INSIDE) as harness:
+        admin = Scripted(harness)
+        side = await begun(harness, get("/in/"), admin)
         admin.responder.head(stream_head())
         sent = 1
         while admin.responder.body(b"x" * 65536):
             sent += 1
         assert not admin.unheld
-        (exchange,) = house.gateway.exchanges
+        (exchange,) = harness.gateway.exchanges
         assert exchange.buffered() > 0
         await side.head()
         for _ in range(sent):
             await side.chunk()
         await until(lambda: admin.unheld)
         admin.responder.end()
-        await house.accounted(1)
+        await harness.accounted(1)
 
 
 async def test_an_application_that_does_not_read_holds_back_the_client(tmp_path: Path) -> None:
-    async with running(tmp_path, before=INSIDE) as house:
-        admin = Scripted(house)
+    async with running(tmp_path, before=INSIDE) as harness:
+        admin = Scripted(harness)
         size = 1 << 23
-        side = await begun(house, get("/in/", f"Content-Length: {size}", method="PUT"), admin)
+        side = await begun(harness, get("/in/", f"Content-Length: {size}", method="PUT"), admin)
         side.write(b"x" * size)
-        (exchange,) = house.gateway.exchanges
+        (exchange,) = harness.gateway.exchanges
         await until(lambda: exchange.body.paused)
         held = admin.queued
         for _ in range(50):
@@ -166,14 +166,14 @@ async def test_an_application_that_does_not_read_holds_back_the_client(tmp_path:
         assert len(admin.got) == size
         admin.responder.fail()
         assert status_of((await side.message())[0]) == 500
-        await house.accounted(1)
+        await harness.accounted(1)
 
 
 async def test_the_client_leaving_closes_the_handler_in_every_state(tmp_path: Path) -> None:
-    async with running(tmp_path, before=INSIDE) as house:
+    async with running(tmp_path, before=INSIDE) as harness:
         for number, begins in enumerate((False, True), 1):
-            admin = Scripted(house)
-            side = await begun(house, get("/in/"), admin)
+            admin = Scripted(harness)
+            side = await begun(harness, get("/in/"), admin)
             if begins:
                 admin.responder.head(stream_head())
                 admin.responder.body(b"one")
@@ -185,25 +185,25 @@ async def test_the_client_leaving_closes_the_handler_in_every_state(tmp_path: Pa
             admin.responder.fail()
             admin.responder.resume_body()
             assert admin.closed == 1
-            assert (await house.accounted(number))[-1].code == "client_gone"
+            assert (await harness.accounted(number))[-1].code == "client_gone"
 
 
 async def test_a_stream_that_fails_ends_broken(tmp_path: Path) -> None:
-    async with running(tmp_path, before=INSIDE) as house:
-        admin = Scripted(house)
-        side = await begun(house, get("/in/"), admin)
+    async with running(tmp_path, before=INSIDE) as harness:
+        admin = Scripted(harness)
+        side = await begun(harness, get("/in/"), admin)
         admin.responder.head(stream_head())
         admin.responder.body(b"one")
         await side.head()
         admin.responder.fail()
         assert await side.rest() == b"3\r\none\r\n"
-        assert (await house.accounted(1))[0].code == "internal" and admin.closed == 1
+        assert (await harness.accounted(1))[0].code == "internal" and admin.closed == 1
 
 
 async def test_a_body_above_the_limit_of_the_route_is_refused_and_the_handler_closed(tmp_path: Path) -> None:
-    async with running(tmp_path, before=INSIDE) as house:
-        admin = Scripted(house)
-        side = await begun(house, get("/in/small/", "Transfer-Encoding: chunked", method="POST"), admin)
+    async with running(tmp_path, before=INSIDE) as harness:
+        admin = Scripted(harness)
+        side = await begun(harness, get("/in/small/", "Transfer-Encoding: chunked", method="POST"), admin)
         side.write(b"b\r\n" + b"x" * 11 + b"\r\n")
         assert status_of((await side.message())[0]) == 413
         assert admin.closed == 1 and not admin.got
@@ -211,9 +211,9 @@ async def test_a_body_above_the_limit_of_the_route_is_refused_and_the_handler_cl
 
 async def test_allow_stands_before_the_application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RELAYD_TEST_TEAM", "sk-team-0123456789")
-    async with running(tmp_path, before=KEYED, top=TOP) as house:
-        admin = Scripted(house, lambda responder: responder.end())
-        assert status_of((await house.ask(post(b"x", path="/in/")))[0]) == 401
+    async with running(tmp_path, before=KEYED, top=TOP) as harness:
+        admin = Scripted(harness, lambda responder: responder.end())
+        assert status_of((await harness.ask(post(b"x", path="/in/")))[0]) == 401
         assert not admin.requests
 
 
@@ -223,20 +223,20 @@ async def test_head_gets_the_head_of_a_whole_answer(tmp_path: Path) -> None:
         responder.head(made.response)
         responder.end(made.body)
 
-    async with running(tmp_path, before=INSIDE) as house:
-        admin = Scripted(house, page)
-        head, _ = await house.ask(get("/in/", method="HEAD"), bodyless=True)
+    async with running(tmp_path, before=INSIDE) as harness:
+        admin = Scripted(harness, page)
+        head, _ = await harness.ask(get("/in/", method="HEAD"), bodyless=True)
         assert b"Content-Length: 4\r\n" in head
-        await house.accounted(1)
+        await harness.accounted(1)
         assert admin.closed == 1 and admin.requests[0].method == "HEAD"
 
 
 async def test_a_response_is_superseded_by_a_newer_plan(tmp_path: Path) -> None:
-    async with running(tmp_path, before=INSIDE) as house:
-        admin = Scripted(house)
-        await begun(house, get("/in/"), admin)
+    async with running(tmp_path, before=INSIDE) as harness:
+        admin = Scripted(harness)
+        await begun(harness, get("/in/"), admin)
         assert not admin.responder.is_superseded()
-        house.gateway.plan = compile_plan(house.plan.config, 2)
+        harness.gateway.plan = compile_plan(harness.plan.config, 2)
         assert admin.responder.is_superseded()
         admin.responder.fail()
-        await house.accounted(1)
+        await harness.accounted(1)

@@ -6,7 +6,7 @@ import pytest
 
 from relayd.proxy.location import relocate
 from relayd.wire.response import parse_response
-from tests.unit.proxy.scene import UPSTREAM, plan_of
+from tests.unit.proxy.fakes import UPSTREAM, plan_of
 
 ROUTES = """
 routes:

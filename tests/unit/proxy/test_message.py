@@ -9,12 +9,12 @@ import pytest
 from relayd import clock
 from relayd.errors import ExchangeError
 from relayd.plan.plan import Target
-from relayd.proxy.call import Call, ask_of
+from relayd.proxy.ai_request import AiRequest, context_of
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.message import message_for
 from relayd.stores.memory import Store
 from relayd.upstream.lease import Lease
-from tests.unit.proxy.scene import Client, Counting, head_for, plan_of
+from tests.unit.proxy.fakes import Client, FakeGateway, head_for, plan_of
 
 PLAN = plan_of("""
 listeners: {public: {address: "127.0.0.1:8282"}}
@@ -26,35 +26,35 @@ routes: [{name: all, protocol: openai_chat, upstream: chat}]
 BODY = b'{"model":"m", "messages":[{"role":"user","content":"hi"}]}'
 
 
-def made(*lines: str) -> tuple[Exchange, Call]:
+def made(*lines: str) -> tuple[Exchange, AiRequest]:
     head = head_for(*lines, start="POST /v1/chat/completions?a=1 HTTP/1.1")
-    exchange = Exchange(Counting(), PLAN, Client(), head, clock.monotonic())
+    exchange = Exchange(FakeGateway(), PLAN, Client(), head, clock.monotonic())
     exchange.request_id = b"id-1"
     memory = Store(1, 100000, 1.0).space("a")
-    return exchange, Call(PLAN.dialects["openai_chat"], head, BODY, lambda: ask_of(head, b"id-1", memory, b""))
+    return exchange, AiRequest(PLAN.dialects["openai_chat"], head, BODY, lambda: context_of(head, b"id-1", memory, b""))
 
 
 def test_the_same_dialect_passes_with_its_path_and_fields() -> None:
-    exchange, call = made("X-Own: 1")
+    exchange, ai_request = made("X-Own: 1")
     upstream = PLAN.upstreams["chat"]
     target = Target(upstream, "there", dialect=PLAN.dialects["openai_chat"])
-    wire, fields, body, request = message_for(exchange, PLAN.routes[0], target, Lease(upstream, upstream.endpoints[0], None, 0), call, BODY)
+    wire, fields, body, request = message_for(exchange, PLAN.routes[0], target, Lease(upstream, upstream.endpoints[0], None, 0), ai_request, BODY)
     assert wire == b"/v1/chat/completions?a=1" and b"X-Own: 1" in fields and request is None
     assert body == BODY.replace(b'"m"', b'"there"') and exchange.record.client == "192.0.2.7"
 
 
 def test_another_dialect_gets_a_request_of_its_own() -> None:
-    exchange, call = made("X-Own: 1")
+    exchange, ai_request = made("X-Own: 1")
     upstream = PLAN.upstreams["messages"]
     target = Target(upstream, None, dialect=PLAN.dialects["anthropic_messages"])
-    wire, fields, body, request = message_for(exchange, PLAN.routes[0], target, Lease(upstream, upstream.endpoints[0], None, 0), call, BODY)
+    wire, fields, body, request = message_for(exchange, PLAN.routes[0], target, Lease(upstream, upstream.endpoints[0], None, 0), ai_request, BODY)
     assert wire == b"/v1/messages" and b"X-Own: 1" not in fields and request is not None and body is not None
     assert json.loads(body)["messages"] == [{"role": "user", "content": [{"type": "text", "text": "hi"}]}] or (
         json.loads(body)["messages"][0]["content"] == "hi")
 
 
 def test_a_loop_is_found_here_too() -> None:
-    exchange, call = made("Via: 1.1 relayd")
+    exchange, ai_request = made("Via: 1.1 relayd")
     upstream = PLAN.upstreams["chat"]
     with pytest.raises(ExchangeError, match="loop_detected"):
-        message_for(exchange, PLAN.routes[0], Target(upstream), Lease(upstream, upstream.endpoints[0], None, 0), call, BODY)
+        message_for(exchange, PLAN.routes[0], Target(upstream), Lease(upstream, upstream.endpoints[0], None, 0), ai_request, BODY)

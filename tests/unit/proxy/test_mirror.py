@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from relayd.proxy import mirror
-from tests.unit.proxy.house import OK, House, Side, get, post, running, status_of, until
-from tests.unit.proxy.places import Places, completion, http, silent
+from tests.unit.proxy.harness import OK, Harness, Side, get, post, running, status_of, until
+from tests.unit.proxy.scripted_endpoints import ScriptedEndpoints, completion, http, silent
 
 WHOLE = """
 upstreams:
@@ -23,65 +23,65 @@ def whole(mirror: str = "b", limits: str = "") -> str:
     return WHOLE.replace("MIRROR", mirror).replace("LIMITS", limits)
 
 
-async def nothing_under_way(house: House) -> None:
+async def nothing_under_way(harness: Harness) -> None:
     """The silent endpoint resets its connections: the copy there ends, and gives everything back."""
-    for side in house.endpoint_sides:
+    for side in harness.endpoint_sides:
         if not side.writer.is_closing():
             side.reset()
-    await until(lambda: not house.plan.upstreams["b"].in_flight)
+    await until(lambda: not harness.plan.upstreams["b"].in_flight)
 
 
 async def test_a_copy_arrives_with_the_same_body(tmp_path: Path) -> None:
-    places = Places(a=OK, b=OK)
-    async with running(tmp_path, places, whole=whole()) as house:
-        assert status_of((await house.ask(post(b"the body", "X-A: 1")))[0]) == 200
+    places = ScriptedEndpoints(a=OK, b=OK)
+    async with running(tmp_path, places, whole=whole()) as harness:
+        assert status_of((await harness.ask(post(b"the body", "X-A: 1")))[0]) == 200
         await until(lambda: sorted(places.places()) == ["a", "b"])
-        await until(lambda: not house.plan.upstreams["b"].in_flight)
+        await until(lambda: not harness.plan.upstreams["b"].in_flight)
         assert {body for _, _, body in places.asked} == {b"the body"}
         assert all(b"X-A: 1\r\n" in head for _, head, _ in places.asked)
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.upstream == "a" and record.attempts == 1
 
 
 async def test_a_copy_that_fails_or_hangs_changes_nothing(tmp_path: Path) -> None:
-    places = Places(a=OK, b=[http(500, b"no"), b"", silent])
-    async with running(tmp_path, places, whole=whole()) as house:
+    places = ScriptedEndpoints(a=OK, b=[http(500, b"no"), b"", silent])
+    async with running(tmp_path, places, whole=whole()) as harness:
         for _ in range(3):
-            head, body = await asyncio.wait_for(house.ask(post(b"x")), 60)
+            head, body = await asyncio.wait_for(harness.ask(post(b"x")), 60)
             assert status_of(head) == 200 and body == b"ok"
         await until(lambda: places.places().count("b") == 3)
-        assert house.plan.upstreams["b"].in_flight == 1
-        await nothing_under_way(house)
+        assert harness.plan.upstreams["b"].in_flight == 1
+        await nothing_under_way(harness)
 
 
 async def test_a_copy_that_nobody_answers_ends_with_the_upstreams_limits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror, "CHECK_S", 0.01)
-    places = Places(a=OK, b=silent)
+    places = ScriptedEndpoints(a=OK, b=silent)
     text = whole(limits="timeouts: {first_byte: 50ms}")
-    async with running(tmp_path, places, whole=text) as house:
-        assert status_of((await house.ask(get()))[0]) == 200
-        await until(lambda: places.places().count("b") == 1 and not house.plan.upstreams["b"].in_flight)
+    async with running(tmp_path, places, whole=text) as harness:
+        assert status_of((await harness.ask(get()))[0]) == 200
+        await until(lambda: places.places().count("b") == 1 and not harness.plan.upstreams["b"].in_flight)
 
 
 async def test_no_copy_is_sent_where_there_is_no_room_for_it(tmp_path: Path) -> None:
-    places = Places(a=OK, b=silent)
-    async with running(tmp_path, places, whole=whole(limits="limits: {requests: 1, queue: 5}")) as house:
+    places = ScriptedEndpoints(a=OK, b=silent)
+    async with running(tmp_path, places, whole=whole(limits="limits: {requests: 1, queue: 5}")) as harness:
         for _ in range(3):
-            assert status_of((await house.ask(get()))[0]) == 200
+            assert status_of((await harness.ask(get()))[0]) == 200
         await until(lambda: places.places().count("b") == 1)
-        (gate,) = house.gateway.gates.limited()
+        (gate,) = harness.gateway.gates.limited()
         assert gate.in_flight == 1 and gate.depth == 0
-        await nothing_under_way(house)
+        await nothing_under_way(harness)
         assert gate.in_flight == 0
 
 
 async def test_a_share_of_nothing_copies_nothing(tmp_path: Path) -> None:
-    places = Places(a=OK, b=OK)
-    async with running(tmp_path, places, whole=whole("{upstream: b, share: 0}")) as house:
+    places = ScriptedEndpoints(a=OK, b=OK)
+    async with running(tmp_path, places, whole=whole("{upstream: b, share: 0}")) as harness:
         for _ in range(20):
-            await house.ask(get())
+            await harness.ask(get())
         assert places.places() == ["a"] * 20
 
 
@@ -101,15 +101,15 @@ async def test_a_copy_counts_with_all_bodies_in_memory_and_is_not_made_without_r
     async def late(side: Side) -> None:
         await seen.wait()
 
-    places = Places(a=http(200, completion("hello")), b=[late])
-    async with running(tmp_path, places, whole=CHAT) as house:
-        copies, buffers = house.plan.upstreams["b"], house.gateway.buffers
-        assert status_of((await house.ask(asking))[0]) == 200
+    places = ScriptedEndpoints(a=http(200, completion("hello")), b=[late])
+    async with running(tmp_path, places, whole=CHAT) as harness:
+        copies, buffers = harness.plan.upstreams["b"], harness.gateway.buffers
+        assert status_of((await harness.ask(asking))[0]) == 200
         await until(lambda: places.places().count("b") == 1)
-        await until(lambda: not house.gateway.exchanges)
+        await until(lambda: not harness.gateway.exchanges)
         assert buffers.used > 200_000, "the copy keeps what the exchange has let go"
         buffers.configure(500_000, 10.0)
-        assert status_of((await house.ask(asking))[0]) == 200
+        assert status_of((await harness.ask(asking))[0]) == 200
         assert copies.in_flight == 1
         seen.set()
         await until(lambda: not buffers.used)

@@ -6,7 +6,7 @@ import pytest
 
 from relayd.plan.plan import Plan
 from relayd.proxy.exchange import Exchange
-from tests.unit.proxy.scene import PLAIN, UPSTREAM, Client, Counting, head_for, plan_of, walked
+from tests.unit.proxy.fakes import PLAIN, UPSTREAM, Client, FakeGateway, head_for, plan_of, run_through_phases
 
 ROUTES = UPSTREAM + """
 consumers:
@@ -33,8 +33,8 @@ def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
     return plan_of(ROUTES)
 
 
-def get(plan: Plan, path: str, *lines: str, method: str = "GET", owner: Counting | None = None) -> tuple[Client, Exchange, Counting]:
-    made = walked(plan, head_for(*lines, start=f"{method} {path} HTTP/1.1"), owner=owner)
+def get(plan: Plan, path: str, *lines: str, method: str = "GET", owner: FakeGateway | None = None) -> tuple[Client, Exchange, FakeGateway]:
+    made = run_through_phases(plan, head_for(*lines, start=f"{method} {path} HTTP/1.1"), owner=owner)
     assert len(made[2].accounts) == 1 and not made[2].exchanges
     return made
 
@@ -110,7 +110,7 @@ def test_a_key_on_an_open_route_is_known_all_the_same(plan: Plan) -> None:
     ("OPTIONS * HTTP/1.1", ()), ("OPTIONS /secret HTTP/1.1", ("Max-Forwards: 0",)), ("OPTIONS /nowhere HTTP/1.1", ("Max-Forwards: 00",)),
 ])
 def test_options_that_go_no_further_are_answered_here(plan: Plan, start: str, lines: tuple[str, ...]) -> None:
-    client, _, owner = walked(plan, head_for(*lines, start=start))
+    client, _, owner = run_through_phases(plan, head_for(*lines, start=start))
     assert client.status == 200 and b"Allow: GET" in client.head and len(owner.accounts) == 1
 
 
@@ -153,9 +153,9 @@ def test_an_error_too_can_be_read_across_origins(plan: Plan) -> None:
 
 
 def test_a_declared_length_above_the_limit_is_refused_before_a_byte_is_read(plan: Plan) -> None:
-    owner, client = Counting(), Client()
+    owner, client = FakeGateway(), Client()
     client.whole = False
-    walked(plan, head_for("Content-Length: 11", start="POST /small HTTP/1.1"), client, owner)
+    run_through_phases(plan, head_for("Content-Length: 11", start="POST /small HTTP/1.1"), client, owner)
     assert client.status == 413 and client.ended == ["close"] and b"Connection: close\r\n" in client.head
     assert get(plan, "/small", "Content-Length: 10", method="POST")[0].status == 200
 
@@ -163,12 +163,12 @@ def test_a_declared_length_above_the_limit_is_refused_before_a_byte_is_read(plan
 def test_an_answer_before_the_whole_body_ends_the_connection(plan: Plan) -> None:
     client = Client()
     client.whole = False
-    walked(plan, head_for("Content-Length: 10", start="POST /fixed HTTP/1.1"), client)
+    run_through_phases(plan, head_for("Content-Length: 10", start="POST /fixed HTTP/1.1"), client)
     assert client.status == 200 and client.ended == ["close"]
 
 
 def test_while_draining_nothing_new_is_taken(plan: Plan) -> None:
-    owner = Counting()
+    owner = FakeGateway()
     owner.draining = True
     client, exchange, _ = get(plan, "/fixed", owner=owner)
     assert client.status == 503 and b"Retry-After: 1\r\n" in client.head and client.ended == ["close"]
@@ -201,7 +201,7 @@ def test_a_loop_is_refused_with_no_endpoint_taken() -> None:
 
 
 def test_a_well_formed_request_id_of_a_trusted_peer_names_the_exchange(plan: Plan) -> None:
-    client, exchange, _ = walked(plan, head_for("X-Request-ID: theirs-1", start="GET /fixed HTTP/1.1"), Client(trusted=True))
+    client, exchange, _ = run_through_phases(plan, head_for("X-Request-ID: theirs-1", start="GET /fixed HTTP/1.1"), Client(trusted=True))
     assert exchange.record.id == "theirs-1" and b"X-Request-ID: theirs-1\r\n" in client.head
-    _, other, _ = walked(plan, head_for("X-Request-ID: theirs-1", start="GET /fixed HTTP/1.1"))
+    _, other, _ = run_through_phases(plan, head_for("X-Request-ID: theirs-1", start="GET /fixed HTTP/1.1"))
     assert other.record.id != "theirs-1" and len(other.record.id) == 32

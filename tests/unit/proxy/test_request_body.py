@@ -10,7 +10,7 @@ import pytest
 from relayd.errors import ExchangeError
 from relayd.limits.request_buffers import RequestBuffers
 from relayd.proxy.request_body import HIGH, LOW, RequestBody
-from tests.unit.proxy.scene import Client
+from tests.unit.proxy.fakes import Client
 
 
 class Transfer:
@@ -30,7 +30,7 @@ class Transfer:
         self.done = last
 
 
-class Holder:
+class BodyOwner:
     """Whose body it is."""
 
     def fail(self, fault: ExchangeError) -> None:
@@ -66,10 +66,10 @@ def test_an_endpoint_that_does_not_read_holds_back_the_client() -> None:
     assert client.ended == ["pause"] and body.paused
     transfer.queue.clear()
     transfer.queue.append(b"x" * LOW)
-    body.drained(transfer)
+    body.on_drained(transfer)
     assert body.paused
     transfer.queue.clear()
-    body.drained(transfer)
+    body.on_drained(transfer)
     assert client.ended == ["pause", "resume"]
 
 
@@ -112,11 +112,11 @@ def test_a_changed_body_is_changed_once_however_often_it_is_sent() -> None:
 def test_a_gathered_body_goes_on_when_it_is_whole() -> None:
     body, _, _ = streamed()
     gathered: list[bytes | None] = []
-    body.gather(10, lambda: gathered.append(body.data), Holder(), None)
+    body.start_buffering(10, lambda: gathered.append(body.data), BodyOwner(), None)
     body.receive(b"a", False, None, False)
-    assert body.gathering and not gathered
+    assert body.is_buffering and not gathered
     body.receive(b"b", True, None, False)
-    assert gathered == [b"ab"] and body.whole and not body.gathering
+    assert gathered == [b"ab"] and body.whole and not body.is_buffering
 
 
 def test_a_probe_ends_the_gathering_early_and_nothing_is_lost() -> None:
@@ -128,7 +128,7 @@ def test_a_probe_ends_the_gathering_early_and_nothing_is_lost() -> None:
 
     body, _, transfer = streamed()
     gathered: list[bool] = []
-    body.gather(10, lambda: gathered.append(body.whole), Holder(), None, Enough())
+    body.start_buffering(10, lambda: gathered.append(body.whole), BodyOwner(), None, Enough())
     body.receive(b"a", False, None, False)
     body.receive(b"b!", False, None, False)
     assert gathered == [False]
@@ -139,7 +139,7 @@ def test_a_probe_ends_the_gathering_early_and_nothing_is_lost() -> None:
 
 def test_a_gathered_body_has_a_bound() -> None:
     body, _, _ = streamed()
-    body.gather(3, lambda: None, Holder(), None)
+    body.start_buffering(3, lambda: None, BodyOwner(), None)
     with pytest.raises(ExchangeError) as refused:
         body.receive(b"abcd", False, None, False)
     assert refused.value.kind.code == "body_too_large"

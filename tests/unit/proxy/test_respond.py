@@ -9,7 +9,7 @@ import pytest
 from relayd.errors import KINDS, ExchangeError
 from relayd.proxy.respond import Answer, answer, error_answer, fixed_answer, redirect_answer
 from relayd.wire.http1 import parse_head
-from tests.unit.proxy.scene import UPSTREAM, head_for, plan_of
+from tests.unit.proxy.fakes import UPSTREAM, head_for, plan_of
 
 PLAN = plan_of(UPSTREAM + """
 routes:

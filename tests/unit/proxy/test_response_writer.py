@@ -8,14 +8,14 @@ from relayd import clock
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.response_writer import NullWriter, ResponseWriter
 from relayd.wire.response import ResponseHead
-from tests.unit.proxy.scene import PLAIN, Client, Counting, head_for, plan_of
+from tests.unit.proxy.fakes import PLAIN, Client, FakeGateway, head_for, plan_of
 
 PLAN = plan_of(PLAIN)
 
 
 def made(start: str = "GET /x HTTP/1.1") -> tuple[Exchange, ResponseWriter, Client]:
     client = Client()
-    client.exchange = exchange = Exchange(Counting(), PLAN, client, head_for(start=start), clock.monotonic())
+    client.exchange = exchange = Exchange(FakeGateway(), PLAN, client, head_for(start=start), clock.monotonic())
     return exchange, exchange.writer, client
 
 

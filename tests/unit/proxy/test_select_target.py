@@ -11,9 +11,9 @@ import pytest
 
 from relayd.plan.plan import Plan
 from relayd.protocols.dialect import Refused
-from relayd.proxy.select_target import by_model, picked
+from relayd.proxy.select_target import pick_target, targets_for_model
 from relayd.upstream.model_list import ModelList
-from tests.unit.proxy.scene import Client, head_for, plan_of, walked
+from tests.unit.proxy.fakes import Client, head_for, plan_of, run_through_phases
 
 MODELS = """
 listeners: {public: {address: "127.0.0.1:8282"}}
@@ -38,16 +38,16 @@ def plan() -> Plan:
 
 def asked(plan: Plan, start: str, *lines: str, body: bytes | None = None) -> tuple[Client, Any]:
     more = [] if body is None else [f"Content-Length: {len(body)}"]
-    client, _, _ = walked(plan, head_for(*lines, *more, start=f"{start} HTTP/1.1"), body=body)
+    client, _, _ = run_through_phases(plan, head_for(*lines, *more, start=f"{start} HTTP/1.1"), body=body)
     return client, json.loads(client.body)
 
 
 def test_a_model_leads_to_its_upstream_under_its_name_there(plan: Plan) -> None:
-    (target,) = by_model(plan, "fast")
+    (target,) = targets_for_model(plan, "fast")
     assert (target.upstream.name, target.model) == ("a", "small") and target.dialect is plan.dialects["openai_chat"]
-    (target,) = by_model(plan, "m-7b")
+    (target,) = targets_for_model(plan, "m-7b")
     assert (target.upstream.name, target.model) == ("a", "vendor-7b")
-    first, second = by_model(plan, "org/big")
+    first, second = targets_for_model(plan, "org/big")
     assert (first.upstream.name, first.model, second.upstream.name, second.model) == ("b", None, "a", "spare")
     assert second.on == {"unavailable", "overloaded"}
 
@@ -55,7 +55,7 @@ def test_a_model_leads_to_its_upstream_under_its_name_there(plan: Plan) -> None:
 @pytest.mark.parametrize(("model", "status"), [("nobody", 404), ("", 400)])
 def test_what_no_model_is_is_refused(plan: Plan, model: str, status: int) -> None:
     with pytest.raises(Refused) as refused:
-        by_model(plan, model)
+        targets_for_model(plan, model)
     assert refused.value.status == status and refused.value.param == "model"
 
 
@@ -125,5 +125,5 @@ routes: [{name: all, upstream: old, canary: {upstream: new, weight: 20}}]
     (route,) = plan.routes
     assert route.resilience is not None
     random.seed(7)
-    drawn = Counter(picked(route.resilience, random.random()).upstream.name for _ in range(5000))
+    drawn = Counter(pick_target(route.resilience, random.random()).upstream.name for _ in range(5000))
     assert 850 < drawn["new"] < 1150 and drawn["new"] + drawn["old"] == 5000

@@ -18,9 +18,9 @@ from relayd.errors import ConfigError
 from relayd.protocols import registry
 from relayd.protocols.model_list import read_page
 from relayd.usage import Usage
-from tests.unit.proxy.house import get, post, running, status_of
-from tests.unit.proxy.places import Places, http, in_turn
-from tests.unit.proxy.scene import head_for, plan_of
+from tests.unit.proxy.fakes import head_for, plan_of
+from tests.unit.proxy.harness import get, post, running, status_of
+from tests.unit.proxy.scripted_endpoints import ScriptedEndpoints, http, in_turn
 
 PLANTED = '''
 """A sixth dialect: `POST /planted/ask` with model and question; answers are events that say and count words."""
@@ -33,7 +33,7 @@ from typing import Any
 
 from relayd.protocols import canon
 from relayd.protocols.dialect import (
-    AnswerFacts, Dialect, ModelListShape, ModelListSource, Page, Refused, Rendered, Renderer, Sending, TapFormat,
+    AnswerFacts, Dialect, ModelListShape, ModelListSource, Page, Refused, EncodedResponse, Renderer, EncodedRequest, TapFormat,
 )
 from relayd.usage import Usage
 
@@ -47,7 +47,7 @@ def read_request(body, ask):
 
 def write_request(request, options, memory):
     question = "".join(part.text for message in request.messages for part in message.parts)
-    return Sending("/planted/ask", json.dumps({"model": request.model, "question": question}).encode())
+    return EncodedRequest("/planted/ask", json.dumps({"model": request.model, "question": question}).encode())
 
 
 def read_usage(counts: Mapping[str, Any]) -> Usage:
@@ -89,11 +89,11 @@ class Speaker(Renderer):
         return b""
 
     def whole(self):
-        return render_error(self.failure, "") if self.failure else Rendered(200, json.dumps({"say": self.text}).encode())
+        return render_error(self.failure, "") if self.failure else EncodedResponse(200, json.dumps({"say": self.text}).encode())
 
 
 def render_error(failure, request_id):
-    return Rendered(failure.status, json.dumps({"sorry": failure.message}).encode())
+    return EncodedResponse(failure.status, json.dumps({"sorry": failure.message}).encode())
 
 
 DIALECT = Dialect(
@@ -163,12 +163,12 @@ def test_it_is_explained_with_its_path_behind_its_base() -> None:
 
 
 async def test_its_own_clients_pass_and_are_counted(tmp_path: Path) -> None:
-    places = Places(a=STREAM + b"\r\n" + SAID + LAST)
-    async with running(tmp_path, places, whole=WHOLE) as house:
-        side = await house.connect()
+    places = ScriptedEndpoints(a=STREAM + b"\r\n" + SAID + LAST)
+    async with running(tmp_path, places, whole=WHOLE) as harness:
+        side = await harness.connect()
         side.write(asking(stream=True).replace(b"Host:", b"Connection: close\r\nHost:"))
         assert (await side.rest()).endswith(b"0\r\n\r\n")
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.usage == Usage(3, 2) and record.more is not None
         assert (record.more["finish"], record.more["model_served"]) == ("done", "m-1")
         assert b"/a/v9/planted/ask " in places.asked[0][1]
@@ -177,8 +177,8 @@ async def test_its_own_clients_pass_and_are_counted(tmp_path: Path) -> None:
 async def test_an_error_inside_its_stream_is_one_of_its_own_frames(tmp_path: Path) -> None:
     cut = STREAM + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(SAID), SAID)
     events, play = in_turn(cut, b"")
-    async with running(tmp_path, Places(a=play), whole=WHOLE) as house:
-        side = await house.connect()
+    async with running(tmp_path, ScriptedEndpoints(a=play), whole=WHOLE) as harness:
+        side = await harness.connect()
         side.write(asking(stream=True))
         events[0].set()
         await side.head()
@@ -187,24 +187,24 @@ async def test_an_error_inside_its_stream_is_one_of_its_own_frames(tmp_path: Pat
 
 
 async def test_other_dialects_are_translated_to_it_and_it_to_them(tmp_path: Path) -> None:
-    places = Places(a=http(200, {"say": "yes", "words": {"heard": 4, "spoken": 1}}), b=http(200, {
+    places = ScriptedEndpoints(a=http(200, {"say": "yes", "words": {"heard": 4, "spoken": 1}}), b=http(200, {
         "choices": [{"index": 0, "message": {"content": "no"}, "finish_reason": "stop"}],
     }))  # fmt: skip
-    async with running(tmp_path, places, whole=WHOLE) as house:
+    async with running(tmp_path, places, whole=WHOLE) as harness:
         body = {"model": "mind", "messages": [{"role": "user", "content": "well?"}]}
-        head, told = await house.ask(post(json.dumps(body).encode(), path="/v1/chat/completions"))
+        head, told = await harness.ask(post(json.dumps(body).encode(), path="/v1/chat/completions"))
         assert status_of(head) == 200 and json.loads(told)["choices"][0]["message"]["content"] == "yes"
-        head, told = await house.ask(asking(model="mine"))
+        head, told = await harness.ask(asking(model="mine"))
         assert status_of(head) == 200 and json.loads(told) == {"say": "no"}
-        head, told = await house.ask(asking(model="mine", question=None).replace(b"question", b"questioN"))
+        head, told = await harness.ask(asking(model="mine", question=None).replace(b"question", b"questioN"))
         assert status_of(head) == 400 and json.loads(told) == {"sorry": "No question."}
-        first, _, _ = await house.accounted(3)
+        first, _, _ = await harness.accounted(3)
         assert first.usage == Usage(4, 1)
 
 
 async def test_its_clients_read_lists_of_models_in_its_shape_and_its_endpoints_lists_are_read(tmp_path: Path) -> None:
-    async with running(tmp_path, Places(), whole=WHOLE) as house:
-        head, told = await house.ask(get("/planted/models"))
+    async with running(tmp_path, ScriptedEndpoints(), whole=WHOLE) as harness:
+        head, told = await harness.ask(get("/planted/models"))
         assert status_of(head) == 200 and json.loads(told) == {"minds": ["mind", "mine"]}
     source = registry.load("planted_ai").model_list
     assert source is not None and read_page(source, b'{"minds": ["a"]}').names == ("a",)
@@ -214,8 +214,8 @@ async def test_a_consumer_s_key_is_taken_from_its_header_and_stays_here(tmp_path
     monkeypatch.setenv("TEAM", "sk-team")
     whole = WHOLE.replace("consumers: {}", "consumers: {team: {key: {env: TEAM}}}")
     whole = whole.replace("protocol: planted_ai, upstream: by_model", "protocol: planted_ai, upstream: by_model, allow: [team]")
-    places = Places(a=http(200, {"mind": "m-1", "say": "yes"}))
-    async with running(tmp_path, places, whole=whole) as house:
-        assert status_of((await house.ask(asking()))[0]) == 401
-        head, _ = await house.ask(asking().replace(b"Host:", b"X-Planted-Key: sk-team\r\nHost:"))
+    places = ScriptedEndpoints(a=http(200, {"mind": "m-1", "say": "yes"}))
+    async with running(tmp_path, places, whole=whole) as harness:
+        assert status_of((await harness.ask(asking()))[0]) == 401
+        head, _ = await harness.ask(asking().replace(b"Host:", b"X-Planted-Key: sk-team\r\nHost:"))
         assert status_of(head) == 200 and b"sk-team" not in places.asked[0][1]

@@ -13,7 +13,7 @@ from relayd import clock
 from relayd.proxy.upgrade import GUID, Upgrade
 from relayd.upstream.transport.tunnel import PIECE
 from tests.aids.turns import turned
-from tests.unit.proxy.house import OK, Side, Turns, get, post, running, status_of, until
+from tests.unit.proxy.harness import OK, Side, Turns, get, post, running, status_of, until
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 PROOF = base64.b64encode(hashlib.sha1(KEY.encode() + GUID).digest())
@@ -30,8 +30,8 @@ async def test_after_a_valid_101_bytes_go_both_ways(tmp_path: Path) -> None:
         await side.exactly(3)
 
     heads: list[bytes] = []
-    async with running(tmp_path, script, route=ON) as house:
-        side = await house.connect()
+    async with running(tmp_path, script, route=ON) as harness:
+        side = await harness.connect()
         side.write(get("/ws", *ASK, "X-Empty:", "Authorization: a"))
         head = await side.head()
         assert status_of(head) == 101 and b"Sec-WebSocket-Accept: " + PROOF in head
@@ -40,7 +40,7 @@ async def test_after_a_valid_101_bytes_go_both_ways(tmp_path: Path) -> None:
         assert await side.exactly(8) == b"got ping"
         side.write(b"end")
         assert await side.rest() == b""
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert (record.status, record.phase, record.code) == (101, "tunnel", "")
         assert (record.bytes_in, record.bytes_out) == (7, 13)
     lines = heads[0].split(b"\r\n")
@@ -57,9 +57,9 @@ async def test_a_101_that_was_not_asked_for_opens_nothing(tmp_path: Path, answer
         await side.head()
         side.write(answer)
 
-    async with running(tmp_path, script, route=ON) as house:
-        assert status_of((await house.ask(get("/ws", *ASK)))[0]) == 502
-        assert (await house.accounted(1))[0].ended_by == "upstream"
+    async with running(tmp_path, script, route=ON) as harness:
+        assert status_of((await harness.ask(get("/ws", *ASK)))[0]) == 502
+        assert (await harness.accounted(1))[0].ended_by == "upstream"
 
 
 @pytest.mark.parametrize(("answer", "body"), [
@@ -73,12 +73,12 @@ async def test_a_refused_upgrade_stays_http(tmp_path: Path, answer: bytes, body:
         side.write(answer)
         await side.writer.drain()
 
-    async with running(tmp_path, script, route=ON) as house:
-        side = await house.connect()
+    async with running(tmp_path, script, route=ON) as harness:
+        side = await harness.connect()
         side.write(get("/ws", *ASK))
         head, found = await side.message()
         assert status_of(head) in (403, 204) and found == body
-        await house.accounted(1)
+        await harness.accounted(1)
 
 
 async def test_a_route_without_upgrades_ignores_the_wish(tmp_path: Path) -> None:
@@ -88,10 +88,10 @@ async def test_a_route_without_upgrades_ignores_the_wish(tmp_path: Path) -> None
         seen.append(await side.head())
         side.write(OK)
 
-    async with running(tmp_path, script) as house:
-        assert (await house.ask(get("/ws", *ASK)))[1] == b"ok"
+    async with running(tmp_path, script) as harness:
+        assert (await harness.ask(get("/ws", *ASK)))[1] == b"ok"
         assert b"upgrade" not in seen[0].lower()
-        await house.accounted(1)
+        await harness.accounted(1)
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -104,16 +104,16 @@ async def test_the_body_of_an_upgrade_request_is_never_the_endpoints_next_reques
             side.write(OK)
 
     hidden = get("/hidden")
-    async with running(tmp_path, script, route=ON) as house:
-        side = await house.connect()
+    async with running(tmp_path, script, route=ON) as harness:
+        side = await harness.connect()
         whole = post(hidden, *ASK, path="/ws")
         side.write(whole[: -len(hidden)] if split else whole)
         if split:
-            await until(lambda: house.gateway.exchanges)
+            await until(lambda: harness.gateway.exchanges)
             side.write(hidden)
         assert (await side.message())[1] == b"ok"
         assert [(head.split(b" ")[1], body) for head, body in seen] == [(b"/ws", hidden)]
-        await house.accounted(1)
+        await harness.accounted(1)
 
 
 async def test_bytes_behind_the_request_wait_for_the_101(tmp_path: Path) -> None:
@@ -126,15 +126,15 @@ async def test_bytes_behind_the_request_wait_for_the_101(tmp_path: Path) -> None
         side.write(AGREED)
         seen.append(await side.exactly(5))
 
-    async with running(tmp_path, script, route=ON) as house:
-        side = await house.connect()
+    async with running(tmp_path, script, route=ON) as harness:
+        side = await harness.connect()
         side.write(get("/ws", *ASK) + b"early")
-        await until(lambda: house.endpoint_sides)
+        await until(lambda: harness.endpoint_sides)
         go.set()
         await side.head()
         await until(lambda: seen)
         assert seen == [b"early"]
-        await house.accounted(1)
+        await harness.accounted(1)
 
 
 async def test_a_tunnel_ends_with_either_side(tmp_path: Path) -> None:
@@ -146,13 +146,13 @@ async def test_a_tunnel_ends_with_either_side(tmp_path: Path) -> None:
         await side.gone()
         left.set()
 
-    async with running(tmp_path, script, route=ON) as house:
-        side = await house.connect()
+    async with running(tmp_path, script, route=ON) as harness:
+        side = await harness.connect()
         side.write(get("/ws", *ASK))
         await side.head()
         side.close()
         await asyncio.wait_for(left.wait(), 60)
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert (record.code, record.phase, record.status) == ("client_gone", "tunnel", 101)
 
 
@@ -165,30 +165,30 @@ async def test_a_tunnel_has_limits_of_time(tmp_path: Path) -> None:
         side.write(AGREED)
         await side.gone()
 
-    async with running(tmp_path, script, route=ON + ", timeouts: {first_byte: 10s, idle: 20s}") as house:
-        waiting = await house.connect()
+    async with running(tmp_path, script, route=ON + ", timeouts: {first_byte: 10s, idle: 20s}") as harness:
+        waiting = await harness.connect()
         waiting.write(get("/ws", *ASK))
-        await until(lambda: house.endpoint_sides)
-        (exchange,) = house.gateway.exchanges
-        exchange.check(clock.monotonic() + 9)
-        exchange.check(clock.monotonic() + 11)
+        await until(lambda: harness.endpoint_sides)
+        (exchange,) = harness.gateway.exchanges
+        exchange.enforce_timeouts(clock.monotonic() + 9)
+        exchange.enforce_timeouts(clock.monotonic() + 11)
         assert status_of((await waiting.message())[0]) == 504
         answer.set()
-        side = await house.connect()
+        side = await harness.connect()
         side.write(get("/ws", *ASK))
         await side.head()
-        (exchange,) = house.gateway.exchanges
-        exchange.check(clock.monotonic() + 19)
-        assert house.gateway.exchanges
-        exchange.check(clock.monotonic() + 21)
-        assert [record.code for record in await house.accounted(2)] == ["first_byte_timeout", "idle_timeout"]
+        (exchange,) = harness.gateway.exchanges
+        exchange.enforce_timeouts(clock.monotonic() + 19)
+        assert harness.gateway.exchanges
+        exchange.enforce_timeouts(clock.monotonic() + 21)
+        assert [record.code for record in await harness.accounted(2)] == ["first_byte_timeout", "idle_timeout"]
 
 
 async def test_an_endpoint_that_cannot_be_reached_is_a_502(tmp_path: Path) -> None:
-    async with running(tmp_path, route=ON) as house:
-        house.server.close()
-        assert status_of((await house.ask(get("/ws", *ASK)))[0]) == 502
-        assert (await house.accounted(1))[0].code == "connect_failed"
+    async with running(tmp_path, route=ON) as harness:
+        harness.server.close()
+        assert status_of((await harness.ask(get("/ws", *ASK)))[0]) == 502
+        assert (await harness.accounted(1))[0].code == "connect_failed"
 
 
 # ---- an endpoint that does not come to its final head
@@ -206,9 +206,9 @@ async def test_more_head_than_allowed_is_a_502_however_it_comes(tmp_path: Path, 
         side.write(sent)
         await side.gone()
 
-    async with running(tmp_path, script, route=ON) as house:
-        assert status_of((await house.ask(get("/ws", *ASK)))[0]) == 502
-        (record,) = await house.accounted(1)
+    async with running(tmp_path, script, route=ON) as harness:
+        assert status_of((await harness.ask(get("/ws", *ASK)))[0]) == 502
+        (record,) = await harness.accounted(1)
         assert (record.code, record.detail) == ("upstream_malformed", detail)
 
 
@@ -218,8 +218,8 @@ async def test_interim_heads_in_one_piece_with_the_answer_are_passed_over(tmp_pa
         side.write(b"HTTP/1.1 102 Processing\r\n\r\n" * 32 + AGREED + b"first")
         await side.exactly(3)
 
-    async with running(tmp_path, script, route=ON) as house:
-        side = await house.connect()
+    async with running(tmp_path, script, route=ON) as harness:
+        side = await harness.connect()
         side.write(get("/ws", *ASK))
         assert status_of(await side.head()) == 101 and await side.exactly(5) == b"first"
         side.write(b"end")
@@ -241,23 +241,23 @@ async def test_nothing_before_the_final_head_extends_first_byte(tmp_path: Path, 
         await side.gone()
 
     go_on = asyncio.Event()
-    async with running(tmp_path, script, route=way, upstream="timeouts: {first_byte: 10s}") as house:
-        side = await house.connect()
+    async with running(tmp_path, script, route=way, upstream="timeouts: {first_byte: 10s}") as harness:
+        side = await harness.connect()
         side.write(get("/ws", *ASK))
-        await until(lambda: house.endpoint_sides)
-        (exchange,) = house.gateway.exchanges
+        await until(lambda: harness.endpoint_sides)
+        (exchange,) = harness.gateway.exchanges
         began = clock.monotonic()
-        exchange.check(began + 9)
-        assert not exchange.over
+        exchange.enforce_timeouts(began + 9)
+        assert not exchange.is_over
         go_on.set()
         await seen.wait()
         await turned()
-        exchange.check(began + 10.5)
+        exchange.enforce_timeouts(began + 10.5)
         head = await side.head()
         while status_of(head) < 200:
             head = await side.head()
         assert status_of(head) == 504
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.code == "first_byte_timeout"
 
 
@@ -277,8 +277,8 @@ async def test_a_fast_endpoint_of_a_tunnel_leaves_the_loop_to_others(tmp_path: P
         side.writer.write_eof()
         await side.gone()
 
-    async with running(tmp_path, script, route=ON) as house:
-        side = await house.connect()
+    async with running(tmp_path, script, route=ON) as harness:
+        side = await harness.connect()
         with turns:
             side.write(get("/ws", *ASK))
             assert status_of(await side.head()) == 101
@@ -292,15 +292,15 @@ async def test_a_tunnel_whose_client_is_behind_is_not_idle(tmp_path: Path) -> No
         side.write(AGREED + b"x" * 8_000_000)
         await side.gone()
 
-    async with running(tmp_path, script, route=ON, upstream="timeouts: {idle: 10s}") as house:
-        side = await house.connect()
+    async with running(tmp_path, script, route=ON, upstream="timeouts: {idle: 10s}") as harness:
+        side = await harness.connect()
         side.write(get("/ws", *ASK))
         assert status_of(await side.head()) == 101
         side.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        (exchange,) = house.gateway.exchanges
-        await until(lambda: exchange.tunnel._held)  # type: ignore[union-attr]
-        exchange.check(clock.monotonic() + 11)
-        assert not exchange.over
+        (exchange,) = harness.gateway.exchanges
+        await until(lambda: exchange.tunnel._client_behind)  # type: ignore[union-attr]
+        exchange.enforce_timeouts(clock.monotonic() + 11)
+        assert not exchange.is_over
         side.writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert len(await side.exactly(8_000_000)) == 8_000_000
 
@@ -312,12 +312,12 @@ async def test_the_end_of_the_clients_side_goes_on_to_the_endpoint_and_its_last_
         said = await side.rest()
         side.write(b"%d bytes" % len(said))
 
-    async with running(tmp_path, script, route=ON) as house:
-        side = await house.connect()
+    async with running(tmp_path, script, route=ON) as harness:
+        side = await harness.connect()
         side.write(get("/ws", *ASK))
         assert status_of(await side.head()) == 101
         side.write(b"x" * 3_000_000)
         side.writer.write_eof()
         assert await side.rest() == b"3000000 bytes"
-        await until(lambda: not house.listening.connections)
-        await house.accounted(1)
+        await until(lambda: not harness.listening.connections)
+        await harness.accounted(1)

@@ -16,9 +16,9 @@ from relayd.protocols.canon import Failure
 from relayd.proxy import websocket_session as module
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.websocket_session import (
-    FRAMES,
-    WAITING,
-    WAITING_BYTES,
+    MAX_FRAMES,
+    MAX_WAITING,
+    MAX_WAITING_BYTES,
     ResponsesSession,
     TurnWriter,
     failure_in,
@@ -28,9 +28,9 @@ from relayd.proxy.websocket_session import (
 from relayd.upstream.spec import Timeouts
 from relayd.wire.chunked import ChunkedDecoder
 from tests.aids.turns import turned
-from tests.unit.proxy.house import House, Side, Turns, get, running, soon, status_of, until
-from tests.unit.proxy.places import DONE, STREAM, Places, delta, http, in_turn, silent
-from tests.unit.proxy.scene import head_for
+from tests.unit.proxy.fakes import head_for
+from tests.unit.proxy.harness import Harness, Side, Turns, get, running, soon, status_of, until
+from tests.unit.proxy.scripted_endpoints import DONE, STREAM, ScriptedEndpoints, delta, http, in_turn, silent
 
 CHAT = """
 upstreams: {a: {protocol: openai_chat, endpoints: ["http://127.0.0.1:PORT/a"], LIMITS}}
@@ -81,15 +81,15 @@ class Socket:
         return events
 
 
-def inside(house: House) -> ResponsesSession:
+def inside(harness: Harness) -> ResponsesSession:
     """relayd's side of the only socket."""
-    found = house.connection.exchange
+    found = harness.connection.exchange
     assert found is not None and isinstance(found.tunnel, ResponsesSession)
     return found.tunnel
 
 
-async def opened(house: House) -> Socket:
-    side = await house.connect()
+async def opened(harness: Harness) -> Socket:
+    side = await harness.connect()
     side.write(HANDSHAKE)
     assert status_of(await side.head()) == 101
     return Socket(side)
@@ -100,24 +100,24 @@ def whole(limits: str = "") -> str:
 
 
 async def test_a_turn_goes_the_path_of_a_request_and_its_events_come_as_frames(tmp_path: Path) -> None:
-    places = Places(a=ANSWER)
-    async with running(tmp_path, places, whole=whole()) as house:
-        socket = await opened(house)
+    places = ScriptedEndpoints(a=ANSWER)
+    async with running(tmp_path, places, whole=whole()) as harness:
+        socket = await opened(harness)
         socket.side.write(asking())
         events = await socket.turn()
         assert [event["sequence_number"] for event in events] == list(range(len(events)))
         assert events[-1]["response"]["output"][0]["content"][0]["text"] == "hello"
         assert json.loads(places.asked[0][2])["stream"] is True
-        assert len(house.accounts) == 1 and house.accounts[0].method == "POST" and house.accounts[0].status == 200
+        assert len(harness.accounts) == 1 and harness.accounts[0].method == "POST" and harness.accounts[0].status == 200
         socket.side.close()
-        await until(lambda: len(house.accounts) == 2)
+        await until(lambda: len(harness.accounts) == 2)
 
 
 async def test_turns_come_one_after_another_in_their_order(tmp_path: Path) -> None:
     events, first = in_turn(ANSWER)
-    places = Places(a=[first, ANSWER])
-    async with running(tmp_path, places, whole=whole()) as house:
-        socket = await opened(house)
+    places = ScriptedEndpoints(a=[first, ANSWER])
+    async with running(tmp_path, places, whole=whole()) as harness:
+        socket = await opened(harness)
         socket.side.write(asking("one") + asking("two"))
         await until(lambda: len(places.asked) == 1)
         await turned()
@@ -130,9 +130,9 @@ async def test_turns_come_one_after_another_in_their_order(tmp_path: Path) -> No
 
 
 async def test_a_conversation_goes_on_from_the_last_response_though_it_was_not_stored(tmp_path: Path) -> None:
-    places = Places(a=ANSWER)
-    async with running(tmp_path, places, whole=whole()) as house:
-        socket, other = await opened(house), await opened(house)
+    places = ScriptedEndpoints(a=ANSWER)
+    async with running(tmp_path, places, whole=whole()) as harness:
+        socket, other = await opened(harness), await opened(harness)
         socket.side.write(asking("one", store=False))
         response = (await socket.turn())[-1]["response"]
         socket.side.write(asking("two", store=False, previous_response_id=response["id"]))
@@ -144,9 +144,9 @@ async def test_a_conversation_goes_on_from_the_last_response_though_it_was_not_s
 
 
 async def test_a_turn_that_fails_forgets_what_it_continued_and_ends_nothing_else(tmp_path: Path) -> None:
-    places = Places(a=[ANSWER, http(500, {"error": {"message": "boom"}}), ANSWER])
-    async with running(tmp_path, places, whole=whole()) as house:
-        socket = await opened(house)
+    places = ScriptedEndpoints(a=[ANSWER, http(500, {"error": {"message": "boom"}}), ANSWER])
+    async with running(tmp_path, places, whole=whole()) as harness:
+        socket = await opened(harness)
         socket.side.write(asking("one", store=False))
         first = (await socket.turn())[-1]["response"]["id"]
         socket.side.write(asking("two", store=False, previous_response_id=first))
@@ -161,8 +161,8 @@ async def test_a_turn_that_fails_forgets_what_it_continued_and_ends_nothing_else
 
 @pytest.mark.parametrize("wrong", [b"no json", b"[]", b'{"type": "session.update"}', b'{"type": "response.create"}'])
 async def test_what_is_no_request_is_said_and_the_socket_stays(tmp_path: Path, wrong: bytes) -> None:
-    async with running(tmp_path, Places(a=ANSWER), whole=whole()) as house:
-        socket = await opened(house)
+    async with running(tmp_path, ScriptedEndpoints(a=ANSWER), whole=whole()) as harness:
+        socket = await opened(harness)
         socket.side.write(frame(wrong))
         (error,) = await socket.turn()
         assert error["type"] == "error" and error["status"] == 400
@@ -177,64 +177,64 @@ async def test_the_client_leaving_cancels_the_turn_under_way(tmp_path: Path) -> 
         await side.gone()
         gone.set()
 
-    places = Places(a=waiting)
-    async with running(tmp_path, places, whole=whole()) as house:
-        socket = await opened(house)
+    places = ScriptedEndpoints(a=waiting)
+    async with running(tmp_path, places, whole=whole()) as harness:
+        socket = await opened(harness)
         socket.side.write(asking() + asking())
         await until(lambda: len(places.asked) == 1)
         socket.side.close()
         await soon(gone.wait())
-        await until(lambda: len(house.accounts) == 2)
-        assert {record.code for record in house.accounts} == {"client_gone"} and len(places.asked) == 1
+        await until(lambda: len(harness.accounts) == 2)
+        assert {record.code for record in harness.accounts} == {"client_gone"} and len(places.asked) == 1
 
 
 async def test_a_ping_is_answered_and_a_close_ends_it_cleanly(tmp_path: Path) -> None:
-    async with running(tmp_path, Places(a=ANSWER), whole=whole()) as house:
-        socket = await opened(house)
+    async with running(tmp_path, ScriptedEndpoints(a=ANSWER), whole=whole()) as harness:
+        socket = await opened(harness)
         socket.side.write(frame(b"are you there", opcode=9))
         assert await socket.frame() == (10, b"are you there")
         socket.side.write(frame((1000).to_bytes(2, "big"), opcode=8))
         opcode, data = await socket.frame()
         assert opcode == 8 and data[:2] == (1000).to_bytes(2, "big")
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.outcome == "complete" and record.status == 101
 
 
 async def test_more_turns_than_may_wait_are_not_even_read(tmp_path: Path) -> None:
-    places = Places(a=silent)
-    async with running(tmp_path, places, whole=whole()) as house:
-        socket = await opened(house)
-        socket.side.write(b"".join(asking(str(number)) for number in range(WAITING + 2)))
-        await until(lambda: not house.connection._stream.reading_enabled and len(places.asked) == 1)
+    places = ScriptedEndpoints(a=silent)
+    async with running(tmp_path, places, whole=whole()) as harness:
+        socket = await opened(harness)
+        socket.side.write(b"".join(asking(str(number)) for number in range(MAX_WAITING + 2)))
+        await until(lambda: not harness.connection._stream.reading_enabled and len(places.asked) == 1)
         await turned()
         assert len(places.asked) == 1
 
 
 async def test_turns_that_waited_are_all_answered_in_their_order(tmp_path: Path) -> None:
     events, first = in_turn(ANSWER)
-    places = Places(a=[first, ANSWER])
-    async with running(tmp_path, places, whole=whole()) as house:
-        socket = await opened(house)
-        count = 2 * WAITING + 3
+    places = ScriptedEndpoints(a=[first, ANSWER])
+    async with running(tmp_path, places, whole=whole()) as harness:
+        socket = await opened(harness)
+        count = 2 * MAX_WAITING + 3
         socket.side.write(b"".join(asking(str(number)) for number in range(count)))
-        await until(lambda: not house.connection._stream.reading_enabled)
+        await until(lambda: not harness.connection._stream.reading_enabled)
         events[0].set()
         for _ in range(count):
             assert (await socket.turn())[-1]["type"] == "response.completed"
         asked = [json.loads(body)["messages"][0]["content"] for _, _, body in places.asked]
         assert asked == [str(number) for number in range(count)]
-        assert house.connection._stream.reading_enabled
+        assert harness.connection._stream.reading_enabled
 
 
 async def test_messages_that_wait_are_bounded_in_bytes_too(tmp_path: Path) -> None:
-    async with running(tmp_path, Places(a=silent), whole=whole()) as house:
-        socket = await opened(house)
+    async with running(tmp_path, ScriptedEndpoints(a=silent), whole=whole()) as harness:
+        socket = await opened(harness)
         large = asking("x" * 60_000)
         socket.side.write(asking())
         for _ in range(100):
             socket.side.write(large)
-        await until(lambda: not house.connection._stream.reading_enabled)
-        assert inside(house)._waiting_bytes <= WAITING_BYTES + len(large)
+        await until(lambda: not harness.connection._stream.reading_enabled)
+        assert inside(harness)._waiting_bytes <= MAX_WAITING_BYTES + len(large)
 
 
 async def test_many_messages_in_one_segment_begin_one_turn_per_turn_of_the_loop(
@@ -251,8 +251,8 @@ async def test_many_messages_in_one_segment_begin_one_turn_per_turn_of_the_loop(
         return began
 
     monkeypatch.setattr(ResponsesSession, "_begin_turn", noted)
-    async with running(tmp_path, Places(a=ANSWER), whole=whole()) as house:
-        socket = await opened(house)
+    async with running(tmp_path, ScriptedEndpoints(a=ANSWER), whole=whole()) as harness:
+        socket = await opened(harness)
         with turns:
             socket.side.write(frame(b"{}") * 100)
             for _ in range(100):
@@ -266,11 +266,11 @@ async def test_tiny_frames_are_read_a_bounded_number_at_a_time(
 ) -> None:
     monkeypatch.setattr(work_queue, "SHARE_S", 0.0)
     turns = Turns()
-    async with running(tmp_path, Places(a=ANSWER), whole=whole()) as house:
-        socket = await opened(house)
+    async with running(tmp_path, ScriptedEndpoints(a=ANSWER), whole=whole()) as harness:
+        socket = await opened(harness)
         socket.side.write(b"\x01\x80\0\0\0\0")
-        await until(lambda: inside(house)._decoder._opcode == 1)
-        feed = inside(house)._decoder.feed
+        await until(lambda: inside(harness)._decoder._opcode == 1)
+        feed = inside(harness)._decoder.feed
 
         class Counted:
             def __getattr__(self, name: str) -> Any:
@@ -280,26 +280,26 @@ async def test_tiny_frames_are_read_a_bounded_number_at_a_time(
                 turns.note(most)
                 return feed(data, most)
 
-        decoder = inside(house)._decoder
-        inside(house)._decoder = Counted()  # type: ignore[assignment]
+        decoder = inside(harness)._decoder
+        inside(harness)._decoder = Counted()  # type: ignore[assignment]
         with turns:
             socket.side.write(sent * 5000 + frame(b"last", opcode=9))
             for _ in range(5001 if sent[0] == 0x89 else 1):
                 opcode, data = await socket.frame()
             assert (opcode, data) == (10, b"last")
-        assert turns.total > 5000 and turns.most <= 2 * FRAMES
+        assert turns.total > 5000 and turns.most <= 2 * MAX_FRAMES
 
 
 async def test_a_client_that_pings_and_reads_nothing_is_not_read_either_and_then_gets_every_pong(tmp_path: Path) -> None:
-    async with running(tmp_path, Places(a=ANSWER), whole=whole()) as house:
-        socket = await opened(house)
+    async with running(tmp_path, ScriptedEndpoints(a=ANSWER), whole=whole()) as harness:
+        socket = await opened(harness)
         socket.side.writer.transport.pause_reading()  # type: ignore[attr-defined]
         ping, count, most = frame(b"x" * 125, opcode=9), 0, 0
-        while not inside(house)._behind:
+        while not inside(harness)._client_behind:
             socket.side.write(ping * 100)
             count += 100
             await asyncio.sleep(0)
-            most = max(most, house.connection.buffered())
+            most = max(most, harness.connection.buffered())
         assert most < 256 * 1024
         socket.side.writer.transport.resume_reading()  # type: ignore[attr-defined]
         for _ in range(count):
@@ -309,11 +309,11 @@ async def test_a_client_that_pings_and_reads_nothing_is_not_read_either_and_then
 
 
 async def test_a_close_is_answered_behind_everything_else_that_the_client_has_not_read(tmp_path: Path) -> None:
-    async with running(tmp_path, Places(a=ANSWER), whole=whole()) as house:
-        socket = await opened(house)
+    async with running(tmp_path, ScriptedEndpoints(a=ANSWER), whole=whole()) as harness:
+        socket = await opened(harness)
         socket.side.writer.transport.pause_reading()  # type: ignore[attr-defined]
         ping, count = frame(b"x" * 125, opcode=9), 0
-        while not inside(house)._behind:
+        while not inside(harness)._client_behind:
             socket.side.write(ping * 100)
             count += 100
             await asyncio.sleep(0)
@@ -330,25 +330,25 @@ async def test_a_close_is_answered_behind_everything_else_that_the_client_has_no
     (b"\x81\x01a", 1002), (frame(b"\xff"), 1007), (b"\x81\xff" + (1 << 40).to_bytes(8, "big") + b"\0\0\0\0", 1009),
 ], ids=["unmasked", "no UTF-8", "too long"])
 async def test_a_broken_rule_is_told_to_a_client_that_goes_on_sending(tmp_path: Path, wrong: bytes, code: int) -> None:
-    async with running(tmp_path, Places(a=ANSWER), whole=whole()) as house:
-        socket = await opened(house)
+    async with running(tmp_path, ScriptedEndpoints(a=ANSWER), whole=whole()) as harness:
+        socket = await opened(harness)
         socket.side.write(wrong + b"x" * 500_000)
         opcode, data = await socket.frame()
         assert opcode == 8 and data[:2] == code.to_bytes(2, "big")
         assert await socket.side.rest() == b""
-        await house.accounted(1)
+        await harness.accounted(1)
 
 
 async def test_a_long_turn_with_others_waiting_is_no_silence_of_the_client(tmp_path: Path) -> None:
     events, first = in_turn(ANSWER)
-    async with running(tmp_path, Places(a=[first, ANSWER]), whole=whole()) as house:
-        socket = await opened(house)
-        socket.side.write(b"".join(asking(str(number)) for number in range(WAITING + 2)))
-        await until(lambda: not house.connection._stream.reading_enabled)
-        inside(house).check(clock.monotonic() + module.SILENT_S + 1, Timeouts())
+    async with running(tmp_path, ScriptedEndpoints(a=[first, ANSWER]), whole=whole()) as harness:
+        socket = await opened(harness)
+        socket.side.write(b"".join(asking(str(number)) for number in range(MAX_WAITING + 2)))
+        await until(lambda: not harness.connection._stream.reading_enabled)
+        inside(harness).enforce_timeouts(clock.monotonic() + module.PONG_TIMEOUT_S + 1, Timeouts())
         assert (await socket.frame())[0] == 9
         events[0].set()
-        for _ in range(WAITING + 2):
+        for _ in range(MAX_WAITING + 2):
             assert (await socket.turn())[-1]["type"] == "response.completed"
 
 
@@ -364,21 +364,21 @@ async def test_an_endless_event_of_an_endpoint_ends_the_turn_and_not_the_memory(
             await side.writer.drain()
 
     text = CHAT.replace("LIMITS", "").replace("openai_chat", "openai_responses")
-    async with running(tmp_path, Places(a=[endless, ANSWER]), whole=text) as house:
-        socket = await opened(house)
+    async with running(tmp_path, ScriptedEndpoints(a=[endless, ANSWER]), whole=text) as harness:
+        socket = await opened(harness)
         socket.side.write(asking())
         error = (await socket.turn())[-1]
         assert error["type"] in ("error", "response.failed")
-        await until(lambda: house.accounts)
-        assert house.accounts[0].code == "upstream_malformed"
+        await until(lambda: harness.accounts)
+        assert harness.accounts[0].code == "upstream_malformed"
 
 
 async def test_a_turn_leaves_nothing_for_the_collector(tmp_path: Path) -> None:
     def alive() -> int:
         return sum(isinstance(one, Exchange | TurnWriter | ChunkedDecoder) for one in gc.get_objects())
 
-    async with running(tmp_path, Places(a=ANSWER), whole=whole()) as house:
-        socket = await opened(house)
+    async with running(tmp_path, ScriptedEndpoints(a=ANSWER), whole=whole()) as harness:
+        socket = await opened(harness)
         gc.disable()
         try:
             before = alive()
@@ -393,16 +393,16 @@ async def test_a_turn_leaves_nothing_for_the_collector(tmp_path: Path) -> None:
 
 async def test_a_draining_gateway_closes_when_the_turn_is_over(tmp_path: Path) -> None:
     events, first = in_turn(ANSWER)
-    async with running(tmp_path, Places(a=first), whole=whole()) as house:
-        socket = await opened(house)
+    async with running(tmp_path, ScriptedEndpoints(a=first), whole=whole()) as harness:
+        socket = await opened(harness)
         socket.side.write(asking())
-        await until(lambda: len(house.gateway.exchanges) == 2)
-        house.gateway.draining = True
-        house.gateway.sweep()
+        await until(lambda: len(harness.gateway.exchanges) == 2)
+        harness.gateway.draining = True
+        harness.gateway.sweep()
         events[0].set()
         assert (await socket.turn())[-1]["type"] == "response.completed"
-        await until(lambda: len(house.gateway.exchanges) == 1)
-        house.gateway.sweep()
+        await until(lambda: len(harness.gateway.exchanges) == 1)
+        harness.gateway.sweep()
         opcode, data = await socket.frame()
         assert opcode == 8 and data[:2] == (1001).to_bytes(2, "big")
 
@@ -410,20 +410,20 @@ async def test_a_draining_gateway_closes_when_the_turn_is_over(tmp_path: Path) -
 async def test_a_connection_that_says_nothing_is_pinged_and_then_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(tmp_path, Places(a=ANSWER), whole=whole()) as house:
-        socket = await opened(house)
-        (exchange,) = house.gateway.exchanges
-        exchange.check(clock.monotonic() + 40)
+    async with running(tmp_path, ScriptedEndpoints(a=ANSWER), whole=whole()) as harness:
+        socket = await opened(harness)
+        (exchange,) = harness.gateway.exchanges
+        exchange.enforce_timeouts(clock.monotonic() + 40)
         assert (await socket.frame())[0] == 9
-        exchange.check(clock.monotonic() + 200)
+        exchange.enforce_timeouts(clock.monotonic() + 200)
         assert (await socket.frame())[0] == 8
 
 
 async def test_no_handshake_is_no_socket(tmp_path: Path) -> None:
-    async with running(tmp_path, Places(a=ANSWER), whole=whole()) as house:
-        head, _ = await house.ask(HANDSHAKE.replace(b"Version: 13", b"Version: 8"))
+    async with running(tmp_path, ScriptedEndpoints(a=ANSWER), whole=whole()) as harness:
+        head, _ = await harness.ask(HANDSHAKE.replace(b"Version: 13", b"Version: 8"))
         assert status_of(head) == 426 and b"Sec-WebSocket-Version: 13\r\n" in head
-        head, _ = await house.ask(HANDSHAKE.replace(b"websocket", b"something"))
+        head, _ = await harness.ask(HANDSHAKE.replace(b"websocket", b"something"))
         assert status_of(head) != 101
 
 
@@ -467,9 +467,9 @@ def test_the_places_of_keys_are_those_of_the_turn() -> None:
 
 async def test_a_handshake_that_its_listener_took_has_turns_however_many_fields_it_has(tmp_path: Path) -> None:
     listener = "limits: {fields: 300}"
-    async with running(tmp_path, Places(a=[ANSWER]), whole=CHAT.replace("LIMITS", ""), listener=listener) as house:
+    async with running(tmp_path, ScriptedEndpoints(a=[ANSWER]), whole=CHAT.replace("LIMITS", ""), listener=listener) as harness:
         fields = "".join(f"X-Field-{number}: x\r\n" for number in range(250)).encode()
-        side = await house.connect()
+        side = await harness.connect()
         side.write(HANDSHAKE[:-2] + fields + b"\r\n" + asking())
         assert status_of(await side.head()) == 101
         assert (await Socket(side).turn())[-1]["type"] == "response.completed"

@@ -21,7 +21,7 @@ from relayd.server.admin_views import AdminViews, ProcessState, ReloadResult
 from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.client import StreamClient
-from tests.unit.proxy.house import Side, until
+from tests.unit.proxy.harness import Side, until
 
 
 def send_request(path: str, method: str, target: str) -> tuple[int, dict[str, str], bytes]:

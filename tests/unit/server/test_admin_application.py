@@ -14,7 +14,7 @@ from relayd.server.admin_views import AdminViews, ProcessState, ReloadResult
 from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.client import StreamClient
-from tests.unit.proxy.house import until
+from tests.unit.proxy.harness import until
 from tests.unit.server.recording_responder import RecordingResponder
 
 

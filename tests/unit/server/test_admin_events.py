@@ -6,7 +6,7 @@ import pytest
 
 from relayd.server import admin_events
 from relayd.server.admin_events import EventFeed, EventStream
-from tests.unit.proxy.house import until
+from tests.unit.proxy.harness import until
 from tests.unit.server.recording_responder import RecordingResponder
 
 

@@ -22,7 +22,7 @@ from relayd.server.listener import ListenerSet
 from relayd.server.sockets import apply_socket_options, bind
 from tests.aids.ports import free_port
 from tests.aids.turns import turned
-from tests.unit.proxy.house import House, Side, get, running, soon, status_of, until
+from tests.unit.proxy.harness import Harness, Side, get, running, soon, status_of, until
 
 
 async def silent(side: Side) -> None:
@@ -34,68 +34,68 @@ async def silent(side: Side) -> None:
 
 
 async def test_a_peer_above_its_limit_gets_503_with_retry_after(tmp_path: Path) -> None:
-    async with running(tmp_path, listener="limits: {connections_per_peer: 2}") as house:
-        first, second = await house.connect(), await house.connect()
-        await until(lambda: len(house.listening.connections) == 2)
-        third = await house.connect()
+    async with running(tmp_path, listener="limits: {connections_per_peer: 2}") as harness:
+        first, second = await harness.connect(), await harness.connect()
+        await until(lambda: len(harness.listening.connections) == 2)
+        third = await harness.connect()
         head, _ = await third.message()
         assert status_of(head) == 503 and b"Retry-After: 1" in head and await third.rest() == b""
-        assert (await house.accounted(1))[0].code == "too_many_connections"
+        assert (await harness.accounted(1))[0].code == "too_many_connections"
         first.close()
-        await until(lambda: len(house.listening.connections) == 1)
-        fourth = await house.connect()
+        await until(lambda: len(harness.listening.connections) == 1)
+        fourth = await harness.connect()
         fourth.write(get())
         assert status_of((await fourth.message())[0]) == 200
         second.write(get())
         assert status_of((await second.message())[0]) == 200
-        await house.accounted(3)
+        await harness.accounted(3)
 
 
 async def test_a_trusted_proxy_may_bring_as_many_connections_as_its_clients_need(tmp_path: Path) -> None:
-    async with running(tmp_path, listener='trusted_proxies: ["127.0.0.1"], limits: {connections_per_peer: 1}') as house:
+    async with running(tmp_path, listener='trusted_proxies: ["127.0.0.1"], limits: {connections_per_peer: 1}') as harness:
         for number in range(3):
-            side = await house.connect()
+            side = await harness.connect()
             side.write(get("/x", f"X-Forwarded-For: 203.0.113.{number}"))
             assert status_of((await side.message())[0]) == 200
-        assert [record.client for record in await house.accounted(3)] == [f"203.0.113.{number}" for number in range(3)]
+        assert [record.client for record in await harness.accounted(3)] == [f"203.0.113.{number}" for number in range(3)]
 
 
 async def test_at_its_limit_a_listener_lets_newcomers_wait(tmp_path: Path) -> None:
-    async with running(tmp_path, listener="limits: {connections: 1}") as house:
-        first, second = await house.connect(), await house.connect()
+    async with running(tmp_path, listener="limits: {connections: 1}") as harness:
+        first, second = await harness.connect(), await harness.connect()
         second.write(get())
         first.write(get())
         assert status_of((await first.message())[0]) == 200
         await turned()
-        assert house.listening.count == 1 and len(house.accounts) == 1
+        assert harness.listening.count == 1 and len(harness.accounts) == 1
         first.close()
         assert status_of((await second.message())[0]) == 200
-        await house.accounted(2)
-        assert "listener_paused" in house.told.getvalue()
+        await harness.accounted(2)
+        assert "listener_paused" in harness.told.getvalue()
 
 
 async def test_the_gateway_may_be_full_too(tmp_path: Path) -> None:
-    async with running(tmp_path) as house:
+    async with running(tmp_path) as harness:
         room: list[int] = []
-        house.gateway.full = lambda: not room
-        side = await house.connect()
+        harness.gateway.full = lambda: not room
+        side = await harness.connect()
         side.write(get())
         await turned()
-        assert house.listening.count == 0
+        assert harness.listening.count == 0
         room.append(1)
         assert status_of((await side.message())[0]) == 200
 
 
 async def test_a_paused_listener_accepts_again(tmp_path: Path) -> None:
-    async with running(tmp_path) as house:
-        house.listening.pause()
-        house.listening.pause()
-        side = await house.connect()
+    async with running(tmp_path) as harness:
+        harness.listening.pause()
+        harness.listening.pause()
+        side = await harness.connect()
         side.write(get())
         await turned()
-        assert house.listening.count == 0
-        house.listening.accept()
-        house.listening.accept()
+        assert harness.listening.count == 0
+        harness.listening.accept()
+        harness.listening.accept()
         assert status_of((await side.message())[0]) == 200
 
 
@@ -104,12 +104,12 @@ async def test_peers_on_a_unix_socket_are_named_so_and_not_counted(tmp_path: Pat
     sock.bind(str(tmp_path / "a.sock"))
     sock.listen()
     options = 'trusted_proxies: [unix], limits: {connections_per_peer: 1}'
-    async with running(tmp_path, listener=options, sock=sock) as house:
+    async with running(tmp_path, listener=options, sock=sock) as harness:
         for name in ("one", "two"):
-            side = await house.connect()
+            side = await harness.connect()
             side.write(get("/x", f"X-Request-ID: {name}", "X-Forwarded-For: 203.0.113.9"))
             assert status_of((await side.message())[0]) == 200
-        found = await house.accounted(2)
+        found = await harness.accounted(2)
         assert [(record.peer, record.client, record.id) for record in found] == [
             ("unix", "203.0.113.9", "one"), ("unix", "203.0.113.9", "two")]
 
@@ -118,11 +118,11 @@ async def test_peers_on_a_unix_socket_are_named_so_and_not_counted(tmp_path: Pat
 
 
 @contextlib.asynccontextmanager
-async def listeners(tmp_path: Path, script: object = None) -> AsyncIterator[tuple[House, ListenerSet]]:
-    async with running(tmp_path, script) as house:  # type: ignore[arg-type]
-        every = ListenerSet(house.gateway, house.telemetry)
+async def listeners(tmp_path: Path, script: object = None) -> AsyncIterator[tuple[Harness, ListenerSet]]:
+    async with running(tmp_path, script) as harness:  # type: ignore[arg-type]
+        every = ListenerSet(harness.gateway, harness.telemetry)
         try:
-            yield house, every
+            yield harness, every
         finally:
             every.abort_all()
             every.close()
@@ -167,20 +167,20 @@ async def test_a_failed_preparation_leaves_nothing_behind(tmp_path: Path) -> Non
 
 
 async def test_connections_of_a_removed_listener_finish(tmp_path: Path) -> None:
-    async with listeners(tmp_path, silent) as (house, every):
+    async with listeners(tmp_path, silent) as (harness, every):
         port = free_port()
         every.commit(every.prepare({"one": Listener(address=f"127.0.0.1:{port}")}))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         idle, idle_writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(get())
-        await until(lambda: house.endpoint_sides and every.connections == 2)
+        await until(lambda: harness.endpoint_sides and every.connections == 2)
         every.commit(every.prepare({}))
         assert await soon(idle.read()) == b"" and every.connections == 1
-        house.endpoint_sides[0].write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        harness.endpoint_sides[0].write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         assert (await soon(reader.readuntil(b"ok"))).startswith(b"HTTP/1.1 200 OK")
         writer.close()
         idle_writer.close()
-        await house.accounted(1)
+        await harness.accounted(1)
 
 
 async def test_limits_change_for_connections_that_exist(tmp_path: Path) -> None:
@@ -193,26 +193,26 @@ async def test_limits_change_for_connections_that_exist(tmp_path: Path) -> None:
 
 
 async def test_the_limit_of_all_listeners_together_holds(tmp_path: Path) -> None:
-    async with listeners(tmp_path) as (house, every):
+    async with listeners(tmp_path) as (harness, every):
         port = free_port()
         every.commit(every.prepare({"one": Listener(address=f"127.0.0.1:{port}")}))
         every.limit = 1
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         await until(lambda: every.connections == 1)
-        assert house.gateway.full()
+        assert harness.gateway.full()
         writer.close()
-        await until(lambda: not house.gateway.full())
+        await until(lambda: not harness.gateway.full())
         assert await ask(port) == 200
 
 
 async def test_a_stop_closes_idle_connections_and_then_all(tmp_path: Path) -> None:
-    async with listeners(tmp_path, silent) as (house, every):
+    async with listeners(tmp_path, silent) as (harness, every):
         port, path = free_port(), tmp_path / "a.sock"
         every.commit(every.prepare({"one": Listener(address=f"127.0.0.1:{port}"), "two": Listener(address=f"unix:{path}")}))
         idle, idle_writer = await asyncio.open_connection("127.0.0.1", port)
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(get())
-        await until(lambda: house.endpoint_sides and every.connections == 2)
+        await until(lambda: harness.endpoint_sides and every.connections == 2)
         every.close()
         assert not path.exists()
         every.close_idle_connections()
@@ -221,7 +221,7 @@ async def test_a_stop_closes_idle_connections_and_then_all(tmp_path: Path) -> No
         assert status_of(await soon(reader.read())) == 503
         for one in (writer, idle_writer):
             one.close()
-        assert (await house.accounted(1))[0].code == "stopped"
+        assert (await harness.accounted(1))[0].code == "stopped"
 
 
 # ---- out of descriptors
@@ -229,7 +229,7 @@ async def test_a_stop_closes_idle_connections_and_then_all(tmp_path: Path) -> No
 SCARCE = """
 import asyncio, os, resource, sys, time
 from pathlib import Path
-from tests.unit.proxy.house import get, running, status_of, until
+from tests.unit.proxy.harness import get, running, status_of, until
 
 async def main():
     async with running(Path(sys.argv[1])) as house:

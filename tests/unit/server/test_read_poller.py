@@ -10,7 +10,7 @@ from tornado.ioloop import IOLoop
 
 from relayd.server.read_poller import ReadPoller
 from tests.aids.turns import turned
-from tests.unit.proxy.house import until
+from tests.unit.proxy.harness import until
 
 
 class RecordingStream:

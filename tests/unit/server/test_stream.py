@@ -13,7 +13,7 @@ from tornado.ioloop import IOLoop
 from relayd.server.read_poller import ReadPoller
 from relayd.server.stream import READS, RECORD, RECORDS, ClientStream, TlsClientStream
 from tests.aids.turns import turned
-from tests.unit.proxy.house import until
+from tests.unit.proxy.harness import until
 
 
 def pair() -> tuple[ClientStream, socket.socket]:

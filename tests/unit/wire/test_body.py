@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.wire import body as peeking
-from relayd.wire.body import flag_member, member_span, replace_member, pop_parsed_object
+from relayd.wire.body import flag_member, member_span, pop_parsed_object, replace_member
 from relayd.wire.json_scanner import MAX_DEPTH
 from tests.aids.growth import linear
 

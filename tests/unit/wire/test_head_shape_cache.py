@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from relayd.errors import ExchangeError
 from relayd.wire import head_shape_cache, http1, response
-from relayd.wire.head_shape_cache import MIN_COUNT, MAX_LOOKUPS, MAX_SHAPES, MAX_TRIED, ShapeCache, digits, field, ignored, literal
+from relayd.wire.head_shape_cache import (
+    MAX_LOOKUPS,
+    MAX_SHAPES,
+    MAX_TRIED,
+    MIN_COUNT,
+    ShapeCache,
+    digits,
+    field,
+    ignored,
+    literal,
+)
 from relayd.wire.http1 import HeadLimits, RequestHead, parse_head
 from relayd.wire.response import BadResponse, ResponseHead, parse_response
 

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.errors import ExchangeError
-from relayd.wire.path import MAX_PATH_BYTES, MAX_READINGS, has_parent_segment, may_be_ambiguous, normalise, pattern, readings, with_one_slash
+from relayd.wire.path import (
+    MAX_PATH_BYTES,
+    MAX_READINGS,
+    has_parent_segment,
+    may_be_ambiguous,
+    normalise,
+    pattern,
+    readings,
+    with_one_slash,
+)
 from tests.aids.growth import linear
 
 

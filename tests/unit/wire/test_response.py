@@ -74,8 +74,8 @@ def test_hop_by_hop_fields_and_what_connection_names_do_not_go_on() -> None:
 def test_an_upgrade_and_names_of_the_house_are_noted() -> None:
     head = take(b"Upgrade: websocket\r\n", b"X-Request-ID: theirs\r\n", first=b"HTTP/1.1 101 Switching Protocols\r\n")
     assert head.upgrade == b"websocket"
-    assert head.house
-    assert not take(b"X: y\r\n").house
+    assert head.has_relayd_fields
+    assert not take(b"X: y\r\n").has_relayd_fields
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from relayd.protocols.dialect import Ask, Refused
+from relayd.protocols.dialect import Refused, RequestContext
 from relayd.protocols.openai_responses import DIALECT
 from relayd.stores.memory import Store
 from tests.functional.harness.dialects.backend import Refusal
@@ -67,8 +67,8 @@ class Responses:
         tools = tuple(tool.name for tool in request.tools)
         return Asked(request.model, request.stream, "\n".join(system), tuple(said), tuple(results), tools, body, headers)
 
-    def ask(self) -> Ask:
-        return Ask("POST", "/v1/responses", "", {}, "req_1", self.store.space("there"))
+    def ask(self) -> RequestContext:
+        return RequestContext("POST", "/v1/responses", "", {}, "req_1", self.store.space("there"))
 
     def events(self, say: Say) -> Iterator[Event]:
         yield Begin()

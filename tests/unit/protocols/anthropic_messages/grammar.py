@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from relayd.protocols.canon import Message, Request, Text
-from relayd.protocols.dialect import Ask
+from relayd.protocols.dialect import RequestContext
 from tests.aids.memories import Kept
 
 _DELTAS = {
@@ -19,8 +19,8 @@ _DELTAS = {
 _STOP_REASONS = {"end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"}
 
 
-def ask(method: str = "POST", path: str = "/v1/messages", memory: Kept | None = None) -> Ask:
-    return Ask(method, path, "beta=true", {}, "req_1", memory or Kept())
+def ask(method: str = "POST", path: str = "/v1/messages", memory: Kept | None = None) -> RequestContext:
+    return RequestContext(method, path, "beta=true", {}, "req_1", memory or Kept())
 
 
 def request(stream: bool = True, messages: tuple[Message, ...] = (Message("user", (Text("Hi"),)),)) -> Request:

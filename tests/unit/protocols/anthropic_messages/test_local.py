@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relayd.protocols.anthropic_messages.local import local
-from relayd.protocols.dialect import Rendered
+from relayd.protocols.dialect import EncodedResponse
 from tests.unit.protocols.anthropic_messages.grammar import ask
 
 
@@ -23,7 +23,7 @@ def count(**members: Any) -> int:
 
 @pytest.mark.parametrize("path", ["/", "/v1/messages", "/v1/messages/count_tokens", "/team/v1/messages", "/v1"])
 def test_head_is_answered_at_once(path: str) -> None:
-    assert local(ask("HEAD", path), b"") == Rendered(200, b"")
+    assert local(ask("HEAD", path), b"") == EncodedResponse(200, b"")
 
 
 def test_everything_else_goes_on() -> None:

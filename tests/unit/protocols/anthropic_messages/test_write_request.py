@@ -22,7 +22,7 @@ from relayd.protocols.canon import (
     ToolChoice,
     ToolResult,
 )
-from relayd.protocols.dialect import Options, Refused, Sending
+from relayd.protocols.dialect import EncodedRequest, Options, Refused
 from tests.aids.memories import Kept
 
 USER = Message("user", (Text("Hi"),))
@@ -34,7 +34,7 @@ LOOP = (
 )
 
 
-def send(options: Options | None = None, memory: Kept | None = None, **members: Any) -> Sending:
+def send(options: Options | None = None, memory: Kept | None = None, **members: Any) -> EncodedRequest:
     asked = Request("claude", **({"messages": (USER,)} | members))
     return write_request(asked, options or Options(), memory or Kept())
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from relayd import clock
 from relayd.protocols.canon import End, Event, Failure, Finish, Message, Request, Text, TextDelta
-from relayd.protocols.dialect import Ask, Dialect, Refused, Rendered
+from relayd.protocols.dialect import Dialect, EncodedResponse, Refused, RequestContext
 from relayd.protocols.dialogflow import DIALECT
 from relayd.protocols.dialogflow.front import Settings, dialect
 from tests.aids.memories import Kept
@@ -19,8 +19,8 @@ from tests.aids.memories import Kept
 SESSION = "projects/p/agent/sessions/s-1"
 
 
-def ask(memory: Kept, method: str = "POST") -> Ask:
-    return Ask(method, "/webhook", "", {}, "r-1", memory)
+def ask(memory: Kept, method: str = "POST") -> RequestContext:
+    return RequestContext(method, "/webhook", "", {}, "r-1", memory)
 
 
 def question(text: Any = "How far is the moon?", session: Any = SESSION, **query: Any) -> bytes:
@@ -33,7 +33,7 @@ def read(memory: Kept, body: bytes, front: Dialect = DIALECT) -> Request:
     return front.read_request(body, ask(memory))
 
 
-def answer(memory: Kept, request: Request, *events: Event, front: Dialect = DIALECT) -> Rendered:
+def answer(memory: Kept, request: Request, *events: Event, front: Dialect = DIALECT) -> EncodedResponse:
     assert front.renderer is not None
     renderer = front.renderer(request, ask(memory))
     assert renderer.feed(list(events)) == b"" and renderer.comment() == b""

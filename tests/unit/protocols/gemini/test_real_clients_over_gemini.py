@@ -13,7 +13,7 @@ import pytest
 
 from relayd.protocols import anthropic_messages, openai_chat, openai_responses
 from relayd.protocols.canon import Request
-from relayd.protocols.dialect import Ask, Dialect, Memory, Options, Refused
+from relayd.protocols.dialect import Dialect, Memory, Options, Refused, RequestContext
 from relayd.protocols.gemini import DIALECT as GEMINI
 from tests.aids.sdk import http_of
 
@@ -89,7 +89,7 @@ class Between:
         self.front, self.endpoint, self.memory, self.http = front, endpoint, memory, http
 
     def __call__(self, request: Any) -> Any:
-        ask = Ask(request.method, request.url.path, "", dict(request.headers), "req-1", self.memory)
+        ask = RequestContext(request.method, request.url.path, "", dict(request.headers), "req-1", self.memory)
         assert self.front.read_request and self.front.renderer and GEMINI.write_request and GEMINI.reader
         try:
             asked: Request = self.front.read_request(request.content, ask)

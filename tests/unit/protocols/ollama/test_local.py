@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from relayd.protocols.dialect import Ask
+from relayd.protocols.dialect import RequestContext
 from relayd.protocols.ollama.local import local
 from tests.aids.memories import Forgetful
 
 
-def ask(method: str, path: str) -> Ask:
-    return Ask(method, path, "", {}, "req-1", Forgetful())
+def ask(method: str, path: str) -> RequestContext:
+    return RequestContext(method, path, "", {}, "req-1", Forgetful())
 
 
 @pytest.mark.parametrize(("path", "key"), [("/api/version", "version"), ("/team/api/ps/", "models")])

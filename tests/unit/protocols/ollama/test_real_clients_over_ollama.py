@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from relayd.protocols import dialogflow, openai_chat, simple_chat
-from relayd.protocols.dialect import Ask, Dialect, Options
+from relayd.protocols.dialect import Dialect, Options, RequestContext
 from relayd.protocols.ollama import DIALECT as OLLAMA
 from tests.aids.memories import Kept
 from tests.aids.sdk import http_of
@@ -61,7 +61,7 @@ def whole(lines: list[dict[str, Any]]) -> bytes:
 
 
 def exchanged(front: Dialect, ollama: Scripted, body: bytes, memory: Kept) -> tuple[int, str, list[bytes]]:
-    ask = Ask("POST", front.paths[0], "", {}, "req-1", memory)
+    ask = RequestContext("POST", front.paths[0], "", {}, "req-1", memory)
     assert front.read_request and front.renderer and OLLAMA.write_request and OLLAMA.reader
     request = front.read_request(body, ask)
     lines = ollama.lines(json.loads(OLLAMA.write_request(request, Options(), memory).body))

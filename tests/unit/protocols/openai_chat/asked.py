@@ -8,14 +8,14 @@ from typing import Any
 
 from relayd.protocols._answer_reader import AnswerReader
 from relayd.protocols.canon import Event, Request, TextDelta, ThoughtDelta, ToolDelta
-from relayd.protocols.dialect import Ask
+from relayd.protocols.dialect import RequestContext
 from relayd.protocols.openai_chat.reader import ChatAnswer
 from relayd.protocols.openai_chat.request_in import read_request
 from tests.aids.memories import Kept
 
 
-def an_ask() -> Ask:
-    return Ask("POST", "/v1/chat/completions", "", {}, "r-1", Kept())
+def an_ask() -> RequestContext:
+    return RequestContext("POST", "/v1/chat/completions", "", {}, "r-1", Kept())
 
 
 def ask(**members: Any) -> Request:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from relayd.protocols.canon import Begin, End, Event, Failure, Finish, Request, TextDelta, Usage
-from relayd.protocols.dialect import Ask, Refused
+from relayd.protocols.dialect import Refused, RequestContext
 from relayd.protocols.openai_responses import DIALECT
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from tests.aids.memories import Kept
@@ -18,11 +18,11 @@ HELLO: list[Event] = [Begin("x", "m"), TextDelta("Hel"), TextDelta("lo"), Finish
 
 def make_context(
     path: str = "/v1/responses", method: str = "POST", memory: Any = None, socket: Any = None, query: str = ""
-) -> Ask:
-    return Ask(method, path, query, {}, "req_1", Kept() if memory is None else memory, socket, KEY)
+) -> RequestContext:
+    return RequestContext(method, path, query, {}, "req_1", Kept() if memory is None else memory, socket, KEY)
 
 
-def read(context: Ask | None = None, **members: Any) -> Request:
+def read(context: RequestContext | None = None, **members: Any) -> Request:
     assert DIALECT.read_request is not None
     if context is not None and context.socket is not None:
         members.setdefault("type", "response.create")
@@ -30,7 +30,7 @@ def read(context: Ask | None = None, **members: Any) -> Request:
     return DIALECT.read_request(json.dumps({k: v for k, v in body.items() if v is not ...}).encode(), context or make_context())
 
 
-def refusal(context: Ask | None = None, **members: Any) -> Refused:
+def refusal(context: RequestContext | None = None, **members: Any) -> Refused:
     try:
         read(context, **members)
     except Refused as refused:
@@ -38,14 +38,14 @@ def refusal(context: Ask | None = None, **members: Any) -> Refused:
     raise AssertionError("the request was not refused")
 
 
-def streamed(events: list[Event], context: Ask | None = None, **members: Any) -> dict[str, Any]:
+def streamed(events: list[Event], context: RequestContext | None = None, **members: Any) -> dict[str, Any]:
     """Render a stream event by event and check its grammar; returns the final response."""
     context = context or make_context()
     renderer = ResponsesRenderer(read(context, stream=True, **members), context)
     return read_stream(b"".join(renderer.feed([event]) for event in events))
 
 
-def plain(events: list[Event], context: Ask | None = None, **members: Any) -> dict[str, Any]:
+def plain(events: list[Event], context: RequestContext | None = None, **members: Any) -> dict[str, Any]:
     """Render a plain answer and return its body."""
     context = context or make_context()
     renderer = ResponsesRenderer(read(context, **members), context)
@@ -60,7 +60,7 @@ def plain(events: list[Event], context: Ask | None = None, **members: Any) -> di
     return dict(body)
 
 
-def over_websocket(events: list[Event], context: Ask, **members: Any) -> dict[str, Any]:
+def over_websocket(events: list[Event], context: RequestContext, **members: Any) -> dict[str, Any]:
     """Render a WebSocket turn and check its grammar; returns the final response."""
     renderer = ResponsesRenderer(read(context, **members), context)
     return read_events([json.loads(text) for event in events for text in renderer.messages([event])])

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from relayd.protocols.canon import Event, Failure, Request
-from relayd.protocols.dialect import Ask, Refused, Rendered
+from relayd.protocols.dialect import EncodedResponse, Refused, RequestContext
 from relayd.protocols.openai_responses import DIALECT
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from relayd.protocols.openai_responses.websocket import write_error
@@ -30,11 +30,11 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
-    def context(self, socket: Any = None) -> Ask:
+    def context(self, socket: Any = None) -> RequestContext:
         path, _, query = self.path.partition("?")
         consumer = self.headers.get("Authorization", "")
         headers = {name.lower(): value for name, value in self.headers.items()}
-        return Ask(self.command, path, query, headers, "req_1", self.store.space(consumer), socket, KEY)
+        return RequestContext(self.command, path, query, headers, "req_1", self.store.space(consumer), socket, KEY)
 
     def answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
@@ -64,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(renderer.comment() + renderer.feed([event]))
         self.close_connection = True
 
-    def rendered(self, answer: Rendered) -> None:
+    def rendered(self, answer: EncodedResponse) -> None:
         self.send_response(answer.status)
         fields = {"Content-Type": answer.content_type, "Content-Length": str(len(answer.body)), **dict(answer.headers)}
         for name, value in fields.items():
@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.turns(self.context(socket=Kept()))
         self.close_connection = True
 
-    def turns(self, context: Ask) -> None:
+    def turns(self, context: RequestContext) -> None:
         decoder = Decoder()
         while data := self.connection.recv(65536):
             for event in decoder.feed(data):
@@ -94,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
                     for frame in self.turn(event.data, context):
                         self.wfile.write(text_frame(frame))
 
-    def turn(self, body: bytes, context: Ask) -> list[bytes]:
+    def turn(self, body: bytes, context: RequestContext) -> list[bytes]:
         assert DIALECT.read_request is not None
         try:
             request = DIALECT.read_request(body, context)

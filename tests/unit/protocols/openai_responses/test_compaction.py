@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from relayd.protocols.canon import Begin, End, Event, Failure, Finish, Request, Text, TextDelta, Usage
-from relayd.protocols.dialect import Ask, Refused, Rendered
+from relayd.protocols.dialect import EncodedResponse, Refused, RequestContext
 from relayd.protocols.openai_responses import DIALECT
 from relayd.protocols.openai_responses.compaction import MAX_RETAINED_USER_BYTES
 from tests.aids.memories import Kept
@@ -27,7 +27,7 @@ HISTORY = [
 ]
 
 
-def compact(events: list[Event], context: Ask | None = None, **members: Any) -> tuple[Request, Rendered]:
+def compact(events: list[Event], context: RequestContext | None = None, **members: Any) -> tuple[Request, EncodedResponse]:
     context = context or make_context("/v1/responses/compact")
     request = read(context, **members)
     assert DIALECT.renderer is not None

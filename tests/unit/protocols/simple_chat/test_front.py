@@ -20,10 +20,10 @@ from relayd.protocols.canon import (
     ThoughtDelta,
     Usage,
 )
-from relayd.protocols.dialect import Ask, Refused, Rendered
+from relayd.protocols.dialect import EncodedResponse, Refused, RequestContext
 from relayd.protocols.simple_chat import DIALECT
 
-ASK = Ask("POST", "/chat", "", {}, "r-1", None)  # type: ignore[arg-type]  # remembers nothing
+ASK = RequestContext("POST", "/chat", "", {}, "r-1", None)  # type: ignore[arg-type]  # remembers nothing
 
 
 def read(**members: Any) -> Request:
@@ -32,7 +32,7 @@ def read(**members: Any) -> Request:
     return DIALECT.read_request(json.dumps(body).encode(), ASK)
 
 
-def answer(request: Request, *events: Event, upstreams: tuple[str, ...] = ("local",)) -> Rendered:
+def answer(request: Request, *events: Event, upstreams: tuple[str, ...] = ("local",)) -> EncodedResponse:
     assert DIALECT.renderer is not None
     renderer = DIALECT.renderer(request, ASK)
     for name in upstreams:

@@ -10,7 +10,7 @@ from relayd import clock
 from relayd.plan.plan import Target
 from relayd.protocols import _chat_usage
 from relayd.protocols.openai_chat import DIALECT
-from relayd.proxy.call import Call, ask_of
+from relayd.proxy.ai_request import AiRequest, context_of
 from relayd.proxy.filters import hold_first_content
 from relayd.proxy.filters.chain import chain_for, invalid_answer
 from relayd.proxy.filters.drop_usage_chunk import DropUsageChunk
@@ -19,8 +19,8 @@ from relayd.proxy.filters.keepalive import KeepAlive
 from relayd.proxy.filters.tap_usage import TapUsage
 from relayd.stores.memory import Store
 from relayd.wire.response import ResponseHead
-from tests.unit.proxy.places import DONE, chunk, delta
-from tests.unit.proxy.scene import head_for, plan_of
+from tests.unit.proxy.fakes import head_for, plan_of
+from tests.unit.proxy.scripted_endpoints import DONE, chunk, delta
 
 PLAN = plan_of("""
 listeners: {public: {address: "127.0.0.1:8282"}}
@@ -30,10 +30,10 @@ routes: [{name: all, upstream: a}]
 BODY = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}'
 
 
-def call(body: bytes = BODY) -> Call:
+def ai_request(body: bytes = BODY) -> AiRequest:
     head = head_for("Content-Type: application/json", start="POST /v1/chat/completions HTTP/1.1")
     memory = Store(10, 1000, 60.0).space("x")
-    return Call(DIALECT, head, body, lambda: ask_of(head, b"id", memory, b""))
+    return AiRequest(DIALECT, head, body, lambda: context_of(head, b"id", memory, b""))
 
 
 def response(kind: str = "text/event-stream", **members: Any) -> ResponseHead:
@@ -49,21 +49,21 @@ def target() -> Target:
 
 
 def holding() -> HoldFirstContent:
-    asked = call()
+    asked = ai_request()
     assert DIALECT.reader is not None
-    return HoldFirstContent(DIALECT.reader(asked.request, target().upstream.spec.dialect, asked.ask.memory))
+    return HoldFirstContent(DIALECT.reader(asked.request, target().upstream.spec.dialect, asked.context.memory))
 
 
 def test_the_order_is_stated_once() -> None:
-    asked = call()
-    asked.asks_usage = True
+    asked = ai_request()
+    asked.requests_usage = True
     asked.keepalive = KeepAlive(5.0)
     kinds = [type(one) for one in chain_for(asked, target(), None, response(), True)]
     assert kinds == [TapUsage, DropUsageChunk, HoldFirstContent, KeepAlive]
 
 
 def test_a_stream_that_nothing_can_replace_is_not_held() -> None:
-    assert [type(one) for one in chain_for(call(), target(), None, response(), False)] == [TapUsage]
+    assert [type(one) for one in chain_for(ai_request(), target(), None, response(), False)] == [TapUsage]
 
 
 def test_a_stream_is_held_until_its_first_content() -> None:
@@ -82,7 +82,7 @@ def test_an_error_before_the_first_content_is_reported_and_nothing_shown() -> No
 
 
 def test_what_is_held_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hold_first_content, "BOUND", 100)
+    monkeypatch.setattr(hold_first_content, "MAX_HELD_BYTES", 100)
     held = holding()
     noise = b": noise\n\n" * 12
     assert held.process(noise) == noise
@@ -90,11 +90,11 @@ def test_what_is_held_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_stream_that_ends_with_its_connection_must_have_said_so() -> None:
     assert DIALECT.tap is not None
-    tap = TapUsage(call(), DIALECT.tap, response())
+    tap = TapUsage(ai_request(), DIALECT.tap, response())
     tap.process(delta(content="x"))
     tap.finish()
     assert tap.failure is not None and tap.failure.code == "upstream_cut"
-    whole = TapUsage(call(), DIALECT.tap, response())
+    whole = TapUsage(ai_request(), DIALECT.tap, response())
     whole.process(delta(content="x"))
     whole.process(DONE)
     whole.finish()
@@ -103,7 +103,7 @@ def test_a_stream_that_ends_with_its_connection_must_have_said_so() -> None:
 
 def test_the_marker_of_the_end_may_come_in_pieces() -> None:
     for cut in range(1, len(DONE)):
-        whole = TapUsage(call(), _chat_usage.TAP, response())
+        whole = TapUsage(ai_request(), _chat_usage.TAP, response())
         for piece in (delta(content="x"), DONE[:cut], DONE[cut:]):
             whole.process(piece)
         whole.finish()
@@ -123,7 +123,7 @@ def test_the_chunk_that_only_relayd_asked_for_is_removed_and_no_length_promised(
     (response("application/json", length=0), True), (response("application/problem+json"), False),
 ])
 def test_a_page_or_nothing_is_no_answer_of_an_api(head: ResponseHead, wrong: bool) -> None:
-    assert (invalid_answer(call(), head) is not None) is wrong
+    assert (invalid_answer(ai_request(), head) is not None) is wrong
 
 
 def test_a_comment_is_due_after_silence_and_between_frames_only() -> None:

@@ -8,30 +8,30 @@ from __future__ import annotations
 
 from urllib.parse import quote_from_bytes
 
-from relayd.plan.plan import HouseFields, PlannedRoute
+from relayd.plan.plan import HeaderNames, PlannedRoute
 from relayd.protocols import registry
-from relayd.protocols.dialect import Sending
-from relayd.proxy.api_path import crossing_path
-from relayd.proxy.outgoing import QUIET_NAMES
+from relayd.protocols.dialect import EncodedRequest
+from relayd.proxy.api_path import translated_path
+from relayd.proxy.upstream_request import SUPPRESSED_FIELDS
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import AuthSpec, UpstreamSpec
 from relayd.wire.headers import name_of
 from relayd.wire.http1 import RequestHead
 
 
-def crossing_target(sending: Sending, endpoint: Endpoint, spec: UpstreamSpec, auth: AuthSpec | None) -> bytes:
+def translated_target(encoded: EncodedRequest, endpoint: Endpoint, spec: UpstreamSpec, auth: AuthSpec | None) -> bytes:
     """The request target: the dialect's own path behind the endpoint's base, which is an SDK's base_url."""
-    target = crossing_path(spec.protocol, endpoint.base_path, sending.path.encode("ascii"))
+    target = translated_path(spec.protocol, endpoint.base_path, encoded.path.encode("ascii"))
     if auth is not None and auth.kind == "query":
-        mark = b"&" if b"?" in target else b"?"
-        target += mark + auth.name.encode() + b"=" + quote_from_bytes(auth.value.reveal().encode(), safe="").encode()
+        separator = b"&" if b"?" in target else b"?"
+        target += separator + auth.name.encode() + b"=" + quote_from_bytes(auth.value.reveal().encode(), safe="").encode()
     return target
 
 
 KEY_FIELDS = (b"x-api-key", b"x-goog-api-key", b"api-key")
 
 
-def passed_key(head: RequestHead, protocol: str) -> list[bytes]:
+def client_key_field(head: RequestHead, protocol: str) -> list[bytes]:
     """The client's own key, where the endpoint's dialect looks for one. Authorization wins over other fields."""
     scheme, _, key = (head.get(b"authorization") or b"").partition(b" ")
     if scheme.lower() != b"bearer" or not key.strip():
@@ -42,9 +42,9 @@ def passed_key(head: RequestHead, protocol: str) -> list[bytes]:
     return [b"Authorization: Bearer " + key.strip() if name is None else name + b": " + key.strip()]
 
 
-def crossing_fields(
-    route: PlannedRoute, house: HouseFields, endpoint: Endpoint, spec: UpstreamSpec, head: RequestHead,
-    forwarding: list[bytes], request_id: bytes, sending: Sending, auth: AuthSpec | None, stream: bool,
+def translated_fields(
+    route: PlannedRoute, header_names: HeaderNames, endpoint: Endpoint, spec: UpstreamSpec, head: RequestHead,
+    forwarding: list[bytes], request_id: bytes, encoded: EncodedRequest, auth: AuthSpec | None, stream: bool,
 ) -> list[bytes]:
     """The header fields, lines without their ends."""
     fields = [
@@ -54,19 +54,19 @@ def crossing_fields(
     agent = head.get(b"user-agent")
     if agent:
         fields.append(b"User-Agent: " + agent)
-    fields += [f"{name}: {value}".encode("latin-1", "replace") for name, value in sending.headers]
+    fields += [f"{name}: {value}".encode("latin-1", "replace") for name, value in encoded.headers]
     if route.request_edits is not None:
         fields = route.request_edits.apply(fields)
     fields += forwarding
-    if house.request_id:
-        fields.append(house.request_id + b": " + request_id)
+    if header_names.request_id:
+        fields.append(header_names.request_id + b": " + request_id)
     if auth is not None and auth.kind != "query":
         name = b"Authorization" if auth.kind == "bearer" else auth.name.encode()
         fields = [line for line in fields if name_of(line) != name.lower()]
         fields.append(name + b": " + (b"Bearer " if auth.kind == "bearer" else b"") + auth.value.reveal().encode())
     elif auth is None and route.pass_client_key:
-        fields += passed_key(head, spec.protocol)
+        fields += client_key_field(head, spec.protocol)
     present = {name_of(line) for line in fields}
-    fields += [line for line in QUIET_NAMES if line[:-1].lower() not in present]
+    fields += [line for line in SUPPRESSED_FIELDS if line[:-1].lower() not in present]
     authority = head.authority if spec.client_host and head.authority else endpoint.authority
     return [b"Host: " + authority, *fields]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from relayd.plan.plan import HouseFields, PlannedRoute
+from relayd.plan.plan import HeaderNames, PlannedRoute
 from relayd.wire.chunked import is_forbidden_trailer
 from relayd.wire.date import date_field, has_date
 from relayd.wire.headers import Memo, name_of
@@ -39,25 +39,25 @@ def framing_of(response: ResponseHead, method: bytes, version: int) -> int:
     return CHUNKED if version == 11 else UNTIL_CLOSE
 
 
-def head_of(
+def render_head(
     response: ResponseHead, framing: int, version: int, keep_alive: bool, route: PlannedRoute | None,
-    house: HouseFields, request_id: bytes, elapsed_s: float, cors: list[tuple[str, str]] | None,
+    header_names: HeaderNames, request_id: bytes, elapsed_s: float, cors: list[tuple[str, str]] | None,
 ) -> bytes:
     """The response head as one piece of bytes."""
     lines = response.keep
-    own_id = True
-    if response.house or house.own:
+    adds_request_id = True
+    if response.has_relayd_fields or header_names.custom:
         # An upstream's own request id is kept: clients quote it. Its other fields of these names are replaced.
-        own_id = not any(name_of(line) == house.request_id.lower() for line in lines)
-        replaced = {house.process_time.lower(), house.proxy_by.lower()}
+        adds_request_id = not any(name_of(line) == header_names.request_id.lower() for line in lines)
+        replaced = {header_names.process_time.lower(), header_names.proxy_by.lower()}
         lines = [line for line in lines if name_of(line) not in replaced]
     if route is not None and route.response_edits is not None:
         lines = route.response_edits.apply(lines, b"\r\n")
     if cors is not None:
         lines = [line for line in lines if not line.lower().startswith(b"access-control-")]
         lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in cors]
-    given = b"".join([status_line(response.status, response.reason), *lines])
-    parts = [given] if has_date(given) else [given, date_field()]  # RFC 9110 6.6.1
+    fields = b"".join([status_line(response.status, response.reason), *lines])
+    parts = [fields] if has_date(fields) else [fields, date_field()]  # RFC 9110 6.6.1
     if framing == CHUNKED:
         parts.append(b"Transfer-Encoding: chunked\r\n")
         if response.trailer is not None and route is not None and route.trailers:
@@ -71,12 +71,12 @@ def head_of(
         parts.append(b"Connection: close\r\n")
     elif version == 10:
         parts.append(b"Connection: keep-alive\r\n")
-    if house.request_id and own_id:
-        parts.append(b"%b: %b\r\n" % (house.request_id, request_id))
-    if house.process_time:
-        parts.append(b"%b: %.4f\r\n" % (house.process_time, elapsed_s))
-    if house.proxy_by:
-        parts.append(b"%b: relayd\r\n" % house.proxy_by)
+    if header_names.request_id and adds_request_id:
+        parts.append(b"%b: %b\r\n" % (header_names.request_id, request_id))
+    if header_names.process_time:
+        parts.append(b"%b: %.4f\r\n" % (header_names.process_time, elapsed_s))
+    if header_names.proxy_by:
+        parts.append(b"%b: relayd\r\n" % header_names.proxy_by)
     parts.append(b"\r\n")
     return b"".join(parts)
 
@@ -94,9 +94,9 @@ def trailer_field(value: bytes) -> bytes:
 
 def trailer_lines(lines: list[bytes]) -> bytes:
     """The trailer fields that may go on (RFC 9110 6.5.1), with their line ends."""
-    kept = []
+    allowed = []
     for line in lines:
         name, colon, value = line.rstrip(b"\r\n").partition(b":")
         if colon and not is_forbidden_trailer(name) and not any(byte < 32 and byte != 9 for byte in value):
-            kept.append(name + b":" + value + b"\r\n")
-    return b"".join(kept)
+            allowed.append(name + b":" + value + b"\r\n")
+    return b"".join(allowed)

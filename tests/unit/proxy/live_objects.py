@@ -19,7 +19,7 @@ def marked(size: int) -> bytes:
     return (MARK * (size // len(MARK) + 1))[:size]
 
 
-def census(known: Iterable[object] = (), also: tuple[str, ...] = ()) -> Counter[str]:
+def count_live_objects(known: Iterable[object] = (), also: tuple[str, ...] = ()) -> Counter[str]:
     """How many objects of each kind are alive that belong to an exchange. `known` are the test's own bytes.
 
     Objects from before `gc.freeze()` are not looked at.

@@ -6,21 +6,21 @@ import pytest
 
 from relayd import clock
 from relayd.plan.plan import PlannedRoute
-from relayd.proxy.incoming import (
+from relayd.proxy.response_head import (
     CHUNKED,
     LENGTH,
     NONE,
     UNTIL_CLOSE,
     framing_of,
-    head_of,
     interim_head,
+    render_head,
     status_line,
     trailer_lines,
 )
 from relayd.wire.response import ResponseHead, parse_response
-from tests.unit.proxy.scene import PLAIN, UPSTREAM, plan_of
+from tests.unit.proxy.fakes import PLAIN, UPSTREAM, plan_of
 
-HOUSE = plan_of(PLAIN).house
+HOUSE = plan_of(PLAIN).header_names
 
 
 def response(*lines: str, status: str = "200 OK") -> ResponseHead:
@@ -31,8 +31,8 @@ def written(
     answer: ResponseHead, framing: int = LENGTH, version: int = 11, keep: bool = True, route: PlannedRoute | None = None,
     cors: list[tuple[str, str]] | None = None, headers: str = "",
 ) -> list[bytes]:
-    house = plan_of(PLAIN + headers).house if headers else HOUSE
-    head = head_of(answer, framing, version, keep, route, house, b"id-1", 0.25, cors)
+    header_names = plan_of(PLAIN + headers).header_names if headers else HOUSE
+    head = render_head(answer, framing, version, keep, route, header_names, b"id-1", 0.25, cors)
     assert head.endswith(b"\r\n\r\n") and head.count(b"\r\n\r\n") == 1
     return head[:-4].split(b"\r\n")
 
@@ -134,6 +134,6 @@ def test_an_answer_without_a_date_gets_one_and_any_other_keeps_its_own(
     monkeypatch.setattr(clock, "wall", lambda: 784111778.5)
     response = ResponseHead(200, b" OK")
     response.keep = list(sent)
-    head = head_of(response, LENGTH, 11, True, None, HOUSE, b"id", 0.1, None)
+    head = render_head(response, LENGTH, 11, True, None, HOUSE, b"id", 0.1, None)
     assert head.count(b"\r\nDate: Sun, 06 Nov 1994 08:49:38 GMT\r\n") == kept
     assert head.lower().count(b"\r\ndate:") == 1

@@ -155,7 +155,7 @@ def saying(answer: bytes) -> Script:
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-class House:
+class Harness:
     """The whole of it; made by `running`."""
 
     def __init__(self, tmp_path: Path) -> None:
@@ -260,17 +260,17 @@ class House:
 async def running(
     tmp_path: Path, script: Script | None = None, *, listener: str = "", upstream: str = "", route: str = "", top: str = "",
     before: str = "", context: ssl.SSLContext | None = None, sock: socket.socket | None = None, whole: str = "",
-) -> AsyncIterator[House]:
+) -> AsyncIterator[Harness]:
     """`whole` stands in for the whole configuration but its listener."""
     text = LISTENER + whole if whole else CONFIG
     for word, value in (("LISTENER", listener), ("UPSTREAM", upstream), ("ROUTE", route), ("TOP", top), ("BEFORE", before)):
         text = text.replace(word, value)
-    house = House(tmp_path)
-    await house.open(script or saying(OK), text, context, sock)
+    harness = Harness(tmp_path)
+    await harness.open(script or saying(OK), text, context, sock)
     try:
-        yield house
+        yield harness
     finally:
-        await house.close()
+        await harness.close()
 
 
 def get(path: str = "/x", *lines: str, method: str = "GET", version: str = "1.1") -> bytes:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from relayd.errors import ExchangeError
-from relayd.proxy.model_of_request import (
+from relayd.proxy.request_model import (
     FormTransform,
-    decided_model,
+    deciding_model,
     form_finder,
     model_decides,
     model_in_path,
@@ -15,7 +15,7 @@ from relayd.proxy.model_of_request import (
 )
 from relayd.wire.body import inspect_json
 from relayd.wire.http1 import RequestHead
-from tests.unit.proxy.scene import head_for, plan_of
+from tests.unit.proxy.fakes import head_for, plan_of
 
 FORM = (b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nfast\r\n--b\r\n'
         b'Content-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n\x00\x01\r\n--b--\r\n')  # fmt: skip
@@ -53,11 +53,11 @@ def test_a_path_that_names_another_model_once_it_is_read_loosely_is_refused(path
 
 
 def test_a_model_is_found_in_the_path_in_json_and_in_forms() -> None:
-    assert decided_model(head(), b'{"a": {"model": "x"}, "model": "y"}') == "y"
-    assert decided_model(form_head(), FORM) == "fast"
-    assert decided_model(head(path="/models/a:x"), b'{"model":"models/a"}') == "a" and decided_model(head(path="/models/a:x"), None) == "a"
+    assert deciding_model(head(), b'{"a": {"model": "x"}, "model": "y"}') == "y"
+    assert deciding_model(form_head(), FORM) == "fast"
+    assert deciding_model(head(path="/models/a:x"), b'{"model":"models/a"}') == "a" and deciding_model(head(path="/models/a:x"), None) == "a"
     for body in (None, b"", b"{}", b'{"model":""}'):
-        assert decided_model(head(), body) == ""
+        assert deciding_model(head(), body) == ""
 
 
 @pytest.mark.parametrize(("lines", "body"), [
@@ -70,13 +70,13 @@ def test_a_model_is_found_in_the_path_in_json_and_in_forms() -> None:
 ])  # fmt: skip
 def test_a_body_that_readers_could_dispute_is_refused_with_its_reason(lines: tuple[str, ...], body: bytes) -> None:
     with pytest.raises(ExchangeError) as refused:
-        decided_model(head(*lines), body)
+        deciding_model(head(*lines), body)
     assert refused.value.kind.code == "ambiguous_body" and refused.value.detail in refused.value.message
 
 
 def test_a_path_and_a_body_that_name_two_models_are_refused() -> None:
     with pytest.raises(ExchangeError):
-        decided_model(head(path="/models/a:x"), b'{"model":"b"}')
+        deciding_model(head(path="/models/a:x"), b'{"model":"b"}')
 
 
 @pytest.mark.parametrize("lines", [
@@ -84,7 +84,7 @@ def test_a_path_and_a_body_that_name_two_models_are_refused() -> None:
     ("Content-Type: application/json;charset=\"utf-8\"",), ("Content-Language: de",), ("Content-Type: text/plain",),
 ])  # fmt: skip
 def test_usual_header_fields_are_no_obstacle(lines: tuple[str, ...]) -> None:
-    assert decided_model(head(*lines), b'{"model":"x"}') == "x"
+    assert deciding_model(head(*lines), b'{"model":"x"}') == "x"
 
 
 def test_where_nothing_is_decided_nothing_is_refused() -> None:

@@ -6,9 +6,16 @@ import pytest
 
 from relayd.errors import ExchangeError
 from relayd.plan.plan import Plan
-from relayd.proxy.outgoing import fields_of, forwarding_of, origin_for, request_id_of, strips_keys, target_of
+from relayd.proxy.upstream_request import (
+    fields_of,
+    forwarding_of,
+    origin_for,
+    request_id_of,
+    strips_client_keys,
+    target_of,
+)
 from relayd.wire.http1 import RequestHead
-from tests.unit.proxy.scene import PLAIN, UPSTREAM, Client, head_for, plan_of, route_of
+from tests.unit.proxy.fakes import PLAIN, UPSTREAM, Client, head_for, plan_of, route_of
 
 KEYED = """
 listeners: {public: {address: "127.0.0.1:8282"}}
@@ -38,10 +45,10 @@ def sent(plan: Plan, head: RequestHead, client: Client | None = None, consumer: 
     assert route.upstream is not None
     upstream = route.upstream
     endpoint = upstream.endpoints[0]
-    forwarding = forwarding_of(plan.house, client, head, origin_for(client, head))
-    strip = strips_keys(route, upstream.spec, consumer)
+    forwarding = forwarding_of(plan.header_names, client, head, origin_for(client, head))
+    strip = strips_client_keys(route, upstream.spec, consumer)
     fields = fields_of(
-        route, plan.house, endpoint, upstream.spec, head, forwarding, b"id-1", strip, plan.key_fields
+        route, plan.header_names, endpoint, upstream.spec, head, forwarding, b"id-1", strip, plan.key_fields
     )
     quiet = (b"Expect:", b"User-Agent:", b"Accept:", b"Content-Type:")
     return target_of(route, endpoint, upstream.spec, head, strip=strip), [line for line in fields if line not in quiet]
@@ -87,7 +94,7 @@ def test_nothing_is_invented_for_the_client(lines: tuple[str, ...], quiet: set[b
     plan, head = plan_of(PLAIN), head_for(*lines)
     route = route_of(plan, head)
     assert route.upstream is not None
-    fields = fields_of(route, plan.house, route.upstream.endpoints[0], route.upstream.spec, head, [], b"i", False)
+    fields = fields_of(route, plan.header_names, route.upstream.endpoints[0], route.upstream.spec, head, [], b"i", False)
     assert {line for line in fields if line.endswith(b":")} == quiet
 
 
@@ -295,10 +302,10 @@ def test_a_longer_name_in_via_is_no_loop() -> None:
     ("a b", True, False), ("a\xe9", True, False), ("a;b", True, False),
 ])
 def test_a_request_id_is_kept_if_well_formed_and_from_a_trusted_peer(value: str, trusted: bool, kept: bool) -> None:
-    found = request_id_of(plan_of(PLAIN).house, Client(trusted=trusted), head_for(f"X-Request-ID: {value}"))
+    found = request_id_of(plan_of(PLAIN).header_names, Client(trusted=trusted), head_for(f"X-Request-ID: {value}"))
     assert found == (value.encode() if kept else None)
 
 
 def test_without_a_name_there_is_no_request_id_to_keep() -> None:
-    house = plan_of(PLAIN + "headers: {request_id: off}\n").house
-    assert request_id_of(house, Client(trusted=True), head_for("X-Request-ID: a")) is None
+    header_names = plan_of(PLAIN + "headers: {request_id: off}\n").header_names
+    assert request_id_of(header_names, Client(trusted=True), head_for("X-Request-ID: a")) is None

@@ -12,7 +12,7 @@ from relayd.limits.request_buffers import RequestBuffers
 from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.protocols.dialect import Memory
-from relayd.proxy.application import Application, Handler, LocalRequest, Responder, answered
+from relayd.proxy.application import Application, Handler, LocalRequest, Responder, send_answer
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.pipeline import run
 from relayd.proxy.respond import answer
@@ -72,7 +72,7 @@ class Client:
     def resume_body(self) -> None:
         self.ended.append("resume")
 
-    def again(self) -> None:
+    def schedule_upload(self) -> None:
         """Nothing is read."""
 
     def start_tunnel(self) -> None:
@@ -97,7 +97,7 @@ class Client:
         return self.sent.partition(b"\r\n\r\n")[2]
 
 
-class Counting:
+class FakeGateway:
     """An Owner that keeps the accounts."""
 
     def __init__(self) -> None:
@@ -121,8 +121,8 @@ class Counting:
     def memory(self, space: str) -> Memory:
         return self.store.space(space)
 
-    def later(self, delay_s: float, call: Callable[[], None]) -> Callable[[], None]:
-        timer = (delay_s, call)
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Callable[[], None]:
+        timer = (delay_s, callback)
         self.timers.append(timer)
         return lambda: self.timers.remove(timer)
 
@@ -131,14 +131,14 @@ class Counting:
 
     def _handled(self, request: LocalRequest, responder: Responder) -> Handler:
         self.asked.append((request.method, request.path, request.may_write))
-        return answered(responder, answer(200, "application/json", b"{}"))
+        return send_answer(responder, answer(200, "application/json", b"{}"))
 
 
-def walked(
-    plan: Plan, head: RequestHead, client: Client | None = None, owner: Counting | None = None, body: bytes | None = None
-) -> tuple[Client, Exchange, Counting]:
+def run_through_phases(
+    plan: Plan, head: RequestHead, client: Client | None = None, owner: FakeGateway | None = None, body: bytes | None = None
+) -> tuple[Client, Exchange, FakeGateway]:
     """An exchange that has gone through its rooms."""
-    client, owner = client or Client(), owner or Counting()
+    client, owner = client or Client(), owner or FakeGateway()
     exchange = Exchange(owner, plan, client, head, clock.monotonic(), body)
     client.exchange = exchange
     run(exchange)

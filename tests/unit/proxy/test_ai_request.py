@@ -10,16 +10,16 @@ from relayd.plan.plan import Plan, Target
 from relayd.protocols.dialect import Dialect, Refused
 from relayd.protocols.openai_chat import DIALECT as CHAT
 from relayd.protocols.openai_responses import DIALECT as RESPONSES
-from relayd.proxy.call import (
-    Call,
+from relayd.proxy.ai_request import (
+    AiRequest,
     Fields,
-    ask_of,
-    listing_asked,
+    context_of,
+    requested_listing,
 )
 from relayd.stores.memory import Store
 from relayd.wire.body import PARSED_BYTES
 from relayd.wire.json_steps import Steps
-from tests.unit.proxy.scene import head_for, plan_of
+from tests.unit.proxy.fakes import head_for, plan_of
 
 STORE = Store(10, 100_000, 60.0)
 @pytest.fixture(scope="module")
@@ -37,12 +37,12 @@ routes: [{name: all, upstream: chat}]
 def made(
     plan: Plan, body: bytes | None, path: str = "/v1/chat/completions", *lines: str, socket: bool = False,
     dialect: Dialect = CHAT,
-) -> Call:
+) -> AiRequest:
     head = head_for(*lines, start=f"POST {path} HTTP/1.1")
     head.model = "m"
     memory = STORE.space("s") if socket else None
-    return Call(
-        dialect, head, body, lambda: ask_of(head, b"id-1", STORE.space("a"), b"", memory),
+    return AiRequest(
+        dialect, head, body, lambda: context_of(head, b"id-1", STORE.space("a"), b"", memory),
         is_socket=socket,
     )
 
@@ -57,24 +57,24 @@ def target(plan: Plan, name: str, model: str | None = None) -> Target:
     ("/v1beta/models", ""), ("/api/tags", ""), ("/api/tags/x", None), ("/tags", None),
 ])
 def test_paths_of_the_model_list_are_known(path: str, asked: str | None) -> None:
-    assert listing_asked(path) == asked
+    assert requested_listing(path) == asked
 
 
 def test_only_the_models_name_changes_in_a_body_that_passes(plan: Plan) -> None:
     body = b'{ "n": 123456789012345678901234567890, "model" : "m", "x": [1.50, "\xc3\xa4"] }'
-    call = made(plan, body)
-    assert call.passing(target(plan, "chat")) is body
-    assert call.passing(target(plan, "chat", "m")) is body
-    assert call.passing(target(plan, "chat", "there")) == body.replace(b'"m"', b'"there"')
-    assert made(plan, None).passing(target(plan, "chat", "there")) is None
+    ai_request = made(plan, body)
+    assert ai_request.passthrough_body(target(plan, "chat")) is body
+    assert ai_request.passthrough_body(target(plan, "chat", "m")) is body
+    assert ai_request.passthrough_body(target(plan, "chat", "there")) == body.replace(b'"m"', b'"there"')
+    assert made(plan, None).passthrough_body(target(plan, "chat", "there")) is None
 
 
 def test_a_request_crosses_only_where_dialects_differ_and_it_can_be_translated(plan: Plan) -> None:
-    call = made(plan, b"{}")
-    assert call.crosses(target(plan, "messages"))
-    assert not call.crosses(target(plan, "chat")) and not call.crosses(target(plan, "plain"))
+    ai_request = made(plan, b"{}")
+    assert ai_request.needs_translation(target(plan, "messages"))
+    assert not ai_request.needs_translation(target(plan, "chat")) and not ai_request.needs_translation(target(plan, "plain"))
     other = made(plan, b"{}", "/v1/embeddings")
-    assert other.crosses_dialects(target(plan, "messages")) and not other.crosses(target(plan, "messages"))
+    assert other.differs_in_dialect(target(plan, "messages")) and not other.needs_translation(target(plan, "messages"))
 
 
 @pytest.mark.parametrize(("body", "stream"), [
@@ -85,15 +85,15 @@ def test_a_stream_is_one_that_was_asked_for(plan: Plan, body: bytes | None, stre
 
 
 def test_a_translated_request_has_the_name_that_the_model_has_there(plan: Plan) -> None:
-    call = made(plan, b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}')
-    request, sending = call.sending(target(plan, "messages", "there"))
-    assert request.model == "there" and json.loads(sending.body)["model"] == "there"
+    ai_request = made(plan, b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}')
+    request, encoded = ai_request.encode_for(target(plan, "messages", "there"))
+    assert request.model == "there" and json.loads(encoded.body)["model"] == "there"
 
 
 def test_a_socket_always_streams_and_passes_as_a_request(plan: Plan) -> None:
-    call = made(plan, b'{"type": "response.create", "model": "m"}', "/v1/responses", socket=True, dialect=RESPONSES)
-    assert call.stream
-    passed = call.passing(target(plan, "chat", "there"))
+    ai_request = made(plan, b'{"type": "response.create", "model": "m"}', "/v1/responses", socket=True, dialect=RESPONSES)
+    assert ai_request.stream
+    passed = ai_request.passthrough_body(target(plan, "chat", "there"))
     assert passed is not None and json.loads(passed) == {"model": "there", "stream": True}
 
 
@@ -117,26 +117,26 @@ def steps_of(steps: Steps[None] | None) -> int:
 
 def test_a_short_body_and_one_that_passes_need_no_steps(plan: Plan) -> None:
     short = made(plan, b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}')
-    assert short.steps_to(target(plan, "messages")) is None and short.early_steps(is_counted_here=False) is None
-    assert made(plan, LARGE).steps_to(target(plan, "chat")) is None and made(plan, None).steps_to(target(plan, "messages")) is None
+    assert short.preparation_steps(target(plan, "messages")) is None and short.selection_steps(is_counted_here=False) is None
+    assert made(plan, LARGE).preparation_steps(target(plan, "chat")) is None and made(plan, None).preparation_steps(target(plan, "messages")) is None
 
 
 def test_what_is_made_in_steps_is_what_is_made_at_once(plan: Plan) -> None:
     assert len(LARGE) > PARSED_BYTES
     there = target(plan, "messages", "there")
-    call, other = made(plan, LARGE), made(plan, LARGE)
-    assert steps_of(call.steps_to(there)) > 3000 and call.steps_to(there) is None
-    request, sending = call.sending(there)
-    theirs = other.sending(there)
-    assert json.loads(sending.body) == json.loads(theirs[1].body) and request.messages == theirs[0].messages
+    ai_request, other = made(plan, LARGE), made(plan, LARGE)
+    assert steps_of(ai_request.preparation_steps(there)) > 3000 and ai_request.preparation_steps(there) is None
+    request, encoded = ai_request.encode_for(there)
+    theirs = other.encode_for(there)
+    assert json.loads(encoded.body) == json.loads(theirs[1].body) and request.messages == theirs[0].messages
     assert request.large and request.model == "there"
-    assert steps_of(call.steps_to(target(plan, "messages"))) > 3000  # another endpoint: it is written again
+    assert steps_of(ai_request.preparation_steps(target(plan, "messages"))) > 3000  # another endpoint: it is written again
 
 
 def test_a_request_that_is_only_read_is_read_in_steps_too(plan: Plan) -> None:
-    call = made(plan, LARGE)
-    assert steps_of(call.steps_to(target(plan, "chat"), reads=True)) > 3000
-    assert len(call.request.messages) == 3000 and call.steps_to(target(plan, "chat"), reads=True) is None
+    ai_request = made(plan, LARGE)
+    assert steps_of(ai_request.preparation_steps(target(plan, "chat"), reads=True)) > 3000
+    assert len(ai_request.request.messages) == 3000 and ai_request.preparation_steps(target(plan, "chat"), reads=True) is None
 
 
 @pytest.mark.parametrize(("body", "words"), [
@@ -145,25 +145,25 @@ def test_a_request_that_is_only_read_is_read_in_steps_too(plan: Plan) -> None:
     (LARGE[:-1] + b',"Stream":true}', "ambiguous"), (b'{"model":"m","a":"' + b"a" * 5_000_000 + b'\xc3\xa4"}', "not all ASCII"),
 ])  # fmt: skip
 def test_what_cannot_be_read_in_steps_is_refused_when_it_is_asked_for(body: bytes, words: str, plan: Plan) -> None:
-    call = made(plan, body)
+    ai_request = made(plan, body)
     there = target(plan, "messages")
-    steps_of(call.steps_to(there))
-    assert call.steps_to(there) is None
+    steps_of(ai_request.preparation_steps(there))
+    assert ai_request.preparation_steps(there) is None
     for _ in range(2):
         with pytest.raises(Refused, match=words):
-            call.sending(there)
+            ai_request.encode_for(there)
 
 
 def test_what_cannot_be_carried_is_refused_for_that_endpoint_alone(plan: Plan) -> None:
-    call = made(plan, LARGE[:-1] + b',"n":2}')
-    steps_of(call.steps_to(target(plan, "messages")))
+    ai_request = made(plan, LARGE[:-1] + b',"n":2}')
+    steps_of(ai_request.preparation_steps(target(plan, "messages")))
     there = target(plan, "messages")
-    steps_of(call.steps_to(there))
+    steps_of(ai_request.preparation_steps(there))
     with pytest.raises(Refused, match="one answer"):
-        call.sending(there)
+        ai_request.encode_for(there)
 
 
 def test_a_refusal_that_is_kept_holds_no_body(plan: Plan) -> None:
-    call = made(plan, LARGE[:-1] + b',"n":7000}')
-    steps_of(call.steps_to(target(plan, "messages")))
-    assert call._unread is not None and call._unread.__traceback__ is None
+    ai_request = made(plan, LARGE[:-1] + b',"n":7000}')
+    steps_of(ai_request.preparation_steps(target(plan, "messages")))
+    assert ai_request._read_error is not None and ai_request._read_error.__traceback__ is None

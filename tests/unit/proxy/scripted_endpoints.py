@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tests.unit.proxy.house import Side
+from tests.unit.proxy.harness import Side
 
 
 def http(status: int, body: bytes | dict[str, Any] = b"", *lines: str, content_type: str = "application/json") -> bytes:
@@ -41,7 +41,7 @@ def completion(text: str, **words: Any) -> dict[str, Any]:
     }
 
 
-class Places:
+class ScriptedEndpoints:
     """The script of a House's endpoint. `answers[place]` is a list taken from its front (the last one stays), each
     bytes to send or a coroutine function of the side; `asked` has (place, head, body) of every request."""
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from relayd.errors import ExchangeError
-from relayd.plan.plan import HouseFields, PlannedRoute
-from relayd.proxy.api_path import passing_path, with_model
+from relayd.plan.plan import HeaderNames, PlannedRoute
+from relayd.proxy.api_path import passthrough_path, with_model
 from relayd.proxy.downstream import Downstream
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import AuthSpec, UpstreamSpec
@@ -23,7 +23,7 @@ from relayd.wire.origin import Origin, origin_of
 
 _WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # What libcurl would invent: an empty field takes it away. Expect is answered by relayd and never goes on.
-_QUIET = {
+_SUPPRESSED = {
     bits: [b"Expect:"]
     + [name for bit, name in ((AGENT, b"User-Agent:"), (ACCEPT, b"Accept:"), (TYPE, b"Content-Type:"))
        if not bits & 1 << bit]
@@ -33,18 +33,18 @@ _QUIET = {
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class UpstreamRequest:
     """A request as the transport takes it; `fields` are lines without their ends."""
 
     target: bytes
     fields: list[bytes]
 
 
-def request_id_of(house: HouseFields, down: Downstream, head: RequestHead) -> bytes | None:
+def request_id_of(header_names: HeaderNames, down: Downstream, head: RequestHead) -> bytes | None:
     """The client's own request id, if it is well-formed and its sender is trusted."""
-    if not down.trusted or not house.request_id:
+    if not down.trusted or not header_names.request_id:
         return None
-    value = head.get(house.request_id.lower())
+    value = head.get(header_names.request_id.lower())
     return value if value is not None and _WELL_FORMED_ID.fullmatch(value) else None
 
 
@@ -62,7 +62,7 @@ def target_of(
     if model is not None:
         path = with_model(path, model)
     if endpoint.base_path:
-        path = passing_path(upstream.protocol, endpoint.base_path, path)
+        path = passthrough_path(upstream.protocol, endpoint.base_path, path)
     query = head.query
     if strip and query:
         is_api = upstream.protocol != "plain" or b"/v1beta" in head.path or b"/models" in head.path
@@ -80,10 +80,10 @@ def _without_keys(query: bytes, is_api: bool) -> bytes:
     """A query without the keys that clients of AI APIs write there. `key` is one only before such an API (Gemini's
     clients): elsewhere it may be anything."""
     parts = query[1:].split(b"&")
-    kept = [part for part in parts if not _is_key(part.partition(b"=")[0], is_api)]
-    if len(kept) == len(parts):
+    remaining = [part for part in parts if not _is_key(part.partition(b"=")[0], is_api)]
+    if len(remaining) == len(parts):
         return query
-    return b"?" + b"&".join(kept) if kept else b""
+    return b"?" + b"&".join(remaining) if remaining else b""
 
 
 def _is_key(name: bytes, is_api: bool) -> bool:
@@ -101,66 +101,66 @@ def origin_for(down: Downstream, head: RequestHead) -> Origin | None:
     return origin_of(down.peer, head.get_all, down.networks) if down.trusted else None
 
 
-def forwarding_of(house: HouseFields, down: Downstream, head: RequestHead, origin: Origin | None) -> list[bytes]:
+def forwarding_of(header_names: HeaderNames, down: Downstream, head: RequestHead, origin: Origin | None) -> list[bytes]:
     """The lines that tell the endpoint who asked; `origin` is what `origin_for` has found."""
     if origin is None and not head.via:
         cached = down.forwarding_cache
-        if cached is not None and cached[0] is house and cached[1] == head.authority:
+        if cached is not None and cached[0] is header_names and cached[1] == head.authority:
             return cached[2]
-        lines = _forwarding(house, down, head, Origin(down.peer, down.peer.encode(), [], None, None))
-        down.forwarding_cache = (house, head.authority, lines)
+        lines = _forwarding(header_names, down, head, Origin(down.peer, down.peer.encode(), [], None, None))
+        down.forwarding_cache = (header_names, head.authority, lines)
         return lines
-    return _forwarding(house, down, head, origin or Origin(down.peer, down.peer.encode(), [], None, None))
+    return _forwarding(header_names, down, head, origin or Origin(down.peer, down.peer.encode(), [], None, None))
 
 
-def _forwarding(house: HouseFields, down: Downstream, head: RequestHead, origin: Origin) -> list[bytes]:
+def _forwarding(header_names: HeaderNames, down: Downstream, head: RequestHead, origin: Origin) -> list[bytes]:
     scheme = b"https" if down.tls else b"http"
     host = origin.host or head.authority
     lines = []
-    if house.forwarded_for:
-        lines.append(house.forwarded_for + b": " + origin.chain)
-    if house.forwarded_proto:
-        lines.append(house.forwarded_proto + b": " + (origin.proto or scheme))
-    if house.forwarded_host and host:
-        lines.append(house.forwarded_host + b": " + host)
-    if house.real_ip:
-        lines.append(house.real_ip + b": " + origin.client.encode())
-    if house.forwarded:
+    if header_names.forwarded_for:
+        lines.append(header_names.forwarded_for + b": " + origin.chain)
+    if header_names.forwarded_proto:
+        lines.append(header_names.forwarded_proto + b": " + (origin.proto or scheme))
+    if header_names.forwarded_host and host:
+        lines.append(header_names.forwarded_host + b": " + host)
+    if header_names.real_ip:
+        lines.append(header_names.real_ip + b": " + origin.client.encode())
+    if header_names.forwarded:
         own = forwarded_element(down.peer, head.authority, scheme)
-        lines.append(house.forwarded + b": " + b", ".join([*origin.elements, own]))
-    if house.via:
-        mine = b"%s %s" % (b"1.1" if head.version == 11 else b"1.0", house.via)
+        lines.append(header_names.forwarded + b": " + b", ".join([*origin.elements, own]))
+    if header_names.via:
+        own_hop = b"%s %s" % (b"1.1" if head.version == 11 else b"1.0", header_names.via)
         for value in head.via:
             for hop in value.split(b","):
-                if hop.split()[1:2] == [house.via]:
+                if hop.split()[1:2] == [header_names.via]:
                     raise ExchangeError("loop_detected", "own name in Via")
-        lines.append(b"Via: " + b", ".join([*head.via, mine]))
+        lines.append(b"Via: " + b", ".join([*head.via, own_hop]))
     return lines
 
 
 def fields_of(
-    route: PlannedRoute, house: HouseFields, endpoint: Endpoint, upstream: UpstreamSpec, head: RequestHead,
+    route: PlannedRoute, header_names: HeaderNames, endpoint: Endpoint, upstream: UpstreamSpec, head: RequestHead,
     forwarding: list[bytes], request_id: bytes, strip_keys: bool,
     key_fields: frozenset[bytes] = frozenset(), auth: AuthSpec | None = None,
 ) -> list[bytes]:
     """The header fields, in the client's order and spelling, then relayd's own."""
-    kept = head.keep
+    remaining = head.keep
     if strip_keys and head.keys:
         keys = head.keys
-        kept = [line for place, line in enumerate(kept) if place not in keys]
+        remaining = [line for index, line in enumerate(remaining) if index not in keys]
     if strip_keys and key_fields:
-        kept = [line for line in kept if name_of(line) not in key_fields]
+        remaining = [line for line in remaining if name_of(line) not in key_fields]
     if strip_keys and upstream.protocol != "plain" and head.get(b"cookie") is not None:
-        kept = [line for line in kept if name_of(line) != b"cookie"]  # an AI API has none: they are for this host
-    own = house.own
-    if own:
-        kept = [line for line in kept if name_of(line) not in own]
-    fields = [b"Host: " + (head.authority if upstream.client_host and head.authority else endpoint.authority), *kept]
+        remaining = [line for line in remaining if name_of(line) != b"cookie"]  # an AI API has none: they are for this host
+    custom = header_names.custom
+    if custom:
+        remaining = [line for line in remaining if name_of(line) not in custom]
+    fields = [b"Host: " + (head.authority if upstream.client_host and head.authority else endpoint.authority), *remaining]
     if route.request_edits is not None:
         fields[1:] = route.request_edits.apply(fields[1:])
     fields += forwarding
-    if house.request_id:
-        fields.append(house.request_id + b": " + request_id)
+    if header_names.request_id:
+        fields.append(header_names.request_id + b": " + request_id)
     auth = auth or upstream.auth
     if auth is not None and auth.kind != "query":
         name = b"Authorization" if auth.kind == "bearer" else auth.name.encode()
@@ -171,14 +171,14 @@ def fields_of(
     if head.empty:  # libcurl takes `Name:` as "remove this field"; `Name;` is an empty one
         fields = [line.partition(b":")[0] + b";" if not line.partition(b":")[2].strip() else line for line in fields]
     if route.request_edits is None:
-        fields += _QUIET[head.sent]
+        fields += _SUPPRESSED[head.sent]
     else:
         present = {name_of(line) for line in fields}
-        fields += [line for line in _QUIET[0] if line[:-1].lower() not in present]
+        fields += [line for line in _SUPPRESSED[0] if line[:-1].lower() not in present]
     return fields
 
 
-def strips_keys(route: PlannedRoute, upstream: UpstreamSpec | None, consumer: str | None) -> bool:
+def strips_client_keys(route: PlannedRoute, upstream: UpstreamSpec | None, consumer: str | None) -> bool:
     """Whether the client's key stays here: wherever relayd knows consumers, whosever key it is, or adds a key."""
     if route.pass_client_key:
         return False
@@ -187,9 +187,9 @@ def strips_keys(route: PlannedRoute, upstream: UpstreamSpec | None, consumer: st
     return upstream is not None and upstream.auth is not None
 
 
-QUIET_NAMES = _QUIET[0]
+SUPPRESSED_FIELDS = _SUPPRESSED[0]
 
 __all__ = [
-    "CREDENTIALS", "QUIET_NAMES", "Outgoing", "fields_of", "forwarding_of", "origin_for", "request_id_of",
-    "strips_keys", "target_of",
+    "CREDENTIALS", "SUPPRESSED_FIELDS", "UpstreamRequest", "fields_of", "forwarding_of", "origin_for", "request_id_of",
+    "strips_client_keys", "target_of",
 ]

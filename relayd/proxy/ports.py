@@ -16,7 +16,7 @@ from relayd.telemetry.outcome import Record
 from relayd.upstream.lease import Lease
 
 
-class Owner(Protocol):
+class GatewayPort(Protocol):
     """The gateway, as an exchange sees it."""
 
     exchanges: set[Any]  # of Exchange, which imports this module
@@ -32,7 +32,7 @@ class Owner(Protocol):
     def memory(self, space: str) -> Memory:
         """What is remembered for one consumer."""
 
-    def later(self, delay_s: float, call: Callable[[], None]) -> Callable[[], None]:
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Callable[[], None]:
         """Call it after a while; what is returned takes that back."""
 
     def tunnel(self, exchange: Any, lease: Lease, wire_target: bytes, fields: list[bytes]) -> Tunnel:

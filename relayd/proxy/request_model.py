@@ -20,9 +20,9 @@ from relayd.wire.http1 import RequestHead
 from relayd.wire.path import may_be_ambiguous, normalise, readings
 
 _IN_PATH = re.compile(rb".*/models/([^/]+):([^/:]*)/?", re.IGNORECASE)
-_OLLAMAS = re.compile(rb"/api/(show|delete|pull|push|create|copy)/?$")
+_OLLAMA_PATH = re.compile(rb"/api/(show|delete|pull|push|create|copy)/?$")
 _VERB = re.compile(rb"[A-Za-z0-9]+")
-_OLLAMAS_KEYS = frozenset(("model", "name", "source", "from", "modelfile"))
+_OLLAMA_KEYS = frozenset(("model", "name", "source", "from", "modelfile"))
 _FORM = b"multipart/form-data"
 _CHARSET = re.compile(rb";\s*charset\s*=\s*\"?([^\s\";]*)")
 _USUAL_TYPES = frozenset((b"Content-Type: application/json", b"content-type: application/json"))
@@ -55,14 +55,14 @@ def model_in_path(path: bytes) -> str | None:
     if b":" not in path and b"%" not in path:  # the verb stands behind a colon
         return None
     if not may_be_ambiguous(path):
-        return _named(path)
-    model = _named(path)
-    if model != _named(unquote_to_bytes(normalise(path))):
+        return _model_in(path)
+    model = _model_in(path)
+    if model != _model_in(unquote_to_bytes(normalise(path))):
         raise ExchangeError("ambiguous_path", "another model after normalisation")
     return model
 
 
-def _named(path: bytes) -> str | None:
+def _model_in(path: bytes) -> str | None:
     match = _IN_PATH.fullmatch(path)
     if match is None:
         return None
@@ -80,12 +80,12 @@ def _named(path: bytes) -> str | None:
 # ---- the body
 
 
-def decided_model(
-    head: RequestHead, body: bytes | None, look: JsonBody | None = None, form: FormFinder | None = None
+def deciding_model(
+    head: RequestHead, body: bytes | None, json_body: JsonBody | None = None, form: FormFinder | None = None
 ) -> str:
     """The model by which a request with this whole body is decided; empty for none. Raises ExchangeError.
 
-    `look` and `form` are what is known of the body already.
+    `json_body` and `form` are what is known of the body already.
     """
     in_path = model_in_path(head.path)
     if not body:
@@ -98,11 +98,11 @@ def decided_model(
         form.end()
         model = form.model
     else:
-        look = look or inspect_json(body)
-        if look.refusal_reason:
-            raise unclear(look.refusal_reason)
-        verb = _ollamas_verb(head.path)
-        model = look.model if verb is None else _in_ollamas(verb, look)
+        json_body = json_body or inspect_json(body)
+        if json_body.refusal_reason:
+            raise unclear(json_body.refusal_reason)
+        verb = _ollama_verb(head.path)
+        model = json_body.model if verb is None else _model_in_ollama_body(verb, json_body)
     if in_path is None:
         return model or ""
     if model and model.removeprefix("models/") != in_path:
@@ -110,63 +110,63 @@ def decided_model(
     return in_path
 
 
-def model_key(head: RequestHead, look: JsonBody) -> str:
+def model_key(head: RequestHead, json_body: JsonBody) -> str:
     """The member of a body that names the model: on some paths of Ollama this is another one than `model`."""
-    verb = _ollamas_verb(head.path)
-    return "model" if verb is None else _ollamas_key(verb, look)
+    verb = _ollama_verb(head.path)
+    return "model" if verb is None else _ollama_key(verb, json_body)
 
 
-def _ollamas_verb(path: bytes) -> bytes | None:
+def _ollama_verb(path: bytes) -> bytes | None:
     """What a request asks Ollama to do with models, by any reading of its path; None for every other path. Raises
     ExchangeError for a path with too many readings."""
     if b"/api" not in path and b"%" not in path and b"\\" not in path:
         return None
     for reading in readings(path) if may_be_ambiguous(path) else (path,):
-        if (match := _OLLAMAS.search(reading)) is not None:
+        if (match := _OLLAMA_PATH.search(reading)) is not None:
             return match[1]
     return None
 
 
-def _ollamas_key(verb: bytes, look: JsonBody) -> str:
+def _ollama_key(verb: bytes, json_body: JsonBody) -> str:
     """A copy reads `source`, a new model is made `from` one; elsewhere `name` is an older word for `model`."""
     if verb == b"copy":
         return "source"
-    if verb == b"create" and "from" in look.spans:
+    if verb == b"create" and "from" in json_body.spans:
         return "from"
-    return "name" if "name" in look.spans and ("model" not in look.spans or look.model == "") else "model"
+    return "name" if "name" in json_body.spans and ("model" not in json_body.spans or json_body.model == "") else "model"
 
 
-def _in_ollamas(verb: bytes, look: JsonBody) -> str | None:
+def _model_in_ollama_body(verb: bytes, json_body: JsonBody) -> str | None:
     """The model that such a body names. Raises ExchangeError where readers could differ about it."""
-    for key in look.spans:
-        if (likeness := folded(key)) in _OLLAMAS_KEYS and (key != likeness or look.spans[key] is None):
-            told = "the key is repeated" if key == likeness else "a key is it only for some readers"
-            raise unclear(f"{likeness} names a model, and {told}")
-    if verb == b"create" and "modelfile" in look.spans:
+    for key in json_body.spans:
+        if (folded_key := folded(key)) in _OLLAMA_KEYS and (key != folded_key or json_body.spans[key] is None):
+            problem = "the key is repeated" if key == folded_key else "a key is it only for some readers"
+            raise unclear(f"{folded_key} names a model, and {problem}")
+    if verb == b"create" and "modelfile" in json_body.spans:
         raise unclear("its modelfile may name another model")
-    if look.model and "name" in look.spans and look.string("name") != look.model:
+    if json_body.model and "name" in json_body.spans and json_body.string("name") != json_body.model:
         raise unclear("model and name are not the same")
-    key = _ollamas_key(verb, look)
-    if key == "model" or key not in look.spans:
-        return look.model
-    named = look.string(key)
+    key = _ollama_key(verb, json_body)
+    if key == "model" or key not in json_body.spans:
+        return json_body.model
+    named = json_body.string(key)
     if reason := name_fault(named):
         raise unclear(reason.replace("model", key))
     return named
 
 
-def probable_model(head: RequestHead, body: bytes | None, look: JsonBody | None) -> str:
+def probable_model(head: RequestHead, body: bytes | None, json_body: JsonBody | None) -> str:
     """The model of a request of which nothing is decided by it; empty for none, or for one that is not clear."""
     path = head.path
     try:
-        if look is not None and b":" not in path and b"%" not in path:
-            key = model_key(head, look)
-            return (look.model if key == "model" else look.string(key)) or ""
+        if json_body is not None and b":" not in path and b"%" not in path:
+            key = model_key(head, json_body)
+            return (json_body.model if key == "model" else json_body.string(key)) or ""
         in_path = model_in_path(path)
         if in_path is not None or not body:
             return in_path or ""
-        if look is not None:
-            return look.model or ""
+        if json_body is not None:
+            return json_body.model or ""
         form = FormFinder(_boundary(head))
         form.feed(body)
         return form.model or ""
@@ -176,25 +176,25 @@ def probable_model(head: RequestHead, body: bytes | None, look: JsonBody | None)
 
 def require_readable(head: RequestHead) -> None:
     """Whether the header section lets a body be read at all. Raises ExchangeError."""
-    kinds = 0
+    type_count = 0
     for line in head.lines:
         if line in _USUAL_TYPES:
-            kinds += 1
+            type_count += 1
             continue
         # Servers differ in whether Content_Type equals Content-Type.
         if line[7:8] not in _DASHES or line[8:9] not in _TYPE_OR_ENCODING or line[:7].lower() != b"content":
             continue
         name, _, value = line.partition(b":")
-        low, value = name.lower().replace(b"_", b"-"), value.strip(b" \t").lower()
-        if low == b"content-encoding" and value not in (b"", b"identity"):
+        name, value = name.lower().replace(b"_", b"-"), value.strip(b" \t").lower()
+        if name == b"content-encoding" and value not in (b"", b"identity"):
             raise unclear("its Content-Encoding is not identity")
-        if low == b"content-type":
-            kinds += 1
+        if name == b"content-type":
+            type_count += 1
             if b"charset" in value:
                 charset = _CHARSET.search(value)
                 if charset is None or charset[1] not in _CHARSETS or value.count(b"charset") > 1:
                     raise unclear("its charset is not UTF-8")
-    if kinds > 1:
+    if type_count > 1:
         raise unclear("it has more than one Content-Type")
     if is_form(head) and not _boundary(head):
         raise unclear("its form has no boundary, or a doubtful one")
@@ -216,24 +216,24 @@ def _boundary(head: RequestHead) -> bytes:
 class FormFinder:
     """Reads a form in passing until its model is known or cannot be there any more, and checks what comes behind."""
 
-    __slots__ = ("_finder", "_is_lost", "_is_whole", "_refuses", "fed")
+    __slots__ = ("_finder", "_has_no_model", "_reads_all", "_refuses", "bytes_read")
 
     def __init__(self, boundary: bytes, *, refuses: bool = True, whole: bool = False) -> None:
         """With `refuses` a form that readers could read in two ways is refused, else it has no model; with `whole`
-        nothing is enough before the end. `fed` is the number of bytes that were read."""
+        nothing is enough before the end. `bytes_read` is the number of bytes that were read."""
         self._finder = ModelFinder(boundary)
-        self._refuses, self._is_whole = refuses, whole
-        self._is_lost = False
-        self.fed = 0
+        self._refuses, self._reads_all = refuses, whole
+        self._has_no_model = False
+        self.bytes_read = 0
 
     @property
     def reads_all(self) -> bool:
         """Whether nothing is enough before the end."""
-        return self._is_whole
+        return self._reads_all
 
     @property
     def model(self) -> str | None:
-        return None if self._is_lost else self._finder.model
+        return None if self._has_no_model else self._finder.model
 
     @property
     def refuses(self) -> bool:
@@ -242,59 +242,59 @@ class FormFinder:
 
     def feed(self, data: bytes) -> bool:
         """Whether enough is known. Raises ExchangeError."""
-        self.fed += len(data)
-        if self._is_lost:
-            return not self._is_whole
+        self.bytes_read += len(data)
+        if self._has_no_model:
+            return not self._reads_all
         try:
             model = self._finder.feed(data)
         except MultipartError as fault:
-            return self._lost(_FORM_FAULTS.get(fault.rule, f"its form is not valid ({fault.rule})"))
+            return self._reject(_FORM_FAULTS.get(fault.rule, f"its form is not valid ({fault.rule})"))
         if model and name_fault(model):
-            return self._lost(name_fault(model))
-        return not self._is_whole and (model is not None or self._finder.is_over)
+            return self._reject(name_fault(model))
+        return not self._reads_all and (model is not None or self._finder.is_over)
 
     def end(self) -> None:
         """The form's bytes have ended. Raises ExchangeError."""
         try:
             self._finder.end()
         except MultipartError as fault:
-            self._lost(_FORM_FAULTS.get(fault.rule, fault.rule))
+            self._reject(_FORM_FAULTS.get(fault.rule, fault.rule))
 
-    def _lost(self, reason: str) -> bool:
+    def _reject(self, reason: str) -> bool:
         if self._refuses:
             raise unclear(reason)
-        self._is_lost = True
-        return not self._is_whole
+        self._has_no_model = True
+        return not self._reads_all
 
     def renamed(self, form: bytes, model: str) -> bytes:
         """The form, or its beginning up to the model, with another name of it."""
         finder = self._finder
-        at, end = finder.value_at, finder.value_at + finder.value_bytes
-        return b"".join((memoryview(form)[:at], model.encode(), memoryview(form)[end:]))
+        start, end = finder.value_at, finder.value_at + finder.value_bytes
+        return b"".join((memoryview(form)[:start], model.encode(), memoryview(form)[end:]))
 
 
 class FormTransform:
     """Sends a form on whose model its beginning has decided, maybe with another name of it: nothing behind may be
     another model. Owned by the request body for one attempt; the first piece has the whole beginning."""
 
-    __slots__ = ("_at", "_form", "_model", "grows_bytes")
+    __slots__ = ("_form", "_model", "_position", "grows_bytes")
 
     def __init__(self, form: FormFinder, model: str | None) -> None:
         """`model` is the other name, None for the form's own. `grows_bytes`: by how much the form gets longer."""
         self._form, self._model = form, model
-        self._at = 0
+        self._position = 0
         self.grows_bytes = 0 if model is None else len(model.encode()) - len((form.model or "").encode())
 
     def feed(self, data: bytes, last: bool) -> bytes:
         """The bytes to send on. Raises ExchangeError for a form that cannot be read to its end in one way only."""
-        form, at = self._form, self._at
-        self._at += len(data)
-        new = data[max(0, form.fed - at) :]
+        form, start = self._form, self._position
+        self._position += len(data)
+        new = data[max(0, form.bytes_read - start) :]
         if new:
             form.feed(new)
         if last:
             form.end()
-        return data if at or self._model is None else form.renamed(data, self._model)
+        return data if start or self._model is None else form.renamed(data, self._model)
 
 
 def form_finder(head: RequestHead, *, refuses: bool = True, whole: bool = False) -> FormFinder | None:

@@ -17,8 +17,17 @@ from relayd.proxy.request_body import RequestBody
 from relayd.proxy.retry_loop import RetryLoop
 from relayd.usage import Usage
 from relayd.wire.body import model_of
-from tests.unit.proxy.house import post, running, soon, status_of, until
-from tests.unit.proxy.places import DONE, STREAM, Places, completion, delta, http, in_turn, silent
+from tests.unit.proxy.harness import post, running, soon, status_of, until
+from tests.unit.proxy.scripted_endpoints import (
+    DONE,
+    STREAM,
+    ScriptedEndpoints,
+    completion,
+    delta,
+    http,
+    in_turn,
+    silent,
+)
 
 WHOLE = """
 upstreams:
@@ -43,13 +52,13 @@ def asking(model: str = "m", stream: bool = False, **words: Any) -> bytes:
 async def test_models_and_tokens_of_a_stream_that_passes_are_in_the_account(tmp_path: Path) -> None:
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\n'
     told = STREAM + delta(content="hel") + delta(content="lo") + delta("stop") + usage + DONE
-    places = Places(a=told)
-    async with running(tmp_path, places, whole=whole()) as house:
-        head, body = await house.ask(asking(stream=True))
+    places = ScriptedEndpoints(a=told)
+    async with running(tmp_path, places, whole=whole()) as harness:
+        head, body = await harness.ask(asking(stream=True))
         assert status_of(head) == 200 and b"hel" in body and b"usage" not in body, "nobody had asked for usage"
         sent = json.loads(places.asked[0][2])
         assert sent["model"] == "served" and sent["stream_options"] == {"include_usage": True}
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         more = dict(record.more or {})
         assert float(more.pop("first_token_ms")) > 0
         more.pop("tokens_per_s", None)
@@ -59,15 +68,15 @@ async def test_models_and_tokens_of_a_stream_that_passes_are_in_the_account(tmp_
 
 async def test_permits_are_held_to_the_last_byte_and_given_back(tmp_path: Path) -> None:
     events, first = in_turn(http(200, completion("x"), "Connection: close"))
-    places = Places(a=[first, http(200, completion("y"))])
-    async with running(tmp_path, places, whole=whole(a="limits: {requests: 1, queue: 1}")) as house:
-        sides = [await house.connect() for _ in range(2)]
+    places = ScriptedEndpoints(a=[first, http(200, completion("y"))])
+    async with running(tmp_path, places, whole=whole(a="limits: {requests: 1, queue: 1}")) as harness:
+        sides = [await harness.connect() for _ in range(2)]
         sides[0].write(asking())
         await until(lambda: len(places.asked) == 1)
-        (gate,) = house.gateway.gates.limited()
+        (gate,) = harness.gateway.gates.limited()
         sides[1].write(asking())
         await until(lambda: gate.depth == 1)
-        next(one for one in house.gateway.exchanges if one.phase == "queue")
+        next(one for one in harness.gateway.exchanges if one.phase == "queue")
         events[0].set()
         for side in sides:
             assert status_of((await side.message())[0]) == 200
@@ -82,24 +91,24 @@ async def test_permits_are_held_to_the_last_byte_and_given_back(tmp_path: Path) 
 async def test_what_is_not_usual_is_judged_by_a_course(
     tmp_path: Path, answer: bytes, status: int, code: str | None
 ) -> None:
-    async with running(tmp_path, Places(a=answer), whole=whole()) as house:
-        side = await house.connect()
+    async with running(tmp_path, ScriptedEndpoints(a=answer), whole=whole()) as harness:
+        side = await harness.connect()
         side.write(asking())
         head, body = await side.message()
         assert status_of(head) == status
         error = json.loads(body)["error"]
         assert error["message"] and (code is None or error["code"] == code)
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.more is not None and record.more["model"] == "m" and record.upstream == "a"
 
 
 async def test_a_failure_before_the_answer_is_tried_again(tmp_path: Path) -> None:
-    places = Places(a=[http(503, {"error": {"message": "busy"}}), http(200, completion("yes"))])
+    places = ScriptedEndpoints(a=[http(503, {"error": {"message": "busy"}}), http(200, completion("yes"))])
     retries = "retries: {attempts: 2, backoff: 1ms, on: ['503'], idempotent: true}"
-    async with running(tmp_path, places, whole=whole(a=retries)) as house:
-        head, body = await house.ask(asking())
+    async with running(tmp_path, places, whole=whole(a=retries)) as harness:
+        head, body = await harness.ask(asking())
         assert status_of(head) == 200 and b"yes" in body and len(places.asked) == 2
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.attempts == 2 and record.usage is not None and record.usage.output == 2
 
 
@@ -108,8 +117,8 @@ async def test_a_stream_that_breaks_ends_in_the_dialects_words_and_with_what_was
     cut = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9999\r\nConnection: close\r\n\r\n"
     limits = {"cut": "", "idle": "timeouts: {idle: 5s}", "total": "timeouts: {total: 5s}"}[ending]
     events, play = in_turn(cut + delta(content="half"), b"")
-    async with running(tmp_path, Places(a=play), whole=whole(a=limits)) as house:
-        side = await house.connect()
+    async with running(tmp_path, ScriptedEndpoints(a=play), whole=whole(a=limits)) as harness:
+        side = await harness.connect()
         side.write(asking(stream=True))
         events[0].set()
         assert status_of(await side.head()) == 200
@@ -117,24 +126,24 @@ async def test_a_stream_that_breaks_ends_in_the_dialects_words_and_with_what_was
         if ending == "cut":
             events[1].set()
         else:
-            (exchange,) = house.gateway.exchanges
-            exchange.check(clock.monotonic() + 6)
+            (exchange,) = harness.gateway.exchanges
+            exchange.enforce_timeouts(clock.monotonic() + 6)
         told += await side.rest()
         code = {"cut": "upstream_cut", "idle": "idle_timeout", "total": "total_timeout"}[ending]
         assert f'"code":"{code}"'.encode() in told and not told.endswith(b"0\r\n\r\n") and b"[DONE]" not in told
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.code == code and record.status == 200 and record.more is not None
         assert record.more["model"] == "m" and float(record.more["first_token_ms"]) > 0
 
 
 async def test_an_endpoint_that_is_slow_to_answer_is_given_up(tmp_path: Path) -> None:
-    async with running(tmp_path, Places(a=silent), whole=whole(a="timeouts: {first_byte: 5s}")) as house:
-        side = await house.connect()
+    async with running(tmp_path, ScriptedEndpoints(a=silent), whole=whole(a="timeouts: {first_byte: 5s}")) as harness:
+        side = await harness.connect()
         side.write(asking())
-        await until(lambda: any(one.attempt is not None for one in house.gateway.exchanges))
-        (exchange,) = house.gateway.exchanges
-        exchange.check(clock.monotonic() + 4)
-        exchange.check(clock.monotonic() + 6)
+        await until(lambda: any(one.attempt is not None for one in harness.gateway.exchanges))
+        (exchange,) = harness.gateway.exchanges
+        exchange.enforce_timeouts(clock.monotonic() + 4)
+        exchange.enforce_timeouts(clock.monotonic() + 6)
         head, body = await side.message()
         assert status_of(head) == 504 and json.loads(body)["error"]["code"] == "first_byte_timeout"
 
@@ -144,38 +153,38 @@ async def test_a_stream_that_ends_with_its_connection_must_say_that_it_is_whole(
     bare = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
     last = delta("stop") + DONE if ended else b""
     events, play = in_turn(bare + delta(content="x"), last)
-    async with running(tmp_path, Places(a=play), whole=whole()) as house:
-        side = await house.connect()
+    async with running(tmp_path, ScriptedEndpoints(a=play), whole=whole()) as harness:
+        side = await harness.connect()
         side.write(asking(stream=True))
         events[0].set()
         assert status_of(await side.head()) == 200
         events[1].set()
         told = await (soon(side.reader.readuntil(b"0\r\n\r\n")) if ended else side.rest())
         assert (b"[DONE]" in told) is ended and told.endswith(b"0\r\n\r\n") is ended
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.code == ("" if ended else "upstream_cut")
 
 
 async def test_the_client_leaving_cancels_it(tmp_path: Path) -> None:
-    async with running(tmp_path, Places(a=silent), whole=whole()) as house:
-        side = await house.connect()
+    async with running(tmp_path, ScriptedEndpoints(a=silent), whole=whole()) as harness:
+        side = await harness.connect()
         side.write(asking())
-        await until(lambda: any(one.attempt is not None for one in house.gateway.exchanges))
+        await until(lambda: any(one.attempt is not None for one in harness.gateway.exchanges))
         side.close()
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.code == "client_gone" and record.more is not None and record.more["model"] == "m"
 
 
 async def test_a_client_that_leaves_may_let_its_answer_be_finished(tmp_path: Path) -> None:
     events, play = in_turn(STREAM + delta(content="half"), delta(content="more"), delta("stop") + DONE)
-    async with running(tmp_path, Places(a=play), whole=whole(up="a", route="on_disconnect: finish")) as house:
-        side = await house.connect()
+    async with running(tmp_path, ScriptedEndpoints(a=play), whole=whole(up="a", route="on_disconnect: finish")) as harness:
+        side = await harness.connect()
         side.write(asking(stream=True))
         events[0].set()
         await side.head()
         side.close()
-        (exchange,) = house.gateway.exchanges
-        await until(lambda: exchange.muted)
+        (exchange,) = harness.gateway.exchanges
+        await until(lambda: exchange.client_detached)
         assert exchange.attempt is not None
         slot = exchange.attempt.slot
         assert slot is not None
@@ -184,7 +193,7 @@ async def test_a_client_that_leaves_may_let_its_answer_be_finished(tmp_path: Pat
         await until(lambda: slot.insize != before or not slot.chunks)
         assert not slot.chunks, "what nobody will get is not kept"
         events[2].set()
-        (record,) = await house.accounted(1)
+        (record,) = await harness.accounted(1)
         assert record.code == "client_gone" and record.more is not None and record.more["finish"] == "stop"
 
 
@@ -196,16 +205,16 @@ async def test_what_an_exchange_held_is_free_when_it_is_over(
     tmp_path: Path, config: str, model: str, answer: bytes
 ) -> None:
     """Without waiting for the collector of rings: under load they would be thousands, in memory that has grown cold."""
-    async with running(tmp_path, Places(a=answer, b=answer, c=answer), whole=config) as house:
+    async with running(tmp_path, ScriptedEndpoints(a=answer, b=answer, c=answer), whole=config) as harness:
         gc.collect()
         gc.disable()
         kinds = Exchange | Attempt | RetryLoop | RequestBody
         before = {id(one) for one in gc.get_objects() if isinstance(one, kinds)}  # of earlier tests' loops
         try:
-            side = await house.connect()
+            side = await harness.connect()
             side.write(asking(model))
             await side.message()
-            await house.accounted(1)
+            await harness.accounted(1)
             assert not [one for one in gc.get_objects() if isinstance(one, kinds) and id(one) not in before]
         finally:
             gc.enable()
@@ -234,10 +243,10 @@ TURN = [{"role": "user", "content": "x" * 1_000_000}]
 async def test_a_request_is_let_go_while_its_answer_lasts(tmp_path: Path, path: str, members: dict[str, Any]) -> None:
     """Streams last for minutes, and an agent's requests are large."""
     events, play = in_turn(STREAM + delta(content="half"), delta("stop") + DONE)
-    places = Places(a=play)
+    places = ScriptedEndpoints(a=play)
     request = post(json.dumps({"model": "m", "stream": True, **members}).encode(), path=path)
-    async with running(tmp_path, places, whole=LASTING) as house:
-        side = await house.connect()
+    async with running(tmp_path, places, whole=LASTING) as harness:
+        side = await harness.connect()
         tracemalloc.start()
         try:
             side.write(request)
@@ -251,4 +260,4 @@ async def test_a_request_is_let_go_while_its_answer_lasts(tmp_path: Path, path: 
             tracemalloc.stop()
         assert held < 1_600_000, "one copy is the scripted endpoint's own"
         events[1].set()
-        await house.accounted(1)
+        await harness.accounted(1)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from relayd.plan.plan import Plan
-from relayd.protocols.dialect import Sending
-from relayd.proxy.crossing import crossing_fields, crossing_target, passed_key
-from tests.unit.proxy.scene import head_for, plan_of
+from relayd.protocols.dialect import EncodedRequest
+from relayd.proxy.translated_request import client_key_field, translated_fields, translated_target
+from tests.unit.proxy.fakes import head_for, plan_of
 
-SENDING = Sending("/messages", b"{}", (("anthropic-version", "2023-06-01"),))
+SENDING = EncodedRequest("/messages", b"{}", (("anthropic-version", "2023-06-01"),))
 
 
 @pytest.fixture
@@ -33,15 +33,15 @@ routes:
 """.replace(", x-api-key: mine", ""))
 
 
-def sent(plan: Plan, name: str, route: int = 0, stream: bool = False, sending: Sending = SENDING) -> list[bytes]:
+def sent(plan: Plan, name: str, route: int = 0, stream: bool = False, encoded: EncodedRequest = SENDING) -> list[bytes]:
     upstream = plan.upstreams[name]
     head = head_for(
         "Authorization: Bearer sk-client", "x-api-key: sk-client", "Cookie: a=b", "User-Agent: agent/1", "OpenAI-Beta: x",
         "Accept-Encoding: gzip", "X-Stainless-Lang: js", start="POST /v1/chat/completions HTTP/1.1",
     )
-    return crossing_fields(
-        plan.routes[route], plan.house, upstream.endpoints[0], upstream.spec, head, [b"X-Forwarded-For: 1"], b"id-1",
-        sending, upstream.spec.auth, stream,
+    return translated_fields(
+        plan.routes[route], plan.header_names, upstream.endpoints[0], upstream.spec, head, [b"X-Forwarded-For: 1"], b"id-1",
+        encoded, upstream.spec.auth, stream,
     )
 
 
@@ -69,10 +69,10 @@ def test_the_key_goes_where_the_upstream_wants_it(plan: Plan) -> None:
     assert sent(plan, "bearer")[0] == b"Host: relay.example"
     assert not any(b"sk-up" in line for line in sent(plan, "query"))
     upstream = plan.upstreams["query"]
-    wire = crossing_target(Sending("/models/m:streamGenerateContent?alt=sse", b""), upstream.endpoints[0], upstream.spec, upstream.spec.auth)
+    wire = translated_target(EncodedRequest("/models/m:streamGenerateContent?alt=sse", b""), upstream.endpoints[0], upstream.spec, upstream.spec.auth)
     assert wire == b"/v1beta/models/m:streamGenerateContent?alt=sse&key=sk-up"
     upstream = plan.upstreams["header"]
-    assert crossing_target(SENDING, upstream.endpoints[0], upstream.spec, upstream.spec.auth) == b"/v1/messages"
+    assert translated_target(SENDING, upstream.endpoints[0], upstream.spec, upstream.spec.auth) == b"/v1/messages"
 
 
 def test_a_clients_own_key_goes_on_only_where_the_route_says_so_and_as_the_endpoint_reads_it(plan: Plan) -> None:
@@ -87,5 +87,5 @@ def test_a_clients_own_key_goes_on_only_where_the_route_says_so_and_as_the_endpo
     (("Authorization: Basic a", "x-api-key: b"), b"b"), ((), None), (("Authorization: Bearer",), None),
 ])
 def test_a_key_is_found_where_clients_put_it(lines: tuple[str, ...], key: bytes | None) -> None:
-    found = passed_key(head_for(*lines), "openai_chat")
+    found = client_key_field(head_for(*lines), "openai_chat")
     assert found == ([] if key is None else [b"Authorization: Bearer " + key])
