@@ -160,8 +160,8 @@ class Harness:
 
     def __init__(self, tmp_path: Path) -> None:
         self.log = tmp_path / "access.log"
-        self.told = io.StringIO()
-        self.telemetry = Telemetry.build(TelemetrySettings(access_format="json", access_file=str(self.log)), self.told)
+        self.log_output = io.StringIO()
+        self.telemetry = Telemetry.build(TelemetrySettings(access_format="json", access_file=str(self.log)), self.log_output)
         self.client: StreamClient = StreamClient(force_instance=True)
         self.gateway = Gateway(self.client, self.telemetry)
         self.accounts: list[Record] = []
@@ -202,11 +202,11 @@ class Harness:
         self.listening.configure(config.listeners["public"], context)
         self.listening.accept()
 
-    async def connect(self, **words: Any) -> Side:
+    async def connect(self, **options: Any) -> Side:
         if isinstance(self.address, str):
-            reader, writer = await asyncio.open_unix_connection(self.address, **words)
+            reader, writer = await asyncio.open_unix_connection(self.address, **options)
         else:
-            reader, writer = await asyncio.open_connection(self.address[0], self.address[1], **words)
+            reader, writer = await asyncio.open_connection(self.address[0], self.address[1], **options)
         side = Side(reader, writer)
         self.peers.append(side)
         return side
@@ -263,8 +263,8 @@ async def running(
 ) -> AsyncIterator[Harness]:
     """`whole` stands in for the whole configuration but its listener."""
     text = LISTENER + whole if whole else CONFIG
-    for word, value in (("LISTENER", listener), ("UPSTREAM", upstream), ("ROUTE", route), ("TOP", top), ("BEFORE", before)):
-        text = text.replace(word, value)
+    for placeholder, value in (("LISTENER", listener), ("UPSTREAM", upstream), ("ROUTE", route), ("TOP", top), ("BEFORE", before)):
+        text = text.replace(placeholder, value)
     harness = Harness(tmp_path)
     await harness.open(script or saying(OK), text, context, sock)
     try:

@@ -19,21 +19,21 @@ def http(status: int, body: bytes | dict[str, Any] = b"", *lines: str, content_t
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 
 
-def chunk(**words: Any) -> bytes:
+def chunk(**members: Any) -> bytes:
     """One event of a Chat stream."""
-    told = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", **words}
-    return b"data: " + json.dumps(told).encode() + b"\n\n"
+    event = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", **members}
+    return b"data: " + json.dumps(event).encode() + b"\n\n"
 
 
-def delta(finish: str | None = None, **words: Any) -> bytes:
-    return chunk(choices=[{"index": 0, "delta": words, "finish_reason": finish}])
+def delta(finish: str | None = None, **members: Any) -> bytes:
+    return chunk(choices=[{"index": 0, "delta": members, "finish_reason": finish}])
 
 
 DONE = b"data: [DONE]\n\n"
 
 
-def completion(text: str, **words: Any) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text, **words}
+def completion(text: str, **members: Any) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text, **members}
     return {
         "id": "c", "object": "chat.completion", "created": 1, "model": "m",
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
@@ -46,16 +46,16 @@ class ScriptedEndpoints:
     bytes to send or a coroutine function of the side; `asked` has (place, head, body) of every request."""
 
     def __init__(self, **answers: Any) -> None:
-        self.answers = {place: list(given) if isinstance(given, list) else [given] for place, given in answers.items()}
+        self.answers = {name: list(given) if isinstance(given, list) else [given] for name, given in answers.items()}
         self.asked: list[tuple[str, bytes, bytes]] = []
         self.gone: list[str] = []
 
     async def __call__(self, side: Side) -> None:
         while True:
             head, body = await side.message()
-            place = head.split(b" ", 2)[1].decode().strip("/").split("/")[0]
-            self.asked.append((place, head, body))
-            left = self.answers[place]
+            name = head.split(b" ", 2)[1].decode().strip("/").split("/")[0]
+            self.asked.append((name, head, body))
+            left = self.answers[name]
             answer: bytes | Callable[[Side], Any] = left.pop(0) if len(left) > 1 else left[0]
             if isinstance(answer, bytes):
                 side.write(answer)
@@ -65,8 +65,8 @@ class ScriptedEndpoints:
                 await answer(side)
                 return
 
-    def places(self) -> list[str]:
-        return [place for place, _, _ in self.asked]
+    def names(self) -> list[str]:
+        return [name for name, _, _ in self.asked]
 
 
 async def silent(side: Side) -> None:

@@ -32,13 +32,13 @@ def test_a_plain_exchange_has_nothing_more() -> None:
     ("m", Observed("m-2026", usage=Usage(0, 5, 2)), {"model_served": "m-2026"}),
     ("m", Observed(), None),
 ])
-def test_what_a_tap_saw_is_told(asked: str, seen: Observed, more: dict[str, Any] | None) -> None:
+def test_the_results_of_a_tap_are_recorded(asked: str, seen: Observed, more: dict[str, Any] | None) -> None:
     record = Record()
     record_observed(record, seen, Asking(asked))  # type: ignore[arg-type]
     assert (record.usage, record.more) == (seen.usage, more)
 
 
-def test_what_a_translation_said_is_told() -> None:
+def test_the_results_of_a_translation_are_recorded() -> None:
     usage, record = Usage(10, 7, cached_read=4, cache_creation=1, reasoning=2), Record()
     record_translated(record, usage, "length")
     assert record.usage == usage and record.more == {"finish": "length"}
@@ -47,7 +47,7 @@ def test_what_a_translation_said_is_told() -> None:
     assert record.usage is None and record.more is None
 
 
-def test_the_pace_counts_from_the_first_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pace_counts_from_the_first_content(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "monotonic", lambda: 14.0)
     record = Record()
     record.started, record.usage = 10.0, Usage(output=50)
@@ -55,13 +55,13 @@ def test_the_pace_counts_from_the_first_words(monkeypatch: pytest.MonkeyPatch) -
     assert record.more == {"first_token_ms": 2000.0, "tokens_per_s": 25.0}
 
 
-@pytest.mark.parametrize(("asked", "there", "told"), [
+@pytest.mark.parametrize(("asked", "there", "expected"), [
     ("a", "b", {"model": "a", "model_there": "b"}), ("a", "a", {"model": "a"}), ("a", None, {"model": "a"}), ("", "b", {}),
 ])
-def test_a_model_has_its_other_name_beside_it(asked: str, there: str | None, told: dict[str, Any]) -> None:
+def test_a_model_has_its_other_name_beside_it(asked: str, there: str | None, expected: dict[str, Any]) -> None:
     more: More = {}
     record_model(more, Asking(asked), there)  # type: ignore[arg-type]
-    assert more == told
+    assert more == expected
 
 
 def test_parts_that_a_dialect_did_not_know_are_counted_by_their_fate() -> None:

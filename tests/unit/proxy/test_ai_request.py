@@ -69,7 +69,7 @@ def test_only_the_models_name_changes_in_a_body_that_passes(plan: Plan) -> None:
     assert made(plan, None).passthrough_body(target(plan, "chat", "there")) is None
 
 
-def test_a_request_crosses_only_where_dialects_differ_and_it_can_be_translated(plan: Plan) -> None:
+def test_a_request_is_translated_only_where_dialects_differ_and_it_can_be(plan: Plan) -> None:
     ai_request = made(plan, b"{}")
     assert ai_request.needs_translation(target(plan, "messages"))
     assert not ai_request.needs_translation(target(plan, "chat")) and not ai_request.needs_translation(target(plan, "plain"))
@@ -139,18 +139,18 @@ def test_a_request_that_is_only_read_is_read_in_steps_too(plan: Plan) -> None:
     assert len(ai_request.request.messages) == 3000 and ai_request.preparation_steps(target(plan, "chat"), reads=True) is None
 
 
-@pytest.mark.parametrize(("body", "words"), [
+@pytest.mark.parametrize(("body", "message"), [
     (LARGE[:-1] + b',"n":7000}', "between 1 and 128"), (LARGE + b"x", "behind its end"), (LARGE.replace(b'"hi"', b"NaN")[:-1], "cut off"),
     (b'{"model":"m","a":[' + b"[]," * 140_000 + b"1]}", "values"), (b'{"model":"m","messages":[' + b"1," * 150_000 + b"1]}", "items"),
     (LARGE[:-1] + b',"Stream":true}', "ambiguous"), (b'{"model":"m","a":"' + b"a" * 5_000_000 + b'\xc3\xa4"}', "not all ASCII"),
 ])  # fmt: skip
-def test_what_cannot_be_read_in_steps_is_refused_when_it_is_asked_for(body: bytes, words: str, plan: Plan) -> None:
+def test_what_cannot_be_read_in_steps_is_refused_when_it_is_asked_for(body: bytes, message: str, plan: Plan) -> None:
     ai_request = made(plan, body)
     there = target(plan, "messages")
     steps_of(ai_request.preparation_steps(there))
     assert ai_request.preparation_steps(there) is None
     for _ in range(2):
-        with pytest.raises(Refused, match=words):
+        with pytest.raises(Refused, match=message):
             ai_request.encode_for(there)
 
 
@@ -163,7 +163,7 @@ def test_what_cannot_be_carried_is_refused_for_that_endpoint_alone(plan: Plan) -
         ai_request.encode_for(there)
 
 
-def test_a_refusal_that_is_kept_holds_no_body(plan: Plan) -> None:
+def test_a_stored_refusal_holds_no_body(plan: Plan) -> None:
     ai_request = made(plan, LARGE[:-1] + b',"n":7000}')
     steps_of(ai_request.preparation_steps(target(plan, "messages")))
     assert ai_request._read_error is not None and ai_request._read_error.__traceback__ is None

@@ -27,8 +27,8 @@ def chat(front: str = "openai_chat", route: str = "", ask: str = "true") -> str:
     return CHAT.replace("FRONT", front).replace("ROUTE", route).replace("ASK", ask)
 
 
-def asking(stream: bool = True, **words: Any) -> bytes:
-    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": stream, "max_tokens": 5, **words}
+def asking(stream: bool = True, **members: Any) -> bytes:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": stream, "max_tokens": 5, **members}
     return post(json.dumps(body).encode(), path="/v1/chat/completions")
 
 
@@ -36,10 +36,10 @@ USAGE = chunk(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 2, "to
 
 
 async def body_of(side: Side) -> bytes:
-    told = b""
+    received = b""
     while piece := await side.chunk():
-        told += piece
-    return told
+        received += piece
+    return received
 
 
 async def test_a_stream_passes_byte_for_byte(tmp_path: Path) -> None:
@@ -52,31 +52,31 @@ async def test_a_stream_passes_byte_for_byte(tmp_path: Path) -> None:
 
 async def test_usage_that_only_relayd_asked_for_is_counted_and_taken_out(tmp_path: Path) -> None:
     answer = delta(content="a") + delta("stop")
-    places = ScriptedEndpoints(a=[STREAM + answer + USAGE + DONE, STREAM + answer + USAGE + DONE])
-    async with running(tmp_path, places, whole=chat()) as harness:
+    endpoints = ScriptedEndpoints(a=[STREAM + answer + USAGE + DONE, STREAM + answer + USAGE + DONE])
+    async with running(tmp_path, endpoints, whole=chat()) as harness:
         asked: list[tuple[dict[str, Any], bool]] = [({}, True), ({"stream_options": {"include_usage": True}}, False)]
-        for words, gone in asked:
+        for members, gone in asked:
             side = await harness.connect()
-            side.write(asking(**words))
+            side.write(asking(**members))
             assert status_of(await side.head()) == 200
             assert await body_of(side) == answer + (b"" if gone else USAGE) + DONE
-        for _, _, body in places.asked:
+        for _, _, body in endpoints.asked:
             assert json.loads(body)["stream_options"] == {"include_usage": True}
         for record in await harness.accounted(2):
             assert record.usage == Usage(3, 2)
 
 
-async def test_words_leave_in_the_turn_they_come_in_translated_too(tmp_path: Path) -> None:
+async def test_content_is_sent_in_the_turn_it_arrives_in_translated_too(tmp_path: Path) -> None:
     events, answer = in_turn(STREAM + delta(content="one"), delta(content="two"), delta("stop") + DONE)
     async with running(tmp_path, ScriptedEndpoints(a=answer), whole=chat("anthropic_messages")) as harness:
         side = await harness.connect()
         side.write(asking().replace(b"/v1/chat/completions", b"/v1/messages"))
         events[0].set()
         assert status_of(await side.head()) == 200
-        told = b""
-        while b"one" not in told:
-            told += await side.chunk()
-        assert b"two" not in told
+        received = b""
+        while b"one" not in received:
+            received += await side.chunk()
+        assert b"two" not in received
         events[1].set()
         assert b"two" in await side.chunk()
         events[2].set()
@@ -87,8 +87,8 @@ async def test_a_plain_answer_is_translated_whole_with_its_own_length(tmp_path: 
     answer = http(200, completion("hello"), "x-ratelimit-remaining-requests: 9", "X-Other: 1")
     async with running(tmp_path, ScriptedEndpoints(a=answer), whole=chat("anthropic_messages")) as harness:
         head, body = await harness.ask(asking(stream=False).replace(b"/v1/chat/completions", b"/v1/messages"))
-        told = json.loads(body)
-        assert told["content"] == [{"type": "text", "text": "hello"}] and told["stop_reason"] == "end_turn"
+        received = json.loads(body)
+        assert received["content"] == [{"type": "text", "text": "hello"}] and received["stop_reason"] == "end_turn"
         assert b"x-ratelimit-remaining-requests: 9\r\n" in head and b"X-Other" not in head
 
 
@@ -101,9 +101,9 @@ async def test_what_is_held_back_is_bounded(tmp_path: Path, monkeypatch: pytest.
         side.write(asking())
         events[0].set()
         assert status_of(await side.head()) == 200
-        told = await side.chunk()
-        while len(told) < len(noise):
-            told += await side.chunk()
+        received = await side.chunk()
+        while len(received) < len(noise):
+            received += await side.chunk()
         events[1].set()
         assert b"late" in await body_of(side)
 
@@ -118,9 +118,9 @@ async def test_an_error_too_large_to_be_one_passes_as_it_is(tmp_path: Path) -> N
 async def test_a_client_that_reads_slowly_holds_back_a_translated_stream(tmp_path: Path) -> None:
     async def flood(side: Side) -> None:
         side.write(STREAM)
-        word = delta(content="x" * 8000)
+        frame = delta(content="x" * 8000)
         for _ in range(3000):
-            side.write(word)
+            side.write(frame)
             await side.writer.drain()
 
     async with running(tmp_path, ScriptedEndpoints(a=flood), whole=chat("anthropic_messages")) as harness:

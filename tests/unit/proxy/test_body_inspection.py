@@ -46,10 +46,10 @@ class Scene:
 
     def finish(self, body: bytes) -> None:
         self.exchange.body.data, self.exchange.body.json_body = body, None
-        if self.inspection.finish(self.told):
-            self.told()
+        if self.inspection.finish(self.on_inspected):
+            self.on_inspected()
 
-    def told(self) -> None:
+    def on_inspected(self) -> None:
         """What is known is known now."""
         self.found.append(self.exchange.body.json_body)
 
@@ -145,7 +145,7 @@ def test_who_has_left_is_not_worked_for(plan: Plan) -> None:
 def test_a_body_that_came_whole_is_looked_at_in_turns(plan: Plan) -> None:
     scene = Scene(plan)
     scene.exchange.body.probe, scene.exchange.body.data = None, LARGE
-    assert not is_inspected(scene.exchange, scene.route, scene.told)
+    assert not is_inspected(scene.exchange, scene.route, scene.on_inspected)
     while not scene.found:
         scene.turn()
     assert scene.found[0] is not None and scene.found[0].model == "x"

@@ -31,16 +31,16 @@ ANSWER = http(200, completion("hello"))
 
 class Client:
     def __init__(self) -> None:
-        self.told: list[Any] = []
+        self.calls: list[Any] = []
 
     def pause_body(self) -> None:
-        self.told.append("pause")
+        self.calls.append("pause")
 
     def resume_body(self) -> None:
-        self.told.append("resume")
+        self.calls.append("resume")
 
     def fail(self, fault: ExchangeError) -> None:
-        self.told.append((fault.kind.code, dict(fault.headers)))
+        self.calls.append((fault.kind.code, dict(fault.headers)))
 
 
 def body_of(size: int) -> bytes:
@@ -74,9 +74,9 @@ def test_a_body_that_waits_is_read_no_further_until_there_is_memory() -> None:
     memory = BodyMemory(buffers, first, first, MIB)
     other = BodyMemory(buffers, second, second, MIB)
     other.grow(10)
-    assert first.told == [] and second.told == ["pause"]
+    assert first.calls == [] and second.calls == ["pause"]
     memory.release()
-    assert second.told == ["pause", "resume"]
+    assert second.calls == ["pause", "resume"]
 
 
 def test_a_body_that_is_whole_is_not_paused_any_more() -> None:
@@ -85,10 +85,10 @@ def test_a_body_that_is_whole_is_not_paused_any_more() -> None:
     other = BodyMemory(buffers, second, second, None)
     other.grow(3 * FREE_BYTES)
     other.set_body_bytes(3 * FREE_BYTES)
-    assert second.told == ["pause", "resume"]
+    assert second.calls == ["pause", "resume"]
 
 
-def test_a_refusal_says_why_and_when_to_come_back() -> None:
+def test_a_refusal_has_a_reason_and_retry_after() -> None:
     now = [0.0]
     buffers, first, second, third = RequestBuffers(MIB, 10.0, lambda: now[0]), Client(), Client(), Client()
     held = BodyMemory(buffers, first, first, MIB)
@@ -96,7 +96,7 @@ def test_a_refusal_says_why_and_when_to_come_back() -> None:
     BodyMemory(buffers, second, second, MIB)
     now[0] = 11.0
     buffers.sweep(now[0])
-    code, headers = second.told[-1]
+    code, headers = second.calls[-1]
     assert code == "request_buffers_full" and int(headers["Retry-After"]) >= 1
     with pytest.raises(ExchangeError) as refused:
         BodyMemory(buffers, third, third, 2 * MIB)
@@ -135,7 +135,7 @@ async def test_small_bodies_pass_while_all_memory_is_taken(tmp_path: Path) -> No
             assert status_of((await side.message())[0]) == 200
 
 
-async def test_who_waits_too_long_gets_a_503_that_says_when_to_come_back(tmp_path: Path) -> None:
+async def test_a_request_that_waits_too_long_gets_503_with_retry_after(tmp_path: Path) -> None:
     async with running(tmp_path, ScriptedEndpoints(v1=[silent]), whole=whole()) as harness:
         harness.gateway.buffers.configure(MIB, 10.0)
         await sent(harness, head(MIB) + body_of(MIB))
@@ -145,9 +145,9 @@ async def test_who_waits_too_long_gets_a_503_that_says_when_to_come_back(tmp_pat
         harness.gateway.buffers.sweep(clock.monotonic() + 9)
         assert waits(harness)
         harness.gateway.buffers.sweep(clock.monotonic() + 11)
-        answer, told = await side.message()
+        answer, error = await side.message()
         assert status_of(answer) == 503 and b"Retry-After: " in answer and b"Connection: close" in answer
-        assert json.loads(told)["error"]["code"] == "request_buffers_full"
+        assert json.loads(error)["error"]["code"] == "request_buffers_full"
 
 
 @pytest.mark.parametrize("length", [True, False])
@@ -216,10 +216,10 @@ async def test_a_stream_that_lasts_gives_its_prompt_back_when_it_begins(tmp_path
         await side.gone()
 
     body = body_of(MIB)[:-1] + b',"stream":true}'
-    places = ScriptedEndpoints(v1=[streaming])
-    async with running(tmp_path, places, whole=text) as harness:
+    endpoints = ScriptedEndpoints(v1=[streaming])
+    async with running(tmp_path, endpoints, whole=text) as harness:
         side = await sent(harness, head(len(body)) + body)
-        await until(lambda: places.asked)
+        await until(lambda: endpoints.asked)
         assert harness.gateway.buffers.used > MIB - 2 * FREE_BYTES
         seen.set()
         await side.head()
@@ -246,14 +246,14 @@ async def test_a_form_is_counted_up_to_its_model_and_given_back_as_it_is_sent(tm
         await seen.wait()
         side.write(ANSWER)
 
-    places = ScriptedEndpoints(v1=[late])
-    async with running(tmp_path, places, whole=whole()) as harness:
+    endpoints = ScriptedEndpoints(v1=[late])
+    async with running(tmp_path, endpoints, whole=whole()) as harness:
         side = await sent(harness, head(len(form), FORM) + form)
-        await until(lambda: places.asked)
+        await until(lambda: endpoints.asked)
         await until(lambda: not harness.gateway.buffers.used)  # all of it has been sent on
         seen.set()
         assert status_of((await side.message())[0]) == 200
-        assert places.asked[0][2] == form and harness.gateway.buffers.peak > 3 * MIB
+        assert endpoints.asked[0][2] == form and harness.gateway.buffers.peak > 3 * MIB
         await harness.accounted(1)
         assert not harness.gateway.buffers.used
 
@@ -290,9 +290,9 @@ async def test_messages_of_a_websocket_count_and_too_many_end_it(tmp_path: Path)
         await until(lambda: not harness.gateway.buffers.used)
 
 
-def large(told: dict[str, Any]) -> bytes:
+def large(members: dict[str, Any]) -> bytes:
     """A message of more than 64 KiB, masked with nothing."""
-    data = json.dumps(told).encode()
+    data = json.dumps(members).encode()
     return b"\x81\xff" + len(data).to_bytes(8, "big") + bytes(4) + data
 
 

@@ -207,7 +207,7 @@ async def test_an_answer_that_is_cut_before_its_head_went_on_is_a_502(tmp_path: 
 # ---- time, by the sweep
 
 
-async def test_an_endpoint_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+async def test_a_silent_endpoint_times_out(tmp_path: Path) -> None:
     async with running(tmp_path, silent, upstream="timeouts: {first_byte: 300s}") as harness:
         side = await harness.connect()
         side.write(get())

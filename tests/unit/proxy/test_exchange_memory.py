@@ -114,8 +114,8 @@ class Endpoint:
             self.asked += 1
             if phase.reads:
                 await self._skip(side, head)
-            side.write(phase.says)
-            if phase.says_all:
+            side.write(phase.response)
+            if phase.response_complete:
                 continue
             gone = asyncio.ensure_future(self._gone(side))
             order: asyncio.Future[bytes | str] = asyncio.ensure_future(self.orders.get())
@@ -124,14 +124,14 @@ class Endpoint:
                 order.cancel()
                 return
             gone.cancel()
-            told = order.result()
-            if told == "reset":
+            action = order.result()
+            if action == "reset":
                 side.reset()
                 return
-            if told == "close":
+            if action == "close":
                 return
-            assert isinstance(told, bytes)
-            side.write(told)
+            assert isinstance(action, bytes)
+            side.write(action)
 
     @staticmethod
     async def _skip(side: Side, head: bytes) -> None:
@@ -181,10 +181,10 @@ class Phase:
     at: At
     more: str = ""
     route: str = ""
-    says: bytes = b""
+    response: bytes = b""
     then: bytes = b""  # what completes the endpoint's answer
     reads: bool = True  # whether the endpoint reads the body
-    says_all: bool = False  # whether `says` is a whole answer
+    response_complete: bool = False  # whether `response` is a whole answer
     rest: bytes = b""  # what the client sends once it is there
     endings: str = "close reset half_close drain stop"
     occupied: bool = False  # whether somebody else has the only permit
@@ -217,10 +217,10 @@ PHASES = (
           occupied=True, more="limits: {requests: 1, queue: 9, queue_timeout: 0}, timeouts: {total: 1000s}",
           endings="reset drain stop queue_timeout total"),
     Phase("waiting for another try", CHAT_ROUTE, posted(JSON), lambda harness, _: waiting(harness), more=AGAIN,
-          says=b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", says_all=True,
+          response=b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", response_complete=True,
           endings="close reset half_close drain stop total"),
     Phase("waiting for another try of opaque bytes", PLAIN, posted(marked(3000), path="/x").replace(b"POST", b"PUT", 1),
-          lambda harness, _: waiting(harness), more=AGAIN, says=b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", says_all=True,
+          lambda harness, _: waiting(harness), more=AGAIN, response=b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", response_complete=True,
           endings="close reset half_close drain stop total"),
     Phase("connecting", PLAIN.replace("PORT", "FULL"), get(), lambda harness, _: bool(harness.gateway.exchanges),
           endings="close reset half_close drain stop total first_byte", more="timeouts: {connect: 1000s, total: 1000s}"),
@@ -241,42 +241,42 @@ PHASES = (
           then=SSE + WORD + LAST, endings="close reset half_close drain stop" + UP, more="timeouts: {total: 1000s}"),
     Phase("waiting for the first byte, told to finish", BY_MODEL, posted(JSON), asked, then=WHOLE,
           route="on_disconnect: finish", endings="finish"),
-    Phase("streaming an answer", PLAIN, get(), answering, says=HALF, then=b"x" * 500,
+    Phase("streaming an answer", PLAIN, get(), answering, response=HALF, then=b"x" * 500,
           endings="close reset half_close drain stop idle" + UP, more="timeouts: {total: 1000s}"),
-    Phase("streaming an answer, told to finish", PLAIN, get(), answering, says=HALF, then=b"x" * 500,
+    Phase("streaming an answer, told to finish", PLAIN, get(), answering, response=HALF, then=b"x" * 500,
           route="on_disconnect: finish", endings="finish"),
-    Phase("streaming an answer that passes", BY_MODEL, posted(STREAMED), answering, says=SSE + WORD, then=LAST,
+    Phase("streaming an answer that passes", BY_MODEL, posted(STREAMED), answering, response=SSE + WORD, then=LAST,
           endings="close reset half_close drain stop idle" + UP, more="timeouts: {total: 1000s}"),
-    Phase("streaming a translated answer", RESPONSES, posted(ASKED, path="/v1/responses"), answering, says=SSE + WORD,
+    Phase("streaming a translated answer", RESPONSES, posted(ASKED, path="/v1/responses"), answering, response=SSE + WORD,
           then=LAST, endings="close reset half_close drain stop idle" + UP, more="timeouts: {total: 1000s}"),
     Phase("streaming a translated answer, told to finish", RESPONSES, posted(ASKED, path="/v1/responses"), answering,
-          says=SSE + WORD, then=LAST, route="on_disconnect: finish", endings="finish"),
+          response=SSE + WORD, then=LAST, route="on_disconnect: finish", endings="finish"),
     Phase("translating a whole answer", RESPONSES, posted(ASKED.replace(b'"stream":true,', b""), path="/v1/responses"),
-          asked, says=WHOLE[:-20], then=WHOLE[-20:], endings="close reset half_close drain stop" + UP,
+          asked, response=WHOLE[:-20], then=WHOLE[-20:], endings="close reset half_close drain stop" + UP,
           more="timeouts: {total: 1000s}"),
-    Phase("holding an answer for its first content", BY_MODEL, posted(STREAMED), asked, says=SSE + ROLE, then=WORD + LAST,
+    Phase("holding an answer for its first content", BY_MODEL, posted(STREAMED), asked, response=SSE + ROLE, then=WORD + LAST,
           more=HELD + ", timeouts: {total: 1000s}", endings="close reset half_close drain stop" + UP),
-    Phase("in a tunnel", PLAIN, get("/ws", *ASK), answering, says=AGREED, route="upgrade: true", rest=TEXT,
+    Phase("in a tunnel", PLAIN, get("/ws", *ASK), answering, response=AGREED, route="upgrade: true", rest=TEXT,
           endings="close reset half_close drain stop cut upstream_reset idle"),
     Phase("waiting for the agreement to a tunnel", PLAIN, get("/ws", *ASK), asked, route="upgrade: true",
           then=b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno",
           endings="close reset half_close drain stop cut upstream_reset upstream_ends first_byte"),
     Phase("waiting for the answer to a WebSocket turn", RESPONSES, HANDSHAKE, asked, then=SSE + WORD + LAST,
           rest=b"TURN", endings="close reset half_close drain stop"),
-    Phase("streaming the answer to a WebSocket turn", RESPONSES, HANDSHAKE, asked, says=SSE + WORD, then=LAST, rest=b"TURN",
+    Phase("streaming the answer to a WebSocket turn", RESPONSES, HANDSHAKE, asked, response=SSE + WORD, then=LAST, rest=b"TURN",
           endings="close reset half_close drain stop"),
-    Phase("waiting for the answer to a WebSocket turn, told to finish", RESPONSES, HANDSHAKE, asked, says=SSE,
+    Phase("waiting for the answer to a WebSocket turn, told to finish", RESPONSES, HANDSHAKE, asked, response=SSE,
           then=WORD + LAST, rest=b"TURN", route="on_disconnect: finish", endings="finish"),
     Phase("with a WebSocket and no turn", RESPONSES, HANDSHAKE, answering, endings="close reset half_close drain stop"),
-    Phase("keeping the connection", PLAIN, get(), over, says=WHOLE, says_all=True, endings="close reset half_close drain stop nothing"),
-    Phase("keeping the connection after a gathered body", BY_MODEL, posted(JSON), over, says=WHOLE, says_all=True,
+    Phase("keeping the connection", PLAIN, get(), over, response=WHOLE, response_complete=True, endings="close reset half_close drain stop nothing"),
+    Phase("keeping the connection after a gathered body", BY_MODEL, posted(JSON), over, response=WHOLE, response_complete=True,
           endings="close nothing"),
     Phase("keeping the connection after a translation", RESPONSES, posted(ASKED, path="/v1/responses"), over,
-          says=SSE + WORD + LAST, says_all=True, endings="close nothing"),
+          response=SSE + WORD + LAST, response_complete=True, endings="close nothing"),
     Phase("keeping the connection after a fixed answer", PLAIN.replace("upstream: up,", "respond: {status: 200, body: a},"),
           get(), over, endings="close nothing"),
     Phase("keeping the connection after a refusal", BY_MODEL, posted(b"{}"), over, endings="close nothing"),
-    Phase("keeping the connection in an overload", PLAIN, get(), over, says=WHOLE, says_all=True, endings="close nothing",
+    Phase("keeping the connection in an overload", PLAIN, get(), over, response=WHOLE, response_complete=True, endings="close nothing",
           overload=True),
 )
 CELLS = [(phase, ending) for phase in PHASES for ending in phase.endings.split()]

@@ -46,8 +46,8 @@ def chat(a: str = "", model: str = "", route: str = "", front: str = "openai_cha
     return CHAT.replace("A}", f"{a}}}").replace("MODEL", model).replace("ROUTE", route).replace("FRONT", front)
 
 
-def asking(model: str = "m", stream: bool = False, **words: Any) -> bytes:
-    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream, **words}
+def asking(model: str = "m", stream: bool = False, **members: Any) -> bytes:
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream, **members}
     return post(json.dumps(body).encode(), "Content-Type: application/json", path="/v1/chat/completions")
 
 
@@ -56,48 +56,48 @@ def asking(model: str = "m", stream: bool = False, **words: Any) -> bytes:
 
 @pytest.mark.parametrize(("method", "again"), [("GET", True), ("POST", False)])
 async def test_only_what_may_be_sent_twice_is_tried_again(tmp_path: Path, method: str, again: bool) -> None:
-    places = ScriptedEndpoints(a=[http(502), OK])
+    endpoints = ScriptedEndpoints(a=[http(502), OK])
     retries = "retries: {attempts: 3, backoff: 1ms, on: [5xx]}"
-    async with running(tmp_path, places, whole=two(retries)) as harness:
+    async with running(tmp_path, endpoints, whole=two(retries)) as harness:
         request = get() if method == "GET" else post(b"x")
         head, _ = await harness.ask(request)
         assert status_of(head) == (200 if again else 502)
-        assert len(places.asked) == (2 if again else 1)
+        assert len(endpoints.asked) == (2 if again else 1)
         (record,) = await harness.accounted(1)
-        assert record.attempts == len(places.asked)
+        assert record.attempts == len(endpoints.asked)
 
 
 async def test_a_post_is_sent_again_where_the_operator_calls_it_idempotent(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=[http(503), http(503), OK])
+    endpoints = ScriptedEndpoints(a=[http(503), http(503), OK])
     retries = "retries: {attempts: 3, backoff: 1ms, on: ['503'], idempotent: true}"
-    async with running(tmp_path, places, whole=two(retries)) as harness:
+    async with running(tmp_path, endpoints, whole=two(retries)) as harness:
         head, _ = await harness.ask(post(b"the same body"))
-        assert status_of(head) == 200 and [body for _, _, body in places.asked] == [b"the same body"] * 3
+        assert status_of(head) == 200 and [body for _, _, body in endpoints.asked] == [b"the same body"] * 3
 
 
 async def test_after_the_last_attempt_the_client_gets_the_endpoints_own_answer(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=http(502, b"its own words", content_type="text/plain"))
-    async with running(tmp_path, places, whole=two("retries: {attempts: 2, backoff: 1ms, on: [5xx]}")) as harness:
+    endpoints = ScriptedEndpoints(a=http(502, b"its own words", content_type="text/plain"))
+    async with running(tmp_path, endpoints, whole=two("retries: {attempts: 2, backoff: 1ms, on: [5xx]}")) as harness:
         head, body = await harness.ask(get())
-        assert status_of(head) == 502 and body == b"its own words" and len(places.asked) == 2
+        assert status_of(head) == 502 and body == b"its own words" and len(endpoints.asked) == 2
 
 
 async def test_the_client_leaving_ends_the_wait_before_the_next_attempt(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=http(502))
+    endpoints = ScriptedEndpoints(a=http(502))
     retries = "retries: {attempts: 3, backoff: 10s, max_backoff: 20s, on: [5xx]}"
-    async with running(tmp_path, places, whole=two(retries)) as harness:
+    async with running(tmp_path, endpoints, whole=two(retries)) as harness:
         side = await harness.connect()
         side.write(get())
-        await until(lambda: places.asked and harness.gateway.exchanges and next(iter(harness.gateway.exchanges)).cancel_timer)
+        await until(lambda: endpoints.asked and harness.gateway.exchanges and next(iter(harness.gateway.exchanges)).cancel_timer)
         side.close()
         (record,) = await harness.accounted(1)
-        assert record.code == "client_gone" and len(places.asked) == 1
+        assert record.code == "client_gone" and len(endpoints.asked) == 1
 
 
-async def test_which_endpoints_were_tried_is_told_where_the_route_says_so(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=[http(502), OK])
+async def test_the_attempts_are_in_a_field_where_the_route_enables_it(tmp_path: Path) -> None:
+    endpoints = ScriptedEndpoints(a=[http(502), OK])
     whole = two("retries: {attempts: 2, backoff: 1ms, on: [5xx]}", "tells_attempts: true")
-    async with running(tmp_path, places, whole=whole) as harness:
+    async with running(tmp_path, endpoints, whole=whole) as harness:
         head, _ = await harness.ask(get())
         (record,) = await harness.accounted(1)
         line = next(line for line in head.split(b"\r\n") if line.startswith(b"X-Relayd-Attempts: "))
@@ -109,27 +109,27 @@ async def test_which_endpoints_were_tried_is_told_where_the_route_says_so(tmp_pa
 
 
 async def test_an_upstream_that_cannot_do_it_gives_way_to_the_next_one(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=http(500), b=OK)
-    async with running(tmp_path, places, whole=two(route="fallbacks: [b]")) as harness:
+    endpoints = ScriptedEndpoints(a=http(500), b=OK)
+    async with running(tmp_path, endpoints, whole=two(route="fallbacks: [b]")) as harness:
         assert status_of((await harness.ask(post(b"x")))[0]) == 200
-        assert places.places() == ["a", "b"] and places.asked[1][2] == b"x"
+        assert endpoints.names() == ["a", "b"] and endpoints.asked[1][2] == b"x"
         (record,) = await harness.accounted(1)
         assert record.upstream == "b"
 
 
 async def test_a_clients_own_mistake_is_nobody_elses_business(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=http(404, b"no"), b=OK)
-    async with running(tmp_path, places, whole=two(route="fallbacks: [b]")) as harness:
-        assert status_of((await harness.ask(post(b"x")))[0]) == 404 and places.places() == ["a"]
+    endpoints = ScriptedEndpoints(a=http(404, b"no"), b=OK)
+    async with running(tmp_path, endpoints, whole=two(route="fallbacks: [b]")) as harness:
+        assert status_of((await harness.ask(post(b"x")))[0]) == 404 and endpoints.names() == ["a"]
 
 
 async def test_a_fallback_of_a_model_has_its_own_model_name(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=http(529, {"error": {"message": "busy"}}), b=http(200, completion("hello")))
+    endpoints = ScriptedEndpoints(a=http(529, {"error": {"message": "busy"}}), b=http(200, completion("hello")))
     whole = chat(model="fallbacks: [{upstream: b, model: spare}]")
-    async with running(tmp_path, places, whole=whole) as harness:
+    async with running(tmp_path, endpoints, whole=whole) as harness:
         head, body = await harness.ask(asking())
         assert status_of(head) == 200 and json.loads(body)["choices"][0]["message"]["content"] == "hello"
-        assert [json.loads(body)["model"] for _, _, body in places.asked] == ["m", "spare"]
+        assert [json.loads(body)["model"] for _, _, body in endpoints.asked] == ["m", "spare"]
 
 
 @pytest.mark.parametrize("broken", [
@@ -137,24 +137,24 @@ async def test_a_fallback_of_a_model_has_its_own_model_name(tmp_path: Path) -> N
     STREAM + b'data: {"error": {"message": "overloaded", "code": 503}}\n\n',
 ])
 async def test_a_stream_that_fails_before_its_first_content_is_replaced(tmp_path: Path, broken: bytes) -> None:
-    places = ScriptedEndpoints(a=broken, b=STREAM + delta(content="yes") + delta("stop") + DONE)
-    async with running(tmp_path, places, whole=chat(model="fallbacks: [{upstream: b, on: [any]}]")) as harness:
+    endpoints = ScriptedEndpoints(a=broken, b=STREAM + delta(content="yes") + delta("stop") + DONE)
+    async with running(tmp_path, endpoints, whole=chat(model="fallbacks: [{upstream: b, on: [any]}]")) as harness:
         head, body = await harness.ask(asking(stream=True))
         assert status_of(head) == 200 and b"yes" in body and b"overloaded" not in body
-        assert places.places() == ["a", "b"]
+        assert endpoints.names() == ["a", "b"]
 
 
 async def test_a_stream_that_has_shown_content_is_never_replaced(tmp_path: Path) -> None:
     events, half = in_turn(STREAM + delta(content="half"), b"")
-    places = ScriptedEndpoints(a=half, b=STREAM + delta(content="yes") + DONE)
-    async with running(tmp_path, places, whole=chat(model="fallbacks: [{upstream: b, on: [any]}]")) as harness:
+    endpoints = ScriptedEndpoints(a=half, b=STREAM + delta(content="yes") + DONE)
+    async with running(tmp_path, endpoints, whole=chat(model="fallbacks: [{upstream: b, on: [any]}]")) as harness:
         side = await harness.connect()
         side.write(asking(stream=True))
         events[0].set()
         assert status_of(await side.head()) == 200 and b"half" in await side.chunk()
         events[1].set()
         rest = await side.rest()
-        assert b"yes" not in rest and places.places() == ["a"]
+        assert b"yes" not in rest and endpoints.names() == ["a"]
         assert not rest.endswith(b"0\r\n\r\n")
 
 
@@ -164,11 +164,11 @@ async def test_a_stream_that_has_shown_content_is_never_replaced(tmp_path: Path)
 LIMITED = "limits: {requests: 1, queue: 1, queue_timeout: 5s}"
 
 
-async def queued(harness: Harness, places: ScriptedEndpoints, request: bytes = b"") -> tuple[Side, Side]:
+async def queued(harness: Harness, endpoints: ScriptedEndpoints, request: bytes = b"") -> tuple[Side, Side]:
     """Two clients: one whose request is at its endpoint, and one whose request waits for it."""
     busy, waiting = await harness.connect(), await harness.connect()
     busy.write(get())
-    await until(lambda: len(places.asked) == 1)
+    await until(lambda: len(endpoints.asked) == 1)
     waiting.write(request or get())
     await until(lambda: any(one.phase == "queue" for one in harness.gateway.exchanges))
     return busy, waiting
@@ -176,9 +176,9 @@ async def queued(harness: Harness, places: ScriptedEndpoints, request: bytes = b
 
 async def test_who_finds_no_room_waits_and_goes_on_when_there_is(tmp_path: Path) -> None:
     events, first = in_turn(OK)
-    places = ScriptedEndpoints(a=[first, OK])
-    async with running(tmp_path, places, whole=two(LIMITED)) as harness:
-        sides = await queued(harness, places)
+    endpoints = ScriptedEndpoints(a=[first, OK])
+    async with running(tmp_path, endpoints, whole=two(LIMITED)) as harness:
+        sides = await queued(harness, endpoints)
         late = await harness.connect()
         late.write(get())
         head, body = await late.message()
@@ -196,19 +196,19 @@ def queue_of(head: bytes) -> tuple[str, float]:
     """What X-Relayd-Queue says: the words before the seconds, and the seconds; empty and -1 without such a field."""
     for line in head.split(b"\r\n"):
         if line.startswith(b"X-Relayd-Queue: "):
-            words, seconds = line.decode().removeprefix("X-Relayd-Queue: ").split("waited=")
-            return words.rstrip(", "), float(seconds)
+            position, seconds = line.decode().removeprefix("X-Relayd-Queue: ").split("waited=")
+            return position.rstrip(", "), float(seconds)
     return "", -1.0
 
 
-async def test_place_depth_and_wait_are_told_where_the_route_says_so(tmp_path: Path) -> None:
+async def test_position_depth_and_wait_are_in_a_field_where_the_route_enables_it(tmp_path: Path) -> None:
     events, first = in_turn(OK)
-    places = ScriptedEndpoints(a=[first, OK, OK])
+    endpoints = ScriptedEndpoints(a=[first, OK, OK])
     whole = two("limits: {requests: 1, queue: 2, queue_timeout: 5s}", "tells_queue: true")
-    async with running(tmp_path, places, whole=whole) as harness:
+    async with running(tmp_path, endpoints, whole=whole) as harness:
         sides = [await harness.connect() for _ in range(4)]
         sides[0].write(get())
-        await until(lambda: len(places.asked) == 1)
+        await until(lambda: len(endpoints.asked) == 1)
         (gate,) = harness.gateway.gates.limited()
         sides[1].write(get())
         await until(lambda: gate.depth == 1)
@@ -223,21 +223,21 @@ async def test_place_depth_and_wait_are_told_where_the_route_says_so(tmp_path: P
         second, third = [(await side.message())[0] for side in sides[1:3]]
         assert queue_of(second)[0] == "place=1, depth=1" and queue_of(third)[0] == "place=2, depth=2"
         waits_s = sorted(record.queue_s for record in await harness.accounted(4))
-        told_s = sorted(queue_of(head)[1] for head in (second, third))
-        assert told_s == [pytest.approx(wait_s, abs=0.0006) for wait_s in waits_s[2:]] and told_s[0] > 0
+        reported_s = sorted(queue_of(head)[1] for head in (second, third))
+        assert reported_s == [pytest.approx(wait_s, abs=0.0006) for wait_s in waits_s[2:]] and reported_s[0] > 0
 
 
-async def test_the_place_of_a_client_that_leaves_is_free_at_once(tmp_path: Path) -> None:
+async def test_the_queue_position_of_a_client_that_leaves_is_free_at_once(tmp_path: Path) -> None:
     events, first = in_turn(OK)
-    places = ScriptedEndpoints(a=[first, OK])
-    async with running(tmp_path, places, whole=two(LIMITED)) as harness:
+    endpoints = ScriptedEndpoints(a=[first, OK])
+    async with running(tmp_path, endpoints, whole=two(LIMITED)) as harness:
         sides = [await harness.connect() for _ in range(3)]
         sides[0].write(get())
-        await until(lambda: len(places.asked) == 1)
-        for place in (1, 2):
-            sides[place].write(get())
+        await until(lambda: len(endpoints.asked) == 1)
+        for position in (1, 2):
+            sides[position].write(get())
             await until(lambda: [one.phase for one in harness.gateway.exchanges].count("queue") == 1)
-            if place == 1:
+            if position == 1:
                 sides[1].close()
                 await until(lambda: len(harness.accounts) == 1)
         events[0].set()
@@ -246,9 +246,9 @@ async def test_the_place_of_a_client_that_leaves_is_free_at_once(tmp_path: Path)
 
 
 async def test_who_waits_too_long_is_refused_with_an_honest_time(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=silent)
-    async with running(tmp_path, places, whole=two(LIMITED, "tells_queue: true")) as harness:
-        _, waiting = await queued(harness, places)
+    endpoints = ScriptedEndpoints(a=silent)
+    async with running(tmp_path, endpoints, whole=two(LIMITED, "tells_queue: true")) as harness:
+        _, waiting = await queued(harness, endpoints)
         harness.gateway.gates.sweep(clock.monotonic() + 6)
         head, body = await waiting.message()
         assert status_of(head) == 503 and b"queue_timeout" in body and b"Retry-After: " in head
@@ -257,15 +257,15 @@ async def test_who_waits_too_long_is_refused_with_an_honest_time(tmp_path: Path)
 
 async def test_a_body_that_streams_in_while_its_request_waits_arrives_whole(tmp_path: Path) -> None:
     events, first = in_turn(http(200, b"ok", "Connection: close"))
-    places = ScriptedEndpoints(a=[first, OK])
+    endpoints = ScriptedEndpoints(a=[first, OK])
     body = bytes(range(256)) * 800
-    async with running(tmp_path, places, whole=two(LIMITED)) as harness:
+    async with running(tmp_path, endpoints, whole=two(LIMITED)) as harness:
         request = get("/x", f"Content-Length: {len(body)}", method="PUT") + body[:1000]
-        _, waiting = await queued(harness, places, request)
+        _, waiting = await queued(harness, endpoints, request)
         waiting.write(body[1000:])
         events[0].set()
         assert status_of((await waiting.message())[0]) == 200
-        assert places.asked[1][2] == body
+        assert endpoints.asked[1][2] == body
 
 
 async def test_a_consumers_own_limit_is_429_and_holds_on_every_route(
@@ -285,7 +285,7 @@ async def test_a_consumers_own_limit_is_429_and_holds_on_every_route(
         assert status_of((await sides[0].message())[0]) == 200
 
 
-async def test_comments_tell_a_client_that_waits_in_a_queue_that_it_still_does(tmp_path: Path) -> None:
+async def test_a_client_that_waits_in_a_queue_gets_keepalive_comments(tmp_path: Path) -> None:
     _, first = in_turn(http(200, completion("x")))
     whole = chat(a=LIMITED, route="keepalive: 10s, tells_queue: true", front="openai_chat")
     async with running(tmp_path, ScriptedEndpoints(a=[first, OK]), whole=whole) as harness:
@@ -308,12 +308,12 @@ async def test_a_wrong_key_of_relayds_own_is_not_shown_as_the_clients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UP", "sk-up")
-    places = ScriptedEndpoints(a=http(401, {"error": {"message": "bad key sk-up"}}))
-    async with running(tmp_path, places, whole=chat(a="auth: {bearer: {env: UP}}")) as harness:
+    endpoints = ScriptedEndpoints(a=http(401, {"error": {"message": "bad key sk-up"}}))
+    async with running(tmp_path, endpoints, whole=chat(a="auth: {bearer: {env: UP}}")) as harness:
         head, body = await harness.ask(asking())
         assert status_of(head) == 502 and json.loads(body)["error"]["code"] == "upstream_key_refused"
         assert b"sk-up" not in body
-        assert b"Authorization: Bearer sk-up\r\n" in places.asked[0][1]
+        assert b"Authorization: Bearer sk-up\r\n" in endpoints.asked[0][1]
 
 
 @pytest.mark.parametrize("answer", [http(200, b"<html>", content_type="text/html"), http(200, b"")])
@@ -330,13 +330,13 @@ async def test_an_error_of_the_endpoint_passes_in_its_own_bytes(tmp_path: Path) 
         assert status_of(head) == 400 and body == error and b"Retry-After: 7\r\n" in head
 
 
-@pytest.mark.parametrize(("front", "path", "words", "clean"), [
+@pytest.mark.parametrize(("front", "path", "error", "clean"), [
     ("openai_chat", "/v1/chat/completions", b'"code":"upstream_cut"', False),
     ("openai_responses", "/v1/responses", b"event: response.failed", True),
     ("anthropic_messages", "/v1/messages", b"event: error", True),
 ])
-async def test_a_stream_that_breaks_says_so_in_the_clients_dialect(
-    tmp_path: Path, front: str, path: str, words: bytes, clean: bool
+async def test_an_incomplete_stream_ends_with_an_error_in_the_clients_dialect(
+    tmp_path: Path, front: str, path: str, error: bytes, clean: bool
 ) -> None:
     cut = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9999\r\nConnection: close\r\n\r\n"
     body: dict[str, Any] = {"model": "m", "stream": True, "max_tokens": 9, "input": "hi"}
@@ -350,10 +350,10 @@ async def test_a_stream_that_breaks_says_so_in_the_clients_dialect(
         events[0].set()
         head = await side.head()
         assert status_of(head) == 200
-        told = await soon(side.reader.readuntil(b"half"))
+        received = await soon(side.reader.readuntil(b"half"))
         events[1].set()
-        told += await soon(side.reader.readuntil(words))
-        assert b"[DONE]" not in told
+        received += await soon(side.reader.readuntil(error))
+        assert b"[DONE]" not in received
         if not clean:
             assert not (await side.rest()).endswith(b"0\r\n\r\n")
         (record,) = await harness.accounted(1)
@@ -370,8 +370,8 @@ async def test_tokens_model_and_finish_are_in_the_account(tmp_path: Path) -> Non
 
 
 async def test_permits_come_back_whatever_happens(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=[b"", http(500), STREAM + delta(content="x"), OK])
-    async with running(tmp_path, places, whole=two("limits: {requests: 1, queue: 9}")) as harness:
+    endpoints = ScriptedEndpoints(a=[b"", http(500), STREAM + delta(content="x"), OK])
+    async with running(tmp_path, endpoints, whole=two("limits: {requests: 1, queue: 9}")) as harness:
         for _ in range(4):
             side = await harness.connect()
             side.write(post(b"x", "Connection: close"))
@@ -383,24 +383,24 @@ async def test_permits_come_back_whatever_happens(tmp_path: Path) -> None:
 
 async def test_a_reload_that_raises_the_limit_lets_waiting_requests_go_on(tmp_path: Path) -> None:
     _, first = in_turn(OK)
-    places = ScriptedEndpoints(a=[first, OK])
-    async with running(tmp_path, places, whole=two(LIMITED)) as harness:
-        _, waiting = await queued(harness, places)
+    endpoints = ScriptedEndpoints(a=[first, OK])
+    async with running(tmp_path, endpoints, whole=two(LIMITED)) as harness:
+        _, waiting = await queued(harness, endpoints)
         (gate,) = harness.gateway.gates.limited()
         harness.gateway.gates.apply({gate.name: type(gate.limits)(2, 1)})
         assert status_of((await asyncio.wait_for(waiting.message(), 60))[0]) == 200
 
 
 async def test_an_attempt_that_takes_too_long_gives_way_to_the_next_one(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=[silent, OK])
+    endpoints = ScriptedEndpoints(a=[silent, OK])
     retries = "retries: {attempts: 2, backoff: 1ms, per_attempt: 5s}"
-    async with running(tmp_path, places, whole=two(retries)) as harness:
+    async with running(tmp_path, endpoints, whole=two(retries)) as harness:
         side = await harness.connect()
         side.write(get())
-        await until(lambda: len(places.asked) == 1)
+        await until(lambda: len(endpoints.asked) == 1)
         (exchange,) = harness.gateway.exchanges
         exchange.enforce_timeouts(clock.monotonic() + 4)
-        assert len(places.asked) == 1
+        assert len(endpoints.asked) == 1
         exchange.enforce_timeouts(clock.monotonic() + 6)
         assert status_of((await side.message())[0]) == 200
         (record,) = await harness.accounted(1)
@@ -414,21 +414,21 @@ async def test_a_post_that_was_refused_for_relayds_key_goes_out_with_the_next_on
     monkeypatch.setenv("ONE", "sk-one")
     monkeypatch.setenv("TWO", "sk-two")
     auth = "auth: {bearer: [{env: ONE}, {env: TWO}]}, " if keys else ""
-    places = ScriptedEndpoints(a=[http(status, b"{}"), OK])
-    async with running(tmp_path, places, whole=two(f"{auth}retries: {{attempts: 2, backoff: 1ms}}")) as harness:
+    endpoints = ScriptedEndpoints(a=[http(status, b"{}"), OK])
+    async with running(tmp_path, endpoints, whole=two(f"{auth}retries: {{attempts: 2, backoff: 1ms}}")) as harness:
         head, _ = await harness.ask(post(b"x"))
         assert status_of(head) == (200 if again else status)
-        used = [b"sk-one" in fields for _, fields, _ in places.asked]
+        used = [b"sk-one" in fields for _, fields, _ in endpoints.asked]
         assert used == ([True, False] if again else [keys > 0])
 
 
 async def test_where_nobody_is_left_to_ask_the_last_error_is_the_answer(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=http(500, b"ill", content_type="text/plain"))
+    endpoints = ScriptedEndpoints(a=http(500, b"ill", content_type="text/plain"))
     whole = two("breaker: {failures: 1, open_for: 1h}, retries: {attempts: 3, backoff: 1ms}")
-    async with running(tmp_path, places, whole=whole) as harness:
+    async with running(tmp_path, endpoints, whole=whole) as harness:
         head, body = await harness.ask(get())
         assert (status_of(head), body) == (500, b"ill")
-        assert len(places.asked) == 1
+        assert len(endpoints.asked) == 1
 
 
 # ---- bodies that are read to find a route
@@ -482,11 +482,11 @@ async def test_a_path_that_only_its_normal_form_leads_to_a_rule_on_models_is_ref
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-@pytest.mark.parametrize(("model", "size", "status", "places"), [
+@pytest.mark.parametrize(("model", "size", "status", "endpoints"), [
     ("small-1", 90, 200, ["a"]), ("small-1", 200, 413, []), ("large", 900, 200, ["b"]),
 ])
 async def test_a_body_read_for_its_model_is_held_to_the_limit_of_the_route_that_it_finds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, size: int, status: int, places: list[str], chunked: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, size: int, status: int, endpoints: list[str], chunked: bool
 ) -> None:
     monkeypatch.setenv("ONE", "sk-one")
     monkeypatch.setenv("TWO", "sk-two")
@@ -503,7 +503,7 @@ async def test_a_body_read_for_its_model_is_held_to_the_limit_of_the_route_that_
             await until(lambda: any(one.body.is_buffering for one in harness.gateway.exchanges))
         side.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body)
         head, _ = await side.message()
-        assert status_of(head) == status and asked.places() == places
+        assert status_of(head) == status and asked.names() == endpoints
 
 
 # ---- whose fault it is
@@ -516,8 +516,8 @@ routes: [{name: all, upstream: up, ROUTE}]
 """
 
 
-def free(words: str, protocol: str = "openai_chat", route: str = "") -> str:
-    return FREE.replace("WORDS", words).replace("PROTOCOL", protocol).replace("ROUTE", route)
+def free(settings: str, protocol: str = "openai_chat", route: str = "") -> str:
+    return FREE.replace("WORDS", settings).replace("PROTOCOL", protocol).replace("ROUTE", route)
 
 
 @pytest.mark.parametrize("protocol", ["plain", "openai_chat"])
@@ -527,30 +527,30 @@ def free(words: str, protocol: str = "openai_chat", route: str = "") -> str:
 async def test_a_post_that_is_refused_before_any_work_goes_to_the_free_endpoint(
     tmp_path: Path, refusal: bytes, protocol: str
 ) -> None:
-    places = ScriptedEndpoints(a=refusal, b=http(200, completion("hello")))
-    async with running(tmp_path, places, whole=free("retries: {attempts: 2, backoff: 10s}", protocol)) as harness:
+    endpoints = ScriptedEndpoints(a=refusal, b=http(200, completion("hello")))
+    async with running(tmp_path, endpoints, whole=free("retries: {attempts: 2, backoff: 10s}", protocol)) as harness:
         head, _ = await harness.ask(asking())
-        assert status_of(head) == 200 and places.places() == ["a", "b"]
+        assert status_of(head) == 200 and endpoints.names() == ["a", "b"]
 
 
 @pytest.mark.parametrize("protocol", ["plain", "openai_chat"])
 async def test_a_post_that_no_other_endpoint_can_take_is_answered_at_once(tmp_path: Path, protocol: str) -> None:
-    places = ScriptedEndpoints(a=http(429, {"error": {"message": "slow"}}, "Retry-After: 1"), b=http(429, b"{}", "Retry-After: 1"))
-    async with running(tmp_path, places, whole=free("retries: {attempts: 5, backoff: 10s}", protocol)) as harness:
+    endpoints = ScriptedEndpoints(a=http(429, {"error": {"message": "slow"}}, "Retry-After: 1"), b=http(429, b"{}", "Retry-After: 1"))
+    async with running(tmp_path, endpoints, whole=free("retries: {attempts: 5, backoff: 10s}", protocol)) as harness:
         head, _ = await harness.ask(asking())
-        assert status_of(head) == 429 and places.places() == ["a", "b"]
+        assert status_of(head) == 429 and endpoints.names() == ["a", "b"]
 
 
 @pytest.mark.parametrize("protocol", ["plain", "openai_chat"])
-@pytest.mark.parametrize("words", ["breaker: {failures: 1}", "breaker: {failures: 1}, retries: {attempts: 2, backoff: 1ms}"])
+@pytest.mark.parametrize("settings", ["breaker: {failures: 1}", "breaker: {failures: 1}, retries: {attempts: 2, backoff: 1ms}"])
 @pytest.mark.parametrize("status", [401, 402, 403, 429])
-async def test_what_an_endpoint_says_of_one_clients_key_harms_no_other_client(
-    tmp_path: Path, protocol: str, words: str, status: int
+async def test_an_error_about_one_clients_key_affects_no_other_client(
+    tmp_path: Path, protocol: str, settings: str, status: int
 ) -> None:
     refusal = http(status, {"error": {"message": "Your API key", "code": "invalid_api_key"}}, "Retry-After: 60")
-    places = ScriptedEndpoints(a=[refusal, http(200, completion("hello"))])
-    whole = free(words, protocol, "pass_client_key: true").replace(', "http://127.0.0.1:PORT/b"', "")
-    async with running(tmp_path, places, whole=whole) as harness:
+    endpoints = ScriptedEndpoints(a=[refusal, http(200, completion("hello"))])
+    whole = free(settings, protocol, "pass_client_key: true").replace(', "http://127.0.0.1:PORT/b"', "")
+    async with running(tmp_path, endpoints, whole=whole) as harness:
         head, body = await harness.ask(asking())
         assert status_of(head) == status and b"invalid_api_key" in body and b"Retry-After: 60" in head
         assert status_of((await harness.ask(asking()))[0]) == 200

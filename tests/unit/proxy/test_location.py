@@ -57,5 +57,5 @@ def test_the_endpoints_own_address_becomes_a_path_of_the_route(route: str, asked
     ("regex", "Location: http://origin.example:9001/number/2"), ("untouched", "Location: http://origin.example:9001/y"),
     ("secure", "Location: http://origin.example/y"),
 ])  # fmt: skip
-def test_another_place_or_one_that_the_route_cannot_lead_to_stays(route: str, line: str) -> None:
+def test_another_server_or_a_path_outside_the_route_is_unchanged(route: str, line: str) -> None:
     assert seen(route, "/b/x" if route == "based" else "/r/1" if route == "regex" else "/x", line) == line

@@ -32,24 +32,24 @@ async def nothing_under_way(harness: Harness) -> None:
 
 
 async def test_a_copy_arrives_with_the_same_body(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=OK, b=OK)
-    async with running(tmp_path, places, whole=whole()) as harness:
+    endpoints = ScriptedEndpoints(a=OK, b=OK)
+    async with running(tmp_path, endpoints, whole=whole()) as harness:
         assert status_of((await harness.ask(post(b"the body", "X-A: 1")))[0]) == 200
-        await until(lambda: sorted(places.places()) == ["a", "b"])
+        await until(lambda: sorted(endpoints.names()) == ["a", "b"])
         await until(lambda: not harness.plan.upstreams["b"].in_flight)
-        assert {body for _, _, body in places.asked} == {b"the body"}
-        assert all(b"X-A: 1\r\n" in head for _, head, _ in places.asked)
+        assert {body for _, _, body in endpoints.asked} == {b"the body"}
+        assert all(b"X-A: 1\r\n" in head for _, head, _ in endpoints.asked)
         (record,) = await harness.accounted(1)
         assert record.upstream == "a" and record.attempts == 1
 
 
 async def test_a_copy_that_fails_or_hangs_changes_nothing(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=OK, b=[http(500, b"no"), b"", silent])
-    async with running(tmp_path, places, whole=whole()) as harness:
+    endpoints = ScriptedEndpoints(a=OK, b=[http(500, b"no"), b"", silent])
+    async with running(tmp_path, endpoints, whole=whole()) as harness:
         for _ in range(3):
             head, body = await asyncio.wait_for(harness.ask(post(b"x")), 60)
             assert status_of(head) == 200 and body == b"ok"
-        await until(lambda: places.places().count("b") == 3)
+        await until(lambda: endpoints.names().count("b") == 3)
         assert harness.plan.upstreams["b"].in_flight == 1
         await nothing_under_way(harness)
 
@@ -58,19 +58,19 @@ async def test_a_copy_that_nobody_answers_ends_with_the_upstreams_limits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror, "CHECK_S", 0.01)
-    places = ScriptedEndpoints(a=OK, b=silent)
+    endpoints = ScriptedEndpoints(a=OK, b=silent)
     text = whole(limits="timeouts: {first_byte: 50ms}")
-    async with running(tmp_path, places, whole=text) as harness:
+    async with running(tmp_path, endpoints, whole=text) as harness:
         assert status_of((await harness.ask(get()))[0]) == 200
-        await until(lambda: places.places().count("b") == 1 and not harness.plan.upstreams["b"].in_flight)
+        await until(lambda: endpoints.names().count("b") == 1 and not harness.plan.upstreams["b"].in_flight)
 
 
 async def test_no_copy_is_sent_where_there_is_no_room_for_it(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=OK, b=silent)
-    async with running(tmp_path, places, whole=whole(limits="limits: {requests: 1, queue: 5}")) as harness:
+    endpoints = ScriptedEndpoints(a=OK, b=silent)
+    async with running(tmp_path, endpoints, whole=whole(limits="limits: {requests: 1, queue: 5}")) as harness:
         for _ in range(3):
             assert status_of((await harness.ask(get()))[0]) == 200
-        await until(lambda: places.places().count("b") == 1)
+        await until(lambda: endpoints.names().count("b") == 1)
         (gate,) = harness.gateway.gates.limited()
         assert gate.in_flight == 1 and gate.depth == 0
         await nothing_under_way(harness)
@@ -78,11 +78,11 @@ async def test_no_copy_is_sent_where_there_is_no_room_for_it(tmp_path: Path) -> 
 
 
 async def test_a_share_of_nothing_copies_nothing(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=OK, b=OK)
-    async with running(tmp_path, places, whole=whole("{upstream: b, share: 0}")) as harness:
+    endpoints = ScriptedEndpoints(a=OK, b=OK)
+    async with running(tmp_path, endpoints, whole=whole("{upstream: b, share: 0}")) as harness:
         for _ in range(20):
             await harness.ask(get())
-        assert places.places() == ["a"] * 20
+        assert endpoints.names() == ["a"] * 20
 
 
 CHAT = """
@@ -101,11 +101,11 @@ async def test_a_copy_counts_with_all_bodies_in_memory_and_is_not_made_without_r
     async def late(side: Side) -> None:
         await seen.wait()
 
-    places = ScriptedEndpoints(a=http(200, completion("hello")), b=[late])
-    async with running(tmp_path, places, whole=CHAT) as harness:
+    endpoints = ScriptedEndpoints(a=http(200, completion("hello")), b=[late])
+    async with running(tmp_path, endpoints, whole=CHAT) as harness:
         copies, buffers = harness.plan.upstreams["b"], harness.gateway.buffers
         assert status_of((await harness.ask(asking))[0]) == 200
-        await until(lambda: places.places().count("b") == 1)
+        await until(lambda: endpoints.names().count("b") == 1)
         await until(lambda: not harness.gateway.exchanges)
         assert buffers.used > 200_000, "the copy keeps what the exchange has let go"
         buffers.configure(500_000, 10.0)

@@ -44,19 +44,19 @@ def whole(a: str = "", up: str = "by_model", route: str = "", model: str = "mode
     return WHOLE.replace("A}", f"{a}}}").replace("UP", up).replace(" ROUTE", route).replace("MODEL", model)
 
 
-def asking(model: str = "m", stream: bool = False, **words: Any) -> bytes:
-    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream, **words}
+def asking(model: str = "m", stream: bool = False, **members: Any) -> bytes:
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream, **members}
     return post(json.dumps(body).encode(), "Content-Type: application/json", path="/v1/chat/completions")
 
 
 async def test_models_and_tokens_of_a_stream_that_passes_are_in_the_account(tmp_path: Path) -> None:
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\n'
-    told = STREAM + delta(content="hel") + delta(content="lo") + delta("stop") + usage + DONE
-    places = ScriptedEndpoints(a=told)
-    async with running(tmp_path, places, whole=whole()) as harness:
+    received = STREAM + delta(content="hel") + delta(content="lo") + delta("stop") + usage + DONE
+    endpoints = ScriptedEndpoints(a=received)
+    async with running(tmp_path, endpoints, whole=whole()) as harness:
         head, body = await harness.ask(asking(stream=True))
         assert status_of(head) == 200 and b"hel" in body and b"usage" not in body, "nobody had asked for usage"
-        sent = json.loads(places.asked[0][2])
+        sent = json.loads(endpoints.asked[0][2])
         assert sent["model"] == "served" and sent["stream_options"] == {"include_usage": True}
         (record,) = await harness.accounted(1)
         more = dict(record.more or {})
@@ -68,11 +68,11 @@ async def test_models_and_tokens_of_a_stream_that_passes_are_in_the_account(tmp_
 
 async def test_permits_are_held_to_the_last_byte_and_given_back(tmp_path: Path) -> None:
     events, first = in_turn(http(200, completion("x"), "Connection: close"))
-    places = ScriptedEndpoints(a=[first, http(200, completion("y"))])
-    async with running(tmp_path, places, whole=whole(a="limits: {requests: 1, queue: 1}")) as harness:
+    endpoints = ScriptedEndpoints(a=[first, http(200, completion("y"))])
+    async with running(tmp_path, endpoints, whole=whole(a="limits: {requests: 1, queue: 1}")) as harness:
         sides = [await harness.connect() for _ in range(2)]
         sides[0].write(asking())
-        await until(lambda: len(places.asked) == 1)
+        await until(lambda: len(endpoints.asked) == 1)
         (gate,) = harness.gateway.gates.limited()
         sides[1].write(asking())
         await until(lambda: gate.depth == 1)
@@ -88,7 +88,7 @@ async def test_permits_are_held_to_the_last_byte_and_given_back(tmp_path: Path) 
     (http(200, b"<html>", content_type="text/html"), 502, "upstream_unreadable"),
     (b"", 502, None), (b"nonsense\r\n\r\n", 502, None),
 ])
-async def test_what_is_not_usual_is_judged_by_a_course(
+async def test_an_invalid_or_error_response_becomes_an_error_in_the_dialect(
     tmp_path: Path, answer: bytes, status: int, code: str | None
 ) -> None:
     async with running(tmp_path, ScriptedEndpoints(a=answer), whole=whole()) as harness:
@@ -103,17 +103,17 @@ async def test_what_is_not_usual_is_judged_by_a_course(
 
 
 async def test_a_failure_before_the_answer_is_tried_again(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=[http(503, {"error": {"message": "busy"}}), http(200, completion("yes"))])
+    endpoints = ScriptedEndpoints(a=[http(503, {"error": {"message": "busy"}}), http(200, completion("yes"))])
     retries = "retries: {attempts: 2, backoff: 1ms, on: ['503'], idempotent: true}"
-    async with running(tmp_path, places, whole=whole(a=retries)) as harness:
+    async with running(tmp_path, endpoints, whole=whole(a=retries)) as harness:
         head, body = await harness.ask(asking())
-        assert status_of(head) == 200 and b"yes" in body and len(places.asked) == 2
+        assert status_of(head) == 200 and b"yes" in body and len(endpoints.asked) == 2
         (record,) = await harness.accounted(1)
         assert record.attempts == 2 and record.usage is not None and record.usage.output == 2
 
 
 @pytest.mark.parametrize("ending", ["cut", "idle", "total"])
-async def test_a_stream_that_breaks_ends_in_the_dialects_words_and_with_what_was_seen(tmp_path: Path, ending: str) -> None:
+async def test_an_incomplete_stream_ends_with_an_error_in_its_dialect_and_is_recorded(tmp_path: Path, ending: str) -> None:
     cut = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9999\r\nConnection: close\r\n\r\n"
     limits = {"cut": "", "idle": "timeouts: {idle: 5s}", "total": "timeouts: {total: 5s}"}[ending]
     events, play = in_turn(cut + delta(content="half"), b"")
@@ -122,15 +122,15 @@ async def test_a_stream_that_breaks_ends_in_the_dialects_words_and_with_what_was
         side.write(asking(stream=True))
         events[0].set()
         assert status_of(await side.head()) == 200
-        told = await soon(side.reader.readuntil(b"half"))
+        received = await soon(side.reader.readuntil(b"half"))
         if ending == "cut":
             events[1].set()
         else:
             (exchange,) = harness.gateway.exchanges
             exchange.enforce_timeouts(clock.monotonic() + 6)
-        told += await side.rest()
+        received += await side.rest()
         code = {"cut": "upstream_cut", "idle": "idle_timeout", "total": "total_timeout"}[ending]
-        assert f'"code":"{code}"'.encode() in told and not told.endswith(b"0\r\n\r\n") and b"[DONE]" not in told
+        assert f'"code":"{code}"'.encode() in received and not received.endswith(b"0\r\n\r\n") and b"[DONE]" not in received
         (record,) = await harness.accounted(1)
         assert record.code == code and record.status == 200 and record.more is not None
         assert record.more["model"] == "m" and float(record.more["first_token_ms"]) > 0
@@ -159,8 +159,8 @@ async def test_a_stream_that_ends_with_its_connection_must_say_that_it_is_whole(
         events[0].set()
         assert status_of(await side.head()) == 200
         events[1].set()
-        told = await (soon(side.reader.readuntil(b"0\r\n\r\n")) if ended else side.rest())
-        assert (b"[DONE]" in told) is ended and told.endswith(b"0\r\n\r\n") is ended
+        received = await (soon(side.reader.readuntil(b"0\r\n\r\n")) if ended else side.rest())
+        assert (b"[DONE]" in received) is ended and received.endswith(b"0\r\n\r\n") is ended
         (record,) = await harness.accounted(1)
         assert record.code == ("" if ended else "upstream_cut")
 
@@ -243,9 +243,9 @@ TURN = [{"role": "user", "content": "x" * 1_000_000}]
 async def test_a_request_is_let_go_while_its_answer_lasts(tmp_path: Path, path: str, members: dict[str, Any]) -> None:
     """Streams last for minutes, and an agent's requests are large."""
     events, play = in_turn(STREAM + delta(content="half"), delta("stop") + DONE)
-    places = ScriptedEndpoints(a=play)
+    endpoints = ScriptedEndpoints(a=play)
     request = post(json.dumps({"model": "m", "stream": True, **members}).encode(), path=path)
-    async with running(tmp_path, places, whole=LASTING) as harness:
+    async with running(tmp_path, endpoints, whole=LASTING) as harness:
         side = await harness.connect()
         tracemalloc.start()
         try:
@@ -253,7 +253,7 @@ async def test_a_request_is_let_go_while_its_answer_lasts(tmp_path: Path, path: 
             events[0].set()
             assert status_of(await side.head()) == 200
             await soon(side.reader.readuntil(b"half"))
-            assert len(places.asked.pop()[2]) > 1_000_000
+            assert len(endpoints.asked.pop()[2]) > 1_000_000
             model_of(b"{}")  # the last body that was looked at is another one
             held, _ = tracemalloc.get_traced_memory()
         finally:

@@ -21,7 +21,7 @@ def only(harness: Any) -> Any:
     return exchange
 
 
-async def test_what_goes_well_has_no_course_and_holds_its_permit_to_the_last_byte(tmp_path: Path) -> None:
+async def test_a_successful_request_holds_its_permit_to_the_last_byte(tmp_path: Path) -> None:
     events, slow = in_turn(http(200, b"x" * 10)[:-5], b"x" * 5)
     async with running(tmp_path, ScriptedEndpoints(a=slow), whole=two(ALL)) as harness:
         side = await harness.connect()
@@ -37,9 +37,9 @@ async def test_what_goes_well_has_no_course_and_holds_its_permit_to_the_last_byt
 
 
 @pytest.mark.parametrize("first", [http(500), b"", http(503)], ids=["500", "closed", "503"])
-async def test_a_failure_is_tried_again_as_by_a_course(tmp_path: Path, first: bytes) -> None:
-    places = ScriptedEndpoints(a=[first, first, OK])
-    async with running(tmp_path, places, whole=two(ALL)) as harness:
+async def test_a_failed_attempt_is_retried(tmp_path: Path, first: bytes) -> None:
+    endpoints = ScriptedEndpoints(a=[first, first, OK])
+    async with running(tmp_path, endpoints, whole=two(ALL)) as harness:
         assert status_of((await harness.ask(get()))[0]) == 200
         (record,) = await harness.accounted(1)
         assert record.attempts == 3
@@ -49,30 +49,30 @@ async def test_a_failure_is_tried_again_as_by_a_course(tmp_path: Path, first: by
 
 
 async def test_a_body_is_sent_again_whole_where_it_may_be(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=[http(500), OK])
-    async with running(tmp_path, places, whole=two(ALL.replace("on:", "idempotent: true, on:"))) as harness:
+    endpoints = ScriptedEndpoints(a=[http(500), OK])
+    async with running(tmp_path, endpoints, whole=two(ALL.replace("on:", "idempotent: true, on:"))) as harness:
         assert status_of((await harness.ask(post(b"the body")))[0]) == 200
-        assert [body for _, _, body in places.asked] == [b"the body"] * 2
+        assert [body for _, _, body in endpoints.asked] == [b"the body"] * 2
 
 
 async def test_a_post_that_failed_gets_the_endpoints_own_answer(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=http(500, b"its own", content_type="text/plain"))
-    async with running(tmp_path, places, whole=two(ALL)) as harness:
+    endpoints = ScriptedEndpoints(a=http(500, b"its own", content_type="text/plain"))
+    async with running(tmp_path, endpoints, whole=two(ALL)) as harness:
         head, body = await harness.ask(post(b"x"))
-        assert (status_of(head), body, len(places.asked)) == (500, b"its own", 1)
+        assert (status_of(head), body, len(endpoints.asked)) == (500, b"its own", 1)
 
 
 async def test_a_silence_is_given_up_for_another_attempt(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=[silent, OK])
-    async with running(tmp_path, places, whole=two(ALL)) as harness:
+    endpoints = ScriptedEndpoints(a=[silent, OK])
+    async with running(tmp_path, endpoints, whole=two(ALL)) as harness:
         side = await harness.connect()
         side.write(get())
-        await until(lambda: len(places.asked) == 1)
+        await until(lambda: len(endpoints.asked) == 1)
         only(harness).enforce_timeouts(clock.monotonic() + 301)
         assert status_of((await side.message())[0]) == 200
 
 
-async def test_who_finds_no_permit_waits_by_a_course_with_those_that_it_has(tmp_path: Path) -> None:
+async def test_a_request_without_a_permit_waits_and_holds_its_other_permits(tmp_path: Path) -> None:
     events, first = in_turn(OK)
     whole = two("limits: {requests: 1, queue: 2}", "limits: {requests: 5}")
     async with running(tmp_path, ScriptedEndpoints(a=[first, OK]), whole=whole) as harness:
@@ -101,7 +101,7 @@ async def test_a_client_that_leaves_gives_its_permits_back(tmp_path: Path) -> No
         assert {gate.in_flight for gate in harness.gateway.gates.limited()} == {0}
 
 
-async def test_a_consumers_limit_alone_needs_no_course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_consumers_limit_alone_refuses_without_a_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONE", "sk-one")
     whole = two(route="allow: [one]") + "consumers: {one: {bearer: {env: ONE}, limits: 1}}\n"
     events, first = in_turn(OK)
@@ -116,9 +116,9 @@ async def test_a_consumers_limit_alone_needs_no_course(tmp_path: Path, monkeypat
 
 
 async def test_a_probe_that_fails_opens_the_breaker_again_and_its_permit_is_not_lost(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=[http(500), http(500), OK, OK])
+    endpoints = ScriptedEndpoints(a=[http(500), http(500), OK, OK])
     whole = two("breaker: {failures: 1, open_for: 1ms}, retries: {attempts: 2, backoff: 1ms, on: [connect]}")
-    async with running(tmp_path, places, whole=whole) as harness:
+    async with running(tmp_path, endpoints, whole=whole) as harness:
         (endpoint,) = harness.plan.upstreams["a"].endpoints
         breaker = endpoint.breaker
         assert breaker is not None

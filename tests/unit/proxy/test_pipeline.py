@@ -76,7 +76,7 @@ def test_a_path_that_stays_with_its_route_is_not(plan: Plan) -> None:
 # ---- keys
 
 
-def test_without_a_key_a_guarded_route_says_so(plan: Plan) -> None:
+def test_without_a_key_a_guarded_route_answers_401(plan: Plan) -> None:
     client, exchange, _ = get(plan, "/secret")
     assert client.status == 401 and b"WWW-Authenticate: Bearer\r\n" in client.head
     assert exchange.record.outcome == "client.authorise"
@@ -133,7 +133,7 @@ def test_a_preflight_is_answered_without_a_key(plan: Plan) -> None:
     assert b"Access-Control-Allow-Credentials: true\r\n" in client.head
 
 
-def test_a_preflight_of_another_origin_is_refused_and_tells_nothing(plan: Plan) -> None:
+def test_a_preflight_of_another_origin_is_refused_without_fields(plan: Plan) -> None:
     client, _, _ = get(plan, "/shared", "Origin: https://evil.example", ASK[1], method="OPTIONS")
     assert client.status == 403 and b"Access-Control-Allow-Origin" not in client.head
 

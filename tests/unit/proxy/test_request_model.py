@@ -94,7 +94,7 @@ def test_where_nothing_is_decided_nothing_is_refused() -> None:
     assert probable_model(head(), doubled, inspect_json(doubled)) == ""
 
 
-def test_a_form_tells_its_model_as_soon_as_it_has_come() -> None:
+def test_the_model_of_a_form_is_known_as_soon_as_it_has_arrived() -> None:
     finder = form_finder(form_head())
     assert finder is not None and form_finder(form_head("text/plain")) is None
     at = FORM.index(b"\r\n--b\r\n")

@@ -52,12 +52,12 @@ def test_openai_clients_find_their_error_object() -> None:
         "message": "A valid key is required.", "type": "authentication_error", "param": None, "code": "unauthorized"}}
 
 
-@pytest.mark.parametrize(("code", "word"), [
+@pytest.mark.parametrize(("code", "error_type"), [
     ("upstream_closed", "upstream_error"), ("internal", "server_error"), ("header_too_large", "invalid_request_error"),
     ("draining", "overloaded_error"), ("first_byte_timeout", "timeout_error"), ("body_too_large", "request_too_large"),
 ])
-def test_the_type_of_an_error_says_whose_it_is(code: str, word: str) -> None:
-    assert json.loads(error_answer(ExchangeError(code), ROUTES["openai"], None, "i").body)["error"]["type"] == word
+def test_the_type_of_an_error_shows_its_origin(code: str, error_type: str) -> None:
+    assert json.loads(error_answer(ExchangeError(code), ROUTES["openai"], None, "i").body)["error"]["type"] == error_type
 
 
 def test_elsewhere_an_error_is_a_problem() -> None:

@@ -63,7 +63,7 @@ def test_framing_is_written_anew() -> None:
 @pytest.mark.parametrize(("version", "keep", "line"), [
     (11, True, None), (11, False, b"Connection: close"), (10, True, b"Connection: keep-alive"), (10, False, b"Connection: close"),
 ])
-def test_the_client_is_told_whether_the_connection_stays(version: int, keep: bool, line: bytes | None) -> None:
+def test_the_head_announces_whether_the_connection_persists(version: int, keep: bool, line: bytes | None) -> None:
     found = [one for one in written(response("Content-Length: 0"), version=version, keep=keep) if one.startswith(b"Conn")]
     assert found == ([line] if line else [])
 
@@ -113,7 +113,7 @@ def test_cross_origin_fields_replace_the_upstreams() -> None:
     (200, b" OK", b"HTTP/1.1 200 OK"), (200, b" Fine by me", b"HTTP/1.1 200 Fine by me"), (404, b"", b"HTTP/1.1 404 Not Found"),
     (404, b" ", b"HTTP/1.1 404 Not Found"), (599, b"", b"HTTP/1.1 599 "),
 ])
-def test_the_status_line_says_what_came(status: int, reason: bytes, line: bytes) -> None:
+def test_the_status_line_keeps_the_reason(status: int, reason: bytes, line: bytes) -> None:
     assert status_line(status, reason) == line + b"\r\n"
 
 
@@ -127,13 +127,13 @@ def test_trailers_that_could_steer_somebody_stay_here() -> None:
     assert trailer_lines(lines) == b"X-Sum: 1\r\nX-Last: 2\r\n"
 
 
-@pytest.mark.parametrize(("sent", "kept"), [([], 1), ([b"DATE: Sun, 06 Nov 1994 08:49:37 GMT\r\n"], 0)])
+@pytest.mark.parametrize(("sent", "count"), [([], 1), ([b"DATE: Sun, 06 Nov 1994 08:49:37 GMT\r\n"], 0)])
 def test_an_answer_without_a_date_gets_one_and_any_other_keeps_its_own(
-    sent: list[bytes], kept: int, monkeypatch: pytest.MonkeyPatch
+    sent: list[bytes], count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clock, "wall", lambda: 784111778.5)
     response = ResponseHead(200, b" OK")
     response.keep = list(sent)
     head = render_head(response, LENGTH, 11, True, None, HOUSE, b"id", 0.1, None)
-    assert head.count(b"\r\nDate: Sun, 06 Nov 1994 08:49:38 GMT\r\n") == kept
+    assert head.count(b"\r\nDate: Sun, 06 Nov 1994 08:49:38 GMT\r\n") == count
     assert head.lower().count(b"\r\ndate:") == 1

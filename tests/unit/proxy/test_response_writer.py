@@ -61,7 +61,7 @@ def test_a_comment_starts_a_response_and_does_not_commit_it() -> None:
     assert client.body == b"5\r\n: x\n\n\r\n" and writer.started and not writer.committed
 
 
-def test_a_client_that_is_behind_says_so() -> None:
+def test_a_slow_client_is_reported() -> None:
     _, writer, client = made()
     client.room = False
     writer.head(head())

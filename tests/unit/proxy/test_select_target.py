@@ -61,25 +61,25 @@ def test_what_no_model_is_is_refused(plan: Plan, model: str, status: int) -> Non
 
 def test_an_unknown_model_is_answered_in_the_clients_dialect_with_what_exists(plan: Plan) -> None:
     body = b'{"model": "fats", "messages": []}'
-    client, told = asked(plan, "POST /v1/chat/completions", body=body)
-    assert client.status == 404 and told["error"]["code"] == "model_not_found" and "fast" in told["error"]["message"]
-    client, told = asked(plan, "POST /v1/messages", "X-Front: messages", body=body)
-    assert client.status == 404 and told["error"]["type"] == "not_found_error" and told["type"] == "error"
+    client, document = asked(plan, "POST /v1/chat/completions", body=body)
+    assert client.status == 404 and document["error"]["code"] == "model_not_found" and "fast" in document["error"]["message"]
+    client, document = asked(plan, "POST /v1/messages", "X-Front: messages", body=body)
+    assert client.status == 404 and document["error"]["type"] == "not_found_error" and document["type"] == "error"
 
 
-def test_a_body_that_is_no_json_is_said_to_be_none(plan: Plan) -> None:
-    client, told = asked(plan, "POST /v1/chat/completions", body=b'{"model": "fast"')
-    assert client.status == 400 and "JSON" in told["error"]["message"]
+def test_a_body_that_is_not_json_is_refused_as_such(plan: Plan) -> None:
+    client, document = asked(plan, "POST /v1/chat/completions", body=b'{"model": "fast"')
+    assert client.status == 400 and "JSON" in document["error"]["message"]
 
 
 def test_the_models_are_listed_as_each_client_reads_them(plan: Plan) -> None:
-    client, told = asked(plan, "GET /v1/models")
-    assert client.status == 200 and [one["id"] for one in told["data"]] == ["fast", "org/big"]
-    assert {one["created"] for one in told["data"]} == {plan.created_s}
-    client, told = asked(plan, "GET /v1/models?limit=1", "anthropic-version: 2023-06-01")
-    assert [one["id"] for one in told["data"]] == ["fast"] and told["has_more"]
-    client, told = asked(plan, "GET /v1/models?limit=1&after_id=fast", "X-Front: messages")
-    assert [one["id"] for one in told["data"]] == ["org/big"] and not told["has_more"]
+    client, document = asked(plan, "GET /v1/models")
+    assert client.status == 200 and [one["id"] for one in document["data"]] == ["fast", "org/big"]
+    assert {one["created"] for one in document["data"]} == {plan.created_s}
+    client, document = asked(plan, "GET /v1/models?limit=1", "anthropic-version: 2023-06-01")
+    assert [one["id"] for one in document["data"]] == ["fast"] and document["has_more"]
+    client, document = asked(plan, "GET /v1/models?limit=1&after_id=fast", "X-Front: messages")
+    assert [one["id"] for one in document["data"]] == ["org/big"] and not document["has_more"]
 
 
 def test_what_upstreams_list_themselves_is_merged(plan: Plan) -> None:
@@ -87,33 +87,33 @@ def test_what_upstreams_list_themselves_is_merged(plan: Plan) -> None:
     upstream.model_list = ModelList()
     upstream.model_list.names = ("vendor-7b", "elsewhere")
     try:
-        _, told = asked(plan, "GET /v1/models")
-        assert [one["id"] for one in told["data"]] == ["fast", "org/big", "m-7b"]
-        client, told = asked(plan, "GET /v1/models/m-7b")
-        assert client.status == 200 and told["owned_by"] == "a"
+        _, document = asked(plan, "GET /v1/models")
+        assert [one["id"] for one in document["data"]] == ["fast", "org/big", "m-7b"]
+        client, document = asked(plan, "GET /v1/models/m-7b")
+        assert client.status == 200 and document["owned_by"] == "a"
     finally:
         upstream.model_list = None
 
 
 @pytest.mark.parametrize("name", ["org/big", "org%2Fbig"])
 def test_one_model_is_shown_whatever_stands_in_its_name(plan: Plan, name: str) -> None:
-    client, told = asked(plan, f"GET /v1/models/{name}")
-    assert client.status == 200 and told["id"] == "org/big" and told["owned_by"] == "b"
-    client, told = asked(plan, "GET /v1/models/none")
+    client, document = asked(plan, f"GET /v1/models/{name}")
+    assert client.status == 200 and document["id"] == "org/big" and document["owned_by"] == "b"
+    client, document = asked(plan, "GET /v1/models/none")
     assert client.status == 404
 
 
 def test_what_a_dialect_keeps_by_itself_is_answered_here(plan: Plan) -> None:
-    client, told = asked(plan, "GET /v1/responses/resp_unknown", "X-Front: responses")
-    assert client.status == 404 and "error" in told
+    client, document = asked(plan, "GET /v1/responses/resp_unknown", "X-Front: responses")
+    assert client.status == 404 and "error" in document
     body = b'{"model": "fast", "messages": [{"role": "user", "content": "hi"}]}'
-    client, told = asked(plan, "POST /v1/messages/count_tokens", "X-Front: messages", body=body)
-    assert client.status == 200 and told["input_tokens"] > 0
+    client, document = asked(plan, "POST /v1/messages/count_tokens", "X-Front: messages", body=body)
+    assert client.status == 200 and document["input_tokens"] > 0
 
 
 def test_other_paths_without_a_model_are_not_served(plan: Plan) -> None:
-    client, told = asked(plan, "GET /v1/files")
-    assert client.status == 404 and "error" in told
+    client, document = asked(plan, "GET /v1/files")
+    assert client.status == 404 and "error" in document
 
 
 def test_a_canary_gets_its_share_of_the_requests() -> None:

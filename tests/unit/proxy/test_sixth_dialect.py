@@ -138,8 +138,8 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     vars(relayd.protocols).pop("planted_ai", None)
 
 
-def asking(path: str = "/planted/ask", **words: object) -> bytes:
-    body = {"model": "mind", "question": "well?", **words}
+def asking(path: str = "/planted/ask", **members: object) -> bytes:
+    body = {"model": "mind", "question": "well?", **members}
     return post(json.dumps(body).encode(), "Content-Type: application/json", path=path)
 
 
@@ -163,15 +163,15 @@ def test_it_is_explained_with_its_path_behind_its_base() -> None:
 
 
 async def test_its_own_clients_pass_and_are_counted(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=STREAM + b"\r\n" + SAID + LAST)
-    async with running(tmp_path, places, whole=WHOLE) as harness:
+    endpoints = ScriptedEndpoints(a=STREAM + b"\r\n" + SAID + LAST)
+    async with running(tmp_path, endpoints, whole=WHOLE) as harness:
         side = await harness.connect()
         side.write(asking(stream=True).replace(b"Host:", b"Connection: close\r\nHost:"))
         assert (await side.rest()).endswith(b"0\r\n\r\n")
         (record,) = await harness.accounted(1)
         assert record.usage == Usage(3, 2) and record.more is not None
         assert (record.more["finish"], record.more["model_served"]) == ("done", "m-1")
-        assert b"/a/v9/planted/ask " in places.asked[0][1]
+        assert b"/a/v9/planted/ask " in endpoints.asked[0][1]
 
 
 async def test_an_error_inside_its_stream_is_one_of_its_own_frames(tmp_path: Path) -> None:
@@ -187,25 +187,25 @@ async def test_an_error_inside_its_stream_is_one_of_its_own_frames(tmp_path: Pat
 
 
 async def test_other_dialects_are_translated_to_it_and_it_to_them(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=http(200, {"say": "yes", "words": {"heard": 4, "spoken": 1}}), b=http(200, {
+    endpoints = ScriptedEndpoints(a=http(200, {"say": "yes", "words": {"heard": 4, "spoken": 1}}), b=http(200, {
         "choices": [{"index": 0, "message": {"content": "no"}, "finish_reason": "stop"}],
     }))  # fmt: skip
-    async with running(tmp_path, places, whole=WHOLE) as harness:
+    async with running(tmp_path, endpoints, whole=WHOLE) as harness:
         body = {"model": "mind", "messages": [{"role": "user", "content": "well?"}]}
-        head, told = await harness.ask(post(json.dumps(body).encode(), path="/v1/chat/completions"))
-        assert status_of(head) == 200 and json.loads(told)["choices"][0]["message"]["content"] == "yes"
-        head, told = await harness.ask(asking(model="mine"))
-        assert status_of(head) == 200 and json.loads(told) == {"say": "no"}
-        head, told = await harness.ask(asking(model="mine", question=None).replace(b"question", b"questioN"))
-        assert status_of(head) == 400 and json.loads(told) == {"sorry": "No question."}
+        head, answer = await harness.ask(post(json.dumps(body).encode(), path="/v1/chat/completions"))
+        assert status_of(head) == 200 and json.loads(answer)["choices"][0]["message"]["content"] == "yes"
+        head, answer = await harness.ask(asking(model="mine"))
+        assert status_of(head) == 200 and json.loads(answer) == {"say": "no"}
+        head, answer = await harness.ask(asking(model="mine", question=None).replace(b"question", b"questioN"))
+        assert status_of(head) == 400 and json.loads(answer) == {"sorry": "No question."}
         first, _, _ = await harness.accounted(3)
         assert first.usage == Usage(4, 1)
 
 
 async def test_its_clients_read_lists_of_models_in_its_shape_and_its_endpoints_lists_are_read(tmp_path: Path) -> None:
     async with running(tmp_path, ScriptedEndpoints(), whole=WHOLE) as harness:
-        head, told = await harness.ask(get("/planted/models"))
-        assert status_of(head) == 200 and json.loads(told) == {"minds": ["mind", "mine"]}
+        head, answer = await harness.ask(get("/planted/models"))
+        assert status_of(head) == 200 and json.loads(answer) == {"minds": ["mind", "mine"]}
     source = registry.load("planted_ai").model_list
     assert source is not None and read_page(source, b'{"minds": ["a"]}').names == ("a",)
 
@@ -214,8 +214,8 @@ async def test_a_consumer_s_key_is_taken_from_its_header_and_stays_here(tmp_path
     monkeypatch.setenv("TEAM", "sk-team")
     whole = WHOLE.replace("consumers: {}", "consumers: {team: {key: {env: TEAM}}}")
     whole = whole.replace("protocol: planted_ai, upstream: by_model", "protocol: planted_ai, upstream: by_model, allow: [team]")
-    places = ScriptedEndpoints(a=http(200, {"mind": "m-1", "say": "yes"}))
-    async with running(tmp_path, places, whole=whole) as harness:
+    endpoints = ScriptedEndpoints(a=http(200, {"mind": "m-1", "say": "yes"}))
+    async with running(tmp_path, endpoints, whole=whole) as harness:
         assert status_of((await harness.ask(asking()))[0]) == 401
         head, _ = await harness.ask(asking().replace(b"Host:", b"X-Planted-Key: sk-team\r\nHost:"))
-        assert status_of(head) == 200 and b"sk-team" not in places.asked[0][1]
+        assert status_of(head) == 200 and b"sk-team" not in endpoints.asked[0][1]

@@ -309,8 +309,8 @@ async def test_the_end_of_the_clients_side_goes_on_to_the_endpoint_and_its_last_
     async def script(side: Side) -> None:
         await side.head()
         side.write(AGREED)
-        said = await side.rest()
-        side.write(b"%d bytes" % len(said))
+        received = await side.rest()
+        side.write(b"%d bytes" % len(received))
 
     async with running(tmp_path, script, route=ON) as harness:
         side = await harness.connect()

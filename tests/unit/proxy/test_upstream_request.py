@@ -64,8 +64,8 @@ def values(fields: list[bytes], name: bytes) -> list[bytes]:
 def test_other_fields_keep_their_case_order_duplicates_and_bytes() -> None:
     lines = ["x-oDd: 1", "B:  two  words ", "X-Odd: 2", "Cookie: a=\xe9", "x-odd: 3"]
     _, fields = sent(plan_of(PLAIN), head_for(*lines))
-    kept = [line for line in fields if line.partition(b":")[0].lower() in (b"x-odd", b"b", b"cookie")]
-    assert kept == [line.encode("latin-1") for line in lines]
+    forwarded = [line for line in fields if line.partition(b":")[0].lower() in (b"x-odd", b"b", b"cookie")]
+    assert forwarded == [line.encode("latin-1") for line in lines]
 
 
 def test_what_belongs_to_one_hop_stays_there() -> None:
@@ -206,19 +206,19 @@ def test_a_target_goes_on_to_the_byte(target: str) -> None:
     assert sent(plan_of(PLAIN), head_for(start=f"GET {target} HTTP/1.1"))[0] == target.encode()
 
 
-@pytest.mark.parametrize(("words", "target", "goes"), [
+@pytest.mark.parametrize(("settings", "target", "goes"), [
     ('match: {prefix: "/api/"}, strip_prefix: "/api"', "/api/a%2Fb?x=", "/a%2Fb?x="),
     ('match: {prefix: "/api/"}, strip_prefix: "/api/"', "/api/a", "/a"),
     ('match: {prefix: "/api/"}, rewrite: "/v2/"', "/api/a/api/?q", "/v2/a/api/?q"),
     ('match: {path: "/one"}, rewrite: "/two"', "/one?q=1", "/two?q=1"),
     ('match: {regex: "/u/([0-9]+)/(.*)"}, rewrite: "/users/\\\\1/\\\\2"', "/u/7/a%20b?c", "/users/7/a%20b?c"),
 ])
-def test_only_the_named_bytes_of_a_path_change(words: str, target: str, goes: str) -> None:
-    plan = plan_of(UPSTREAM + f"routes: [{{name: all, upstream: web, {words.replace(chr(92) * 2, chr(92) * 2)}}}]\n")
+def test_only_the_named_bytes_of_a_path_change(settings: str, target: str, goes: str) -> None:
+    plan = plan_of(UPSTREAM + f"routes: [{{name: all, upstream: web, {settings.replace(chr(92) * 2, chr(92) * 2)}}}]\n")
     assert sent(plan, head_for(start=f"GET {target} HTTP/1.1"))[0] == goes.encode()
 
 
-def test_a_base_path_that_ends_like_the_dialect_begins_is_not_said_twice() -> None:
+def test_a_version_in_base_and_path_is_sent_once() -> None:
     plan = plan_of("""
 listeners: {public: {address: "127.0.0.1:8282"}}
 upstreams: {llm: {protocol: openai_chat, endpoints: ["http://llm.example/v1"]}}
@@ -259,7 +259,7 @@ def test_a_trusted_proxy_is_believed_and_put_behind_its_client() -> None:
     assert values(fields, b"forwarded")[0].startswith(b"for=203.0.113.9, for=192.0.2.7")
 
 
-def test_tls_is_told() -> None:
+def test_tls_is_in_the_forwarding_fields() -> None:
     assert values(sent(plan_of(PLAIN), head_for(), Client(tls=True))[1], b"x-forwarded-proto") == [b"https"]
 
 
@@ -279,7 +279,7 @@ def test_the_names_of_own_fields_can_be_changed_and_switched_off() -> None:
     assert not values(fields, b"forwarded") and not values(fields, b"via") and not values(fields, b"x-request-id")
 
 
-def test_via_grows_and_says_the_version() -> None:
+def test_via_is_appended_to_and_has_the_version() -> None:
     plan = plan_of(PLAIN)
     assert values(sent(plan, head_for())[1], b"via") == [b"1.1 relayd"]
     assert values(sent(plan, head_for("Via: 1.1 a", "Via: 1.0 b"))[1], b"via") == [b"1.1 a, 1.0 b, 1.1 relayd"]
@@ -297,13 +297,13 @@ def test_a_longer_name_in_via_is_no_loop() -> None:
     assert sent(plan_of(PLAIN), head_for("Via: 1.1 relayd2, 1.1 xrelayd"))
 
 
-@pytest.mark.parametrize(("value", "trusted", "kept"), [
+@pytest.mark.parametrize(("value", "trusted", "forwarded"), [
     ("abc-1.2_X", True, True), ("abc", False, False), ("a" * 128, True, True), ("a" * 129, True, False), ("", True, False),
     ("a b", True, False), ("a\xe9", True, False), ("a;b", True, False),
 ])
-def test_a_request_id_is_kept_if_well_formed_and_from_a_trusted_peer(value: str, trusted: bool, kept: bool) -> None:
+def test_a_request_id_is_kept_if_well_formed_and_from_a_trusted_peer(value: str, trusted: bool, forwarded: bool) -> None:
     found = request_id_of(plan_of(PLAIN).header_names, Client(trusted=trusted), head_for(f"X-Request-ID: {value}"))
-    assert found == (value.encode() if kept else None)
+    assert found == (value.encode() if forwarded else None)
 
 
 def test_without_a_name_there_is_no_request_id_to_keep() -> None:

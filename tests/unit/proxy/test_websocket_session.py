@@ -43,15 +43,15 @@ HANDSHAKE = get(
 ANSWER = STREAM + delta(content="hello") + delta("stop") + DONE
 
 
-def frame(told: dict[str, Any] | bytes, opcode: int = 1) -> bytes:
-    data = told if isinstance(told, bytes) else json.dumps(told).encode()
+def frame(document: dict[str, Any] | bytes, opcode: int = 1) -> bytes:
+    data = document if isinstance(document, bytes) else json.dumps(document).encode()
     mask = os.urandom(4)
     length = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + len(data).to_bytes(2, "big")
     return bytes([0x80 | opcode]) + length + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
 
 
-def asking(text: str = "hi", **words: Any) -> bytes:
-    return frame({"type": "response.create", "model": "m", "input": text, **words})
+def asking(text: str = "hi", **members: Any) -> bytes:
+    return frame({"type": "response.create", "model": "m", "input": text, **members})
 
 
 class Socket:
@@ -100,14 +100,14 @@ def whole(limits: str = "") -> str:
 
 
 async def test_a_turn_goes_the_path_of_a_request_and_its_events_come_as_frames(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=ANSWER)
-    async with running(tmp_path, places, whole=whole()) as harness:
+    endpoints = ScriptedEndpoints(a=ANSWER)
+    async with running(tmp_path, endpoints, whole=whole()) as harness:
         socket = await opened(harness)
         socket.side.write(asking())
         events = await socket.turn()
         assert [event["sequence_number"] for event in events] == list(range(len(events)))
         assert events[-1]["response"]["output"][0]["content"][0]["text"] == "hello"
-        assert json.loads(places.asked[0][2])["stream"] is True
+        assert json.loads(endpoints.asked[0][2])["stream"] is True
         assert len(harness.accounts) == 1 and harness.accounts[0].method == "POST" and harness.accounts[0].status == 200
         socket.side.close()
         await until(lambda: len(harness.accounts) == 2)
@@ -115,37 +115,37 @@ async def test_a_turn_goes_the_path_of_a_request_and_its_events_come_as_frames(t
 
 async def test_turns_come_one_after_another_in_their_order(tmp_path: Path) -> None:
     events, first = in_turn(ANSWER)
-    places = ScriptedEndpoints(a=[first, ANSWER])
-    async with running(tmp_path, places, whole=whole()) as harness:
+    endpoints = ScriptedEndpoints(a=[first, ANSWER])
+    async with running(tmp_path, endpoints, whole=whole()) as harness:
         socket = await opened(harness)
         socket.side.write(asking("one") + asking("two"))
-        await until(lambda: len(places.asked) == 1)
+        await until(lambda: len(endpoints.asked) == 1)
         await turned()
-        assert len(places.asked) == 1
+        assert len(endpoints.asked) == 1
         events[0].set()
         for _ in range(2):
             assert (await socket.turn())[-1]["type"] == "response.completed"
-        asked = [json.loads(body)["messages"][0]["content"] for _, _, body in places.asked]
+        asked = [json.loads(body)["messages"][0]["content"] for _, _, body in endpoints.asked]
         assert asked == ["one", "two"]
 
 
 async def test_a_conversation_goes_on_from_the_last_response_though_it_was_not_stored(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=ANSWER)
-    async with running(tmp_path, places, whole=whole()) as harness:
+    endpoints = ScriptedEndpoints(a=ANSWER)
+    async with running(tmp_path, endpoints, whole=whole()) as harness:
         socket, other = await opened(harness), await opened(harness)
         socket.side.write(asking("one", store=False))
         response = (await socket.turn())[-1]["response"]
         socket.side.write(asking("two", store=False, previous_response_id=response["id"]))
         assert (await socket.turn())[-1]["type"] == "response.completed"
-        assert [one["content"] for one in json.loads(places.asked[1][2])["messages"]] == ["one", "hello", "two"]
+        assert [one["content"] for one in json.loads(endpoints.asked[1][2])["messages"]] == ["one", "hello", "two"]
         other.side.write(asking("x", previous_response_id=response["id"]))
         (error,) = await other.turn()
         assert error["error"]["code"] == "previous_response_not_found" and error["status"] in (400, 404)
 
 
 async def test_a_turn_that_fails_forgets_what_it_continued_and_ends_nothing_else(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=[ANSWER, http(500, {"error": {"message": "boom"}}), ANSWER])
-    async with running(tmp_path, places, whole=whole()) as harness:
+    endpoints = ScriptedEndpoints(a=[ANSWER, http(500, {"error": {"message": "boom"}}), ANSWER])
+    async with running(tmp_path, endpoints, whole=whole()) as harness:
         socket = await opened(harness)
         socket.side.write(asking("one", store=False))
         first = (await socket.turn())[-1]["response"]["id"]
@@ -160,7 +160,7 @@ async def test_a_turn_that_fails_forgets_what_it_continued_and_ends_nothing_else
 
 
 @pytest.mark.parametrize("wrong", [b"no json", b"[]", b'{"type": "session.update"}', b'{"type": "response.create"}'])
-async def test_what_is_no_request_is_said_and_the_socket_stays(tmp_path: Path, wrong: bytes) -> None:
+async def test_an_invalid_message_gets_an_error_and_the_socket_stays_open(tmp_path: Path, wrong: bytes) -> None:
     async with running(tmp_path, ScriptedEndpoints(a=ANSWER), whole=whole()) as harness:
         socket = await opened(harness)
         socket.side.write(frame(wrong))
@@ -177,15 +177,15 @@ async def test_the_client_leaving_cancels_the_turn_under_way(tmp_path: Path) -> 
         await side.gone()
         gone.set()
 
-    places = ScriptedEndpoints(a=waiting)
-    async with running(tmp_path, places, whole=whole()) as harness:
+    endpoints = ScriptedEndpoints(a=waiting)
+    async with running(tmp_path, endpoints, whole=whole()) as harness:
         socket = await opened(harness)
         socket.side.write(asking() + asking())
-        await until(lambda: len(places.asked) == 1)
+        await until(lambda: len(endpoints.asked) == 1)
         socket.side.close()
         await soon(gone.wait())
         await until(lambda: len(harness.accounts) == 2)
-        assert {record.code for record in harness.accounts} == {"client_gone"} and len(places.asked) == 1
+        assert {record.code for record in harness.accounts} == {"client_gone"} and len(endpoints.asked) == 1
 
 
 async def test_a_ping_is_answered_and_a_close_ends_it_cleanly(tmp_path: Path) -> None:
@@ -201,19 +201,19 @@ async def test_a_ping_is_answered_and_a_close_ends_it_cleanly(tmp_path: Path) ->
 
 
 async def test_more_turns_than_may_wait_are_not_even_read(tmp_path: Path) -> None:
-    places = ScriptedEndpoints(a=silent)
-    async with running(tmp_path, places, whole=whole()) as harness:
+    endpoints = ScriptedEndpoints(a=silent)
+    async with running(tmp_path, endpoints, whole=whole()) as harness:
         socket = await opened(harness)
         socket.side.write(b"".join(asking(str(number)) for number in range(MAX_WAITING + 2)))
-        await until(lambda: not harness.connection._stream.reading_enabled and len(places.asked) == 1)
+        await until(lambda: not harness.connection._stream.reading_enabled and len(endpoints.asked) == 1)
         await turned()
-        assert len(places.asked) == 1
+        assert len(endpoints.asked) == 1
 
 
 async def test_turns_that_waited_are_all_answered_in_their_order(tmp_path: Path) -> None:
     events, first = in_turn(ANSWER)
-    places = ScriptedEndpoints(a=[first, ANSWER])
-    async with running(tmp_path, places, whole=whole()) as harness:
+    endpoints = ScriptedEndpoints(a=[first, ANSWER])
+    async with running(tmp_path, endpoints, whole=whole()) as harness:
         socket = await opened(harness)
         count = 2 * MAX_WAITING + 3
         socket.side.write(b"".join(asking(str(number)) for number in range(count)))
@@ -221,7 +221,7 @@ async def test_turns_that_waited_are_all_answered_in_their_order(tmp_path: Path)
         events[0].set()
         for _ in range(count):
             assert (await socket.turn())[-1]["type"] == "response.completed"
-        asked = [json.loads(body)["messages"][0]["content"] for _, _, body in places.asked]
+        asked = [json.loads(body)["messages"][0]["content"] for _, _, body in endpoints.asked]
         assert asked == [str(number) for number in range(count)]
         assert harness.connection._stream.reading_enabled
 
@@ -329,7 +329,7 @@ async def test_a_close_is_answered_behind_everything_else_that_the_client_has_no
 @pytest.mark.parametrize(("wrong", "code"), [
     (b"\x81\x01a", 1002), (frame(b"\xff"), 1007), (b"\x81\xff" + (1 << 40).to_bytes(8, "big") + b"\0\0\0\0", 1009),
 ], ids=["unmasked", "no UTF-8", "too long"])
-async def test_a_broken_rule_is_told_to_a_client_that_goes_on_sending(tmp_path: Path, wrong: bytes, code: int) -> None:
+async def test_a_protocol_error_closes_with_its_code_while_the_client_sends(tmp_path: Path, wrong: bytes, code: int) -> None:
     async with running(tmp_path, ScriptedEndpoints(a=ANSWER), whole=whole()) as harness:
         socket = await opened(harness)
         socket.side.write(wrong + b"x" * 500_000)
@@ -407,7 +407,7 @@ async def test_a_draining_gateway_closes_when_the_turn_is_over(tmp_path: Path) -
         assert opcode == 8 and data[:2] == (1001).to_bytes(2, "big")
 
 
-async def test_a_connection_that_says_nothing_is_pinged_and_then_left(
+async def test_a_silent_connection_is_pinged_and_then_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(tmp_path, ScriptedEndpoints(a=ANSWER), whole=whole()) as harness:
@@ -434,8 +434,8 @@ def test_events_are_found_in_streams_of_either_kind() -> None:
 
 
 def test_an_error_answer_becomes_an_event() -> None:
-    told = failure_in(429, b'{"error": {"message": "slow", "code": "c", "type": "t", "param": "p"}}')
-    assert told == Failure(429, "slow", "c", "t", "p")
+    failure = failure_in(429, b'{"error": {"message": "slow", "code": "c", "type": "t", "param": "p"}}')
+    assert failure == Failure(429, "slow", "c", "t", "p")
     assert failure_in(503, b"<html>").status == 503
 
 
@@ -458,7 +458,7 @@ def test_the_places_of_keys_are_those_of_the_turn() -> None:
         "Sec-WebSocket-Key: k", "Connection: Upgrade", "Upgrade: websocket", "X-A: 1", "Authorization: Bearer a",
         "X-Api-Key: b", "Via: 1.1 x", "X-Forwarded-For: 192.0.2.1")
     head = turn_head(handshake, 7)
-    assert [head.keep[place] for place in head.keys] == [b"Authorization: Bearer a", b"X-Api-Key: b"]
+    assert [head.keep[index] for index in head.keys] == [b"Authorization: Bearer a", b"X-Api-Key: b"]
     assert (head.via, head.forwarding) == ([b"1.1 x"], [b"X-Forwarded-For: 192.0.2.1"])
     head.keep.append(b"X-B: 1")
     head.via.append(b"1.1 y")

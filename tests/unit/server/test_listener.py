@@ -71,7 +71,7 @@ async def test_at_its_limit_a_listener_lets_newcomers_wait(tmp_path: Path) -> No
         first.close()
         assert status_of((await second.message())[0]) == 200
         await harness.accounted(2)
-        assert "listener_paused" in harness.told.getvalue()
+        assert "listener_paused" in harness.log_output.getvalue()
 
 
 async def test_the_gateway_may_be_full_too(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ async def main():
         assert time.process_time() - cpu < 0.5 * (time.monotonic() - began), "it spins"
         first.write(get())
         assert status_of((await first.message())[0]) == 200
-        assert len(house.accounts) == 2 and "listener_paused" in house.told.getvalue()
+        assert len(house.accounts) == 2 and "listener_paused" in house.log_output.getvalue()
         for fd in fill:
             os.close(fd)
         answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(waiting, 4096), 60)

@@ -70,8 +70,8 @@ def test_a_stream_is_held_until_its_first_content() -> None:
     held = holding()
     role = delta(role="assistant")
     assert held.process(role) == b"" and held.holds
-    word = delta(content="x")
-    assert held.process(word) == role + word and not held.holds
+    frame = delta(content="x")
+    assert held.process(frame) == role + frame and not held.holds
     assert held.process(DONE) == DONE
 
 
@@ -88,7 +88,7 @@ def test_what_is_held_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     assert held.process(noise) == noise
 
 
-def test_a_stream_that_ends_with_its_connection_must_have_said_so() -> None:
+def test_a_stream_that_ends_with_its_connection_needs_its_final_event() -> None:
     assert DIALECT.tap is not None
     tap = TapUsage(ai_request(), DIALECT.tap, response())
     tap.process(delta(content="x"))
