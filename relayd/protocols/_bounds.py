@@ -7,15 +7,15 @@ Laws:
 
 from __future__ import annotations
 
-MOST_KEPT_CHARS = 64 * 1024 * 1024  # of one answer, until its end
+MOST_BUFFERED_CHARS = 64 * 1024 * 1024  # of one answer, until its end
 MOST_ITEMS = 4096  # of one answer: blocks, output items, parts
 MOST_CALLS = 1024
-LONGEST_WORD = 512  # of an id, a model, a function's name: many events repeat them
+MAX_ID_CHARS = 512  # of an id, a model, a function's name: many events repeat them
 PIECE_CHARS = 64  # overhead of a piece that waits as an object of its own
-_MANY = 1024
+_JOIN_AT = 1024
 
 
-class AnswerTooLarge(ValueError):
+class ResponseTooLarge(ValueError):
     """An answer exceeds a bound. The message may be shown to the client."""
 
     def __init__(self, message: str = "The upstream's answer is too large.") -> None:
@@ -27,14 +27,14 @@ class Allowance:
 
     __slots__ = ("_left", "_message")
 
-    def __init__(self, chars: int = MOST_KEPT_CHARS, message: str = "The upstream's answer is too large.") -> None:
+    def __init__(self, chars: int = MOST_BUFFERED_CHARS, message: str = "The upstream's answer is too large.") -> None:
         self._left, self._message = chars, message
 
-    def take(self, chars: int) -> None:
-        """Charge characters. Raises AnswerTooLarge when the allowance is exhausted."""
+    def charge(self, chars: int) -> None:
+        """Charge characters. Raises ResponseTooLarge when the allowance is exhausted."""
         self._left -= chars
         if self._left < 0:
-            raise AnswerTooLarge(self._message)
+            raise ResponseTooLarge(self._message)
 
 
 class TextBuffer:
@@ -50,7 +50,7 @@ class TextBuffer:
         """Append a piece."""
         if text:
             self._last.append(text)
-            if len(self._last) >= _MANY:
+            if len(self._last) >= _JOIN_AT:
                 self._whole.append("".join(self._last))
                 self._last.clear()
 

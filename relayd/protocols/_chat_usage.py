@@ -9,43 +9,43 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols.dialect import AnswerFacts, TapFormat
+from relayd.protocols.dialect import ResponseFacts, TapFormat
 from relayd.usage import Usage
 
 
 def read_usage(usage: Mapping[str, Any]) -> Usage:
     """A `usage` object as Usage."""
     count = _json.a_count
-    before = _json.an_object(usage.get("prompt_tokens_details"))
-    after = _json.an_object(usage.get("completion_tokens_details"))
+    prompt_details = _json.an_object(usage.get("prompt_tokens_details"))
+    completion_details = _json.an_object(usage.get("completion_tokens_details"))
     return Usage(
         input=count(usage.get("prompt_tokens")) or count(usage.get("input_tokens")),
         output=count(usage.get("completion_tokens")) or count(usage.get("output_tokens")),
-        cached_read=count(before.get("cached_tokens"))
+        cached_read=count(prompt_details.get("cached_tokens"))
         or count(usage.get("prompt_cache_hit_tokens"))
         or count(usage.get("cached_tokens"))
         or count(usage.get("cache_read_input_tokens")),
-        cache_creation=count(before.get("cache_write_tokens"))
-        or count(before.get("cache_creation_tokens"))
+        cache_creation=count(prompt_details.get("cache_write_tokens"))
+        or count(prompt_details.get("cache_creation_tokens"))
         or count(usage.get("cache_creation_input_tokens")),
-        reasoning=count(after.get("reasoning_tokens")) or count(usage.get("reasoning_tokens")),
+        reasoning=count(completion_details.get("reasoning_tokens")) or count(usage.get("reasoning_tokens")),
     )
 
 
-def usage_in(chunk: Mapping[str, Any]) -> dict[str, Any]:
+def usage_of(chunk: Mapping[str, Any]) -> dict[str, Any]:
     """The `usage` object of a chunk or a plain answer, wherever an imitator puts it; empty if there is none."""
-    for holder in (chunk, chunk.get("x_groq"), *_json.a_list(chunk.get("choices"))):
-        if holder.__class__ is dict and holder.get("usage").__class__ is dict and holder["usage"]:
-            return dict(holder["usage"])
+    for container in (chunk, chunk.get("x_groq"), *_json.a_list(chunk.get("choices"))):
+        if container.__class__ is dict and container.get("usage").__class__ is dict and container["usage"]:
+            return dict(container["usage"])
     return {}
 
 
-def facts(value: dict[str, Any]) -> AnswerFacts:
+def facts(value: dict[str, Any]) -> ResponseFacts:
     """See dialect.TapFormat."""
     finish = ""
     for choice in _json.a_list(value.get("choices")):
         finish = finish or _json.a_text(_json.an_object(choice).get("finish_reason"))
-    return AnswerFacts(_json.a_text(value.get("model")), finish, usage_in(value) or None)
+    return ResponseFacts(_json.a_text(value.get("model")), finish, usage_of(value) or None)
 
 
 TAP = TapFormat(usage_key="usage", finish_key="finish_reason", facts=facts, usage=read_usage)

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 _HEAD = re.compile(r"data:([A-Za-z0-9.+\-]+/[A-Za-z0-9.+\-]+)?((?:;[^;,]*)*),", re.IGNORECASE)
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
-_BLANKS = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
+_WHITESPACE = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
 MOST_REPAIRED_CHARS = 8 * 1024 * 1024  # of base64 that is not written as endpoints want it
 MOST_ESCAPED_CHARS = 256 * 1024  # of content that is not in base64
 
@@ -20,7 +20,7 @@ def is_data_url(url: str) -> bool:
     return url[:5].lower() == "data:"
 
 
-def take_apart(url: str) -> tuple[str, str] | None:
+def parse_data_url(url: str) -> tuple[str, str] | None:
     """The media type and the content in base64, or None for what is no well-formed data URL.
 
     Base64 stays as it was written; only the URL-safe alphabet, white space and missing padding are put right, and that
@@ -29,12 +29,12 @@ def take_apart(url: str) -> tuple[str, str] | None:
     head = _HEAD.match(url)
     if head is None:
         return None
-    kind = (head[1] or "text/plain").lower()
+    media_type = (head[1] or "text/plain").lower()
     content = url[head.end() :]
     if not head[2].lower().endswith(";base64"):
         if len(content) > MOST_ESCAPED_CHARS:
             return None
-        return kind, base64.b64encode(unquote_to_bytes(content)).decode("ascii")
+        return media_type, base64.b64encode(unquote_to_bytes(content)).decode("ascii")
     if not content.isascii():
         if len(content) > MOST_REPAIRED_CHARS:
             return None
@@ -42,19 +42,19 @@ def take_apart(url: str) -> tuple[str, str] | None:
     raw = content.encode("ascii", "replace")
     rest = raw.translate(None, _ALPHABET)
     if rest in (b"", b"=", b"==") and raw.endswith(rest) and len(raw) % 4 == 0:
-        return kind, content
+        return media_type, content
     if len(raw) > MOST_REPAIRED_CHARS:
         return None
-    raw = raw.translate(_URL_SAFE, _BLANKS)
+    raw = raw.translate(_URL_SAFE, _WHITESPACE)
     if b"%" in rest:
         raw = raw.replace(b"%2B", b"+").replace(b"%2F", b"/").replace(b"%3D", b"=")
     raw = raw.rstrip(b"=")
     if len(raw) % 4 == 1 or raw.translate(None, _ALPHABET):
         return None
-    return kind, (raw + b"=" * (-len(raw) % 4)).decode("ascii")
+    return media_type, (raw + b"=" * (-len(raw) % 4)).decode("ascii")
 
 
-def kind_of_address(url: str) -> str | None:
+def media_type_of_url(url: str) -> str | None:
     """The media type that the path of an address suggests."""
     try:
         return mimetypes.guess_type(urlsplit(url).path, strict=True)[0]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_BLANK = re.compile(rb"\n\r?\n|\r\r")
+_BLANK_LINE = re.compile(rb"\n\r?\n|\r\r")
 OVERLAP = 3  # so many bytes of an end may have come before
 
 
-def complete(data: bytes | bytearray, start: int = 0) -> int:
+def last_frame_end(data: bytes | bytearray, start: int = 0) -> int:
     """The place behind the last blank line, looked for from `start`; 0 if there is none.
 
     A line ends with LF, CRLF or CR, and all lines of a stream in one way. Whoever has looked up to `seen` looks again
@@ -27,21 +27,21 @@ def complete(data: bytes | bytearray, start: int = 0) -> int:
     return end
 
 
-def first_complete(data: bytes) -> int:
+def first_frame_end(data: bytes) -> int:
     """The place behind the first blank line; 0 if there is none."""
     found = [
-        place + len(mark) for mark in (b"\n\n", b"\n\r\n", b"\r\r") if (place := data.find(mark)) >= 0
+        position + len(mark) for mark in (b"\n\n", b"\n\r\n", b"\r\r") if (position := data.find(mark)) >= 0
     ]
     return min(found, default=0)
 
 
-def pieces(frames: bytes, most: int) -> Iterator[bytes]:
+def split_frames(frames: bytes, most: int) -> Iterator[bytes]:
     """Whole frames in pieces of at most so many bytes; a longer frame is a piece of its own."""
     start, size = 0, len(frames)
     while size - start > most:
-        end = complete(frames[start : start + most])
+        end = last_frame_end(frames[start : start + most])
         if not end:
-            blank = _BLANK.search(frames, start + most - OVERLAP)
+            blank = _BLANK_LINE.search(frames, start + most - OVERLAP)
             end = (size if blank is None else blank.end()) - start
         yield frames[start : start + end]
         start += end
@@ -49,11 +49,11 @@ def pieces(frames: bytes, most: int) -> Iterator[bytes]:
         yield frames[start:] if start else frames
 
 
-def with_mark(frames: bytes, mark: re.Pattern[bytes]) -> Iterator[tuple[int, int]]:
+def frames_with_mark(frames: bytes, mark: re.Pattern[bytes]) -> Iterator[tuple[int, int]]:
     """Begin and end of every frame in which the mark stands. Linear: no byte is looked at twice."""
     position = 0
     while (match := mark.search(frames, position)) is not None:
-        begin = complete(frames[position : match.start()]) + position
-        blank = _BLANK.search(frames, match.end())
+        begin = last_frame_end(frames[position : match.start()]) + position
+        blank = _BLANK_LINE.search(frames, match.end())
         position = len(frames) if blank is None else blank.end()
         yield begin, position

@@ -31,12 +31,12 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "an object": (dict,),
     "a list": (list,),
 }
-_CALLED = {str: "a string", int: "an integer", float: "a number", bool: "a boolean", dict: "an object",
+_KIND_NAMES = {str: "a string", int: "an integer", float: "a number", bool: "a boolean", dict: "an object",
            list: "a list", type(None): "null"}  # fmt: skip
 _LARGEST_COUNT = 1 << 53
 MOST_VALUES = 1 << 20
-LONGEST_TEXT = 4 * 1024 * 1024  # of JSON inside of a message; no model writes so much in one turn
-_SHORT_TEXT = 64 * 1024
+MOST_TEXT_CHARS = 4 * 1024 * 1024  # of JSON inside of a message; no model writes so much in one turn
+_SHORT_TEXT_CHARS = 64 * 1024
 _MOST_STRUCTURE = 512 * 1024  # characters outside of strings
 _MOST_WEIGHT = 1 << 16
 _STRINGS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*"', re.DOTALL)
@@ -75,7 +75,7 @@ def _lenient_int(digits: str) -> int | None:
         return None
 
 
-_LENIENT = json.JSONDecoder(parse_constant=lambda _word: None, parse_int=_lenient_int, strict=False)
+_LENIENT = json.JSONDecoder(parse_constant=lambda _name: None, parse_int=_lenient_int, strict=False)
 
 
 def parse(data: bytes | str) -> Any:
@@ -99,9 +99,9 @@ def parse(data: bytes | str) -> Any:
 def parse_bounded(text: str) -> Any:
     """The value of a JSON text inside of a message, e.g. of a call's arguments, where it takes little time to parse.
     Raises ValueError."""
-    if len(text) > LONGEST_TEXT:
+    if len(text) > MOST_TEXT_CHARS:
         raise ValueError(f"longer than {LONGEST_TEXT} characters")
-    if len(text) > _SHORT_TEXT:
+    if len(text) > _SHORT_TEXT_CHARS:
         whole = _WHOLE_STRINGS.match(text)
         if whole is None or whole.end() < len(text):
             raise ValueError("a string does not end")
@@ -117,7 +117,7 @@ def write_bounded(value: Any, param: str) -> str:
     return write_text(value)
 
 
-def parse_answer(data: bytes | str) -> Any:
+def parse_lenient(data: bytes | str) -> Any:
     """As `parse`, of what an endpoint sent, where one odd value must not cost the answer: a byte that is no UTF-8 is
     replaced; NaN, Infinity and a number of thousands of digits are null; a string may hold control characters."""
     try:
@@ -171,7 +171,7 @@ def read_object(body: bytes) -> dict[str, Any]:
     try:
         value = parse(body) if value is None else value
     except json.JSONDecodeError as fault:
-        place = f"line {fault.lineno} column {fault.colno}"
+        position = f"line {fault.lineno} column {fault.colno}"
         raise Refused(f"The request body is not valid JSON: {fault.msg} at {place}.", code="invalid_json") from None
     except UnicodeDecodeError as fault:
         raise Refused(f"The request body is not UTF-8: byte {fault.start}.", code="invalid_json") from None
@@ -184,15 +184,15 @@ def read_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def no_more_than(most: int, entries: Sized, param: str) -> None:
+def no_more_than(limit: int, entries: Sized, param: str) -> None:
     """Refuse a list that is too long."""
-    if len(entries) > most:
+    if len(entries) > limit:
         raise Refused(f"'{param}' has {len(entries)} entries; at most {most} can be sent.", param, "array_too_long")
 
 
-def called(value: Any) -> str:
+def kind_name(value: Any) -> str:
     """What a value is, for a message."""
-    return _CALLED.get(type(value), "something else")
+    return _KIND_NAMES.get(type(value), "something else")
 
 
 def optional(members: Mapping[str, Any], key: str, kind: str, at: str = "") -> Any:

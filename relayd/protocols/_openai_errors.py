@@ -15,15 +15,15 @@ from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import EncodedResponse
 from relayd.protocols.retry_after import retry_after_headers, retry_after_s, retry_info_s
 
-LONGEST_MESSAGE = 8192
-LONGEST_WORD = 256
+MOST_MESSAGE_CHARS = 8192
+MAX_ID_CHARS = 256
 
 _TYPES = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     408: "timeout_error", 413: "request_too_large", 422: "invalid_request_error", 429: "rate_limit_error",
     503: "overloaded_error", 504: "timeout_error",
 }  # fmt: skip
-_OWN = {
+_DEFAULT_MESSAGES = {
     401: "The upstream refused the key without saying why.",
     403: "The upstream forbids this request without saying why.",
     404: "The upstream does not know this model or address.",
@@ -34,7 +34,7 @@ _OWN = {
 }
 
 
-def shown_status(status: int) -> int:
+def client_status(status: int) -> int:
     """The status under which a failure goes to an OpenAI-shaped client: 529 is 503 there, what is no error is 502."""
     if status == 529:
         return 503
@@ -50,7 +50,7 @@ def error_object(failure: Failure) -> dict[str, Any]:
     """The inner object: message, type, param, code, all four."""
     return {
         "message": failure.message,
-        "type": failure.type or error_type(shown_status(failure.status)),
+        "type": failure.type or error_type(client_status(failure.status)),
         "param": failure.param,
         "code": failure.code or None,
     }
@@ -62,14 +62,14 @@ def render_error(failure: Failure, request_id: str) -> EncodedResponse:
     if request_id:
         body["request_id"] = request_id
     headers = retry_after_headers(failure.retry_after_s)
-    return EncodedResponse(shown_status(failure.status), _json.write(body) + b"\n", headers=headers)
+    return EncodedResponse(client_status(failure.status), _json.write(body) + b"\n", headers=headers)
 
 
 def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
     """An endpoint's error answer."""
     wait_s = retry_after_s(headers)
     try:
-        value = _json.parse_answer(body)
+        value = _json.parse_lenient(body)
     except ValueError:
         value = None
     failure = failure_of(value, status if 400 <= status <= 599 else 502, wait_s)
@@ -77,9 +77,9 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         return failure
     if not 400 <= status <= 599 or (status >= 500 and status not in (503, 504, 529)):
         status = 502
-    own = _OWN.get(429 if status == 429 else 503 if status == 529 else status)
+    default = _DEFAULT_MESSAGES.get(429 if status == 429 else 503 if status == 529 else status)
     text = _plain_text(headers.get("content-type", ""), body)
-    message = text or own or "The upstream failed without saying why."
+    message = text or default or "The upstream failed without saying why."
     return Failure(status, message, retry_after_s=wait_s)
 
 
@@ -91,7 +91,7 @@ def failure_of(value: Any, status: int, wait_s: float | None = None) -> Failure 
     if isinstance(value, list) and value:
         value = value[0]
     if isinstance(value, str) and value.strip():
-        return Failure(status, _bounded(value), retry_after_s=wait_s)
+        return Failure(status, _truncated(value), retry_after_s=wait_s)
     if not isinstance(value, dict):
         return None
     error = value.get("error")
@@ -102,8 +102,8 @@ def failure_of(value: Any, status: int, wait_s: float | None = None) -> Failure 
     elif not isinstance(error, dict):
         error = value
     message = _message(error)
-    if raw := _raw(error):
-        message = _bounded(f"{message}: {raw}") if message and raw not in message else message or raw
+    if raw := _provider_message(error):
+        message = _truncated(f"{message}: {raw}") if message and raw not in message else message or raw
     if not message:
         return None
     code = error.get("code")
@@ -113,9 +113,9 @@ def failure_of(value: Any, status: int, wait_s: float | None = None) -> Failure 
     return Failure(
         status,
         message,
-        code=_word(code),
-        type=_word(error.get("type")),
-        param=_word(param) or None,
+        code=_identifier(code),
+        type=_identifier(error.get("type")),
+        param=_identifier(param) or None,
         retry_after_s=wait_s if wait_s is not None else retry_info_s(error.get("details")),
     )
 
@@ -123,14 +123,14 @@ def failure_of(value: Any, status: int, wait_s: float | None = None) -> Failure 
 def unnamed_failure_of(event: dict[str, Any]) -> Failure | None:
     """The failure in an event that has neither the form of an answer nor that of an error, as proxies before other APIs
     send it instead of the rest of the answer; None if it describes none."""
-    for name, told in event.items():
+    for name, texts in event.items():
         if name == "errors" or name.endswith(("Exception", "_exception")):
-            failure = failure_of({"error": told}, status_in({"error": told}, 502))
-            return failure or Failure(502, f"The upstream reported an error: {name[:LONGEST_WORD]}.")
+            failure = failure_of({"error": texts}, status_in({"error": texts}, 502))
+            return failure or Failure(502, f"The upstream reported an error: {name[:MAX_ID_CHARS]}.")
     return failure_of(event, status_in(event, 502))
 
 
-def status_in(value: Any, otherwise: int) -> int:
+def status_in(value: Any, default: int) -> int:
     """The HTTP status that an error inside a stream names by its code or type."""
     value = value[0] if isinstance(value, list) and value else value
     error = _json.an_object(value).get("error", value)
@@ -141,14 +141,14 @@ def status_in(value: Any, otherwise: int) -> int:
             number = int(number)
         if number.__class__ is int and 400 <= number <= 599:
             return int(number)
-    words = f"{error.get('type')} {error.get('code')}".lower()
-    for status, marks in _STATUS_WORDS:
-        if any(mark in words for mark in marks):
+    text = f"{error.get('type')} {error.get('code')}".lower()
+    for status, marks in _STATUS_MARKS:
+        if any(mark in text for mark in marks):
             return status
-    return otherwise
+    return default
 
 
-_STATUS_WORDS = (
+_STATUS_MARKS = (
     (429, ("rate_limit", "insufficient_quota", "too_many_requests", "resource_exhausted")),
     (503, ("overloaded", "unavailable")),
     (401, ("authentication", "invalid_api_key")),
@@ -164,40 +164,40 @@ def _message(error: dict[str, Any]) -> str:
     for key in ("message", "detail", "msg", "error_message", "reason"):
         text = error.get(key)
         if isinstance(text, list) and text:
-            told = [_json.a_text(one) or _json.a_text(_json.an_object(one).get("msg")) for one in text[:8]]
-            text = "; ".join(filter(None, told))
+            texts = [_json.a_text(one) or _json.a_text(_json.an_object(one).get("msg")) for one in text[:8]]
+            text = "; ".join(filter(None, texts))
         if isinstance(text, str) and text.strip():
-            return _bounded(text)
+            return _truncated(text)
     inner = error.get("message")
     if not isinstance(inner, dict) or not inner or _json.is_deeper(inner, 8):
         return ""
-    return _bounded(_json.write_text(inner))
+    return _truncated(_json.write_text(inner))
 
 
-def _raw(error: dict[str, Any]) -> str:
+def _provider_message(error: dict[str, Any]) -> str:
     """What the provider behind OpenRouter said: an error object, JSON text of one, or words."""
     raw = _json.an_object(error.get("metadata")).get("raw")
     if isinstance(raw, str) and raw.lstrip()[:1] in ("{", "["):
         try:
-            raw = _json.parse_answer(raw)
+            raw = _json.parse_lenient(raw)
         except ValueError:
             pass
     if isinstance(raw, list) and raw:
         raw = raw[0]
     if not isinstance(raw, dict):
-        return _bounded(_json.a_text(raw).strip())
+        return _truncated(_json.a_text(raw).strip())
     inner = raw.get("error")
-    return _message(inner) if isinstance(inner, dict) else _bounded(_json.a_text(inner)) or _message(raw)
+    return _message(inner) if isinstance(inner, dict) else _truncated(_json.a_text(inner)) or _message(raw)
 
 
-def _word(value: Any) -> str:
+def _identifier(value: Any) -> str:
     if isinstance(value, str):
-        return value[:LONGEST_WORD]
-    return str(value)[:LONGEST_WORD] if value.__class__ is int else ""
+        return value[:MAX_ID_CHARS]
+    return str(value)[:MAX_ID_CHARS] if value.__class__ is int else ""
 
 
-def _bounded(text: str) -> str:
-    return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + "..."
+def _truncated(text: str) -> str:
+    return text if len(text) <= MOST_MESSAGE_CHARS else text[:MOST_MESSAGE_CHARS] + "..."
 
 
 def _plain_text(content_type: str, body: bytes) -> str:

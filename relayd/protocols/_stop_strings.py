@@ -16,68 +16,68 @@ MOST_STOPS = 64
 MOST_CHARS = 4096  # of all of them
 
 
-def watched(stops: tuple[str, ...]) -> StopStrings | None:
+def stop_filter(stops: tuple[str, ...]) -> StopStringFilter | None:
     """Who ends an answer at these; None for none."""
-    return StopStrings(stops) if stops else None
+    return StopStringFilter(stops) if stops else None
 
 
-def require_few(stops: tuple[str, ...]) -> None:
+def require_stop_limits(stops: tuple[str, ...]) -> None:
     """Refuse so many that looking for them takes long."""
     if len(stops) > MOST_STOPS or sum(map(len, stops)) > MOST_CHARS:
         raise Refused(f"At most {MOST_STOPS} stop strings of together {MOST_CHARS} characters can be sent.", "stop",
                       "array_too_long")  # fmt: skip
 
 
-class StopStrings:
+class StopStringFilter:
     """Ends the choices of one answer; owned by its reader."""
 
-    __slots__ = ("_held", "_met", "_stops")
+    __slots__ = ("_buffered", "_matched", "_stops")
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
-        self._held: dict[int, str] = {}  # by choice: what may be the beginning of a stop string
-        self._met: dict[int, str] = {}  # by choice: the stop string that ended it
+        self._buffered: dict[int, str] = {}  # by choice: what may be the beginning of a stop string
+        self._matched: dict[int, str] = {}  # by choice: the stop string that ended it
 
-    def passed(self, events: list[Event]) -> list[Event]:
+    def filter(self, events: list[Event]) -> list[Event]:
         """What of these events is told."""
-        told: list[Event] = []
+        out: list[Event] = []
         for event in events:
             choice = getattr(event, "choice", None)
             if choice is None:
                 if isinstance(event, End | Failure):
-                    told += (TextDelta(held, place) for place, held in self._held.items())
-                    self._held.clear()
-                told.append(event)
-            elif choice in self._met:
+                    out += (TextDelta(text, position) for position, text in self._buffered.items())
+                    self._buffered.clear()
+                out.append(event)
+            elif choice in self._matched:
                 if isinstance(event, Finish):
-                    told.append(Finish("stop", choice, self._met[choice]))
+                    out.append(Finish("stop", choice, self._matched[choice]))
             elif isinstance(event, TextDelta):
-                self._text(event, told)
+                self._filter_text(event, out)
             else:
-                if held := self._held.pop(choice, ""):
-                    told.append(TextDelta(held, choice))
-                told.append(event)
-        return told
+                if text := self._buffered.pop(choice, ""):
+                    out.append(TextDelta(text, choice))
+                out.append(event)
+        return out
 
-    def _text(self, event: TextDelta, told: list[Event]) -> None:
+    def _filter_text(self, event: TextDelta, out: list[Event]) -> None:
         choice = event.choice
-        text = self._held.pop(choice, "") + event.text
-        found = [(place, stop) for stop in self._stops if (place := text.find(stop)) >= 0]
+        text = self._buffered.pop(choice, "") + event.text
+        found = [(position, stop) for stop in self._stops if (position := text.find(stop)) >= 0]
         if found:
-            end, self._met[choice] = min(found)
+            end, self._matched[choice] = min(found)
         else:
-            end = min(_beginning(text, stop) for stop in self._stops)
+            end = min(_partial_match(text, stop) for stop in self._stops)
             if end < len(text):
-                self._held[choice] = text[end:]
+                self._buffered[choice] = text[end:]
         if end:
-            told.append(event if text[:end] == event.text else TextDelta(text[:end], choice))
+            out.append(event if text[:end] == event.text else TextDelta(text[:end], choice))
 
 
-def _beginning(text: str, stop: str) -> int:
+def _partial_match(text: str, stop: str) -> int:
     """Where at the end of a text this stop string may have begun; its length where it has not."""
-    place = text.find(stop[0], max(0, len(text) - len(stop) + 1))
-    while place >= 0:
-        if stop.startswith(text[place:]):
-            return place
-        place = text.find(stop[0], place + 1)
+    position = text.find(stop[0], max(0, len(text) - len(stop) + 1))
+    while position >= 0:
+        if stop.startswith(text[position:]):
+            return position
+        position = text.find(stop[0], position + 1)
     return len(text)

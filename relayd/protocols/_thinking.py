@@ -13,9 +13,9 @@ import re
 from relayd.protocols.canon import Failure, Request, Thinking
 from relayd.protocols.dialect import Memory, Options
 
-_LONGEST_MODEL = 256
-_LONGEST_MESSAGE = 1000
-_CANNOT = re.compile(
+_MOST_MODEL_CHARS = 256
+_MOST_MESSAGE_CHARS = 1000
+_UNSUPPORTED = re.compile(
     r"does not support (?:thinking|reasoning)|(?:thinking|reasoning) is not supported"
     r"|(?:unrecogni[sz]ed|unknown|unsupported|unexpected|extra)\b.{0,80}\b(?:reasoning_effort|think)\b"
     r"|\b(?:reasoning_effort|think)\b.{0,80}(?:not supported|unsupported|not permitted|not allowed|unexpected|unknown)",
@@ -23,7 +23,7 @@ _CANNOT = re.compile(
 )
 
 
-def wanted_thinking(request: Request, options: Options, memory: Memory) -> Thinking | None:
+def requested_thinking(request: Request, options: Options, memory: Memory) -> Thinking | None:
     """How much to reason as far as the endpoint is asked at all."""
     thinking = request.thinking
     if thinking is None or options.thinking == "drop" or memory.get(_key(request.model)):
@@ -35,11 +35,11 @@ def learn(request: Request, failure: Failure, memory: Memory) -> bool:
     """Remember a model that has refused to think; whether the request would be written otherwise now."""
     if request.thinking is None or failure.status not in (400, 422) or failure.code == "unsupported_value":
         return False
-    if _CANNOT.search(failure.message[:_LONGEST_MESSAGE]) is None:
+    if _UNSUPPORTED.search(failure.message[:_MOST_MESSAGE_CHARS]) is None:
         return False
     memory.put(_key(request.model), True)
     return True
 
 
 def _key(model: str) -> str:
-    return "cannot_think:" + model[:_LONGEST_MODEL]
+    return "cannot_think:" + model[:_MOST_MODEL_CHARS]

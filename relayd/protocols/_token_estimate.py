@@ -23,7 +23,7 @@ from relayd.protocols.canon import (
     ToolCall,
     ToolResult,
 )
-from relayd.protocols.dialect import at_once
+from relayd.protocols.dialect import run_steps
 from relayd.wire.json_steps import Steps, write_steps
 
 _PER_MESSAGE = 4
@@ -34,10 +34,10 @@ _BYTES_PER_TOKEN_OF_DOCUMENT = 24
 
 def input_tokens(request: Request) -> int:
     """The estimate for a request."""
-    return at_once(counting(request))
+    return run_steps(count_steps(request))
 
 
-def counting(request: Request) -> Steps[int]:
+def count_steps(request: Request) -> Steps[int]:
     """The same in steps."""
     count = 0
     for message in request.messages:

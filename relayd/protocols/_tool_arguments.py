@@ -12,13 +12,13 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.wire.json_scanner import MAX_DEPTH
 
-MOST_WAITING_CHARS = 64 * 1024
-MOST_WAITING_PIECES = 1024
+MOST_PENDING_CHARS = 64 * 1024
+MOST_PENDING_PIECES = 1024
 _OUTSIDE = re.compile(r'["{}\[\]]')
 _IN_STRING = re.compile(r'["\\]')
 
 
-class ObjectEnd:
+class ObjectEndFinder:
     """Finds the end of the JSON object that a text begins with; owned by the call whose arguments it reads.
 
     Each character is scanned once, however the text was cut, and only if somebody asks: pieces wait until then, up to a
@@ -26,51 +26,51 @@ class ObjectEnd:
     """
 
     __slots__ = (
-        "_depth", "_escaped", "_in_string", "_is_complete", "_is_empty", "_is_other", "_waiting", "_waiting_chars",
-        "behind",
+        "_depth", "_escaped", "_in_string", "_is_complete", "_is_empty", "_is_not_object", "_pending", "_pending_chars",
+        "trailing",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._depth = 0
         self._in_string = self._escaped = self._is_complete = False
-        self._is_other = False  # it begins with something else
+        self._is_not_object = False  # it begins with something else
         self._is_empty = True
-        self.behind = ""  # what stood behind the closed object in the last text that was scanned
-        self._waiting: list[str] = []
-        self._waiting_chars = 0
+        self.trailing = ""  # what stood behind the closed object in the last text that was scanned
+        self._pending: list[str] = []
+        self._pending_chars = 0
 
     def add(self, text: str) -> None:
         """The next piece."""
-        if self._is_complete or self._is_other:
+        if self._is_complete or self._is_not_object:
             return
-        self._waiting.append(text)
-        self._waiting_chars += len(text)
-        if self._waiting_chars > MOST_WAITING_CHARS or len(self._waiting) >= MOST_WAITING_PIECES:
-            self._scan_waiting()
+        self._pending.append(text)
+        self._pending_chars += len(text)
+        if self._pending_chars > MOST_PENDING_CHARS or len(self._pending) >= MOST_PENDING_PIECES:
+            self._scan_pending()
 
     @property
     def is_complete(self) -> bool:
         """Whether the object is closed: nothing more can belong to it."""
-        self._scan_waiting()
+        self._scan_pending()
         return self._is_complete
 
     @property
     def is_in_string(self) -> bool:
         """Whether the text ends inside a string."""
-        self._scan_waiting()
+        self._scan_pending()
         return self._in_string
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing but blanks has come."""
-        self._scan_waiting()
+        self._scan_pending()
         return self._is_empty
 
-    def _scan_waiting(self) -> None:
-        if self._waiting:
-            text = "".join(self._waiting)
-            self._waiting.clear()
-            self._waiting_chars = 0
+    def _scan_pending(self) -> None:
+        if self._pending:
+            text = "".join(self._pending)
+            self._pending.clear()
+            self._pending_chars = 0
             self._scan(text)
 
     def _scan(self, text: str) -> None:
@@ -79,8 +79,8 @@ class ObjectEnd:
         if not text:  # a backslash at the end of the text before escapes the next character, not the next piece
             return
         if self._is_empty:
-            self._is_empty, self._is_other = False, text[0] != "{"
-            if self._is_other:
+            self._is_empty, self._is_not_object = False, text[0] != "{"
+            if self._is_not_object:
                 return
         position = 0
         while not self._is_complete:
@@ -90,20 +90,20 @@ class ObjectEnd:
             found = (_IN_STRING if self._in_string else _OUTSIDE).search(text, position)
             if found is None:
                 return
-            position, sign = found.end(), found[0]
-            if sign == '"':
+            position, character = found.end(), found[0]
+            if character == '"':
                 self._in_string = not self._in_string
-            elif sign == "\\":
+            elif character == "\\":
                 self._escaped = True
                 if position == len(text):
                     return
-            elif sign in "{[":
+            elif character in "{[":
                 self._depth += 1
             else:
                 self._depth -= 1
                 self._is_complete = self._depth == 0
                 if self._is_complete:
-                    self.behind = text[position:]
+                    self.trailing = text[position:]
 
 
 def arguments_object(arguments: str) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._schema_words import known_words
+from relayd.protocols._schema_keywords import strip_unknown_keywords
 from relayd.protocols.canon import SharedTools, Tool
-from relayd.protocols.dialect import at_once
+from relayd.protocols.dialect import run_steps
 from relayd.wire.json_steps import Steps, write_steps
 
 
@@ -18,41 +18,41 @@ def write_tools(tools: tuple[Tool, ...], dialect: str, write: Callable[[Tool], d
 
     Schemas come to `write` with the words of JSON Schema only.
     """
-    return at_once(tool_steps(tools, dialect, write, False))
+    return run_steps(tool_steps(tools, dialect, write, False))
 
 
 def tool_steps(
     tools: tuple[Tool, ...], dialect: str, write: Callable[[Tool], dict[str, Any]], large: bool
 ) -> Steps[bytes]:
     """The same, in steps where the request is large."""
-    known = tools.written.get(dialect) if isinstance(tools, SharedTools) else None
-    if known is None:
-        written = []
+    encoded = tools.encoded.get(dialect) if isinstance(tools, SharedTools) else None
+    if encoded is None:
+        objects = []
         for tool in tools:
-            written.append(write(_with_known_words(tool)))
+            objects.append(write(_with_known_keywords(tool)))
             if large:
                 yield
-        known = (yield from write_steps(written)) if large else _json.write(written)
+        encoded = (yield from write_steps(objects)) if large else _json.write(objects)
         if isinstance(tools, SharedTools):
-            tools.written[dialect] = known
-    return known
+            tools.encoded[dialect] = encoded
+    return encoded
 
 
-def _with_known_words(tool: Tool) -> Tool:
+def _with_known_keywords(tool: Tool) -> Tool:
     if tool.parameters is None:
         return tool
-    parameters = known_words(tool.parameters)
+    parameters = strip_unknown_keywords(tool.parameters)
     return tool if parameters is tool.parameters else replace(tool, parameters=parameters)
 
 
 def with_tools(body: dict[str, Any], tools: bytes | None) -> bytes:
     """The JSON of a request's body, with these tools if there are any."""
-    return at_once(body_steps(body, tools, False))
+    return run_steps(body_steps(body, tools, False))
 
 
 def body_steps(body: dict[str, Any], tools: bytes | None, large: bool) -> Steps[bytes]:
     """The same, in steps where the request is large."""
     if not large:
         return _json.write(body) if tools is None else _json.write_with(body, "tools", tools)
-    written = yield from write_steps(body)
-    return written if tools is None else b'%b,"tools":%b}' % (written[:-1], tools)
+    objects = yield from write_steps(body)
+    return objects if tools is None else b'%b,"tools":%b}' % (objects[:-1], tools)

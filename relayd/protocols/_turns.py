@@ -28,7 +28,7 @@ def call_ids(messages: Iterable[Message]) -> frozenset[str]:
     return frozenset(part.id for message in messages for part in message.parts if isinstance(part, ToolCall))
 
 
-def whole_turns(
+def merge_turns(
     messages: Iterable[Message], belongs_to_batch: Callable[[ToolCall], bool] = _never
 ) -> tuple[Message, ...]:
     """The messages, assistant messages that follow each other as one.
@@ -41,7 +41,7 @@ def whole_turns(
     last = -1  # the assistant's turn that nothing but answers has followed
     for message in messages:
         is_assistant = message.role == "assistant"
-        if is_assistant and last >= 0 and (last == len(turns) - 1 or _goes_on(message, belongs_to_batch)):
+        if is_assistant and last >= 0 and (last == len(turns) - 1 or _continues_batch(message, belongs_to_batch)):
             joined.setdefault(last, list(turns[last].parts)).extend(message.parts)
             if message.name and not turns[last].name:
                 turns[last] = replace(turns[last], name=message.name)
@@ -51,11 +51,11 @@ def whole_turns(
         elif message.role != "tool":
             last = -1
         turns.append(message)
-    for place, parts in joined.items():
-        turns[place] = replace(turns[place], parts=tuple(parts))
+    for index, parts in joined.items():
+        turns[index] = replace(turns[index], parts=tuple(parts))
     return tuple(turns)
 
 
-def _goes_on(message: Message, belongs_to_batch: Callable[[ToolCall], bool]) -> bool:
+def _continues_batch(message: Message, belongs_to_batch: Callable[[ToolCall], bool]) -> bool:
     first = message.parts[0] if message.parts else None
     return isinstance(first, ToolCall) and belongs_to_batch(first)

@@ -151,14 +151,14 @@ class SharedTools(tuple[Tool, ...]):
     """The tools of a list that requests bring again and again; `written` is their JSON, by dialect, and `tokens` what
     they are estimated to take, -1 where nobody has asked."""
 
-    written: dict[str, bytes]
+    encoded: dict[str, bytes]
     tokens: int
 
     def __new__(cls, tools: Iterable[Tool]) -> SharedTools:
-        made = super().__new__(cls, tools)
-        made.written = {}
-        made.tokens = -1
-        return made
+        shared = super().__new__(cls, tools)
+        shared.encoded = {}
+        shared.tokens = -1
+        return shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ class RefusalDelta:
 
 
 @dataclass(frozen=True, slots=True)
-class ThoughtDelta:
+class ReasoningDelta:
     """A piece of reasoning text. A `signature` or `redacted` block ends a thought; a later delta begins a new one."""
 
     text: str = ""
@@ -293,5 +293,5 @@ class Failure:
 
 
 Event = (
-    Begin | TextDelta | RefusalDelta | ThoughtDelta | ToolStart | ToolDelta | Usage | Finish | End | Failure
+    Begin | TextDelta | RefusalDelta | ReasoningDelta | ToolStart | ToolDelta | Usage | Finish | End | Failure
 )

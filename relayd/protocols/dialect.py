@@ -19,7 +19,7 @@ from relayd.wire.json_steps import Steps
 T = TypeVar("T")
 
 
-def at_once(steps: Steps[T]) -> T:
+def run_steps(steps: Steps[T]) -> T:
     """Do the whole of a piece of work that pauses between its steps."""
     while True:
         try:
@@ -125,13 +125,13 @@ class Reader(Protocol):
 
     @property
     def has_more(self) -> bool:
-        """Whether decoded bytes wait for the next call: `feed(b"")` goes on with them."""
+        """Whether decoded bytes wait for the next call: `decode(b"")` goes on with them."""
 
-    def feed(self, data: bytes) -> list[Event]:
+    def decode(self, data: bytes) -> list[Event]:
         """The events that these bytes complete. Never raises: what cannot be read becomes a Failure, after which
         everything is ignored."""
 
-    def end(self) -> list[Event]:
+    def finish(self) -> list[Event]:
         """The endpoint's bytes have ended cleanly: the rest of the events, the last one End or Failure (truncated)."""
 
 
@@ -147,22 +147,22 @@ class Renderer(Protocol):
 
     __slots__ = ()
 
-    def answered_by(self, name: str) -> None:
+    def set_upstream_name(self, name: str) -> None:
         """The name of the upstream whose answer is rendered from now on; a later attempt replaces an earlier one."""
         return None
 
-    def feed(self, events: list[Event]) -> bytes:
+    def render(self, events: list[Event]) -> bytes:
         """The bytes to send now: frames of a stream; b"" for a plain answer. A Failure ends a stream in the dialect's
         own words; what follows End or Failure is ignored."""
 
-    def comment(self) -> bytes:
+    def keepalive(self) -> bytes:
         """A keep-alive frame that every reader of this dialect skips; b"" for a plain answer."""
 
-    def whole(self) -> EncodedResponse:
+    def response(self) -> EncodedResponse:
         """The plain answer once End or Failure was fed."""
 
 
-class AnswerFacts(NamedTuple):
+class ResponseFacts(NamedTuple):
     """What one JSON value of an answer says about the answer; empty where it says nothing.
 
     `usage` holds the provider's own members, because some providers report them in several events.
@@ -185,7 +185,7 @@ class TapFormat:
 
     usage_key: str
     finish_key: str
-    facts: Callable[[dict[str, Any]], AnswerFacts]
+    facts: Callable[[dict[str, Any]], ResponseFacts]
     usage: Callable[[Mapping[str, Any]], Usage]
     model_key: str = "model"
     finish_values: tuple[str, ...] = ()
@@ -246,9 +246,9 @@ class ModelListShape:
     client_headers: tuple[str, ...] = ()
 
 
-def data_frame(rendered: EncodedResponse) -> bytes:
+def data_frame(response: EncodedResponse) -> bytes:
     """An error body as one server-sent event without a name."""
-    return b"data: " + rendered.body.strip() + b"\n\n"
+    return b"data: " + response.body.strip() + b"\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +266,7 @@ class Dialect:
     read_error: an endpoint's error answer (status, headers by lower-case name, body) to a Failure.
     read_steps, write_steps, local_steps: the same work as read_request (of a parsed body), write_request and local,
     with a pause behind every message, for bodies so large that one turn of the event loop would be too long.
-    `most_items` bounds the lists of a body by their names.
+    `max_items` bounds the lists of a body by their names.
     count_paths: the paths (suffixes) on which tokens are counted: by an endpoint of this dialect, else by `local`.
 
     Paths and keys:
@@ -281,8 +281,8 @@ class Dialect:
     error_frame: a Failure as one frame inside a stream that has begun. error_ends_stream: such an error is a clean end
     of the stream; False means that clients only understand a broken connection.
     take_back: the edits (from, to, other bytes) that take what relayd has invented in earlier answers out of a request
-    that passes, in steps; own_marks: bytes of which one stands in every such request.
-    brings_own_parts: whether a parsed body is such a request.
+    that passes, in steps; generated_marks: bytes of which one stands in every such request.
+    has_generated_parts: whether a parsed body is such a request.
     recalls: whether a short request may bring in what is remembered of earlier ones, and so be a large one.
     tap: how a tap reads its answers; other_taps: the same for paths (suffixes) on which its endpoints speak otherwise.
     can_ask_usage: a stream reports usage only if the request asks for it (`stream_options.include_usage`).
@@ -309,7 +309,7 @@ class Dialect:
     write_steps: Callable[[Request, Options, Memory], Steps[EncodedRequest]] | None = None
     local_steps: Callable[[dict[str, Any], RequestContext], Steps[EncodedResponse]] | None = None
     count_paths: tuple[bytes, ...] = ()
-    most_items: Mapping[str, int] = field(default_factory=dict)
+    max_items: Mapping[str, int] = field(default_factory=dict)
     learn: Callable[[Request, Failure, Memory], bool] | None = None
     drops: tuple[str, ...] = ()
     serves: frozenset[str] = frozenset()
@@ -318,9 +318,9 @@ class Dialect:
     key_header: bytes | None = None
     frame_error: Callable[[EncodedResponse], bytes] = data_frame
     error_ends_stream: bool = True
-    take_back: Callable[[JsonBody], Steps[list[tuple[int, int, bytes]]]] | None = None
-    own_marks: tuple[bytes, ...] = ()
-    brings_own_parts: Callable[[Mapping[str, Any]], bool] | None = None
+    strip_generated: Callable[[JsonBody], Steps[list[tuple[int, int, bytes]]]] | None = None
+    generated_marks: tuple[bytes, ...] = ()
+    has_generated_parts: Callable[[Mapping[str, Any]], bool] | None = None
     tap: TapFormat | None = None
     other_taps: tuple[tuple[bytes, TapFormat], ...] = ()
     can_ask_usage: bool = False

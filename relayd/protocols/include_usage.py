@@ -14,13 +14,13 @@ from __future__ import annotations
 import re
 
 from relayd.protocols import _json
-from relayd.protocols._frames import OVERLAP, complete, first_complete, with_mark
+from relayd.protocols._frames import OVERLAP, last_frame_end, first_frame_end, frames_with_mark
 from relayd.wire.body import JsonBody, edited, inspect_json, member_span
 from relayd.wire.sse import Event, SseError, SseSplitter
 
-MAX_HELD_BYTES = 16 * 1024
+MAX_BUFFERED_BYTES = 16 * 1024
 _LONGEST_OPTIONS = 4096
-_ASK = b'{"include_usage":true}'
+_INCLUDE_USAGE = b'{"include_usage":true}'
 _MARK = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
 
 
@@ -32,14 +32,14 @@ def with_include_usage(body: bytes) -> bytes | None:
 
 def usage_edit(look: JsonBody) -> tuple[int, int, bytes] | None:
     """What to put where into such a body; None as above."""
-    body, streams = look.body, look.span("stream")
-    if streams is None or not look.flag("stream"):
+    body, stream_span = look.body, look.span("stream")
+    if stream_span is None or not look.flag("stream"):
         return None
     span = look.span("stream_options")
     if span is None:
         if "stream_options" in look.spans or b'"stream_options"' in body:
             return None  # it stands there twice, or deeper inside: better no usage than another request
-        return streams[1], streams[1], b',"stream_options":' + _ASK
+        return stream_span[1], stream_span[1], b',"stream_options":' + _INCLUDE_USAGE
     if span[1] - span[0] > _LONGEST_OPTIONS:
         return None
     try:
@@ -53,89 +53,89 @@ def usage_edit(look: JsonBody) -> tuple[int, int, bytes] | None:
     return (*span, _json.write({**options, "include_usage": True}))
 
 
-class UsageChunkRemover:
+class UsageChunkFilter:
     """Takes the usage out of one stream; owned by the exchange that asked for it."""
 
-    __slots__ = ("_held", "_passed")
+    __slots__ = ("_buffer", "_tail")
 
     def __init__(self) -> None:
-        self._held = b""  # the frame that has not ended
-        self._passed: bytes | None = None  # the last bytes of a frame too long to hold, of which the rest must pass
+        self._buffer = b""  # the frame that has not ended
+        self._tail: bytes | None = None  # the last bytes of a frame too long to hold, of which the rest must pass
 
-    def feed(self, data: bytes) -> bytes:
+    def filter(self, data: bytes) -> bytes:
         """The bytes for the client."""
-        if not self._held and self._passed is None and b'"usage"' not in data and data.endswith(b"\n\n"):
+        if not self._buffer and self._tail is None and b'"usage"' not in data and data.endswith(b"\n\n"):
             return data
         out = b""
-        if self._passed is not None:
-            seen = self._passed + data
-            end = first_complete(seen)
+        if self._tail is not None:
+            joined = self._tail + data
+            end = first_frame_end(joined)
             if not end:
-                self._passed = seen[-OVERLAP:]
+                self._tail = joined[-OVERLAP:]
                 return data
-            out = data[: end - len(self._passed)]
+            out = data[: end - len(self._tail)]
             data = data[len(out) :]
-            self._passed = None
-        known = len(self._held)
-        data = self._held + data
-        end = complete(data, known - OVERLAP)
+            self._tail = None
+        known = len(self._buffer)
+        data = self._buffer + data
+        end = last_frame_end(data, known - OVERLAP)
         rest = data[end:]
-        frames = _without(data[:end])
-        if len(rest) > MAX_HELD_BYTES:
-            self._held, self._passed = b"", rest[-OVERLAP:]
+        frames = _remove_usage(data[:end])
+        if len(rest) > MAX_BUFFERED_BYTES:
+            self._buffer, self._tail = b"", rest[-OVERLAP:]
             return out + frames + rest
-        self._held = rest
+        self._buffer = rest
         return out + frames
 
-    def end(self) -> bytes:
+    def flush(self) -> bytes:
         """What was held when the stream ended; the last frame may lack its blank line."""
-        held, self._held = self._held, b""
-        closed = held + b"\n\n"
-        rest = _without(closed)
+        buffer, self._buffer = self._buffer, b""
+        closed = buffer + b"\n\n"
+        rest = _remove_usage(closed)
         if rest is closed:
-            return held
+            return buffer
         return rest.removesuffix(b"\n\n") if rest.strip() else b""
 
 
-def _without(frames: bytes) -> bytes:
+def _remove_usage(frames: bytes) -> bytes:
     """These frames without usage; the same object if there is none. Only the frames with the mark are read."""
-    kept: list[bytes] = []
-    passed = 0
-    for begin, end in with_mark(frames, _MARK):
+    parts: list[bytes] = []
+    copied = 0
+    for begin, end in frames_with_mark(frames, _MARK):
         frame = frames[begin:end]
-        rest = _frame_without(frame)
+        rest = _remove_from_frame(frame)
         if rest is not frame:
-            kept += (frames[passed:begin], rest)
-            passed = end
-    return b"".join((*kept, frames[passed:])) if kept else frames
+            parts += (frames[copied:begin], rest)
+            copied = end
+    return b"".join((*parts, frames[copied:])) if parts else frames
 
 
-def _frame_without(frame: bytes) -> bytes:
+def _remove_from_frame(frame: bytes) -> bytes:
     splitter = SseSplitter()
     try:
         events = splitter.feed(frame)
     except SseError:
         return frame
-    kept = [_stripped(event) for event in events]
-    if all(one is event.raw for one, event in zip(kept, events, strict=True)):
+    parts = [_remove_from_event(event) for event in events]
+    if all(one is event.raw for one, event in zip(parts, events, strict=True)):
         return frame
-    return b"".join(kept) + splitter.rest
+    return b"".join(parts) + splitter.rest
 
 
-def _stripped(event: Event) -> bytes:
+def _remove_from_event(event: Event) -> bytes:
     """The frame without usage: nothing, the frame with null in its place, or the frame as it is."""
     raw, data = event.raw, event.data
     if data is None or _MARK.search(data) is None:
         return raw
     try:
-        chunk = _json.parse_answer(data)
+        chunk = _json.parse_lenient(data)
     except ValueError:
         return raw
     if not isinstance(chunk, dict) or not isinstance(chunk.get("usage"), dict) or chunk.get("error"):
         return raw
     if not chunk.get("choices") and "prompt_filter_results" not in chunk:  # which Azure sends in a chunk of its own
         return b""
-    span, place = member_span(data, "usage"), raw.find(data)
-    if span is None or place < 0:
+    span, position = member_span(data, "usage"), raw.find(data)
+    if span is None or position < 0:
         return raw
-    return raw[: place + span[0]] + b"null" + raw[place + span[1] :]
+    return raw[: position + span[0]] + b"null" + raw[position + span[1] :]

@@ -29,9 +29,9 @@ VERSION = b"anthropic-version: 2023-06-01"
 
 def read_page(source: ModelListSource, body: bytes) -> Page:
     """The page in an endpoint's answer. Raises ValueError."""
-    page = source.read(_json.parse_answer(body))
-    kept = dict.fromkeys(name for name in page.names if 0 < len(name) <= LONGEST_NAME and name.isprintable())
-    return Page(tuple(kept)[:MOST_MODELS], page.next)
+    page = source.read(_json.parse_lenient(body))
+    names = dict.fromkeys(name for name in page.names if 0 < len(name) <= LONGEST_NAME and name.isprintable())
+    return Page(tuple(names)[:MOST_MODELS], page.next)
 
 
 def _entries(value: Any, key: str) -> list[dict[str, Any]]:
@@ -47,8 +47,8 @@ def _openai(value: Any) -> Page:
 
 def _anthropic(value: Any) -> Page:
     page, last = _openai(value), _json.an_object(value).get("last_id")
-    more = _json.an_object(value).get("has_more") is True and isinstance(last, str) and last
-    return Page(page.names, urlencode({"limit": 1000, "after_id": last}) if more else "")
+    has_next = _json.an_object(value).get("has_more") is True and isinstance(last, str) and last
+    return Page(page.names, urlencode({"limit": 1000, "after_id": last}) if has_next else "")
 
 
 def _gemini(value: Any) -> Page:
@@ -74,25 +74,25 @@ OLLAMA_SOURCE = ModelListSource("/api/tags", "", _ollama)
 # ---- written for clients
 
 
-def _openai_model(name: str, upstream: str, made_s: int) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": made_s, "owned_by": upstream}
+def _openai_model(name: str, upstream: str, created_s: int) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created_s, "owned_by": upstream}
 
 
-def _openai_page(listing: Listing, made_s: int, asked: Mapping[str, str]) -> dict[str, Any]:
-    return {"object": "list", "data": [_openai_model(name, upstream, made_s) for name, upstream in listing]}
+def _openai_page(listing: Listing, created_s: int, query: Mapping[str, str]) -> dict[str, Any]:
+    return {"object": "list", "data": [_openai_model(name, upstream, created_s) for name, upstream in listing]}
 
 
-def _stamp(made_s: int) -> str:
-    return datetime.fromtimestamp(made_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _stamp(created_s: int) -> str:
+    return datetime.fromtimestamp(created_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _anthropic_model(name: str, upstream: str, made_s: int) -> dict[str, Any]:
-    return {"type": "model", "id": name, "display_name": name, "created_at": _stamp(made_s)}
+def _anthropic_model(name: str, upstream: str, created_s: int) -> dict[str, Any]:
+    return {"type": "model", "id": name, "display_name": name, "created_at": _stamp(created_s)}
 
 
-def _anthropic_page(listing: Listing, made_s: int, asked: Mapping[str, str]) -> dict[str, Any]:
+def _anthropic_page(listing: Listing, created_s: int, query: Mapping[str, str]) -> dict[str, Any]:
     """From 1 to 1,000 models, 20 without `limit`. An id that is unknown cuts nothing."""
-    limit, after, before = _count(asked.get("limit"), 20), asked.get("after_id"), asked.get("before_id")
+    limit, after, before = _count(query.get("limit"), 20), query.get("after_id"), query.get("before_id")
     names = [name for name, _ in listing]
     if after not in names and before in names:
         names = names[: names.index(before)]
@@ -101,38 +101,38 @@ def _anthropic_page(listing: Listing, made_s: int, asked: Mapping[str, str]) -> 
         names = names[names.index(after) + 1 :] if after in names else names
         has_more, names = len(names) > limit, names[:limit]
     return {
-        "data": [_anthropic_model(name, "", made_s) for name in names], "has_more": has_more,
+        "data": [_anthropic_model(name, "", created_s) for name in names], "has_more": has_more,
         "first_id": names[0] if names else None, "last_id": names[-1] if names else None,
     }
 
 
-def _gemini_model(name: str, upstream: str, made_s: int) -> dict[str, Any]:
+def _gemini_model(name: str, upstream: str, created_s: int) -> dict[str, Any]:
     return {
         "name": f"models/{name}", "displayName": name,
         "supportedGenerationMethods": ["generateContent", "streamGenerateContent"],
     }
 
 
-def _gemini_page(listing: Listing, made_s: int, asked: Mapping[str, str]) -> dict[str, Any]:
+def _gemini_page(listing: Listing, created_s: int, query: Mapping[str, str]) -> dict[str, Any]:
     """From 1 to 1,000 models, 50 without `pageSize`; the token is the place of the next one."""
-    size, token = _count(asked.get("pageSize"), 50), asked.get("pageToken", "")
+    size, token = _count(query.get("pageSize"), 50), query.get("pageToken", "")
     start = int(token) if token.isdecimal() and len(token) < 8 else 0
-    page: dict[str, Any] = {"models": [_gemini_model(name, up, made_s) for name, up in listing[start : start + size]]}
+    page: dict[str, Any] = {"models": [_gemini_model(name, up, created_s) for name, up in listing[start : start + size]]}
     if start + size < len(listing):
         page["nextPageToken"] = str(start + size)
     return page
 
 
-def _ollama_model(name: str, upstream: str, made_s: int) -> dict[str, Any]:
-    return {"name": name, "model": name, "modified_at": _stamp(made_s), "size": 0, "digest": "", "details": {}}
+def _ollama_model(name: str, upstream: str, created_s: int) -> dict[str, Any]:
+    return {"name": name, "model": name, "modified_at": _stamp(created_s), "size": 0, "digest": "", "details": {}}
 
 
-def _ollama_page(listing: Listing, made_s: int, asked: Mapping[str, str]) -> dict[str, Any]:
-    return {"models": [_ollama_model(name, upstream, made_s) for name, upstream in listing]}
+def _ollama_page(listing: Listing, created_s: int, query: Mapping[str, str]) -> dict[str, Any]:
+    return {"models": [_ollama_model(name, upstream, created_s) for name, upstream in listing]}
 
 
-def _count(text: str | None, usual: int) -> int:
-    return min(1000, max(1, int(text))) if text and text.isdecimal() and len(text) < 6 else usual
+def _count(text: str | None, default: int) -> int:
+    return min(1000, max(1, int(text))) if text and text.isdecimal() and len(text) < 6 else default
 
 
 OPENAI = ModelListShape(_openai_page, _openai_model)
@@ -157,6 +157,6 @@ def shape_for(dialect: Dialect, path: str, headers: Mapping[str, str]) -> ModelL
     return OPENAI
 
 
-def page(shape: ModelListShape, listing: Listing, made_s: int, query: str) -> dict[str, Any]:
+def page(shape: ModelListShape, listing: Listing, created_s: int, query: str) -> dict[str, Any]:
     """The page of the listing that the query asks for."""
-    return shape.page(listing, made_s, dict(parse_qsl(query)))
+    return shape.page(listing, created_s, dict(parse_qsl(query)))

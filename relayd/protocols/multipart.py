@@ -73,23 +73,23 @@ def _parameters(text: str) -> dict[str, str] | None:
 class _Kind(Enum):
     """What a piece of the body is."""
 
-    AROUND = auto()  # before, between and behind values: delimiters, headers
+    STRUCTURE = auto()  # before, between and behind values: delimiters, headers
     VALUE = auto()  # of a part that is no model
     MODEL = auto()  # of a field `model`
-    MODEL_ENDS = auto()
+    MODEL_END = auto()
 
 
-class _Place(Enum):
+class _State(Enum):
     VALUE = auto()
     DELIMITER = auto()
     HEADER = auto()
-    BEHIND = auto()
+    EPILOGUE = auto()
 
 
-class _Pieces:
+class _Splitter:
     """Cuts a body into pieces that, joined, are the body; owned by a ModelFinder."""
 
-    __slots__ = ("_before_first", "_begun", "_buffer", "_delimiter", "_has_model", "_is_model", "_place", "_search")
+    __slots__ = ("_is_at_start", "_has_delimiter", "_buffer", "_delimiter", "_has_model", "_is_model", "_state", "_search")
 
     def __init__(self, boundary: bytes) -> None:
         self._delimiter = b"\r\n--" + boundary
@@ -97,28 +97,28 @@ class _Pieces:
         self._search = re.compile(rb"(\r\n%b)|[\r\n]%b" % (dashed, dashed)).search
         # The first delimiter may stand at the very beginning: a line end that nobody sent stands before it.
         self._buffer = bytearray(b"\r\n")
-        self._before_first = True
-        self._place = _Place.VALUE  # what comes before the first part is skipped like a value
-        self._begun = self._is_model = self._has_model = False
+        self._is_at_start = True
+        self._state = _State.VALUE  # what comes before the first part is skipped like a value
+        self._has_delimiter = self._is_model = self._has_model = False
 
     @property
-    def is_over(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the last delimiter was seen."""
-        return self._place is _Place.BEHIND
+        return self._state is _State.EPILOGUE
 
-    def feed(self, data: bytes) -> Iterator[tuple[_Kind, bytes]]:
+    def split(self, data: bytes) -> Iterator[tuple[_Kind, bytes]]:
         """The pieces that are certain. Raises MultipartError."""
         self._buffer += data
         while self._buffer:
-            if self._place is _Place.VALUE:
+            if self._state is _State.VALUE:
                 yield from self._value()
-                if self._place is _Place.VALUE:
+                if self._state is _State.VALUE:
                     return
-            elif self._place is _Place.DELIMITER:
-                if not self._is_delimiter_whole():
+            elif self._state is _State.DELIMITER:
+                if not self._has_whole_delimiter():
                     return
-                yield _Kind.AROUND, self._take(self._delimiter_end)
-            elif self._place is _Place.HEADER:
+                yield _Kind.STRUCTURE, self._consume(self._delimiter_end)
+            elif self._state is _State.HEADER:
                 end = self._header_end()
                 if end < 0:
                     return
@@ -126,48 +126,48 @@ class _Pieces:
                 if self._is_model and self._has_model:
                     raise MultipartError("repeated_model")
                 self._has_model = self._has_model or self._is_model
-                self._place = _Place.VALUE
-                yield _Kind.AROUND, self._take(end)
+                self._state = _State.VALUE
+                yield _Kind.STRUCTURE, self._consume(end)
             else:
                 if self._buffer.strip(b" \t\r\n"):
                     raise MultipartError("behind_end")
-                yield _Kind.AROUND, self._take(len(self._buffer))
+                yield _Kind.STRUCTURE, self._consume(len(self._buffer))
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Raises MultipartError where the last delimiter has not come."""
-        if not self.is_over:
+        if not self.is_complete:
             raise MultipartError("cut")
 
-    def _take(self, count: int) -> bytes:
-        taken = bytes(self._buffer[:count])
+    def _consume(self, count: int) -> bytes:
+        consumed = bytes(self._buffer[:count])
         del self._buffer[:count]
-        if self._before_first and taken:
-            self._before_first = False
-            return taken[2:]
-        return taken
+        if self._is_at_start and consumed:
+            self._is_at_start = False
+            return consumed[2:]
+        return consumed
 
     def _value(self) -> Iterator[tuple[_Kind, bytes]]:
         kind = _Kind.MODEL if self._is_model else _Kind.VALUE
         match = self._search(self._buffer)
-        certain = self._certain() if match is None else match.start()
-        if not self._begun and self._buffer[:certain].strip(b"\r\n"):
+        safe = self._safe_length() if match is None else match.start()
+        if not self._has_delimiter and self._buffer[:safe].strip(b"\r\n"):
             raise MultipartError("before_beginning")
         if match is None:
-            if certain:
-                yield kind, self._take(certain)
+            if safe:
+                yield kind, self._consume(safe)
             return
-        self._begun = True
+        self._has_delimiter = True
         found = match.start()
         if match[1] is None:
             raise MultipartError("delimiter")
         if found:
-            yield kind, self._take(found)
+            yield kind, self._consume(found)
         if self._is_model:
-            yield _Kind.MODEL_ENDS, b""
+            yield _Kind.MODEL_END, b""
         self._is_model = False
-        self._place = _Place.DELIMITER
+        self._state = _State.DELIMITER
 
-    def _certain(self) -> int:
+    def _safe_length(self) -> int:
         """How much of the buffer cannot be the beginning of a delimiter."""
         length = len(self._buffer)
         low = max(0, length - len(self._delimiter) + 1)
@@ -180,16 +180,16 @@ class _Pieces:
         dashed = last.lstrip(b"\r\n")
         return start if self._delimiter.startswith(dashed, 2) else length
 
-    def _is_delimiter_whole(self) -> bool:
+    def _has_whole_delimiter(self) -> bool:
         """Whether the delimiter's line is complete; sets the place behind it."""
         at = len(self._delimiter)
         rest = bytes(self._buffer[at : at + MOST_PADDING_BYTES + 2])
         if rest[:2] == b"--":
-            self._place = _Place.BEHIND
+            self._state = _State.EPILOGUE
             return True
         line = _END_OF_LINE.match(rest)
         if line is not None:
-            self._place = _Place.HEADER
+            self._state = _State.HEADER
             return True
         unfinished = rest == b"-" or not rest.removesuffix(b"\r").strip(b" \t")
         if unfinished and len(rest) < MOST_PADDING_BYTES + 2:
@@ -199,7 +199,7 @@ class _Pieces:
     @property
     def _delimiter_end(self) -> int:
         at = len(self._delimiter)
-        if self._place is _Place.BEHIND:
+        if self._state is _State.EPILOGUE:
             return at + 2
         return self._buffer.index(b"\r\n", at) + 2
 
@@ -231,13 +231,13 @@ def _is_model(header: bytes) -> bool:
         raise MultipartError("disposition")
     if kind.strip().lower() != "form-data":
         raise MultipartError("disposition")
-    called = parameters.get("name", "")
-    if called == "model":
+    name_parameter = parameters.get("name", "")
+    if name_parameter == "model":
         _require_plain(fields, rest, parameters)
         return True
-    if called == "_charset_" or called.startswith("=?"):
+    if name_parameter == "_charset_" or name_parameter.startswith("=?"):
         raise MultipartError("name")
-    if any(folded(one) == "model" for one in (called, unquote(called), called.partition("[")[0])):
+    if any(folded(one) == "model" for one in (name_parameter, unquote(name_parameter), name_parameter.partition("[")[0])):
         raise MultipartError("name")
     return False
 
@@ -259,37 +259,37 @@ def _require_plain(fields: list[tuple[str, str, str]], rest: str, parameters: di
 class ModelFinder:
     """Finds the model of one form, and checks the rest of it; owned by the exchange that carries it."""
 
-    __slots__ = ("_pieces", "_seen", "_value", "model", "value_at", "value_bytes")
+    __slots__ = ("_splitter", "_offset", "_value", "model", "value_offset", "value_bytes")
 
     def __init__(self, boundary: bytes) -> None:
-        self._pieces = _Pieces(boundary)
+        self._splitter = _Splitter(boundary)
         self._value = bytearray()
-        self._seen = 0
+        self._offset = 0
         self.model: str | None = None
-        self.value_at = self.value_bytes = 0  # where its name stands in the form, and how long it is there
+        self.value_offset = self.value_bytes = 0  # where its name stands in the form, and how long it is there
 
     @property
-    def is_over(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the form has ended: a model that was not found is not there."""
-        return self._pieces.is_over
+        return self._splitter.is_complete
 
-    def feed(self, data: bytes) -> str | None:
+    def scan(self, data: bytes) -> str | None:
         """Look at the next bytes: the model, or None as long as it has not come. Raises MultipartError."""
-        for kind, piece in self._pieces.feed(data):
+        for kind, piece in self._splitter.split(data):
             if kind is _Kind.MODEL:
                 self._value += piece
                 if len(self._value) > MOST_VALUE_BYTES:
                     raise MultipartError("value_size")
-            elif kind is _Kind.MODEL_ENDS:
+            elif kind is _Kind.MODEL_END:
                 try:
                     self.model = self._value.decode("utf-8")
                 except UnicodeDecodeError:
                     raise MultipartError("value") from None
                 self.value_bytes = len(self._value)
-                self.value_at = self._seen - self.value_bytes
-            self._seen += len(piece)
+                self.value_offset = self._offset - self.value_bytes
+            self._offset += len(piece)
         return self.model
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """The form's bytes have ended. Raises MultipartError where the form has not."""
-        self._pieces.end()
+        self._splitter.finish()

@@ -58,14 +58,14 @@ class Protocols:
         self._endpoints = endpoints
 
     def __contains__(self, name: object) -> bool:
-        return name == PLAIN or (isinstance(name, str) and name in names() and self._fits(name))
+        return name == PLAIN or (isinstance(name, str) and name in names() and self._is_included(name))
 
     def __iter__(self) -> Iterator[str]:
         yield PLAIN
-        yield from (name for name in names() if self._fits(name))
+        yield from (name for name in names() if self._is_included(name))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def _fits(self, name: str) -> bool:
+    def _is_included(self, name: str) -> bool:
         return not self._endpoints or load(name).has_endpoints

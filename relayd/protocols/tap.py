@@ -15,7 +15,7 @@ import zlib
 from typing import Any, NamedTuple
 
 from relayd.protocols import _json
-from relayd.protocols._frames import OVERLAP, complete, pieces
+from relayd.protocols._frames import OVERLAP, last_frame_end, split_frames
 from relayd.protocols.dialect import TapFormat
 from relayd.usage import Usage
 from relayd.wire.sse import SseError, SseSplitter
@@ -23,12 +23,12 @@ from relayd.wire.sse import SseError, SseSplitter
 MAX_FRAME_BYTES = 1024 * 1024
 MAX_PLAIN_BYTES = 512 * 1024
 TAIL_BYTES = 64 * 1024
-KEPT_BYTES = 8 * 1024  # frames that are kept together, to be read at the end
+RETAINED_BYTES = 8 * 1024  # frames that are kept together, to be read at the end
 MAX_INFLATED_BYTES = 1024 * 1024  # by one feed, which brings some 16 KiB; more is a bomb
 
-_BLANK = rb"[ \t\r\n]*"
+_WHITESPACE = rb"[ \t\r\n]*"
 _LEVEL = rb"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}"  # an object with at most two levels inside
-_WORD = rb'"([^"\\]{1,256})"'
+_STRING = rb'"([^"\\]{1,256})"'
 
 
 class Observed(NamedTuple):
@@ -42,12 +42,12 @@ class Observed(NamedTuple):
 class _Patterns:
     """The expressions of one format. A JSON text inside a string cannot match them: its quotation marks are escaped."""
 
-    __slots__ = ("any", "finish", "finish_mark", "finish_word", "model", "model_word", "usage", "usage_mark",
+    __slots__ = ("any", "finish", "finish_mark", "finish_value", "model", "model_value", "usage", "usage_mark",
                  "usage_object")  # fmt: skip
 
     def __init__(self, tap: TapFormat) -> None:
         usage, finish, model = (b'"%b"' % key.encode() for key in (tap.usage_key, tap.finish_key, tap.model_key))
-        colon = _BLANK + b":" + _BLANK
+        colon = _WHITESPACE + b":" + _WHITESPACE
         values = b"(?:" + b"|".join(value.encode() for value in tap.finish_values) + b')"' if tap.finish_values else b""
         self.usage_mark, self.finish_mark = usage, finish  # searched for before an expression is tried
         self.usage = re.compile(usage + colon + (rb"\{" if tap.usage_is_object else b""))
@@ -56,9 +56,9 @@ class _Patterns:
         self.any = re.compile(self.usage.pattern + b"|" + self.finish.pattern)
         # For the end of a body that was too large to keep.
         self.usage_object = re.compile(usage + colon + (b"(" + _LEVEL + b")" if tap.usage_is_object else b"([0-9]+)"))
-        self.model_word = re.compile(model + colon + _WORD)
+        self.model_value = re.compile(model + colon + _STRING)
         # With `finish_values` parts of an answer have such a member too: in a fragment it may be the one of a part.
-        self.finish_word = None if tap.finish_values else re.compile(finish + colon + _WORD)
+        self.finish_value = None if tap.finish_values else re.compile(finish + colon + _STRING)
 
 
 _patterns = functools.cache(_Patterns)
@@ -68,52 +68,52 @@ class Tap:
     """Taps one answer in this format; owned by the exchange."""
 
     __slots__ = (
-        "_finish_at", "_first", "_format", "_held", "_inflater", "_is_blind", "_is_plain", "_is_whole", "_observed",
-        "_patterns", "_size", "_started", "_usage_at",
+        "_finish_frames", "_model_frames", "_format", "_buffer", "_inflater", "_is_unreadable", "_is_plain", "_is_plain_sse", "_observed",
+        "_patterns", "_size", "_prefix", "_usage_frames",
     )  # fmt: skip
 
     def __init__(self, tap_format: TapFormat, content_encoding: str = "") -> None:
         self._format, self._patterns = tap_format, _patterns(tap_format)
-        self._held = bytearray()
+        self._buffer = bytearray()
         self._size = 0
         self._is_plain: bool | None = None
-        self._is_whole = False  # whether pieces are events, so that one that ends with a blank line is whole frames
-        self._first = b""  # the frames in which the model, and Anthropic's input tokens, stand
-        self._usage_at = self._finish_at = b""  # the last frames in which these words stood
-        self._started = b""
+        self._is_plain_sse = False  # whether pieces are events, so that one that ends with a blank line is whole frames
+        self._model_frames = b""  # the frames in which the model, and Anthropic's input tokens, stand
+        self._usage_frames = self._finish_frames = b""  # the last frames in which these words stood
+        self._prefix = b""
         self._observed: Observed | None = None
         coding = content_encoding.strip().lower()
         self._inflater = _Inflater() if coding in ("gzip", "x-gzip", "deflate") else None
-        self._is_blind = coding not in ("", "identity") and self._inflater is None
+        self._is_unreadable = coding not in ("", "identity") and self._inflater is None
 
-    def feed(self, data: bytes) -> None:
+    def observe(self, data: bytes) -> None:
         """A piece of the answer's body, as it passes."""
-        if self._is_blind or not data:
+        if self._is_unreadable or not data:
             return
         self._observed = None
         if self._inflater is not None:
-            data = self._inflater.feed(data)
+            data = self._inflater.decompress(data)
             if self._inflater.is_broken:
-                self._is_blind = True
+                self._is_unreadable = True
             if not data:
                 return
         if self._is_plain is None:
-            data = self._begin(data)
+            data = self._detect_format(data)
             if self._is_plain is None:
                 return
         if self._is_plain:
-            self._plain(data)
+            self._add_plain(data)
         else:
-            self._is_whole = self._inflater is None and not self._format.is_ndjson
-            self._frames(data)
+            self._is_plain_sse = self._inflater is None and not self._format.is_ndjson
+            self._add_frames(data)
 
-    def skims(self, data: bytes) -> bool:
+    def can_skip(self, data: bytes) -> bool:
         """Whether this piece, which follows whole frames, is whole frames without anything to read, so that it need not
         be fed. Most pieces of a stream are like that."""
         patterns = self._patterns
-        if not self._is_whole or not self._first or patterns.usage_mark in data or not data.endswith(b"\n\n"):
+        if not self._is_plain_sse or not self._model_frames or patterns.usage_mark in data or not data.endswith(b"\n\n"):
             return False
-        return not _may_stand(patterns.finish_mark, data)
+        return not _has_value(patterns.finish_mark, data)
 
     @property
     def observed(self) -> Observed:
@@ -124,87 +124,87 @@ class Tap:
 
     # ---- bytes
 
-    def _begin(self, data: bytes) -> bytes:
-        data = self._started + data
+    def _detect_format(self, data: bytes) -> bytes:
+        data = self._prefix + data
         first = data.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")[:1]
         if not first or b"\xef\xbb\xbf".startswith(data):
-            self._started = data[-64:]
+            self._prefix = data[-64:]
             return b""
-        self._started = b""
+        self._prefix = b""
         self._is_plain = first in (b"{", b"[") and not self._format.is_ndjson
         return data
 
-    def _plain(self, data: bytes) -> None:
+    def _add_plain(self, data: bytes) -> None:
         """Keep all of a small body; of a large one the beginning and the end."""
         self._size += len(data)
-        self._held += data
+        self._buffer += data
         if self._size <= MAX_PLAIN_BYTES:
             return
-        if not self._first:
-            self._first = bytes(self._held[:4096])
-        if len(self._held) > 2 * TAIL_BYTES:
-            del self._held[:-TAIL_BYTES]
+        if not self._model_frames:
+            self._model_frames = bytes(self._buffer[:4096])
+        if len(self._buffer) > 2 * TAIL_BYTES:
+            del self._buffer[:-TAIL_BYTES]
 
-    def _frames(self, data: bytes) -> None:
-        held = self._held
-        if held:
-            known = len(held)
-            held += data
-            end = self._end(held, known)
+    def _add_frames(self, data: bytes) -> None:
+        buffer = self._buffer
+        if buffer:
+            known = len(buffer)
+            buffer += data
+            end = self._frames_end(buffer, known)
             if not end:
-                if len(held) > MAX_FRAME_BYTES:
-                    held[:-TAIL_BYTES] = b"data: "  # its end may still say what is asked for, see `_fragments`
+                if len(buffer) > MAX_FRAME_BYTES:
+                    buffer[:-TAIL_BYTES] = b"data: "  # its end may still say what is asked for, see `_fragments`
                 return
-            frames = bytes(held[:end])
-            del held[:end]
+            frames = bytes(buffer[:end])
+            del buffer[:end]
         else:
-            end = self._end(data, 0)
+            end = self._frames_end(data, 0)
             if end == len(data):
                 frames = data
             else:
                 frames = data[:end]
-                held += data[end:]
+                buffer += data[end:]
                 if not end:
                     return
-        if len(frames) <= KEPT_BYTES:
-            self._mark(frames)
+        if len(frames) <= RETAINED_BYTES:
+            self._retain(frames)
         elif self._format.is_ndjson:
             for line in frames.splitlines(True):
-                self._mark(line)
+                self._retain(line)
         else:
-            for piece in pieces(frames, KEPT_BYTES):
-                self._mark(piece)
+            for piece in split_frames(frames, RETAINED_BYTES):
+                self._retain(piece)
 
-    def _mark(self, frames: bytes) -> None:
+    def _retain(self, frames: bytes) -> None:
         """Keep the whole frames that `_read` will parse."""
         patterns = self._patterns
-        if not self._first and patterns.model.search(frames) is not None:
-            self._first = frames
-        if patterns.usage_mark in frames and _stands(patterns.usage, patterns.usage_mark, frames):
-            self._usage_at = frames
-        if _may_stand(patterns.finish_mark, frames) and _stands(patterns.finish, patterns.finish_mark, frames):
-            self._finish_at = frames
+        if not self._model_frames and patterns.model.search(frames) is not None:
+            self._model_frames = frames
+        if patterns.usage_mark in frames and _matches(patterns.usage, patterns.usage_mark, frames):
+            self._usage_frames = frames
+        if _has_value(patterns.finish_mark, frames) and _matches(patterns.finish, patterns.finish_mark, frames):
+            self._finish_frames = frames
 
-    def _end(self, data: bytes | bytearray, known: int) -> int:
+    def _frames_end(self, data: bytes | bytearray, known: int) -> int:
         if self._format.is_ndjson:
             return data.rfind(b"\n", known) + 1
-        return complete(data, known - OVERLAP)
+        return last_frame_end(data, known - OVERLAP)
 
     # ---- observed
 
     def _read(self) -> Observed:
-        found = _Found(self._format)
+        merger = _FactsMerger(self._format)
         if self._is_plain:
-            self._read_plain(found)
-            return found.observed()
-        rest = bytes(self._held)  # the last frame may lack its blank line
-        for frames in dict.fromkeys((self._first, self._finish_at, self._usage_at)):
-            self._read_frames(frames, found)
-        if rest and (self._patterns.any.search(rest) is not None or not self._first):
-            self._read_frames(rest + b"\n\n", found)
-        return found.observed()
+            self._read_plain(merger)
+            return merger.observed()
+        rest = bytes(self._buffer)  # the last frame may lack its blank line
+        for frames in dict.fromkeys((self._model_frames, self._finish_frames, self._usage_frames)):
+            self._read_frames(frames, merger)
+        if rest and (self._patterns.any.search(rest) is not None or not self._model_frames):
+            self._read_frames(rest + b"\n\n", merger)
+        return merger.observed()
 
-    def _read_frames(self, frames: bytes, found: _Found) -> None:
+    def _read_frames(self, frames: bytes, merger: _FactsMerger) -> None:
         if not frames:
             return
         if self._format.is_ndjson:
@@ -216,49 +216,49 @@ class Tap:
             except SseError:
                 return
         last = len(pieces) - 1
-        for place, piece in enumerate(pieces):
+        for position, piece in enumerate(pieces):
             # Of many frames in one piece only those count that say something, and the first and the last.
-            if place in (0, last) or self._patterns.any.search(piece) is not None:
+            if position in (0, last) or self._patterns.any.search(piece) is not None:
                 try:
-                    found.add(_json.parse_answer(piece))
+                    merger.add(_json.parse_lenient(piece))
                 except ValueError:
-                    found.add_fragment(piece)
+                    merger.add_fragment(piece)
 
-    def _read_plain(self, found: _Found) -> None:
+    def _read_plain(self, merger: _FactsMerger) -> None:
         if self._size <= MAX_PLAIN_BYTES:
-            held = bytes(self._held)
+            buffer = bytes(self._buffer)
             try:
-                value = _json.parse_answer(held.removeprefix(b"\xef\xbb\xbf"))
+                value = _json.parse_lenient(buffer.removeprefix(b"\xef\xbb\xbf"))
             except ValueError:
-                found.add_fragment(held)
+                merger.add_fragment(buffer)
                 return
             for one in value if isinstance(value, list) else [value]:
-                found.add(one)
+                merger.add(one)
             return
-        found.add_fragment(self._first)
-        found.add_fragment(bytes(self._held))
+        merger.add_fragment(self._model_frames)
+        merger.add_fragment(bytes(self._buffer))
 
 
-def _may_stand(word: bytes, frames: bytes) -> bool:
+def _has_value(mark: bytes, frames: bytes) -> bool:
     """Whether the mark occurs with another value than null."""
-    place = frames.find(word)
-    if place < 0:
+    position = frames.find(mark)
+    if position < 0:
         return False
-    behind = place + len(word)
-    return not frames.startswith((b":null", b": null"), behind) or frames.find(word, behind) >= 0
+    end = position + len(mark)
+    return not frames.startswith((b":null", b": null"), end) or frames.find(mark, end) >= 0
 
 
-def _stands(expression: re.Pattern[bytes], word: bytes, frames: bytes) -> bool:
+def _matches(expression: re.Pattern[bytes], mark: bytes, frames: bytes) -> bool:
     """Whether the expression matches where the mark occurs; a null behind it is common."""
-    place = frames.find(word)
-    while place >= 0:
-        if expression.match(frames, place) is not None:
+    position = frames.find(mark)
+    while position >= 0:
+        if expression.match(frames, position) is not None:
             return True
-        place = frames.find(word, place + 1)
+        position = frames.find(mark, position + 1)
     return False
 
 
-class _Found:
+class _FactsMerger:
     """Merges the facts of an answer's values; later values replace earlier ones."""
 
     __slots__ = ("_finish", "_format", "_model", "_usage")
@@ -283,13 +283,13 @@ class _Found:
     def add_fragment(self, text: bytes) -> None:
         """A piece of JSON that cannot be parsed: the first model, the last finish reason and the last usage in it."""
         patterns = _patterns(self._format)
-        if not self._model and (model := patterns.model_word.search(text)) is not None:
+        if not self._model and (model := patterns.model_value.search(text)) is not None:
             self._model = model[1].decode("utf-8", "replace")
-        for finish in patterns.finish_word.finditer(text) if patterns.finish_word is not None else ():
+        for finish in patterns.finish_value.finditer(text) if patterns.finish_value is not None else ():
             self._finish = finish[1].decode("utf-8", "replace")
         if usages := patterns.usage_object.findall(text):
             try:
-                self.add({self._format.usage_key: _json.parse_answer(usages[-1])})
+                self.add({self._format.usage_key: _json.parse_lenient(usages[-1])})
             except ValueError:
                 return
 
@@ -298,47 +298,47 @@ class _Found:
         return Observed(self._model, self._finish, self._format.usage(self._usage) if self._usage else None)
 
 
-def observed_in(tap_format: TapFormat, body: bytes) -> Observed:
+def observe_body(tap_format: TapFormat, body: bytes) -> Observed:
     """What a tap would find in a whole plain answer without a content coding."""
     if not tap_format.is_ndjson and len(body) <= MAX_PLAIN_BYTES and body[:1] == b"{":
         try:
-            value = _json.parse_answer(body)
+            value = _json.parse_lenient(body)
         except ValueError:
             value = None
         if value.__class__ is dict:
-            found = _Found(tap_format)
-            found.add(value)
-            return found.observed()
+            merger = _FactsMerger(tap_format)
+            merger.add(value)
+            return merger.observed()
     tap = Tap(tap_format)
-    tap.feed(body)
+    tap.observe(body)
     return tap.observed
 
 
 class _Inflater:
     """Decodes gzip and deflate for the tap: bounded, and stopped by the first fault."""
 
-    __slots__ = ("_begun", "_object", "is_broken")
+    __slots__ = ("_prefix", "_decompressor", "is_broken")
 
     def __init__(self) -> None:
-        self._object = zlib.decompressobj(47)  # gzip or zlib, whichever the first bytes say
+        self._decompressor = zlib.decompressobj(47)  # gzip or zlib, whichever the first bytes say
         # The input, as long as it may be `deflate` without the wrapper that it should have.
-        self._begun: bytes | None = b""
+        self._prefix: bytes | None = b""
         self.is_broken = False
 
-    def feed(self, data: bytes) -> bytes:
-        if self._begun is not None:
-            self._begun += data
+    def decompress(self, data: bytes) -> bytes:
+        if self._prefix is not None:
+            self._prefix += data
         try:
-            out = self._object.decompress(data, MAX_INFLATED_BYTES)
+            out = self._decompressor.decompress(data, MAX_INFLATED_BYTES)
         except zlib.error:
-            begun, self._begun = self._begun, None
-            if begun is None:
+            prefix, self._prefix = self._prefix, None
+            if prefix is None:
                 self.is_broken = True
                 return b""
-            self._object = zlib.decompressobj(-15)
-            return self.feed(begun)
-        if out or (self._begun is not None and len(self._begun) > TAIL_BYTES):
-            self._begun = None
-        if self._object.unconsumed_tail:
+            self._decompressor = zlib.decompressobj(-15)
+            return self.decompress(prefix)
+        if out or (self._prefix is not None and len(self._prefix) > TAIL_BYTES):
+            self._prefix = None
+        if self._decompressor.unconsumed_tail:
             self.is_broken = True
         return out

@@ -27,7 +27,7 @@ from relayd.protocols.dialect import (
     Renderer,
     RequestContext,
     TapFormat,
-    at_once,
+    run_steps,
 )
 from relayd.protocols.include_usage import usage_edit
 from relayd.proxy.filters.keepalive import KeepAlive
@@ -55,7 +55,7 @@ class AiRequest:
     """Owned by its exchange; made when the target is selected, let go when the response has begun."""
 
     __slots__ = (
-        "_adapted", "_answer", "_context", "_head", "_last_piece", "_make_context", "_own_parts", "_prepared",
+        "_adapted", "_answer", "_context", "_head", "_last_piece", "_make_context", "_generated_parts", "_prepared",
         "_read_error", "_renderer", "_request", "backend_names", "body", "content_rendered", "dialect",
         "failure_rendered", "first_content_s", "form", "is_form", "is_socket", "is_translatable", "json_body",
         "keepalive", "model", "requests_usage", "stream",
@@ -83,7 +83,7 @@ class AiRequest:
         self._read_error: Refused | None = None  # why the request cannot be read, where that is known
         self._prepared: dict[int, tuple[Target, tuple[Request, EncodedRequest] | Refused]] = {}
         self._adapted: tuple[Target, ...] = ()
-        self._own_parts: tuple[tuple[int, int, bytes], ...] | None = None  # edits that take them out
+        self._generated_parts: tuple[tuple[int, int, bytes], ...] | None = None  # edits that take them out
         self._last_piece = b""  # the last piece of the response that the client was sent
         self.keepalive: KeepAlive | None = None
         self.content_rendered = self.failure_rendered = False  # whether the renderer has given content, or an error in it
@@ -184,23 +184,23 @@ class AiRequest:
     def _may_bring_own_parts(self, target: Target) -> bool:
         """Whether something that relayd has invented may have to be taken out before the body passes to this target."""
         body, dialect = self.body, self.dialect
-        if self._own_parts is not None or not dialect.own_marks or body is None or not self.is_translatable:
+        if self._generated_parts is not None or not dialect.generated_marks or body is None or not self.is_translatable:
             return False
         if target.dialect is not dialect or self.json_body is None or self.json_body.ambiguity or self.json_body.fault:
             return False
         value = self.json_body.value
-        if value is not None and dialect.brings_own_parts is not None:
-            brings = dialect.brings_own_parts(value)
+        if value is not None and dialect.has_generated_parts is not None:
+            brings = dialect.has_generated_parts(value)
         else:
-            brings = any(body.rfind(mark) >= 0 for mark in dialect.own_marks)  # twice as fast as `in`
+            brings = any(body.rfind(mark) >= 0 for mark in dialect.generated_marks)  # twice as fast as `in`
         if brings:
             return True
-        self._own_parts = ()
+        self._generated_parts = ()
         return False
 
     def _take_back_steps(self) -> Steps[None]:
-        assert self.dialect.take_back is not None and self.json_body is not None
-        self._own_parts = tuple((yield from self.dialect.take_back(self.json_body)))
+        assert self.dialect.strip_generated is not None and self.json_body is not None
+        self._generated_parts = tuple((yield from self.dialect.strip_generated(self.json_body)))
 
     def _local_answer_steps(self) -> Steps[None]:
         assert self.dialect.local_steps is not None
@@ -248,7 +248,7 @@ class AiRequest:
             return members
         if json_body.fault:
             raise Refused(f"The request body is not valid JSON: {json_body.fault}.", code="invalid_json")
-        for name, most in self.dialect.most_items.items():
+        for name, most in self.dialect.max_items.items():
             if json_body.scanner.items.get(name, 0) > most:
                 raise Refused(f"'{name}' has {json_body.scanner.items[name]} items; at most {most} can be sent.", name,
                               "array_too_long")  # fmt: skip
@@ -310,7 +310,7 @@ class AiRequest:
         if self.failure_rendered:
             return b"", ends_stream
         if self.needs_translation(target) or self._renderer is not None:
-            return self.renderer.feed([failure]), ends_stream
+            return self.renderer.render([failure]), ends_stream
         if response is not None and not response.media.is_stream:
             return None
         frame = self.dialect.error_frame(failure, request_id)
@@ -363,8 +363,8 @@ class AiRequest:
             assert self.dialect.websocket is not None
             return self.dialect.websocket.read_message(json_body, target.model if renames else None)
         if self._may_bring_own_parts(target):
-            at_once(self._take_back_steps())
-        edits = list(self._own_parts or ()) if target.dialect is self.dialect else []
+            run_steps(self._take_back_steps())
+        edits = list(self._generated_parts or ()) if target.dialect is self.dialect else []
         if renames and (span := json_body.span(model_key(self._head, json_body))) is not None:
             edits.append((*span, write_string(target.model or "")))
         if self.stream and self._may_request_usage(target) and (edit := usage_edit(json_body)) is not None:

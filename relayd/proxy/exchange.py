@@ -491,7 +491,7 @@ class Exchange:
             return
         if not keepalive.is_due(now_s):
             return
-        comment = ai_request.renderer.comment() if ai_request is not None and needs_translation and ai_request.content_rendered else COMMENT
+        comment = ai_request.renderer.keepalive() if ai_request is not None and needs_translation and ai_request.content_rendered else COMMENT
         if not writer.started:
             head = stream_head(None)
             head.keep += [f"{name}: {value}\r\n".encode() for name, value in self.queue_fields()]

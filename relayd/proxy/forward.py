@@ -271,7 +271,7 @@ def deliver_last_error(exchange: Exchange, loop: RetryLoop, result: AttemptResul
         # The dialect expresses it itself, because it forgets the response that this one should have continued.
         record.code, record.detail = fault.kind.code, fault.detail
         reported = failure or Failure(fault.kind.status, fault.kind.message, fault.kind.code)
-        exchange.deliver_stream(ai_request.renderer.feed([reported]))
+        exchange.deliver_stream(ai_request.renderer.render([reported]))
         return
     if failure is None:
         exchange.fail(fault)

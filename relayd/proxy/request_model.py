@@ -246,17 +246,17 @@ class FormFinder:
         if self._has_no_model:
             return not self._reads_all
         try:
-            model = self._finder.feed(data)
+            model = self._finder.scan(data)
         except MultipartError as fault:
             return self._reject(_FORM_FAULTS.get(fault.rule, f"its form is not valid ({fault.rule})"))
         if model and name_fault(model):
             return self._reject(name_fault(model))
-        return not self._reads_all and (model is not None or self._finder.is_over)
+        return not self._reads_all and (model is not None or self._finder.is_complete)
 
     def end(self) -> None:
         """The form's bytes have ended. Raises ExchangeError."""
         try:
-            self._finder.end()
+            self._finder.finish()
         except MultipartError as fault:
             self._reject(_FORM_FAULTS.get(fault.rule, fault.rule))
 
@@ -269,7 +269,7 @@ class FormFinder:
     def renamed(self, form: bytes, model: str) -> bytes:
         """The form, or its beginning up to the model, with another name of it."""
         finder = self._finder
-        start, end = finder.value_at, finder.value_at + finder.value_bytes
+        start, end = finder.value_offset, finder.value_offset + finder.value_bytes
         return b"".join((memoryview(form)[:start], model.encode(), memoryview(form)[end:]))
 
 

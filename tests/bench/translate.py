@@ -132,9 +132,9 @@ def halves(front: str, back: str, rounds: int) -> tuple[float, float, float, flo
 
     def chunks() -> None:
         reader, renderer = make_reader(asked, options, memory), make_renderer(asked, ask)
-        renderer.feed(reader.feed(opening_of(back)))
+        renderer.render(reader.decode(opening_of(back)))
         for _ in range(number):
-            assert renderer.feed(reader.feed(chunk))
+            assert renderer.render(reader.decode(chunk))
 
     def request(body: bytes) -> None:
         model_of(body)  # the data path looks at the model first, and hands on what it has parsed

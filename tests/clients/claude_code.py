@@ -28,7 +28,7 @@ from relayd.protocols.canon import (
     Request,
     Text,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolResult,
     ToolStart,
@@ -48,7 +48,7 @@ pytestmark = [
 ]
 
 TEXT: list[Event] = [
-    Begin(), ThoughtDelta("Easy."), TextDelta("The answer"), TextDelta(" is 42."), Usage(9000, 7), Finish("stop"), End(),
+    Begin(), ReasoningDelta("Easy."), TextDelta("The answer"), TextDelta(" is 42."), Usage(9000, 7), Finish("stop"), End(),
 ]  # fmt: skip
 Run = Callable[..., dict[str, Any]]
 
@@ -77,7 +77,7 @@ def over_chat(endpoint: Callable[[dict[str, Any]], list[dict[str, Any]]]) -> Scr
         chunks.append({"choices": [], "usage": {"prompt_tokens": 9000, "completion_tokens": 9}})
         reader = CHAT.reader(request, Options(), Forgetful())
         stream = b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"
-        return reader.feed(stream) + reader.end()
+        return reader.decode(stream) + reader.finish()
 
     return script
 

@@ -75,15 +75,15 @@ class MessagesServer:
                     return
                 renderer = DIALECT.renderer(request, ask)
                 if not request.stream:
-                    renderer.feed(events)
-                    self._send(renderer.whole())
+                    renderer.render(events)
+                    self._send(renderer.response())
                     return
                 self.send_response(200)
                 self.send_header("Content-Type", "text/event-stream")
                 self.send_header("Transfer-Encoding", "chunked")
                 self.send_header("request-id", ask.request_id)
                 self.end_headers()
-                for piece in (renderer.comment(), *(p for e in events for p in (renderer.feed([e]), renderer.comment()))):
+                for piece in (renderer.keepalive(), *(p for e in events for p in (renderer.render([e]), renderer.keepalive()))):
                     if piece:
                         self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
                         self.wfile.flush()

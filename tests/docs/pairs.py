@@ -110,7 +110,7 @@ def _rendered(front: Dialect, events: tuple[Any, ...], stream: bool) -> str:
     ask = ask_in(front)
     members = members_of(front, {**_ASKED.get(front.name, {}), "stream": stream})
     renderer = front.renderer(front.read_request(_json.write(members), ask), ask)
-    sent = renderer.feed(list(events)) + renderer.whole().body
+    sent = renderer.render(list(events)) + renderer.response().body
     # Escapes in a call's arguments are of JSON inside of JSON.
     return _PROOF.sub("", _MINTED.sub(r"\1", sent.decode("utf-8")))
 

@@ -17,7 +17,7 @@ from relayd.protocols.canon import (
     Finish,
     RefusalDelta,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -314,11 +314,11 @@ _COUNTS = "usage|[Tt]oken counts"
 ANSWERS: tuple[Answered, ...] = (
     Answered("text", "text", _run(TextDelta("Yes 7.")), "Yes 7.", _TEXT),
     Answered("refusals", "refusal", _run(RefusalDelta("Never 7.")), "Never 7.", _TEXT),
-    Answered("thoughts", "[Tt]houghts", _run(ThoughtDelta("Hmm 7."), TextDelta("Yes.")), "Hmm 7.", _TEXT),
+    Answered("thoughts", "[Tt]houghts", _run(ReasoningDelta("Hmm 7."), TextDelta("Yes.")), "Hmm 7.", _TEXT),
     Answered("signatures of thoughts", "[Ss]ignatures of thoughts|thoughts", _run(
-        ThoughtDelta("Hmm."), ThoughtDelta(signature="c2lnbmVk7"), TextDelta("Yes.")), None,
-        _run(ThoughtDelta("Hmm."), TextDelta("Yes."))),
-    Answered("redacted thoughts", "redacted|thoughts", _run(ThoughtDelta(redacted="aGlkZGVu7"), TextDelta("Yes.")),
+        ReasoningDelta("Hmm."), ReasoningDelta(signature="c2lnbmVk7"), TextDelta("Yes.")), None,
+        _run(ReasoningDelta("Hmm."), TextDelta("Yes."))),
+    Answered("redacted thoughts", "redacted|thoughts", _run(ReasoningDelta(redacted="aGlkZGVu7"), TextDelta("Yes.")),
              None, _TEXT),
     Answered("calls of functions", "tools", _run(_START, _REST, finish="tool_calls"), "Bern 7", _TEXT),
     Answered("several calls at once", "tools|first call", _run(

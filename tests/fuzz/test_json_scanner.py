@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relayd.protocols.dialect import at_once
+from relayd.protocols.dialect import run_steps
 from relayd.wire.body import JsonBody, inspect_json, inspect_scanned
 from relayd.wire.json_scanner import MAX_DEPTH, JsonScanner
 from relayd.wire.json_steps import parse_steps, write_steps
@@ -183,8 +183,8 @@ def check(rng: random.Random, data: bytes) -> bool:
     large = inspect_scanned(data, whole)
     assert said(inspect_json(data)) == said(large), data
     value = json.loads(data)
-    assert at_once(parse_steps(large)) == value, data
-    assert json.loads(at_once(write_steps(value))) == value
+    assert run_steps(parse_steps(large)) == value, data
+    assert json.loads(run_steps(write_steps(value))) == value
     return True
 
 

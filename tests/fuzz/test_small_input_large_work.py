@@ -22,8 +22,8 @@ import pytest
 
 from relayd.protocols._json import read_object
 from relayd.protocols.canon import Request
-from relayd.protocols.dialect import Dialect, Options, Refused, RequestContext, at_once
-from relayd.protocols.include_usage import UsageChunkRemover
+from relayd.protocols.dialect import Dialect, Options, Refused, RequestContext, run_steps
+from relayd.protocols.include_usage import UsageChunkFilter
 from relayd.protocols.tap import Tap
 from relayd.wire.json_steps import Steps
 from tests.docs.pairs import NEWEST, backs, fronts, members_of
@@ -200,10 +200,10 @@ def asked(front: Dialect, path: str, memory: Any) -> RequestContext:
 def request_of(front: Dialect, body: bytes, memory: Any) -> Request:
     assert front.read_steps is not None
     members = read_object(body)
-    for name, most in front.most_items.items():
+    for name, most in front.max_items.items():
         if isinstance(members.get(name), list) and len(members[name]) > most:
             raise Refused("too many")
-    return at_once(front.read_steps(members, asked(front, front.paths[0], memory)))
+    return run_steps(front.read_steps(members, asked(front, front.paths[0], memory)))
 
 
 def translating(front: Dialect, back: Dialect, model: str) -> Work:
@@ -214,7 +214,7 @@ def translating(front: Dialect, back: Dialect, model: str) -> Work:
         assert back.write_steps is not None
         try:
             request = request_of(front, body, memory)
-            sending = at_once(back.write_steps(replace(request, model=model), Options(reasoning_history="reasoning_content"), memory))
+            sending = run_steps(back.write_steps(replace(request, model=model), Options(reasoning_history="reasoning_content"), memory))
         except Refused as refused:
             return len(refused.message)
         return len(sending.path) + len(sending.body)
@@ -314,8 +314,8 @@ def rendering(back: Dialect, front: Dialect, kind: str, stream: bool, ordinary: 
         renderer = front.renderer(replace(request, stream=stream), asked(front, front.paths[0], memory))
         output = 0
         for at in range(0, len(data), 4096):
-            output += len(renderer.feed(reader.feed(data[at : at + 4096])))
-        return output + len(renderer.feed(reader.end())) + len(renderer.whole().body)
+            output += len(renderer.render(reader.decode(data[at : at + 4096])))
+        return output + len(renderer.render(reader.finish())) + len(renderer.response().body)
 
     return Work(f"{back.name} {kind} to {front.name} {'stream' if stream else 'plain'}", run, ordinary)
 
@@ -325,12 +325,12 @@ def passing(back: Dialect, kind: str, ordinary: bytes) -> Work:
 
     def run(data: bytes) -> int:
         assert back.tap is not None
-        tap, remover, output = Tap(back.tap), UsageChunkRemover(), 0
+        tap, remover, output = Tap(back.tap), UsageChunkFilter(), 0
         for at in range(0, len(data), 4096):
-            tap.feed(data[at : at + 4096])
-            output += len(remover.feed(data[at : at + 4096]))
+            tap.observe(data[at : at + 4096])
+            output += len(remover.filter(data[at : at + 4096]))
         tap.observed  # noqa: B018 - it is read when it is asked for
-        return output + len(remover.end())
+        return output + len(remover.flush())
 
     return Work(f"{back.name} {kind} passing", run, ordinary)
 

@@ -13,26 +13,26 @@ import secrets
 from typing import Any, Protocol
 
 from relayd.protocols._bounds import PIECE_CHARS
-from relayd.protocols._tool_arguments import ObjectEnd
+from relayd.protocols._tool_arguments import ObjectEndFinder
 from relayd.protocols.anthropic_messages.call_ids import for_client
 from relayd.protocols.canon import (
     Event,
     Finish,
     RefusalDelta,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
 )
 
-MOST_HELD_BYTES = 16 * 1024 * 1024
+MOST_BUFFERED_BYTES = 16 * 1024 * 1024
 MOST_CALLS = 1024
 MOST_BLOCKS = 4096
 _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "end_turn", "content_filter": "refusal"}
 
 
-class HeldTooMuch(Exception):
+class BufferLimitExceeded(Exception):
     """An answer needs more memory for held events than is allowed."""
 
 
@@ -52,52 +52,52 @@ class BlockWriter(Protocol):
 class _Call:
     """One tool call."""
 
-    __slots__ = ("closed", "end", "held", "id", "name", "opened")
+    __slots__ = ("closed", "end", "buffered", "id", "name", "opened")
 
     def __init__(self, identity: str, name: str) -> None:
         self.id, self.name = identity, name
-        self.held: list[str] = []  # arguments that came before the block could open
+        self.buffered: list[str] = []  # arguments that came before the block could open
         self.opened = self.closed = False
-        self.end = ObjectEnd()
+        self.end = ObjectEndFinder()
 
 
 class BlockAssembler:
     """Drives a BlockWriter; owned by the renderer of one answer."""
 
-    __slots__ = ("_calls", "_finish", "_held_bytes", "_index", "_known_ids", "_open", "_queue", "_refused", "_writer",
+    __slots__ = ("_calls", "_finish", "_buffered_bytes", "_index", "_known_ids", "_open", "_queue", "_refused", "_writer",
                  "usage")  # fmt: skip
 
     def __init__(self, writer: BlockWriter, known_ids: frozenset[str] = frozenset()) -> None:
         self._writer = writer
         self._index = -1  # of the block that was opened last
         self._open: str | _Call | None = None  # "text", "thinking" or a call
-        self._queue: list[_Call | TextDelta | ThoughtDelta] = []  # what waits until the open call is complete
+        self._queue: list[_Call | TextDelta | ReasoningDelta] = []  # what waits until the open call is complete
         self._calls: dict[int, _Call] = {}
         self._known_ids = set(known_ids)
-        self._held_bytes = 0
+        self._buffered_bytes = 0
         self._finish = Finish("stop")
         self._refused = False
         self.usage = Usage()
 
     def add(self, event: Event) -> None:
-        """Add one event. This dialect has only the first choice; others are ignored. Raises HeldTooMuch."""
+        """Add one event. This dialect has only the first choice; others are ignored. Raises BufferLimitExceeded."""
         if isinstance(event, Usage):
             self.usage = event
         elif getattr(event, "choice", 0) != 0:
             return
         elif isinstance(event, TextDelta):
             if event.text:
-                self._place(event)
+                self._add_content(event)
         elif isinstance(event, ToolDelta):
             self._arguments(event)
-        elif isinstance(event, ThoughtDelta):
-            self._place(event)
+        elif isinstance(event, ReasoningDelta):
+            self._add_content(event)
         elif isinstance(event, ToolStart):
             self._start(event)
         elif isinstance(event, RefusalDelta):
             self._refused = True
             if event.text:
-                self._place(TextDelta(event.text))
+                self._add_content(TextDelta(event.text))
         elif isinstance(event, Finish):
             self._finish = event
 
@@ -126,7 +126,7 @@ class BlockAssembler:
 
     def _start(self, event: ToolStart) -> None:
         if len(self._calls) >= MOST_CALLS:
-            raise HeldTooMuch
+            raise BufferLimitExceeded
         identity = event.id
         if identity in self._known_ids or not identity:
             # Some back-ends count their calls anew in every answer; two calls of one conversation may not share an id.
@@ -143,8 +143,8 @@ class BlockAssembler:
             return  # a closed call was a complete object: the rest is blank or not JSON
         call.end.add(event.arguments)
         if not call.opened:
-            self._hold(len(event.arguments) + PIECE_CHARS)
-            call.held.append(event.arguments)
+            self._charge(len(event.arguments) + PIECE_CHARS)
+            call.buffered.append(event.arguments)
             return
         self._writer.delta(self._index, "input_json_delta", "partial_json", event.arguments)
         if self._queue:
@@ -153,49 +153,49 @@ class BlockAssembler:
     def _open_call(self, call: _Call) -> None:
         call.opened = True
         self._open_block(call, {"type": "tool_use", "id": for_client(call.id), "name": call.name, "input": {}})
-        for piece in call.held:
+        for piece in call.buffered:
             self._writer.delta(self._index, "input_json_delta", "partial_json", piece)
-        call.held.clear()
+        call.buffered.clear()
 
     # ---- order
 
-    def _place(self, event: TextDelta | ThoughtDelta) -> None:
+    def _add_content(self, event: TextDelta | ReasoningDelta) -> None:
         if self._queue or isinstance(self._open, _Call):
             self._queue.append(event)
-            self._hold(len(event.text) + len(getattr(event, "redacted", None) or "") + PIECE_CHARS)
+            self._charge(len(event.text) + len(getattr(event, "redacted", None) or "") + PIECE_CHARS)
             self._advance()
         elif isinstance(event, TextDelta):
-            self._text(event.text)
+            self._write_text(event.text)
         else:
-            self._thought(event)
+            self._write_reasoning(event)
 
     def _advance(self, at_end: bool = False) -> None:
         """Write held events, up to the first that must wait for the open call."""
-        taken = 0
+        written = 0
         for waiting in self._queue:
             if isinstance(self._open, _Call) and not at_end and not self._open.end.is_complete:
                 break
-            taken += 1
+            written += 1
             if isinstance(waiting, _Call):
                 self._open_call(waiting)
             elif isinstance(waiting, TextDelta):
-                self._text(waiting.text)
+                self._write_text(waiting.text)
             else:
-                self._thought(waiting)
-        if taken:
-            del self._queue[:taken]
+                self._write_reasoning(waiting)
+        if written:
+            del self._queue[:written]
 
-    def _hold(self, count: int) -> None:
-        self._held_bytes += count
-        if self._held_bytes > MOST_HELD_BYTES:
-            raise HeldTooMuch
+    def _charge(self, count: int) -> None:
+        self._buffered_bytes += count
+        if self._buffered_bytes > MOST_BUFFERED_BYTES:
+            raise BufferLimitExceeded
 
-    def _text(self, text: str) -> None:
+    def _write_text(self, text: str) -> None:
         if self._open != "text":
             self._open_block("text", {"type": "text", "text": ""})
         self._writer.delta(self._index, "text_delta", "text", text)
 
-    def _thought(self, event: ThoughtDelta) -> None:
+    def _write_reasoning(self, event: ReasoningDelta) -> None:
         if event.redacted is not None:
             self._open_block("redacted", {"type": "redacted_thinking", "data": event.redacted})
             self._close()
@@ -209,11 +209,11 @@ class BlockAssembler:
         if event.signature is not None:
             self._close(event.signature)
 
-    def _open_block(self, what: str | _Call, block: dict[str, Any]) -> None:
+    def _open_block(self, kind: str | _Call, block: dict[str, Any]) -> None:
         self._close()
         if self._index >= MOST_BLOCKS:
-            raise HeldTooMuch
-        self._open = what
+            raise BufferLimitExceeded
+        self._open = kind
         self._index += 1
         self._writer.open(self._index, block)
 

@@ -14,7 +14,7 @@ from relayd.protocols.canon import File, Image, Part, Reasoning, Text, ToolCall,
 from relayd.protocols.dialect import Refused
 
 # Left out wherever they stand: what Anthropic's own servers did or are to do. `*_tool_result` belongs to them too.
-_SERVER = frozenset(
+_SERVER_BLOCKS = frozenset(
     ("server_tool_use", "mcp_tool_use", "mcp_tool_listing", "container_upload", "fallback", "tool_addition",
      "tool_removal", "tool_reference", "browser_state")
 )  # fmt: skip
@@ -41,7 +41,7 @@ def read_blocks(content: Any, at: str, allowed: frozenset[str]) -> tuple[Part, .
             part = _READERS[kind](block, here)
             if part is not None:
                 parts.append(part)
-        elif kind not in _SERVER and not kind.endswith("_tool_result"):
+        elif kind not in _SERVER_BLOCKS and not kind.endswith("_tool_result"):
             raise Refused(f"{here}type: {kind!r} blocks are not supported here.", f"{here}type")
     return tuple(parts)
 
@@ -124,8 +124,8 @@ def _tool_result(block: dict[str, Any], at: str) -> Part:
     content = block.get("content")
     parts = () if content is None else read_blocks(content, f"{at}content", RESULT)
     # Only these three come from the blocks that RESULT allows.
-    kept = tuple(part for part in parts if isinstance(part, Text | Image | File))
-    return ToolResult(from_client(identity), kept, _json.optional(block, "is_error", "a boolean", at) or False)
+    carried = tuple(part for part in parts if isinstance(part, Text | Image | File))
+    return ToolResult(from_client(identity), carried, _json.optional(block, "is_error", "a boolean", at) or False)
 
 
 def _data_url(source: dict[str, Any], at: str) -> str:

@@ -26,7 +26,7 @@ _TYPES = {
     404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error",
     504: "timeout_error", 529: "overloaded_error",
 }  # fmt: skip
-_STATUSES = {word: status for status, word in _TYPES.items() if status != 503} | {"api_error": 500}
+_STATUSES = {error_name: status for status, error_name in _TYPES.items() if status != 503} | {"api_error": 500}
 
 _TOO_LONG = "prompt is too long"
 _OVERFLOW = re.compile(
@@ -43,7 +43,7 @@ def error_type(status: int) -> str:
     return _TYPES.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
 
 
-def shown_message(failure: Failure) -> str:
+def client_message(failure: Failure) -> str:
     """The message with what these clients must find in it: the field at fault, and the words of an overflow."""
     message = failure.message
     if failure.param and failure.param not in message:
@@ -63,7 +63,7 @@ def error_object(failure: Failure, request_id: str = "") -> dict[str, Any]:
     """The whole body: type error, the error, and the request's id where there is one."""
     body: dict[str, Any] = {
         "type": "error",
-        "error": {"type": error_type(failure.status), "message": shown_message(failure)},
+        "error": {"type": error_type(failure.status), "message": client_message(failure)},
     }
     if request_id:
         body["request_id"] = request_id
@@ -79,25 +79,25 @@ def render_error(failure: Failure, request_id: str) -> EncodedResponse:
     return EncodedResponse(status, _json.write(error_object(failure, request_id)), headers=headers)
 
 
-def frame_error(rendered: EncodedResponse) -> bytes:
+def frame_error(response: EncodedResponse) -> bytes:
     """An error body as one frame of a stream: clients of this dialect ignore frames without a name."""
-    return b"event: error\ndata: " + rendered.body.strip() + b"\n\n"
+    return b"event: error\ndata: " + response.body.strip() + b"\n\n"
 
 
 def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
     """An endpoint's error answer; what stands before it may answer in OpenAI's shape or in HTML."""
-    return _completed(_openai_errors.read_error(status, headers, body))
+    return _with_defaults(_openai_errors.read_error(status, headers, body))
 
 
 def failure_in_stream(value: Any) -> Failure:
     """The failure that an `error` event, or an error object under status 200, tells of."""
-    word = _json.a_text(_json.an_object(_json.an_object(value).get("error")).get("type"))
-    status = _STATUSES.get(word) or _openai_errors.status_in(value, 502)
+    error_name = _json.a_text(_json.an_object(_json.an_object(value).get("error")).get("type"))
+    status = _STATUSES.get(error_name) or _openai_errors.status_in(value, 502)
     failure = _openai_errors.failure_of(value, status)
-    return _completed(failure or Failure(status, "The upstream failed without saying why.", type=word))
+    return _with_defaults(failure or Failure(status, "The upstream failed without saying why.", type=error_name))
 
 
-def _completed(failure: Failure) -> Failure:
+def _with_defaults(failure: Failure) -> Failure:
     """With what the other dialects' clients look for: a code for an overflow, a time to wait for an overload."""
     if not failure.code and _TOO_LONG in failure.message.lower():
         failure = dataclasses.replace(failure, code="context_length_exceeded")

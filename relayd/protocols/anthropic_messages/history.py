@@ -30,7 +30,7 @@ from relayd.protocols.canon import (
     ToolCall,
     ToolResult,
 )
-from relayd.protocols.dialect import Memory, Refused, at_once
+from relayd.protocols.dialect import Memory, Refused, run_steps
 from relayd.wire.json_steps import Steps
 
 OPENING = "Continue."  # stands in where a conversation does not begin with the user
@@ -53,11 +53,11 @@ class History:
         self.turns: list[Block] = []
         self.call_names: dict[str, None] = {}
 
-    def take(self, message: Message, at: str) -> None:
+    def add(self, message: Message, at: str) -> None:
         """One message, in order. Raises Refused."""
-        at_once(self.take_steps(message, at))
+        run_steps(self.add_steps(message, at))
 
-    def take_steps(self, message: Message, at: str) -> Steps[None]:
+    def add_steps(self, message: Message, at: str) -> Steps[None]:
         """The same in steps."""
         if message.role in ("system", "developer"):
             self._system(message, at)
@@ -73,7 +73,7 @@ class History:
 
     def end(self) -> None:
         """The last turn is complete. A text that the assistant is to go on with may not end in blanks."""
-        self._answer()
+        self._add_results()
         if not self.turns:
             self._add("user", [_text(OPENING)])
         last = self.turns[-1]
@@ -103,11 +103,11 @@ class History:
                 blocks.append(block)
             yield
         if blocks:
-            self._answer()
+            self._add_results()
             self._add("user", blocks)
 
     def _assistant(self, message: Message, at: str) -> Steps[None]:
-        self._answer()
+        self._add_results()
         thoughts: list[Block] = []
         blocks: list[Block] = []
         has_call = False
@@ -153,7 +153,7 @@ class History:
             result["is_error"] = True
         self._results[identity] = result
 
-    def _answer(self) -> None:
+    def _add_results(self) -> None:
         """Put the results of the open calls at the beginning of the user turn that follows them."""
         if not self._expected:
             return
@@ -210,15 +210,15 @@ def _content(part: Part, at: str) -> Block | None:
     raise Refused("This part does not belong into a message of the user.", at)
 
 
-def _source(url: str, what: str, at: str) -> Block:
+def _source(url: str, label: str, at: str) -> Block:
     if not _data_url.is_data_url(url):
         if url[:8].lower().startswith(("https://", "http://")):
             return {"type": "url", "url": url}
         raise Refused(f"{what} must be given as a data URL or as an http(s) address.", at)
-    taken = _data_url.take_apart(url)
-    if taken is None:
+    parsed = _data_url.parse_data_url(url)
+    if parsed is None:
         raise Refused(f"{what} has a data URL that cannot be read.", at)
-    return {"type": "base64", "media_type": taken[0], "data": taken[1]}
+    return {"type": "base64", "media_type": parsed[0], "data": parsed[1]}
 
 
 def _image(part: Image, at: str) -> Block:

@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._schema_words import may_be_strict
-from relayd.protocols._token_estimate import counting
+from relayd.protocols._schema_keywords import can_be_strict
+from relayd.protocols._token_estimate import count_steps
 from relayd.protocols.anthropic_messages.blocks import ASSISTANT, SYSTEM, USER, read_blocks
 from relayd.protocols.canon import (
     Format,
@@ -29,14 +29,14 @@ from relayd.protocols.canon import (
     ToolChoice,
     ToolResult,
 )
-from relayd.protocols.dialect import Refused, RequestContext, at_once
+from relayd.protocols.dialect import Refused, RequestContext, run_steps
 from relayd.wire.json_steps import Steps
 from relayd.wire.tool_list_cache import memoised
 
 MOST_TOOLS = 1024
 MOST_MESSAGES = 100_000
 INPUT_TOKENS = "_input_tokens"  # in Request.extra: the estimate with which a stream begins
-LONGEST_USER = 64  # OpenAI's limit for the same field
+MOST_USER_CHARS = 64  # OpenAI's limit for the same field
 
 # Claude Code's first system block is a line for Anthropic's billing. It changes with every session, so that in front of
 # other models it would spoil every prefix cache.
@@ -55,12 +55,12 @@ DROPS = (
 )
 
 
-def read_request(body: bytes, ask: RequestContext) -> Request:
+def read_request(body: bytes, context: RequestContext) -> Request:
     """The request of `POST .../messages`. Raises Refused."""
-    return at_once(read_steps(_json.read_object(body), ask))
+    return run_steps(read_steps(_json.read_object(body), context))
 
 
-def read_steps(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
+def read_steps(members: dict[str, Any], context: RequestContext) -> Steps[Request]:
     """The request of a parsed body, in steps. Raises Refused."""
     limit = _json.required(members, "max_tokens", "an integer")
     if limit < 1:
@@ -68,7 +68,7 @@ def read_steps(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
     request = yield from read_members(members, limit)
     if not request.stream:
         return request
-    return replace(request, extra={INPUT_TOKENS: (yield from counting(request))})
+    return replace(request, extra={INPUT_TOKENS: (yield from count_steps(request))})
 
 
 def read_members(members: dict[str, Any], max_tokens: int | None) -> Steps[Request]:
@@ -76,8 +76,8 @@ def read_members(members: dict[str, Any], max_tokens: int | None) -> Steps[Reque
     model = _json.required(members, "model", "a string")
     if not model:
         raise Refused("Missing required parameter: 'model'.", "model")
-    tools, left_out = _tools(members)
-    choice, parallel = _tool_choice(members, tools, left_out)
+    tools, omitted = _tools(members)
+    choice, parallel = _tool_choice(members, tools, omitted)
     messages = yield from _messages(members)
     return Request(
         model=model,
@@ -141,8 +141,8 @@ def _user_turn(content: Any, at: str) -> list[Message]:
     results = tuple(part for part in parts if isinstance(part, ToolResult))
     if not results:
         return [Message("user", parts)] if parts else []
-    rest = tuple(part for part in parts if not isinstance(part, ToolResult))
-    return [Message("tool", results), *([Message("user", rest)] if rest else [])]
+    others = tuple(part for part in parts if not isinstance(part, ToolResult))
+    return [Message("tool", results), *([Message("user", others)] if others else [])]
 
 
 def _tools(members: dict[str, Any]) -> tuple[tuple[Tool, ...], set[str]]:
@@ -150,18 +150,18 @@ def _tools(members: dict[str, Any]) -> tuple[tuple[Tool, ...], set[str]]:
     found = _json.optional(members, "tools", "a list") or []
     if len(found) > MOST_TOOLS:
         raise Refused(f"tools: there may be {MOST_TOOLS} of them, not {len(found)}.", "tools")
-    return memoised(found, "anthropic_messages", _each)
+    return memoised(found, "anthropic_messages", _read_tools)
 
 
-def _each(found: list[Any]) -> tuple[SharedTools, set[str]]:
+def _read_tools(found: list[Any]) -> tuple[SharedTools, set[str]]:
     tools: list[Tool] = []
-    left_out: set[str] = set()
+    omitted: set[str] = set()
     for number, one in enumerate(found):
         at = f"tools.{number}."
         tool = _json.checked(one, "an object", at[:-1])
         schema = _json.optional(tool, "input_schema", "an object", at)
         if schema is None and tool.get("type") not in (None, "custom"):
-            left_out.add(_json.a_text(tool.get("name")))
+            omitted.add(_json.a_text(tool.get("name")))
             continue
         if schema is None:
             raise Refused(f"Missing required parameter: '{at}input_schema'.", f"{at}input_schema")
@@ -170,17 +170,17 @@ def _each(found: list[Any]) -> tuple[SharedTools, set[str]]:
             raise Refused(f"{at}name: must not be empty.", f"{at}name")
         description = _json.optional(tool, "description", "a string", at)
         strict = _json.optional(tool, "strict", "a boolean", at)
-        if strict and not may_be_strict(schema):
+        if strict and not can_be_strict(schema):
             strict = None  # Anthropic's takes properties that are not required, OpenAI's does not
         tools.append(Tool(name, description, schema, strict))
-    return SharedTools(tools), left_out
+    return SharedTools(tools), omitted
 
 
 _MODES = {"auto": "auto", "any": "required", "tool": "named", "none": "none"}
 
 
 def _tool_choice(
-    members: dict[str, Any], tools: tuple[Tool, ...], left_out: set[str]
+    members: dict[str, Any], tools: tuple[Tool, ...], omitted: set[str]
 ) -> tuple[ToolChoice | None, bool | None]:
     choice = _json.optional(members, "tool_choice", "an object")
     if choice is None:
@@ -193,7 +193,7 @@ def _tool_choice(
     name = None
     if mode == "named":
         name = _json.required(choice, "name", "a string", "tool_choice.")
-        if name in left_out:
+        if name in omitted:
             raise Refused(f"tool_choice.name: the tool {name!r} cannot be offered to this model.", "tool_choice.name")
         if all(tool.name != name for tool in tools):
             raise Refused(f"tool_choice.name: there is no tool {name!r}.", "tool_choice.name")
@@ -226,7 +226,7 @@ def _format(members: dict[str, Any]) -> Format | None:
         raise Refused(f"{at}.type: must be json_schema, not {kind!r}.", f"{at}.type")
     name = _json.optional(found, "name", "a string", f"{at}.")
     schema = _json.required(found, "schema", "an object", f"{at}.")
-    return Format("json_schema", name, schema, may_be_strict(schema))
+    return Format("json_schema", name, schema, can_be_strict(schema))
 
 
 def _thinking(members: dict[str, Any]) -> Thinking | None:
@@ -250,7 +250,7 @@ def _thinking(members: dict[str, Any]) -> Thinking | None:
 def _user(members: dict[str, Any]) -> str | None:
     metadata = _json.optional(members, "metadata", "an object") or {}
     user: str | None = _json.optional(metadata, "user_id", "a string", "metadata.")
-    if user is None or len(user) <= LONGEST_USER:
+    if user is None or len(user) <= MOST_USER_CHARS:
         return user
     # Claude Code puts a JSON text here: cut off it would be another user's as well, hashed it stays one user's.
     return hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()

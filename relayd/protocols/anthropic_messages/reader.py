@@ -1,6 +1,6 @@
 """A Messages endpoint's answer to events, from a stream or from a plain message.
 
-Laws (beside those of _answer_reader.py):
+Laws (beside those of _response_reader.py):
 1. Only message_stop ends a stream well. An `error` event, a cut, or what is no JSON is a Failure.
 2. Blocks of server tools, citations and unknown events are read past; so are deltas of another type than their block.
 3. Usage is cumulative: a member that comes again replaces the one before it.
@@ -13,13 +13,13 @@ import secrets
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._answer_reader import CUT, MIB, TOO_LARGE, AnswerReader, Framing
-from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, Allowance, AnswerTooLarge
+from relayd.protocols._response_reader import CUT, MIB, TOO_LARGE, ResponseReader, Framing
+from relayd.protocols._bounds import MAX_ID_CHARS, MOST_CALLS, Allowance, ResponseTooLarge
 from relayd.protocols._capabilities import MESSAGES
 from relayd.protocols._openai_errors import unnamed_failure_of
 from relayd.protocols._turns import call_ids
 from relayd.protocols.anthropic_messages.errors import failure_in_stream
-from relayd.protocols.anthropic_messages.thinking_memory import LARGEST_CHARS, keep
+from relayd.protocols.anthropic_messages.thinking_memory import LARGEST_CHARS, store
 from relayd.protocols.anthropic_messages.usage import merge_usage, read_usage
 from relayd.protocols.canon import (
     Begin,
@@ -30,7 +30,7 @@ from relayd.protocols.canon import (
     Reasoning,
     Request,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolStart,
 )
@@ -51,15 +51,15 @@ _FINISH = {
 }  # fmt: skip
 
 
-def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
+def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> ResponseReader:
     """See dialect.Dialect."""
-    answer = MessagesAnswer(memory, call_ids(request.messages))
-    return AnswerReader(answer, stream=request.stream, content_encoding=content_encoding,
-                        framing=FRAMING, names=MESSAGES.names_back(request),
-                        stops=MESSAGES.stops(request)[1])  # fmt: skip
+    decoder = MessagesDecoder(memory, call_ids(request.messages))
+    return ResponseReader(decoder, stream=request.stream, content_encoding=content_encoding,
+                        framing=FRAMING, names=MESSAGES.original_names(request),
+                        stops=MESSAGES.split_stops(request)[1])  # fmt: skip
 
 
-class MessagesAnswer:
+class MessagesDecoder:
     """One answer; owned by its reader. Each stream event has a method of its name."""
 
     def __init__(self, memory: Memory, known: frozenset[str] = frozenset()) -> None:
@@ -119,8 +119,8 @@ class MessagesAnswer:
             return self._begin(_json.an_object(value.get("message")))
         if kind == "message_delta":
             delta = _json.an_object(value.get("delta"))
-            self._stopped(delta)
-            return self._used(value.get("usage"))
+            self._set_stop_reason(delta)
+            return self._add_usage(value.get("usage"))
         if kind == "message_stop":
             return self._end()
         if kind == "error" or is_error or value.get("error"):
@@ -140,7 +140,7 @@ class MessagesAnswer:
             if self.over:
                 return events
             events += self._close(index)
-        self._stopped(value)
+        self._set_stop_reason(value)
         return events + self._end()
 
     # ---- the message
@@ -149,17 +149,17 @@ class MessagesAnswer:
         if self.begun:
             return []
         self.begun = True
-        begin = Begin(_json.a_text(message.get("id"))[:LONGEST_WORD], _json.a_text(message.get("model"))[:LONGEST_WORD])
-        return [begin, *self._used(message.get("usage"))]
+        begin = Begin(_json.a_text(message.get("id"))[:MAX_ID_CHARS], _json.a_text(message.get("model"))[:MAX_ID_CHARS])
+        return [begin, *self._add_usage(message.get("usage"))]
 
-    def _used(self, usage: Any) -> list[Event]:
+    def _add_usage(self, usage: Any) -> list[Event]:
         merge_usage(self._usage, usage)
         return [read_usage(self._usage)] if self._usage else []
 
-    def _stopped(self, delta: dict[str, Any]) -> None:
+    def _set_stop_reason(self, delta: dict[str, Any]) -> None:
         reason = _json.a_text(delta.get("stop_reason"))
         if reason:
-            self._stop = reason[:LONGEST_WORD].lower(), _json.a_text(delta.get("stop_sequence"))[:LONGEST_WORD] or None
+            self._stop = reason[:MAX_ID_CHARS].lower(), _json.a_text(delta.get("stop_sequence"))[:MAX_ID_CHARS] or None
 
     def _end(self) -> list[Event]:
         if not self.begun:
@@ -191,42 +191,42 @@ class MessagesAnswer:
             return events + self._failed(TOO_LARGE)
         kind = _json.a_text(block.get("type"))
         events += self._close(index)
-        opened = self._blocks[index] = _Block(kind)
+        block_state = self._blocks[index] = _Block(kind)
         if kind == "text":
             events += self._text(_json.a_text(block.get("text")))
         elif kind == "thinking":
-            events += self._thought(opened, _json.a_text(block.get("thinking")))
-            opened.signature = _json.a_text(block.get("signature"))
+            events += self._add_thought(block_state, _json.a_text(block.get("thinking")))
+            block_state.signature = _json.a_text(block.get("signature"))
         elif kind == "redacted_thinking":
             data = _json.a_text(block.get("data"))
-            self._think(Reasoning("", redacted=data), len(data))
-            events.append(ThoughtDelta(redacted=data))
+            self._keep_thought(Reasoning("", redacted=data), len(data))
+            events.append(ReasoningDelta(redacted=data))
         elif kind == "tool_use":
-            events += self._call(opened, block)
+            events += self._call(block_state, block)
         return events
 
-    def _call(self, opened: _Block, block: dict[str, Any]) -> list[Event]:
+    def _call(self, block_state: _Block, block: dict[str, Any]) -> list[Event]:
         identity, name = _json.a_text(block.get("id")), _json.a_text(block.get("name"))
         if not identity or not name:
             return self._failed(Failure(502, "The upstream's answer has a tool call without a name or an id."))
-        if len(identity) > LONGEST_WORD or len(name) > LONGEST_WORD or self._calls >= MOST_CALLS:
+        if len(identity) > MAX_ID_CHARS or len(name) > MAX_ID_CHARS or self._calls >= MOST_CALLS:
             return self._failed(TOO_LARGE)
-        given = _json.an_object(block.get("input"))
-        if _json.is_deeper(given, MAX_DEPTH):
+        initial_input = _json.an_object(block.get("input"))
+        if _json.is_deeper(initial_input, MAX_DEPTH):
             return self._failed(TOO_LARGE)
-        opened.call, opened.input = self._calls, _json.write_text(given)
+        block_state.call, block_state.input = self._calls, _json.write_text(initial_input)
         try:
-            self._inputs.take(len(opened.input))
-        except AnswerTooLarge:
+            self._inputs.charge(len(block_state.input))
+        except ResponseTooLarge:
             return self._failed(TOO_LARGE)
         self._calls += 1
         if identity in self._ids:
             identity = "toolu_" + secrets.token_hex(12)
         self._ids.add(identity)
         if self._thought_chars <= LARGEST_CHARS:
-            keep(self._memory, identity, self._thoughts)
+            store(self._memory, identity, self._thoughts)
         self._thoughts, self._thought_chars = [], 0
-        return [ToolStart(opened.call, identity, name)]
+        return [ToolStart(block_state.call, identity, name)]
 
     def _delta(self, value: dict[str, Any], events: list[Event]) -> None:
         index = value.get("index")
@@ -237,18 +237,18 @@ class MessagesAnswer:
         kind = delta.get("type")
         if block is None and (block := self._unannounced(index, kind, events)) is None:
             return
-        of = block.kind
+        block_kind = block.kind
         if kind == "text_delta":
             events += self._text(_json.a_text(delta.get("text")))
-        elif kind == "input_json_delta" and of == "tool_use":
+        elif kind == "input_json_delta" and block_kind == "tool_use":
             if piece := _json.a_text(delta.get("partial_json")):
                 block.has_pieces = True
                 events.append(ToolDelta(block.call, piece))
-        elif kind == "input_json_delta" and of in ("text", "thinking"):
+        elif kind == "input_json_delta" and block_kind in ("text", "thinking"):
             events += self._failed(_NO_CALL)
         elif kind == "thinking_delta":
-            events += self._thought(block, _json.a_text(delta.get("thinking")))
-        elif kind == "signature_delta" and of == "thinking" and len(block.signature) < LARGEST_CHARS:
+            events += self._add_thought(block, _json.a_text(delta.get("thinking")))
+        elif kind == "signature_delta" and block_kind == "thinking" and len(block.signature) < LARGEST_CHARS:
             block.signature += _json.a_text(delta.get("signature"))
 
     def _unannounced(self, index: Any, kind: Any, events: list[Event]) -> _Block | None:
@@ -263,15 +263,15 @@ class MessagesAnswer:
     def _text(self, text: str) -> list[Event]:
         return [TextDelta(text)] if text else []
 
-    def _thought(self, block: _Block, text: str) -> list[Event]:
+    def _add_thought(self, block: _Block, text: str) -> list[Event]:
         if not text:
             return []
         if self._thought_chars <= LARGEST_CHARS:  # beyond that they are not kept
             self._thought_chars += len(text)
             block.pieces.append(text)
-        return [ThoughtDelta(text)]
+        return [ReasoningDelta(text)]
 
-    def _think(self, thought: Reasoning, more_chars: int) -> None:
+    def _keep_thought(self, thought: Reasoning, more_chars: int) -> None:
         """A thought is complete: it is kept for the call that may follow."""
         self._thought_chars += more_chars
         if self._thought_chars <= LARGEST_CHARS:
@@ -282,8 +282,8 @@ class MessagesAnswer:
         if block is None:
             return []
         if block.kind == "thinking" and block.signature:
-            self._think(Reasoning("".join(block.pieces), signature=block.signature), len(block.signature))
-            return [ThoughtDelta(signature=block.signature)]
+            self._keep_thought(Reasoning("".join(block.pieces), signature=block.signature), len(block.signature))
+            return [ReasoningDelta(signature=block.signature)]
         if block.kind == "tool_use" and not block.has_pieces:
             return [ToolDelta(block.call, block.input)]
         return []

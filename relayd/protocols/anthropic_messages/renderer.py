@@ -18,7 +18,7 @@ from relayd.protocols import _json
 from relayd.protocols._bounds import TextBuffer
 from relayd.protocols._tool_arguments import arguments_object
 from relayd.protocols._turns import call_ids
-from relayd.protocols.anthropic_messages.block_assembler import MOST_HELD_BYTES, BlockAssembler, HeldTooMuch
+from relayd.protocols.anthropic_messages.block_assembler import MOST_BUFFERED_BYTES, BlockAssembler, BufferLimitExceeded
 from relayd.protocols.anthropic_messages.errors import error_object, render_error
 from relayd.protocols.anthropic_messages.read_request import INPUT_TOKENS
 from relayd.protocols.canon import Begin, End, Event, Failure, Request, Usage
@@ -29,9 +29,9 @@ _COMMENT = b": keep-alive\n\n"
 _TOO_MUCH = Failure(502, "The upstream's answer is too large.")
 
 
-def renderer(request: Request, ask: RequestContext) -> StreamRenderer | PlainRenderer:
+def renderer(request: Request, context: RequestContext) -> StreamRenderer | PlainRenderer:
     """The renderer for an answer to this request."""
-    return StreamRenderer(request, ask) if request.stream else PlainRenderer(request, ask)
+    return StreamRenderer(request, context) if request.stream else PlainRenderer(request, context)
 
 
 def _usage_members(usage: Usage) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _frame(kind: str, value: dict[str, Any]) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (kind.encode(), _json.write({"type": kind} | value))
 
 
-class _Frames:
+class _FrameWriter:
     """The sink that writes a stream; owned by its renderer, which takes the bytes."""
 
     __slots__ = ("out",)
@@ -92,15 +92,15 @@ class _Frames:
 class StreamRenderer(Renderer):
     """Renders one stream; owned by its exchange."""
 
-    def __init__(self, request: Request, ask: RequestContext) -> None:
-        self._model, self._ask = request.model, ask
+    def __init__(self, request: Request, context: RequestContext) -> None:
+        self._model, self._context = request.model, context
         self._estimate = int(request.extra.get(INPUT_TOKENS, 0))
-        self._frames = _Frames()
+        self._frames = _FrameWriter()
         self._assembler = BlockAssembler(self._frames, call_ids(request.messages))
         self._started = self._ended = False
         self._failure: Failure | None = None
 
-    def feed(self, events: list[Event]) -> bytes:
+    def render(self, events: list[Event]) -> bytes:
         """The frames of these events."""
         for event in events:
             if self._ended:
@@ -114,11 +114,11 @@ class StreamRenderer(Renderer):
             elif not self._ended:
                 try:
                     self._assembler.add(event)
-                except HeldTooMuch:
+                except BufferLimitExceeded:
                     self._fail(_TOO_MUCH)
-        sent = bytes(self._frames.out)
+        frames = bytes(self._frames.out)
         self._frames.out.clear()
-        return sent
+        return frames
 
     def _start(self, begin: Begin) -> None:
         self._started = True
@@ -129,7 +129,7 @@ class StreamRenderer(Renderer):
         self._ended = True
         try:
             self._assembler.end()
-        except HeldTooMuch:
+        except BufferLimitExceeded:
             self._fail(_TOO_MUCH)
             return
         reason, sequence = self._assembler.stop()
@@ -140,21 +140,21 @@ class StreamRenderer(Renderer):
 
     def _fail(self, failure: Failure) -> None:
         self._ended, self._failure = True, failure
-        body = error_object(failure, self._ask.request_id)
+        body = error_object(failure, self._context.request_id)
         self._frames.out += b"event: error\ndata: %s\n\n" % _json.write(body)
 
-    def comment(self) -> bytes:
+    def keepalive(self) -> bytes:
         """The dialect's own keep-alive; before message_start only a comment is skipped by every reader."""
         return _PING if self._started and not self._ended else _COMMENT
 
-    def whole(self) -> EncodedResponse:
+    def response(self) -> EncodedResponse:
         """What to say instead of a stream that failed before it began; else only its content type."""
         if self._failure is not None and not self._started:
-            return render_error(self._failure, self._ask.request_id)
+            return render_error(self._failure, self._context.request_id)
         return EncodedResponse(200, b"", "text/event-stream")
 
 
-class _Blocks:
+class _MessageWriter:
     """The sink that collects a plain message; owned by its renderer."""
 
     __slots__ = ("_pieces", "content", "size_bytes")
@@ -178,8 +178,8 @@ class _Blocks:
 
     def _count(self, chars: int) -> None:
         self.size_bytes += chars
-        if self.size_bytes > MOST_HELD_BYTES:
-            raise HeldTooMuch
+        if self.size_bytes > MOST_BUFFERED_BYTES:
+            raise BufferLimitExceeded
 
     def close(self, index: int) -> None:
         block = self.content[index]
@@ -198,26 +198,26 @@ def _input(text: str) -> dict[str, Any]:
 class PlainRenderer(Renderer):
     """Collects one plain answer; owned by its exchange."""
 
-    def __init__(self, request: Request, ask: RequestContext) -> None:
-        self._model, self._ask = request.model, ask
-        self._blocks = _Blocks()
+    def __init__(self, request: Request, context: RequestContext) -> None:
+        self._model, self._context = request.model, context
+        self._blocks = _MessageWriter()
         self._assembler = BlockAssembler(self._blocks, call_ids(request.messages))
         self._begin = Begin()
         self._failure: Failure | None = None
         self._ended = False
 
-    def feed(self, events: list[Event]) -> bytes:
+    def render(self, events: list[Event]) -> bytes:
         """Nothing yet."""
         for event in events:
             if self._ended:
                 break
             try:
-                self._take(event)
-            except HeldTooMuch:
+                self._add(event)
+            except BufferLimitExceeded:
                 self._failure, self._ended = _TOO_MUCH, True
         return b""
 
-    def _take(self, event: Event) -> None:
+    def _add(self, event: Event) -> None:
         if isinstance(event, Failure):
             self._failure, self._ended = event, True
         elif isinstance(event, End):
@@ -228,20 +228,20 @@ class PlainRenderer(Renderer):
         else:
             self._assembler.add(event)
 
-    def comment(self) -> bytes:
+    def keepalive(self) -> bytes:
         """A plain answer has no keep-alive."""
         return b""
 
-    def whole(self) -> EncodedResponse:
+    def response(self) -> EncodedResponse:
         """The message, or the error that it ended in."""
         failure = self._failure
         if failure is None and not self._ended:
             failure = Failure(502, "The upstream's answer was cut.")
         if failure is not None:
-            return render_error(failure, self._ask.request_id)
+            return render_error(failure, self._context.request_id)
         message = _begun(self._model, self._begin)
         message["content"] = self._blocks.content
         message["stop_reason"], message["stop_sequence"] = self._assembler.stop()
         message["usage"] = _usage_members(self._assembler.usage)
-        headers = (("request-id", self._ask.request_id),) if self._ask.request_id else ()
+        headers = (("request-id", self._context.request_id),) if self._context.request_id else ()
         return EncodedResponse(200, _json.write(message), headers=headers)

@@ -16,7 +16,7 @@ _KEY = "anthropic_messages/thoughts/"
 LARGEST_CHARS = 256 * 1024
 
 
-def keep(memory: Memory, call_id: str, thoughts: list[Reasoning]) -> None:
+def store(memory: Memory, call_id: str, thoughts: list[Reasoning]) -> None:
     """Store the thinking before a call; the reader enforces LARGEST_CHARS. The API has no use for unsigned thinking."""
     value = [
         {"text": one.text, "signature": one.signature, "redacted": one.redacted}

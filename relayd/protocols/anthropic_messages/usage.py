@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols.dialect import AnswerFacts, TapFormat
+from relayd.protocols.dialect import ResponseFacts, TapFormat
 from relayd.usage import Usage
 
 _COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
@@ -43,14 +43,14 @@ def read_usage(usage: Mapping[str, Any]) -> Usage:
     )
 
 
-def facts(value: dict[str, Any]) -> AnswerFacts:
+def facts(value: dict[str, Any]) -> ResponseFacts:
     """See dialect.TapFormat; `value` is a message, or an event that holds one or changes one."""
     message = value.get("message")
     if message.__class__ is not dict:
         message = value
     stop = _json.an_object(value.get("delta")).get("stop_reason") or message.get("stop_reason")
     usage = _json.an_object(message.get("usage"))
-    return AnswerFacts(_json.a_text(message.get("model")), _json.a_text(stop), usage or None)
+    return ResponseFacts(_json.a_text(message.get("model")), _json.a_text(stop), usage or None)
 
 
 TAP = TapFormat(usage_key="usage", finish_key="stop_reason", facts=facts, usage=read_usage)

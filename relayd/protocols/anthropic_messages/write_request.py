@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from relayd.protocols._capabilities import MESSAGES, Generation
-from relayd.protocols._schema_words import fitted
-from relayd.protocols._stop_strings import require_few
-from relayd.protocols._thinking import wanted_thinking
+from relayd.protocols._capabilities import MESSAGES, ModelFamily
+from relayd.protocols._schema_keywords import fit_schema
+from relayd.protocols._stop_strings import require_stop_limits
+from relayd.protocols._thinking import requested_thinking
 from relayd.protocols._tools import body_steps, tool_steps
-from relayd.protocols._turns import last_calls, whole_turns
+from relayd.protocols._turns import last_calls, merge_turns
 from relayd.protocols.anthropic_messages.history import History
 from relayd.protocols.canon import Request, Thinking, Tool
-from relayd.protocols.dialect import EncodedRequest, Memory, Options, Refused, at_once
+from relayd.protocols.dialect import EncodedRequest, Memory, Options, Refused, run_steps
 from relayd.wire.json_steps import Steps
 
 VERSION = "2023-06-01"
@@ -42,7 +42,7 @@ DROPS = (
 
 def write_request(request: Request, options: Options, memory: Memory) -> EncodedRequest:
     """The request for the endpoint. Raises Refused."""
-    return at_once(write_steps(request, options, memory))
+    return run_steps(write_steps(request, options, memory))
 
 
 def write_steps(request: Request, options: Options, memory: Memory) -> Steps[EncodedRequest]:
@@ -50,8 +50,8 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Enc
     if request.n is not None and request.n != 1:
         raise Refused("Messages endpoints give one answer: n must be 1.", "n")
     history = History(memory, options.unanswered_calls, last_calls(request.messages))
-    for number, message in enumerate(whole_turns(request.messages)):
-        yield from history.take_steps(message, f"messages[{number}]")
+    for number, message in enumerate(merge_turns(request.messages)):
+        yield from history.add_steps(message, f"messages[{number}]")
         yield
     history.end()
     body: dict[str, Any] = {"model": request.model, "max_tokens": request.max_tokens or options.default_max_tokens}
@@ -59,14 +59,14 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Enc
         body["system"] = "\n\n".join(history.system)
     body["messages"] = history.turns
     tools = yield from _write_tools(body, request, history)
-    _write_thinking(body, request, wanted_thinking(request, options, memory), options.thinking, history)
+    _write_thinking(body, request, requested_thinking(request, options, memory), options.thinking, history)
     _write_sampling(body, request)
-    stops, others = MESSAGES.stops(request)
-    require_few(others)
-    if stops:
-        body["stop_sequences"] = stops
+    sent_stops, local_stops = MESSAGES.split_stops(request)
+    require_stop_limits(local_stops)
+    if sent_stops:
+        body["stop_sequences"] = sent_stops
     if request.format is not None and request.format.kind == "json_schema":
-        schema = fitted(request.format.schema or {}, MESSAGES.schemas)
+        schema = fit_schema(request.format.schema or {}, MESSAGES.schemas)
         body.setdefault("output_config", {})["format"] = {"type": "json_schema", "schema": schema}
     user = request.user if request.user is not None else request.safety_identifier
     if user:
@@ -85,22 +85,22 @@ def _write_tools(body: dict[str, Any], request: Request, history: History) -> St
             body["tool_choice"] = {"type": "none"}
         return None
     choice = request.tool_choice
-    one: dict[str, Any] = {}
+    choice_json: dict[str, Any] = {}
     if choice is not None and choice.mode == "named":
         if all(tool.name != choice.name for tool in request.tools):
             raise Refused(f"There is no tool {choice.name!r}.", "tool_choice")
-        one = {"type": "tool", "name": MESSAGES.tool_name(choice.name or "")}
+        choice_json = {"type": "tool", "name": MESSAGES.tool_name(choice.name or "")}
     elif choice is not None:
-        one = {"type": {"required": "any", "none": "none"}.get(choice.mode, "auto")}
-    if request.parallel_tool_calls is False and one.get("type") != "none":
-        one = {"type": "auto"} | one | {"disable_parallel_tool_use": True}
-    if one:
-        body["tool_choice"] = one
+        choice_json = {"type": {"required": "any", "none": "none"}.get(choice.mode, "auto")}
+    if request.parallel_tool_calls is False and choice_json.get("type") != "none":
+        choice_json = {"type": "auto"} | choice_json | {"disable_parallel_tool_use": True}
+    if choice_json:
+        body["tool_choice"] = choice_json
     return (yield from tool_steps(request.tools, "anthropic_messages", _tool, request.large))
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    written: dict[str, Any] = {"name": MESSAGES.tool_name(tool.name)}
+    tool_json: dict[str, Any] = {"name": MESSAGES.tool_name(tool.name)}
     description = tool.description or ""
     if tool.kind == "custom":
         schema: dict[str, Any] = {
@@ -114,45 +114,45 @@ def _tool(tool: Tool) -> dict[str, Any]:
     else:
         schema = {"type": "object"} | dict(tool.parameters or {})
     if description:
-        written["description"] = description
-    written["input_schema"] = schema
-    return written
+        tool_json["description"] = description
+    tool_json["input_schema"] = schema
+    return tool_json
 
 
 def _write_thinking(
-    body: dict[str, Any], request: Request, wanted: Thinking | None, option: str, history: History
+    body: dict[str, Any], request: Request, requested: Thinking | None, option: str, history: History
 ) -> None:
-    generation = MESSAGES.of(request.model)
-    if wanted is None or generation.thinking == "no":
+    family = MESSAGES.of(request.model)
+    if requested is None or family.thinking == "no":
         return
-    if wanted.enabled is False or wanted.effort == "none" or wanted.budget == 0:
+    if requested.enabled is False or requested.effort == "none" or requested.budget == 0:
         body["thinking"] = {"type": "disabled"}
         return
-    by_budget = (generation.thinking or option) == "budget"
-    if not by_budget and wanted.effort is not None:
-        body["output_config"] = {"effort": generation.effort(wanted.effort)}
+    by_budget = (family.thinking or option) == "budget"
+    if not by_budget and requested.effort is not None:
+        body["output_config"] = {"effort": family.effort(requested.effort)}
     if body.get("tool_choice", {}).get("type") in ("any", "tool") or history.turns[-1]["role"] == "assistant":
         return
     if by_budget:
-        budget = _budget(wanted, request.max_tokens, generation)
+        budget = _budget(requested, request.max_tokens, family)
         if budget and history.loop_has_thoughts():
             body["thinking"] = {"type": "enabled", "budget_tokens": budget}
             if request.max_tokens is None:
                 body["max_tokens"] += budget
         return
     thinking = {"type": "adaptive"}
-    if wanted.visible is not None:
-        thinking["display"] = "summarized" if wanted.visible else "omitted"
+    if requested.visible is not None:
+        thinking["display"] = "summarized" if requested.visible else "omitted"
     body["thinking"] = thinking
 
 
-def _budget(wanted: Thinking, limit: int | None, generation: Generation) -> int:
+def _budget(requested: Thinking, limit: int | None, family: ModelFamily) -> int:
     """The tokens to think with, below the limit that the client set; 0 where there is no room for the least."""
-    budget = wanted.budget if wanted.budget is not None else generation.budget(wanted.effort or "medium")
-    budget = max(budget, generation.least_budget)
+    budget = requested.budget if requested.budget is not None else family.budget(requested.effort or "medium")
+    budget = max(budget, family.min_budget)
     if limit is None:
         return budget
-    return min(budget, limit - 1) if limit > generation.least_budget else 0
+    return min(budget, limit - 1) if limit > family.min_budget else 0
 
 
 def _write_sampling(body: dict[str, Any], request: Request) -> None:

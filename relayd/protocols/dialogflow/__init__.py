@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from relayd.protocols.dialogflow.front import dialect
+from relayd.protocols.dialogflow.frontend import dialect
 
 DIALECT = dialect()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relayd.protocols import _chat_usage
 from relayd.protocols.dialect import Dialect
-from relayd.protocols.gemini.answer import reader
+from relayd.protocols.gemini.reader import reader
 from relayd.protocols.gemini.errors import read_error, render_error
 from relayd.protocols.gemini.request import write_request, write_steps
 from relayd.protocols.gemini.usage import TAP

@@ -14,49 +14,49 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._capabilities import GEMINI, Generation
-from relayd.protocols._data_url import is_data_url, kind_of_address, take_apart
+from relayd.protocols._capabilities import GEMINI, ModelFamily
+from relayd.protocols._data_url import is_data_url, media_type_of_url, parse_data_url
 from relayd.protocols._tool_arguments import arguments_object
-from relayd.protocols._turns import last_calls, whole_turns
+from relayd.protocols._turns import last_calls, merge_turns
 from relayd.protocols.canon import Audio, File, Image, Message, Part, Refusal, Request, Text, ToolCall, ToolResult
-from relayd.protocols.dialect import Memory, Options, Refused, at_once
-from relayd.protocols.gemini.signatures import came_without_signature, signatures_of
+from relayd.protocols.dialect import Memory, Options, Refused, run_steps
+from relayd.protocols.gemini.signatures import made_without_signature, signatures_of
 from relayd.wire.json_scanner import MAX_DEPTH
 from relayd.wire.json_steps import Steps
 
-_SOUNDS = {"mp3": "audio/mp3", "wav": "audio/wav", "pcm16": "audio/l16"}
+_AUDIO_TYPES = {"mp3": "audio/mp3", "wav": "audio/wav", "pcm16": "audio/l16"}
 _UNANSWERED = "No answer: the call was not carried out."
 
 
 def write_contents(
-    request: Request, generation: Generation, options: Options, memory: Memory
+    request: Request, family: ModelFamily, options: Options, memory: Memory
 ) -> dict[str, Any]:
     """`contents`, and `systemInstruction` where there is one. Raises Refused."""
-    return at_once(content_steps(request, generation, options, memory))
+    return run_steps(content_steps(request, family, options, memory))
 
 
 def content_steps(
-    request: Request, generation: Generation, options: Options, memory: Memory
+    request: Request, family: ModelFamily, options: Options, memory: Memory
 ) -> Steps[dict[str, Any]]:
     """The same in steps."""
     last = last_calls(request.messages)
 
     def belongs_to_batch(call: ToolCall) -> bool:
-        return last[call.id] is call and came_without_signature(call, memory)
+        return last[call.id] is call and made_without_signature(call, memory)
 
-    messages = whole_turns(request.messages, belongs_to_batch)
-    return (yield from _Conversation(messages, generation, options, memory, last).written())
+    messages = merge_turns(request.messages, belongs_to_batch)
+    return (yield from _Conversation(messages, family, options, memory, last).written())
 
 
 class _Conversation:
     """One conversation being written; owned by the call that writes it."""
 
     def __init__(
-        self, messages: tuple[Message, ...], generation: Generation, options: Options, memory: Memory,
+        self, messages: tuple[Message, ...], family: ModelFamily, options: Options, memory: Memory,
         last: Mapping[str, ToolCall],
     ) -> None:  # fmt: skip
         self._last = last
-        self._messages, self._generation, self._options, self._memory = messages, generation, options, memory
+        self._messages, self._generation, self._options, self._memory = messages, family, options, memory
         self._contents: list[dict[str, Any]] = []
         self._answers: dict[str, deque[ToolResult]] = {}
         for message in messages:
@@ -104,11 +104,11 @@ class _Conversation:
 
     def _assistant(self, message: Message, at: str) -> Steps[None]:
         calls = [part for part in message.parts if isinstance(part, ToolCall)]
-        proofs = iter(signatures_of(calls, self._memory, self._generation.signatures, self._last))
+        signatures = iter(signatures_of(calls, self._memory, self._generation.signatures, self._last))
         parts: list[dict[str, Any]] = []
         for part in message.parts:
             if isinstance(part, ToolCall):
-                parts.append(self._call(part, next(proofs), at))
+                parts.append(self._call(part, next(signatures), at))
                 yield
             elif isinstance(part, Text | Refusal):
                 parts += [{"text": part.text}] if part.text else []
@@ -185,7 +185,7 @@ def _part(part: Part, at: str) -> dict[str, Any]:
     if isinstance(part, Image):
         return _from_url(part.url, f"{at}.content", "image/jpeg")
     if isinstance(part, Audio):
-        return {"inlineData": {"mimeType": _SOUNDS.get(part.format, f"audio/{part.format}"), "data": part.data}}
+        return {"inlineData": {"mimeType": _AUDIO_TYPES.get(part.format, f"audio/{part.format}"), "data": part.data}}
     if isinstance(part, File):
         if part.data is not None or part.url is not None:
             return _from_url(part.data or part.url or "", f"{at}.content", None)
@@ -193,14 +193,14 @@ def _part(part: Part, at: str) -> dict[str, Any]:
     raise Refused(f"A {type(part).__name__} has no place in a user's message.", f"{at}.content", "invalid_value")
 
 
-def _from_url(url: str, param: str, otherwise: str | None) -> dict[str, Any]:
+def _from_url(url: str, param: str, default: str | None) -> dict[str, Any]:
     """Data as it is; an address is for the endpoint to fetch, never for relayd."""
     if is_data_url(url):
-        apart = take_apart(url)
-        if apart is None:
+        parsed = parse_data_url(url)
+        if parsed is None:
             raise Refused("The data URL is not well-formed base64.", param, "invalid_value")
-        return {"inlineData": {"mimeType": apart[0], "data": apart[1]}}
+        return {"inlineData": {"mimeType": parsed[0], "data": parsed[1]}}
     if not url.startswith(("http://", "https://", "gs://")):
         raise Refused("Only data URLs and http(s) addresses can be carried.", param, "invalid_value")
-    kind = kind_of_address(url) or otherwise
+    kind = media_type_of_url(url) or default
     return {"fileData": {"mimeType": kind, "fileUri": url} if kind else {"fileUri": url}}

@@ -17,7 +17,7 @@ from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import EncodedResponse
 from relayd.protocols.retry_after import retry_after_headers, retry_info_s
 
-_WORDS = {
+_STATUS_NAMES = {
     400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 409: "ABORTED",
     429: "RESOURCE_EXHAUSTED", 499: "CANCELLED", 500: "INTERNAL", 501: "UNIMPLEMENTED", 502: "UNAVAILABLE",
     503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED", 529: "UNAVAILABLE",
@@ -29,10 +29,10 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
     """An endpoint's error answer."""
     failure = _openai_errors.read_error(status, headers, body)
     try:
-        value = _json.parse_answer(body)
+        value = _json.parse_lenient(body)
     except ValueError:
         return failure
-    return _in_known_words(failure, value)
+    return _normalised(failure, value)
 
 
 def failure_in(value: Any) -> Failure | None:
@@ -43,19 +43,19 @@ def failure_in(value: Any) -> Failure | None:
         return None
     status = _openai_errors.status_in(value, 502)
     failure = _openai_errors.failure_of(value, status) or Failure(status, "The upstream failed without saying why.")
-    return _in_known_words(failure, value)
+    return _normalised(failure, value)
 
 
-def _in_known_words(failure: Failure, value: Any) -> Failure:
+def _normalised(failure: Failure, value: Any) -> Failure:
     if isinstance(value, list) and value:
         value = value[0]
     error = _json.an_object(_json.an_object(value).get("error"))
-    word = _json.a_text(error.get("status"))[: _openai_errors.LONGEST_WORD]
+    status_name = _json.a_text(error.get("status"))[: _openai_errors.MAX_ID_CHARS]
     details = _json.a_list(error.get("details"))
-    status, code = failure.status, word or failure.code
+    status, code = failure.status, status_name or failure.code
     if any(_json.an_object(detail).get("reason") == "API_KEY_INVALID" for detail in details):
         status, code = 401, "invalid_api_key"
-    elif status == 429 or word == "RESOURCE_EXHAUSTED":
+    elif status == 429 or status_name == "RESOURCE_EXHAUSTED":
         code = "rate_limit_exceeded"
     elif status in (400, 413) and _TOO_LONG.search(failure.message):
         code = "context_length_exceeded"
@@ -64,18 +64,18 @@ def _in_known_words(failure: Failure, value: Any) -> Failure:
         failure,
         status=status,
         code=code,
-        type=failure.type or word,
+        type=failure.type or status_name,
         retry_after_s=delay_s if delay_s is not None else failure.retry_after_s,
     )
 
 
 def error_object(failure: Failure) -> dict[str, Any]:
     """The inner object, as Google's clients read it."""
-    status = _openai_errors.shown_status(failure.status)
+    status = _openai_errors.client_status(failure.status)
     error: dict[str, Any] = {
         "code": status,
         "message": failure.message,
-        "status": _WORDS.get(status) or ("INVALID_ARGUMENT" if status < 500 else "INTERNAL"),
+        "status": _STATUS_NAMES.get(status) or ("INVALID_ARGUMENT" if status < 500 else "INTERNAL"),
     }
     if failure.retry_after_s is not None:
         delay = f"{failure.retry_after_s:.3f}".rstrip("0").rstrip(".")
@@ -86,5 +86,5 @@ def error_object(failure: Failure) -> dict[str, Any]:
 def render_error(failure: Failure, request_id: str) -> EncodedResponse:
     """A failure as a plain answer; Google's object has no place for a request's id, the header has it."""
     body = _json.write({"error": error_object(failure)}) + b"\n"
-    status = _openai_errors.shown_status(failure.status)
+    status = _openai_errors.client_status(failure.status)
     return EncodedResponse(status, body, headers=retry_after_headers(failure.retry_after_s))

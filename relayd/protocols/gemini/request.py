@@ -10,12 +10,12 @@ from typing import Any
 from urllib.parse import quote
 
 from relayd.protocols import _json
-from relayd.protocols._capabilities import GEMINI, Generation
-from relayd.protocols._stop_strings import require_few
-from relayd.protocols._thinking import wanted_thinking
+from relayd.protocols._capabilities import GEMINI, ModelFamily
+from relayd.protocols._stop_strings import require_stop_limits
+from relayd.protocols._thinking import requested_thinking
 from relayd.protocols._tools import body_steps, tool_steps
 from relayd.protocols.canon import Request, Thinking, Tool, ToolChoice
-from relayd.protocols.dialect import EncodedRequest, Memory, Options, Refused, at_once
+from relayd.protocols.dialect import EncodedRequest, Memory, Options, Refused, run_steps
 from relayd.protocols.gemini.contents import content_steps
 from relayd.protocols.gemini.schema import cut_down
 from relayd.wire.json_steps import Steps
@@ -36,14 +36,14 @@ _SEEDS = 1 << 31
 
 def write_request(request: Request, options: Options, memory: Memory) -> EncodedRequest:
     """The request for a Gemini endpoint. Raises Refused."""
-    return at_once(write_steps(request, options, memory))
+    return run_steps(write_steps(request, options, memory))
 
 
 def write_steps(request: Request, options: Options, memory: Memory) -> Steps[EncodedRequest]:
     """The same in steps."""
-    generation = GEMINI.of(request.model)
-    body = yield from content_steps(request, generation, options, memory)
-    settings = _settings(request, generation, wanted_thinking(request, options, memory))
+    family = GEMINI.of(request.model)
+    body = yield from content_steps(request, family, options, memory)
+    settings = _settings(request, family, requested_thinking(request, options, memory))
     if settings:
         body["generationConfig"] = settings
     tools = None
@@ -71,20 +71,20 @@ def model_path(model: str) -> str:
         raise Refused("The model's name is not valid Unicode.", "model", "model_not_found", 404) from None
 
 
-def _settings(request: Request, generation: Generation, wanted: Thinking | None) -> dict[str, Any]:
+def _settings(request: Request, family: ModelFamily, requested: Thinking | None) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for ours, theirs in _SETTINGS:
         value = getattr(request, ours)
         if value is not None:
             settings[theirs] = value
-    stops, others = GEMINI.stops(request)
-    require_few(others)
+    stops, others = GEMINI.split_stops(request)
+    require_stop_limits(others)
     if stops:
         settings["stopSequences"] = stops
     if request.seed is not None:
         # 32 bits there; the same seed always becomes the same one.
-        inside = -_SEEDS <= request.seed < _SEEDS
-        settings["seed"] = request.seed if inside else request.seed % _SEEDS
+        fits = -_SEEDS <= request.seed < _SEEDS
+        settings["seed"] = request.seed if fits else request.seed % _SEEDS
     if request.logprobs:
         settings["responseLogprobs"] = True
         if request.top_logprobs:
@@ -92,29 +92,29 @@ def _settings(request: Request, generation: Generation, wanted: Thinking | None)
     if request.format is not None and request.format.kind != "text":
         settings["responseMimeType"] = "application/json"
         if request.format.kind == "json_schema" and request.format.schema is not None:
-            if generation.json_schema:
+            if family.json_schema:
                 settings["responseJsonSchema"] = request.format.schema
             else:
                 settings["responseSchema"] = cut_down(request.format.schema)
-    if wanted is not None:
-        thinking = _thinking(wanted, generation)
+    if requested is not None:
+        thinking = _thinking(requested, family)
         if thinking:
             settings["thinkingConfig"] = thinking
     return settings
 
 
-def _thinking(thinking: Thinking, generation: Generation) -> dict[str, Any]:
+def _thinking(thinking: Thinking, family: ModelFamily) -> dict[str, Any]:
     """thinkingConfig. A level and a budget exclude each other; a budget is exact and wins."""
-    if generation.thinking == "no":
+    if family.thinking == "no":
         return {}
     effort = "none" if thinking.enabled is False else thinking.effort
     config: dict[str, Any] = {}
     if thinking.budget is not None and effort != "none":
-        config["thinkingBudget"] = generation.fitting_budget(thinking.budget)
-    elif effort is not None and generation.thinking == "effort":
-        config["thinkingLevel"] = generation.effort(effort).upper()
+        config["thinkingBudget"] = family.clamp_budget(thinking.budget)
+    elif effort is not None and family.thinking == "effort":
+        config["thinkingLevel"] = family.effort(effort).upper()
     elif effort is not None:
-        config["thinkingBudget"] = generation.budget(effort)
+        config["thinkingBudget"] = family.budget(effort)
     visible = thinking.visible
     if visible is None:
         visible = effort != "none" and (bool(config) or thinking.enabled is True)

@@ -13,32 +13,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._capabilities import GEMINI_FORMATS, GEMINI_WORDS
+from relayd.protocols._capabilities import GEMINI_FORMATS, GEMINI_KEYWORDS
 from relayd.protocols.dialect import Refused
 
-_DEEPEST = 24
+_MAX_DEPTH = 24
 MOST_COPIED = 256 * 1024  # bytes of JSON, of all definitions that are put in place
 
 
-def cut_down(schema: Mapping[str, Any]) -> dict[str, Any]:
+def to_openapi_subset(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The subset of a JSON Schema. Raises Refused where its `$ref` would make it too large."""
-    return _Cut(schema).part(schema, 0)
+    return _Converter(schema).part(schema, 0)
 
 
-class _Cut:
+class _Converter:
     """One schema and its definitions; owned by the call that cuts it down."""
 
     def __init__(self, whole: Mapping[str, Any]) -> None:
         self._definitions: dict[str, Any] = {}
-        for place in ("$defs", "definitions"):
-            inner = whole.get(place)
+        for section in ("$defs", "definitions"):
+            inner = whole.get(section)
             if isinstance(inner, dict):
                 self._definitions |= {f"#/{place}/{name}": value for name, value in inner.items()}
         self._sizes: dict[str, int] = {}
         self._left = MOST_COPIED
 
     def part(self, schema: Any, depth: int) -> dict[str, Any]:
-        if not isinstance(schema, Mapping) or depth > _DEEPEST:
+        if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
             return {}
         target = self._definition(schema["$ref"]) if "$ref" in schema else None
         if target is not None:
@@ -46,23 +46,23 @@ class _Cut:
             if "$ref" in target:
                 schema["$ref"] = target["$ref"]
                 return self.part(schema, depth + 1)
-        found = {key: schema[key] for key in GEMINI_WORDS if key in schema}
-        kind = self._kind(schema, found)
+        result = {key: schema[key] for key in GEMINI_KEYWORDS if key in schema}
+        kind = self._kind(schema, result)
         if kind:
-            found["type"] = kind
-        self._choices(schema, found, depth)
+            result["type"] = kind
+        self._choices(schema, result, depth)
         if schema.get("format") in GEMINI_FORMATS.get(kind, ()):
-            found["format"] = schema["format"]
+            result["format"] = schema["format"]
         properties = schema.get("properties")
         if isinstance(properties, dict):
-            found["properties"] = {name: self.part(value, depth + 1) for name, value in properties.items()}
-            if isinstance(found.get("required"), list):
-                found["required"] = [name for name in found["required"] if isinstance(name, str) and name in properties]
+            result["properties"] = {name: self.part(value, depth + 1) for name, value in properties.items()}
+            if isinstance(result.get("required"), list):
+                result["required"] = [name for name in result["required"] if isinstance(name, str) and name in properties]
         if isinstance(schema.get("items"), dict):
-            found["items"] = self.part(schema["items"], depth + 1)
+            result["items"] = self.part(schema["items"], depth + 1)
         elif kind == "array":
-            found["items"] = {}
-        return found
+            result["items"] = {}
+        return result
 
     def _definition(self, reference: Any) -> dict[str, Any] | None:
         """The definition that a `$ref` names, charged by its size."""
@@ -81,41 +81,41 @@ class _Cut:
             )  # fmt: skip
         return target
 
-    def _kind(self, schema: Mapping[str, Any], found: dict[str, Any]) -> str:
+    def _kind(self, schema: Mapping[str, Any], result: dict[str, Any]) -> str:
         """The one type; `null` beside it becomes `nullable`, several others an anyOf."""
         kind = schema.get("type")
         if isinstance(kind, list):
             kinds = [one for one in kind if isinstance(one, str) and one != "null"]
             if len(kinds) < len(kind):
-                found["nullable"] = True
+                result["nullable"] = True
             if len(kinds) > 1:
-                found["anyOf"] = [{"type": one} for one in kinds]
+                result["anyOf"] = [{"type": one} for one in kinds]
                 return ""
             kind = kinds[0] if kinds else ""
         if kind == "null":
-            found["nullable"] = True
+            result["nullable"] = True
             return ""
         return kind if isinstance(kind, str) else ""
 
-    def _choices(self, schema: Mapping[str, Any], found: dict[str, Any], depth: int) -> None:
+    def _choices(self, schema: Mapping[str, Any], result: dict[str, Any], depth: int) -> None:
         """enum and const are for strings only there; oneOf is written as anyOf."""
         values = [schema["const"]] if "const" in schema else schema.get("enum")
         if isinstance(values, list):
             texts = [value for value in values if isinstance(value, str)]
             if None in values:
-                found["nullable"] = True
+                result["nullable"] = True
             if texts and all(value is None or isinstance(value, str) for value in values):
-                found["enum"] = texts
-                found.setdefault("type", "string")
-        for word in ("anyOf", "oneOf"):
-            ways = schema.get(word)
-            if isinstance(ways, list):
-                inner = [way for way in ways if not (isinstance(way, dict) and way.get("type") == "null")]
-                if len(inner) < len(ways):
-                    found["nullable"] = True
-                parts = [self.part(way, depth + 1) for way in inner]
+                result["enum"] = texts
+                result.setdefault("type", "string")
+        for keyword in ("anyOf", "oneOf"):
+            variants = schema.get(keyword)
+            if isinstance(variants, list):
+                inner = [variant for variant in variants if not (isinstance(variant, dict) and variant.get("type") == "null")]
+                if len(inner) < len(variants):
+                    result["nullable"] = True
+                parts = [self.part(variant, depth + 1) for variant in inner]
                 if len(parts) == 1:
                     for key, value in parts[0].items():
-                        found.setdefault(key, value)
+                        result.setdefault(key, value)
                 else:
-                    found["anyOf"] = parts
+                    result["anyOf"] = parts

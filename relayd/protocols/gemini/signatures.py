@@ -22,29 +22,29 @@ from relayd.protocols.openai_chat.tool_call_assembler import signature_key
 PLACEHOLDER = "skip_thought_signature_validator"
 
 
-def keep(memory: Memory, call_id: str, signature: str | None) -> None:
+def store(memory: Memory, call_id: str, signature: str | None) -> None:
     """Remember a call that Gemini made, with or without a signature."""
     memory.put(signature_key(call_id), signature or "")
 
 
-def came_without_signature(call: ToolCall, memory: Memory) -> bool:
+def made_without_signature(call: ToolCall, memory: Memory) -> bool:
     """Whether Gemini made this call without a signature: behind another one of the same batch."""
     return not call.signature and memory.get(signature_key(call.id)) == ""
 
 
 def signatures_of(
-    calls: list[ToolCall], memory: Memory, demanded: bool, last: Mapping[str, ToolCall]
+    calls: list[ToolCall], memory: Memory, required: bool, last: Mapping[str, ToolCall]
 ) -> list[str | None]:
     """The signature of each call of one message, None for none. `demanded`: the model refuses what lacks its own.
     `last` are the last calls with their ids, see _turns.last_calls."""
-    found: list[str | None] = []
+    signatures: list[str | None] = []
     known = False
     for call in calls:
         signature: Any = call.signature
         if not signature and last.get(call.id) is call:
             signature = memory.get(signature_key(call.id))
         known = known or isinstance(signature, str)
-        found.append(signature if isinstance(signature, str) and signature else None)
-    if calls and demanded and not known:
-        found[0] = PLACEHOLDER
-    return found
+        signatures.append(signature if isinstance(signature, str) and signature else None)
+    if calls and required and not known:
+        signatures[0] = PLACEHOLDER
+    return signatures

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols.dialect import AnswerFacts, TapFormat
+from relayd.protocols.dialect import ResponseFacts, TapFormat
 from relayd.usage import Usage
 
 
@@ -21,13 +21,13 @@ def read_usage(counts: Mapping[str, Any]) -> Usage:
     )
 
 
-def facts(value: dict[str, Any]) -> AnswerFacts:
+def facts(value: dict[str, Any]) -> ResponseFacts:
     """See dialect.TapFormat."""
     finish = ""
     for candidate in _json.a_list(value.get("candidates")):
         finish = finish or _json.a_text(_json.an_object(candidate).get("finishReason"))
     usage = _json.an_object(value.get("usageMetadata"))
-    return AnswerFacts(_json.a_text(value.get("modelVersion")), finish, usage or None)
+    return ResponseFacts(_json.a_text(value.get("modelVersion")), finish, usage or None)
 
 
 TAP = TapFormat(

@@ -6,7 +6,7 @@ from relayd.protocols import _chat_usage
 from relayd.protocols._thinking import learn
 from relayd.protocols.dialect import Dialect
 from relayd.protocols.model_list import OLLAMA, OLLAMA_SOURCE
-from relayd.protocols.ollama.answer import reader
+from relayd.protocols.ollama.reader import reader
 from relayd.protocols.ollama.errors import frame_error, read_error, render_error
 from relayd.protocols.ollama.local import local
 from relayd.protocols.ollama.request import write_request, write_steps

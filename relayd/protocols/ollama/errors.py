@@ -43,11 +43,11 @@ def _coded(failure: Failure) -> Failure:
 
 def render_error(failure: Failure, request_id: str) -> EncodedResponse:
     """A failure as a plain answer."""
-    status = _openai_errors.shown_status(failure.status)
+    status = _openai_errors.client_status(failure.status)
     headers = retry_after_headers(failure.retry_after_s)
     return EncodedResponse(status, _json.write({"error": failure.message}), "application/json; charset=utf-8", headers)
 
 
-def frame_error(rendered: EncodedResponse) -> bytes:
+def frame_error(response: EncodedResponse) -> bytes:
     """An error body as one line of a stream."""
-    return rendered.body.strip() + b"\n"
+    return response.body.strip() + b"\n"

@@ -8,14 +8,14 @@ from relayd.protocols import _json
 from relayd.protocols.dialect import EncodedResponse, RequestContext
 
 VERSION = "0.12.6"  # whose API relayd speaks; clients ask for a least one
-_TOLD = {"/api/version": {"version": VERSION}, "/api/ps": {"models": []}}
+_RESPONSES = {"/api/version": {"version": VERSION}, "/api/ps": {"models": []}}
 
 
-def local(ask: RequestContext, body: bytes) -> EncodedResponse | None:
+def local(context: RequestContext, body: bytes) -> EncodedResponse | None:
     """The answer to what is for relayd itself, else None."""
-    if ask.method not in ("GET", "HEAD"):
+    if context.method not in ("GET", "HEAD"):
         return None
-    path = ask.path.rstrip("/")
+    path = context.path.rstrip("/")
     if not path:
         return EncodedResponse(200, b"Ollama is running", "text/plain; charset=utf-8")
-    return next((EncodedResponse(200, _json.write(told)) for end, told in _TOLD.items() if path.endswith(end)), None)
+    return next((EncodedResponse(200, _json.write(value)) for end, value in _RESPONSES.items() if path.endswith(end)), None)

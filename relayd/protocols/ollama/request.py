@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._capabilities import OLLAMA, Generation
-from relayd.protocols._data_url import is_data_url, take_apart
-from relayd.protocols._thinking import wanted_thinking
+from relayd.protocols._capabilities import OLLAMA, ModelFamily
+from relayd.protocols._data_url import is_data_url, parse_data_url
+from relayd.protocols._thinking import requested_thinking
 from relayd.protocols._tool_arguments import arguments_object
 from relayd.protocols._tools import body_steps, tool_steps
-from relayd.protocols._turns import whole_turns
+from relayd.protocols._turns import merge_turns
 from relayd.protocols.canon import (
     Image,
     Message,
@@ -29,7 +29,7 @@ from relayd.protocols.canon import (
     ToolCall,
     ToolResult,
 )
-from relayd.protocols.dialect import EncodedRequest, Memory, Options, Refused, at_once
+from relayd.protocols.dialect import EncodedRequest, Memory, Options, Refused, run_steps
 from relayd.wire.json_steps import Steps
 
 _OPTIONS = (
@@ -48,14 +48,14 @@ _UNANSWERED = "No answer: the call was not carried out."
 
 def write_request(request: Request, options: Options, memory: Memory) -> EncodedRequest:
     """The request for an Ollama endpoint. Raises Refused."""
-    return at_once(write_steps(request, options, memory))
+    return run_steps(write_steps(request, options, memory))
 
 
 def write_steps(request: Request, options: Options, memory: Memory) -> Steps[EncodedRequest]:
     """The same in steps."""
     if request.n is not None and request.n > 1:
         raise Refused("Ollama gives one answer at a time.", "n", "unsupported_value")
-    messages = yield from _messages(whole_turns(request.messages), options)
+    messages = yield from _messages(merge_turns(request.messages), options)
     body: dict[str, Any] = {"model": request.model, "messages": messages}
     body["stream"] = request.stream
     offered = _offered(request)
@@ -63,7 +63,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Enc
     if request.format is not None and request.format.kind != "text":
         schema = request.format.schema if request.format.kind == "json_schema" else None
         body["format"] = "json" if schema is None else schema
-    thinking = wanted_thinking(request, options, memory)
+    thinking = requested_thinking(request, options, memory)
     if thinking is not None and (think := _think(thinking, OLLAMA.of(request.model))) is not None:
         body["think"] = think
     if request.logprobs:
@@ -103,12 +103,12 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _think(thinking: Thinking, generation: Generation) -> bool | str | None:
+def _think(thinking: Thinking, family: ModelFamily) -> bool | str | None:
     """Models that take levels cannot be switched off; the others are switched on and off."""
     effort = "none" if thinking.enabled is False else thinking.effort
     if effort is not None:
-        effort = generation.effort(effort)
-        return effort if generation.thinking == "effort" else effort != "none"
+        effort = family.effort(effort)
+        return effort if family.thinking == "effort" else effort != "none"
     return True if thinking.enabled or thinking.budget is not None else None
 
 
@@ -149,7 +149,7 @@ def _messages(messages: tuple[Message, ...], options: Options) -> Steps[list[dic
                 yield
         for part in message.parts:
             if not isinstance(part, Text | Image | Refusal | Reasoning | ToolCall):
-                what = type(part).__name__.lower()
+                label = type(part).__name__.lower()
                 raise Refused(f"Ollama takes text and images, no {what}.", f"{at}.content", "invalid_value")
         written.append(one)
     return written + _filled(unanswered, names, options)
@@ -180,13 +180,13 @@ def _answer(answer: ToolResult, names: Mapping[str, str], at: str) -> dict[str, 
 
 
 def _image(image: Image, at: str) -> str:
-    apart = take_apart(image.url) if is_data_url(image.url) else None
-    if apart is None:
-        what = "Ollama takes images as data URLs only."
+    parsed = parse_data_url(image.url) if is_data_url(image.url) else None
+    if parsed is None:
+        label = "Ollama takes images as data URLs only."
         if is_data_url(image.url):
-            what = "The data URL is not well-formed base64."
-        raise Refused(what, f"{at}.content", "invalid_value")
-    return apart[1]
+            label = "The data URL is not well-formed base64."
+        raise Refused(label, f"{at}.content", "invalid_value")
+    return parsed[1]
 
 
 def _call(call: ToolCall, at: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols.dialect import AnswerFacts, TapFormat
+from relayd.protocols.dialect import ResponseFacts, TapFormat
 from relayd.usage import Usage
 
 _COUNTS = ("prompt_eval_count", "eval_count")
@@ -17,10 +17,10 @@ def read_usage(value: Mapping[str, Any]) -> Usage:
     return Usage(_json.a_count(value.get("prompt_eval_count")), _json.a_count(value.get("eval_count")))
 
 
-def facts(value: dict[str, Any]) -> AnswerFacts:
+def facts(value: dict[str, Any]) -> ResponseFacts:
     """See dialect.TapFormat."""
     usage = {name: value[name] for name in _COUNTS if name in value}
-    return AnswerFacts(_json.a_text(value.get("model")), _json.a_text(value.get("done_reason")), usage or None)
+    return ResponseFacts(_json.a_text(value.get("model")), _json.a_text(value.get("done_reason")), usage or None)
 
 
 TAP = TapFormat(

@@ -7,11 +7,9 @@ from relayd.protocols._openai_errors import read_error, render_error
 from relayd.protocols._thinking import learn
 from relayd.protocols.dialect import Dialect
 from relayd.protocols.model_list import OPENAI_SOURCE
+from relayd.protocols.openai_chat import read_messages, read_request, write_request
 from relayd.protocols.openai_chat.reader import reader
 from relayd.protocols.openai_chat.renderer import renderer
-from relayd.protocols.openai_chat.request_in import MAX_TOOLS, read_request, read_steps
-from relayd.protocols.openai_chat.request_out import write_request, write_steps
-from relayd.protocols.openai_chat.turns import MAX_MESSAGES
 
 DIALECT = Dialect(
     name="openai_chat",
@@ -19,14 +17,14 @@ DIALECT = Dialect(
     paths=("/chat/completions",),
     render_error=render_error,
     read_error=read_error,
-    read_request=read_request,
+    read_request=read_request.read_request,
     renderer=renderer,
-    write_request=write_request,
+    write_request=write_request.write_request,
     learn=learn,
     reader=reader,
-    read_steps=read_steps,
-    write_steps=write_steps,
-    most_items={"messages": MAX_MESSAGES, "tools": MAX_TOOLS, "functions": MAX_TOOLS},
+    read_steps=read_request.read_steps,
+    write_steps=write_request.write_steps,
+    max_items={"messages": read_messages.MAX_MESSAGES, "tools": read_request.MAX_TOOLS, "functions": read_request.MAX_TOOLS},
     serves=frozenset({"openai_responses"}),
     base_has_version=True,
     default_base_path=b"/v1",

@@ -15,8 +15,8 @@ from __future__ import annotations
 import re
 
 from relayd.protocols import _json
-from relayd.protocols._bounds import Allowance, AnswerTooLarge, TextBuffer
-from relayd.protocols._tool_arguments import ObjectEnd
+from relayd.protocols._bounds import Allowance, ResponseTooLarge, TextBuffer
+from relayd.protocols._tool_arguments import ObjectEndFinder
 from relayd.wire.json_scanner import MAX_DEPTH
 
 _EMPTY = re.compile(r"\s*\{\s*\}\s*\Z")
@@ -31,23 +31,23 @@ class CallArguments:
     """The arguments of one call; owned by the call. `allowance` is charged for what is kept."""
 
     __slots__ = (
-        "_allowance", "_behind", "_blank_chars", "_end", "_held", "_is_closed", "_is_empty", "_sent", "_sent_chars",
-        "_unsure",
+        "_allowance", "_trailing", "_whitespace_chars", "_end", "_tail", "_is_closed", "_is_empty", "_sent", "_sent_chars",
+        "_ambiguous",
     )  # fmt: skip
 
     def __init__(self, allowance: Allowance) -> None:
         self._allowance = allowance
         self._sent, self._sent_chars = TextBuffer(), 0
-        self._held = ""  # the end of the text, which is not passed on yet
-        self._end = ObjectEnd()
+        self._tail = ""  # the end of the text, which is not passed on yet
+        self._end = ObjectEndFinder()
         self._is_closed = False  # the text is a whole object
         self._is_empty = False  # the text is an object without members
-        self._behind = TextBuffer()  # what came behind the closed object
-        self._blank_chars = -1  # before the closed object; -1 until somebody asks
-        self._unsure: list[str] = []  # each may be a piece, or everything so far once more
+        self._trailing = TextBuffer()  # what came behind the closed object
+        self._whitespace_chars = -1  # before the closed object; -1 until somebody asks
+        self._ambiguous: list[str] = []  # each may be a piece, or everything so far once more
 
     def __bool__(self) -> bool:
-        return bool(self._sent_chars or self._held or self._unsure)
+        return bool(self._sent_chars or self._tail or self._ambiguous)
 
     @property
     def is_complete(self) -> bool:
@@ -61,37 +61,37 @@ class CallArguments:
         text = text.strip()
         if not text:
             return False
-        if self._blank_chars < 0:
+        if self._whitespace_chars < 0:
             whole = self._text()
-            self._blank_chars = len(whole) - len(whole.strip())
+            self._whitespace_chars = len(whole) - len(whole.strip())
         # Most fragments are shorter than the text, which is put together only for those that are not.
-        return len(text) == self._sent_chars + len(self._held) - self._blank_chars and text == self._text().strip()
+        return len(text) == self._sent_chars + len(self._tail) - self._whitespace_chars and text == self._text().strip()
 
     def add(self, fragment: str) -> str:
-        """What can be passed on now. Raises AnswerTooLarge."""
+        """What can be passed on now. Raises ResponseTooLarge."""
         if not fragment:
             return ""
         if (
-            self._sent_chars and not self._is_closed and not self._unsure
+            self._sent_chars and not self._is_closed and not self._ambiguous
             and "}" not in fragment and "{" not in fragment and "]" not in fragment
         ):  # fmt: skip
-            self._allowance.take(len(fragment))  # most pieces: they neither close an object nor begin one
+            self._allowance.charge(len(fragment))  # most pieces: they neither close an object nor begin one
             self._end.add(fragment)
             return self._pass(fragment)
-        if self._unsure:
-            last = self._unsure[-1]
+        if self._ambiguous:
+            last = self._ambiguous[-1]
             if not fragment.startswith(last):
-                waiting, self._unsure = self._unsure, []
-                return "".join(map(self._piece, waiting)) + self.add(fragment)
+                pieces, self._ambiguous = self._ambiguous, []
+                return "".join(map(self._piece, pieces)) + self.add(fragment)
             if not self._may_nest():
-                self._unsure.clear()
+                self._ambiguous.clear()
                 return self._snapshot(fragment)
-            self._keep(fragment)
+            self._keep_ambiguous(fragment)
             return ""
-        if self._repeats_what_was_sent(fragment):
+        if self._repeats_sent(fragment):
             if self._is_closed or not self._may_nest():
                 return self._snapshot(fragment)
-            self._keep(fragment)
+            self._keep_ambiguous(fragment)
             return ""
         return self._piece(fragment)
 
@@ -102,46 +102,46 @@ class CallArguments:
         if not self._is_closed:
             return ""
         self._is_empty = False
-        return self._pass(self._take_held())
+        return self._pass(self._take_tail())
 
     def close(self) -> str:
-        """The rest: the call is complete. Raises AnswerTooLarge if it was given two different objects."""
+        """The rest: the call is complete. Raises ResponseTooLarge if it was given two different objects."""
         out = ""
-        if self._unsure:
-            end = ObjectEnd()
-            end.add(self._unsure[-1])
-            waiting, self._unsure = self._unsure, []
-            if end.is_complete and not end.behind.strip():
-                out = self._snapshot(waiting[-1])
+        if self._ambiguous:
+            end = ObjectEndFinder()
+            end.add(self._ambiguous[-1])
+            pieces, self._ambiguous = self._ambiguous, []
+            if end.is_complete and not end.trailing.strip():
+                out = self._snapshot(pieces[-1])
             else:
-                out = "".join(map(self._piece, waiting))
-        held = self._take_held()
+                out = "".join(map(self._piece, pieces))
+        tail = self._take_tail()
         if self._end.is_empty:
-            held = "{}" if held.strip() == "null" else ""
-        out += self._pass(held)
-        if self._behind and self._is_another(self._behind.text()):
-            raise AnswerTooLarge(_OTHER)
+            tail = "{}" if tail.strip() == "null" else ""
+        out += self._pass(tail)
+        if self._trailing and self._is_another(self._trailing.text()):
+            raise ResponseTooLarge(_OTHER)
         return out
 
     # ---- the text so far
 
     def _text(self) -> str:
-        return self._sent.text() + self._held
+        return self._sent.text() + self._tail
 
     def _pass(self, text: str) -> str:
         self._sent.add(text)
         self._sent_chars += len(text)
         return text
 
-    def _take_held(self) -> str:
-        held, self._held = self._held, ""
-        return held
+    def _take_tail(self) -> str:
+        tail, self._tail = self._tail, ""
+        return tail
 
-    def _keep(self, fragment: str) -> None:
-        self._allowance.take(len(fragment))
-        self._unsure.append(fragment)
+    def _keep_ambiguous(self, fragment: str) -> None:
+        self._allowance.charge(len(fragment))
+        self._ambiguous.append(fragment)
 
-    def _repeats_what_was_sent(self, fragment: str) -> bool:
+    def _repeats_sent(self, fragment: str) -> bool:
         """Whether a fragment begins with everything that was passed on, which a piece hardly ever does."""
         if not 0 < self._sent_chars <= len(fragment) or fragment.lstrip()[:1] != "{":
             return False
@@ -149,10 +149,10 @@ class CallArguments:
 
     def _may_nest(self) -> bool:
         """Whether an object may begin behind the text and the pieces in doubt: if not, what begins one is no piece."""
-        if len(self._unsure) > MAX_DEPTH:
+        if len(self._ambiguous) > MAX_DEPTH:
             return False
-        text = self._sent.text() + "".join(self._unsure)
-        end = ObjectEnd()
+        text = self._sent.text() + "".join(self._ambiguous)
+        end = ObjectEndFinder()
         end.add(text)
         if end.is_in_string:  # the first quotation mark would end it, and then one of these signs must follow
             return text.lstrip()[1:].lstrip()[1:2] in ("", ",", "}", ":", "]", " ")
@@ -162,11 +162,11 @@ class CallArguments:
 
     def _snapshot(self, fragment: str) -> str:
         """A fragment that is the whole text once more, perhaps longer."""
-        self._end = ObjectEnd()
+        self._end = ObjectEndFinder()
         self._end.add(fragment)
-        self._held = ""
+        self._tail = ""
         self._is_empty = False
-        self._allowance.take(len(fragment) - self._sent_chars)
+        self._allowance.charge(len(fragment) - self._sent_chars)
         return self._closing(fragment[self._sent_chars :])
 
     def _piece(self, fragment: str) -> str:
@@ -174,51 +174,51 @@ class CallArguments:
         if self._is_closed:
             if self._is_empty and fragment.lstrip()[:1] == "{":
                 return self._replace(fragment)
-            self._allowance.take(len(fragment))
-            self._behind.add(fragment)
+            self._allowance.charge(len(fragment))
+            self._trailing.add(fragment)
             return ""
-        self._allowance.take(len(fragment))
+        self._allowance.charge(len(fragment))
         if not self._sent_chars:
-            text = self._held + fragment
+            text = self._tail + fragment
             if len(text) <= _LONGEST_EMPTY and "null".startswith(text.strip()):
-                self._held = text
+                self._tail = text
                 return ""
             match = _NULL.match(text)
             fragment = text if match is None else text[match.end() :]
-            self._held = ""
+            self._tail = ""
         self._end.add(fragment)
         return self._closing(fragment)
 
     def _closing(self, fragment: str) -> str:
         """Pass on the last piece that was scanned: all of it, or what stands before the closing brackets."""
-        self._blank_chars = -1
+        self._whitespace_chars = -1
         self._is_closed = self._end.is_complete
         if not self._is_closed:
             return self._pass(fragment)
-        behind = self._end.behind
-        text = fragment[: len(fragment) - len(behind)]
+        trailing = self._end.trailing
+        text = fragment[: len(fragment) - len(trailing)]
         if len(text) + self._sent_chars <= _LONGEST_EMPTY and _EMPTY.match(self._sent.text() + text):
-            self._is_empty, self._held = True, text
-            match = _EMPTIES.match(behind)
-            behind = behind[match.end() :] if match is not None else behind
-            return self._replace(behind) if behind.lstrip()[:1] == "{" else ""
-        begun = text.rstrip(_CLOSERS)
-        self._held = text[len(begun) :]
-        if behind.strip():
-            self._behind.add(behind)
-        return self._pass(begun)
+            self._is_empty, self._tail = True, text
+            match = _EMPTIES.match(trailing)
+            trailing = trailing[match.end() :] if match is not None else trailing
+            return self._replace(trailing) if trailing.lstrip()[:1] == "{" else ""
+        head = text.rstrip(_CLOSERS)
+        self._tail = text[len(head) :]
+        if trailing.strip():
+            self._trailing.add(trailing)
+        return self._pass(head)
 
     def _replace(self, fragment: str) -> str:
         """An object takes the place of the placeholder, of which the opening bracket may have been passed on."""
         fragment = fragment.lstrip()
-        self._is_empty, self._held, self._end = False, "", ObjectEnd()
+        self._is_empty, self._tail, self._end = False, "", ObjectEndFinder()
         self._end.add(fragment)
         return self._closing(fragment[1:] if self._sent_chars else fragment)
 
-    def _is_another(self, behind: str) -> bool:
+    def _is_another(self, trailing: str) -> bool:
         """Whether the text behind the object is an object, and not the same one again."""
         try:
-            other = _json.parse(behind)
+            other = _json.parse(trailing)
             if not isinstance(other, dict) or not other or _json.is_deeper(other, MAX_DEPTH):
                 return False
             return bool(other != _json.parse(self._text()))

@@ -1,6 +1,6 @@
 """An endpoint's Chat Completions answer, stream or plain body, to canonical events: one fold for both.
 
-Laws (beside those of _answer_reader.py):
+Laws (beside those of _response_reader.py):
 1. Deltas are out in the call that completed their frame; Finish, Usage and End wait for the end of the answer, because
    imitators send usage in any chunk and tool calls behind a finish reason.
 2. An end without finish reason and without [DONE] is a cut stream, never an answer. So is an end without a choice, and
@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._answer_reader import CUT, AnswerReader
-from relayd.protocols._bounds import LONGEST_WORD, Allowance, AnswerTooLarge
+from relayd.protocols._response_reader import CUT, ResponseReader
+from relayd.protocols._bounds import MAX_ID_CHARS, Allowance, ResponseTooLarge
 from relayd.protocols._capabilities import CHAT
 from relayd.protocols._chat_usage import read_usage
 from relayd.protocols._openai_errors import failure_of, status_in, unnamed_failure_of
@@ -30,7 +30,7 @@ from relayd.protocols.canon import (
     RefusalDelta,
     Request,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     Usage,
 )
 from relayd.protocols.dialect import Memory, Options
@@ -51,13 +51,13 @@ _FINISH = {  # in small letters: some gateways pass on the words of the dialect 
     "spii": "content_filter", "language": "content_filter", "image_safety": "content_filter",
     "image_prohibited_content": "content_filter", "image_recitation": "content_filter", "model_armor": "content_filter",
 }  # fmt: skip
-_BROKEN = {
+_FAILED = {
     "error": 502, "abort": 502, "network_error": 502, "insufficient_system_resource": 503,
     "malformed_function_call": 502, "unexpected_tool_call": 502, "too_many_tool_calls": 502,
     "missing_thought_signature": 502, "malformed_response": 502,
 }  # fmt: skip
 _NOT_YET = ("", "null", "none")  # written by some in every chunk but the last
-_LEAST = -9999.0
+_MIN_LOGPROB = -9999.0
 _NO_COMPLETION = "The upstream's answer is no chat completion."
 
 
@@ -80,18 +80,18 @@ class _Choice:
         return reason
 
 
-class ChatAnswer:
+class ChatDecoder:
     """One answer; owned by its reader."""
 
-    __slots__ = ("_arguments", "_choices", "_known", "_memory", "_mint", "_usage", "begun", "over")
+    __slots__ = ("_arguments", "_choices", "_known_ids", "_memory", "_new_id", "_usage", "begun", "over")
 
     def __init__(
-        self, memory: Memory | None = None, mint: Callable[[], str] | None = None, known: frozenset[str] = frozenset()
+        self, memory: Memory | None = None, new_id: Callable[[], str] | None = None, known_ids: frozenset[str] = frozenset()
     ) -> None:
         """`known` are the ids of the conversation's calls."""
-        self._known = known
+        self._known_ids = known_ids
         self._memory = memory
-        self._mint = mint or minted_call_id
+        self._new_id = new_id or new_call_id
         self._choices: dict[int, _Choice] = {}
         self._arguments = Allowance(MOST_ARGUMENTS_CHARS, "The upstream sent arguments that are too large.")
         self._usage: Usage | None = None
@@ -117,14 +117,14 @@ class ChatAnswer:
             self._chunk(value, events, whole=True)
             self.done_marker(events)
         else:
-            self._refuse(events, _NO_COMPLETION)
+            self._malformed(events, _NO_COMPLETION)
 
     def end_of_stream(self, events: list[Event]) -> None:
         """The bytes have ended without [DONE]."""
         if self._choices and all(choice.finish is not None for choice in self._choices.values()):
             self.done_marker(events)
         elif not self._choices:
-            self._refuse(events, _NO_COMPLETION)
+            self._malformed(events, _NO_COMPLETION)
         else:
             self.fail(CUT, events)
 
@@ -134,20 +134,20 @@ class ChatAnswer:
             return
         self.over = True
         if not self._choices:
-            self._refuse(events, _NO_COMPLETION)
+            self._malformed(events, _NO_COMPLETION)
             return
         for number, choice in sorted(self._choices.items()):
             try:
                 choice.calls.close(events)
-            except AnswerTooLarge as fault:
-                self._refuse(events, str(fault))
+            except ResponseTooLarge as fault:
+                self._malformed(events, str(fault))
                 return
             reason = choice.reason()
             if not reason:
-                self._refuse(events, f"The upstream stopped its answer for an unknown reason: {choice.finish}.")
+                self._malformed(events, f"The upstream stopped its answer for an unknown reason: {choice.finish}.")
                 return
             if choice.details is not None and choice.calls.begun and self._memory is not None:
-                choice.details.keep(self._memory, choice.calls.first_id, choice.calls.renamed)
+                choice.details.store(self._memory, choice.calls.first_id, choice.calls.renamed)
             events.append(Finish(reason, number, choice.stop))
         if self._usage is not None:
             events.append(self._usage)
@@ -160,7 +160,7 @@ class ChatAnswer:
             events.append(self._usage)
         events.append(failure)
 
-    def _refuse(self, events: list[Event], message: str, status: int = 502, code: str = "upstream_malformed") -> None:
+    def _malformed(self, events: list[Event], message: str, status: int = 502, code: str = "upstream_malformed") -> None:
         self.fail(Failure(status, message, code), events)
 
     # ---- chunks
@@ -172,29 +172,29 @@ class ChatAnswer:
             self._usage = read_usage(usage)
         if not self.begun and (choices or usage):  # Azure's first chunk has neither, and no id
             self.begun = True
-            identity, model = (_json.a_text(chunk.get(key))[:LONGEST_WORD] for key in ("id", "model"))
+            identity, model = (_json.a_text(chunk.get(key))[:MAX_ID_CHARS] for key in ("id", "model"))
             events.append(Begin(identity, model, _json.a_count(chunk.get("created"))))
         if choices.__class__ is not list:
             is_finished = self._choices and all(choice.finish is not None for choice in self._choices.values())
             if not usage and not is_finished and "choices" not in chunk and (failure := unnamed_failure_of(chunk)):
                 self.fail(failure, events)
             return
-        for place, item in enumerate(choices):
+        for position, item in enumerate(choices):
             if item.__class__ is dict:
-                self._choice(item, place, events, whole)
+                self._choice(item, position, events, whole)
                 if self.over:
                     return
 
-    def _choice(self, item: dict[str, Any], place: int, events: list[Event], whole: bool) -> None:
+    def _choice(self, item: dict[str, Any], position: int, events: list[Event], whole: bool) -> None:
         number = item.get("index")
         if number.__class__ is not int or number < 0:
-            number = place
+            number = position
         choice = self._choices.get(number)
         if choice is None:
             if len(self._choices) >= MAX_CHOICES:
-                self._refuse(events, "The upstream sent too many choices.")
+                self._malformed(events, "The upstream sent too many choices.")
                 return
-            calls = ToolCallAssembler(number, self._mint, self._memory, self._arguments, self._known)
+            calls = ToolCallAssembler(number, self._new_id, self._memory, self._arguments, self._known_ids)
             choice = self._choices[number] = _Choice(calls)
         delta = item.get("delta")
         if delta.__class__ is not dict:
@@ -202,24 +202,24 @@ class ChatAnswer:
         if delta.__class__ is dict:
             try:
                 _delta(delta, item.get("logprobs"), number, choice, events, whole)
-            except AnswerTooLarge as fault:
-                self._refuse(events, str(fault))
+            except ResponseTooLarge as fault:
+                self._malformed(events, str(fault))
                 return
         if item.get("error"):
             failure = failure_of({"error": item["error"]}, status_in(item, 502))
             self.fail(failure or Failure(502, "The upstream reported an error."), events)
             return
-        finish = _word(item.get("finish_reason"))
-        native = _word(item.get("native_finish_reason"))
-        if broken := finish if finish in _BROKEN else native if native in _BROKEN else "":
-            more = f" ({native})" if native not in ("", finish) else ""
-            self._refuse(events, f"The upstream stopped its answer: {finish or broken}{more}.", _BROKEN[broken], "")
+        finish = _lower(item.get("finish_reason"))
+        native_reason = _lower(item.get("native_finish_reason"))
+        if failed_reason := finish if finish in _FAILED else native_reason if native_reason in _FAILED else "":
+            native_text = f" ({native})" if native_reason not in ("", finish) else ""
+            self._malformed(events, f"The upstream stopped its answer: {finish or broken}{more}.", _FAILED[failed_reason], "")
             return
         if finish not in _NOT_YET:
             choice.finish = finish
-            met = item.get("stop_reason") or item.get("matched_stop")
-            if isinstance(met, str) and finish == "stop":
-                choice.stop = met[:LONGEST_WORD]
+            matched_stop = item.get("stop_reason") or item.get("matched_stop")
+            if isinstance(matched_stop, str) and finish == "stop":
+                choice.stop = matched_stop[:MAX_ID_CHARS]
         usage = item.get("usage")
         if usage.__class__ is dict and usage:
             self._usage = read_usage(usage)
@@ -232,10 +232,10 @@ def _delta(
     details = delta.get("reasoning_details")
     if details.__class__ is list and details:
         choice.details = choice.details or ReasoningDetails()
-        told = choice.details.add(details)
-        thought = thought or told
+        texts = choice.details.add(details)
+        thought = thought or texts
     if thought.__class__ is str and thought:
-        events.append(ThoughtDelta(thought, number))
+        events.append(ReasoningDelta(thought, number))
     content = delta.get("content")
     tokens = _json.a_list(logprobs.get("content")) if logprobs.__class__ is dict else None
     if tokens and not _json.is_deeper(tokens, 8):
@@ -250,9 +250,9 @@ def _delta(
         events.append(RefusalDelta(refusal, number))
     fragments = delta.get("tool_calls")
     if fragments.__class__ is list:
-        for place, fragment in enumerate(fragments):
+        for position, fragment in enumerate(fragments):
             if fragment.__class__ is dict:
-                choice.calls.add(fragment, place, events, whole)
+                choice.calls.add(fragment, position, events, whole)
     legacy = delta.get("function_call")
     if legacy.__class__ is dict:
         choice.calls.add({"function": legacy}, -1, events, whole)
@@ -265,11 +265,11 @@ def _token(token: Any) -> Any:
     top = token.get("top_logprobs")
     if top.__class__ is list and any(one.__class__ is dict and one.get("logprob") is None for one in top):
         token = {**token, "top_logprobs": [_token(one) for one in top]}
-    return {**token, "logprob": _LEAST} if token.get("logprob", 0) is None else token
+    return {**token, "logprob": _MIN_LOGPROB} if token.get("logprob", 0) is None else token
 
 
-def _word(value: Any) -> str:
-    return value[:LONGEST_WORD].strip().lower() if value.__class__ is str else ""
+def _lower(value: Any) -> str:
+    return value[:MAX_ID_CHARS].strip().lower() if value.__class__ is str else ""
 
 
 def _parts(parts: list[Any], number: int, events: list[Event]) -> None:
@@ -282,7 +282,7 @@ def _parts(parts: list[Any], number: int, events: list[Event]) -> None:
             inner = part.get("thinking")
             pieces = [_json.a_text(_json.an_object(one).get("text")) for one in _json.a_list(inner)]
             if text := _json.a_text(inner) or "".join(pieces):
-                events.append(ThoughtDelta(text, number))
+                events.append(ReasoningDelta(text, number))
 
 
 def _is_error(chunk: Any) -> bool:
@@ -291,13 +291,13 @@ def _is_error(chunk: Any) -> bool:
     return isinstance(chunk, dict) and bool(chunk.get("error") or chunk.get("object") == "error")
 
 
-def minted_call_id() -> str:
+def new_call_id() -> str:
     """An id for a call whose endpoint gave none."""
     return f"call_{secrets.token_hex(12)}"
 
 
-def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
+def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> ResponseReader:
     """See dialect.Dialect."""
-    answer = ChatAnswer(memory, None, call_ids(request.messages))
-    return AnswerReader(answer, stream=request.stream, content_encoding=content_encoding,
-                        names=CHAT.names_back(request), stops=CHAT.stops(request)[1])  # fmt: skip
+    decoder = ChatDecoder(memory, None, call_ids(request.messages))
+    return ResponseReader(decoder, stream=request.stream, content_encoding=content_encoding,
+                        names=CHAT.original_names(request), stops=CHAT.split_stops(request)[1])  # fmt: skip

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._bounds import LONGEST_WORD, TextBuffer
+from relayd.protocols._bounds import MAX_ID_CHARS, TextBuffer
 from relayd.protocols.dialect import Memory
 
 _KEY = "openai_chat/reasoning_details/"
 LARGEST_CHARS = 256 * 1024
 MOST_ENTRIES = 256
 _TEXTS = ("text", "summary", "data")
-_TALKS = ("reasoning.text", "reasoning.summary")  # of these a stream brings one entry in many pieces
+_STREAMED_TYPES = ("reasoning.text", "reasoning.summary")  # of these a stream brings one entry in many pieces
 
 
 class ReasoningDetails:
@@ -33,29 +33,29 @@ class ReasoningDetails:
 
     def add(self, details: list[Any]) -> str:
         """Add the details of a chunk or of a plain answer; returns the thoughts in them."""
-        told = []
-        for one in details:
-            if one.__class__ is dict and not _json.is_deeper(one, 8):
-                told.append(_json.a_text(one.get("text")) or _json.a_text(one.get("summary")))
+        texts_found = []
+        for detail in details:
+            if detail.__class__ is dict and not _json.is_deeper(detail, 8):
+                texts_found.append(_json.a_text(detail.get("text")) or _json.a_text(detail.get("summary")))
                 if not self._is_full:
-                    self._add(one)
-        return "".join(told)
+                    self._add(detail)
+        return "".join(texts_found)
 
-    def _add(self, one: dict[str, Any]) -> None:
-        texts = {key: one[key] for key in _TEXTS if one.get(key).__class__ is str}
-        others = {key[:LONGEST_WORD]: value for key, value in one.items() if key not in texts and value is not None}
+    def _add(self, detail: dict[str, Any]) -> None:
+        texts = {key: detail[key] for key in _TEXTS if detail.get(key).__class__ is str}
+        others = {key[:MAX_ID_CHARS]: value for key, value in detail.items() if key not in texts and value is not None}
         last = self._entries[-1] if self._entries else {}
         if not (
-            last.get("type") == one.get("type") in _TALKS
+            last.get("type") == detail.get("type") in _STREAMED_TYPES
             and all(key not in last or key not in others or last[key] == others[key] for key in ("index", "id"))
         ):
             self._entries.append({})
             self._texts.append({})
         last = self._entries[-1]
-        new = {key: value for key, value in others.items() if key not in last or last[key] != value}
-        if new:
-            self._left -= len(_json.write_text(new))
-            last.update(new)
+        added = {key: value for key, value in others.items() if key not in last or last[key] != value}
+        if added:
+            self._left -= len(_json.write_text(added))
+            last.update(added)
         for key, text in texts.items():
             self._left -= len(text)
             self._texts[-1].setdefault(key, TextBuffer()).add(text)
@@ -64,7 +64,7 @@ class ReasoningDetails:
             self._entries.clear()
             self._texts.clear()
 
-    def keep(self, memory: Memory, call_id: str, renamed: Mapping[str, str]) -> None:
+    def store(self, memory: Memory, call_id: str, renamed: Mapping[str, str]) -> None:
         """Store them: the answer is complete, and this is its first call. Entries name calls by ids, which may have
         been replaced."""
         if self._entries:
@@ -73,8 +73,8 @@ class ReasoningDetails:
                 for entry, texts in zip(self._entries, self._texts, strict=True)
             ]
             for entry in whole:
-                if (given := _json.a_text(entry.get("id"))) in renamed:
-                    entry["id"] = renamed[given]
+                if (endpoint_id := _json.a_text(entry.get("id"))) in renamed:
+                    entry["id"] = renamed[endpoint_id]
             memory.put(_KEY + call_id, whole)
 
 

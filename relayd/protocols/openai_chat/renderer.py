@@ -5,7 +5,7 @@ Laws:
 2. One id, one creation time, one model on everything. The first chunk of a choice has the role; the last one, and only
    that, the finish reason. Usage comes in a chunk of its own, and only where it was asked for.
 3. A failure in a stream is an error frame and no [DONE]. After [DONE] or a failure nothing follows.
-4. Tool calls go out one after the other (calls_out.py). What the client offered as a custom tool comes back as a
+4. Tool calls go out one after the other (tool_call_serializer.py). What the client offered as a custom tool comes back as a
    `custom` call with its raw input; a client of the old `functions` gets `function_call`.
 5. What is kept of an answer until its end is bounded: one that is larger fails.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 from relayd import clock
 from relayd.protocols import _json
-from relayd.protocols._bounds import Allowance, AnswerTooLarge, TextBuffer
+from relayd.protocols._bounds import Allowance, ResponseTooLarge, TextBuffer
 from relayd.protocols._openai_errors import error_object, render_error
 from relayd.protocols.canon import (
     Begin,
@@ -29,7 +29,7 @@ from relayd.protocols.canon import (
     RefusalDelta,
     Request,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -57,36 +57,36 @@ class ChatRenderer(Renderer):
     """Renders one answer; owned by the exchange."""
 
     __slots__ = (
-        "_after", "_allowance", "_before", "_begin", "_choices", "_custom", "_failure", "_includes_usage", "_is_over",
+        "_frame_suffix", "_allowance", "_frame_prefix", "_begin", "_choices", "_custom", "_failure", "_includes_usage", "_is_ended",
         "_legacy", "_model", "_request_id", "_usage", "_whole",
     )  # fmt: skip
 
-    def __init__(self, request: Request, ask: RequestContext) -> None:
+    def __init__(self, request: Request, context: RequestContext) -> None:
         self._model, self._includes_usage = request.model, request.include_usage
-        self._request_id = ask.request_id
+        self._request_id = context.request_id
         self._custom = frozenset(tool.name for tool in request.tools if tool.kind == "custom")
         self._legacy = "functions" in request.extra
         self._allowance = Allowance()
         self._choices: dict[int, _Choice] = {}
         self._begin: dict[str, Any] | None = None
-        self._before = self._after = b""
+        self._frame_prefix = self._frame_suffix = b""
         self._usage: Usage | None = None
         self._failure: Failure | None = None
-        self._is_over = False
+        self._is_ended = False
         self._whole: dict[int, _WholeChoice] | None = None if request.stream else {}
 
-    def feed(self, events: list[Event]) -> bytes:
+    def render(self, events: list[Event]) -> bytes:
         """The frames of these events; b"" for a plain answer."""
         frames: list[bytes] = []
         for event in events:
-            if self._is_over:
+            if self._is_ended:
                 break
             if isinstance(event, Usage):
                 self._usage = event
             elif isinstance(event, Begin):
                 self._start(event)
             elif isinstance(event, End):
-                self._is_over = True
+                self._is_ended = True
                 frames += self._end()
             elif isinstance(event, Failure):
                 frames.append(self._failed(event))
@@ -94,35 +94,35 @@ class ChatRenderer(Renderer):
                 try:
                     for delta in self._deltas(event):
                         if self._whole is not None:
-                            self._keep(delta)
+                            self._collect(delta)
                         else:
                             frames.append(self._frame(delta))
-                except AnswerTooLarge as fault:
+                except ResponseTooLarge as fault:
                     frames.append(self._failed(Failure(502, str(fault))))
         return b"" if self._whole is not None else b"".join(frames)
 
     def _failed(self, failure: Failure) -> bytes:
-        self._is_over = True
+        self._is_ended = True
         self._failure = failure
         return b"data: " + _json.write({"error": error_object(failure)}) + b"\n\n"
 
-    def _keep(self, delta: Delta) -> None:
+    def _collect(self, delta: Delta) -> None:
         """Add a delta to a plain answer; the arguments of calls are counted where they are put in order."""
         number, members, logprobs, _ = delta
         text = members.get("content") or members.get("reasoning_content") or members.get("refusal") or ""
-        self._allowance.take(len(text) + _TOKEN_CHARS * len(logprobs or ()))
+        self._allowance.charge(len(text) + _TOKEN_CHARS * len(logprobs or ()))
         assert self._whole is not None
         self._whole.setdefault(number, _WholeChoice()).add(delta)
 
-    def comment(self) -> bytes:
+    def keepalive(self) -> bytes:
         """A keep-alive frame."""
         return b"" if self._whole is not None else b": keep-alive\n\n"
 
-    def whole(self) -> EncodedResponse:
+    def response(self) -> EncodedResponse:
         """The plain answer."""
         if self._failure is not None:
             return render_error(self._failure, self._request_id)
-        if not self._is_over:
+        if not self._is_ended:
             return render_error(Failure(502, "The upstream's answer is not complete."), self._request_id)
         choices = sorted((self._whole or {}).items())
         body: dict[str, Any] = dict(self._start(Begin()))
@@ -144,20 +144,20 @@ class ChatRenderer(Renderer):
                 "created": event.created or int(clock.wall()),
                 "model": event.model or self._model,
             }
-            self._before = b"data: " + _json.write(self._begin)[:-1] + b',"choices":[{"index":'
+            self._frame_prefix = b"data: " + _json.write(self._begin)[:-1] + b',"choices":[{"index":'
             # OpenAI has a null on every other chunk of a stream that will have a usage chunk.
-            self._after = b',"usage":null}\n\n' if self._includes_usage else b"}\n\n"
+            self._frame_suffix = b',"usage":null}\n\n' if self._includes_usage else b"}\n\n"
         return self._begin
 
     def _frame(self, delta: Delta) -> bytes:
         number, members, logprobs, finish = delta
-        if not self._before:
+        if not self._frame_prefix:
             self._start(Begin())
         reason = b"null" if finish is None else b'"' + finish.encode() + b'"'
         tokens = b"null" if logprobs is None else _json.write({"content": logprobs, "refusal": None})
         return (
             b'%s%d,"delta":%s,"logprobs":%s,"finish_reason":%s}]%s'
-            % (self._before, number, _json.write(members), tokens, reason, self._after)
+            % (self._frame_prefix, number, _json.write(members), tokens, reason, self._frame_suffix)
         )  # fmt: skip
 
     def _end(self) -> Iterator[bytes]:
@@ -167,7 +167,7 @@ class ChatRenderer(Renderer):
             if choice is None or not choice.finished:
                 for delta in self._deltas(Finish("stop", number)):
                     if self._whole is not None:
-                        self._keep(delta)
+                        self._collect(delta)
                     else:
                         yield self._frame(delta)
         if self._includes_usage and self._usage is not None:
@@ -178,7 +178,7 @@ class ChatRenderer(Renderer):
     # ---- deltas
 
     def _deltas(
-        self, event: TextDelta | RefusalDelta | ThoughtDelta | ToolStart | ToolDelta | Finish
+        self, event: TextDelta | RefusalDelta | ReasoningDelta | ToolStart | ToolDelta | Finish
     ) -> Iterator[Delta]:
         number = event.choice
         choice = self._choices.get(number)
@@ -193,7 +193,7 @@ class ChatRenderer(Renderer):
             tokens = None if event.logprobs is None else list(event.logprobs)
             if event.text or tokens:
                 yield number, {"content": event.text}, tokens, None
-        elif isinstance(event, ThoughtDelta):
+        elif isinstance(event, ReasoningDelta):
             if event.text:
                 yield number, {"reasoning_content": event.text}, None, None
         elif isinstance(event, ToolDelta):
@@ -242,12 +242,12 @@ class _WholeChoice:
         if text := members.get("refusal"):
             self._refusal.add(text)
         for call in members.get("tool_calls", ()):
-            known = self._calls.get(call["index"])
-            if known is None:
+            state = self._calls.get(call["index"])
+            if state is None:
                 kind = "custom" if "custom" in call else "function"
                 field = "input" if kind == "custom" else "arguments"
-                known = self._calls[call["index"]] = call, kind, field, TextBuffer()
-            known[3].add(call[known[1]][known[2]])
+                state = self._calls[call["index"]] = call, kind, field, TextBuffer()
+            state[3].add(call[state[1]][state[2]])
         function = members.get("function_call")
         if function is not None:
             if self._function is None:
@@ -285,18 +285,18 @@ class _WholeChoice:
 
 def usage_object(usage: Usage) -> dict[str, Any]:
     """Usage in Chat's words; the details are always there."""
-    before = {"cached_tokens": usage.cached_read}
+    prompt_details = {"cached_tokens": usage.cached_read}
     if usage.cache_creation:
-        before["cache_write_tokens"] = usage.cache_creation
+        prompt_details["cache_write_tokens"] = usage.cache_creation
     return {
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,
         "total_tokens": usage.input + usage.output,
-        "prompt_tokens_details": before,
+        "prompt_tokens_details": prompt_details,
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
     }
 
 
-def renderer(request: Request, ask: RequestContext) -> ChatRenderer:
+def renderer(request: Request, context: RequestContext) -> ChatRenderer:
     """The renderer of one exchange."""
-    return ChatRenderer(request, ask)
+    return ChatRenderer(request, context)

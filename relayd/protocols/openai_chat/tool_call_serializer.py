@@ -4,7 +4,7 @@
    one, so a call that begins early waits until the arguments of the open call are complete.
 2. Waiting calls are sent with the finish reason at the latest; a call without arguments gets an empty object.
 3. The input of a custom tool is decoded when its arguments are complete.
-4. Kept arguments are charged to the answer's allowance, which raises AnswerTooLarge.
+4. Kept arguments are charged to the answer's allowance, which raises ResponseTooLarge.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from relayd.protocols._bounds import Allowance, TextBuffer
-from relayd.protocols._tool_arguments import ObjectEnd, raw_input
+from relayd.protocols._tool_arguments import ObjectEndFinder, raw_input
 from relayd.protocols.canon import ToolDelta, ToolStart
 
 
@@ -22,7 +22,7 @@ class _Call:
 
     def __init__(self, start: ToolStart, is_custom: bool) -> None:
         self.start, self.is_custom = start, is_custom
-        self.pieces, self.end = TextBuffer(), ObjectEnd()
+        self.pieces, self.end = TextBuffer(), ObjectEndFinder()
 
     def add(self, arguments: str) -> None:
         """A piece of the arguments."""
@@ -33,27 +33,27 @@ class _Call:
 class ToolCallSerializer:
     """The calls of one choice; owned by the renderer. Yields members of `tool_calls`."""
 
-    __slots__ = ("_allowance", "_custom", "_open", "_waiting")
+    __slots__ = ("_allowance", "_custom", "_open", "_pending")
 
     def __init__(self, custom: frozenset[str], allowance: Allowance) -> None:
         self._custom, self._allowance = custom, allowance
         self._open: _Call | None = None
-        self._waiting: dict[int, _Call] = {}
+        self._pending: dict[int, _Call] = {}
 
     def start(self, event: ToolStart) -> Iterator[dict[str, Any]]:
         """A call begins."""
         call = _Call(event, event.name in self._custom)
-        if self._waiting or (self._open is not None and not self._open.end.is_complete):
-            self._waiting[event.index] = call
+        if self._pending or (self._open is not None and not self._open.end.is_complete):
+            self._pending[event.index] = call
         else:
             yield from self._next(call)
 
     def add(self, event: ToolDelta) -> Iterator[dict[str, Any]]:
         """A piece of a call's arguments."""
-        self._allowance.take(len(event.arguments))
-        waiting = self._waiting.get(event.index)
-        if waiting is not None:
-            waiting.add(event.arguments)
+        self._allowance.charge(len(event.arguments))
+        pending = self._pending.get(event.index)
+        if pending is not None:
+            pending.add(event.arguments)
             return
         call = self._open
         if call is None or event.index != call.start.index:
@@ -63,17 +63,17 @@ class ToolCallSerializer:
         call.add(event.arguments)
         if not call.is_custom:
             yield _arguments(event.index, event.arguments)
-        while self._waiting and self._open is not None and self._open.end.is_complete:
-            yield from self._next(self._waiting.pop(next(iter(self._waiting))))
+        while self._pending and self._open is not None and self._open.end.is_complete:
+            yield from self._next(self._pending.pop(next(iter(self._pending))))
 
     def close(self) -> Iterator[dict[str, Any]]:
         """The answer is complete: the rest of the open call, and all waiting calls."""
-        while self._waiting:
-            yield from self._next(self._waiting.pop(next(iter(self._waiting))))
-        yield from self._done()
+        while self._pending:
+            yield from self._next(self._pending.pop(next(iter(self._pending))))
+        yield from self._finish_open()
 
     def _next(self, call: _Call) -> Iterator[dict[str, Any]]:
-        yield from self._done()
+        yield from self._finish_open()
         self._open = call
         kind, field = ("custom", "input") if call.is_custom else ("function", "arguments")
         index = call.start.index
@@ -84,7 +84,7 @@ class ToolCallSerializer:
         if call.pieces and not call.is_custom:
             yield _arguments(index, call.pieces.text())
 
-    def _done(self) -> Iterator[dict[str, Any]]:
+    def _finish_open(self) -> Iterator[dict[str, Any]]:
         call, self._open = self._open, None
         if call is None:
             return

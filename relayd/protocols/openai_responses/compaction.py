@@ -18,7 +18,7 @@ from typing import Any
 
 from relayd import clock
 from relayd.protocols import _json
-from relayd.protocols._bounds import Allowance, AnswerTooLarge, TextBuffer
+from relayd.protocols._bounds import Allowance, ResponseTooLarge, TextBuffer
 from relayd.protocols._openai_errors import render_error
 from relayd.protocols.canon import (
     Event,
@@ -130,13 +130,13 @@ class CompactionRenderer(Renderer):
         self._usage: Usage | None = None
         self._failure: Failure | None = None
 
-    def feed(self, events: list[Event]) -> bytes:
+    def render(self, events: list[Event]) -> bytes:
         """Collect the events. Returns b"": nothing is sent before the summary is complete."""
         for event in events:
             if isinstance(event, TextDelta) and event.choice == 0 and self._failure is None:
                 try:
-                    self._allowance.take(len(event.text))
-                except AnswerTooLarge as error:
+                    self._allowance.charge(len(event.text))
+                except ResponseTooLarge as error:
                     self._failure = Failure(502, str(error))
                     break
                 self._summary.add(event.text)
@@ -146,11 +146,11 @@ class CompactionRenderer(Renderer):
                 self._failure = event
         return b""
 
-    def comment(self) -> bytes:
+    def keepalive(self) -> bytes:
         """Return b"": a plain answer has no keep-alive."""
         return b""
 
-    def whole(self) -> EncodedResponse:
+    def response(self) -> EncodedResponse:
         """Return the compaction object, or an error body."""
         summary = self._summary.text().strip()
         failure = self._failure

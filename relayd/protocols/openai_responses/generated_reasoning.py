@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._own_parts import Edit, lists_of_parts, without
+from relayd.protocols._generated_parts import Edit, find_part_lists, without
 from relayd.protocols.openai_responses.reasoning_items import PREFIX
 from relayd.protocols.openai_responses.state import GENERATED_REASONING_PREFIX
 from relayd.wire.body import JsonBody
@@ -18,7 +18,7 @@ from relayd.wire.json_steps import Steps
 MARKS = (b'"' + PREFIX.encode(), b'"' + GENERATED_REASONING_PREFIX.encode())
 
 
-def brings_own_parts(members: Mapping[str, Any]) -> bool:
+def has_generated_parts(members: Mapping[str, Any]) -> bool:
     """True if a parsed body contains such an item."""
     return any(item.__class__ is dict and _is_generated(item) for item in _json.a_list(members.get("input")))
 
@@ -28,7 +28,7 @@ def strip_generated(look: JsonBody) -> Steps[list[Edit]]:
     span = look.span("input")
     edits: list[Edit] = []
     if span is not None:
-        for parts in (yield from lists_of_parts(look.body, span, b"[", MARKS)):
+        for parts in (yield from find_part_lists(look.body, span, b"[", MARKS)):
             edits += without(parts, _is_generated, _as_message)
     return edits
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._bounds import TextBuffer
-from relayd.protocols._tool_arguments import ObjectEnd
-from relayd.protocols.canon import RefusalDelta, TextDelta, ThoughtDelta
+from relayd.protocols._tool_arguments import ObjectEndFinder
+from relayd.protocols.canon import RefusalDelta, TextDelta, ReasoningDelta
 from relayd.protocols.openai_responses.custom_input import CustomInputDecoder
 from relayd.protocols.openai_responses.event_writer import EventWriter, location_of
 from relayd.protocols.openai_responses.reasoning_items import pack_encrypted_content
@@ -147,7 +147,7 @@ class ReasoningItem(OutputItem):
         self._location = b""
         self.signed = False
 
-    def add(self, delta: ThoughtDelta) -> None:
+    def add(self, delta: ReasoningDelta) -> None:
         """Add a delta; a delta with a signature or a redacted block ends the item."""
         if delta.signature is not None or delta.redacted is not None:
             self.signed = True
@@ -156,7 +156,7 @@ class ReasoningItem(OutputItem):
     def _initial(self) -> dict[str, Any]:
         return {"type": "reasoning", "id": self.id, "summary": []}
 
-    def _write(self, delta: ThoughtDelta) -> None:
+    def _write(self, delta: ReasoningDelta) -> None:
         if delta.text:
             if not self._texts:
                 self._location = location_of(self._location_members())
@@ -200,7 +200,7 @@ class ToolCallItem(OutputItem):
         self._decoder = CustomInputDecoder() if custom else None
         self._texts = TextBuffer()
         self._location = b""
-        self._end = ObjectEnd()
+        self._end = ObjectEndFinder()
 
     @property
     def complete(self) -> bool:  # type: ignore[override]  # depends on the arguments
@@ -252,7 +252,7 @@ class ToolSearchItem(OutputItem):
         super().__init__(writer, "tsc")
         self._call_id = call_id
         self._texts = TextBuffer()
-        self._end = ObjectEnd()
+        self._end = ObjectEndFinder()
 
     @property
     def complete(self) -> bool:  # type: ignore[override]  # depends on the arguments

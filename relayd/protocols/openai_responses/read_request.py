@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from relayd.protocols import _json
 from relayd.protocols.canon import Format, Message, Request, Text, Thinking
-from relayd.protocols.dialect import Refused, RequestContext, at_once
+from relayd.protocols.dialect import Refused, RequestContext, run_steps
 from relayd.protocols.openai_responses import compaction, state
 from relayd.protocols.openai_responses.item_tool_lists import item_tool_lists, without_repeated_lists
 from relayd.protocols.openai_responses.items import Conversation, typed_item
@@ -35,7 +35,7 @@ _LOGPROBS, _ENCRYPTED_REASONING = "message.output_text.logprobs", "reasoning.enc
 
 def read_request(body: bytes, context: RequestContext) -> Request:
     """Read a request body, a response.create message of a WebSocket, or a compaction request. Raises Refused."""
-    return at_once(read_steps(_json.read_object(body), context))
+    return run_steps(read_steps(_json.read_object(body), context))
 
 
 def read_steps(members: dict[str, Any], context: RequestContext) -> Steps[Request]:

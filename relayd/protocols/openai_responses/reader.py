@@ -1,6 +1,6 @@
 """Converts the answer of a Responses endpoint, an event stream or a plain body, to canonical events.
 
-Laws (in addition to those of _answer_reader.py):
+Laws (in addition to those of _response_reader.py):
 1. Closing events fill in missing deltas: if the final text of an item or part is longer than its deltas, the rest
    becomes an event. No text becomes an event twice.
 2. Only a terminal event completes an answer; a stream that ends without one was cut.
@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._answer_reader import CUT, AnswerReader
-from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS, MOST_ITEMS, Allowance, AnswerTooLarge
+from relayd.protocols._response_reader import CUT, ResponseReader
+from relayd.protocols._bounds import MAX_ID_CHARS, MOST_CALLS, MOST_ITEMS, Allowance, ResponseTooLarge
 from relayd.protocols._capabilities import RESPONSES
 from relayd.protocols._openai_errors import failure_of, status_in
 from relayd.protocols._turns import call_ids
@@ -26,7 +26,7 @@ from relayd.protocols.canon import (
     RefusalDelta,
     Request,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolStart,
 )
@@ -139,7 +139,7 @@ class ResponsesDecoder:
     def _begin(self, response: dict[str, Any]) -> None:
         if not self.begun:
             self.begun = True
-            identity, model = (_json.a_text(response.get(key))[:LONGEST_WORD] for key in ("id", "model"))
+            identity, model = (_json.a_text(response.get(key))[:MAX_ID_CHARS] for key in ("id", "model"))
             self._events.append(Begin(identity, model, _json.a_count(response.get("created_at"))))
 
     def _item_event(self, kind: str, event: dict[str, Any]) -> None:
@@ -171,7 +171,7 @@ class ResponsesDecoder:
     def _output_index(self, event: dict[str, Any]) -> int:
         """Return the output index of the event's item. Some endpoints send only the item's id, some only the index."""
         output_index = event.get("output_index")
-        identity = _json.a_text(event.get("item_id") or _json.an_object(event.get("item")).get("id"))[:LONGEST_WORD]
+        identity = _json.a_text(event.get("item_id") or _json.an_object(event.get("item")).get("id"))[:MAX_ID_CHARS]
         if output_index.__class__ is not int or output_index < 0:
             output_index = self._indexes_by_id.get(identity, len(self._indexes_by_id)) if identity else 0
         if identity and len(self._indexes_by_id) < MOST_ITEMS:
@@ -202,8 +202,8 @@ class ResponsesDecoder:
             self._arguments(state, text[state.chars :])
             return
         try:
-            self._allowance.take(len(text))
-        except AnswerTooLarge as error:
+            self._allowance.charge(len(text))
+        except ResponseTooLarge as error:
             self._fail_once(Failure(502, str(error)))
         else:
             state.early_arguments = text
@@ -234,18 +234,18 @@ class ResponsesDecoder:
                 text = "\n\n" + text if state.chars else text
                 state.summary_index = part
             state.chars += len(text)
-            self._events.append(ThoughtDelta(text))
+            self._events.append(ReasoningDelta(text))
 
     def _begin_call(self, state: _ItemState, item: dict[str, Any]) -> None:
         name = _json.a_text(item.get("name"))
         if _json.a_text(item.get("type")) not in _INPUT_MEMBERS or state.call_index >= 0 or not name:
             return
-        if self._call_count >= MOST_CALLS or len(name) > LONGEST_WORD:
+        if self._call_count >= MOST_CALLS or len(name) > MAX_ID_CHARS:
             self._fail_once(_TOO_MANY)
             return
         state.call_index, state.custom = self._call_count, item["type"] == "custom_tool_call"
         self._call_count += 1
-        identity = _json.a_text(item.get("call_id"))[:LONGEST_WORD]
+        identity = _json.a_text(item.get("call_id"))[:MAX_ID_CHARS]
         if not identity or identity in self._used_ids:
             identity = new_id("call")
         self._used_ids.add(identity)
@@ -295,7 +295,7 @@ class ResponsesDecoder:
         encrypted = _json.a_text(item.get("encrypted_content"))
         if encrypted:
             signature = pack_native_signature(_json.a_text(item.get("id")) or new_id("rs"), encrypted)
-            self._events.append(ThoughtDelta(signature=signature))
+            self._events.append(ReasoningDelta(signature=signature))
 
     def _terminal(self, response: dict[str, Any]) -> None:
         status, usage = response.get("status"), response.get("usage")
@@ -321,11 +321,11 @@ class ResponsesDecoder:
         self.over = True
 
 
-def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
+def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> ResponseReader:
     """See dialect.Dialect."""
     decoder = ResponsesDecoder(call_ids(request.messages))
-    return AnswerReader(decoder, stream=request.stream, content_encoding=content_encoding,
-                        names=RESPONSES.names_back(request), stops=RESPONSES.stops(request)[1])  # fmt: skip
+    return ResponseReader(decoder, stream=request.stream, content_encoding=content_encoding,
+                        names=RESPONSES.original_names(request), stops=RESPONSES.split_stops(request)[1])  # fmt: skip
 
 
 _TOO_MANY = Failure(502, "The upstream's answer has too many items.")

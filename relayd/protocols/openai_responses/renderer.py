@@ -18,7 +18,7 @@ from typing import Any
 
 from relayd import clock
 from relayd.protocols import _json
-from relayd.protocols._bounds import MOST_ITEMS, PIECE_CHARS, Allowance, AnswerTooLarge
+from relayd.protocols._bounds import MOST_ITEMS, PIECE_CHARS, Allowance, ResponseTooLarge
 from relayd.protocols._openai_errors import render_error
 from relayd.protocols.canon import (
     Begin,
@@ -29,7 +29,7 @@ from relayd.protocols.canon import (
     RefusalDelta,
     Request,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -81,7 +81,7 @@ class ResponsesRenderer(Renderer):
         self._echo = b""
         self._failure: Failure | None = None
 
-    def feed(self, events: list[Event]) -> bytes:
+    def render(self, events: list[Event]) -> bytes:
         """See dialect.Renderer. For a WebSocket, each event is one line (`messages` returns them one by one)."""
         for event in events:
             self._render(event)
@@ -96,11 +96,11 @@ class ResponsesRenderer(Renderer):
             self._render(event)
         return self._writer.flush()
 
-    def comment(self) -> bytes:
+    def keepalive(self) -> bytes:
         """Return a keep-alive comment; b"" for a plain answer and for a WebSocket, which has pings."""
         return KEEP_ALIVE if self._form == "sse" else b""
 
-    def whole(self) -> EncodedResponse:
+    def response(self) -> EncodedResponse:
         """Return the plain answer."""
         if self._final is None:
             failure = self._failure or Failure(502, "The upstream's answer is incomplete.")
@@ -116,14 +116,14 @@ class ResponsesRenderer(Renderer):
             self._begin()
         try:
             self._dispatch(event)
-        except AnswerTooLarge as error:
+        except ResponseTooLarge as error:
             self._fail(Failure(502, str(error)))
 
     def _dispatch(self, event: Event) -> None:
         match event:
             case TextDelta(choice=0) | RefusalDelta(choice=0):
                 self._text(event)
-            case ThoughtDelta(choice=0):
+            case ReasoningDelta(choice=0):
                 self._reasoning(event)
             case ToolStart(choice=0):
                 self._begin_call(event)
@@ -161,9 +161,9 @@ class ResponsesRenderer(Renderer):
 
     def _charge(self, item: OutputItem, chars: int) -> None:
         """Charge the allowance for an item's text; deltas that wait for their item to open cost more."""
-        self._allowance.take(chars if item.index >= 0 else chars + PIECE_CHARS)
+        self._allowance.charge(chars if item.index >= 0 else chars + PIECE_CHARS)
 
-    def _reasoning(self, event: ThoughtDelta) -> None:
+    def _reasoning(self, event: ReasoningDelta) -> None:
         has_signature = event.signature is not None or event.redacted is not None
         last = self._items[-1] if self._items else None
         if not isinstance(last, ReasoningItem) or last.signed:
@@ -197,7 +197,7 @@ class ResponsesRenderer(Renderer):
 
     def _append(self, item: OutputItem) -> None:
         if len(self._items) + len(self._output) >= MOST_ITEMS:
-            raise AnswerTooLarge("The upstream's answer has too many items.")
+            raise ResponseTooLarge("The upstream's answer has too many items.")
         self._items.append(item)
         if len(self._items) == 1:
             item.open(len(self._output))

@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, unquote
 
 from relayd.protocols import _json
 from relayd.protocols._openai_errors import render_error
-from relayd.protocols._token_estimate import counting
+from relayd.protocols._token_estimate import count_steps
 from relayd.protocols.canon import Failure
-from relayd.protocols.dialect import EncodedResponse, Refused, RequestContext, at_once
+from relayd.protocols.dialect import EncodedResponse, Refused, RequestContext, run_steps
 from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.read_request import read_for_count
 from relayd.wire.json_steps import Steps
@@ -59,7 +59,7 @@ def local(context: RequestContext, body: bytes) -> EncodedResponse | None:
 
 def _count(context: RequestContext, body: bytes) -> EncodedResponse:
     try:
-        return at_once(local_steps(_json.read_object(body), context))
+        return run_steps(local_steps(_json.read_object(body), context))
     except Refused as refused:
         return _refused(refused, context)
 
@@ -70,7 +70,7 @@ def local_steps(members: dict[str, Any], context: RequestContext) -> Steps[Encod
         request = yield from read_for_count(members, context)
     except Refused as refused:
         return _refused(refused, context)
-    count = yield from counting(request)
+    count = yield from count_steps(request)
     return EncodedResponse(200, _json.write({"object": "response.input_tokens", "input_tokens": count}))
 
 

@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relayd.protocols.dialect import RequestContext, at_once
+from relayd.protocols.dialect import RequestContext, run_steps
 from relayd.wire.json_steps import Steps
 
 _RESPONSE, _ITEM, _LATEST = "response:", "response_item:", "latest_response"
@@ -39,7 +39,7 @@ def find_response(context: RequestContext, response_id: str) -> Steps[dict[str, 
 
 def stored_response(context: RequestContext, response_id: str) -> dict[str, Any] | None:
     """Return the record of a stored response of this consumer; None if it does not exist."""
-    return at_once(stored_response_steps(context, response_id))
+    return run_steps(stored_response_steps(context, response_id))
 
 
 def stored_response_steps(context: RequestContext, response_id: str) -> Steps[dict[str, Any] | None]:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from relayd.protocols import _json
 from relayd.protocols.canon import SharedTools, Tool, ToolChoice
-from relayd.protocols.dialect import Refused, at_once
+from relayd.protocols.dialect import Refused, run_steps
 from relayd.wire.json_steps import Steps
 from relayd.wire.tool_list_cache import CachedList, memoised
 
@@ -129,7 +129,7 @@ def read_tool_config(body: Mapping[str, Any], item_lists: Iterable[tuple[str, li
 
     `item_lists` are the lists of tools in input items, each with its path.
     """
-    return at_once(tool_config_steps(body, item_lists))
+    return run_steps(tool_config_steps(body, item_lists))
 
 
 def tool_config_steps(body: Mapping[str, Any], item_lists: Iterable[tuple[str, list[Any]]] = ()) -> Steps[ToolConfig]:
@@ -164,7 +164,7 @@ class _ToolList(NamedTuple):
 
 def _read_list(entries: list[Any]) -> _ToolList:
     reader = _ToolReader()
-    at_once(reader.read(entries, "tools", MAX_TOOL_ENTRIES))
+    run_steps(reader.read(entries, "tools", MAX_TOOL_ENTRIES))
     echo = CachedList([_echo(entry) if entry["type"] == "function" else entry for entry in entries])
     return _ToolList(SharedTools(reader.tools.values()), reader.names, echo)
 

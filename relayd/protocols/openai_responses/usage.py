@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols.dialect import AnswerFacts, TapFormat
+from relayd.protocols.dialect import ResponseFacts, TapFormat
 from relayd.usage import Usage
 
 TERMINAL = ("completed", "incomplete", "failed", "cancelled")
@@ -26,7 +26,7 @@ def read_usage(usage: Mapping[str, Any]) -> Usage:
     )
 
 
-def facts(value: dict[str, Any]) -> AnswerFacts:
+def facts(value: dict[str, Any]) -> ResponseFacts:
     """See dialect.TapFormat; `value` is a Response or an event that contains one."""
     response = value.get("response")
     if response.__class__ is not dict:
@@ -35,7 +35,7 @@ def facts(value: dict[str, Any]) -> AnswerFacts:
     if status in TERMINAL and response.get("object") == "response":
         finish = _json.a_text(_json.an_object(response.get("incomplete_details")).get("reason")) or status
     usage = _json.an_object(response.get("usage"))
-    return AnswerFacts(_json.a_text(response.get("model")), finish, usage or None)
+    return ResponseFacts(_json.a_text(response.get("model")), finish, usage or None)
 
 
 TAP = TapFormat(usage_key="usage", finish_key="status", finish_values=TERMINAL, facts=facts, usage=read_usage)

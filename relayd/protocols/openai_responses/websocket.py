@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._openai_errors import error_object, shown_status
+from relayd.protocols._openai_errors import error_object, client_status
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import EncodedResponse, Refused, WebSocketTransport
 from relayd.wire.body import JsonBody
@@ -24,7 +24,7 @@ CONNECTION_LIMIT = Failure(
 
 def error_event(failure: Failure) -> dict[str, Any]:
     """Return the error event of a turn that fails before its response begins."""
-    return {"type": "error", "status": shown_status(failure.status), "error": error_object(failure)}
+    return {"type": "error", "status": client_status(failure.status), "error": error_object(failure)}
 
 
 def write_error(failure: Failure) -> bytes:

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from relayd.protocols._capabilities import RESPONSES, Generation, effort_of
-from relayd.protocols._stop_strings import require_few
-from relayd.protocols._thinking import wanted_thinking
+from relayd.protocols._capabilities import RESPONSES, ModelFamily, effort_for_budget
+from relayd.protocols._stop_strings import require_stop_limits
+from relayd.protocols._thinking import requested_thinking
 from relayd.protocols._tools import body_steps, tool_steps
-from relayd.protocols._turns import whole_turns
+from relayd.protocols._turns import merge_turns
 from relayd.protocols.canon import (
     Audio,
     File,
@@ -32,7 +32,7 @@ from relayd.protocols.canon import (
     ToolCall,
     ToolResult,
 )
-from relayd.protocols.dialect import EncodedRequest, Memory, Options, Refused, at_once
+from relayd.protocols.dialect import EncodedRequest, Memory, Options, Refused, run_steps
 from relayd.protocols.openai_responses.reasoning_items import unpack_native_signature
 from relayd.wire.json_steps import Steps
 
@@ -42,17 +42,17 @@ _NO_OUTPUT = "(no output)"
 
 def write_request(request: Request, options: Options, memory: Memory) -> EncodedRequest:
     """Encode the request for the endpoint. Raises Refused if it uses an unsupported feature."""
-    return at_once(write_steps(request, options, memory))
+    return run_steps(write_steps(request, options, memory))
 
 
 def write_steps(request: Request, options: Options, memory: Memory) -> Steps[EncodedRequest]:
     """Encode the request in steps; see write_request."""
     if request.n is not None and request.n > 1:
         raise Refused("This upstream supports one answer only: n must be 1.", "n", "unsupported_value")
-    require_few(RESPONSES.stops(request)[1])
+    require_stop_limits(RESPONSES.split_stops(request)[1])
     body: dict[str, Any] = {
         "model": request.model,
-        "input": (yield from _ItemWriter(options).written(whole_turns(request.messages))),
+        "input": (yield from _ItemWriter(options).written(merge_turns(request.messages))),
         "store": False,
     }
     include = []
@@ -73,7 +73,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Enc
         body["metadata"] = request.metadata
     if text := _text(request, options):
         body["text"] = text
-    if reasoning := _reasoning(wanted_thinking(request, options, memory), RESPONSES.of(request.model)):
+    if reasoning := _reasoning(requested_thinking(request, options, memory), RESPONSES.of(request.model)):
         body["reasoning"] = reasoning
         if reasoning.get("effort") != "none":
             include.append("reasoning.encrypted_content")
@@ -127,15 +127,15 @@ def _text(request: Request, options: Options) -> dict[str, Any]:
     return text
 
 
-def _reasoning(thinking: Thinking | None, generation: Generation) -> dict[str, Any]:
+def _reasoning(thinking: Thinking | None, family: ModelFamily) -> dict[str, Any]:
     if thinking is None:
         return {}
     effort = thinking.effort
     if effort is None and thinking.budget is not None:
-        effort = effort_of(thinking.budget)
+        effort = effort_for_budget(thinking.budget)
     if thinking.enabled is False:
         effort = "none"
-    reasoning: dict[str, Any] = {} if effort is None else {"effort": generation.effort(effort)}
+    reasoning: dict[str, Any] = {} if effort is None else {"effort": family.effort(effort)}
     if thinking.enabled is not False and thinking.visible is not False and (thinking.visible or thinking.enabled):
         reasoning["summary"] = "auto"
     return reasoning

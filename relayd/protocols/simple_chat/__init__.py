@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relayd.protocols import _openai_errors
 from relayd.protocols.dialect import Dialect
-from relayd.protocols.simple_chat import front
+from relayd.protocols.simple_chat import frontend
 
 DIALECT = Dialect(
     name="simple_chat",
@@ -12,9 +12,9 @@ DIALECT = Dialect(
     paths=("/chat",),
     render_error=_openai_errors.render_error,
     read_error=_openai_errors.read_error,
-    read_request=front.read_request,
-    read_steps=front.read_steps,
-    renderer=front.renderer,
+    read_request=frontend.read_request,
+    read_steps=frontend.read_steps,
+    renderer=frontend.renderer,
     names_backend=True,
     drops=(
         "stream: the answer comes in one piece.",

@@ -44,7 +44,7 @@ def chain_for(
     out of errors in the body."""
     if canonical is not None and target.dialect is not None and target.dialect.reader is not None:
         reader = target.dialect.reader(canonical, target.upstream.spec.dialect, ai_request.context.memory, response.coding)
-        ai_request.renderer.answered_by(ai_request.backend_name(target))
+        ai_request.renderer.set_upstream_name(ai_request.backend_name(target))
         chain: tuple[Filter, ...] = (Translate(ai_request, reader, may_retry, keys),)
     else:
         chain = passing_chain(ai_request, target, response, may_retry)

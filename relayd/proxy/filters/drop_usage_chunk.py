@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relayd.protocols.include_usage import UsageChunkRemover
+from relayd.protocols.include_usage import UsageChunkFilter
 from relayd.proxy.filters.filter import Filter
 from relayd.wire.response import ResponseHead
 
@@ -14,13 +14,13 @@ class DropUsageChunk(Filter):
 
     def __init__(self, response: ResponseHead) -> None:
         super().__init__()
-        self._remover = UsageChunkRemover()
+        self._remover = UsageChunkFilter()
         response.length = None
 
     def process(self, data: bytes) -> bytes:
         """The frames that the client asked for."""
-        return self._remover.feed(data)
+        return self._remover.filter(data)
 
     def finish(self) -> bytes:
         """A last frame without its blank line."""
-        return self._remover.end()
+        return self._remover.flush()

@@ -5,12 +5,12 @@ What was held is bounded: at BOUND bytes the stream goes on as it is.
 
 from __future__ import annotations
 
-from relayd.protocols.canon import Event, Failure, RefusalDelta, TextDelta, ThoughtDelta, ToolStart
+from relayd.protocols.canon import Event, Failure, RefusalDelta, TextDelta, ReasoningDelta, ToolStart
 from relayd.protocols.dialect import Reader
 from relayd.proxy.filters.filter import Filter
 
 MAX_HELD_BYTES = 64 * 1024
-CONTENT = (TextDelta, RefusalDelta, ThoughtDelta, ToolStart)
+CONTENT = (TextDelta, RefusalDelta, ReasoningDelta, ToolStart)
 
 
 class HoldFirstContent(Filter):
@@ -32,14 +32,14 @@ class HoldFirstContent(Filter):
             return data
         self._held.append(data)
         self._held_bytes += len(data)
-        if self._has_content(reader.feed(data)) or (self._held_bytes > MAX_HELD_BYTES and self.failure is None):
+        if self._has_content(reader.decode(data)) or (self._held_bytes > MAX_HELD_BYTES and self.failure is None):
             return self._release()
         return b""
 
     def finish(self) -> bytes:
         """A stream that ended without content goes on as it is, unless its end is a failure."""
         if self._reader is not None:
-            self._has_content(self._reader.end())
+            self._has_content(self._reader.finish())
         return b"" if self.failure is not None else self._release()
 
     def _has_content(self, events: list[Event]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import TapFormat
-from relayd.protocols.tap import Tap, observed_in
+from relayd.protocols.tap import Tap, observe_body
 from relayd.proxy.account import record_observed
 from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.filters.filter import Filter
@@ -34,7 +34,7 @@ class TapUsage(Filter):
     def process(self, data: bytes) -> bytes:
         """Most pieces of a stream are whole frames in which nothing of interest stands."""
         tap = self._tap
-        if self._at_frame_end and tap is not None and tap.skims(data):
+        if self._at_frame_end and tap is not None and tap.can_skip(data):
             self._tail = data
             return data
         self._at_frame_end = data.endswith(b"\n\n")
@@ -43,7 +43,7 @@ class TapUsage(Filter):
                 self._whole_body = data
                 return data
             tap = self._tap = Tap(self._format, self._response.coding)
-        tap.feed(data)
+        tap.observe(data)
         self._tail = data if len(data) >= 64 else self._tail[-64:] + data  # the marker may come in pieces
         return data
 
@@ -59,4 +59,4 @@ class TapUsage(Filter):
         if self._tap is not None:
             record_observed(record, self._tap.observed, self._ai_request)
         elif self._whole_body:
-            record_observed(record, observed_in(self._format, self._whole_body), self._ai_request)
+            record_observed(record, observe_body(self._format, self._whole_body), self._ai_request)

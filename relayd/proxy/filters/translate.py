@@ -54,7 +54,7 @@ class Translate(Filter):
             self._input = self._input[self._position :] + data if self._position < len(self._input) else data
             self._position = 0
         reader = self._reader
-        self._add_events(reader.feed(b"" if reader.has_more else self._next_piece()))
+        self._add_events(reader.decode(b"" if reader.has_more else self._next_piece()))
         self.unfinished = (bool(self._input) or reader.has_more) and self.failure is None and not self._done
         return self._render()
 
@@ -71,7 +71,7 @@ class Translate(Filter):
     def finish(self) -> bytes:
         """The rest of a stream, or the whole plain response."""
         if self.failure is None and not self._done:
-            self._add_events(self._reader.end())
+            self._add_events(self._reader.finish())
         if self.failure is None and not self._done:
             self._fail(Failure(502, "The upstream's answer was cut.", code="upstream_cut"))
         if self.failure is None:
@@ -79,7 +79,7 @@ class Translate(Filter):
         out = self._render()
         if out or self.failure is not None or self._ai_request.content_rendered:
             return out
-        self._rendered = self._ai_request.renderer.whole()
+        self._rendered = self._ai_request.renderer.response()
         return self._rendered.body
 
     def head(self, response: ResponseHead) -> ResponseHead:
@@ -127,7 +127,7 @@ class Translate(Filter):
         if self.holds or not self._events or (self.failure is not None and not self._ai_request.content_rendered):
             return b""
         events, self._events = self._events, []
-        out = self._ai_request.renderer.feed(events)
+        out = self._ai_request.renderer.render(events)
         self._ai_request.content_rendered = self._ai_request.content_rendered or bool(out)
         if self.failure is not None:
             self._ai_request.failure_rendered = True

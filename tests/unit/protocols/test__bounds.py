@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from relayd.protocols._bounds import MOST_KEPT_CHARS, Allowance, AnswerTooLarge, TextBuffer
+from relayd.protocols._bounds import MOST_BUFFERED_CHARS, Allowance, ResponseTooLarge, TextBuffer
 from relayd.protocols.canon import (
     Begin,
     Event,
@@ -20,7 +20,7 @@ from relayd.protocols.canon import (
     Request,
     Text,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolStart,
 )
@@ -251,11 +251,11 @@ def rendered(front: Dialect, stream: bool, events: Iterable[Event]) -> tuple[byt
     count, last = 0, b""
     for event in events:
         count += 1
-        sent = renderer.feed([event])
+        sent = renderer.render([event])
         last = sent or last
         if b"too large" in sent or b"too many" in sent:
             return sent, count
-    return renderer.whole().body or last, count
+    return renderer.response().body or last, count
 
 
 def _begun(events: Iterator[Event]) -> Iterator[Event]:
@@ -270,7 +270,7 @@ def test_a_plain_answer_that_an_endpoint_streams_without_end_is_bounded(front: D
         return rendered(front, False, _begun(TextDelta(text) for _ in range(200)))
 
     (said, _), peak_mib = measured(run)
-    assert peak_mib < 3 * MOST_KEPT_CHARS / MIB and len(said) < 2000
+    assert peak_mib < 3 * MOST_BUFFERED_CHARS / MIB and len(said) < 2000
     if front.name != "dialogflow":  # which tells no errors, and no more than 64 KiB
         assert b"too large" in said
 
@@ -278,7 +278,7 @@ def test_a_plain_answer_that_an_endpoint_streams_without_end_is_bounded(front: D
 @any_front
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 def test_texts_and_thoughts_by_turns_without_end_are_bounded(front: Dialect, stream: bool) -> None:
-    both: Iterable[Event] = itertools.cycle((ThoughtDelta("a"), TextDelta("b")))
+    both: Iterable[Event] = itertools.cycle((ReasoningDelta("a"), TextDelta("b")))
 
     def run() -> tuple[bytes, int]:
         return rendered(front, stream, _begun(itertools.islice(both, 30_000)))
@@ -300,7 +300,7 @@ def test_calls_that_wait_for_one_that_never_is_whole_are_bounded(front: Dialect,
             yield ToolDelta(number, "x" * MIB)
 
     (said, count), peak_mib = measured(lambda: rendered(front, stream, _begun(events())))
-    assert peak_mib < 3 * MOST_KEPT_CHARS / MIB
+    assert peak_mib < 3 * MOST_BUFFERED_CHARS / MIB
     if front.name not in ("dialogflow", "simple_chat"):
         assert b"too large" in said or b"large" in said
         assert not stream or count < 140
@@ -311,9 +311,9 @@ def test_calls_that_wait_for_one_that_never_is_whole_are_bounded(front: Dialect,
 
 def test_an_allowance_runs_out_at_its_end_and_says_what_it_was_for() -> None:
     allowance = Allowance(10, "Too many words.")
-    allowance.take(10)
-    with pytest.raises(AnswerTooLarge, match=r"^Too many words\.$"):
-        allowance.take(1)
+    allowance.charge(10)
+    with pytest.raises(ResponseTooLarge, match=r"^Too many words\.$"):
+        allowance.charge(1)
 
 
 def test_text_letter_by_letter_takes_little_more_than_at_once() -> None:

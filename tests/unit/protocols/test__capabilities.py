@@ -60,8 +60,8 @@ def written(name: str, **members: Any) -> dict[str, Any]:
     ],
 )
 def test_a_name_tells_the_generation(model: str, thinking: str, ids: bool) -> None:
-    generation = GEMINI.of(model)
-    assert (generation.thinking, generation.call_ids, generation.signatures) == (thinking, ids, ids)
+    family = GEMINI.of(model)
+    assert (family.thinking, family.call_ids, family.signatures) == (thinking, ids, ids)
 
 
 def test_pro_models_never_think_less_than_they_can() -> None:
@@ -87,7 +87,7 @@ def test_a_word_that_is_no_effort_is_refused() -> None:
     ],
 )
 def test_a_budget_is_brought_into_what_the_models_take(model: str, asked: int, told: int) -> None:
-    assert GEMINI.of(model).fitting_budget(asked) == told
+    assert GEMINI.of(model).clamp_budget(asked) == told
     request = Request(model, (Message("user", (Text("x"),)),), thinking=Thinking(budget=asked))
     body = json.loads(write_request(request, Options(), Forgetful()).body)
     assert body["generationConfig"]["thinkingConfig"]["thinkingBudget"] == told
@@ -189,7 +189,7 @@ def test_a_call_comes_back_under_the_name_that_the_client_knows(name: str) -> No
     assert make is not None and len(told) == 1 and told != {tool}
     for called, known in ((told.pop(), tool), ("look", "look")):
         reader = make(request, Options(), Forgetful())
-        events = reader.feed(json.dumps(ANSWERS[name](called)).encode()) + reader.end()
+        events = reader.decode(json.dumps(ANSWERS[name](called)).encode()) + reader.finish()
         assert [one.name for one in events if isinstance(one, ToolStart)] == [known]
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from relayd.protocols._chat_usage import TAP, read_usage, usage_in
-from relayd.protocols.dialect import AnswerFacts
+from relayd.protocols._chat_usage import TAP, read_usage, usage_of
+from relayd.protocols.dialect import ResponseFacts
 from relayd.usage import Usage
 
 
@@ -28,9 +28,9 @@ def test_imitators_are_read_too(usage: dict[str, Any], read: Usage) -> None:
     {"choices": [7, {"usage": {"prompt_tokens": 1}}]},
 ])
 def test_usage_is_found_wherever_an_imitator_puts_it(chunk: dict[str, Any]) -> None:
-    assert usage_in(chunk) == {"prompt_tokens": 1}
+    assert usage_of(chunk) == {"prompt_tokens": 1}
 
 
 def test_what_a_chunk_does_not_say_is_empty() -> None:
-    assert TAP.facts({"model": 7, "choices": "x", "usage": []}) == AnswerFacts()
-    assert TAP.facts({"model": "m", "choices": [{"finish_reason": "stop"}]}) == AnswerFacts("m", "stop")
+    assert TAP.facts({"model": 7, "choices": "x", "usage": []}) == ResponseFacts()
+    assert TAP.facts({"model": "m", "choices": [{"finish_reason": "stop"}]}) == ResponseFacts("m", "stop")

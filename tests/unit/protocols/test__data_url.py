@@ -8,38 +8,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols._data_url import is_data_url, kind_of_address, take_apart
+from relayd.protocols._data_url import is_data_url, media_type_of_url, parse_data_url
 
 
 @given(st.binary(max_size=64))
 def test_what_was_put_in_comes_out_byte_for_byte(data: bytes) -> None:
     text = base64.b64encode(data).decode()
-    assert take_apart(f"data:image/png;base64,{text}") == ("image/png", text)
+    assert parse_data_url(f"data:image/png;base64,{text}") == ("image/png", text)
 
 
 @given(st.binary(max_size=64))
 def test_other_ways_to_write_base64_are_put_right(data: bytes) -> None:
     plain = base64.b64encode(data).decode()
     for text in (base64.urlsafe_b64encode(data).decode(), plain.rstrip("="), plain[:5] + "\n" + plain[5:]):
-        assert take_apart(f"data:image/png;base64,{text}") == ("image/png", plain)
+        assert parse_data_url(f"data:image/png;base64,{text}") == ("image/png", plain)
 
 
 @given(st.text(max_size=80))
 def test_any_text_is_taken_apart_or_none(text: str) -> None:
-    found = take_apart("data:" + text)
+    found = parse_data_url("data:" + text)
     assert found is None or base64.b64decode(found[1], validate=True) is not None
-    take_apart(text)
-    kind_of_address(text)
+    parse_data_url(text)
+    media_type_of_url(text)
 
 
 def test_text_without_base64_is_percent_decoded() -> None:
-    assert take_apart("data:,a%20b") == ("text/plain", base64.b64encode(b"a b").decode())
-    assert take_apart("DATA:text/html;charset=utf-8,<p>") == ("text/html", base64.b64encode(b"<p>").decode())
+    assert parse_data_url("data:,a%20b") == ("text/plain", base64.b64encode(b"a b").decode())
+    assert parse_data_url("DATA:text/html;charset=utf-8,<p>") == ("text/html", base64.b64encode(b"<p>").decode())
 
 
 @pytest.mark.parametrize("url", ["", "data:", "data:image/png;base64", "data:image/png;base64,%%%", "data:image/png;base64,QQ=Q"])
 def test_what_is_no_data_url_is_none(url: str) -> None:
-    assert take_apart(url) is None
+    assert parse_data_url(url) is None
 
 
 def test_a_scheme_has_any_case() -> None:
@@ -47,14 +47,14 @@ def test_a_scheme_has_any_case() -> None:
 
 
 def test_an_address_tells_its_kind_by_its_path() -> None:
-    assert kind_of_address("https://example.org/a/cat.PNG?size=3.gif") == "image/png"
-    assert kind_of_address("https://example.org/a") is None
-    assert kind_of_address("https://[oops/cat.png") is None
+    assert media_type_of_url("https://example.org/a/cat.PNG?size=3.gif") == "image/png"
+    assert media_type_of_url("https://example.org/a") is None
+    assert media_type_of_url("https://[oops/cat.png") is None
 
 
 def test_what_would_take_long_to_put_right_is_no_data_url() -> None:
     whole = "data:image/png;base64," + "AB+/" * 3_000_000
-    assert take_apart(whole) == ("image/png", "AB+/" * 3_000_000)
-    assert take_apart(whole.replace("+", "-")) is None and take_apart(whole + "\u20ac") is None
-    assert take_apart("data:image/png;base64,AB-_ AA") == ("image/png", "AB+/AA==")
-    assert take_apart("data:text/plain," + "%41" * 100_000) is None
+    assert parse_data_url(whole) == ("image/png", "AB+/" * 3_000_000)
+    assert parse_data_url(whole.replace("+", "-")) is None and parse_data_url(whole + "\u20ac") is None
+    assert parse_data_url("data:image/png;base64,AB-_ AA") == ("image/png", "AB+/AA==")
+    assert parse_data_url("data:text/plain," + "%41" * 100_000) is None

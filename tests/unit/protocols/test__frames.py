@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols._frames import OVERLAP, complete, first_complete, pieces, with_mark
+from relayd.protocols._frames import OVERLAP, complete, first_frame_end, pieces, frames_with_mark
 from relayd.wire.sse import SseSplitter
 
 LINES = st.lists(st.sampled_from([b"data: a", b": c", b"x", b""]), max_size=8)
@@ -20,7 +20,7 @@ def test_the_end_is_where_the_splitter_has_dispatched_all(lines: list[bytes], en
     splitter = SseSplitter()
     events = splitter.feed(stream)
     assert complete(stream) == len(stream) - len(splitter.rest)
-    assert first_complete(stream) == (len(events[0].raw) if events else 0)
+    assert first_frame_end(stream) == (len(events[0].raw) if events else 0)
     for seen in range(len(stream)):
         if not complete(stream[:seen]):
             assert complete(stream, seen - OVERLAP) == complete(stream)
@@ -39,5 +39,5 @@ def test_pieces_are_whole_frames_of_a_bounded_size(frames: list[bytes], most: in
 @given(FRAMES)
 def test_every_frame_with_the_mark_is_found_once(frames: list[bytes]) -> None:
     whole = b"".join(frames)
-    found = [whole[begin:end] for begin, end in with_mark(whole, re.compile(b"MARK"))]
+    found = [whole[begin:end] for begin, end in frames_with_mark(whole, re.compile(b"MARK"))]
     assert found == [frame for frame in frames if b"MARK" in frame]

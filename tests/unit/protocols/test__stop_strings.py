@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.protocols import registry
-from relayd.protocols._stop_strings import StopStrings
+from relayd.protocols._stop_strings import StopStringFilter
 from relayd.protocols.canon import (
     End,
     Event,
@@ -19,7 +19,7 @@ from relayd.protocols.canon import (
     Request,
     Text,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolStart,
 )
 from relayd.protocols.dialect import Options
@@ -36,7 +36,7 @@ def text_of(events: list[Event], choice: int = 0) -> str:
     st.lists(st.integers(0, 30), max_size=6),
 )
 def test_the_answer_ends_at_the_first_stop_string_however_it_was_cut(text: str, stops: list[str], cuts: list[int]) -> None:
-    watch = StopStrings(tuple(stops))
+    watch = StopStringFilter(tuple(stops))
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     told: list[Event] = []
     for start, end in itertools.pairwise(places):
@@ -50,14 +50,14 @@ def test_the_answer_ends_at_the_first_stop_string_however_it_was_cut(text: str, 
 
 
 def test_what_may_be_the_beginning_of_one_is_told_when_it_is_none() -> None:
-    watch = StopStrings(("STOP",))
+    watch = StopStringFilter(("STOP",))
     assert text_of(watch.passed([TextDelta("a ST")])) == "a "
-    assert watch.passed([ThoughtDelta("hm")]) == [TextDelta("ST"), ThoughtDelta("hm")]
+    assert watch.passed([ReasoningDelta("hm")]) == [TextDelta("ST"), ReasoningDelta("hm")]
     assert watch.passed([TextDelta("S"), Failure(502, "cut")]) == [TextDelta("S"), Failure(502, "cut")]
 
 
 def test_behind_a_stop_string_nothing_of_its_choice_is_told() -> None:
-    watch = StopStrings(("\n\n",))
+    watch = StopStringFilter(("\n\n",))
     events = watch.passed([TextDelta("a\n"), TextDelta("\nb"), TextDelta("c", 1), ToolStart(0, "x", "look"), TextDelta("d")])
     assert text_of(events) == "a" and text_of(events, 1) == "c"
     assert watch.passed([Finish("tool_calls"), Finish("stop", 1)]) == [Finish("stop", 0, "\n\n"), Finish("stop", 1)]
@@ -71,6 +71,6 @@ def test_a_fifth_stop_string_ends_the_answer_of_a_chat_endpoint() -> None:
     events: list[Event] = []
     for piece in ("so", " E", "ND", " more"):
         chunk = {"choices": [{"index": 0, "delta": {"content": piece}}]}
-        events += reader.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-    events += reader.feed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}\n\ndata: [DONE]\n\n')
+        events += reader.decode(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    events += reader.decode(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}\n\ndata: [DONE]\n\n')
     assert text_of(events) == "so " and Finish("stop", 0, "END") in events and End() in events

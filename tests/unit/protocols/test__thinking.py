@@ -7,7 +7,7 @@ import json
 import pytest
 
 from relayd.protocols import registry
-from relayd.protocols._thinking import learn, wanted_thinking
+from relayd.protocols._thinking import learn, requested_thinking
 from relayd.protocols.canon import Failure, Message, Request, Text, Thinking
 from relayd.protocols.dialect import Options
 from tests.aids.memories import Kept
@@ -25,9 +25,9 @@ ASKED = Request("small:7b", (Message("user", (Text("Hello"),)),), thinking=Think
 def test_a_refusal_to_think_is_remembered_for_the_model(message: str) -> None:
     memory = Kept()
     assert learn(ASKED, Failure(400, message), memory)
-    assert wanted_thinking(ASKED, Options(), memory) is None
+    assert requested_thinking(ASKED, Options(), memory) is None
     other = Request("other", ASKED.messages, thinking=ASKED.thinking)
-    assert wanted_thinking(other, Options(), memory) == ASKED.thinking
+    assert requested_thinking(other, Options(), memory) == ASKED.thinking
 
 
 @pytest.mark.parametrize("failure", [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relayd.protocols._token_estimate import counting, input_tokens
+from relayd.protocols._token_estimate import count_steps, input_tokens
 from relayd.protocols.canon import Format, Message, Request, Text, Tool
 
 
@@ -17,4 +17,4 @@ def test_every_part_of_a_request_counts() -> None:
 def test_a_large_schema_is_counted_in_steps() -> None:
     large = {"enum": [[], {}, "a"] * 10_000}
     for request in (Request("m", (), tools=(Tool("f", "", large),)), Request("m", (), format=Format("json_schema", schema=large))):
-        assert sum(1 for _ in counting(request)) > 20
+        assert sum(1 for _ in count_steps(request)) > 20

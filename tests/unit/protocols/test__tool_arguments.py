@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols._tool_arguments import MOST_WAITING_CHARS, ObjectEnd, arguments_object, object_text, raw_input
+from relayd.protocols._tool_arguments import MOST_WAITING_CHARS, ObjectEndFinder, arguments_object, object_text, raw_input
 from tests.aids.growth import linear
 
 CUTS = st.lists(st.integers(0, 400), max_size=8)
@@ -30,7 +30,7 @@ def test_an_object_is_complete_at_its_last_character_and_not_before(
     value: object, cuts: list[int], ascii_only: bool, asked_often: bool
 ) -> None:
     text = " " + json.dumps(value, ensure_ascii=ascii_only)
-    end = ObjectEnd()
+    end = ObjectEndFinder()
     for piece in pieces(text[:-1], cuts):
         end.add(piece)
         assert not (asked_often and end.is_complete)
@@ -40,7 +40,7 @@ def test_an_object_is_complete_at_its_last_character_and_not_before(
 
 
 def test_an_empty_piece_behind_a_backslash_changes_nothing() -> None:
-    end = ObjectEnd()
+    end = ObjectEndFinder()
     for piece in ('{"a": "\\', "", '"'):
         end.add(piece)
         assert end.is_in_string and not end.is_complete
@@ -50,7 +50,7 @@ def test_an_empty_piece_behind_a_backslash_changes_nothing() -> None:
 
 @pytest.mark.parametrize("text", ["", " \n", "[1]", "[{}]", "7", '"{}"', '{"a": "}', '{"a": "\\"}"', "}"])
 def test_what_is_no_whole_object_is_never_complete(text: str) -> None:
-    end = ObjectEnd()
+    end = ObjectEndFinder()
     for sign in text:
         end.add(sign)
     assert not end.is_complete and end.is_empty is (not text.strip())
@@ -58,7 +58,7 @@ def test_what_is_no_whole_object_is_never_complete(text: str) -> None:
 
 def test_what_waits_to_be_scanned_is_bounded_and_the_cost_is_linear() -> None:
     def add(count: int) -> None:
-        end = ObjectEnd()
+        end = ObjectEndFinder()
         end.add('{"a": "')
         for _ in range(count):
             end.add("{}[] \\\\")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relayd.protocols import registry
-from relayd.protocols._turns import whole_turns
+from relayd.protocols._turns import merge_turns
 from relayd.protocols.canon import Message, Request, Text, ToolCall, ToolResult, ToolStart
 from relayd.protocols.dialect import Options
 from relayd.protocols.gemini.signatures import keep
@@ -22,7 +22,7 @@ FIRST, SECOND = (Message("tool", (ToolResult(f"c{n}", (Text(f"r{n}"),)),)) for n
 
 
 def roles(*messages: Message, batch: bool = False) -> list[tuple[str, int]]:
-    return [(turn.role, len(turn.parts)) for turn in whole_turns(messages, lambda call: batch)]
+    return [(turn.role, len(turn.parts)) for turn in merge_turns(messages, lambda call: batch)]
 
 
 def test_messages_that_follow_each_other_are_one_turn() -> None:
@@ -109,6 +109,6 @@ def test_an_id_of_an_earlier_call_is_not_that_of_a_new_one(name: str) -> None:
     for earlier, stays in (("call_0000", False), ("call_1111", True)):
         history = (Message("user", (Text("x"),)), Message("assistant", (ToolCall(earlier, "look", "{}"),)))
         reader = make(Request("m", history), Options(), Kept())
-        events = reader.feed(json.dumps(CALLS[name]).encode()) + reader.end()
+        events = reader.decode(json.dumps(CALLS[name]).encode()) + reader.finish()
         (start,) = [one for one in events if isinstance(one, ToolStart)]
         assert (start.id == "call_0000") == stays and start.id

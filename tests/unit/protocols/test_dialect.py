@@ -27,7 +27,7 @@ from relayd.protocols.canon import (
     RefusalDelta,
     Request,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -313,24 +313,24 @@ def made(front: Dialect, stream: bool) -> tuple[Any, Request]:
 def test_nothing_follows_the_end(front: Dialect, stream: bool) -> None:
     for last in (End(), Failure(502, "broken 7")):
         renderer, _ = made(front, stream)
-        renderer.feed([TextDelta("one"), last])
-        whole = renderer.whole()
-        assert renderer.feed([TextDelta("afterwards"), Failure(500, "afterwards"), End()]) == b""
-        assert b"afterwards" not in renderer.whole().body and renderer.whole().status == whole.status
+        renderer.render([TextDelta("one"), last])
+        whole = renderer.response()
+        assert renderer.render([TextDelta("afterwards"), Failure(500, "afterwards"), End()]) == b""
+        assert b"afterwards" not in renderer.response().body and renderer.response().status == whole.status
 
 
 @any_front
 def test_a_plain_answer_that_never_ended_is_no_answer(front: Dialect) -> None:
     renderer, _ = made(front, False)
-    renderer.feed([TextDelta("half")])
-    assert renderer.comment() == b"" and renderer.whole().status == 502
+    renderer.render([TextDelta("half")])
+    assert renderer.keepalive() == b"" and renderer.response().status == 502
 
 
 @any_front
 def test_a_failure_of_a_plain_answer_keeps_its_status_and_words(front: Dialect) -> None:
     renderer, _ = made(front, False)
-    renderer.feed([TextDelta("half"), Failure(429, "Slow down 7.", retry_after_s=7)])
-    rendered = renderer.whole()
+    renderer.render([TextDelta("half"), Failure(429, "Slow down 7.", retry_after_s=7)])
+    rendered = renderer.response()
     assert rendered.status == 429 and b"Slow down 7." in rendered.body and ("Retry-After", "7") in rendered.headers
 
 
@@ -340,10 +340,10 @@ STREAMING = [front for front in FRONTS if made(front, True)[1].stream]
 @pytest.mark.parametrize("front", STREAMING, ids=name_of)
 def test_a_streams_failure_is_said_in_its_words_and_no_end_is_pretended(front: Dialect) -> None:
     renderer, _ = made(front, True)
-    sent = renderer.feed([TextDelta("half"), Failure(429, "Slow down 7.")])
+    sent = renderer.render([TextDelta("half"), Failure(429, "Slow down 7.")])
     assert b"Slow down 7." in sent and b"half" in sent
     assert b"message_stop" not in sent and b"response.completed" not in sent and b'"finish_reason":"' not in sent
-    assert renderer.comment() == b"" or renderer.comment().endswith(b"\n\n")
+    assert renderer.keepalive() == b"" or renderer.keepalive().endswith(b"\n\n")
 
 
 SOME = st.text(max_size=4) | st.sampled_from(["{", "}", '{"a":1}', '"', "\\", "\ud83c", "\x00", "data: x\n\n"])
@@ -351,7 +351,7 @@ EVENTS = st.one_of(
     st.builds(Begin, SOME, SOME, st.integers(0, 9)),
     st.builds(TextDelta, SOME, st.integers(0, 1), st.none() | st.just(({"token": "x", "logprob": -1.0},))),
     st.builds(RefusalDelta, SOME, st.integers(0, 1)),
-    st.builds(ThoughtDelta, SOME, st.integers(0, 1), st.none() | SOME, st.none() | SOME),
+    st.builds(ReasoningDelta, SOME, st.integers(0, 1), st.none() | SOME, st.none() | SOME),
     st.builds(ToolStart, st.integers(0, 2), st.just("call_a") | SOME, st.just("f") | SOME, st.integers(0, 1)),
     st.builds(ToolDelta, st.integers(0, 2), SOME, st.integers(0, 1)),
     st.builds(Usage, st.integers(0, 9), st.integers(0, 9), st.integers(0, 99)),
@@ -371,10 +371,10 @@ def test_any_run_of_events_gives_whole_frames_and_a_whole_answer(
     renderer, request = made(front, stream)
     sent, left = b"", list(events)
     for size in [*cuts, len(events)]:
-        sent += renderer.feed(left[:size])
+        sent += renderer.render(left[:size])
         del left[:size]
-    assert renderer.comment() == b"" or renderer.comment().endswith(b"\n\n")
-    rendered = renderer.whole()
+    assert renderer.keepalive() == b"" or renderer.keepalive().endswith(b"\n\n")
+    rendered = renderer.response()
     assert 200 <= rendered.status <= 599
     if request.stream:
         splitter = SseSplitter()

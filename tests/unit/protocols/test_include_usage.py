@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relayd.protocols.include_usage import MAX_HELD_BYTES, UsageChunkRemover, with_include_usage
+from relayd.protocols.include_usage import MAX_HELD_BYTES, UsageChunkFilter, with_include_usage
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,10 @@ DONE = b"data: [DONE]\n\n"
 
 
 def through(stream: bytes, cuts: list[int] | None = None) -> bytes:
-    remover = UsageChunkRemover()
+    remover = UsageChunkFilter()
     places = [0, *sorted(cut for cut in cuts or () if cut < len(stream)), len(stream)]
-    out = b"".join(remover.feed(stream[start:stop]) for start, stop in itertools.pairwise(places))
-    return out + remover.end()
+    out = b"".join(remover.filter(stream[start:stop]) for start, stop in itertools.pairwise(places))
+    return out + remover.flush()
 
 
 def test_the_usage_chunk_is_gone_wherever_the_stream_is_cut() -> None:
@@ -89,21 +89,21 @@ def test_every_line_end_is_known(end: bytes) -> None:
 
 
 def test_whole_frames_are_never_held() -> None:
-    remover = UsageChunkRemover()
-    assert remover.feed(TEXT) == TEXT
-    assert remover.feed(TEXT + TEXT[:20]) == TEXT
-    assert remover.feed(TEXT[20:]) == TEXT
-    assert remover.feed(TEXT[:-1]) == b"" and remover.feed(TEXT[-1:]) == TEXT
-    assert remover.feed(USAGE) == b""
-    assert remover.feed(USAGE[:10]) == b"" and remover.feed(USAGE[10:] + TEXT) == TEXT  # some send it more than once
+    remover = UsageChunkFilter()
+    assert remover.filter(TEXT) == TEXT
+    assert remover.filter(TEXT + TEXT[:20]) == TEXT
+    assert remover.filter(TEXT[20:]) == TEXT
+    assert remover.filter(TEXT[:-1]) == b"" and remover.filter(TEXT[-1:]) == TEXT
+    assert remover.filter(USAGE) == b""
+    assert remover.filter(USAGE[:10]) == b"" and remover.filter(USAGE[10:] + TEXT) == TEXT  # some send it more than once
 
 
 def test_a_frame_too_long_to_be_it_passes_at_once_and_what_follows_is_looked_at_again() -> None:
-    remover = UsageChunkRemover()
+    remover = UsageChunkFilter()
     long = b"data: " + b"x" * MAX_HELD_BYTES
-    assert remover.feed(long) == long
-    assert remover.feed(b"yyy\n") == b"yyy\n"
-    assert remover.feed(b"\n" + USAGE + TEXT) == b"\n" + TEXT
+    assert remover.filter(long) == long
+    assert remover.filter(b"yyy\n") == b"yyy\n"
+    assert remover.filter(b"\n" + USAGE + TEXT) == b"\n" + TEXT
 
 
 def test_the_last_frame_may_lack_its_blank_line() -> None:

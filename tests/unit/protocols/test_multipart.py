@@ -33,19 +33,19 @@ def replaced(body: bytes, model: str, size: int, boundary: bytes = b"bound") -> 
     """The form with another model in the place at which it was found."""
     finder = ModelFinder(boundary)
     for place in range(0, len(body), size):
-        finder.feed(body[place : place + size])
-    finder.end()
+        finder.scan(body[place : place + size])
+    finder.finish()
     if finder.model is None:
         return body
-    return body[: finder.value_at] + model.encode() + body[finder.value_at + finder.value_bytes :]
+    return body[: finder.value_offset] + model.encode() + body[finder.value_offset + finder.value_bytes :]
 
 
 def found(body: bytes, size: int, boundary: bytes = b"bound") -> str | None:
     finder = ModelFinder(boundary)
     for place in range(0, len(body), size):
-        finder.feed(body[place : place + size])
+        finder.scan(body[place : place + size])
     if body:
-        finder.end()
+        finder.finish()
     return finder.model
 
 
@@ -57,9 +57,9 @@ def test_the_model_is_found_wherever_it_stands_and_however_it_is_cut() -> None:
 def test_it_is_known_as_soon_as_its_delimiter_is() -> None:
     finder = ModelFinder(b"bound")
     first = WHOLE.index(b"whisper-1") + len(b"whisper-1\r\n--bound")
-    assert finder.feed(WHOLE[: first - 1]) is None
-    assert finder.feed(WHOLE[first - 1 : first]) == "whisper-1"
-    assert finder.value_bytes == 9 and finder.feed(WHOLE[first:]) == "whisper-1"
+    assert finder.scan(WHOLE[: first - 1]) is None
+    assert finder.scan(WHOLE[first - 1 : first]) == "whisper-1"
+    assert finder.value_bytes == 9 and finder.scan(WHOLE[first:]) == "whisper-1"
 
 
 def test_replacing_changes_nothing_but_the_value() -> None:
@@ -70,9 +70,9 @@ def test_replacing_changes_nothing_but_the_value() -> None:
 
 def test_a_file_is_never_held_back() -> None:
     finder = ModelFinder(b"bound")
-    finder.feed(form(('name="file"; filename="a"', b""))[: -len(b"\r\n--bound--\r\n")])
+    finder.scan(form(('name="file"; filename="a"', b""))[: -len(b"\r\n--bound--\r\n")])
     for piece in (b"a" * 1000, b"\n" * 1000, b"-" * 1000, b"\r\n\r\n--boun", b"e", b"x" * 5_000_000):
-        finder.feed(piece)
+        finder.scan(piece)
         assert len(finder._pieces._buffer) <= len(b"\r\n--boun")
 
 
@@ -145,8 +145,8 @@ def test_a_part_without_header_and_an_empty_value_are_parts() -> None:
 
 def test_a_form_without_a_model_is_over_without_one() -> None:
     finder = ModelFinder(b"bound")
-    assert finder.feed(form(('name="a"', b"b"))) is None and finder.is_over
-    finder.end()
+    assert finder.scan(form(('name="a"', b"b"))) is None and finder.is_complete
+    finder.finish()
     assert found(b"", 1) is None
 
 

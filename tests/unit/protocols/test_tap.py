@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from relayd.protocols import registry
 from relayd.protocols.dialect import TapFormat
-from relayd.protocols.tap import KEPT_BYTES, MAX_FRAME_BYTES, MAX_PLAIN_BYTES, Observed, Tap, observed_in
+from relayd.protocols.tap import KEPT_BYTES, MAX_FRAME_BYTES, MAX_PLAIN_BYTES, Observed, Tap, observe_body
 from relayd.usage import Usage
 
 
@@ -28,7 +28,7 @@ def observed(dialect: str, data: bytes, cuts: list[int] | None = None, coding: s
     tap = Tap(format_of(dialect), coding)
     places = [0, *sorted(cut for cut in cuts or () if cut < len(data)), len(data)]
     for start, stop in itertools.pairwise(places):
-        tap.feed(data[start:stop])
+        tap.observe(data[start:stop])
     return tap.observed
 
 
@@ -143,7 +143,7 @@ def test_a_bomb_blinds_the_tap_and_fills_nothing() -> None:
     tap = Tap(format_of("openai_chat"), "gzip")
     bomb = gzip.compress(b"data: " + b"x" * 20_000_000)
     for _ in range(3):
-        tap.feed(bomb)
+        tap.observe(bomb)
     assert tap._is_blind and tap.observed == Observed() and len(tap._held) < 8 << 20
 
 
@@ -152,7 +152,7 @@ def test_a_body_too_large_to_keep_is_read_at_its_ends() -> None:
     body = b'{"object":"list","data":["' + b"x" * (3 * MAX_PLAIN_BYTES) + b'"],' + tail
     tap = Tap(format_of("openai_chat"))
     for place in range(0, len(body), 65536):
-        tap.feed(body[place : place + 65536])
+        tap.observe(body[place : place + 65536])
         assert len(tap._held) <= MAX_PLAIN_BYTES + 65536
     assert tap.observed == Observed("m-1", usage=Usage(9, 0, cached_read=5))
 
@@ -163,7 +163,7 @@ def test_a_frame_too_large_to_keep_is_read_at_its_end() -> None:
     stream = sse({"type": "response.created", "response": {"model": "m-1"}}, big, events=True)
     tap = Tap(format_of("openai_responses"))
     for place in range(0, len(stream), 65536):
-        tap.feed(stream[place : place + 65536])
+        tap.observe(stream[place : place + 65536])
         assert len(tap._held) <= MAX_FRAME_BYTES + 65536
     assert tap.observed == Observed("m-1", usage=Usage(9, 4, reasoning=2))
 
@@ -171,8 +171,8 @@ def test_a_frame_too_large_to_keep_is_read_at_its_end() -> None:
 def test_a_frame_is_let_go_with_its_blank_line() -> None:
     tap = Tap(format_of("openai_chat"))
     frame = CHAT[: CHAT.index(b"\n\n") + 2]
-    tap.feed(frame[:-1])
-    tap.feed(frame[-1:])
+    tap.observe(frame[:-1])
+    tap.observe(frame[-1:])
     assert not tap._held
 
 
@@ -184,9 +184,9 @@ def test_a_cut_stream_tells_what_came() -> None:
 def test_what_was_seen_is_known_while_the_stream_goes_on() -> None:
     tap = Tap(format_of("anthropic_messages"))
     first, rest = MESSAGES.split(b"\n\n", 1)
-    tap.feed(first + b"\n\n")
+    tap.observe(first + b"\n\n")
     assert tap.observed == Observed("m-1", usage=Usage(9, 1, cached_read=5, cache_creation=1))
-    tap.feed(rest)
+    tap.observe(rest)
     assert tap.observed == Observed("m-1", "end_turn", Usage(9, 4, cached_read=5, cache_creation=1))
 
 
@@ -205,7 +205,7 @@ PIECE = st.sampled_from([
 def test_nothing_makes_it_raise(dialect: str, pieces: list[bytes], coding: str) -> None:
     tap = Tap(format_of(dialect), coding)
     for piece in pieces:
-        tap.feed(piece)
+        tap.observe(piece)
         assert isinstance(tap.observed, Observed)
 
 
@@ -216,7 +216,7 @@ def test_nothing_makes_it_raise(dialect: str, pieces: list[bytes], coding: str) 
     b'{"choices":[{"finish_reason":7},{"finish_reason":"stop"}]}', b'{"message":{"model":"x","usage":{"input_tokens":1}}}',
 ])
 def test_a_whole_answer_is_seen_at_once_as_in_passing(dialect: str, body: bytes) -> None:
-    assert observed_in(format_of(dialect), body) == observed(dialect, body, [1, 2, len(body) // 2])
+    assert observe_body(format_of(dialect), body) == observed(dialect, body, [1, 2, len(body) // 2])
 
 
 FRAMES = st.lists(st.sampled_from([
@@ -236,7 +236,7 @@ def test_what_it_skims_need_not_be_fed(pieces: list[bytes]) -> None:
     at_rest = False
     for piece in pieces:
         whole.feed(piece)
-        if at_rest and skimming.skims(piece):
+        if at_rest and skimming.can_skip(piece):
             skimmed += 1
             continue
         skimming.feed(piece)
@@ -247,9 +247,9 @@ def test_what_it_skims_need_not_be_fed(pieces: list[bytes]) -> None:
 def test_most_of_a_stream_is_skimmed() -> None:
     tap = Tap(format_of("openai_chat"))
     word = b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}\n\n'
-    tap.feed(word)
-    assert tap.skims(word) and not tap.skims(word[:-1]) and not tap.skims(word.replace(b"null", b'"stop"'))
-    assert not tap.skims(word.replace(b'"choices"', b'"usage":{"prompt_tokens":1},"choices"'))
+    tap.observe(word)
+    assert tap.can_skip(word) and not tap.can_skip(word[:-1]) and not tap.can_skip(word.replace(b"null", b'"stop"'))
+    assert not tap.can_skip(word.replace(b'"choices"', b'"usage":{"prompt_tokens":1},"choices"'))
 
 
 @pytest.mark.parametrize("coding", ["", "gzip"])
@@ -257,7 +257,7 @@ def test_of_a_flood_of_small_frames_only_a_bounded_part_is_kept_to_be_read(codin
     frames = sse({"model": "m-1", "usage": {"prompt_tokens": 1}}) + b'data: {"usage":{}}\n\n' * 30_000 + CHAT
     body = gzip.compress(frames) if coding else frames
     tap = Tap(format_of("openai_chat"), coding)
-    tap.feed(body)
+    tap.observe(body)
     kept = {id(one): len(one) for one in (tap._first, tap._usage_at, tap._finish_at)}
     assert sum(kept.values()) <= 3 * KEPT_BYTES
     seen = tap.observed

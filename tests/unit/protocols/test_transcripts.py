@@ -14,7 +14,7 @@ from relayd.protocols.canon import (
     Failure,
     RefusalDelta,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolStart,
 )
@@ -33,7 +33,7 @@ from tests.unit.protocols.transcripts import (
 
 any_transcript = pytest.mark.parametrize("one", REQUESTS + ANSWERS, ids=lambda one: f"{one.dialect}-{one.name}")
 any_answer = pytest.mark.parametrize("one", ANSWERS, ids=lambda one: f"{one.dialect}-{one.name}")
-SAID = (TextDelta, ThoughtDelta, RefusalDelta, ToolStart, ToolDelta)
+SAID = (TextDelta, ReasoningDelta, RefusalDelta, ToolStart, ToolDelta)
 STREAMS = tuple(one for one in ANSWERS if one.kind != "json")
 
 
@@ -103,5 +103,5 @@ def test_events_one_by_one_render_as_all_at_once(one: Transcript, front: object)
     dialect = next(it for it in _pairs.fronts() if it is front)
     events = events_of(one)
     for stream in (False, True):
-        at_once = named(rendering(dialect, events, stream))
-        assert named(rendering(dialect, events, stream, one_by_one=True)) == at_once
+        run_steps = named(rendering(dialect, events, stream))
+        assert named(rendering(dialect, events, stream, one_by_one=True)) == run_steps

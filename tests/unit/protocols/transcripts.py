@@ -17,7 +17,7 @@ import re
 import sys
 from dataclasses import dataclass, replace
 
-from relayd.protocols.canon import Event, Message, Request, Text, TextDelta, ThoughtDelta, ToolDelta
+from relayd.protocols.canon import Event, Message, Request, Text, TextDelta, ReasoningDelta, ToolDelta
 from relayd.protocols.dialect import Dialect, Options, Refused
 from tests.aids.memories import Forgetful
 from tests.docs import pairs as _pairs
@@ -91,8 +91,8 @@ def events_of(transcript: Transcript, cuts: list[int] | None = None) -> list[Eve
     reader = back.reader(replace(request, stream=transcript.kind != "json"), Options(), Forgetful())
     events: list[Event] = []
     for start, stop in itertools.pairwise([0, *(cuts or ()), len(transcript.data)]):
-        events += reader.feed(transcript.data[start:stop])
-    return events + reader.end()
+        events += reader.decode(transcript.data[start:stop])
+    return events + reader.finish()
 
 
 def joined(events: list[Event]) -> list[Event]:
@@ -100,7 +100,7 @@ def joined(events: list[Event]) -> list[Event]:
     found: list[Event] = []
     for event in events:
         last = found[-1] if found else None
-        if (isinstance(event, TextDelta) and isinstance(last, TextDelta) and event.choice == last.choice) or (isinstance(event, ThoughtDelta) and isinstance(last, ThoughtDelta) and not last.signature and not event.signature):
+        if (isinstance(event, TextDelta) and isinstance(last, TextDelta) and event.choice == last.choice) or (isinstance(event, ReasoningDelta) and isinstance(last, ReasoningDelta) and not last.signature and not event.signature):
             found[-1] = replace(last, text=last.text + event.text)
         elif isinstance(event, ToolDelta) and isinstance(last, ToolDelta) and event.index == last.index:
             found[-1] = replace(last, arguments=last.arguments + event.arguments)
@@ -116,11 +116,11 @@ def rendering(front: Dialect, events: list[Event], stream: bool, one_by_one: boo
     asked = {"stream": stream, **({"stream_options": {"include_usage": True}} if front.name == "openai_chat" else {})}
     request = front.read_request(json.dumps(_pairs.members_of(front, asked)).encode(), ask)
     renderer = front.renderer(request, ask)
-    renderer.answered_by("upstream-1")
-    out = b"".join(renderer.feed([event]) for event in events) if one_by_one else renderer.feed(events)
+    renderer.set_upstream_name("upstream-1")
+    out = b"".join(renderer.render([event]) for event in events) if one_by_one else renderer.render(events)
     if request.stream:
         return out.decode()
-    whole = renderer.whole()
+    whole = renderer.response()
     return f"{whole.status}\n{json.dumps(json.loads(whole.body), ensure_ascii=False, indent=1)}\n"
 
 

@@ -33,7 +33,7 @@ from typing import Any
 
 from relayd.protocols import canon
 from relayd.protocols.dialect import (
-    AnswerFacts, Dialect, ModelListShape, ModelListSource, Page, Refused, EncodedResponse, Renderer, EncodedRequest, TapFormat,
+    ResponseFacts, Dialect, ModelListShape, ModelListSource, Page, Refused, EncodedResponse, Renderer, EncodedRequest, TapFormat,
 )
 from relayd.usage import Usage
 
@@ -54,8 +54,8 @@ def read_usage(counts: Mapping[str, Any]) -> Usage:
     return Usage(input=counts.get("heard", 0), output=counts.get("spoken", 0))
 
 
-def facts(value: dict[str, Any]) -> AnswerFacts:
-    return AnswerFacts(value.get("mind", ""), value.get("why", ""), value.get("words"))
+def facts(value: dict[str, Any]) -> ResponseFacts:
+    return ResponseFacts(value.get("mind", ""), value.get("why", ""), value.get("words"))
 
 
 class Reader:
@@ -64,11 +64,11 @@ class Reader:
     def __init__(self) -> None:
         self.body = b""
 
-    def feed(self, data):
+    def decode(self, data):
         self.body += data
         return []
 
-    def end(self):
+    def finish(self):
         value = json.loads(self.body)
         return [canon.Begin(), canon.TextDelta(value["say"]), read_usage(value["words"]), canon.Finish("stop"), canon.End()]
 
@@ -77,7 +77,7 @@ class Speaker(Renderer):
     def __init__(self) -> None:
         self.text, self.failure = "", None
 
-    def feed(self, events):
+    def render(self, events):
         for event in events:
             if isinstance(event, canon.TextDelta):
                 self.text += event.text
@@ -85,10 +85,10 @@ class Speaker(Renderer):
                 self.failure = event
         return b""
 
-    def comment(self):
+    def keepalive(self):
         return b""
 
-    def whole(self):
+    def response(self):
         return render_error(self.failure, "") if self.failure else EncodedResponse(200, json.dumps({"say": self.text}).encode())
 
 

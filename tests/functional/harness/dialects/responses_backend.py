@@ -14,7 +14,7 @@ from relayd.protocols.canon import (
     Finish,
     Text,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolResult,
     ToolStart,
@@ -73,7 +73,7 @@ class Responses:
     def events(self, say: Say) -> Iterator[Event]:
         yield Begin()
         if say.thought:
-            yield ThoughtDelta(say.thought)
+            yield ReasoningDelta(say.thought)
         yield from (TextDelta(piece) for piece in say.pieces)
         for number, call in enumerate(say.calls):
             yield ToolStart(number, call.id, call.name)
@@ -91,13 +91,13 @@ class Responses:
     def frames(self, asked: Asked, say: Say) -> Iterator[bytes]:
         renderer = self.renderer(asked)
         for event in self.events(say):
-            if data := renderer.feed([event]):
+            if data := renderer.render([event]):
                 yield data
 
     def plain(self, asked: Asked, say: Say) -> dict[str, Any]:
         renderer = self.renderer(asked)
-        renderer.feed(list(self.events(say)))
-        told: dict[str, Any] = json.loads(renderer.whole().body)
+        renderer.render(list(self.events(say)))
+        told: dict[str, Any] = json.loads(renderer.response().body)
         return told
 
     def error(self, status: int, message: str, code: str) -> dict[str, Any]:
@@ -105,5 +105,5 @@ class Responses:
 
     def error_frame(self, message: str) -> bytes:
         renderer = self.renderer(Asked("m", True, "", (), (), (), {"model": "m", "input": "x", "stream": True}, {}))
-        told: bytes = renderer.feed([Failure(500, message, "flux")])
+        told: bytes = renderer.render([Failure(500, message, "flux")])
         return b"event: response.failed" + told.partition(b"event: response.failed")[2]

@@ -84,7 +84,7 @@ def call(index: int, **members: Any) -> dict[str, Any]:
 def through_chat(request: Request, *pieces: bytes) -> bytes:
     assert CHAT.reader and MESSAGES.renderer
     reader, renderer = CHAT.reader(request, Options(), Kept()), MESSAGES.renderer(request, ask())
-    return b"".join(renderer.feed(reader.feed(piece)) for piece in pieces) + renderer.feed(reader.end())
+    return b"".join(renderer.render(reader.decode(piece)) for piece in pieces) + renderer.render(reader.finish())
 
 
 def test_claude_code_is_carried_to_a_strict_chat_endpoint() -> None:
@@ -156,7 +156,7 @@ def test_a_messages_endpoints_agent_turn_reaches_a_chat_client() -> None:
     assert sent["thinking"] == {"type": "adaptive"} and sent["output_config"] == {"effort": "high"}
     assert MESSAGES.reader and CHAT.renderer
     reader, renderer = MESSAGES.reader(asked, Options(), memory), CHAT.renderer(asked, ask())
-    stream = renderer.feed(reader.feed(AGENT)) + renderer.feed(reader.end())
+    stream = renderer.render(reader.decode(AGENT)) + renderer.render(reader.finish())
     lines = [line[6:] for line in stream.decode().splitlines() if line.startswith("data: ")]
     assert lines[-1] == "[DONE]"
     chunks = [json.loads(line) for line in lines[:-1]]
@@ -179,9 +179,9 @@ def test_the_chat_clients_next_turn_brings_the_signed_thoughts_back() -> None:
     asked, _ = from_chat(CHAT_ASK, memory)
     assert MESSAGES.reader and CHAT.renderer
     reader, renderer = MESSAGES.reader(asked, Options(), memory), CHAT.renderer(asked, ask())
-    renderer.feed(reader.feed(AGENT))
-    renderer.feed(reader.end())
-    said = json.loads(renderer.whole().body)["choices"][0]["message"]
+    renderer.render(reader.decode(AGENT))
+    renderer.render(reader.finish())
+    said = json.loads(renderer.response().body)["choices"][0]["message"]
     said = {key: value for key, value in said.items() if key in ("role", "content", "tool_calls")}  # what clients keep
     answers = [{"role": "tool", "tool_call_id": one["id"], "content": "b"} for one in said["tool_calls"]]
     for options in (Options(), Options(thinking="budget")):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relayd.protocols.anthropic_messages import block_assembler
-from relayd.protocols.canon import Event, Finish, TextDelta, ThoughtDelta, ToolDelta, ToolStart
+from relayd.protocols.canon import Event, Finish, TextDelta, ReasoningDelta, ToolDelta, ToolStart
 
 
 class Written:
@@ -62,7 +62,7 @@ def test_what_comes_behind_a_whole_object_is_left_out() -> None:
 
 
 def test_a_signature_ends_its_thought() -> None:
-    log = told(ThoughtDelta("a", signature="s"), ThoughtDelta("b"))
+    log = told(ReasoningDelta("a", signature="s"), ReasoningDelta("b"))
     assert log == ["open thinking", "a", "s", "close", "open thinking", "b", "", "close"]
 
 
@@ -77,5 +77,5 @@ def test_the_reason_to_stop_is_that_of_the_calls() -> None:
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_assembler, "MOST_HELD_BYTES", 1000)
-    with pytest.raises(block_assembler.HeldTooMuch):
+    with pytest.raises(block_assembler.BufferLimitExceeded):
         told(ToolStart(0, "1", "f"), *(TextDelta("") for _ in range(50)), *(TextDelta("x") for _ in range(50)))

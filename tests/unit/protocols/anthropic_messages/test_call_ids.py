@@ -41,8 +41,8 @@ def test_a_call_of_an_endpoint_with_other_ids_can_go_on_at_any_endpoint(stream: 
     choice = {"index": 0, "finish_reason": "tool_calls", "delta" if stream else "message": {"tool_calls": [call]}}
     told = json.dumps({"id": "1", "choices": [choice]}).encode()
     reader, renderer = back.reader(asked, Options(), Forgetful()), front.renderer(asked, ask_in(front))
-    shown = renderer.feed(reader.feed(b"data: " + told + b"\n\ndata: [DONE]\n\n" if stream else told) + reader.end())
-    answer = shown if stream else renderer.whole().body
+    shown = renderer.render(reader.decode(b"data: " + told + b"\n\ndata: [DONE]\n\n" if stream else told) + reader.finish())
+    answer = shown if stream else renderer.response().body
     found = re.search(rb'"type": ?"tool_use", ?"id": ?"([^"]*)"', answer)
     assert found is not None and TAKEN.fullmatch(found[1].decode()), answer
     identity = found[1].decode()

@@ -39,8 +39,8 @@ def test_the_time_to_wait_is_passed_on() -> None:
 
 
 def test_the_field_at_fault_is_in_the_message() -> None:
-    assert errors.shown_message(Failure(400, "too small.", param="max_tokens")) == "max_tokens: too small."
-    assert errors.shown_message(Failure(400, "max_tokens is small", param="max_tokens")) == "max_tokens is small"
+    assert errors.client_message(Failure(400, "too small.", param="max_tokens")) == "max_tokens: too small."
+    assert errors.client_message(Failure(400, "max_tokens is small", param="max_tokens")) == "max_tokens is small"
 
 
 def test_an_overflow_has_the_words_by_which_claude_code_knows_it() -> None:
@@ -48,15 +48,15 @@ def test_an_overflow_has_the_words_by_which_claude_code_knows_it() -> None:
         "This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens. "
         "Please reduce the length of the messages."
     )
-    assert errors.shown_message(Failure(400, openai, code="context_length_exceeded")) == (
+    assert errors.client_message(Failure(400, openai, code="context_length_exceeded")) == (
         f"prompt is too long: 9001 tokens > 8192 maximum ({openai})"
     )
-    assert errors.shown_message(Failure(400, "the request exceeds the available context size")).startswith(
+    assert errors.client_message(Failure(400, "the request exceeds the available context size")).startswith(
         "prompt is too long: the request"
     )
     own = "prompt is too long: 210000 tokens > 200000 maximum"
-    assert errors.shown_message(Failure(400, own)) == own
-    assert errors.shown_message(Failure(500, openai)) == openai
+    assert errors.client_message(Failure(400, own)) == own
+    assert errors.client_message(Failure(500, openai)) == openai
 
 
 def test_an_error_of_the_endpoint_keeps_its_type_and_message() -> None:

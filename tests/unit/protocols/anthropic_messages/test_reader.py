@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols import _answer_reader
-from relayd.protocols._answer_reader import AnswerReader
+from relayd.protocols import _response_reader
+from relayd.protocols._response_reader import ResponseReader
 from relayd.protocols.anthropic_messages import thinking_memory
-from relayd.protocols.anthropic_messages.reader import FRAMING, MessagesAnswer
+from relayd.protocols.anthropic_messages.reader import FRAMING, MessagesDecoder
 from relayd.protocols.anthropic_messages.renderer import renderer
 from relayd.protocols.canon import (
     Begin,
@@ -22,7 +22,7 @@ from relayd.protocols.canon import (
     Finish,
     Reasoning,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -83,10 +83,10 @@ AGENT = stream(
 AGENT_EVENTS: list[Event] = [
     Begin("msg_01", "claude-x"),
     Usage(115, 1, cached_read=100, cache_creation=5),
-    ThoughtDelta("I must "),
-    ThoughtDelta("look: ä€😀"),
-    ThoughtDelta(signature="EqQB"),
-    ThoughtDelta(redacted="opaque"),
+    ReasoningDelta("I must "),
+    ReasoningDelta("look: ä€😀"),
+    ReasoningDelta(signature="EqQB"),
+    ReasoningDelta(redacted="opaque"),
     TextDelta("Looking."),
     ToolStart(0, "toolu_1", "read"),
     ToolDelta(0, '{"path": "a'),
@@ -100,7 +100,7 @@ AGENT_EVENTS: list[Event] = [
 
 
 def read(*pieces: bytes, memory: Kept | None = None) -> list[Event]:
-    one = AnswerReader(MessagesAnswer(memory or Kept()), stream=True, framing=FRAMING)
+    one = ResponseReader(MessagesDecoder(memory or Kept()), stream=True, framing=FRAMING)
     events = [event for piece in pieces for event in one.feed(piece)]
     return events + one.end()
 
@@ -116,7 +116,7 @@ def test_an_agents_turn_becomes_its_events() -> None:
 
 
 def test_an_event_is_out_with_its_blank_line() -> None:
-    one = AnswerReader(MessagesAnswer(Kept()), stream=True, framing=FRAMING)
+    one = ResponseReader(MessagesDecoder(Kept()), stream=True, framing=FRAMING)
     assert one.feed(stream(START)) == AGENT_EVENTS[:2]
     one.feed(stream(opened(0, type="text", text="")))
     assert one.feed(stream(delta(0, "text_delta", text="a"))) == [TextDelta("a")]
@@ -164,9 +164,9 @@ def test_a_plain_message_gives_the_run_of_its_stream() -> None:
     body = json.dumps(message).encode()
     expected = [
         *AGENT_EVENTS[:2],
-        ThoughtDelta("Hm"),
-        ThoughtDelta(signature="s"),
-        ThoughtDelta(redacted="x"),
+        ReasoningDelta("Hm"),
+        ReasoningDelta(signature="s"),
+        ReasoningDelta(redacted="x"),
         TextDelta("So."),
         ToolStart(0, "toolu_1", "read"),
         ToolDelta(0, '{"path":"ä"}'),
@@ -245,7 +245,7 @@ def test_a_call_without_a_name_or_an_id_fails() -> None:
 
 
 def test_nothing_follows_a_failure() -> None:
-    one = AnswerReader(MessagesAnswer(Kept()), stream=True, framing=FRAMING)
+    one = ResponseReader(MessagesDecoder(Kept()), stream=True, framing=FRAMING)
     assert isinstance(one.feed(b"data: {\n\n")[-1], Failure)
     assert one.feed(AGENT) == [] and one.end() == []
 
@@ -261,12 +261,12 @@ def test_signed_thoughts_are_remembered_with_the_next_call() -> None:
 def test_thoughts_that_are_too_long_are_passed_on_but_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relayd.protocols.anthropic_messages.reader.LARGEST_CHARS", 10)
     memory = Kept()
-    assert read(AGENT, memory=memory)[2] == ThoughtDelta("I must ")
+    assert read(AGENT, memory=memory)[2] == ReasoningDelta("I must ")
     assert memory.values == {}
 
 
 def test_what_a_hostile_endpoint_sends_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_answer_reader, "MOST_BODY_BYTES", 100)
+    monkeypatch.setattr(_response_reader, "MOST_BODY_BYTES", 100)
     monkeypatch.setattr("relayd.protocols.anthropic_messages.reader.MOST_BLOCKS", 3)
     assert failure(b"{" + b" " * 101).message == "The upstream's answer is too large."
     blocks = [opened(index, type="text", text="") for index in range(5)]

@@ -23,7 +23,7 @@ from relayd.protocols.canon import (
     Request,
     Text,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolCall,
     ToolDelta,
     ToolStart,
@@ -80,7 +80,7 @@ def test_a_delta_leaves_with_the_call_that_brought_it() -> None:
 
 
 def test_a_thought_gets_its_signature_before_its_block_closes() -> None:
-    found = content(ThoughtDelta("Hm"), ThoughtDelta(signature="sig"), TextDelta("So"), Finish("stop"))
+    found = content(ReasoningDelta("Hm"), ReasoningDelta(signature="sig"), TextDelta("So"), Finish("stop"))
     assert found == [
         {"type": "thinking", "thinking": "Hm", "signature": "sig"},
         {"type": "text", "text": "So"},
@@ -88,17 +88,17 @@ def test_a_thought_gets_its_signature_before_its_block_closes() -> None:
 
 
 def test_an_unsigned_thought_gets_an_empty_signature() -> None:
-    assert content(ThoughtDelta("Hm"), TextDelta("So"))[0] == {"type": "thinking", "thinking": "Hm", "signature": ""}
+    assert content(ReasoningDelta("Hm"), TextDelta("So"))[0] == {"type": "thinking", "thinking": "Hm", "signature": ""}
 
 
 def test_a_second_thought_is_a_block_of_its_own() -> None:
-    found = content(ThoughtDelta("a"), ThoughtDelta(signature="1"), ThoughtDelta("b"), ThoughtDelta(signature="2"),
-                    ThoughtDelta(redacted="xx"))  # fmt: skip
+    found = content(ReasoningDelta("a"), ReasoningDelta(signature="1"), ReasoningDelta("b"), ReasoningDelta(signature="2"),
+                    ReasoningDelta(redacted="xx"))  # fmt: skip
     assert [block.get("signature", block.get("data")) for block in found] == ["1", "2", "xx"]
 
 
 def test_thinking_after_text_is_a_new_block() -> None:
-    found = content(ThoughtDelta("a"), TextDelta("b"), ThoughtDelta("c"), TextDelta("d"))
+    found = content(ReasoningDelta("a"), TextDelta("b"), ReasoningDelta("c"), TextDelta("d"))
     assert [block["type"] for block in found] == ["thinking", "text", "thinking", "text"]
 
 
@@ -282,8 +282,8 @@ _pieces = st.sampled_from(['{"a":', '{"', "}", "1}", '"\\"}', "{}", '{"x":"}"}',
 _events = st.one_of(
     st.builds(TextDelta, _texts, st.sampled_from([0, 0, 1])),
     st.builds(RefusalDelta, _texts),
-    st.builds(ThoughtDelta, _texts, signature=st.none() | _texts),
-    st.builds(ThoughtDelta, redacted=_texts),
+    st.builds(ReasoningDelta, _texts, signature=st.none() | _texts),
+    st.builds(ReasoningDelta, redacted=_texts),
     st.builds(ToolDelta, st.integers(0, 4), _pieces),
     st.builds(Usage, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9)),
     st.builds(Finish, st.sampled_from(["stop", "length", "tool_calls", "content_filter"]), stop=st.none() | st.just("S")),
@@ -306,7 +306,7 @@ def test_every_run_of_events_obeys_the_grammar_and_streams_what_it_says_plain(
     message = both(*run)
     texts = [one.text for one in run if isinstance(one, TextDelta | RefusalDelta) and one.choice == 0]
     assert "".join(block["text"] for block in message["content"] if block["type"] == "text") == "".join(texts)
-    thoughts = [one.text for one in run if isinstance(one, ThoughtDelta) and one.redacted is None]
+    thoughts = [one.text for one in run if isinstance(one, ReasoningDelta) and one.redacted is None]
     assert "".join(b["thinking"] for b in message["content"] if b["type"] == "thinking") == "".join(thoughts)
     for index, block in enumerate(block for block in message["content"] if block["type"] == "tool_use"):
         arguments = "".join(one.arguments for one in run if isinstance(one, ToolDelta) and one.index == index)

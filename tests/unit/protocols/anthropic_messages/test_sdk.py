@@ -17,7 +17,7 @@ from relayd.protocols.canon import (
     Request,
     Text,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolResult,
     ToolStart,
@@ -28,7 +28,7 @@ from tests.clients.messages_server import MessagesServer
 anthropic = pytest.importorskip("anthropic", reason="the SDK is not installed")
 pydantic = pytest.importorskip("pydantic", reason="the SDK is not installed")
 
-THOUGHT: list[Event] = [Begin(), ThoughtDelta("Let me "), ThoughtDelta("see."), ThoughtDelta(signature="EqQB")]
+THOUGHT: list[Event] = [Begin(), ReasoningDelta("Let me "), ReasoningDelta("see."), ReasoningDelta(signature="EqQB")]
 ANSWER: list[Event] = [*THOUGHT, TextDelta("Grüße"), TextDelta(" 😀"), Usage(30, 12, cached_read=20), Finish("stop"), End()]
 CALLS: list[Event] = [
     Begin(),

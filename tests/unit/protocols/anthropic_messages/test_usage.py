@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from relayd.protocols.anthropic_messages.usage import TAP, merge_usage, read_usage
-from relayd.protocols.dialect import AnswerFacts
+from relayd.protocols.dialect import ResponseFacts
 from relayd.usage import Usage
 
 
@@ -18,11 +18,11 @@ def test_cached_tokens_are_added_to_the_input_and_stay_known() -> None:
 def test_a_message_is_read_alone_and_inside_an_event() -> None:
     message = {"model": "m", "stop_reason": "end_turn", "usage": {"input_tokens": 3}}
     for value in (message, {"type": "message_start", "message": message}):
-        assert TAP.facts(value) == AnswerFacts("m", "end_turn", {"input_tokens": 3})
-    assert TAP.facts({"delta": {"stop_reason": "refusal"}, "usage": {"output_tokens": 1}}) == AnswerFacts(
+        assert TAP.facts(value) == ResponseFacts("m", "end_turn", {"input_tokens": 3})
+    assert TAP.facts({"delta": {"stop_reason": "refusal"}, "usage": {"output_tokens": 1}}) == ResponseFacts(
         "", "refusal", {"output_tokens": 1}
     )
-    assert TAP.facts({"delta": 7, "message": 7, "usage": 7}) == AnswerFacts()
+    assert TAP.facts({"delta": 7, "message": 7, "usage": 7}) == ResponseFacts()
 
 
 def test_a_zero_of_a_later_event_wipes_nothing_out() -> None:

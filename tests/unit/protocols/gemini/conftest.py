@@ -62,10 +62,10 @@ def read(memory: Kept) -> Callable[..., list[Any]]:
         reader = DIALECT.reader(request, Options(), memory)
         found: list[Any] = []
         for place in range(0, len(data), size):
-            found += reader.feed(data[place : place + size])
+            found += reader.decode(data[place : place + size])
         if end:
-            found += reader.end()
-            assert reader.feed(b"data: {}\r\n\r\n") == [] and reader.end() == []
+            found += reader.finish()
+            assert reader.decode(b"data: {}\r\n\r\n") == [] and reader.finish() == []
         return found
 
     return events

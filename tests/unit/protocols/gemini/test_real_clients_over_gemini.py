@@ -109,17 +109,17 @@ class Between:
         whole["candidates"][0]["content"]["parts"] = [
             part for frame in frames for part in frame["candidates"][0]["content"]["parts"]
         ]
-        assert renderer.feed(reader.feed(json.dumps(whole).encode()) + reader.end()) == b""
-        rendered = renderer.whole()
+        assert renderer.render(reader.decode(json.dumps(whole).encode()) + reader.finish()) == b""
+        rendered = renderer.response()
         return self.http.Response(rendered.status, content=rendered.body, headers={"Content-Type": rendered.content_type})
 
     @staticmethod
     def _frames(reader: Any, renderer: Any, frames: list[dict[str, Any]]) -> Iterator[bytes]:
         data = b"".join(b"data: " + json.dumps(frame).encode() + b"\r\n\r\n" for frame in frames)
         for place in range(0, len(data), 37):
-            if out := renderer.feed(reader.feed(data[place : place + 37])):
+            if out := renderer.render(reader.decode(data[place : place + 37])):
                 yield out
-        yield renderer.feed(reader.end())
+        yield renderer.render(reader.finish())
 
 
 @pytest.fixture

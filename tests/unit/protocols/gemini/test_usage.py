@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relayd.protocols.dialect import AnswerFacts
+from relayd.protocols.dialect import ResponseFacts
 from relayd.protocols.gemini.usage import TAP, read_usage
 from relayd.usage import Usage
 
@@ -14,5 +14,5 @@ def test_thoughts_are_added_to_the_output() -> None:
 
 def test_a_chunk_is_read() -> None:
     chunk = {"candidates": [{"finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 9}, "modelVersion": "m"}
-    assert TAP.facts(chunk) == AnswerFacts("m", "STOP", {"promptTokenCount": 9})
-    assert TAP.facts({"candidates": [7, {}], "usageMetadata": []}) == AnswerFacts()
+    assert TAP.facts(chunk) == ResponseFacts("m", "STOP", {"promptTokenCount": 9})
+    assert TAP.facts({"candidates": [7, {}], "usageMetadata": []}) == ResponseFacts()

@@ -69,9 +69,9 @@ def read() -> Callable[..., list[Any]]:
         reader = DIALECT.reader(request, Options(), Nothing())
         found: list[Any] = []
         for place in range(0, len(data), size):
-            found += reader.feed(data[place : place + size])
-        found += reader.end()
-        assert reader.feed(b"{}\n") == [] and reader.end() == []
+            found += reader.decode(data[place : place + size])
+        found += reader.finish()
+        assert reader.decode(b"{}\n") == [] and reader.finish() == []
         return found
 
     return events

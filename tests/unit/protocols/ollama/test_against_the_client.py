@@ -67,7 +67,7 @@ def test_the_client_reads_what_is_scripted_here(ask: Callable[..., Request], rea
     parts = list(client.chat("m", messages=[], stream=True))
     events = read(ask(stream=True), data)
     assert [type(event).__name__ for event in events] == [
-        "Begin", "ThoughtDelta", "TextDelta", "ToolStart", "ToolDelta", "Usage", "Finish", "End",
+        "Begin", "ReasoningDelta", "TextDelta", "ToolStart", "ToolDelta", "Usage", "Finish", "End",
     ]  # fmt: skip
     assert parts[0].message.thinking == events[1].text and parts[0].message.content == events[2].text
     assert parts[1].message.tool_calls[0].function.arguments == json.loads(events[4].arguments)

@@ -66,13 +66,13 @@ def exchanged(front: Dialect, ollama: Scripted, body: bytes, memory: Kept) -> tu
     request = front.read_request(body, ask)
     lines = ollama.lines(json.loads(OLLAMA.write_request(request, Options(), memory).body))
     reader, renderer = OLLAMA.reader(request, Options(), memory), front.renderer(request, ask)
-    renderer.answered_by("ollama")
+    renderer.set_upstream_name("ollama")
     if not request.stream:
-        renderer.feed(reader.feed(whole(lines)) + reader.end())
-        rendered = renderer.whole()
+        renderer.render(reader.decode(whole(lines)) + reader.finish())
+        rendered = renderer.response()
         return rendered.status, rendered.content_type, [rendered.body]
-    pieces = [renderer.feed(reader.feed(json.dumps(line).encode() + b"\n")) for line in lines]
-    return 200, "text/event-stream", [*pieces, renderer.feed(reader.end())]
+    pieces = [renderer.render(reader.decode(json.dumps(line).encode() + b"\n")) for line in lines]
+    return 200, "text/event-stream", [*pieces, renderer.render(reader.finish())]
 
 
 @pytest.fixture

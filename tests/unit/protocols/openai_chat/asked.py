@@ -6,11 +6,11 @@ import itertools
 import json
 from typing import Any
 
-from relayd.protocols._answer_reader import AnswerReader
-from relayd.protocols.canon import Event, Request, TextDelta, ThoughtDelta, ToolDelta
+from relayd.protocols._response_reader import ResponseReader
+from relayd.protocols.canon import Event, Request, TextDelta, ReasoningDelta, ToolDelta
 from relayd.protocols.dialect import RequestContext
-from relayd.protocols.openai_chat.reader import ChatAnswer
-from relayd.protocols.openai_chat.request_in import read_request
+from relayd.protocols.openai_chat.reader import ChatDecoder
+from relayd.protocols.openai_chat.read_request import read_request
 from tests.aids.memories import Kept
 
 
@@ -24,10 +24,10 @@ def ask(**members: Any) -> Request:
     return read_request(json.dumps(body).encode(), an_ask())
 
 
-def reader(memory: Kept | None = None) -> AnswerReader:
+def reader(memory: Kept | None = None) -> ResponseReader:
     """A reader that mints call_0, call_1, ..."""
     numbers = itertools.count()
-    return AnswerReader(ChatAnswer(memory, lambda: f"call_{next(numbers)}"), stream=True)
+    return ResponseReader(ChatDecoder(memory, lambda: f"call_{next(numbers)}"), stream=True)
 
 
 def run(data: bytes, cuts: list[int] | None = None, memory: Kept | None = None) -> list[Event]:
@@ -64,8 +64,8 @@ def joined(events: list[Event]) -> list[Event]:
             found[-1] = ToolDelta(event.index, last.arguments + event.arguments, event.choice)
         elif isinstance(event, TextDelta) and isinstance(last, TextDelta) and event.choice == last.choice:
             found[-1] = TextDelta(last.text + event.text, event.choice)
-        elif isinstance(event, ThoughtDelta) and isinstance(last, ThoughtDelta) and event.choice == last.choice:
-            found[-1] = ThoughtDelta(last.text + event.text, event.choice)
+        elif isinstance(event, ReasoningDelta) and isinstance(last, ReasoningDelta) and event.choice == last.choice:
+            found[-1] = ReasoningDelta(last.text + event.text, event.choice)
         else:
             found.append(event)
     return found

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols._bounds import Allowance, AnswerTooLarge
+from relayd.protocols._bounds import Allowance, ResponseTooLarge
 from relayd.protocols.openai_chat.call_arguments import CallArguments
 
 
@@ -55,7 +55,7 @@ def test_the_arguments_are_one_object_however_they_are_sent(fragments: list[str]
 
 @pytest.mark.parametrize("fragments", [('{"a":1}', '{"b":2}'), ('{"a":1}{"b":2}',), ('{"a":1}', '{"b"', ":2}")])
 def test_two_different_objects_are_a_fault_and_never_a_guess(fragments: tuple[str, ...]) -> None:
-    with pytest.raises(AnswerTooLarge, match="two different objects"):
+    with pytest.raises(ResponseTooLarge, match="two different objects"):
         fold(*fragments)
 
 
@@ -92,7 +92,7 @@ def test_whatever_comes_a_complete_object_is_json(fragments: list[str]) -> None:
     out = "".join(map(arguments.add, fragments))
     try:
         out += arguments.close()
-    except AnswerTooLarge:
+    except ResponseTooLarge:
         return
     if arguments.is_complete and "," not in "".join(fragments):
         depth = out.count("{") - out.count("}")
@@ -105,9 +105,9 @@ def test_objects_as_deep_as_a_parser_goes_raise_nothing() -> None:
 
 
 def test_what_is_kept_is_charged() -> None:
-    with pytest.raises(AnswerTooLarge):
+    with pytest.raises(ResponseTooLarge):
         fold('{"a":1}', *["x" * 100] * 20, chars=1000)
-    with pytest.raises(AnswerTooLarge):
+    with pytest.raises(ResponseTooLarge):
         fold('{"a":', *['{"a":'] * 1000, '{"a":1', chars=500)
 
 
@@ -116,5 +116,5 @@ def test_a_hostile_text_takes_linear_work(unit: str) -> None:
     for fragments in (['{"a":1}' + unit * 300_000], [unit * 300_000], ['{"a":'] + [unit] * 20_000):
         try:
             fold(*fragments, chars=1 << 26)
-        except AnswerTooLarge:
+        except ResponseTooLarge:
             pass

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relayd.protocols._answer_reader import EVENTS, AnswerReader
+from relayd.protocols._response_reader import EVENTS, ResponseReader
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -18,13 +18,13 @@ from relayd.protocols.canon import (
     Finish,
     RefusalDelta,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
 )
 from relayd.protocols.dialect import Options
-from relayd.protocols.openai_chat.reader import ChatAnswer, minted_call_id
+from relayd.protocols.openai_chat.reader import ChatDecoder, new_call_id
 from relayd.protocols.openai_chat.reader import reader as make_reader
 from tests.aids.memories import Kept
 from tests.unit.protocols.openai_chat.asked import ask, chunk, frames, joined, reader, run
@@ -147,13 +147,13 @@ def test_a_signature_of_a_call_is_passed_on_and_remembered() -> None:
 @pytest.mark.parametrize(
     ("delta", "events"),
     [
-        ({"reasoning_content": "hm"}, [ThoughtDelta("hm")]),
-        ({"reasoning": "hm"}, [ThoughtDelta("hm")]),
-        ({"reasoning": "hm", "reasoning_content": "hm", "content": "x"}, [ThoughtDelta("hm"), TextDelta("x")]),
+        ({"reasoning_content": "hm"}, [ReasoningDelta("hm")]),
+        ({"reasoning": "hm"}, [ReasoningDelta("hm")]),
+        ({"reasoning": "hm", "reasoning_content": "hm", "content": "x"}, [ReasoningDelta("hm"), TextDelta("x")]),
         ({"refusal": "no"}, [RefusalDelta("no")]),
         ({"role": "assistant", "content": None, "tool_calls": None, "refusal": None}, []),
         ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
-                      {"type": "text", "text": "x"}]}, [ThoughtDelta("hm"), TextDelta("x")]),
+                      {"type": "text", "text": "x"}]}, [ReasoningDelta("hm"), TextDelta("x")]),
         ({"content": 7, "reasoning": {}, "tool_calls": {}, "function_call": "x"}, []),
     ],
 )  # fmt: skip
@@ -409,7 +409,7 @@ def test_nothing_grows_without_a_bound() -> None:
     assert isinstance(run(frames(chunk({"tool_calls": many})))[-1], Failure)
     choices = [{"index": place, "delta": {"content": "x"}} for place in range(500)]
     assert isinstance(run(frames({"choices": choices}))[-1], Failure)
-    one = AnswerReader(ChatAnswer(), stream=True)
+    one = ResponseReader(ChatDecoder(), stream=True)
     piece = b"data: " + b"x" * (1 << 20)
     found: list[Event] = []
     for _ in range(EVENTS.line_bytes // (1 << 20) + 2):
@@ -433,7 +433,7 @@ WHOLE: dict[str, Any] = {
 def test_a_plain_body_gives_the_events_of_a_stream() -> None:
     usage = {"prompt_tokens": 3, "completion_tokens": 4}
     expected = [
-        ThoughtDelta("hm"), TextDelta("Hi é"), ToolStart(0, "a", "f"), ToolDelta(0, '{"a":1}'), ToolStart(1, "b", "g"),
+        ReasoningDelta("hm"), TextDelta("Hi é"), ToolStart(0, "a", "f"), ToolDelta(0, '{"a":1}'), ToolStart(1, "b", "g"),
         ToolDelta(1, "{}"), Finish("tool_calls"), Usage(3, 4),
     ]  # fmt: skip
     assert body_of(run(plain(WHOLE, usage=usage))) == expected
@@ -520,7 +520,7 @@ def lawful(events: list[Event]) -> None:
 
 
 def test_minted_ids_differ_and_the_dialect_gives_a_reader() -> None:
-    assert minted_call_id() != minted_call_id() and minted_call_id().startswith("call_")
+    assert new_call_id() != new_call_id() and new_call_id().startswith("call_")
     assert make_reader(ask(), Options(), Kept()).end()
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from relayd.protocols.canon import Message, Text, ThoughtDelta, ToolCall, ToolResult, ToolStart
+from relayd.protocols.canon import Message, Text, ReasoningDelta, ToolCall, ToolResult, ToolStart
 from relayd.protocols.dialect import Options
 from relayd.protocols.openai_chat.reader import reader as make_reader
 from relayd.protocols.openai_chat.reasoning_details import LARGEST_CHARS, MOST_ENTRIES
-from relayd.protocols.openai_chat.request_out import write_request
+from relayd.protocols.openai_chat.write_request import write_request
 from tests.aids.memories import Kept
 from tests.unit.protocols.openai_chat.asked import ask, chunk, frames, run
 
@@ -59,14 +59,14 @@ def test_the_details_of_a_turn_go_back_once_with_its_calls(answer: bytes) -> Non
     memory = Kept()
     events = run(answer, memory=memory)
     assert [event.id for event in events if isinstance(event, ToolStart)] == ["c1", "c2"]
-    assert "".join(event.text for event in events if isinstance(event, ThoughtDelta)) == "Think twice."
+    assert "".join(event.text for event in events if isinstance(event, ReasoningDelta)) == "Think twice."
     assert next_turn(memory)["reasoning_details"] == WHOLE
 
 
 def test_thoughts_that_stand_in_the_details_only_are_told() -> None:
     stream = frames(chunk({"reasoning_details": [{"type": "reasoning.summary", "summary": "hm"}]}), chunk({"content": "x"}, "stop"))
     memory = Kept()
-    assert ThoughtDelta("hm") in run(stream, memory=memory)
+    assert ReasoningDelta("hm") in run(stream, memory=memory)
     assert not memory.values
 
 

@@ -18,7 +18,7 @@ from relayd.protocols.canon import (
     Finish,
     RefusalDelta,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -99,7 +99,7 @@ def test_a_tool_only_answer_has_no_text() -> None:
 def test_thoughts_refusals_logprobs_and_signatures_go_out() -> None:
     token = {"token": "x", "logprob": -1.0, "bytes": None, "top_logprobs": []}
     events: list[Event] = [
-        Begin(), ThoughtDelta("h"), ThoughtDelta("m"), ThoughtDelta(signature="s"), TextDelta("x", logprobs=(token,)),
+        Begin(), ReasoningDelta("h"), ReasoningDelta("m"), ReasoningDelta(signature="s"), TextDelta("x", logprobs=(token,)),
         RefusalDelta("no"), ToolStart(0, "a", "f", signature="sig"), Finish("stop"), End(),
     ]  # fmt: skip
     deltas = deltas_of(stream_of(events))
@@ -234,7 +234,7 @@ EVENTS = st.lists(
     st.one_of(
         st.builds(TextDelta, st.text(max_size=3), CHOICE, st.none() | st.just(({"token": "x"},))),
         st.builds(RefusalDelta, st.text(max_size=3), CHOICE),
-        st.builds(ThoughtDelta, st.text(max_size=3), CHOICE, st.none() | st.just("s")),
+        st.builds(ReasoningDelta, st.text(max_size=3), CHOICE, st.none() | st.just("s")),
         st.tuples(CHOICE, st.sampled_from(["f", "patch"]), st.none() | st.just("sig")),
         st.tuples(CHOICE, st.integers(0, 3), st.sampled_from(["{", '"input"', ":", '"x"', "}", ""])),
         st.builds(Usage, st.integers(0, 9), st.integers(0, 9)),
@@ -300,7 +300,7 @@ def test_what_is_rendered_is_read_again_from_stream_and_plain_alike(entries: lis
         found = []
         for choice in range(3):
             mine = [event for event in run if getattr(event, "choice", 9) == choice]
-            texts = ["".join(e.text for e in mine if isinstance(e, kind)) for kind in (TextDelta, RefusalDelta, ThoughtDelta)]
+            texts = ["".join(e.text for e in mine if isinstance(e, kind)) for kind in (TextDelta, RefusalDelta, ReasoningDelta)]
             calls = [(e.id, e.name, e.signature) for e in mine if isinstance(e, ToolStart)]
             arguments = ["".join(e.arguments for e in mine if isinstance(e, ToolDelta) and e.index == n) for n in range(len(calls))]
             found.append((texts, calls, arguments, [e for e in mine if isinstance(e, Finish)]))

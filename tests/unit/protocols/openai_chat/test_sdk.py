@@ -20,7 +20,7 @@ from relayd.protocols.canon import (
     RefusalDelta,
     Request,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolCall,
     ToolDelta,
     ToolResult,
@@ -44,7 +44,7 @@ WEATHER = {
                                 "additionalProperties": False}},
 }  # fmt: skip
 BEGIN = Begin("chatcmpl-7", "m-7", 1_800_000_000)
-TEXT: list[Event] = [BEGIN, ThoughtDelta("hm"), TextDelta("Grüß "), TextDelta("Gott ☃"), Finish("stop"), Usage(9, 4, 5, 0, 1), End()]
+TEXT: list[Event] = [BEGIN, ReasoningDelta("hm"), TextDelta("Grüß "), TextDelta("Gott ☃"), Finish("stop"), Usage(9, 4, 5, 0, 1), End()]
 CALLS: list[Event] = [
     BEGIN, ToolStart(0, "a", "weather"), ToolDelta(0, '{"city":'), ToolStart(1, "b", "weather"), ToolDelta(1, '{"city":"Rome"}'),
     ToolDelta(0, '"Oslo"}'), Finish("tool_calls"), Usage(9, 4), End(),
@@ -93,11 +93,11 @@ class Gateway:
             return
         renderer = DIALECT.renderer(request, ask)
         if request.stream:
-            frames = [renderer.comment(), *(renderer.feed([event]) for event in events)]
+            frames = [renderer.keepalive(), *(renderer.render([event]) for event in events)]
             self.reply(handler, 200, "text/event-stream", frames)
         else:
-            renderer.feed(events)
-            rendered = renderer.whole()
+            renderer.render(events)
+            rendered = renderer.response()
             self.reply(handler, rendered.status, rendered.content_type, [rendered.body], rendered.headers)
 
     @staticmethod
@@ -178,7 +178,7 @@ def test_a_tool_loop(gateway: Gateway) -> None:
 
 
 def test_a_custom_tool_and_the_thought_behind_it(gateway: Gateway) -> None:
-    gateway.answer = lambda request: [BEGIN, ThoughtDelta("hm"), ToolStart(0, "a", "patch"), ToolDelta(0, '{"input":"raw"}'),
+    gateway.answer = lambda request: [BEGIN, ReasoningDelta("hm"), ToolStart(0, "a", "patch"), ToolDelta(0, '{"input":"raw"}'),
                                       Finish("tool_calls"), End()]  # fmt: skip
     tools = [{"type": "custom", "custom": {"name": "patch", "description": "d"}}]
     answer = gateway.client.chat.completions.create(model="m", messages=USER, tools=tools)

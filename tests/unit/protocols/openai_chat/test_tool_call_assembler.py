@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols._bounds import Allowance, AnswerTooLarge
+from relayd.protocols._bounds import Allowance, ResponseTooLarge
 from relayd.protocols.canon import Event, ToolDelta, ToolStart
 from relayd.protocols.openai_chat.tool_call_assembler import MOST_ARGUMENTS_CHARS, ToolCallAssembler
 from tests.aids.memories import Kept
@@ -73,16 +73,16 @@ def test_ids_are_never_empty_nor_used_twice() -> None:
 
 def test_arguments_and_calls_are_bounded() -> None:
     half = "x" * (MOST_ARGUMENTS_CHARS // 2 + 1)
-    with pytest.raises(AnswerTooLarge):
+    with pytest.raises(ResponseTooLarge):
         fold([{"index": 0, "id": "a", "function": {"arguments": half}}] * 2)
-    with pytest.raises(AnswerTooLarge):
+    with pytest.raises(ResponseTooLarge):
         fold([{"index": 0, "id": f"a{place}", "function": {"name": "f"}} for place in range(2000)])
 
 
 def test_arguments_for_nobody_are_a_fault() -> None:
-    with pytest.raises(AnswerTooLarge, match="without a name"):
+    with pytest.raises(ResponseTooLarge, match="without a name"):
         fold([{"index": 0, "function": {"arguments": "{}"}}])
-    with pytest.raises(AnswerTooLarge, match="without a name"):
+    with pytest.raises(ResponseTooLarge, match="without a name"):
         fold([{"index": 0, "id": "a", "function": {"arguments": "{}"}}, {"index": 0, "id": "b", "function": {"name": "f"}}])
 
 

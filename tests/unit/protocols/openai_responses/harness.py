@@ -42,15 +42,15 @@ def streamed(events: list[Event], context: RequestContext | None = None, **membe
     """Render a stream event by event and check its grammar; returns the final response."""
     context = context or make_context()
     renderer = ResponsesRenderer(read(context, stream=True, **members), context)
-    return read_stream(b"".join(renderer.feed([event]) for event in events))
+    return read_stream(b"".join(renderer.render([event]) for event in events))
 
 
 def plain(events: list[Event], context: RequestContext | None = None, **members: Any) -> dict[str, Any]:
     """Render a plain answer and return its body."""
     context = context or make_context()
     renderer = ResponsesRenderer(read(context, **members), context)
-    assert b"".join(renderer.feed([event]) for event in events) == b""
-    answer = renderer.whole()
+    assert b"".join(renderer.render([event]) for event in events) == b""
+    answer = renderer.response()
     body = json.loads(answer.body)
     if any(isinstance(event, Failure) for event in events):
         assert answer.status >= 400 and body["error"]["message"]

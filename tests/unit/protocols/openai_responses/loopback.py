@@ -53,15 +53,15 @@ class _Handler(BaseHTTPRequestHandler):
         renderer = DIALECT.renderer(request, context)
         events = self.model(request)
         if not request.stream:
-            renderer.feed(events)
-            self.rendered(renderer.whole())
+            renderer.render(events)
+            self.rendered(renderer.response())
             return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
         for event in events:
-            self.wfile.write(renderer.comment() + renderer.feed([event]))
+            self.wfile.write(renderer.keepalive() + renderer.render([event]))
         self.close_connection = True
 
     def rendered(self, answer: EncodedResponse) -> None:

@@ -32,8 +32,8 @@ def compact(events: list[Event], context: RequestContext | None = None, **member
     request = read(context, **members)
     assert DIALECT.renderer is not None
     renderer = DIALECT.renderer(request, context)
-    assert renderer.feed(events) == b"" and renderer.comment() == b""
-    return request, renderer.whole()
+    assert renderer.render(events) == b"" and renderer.keepalive() == b""
+    return request, renderer.response()
 
 
 def test_the_conversation_is_shown_as_one_text_without_tools() -> None:

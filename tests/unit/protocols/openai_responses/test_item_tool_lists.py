@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relayd.protocols.dialect import Refused, at_once
+from relayd.protocols.dialect import Refused, run_steps
 from relayd.protocols.openai_responses.item_tool_lists import item_tool_lists, without_repeated_lists
 from relayd.protocols.openai_responses.read_request import read_steps
 from tests.unit.protocols.openai_responses.harness import make_context
@@ -31,7 +31,7 @@ def test_a_value_that_is_not_a_list_is_refused_with_its_path() -> None:
 def test_only_repeated_additional_tools_are_removed() -> None:
     items = [BROUGHT, MESSAGE, {**BROUGHT, "id": "at_1"}, FOUND, MESSAGE, FOUND, {**BROUGHT, "tools": []}]
     placed = [(str(number), item) for number, item in enumerate(items)]
-    assert [at for at, _ in at_once(without_repeated_lists(placed))] == ["0", "1", "3", "4", "5", "6"]
+    assert [at for at, _ in run_steps(without_repeated_lists(placed))] == ["0", "1", "3", "4", "5", "6"]
 
 
 def steps_of(members: dict[str, Any]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from relayd.protocols.canon import TextDelta, ThoughtDelta
+from relayd.protocols.canon import TextDelta, ReasoningDelta
 from relayd.protocols.openai_responses.event_writer import EventWriter
 from relayd.protocols.openai_responses.output_items import MessageItem, ReasoningItem, ToolCallItem
 from relayd.protocols.openai_responses.tools import ClientTool
@@ -46,7 +46,7 @@ def test_an_incomplete_call_keeps_its_received_arguments() -> None:
 def test_a_reasoning_item_without_text_has_an_empty_summary() -> None:
     writer = EventWriter("text")
     reasoning = ReasoningItem(writer, encrypted_reasoning=True)
-    reasoning.add(ThoughtDelta(redacted="r"))
+    reasoning.add(ReasoningDelta(redacted="r"))
     reasoning.open(0)
     item = reasoning.close("completed")
     assert item["summary"] == [] and item["encrypted_content"] and reasoning.signed

@@ -32,8 +32,8 @@ def answered(request: Request, *deltas: dict[str, Any], finish: str = "stop") ->
     chunks.append({"id": "chatcmpl-1", "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
     chunks.append({"id": "chatcmpl-1", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
     data = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
-    stream = b"".join(renderer.feed(reader.feed(data[start : start + 7])) for start in range(0, len(data), 7))
-    return read_stream(stream + renderer.feed(reader.end()))
+    stream = b"".join(renderer.render(reader.decode(data[start : start + 7])) for start in range(0, len(data), 7))
+    return read_stream(stream + renderer.render(reader.finish()))
 
 
 def tool(index: int, name: str | None = None, arguments: str = "", **more: Any) -> dict[str, Any]:
@@ -79,8 +79,8 @@ def test_a_stream_that_is_cut_fails() -> None:
     assert CHAT.reader is not None
     reader = CHAT.reader(request, Options(), Kept())
     renderer = ResponsesRenderer(request, make_context())
-    stream = renderer.feed(reader.feed(b'data: {"choices":[{"index":0,"delta":{"content":"half"}}]}\n\n'))
-    assert read_stream(stream + renderer.feed(reader.end()))["status"] == "failed"
+    stream = renderer.render(reader.decode(b'data: {"choices":[{"index":0,"delta":{"content":"half"}}]}\n\n'))
+    assert read_stream(stream + renderer.render(reader.finish()))["status"] == "failed"
 
 
 def test_settings_of_the_responses_api_do_not_reach_the_endpoint() -> None:

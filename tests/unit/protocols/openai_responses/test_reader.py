@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relayd.protocols._answer_reader import AnswerReader
+from relayd.protocols._response_reader import ResponseReader
 from relayd.protocols.canon import (
     Begin,
     End,
@@ -19,7 +19,7 @@ from relayd.protocols.canon import (
     Finish,
     RefusalDelta,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -39,18 +39,18 @@ def sse(*events: dict[str, Any]) -> bytes:
 
 
 def events_of(data: bytes, cuts: tuple[int, ...] = ()) -> list[Event]:
-    reader = AnswerReader(ResponsesDecoder(), stream=True)
+    reader = ResponseReader(ResponsesDecoder(), stream=True)
     bounds = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-    events = [event for a, b in itertools.pairwise(bounds) for event in reader.feed(data[a:b])] + reader.end()
-    assert reader.feed(b"data: {}\n\n") == reader.end() == []
+    events = [event for a, b in itertools.pairwise(bounds) for event in reader.decode(data[a:b])] + reader.finish()
+    assert reader.decode(b"data: {}\n\n") == reader.finish() == []
     return events
 
 
 def rendered(events: list[Event], stream: bool) -> bytes:
     context = make_context()
     renderer = ResponsesRenderer(read(context, stream=stream, **MEMBERS), context)
-    data = renderer.feed(events)
-    return data if stream else renderer.whole().body
+    data = renderer.render(events)
+    return data if stream else renderer.response().body
 
 
 def comparable(response: dict[str, Any]) -> dict[str, Any]:
@@ -83,8 +83,8 @@ def test_a_text_and_its_usage() -> None:
 
 
 def test_a_delta_is_returned_as_soon_as_its_frame_is_complete() -> None:
-    reader = AnswerReader(ResponsesDecoder(), stream=True)
-    assert reader.feed(sse({"type": "response.output_text.delta", "output_index": 0, "delta": "a"})) == [TextDelta("a")]
+    reader = ResponseReader(ResponsesDecoder(), stream=True)
+    assert reader.decode(sse({"type": "response.output_text.delta", "output_index": 0, "delta": "a"})) == [TextDelta("a")]
 
 
 def test_text_that_only_closing_events_contain_is_emitted() -> None:
@@ -165,7 +165,7 @@ def test_text_refusals_and_reasoning_that_only_closing_events_contain_are_emitte
     again = {"type": "response.reasoning_summary_text.delta", "output_index": 0, "summary_index": 0, "delta": "hm"}
     second = {**thought, "summary_index": 1}
     for stream in ((thought, second), (again, thought, second)):
-        assert "".join(event.text for event in events_without_begin(*stream, COMPLETED) if isinstance(event, ThoughtDelta)) == "hm\n\nhm"
+        assert "".join(event.text for event in events_without_begin(*stream, COMPLETED) if isinstance(event, ReasoningDelta)) == "hm\n\nhm"
 
 
 def test_reasoning_of_two_channels_is_emitted_once_and_its_parts_are_separated() -> None:
@@ -173,15 +173,15 @@ def test_reasoning_of_two_channels_is_emitted_once_and_its_parts_are_separated()
     raw = {"type": "response.reasoning_text.delta", "delta": "raw", **where}
     short = {"type": "response.reasoning_summary_text.delta", "delta": "short", **where}
     final = {"type": "response.completed", "response": {"status": "completed", "output": []}}
-    assert ThoughtDelta("short") not in events_of(sse(raw, short, final))
-    parts = [event for event in events_of(sse(short, {**short, "summary_index": 1}, final)) if isinstance(event, ThoughtDelta)]
+    assert ReasoningDelta("short") not in events_of(sse(raw, short, final))
+    parts = [event for event in events_of(sse(short, {**short, "summary_index": 1}, final)) if isinstance(event, ReasoningDelta)]
     assert "".join(part.text for part in parts) == "short\n\nshort"
 
 
 def test_a_signature_names_its_reasoning_item() -> None:
     item = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"}
     body = json.dumps({"status": "completed", "output": [item]}).encode()
-    [proof] = [event for event in events_of(body) if isinstance(event, ThoughtDelta)]
+    [proof] = [event for event in events_of(body) if isinstance(event, ReasoningDelta)]
     assert unpack_native_signature(proof.signature) == ("rs_1", "gAAA")
 
 

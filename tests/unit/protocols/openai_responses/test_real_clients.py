@@ -18,7 +18,7 @@ from relayd.protocols.canon import (
     RefusalDelta,
     Request,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolResult,
     ToolStart,
@@ -54,7 +54,7 @@ def model(request: Request) -> list[Event]:
         text = "".join(part.text for part in last.parts[0].parts if hasattr(part, "text"))
         return answer_events("The tool said ", text)
     if request.tools:
-        return [Begin(), ThoughtDelta("I need "), ThoughtDelta("a tool"), ToolStart(0, "call_1", request.tools[0].name),
+        return [Begin(), ReasoningDelta("I need "), ReasoningDelta("a tool"), ToolStart(0, "call_1", request.tools[0].name),
                 ToolDelta(0, '{"place":'), ToolDelta(0, '"Bonn"}'), Finish("tool_calls"), Usage(5, 5), End()]  # fmt: skip
     if request.format is not None and request.format.kind == "json_schema":
         return answer_events('{"name": "A', 'da", "age": 36}')
@@ -83,7 +83,7 @@ def client(base_url: str) -> Iterator[Any]:
 
 RUNS: list[tuple[dict[str, Any], list[Event]]] = [
     ({}, answer_events("a", "b")),
-    ({}, [Begin(), ThoughtDelta("x"), TextDelta("a"), RefusalDelta("no"), Finish("content_filter"), End()]),
+    ({}, [Begin(), ReasoningDelta("x"), TextDelta("a"), RefusalDelta("no"), Finish("content_filter"), End()]),
     ({"tools": [WEATHER]}, [Begin(), ToolStart(0, "c", "weather"), ToolDelta(0, "{}"), Finish("tool_calls"), End()]),
     ({"tools": [{"type": "custom", "name": "p"}]}, [Begin(), ToolStart(0, "c", "p"), ToolDelta(0, '{"input": "raw"}'), End()]),
     ({"include": ["message.output_text.logprobs"]}, [Begin(), TextDelta("a", logprobs=({"token": "a", "logprob": -1},)), End()]),

@@ -17,7 +17,7 @@ from relayd.protocols.canon import (
     Finish,
     RefusalDelta,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -61,15 +61,15 @@ def test_the_model_is_the_one_that_the_client_asked_for() -> None:
     context = make_context()
     request = read(context, model="alias", stream=True)
     renderer = ResponsesRenderer(request, context)
-    assert b'"model":"alias"' in renderer.feed([Begin("chatcmpl-1", "the-real-one")])
+    assert b'"model":"alias"' in renderer.render([Begin("chatcmpl-1", "the-real-one")])
 
 
 def test_a_delta_is_sent_immediately() -> None:
     context = make_context()
     renderer = ResponsesRenderer(read(context, stream=True), context)
-    renderer.feed([Begin()])
-    assert b'"delta":"a"' in renderer.feed([TextDelta("a")])
-    assert b'"delta":"b"' in renderer.feed([TextDelta("b")])
+    renderer.render([Begin()])
+    assert b'"delta":"a"' in renderer.render([TextDelta("a")])
+    assert b'"delta":"b"' in renderer.render([TextDelta("b")])
 
 
 def test_a_second_begin_is_ignored() -> None:
@@ -101,9 +101,9 @@ def test_interleaved_fragments_of_parallel_calls_are_put_in_order() -> None:
 def test_the_second_call_streams_as_soon_as_the_first_is_whole() -> None:
     context = make_context()
     renderer = ResponsesRenderer(read(context, stream=True, tools=[WEATHER]), context)
-    renderer.feed([Begin(), ToolStart(0, "a", "weather"), ToolDelta(0, '{"x":"}\\""}')])
-    assert b"output_item.done" in renderer.feed([ToolStart(1, "b", "weather")])
-    assert b'"delta":"{"' in renderer.feed([ToolDelta(1, "{")])
+    renderer.render([Begin(), ToolStart(0, "a", "weather"), ToolDelta(0, '{"x":"}\\""}')])
+    assert b"output_item.done" in renderer.render([ToolStart(1, "b", "weather")])
+    assert b'"delta":"{"' in renderer.render([ToolDelta(1, "{")])
 
 
 def test_a_call_without_arguments_gets_an_empty_object() -> None:
@@ -126,9 +126,9 @@ def test_a_namespace_tool_returns_under_its_namespace_and_name() -> None:
 def test_a_custom_tool_returns_its_raw_input_while_it_arrives() -> None:
     context = make_context()
     renderer = ResponsesRenderer(read(context, stream=True, tools=[CUSTOM]), context)
-    stream = renderer.feed([Begin(), ToolStart(0, "a", "apply_patch"), ToolDelta(0, '{"input": "*** Be')])
+    stream = renderer.render([Begin(), ToolStart(0, "a", "apply_patch"), ToolDelta(0, '{"input": "*** Be')])
     assert b'"delta":"*** Be"' in stream
-    stream += renderer.feed([ToolDelta(0, 'gin\\n\\u00e9"}'), Finish("tool_calls"), End()])
+    stream += renderer.render([ToolDelta(0, 'gin\\n\\u00e9"}'), Finish("tool_calls"), End()])
     assert calls(read_stream(stream)) == [("custom_tool_call", None, "apply_patch", "*** Begin\né")]
 
 
@@ -139,13 +139,13 @@ def test_a_custom_tools_arguments_that_are_no_input_are_the_input(raw: str) -> N
 
 
 def test_reasoning_becomes_a_summary_before_the_text() -> None:
-    response = streamed([Begin(), ThoughtDelta("I th"), ThoughtDelta("ink"), TextDelta("so"), Finish("stop"), End()])
+    response = streamed([Begin(), ReasoningDelta("I th"), ReasoningDelta("ink"), TextDelta("so"), Finish("stop"), End()])
     assert [item["type"] for item in response["output"]] == ["reasoning", "message"]
     assert response["output"][0]["summary"] == [{"type": "summary_text", "text": "I think"}]
 
 
 def test_a_signature_ends_its_reasoning_item_and_is_sent_on_request() -> None:
-    events: list[Event] = [Begin(), ThoughtDelta("a"), ThoughtDelta(signature="sig"), ThoughtDelta("b"), TextDelta("c"), End()]
+    events: list[Event] = [Begin(), ReasoningDelta("a"), ReasoningDelta(signature="sig"), ReasoningDelta("b"), TextDelta("c"), End()]
     response = streamed(events, include=["reasoning.encrypted_content"])
     assert [item["type"] for item in response["output"]] == ["reasoning", "reasoning", "message"]
     assert all("encrypted_content" in item for item in response["output"][:2])  # some clients drop reasoning items without it
@@ -155,7 +155,7 @@ def test_a_signature_ends_its_reasoning_item_and_is_sent_on_request() -> None:
 
 
 def test_redacted_reasoning_is_sent_only_on_request() -> None:
-    events: list[Event] = [Begin(), ThoughtDelta(redacted="r"), TextDelta("c"), End()]
+    events: list[Event] = [Begin(), ReasoningDelta(redacted="r"), TextDelta("c"), End()]
     assert [item["type"] for item in streamed(events)["output"]] == ["message"]
     response = streamed(events, include=["reasoning.encrypted_content"])
     assert [item["type"] for item in response["output"]] == ["reasoning", "message"]
@@ -180,14 +180,14 @@ def test_an_answer_that_was_cut_short_is_incomplete_and_so_is_its_last_item(reas
 def test_a_failure_is_response_failed_and_closes_no_call() -> None:
     context = make_context()
     renderer = ResponsesRenderer(read(context, stream=True, tools=[WEATHER]), context)
-    stream = renderer.feed([Begin(), TextDelta("so"), ToolStart(0, "a", "weather"), ToolDelta(0, "{"),
+    stream = renderer.render([Begin(), TextDelta("so"), ToolStart(0, "a", "weather"), ToolDelta(0, "{"),
                             Failure(502, "The stream was cut.")])  # fmt: skip
     response = read_stream(stream)
     assert response["status"] == "failed"
     assert response["error"] == {"code": "server_error", "message": "The stream was cut."}
     assert [item["type"] for item in response["output"]] == ["message"]
     assert not isinstance(context.memory, Kept) or not context.memory.values
-    assert renderer.feed([TextDelta("late"), End()]) == b""
+    assert renderer.render([TextDelta("late"), End()]) == b""
 
 
 def test_a_rate_limit_says_when_to_try_again() -> None:
@@ -195,8 +195,8 @@ def test_a_rate_limit_says_when_to_try_again() -> None:
     assert failed["error"] == {"code": "rate_limit_exceeded", "message": "Slow down. Please try again in 3s."}
     context = make_context()
     renderer = ResponsesRenderer(read(context), context)
-    renderer.feed([Failure(429, "Slow down.", "too_many", retry_after_s=2.2)])
-    answer = renderer.whole()
+    renderer.render([Failure(429, "Slow down.", "too_many", retry_after_s=2.2)])
+    answer = renderer.response()
     assert answer.status == 429 and ("Retry-After", "3") in answer.headers
     assert json.loads(answer.body)["error"]["code"] == "too_many"
 
@@ -209,8 +209,8 @@ def test_codes_that_clients_know_are_kept(code: str) -> None:
 def test_an_answer_without_an_end_is_a_failure() -> None:
     context = make_context()
     renderer = ResponsesRenderer(read(context), context)
-    renderer.feed([Begin(), TextDelta("half")])
-    assert renderer.whole().status == 502
+    renderer.render([Begin(), TextDelta("half")])
+    assert renderer.response().status == 502
 
 
 def test_calls_of_tools_that_are_not_allowed_are_suppressed() -> None:
@@ -248,7 +248,7 @@ def test_half_a_surrogate_pair_does_not_break_the_stream() -> None:
 def test_a_comment_keeps_a_stream_alive_and_a_plain_answer_has_none() -> None:
     context = make_context()
     renderer = ResponsesRenderer(read(context, stream=True), context)
-    stream = renderer.comment() + renderer.feed(HELLO[:2]) + renderer.comment() + renderer.feed(HELLO[2:])
+    stream = renderer.keepalive() + renderer.render(HELLO[:2]) + renderer.keepalive() + renderer.render(HELLO[2:])
     assert stream.count(b": keep-alive\n\n") == 2
     assert read_stream(stream)["status"] == "completed"
     assert ResponsesRenderer(read(context), context).comment() == b""
@@ -291,7 +291,7 @@ def runs(draw: st.DrawFn) -> list[Event]:
         elif kind == "refusal":
             events.append(RefusalDelta(draw(texts)))
         elif kind == "thought":
-            events.append(ThoughtDelta(draw(texts), signature=draw(st.sampled_from([None, None, "s"])),
+            events.append(ReasoningDelta(draw(texts), signature=draw(st.sampled_from([None, None, "s"])),
                                        redacted=draw(st.sampled_from([None, None, "r"]))))  # fmt: skip
         elif kind == "start":
             text = json.dumps({"input": draw(texts), "n": [draw(texts)]})
@@ -325,7 +325,7 @@ def test_every_stream_obeys_the_grammar_and_equals_the_plain_answer(
     members: dict[str, Any] = {"tools": TOOLS, "include": ["reasoning.encrypted_content"] if encrypted_reasoning else []}
     context = make_context()
     renderer = ResponsesRenderer(read(context, stream=True, **members), context)
-    stream = renderer.feed(events) if together else b"".join(renderer.feed([event]) for event in events)
+    stream = renderer.render(events) if together else b"".join(renderer.render([event]) for event in events)
     response = read_stream(stream)
     socket = over_websocket([Begin(), *events], make_context(socket=Kept()), **members)
     whole = plain(events, **members)

@@ -69,7 +69,7 @@ def test_a_failed_response_cannot_be_continued() -> None:
 def test_a_response_is_stored_before_its_last_bytes_are_sent() -> None:
     context = make_context()
     renderer = ResponsesRenderer(read(context, stream=True), context)
-    renderer.feed(HELLO)
+    renderer.render(HELLO)
     assert isinstance(context.memory, Kept)
     [key] = [key for key in context.memory.values if key.startswith("response:")]
     assert read(context, previous_response_id=key.removeprefix("response:")).messages

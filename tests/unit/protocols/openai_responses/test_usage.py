@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relayd.protocols.dialect import AnswerFacts
+from relayd.protocols.dialect import ResponseFacts
 from relayd.protocols.openai_responses.usage import TAP, read_usage
 from relayd.usage import Usage
 
@@ -11,8 +11,8 @@ def test_a_response_is_read_alone_and_inside_an_event() -> None:
     response = {"object": "response", "model": "m", "status": "incomplete", "usage": {"input_tokens": 3},
                 "incomplete_details": {"reason": "max_output_tokens"}}  # fmt: skip
     for value in (response, {"type": "response.incomplete", "response": response}):
-        assert TAP.facts(value) == AnswerFacts("m", "max_output_tokens", {"input_tokens": 3})
-    assert TAP.facts({"item": {"status": "completed"}, "status": "completed"}) == AnswerFacts()
+        assert TAP.facts(value) == ResponseFacts("m", "max_output_tokens", {"input_tokens": 3})
+    assert TAP.facts({"item": {"status": "completed"}, "status": "completed"}) == ResponseFacts()
 
 
 def test_details_are_parts_of_the_sums() -> None:

@@ -31,27 +31,27 @@ from relayd.protocols.canon import (
     ToolCall,
     ToolResult,
 )
-from relayd.protocols.dialect import Memory, Options, Refused, at_once
+from relayd.protocols.dialect import Memory, Options, Refused, run_steps
 from relayd.protocols.openai_chat import reasoning_details
 from relayd.protocols.openai_chat.tool_call_assembler import signature_key
 from relayd.wire.json_steps import Steps
 
-FILLED = "(No result: the call was not carried out.)"
-BEHIND = "(The result is in the next message.)"
+UNANSWERED = "(No result: the call was not carried out.)"
+RESULT_FOLLOWS = "(The result is in the next message.)"
 
 
 def write_messages(messages: Iterable[Message], options: Options, memory: Memory) -> list[dict[str, Any]]:
     """The endpoint's messages. Raises Refused."""
-    return at_once(message_steps(messages, options, memory))
+    return run_steps(message_steps(messages, options, memory))
 
 
 def message_steps(messages: Iterable[Message], options: Options, memory: Memory) -> Steps[list[dict[str, Any]]]:
     """The same in steps."""
     turns = yield from _turns(messages)
     last = last_calls(turns)
-    answers = _Answers(turns)
+    results = _ToolResults(turns)
     written: list[dict[str, Any]] = []
-    for place, turn in enumerate(turns):
+    for index, turn in enumerate(turns):
         yield
         if turn.role == "tool":
             continue  # written behind its call
@@ -61,7 +61,7 @@ def message_steps(messages: Iterable[Message], options: Options, memory: Memory)
             if message is None:
                 continue
             written.append(message)
-            written += answers.of(calls, place, options)
+            written += results.messages_for(calls, index, options)
         elif turn.role in ("system", "developer"):
             role = turn.role if turn.role == "system" or options.developer_role else "system"
             if text := _joined(turn.parts, "\n", "messages"):
@@ -70,7 +70,7 @@ def message_steps(messages: Iterable[Message], options: Options, memory: Memory)
             written.append(_named(turn, {"role": "user", "content": _content(turn.parts)}))
         else:
             raise Refused(f"A message of role '{turn.role[:64]}' cannot be carried.", "messages", "unsupported_value")
-    answers.all_used()
+    results.require_all_used()
     if not written:
         raise Refused("There is no message with any content.", "messages", "invalid_value")
     return written
@@ -103,43 +103,43 @@ def _turns(messages: Iterable[Message]) -> Steps[list[Message]]:
     return turns
 
 
-class _Answers:
+class _ToolResults:
     """Which answer belongs to which call; ids may come again in a later turn."""
 
     def __init__(self, turns: list[Message]) -> None:
-        self._waiting: dict[str, deque[tuple[int, ToolResult]]] = {}
-        for place, turn in enumerate(turns):
+        self._pending: dict[str, deque[tuple[int, ToolResult]]] = {}
+        for index, turn in enumerate(turns):
             if turn.role == "tool":
                 for part in turn.parts:
                     if isinstance(part, ToolResult):
-                        self._waiting.setdefault(part.call_id, deque()).append((place, part))
+                        self._pending.setdefault(part.call_id, deque()).append((index, part))
 
-    def of(self, calls: list[ToolCall], place: int, options: Options) -> list[dict[str, Any]]:
+    def messages_for(self, calls: list[ToolCall], index: int, options: Options) -> list[dict[str, Any]]:
         """The tool messages behind a message with these calls, and the user message with what they cannot hold."""
         written: list[dict[str, Any]] = []
         media: list[dict[str, Any]] = []
         for call in calls:
-            waiting = self._waiting.get(call.id)
-            if not waiting or waiting[0][0] < place:
+            pending = self._pending.get(call.id)
+            if not pending or pending[0][0] < index:
                 if options.unanswered_calls == "refuse":
                     raise Refused(f"The tool call '{call.id[:64]}' has no answer.", "messages", "invalid_value")
-                written.append({"role": "tool", "tool_call_id": call.id, "content": FILLED})
+                written.append({"role": "tool", "tool_call_id": call.id, "content": UNANSWERED})
                 continue
-            parts = waiting.popleft()[1].parts
+            parts = pending.popleft()[1].parts
             text = _joined([part for part in parts if isinstance(part, Text)], "\n", "messages")
             others = [part for part in parts if not isinstance(part, Text)]
             if others:
                 media.append({"type": "text", "text": f"Result of the call {call.id} of {call.name}:"})
                 media += [_part(part) for part in others]
-                text = text or BEHIND
+                text = text or RESULT_FOLLOWS
             written.append({"role": "tool", "tool_call_id": call.id, "content": text})
         if media:
             written.append({"role": "user", "content": media})
         return written
 
-    def all_used(self) -> None:
-        for identity, waiting in self._waiting.items():
-            if waiting:
+    def require_all_used(self) -> None:
+        for identity, pending in self._pending.items():
+            if pending:
                 raise Refused(
                     f"The tool output for '{identity[:64]}' answers no tool call that comes before it.",
                     "messages",
@@ -160,7 +160,7 @@ def _assistant(
     if calls:
         message["tool_calls"] = [_call(call, memory if last[call.id] is call else None) for call in calls]
         recalled = (reasoning_details.recall(memory, call.id) for call in calls if last[call.id] is call)
-        if details := [one for known in recalled for one in known]:
+        if details := [one for recalled_entries in recalled for one in recalled_entries]:
             message["reasoning_details"] = details
     if len(message) == 1:
         return None

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from relayd.protocols.anthropic_messages.take_back import brings_own_parts, take_back
-from relayd.protocols.dialect import at_once
+from relayd.protocols.anthropic_messages.generated_thinking import has_generated_parts, take_back
+from relayd.protocols.dialect import run_steps
 from relayd.wire.body import edited, inspect_json
 
 OWN = {"type": "thinking", "thinking": "hm", "signature": ""}
@@ -22,17 +22,17 @@ TEXT = {"type": "text", "text": "x"}
 ])  # fmt: skip
 def test_a_parsed_body_brings_own_parts_if_one_block_of_a_message_is_unsigned(content: Any, brings: bool) -> None:
     messages = [{"role": "user", "content": "Hello"}, "no message", {"role": "assistant", "content": content}]
-    assert brings_own_parts({"messages": messages}) is brings
-    assert brings_own_parts({"messages": {"content": [OWN]}}) is brings_own_parts({}) is False
+    assert has_generated_parts({"messages": messages}) is brings
+    assert has_generated_parts({"messages": {"content": [OWN]}}) is has_generated_parts({}) is False
 
 
 @pytest.mark.parametrize("thinking", ['{"type": enabled}', '"enabled"', "[", '{"type":"enabled","budget_tokens":' + "1" * 5000 + "}"])
 def test_a_thinking_member_that_cannot_be_read_stays_as_it_came(thinking: str) -> None:
     messages = json.dumps([{"role": "assistant", "content": [OWN, TEXT]}])
     body = f'{{"messages":{messages},"thinking":{thinking}}}'.encode()
-    found = edited(body, at_once(take_back(inspect_json(body))))
+    found = edited(body, run_steps(take_back(inspect_json(body))))
     assert found.endswith(f'"thinking":{thinking}}}'.encode())
 
 
 def test_a_body_without_messages_has_nothing_to_take_back() -> None:
-    assert at_once(take_back(inspect_json(b'{"model":"m","thinking":{"type":"enabled"}}'))) == []
+    assert run_steps(take_back(inspect_json(b'{"model":"m","thinking":{"type":"enabled"}}'))) == []

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.protocols import registry
-from relayd.protocols._own_parts import lists_of_parts, without
-from relayd.protocols.dialect import at_once
+from relayd.protocols._generated_parts import find_part_lists, without
+from relayd.protocols.dialect import run_steps
 from relayd.protocols.openai_responses.reasoning_items import pack_encrypted_content
 from relayd.protocols.openai_responses.state import new_id
 from relayd.wire.body import edited, inspect_json
@@ -29,7 +29,7 @@ def passed(dialect: str, members: dict[str, Any], **how: Any) -> dict[str, Any]:
     body = json.dumps(members, **how).encode()
     take_back = registry.load(dialect).take_back
     assert take_back is not None
-    found: dict[str, Any] = json.loads(edited(body, at_once(take_back(inspect_json(body)))))
+    found: dict[str, Any] = json.loads(edited(body, run_steps(take_back(inspect_json(body)))))
     return found
 
 
@@ -95,7 +95,7 @@ def test_whatever_stands_around_it_stays(messages: list[Any]) -> None:
 
 def test_a_large_conversation_is_looked_through_in_steps_that_cost_linear_time() -> None:
     for body in (b"[" * 100_000, b'["' + b"a\\\"" * 100_000, b"[" + b"{}," * 100_000):
-        steps = lists_of_parts(body, (0, len(body)), b"[{[", (b"x",))
+        steps = find_part_lists(body, (0, len(body)), b"[{[", (b"x",))
         assert sum(1 for _ in steps) <= len(body) // 2048 + 1
     assert without([], lambda part: True, lambda part: b"") == []
 
@@ -105,4 +105,4 @@ def test_a_string_of_escapes_is_looked_at_in_steps_and_stays_as_it_is() -> None:
     members = {"model": "m", "messages": [HELLO, assistant(OWN, long), HELLO]}
     assert passed("anthropic_messages", members) == {**members, "messages": [HELLO, assistant(long), HELLO]}
     body = json.dumps([[long]]).encode()
-    assert len(list(lists_of_parts(body, (0, len(body)), b"[[", ()))) >= 4
+    assert len(list(find_part_lists(body, (0, len(body)), b"[[", ()))) >= 4

@@ -1,6 +1,6 @@
 """generateContent's answers, streamed and plain, to events.
 
-Laws (beside those of _answer_reader.py):
+Laws (beside those of _response_reader.py):
 1. A stream's frames and a plain answer's body are the same object, read by the same code.
 2. A finish reason is given at the end of the bytes: Gemini may send parts behind it, and only then it is known whether
    there were calls. A stream in which a candidate has no finish reason was cut.
@@ -12,8 +12,8 @@ import secrets
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._answer_reader import CUT, MIB, AnswerReader, Framing
-from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS
+from relayd.protocols._response_reader import CUT, MIB, ResponseReader, Framing
+from relayd.protocols._bounds import MAX_ID_CHARS, MOST_CALLS
 from relayd.protocols._capabilities import GEMINI
 from relayd.protocols._tool_arguments import object_text
 from relayd.protocols._turns import call_ids
@@ -26,14 +26,14 @@ from relayd.protocols.canon import (
     RefusalDelta,
     Request,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
 )
 from relayd.protocols.dialect import Memory, Options
 from relayd.protocols.gemini.errors import failure_in
-from relayd.protocols.gemini.signatures import keep
+from relayd.protocols.gemini.signatures import store
 from relayd.protocols.gemini.usage import read_usage
 from relayd.wire.json_scanner import MAX_DEPTH
 
@@ -55,14 +55,14 @@ _BROKEN = {
 }
 
 
-def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
+def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> ResponseReader:
     """See dialect.Dialect."""
-    answer = GeminiAnswer(memory, call_ids(request.messages))
-    return AnswerReader(answer, stream=request.stream, content_encoding=content_encoding, framing=FRAMING,
-                        names=GEMINI.names_back(request), stops=GEMINI.stops(request)[1])  # fmt: skip
+    decoder = GeminiDecoder(memory, call_ids(request.messages))
+    return ResponseReader(decoder, stream=request.stream, content_encoding=content_encoding, framing=FRAMING,
+                        names=GEMINI.original_names(request), stops=GEMINI.split_stops(request)[1])  # fmt: skip
 
 
-class GeminiAnswer:
+class GeminiDecoder:
     """One answer; owned by its reader. Without `alt=sse` a stream is one JSON list, which is read as a body."""
 
     def __init__(self, memory: Memory, known: frozenset[str]) -> None:
@@ -83,7 +83,7 @@ class GeminiAnswer:
         """One frame of a stream."""
         for one in value if isinstance(value, list) else (value,):
             if not isinstance(one, dict):
-                self._refuse(events, "The upstream sent a frame that is no object.")
+                self._malformed(events, "The upstream sent a frame that is no object.")
             elif (failure := failure_in(one)) is not None:
                 self.fail(failure, events)
             else:
@@ -109,7 +109,7 @@ class GeminiAnswer:
             self.over = True
             events += (RefusalDelta(self._blocked), Finish("content_filter"), End())
         elif self._whole:
-            self._refuse(events, "The upstream's answer has no candidates.")
+            self._malformed(events, "The upstream's answer has no candidates.")
         else:
             self.fail(CUT, events)
 
@@ -118,11 +118,11 @@ class GeminiAnswer:
         self.over = True
         events.append(failure)
 
-    def _refuse(self, events: list[Event], message: str) -> None:
+    def _malformed(self, events: list[Event], message: str) -> None:
         self.fail(Failure(502, message, code="upstream_malformed"), events)
 
     def _finished(self, events: list[Event]) -> None:
-        found: list[Event] = []
+        collected: list[Event] = []
         for choice, (reason, message) in sorted(self._finish.items()):
             if not reason and not self._whole and not self._blocked:
                 self.fail(CUT, events)
@@ -132,37 +132,37 @@ class GeminiAnswer:
                 return
             finish = _REASONS.get(reason)
             if finish is None:
-                self._refuse(events, message or f"The upstream stopped its answer for an unknown reason: {reason}.")
+                self._malformed(events, message or f"The upstream stopped its answer for an unknown reason: {reason}.")
                 return
             if self._blocked:
-                found.append(RefusalDelta(self._blocked, choice))
+                collected.append(RefusalDelta(self._blocked, choice))
                 finish = "content_filter"
             if finish == "stop" and self._calls.get(choice):
                 finish = "tool_calls"
-            found.append(Finish(finish, choice))
+            collected.append(Finish(finish, choice))
         self.over = True
-        events += (*found, End())
+        events += (*collected, End())
 
     # ---- chunks
 
     def _chunk(self, chunk: dict[str, Any], events: list[Event]) -> None:
         if not self.begun:
             self.begun = True
-            identity, model = (_json.a_text(chunk.get(key))[:LONGEST_WORD] for key in ("responseId", "modelVersion"))
+            identity, model = (_json.a_text(chunk.get(key))[:MAX_ID_CHARS] for key in ("responseId", "modelVersion"))
             events.append(Begin(identity, model))
-        for place, candidate in enumerate(_json.a_list(chunk.get("candidates"))[:MOST_CHOICES]):
+        for position, candidate in enumerate(_json.a_list(chunk.get("candidates"))[:MOST_CHOICES]):
             if not isinstance(candidate, dict):
                 continue
             index = candidate.get("index")
-            choice = index if index.__class__ is int and 0 <= index < MOST_CHOICES else place
+            choice = index if index.__class__ is int and 0 <= index < MOST_CHOICES else position
             self._candidate(candidate, choice, events)
             if self.over:
                 return
         feedback = chunk.get("promptFeedback")
         if isinstance(feedback, dict) and feedback.get("blockReason"):
-            why = _json.a_text(feedback["blockReason"])[:LONGEST_WORD] or "for no reason that is known"
-            more = _json.a_text(feedback.get("blockReasonMessage"))[:LONGEST_WORD]
-            self._blocked = f"The upstream blocked the prompt: {why}." + (f" {more}" if more else "")
+            reason_text = _json.a_text(feedback["blockReason"])[:MAX_ID_CHARS] or "for no reason that is known"
+            detail = _json.a_text(feedback.get("blockReasonMessage"))[:MAX_ID_CHARS]
+            self._blocked = f"The upstream blocked the prompt: {why}." + (f" {more}" if detail else "")
         counts = chunk.get("usageMetadata")
         if isinstance(counts, dict) and counts:
             usage = read_usage(counts)
@@ -180,7 +180,7 @@ class GeminiAnswer:
             text = part.get("text")
             if isinstance(text, str) and text:
                 if part.get("thought") is True:
-                    events.append(ThoughtDelta(text, choice))
+                    events.append(ReasoningDelta(text, choice))
                 else:
                     events.append(TextDelta(text, choice, logprobs))
                     logprobs = None
@@ -196,35 +196,35 @@ class GeminiAnswer:
                     events.append(TextDelta(f"![image](data:{kind};base64,{data})", choice))
         reason = candidate.get("finishReason")
         if isinstance(reason, str) and reason:
-            message = _json.a_text(candidate.get("finishMessage"))[:LONGEST_WORD]
-            self._finish[choice] = (reason[:LONGEST_WORD].upper(), message)
+            message = _json.a_text(candidate.get("finishMessage"))[:MAX_ID_CHARS]
+            self._finish[choice] = (reason[:MAX_ID_CHARS].upper(), message)
         else:
             self._finish.setdefault(choice, ("", ""))
 
-    def _call(self, call: dict[str, Any], proof: Any, choice: int, events: list[Event]) -> None:
-        told = _json.a_text(call.get("name"))
-        if not told:
-            self._refuse(events, "The model called a function without a name.")
+    def _call(self, call: dict[str, Any], part_signature: Any, choice: int, events: list[Event]) -> None:
+        name = _json.a_text(call.get("name"))
+        if not name:
+            self._malformed(events, "The model called a function without a name.")
             return
-        if len(told) > LONGEST_WORD:
-            self._refuse(events, "The model called a function with a name that is too long.")
+        if len(name) > MAX_ID_CHARS:
+            self._malformed(events, "The model called a function with a name that is too long.")
             return
         if sum(self._calls.values()) >= MOST_CALLS:
-            self._refuse(events, "The model called too many functions.")
+            self._malformed(events, "The model called too many functions.")
             return
         arguments = call.get("args")
         if _json.is_deeper(arguments, MAX_DEPTH):
-            self._refuse(events, "The model's call has arguments that are nested too deeply.")
+            self._malformed(events, "The model's call has arguments that are nested too deeply.")
             return
         call_id = _json.a_text(call.get("id"))
         if not call_id or call_id in self._ids or len(call_id) > MOST_ID:
             call_id = f"call_{secrets.token_hex(12)}"
         self._ids.add(call_id)
-        signature = proof if isinstance(proof, str) and proof else None
-        keep(self._memory, call_id, signature)
+        signature = part_signature if isinstance(part_signature, str) and part_signature else None
+        store(self._memory, call_id, signature)
         index = self._calls.get(choice, 0)
         self._calls[choice] = index + 1
-        events.append(ToolStart(index, call_id, told, choice, signature))
+        events.append(ToolStart(index, call_id, name, choice, signature))
         text = object_text(arguments) if isinstance(arguments, str) else _json.write_text(arguments or {})
         events.append(ToolDelta(index, text, choice))
 
@@ -233,14 +233,14 @@ def _logprobs(result: Any) -> tuple[Any, ...] | None:
     """Gemini's two lists as Chat's one."""
     if not isinstance(result, dict):
         return None
-    others = _json.a_list(result.get("topCandidates"))
-    found = []
-    for place, chosen in enumerate(_json.a_list(result.get("chosenCandidates"))):
-        top = _json.an_object(others[place]).get("candidates") if place < len(others) else None
+    alternatives = _json.a_list(result.get("topCandidates"))
+    collected = []
+    for position, chosen in enumerate(_json.a_list(result.get("chosenCandidates"))):
+        top = _json.an_object(alternatives[position]).get("candidates") if position < len(alternatives) else None
         token = _token(chosen)
         token["top_logprobs"] = [_token(one) for one in _json.a_list(top)]
-        found.append(token)
-    return tuple(found) or None
+        collected.append(token)
+    return tuple(collected) or None
 
 
 def _token(chosen: Any) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from relayd.protocols._json import parse_answer
+from relayd.protocols._json import parse_lenient
 from relayd.protocols._openai_errors import failure_of
-from relayd.protocols._stop_strings import watched
+from relayd.protocols._stop_strings import stop_filter
 from relayd.protocols.canon import Event, Failure, ToolStart
 from relayd.wire.decoding import BadEncoding, Decoder
 from relayd.wire.ndjson import LineSplitter, NdjsonError
@@ -29,7 +29,7 @@ MIB = 1024 * 1024
 MOST_BODY_BYTES = 64 * MIB
 DECODED_BYTES = 4096  # by one call
 _BOM = b"\xef\xbb\xbf"
-_BLANK = b" \t\r\n"
+_WHITESPACE = b" \t\r\n"
 
 CUT = Failure(502, "The upstream's stream ended before its answer was complete.", "upstream_cut")
 CUT_FRAME = Failure(502, "The upstream's stream ended in the middle of a frame.", "upstream_cut")
@@ -38,11 +38,11 @@ EMPTY_STREAM = Failure(502, "The upstream sent an empty answer.", "upstream_cut"
 FRAME_NOT_JSON = Failure(502, "The upstream sent a frame that is not JSON.", "upstream_malformed")
 FRAME_TOO_LARGE = Failure(502, "The upstream sent a frame that is too large.", "upstream_malformed")
 NOT_JSON = Failure(502, "The upstream's answer is not JSON, or not all of it.", "upstream_malformed")
-NO_ANSWER = Failure(502, "The upstream's answer is neither JSON nor an event stream.", "upstream_malformed")
+NO_RESPONSE = Failure(502, "The upstream's answer is neither JSON nor an event stream.", "upstream_malformed")
 TOO_LARGE = Failure(502, "The upstream's answer is too large.", "upstream_malformed")
 
 
-class Answer(Protocol):
+class ResponseDecoder(Protocol):
     """The part of a reader that knows its dialect: JSON values to canonical events. Each method appends to `events`.
 
     `begun` is True once there was a Begin event. `over` is True once the answer has ended, well or not; nothing is
@@ -80,120 +80,120 @@ class Framing:
 EVENTS = Framing()
 
 
-class AnswerReader:
+class ResponseReader:
     """Reads one answer (see dialect.Reader); owned by the attempt."""
 
     __slots__ = (
-        "_answer", "_asked_stream", "_body", "_decoder", "_framing", "_is_unsplit", "_lines", "_names", "_size",
-        "_splitter", "_start", "_stops",
+        "_dialect_decoder", "_asked_stream", "_body", "_content_decoder", "_framing", "_is_unframed", "_lines", "_names", "_size",
+        "_splitter", "_prefix", "_stops",
     )  # fmt: skip
 
     def __init__(
-        self, answer: Answer, *, stream: bool, content_encoding: str = "", framing: Framing = EVENTS,
+        self, decoder: ResponseDecoder, *, stream: bool, content_encoding: str = "", framing: Framing = EVENTS,
         names: Mapping[str, str] | None = None, stops: tuple[str, ...] = (),
     ) -> None:
         """`stream` is whether the request asked for a stream. `names` leads from the names of tools that the endpoint
         was told to the client's own, `stops` are stop strings that it was not told."""
-        self._names, self._stops = names, watched(stops)
-        self._answer, self._asked_stream, self._framing = answer, stream, framing
-        self._decoder = Decoder(content_encoding) if content_encoding else None
-        self._start = b""  # a part of a byte order mark
+        self._names, self._stops = names, stop_filter(stops)
+        self._dialect_decoder, self._asked_stream, self._framing = decoder, stream, framing
+        self._content_decoder = Decoder(content_encoding) if content_encoding else None
+        self._prefix = b""  # a part of a byte order mark
         self._splitter: SseSplitter | None = None
         self._lines = LineSplitter(framing.line_bytes) if framing.is_lines and stream else None
         self._body: list[bytes] = []
-        self._is_unsplit = False  # whether this is a body, or lines
+        self._is_unframed = False  # whether this is a body, or lines
         self._size = 0  # bytes of a body
 
-    def feed(self, data: bytes) -> list[Event]:
+    def decode(self, data: bytes) -> list[Event]:
         """See dialect.Reader."""
         events = self._read(data)
-        return events if not self._names and self._stops is None else self._told(events)
+        return events if not self._names and self._stops is None else self._mapped(events)
 
-    def _told(self, events: list[Event]) -> list[Event]:
+    def _mapped(self, events: list[Event]) -> list[Event]:
         """The events as the client knows tools, and ends answers."""
         if names := self._names:
             events = [
                 replace(one, name=names[one.name]) if isinstance(one, ToolStart) and one.name in names else one
                 for one in events
             ]
-        return events if self._stops is None else self._stops.passed(events)
+        return events if self._stops is None else self._stops.filter(events)
 
     def _read(self, data: bytes) -> list[Event]:
         events: list[Event] = []
-        if self._answer.over or not (data or self.has_more):
+        if self._dialect_decoder.over or not (data or self.has_more):
             return events
-        if self._decoder is not None:
+        if self._content_decoder is not None:
             try:
-                data = self._decoder.feed(data, DECODED_BYTES)
+                data = self._content_decoder.feed(data, DECODED_BYTES)
             except BadEncoding as fault:
                 failure = Failure(502, f"The upstream's answer cannot be read: {fault}.", "upstream_malformed")
-                self._answer.fail(failure, events)
+                self._dialect_decoder.fail(failure, events)
                 return events
             if not data:
                 return events
         if self._splitter is not None:
-            self._split(self._splitter, data, events)
-        elif self._is_unsplit:
-            self._unsplit(data, events)
+            self._read_frames(self._splitter, data, events)
+        elif self._is_unframed:
+            self._read_unframed(data, events)
         else:
-            self._begin(self._start + data, events)
+            self._detect_format(self._prefix + data, events)
         return events
 
     @property
     def has_more(self) -> bool:
         """See dialect.Reader."""
-        return self._decoder is not None and self._decoder.has_more
+        return self._content_decoder is not None and self._content_decoder.has_more
 
-    def end(self) -> list[Event]:
+    def finish(self) -> list[Event]:
         """See dialect.Reader."""
         events = self._end()
-        return events if not self._names and self._stops is None else self._told(events)
+        return events if not self._names and self._stops is None else self._mapped(events)
 
     def _end(self) -> list[Event]:
-        answer = self._answer
+        decoder = self._dialect_decoder
         events: list[Event] = []
-        while self.has_more and not answer.over:
+        while self.has_more and not decoder.over:
             events += self._read(b"")
-        if answer.over:
+        if decoder.over:
             return events
         if self._splitter is not None:
             if self._splitter.rest.strip():
-                self._split(self._splitter, b"\n\n", events, is_last=True)
-            if not (answer.begun or events or self._asked_stream):
-                answer.fail(NO_ANSWER, events)
-        elif not self._is_unsplit:
-            answer.fail(EMPTY_STREAM if self._asked_stream else EMPTY, events)
+                self._read_frames(self._splitter, b"\n\n", events, is_last=True)
+            if not (decoder.begun or events or self._asked_stream):
+                decoder.fail(NO_RESPONSE, events)
+        elif not self._is_unframed:
+            decoder.fail(EMPTY_STREAM if self._asked_stream else EMPTY, events)
         elif self._lines is not None:
             rest = self._lines.finish()
             if rest is not None:
                 self._last_line(rest, events)
         else:
             self._end_of_body(events)
-        if not answer.over:
-            answer.end_of_stream(events)
+        if not decoder.over:
+            decoder.end_of_stream(events)
         return events
 
-    def _begin(self, data: bytes, events: list[Event]) -> None:
+    def _detect_format(self, data: bytes, events: list[Event]) -> None:
         """Decide between a stream and a body, as soon as a byte says it."""
         text = data.removeprefix(_BOM)
-        first = text.lstrip(_BLANK)[:1]
+        first = text.lstrip(_WHITESPACE)[:1]
         if not first or _BOM.startswith(data):
-            self._start = data if _BOM.startswith(data) else b""  # of blank bytes nothing need be kept
+            self._prefix = data if _BOM.startswith(data) else b""  # of blank bytes nothing need be kept
         elif self._lines is not None or first in b"{[<":
-            self._is_unsplit = True
-            self._unsplit(text, events)
+            self._is_unframed = True
+            self._read_unframed(text, events)
         else:
             self._splitter = SseSplitter(self._framing.line_bytes, self._framing.frame_bytes)
-            self._split(self._splitter, text, events)
+            self._read_frames(self._splitter, text, events)
 
     # ---- bytes of a stream, of lines, of a body
 
-    def _split(self, splitter: SseSplitter, data: bytes, events: list[Event], is_last: bool = False) -> None:
-        answer = self._answer
+    def _read_frames(self, splitter: SseSplitter, data: bytes, events: list[Event], is_last: bool = False) -> None:
+        decoder = self._dialect_decoder
         try:
             frames = splitter.feed(data)
         except SseError:
-            answer.fail(FRAME_TOO_LARGE, events)
+            decoder.fail(FRAME_TOO_LARGE, events)
             return
         for frame in frames:
             text = frame.data
@@ -203,55 +203,55 @@ class AnswerReader:
                     continue  # a comment, or fields of the stream itself
                 # An error object that a gateway wrote between the frames, without `data:`.
             try:
-                value = parse_answer(text)
+                value = parse_lenient(text)
             except ValueError:
                 self._not_json(text, events, frame.event == b"error", is_last)
             else:
-                answer.value(value, events, frame.event == b"error")
-            if answer.over:
+                decoder.value(value, events, frame.event == b"error")
+            if decoder.over:
                 return
 
-    def _unsplit(self, data: bytes, events: list[Event]) -> None:
-        answer = self._answer
+    def _read_unframed(self, data: bytes, events: list[Event]) -> None:
+        decoder = self._dialect_decoder
         if self._lines is None:
             self._body.append(data)
             self._size += len(data)
             if self._size > MOST_BODY_BYTES:
                 self._body.clear()
-                answer.fail(TOO_LARGE, events)
+                decoder.fail(TOO_LARGE, events)
             return
         try:
             lines = self._lines.feed(data)
         except NdjsonError:
-            answer.fail(FRAME_TOO_LARGE, events)
+            decoder.fail(FRAME_TOO_LARGE, events)
             return
         for line in lines:
             try:
-                value = parse_answer(line)
+                value = parse_lenient(line)
             except ValueError:
                 self._not_json(line, events, False, False)
             else:
-                answer.value(value, events, False)
-            if answer.over:
+                decoder.value(value, events, False)
+            if decoder.over:
                 return
 
     def _last_line(self, line: bytes, events: list[Event]) -> None:
         try:
-            value = parse_answer(line)
+            value = parse_lenient(line)
         except ValueError:
             self._not_json(line, events, False, True)
         else:
-            self._answer.value(value, events, False)
+            self._dialect_decoder.value(value, events, False)
 
     def _end_of_body(self, events: list[Event]) -> None:
         body = b"".join(self._body)
         self._body.clear()
         try:
-            value = parse_answer(body)
+            value = parse_lenient(body)
         except ValueError:
-            self._answer.fail(NOT_JSON, events)
+            self._dialect_decoder.fail(NOT_JSON, events)
         else:
-            self._answer.body(value, events)
+            self._dialect_decoder.body(value, events)
 
     def _not_json(self, text: bytes, events: list[Event], is_error: bool, is_last: bool) -> None:
         """A frame that is no JSON value: the marker of the end, an error in plain text, or a fault."""
@@ -259,10 +259,10 @@ class AnswerReader:
         if not stripped:
             return
         if stripped == b"[DONE]":
-            self._answer.done_marker(events)
+            self._dialect_decoder.done_marker(events)
         elif is_error:
             shown = text[:2000].decode("utf-8", "replace")
             failure = failure_of(shown, 502) or Failure(502, "The upstream reported an error.")
-            self._answer.fail(failure, events)
+            self._dialect_decoder.fail(failure, events)
         else:
-            self._answer.fail(CUT_FRAME if is_last else FRAME_NOT_JSON, events)
+            self._dialect_decoder.fail(CUT_FRAME if is_last else FRAME_NOT_JSON, events)

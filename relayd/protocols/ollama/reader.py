@@ -1,6 +1,6 @@
 """/api/chat's answers, streamed (NDJSON) and plain, to events.
 
-Law (beside those of _answer_reader.py): a stream's lines and a plain answer's body are the same object, read by the
+Law (beside those of _response_reader.py): a stream's lines and a plain answer's body are the same object, read by the
 same code. The one with `done: true` is the last; bytes that end without it were cut.
 """
 
@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._answer_reader import CUT, MIB, AnswerReader, Framing
-from relayd.protocols._bounds import LONGEST_WORD, MOST_CALLS
+from relayd.protocols._response_reader import CUT, MIB, ResponseReader, Framing
+from relayd.protocols._bounds import MAX_ID_CHARS, MOST_CALLS
 from relayd.protocols._tool_arguments import object_text
 from relayd.protocols._turns import call_ids
 from relayd.protocols.canon import (
@@ -23,7 +23,7 @@ from relayd.protocols.canon import (
     Finish,
     Request,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -41,13 +41,13 @@ _REASONS = {
 }  # fmt: skip
 
 
-def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> AnswerReader:
+def reader(request: Request, options: Options, memory: Memory, content_encoding: str = "") -> ResponseReader:
     """See dialect.Dialect."""
-    answer = OllamaAnswer(call_ids(request.messages))
-    return AnswerReader(answer, stream=request.stream, content_encoding=content_encoding, framing=FRAMING)
+    decoder = OllamaDecoder(call_ids(request.messages))
+    return ResponseReader(decoder, stream=request.stream, content_encoding=content_encoding, framing=FRAMING)
 
 
-class OllamaAnswer:
+class OllamaDecoder:
     """One answer; owned by its reader."""
 
     def __init__(self, known: frozenset[str]) -> None:
@@ -66,11 +66,11 @@ class OllamaAnswer:
             self.fail(failure, events)
             return
         if not isinstance(value, dict):
-            self._refuse(events, "The upstream sent what is no object.")
+            self._malformed(events, "The upstream sent what is no object.")
             return
         if not self.begun:
             self.begun = True
-            events.append(Begin("", _json.a_text(value.get("model"))[:LONGEST_WORD], _seconds(value.get("created_at"))))
+            events.append(Begin("", _json.a_text(value.get("model"))[:MAX_ID_CHARS], _seconds(value.get("created_at"))))
         message, done = value.get("message"), value.get("done")
         self._message(_json.an_object(message), value.get("logprobs"), events)
         # A plain answer cannot be cut unseen; some servers leave `done` out of it.
@@ -95,7 +95,7 @@ class OllamaAnswer:
         self.over = True
         events.append(failure)
 
-    def _refuse(self, events: list[Event], message: str) -> None:
+    def _malformed(self, events: list[Event], message: str) -> None:
         self.fail(Failure(502, message, code="upstream_malformed"), events)
 
     # ---- its parts
@@ -103,11 +103,11 @@ class OllamaAnswer:
     def _message(self, message: dict[str, Any], logprobs: Any, events: list[Event]) -> None:
         thought = message.get("thinking")
         if isinstance(thought, str) and thought:
-            events.append(ThoughtDelta(thought))
+            events.append(ReasoningDelta(thought))
         text = message.get("content")
         if isinstance(text, str) and text:
-            told = isinstance(logprobs, list) and logprobs and not _json.is_deeper(logprobs, MAX_DEPTH)
-            events.append(TextDelta(text, 0, tuple(logprobs) if told else None))
+            done_reason = isinstance(logprobs, list) and logprobs and not _json.is_deeper(logprobs, MAX_DEPTH)
+            events.append(TextDelta(text, 0, tuple(logprobs) if done_reason else None))
         for call in _json.a_list(message.get("tool_calls")):
             self._call(_json.an_object(call), events)
             if self.over:
@@ -119,14 +119,14 @@ class OllamaAnswer:
         fault = ""
         if not name:
             fault = "The model called a function without a name."
-        elif len(name) > LONGEST_WORD:
+        elif len(name) > MAX_ID_CHARS:
             fault = "The model called a function with a name that is too long."
         elif self._calls >= MOST_CALLS:
             fault = "The model called too many functions."
         elif _json.is_deeper(arguments, MAX_DEPTH):
             fault = "The model's call has arguments that are nested too deeply."
         if fault:
-            self._refuse(events, fault)
+            self._malformed(events, fault)
             return
         # Some servers number the calls of each answer anew; an id is kept only if it cannot meet itself again.
         call_id = _json.a_text(call.get("id"))
@@ -141,10 +141,10 @@ class OllamaAnswer:
 
     def _last(self, value: dict[str, Any], events: list[Event]) -> None:
         self.over = True
-        told = _json.a_text(value.get("done_reason"))[:LONGEST_WORD]
-        reason = _REASONS.get(told.lower(), "")
+        done_reason = _json.a_text(value.get("done_reason"))[:MAX_ID_CHARS]
+        reason = _REASONS.get(done_reason.lower(), "")
         if not reason:
-            self._refuse(events, f"The upstream stopped its answer for an unknown reason: {told}.")
+            self._malformed(events, f"The upstream stopped its answer for an unknown reason: {told}.")
             return
         if reason == "stop" and self._calls:
             reason = "tool_calls"

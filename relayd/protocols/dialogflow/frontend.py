@@ -21,7 +21,7 @@ from relayd import clock
 from relayd.protocols import _json, _openai_errors
 from relayd.protocols._bounds import TextBuffer
 from relayd.protocols.canon import End, Event, Failure, Message, RefusalDelta, Request, Text, TextDelta
-from relayd.protocols.dialect import Dialect, EncodedResponse, Memory, Refused, Renderer, RequestContext, at_once
+from relayd.protocols.dialect import Dialect, EncodedResponse, Memory, Refused, Renderer, RequestContext, run_steps
 from relayd.wire.json_steps import Steps
 
 MOST_BYTES = 64 * 1024
@@ -51,10 +51,10 @@ class Settings:
 def dialect(settings: Settings = Settings()) -> Dialect:
     """The dialect with other settings."""
 
-    def read_request(body: bytes, ask: RequestContext) -> Request:
-        return at_once(read_steps(_json.read_object(body), ask))
+    def read_request(body: bytes, context: RequestContext) -> Request:
+        return run_steps(read_steps(_json.read_object(body), context))
 
-    def read_steps(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
+    def read_steps(members: dict[str, Any], context: RequestContext) -> Steps[Request]:
         yield
         query = _json.required(members, "queryResult", "an object")
         text = _json.required(query, "queryText", "a string", "queryResult.")
@@ -66,7 +66,7 @@ def dialect(settings: Settings = Settings()) -> Dialect:
         if _LANGUAGE.fullmatch(language):
             instructions += f" The language is {language}."
         messages = [Message("system", (Text(instructions),))]
-        for question, answer in _turns(ask.memory, session, settings):
+        for question, answer in _turns(context.memory, session, settings):
             messages += [Message("user", (Text(question),)), Message("assistant", (Text(answer),))]
         messages.append(Message("user", (Text(text),)))
         return Request(
@@ -76,8 +76,8 @@ def dialect(settings: Settings = Settings()) -> Dialect:
             extra={"session": session, "query": text},
         )
 
-    def renderer(request: Request, ask: RequestContext) -> FulfilmentRenderer:
-        return FulfilmentRenderer(request, ask, settings)
+    def renderer(request: Request, context: RequestContext) -> FulfilmentRenderer:
+        return FulfilmentRenderer(request, context, settings)
 
     def render_error(failure: Failure, request_id: str) -> EncodedResponse:
         if failure.status == 504:
@@ -102,9 +102,9 @@ def dialect(settings: Settings = Settings()) -> Dialect:
     )
 
 
-def local(ask: RequestContext, body: bytes) -> EncodedResponse | None:
+def local(context: RequestContext, body: bytes) -> EncodedResponse | None:
     """The check that a browser or a monitor makes."""
-    if ask.method in ("GET", "HEAD"):
+    if context.method in ("GET", "HEAD"):
         return EncodedResponse(200, _json.write({"status": "ok", "webhook": "dialogflow"}))
     return None
 
@@ -112,53 +112,53 @@ def local(ask: RequestContext, body: bytes) -> EncodedResponse | None:
 class FulfilmentRenderer(Renderer):
     """Adds up one answer and remembers it; owned by the exchange."""
 
-    __slots__ = ("_ask", "_failure", "_is_over", "_request", "_settings", "_size_chars", "_texts")
+    __slots__ = ("_context", "_failure", "_is_ended", "_request", "_settings", "_size_chars", "_texts")
 
-    def __init__(self, request: Request, ask: RequestContext, settings: Settings) -> None:
-        self._request, self._ask, self._settings = request, ask, settings
+    def __init__(self, request: Request, context: RequestContext, settings: Settings) -> None:
+        self._request, self._context, self._settings = request, context, settings
         self._texts, self._size_chars = TextBuffer(), 0
         self._failure: Failure | None = None
-        self._is_over = False
+        self._is_ended = False
 
-    def feed(self, events: list[Event]) -> bytes:
+    def render(self, events: list[Event]) -> bytes:
         """Nothing goes out before the end."""
         for event in events:
-            if self._is_over:
+            if self._is_ended:
                 break
             if isinstance(event, TextDelta | RefusalDelta):
                 if event.choice == 0 and self._size_chars < MOST_BYTES:  # more could not be told
                     self._size_chars += len(event.text)
                     self._texts.add(event.text)
             elif isinstance(event, Failure):
-                self._is_over, self._failure = True, event
+                self._is_ended, self._failure = True, event
             elif isinstance(event, End):
-                self._is_over = True
+                self._is_ended = True
                 self._remember()
         return b""
 
-    def comment(self) -> bytes:
+    def keepalive(self) -> bytes:
         """A plain answer has no keep-alive."""
         return b""
 
-    def whole(self) -> EncodedResponse:
+    def response(self) -> EncodedResponse:
         """The answer."""
-        if not self._is_over:
+        if not self._is_ended:
             self._failure = Failure(502, "The upstream's answer is not complete.")
         if self._failure is None:
             return _fulfilment(self._texts.text().strip() or self._settings.silent)
         if self._failure.status == 504:
             return _fulfilment(self._settings.late)
-        return _openai_errors.render_error(self._failure, self._ask.request_id)
+        return _openai_errors.render_error(self._failure, self._context.request_id)
 
     def _remember(self) -> None:
         session, answer = self._request.extra["session"], self._texts.text().strip()
         if not session or not answer:
             return
-        turns = _turns(self._ask.memory, session, self._settings)
+        turns = _turns(self._context.memory, session, self._settings)
         turns.append((self._request.extra["query"], answer))
         last = turns[-self._settings.turns :]
-        kept = [[question[:MOST_REMEMBERED], text[:MOST_REMEMBERED]] for question, text in last]
-        self._ask.memory.put(_key(session), {"at": clock.wall(), "turns": kept})
+        stored = [[question[:MOST_REMEMBERED], text[:MOST_REMEMBERED]] for question, text in last]
+        self._context.memory.put(_key(session), {"at": clock.wall(), "turns": stored})
 
 
 def _key(session: str) -> str:
@@ -167,12 +167,12 @@ def _key(session: str) -> str:
 
 def _turns(memory: Memory, session: str, settings: Settings) -> list[tuple[str, str]]:
     """What was said in this conversation, if it is not too long ago."""
-    kept: Any = memory.get(_key(session)) if session else None
-    if not isinstance(kept, dict) or not isinstance(kept.get("at"), int | float):
+    stored: Any = memory.get(_key(session)) if session else None
+    if not isinstance(stored, dict) or not isinstance(stored.get("at"), int | float):
         return []
-    if clock.wall() - kept["at"] > settings.remember_s:
+    if clock.wall() - stored["at"] > settings.remember_s:
         return []
-    turns = [turn for turn in _json.a_list(kept.get("turns")) if isinstance(turn, list) and len(turn) == 2]
+    turns = [turn for turn in _json.a_list(stored.get("turns")) if isinstance(turn, list) and len(turn) == 2]
     return [(str(question), str(answer)) for question, answer in turns]
 
 

@@ -18,7 +18,7 @@ from relayd.protocols.canon import (
     ToolResult,
 )
 from relayd.protocols.dialect import Refused
-from relayd.protocols.openai_chat.turns import read_messages
+from relayd.protocols.openai_chat.read_messages import read_messages
 
 
 @pytest.mark.parametrize(

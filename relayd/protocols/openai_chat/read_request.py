@@ -11,8 +11,8 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols.canon import Format, Request, SharedTools, Thinking, Tool, ToolChoice
-from relayd.protocols.dialect import Refused, RequestContext, at_once
-from relayd.protocols.openai_chat.turns import message_steps
+from relayd.protocols.dialect import Refused, RequestContext, run_steps
+from relayd.protocols.openai_chat.read_messages import message_steps
 from relayd.wire.json_steps import Steps
 from relayd.wire.tool_list_cache import memoised
 
@@ -34,12 +34,12 @@ _KNOWN = frozenset(
 )
 
 
-def read_request(body: bytes, ask: RequestContext) -> Request:
+def read_request(body: bytes, context: RequestContext) -> Request:
     """The request. Raises Refused."""
-    return at_once(read_steps(_json.read_object(body), ask))
+    return run_steps(read_steps(_json.read_object(body), context))
 
 
-def read_steps(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
+def read_steps(members: dict[str, Any], context: RequestContext) -> Steps[Request]:
     """The request of a parsed body, in steps. Raises Refused."""
     model = _json.required(members, "model", "a string")
     if not model:
@@ -48,13 +48,13 @@ def read_steps(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
     options = _json.optional(members, "stream_options", "an object") or {}
     tools = _tools(members)
     tools, choice = _choice(members, tools)
-    most = _json.optional(members, "max_completion_tokens", "an integer")
-    if most is None:
-        most = _json.optional(members, "max_tokens", "an integer")
+    max_tokens = _json.optional(members, "max_completion_tokens", "an integer")
+    if max_tokens is None:
+        max_tokens = _json.optional(members, "max_tokens", "an integer")
     plain = {name: _json.optional(members, name, kind) for name, kind in _PLAIN}
     if plain["n"] is not None and not 1 <= plain["n"] <= 128:
         raise Refused("'n' must be between 1 and 128.", "n", "invalid_value")
-    _refuse_sound(members)
+    _refuse_audio_output(members)
     return Request(
         model=model,
         messages=messages,
@@ -62,7 +62,7 @@ def read_steps(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
         include_usage=_json.optional(options, "include_usage", "a boolean", "stream_options.") or False,
         tools=tools,
         tool_choice=choice,
-        max_tokens=most,
+        max_tokens=max_tokens,
         stop=_stop(members.get("stop")),
         format=_format(members),
         thinking=_thinking(members),
@@ -71,7 +71,7 @@ def read_steps(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
     )
 
 
-def _refuse_sound(members: Mapping[str, Any]) -> None:
+def _refuse_audio_output(members: Mapping[str, Any]) -> None:
     """Spoken answers cannot be carried to another dialect."""
     kinds = _json.optional(members, "modalities", "a list") or ()
     if any(kind != "text" for kind in kinds):
@@ -86,7 +86,7 @@ def _stop(value: Any) -> tuple[str, ...] | None:
     entries = _json.checked(value, "a list", "stop")
     if len(entries) > MAX_STOPS:
         raise Refused(f"'stop' has more than {MAX_STOPS} entries.", "stop", "invalid_value")
-    return tuple(_json.checked(entry, "a string", f"stop[{place}]") for place, entry in enumerate(entries))
+    return tuple(_json.checked(entry, "a string", f"stop[{place}]") for index, entry in enumerate(entries))
 
 
 # ---- tools
@@ -97,19 +97,19 @@ def _tools(members: Mapping[str, Any]) -> tuple[Tool, ...]:
     functions = _json.optional(members, "functions", "a list")
     if tools and functions:
         raise Refused("Only one of 'tools' and 'functions' can be given.", "functions", "invalid_value")
-    listed = "functions" if functions else "tools"
+    field = "functions" if functions else "tools"
     entries = functions or tools or []
     if len(entries) > MAX_TOOLS:
-        raise Refused(f"'{listed}' has more than {MAX_TOOLS} entries.", listed, "invalid_value")
-    return memoised(entries, listed, lambda values: _each(values, listed))
+        raise Refused(f"'{listed}' has more than {MAX_TOOLS} entries.", field, "invalid_value")
+    return memoised(entries, field, lambda values: _read_tools(values, field))
 
 
-def _each(entries: Sequence[Any], listed: str) -> SharedTools:
-    read = _function if listed == "functions" else _tool
+def _read_tools(entries: Sequence[Any], field: str) -> SharedTools:
+    read = _function if field == "functions" else _tool
     found: list[Tool] = []
     names: set[str] = set()
-    for place, entry in enumerate(entries):
-        tool = _usual(entry)
+    for index, entry in enumerate(entries):
+        tool = _read_plain_function(entry)
         if tool is None:
             at = f"{listed}[{place}]"
             tool = read(_json.checked(entry, "an object", at), f"{at}.")
@@ -121,7 +121,7 @@ def _each(entries: Sequence[Any], listed: str) -> SharedTools:
     return SharedTools(found)
 
 
-def _usual(entry: Any) -> Tool | None:
+def _read_plain_function(entry: Any) -> Tool | None:
     """A function without any fault, in one go, as agents send dozens each time; None for what needs a closer look."""
     if entry.__class__ is not dict or entry.get("type") != "function":
         return None
@@ -171,12 +171,12 @@ def _name(members: Mapping[str, Any], at: str) -> str:
     return name
 
 
-def _grammar(given: dict[str, Any] | None) -> Mapping[str, Any] | None:
+def _grammar(tool_format: dict[str, Any] | None) -> Mapping[str, Any] | None:
     """The format of a custom tool, flat as the Responses API has it: type, syntax, definition. Free text is None."""
-    if given is None or given.get("type") in (None, "text"):
+    if tool_format is None or tool_format.get("type") in (None, "text"):
         return None
-    return {"type": given["type"], **_json.an_object(given.get("grammar")), **{
-        key: value for key, value in given.items() if key not in ("type", "grammar")
+    return {"type": tool_format["type"], **_json.an_object(tool_format.get("grammar")), **{
+        key: value for key, value in tool_format.items() if key not in ("type", "grammar")
     }}  # fmt: skip
 
 
@@ -196,7 +196,7 @@ def _choice(members: Mapping[str, Any], tools: tuple[Tool, ...]) -> tuple[tuple[
         return tools, ToolChoice(mode)
     entry = _json.checked(value, "an object", field)
     if entry.get("type") == "allowed_tools":
-        return _allowed(entry, tools)
+        return _allowed_tools(entry, tools)
     name = _chosen(entry, field)
     if all(tool.name != name for tool in tools):
         raise Refused(f"The tool '{name[:64]}' of '{field}' is not among the tools.", field, "invalid_value")
@@ -213,21 +213,21 @@ def _chosen(entry: Mapping[str, Any], at: str) -> str:
     return _name(_json.required(entry, kind, "an object", f"{at}."), f"{at}.{kind}.")
 
 
-def _allowed(entry: Mapping[str, Any], tools: tuple[Tool, ...]) -> tuple[tuple[Tool, ...], ToolChoice]:
+def _allowed_tools(entry: Mapping[str, Any], tools: tuple[Tool, ...]) -> tuple[tuple[Tool, ...], ToolChoice]:
     at = "tool_choice.allowed_tools"
     allowed = _json.required(entry, "allowed_tools", "an object", "tool_choice.")
     mode = _json.required(allowed, "mode", "a string", f"{at}.")
     if mode not in ("auto", "required"):
         raise Refused(f"'{at}.mode' is neither auto nor required.", f"{at}.mode", "invalid_value")
-    listed = _json.required(allowed, "tools", "a list", f"{at}.")
+    entries = _json.required(allowed, "tools", "a list", f"{at}.")
     names = {
         _chosen(_json.checked(one, "an object", f"{at}.tools[{place}]"), f"{at}.tools[{place}]")
-        for place, one in enumerate(listed)
+        for index, one in enumerate(entries)
     }
-    left = tuple(tool for tool in tools if tool.name in names)
-    if len(left) < len(names) or not left:
+    remaining = tuple(tool for tool in tools if tool.name in names)
+    if len(remaining) < len(names) or not remaining:
         raise Refused(f"'{at}.tools' names a tool that is not among the tools.", f"{at}.tools", "invalid_value")
-    return left, ToolChoice(mode)
+    return remaining, ToolChoice(mode)
 
 
 # ---- form of the answer

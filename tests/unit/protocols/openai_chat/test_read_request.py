@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from relayd.protocols.canon import Format, Request, Thinking, Tool, ToolChoice
 from relayd.protocols.dialect import Refused
-from relayd.protocols.openai_chat.request_in import read_request
+from relayd.protocols.openai_chat.read_request import read_request
 from tests.unit.protocols.openai_chat.asked import an_ask, ask
 
 F = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True}}

@@ -19,7 +19,7 @@ from relayd.protocols.canon import (
     ToolCall,
     ToolResult,
 )
-from relayd.protocols.dialect import Refused, at_once
+from relayd.protocols.dialect import Refused, run_steps
 from relayd.wire.json_steps import Steps
 
 MAX_MESSAGES = 100_000
@@ -27,7 +27,7 @@ MAX_MESSAGES = 100_000
 
 def read_messages(entries: list[Any]) -> tuple[Message, ...]:
     """The messages. Raises Refused."""
-    return at_once(message_steps(entries))
+    return run_steps(message_steps(entries))
 
 
 def message_steps(entries: list[Any]) -> Steps[tuple[Message, ...]]:
@@ -36,15 +36,15 @@ def message_steps(entries: list[Any]) -> Steps[tuple[Message, ...]]:
         raise Refused("'messages' is empty: at least one message is needed.", "messages", "invalid_value")
     if len(entries) > MAX_MESSAGES:
         raise Refused(f"'messages' has more than {MAX_MESSAGES} entries.", "messages", "invalid_value")
-    old = _OldCalls()
+    legacy = _LegacyCalls()
     messages: list[Message] = []
-    for place, entry in enumerate(entries):
-        messages.append(_message(_json.checked(entry, "an object", f"messages[{place}]"), f"messages[{place}].", old))
+    for index, entry in enumerate(entries):
+        messages.append(_message(_json.checked(entry, "an object", f"messages[{place}]"), f"messages[{place}].", legacy))
         yield
     return tuple(messages)
 
 
-class _OldCalls:
+class _LegacyCalls:
     """Calls of the old form have no ids: the answer of a function is that of the last call with its name."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class _OldCalls:
         return identity
 
 
-def _message(entry: Mapping[str, Any], at: str, old: _OldCalls) -> Message:
+def _message(entry: Mapping[str, Any], at: str, legacy: _LegacyCalls) -> Message:
     role = _json.required(entry, "role", "a string", at)
     name = _json.optional(entry, "name", "a string", at)
     if role in ("system", "developer"):
@@ -72,14 +72,14 @@ def _message(entry: Mapping[str, Any], at: str, old: _OldCalls) -> Message:
     if role == "user":
         return Message(role, _content(entry, at, ("text", "image_url", "input_audio", "file")), name)
     if role == "assistant":
-        return Message(role, _assistant(entry, at, old), name)
+        return Message(role, _assistant(entry, at, legacy), name)
     if role == "tool":
         call_id = _json.required(entry, "tool_call_id", "a string", at)
         return Message(role, (ToolResult(call_id, _result(entry, at)),))
     if role == "function":
         if not name:
             raise Refused(f"Missing required parameter: '{at}name'.", f"{at}name", "missing_required_parameter")
-        return Message("tool", (ToolResult(old.answer(name, f"{at}name"), _result(entry, at)),))
+        return Message("tool", (ToolResult(legacy.answer(name, f"{at}name"), _result(entry, at)),))
     raise Refused(
         f"'{at}role' is none of system, developer, user, assistant, tool and function.", f"{at}role", "invalid_value"
     )
@@ -90,7 +90,7 @@ def _result(entry: Mapping[str, Any], at: str) -> tuple[Text | Image | File, ...
     return tuple(part for part in parts if isinstance(part, Text | Image | File))
 
 
-def _assistant(entry: Mapping[str, Any], at: str, old: _OldCalls) -> tuple[Part, ...]:
+def _assistant(entry: Mapping[str, Any], at: str, legacy: _LegacyCalls) -> tuple[Part, ...]:
     parts: list[Part] = []
     thought = entry.get("reasoning_content") or entry.get("reasoning")
     if isinstance(thought, str) and thought:
@@ -101,14 +101,14 @@ def _assistant(entry: Mapping[str, Any], at: str, old: _OldCalls) -> tuple[Part,
         parts.append(Refusal(refusal))
     calls = _json.optional(entry, "tool_calls", "a list", at) or ()
     no_more_than(_json.MOST_PARTS, calls, f"{at}tool_calls")
-    for place, call in enumerate(calls):
-        where = f"{at}tool_calls[{place}]"
-        parts.append(_call(_json.checked(call, "an object", where), f"{where}."))
+    for index, call in enumerate(calls):
+        location = f"{at}tool_calls[{place}]"
+        parts.append(_call(_json.checked(call, "an object", location), f"{where}."))
     function = _json.optional(entry, "function_call", "an object", at)
     if function is not None:
-        name = _called(function, f"{at}function_call.")
+        name = _function_name(function, f"{at}function_call.")
         arguments = _json.optional(function, "arguments", "a string", f"{at}function_call.") or ""
-        parts.append(ToolCall(old.call(name), name, arguments))
+        parts.append(ToolCall(legacy.call(name), name, arguments))
     return tuple(parts)
 
 
@@ -124,14 +124,14 @@ def _call(entry: Mapping[str, Any], at: str) -> ToolCall:
     google = _json.an_object(_json.an_object(entry.get("extra_content")).get("google"))
     return ToolCall(
         identity,
-        _called(inner, f"{at}{kind}."),
+        _function_name(inner, f"{at}{kind}."),
         _json.optional(inner, field, "a string", f"{at}{kind}.") or "",
         kind,
         _json.a_text(google.get("thought_signature")) or None,
     )
 
 
-def _called(members: Mapping[str, Any], at: str) -> str:
+def _function_name(members: Mapping[str, Any], at: str) -> str:
     name: str = _json.required(members, "name", "a string", at)
     if not name:
         raise Refused(f"'{at}name' is empty.", f"{at}name", "invalid_value")
@@ -156,13 +156,13 @@ def _content(
             "invalid_type",
         )
     no_more_than(_json.MOST_PARTS, value, f"{at}content")
-    return tuple(_part(one, f"{at}content[{place}]", kinds) for place, one in enumerate(value))
+    return tuple(_part(one, f"{at}content[{place}]", kinds) for index, one in enumerate(value))
 
 
-def _part(value: Any, where: str, kinds: tuple[str, ...]) -> Part:
+def _part(value: Any, location: str, kinds: tuple[str, ...]) -> Part:
     if isinstance(value, str):  # a list of bare strings, as some clients write it
         return Text(value)
-    entry = _json.checked(value, "an object", where)
+    entry = _json.checked(value, "an object", location)
     at = f"{where}."
     kind = _json.required(entry, "type", "a string", at)
     if kind not in kinds:
@@ -179,9 +179,9 @@ def _part(value: Any, where: str, kinds: tuple[str, ...]) -> Part:
         url = _json.required(image, "url", "a string", f"{at}image_url.")
         return Image(url, _json.optional(image, "detail", "a string", f"{at}image_url."))
     if kind == "input_audio":
-        sound = _json.required(entry, "input_audio", "an object", at)
+        audio = _json.required(entry, "input_audio", "an object", at)
         at += "input_audio."
-        return Audio(_json.required(sound, "data", "a string", at), _json.required(sound, "format", "a string", at))
+        return Audio(_json.required(audio, "data", "a string", at), _json.required(audio, "format", "a string", at))
     return _file(_json.required(entry, "file", "an object", at), f"{at}file.")
 
 

@@ -18,7 +18,7 @@ from relayd.protocols.canon import (
     RefusalDelta,
     Request,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     Tool,
     ToolDelta,
     ToolStart,
@@ -67,7 +67,7 @@ def test_a_plain_answer_gives_the_events_of_the_stream(ask: Callable[..., Reques
     answer = chunk({"text": "Hmm", "thought": True}, {"text": "Hi"}, reason="STOP", usageMetadata=COUNTS)
     events = read(ask(), json.dumps(answer, indent=2).encode())
     assert events == read(ask(stream=True), sse(answer))
-    assert events[1:3] == [ThoughtDelta("Hmm"), TextDelta("Hi")]
+    assert events[1:3] == [ReasoningDelta("Hmm"), TextDelta("Hi")]
 
 
 def test_every_cut_of_a_stream_gives_the_same_events(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes], memory: Any) -> None:
@@ -77,7 +77,7 @@ def test_every_cut_of_a_stream_gives_the_same_events(ask: Callable[..., Request]
         chunk({"functionCall": {"name": "look", "args": {}, "id": "c2"}}, reason="STOP", usageMetadata=COUNTS),
     )
     expected = read(ask(stream=True), data)
-    assert [type(event) for event in expected[1:6]] == [ThoughtDelta, ToolStart, ToolDelta, ToolStart, ToolDelta]
+    assert [type(event) for event in expected[1:6]] == [ReasoningDelta, ToolStart, ToolDelta, ToolStart, ToolDelta]
     for size in (1, 2, 3, 7, 50):
         assert read(ask(stream=True), data, size) == expected
     for place in range(len(data)):
@@ -87,7 +87,7 @@ def test_every_cut_of_a_stream_gives_the_same_events(ask: Callable[..., Request]
 def in_two(ask: Callable[..., Request], memory: Any, first: bytes, second: bytes) -> list[Any]:
     assert DIALECT.reader is not None
     reader = DIALECT.reader(ask(stream=True), Options(), memory)
-    return reader.feed(first) + reader.feed(second) + reader.end()
+    return reader.decode(first) + reader.decode(second) + reader.finish()
 
 
 def test_calls_are_numbered_over_frames_and_have_ids_that_are_never_the_same(ask: Callable[..., Request], read: Callable[..., list[Any]], sse: Callable[..., bytes]) -> None:

@@ -19,8 +19,8 @@ from relayd.wire.json_steps import Steps
 Edit = tuple[int, int, bytes]  # from, to, and what stands there instead
 STEP_TOKENS = 2048
 _TOKEN = re.compile(rb'["\[\]{}]')
-_INSIDE = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+){0,64}("|\\?\Z)?', re.DOTALL)  # the group is None: the string goes on
-_OPENS = {b"]": b"[", b"}": b"{"}
+_STRING_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+){0,64}("|\\?\Z)?', re.DOTALL)  # the group is None: the string goes on
+_OPENING = {b"]": b"[", b"}": b"{"}
 
 
 class Part(NamedTuple):
@@ -31,7 +31,7 @@ class Part(NamedTuple):
     value: dict[str, Any] | None
 
 
-def lists_of_parts(
+def find_part_lists(
     body: bytes, span: tuple[int, int], shape: bytes, marks: tuple[bytes, ...]
 ) -> Steps[list[list[Part]]]:
     """The lists that stand within these brackets (`shape`) of a member, and hold a mark in one of their entries."""
@@ -39,26 +39,26 @@ def lists_of_parts(
     stack = bytearray()
     parts: list[Part] = []
     start, depth = 0, len(shape)
-    for count, (sign, at, after) in enumerate(_tokens(body, *span), 1):
+    for count, (byte, at, after) in enumerate(_tokens(body, *span), 1):
         if count % STEP_TOKENS == 0:
             yield
-        if sign in (b"[", b"{"):
+        if byte in (b"[", b"{"):
             if len(stack) == depth and stack == shape:
                 start = at
-            stack += sign
+            stack += byte
             if len(stack) == depth and stack == shape:
                 parts = []
-        elif sign in (b"]", b"}"):
+        elif byte in (b"]", b"}"):
             if len(stack) == depth and stack == shape and any(part.value is not None for part in parts):
                 found.append(parts)
-            if not stack or stack[-1:] != _OPENS[sign]:
+            if not stack or stack[-1:] != _OPENING[byte]:
                 return []  # no JSON: for the endpoint to refuse
             del stack[-1:]
             if len(stack) == depth and stack == shape:
                 text = body[start:after]
                 value = _object(text) if any(mark in text for mark in marks) else None
                 parts.append(Part(start, after, value))
-        elif sign and len(stack) == depth and stack == shape and stack[-1:] == b"[":
+        elif byte and len(stack) == depth and stack == shape and stack[-1:] == b"[":
             parts.append(Part(at, after, None))
     return found
 
@@ -69,9 +69,9 @@ def _tokens(body: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, 
     while (found := _TOKEN.search(body, position, end)) is not None:
         position = found.end()
         if found[0] == b'"':
-            while (inside := _INSIDE.match(body, position, end)) is not None:
-                position = inside.end()
-                if inside[1] is not None:
+            while (rest := _STRING_REST.match(body, position, end)) is not None:
+                position = rest.end()
+                if rest[1] is not None:
                     break
                 yield b"", found.start(), position
         yield found[0], found.start(), position
@@ -85,25 +85,25 @@ def _object(text: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def without(
-    parts: list[Part], is_own: Callable[[dict[str, Any]], bool], instead: Callable[[dict[str, Any]], bytes]
+def removal_edits(
+    parts: list[Part], is_generated: Callable[[dict[str, Any]], bool], replacement: Callable[[dict[str, Any]], bytes]
 ) -> list[Edit]:
     """What takes the own parts out of a list; one of which nothing is left keeps the last one as `instead` says."""
-    own = [part.value is not None and is_own(part.value) for part in parts]
-    if not any(own):
+    generated = [part.value is not None and is_generated(part.value) for part in parts]
+    if not any(generated):
         return []
     last = parts[-1].value
-    if all(own) and last is not None:
-        return [(parts[0].start, parts[-1].end, instead(last))]
+    if all(generated) and last is not None:
+        return [(parts[0].start, parts[-1].end, replacement(last))]
     edits: list[Edit] = []
-    kept = -1  # the last entry that stays
-    for place, part in enumerate(parts):
-        if not own[place]:
-            if kept < 0 < place:
+    previous = -1  # the last entry that stays
+    for index, part in enumerate(parts):
+        if not generated[index]:
+            if previous < 0 < index:
                 edits.append((parts[0].start, part.start, b""))
-            elif kept + 1 < place:
-                edits.append((parts[kept].end, parts[place - 1].end, b""))
-            kept = place
-    if kept + 1 < len(parts):
-        edits.append((parts[kept].end, parts[-1].end, b""))
+            elif previous + 1 < index:
+                edits.append((parts[previous].end, parts[index - 1].end, b""))
+            previous = index
+    if previous + 1 < len(parts):
+        edits.append((parts[previous].end, parts[-1].end, b""))
     return edits

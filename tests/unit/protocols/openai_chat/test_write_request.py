@@ -17,7 +17,7 @@ from relayd.protocols.canon import (
     ToolChoice,
 )
 from relayd.protocols.dialect import Options
-from relayd.protocols.openai_chat.request_out import write_request
+from relayd.protocols.openai_chat.write_request import write_request
 from tests.aids.memories import Kept
 from tests.unit.protocols.openai_chat.asked import ask
 from tests.unit.protocols.openai_chat.strict import offences

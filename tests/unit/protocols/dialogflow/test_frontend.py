@@ -13,7 +13,7 @@ from relayd import clock
 from relayd.protocols.canon import End, Event, Failure, Finish, Message, Request, Text, TextDelta
 from relayd.protocols.dialect import Dialect, EncodedResponse, Refused, RequestContext
 from relayd.protocols.dialogflow import DIALECT
-from relayd.protocols.dialogflow.front import Settings, dialect
+from relayd.protocols.dialogflow.frontend import Settings, dialect
 from tests.aids.memories import Kept
 
 SESSION = "projects/p/agent/sessions/s-1"
@@ -36,8 +36,8 @@ def read(memory: Kept, body: bytes, front: Dialect = DIALECT) -> Request:
 def answer(memory: Kept, request: Request, *events: Event, front: Dialect = DIALECT) -> EncodedResponse:
     assert front.renderer is not None
     renderer = front.renderer(request, ask(memory))
-    assert renderer.feed(list(events)) == b"" and renderer.comment() == b""
-    return renderer.whole()
+    assert renderer.render(list(events)) == b"" and renderer.keepalive() == b""
+    return renderer.response()
 
 
 def turn(memory: Kept, said: str, heard: str, session: Any = SESSION, front: Dialect = DIALECT) -> Request:

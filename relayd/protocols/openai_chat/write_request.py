@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._capabilities import CHAT, Generation, effort_of
-from relayd.protocols._stop_strings import require_few
-from relayd.protocols._thinking import wanted_thinking
+from relayd.protocols._capabilities import CHAT, ModelFamily, effort_for_budget
+from relayd.protocols._stop_strings import require_stop_limits
+from relayd.protocols._thinking import requested_thinking
 from relayd.protocols._tools import body_steps, tool_steps
 from relayd.protocols.canon import Format, Request, Thinking, Tool
-from relayd.protocols.dialect import EncodedRequest, Memory, Options, at_once
-from relayd.protocols.openai_chat.history import message_steps
+from relayd.protocols.dialect import EncodedRequest, Memory, Options, run_steps
+from relayd.protocols.openai_chat.write_messages import message_steps
 from relayd.wire.json_steps import Steps
 
 PATH = "/chat/completions"
@@ -27,7 +27,7 @@ _SAME = (
 
 def write_request(request: Request, options: Options, memory: Memory) -> EncodedRequest:
     """The request for the endpoint. Raises Refused for what cannot be carried."""
-    return at_once(write_steps(request, options, memory))
+    return run_steps(write_steps(request, options, memory))
 
 
 def write_steps(request: Request, options: Options, memory: Memory) -> Steps[EncodedRequest]:
@@ -49,13 +49,13 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Enc
             body[name] = value
     if request.top_logprobs is not None and request.logprobs is None:
         body["logprobs"] = True
-    stops, others = CHAT.stops(request)
-    require_few(others)
-    if stops:
-        body["stop"] = stops
+    sent_stops, local_stops = CHAT.split_stops(request)
+    require_stop_limits(local_stops)
+    if sent_stops:
+        body["stop"] = sent_stops
     if form := _format(request.format):
         body["response_format"] = form
-    if effort := _effort(wanted_thinking(request, options, memory), CHAT.of(request.model)):
+    if effort := _effort(requested_thinking(request, options, memory), CHAT.of(request.model)):
         body["reasoning_effort"] = effort
     if options.verbosity and request.verbosity is not None:
         body["verbosity"] = request.verbosity
@@ -95,8 +95,8 @@ def _description(tool: Tool) -> str:
     if not isinstance(definition, str) or not definition:
         return tool.description or ""
     syntax = grammar.get("syntax") or _json.an_object(grammar.get("grammar")).get("syntax") or "grammar"
-    rule = f"The input must follow this {syntax} grammar:\n{definition}"
-    return f"{tool.description}\n\n{rule}" if tool.description else rule
+    grammar_text = f"The input must follow this {syntax} grammar:\n{definition}"
+    return f"{tool.description}\n\n{rule}" if tool.description else grammar_text
 
 
 def _format(form: Format | None) -> dict[str, Any] | None:
@@ -112,10 +112,10 @@ def _format(form: Format | None) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": inner}
 
 
-def _effort(thinking: Thinking | None, generation: Generation) -> str | None:
+def _effort(thinking: Thinking | None, family: ModelFamily) -> str | None:
     if thinking is None:
         return None
     effort = thinking.effort
     if effort is None and thinking.budget is not None and thinking.enabled is not False:
-        effort = effort_of(thinking.budget)
-    return None if effort is None else generation.effort(effort)
+        effort = effort_for_budget(thinking.budget)
+    return None if effort is None else family.effort(effort)

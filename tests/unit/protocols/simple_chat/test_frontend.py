@@ -17,7 +17,7 @@ from relayd.protocols.canon import (
     Request,
     Text,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     Usage,
 )
 from relayd.protocols.dialect import EncodedResponse, Refused, RequestContext
@@ -36,15 +36,15 @@ def answer(request: Request, *events: Event, upstreams: tuple[str, ...] = ("loca
     assert DIALECT.renderer is not None
     renderer = DIALECT.renderer(request, ASK)
     for name in upstreams:
-        renderer.answered_by(name)
-    assert [renderer.feed([event]) for event in events] == [b""] * len(events)
-    assert renderer.comment() == b""
-    return renderer.whole()
+        renderer.set_upstream_name(name)
+    assert [renderer.render([event]) for event in events] == [b""] * len(events)
+    assert renderer.keepalive() == b""
+    return renderer.response()
 
 
 def test_the_answer_is_a_completion_that_names_its_backend() -> None:
     rendered = answer(
-        read(), Begin("x", "served", 1234567890), ThoughtDelta("hm"), TextDelta("Hello! "), TextDelta("How are you?"),
+        read(), Begin("x", "served", 1234567890), ReasoningDelta("hm"), TextDelta("Hello! "), TextDelta("How are you?"),
         Usage(3, 4), Finish("stop"), End(),
     )  # fmt: skip
     body = json.loads(rendered.body)

@@ -17,7 +17,7 @@ from relayd.protocols.canon import (
     Finish,
     Request,
     TextDelta,
-    ThoughtDelta,
+    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -54,7 +54,7 @@ def test_a_stream_is_told_as_it_comes(ask: Callable[..., Request], read: Callabl
     events = read(ask(stream=True), STREAM)
     assert events[0] == Begin("", "mistral", 1795168800)
     assert without_ids(events[1:]) == [
-        ThoughtDelta("hm "), TextDelta("Grüße "), TextDelta("🌍"),
+        ReasoningDelta("hm "), TextDelta("Grüße "), TextDelta("🌍"),
         (0, "look"), ToolDelta(0, '{"city":"Köln"}'), (1, "look"), ToolDelta(1, '{"city":"Köln"}'),
         Usage(9, 3), Finish("tool_calls"), End(),
     ]  # fmt: skip
@@ -80,7 +80,7 @@ def test_a_plain_answer_gives_the_events_of_the_stream(ask: Callable[..., Reques
     answer = line("Hi", True, thinking="hm", done_reason="length", prompt_eval_count=9, eval_count=3)
     events = read(ask(), json.dumps(answer, indent=1).encode(), 9)
     assert events == read(ask(stream=True), ndjson(answer))
-    assert events[1:] == [ThoughtDelta("hm"), TextDelta("Hi"), Usage(9, 3), Finish("length"), End()]
+    assert events[1:] == [ReasoningDelta("hm"), TextDelta("Hi"), Usage(9, 3), Finish("length"), End()]
 
 
 def test_a_plain_answer_may_leave_done_out(ask: Callable[..., Request], read: Callable[..., list[Any]]) -> None:

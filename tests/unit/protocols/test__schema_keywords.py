@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.protocols._capabilities import MESSAGES
-from relayd.protocols._schema_words import fitted, known_words, may_be_strict
+from relayd.protocols._schema_keywords import fit_schema, strip_unknown_keywords, can_be_strict
 from relayd.protocols._tools import write_tools
 from relayd.protocols.anthropic_messages.write_request import write_request
 from relayd.protocols.canon import Format, Message, Request, SharedTools, Text, Tool
@@ -35,7 +35,7 @@ MARK = {"encrypted": True, "x-order": 3, "markdownDescription": "m", "enumDescri
     lambda inner: {"dependencies": {"a": inner, "b": ["a"]}, "dependentSchemas": {"a": inner}},
 ])  # fmt: skip
 def test_words_that_are_none_are_left_out_wherever_a_schema_stands(place: Any) -> None:
-    assert known_words(place({"type": "string", **MARK})) == place({"type": "string"})
+    assert strip_unknown_keywords(place({"type": "string", **MARK})) == place({"type": "string"})
 
 
 def test_names_and_values_are_no_words() -> None:
@@ -43,12 +43,12 @@ def test_names_and_values_are_no_words() -> None:
         "type": "object", "properties": {name: {"type": "string"} for name in MARK}, "required": list(MARK),
         "default": MARK, "enum": [MARK], "const": MARK, "examples": [MARK], "additionalProperties": False,
     }  # fmt: skip
-    assert known_words(schema) is schema
+    assert strip_unknown_keywords(schema) is schema
 
 
 def test_definitions_stay_where_a_reference_looks_for_them() -> None:
     schema = {"properties": {"a": {"$ref": "#/components/schemas/a"}}, "components": {"schemas": {"a": {}}}, "more": {}}
-    assert known_words(schema) == {"properties": schema["properties"], "components": schema["components"]}
+    assert strip_unknown_keywords(schema) == {"properties": schema["properties"], "components": schema["components"]}
 
 
 ANY: st.SearchStrategy[Any] = st.recursive(
@@ -62,8 +62,8 @@ ANY: st.SearchStrategy[Any] = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(["type", "properties", "items", "anyOf", "x", "$ref"]), ANY, max_size=5))
 def test_any_schema_is_cleaned_once_and_for_all(schema: dict[str, Any]) -> None:
-    once = known_words(schema)
-    assert known_words(once) is once
+    once = strip_unknown_keywords(schema)
+    assert strip_unknown_keywords(once) is once
 
 
 @pytest.mark.parametrize("kind", [tuple, SharedTools])
@@ -82,7 +82,7 @@ CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "required":
     ({**CLOSED, "properties": {"a": {"properties": {"b": {}}}}}, False), ({**CLOSED, "$defs": {"x": CLOSED}}, True),
 ])  # fmt: skip
 def test_a_schema_may_be_strict_where_every_object_is_closed_and_every_property_required(schema: Any, strict: bool) -> None:
-    assert may_be_strict(schema) is strict
+    assert can_be_strict(schema) is strict
 
 
 SCHEMA: dict[str, Any] = {
@@ -103,7 +103,7 @@ SCHEMA: dict[str, Any] = {
 
 def test_a_messages_endpoint_gets_objects_closed_and_bounds_told() -> None:
     before = json.dumps(SCHEMA)
-    assert fitted(SCHEMA, MESSAGES.schemas) == {
+    assert fit_schema(SCHEMA, MESSAGES.schemas) == {
         "type": "object", "additionalProperties": False,
         "properties": {
             "minimum": {"type": "integer", "description": "A number. (minimum: 1, maximum: 9)"},
@@ -128,4 +128,4 @@ def test_a_messages_endpoint_gets_objects_closed_and_bounds_told() -> None:
 def test_a_request_for_a_messages_endpoint_brings_its_schema_closed() -> None:
     request = Request("m", (Message("user", (Text("x"),)),), format=Format("json_schema", "n", SCHEMA))
     body = json.loads(write_request(request, Options(), Forgetful()).body)
-    assert body["output_config"]["format"] == {"type": "json_schema", "schema": fitted(SCHEMA, MESSAGES.schemas)}
+    assert body["output_config"]["format"] == {"type": "json_schema", "schema": fit_schema(SCHEMA, MESSAGES.schemas)}

@@ -14,34 +14,34 @@ from typing import Any
 
 from relayd import clock
 from relayd.protocols import _json, _openai_errors
-from relayd.protocols._bounds import Allowance, AnswerTooLarge, TextBuffer
+from relayd.protocols._bounds import Allowance, ResponseTooLarge, TextBuffer
 from relayd.protocols.canon import Begin, End, Event, Failure, Finish, RefusalDelta, Request, TextDelta
-from relayd.protocols.dialect import EncodedResponse, Refused, Renderer, RequestContext, at_once
-from relayd.protocols.openai_chat.request_in import read_steps as read_chat_steps
+from relayd.protocols.dialect import EncodedResponse, Refused, Renderer, RequestContext, run_steps
+from relayd.protocols.openai_chat.read_request import read_steps as read_chat_steps
 from relayd.wire.json_steps import Steps
 
 LONG_ANSWERS = ("gemini", "models/gemini")  # how the names of models begin that answer at length
 LONG_MAX_TOKENS, SHORT_MAX_TOKENS = 2048, 150
 
 
-def read_request(body: bytes, ask: RequestContext) -> Request:
+def read_request(body: bytes, context: RequestContext) -> Request:
     """See dialect.Dialect."""
-    return at_once(read_steps(_json.read_object(body), ask))
+    return run_steps(read_steps(_json.read_object(body), context))
 
 
-def read_steps(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
+def read_steps(members: dict[str, Any], context: RequestContext) -> Steps[Request]:
     """See dialect.Dialect."""
-    request = yield from read_chat_steps(members, ask)
+    request = yield from read_chat_steps(members, context)
     if request.tools:
         raise Refused("This endpoint takes no tools.", "tools", "unsupported_value")
     if request.n is not None and request.n > 1:
         raise Refused("This endpoint gives one answer.", "n", "unsupported_value")
-    most = request.max_tokens
-    if most is None:
-        most = LONG_MAX_TOKENS if request.model.lower().startswith(LONG_ANSWERS) else SHORT_MAX_TOKENS
+    max_tokens = request.max_tokens
+    if max_tokens is None:
+        max_tokens = LONG_MAX_TOKENS if request.model.lower().startswith(LONG_ANSWERS) else SHORT_MAX_TOKENS
     return dataclasses.replace(
         request,
-        max_tokens=most,
+        max_tokens=max_tokens,
         stream=False,
         include_usage=False,
         tool_choice=None,
@@ -53,42 +53,42 @@ def read_steps(members: dict[str, Any], ask: RequestContext) -> Steps[Request]:
     )
 
 
-def renderer(request: Request, ask: RequestContext) -> Renderer:
+def renderer(request: Request, context: RequestContext) -> Renderer:
     """See dialect.Dialect."""
-    return SimpleRenderer(request, ask)
+    return SimpleRenderer(request, context)
 
 
 class SimpleRenderer(Renderer):
     """Adds up one answer; owned by the exchange."""
 
     __slots__ = (
-        "_allowance", "_backend", "_begin", "_failure", "_finish", "_is_over", "_model", "_request_id", "_texts",
+        "_allowance", "_backend", "_begin", "_failure", "_finish", "_is_ended", "_model", "_request_id", "_texts",
     )  # fmt: skip
 
-    def __init__(self, request: Request, ask: RequestContext) -> None:
-        self._model, self._request_id = request.model, ask.request_id
+    def __init__(self, request: Request, context: RequestContext) -> None:
+        self._model, self._request_id = request.model, context.request_id
         self._backend = ""
         self._texts, self._allowance = TextBuffer(), Allowance()
         self._begin = Begin()
         self._finish = "stop"
         self._failure: Failure | None = None
-        self._is_over = False
+        self._is_ended = False
 
-    def answered_by(self, name: str) -> None:
+    def set_upstream_name(self, name: str) -> None:
         """See dialect.Renderer."""
         self._backend = name
 
-    def feed(self, events: list[Event]) -> bytes:
+    def render(self, events: list[Event]) -> bytes:
         """Nothing goes out before the end."""
         for event in events:
-            if self._is_over:
+            if self._is_ended:
                 break
             if isinstance(event, TextDelta | RefusalDelta):
                 if event.choice == 0:
                     try:
-                        self._allowance.take(len(event.text))
-                    except AnswerTooLarge as fault:
-                        self._is_over, self._failure = True, Failure(502, str(fault))
+                        self._allowance.charge(len(event.text))
+                    except ResponseTooLarge as fault:
+                        self._is_ended, self._failure = True, Failure(502, str(fault))
                         break
                     self._texts.add(event.text)
             elif isinstance(event, Begin):
@@ -97,17 +97,17 @@ class SimpleRenderer(Renderer):
                 if event.choice == 0 and event.reason != "tool_calls":  # there are none
                     self._finish = event.reason
             elif isinstance(event, End | Failure):
-                self._is_over = True
+                self._is_ended = True
                 self._failure = event if isinstance(event, Failure) else None
         return b""
 
-    def comment(self) -> bytes:
+    def keepalive(self) -> bytes:
         """A plain answer has no keep-alive."""
         return b""
 
-    def whole(self) -> EncodedResponse:
+    def response(self) -> EncodedResponse:
         """The answer."""
-        if not self._is_over:
+        if not self._is_ended:
             self._failure = Failure(502, "The upstream's answer is not complete.")
         if self._failure is not None:
             return _openai_errors.render_error(self._failure, self._request_id)

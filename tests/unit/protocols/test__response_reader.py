@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from relayd.protocols import registry
-from relayd.protocols._answer_reader import (
+from relayd.protocols._response_reader import (
     CUT,
     CUT_FRAME,
     EMPTY,
     EMPTY_STREAM,
     EVENTS,
     MOST_BODY_BYTES,
-    AnswerReader,
+    ResponseReader,
     Framing,
 )
 from relayd.protocols.canon import Begin, End, Event, Failure, Finish, Message, Request, Text, TextDelta, ToolStart
@@ -43,7 +43,7 @@ def read(dialect: str, *pieces: bytes, stream: bool, coding: str = "") -> list[E
     assert made is not None
     request = Request(NEWEST.get(dialect, "m"), (Message("user", (Text("hi"),)),), stream=stream)
     reader = made(request, Options(), Forgetful(), coding)
-    return [event for piece in pieces for event in reader.feed(piece)] + reader.end()
+    return [event for piece in pieces for event in reader.decode(piece)] + reader.finish()
 
 
 def of(answer: Transcript, *pieces: bytes, coding: str = "") -> list[Event]:
@@ -134,10 +134,10 @@ class Words:
 
 
 def fed(*pieces: bytes, framing: Framing = EVENTS) -> list[Event]:
-    reader = AnswerReader(Words(), stream=True, framing=framing)
-    events = [event for piece in pieces for event in reader.feed(piece)]
-    assert reader.feed(b"data: 7\n\n") == [] if events and isinstance(events[-1], End | Failure) else True
-    return events + reader.end()
+    reader = ResponseReader(Words(), stream=True, framing=framing)
+    events = [event for piece in pieces for event in reader.decode(piece)]
+    assert reader.decode(b"data: 7\n\n") == [] if events and isinstance(events[-1], End | Failure) else True
+    return events + reader.finish()
 
 
 def test_nothing_is_read_behind_the_end() -> None:

@@ -12,47 +12,47 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._own_parts import Edit, lists_of_parts, without
+from relayd.protocols._generated_parts import Edit, find_part_lists, removal_edits
 from relayd.wire.body import JsonBody
 from relayd.wire.json_steps import Steps
 
 MARKS = (b'"signature":""', b'"signature": ""', b'"signature":"responses:', b'"signature": "responses:')
 _USER = re.compile(rb'"role"\s*+:\s*+"user"')
-_LONGEST_THINKING = 4096
+_MOST_THINKING_BYTES = 4096
 
 
-def brings_own_parts(members: Mapping[str, Any]) -> bool:
+def has_generated_parts(members: Mapping[str, Any]) -> bool:
     """Whether a parsed body has something to take back."""
     for message in _json.a_list(members.get("messages")):
         content = message.get("content") if message.__class__ is dict else None
-        if content.__class__ is list and any(block.__class__ is dict and _is_own(block) for block in content):
+        if content.__class__ is list and any(block.__class__ is dict and _is_generated(block) for block in content):
             return True
     return False
 
 
-def take_back(look: JsonBody) -> Steps[list[Edit]]:
+def strip_generated(look: JsonBody) -> Steps[list[Edit]]:
     """The edits, in steps."""
     span = look.span("messages")
     if span is None:
         return []
     edits: list[Edit] = []
     last = 0
-    for parts in (yield from lists_of_parts(look.body, span, b"[{[", MARKS)):
-        found = without(parts, _is_own, _as_text)
+    for parts in (yield from find_part_lists(look.body, span, b"[{[", MARKS)):
+        found = removal_edits(parts, _is_generated, _as_text)
         if found:
             edits += found
             last = parts[-1].end
-    if last and (budget := look.span("thinking")) is not None and budget[1] - budget[0] < _LONGEST_THINKING:
+    if last and (budget := look.span("thinking")) is not None and budget[1] - budget[0] < _MOST_THINKING_BYTES:
         try:
             thinking = _json.an_object(_json.parse(look.body[slice(*budget)]))
         except ValueError:
             thinking = {}
-        if thinking.get("type") == "enabled" and _loop_goes_on(look.body[last : span[1]]):
+        if thinking.get("type") == "enabled" and _is_in_tool_loop(look.body[last : span[1]]):
             edits.append((*budget, b'{"type":"disabled"}'))
     return edits
 
 
-def _is_own(block: dict[str, Any]) -> bool:
+def _is_generated(block: dict[str, Any]) -> bool:
     if block.get("type") != "thinking":
         return False
     signature = block.get("signature")
@@ -63,6 +63,6 @@ def _as_text(block: dict[str, Any]) -> bytes:
     return _json.write({"type": "text", "text": _json.a_text(block.get("thinking")).strip() or "(no answer)"})
 
 
-def _loop_goes_on(rest: bytes) -> bool:
+def _is_in_tool_loop(rest: bytes) -> bool:
     """Whether behind a turn there are nothing but results of tools from the user."""
     return len(_USER.findall(rest)) <= rest.count(b'"tool_use_id"')

@@ -22,7 +22,7 @@ from relayd.protocols.canon import (
     ToolResult,
 )
 from relayd.protocols.dialect import Options, Refused
-from relayd.protocols.openai_chat.history import BEHIND, FILLED, write_messages
+from relayd.protocols.openai_chat.write_messages import BEHIND, FILLED, write_messages
 from tests.aids.memories import Kept
 from tests.unit.protocols.openai_chat.strict import offences
 
