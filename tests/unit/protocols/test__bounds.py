@@ -192,7 +192,7 @@ def test_a_plain_answer_of_millions_of_values_takes_no_many_times_its_size(back:
 
 
 @any_back
-def test_text_without_an_end_passes_and_nothing_of_it_is_kept(back: Dialect) -> None:
+def test_endless_text_passes_unbuffered(back: Dialect) -> None:
     one = reader(back)
     chunks = (b"".join(frame(back, "text", turn * 20 + number) for number in range(20)) for turn in itertools.count())
     (failure, taken), peak_mib = measured(lambda: drain(one, chunks, MIB))
@@ -245,9 +245,9 @@ def test_deep_arguments_are_a_failure_and_raise_nothing(back: Dialect, stream: b
 def rendered(front: Dialect, stream: bool, events: Iterable[Event]) -> tuple[bytes, int]:
     """What a client gets until nothing more is taken, and how many events that were."""
     assert front.read_request is not None and front.renderer is not None
-    ask = _pairs.ask_in(front)
+    context = _pairs.ask_in(front)
     body = json.dumps(_pairs.members_of(front, {"stream": stream})).encode()
-    renderer = front.renderer(front.read_request(body, ask), ask)
+    renderer = front.renderer(front.read_request(body, context), context)
     count, last = 0, b""
     for event in events:
         count += 1
@@ -269,10 +269,10 @@ def test_a_plain_answer_that_an_endpoint_streams_without_end_is_bounded(front: D
     def run() -> tuple[bytes, int]:
         return rendered(front, False, _begun(TextDelta(text) for _ in range(200)))
 
-    (said, _), peak_mib = measured(run)
-    assert peak_mib < 3 * MOST_BUFFERED_CHARS / MIB and len(said) < 2000
+    (text_message, _), peak_mib = measured(run)
+    assert peak_mib < 3 * MOST_BUFFERED_CHARS / MIB and len(text_message) < 2000
     if front.name != "dialogflow":  # which tells no errors, and no more than 64 KiB
-        assert b"too large" in said
+        assert b"too large" in text_message
 
 
 @any_front
@@ -299,17 +299,17 @@ def test_calls_that_wait_for_one_that_never_is_whole_are_bounded(front: Dialect,
             yield ToolStart(number, f"call_{number}", "f")
             yield ToolDelta(number, "x" * MIB)
 
-    (said, count), peak_mib = measured(lambda: rendered(front, stream, _begun(events())))
+    (text_message, count), peak_mib = measured(lambda: rendered(front, stream, _begun(events())))
     assert peak_mib < 3 * MOST_BUFFERED_CHARS / MIB
     if front.name not in ("dialogflow", "simple_chat"):
-        assert b"too large" in said or b"large" in said
+        assert b"too large" in text_message or b"large" in text_message
         assert not stream or count < 140
 
 
 # ---- the pieces themselves
 
 
-def test_an_allowance_runs_out_at_its_end_and_says_what_it_was_for() -> None:
+def test_an_exhausted_allowance_raises_with_its_message() -> None:
     allowance = Allowance(10, "Too many words.")
     allowance.charge(10)
     with pytest.raises(ResponseTooLarge, match=r"^Too many words\.$"):

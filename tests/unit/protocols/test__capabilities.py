@@ -59,7 +59,7 @@ def written(name: str, **members: Any) -> dict[str, Any]:
         ("tunedModels/mine", "effort", True),
     ],
 )
-def test_a_name_tells_the_generation(model: str, thinking: str, ids: bool) -> None:
+def test_a_models_name_determines_its_family(model: str, thinking: str, ids: bool) -> None:
     family = GEMINI.of(model)
     assert (family.thinking, family.call_ids, family.signatures) == (thinking, ids, ids)
 
@@ -71,7 +71,7 @@ def test_pro_models_never_think_less_than_they_can() -> None:
     assert GEMINI.of("gemini-2.5-flash").budget("none") == 0
 
 
-def test_a_word_that_is_no_effort_is_refused() -> None:
+def test_an_unknown_effort_is_refused() -> None:
     for effort in ("", "LOW", "x" * 1000):
         with pytest.raises(Refused):
             GEMINI.of("gemini-3-pro").effort(effort)
@@ -86,11 +86,11 @@ def test_a_word_that_is_no_effort_is_refused() -> None:
         ("gemini-2.5-pro", -1, -1), ("gemini-3-flash", 31999, 31999), ("gemini-3-flash", 1 << 40, 32768),
     ],
 )
-def test_a_budget_is_brought_into_what_the_models_take(model: str, asked: int, told: int) -> None:
-    assert GEMINI.of(model).clamp_budget(asked) == told
+def test_a_budget_is_brought_into_what_the_models_take(model: str, asked: int, received: int) -> None:
+    assert GEMINI.of(model).clamp_budget(asked) == received
     request = Request(model, (Message("user", (Text("x"),)),), thinking=Thinking(budget=asked))
     body = json.loads(write_request(request, Options(), Forgetful()).body)
-    assert body["generationConfig"]["thinkingConfig"]["thinkingBudget"] == told
+    assert body["generationConfig"]["thinkingConfig"]["thinkingBudget"] == received
 
 
 # ---- efforts
@@ -112,8 +112,8 @@ def test_a_budget_is_brought_into_what_the_models_take(model: str, asked: int, t
         (GEMINI, "gemini-3-flash", "max", "high"), (OLLAMA, "gpt-oss:20b", "none", "low"),
     ],
 )  # fmt: skip
-def test_an_effort_becomes_the_nearest_that_the_generation_has(api: Api, model: str, asked: str, told: str) -> None:
-    assert api.of(model).effort(asked) == told
+def test_an_effort_becomes_the_nearest_that_the_generation_has(api: Api, model: str, asked: str, received: str) -> None:
+    assert api.of(model).effort(asked) == received
 
 
 @pytest.mark.parametrize(
@@ -184,10 +184,10 @@ ANSWERS: dict[str, Callable[[str], Any]] = {
 def test_a_call_comes_back_under_the_name_that_the_client_knows(name: str) -> None:
     tool = LONG * 2
     request = Request("m", ASKED, tools=(Tool(tool), Tool("look")))
-    told = names_in(written(name, tools=request.tools)) - {"look"}
+    received = names_in(written(name, tools=request.tools)) - {"look"}
     make = registry.load(name).reader
-    assert make is not None and len(told) == 1 and told != {tool}
-    for called, known in ((told.pop(), tool), ("look", "look")):
+    assert make is not None and len(received) == 1 and received != {tool}
+    for called, known in ((received.pop(), tool), ("look", "look")):
         reader = make(request, Options(), Forgetful())
         events = reader.decode(json.dumps(ANSWERS[name](called)).encode()) + reader.finish()
         assert [one.name for one in events if isinstance(one, ToolStart)] == [known]
@@ -250,7 +250,7 @@ def test_so_many_stop_strings_that_looking_for_them_takes_long_are_refused() -> 
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["openai_chat", "openai_responses"])
-def test_strict_of_messages_is_told_only_of_a_schema_that_is_strict(name: str, schema: dict[str, Any], strict: bool) -> None:
+def test_strict_of_messages_is_sent_only_for_a_strict_schema(name: str, schema: dict[str, Any], strict: bool) -> None:
     asked = {
         "model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}],
         "tools": [{"name": "look", "input_schema": schema, "strict": True}],

@@ -46,7 +46,7 @@ def test_a_scheme_has_any_case() -> None:
     assert is_data_url("Data:,") and not is_data_url("https://data:1/")
 
 
-def test_an_address_tells_its_kind_by_its_path() -> None:
+def test_the_media_type_of_a_url_follows_from_its_path() -> None:
     assert media_type_of_url("https://example.org/a/cat.PNG?size=3.gif") == "image/png"
     assert media_type_of_url("https://example.org/a") is None
     assert media_type_of_url("https://[oops/cat.png") is None

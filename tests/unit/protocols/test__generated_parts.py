@@ -62,9 +62,9 @@ def test_reasoning_items_of_relayd_do_not_reach_a_responses_endpoint() -> None:
     stored = {"type": "reasoning", "id": "rs_68af4030baa48193", "summary": []}
     own = {"type": "reasoning", "id": new_id("rs"), "summary": [{"type": "summary_text", "text": "hm"}]}
     sealed = {**own, "id": "rs_7", "encrypted_content": pack_encrypted_content("EqQB", None)}
-    said = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": own["id"]}]}
-    members = {"model": "m", "input": [said, own, theirs, sealed, stored, said, own]}
-    assert passed("openai_responses", members) == {"model": "m", "input": [said, theirs, stored, said]}
+    text_message = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": own["id"]}]}
+    members = {"model": "m", "input": [text_message, own, theirs, sealed, stored, text_message, own]}
+    assert passed("openai_responses", members) == {"model": "m", "input": [text_message, theirs, stored, text_message]}
     assert passed("openai_responses", {"input": [own]}) == {"input": []}
 
 
@@ -80,8 +80,8 @@ def test_whatever_stands_around_it_stays(messages: list[Any]) -> None:
     def left(content: Any) -> Any:
         if not isinstance(content, list) or OWN not in content or any(not isinstance(one, dict | str | list) for one in content):
             return content
-        kept = [one for one in content if one != OWN]
-        return kept or [{"type": "text", "text": "hm"}]
+        retained = [one for one in content if one != OWN]
+        return retained or [{"type": "text", "text": "hm"}]
 
     for message in messages:
         content = message.get("content")

@@ -32,8 +32,8 @@ def test_half_a_surrogate_pair_is_escaped_and_everything_else_is_utf_8() -> None
 
 @pytest.mark.parametrize("text", ['{"a":1e400}', '[-1e400,{"b":[1e999]}]', '{"a":NaN}', '[Infinity,-Infinity,"\\ud83d"]'])
 def test_what_is_written_is_json_whatever_numbers_were_read(text: str) -> None:
-    def never(word: str) -> None:
-        raise AssertionError(word)
+    def never(name: str) -> None:
+        raise AssertionError(name)
 
     value = json.loads(text)
     for written in (_json.write(value), _json.write_text(value), _json.write_with({"x": value}, "y", b"1")):
@@ -85,8 +85,8 @@ def test_no_body_raises_anything_but_a_refusal(body: bytes) -> None:
         (b'{"a":' + b"[" * 64 + b"]" * 64 + b"}", "nested more than 64"),
     ],
 )
-def test_a_body_that_cannot_be_read_says_why(body: bytes, words: str) -> None:
-    with pytest.raises(Refused, match=words):
+def test_an_unreadable_body_is_refused_with_a_reason(body: bytes, names: str) -> None:
+    with pytest.raises(Refused, match=names):
         _json.read_object(body)
 
 

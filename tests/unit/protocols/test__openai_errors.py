@@ -50,9 +50,9 @@ def test_an_error_is_read_in_every_form(status: int, body: Any, failure: Failure
     ("status", "kept"), [(500, 502), (502, 502), (503, 503), (504, 504), (529, 529), (404, 404), (429, 429), (302, 502)]
 )
 @pytest.mark.parametrize("body", [b"", b"<html><body>nginx 10.1.2.3</body></html>", b"{}", b"null", b"[]", b"\xff\x00"])
-def test_a_body_that_is_no_error_becomes_a_text_of_our_own(status: int, kept: int, body: bytes) -> None:
+def test_a_body_that_is_no_error_becomes_a_text_of_our_own(status: int, stored: int, body: bytes) -> None:
     failure = read_error(status, {"content-type": "text/html", "retry-after": "3"}, body)
-    assert failure.status == kept and failure.retry_after_s == 3.0
+    assert failure.status == stored and failure.retry_after_s == 3.0
     assert "upstream" in failure.message and "nginx" not in failure.message
 
 
@@ -71,9 +71,9 @@ def test_the_error_object_has_its_four_members_and_the_status_its_rules() -> Non
         "error": {"message": "later", "type": "overloaded_error", "param": None, "code": None}, "request_id": "r-1",
     }  # fmt: skip
     assert answer.headers == (("Retry-After", "3"), ("retry-after-ms", "2500"))
-    kept = render_error(Failure(400, "m", "c", "t", "p"), "")
-    assert kept.status == 400
-    assert json.loads(kept.body) == {"error": {"message": "m", "type": "t", "param": "p", "code": "c"}}
+    stored = render_error(Failure(400, "m", "c", "t", "p"), "")
+    assert stored.status == 400
+    assert json.loads(stored.body) == {"error": {"message": "m", "type": "t", "param": "p", "code": "c"}}
     assert render_error(Failure(200, "m"), "").status == 502
 
 

@@ -63,7 +63,7 @@ def test_a_byte_order_mark_is_ignored_wherever_it_is_cut(answer: Transcript) -> 
 def test_a_coded_answer_is_read(answer: Transcript) -> None:
     assert of(answer, gzip.compress(answer.data), coding="gzip") == of(answer, answer.data)
     coded = gzip.compress(answer.data)
-    assert of(answer, *(coded[place : place + 1] for place in range(len(coded))), coding="gzip") == of(answer, answer.data)
+    assert of(answer, *(coded[position : position + 1] for position in range(len(coded))), coding="gzip") == of(answer, answer.data)
     (failure,) = of(answer, answer.data, coding="br")
     assert isinstance(failure, Failure) and failure.code == "upstream_malformed" and "br" in failure.message
 
@@ -100,7 +100,7 @@ def test_half_a_frame_at_the_end_was_cut(answer: Transcript) -> None:
 
 
 @any_back
-def test_an_error_between_the_frames_of_a_stream_is_told(back: str) -> None:
+def test_an_error_between_the_frames_of_a_stream_is_a_failure(back: str) -> None:
     stray = b'{"error": {"message": "no room", "type": "overloaded_error", "code": 503}}'
     if back == "ollama":
         stray += b"\n"

@@ -34,11 +34,11 @@ MARK = {"encrypted": True, "x-order": 3, "markdownDescription": "m", "enumDescri
     lambda inner: {"if": inner, "then": {"contains": inner}, "else": {"propertyNames": inner}},
     lambda inner: {"dependencies": {"a": inner, "b": ["a"]}, "dependentSchemas": {"a": inner}},
 ])  # fmt: skip
-def test_words_that_are_none_are_left_out_wherever_a_schema_stands(place: Any) -> None:
-    assert strip_unknown_keywords(place({"type": "string", **MARK})) == place({"type": "string"})
+def test_unknown_keywords_are_dropped_in_every_subschema(position: Any) -> None:
+    assert strip_unknown_keywords(position({"type": "string", **MARK})) == position({"type": "string"})
 
 
-def test_names_and_values_are_no_words() -> None:
+def test_names_and_values_are_no_keywords() -> None:
     schema = {
         "type": "object", "properties": {name: {"type": "string"} for name in MARK}, "required": list(MARK),
         "default": MARK, "enum": [MARK], "const": MARK, "examples": [MARK], "additionalProperties": False,
@@ -101,7 +101,7 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def test_a_messages_endpoint_gets_objects_closed_and_bounds_told() -> None:
+def test_a_messages_endpoint_gets_closed_objects_and_described_bounds() -> None:
     before = json.dumps(SCHEMA)
     assert fit_schema(SCHEMA, MESSAGES.schemas) == {
         "type": "object", "additionalProperties": False,

@@ -38,25 +38,25 @@ def text_of(events: list[Event], choice: int = 0) -> str:
 def test_the_answer_ends_at_the_first_stop_string_however_it_was_cut(text: str, stops: list[str], cuts: list[int]) -> None:
     watch = StopStringFilter(tuple(stops))
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    told: list[Event] = []
+    received: list[Event] = []
     for start, end in itertools.pairwise(places):
-        told += watch.passed([TextDelta(text[start:end])])
-    told += watch.passed([Finish("length"), Usage(3, 4), End()])
-    ends = [place for stop in stops if (place := text.find(stop)) >= 0]
-    finish = next(one for one in told if isinstance(one, Finish))
-    assert text_of(told) == text[: min(ends, default=len(text))] or any(text_of(told).startswith(text[:end]) for end in ends)
+        received += watch.passed([TextDelta(text[start:end])])
+    received += watch.passed([Finish("length"), Usage(3, 4), End()])
+    ends = [position for stop in stops if (position := text.find(stop)) >= 0]
+    finish = next(one for one in received if isinstance(one, Finish))
+    assert text_of(received) == text[: min(ends, default=len(text))] or any(text_of(received).startswith(text[:end]) for end in ends)
     assert finish.reason == ("stop" if ends else "length") and (finish.stop in stops) == bool(ends)
-    assert told[-2:] == [Usage(3, 4), End()]
+    assert received[-2:] == [Usage(3, 4), End()]
 
 
-def test_what_may_be_the_beginning_of_one_is_told_when_it_is_none() -> None:
+def test_a_partial_match_is_released_when_it_fails() -> None:
     watch = StopStringFilter(("STOP",))
     assert text_of(watch.passed([TextDelta("a ST")])) == "a "
     assert watch.passed([ReasoningDelta("hm")]) == [TextDelta("ST"), ReasoningDelta("hm")]
     assert watch.passed([TextDelta("S"), Failure(502, "cut")]) == [TextDelta("S"), Failure(502, "cut")]
 
 
-def test_behind_a_stop_string_nothing_of_its_choice_is_told() -> None:
+def test_after_a_stop_string_its_choice_has_no_more_content() -> None:
     watch = StopStringFilter(("\n\n",))
     events = watch.passed([TextDelta("a\n"), TextDelta("\nb"), TextDelta("c", 1), ToolStart(0, "x", "look"), TextDelta("d")])
     assert text_of(events) == "a" and text_of(events, 1) == "c"

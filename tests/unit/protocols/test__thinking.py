@@ -49,14 +49,14 @@ def test_drop_asks_no_endpoint_to_think(name: str) -> None:
     write = registry.load(name).write_request
     assert write is not None
     request = Request("gemini-3-flash" if name == "gemini" else "m", ASKED.messages, thinking=ASKED.thinking)
-    bodies = [json.loads(write(request, Options(thinking=word), Kept()).body) for word in ("adaptive", "drop")]
-    words = ("think", "reasoning", "effort")
-    assert any(word in json.dumps(bodies[0]).lower() for word in words)
-    assert not any(word in json.dumps(bodies[1]).lower() for word in words)
+    bodies = [json.loads(write(request, Options(thinking=text), Kept()).body) for text in ("adaptive", "drop")]
+    names = ("think", "reasoning", "effort")
+    assert any(text in json.dumps(bodies[0]).lower() for text in names)
+    assert not any(text in json.dumps(bodies[1]).lower() for text in names)
 
 
 @pytest.mark.parametrize("name", ["openai_chat", "openai_responses"])
-def test_the_highest_effort_of_messages_is_no_word_of_others(name: str) -> None:
+def test_the_highest_effort_of_messages_is_unknown_to_others(name: str) -> None:
     write = registry.load(name).write_request
     assert write is not None
     body = write(Request("m", ASKED.messages, thinking=Thinking("max")), Options(), Kept()).body

@@ -7,9 +7,9 @@ from relayd.protocols.canon import Format, Message, Request, Text, Tool
 
 
 def test_every_part_of_a_request_counts() -> None:
-    words = Request("m", (Message("user", (Text("x" * 40),)),))
-    assert input_tokens(words) == 14
-    more = Request("m", words.messages, tools=(Tool("f", "Finds.", {"a": 1}),), format=Format("json_schema", schema={"b": 2}))
+    names = Request("m", (Message("user", (Text("x" * 40),)),))
+    assert input_tokens(names) == 14
+    more = Request("m", names.messages, tools=(Tool("f", "Finds.", {"a": 1}),), format=Format("json_schema", schema={"b": 2}))
     assert input_tokens(more) == 14 + (4 + 1 + 2 + 2) + 2
     assert input_tokens(Request("m", (Message("user", (Text("日本" * 4),)),))) == 4 + 6
 

@@ -14,7 +14,7 @@ VALUES = [one for one in vars(canon).values() if dataclasses.is_dataclass(one) a
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda one: one.__name__)
-def test_every_value_is_frozen_slotted_and_says_what_it_is(value: type) -> None:
+def test_every_value_is_frozen_slotted_and_documented(value: type) -> None:
     parameters = value.__dataclass_params__  # type: ignore[attr-defined]
     assert parameters.frozen and parameters.eq and "__slots__" in vars(value)
     assert value.__doc__ and not value.__doc__.startswith(f"{value.__name__}(")
@@ -29,8 +29,8 @@ def test_the_unions_name_every_part_and_every_event() -> None:
 def test_what_a_client_did_not_say_is_none_and_differs_from_zero() -> None:
     unsaid = Request("m", (Message("user", (Text("hi"),)),))
     names = {one.name for one in dataclasses.fields(Request)}
-    said = {"model", "messages", "stream", "include_usage", "tools", "extra", "large", "unknown"}
-    assert all(getattr(unsaid, name) is None for name in names - said)
+    text_message = {"model", "messages", "stream", "include_usage", "tools", "extra", "large", "unknown"}
+    assert all(getattr(unsaid, name) is None for name in names - text_message)
     assert dataclasses.replace(unsaid, temperature=0) != unsaid and dataclasses.replace(unsaid, stop=()) != unsaid
 
 

@@ -56,13 +56,13 @@ any_back = pytest.mark.parametrize("back", BACKS, ids=name_of)
 any_dialect = pytest.mark.parametrize("dialect", registry.dialects(), ids=name_of)
 
 
-def test_the_dialects_of_the_house_are_all_here() -> None:
+def test_all_dialects_are_tested_here() -> None:
     assert {one.name for one in registry.dialects()} == set(registry.names())
     assert {one.name for one in BACKS} == {"openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama"}
 
 
 @any_dialect
-def test_a_dialect_has_whole_halves_and_says_what_it_drops(dialect: Dialect) -> None:
+def test_a_dialect_has_complete_halves_and_documents_its_drops(dialect: Dialect) -> None:
     assert dialect.name and dialect.drops and all(text.endswith(".") for text in dialect.drops)
     assert (dialect.read_request is None) == (dialect.renderer is None)
     assert (dialect.write_request is None) == (dialect.reader is None)
@@ -77,10 +77,10 @@ def test_a_dialect_has_whole_halves_and_says_what_it_drops(dialect: Dialect) -> 
 def test_an_error_inside_a_stream_is_a_frame_of_its_dialect(name: str, begins: bytes) -> None:
     frame = registry.load(name).error_frame(Failure(502, "it was cut", code="upstream_cut"), "id-1")
     assert frame.startswith(begins) and frame.endswith(b"\n")
-    told = json.loads(frame[frame.index(b"{") :])
-    assert "it was cut" in json.dumps(told)
+    received = json.loads(frame[frame.index(b"{") :])
+    assert "it was cut" in json.dumps(received)
     if name == "openai_responses":
-        assert told["type"] == "error" and told["error"]["code"] == "upstream_cut"
+        assert received["type"] == "error" and received["error"]["code"] == "upstream_cut"
 
 
 # ---- requests
@@ -93,7 +93,7 @@ CROSSED = [
 
 
 @pytest.mark.parametrize(("front", "back", "sample"), CROSSED)
-def test_what_is_asked_for_is_carried_or_refused_by_name_or_its_loss_is_in_the_manual(
+def test_each_part_of_a_request_is_translated_or_refused_by_name_or_its_loss_is_documented(
     front: Dialect, back: Dialect, sample: Sample
 ) -> None:
     found = _pairs.found(front, back, sample)
@@ -120,7 +120,7 @@ def test_the_heart_of_a_request_reaches_every_endpoint(front: Dialect, back: Dia
 
 
 @front_and_back
-def test_a_plain_request_crosses_every_pair(front: Dialect, back: Dialect) -> None:
+def test_a_plain_request_is_translated_over_every_pair(front: Dialect, back: Dialect) -> None:
     sent = _pairs.send(front, back, {}, Options())
     assert sent.path.startswith("/") and b"Well?" in sent.body and isinstance(json.loads(sent.body), dict)
     assert all(name.islower() or name.istitle() for name, _ in sent.headers)
@@ -169,14 +169,14 @@ def test_tools_that_are_refused_once_are_refused_every_time(front: Dialect) -> N
     assert front.read_request is not None
     wrong = {"type": "function", "name": 7, "function": {"name": 7}, "input_schema": {}, "description": "x" * 3000}
     members = _pairs.members_of(front, {"tools": [wrong]})
-    told = set()
+    received = set()
     for _ in range(3):
         body = json.dumps(members).encode()
         model_of(body)
         with pytest.raises(Refused) as caught:
             front.read_request(body, _pairs.ask_in(front))
-        told.add((caught.value.message, caught.value.param))
-    assert len(told) == 1
+        received.add((caught.value.message, caught.value.param))
+    assert len(received) == 1
 
 
 HOSTILE_BODIES = {
@@ -229,14 +229,14 @@ ANSWERED = [
 
 
 @pytest.mark.parametrize(("front", "answered", "stream"), ANSWERED)
-def test_what_is_answered_is_told_or_its_loss_is_in_the_manual(front: Dialect, answered: Answered, stream: bool) -> None:
+def test_each_part_of_a_response_is_rendered_or_its_loss_is_documented(front: Dialect, answered: Answered, stream: bool) -> None:
     found = _pairs.shown(front, answered, stream)
     assert found.fate == _pairs.CARRIED or found.documented
 
 
 @any_front
 @pytest.mark.parametrize("answered", ANSWERS, ids=lambda one: one.what)
-def test_a_stream_tells_what_a_plain_answer_tells(front: Dialect, answered: Answered) -> None:
+def test_a_stream_and_a_plain_response_have_the_same_content(front: Dialect, answered: Answered) -> None:
     assert _pairs.shown(front, answered, True).fate == _pairs.shown(front, answered, False).fate
 
 
@@ -292,7 +292,7 @@ def test_an_endpoints_error_is_read_whatever_it_looks_like(dialect: Dialect, sta
 
 
 @front_and_back
-def test_an_endpoints_words_reach_the_client_of_every_dialect(front: Dialect, back: Dialect) -> None:
+def test_an_endpoints_message_reaches_the_client_of_every_dialect(front: Dialect, back: Dialect) -> None:
     body = b'{"error":"No 7."}' if back.name == "ollama" else b'{"error":{"message":"No 7."}}'
     rendered = front.render_error(back.read_error(429, {"retry-after": "9"}, body), "req-7")
     assert rendered.status == 429 and b"No 7." in rendered.body and ("Retry-After", "9") in rendered.headers
@@ -303,9 +303,9 @@ def test_an_endpoints_words_reach_the_client_of_every_dialect(front: Dialect, ba
 
 def made(front: Dialect, stream: bool) -> tuple[Any, Request]:
     assert front.read_request is not None and front.renderer is not None
-    ask = _pairs.ask_in(front)
-    request = front.read_request(json.dumps(_pairs.members_of(front, {"stream": stream})).encode(), ask)
-    return front.renderer(request, ask), request
+    context = _pairs.ask_in(front)
+    request = front.read_request(json.dumps(_pairs.members_of(front, {"stream": stream})).encode(), context)
+    return front.renderer(request, context), request
 
 
 @any_front
@@ -327,7 +327,7 @@ def test_a_plain_answer_that_never_ended_is_no_answer(front: Dialect) -> None:
 
 
 @any_front
-def test_a_failure_of_a_plain_answer_keeps_its_status_and_words(front: Dialect) -> None:
+def test_a_failure_of_a_plain_response_keeps_its_status_and_message(front: Dialect) -> None:
     renderer, _ = made(front, False)
     renderer.render([TextDelta("half"), Failure(429, "Slow down 7.", retry_after_s=7)])
     rendered = renderer.response()
@@ -338,7 +338,7 @@ STREAMING = [front for front in FRONTS if made(front, True)[1].stream]
 
 
 @pytest.mark.parametrize("front", STREAMING, ids=name_of)
-def test_a_streams_failure_is_said_in_its_words_and_no_end_is_pretended(front: Dialect) -> None:
+def test_a_failure_in_a_stream_keeps_its_message_and_sends_no_end_marker(front: Dialect) -> None:
     renderer, _ = made(front, True)
     sent = renderer.render([TextDelta("half"), Failure(429, "Slow down 7.")])
     assert b"Slow down 7." in sent and b"half" in sent

@@ -28,7 +28,7 @@ from relayd.protocols.include_usage import MAX_HELD_BYTES, UsageChunkFilter, wit
         (b"[]", None), (b"", None), (b'{"stream":true', None),
     ],
 )  # fmt: skip
-def test_the_member_is_added_in_place_and_only_where_it_is_missing(body: bytes, asked: bytes | None) -> None:
+def test_the_member_is_added_only_if_it_is_missing(body: bytes, asked: bytes | None) -> None:
     assert with_include_usage(body) == asked
 
 
@@ -62,18 +62,18 @@ def test_the_usage_chunk_is_gone_wherever_the_stream_is_cut() -> None:
 @pytest.mark.parametrize("first", [AZURE, USAGE, TEXT, b""])
 def test_a_usage_chunk_is_gone_however_it_is_written_and_whatever_came_before(chunk: dict[str, Any], first: bytes) -> None:
     stream = first + TEXT + frame(chunk) + DONE
-    kept = (b"" if first is USAGE else first) + TEXT + DONE
-    assert through(stream) == kept
+    stored = (b"" if first is USAGE else first) + TEXT + DONE
+    assert through(stream) == stored
     for cut in range(len(stream)):
-        assert through(stream, [cut]) == kept, cut
+        assert through(stream, [cut]) == stored, cut
 
 
 def test_usage_in_every_chunk_becomes_null_and_nothing_else_changes() -> None:
-    told = b'data: {"id":1e2, "choices":[{"delta":{"content":"\\u00e9 \\"usage\\":{"},"usage":{"x":1}}],"usage": {"a":{"b":1}} ,"z":0.10}\n\n'
-    kept = told.replace(b'{"a":{"b":1}}', b"null")
+    received = b'data: {"id":1e2, "choices":[{"delta":{"content":"\\u00e9 \\"usage\\":{"},"usage":{"x":1}}],"usage": {"a":{"b":1}} ,"z":0.10}\n\n'
+    stored = received.replace(b'{"a":{"b":1}}', b"null")
     azure = frame({"choices": [], "prompt_filter_results": [{}], "usage": {"a": 1}})
-    stream = azure + told * 3 + USAGE + DONE
-    expected = azure.replace(b'{"a": 1}', b"null") + kept * 3 + DONE
+    stream = azure + received * 3 + USAGE + DONE
+    expected = azure.replace(b'{"a": 1}', b"null") + stored * 3 + DONE
     for cut in range(len(stream)):
         assert through(stream, [cut]) == expected, cut
     error = frame({"error": {"message": "no"}, "usage": {"a": 1}})

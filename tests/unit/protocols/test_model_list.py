@@ -32,7 +32,7 @@ def read(protocol: str, body: bytes) -> Page:
     return read_page(source, body)
 
 
-def test_every_endpoints_dialect_says_where_its_list_is() -> None:
+def test_every_endpoints_dialect_has_a_model_list() -> None:
     assert set(SOURCES) == {one.name for one in _pairs.backs()}
 
 
@@ -51,13 +51,13 @@ def test_every_endpoints_dialect_says_where_its_list_is() -> None:
         ("ollama", {"models": [{"name": "qwen3:8b", "model": "qwen3:8b"}, {"name": "old:1b"}]}, Page(("qwen3:8b", "old:1b"))),
     ],
 )  # fmt: skip
-def test_a_page_gives_the_names_that_requests_have(protocol: str, told: Any, names: Page) -> None:
-    assert read(protocol, json.dumps(told).encode()) == names
+def test_a_page_gives_the_names_that_requests_have(protocol: str, received: Any, names: Page) -> None:
+    assert read(protocol, json.dumps(received).encode()) == names
 
 
 @pytest.mark.parametrize("protocol", sorted(SOURCES))
 @pytest.mark.parametrize("body", [b"", b"<html>", b"7", b"null", b"{}", b'{"data":7,"models":{}}', b"[" * 5000, b"\xff"])
-def test_what_is_no_list_is_said_to_be_none(protocol: str, body: bytes) -> None:
+def test_a_response_that_is_not_a_list_raises(protocol: str, body: bytes) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         read(protocol, body)
 
@@ -101,8 +101,8 @@ def test_openais() -> None:
 
 def test_anthropics() -> None:
     assert ANTHROPIC.one("a/b", "u", 7) == {"type": "model", "id": "a/b", "display_name": "a/b", "created_at": AT}
-    told = page(ANTHROPIC, MODELS, 7, "limit=1000")
-    assert (told["has_more"], told["first_id"], told["last_id"]) == (False, "a/b", "c")
+    received = page(ANTHROPIC, MODELS, 7, "limit=1000")
+    assert (received["has_more"], received["first_id"], received["last_id"]) == (False, "a/b", "c")
     assert json.dumps(page(ANTHROPIC, [], 7, "")) == '{"data": [], "has_more": false, "first_id": null, "last_id": null}'
 
 
@@ -112,18 +112,18 @@ def test_anthropics() -> None:
     ("limit=0", "a", True), ("limit=x", "abcd", False), ("before_id=a", "", False),
 ])
 def test_anthropics_pages_go_both_ways(query: str, names: str, more: bool) -> None:
-    told = page(ANTHROPIC, MANY, 0, query)
-    assert "".join(one["id"] for one in told["data"]) == names and told["has_more"] is more
+    received = page(ANTHROPIC, MANY, 0, query)
+    assert "".join(one["id"] for one in received["data"]) == names and received["has_more"] is more
 
 
 def test_googles_in_pages_that_follow_each_other() -> None:
     assert GEMINI.one("a/b", "u", 7)["name"] == "models/a/b"
     names, query, asked = [], "pageSize=3", 0
     while True:
-        told = page(GEMINI, MANY, 7, query)
-        names += [one["name"] for one in told["models"]]
+        received = page(GEMINI, MANY, 7, query)
+        names += [one["name"] for one in received["models"]]
         asked += 1
-        if "nextPageToken" not in told:
+        if "nextPageToken" not in received:
             break
         query = f"pageSize=3&pageToken={told['nextPageToken']}"
     assert names == [f"models/{name}" for name in "abcd"] and asked == 2
@@ -131,9 +131,9 @@ def test_googles_in_pages_that_follow_each_other() -> None:
 
 
 def test_ollamas() -> None:
-    told = page(OLLAMA, MODELS, 7, "")
-    assert [one["name"] for one in told["models"]] == ["a/b", "c"] == [one["model"] for one in told["models"]]
-    assert told["models"][0]["modified_at"] == AT
+    received = page(OLLAMA, MODELS, 7, "")
+    assert [one["name"] for one in received["models"]] == ["a/b", "c"] == [one["model"] for one in received["models"]]
+    assert received["models"][0]["modified_at"] == AT
 
 
 @pytest.mark.parametrize(("dialect", "path", "headers", "shape"), [

@@ -32,8 +32,8 @@ WHOLE = form(
 def replaced(body: bytes, model: str, size: int, boundary: bytes = b"bound") -> bytes:
     """The form with another model in the place at which it was found."""
     finder = ModelFinder(boundary)
-    for place in range(0, len(body), size):
-        finder.scan(body[place : place + size])
+    for position in range(0, len(body), size):
+        finder.scan(body[position : position + size])
     finder.finish()
     if finder.model is None:
         return body
@@ -42,8 +42,8 @@ def replaced(body: bytes, model: str, size: int, boundary: bytes = b"bound") -> 
 
 def found(body: bytes, size: int, boundary: bytes = b"bound") -> str | None:
     finder = ModelFinder(boundary)
-    for place in range(0, len(body), size):
-        finder.scan(body[place : place + size])
+    for position in range(0, len(body), size):
+        finder.scan(body[position : position + size])
     if body:
         finder.finish()
     return finder.model
@@ -203,7 +203,7 @@ def test_a_form_that_was_cut_is_a_fault() -> None:
         ("", None),
     ],
 )
-def test_the_boundary_is_what_the_content_type_says(content_type: str, boundary: bytes | None) -> None:
+def test_the_boundary_is_read_from_the_content_type(content_type: str, boundary: bytes | None) -> None:
     assert boundary_of(content_type) == boundary
 
 
@@ -221,8 +221,8 @@ NEARLY = st.lists(st.sampled_from([b"\r", b"\n", b"-", b"--b", b"b", b"ound", b"
 def test_an_independent_reader_finds_the_new_model_and_everything_else_as_it_was(fields: Any, model: str, size: int) -> None:
     fields = [(name, value) for name, value in fields if not re.search(b"[\r\n]--bound", b"\n" + value)]
     fields = [(name, value.hex().encode() if name == "model" else value) for name, value in fields]
-    model_places = [place for place, (name, _) in enumerate(fields) if name == "model"]
-    fields = [field for place, field in enumerate(fields) if place not in model_places[1:]]
+    model_places = [position for position, (name, _) in enumerate(fields) if name == "model"]
+    fields = [field for position, field in enumerate(fields) if position not in model_places[1:]]
     body = form(*[(f'name="{name}"', value) for name, value in fields])
     out = replaced(body, model, size)
     assert out == replaced(body, model, len(body))

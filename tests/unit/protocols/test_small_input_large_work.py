@@ -96,8 +96,8 @@ def test_a_stored_response_is_read_once_however_many_of_its_items_are_referred_t
         assert RESPONSES.read_request is not None
         return RESPONSES.read_request(body.encode(), RequestContext("POST", "/v1/responses", "", {}, "req-1", memory))
 
-    told = json.dumps([repr(message) for message in read([f"msg_{number}" for number in range(50)]).messages])
-    assert all(f"x{number}'" in told for number in range(50))
+    received = json.dumps([repr(message) for message in read([f"msg_{number}" for number in range(50)]).messages])
+    assert all(f"x{number}'" in received for number in range(50))
     assert memory.read.count("response:resp_1") == 1
     with pytest.raises(Refused) as refused:
         read(["msg_1", "msg_2", "msg_1"])

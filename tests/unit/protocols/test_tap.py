@@ -151,8 +151,8 @@ def test_a_body_too_large_to_keep_is_read_at_its_ends() -> None:
     tail = b'"model":"m-1","usage":{"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":5},"total_tokens":9}}'
     body = b'{"object":"list","data":["' + b"x" * (3 * MAX_PLAIN_BYTES) + b'"],' + tail
     tap = Tap(format_of("openai_chat"))
-    for place in range(0, len(body), 65536):
-        tap.observe(body[place : place + 65536])
+    for position in range(0, len(body), 65536):
+        tap.observe(body[position : position + 65536])
         assert len(tap._held) <= MAX_PLAIN_BYTES + 65536
     assert tap.observed == Observed("m-1", usage=Usage(9, 0, cached_read=5))
 
@@ -162,8 +162,8 @@ def test_a_frame_too_large_to_keep_is_read_at_its_end() -> None:
         {"input_tokens": 9, "output_tokens": 4, "output_tokens_details": {"reasoning_tokens": 2}}}}  # fmt: skip
     stream = sse({"type": "response.created", "response": {"model": "m-1"}}, big, events=True)
     tap = Tap(format_of("openai_responses"))
-    for place in range(0, len(stream), 65536):
-        tap.observe(stream[place : place + 65536])
+    for position in range(0, len(stream), 65536):
+        tap.observe(stream[position : position + 65536])
         assert len(tap._held) <= MAX_FRAME_BYTES + 65536
     assert tap.observed == Observed("m-1", usage=Usage(9, 4, reasoning=2))
 
@@ -176,7 +176,7 @@ def test_a_frame_is_let_go_with_its_blank_line() -> None:
     assert not tap._held
 
 
-def test_a_cut_stream_tells_what_came() -> None:
+def test_a_truncated_stream_reports_the_facts_so_far() -> None:
     assert observed("openai_chat", CHAT[:140]) == Observed("m-1")
     assert observed("openai_chat", json.dumps(PLAIN[0][1]).encode()[:-1]) == Observed("m-1", "stop", Usage(9, 4))
 
@@ -246,20 +246,20 @@ def test_what_it_skims_need_not_be_fed(pieces: list[bytes]) -> None:
 
 def test_most_of_a_stream_is_skimmed() -> None:
     tap = Tap(format_of("openai_chat"))
-    word = b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}\n\n'
-    tap.observe(word)
-    assert tap.can_skip(word) and not tap.can_skip(word[:-1]) and not tap.can_skip(word.replace(b"null", b'"stop"'))
-    assert not tap.can_skip(word.replace(b'"choices"', b'"usage":{"prompt_tokens":1},"choices"'))
+    name = b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}\n\n'
+    tap.observe(name)
+    assert tap.can_skip(name) and not tap.can_skip(name[:-1]) and not tap.can_skip(name.replace(b"null", b'"stop"'))
+    assert not tap.can_skip(name.replace(b'"choices"', b'"usage":{"prompt_tokens":1},"choices"'))
 
 
 @pytest.mark.parametrize("coding", ["", "gzip"])
-def test_of_a_flood_of_small_frames_only_a_bounded_part_is_kept_to_be_read(coding: str) -> None:
+def test_only_a_bounded_part_of_many_small_frames_is_retained(coding: str) -> None:
     frames = sse({"model": "m-1", "usage": {"prompt_tokens": 1}}) + b'data: {"usage":{}}\n\n' * 30_000 + CHAT
     body = gzip.compress(frames) if coding else frames
     tap = Tap(format_of("openai_chat"), coding)
     tap.observe(body)
-    kept = {id(one): len(one) for one in (tap._first, tap._usage_at, tap._finish_at)}
-    assert sum(kept.values()) <= 3 * KEPT_BYTES
+    stored = {id(one): len(one) for one in (tap._first, tap._usage_at, tap._finish_at)}
+    assert sum(stored.values()) <= 3 * KEPT_BYTES
     seen = tap.observed
     assert seen.usage is not None
     assert (seen.model, seen.finish, seen.usage.input, seen.usage.output) == ("m-1", "length", 9, 4)

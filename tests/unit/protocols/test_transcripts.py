@@ -38,13 +38,13 @@ STREAMS = tuple(one for one in ANSWERS if one.kind != "json")
 
 
 @any_transcript
-def test_a_transcript_becomes_what_its_golden_file_says(one: Transcript) -> None:
+def test_a_transcript_becomes_its_golden_file(one: Transcript) -> None:
     assert becomes(one) == one.golden.read_bytes().decode(), "transcripts --write shows what has changed"
 
 
 def test_no_golden_file_is_left_over_and_every_dialect_has_transcripts() -> None:
-    kept = {path for folder in ("sent", "rendered") for path in (FOLDER / folder).iterdir()}
-    assert kept == {one.golden for one in REQUESTS + ANSWERS}
+    stored = {path for folder in ("sent", "rendered") for path in (FOLDER / folder).iterdir()}
+    assert stored == {one.golden for one in REQUESTS + ANSWERS}
     assert {one.dialect for one in ANSWERS} == {one.name for one in _pairs.backs()}
 
 
@@ -83,7 +83,7 @@ def test_an_answer_byte_by_byte_and_in_any_pieces_gives_the_same_events(one: Tra
 def test_a_stream_that_ends_anywhere_before_its_end_is_never_a_whole_answer_too_early(one: Transcript) -> None:
     whole = joined(events_of(one))
     fault = next((event for event in whole if isinstance(event, Failure)), None)
-    said = [event for event in whole if isinstance(event, SAID)]
+    text_message = [event for event in whole if isinstance(event, SAID)]
     finished = 0
     for length in range(0, len(one.data), max(1, len(one.data) // 200)):
         events = joined(events_of(Transcript(one.dialect, one.name, one.kind, one.data[:length])))
@@ -93,7 +93,7 @@ def test_a_stream_that_ends_anywhere_before_its_end_is_never_a_whole_answer_too_
         if isinstance(ends[0], End):
             finished += 1
             # What may be missing behind a finish reason is the token counts, and nothing that was said.
-            assert same([event for event in events if isinstance(event, SAID)], said)
+            assert same([event for event in events if isinstance(event, SAID)], text_message)
     assert fault is None or finished == 0
 
 

@@ -112,10 +112,10 @@ def joined(events: list[Event]) -> list[Event]:
 def rendering(front: Dialect, events: list[Event], stream: bool, one_by_one: bool = False) -> str:
     """What a client of this dialect gets."""
     assert front.read_request is not None and front.renderer is not None
-    ask = _pairs.ask_in(front)
+    context = _pairs.ask_in(front)
     asked = {"stream": stream, **({"stream_options": {"include_usage": True}} if front.name == "openai_chat" else {})}
-    request = front.read_request(json.dumps(_pairs.members_of(front, asked)).encode(), ask)
-    renderer = front.renderer(request, ask)
+    request = front.read_request(json.dumps(_pairs.members_of(front, asked)).encode(), context)
+    renderer = front.renderer(request, context)
     renderer.set_upstream_name("upstream-1")
     out = b"".join(renderer.render([event]) for event in events) if one_by_one else renderer.render(events)
     if request.stream:

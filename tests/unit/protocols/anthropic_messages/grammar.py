@@ -19,7 +19,7 @@ _DELTAS = {
 _STOP_REASONS = {"end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"}
 
 
-def ask(method: str = "POST", path: str = "/v1/messages", memory: Kept | None = None) -> RequestContext:
+def context(method: str = "POST", path: str = "/v1/messages", memory: Kept | None = None) -> RequestContext:
     return RequestContext(method, path, "beta=true", {}, "req_1", memory or Kept())
 
 

@@ -13,7 +13,7 @@ from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Options
 from relayd.protocols.openai_chat import DIALECT as CHAT
 from tests.aids.memories import Kept
-from tests.unit.protocols.anthropic_messages.grammar import ask, check, check_failed
+from tests.unit.protocols.anthropic_messages.grammar import context, check, check_failed
 from tests.unit.protocols.anthropic_messages.test_reader import AGENT
 from tests.unit.protocols.openai_chat.strict import offences
 
@@ -57,7 +57,7 @@ CLAUDE_CODE: dict[str, Any] = {
 
 def from_messages(body: dict[str, Any], options: Options | None = None) -> tuple[Request, dict[str, Any]]:
     assert MESSAGES.read_request and CHAT.write_request
-    asked = MESSAGES.read_request(json.dumps(body).encode(), ask())
+    asked = MESSAGES.read_request(json.dumps(body).encode(), context())
     sending = CHAT.write_request(dataclasses.replace(asked, model="local"), options or Options(), Kept())
     assert offences(sending.body) == []
     value: dict[str, Any] = json.loads(sending.body)
@@ -66,7 +66,7 @@ def from_messages(body: dict[str, Any], options: Options | None = None) -> tuple
 
 def from_chat(body: dict[str, Any], memory: Kept, options: Options | None = None) -> tuple[Request, Any]:
     assert CHAT.read_request and MESSAGES.write_request
-    asked = CHAT.read_request(json.dumps(body).encode(), ask(path="/v1/chat/completions"))
+    asked = CHAT.read_request(json.dumps(body).encode(), context(path="/v1/chat/completions"))
     sending = MESSAGES.write_request(asked, options or Options(), memory)
     return asked, json.loads(sending.body)
 
@@ -83,7 +83,7 @@ def call(index: int, **members: Any) -> dict[str, Any]:
 
 def through_chat(request: Request, *pieces: bytes) -> bytes:
     assert CHAT.reader and MESSAGES.renderer
-    reader, renderer = CHAT.reader(request, Options(), Kept()), MESSAGES.renderer(request, ask())
+    reader, renderer = CHAT.reader(request, Options(), Kept()), MESSAGES.renderer(request, context())
     return b"".join(renderer.render(reader.decode(piece)) for piece in pieces) + renderer.render(reader.finish())
 
 
@@ -155,7 +155,7 @@ def test_a_messages_endpoints_agent_turn_reaches_a_chat_client() -> None:
     asked, sent = from_chat(CHAT_ASK | {"stream": True, "stream_options": {"include_usage": True}}, memory)
     assert sent["thinking"] == {"type": "adaptive"} and sent["output_config"] == {"effort": "high"}
     assert MESSAGES.reader and CHAT.renderer
-    reader, renderer = MESSAGES.reader(asked, Options(), memory), CHAT.renderer(asked, ask())
+    reader, renderer = MESSAGES.reader(asked, Options(), memory), CHAT.renderer(asked, context())
     stream = renderer.render(reader.decode(AGENT)) + renderer.render(reader.finish())
     lines = [line[6:] for line in stream.decode().splitlines() if line.startswith("data: ")]
     assert lines[-1] == "[DONE]"
@@ -178,14 +178,14 @@ def test_the_chat_clients_next_turn_brings_the_signed_thoughts_back() -> None:
     memory = Kept()
     asked, _ = from_chat(CHAT_ASK, memory)
     assert MESSAGES.reader and CHAT.renderer
-    reader, renderer = MESSAGES.reader(asked, Options(), memory), CHAT.renderer(asked, ask())
+    reader, renderer = MESSAGES.reader(asked, Options(), memory), CHAT.renderer(asked, context())
     renderer.render(reader.decode(AGENT))
     renderer.render(reader.finish())
-    said = json.loads(renderer.response().body)["choices"][0]["message"]
-    said = {key: value for key, value in said.items() if key in ("role", "content", "tool_calls")}  # what clients keep
-    answers = [{"role": "tool", "tool_call_id": one["id"], "content": "b"} for one in said["tool_calls"]]
+    text_message = json.loads(renderer.response().body)["choices"][0]["message"]
+    text_message = {key: value for key, value in text_message.items() if key in ("role", "content", "tool_calls")}  # what clients keep
+    answers = [{"role": "tool", "tool_call_id": one["id"], "content": "b"} for one in text_message["tool_calls"]]
     for options in (Options(), Options(thinking="budget")):
-        _, sent = from_chat(CHAT_ASK | {"messages": [*CHAT_ASK["messages"], said, *answers]}, memory, options)
+        _, sent = from_chat(CHAT_ASK | {"messages": [*CHAT_ASK["messages"], text_message, *answers]}, memory, options)
         assert [block["type"] for block in sent["messages"][1]["content"]] == [
             "thinking", "redacted_thinking", "text", "tool_use", "tool_use"]  # fmt: skip
         assert sent["messages"][1]["content"][0] == {

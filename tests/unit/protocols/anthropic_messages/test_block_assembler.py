@@ -34,7 +34,7 @@ class Written:
         self.log.append("close")
 
 
-def told(*events: Event, ends: bool = True) -> list[str]:
+def received(*events: Event, ends: bool = True) -> list[str]:
     sink = Written()
     one = block_assembler.BlockAssembler(sink)
     for event in events:
@@ -45,24 +45,24 @@ def told(*events: Event, ends: bool = True) -> list[str]:
 
 
 def test_text_is_closed_before_a_call_opens() -> None:
-    assert told(TextDelta("a"), ToolStart(0, "1", "f"), ToolDelta(0, "{}")) == [
+    assert received(TextDelta("a"), ToolStart(0, "1", "f"), ToolDelta(0, "{}")) == [
         "open text", "a", "close", "open f", "{}", "close"]  # fmt: skip
 
 
 def test_a_call_whose_arguments_are_open_holds_everything_else_back() -> None:
     begun = (ToolStart(0, "1", "f"), ToolDelta(0, "{"), ToolStart(1, "2", "g"), ToolDelta(1, "{}"), TextDelta("t"))
-    assert told(*begun, ends=False) == ["open f", "{"]
-    assert told(*begun, ToolDelta(0, "}"), ends=False) == [
+    assert received(*begun, ends=False) == ["open f", "{"]
+    assert received(*begun, ToolDelta(0, "}"), ends=False) == [
         "open f", "{", "}", "close", "open g", "{}", "close", "open text", "t"]  # fmt: skip
 
 
 def test_what_comes_behind_a_whole_object_is_left_out() -> None:
-    log = told(ToolStart(0, "1", "f"), ToolDelta(0, "{}"), TextDelta("t"), ToolDelta(0, "\n"), ToolDelta(0, "x"))
+    log = received(ToolStart(0, "1", "f"), ToolDelta(0, "{}"), TextDelta("t"), ToolDelta(0, "\n"), ToolDelta(0, "x"))
     assert log == ["open f", "{}", "close", "open text", "t", "close"]
 
 
 def test_a_signature_ends_its_thought() -> None:
-    log = told(ReasoningDelta("a", signature="s"), ReasoningDelta("b"))
+    log = received(ReasoningDelta("a", signature="s"), ReasoningDelta("b"))
     assert log == ["open thinking", "a", "s", "close", "open thinking", "b", "", "close"]
 
 
@@ -78,4 +78,4 @@ def test_the_reason_to_stop_is_that_of_the_calls() -> None:
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_assembler, "MOST_HELD_BYTES", 1000)
     with pytest.raises(block_assembler.BufferLimitExceeded):
-        told(ToolStart(0, "1", "f"), *(TextDelta("") for _ in range(50)), *(TextDelta("x") for _ in range(50)))
+        received(ToolStart(0, "1", "f"), *(TextDelta("") for _ in range(50)), *(TextDelta("x") for _ in range(50)))

@@ -43,7 +43,7 @@ def test_the_field_at_fault_is_in_the_message() -> None:
     assert errors.client_message(Failure(400, "max_tokens is small", param="max_tokens")) == "max_tokens is small"
 
 
-def test_an_overflow_has_the_words_by_which_claude_code_knows_it() -> None:
+def test_an_overflow_has_the_text_that_claude_code_recognises() -> None:
     openai = (
         "This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens. "
         "Please reduce the length of the messages."
@@ -65,7 +65,7 @@ def test_an_error_of_the_endpoint_keeps_its_type_and_message() -> None:
     assert failure == Failure(429, "Slow.", type="rate_limit_error", retry_after_s=12.0)
 
 
-def test_an_overloaded_endpoint_says_when_to_come_back() -> None:
+def test_an_overloaded_endpoint_has_a_retry_delay() -> None:
     body = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
     failure = errors.read_error(529, {}, body)
     assert (failure.status, failure.type, failure.retry_after_s) == (529, "overloaded_error", 5.0)
@@ -91,5 +91,5 @@ def test_an_error_in_the_stream_has_the_status_of_its_type(kind: str, status: in
     assert (failure.status, failure.type, failure.message) == (status, kind, "m")
 
 
-def test_an_error_in_the_stream_without_words_is_still_one() -> None:
+def test_an_error_in_the_stream_without_a_message_is_still_an_error() -> None:
     assert errors.failure_in_stream({"type": "error"}).status == 502

@@ -20,7 +20,7 @@ TEXT = {"type": "text", "text": "x"}
     ([OWN], True), ([TEXT, {**OWN, "signature": "responses:rs_1:abc"}], True), ([SIGNED], False), ([TEXT], False), ("text", False),
     ([{**OWN, "type": "text"}], False), ([{"type": "thinking", "thinking": "hm"}], False), ([None, 7, [OWN]], False), (None, False),
 ])  # fmt: skip
-def test_a_parsed_body_brings_own_parts_if_one_block_of_a_message_is_unsigned(content: Any, brings: bool) -> None:
+def test_a_parsed_body_has_generated_parts_if_a_block_is_unsigned(content: Any, brings: bool) -> None:
     messages = [{"role": "user", "content": "Hello"}, "no message", {"role": "assistant", "content": content}]
     assert has_generated_parts({"messages": messages}) is brings
     assert has_generated_parts({"messages": {"content": [OWN]}}) is has_generated_parts({}) is False
@@ -34,5 +34,5 @@ def test_a_thinking_member_that_cannot_be_read_stays_as_it_came(thinking: str) -
     assert found.endswith(f'"thinking":{thinking}}}'.encode())
 
 
-def test_a_body_without_messages_has_nothing_to_take_back() -> None:
+def test_a_body_without_messages_has_no_generated_parts() -> None:
     assert run_steps(take_back(inspect_json(b'{"model":"m","thinking":{"type":"enabled"}}'))) == []

@@ -36,12 +36,12 @@ def turns(*messages: Message, memory: Kept | None = None, unanswered: str = "fil
     return history.turns
 
 
-def said(role: str, *parts: Part | str) -> Message:
+def text_message(role: str, *parts: Part | str) -> Message:
     return Message(role, tuple(Text(part) if isinstance(part, str) else part for part in parts))
 
 
-def text(words: str) -> dict[str, Any]:
-    return {"type": "text", "text": words}
+def text(names: str) -> dict[str, Any]:
+    return {"type": "text", "text": names}
 
 
 def call(identity: str, arguments: str = "{}") -> ToolCall:
@@ -49,7 +49,7 @@ def call(identity: str, arguments: str = "{}") -> ToolCall:
 
 
 def test_turns_of_one_role_are_merged() -> None:
-    found = turns(said("user", "a"), said("user", "b"), said("assistant", "c"), said("assistant", "d"), said("user", "e"))
+    found = turns(text_message("user", "a"), text_message("user", "b"), text_message("assistant", "c"), text_message("assistant", "d"), text_message("user", "e"))
     assert found == [
         {"role": "user", "content": [text("a"), text("b")]},
         {"role": "assistant", "content": [text("c"), text("d")]},
@@ -58,26 +58,26 @@ def test_turns_of_one_role_are_merged() -> None:
 
 
 def test_the_user_comes_first() -> None:
-    assert turns(said("assistant", "a"))[0] == {"role": "user", "content": [text(OPENING)]}
-    assert turns(said("system", "a")) == [{"role": "user", "content": [text(OPENING)]}]
+    assert turns(text_message("assistant", "a"))[0] == {"role": "user", "content": [text(OPENING)]}
+    assert turns(text_message("system", "a")) == [{"role": "user", "content": [text(OPENING)]}]
 
 
 def test_blank_texts_and_turns_without_anything_are_left_out() -> None:
-    found = turns(said("user", "a", "", " \n"), said("assistant", ""), said("user", "b"))
+    found = turns(text_message("user", "a", "", " \n"), text_message("assistant", ""), text_message("user", "b"))
     assert found == [{"role": "user", "content": [text("a"), text("b")]}]
 
 
 def test_a_text_to_go_on_with_ends_without_blanks() -> None:
-    assert turns(said("user", "a"), said("assistant", "So: \n"))[-1]["content"] == [text("So:")]
+    assert turns(text_message("user", "a"), text_message("assistant", "So: \n"))[-1]["content"] == [text("So:")]
 
 
 def test_results_are_first_in_the_turn_behind_their_calls_and_in_their_order() -> None:
     found = turns(
-        said("user", "go"),
-        said("assistant", "on it", call("1", '{"x": 1}'), call("2")),
-        said("tool", ToolResult("2", (Text("two"),), is_error=True)),
-        said("user", "and"),
-        said("user", "more"),
+        text_message("user", "go"),
+        text_message("assistant", "on it", call("1", '{"x": 1}'), call("2")),
+        text_message("tool", ToolResult("2", (Text("two"),), is_error=True)),
+        text_message("user", "and"),
+        text_message("user", "more"),
     )
     assert found[1]["content"][1] == {"type": "tool_use", "id": "1", "name": "f", "input": {"x": 1}}
     assert found[2]["content"] == [
@@ -90,9 +90,9 @@ def test_results_are_first_in_the_turn_behind_their_calls_and_in_their_order() -
 
 def test_calls_and_results_in_turns_are_two_pairs() -> None:
     found = turns(
-        said("user", "go"),
-        said("assistant", call("1")), said("tool", ToolResult("1", ())),
-        said("assistant", call("2")), said("tool", ToolResult("2", (Image("https://a/b.png"),))),
+        text_message("user", "go"),
+        text_message("assistant", call("1")), text_message("tool", ToolResult("1", ())),
+        text_message("assistant", call("2")), text_message("tool", ToolResult("2", (Image("https://a/b.png"),))),
     )  # fmt: skip
     assert [turn["role"] for turn in found] == ["user", "assistant", "user", "assistant", "user"]
     assert found[2]["content"] == [{"type": "tool_result", "tool_use_id": "1"}]
@@ -100,36 +100,36 @@ def test_calls_and_results_in_turns_are_two_pairs() -> None:
 
 
 def test_open_calls_at_the_end_are_answered_too() -> None:
-    assert turns(said("user", "go"), said("assistant", call("1")))[-1]["content"][0]["content"] == UNANSWERED
+    assert turns(text_message("user", "go"), text_message("assistant", call("1")))[-1]["content"][0]["content"] == UNANSWERED
 
 
 def test_unanswered_calls_can_be_refused() -> None:
     with pytest.raises(Refused):
-        turns(said("user", "go"), said("assistant", call("1")), said("user", "b"), unanswered="refuse")
+        turns(text_message("user", "go"), text_message("assistant", call("1")), text_message("user", "b"), unanswered="refuse")
 
 
 def test_a_result_without_its_call_is_refused() -> None:
     with pytest.raises(Refused) as refused:
-        turns(said("user", "go"), said("tool", ToolResult("1", ())))
+        turns(text_message("user", "go"), text_message("tool", ToolResult("1", ())))
     assert refused.value.param == "messages[1]"
 
 
 @pytest.mark.parametrize("arguments", ["{", "[1]", '"x"'])
 def test_arguments_that_are_no_object_are_shown_and_end_no_conversation(arguments: str) -> None:
-    content = turns(said("user", "go"), said("assistant", call("1", arguments)))[1]
+    content = turns(text_message("user", "go"), text_message("assistant", call("1", arguments)))[1]
     assert content["content"][0]["input"] == {"unparsed_arguments": arguments}
 
 
 def test_raw_input_is_wrapped_and_no_arguments_are_an_object() -> None:
-    content = turns(said("user", "go"), said("assistant", ToolCall("1", "p", "raw", kind="custom"), call("2", ""), call("3", "null")))[1]
+    content = turns(text_message("user", "go"), text_message("assistant", ToolCall("1", "p", "raw", kind="custom"), call("2", ""), call("3", "null")))[1]
     assert [block["input"] for block in content["content"]] == [{"input": "raw"}, {}, {}]
 
 
 def test_ids_that_the_api_would_refuse_are_replaced_alike_in_call_and_result() -> None:
     found = turns(
-        said("user", "go"),
-        said("assistant", call("functions.f:0"), call("functions.f.0")),
-        said("tool", ToolResult("functions.f:0", ()), ToolResult("functions.f.0", ())),
+        text_message("user", "go"),
+        text_message("assistant", call("functions.f:0"), call("functions.f.0")),
+        text_message("tool", ToolResult("functions.f:0", ()), ToolResult("functions.f.0", ())),
     )
     ids = [block["id"] for block in found[1]["content"]]
     assert len(set(ids)) == 2 and all(re.fullmatch(r"[A-Za-z0-9_-]+", one) for one in ids)
@@ -140,7 +140,7 @@ def test_remembered_thoughts_stand_before_what_they_led_to() -> None:
     memory = Kept()
     thinking_memory.keep(memory, "1", [Reasoning("first", signature="s1")])
     thinking_memory.keep(memory, "2", [Reasoning("", redacted="x")])
-    content = turns(said("user", "go"), said("assistant", "Text", call("1"), call("2")), memory=memory)[1]["content"]
+    content = turns(text_message("user", "go"), text_message("assistant", "Text", call("1"), call("2")), memory=memory)[1]["content"]
     assert [block["type"] for block in content] == ["thinking", "text", "tool_use", "redacted_thinking", "tool_use"]
 
 
@@ -148,17 +148,17 @@ def test_the_clients_own_signed_thoughts_come_before_the_remembered() -> None:
     memory = Kept()
     thinking_memory.keep(memory, "1", [Reasoning("old", signature="s1")])
     own = Reasoning("own", signature="s2")
-    content = turns(said("user", "go"), said("assistant", own, call("1")), memory=memory)[1]["content"]
+    content = turns(text_message("user", "go"), text_message("assistant", own, call("1")), memory=memory)[1]["content"]
     assert content[0] == {"type": "thinking", "thinking": "own", "signature": "s2"} and len(content) == 2
 
 
 def test_thoughts_that_nobody_signed_are_left_out_and_refusals_are_text() -> None:
-    content = turns(said("user", "go"), said("assistant", Reasoning("Hm"), Refusal("No.")))[1]["content"]
+    content = turns(text_message("user", "go"), text_message("assistant", Reasoning("Hm"), Refusal("No.")))[1]["content"]
     assert content == [text("No.")]
 
 
 def test_images_and_documents_are_written() -> None:
-    found = turns(said(
+    found = turns(text_message(
         "user", Image("data:image/jpg;base64,AAAA"), File("a.pdf", data="data:application/pdf;base64,JVBE"),
         File(url="https://a/b.pdf"), File("t.txt", data="data:text/plain;base64,aMOk"),
         File("p.png", data="data:image/png;base64,AAAA"),
@@ -180,7 +180,7 @@ def test_images_and_documents_are_written() -> None:
 )  # fmt: skip
 def test_what_cannot_be_carried_is_refused_with_its_message(part: Part) -> None:
     with pytest.raises(Refused) as refused:
-        turns(said("user", part))
+        turns(text_message("user", part))
     assert refused.value.param == "messages[0]"
 
 
@@ -195,13 +195,13 @@ def loop(*messages: Message, memory: Kept | None = None) -> bool:
 def test_whether_the_loop_has_thoughts() -> None:
     thought = Reasoning("Hm", signature="s")
     one, two = ToolResult("1", ()), ToolResult("2", ())
-    assert loop(said("user", "go"))
-    assert not loop(said("user", "go"), said("assistant", call("1")), said("tool", one))
-    assert loop(said("user", "go"), said("assistant", thought, call("1")), said("tool", one))
-    assert not loop(said("user", "go"), said("assistant", call("1")), said("tool", one),
-                    said("assistant", thought, call("2")), said("tool", two))  # fmt: skip
-    assert loop(said("user", "go"), said("assistant", call("1")), said("tool", one), said("assistant", "done"),
-                said("user", "next"))  # fmt: skip
+    assert loop(text_message("user", "go"))
+    assert not loop(text_message("user", "go"), text_message("assistant", call("1")), text_message("tool", one))
+    assert loop(text_message("user", "go"), text_message("assistant", thought, call("1")), text_message("tool", one))
+    assert not loop(text_message("user", "go"), text_message("assistant", call("1")), text_message("tool", one),
+                    text_message("assistant", thought, call("2")), text_message("tool", two))  # fmt: skip
+    assert loop(text_message("user", "go"), text_message("assistant", call("1")), text_message("tool", one), text_message("assistant", "done"),
+                text_message("user", "next"))  # fmt: skip
 
 
 _parts = st.sampled_from([Text("a"), Text(""), Text(" "), Image("https://a/b.png"), Refusal("no")])

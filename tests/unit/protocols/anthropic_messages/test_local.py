@@ -9,12 +9,12 @@ import pytest
 
 from relayd.protocols.anthropic_messages.local import local
 from relayd.protocols.dialect import EncodedResponse
-from tests.unit.protocols.anthropic_messages.grammar import ask
+from tests.unit.protocols.anthropic_messages.grammar import context
 
 
 def count(**members: Any) -> int:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hello, world"}]} | members
-    answer = local(ask(path="/v1/messages/count_tokens"), json.dumps(body).encode())
+    answer = local(context(path="/v1/messages/count_tokens"), json.dumps(body).encode())
     assert answer is not None and answer.status == 200
     value = json.loads(answer.body)
     assert value.keys() == {"input_tokens"}
@@ -23,13 +23,13 @@ def count(**members: Any) -> int:
 
 @pytest.mark.parametrize("path", ["/", "/v1/messages", "/v1/messages/count_tokens", "/team/v1/messages", "/v1"])
 def test_head_is_answered_at_once(path: str) -> None:
-    assert local(ask("HEAD", path), b"") == EncodedResponse(200, b"")
+    assert local(context("HEAD", path), b"") == EncodedResponse(200, b"")
 
 
 def test_everything_else_goes_on() -> None:
-    assert local(ask("POST", "/v1/messages"), b"{}") is None
-    assert local(ask("GET", "/"), b"") is None
-    assert local(ask("HEAD", "/index.html"), b"") is None
+    assert local(context("POST", "/v1/messages"), b"{}") is None
+    assert local(context("GET", "/"), b"") is None
+    assert local(context("HEAD", "/index.html"), b"") is None
 
 
 def test_a_short_text_counts_a_token_for_four_letters() -> None:
@@ -54,8 +54,8 @@ def test_tool_loops_are_counted() -> None:
     assert 200 < count(messages=turns) < 250
 
 
-def test_a_wrong_request_is_refused_in_the_dialects_words() -> None:
-    answer = local(ask(path="/v1/messages/count_tokens"), b'{"model":"m"}')
+def test_an_invalid_request_is_refused_with_the_dialects_error() -> None:
+    answer = local(context(path="/v1/messages/count_tokens"), b'{"model":"m"}')
     assert answer is not None and answer.status == 400
     error = json.loads(answer.body)
     assert error["error"]["type"] == "invalid_request_error" and "messages" in error["error"]["message"]

@@ -26,14 +26,14 @@ from relayd.protocols.canon import (
     ToolResult,
 )
 from relayd.protocols.dialect import Refused
-from tests.unit.protocols.anthropic_messages.grammar import ask
+from tests.unit.protocols.anthropic_messages.grammar import context
 
 READ: dict[str, Any] = {"name": "read", "description": "Reads.", "input_schema": {"type": "object", "properties": {}}}
 
 
 def read(messages: Any = ({"role": "user", "content": "Hi"},), **members: Any) -> Request:
     whole = {"model": "m", "max_tokens": 10, "messages": messages} | members
-    return read_request(json.dumps(whole).encode(), ask())
+    return read_request(json.dumps(whole).encode(), context())
 
 
 def messages(*turns: tuple[str, Any]) -> tuple[Message, ...]:
@@ -121,7 +121,7 @@ def test_images_and_documents_are_carried() -> None:
     )
 
 
-def test_what_servers_did_is_left_out_and_what_a_client_found_is_said() -> None:
+def test_blocks_of_server_tools_are_dropped_and_results_of_client_searches_stay() -> None:
     found = messages(
         ("assistant", [
             {"type": "server_tool_use", "id": "1", "name": "web_search", "input": {}},
@@ -181,8 +181,8 @@ def test_a_schema_for_the_answer_is_read_in_both_places() -> None:
     assert read(output_config={"format": written}).format == Format("json_schema", None, schema, True)
     assert read(output_format=written).format == Format("json_schema", None, schema, True)
     assert read(output_config={"format": None}).format is None
-    for loose in ({"type": "object"}, {"properties": {"a": {}}, "additionalProperties": False}):  # OpenAI refuses them
-        assert read(output_format={**written, "schema": loose}).format == Format("json_schema", None, loose, False)
+    for lenient in ({"type": "object"}, {"properties": {"a": {}}, "additionalProperties": False}):  # OpenAI refuses them
+        assert read(output_format={**written, "schema": lenient}).format == Format("json_schema", None, lenient, False)
 
 
 def test_a_long_user_id_is_hashed() -> None:
@@ -249,7 +249,7 @@ def test_a_wrong_field_is_refused_by_name(members: dict[str, Any], param: str) -
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'"x"', b"[" * 100_000])
 def test_what_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(Refused):
-        read_request(body, ask())
+        read_request(body, context())
 
 
 _values = st.recursive(

@@ -28,7 +28,7 @@ from relayd.protocols.canon import (
     Usage,
 )
 from tests.aids.memories import Kept
-from tests.unit.protocols.anthropic_messages.grammar import ask, check, request
+from tests.unit.protocols.anthropic_messages.grammar import context, check, request
 
 START: dict[str, Any] = {
     "type": "message_start",
@@ -123,15 +123,15 @@ def test_an_event_is_out_with_its_blank_line() -> None:
 
 
 def test_every_cut_gives_the_same_events() -> None:
-    for place in range(len(AGENT)):
-        assert read(AGENT[:place], AGENT[place:]) == AGENT_EVENTS
+    for position in range(len(AGENT)):
+        assert read(AGENT[:position], AGENT[position:]) == AGENT_EVENTS
     assert read(*(bytes([byte]) for byte in AGENT)) == AGENT_EVENTS
 
 
-def test_a_stream_that_ends_early_fails_at_every_place() -> None:
-    for place in range(len(AGENT) - 3):  # without its last line ends the last event is still whole
-        events = read(AGENT[:place])
-        assert isinstance(events[-1], Failure) and events[-1].status == 502, place
+def test_a_stream_that_ends_early_fails_at_every_position() -> None:
+    for position in range(len(AGENT) - 3):  # without its last line ends the last event is still whole
+        events = read(AGENT[:position])
+        assert isinstance(events[-1], Failure) and events[-1].status == 502, position
         assert not any(isinstance(event, End | Finish) for event in events)
         assert events[:-1] == AGENT_EVENTS[: len(events) - 1]
 
@@ -215,7 +215,7 @@ def test_usage_is_cumulative_and_may_be_missing() -> None:
     assert not [e for e in read(stream(bare, last, STOP)) if isinstance(e, Usage)]
 
 
-def test_an_error_event_keeps_its_words() -> None:
+def test_an_error_event_keeps_its_message() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
     events = read(stream(START, error, STOP))
     assert events[-1] == Failure(529, "Overloaded", type="overloaded_error", retry_after_s=5.0)
@@ -275,7 +275,7 @@ def test_what_a_hostile_endpoint_sends_is_bounded(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_is_read_renders_to_what_was_sent() -> None:
-    one = renderer(request(), ask())
+    one = renderer(request(), context())
     message = check(one.feed(read(AGENT)))
     assert [block["type"] for block in message["content"]] == [
         "thinking", "redacted_thinking", "text", "tool_use", "tool_use"]  # fmt: skip
@@ -309,10 +309,10 @@ _frames = st.fixed_dictionaries(
 
 
 @given(st.lists(_frames, max_size=12), st.integers(0, 2000))
-def test_whatever_an_endpoint_sends_becomes_a_run_that_ends_once(values: list[dict[str, Any]], place: int) -> None:
+def test_whatever_an_endpoint_sends_becomes_a_run_that_ends_once(values: list[dict[str, Any]], position: int) -> None:
     sent = stream(*values, STOP)
     events = read(sent)
-    assert events == read(sent[:place], sent[place:])
+    assert events == read(sent[:position], sent[position:])
     assert isinstance(events[-1], End | Failure)
     assert sum(isinstance(event, End | Failure) for event in events) == 1
     calls = -1
@@ -324,7 +324,7 @@ def test_whatever_an_endpoint_sends_becomes_a_run_that_ends_once(values: list[di
             assert event.index <= calls
     if isinstance(events[-1], End):
         assert isinstance(events[0], Begin)
-        check(renderer(request(), ask()).feed(events))
+        check(renderer(request(), context()).feed(events))
 
 
 @given(st.binary(max_size=60))
@@ -336,7 +336,7 @@ def unplaced(event: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in event.items() if key != "index"}
 
 
-def test_deltas_without_a_begin_or_a_place_are_text_and_never_an_empty_answer() -> None:
+def test_deltas_without_a_block_start_or_an_index_are_text() -> None:
     text, thought = delta(0, "text_delta", text="Hi"), delta(0, "thinking_delta", thinking="hm")
     for events in ([text], [unplaced(text)], [thought, delta(1, "text_delta", text="Hi")], [unplaced(opened(0, type="text", text="")), unplaced(text)],
                    [opened(0, type="text", text=""), unplaced(text), unplaced(closed(0))], [opened(0, type="thinking", thinking=""), text]):  # fmt: skip
@@ -362,8 +362,8 @@ def test_arguments_without_a_call_are_a_failure(before: list[dict[str, Any]]) ->
         ({"detail": "Internal Server Error"}, "Internal Server Error"),
     ],
 )
-def test_an_error_that_does_not_call_itself_one_is_no_clean_end(told: dict[str, Any], message: str) -> None:
-    broken = b"data: %s\n\n" % json.dumps(told).encode()
+def test_an_error_that_does_not_call_itself_one_is_no_clean_end(received: dict[str, Any], message: str) -> None:
+    broken = b"data: %s\n\n" % json.dumps(received).encode()
     events = read(stream(START), broken, stream(STOP))
     assert [event.message for event in events if isinstance(event, Failure)] == [message]
     assert not any(isinstance(event, End | Finish) for event in events)

@@ -29,16 +29,16 @@ from relayd.protocols.canon import (
     ToolStart,
     Usage,
 )
-from tests.unit.protocols.anthropic_messages.grammar import ask, check, check_failed, check_message, frames, request
+from tests.unit.protocols.anthropic_messages.grammar import context, check, check_failed, check_message, frames, request
 
 
 def stream(*events: Event, asked: Request | None = None) -> bytes:
-    one = renderer(asked or request(), ask())
+    one = renderer(asked or request(), context())
     return b"".join(one.feed([event]) for event in events)
 
 
 def plain(*events: Event) -> dict[str, Any]:
-    one = renderer(request(stream=False), ask())
+    one = renderer(request(stream=False), context())
     assert one.feed(list(events)) == b""
     answer = one.whole()
     assert answer.status == 200
@@ -74,7 +74,7 @@ def test_the_order_of_the_frames_is_the_grammars() -> None:
 
 
 def test_a_delta_leaves_with_the_call_that_brought_it() -> None:
-    one = renderer(request(), ask())
+    one = renderer(request(), context())
     one.feed([Begin()])
     assert b'"text":"now"' in one.feed([TextDelta("now")])
 
@@ -102,7 +102,7 @@ def test_thinking_after_text_is_a_new_block() -> None:
     assert [block["type"] for block in found] == ["thinking", "text", "thinking", "text"]
 
 
-def test_a_tool_call_closes_the_text_and_stops_for_tool_use_whatever_the_reason_says() -> None:
+def test_a_tool_call_closes_the_text_and_stops_for_tool_use_regardless_of_the_reason() -> None:
     for reason in ("stop", "tool_calls", "length", "content_filter"):
         message = both(TextDelta("Let me see."), ToolStart(0, "call_1", "read"), ToolDelta(0, '{"path":'),
                        ToolDelta(0, '"a"}'), Finish(reason))  # fmt: skip
@@ -122,20 +122,20 @@ def test_a_call_without_arguments_has_an_empty_object() -> None:
 
 
 def test_arguments_stream_live() -> None:
-    one = renderer(request(), ask())
+    one = renderer(request(), context())
     one.feed([Begin(), ToolStart(0, "a", "f")])
     assert b'"partial_json":"{\\"x"' in one.feed([ToolDelta(0, '{"x')])
 
 
 def test_a_call_that_follows_a_complete_one_streams_live_too() -> None:
-    one = renderer(request(), ask())
+    one = renderer(request(), context())
     one.feed([Begin(), ToolStart(0, "a", "f"), ToolDelta(0, '{"x": "}"}')])
     assert b'"name":"g"' in one.feed([ToolStart(1, "b", "g")])
     assert b'"index":1' in one.feed([ToolDelta(1, '{"y')])
 
 
 def test_a_call_that_waits_opens_when_the_one_before_it_is_complete() -> None:
-    one = renderer(request(), ask())
+    one = renderer(request(), context())
     one.feed([Begin(), ToolStart(0, "a", "f"), ToolDelta(0, '{"x":'), ToolStart(1, "b", "g"), ToolDelta(1, '{"y":')])
     sent = one.feed([ToolDelta(0, "1}")])
     assert b'"name":"g"' in sent and b'"partial_json":"{\\"y\\":"' in sent
@@ -171,8 +171,8 @@ def test_a_refusal_is_text_and_stops_for_refusal() -> None:
     ("reason", "word"),
     [("stop", "end_turn"), ("length", "max_tokens"), ("content_filter", "refusal"), ("tool_calls", "end_turn")],
 )
-def test_reasons_to_stop_are_translated(reason: str, word: str) -> None:
-    assert both(TextDelta("a"), Finish(reason))["stop_reason"] == word
+def test_reasons_to_stop_are_translated(reason: str, name: str) -> None:
+    assert both(TextDelta("a"), Finish(reason))["stop_reason"] == name
 
 
 def test_a_stop_string_is_named() -> None:
@@ -219,13 +219,13 @@ def test_a_failure_in_the_middle_is_an_error_and_no_end() -> None:
 
 def test_a_failure_before_anything_is_only_the_error() -> None:
     assert [one["type"] for one in frames(stream(Failure(500, "x")))] == ["error"]
-    one = renderer(request(), ask())
+    one = renderer(request(), context())
     one.feed([Failure(429, "x")])
     assert one.whole().status == 429
 
 
 def test_a_plain_failure_has_its_status() -> None:
-    one = renderer(request(stream=False), ask())
+    one = renderer(request(stream=False), context())
     one.feed([Begin(), TextDelta("a"), Failure(529, "busy", retry_after_s=3)])
     answer = one.whole()
     assert answer.status == 529 and ("Retry-After", "3") in answer.headers
@@ -233,21 +233,21 @@ def test_a_plain_failure_has_its_status() -> None:
 
 
 def test_a_plain_answer_without_its_end_is_an_error() -> None:
-    one = renderer(request(stream=False), ask())
+    one = renderer(request(stream=False), context())
     one.feed([Begin(), TextDelta("half")])
     assert one.whole().status == 502
 
 
 def test_the_keep_alive_is_a_comment_until_the_message_has_begun() -> None:
-    one = renderer(request(), ask())
+    one = renderer(request(), context())
     assert one.comment() == b": keep-alive\n\n"
     one.feed([Begin()])
     assert one.comment() == b'event: ping\ndata: {"type":"ping"}\n\n'
-    assert renderer(request(stream=False), ask()).comment() == b""
+    assert renderer(request(stream=False), context()).comment() == b""
 
 
 def test_nothing_follows_the_end() -> None:
-    one = renderer(request(), ask())
+    one = renderer(request(), context())
     one.feed([Begin(), End()])
     assert one.feed([TextDelta("late"), Failure(500, "late")]) == b""
 
@@ -266,7 +266,7 @@ def test_the_number_of_calls_and_the_size_of_a_plain_answer_are_bounded(monkeypa
     monkeypatch.setattr(block_assembler, "MOST_CALLS", 2)
     assert check_failed(stream(Begin(), *(ToolStart(index, f"{index}", "f") for index in range(3))))
     monkeypatch.setattr(module, "MOST_HELD_BYTES", 100)
-    one = renderer(request(stream=False), ask())
+    one = renderer(request(stream=False), context())
     one.feed([Begin(), TextDelta("x" * 101), End()])
     assert one.whole().status == 502
 
@@ -292,7 +292,7 @@ _events = st.one_of(
 
 
 @given(st.lists(_events, max_size=25), st.data())
-def test_every_run_of_events_obeys_the_grammar_and_streams_what_it_says_plain(
+def test_every_event_sequence_obeys_the_grammar_and_streams_its_plain_content(
     drawn: list[Any], data: st.DataObject
 ) -> None:
     run: list[Event] = []

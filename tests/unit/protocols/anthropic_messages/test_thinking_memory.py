@@ -15,7 +15,7 @@ def test_signed_and_redacted_thoughts_come_back_as_they_were() -> None:
     assert thinking_memory.recall(memory, "other") == []
 
 
-def test_what_nobody_signed_is_not_kept() -> None:
+def test_unsigned_thinking_is_not_stored() -> None:
     memory = Kept()
     thinking_memory.keep(memory, "call", [Reasoning("Hm")])
     assert memory.values == {}

@@ -20,7 +20,7 @@ def memory() -> Kept:
 
 
 @pytest.fixture
-def ask() -> Callable[..., Request]:
+def context() -> Callable[..., Request]:
     """A request whose first message says Hello, unless `messages` are given."""
 
     def made(*messages: Message, **members: Any) -> Request:
@@ -61,8 +61,8 @@ def read(memory: Kept) -> Callable[..., list[Any]]:
         assert DIALECT.reader is not None
         reader = DIALECT.reader(request, Options(), memory)
         found: list[Any] = []
-        for place in range(0, len(data), size):
-            found += reader.decode(data[place : place + size])
+        for position in range(0, len(data), size):
+            found += reader.decode(data[position : position + size])
         if end:
             found += reader.finish()
             assert reader.decode(b"data: {}\r\n\r\n") == [] and reader.finish() == []

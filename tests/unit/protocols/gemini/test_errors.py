@@ -31,18 +31,18 @@ def read(status: int, value: Any, **headers: str) -> Failure:
     return DIALECT.read_error(status, {key.replace("_", "-"): text for key, text in headers.items()}, body)
 
 
-def test_status_message_and_delay_are_kept_alone_and_in_a_list() -> None:
+def test_status_message_and_delay_are_preserved_alone_and_in_a_list() -> None:
     expected = Failure(429, "You exceeded your current quota.", "rate_limit_exceeded", "RESOURCE_EXHAUSTED", None, 7.5)
     assert read(429, QUOTA) == read(429, [QUOTA]) == expected
     assert read(429, QUOTA, retry_after="60") == expected
 
 
-def test_the_header_counts_where_the_body_says_nothing() -> None:
+def test_the_header_applies_if_the_body_has_no_delay() -> None:
     assert read(503, {"error": {"message": "x", "status": "UNAVAILABLE"}}, retry_after="3").retry_after_s == 3
     assert read(503, b"<html>", retry_after="3").retry_after_s == 3
 
 
-def test_a_key_that_is_not_valid_is_told_from_a_bad_request() -> None:
+def test_an_invalid_key_is_distinguished_from_a_bad_request() -> None:
     error: dict[str, Any] = {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT"}
     assert read(400, {"error": error}).status == 400
     error["details"] = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
@@ -57,7 +57,7 @@ def test_too_long_a_context_has_the_code_that_clients_know() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>no</html>", b"{}", b"[]", b"null", b'{"error":{}}', b"\xff"])
-def test_a_body_that_says_nothing_gets_words_of_relayds_own(body: bytes) -> None:
+def test_a_body_without_a_message_gets_relayds_message(body: bytes) -> None:
     failure = read(500, body)
     assert failure.status in (500, 502) and failure.message and "<" not in failure.message
 
@@ -90,5 +90,5 @@ def test_an_error_is_written_as_google_writes_it_and_read_back() -> None:
 
 @pytest.mark.parametrize(("status", "word"), [(400, "INVALID_ARGUMENT"), (401, "UNAUTHENTICATED"), (404, "NOT_FOUND"),
     (413, "INVALID_ARGUMENT"), (502, "UNAVAILABLE"), (504, "DEADLINE_EXCEEDED"), (529, "UNAVAILABLE"), (599, "INTERNAL")])  # fmt: skip
-def test_each_status_has_googles_word(status: int, word: str) -> None:
-    assert json.loads(DIALECT.render_error(Failure(status, "x"), "").body)["error"]["status"] == word
+def test_each_status_has_googles_name(status: int, name: str) -> None:
+    assert json.loads(DIALECT.render_error(Failure(status, "x"), "").body)["error"]["status"] == name

@@ -89,16 +89,16 @@ class Between:
         self.front, self.endpoint, self.memory, self.http = front, endpoint, memory, http
 
     def __call__(self, request: Any) -> Any:
-        ask = RequestContext(request.method, request.url.path, "", dict(request.headers), "req-1", self.memory)
+        context = RequestContext(request.method, request.url.path, "", dict(request.headers), "req-1", self.memory)
         assert self.front.read_request and self.front.renderer and GEMINI.write_request and GEMINI.reader
         try:
-            asked: Request = self.front.read_request(request.content, ask)
+            asked: Request = self.front.read_request(request.content, context)
             sending = GEMINI.write_request(asked, Options(), self.memory)
         except Refused as refused:
             raise AssertionError(refused.message) from None
         assert ("streamGenerateContent?alt=sse" in sending.path) == asked.stream
         status, frames = self.endpoint.reply(sending.path, json.loads(sending.body))
-        renderer = self.front.renderer(asked, ask)
+        renderer = self.front.renderer(asked, context)
         if status != 200:
             rendered = self.front.render_error(GEMINI.read_error(status, {}, json.dumps(frames[0]).encode()), "req-1")
             return self.http.Response(rendered.status, content=rendered.body, headers=[("Content-Type", rendered.content_type), *rendered.headers])
@@ -116,8 +116,8 @@ class Between:
     @staticmethod
     def _frames(reader: Any, renderer: Any, frames: list[dict[str, Any]]) -> Iterator[bytes]:
         data = b"".join(b"data: " + json.dumps(frame).encode() + b"\r\n\r\n" for frame in frames)
-        for place in range(0, len(data), 37):
-            if out := renderer.render(reader.decode(data[place : place + 37])):
+        for position in range(0, len(data), 37):
+            if out := renderer.render(reader.decode(data[position : position + 37])):
                 yield out
         yield renderer.render(reader.finish())
 

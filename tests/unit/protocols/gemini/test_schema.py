@@ -16,7 +16,7 @@ from relayd.protocols.gemini.schema import MOST_COPIED, cut_down
 REFUSED = {"additionalProperties", "$schema", "$ref", "$defs", "definitions", "const", "oneOf", "$id"}
 
 
-def test_what_is_refused_there_is_gone_and_what_it_meant_is_kept_where_possible() -> None:
+def test_unsupported_keywords_are_dropped_or_converted() -> None:
     assert cut_down({
         "$schema": "x", "type": "object", "additionalProperties": False, "required": ["a", "gone"],
         "properties": {
@@ -54,7 +54,7 @@ def test_a_schema_that_names_itself_ends() -> None:
     assert cut_down({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}) == {}
 
 
-def test_an_array_says_what_it_holds() -> None:
+def test_an_array_always_has_items() -> None:
     assert cut_down({"type": "array"}) == {"type": "array", "items": {}}
 
 
@@ -109,7 +109,7 @@ def test_a_small_schema_that_would_become_large_is_refused(name: str, monkeypatc
 
 
 @pytest.mark.parametrize("levels", [1, 3])
-def test_definitions_that_are_used_often_are_put_in_place(levels: int) -> None:
+def test_definitions_that_are_used_often_are_inlined(levels: int) -> None:
     deep: dict[str, Any] = {"type": "object", "properties": {str(n): REF for n in range(100)}}
     for _ in range(levels):
         deep = {"type": "object", "properties": {"inner": deep, "beside": REF}}
@@ -145,7 +145,7 @@ def words_of(schema: Any) -> set[str]:
 
 
 @given(st.dictionaries(WORDS, VALUES, max_size=6))
-def test_any_schema_comes_out_without_the_refused_words(schema: dict[str, Any]) -> None:
+def test_any_schema_is_converted_without_unsupported_keywords(schema: dict[str, Any]) -> None:
     assert not words_of(cut_down(schema)) & REFUSED
 
 

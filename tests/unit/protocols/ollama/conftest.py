@@ -35,7 +35,7 @@ class Nothing:
 
 
 @pytest.fixture
-def ask() -> Callable[..., Request]:
+def context() -> Callable[..., Request]:
     """A request whose first message says Hello, unless `messages` are given."""
 
     def made(*messages: Message, **members: Any) -> Request:
@@ -68,8 +68,8 @@ def read() -> Callable[..., list[Any]]:
         assert DIALECT.reader is not None
         reader = DIALECT.reader(request, Options(), Nothing())
         found: list[Any] = []
-        for place in range(0, len(data), size):
-            found += reader.decode(data[place : place + size])
+        for position in range(0, len(data), size):
+            found += reader.decode(data[position : position + size])
         found += reader.finish()
         assert reader.decode(b"{}\n") == [] and reader.finish() == []
         return found

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.client
 PARAMETERS = {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]}
 
 
-def test_the_client_writes_the_same_for_the_same_question(ask: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
+def test_the_client_writes_the_same_for_the_same_question(context: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
     sent: list[Any] = []
 
     def answer(request: Any) -> Any:
@@ -41,7 +41,7 @@ def test_the_client_writes_the_same_for_the_same_question(ask: Callable[..., Req
         options={"num_predict": 9, "temperature": 0.5, "stop": ["x"], "seed": 3},
         think=True,
     )
-    ours = write(ask(
+    ours = write(context(
         Message("system", (Text("Be kind"),)),
         Message("user", (Text("see"), Image("data:image/png;base64,QUJD"))),
         Message("assistant", (ToolCall("c1", "look", '{"x":"1"}'),)),
@@ -56,7 +56,7 @@ def test_the_client_writes_the_same_for_the_same_question(ask: Callable[..., Req
     assert json.loads(sent[0].content) == ours
 
 
-def test_the_client_reads_what_is_scripted_here(ask: Callable[..., Request], read: Callable[..., list[Any]]) -> None:
+def test_the_client_reads_what_is_scripted_here(context: Callable[..., Request], read: Callable[..., list[Any]]) -> None:
     lines = [
         {"model": "m", "created_at": "2026-11-20T10:00:00Z", "message": {"role": "assistant", "content": "a", "thinking": "t"}, "done": False},
         {"model": "m", "message": {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]}, "done": False},
@@ -65,7 +65,7 @@ def test_the_client_reads_what_is_scripted_here(ask: Callable[..., Request], rea
     data = b"".join(json.dumps(one).encode() + b"\n" for one in lines)
     client = ollama.Client("http://127.0.0.1:9", transport=httpx.MockTransport(lambda _: httpx.Response(200, content=data)))
     parts = list(client.chat("m", messages=[], stream=True))
-    events = read(ask(stream=True), data)
+    events = read(context(stream=True), data)
     assert [type(event).__name__ for event in events] == [
         "Begin", "ReasoningDelta", "TextDelta", "ToolStart", "ToolDelta", "Usage", "Finish", "End",
     ]  # fmt: skip

@@ -12,7 +12,7 @@ from relayd.protocols.ollama import DIALECT
 from relayd.protocols.ollama.errors import failure_in
 
 
-def test_status_and_text_are_kept_and_known_texts_get_a_code() -> None:
+def test_status_and_text_are_preserved_and_known_texts_get_a_code() -> None:
     body = b'{"error":"model \\"x\\" not found, try pulling it first"}'
     assert DIALECT.read_error(404, {}, body) == Failure(
         404, 'model "x" not found, try pulling it first', "model_not_found"
@@ -20,7 +20,7 @@ def test_status_and_text_are_kept_and_known_texts_get_a_code() -> None:
     assert DIALECT.read_error(503, {"retry-after": "3"}, b'{"error":"server busy"}').retry_after_s == 3
 
 
-def test_a_body_that_says_nothing_gets_words_of_relayds_own() -> None:
+def test_a_body_without_a_message_gets_relayds_message() -> None:
     for body in (b"", b"<html>", b"{}", b"null"):
         failure = DIALECT.read_error(500, {}, body)
         assert failure.status == 502 and failure.message

@@ -38,10 +38,10 @@ class Scripted:
         answered = [message for message in body["messages"] if message["role"] == "tool"]
         if "tools" in body and not answered:
             calls = [{"function": {"name": "look", "arguments": {"city": city}}} for city in ("Köln", "Bern")]
-            told: list[dict[str, Any]] = [{"thinking": "Hm."}, {"content": "Let me see."}, {"tool_calls": calls}]
+            received: list[dict[str, Any]] = [{"thinking": "Hm."}, {"content": "Let me see."}, {"tool_calls": calls}]
         else:
-            told = [{"content": "It "}, {"content": "rains."}]
-        lines = [{"model": "m", "message": {"role": "assistant", "content": ""} | one, "done": False} for one in told]
+            received = [{"content": "It "}, {"content": "rains."}]
+        lines = [{"model": "m", "message": {"role": "assistant", "content": ""} | one, "done": False} for one in received]
         if self.broken:
             return [*lines[:-1], {"error": self.broken}]
         last = {"model": "m", "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
@@ -61,11 +61,11 @@ def whole(lines: list[dict[str, Any]]) -> bytes:
 
 
 def exchanged(front: Dialect, ollama: Scripted, body: bytes, memory: Kept) -> tuple[int, str, list[bytes]]:
-    ask = RequestContext("POST", front.paths[0], "", {}, "req-1", memory)
+    context = RequestContext("POST", front.paths[0], "", {}, "req-1", memory)
     assert front.read_request and front.renderer and OLLAMA.write_request and OLLAMA.reader
-    request = front.read_request(body, ask)
+    request = front.read_request(body, context)
     lines = ollama.lines(json.loads(OLLAMA.write_request(request, Options(), memory).body))
-    reader, renderer = OLLAMA.reader(request, Options(), memory), front.renderer(request, ask)
+    reader, renderer = OLLAMA.reader(request, Options(), memory), front.renderer(request, context)
     renderer.set_upstream_name("ollama")
     if not request.stream:
         renderer.render(reader.decode(whole(lines)) + reader.finish())
@@ -130,9 +130,9 @@ def test_an_error_in_the_stream_reaches_a_chat_client(client: Any, scripted: Scr
 def test_the_seeds_chat_is_answered(scripted: Scripted) -> None:
     body = {"model": "mistral-7b-instruct", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 50}
     status, _, (answer,) = exchanged(simple_chat.DIALECT, scripted, json.dumps(body).encode(), Kept())
-    told = json.loads(answer)
-    assert status == 200 and told["backend"] == "ollama" and told["id"].startswith("chat-")
-    assert told["choices"][0] == {"index": 0, "message": {"role": "assistant", "content": "It rains."}, "finish_reason": "stop"}
+    received = json.loads(answer)
+    assert status == 200 and received["backend"] == "ollama" and received["id"].startswith("chat-")
+    assert received["choices"][0] == {"index": 0, "message": {"role": "assistant", "content": "It rains."}, "finish_reason": "stop"}
     assert scripted.bodies[0]["options"] == {"num_predict": 50} and scripted.bodies[0]["stream"] is False
 
 

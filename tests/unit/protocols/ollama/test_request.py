@@ -29,8 +29,8 @@ PNG = "data:image/png;base64,QUJD"
 LOOK = Tool("look", "Looks.", {"type": "object", "properties": {"x": {"type": "integer"}}})
 
 
-def test_settings_stand_in_options_and_zero_is_a_value(ask: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
-    assert write(ask(
+def test_settings_stand_in_options_and_zero_is_a_value(context: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
+    assert write(context(
         max_tokens=7, temperature=0, top_p=0.5, top_k=0, stop=("a", "b"), seed=3, presence_penalty=0.0,
         frequency_penalty=1, stream=True,
     )) == {
@@ -40,12 +40,12 @@ def test_settings_stand_in_options_and_zero_is_a_value(ask: Callable[..., Reques
     }  # fmt: skip
 
 
-def test_a_plain_question_says_that_it_wants_no_stream(ask: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
-    assert write(ask()) == {"model": "mistral", "messages": [{"role": "user", "content": "Hello"}], "stream": False}
+def test_a_plain_request_has_stream_false(context: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
+    assert write(context()) == {"model": "mistral", "messages": [{"role": "user", "content": "Hello"}], "stream": False}
 
 
-def test_a_tool_loop_has_objects_and_names(ask: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
-    body = write(ask(
+def test_a_tool_loop_has_objects_and_names(context: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
+    body = write(context(
         Message("developer", (Text("Be"), Text(" kind"))),
         Message("user", (Text("see"), Image(PNG))),
         Message("assistant", (Text("Well"), ToolCall("c1", "look", '{"x":1}'), ToolCall("c2", "patch", "raw", "custom"))),
@@ -70,9 +70,9 @@ def test_a_tool_loop_has_objects_and_names(ask: Callable[..., Request], write: C
     assert third["parameters"]["required"] == ["input"] and "lark" in third["description"]
 
 
-def test_the_choice_of_tools_is_made_by_what_is_offered(ask: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
+def test_the_choice_of_tools_is_made_by_what_is_offered(context: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
     def names(choice: ToolChoice | None) -> list[str]:
-        body = write(ask(tools=(LOOK, Tool("find")), tool_choice=choice))
+        body = write(context(tools=(LOOK, Tool("find")), tool_choice=choice))
         return [tool["function"]["name"] for tool in body.get("tools", ())]
 
     assert names(None) == names(ToolChoice("auto")) == names(ToolChoice("required")) == ["look", "find"]
@@ -82,10 +82,10 @@ def test_the_choice_of_tools_is_made_by_what_is_offered(ask: Callable[..., Reque
         names(ToolChoice("named", "other"))
 
 
-def test_the_form_of_the_answer_is_json_or_a_schema(ask: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
-    assert write(ask(format=Format("json_object")))["format"] == "json"
-    assert write(ask(format=Format("json_schema", "x", {"type": "object"})))["format"] == {"type": "object"}
-    assert "format" not in write(ask(format=Format("text")))
+def test_the_form_of_the_answer_is_json_or_a_schema(context: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
+    assert write(context(format=Format("json_object")))["format"] == "json"
+    assert write(context(format=Format("json_schema", "x", {"type": "object"})))["format"] == {"type": "object"}
+    assert "format" not in write(context(format=Format("text")))
 
 
 @pytest.mark.parametrize(
@@ -102,14 +102,14 @@ def test_the_form_of_the_answer_is_json_or_a_schema(ask: Callable[..., Request],
         ("gpt-oss:20b", Thinking(enabled=True), True),
     ],
 )
-def test_thinking_is_switched_or_graded_as_the_model_takes_it(ask: Callable[..., Request], write: Callable[..., dict[str, Any]], model: str, thinking: Any, think: Any) -> None:
-    assert write(ask(model=model, thinking=thinking)).get("think") == think
+def test_thinking_is_switched_or_graded_as_the_model_takes_it(context: Callable[..., Request], write: Callable[..., dict[str, Any]], model: str, thinking: Any, think: Any) -> None:
+    assert write(context(model=model, thinking=thinking)).get("think") == think
 
 
-def test_thoughts_of_the_history_go_where_the_options_say(ask: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
+def test_thoughts_of_the_history_go_where_the_options_say(context: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
     message = Message("assistant", (Reasoning("hm"), Refusal("No.")))
-    assert write(ask(message))["messages"] == [{"role": "assistant", "content": "No."}]
-    assert write(ask(message), reasoning_history="reasoning_content")["messages"][0]["thinking"] == "hm"
+    assert write(context(message))["messages"] == [{"role": "assistant", "content": "No."}]
+    assert write(context(message), reasoning_history="reasoning_content")["messages"][0]["thinking"] == "hm"
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,9 @@ def test_thoughts_of_the_history_go_where_the_options_say(ask: Callable[..., Req
         ({"thinking": Thinking("enormous")}, "reasoning_effort"),
     ],
 )
-def test_what_would_change_the_answer_is_refused(ask: Callable[..., Request], write: Callable[..., dict[str, Any]], members: Any, param: str) -> None:
+def test_what_would_change_the_answer_is_refused(context: Callable[..., Request], write: Callable[..., dict[str, Any]], members: Any, param: str) -> None:
     with pytest.raises(Refused) as refused:
-        write(ask(**members))
+        write(context(**members))
     assert refused.value.param == param
 
 
@@ -135,27 +135,27 @@ def test_what_would_change_the_answer_is_refused(ask: Callable[..., Request], wr
         (ToolResult("1", (File("a.pdf", "data:,x"),)), "messages[1].content"),
     ],
 )
-def test_parts_that_cannot_be_carried_are_refused_by_their_place(ask: Callable[..., Request], write: Callable[..., dict[str, Any]], part: Any, param: str) -> None:
+def test_unsupported_parts_are_refused_with_their_path(context: Callable[..., Request], write: Callable[..., dict[str, Any]], part: Any, param: str) -> None:
     role = {ToolCall: "assistant", ToolResult: "tool"}.get(type(part), "user")
     with pytest.raises(Refused) as refused:
-        write(ask(Message("user", (Text("a"),)), Message(role, (part,))))
+        write(context(Message("user", (Text("a"),)), Message(role, (part,))))
     assert refused.value.param == param
 
 
-def test_logprobs_are_asked_for_by_their_names(ask: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
-    body = write(ask(logprobs=True, top_logprobs=2))
+def test_logprobs_are_asked_for_by_their_names(context: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
+    body = write(context(logprobs=True, top_logprobs=2))
     assert body["logprobs"] is True and body["top_logprobs"] == 2
-    assert "logprobs" not in write(ask(logprobs=False))
+    assert "logprobs" not in write(context(logprobs=False))
 
 
-def test_an_unanswered_call_is_filled_or_refused(ask: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
+def test_an_unanswered_call_is_filled_or_refused(context: Callable[..., Request], write: Callable[..., dict[str, Any]]) -> None:
     user = Message("user", (Text("x"),))
     calls = Message("assistant", (ToolCall("1", "a", "{}"), ToolCall("2", "b", "{}")))
     for messages in ((calls, Message("tool", (ToolResult("1", (Text("y"),)),)), user), (user, calls)):
-        body = write(ask(*messages))
-        told = [one for one in body["messages"] if one["role"] == "tool"]
-        assert [one["tool_name"] for one in told] == ["a", "b"] and all(one["content"] for one in told)
+        body = write(context(*messages))
+        received = [one for one in body["messages"] if one["role"] == "tool"]
+        assert [one["tool_name"] for one in received] == ["a", "b"] and all(one["content"] for one in received)
 
         with pytest.raises(Refused):
-            write(ask(*messages), unanswered_calls="refuse")
-    assert write(ask(calls, Message("tool", (ToolResult("1", ()), ToolResult("2", ())))), unanswered_calls="refuse")
+            write(context(*messages), unanswered_calls="refuse")
+    assert write(context(calls, Message("tool", (ToolResult("1", ()), ToolResult("2", ())))), unanswered_calls="refuse")

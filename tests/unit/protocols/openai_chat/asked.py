@@ -18,7 +18,7 @@ def an_ask() -> RequestContext:
     return RequestContext("POST", "/v1/chat/completions", "", {}, "r-1", Kept())
 
 
-def ask(**members: Any) -> Request:
+def context(**members: Any) -> Request:
     """The request that a client's body is read into."""
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **members}
     return read_request(json.dumps(body).encode(), an_ask())

@@ -104,7 +104,7 @@ def test_objects_as_deep_as_a_parser_goes_raise_nothing() -> None:
     assert fold(deep, " " + deep) == deep
 
 
-def test_what_is_kept_is_charged() -> None:
+def test_buffered_text_is_charged() -> None:
     with pytest.raises(ResponseTooLarge):
         fold('{"a":1}', *["x" * 100] * 20, chars=1000)
     with pytest.raises(ResponseTooLarge):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from relayd.protocols.canon import Format, Request, Thinking, Tool, ToolChoice
 from relayd.protocols.dialect import Refused
 from relayd.protocols.openai_chat.read_request import read_request
-from tests.unit.protocols.openai_chat.asked import an_ask, ask
+from tests.unit.protocols.openai_chat.asked import an_ask, context
 
 F = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True}}
 G = {"type": "function", "function": {"name": "g"}}
@@ -20,7 +20,7 @@ G = {"type": "function", "function": {"name": "g"}}
 
 def refused(**members: Any) -> Refused:
     with pytest.raises(Refused) as caught:
-        ask(**members)
+        context(**members)
     return caught.value
 
 
@@ -31,9 +31,9 @@ def test_every_sampling_field_is_read_and_zero_is_a_value() -> None:
         "parallel_tool_calls": False, "verbosity": "low", "user": "", "metadata": {}, "service_tier": "flex",
         "prompt_cache_key": "k", "safety_identifier": "s",
     }  # fmt: skip
-    request = ask(**members)
+    request = context(**members)
     assert {name: getattr(request, name) for name in members} == members
-    nothing = ask(**dict.fromkeys(members))
+    nothing = context(**dict.fromkeys(members))
     assert all(getattr(nothing, name) is None for name in members) and nothing.extra == {}
 
 
@@ -74,20 +74,20 @@ def test_every_sampling_field_is_read_and_zero_is_a_value() -> None:
     ],
 )  # fmt: skip
 def test_a_member_is_read(members: dict[str, Any], field: str, value: Any) -> None:
-    assert getattr(ask(**members), field) == value
+    assert getattr(context(**members), field) == value
 
 
 def test_allowed_tools_are_the_only_ones_that_are_offered() -> None:
     allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [{"type": "function", "function": {"name": "g"}}]}}
-    request = ask(tools=[F, G], tool_choice=allowed)
+    request = context(tools=[F, G], tool_choice=allowed)
     assert [tool.name for tool in request.tools] == ["g"] and request.tool_choice == ToolChoice("required")
 
 
 def test_what_the_canonical_form_does_not_know_stays_by_its_name() -> None:
-    assert ask(min_p=0.1, store=True, chat_template_kwargs={"a": 1}).extra == {
+    assert context(min_p=0.1, store=True, chat_template_kwargs={"a": 1}).extra == {
         "min_p": 0.1, "store": True, "chat_template_kwargs": {"a": 1},
     }  # fmt: skip
-    assert ask(functions=[{"name": "f"}]).extra == {"functions": [{"name": "f"}]}
+    assert context(functions=[{"name": "f"}]).extra == {"functions": [{"name": "f"}]}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_what_is_wrong_is_refused_by_its_path(members: dict[str, Any], param: st
 
 
 def test_tools_and_stops_are_bounded() -> None:
-    tools = [{"type": "function", "function": {"name": f"f{place}"}} for place in range(1025)]
+    tools = [{"type": "function", "function": {"name": f"f{place}"}} for position in range(1025)]
     assert refused(tools=tools).param == "tools"
     assert refused(stop=["x"] * 65).param == "stop"
 

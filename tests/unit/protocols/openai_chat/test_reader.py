@@ -27,7 +27,7 @@ from relayd.protocols.dialect import Options
 from relayd.protocols.openai_chat.reader import ChatDecoder, new_call_id
 from relayd.protocols.openai_chat.reader import reader as make_reader
 from tests.aids.memories import Kept
-from tests.unit.protocols.openai_chat.asked import ask, chunk, frames, joined, reader, run
+from tests.unit.protocols.openai_chat.asked import context, chunk, frames, joined, reader, run
 
 BEGIN = Begin("chatcmpl-1", "m-1", 7)
 
@@ -178,7 +178,7 @@ def test_logprobs_come_with_their_text() -> None:
         ("TOOL_CALLS", True, "tool_calls"), ("null", False, "stop"),
     ],
 )  # fmt: skip
-def test_the_finish_reason_is_brought_to_four_words(finish: str, calls: bool, reason: str) -> None:
+def test_the_finish_reason_is_mapped_to_four_values(finish: str, calls: bool, reason: str) -> None:
     stream = frames(chunk({"tool_calls": [CALL]} if calls else {"content": "x"}), chunk({}, finish))
     assert Finish(reason) in run(stream)
 
@@ -193,7 +193,7 @@ def test_no_other_finish_reason_is_a_clean_end(finish: str, calls: bool, whole: 
     assert not any(isinstance(event, Finish) for event in events)
 
 
-def test_the_stop_string_that_was_met_is_kept() -> None:
+def test_the_matched_stop_string_is_preserved() -> None:
     one = chunk({}, "stop")
     one["choices"][0]["stop_reason"] = "###"
     assert Finish("stop", 0, "###") in run(frames(chunk({"content": "x"}), one))
@@ -225,7 +225,7 @@ def test_arguments_that_are_an_object_are_json_whatever_its_numbers() -> None:
     assert joined(run(stream))[2] == ToolDelta(0, '{"a":1.7976931348623157e+308,"b":null}')
 
 
-def test_choices_are_kept_apart() -> None:
+def test_choices_are_separate() -> None:
     stream = frames(
         chunk({"content": "a"}, index=1), chunk({"content": "b"}, index=0), chunk({}, "stop", 0), chunk({}, "length", 1)
     )
@@ -242,7 +242,7 @@ def test_choices_are_kept_apart() -> None:
         ({"prompt_tokens": "9", "completion_tokens": None, "prompt_tokens_details": None}, Usage()),
     ],
 )  # fmt: skip
-def test_usage_is_read_in_every_place_and_the_last_one_wins(usage: dict[str, Any], read: Usage) -> None:
+def test_usage_is_read_at_every_location_and_the_last_one_applies(usage: dict[str, Any], read: Usage) -> None:
     early = {"prompt_tokens": 1, "completion_tokens": 1}
     in_choice = chunk({}, "stop")
     in_choice["choices"][0]["usage"] = usage
@@ -274,7 +274,7 @@ def test_an_end_with_a_finish_reason_or_with_done_is_well() -> None:
     [frames(), frames({"id": "x", "model": "m", "choices": []}), frames({"choices": [], "usage": {"prompt_tokens": 1}}),
      frames({"choices": None}), frames({"choices": []}, done=False)],
 )  # fmt: skip
-def test_a_stream_without_a_choice_is_no_answer_as_a_plain_body_without_one_is_none(stream: bytes) -> None:
+def test_a_stream_or_body_without_a_choice_is_a_failure(stream: bytes) -> None:
     for cuts in ([], list(range(len(stream)))):
         failure = run(stream, cuts)[-1]
         assert isinstance(failure, Failure)
@@ -337,7 +337,7 @@ def test_what_is_no_answer_is_a_502(body: bytes) -> None:
     assert len(events) == 1 and isinstance(events[0], Failure) and events[0].status == 502
 
 
-def test_an_error_under_200_keeps_its_words() -> None:
+def test_an_error_under_200_keeps_its_message() -> None:
     assert run(b'{"error":{"message":"no","code":"quota","type":"insufficient_quota"}}') == [
         Failure(429, "no", "quota", "insufficient_quota")
     ]
@@ -375,39 +375,39 @@ RAW = json.dumps({"error": {"message": "quota of the project exceeded", "code": 
          Failure(502, "The upstream stopped its answer: stop (malformed_function_call).")),
     ],
 )  # fmt: skip
-def test_an_error_in_a_choice_is_a_failure_in_the_providers_words(members: dict[str, Any], failure: Failure) -> None:
+def test_an_error_in_a_choice_is_a_failure_with_the_providers_message(members: dict[str, Any], failure: Failure) -> None:
     assert run(frames(failed_choice(**members)))[-1] == failure
     assert run(json.dumps(failed_choice(**members)).encode())[-1] == failure
 
 
-def test_the_providers_words_are_told_of_an_error_beside_the_choices_too() -> None:
+def test_the_providers_message_is_shown_for_an_error_beside_the_choices_too() -> None:
     error = {"code": 429, "message": "Provider returned error", "metadata": {"raw": RAW, "provider_name": "Google"}}
-    said = "Provider returned error: quota of the project exceeded"
-    assert run(frames({**failed_choice(finish_reason="error"), "error": error}))[-1] == Failure(429, said, "429")
+    text_message = "Provider returned error: quota of the project exceeded"
+    assert run(frames({**failed_choice(finish_reason="error"), "error": error}))[-1] == Failure(429, text_message, "429")
 
 
 def test_what_is_nested_as_deep_as_a_parser_goes_raises_nowhere() -> None:
     hole = b"[" * 900 + b"]" * 900
-    for place in (b'"logprobs":{"content":[%s]}', b'"delta":{"content":%s}', b'"delta":{"tool_calls":[%s]}', b'"a":%s',
+    for position in (b'"logprobs":{"content":[%s]}', b'"delta":{"content":%s}', b'"delta":{"tool_calls":[%s]}', b'"a":%s',
                   b'"delta":{"tool_calls":[{"function":{"name":"f","arguments":%s}}]}'):  # fmt: skip
-        events = run(b'data: {"choices":[{"index":0,' + place % hole + b"}]}\n\ndata: [DONE]\n\n")
+        events = run(b'data: {"choices":[{"index":0,' + position % hole + b"}]}\n\ndata: [DONE]\n\n")
         lawful(events)
-        if b"arguments" in place:
+        if b"arguments" in position:
             assert isinstance(events[-1], Failure) and "nested" in events[-1].message
     lawful(run(b'data: {"error":{"message":{"a":' + hole + b"}}}\n\n"))
     call = {"index": 0, "id": "a", "function": {"name": "f", "arguments": deep(60)}}
     assert isinstance(run(frames(chunk({"tool_calls": [call]}, "stop")))[-1], End)
 
 
-def test_an_id_and_a_model_are_words() -> None:
+def test_an_id_and_a_model_are_bounded() -> None:
     begin = run(frames({**chunk({"content": "x"}, "stop"), "id": "i" * 100_000, "model": "m" * 100_000}))[0]
     assert isinstance(begin, Begin) and len(begin.id) == len(begin.model) == 512
 
 
 def test_nothing_grows_without_a_bound() -> None:
-    many = [{"index": place, "id": f"c{place}", "function": {"name": "f"}} for place in range(1500)]
+    many = [{"index": position, "id": f"c{place}", "function": {"name": "f"}} for position in range(1500)]
     assert isinstance(run(frames(chunk({"tool_calls": many})))[-1], Failure)
-    choices = [{"index": place, "delta": {"content": "x"}} for place in range(500)]
+    choices = [{"index": position, "delta": {"content": "x"}} for position in range(500)]
     assert isinstance(run(frames({"choices": choices}))[-1], Failure)
     one = ResponseReader(ChatDecoder(), stream=True)
     piece = b"data: " + b"x" * (1 << 20)
@@ -438,7 +438,7 @@ def test_a_plain_body_gives_the_events_of_a_stream() -> None:
     ]  # fmt: skip
     assert body_of(run(plain(WHOLE, usage=usage))) == expected
     assert body_of(run(b"\xef\xbb\xbf\r\n " + plain(WHOLE, usage=usage))) == expected
-    calls = [{**call, "index": place} for place, call in enumerate(WHOLE["tool_calls"])]
+    calls = [{**call, "index": position} for position, call in enumerate(WHOLE["tool_calls"])]
     stream = frames(
         chunk({"reasoning_content": "hm"}), chunk({"content": "Hi"}), chunk({"content": " é"}), chunk({"tool_calls": calls}),
         chunk({}, "tool_calls"), {"choices": [], "usage": usage},
@@ -505,9 +505,9 @@ def lawful(events: list[Event]) -> None:
     assert not any(isinstance(event, End | Failure) for event in events[:-1])
     starts: dict[int, int] = {}
     finished: set[int] = set()
-    for place, event in enumerate(events):
+    for position, event in enumerate(events):
         if isinstance(event, Begin):
-            assert place == 0
+            assert position == 0
         if isinstance(event, ToolStart):
             assert event.name and event.id and event.index == starts.get(event.choice, 0)
             starts[event.choice] = event.index + 1
@@ -521,7 +521,7 @@ def lawful(events: list[Event]) -> None:
 
 def test_minted_ids_differ_and_the_dialect_gives_a_reader() -> None:
     assert new_call_id() != new_call_id() and new_call_id().startswith("call_")
-    assert make_reader(ask(), Options(), Kept()).end()
+    assert make_reader(context(), Options(), Kept()).end()
 
 
 @pytest.mark.parametrize(
@@ -534,8 +534,8 @@ def test_minted_ids_differ_and_the_dialect_gives_a_reader() -> None:
         ({"detail": "Internal Server Error"}, "Internal Server Error"),
     ],
 )
-def test_an_error_that_does_not_call_itself_one_is_no_clean_end_of_an_answer(told: dict[str, Any], message: str) -> None:
-    events = run(frames(chunk({"content": "Hel"}), told))
+def test_an_error_that_does_not_call_itself_one_is_no_clean_end_of_an_answer(received: dict[str, Any], message: str) -> None:
+    events = run(frames(chunk({"content": "Hel"}), received))
     assert [event.message for event in events if isinstance(event, Failure)] == [message]
     assert not any(isinstance(event, End | Finish) for event in events)
 

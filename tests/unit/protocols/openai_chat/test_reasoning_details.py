@@ -14,7 +14,7 @@ from relayd.protocols.openai_chat.reader import reader as make_reader
 from relayd.protocols.openai_chat.reasoning_details import LARGEST_CHARS, MOST_ENTRIES
 from relayd.protocols.openai_chat.write_request import write_request
 from tests.aids.memories import Kept
-from tests.unit.protocols.openai_chat.asked import ask, chunk, frames, run
+from tests.unit.protocols.openai_chat.asked import context, chunk, frames, run
 
 TEXT = {"type": "reasoning.text", "format": "anthropic-claude-v1", "index": 0}
 SEALED = {"type": "reasoning.encrypted", "data": "c2ln", "id": "c1", "format": "google-gemini-v1", "index": 1}
@@ -28,12 +28,12 @@ def next_turn(memory: Kept) -> dict[str, Any]:
     calls = (ToolCall("c1", "f", "{}"), ToolCall("c2", "f", "{}"))
     results = tuple(ToolResult(call.id, (Text("r"),)) for call in calls)
     history = (Message("user", (Text("x"),)), Message("assistant", calls), Message("tool", results))
-    sent = json.loads(write_request(replace(ask(), messages=history), Options(), memory).body)
+    sent = json.loads(write_request(replace(context(), messages=history), Options(), memory).body)
     message: dict[str, Any] = sent["messages"][1]
     return message
 
 
-def test_a_long_thought_in_many_pieces_is_kept() -> None:
+def test_long_reasoning_in_many_pieces_is_stored() -> None:
     memory = Kept()
     pieces = [chunk({"reasoning_details": [{**TEXT, "text": "word "}]}) for _ in range(5000)]
     run(frames(*pieces, chunk({"tool_calls": [CALL]}, "tool_calls")), memory=memory)
@@ -63,7 +63,7 @@ def test_the_details_of_a_turn_go_back_once_with_its_calls(answer: bytes) -> Non
     assert next_turn(memory)["reasoning_details"] == WHOLE
 
 
-def test_thoughts_that_stand_in_the_details_only_are_told() -> None:
+def test_reasoning_in_the_details_only_is_passed_on() -> None:
     stream = frames(chunk({"reasoning_details": [{"type": "reasoning.summary", "summary": "hm"}]}), chunk({"content": "x"}, "stop"))
     memory = Kept()
     assert ReasoningDelta("hm") in run(stream, memory=memory)
@@ -86,11 +86,11 @@ def test_each_turn_keeps_its_own_details_where_an_endpoint_numbers_its_calls_ane
     for turn in range(3):
         sealed = {**SEALED, "data": f"proof {turn}"}
         answer = frames(chunk({"tool_calls": [CALL], "reasoning_details": [sealed]}, "tool_calls"))
-        request = replace(ask(stream=True), messages=tuple(history))
+        request = replace(context(stream=True), messages=tuple(history))
         one = make_reader(request, Options(), memory)
         [start] = [event for event in one.feed(answer) + one.end() if isinstance(event, ToolStart)]
         history += [Message("assistant", (ToolCall(start.id, "f", "{}"),)), Message("tool", (ToolResult(start.id, (Text("r"),)),))]
-    sent = json.loads(write_request(replace(ask(), messages=tuple(history)), Options(), memory).body)["messages"]
+    sent = json.loads(write_request(replace(context(), messages=tuple(history)), Options(), memory).body)["messages"]
     turns = [message for message in sent if message["role"] == "assistant"]
     assert [message["reasoning_details"][0]["data"] for message in turns] == ["proof 0", "proof 1", "proof 2"]
     ids = [message["tool_calls"][0]["id"] for message in turns]

@@ -24,7 +24,7 @@ from relayd.protocols.canon import (
     Usage,
 )
 from relayd.protocols.openai_chat.renderer import ChatRenderer, renderer
-from tests.unit.protocols.openai_chat.asked import an_ask, ask, chunk, frames, joined, run
+from tests.unit.protocols.openai_chat.asked import an_ask, context, chunk, frames, joined, run
 
 TOOLS = [
     {"type": "function", "function": {"name": "f"}},
@@ -34,7 +34,7 @@ CALLS: list[Event] = [ToolStart(0, "a", "f"), ToolDelta(0, '{"x"'), ToolStart(1,
 
 
 def stream_of(events: list[Event], one_by_one: bool = True, **members: Any) -> bytes:
-    one = renderer(ask(stream=True, **members), an_ask())
+    one = renderer(context(stream=True, **members), an_ask())
     return b"".join(one.feed([event]) for event in events) if one_by_one else one.feed(events)
 
 
@@ -55,7 +55,7 @@ def deltas_of(stream: bytes, choice: int = 0) -> list[Any]:
 
 
 def whole_of(events: list[Event], **members: Any) -> Any:
-    one = renderer(ask(**members), an_ask())
+    one = renderer(context(**members), an_ask())
     assert one.feed(events) == b"" and one.comment() == b""
     answer = one.whole()
     assert answer.status == 200 and answer.content_type == "application/json"
@@ -157,20 +157,20 @@ def test_a_failure_ends_a_stream_without_done() -> None:
     stream = stream_of([Begin(), TextDelta("x"), failure, TextDelta("y"), End()])
     error = {"message": "boom", "type": "type", "param": "param", "code": "code"}
     assert chunks_of(stream)[-1] == {"error": error}
-    one = renderer(ask(), an_ask())
+    one = renderer(context(), an_ask())
     one.feed([Begin(), TextDelta("x"), failure])
     answer = one.whole()
     assert answer.status == 500 and json.loads(answer.body) == {"error": error, "request_id": "r-1"}
 
 
 def test_an_answer_that_nobody_ended_is_no_answer() -> None:
-    one = renderer(ask(), an_ask())
+    one = renderer(context(), an_ask())
     one.feed([Begin(), TextDelta("x")])
     assert one.whole().status == 502
 
 
 def test_nothing_follows_the_end() -> None:
-    one = renderer(ask(stream=True), an_ask())
+    one = renderer(context(stream=True), an_ask())
     assert one.feed([End()]).endswith(b"[DONE]\n\n")
     assert one.feed([TextDelta("x"), Failure(500, "x"), End()]) == b""
 
@@ -181,7 +181,7 @@ def test_nothing_follows_the_finish_reason_of_a_choice() -> None:
 
 
 def test_a_keep_alive_is_a_comment() -> None:
-    assert ChatRenderer(ask(stream=True), an_ask()).comment() == b": keep-alive\n\n"
+    assert ChatRenderer(context(stream=True), an_ask()).comment() == b": keep-alive\n\n"
 
 
 def test_an_answer_without_anything_is_one_empty_message() -> None:
@@ -218,9 +218,9 @@ def taken_apart(whole: Any) -> dict[int, Any]:
     for entry in whole["choices"]:
         message = entry["message"]
         calls = {}
-        for place, call in enumerate(message.get("tool_calls", ())):
+        for position, call in enumerate(message.get("tool_calls", ())):
             kind = call["type"]
-            calls[place] = [kind, call["id"], call[kind]["name"], call[kind]["input" if kind == "custom" else "arguments"]]
+            calls[position] = [kind, call["id"], call[kind]["name"], call[kind]["input" if kind == "custom" else "arguments"]]
         found[entry["index"]] = {
             "text": "", "calls": calls, "logprobs": (entry["logprobs"] or {}).get("content", []),
             "content": message["content"] or "", "refusal": message["refusal"] or "",
@@ -276,15 +276,15 @@ def without_second_brackets(events: list[Event]) -> list[Event]:
     """The events without a bracket behind the bracket that begins a call's arguments: no JSON text begins with two, so
     that the reader of a stream takes the second for the first one sent again, which one text does not show."""
     texts: dict[tuple[int, int], str] = {}
-    kept = []
+    stored = []
     for event in events:
         if isinstance(event, ToolDelta):
             call = (event.choice, event.index)
             if texts.get(call) == event.arguments == "{":
                 continue
             texts[call] = texts.get(call, "") + event.arguments
-        kept.append(event)
-    return kept
+        stored.append(event)
+    return stored
 
 
 @settings(max_examples=200)
@@ -293,7 +293,7 @@ def test_what_is_rendered_is_read_again_from_stream_and_plain_alike(entries: lis
     events = without_second_brackets(lawful(entries, finish))
     members: dict[str, Any] = {"tools": TOOLS[:1], "n": 3}
     stream = stream_of(events, stream_options={"include_usage": True}, **members)
-    one = renderer(ask(**members), an_ask())
+    one = renderer(context(**members), an_ask())
     one.feed(events)
 
     def by_choice(run: list[Event]) -> list[Any]:

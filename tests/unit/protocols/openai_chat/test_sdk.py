@@ -76,9 +76,9 @@ class Gateway:
     def handle(self, handler: BaseHTTPRequestHandler) -> None:
         assert DIALECT.read_request and DIALECT.renderer and DIALECT.write_request and handler.path.endswith(DIALECT.paths)
         body = handler.rfile.read(int(handler.headers["content-length"]))
-        ask = an_ask()
+        context = an_ask()
         try:
-            request = DIALECT.read_request(body, ask)
+            request = DIALECT.read_request(body, context)
             sent = DIALECT.write_request(request, Options(), Kept()).body
             assert offences(sent) == [], sent
         except Refused as refused:
@@ -91,7 +91,7 @@ class Gateway:
             rendered = DIALECT.render_error(events[0], "r-1")
             self.reply(handler, rendered.status, rendered.content_type, [rendered.body], rendered.headers)
             return
-        renderer = DIALECT.renderer(request, ask)
+        renderer = DIALECT.renderer(request, context)
         if request.stream:
             frames = [renderer.keepalive(), *(renderer.render([event]) for event in events)]
             self.reply(handler, 200, "text/event-stream", frames)
@@ -144,7 +144,7 @@ def test_a_stream(gateway: Gateway) -> None:
         assert [chunk.usage.total_tokens for chunk in chunks if chunk.usage] == ([13] if options else [])
 
 
-def test_the_stream_helper_adds_up_what_the_plain_answer_says(gateway: Gateway) -> None:
+def test_the_stream_helper_assembles_the_plain_response(gateway: Gateway) -> None:
     for events in (TEXT, CALLS):
         gateway.answer = lambda request, events=events: events  # type: ignore[misc]
         asked: dict[str, Any] = {"model": "m", "messages": USER, "tools": [WEATHER]}
@@ -205,11 +205,11 @@ def test_two_choices(gateway: Gateway) -> None:
 
 def test_structured_output_is_parsed(gateway: Gateway) -> None:
     pydantic = pytest.importorskip("pydantic")
-    place = pydantic.create_model("Place", name=(str, ...), people=(int, ...))
+    position = pydantic.create_model("Place", name=(str, ...), people=(int, ...))
     gateway.answer = lambda request: [BEGIN, TextDelta('{"name":"Oslo",'), TextDelta('"people":7}'), Finish("stop"), End()]
-    parsed = gateway.client.chat.completions.parse(model="m", messages=USER, response_format=place)
+    parsed = gateway.client.chat.completions.parse(model="m", messages=USER, response_format=position)
     assert (parsed.choices[0].message.parsed.name, parsed.choices[0].message.parsed.people) == ("Oslo", 7)
-    with gateway.client.chat.completions.stream(model="m", messages=USER, response_format=place) as stream:
+    with gateway.client.chat.completions.stream(model="m", messages=USER, response_format=position) as stream:
         assert stream.get_final_completion().choices[0].message.parsed.people == 7
     form = gateway.requests[0].format
     assert form is not None and (form.kind, form.name, form.strict) == ("json_schema", "Place", True)
@@ -241,7 +241,7 @@ def test_errors_keep_status_code_and_wait(gateway: Gateway) -> None:
     assert retried.choices[0].message.content == "Grüß Gott ☃"
 
 
-def test_a_faulty_request_is_told_its_field(gateway: Gateway) -> None:
+def test_an_invalid_request_names_its_field(gateway: Gateway) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         gateway.client.chat.completions.create(model="m", messages=USER, temperature="hot")
     assert caught.value.param == "temperature"

@@ -27,12 +27,12 @@ from tests.aids.memories import Kept
 from tests.unit.protocols.openai_chat.strict import offences
 
 
-def said(role: str, *parts: Part | str) -> Message:
+def text_message(role: str, *parts: Part | str) -> Message:
     return Message(role, tuple(Text(part) if isinstance(part, str) else part for part in parts))
 
 
 def call(identity: str, name: str = "f", arguments: str = "{}", kind: str = "function") -> Message:
-    return said("assistant", ToolCall(identity, name, arguments, kind))
+    return text_message("assistant", ToolCall(identity, name, arguments, kind))
 
 
 def answer(identity: str, *parts: Any) -> Message:
@@ -54,8 +54,8 @@ USER = {"role": "user", "content": "u"}
 
 def test_an_agents_items_become_turns() -> None:
     assert written(
-        said("system", "s"), said("developer", "d"), said("user", "u", "v"), said("assistant", Reasoning("hm")),
-        said("assistant", "I look"), call("a"), call("b", "g", ""), answer("a", "ra"), answer("b"), said("assistant", "done"),
+        text_message("system", "s"), text_message("developer", "d"), text_message("user", "u", "v"), text_message("assistant", Reasoning("hm")),
+        text_message("assistant", "I look"), call("a"), call("b", "g", ""), answer("a", "ra"), answer("b"), text_message("assistant", "done"),
     ) == [
         {"role": "system", "content": "s"}, {"role": "system", "content": "d"}, {"role": "user", "content": "u\nv"},
         {"role": "assistant", "content": "I look", "tool_calls": [entry("a"), entry("b", "g")]},
@@ -65,46 +65,46 @@ def test_an_agents_items_become_turns() -> None:
 
 
 def test_calls_and_answers_that_take_turns_stay_pairs() -> None:
-    found = written(said("user", "u"), call("a"), answer("a", "1"), call("b"), answer("b", "2"))
+    found = written(text_message("user", "u"), call("a"), answer("a", "1"), call("b"), answer("b", "2"))
     assert [one["role"] for one in found] == ["user", "assistant", "tool", "assistant", "tool"]
 
 
 def test_an_answer_is_brought_behind_its_call() -> None:
-    found = written(call("a"), said("user", "u"), answer("a", "late"))
+    found = written(call("a"), text_message("user", "u"), answer("a", "late"))
     assert found == [{"role": "assistant", "tool_calls": [entry("a")]}, {"role": "tool", "tool_call_id": "a", "content": "late"}, USER]
     swapped = written(call("a"), call("b"), answer("b", "2"), answer("a", "1"))
     assert [one.get("content") for one in swapped[1:]] == ["1", "2"]
 
 
 def test_ids_that_come_again_in_a_later_turn_find_their_own_answers() -> None:
-    found = written(call("a"), answer("a", "1"), said("user", "u"), call("a"), answer("a", "2"))
+    found = written(call("a"), answer("a", "1"), text_message("user", "u"), call("a"), answer("a", "2"))
     assert [one["content"] for one in found if one["role"] == "tool"] == ["1", "2"]
 
 
-def test_a_call_that_nobody_answered_is_filled_in_or_refused() -> None:
-    for tail in ([], [said("user", "u")], [call("b"), answer("b")]):
-        assert {"role": "tool", "tool_call_id": "a", "content": FILLED} in written(said("user", "u"), call("a"), *tail)
+def test_a_call_without_a_result_is_filled_in_or_refused() -> None:
+    for tail in ([], [text_message("user", "u")], [call("b"), answer("b")]):
+        assert {"role": "tool", "tool_call_id": "a", "content": FILLED} in written(text_message("user", "u"), call("a"), *tail)
     with pytest.raises(Refused, match="'a' has no answer"):
-        written(call("a"), said("user", "u"), unanswered_calls="refuse")
+        written(call("a"), text_message("user", "u"), unanswered_calls="refuse")
 
 
 @pytest.mark.parametrize(
     "messages",
     [
-        (said("user", "u"), answer("a")),
+        (text_message("user", "u"), answer("a")),
         (answer("a"), call("a")),
         (call("a"), answer("a"), answer("a")),
         (call("a"), answer("b")),
     ],
 )
-def test_an_answer_that_no_call_asked_for_is_refused(messages: tuple[Message, ...]) -> None:
+def test_a_result_without_a_call_is_refused(messages: tuple[Message, ...]) -> None:
     with pytest.raises(Refused, match="answers no tool call"):
         written(*messages)
 
 
 def test_images_of_tools_come_in_a_user_message_behind_the_block() -> None:
     image = Image("data:image/png;base64,AA", "low")
-    found = written(call("a"), call("b"), answer("a", image), answer("b", "t", File("n", "data:a/b,", None, None)), said("user", "u"))
+    found = written(call("a"), call("b"), answer("a", image), answer("b", "t", File("n", "data:a/b,", None, None)), text_message("user", "u"))
     assert [one["role"] for one in found] == ["assistant", "tool", "tool", "user", "user"]
     assert found[1]["content"] == BEHIND and found[2]["content"] == "t"
     assert [part["type"] for part in found[3]["content"]] == ["text", "image_url", "text", "file"]
@@ -112,7 +112,7 @@ def test_images_of_tools_come_in_a_user_message_behind_the_block() -> None:
 
 
 def test_a_refusal_stays_an_assistants_turn() -> None:
-    assert written(said("user", "u"), said("assistant", Refusal("no")), said("user", "u"))[1] == {
+    assert written(text_message("user", "u"), text_message("assistant", Refusal("no")), text_message("user", "u"))[1] == {
         "role": "assistant", "refusal": "no",
     }  # fmt: skip
 
@@ -123,28 +123,28 @@ def test_a_custom_call_is_wrapped_as_its_tool_was() -> None:
 
 
 def test_thoughts_go_where_the_options_say() -> None:
-    messages = (said("assistant", Reasoning("hm")), said("assistant", Reasoning("ha"), "x"), said("user", "u"))
+    messages = (text_message("assistant", Reasoning("hm")), text_message("assistant", Reasoning("ha"), "x"), text_message("user", "u"))
     assert written(*messages)[0] == {"role": "assistant", "content": "x"}
     assert written(*messages, reasoning_history="reasoning_content")[0]["reasoning_content"] == "hm\n\nha"
-    assert written(said("user", "u"), said("assistant", Reasoning("hm")), reasoning_history="reasoning_content") == [USER]
+    assert written(text_message("user", "u"), text_message("assistant", Reasoning("hm")), reasoning_history="reasoning_content") == [USER]
 
 
 def test_the_developer_keeps_the_role_where_the_endpoint_knows_it() -> None:
-    assert written(said("developer", "d"), developer_role=True) == [{"role": "developer", "content": "d"}]
+    assert written(text_message("developer", "d"), developer_role=True) == [{"role": "developer", "content": "d"}]
 
 
 def test_what_is_empty_is_left_out() -> None:
-    assert written(said("system", ""), said("user", "u"), said("assistant", " "), said("assistant")) == [USER]
+    assert written(text_message("system", ""), text_message("user", "u"), text_message("assistant", " "), text_message("assistant")) == [USER]
     with pytest.raises(Refused):
-        written(said("system", ""))
+        written(text_message("system", ""))
 
 
 def test_two_assistant_texts_are_one_turn() -> None:
-    assert written(said("assistant", "a"), said("assistant", "b"))[0]["content"] == "a\n\nb"
+    assert written(text_message("assistant", "a"), text_message("assistant", "b"))[0]["content"] == "a\n\nb"
 
 
 def test_media_of_users_are_parts() -> None:
-    [found] = written(said("user", "t", "", Image("u"), Audio("AA", "wav"), File("n", None, None, "f-1")))
+    [found] = written(text_message("user", "t", "", Image("u"), Audio("AA", "wav"), File("n", None, None, "f-1")))
     assert found["content"] == [
         {"type": "text", "text": "t"}, {"type": "image_url", "image_url": {"url": "u"}},
         {"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}}, {"type": "file", "file": {"filename": "n", "file_id": "f-1"}},
@@ -152,7 +152,7 @@ def test_media_of_users_are_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [said("user", File("n", None, "https://x/y.pdf")), said("system", Image("u")), said("user", Refusal("x")), said("boss", "x")]
+    "message", [text_message("user", File("n", None, "https://x/y.pdf")), text_message("system", Image("u")), text_message("user", Refusal("x")), text_message("boss", "x")]
 )
 def test_what_cannot_be_carried_is_refused(message: Message) -> None:
     with pytest.raises(Refused):
@@ -163,23 +163,23 @@ def test_a_signature_comes_from_the_call_or_from_memory() -> None:
     memory = Kept()
     memory.put("thought_signature:a", "remembered")
     found = written(
-        said("assistant", ToolCall("a", "f", "{}"), ToolCall("b", "f", "{}", signature="own")), answer("a"), answer("b"), memory=memory
+        text_message("assistant", ToolCall("a", "f", "{}"), ToolCall("b", "f", "{}", signature="own")), answer("a"), answer("b"), memory=memory
     )
     assert [one["extra_content"]["google"]["thought_signature"] for one in found[0]["tool_calls"]] == ["remembered", "own"]
 
 
 IDS = st.sampled_from("abc")
 TURN = st.one_of(
-    st.builds(lambda text: said("user", text), st.text(max_size=2)),
-    st.builds(lambda url: said("user", Image(url), ""), st.just("u")),
-    st.builds(lambda text: said("system", text), st.text(max_size=2)),
-    st.builds(lambda text: said("developer", text), st.text(max_size=2)),
-    st.builds(lambda text: said("assistant", text), st.text(max_size=2)),
-    st.just(said("assistant", Reasoning("hm"))),
-    st.just(said("assistant", Refusal("no"))),
-    st.just(said("assistant")),
+    st.builds(lambda text: text_message("user", text), st.text(max_size=2)),
+    st.builds(lambda url: text_message("user", Image(url), ""), st.just("u")),
+    st.builds(lambda text: text_message("system", text), st.text(max_size=2)),
+    st.builds(lambda text: text_message("developer", text), st.text(max_size=2)),
+    st.builds(lambda text: text_message("assistant", text), st.text(max_size=2)),
+    st.just(text_message("assistant", Reasoning("hm"))),
+    st.just(text_message("assistant", Refusal("no"))),
+    st.just(text_message("assistant")),
     st.builds(call, IDS, st.just("f"), st.sampled_from(["", "{}", "x"]), st.sampled_from(["function", "custom"])),
-    st.builds(lambda one, two: said("assistant", ToolCall(one, "f", "{}"), "t", ToolCall(two + "2", "g", "")), IDS, IDS),
+    st.builds(lambda one, two: text_message("assistant", ToolCall(one, "f", "{}"), "t", ToolCall(two + "2", "g", "")), IDS, IDS),
     st.builds(lambda one: answer(one, "r"), IDS),
     st.builds(lambda one: answer(one + "2", Image("u")), IDS),
 )
@@ -202,5 +202,5 @@ def test_no_order_of_turns_gives_what_a_strict_endpoint_refuses(turns: list[Mess
 
 @pytest.mark.parametrize(("arguments", "sent"), [("null", "{}"), ("", "{}"), ('{"a":"half', '{"unparsed_arguments":"{\\"a\\":\\"half"}'), ('{ "a":1}', '{ "a":1}')])
 def test_arguments_that_no_endpoint_could_read_end_no_conversation(arguments: str, sent: str) -> None:
-    messages = written(said("user", "go"), call("c1", arguments=arguments), answer("c1", "r"))
+    messages = written(text_message("user", "go"), call("c1", arguments=arguments), answer("c1", "r"))
     assert messages[1]["tool_calls"] == [entry("c1", arguments=sent)]

@@ -19,7 +19,7 @@ from relayd.protocols.canon import (
 from relayd.protocols.dialect import Options
 from relayd.protocols.openai_chat.write_request import write_request
 from tests.aids.memories import Kept
-from tests.unit.protocols.openai_chat.asked import ask
+from tests.unit.protocols.openai_chat.asked import context
 from tests.unit.protocols.openai_chat.strict import offences
 
 USER = (Message("user", (Text("hi"),)),)
@@ -106,6 +106,6 @@ def test_the_options_say_what_the_endpoint_takes() -> None:
 
 def test_numbers_and_text_arrive_as_they_were() -> None:
     parameters = {"type": "object", "properties": {"é☃": {"maximum": 9007199254740993, "minimum": -0.0, "const": "\ud83d"}}}
-    request = ask(tools=[{"type": "function", "function": {"name": "f", "parameters": parameters}}])
+    request = context(tools=[{"type": "function", "function": {"name": "f", "parameters": parameters}}])
     body = json.loads(write_request(request, Options(), Kept()).body)
     assert body["tools"][0]["function"]["parameters"] == parameters

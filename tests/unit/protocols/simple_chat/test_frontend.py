@@ -66,7 +66,7 @@ def test_the_answer_is_a_completion_that_names_its_backend() -> None:
         ("mistral-7b-instruct", 150), ("my-gemini", 150),
     ],
 )  # fmt: skip
-def test_the_beginning_of_the_models_name_tells_the_length(model: str, most: int) -> None:
+def test_the_prefix_of_the_models_name_decides_the_limit(model: str, most: int) -> None:
     request = read(model=model)
     assert request.max_tokens == most and request.stream is False
     assert read(model=model, max_tokens=50).max_tokens == 50 and read(model=model, max_tokens=0).max_tokens == 0
