@@ -1,16 +1,16 @@
-# relayd: every word of a developer's day. `make run` and `make test` need nothing but python3 (3.11 or newer) and this
-# file: they set up what is missing and are quick when nothing is.
+# Development commands of relayd. `make run` and `make test` only need python3 (3.11 or newer): they install missing
+# requirements, and are fast if none are missing.
 #
-#   run    start relayd in the foreground on conf/relayd.yaml       bench  measure against the peers
-#   test   unit and functional tests, pinned libraries              docs   write the generated files anew
-#   quick  the part of them that needs no process, below a minute   deb    build dist/relayd_*_all.deb
-#   style  ruff            types  mypy --strict                     clean  remove everything that make made
-#   cover  test coverage   fuzz   parsers against their oracles
-#   test-debian  the tests on Debian's libraries      test-newest  on the newest ones      pins  pin the newest ones
-#   soak   minutes of 200 clients with random aborts     apt-repo  dist/apt, a signed repository of it (KEY=...)
-#   clients  real programs (SDKs, Codex, Claude Code, llmprobe) over scripted back-ends
-#   acceptance  the package in booted Debian systems   reproducible  two builds, byte for byte, and lintian
-#   check  all of it: style types test-debian test-newest fuzz docs-unchanged clients reproducible deb acceptance
+#   run    start relayd in the foreground with conf/relayd.yaml     bench  benchmark against other servers
+#   test   unit and functional tests with pinned libraries          docs   generate manuals, schema and samples
+#   quick  tests that need no process, below a minute               deb    build dist/relayd_*_all.deb
+#   style  ruff            types  mypy --strict                     clean  remove all generated files
+#   cover  test coverage   fuzz   fuzz tests of parsers
+#   test-debian  tests with Debian's libraries     test-newest  with the newest libraries     pins  pin the newest ones
+#   soak   minutes with 200 clients and random aborts     apt-repo  dist/apt, a signed repository (KEY=...)
+#   clients  real clients (SDKs, Codex, Claude Code, llmprobe) against scripted upstreams
+#   acceptance  the package in booted Debian systems      reproducible  two identical builds, and lintian
+#   check  style types test-debian test-newest fuzz docs-unchanged clients reproducible deb acceptance
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -20,7 +20,7 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3
 CONFIG ?= conf/relayd.yaml
 ARGS ?=
-# Most of what a test does is waiting. ARGS=-n0 for none: a debugger, an order of one's own.
+# Tests mostly wait, so there are more workers than cores. ARGS=-n0 runs without workers, for example in a debugger.
 WORKERS ?= $(shell echo $$(( 2 * $$(nproc) )))
 PARALLEL = -n $(WORKERS) --dist worksteal --durations=20
 
@@ -31,10 +31,10 @@ PY := $(VENV)/bin/python
 DEBIAN_PY := $(DEBIAN_VENV)/bin/python
 NEWEST_PY := $(NEWEST_VENV)/bin/python
 
-# What relayd and its tests need stands in setup.py, the versions that were proven in PINS: those of relayd's own
-# libraries first, which Debian's set and the newest one do not take.
+# setup.py declares the dependencies, PINS the tested versions: first those of the runtime libraries, which the tests with
+# Debian's and with the newest libraries ignore.
 PINS := tests/constraints.txt
-# Values in, values out: nothing here starts a process.
+# These tests start no process.
 QUICK := $(addprefix tests/unit/,access config limits plan routing schema stores telemetry wire) tests/unit/test_*.py
 BENCH_PACKAGES := nginx-light wrk
 DEBIAN_RUNTIME := python3-venv python3-tornado python3-pycurl python3-yaml python3-statsd python3-cryptography
@@ -60,7 +60,7 @@ style: $(VENV)/.tools
 types: $(VENV)/.tools
 	$(VENV)/bin/mypy
 
-# The unit tests, and the floor of coverage of each file.
+# The unit tests, and the minimum coverage of each file.
 cover: $(VENV)/.tools
 	@mkdir -p .cache && rm -f .cache/coverage*
 	$(PY) -m coverage run -m pytest $(PARALLEL) tests/unit tests/docs $(ARGS)
@@ -68,7 +68,7 @@ cover: $(VENV)/.tools
 	@$(PY) -m coverage report --skip-covered
 	$(PY) tests/coverage_floor.py .cache/coverage.json
 
-# Looks for what nobody has seen yet. RELAYD_EXAMPLES=new make test does the same for the properties among the tests.
+# Searches with new random inputs. RELAYD_EXAMPLES=new make test does the same for property-based tests.
 fuzz: $(VENV)/.tools
 	RELAYD_EXAMPLES=new $(PY) -m pytest -m fuzz $(PARALLEL) $(ARGS)
 
@@ -79,12 +79,12 @@ soak: $(VENV)/.tools
 bench: $(VENV)/.bench
 	$(PY) tests/bench/run.py $(ARGS)
 
-# The same tests on Debian's own Tornado, pycurl and libcurl.
+# The same tests with Debian's Tornado, pycurl and libcurl.
 test-debian: $(DEBIAN_VENV)/.tools
 	@$(DEBIAN_PY) -c 'import sys, tornado, pycurl; print("Debian set:", sys.version.split()[0], "tornado", tornado.version, pycurl.version)'
 	$(DEBIAN_PY) -m pytest $(PARALLEL) $(ARGS)
 
-# What a user's pip installs today, where that is not what is pinned; the tools of the tests stay the pinned ones.
+# The libraries that pip installs today, if they differ from the pinned ones; test tools stay pinned.
 test-newest:
 	@$(PYTHON) -m venv --clear $(NEWEST_VENV)
 	@mkdir -p .stamps && $(NEWEST_PY) tests/pins.py tools >.stamps/tools.txt
@@ -92,7 +92,7 @@ test-newest:
 	@if $(NEWEST_PY) tests/pins.py differ; then echo "the newest libraries are the pinned ones"; \
 	    else $(NEWEST_PY) -m pytest $(PARALLEL) $(or $(ARGS),tests/unit); fi
 
-# A newer set of everything, kept only when all tests pass on it.
+# Update all pins; written only if all tests pass.
 pins:
 	$(PYTHON) -m venv --clear $(NEWEST_VENV)
 	$(NEWEST_PY) $(PIP) install --prefer-binary -e '.[test,lint,bench]'
@@ -107,7 +107,7 @@ docs: $(VENV)/.runtime
 docs-unchanged: $(VENV)/.runtime
 	$(PY) tests/docs_check.py
 
-# Built from a copy, so that the work tree stays as it is; with the system's Python, whatever stands before it in PATH.
+# Built from a copy, so that the work tree is unchanged, and with the system's Python regardless of PATH.
 deb: .stamps/deb-tools
 	rm -rf dist/tree && mkdir -p dist/tree/relayd
 	git ls-files -z --cached --others --exclude-standard | xargs -0 ls -d 2>/dev/null \
@@ -117,7 +117,7 @@ deb: .stamps/deb-tools
 	rm -f dist/*.deb && mv dist/tree/*.deb dist/ && rm -rf dist/tree
 	@ls dist/*.deb
 
-# The tree twice, in other places, with another clock, mask, language and home: the packages must not tell.
+# Two builds in different folders, time zones, umasks, locales and homes must be identical.
 reproducible: .stamps/deb-tools .stamps/lintian
 	rm -rf dist/twice && mkdir -p dist/twice/one/relayd dist/twice/two/deeper/relayd
 	git ls-files -z --cached --others --exclude-standard | xargs -0 ls -d 2>/dev/null | tar -c --no-recursion -T - >dist/twice/tree.tar
@@ -131,19 +131,19 @@ reproducible: .stamps/deb-tools .stamps/lintian
 	lintian --fail-on error,warning dist/twice/one/*.changes
 	@sha256sum dist/twice/one/*.deb | sed 's, .*/,  ,'; rm -rf dist/twice
 
-# KEY: a secret key of your own keyring. README.md has the lines for the servers.
+# KEY: a secret key of your keyring. README.md shows the use on servers.
 apt-repo: deb
 	@test -n "$(KEY)" || { echo "make apt-repo KEY=you@example.org (gpg --list-secret-keys)" >&2; exit 2; }
 	@command -v apt-ftparchive gpg >/dev/null || { $(call apt_install,apt-utils gpg); }
 	debian/make-repository dist/apt "$(KEY)" dist/relayd_*_all.deb
 
-# Installs the package in booted Debian systems; skipped, with the reason, where the host cannot boot one. The tests of a
-# file go on with one system, in their order: they stay on one worker.
+# Installs the package in booted Debian systems; skipped, with the reason, if the host cannot boot one. The tests of a
+# file share one system and run in order, on one worker.
 acceptance: $(VENV)/.tools deb
 	$(PY) -m pytest -n $(shell nproc) --dist loadfile -m packaging tests/packaging $(ARGS)
 
-# In an environment of their own: some of them want other versions of what the tests use. What a registry does not have
-# is left out with a word.
+# In a separate environment, because some of them need other versions of test libraries. Packages that a registry does not
+# have are skipped with a message.
 clients: $(VENV)/.tools
 	@test -x build/clients/venv/bin/python || $(PYTHON) -m venv build/clients/venv
 	@build/clients/venv/bin/python $(PIP) install --prefer-binary -c $(PINS) -e '.[test]'
@@ -159,7 +159,7 @@ clean:
 
 setup: $(VENV)/.tools
 
-# Set-up. Each stamp is older than what decided it, or it is made again.
+# Set-up. A stamp is renewed if one of its prerequisites is newer.
 
 define apt_install
 if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \

@@ -19,9 +19,9 @@ def version() -> str:
     return found.group(1)
 
 
-# What relayd needs; the lower ends are those of Debian 12.
+# Runtime dependencies; the minimum versions are those of Debian 12.
 RUNTIME = ["tornado>=6.2", "pycurl>=7.45.2", "PyYAML>=6.0", "statsd>=4.0", "cryptography>=38.0.4"]
-# What a developer needs, by the word of the Makefile. Versions that were proven stand in tests/constraints.txt.
+# Development dependencies by target of the Makefile; tests/constraints.txt pins the tested versions.
 EXTRAS = {
     "test": [
         "pytest", "pytest-tornasync", "pytest-xdist", "hypothesis", "h11", "httptools", "h2", "openai", "anthropic",
@@ -43,7 +43,7 @@ setup(
     install_requires=RUNTIME,
     extras_require=EXTRAS,
     packages=find_packages(include=["relayd", "relayd.*"]),
-    # Beside the modules: pages and other files that a room shows.
+    # Data files of the packages.
     package_data={"": ["*.html", "*.css", "*.js", "*.svg", "py.typed"]},
     entry_points={"console_scripts": ["relayd=relayd.cli.main:main"]},
     classifiers=[

@@ -1,4 +1,4 @@
-"""What README and ARCHITECTURE.md say is there, is there."""
+"""README and ARCHITECTURE.md name only files and commands that exist."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import pytest
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 README = (TOP / "README.md").read_text(encoding="utf-8")
-HOUSE = (TOP / "ARCHITECTURE.md").read_text(encoding="utf-8")
+ARCHITECTURE = (TOP / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
-def test_every_room_of_the_house_is_on_the_page() -> None:
-    rooms = {path.parent.name for path in TOP.glob("relayd/*/__init__.py") if len(list(path.parent.glob("*.py"))) > 1}
-    assert {room for room in rooms if f"`{room}/`" not in HOUSE} == set()
+def test_every_package_is_in_the_architecture_page() -> None:
+    packages = {path.parent.name for path in TOP.glob("relayd/*/__init__.py") if len(list(path.parent.glob("*.py"))) > 1}
+    assert {package for package in packages if f"`{package}/`" not in ARCHITECTURE} == set()
 
 
 def test_every_file_that_the_page_names_exists() -> None:
     there = {path.stem for path in TOP.glob("relayd/**/*.py")}
-    table = [line.split("|")[3] for line in HOUSE.splitlines() if re.match(r"\| \d ", line)]
+    table = [line.split("|")[3] for line in ARCHITECTURE.splitlines() if re.match(r"\| \d ", line)]
     named = {word for cell in table for word in re.findall(r"[a-z_0-9]+(?![/`a-z_0-9])", cell.replace("(the catalogue)", ""))}
     assert named - there == set()
-    for path in re.findall(r"\b((?:relayd|config|telemetry|proxy|tests)/[a-z_/]+\.py)", HOUSE):
+    for path in re.findall(r"\b((?:relayd|config|telemetry|proxy|tests)/[a-z_/]+\.py)", ARCHITECTURE):
         assert (TOP / path).exists() or (TOP / "relayd" / path).exists(), path
 
 
-def test_every_word_of_make_that_the_readme_names_is_in_the_makefile() -> None:
+def test_every_make_target_in_the_readme_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (TOP / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    words = {word for line in re.findall(r"\bmake ((?:[a-z-]+ ?)+)", README) for word in line.split()}
-    assert words & {"run", "test", "style", "types", "deb"} and words - targets == set()
+    targets_named = {word for line in re.findall(r"\bmake ((?:[a-z-]+ ?)+)", README) for word in line.split()}
+    assert targets_named & {"run", "test", "style", "types", "deb"} and targets_named - targets == set()
 
 
 @pytest.mark.parametrize("name", re.findall(r"`((?:conf|tests|debian)/[^`]+|[A-Z]+\.md|\.ci/run)`", README))

@@ -99,7 +99,7 @@ class Daemon:
 class Config:
     """relayd.yaml with its included files."""
 
-    include: tuple[str, ...] = setting(default=(), doc="Additional files, with globs, relative to this file; their sections are merged. An unreadable folder is a fault, a folder that does not exist causes a warning. A key in two files is a fault.", example="/etc/relayd.d/*.yaml")
+    include: tuple[str, ...] = setting(default=(), doc="Additional files, with globs, relative to this file; their sections are merged. An unreadable folder is an error, a folder that does not exist causes a warning. A key in two files is an error.", example="/etc/relayd.d/*.yaml")
     listeners: Mapping[str, Listener] = setting(factory=dict, doc="The addresses that accept clients.")
     admin: Admin = setting(factory=Admin, doc="The admin application.")
     upstreams: Mapping[str, Upstream] = setting(factory=dict, doc="Named groups of endpoints.")

@@ -139,8 +139,8 @@ def merged_timeouts(own: RouteTimeouts, theirs: Timeouts) -> Timeouts:
 class HeaderNames:
     """Names of the fields that relayd writes, as bytes; b"" is off.
 
-    `custom` holds in lower case those that are not the usual ones: what the other side sent under these names is dropped,
-    as the parsers drop it under the usual names, also where these are renamed or off.
+    `custom` contains, in lower case, the names that are not defaults. Fields of the other side with these names are
+    dropped. The parsers drop fields with the default names, even if these are renamed or off.
     """
 
     request_id: bytes

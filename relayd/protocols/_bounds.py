@@ -1,29 +1,29 @@
-"""Bounds on what relayd keeps of one answer: an allowance of characters, and a buffer for text that comes in pieces.
+"""Bounds on the buffered part of one response: an allowance of characters, and a buffer for text in pieces.
 
 Laws:
-1. Code that keeps a part of an answer charges it to an allowance first; data that is passed on at once is free.
-2. Text that arrives letter by letter takes as much memory as text that arrives at once, except for the last pieces.
+1. Code that buffers a part of a response charges it to an allowance first; data that is passed on at once is free.
+2. Text that arrives character by character takes as much memory as text that arrives at once, except the last pieces.
 """
 
 from __future__ import annotations
 
-MOST_BUFFERED_CHARS = 64 * 1024 * 1024  # of one answer, until its end
-MOST_ITEMS = 4096  # of one answer: blocks, output items, parts
+MOST_BUFFERED_CHARS = 64 * 1024 * 1024  # of one response, until its end
+MOST_ITEMS = 4096  # of one response: blocks, output items, parts
 MOST_CALLS = 1024
 MAX_ID_CHARS = 512  # of an id, a model, a function's name: many events repeat them
-PIECE_CHARS = 64  # overhead of a piece that waits as an object of its own
+PIECE_CHARS = 64  # overhead of a piece that is buffered as an object of its own
 _JOIN_AT = 1024
 
 
 class ResponseTooLarge(ValueError):
-    """An answer exceeds a bound. The message may be shown to the client."""
+    """A response exceeds a bound. The message may be shown to the client."""
 
     def __init__(self, message: str = "The upstream's answer is too large.") -> None:
         super().__init__(message)
 
 
 class Allowance:
-    """How many characters may still be kept; owned by the reader or the renderer of one answer."""
+    """The number of characters that may still be buffered; owned by the reader or the renderer of one response."""
 
     __slots__ = ("_left", "_message")
 
@@ -38,7 +38,7 @@ class Allowance:
 
 
 class TextBuffer:
-    """A text that is collected in pieces; its owner charges an Allowance first."""
+    """A text that is collected in pieces; the owner charges an Allowance first."""
 
     __slots__ = ("_last", "_whole")
 

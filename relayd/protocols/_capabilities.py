@@ -1,12 +1,12 @@
-"""What the endpoints of each API take, by the generation of the model: one table, which all writers of requests ask.
+"""The capabilities of each API's endpoints by model family: one table for all writers of requests.
 
-The name of a model tells its generation. A name that tells nothing (a deployment, a tuned model, a model of its own)
-is held for what is most widely taken, at providers that have models of their own for the newest generation.
+The name of a model determines its family. An unknown name (a deployment, a tuned model, a private model) gets the most
+widely supported capabilities, or those of the newest family at providers with models of their own.
 
 Laws:
-1. A value that an endpoint would refuse becomes the nearest that it takes; what has no near one is for the endpoint to
-   judge, or, where nobody could take it, refused with the name of the field.
-2. No effort is written as `none` unless it is `none`: a model that is asked to think little still thinks.
+1. A value that an endpoint would reject is replaced by the nearest supported one. A value without a near one is passed
+   on for the endpoint to judge, or is Refused with the name of the field if no endpoint could support it.
+2. An effort is written as `none` only if it is `none`: a model that is asked to think little still thinks.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from relayd.protocols.dialect import Refused
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")  # from least to most
 _USUAL_EFFORTS = ("none", "low", "medium", "high")
 
-# From how many thinking tokens on which effort fits (clients of Messages and Gemini count tokens).
+# The smallest thinking budget in tokens for each effort (Messages and Gemini clients give budgets).
 _EFFORT_THRESHOLDS = ((16384, "high"), (4096, "medium"), (1, "low"))
 
 
 def effort_for_budget(budget: int) -> str | None:
-    """The effort that is nearest to a budget of tokens; None for no budget."""
+    """The effort that is nearest to a budget of tokens; None for a budget of 0."""
     return next((effort_name for minimum, effort_name in _EFFORT_THRESHOLDS if budget >= minimum), None)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFamily:
-    """What the models of one generation take.
+    """The capabilities of one family of models.
 
-    thinking: how they are asked to think: `no`, by an `effort`, by a `budget` of tokens, or only whether (`switch`);
-    `adaptive` decides by itself, with an effort; "" leaves it to the upstream's options.
-    efforts: the words that are taken; `instead` names the word for one that is not, where that is not the nearest.
-    any_word: a word that is no effort goes to the endpoint as it is, else it is refused.
-    budgets: the tokens for each effort; least_budget and most_budget bound them; where `can_rest`, 0 is taken too.
-    json_schema: takes JSON Schema for structured output, else the older subset.
-    call_ids: knows ids of calls. signatures: refuses a call of the current turn without its thought signature.
+    thinking: how thinking is requested: not at all (`no`), by an `effort`, by a `budget` of tokens, or on and off only
+    (`switch`). `adaptive` models decide themselves, guided by an effort. "" leaves it to the upstream's options.
+    efforts: the supported efforts. effort_aliases: replacements of unsupported efforts, where it is not the nearest.
+    passes_unknown_effort: an unknown effort is sent unchanged; otherwise it is Refused.
+    budgets: the tokens for each effort, between min_budget and max_budget. can_disable: a budget of 0 is supported too.
+    json_schema: JSON Schema is supported for structured output, else only the older subset.
+    call_ids: calls have ids. signatures: a call of the current turn is rejected without its thought signature.
     """
 
     thinking: str = "effort"
@@ -58,7 +58,7 @@ class ModelFamily:
     signatures: bool = False
 
     def effort(self, effort_name: str) -> str:
-        """The word to write for an effort. Raises Refused for what is no effort, where no endpoint could know it."""
+        """The supported effort for an effort. Raises Refused for an unknown effort that no endpoint could support."""
         effort_name = self.effort_aliases.get(effort_name, effort_name)
         if effort_name in self.efforts:
             return effort_name
@@ -67,7 +67,7 @@ class ModelFamily:
                 return effort_name
             known = ", ".join(EFFORTS)
             raise Refused(
-                f"Unknown reasoning effort {word[:40]!r}; known: {known}.", "reasoning_effort", "invalid_value"
+                f"Unknown reasoning effort {effort_name[:40]!r}; known: {known}.", "reasoning_effort", "invalid_value"
             )
         rank = EFFORTS.index(effort_name)
         allowed = [one for one in self.efforts if one != "none"]
@@ -75,11 +75,11 @@ class ModelFamily:
         return lower[-1] if lower else allowed[0]
 
     def budget(self, effort: str) -> int:
-        """The tokens for an effort. Raises Refused for what is no effort."""
+        """The tokens for an effort. Raises Refused for an unknown effort."""
         return self.clamp_budget(self.budgets.get(self.effort(effort), self.budgets["medium"]))
 
     def clamp_budget(self, tokens: int) -> int:
-        """The nearest number of tokens that the models take; -1 leaves it to them."""
+        """The nearest supported number of tokens; -1 lets the model decide."""
         if tokens < 0 or (tokens == 0 and self.can_disable):
             return max(tokens, -1)
         return min(max(tokens, self.min_budget), self.max_budget)
@@ -87,31 +87,31 @@ class ModelFamily:
 
 @dataclass(frozen=True, slots=True)
 class ToolNames:
-    """The names of tools that an API takes. Another name is written as one of these, always the same for one name."""
+    """The names of tools that an API accepts. Other names are encoded as accepted ones, deterministically."""
 
     allowed: re.Pattern[str]
     disallowed: re.Pattern[str]
     max_chars: int
-    prefix: str = ""  # what a name that is written otherwise begins with
+    prefix: str = ""  # of encoded names
 
     def encode(self, name: str) -> str:
-        """The name for the endpoint: it depends on nothing but the name, so that a history is written as it was."""
+        """The name for the endpoint. It depends on the name only, so that a history is always written alike."""
         if self.allowed.fullmatch(name):
             return name
         mark = "_" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
         return self.prefix + self.disallowed.sub("_", name)[: self.max_chars - len(self.prefix) - len(mark)] + mark
 
     def reverse_map(self, names: Iterable[str]) -> dict[str, str]:
-        """From what the endpoint was told to the name that the client knows, for those that differ."""
+        """The client's names by encoded name, for names that were encoded."""
         return {other: name for name in names if (other := self.encode(name)) != name}
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaRules:
-    """What structured output takes of JSON Schema.
+    """The subset of JSON Schema that structured output supports.
 
-    closed: objects must say `additionalProperties: false`. told: words that are not taken; they move to the
-    description. formats: the formats of strings that are taken. renamed: words that are taken under another name.
+    closed: objects must have `additionalProperties: false`. unsupported: keywords that move to the description.
+    formats: the supported formats of strings. renamed: keywords that are supported under another name.
     """
 
     closed: bool = False
@@ -122,10 +122,11 @@ class SchemaRules:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Api:
-    """What one API takes. `generations` are told by the name of the model, of which the first that matches counts.
+    """The capabilities of one API. The first entry of `families` whose pattern matches the model's name applies.
 
-    names: the names of tools; None for any. most_stops: how many stop strings; blank_stops: whether also of blanks
-    only. schemas: what it takes of the schema of structured output; None for all of it.
+    names: the accepted names of tools; None for any. max_stops: the number of stop strings; allows_blank_stops: whether
+    a stop string may be white space only. schemas: the supported subset of JSON Schema for structured output; None for
+    all of it.
     """
 
     default: ModelFamily
@@ -136,7 +137,7 @@ class Api:
     schemas: SchemaRules | None = None
 
     def of(self, model: str) -> ModelFamily:
-        """What the models of this name take."""
+        """The family of the model with this name."""
         return _family_of(self, model)
 
     def tool_name(self, name: str) -> str:
@@ -144,11 +145,11 @@ class Api:
         return name if self.names is None else self.names.encode(name)
 
     def original_names(self, request: Request) -> dict[str, str]:
-        """The way back of the names of a request's tools."""
+        """The client's names of a request's tools by encoded name."""
         return {} if self.names is None else self.names.reverse_map(tool.name for tool in request.tools)
 
     def split_stops(self, request: Request) -> tuple[list[str], tuple[str, ...]]:
-        """The stop strings for the endpoint, and those that are left for relayd to end the answer at."""
+        """The stop strings for the endpoint, and the rest, at which relayd ends the response."""
         allowed = [one for one in request.stop or () if self.allows_blank_stops or one.strip()]
         allowed = allowed if self.max_stops is None else allowed[: self.max_stops]
         return allowed, tuple(one for one in request.stop or () if one and one not in allowed)
@@ -169,7 +170,7 @@ def _by_pattern(*rows: tuple[str, ModelFamily]) -> tuple[tuple[re.Pattern[str], 
 # ---- OpenAI's two APIs, which many others imitate
 
 _OPENAI_NAMES = ToolNames(re.compile(r"[A-Za-z0-9_-]{1,64}"), re.compile(r"[^A-Za-z0-9_-]"), 64)
-_PROVIDER_PREFIX = r"(?:.*/)?"  # a provider's name before that of the model
+_PROVIDER_PREFIX = r"(?:.*/)?"  # the provider's name before the model's
 _OPENAI = _by_pattern(
     (_PROVIDER_PREFIX + r"gpt-5-pro", ModelFamily(efforts=("high",))),
     (_PROVIDER_PREFIX + r"gpt-5\.\d+-pro", ModelFamily(efforts=("medium", "high", "xhigh"))),
@@ -185,7 +186,7 @@ CHAT = Api(ModelFamily(), _OPENAI, _OPENAI_NAMES, max_stops=4)
 RESPONSES = Api(
     ModelFamily(efforts=("none", "minimal", "low", "medium", "high", "xhigh")), _OPENAI, _OPENAI_NAMES, max_stops=0
 )
-# Words of JSON Schema that OpenAI's `strict` refuses.
+# Keywords of JSON Schema that OpenAI's `strict` rejects.
 STRICT_UNSUPPORTED = frozenset((
     "allOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties", "oneOf",
     "prefixItems", "propertyNames", "minProperties", "maxProperties", "unevaluatedProperties", "unevaluatedItems",
@@ -231,8 +232,8 @@ _GOOGLE_BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "hig
 
 
 def _thinks_by_budget(minimum: int, maximum: int, *, can_disable: bool = True) -> ModelFamily:
-    return ModelFamily("budget", _GOOGLE, passes_unknown_effort=False, budgets=_GOOGLE_BUDGETS, min_budget=minimum, max_budget=maximum,
-                      can_disable=can_disable, call_ids=False)  # fmt: skip
+    return ModelFamily("budget", _GOOGLE, passes_unknown_effort=False, budgets=_GOOGLE_BUDGETS, min_budget=minimum,
+                       max_budget=maximum, can_disable=can_disable, call_ids=False)  # fmt: skip
 
 
 def _thinks_by_level(*levels: str, aliases: Mapping[str, str] | None = None) -> ModelFamily:
@@ -254,7 +255,7 @@ GEMINI = Api(
     ToolNames(re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,63}"), re.compile(r"[^A-Za-z0-9_.\-]"), 64, "_"),
     max_stops=5,
 )  # fmt: skip
-# Of a schema for models that know the older subset only.
+# Keywords of schemas for models that support the older subset only.
 GEMINI_KEYWORDS = (
     "title", "description", "nullable", "maxItems", "minItems", "required", "minProperties", "maxProperties",
     "minLength", "maxLength", "minimum", "maximum", "pattern", "example", "default", "propertyOrdering",

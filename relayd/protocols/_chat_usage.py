@@ -1,6 +1,6 @@
-"""Usage, finish reason and model in Chat Completions answers, as OpenAI and its imitators report them.
+"""Usage, finish reason and model in Chat Completions responses of OpenAI and compatible APIs.
 
-Endpoints of Ollama and Gemini serve Chat too, on paths of their own, so this stands beside the dialects.
+Endpoints of Ollama and Gemini serve Chat too, on paths of their own, so this module is shared by the dialects.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from relayd.usage import Usage
 
 
 def read_usage(usage: Mapping[str, Any]) -> Usage:
-    """A `usage` object as Usage."""
+    """Parse a `usage` object."""
     count = _json.a_count
     prompt_details = _json.an_object(usage.get("prompt_tokens_details"))
     completion_details = _json.an_object(usage.get("completion_tokens_details"))
@@ -33,7 +33,7 @@ def read_usage(usage: Mapping[str, Any]) -> Usage:
 
 
 def usage_of(chunk: Mapping[str, Any]) -> dict[str, Any]:
-    """The `usage` object of a chunk or a plain answer, wherever an imitator puts it; empty if there is none."""
+    """The `usage` object of a chunk or a plain response, at any of its known locations; empty if it is missing."""
     for container in (chunk, chunk.get("x_groq"), *_json.a_list(chunk.get("choices"))):
         if container.__class__ is dict and container.get("usage").__class__ is dict and container["usage"]:
             return dict(container["usage"])

@@ -1,4 +1,4 @@
-"""Data URLs, in which the dialects of OpenAI carry images and documents, taken apart for those that want them bare."""
+"""Data URLs, in which OpenAI's dialects carry images and documents, parsed for dialects with separate fields."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _HEAD = re.compile(r"data:([A-Za-z0-9.+\-]+/[A-Za-z0-9.+\-]+)?((?:;[^;,]*)*),", 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _WHITESPACE = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
-MOST_REPAIRED_CHARS = 8 * 1024 * 1024  # of base64 that is not written as endpoints want it
-MOST_ESCAPED_CHARS = 256 * 1024  # of content that is not in base64
+MOST_REPAIRED_CHARS = 8 * 1024 * 1024  # of base64 that must be normalised
+MOST_ESCAPED_CHARS = 256 * 1024  # of content without base64
 
 
 def is_data_url(url: str) -> bool:
-    """Whether this is a data URL at all."""
+    """Whether the URL has the scheme `data`."""
     return url[:5].lower() == "data:"
 
 
 def parse_data_url(url: str) -> tuple[str, str] | None:
-    """The media type and the content in base64, or None for what is no well-formed data URL.
+    """The media type and the content in base64; None if the data URL is malformed.
 
-    Base64 stays as it was written; only the URL-safe alphabet, white space and missing padding are put right, and that
-    only where the content is not so long that it would take long.
+    Valid base64 is returned unchanged. The URL-safe alphabet, white space and missing padding are normalised in content
+    of at most MOST_REPAIRED_CHARS, so that the work is bounded.
     """
     head = _HEAD.match(url)
     if head is None:
@@ -55,7 +55,7 @@ def parse_data_url(url: str) -> tuple[str, str] | None:
 
 
 def media_type_of_url(url: str) -> str | None:
-    """The media type that the path of an address suggests."""
+    """The media type that the extension in a URL's path suggests."""
     try:
         return mimetypes.guess_type(urlsplit(url).path, strict=True)[0]
     except ValueError:

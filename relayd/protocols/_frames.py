@@ -1,4 +1,4 @@
-"""Where the frames of an event stream end, found without reading them: for those that look at a stream in passing."""
+"""The ends of the frames of an event stream, found without parsing them, for code that inspects passing streams."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator
 
 _BLANK_LINE = re.compile(rb"\n\r?\n|\r\r")
-OVERLAP = 3  # so many bytes of an end may have come before
+OVERLAP = 3  # bytes of a frame's end that may have arrived before
 
 
 def last_frame_end(data: bytes | bytearray, start: int = 0) -> int:
-    """The place behind the last blank line, looked for from `start`; 0 if there is none.
+    """The position after the last blank line, searched from `start`; 0 if none is found.
 
-    A line ends with LF, CRLF or CR, and all lines of a stream in one way. Whoever has looked up to `seen` looks again
-    from `seen - OVERLAP`.
+    A line ends with LF, CRLF or CR, and all lines of a stream alike. A caller that has searched up to a position
+    continues at that position minus OVERLAP.
     """
     if data.endswith((b"\n\n", b"\n\r\n")):
         return len(data)
@@ -28,7 +28,7 @@ def last_frame_end(data: bytes | bytearray, start: int = 0) -> int:
 
 
 def first_frame_end(data: bytes) -> int:
-    """The place behind the first blank line; 0 if there is none."""
+    """The position after the first blank line; 0 if none is found."""
     found = [
         position + len(mark) for mark in (b"\n\n", b"\n\r\n", b"\r\r") if (position := data.find(mark)) >= 0
     ]
@@ -36,7 +36,7 @@ def first_frame_end(data: bytes) -> int:
 
 
 def split_frames(frames: bytes, most: int) -> Iterator[bytes]:
-    """Whole frames in pieces of at most so many bytes; a longer frame is a piece of its own."""
+    """Split whole frames into pieces of at most `most` bytes; a longer frame is a piece of its own."""
     start, size = 0, len(frames)
     while size - start > most:
         end = last_frame_end(frames[start : start + most])
@@ -50,7 +50,7 @@ def split_frames(frames: bytes, most: int) -> Iterator[bytes]:
 
 
 def frames_with_mark(frames: bytes, mark: re.Pattern[bytes]) -> Iterator[tuple[int, int]]:
-    """Begin and end of every frame in which the mark stands. Linear: no byte is looked at twice."""
+    """Start and end of every frame that contains the mark. Linear: no byte is scanned twice."""
     position = 0
     while (match := mark.search(frames, position)) is not None:
         begin = last_frame_end(frames[position : match.start()]) + position

@@ -1,10 +1,10 @@
-"""Takes what relayd itself has put into earlier answers out of a request that passes: no endpoint would know it.
+"""Removes parts that relayd generated in earlier responses from a passthrough request: no endpoint would know them.
 
-After a fallback, or with another model, a client brings back what a translation has written for it.
+After a fallback, or with another model, a client's history contains parts that a translation has generated.
 
 Laws:
-1. Every other byte of the request stays as it came.
-2. A step looks at a bounded number of JSON tokens; a string with many escapes counts as several.
+1. Every other byte of the request stays unchanged.
+2. A step scans a bounded number of JSON tokens; a string with many escapes counts as several.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Any, NamedTuple
 from relayd.protocols import _json
 from relayd.wire.json_steps import Steps
 
-Edit = tuple[int, int, bytes]  # from, to, and what stands there instead
+Edit = tuple[int, int, bytes]  # start, end, replacement
 STEP_TOKENS = 2048
 _TOKEN = re.compile(rb'["\[\]{}]')
-_STRING_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+){0,64}("|\\?\Z)?', re.DOTALL)  # the group is None: the string goes on
+_STRING_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+){0,64}("|\\?\Z)?', re.DOTALL)
+# The group is None if the string continues after the match.
 _OPENING = {b"]": b"[", b"}": b"{"}
 
 
 class Part(NamedTuple):
-    """An entry of a list. `value` is the object that it is if it holds a mark, else None."""
+    """An entry of a list. `value` is the parsed object if the entry contains a mark, else None."""
 
     start: int
     end: int
@@ -34,7 +35,7 @@ class Part(NamedTuple):
 def find_part_lists(
     body: bytes, span: tuple[int, int], shape: bytes, marks: tuple[bytes, ...]
 ) -> Steps[list[list[Part]]]:
-    """The lists that stand within these brackets (`shape`) of a member, and hold a mark in one of their entries."""
+    """The lists at this nesting (`shape`: the opening brackets) of a member whose entries contain a mark."""
     found: list[list[Part]] = []
     stack = bytearray()
     parts: list[Part] = []
@@ -52,7 +53,7 @@ def find_part_lists(
             if len(stack) == depth and stack == shape and any(part.value is not None for part in parts):
                 found.append(parts)
             if not stack or stack[-1:] != _OPENING[byte]:
-                return []  # no JSON: for the endpoint to refuse
+                return []  # not JSON: the endpoint rejects it
             del stack[-1:]
             if len(stack) == depth and stack == shape:
                 text = body[start:after]
@@ -64,8 +65,8 @@ def find_part_lists(
 
 
 def _tokens(body: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Brackets and strings (their first byte, start and end); a string with many escapes comes with b"" several times
-    before that, so that each match is bounded work."""
+    """Brackets and strings (first byte, start and end). Several tokens b"" precede a string with many
+    escapes, so that each match is bounded work."""
     while (found := _TOKEN.search(body, position, end)) is not None:
         position = found.end()
         if found[0] == b'"':
@@ -88,7 +89,8 @@ def _object(text: bytes) -> dict[str, Any] | None:
 def removal_edits(
     parts: list[Part], is_generated: Callable[[dict[str, Any]], bool], replacement: Callable[[dict[str, Any]], bytes]
 ) -> list[Edit]:
-    """What takes the own parts out of a list; one of which nothing is left keeps the last one as `instead` says."""
+    """The edits that remove the generated parts from a list. If all parts are generated, the last one is replaced by
+    `replacement` of it."""
     generated = [part.value is not None and is_generated(part.value) for part in parts]
     if not any(generated):
         return []
@@ -96,7 +98,7 @@ def removal_edits(
     if all(generated) and last is not None:
         return [(parts[0].start, parts[-1].end, replacement(last))]
     edits: list[Edit] = []
-    previous = -1  # the last entry that stays
+    previous = -1  # the index of the last entry that stays
     for index, part in enumerate(parts):
         if not generated[index]:
             if previous < 0 < index:

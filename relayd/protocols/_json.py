@@ -1,11 +1,11 @@
-"""JSON as the dialects read and write it: requests strictly, with the field at fault; answers leniently, never raising.
+"""JSON of the dialects: requests are parsed strictly, naming the invalid field; responses leniently, without raising.
 
 Laws:
-1. A request that cannot be read is Refused with a message and a `param`; no other exception leaves the strict half.
-2. What an endpoint sent may have any shape: the lenient half gives an empty value of the type that was asked for.
-3. A text of many small values takes many times its own size: how many there may be is bounded by MOST_VALUES.
-4. Nesting is bounded by MAX_DEPTH for requests, so that whoever walks through one may recurse.
-5. What is written is JSON: a number beyond the largest float is written as that one, and no number at all as null.
+1. A request that cannot be read is Refused with a message and a `param`; the strict half raises no other exception.
+2. An endpoint's JSON may have any shape: the lenient half returns an empty value of the requested type.
+3. A text of many small values takes many times its own size in memory: their number is bounded by MOST_VALUES.
+4. The nesting of requests is bounded by MAX_DEPTH, so that code may recurse.
+5. The output is valid JSON: infinities are written as the largest float, NaN as null.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _KIND_NAMES = {str: "a string", int: "an integer", float: "a number", bool: "a b
            list: "a list", type(None): "null"}  # fmt: skip
 _LARGEST_COUNT = 1 << 53
 MOST_VALUES = 1 << 20
-MOST_TEXT_CHARS = 4 * 1024 * 1024  # of JSON inside of a message; no model writes so much in one turn
+MOST_TEXT_CHARS = 4 * 1024 * 1024  # of JSON text inside a message; no model writes more in one turn
 _SHORT_TEXT_CHARS = 64 * 1024
-_MOST_STRUCTURE = 512 * 1024  # characters outside of strings
+_MOST_STRUCTURE = 512 * 1024  # characters outside strings
 _MOST_WEIGHT = 1 << 16
 _STRINGS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*"', re.DOTALL)
 _WHOLE_STRINGS = re.compile(r'(?:[^"]++|' + _STRINGS.pattern + ")*", re.DOTALL)
-MOST_PARTS = 4096  # of one message; agents send some tens
+MOST_PARTS = 4096  # of one message; agents send some tens of parts
 
 _quote: Callable[[str], str] = json.encoder.encode_basestring  # in C
 _encode_finite = json.JSONEncoder(
@@ -58,7 +58,7 @@ def _encode(value: Any) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """The value with each float as one that JSON can hold."""
+    """The value with each float replaced by one that JSON can represent."""
     if isinstance(value, Mapping):
         return {key: _finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -71,7 +71,7 @@ def _finite(value: Any) -> Any:
 def _lenient_int(digits: str) -> int | None:
     try:
         return int(digits)
-    except ValueError:  # too many of them
+    except ValueError:  # too many digits
         return None
 
 
@@ -79,7 +79,7 @@ _LENIENT = json.JSONDecoder(parse_constant=lambda _name: None, parse_int=_lenien
 
 
 def parse(data: bytes | str) -> Any:
-    """The value of a JSON text. Raises ValueError, whatever is wrong with it."""
+    """Parse a JSON text. Raises ValueError for any error."""
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
         _check_size(text)
@@ -87,7 +87,7 @@ def parse(data: bytes | str) -> Any:
             value, end = scan(text, 0)
         except StopIteration:
             end = -1
-        return value if end == len(text) else DECODER.decode(text)  # which takes blanks, or says what is wrong
+        return value if end == len(text) else DECODER.decode(text)  # which accepts white space, or describes the error
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except ValueError as fault:
@@ -97,10 +97,9 @@ def parse(data: bytes | str) -> Any:
 
 
 def parse_bounded(text: str) -> Any:
-    """The value of a JSON text inside of a message, e.g. of a call's arguments, where it takes little time to parse.
-    Raises ValueError."""
+    """Parse a JSON text inside a message, e.g. a call's arguments, if that takes little time. Raises ValueError."""
     if len(text) > MOST_TEXT_CHARS:
-        raise ValueError(f"longer than {LONGEST_TEXT} characters")
+        raise ValueError(f"longer than {MOST_TEXT_CHARS} characters")
     if len(text) > _SHORT_TEXT_CHARS:
         whole = _WHOLE_STRINGS.match(text)
         if whole is None or whole.end() < len(text):
@@ -111,15 +110,15 @@ def parse_bounded(text: str) -> Any:
 
 
 def write_bounded(value: Any, param: str) -> str:
-    """As `write_text`, of a value inside of a message. Raises Refused where that takes long."""
+    """As `write_text`, for a value inside a message. Raises Refused if encoding it would take long."""
     if weight(value, _MOST_WEIGHT) > _MOST_WEIGHT:
         raise Refused(f"'{param}' is too large.", param, "string_too_long")
     return write_text(value)
 
 
 def parse_lenient(data: bytes | str) -> Any:
-    """As `parse`, of what an endpoint sent, where one odd value must not cost the answer: a byte that is no UTF-8 is
-    replaced; NaN, Infinity and a number of thousands of digits are null; a string may hold control characters."""
+    """As `parse`, for endpoints' data, in which an invalid value must not make the response fail: invalid UTF-8 is
+    replaced; NaN, Infinity and numbers of thousands of digits become null; strings may contain control characters."""
     try:
         return parse(data)
     except ValueError:
@@ -132,12 +131,12 @@ def parse_lenient(data: bytes | str) -> Any:
 
 
 def _check_size(text: str) -> None:
-    if len(text) > MOST_VALUES and sum(map(text.count, ",[{")) > MOST_VALUES:  # of signs inside of strings too
+    if len(text) > MOST_VALUES and sum(map(text.count, ",[{")) > MOST_VALUES:  # counts characters inside strings too
         raise ValueError("too many values")
 
 
 def write(value: Any) -> bytes:
-    """Compact JSON in UTF-8; half a surrogate pair, which UTF-8 cannot hold, makes it escape everything."""
+    """Compact JSON in UTF-8; ASCII with escapes if the value contains a lone surrogate, which UTF-8 cannot encode."""
     try:
         return _encode(value).encode("utf-8")
     except UnicodeEncodeError:
@@ -145,12 +144,12 @@ def write(value: Any) -> bytes:
 
 
 def write_with(value: dict[str, Any], name: str, written: bytes) -> bytes:
-    """As `write`, of an object that is not empty, with one more member whose JSON is `written` already."""
+    """As `write`, for a non-empty object, with one more member whose JSON is `written`."""
     return b'%b,"%b":%b}' % (write(value)[:-1], name.encode("ascii"), written)
 
 
 def write_string(text: str) -> bytes:
-    """A string as `write` has it; for the pieces of a stream, of which there are thousands."""
+    """As `write`, for a string: faster, for the many pieces of a stream."""
     try:
         return _quote(text).encode("utf-8")
     except UnicodeEncodeError:
@@ -166,37 +165,37 @@ def write_text(value: Any) -> str:
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that a request body is. Raises Refused."""
+    """Parse a request body, which must be a JSON object. Raises Refused."""
     value: Any = pop_parsed_object(body)
     try:
         value = parse(body) if value is None else value
     except json.JSONDecodeError as fault:
         position = f"line {fault.lineno} column {fault.colno}"
-        raise Refused(f"The request body is not valid JSON: {fault.msg} at {place}.", code="invalid_json") from None
+        raise Refused(f"The request body is not valid JSON: {fault.msg} at {position}.", code="invalid_json") from None
     except UnicodeDecodeError as fault:
         raise Refused(f"The request body is not UTF-8: byte {fault.start}.", code="invalid_json") from None
     except ValueError as fault:
         raise Refused(f"The request body is not valid JSON: {fault}.", code="invalid_json") from None
     if not isinstance(value, dict):
-        raise Refused(f"The request body must be an object, not {called(value)}.", code="invalid_json")
+        raise Refused(f"The request body must be an object, not {kind_name(value)}.", code="invalid_json")
     if is_deeper(value, MAX_DEPTH):
         raise Refused(f"The request body is nested more than {MAX_DEPTH} levels deep.", code="invalid_json")
     return value
 
 
 def no_more_than(limit: int, entries: Sized, param: str) -> None:
-    """Refuse a list that is too long."""
+    """Raise Refused if the list is too long."""
     if len(entries) > limit:
-        raise Refused(f"'{param}' has {len(entries)} entries; at most {most} can be sent.", param, "array_too_long")
+        raise Refused(f"'{param}' has {len(entries)} entries; at most {limit} can be sent.", param, "array_too_long")
 
 
 def kind_name(value: Any) -> str:
-    """What a value is, for a message."""
+    """The name of a value's type, for a message."""
     return _KIND_NAMES.get(type(value), "something else")
 
 
 def optional(members: Mapping[str, Any], key: str, kind: str, at: str = "") -> Any:
-    """The member `key` if it is of this kind; None where it is absent or null. `at` is the path before it, with a dot.
+    """The member `key` if it is of this kind; None if it is absent or null. `at` is the path before it, with a dot.
 
     Kinds: a string, an integer, a number, a boolean, an object, a list.
     """
@@ -215,12 +214,12 @@ def required(members: Mapping[str, Any], key: str, kind: str, at: str = "") -> A
 
 
 def checked(value: Any, kind: str, param: str) -> Any:
-    """The value if it is of this kind, else Refused. A boolean is no number; 3.0 is an integer: JSON has one type."""
+    """The value, which must be of this kind, else Refused. A boolean is no number; 3.0 is an integer."""
     if isinstance(value, _KINDS[kind]) and (kind == "a boolean" or value.__class__ is not bool):
         return value
     if kind == "an integer" and isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_COUNT:
         return int(value)
-    raise Refused(f"Invalid type for '{param}': expected {kind}, but got {called(value)}.", param, "invalid_type")
+    raise Refused(f"Invalid type for '{param}': expected {kind}, but got {kind_name(value)}.", param, "invalid_type")
 
 
 # ---- lenient: what an endpoint sent

@@ -1,8 +1,8 @@
-"""OpenAI's error object, as both of its dialects and most imitators have it: read in every shape, written in one.
+"""OpenAI's error object, as both of its dialects and most compatible APIs have it: read in every form, written in one.
 
-1. An endpoint's status, message, type, param and code are kept. Only what cannot be shown is replaced: a body that is
-   no error object (HTML of some proxy, nothing at all) becomes a text of relayd's own under the same class of status.
-2. What is read here is not trusted: texts are bounded, any value may be of any type.
+1. An endpoint's status, message, type, param and code are kept. A body without an error object (HTML from a proxy, an
+   empty body) is replaced by a message of relayd under the same class of status.
+2. The input is not trusted: texts are bounded, and any value may have any type.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _DEFAULT_MESSAGES = {
 
 
 def client_status(status: int) -> int:
-    """The status under which a failure goes to an OpenAI-shaped client: 529 is 503 there, what is no error is 502."""
+    """The status of a failure for a client of OpenAI's APIs: 529 becomes 503, a status that is not an error 502."""
     if status == 529:
         return 503
     return status if 400 <= status <= 599 else 502
 
 
 def error_type(status: int) -> str:
-    """The word for a failure whose endpoint gave none."""
+    """The error type for a failure whose endpoint gave none."""
     return _TYPES.get(status) or ("invalid_request_error" if status < 500 else "server_error")
 
 
@@ -57,7 +57,7 @@ def error_object(failure: Failure) -> dict[str, Any]:
 
 
 def render_error(failure: Failure, request_id: str) -> EncodedResponse:
-    """A failure as a plain answer."""
+    """A failure as a plain response."""
     body: dict[str, Any] = {"error": error_object(failure)}
     if request_id:
         body["request_id"] = request_id
@@ -66,7 +66,7 @@ def render_error(failure: Failure, request_id: str) -> EncodedResponse:
 
 
 def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
-    """An endpoint's error answer."""
+    """Parse an endpoint's error response."""
     wait_s = retry_after_s(headers)
     try:
         value = _json.parse_lenient(body)
@@ -84,9 +84,9 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
 
 
 def failure_of(value: Any, status: int, wait_s: float | None = None) -> Failure | None:
-    """The failure that a JSON value describes: an error object, alone or in a list, a text, or the imitators' forms.
+    """The failure that a JSON value describes: an error object, alone or in a list, a text, or a similar form.
 
-    `status` is for what does not name its own; None where the value describes no error.
+    `status` applies if the value has none. Returns None if the value describes no error.
     """
     if isinstance(value, list) and value:
         value = value[0]
@@ -108,7 +108,7 @@ def failure_of(value: Any, status: int, wait_s: float | None = None) -> Failure 
         return None
     code = error.get("code")
     if code is None or (code.__class__ is int and isinstance(error.get("status"), str)):
-        code = error.get("status")  # Google's word; its code is the status once more
+        code = error.get("status")  # Google's name of the error; its code repeats the HTTP status
     param = error.get("param")
     return Failure(
         status,
@@ -121,8 +121,8 @@ def failure_of(value: Any, status: int, wait_s: float | None = None) -> Failure 
 
 
 def unnamed_failure_of(event: dict[str, Any]) -> Failure | None:
-    """The failure in an event that has neither the form of an answer nor that of an error, as proxies before other APIs
-    send it instead of the rest of the answer; None if it describes none."""
+    """The failure in an event with neither the form of a response nor that of an error, as some proxies send it instead
+    of the rest of a response; None if the event describes no failure."""
     for name, texts in event.items():
         if name == "errors" or name.endswith(("Exception", "_exception")):
             failure = failure_of({"error": texts}, status_in({"error": texts}, 502))
@@ -160,7 +160,7 @@ _STATUS_MARKS = (
 
 
 def _message(error: dict[str, Any]) -> str:
-    """The text of an error object; FastAPI says `detail`, as a text or as a list of places."""
+    """The text of an error object; FastAPI uses `detail`, as a text or as a list of locations."""
     for key in ("message", "detail", "msg", "error_message", "reason"):
         text = error.get(key)
         if isinstance(text, list) and text:
@@ -175,7 +175,7 @@ def _message(error: dict[str, Any]) -> str:
 
 
 def _provider_message(error: dict[str, Any]) -> str:
-    """What the provider behind OpenRouter said: an error object, JSON text of one, or words."""
+    """The message of the provider behind OpenRouter: an error object, JSON text of one, or plain text."""
     raw = _json.an_object(error.get("metadata")).get("raw")
     if isinstance(raw, str) and raw.lstrip()[:1] in ("{", "["):
         try:
@@ -201,7 +201,7 @@ def _truncated(text: str) -> str:
 
 
 def _plain_text(content_type: str, body: bytes) -> str:
-    """A short text of the upstream's own words; never a page of markup."""
+    """A short plain text from the upstream; never markup."""
     text = body[:600].decode("utf-8", "replace").strip()
     if not text or len(text) > 500 or text[0] in "<{[" or "html" in content_type or not text.isprintable():
         return ""

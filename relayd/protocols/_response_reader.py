@@ -1,14 +1,14 @@
-"""What reading an endpoint's answer has in common for all dialects: bytes to JSON values, with bounds and a clear end.
+"""Reading an endpoint's response, for all dialects: bytes to JSON values, with bounds and detection of truncation.
 
-    bytes -> content coding removed -> byte order mark removed -> a JSON body, or frames of a stream -> Answer -> events
+    bytes -> content coding -> byte order mark -> a JSON body, or frames of a stream -> ResponseDecoder -> events
 
 Laws:
-1. The first byte of the answer decides between a JSON body and an event stream, not what was asked for. Only between
-   lines of JSON (NDJSON) and a body, which begin alike, the request decides.
+1. The first byte of the response decides between a JSON body and an event stream, not the request. Only between lines
+   of JSON (NDJSON) and a body, which begin alike, the request decides.
 2. The events of a frame are returned by the call that completed the frame.
-3. The end of the bytes is never taken for the end of the answer: the dialect's Answer decides. A frame that is not
-   valid JSON at the end of the bytes was cut.
-4. Frames, bodies and decoded bytes are bounded, and nothing that an endpoint sends raises.
+3. The end of the bytes does not imply the end of the response: the dialect's ResponseDecoder decides. A frame at the
+   end of the bytes that is not valid JSON was truncated.
+4. Frames, bodies and decoded bytes are bounded, and no input from an endpoint raises.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from relayd.wire.sse import SseError, SseSplitter
 
 MIB = 1024 * 1024
 MOST_BODY_BYTES = 64 * MIB
-DECODED_BYTES = 4096  # by one call
+DECODED_BYTES = 4096  # in one call
 _BOM = b"\xef\xbb\xbf"
 _WHITESPACE = b" \t\r\n"
 
@@ -43,9 +43,9 @@ TOO_LARGE = Failure(502, "The upstream's answer is too large.", "upstream_malfor
 
 
 class ResponseDecoder(Protocol):
-    """The part of a reader that knows its dialect: JSON values to canonical events. Each method appends to `events`.
+    """The dialect's part of a reader: JSON values to canonical events. Each method appends to `events`.
 
-    `begun` is True once there was a Begin event. `over` is True once the answer has ended, well or not; nothing is
+    `begun` is True after a Begin event. `over` is True once the response has ended, successfully or not; no method is
     called after that.
     """
 
@@ -53,24 +53,24 @@ class ResponseDecoder(Protocol):
     over: bool
 
     def value(self, value: Any, events: list[Event], is_error: bool) -> None:
-        """One JSON value of a stream; `is_error` if the frame calls itself an error."""
+        """One JSON value of a stream; `is_error` if the frame's event name is `error`."""
 
     def body(self, value: Any, events: list[Event]) -> None:
-        """The JSON value of an answer that is one body. It ends the answer."""
+        """The JSON value of a response that is one body. It ends the response."""
 
     def done_marker(self, events: list[Event]) -> None:
         """The frame `[DONE]`."""
 
     def end_of_stream(self, events: list[Event]) -> None:
-        """The bytes of a stream have ended cleanly. It ends the answer."""
+        """The bytes of a stream have ended cleanly. This ends the response."""
 
     def fail(self, failure: Failure, events: list[Event]) -> None:
-        """The answer cannot be read any further. It ends the answer."""
+        """The rest of the response cannot be read. This ends the response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """How a stream is framed (as server-sent events, or as lines of JSON), and the bounds of a line and of a frame."""
+    """The framing of a stream (server-sent events, or lines of JSON), and the bounds of a line and of a frame."""
 
     line_bytes: int = 16 * MIB
     frame_bytes: int = 32 * MIB
@@ -81,28 +81,28 @@ EVENTS = Framing()
 
 
 class ResponseReader:
-    """Reads one answer (see dialect.Reader); owned by the attempt."""
+    """Reads one response (see dialect.Reader); owned by the attempt."""
 
     __slots__ = (
-        "_dialect_decoder", "_asked_stream", "_body", "_content_decoder", "_framing", "_is_unframed", "_lines", "_names", "_size",
-        "_splitter", "_prefix", "_stops",
+        "_asked_stream", "_body", "_content_decoder", "_dialect_decoder", "_framing", "_is_unframed", "_lines",
+        "_names", "_prefix", "_size", "_splitter", "_stops",
     )  # fmt: skip
 
     def __init__(
         self, decoder: ResponseDecoder, *, stream: bool, content_encoding: str = "", framing: Framing = EVENTS,
         names: Mapping[str, str] | None = None, stops: tuple[str, ...] = (),
     ) -> None:
-        """`stream` is whether the request asked for a stream. `names` leads from the names of tools that the endpoint
-        was told to the client's own, `stops` are stop strings that it was not told."""
+        """`stream`: the request asked for a stream. `names` maps the endpoint's names of tools to the client's. `stops`
+        are stop strings that were not sent to the endpoint."""
         self._names, self._stops = names, stop_filter(stops)
         self._dialect_decoder, self._asked_stream, self._framing = decoder, stream, framing
         self._content_decoder = Decoder(content_encoding) if content_encoding else None
-        self._prefix = b""  # a part of a byte order mark
+        self._prefix = b""  # a partial byte order mark
         self._splitter: SseSplitter | None = None
         self._lines = LineSplitter(framing.line_bytes) if framing.is_lines and stream else None
         self._body: list[bytes] = []
-        self._is_unframed = False  # whether this is a body, or lines
-        self._size = 0  # bytes of a body
+        self._is_unframed = False  # the response is a body, or lines of JSON
+        self._size = 0  # of the body, in bytes
 
     def decode(self, data: bytes) -> list[Event]:
         """See dialect.Reader."""
@@ -110,7 +110,7 @@ class ResponseReader:
         return events if not self._names and self._stops is None else self._mapped(events)
 
     def _mapped(self, events: list[Event]) -> list[Event]:
-        """The events as the client knows tools, and ends answers."""
+        """The events with the client's names of tools, ended at stop strings."""
         if names := self._names:
             events = [
                 replace(one, name=names[one.name]) if isinstance(one, ToolStart) and one.name in names else one
@@ -174,11 +174,11 @@ class ResponseReader:
         return events
 
     def _detect_format(self, data: bytes, events: list[Event]) -> None:
-        """Decide between a stream and a body, as soon as a byte says it."""
+        """Decide between a stream and a body by the first byte that is neither white space nor a byte order mark."""
         text = data.removeprefix(_BOM)
         first = text.lstrip(_WHITESPACE)[:1]
         if not first or _BOM.startswith(data):
-            self._prefix = data if _BOM.startswith(data) else b""  # of blank bytes nothing need be kept
+            self._prefix = data if _BOM.startswith(data) else b""  # white space is not kept
         elif self._lines is not None or first in b"{[<":
             self._is_unframed = True
             self._read_unframed(text, events)
@@ -201,7 +201,7 @@ class ResponseReader:
                 text = frame.raw.strip()
                 if not text.startswith(b"{"):
                     continue  # a comment, or fields of the stream itself
-                # An error object that a gateway wrote between the frames, without `data:`.
+                # A gateway may write an error object between the frames, without `data:`.
             try:
                 value = parse_lenient(text)
             except ValueError:
@@ -254,7 +254,7 @@ class ResponseReader:
             self._dialect_decoder.body(value, events)
 
     def _not_json(self, text: bytes, events: list[Event], is_error: bool, is_last: bool) -> None:
-        """A frame that is no JSON value: the marker of the end, an error in plain text, or a fault."""
+        """Handle a frame that is not JSON: the end marker, an error in plain text, or a protocol error."""
         stripped = text.strip()
         if not stripped:
             return

@@ -1,10 +1,10 @@
-"""JSON Schema without words that are none: agents mark properties with words of their own (`encrypted`), and strict
-endpoints refuse a tool for every word that they do not know.
+"""JSON Schema without unknown keywords: agents mark properties with keywords of their own (`encrypted`), and strict
+endpoints reject a tool for every keyword that they do not know.
 
 Laws:
-1. A word is a member of a schema. Names of properties and definitions, and values (default, enum, examples), stay.
-2. A definition stays wherever a `$ref` of the same schema looks for it, also under a word that is none.
-3. What has nothing to leave out is given back as it is, not copied.
+1. A keyword is a member of a schema. Names of properties and definitions, and values (default, enum, examples), stay.
+2. The target of a `$ref` of the same schema stays, also under an unknown keyword.
+3. A value without unknown keywords is returned as it is, not copied.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ _SCHEMA_KEYWORDS = frozenset((
     "propertyNames", "not", "if", "then", "else", "contentSchema",
 ))  # fmt: skip
 _LIST_KEYWORDS = frozenset(("allOf", "anyOf", "oneOf", "prefixItems", "items"))
-_MAP_KEYWORDS = frozenset(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"))
+_MAP_KEYWORDS = frozenset((
+    "properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies",
+))  # fmt: skip
 _KEYWORDS = _VALUE_KEYWORDS | _SCHEMA_KEYWORDS | _LIST_KEYWORDS | _MAP_KEYWORDS
 
 
 def strip_unknown_keywords(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema with words of JSON Schema only."""
+    """The schema with keywords of JSON Schema only."""
     if schema.keys() <= _KEYWORDS:
         return _strip(schema, ())
     return _strip(schema, {root for root in _ref_roots(schema) if root in schema})
@@ -54,7 +56,7 @@ def _strip(schema: Mapping[str, Any], keep: Any) -> Mapping[str, Any]:
 
 
 def _strip_value(keyword: str, value: Any) -> Any:
-    """The value of a word, its schemas cleaned; what has another form than the word wants stays as it is."""
+    """The value of a keyword without unknown keywords; a value of an unexpected type is unchanged."""
     if isinstance(value, dict):
         if keyword in _SCHEMA_KEYWORDS:
             return _strip(value, ())
@@ -68,7 +70,7 @@ def _strip_value(keyword: str, value: Any) -> Any:
 
 
 def map_schemas(schema: Mapping[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-    """A copy of a schema in which `change` has had each schema, the inner ones first; it may change what it gets."""
+    """A copy of a schema with `change` applied to each subschema, innermost first; `change` may modify its argument."""
     result: dict[str, Any] = {}
     for keyword, value in schema.items():
         if isinstance(value, dict) and keyword in _SCHEMA_KEYWORDS:
@@ -85,10 +87,10 @@ def map_schemas(schema: Mapping[str, Any], change: Callable[[dict[str, Any]], di
 
 
 def fit_schema(schema: Mapping[str, Any], rules: SchemaRules | None) -> Mapping[str, Any]:
-    """The schema as an API takes it for structured output: what it knows no word for, the description tells the model.
+    """The schema as an API accepts it for structured output: unsupported keywords move to the description.
 
-    A map of names to values of one schema stays open, and the endpoint says what it thinks of it: closed, it could only
-    be empty.
+    An object that maps any name to values of one schema stays open, because a closed one could only be empty; the
+    endpoint decides whether it accepts it.
     """
     return schema if rules is None else map_schemas(schema, lambda inner: _fit(inner, rules))
 
@@ -97,15 +99,15 @@ def _fit(schema: dict[str, Any], rules: SchemaRules) -> dict[str, Any]:
     for keyword, other in rules.renamed.items():
         if keyword in schema and other not in schema:
             schema[other] = schema.pop(keyword)
-    moved = {keyword: schema.pop(keyword) for keyword in [keyword for keyword in schema if keyword in rules.unsupported]}
+    moved = {keyword: schema.pop(keyword) for keyword in list(schema) if keyword in rules.unsupported}
     if rules.unsupported and schema.get("minItems") not in (None, 0, 1):
         moved["minItems"] = schema.pop("minItems")
     if rules.formats and isinstance(schema.get("format"), str) and schema["format"] not in rules.formats:
         moved["format"] = schema.pop("format")
     if moved:
-        text = ", ".join(f"{word}: {_json.write_text(value)}" for keyword, value in moved.items())
+        text = ", ".join(f"{keyword}: {_json.write_text(value)}" for keyword, value in moved.items())
         description = schema.get("description")
-        schema["description"] = f"{said} ({words})" if isinstance(description, str) and description else text
+        schema["description"] = f"{description} ({text})" if isinstance(description, str) and description else text
     others = schema.get("additionalProperties")
     is_map = isinstance(others, dict) and bool(others)
     if rules.closed and not is_map and (schema.get("type") == "object" or "properties" in schema):
@@ -114,8 +116,8 @@ def _fit(schema: dict[str, Any], rules: SchemaRules) -> dict[str, Any]:
 
 
 def can_be_strict(schema: Mapping[str, Any]) -> bool:
-    """Whether OpenAI takes a schema as strict: an object, of which every one is closed, with each of its properties
-    required, and no words that `strict` refuses."""
+    """Whether OpenAI accepts a schema as strict: its root is an object, every object is closed and requires all its
+    properties, and no keyword is one that `strict` rejects."""
     if schema.get("type") != "object" or "anyOf" in schema:
         return False
     unsuitable: list[dict[str, Any]] = []
@@ -137,7 +139,7 @@ def can_be_strict(schema: Mapping[str, Any]) -> bool:
 
 
 def _ref_roots(value: Any) -> Iterator[str]:
-    """The members of the whole schema that a `$ref` leads into."""
+    """The top-level members of the schema that `$ref` pointers lead into."""
     if isinstance(value, dict):
         reference = value.get("$ref")
         if isinstance(reference, str) and reference.startswith("#/"):

@@ -1,10 +1,10 @@
-"""Stop strings that an endpoint does not take: the answer ends at them here.
+"""Stop strings that an endpoint does not support: relayd ends the response at them.
 
 Laws:
-1. Text is held back only as long as it may be the beginning of a stop string, and never longer than one.
-2. Behind a stop string nothing of that choice is told any more but its end. The endpoint's answer is read to its end
-   all the same: only then its usage is known, and whether it was cut.
-3. A stop string is looked for within text that nothing else interrupts.
+1. Text is buffered only while it may be the beginning of a stop string, and at most the length of one.
+2. After a stop string, only the Finish event of that choice is passed on. The endpoint's response is still read to its
+   end, because only then its usage is known and a cut is detected.
+3. A stop string is matched within contiguous text only.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from relayd.protocols.canon import End, Event, Failure, Finish, TextDelta
 from relayd.protocols.dialect import Refused
 
 MOST_STOPS = 64
-MOST_CHARS = 4096  # of all of them
+MOST_CHARS = 4096  # of all stop strings together
 
 
 def stop_filter(stops: tuple[str, ...]) -> StopStringFilter | None:
-    """Who ends an answer at these; None for none."""
+    """The filter for these stop strings; None if there are none."""
     return StopStringFilter(stops) if stops else None
 
 
 def require_stop_limits(stops: tuple[str, ...]) -> None:
-    """Refuse so many that looking for them takes long."""
+    """Raise Refused for stop strings too many or too long to match quickly."""
     if len(stops) > MOST_STOPS or sum(map(len, stops)) > MOST_CHARS:
         raise Refused(f"At most {MOST_STOPS} stop strings of together {MOST_CHARS} characters can be sent.", "stop",
                       "array_too_long")  # fmt: skip
 
 
 class StopStringFilter:
-    """Ends the choices of one answer; owned by its reader."""
+    """Ends the choices of one response at stop strings; owned by its reader."""
 
     __slots__ = ("_buffered", "_matched", "_stops")
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
-        self._buffered: dict[int, str] = {}  # by choice: what may be the beginning of a stop string
+        self._buffered: dict[int, str] = {}  # by choice: a possible beginning of a stop string
         self._matched: dict[int, str] = {}  # by choice: the stop string that ended it
 
     def filter(self, events: list[Event]) -> list[Event]:
-        """What of these events is told."""
+        """The events to pass on."""
         out: list[Event] = []
         for event in events:
             choice = getattr(event, "choice", None)
@@ -74,7 +74,7 @@ class StopStringFilter:
 
 
 def _partial_match(text: str, stop: str) -> int:
-    """Where at the end of a text this stop string may have begun; its length where it has not."""
+    """The position at which this stop string may begin at the end of a text; the text's length if it does not."""
     position = text.find(stop[0], max(0, len(text) - len(stop) + 1))
     while position >= 0:
         if stop.startswith(text[position:]):

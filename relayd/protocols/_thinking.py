@@ -1,9 +1,9 @@
-"""Whether an endpoint's model is asked to think: not where the operator says `drop`, nor where it has refused before.
+"""Whether thinking is requested from an endpoint's model: not with the option `drop`, nor after the model rejected it.
 
 Laws:
-1. A refusal is known by what it says: that the model does not think, or that the field is not known. A value that is
-   refused (a level of effort that the model does not have) is the client's matter.
-2. What was learnt is kept in the memory by the model's name, for as long as the memory keeps anything.
+1. A rejection is recognised by its message: the model does not think, or the field is unknown. The rejection of a value
+   (a level of effort that the model does not have) is the client's fault.
+2. A rejection is stored in the memory under the model's name until the memory evicts it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _UNSUPPORTED = re.compile(
 
 
 def requested_thinking(request: Request, options: Options, memory: Memory) -> Thinking | None:
-    """How much to reason as far as the endpoint is asked at all."""
+    """The client's thinking settings; None if thinking must not be requested from the endpoint."""
     thinking = request.thinking
     if thinking is None or options.thinking == "drop" or memory.get(_key(request.model)):
         return None
@@ -32,7 +32,7 @@ def requested_thinking(request: Request, options: Options, memory: Memory) -> Th
 
 
 def learn(request: Request, failure: Failure, memory: Memory) -> bool:
-    """Remember a model that has refused to think; whether the request would be written otherwise now."""
+    """Store that a model rejects thinking. Returns True if the request would now be written without it."""
     if request.thinking is None or failure.status not in (400, 422) or failure.code == "unsupported_value":
         return False
     if _UNSUPPORTED.search(failure.message[:_MOST_MESSAGE_CHARS]) is None:

@@ -1,7 +1,7 @@
-"""An estimate of the tokens that a request takes, for clients that ask relayd to count.
+"""An estimate of a request's input tokens, for clients that ask relayd to count.
 
-It is an estimate, because no tokenizer of an endpoint's model is at hand. It is meant to be somewhat too high rather
-than too low, since clients use it to keep below a limit:
+relayd has no tokenizer of an endpoint's model. The estimate is rather too high than too low, because clients use it to
+stay below a limit:
 - text: one token for four ASCII characters, three for four others, and four for each message and tool;
 - tools: their whole definition as JSON text; an image 1,600, a document one for 24 bytes, at least 1,500.
 """
@@ -33,7 +33,7 @@ _BYTES_PER_TOKEN_OF_DOCUMENT = 24
 
 
 def input_tokens(request: Request) -> int:
-    """The estimate for a request."""
+    """The estimated input tokens of a request."""
     return run_steps(count_steps(request))
 
 

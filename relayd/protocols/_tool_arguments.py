@@ -1,7 +1,7 @@
-"""Arguments of tool calls: where the JSON object of a text in pieces ends, and the free text of a custom tool.
+"""Arguments of tool calls: the end of a JSON object that arrives in pieces, and the free text of a custom tool.
 
-Several calls may arrive interleaved, and some clients can have only one call open at a time. So readers and renderers
-must know when a call's arguments are complete without parsing them again and again.
+Several calls may arrive interleaved, and some clients support only one open call at a time. Readers and renderers
+therefore detect the end of a call's arguments incrementally.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _IN_STRING = re.compile(r'["\\]')
 
 
 class ObjectEndFinder:
-    """Finds the end of the JSON object that a text begins with; owned by the call whose arguments it reads.
+    """Finds the end of the JSON object at the beginning of a text; owned by the call whose arguments it scans.
 
-    Each character is scanned once, however the text was cut, and only if somebody asks: pieces wait until then, up to a
-    bound. A text that begins with anything but `{` is never complete.
+    Each character is scanned once, however the text is split, and only when a property is read: until then pieces are
+    buffered, up to a bound. A text that begins with anything but `{` is never complete.
     """
 
     __slots__ = (
@@ -33,14 +33,14 @@ class ObjectEndFinder:
     def __init__(self) -> None:
         self._depth = 0
         self._in_string = self._escaped = self._is_complete = False
-        self._is_not_object = False  # it begins with something else
+        self._is_not_object = False  # the text does not begin with `{`
         self._is_empty = True
-        self.trailing = ""  # what stood behind the closed object in the last text that was scanned
+        self.trailing = ""  # the text after the closed object in the last scanned piece
         self._pending: list[str] = []
         self._pending_chars = 0
 
     def add(self, text: str) -> None:
-        """The next piece."""
+        """Append a piece."""
         if self._is_complete or self._is_not_object:
             return
         self._pending.append(text)
@@ -50,7 +50,7 @@ class ObjectEndFinder:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the object is closed: nothing more can belong to it."""
+        """Whether the object is closed."""
         self._scan_pending()
         return self._is_complete
 
@@ -62,7 +62,7 @@ class ObjectEndFinder:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing but blanks has come."""
+        """Whether the text so far is empty or white space."""
         self._scan_pending()
         return self._is_empty
 
@@ -76,7 +76,7 @@ class ObjectEndFinder:
     def _scan(self, text: str) -> None:
         if self._is_empty:
             text = text.lstrip()
-        if not text:  # a backslash at the end of the text before escapes the next character, not the next piece
+        if not text:  # a trailing backslash escapes the next character, not an empty piece
             return
         if self._is_empty:
             self._is_empty, self._is_not_object = False, text[0] != "{"
@@ -107,16 +107,16 @@ class ObjectEndFinder:
 
 
 def arguments_object(arguments: str) -> dict[str, Any]:
-    """The object that a call in a history has as its arguments.
+    """The arguments of a call in a history, as an object.
 
-    A history cannot be taken back, so that nothing in it may be refused for ever: `null` and nothing are no arguments,
-    and what is no object (arguments that were cut off, say) is shown to the model as it is.
+    A client cannot change its history, so invalid arguments must not make every later request fail: empty text and
+    `null` mean no arguments, and other text (truncated arguments, for example) is passed to the model as a string.
     """
     if not arguments.strip():
         return {}
     try:
         value = _json.parse_bounded(arguments)
-        if isinstance(value, str):  # written twice
+        if isinstance(value, str):  # encoded twice
             value = _json.parse_bounded(value)
     except ValueError:
         return {"unparsed_arguments": arguments}
@@ -128,7 +128,7 @@ def arguments_object(arguments: str) -> dict[str, Any]:
 
 
 def object_text(arguments: str) -> str:
-    """As `arguments_object`, as JSON text: an object stays as it was written."""
+    """As `arguments_object`, as JSON text; the text of an object is unchanged."""
     try:
         if isinstance(_json.parse_bounded(arguments), dict):
             return arguments
@@ -138,7 +138,7 @@ def object_text(arguments: str) -> str:
 
 
 def raw_input(arguments: str) -> str:
-    """The free text for a custom tool: the string `input` of the object, or all of a text that is no such object."""
+    """The free text for a custom tool: the string `input` of the object, or the whole text if it is no such object."""
     try:
         value = _json.parse_bounded(arguments)
     except ValueError:

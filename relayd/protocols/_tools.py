@@ -1,4 +1,4 @@
-"""The tools of a request as JSON for an endpoint: written once, where they come with every turn of a conversation."""
+"""The tools of a request as JSON for an endpoint, encoded once for tools that come with every turn."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from relayd.wire.json_steps import Steps, write_steps
 
 
 def write_tools(tools: tuple[Tool, ...], dialect: str, write: Callable[[Tool], dict[str, Any]]) -> bytes:
-    """The JSON list of what `write` makes of each tool; it may depend on nothing but the tool and this dialect.
+    """The JSON list of the tools, each written by `write`, whose result may depend only on the tool and this dialect.
 
-    Schemas come to `write` with the words of JSON Schema only.
+    Schemas that `write` receives have known keywords only.
     """
     return run_steps(tool_steps(tools, dialect, write, False))
 
@@ -24,7 +24,7 @@ def write_tools(tools: tuple[Tool, ...], dialect: str, write: Callable[[Tool], d
 def tool_steps(
     tools: tuple[Tool, ...], dialect: str, write: Callable[[Tool], dict[str, Any]], large: bool
 ) -> Steps[bytes]:
-    """The same, in steps where the request is large."""
+    """The same, in steps if the request is large."""
     encoded = tools.encoded.get(dialect) if isinstance(tools, SharedTools) else None
     if encoded is None:
         objects = []
@@ -46,12 +46,12 @@ def _with_known_keywords(tool: Tool) -> Tool:
 
 
 def with_tools(body: dict[str, Any], tools: bytes | None) -> bytes:
-    """The JSON of a request's body, with these tools if there are any."""
+    """The JSON of a request's body, with these tools if it has any."""
     return run_steps(body_steps(body, tools, False))
 
 
 def body_steps(body: dict[str, Any], tools: bytes | None, large: bool) -> Steps[bytes]:
-    """The same, in steps where the request is large."""
+    """The same, in steps if the request is large."""
     if not large:
         return _json.write(body) if tools is None else _json.write_with(body, "tools", tools)
     objects = yield from write_steps(body)

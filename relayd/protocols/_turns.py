@@ -1,7 +1,7 @@
-"""Assistant messages of a history put together again: some clients keep each call of a batch in a message of its own.
+"""Merges the assistant messages of a history: some clients store each call of a batch as a message of its own.
 
-Endpoints take a batch of calls as one turn with the answers behind it; an answer before the second call of a batch
-would answer a turn that is not complete.
+Endpoints require a batch of calls as one turn, followed by all results; a result before the second call of a batch
+would answer an incomplete turn.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ def _never(call: ToolCall) -> bool:
 
 
 def last_calls(messages: Iterable[Message]) -> dict[str, ToolCall]:
-    """The last call with each id. What is remembered under an id is recalled for this call only: a history that names
-    one id a thousand times must not bring in a thousand times what is remembered."""
+    """The last call with each id. State stored under an id is recalled for this call only, so that a history that
+    repeats an id a thousand times does not repeat the stored state."""
     return {part.id: part for message in messages for part in message.parts if isinstance(part, ToolCall)}
 
 
 def call_ids(messages: Iterable[Message]) -> frozenset[str]:
-    """The ids of a conversation's calls. A new call gets another one: what is kept of a call is found by its id, and
-    some endpoints number the calls of each answer anew."""
+    """The ids of a conversation's calls. A new call must get another id, because state is stored under a call's id, and
+    some endpoints number the calls of each response anew."""
     return frozenset(part.id for message in messages for part in message.parts if isinstance(part, ToolCall))
 
 
 def merge_turns(
     messages: Iterable[Message], belongs_to_batch: Callable[[ToolCall], bool] = _never
 ) -> tuple[Message, ...]:
-    """The messages, assistant messages that follow each other as one.
+    """Merge consecutive assistant messages.
 
-    Where answers stand between two of them, they are one turn if the second one has nothing but calls, of which the
-    first `belongs_to_batch` of the calls before it; the answers then stand behind.
+    Two assistant messages with tool results between them are merged if the second one begins with a call that
+    `belongs_to_batch` of the calls before it; the results then follow the merged message.
     """
     turns: list[Message] = []
-    joined: dict[int, list[Part]] = {}  # of turns that several messages make up
-    last = -1  # the assistant's turn that nothing but answers has followed
+    joined: dict[int, list[Part]] = {}  # of merged turns, by index
+    last = -1  # index of the last assistant turn, if only tool results have followed it
     for message in messages:
         is_assistant = message.role == "assistant"
         if is_assistant and last >= 0 and (last == len(turns) - 1 or _continues_batch(message, belongs_to_batch)):

@@ -1,16 +1,16 @@
-"""The canonical form: what every AI dialect is read into and written from, so that each pair is two halves, not a case.
+"""The canonical form that every AI dialect is read into and written from: a pair of dialects is two halves, not a case.
 
     client's bytes -> read_request -> Request -> write_request -> endpoint's bytes
     endpoint's bytes -> Reader -> events -> Renderer -> client's bytes
 
 Laws:
-1. An answer is a run of events: Begin, then deltas, then exactly one of Finish and Failure. A Reader gives the same run
-   for a stream and for a plain answer, so that streamed and plain answers of a Renderer agree by construction.
+1. A response is a sequence of events: Begin, then deltas, then exactly one of Finish and Failure. A Reader gives the
+   same sequence for a stream and for a plain response, so that both forms of a Renderer agree by construction.
 2. Tool calls are numbered 0, 1, ... per choice in the order in which they began; a ToolStart precedes its ToolDeltas
-   and carries a name and an id that are never empty. Fragments of several calls may interleave: a Renderer that may
-   have only one open buffers the others.
-3. `None` means that the client did not say; zero and the empty string are values.
-4. Values of the request are what they were in the client's JSON: nothing is rounded, sorted or translated here.
+   and has a name and an id that are never empty. Fragments of several calls may interleave: a Renderer that can have
+   only one open call buffers the others.
+3. `None` means that the client gave no value; zero and the empty string are values.
+4. Values of the request are those of the client's JSON: nothing is rounded, sorted or translated here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from relayd.usage import Usage as Usage  # an event too: the tokens so far, the last one counts
+from relayd.usage import Usage as Usage  # an event too: the token counts so far; the last one applies
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """Sound: base64 `data` in `format` (wav, mp3)."""
+    """Audio: base64 `data` in `format` (wav, mp3)."""
 
     data: str
     format: str
@@ -57,14 +57,14 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An assistant's words of refusal."""
+    """The text of an assistant's refusal."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """A thought of the assistant in the history; `signature` and `redacted` are opaque proofs of who thought it."""
+    """Reasoning of the assistant in the history; `signature` and `redacted` are opaque proofs of its origin."""
 
     text: str
     signature: str | None = None
@@ -73,7 +73,7 @@ class Reasoning:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call in the history. `arguments` is JSON text, of kind `custom` the raw input. `name` is as tools has it."""
+    """A call in the history. `arguments` is JSON text, or the raw input for kind `custom`. `name` is a tool's name."""
 
     id: str
     name: str
@@ -84,7 +84,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """The answer to a call; only in messages of role tool."""
+    """The result of a call; only in messages of role tool."""
 
     call_id: str
     parts: tuple[Text | Image | File, ...]
@@ -105,7 +105,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may call. Kind `custom` takes free text; `grammar` is its format object, if any."""
+    """A function that the model may call. Kind `custom` takes free text; `grammar` is its format object, or None."""
 
     name: str
     description: str | None = None
@@ -117,7 +117,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
-    """`mode` is auto, required, none or named (then `name` says which)."""
+    """`mode` is auto, required, none or named (the tool `name`)."""
 
     mode: str
     name: str | None = None
@@ -125,7 +125,7 @@ class ToolChoice:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What the answer must look like: `kind` is text, json_object or json_schema."""
+    """The required form of the response: `kind` is text, json_object or json_schema."""
 
     kind: str
     name: str | None = None
@@ -136,9 +136,10 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """How much to reason: `effort` is none, minimal, low, medium, high or what the client wrote; `budget` in tokens.
+    """The requested amount of reasoning: `effort` is none, minimal, low, medium, high or the client's own value;
+    `budget` is in tokens.
 
-    `enabled` is False where the client switched it off, None where it did not say; `visible` asks for the thoughts.
+    `enabled` is False if the client disabled reasoning, None if it gave no value; `visible` requests the text of it.
     """
 
     effort: str | None = None
@@ -148,8 +149,8 @@ class Thinking:
 
 
 class SharedTools(tuple[Tool, ...]):
-    """The tools of a list that requests bring again and again; `written` is their JSON, by dialect, and `tokens` what
-    they are estimated to take, -1 where nobody has asked."""
+    """The tools of a list that many requests repeat. `encoded` is their JSON by dialect; `tokens` is their estimated
+    token count, -1 until it is computed."""
 
     encoded: dict[str, bytes]
     tokens: int
@@ -163,12 +164,12 @@ class SharedTools(tuple[Tool, ...]):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request of any dialect. `model` is the name that the endpoint knows once the gateway has chosen it.
+    """A request of any dialect. `model` is the endpoint's name of the model once relayd has selected a target.
 
     `extra` holds top-level members that the canonical form does not know, for a writer of the same dialect family.
-    `unknown` counts the parts that the dialect did not know, by their type and by `carried` (as text) or `left_out`.
-    `stop` is None or the list of stop strings. `include_usage` is whether a Chat client asked for usage in the stream.
-    `large` says that the request is written in steps, not in one turn of the event loop.
+    `unknown` counts the parts of unknown types, by type and by `carried` (as text) or `left_out`.
+    `stop` is None or the list of stop strings. `include_usage`: a Chat client requested usage in the stream.
+    `large`: the request is written in steps, not in one turn of the event loop.
     """
 
     model: str
@@ -203,12 +204,12 @@ class Request:
     large: bool = False
 
 
-# ---- events of an answer
+# ---- events of a response
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The answer has begun. `id` and `model` as the endpoint gave them, `created` in Unix seconds (0: not said)."""
+    """The response has begun. `id` and `model` are the endpoint's, `created` is in Unix seconds (0: unknown)."""
 
     id: str = ""
     model: str = ""
@@ -234,7 +235,7 @@ class RefusalDelta:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
-    """A piece of reasoning text. A `signature` or `redacted` block ends a thought; a later delta begins a new one."""
+    """A piece of reasoning text. A `signature` or `redacted` block ends it; a later delta begins a new block."""
 
     text: str = ""
     choice: int = 0
@@ -244,7 +245,7 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolStart:
-    """A tool call begins. `signature` is the endpoint's opaque proof (Gemini), kept by the gateway's memory."""
+    """A tool call begins. `signature` is the endpoint's opaque proof (Gemini), stored in the Memory."""
 
     index: int
     id: str
@@ -264,7 +265,7 @@ class ToolDelta:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """One choice is complete. `reason` is stop, length, tool_calls or content_filter; `stop` the stop string met."""
+    """One choice is complete. `reason` is stop, length, tool_calls or content_filter; `stop` a matched stop string."""
 
     reason: str
     choice: int = 0
@@ -273,14 +274,14 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The whole answer is complete and well: the last event of every run that did not fail."""
+    """The whole response is complete: the last event of every sequence that did not fail."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The answer failed: an HTTP error of the endpoint, an error in its stream, or a stream that was cut.
+    """The response failed: an HTTP error of the endpoint, an error in its stream, or a truncated stream.
 
-    `status` is the HTTP status that fits; `code`, `type`, `param` as the endpoint gave them ("" where it did not);
+    `status` is the matching HTTP status; `code`, `type` and `param` are the endpoint's ("" if it gave none);
     `retry_after_s` is None or seconds. `message` may be shown to the client.
     """
 

@@ -1,8 +1,8 @@
-"""What a dialect offers: the halves of a translation, and every fact that other packages need about it.
+"""The interface of a dialect: the halves of a translation, and every fact that other packages need about it.
 
-Each folder of this package that holds a dialect defines `DIALECT = Dialect(...)`; relayd.protocols.registry finds it.
-Parts that a dialect does not have are None: `gemini` has no reader of requests, so Gemini clients are served by
-pass-through only. No other package compares with a dialect's name: it reads a field of `Dialect`.
+Each package of relayd.protocols that implements a dialect defines `DIALECT = Dialect(...)`; relayd.protocols.registry
+finds it. Missing parts are None: `gemini` has no reader of requests, so Gemini clients are served by pass-through only.
+No other package compares with a dialect's name: it reads a field of `Dialect`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def run_steps(steps: Steps[T]) -> T:
-    """Do the whole of a piece of work that pauses between its steps."""
+    """Run work that pauses between its steps to its end, and return its result."""
     while True:
         try:
             next(steps)
@@ -30,7 +30,7 @@ def run_steps(steps: Steps[T]) -> T:
 
 
 class Refused(ValueError):
-    """A request cannot be read, or cannot be carried: `status` 400, 404 or 422; `param` names the field at fault."""
+    """A request cannot be read or translated: `status` is 400, 404 or 422; `param` names the invalid field."""
 
     def __init__(self, message: str, param: str | None = None, code: str = "", status: int = 400) -> None:
         super().__init__(message)
@@ -38,31 +38,31 @@ class Refused(ValueError):
 
 
 class Memory(Protocol):
-    """What must be remembered between exchanges, bounded and with a time to live; one per consumer's name space."""
+    """State between exchanges, bounded and with a time to live; each consumer has a name space of its own."""
 
     def get(self, key: str) -> Any:
-        """The value, or None when it is unknown, too old or was pushed out."""
+        """The value, or None if it is unknown, expired or evicted."""
 
     def get_steps(self, key: str) -> Steps[Any]:
         """The same in steps, for values that may be large."""
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a value (plain JSON data); `lost` tells if that could not be done."""
+        """Store a value (plain JSON data); if that fails, `lost` has the reason."""
 
     def delete(self, key: str) -> bool:
-        """Forget it; whether it was there."""
+        """Delete a value. Returns whether it existed."""
 
     def lost(self, key: str) -> str:
-        """Why a value that was put is not kept, in words for its client; empty where nothing is known."""
+        """Why a value was not stored, as a text for its client; empty if no reason is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """How a request arrived. `path` without query; `headers` by lower-case name; `request_id` relayd's own.
+    """The circumstances of a request. `path` has no query; `headers` are by lower-case name; `request_id` is relayd's.
 
-    `socket` is a mutable connection-local memory of a WebSocket transport, else None. `seal_key` is the server's secret
-    for what clients keep for it unread (compaction); empty where there is none. `large_bytes` is the size of a body
-    that is read in steps, 0 for others.
+    `socket` is the connection-local memory of a WebSocket transport, else None. `seal_key` is the server's secret for
+    encrypted state that clients hold (compaction); empty if there is none. `large_bytes` is the size of a body that is
+    read in steps, 0 for others.
     """
 
     method: str
@@ -78,16 +78,16 @@ class RequestContext:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`dialect:` of an upstream: what its endpoints need or take beyond the dialect.
+    """`dialect:` of an upstream: the properties of its endpoints that the dialect leaves open.
 
-    max_tokens_field: Chat's `max_tokens` or `max_completion_tokens`. developer_role: whether the endpoint knows the
+    max_tokens_field: Chat's `max_tokens` or `max_completion_tokens`. developer_role: whether the endpoint supports the
     role `developer` (else it becomes system). reasoning_history: `drop` or `reasoning_content`. unanswered_calls:
-    `fill` puts a short tool message where a call in the history has no answer, `refuse` answers 400.
-    default_max_tokens: where the endpoint requires a limit and the client gave none. metadata, verbosity: whether the
-    endpoint takes these fields.
-    ask_usage: whether streams that pass ask a Chat endpoint for token counts that the client did not ask for.
-    thinking: how a Messages endpoint is asked to reason where the name of the model does not tell: `adaptive` and an
-    effort, or a `budget` of tokens (models before that). `drop` asks no endpoint to reason.
+    `fill` inserts a short tool message for a call in the history without a result, `refuse` answers 400.
+    default_max_tokens: the limit if the endpoint requires one and the client gave none. metadata, verbosity: whether
+    the endpoint accepts these fields.
+    ask_usage: whether passthrough streams request token counts from a Chat endpoint although the client did not.
+    thinking: how reasoning is requested from a Messages endpoint if the model's name does not determine it: `adaptive`
+    with an effort, or by a `budget` of tokens (older models). `drop` requests no reasoning from any endpoint.
     """
 
     max_tokens_field: str = "max_tokens"
@@ -103,7 +103,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class EncodedRequest:
-    """A request for the endpoint: `path` is put behind the endpoint's base, e.g. /chat/completions; `headers` lines."""
+    """A request for the endpoint: `path` is appended to the endpoint's base, e.g. /chat/completions."""
 
     path: str
     body: bytes
@@ -112,7 +112,7 @@ class EncodedRequest:
 
 @dataclass(frozen=True, slots=True)
 class EncodedResponse:
-    """A whole answer for the client."""
+    """A complete response for the client."""
 
     status: int
     body: bytes
@@ -121,49 +121,49 @@ class EncodedResponse:
 
 
 class Reader(Protocol):
-    """An endpoint's answer (status 200) to events; one per attempt."""
+    """Decodes an endpoint's response (status 200) into events; one per attempt."""
 
     @property
     def has_more(self) -> bool:
-        """Whether decoded bytes wait for the next call: `decode(b"")` goes on with them."""
+        """Whether decompressed bytes are pending: `decode(b"")` processes them."""
 
     def decode(self, data: bytes) -> list[Event]:
-        """The events that these bytes complete. Never raises: what cannot be read becomes a Failure, after which
-        everything is ignored."""
+        """The events that these bytes complete. Never raises: unreadable data becomes a Failure, after which all input
+        is ignored."""
 
     def finish(self) -> list[Event]:
-        """The endpoint's bytes have ended cleanly: the rest of the events, the last one End or Failure (truncated)."""
+        """The endpoint's bytes have ended cleanly. Returns the remaining events; the last one is End or Failure."""
 
 
 class ReaderFactory(Protocol):
-    """Makes the reader of one attempt's answer."""
+    """Creates the reader of one attempt's response."""
 
     def __call__(self, request: Request, options: Options, memory: Memory, content_encoding: str = "") -> Reader:
-        """`content_encoding` is the answer's Content-Encoding, which the reader takes off."""
+        """`content_encoding` is the response's Content-Encoding, which the reader decodes."""
 
 
 class Renderer(Protocol):
-    """Events to the client's bytes; one per exchange. Made for `Request.stream` or for a plain answer."""
+    """Renders events as the client's bytes, as a stream (`Request.stream`) or a plain response; one per exchange."""
 
     __slots__ = ()
 
     def set_upstream_name(self, name: str) -> None:
-        """The name of the upstream whose answer is rendered from now on; a later attempt replaces an earlier one."""
+        """Set the name of the upstream whose response follows; a later attempt replaces an earlier one."""
         return None
 
     def render(self, events: list[Event]) -> bytes:
-        """The bytes to send now: frames of a stream; b"" for a plain answer. A Failure ends a stream in the dialect's
-        own words; what follows End or Failure is ignored."""
+        """The bytes to send now: frames of a stream; b"" for a plain response. A Failure ends a stream with an error of
+        the dialect; events after End or Failure are ignored."""
 
     def keepalive(self) -> bytes:
-        """A keep-alive frame that every reader of this dialect skips; b"" for a plain answer."""
+        """A keep-alive frame that every client of this dialect skips; b"" for a plain response."""
 
     def response(self) -> EncodedResponse:
-        """The plain answer once End or Failure was fed."""
+        """The plain response, once End or Failure was rendered."""
 
 
 class ResponseFacts(NamedTuple):
-    """What one JSON value of an answer says about the answer; empty where it says nothing.
+    """The facts in one JSON value of a response; empty where the value has none.
 
     `usage` holds the provider's own members, because some providers report them in several events.
     """
@@ -175,11 +175,11 @@ class ResponseFacts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TapFormat:
-    """How a tap (tap.py) finds usage, finish reason and model in answers of a dialect without parsing every event.
+    """How a tap (tap.py) finds usage, finish reason and model in responses of a dialect without parsing every event.
 
     usage_key, finish_key, model_key: names of the JSON members to search the bytes for. finish_values: the values of
-    `finish_key` that end an answer; empty means every string. usage_is_object: False where the counts stand beside
-    other members. is_ndjson: streams are lines of JSON, not server-sent events.
+    `finish_key` that end a response; empty means every string. usage_is_object: False if the counts are members of the
+    response itself. is_ndjson: streams are lines of JSON, not server-sent events.
     facts: the model, finish reason and usage members of one JSON value. usage: merged usage members as Usage.
     """
 
@@ -197,9 +197,9 @@ class TapFormat:
 class WebSocketTransport:
     """A dialect's transport over WebSocket: each text message of the client is one request.
 
-    read_message: the client's message as the body of a streamed request, maybe with another model; raises Refused.
-    write_error: a Failure as a message of its own. connection_limit: the Failure to send when a connection has lived
-    for connection_limit_s.
+    read_message: the client's message as the body of a streamed request, optionally with another model; raises Refused.
+    write_error: a Failure as a message. connection_limit: the Failure to send when a connection reaches the age
+    connection_limit_s.
     """
 
     read_message: Callable[[JsonBody, str | None], bytes]
@@ -217,9 +217,9 @@ class Page(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ModelListSource:
-    """Where an endpoint lists its models: `path` behind an API's base, the query of the first page, fields to send.
+    """Where an endpoint lists its models: `path` after an API's base, the first page's query, header fields to send.
 
-    read: the JSON of a page to the names in it; raises ValueError for what is no list.
+    read: parses the JSON of a page into a Page; raises ValueError if it is not a list.
     """
 
     path: str
@@ -233,11 +233,11 @@ Listing = list[tuple[str, str]]  # names of models, and the upstream of each
 
 @dataclass(frozen=True, slots=True)
 class ModelListShape:
-    """How one provider's clients read models.
+    """The form in which one provider's clients read models.
 
-    page: the part of a listing that a query asks for, as JSON data. one: one model. Both take the time at which the
-    list was made, in Unix seconds. path: the end of the list's path, if it is not `/models`. client_headers: lower-case
-    names of header fields that only this provider's clients send.
+    page: the part of a listing that a query requests, as JSON data. one: one model. Both take the creation time of the
+    list in Unix seconds. path: the end of the list's path, if it is not `/models`. client_headers: lower-case names of
+    header fields that only this provider's clients send.
     """
 
     page: Callable[[Listing, int, Mapping[str, str]], dict[str, Any]]
@@ -253,46 +253,47 @@ def data_frame(response: EncodedResponse) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One dialect. See the Protocols above for what each half does.
+    """One dialect. The Protocols above define the halves.
 
     The halves of a translation:
-    read_request: the client's body to the canonical form; raises Refused.
-    renderer: for a request that read_request gave (`Request.extra` may carry what the renderer needs).
+    read_request: parses the client's body into the canonical form; raises Refused.
+    renderer: creates the renderer for a request from read_request (`Request.extra` may carry data for the renderer).
     render_error: a Failure as this dialect's plain error body, with the status and Retry-After that clients expect.
-    local: answers what never goes upstream (stored responses, count_tokens, HEAD /), None where it is not for it.
-    write_request: the canonical form to the endpoint's request; raises Refused for what cannot be carried.
-    reader: for the endpoint's answer to what write_request gave.
-    learn: remembers what an endpoint's refusal says of its model; whether write_request writes another request now.
-    read_error: an endpoint's error answer (status, headers by lower-case name, body) to a Failure.
+    local: answers requests that never go upstream (stored responses, count_tokens, HEAD /); None for other requests.
+    write_request: encodes the canonical form for the endpoint; raises Refused for a request that cannot be translated.
+    reader: creates the reader of the endpoint's response to a request from write_request.
+    learn: stores a limitation of a model that an endpoint's error reveals. Returns True if write_request would now
+    write another request.
+    read_error: parses an endpoint's error response (status, headers by lower-case name, body) into a Failure.
     read_steps, write_steps, local_steps: the same work as read_request (of a parsed body), write_request and local,
-    with a pause behind every message, for bodies so large that one turn of the event loop would be too long.
-    `max_items` bounds the lists of a body by their names.
+    with a pause after every message, for bodies too large for one turn of the event loop.
+    max_items: the maximum length of lists in a body, by name.
     count_paths: the paths (suffixes) on which tokens are counted: by an endpoint of this dialect, else by `local`.
 
     Paths and keys:
-    paths: the request paths (a suffix behind any prefix) on which this dialect's translated requests arrive; `ends` are
-    the same as bytes, each also with a slash behind it. serves: names of the dialects whose other paths (embeddings,
+    paths: the request paths (a suffix after any prefix) on which this dialect's translated requests arrive; `ends` are
+    the same as bytes, with and without a trailing slash. serves: names of the dialects whose other paths (embeddings,
     files ...) its endpoints serve too.
-    base_has_version: an API's base URL, as SDKs take it, ends with the version (`/v1`), so that a client's `/v1` stands
+    base_has_version: an API's base URL, as SDKs use it, ends with the version (`/v1`), so that a client's `/v1` stands
     for the base. default_base_path: the path of an endpoint whose URL has none, for requests that relayd writes.
     key_header: the header field in which its clients send their key; None means `Authorization: Bearer`.
 
-    Passing streams:
+    Passthrough:
     error_frame: a Failure as one frame inside a stream that has begun. error_ends_stream: such an error is a clean end
-    of the stream; False means that clients only understand a broken connection.
-    take_back: the edits (from, to, other bytes) that take what relayd has invented in earlier answers out of a request
-    that passes, in steps; generated_marks: bytes of which one stands in every such request.
+    of the stream; False means that clients only detect a broken connection.
+    strip_generated: the edits (start, end, replacement) that remove parts that relayd generated in earlier responses
+    from a passthrough request, in steps. generated_marks: every such request contains one of these byte strings.
     has_generated_parts: whether a parsed body is such a request.
-    recalls: whether a short request may bring in what is remembered of earlier ones, and so be a large one.
-    tap: how a tap reads its answers; other_taps: the same for paths (suffixes) on which its endpoints speak otherwise.
+    recalls: a short request may include stored state of earlier requests and become large.
+    tap: how a tap reads its responses. other_taps: the same for paths (suffixes) with responses in another format.
     can_ask_usage: a stream reports usage only if the request asks for it (`stream_options.include_usage`).
 
     Lists of models:
-    model_list: where an endpoint lists its models. listing: how its clients read a list of models; None means as
-    OpenAI's clients do.
+    model_list: where an endpoint lists its models. listing: how its clients read a list of models; None means the form
+    of OpenAI's clients.
 
-    websocket: its transport over WebSocket. names_backend: its answers name the upstream that answered.
-    title: the dialect's name for people. drops: what its halves cannot carry, one sentence each, for the manual.
+    websocket: its transport over WebSocket. names_backend: its responses name the upstream that answered.
+    title: the display name. drops: the content that its halves cannot translate, one sentence each, for the manual.
     """
 
     name: str
@@ -341,7 +342,7 @@ class Dialect:
 
     @property
     def has_endpoints(self) -> bool:
-        """Whether endpoints speak this dialect."""
+        """Whether requests can be translated for endpoints of this dialect."""
         return self.write_request is not None
 
     def translates_to(self, other: Dialect) -> bool:
@@ -353,11 +354,11 @@ class Dialect:
         return other.name == self.name or other.name in self.serves
 
     def error_frame(self, failure: Failure, request_id: str) -> bytes:
-        """A failure as one frame inside a stream that passes."""
+        """A failure as one frame inside a passthrough stream."""
         return self.frame_error(self.render_error(failure, request_id))
 
     def tap_for(self, path: bytes) -> TapFormat | None:
-        """How a tap reads the answer to a request on this path."""
+        """The format in which a tap reads the response to a request on this path."""
         for end, tap in self.other_taps:
             if path.rstrip(b"/").endswith(end):
                 return tap

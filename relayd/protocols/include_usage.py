@@ -1,12 +1,12 @@
-"""Usage asked for by relayd itself in a Chat stream: the request's member added, what it causes taken out again.
+"""Usage that relayd itself requests in a Chat stream: added to the request, and removed from the stream.
 
 Laws:
-1. Every byte but those of the added usage stays as it came, in its order; the request is not serialised anew.
-2. A frame is held until its end only while it is short enough to be a usage chunk; whole frames pass at once.
-3. A chunk with usage and without choices (an empty list, null or no member at all) is taken out whole. In a chunk that
-   says something else too, the usage becomes null, as OpenAI itself writes it. Endpoints send either in any chunk.
+1. All other bytes stay unchanged and in order; the request is not serialised anew.
+2. A frame is buffered until its end only while it is short enough to be a usage chunk; whole frames pass at once.
+3. A chunk with usage and without choices (an empty list, null or no member) is removed. In a chunk with other data the
+   usage becomes null, as OpenAI itself writes it. Endpoints send usage in any chunk.
 
-The stream must come without a content coding, so whoever adds the member asks the endpoint for `identity` as well.
+The stream must have no content coding, so code that adds the member requests `Accept-Encoding: identity` as well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 
 from relayd.protocols import _json
-from relayd.protocols._frames import OVERLAP, last_frame_end, first_frame_end, frames_with_mark
+from relayd.protocols._frames import OVERLAP, first_frame_end, frames_with_mark, last_frame_end
 from relayd.wire.body import JsonBody, edited, inspect_json, member_span
 from relayd.wire.sse import Event, SseError, SseSplitter
 
@@ -25,20 +25,20 @@ _MARK = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
 
 
 def with_include_usage(body: bytes) -> bytes | None:
-    """The body of a Chat request that asks for usage too; None where it is no stream, asks already or is unreadable."""
+    """The body of a Chat request with a request for usage; None if it is no stream, has one or is unreadable."""
     edit = usage_edit(inspect_json(body))
     return None if edit is None else edited(body, [edit])
 
 
 def usage_edit(look: JsonBody) -> tuple[int, int, bytes] | None:
-    """What to put where into such a body; None as above."""
+    """The edit that adds the request for usage; None as above."""
     body, stream_span = look.body, look.span("stream")
     if stream_span is None or not look.flag("stream"):
         return None
     span = look.span("stream_options")
     if span is None:
         if "stream_options" in look.spans or b'"stream_options"' in body:
-            return None  # it stands there twice, or deeper inside: better no usage than another request
+            return None  # repeated, or nested: adding the member might change the request
         return stream_span[1], stream_span[1], b',"stream_options":' + _INCLUDE_USAGE
     if span[1] - span[0] > _LONGEST_OPTIONS:
         return None
@@ -54,16 +54,16 @@ def usage_edit(look: JsonBody) -> tuple[int, int, bytes] | None:
 
 
 class UsageChunkFilter:
-    """Takes the usage out of one stream; owned by the exchange that asked for it."""
+    """Removes the usage from one stream; owned by the exchange that requested it."""
 
     __slots__ = ("_buffer", "_tail")
 
     def __init__(self) -> None:
-        self._buffer = b""  # the frame that has not ended
-        self._tail: bytes | None = None  # the last bytes of a frame too long to hold, of which the rest must pass
+        self._buffer = b""  # the incomplete frame
+        self._tail: bytes | None = None  # the last bytes of a frame too long to buffer, the rest of which passes
 
     def filter(self, data: bytes) -> bytes:
-        """The bytes for the client."""
+        """The bytes to send to the client."""
         if not self._buffer and self._tail is None and b'"usage"' not in data and data.endswith(b"\n\n"):
             return data
         out = b""
@@ -88,7 +88,7 @@ class UsageChunkFilter:
         return out + frames
 
     def flush(self) -> bytes:
-        """What was held when the stream ended; the last frame may lack its blank line."""
+        """The rest at the end of the stream; the last frame may lack its blank line."""
         buffer, self._buffer = self._buffer, b""
         closed = buffer + b"\n\n"
         rest = _remove_usage(closed)
@@ -98,7 +98,7 @@ class UsageChunkFilter:
 
 
 def _remove_usage(frames: bytes) -> bytes:
-    """These frames without usage; the same object if there is none. Only the frames with the mark are read."""
+    """These frames without usage; the same object if they have none. Only frames with the mark are parsed."""
     parts: list[bytes] = []
     copied = 0
     for begin, end in frames_with_mark(frames, _MARK):
@@ -123,7 +123,7 @@ def _remove_from_frame(frame: bytes) -> bytes:
 
 
 def _remove_from_event(event: Event) -> bytes:
-    """The frame without usage: nothing, the frame with null in its place, or the frame as it is."""
+    """The frame without usage: empty, the frame with `"usage": null`, or the unchanged frame."""
     raw, data = event.raw, event.data
     if data is None or _MARK.search(data) is None:
         return raw
@@ -133,7 +133,7 @@ def _remove_from_event(event: Event) -> bytes:
         return raw
     if not isinstance(chunk, dict) or not isinstance(chunk.get("usage"), dict) or chunk.get("error"):
         return raw
-    if not chunk.get("choices") and "prompt_filter_results" not in chunk:  # which Azure sends in a chunk of its own
+    if not chunk.get("choices") and "prompt_filter_results" not in chunk:  # Azure sends these in a chunk of their own
         return b""
     span, position = member_span(data, "usage"), raw.find(data)
     if span is None or position < 0:

@@ -1,11 +1,11 @@
-"""Lists of models, both ways: read from endpoints of every dialect, and written for clients of every provider.
+"""Lists of models: read from endpoints of every dialect, and written for clients of every provider.
 
 Laws:
-1. An answer that is not a list raises ValueError; entries that make no sense are left out.
-2. Names are as requests have them: without Gemini's `models/`, and only models that can be asked in a chat.
-3. Names and their number are bounded.
+1. A response that is not a list raises ValueError; invalid entries are skipped.
+2. Names are as in requests: without Gemini's `models/`, and only models that support chat.
+3. The length of names and their number are bounded.
 
-Pages follow each API: OpenAI and Ollama have none, Anthropic's are cut by ids
+Paging follows each API: OpenAI and Ollama have none, Anthropic's is by ids
 (https://docs.anthropic.com/en/api/models-list), Google's by a token
 (https://ai.google.dev/api/models#method:-models.list).
 """
@@ -28,16 +28,16 @@ VERSION = b"anthropic-version: 2023-06-01"
 
 
 def read_page(source: ModelListSource, body: bytes) -> Page:
-    """The page in an endpoint's answer. Raises ValueError."""
+    """Parse a page from an endpoint's response. Raises ValueError."""
     page = source.read(_json.parse_lenient(body))
     names = dict.fromkeys(name for name in page.names if 0 < len(name) <= LONGEST_NAME and name.isprintable())
     return Page(tuple(names)[:MOST_MODELS], page.next)
 
 
 def _entries(value: Any, key: str) -> list[dict[str, Any]]:
-    found = value if isinstance(value, list) else _json.an_object(value).get(key)  # some give the bare list
+    found = value if isinstance(value, list) else _json.an_object(value).get(key)  # some endpoints send the bare list
     if not isinstance(found, list):
-        raise ValueError("is no list of models")
+        raise ValueError("is not a list of models")
     return [entry for entry in found if isinstance(entry, dict)]
 
 
@@ -91,7 +91,7 @@ def _anthropic_model(name: str, upstream: str, created_s: int) -> dict[str, Any]
 
 
 def _anthropic_page(listing: Listing, created_s: int, query: Mapping[str, str]) -> dict[str, Any]:
-    """From 1 to 1,000 models, 20 without `limit`. An id that is unknown cuts nothing."""
+    """From 1 to 1,000 models, 20 without `limit`. An unknown id is ignored."""
     limit, after, before = _count(query.get("limit"), 20), query.get("after_id"), query.get("before_id")
     names = [name for name, _ in listing]
     if after not in names and before in names:
@@ -114,10 +114,11 @@ def _gemini_model(name: str, upstream: str, created_s: int) -> dict[str, Any]:
 
 
 def _gemini_page(listing: Listing, created_s: int, query: Mapping[str, str]) -> dict[str, Any]:
-    """From 1 to 1,000 models, 50 without `pageSize`; the token is the place of the next one."""
+    """From 1 to 1,000 models, 50 without `pageSize`; the token is the index of the next model."""
     size, token = _count(query.get("pageSize"), 50), query.get("pageToken", "")
     start = int(token) if token.isdecimal() and len(token) < 8 else 0
-    page: dict[str, Any] = {"models": [_gemini_model(name, up, created_s) for name, up in listing[start : start + size]]}
+    models = [_gemini_model(name, upstream, created_s) for name, upstream in listing[start : start + size]]
+    page: dict[str, Any] = {"models": models}
     if start + size < len(listing):
         page["nextPageToken"] = str(start + size)
     return page
@@ -143,8 +144,8 @@ SHAPES = (ANTHROPIC, GEMINI, OLLAMA)
 
 
 def shape_for(dialect: Dialect, path: str, headers: Mapping[str, str]) -> ModelListShape:
-    """The shape that a client reads: by a path that only one provider has, then by the dialect of the route, then by
-    header fields that only one provider's clients send. Ollama and Google serve OpenAI's clients on other paths."""
+    """The form that a client reads, chosen by a path that only one provider has, then by the dialect of the route, then
+    by header fields that only one provider's clients send. Ollama and Google serve OpenAI's clients on other paths."""
     own = dialect.listing
     for shape in SHAPES if own is None else (own, *SHAPES):
         if shape.path and path.rstrip("/").endswith(shape.path):
@@ -158,5 +159,5 @@ def shape_for(dialect: Dialect, path: str, headers: Mapping[str, str]) -> ModelL
 
 
 def page(shape: ModelListShape, listing: Listing, created_s: int, query: str) -> dict[str, Any]:
-    """The page of the listing that the query asks for."""
+    """The page of the listing that the query requests."""
     return shape.page(listing, created_s, dict(parse_qsl(query)))

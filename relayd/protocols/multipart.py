@@ -1,15 +1,15 @@
-"""The `model` field of a multipart/form-data body, found while the body goes by (RFC 7578, RFC 2046 5.1).
+"""The `model` field of a multipart/form-data body, found while the body passes (RFC 7578, RFC 2046 5.1).
 
-Audio and image requests carry their model in a form beside files of any size, so nothing but the beginning of a part,
-the value of that one field and what may be half a delimiter is ever held.
+Audio and image requests carry their model in a form beside files of any size. Only the header of a part, the value of
+that one field and a possible partial delimiter are buffered.
 
 Laws:
-1. Nothing is kept but the model's name and what may become part of a delimiter.
-2. A form that two readers could read in two ways is a fault: a boundary that goes on behind its end, delimiters and
-   header lines behind a bare CR or LF, two names for one part, anything before the first delimiter or behind the last.
-3. One field may be the model for some reader, and its name is written in one way only: a second one, a name that is
-   like it, a file of that name, or a coding of its value is a fault.
-4. However the input is cut, the answer is the same; the cost is linear in it.
+1. Only the model's name and a possible partial delimiter are kept.
+2. A form that two parsers could read in two ways is an error: characters after the boundary, delimiters and header
+   lines after a bare CR or LF, two names for one part, data before the first delimiter or after the last one.
+3. At most one field may be read as the model, and its name has one spelling: a second field, a similar name, a file of
+   that name, or an encoding of its value is an error.
+4. The result does not depend on how the input is split; the cost is linear in its length.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NO_CODING = ("7bit", "8bit", "binary")
 
 
 class MultipartError(ValueError):
-    """A body is no acceptable form. `rule` is a stable word."""
+    """The body is not an acceptable form. `rule` is a stable identifier of the violated rule."""
 
     def __init__(self, rule: str) -> None:
         super().__init__(rule)
@@ -46,7 +46,7 @@ class MultipartError(ValueError):
 
 
 def boundary_of(content_type: str) -> bytes | None:
-    """The boundary that a Content-Type names, or None for another type, for none and for a doubtful one."""
+    """The boundary in a Content-Type; None for another media type and for a missing or ambiguous boundary."""
     form = _FORM.fullmatch(content_type.strip())
     if form is None:
         return None
@@ -56,7 +56,7 @@ def boundary_of(content_type: str) -> bytes | None:
 
 
 def _parameters(text: str) -> dict[str, str] | None:
-    """`; name=value` lists; None where they cannot be read, or a name stands twice or in pieces (RFC 2231 3)."""
+    """Parse a list of `; name=value`; None if it is malformed or repeats or splits a name (RFC 2231 3)."""
     found: dict[str, str] = {}
     position = 0
     while position < len(text):
@@ -71,11 +71,11 @@ def _parameters(text: str) -> dict[str, str] | None:
 
 
 class _Kind(Enum):
-    """What a piece of the body is."""
+    """The kind of a piece of the body."""
 
-    STRUCTURE = auto()  # before, between and behind values: delimiters, headers
-    VALUE = auto()  # of a part that is no model
-    MODEL = auto()  # of a field `model`
+    STRUCTURE = auto()  # before, between and after values: delimiters, headers
+    VALUE = auto()  # of a part other than the model
+    MODEL = auto()  # the value of a field `model`
     MODEL_END = auto()
 
 
@@ -87,27 +87,29 @@ class _State(Enum):
 
 
 class _Splitter:
-    """Cuts a body into pieces that, joined, are the body; owned by a ModelFinder."""
+    """Splits a body into pieces whose concatenation is the body; owned by a ModelFinder."""
 
-    __slots__ = ("_is_at_start", "_has_delimiter", "_buffer", "_delimiter", "_has_model", "_is_model", "_state", "_search")
+    __slots__ = (
+        "_buffer", "_delimiter", "_has_delimiter", "_has_model", "_is_at_start", "_is_model", "_search", "_state",
+    )  # fmt: skip
 
     def __init__(self, boundary: bytes) -> None:
         self._delimiter = b"\r\n--" + boundary
         dashed = re.escape(b"--" + boundary)
         self._search = re.compile(rb"(\r\n%b)|[\r\n]%b" % (dashed, dashed)).search
-        # The first delimiter may stand at the very beginning: a line end that nobody sent stands before it.
+        # The body may begin with the first delimiter: the buffer begins with a line end that the client did not send.
         self._buffer = bytearray(b"\r\n")
         self._is_at_start = True
-        self._state = _State.VALUE  # what comes before the first part is skipped like a value
+        self._state = _State.VALUE  # data before the first part is skipped like a value
         self._has_delimiter = self._is_model = self._has_model = False
 
     @property
     def is_complete(self) -> bool:
-        """Whether the last delimiter was seen."""
+        """Whether the closing delimiter was found."""
         return self._state is _State.EPILOGUE
 
     def split(self, data: bytes) -> Iterator[tuple[_Kind, bytes]]:
-        """The pieces that are certain. Raises MultipartError."""
+        """The pieces that are complete so far. Raises MultipartError."""
         self._buffer += data
         while self._buffer:
             if self._state is _State.VALUE:
@@ -134,7 +136,7 @@ class _Splitter:
                 yield _Kind.STRUCTURE, self._consume(len(self._buffer))
 
     def finish(self) -> None:
-        """Raises MultipartError where the last delimiter has not come."""
+        """Raises MultipartError if the closing delimiter is missing."""
         if not self.is_complete:
             raise MultipartError("cut")
 
@@ -168,7 +170,7 @@ class _Splitter:
         self._state = _State.DELIMITER
 
     def _safe_length(self) -> int:
-        """How much of the buffer cannot be the beginning of a delimiter."""
+        """The number of bytes in the buffer that cannot be the beginning of a delimiter."""
         length = len(self._buffer)
         low = max(0, length - len(self._delimiter) + 1)
         start = max(self._buffer.rfind(b"\r", low), self._buffer.rfind(b"\n", low))
@@ -181,7 +183,7 @@ class _Splitter:
         return start if self._delimiter.startswith(dashed, 2) else length
 
     def _has_whole_delimiter(self) -> bool:
-        """Whether the delimiter's line is complete; sets the place behind it."""
+        """Whether the delimiter's line is complete; sets the state that follows it."""
         at = len(self._delimiter)
         rest = bytes(self._buffer[at : at + MOST_PADDING_BYTES + 2])
         if rest[:2] == b"--":
@@ -204,7 +206,7 @@ class _Splitter:
         return self._buffer.index(b"\r\n", at) + 2
 
     def _header_end(self) -> int:
-        """Behind the blank line of the part's header; -1 while it has not come."""
+        """The position after the blank line of the part's header; -1 if the header is incomplete."""
         if self._buffer.startswith(b"\r\n"):
             return 2
         end = self._buffer.find(b"\r\n\r\n")
@@ -214,8 +216,8 @@ class _Splitter:
 
 
 def _is_model(header: bytes) -> bool:
-    """Whether a part is a plain field of the name `model`. Raises MultipartError, also where only some readers would
-    take it for one."""
+    """Whether a part is a plain field of the name `model`. Raises MultipartError if only some parsers would read it as
+    one."""
     text = header.decode("latin-1")
     lines = text.split("\r\n")
     if any("\n" in line or "\r" in line or line[:1] in (" ", "\t") for line in lines):
@@ -231,19 +233,19 @@ def _is_model(header: bytes) -> bool:
         raise MultipartError("disposition")
     if kind.strip().lower() != "form-data":
         raise MultipartError("disposition")
-    name_parameter = parameters.get("name", "")
-    if name_parameter == "model":
+    field_name = parameters.get("name", "")
+    if field_name == "model":
         _require_plain(fields, rest, parameters)
         return True
-    if name_parameter == "_charset_" or name_parameter.startswith("=?"):
+    if field_name == "_charset_" or field_name.startswith("=?"):
         raise MultipartError("name")
-    if any(folded(one) == "model" for one in (name_parameter, unquote(name_parameter), name_parameter.partition("[")[0])):
+    if any(folded(one) == "model" for one in (field_name, unquote(field_name), field_name.partition("[")[0])):
         raise MultipartError("name")
     return False
 
 
 def _require_plain(fields: list[tuple[str, str, str]], rest: str, parameters: dict[str, str]) -> None:
-    """The model's part is text as it stands. Raises MultipartError."""
+    """Require that the model's part is unencoded text. Raises MultipartError."""
     if any(name.startswith("filename") for name in parameters):
         raise MultipartError("model_is_a_file")
     if "\\" in rest:
@@ -257,24 +259,24 @@ def _require_plain(fields: list[tuple[str, str, str]], rest: str, parameters: di
 
 
 class ModelFinder:
-    """Finds the model of one form, and checks the rest of it; owned by the exchange that carries it."""
+    """Finds the model of one form and validates the rest of the form; owned by the exchange."""
 
-    __slots__ = ("_splitter", "_offset", "_value", "model", "value_offset", "value_bytes")
+    __slots__ = ("_offset", "_splitter", "_value", "model", "value_bytes", "value_offset")
 
     def __init__(self, boundary: bytes) -> None:
         self._splitter = _Splitter(boundary)
         self._value = bytearray()
         self._offset = 0
         self.model: str | None = None
-        self.value_offset = self.value_bytes = 0  # where its name stands in the form, and how long it is there
+        self.value_offset = self.value_bytes = 0  # position and length of the model's name in the form
 
     @property
     def is_complete(self) -> bool:
-        """Whether the form has ended: a model that was not found is not there."""
+        """Whether the form has ended: if no model was found, the form has none."""
         return self._splitter.is_complete
 
     def scan(self, data: bytes) -> str | None:
-        """Look at the next bytes: the model, or None as long as it has not come. Raises MultipartError."""
+        """Scan the next bytes. Returns the model, or None if it was not found yet. Raises MultipartError."""
         for kind, piece in self._splitter.split(data):
             if kind is _Kind.MODEL:
                 self._value += piece
@@ -291,5 +293,5 @@ class ModelFinder:
         return self.model
 
     def finish(self) -> None:
-        """The form's bytes have ended. Raises MultipartError where the form has not."""
+        """End of the input. Raises MultipartError if the form is incomplete."""
         self._splitter.finish()

@@ -1,7 +1,7 @@
-"""The dialects of this package, found by their folders: a folder of relayd.protocols that defines DIALECT is a dialect.
+"""The dialects of this package: a subpackage of relayd.protocols that defines DIALECT is a dialect.
 
-1. The name in relayd.yaml is the folder's name; nothing else lists the dialects.
-2. `names` loads nothing; `dialect` loads the one dialect that is asked for, once.
+1. The name in relayd.yaml is the subpackage's name; nothing else lists the dialects.
+2. `names` loads nothing; `dialect` loads the requested dialect, once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from relayd.protocols.dialect import Dialect
 
 PACKAGE = "relayd.protocols"
 PLAIN = "plain"  # opaque bytes: no dialect
-DEFAULT = "openai_chat"  # what clients speak on a route that chooses by the model and names no protocol
+DEFAULT = "openai_chat"  # the clients' dialect on a route that selects by model and has no `protocol:`
 
 
 def names() -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def dialect(name: str) -> Dialect | None:
 
 
 def load(name: str) -> Dialect:
-    """As `dialect`, for a name that is known not to be `plain`."""
+    """As `dialect`, for a name other than `plain`."""
     found = dialect(name)
     if found is None:
         raise KeyError(f"{name} is no dialect")
@@ -49,9 +49,9 @@ def dialects() -> tuple[Dialect, ...]:
 
 
 class Protocols:
-    """The words that `protocol:` takes: `plain` and dialects. `endpoints` leaves out those that only clients speak.
+    """The values of `protocol:`: `plain` and the dialects. `endpoints` excludes dialects that only clients speak.
 
-    Looking one word up loads that dialect only; iterating, for error messages and manuals, may load all of them.
+    Looking up one value loads that dialect only; iterating, for error messages and manuals, may load all of them.
     """
 
     def __init__(self, *, endpoints: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""When to try again: read from an endpoint's error, written for a client in the forms that the SDKs look for."""
+"""Retry-After: parsed from an endpoint's error, and written for a client in the forms that SDKs support."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def retry_info_s(details: Any) -> float | None:
 
 
 def retry_after_headers(seconds: float | None) -> tuple[tuple[str, str], ...]:
-    """`Retry-After` in whole seconds, never less than asked for, and the finer `retry-after-ms`."""
+    """`Retry-After` in whole seconds, rounded up, and the more precise `retry-after-ms`."""
     if seconds is None:
         return ()
     return ("Retry-After", str(math.ceil(seconds))), ("retry-after-ms", str(math.ceil(seconds * 1000)))

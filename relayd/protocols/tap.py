@@ -1,10 +1,10 @@
-"""A tap: reads token usage, finish reason and model from a copy of an answer that passes through.
+"""A tap: reads token usage, finish reason and model from a copy of a response that passes through.
 
 Laws:
-1. A tap never raises, and never changes or delays a byte; what it cannot read it does not report.
+1. A tap never raises, and never changes or delays a byte; it does not report a value that it cannot read.
 2. Passing bytes are only searched for a few marks. JSON is parsed when `observed` is read, and then only in the frames
    with the last occurrence of a mark.
-3. Memory is bounded: of a frame or a body above the bound only the end is kept.
+3. Memory is bounded: only the end of a frame or a body above the bound is kept.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from relayd.wire.sse import SseError, SseSplitter
 MAX_FRAME_BYTES = 1024 * 1024
 MAX_PLAIN_BYTES = 512 * 1024
 TAIL_BYTES = 64 * 1024
-RETAINED_BYTES = 8 * 1024  # frames that are kept together, to be read at the end
-MAX_INFLATED_BYTES = 1024 * 1024  # by one feed, which brings some 16 KiB; more is a bomb
+RETAINED_BYTES = 8 * 1024  # the size of the pieces in which frames are retained until the end
+MAX_INFLATED_BYTES = 1024 * 1024  # from one piece of about 16 KiB; a larger output is a decompression bomb
 
 _WHITESPACE = rb"[ \t\r\n]*"
 _LEVEL = rb"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}"  # an object with at most two levels inside
@@ -32,7 +32,7 @@ _STRING = rb'"([^"\\]{1,256})"'
 
 
 class Observed(NamedTuple):
-    """What a tap has found in an answer; empty or None if the answer did not say."""
+    """The facts that a tap has found in a response; empty or None if the response does not contain them."""
 
     model: str = ""
     finish: str = ""
@@ -40,7 +40,7 @@ class Observed(NamedTuple):
 
 
 class _Patterns:
-    """The expressions of one format. A JSON text inside a string cannot match them: its quotation marks are escaped."""
+    """The expressions of one format. JSON text inside a string cannot match them: its quotation marks are escaped."""
 
     __slots__ = ("any", "finish", "finish_mark", "finish_value", "model", "model_value", "usage", "usage_mark",
                  "usage_object")  # fmt: skip
@@ -54,10 +54,10 @@ class _Patterns:
         self.finish = re.compile(finish + colon + b'"' + values)
         self.model = re.compile(model + colon + b'"')
         self.any = re.compile(self.usage.pattern + b"|" + self.finish.pattern)
-        # For the end of a body that was too large to keep.
+        # For the end of a body that exceeds the bound.
         self.usage_object = re.compile(usage + colon + (b"(" + _LEVEL + b")" if tap.usage_is_object else b"([0-9]+)"))
         self.model_value = re.compile(model + colon + _STRING)
-        # With `finish_values` parts of an answer have such a member too: in a fragment it may be the one of a part.
+        # With `finish_values`, parts of a response have such a member too: a match in a fragment may belong to a part.
         self.finish_value = None if tap.finish_values else re.compile(finish + colon + _STRING)
 
 
@@ -65,11 +65,11 @@ _patterns = functools.cache(_Patterns)
 
 
 class Tap:
-    """Taps one answer in this format; owned by the exchange."""
+    """Taps one response in this format; owned by the exchange."""
 
     __slots__ = (
-        "_finish_frames", "_model_frames", "_format", "_buffer", "_inflater", "_is_unreadable", "_is_plain", "_is_plain_sse", "_observed",
-        "_patterns", "_size", "_prefix", "_usage_frames",
+        "_buffer", "_finish_frames", "_format", "_inflater", "_is_plain", "_is_plain_sse", "_is_unreadable",
+        "_model_frames", "_observed", "_patterns", "_prefix", "_size", "_usage_frames",
     )  # fmt: skip
 
     def __init__(self, tap_format: TapFormat, content_encoding: str = "") -> None:
@@ -77,9 +77,9 @@ class Tap:
         self._buffer = bytearray()
         self._size = 0
         self._is_plain: bool | None = None
-        self._is_plain_sse = False  # whether pieces are events, so that one that ends with a blank line is whole frames
-        self._model_frames = b""  # the frames in which the model, and Anthropic's input tokens, stand
-        self._usage_frames = self._finish_frames = b""  # the last frames in which these words stood
+        self._is_plain_sse = False  # server-sent events without a content coding
+        self._model_frames = b""  # the frames with the model and Anthropic's input tokens
+        self._usage_frames = self._finish_frames = b""  # the last frames with these members
         self._prefix = b""
         self._observed: Observed | None = None
         coding = content_encoding.strip().lower()
@@ -87,7 +87,7 @@ class Tap:
         self._is_unreadable = coding not in ("", "identity") and self._inflater is None
 
     def observe(self, data: bytes) -> None:
-        """A piece of the answer's body, as it passes."""
+        """Process a piece of the response body as it passes."""
         if self._is_unreadable or not data:
             return
         self._observed = None
@@ -108,16 +108,18 @@ class Tap:
             self._add_frames(data)
 
     def can_skip(self, data: bytes) -> bool:
-        """Whether this piece, which follows whole frames, is whole frames without anything to read, so that it need not
-        be fed. Most pieces of a stream are like that."""
+        """Whether `observe` can be skipped for this piece, which follows whole frames: it consists of whole frames
+        without a mark. Most pieces of a stream do."""
         patterns = self._patterns
-        if not self._is_plain_sse or not self._model_frames or patterns.usage_mark in data or not data.endswith(b"\n\n"):
+        if not self._is_plain_sse or not self._model_frames:
+            return False
+        if patterns.usage_mark in data or not data.endswith(b"\n\n"):
             return False
         return not _has_value(patterns.finish_mark, data)
 
     @property
     def observed(self) -> Observed:
-        """What was found so far; token counts of a stream are known at its end."""
+        """The facts found so far; the token counts of a stream are known at its end."""
         if self._observed is None:
             self._observed = self._read()
         return self._observed
@@ -135,7 +137,7 @@ class Tap:
         return data
 
     def _add_plain(self, data: bytes) -> None:
-        """Keep all of a small body; of a large one the beginning and the end."""
+        """Keep all of a small body, and the beginning and the end of a large one."""
         self._size += len(data)
         self._buffer += data
         if self._size <= MAX_PLAIN_BYTES:
@@ -153,7 +155,7 @@ class Tap:
             end = self._frames_end(buffer, known)
             if not end:
                 if len(buffer) > MAX_FRAME_BYTES:
-                    buffer[:-TAIL_BYTES] = b"data: "  # its end may still say what is asked for, see `_fragments`
+                    buffer[:-TAIL_BYTES] = b"data: "  # its end may still hold the facts, see `add_fragment`
                 return
             frames = bytes(buffer[:end])
             del buffer[:end]
@@ -176,7 +178,7 @@ class Tap:
                 self._retain(piece)
 
     def _retain(self, frames: bytes) -> None:
-        """Keep the whole frames that `_read` will parse."""
+        """Retain the whole frames that `_read` will parse."""
         patterns = self._patterns
         if not self._model_frames and patterns.model.search(frames) is not None:
             self._model_frames = frames
@@ -217,7 +219,7 @@ class Tap:
                 return
         last = len(pieces) - 1
         for position, piece in enumerate(pieces):
-            # Of many frames in one piece only those count that say something, and the first and the last.
+            # A piece of many frames: only frames with a mark, the first and the last are parsed.
             if position in (0, last) or self._patterns.any.search(piece) is not None:
                 try:
                     merger.add(_json.parse_lenient(piece))
@@ -240,7 +242,7 @@ class Tap:
 
 
 def _has_value(mark: bytes, frames: bytes) -> bool:
-    """Whether the mark occurs with another value than null."""
+    """Whether the mark occurs with a value other than null."""
     position = frames.find(mark)
     if position < 0:
         return False
@@ -249,7 +251,7 @@ def _has_value(mark: bytes, frames: bytes) -> bool:
 
 
 def _matches(expression: re.Pattern[bytes], mark: bytes, frames: bytes) -> bool:
-    """Whether the expression matches where the mark occurs; a null behind it is common."""
+    """Whether the expression matches at an occurrence of the mark; a null value after the mark is common."""
     position = frames.find(mark)
     while position >= 0:
         if expression.match(frames, position) is not None:
@@ -259,7 +261,7 @@ def _matches(expression: re.Pattern[bytes], mark: bytes, frames: bytes) -> bool:
 
 
 class _FactsMerger:
-    """Merges the facts of an answer's values; later values replace earlier ones."""
+    """Merges the facts of a response's values; later values replace earlier ones."""
 
     __slots__ = ("_finish", "_format", "_model", "_usage")
 
@@ -269,19 +271,19 @@ class _FactsMerger:
         self._usage: dict[str, Any] = {}
 
     def add(self, value: Any) -> None:
-        """One value of the answer: a body, a chunk, an event."""
+        """Merge one value of the response: a body, a chunk or an event."""
         if value.__class__ is not dict:
             return
         model, finish, usage = self._format.facts(value)
         self._model = model or self._model
         self._finish = finish or self._finish
         if usage is not None:
-            # A 0 fills in what somebody did not know: counts only grow.
+            # Some endpoints write 0 for an unknown count: a 0 never replaces a count.
             known = self._usage
             known |= {name: count for name, count in usage.items() if count or (count == 0 and name not in known)}
 
     def add_fragment(self, text: bytes) -> None:
-        """A piece of JSON that cannot be parsed: the first model, the last finish reason and the last usage in it."""
+        """Merge the first model, the last finish reason and the last usage of JSON text that cannot be parsed."""
         patterns = _patterns(self._format)
         if not self._model and (model := patterns.model_value.search(text)) is not None:
             self._model = model[1].decode("utf-8", "replace")
@@ -299,7 +301,7 @@ class _FactsMerger:
 
 
 def observe_body(tap_format: TapFormat, body: bytes) -> Observed:
-    """What a tap would find in a whole plain answer without a content coding."""
+    """The facts that a tap would find in a complete plain response without a content coding."""
     if not tap_format.is_ndjson and len(body) <= MAX_PLAIN_BYTES and body[:1] == b"{":
         try:
             value = _json.parse_lenient(body)
@@ -315,13 +317,13 @@ def observe_body(tap_format: TapFormat, body: bytes) -> Observed:
 
 
 class _Inflater:
-    """Decodes gzip and deflate for the tap: bounded, and stopped by the first fault."""
+    """Decodes gzip and deflate for the tap: bounded, and stopped by the first error."""
 
-    __slots__ = ("_prefix", "_decompressor", "is_broken")
+    __slots__ = ("_decompressor", "_prefix", "is_broken")
 
     def __init__(self) -> None:
-        self._decompressor = zlib.decompressobj(47)  # gzip or zlib, whichever the first bytes say
-        # The input, as long as it may be `deflate` without the wrapper that it should have.
+        self._decompressor = zlib.decompressobj(47)  # gzip or zlib, detected from the first bytes
+        # The input, as long as it may be a raw `deflate` stream without the zlib wrapper.
         self._prefix: bytes | None = b""
         self.is_broken = False
 

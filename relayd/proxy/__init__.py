@@ -1,1 +1,1 @@
-"""The path of a request, room by room."""
+"""The path of a request, one phase or object per file."""

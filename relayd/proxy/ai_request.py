@@ -1,9 +1,9 @@
-"""The AI side of one exchange: in which dialect the client speaks, which model it asks for, and where that leads.
+"""The AI request of one exchange: the client's dialect, the requested model, and the encoding for each target.
 
-Laws:
-1. A body is read into the canonical form only when an endpoint of another dialect is to get it; else its bytes pass.
-2. What is found by a peek (model, stream) and what is read agree: a body that two readers could read in two ways is
-   refused, not guessed at.
+Rules:
+1. A body is read into the canonical form only for a target of another dialect. Otherwise its bytes pass through.
+2. The inspection of the body (model, stream) and the full read agree: a body with more than one possible reading is
+   refused.
 """
 
 from __future__ import annotations
@@ -47,26 +47,26 @@ from relayd.wire.response import ResponseHead
 
 _LISTING = re.compile(r"(?:.*/)?(?:models(?:/(.+?))?|api/tags)/?")
 SLOW_BYTES = 96 * 1024
-SINGLE_TURN_BYTES = 16 * 1024  # a body so short is read and written in one turn of the event loop, whatever it holds
-MAX_TRANSLATED_VALUES = 1 << 17  # values; a thousand tools and as many items of a conversation have half of that
+SINGLE_TURN_BYTES = 16 * 1024  # a shorter body is translated in one turn of the loop
+MAX_TRANSLATED_VALUES = 1 << 17  # a request with 1,000 tools and 1,000 conversation items has half of that
 
 
 class AiRequest:
-    """Owned by its exchange; made when the target is selected, let go when the response has begun."""
+    """Owned by its exchange; created in the phase `select`, and reduced when the response starts."""
 
     __slots__ = (
-        "_adapted", "_answer", "_context", "_head", "_last_piece", "_make_context", "_generated_parts", "_prepared",
+        "_adapted", "_answer", "_context", "_generated_parts", "_head", "_last_piece", "_make_context", "_prepared",
         "_read_error", "_renderer", "_request", "backend_names", "body", "content_rendered", "dialect",
         "failure_rendered", "first_content_s", "form", "is_form", "is_socket", "is_translatable", "json_body",
         "keepalive", "model", "requests_usage", "stream",
-    )
+    )  # fmt: skip
 
     def __init__(
         self, dialect: Dialect, head: RequestHead, body: bytes | None, make_context: Callable[[], RequestContext], *,
         is_socket: bool = False, json_body: JsonBody | None = None, form: FormFinder | None = None,
     ) -> None:
-        """`make_context` makes the request as dialects read it; most that pass never need that. `body` is the whole body,
-        `json_body` what is known of it, `form` who has read a form or its beginning."""
+        """`make_context` creates the context for dialects on first use; most passthrough requests need none. `body` is
+        the whole body, `json_body` the result of its inspection, `form` the reader of a form or of its beginning."""
         self._head, self._make_context = head, make_context
         self._context: RequestContext | None = None
         self.is_form = is_form(head)
@@ -76,44 +76,44 @@ class AiRequest:
         self.json_body = json_body
         self.stream = is_socket or (json_body is not None and json_body.flag("stream"))
         self.is_translatable = head.method == b"POST" and head.path.endswith(dialect.ends)
-        self.requests_usage = False  # whether usage that the client did not ask for will come, and has to be taken out
+        self.requests_usage = False  # relayd requested token usage; it is removed from the response
         self._request: Request | None = None
         self._renderer: Renderer | None = None
         self._answer: EncodedResponse | None = None
-        self._read_error: Refused | None = None  # why the request cannot be read, where that is known
+        self._read_error: Refused | None = None  # set if the request is known to be unreadable
         self._prepared: dict[int, tuple[Target, tuple[Request, EncodedRequest] | Refused]] = {}
         self._adapted: tuple[Target, ...] = ()
-        self._generated_parts: tuple[tuple[int, int, bytes], ...] | None = None  # edits that take them out
-        self._last_piece = b""  # the last piece of the response that the client was sent
+        self._generated_parts: tuple[tuple[int, int, bytes], ...] | None = None  # the edits that remove them
+        self._last_piece = b""  # of the response, as sent to the client
         self.keepalive: KeepAlive | None = None
-        self.content_rendered = self.failure_rendered = False  # whether the renderer has given content, or an error in it
-        self.first_content_s = -1.0  # the moment of the first piece of the response
-        self.backend_names: Mapping[str, str] = {}  # what responses call an upstream, where that is not its name
+        self.content_rendered = self.failure_rendered = False  # the renderer returned content; it rendered an error
+        self.first_content_s = -1.0  # clock time of the first piece of the response; negative before it
+        self.backend_names: Mapping[str, str] = {}  # upstream names for responses that name their back-end
         self.model = head.model if head.model is not None else probable_model(head, body, json_body)
 
     @property
     def context(self) -> RequestContext:
-        """The request as dialects read it."""
+        """The request's context for dialects."""
         if self._context is None:
             self._context = self._make_context()
         return self._context
 
     def differs_in_dialect(self, target: Target) -> bool:
-        """Whether this endpoint speaks another dialect."""
+        """True if the target speaks another dialect than the client."""
         return target.dialect is not None and target.dialect is not self.dialect
 
     def needs_translation(self, target: Target) -> bool:
-        """Whether this request must be translated for it."""
+        """True if this request must be translated for the target."""
         return self.is_translatable and self.differs_in_dialect(target)
 
     @property
     def reports_usage(self) -> bool:
-        """Whether the answer tells tokens; of dialects that only pass, every answer may."""
+        """True if the response may report token usage. For dialects without translation, any POST may."""
         return self.is_translatable or (not self.dialect.paths and self.context.method == "POST")
 
     @property
     def tap_format(self) -> TapFormat | None:
-        """How a tap reads the answer if it passes."""
+        """The format for the usage tap of a passthrough response."""
         return self.dialect.tap_for(self._head.path)
 
     @property
@@ -130,12 +130,12 @@ class AiRequest:
         return self._request
 
     def _require_one_reading(self) -> None:
-        """What is read must be what the look at the body has found. Raises Refused."""
+        """Raises Refused if the inspection found the body ambiguous."""
         if self.json_body is not None and self.json_body.ambiguity:
             raise Refused(f"The request body is ambiguous: {self.json_body.ambiguity}.", code="ambiguous_body")
 
     def require_model(self) -> None:
-        """Say what is wrong with the body, or which model a dialect without the field asks for. Raises Refused."""
+        """Read the body to find the model if the inspection found none. Raises Refused for an invalid body."""
         if self.dialect.read_request is not None:
             self.model = self.model or self.request.model
 
@@ -143,24 +143,24 @@ class AiRequest:
 
     @property
     def is_slow_to_inspect(self) -> bool:
-        """Whether the look at the body, which was parsed in one go, may have taken much of a turn."""
+        """True if parsing the body in one step may have used much of the current turn."""
         return self.body is not None and SLOW_BYTES < len(self.body) <= PARSED_BYTES
 
     @property
     def _is_short(self) -> bool:
-        """Whether one turn of the event loop is enough for the body and for all that it brings in."""
+        """True if one turn of the event loop suffices for the body and for stored data that it refers to."""
         return self.body is not None and len(self.body) <= SINGLE_TURN_BYTES and not self.dialect.recalls
 
     @property
     def is_token_count(self) -> bool:
-        """Whether the request asks for nothing but the number of its tokens."""
+        """True if the client only requests the token count of a request."""
         paths = self.dialect.count_paths
         head = self._head
         return not self.is_translatable and head.method == b"POST" and head.path.rstrip(b"/").endswith(paths)
 
     def selection_steps(self, is_counted_here: bool) -> Steps[None] | None:
-        """What a large body needs before a target can be chosen; None for nothing. `is_counted_here` is whether relayd
-        itself counts its tokens."""
+        """The steps before a target can be selected for a large body; None if there are none. `is_counted_here`: relayd
+        itself counts the tokens."""
         body, dialect = self.body, self.dialect
         if body is None or self._is_short or self.is_form:
             return None
@@ -169,20 +169,21 @@ class AiRequest:
         return self._read_steps(None) if not self.model and self.is_translatable else None
 
     def preparation_steps(self, target: Target, *, reads: bool = False) -> Steps[None] | None:
-        """What must be done before this target can be sent to, or, with `reads`, before the request can be asked for,
-        where that may be too much for one turn of the event loop; None for nothing."""
+        """The steps before the request can be sent to this target, or, with `reads`, before `request` can be used. None
+        if all of it fits into one turn of the event loop."""
         body = self.body
         if body is None or self._is_short or self.dialect.read_steps is None or self._read_error is not None:
             return None
         needs_translation = self.needs_translation(target)
         if not needs_translation and not reads and self._may_bring_own_parts(target):
             return self._take_back_steps()
-        if (needs_translation and id(target) not in self._prepared) or (reads and self.is_translatable and self._request is None):
+        is_unread = reads and self.is_translatable and self._request is None
+        if is_unread or (needs_translation and id(target) not in self._prepared):
             return self._read_steps(target if needs_translation else None)
         return None
 
     def _may_bring_own_parts(self, target: Target) -> bool:
-        """Whether something that relayd has invented may have to be taken out before the body passes to this target."""
+        """True if values that relayd invented in earlier responses must be removed before the body passes through."""
         body, dialect = self.body, self.dialect
         if self._generated_parts is not None or not dialect.generated_marks or body is None or not self.is_translatable:
             return False
@@ -238,7 +239,7 @@ class AiRequest:
             self._prepared[id(target)] = target, without_traceback(refused)
 
     def _parse_steps(self) -> Steps[dict[str, Any]]:
-        """The object that the body is. Raises Refused."""
+        """Parse the body into an object. Raises Refused."""
         body, json_body = self.body, self.json_body
         assert body is not None
         self._require_one_reading()
@@ -253,38 +254,38 @@ class AiRequest:
                 raise Refused(f"'{name}' has {json_body.scanner.items[name]} items; at most {most} can be sent.", name,
                               "array_too_long")  # fmt: skip
         if json_body.scanner.values > MAX_TRANSLATED_VALUES:
-            raise Refused(f"The request body holds {json_body.scanner.values} values; at most {MAX_TRANSLATED_VALUES} can be "
-                          "translated for this model.", code="too_many_values")  # fmt: skip
+            raise Refused(f"The request body holds {json_body.scanner.values} values; at most {MAX_TRANSLATED_VALUES} "
+                          "can be translated for this model.", code="too_many_values")  # fmt: skip
         try:
             return (yield from parse_steps(json_body))
         except ValueError as fault:
             raise Refused(f"The request body cannot be translated: {fault}.", code="invalid_json") from None
 
     def local_answer(self) -> EncodedResponse | None:
-        """What the client's dialect keeps by itself."""
+        """The response that the client's dialect gives from relayd's own data, None if it has none."""
         if self._answer is not None or self.dialect.local is None:
             return self._answer
         return self.dialect.local(self.context, self.body or b"")
 
     @property
     def renderer(self) -> Renderer:
-        """The one renderer of the exchange."""
+        """The renderer of the exchange, shared by all attempts."""
         if self._renderer is None:
             assert self.dialect.renderer is not None
             self._renderer = self.dialect.renderer(self.request, self.context)
         return self._renderer
 
     def release_request(self) -> None:
-        """The answer has begun: the request is not needed any more, and streams may last for hours."""
+        """Release the request when the response starts: streams may last for hours."""
         self.body = self._request = self.json_body = None
 
     def backend_name(self, target: Target) -> str:
-        """What a response that names its back-end says."""
+        """The name of the target's upstream in a response that names its back-end."""
         name = target.upstream.name
         return self.backend_names.get(name, name)
 
     def apply_keepalive(self, target: Target, resilience: Resilience | None) -> None:
-        """This target is tried next: how long its stream may be silent."""
+        """Set the keep-alive interval for the next target."""
         if resilience is None or not self.stream or not self.is_translatable:
             return
         every_s = resilience.keepalive_s if self.differs_in_dialect(target) else resilience.passthrough_keepalive_s
@@ -294,7 +295,7 @@ class AiRequest:
             self.keepalive = KeepAlive(every_s)
 
     def record_delivery(self, data: bytes) -> None:
-        """The client is sent this piece of the response."""
+        """Note a piece of the response that is sent to the client."""
         self._last_piece = data
         if self.first_content_s < 0:
             self.first_content_s = clock.monotonic()
@@ -302,8 +303,8 @@ class AiRequest:
     def in_band_error(
         self, failure: Failure, target: Target, response: ResponseHead | None, request_id: str
     ) -> tuple[bytes, bool] | None:
-        """How a stream that has begun says in its own dialect that it failed, and whether readers take that for its
-        end. None for what is no stream."""
+        """The error frame for a started stream, and True if the frame also ends the stream for clients. None if the
+        response is not a stream."""
         if not self.stream:
             return None
         ends_stream = self.dialect.error_ends_stream
@@ -318,7 +319,7 @@ class AiRequest:
         return (frame if at_boundary else b"\n\n" + frame), False
 
     def encode_for(self, target: Target) -> tuple[Request, EncodedRequest]:
-        """The request as this endpoint's dialect has it. Raises Refused for what cannot be carried."""
+        """The canonical request and its encoding for the target. Raises Refused if it cannot be translated."""
         _, prepared = self._prepared.pop(id(target), (target, None))
         if isinstance(prepared, Refused):
             raise without_traceback(prepared)
@@ -331,7 +332,7 @@ class AiRequest:
         return request, other.write_request(request, target.upstream.spec.dialect, self.context.memory)
 
     def adapt_to_failure(self, target: Target, failure: Failure | None) -> bool:
-        """Whether this refusal makes the next request to the target another one; once per target."""
+        """True if this error changed how the request is encoded for the target; at most once per target."""
         learn = None if target.dialect is None else target.dialect.learn
         if failure is None or learn is None or self._request is None or not self.needs_translation(target):
             return False
@@ -342,7 +343,7 @@ class AiRequest:
         return learn(request, failure, self.context.memory)
 
     def validate_passthrough(self, target: Target) -> None:
-        """A request that is not translated makes sense only to an endpoint of its own dialect. Raises Refused."""
+        """Raises Refused if the target's dialect does not serve this path and the request is not translated."""
         other = target.dialect
         if other is None or not self.differs_in_dialect(target):
             return
@@ -351,7 +352,7 @@ class AiRequest:
         raise Refused("This path is not served for this model.", code="unsupported_endpoint", status=404)
 
     def passthrough_body(self, target: Target) -> bytes | None:
-        """The body as it is, but for the model's name where the configuration gives it another one."""
+        """The client's body for a passthrough, with the target's model name and the other required edits."""
         body, json_body = self.body, self.json_body
         self.requests_usage = False
         if body is None:
@@ -373,7 +374,7 @@ class AiRequest:
         return edited(body, edits) if edits else body
 
     def _renamed_form(self, form: bytes, model: str) -> bytes:
-        """A whole form with this name of the model."""
+        """Replace the model name in a whole form."""
         if self.form is None:
             self.form = form_finder(self._head)
             if self.form is not None:
@@ -381,7 +382,7 @@ class AiRequest:
         return form if self.form is None or self.form.model is None else self.form.renamed(form, model)
 
     def form_transform(self, target: Target) -> FormTransform | None:
-        """For a form of which only the beginning was read, and whose model decides: what lets it pass."""
+        """The transform for a form that is read only up to its model, if the model decides; else None."""
         if self.form is None or not self.form.refuses:
             return None
         return FormTransform(self.form, target.model if target.model != self.model else None)
@@ -392,12 +393,12 @@ class AiRequest:
 
 
 def without_traceback(refused: Refused) -> Refused:
-    """The same refusal without the stack on which it was raised, which holds the body."""
+    """Copy a refusal without its traceback, which references the body."""
     return Refused(refused.message, refused.param, refused.code, refused.status)
 
 
 class Fields(Mapping[str, str]):
-    """A request's fields by their lower-case names; of a repeated one the first counts. Read when somebody asks."""
+    """A request's fields by lower-case name; of a repeated field the first value. Parsed on first use."""
 
     __slots__ = ("_found", "_head")
 
@@ -427,7 +428,7 @@ class Fields(Mapping[str, str]):
 def context_of(
     head: RequestHead, request_id: bytes, memory: Memory, seal_key: bytes, socket: Memory | None = None
 ) -> RequestContext:
-    """The request as dialects read it; of a repeated field the first one counts."""
+    """The context of a request for dialects; of a repeated field the first value is used."""
     return RequestContext(
         method=head.method.decode("latin-1"), path=head.path.decode("latin-1"), query=head.query[1:].decode("latin-1"),
         headers=Fields(head), request_id=request_id.decode("latin-1"), memory=memory, seal_key=seal_key,
@@ -436,13 +437,13 @@ def context_of(
 
 
 def requested_listing(path: str) -> str | None:
-    """For a path of the model list: "" for the list, else the model that is asked after; None for other paths."""
+    """The model in a model list path, "" for the whole list; None for other paths."""
     match = _LISTING.fullmatch(path)
     return None if match is None else match[1] or ""
 
 
 def refused_answer(route: PlannedRoute, refused: Refused, request_id: str) -> Answer:
-    """A request that the dialect cannot take, in the dialect's own words."""
+    """The error response to a request that the client's dialect or a translation refused."""
     failure = Failure(
         refused.status, refused.message, code=refused.code or "invalid_request", param=refused.param,
         type="invalid_request_error" if refused.status != 404 else "not_found_error",
@@ -452,7 +453,7 @@ def refused_answer(route: PlannedRoute, refused: Refused, request_id: str) -> An
 
 
 def failure_answer(route: PlannedRoute, failure: Failure, request_id: str) -> Answer:
-    """A failure as a whole answer in the client's dialect."""
+    """A complete error response in the client's dialect."""
     resilience = route.resilience
     if resilience is None or resilience.dialect is None:
         raise ExchangeError("internal", "a failure on a route without a dialect")
@@ -460,5 +461,5 @@ def failure_answer(route: PlannedRoute, failure: Failure, request_id: str) -> An
 
 
 def rendered_answer(rendered: EncodedResponse) -> Answer:
-    """What a dialect has rendered."""
+    """Convert a response that a dialect encoded."""
     return answer(rendered.status, rendered.content_type, rendered.body, rendered.headers)

@@ -1,9 +1,9 @@
-"""The path of an AI API's request behind the endpoint's base, which is written as an SDK's base_url.
+"""The path of an AI API request. The endpoint's base path is configured like an SDK's base_url, and precedes the path.
 
-Laws:
-1. Chat's and Responses' SDKs have the version in their base (`/v1`, `/api/paas/v4`, `/v1beta/openai`) and clients of
-   relayd send it too: there it stands once. Only where no base is written, it is the client's.
-2. Anthropic's and Google's SDKs have a base without a version; with one it is right as well.
+Rules:
+1. Chat and Responses SDKs include the version in their base_url (`/v1`, `/api/paas/v4`, `/v1beta/openai`). Clients of
+   relayd send the version too, so it is removed from the client's path if a base path is configured.
+2. Anthropic's and Google's SDKs have a base_url without a version. A base path with a version is accepted too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MODEL = re.compile(rb"(.*/models/)[^/]+(:[A-Za-z0-9]+/?)", re.IGNORECASE)
 
 
 def passthrough_path(protocol: str, base: bytes, path: bytes) -> bytes:
-    """The path for a request that passes: the client's own, behind the base."""
+    """The path of a passthrough request: the base path, then the client's path."""
     dialect = registry.dialect(protocol) if base else None
     if dialect is not None and (dialect.base_has_version or _ENDS_WITH_VERSION.fullmatch(base)):
         version = _VERSION.match(path)
@@ -29,7 +29,7 @@ def passthrough_path(protocol: str, base: bytes, path: bytes) -> bytes:
 
 
 def translated_path(protocol: str, base: bytes, path: bytes) -> bytes:
-    """The path for a request of relayd's own making: `path` as the dialect has it, behind the base."""
+    """The path of a translated request: the base path, then `path`, which is the dialect's own."""
     dialect = registry.load(protocol)
     if not base or not (dialect.base_has_version or _ENDS_WITH_VERSION.fullmatch(base)):
         base += dialect.default_base_path
@@ -37,6 +37,6 @@ def translated_path(protocol: str, base: bytes, path: bytes) -> bytes:
 
 
 def with_model(path: bytes, model: str) -> bytes:
-    """A path that names a model, with another name."""
+    """Replace the model name in a path that contains one."""
     match = _MODEL.fullmatch(path)
     return path if match is None else match[1] + quote(model, safe="").encode() + match[2]

@@ -1,12 +1,12 @@
-"""Applications inside relayd: they answer the requests of routes that end in relayd itself (`upstream: admin`).
+"""Applications inside relayd, which answer the requests of a route without an endpoint (`upstream: admin`).
 
-An application is handed a request and a Responder, and returns its Handler. Structure crosses this seam, as in
-response_writer.py: a head, pieces of the body, the end. The same application serves a route (local_response.py) and a
-Unix socket (server/admin.py), and knows neither.
+An application receives a request and a Responder, and returns a Handler. As in response_writer.py, this interface
+carries structure, not framed bytes: a head, pieces of the body, the end. The same application serves a route
+(local_response.py) and a Unix socket (server/admin.py), and is independent of both.
 
-1. Nothing is kept for a client that is behind: `Responder.body` returns False, and `Handler.unhold` follows.
-2. The request body comes piece by piece. While a handler holds more than a bound in `queued`, the client is paused.
-3. `Handler.close` is called once, in the turn in which the exchange ends, whatever ended it.
+1. No response body is buffered for a slow client: `Responder.body` returns False, and `Handler.unhold` is called later.
+2. The request body arrives in pieces. The client is paused while a handler's `queued` bytes exceed a bound.
+3. `Handler.close` is called exactly once, in the turn of the loop in which the exchange ends.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from relayd.wire.response import ResponseHead
 
 @dataclass(frozen=True, slots=True)
 class LocalRequest:
-    """A request as an application sees it. `path` is below the route's prefix and without the query; `may_write` says
-    whether the request may change something."""
+    """A request to an application. `path` excludes the route's prefix and the query. `may_write` is True if the request
+    may change state."""
 
     method: str
     path: str
@@ -33,22 +33,22 @@ class Responder(Protocol):
     """The client's side of one request."""
 
     def head(self, response: ResponseHead) -> None:
-        """The head of the response; it leaves with the first piece of the body or with the end."""
+        """Set the head of the response; it is sent with the first piece of the body or with the end."""
 
     def body(self, data: bytes) -> bool:
-        """A piece of the body; False when the client is behind, and then nothing more should come until `unhold`."""
+        """Send a piece of the body. Returns False if the client is slow: then wait for `unhold`."""
 
     def end(self, data: bytes = b"") -> None:
-        """The last piece of the body, which may be empty, and the end of the response."""
+        """Send the last piece of the body, which may be empty, and end the response."""
 
     def fail(self) -> None:
-        """There will be no response, or no more of it: an error where nothing was sent yet, else a broken end."""
+        """Abandon the response: an error response if nothing was sent yet, else an incomplete one."""
 
     def resume_body(self) -> None:
-        """The handler has used some of what was queued of the request body."""
+        """Report that the handler has consumed queued bytes of the request body."""
 
     def is_superseded(self) -> bool:
-        """Whether a newer configuration is in force than the one the request was admitted by."""
+        """True if the configuration that admitted the request has been replaced by a newer one."""
 
 
 class Handler(Protocol):
@@ -56,53 +56,53 @@ class Handler(Protocol):
 
     @property
     def queued(self) -> int:
-        """Bytes of the request body that wait to be used."""
+        """Bytes of the request body that are not consumed yet."""
 
     def feed(self, piece: bytes, last: bool) -> None:
-        """The next piece of the request body; `last` comes once, also for a request without a body."""
+        """Receive the next piece of the request body. `last` is True exactly once, also without a body."""
 
     def unhold(self) -> None:
-        """The client can take more."""
+        """Resume sending: the client can receive more."""
 
     def close(self) -> None:
-        """The exchange is over; its Responder takes nothing more."""
+        """End: the exchange is over, and its Responder accepts no more calls."""
 
 
 class LocalTransfer(Recipient, Protocol):
-    """What an exchange knows of the application that answers it (local_response.py)."""
+    """The interface of an exchange to the application that answers it (local_response.py)."""
 
     def unhold(self) -> None: ...
     def close(self) -> None: ...
 
 
 class Application(Protocol):
-    """Begins to answer a request; may have answered it when it returns."""
+    """Start to answer a request; the response may already be complete on return."""
 
     def __call__(self, request: LocalRequest, responder: Responder) -> Handler: ...
 
 
 class CompletedHandler:
-    """The handler of a request that was answered at once."""
+    """The handler of a request whose response is complete."""
 
     queued = 0
 
     def feed(self, piece: bytes, last: bool) -> None:
-        """Nobody reads it."""
+        """Ignored."""
 
     def unhold(self) -> None:
-        """Nothing waits."""
+        """Nothing is paused."""
 
     def close(self) -> None:
         """Nothing is held."""
 
 
 def send_answer(responder: Responder, whole: Answer) -> Handler:
-    """Give a whole response at once."""
+    """Send a complete response."""
     responder.head(whole.response)
     responder.end(whole.body)
     return CompletedHandler()
 
 
 def not_running(request: LocalRequest, responder: Responder) -> Handler:
-    """Stands where no application was given."""
+    """The application used if none was installed."""
     return send_answer(responder, answer(503, "text/plain; charset=utf-8", b"the admin application is not running\n"))

@@ -1,12 +1,14 @@
-"""One attempt: one request to one endpoint, and its response through filters to a writer. The only sink of a transfer.
+"""One attempt: one request to one endpoint. Its response goes through filters to a writer. The only sink of a transfer.
 
-    sending -> judging (the head has come) -> passing | reading_error -> ended
+    SENDING -> FORWARDING | READING_ERROR (when the response head has arrived) -> ENDED
 
-1. It holds a lease (endpoint, key, breaker permit) and gives it back, classified, in the turn in which it ends.
-2. It ends in exactly one of three ways: the response is complete, it failed before the response was committed (then its
-   result is handed over and the client has seen nothing), or it failed afterwards. `cancel` ends it without a word.
-3. What is held back is bounded: at HELD bytes an error body is passed on as it is.
-4. A transfer that broke before anything was committed shows nothing, however much of a body had come with the head.
+1. The attempt holds a lease (endpoint, key, breaker permit), and releases it with a classification in the turn of the
+   loop in which it ends.
+2. It ends in exactly one of three ways: the response is complete; the attempt failed before the response was committed
+   (the owner gets its result, and the client got nothing); or it failed afterwards. `cancel` ends it without a report.
+3. The buffer of an error body is bounded: above MAX_ERROR_BODY_BYTES the body is forwarded unread.
+4. If the transfer fails before the response is committed, the client gets nothing of it, even if a part of the body had
+   arrived.
 """
 
 from __future__ import annotations
@@ -41,26 +43,26 @@ SENDING, FORWARDING, READING_ERROR, ENDED = range(4)
 
 
 class AttemptOwner(BodyOwner, Protocol):
-    """Who made the attempt."""
+    """The creator of the attempt, which receives its result."""
 
     def attempt_begins_response(self, attempt: Attempt, head: ResponseHead) -> None:
-        """The response is about to be committed; fields may be added to its head."""
+        """The response is about to be committed. The owner may add fields to its head."""
 
     def reads_error(self, classification: Classification) -> bool:
-        """Whether the body of an error response may decide what follows."""
+        """True if the next step may depend on the body of an error response."""
 
     def attempt_completed(self, attempt: Attempt) -> None:
-        """The response is complete, and was written to its end."""
+        """The response is complete and written."""
 
     def attempt_failed(self, attempt: Attempt, result: AttemptResult) -> None:
-        """The client has seen nothing of it."""
+        """The attempt failed, and the client got nothing of its response."""
 
     def attempt_broke(self, attempt: Attempt, fault: ExchangeError, failure: Failure | None) -> None:
-        """The response was committed, and cannot be completed."""
+        """The attempt failed after its response was committed."""
 
 
 class Attempt:
-    """Owned by whoever made it; `slot` is None before it starts and after it ended."""
+    """Owned by its creator. `slot` is None before the start and after the end."""
 
     __slots__ = (
         "_ai_request", "_body", "_buffered_bytes", "_canonical", "_client_key", "_error_body", "_filters",
@@ -71,14 +73,15 @@ class Attempt:
 
     def __init__(
         self, owner: AttemptOwner, target: Target, lease: Lease, writer: ResponseWriter, body: RequestBody,
-        ai_request: AiRequest | None = None, canonical: Request | None = None, may_retry: bool = False, client_key: bool = False,
-        keepalive_s: float = 0.0,
+        ai_request: AiRequest | None = None, canonical: Request | None = None, may_retry: bool = False,
+        client_key: bool = False, keepalive_s: float = 0.0,
     ) -> None:
-        """`canonical` is the request where it was translated. `may_retry`: another attempt could follow this one.
-        `client_key`: the client's own key was sent on. `keepalive_s`: after how long a silence a response gets a
-        comment that turns out to be a stream of events although no dialect says so; 0 is never."""
+        """`canonical` is the translated request, None in passthrough. `may_retry`: another attempt could follow.
+        `client_key`: the client's own key was forwarded. `keepalive_s`: the silence, in seconds, after which a comment
+        is sent if the response of a route without a dialect is an event stream; 0 disables comments."""
         self._owner, self.target, self.lease, self.writer, self._body = owner, target, lease, writer, body
-        self._ai_request, self._canonical, self.may_retry, self._client_key = ai_request, canonical, may_retry, client_key
+        self._ai_request, self._canonical = ai_request, canonical
+        self.may_retry, self._client_key = may_retry, client_key
         self.translated = canonical is not None
         self.keepalive = KeepAlive(keepalive_s) if keepalive_s else None
         self._filters = NO_FILTERS
@@ -96,8 +99,8 @@ class Attempt:
         self, method: bytes, wire_target: bytes, fields: list[bytes], payload: bytes | None, length: int | None,
         *, new_connection: bool = False,
     ) -> None:
-        """Send the request. `payload` is the whole body, None if there is none or it streams in; `length` is None
-        without a body, -1 if it is unknown. `new_connection`: not over a kept one."""
+        """Send the request. `payload` is the whole body, None without a body or for a streamed one. `length` is None
+        without a body, -1 if unknown. `new_connection`: do not reuse a connection."""
         self._new_connection = new_connection
         pool = pool_of(self.lease.endpoint)
         slot = self.slot = pool.acquire(method, length is not None)
@@ -110,10 +113,10 @@ class Attempt:
     # ---- the transport's side
 
     def on_progress(self, slot: Slot) -> None:
-        """Bytes from the endpoint, or room for more of the request body."""
+        """The transfer received bytes, or can take more of the request body."""
         if slot is not self.slot:
             return
-        if slot.response is not None:  # interim heads must not extend first_byte
+        if slot.response is not None:  # interim heads do not extend first_byte
             self._last_progress_s = clock.monotonic()
         body = self._body
         if body.paused:
@@ -139,11 +142,11 @@ class Attempt:
             self._finish_without_upload(slot, response)
 
     def abandon_upload(self) -> bool:
-        """The request body will not be completed, and the response has begun. libcurl would wait for the body even when
-        the response is whole: where its length is known, the attempt ends with its last byte."""
+        """The client will not complete the request body, but the response has started. libcurl would wait for the body
+        even after the response is complete: if the response length is known, the attempt ends with its last byte."""
         self._upload_abandoned = True
         if self.slot is not None:
-            self.slot.unfinished = True  # the last byte may have come already: look in a later turn
+            self.slot.unfinished = True  # the last byte may have arrived already: checked in a later turn
             self.slot.driver.reschedule(self.slot)
         return True
 
@@ -160,7 +163,7 @@ class Attempt:
             self._complete(slot, response, response, b"")
 
     def on_done(self, slot: Slot, errno: int, message: str) -> None:
-        """The transfer has ended, well or not."""
+        """The transfer has ended, successfully or not."""
         if slot is not self.slot:
             return
         response = slot.response
@@ -180,21 +183,21 @@ class Attempt:
         if self._filters:
             if slot.chunks or slot.unfinished:
                 slot.hold = not self._receive(slot, response)
-            if self.slot is slot and not slot.unfinished:  # else the driver calls again
+            if self.slot is slot and not slot.unfinished:  # otherwise the driver calls again
                 self._finish_filtered(slot, response)
             return
         chunks, slot.chunks = slot.chunks, []
         self._complete(slot, response, response, chunks[0] if len(chunks) == 1 else b"".join(chunks))
 
     def on_broken(self) -> None:
-        """A fault of relayd's own in one of the calls above, whatever it has done; the transfer was cancelled."""
+        """One of the calls above raised: a fault of relayd itself. The transfer is cancelled already."""
         self._release(None)
         self._owner.attempt_broke(self, ExchangeError("internal"), None)
 
     # ---- the response head
 
     def _on_response_head(self, slot: Slot, response: ResponseHead) -> bool:
-        """Decide what becomes of this response; False if the attempt has ended."""
+        """Choose the state and the filters for this response. Returns False if the attempt has ended."""
         self.response = response
         ai_request, status = self._ai_request, response.status
         if status >= 400:
@@ -203,7 +206,7 @@ class Attempt:
                 return True
         else:
             if self.lease.permit:
-                self.lease.answered()  # settles a probe: what follows may last for hours
+                self.lease.answered()  # ends a half-open probe now: the body may take hours
             if ai_request is not None and status < 300:
                 fault = invalid_answer(ai_request, response)
                 if fault is not None:
@@ -218,13 +221,13 @@ class Attempt:
         return True
 
     def _may_send_head(self, response: ResponseHead) -> bool:
-        """Whether the client gets the head before anything of the body has come: a stream may be silent for long."""
+        """True if the head may be sent before the body: a stream may be silent for long."""
         if not self._filters:
             return True
         return not self.translated and response.media.is_stream and not any(filter_.holds for filter_ in self._filters)
 
     def _commit(self, response: ResponseHead) -> None:
-        """The client gets content of this attempt: no other one will take its place."""
+        """Commit the response: the client gets content of this attempt, and no other attempt may follow."""
         slot, writer = self.slot, self.writer
         self.may_retry = False
         self._canonical = None
@@ -242,7 +245,7 @@ class Attempt:
     # ---- the response body
 
     def _receive(self, slot: Slot, response: ResponseHead) -> bool:
-        """New pieces; False when the client is behind."""
+        """Forward received pieces. Returns False if the client is slow."""
         if self._state == READING_ERROR:
             self._buffer_error(slot)
             return True
@@ -250,7 +253,7 @@ class Attempt:
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         writer, filters = self.writer, self._filters
         if filters:
-            if self.translated and not response.media.is_stream:  # it is held until it is whole
+            if self.translated and not response.media.is_stream:  # the renderer needs the whole body
                 self._buffered_bytes += len(data)
                 self._body.count_response(self._buffered_bytes, self._owner)
             slot.unfinished = False
@@ -270,8 +273,8 @@ class Attempt:
         return writer.body(data)
 
     def _on_body_failure(self, slot: Slot, response: ResponseHead, failure: Failure, data: bytes) -> None:
-        """The body itself says that the answer failed. `data` is what the filters made of it: content that the renderer
-        has given already is shown, and the error behind it."""
+        """The body reports a failure. `data` is the output of the filters: content that is rendered already is sent
+        before the error."""
         if not self.writer.committed:
             if self._ai_request is None or not self._ai_request.content_rendered:
                 self._fail(fault_of(failure), failure=failure)
@@ -297,7 +300,7 @@ class Attempt:
         self._complete(slot, response, head, data)
 
     def _complete(self, slot: Slot, response: ResponseHead, head: ResponseHead, data: bytes) -> None:
-        """The response is whole: its last bytes leave together with the end of its framing."""
+        """Complete the response: its last bytes are sent together with the end of the framing."""
         writer = self.writer
         trailers = slot.trailers if head is response else None
         if not writer.committed:
@@ -312,7 +315,7 @@ class Attempt:
     # ---- error responses
 
     def _buffer_error(self, slot: Slot) -> None:
-        """Keep the body of an error response; one too large to be an error object goes on as it is."""
+        """Buffer the body of an error response. A body too large for an error object is forwarded unread."""
         held = self._error_body
         assert held is not None
         held += slot.chunks
@@ -335,13 +338,13 @@ class Attempt:
     # ---- endings
 
     def _on_transfer_failure(self, slot: Slot, errno: int, message: str) -> None:
-        """The transfer broke: what was committed gets the rest that has come, then a broken end."""
+        """The transfer failed. A committed response gets the remaining received bytes, then an incomplete end."""
         response = slot.response
         detail = slot.protocol_error or f"curl {errno}: {message}"
         if slot.protocol_error:
             code = "upstream_malformed"
         elif response is None and slot.pool.only_http2 and is_unprocessed(errno, message):
-            code, detail = "upstream_unprocessed", "a GOAWAY, or a stream that was refused"
+            code, detail = "upstream_unprocessed", "GOAWAY or refused stream"
         else:
             code = code_of(errno, message) if errno else "upstream_closed"
         if response is not None and self.writer.committed:
@@ -356,19 +359,19 @@ class Attempt:
         self._fail(ExchangeError(code, detail), was_sent=errno in AFTER_HANDSHAKE)
 
     def fail(self, fault: ExchangeError) -> None:
-        """End it for a limit of time that has run out."""
+        """End the attempt because a timeout has expired."""
         self._fail(fault)
 
     def _fail(
         self, fault: ExchangeError, response: ResponseHead | None = None, body: bytes = b"",
         failure: Failure | None = None, was_sent: bool = False,
     ) -> None:
-        """`was_sent`: something of the request may have reached the endpoint, whatever the fault is called."""
+        """`was_sent`: a part of the request may have reached the endpoint, regardless of the fault's code."""
         slot = self.slot
         if self._state == ENDED:
             return
         keys = self.lease.endpoint.key_filter
-        if keys is not None:  # what an endpoint says of a failure is shown and logged
+        if keys is not None:  # errors of an endpoint are shown and logged
             fault = ExchangeError(fault.kind.code, keys.text(fault.detail), fault.headers, fault.message)
             body = keys.body(body)
             failure = None if failure is None else redact_keys(keys, failure)
@@ -400,13 +403,13 @@ class Attempt:
             self._owner.attempt_failed(self, result)
 
     def cancel(self, code: str = "") -> None:
-        """End it at once, without a word to its owner. `code` is why, if that may say something of the endpoint."""
+        """End the attempt without a report. `code` is the reason if it may concern the endpoint, else empty."""
         if self._state != ENDED:
             status = 0 if self.response is None else self.response.status
             self._release(self.lease.classify(code, status) if code else None)
 
     def _release(self, classification: Classification | None) -> None:
-        """Give back the transfer and the lease."""
+        """Release the transfer and the lease."""
         self._state = ENDED
         self.classification = classification
         slot, self.slot = self.slot, None
@@ -427,7 +430,7 @@ class Attempt:
     # ---- the sweep
 
     def expired(self, now_s: float, timeouts: Timeouts, per_attempt_s: float) -> ExchangeError | None:
-        """Which limit of time has run out for this attempt, if any."""
+        """The error of an expired timeout of this attempt, None if no timeout has expired."""
         slot = self.slot
         if slot is None:
             return None
@@ -449,7 +452,7 @@ class Attempt:
         return None
 
     def unhold(self) -> None:
-        """The client has taken what waited for it."""
+        """Resume the transfer: the client has drained its buffer."""
         slot = self.slot
         if slot is not None:
             if slot.response is not None:
@@ -457,31 +460,31 @@ class Attempt:
             slot.unhold()
 
     def discard_response(self, writer: ResponseWriter) -> None:
-        """Go on to the end without the client: the rest of the response goes to this writer."""
+        """Continue without the client: the remaining response goes to this writer."""
         self.writer = writer
         self.may_retry = False
         if self.slot is not None:
             self.slot.unhold()
 
     def buffered(self) -> int:
-        """Bytes that wait here, both ways."""
+        """Bytes buffered here, in both directions."""
         slot = self.slot
         return 0 if slot is None else slot.insize + slot.queued + self._buffered_bytes
 
     @property
     def filters(self) -> tuple[Filter, ...]:
-        """What the response passed; for the account."""
+        """The filters of the response, which report to the record."""
         return self._filters
 
 
 def fault_of(failure: Failure) -> ExchangeError:
-    """relayd's own word for an error inside a body."""
+    """The catalogue error for an error inside a response body."""
     code = failure.code if failure.code in ("upstream_malformed", "upstream_cut") else "upstream_failed"
     return ExchangeError(code, failure.message[:200])
 
 
 def read_error_response(dialect: Dialect, response: ResponseHead, body: bytes) -> Failure:
-    """An error response as its dialect reads it."""
+    """Read an error response in its dialect."""
     headers: dict[str, str] = {}
     for line in response.keep:
         name, _, value = line.partition(b":")

@@ -1,11 +1,10 @@
-"""A request body looked at while its pieces arrive, in bounded turns of the event loop.
+"""Inspection of a request body while it arrives, with bounded work per turn of the event loop.
 
 Rules:
-1. A body of usual size is not looked at before it is whole: then it is parsed at once.
-2. A larger one is scanned. The client is not read from while the scanner is behind, so that no more than some pieces
-   wait for it.
-3. Where the model decides, what is wrong with the body ends the exchange as soon as it is known. Elsewhere nothing
-   more of the body is looked at.
+1. A body of usual size is not inspected before it is complete; then it is parsed in one step.
+2. A larger body is scanned. The client is paused while the scanner has pending data, so that only few pieces wait.
+3. If the model decides the route or target, an invalid body ends the exchange as soon as the fault is found. Otherwise
+   the scan stops there.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from relayd.wire.json_scanner import JsonFault, JsonScanner
 
 
 class BodyInspection:
-    """Owned by the request body that it looks at, as its probe; the result is the body's `json_body`."""
+    """Owned by the inspected request body, as its probe. The result is stored as `json_body` of the body."""
 
     __slots__ = (
         "_error_route", "_exchange", "_fault", "_first_pieces", "_is_due", "_is_paused", "_on_inspected", "_scanner",
@@ -30,19 +29,18 @@ class BodyInspection:
     )
 
     def __init__(self, exchange: Exchange, error_route: PlannedRoute | None) -> None:
-        """`error_route` is the route in whose dialect a body is refused, None where an unreadable body is none of relayd's
-        business."""
+        """An invalid body is refused in the dialect of `error_route`; None: an invalid body is not refused."""
         self._exchange, self._error_route = exchange, error_route
-        self._first_pieces: list[bytes] = []  # as long as the body may still be of usual size
+        self._first_pieces: list[bytes] = []  # while the body may still be of usual size
         self._size = 0
         self._scanner: JsonScanner | None = None
         self._fault = ""
         self._is_due = self._is_paused = False
-        self._on_inspected: Callable[[], None] | None = None  # the body is whole
+        self._on_inspected: Callable[[], None] | None = None  # set when the body is complete
         self.reads_all = True
 
     def feed(self, data: bytes) -> bool:
-        """The next piece; never enough. Raises ExchangeError."""
+        """Inspect the next piece. Always returns False: the whole body is required. Raises ExchangeError."""
         scanner = self._scanner
         if scanner is None:
             self._first_pieces.append(data)
@@ -62,7 +60,8 @@ class BodyInspection:
         return False
 
     def finish(self, on_inspected: Callable[[], None]) -> bool:
-        """The body is whole: whether it is known now; else `on_inspected` is called in a later turn. Raises ExchangeError."""
+        """The body is complete. Returns True if it is inspected; otherwise `on_inspected` is called in a later turn.
+        Raises ExchangeError."""
         body = self._exchange.body
         if self._scanner is None:
             body.json_body = inspect_json(body.data) if body.data else None
@@ -73,7 +72,7 @@ class BodyInspection:
         return body.json_body is not None
 
     def _scan(self) -> None:
-        """Scan for a while. Raises ExchangeError."""
+        """Scan for at most TURN_S. Raises ExchangeError."""
         scanner, body = self._scanner, self._exchange.body
         assert scanner is not None
         end_s = clock.monotonic() + TURN_S
@@ -101,7 +100,7 @@ class BodyInspection:
         self._exchange.call_later(0.0, self._resume)
 
     def _resume(self) -> None:
-        """Raises ExchangeError, as in the turn in which a piece arrives."""
+        """Continue the scan. Raises ExchangeError, like `feed`."""
         self._is_due = False
         self._scan()
         if self._on_inspected is not None and not self._is_due:
@@ -109,15 +108,15 @@ class BodyInspection:
 
     def _refuse(self, reason: str) -> None:
         self._fault = reason
-        self._scanner = JsonScanner()  # nothing more is looked at
+        self._scanner = JsonScanner()  # the scan stops here
         if self._error_route is not None:
             self._exchange.use_error_format_of(self._error_route)
             raise unclear(reason)
 
 
 def is_inspected(exchange: Exchange, error_route: PlannedRoute | None, on_inspected: Callable[[], None]) -> bool:
-    """Look at a whole body: whether `body.json_body` is there now; else `on_inspected` is called in a later turn.
-    Raises ExchangeError."""
+    """Inspect a whole body. Returns True if `body.json_body` is set; otherwise `on_inspected` is called later. Raises
+    ExchangeError."""
     body = exchange.body
     if body.json_body is not None or not body.data:
         return True

@@ -1,7 +1,7 @@
-"""What one exchange holds of the bound on request bodies (limits/request_buffers), and what follows from it.
+"""The share of one exchange in the memory for all request bodies (limits/request_buffers).
 
-The body is read no further while it waits for memory. That pause is relayd's own, so the client's limits of time do not
-run meanwhile (Connection.pause_body). A refusal becomes an answer like every other one.
+The body is not read while it waits for memory. The client's timeouts do not run during this pause
+(Connection.pause_body). A refusal becomes an error response.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ SETTING = "daemon.request_buffers"
 
 
 class BodySource(Protocol):
-    """Where a body comes from."""
+    """The source of a body, which can be paused."""
 
     def pause_body(self) -> None:
-        """Stop reading."""
+        """Stop reading the body."""
 
     def resume_body(self) -> None:
-        """Read again."""
+        """Resume reading the body."""
 
 
 class BodyOwner(Protocol):
-    """Whose body it is."""
+    """The owner of a body."""
 
     def fail(self, fault: ExchangeError) -> None:
-        """The body cannot be held."""
+        """There is no memory for the body."""
 
 
 class BodyMemory:
-    """Owned by its exchange, or by the WebSocket whose messages it counts; given back with `release`."""
+    """Owned by its exchange, or by the WebSocket session whose messages it counts; freed by `release`."""
 
     __slots__ = ("_buffers", "_claim", "_owner", "_paused", "_response_bytes", "_source", "body_bytes")
 
     def __init__(self, buffers: RequestBuffers, owner: BodyOwner, source: BodySource, length: int | None) -> None:
-        """`length` is what is reserved; None for a body that grows. Raises ExchangeError if it can never fit."""
+        """`length` bytes are reserved, None for a growing body. Raises ExchangeError if `length` exceeds the limit."""
         self._buffers, self._owner, self._source = buffers, owner, source
         self.body_bytes = self._response_bytes = 0
         self._paused = False
@@ -50,23 +50,23 @@ class BodyMemory:
             self._pause()
 
     def grow(self, size: int) -> None:
-        """So many bytes of the body are there, and more are to come."""
+        """The body has grown to this size, and more is to come."""
         self.body_bytes = size
         if not self._buffers.grow(self._claim, size):
             self._pause()
 
     def set_body_bytes(self, size: int) -> None:
-        """So many bytes of the body are kept from now on."""
+        """Set the number of bytes held for the body; no more are to come."""
         self.body_bytes = size
         self._settle()
 
     def set_response_bytes(self, size: int) -> None:
-        """So many bytes of an answer are held until it is whole."""
+        """Set the number of bytes held of a response that is buffered until complete."""
         self._response_bytes = size
         self._settle()
 
     def release(self) -> None:
-        """Nothing is held any more."""
+        """Free all memory."""
         self._buffers.release(self._claim)
 
     def _settle(self) -> None:
@@ -85,7 +85,7 @@ class BodyMemory:
 
     def _refused(self, reason: str, retry_after_s: float) -> None:
         if reason == TOO_SLOW:
-            fault = ExchangeError("request_timeout", "the body came too slowly while others waited for memory")
+            fault = ExchangeError("request_timeout", "body too slow while other requests waited for memory")
         elif reason == NEVER_FITS:
             fault = ExchangeError("body_too_large", f"more than {SETTING}")
         else:

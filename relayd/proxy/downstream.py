@@ -1,4 +1,4 @@
-"""The client's side as the path of a request sees it; server/connection.py is one."""
+"""The interface of the proxy to a client connection; implemented by server/connection.py."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ class Downstream(Protocol):
     socket_memory: Memory | None
 
     def send(self, data: bytes) -> bool:
-        """Write now; False when the client is behind, and `Exchange.on_drained` will follow."""
+        """Write data. Returns False if the client is slow; `Exchange.on_drained` is called later."""
 
     def buffered(self) -> int:
-        """Bytes that wait for the client."""
+        """Bytes that are not sent to the client yet."""
 
     def body_complete(self) -> bool:
-        """Whether the whole request body was read."""
+        """True if the whole request body was read."""
 
     def reusable(self) -> bool:
-        """Whether the connection may carry another request after this one."""
+        """True if the connection may carry another request after this one."""
 
     def pause_body(self) -> None:
         """Stop reading the request body."""
 
     def resume_body(self) -> None:
-        """Read it again."""
+        """Resume reading the request body."""
 
     def schedule_upload(self) -> None:
-        """In a later turn of the loop call `Exchange.upload` with nothing; until then read nothing. For a tunnel."""
+        """Call `Exchange.upload` without data in a later turn of the loop; read nothing until then. For a tunnel."""
 
     def start_tunnel(self) -> None:
-        """From now on hand every byte to `Exchange.upload`."""
+        """Pass all further bytes to `Exchange.upload`."""
 
     def finished(self, keep: bool) -> None:
-        """The exchange is over and its answer complete; `keep` says that the head promised to keep the connection."""
+        """The exchange ended with a complete response. `keep`: the response head announced a persistent connection."""
 
     def abort(self, reset: bool) -> None:
-        """The exchange is over and its answer is not complete; `reset` where a clean end would look complete."""
+        """The exchange ended with an incomplete response. `reset`: a normal close would make it look complete."""
 
 
 class NullDownstream:
-    """A client connection that nothing is read from and that takes everything: of a dry run, and of what has its body
-    already and a writer of its own."""
+    """A client connection without a socket: nothing is read, and all output is accepted. For a dry run, and for an
+    exchange that has its body and its own writer."""
 
     def __init__(self, listener: str, peer: str, networks: TrustedNetworks, tls: bool) -> None:
         self.listener, self.peer, self.networks, self.tls = listener, peer, networks, tls
@@ -61,19 +61,19 @@ class NullDownstream:
         self.socket_memory: Memory | None = None
 
     def send(self, data: bytes) -> bool:
-        """Never behind."""
+        """Never slow."""
         return True
 
     def buffered(self) -> int:
-        """Nothing waits."""
+        """Nothing is buffered."""
         return 0
 
     def body_complete(self) -> bool:
-        """The body came with the head."""
+        """The body is given with the head."""
         return True
 
     def reusable(self) -> bool:
-        """Whatever becomes of the exchange, nothing is closed."""
+        """There is nothing to close."""
         return True
 
     def pause_body(self) -> None:

@@ -1,7 +1,8 @@
-"""A dry run of the path: the same phases, retry loop and attempt, with a transport that records and sends nothing.
+"""A dry run of the pipeline: the same phases, retry loop and attempt, with a transport that records and sends nothing.
 
-For `relayd explain` and `relayd test`. A phase that refuses is noted and the run goes on behind it, so that it is known
-what would be sent if the request were not refused. No key is ever in what is recorded: keys are hidden first.
+Used by `relayd explain` and `relayd test`. If a phase refuses the request, the refusal is recorded and the run goes on
+with the next phase, to show the request that would be sent otherwise. Keys are hidden before the run, so that the
+recorded request contains none.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ MINTED_ID = b"(made for each request)"
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A request as the transport would have got it. `fields` are in the transport's spelling; `length` is None without
-    a body, -1 if it is unknown; `payload` is the whole body where it is known."""
+    """A request as given to the transport. `fields` are in the transport's syntax. `length` is None without a body, -1
+    if unknown. `payload` is the whole body if it is known."""
 
     target: Target
     endpoint: str
@@ -51,7 +52,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What relayd itself would answer: `code` as in the access log, `why` for people."""
+    """A response of relayd itself: `code` as in the access log, `why` is an explanation."""
 
     status: int
     code: str
@@ -60,8 +61,8 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What would become of a request. `answer` is the first refusal or response of relayd's own; `sent` what goes, or
-    would go, to an endpoint; `targets` are all that would be tried, in order. `model` is the one that was asked for."""
+    """The result of a dry run. `answer` is the first refusal or response of relayd itself; `sent` is the request to an
+    endpoint, also if the request is refused; `targets` are all targets in their order; `model` is the requested one."""
 
     route: PlannedRoute | None
     consumer: str | None
@@ -73,7 +74,7 @@ class DryRun:
 
 
 class _Writer(NullWriter):
-    """Keeps the status of a response."""
+    """Records the status of a response."""
 
     __slots__ = ("status",)
 
@@ -90,7 +91,7 @@ class _Writer(NullWriter):
 
 
 class _Tunnel:
-    """Stands where the connection of an Upgrade would."""
+    """Replaces the connection of an Upgrade."""
 
     def __init__(self, wire_target: bytes, fields: list[bytes]) -> None:
         self.wire_target, self.fields = wire_target, fields
@@ -103,17 +104,17 @@ class _Tunnel:
         return False
 
     def unhold(self) -> None:
-        """Nothing is held."""
+        """Nothing is paused."""
 
     def enforce_timeouts(self, now: float, timeouts: Timeouts) -> None:
-        """Nothing waits."""
+        """There are no timeouts."""
 
     def close(self) -> None:
         """Nothing is open."""
 
 
 class _Gateway:
-    """The owner of one dry run."""
+    """The gateway of one dry run."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -127,7 +128,7 @@ class _Gateway:
         self._due: list[Callable[[], None]] = []
 
     def run_due(self) -> None:
-        """What was put off to a later turn."""
+        """Run the callbacks that were deferred to a later turn."""
         while self._due:
             self._due.pop()()
 
@@ -160,7 +161,7 @@ def _admin_page(request: LocalRequest, responder: Responder) -> Handler:
 def dry_run(
     plan: Plan, head: RequestHead, body: bytes | None, peer: str, networks: TrustedNetworks, tls: bool
 ) -> DryRun:
-    """Take an imagined request through its phases. `body` is the whole body, None where it is not known."""
+    """Run the given request through all phases. `body` is the whole body, None if it is not known."""
     for upstream in plan.upstreams.values():
         upstream.hide_keys()
         for endpoint in upstream.endpoints:
@@ -169,7 +170,7 @@ def dry_run(
     client: Downstream = NullDownstream("", peer, networks, tls)
     exchange = Exchange(gateway, plan, client, head, clock.monotonic(), body)
     writer = exchange.writer = _Writer()
-    exchange.resume_index = len(pipeline.PHASES)  # what resumes the exchange does nothing: `_step` does it
+    exchange.resume_index = len(pipeline.PHASES)  # resuming the exchange does nothing: `_step` does it
     first: Response | None = None
     for phase in pipeline.PHASES:
         found = _step(exchange, phase, writer, gateway)
@@ -186,18 +187,18 @@ def dry_run(
 
 
 def _step(exchange: Exchange, phase: pipeline.Phase, writer: _Writer, gateway: _Gateway) -> Response | None:
-    """One phase; the response that it gives, if any."""
+    """Run one phase. Returns its response, if any."""
     try:
         step = phase(exchange)
         while step is WAIT and exchange.tunnel is None and not exchange.is_over:
             if exchange.body.is_buffering:
-                exchange.body.receive(b"", True, None, False)  # no body was given: it is imagined as empty
+                exchange.body.receive(b"", True, None, False)  # no body was given: an empty one is assumed
             gateway.run_due()
             step = phase(exchange)
         gateway.run_due()
     except ExchangeError as refused:
         if phase is pipeline.match:
-            exchange.use_error_format_of(None)  # it had the shape of a route's errors, no more
+            exchange.use_error_format_of(None)  # the route was set only for the format of errors
         return Response(refused.kind.status, refused.kind.code, refused.detail or refused.kind.message)
     if isinstance(step, Answer):
         writer.started = True
@@ -223,7 +224,7 @@ def _why(exchange: Exchange, phase: pipeline.Phase, step: Answer) -> str:
 
 
 def _sent(exchange: Exchange) -> Sent | None:
-    """What has reached the recording transport."""
+    """The request that the recording transport got."""
     attempt, loop, tunnel, lease = exchange.attempt, exchange.retry_loop, exchange.tunnel, exchange.lease
     if isinstance(tunnel, _Tunnel) and loop is not None and lease is not None:
         return Sent(loop.target, lease.endpoint.label, tunnel.wire_target, tunnel.fields, None, None, False)

@@ -1,10 +1,9 @@
-"""An exchange: one request and its response, from the accepted head to the account.
+"""An exchange: one request and its response, from the accepted head to its record.
 
-1. Its state is one member, `phase`, and FOLLOWS is the table of what may follow what.
-2. It is accounted exactly once, in `_end`, whatever ended it; everything that it holds is given back in that turn.
-3. Whether the client may still get another response is asked of the writer, nowhere else.
-4. Nothing here waits: the connection calls `upload`, `on_drained`, `client_gone`; the attempt reports; the sweep calls
-   `enforce_timeouts`.
+1. Its state is one member, `phase`. FOLLOWS is the table of permitted transitions.
+2. It is accounted exactly once, in `_end`, for every kind of end. All its resources are released in the same turn.
+3. Only the writer decides if the client may still get another response.
+4. Nothing blocks: the connection, the attempt and the sweep call the exchange.
 """
 
 from __future__ import annotations
@@ -50,13 +49,13 @@ AttemptFailedCallback = Callable[["Exchange", AttemptResult], None]
 
 
 class Exchange:
-    """Owned by its client connection, known to the gateway while it lives.
+    """Owned by its client connection; in `gateway.exchanges` until its end.
 
-    `gates` are those that are still to be entered, `tickets` the permits and the place in a queue that it holds.
-    `resume_index` is the place of the phase that waits. `on_attempt_failed` is what follows a failed attempt
-    (proxy/forward.py). `timeouts` are those of a target that is not the route's own upstream.
-    `tunnel` is the endpoint's side of an Upgrade, with its `lease`; `local` an application inside relayd. `client_detached`: the
-    client has left, and the endpoint may finish all the same. `origin` is the client that a trusted proxy tells of.
+    `gates` are still to be entered; `tickets` are the held permits and queue positions. `resume_index` is the index of
+    the waiting phase. `on_attempt_failed` handles a failed attempt (proxy/forward.py). `timeouts` are those of a target
+    other than the route's own upstream. `tunnel` is the endpoint's side of an Upgrade, with its `lease`; `local` an
+    application in relayd. `client_detached`: the client has left, the endpoint may finish. `origin` is the client as
+    reported by a trusted proxy.
     """
 
     __slots__ = (
@@ -69,7 +68,7 @@ class Exchange:
         self, gateway: GatewayPort, plan: Plan, down: Downstream, head: RequestHead, started: float,
         body: bytes | None = None,
     ) -> None:
-        """`body` is the whole body where it came with the head."""
+        """`body` is the whole body if it arrived with the head."""
         self.gateway, self.plan, self.down, self.head = gateway, plan, down, head
         self.phase = "accept"
         record = self.record = Record()
@@ -104,74 +103,74 @@ class Exchange:
 
     @property
     def effective_timeouts(self) -> Timeouts:
-        """The limits of time of the present target; those of the route before there is one."""
+        """The timeouts of the current target, or of the route if there is no target yet."""
         if self.timeouts is not None:
             return self.timeouts
         return NO_TIMEOUTS if self.route is None else self.route.timeouts
 
     @property
     def is_over(self) -> bool:
-        """Whether it has been accounted."""
+        """True if the exchange has ended and is accounted."""
         return self.phase == "over"
 
     def use_error_format_of(self, route: PlannedRoute | None) -> None:
-        """Responses of relayd's own have the shape of this route from now on."""
+        """Render errors in the format of this route from now on."""
         self.route = self.writer.route = route
 
     def enter(self, phase: str) -> None:
-        """Go on to a phase."""
+        """Enter a phase."""
         assert phase in FOLLOWS[self.phase], f"{self.phase} -> {phase}"
         self.phase = phase
 
     def guard(self, step: Callable[[], None]) -> None:
-        """Run a step whose caller could not answer what it raises: that becomes the response."""
+        """Run a step from a callback. An exception becomes the response."""
         try:
             if self.phase != "over":
                 step()
         except ExchangeError as refused:
             self.guard(partial(self.fail, refused))
-        except Exception:  # rescue door: a fault of relayd's own ends one exchange
+        except Exception:  # rescue door: a fault of relayd itself ends one exchange
             self.fail_internally()
 
     def fail_internally(self) -> None:
-        """An exception that nobody expected is being handled: log it, and end the exchange with an error."""
+        """Log the unexpected exception that is being handled, and end the exchange with an error."""
         LOG.exception("exchange %s", self.record.id)
         try:
             self.fail(ExchangeError("internal"))
-        except Exception:  # rescue door: the error response cannot be made either; what is held is given back
+        except Exception:  # rescue door: the error response failed too; release all resources
             LOG.exception("exchange %s, ending with an error", self.record.id)
             self._end()
             self.writer.abort()
 
     def call_later(self, delay_s: float, step: Callable[[], None]) -> Callable[[], None]:
-        """Guard a step after a while; what is returned takes that back."""
+        """Run a guarded step after `delay_s` seconds. The returned function cancels it."""
         return self.gateway.call_later(delay_s, partial(self.guard, step))
 
-    def work(self, steps: Steps[None], then: Callable[[], None], *, deferred: bool = False) -> bool:
-        """Work that may be too much for one turn of the event loop: whether it is done, else `then` is called when it
-        is. It ends with the exchange. `deferred` begins it in another turn."""
-        work = Work(steps, self.call_later, then)
+    def work(self, steps: Steps[None], on_done: Callable[[], None], *, deferred: bool = False) -> bool:
+        """Run steps that may exceed one turn of the event loop. Returns True if they are done; otherwise `on_done` is
+        called later. The end of the exchange cancels them. `deferred` starts them in a later turn."""
+        work = Work(steps, self.call_later, on_done)
         self.cancel_timer = work.cancel
         if deferred:
             work.defer()
             return False
         return work.turn()
 
-    # ---- what status shows
+    # ---- shown by the status
 
     def age_s(self) -> float:
         """Seconds since the request began."""
         return clock.monotonic() - self.record.started
 
     def buffered(self) -> int:
-        """Bytes of this exchange that wait inside relayd, both ways."""
+        """Bytes of this exchange buffered inside relayd, in both directions."""
         attempt = self.attempt
         return self.writer.buffered() + self.body.buffered_bytes() + (0 if attempt is None else attempt.buffered())
 
     # ---- the client's side
 
     def upload(self, data: bytes, last: bool) -> None:
-        """The next piece of the request body, or of a tunnel."""
+        """Receive the next piece of the request body, or of a tunnel."""
         if self.phase == "over":
             return
         record, route, attempt = self.record, self.route, self.attempt
@@ -189,17 +188,17 @@ class Exchange:
             self.fail(refused)
 
     def end_upload(self) -> bool:
-        """The client sends no more; False where that means that it has left."""
+        """The client has closed its sending side. Returns False if that means that it has left."""
         if self.tunnel is not None:
             return self.tunnel.end_upload()
         return self.writer.started and (self.attempt is None or self.attempt.abandon_upload())
 
     def fail_upload(self, fault: ExchangeError) -> None:
-        """The request body cannot be read to its end: malformed, or not sent in time."""
+        """End the exchange: the request body is malformed or was not sent in time."""
         self.guard(partial(self.fail, fault))
 
     def client_gone(self, code: str = "client_gone") -> None:
-        """The client left, or does not read any more."""
+        """The client has left, or does not read the response."""
         if self.phase == "over" or self.client_detached:
             return
         record, route, attempt = self.record, self.route, self.attempt
@@ -219,14 +218,14 @@ class Exchange:
         self.writer.abort(explained=True)
 
     def on_drained(self) -> None:
-        """The client has taken what waited for it."""
+        """The client has received all buffered bytes."""
         if (source := self.attempt or self.tunnel or self.local) is not None:
             self.guard(source.unhold)
 
     # ---- the attempt's side
 
     def attempt_begins_response(self, attempt: Attempt, head: ResponseHead) -> None:
-        """No other attempt will be made: what one would need is let go."""
+        """No other attempt follows: release the data for one."""
         if attempt is not self.attempt or self.client_detached:
             return
         self.phase = "transfer"
@@ -242,12 +241,12 @@ class Exchange:
             self.annotate_head(head, attempt)
 
     def reads_error(self, classification: Classification) -> bool:
-        """Whether the body of an error response may decide what follows."""
+        """True if the next step may depend on the body of an error response."""
         return self.retry_loop is not None and self.retry_loop.reads_error(classification)
 
     def attempt_completed(self, attempt: Attempt) -> None:
-        """The last byte was written."""
-        if self.phase == "over":  # writing has found the client gone
+        """The response is complete and written."""
+        if self.phase == "over":  # the writer has found that the client left
             return
         if not self.client_detached:
             self.record.phase, self.record.ended_by = "transfer", "upstream"
@@ -255,7 +254,7 @@ class Exchange:
         self.writer.close()
 
     def attempt_failed(self, attempt: Attempt, result: AttemptResult) -> None:
-        """The client has seen nothing of it."""
+        """The attempt failed, and the client got nothing of its response."""
         if self.phase == "over":
             return
         if self.client_detached or self.on_attempt_failed is None:
@@ -264,13 +263,13 @@ class Exchange:
         self.guard(partial(self.on_attempt_failed, self, result))
 
     def attempt_broke(self, attempt: Attempt, fault: ExchangeError, failure: Failure | None) -> None:
-        """The client has a part of it."""
+        """The attempt failed after its response was committed."""
         self.guard(partial(self.fail, fault, failure))
 
     # ---- a tunnel's side (proxy/upgrade.py, proxy/websocket_session.py)
 
     def switch(self, head: bytes) -> None:
-        """The Upgrade was agreed to: the client is told, and the two sides become a tunnel."""
+        """The endpoint accepted the Upgrade: send `head` to the client, and start the tunnel."""
         self.enter("tunnel")
         self.record.phase = "tunnel"
         if self.lease is not None:
@@ -280,18 +279,18 @@ class Exchange:
             self.down.start_tunnel()
 
     def write_tunnel(self, data: bytes) -> bool:
-        """Bytes from the endpoint for the client; False when the client is behind."""
+        """Send bytes of the tunnel to the client. Returns False if the client is slow."""
         return self.writer.raw(data)
 
     def plain_answer(self, response: ResponseHead, body: bytes) -> bool:
-        """The Upgrade was not agreed to: it stays HTTP. The head first, then pieces of the body."""
+        """The endpoint refused the Upgrade: send its HTTP response, first the head, then pieces of the body."""
         if not self.writer.started:
             self.enter("transfer")
             self.writer.head(response)
         return self.writer.body(body) if body else self.writer.flush()
 
     def complete(self, ended_by: str = "upstream") -> None:
-        """The end of a tunnel, of the answer to a refused Upgrade, or of an application's response."""
+        """End a tunnel, the response to a refused Upgrade, or an application's response."""
         if self.phase == "over":
             return
         tunnel = self.phase == "tunnel"
@@ -302,10 +301,10 @@ class Exchange:
         self._end()
         self.writer.close()
 
-    # ---- responses of relayd's own, and endings
+    # ---- responses of relayd itself, and endings
 
     def respond(self, answer: Answer) -> None:
-        """Send a whole response of relayd's own."""
+        """Send a complete response of relayd itself."""
         code = answer.code
         if self.writer.started:
             self.fail(ExchangeError(code or "internal", answer.detail))
@@ -317,8 +316,8 @@ class Exchange:
         self._write(answer)
 
     def fail(self, fault: ExchangeError, failure: Failure | None = None) -> None:
-        """End the exchange with an error: a response while that is possible, else an error in its dialect's stream, or
-        a broken end. `failure` is the endpoint's own wording."""
+        """End the exchange with an error: an error response if possible, else an error in the stream's dialect, or an
+        incomplete end. `failure` is the error as reported by the endpoint."""
         if self.phase == "over":
             return
         kind, record, writer = fault.kind, self.record, self.writer
@@ -339,7 +338,7 @@ class Exchange:
             self._write(error_answer(fault, self.route, self.head, self.request_id.decode("latin-1")))
 
     def deliver(self, response: ResponseHead, body: bytes) -> None:
-        """Send an endpoint's error response, whole."""
+        """Send an endpoint's complete error response."""
         if self.head.method != b"HEAD":
             response.length = len(body)
         self._begin_delivery()
@@ -347,7 +346,7 @@ class Exchange:
         self._write(Answer(response, body))
 
     def deliver_stream(self, data: bytes) -> None:
-        """End a stream with these frames; they may be all of it."""
+        """End a stream with these frames. Starts the stream if necessary."""
         self._begin_delivery()
         writer = self.writer
         if not writer.started:
@@ -365,12 +364,12 @@ class Exchange:
         writer = self.writer
         writer.head(answer.response)
         writer.end(answer.body)
-        if self.phase != "over":  # writing may find the client gone
+        if self.phase != "over":  # the writer may find that the client left
             self._end()
             writer.close()
 
     def _end_incomplete(self, fault: ExchangeError, failure: Failure | None) -> None:
-        """A response that has begun ends with an error in its dialect where there is one, and never looks complete."""
+        """End a started response with an error in its dialect if possible. It never looks complete."""
         writer, ai_request, loop = self.writer, self.ai_request, self.retry_loop
         found = None
         if ai_request is not None and loop is not None and not self.client_detached and fault.kind.status != 499:
@@ -395,14 +394,14 @@ class Exchange:
                 writer.abort(explained=True)
 
     def _cancel_work(self, code: str) -> None:
-        """End what is under way at an endpoint or in relayd. `code` is why, if that says something of the endpoint."""
+        """Cancel the attempt, tunnel or application. `code` is the reason if it concerns the endpoint, else empty."""
         if self.attempt is not None:
             self.attempt.cancel(code)
         if (other := self.tunnel or self.local) is not None:
             other.close()
 
     def _end(self) -> None:
-        """Account once, give everything back. The writer is closed or aborted by the caller, right afterwards."""
+        """Account once, and release all resources. The caller closes or aborts the writer right afterwards."""
         if self.phase == "over":
             return
         self.phase = "over"
@@ -413,10 +412,11 @@ class Exchange:
             cancel()
         try:
             self._complete_record(record)
-        except Exception:  # rescue door: nothing that an account cannot say keeps what is held
-            LOG.exception("account of exchange %s", record.id)
+        except Exception:  # rescue door: a fault of the record must not keep resources
+            LOG.exception("record of exchange %s", record.id)
         self.body.release()
-        self.attempt = self.tunnel = self.local = self.retry_loop = self.on_attempt_failed = self.ai_request = self.lease = None
+        self.attempt = self.tunnel = self.local = self.retry_loop = self.ai_request = self.lease = None
+        self.on_attempt_failed = None
         tickets, self.tickets = self.tickets, ()
         for gate, ticket in tickets:
             gate.release(ticket)
@@ -437,7 +437,7 @@ class Exchange:
     # ---- fields of the response, and the sweep
 
     def annotate_head(self, head: ResponseHead, attempt: Attempt | None) -> None:
-        """Which queue was met and which endpoints were tried, where the route tells; Location as the client sees it."""
+        """Rewrite Location for the client; add the fields on queue and attempts if the route enables them."""
         if head.has_location and self.route is not None and attempt is not None:
             relocate(head, self.head.path, self.route, attempt.target.upstream.spec, attempt.lease.endpoint)
         if self.queue_note:
@@ -449,7 +449,7 @@ class Exchange:
             head.keep.append(f"X-Relayd-Attempts: {', '.join(trail)}\r\n".encode("latin-1", "replace"))
 
     def queue_fields(self) -> list[tuple[str, str]]:
-        """A dictionary in the grammar of RFC 9651; empty for an exchange that met no queue or whose route is silent."""
+        """X-Relayd-Queue, a dictionary of RFC 9651; empty without a queue or if the route does not enable it."""
         if not self.queue_note:
             return []
         waited_s = self.record.queue_s
@@ -458,7 +458,7 @@ class Exchange:
         return [("X-Relayd-Queue", f"{self.queue_note}, waited={waited_s:.3f}")]
 
     def enforce_timeouts(self, now: float) -> None:
-        """The sweep: end what waits longer than it may, and comfort a client that waits for a stream."""
+        """The sweep: end the exchange if a timeout has expired, or send a keep-alive comment if one is due."""
         route, loop = self.route, self.retry_loop
         if route is None or self.phase == "over":
             return
@@ -478,20 +478,21 @@ class Exchange:
         self._keep_alive(loop, now)
 
     def _keep_alive(self, loop: RetryLoop, now_s: float) -> None:
-        """A comment for a client whose stream has been silent for long."""
+        """Send a comment to a client whose stream is silent."""
         ai_request, attempt, writer = self.ai_request, self.attempt, self.writer
         keepalive = None if ai_request is None else ai_request.keepalive
         if keepalive is None and attempt is not None and writer.committed:
             keepalive = attempt.keepalive
         if keepalive is None or self.client_detached or self.head.version != 11:
             return
-        needs_translation = ai_request is not None and ai_request.needs_translation(loop.target)
+        translated = ai_request if ai_request is not None and ai_request.needs_translation(loop.target) else None
         slot = None if attempt is None else attempt.slot
-        if slot is not None and (slot.hold or not (needs_translation or slot.response is None or takes_comments(slot.response))):
+        response = None if slot is None or translated is not None else slot.response
+        if (slot is not None and slot.hold) or (response is not None and not takes_comments(response)):
             return
         if not keepalive.is_due(now_s):
             return
-        comment = ai_request.renderer.keepalive() if ai_request is not None and needs_translation and ai_request.content_rendered else COMMENT
+        comment = translated.renderer.keepalive() if translated is not None and translated.content_rendered else COMMENT
         if not writer.started:
             head = stream_head(None)
             head.keep += [f"{name}: {value}\r\n".encode() for name, value in self.queue_fields()]

@@ -1,9 +1,9 @@
-"""The phases that end at an endpoint: permits of the present target, the attempt, and what follows a failed one.
+"""The steps to an endpoint: permits for the current target, the attempt, and the handling of a failed attempt.
 
-    to_target -> permits -> attempt -> complete
-                                    -> failed -> attempt (after a back-off) | to_target (a fallback) | last error
+    enter_target -> permits -> attempt -> complete
+                                       -> failed -> attempt (after a back-off) | enter_target (fallback) | last error
 
-Each of them is called with the exchange alone, so that it can be resumed from a gate, a timer or an attempt's end.
+Each step takes only the exchange, so that a gate, a timer or the end of an attempt can resume it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from relayd.upstream.classify import Blame
 
 
 def begin(exchange: Exchange) -> None:
-    """Go to the first target of the retry loop. Raises ExchangeError."""
+    """Enter the first target of the retry loop. Raises ExchangeError."""
     route, plan, loop = exchange.route, exchange.plan, exchange.retry_loop
     assert route is not None and loop is not None
     if exchange.consumer and plan.consumer_gates:
@@ -40,7 +40,7 @@ def begin(exchange: Exchange) -> None:
 
 
 def enter_target(exchange: Exchange, loop: RetryLoop) -> None:
-    """Go on with the target that the retry loop names. Raises ExchangeError."""
+    """Enter the current target of the retry loop. Raises ExchangeError."""
     route, target = exchange.route, loop.target
     assert route is not None
     upstream = target.upstream
@@ -59,7 +59,7 @@ def enter_target(exchange: Exchange, loop: RetryLoop) -> None:
 
 
 def acquire_permits(exchange: Exchange) -> bool:
-    """Enter the gates that are left; False where the exchange waits now, or has gone another way."""
+    """Acquire a permit at each remaining gate. Returns False if the exchange waits, or was refused and handled."""
     loop, route = exchange.retry_loop, exchange.route
     assert loop is not None and route is not None
     flow_key = exchange.consumer or exchange.record.client
@@ -92,44 +92,44 @@ def acquire_permits(exchange: Exchange) -> bool:
 
 
 def deadline_s(exchange: Exchange) -> float | None:
-    """The moment by which the exchange must have ended, None without a limit."""
+    """The clock time of the exchange's total timeout, None without one."""
     total_s = exchange.effective_timeouts.total_s
     return exchange.record.started + total_s if total_s else None
 
 
 def on_permit_granted(exchange: Exchange, ticket: Ticket) -> None:
-    """A place in a queue has become a permit."""
+    """A queued exchange has got its permit."""
     record_wait(exchange)
     continue_with(exchange, continue_after_permit)
 
 
 def continue_after_permit(exchange: Exchange) -> None:
-    """The other gates, then the attempt. Raises ExchangeError."""
+    """Acquire the remaining permits, then start the attempt. Raises ExchangeError."""
     if acquire_permits(exchange):
         start_attempt(exchange)
 
 
 def on_permit_refused(exchange: Exchange, ticket: Ticket, reason: str, retry_after_s: float) -> None:
-    """Waited too long, or was evicted for a request of higher priority."""
+    """A queued exchange timed out, or was evicted for a request of higher priority."""
     record_wait(exchange)
     continue_with(exchange, lambda exchange: handle_no_permit(exchange, reason, retry_after_s))
 
 
 def record_wait(exchange: Exchange) -> None:
-    """Count the time in a queue."""
+    """Add the time in the queue to the record."""
     if exchange.waiting_since_s >= 0:
         exchange.record.queue_s += clock.monotonic() - exchange.waiting_since_s
         exchange.waiting_since_s = -1.0
 
 
 def continue_with(exchange: Exchange, phase: Callable[[Exchange], None]) -> None:
-    """Continue from a callback; what is raised there becomes the response, as in the pipeline."""
+    """Run a step from a callback. An exception becomes the response, as in the pipeline."""
     exchange.guard(partial(phase, exchange))
 
 
 def handle_no_permit(exchange: Exchange, reason: str, retry_after_s: float) -> None:
-    """A gate has refused: fall back where it was the upstream's own. The consumer's own limit is 429, a limit of
-    everybody 503 (RFC 6585 4, RFC 9110 15.6.4). Raises ExchangeError."""
+    """Handle a gate's refusal: fall back if it was the upstream's gate. Otherwise a consumer's limit is answered with
+    429, a shared limit with 503 (RFC 6585 4, RFC 9110 15.6.4). Raises ExchangeError."""
     loop = exchange.retry_loop
     assert loop is not None
     at_upstream = loop.target.gate is not None and len(exchange.gates) < 2
@@ -141,7 +141,7 @@ def handle_no_permit(exchange: Exchange, reason: str, retry_after_s: float) -> N
 
 
 def fall_back(exchange: Exchange, loop: RetryLoop) -> None:
-    """Go on with another target; the permit of the one before is given back. Raises ExchangeError."""
+    """Enter the next target; the permit of the previous one is released. Raises ExchangeError."""
     gates = {id(gate) for gate in (exchange.plan.consumer_gates.get(exchange.consumer or ""), route_gate(exchange))}
     for entry in [entry for entry in exchange.tickets if id(entry[0]) not in gates]:
         exchange.tickets = tuple(one for one in exchange.tickets if one is not entry)
@@ -151,7 +151,7 @@ def fall_back(exchange: Exchange, loop: RetryLoop) -> None:
 
 
 def route_gate(exchange: Exchange) -> object:
-    """The gate of the route itself."""
+    """The route's own gate."""
     route = exchange.route
     return None if route is None or route.resilience is None else route.resilience.gate
 
@@ -160,22 +160,24 @@ def route_gate(exchange: Exchange) -> object:
 
 
 def start_attempt(exchange: Exchange) -> None:
-    """Translate what is too large for one turn of the event loop, then send the request. Raises ExchangeError."""
+    """Prepare the request, in several turns of the event loop if it is large, then send it. Raises ExchangeError."""
     loop, ai_request = exchange.retry_loop, exchange.ai_request
     assert loop is not None
     exchange.phase = "attempt"
     steps = None if ai_request is None else ai_request.preparation_steps(loop.target)
-    if ai_request is None or steps is None or exchange.work(steps, partial(send, exchange), deferred=ai_request.is_slow_to_inspect):
+    if ai_request is None or steps is None or exchange.work(
+        steps, partial(send, exchange), deferred=ai_request.is_slow_to_inspect
+    ):
         send(exchange)
 
 
 def send(exchange: Exchange) -> None:
-    """Pick an endpoint of the present target and send the request there. Raises ExchangeError."""
+    """Choose an endpoint of the current target and send the request. Raises ExchangeError."""
     loop, route, head = exchange.retry_loop, exchange.route, exchange.head
     assert loop is not None and route is not None
     exchange.cancel_timer = None
     target = loop.target
-    lease = exchange.lease = target.upstream.acquire(loop.affinity, loop.tried)  # until an attempt has it
+    lease = exchange.lease = target.upstream.acquire(loop.affinity, loop.tried)  # until an attempt owns it
     if lease is None:
         no_endpoint(exchange, loop)
         return
@@ -193,7 +195,7 @@ def send(exchange: Exchange) -> None:
     record.attempts += 1
     record.endpoint = lease.endpoint.label
     if head.upgrade is not None and route.upgrade and not (head.chunked or head.length):
-        # With a body it stays plain HTTP: a tunnel has no framing, the body would be the endpoint's next request.
+        # With a body it stays plain HTTP: a tunnel has no framing, so the body would be read as the next request.
         exchange.tunnel = exchange.gateway.tunnel(exchange, lease, message[0], message[1])
         return
     wire_target, fields, payload, canonical = message
@@ -220,7 +222,7 @@ def send(exchange: Exchange) -> None:
 
 
 def no_endpoint(exchange: Exchange, loop: RetryLoop) -> None:
-    """No endpoint can be asked now. Raises ExchangeError."""
+    """Handle a target without an available endpoint. Raises ExchangeError."""
     upstream = loop.target.upstream
     decision = loop.no_endpoint()
     if not isinstance(decision, Deliver):
@@ -232,7 +234,7 @@ def no_endpoint(exchange: Exchange, loop: RetryLoop) -> None:
         raise ExchangeError("no_endpoint", why, (("Retry-After", retry_after(after_s)),))
 
 
-# ---- what follows a failed attempt
+# ---- after a failed attempt
 
 
 def handle_failed_attempt(exchange: Exchange, result: AttemptResult) -> None:
@@ -257,18 +259,18 @@ def handle_failed_attempt(exchange: Exchange, result: AttemptResult) -> None:
 
 
 def deliver_last_error(exchange: Exchange, loop: RetryLoop, result: AttemptResult) -> None:
-    """The last attempt's failure becomes the response, in the client's dialect where there is one."""
+    """Deliver the last attempt's failure as the response, in the client's dialect if the route has one."""
     ai_request, record, route = exchange.ai_request, exchange.record, exchange.route
     fault, response, failure = result.fault, result.response, result.failure
     assert route is not None
     if ai_request is None:
         if response is not None:
-            exchange.deliver(response, result.body)  # opaque bytes: the endpoint's own response
+            exchange.deliver(response, result.body)  # no dialect: the endpoint's own response
         else:
             exchange.fail(fault)
         return
     if ai_request.is_socket and ai_request.needs_translation(loop.target):
-        # The dialect expresses it itself, because it forgets the response that this one should have continued.
+        # The renderer reports it, because it also forgets the response that this one should have continued.
         record.code, record.detail = fault.kind.code, fault.detail
         reported = failure or Failure(fault.kind.status, fault.kind.message, fault.kind.code)
         exchange.deliver_stream(ai_request.renderer.render([reported]))
@@ -281,7 +283,7 @@ def deliver_last_error(exchange: Exchange, loop: RetryLoop, result: AttemptResul
     elif result.classification.blame is Blame.KEY and result.classification.status in (401, 403):
         record.code, failure = "upstream_key_refused", key_refused(response.status)
     elif not result.translated and response.media.is_json and result.body and not exchange.writer.started:
-        exchange.deliver(response, result.body)  # the same dialect: the endpoint's own words, byte for byte
+        exchange.deliver(response, result.body)  # the same dialect: the endpoint's body unchanged
         return
     if exchange.writer.started:
         exchange.fail(fault, failure)
@@ -291,7 +293,7 @@ def deliver_last_error(exchange: Exchange, loop: RetryLoop, result: AttemptResul
 
 
 def key_refused(status: int) -> Failure:
-    """relayd's own key was refused: not the client's fault, whose key is another one."""
+    """The error for a refused upstream key of relayd, which is not the client's fault."""
     return Failure(
         502, f"The upstream refused the gateway's own key (status {status}); tell its operator.",
         code="upstream_key_refused", type="upstream_error",

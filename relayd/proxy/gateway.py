@@ -1,4 +1,4 @@
-"""The gateway: the one place that reads the current plan, and the set of all exchanges in flight."""
+"""The gateway: the only reader of the current plan, and the set of all exchanges in flight."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from relayd.wire.http1 import RequestHead
 
 
 class Peer(Protocol):
-    """Who is refused: as much of a Downstream as an account needs."""
+    """The client of a refused request: the part of a Downstream that a record needs."""
 
     listener: str
     peer: str
@@ -49,7 +49,7 @@ class Gateway:
         self.overload = Overload(Bounds(), 0.25)
         self.buffers = RequestBuffers()
         self.draining = False
-        self.leaving = False  # another process accepts now: what comes by open connections is still served, then closed
+        self.leaving = False  # another process accepts; requests on open connections are served, then these are closed
         self.admin: Application = not_running
         self.account = telemetry.account
         self.full: Callable[[], bool] = bool
@@ -57,17 +57,17 @@ class Gateway:
         self.store: Store = MemoryStore(max_entries=20_000, max_bytes=64 * 1024 * 1024, ttl_s=24 * 3600.0)
 
     def accept(self, down: Downstream, head: RequestHead, body: bytes | None, started: float) -> Exchange:
-        """A new exchange on the plan of this moment. `body` is the whole body where it came with the head."""
+        """Create an exchange with the current plan. `body` is the whole body if it arrived with the head."""
         plan = self.plan
         assert plan is not None
         return Exchange(self, plan, down, head, started, body)
 
     def begin(self, exchange: Exchange) -> None:
-        """Take it through its phases; it may be over when this returns."""
+        """Run the exchange through its phases; it may be over on return."""
         run(exchange)
 
     def refuse(self, down: Peer, fault: ExchangeError, started: float) -> bytes:
-        """Account for a request that the gate did not take; the bytes of its answer."""
+        """Account for a request that was refused before it became an exchange. Returns the bytes of its response."""
         plan = self.plan
         assert plan is not None
         kind = fault.kind
@@ -82,7 +82,8 @@ class Gateway:
         rule = fault.detail or kind.code
         self.telemetry.metrics.add("relayd.listener.bad_requests", listener=down.listener, rule=rule)
         self.account(record)
-        head = render_head(answer.response, LENGTH, 11, False, None, plan.header_names, record.id.encode(), record.total_s, None)
+        names, request_id = plan.header_names, record.id.encode()
+        head = render_head(answer.response, LENGTH, 11, False, None, names, request_id, record.total_s, None)
         return head + answer.body
 
     def current(self) -> Plan:
@@ -91,12 +92,12 @@ class Gateway:
         return self.plan
 
     def memory(self, space: str) -> Memory:
-        """What is remembered for one consumer."""
+        """The stored data of one consumer."""
         return self.store.space(space)
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call it after a while; what is returned takes that back. What is put off to the next turn, with a delay of 0,
-        shares that turn with all other work that waits (work_queue)."""
+        """Call `callback` after `delay_s` seconds. The returned function cancels it. With a delay of 0, the callback
+        goes into the work queue (work_queue)."""
         if not delay_s:
             waiting = [callback]
             self.client.work.put(lambda: waiting.pop()() if waiting else None)
@@ -106,11 +107,11 @@ class Gateway:
         return lambda: loop.remove_timeout(timer)
 
     def tunnel(self, exchange: Exchange, lease: Lease, wire_target: bytes, fields: list[bytes]) -> Tunnel:
-        """Send an Upgrade request over a connection of its own."""
+        """Send an Upgrade request over a new connection."""
         return Upgrade(exchange, lease.upstream.spec, lease.endpoint, wire_target, fields)
 
     def sweep(self) -> None:
-        """End what waits too long; called by a timer."""
+        """Check all timeouts; called by a timer."""
         now = clock.monotonic()
         self.gates.sweep(now)
         self.buffers.sweep(now)

@@ -1,5 +1,4 @@
-"""The response of an application inside relayd to the request of a route: its Responder, written to the exchange's
-writer like an attempt's response."""
+"""The Responder of a route: writes an application's response to the exchange's writer, as an attempt does."""
 
 from __future__ import annotations
 
@@ -12,12 +11,12 @@ from relayd.wire.response import ResponseHead
 
 
 class LocalResponse:
-    """One request of a route to an application; owned by its exchange, as `local`. A response that is given whole is
-    an Answer like all others of relayd's own; one that comes in pieces is a transfer."""
+    """One request of a route to an application; owned by its exchange, as `local`. A response given in one call is sent
+    like every Answer of relayd itself; a response in pieces is a transfer."""
 
     __slots__ = ("_exchange", "_handler", "_head", "_is_over")
 
-    read_at = 0.0  # nothing is taken back from an application: there is no other one to send it to
+    read_at = 0.0  # the body cannot be replayed: there is no other application
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -26,7 +25,7 @@ class LocalResponse:
         self._is_over = False
 
     def begin(self, application: Application, request: LocalRequest) -> None:
-        """Hand the request to the application."""
+        """Pass the request to the application."""
         self._exchange.local = self
         handler = application(request, self)
         if self._is_over:
@@ -42,15 +41,15 @@ class LocalResponse:
     # ---- the application's side
 
     def head(self, response: ResponseHead) -> None:
-        """Keep it for what follows."""
+        """Store the head until the next call."""
         self._head = response
 
     def body(self, data: bytes) -> bool:
-        """Write a piece; False when the client is behind."""
+        """Write a piece of the body. Returns False if the client is slow."""
         return not self._is_over and self._begun().body(data)
 
     def end(self, data: bytes = b"") -> None:
-        """Write the rest, and end the exchange."""
+        """Write the last piece, and end the exchange."""
         if self._is_over:
             return
         if self._head is not None:
@@ -66,12 +65,12 @@ class LocalResponse:
             self._exchange.fail(ExchangeError("internal", "the application failed"))
 
     def resume_body(self) -> None:
-        """Read on if the client was paused."""
+        """Resume reading the request body if it was paused."""
         if not self._is_over:
             self._exchange.body.on_drained(self)
 
     def is_superseded(self) -> bool:
-        """Whether the plan of the exchange is not in force any more."""
+        """True if the plan of the exchange is no longer in force."""
         return self._exchange.plan is not self._exchange.gateway.current()
 
     def _begun(self) -> ResponseWriter:
@@ -86,16 +85,16 @@ class LocalResponse:
 
     @property
     def queued(self) -> int:
-        """Bytes of the request body that the application has not used."""
+        """Bytes of the request body that the application has not consumed."""
         return 0 if self._handler is None else self._handler.queued
 
     def feed(self, piece: bytes, last: bool) -> None:
-        """The next piece of the request body."""
+        """Pass on the next piece of the request body."""
         if self._handler is not None:
             self._handler.feed(piece, last)
 
     def unhold(self) -> None:
-        """The client can take more."""
+        """Resume sending: the client can receive more."""
         if self._handler is not None:
             self._handler.unhold()
 

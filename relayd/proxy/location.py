@@ -1,11 +1,11 @@
-"""Response fields with a URL in which an upstream names itself, as the client sees the place they name.
+"""Rewrites response fields in which an upstream refers to its own URL, so that the reference works for the client.
 
-1. Only an absolute URL of the endpoint's own scheme, host and port is changed, and only where the Host field that the
-   endpoint got was its own (`host: upstream`). A URL of the other scheme at the same port is the endpoint's too: it
-   believes X-Forwarded-Proto, and knows no other port.
-2. The new value is a reference without a host (RFC 9110 10.2.2): the client completes it with the scheme, host and port
-   that it asked for.
-3. A path that the route cannot lead to, or that climbs, leaves the field as it is.
+1. Only an absolute URL with the endpoint's own scheme, host and port is rewritten, and only if the endpoint got its own
+   Host field (`host: upstream`). A URL with the other scheme and the same port is the endpoint's too: the endpoint
+   trusts X-Forwarded-Proto, and knows no other port.
+2. The new value is a reference without a host (RFC 9110 10.2.2). The client resolves it with the scheme, host and port
+   of its request.
+3. A field is unchanged if the route cannot reach the path, or if the path contains a `..` segment.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ _REFRESH = re.compile(rb"([0-9.]+[ \t]*[;,][ \t]*(?:url[ \t]*=[ \t]*)?)([\"']?)(
 _FIELDS = (b"location", b"content-location", b"refresh")
 
 
-def relocate(response: ResponseHead, request_path: bytes, route: PlannedRoute, spec: UpstreamSpec, endpoint: Endpoint) -> None:
-    """Change the fields of a response that passes. `request_path` is the path of the client's request."""
+def relocate(
+    response: ResponseHead, request_path: bytes, route: PlannedRoute, spec: UpstreamSpec, endpoint: Endpoint
+) -> None:
+    """Rewrite the fields of a passthrough response. `request_path` is the path of the client's request."""
     if spec.relocate and not spec.client_host and spec.protocol == "plain":
         response.keep = [
             _line(line, request_path, route, endpoint) if name_of(line) in _FIELDS else line for line in response.keep
@@ -46,7 +48,7 @@ def _line(line: bytes, request_path: bytes, route: PlannedRoute, endpoint: Endpo
 
 
 def _client_reference(url: bytes, request_path: bytes, route: PlannedRoute, endpoint: Endpoint) -> bytes | None:
-    """The reference that means the same place to the client; None for another server, and for what is out of reach."""
+    """The equivalent reference for the client. None for another server, and for a path outside the route."""
     match = _URL.fullmatch(url)
     if match is None or not _is_own(match[1], match[2].lower(), endpoint):
         return None

@@ -1,4 +1,4 @@
-"""The request as one target's endpoint gets it: in its own dialect, or passing with another model name."""
+"""The request to a target's endpoint: translated, or passed through with the target's model name."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ Message = tuple[bytes, list[bytes], bytes | None, Request | None]
 
 
 def message_for(
-    exchange: Exchange, route: PlannedRoute, target: Target, lease: Lease, ai_request: AiRequest | None, body: bytes | None
+    exchange: Exchange, route: PlannedRoute, target: Target, lease: Lease, ai_request: AiRequest | None,
+    body: bytes | None,
 ) -> Message:
-    """Target, fields, body, and the canonical request where the dialects differ.
+    """Request target, fields, body, and the canonical request if it is translated.
 
-    `body` is the whole body or None. Raises Refused for what cannot be carried, ExchangeError for a loop.
+    `body` is the whole body or None. Raises Refused for parts that cannot be translated, ExchangeError for a loop.
     """
     head, header_names, spec = exchange.head, exchange.plan.header_names, target.upstream.spec
     endpoint, auth = lease.endpoint, lease.key
@@ -39,10 +40,11 @@ def message_for(
         model = target.model if target.model != ai_request.model else None
     strip = strips_client_keys(route, spec, exchange.consumer)
     fields = fields_of(
-        route, header_names, endpoint, spec, head, forwarding, exchange.request_id, strip, exchange.plan.key_fields, auth
+        route, header_names, endpoint, spec, head, forwarding, exchange.request_id, strip, exchange.plan.key_fields,
+        auth,
     )
     payload = body if ai_request is None or body is None else ai_request.passthrough_body(target)
-    if ai_request is not None and ai_request.requests_usage:  # what must be read must come without a coding
+    if ai_request is not None and ai_request.requests_usage:  # relayd must read the response
         fields = [line for line in fields if name_of(line) != b"accept-encoding"]
         fields.append(b"Accept-Encoding: identity")
     return target_of(route, endpoint, spec, head, auth, model, strip=strip), fields, payload, None

@@ -1,8 +1,8 @@
-"""A copy of a request for another upstream, whose response is thrown away; the client never notices.
+"""Mirroring: a copy of a request is sent to another upstream, and its response is discarded.
 
-1. A copy is made of whole requests only, never queued, never retried, and none is made while its upstream is full or
-   there is no memory for its body.
-2. Whatever happens to it stays with it: no fault, no delay and no byte of it reaches the exchange it was copied from.
+1. Only requests with a whole body are copied. A copy is never queued or retried. No copy is sent while the mirror's
+   upstream is at its limits, or if there is no memory for the body.
+2. A copy never affects the original exchange: neither its errors, nor its delays, nor its response.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CHECK_S = 1.0
 
 
 def send_copies(exchange: Exchange) -> None:
-    """Send a copy to the route's mirror, for its share of the requests. Never raises."""
+    """Send a copy to the route's mirror, for the configured share of requests. Never raises."""
     route, loop, body = exchange.route, exchange.retry_loop, exchange.body
     resilience = None if route is None else route.resilience
     if resilience is None or resilience.mirror is None or loop is None or not body.whole:
@@ -50,12 +50,12 @@ def send_copies(exchange: Exchange) -> None:
             steps = None if ai_request is None else ai_request.preparation_steps(target)
             if steps is None or Work(steps, exchange.gateway.call_later, send).turn():
                 send()
-        except Exception:  # rescue door: what goes wrong with a copy is none of the exchange's business
+        except Exception:  # rescue door: a fault of a copy must not affect the exchange
             LOG.exception("copy of exchange %s", exchange.record.id)
 
 
 def send_copy(exchange: Exchange, target: Target, ai_request: AiRequest | None, body: bytes | None) -> None:
-    """Send one copy, maybe in a later turn, when the exchange itself is over."""
+    """Send one copy; the exchange may be over already."""
     gate, ticket = target.gate, None
     if gate is not None:
         ticket = gate.try_acquire("mirror")
@@ -66,13 +66,15 @@ def send_copy(exchange: Exchange, target: Target, ai_request: AiRequest | None, 
         start_copy(exchange, mirror, target, ai_request, body)
     except (Refused, ExchangeError):
         mirror.end()
-    except BaseException:  # rescue door: what the copy holds is given back; it is raised again
+    except BaseException:  # rescue door: release the copy's resources, and raise again
         mirror.end()
         raise
 
 
-def start_copy(exchange: Exchange, mirror: Mirror, target: Target, ai_request: AiRequest | None, body: bytes | None) -> None:
-    """Send it where there is room for it. Raises ExchangeError, Refused."""
+def start_copy(
+    exchange: Exchange, mirror: Mirror, target: Target, ai_request: AiRequest | None, body: bytes | None
+) -> None:
+    """Send the copy if there is capacity for it. Raises ExchangeError, Refused."""
     lease, route, buffers = target.upstream.acquire(), exchange.route, exchange.gateway.buffers
     if lease is None:
         mirror.end()
@@ -108,15 +110,15 @@ class Mirror:
         self._is_over = False
 
     def schedule_check(self) -> None:
-        """Look at its limits of time now and then: nobody else does."""
-        if self._is_over:  # it has ended while it began
+        """Start the timer that checks the timeouts: a copy is not part of the sweep."""
+        if self._is_over:  # it ended during its start
             return
         self._cancel_timer = self._gateway.call_later(CHECK_S, self._check)
 
     def _check(self) -> None:
         now_s, total_s = clock.monotonic(), self._timeouts.total_s
         attempt = self.attempt
-        if attempt is None or attempt.slot is None:  # nothing is under way
+        if attempt is None or attempt.slot is None:  # the attempt has ended
             self.end()
             return
         fault = attempt.expired(now_s, self._timeouts, 0.0)
@@ -128,33 +130,33 @@ class Mirror:
             self.schedule_check()
 
     def attempt_begins_response(self, attempt: Attempt, head: ResponseHead) -> None:
-        """Nobody sees it."""
+        """The response is discarded."""
 
     def reads_error(self, classification: Classification) -> bool:
-        """Nobody reads it."""
+        """Error bodies are not read."""
         return False
 
     def attempt_completed(self, attempt: Attempt) -> None:
-        """It went well."""
+        """The copy is complete."""
         self.end()
 
     def attempt_failed(self, attempt: Attempt, result: AttemptResult) -> None:
-        """It is not tried again."""
+        """A copy is not retried."""
         self.end()
 
     def attempt_broke(self, attempt: Attempt, fault: ExchangeError, failure: Failure | None) -> None:
-        """It is not tried again."""
+        """A copy is not retried."""
         self.end()
 
     def fail(self, fault: ExchangeError) -> None:
-        """Nothing is refused to a copy that is under way."""
+        """A copy that was sent is never refused memory."""
 
     def end(self) -> None:
-        """Give back what is held."""
+        """Release all resources."""
         if self._is_over:
             return
         self._is_over = True
-        attempt, self.attempt = self.attempt, None  # which knows its owner
+        attempt, self.attempt = self.attempt, None  # break the reference cycle
         if attempt is not None:
             attempt.cancel()
         if self._cancel_timer is not None:

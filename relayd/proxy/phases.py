@@ -1,8 +1,8 @@
-"""The phases of an exchange, and what may follow what."""
+"""The phases of an exchange, and the permitted transitions."""
 
 from __future__ import annotations
 
-# What a request goes through (telemetry.outcome.ROOMS), and "over" behind everything. `match` comes twice where a rule
+# The phases of a request (telemetry.outcome.PHASES), and "over" as the last one. `match` is entered twice if a rule
 # needs the body; `queue` and `attempt` alternate over retries and fallbacks.
 FOLLOWS: dict[str, frozenset[str]] = {
     "accept": frozenset(("match", "over")),

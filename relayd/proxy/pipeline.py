@@ -1,8 +1,8 @@
-"""The path of a request, on one page: PHASES, from the accepted head to the first attempt.
+"""The pipeline of a request: PHASES, from the accepted head to the first attempt.
 
-A phase returns one of three things: None (go on), an Answer (the response), or WAIT (it has arranged that `resume` is
-called; the phase is then entered again, and finds what it waited for). Errors are ExchangeErrors, which become a
-response in one place. The order is a safety property: nothing is sent upstream before the last phase has agreed.
+A phase returns None (continue with the next phase), an Answer (the response), or WAIT (`resume` will be called, which
+runs the phase again). Errors are ExchangeErrors; `run` turns them into the response. The order is a safety property:
+nothing is sent upstream before all phases have passed.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ Phase = Callable[[Exchange], Step]
 
 
 def run(exchange: Exchange, index: int = 0) -> None:
-    """Take an exchange through its phases, from this one on; what they raise becomes its response."""
+    """Run an exchange through its phases, starting with the one at `index`. An exception becomes its response."""
     try:
         run_phases(exchange, index)
-    except Exception:  # rescue door: a fault of relayd's own ends one exchange
+    except Exception:  # rescue door: a fault of relayd itself ends one exchange
         exchange.fail_internally()
 
 
 def run_phases(exchange: Exchange, index: int) -> None:
-    """Until a phase waits or answers. An ExchangeError becomes the response."""
+    """Run the phases until one waits or answers. An ExchangeError becomes the response."""
     step: Step = None
     try:
         for phase in PHASES[index:] if index else PHASES:
@@ -72,13 +72,13 @@ def run_phases(exchange: Exchange, index: int) -> None:
 
 
 def resume(exchange: Exchange) -> None:
-    """What a phase waited for is there."""
+    """Run the waiting phase again."""
     if exchange.phase != "over":
         run(exchange, exchange.resume_index)
 
 
 def accept(exchange: Exchange) -> Step:
-    """Is this a request that may go on? Name it and its client; answer OPTIONS that go no further (RFC 9110 7.6.2)."""
+    """Set the request id and the client; answer OPTIONS that end at this hop (RFC 9110 7.6.2)."""
     head, record, down = exchange.head, exchange.record, exchange.down
     header_names = exchange.plan.header_names
     exchange.request_id = request_id_of(header_names, down, head) or b"%032x" % random.getrandbits(128)
@@ -100,7 +100,7 @@ def accept(exchange: Exchange) -> Step:
 
 
 def match(exchange: Exchange) -> Step:
-    """Which route? The first match wins."""
+    """Find the route: the first match wins."""
     exchange.phase = "match"
     head = exchange.head
     try:
@@ -122,9 +122,9 @@ def match(exchange: Exchange) -> Step:
 
 
 def model_is_read(exchange: Exchange) -> bool:
-    """Read the model for a rule that asks for it; False where the body is awaited or looked at for that.
+    """Read the model for a rule on models. Returns False if the body must arrive or be inspected first.
 
-    Raises ExchangeError where it is not clear; such refusals have the shape of the first route that may match.
+    Raises ExchangeError if the model is ambiguous; these errors have the format of the first route that may match.
     """
     head, body, go_on = exchange.head, exchange.body, partial(resume, exchange)
     candidates = exchange.plan.table.candidates(head)
@@ -136,7 +136,7 @@ def model_is_read(exchange: Exchange) -> bool:
         exchange.phase = "admit"
         body.start_buffering(limit, go_on, exchange, head.length, form_finder(head, whole=True)
                     or BodyInspection(exchange, error_route))  # fmt: skip
-        exchange.use_error_format_of(None)  # its limits are not those of the route that will be found
+        exchange.use_error_format_of(None)  # the route is not known yet
         return False
     if not is_form(head) and not is_inspected(exchange, error_route, go_on):
         exchange.use_error_format_of(None)
@@ -147,13 +147,13 @@ def model_is_read(exchange: Exchange) -> bool:
 
 
 def form_of(exchange: Exchange) -> FormFinder | None:
-    """Who has read the form, or its beginning."""
+    """The reader of the form, or of its beginning."""
     probe = exchange.body.probe
     return probe if isinstance(probe, FormFinder) else None
 
 
 def find_route(table: Table[PlannedRoute], head: RequestHead) -> PlannedRoute | None:
-    """The first route that matches. A path that another reader could take to another route is refused.
+    """The first route that matches. A path is refused if another reading of it leads to another route.
 
     Raises ModelWanted, ExchangeError.
     """
@@ -165,8 +165,8 @@ def find_route(table: Table[PlannedRoute], head: RequestHead) -> PlannedRoute | 
 
 
 def limit_before_match(exchange: Exchange, candidates: Sequence[PlannedRoute]) -> int:
-    """How long a body may be that is read to find its route; refuses a sender that no candidate route would let in."""
-    if not candidates:  # only the normal form of the path leads to the rule that asks for the model
+    """The size limit of a body that is read to find its route. Refuses a consumer that no candidate route allows."""
+    if not candidates:  # only the normalised path matches the rule on models
         raise ExchangeError("ambiguous_path", "another reading leads elsewhere")
     if exchange.plan.consumers.names and all(route.allow is not None for route in candidates):
         identify(exchange, frozenset(name for route in candidates for name in route.allow or ()))
@@ -178,7 +178,7 @@ def limit_before_match(exchange: Exchange, candidates: Sequence[PlannedRoute]) -
 
 
 def cors(exchange: Exchange) -> Step:
-    """Is this a browser's preflight? It carries no key, so it is answered before `authorise`."""
+    """Answer a CORS preflight. It carries no key, so it comes before `authorise`."""
     head, route = exchange.head, exchange.route
     if route is None or route.cors is None or head.method != b"OPTIONS":
         return None
@@ -187,14 +187,14 @@ def cors(exchange: Exchange) -> Step:
         return None
     asked = head.get(b"access-control-request-headers") or b""
     fields = preflight(route.cors, origin.decode("latin-1"), method.decode("latin-1"), asked.decode("latin-1"))
-    exchange.writer.adds_cors = False  # the response brings its own cross-origin fields
+    exchange.writer.adds_cors = False  # the response has its own CORS fields
     if fields is None:
         return answer(403, "", b"", tuple(refusal(route.cors)))
     return answer(204, "", b"", tuple(fields))
 
 
 def authorise(exchange: Exchange) -> Step:
-    """Which consumer, and is the consumer allowed?"""
+    """Identify the consumer, and check that the route allows it."""
     assert exchange.route is not None
     if exchange.plan.consumers.names:
         identify(exchange, exchange.route.allow)
@@ -202,7 +202,7 @@ def authorise(exchange: Exchange) -> Step:
 
 
 def identify(exchange: Exchange, allow: frozenset[str] | None) -> None:
-    """Name the consumer; refuse one that is not in `allow` (None: everybody is). Raises ExchangeError."""
+    """Identify the consumer; refuse one that is not in `allow` (None allows all). Raises ExchangeError."""
     exchange.phase = "authorise"
     consumer = exchange.consumer = exchange.plan.consumers.identify(exchange.head)
     exchange.record.consumer = consumer or ""
@@ -213,7 +213,7 @@ def identify(exchange: Exchange, allow: frozenset[str] | None) -> None:
 
 
 def admit(exchange: Exchange) -> Step:
-    """Does relayd take new work of this priority, and is the body small enough to begin with?"""
+    """Refuse the request if relayd drains or is overloaded, or if the body is too large."""
     exchange.phase = "admit"
     route = exchange.route
     assert route is not None
@@ -232,7 +232,7 @@ def admit(exchange: Exchange) -> Step:
 
 
 def answer_locally(exchange: Exchange) -> Step:
-    """Does this route end in relayd itself, or in a WebSocket session?"""
+    """Answer routes without an upstream, and start WebSocket sessions."""
     route, head = exchange.route, exchange.head
     assert route is not None
     if route.action == "proxy":
@@ -253,7 +253,7 @@ def answer_locally(exchange: Exchange) -> Step:
 
 
 def read_body(exchange: Exchange) -> Step:
-    """What must be known of the body before a target is chosen? The whole, or of a form so much that it has a model."""
+    """Read the part of the body that target selection needs: the whole, or a form up to its model."""
     body, route = exchange.body, exchange.route
     if route is None or route.resilience is None:
         return None
@@ -274,7 +274,7 @@ def read_body(exchange: Exchange) -> Step:
 
 
 def needs_buffering(resilience: Resilience, head: RequestHead) -> bool:
-    """Whether the body is read first: where it decides, and where a dialect is spoken unless it is a file."""
+    """True if the body is read before target selection: if it decides, or for a dialect unless it is a file."""
     if resilience.needs_body or resilience.dialect is None:
         return resilience.needs_body
     kind = (head.get(b"content-type") or b"").lower()
@@ -282,19 +282,19 @@ def needs_buffering(resilience: Resilience, head: RequestHead) -> bool:
 
 
 def select(exchange: Exchange) -> Step:
-    """Which targets, in which order? Or is it answered from what relayd keeps?"""
+    """Select the targets in their order, or answer from relayd's own data."""
     return select_target.select(exchange, resume)
 
 
 PHASES: tuple[Phase, ...] = (
-    accept,  # a well-formed request has a name, and is not one that ends at the first hop
-    match,  # a route decides everything that follows; a rule on the model may have to read the body
-    cors,  # a preflight has no key
-    authorise,  # nothing is done for a consumer that the route does not allow
-    admit,  # nothing is read that relayd has no room for
+    accept,  # the request gets its id; requests that end at this hop are answered
+    match,  # the route determines all further phases; a rule on models may read the body
+    cors,  # a preflight has no key, so it precedes authorise
+    authorise,  # no work for a consumer that the route does not allow
+    admit,  # no body is read that relayd has no capacity for
     answer_locally,  # redirects, fixed responses, the admin application, WebSocket sessions
-    read_body,  # a model, a form field, a stored conversation may choose the target
-    select,  # which targets, in which order; or answered here (model list, stored response)
-    mirror.send_copies,  # a copy never waits and never counts
-    forward.begin,  # permits of the target, attempt, retry, fall back
+    read_body,  # the model, a form field or a stored conversation may select the target
+    select,  # the targets in their order, or a local response (model list, stored response)
+    mirror.send_copies,  # a copy is never queued and takes no permit of the route
+    forward.begin,  # permits of the target, attempt, retry, fallback
 )

@@ -1,4 +1,4 @@
-"""What an exchange is given by its gateway, and the gateway by the daemon besides the plan: the store."""
+"""The interface of an exchange to its gateway, and of the gateway to the store that the daemon provides."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from relayd.upstream.lease import Lease
 
 
 class GatewayPort(Protocol):
-    """The gateway, as an exchange sees it."""
+    """The interface of an exchange to the gateway."""
 
     exchanges: set[Any]  # of Exchange, which imports this module
     draining: bool
@@ -30,20 +30,20 @@ class GatewayPort(Protocol):
         """The plan in force."""
 
     def memory(self, space: str) -> Memory:
-        """What is remembered for one consumer."""
+        """The stored data of one consumer."""
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call it after a while; what is returned takes that back."""
+        """Call `callback` after `delay_s` seconds. The returned function cancels it."""
 
     def tunnel(self, exchange: Any, lease: Lease, wire_target: bytes, fields: list[bytes]) -> Tunnel:
-        """Send an Upgrade request over a connection of its own."""
+        """Send an Upgrade request over a new connection."""
 
     @property
     def account(self) -> Callable[[Record], None]: ...
 
 
 class Store(Protocol):
-    """Where things are remembered (relayd.stores)."""
+    """Bounded memory between exchanges (relayd.stores)."""
 
     @property
     def notices(self) -> tuple[str, ...]: ...

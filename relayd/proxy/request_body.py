@@ -1,10 +1,11 @@
-"""The request body of one exchange: none, whole, or streamed; gathered where it decides, replayed where it may be.
+"""The request body of one exchange: absent, whole, or streamed. It is buffered if it decides the target, and replayed
+for another attempt if possible.
 
-1. A whole body is kept until the response is committed, so that another attempt can send it.
-2. A streamed body goes straight to the transfer under way. Until the endpoint has read a byte of it, it can be taken
-   back for another attempt.
-3. What waits here is bounded: the client is paused while the endpoint does not read, while nobody takes the body, while
-   it is looked at (proxy/body_inspection), and while all bodies together have no memory for it (proxy/body_memory).
+1. A whole body is held until the response is committed, so that another attempt can send it.
+2. A streamed body goes directly to the current transfer. It can be replayed for another attempt until the endpoint has
+   read a byte of it.
+3. The buffers are bounded. The client is paused while the endpoint does not read, while the body has no recipient,
+   while it is inspected (proxy/body_inspection), and while there is no memory for it (proxy/body_memory).
 """
 
 from __future__ import annotations
@@ -24,53 +25,53 @@ LOW = 64 * 1024
 
 
 class Probe(Protocol):
-    """Reads a body in passing until it knows enough to go on."""
+    """Reads a body as it arrives until no more of it is needed."""
 
     @property
     def reads_all(self) -> bool:
-        """Whether nothing is enough before the end of the body."""
+        """True if the probe needs the whole body."""
 
     def feed(self, data: bytes) -> bool:
-        """True when enough is known. Raises ExchangeError for a body that is refused."""
+        """Read a piece. Returns True if no more is needed. Raises ExchangeError for a refused body."""
 
 
 class Transform(Protocol):
-    """Changes a streamed body on its way."""
+    """Converts a streamed body."""
 
     def feed(self, data: bytes, last: bool) -> bytes:
-        """The bytes to send on. Raises ExchangeError."""
+        """Convert a piece. Raises ExchangeError."""
 
 
 class Recipient(Protocol):
-    """Who gets a streamed body: a transfer to an endpoint, or an application inside relayd."""
+    """The recipient of a streamed body: a transfer to an endpoint, or an application inside relayd."""
 
     @property
     def queued(self) -> int:
-        """Bytes that wait for it."""
+        """Bytes that the recipient has not consumed."""
 
     @property
     def read_at(self) -> float:
-        """When it has begun to read what waits; 0 before, and then the body can still be taken back."""
+        """The clock time of the first read; 0 before it. The body can be replayed until then."""
 
     def feed(self, data: bytes, last: bool, /) -> None:
-        """The next piece."""
+        """Receive the next piece."""
 
 
 class Buffering:
-    """A body that is read before the exchange goes on: whole, or until a probe knows enough."""
+    """A body that is buffered before the exchange continues: whole, or until its probe needs no more."""
 
     __slots__ = ("body", "limit", "on_complete", "owner")
 
     def __init__(self, limit: int, on_complete: Callable[[], None], owner: BodyOwner) -> None:
         self.limit, self.on_complete, self.owner = limit, on_complete, owner
-        self.body = bytearray()  # not a list: an object for each byte would cost forty times what is counted
+        self.body = bytearray()  # not a list: one object per byte would use forty times the counted memory
 
 
 class RequestBody:
-    """Owned by its exchange. `data` is the whole body, None while it is not known. `complete`: the client has sent
-    all of it. `present`: the request has a body. `paused`: the client was told to wait. `probe` is what has looked at a
-    body that was gathered, `json_body` what is known of its JSON where somebody has looked. `memory` is its part of the
-    bound on all bodies; most are so small that they need none."""
+    """Owned by its exchange. `data` is the whole body, None before it is complete. `complete`: the client has sent all
+    of it. `present`: the request has a body. `paused`: the client is paused. `probe` has read a buffered body;
+    `json_body` is the result of its inspection, if any. `memory` is its share of the memory for all bodies, None for a
+    small body."""
 
     __slots__ = (
         "_buffering", "_buffers", "_down", "_pauses", "_pending", "_untransformed", "complete", "data", "json_body",
@@ -78,7 +79,7 @@ class RequestBody:
     )
 
     def __init__(self, down: Downstream, buffers: RequestBuffers, data: bytes | None, present: bool) -> None:
-        """`data` is the whole body where it came with the head."""
+        """`data` is the whole body if it arrived with the head."""
         self._down, self._buffers = down, buffers
         self.data = data
         self.present = present
@@ -89,34 +90,35 @@ class RequestBody:
         self.memory: BodyMemory | None = None
         self._buffering: Buffering | None = None
         self._pending: list[bytes] | None = None
-        self._untransformed: list[bytes] | None = None  # with a transform: what the transfer was given, before it was changed
+        self._untransformed: list[bytes] | None = None  # the input of the transform, for a replay
         self.paused = False
         self._pauses = 0
 
     @property
     def whole(self) -> bool:
-        """Whether nothing more has to come before the request can be sent, now or again."""
+        """True if the request can be sent, and replayed, without further data from the client."""
         return self.data is not None or not self.present
 
     @property
     def is_buffering(self) -> bool:
-        """Whether the body is being read before the exchange goes on."""
+        """True while the body is buffered before the exchange continues."""
         return self._buffering is not None
 
     def start_buffering(
-        self, limit: int, on_complete: Callable[[], None], owner: BodyOwner, length: int | None, probe: Probe | None = None
+        self, limit: int, on_complete: Callable[[], None], owner: BodyOwner, length: int | None,
+        probe: Probe | None = None,
     ) -> None:
-        """Read the body up to `limit` bytes (0: no bound), then go on; with `probe` maybe before its end. `length` is
-        what was announced. Raises ExchangeError if there can never be memory for it."""
+        """Buffer the body up to `limit` bytes (0: unlimited), then call `on_complete`; a `probe` may end this early.
+        `length` is the announced size. Raises ExchangeError if the size exceeds the memory for all bodies."""
         self.probe = probe
         if length is not None and length > FREE_BYTES and (probe is None or probe.reads_all):
             self.memory = BodyMemory(self._buffers, owner, self, length)
         self._buffering = Buffering(limit, on_complete, owner)
 
     def receive(self, piece: bytes, last: bool, recipient: Recipient | None, recipient_expected: bool) -> None:
-        """The next piece from the client. `recipient` takes it; `recipient_expected` says that one will come.
+        """Receive the next piece from the client, for `recipient`. `recipient_expected`: one will be attached.
 
-        Raises ExchangeError for a body that is too large or cannot be read.
+        Raises ExchangeError for a body that is too large or invalid.
         """
         if self._buffering is not None:
             self._add_to_buffer(self._buffering, piece, last)
@@ -150,13 +152,13 @@ class RequestBody:
             buffering.on_complete()
 
     def attach(self, recipient: Recipient) -> None:
-        """A streamed body goes there from now on."""
+        """Send the streamed body to this recipient from now on."""
         if self._pending is not None:
             pending, self._pending = self._pending, None
             self._feed(recipient, b"".join(pending), self.complete)
 
     def detach(self, slot: Slot) -> bool:
-        """The transfer ends. True if the body can be sent once more: whole, absent, or not read by the endpoint."""
+        """The transfer ends. Returns True if the body can be replayed: whole, absent, or not read by the endpoint."""
         if self.whole:
             return True
         if slot.read_at:
@@ -175,29 +177,29 @@ class RequestBody:
             self.pause_body()
 
     def on_drained(self, recipient: Recipient) -> None:
-        """The recipient has taken something."""
+        """The recipient has consumed data: resume the client if few bytes are queued."""
         if self.paused and recipient.queued < LOW:
             self.paused = False
             self.resume_body()
 
-    # ---- several may want the client to wait
+    # ---- nested pauses of the client
 
     def pause_body(self) -> None:
-        """Read nothing more from the client until `resume_body` was called as often."""
+        """Pause the client until `resume_body` was called as often."""
         self._pauses += 1
         if self._pauses == 1:
             self._down.pause_body()
 
     def resume_body(self) -> None:
-        """One reason less to wait."""
+        """Undo one `pause_body`."""
         self._pauses -= 1
         if self._pauses == 0:
             self._down.resume_body()
 
-    # ---- what is counted over all exchanges together
+    # ---- the memory for the bodies of all exchanges
 
     def count(self, size: int, owner: BodyOwner, *, grows: bool = False) -> None:
-        """So many bytes of the body are held; `grows` if more are to come. Small bodies are not counted."""
+        """Set the held bytes of the body; `grows` if more are to come. Small bodies are not counted."""
         if self.memory is None:
             if size <= FREE_BYTES:
                 return
@@ -208,7 +210,7 @@ class RequestBody:
             self.memory.set_body_bytes(size)
 
     def count_response(self, size: int, owner: BodyOwner) -> None:
-        """So many bytes of a response are held until it is whole."""
+        """Set the held bytes of a response that is buffered until complete."""
         if self.memory is None:
             if size <= FREE_BYTES:
                 return
@@ -216,21 +218,22 @@ class RequestBody:
         self.memory.set_response_bytes(size)
 
     def recount(self, slot: Slot | None, payload: bytes | None = None) -> None:
-        """What is held has changed: the body, `payload` as it was written for the endpoint, what `slot` still has."""
+        """Count again: the body, `payload` as encoded for the endpoint, and the data queued in `slot`."""
         if self.memory is not None:
             bodies = (self.data, payload, None if slot is None else slot.body)
             held = {id(body): len(body) for body in bodies if body is not None}
             self.memory.set_body_bytes(sum(held.values()) + (0 if slot is None else slot.queued))
 
     def buffered_bytes(self) -> int:
-        """Bytes of the body that wait here."""
+        """Bytes of the body buffered here."""
         if self.memory is not None:
             return self.memory.body_bytes
         return 0 if self._buffering is None else len(self._buffering.body)
 
     def release(self) -> None:
-        """The exchange is over."""
-        self.data = self._pending = self._untransformed = self._buffering = self.transform = self.probe = self.json_body = None
+        """Release all data; the exchange is over."""
+        self.data = self._pending = self._untransformed = self._buffering = None
+        self.transform = self.probe = self.json_body = None
         if self.memory is not None:
             memory, self.memory = self.memory, None
             memory.release()

@@ -1,10 +1,10 @@
-"""Which model a request asks for: by its path, its JSON body or its form.
+"""The requested model: read from the path, the JSON body or the form.
 
 Rules:
-1. Where the model decides (a rule on models, `upstream: by_model`) or is replaced, a request that two readers could
-   read in two ways, or that relayd cannot read, is refused, and the refusal says why.
-2. Where it does not, nothing is refused: what cannot be read has no model, and its bytes pass.
-3. A model in the path is read decoded; a path whose normal form names another model is refused.
+1. If the model decides (a rule on models, `upstream: by_model`) or is replaced, a request that is unreadable or has
+   more than one reading is refused, with the reason.
+2. Otherwise nothing is refused: an unreadable request has no model, and its bytes pass through.
+3. A model in the path is percent-decoded. A path whose normalised form names another model is refused.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CHARSETS = (b"utf-8", b"utf8", b"us-ascii", b"ascii")
 
 
 def model_decides(resilience: Resilience | None) -> bool:
-    """Whether requests of a route are sent by their model, or with another model."""
+    """True if the route selects targets by the model, or replaces the model."""
     return resilience is not None and (
         resilience.by_model
         or any(target.model is not None for target in resilience.fallbacks)
@@ -41,7 +41,7 @@ def model_decides(resilience: Resilience | None) -> bool:
 
 
 def unclear(reason: str) -> ExchangeError:
-    """The refusal of a body by which a model would be chosen."""
+    """The error for a body whose model is ambiguous."""
     return ExchangeError(
         "ambiguous_body", reason, message=f"The model cannot be read from this request body with certainty: {reason}."
     )
@@ -51,8 +51,8 @@ def unclear(reason: str) -> ExchangeError:
 
 
 def model_in_path(path: bytes) -> str | None:
-    """The model that a Gemini request names in its path. Raises ExchangeError for one that readers could dispute."""
-    if b":" not in path and b"%" not in path:  # the verb stands behind a colon
+    """The model in the path of a Gemini request. Raises ExchangeError for a path with more than one reading."""
+    if b":" not in path and b"%" not in path:  # the verb follows a colon
         return None
     if not may_be_ambiguous(path):
         return _model_in(path)
@@ -66,8 +66,8 @@ def _model_in(path: bytes) -> str | None:
     match = _IN_PATH.fullmatch(path)
     if match is None:
         return None
-    if b";" in match[1] or _VERB.fullmatch(match[2]) is None:  # some readers cut what is behind a semicolon or a blank
-        raise ExchangeError("ambiguous_path", "the model in it ends in different places for different readers")
+    if b";" in match[1] or _VERB.fullmatch(match[2]) is None:  # some readers truncate at a semicolon or a blank
+        raise ExchangeError("ambiguous_path", "the model in the path has no unambiguous end")
     try:
         model = unquote_to_bytes(match[1]).decode("utf-8")
     except UnicodeDecodeError:
@@ -83,9 +83,9 @@ def _model_in(path: bytes) -> str | None:
 def deciding_model(
     head: RequestHead, body: bytes | None, json_body: JsonBody | None = None, form: FormFinder | None = None
 ) -> str:
-    """The model by which a request with this whole body is decided; empty for none. Raises ExchangeError.
+    """The model of a request with a whole body, for a decision; empty for none. Raises ExchangeError.
 
-    `json_body` and `form` are what is known of the body already.
+    `json_body` and `form` are the results of an earlier inspection, if any.
     """
     in_path = model_in_path(head.path)
     if not body:
@@ -111,13 +111,13 @@ def deciding_model(
 
 
 def model_key(head: RequestHead, json_body: JsonBody) -> str:
-    """The member of a body that names the model: on some paths of Ollama this is another one than `model`."""
+    """The member of a body that names the model. On some paths of Ollama it is not `model`."""
     verb = _ollama_verb(head.path)
     return "model" if verb is None else _ollama_key(verb, json_body)
 
 
 def _ollama_verb(path: bytes) -> bytes | None:
-    """What a request asks Ollama to do with models, by any reading of its path; None for every other path. Raises
+    """The verb of an Ollama request that manages models, in any reading of the path; None for other paths. Raises
     ExchangeError for a path with too many readings."""
     if b"/api" not in path and b"%" not in path and b"\\" not in path:
         return None
@@ -128,24 +128,25 @@ def _ollama_verb(path: bytes) -> bytes | None:
 
 
 def _ollama_key(verb: bytes, json_body: JsonBody) -> str:
-    """A copy reads `source`, a new model is made `from` one; elsewhere `name` is an older word for `model`."""
+    """A copy reads `source`, a new model is created `from` another; otherwise `name` is the older form of `model`."""
     if verb == b"copy":
         return "source"
     if verb == b"create" and "from" in json_body.spans:
         return "from"
-    return "name" if "name" in json_body.spans and ("model" not in json_body.spans or json_body.model == "") else "model"
+    has_no_model = "model" not in json_body.spans or json_body.model == ""
+    return "name" if "name" in json_body.spans and has_no_model else "model"
 
 
 def _model_in_ollama_body(verb: bytes, json_body: JsonBody) -> str | None:
-    """The model that such a body names. Raises ExchangeError where readers could differ about it."""
+    """The model in the body of an Ollama request. Raises ExchangeError if it is ambiguous."""
     for key in json_body.spans:
         if (folded_key := folded(key)) in _OLLAMA_KEYS and (key != folded_key or json_body.spans[key] is None):
-            problem = "the key is repeated" if key == folded_key else "a key is it only for some readers"
+            problem = "the key is repeated" if key == folded_key else "a key equals it only for some readers"
             raise unclear(f"{folded_key} names a model, and {problem}")
     if verb == b"create" and "modelfile" in json_body.spans:
         raise unclear("its modelfile may name another model")
     if json_body.model and "name" in json_body.spans and json_body.string("name") != json_body.model:
-        raise unclear("model and name are not the same")
+        raise unclear("model and name differ")
     key = _ollama_key(verb, json_body)
     if key == "model" or key not in json_body.spans:
         return json_body.model
@@ -156,7 +157,7 @@ def _model_in_ollama_body(verb: bytes, json_body: JsonBody) -> str | None:
 
 
 def probable_model(head: RequestHead, body: bytes | None, json_body: JsonBody | None) -> str:
-    """The model of a request of which nothing is decided by it; empty for none, or for one that is not clear."""
+    """The model of a request if it decides nothing; empty if it is missing or ambiguous."""
     path = head.path
     try:
         if json_body is not None and b":" not in path and b"%" not in path:
@@ -175,7 +176,7 @@ def probable_model(head: RequestHead, body: bytes | None, json_body: JsonBody | 
 
 
 def require_readable(head: RequestHead) -> None:
-    """Whether the header section lets a body be read at all. Raises ExchangeError."""
+    """Check that the header section permits reading the body. Raises ExchangeError."""
     type_count = 0
     for line in head.lines:
         if line in _USUAL_TYPES:
@@ -197,11 +198,11 @@ def require_readable(head: RequestHead) -> None:
     if type_count > 1:
         raise unclear("it has more than one Content-Type")
     if is_form(head) and not _boundary(head):
-        raise unclear("its form has no boundary, or a doubtful one")
+        raise unclear("its form has no boundary, or an ambiguous one")
 
 
 def is_form(head: RequestHead) -> bool:
-    """Whether the body is a form with parts."""
+    """True if the body is multipart/form-data."""
     line = head.type_line
     if line in _USUAL_TYPES:
         return False
@@ -214,13 +215,13 @@ def _boundary(head: RequestHead) -> bytes:
 
 
 class FormFinder:
-    """Reads a form in passing until its model is known or cannot be there any more, and checks what comes behind."""
+    """Reads a form as it arrives until its model is found or excluded, and checks the rest of the form."""
 
     __slots__ = ("_finder", "_has_no_model", "_reads_all", "_refuses", "bytes_read")
 
     def __init__(self, boundary: bytes, *, refuses: bool = True, whole: bool = False) -> None:
-        """With `refuses` a form that readers could read in two ways is refused, else it has no model; with `whole`
-        nothing is enough before the end. `bytes_read` is the number of bytes that were read."""
+        """`refuses`: a form with more than one reading is refused, else it has no model. `whole`: the form is read to
+        its end. `bytes_read` is the number of bytes read so far."""
         self._finder = ModelFinder(boundary)
         self._refuses, self._reads_all = refuses, whole
         self._has_no_model = False
@@ -228,7 +229,7 @@ class FormFinder:
 
     @property
     def reads_all(self) -> bool:
-        """Whether nothing is enough before the end."""
+        """True if the form must be read to its end."""
         return self._reads_all
 
     @property
@@ -237,11 +238,11 @@ class FormFinder:
 
     @property
     def refuses(self) -> bool:
-        """Whether the model of the form decides."""
+        """True if the model of the form decides."""
         return self._refuses
 
     def feed(self, data: bytes) -> bool:
-        """Whether enough is known. Raises ExchangeError."""
+        """Read a piece. Returns True if no more is needed. Raises ExchangeError."""
         self.bytes_read += len(data)
         if self._has_no_model:
             return not self._reads_all
@@ -254,7 +255,7 @@ class FormFinder:
         return not self._reads_all and (model is not None or self._finder.is_complete)
 
     def end(self) -> None:
-        """The form's bytes have ended. Raises ExchangeError."""
+        """Check the end of the form. Raises ExchangeError."""
         try:
             self._finder.finish()
         except MultipartError as fault:
@@ -267,26 +268,26 @@ class FormFinder:
         return not self._reads_all
 
     def renamed(self, form: bytes, model: str) -> bytes:
-        """The form, or its beginning up to the model, with another name of it."""
+        """Replace the model in the form, or in its beginning."""
         finder = self._finder
         start, end = finder.value_offset, finder.value_offset + finder.value_bytes
         return b"".join((memoryview(form)[:start], model.encode(), memoryview(form)[end:]))
 
 
 class FormTransform:
-    """Sends a form on whose model its beginning has decided, maybe with another name of it: nothing behind may be
-    another model. Owned by the request body for one attempt; the first piece has the whole beginning."""
+    """Forwards a form whose model was read from its beginning, and replaces the model if required. The rest must not
+    contain another model. Owned by the request body for one attempt; the first piece contains the whole beginning."""
 
     __slots__ = ("_form", "_model", "_position", "grows_bytes")
 
     def __init__(self, form: FormFinder, model: str | None) -> None:
-        """`model` is the other name, None for the form's own. `grows_bytes`: by how much the form gets longer."""
+        """`model` replaces the form's own, None keeps it. `grows_bytes` is the change of the form's size."""
         self._form, self._model = form, model
         self._position = 0
         self.grows_bytes = 0 if model is None else len(model.encode()) - len((form.model or "").encode())
 
     def feed(self, data: bytes, last: bool) -> bytes:
-        """The bytes to send on. Raises ExchangeError for a form that cannot be read to its end in one way only."""
+        """Convert a piece. Raises ExchangeError if the rest of the form is invalid or has more than one reading."""
         form, start = self._form, self._position
         self._position += len(data)
         new = data[max(0, form.bytes_read - start) :]
@@ -298,7 +299,7 @@ class FormTransform:
 
 
 def form_finder(head: RequestHead, *, refuses: bool = True, whole: bool = False) -> FormFinder | None:
-    """For a form, who looks for its model. Raises ExchangeError for a form without a clear boundary."""
+    """The model finder for a form; None for other bodies. Raises ExchangeError for an ambiguous boundary."""
     if not is_form(head):
         return None
     boundary = _boundary(head)
@@ -309,13 +310,13 @@ def form_finder(head: RequestHead, *, refuses: bool = True, whole: bool = False)
 
 _FORM_FAULTS = {
     "repeated_model": "its form has two fields model",
-    "name": "its form has a field whose name is model for some readers",
+    "name": "its form has a field that is named model for some readers",
     "model_is_a_file": "the field model of its form is a file",
     "model_type": "the field model of its form is not plain text",
-    "model_coding": "the field model of its form has a transfer coding",
+    "model_coding": "the field model of its form has a Content-Transfer-Encoding",
     "value": "the field model of its form is not valid UTF-8",
     "value_size": "model is too long",
-    "cut": "its form is cut off",
-    "behind_end": "something stands behind the end of its form",
-    "before_beginning": "something stands before the beginning of its form",
+    "cut": "its form is truncated",
+    "behind_end": "data follows the end of its form",
+    "before_beginning": "data precedes the beginning of its form",
 }

@@ -1,4 +1,4 @@
-"""Answers that relayd gives itself: errors, redirects, fixed responses; the one place where errors become HTTP."""
+"""Responses of relayd itself: errors, redirects, fixed responses. The only place where errors become HTTP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from relayd.wire.origin import Origin
 from relayd.wire.path import with_one_slash
 from relayd.wire.response import ResponseHead
 
-_PLACEHOLDER = re.compile(r"\{(path|query|host|scheme)\}")  # all in one pass: what a client sends is never a template
+_PLACEHOLDER = re.compile(r"\{(path|query|host|scheme)\}")  # one pass: values from the client are not expanded
 _TYPES = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error",
@@ -24,8 +24,8 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole response of relayd's own. `code` is an entry of KINDS where it refuses the request, `detail` says why,
-    for the operator's log."""
+    """A complete response of relayd itself. `code` is an entry of KINDS if it refuses the request, else empty. `detail`
+    is the reason for the operator's log."""
 
     response: ResponseHead
     body: bytes
@@ -34,7 +34,7 @@ class Answer:
 
 
 class Wait(Enum):
-    """A phase of the pipeline has arranged that the exchange goes on later, by itself or as a tunnel."""
+    """The result of a phase that waits: the exchange continues later, or as a tunnel."""
 
     WAIT = "wait"
 
@@ -45,7 +45,7 @@ WAIT = Wait.WAIT
 def answer(
     status: int, content_type: str, body: bytes, headers: tuple[tuple[str, str], ...] = (), code: str = ""
 ) -> Answer:
-    """A response with a body; 204 and 304 have none."""
+    """Build a response. 204 and 304 get no body."""
     response = ResponseHead(status, b"")
     if status not in (204, 304):
         if content_type:
@@ -59,7 +59,7 @@ def answer(
 
 
 def error_answer(fault: ExchangeError, route: PlannedRoute | None, head: RequestHead | None, request_id: str) -> Answer:
-    """The error in the shape of the route: OpenAI's, problem+json (RFC 9457) or plain text."""
+    """Render an error in the format of the route: its dialect, OpenAI, problem+json (RFC 9457) or plain text."""
     kind = fault.kind
     shape = route.error_shape if route is not None else "auto"
     if shape in ("auto", "problem") and head is not None and _plain(head.get(b"accept")):
@@ -98,15 +98,15 @@ def _openai(fault: ExchangeError, request_id: str) -> bytes:
 
 
 def _plain(accept: bytes | None) -> bool:
-    """Whether the client takes text and nothing else."""
+    """True if the client accepts text but not JSON."""
     return accept is not None and b"text/" in accept and b"json" not in accept and b"*/*" not in accept
 
 
 def redirect_answer(route: PlannedRoute, head: RequestHead, scheme: str, origin: Origin | None = None) -> Answer:
-    """The redirect of a route, as the client sees its host: `origin` has the one that trusted proxies told.
+    """The redirect of a route, with the host that the client used: `origin` has the host reported by trusted proxies.
 
-    The request's own bytes stand in it only where they were checked. Raises ExchangeError for a request of HTTP/1.0
-    that names no host where the location needs it.
+    Only checked parts of the request are inserted. Raises ExchangeError for an HTTP/1.0 request without a host if the
+    location needs it.
     """
     assert route.redirect is not None
     host = head.authority if origin is None else origin.host or head.authority
@@ -115,7 +115,7 @@ def redirect_answer(route: PlannedRoute, head: RequestHead, scheme: str, origin:
         "host": host.decode("latin-1"), "scheme": scheme,
     }
     if not host and "{host}" in route.redirect.location:
-        raise ExchangeError("bad_request", "no Host, which the redirect needs")
+        raise ExchangeError("bad_request", "no Host field, but the redirect needs it")
     location = _PLACEHOLDER.sub(lambda found: values[found[1]], route.redirect.location)
     return answer(route.redirect.status, "", b"", (("Location", location),))
 

@@ -1,4 +1,4 @@
-"""What is sent to the client: the response head with framing rebuilt, and relayd's own fields."""
+"""The response head for the client, with rebuilt framing and the fields that relayd adds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relayd.wire.headers import Memo, name_of
 from relayd.wire.response import ResponseHead
 
 NONE, LENGTH, CHUNKED, UNTIL_CLOSE = range(4)
-"""How the body's end is marked for the client."""
+"""The framing of the body for the client: none, Content-Length, chunked, or until the connection closes."""
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -24,14 +24,14 @@ _LINES: Memo[bytes] = Memo(_status_line)
 
 
 def status_line(status: int, reason: bytes) -> bytes:
-    """`reason` with its leading blank, as it came; empty (HTTP/2) takes the standard phrase."""
+    """The status line. `reason` includes its leading blank; an empty one (HTTP/2) becomes the standard phrase."""
     if reason.strip():
         return _LINES[b"%d%b" % (status, reason)]
     return _LINES[b"%d %b" % (status, _REASONS.get(status, b""))]
 
 
 def framing_of(response: ResponseHead, method: bytes, version: int) -> int:
-    """RFC 9112 6.3, from the client's point of view."""
+    """The framing of a response for the client (RFC 9112 6.3)."""
     if method == b"HEAD" or response.status in (204, 304):
         return NONE
     if response.length is not None:
@@ -43,11 +43,11 @@ def render_head(
     response: ResponseHead, framing: int, version: int, keep_alive: bool, route: PlannedRoute | None,
     header_names: HeaderNames, request_id: bytes, elapsed_s: float, cors: list[tuple[str, str]] | None,
 ) -> bytes:
-    """The response head as one piece of bytes."""
+    """Render the response head."""
     lines = response.keep
     adds_request_id = True
     if response.has_relayd_fields or header_names.custom:
-        # An upstream's own request id is kept: clients quote it. Its other fields of these names are replaced.
+        # An upstream's request id is kept, because clients quote it. Its other fields of these names are replaced.
         adds_request_id = not any(name_of(line) == header_names.request_id.lower() for line in lines)
         replaced = {header_names.process_time.lower(), header_names.proxy_by.lower()}
         lines = [line for line in lines if name_of(line) not in replaced]
@@ -64,7 +64,7 @@ def render_head(
             parts.append(trailer_field(response.trailer))
     elif response.length is not None:
         parts.append(b"Content-Length: %d\r\n" % response.length)
-    if response.upgrade is not None and response.status == 426:  # RFC 9110 15.5.22: it says what would be accepted
+    if response.upgrade is not None and response.status == 426:  # RFC 9110 15.5.22: the protocols that are required
         parts.append(b"Upgrade: %b\r\n" % response.upgrade)
         parts.append(b"Connection: upgrade\r\n" if keep_alive and version == 11 else b"Connection: upgrade, close\r\n")
     elif not keep_alive:
@@ -82,18 +82,18 @@ def render_head(
 
 
 def interim_head(response: ResponseHead) -> bytes:
-    """A 1xx head to pass on (RFC 9110 15.2)."""
+    """Render a 1xx head that is forwarded (RFC 9110 15.2)."""
     return b"".join([status_line(response.status, response.reason), *response.keep, b"\r\n"])
 
 
 def trailer_field(value: bytes) -> bytes:
-    """The Trailer field (RFC 9110 6.6.2), with the names that `trailer_lines` may pass on; empty without one."""
+    """The Trailer field (RFC 9110 6.6.2) with the names that `trailer_lines` may forward; empty without such names."""
     names = [name for part in value.split(b",") if (name := part.strip()) and not is_forbidden_trailer(name)]
     return b"Trailer: " + b", ".join(names) + b"\r\n" if names else b""
 
 
 def trailer_lines(lines: list[bytes]) -> bytes:
-    """The trailer fields that may go on (RFC 9110 6.5.1), with their line ends."""
+    """The trailer fields that may be forwarded (RFC 9110 6.5.1), with their line ends."""
     allowed = []
     for line in lines:
         name, colon, value = line.rstrip(b"\r\n").partition(b":")

@@ -1,11 +1,12 @@
-"""Where a response goes: the seam between what answers and the client's protocol.
+"""The interface between the source of a response and the client's protocol.
 
-Structure crosses this seam, never framed bytes: a response head, pieces of the body, the end. Whatever answers (an
-attempt at an endpoint, an error, the admin application, a cached response) writes here and knows nothing of HTTP/1.1.
+The interface carries structure, never framed bytes: a response head, pieces of the body, the end. Every source (an
+attempt, an error, the admin application) writes to it, independently of HTTP/1.1.
 
-1. The writer owns the commit point. `committed` is the one answer to "may the client still get another response?".
-2. A head leaves together with what follows it in the same turn: `head` keeps it until `body`, `flush` or `end`.
-3. A response that does not end with `end` ends broken, never cleanly (RFC 9112 8).
+1. The writer owns the commit point: only `committed` decides if the client may still get another response.
+2. The head is sent together with the data that follows it in the same turn: `head` buffers it until `body`, `flush` or
+   `end`.
+3. A response without `end` ends visibly incomplete (RFC 9112 8).
 """
 
 from __future__ import annotations
@@ -23,12 +24,11 @@ from relayd.wire.response import ResponseHead
 
 
 class ResponseWriter(Protocol):
-    """One response of one exchange.
+    """The writer of one exchange's response.
 
-    `started`: the client has been sent the head of a final response, so that an error can no longer have a status of
-    its own. `committed`: it has been sent content, so that no other attempt may replace this one. A keep-alive comment
-    starts a response without committing it. `route`, `request_id` and `adds_cors` (the route's cross-origin fields are
-    added) are set by the exchange as they become known.
+    `started`: the head of the final response was sent, so that an error cannot have its own status. `committed`:
+    content was sent, so that no other attempt may follow. A keep-alive comment starts a response without committing it.
+    The exchange sets `route`, `request_id` and `adds_cors` (add the route's CORS fields) when they become known.
     """
 
     started: bool
@@ -38,41 +38,41 @@ class ResponseWriter(Protocol):
     adds_cors: bool
 
     def interim(self, heads: list[ResponseHead]) -> None:
-        """Informational (1xx) heads."""
+        """Send informational (1xx) heads."""
 
     def head(self, response: ResponseHead) -> None:
-        """The head of the final response; once."""
+        """Set the head of the final response; once."""
 
     def comment(self, data: bytes) -> None:
-        """A piece of the body that carries no content; the head must have been given."""
+        """Send a piece of the body without content. The head must be set."""
 
     def body(self, data: bytes) -> bool:
-        """A piece of the body; False when the client is behind and the source should pause."""
+        """Send a piece of the body. Returns False if the client is slow: the source should pause."""
 
     def flush(self) -> bool:
-        """Send a head that is still kept; False when the client is behind."""
+        """Send a buffered head. Returns False if the client is slow."""
 
     def end(self, data: bytes = b"", trailers: list[bytes] | None = None) -> None:
-        """The last piece of the body, which may be empty, and the end of the message."""
+        """Send the last piece of the body, which may be empty, and end the message."""
 
     def close(self) -> None:
-        """The response has ended: let the connection go on, or end it in good order."""
+        """The response is complete: reuse the connection, or close it normally."""
 
     def abort(self, explained: bool = False) -> None:
-        """The response is incomplete: break it off so that it cannot look complete. `explained`: it says so itself."""
+        """End an incomplete response so that it does not look complete. `explained`: its content reports the error."""
 
     def switch(self, head: bytes) -> None:
-        """A 101 head; from now on the connection is a tunnel."""
+        """Send a 101 head; the connection is a tunnel from now on."""
 
     def raw(self, data: bytes) -> bool:
-        """Bytes of the tunnel; False when the client is behind."""
+        """Send bytes of the tunnel. Returns False if the client is slow."""
 
     def buffered(self) -> int:
-        """Bytes that wait for the client."""
+        """Bytes that are not sent to the client yet."""
 
 
 class Http1Writer:
-    """A response on an HTTP/1.1 or HTTP/1.0 connection. Owned by its exchange; fills in the response of its record."""
+    """Writes to an HTTP/1.1 or HTTP/1.0 connection. Owned by its exchange; sets the response members of its record."""
 
     __slots__ = (
         "_down", "_framing", "_head", "_keep_alive", "_pending_head", "_plan", "_record", "adds_cors", "committed",
@@ -89,12 +89,12 @@ class Http1Writer:
         self._pending_head = b""
 
     def interim(self, heads: list[ResponseHead]) -> None:
-        """RFC 9110 15.2: an HTTP/1.0 client gets none."""
+        """Send 1xx heads, but not to an HTTP/1.0 client (RFC 9110 15.2)."""
         if self._head.version == 11 and not self.started:
             self._down.send(b"".join([interim_head(one) for one in heads]))
 
     def head(self, response: ResponseHead) -> None:
-        """Decide on the framing and keep the head for the next piece."""
+        """Choose the framing, and buffer the head until the next piece."""
         head, record, down, route = self._head, self._record, self._down, self.route
         framing = self._framing = framing_of(response, head.method, head.version)
         keep = framing != UNTIL_CLOSE and down.reusable() and down.body_complete()
@@ -106,27 +106,28 @@ class Http1Writer:
             origin = head.get(b"origin")
             cors = response_fields(route.cors, origin.decode("latin-1") if origin is not None else None)
         self._pending_head = render_head(
-            response, framing, head.version, keep, route, self._plan.header_names, self.request_id, record.first_byte_s, cors,
+            response, framing, head.version, keep, route, self._plan.header_names, self.request_id,
+            record.first_byte_s, cors,
         )
 
     def comment(self, data: bytes) -> None:
-        """As `body`, without committing."""
+        """Like `body`, without committing."""
         self._down.send(self._frame(data))
 
     def body(self, data: bytes) -> bool:
-        """Frame and send."""
+        """Frame and send a piece of the body."""
         self.committed = True
         out = self._frame(data)
         return self._down.send(out) if out else True
 
     def flush(self) -> bool:
-        """Send what is kept."""
+        """Send the buffered head."""
         self.committed = True
         pending, self._pending_head = self._pending_head, b""
         return self._down.send(pending) if pending else True
 
     def end(self, data: bytes = b"", trailers: list[bytes] | None = None) -> None:
-        """Frame the rest and the end in one piece."""
+        """Send the last piece and the end of the framing in one write."""
         self.committed = True
         out = self._frame(data) if data or self._pending_head else b""
         if self._framing == CHUNKED:
@@ -138,15 +139,15 @@ class Http1Writer:
             self._down.send(out)
 
     def close(self) -> None:
-        """Hand the connection back."""
+        """Return the connection."""
         self._down.finished(self._keep_alive)
 
     def abort(self, explained: bool = False) -> None:
-        """A body that ends with its connection can only be broken by a reset, which may lose what was sent last."""
+        """End an incomplete response. A body without framing needs a reset, which may lose the last bytes sent."""
         self._down.abort(self.started and self._framing == UNTIL_CLOSE and not explained)
 
     def switch(self, head: bytes) -> None:
-        """A 101 head; from now on `raw` bytes go both ways."""
+        """Send a 101 head; `raw` bytes follow."""
         record = self._record
         record.status = 101
         record.first_byte_s = clock.monotonic() - record.started
@@ -155,7 +156,7 @@ class Http1Writer:
         self._down.send(head)
 
     def raw(self, data: bytes) -> bool:
-        """Bytes of a tunnel; False when the client is behind."""
+        """Send bytes of a tunnel. Returns False if the client is slow."""
         self._record.bytes_out += len(data)
         return self._down.send(data)
 
@@ -172,7 +173,7 @@ class Http1Writer:
 
 
 class NullWriter:
-    """Throws a response away: for a mirrored request, and for a client that has left an exchange that is to finish."""
+    """Discards a response: of a mirrored request, and of an exchange that finishes without its client."""
 
     __slots__ = ("adds_cors", "committed", "request_id", "route", "started")
 

@@ -1,13 +1,13 @@
-"""What follows an attempt: deliver its result, retry after a back-off, or fall back to the next target.
+"""The decision after an attempt: deliver its result, retry after a back-off, or fall back to the next target.
 
-Pure: results in, decisions out; no sockets, no timers, no clock of its own.
+Pure: takes results, returns decisions; no sockets, no timers, no clock.
 
-1. There is never more than one attempt under way.
-2. Nothing is retried once the response is committed. A request of which an endpoint may have acted on something is sent
-   again only if its method is idempotent, if the operator says so, or if the endpoint itself refused it unread.
-3. A fallback is tried at most once, in the configured order, and only for its classes of fault.
-4. A request that an endpoint refused unprocessed goes again RESENDS times, whatever `retries:` says, and as if it had
-   not been sent: once on any connection, then on a new one, which no end of an old connection can concern.
+1. There is at most one attempt at a time.
+2. No attempt follows a committed response. A request on which an endpoint may have acted is sent again only if its
+   method is idempotent, if the configuration allows it, or if the endpoint refused it unprocessed.
+3. Each fallback is used at most once, in the configured order, and only for its classes of fault.
+4. A request that an endpoint refused unprocessed is sent again up to RESENDS times, independently of `retries:`, and
+   does not count as sent: first on any connection, then on a new one, which the end of an old connection cannot affect.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _READ_FROM_BODIES = frozenset(("context_length", "refused_content", "any"))
 
 @dataclass(frozen=True, slots=True)
 class AttemptResult:
-    """How one attempt ended without a committed response.
+    """The result of an attempt that ended before its response was committed.
 
-    `fault` is relayd's own word for it. `response` and `body` are the endpoint's error response, if it gave one;
-    `failure` is that error, or one from inside the body, as the endpoint's dialect reads it. `sent`: the endpoint may
-    have acted on the request. `replayable`: the whole request body can be sent again. `translated`: the endpoint was
-    asked in another dialect than the client's.
+    `fault` is the catalogue error. `response` and `body` are the endpoint's error response, if any; `failure` is that
+    error, or one from inside a body, as read by the endpoint's dialect. `sent`: the endpoint may have acted on the
+    request. `replayable`: the whole request body can be sent again. `translated`: the request was sent in another
+    dialect than the client's.
     """
 
     fault: ExchangeError
@@ -56,12 +56,12 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """Go on with the next target, which has become `RetryLoop.target`."""
+    """Continue with the next target, which is now `RetryLoop.target`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """There will be no other attempt: the last result is the response. None where no attempt was made at all."""
+    """No other attempt follows: `result` becomes the response. None if no attempt was made."""
 
     result: AttemptResult | None
 
@@ -72,9 +72,9 @@ Decision = Retry | Fallback | Deliver
 class RetryLoop:
     """The attempts of one exchange; owned by it.
 
-    `attempts` counts those at the present target. `tried` are the endpoints that were asked there, `trail` one entry
-    per attempt for the record and X-Relayd-Attempts. `affinity` is the number by which consistent_hash chooses.
-    `resends` counts how often the present target refused the request unprocessed and was sent it again.
+    `attempts` counts the attempts at the current target, `tried` are their endpoints. `trail` has one entry per attempt
+    for the record and X-Relayd-Attempts. `affinity` is the hash for consistent_hash. `resends` counts how often the
+    request was sent again to the current target after it was refused unprocessed.
     """
 
     __slots__ = ("_target_index", "affinity", "attempts", "last", "resends", "target", "targets", "trail", "tried")
@@ -89,25 +89,25 @@ class RetryLoop:
         self.last: AttemptResult | None = None
 
     def may_retry(self) -> bool:
-        """Whether another attempt could follow the present one, were its body replayable."""
+        """True if another attempt may follow the current one, provided that its body is replayable."""
         return self.attempts < self.target.upstream.retries.spec.attempts or self._target_index + 1 < len(self.targets)
 
     def reads_error(self, classification: Classification) -> bool:
-        """Whether the body of an error response may decide what follows."""
+        """True if the decision may depend on the body of an error response."""
         if classification.fault or self.target.upstream.retries.retries_fault(classification):
             return True
         return any(target.on & _READ_FROM_BODIES for target in self.targets[self._target_index + 1 :])
 
     def attempt_started(self, endpoint: Endpoint) -> None:
-        """An attempt at this endpoint is under way."""
+        """Note that an attempt at this endpoint has started."""
         self.attempts += 1
         self.tried = (*self.tried, endpoint)
 
     def decide(
         self, result: AttemptResult, method: bytes, remaining_s: float | None, now_s: float, adapted: bool = False
     ) -> Decision:
-        """What follows this result. `remaining_s` is the time to the deadline of the exchange, None without one;
-        `adapted` says that the endpoint refused a request that is another one from now on."""
+        """Decide what follows this result. `remaining_s` is the time to the deadline of the exchange, None without one.
+        `adapted`: the next request to this target is encoded differently, because of this error."""
         upstream, classification = self.target.upstream, result.classification
         self.last = result
         status = 0 if result.response is None else result.response.status
@@ -132,12 +132,12 @@ class RetryLoop:
         return Deliver(result)
 
     def no_endpoint(self) -> Fallback | Deliver:
-        """No endpoint of the target can be asked now."""
+        """Decide what follows if the target has no available endpoint."""
         self.trail = (*self.trail, f"{self.target.upstream.name} no_endpoint")
         return Fallback() if self._fall_back("unavailable") else Deliver(self.last)
 
     def no_permit(self, reason: str, at_upstream: bool) -> Fallback | Deliver:
-        """A gate refused; only the upstream's own is passed by a fallback."""
+        """Decide what follows a gate's refusal; only a refusal of the upstream's own gate permits a fallback."""
         self.trail = (*self.trail, f"{self.target.upstream.name} {reason}")
         return Fallback() if at_upstream and self._fall_back("overloaded") else Deliver(None)
 

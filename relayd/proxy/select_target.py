@@ -1,7 +1,7 @@
-"""Which targets an exchange has, in the order in which they are tried; what needs none is answered here.
+"""Target selection: the targets of an exchange in their order, or a local response.
 
-A route names its upstream, shares requests out among several, or lets the model choose. A request for the list of
-models and what a dialect keeps by itself (stored responses, token counts) never goes upstream where the model chooses.
+A route names its upstream, splits its requests over several, or selects by the model. With selection by the model, the
+model list and a dialect's local responses (stored responses, token counts) are answered here.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from relayd.upstream.shares import fraction_of
 
 
 def select(exchange: Exchange, resume: Callable[[Exchange], None]) -> Answer | Wait | None:
-    """Find the targets of an exchange, in the order in which they are tried; or the response. Raises ExchangeError.
+    """Select the targets of an exchange in their order, or return the response. Raises ExchangeError.
 
-    `resume` is called where a large body must be read first and one turn of the event loop is not enough.
+    With a result of WAIT, a large body is read in several turns of the event loop, then `resume` is called.
     """
     route = exchange.route
     assert route is not None
@@ -44,7 +44,8 @@ def select(exchange: Exchange, resume: Callable[[Exchange], None]) -> Answer | W
             ai_request = exchange.ai_request = make_ai_request(exchange, resilience, resilience.dialect)
             is_counted_here = ai_request.is_token_count and not counting_targets(exchange, resilience, ai_request)
             steps = ai_request.selection_steps(is_counted_here)
-            if steps is not None and not exchange.work(steps, partial(resume, exchange), deferred=ai_request.is_slow_to_inspect):
+            deferred = ai_request.is_slow_to_inspect
+            if steps is not None and not exchange.work(steps, partial(resume, exchange), deferred=deferred):
                 return WAIT
         try:
             found = choose_targets(exchange, resilience, ai_request)
@@ -58,7 +59,7 @@ def select(exchange: Exchange, resume: Callable[[Exchange], None]) -> Answer | W
 
 
 def make_ai_request(exchange: Exchange, resilience: Resilience, dialect: Dialect) -> AiRequest:
-    """The AI side of this exchange. Raises ExchangeError where the model decides and is not clear."""
+    """Create the AI request of an exchange. Raises ExchangeError if the model decides and is ambiguous."""
     head, gateway, socket_memory = exchange.head, exchange.gateway, exchange.down.socket_memory
     body, probe = exchange.body, exchange.body.probe
     form = probe if isinstance(probe, FormFinder) else None
@@ -69,14 +70,16 @@ def make_ai_request(exchange: Exchange, resilience: Resilience, dialect: Dialect
         memory = gateway.memory(exchange.consumer or f"@{exchange.record.client}")
         return context_of(head, exchange.request_id, memory, gateway.seal_key, socket_memory)
 
-    ai_request = AiRequest(dialect, head, body.data, make_context, is_socket=socket_memory is not None, json_body=body.json_body, form=form)
+    ai_request = AiRequest(
+        dialect, head, body.data, make_context, is_socket=socket_memory is not None, json_body=body.json_body, form=form
+    )
     if exchange.route is not None:
         ai_request.backend_names = exchange.route.config.backend_names
     return ai_request
 
 
 def choose_targets(exchange: Exchange, resilience: Resilience, ai_request: AiRequest) -> tuple[Target, ...] | Answer:
-    """The first target and the fallbacks behind it, or the response. Raises Refused."""
+    """The first target and its fallbacks, or the response. Raises Refused."""
     if not resilience.by_model:
         first = pick_target(resilience, split_position(exchange, resilience, ai_request.body))
         local = local_answer_of(ai_request) if ai_request.differs_in_dialect(first) else None
@@ -89,14 +92,13 @@ def choose_targets(exchange: Exchange, resilience: Resilience, ai_request: AiReq
     if not ai_request.model and ai_request.is_translatable:
         ai_request.require_model()
     targets = targets_for_model(exchange.plan, ai_request.model)
-    asked = {(target.upstream, target.model or ai_request.model) for target in targets}
-    fallbacks = [target for target in resilience.fallbacks if (target.upstream, target.model or ai_request.model) not in asked]
-    return (*targets, *fallbacks)
+    model = ai_request.model
+    present = {(target.upstream, target.model or model) for target in targets}
+    return (*targets, *(one for one in resilience.fallbacks if (one.upstream, one.model or model) not in present))
 
 
 def counting_targets(exchange: Exchange, resilience: Resilience, ai_request: AiRequest) -> tuple[Target, ...]:
-    """The targets that count the tokens of a request themselves, because they speak the client's dialect; none where
-    relayd counts."""
+    """The targets that count tokens themselves: those of the client's dialect. Empty if relayd counts."""
     targets: tuple[Target, ...] = tuple(target for _, target in resilience.split)
     if resilience.by_model:
         try:
@@ -108,7 +110,7 @@ def counting_targets(exchange: Exchange, resilience: Resilience, ai_request: AiR
 
 
 def targets_for_model(plan: Plan, model: str) -> tuple[Target, ...]:
-    """The targets of a model by `models:`. Raises Refused."""
+    """The targets of a model according to `models:`. Raises Refused."""
     models = plan.models
     assert models is not None
     if not model:
@@ -123,7 +125,7 @@ def targets_for_model(plan: Plan, model: str) -> tuple[Target, ...]:
 
 
 def split_position(exchange: Exchange, resilience: Resilience, body: bytes | None) -> float:
-    """From 0 up to 1: by chance, or always the same for what belongs together at the route's own upstream."""
+    """The position in the split, in [0, 1): random, or derived from the affinity key of the route's first upstream."""
     if len(resilience.split) > 1:
         key = hash_key(exchange, resilience.split[0][1], body)
         if key is not None:
@@ -132,7 +134,7 @@ def split_position(exchange: Exchange, resilience: Resilience, body: bytes | Non
 
 
 def pick_target(resilience: Resilience, split_position: float) -> Target:
-    """One of the targets among which the route shares its requests out."""
+    """The target at a position of the route's weighted split."""
     split = resilience.split
     if len(split) == 1:
         return split[0][1]
@@ -145,19 +147,19 @@ def pick_target(resilience: Resilience, split_position: float) -> Target:
 
 
 def local_answer_of(ai_request: AiRequest) -> Answer | None:
-    """What the client's dialect keeps by itself."""
+    """The local response of the client's dialect, None if it has none."""
     rendered = ai_request.local_answer()
     return None if rendered is None else rendered_answer(rendered)
 
 
 def model_list_answer(exchange: Exchange, ai_request: AiRequest) -> Answer | None:
-    """The models of the configuration, as the client's maker has the list. Raises Refused for an unknown one."""
+    """The model list, or one model, in the format of the client's API. Raises Refused for an unknown model."""
     models = exchange.plan.models
     if exchange.head.method not in (b"GET", b"HEAD") or models is None:
         return None
     asked = requested_listing(ai_request.context.path)
     if asked is None:
-        raise Refused("This path is not served here; a request that chooses by the model names one.", status=404)
+        raise Refused("This path is not served here; on this route, a request must name a model.", status=404)
     listing, created_s = models.listed(more=models_from_upstreams(exchange.plan)), exchange.plan.created_s
     shape = shape_for(ai_request.dialect, ai_request.context.path, ai_request.context.headers)
     if not asked:
@@ -172,14 +174,14 @@ def model_list_answer(exchange: Exchange, ai_request: AiRequest) -> Answer | Non
 
 
 def models_from_upstreams(plan: Plan) -> Iterator[tuple[str, str]]:
-    """The models that upstreams list themselves, by their names there, and the upstreams."""
+    """The models from the model lists of upstreams, as (model name at the upstream, upstream)."""
     for upstream in plan.upstreams.values():
         if upstream.model_list is not None:
             yield from ((name, upstream.name) for name in upstream.model_list.names)
 
 
 def hash_key(exchange: Exchange, target: Target, body: bytes | None) -> int | None:
-    """What consistent_hash chooses by, where this upstream does."""
+    """The affinity key for consistent_hash, None if the upstream does not use it."""
     affinity = target.upstream.affinity
     if affinity is None:
         return None

@@ -1,4 +1,4 @@
-"""Work that is too long for one turn of the event loop, done in several: everybody else is served in between."""
+"""Work that exceeds one turn of the event loop, divided into several turns with other work between them."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ TURN_S = 0.004
 
 
 class CallLater(Protocol):
-    """Calls a function after a while; the result takes that back."""
+    """Calls a function after a delay. The returned function cancels it."""
 
     def __call__(self, delay_s: float, callback: Callable[[], None], /) -> Callable[[], None]: ...
 
 
 class Work:
-    """Steps under way; owned by whoever waits for their result."""
+    """Running steps; owned by the object that waits for the result."""
 
     __slots__ = ("_call_later", "_cancel", "_done", "_steps")
 
     def __init__(self, steps: Steps[None], call_later: CallLater, done: Callable[[], None]) -> None:
-        """`done` is called when the steps end in a later turn than the first. Steps raise nothing."""
+        """`done` is called if the steps end in a later turn than the first. Steps must not raise."""
         self._steps, self._call_later, self._done = steps, call_later, done
         self._cancel: Callable[[], None] | None = None
 
     def defer(self) -> None:
-        """Make the first turn later, because much was done in this turn of the loop already."""
+        """Run the first turn later, because the current turn of the loop has done much work already."""
         self._cancel = self._call_later(0.0, self._go_on)
 
     def turn(self) -> bool:
-        """One turn: whether the steps are at their end."""
+        """Run one turn. Returns True if the steps are done."""
         self._cancel = None
         end_s = clock.monotonic() + TURN_S
         for _ in self._steps:
@@ -47,7 +47,7 @@ class Work:
             self._done()
 
     def cancel(self) -> None:
-        """Do nothing more."""
+        """Stop."""
         self._steps.close()
         if self._cancel is not None:
             self._cancel()

@@ -1,7 +1,7 @@
-"""What is sent to an endpoint of another dialect: a request of relayd's own making, with the house's fields.
+"""The request target and header fields of a translated request.
 
-Nothing of the client's header passes but User-Agent, what the route's edits set, and the client's key where the route
-passes that on: its other fields speak of a request that the endpoint never sees.
+Of the client's header, only User-Agent is forwarded, and the client's key if the route forwards it: the other fields
+describe a request that the endpoint does not get. The route's edits apply.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from relayd.wire.http1 import RequestHead
 
 
 def translated_target(encoded: EncodedRequest, endpoint: Endpoint, spec: UpstreamSpec, auth: AuthSpec | None) -> bytes:
-    """The request target: the dialect's own path behind the endpoint's base, which is an SDK's base_url."""
+    """The request target: the endpoint's base path, then the dialect's own path."""
     target = translated_path(spec.protocol, endpoint.base_path, encoded.path.encode("ascii"))
     if auth is not None and auth.kind == "query":
         separator = b"&" if b"?" in target else b"?"
-        target += separator + auth.name.encode() + b"=" + quote_from_bytes(auth.value.reveal().encode(), safe="").encode()
+        value = quote_from_bytes(auth.value.reveal().encode(), safe="").encode()
+        target += separator + auth.name.encode() + b"=" + value
     return target
 
 
@@ -32,7 +33,7 @@ KEY_FIELDS = (b"x-api-key", b"x-goog-api-key", b"api-key")
 
 
 def client_key_field(head: RequestHead, protocol: str) -> list[bytes]:
-    """The client's own key, where the endpoint's dialect looks for one. Authorization wins over other fields."""
+    """The client's key, in the field of the endpoint's dialect. Authorization takes precedence over other fields."""
     scheme, _, key = (head.get(b"authorization") or b"").partition(b" ")
     if scheme.lower() != b"bearer" or not key.strip():
         key = next((value for name in KEY_FIELDS if (value := head.get(name))), b"")
@@ -46,7 +47,7 @@ def translated_fields(
     route: PlannedRoute, header_names: HeaderNames, endpoint: Endpoint, spec: UpstreamSpec, head: RequestHead,
     forwarding: list[bytes], request_id: bytes, encoded: EncodedRequest, auth: AuthSpec | None, stream: bool,
 ) -> list[bytes]:
-    """The header fields, lines without their ends."""
+    """The header fields, as lines without line ends."""
     fields = [
         b"Content-Type: application/json", b"Accept: text/event-stream" if stream else b"Accept: application/json",
         b"Accept-Encoding: identity",

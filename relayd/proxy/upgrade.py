@@ -1,8 +1,8 @@
-"""An Upgrade request and what comes of it: a tunnel after a valid 101, plain HTTP after anything else.
+"""An Upgrade request: a tunnel after a valid 101 response, plain HTTP after any other response.
 
-RFC 9110 7.8, RFC 6455 4: the endpoint must answer with a protocol that was asked for, and a WebSocket endpoint must
-prove that it has read the key. Bytes that come with the 101 are not lost. The final head is bounded as everywhere: in
-bytes, in fields, in interim heads before it, and by `first_byte` in time, which nothing before it resets.
+RFC 9110 7.8, RFC 6455 4: the endpoint must answer with a requested protocol, and a WebSocket endpoint must prove that
+it has read the key. Bytes that arrive with the 101 go to the tunnel. The final head is bounded like every response
+head: in bytes, in fields, in preceding interim heads, and by the timeout `first_byte`. Interim heads do not reset it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class UpgradedExchange(Protocol):
-    """The exchange, as its endpoint's side sees it."""
+    """The interface of a tunnel to its exchange."""
 
     head: RequestHead
     down: Downstream
@@ -48,7 +48,7 @@ class UpgradedExchange(Protocol):
 
 
 class Tunnel(Protocol):
-    """The endpoint's side of an upgraded exchange, or a session that relayd itself holds."""
+    """The endpoint's side of an upgraded exchange, or a WebSocket session of relayd itself."""
 
     def upload(self, data: bytes) -> None: ...
     def end_upload(self) -> bool: ...
@@ -73,7 +73,7 @@ class Upgrade:
         self._is_tunnel = self._upload_paused = self._client_behind = self._client_ended = False
         self._last_progress_s = clock.monotonic()
         head = exchange.head
-        # The transport's spelling: `Name:` means "no such field", `Name;` an empty one.
+        # The syntax of the transport: `Name:` suppresses a field, `Name;` is an empty one.
         expected = [line for line in fields if b":" not in line or line.partition(b":")[2].strip()]
         lines = [line if b":" in line else line[:-1] + b":" for line in expected]
         upgrade = b"Connection: Upgrade\r\nUpgrade: " + (head.upgrade or b"") + b"\r\n\r\n"
@@ -83,14 +83,14 @@ class Upgrade:
     # ---- the endpoint's side
 
     def on_connected(self) -> None:
-        """The request is on its way."""
+        """The connection is open, and the request is sent."""
         self._last_progress_s = clock.monotonic()
 
     def on_bytes(self, data: bytes) -> None:
-        """Bytes from the endpoint: the head, then the tunnel's or the body's."""
-        self._exchange.guard(partial(self._take, data))
+        """Receive bytes of the endpoint: the head, then the tunnel or the body."""
+        self._exchange.guard(partial(self._receive, data))
 
-    def _take(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
         if not self._is_tunnel and self._response is None:
             self._head(data)
             return
@@ -101,7 +101,7 @@ class Upgrade:
             self._hold()
 
     def _head(self, data: bytes) -> None:
-        """Look for the final head, behind any interim ones; these are not passed on."""
+        """Parse the final head. Interim heads before it are dropped."""
         buffer = self._buffer
         buffer += data
         while (end := buffer.find(b"\r\n\r\n", self._scanned)) >= 0:
@@ -140,7 +140,7 @@ class Upgrade:
         self._exchange.fail(ExchangeError("upstream_malformed", detail))
 
     def _hold(self) -> None:
-        """The client is behind: read no more until it has caught up."""
+        """Pause the endpoint: the client is slow."""
         self._client_behind = True
         self._tunnel.pause()
 
@@ -150,16 +150,16 @@ class Upgrade:
         agreed = TOKENS[response.upgrade or b""]
         key = head.get(b"sec-websocket-key")
         if not agreed or not agreed <= asked or (agreed == {b"websocket"} and not _accepts_key(response, key)):
-            self._malformed("101 that was not asked for")
+            self._malformed("101 for a protocol that was not requested")
             return
         self._is_tunnel = True
         lines = [b"Connection: Upgrade\r\n", b"Upgrade: ", response.upgrade or b"", b"\r\n\r\n"]
         self._exchange.switch(b"".join([status_line(101, response.reason), *response.keep, *lines]))
         if remainder:
-            self._take(remainder)
+            self._receive(remainder)
 
     def _answer(self, response: ResponseHead, remainder: bytes) -> None:
-        """No upgrade: an ordinary response, whose framing is followed here."""
+        """Forward an ordinary response, whose framing is decoded here."""
         self._response = response
         if self._exchange.head.method == b"HEAD" or response.status in (204, 304):
             self._remaining_bytes = 0
@@ -193,16 +193,16 @@ class Upgrade:
             self._exchange.complete()
 
     def on_writable(self) -> None:
-        """The endpoint has taken what waited for it."""
+        """Resume the client: the endpoint has received all buffered bytes."""
         if self._upload_paused:
             self._upload_paused = False
             self._exchange.down.resume_body()
 
     def on_closed(self, code: str, detail: str) -> None:
-        """The endpoint has closed the connection, or could not be reached."""
+        """The endpoint has closed the connection, or is unreachable."""
         framed = self._decoder is not None or self._remaining_bytes >= 0
         if self._client_ended:
-            self._exchange.client_gone()  # it ended the tunnel; what waits for it is still delivered
+            self._exchange.client_gone()  # the client ended the tunnel; buffered bytes are still sent
         elif not code and (self._is_tunnel or (self._response is not None and not framed)):
             self._exchange.complete()
         else:
@@ -211,24 +211,24 @@ class Upgrade:
     # ---- the client's side
 
     def upload(self, data: bytes) -> None:
-        """Bytes from the client, after the switch."""
+        """Send bytes of the client to the endpoint."""
         self._last_progress_s = clock.monotonic()
         if not self._tunnel.write(data):
             self._upload_paused = True
             self._exchange.down.pause_body()
 
     def end_upload(self) -> bool:
-        """The client sends no more; False where the endpoint cannot be told, so that the tunnel ends."""
+        """Close the sending side of the tunnel. Returns False if that is impossible, which ends the tunnel."""
         self._client_ended = self._is_tunnel and self._tunnel.end_writing()
         return self._client_ended
 
     def unhold(self) -> None:
-        """The client can take more."""
+        """Resume the endpoint: the client can receive more."""
         self._client_behind = False
         self._tunnel.resume()
 
     def enforce_timeouts(self, now: float, timeouts: Timeouts) -> None:
-        """The sweep: before the answer first_byte counts, in the tunnel idle."""
+        """The sweep: `first_byte` applies before the response, `idle` in the tunnel."""
         if self._client_behind:
             self._last_progress_s = now  # the client is the slow side
         waited_s = now - self._last_progress_s
@@ -239,12 +239,12 @@ class Upgrade:
             self._exchange.fail(ExchangeError("idle_timeout", f"{timeouts.idle_s:g} s"))
 
     def close(self) -> None:
-        """Leave the endpoint."""
+        """Close the connection to the endpoint."""
         self._tunnel.close()
 
 
 def _accepts_key(response: ResponseHead, key: bytes | None) -> bool:
-    """Whether Sec-WebSocket-Accept answers the key (RFC 6455 4.2.2)."""
+    """True if Sec-WebSocket-Accept is valid for the key (RFC 6455 4.2.2)."""
     if key is None:
         return False
     expected = base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest())

@@ -1,13 +1,12 @@
-"""What is sent to the endpoint: target and header fields, built from the client's head and the route.
+"""The request target and header fields of a passthrough request, built from the client's head and the route.
 
-The same function serves the data path and `relayd explain`. Rules: reference HTTP contract, section 2. The upstream's
-key is put last, after every edit, so that nothing can displace it.
+The data path and `relayd explain` use the same functions. Rules: reference HTTP contract, section 2. The upstream's key
+is added last, after all edits, so that nothing can replace it.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from relayd.errors import ExchangeError
@@ -22,7 +21,7 @@ from relayd.wire.http1 import ACCEPT, AGENT, TYPE, RequestHead
 from relayd.wire.origin import Origin, origin_of
 
 _WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-# What libcurl would invent: an empty field takes it away. Expect is answered by relayd and never goes on.
+# Default fields of libcurl: an empty field suppresses them. relayd answers Expect itself and never forwards it.
 _SUPPRESSED = {
     bits: [b"Expect:"]
     + [name for bit, name in ((AGENT, b"User-Agent:"), (ACCEPT, b"Accept:"), (TYPE, b"Content-Type:"))
@@ -32,16 +31,8 @@ _SUPPRESSED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
-    """A request as the transport takes it; `fields` are lines without their ends."""
-
-    target: bytes
-    fields: list[bytes]
-
-
 def request_id_of(header_names: HeaderNames, down: Downstream, head: RequestHead) -> bytes | None:
-    """The client's own request id, if it is well-formed and its sender is trusted."""
+    """The request id from the client, if it is well-formed and the client is trusted."""
     if not down.trusted or not header_names.request_id:
         return None
     value = head.get(header_names.request_id.lower())
@@ -52,10 +43,10 @@ def target_of(
     route: PlannedRoute, endpoint: Endpoint, upstream: UpstreamSpec, head: RequestHead, auth: AuthSpec | None = None,
     model: str | None = None, strip: bool = False,
 ) -> bytes:
-    """The exact bytes of the request target; only a rewritten prefix changes, and a model's name in the path.
+    """The request target: the client's bytes, except a rewritten prefix and a model name in the path.
 
-    `auth` is one of several keys, `model` the name that a model in the path has at this endpoint. With `strip` keys of
-    the client are taken out of the query.
+    `auth` is the key in use if the upstream has several. `model` replaces the model name in the path. `strip` removes
+    the client's keys from the query.
     """
     auth = auth or upstream.auth
     path = route.rewritten(head.path)
@@ -77,8 +68,8 @@ KEY_PARAMETERS = frozenset((b"api_key", b"apikey", b"x_api_key", b"x_goog_api_ke
 
 
 def _without_keys(query: bytes, is_api: bool) -> bytes:
-    """A query without the keys that clients of AI APIs write there. `key` is one only before such an API (Gemini's
-    clients): elsewhere it may be anything."""
+    """Remove keys of AI APIs from a query. The parameter `key` is removed only for such an API (Gemini's clients): for
+    others it may have any meaning."""
     parts = query[1:].split(b"&")
     remaining = [part for part in parts if not _is_key(part.partition(b"=")[0], is_api)]
     if len(remaining) == len(parts):
@@ -92,17 +83,17 @@ def _is_key(name: bytes, is_api: bool) -> bool:
 
 
 def _without_parameter(query: bytes, name: bytes) -> list[bytes]:
-    low = name.lower()  # compared as the endpoint will read it: %6bey is another spelling of key
+    low = name.lower()  # compared as the endpoint reads it: %6bey is key
     return [part for part in query.split(b"&") if part and unquote_to_bytes(part.partition(b"=")[0]).lower() != low]
 
 
 def origin_for(down: Downstream, head: RequestHead) -> Origin | None:
-    """Where a request of a trusted proxy comes from; None where the peer is the client."""
+    """The origin of a request from a trusted proxy; None if the peer is the client."""
     return origin_of(down.peer, head.get_all, down.networks) if down.trusted else None
 
 
 def forwarding_of(header_names: HeaderNames, down: Downstream, head: RequestHead, origin: Origin | None) -> list[bytes]:
-    """The lines that tell the endpoint who asked; `origin` is what `origin_for` has found."""
+    """The forwarding fields (X-Forwarded-For, Forwarded, Via, ...). `origin` is the result of `origin_for`."""
     if origin is None and not head.via:
         cached = down.forwarding_cache
         if cached is not None and cached[0] is header_names and cached[1] == head.authority:
@@ -143,7 +134,7 @@ def fields_of(
     forwarding: list[bytes], request_id: bytes, strip_keys: bool,
     key_fields: frozenset[bytes] = frozenset(), auth: AuthSpec | None = None,
 ) -> list[bytes]:
-    """The header fields, in the client's order and spelling, then relayd's own."""
+    """The header fields: the client's in their order and spelling, then those that relayd adds."""
     remaining = head.keep
     if strip_keys and head.keys:
         keys = head.keys
@@ -151,11 +142,12 @@ def fields_of(
     if strip_keys and key_fields:
         remaining = [line for line in remaining if name_of(line) not in key_fields]
     if strip_keys and upstream.protocol != "plain" and head.get(b"cookie") is not None:
-        remaining = [line for line in remaining if name_of(line) != b"cookie"]  # an AI API has none: they are for this host
+        remaining = [line for line in remaining if name_of(line) != b"cookie"]  # an AI API uses no cookies
     custom = header_names.custom
     if custom:
         remaining = [line for line in remaining if name_of(line) not in custom]
-    fields = [b"Host: " + (head.authority if upstream.client_host and head.authority else endpoint.authority), *remaining]
+    authority = head.authority if upstream.client_host and head.authority else endpoint.authority
+    fields = [b"Host: " + authority, *remaining]
     if route.request_edits is not None:
         fields[1:] = route.request_edits.apply(fields[1:])
     fields += forwarding
@@ -168,7 +160,7 @@ def fields_of(
         fields = [line for line in fields if name_of(line) != low]
         prefix = b"Bearer " if auth.kind == "bearer" else b""
         fields.append(name + b": " + prefix + auth.value.reveal().encode())
-    if head.empty:  # libcurl takes `Name:` as "remove this field"; `Name;` is an empty one
+    if head.empty:  # in libcurl, `Name:` removes a field and `Name;` is an empty one
         fields = [line.partition(b":")[0] + b";" if not line.partition(b":")[2].strip() else line for line in fields]
     if route.request_edits is None:
         fields += _SUPPRESSED[head.sent]
@@ -179,7 +171,7 @@ def fields_of(
 
 
 def strips_client_keys(route: PlannedRoute, upstream: UpstreamSpec | None, consumer: str | None) -> bool:
-    """Whether the client's key stays here: wherever relayd knows consumers, whosever key it is, or adds a key."""
+    """True if the client's keys are not forwarded: if the route has consumers, or if relayd adds its own key."""
     if route.pass_client_key:
         return False
     if route.has_consumers or route.allow is not None or consumer is not None:
@@ -190,6 +182,6 @@ def strips_client_keys(route: PlannedRoute, upstream: UpstreamSpec | None, consu
 SUPPRESSED_FIELDS = _SUPPRESSED[0]
 
 __all__ = [
-    "CREDENTIALS", "SUPPRESSED_FIELDS", "UpstreamRequest", "fields_of", "forwarding_of", "origin_for", "request_id_of",
+    "CREDENTIALS", "SUPPRESSED_FIELDS", "fields_of", "forwarding_of", "origin_for", "request_id_of",
     "strips_client_keys", "target_of",
 ]

@@ -1,12 +1,14 @@
-"""The WebSocket transport of the Responses API: each message of the client is a request of its own on the path.
+"""The WebSocket transport of the Responses API: each message of the client is one request, called a turn.
 
-Laws:
-1. A turn walks the whole path, as if it had come by HTTP, on the plan of that moment: authorised, admitted, accounted.
-2. One turn is under way; further ones wait in their order, bounded in number and bytes, then nothing more is read.
-   Nor is anything read while the client does not take what it is sent, pongs included.
-3. What a turn sends the client leaves as text frames, one event each; a turn that fails says so and ends nothing else.
-4. The client leaving cancels the turn under way and those that wait.
-5. One turn of the loop reads at most FRAMES frames and begins at most one turn of the API.
+Rules:
+1. A turn runs through the whole pipeline like an HTTP request, with the plan that is current at its start: it is
+   authorised, admitted and accounted.
+2. One turn runs at a time. Further messages wait in order, bounded in number and bytes; at a bound, reading stops.
+   Reading also stops while the client does not receive the data sent to it, including pongs.
+3. The response of a turn is sent as text frames, one event each. A failed turn sends an error event and ends nothing
+   else.
+4. If the client leaves, the running turn and the waiting messages are cancelled.
+5. One turn of the loop reads at most MAX_FRAMES frames and starts at most one turn of the API.
 
 Source: Open Responses specification 2026-04-24, section on WebSocket.
 """
@@ -52,13 +54,15 @@ from relayd.wire.websocket import (
     text_frame,
 )
 
-MAX_WAITING, MAX_WAITING_BYTES = 16, 1024 * 1024  # beyond these the message that exceeds them is the last that is read
+MAX_WAITING, MAX_WAITING_BYTES = 16, 1024 * 1024  # reading stops after the message that exceeds one
 MAX_FRAMES = 128
 MAX_ERROR_BYTES = 64 * 1024
 PING_INTERVAL_S = 30.0
-PONG_TIMEOUT_S = 120.0  # without even a pong
+PONG_TIMEOUT_S = 120.0  # without any data from the client
 SESSION_MEMORY_BYTES = 32 * 1024 * 1024
-_NOT_FORWARDED = (b"upgrade", b"connection", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"host")
+_NOT_FORWARDED = (
+    b"upgrade", b"connection", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"host",
+)
 _JSON = b"Content-Type: application/json"
 _TERMINAL = (
     b'{"type":"response.completed"', b'{"type":"response.failed"', b'{"type":"response.incomplete"', b'{"type":"error"',
@@ -68,7 +72,7 @@ Run = Callable[[Exchange], None]
 
 
 def open_session(exchange: Exchange, run: Run) -> Answer | Wait | None:
-    """Answer the handshake; None for another Upgrade, which a server may ignore. `run` runs the phases of a turn."""
+    """Accept the handshake. Returns None for another Upgrade, which a server may ignore. `run` runs a turn's phases."""
     if b"websocket" not in TOKENS[exchange.head.upgrade or b""]:
         return None
     try:
@@ -82,14 +86,14 @@ def open_session(exchange: Exchange, run: Run) -> Answer | Wait | None:
 
 
 def transport_of(exchange: Exchange) -> WebSocketTransport:
-    """How the route's dialect speaks over WebSocket; a session is opened only where it does."""
+    """The WebSocket transport of the route's dialect; a session is opened only if it has one."""
     resilience = None if exchange.route is None else exchange.route.resilience
     assert resilience is not None and resilience.dialect is not None and resilience.dialect.websocket is not None
     return resilience.dialect.websocket
 
 
 class ResponsesSession:
-    """One connection; owned by the exchange that was upgraded, as its tunnel."""
+    """One WebSocket connection; owned by the upgraded exchange, as its tunnel."""
 
     def __init__(self, exchange: Exchange, run: Run) -> None:
         self.exchange, self._run = exchange, run
@@ -101,14 +105,14 @@ class ResponsesSession:
         self._waiting_bytes = 0
         self._turn: Exchange | None = None
         self._writer: TurnWriter | None = None
-        self._body_memory: BodyMemory | None = None  # of messages that wait or are not whole yet
+        self._body_memory: BodyMemory | None = None  # for waiting and incomplete messages
         self._client_behind = self._paused = self._is_ending = self._lacks_memory = False
         self._started_s = self._last_received_s = self._last_ping_s = clock.monotonic()
 
     # ---- the client's side
 
     def upload(self, data: bytes) -> None:
-        """Bytes of the client; none, to go on with what has come."""
+        """Receive bytes of the client. Empty `data` continues with the bytes that were received before."""
         decoder = self._decoder
         if self._turn is not None and self._writer is not None and self._writer.too_large:
             self._turn.fail(ExchangeError("upstream_malformed", f"an event larger than {MAX_MESSAGE_BYTES} bytes"))
@@ -126,7 +130,7 @@ class ResponsesSession:
         self._adjust_reading()
 
     def end_upload(self) -> bool:
-        """The client has ended its side without a close: it has left."""
+        """The client has closed its sending side without a close frame: it has left."""
         return False
 
     def _handle_event(self, event: Event) -> None:
@@ -139,12 +143,12 @@ class ResponsesSession:
             self._end(event.code if isinstance(event, Broken) else 1000)
 
     def _is_full(self) -> bool:
-        """Whether nothing more is read for now."""
+        """True if reading must stop for now."""
         full = len(self._waiting) >= MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES
         return self._client_behind or self._lacks_memory or full
 
     def _adjust_reading(self) -> None:
-        """Read on, go on in a later turn, or wait: for the client, for memory, or for the turn under way."""
+        """Pause or resume reading, and schedule a later turn of the loop if input is left."""
         down, is_full = self.exchange.down, self._is_full()
         if self._is_ending:
             return
@@ -155,11 +159,12 @@ class ResponsesSession:
             self._paused = False
             self._last_received_s = clock.monotonic()
             down.resume_body()
-        if not self._client_behind and ((self._waiting and self._turn is None) or (self._decoder.has_more and not is_full)):
+        can_begin = bool(self._waiting) and self._turn is None
+        if not self._client_behind and (can_begin or (self._decoder.has_more and not is_full)):
             down.schedule_upload()
 
     def send(self, data: bytes) -> bool:
-        """Frames for the client; False when it is behind, and then nothing more is read from it."""
+        """Send frames. Returns False if the client is slow; reading from it stops then."""
         has_capacity = self.exchange.write_tunnel(data)
         if not has_capacity:
             self._client_behind = True
@@ -167,14 +172,14 @@ class ResponsesSession:
         return has_capacity
 
     def unhold(self) -> None:
-        """The client can take more."""
+        """Resume: the client can receive more."""
         self._client_behind = False
         if self._turn is not None:
             self._turn.on_drained()
         self._adjust_reading()
 
     def enforce_timeouts(self, now: float, timeouts: Timeouts) -> None:
-        """The sweep."""
+        """The sweep: limits of the connection, and pings."""
         if self._turn is None and self.exchange.gateway.draining:
             self._end(GOING_AWAY)
         elif now - self._started_s > self.transport.connection_limit_s and self._turn is None:
@@ -187,7 +192,7 @@ class ResponsesSession:
             self.send(ping_frame())
 
     def close(self) -> None:
-        """The client has left, or the connection is ended."""
+        """The client has left, or the connection ends."""
         self._is_ending = True
         self._waiting.clear()
         if self._body_memory is not None:
@@ -203,7 +208,7 @@ class ResponsesSession:
             self.exchange.write_tunnel(close_frame(code))
             self.exchange.complete()
 
-    # ---- memory: messages count with the bodies of all other requests
+    # ---- memory: messages are counted with the bodies of all requests
 
     def _count_memory(self) -> None:
         partial_bytes, memory = self._decoder.held_bytes, self._body_memory
@@ -218,17 +223,17 @@ class ResponsesSession:
             memory.set_body_bytes(size)
 
     def pause_body(self) -> None:
-        """There is no memory for more of a message."""
+        """Stop reading: there is no memory for more of a message."""
         self._lacks_memory = True
         self._adjust_reading()
 
     def resume_body(self) -> None:
-        """There is memory again."""
+        """Resume reading: there is memory again."""
         self._lacks_memory = False
         self._adjust_reading()
 
     def fail(self, fault: ExchangeError) -> None:
-        """There was no memory for a message."""
+        """Close the session: there is no memory for a message."""
         kind = fault.kind
         failure = Failure(kind.status, kind.message, kind.code, "server_error")
         self.exchange.write_tunnel(text_frame(self.transport.write_error(failure)))
@@ -237,14 +242,15 @@ class ResponsesSession:
     # ---- turns
 
     def _begin_turn(self) -> bool:
-        """Begin the turn that waits next, if none is under way."""
+        """Start the next waiting turn, if none is running."""
         if not self._waiting or self._turn is not None or self._is_ending or self._client_behind:
             return False
         text = self._waiting.popleft()
         self._waiting_bytes -= len(text)
         session_exchange, gateway = self.exchange, self.exchange.gateway
         down = TurnConnection(self)
-        turn = Exchange(gateway, gateway.current(), down, turn_head(session_exchange.head, len(text)), clock.monotonic(), text)
+        head = turn_head(session_exchange.head, len(text))
+        turn = Exchange(gateway, gateway.current(), down, head, clock.monotonic(), text)
         turn.writer = self._writer = TurnWriter(self, turn.record)
         self._turn = turn
         turn.body.count(len(text), turn)
@@ -252,7 +258,7 @@ class ResponsesSession:
         return True
 
     def turn_ended(self, writer: TurnWriter) -> None:
-        """The turn is over."""
+        """Continue after the end of a turn."""
         if writer is self._writer:
             self._turn = self._writer = None
             self._count_memory()
@@ -260,7 +266,7 @@ class ResponsesSession:
 
 
 class TurnConnection(NullDownstream):
-    """The client's side of one turn: no connection of its own, but that of the session."""
+    """The client's side of one turn, on the connection of the session."""
 
     def __init__(self, session: ResponsesSession) -> None:
         down = session.exchange.down
@@ -270,7 +276,7 @@ class TurnConnection(NullDownstream):
         self._down = down
 
     def send(self, data: bytes) -> bool:
-        """A turn has a writer of its own, which is no HTTP."""
+        """Never called: a turn has its own writer."""
         raise AssertionError("a turn is written by its TurnWriter")
 
     def buffered(self) -> int:
@@ -279,7 +285,7 @@ class TurnConnection(NullDownstream):
 
 
 class TurnWriter:
-    """The response of one turn as text messages, one event each; an error response becomes one event."""
+    """Writes the response of one turn as text messages, one event each. An error response becomes one event."""
 
     def __init__(self, session: ResponsesSession, record: Record) -> None:
         self._session, self._record = session, record
@@ -288,26 +294,26 @@ class TurnWriter:
         self.request_id = b""
         self.adds_cors = False
         self._status = 0
-        self._pending_line: list[bytes] = []  # pieces of the line that has not ended, or of an error's body
+        self._pending_line: list[bytes] = []  # pieces of an incomplete line, or of an error body
         self._pending_bytes = 0
-        self._terminated = False  # whether the event that ends a turn was sent
-        self.too_large = False  # whether an event has no end; the session then fails the turn
+        self._terminated = False  # the final event of the turn was sent
+        self.too_large = False  # an event exceeds the limit; the session fails the turn
 
     def interim(self, heads: list[ResponseHead]) -> None:
-        """Messages have no heads."""
+        """Ignored: messages have no heads."""
 
     def head(self, response: ResponseHead) -> None:
-        """Only the status matters."""
+        """Store the status; the fields have no equivalent."""
         self.started = True
         self._status = response.status
         self._record.status = response.status
         self._record.first_byte_s = clock.monotonic() - self._record.started
 
     def comment(self, data: bytes) -> None:
-        """A message is an event; comments are none."""
+        """Ignored: a comment is not an event."""
 
     def body(self, data: bytes) -> bool:
-        """The complete events of these bytes."""
+        """Send the complete events of these bytes."""
         self.committed = True
         self._record.bytes_out += len(data)
         if self._status != 200:
@@ -321,8 +327,8 @@ class TurnWriter:
         has_capacity = self._send([line for line in map(message_of, lines) if line])
         if self._pending_bytes > MAX_MESSAGE_BYTES and not self.too_large:
             self.too_large = True
-            self._pending_line = [b":"]  # what follows of it is a comment
-            self._session.exchange.down.schedule_upload()  # the turn fails there: its exchange is in the middle of writing
+            self._pending_line = [b":"]  # the rest of the line becomes a comment
+            self._session.exchange.down.schedule_upload()  # `upload` fails the turn: its exchange is writing now
         return has_capacity
 
     def _hold_piece(self, piece: bytes) -> None:
@@ -331,32 +337,32 @@ class TurnWriter:
             self._pending_bytes += len(piece)
 
     def flush(self) -> bool:
-        """There is nothing to send before the first event."""
+        """Nothing is sent before the first event."""
         self.committed = True
         return True
 
     def end(self, data: bytes = b"", trailers: list[bytes] | None = None) -> None:
-        """The last events, or the error."""
+        """Send the last events, or the error."""
         self.body(data)
         if self._status != 200:
             self._send([self._session.transport.write_error(failure_in(self._status, b"".join(self._pending_line)))])
 
     def close(self) -> None:
-        """The session goes on with the next message."""
+        """Continue the session with the next message."""
         self._session.turn_ended(self)
 
     def abort(self, explained: bool = False) -> None:
-        """The turn broke off: the client is told, if it was not yet."""
+        """End an incomplete turn with an error event, unless its final event was sent."""
         if not self._terminated:
             self._send([self._session.transport.write_error(
-                Failure(502, "The answer broke off.", "upstream_cut", "server_error"))])
+                Failure(502, "The response is incomplete.", "upstream_cut", "server_error"))])
         self._session.turn_ended(self)
 
     def switch(self, head: bytes) -> None:
-        """A turn is never upgraded."""
+        """Never called: a turn is not upgraded."""
 
     def raw(self, data: bytes) -> bool:
-        """A turn is never a tunnel."""
+        """Never called: a turn is not a tunnel."""
         return True
 
     def buffered(self) -> int:
@@ -370,7 +376,7 @@ class TurnWriter:
 
 
 def message_of(line: bytes) -> bytes:
-    """The event in one line of a stream, of relayd's own or of one that passes; empty for comments and names."""
+    """The event in one line of a rendered or passthrough stream; empty for comments and event names."""
     line = line.strip()
     if line.startswith(b"data:"):
         line = line[5:].strip()
@@ -378,7 +384,7 @@ def message_of(line: bytes) -> bytes:
 
 
 def failure_in(status: int, body: bytes) -> Failure:
-    """The failure that an error answer tells of."""
+    """The failure in the body of an error response."""
     try:
         error_body = json.loads(body)
         error = error_body["error"]
@@ -391,10 +397,10 @@ def failure_in(status: int, body: bytes) -> Failure:
 
 
 def turn_head(head: RequestHead, length: int) -> RequestHead:
-    """The request of a turn: the handshake's own fields, as they were accepted, without what made it a handshake."""
+    """The request head of a turn: the fields of the handshake, without those of the upgrade itself."""
     turn = RequestHead(b"POST", head.path + head.query, 11, [line for line in head.lines if _is_forwarded(line)])
     turn.lines += [b"Host: " + head.authority, _JSON]
-    for index, line in enumerate(head.keep):  # without what Connection named, which has ended at this hop
+    for index, line in enumerate(head.keep):  # without the fields that Connection named (hop-by-hop)
         if _is_forwarded(line):
             if index in head.keys:
                 turn.keys.append(len(turn.keep))

@@ -4,7 +4,7 @@
 2. A condition on the model needs the body: while the model is unknown, matching raises ModelWanted, and the body is
    read.
 3. Paths are compared as the undecoded bytes of the request target, with patterns in normal form (`wire.path`).
-4. A condition takes at most linear time: a regex is proven to (`wire.regex_proof`), and reads at most LONGEST bytes. A
+4. A condition takes at most linear time: a regex is proven to (`wire.regex_proof`), and reads at most MAX_PATH_BYTES. A
    longer path is refused if a regex would have to match it, because "no match" could bypass a rule that denies access.
 """
 

@@ -24,7 +24,7 @@ VALUES = (
     ("secret", "The location of a secret, never the secret itself. `{file: PATH}` reads the whole file without its "
                "last line break (a relative path begins at the folder of relayd.yaml), `{env: NAME}` an environment "
                "variable, `{credential: NAME}` a credential of systemd (LoadCredential=). A missing or empty secret is "
-               "a fault; a file that every user can read causes a warning."),
+               "an error; a file that every user can read causes a warning."),
     ("list", "If a list is expected, a single value is a list with one item."),
     ("true | false", "Also yes, no, on and off, without quotes. If a text is expected, these words are texts."),
     ("nothing", "A section, list or mapping without a value after its colon is treated as absent."),

@@ -1,6 +1,6 @@
 """The reasons why a store could not write or read a value, for clients, the log and metrics.
 
-`lost` returns the reason for the client, `taken` the failures for the log and the metric.
+`lost` returns the reason for the client, `pop_failures` the failures for the log and the metric.
 """
 
 from __future__ import annotations

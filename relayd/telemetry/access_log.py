@@ -1,9 +1,9 @@
 """One record per exchange: a line of text or JSON, or a journal entry.
 
-1. `write` is on the path of every request: what repeats (route, endpoint, outcome ...) is escaped once and remembered
-   in a bounded memory; only what clients choose is looked at each time.
-2. Nothing that came from outside is written unescaped; the query string is written only when asked for, keys masked.
-3. `write` and `flush` never raise and never wait. Lines that cannot be written are counted.
+1. `write` runs for every request. Repeated values (route, endpoint, outcome ...) are escaped once and stored in a
+   bounded cache; only values chosen by clients are escaped for each record.
+2. External values are always escaped. The query string is written only if configured, with keys masked.
+3. `write` and `flush` never raise and never block. Lines that cannot be written are counted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from relayd.telemetry.outcome import Record
 from relayd.telemetry.text import COLOURS, DIM, GREEN, RESET, Stamp, plain, quoted, safe
 from relayd.wire.redact import mask_query
 
-FLUSH_CHARS = 64 * 1024  # characters that are flushed without waiting for the timer
+FLUSH_CHARS = 64 * 1024  # buffered characters that cause a flush before the timer
 MAX_CACHED = 4096
 VERSIONS = {10: "HTTP/1.0", 11: "HTTP/1.1", 20: "HTTP/2"}
 FORMATS = ("text", "json", "journal", "off")
@@ -32,7 +32,7 @@ def format_for(fd: int) -> str:
 
 
 def milliseconds(span_s: float) -> str:
-    """A span as a JSON number of milliseconds; null where the point was never reached."""
+    """A duration as a JSON number of milliseconds; null if the event did not occur."""
     return f"{span_s * 1e3:.3f}" if span_s > 0.0 else "0" if span_s == 0.0 else "null"
 
 
@@ -71,7 +71,7 @@ class AccessLog:
         }[format]
 
     def listen(self, on_fault: Callable[[str], None], on_recovery: Callable[[int], None]) -> None:
-        """Set the callbacks: `on_fault` (reason) when lines begin to be lost, `on_recovery` (lines lost) afterwards."""
+        """Set the callbacks: `on_fault` (reason) when the first line is lost, `on_recovery` (lines lost) afterwards."""
         if self._sink is not None:
             self._sink.on_fault, self._sink.on_recovery = on_fault, on_recovery
 
@@ -163,7 +163,7 @@ class AccessLog:
 
     @staticmethod
     def _cache(memory: dict[tuple[object, ...], str], key: tuple[object, ...], made: str) -> str:
-        if len(memory) >= MAX_CACHED:  # methods and statuses are chosen outside: never more than this
+        if len(memory) >= MAX_CACHED:  # clients and upstreams choose methods and statuses: bounded
             memory.clear()
         memory[key] = made
         return made
@@ -184,7 +184,7 @@ class AccessLog:
                 self._native.send(datagram)
 
     def reopen(self) -> None:
-        """Open the file again after a rotation. Raises OSError; the old file then stays in use."""
+        """Reopen the file after a rotation. Raises OSError; then the old file stays in use."""
         self.flush()
         if self._sink is not None:
             self._sink.reopen()
@@ -198,8 +198,8 @@ class AccessLog:
 
 
 def priority_of(r: Record) -> int:
-    """The priority of syslog(3): a failure of relayd's own is an error; a 5xx or an answer that broke off is a warning,
-    unless the client caused it."""
+    """The priority of syslog(3): an internal error is an error; a 5xx or an aborted response is a warning, unless the
+    client caused it."""
     if r.code == "internal":
         return PRIORITIES["error"]
     failed = r.status >= 500 or r.code
@@ -207,7 +207,7 @@ def priority_of(r: Record) -> int:
 
 
 def failure_of(r: Record) -> str:
-    """The end of the line of a failed exchange: where it went, its code and the reason. Empty for a complete one."""
+    """Route, upstream, endpoint, code and reason of a failed exchange, for the end of its line; else empty."""
     if not r.code and r.status < 500:
         return ""
     kind = KINDS.get(r.code)
@@ -217,12 +217,12 @@ def failure_of(r: Record) -> str:
 
 
 def span(span_s: float) -> str:
-    """A span in milliseconds for a journal field; empty where the point was never reached."""
+    """A duration in milliseconds for a journal field; empty if the event did not occur."""
     return f"{span_s * 1e3:.3f}" if span_s >= 0 else ""
 
 
 def json_repeated(r: Record) -> str:
-    """The members of a record that repeat from exchange to exchange."""
+    """The members of a record with values that many exchanges share."""
     return (
         f'"listener":"{quoted(r.listener)}","method":"{quoted(r.method)}","protocol":"{VERSIONS.get(r.version, "")}",'
         f'"route":"{quoted(r.route)}","upstream":"{quoted(r.upstream)}","endpoint":"{quoted(r.endpoint)}",'
@@ -231,7 +231,7 @@ def json_repeated(r: Record) -> str:
 
 
 def more_of(r: Record) -> list[tuple[str, str | int | float]]:
-    """The names and values that only some records have: token counts, then the rest."""
+    """The names and values of optional members: token counts, then the others."""
     found: list[tuple[str, str | int | float]] = []
     if r.usage is not None:
         found += ("tokens_input", r.usage.input), ("tokens_output", r.usage.output)
@@ -249,12 +249,12 @@ def more_of(r: Record) -> list[tuple[str, str | int | float]]:
 
 
 def json_more(r: Record) -> str:
-    """The members that only some records have, each behind a comma."""
+    """The optional members, each with a leading comma."""
     return "".join(
         f',"{name}":"{quoted(value)}"' if isinstance(value, str) else f',"{name}":{value}' for name, value in more_of(r)
     )
 
 
 def json_result(r: Record) -> str:
-    """The members that say how it ended."""
+    """The members with the result of the exchange."""
     return f'"status":{r.status},"attempts":{r.attempts},"outcome":"{r.outcome}","code":"{quoted(r.code)}"'

@@ -1,9 +1,10 @@
-"""Bytes to a file descriptor without ever waiting and without ever raising: where relayd's logs leave the process.
+"""Non-blocking output of log lines to a file descriptor; never raises.
 
-1. A write never blocks the loop: a pipe or terminal is opened anew in non-blocking mode (the original description is
-   shared with whoever started relayd and must stay as it is), a socket is sent to with MSG_DONTWAIT.
-2. What waits is bounded. What does not fit is dropped whole and counted; a line begun is finished first.
-3. A regular file is opened for appending, so that several instances and logrotate's copytruncate do no harm.
+1. A write never blocks the event loop. A pipe or terminal is opened again in non-blocking mode, because the original
+   file description is shared with the parent process and must not be modified. A socket is written with MSG_DONTWAIT.
+2. The buffer is bounded. Lines that do not fit are dropped as a whole and counted; a partially written line is
+   completed first.
+3. A regular file is opened for appending, which is safe with several instances and with logrotate's copytruncate.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable
 
 LIMIT = 1 << 20
 NEWLINE = 10
-MAX_PIECE = 4096  # PIPE_BUF: what a pipe or terminal that polls as writable takes without waiting
+MAX_PIECE = 4096  # PIPE_BUF: bytes that a writable pipe or terminal accepts without blocking
 
 Fault = Callable[[str], None]
 
@@ -25,12 +26,22 @@ Fault = Callable[[str], None]
 class Descriptor:
     """One destination of log lines; owned by the log that writes to it.
 
-    `on_fault` is called once when writing begins to fail and `on_recovery`, with the number of lines lost, once when
+    `on_fault` is called once when writing begins to fail, and `on_recovery` once, with the number of lost lines, when
     it works again. `dropped` counts lost lines since the start.
     """
 
     __slots__ = (
-        "_fd", "_poll", "_rest", "_socket", "_is_partial", "broken", "dropped", "lost", "on_fault", "on_recovery", "path",
+        "_fd",
+        "_is_partial",
+        "_poll",
+        "_rest",
+        "_socket",
+        "broken",
+        "dropped",
+        "lost",
+        "on_fault",
+        "on_recovery",
+        "path",
     )
 
     def __init__(self, path: str | None = None, fd: int = 1) -> None:
@@ -51,7 +62,7 @@ class Descriptor:
             self._fd = opened(path)
 
     def _open_shared(self, fd: int) -> None:
-        """Take a descriptor that others share: never change its flags, and leave it open at the end."""
+        """Use a descriptor that other processes share: its flags are never changed, and it is left open."""
         mode = os.fstat(fd).st_mode
         if stat.S_ISSOCK(mode):
             self._socket = socket.socket(fileno=os.dup(fd))
@@ -61,7 +72,7 @@ class Descriptor:
             try:
                 self._fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
                 return
-            except OSError:  # a terminal of another user: ask before each piece instead
+            except OSError:  # a terminal of another user: poll before each write instead
                 self._poll = True
         self._fd = os.dup(fd)
 
@@ -74,7 +85,7 @@ class Descriptor:
         return len(self._rest)
 
     def write(self, data: bytes, lines: int) -> None:
-        """Write whole lines behind those that wait; what cannot be kept is dropped and counted."""
+        """Write complete lines after the buffered ones; lines that exceed the buffer are dropped and counted."""
         if self._rest and len(self._rest) + len(data) > LIMIT:
             self.drain()
             if len(self._rest) + len(data) > LIMIT:
@@ -82,13 +93,13 @@ class Descriptor:
                 return
         if self._rest:
             data = self._rest + data
-        elif self._is_partial:  # the end of the last line was lost: do not write this one behind its stump
+        elif self._is_partial:  # the end of the previous line was lost: begin a new line
             data = b"\n" + data
         self._rest = data
         self.drain()
 
     def drain(self) -> bool:
-        """Write what the destination takes now; True when nothing waits any more."""
+        """Write as much as the destination accepts now. Returns True if the buffer is empty."""
         rest = self._rest
         while rest:
             try:
@@ -132,7 +143,7 @@ class Descriptor:
             self.on_fault(why)
 
     def reopen(self) -> None:
-        """Open the path again, as after a rotation. When that fails the old file stays in use. Raises OSError."""
+        """Reopen the path after a rotation. Raises OSError; then the old file stays in use."""
         if self.path is None:
             return
         self.drain()
@@ -141,7 +152,7 @@ class Descriptor:
         self._fd, self._is_partial = fresh, False
 
     def close(self) -> None:
-        """Write what can be written at once and let go."""
+        """Write what can be written without blocking, and close."""
         self.drain()
         if self._socket is not None:
             self._socket.close()
@@ -151,5 +162,5 @@ class Descriptor:
 
 
 def opened(path: str) -> int:
-    """A log file for appending, 0640; a FIFO is not waited for. Raises OSError."""
+    """Open a log file for appending, mode 0640; does not block on a FIFO. Raises OSError."""
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0o640)

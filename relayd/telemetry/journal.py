@@ -1,9 +1,9 @@
 """relayd's own log: one event, one line, on standard error or in the systemd journal.
 
-1. An event's name is stable, in the past tense (`reload_refused`), and says what happened; the fields say to what.
-2. Control bytes are escaped, fields with the name of a secret are masked: nothing that came from outside can begin a
-   line or colour a terminal.
-3. Writing never waits and never raises.
+1. The name of an event is stable and in the past tense (`reload_refused`); the fields name the objects concerned.
+2. Control bytes are escaped and fields with secret names are masked: external values cannot begin a line or send escape
+   sequences to a terminal.
+3. Writing never blocks and never raises.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ MAX_LIMITED_KEYS = 1024  # rate-limited keys
 
 
 def formatted_for(stream: TextIO) -> str:
-    """What `format: auto` means: text for people and for systemd's own capture, JSON for anything else."""
+    """The format of `format: auto`: text on a terminal and under systemd, JSON elsewhere."""
     fd = descriptor_of(stream)
     return "text" if fd < 0 or os.isatty(fd) or is_journal(fd) else "json"
 
 
 def descriptor_of(stream: TextIO) -> int:
-    """The descriptor under a stream, or -1 when it has none."""
+    """The file descriptor of a stream, or -1 if it has none."""
     try:
         return stream.fileno()
     except (OSError, ValueError, AttributeError):
@@ -44,12 +44,12 @@ def descriptor_of(stream: TextIO) -> int:
 
 
 def colours_wanted() -> bool:
-    """Whether a terminal may be coloured (no-color.org)."""
+    """True if output to a terminal may be coloured (no-color.org)."""
     return not os.environ.get("NO_COLOR")
 
 
 class Journal:
-    """relayd's own log. Owned by the process; `generation` is set by the daemon and stands in every line."""
+    """relayd's own log. Owned by the process; the daemon sets `generation`, which every line contains."""
 
     def __init__(
         self, format: str = "auto", level: str = "info", stream: TextIO | None = None, *, native: Native | None = None
@@ -67,7 +67,7 @@ class Journal:
         self.configure(format, level)
 
     def configure(self, format: str, level: str) -> None:
-        """Change format and level, as a reload does. Raises KeyError for unknown words."""
+        """Change format and level on a reload. Raises KeyError for an unknown format or level."""
         self._threshold = LEVELS[level]
         format = formatted_for(self._stream) if format == "auto" else format
         self._line: Callable[[str, str, str, dict[str, object]], str] = {
@@ -96,7 +96,7 @@ class Journal:
         self.event("error", name, message, **fields)
 
     def limited(self, key: str, seconds: float, level: str, name: str, message: str = "", **fields: object) -> None:
-        """An event at most once in `seconds` per key; the next one says how many were left out (`suppressed`)."""
+        """Log an event at most once per `seconds` and key; `suppressed` of the next one counts the omitted events."""
         now = clock.monotonic()
         until, suppressed = self._limited.get(key, (0.0, 0))
         if now < until:
@@ -104,7 +104,7 @@ class Journal:
             return
         if len(self._limited) >= MAX_LIMITED_KEYS and key not in self._limited:
             self._limited = {known: state for known, state in self._limited.items() if state[0] > now}
-            if len(self._limited) >= MAX_LIMITED_KEYS:  # keys made by clients: rather forget them than grow
+            if len(self._limited) >= MAX_LIMITED_KEYS:  # clients can create keys: memory is bounded
                 self._limited.clear()
         self._limited[key] = (now + seconds, 0)
         if suppressed:
@@ -112,7 +112,7 @@ class Journal:
         self.event(level, name, message, **fields)
 
     def event(self, level: str, name: str, message: str = "", **fields: object) -> None:
-        """Write one event. Field values are shown by `str`; those named like a secret are masked."""
+        """Write one event. Field values are formatted by `str`; values of fields with secret names are masked."""
         if LEVELS[level] < self._threshold:
             return
         for key in fields:
@@ -127,7 +127,7 @@ class Journal:
         try:
             self._stream.write(line)
             self._stream.flush()
-        except (OSError, ValueError):  # rescue door: a stream that its owner closed must not stop relayd
+        except (OSError, ValueError):  # rescue door: a closed stream must not stop relayd
             pass
 
     def _as_text(self, level: str, name: str, message: str, fields: dict[str, object]) -> str:
@@ -171,13 +171,13 @@ class Journal:
 
 
 def spaced(value: object) -> str:
-    """A value of a text line: in quotes when it holds a blank."""
+    """A value of a text line; quoted if it contains a space or is empty."""
     text = safe(str(value))
     return f'"{text}"' if " " in text or not text else text
 
 
 def as_json(value: object) -> str:
-    """A value of a JSON line; what is no number, truth value or null is a string."""
+    """A value of a JSON line; values other than numbers, booleans and null become strings."""
     if value is None or isinstance(value, bool | int):
         return json.dumps(value)
     if isinstance(value, float):
@@ -186,7 +186,7 @@ def as_json(value: object) -> str:
 
 
 class LoggingBridge(logging.Handler):
-    """What libraries say by Python's `logging` (Tornado above all), as events of the journal."""
+    """Forwards the log records of libraries (mainly Tornado) as events of the journal."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""What relayd counts, in memory: cells that the path writes to and the sinks read from.
+"""Counters, gauges and timers in memory: exchanges update cells, sinks read them.
 
-1. `exchange` is on the path of every request: it finds one cell and adds to it; sums over cells are made by readers.
-2. A metric is declared in names.py before it can be counted; an unknown name or label is a KeyError of the programmer.
-3. Cardinality is bounded: at most SERIES label sets per metric, what comes above is counted under `other`.
+1. `count_exchange` runs for every request: it looks up one cell and adds to it; readers compute the sums over cells.
+2. A metric must be declared in names.py; an unknown name or label raises KeyError.
+3. Cardinality is bounded: at most SERIES label sets per metric; further values are counted under `other`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from relayd.telemetry.outcome import More, Record
 from relayd.usage import Usage
 
 SERIES = 1000
-SAMPLES = 100  # per series and interval; above it statsd is told the rate
+SAMPLES = 100  # per series and interval; with more, statsd gets the sampling rate
 OTHER = "other"
 CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
@@ -23,7 +23,7 @@ Labels = tuple[str, ...]
 
 
 class Histogram:
-    """One timer: counts per bucket (the last is +Inf) and their sum since the start; samples since the last `take`."""
+    """One timer: counts per bucket (the last is +Inf) and the sum since the start; samples since `pop_samples`."""
 
     __slots__ = ("_popped", "buckets", "count", "samples", "sum_s")
 
@@ -35,7 +35,7 @@ class Histogram:
         self._popped = 0
 
     def observe(self, span_s: float, keep: int) -> None:
-        """Add a span; `keep` is how many samples may wait for a sink."""
+        """Add a duration; at most `keep` samples are buffered for a sink."""
         self.buckets[bisect_left(BUCKETS_S, span_s)] += 1
         self.count += 1
         self.sum_s += span_s
@@ -43,13 +43,13 @@ class Histogram:
             self.samples.append(span_s)
 
     def pop_samples(self) -> tuple[list[float], int]:
-        """The samples since the last call, and how many spans they stand for."""
+        """The samples since the last call, and the number of durations that they represent."""
         samples, seen = self.samples, self.count - self._popped
         self.samples, self._popped = [], self.count
         return samples, seen
 
 
-# Metrics that are kept in cells, and the attribute that holds them; every other one has series of its own.
+# Metrics that are stored in cells, and the attribute of the cell; all other metrics have their own series.
 CELL_COUNTERS = {
     "relayd.proxy.bytes_in": "bytes_in", "relayd.proxy.bytes_out": "bytes_out", "relayd.upstream.attempts": "attempts",
 }
@@ -60,7 +60,7 @@ CELL_TIMERS = {
 
 
 class Cell:
-    """Everything counted for one (route, upstream, status class, outcome)."""
+    """The counts of one combination of route, upstream, status class and outcome."""
 
     __slots__ = ("attempts", "bytes_in", "bytes_out", "connect", "first_byte", "queue", "requests", "total")
 
@@ -77,7 +77,7 @@ class Metrics:
     def __init__(self, declared: Sequence[Metric] = METRICS) -> None:
         self.declared = tuple(declared)
         self._by_name = {metric.name: metric for metric in declared}
-        self.keep = 0  # samples per series and interval: SAMPLES while a sink takes them
+        self.keep = 0  # samples per series and interval: SAMPLES while a sink needs them, else 0
         self._cells: dict[tuple[str, str, int, str], Cell] = {}
         self._errors: dict[str, int] = {}
         self._counters: dict[str, dict[Labels, float]] = {m.name: {} for m in declared if m.kind == "counter"}
@@ -85,7 +85,7 @@ class Metrics:
         self._timers: dict[str, dict[Labels, Histogram]] = {m.name: {} for m in declared if m.kind == "timer"}
 
     def count_exchange(self, record: Record) -> None:
-        """Count one exchange that ended."""
+        """Count one finished exchange."""
         code, keep = record.code, self.keep
         outcome = f"{record.ended_by}.{record.phase}" if code else "complete"
         key = (record.route, record.upstream, record.status // 100, outcome)
@@ -95,7 +95,7 @@ class Metrics:
         cell.bytes_in += record.bytes_in
         cell.bytes_out += record.bytes_out
         span_s = record.total_s
-        if span_s >= 0.0:  # written out: a call would double the cost
+        if span_s >= 0.0:  # inlined: a call would double the cost
             timer = cell.total
             timer.buckets[bisect_left(BUCKETS_S, span_s)] += 1
             timer.count += 1
@@ -129,7 +129,7 @@ class Metrics:
         )
         for direction, tokens in counts:
             if tokens > 0:
-                key = (record.route, record.upstream, direction)  # as declared
+                key = (record.route, record.upstream, direction)  # in the order of its declaration
                 if key in series:
                     series[key] += tokens
                 else:
@@ -163,11 +163,11 @@ class Metrics:
         series[self._key(name, labels, series)] = value
 
     def remove_gauge(self, name: str, **labels: str) -> None:
-        """Take a gauge away whose subject is gone, such as a removed upstream's."""
+        """Remove a gauge, for example of a removed upstream."""
         self._gauges[name].pop(tuple(labels[label] for label in self._by_name[name].labels), None)
 
     def observe(self, name: str, span_s: float, **labels: str) -> None:
-        """Add a span of time to a timer."""
+        """Add a duration to a timer."""
         series = self._timers[name]
         key = self._key(name, labels, series)
         timer = series.get(key)
@@ -186,14 +186,14 @@ class Metrics:
         return (OTHER,) * len(declared)
 
     def value(self, name: str, **labels: str) -> float:
-        """A counter or gauge as it stands, summed over the labels that are not named; for status pages and tests."""
+        """The current value of a counter or gauge, summed over the labels not given; for status pages and tests."""
         metric = self._by_name[name]
         wanted = [(metric.labels.index(label), text) for label, text in labels.items()]
         pairs = self.counters(metric) if metric.kind == "counter" else self.gauges(metric)
         return sum(value for key, value in pairs if all(key[at] == text for at, text in wanted))
 
     def counters(self, metric: Metric) -> Iterator[tuple[Labels, float]]:
-        """All series of a counter with their values since the start."""
+        """All series of a counter, with their values since the start."""
         yield from self._counters[metric.name].items()
         if metric.name == "relayd.proxy.errors":
             for code, count in self._errors.items():
@@ -215,7 +215,7 @@ class Metrics:
         yield from self._gauges[metric.name].items()
 
     def timers(self, metric: Metric) -> Iterator[tuple[Labels, list[Histogram]]]:
-        """All series of a timer; each is the sum of one or more histograms."""
+        """All series of a timer; the value of a series is the sum of its histograms."""
         for key, timer in self._timers[metric.name].items():
             yield key, [timer]
         if (attribute := CELL_TIMERS.get(metric.name)) is not None:
@@ -228,7 +228,7 @@ class Metrics:
 
 
 def class_name(hundreds: int) -> str:
-    """2 is 2xx; what no status can be is `none`."""
+    """The status class: 2 is `2xx`, an invalid number is `none`."""
     return CLASSES[hundreds] if 0 <= hundreds < len(CLASSES) else CLASSES[0]
 
 

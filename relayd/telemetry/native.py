@@ -1,8 +1,8 @@
 """The journal's native protocol: a datagram of fields to systemd-journald.
 
-Fields are `NAME=value` lines; a value that holds a line feed is written in the binary form, its length before it
-(systemd: JOURNAL_NATIVE_PROTOCOL). relayd's values are escaped before and need the binary form never, but a field that
-was not must not be able to forge another.
+Fields are `NAME=value` lines; a value that contains a line feed is written in the binary form with its length
+(systemd: JOURNAL_NATIVE_PROTOCOL). relayd escapes its values, so they never need the binary form; it prevents that an
+unescaped value forges another field.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import struct
 
 SOCKET = "/run/systemd/journal/socket"
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
-MAX_DATAGRAM = 64 * 1024  # to which a record is cut that the socket refuses for its size
+MAX_DATAGRAM = 64 * 1024  # maximum size of a record after the socket has rejected it as too large
 
 
 def field(name: str, value: str) -> bytes:
@@ -26,7 +26,7 @@ def field(name: str, value: str) -> bytes:
 
 
 def is_journal(fd: int, environ: dict[str, str] | None = None) -> bool:
-    """Whether a descriptor leads to the journal, as systemd says in JOURNAL_STREAM (device:inode)."""
+    """True if a descriptor is connected to the journal, according to systemd's JOURNAL_STREAM (device:inode)."""
     device, _, inode = (os.environ if environ is None else environ).get("JOURNAL_STREAM", "").partition(":")
     try:
         found = os.fstat(fd)
@@ -36,7 +36,7 @@ def is_journal(fd: int, environ: dict[str, str] | None = None) -> bool:
 
 
 class Native:
-    """The sending end; owned by the log that writes to it. Never waits, never raises; `dropped` counts lost records."""
+    """Sends records to the journal; owned by a log. Never blocks, never raises; `dropped` counts lost records."""
 
     __slots__ = ("_path", "_socket", "dropped")
 
@@ -47,9 +47,9 @@ class Native:
         self.dropped = 0
 
     def send(self, datagram: bytes) -> bool:
-        """Send one record. One that is too large is cut at the end of a field."""
+        """Send one record; if too large, it is truncated at the end of a field. Returns False if it was lost."""
         try:
-            # Without connect: after a restart of journald the same path is a new socket.
+            # Not connected, because after a restart of journald the path is a new socket.
             self._socket.sendto(datagram, self._path)
         except OSError as error:
             if error.errno == errno.EMSGSIZE and len(datagram) > MAX_DATAGRAM:
@@ -63,6 +63,6 @@ class Native:
 
 
 def cut(datagram: bytes, size: int) -> bytes:
-    """The longest beginning of whole lines that fits; a first line that does not fit is cut within its value."""
+    """The longest prefix of complete lines that fits; a first line that is too long is truncated."""
     end = datagram.rfind(b"\n", 0, size)
     return datagram[: end + 1] if end >= 0 else datagram[: size - 1] + b"\n"

@@ -1,4 +1,4 @@
-"""What became of one exchange: who ended it, in which room, and everything the access record says about it."""
+"""The record of one exchange for metrics and the access log, including the party and the phase that ended it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,45 @@ More = dict[str, str | int | float]
 
 
 class Record:
-    """The account of one exchange; made and filled by it, handed to the sinks once, never changed after.
+    """The record of one exchange. The exchange fills it and passes it to telemetry once; it does not change afterwards.
 
-    Times are seconds: `started` on the monotonic clock, `started_wall` since 1970, the others spans; -1.0 means that
-    the point was never reached. `status` is what the client was sent (499 when it left before). `outcome` is
-    `ended_by` + `room`; a complete exchange has code "". `usage` is what an AI endpoint reported, None
-    where it reported nothing. `more` is what only some exchanges have: model, pace, the trail of attempts.
+    Times are in seconds: `started` on the monotonic clock, `started_wall` since 1970, the others are durations; -1.0
+    means that the event did not occur. `status` is the status sent to the client (499 if the client left before).
+    `outcome` consists of `ended_by` and `phase`; a complete exchange has the code "". `usage` are the token counts that
+    an AI endpoint reported, None if it reported none. `more` are optional values: model, token rate, attempts ...
     """
 
     __slots__ = (
-        "attempts", "bytes_in", "bytes_out", "client", "code", "connect_s", "consumer", "detail", "ended_by",
-        "endpoint", "first_byte_s", "generation", "host", "id", "listener", "method", "more", "path", "peer", "query",
-        "queue_s", "phase", "route", "started", "started_wall", "status", "total_s", "upstream", "usage", "version",
+        "attempts",
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "code",
+        "connect_s",
+        "consumer",
+        "detail",
+        "ended_by",
+        "endpoint",
+        "first_byte_s",
+        "generation",
+        "host",
+        "id",
+        "listener",
+        "method",
+        "more",
+        "path",
+        "peer",
+        "phase",
+        "query",
+        "queue_s",
+        "route",
+        "started",
+        "started_wall",
+        "status",
+        "total_s",
+        "upstream",
+        "usage",
+        "version",
     )
 
     def __init__(self) -> None:
@@ -40,10 +67,10 @@ class Record:
 
     @property
     def complete(self) -> bool:
-        """Whether the client was sent a whole answer, be it one of relayd's own."""
+        """True if a complete response was sent to the client, including responses of relayd itself."""
         return not self.code or self.status not in (0, 499)
 
     @property
     def outcome(self) -> str:
-        """For logs and metrics: `complete`, or for example `client.transfer`."""
+        """The outcome for logs and metrics: `complete`, or for example `client.transfer`."""
         return f"{self.ended_by}.{self.phase}" if self.code else "complete"

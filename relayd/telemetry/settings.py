@@ -10,10 +10,10 @@ from relayd.telemetry.sink import default_sinks
 
 @dataclass(frozen=True, slots=True)
 class TelemetrySettings:
-    """`telemetry:` of relayd.yaml. Formats are text, json, journal or auto; the access log also knows off.
+    """`telemetry:` of relayd.yaml. Formats are text, json, journal or auto; for the access log also off.
 
-    `access_file` None is standard output. `secret_query` are configured names of query parameters that carry keys, in
-    lower case with `_` for `-`; the customary ones are always masked. `sinks` has the Options of the sinks in use.
+    `access_file` None is standard output. `secret_query` are configured names of query parameters that contain keys, in
+    lower case with `_` for `-`; common names are always masked. `sinks` has the Options of the enabled sinks.
     """
 
     access_format: str = "auto"

@@ -1,6 +1,7 @@
-"""What a sink is: a module of sinks/ with a docstring (its manual entry), `Options` (its YAML keys) and `Sink`.
+"""The interface of sinks: a sink is a module of sinks/ with a docstring (its manual entry), `Options` (its YAML keys)
+and a class `Sink`.
 
-A sink that pushes has an interval, one that is asked has a page. Nothing outside its module names it.
+A push sink has an interval, a pull sink has a page. No other module refers to a sink by name.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ SINKS = "relayd.telemetry.sinks"
 
 
 class Sink(Protocol):
-    """Made with its Options and the metrics, which opens nothing; raises OptionError for a value that cannot be used.
+    """Constructed with its Options and the metrics. The constructor opens nothing; it raises OptionError for an
+    unusable value.
 
-    `metrics` are those that only this sink has. `takes_samples` is for the one sink that sends each span by itself.
+    `metrics` are the metrics of this sink itself. `takes_samples` is true if the sink sends individual durations.
     """
 
     metrics: ClassVar[tuple[Metric, ...]]
@@ -25,17 +27,17 @@ class Sink(Protocol):
 
     @property
     def interval_s(self) -> float:
-        """How often `flush` is called; 0 for a sink that is asked."""
+        """The interval of `flush` calls; 0 for a pull sink."""
 
     @staticmethod
     def name_of(metric: Metric) -> str:
-        """The name under which this sink shows a metric; empty if it is the metric's own."""
+        """The name that this sink uses for a metric; empty if it is the metric's own name."""
 
     def prepare(self) -> tuple[str, str] | None:
-        """Open what it needs; an event and a message for the log if something has to be tried again later."""
+        """Open resources. Returns an event and a message for the log if a step will be retried later, else None."""
 
     def flush(self) -> None:
-        """Send what has changed. Never raises, never waits."""
+        """Send changed values. Never raises, never blocks."""
 
     def page(self) -> tuple[str, bytes] | None:
         """Content type and body of /metrics; None for a sink without a page."""
@@ -45,12 +47,12 @@ class Sink(Protocol):
 
 
 def declared() -> tuple[Metric, ...]:
-    """Every metric: relayd's own, and those that sinks bring."""
+    """All metrics: relayd's own and those of the sinks."""
     found = list(METRICS)
     for kind in registry.kinds(SINKS):
         try:
             found += registry.load(SINKS, kind).Sink.metrics
-        except ImportError:  # its library is not installed: it cannot be configured
+        except ImportError:  # its library is not installed, so it cannot be configured
             continue
     return tuple(found)
 

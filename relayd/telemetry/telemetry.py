@@ -1,10 +1,10 @@
-"""Telemetry as the rest of relayd sees it: one account per exchange, one journal, one set of metrics.
+"""The interface of telemetry for the other packages: access log, journal, metrics and sinks.
 
-1. `account` is called once per exchange, by the exchange, and never raises.
-2. The object lives as long as the process. A reload prepares new outputs (which may fail and changes nothing), then
-   commits them with assignments that cannot fail, or discards them.
-3. The daemon calls `flush` every 50 ms or so and `send` every `interval_s`; nothing here has a timer of its own.
-4. Sinks are plug-ins (sink.py): nothing here knows one by its name.
+1. Each exchange calls `account` exactly once; it never raises.
+2. The object lives as long as the process. A reload prepares new outputs, which may fail without effect, and then
+   commits them by assignments that cannot fail, or discards them.
+3. The daemon calls `flush` about every 50 ms and `send` every `interval_s`; telemetry has no timers.
+4. Sinks are plug-ins (sink.py): this module refers to none of them by name.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from relayd.telemetry.outcome import Record
 from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.sink import SINKS, Sink, declared
 
-INTERVAL_S = 1.0  # without a sink that has one
+INTERVAL_S = 1.0  # if no sink has an interval
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Outputs for new settings, opened but not yet in use. An access log of None stays as it is; `sinks` has those that
-    are new or have other options."""
+    """Outputs for new settings, opened but not yet in use. `access_log` is None if it does not change; `sinks` has new
+    sinks and sinks with changed options."""
 
     settings: TelemetrySettings
     access_log: AccessLog | None
@@ -43,7 +43,7 @@ class Telemetry:
     """All telemetry of a process. Owned by the daemon; `journal`, `metrics` and `account` are used by all packages."""
 
     def __init__(self, journal: Journal, metrics: Metrics) -> None:
-        """Parts only; `build` makes a working one."""
+        """Use `build` to create a working instance."""
         self.journal = journal
         self.metrics = metrics
         self.settings: TelemetrySettings | None = None
@@ -53,20 +53,21 @@ class Telemetry:
         self._started = clock.monotonic()
         self._dropped = {"access": 0, "journal": 0}
         self._lag_max_s = 0.0
-        self.refresh_gauges: Callable[[], None] = _no_further_gauges  # the daemon's gauges, read whenever metrics are asked for
+        # Set by the daemon: updates its gauges before metrics are read.
+        self.refresh_gauges: Callable[[], None] = _no_further_gauges
 
     @classmethod
     def build(cls, settings: TelemetrySettings, stream: TextIO | None = None) -> Telemetry:
-        """Telemetry in force from now on; `stream` is where the journal goes, standard error if None.
+        """Create telemetry that is in use immediately; the journal writes to `stream`, to standard error if None.
 
-        Raises ConfigError when a file cannot be opened or a sink's library is missing.
+        Raises ConfigError if a file cannot be opened or the library of a sink is missing.
         """
         made = cls(Journal(settings.log_format, settings.log_level, stream or sys.stderr), Metrics(declared()))
         made.commit(made.prepare(settings))
         return made
 
     def prepare(self, settings: TelemetrySettings) -> Prepared:
-        """Open what new settings need; unchanged outputs are kept. Raises ConfigError and leaves nothing open."""
+        """Open the outputs of new settings; unchanged outputs are reused. On ConfigError nothing stays open."""
         now = self.settings
         access_log: AccessLog | None = None
         if now is None or access_part(settings) != access_part(now):
@@ -101,7 +102,7 @@ class Telemetry:
         return made
 
     def commit(self, prepared: Prepared) -> None:
-        """Put prepared outputs into use; the outputs that they replace are flushed and closed. Cannot fail."""
+        """Use prepared outputs; the replaced outputs are flushed and closed. Cannot fail."""
         settings = prepared.settings
         if prepared.access_log is not None:
             self._count_lost_lines()
@@ -119,35 +120,35 @@ class Telemetry:
             self.journal.warning(name, message)
 
     def discard(self, prepared: Prepared) -> None:
-        """Close prepared outputs that will not be used."""
+        """Close prepared outputs without using them."""
         close_all(prepared.access_log, prepared.sinks.values())
 
     def account(self, record: Record) -> None:
-        """Count and write down one exchange that ended."""
+        """Count and log one finished exchange."""
         self.metrics.count_exchange(record)
         self._access_log.write(record)
 
     def set_generation(self, generation: int) -> None:
-        """The generation that every line and the gauge carry from now on."""
+        """Set the generation for log lines and the gauge."""
         self.journal.generation = generation
         self.metrics.gauge("relayd.config.generation", generation)
 
     def lag(self, late_s: float) -> None:
-        """The event loop ran a timer this late."""
+        """Record the delay with which the event loop ran a timer."""
         self.metrics.observe("relayd.loop.lag", late_s)
         self._lag_max_s = max(self._lag_max_s, late_s)
 
     def flush(self) -> None:
-        """Write the access log's waiting lines."""
+        """Write the buffered lines of the access log."""
         self._access_log.flush()
 
     @property
     def interval_s(self) -> float:
-        """How often `send` is to be called."""
+        """The interval of `send` calls."""
         return min((sink.interval_s for sink in self._sinks.values() if sink.interval_s), default=INTERVAL_S)
 
     def send(self) -> None:
-        """Read the process's own gauges and send a batch to every sink whose time has come."""
+        """Update the gauges of the process and flush every sink that is due."""
         self._read_gauges()
         self._lag_max_s = 0.0
         now_s = clock.monotonic()
@@ -158,7 +159,7 @@ class Telemetry:
                 sink.flush()
 
     def page(self) -> tuple[str, bytes] | None:
-        """Content type and text of /metrics, None when no sink shows it."""
+        """Content type and text of /metrics; None if no sink provides it."""
         self._read_gauges()
         for sink in self._sinks.values():
             if (page := sink.page()) is not None:
@@ -175,7 +176,7 @@ class Telemetry:
             with open("/proc/self/statm", "rb") as file:
                 gauge("relayd.daemon.memory", int(file.read().split()[1]) * PAGE)
             gauge("relayd.daemon.descriptors", len(os.listdir("/proc/self/fd")) - 1)
-        except OSError:  # out of descriptors, or a sandbox without /proc: the gauges stay as they were
+        except OSError:  # out of descriptors, or a sandbox without /proc: the gauges keep their values
             pass
 
     def _count_lost_lines(self) -> None:
@@ -193,7 +194,7 @@ class Telemetry:
         self.journal.limited(name, 60, "info", name, "Lines are written again.", lost=lost)
 
     def reopen(self) -> str:
-        """Open log files again after a rotation. A failure is an event and the result; the old file stays in use."""
+        """Reopen log files after a rotation. Returns "" or a logged error; after an error the old file stays in use."""
         try:
             self._access_log.reopen()
         except OSError as error:
@@ -203,7 +204,7 @@ class Telemetry:
         return ""
 
     def close(self) -> None:
-        """Write and send what waits, and let go; the journal last."""
+        """Write and send buffered data, and close all outputs, the journal last."""
         self._read_gauges()
         close_all(self._access_log, self._sinks.values())
         self._sinks = {}
@@ -211,7 +212,7 @@ class Telemetry:
 
 
 def _no_further_gauges() -> None:
-    """Without a daemon there are no further gauges."""
+    """The default: no gauges of a daemon."""
 
 
 def access_part(settings: TelemetrySettings) -> tuple[object, ...]:
@@ -226,5 +227,5 @@ def close_all(access_log: AccessLog | None, sinks: Iterable[Sink]) -> None:
 
 
 def config_error(path: str, message: str) -> ConfigError:
-    """A fault of the settings; the caller knows the file and the line."""
+    """An error of the settings; the caller adds file and line."""
     return ConfigError([Finding("configuration", 0, 0, path, message)])

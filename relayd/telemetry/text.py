@@ -1,4 +1,4 @@
-"""How values are put into lines: escaped, so that one record stays one line, and stamped with the time."""
+"""Formatting of log values: escaping, so that a record is a single line, and time stamps."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ DIM, GREEN, RESET = "\x1b[2m", "\x1b[32m", "\x1b[0m"
 
 
 def plain(text: str) -> bool:
-    """Whether a string can stand in any line as it is: printable ASCII without double quotes and backslashes."""
+    """True if a string needs no escaping in any format: printable ASCII without double quotes and backslashes."""
     return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
 
 
 def _escaped(text: str) -> str:
-    """Escaped but for apostrophes, which end no value in any format."""
+    """Escape all special characters except apostrophes, which no format uses as a delimiter."""
     return "'".join([escape(part) for part in text.split("'")])
 
 
 def safe(text: str) -> str:
-    """A string for a text line or a journal field."""
+    """A string escaped for a text line or a journal field."""
     return text if plain(text) else _escaped(text)
 
 
 def quoted(text: str) -> str:
-    """A string as the inside of a JSON string: escaped as everywhere, and its backslashes again for JSON."""
+    """A string escaped for the inside of a JSON string: escaped as by `safe`, then for JSON."""
     return text if plain(text) else _escaped(text).replace("\\", "\\\\").replace('"', '\\"')
 
 
 class Stamp:
-    """Wall-clock seconds to ISO 8601 UTC with milliseconds; the part above a second is made once a second."""
+    """Formats wall-clock seconds as ISO 8601 UTC with milliseconds; the part up to the second is cached."""
 
     __slots__ = ("_second", "_text")
 

@@ -53,7 +53,8 @@ class Affinity:
         return None
 
     def _value(
-        self, source: str, name: bytes, field: Field, consumer: str, client: str, body: bytes | None, json_body: JsonBody | None
+        self, source: str, name: bytes, field: Field, consumer: str, client: str, body: bytes | None,
+        json_body: JsonBody | None,
     ) -> bytes | None:
         if source == "header":
             return field(name)

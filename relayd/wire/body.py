@@ -1,13 +1,13 @@
-"""A look into a JSON body: members of its outermost object found or replaced, every other byte left as it came.
+"""Inspection of JSON bodies: finds and replaces members of the outermost object and leaves all other bytes unchanged.
 
 Rules:
-1. A body of usual size is parsed once, however many questions are asked, and a translation takes over what was parsed;
-   tools that came before are known by their text. A larger body is not parsed: a JsonScanner has looked at its pieces.
-   Both ways give the same answers, except that only the scanner bounds nesting.
-2. A body that two readers could read in two ways says so: `fault` where it is no JSON object, `doubt` where readers
-   could differ about which member is its model or its stream, `misnamed` where the model is no name. Readers are known
-   that take the first or the last of repeated keys, and that compare keys without case (Go), without dashes and
-   underscores (Go's second JSON package) or up to a null byte (C).
+1. A body of up to PARSED_BYTES is parsed once, for all queries and for a translation; cached tool lists are recognised
+   by their text. A larger body is not parsed: a JsonScanner has scanned its pieces. Both methods give the same results,
+   except that only the scanner bounds nesting.
+2. A body that parsers can interpret differently is marked: `fault` if it is not a JSON object, `ambiguity` if parsers
+   can disagree on which member is its model or its stream, `model_fault` if the model is not a valid name. There are
+   parsers that use the first or the last of repeated keys, and parsers that compare keys without case (Go), without
+   dashes and underscores (Go's second JSON package) or up to a null byte (C).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from relayd.wire.json_scanner import MAX_DEPTH, MOST_MEMBERS, JsonFault, JsonSca
 from relayd.wire.tool_list_cache import LISTS
 
 PARSED_BYTES = 256 * 1024  # a larger body is scanned
-LONGEST_NAME = 1024  # signs of a model's name
+LONGEST_NAME = 1024  # characters of a model name
 _CACHED_BYTES = 1024 * 1024
-_MOST_STRING_BYTES = 64 * 1024  # of a member of a scanned body that somebody asks for
+_MOST_STRING_BYTES = 64 * 1024  # of a requested member of a scanned body
 _DECISIVE_KEYS = ("model", "stream")
-# The usual keys are not compared with the two above one by one.
+# Common keys are not compared with the two keys above.
 _COMMON_KEYS = frozenset((
     "model", "messages", "stream", "stream_options", "tools", "tool_choice", "temperature", "top_p", "max_tokens",
     "max_completion_tokens", "max_output_tokens", "system", "metadata", "stop", "input", "instructions", "store",
@@ -39,14 +39,14 @@ _COMMON_KEYS = frozenset((
 
 
 class JsonBody:
-    """What is known of one body.
+    """The inspection result of one body.
 
-    `spans` are the places of the values of the outermost object, None for a key that is repeated; in characters of
-    `text` where that is not empty, else in bytes. `value` is what the body was parsed to, None where it was not, or
-    where somebody has taken it. `scanner` has looked at a body that was not parsed.
+    `spans` are the positions of the values of the outermost object, None for a repeated key; in characters of `text` if
+    that is not empty, else in bytes. `value` is the parsed body, None if the body was not parsed or the value was taken
+    by `pop_parsed_object`. `scanner` is the scanner of a body that was not parsed.
     """
 
-    __slots__ = ("body", "ambiguity", "fault", "model_fault", "model", "scanner", "spans", "text", "value")
+    __slots__ = ("ambiguity", "body", "fault", "model", "model_fault", "scanner", "spans", "text", "value")
 
     def __init__(self, body: bytes) -> None:
         self.body = body
@@ -58,11 +58,11 @@ class JsonBody:
 
     @property
     def refusal_reason(self) -> str:
-        """Why nothing may be decided by this body; empty where all readers agree."""
+        """Why this body must not be used for a decision; empty if all parsers agree on it."""
         return self.fault or self.ambiguity or self.model_fault
 
     def span(self, key: str) -> tuple[int, int] | None:
-        """Where the value of the member `key` stands in the bytes, if there is exactly one."""
+        """The position in the bytes of the value of member `key`; None unless it occurs exactly once."""
         span = self.spans.get(key)
         if span is None or not self.text:
             return span
@@ -71,7 +71,7 @@ class JsonBody:
         return begins, begins + len(self.text[start:end].encode())
 
     def string(self, key: str) -> str | None:
-        """The member `key`, if there is exactly one and it is a string."""
+        """The member `key` if it occurs exactly once and is a string, else None."""
         span = self.spans.get(key)
         if span is None:
             return None
@@ -84,7 +84,7 @@ class JsonBody:
         return None if raw[:1] != b'"' else str(scanstring(raw.decode("utf-8"), 1, True)[0])
 
     def flag(self, key: str) -> bool:
-        """Whether the member `key` stands there exactly once and is `true`."""
+        """True if the member `key` occurs exactly once and is `true`."""
         span = self.spans.get(key)
         if span is None:
             return False
@@ -93,14 +93,14 @@ class JsonBody:
         return (located := self.span(key)) is not None and self.body[located[0] : located[1]] == b"true"
 
     def find_ambiguities(self, repeated: Iterable[str]) -> None:
-        """Find out whether readers could differ about what relayd acts on."""
+        """Set `ambiguity` if parsers can disagree on the members on which relayd's decisions depend."""
         for key in repeated:
             if key in _DECISIVE_KEYS:
                 self.ambiguity = f"the key {key} is repeated"
                 return
         for key in self.spans:
             if key not in _COMMON_KEYS and (folded_key := folded(key)) in _DECISIVE_KEYS:
-                self.ambiguity = f"a key is {folded_key} for readers that do not compare every character"
+                self.ambiguity = f"some parsers read another key as {folded_key}"
         if "model" in self.spans:
             model, located = self.string("model"), self.spans["model"]
             if (model is None and located is not None and located[1] - located[0] > _MOST_STRING_BYTES) or (
@@ -111,11 +111,11 @@ class JsonBody:
             self.model, self.model_fault = model, name_fault(model)
 
 
-_clean = re.compile(r"[!-~]{0,256}").fullmatch  # nearly every name of a model
+_clean = re.compile(r"[!-~]{0,256}").fullmatch  # nearly every model name
 
 
 def folded(name: str) -> str:
-    """A name as the loosest reader compares it: without case, up to a null byte, letters and digits only."""
+    """A key as the most lenient parser compares it: without case, up to a null byte, letters and digits only."""
     if len(name) > LONGEST_NAME:
         return name
     name = name.partition("\0")[0].upper().casefold()
@@ -123,13 +123,13 @@ def folded(name: str) -> str:
 
 
 def name_fault(model: str | None) -> str:
-    """Why this is no name of a model by which something could be decided; empty where it is one."""
+    """Why this value cannot be used as a model name; empty if it can."""
     if model is None:
         return "model is not a string"
     if len(model) > LONGEST_NAME:
         return "model is too long"
     if not model.isprintable() or model != model.strip():
-        return "model holds characters that no name has: control characters, blanks around it or half a character"
+        return "model contains a control character, surrounding whitespace or an unpaired surrogate"
     return ""
 
 
@@ -137,11 +137,11 @@ def name_fault(model: str | None) -> str:
 
 
 def _no_constant(constant: str) -> NoReturn:
-    raise ValueError(f"it holds {constant.lstrip('-')}, which is no JSON value")
+    raise ValueError(f"it contains {constant.lstrip('-')}, which is not a JSON value")
 
 
-DECODER: Any = json.JSONDecoder(parse_constant=_no_constant)  # the stubs know nothing of a decoder's scanner
-scan = make_scanner(DECODER)  # a value and where it ends; raises StopIteration where none begins
+DECODER: Any = json.JSONDecoder(parse_constant=_no_constant)  # the stubs lack the decoder's scanner
+scan = make_scanner(DECODER)  # returns a value and its end; raises StopIteration if no value begins there
 _TEXT_OPEN = re.compile(r"[ \t\r\n]*\{[ \t\r\n]*")
 _TEXT_KEY = re.compile(r'"([^"\\\x00-\x1f]*)"[ \t\r\n]*:[ \t\r\n]*')
 _TEXT_COLON = re.compile(r"[ \t\r\n]*:[ \t\r\n]*")
@@ -159,14 +159,14 @@ def _parse(found: JsonBody, body: bytes) -> None:
     except RecursionError:
         found.fault = "it is nested too deeply"
     except (ValueError, StopIteration) as fault:
-        known = fault.__class__ is ValueError and str(fault).startswith("it holds")
+        known = fault.__class__ is ValueError and str(fault).startswith("it contains")
         found.fault = str(fault) if known else "it is not valid JSON"
     if found.fault and body.startswith(_BYTE_ORDER_MARKS):
         found.fault = "it begins with a byte order mark"
 
 
 def _parse_text(found: JsonBody, text: str) -> str:
-    """The fault, if there is one. Raises ValueError, RecursionError or StopIteration for others."""
+    """Returns a fault or "". Raises ValueError, RecursionError or StopIteration for other faults."""
     value: dict[str, Any] = {}
     spans: dict[str, tuple[int, int] | None] = {}
     repeated: list[str] = []
@@ -214,18 +214,18 @@ def _parse_text(found: JsonBody, text: str) -> str:
 
 
 def _fault_at(text: str, end: int) -> str:
-    """What is wrong with a text of which the members before `end` are right."""
+    """The fault of a text of which the members before `end` are valid."""
     if not text.strip(" \t\r\n"):
         return "it is empty"
     if _TEXT_OPEN.match(text) is None:
         return "it is not a JSON object"
     closed = _TEXT_CLOSED.match(text, end) if end else None
     is_whole = closed is not None and closed.end() < len(text)
-    return "something stands behind its end" if is_whole else "it is not valid JSON"
+    return "it continues after its end" if is_whole else "it is not valid JSON"
 
 
 def is_deeper(value: Any, levels: int) -> bool:
-    """Whether a value nests more than `levels` objects and lists."""
+    """True if a value nests more than `levels` objects and lists."""
     found = [value] if isinstance(value, dict | list) else []
     for _ in range(levels):
         if not found:
@@ -243,7 +243,7 @@ def is_deeper(value: Any, levels: int) -> bool:
 
 
 def inspect_scanned(body: bytes, scanner: JsonScanner | None, fault: str = "") -> JsonBody:
-    """What a scanner found out; with a fault, of the whole or only of the beginning of the body."""
+    """The result of a scanner. With a `fault`, the scanner may have read only the beginning of the body."""
     found = JsonBody(body)
     found.scanner = scanner or JsonScanner()
     if scanner is None or fault or not scanner.is_object:
@@ -261,11 +261,11 @@ def _scan_all(body: bytes) -> JsonBody:
         return inspect_scanned(body, None, fault.reason)
 
 
-# ---- the body that is looked at again and again
+# ---- the cache of the last body
 
 
 class _LastBody:
-    """The last body that was looked at; the module's own."""
+    """The last inspected body; used by this module only."""
 
     __slots__ = ("json_body",)
 
@@ -279,7 +279,7 @@ _LAST = _LastBody()
 
 
 def inspect_json(body: bytes) -> JsonBody:
-    """What is known of a whole body. A large one costs a turn of the loop its time: its pieces are better scanned."""
+    """Inspect a whole body. For a large body this blocks the event loop: scan its pieces as they arrive instead."""
     last = _LAST.json_body
     if body is last.body:
         return last
@@ -293,8 +293,8 @@ def inspect_json(body: bytes) -> JsonBody:
 
 
 def pop_parsed_object(body: bytes) -> dict[str, Any] | None:
-    """The object that a body was just parsed to, for the taker to keep; None where it has to be parsed, be it only to
-    find out what is wrong with it."""
+    """The parsed object of the last inspected body, removed from the cache: the caller owns it. None if the caller has
+    to parse the body itself, for example to find its fault."""
     last = _LAST.json_body
     if body is not last.body:
         return None
@@ -304,23 +304,23 @@ def pop_parsed_object(body: bytes) -> dict[str, Any] | None:
 
 
 def string_member(body: bytes, key: str) -> str | None:
-    """The top-level member `key` of a JSON object, if it stands there exactly once and is a string."""
+    """The top-level member `key` of a JSON object if it occurs exactly once and is a string, else None."""
     return inspect_json(body).string(key)
 
 
 def model_of(body: bytes) -> str | None:
-    """The `model` that an AI request names."""
+    """The `model` of an AI request."""
     return inspect_json(body).model
 
 
 def replace_member(body: bytes, key: str, value: str) -> bytes | None:
-    """The body with another value for the top-level member `key`; None where it does not stand exactly once."""
+    """The body with a new value for the top-level member `key`; None unless it occurs exactly once."""
     span = inspect_json(body).span(key)
     return None if span is None else edited(body, [(*span, json.dumps(value).encode("ascii"))])
 
 
 def edited(body: bytes, edits: Iterable[tuple[int, int, bytes]]) -> bytes:
-    """The body with other bytes from place to place, in one copy."""
+    """The body with the given spans replaced, in one copy."""
     pieces: list[bytes | memoryview] = []
     position, view = 0, memoryview(body)
     for start, end, new in sorted(edits):
@@ -330,10 +330,10 @@ def edited(body: bytes, edits: Iterable[tuple[int, int, bytes]]) -> bytes:
 
 
 def flag_member(body: bytes, key: str) -> bool:
-    """Whether the top-level member `key` stands there exactly once and is `true`."""
+    """True if the top-level member `key` occurs exactly once and is `true`."""
     return inspect_json(body).flag(key)
 
 
 def member_span(body: bytes, key: str) -> tuple[int, int] | None:
-    """Where the value of the top-level member `key` stands, for whoever replaces it by other JSON."""
+    """The position of the value of the top-level member `key`; None unless it occurs exactly once."""
     return inspect_json(body).span(key)

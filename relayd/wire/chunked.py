@@ -1,14 +1,15 @@
-"""Chunked bodies: an incremental, strict decoder, and the framing of what relayd sends.
+"""Chunked bodies: a strict incremental decoder and an encoder.
 
 Laws:
-1. The verdict, the payload and the bytes consumed do not depend on how the input was cut into pieces.
-2. What one feed costs is bounded in bytes (by the input) and in pieces (`max_pieces`); what is left waits in `pending`.
-3. Extensions must be well-formed, are bounded, and never go on. Trailers are checked like fields; those that could
-   change framing, routing or rights are dropped (RFC 9110 6.5.1), the rest is offered and never merged into the head.
-4. After a fault the decoder answers nothing but that fault.
+1. The result, the payload and the bytes consumed do not depend on the segmentation of the input.
+2. The cost of one `feed` is bounded in bytes (by the input) and in chunks (`max_pieces`); the rest is in `pending`.
+3. Extensions must be well-formed, are bounded, and are never forwarded. Trailers are validated like fields. Trailers
+   that could change framing, routing or authorisation are dropped (RFC 9110 6.5.1); the others are in `trailers` and
+   are never merged into the head.
+4. After a fault every call raises that fault.
 
-The grammar is RFC 9112 7.1 without its optional blanks: a bare CR or LF, a sign, `0x` or `_` in a size is where two
-parsers begin to disagree, and no client needs them.
+The grammar is RFC 9112 7.1 without its optional whitespace. Parsers disagree about a bare CR or LF and about a sign,
+`0x` or `_` in a size, and no client needs them.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from enum import IntEnum
 from relayd.wire.headers import HOP_BY_HOP, PROTECTED
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-# No possessive groups: before Python 3.11.5 they match what they should not when a group can backtrack.
+# No possessive groups: before Python 3.11.5 they can match too much if a group can backtrack.
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
 _EXTENSION = rb"(?:;" + _TOKEN + rb"++(?:=(?:" + _TOKEN + rb"++|" + _QUOTED + rb"))?)*"
 
 _PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(" + _EXTENSION + rb")\r\n")
-# What may still become a size line; whether the extension is well-formed is asked when the line is whole.
+# The beginning of a size line; the extension is validated when the line is complete.
 _SIZE_BEGUN = re.compile(rb"[0-9A-Fa-f]{1,15}(?:;[^\r\n]*+)?\r?\Z|\Z")
 _DIGITS = re.compile(rb"[0-9A-Fa-f]{1,15}(?:[;\r]|\Z)")
 _TRAILER_LINE = re.compile(rb"(" + _TOKEN + rb"++):[\t\x20-\x7e\x80-\xff]*+\r\n")
 _LINE_BEGUN = re.compile(rb"[^\r\n]*+\r?\Z")
 
-# Fields that mean something before the body and therefore nothing behind it (RFC 9110 6.5.1).
+# Fields that must be known before the body and are therefore invalid after it (RFC 9110 6.5.1).
 FORBIDDEN_TRAILERS = HOP_BY_HOP | PROTECTED | frozenset(
     b"age cache-control content-range date expect expires location max-forwards range retry-after set-cookie vary "
     b"www-authenticate".split()
@@ -43,7 +44,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 class ChunkedError(ValueError):
-    """A chunked body is not valid. `rule` is a stable word that may be logged; the bytes may not."""
+    """A chunked body is not valid. `rule` is a stable identifier for logs; the bytes must not be logged."""
 
     def __init__(self, rule: str) -> None:
         super().__init__(rule)
@@ -51,7 +52,7 @@ class ChunkedError(ValueError):
 
 
 class State(IntEnum):
-    """Where the decoder stands; EXT of the grammar is a part of the size line and is checked with it."""
+    """The state of the decoder. An extension is part of the size line and is validated with it."""
 
     SIZE = 0
     DATA = 1
@@ -61,14 +62,14 @@ class State(IntEnum):
 
 
 def encode(data: bytes) -> bytes:
-    """Frame `data` as one chunk. Nothing becomes nothing: a chunk of size 0 would end the body."""
+    """Frame `data` as one chunk. Empty data results in no chunk, because a chunk of size 0 ends the body."""
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
 def is_forbidden_trailer(name: bytes) -> bool:
-    """True if a field of this name must never be taken from a trailer section.
+    """True if a field of this name must never be accepted in a trailer section.
 
-    `_` counts as `-`: CGI-like readers fold both into one variable.
+    `_` is equivalent to `-`, because CGI maps both to one variable.
     """
     lower = name.lower().replace(b"_", b"-")
     return lower in FORBIDDEN_TRAILERS or lower.startswith(_FORBIDDEN_PREFIXES)
@@ -77,9 +78,9 @@ def is_forbidden_trailer(name: bytes) -> bool:
 class ChunkedDecoder:
     """Decodes one chunked body; owned by the connection that reads it.
 
-    `done` says that the body ended; then `rest` holds the bytes behind it and `trailers` the raw lines that may go on.
-    `pending` is input that the last feed did not look at because it had handled `max_pieces` chunks: call `feed(b"")`
-    in a later turn.
+    `done` is true after the end of the body. Then `rest` contains the bytes after it, and `trailers` the raw lines that
+    may be forwarded. `pending` is input that the last `feed` did not process because it reached `max_pieces` chunks:
+    call `feed(b"")` in a later turn of the loop.
     """
 
     __slots__ = (
@@ -97,7 +98,7 @@ class ChunkedDecoder:
         self.trailers: list[bytes] = []
         self.rest = b""
         self.pending = b""
-        self._held = b""  # the begun line that the next feed completes
+        self._held = b""  # an incomplete line
         self._state = State.SIZE
         self._remaining = 0
         self._extension_line = extension_line
@@ -111,14 +112,14 @@ class ChunkedDecoder:
         return self._state is State.DONE
 
     def feed(self, data: bytes, max_pieces: int = 4096) -> bytes:
-        """Take `data`, return the payload that is ready, in one piece."""
+        """Decode `data`. Returns the available payload. Raises ChunkedError."""
         if self._fault is not None:
             raise ChunkedError(self._fault)
         if self._state is State.DONE:
             self.rest += data
             return b""
         if self._state is State.DATA and not self.pending and len(data) <= self._remaining:
-            self._remaining -= len(data)  # the whole input is payload: no copy
+            self._remaining -= len(data)  # the whole input is payload: not copied
             if not self._remaining:
                 self._state = State.CRLF
             return data
@@ -137,7 +138,7 @@ class ChunkedDecoder:
         plain = _PLAIN_SIZE.match
         while position < length:
             if self._state is State.SIZE:
-                # The common chunk, whole and without an extension, is taken in one step.
+                # Fast path: a complete chunk without an extension.
                 if budget <= 0:
                     self.pending = data[position:]
                     return length
@@ -179,7 +180,8 @@ class ChunkedDecoder:
         if digits is None:
             raise self._fail("chunk_size")
         if _SIZE_BEGUN.match(data, position) is None:
-            # The line is whole or holds a bare CR or LF: too long counts before malformed, whichever way it was cut.
+            # The line is complete or contains a bare CR or LF. Its size is checked before its syntax, so that the
+            # result does not depend on the segmentation.
             ends = [at for at in (data.find(b"\r", position), data.find(b"\n", position)) if at >= 0]
             if (semicolon := data.find(b";", position, min(ends))) >= 0:
                 self._spend_extension(min(ends) - semicolon)
@@ -235,7 +237,7 @@ class ChunkedDecoder:
 
 
 # By state. A handler gets the input and a position, and returns the next position, or -1 if it needs more input. They
-# are functions, not bound methods: only the garbage collector would free a decoder that held its own methods.
+# are functions, not bound methods, because a decoder that refers to its own methods is a reference cycle.
 _HANDLERS: tuple[Callable[[ChunkedDecoder, bytes, int, list[bytes]], int], ...] = (
     ChunkedDecoder._size, ChunkedDecoder._data, ChunkedDecoder._crlf, ChunkedDecoder._trailer,
 )  # fmt: skip

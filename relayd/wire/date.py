@@ -1,4 +1,4 @@
-"""The Date field (RFC 9110 6.6.1), made once a second."""
+"""The Date field (RFC 9110 6.6.1), formatted once per second."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from relayd import clock
 
 
 class DateField:
-    """Gives the field line of this second. One per process."""
+    """Returns the field line of the current second. One per process."""
 
     __slots__ = ("_line", "_second")
 
@@ -28,5 +28,5 @@ date_field = DateField()
 
 
 def has_date(head: bytes) -> bool:
-    """Whether a head, with the CRLF of its first line, has the field. The usual spellings are found without a copy."""
+    """True if a head, from the CRLF of its first line, has the field. Common spellings are found without a copy."""
     return b"\r\nDate:" in head or b"\r\ndate:" in head or b"\r\ndate:" in head.lower()

@@ -1,7 +1,4 @@
-"""Addresses and trusted networks, and how an address is written in the forwarding fields.
-
-Memos do not grow without end.
-"""
+"""Addresses, trusted networks and the syntax of addresses in forwarding fields. Caches are bounded."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def parse_address(text: str) -> _Address | None:
-    """The address in `text` without zone, an IPv4-mapped one as IPv4; None if it is none."""
+    """The address in `text` without its zone; an IPv4-mapped address as IPv4. None if it is not an address."""
     if len(text) > _MEMO_LENGTH:
         return None
     try:
@@ -40,9 +37,9 @@ def parse_network(text: str) -> _Network:
 
 
 class TrustedNetworks:
-    """The networks of `trusted_proxies`; `unix` stands for peers on a Unix socket.
+    """The networks of `trusted_proxies`; `unix` means peers on a Unix socket.
 
-    Raises ValueError for a word that is neither an address nor a network.
+    Raises ValueError for a text that is neither an address nor a network.
     """
 
     __slots__ = ("_cache", "_networks", "_unix")
@@ -74,7 +71,7 @@ class TrustedNetworks:
 
 
 def element_address(element: bytes) -> str | None:
-    """The canonical address of one list element: plain, with a port, in brackets, in quotes; None if it is none."""
+    """The canonical address of a list element: plain, with port, in brackets or quotes. None if it is none."""
     if len(element) > _MEMO_LENGTH:
         return None
     try:
@@ -103,7 +100,7 @@ _TOKEN_BYTES = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZab
 
 
 def quoted(text: bytes) -> bytes:
-    """A token as it stands, everything else as a quoted-string."""
+    """A token unchanged, any other text as a quoted-string."""
     if text and _TOKEN_BYTES.issuperset(text):
         return text
     return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
@@ -119,7 +116,7 @@ def node_of(address: str) -> bytes:
 def forwarded_element(client: str, host: bytes, proto: bytes) -> bytes:
     """One element of Forwarded (RFC 7239 4): IPv6 in brackets and quotes, no address as `unknown`, no empty host.
 
-    `host` is the validated authority, so it holds no control byte; it is quoted where it has a port.
+    `host` is the validated authority, so it contains no control byte. It is quoted if it has a port.
     """
     element = b"for=" + node_of(client)
     if host:

@@ -1,10 +1,10 @@
-"""The field Forwarded (RFC 7239): its elements, read from the last one to the first.
+"""Parser of the field Forwarded (RFC 7239), from its last element to its first.
 
-1. The last element was written by the peer itself, and what stands before it may have been invented by anybody. So the
-   list is read from its end: nothing to the left, an open quote for example, can change how an element is read.
-2. The cost is linear: elements are matched in the reversed text, where a quoted string begins with its closing quote
-   and ends at the first quote with "=" behind it, without backtracking into another reading.
-3. An element that is malformed ends the reading: neither it nor anything left of it is used.
+1. The peer itself wrote the last element; any earlier element may be forged. The list is therefore parsed from its end,
+   so that no earlier text, for example an open quote, can change the interpretation of a later element.
+2. The cost is linear. Elements are matched in the reversed text. There a quoted string begins with its closing quote
+   and ends at the first quote that is followed by "=", without backtracking.
+3. Parsing stops at a malformed element: this element and all elements left of it are ignored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-# Both patterns match reversed text. Unquoted values may hold ":" and brackets, as many proxies write them.
+# Both patterns match reversed text. Unquoted values may contain ":" and brackets, because many proxies write them so.
 _PAIR = rb"(?:\"(?:\"\\|[^\"])*\"|[!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]+)=" + _TOKEN
 _ELEMENT = re.compile(rb"[ \t;]*(" + _PAIR + rb"(?:[ \t]*;[ \t;]*" + _PAIR + rb")*)[ \t;]*(?:,|\Z)")
 _EMPTY = re.compile(rb"[ \t]*(?:,|\Z)")  # RFC 9110 5.6.1
@@ -24,7 +24,7 @@ MAX_ELEMENT = 1024
 
 
 class Element(NamedTuple):
-    """One element. `text` is as it was written, `node` the value of `for` without quotes; b"" for what is absent."""
+    """One element. `text` is the received text, `node` the unquoted value of `for`; b"" for a missing parameter."""
 
     text: bytes
     node: bytes
@@ -33,7 +33,7 @@ class Element(NamedTuple):
 
 
 def elements_from_last(lines: list[bytes]) -> Iterator[Element]:
-    """The elements of all Forwarded fields (`lines` are their values in order), the last one first."""
+    """The elements of all Forwarded fields (`lines` are their values in order), from last to first."""
     for line in reversed(lines):
         text = line[::-1]
         position = 0
@@ -52,7 +52,7 @@ def elements_from_last(lines: list[bytes]) -> Iterator[Element]:
 
 
 def _element(text: bytes) -> Element | None:
-    """The parameters of one element; None where one stands twice or the element is too long (RFC 7239 4)."""
+    """Parse one element. None if a parameter is repeated (RFC 7239 4) or the element is too long."""
     if len(text) > MAX_ELEMENT:
         return None
     found: dict[bytes, bytes] = {}

@@ -1,7 +1,7 @@
-"""Globs: names in which `*` stands for any text, also for none, and nothing else is special.
+"""Globs: patterns in which `*` matches any text, including none, and all other characters match themselves.
 
-Matching takes linear time with any number of stars: the literal pieces between them are found from the left, each at
-its first place. That place leaves the most text for the pieces behind it, so nothing is ever tried twice.
+Matching takes linear time for any number of stars. The literal pieces are searched from left to right, each at its
+first position. This leaves the most text for the remaining pieces, so no backtracking is needed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Glob:
-    """One pattern; `pieces` is the literal text between its stars."""
+    """One pattern; `pieces` are the literal texts between its stars."""
 
     text: str
     pieces: tuple[str, ...]
@@ -25,7 +25,7 @@ class Glob:
         return self.text
 
     def match(self, name: str) -> str | None:
-        """What the first star stands for, as little as possible; "" without a star, None where the name differs."""
+        """The shortest text that the first star matches; "" without a star, None if the name does not match."""
         first, *rest = self.pieces
         if not rest:
             return "" if name == first else None

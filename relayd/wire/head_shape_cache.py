@@ -1,11 +1,11 @@
-"""Shapes: expressions for heads of a form met before, so that the next of its kind is checked and cut in one step in C.
+"""Shapes: regular expressions for heads with the same field names, which validate and split such a head in one match.
 
 Laws:
-1. A shape takes only what the full parser takes, and gives the same: it is made from a head which that one accepted,
-   with every name, and every value that decides something, written out.
-2. Few are made, only of forms met again and again, and not for ever: to make one costs as much as to parse some
-   hundred heads, and to look whether one should be made as much as to parse one.
-3. No more than `TRIED` shapes are tried for one head; what fits none of them goes to the full parser.
+1. A shape accepts only heads that the full parser accepts, with the same result. It is made from a head that the full
+   parser accepted, and contains literally every name and every value on which the result depends.
+2. Shapes are made only for frequent forms, up to MAX_SHAPES, and only during the first MAX_LOOKUPS lookups that fail:
+   compiling a shape costs as much as parsing some hundred heads, counting a form as much as parsing one head.
+3. At most MAX_TRIED shapes are tried for a head; a head that matches none of them is parsed by the full parser.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ MIN_COUNT = 16
 MAX_COUNTED = 512
 MAX_LOOKUPS = 65536
 
-# A value that is not empty; the same bytes as in the full parsers' expressions.
+# A value that is not empty; the same set of bytes as in the full parsers.
 _VALUE = rb":[ \t]*[\x21-\x7e\x80-\xff][\t\x20-\x7e\x80-\xff]*"
 _END = rb"\r\n"
 
 
 def literal(line: bytes) -> bytes:
-    """A line that must stand there as it is, with its end."""
+    """A literal line, including its end."""
     return re.escape(line)
 
 
 def field(name: bytes, end: bool) -> bytes:
-    """A group: a field of this name, as it is spelt, with any value but none; with its line end if `end`."""
+    """A group: a field with this spelling of its name and any non-empty value; includes its line end if `end`."""
     line = re.escape(name) + _VALUE
     return b"(" + line + _END + b")" if end else b"(" + line + b")" + _END
 
 
 def ignored(name: bytes) -> bytes:
-    """A field of this name that nobody looks at."""
+    """A field of this name that is ignored."""
     return re.escape(name) + _VALUE + _END
 
 
 def digits(name: bytes, whole: bool) -> bytes:
-    """A Content-Length: its number is a group; with `whole` the line is one around it."""
+    """A Content-Length: its number is a group; with `whole` the line is an outer group."""
     number = re.escape(name) + rb":[ ]?([0-9]{1,18})"
     return b"(" + number + b")" + _END if whole else number + _END
 
 
 class ShapeCache(Generic[S]):
-    """The shapes of one kind of head, with what each of them means; one per process and kind."""
+    """The shapes of one kind of head, each with its meaning. One per process and kind."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, list[tuple[FullMatch, S]]] = {}
@@ -62,7 +62,7 @@ class ShapeCache(Generic[S]):
         self.learning = True
 
     def find(self, key: Hashable, head: bytes) -> tuple[re.Match[bytes], S] | None:
-        """The match of the first shape that fits, and its meaning. `key` is what one glance at the head tells."""
+        """The match of the first matching shape, and its meaning. `key` is a cheap property of the head."""
         known = self._known.get(key)
         if known is not None:
             for fullmatch, meaning in known:
@@ -72,7 +72,7 @@ class ShapeCache(Generic[S]):
         return None
 
     def should_learn(self, form: Form) -> bool:
-        """Count a form that no shape fitted; whether it is time to make one of it."""
+        """Count a form that matched no shape. Returns True if a shape should be made for it."""
         self._lookups_left -= 1
         if not self._lookups_left:
             self.learning = False
@@ -88,7 +88,7 @@ class ShapeCache(Generic[S]):
         return True
 
     def learn(self, key: Hashable, form: Form, meaning: S) -> None:
-        """Make a shape of this form; the newest is tried first."""
+        """Make a shape for this form; the newest shape is tried first."""
         self._learnt.add(form)
         if len(self._learnt) >= MAX_SHAPES:
             self.learning = False

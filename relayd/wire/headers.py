@@ -1,8 +1,8 @@
-"""Header fields: which ones are for one hop only, which ones nobody may strip, and the edits that a route makes.
+"""Header fields: hop-by-hop fields, fields that Connection must not strip, and the edits of a route.
 
 Laws:
-1. A memo is bounded: after `LIMIT` names nothing is remembered any more, so no client can make it grow.
-2. Lines are bytes as they came, without their line end; only a route's edits change a line that goes on.
+1. A memo is bounded: it stores at most LIMIT entries, so clients cannot make it grow.
+2. Lines are bytes as received, without their line end; only the edits of a route change a forwarded line.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ FORWARDING = frozenset(
 
 CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"))
 
-# Names that Connection may not strip: relayd or the next hop decides by them.
+# Names that Connection must not strip: decisions of relayd or of the next hop depend on them.
 PROTECTED = FORWARDING | CREDENTIALS | frozenset(
     (b"content-length", b"host", b"cookie", b"via", b"traceparent", b"tracestate", b"content-type", b"content-encoding")
 )
 
-# Names with "_" that CGI-like readers fold into one of these: dropped, never sent on.
+# Names with "_" that CGI maps to the variable of one of these fields: dropped, never forwarded.
 CONFUSABLE = frozenset(
     name.replace(b"-", b"_") for name in PROTECTED | HOP_BY_HOP if b"-" in name
 )
 
 
 class Memo(dict[bytes, V], Generic[V]):
-    """A bounded memo of a pure function of bytes."""
+    """A bounded cache of the results of a pure function of bytes."""
 
     __slots__ = ("_make",)
 
@@ -59,7 +59,7 @@ def name_of(line: bytes) -> bytes:
 
 
 def without(lines: Iterable[bytes], names: frozenset[bytes] | set[bytes]) -> list[bytes]:
-    """The lines whose names are not among these lower-case `names`."""
+    """The lines except those with one of these lower-case `names`."""
     return [line for line in lines if line.partition(b":")[0].strip().lower() not in names]
 
 
@@ -68,19 +68,19 @@ def _tokens(value: bytes) -> frozenset[bytes]:
 
 
 TOKENS: Memo[frozenset[bytes]] = Memo(_tokens)
-"""Comma-separated tokens of a field value in lower case, by value."""
+"""The comma-separated tokens of a field value, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldEdits:
-    """What a route changes: `remove` and `set` take away (lower-case names), `set` and `add` append whole lines."""
+    """The edits of a route: `remove` (lower-case names) and `set` remove fields, `set` and `add` append whole lines."""
 
     remove: frozenset[bytes]
     set: tuple[bytes, ...]
     add: tuple[bytes, ...]
 
     def apply(self, lines: list[bytes], end: bytes = b"") -> list[bytes]:
-        """The edited lines; `end` is put behind each new one (b"\\r\\n" where lines carry their ends)."""
+        """The edited lines; `end` is appended to each new line (b"\\r\\n" if lines include their ends)."""
         gone = self.remove | {name_of(line) for line in self.set}
         remaining = without(lines, gone) if gone else list(lines)
         remaining.extend(line + end for line in self.set)

@@ -1,12 +1,12 @@
-"""The strict HTTP/1.1 request head: bytes in, one RequestHead or one refusal out.
+"""A strict parser of HTTP/1.1 request heads.
 
-Laws (RFC 9112, RFC 9110; each refusal names its rule in `detail`):
-1. What two readers could read in two ways is refused, never repaired.
-2. Every byte that goes on was looked at here: token names, no control bytes, CRLF line ends only.
+Laws (RFC 9112, RFC 9110; the `detail` of each refusal names its rule):
+1. A head that parsers can interpret differently is rejected, never repaired.
+2. Every forwarded byte is validated: names are tokens, values contain no control bytes, lines end with CRLF.
 3. The cost is linear in the bytes of the head.
 
-The one anchored expression decides well-formedness in C; Python then looks only at names. `_diagnose` runs for
-refused heads alone and finds the rule that was broken.
+One anchored regular expression validates the head; Python code then reads only the names. `_diagnose` runs only for
+rejected heads and finds the violated rule.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _HEAD = re.compile(
     rb"(" + TOKEN + rb") ([!-\x22$-~]+) HTTP/1\.([01])\r\n((?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*)\r\n"
 )
-# Labels of a name with at most one dot behind the last; an escape (RFC 3986 3.2.2) would be another spelling of a name.
+# Labels of a name, with at most one dot after the last. Escapes (RFC 3986 3.2.2) are rejected: they would be another
+# spelling of the same name.
 _LABEL = rb"[A-Za-z0-9_~!$&'()*+;=\-]+"
 _HOST = re.compile(rb"(" + _LABEL + rb"(?:\." + _LABEL + rb")*\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)([/?].*)?", re.DOTALL)
@@ -63,7 +64,7 @@ def _host(value: bytes) -> tuple[bytes, bytes] | None:
             return b"[%s]" % str(ipaddress.IPv6Address(match[1][1:-1].decode("ascii"))).encode(), value
         except ValueError:
             return None
-    return match[1].lower().removesuffix(b"."), value  # with its last dot it is the same name for DNS
+    return match[1].lower().removesuffix(b"."), value  # a trailing dot does not change the name in DNS
 
 
 _HOSTS: Memo[tuple[bytes, bytes] | None] = Memo(_host)
@@ -71,7 +72,7 @@ _HOSTS: Memo[tuple[bytes, bytes] | None] = Memo(_host)
 
 @dataclass(frozen=True, slots=True)
 class HeadLimits:
-    """Bytes and counts; the defaults are those of the listener section."""
+    """Limits in bytes and fields; the defaults are those of the listener section."""
 
     request_line: int = 16 * 1024
     field_line: int = 32 * 1024
@@ -82,12 +83,13 @@ class HeadLimits:
 class RequestHead:
     """One well-formed request head; owned by its exchange.
 
-    `path` and `query` (with its `?`) are the target's exact bytes; `host` is lower case without port and last dot, an
-    IPv6 address in its shortest form, `authority` as written. `lines` are all field lines, `keep` those that may go on
-    (framing, hop-by-hop, forwarding and Host fields taken out), `keys` the places in `keep` of fields that may carry a
-    client's key. `length` is None without a Content-Length. `sent` has a bit (1 << AGENT, ACCEPT, TYPE) for each of
-    these fields that the client sent; `empty` says that some field has no value; `type_line` is the first Content-Type
-    that goes on, empty without one. `model` is what the body asks for: None until somebody has looked, "" for none.
+    `path` and `query` (with its `?`) are the exact bytes of the target. `host` is in lower case without port and
+    trailing dot, an IPv6 address in its shortest form; `authority` is the received text. `lines` are all field lines.
+    `keep` are the lines that may be forwarded (without framing, hop-by-hop, forwarding and Host fields), `keys` the
+    indices in `keep` of fields that may contain a client's key. `length` is None without Content-Length. `sent` has a
+    bit (1 << AGENT, ACCEPT, TYPE) for each of these fields that the client sent. `empty` is true if some field has an
+    empty value. `type_line` is the first forwarded Content-Type, empty if there is none. `model` is the model that the
+    body names: None until the body was inspected, "" for none.
     """
 
     __slots__ = (
@@ -116,7 +118,7 @@ class RequestHead:
         return self.chunked or self.length is not None
 
     def get(self, name: bytes) -> bytes | None:
-        """The first value of the field with this lower-case name, without blanks around it."""
+        """The first value of the field with this lower-case name, without surrounding whitespace."""
         for line in self.lines:
             raw, _, value = line.partition(b":")
             if len(raw) == len(name) and raw.lower() == name:
@@ -134,7 +136,7 @@ class RequestHead:
 
 
     def get_alike(self, name: bytes) -> list[bytes]:
-        """As `get_all`, also with `_` for `-` in the name: to CGI and WSGI that is the same field (RFC 3875 4.1.18)."""
+        """Like `get_all`, but `_` and `-` in names are equal, as they are for CGI and WSGI (RFC 3875 4.1.18)."""
         found = []
         folded = name.replace(b"_", b"-")
         for line in self.lines:
@@ -150,8 +152,8 @@ _ODD_METHODS = frozenset((b"CONNECT", b"TRACE", b"OPTIONS"))
 
 @dataclass(frozen=True, slots=True)
 class RequestShape:
-    """What all heads of one shape have in common. Groups: target, then every field line, the length's number behind
-    the line that it is in. `lines` cuts the field lines out of them, `keep` those that go on."""
+    """The properties that all heads of one shape share. The groups of its expression are the target, then every field
+    line; the number of Content-Length follows its line. Members that refer to fields are indices of field lines."""
 
     method: bytes
     version: int
@@ -167,7 +169,7 @@ class RequestShape:
     forwarding: tuple[int, ...]
 
     def head(self, match: re.Match[bytes], head: bytes, limits: HeadLimits) -> RequestHead | None:
-        """The request, or None where the full parser must say what is wrong with it."""
+        """The request; None if the full parser must report its fault."""
         size = len(head)
         if size > limits.field_line or size > limits.request_line or size > limits.header or self.count > limits.fields:
             return None
@@ -177,7 +179,7 @@ class RequestShape:
         host = _HOSTS[lines[self.host].partition(b":")[2].strip(b" \t")]
         if host is None:
             return None
-        request = RequestHead.__new__(RequestHead)  # every slot is written below: the defaults would cost as much again
+        request = RequestHead.__new__(RequestHead)  # every slot is assigned below; defaults would double the cost
         request.method, request.target, request.version, request.lines = self.method, target, self.version, lines
         request.length, request.chunked, request.keep_alive = length, self.chunked, self.keep_alive
         request.sent, request.expect, request.empty, request.upgrade = self.sent, False, False, None
@@ -200,7 +202,7 @@ _SHAPES: ShapeCache[RequestShape] = ShapeCache()
 
 
 def _learn(key: tuple[bytes, int], head: bytes, request: RequestHead) -> None:
-    """Remember the form of this head; when it has been met often enough, make a shape of it."""
+    """Count the form of this head, and make a shape for it once it is frequent."""
     if request.expect or request.upgrade is not None or request.via:
         return
     version = b" HTTP/1.1\r\n" if request.version == 11 else b" HTTP/1.0\r\n"
@@ -240,7 +242,7 @@ def _learn(key: tuple[bytes, int], head: bytes, request: RequestHead) -> None:
 
 
 def parse_head(head: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> RequestHead:
-    """Parse one whole request head, up to and with its blank line.
+    """Parse one complete request head, including its blank line.
 
     Raises ExchangeError with code bad_request, uri_too_long, header_too_large, expectation_failed, not_implemented,
     version_not_supported or method_not_allowed.
@@ -309,15 +311,15 @@ def _parse(head: bytes, limits: HeadLimits) -> RequestHead:
         _connection(request, named)
     if not target.startswith(b"/"):
         _other_target(request)
-    if method != method.upper():  # RFC 9110 9.1: another method; but some back-ends take it for the same
-        raise ExchangeError("bad_request", "method in small letters")
+    if method != method.upper():  # RFC 9110 9.1: a different method, but some servers treat it as the same
+        raise ExchangeError("bad_request", "method in lower case")
     if method == b"TRACE" or method == b"CONNECT":
         raise ExchangeError("method_not_allowed", "method")
     return request
 
 
 def _length(request: RequestHead, value: bytes) -> None:
-    value = value.strip(b" ")  # no tab: not every reader takes it for a blank here
+    value = value.strip(b" ")  # no tab: not every parser accepts it as whitespace here
     if request.length is not None or _DIGITS.fullmatch(value) is None:
         raise ExchangeError("bad_request", "content-length")
     request.length = int(value)
@@ -367,7 +369,7 @@ def _connection(request: RequestHead, named: frozenset[bytes]) -> None:
 
 
 def _other_target(request: RequestHead) -> None:
-    """Absolute form (RFC 9112 3.2.2) and the asterisk (3.2.4); everything else is refused."""
+    """Absolute form (RFC 9112 3.2.2) and the asterisk (3.2.4); all other forms are rejected."""
     if request.target == b"*" and request.method == b"OPTIONS":
         return
     if request.method == b"CONNECT":
@@ -391,7 +393,7 @@ def _check_sizes(line_end: int, lines: list[bytes], head: bytes, limits: HeadLim
 
 
 def _diagnose(head: bytes, limits: HeadLimits) -> ExchangeError:
-    """The refusal for a head that the expression did not take."""
+    """The error for a head that the expression rejected."""
     line = head.partition(b"\n")[0].rstrip(b"\r")
     if len(line) > limits.request_line:
         return ExchangeError("uri_too_long", "request line")
@@ -406,7 +408,7 @@ def _diagnose(head: bytes, limits: HeadLimits) -> ExchangeError:
 
 
 def early_refusal(buffer: bytes | bytearray, limits: HeadLimits) -> ExchangeError | None:
-    """What can be refused before the head is complete: garbage, a first line without CR, and excess of size."""
+    """The error of an incomplete head that is already invalid: not HTTP, a first line without CR, or too large."""
     first = buffer.find(b"\n")
     if first < 0:
         if len(buffer) > limits.request_line:

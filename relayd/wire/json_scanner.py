@@ -1,14 +1,14 @@
-"""Checks a JSON document while its pieces arrive, and records what a proxy has to know of it: no value is built.
+"""Incremental validation of a JSON document. Records the positions that a proxy needs; builds no values.
 
 Rules:
-1. The verdict is the same wherever the document is cut into pieces: it is valid JSON in UTF-8 (RFC 8259), or a fault.
-2. Work is linear in the bytes. One `step` looks at STEP_BYTES at most, so that its caller may pause between steps.
-3. Memory does not grow with the document: beside the nesting, only the members of the outermost object are recorded.
-4. Values, nesting, members and the length of a number are bounded. What exceeds a bound is a fault that names it.
+1. The result does not depend on the segmentation: the document is valid JSON in UTF-8 (RFC 8259), or it has a fault.
+2. The cost is linear in the bytes. One `step` reads at most STEP_BYTES, so the caller can pause between steps.
+3. Memory does not grow with the document: only the nesting and the members of the outermost object are recorded.
+4. Values, nesting, members and the length of a number are bounded. A fault names the bound that is exceeded.
 
-The members of the outermost object are read one by one. What is nested in them is read in bulk by regular expressions:
-strings become one byte each (TEXT), other scalars another (PLAIN), blanks go; then complete containers, the innermost
-first, become PLAIN, until only the brackets of containers remain whose beginning or end is not at hand.
+The members of the outermost object are read one by one. Nested values are read in bulk by regular expressions: each
+string is replaced by one byte (TEXT), each other scalar by another (PLAIN), and whitespace is removed. Then complete
+containers, from the innermost outwards, are replaced by PLAIN, until only the brackets of incomplete containers remain.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import re
 from json.decoder import scanstring  # type: ignore[attr-defined]  # not in the stubs
 
 MAX_DEPTH = 64
-MOST_MEMBERS = 1024  # of the outermost object; requests of AI APIs have less than 50
-MOST_VALUES = 1 << 20  # of the whole document; a batch of embeddings may have some 300,000 tokens
-MOST_NUMBER_CHARS = 4300  # Python reads no longer integer, and no API needs one
+MOST_MEMBERS = 1024  # of the outermost object; requests of AI APIs have fewer than 50
+MOST_VALUES = 1 << 20  # of the whole document; a batch of embeddings can contain some 300,000 tokens
+MOST_NUMBER_CHARS = 4300  # the limit of Python for integers; no API needs longer numbers
 MOST_KEY_BYTES = 4096  # of a member of the outermost object
 STEP_BYTES = 8 * 1024
-_FIRST_WINDOW = 512  # bytes of a container that are read in bulk at first: most are short
+_FIRST_WINDOW = 512  # bytes of a container in the first bulk read: most containers are short
 
-# Only sets of characters are repeated possessively: up to Python 3.11.4 a group that is repeated so may match less than
-# it should. Groups need no such help, because each of them can match a text in one way only.
+# Only character sets are repeated possessively: up to Python 3.11.4 a possessively repeated group can match too little.
+# Groups need no possessive repetition, because each of them can match a text in one way only.
 _BLANK_BYTES = b" \t\r\n"
 _INSIDE = rb'[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})[^"\\\x00-\x1f]*+)*'
 _STRING = b'"' + _INSIDE + b'"'
@@ -41,7 +41,7 @@ _bare_token = re.compile(rb"[0-9A-Za-z+\-.]*+").match
 _scalar = re.compile(_SCALAR).fullmatch
 _escape_begins = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?").fullmatch
 _whole_strings = re.compile(b'(?:[^"]++|' + _STRING + b")*").match
-# Where a token begins, and nowhere else: a search within each would take the square of its length.
+# Matches only at the beginning of a token: a search from each of its characters would take quadratic time.
 _long_token = re.compile(rb"(?<![0-9A-Za-z+\-.])[0-9A-Za-z+\-.]{%d}" % (MOST_NUMBER_CHARS + 1)).search
 _to_text = re.compile(_STRING).sub
 _to_plain = re.compile(_SCALAR).sub
@@ -53,7 +53,7 @@ _SIMPLE = b"[\\x000]"
 
 
 def _container(value: bytes) -> bytes:
-    """A complete container of such values."""
+    """An expression for a complete container of such values."""
     member = b"\\x00:" + value
     array = rb"\[(?:" + value + b"(?:," + value + rb")*)?\]"
     return array + rb"|\{(?:" + member + b"(?:," + member + rb")*)?\}"
@@ -66,14 +66,14 @@ _members = re.compile(b"(?:\\x00:" + _SIMPLE + b",)+").match
 _TOKENS = TEXT + PLAIN + b"[]{},:"
 _NO_BRACKETS = TEXT + PLAIN + b",:"
 _DELTA = {0x5B: 1, 0x7B: 1, 0x5D: -1, 0x7D: -1}
-_OBJECT, _ARRAY = 0x7D, 0x5D  # an open container is known by its closing bracket
+_OBJECT, _ARRAY = 0x7D, 0x5D  # an open container is represented by its closing bracket
 _QUOTE, _COMMA, _COLON = b'",:'
 
 _VALUE, _FIRST_VALUE, _KEY, _FIRST_KEY, _BEFORE_COLON, _NEXT, _END = range(7)
 
 
 class JsonFault(ValueError):
-    """A document is not valid JSON, or exceeds a bound. `reason` says which; it holds no byte of the document."""
+    """A document is not valid JSON or exceeds a bound. `reason` explains it and contains no byte of the document."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -81,11 +81,11 @@ class JsonFault(ValueError):
 
 
 class JsonScanner:
-    """Checks one document; owned by whoever receives its pieces.
+    """Validates one document; owned by the receiver of its pieces.
 
-    `values` counts every value, containers too, keys not. Of the outermost object, `spans` has where the value of each
-    key stands (the last one where a key is repeated), `repeated` the keys that stand there more than once, and `items`
-    how many items its lists have.
+    `values` counts all values including containers, but not keys. For the outermost object, `spans` has the position of
+    the value of each key (the last one if a key is repeated), `repeated` the repeated keys, and `items` the number of
+    items of each list.
     """
 
     __slots__ = (
@@ -95,18 +95,18 @@ class JsonScanner:
 
     def __init__(self, most_values: int = MOST_VALUES) -> None:
         self.most_values = most_values
-        self.size = 0  # bytes that have arrived
+        self.size = 0  # bytes received
         self.values = 0
         self.is_object = False
         self.spans: dict[str, tuple[int, int]] = {}
         self.repeated: set[str] = set()
         self.items: dict[str, int] = {}
         self._pieces: collections.deque[bytes] = collections.deque()
-        self._at = 0  # how far the first piece was looked at
-        self._buffer = b""  # the beginning of a token whose rest has not come
+        self._at = 0  # bytes of the first piece that are processed
+        self._buffer = b""  # the beginning of an incomplete token
         self._consumed = 0  # bytes before the buffer
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
-        self._is_ascii = True  # whether the last byte was
+        self._is_ascii = True  # the last byte was ASCII
         self._in_string = False
         self._stack = bytearray()
         self._state = _VALUE
@@ -114,21 +114,21 @@ class JsonScanner:
         self._members = self._begins = 0
         self._window = _FIRST_WINDOW
 
-    # ---- what arrives
+    # ---- input
 
     def feed(self, piece: bytes) -> None:
-        """Take the next piece; `step` looks at it."""
+        """Add the next piece; `step` processes it."""
         if piece:
             self._pieces.append(piece)
             self.size += len(piece)
 
     @property
     def pending(self) -> bool:
-        """Whether there are bytes that no step has looked at."""
+        """True if bytes remain for `step`."""
         return bool(self._pieces)
 
     def step(self) -> None:
-        """Look at the next STEP_BYTES. Raises JsonFault."""
+        """Process the next STEP_BYTES. Raises JsonFault."""
         if not self._pieces:
             return
         piece, start = self._pieces[0], self._at
@@ -141,20 +141,20 @@ class JsonScanner:
         self._scan(data, False)
 
     def end(self) -> None:
-        """The last piece has come, and every step was made. Raises JsonFault."""
+        """Finish the document; called after the last step. Raises JsonFault."""
         try:
             self._decode(b"", True)
         except UnicodeDecodeError:
             raise JsonFault("it is not valid UTF-8") from None
         self._scan(b"", True)
         if self._state != _END:
-            raise JsonFault("it is cut off" if self.size else "it is empty")
+            raise JsonFault("it is truncated" if self.size else "it is empty")
 
     def _check_encoding(self, data: bytes) -> None:
         if not self._consumed and not self._buffer and data.startswith((b"\xef", b"\xff\xfe", b"\xfe\xff")):
             raise JsonFault("it begins with a byte order mark")
         if TEXT in data:
-            raise JsonFault("it is in another encoding than UTF-8, or holds null bytes")
+            raise JsonFault("it is not UTF-8, or contains null bytes")
         if self._is_ascii and data.isascii():
             return
         try:
@@ -174,11 +174,11 @@ class JsonScanner:
             elif len(self._stack) > self.is_object:
                 after = self._bulk(buffer, position, final)
             else:
-                position = _blanks(buffer, position).end()  # type: ignore[union-attr]  # it matches always
+                position = _blanks(buffer, position).end()  # type: ignore[union-attr]  # always matches
                 if position == size:
                     break
                 after = self._outermost(buffer, position, final)
-            if after < 0:  # a token goes on in the next piece
+            if after < 0:  # the token continues in the next piece
                 position = -1 - after
                 break
             position = after
@@ -186,7 +186,7 @@ class JsonScanner:
         self._consumed += position
 
     def _rest_of_string(self, buffer: bytes, position: int, final: bool) -> int:
-        end = _inside(buffer, position).end()  # type: ignore[union-attr]  # it matches always
+        end = _inside(buffer, position).end()  # type: ignore[union-attr]  # always matches
         if end < len(buffer) and buffer[end] == _QUOTE:
             self._in_string = False
             self._tokens(TEXT, end + 1)
@@ -195,22 +195,22 @@ class JsonScanner:
         return -1 - int(end)
 
     def _check_cut(self, buffer: bytes, end: int, final: bool) -> None:
-        """Whether a string that stops here may go on in the next piece. Raises JsonFault."""
+        """Raise JsonFault unless a string that is incomplete here can continue in the next piece."""
         if end < len(buffer):
             if buffer[end] < 0x20:
-                raise JsonFault("a string holds a control character that is not escaped")
+                raise JsonFault("a string contains an unescaped control character")
             if final or _escape_begins(buffer, end) is None:
-                raise JsonFault("a string holds an escape that JSON does not have")
+                raise JsonFault("a string contains an invalid escape")
 
     def _invalid(self, position: int) -> JsonFault:
-        return JsonFault(f"it is not valid at byte {self._consumed + position + 1} or behind it")
+        return JsonFault(f"it is not valid at or after byte {self._consumed + position + 1}")
 
-    # ---- outside of every container, and in the outermost object
+    # ---- outside of all containers, and in the outermost object
 
     def _outermost(self, buffer: bytes, position: int, final: bool) -> int:
         code, state = buffer[position], self._state
         if state == _END:
-            raise JsonFault("something stands behind its end")
+            raise JsonFault("it continues after its end")
         if state in (_KEY, _FIRST_KEY) and code == _QUOTE:
             return self._outermost_key(buffer, position, final)
         if state == _BEFORE_COLON and code == _COLON:
@@ -259,9 +259,9 @@ class JsonScanner:
                 self.is_object = code == 0x7B
             self._open(code)
             return position + 1
-        end = _bare_token(buffer, position).end()  # type: ignore[union-attr]  # it matches always
+        end = _bare_token(buffer, position).end()  # type: ignore[union-attr]  # always matches
         if end - position > MOST_NUMBER_CHARS:
-            raise JsonFault(f"it holds a number of more than {MOST_NUMBER_CHARS} characters")
+            raise JsonFault(f"it contains a number of more than {MOST_NUMBER_CHARS} characters")
         if end == len(buffer) and end > position and not final:
             return -1 - position
         if _scalar(buffer, position, end) is None:
@@ -274,17 +274,17 @@ class JsonScanner:
     # ---- in bulk
 
     def _bulk(self, buffer: bytes, position: int, final: bool) -> int:
-        """The next part of a container, as far as its tokens are complete."""
+        """Read the next part of a container, up to its last complete token. Returns the new position."""
         size = len(buffer)
         stop = min(size, position + self._window)
         chunk = buffer[position:stop]
-        end = _whole_strings(chunk).end()  # type: ignore[union-attr]  # it matches always
+        end = _whole_strings(chunk).end()  # type: ignore[union-attr]  # always matches
         cut = end < len(chunk)
         if not cut and not (final and stop == size):
             end = len(chunk.rstrip(_WORD_BYTES))
             if not end and stop == size:
                 if len(chunk) > MOST_NUMBER_CHARS:
-                    raise JsonFault(f"it holds a number of more than {MOST_NUMBER_CHARS} characters")
+                    raise JsonFault(f"it contains a number of more than {MOST_NUMBER_CHARS} characters")
                 if self._window >= len(chunk):
                     return -1 - position
         self._window = min(self._window * 4, STEP_BYTES + MOST_NUMBER_CHARS) if end else size
@@ -306,7 +306,7 @@ class JsonScanner:
     def _tokenised(self, whole: bytes, position: int) -> bytes:
         tokens = _to_text(TEXT, whole)
         if _long_token(tokens) is not None:
-            raise JsonFault(f"it holds a number of more than {MOST_NUMBER_CHARS} characters")
+            raise JsonFault(f"it contains a number of more than {MOST_NUMBER_CHARS} characters")
         tokens = _to_plain(PLAIN, tokens).translate(None, _BLANK_BYTES)
         rest = tokens.translate(None, _TOKENS)
         if rest:
@@ -314,7 +314,7 @@ class JsonScanner:
         return tokens
 
     def _closes_at(self, tokens: bytes) -> int:
-        """Which bracket, counted from 1, closes the member's container; 0 for none. Raises JsonFault."""
+        """The number, from 1, of the bracket that closes the member's container; 0 if none does. Raises JsonFault."""
         brackets = tokens.translate(None, _NO_BRACKETS)
         depth = len(self._stack)
         closing = brackets.count(b"]") + brackets.count(b"}")
@@ -332,10 +332,10 @@ class JsonScanner:
     def _count(self, number: int) -> None:
         self.values += number
         if self.values > self.most_values:
-            raise JsonFault(f"it holds more than {self.most_values} values")
+            raise JsonFault(f"it contains more than {self.most_values} values")
 
     def _tokens(self, tokens: bytes, end: int) -> None:
-        """Follow the grammar; `end` is the place in the buffer where the last token ends. Raises JsonFault."""
+        """Check the order of tokens; `end` is the position in the buffer after the last token. Raises JsonFault."""
         changed = len(tokens) - 1
         while changed > 0:
             tokens, changed = _reduced(PLAIN, tokens)
@@ -388,12 +388,12 @@ class JsonScanner:
         self._state = _FIRST_KEY if code == 0x7B else _FIRST_VALUE
 
     def _listed(self, number: int) -> None:
-        """Values that stand side by side."""
+        """Count items if the current container is a list in the outermost object."""
         if len(self._stack) == 2 and self.is_object and self._stack[1] == _ARRAY:
             self.items[self._key] += number
 
     def _ended(self, end: int) -> None:
-        """A value is complete."""
+        """Record the end of a value."""
         depth = len(self._stack)
         if depth == 1 and self.is_object:
             self.spans[self._key] = (self._begins, self._consumed + end)
@@ -401,15 +401,15 @@ class JsonScanner:
 
 
 def _no_value(token: bytes) -> JsonFault | None:
-    """Words that JSON does not have, but JavaScript and Python's own parser do."""
+    """The fault for a constant that JavaScript and Python accept but JSON does not."""
     for name in ("NaN", "Infinity"):
         if token.lstrip(b"-").startswith(name.encode()):
-            return JsonFault(f"it holds {name}, which is no JSON value")
+            return JsonFault(f"it contains {name}, which is not a JSON value")
     return None
 
 
 def scanned(document: bytes) -> JsonScanner:
-    """A whole document, looked at in one go. Raises JsonFault."""
+    """Scan a whole document at once. Raises JsonFault."""
     scanner = JsonScanner()
     scanner.feed(document)
     while scanner.pending:

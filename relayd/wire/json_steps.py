@@ -1,9 +1,9 @@
-"""Large JSON documents parsed and written in steps, so that an event loop can do other work in between.
+"""Parsing and serialisation of large JSON documents in steps, so that the event loop can do other work in between.
 
 Rules:
-1. A step looks at CHUNK_BYTES of the document, or at MOST_WEIGHT of a value, whatever their shape.
-2. The result is that of Python's own parser and writer; the document was checked by a JsonScanner before.
-3. Text that is not all ASCII takes up to four bytes for a character: strings of such text are bounded.
+1. A step processes at most CHUNK_BYTES of the document, or MOST_WEIGHT of a value, regardless of their structure.
+2. The result equals that of Python's own parser and serialiser. A JsonScanner has validated the document before.
+3. Text that is not all ASCII uses up to four bytes per character: the length of such strings is bounded.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from relayd.wire.body import JsonBody, scan
 from relayd.wire.tool_list_cache import LISTS, LONGEST
 
 T = TypeVar("T")
-Steps = Generator[None, None, T]  # work that pauses between its steps
+Steps = Generator[None, None, T]  # a generator that yields between its steps
 
 CHUNK_BYTES = 64 * 1024
-MOST_WEIGHT = 512  # values that are written in one go
-LONG_CHARS = 64 * 1024  # a longer string is written in parts
-MOST_WIDE_CHARS = 4 * 1024 * 1024  # of a string that is not all ASCII; base64 and most source code are
+MOST_WEIGHT = 512  # values that are serialised at once
+LONG_CHARS = 64 * 1024  # a longer string is serialised in parts
+MOST_WIDE_CHARS = 4 * 1024 * 1024  # of a string that is not all ASCII; base64 and most source code are all ASCII
 
 _blanks = re.compile(r"[ \t\r\n]*+").match
 _inside = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL).match
@@ -44,7 +44,7 @@ class TooWide(ValueError):
 
 
 def parse_steps(json_body: JsonBody) -> Steps[dict[str, Any]]:
-    """The object that a scanned body is; the last value of a repeated key counts. Raises ValueError."""
+    """Parse a scanned body; the last value of a repeated key is used. Raises ValueError."""
     assert json_body.scanner is not None
     members: dict[str, Any] = {}
     parser = _Parser(json_body.body)
@@ -65,36 +65,36 @@ def parse_steps(json_body: JsonBody) -> Steps[dict[str, Any]]:
 
 
 def parse_text_steps(text: str) -> Steps[Any]:
-    """The value of a JSON text in ASCII that relayd itself has written. Raises ValueError."""
+    """Parse a JSON text in ASCII that relayd itself has written. Raises ValueError."""
     if len(text) <= CHUNK_BYTES:
         return json.loads(text)
     return (yield from _Parser(text.encode("ascii")).value(0))
 
 
 class _Parser:
-    """Goes through one document chunk by chunk; owned by the parsing of it."""
+    """Parses one document chunk by chunk; used once."""
 
     __slots__ = ("_body", "_start", "position", "text")
 
     def __init__(self, body: bytes) -> None:
         self._body = body
-        self._start = 0  # where in the body the text begins
-        self.text = ""  # the chunk at hand
-        self.position = 0  # the place in it
+        self._start = 0  # the position of the text in the body
+        self.text = ""  # the current chunk
+        self.position = 0  # the position in the text
 
     def _load(self, start: int) -> None:
-        """Take the chunk that begins at this byte."""
+        """Load the chunk that begins at this byte."""
         self._start, self.position = start, 0
         chunk = self._body[start : start + CHUNK_BYTES]
         self.text = chunk.decode("ascii") if chunk.isascii() else _decode(chunk, "strict", False)[0]
 
     def _byte(self, position: int) -> int:
-        """Where in the body this place of the text is."""
+        """The position in the body of this position in the text."""
         text = self.text
         return self._start + (position if text.isascii() else len(text[:position].encode("utf-8")))
 
     def value(self, start: int) -> Steps[Any]:
-        """The value that begins at this byte and is longer than a chunk; afterwards the text begins behind it."""
+        """Parse the value that begins at this byte and is longer than a chunk; then the text begins after it."""
         code = self._body[start]
         if code == 0x22:
             return (yield from self._string(start))
@@ -105,7 +105,7 @@ class _Parser:
         raise ValueError("a number is too long")
 
     def _next(self) -> Steps[str]:
-        """The next character that is no blank."""
+        """The next character that is not whitespace."""
         while True:
             located = _blanks(self.text, self.position)
             assert located is not None
@@ -115,11 +115,11 @@ class _Parser:
             yield
             start = self._byte(self.position)
             if start >= len(self._body):
-                raise ValueError("it is cut off")
+                raise ValueError("it is truncated")
             self._load(start)
 
     def _item(self) -> Steps[Any]:
-        """The value that begins here."""
+        """Parse the value that begins at the current position."""
         yield from self._next()
         while True:
             text, position = self.text, self.position
@@ -127,7 +127,7 @@ class _Parser:
                 value, end = scan(text, position)
             except (ValueError, StopIteration, RecursionError):
                 end = len(text)
-            if end < len(text) and text[end] in _BEHIND:  # a number that is cut off may look like a shorter one
+            if end < len(text) and text[end] in _BEHIND:  # a truncated number can look like a shorter number
                 self.position = end
                 return value
             yield
@@ -157,7 +157,7 @@ class _Parser:
         while True:
             key = yield from self._item()
             yield from self._next()
-            self.position += 1  # behind the colon
+            self.position += 1  # after the colon
             found[key] = yield from self._item()
             mark = yield from self._next()
             self.position += 1
@@ -165,7 +165,7 @@ class _Parser:
                 return found
 
     def _string(self, start: int) -> Steps[str]:
-        """A string of any length, in parts that cut no character and no escape."""
+        """Parse a string of any length, in parts that split neither a character nor an escape."""
         parts: list[str] = []
         chars, is_ascii, position = 0, True, start + 1
         while True:
@@ -173,7 +173,7 @@ class _Parser:
             inside = _inside(chunk)
             assert inside is not None
             if not chunk:
-                raise ValueError("it is cut off")
+                raise ValueError("it is truncated")
             end = inside.end()
             is_closed = end < len(chunk) and chunk[end] == 0x22
             if not is_closed:
@@ -193,7 +193,7 @@ class _Parser:
 
 
 def _whole(chunk: bytes, end: int) -> int:
-    """Where a part of a string may end: before an escape that is not complete, and before the first half of a pair."""
+    """The end of a part of a string: before an incomplete escape, and before the first escape of a surrogate pair."""
     for _ in range(2):
         backslash = chunk.rfind(b"\\", max(0, end - 6), end)
         if backslash < 0 or not _escapes(chunk, backslash):
@@ -206,7 +206,7 @@ def _whole(chunk: bytes, end: int) -> int:
 
 
 def _escapes(chunk: bytes, located: int) -> bool:
-    """Whether the backslash here begins an escape, and is none that is escaped itself."""
+    """True if this backslash begins an escape, that is, it is not escaped itself."""
     first = located
     while first > 0 and chunk[first - 1] == 0x5C:
         first -= 1
@@ -217,7 +217,7 @@ def _escapes(chunk: bytes, located: int) -> bool:
 
 
 def write_steps(value: Any) -> Steps[bytes]:
-    """Compact JSON in UTF-8; text that UTF-8 cannot hold is escaped."""
+    """Serialise as compact JSON in UTF-8; text that UTF-8 cannot represent is escaped."""
     pieces: list[bytes] = []
     yield from _write(value, pieces)
     return b"".join(pieces)
@@ -264,8 +264,8 @@ def _write_container(value: Any, pieces: list[bytes]) -> Steps[None]:
 
 
 def weight(value: Any, most: int) -> int:
-    """How many values there are, long strings and numbers counted by their length; more than `most` where that is
-    exceeded. The digits of a number take the square of its length to be written."""
+    """The number of values, with long strings and numbers weighted by their length; counting stops above `most`.
+    Serialising a number takes quadratic time in its length."""
     found = 1
     for inner in value.values() if isinstance(value, dict) else value:
         if inner.__class__ is str:

@@ -1,16 +1,16 @@
-"""Keys that relayd adds for an upstream never come back: they are taken out of its response heads and errors.
+"""Removes the keys that relayd adds for an upstream from the response heads and errors of that upstream.
 
 Laws:
-1. A key is found as it is and in base64 at any offset, so that also `user:key` in base64 is found; both also
-   percent-encoded in any case and up to DECODED times, with JSON's escapes and with those of HTML.
-2. A field that holds a key is left out, because its masked value would mean something else (a relative Location, a
-   cookie). Only the parameter that relayd itself has added to a query is cut out of a URL, and the rest of the field
-   goes on.
-3. A head without a key costs a few searches for a fixed text: 1.2 microseconds, 5 where it has escapes. The
-   expressions, which alone decide, run only where one of them has found something.
-4. A word that people write where no key is needed (`none`, `EMPTY`) is no secret, nor is what has less than four
-   characters; of these only the parameter is cut out. A key of less than eight characters counts only where no letter
-   or digit stands beside it.
+1. A key is found literally, and in base64 at any offset, so that `user:key` in base64 is found too. Both are also found
+   percent-encoded (digits in either case, up to MAX_DECODES times), with JSON escapes and with HTML escapes.
+2. A field that contains a key is dropped, because a masked value could have another meaning (a relative Location, a
+   cookie). One exception: the query parameter that relayd added itself is cut out of a URL, and the rest of the field
+   is forwarded.
+3. A head without a key costs a few searches for fixed texts: 1.2 microseconds, 5 with escapes. Only the regular
+   expressions decide; they run only after one of these searches has found a text.
+4. A placeholder for an unneeded key (`none`, `EMPTY`) is not a secret, nor is a text of fewer than four characters; for
+   these only the added parameter is cut out. A key of fewer than eight characters is found only if no letter or digit
+   is adjacent to it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from urllib.parse import unquote_to_bytes
 from relayd.wire.response import ResponseHead
 
 MASK = "***"
-MIN_CHARS, MIN_SUBSTRING_CHARS = 4, 8  # characters of a secret; and of one that is found inside of words too
-MAX_KEY_BYTES = 512  # bytes of a key that are looked for
-MAX_DECODES = 4  # times that percent-encoding is taken away
-MAX_NAMES = 16  # field names that are counted apart
+MIN_CHARS, MIN_SUBSTRING_CHARS = 4, 8  # characters: of a secret; of one found inside of words
+MAX_KEY_BYTES = 512  # bytes of a key that are searched for
+MAX_DECODES = 4  # rounds of percent-decoding
+MAX_NAMES = 16  # field names that are counted separately
 PLACEHOLDERS = frozenset(
     ("none", "null", "empty", "dummy", "fake", "unused", "test", "demo", "placeholder", "token", "apikey", "api-key",
      "api_key", "no-key", "nothing", "anything", "ollama", "vllm", "local", "localhost", "lm-studio", "llama", "openai",
@@ -35,7 +35,7 @@ PLACEHOLDERS = frozenset(
 )
 _PARAMETER = re.compile(rb"([?&;])([^=&;?#\s\"'<>]*)=([^&;#\s\"'<>]*)")
 _LEFT_OVER = re.compile(rb"(\?[&;]+(?=[^&;#\s\"'<>]))|\?[&;]*(?=[#\s\"'<>]|\Z)")
-# No letter or digit stands before, or only one that belongs to an escape.
+# Not preceded by a letter or digit, except by one that belongs to an escape.
 _BEFORE = (
     rb"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f][0-9A-Fa-f])|(?<=%25[0-9A-Fa-f][0-9A-Fa-f])"
     rb"|(?<=\\u00[0-9A-Fa-f][0-9A-Fa-f])|(?<=\\[nrt]))"
@@ -49,7 +49,7 @@ _NAMED = {
 
 
 class KeyFilter:
-    """The keys of one upstream; owned by an endpoint. `seen` counts by field name what was taken out."""
+    """The keys of one upstream; owned by an endpoint. `counts` are the removed fields by name."""
 
     __slots__ = ("_forms", "_has_placeholders", "_names", "_pattern", "_plain", "_texts", "_values", "counts")
 
@@ -64,13 +64,13 @@ class KeyFilter:
         self._texts = tuple(sorted({text.encode()[:MAX_KEY_BYTES] for text in texts} | encoded))
         self._forms = tuple(sorted({_normalised(text) for text in self._texts}))
         forms = [_expression(text) for text in sorted(texts, key=len, reverse=True)]
-        forms += [_NOT_PLAIN.sub(_each_form, form) for form in sorted(encoded, key=len, reverse=True)]
+        forms += [_NOT_PLAIN.sub(_expression_of_match, form) for form in sorted(encoded, key=len, reverse=True)]
         self._pattern = re.compile(b"|".join(forms)) if forms else None
-        self._plain = re.compile(b"|".join(map(_whole_word, self._forms))) if forms else None
+        self._plain = re.compile(b"|".join(map(_expression_of_form, self._forms))) if forms else None
         self.counts: dict[str, int] = {}
 
     def holds(self, data: bytes) -> bool:
-        """Whether some key stands in these bytes."""
+        """True if these bytes contain a key."""
         for text in self._texts:
             if text in data:
                 return self._found(data)
@@ -86,11 +86,11 @@ class KeyFilter:
         return self._found(data) or (self._plain is not None and self._plain.search(plain) is not None)
 
     def needs_cleaning(self, head: bytes) -> bool:
-        """Whether `clean` has something to do for a response with this header section."""
+        """True if `clean` would change a response with this header section."""
         return self.holds(head) or (self._has_placeholders and self._without_added_parameter(head) != head)
 
     def clean(self, response: ResponseHead) -> None:
-        """Take the keys out of a head."""
+        """Remove the keys from a head."""
         if self.holds(response.reason):
             self._count("the reason phrase")
             response.reason = b""
@@ -103,7 +103,7 @@ class KeyFilter:
         response.keep = [line for one in response.keep if (line := self.line(one))]
 
     def line(self, line: bytes) -> bytes:
-        """A field line as it may go on; b"" where it may not."""
+        """The field line to forward; b"" if it is dropped."""
         if not self.needs_cleaning(line):
             return line
         name, colon, value = line.partition(b":")
@@ -117,14 +117,14 @@ class KeyFilter:
         self.counts[name] = self.counts.get(name, 0) + 1
 
     def pop_counts(self) -> dict[str, int]:
-        """What was counted since the last time."""
+        """Return and reset the counts."""
         counts = self.counts
         if counts:
             self.counts = {}
         return counts
 
     def _without_added_parameter(self, text: bytes) -> bytes:
-        """URLs without the parameter that relayd has added."""
+        """The text with the parameter that relayd added cut out of its URLs."""
         parts: list[bytes] = []
         done = 0
         for match in _PARAMETER.finditer(text) if self._values else ():
@@ -144,7 +144,7 @@ class KeyFilter:
         return self.body(text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
 
     def body(self, data: bytes) -> bytes:
-        """The bytes of an error with every key masked; the whole of it where a key is written in some mixed way."""
+        """The body of an error with every key masked; masked as a whole if it contains a key with mixed escapes."""
         if self._pattern is None or not self.holds(data):
             return data
         masked = self._pattern.sub(MASK.encode(), data)
@@ -152,7 +152,7 @@ class KeyFilter:
 
 
 def _normalised(data: bytes) -> bytes:
-    """Without percent-encoding, JSON's and HTML's escapes, and the two ways to write a blank."""
+    """The data without percent-encoding, JSON and HTML escapes and backslashes, and with `+` as a space."""
     for _ in range(MAX_DECODES):
         if b"%" not in data:
             break
@@ -160,11 +160,11 @@ def _normalised(data: bytes) -> bytes:
     if b"\\u00" in data:
         data = _JSON_ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), data)
     if b"&" in data:
-        data = _HTML_ESCAPE.sub(_of_html, data)
+        data = _HTML_ESCAPE.sub(_html_character, data)
     return data.replace(b"\\", b"").replace(b"+", b" ")
 
 
-def _of_html(match: re.Match[bytes]) -> bytes:
+def _html_character(match: re.Match[bytes]) -> bytes:
     if match[3]:
         return _NAMED[match[3]]
     code = int(match[1], 16) if match[1] else int(match[2])
@@ -172,7 +172,7 @@ def _of_html(match: re.Match[bytes]) -> bytes:
 
 
 def _secret_texts(value: str) -> Iterator[str]:
-    """The secret texts in a stored value: the value, what follows a scheme, and what Basic credentials say."""
+    """The secret texts in a value: the value itself, the part after a scheme, and decoded Basic credentials."""
     yield value
     scheme, blank, rest = value.partition(" ")
     if not blank or not re.fullmatch(r"[A-Za-z0-9._~+-]{2,20}", scheme):
@@ -193,11 +193,11 @@ def _is_secret(text: str) -> bool:
 
 
 def _base64_forms(text: str) -> Iterator[bytes]:
-    """What base64 (RFC 4648 4, 5) makes of a text wherever it begins in three bytes, without what depends on its
-    neighbours."""
+    """The base64 forms (RFC 4648 4, 5) of a text at each offset modulo three, without the characters that depend on
+    adjacent bytes."""
     raw = text.encode()[:MAX_KEY_BYTES]
     if len(raw) < MIN_SUBSTRING_CHARS:
-        if len(raw) > 3:  # only as a whole: parts of it would be found by chance
+        if len(raw) > 3:  # only complete: parts of it would match by chance
             yield base64.b64encode(raw)
         return
     for lead in range(3):
@@ -210,12 +210,12 @@ def _base64_forms(text: str) -> Iterator[bytes]:
 _NOT_PLAIN = re.compile(rb"[^A-Za-z0-9]")
 
 
-def _each_form(match: re.Match[bytes]) -> bytes:
-    return _forms_of(match[0][0])
+def _expression_of_match(match: re.Match[bytes]) -> bytes:
+    return _expression_of_byte(match[0][0])
 
 
-def _forms_of(byte: int) -> bytes:
-    """An expression for one byte as it is, percent-encoded, or escaped as JSON may do it."""
+def _expression_of_byte(byte: int) -> bytes:
+    """A regular expression for one byte: literal, percent-encoded, or escaped as in JSON."""
     two = b"".join(b"[%b%b]" % (digit.lower(), digit) for digit in (b"%X" % (byte >> 4), b"%X" % (byte & 15)))
     forms = [re.escape(bytes([byte])), rb"%(?:25){0,3}" + two, rb"\\+u00" + two]
     if byte in b'"\\/':
@@ -225,8 +225,8 @@ def _forms_of(byte: int) -> bytes:
     return b"(?:" + b"|".join(forms) + b")"
 
 
-def _whole_word(form: bytes) -> bytes:
-    """An expression for a normal form, which inside of a word counts only from WHOLE characters on."""
+def _expression_of_form(form: bytes) -> bytes:
+    """A regular expression for a normal form; a form shorter than MIN_SUBSTRING_CHARS matches only complete words."""
     found = re.escape(form)
     if len(form) < MIN_SUBSTRING_CHARS:
         found = rb"(?<![A-Za-z0-9])" + found if form[:1].isalnum() else found
@@ -235,9 +235,9 @@ def _whole_word(form: bytes) -> bytes:
 
 
 def _expression(text: str) -> bytes:
-    """An expression for a text in which every character may be percent-encoded, or escaped as JSON may do it."""
+    """A regular expression for a text in which any character may be percent-encoded or escaped as in JSON."""
     raw = text.encode()
-    parts = [_forms_of(byte) for byte in raw[:MAX_KEY_BYTES]]
+    parts = [_expression_of_byte(byte) for byte in raw[:MAX_KEY_BYTES]]
     found = b"".join(parts)
     if len(raw) > MAX_KEY_BYTES:
         found += rb"[!-~]*"

@@ -1,15 +1,15 @@
 """Newline-delimited JSON: an incremental splitter of lines.
 
 Laws:
-1. A line ends with LF; a CR before it is not part of the line. Blank lines are no records.
-2. A line is bounded, and the cost is linear in the input, however it was cut.
+1. A line ends with LF; a CR before it is not part of the line. Blank lines are ignored.
+2. The length of a line is bounded, and the cost is linear in the input, regardless of its segmentation.
 """
 
 from __future__ import annotations
 
 
 class NdjsonError(ValueError):
-    """A line is longer than allowed. `rule` is a stable word."""
+    """A line is too long. `rule` is a stable identifier."""
 
     def __init__(self, rule: str) -> None:
         super().__init__(rule)
@@ -27,11 +27,11 @@ class LineSplitter:
 
     @property
     def rest(self) -> bytes:
-        """The bytes behind the last line end."""
+        """The bytes after the last line end."""
         return bytes(self._buffer)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take `data`, return the lines that it completed, without their ends. Raises NdjsonError."""
+        """Add `data`. Returns the completed lines without their ends. Raises NdjsonError."""
         end = data.rfind(b"\n") + 1
         if not end:
             self._hold(data)
@@ -51,13 +51,13 @@ class LineSplitter:
         return lines
 
     def finish(self) -> bytes | None:
-        """The last line of a stream that ended without a line end; None if there is none."""
+        """The last line of a stream that ended without a line end; None if it is blank."""
         line = bytes(self._buffer)
         self._buffer.clear()
         return None if not line or line.isspace() else line
 
     def _hold(self, data: bytes) -> None:
         self._buffer += data
-        # One byte more: the last one may be the CR of a line that is just long enough.
+        # One more byte is allowed: it can be the CR of a line of exactly the maximum length.
         if len(self._buffer) > self._max_line + 1:
             raise NdjsonError("line_size")

@@ -1,14 +1,14 @@
-"""Where a request comes from when trusted proxies stand before relayd: the client, and what the next hop is told of it.
+"""The client of a request that arrives through trusted proxies, and the forwarding fields for the next hop.
 
 Laws:
-1. Only what a trusted peer wrote is believed. The list is walked from the right, and the first untrusted address is the
-   client (RFC 7239 8.1: everything left of it could be invented).
-2. An entry that is no address ends the walk. In X-Forwarded-For neither it nor anything left of it goes on; in
-   Forwarded `unknown` and obfuscated nodes (RFC 7239 6.2, 6.3) go on, malformed elements do not.
-3. X-Forwarded-For decides where it is present, because proxies that write it pass a client's Forwarded on untouched
-   (nginx, Envoy, HAProxy with `option forwardfor`). Without X-Forwarded-For, Forwarded decides.
-4. What is sent on says the same in both forms: a Forwarded that contradicts what is believed is written anew.
-5. Work is bounded: `MAX_ELEMENTS` entries of a list are looked at.
+1. Only entries written by a trusted peer are used. The list is searched from right to left, and the first untrusted
+   address is the client (RFC 7239 8.1: everything left of it may be forged).
+2. The search stops at an entry that is not an address. In X-Forwarded-For this entry and all entries left of it are
+   dropped. In Forwarded, `unknown` and obfuscated nodes (RFC 7239 6.2, 6.3) are forwarded, malformed elements are not.
+3. X-Forwarded-For takes precedence over Forwarded, because proxies that write X-Forwarded-For forward a client's
+   Forwarded unchanged (nginx, Envoy, HAProxy with `option forwardfor`).
+4. Both fields are sent with the same content: a Forwarded that contradicts the result is replaced.
+5. The cost is bounded: at most MAX_ELEMENTS entries of a list are read.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _OBFUSCATED_PORT = re.compile(rb":_[A-Za-z0-9._\-]+\Z")
 
 
 class Origin(NamedTuple):
-    """`client` is an address, or `unix`; `chain` the X-Forwarded-For value to send on, with the peer appended;
-    `elements` what stands before relayd's own element in Forwarded. `proto` and `host` are those of the client's own
-    request as far as the proxies told them, else None."""
+    """`client` is an address or `unix`. `chain` is the X-Forwarded-For value to send, with the peer appended.
+    `elements` are the Forwarded elements to send before relayd's own. `proto` and `host` are those of the client's
+    request as reported by the proxies, else None."""
 
     client: str
     chain: bytes
@@ -40,10 +40,10 @@ class Origin(NamedTuple):
 
 
 class _ListResult(NamedTuple):
-    """The result of walking one list. `forwardable` are its last entries that may be forwarded, `addresses` the
-    addresses of the last entries that have one; both in the list's order. `seen` counts from the right up to the
-    client's entry, 0 if no entry has an address; `length` is the number of entries, -1 if the list is longer than
-    MAX_ELEMENTS."""
+    """The result of searching one list. `forwardable` are its last entries that may be forwarded, `addresses` the
+    addresses of the last entries that have one; both in the order of the list. `client_position` is the position of the
+    client's entry, counted from 1 at the right; 0 if no entry has an address. `length` is the number of entries, -1 if
+    the list is longer than MAX_ELEMENTS."""
 
     client: str
     forwardable: list[bytes]
@@ -55,8 +55,8 @@ class _ListResult(NamedTuple):
 
 
 def origin_of(peer: str, values: Callable[[bytes], list[bytes]], trusted: TrustedNetworks) -> Origin:
-    """The origin of a request. `peer` is the address of the socket, or `unix`; `values` gives all values of a field,
-    in order, by its lower-case name. A peer that is not trusted is the client itself."""
+    """The origin of a request. `peer` is the address of the socket, or `unix`; `values` returns all values of a field,
+    in order, for a lower-case name. An untrusted peer is the client itself."""
     if peer.startswith("::ffff:"):  # IPv4 on a dual-stack socket
         peer = str(parse_address(peer) or peer)
     if not trusted.contains(peer):
@@ -78,14 +78,14 @@ def origin_of(peer: str, values: Callable[[bytes], list[bytes]], trusted: Truste
 
 
 def _chain(entries: list[bytes], peer: str) -> bytes:
-    """A peer on a Unix socket has no address: it adds nothing to a list, and is `unknown` where there is none."""
+    """The list with the peer. A peer on a Unix socket has no address: it is omitted, or `unknown` as the only entry."""
     if peer == UNIX:
         return b", ".join(entries) or b"unknown"
     return b", ".join([*entries, peer.encode("ascii", "replace")])
 
 
 def _read_x_forwarded_for(peer: str, lines: list[bytes], trusted: TrustedNetworks) -> _ListResult:
-    """X-Forwarded-For."""
+    """Search X-Forwarded-For."""
     entries = b",".join(lines).rsplit(b",", MAX_ELEMENTS)
     cut = len(entries) > MAX_ELEMENTS
     if cut:
@@ -107,7 +107,7 @@ def _read_x_forwarded_for(peer: str, lines: list[bytes], trusted: TrustedNetwork
 
 
 def _read_forwarded(peer: str, lines: list[bytes], trusted: TrustedNetworks) -> _ListResult:
-    """Forwarded."""
+    """Search Forwarded."""
     client, is_searching, client_position = peer, True, 0
     proto = host = b""
     forwardable: list[bytes] = []
@@ -129,26 +129,27 @@ def _read_forwarded(peer: str, lines: list[bytes], trusted: TrustedNetworks) -> 
 
 
 def _trusted_value(form: re.Pattern[bytes], lines: list[bytes], result: _ListResult) -> bytes:
-    """The value of X-Forwarded-Proto or -Host that belongs to the client: the one at the client's place where every
-    proxy added one as to X-Forwarded-For, else the last one, which the peer itself wrote. b"" for none."""
+    """The value of X-Forwarded-Proto or -Host for the client: the entry at the client's position if the list is as long
+    as X-Forwarded-For, else the last entry, which the peer itself wrote. b"" if there is none or it is malformed."""
     entries = [entry for part in b",".join(lines).rsplit(b",", MAX_ELEMENTS) if (entry := part.strip(b" \t"))]
     if not entries:
         return b""
-    value = entries[-result.client_position] if result.client_position and len(entries) == result.length else entries[-1]
+    is_parallel = result.client_position > 0 and len(entries) == result.length
+    value = entries[-result.client_position] if is_parallel else entries[-1]
     return value if form.fullmatch(value) else b""
 
 
 def _agrees(forwarded: _ListResult, client: str, proto: bytes, host: bytes) -> bool:
-    """Whether Forwarded says nothing else than what is believed."""
+    """True if Forwarded does not contradict the result."""
     if forwarded.client != client or forwarded.proto not in (b"", proto):
         return False
     return forwarded.host.lower() in (b"", host.lower())
 
 
 def _elements(result: _ListResult, proto: bytes, host: bytes) -> list[bytes]:
-    """Elements of Forwarded for a list of addresses; the client's has what is known of its request."""
+    """Forwarded elements for a list of addresses; the client's element includes the known host and protocol."""
     made, client_index = [b"for=" + node_of(address) for address in result.addresses], result.client_position
-    if not client_index and (proto or host):  # nothing but this is known of the client
+    if not client_index and (proto or host):  # the client's address is unknown
         made, client_index = [b"for=unknown"], 1
     if client_index:
         made[-client_index] += b";host=" + quoted(host) if host else b""

@@ -1,13 +1,13 @@
-"""The path as rules must see it: every reading of it that a server behind relayd could arrive at.
+"""The readings of a path: all interpretations of it that a server behind relayd could use.
 
-1. The target that is sent on is never touched (RFC 9110 7.7); only the choice of a route looks at the readings.
-2. A path that is its own only reading has one meaning. Where the readings differ, the same route must take all of them:
-   a back-end resolves `..`, decodes, cuts parameters and merges slashes in an order that relayd does not know.
-3. A rule is written in normal form (`pattern`), so that a request can equal it.
-4. The cost is linear in the path for each reading, and the number of readings is bounded. `needs_look` is False for
+1. The forwarded target is never modified (RFC 9110 7.7); readings are used only for the selection of a route.
+2. A path with a single reading is unambiguous. If a path has several readings, the same route must match all of them:
+   a server resolves `..`, decodes, removes parameters and merges slashes in an order that relayd does not know.
+3. Paths in rules are converted to the normal form (`pattern`), so that a request can match them.
+4. The cost of a reading is linear in the path, and the number of readings is bounded. `may_be_ambiguous` is False for
    plain paths, so that these cost one search.
 
-Letters are compared as they are. Where a back-end ignores case, its rule needs a regex with (?i).
+Comparison is case-sensitive. For a server that ignores case, the rule needs a regex with (?i).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from urllib.parse import quote
 
 from relayd.errors import ExchangeError
 
-# Bounds of what is looked at, so that it takes milliseconds: how many readings, of how many bytes together, and the
-# length of a path that needs a look.
+# Bounds that limit the cost to milliseconds: the number of readings, their total size, and the length of a path that
+# may be ambiguous.
 MAX_READINGS = 16
 MAX_READING_BYTES = 32 * 1024
 MAX_PATH_BYTES = 8 * 1024
 
-# An escape, a parameter, a backslash, two slashes, a segment that is made of dots or ends with one.
+# An escape, a parameter, a backslash, two slashes, or a segment that consists of dots or ends with a dot.
 _SUSPICIOUS = re.compile(rb"%|;|\\|//|\.\.|\./|\.\Z")
-# ASCII in more bytes of UTF-8 than it needs (RFC 3629 3 forbids it), and the %uXXXX of IIS and of escape().
+# ASCII in overlong UTF-8 (forbidden by RFC 3629 3), and the %uXXXX of IIS and JavaScript's escape().
 _OVERLONG = re.compile(
     rb"%(?:C([01])|E0%8([01])|F0%80%8([01]))%([89AB][0-9A-F])|%25[uU]00([0-7][0-9A-Fa-f])|%u00([0-7][0-9A-Fa-f])"
 )
@@ -35,9 +35,9 @@ _SLASHES = re.compile(rb"//+")
 _CUT = re.compile(rb"%00|%3[Ff]|%23")
 _UNFINISHED = re.compile(rb"[/;\\]|%25[0-9A-Fa-f]{0,2}\Z")
 _UPWARD = re.compile(rb"/\.\.(?:/|\Z)")
-# What a request can hold unescaped in its path, but for the percent sign.
+# The bytes that a path can contain unescaped, except the percent sign.
 _PLAIN = frozenset(range(0x21, 0x7F)) - frozenset(b"#?%")
-# The two digits of an escape, in any case, to what is written for it.
+# The two digits of an escape, in either case, to its replacement.
 _UNESCAPED = {
     (high + low).encode(): bytes((code,)) if (code := int(high + low, 16)) in _PLAIN else b"%%%02X" % code
     for high in "0123456789abcdefABCDEF" for low in "0123456789abcdefABCDEF"
@@ -51,7 +51,7 @@ def may_be_ambiguous(path: bytes) -> bool:
 
 
 def decoded(path: bytes) -> bytes:
-    """The path decoded once. What cannot stand in a request unescaped is written as %XX in capitals again."""
+    """The path decoded once. Bytes that a request cannot contain unescaped are encoded again as %XX in upper case."""
     if b"%" not in path:
         return path
     first, *rest = path.split(b"%")
@@ -91,7 +91,7 @@ def _merged(path: bytes) -> bytes:
 
 
 def _resolved(path: bytes) -> bytes:
-    """Without the segments `.` and `..`, as RFC 3986 5.2.4 removes them; empty segments count as segments."""
+    """The path without the segments `.` and `..` (RFC 3986 5.2.4); empty segments count as segments."""
     if b"/." not in path:
         return path
     resolved: list[bytes] = []
@@ -115,14 +115,14 @@ def _trimmed(segment: bytes) -> bytes:
 
 
 def _without_tails(path: bytes) -> bytes:
-    """Without dots and blanks at the end of segments, which Windows ignores."""
+    """The path without dots and spaces at the end of segments, which Windows ignores."""
     if b"." not in path and b"%20" not in path:
         return path
     return b"/".join(map(_trimmed, path.split(b"/")))
 
 
 def _cut_off(path: bytes) -> bytes:
-    """As a reader sees it for whom an escaped NUL, question mark or number sign ends the path."""
+    """The path up to an escaped NUL, question mark or number sign, at which some servers end it."""
     return _CUT.split(path, maxsplit=1)[0] if b"%" in path else path
 
 
@@ -133,43 +133,45 @@ _STEPS: tuple[Callable[[bytes], bytes], ...] = (
 
 
 def readings(path: bytes) -> Iterator[bytes]:
-    """All that readers can make of a path, by any of these steps in any order; the path itself comes first.
+    """All readings of a path: the results of these steps in any order. The path itself comes first.
 
-    Raises ExchangeError: uri_too_long for a path of more than LONGEST bytes that needs a look, ambiguous_path where
-    there are more readings than READINGS, or more than READ_BYTES of them.
+    Raises ExchangeError: uri_too_long for a possibly ambiguous path of more than MAX_PATH_BYTES, ambiguous_path for
+    more than MAX_READINGS readings or MAX_READING_BYTES of them.
     """
     if len(path) > MAX_PATH_BYTES and may_be_ambiguous(path):
-        raise ExchangeError("uri_too_long", f"{len(path)} bytes of path with escapes, ; or dots, at most {MAX_PATH_BYTES}")
+        detail = f"the path has escapes, ; or dots and {len(path)} bytes; the limit is {MAX_PATH_BYTES}"
+        raise ExchangeError("uri_too_long", detail)
     found, size = [path], len(path)
     yield path
-    for one in found:  # it grows meanwhile
+    for one in found:  # grows during the loop
         for step in _STEPS:
             other = step(one)
             if other in found:
                 continue
             size += len(other)
             if len(found) == MAX_READINGS or size > MAX_READING_BYTES:
-                raise ExchangeError("ambiguous_path", f"more than {MAX_READINGS} readings, or {MAX_READING_BYTES} bytes of them")
+                detail = f"the path has more than {MAX_READINGS} readings or {MAX_READING_BYTES} bytes of them"
+                raise ExchangeError("ambiguous_path", detail)
             found.append(other)
             yield other
 
 
 def has_parent_segment(reading: bytes) -> bool:
-    """Whether a segment `..` stands in this reading."""
+    """True if this reading contains a segment `..`."""
     return _UPWARD.search(reading) is not None
 
 
 def with_one_slash(path: bytes) -> bytes:
-    """The path with exactly one slash in front: a reader takes `//name/x` and `/\\name/x` for a host (RFC 3986 4.2)."""
+    """The path with exactly one leading slash: `//name/x` and `/\\name/x` would name a host (RFC 3986 4.2)."""
     if path.startswith((b"//", b"/\\")) or not path.startswith(b"/"):
         return b"/" + path.lstrip(b"/\\")
     return path
 
 
 def normalise(path: bytes) -> bytes:
-    """The normal form: what the reader arrives at that takes every step, again and again until nothing changes.
+    """The normal form: the result of all steps except the cut, repeated until nothing changes.
 
-    The result begins with a slash; a path that does not settle within a few rounds becomes the empty path.
+    The result begins with a slash. It is empty if the path still changes after _MAX_ROUNDS rounds.
     """
     for _ in range(_MAX_ROUNDS):
         if not may_be_ambiguous(path):
@@ -184,19 +186,19 @@ def normalise(path: bytes) -> bytes:
 
 
 def pattern(text: str, *, whole: bool) -> bytes:
-    """A path of the configuration (the beginning of one unless `whole`) in the normal form of requests' paths.
+    """A path of the configuration (a prefix unless `whole`) in normal form.
 
-    Raises ValueError where no request can ever equal it.
+    Raises ValueError if no request can match it.
     """
     if not text.startswith("/"):
-        raise ValueError("begins with /")
+        raise ValueError("must begin with /")
     for sign, why in (("?", "the query is not part of the path"), ("#", "a fragment is never sent")):
         if sign in text:
-            raise ValueError(f"holds {sign}, so no request can equal it: {why}")
+            raise ValueError(f"contains {sign}, so no request can match it: {why}")
     if any(ord(sign) < 0x20 or ord(sign) == 0x7F for sign in text):
-        raise ValueError("holds a control character")
+        raise ValueError("contains a control character")
     path = quote(text, safe="".join(map(chr, _PLAIN)) + "%").encode("ascii")
-    begun = b"" if whole else path[path.rfind(b"/") + 1 :]  # of a prefix, the last segment is only begun
+    begun = b"" if whole else path[path.rfind(b"/") + 1 :]  # the last segment of a prefix may be incomplete
     settled = normalise(path[: len(path) - len(begun)])
     if begun:
         begun = decoded(begun)
@@ -204,10 +206,10 @@ def pattern(text: str, *, whole: bool) -> bytes:
             raise ValueError("ends within an escape, a parameter or a segment of dots")
         settled += begun
     if not settled:
-        raise ValueError("holds escapes of escapes without end")
+        raise ValueError("contains too many nested escapes")
     tail = b"" if whole else b"x"
     if any(not _same(one, settled, whole) for one in readings(settled + tail)):
-        raise ValueError("is read in more than one way, so that requests for it are refused; write it without escapes")
+        raise ValueError("is ambiguous, so requests for it would be rejected; write it without escapes")
     return settled
 
 

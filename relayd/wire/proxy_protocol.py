@@ -1,11 +1,12 @@
-"""The PROXY protocol, versions 1 and 2: the address that a trusted balancer saw, sent before the first byte.
+"""The PROXY protocol, versions 1 and 2: a header before the first byte in which a trusted load balancer sends the
+client's address.
 
 Laws:
-1. A header is either whole and valid or the connection ends: the caller never reads on behind a fault.
-2. The bound is fixed: 107 bytes for version 1, 16 + `V2_PAYLOAD` bytes for version 2.
-3. LOCAL and UNKNOWN keep the real peer (Source None); nothing is believed of them.
+1. A header is complete and valid, or the connection is closed: the caller never continues after a fault.
+2. The size is bounded: 107 bytes for version 1, 16 + V2_PAYLOAD bytes for version 2.
+3. LOCAL and UNKNOWN keep the peer address of the socket (Source None); their addresses are ignored.
 
-Only the caller knows whether the peer may send this header at all (`trusted_proxies`).
+The caller checks whether the peer may send this header (`trusted_proxies`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _V1_UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: [^\r\n]*)?")
 
 
 class ProxyProtocolError(ValueError):
-    """The first bytes are no valid header. `rule` is a stable word for the log."""
+    """The first bytes are not a valid header. `rule` is a stable identifier for the log."""
 
     def __init__(self, rule: str) -> None:
         super().__init__(rule)
@@ -32,7 +33,7 @@ class ProxyProtocolError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the connection came from, and where it went to. A Unix source has the address `unix` and port 0."""
+    """Source and destination of the client's connection. A Unix source has the address `unix` and port 0."""
 
     address: str
     port: int
@@ -41,7 +42,7 @@ class Source:
 
 
 def parse(buffer: bytes) -> tuple[Source | None, int] | None:
-    """The source and the header's length; None if more bytes are needed. Raises ProxyProtocolError."""
+    """The source and the length of the header; None if more bytes are needed. Raises ProxyProtocolError."""
     if buffer.startswith(b"PROXY "):
         return _version_1(buffer)
     if buffer.startswith(SIGNATURE):
@@ -89,7 +90,7 @@ def _port(text: bytes) -> int:
     return port
 
 
-# Family and transport -> length of the address block. Datagrams cannot have come over a stream socket.
+# Family and transport -> length of the address block. Datagram transports are invalid on a stream socket.
 _BLOCKS = {0x00: 0, 0x11: 12, 0x21: 36, 0x31: 216}
 
 
@@ -103,7 +104,7 @@ def _version_2(buffer: bytes) -> tuple[Source | None, int] | None:
         raise ProxyProtocolError("length")
     if len(buffer) < 16 + length:
         return None
-    if buffer[12] == 0x20:  # LOCAL: whatever the block says is to be ignored
+    if buffer[12] == 0x20:  # LOCAL: the address block is ignored
         return None, 16 + length
     family = buffer[13]
     block = _BLOCKS.get(family)
@@ -129,7 +130,7 @@ def _version_2(buffer: bytes) -> tuple[Source | None, int] | None:
 
 
 def _check_tlvs(data: bytes) -> None:
-    """Walk the type-length-value records; none of them is used, but a record must not reach beyond the header."""
+    """Validate the type-length-value records: none of them is used, but none may extend beyond the header."""
     position = 0
     while position < len(data):
         if position + 3 > len(data):

@@ -1,12 +1,11 @@
-"""What may be written down: secrets masked by their place, and bytes escaped so that one record is one line.
+"""Redaction for logs: masks secrets by their names, and escapes bytes so that a record is a single line.
 
 Laws:
-1. A secret is masked by the name in front of it, before anything is formatted; nobody looks for what looks like a key.
-2. A name is secret if one of its words is (`client_secret`, `accessToken`, `X-Amz-Signature`, `user[password]`). It is
-   read in lower case and percent-decoded as often as a careless reader might; a name too many is masked rather than one
-   too few.
-3. A value that holds a URL or a query of its own, raw or percent-encoded, is masked where that has a secret name.
-4. Escaped text holds no control character, quote or backslash of its own, and decoding never happens on the way.
+1. A secret is recognised by its name and masked before formatting; values are not searched for possible keys.
+2. A name is secret if one of its words is secret (`client_secret`, `accessToken`, `X-Amz-Signature`, `user[password]`).
+   Names are compared in lower case after repeated percent-decoding; in doubt the value is masked.
+3. A value that contains a URL or a query, raw or percent-encoded, is masked if that contains a secret name.
+4. Escaped text contains no control character, quote or backslash of the original; logged text is never decoded.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ SECRET_WORDS = frozenset(
      "authorization", "credential", "credentials", "sig", "signature", "hmac", "session", "sessionid", "accesskeyid",
      "jwt", "saml", "assertion", "otp", "totp", "cookie", "bearer", "ticket", "verifier")
 )
-"""A name with one of these words carries a secret."""
+"""A name that contains one of these words is secret."""
 SECRET_NAMES = frozenset(
     ("code", "sid", "pin", "pass", "phpsessid", "jsessionid", "sessid", "samlresponse", "samlrequest", "saml_response",
      "device_code", "user_code", "auth_code", "authorization_code")
 )
-"""Secret as whole names only."""
+"""These are secret only as complete names."""
 SECRET_QUERY = SECRET_WORDS | SECRET_NAMES
-# Words that are often written without a break: accesstoken, clientsecret, subscriptionkey. `monkey` is none of them.
+# Compounds without a separator: accesstoken, clientsecret, subscriptionkey. `monkey` does not match.
 _JOINED = re.compile(
     r"(?:access|app|application|admin|api|auth|bearer|client|csrf|device|id|license|login|master|oauth|private|refresh|"
     r"reset|secret|security|service|session|shared|sign|signing|subscription|user|verification|web|x)+"
@@ -57,8 +56,8 @@ def _decoded(text: str) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def is_secret_name(name: str) -> bool:
-    """Whether a parameter, a field or a member of this name carries a secret."""
-    if len(name) > 256:  # nobody's name; and the memo stays small
+    """True if a parameter, field or member of this name contains a secret."""
+    if len(name) > 256:  # not a real name; also bounds the cache
         return True
     name = _decoded(name).strip(" \t?&")
     low = name.lower().replace("-", "_")
@@ -84,8 +83,8 @@ def _is_secret(name: str, extra: Collection[str]) -> bool:
 def mask_query(query: str, extra: Collection[str] = ()) -> str:
     """The query string (with or without its `?`) with the values of secret names masked.
 
-    `extra` are configured names in lower case with `_` for `-`. A `;`, `?` or `#` counts as a separator of names,
-    because some servers read it so, but never as the end of a secret.
+    `extra` are configured names in lower case with `_` for `-`. `;`, `?` and `#` separate names, because some servers
+    treat them so, but they never end a secret value.
     """
     if "=" not in query and "%" not in query:
         return query
@@ -101,7 +100,7 @@ def _mask_part(part: str, extra: Collection[str]) -> str:
     for match in _NAME.finditer(part):
         if _is_secret(match[1], extra):
             return part[: match.end()] + MASK
-    if "%" in part:  # a query inside of a value, or one that was encoded as a whole
+    if "%" in part:  # a query within a value, or an encoded query
         decoded = _decoded(part)
         for inner in decoded.split("&"):
             for match in _NAME.finditer(inner):
@@ -112,7 +111,7 @@ def _mask_part(part: str, extra: Collection[str]) -> str:
 
 
 def _hides(name: str, extra: Collection[str]) -> bool:
-    """Whether a name is a query of its own that has a secret."""
+    """True if a name is itself an encoded query that contains a secret name."""
     return "%" in name and any(
         _is_secret(match[1], extra) for inner in _decoded(name).split("&") for match in _NAME.finditer(inner)
     )
@@ -126,12 +125,12 @@ def mask_path(path: str) -> str:
 
 
 def mask_urls(text: str, extra: Collection[str] = ()) -> str:
-    """A text with the values of secret names masked in every query that stands in it."""
+    """A text with the values of secret names masked in all its queries."""
     return _QUERY.sub(lambda found: mask_query(found[0], extra), text) if "?" in text else text
 
 
 def mask_fields(lines: list[bytes], extra: Collection[str] = ()) -> list[bytes]:
-    """Field lines with the values of secret fields masked, and in the others those of queries (Referer, Location).
+    """Field lines with the values of secret fields masked; in other fields queries are masked (Referer, Location).
 
     `extra` are configured names in lower case with `-`.
     """
@@ -139,7 +138,7 @@ def mask_fields(lines: list[bytes], extra: Collection[str] = ()) -> list[bytes]:
     for line in lines:
         raw, colon, value = line.partition(b":")
         name = raw.strip().lower().replace(b"_", b"-").decode("latin-1")
-        if not colon:  # cannot be told from the rest of a folded secret
+        if not colon:  # may be the continuation of a folded secret
             masked.append(MASK.encode())
         elif name in SECRET_FIELDS or name in extra or is_secret_name(name):
             masked.append(raw + b": " + MASK.encode())
@@ -150,7 +149,7 @@ def mask_fields(lines: list[bytes], extra: Collection[str] = ()) -> list[bytes]:
 
 def _escape_match(match: re.Match[str]) -> str:
     code = ord(match[0])
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that did not decode (surrogateescape)
+    if 0xDC80 <= code <= 0xDCFF:  # an undecodable byte (surrogateescape)
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
@@ -158,7 +157,7 @@ def _escape_match(match: re.Match[str]) -> str:
 def escape(data: bytes | str) -> str:
     """Log-safe text: control bytes, DEL, 0x80-0x9f, quotes and backslashes as \\xNN; bytes are read as Latin-1.
 
-    A text's line separators and lone surrogates become \\uNNNN: no writer can fail on them or break the line.
+    Line separators and unpaired surrogates of a text become \\uNNNN, so that it can be encoded and stays on one line.
     """
     text = data.decode("latin-1") if isinstance(data, bytes) else data
     return text if _ESCAPED.search(text) is None else _ESCAPED.sub(_escape_match, text)

@@ -1,11 +1,11 @@
-"""The syntax of the regular expressions that a configuration may hold: a subset of Python's, parsed into a tree.
+"""Parser of the regular expressions in a configuration: a subset of Python's syntax, parsed into a tree.
 
-1. What this parser does not know is refused, with its place. Nothing is guessed, so a later Python cannot add a
-   construct that passes unseen.
-2. Which bytes a set, an escape or a letter matches is asked of Python's own matcher, so the tree cannot disagree.
-3. Only bytes that the path of a request can hold count (`ALPHABET`); every other byte is left out of the sets.
+1. An unknown construct is rejected with its position, so that a new construct of a later Python is never accepted
+   without support.
+2. Python's own matcher determines the bytes that a set, an escape or a letter matches, so the tree agrees with it.
+3. The sets contain only bytes that the path of a request can contain (`ALPHABET`).
 
-The parser is relayd's own because `re._parser` is private and changes between versions of Python.
+relayd has its own parser because `re._parser` is private and changes between versions of Python.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ EVERY = (1 << len(ALPHABET)) - 1
 BITS = {code: 1 << position for position, code in enumerate(ALPHABET)}
 MAX_CHARS = 500
 MAX_DEPTH = 20
-MAX_GROUPS = 32  # the matcher keeps the ends of all of them for each turn of a repetition
+MAX_GROUPS = 32  # the matcher saves the ends of all groups in each iteration of a repetition
 
 _COUNT = re.compile(r"\{([0-9]*)(,?)([0-9]*)\}", re.ASCII)
 _GROUP = re.compile(r"\((?:\?(?:P<[A-Za-z_][A-Za-z0-9_]*>|[:>]|([ais]*)(?:-([is]+))?:))?", re.ASCII)
 _FLAGS = re.compile(r"\(\?([ais]+)\)")
 _REFUSED_GROUPS = {
-    "(?=": "a lookahead", "(?!": "a lookahead; write the exception as a route of its own before this one",
-    "(?<": "a lookbehind", "(?P=": "a reference back to a group", "(?(": "a conditional", "(?#": "a comment",
+    "(?=": "a lookahead", "(?!": "a lookahead; write the exception as a separate route before this one",
+    "(?<": "a lookbehind", "(?P=": "a backreference", "(?(": "a conditional", "(?#": "a comment",
 }
 
 
 class Unsupported(ValueError):
-    """A construct that is refused. `position` counts characters from 1."""
+    """An unsupported construct. `position` counts characters from 1."""
 
     def __init__(self, position: int, reason: str) -> None:
         super().__init__(f"{reason}, at character {position}")
@@ -40,7 +40,7 @@ class Unsupported(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Chars:
-    """One byte out of a set; `mask` has a bit for each byte of ALPHABET."""
+    """One byte of a set; `mask` has a bit for each byte of ALPHABET."""
 
     mask: int
 
@@ -57,7 +57,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """`most` is None without a bound; `position` is where it begins (from 1) and `text` how it is written."""
+    """`most` is None if unbounded; `position` is its position (from 1), `text` its source text."""
 
     body: Node
     least: int
@@ -72,15 +72,15 @@ Node = Chars | Sequence | Choice | Repeat
 
 @lru_cache(4096)
 def _mask(item: str, ignore_case: bool) -> int:
-    """The bytes that one item of a pattern matches, by Python's own account."""
+    """The bytes that one item of a pattern matches, according to Python's matcher."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sets whose meaning may change one day
+        warnings.simplefilter("ignore")  # warnings about future set syntax
         found = re.compile(item.encode(), re.IGNORECASE if ignore_case else 0).findall(ALPHABET)
     return sum(BITS[byte[0]] for byte in found)
 
 
 class _Parser:
-    """One pattern being parsed; used once."""
+    """Parses one pattern; used once."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -95,7 +95,7 @@ class _Parser:
             ignore_case, self.position = "i" in flags[1], flags.end()
         tree = self.choice(ignore_case)
         if self.position < len(self.text):
-            raise Unsupported(self.position + 1, "a parenthesis that was not opened")
+            raise Unsupported(self.position + 1, "an unmatched closing parenthesis")
         return tree
 
     def choice(self, ignore_case: bool) -> Node:
@@ -117,7 +117,7 @@ class _Parser:
         return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
 
     def skip_anchor(self, *anchors: str) -> bool:
-        """Anchors where the whole path begins and ends say nothing that is not so without them."""
+        """Skip an anchor at the beginning or end of the pattern. It has no effect: the whole path must match."""
         for anchor in anchors:
             end = self.position + len(anchor)
             last = self.text[end : end + 1] in ("", "|")
@@ -132,12 +132,12 @@ class _Parser:
         if sign == "(":
             return self.group(ignore_case)
         if sign in "*+?":
-            raise Unsupported(start + 1, f"{sign} without anything to repeat")
+            raise Unsupported(start + 1, f"{sign} with nothing to repeat")
         if sign in "^$":
             raise Unsupported(start + 1, f"{sign} inside the pattern (for the character itself write \\{sign})")
         if sign == "{":
             hint = "" if _COUNT.match(text, start) else "; for any segment of a path write [^/]+"
-            raise Unsupported(start + 1, f"a brace that repeats nothing (for the character itself write \\{{{hint})")
+            raise Unsupported(start + 1, f"a brace with nothing to repeat (for the character itself write \\{{{hint})")
         if sign == ".":
             self.position += 1
             return Chars(EVERY)
@@ -160,7 +160,7 @@ class _Parser:
         while index < len(text) and text[index] != "]":
             index += 2 if text[index] == "\\" else 1
         if index >= len(text):
-            raise Unsupported(start + 1, "a set that is not closed")
+            raise Unsupported(start + 1, "an unterminated set")
         return index + 1
 
     def escape_end(self, start: int) -> int:
@@ -168,7 +168,7 @@ class _Parser:
         if sign == "x":
             return start + 4
         if sign.isdigit():
-            raise Unsupported(start + 1, "a reference back to a group")
+            raise Unsupported(start + 1, "a backreference")
         if sign in "bBAZz" or not sign:
             raise Unsupported(start + 1, f"\\{sign}")
         if sign.isalpha() and sign not in "dDwWsStnrfva":
@@ -186,13 +186,13 @@ class _Parser:
             raise Unsupported(start + 1, f"groups nested deeper than {MAX_DEPTH}")
         self.groups += found[0] == "(" or found[0].startswith("(?P<")
         if self.groups > MAX_GROUPS:
-            raise Unsupported(start + 1, f"more than {MAX_GROUPS} groups; write (?:...) where nothing refers to one")
+            raise Unsupported(start + 1, f"more than {MAX_GROUPS} groups; write (?:...) for unreferenced groups")
         if found[1] is not None or found[2] is not None:
             ignore_case = (ignore_case or "i" in (found[1] or "")) and "i" not in (found[2] or "")
         self.position = found.end()
         inner = self.choice(ignore_case)
         if not self.text.startswith(")", self.position):
-            raise Unsupported(start + 1, "a parenthesis that is not closed")
+            raise Unsupported(start + 1, "an unmatched opening parenthesis")
         self.position += 1
         self.depth -= 1
         return inner
@@ -207,14 +207,14 @@ class _Parser:
             least = int(found[1] or 0)
             most = None if found[2] and not found[3] else int(found[3] or found[1] or 0)
             if most is not None and most < least:
-                raise Unsupported(self.position + 1, f"{found[0]}, whose bounds are the wrong way round")
+                raise Unsupported(self.position + 1, f"{found[0]}, with its bounds in the wrong order")
             self.position = found.end()
         else:
             return body
         possessive = text.startswith("+", self.position)
         self.position += text[self.position : self.position + 1] in ("+", "?")
         if (again := text[self.position : self.position + 1]) and again in "*+?":
-            raise Unsupported(self.position + 1, f"{again} behind a repetition")
+            raise Unsupported(self.position + 1, f"{again} after a repetition")
         return Repeat(body, least, most, possessive, start + 1, text[start : self.position])
 
 

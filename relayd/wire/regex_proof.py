@@ -1,13 +1,13 @@
-"""Proof that a regular expression takes linear time on the path of any request, or the reason why it does not.
+"""Proof that a regular expression takes linear time on the path of any request, or the reason why it may not.
 
-1. Python's matcher backtracks: it follows one way through the pattern after the other. Its work on a path is at most
-   the number of ways in which the beginnings of the path can be read, over all beginnings. So a pattern is linear if
-   the number of ways in which any one beginning can be read has a bound.
-2. The bound is found by exploration: a state holds, for each place of the pattern, in how many ways it was reached. All
-   states that any path leads to are visited. More than WAYS ways, or more states than STATES, refuse the pattern.
-3. The model errs to the safe side. An anchor, an atomic group or a possessive group only takes ways away. That the
-   first success ends the search is used for one form alone: a last `.*`, which takes whatever remains.
-4. {n,m} is expanded before anything is compiled, and its size is bounded before it is expanded.
+1. Python's matcher backtracks: it tries one match through the pattern after another. Its work on a path is at most the
+   sum, over all prefixes of the path, of the number of ways to match the prefix. So a pattern is linear if the number
+   of ways to match any one prefix is bounded.
+2. The bound is found by exploration: a state contains, for each position of the pattern, the number of ways to reach
+   it. All reachable states are visited. A pattern with more than MAX_WAYS ways or MAX_STATES states is rejected.
+3. The model is conservative: an anchor, an atomic group or a possessive group can only reduce the number of ways. That
+   the first match ends the search is used for one form only: a final `.*`, which matches the rest of the path.
+4. The size of {n,m} is bounded before it is expanded, and it is expanded before compilation.
 
 Reference: Weideman et al., Analyzing matching time behavior of backtracking regular expression matchers (CIAA 2016).
 """
@@ -40,16 +40,17 @@ MAX_POSITIONS = 1024
 MAX_STATES = 4096
 MAX_WORK = 400_000
 
-# Two dicts from a position and the bytes that may follow to a number of ways; and the same for ways that match nothing.
+# _Ends: from a position and the bytes that may follow to a number of ways. _State: positions and numbers of ways.
 _Ends = dict[tuple[int, int], int]
 _State = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A part of the pattern: where it can begin and end, and in how many ways it matches the empty text.
+    """A part of the pattern: its possible first and last positions, and the number of ways to match the empty text.
 
-    Each end carries the bytes that may come next: a possessive repetition ends only before a byte that it cannot take.
+    Each end includes the set of bytes that may follow: a possessive repetition ends only before a byte that it does not
+    match.
     """
 
     first: _Ends
@@ -61,7 +62,7 @@ _NOTHING = _Part({}, {}, {EVERY: 1})
 
 
 def _size(node: Node) -> int:
-    """How many positions the expanded pattern has."""
+    """The number of positions of the expanded pattern."""
     if isinstance(node, Chars):
         return 1
     if isinstance(node, Repeat):
@@ -86,7 +87,7 @@ def _added(one: _Ends, other: _Ends) -> _Ends:
 
 
 def _through(ends: _Ends, empty: dict[int, int]) -> _Ends:
-    """The ends on the other side of a part that matches the empty text."""
+    """The ends passed through a part that matches the empty text."""
     made: _Ends = {}
     for (position, guard), ways in ends.items():
         for other, more in empty.items():
@@ -95,7 +96,7 @@ def _through(ends: _Ends, empty: dict[int, int]) -> _Ends:
 
 
 class _Automaton:
-    """The positions of one pattern and what can follow each. Owned by one proof."""
+    """The positions of one pattern and their successors. Owned by one proof."""
 
     def __init__(self, tree: Node) -> None:
         self.masks: list[int] = []
@@ -113,7 +114,7 @@ class _Automaton:
     def spend(self, amount: int) -> None:
         self.work += amount
         if self.work > MAX_WORK:
-            raise Unsupported(1, "more combinations than can be looked through; make the pattern simpler")
+            raise Unsupported(1, "too many combinations to examine; simplify the pattern")
 
     def _link(self, last: _Ends, first: _Ends) -> None:
         self.spend(len(last) * len(first))
@@ -164,8 +165,8 @@ class _Automaton:
     def _repeat(self, node: Repeat) -> _Part:
         body, least, most = node.body, node.least, node.most
         if most != 1 and _nullable(body):
-            raise Unsupported(node.position, f"a repetition of what can match nothing, {_cut(node.text)}")
-        # A possessive repetition of one byte ends where the next byte is none of its own. Longer ones count as greedy.
+            raise Unsupported(node.position, f"a repetition of a part that can match the empty text, {_cut(node.text)}")
+        # A possessive repetition of one byte ends before a byte that it does not match. Others are treated as greedy.
         leave = EVERY & ~body.mask if node.possessive and isinstance(body, Chars) else EVERY
         if most is None:
             rest = self._build(body)
@@ -182,10 +183,10 @@ class _Automaton:
             rest = self._behind(self._build(body), rest)
         return rest
 
-    # The exploration.
+    # ---- exploration
 
     def symbols(self) -> list[int]:
-        """One byte's bit for each class of bytes that no set of the pattern tells apart."""
+        """One byte's bit for each class of bytes that no set of the pattern distinguishes."""
         masks = {guard for ends in (*self.follow, self.whole.first) for _, guard in ends} | set(self.masks)
         classes: dict[tuple[bool, ...], int] = {}
         for code in b"aA0/-" + ALPHABET:
@@ -194,7 +195,7 @@ class _Automaton:
         return list(classes.values())
 
     def overload(self) -> _State | None:
-        """A reachable state in which more ways are open than WAYS and TRIES allow, or None when there is none."""
+        """A reachable state that exceeds MAX_WAYS or MAX_TRIES; None if there is none."""
         symbols = self.symbols()
         first = self._after(((-1, 1),), symbols)
         seen: set[_State] = set()
@@ -235,7 +236,7 @@ class _Automaton:
                 yield tuple(sorted(made.items()))
 
     def overlapping(self, state: _State) -> list[Repeat]:
-        """The repetitions that read the same text in this state, those with the most ways first."""
+        """The repetitions that match the same text in this state, in descending order of ways."""
         counts: dict[int, tuple[int, Repeat]] = {}
         for position, count in state:
             repeat = self.repeats[position]
@@ -244,7 +245,7 @@ class _Automaton:
         return [repeat for _, repeat in sorted(counts.values(), key=lambda one: -one[0])]
 
     def possible(self) -> bool:
-        """Whether some path in its normal form matches: the product with the automaton of such paths is searched."""
+        """True if some path in normal form matches: searches the product with the automaton of such paths."""
         seen: set[tuple[int, str]] = set()
         queue = [(-1, "start")]
         while queue:
@@ -260,7 +261,7 @@ class _Automaton:
 
 
 def _normal_forms() -> dict[tuple[str, int], str]:
-    """The automaton of paths in normal form: what a byte makes of `start`, `slash`, `segment`, `dot`, `%` and `%h`."""
+    """The automaton of paths in normal form: transitions of `start`, `slash`, `segment`, `dot`, `%` and `%h`."""
     made = {("start", 0x2F): "slash", ("segment", 0x2F): "slash"}
     digits = b"0123456789ABCDEF"
     for form in ("slash", "segment", "dot"):
@@ -280,15 +281,15 @@ _FORMS = _normal_forms()
 
 
 def fault_of_regex(text: str) -> str | None:
-    """Why this pattern cannot be used for the paths of requests, or None when it is proven to take linear time."""
+    """Why this pattern cannot be used for paths; None if it is proven to take linear time."""
     if len(text) > MAX_CHARS:
         return f"is longer than {MAX_CHARS} characters"
     if not text.isascii():
-        return "holds a character that is not ASCII; in the path of a request it is percent-encoded (é is %C3%A9)"
+        return "contains a character that is not ASCII; in the path of a request it is percent-encoded (é is %C3%A9)"
     try:
         tree = parse(text)
         if (size := _size(tree)) > MAX_POSITIONS:
-            return f"has repetitions that come to {size} places when they are written out; {MAX_POSITIONS} can be proven"
+            return f"has {size} positions after expansion of its repetitions; the limit is {MAX_POSITIONS}"
     except Unsupported as refused:
         return _syntax_fault(text) or f"cannot be proven to take linear time: it has {refused}"
     if (fault := _syntax_fault(text)) is not None:
@@ -302,8 +303,8 @@ def fault_of_regex(text: str) -> str | None:
         return _reason(automaton.overlapping(state))
     if not automaton.possible():
         return (
-            "matches no path that a request can have: a path begins with /, has no ?, #, //, ; or backslash, no "
-            "segments . and .., and a byte that is not printable ASCII stands in it as %XX with capital letters"
+            "cannot match any path: a path begins with /, contains no ?, #, //, ; or backslash and no segments . "
+            "and .., and has bytes other than printable ASCII encoded as %XX in upper case"
         )
     return None
 
@@ -323,12 +324,12 @@ def _syntax_fault(text: str) -> str | None:
 
 def _reason(repeats: list[Repeat]) -> str:
     if not repeats:
-        return "has alternatives that can match the same text; matching can take for ever"
+        return "has alternatives that can match the same text; matching may take more than linear time"
     first = sorted(repeats[:2], key=lambda repeat: repeat.position)
     shown = " and ".join(f"{_cut(repeat.text)} at character {repeat.position}" for repeat in first)
     if len(repeats) == 1:
-        return f"repeats {shown}, which can divide the same text in many ways; matching can take for ever"
-    return f"has the repetitions {shown}, which can match the same text; matching can take for ever"
+        return f"repeats {shown}, which can divide the same text in many ways; matching may take more than linear time"
+    return f"has the repetitions {shown}, which can match the same text; matching may take more than linear time"
 
 
 def _cut(text: str) -> str:

@@ -1,7 +1,7 @@
-"""The response gate: the head an upstream sent, looked at before any byte of it goes to a client.
+"""The response gate: validation of an upstream's response head before any byte of it is sent to a client.
 
-Repairs only what RFC 9112 lets a gateway repair in a response (obs-fold 5.2, bare LF 2.2, blank before the colon 5.1);
-everything else that is malformed is refused and becomes a 502.
+Only the faults that RFC 9112 allows a gateway to repair are repaired (obs-fold 5.2, bare LF 2.2, whitespace before the
+colon 5.1). Any other malformed head is rejected and becomes a 502.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _ACTIONS: Memo[int] = Memo(_action)
 
 
 class Media(NamedTuple):
-    """What a Content-Type says: `text` as it came without blanks, whether that is JSON, whether it is a stream of
-    events or of JSON lines, and whether of events."""
+    """A Content-Type: `text` is its value. `is_json` is true for JSON, `is_stream` for event streams and JSON lines,
+    `is_events` for event streams."""
 
     text: str
     is_json: bool
@@ -62,8 +62,8 @@ _MEDIA: Memo[Media] = Memo(_media)
 
 
 class ResponseShape(NamedTuple):
-    """What all heads of a shape have in common; `length` is the group with the length, `media` and `encoded` are the
-    places of these fields in `keep`, -1 for none."""
+    """The properties that all heads of one shape share. `length` is the index of the group of Content-Length, `media`
+    and `encoded` are the indices in `keep` of Content-Type and Content-Encoding; -1 for none."""
 
     status: int
     reason: bytes
@@ -79,17 +79,26 @@ _SHAPES: ShapeCache[ResponseShape] = ShapeCache()
 
 
 class ResponseHead:
-    """One accepted response head. `keep` are the field lines with their CRLF that may go on; `reason` has its blank.
+    """One valid response head. `keep` are the field lines, with CRLF, to forward; `reason` includes its space.
 
-    `has_relayd_fields` is True if the upstream wrote a field of a name that relayd writes too. `type_line` and `coding_line` are
-    the fields in `keep` that say what the body is; empty without one.
-    `length` is the declared length, None when there is none or a transfer coding beats it. `upgrade` and `trailer` are
-    the values of these fields, which go on only where they have a meaning; None without one. `located` says that some
-    field names a place by its URL.
+    `has_relayd_fields` is true if the upstream sent a field that relayd writes too. `type_line` and `coding_line` are
+    the lines of Content-Type and Content-Encoding in `keep`, empty if absent. `length` is the declared length, None if
+    absent or overridden by a transfer coding. `upgrade` and `trailer` are the values of these fields, which are
+    forwarded only where they apply; None if absent. `has_location` is true if a field contains a URL (Location,
+    Content-Location, Refresh).
     """
 
     __slots__ = (
-        "chunked", "coding_line", "has_relayd_fields", "keep", "length", "has_location", "reason", "status", "trailer", "type_line",
+        "chunked",
+        "coding_line",
+        "has_location",
+        "has_relayd_fields",
+        "keep",
+        "length",
+        "reason",
+        "status",
+        "trailer",
+        "type_line",
         "upgrade",
     )
 
@@ -104,16 +113,16 @@ class ResponseHead:
 
     @property
     def media(self) -> Media:
-        """What the Content-Type of an upstream's head says."""
+        """The parsed Content-Type."""
         return _MEDIA[self.type_line]
 
     @property
     def coding(self) -> str:
-        """The Content-Encoding of an upstream's head."""
+        """The Content-Encoding, empty if absent."""
         return self.coding_line.partition(b":")[2].strip().decode("latin-1") if self.coding_line else ""
 
     def get(self, name: bytes) -> str:
-        """The first value of a field that goes on, by its lower-case name; empty without one."""
+        """The first value in `keep` of the field with this lower-case name; empty if absent."""
         for line in self.keep:
             raw, _, value = line.partition(b":")
             if len(raw) == len(name) and raw.lower() == name:
@@ -122,11 +131,11 @@ class ResponseHead:
 
 
 class BadResponse(ValueError):
-    """The head is malformed; the text is for the operator's log."""
+    """The head is malformed; the message is for the operator's log."""
 
 
 def parse_response(lines: list[bytes]) -> ResponseHead:
-    """Check and sort one header section, given as raw lines with their ends, the blank line last.
+    """Parse one head, given as raw lines with their ends, the blank line last.
 
     Raises BadResponse.
     """
@@ -207,7 +216,7 @@ def _parse(lines: list[bytes], head: bytes) -> ResponseHead:
 
 
 def _listed(before: bytes | None, value: bytes) -> bytes:
-    """RFC 9110 5.2: several fields of one name are one list."""
+    """Append to a list: several fields of one name form one list (RFC 9110 5.2)."""
     return value.strip() if before is None else before + b", " + value.strip()
 
 
@@ -220,7 +229,7 @@ def _length(response: ResponseHead, value: bytes) -> None:
 
 
 def _learn(key: tuple[bytes, int], lines: list[bytes], head: bytes, response: ResponseHead) -> None:
-    """Remember the form of this head; when it has been met often enough, make a shape of it."""
+    """Count the form of this head, and make a shape for it once it is frequent."""
     form, length_index, groups = [literal(lines[0])], -1, 0
     for line in lines[1:-1]:
         name = line.partition(b":")[0]
@@ -238,14 +247,14 @@ def _learn(key: tuple[bytes, int], lines: list[bytes], head: bytes, response: Re
             form.append(literal(line))
         else:
             return
-    gone = groups - (length_index >= 0) != len(response.keep)  # Connection named one of them
+    gone = groups - (length_index >= 0) != len(response.keep)  # a field named by Connection was removed
     whole = (*form, b"\r\n")
     if gone or (length_index >= 0 and response.chunked) or not _SHAPES.should_learn(whole):
         return
-    if _HEAD.fullmatch(head) is not None:  # else it was repaired
+    if _HEAD.fullmatch(head) is not None:  # a repaired head has no shape
         field_lines = response.keep
         media, coding = response.type_line, response.coding_line
         _SHAPES.learn(key, whole, ResponseShape(
-            response.status, response.reason, response.has_relayd_fields, response.has_location, response.chunked, length_index,
-            field_lines.index(media) if media else -1, field_lines.index(coding) if coding else -1,
+            response.status, response.reason, response.has_relayd_fields, response.has_location, response.chunked,
+            length_index, field_lines.index(media) if media else -1, field_lines.index(coding) if coding else -1,
         ))

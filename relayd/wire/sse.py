@@ -1,10 +1,10 @@
-"""Server-sent events: an incremental splitter; raw blocks for whoever passes on, parsed fields for whoever reads.
+"""Server-sent events: an incremental splitter that returns each event as raw bytes and as parsed fields.
 
 Laws:
-1. The raw blocks and `rest`, joined, are the input byte for byte.
-2. An event is out as soon as its blank line is: where that line ends in CR, a LF that follows later belongs to the next
-   block. The parsed fields do not depend on how the input was cut.
-3. Lines and events are bounded, and the cost is linear in the input.
+1. The concatenation of all raw blocks and `rest` equals the input.
+2. An event is returned as soon as its blank line is complete. If that line ends with CR, a LF that arrives later
+   belongs to the next block. The parsed fields do not depend on the segmentation of the input.
+3. The sizes of lines and events are bounded, and the cost is linear in the input.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import re
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
-MOST_LINES = 65536  # of one event: short ones take many times their own size
+MOST_LINES = 65536  # of one event: short lines use many times their size in memory
 
 
 class SseError(ValueError):
-    """A stream is no acceptable event stream. `rule` is a stable word: `line_size`, `event_size` or `event_lines`."""
+    """A stream exceeds a bound. `rule` is a stable identifier: `line_size`, `event_size` or `event_lines`."""
 
     def __init__(self, rule: str) -> None:
         super().__init__(rule)
@@ -25,10 +25,10 @@ class SseError(ValueError):
 
 
 class Event:
-    """One block up to and with its blank line.
+    """One block including its blank line.
 
-    `event` is empty where the stream gave none (readers say `message`); `data` and `id` are None where the block has no
-    such line: a block without data dispatches nothing (comments, a retry time).
+    `event` is empty if the block has no event field (clients use `message`). `data` and `id` are None if the block has
+    no such line. A block without data dispatches no event (comments, a retry time).
     """
 
     __slots__ = ("data", "event", "id", "raw")
@@ -43,33 +43,33 @@ class Event:
 class SseSplitter:
     """Splits one stream; owned by the exchange that carries it."""
 
-    __slots__ = ("_after_cr", "_fast_bytes", "_buffer", "_first", "_line", "_lines", "_max_event", "_max_line", "_scan")
+    __slots__ = ("_after_cr", "_buffer", "_fast_bytes", "_first", "_line", "_lines", "_max_event", "_max_line", "_scan")
 
     def __init__(self, max_line: int = 1024 * 1024, max_event: int = 4 * 1024 * 1024) -> None:
         self._buffer = bytearray()  # from the first byte of the current block
-        self._line = 0  # where the current line begins
-        self._scan = 0  # where the search for its end goes on
+        self._line = 0  # the beginning of the current line
+        self._scan = 0  # the position at which the search for its end continues
         self._lines: list[bytes] = []
         self._first = True
         self._after_cr = False
         self._max_line = max_line
         self._max_event = max_event
-        self._fast_bytes = min(max_line, max_event, MOST_LINES)  # what is no larger can break no bound
+        self._fast_bytes = min(max_line, max_event, MOST_LINES)  # a smaller input cannot exceed a bound
 
     @property
     def rest(self) -> bytes:
-        """The bytes of the block that has not ended; a stream that ends here did not dispatch it."""
+        """The bytes of the incomplete block; a stream that ends here does not dispatch it."""
         return bytes(self._buffer)
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take `data`, return the events that it completed. Raises SseError."""
+        """Add `data`. Returns the completed events. Raises SseError."""
         events: list[Event] = []
         if not data:
             return events
         buffer = self._buffer
         if len(data) <= self._fast_bytes and not buffer and not self._after_cr and not self._first and _is_plain(data):
             return [_parse(block + b"\n\n", block.split(b"\n")) for block in data[:-2].split(b"\n\n")]
-        block = 0  # where the current block begins; what is before it goes at the end, in one step
+        block = 0  # the beginning of the current block; earlier bytes are removed once, at the end
         buffer += data
         position, line_start = self._scan, self._line
         if self._after_cr:
@@ -110,7 +110,7 @@ class SseSplitter:
 
 
 def _is_plain(data: bytes) -> bool:
-    """Whether this is nothing but whole blocks, each with one blank line behind it, of lines that end in LF."""
+    """True if the data consists of complete blocks, each followed by one blank line, of lines that end with LF."""
     return data.endswith(b"\n\n") and data[0] != 0x0A and b"\r" not in data and b"\n\n\n" not in data
 
 

@@ -1,12 +1,13 @@
-"""WebSocket, the server's side of RFC 6455: the handshake's answer, frames in any cut to messages, frames out.
+"""WebSocket, server side (RFC 6455): the handshake response, an incremental decoder of frames, and an encoder.
 
 Laws:
-1. Strict: every client frame is masked, no reserved bit or opcode, lengths in their shortest form, control frames whole
-   and short, text is UTF-8, close codes are ones that may be sent.
-2. Bounded: a message larger than `max_message_bytes` is refused at the head of the frame that would make it so, before
-   its bytes are kept.
-3. The events do not depend on how the input was cut. The last event is Closed or Broken; what follows is ignored.
-4. One call reads at most as many frames as its caller allows; payload is unmasked and checked as it arrives.
+1. Strict: client frames must be masked, have no reserved bits or opcodes and use the shortest length encoding. Control
+   frames must be unfragmented and short, text must be UTF-8, and close codes must be valid on the wire.
+2. Bounded: a message larger than `max_message_bytes` is rejected at the frame head that announces the excess, before
+   its payload is stored.
+3. The events do not depend on the segmentation of the input. The last event is Closed or Broken; later input is
+   ignored.
+4. One call decodes at most `max_frames` frames; payload is unmasked and validated as it arrives.
 5. No extension is negotiated.
 """
 
@@ -32,7 +33,7 @@ _LONGEST_CONTROL = 125
 
 
 class HandshakeError(ValueError):
-    """A request is no WebSocket handshake that can be accepted; `headers` go with the answer of `status`."""
+    """A request is not an acceptable WebSocket handshake; `status` and `headers` are those of the response."""
 
     def __init__(self, status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(message)
@@ -40,17 +41,17 @@ class HandshakeError(ValueError):
 
 
 def accept(head: RequestHead) -> bytes:
-    """The head of the 101 answer (RFC 6455 4.2). Raises HandshakeError."""
+    """The head of the 101 response (RFC 6455 4.2). Raises HandshakeError."""
     if head.method != b"GET" or head.version != 11 or head.has_body:
-        raise HandshakeError(400, "A WebSocket begins with a GET without a body.")
+        raise HandshakeError(400, "A WebSocket handshake is a GET request of HTTP/1.1 without a body.")
     if not _tokens(head, b"upgrade") & {b"websocket"} or not _tokens(head, b"connection") & {b"upgrade"}:
         wanted = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
-        raise HandshakeError(426, "This is a WebSocket endpoint.", wanted)
+        raise HandshakeError(426, "This is a WebSocket endpoint: an Upgrade is required.", wanted)
     if _values(head, b"sec-websocket-version") != [b"13"]:
-        raise HandshakeError(426, "Only version 13 is spoken here.", (("Sec-WebSocket-Version", "13"),))
+        raise HandshakeError(426, "Only WebSocket version 13 is supported.", (("Sec-WebSocket-Version", "13"),))
     keys = _values(head, b"sec-websocket-key")
     if len(keys) != 1 or not _is_key(keys[0]):
-        raise HandshakeError(400, "Sec-WebSocket-Key must be one key of 16 bytes.")
+        raise HandshakeError(400, "Sec-WebSocket-Key must be one base64-encoded key of 16 bytes.")
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
         + accept_value(keys[0])
@@ -59,7 +60,7 @@ def accept(head: RequestHead) -> bytes:
 
 
 def accept_value(key: bytes) -> bytes:
-    """The proof that the key was read."""
+    """The value of Sec-WebSocket-Accept for a key."""
     return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
 
 
@@ -88,7 +89,7 @@ def _is_key(key: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A whole message; a text is valid UTF-8."""
+    """A complete message; a text message is valid UTF-8."""
 
     data: bytes
     is_text: bool = True
@@ -96,21 +97,21 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """To be answered with `pong_frame(data)`."""
+    """A ping. The response is `pong_frame(data)`."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """The answer to a ping, or a sign of life."""
+    """A pong: the response to a ping, or unsolicited."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The client closes: to be answered with `close_frame(code)`. `code` is 1005 where it gave none."""
+    """The client closes. The response is `close_frame(code)`. `code` is 1005 if the client sent none."""
 
     code: int
     reason: str
@@ -118,7 +119,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The client broke a rule: to be told with `close_frame(code, reason)`, then the connection ends."""
+    """The client violated the protocol. The response is `close_frame(code, reason)`; then the connection is closed."""
 
     code: int
     reason: str
@@ -132,27 +133,36 @@ class _Fault(Exception):
         self.event = Broken(code, reason)
 
 
-# ---- in
+# ---- decoding
 
 
 class Decoder:
-    """A client's bytes to events; owned by the connection.
+    """Decodes a client's bytes to events; owned by the connection.
 
-    `has_more` says that the last call stopped at its bound: `feed(b"", most)` goes on.
+    `has_more` is true if the last call reached its limit: continue with `feed(b"", max_frames)`.
     """
 
     __slots__ = (
-        "_position", "_buffer", "_content", "_is_final", "_remaining", "_mask", "_max_bytes", "_opcode", "_is_finished", "_text",
+        "_buffer",
+        "_content",
+        "_is_final",
+        "_is_finished",
+        "_mask",
+        "_max_bytes",
+        "_opcode",
+        "_position",
+        "_remaining",
+        "_text",
         "has_more",
     )
 
     def __init__(self, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self._max_bytes = max_message_bytes
         self._buffer = bytearray()
-        self._position = 0  # what is before it in the buffer has been read
-        self._opcode = 0  # of the message that is being put together; 0 between messages
+        self._position = 0  # bytes of the buffer that are decoded
+        self._opcode = 0  # of the current message; 0 between messages
         self._content = bytearray()
-        self._remaining = -1  # bytes of the data frame under way that have not come; -1 between frames
+        self._remaining = -1  # missing payload bytes of the current data frame; -1 between frames
         self._is_final = False
         self._mask = b""
         self._text = codecs.getincrementaldecoder("utf-8")()
@@ -160,11 +170,11 @@ class Decoder:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of a message that is not whole yet."""
+        """Buffered bytes of an incomplete message."""
         return len(self._buffer) + len(self._content)
 
     def feed(self, data: bytes, max_frames: int = 1 << 30) -> list[Event]:
-        """The events of at most so many frames of what has come. Never raises."""
+        """Decode at most `max_frames` frames. Never raises."""
         events: list[Event] = []
         if self._is_finished:
             return events
@@ -185,7 +195,7 @@ class Decoder:
         return events
 
     def _frame(self, events: list[Event]) -> bool:
-        """Read the frame that comes next, or what has come of it; False when it is not whole, or was the last."""
+        """Decode the next frame as far as received. Returns False if it is incomplete, or was the last."""
         if self._remaining < 0:
             head = self._head()
             if head is None:
@@ -211,7 +221,7 @@ class Decoder:
         return True
 
     def _payload(self) -> None:
-        """Take what has come of the payload of the frame under way."""
+        """Decode the received payload of the current frame."""
         start = self._position
         size = min(self._remaining, len(self._buffer) - start)
         self._position += size
@@ -227,7 +237,7 @@ class Decoder:
         self._content += piece
 
     def _head(self) -> tuple[int, bool, int, int] | None:
-        """Opcode, FIN, begin and length of the payload of the next frame; None while its head is not whole."""
+        """Opcode, FIN, start and length of the payload of the next frame; None if its head is incomplete."""
         buffer, position = self._buffer, self._position
         held = len(buffer) - position
         if held < 2:
@@ -241,14 +251,14 @@ class Decoder:
                 return None
             length = int.from_bytes(buffer[start : start + 2], "big")
             if length < 126:
-                raise _Fault(PROTOCOL_ERROR, "length not in its shortest form")
+                raise _Fault(PROTOCOL_ERROR, "length is not in its shortest form")
             start += 2
         elif length == 127:
             if held < 10:
                 return None
             length = int.from_bytes(buffer[start : start + 8], "big")
             if length < 1 << 16 or length >= 1 << 63:
-                raise _Fault(PROTOCOL_ERROR, "length not in its shortest form")
+                raise _Fault(PROTOCOL_ERROR, "length is not in its shortest form")
             start += 8
         if opcode < _CLOSE and len(self._content) + length > self._max_bytes:
             raise _Fault(TOO_LARGE, f"message larger than {self._max_bytes} bytes")
@@ -259,18 +269,18 @@ class Decoder:
         if first & 0x70:
             raise _Fault(PROTOCOL_ERROR, "reserved bits are set")
         if second < 0x80:
-            raise _Fault(PROTOCOL_ERROR, "client frames are masked")
+            raise _Fault(PROTOCOL_ERROR, "client frame is not masked")
         if opcode >= _CLOSE:
             if opcode > _PONG:
                 raise _Fault(PROTOCOL_ERROR, "unknown opcode")
             if not final or length > _LONGEST_CONTROL:
-                raise _Fault(PROTOCOL_ERROR, "control frames are whole and short")
+                raise _Fault(PROTOCOL_ERROR, "control frame is fragmented or too long")
         elif opcode > _BINARY:
             raise _Fault(PROTOCOL_ERROR, "unknown opcode")
         elif opcode == _CONTINUATION and not self._opcode:
-            raise _Fault(PROTOCOL_ERROR, "nothing to continue")
+            raise _Fault(PROTOCOL_ERROR, "continuation frame without a message")
         elif opcode and self._opcode:
-            raise _Fault(PROTOCOL_ERROR, "a message begins inside of another")
+            raise _Fault(PROTOCOL_ERROR, "new message before the end of the current one")
 
     def _control(self, opcode: int, payload: bytes) -> Event:
         if opcode == _PING:
@@ -287,7 +297,7 @@ def _close_event(payload: bytes) -> Closed:
         return Closed(NO_CODE, "")
     code = int.from_bytes(payload[:2], "big")
     if len(payload) < 2 or not is_sendable(code):
-        raise _Fault(PROTOCOL_ERROR, "close code that cannot be sent")
+        raise _Fault(PROTOCOL_ERROR, "invalid close code")
     try:
         return Closed(code, payload[2:].decode("utf-8"))
     except UnicodeDecodeError:
@@ -295,12 +305,12 @@ def _close_event(payload: bytes) -> Closed:
 
 
 def is_sendable(code: int) -> bool:
-    """Whether a close frame may carry this code (RFC 6455 7.4)."""
+    """True if a close frame may contain this code (RFC 6455 7.4)."""
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
 def _unmasked(payload: bytes, mask: bytes) -> bytes:
-    """One exclusive-or of two big integers: hundreds of megabytes a second without a loop in Python."""
+    """Unmask by one exclusive-or of two large integers: hundreds of megabytes per second without a Python loop."""
     length = len(payload)
     if not length:
         return b""
@@ -308,11 +318,11 @@ def _unmasked(payload: bytes, mask: bytes) -> bytes:
     return (int.from_bytes(payload, "little") ^ int.from_bytes(stream, "little")).to_bytes(length, "little")
 
 
-# ---- out
+# ---- encoding
 
 
 def text_frame(data: bytes) -> bytes:
-    """A text message of UTF-8 bytes."""
+    """A text message; `data` is UTF-8."""
     return _encoded(_TEXT, data)
 
 
@@ -327,12 +337,12 @@ def ping_frame(data: bytes = b"") -> bytes:
 
 
 def pong_frame(data: bytes) -> bytes:
-    """The answer to a ping."""
+    """A pong, the response to a ping."""
     return _encoded(_PONG, data[:_LONGEST_CONTROL])
 
 
 def close_frame(code: int = NORMAL, reason: str = "") -> bytes:
-    """A close with a code that may be sent, else without one; the reason is cut to what fits."""
+    """A close frame. An invalid code is omitted; the reason is truncated to the maximum length."""
     if not is_sendable(code):
         return _encoded(_CLOSE, b"")
     truncated = reason.encode("utf-8", "replace")[: _LONGEST_CONTROL - 2].decode("utf-8", "ignore").encode("utf-8")

@@ -15,9 +15,9 @@ from relayd.protocols.canon import (
     End,
     Event,
     Finish,
+    ReasoningDelta,
     RefusalDelta,
     TextDelta,
-    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -233,19 +233,19 @@ REQUESTS: tuple[Sample, ...] = (
         {CHAT: "auto", RESPONSES: "auto", MESSAGES: {"type": "auto", "disable_parallel_tool_use": True}},
         parallel_tool_calls=False), None, _functions({CHAT: "auto", RESPONSES: "auto", MESSAGES: {"type": "auto"}})),
     Sample("calls and results of the history", "history", _loop("sunny 7", "sunny 7", "sunny 7"), "sunny 7"),
-    Sample("a result marked as failed", "failed|is_error", _loop(None, None, "broken", failed=True), None,
+    Sample("a result marked as failed", "failed|is_error|error mark", _loop(None, None, "broken", failed=True), None,
            _loop(None, None, "broken")),
     Sample("images in results", "images", _loop(
         [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_PNG}"}}],
         [{"type": "input_image", "image_url": f"data:image/png;base64,{_PNG}"}],
         [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": _PNG}}]), _PNG),
     Sample("refusals of the history", "refusal", _said({"refusal": "Never 7."}, _REFUSAL), "Never 7."),
-    Sample("thoughts of the history", "[Tt]houghts", _said(
+    Sample("thoughts of the history", "[Tt]houghts|(?<!_)[Rr]easoning(?!_)", _said(
         {"reasoning_content": "Hmm 7.", "content": "Yes."}, [*_THOUGHT, *_WORDS],
         [{"type": "thinking", "thinking": "Hmm 7."}, _YES]), "Hmm 7."),
-    Sample("signed thoughts of the history", "[Tt]houghts", _said(None, None, [
+    Sample("signed thoughts of the history", "[Tt]houghts|(?<!_)[Rr]easoning(?!_)", _said(None, None, [
         {"type": "thinking", "thinking": "Hmm.", "signature": "c2lnbmVk7"}, _YES]), "c2lnbmVk7"),
-    Sample("redacted thoughts of the history", "[Tt]houghts", _said(None, None, [
+    Sample("redacted thoughts of the history", "[Tt]houghts|(?<!_)[Rr]easoning(?!_)", _said(None, None, [
         {"type": "redacted_thinking", "data": "aGlkZGVu7"}, _YES]), "aGlkZGVu7"),
     Sample("effort of reasoning", "effort", {CHAT: {"reasoning_effort": "high"},
            RESPONSES: {"reasoning": {"effort": "high"}}, MESSAGES: {"output_config": {"effort": "high"}}}),
@@ -314,14 +314,14 @@ _COUNTS = "usage|[Tt]oken counts"
 ANSWERS: tuple[Answered, ...] = (
     Answered("text", "text", _run(TextDelta("Yes 7.")), "Yes 7.", _TEXT),
     Answered("refusals", "refusal", _run(RefusalDelta("Never 7.")), "Never 7.", _TEXT),
-    Answered("thoughts", "[Tt]houghts", _run(ReasoningDelta("Hmm 7."), TextDelta("Yes.")), "Hmm 7.", _TEXT),
-    Answered("signatures of thoughts", "[Ss]ignatures of thoughts|thoughts", _run(
+    Answered("thoughts", "[Tt]houghts|(?<!_)[Rr]easoning(?!_)", _run(ReasoningDelta("Hmm 7."), TextDelta("Yes.")), "Hmm 7.", _TEXT),
+    Answered("signatures of thoughts", "[Ss]ignatures of (?:thoughts|reasoning)|thoughts|reasoning", _run(
         ReasoningDelta("Hmm."), ReasoningDelta(signature="c2lnbmVk7"), TextDelta("Yes.")), None,
         _run(ReasoningDelta("Hmm."), TextDelta("Yes."))),
-    Answered("redacted thoughts", "redacted|thoughts", _run(ReasoningDelta(redacted="aGlkZGVu7"), TextDelta("Yes.")),
+    Answered("redacted thoughts", "redacted|thoughts|reasoning", _run(ReasoningDelta(redacted="aGlkZGVu7"), TextDelta("Yes.")),
              None, _TEXT),
-    Answered("calls of functions", "tools", _run(_START, _REST, finish="tool_calls"), "Bern 7", _TEXT),
-    Answered("several calls at once", "tools|first call", _run(
+    Answered("calls of functions", "tools|tool calls", _run(_START, _REST, finish="tool_calls"), "Bern 7", _TEXT),
+    Answered("several calls at once", "tools|tool calls|first call", _run(
         _START, _REST, ToolStart(1, "call_b7", "look_up_7"), ToolDelta(1, '{"city":"Köln 7"}'), finish="tool_calls"),
         "Köln 7", _run(_START, _REST, finish="tool_calls")),
     Answered("token probabilities", "logprobs", _run(TextDelta("Yes.", logprobs=(_TOKEN,))), "-0.4375", _TEXT),
@@ -333,6 +333,6 @@ ANSWERS: tuple[Answered, ...] = (
              _run(TextDelta("Yes."), usage=Usage(9000, 5))),
     Answered("tokens of reasoning", _COUNTS, _run(TextDelta("Yes."), usage=Usage(10, 9000, reasoning=7117)),
              "7117", _run(TextDelta("Yes."), usage=Usage(10, 9000))),
-    Answered("more than one answer", r"\bn\b|more than one|every answer but", _run(
+    Answered("more than one answer", r"\bn\b|more than one|every (?:answer|choice) but|answers except", _run(
         TextDelta("Yes."), TextDelta("No 7.", choice=1)), "No 7.", _TEXT),
 )  # fmt: skip

@@ -63,7 +63,7 @@ def test_a_file_that_the_page_names_exists(path: str) -> None:
 
 def test_what_is_added_is_in_the_manuals(tree: Path) -> None:
     page = " ".join(run(tree, "relayd", "schema", "--man").replace("\\", "").split())
-    for text in ("When a client may come back", "The first endpoint of the list", "Begin at the end of the list."):
+    for text in ("When a client may come back", "The first available endpoint of the list", "Begin at the end of the list."):
         assert text in page
     assert "example_chat" in json.dumps(json.loads(run(tree, "relayd", "schema", "--json")))
     assert "relayd.proxy.fixed_answers" in run(tree, "tests.docs.metrics_page")

@@ -1,8 +1,7 @@
-"""Anthropic's Messages API, both halves: for Claude Code and the Anthropic SDKs before any endpoint, and for endpoints
-that speak it behind any client.
+"""Anthropic's Messages API, both halves: clients such as Claude Code and the Anthropic SDKs with any endpoint, and
+endpoints of this API with any client.
 
-The halves are in files of their own: read_request, renderer and local face the client, write_request and reader the
-endpoint, errors both.
+read_request, renderer and local serve the client, write_request and reader the endpoint, errors both.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Assembles an answer's events into content blocks, one open at a time, for streams and plain messages alike.
+"""Assembles a response's events into content blocks, one open at a time, for streams and plain messages alike.
 
 Laws:
 1. Blocks are opened, filled and closed one after another; a closed block is never changed.
-2. Events of a block that cannot be opened yet are held back in order, up to MOST_HELD_BYTES.
-3. A tool call is complete when its arguments are a closed JSON object, or when the answer ends. Only then another block
-   opens, because fragments of several calls may interleave and a closed block cannot take the rest of its call.
+2. Events of a block that cannot be opened yet are buffered in order, up to MOST_BUFFERED_BYTES.
+3. A tool call is complete when its arguments are a closed JSON object, or when the response ends. Only then another
+   block opens, because fragments of several calls may interleave and a closed block cannot receive the rest of its
+   call.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from relayd.protocols.anthropic_messages.call_ids import for_client
 from relayd.protocols.canon import (
     Event,
     Finish,
+    ReasoningDelta,
     RefusalDelta,
     TextDelta,
-    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -33,17 +34,17 @@ _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "end_
 
 
 class BufferLimitExceeded(Exception):
-    """An answer needs more memory for held events than is allowed."""
+    """A response exceeds the bound on buffered events."""
 
 
 class BlockWriter(Protocol):
-    """Writes blocks: as frames of a stream, or into the list of a plain message."""
+    """Writes blocks, as frames of a stream or into the list of a plain message."""
 
     def open(self, index: int, block: dict[str, Any]) -> None:
         """Open a block; `block` is its initial, empty state."""
 
     def delta(self, index: int, kind: str, member: str, text: str) -> None:
-        """Add to the open block: `kind` is the delta type of a stream, `member` the key of a plain block."""
+        """Append text to the open block: `kind` is the delta type of a stream, `member` the key of a plain block."""
 
     def close(self, index: int) -> None:
         """Close the block."""
@@ -52,26 +53,28 @@ class BlockWriter(Protocol):
 class _Call:
     """One tool call."""
 
-    __slots__ = ("closed", "end", "buffered", "id", "name", "opened")
+    __slots__ = ("buffered", "closed", "end", "id", "name", "opened")
 
     def __init__(self, identity: str, name: str) -> None:
         self.id, self.name = identity, name
-        self.buffered: list[str] = []  # arguments that came before the block could open
+        self.buffered: list[str] = []  # arguments that arrived before the block was opened
         self.opened = self.closed = False
         self.end = ObjectEndFinder()
 
 
 class BlockAssembler:
-    """Drives a BlockWriter; owned by the renderer of one answer."""
+    """Drives a BlockWriter; owned by the renderer of one response."""
 
-    __slots__ = ("_calls", "_finish", "_buffered_bytes", "_index", "_known_ids", "_open", "_queue", "_refused", "_writer",
-                 "usage")  # fmt: skip
+    __slots__ = (
+        "_buffered_bytes", "_calls", "_finish", "_index", "_known_ids", "_open", "_queue", "_refused", "_writer",
+        "usage",
+    )  # fmt: skip
 
     def __init__(self, writer: BlockWriter, known_ids: frozenset[str] = frozenset()) -> None:
         self._writer = writer
         self._index = -1  # of the block that was opened last
         self._open: str | _Call | None = None  # "text", "thinking" or a call
-        self._queue: list[_Call | TextDelta | ReasoningDelta] = []  # what waits until the open call is complete
+        self._queue: list[_Call | TextDelta | ReasoningDelta] = []  # waits until the open call is complete
         self._calls: dict[int, _Call] = {}
         self._known_ids = set(known_ids)
         self._buffered_bytes = 0
@@ -80,7 +83,7 @@ class BlockAssembler:
         self.usage = Usage()
 
     def add(self, event: Event) -> None:
-        """Add one event. This dialect has only the first choice; others are ignored. Raises BufferLimitExceeded."""
+        """Add one event. This dialect supports one choice; others are ignored. Raises BufferLimitExceeded."""
         if isinstance(event, Usage):
             self.usage = event
         elif getattr(event, "choice", 0) != 0:
@@ -102,15 +105,15 @@ class BlockAssembler:
             self._finish = event
 
     def end(self) -> None:
-        """The answer is complete: write what was held back and close the last block."""
+        """The response is complete: write the buffered events and close the last block."""
         self._advance(at_end=True)
         self._close()
-        if self._index < 0:  # an empty answer: clients expect a first block
+        if self._index < 0:  # an empty response: clients expect a first block
             self._open_block("text", {"type": "text", "text": ""})
             self._close()
 
     def stop(self) -> tuple[str, str | None]:
-        """`stop_reason` and `stop_sequence`, once the answer has ended."""
+        """`stop_reason` and `stop_sequence`, once the response has ended."""
         reason = self._finish.reason
         if self._calls:
             last = self._calls[max(self._calls)]
@@ -129,7 +132,7 @@ class BlockAssembler:
             raise BufferLimitExceeded
         identity = event.id
         if identity in self._known_ids or not identity:
-            # Some back-ends count their calls anew in every answer; two calls of one conversation may not share an id.
+            # Some endpoints number the calls of each response anew, but ids must be unique in a conversation.
             identity = "toolu_" + secrets.token_hex(12)
         self._known_ids.add(identity)
         call = _Call(identity, event.name)
@@ -170,7 +173,7 @@ class BlockAssembler:
             self._write_reasoning(event)
 
     def _advance(self, at_end: bool = False) -> None:
-        """Write held events, up to the first that must wait for the open call."""
+        """Write buffered events, up to the first that must wait for the open call."""
         written = 0
         for waiting in self._queue:
             if isinstance(self._open, _Call) and not at_end and not self._open.end.is_complete:

@@ -1,6 +1,6 @@
-"""The content blocks of a Messages request to canonical parts: one table row for each type, and where it may stand.
+"""Content blocks of a Messages request to canonical parts: one function for each type, and the types allowed where.
 
-Images and documents are not looked into: their bytes go on as data URLs, or as the address that the client gave.
+Images and documents are not decoded: they become data URLs, or keep the URL that the client gave.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from relayd.protocols.anthropic_messages.call_ids import from_client
 from relayd.protocols.canon import File, Image, Part, Reasoning, Text, ToolCall, ToolResult
 from relayd.protocols.dialect import Refused
 
-# Left out wherever they stand: what Anthropic's own servers did or are to do. `*_tool_result` belongs to them too.
+# Blocks of tools that run on Anthropic's servers, dropped everywhere; so are all other `*_tool_result` blocks.
 _SERVER_BLOCKS = frozenset(
     ("server_tool_use", "mcp_tool_use", "mcp_tool_listing", "container_upload", "fallback", "tool_addition",
      "tool_removal", "tool_reference", "browser_state")
@@ -29,7 +29,7 @@ def read_blocks(content: Any, at: str, allowed: frozenset[str]) -> tuple[Part, .
     if isinstance(content, str):
         return (Text(content),) if content else ()
     if not isinstance(content, list):
-        found = _json.called(content)
+        found = _json.kind_name(content)
         raise Refused(f"Invalid type for '{at}': expected a string or a list, but got {found}.", at, "invalid_type")
     _json.no_more_than(_json.MOST_PARTS, content, at)
     parts: list[Part] = []
@@ -59,7 +59,7 @@ def _image(block: dict[str, Any], at: str) -> Part:
         return Image(_data_url(source, at))
     if kind == "url":
         return Image(_json.required(source, "url", "a string", at))
-    raise Refused(f"{at}type: {kind!r} images cannot be carried; send base64 or url.", f"{at}type")
+    raise Refused(f"{at}type: {kind!r} images cannot be translated; send base64 or url.", f"{at}type")
 
 
 def _document(block: dict[str, Any], at: str) -> Part | None:
@@ -77,7 +77,7 @@ def _document(block: dict[str, Any], at: str) -> Part | None:
         content = source.get("content")
         texts = read_blocks(content, f"{at}content", SYSTEM)
         return _titled(title, "\n".join(part.text for part in texts if isinstance(part, Text)))
-    raise Refused(f"{at}type: {kind!r} documents cannot be carried; send base64, url or text.", f"{at}type")
+    raise Refused(f"{at}type: {kind!r} documents cannot be translated; send base64, url or text.", f"{at}type")
 
 
 def _search_result(block: dict[str, Any], at: str) -> Part | None:
@@ -93,7 +93,7 @@ def _titled(title: str | None, text: str) -> Part | None:
 
 
 def _tool_reference(block: dict[str, Any], at: str) -> Part:
-    # What a client's own search for tools has found; all tools were offered from the beginning.
+    # The result of a client's own search for tools; all tools were offered from the beginning.
     return Text(f"The tool {_json.required(block, 'tool_name', 'a string', at)} is available.")
 
 

@@ -1,8 +1,8 @@
-"""Ids of tool calls: this API takes letters, digits, `_` and `-` alone, and other APIs mint others.
+"""Ids of tool calls: this API accepts letters, digits, `_` and `-` only, and other APIs use other characters too.
 
 Laws:
-1. What a client of this API is given can go to an endpoint of this API as it stands, whoever minted it.
-2. It comes back as what it was, so that the endpoint which minted it and what is remembered of the call find it again.
+1. An id that a client of this API receives can be sent to an endpoint of this API unchanged, whatever its origin.
+2. An id from a client is decoded to the original id, under which the endpoint and the stored state know the call.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LONGEST = (128 - len(_MARK)) // 4 * 3
 
 
 def for_endpoint(identity: str) -> str:
-    """The id itself where the API takes it, else one that always comes out the same and stays unlike others."""
+    """The id itself if the API accepts it, else a unique id derived from it."""
     if _ID.fullmatch(identity):
         return identity
     digest = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -27,7 +27,7 @@ def for_endpoint(identity: str) -> str:
 
 
 def for_client(identity: str) -> str:
-    """The id that a client is given; `from_client` knows it again unless it is very long."""
+    """The id for a client; `from_client` decodes it unless it is very long."""
     if _ID.fullmatch(identity):
         return identity
     octets = identity.encode("utf-8", "surrogatepass")
@@ -37,7 +37,7 @@ def for_client(identity: str) -> str:
 
 
 def from_client(identity: str) -> str:
-    """The id that was given to a client, as its endpoint minted it."""
+    """The endpoint's id of an id from a client."""
     if not identity.startswith(_MARK):
         return identity
     text = identity[len(_MARK) :]

@@ -1,8 +1,8 @@
-"""Errors as Messages clients read them and as Messages endpoints send them.
+"""Errors in the form of the Messages API: written for clients and read from endpoints.
 
 Laws:
-1. The endpoint's message reaches the client whole. Where it tells of a prompt that outgrew the context, "prompt is too
-   long" is put before it: that is the text by which Claude Code knows that it must compact.
+1. The endpoint's message reaches the client unabridged. If it reports a prompt beyond the context window, "prompt is
+   too long" is put before it: Claude Code recognises by this text that it must compact.
 2. The type follows from the status, because the SDKs choose their exception by the status and show the type.
 """
 
@@ -39,12 +39,12 @@ _NUMBER = re.compile(r"\d{3,9}")
 
 
 def error_type(status: int) -> str:
-    """The word of the dialect for a status."""
+    """The dialect's error type for a status."""
     return _TYPES.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
 
 
 def client_message(failure: Failure) -> str:
-    """The message with what these clients must find in it: the field at fault, and the words of an overflow."""
+    """The message with the parts that these clients look for: the invalid field, and the text of a context overflow."""
     message = failure.message
     if failure.param and failure.param not in message:
         message = f"{failure.param}: {message}"
@@ -60,7 +60,7 @@ def client_message(failure: Failure) -> str:
 
 
 def error_object(failure: Failure, request_id: str = "") -> dict[str, Any]:
-    """The whole body: type error, the error, and the request's id where there is one."""
+    """The whole body: type, error, and the request's id if it is known."""
     body: dict[str, Any] = {
         "type": "error",
         "error": {"type": error_type(failure.status), "message": client_message(failure)},
@@ -71,7 +71,7 @@ def error_object(failure: Failure, request_id: str = "") -> dict[str, Any]:
 
 
 def render_error(failure: Failure, request_id: str) -> EncodedResponse:
-    """A failure as a plain answer, under its status."""
+    """A failure as a plain response with its status."""
     status = failure.status if 400 <= failure.status <= 599 else 502
     headers = retry_after_headers(failure.retry_after_s)
     if request_id:
@@ -85,12 +85,12 @@ def frame_error(response: EncodedResponse) -> bytes:
 
 
 def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
-    """An endpoint's error answer; what stands before it may answer in OpenAI's shape or in HTML."""
+    """Parse an endpoint's error response; a proxy before it may answer in OpenAI's form or in HTML."""
     return _with_defaults(_openai_errors.read_error(status, headers, body))
 
 
 def failure_in_stream(value: Any) -> Failure:
-    """The failure that an `error` event, or an error object under status 200, tells of."""
+    """The failure in an `error` event, or in an error object under status 200."""
     error_name = _json.a_text(_json.an_object(_json.an_object(value).get("error")).get("type"))
     status = _STATUSES.get(error_name) or _openai_errors.status_in(value, 502)
     failure = _openai_errors.failure_of(value, status)
@@ -98,7 +98,7 @@ def failure_in_stream(value: Any) -> Failure:
 
 
 def _with_defaults(failure: Failure) -> Failure:
-    """With what the other dialects' clients look for: a code for an overflow, a time to wait for an overload."""
+    """Add the fields that clients of other dialects look for: a code for an overflow, a delay for an overload."""
     if not failure.code and _TOO_LONG in failure.message.lower():
         failure = dataclasses.replace(failure, code="context_length_exceeded")
     if failure.status == OVERLOADED and failure.retry_after_s is None:

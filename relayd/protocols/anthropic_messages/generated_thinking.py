@@ -1,8 +1,8 @@
-"""Thinking blocks that no Anthropic endpoint has signed, taken out of a request that passes to one: it refuses them.
+"""Removes thinking blocks that no Anthropic endpoint has signed from passthrough requests: the API rejects them.
 
-They are written for thoughts of other endpoints: without a signature, or with the proof of a Responses endpoint. A turn
-that was nothing but such a thought keeps it as text. Where the tool loop that goes on now has lost its thought, a
-thinking budget is switched off: the API wants that loop to begin with a thought.
+relayd writes such blocks for the reasoning of other endpoints: without a signature, or with the proof of a Responses
+endpoint. A turn that consists of such blocks only keeps the text. If the current tool loop loses its thinking block, a
+thinking budget is disabled: the API requires that the loop begins with one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MOST_THINKING_BYTES = 4096
 
 
 def has_generated_parts(members: Mapping[str, Any]) -> bool:
-    """Whether a parsed body has something to take back."""
+    """Whether a parsed body contains such blocks."""
     for message in _json.a_list(members.get("messages")):
         content = message.get("content") if message.__class__ is dict else None
         if content.__class__ is list and any(block.__class__ is dict and _is_generated(block) for block in content):
@@ -31,7 +31,7 @@ def has_generated_parts(members: Mapping[str, Any]) -> bool:
 
 
 def strip_generated(look: JsonBody) -> Steps[list[Edit]]:
-    """The edits, in steps."""
+    """The edits that remove the blocks, in steps."""
     span = look.span("messages")
     if span is None:
         return []
@@ -64,5 +64,5 @@ def _as_text(block: dict[str, Any]) -> bytes:
 
 
 def _is_in_tool_loop(rest: bytes) -> bool:
-    """Whether behind a turn there are nothing but results of tools from the user."""
+    """Whether only tool results of the user follow a turn."""
     return len(_USER.findall(rest)) <= rest.count(b'"tool_use_id"')

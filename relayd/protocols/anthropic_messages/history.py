@@ -1,10 +1,10 @@
-"""The canonical messages as the turns of a Messages request: user first, then alternation, and no blank text.
+"""Canonical messages as the turns of a Messages request: user first, alternating roles, and no blank text.
 
 Laws:
-1. System and developer messages are not turns: they are joined to one `system` text, wherever they stood.
-2. Every tool_use is answered at the beginning of the next user turn, and nothing else is answered there.
-3. A block that the API would refuse for being empty is left out; a turn that has no block left is no turn.
-4. Thoughts go back only with a signature: the client's own, or the one that was remembered with the call.
+1. System and developer messages are not turns: they are joined to one `system` text, wherever they occur.
+2. Every tool_use gets its result at the beginning of the next user turn, which has no other results.
+3. A block that the API would reject as empty is dropped; so is a turn without blocks.
+4. Reasoning is sent back only with a signature: the client's own, or the one that is stored for the call.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from relayd.protocols.canon import (
 from relayd.protocols.dialect import Memory, Refused, run_steps
 from relayd.wire.json_steps import Steps
 
-OPENING = "Continue."  # stands in where a conversation does not begin with the user
+OPENING = "Continue."  # the first user turn of a conversation that does not begin with one
 UNANSWERED = "This call was not answered."
 
 Block = dict[str, Any]
@@ -43,7 +43,7 @@ class History:
     """Builds the turns of one request; owned by write_request."""
 
     def __init__(self, memory: Memory, unanswered: str, last: Mapping[str, ToolCall]) -> None:
-        """`last` are the last calls with their ids, see _turns.last_calls."""
+        """`last` is the last call with each id, see _turns.last_calls."""
         self._memory, self._last = memory, last
         self._fills = unanswered == "fill"
         self._results: dict[str, Block] = {}  # of the calls of the last assistant turn
@@ -54,7 +54,7 @@ class History:
         self.call_names: dict[str, None] = {}
 
     def add(self, message: Message, at: str) -> None:
-        """One message, in order. Raises Refused."""
+        """Append one message. Raises Refused."""
         run_steps(self.add_steps(message, at))
 
     def add_steps(self, message: Message, at: str) -> Steps[None]:
@@ -72,7 +72,7 @@ class History:
             yield from self._user(message, at)
 
     def end(self) -> None:
-        """The last turn is complete. A text that the assistant is to go on with may not end in blanks."""
+        """The last turn is complete. A text that the assistant is to continue must not end in white space."""
         self._add_results()
         if not self.turns:
             self._add("user", [_text(OPENING)])
@@ -81,7 +81,7 @@ class History:
             last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()
 
     def loop_has_thoughts(self) -> bool:
-        """Whether each assistant turn of the tool loop that goes on now begins with a thought; True outside of one."""
+        """Whether each assistant turn of the current tool loop begins with a thinking block; True outside a loop."""
         for turn, following in zip(reversed(self.turns[:-1]), reversed(self.turns), strict=False):
             if following["role"] == "user" and following["content"][0]["type"] != "tool_result":
                 return True
@@ -92,7 +92,7 @@ class History:
     def _system(self, message: Message, at: str) -> None:
         for part in message.parts:
             if not isinstance(part, Text):
-                raise Refused("System messages can only hold text.", at)
+                raise Refused("System messages can only contain text.", at)
             if part.text.strip():
                 self.system.append(part.text)
 
@@ -132,7 +132,7 @@ class History:
                 if part.text.strip():
                     blocks.append(_text(part.text))
             else:
-                raise Refused("Assistant messages can only hold text, thoughts and calls of tools.", at)
+                raise Refused("Assistant messages can only contain text, reasoning and tool calls.", at)
         if not blocks:
             return
         if not self.turns:
@@ -144,7 +144,7 @@ class History:
     def _result(self, part: ToolResult, at: str) -> None:
         identity = for_endpoint(part.call_id)
         if identity not in self._open:
-            raise Refused(f"There is no open call with the id {part.call_id!r}.", at)
+            raise Refused(f"No open call has the id {part.call_id!r}.", at)
         content = [block for inner in part.parts if (block := _content(inner, at)) is not None]
         result: Block = {"type": "tool_result", "tool_use_id": identity}
         if content:
@@ -162,7 +162,7 @@ class History:
             result = self._results.get(identity)
             if result is None:
                 if not self._fills:
-                    raise Refused(f"The call {identity!r} is not answered.", "messages")
+                    raise Refused(f"The call {identity!r} has no result.", "messages")
                 result = {"type": "tool_result", "tool_use_id": identity, "content": UNANSWERED, "is_error": True}
             results.append(result)
         self._expected, self._open, self._results = [], set(), {}
@@ -198,7 +198,7 @@ def _call(part: ToolCall, at: str) -> Block:
 
 
 def _content(part: Part, at: str) -> Block | None:
-    """A block of a user turn or of a tool's result; None for a text that is blank."""
+    """A block of a user turn or of a tool result; None for blank text."""
     if isinstance(part, Text | Refusal):
         return _text(part.text) if part.text.strip() else None
     if isinstance(part, Image):
@@ -206,18 +206,18 @@ def _content(part: Part, at: str) -> Block | None:
     if isinstance(part, File):
         return _document(part, at)
     if isinstance(part, Audio):
-        raise Refused("Messages endpoints do not take sound.", at)
-    raise Refused("This part does not belong into a message of the user.", at)
+        raise Refused("Messages endpoints do not accept audio.", at)
+    raise Refused("This part cannot be in a user message.", at)
 
 
 def _source(url: str, label: str, at: str) -> Block:
     if not _data_url.is_data_url(url):
         if url[:8].lower().startswith(("https://", "http://")):
             return {"type": "url", "url": url}
-        raise Refused(f"{what} must be given as a data URL or as an http(s) address.", at)
+        raise Refused(f"{label} must be given as a data URL or as an http(s) URL.", at)
     parsed = _data_url.parse_data_url(url)
     if parsed is None:
-        raise Refused(f"{what} has a data URL that cannot be read.", at)
+        raise Refused(f"{label} has a malformed data URL.", at)
     return {"type": "base64", "media_type": parsed[0], "data": parsed[1]}
 
 
@@ -231,18 +231,18 @@ def _image(part: Image, at: str) -> Block:
 def _document(part: File, at: str) -> Block:
     address = part.data or part.url
     if not address:
-        raise Refused("A file of another provider's store cannot be carried; send its content.", at)
+        raise Refused("A file in another provider's storage cannot be translated; send its content.", at)
     source = _source(address, "A file", at)
     kind = source.get("media_type", "")
     if kind.startswith("image/"):
         return {"type": "image", "source": source}
     if kind.startswith("text/") or kind in ("application/json", "application/xml"):
-        if len(source["data"]) > _json.LONGEST_TEXT:
-            raise Refused(f"A text file of more than {_json.LONGEST_TEXT} characters cannot be carried.", at)
+        if len(source["data"]) > _json.MOST_TEXT_CHARS:
+            raise Refused(f"A text file of more than {_json.MOST_TEXT_CHARS} characters cannot be translated.", at)
         text = base64.b64decode(source["data"]).decode("utf-8", "replace")
         source = {"type": "text", "media_type": "text/plain", "data": text}
     elif kind not in ("", "application/pdf"):
-        raise Refused(f"Messages endpoints do not take files of the type {kind}.", at)
+        raise Refused(f"Messages endpoints do not accept files of the type {kind}.", at)
     block: Block = {"type": "document", "source": source}
     if part.filename:
         block["title"] = part.filename[:500]

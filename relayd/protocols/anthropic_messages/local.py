@@ -1,6 +1,4 @@
-"""What never goes upstream: the counting of tokens, which is an estimate, and the HEAD requests by which clients look
-who is there.
-"""
+"""Requests that never go upstream: the estimate of token counts, and HEAD requests with which clients probe relayd."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ _HEAD_PATHS = ("/messages", COUNT_PATH, "/v1", "/models")
 
 
 def local(context: RequestContext, body: bytes) -> EncodedResponse | None:
-    """The answer to what is for relayd itself, else None."""
+    """The response to a request for relayd itself, else None."""
     path = context.path.rstrip("/")
     if context.method == "HEAD" and (not path or path.endswith(_HEAD_PATHS)):
         return EncodedResponse(200, b"")
@@ -32,7 +30,7 @@ def local(context: RequestContext, body: bytes) -> EncodedResponse | None:
 
 
 def local_steps(members: dict[str, Any], context: RequestContext) -> Steps[EncodedResponse]:
-    """The count of tokens of a parsed body, in steps."""
+    """The token count of a parsed body, in steps."""
     try:
         request = yield from read_members(members, None)
     except Refused as fault:
@@ -42,6 +40,6 @@ def local_steps(members: dict[str, Any], context: RequestContext) -> Steps[Encod
 
 
 def refused(fault: Refused, context: RequestContext) -> EncodedResponse:
-    """The error that says why nothing could be counted."""
+    """The error response for an invalid request."""
     failure = Failure(fault.status, fault.message, fault.code, param=fault.param)
     return render_error(failure, context.request_id)

@@ -1,10 +1,10 @@
 """A Messages client's request to the canonical form.
 
 Laws:
-1. What is not understood is refused with its path, never dropped in silence; what the manual names (DROPS) is dropped.
-2. The order of a turn is kept, but results of tools come first, in a message of their own: that is what the API asks
-   for and what every other dialect needs.
-3. `cache_control` and everything else that only steers Anthropic's own service is read past.
+1. Unknown content is Refused with its path, never dropped silently; only the content in the manual's list (DROPS) is.
+2. The order of a turn is kept, but tool results come first, in a message of their own: the API requires this, and every
+   other dialect needs it.
+3. `cache_control` and other members that only concern Anthropic's own service are ignored.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ from relayd.wire.tool_list_cache import memoised
 
 MOST_TOOLS = 1024
 MOST_MESSAGES = 100_000
-INPUT_TOKENS = "_input_tokens"  # in Request.extra: the estimate with which a stream begins
+INPUT_TOKENS = "_input_tokens"  # key in Request.extra: the estimate that a stream begins with
 MOST_USER_CHARS = 64  # OpenAI's limit for the same field
 
-# Claude Code's first system block is a line for Anthropic's billing. It changes with every session, so that in front of
-# other models it would spoil every prefix cache.
+# Claude Code's first system block is a line for Anthropic's billing. It changes with every session and would invalidate
+# every prefix cache of other models.
 _BILLING = "x-anthropic-billing-header:"
 
 DROPS = (
     "Server tools and tools without a schema (web_search, code_execution, bash, computer, ...) are left out; a "
     "tool_choice that demands one is refused.",
-    "Blocks of the history that server tools left behind are left out.",
+    "Blocks of server tools in the history are left out.",
     "cache_control, context_management, container, mcp_servers, service_tier, speed, betas and citations are ignored.",
     "thinking.display reaches Messages, Gemini and Responses endpoints only; a thinking budget reaches Chat and "
     "Responses endpoints as an effort.",
-    "metadata.user_id longer than 64 characters goes as its SHA-256.",
+    "metadata.user_id longer than 64 characters is sent as its SHA-256.",
     "The billing line of Claude Code's system prompt is left out.",
-    "Towards a Messages client: token probabilities (logprobs), and every answer but the first, are left out.",
+    "Towards a Messages client: token probabilities (logprobs), and every choice but the first, are left out.",
 )
 
 
@@ -72,7 +72,7 @@ def read_steps(members: dict[str, Any], context: RequestContext) -> Steps[Reques
 
 
 def read_members(members: dict[str, Any], max_tokens: int | None) -> Steps[Request]:
-    """The request that these members make, in steps; count_tokens has no limit."""
+    """Parse the members of a request, in steps; `max_tokens` is None for count_tokens."""
     model = _json.required(members, "model", "a string")
     if not model:
         raise Refused("Missing required parameter: 'model'.", "model")
@@ -146,7 +146,7 @@ def _user_turn(content: Any, at: str) -> list[Message]:
 
 
 def _tools(members: dict[str, Any]) -> tuple[tuple[Tool, ...], set[str]]:
-    """The tools that can be carried, and the names of the others."""
+    """The tools that can be translated, and the names of the others."""
     found = _json.optional(members, "tools", "a list") or []
     if len(found) > MOST_TOOLS:
         raise Refused(f"tools: there may be {MOST_TOOLS} of them, not {len(found)}.", "tools")
@@ -171,7 +171,7 @@ def _read_tools(found: list[Any]) -> tuple[SharedTools, set[str]]:
         description = _json.optional(tool, "description", "a string", at)
         strict = _json.optional(tool, "strict", "a boolean", at)
         if strict and not can_be_strict(schema):
-            strict = None  # Anthropic's takes properties that are not required, OpenAI's does not
+            strict = None  # unlike OpenAI's, Anthropic's `strict` accepts optional properties
         tools.append(Tool(name, description, schema, strict))
     return SharedTools(tools), omitted
 
@@ -196,7 +196,7 @@ def _tool_choice(
         if name in omitted:
             raise Refused(f"tool_choice.name: the tool {name!r} cannot be offered to this model.", "tool_choice.name")
         if all(tool.name != name for tool in tools):
-            raise Refused(f"tool_choice.name: there is no tool {name!r}.", "tool_choice.name")
+            raise Refused(f"tool_choice.name: unknown tool {name!r}.", "tool_choice.name")
     elif mode == "required" and not tools:
         raise Refused("tool_choice: no tool can be offered to this model.", "tool_choice")
     return ToolChoice(mode, name), False if single else None
@@ -252,5 +252,5 @@ def _user(members: dict[str, Any]) -> str | None:
     user: str | None = _json.optional(metadata, "user_id", "a string", "metadata.")
     if user is None or len(user) <= MOST_USER_CHARS:
         return user
-    # Claude Code puts a JSON text here: cut off it would be another user's as well, hashed it stays one user's.
+    # Claude Code sends JSON text here: truncated, several users would share one value; a hash stays unique.
     return hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,10 +1,10 @@
-"""A Messages endpoint's answer to events, from a stream or from a plain message.
+"""A Messages endpoint's response to events, from a stream or from a plain message.
 
-Laws (beside those of _response_reader.py):
-1. Only message_stop ends a stream well. An `error` event, a cut, or what is no JSON is a Failure.
-2. Blocks of server tools, citations and unknown events are read past; so are deltas of another type than their block.
-3. Usage is cumulative: a member that comes again replaces the one before it.
-4. What is kept of an answer is bounded: the thoughts of one loop, the ids of its blocks, one unfinished frame.
+Laws (in addition to those of _response_reader.py):
+1. Only message_stop ends a stream successfully. An `error` event, truncation or invalid JSON is a Failure.
+2. Blocks of server tools, citations and unknown events are ignored; so are deltas of a type other than their block's.
+3. Usage is cumulative: a repeated member replaces the one before it.
+4. The buffered part of a response is bounded: the reasoning before one call, the ids of calls, one unfinished frame.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import secrets
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._response_reader import CUT, MIB, TOO_LARGE, ResponseReader, Framing
 from relayd.protocols._bounds import MAX_ID_CHARS, MOST_CALLS, Allowance, ResponseTooLarge
 from relayd.protocols._capabilities import MESSAGES
 from relayd.protocols._openai_errors import unnamed_failure_of
+from relayd.protocols._response_reader import CUT, MIB, TOO_LARGE, Framing, ResponseReader
 from relayd.protocols._turns import call_ids
 from relayd.protocols.anthropic_messages.errors import failure_in_stream
 from relayd.protocols.anthropic_messages.thinking_memory import LARGEST_CHARS, store
@@ -28,9 +28,9 @@ from relayd.protocols.canon import (
     Failure,
     Finish,
     Reasoning,
+    ReasoningDelta,
     Request,
     TextDelta,
-    ReasoningDelta,
     ToolDelta,
     ToolStart,
 )
@@ -39,9 +39,9 @@ from relayd.wire.json_scanner import MAX_DEPTH
 
 FRAMING = Framing(line_bytes=4 * MIB, frame_bytes=8 * MIB)
 MOST_BLOCKS = 4096
-MOST_INPUT_CHARS = 16 * 1024 * 1024  # of whole inputs, where blocks begin with them
+MOST_INPUT_CHARS = 16 * 1024 * 1024  # of inputs that come whole with the start of a block
 
-_NO_MESSAGE = Failure(502, "The upstream's answer is no message.", code="upstream_malformed")
+_NO_MESSAGE = Failure(502, "The upstream's answer is not a message.", code="upstream_malformed")
 
 _NO_CALL = Failure(502, "The upstream sent arguments of a call that it had not begun.", code="upstream_malformed")
 _FINISH = {
@@ -60,17 +60,17 @@ def reader(request: Request, options: Options, memory: Memory, content_encoding:
 
 
 class MessagesDecoder:
-    """One answer; owned by its reader. Each stream event has a method of its name."""
+    """Decodes one response; owned by its reader."""
 
     def __init__(self, memory: Memory, known: frozenset[str] = frozenset()) -> None:
-        """`known` are the ids of the conversation's calls."""
+        """`known`: the ids of the conversation's calls."""
         self._memory = memory
         self._ids = set(known)
         self.over = False
         self.begun = False
-        self._blocks: dict[Any, _Block] = {}  # the open ones
+        self._blocks: dict[Any, _Block] = {}  # open blocks, by index
         self._count = 0
-        self._latest = -1  # the index of the block that began last
+        self._latest = -1  # index of the block that began last
         self._calls = 0
         self._inputs = Allowance(MOST_INPUT_CHARS)
         self._thoughts: list[Reasoning] = []  # since the last call
@@ -93,14 +93,14 @@ class MessagesDecoder:
         events += self._message(_json.an_object(value))
 
     def done_marker(self, events: list[Event]) -> None:
-        """No marker of this dialect: some gateways write one all the same."""
+        """Ignored: not part of this dialect, but some gateways write one."""
 
     def end_of_stream(self, events: list[Event]) -> None:
         """The bytes have ended without message_stop."""
         self.fail(CUT, events)
 
     def fail(self, failure: Failure, events: list[Event]) -> None:
-        """The end of an answer that is not well."""
+        """End the response with a failure."""
         events += self._failed(failure)
 
     def _failed(self, failure: Failure) -> list[Event]:
@@ -129,7 +129,7 @@ class MessagesDecoder:
         return [] if failure is None else self._failed(failure)
 
     def _message(self, value: dict[str, Any]) -> list[Event]:
-        """A plain message, by the same steps."""
+        """A plain message, processed like the events of a stream."""
         if value.get("type") == "error" or value.get("error"):
             return self._failed(failure_in_stream(value))
         if not isinstance(value.get("content"), list):
@@ -252,7 +252,7 @@ class MessagesDecoder:
             block.signature += _json.a_text(delta.get("signature"))
 
     def _unannounced(self, index: Any, kind: Any, events: list[Event]) -> _Block | None:
-        """The block of a delta whose begin never came; arguments without a call are a fault."""
+        """The block of a delta without a content_block_start; arguments without a call are an error."""
         if kind == "input_json_delta":
             events += self._failed(_NO_CALL)
         if kind not in ("text_delta", "thinking_delta"):
@@ -266,13 +266,13 @@ class MessagesDecoder:
     def _add_thought(self, block: _Block, text: str) -> list[Event]:
         if not text:
             return []
-        if self._thought_chars <= LARGEST_CHARS:  # beyond that they are not kept
+        if self._thought_chars <= LARGEST_CHARS:  # longer reasoning is not kept
             self._thought_chars += len(text)
             block.pieces.append(text)
         return [ReasoningDelta(text)]
 
     def _keep_thought(self, thought: Reasoning, more_chars: int) -> None:
-        """A thought is complete: it is kept for the call that may follow."""
+        """A thought is complete: keep it for the call that may follow."""
         self._thought_chars += more_chars
         if self._thought_chars <= LARGEST_CHARS:
             self._thoughts.append(thought)
@@ -297,7 +297,7 @@ class _Block:
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.call = 0
-        self.input = "{}"  # as the block's begin has it
+        self.input = "{}"  # as given by content_block_start
         self.has_pieces = False
         self.pieces: list[str] = []
         self.signature = ""

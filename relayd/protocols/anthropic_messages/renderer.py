@@ -1,12 +1,12 @@
-"""Events to a Messages answer: the frames of a stream, or the plain message, both from one fold.
+"""Events to a Messages response: the frames of a stream, or the plain message, both by one BlockAssembler.
 
     message_start ping (content_block_start content_block_delta... content_block_stop)... message_delta message_stop
 
 Laws:
-1. Every frame has its `event:` line: clients skip those that have none. There is no [DONE].
-2. What one call of `feed` is given leaves with it.
-3. A stream begins with the estimate of input tokens that count_tokens has: what the endpoint has counted comes last.
-4. A failure is an `error` event, after which nothing follows: no block is closed, no message_stop pretends an end.
+1. Every frame has an `event:` line: clients skip frames without one. A stream has no [DONE].
+2. A call of `render` returns the frames of all its events that are not waiting for an open call.
+3. A stream begins with the estimate of input tokens that count_tokens returns; the endpoint's count comes last.
+4. A failure is an `error` event and ends the stream: no block is closed, and no message_stop is sent.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _TOO_MUCH = Failure(502, "The upstream's answer is too large.")
 
 
 def renderer(request: Request, context: RequestContext) -> StreamRenderer | PlainRenderer:
-    """The renderer for an answer to this request."""
+    """The renderer for the response to this request."""
     return StreamRenderer(request, context) if request.stream else PlainRenderer(request, context)
 
 
 def _usage_members(usage: Usage) -> dict[str, Any]:
-    """`input_tokens` are those that neither came from the cache nor went into it."""
+    """`input_tokens` excludes tokens read from the cache and written to it."""
     members: dict[str, Any] = {
         "input_tokens": usage.uncached_input,
         "cache_creation_input_tokens": usage.cache_creation,
@@ -70,7 +70,7 @@ def _frame(kind: str, value: dict[str, Any]) -> bytes:
 
 
 class _FrameWriter:
-    """The sink that writes a stream; owned by its renderer, which takes the bytes."""
+    """A BlockWriter for a stream; owned by its renderer, which removes the bytes."""
 
     __slots__ = ("out",)
 
@@ -81,7 +81,7 @@ class _FrameWriter:
         self.out += _frame("content_block_start", {"index": index, "content_block": block})
 
     def delta(self, index: int, kind: str, member: str, text: str) -> None:
-        # The frame of every piece of an answer: written by hand, because most of its bytes never change.
+        # The most frequent frame: formatted without a JSON encoder, because most of its bytes never change.
         self.out += b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":' % index
         self.out += b'{"type":"%s","%s":%s}}\n\n' % (kind.encode(), member.encode(), _json.write_string(text))
 
@@ -144,18 +144,18 @@ class StreamRenderer(Renderer):
         self._frames.out += b"event: error\ndata: %s\n\n" % _json.write(body)
 
     def keepalive(self) -> bytes:
-        """The dialect's own keep-alive; before message_start only a comment is skipped by every reader."""
+        """The dialect's ping; before message_start a comment, which every client skips."""
         return _PING if self._started and not self._ended else _COMMENT
 
     def response(self) -> EncodedResponse:
-        """What to say instead of a stream that failed before it began; else only its content type."""
+        """The error response for a stream that failed before it began; else only the content type of a stream."""
         if self._failure is not None and not self._started:
             return render_error(self._failure, self._context.request_id)
         return EncodedResponse(200, b"", "text/event-stream")
 
 
 class _MessageWriter:
-    """The sink that collects a plain message; owned by its renderer."""
+    """A BlockWriter that collects a plain message; owned by its renderer."""
 
     __slots__ = ("_pieces", "content", "size_bytes")
 
@@ -191,12 +191,12 @@ class _MessageWriter:
 
 
 def _input(text: str) -> dict[str, Any]:
-    """A call's arguments as the object that a plain message must have; what is none is shown, not lost."""
+    """A call's arguments as the object that a plain message requires; other text is wrapped, not dropped."""
     return arguments_object(text)
 
 
 class PlainRenderer(Renderer):
-    """Collects one plain answer; owned by its exchange."""
+    """Collects one plain response; owned by its exchange."""
 
     def __init__(self, request: Request, context: RequestContext) -> None:
         self._model, self._context = request.model, context
@@ -207,7 +207,7 @@ class PlainRenderer(Renderer):
         self._ended = False
 
     def render(self, events: list[Event]) -> bytes:
-        """Nothing yet."""
+        """Collect the events; no bytes before the end."""
         for event in events:
             if self._ended:
                 break
@@ -229,11 +229,11 @@ class PlainRenderer(Renderer):
             self._assembler.add(event)
 
     def keepalive(self) -> bytes:
-        """A plain answer has no keep-alive."""
+        """A plain response has no keep-alive."""
         return b""
 
     def response(self) -> EncodedResponse:
-        """The message, or the error that it ended in."""
+        """The message, or the error that ended it."""
         failure = self._failure
         if failure is None and not self._ended:
             failure = Failure(502, "The upstream's answer was cut.")

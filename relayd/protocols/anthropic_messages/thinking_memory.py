@@ -1,6 +1,7 @@
-"""Signed thinking blocks before tool calls, kept between exchanges: the API requires them back, Chat cannot carry them.
+"""Signed thinking blocks before tool calls, stored between exchanges: the API requires them back, Chat has no field for
+them.
 
-They are stored under the id of the call that follows them. The reader of an answer stores them and the writer of the
+They are stored under the id of the call that follows them. The reader of a response stores them and the writer of the
 next request recalls them; entries that are never recalled are bounded and expire.
 """
 
@@ -28,7 +29,7 @@ def store(memory: Memory, call_id: str, thoughts: list[Reasoning]) -> None:
 
 
 def recall(memory: Memory, call_id: str) -> list[Reasoning]:
-    """The thoughts before this call; none if they are unknown."""
+    """The thinking before this call; empty if it is unknown."""
     found: list[Reasoning] = []
     for one in _json.a_list(memory.get(_KEY + call_id)):
         members: dict[str, Any] = _json.an_object(one)

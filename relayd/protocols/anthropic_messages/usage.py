@@ -1,8 +1,7 @@
-"""Usage, finish reason and model in answers of the Messages API.
+"""Usage, finish reason and model in responses of the Messages API.
 
-Usage is cumulative and comes in several events: a member of a later event replaces the one before it, but for a 0,
-with which some gateways fill in what they do not know. Anthropic's
-`input_tokens` excludes cached tokens.
+Usage is cumulative and comes in several events: a member of a later event replaces the one before it. A 0 does not,
+because some gateways write 0 for an unknown count. Anthropic's `input_tokens` excludes cached tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _DETAILS = "output_tokens_details"
 
 
 def merge_usage(known: dict[str, Any], usage: Any) -> None:
-    """Put what an event reports over what is known; of `usage` nothing is kept but counts."""
+    """Merge the counts of an event's `usage` into the known ones."""
     found = _json.an_object(usage)
     for name in _COUNTS:
         if count := _json.a_count(found.get(name)):
@@ -31,7 +30,7 @@ def merge_usage(known: dict[str, Any], usage: Any) -> None:
 
 
 def read_usage(usage: Mapping[str, Any]) -> Usage:
-    """The merged members of `usage` as Usage."""
+    """Parse the merged members of `usage`."""
     count = _json.a_count
     read, creation = count(usage.get("cache_read_input_tokens")), count(usage.get("cache_creation_input_tokens"))
     return Usage(

@@ -1,10 +1,10 @@
 """The canonical form to a request for a Messages endpoint.
 
 Laws:
-1. What the API would refuse, although the client's dialect allows it, is put right here or left out by the manual's
-   list (DROPS); what would change the meaning of the request is Refused.
-2. Thinking is asked for only where the rest of the request goes with it: no forced tool, no answer that is begun
-   already, room in max_tokens, and, where it has a budget, signed thoughts before the calls of the current tool loop.
+1. Content that the API would reject, although the client's dialect allows it, is corrected, or dropped according to
+   the manual's list (DROPS); the request is Refused if that would change its meaning.
+2. Thinking is requested only if the rest of the request permits it: no forced tool, no prefilled response, room in
+   max_tokens, and, for a budget, signed thinking before the calls of the current tool loop.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ DROPS = (
     "seed, penalties, logit_bias, logprobs, verbosity, service_tier, metadata, prompt_cache_key and a tool's `strict` "
     "are left out; n above 1 is refused.",
     "The name of a message's author, the name of a schema and the detail of an image are left out.",
-    "Models are asked to think as their generation is: not, by a budget, or adaptively by an effort; where the name of "
-    "a model does not tell, the upstream's options do. An effort that the model does not have becomes the nearest.",
-    "temperature above 1 goes as 1, and where both are given top_p is left out.",
-    "Objects of a response_format's schema are closed, bounds of values and formats that are not known move to its "
-    "descriptions, and oneOf is anyOf.",
-    "response_format json_object is left out, because only schemas can be demanded.",
-    "Sound, files of another provider's store and files that are neither PDF, text nor image are refused.",
-    "Thoughts without a signature are left out of the history.",
-    "A forced tool_choice, and a last message of the assistant, switch thinking off: the API does not take both.",
+    "Thinking is requested as the model's family supports it: not at all, by a budget, or adaptively by an effort; for "
+    "an unknown model, as the upstream's options say. An effort that the model does not support becomes the nearest.",
+    "temperature above 1 becomes 1, and top_p is left out if both are given.",
+    "Objects of a response_format's schema are closed, bounds of values and unsupported formats move to its "
+    "descriptions, and oneOf becomes anyOf.",
+    "response_format json_object is left out, because the API supports schemas only.",
+    "Audio, files in another provider's storage and files that are neither PDF, text nor image are refused.",
+    "Reasoning without a signature is left out of the history.",
+    "A forced tool_choice, and a last message of the assistant, disable thinking: the API does not accept both.",
 )
 
 
@@ -48,7 +48,7 @@ def write_request(request: Request, options: Options, memory: Memory) -> Encoded
 def write_steps(request: Request, options: Options, memory: Memory) -> Steps[EncodedRequest]:
     """The same in steps."""
     if request.n is not None and request.n != 1:
-        raise Refused("Messages endpoints give one answer: n must be 1.", "n")
+        raise Refused("Messages endpoints return one choice: n must be 1.", "n")
     history = History(memory, options.unanswered_calls, last_calls(request.messages))
     for number, message in enumerate(merge_turns(request.messages)):
         yield from history.add_steps(message, f"messages[{number}]")
@@ -73,14 +73,15 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Enc
         body["metadata"] = {"user_id": user}
     if request.stream:
         body["stream"] = True
-    return EncodedRequest("/messages", (yield from body_steps(body, tools, request.large)), (("anthropic-version", VERSION),))
+    encoded = yield from body_steps(body, tools, request.large)
+    return EncodedRequest("/messages", encoded, (("anthropic-version", VERSION),))
 
 
 def _write_tools(body: dict[str, Any], request: Request, history: History) -> Steps[bytes | None]:
-    """The tools' JSON; how to choose among them goes into the body."""
+    """The tools' JSON; writes tool_choice to the body."""
     if not request.tools:
         if history.call_names:
-            # Calls in the history want their tools declared; none of them may be called again.
+            # The tools of calls in the history must be declared; the model must not call them again.
             body["tools"] = [{"name": name, "input_schema": {"type": "object"}} for name in history.call_names]
             body["tool_choice"] = {"type": "none"}
         return None
@@ -88,7 +89,7 @@ def _write_tools(body: dict[str, Any], request: Request, history: History) -> St
     choice_json: dict[str, Any] = {}
     if choice is not None and choice.mode == "named":
         if all(tool.name != choice.name for tool in request.tools):
-            raise Refused(f"There is no tool {choice.name!r}.", "tool_choice")
+            raise Refused(f"Unknown tool {choice.name!r}.", "tool_choice")
         choice_json = {"type": "tool", "name": MESSAGES.tool_name(choice.name or "")}
     elif choice is not None:
         choice_json = {"type": {"required": "any", "none": "none"}.get(choice.mode, "auto")}
@@ -147,7 +148,7 @@ def _write_thinking(
 
 
 def _budget(requested: Thinking, limit: int | None, family: ModelFamily) -> int:
-    """The tokens to think with, below the limit that the client set; 0 where there is no room for the least."""
+    """The thinking budget, below the client's limit; 0 if the limit leaves no room for the smallest budget."""
     budget = requested.budget if requested.budget is not None else family.budget(requested.effort or "medium")
     budget = max(budget, family.min_budget)
     if limit is None:
@@ -157,7 +158,7 @@ def _budget(requested: Thinking, limit: int | None, family: ModelFamily) -> int:
 
 def _write_sampling(body: dict[str, Any], request: Request) -> None:
     if body.get("thinking", {}).get("type") in ("enabled", "adaptive"):
-        return  # the API takes no others than its own with thoughts
+        return  # the API accepts no sampling settings with thinking
     if request.temperature is not None:
         body["temperature"] = min(max(request.temperature, 0), 1)
     elif request.top_p is not None:

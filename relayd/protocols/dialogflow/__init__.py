@@ -1,4 +1,4 @@
-"""The fulfilment webhook of Dialogflow ES v2: a spoken question in, a short text out, with the session's history."""
+"""The fulfilment webhook of Dialogflow ES v2: answers a spoken question with a short text and remembers the session."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""The fulfilment webhook of Dialogflow ES v2: a spoken question in, a short text out, with the session's history.
+"""The fulfilment webhook of Dialogflow ES v2: answers a spoken question with a short text, using the session's history.
 
 Laws:
-1. A session's turns are remembered for half an hour after the last one, a bounded number of bounded texts; a turn that
-   failed is not one of them.
-2. The answer never exceeds what Dialogflow takes (64 KiB). Dialogflow waits 5 seconds, which the route's total timeout
-   sees to; a late answer is an apology, since Dialogflow shows no errors.
-3. GET and HEAD are a check and never go upstream.
+1. A session's turns are stored for half an hour after the last one, a bounded number of bounded texts; failed turns are
+   not stored.
+2. The response never exceeds Dialogflow's limit (64 KiB). Dialogflow waits 5 seconds, which the route's total timeout
+   must enforce; a timeout is answered with an apology, because Dialogflow shows no errors.
+3. GET and HEAD are health checks and never go upstream.
 
-The model's name in requests is `dialogflow`; the configuration's `models:` says which one that is.
+The model's name in requests is `dialogflow`; `models:` in the configuration maps it to a model.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How questions are put and what is said when there is nothing to say.
+    """The request's settings, and texts for missing responses.
 
-    model: its name for the table of models. turns: how many questions and answers are remembered, for remember_s.
-    late, silent: the text where the answer comes too late, and where it is empty.
+    model: the name for the table of models. turns: the number of stored questions and answers, kept for remember_s.
+    late, silent: the text for a response that comes too late, and for an empty one.
     """
 
     model: str = "dialogflow"
@@ -95,22 +95,22 @@ def dialect(settings: Settings = Settings()) -> Dialect:
         renderer=renderer,
         local=local,
         drops=(
-            "Contexts, parameters and payloads are left out: the model sees the words and the history.",
-            "Of the answer only the text and a refusal are told: thoughts, calls of tools, logprobs, usage, a limit "
-            "that was met, a filter, a stop string and more than one answer have no place there.",
+            "Contexts, parameters and payloads are left out: the model sees the text and the history.",
+            "The response contains the text and a refusal only: reasoning, tool calls, logprobs, usage, a reached "
+            "limit, a filter, the matched stop string and more than one choice are left out.",
         ),
     )
 
 
 def local(context: RequestContext, body: bytes) -> EncodedResponse | None:
-    """The check that a browser or a monitor makes."""
+    """The response to a health check of a browser or a monitor."""
     if context.method in ("GET", "HEAD"):
         return EncodedResponse(200, _json.write({"status": "ok", "webhook": "dialogflow"}))
     return None
 
 
 class FulfilmentRenderer(Renderer):
-    """Adds up one answer and remembers it; owned by the exchange."""
+    """Collects one response and stores it; owned by the exchange."""
 
     __slots__ = ("_context", "_failure", "_is_ended", "_request", "_settings", "_size_chars", "_texts")
 
@@ -121,12 +121,12 @@ class FulfilmentRenderer(Renderer):
         self._is_ended = False
 
     def render(self, events: list[Event]) -> bytes:
-        """Nothing goes out before the end."""
+        """Collect the events; no bytes before the end."""
         for event in events:
             if self._is_ended:
                 break
             if isinstance(event, TextDelta | RefusalDelta):
-                if event.choice == 0 and self._size_chars < MOST_BYTES:  # more could not be told
+                if event.choice == 0 and self._size_chars < MOST_BYTES:  # the rest would exceed the limit
                     self._size_chars += len(event.text)
                     self._texts.add(event.text)
             elif isinstance(event, Failure):
@@ -137,11 +137,11 @@ class FulfilmentRenderer(Renderer):
         return b""
 
     def keepalive(self) -> bytes:
-        """A plain answer has no keep-alive."""
+        """A plain response has no keep-alive."""
         return b""
 
     def response(self) -> EncodedResponse:
-        """The answer."""
+        """The plain response."""
         if not self._is_ended:
             self._failure = Failure(502, "The upstream's answer is not complete.")
         if self._failure is None:
@@ -166,7 +166,7 @@ def _key(session: str) -> str:
 
 
 def _turns(memory: Memory, session: str, settings: Settings) -> list[tuple[str, str]]:
-    """What was said in this conversation, if it is not too long ago."""
+    """The stored turns of this session; empty if they are older than remember_s."""
     stored: Any = memory.get(_key(session)) if session else None
     if not isinstance(stored, dict) or not isinstance(stored.get("at"), int | float):
         return []
@@ -177,10 +177,10 @@ def _turns(memory: Memory, session: str, settings: Settings) -> list[tuple[str, 
 
 
 def _fulfilment(text: str) -> EncodedResponse:
-    """The answer, cut to what Dialogflow takes."""
+    """The response, truncated to Dialogflow's limit."""
     body = _json.write({"fulfillmentText": text})
     while len(body) > MOST_BYTES:
-        # Escapes make a character longer, so that one cut may not do.
+        # Escapes lengthen characters, so that one truncation may not suffice.
         text = text[: len(text) * MOST_BYTES // len(body) - 8].rstrip() + "…"
         body = _json.write({"fulfillmentText": text})
     return EncodedResponse(200, body)

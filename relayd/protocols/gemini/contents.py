@@ -1,10 +1,10 @@
 """A conversation as Gemini's `contents` and `systemInstruction`.
 
 Laws:
-1. Turns of one role in a row are one content. No content and no text is empty: Gemini refuses both.
-2. The answers to the calls of a turn stand in one content behind it, in the order of the calls, whatever the order and
-   the number of tool messages; a call without an answer gets one, or is refused, as the options say.
-3. A batch of calls is one content, also where the history has a message for each: only its first call has a signature.
+1. Consecutive turns of one role are one content. No content and no text is empty: Gemini rejects both.
+2. The results of a turn's calls are one content after it, in the order of the calls, regardless of the order and number
+   of tool messages; a call without a result gets a placeholder or is Refused, as the options say.
+3. A batch of calls is one content, even if the history has a message for each: only its first call has a signature.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _UNANSWERED = "No answer: the call was not carried out."
 def write_contents(
     request: Request, family: ModelFamily, options: Options, memory: Memory
 ) -> dict[str, Any]:
-    """`contents`, and `systemInstruction` where there is one. Raises Refused."""
+    """`contents`, and `systemInstruction` if the conversation has one. Raises Refused."""
     return run_steps(content_steps(request, family, options, memory))
 
 
@@ -49,7 +49,7 @@ def content_steps(
 
 
 class _Conversation:
-    """One conversation being written; owned by the call that writes it."""
+    """Writes one conversation; owned by the function that writes it."""
 
     def __init__(
         self, messages: tuple[Message, ...], family: ModelFamily, options: Options, memory: Memory,
@@ -74,7 +74,7 @@ class _Conversation:
             elif message.role == "assistant":
                 yield from self._assistant(message, at)
             elif message.role == "tool":
-                continue  # where the calls are
+                continue  # written after the calls
             else:
                 parts = []
                 for part in message.parts:
@@ -84,11 +84,11 @@ class _Conversation:
                 self._add("user", parts or [{"text": " "}])
         for call_id, left in self._answers.items():
             if left:
-                raise Refused(f"The tool message for {call_id[:80]!r} answers no call of the history.", "messages")
+                raise Refused(f"The tool message for {call_id[:80]!r} has no call in the history.", "messages")
         if not self._contents:
             if not system:
-                raise Refused("There is no message to answer.", "messages", "missing_required_parameter")
-            self._add("user", system)  # Gemini wants a content; the instruction is the question
+                raise Refused("The conversation has no message to answer.", "messages", "missing_required_parameter")
+            self._add("user", system)  # Gemini requires a content: the instruction becomes the question
             system = []
         body: dict[str, Any] = {"systemInstruction": {"parts": system}} if system else {}
         body["contents"] = self._contents
@@ -128,7 +128,7 @@ class _Conversation:
         return part
 
     def _answered(self, calls: list[ToolCall]) -> Steps[list[dict[str, Any]]]:
-        """The functionResponse of each call, then what of the answers is not text."""
+        """The functionResponse of each call, then the parts of the results that are not text."""
         answered: list[dict[str, Any]] = []
         others: list[dict[str, Any]] = []
         for call in calls:
@@ -139,7 +139,7 @@ class _Conversation:
                 response = _response(answer)
                 others += [_part(part, "messages") for part in answer.parts if not isinstance(part, Text)]
             elif self._options.unanswered_calls == "refuse":
-                raise Refused(f"The call {call.id[:80]!r} of the history has no answer.", "messages")
+                raise Refused(f"The call {call.id[:80]!r} in the history has no result.", "messages")
             else:
                 response = {"error": _UNANSWERED}
             inner: dict[str, Any] = {"name": GEMINI.tool_name(call.name), "response": response}
@@ -152,19 +152,19 @@ class _Conversation:
 def _texts(message: Message, at: str) -> list[dict[str, Any]]:
     for part in message.parts:
         if not isinstance(part, Text):
-            raise Refused("A system message takes text only.", f"{at}.content", "invalid_value")
+            raise Refused("A system message can only contain text.", f"{at}.content", "invalid_value")
     return [{"text": part.text} for part in message.parts if isinstance(part, Text) and part.text]
 
 
 def _arguments(call: ToolCall, at: str) -> dict[str, Any]:
-    """The object that a call's arguments are."""
+    """A call's arguments as an object."""
     if call.kind == "custom":
         return {"input": call.arguments}
     return arguments_object(call.arguments)
 
 
 def _response(answer: ToolResult) -> dict[str, Any]:
-    """The object that an answer is; what is no object is wrapped into one."""
+    """A tool result as an object; other text is wrapped into one."""
     text = "\n".join(part.text for part in answer.parts if isinstance(part, Text))
     if answer.is_error:
         return {"error": text}
@@ -189,18 +189,18 @@ def _part(part: Part, at: str) -> dict[str, Any]:
     if isinstance(part, File):
         if part.data is not None or part.url is not None:
             return _from_url(part.data or part.url or "", f"{at}.content", None)
-        raise Refused("A file_id cannot be carried to Gemini; send the file's data.", f"{at}.content", "invalid_value")
-    raise Refused(f"A {type(part).__name__} has no place in a user's message.", f"{at}.content", "invalid_value")
+        raise Refused("Gemini does not support file_id; send the file's data.", f"{at}.content", "invalid_value")
+    raise Refused(f"A {type(part).__name__} cannot be in a user message.", f"{at}.content", "invalid_value")
 
 
 def _from_url(url: str, param: str, default: str | None) -> dict[str, Any]:
-    """Data as it is; an address is for the endpoint to fetch, never for relayd."""
+    """A part with the data of a data URL, or with a URL that the endpoint fetches; relayd never does."""
     if is_data_url(url):
         parsed = parse_data_url(url)
         if parsed is None:
             raise Refused("The data URL is not well-formed base64.", param, "invalid_value")
         return {"inlineData": {"mimeType": parsed[0], "data": parsed[1]}}
     if not url.startswith(("http://", "https://", "gs://")):
-        raise Refused("Only data URLs and http(s) addresses can be carried.", param, "invalid_value")
+        raise Refused("Only data URLs and http(s) URLs are supported.", param, "invalid_value")
     kind = media_type_of_url(url) or default
     return {"fileData": {"mimeType": kind, "fileUri": url} if kind else {"fileUri": url}}

@@ -1,8 +1,8 @@
-"""Google's error object: read from an answer or from the middle of a stream, and written for Gemini's own clients.
+"""Google's error object: read from a response or from a stream, and written for Gemini's own clients.
 
-1. Status and message are kept. `code` is Google's word, save where clients react to another one: too long a context, a
-   limit that was reached, a key that is not valid.
-2. A key that is not valid is answered with 400 by Google; it is a 401 here, told from the client's own faults.
+1. Status and message are kept. `code` is Google's status name, except where clients depend on another code: too long a
+   context, a reached limit, an invalid key.
+2. Google answers an invalid key with 400; relayd makes it a 401, to distinguish it from the client's errors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TOO_LONG = re.compile(r"exceeds the maximum number of (?:input )?tokens|input t
 
 
 def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
-    """An endpoint's error answer."""
+    """Parse an endpoint's error response."""
     failure = _openai_errors.read_error(status, headers, body)
     try:
         value = _json.parse_lenient(body)
@@ -36,7 +36,7 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
 
 
 def failure_in(value: Any) -> Failure | None:
-    """The failure that a frame of a stream, or a body under status 200, is; None if it is none."""
+    """The failure in a frame of a stream, or in a body under status 200; None if it is not an error."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, dict) or not value.get("error"):
@@ -70,7 +70,7 @@ def _normalised(failure: Failure, value: Any) -> Failure:
 
 
 def error_object(failure: Failure) -> dict[str, Any]:
-    """The inner object, as Google's clients read it."""
+    """The inner object in the form of Google's clients."""
     status = _openai_errors.client_status(failure.status)
     error: dict[str, Any] = {
         "code": status,
@@ -84,7 +84,7 @@ def error_object(failure: Failure) -> dict[str, Any]:
 
 
 def render_error(failure: Failure, request_id: str) -> EncodedResponse:
-    """A failure as a plain answer; Google's object has no place for a request's id, the header has it."""
+    """A failure as a plain response; Google's object has no member for a request's id, which is in the header."""
     body = _json.write({"error": error_object(failure)}) + b"\n"
     status = _openai_errors.client_status(failure.status)
     return EncodedResponse(status, body, headers=retry_after_headers(failure.retry_after_s))

@@ -1,9 +1,9 @@
-"""generateContent's answers, streamed and plain, to events.
+"""Responses of generateContent, streamed and plain, to events.
 
-Laws (beside those of _response_reader.py):
-1. A stream's frames and a plain answer's body are the same object, read by the same code.
-2. A finish reason is given at the end of the bytes: Gemini may send parts behind it, and only then it is known whether
-   there were calls. A stream in which a candidate has no finish reason was cut.
+Laws (in addition to those of _response_reader.py):
+1. A stream's frames and a plain response's body are the same object, decoded by the same code.
+2. Finish events are emitted at the end of the bytes: Gemini may send parts after a finish reason, and only then all
+   calls are known. A stream in which a candidate has no finish reason was truncated.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import secrets
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._response_reader import CUT, MIB, ResponseReader, Framing
 from relayd.protocols._bounds import MAX_ID_CHARS, MOST_CALLS
 from relayd.protocols._capabilities import GEMINI
+from relayd.protocols._response_reader import CUT, MIB, Framing, ResponseReader
 from relayd.protocols._tool_arguments import object_text
 from relayd.protocols._turns import call_ids
 from relayd.protocols.canon import (
@@ -23,10 +23,10 @@ from relayd.protocols.canon import (
     Event,
     Failure,
     Finish,
+    ReasoningDelta,
     RefusalDelta,
     Request,
     TextDelta,
-    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -37,7 +37,7 @@ from relayd.protocols.gemini.signatures import store
 from relayd.protocols.gemini.usage import read_usage
 from relayd.wire.json_scanner import MAX_DEPTH
 
-FRAMING = Framing(line_bytes=16 * MIB, frame_bytes=16 * MIB)  # an image drawn by a model is one line
+FRAMING = Framing(line_bytes=16 * MIB, frame_bytes=16 * MIB)  # a generated image is one line
 MOST_CHOICES = 128
 MOST_ID = 256
 
@@ -63,16 +63,16 @@ def reader(request: Request, options: Options, memory: Memory, content_encoding:
 
 
 class GeminiDecoder:
-    """One answer; owned by its reader. Without `alt=sse` a stream is one JSON list, which is read as a body."""
+    """Decodes one response; owned by its reader. A stream without `alt=sse` is one JSON list, read as a body."""
 
     def __init__(self, memory: Memory, known: frozenset[str]) -> None:
-        """`known` are the ids of the conversation's calls."""
+        """`known`: the ids of the conversation's calls."""
         self._memory = memory
         self.over = False
         self.begun = False
-        self._whole = False  # the answer is one body, which cannot be cut unseen
-        self._finish: dict[int, tuple[str, str]] = {}  # by choice: the reason ("" until it is known), the message
-        self._calls: dict[int, int] = {}  # by choice: how many
+        self._whole = False  # the response is one body, whose truncation is always detected
+        self._finish: dict[int, tuple[str, str]] = {}  # by choice: reason ("" if unknown so far) and message
+        self._calls: dict[int, int] = {}  # by choice: the number of calls
         self._ids = set(known)
         self._blocked = ""  # why the prompt was blocked
         self._usage: Usage | None = None
@@ -83,7 +83,7 @@ class GeminiDecoder:
         """One frame of a stream."""
         for one in value if isinstance(value, list) else (value,):
             if not isinstance(one, dict):
-                self._malformed(events, "The upstream sent a frame that is no object.")
+                self._malformed(events, "The upstream sent a frame that is not an object.")
             elif (failure := failure_in(one)) is not None:
                 self.fail(failure, events)
             else:
@@ -92,17 +92,17 @@ class GeminiDecoder:
                 return
 
     def body(self, value: Any, events: list[Event]) -> None:
-        """A plain answer."""
+        """A plain response."""
         self._whole = True
         self.value(value, events, False)
         if not self.over:
             self.end_of_stream(events)
 
     def done_marker(self, events: list[Event]) -> None:
-        """No marker of this dialect: some gateways write one all the same."""
+        """Ignored: not part of this dialect, but some gateways write one."""
 
     def end_of_stream(self, events: list[Event]) -> None:
-        """The bytes have ended: whether that is well, the finish reasons say."""
+        """The bytes have ended; the finish reasons determine whether the response is complete."""
         if self._finish:
             self._finished(events)
         elif self._blocked:
@@ -114,7 +114,7 @@ class GeminiDecoder:
             self.fail(CUT, events)
 
     def fail(self, failure: Failure, events: list[Event]) -> None:
-        """The end of an answer that is not well."""
+        """End the response with a failure."""
         self.over = True
         events.append(failure)
 
@@ -160,9 +160,9 @@ class GeminiDecoder:
                 return
         feedback = chunk.get("promptFeedback")
         if isinstance(feedback, dict) and feedback.get("blockReason"):
-            reason_text = _json.a_text(feedback["blockReason"])[:MAX_ID_CHARS] or "for no reason that is known"
+            reason_text = _json.a_text(feedback["blockReason"])[:MAX_ID_CHARS] or "for an unknown reason"
             detail = _json.a_text(feedback.get("blockReasonMessage"))[:MAX_ID_CHARS]
-            self._blocked = f"The upstream blocked the prompt: {why}." + (f" {more}" if detail else "")
+            self._blocked = f"The upstream blocked the prompt: {reason_text}." + (f" {detail}" if detail else "")
         counts = chunk.get("usageMetadata")
         if isinstance(counts, dict) and counts:
             usage = read_usage(counts)
@@ -230,7 +230,7 @@ class GeminiDecoder:
 
 
 def _logprobs(result: Any) -> tuple[Any, ...] | None:
-    """Gemini's two lists as Chat's one."""
+    """Gemini's two lists of log probabilities as Chat's single list."""
     if not isinstance(result, dict):
         return None
     alternatives = _json.a_list(result.get("topCandidates"))

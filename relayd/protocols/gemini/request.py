@@ -1,6 +1,7 @@
-"""The canonical form to generateContent: model and settings here, the conversation in `contents`.
+"""The canonical form to generateContent: the model and settings; contents.py writes the conversation.
 
-What has no place at Gemini is dropped as the manual says (`DIALECT.drops`); what would change the answer is refused.
+Fields that Gemini does not have are dropped according to the manual's list (`DIALECT.drops`); the request is Refused if
+that would change the response.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from relayd.protocols._tools import body_steps, tool_steps
 from relayd.protocols.canon import Request, Thinking, Tool, ToolChoice
 from relayd.protocols.dialect import EncodedRequest, Memory, Options, Refused, run_steps
 from relayd.protocols.gemini.contents import content_steps
-from relayd.protocols.gemini.schema import cut_down
+from relayd.protocols.gemini.schema import to_openapi_subset
 from relayd.wire.json_steps import Steps
 
 _COLLECTION = re.compile(r"(models|tunedModels)/(.+)", re.DOTALL)
@@ -60,7 +61,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Enc
 
 
 def model_path(model: str) -> str:
-    """The path of a model: `models/NAME`, or the collection that its name begins with. Raises Refused."""
+    """The path of a model: `models/NAME`, or the name itself if it begins with a collection. Raises Refused."""
     named = _COLLECTION.fullmatch(model)
     collection, name = (named[1], named[2]) if named is not None else ("models", model)
     if not name or len(name) > 256:
@@ -82,7 +83,7 @@ def _settings(request: Request, family: ModelFamily, requested: Thinking | None)
     if stops:
         settings["stopSequences"] = stops
     if request.seed is not None:
-        # 32 bits there; the same seed always becomes the same one.
+        # Gemini's seeds have 32 bits; the reduction is deterministic.
         fits = -_SEEDS <= request.seed < _SEEDS
         settings["seed"] = request.seed if fits else request.seed % _SEEDS
     if request.logprobs:
@@ -95,7 +96,7 @@ def _settings(request: Request, family: ModelFamily, requested: Thinking | None)
             if family.json_schema:
                 settings["responseJsonSchema"] = request.format.schema
             else:
-                settings["responseSchema"] = cut_down(request.format.schema)
+                settings["responseSchema"] = to_openapi_subset(request.format.schema)
     if requested is not None:
         thinking = _thinking(requested, family)
         if thinking:
@@ -104,7 +105,7 @@ def _settings(request: Request, family: ModelFamily, requested: Thinking | None)
 
 
 def _thinking(thinking: Thinking, family: ModelFamily) -> dict[str, Any]:
-    """thinkingConfig. A level and a budget exclude each other; a budget is exact and wins."""
+    """thinkingConfig. A level and a budget are mutually exclusive; the more precise budget has priority."""
     if family.thinking == "no":
         return {}
     effort = "none" if thinking.enabled is False else thinking.effort
@@ -148,5 +149,5 @@ def _choice(choice: ToolChoice, tools: tuple[Tool, ...]) -> dict[str, Any]:
     if choice.mode != "named":
         return {"mode": _MODES.get(choice.mode, "AUTO")}
     if all(tool.name != choice.name for tool in tools):
-        raise Refused("tool_choice names a function that tools does not have.", "tool_choice", "invalid_value")
+        raise Refused("tool_choice names a function that is not in tools.", "tool_choice", "invalid_value")
     return {"mode": "ANY", "allowedFunctionNames": [GEMINI.tool_name(choice.name or "")]}

@@ -1,10 +1,10 @@
-"""JSON Schema cut down to the subset of OpenAPI that older Gemini models take in `parameters` and `responseSchema`.
+"""JSON Schema reduced to the subset of OpenAPI that older Gemini models support in `parameters` and `responseSchema`.
 
 Laws:
-1. What is left out only widens what is allowed: a value that the schema allows is allowed by what is left.
-2. `$ref` to `$defs` of the same schema are put in place, to a bounded depth; deeper ones allow anything.
-3. The work is bounded by the schema's size and MOST_COPIED: each definition that is put in place is charged by its
-   size, and a schema whose copies exceed the bound is refused.
+1. Dropped keywords only widen the schema: every value that the original schema allows stays allowed.
+2. A `$ref` to `$defs` of the same schema is replaced by the definition, to a bounded depth; a deeper one allows any.
+3. The work is bounded by the schema's size and MOST_COPIED: each copy of a definition is charged by its size, and a
+   schema whose copies exceed the bound is Refused.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from relayd.protocols._capabilities import GEMINI_FORMATS, GEMINI_KEYWORDS
 from relayd.protocols.dialect import Refused
 
 _MAX_DEPTH = 24
-MOST_COPIED = 256 * 1024  # bytes of JSON, of all definitions that are put in place
+MOST_COPIED = 256 * 1024  # bytes of JSON, of all copies of definitions
 
 
 def to_openapi_subset(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The subset of a JSON Schema. Raises Refused where its `$ref` would make it too large."""
+    """The subset of a JSON Schema. Raises Refused if replacing each `$ref` would make it too large."""
     return _Converter(schema).part(schema, 0)
 
 
 class _Converter:
-    """One schema and its definitions; owned by the call that cuts it down."""
+    """Converts one schema with its definitions; owned by the function that converts it."""
 
     def __init__(self, whole: Mapping[str, Any]) -> None:
         self._definitions: dict[str, Any] = {}
         for section in ("$defs", "definitions"):
             inner = whole.get(section)
             if isinstance(inner, dict):
-                self._definitions |= {f"#/{place}/{name}": value for name, value in inner.items()}
+                self._definitions |= {f"#/{section}/{name}": value for name, value in inner.items()}
         self._sizes: dict[str, int] = {}
         self._left = MOST_COPIED
 
@@ -57,7 +57,8 @@ class _Converter:
         if isinstance(properties, dict):
             result["properties"] = {name: self.part(value, depth + 1) for name, value in properties.items()}
             if isinstance(result.get("required"), list):
-                result["required"] = [name for name in result["required"] if isinstance(name, str) and name in properties]
+                names = (name for name in result["required"] if isinstance(name, str))
+                result["required"] = [name for name in names if name in properties]
         if isinstance(schema.get("items"), dict):
             result["items"] = self.part(schema["items"], depth + 1)
         elif kind == "array":
@@ -75,14 +76,14 @@ class _Converter:
         self._left -= size
         if self._left < 0:
             raise Refused(
-                f"This model takes no $ref, and with the definitions put in place of each $ref the schema exceeds "
-                f"{MOST_COPIED} bytes: use fewer $ref, or none that leads to itself more than once.",
+                f"This model does not support $ref, and with each $ref replaced by its definition the schema exceeds "
+                f"{MOST_COPIED} bytes: use fewer $ref, and none that refers to itself more than once.",
                 "response_format", "schema_too_large",
             )  # fmt: skip
         return target
 
     def _kind(self, schema: Mapping[str, Any], result: dict[str, Any]) -> str:
-        """The one type; `null` beside it becomes `nullable`, several others an anyOf."""
+        """The single type; `null` among several becomes `nullable`, several others become an anyOf."""
         kind = schema.get("type")
         if isinstance(kind, list):
             kinds = [one for one in kind if isinstance(one, str) and one != "null"]
@@ -98,7 +99,7 @@ class _Converter:
         return kind if isinstance(kind, str) else ""
 
     def _choices(self, schema: Mapping[str, Any], result: dict[str, Any], depth: int) -> None:
-        """enum and const are for strings only there; oneOf is written as anyOf."""
+        """Convert the alternatives: enum and const support strings only; oneOf becomes anyOf."""
         values = [schema["const"]] if "const" in schema else schema.get("enum")
         if isinstance(values, list):
             texts = [value for value in values if isinstance(value, str)]
@@ -110,7 +111,7 @@ class _Converter:
         for keyword in ("anyOf", "oneOf"):
             variants = schema.get(keyword)
             if isinstance(variants, list):
-                inner = [variant for variant in variants if not (isinstance(variant, dict) and variant.get("type") == "null")]
+                inner = [one for one in variants if not (isinstance(one, dict) and one.get("type") == "null")]
                 if len(inner) < len(variants):
                     result["nullable"] = True
                 parts = [self.part(variant, depth + 1) for variant in inner]

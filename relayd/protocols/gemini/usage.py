@@ -1,4 +1,4 @@
-"""Usage, finish reason and model in generateContent's answers. Gemini counts thoughts beside the candidates' tokens."""
+"""Usage, finish reason and model in responses of generateContent. Gemini counts thoughts apart from candidates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relayd.usage import Usage
 
 
 def read_usage(counts: Mapping[str, Any]) -> Usage:
-    """A `usageMetadata` object as Usage."""
+    """Parse a `usageMetadata` object."""
     thoughts = _json.a_count(counts.get("thoughtsTokenCount"))
     return Usage(
         input=_json.a_count(counts.get("promptTokenCount")),

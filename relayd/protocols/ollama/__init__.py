@@ -6,9 +6,9 @@ from relayd.protocols import _chat_usage
 from relayd.protocols._thinking import learn
 from relayd.protocols.dialect import Dialect
 from relayd.protocols.model_list import OLLAMA, OLLAMA_SOURCE
-from relayd.protocols.ollama.reader import reader
 from relayd.protocols.ollama.errors import frame_error, read_error, render_error
 from relayd.protocols.ollama.local import local
+from relayd.protocols.ollama.reader import reader
 from relayd.protocols.ollama.request import write_request, write_steps
 from relayd.protocols.ollama.usage import TAP
 
@@ -30,15 +30,15 @@ DIALECT = Dialect(
     model_list=OLLAMA_SOURCE,
     listing=OLLAMA,
     drops=(
-        "tool_choice has no place there: none offers no tools, a named one that tool alone, required is left out.",
+        "Ollama has no tool_choice: none offers no tools, a named tool is offered alone, required is left out.",
         "parallel_tool_calls, logit_bias, user, safety_identifier, metadata, verbosity, service_tier and cache keys "
         "are left out.",
-        "The name of a message's author, detail of images, strict, and that a tool's result is marked as failed are "
-        "left out; its text stays.",
-        "More than one answer (n), images by address, files and sound are refused.",
-        "A schema of the answer loses its name, description and strictness.",
-        "Levels of effort reach gpt-oss models only; others are switched to think or not to think, without a budget. A "
-        "model that refuses to think is asked again without that, and not asked any more.",
-        "Thoughts of the history are left out unless reasoning_history says otherwise.",
+        "The name of a message's author, the detail of images, strict, and the error mark of a tool result are left "
+        "out; the text of the result stays.",
+        "More than one choice (n), images by URL, files and audio are refused.",
+        "The name, description and strictness of a response schema are left out.",
+        "Levels of effort are sent to gpt-oss models only; other models are switched to think or not to think, without "
+        "a budget. If a model rejects thinking, the request is repeated without it, and later requests omit it.",
+        "Reasoning in the history is left out unless reasoning_history says otherwise.",
     ),
 )

@@ -1,4 +1,4 @@
-"""Ollama's error object, `{"error": "text"}`, which has no code: what the text says is told by its status."""
+"""Ollama's error object, `{"error": "text"}`, which has no code: relayd derives the code from the text."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _CODES = (
 
 
 def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
-    """An endpoint's error answer."""
+    """Parse an endpoint's error response."""
     return _coded(_openai_errors.read_error(status, headers, body))
 
 
 def failure_in(value: Any) -> Failure | None:
-    """The failure that a line of a stream is; None if it is none."""
+    """The failure in a line of a stream; None if the line is not an error."""
     if not isinstance(value, dict) or not value.get("error"):
         return None
     status = _openai_errors.status_in(value, 502)
-    # Only the error: a `message` beside it is the answer so far.
+    # Only the error: a `message` beside it is the response so far.
     failure = _openai_errors.failure_of({"error": value["error"]}, status)
     return _coded(failure or Failure(status, "The upstream failed without saying why."))
 
@@ -42,7 +42,7 @@ def _coded(failure: Failure) -> Failure:
 
 
 def render_error(failure: Failure, request_id: str) -> EncodedResponse:
-    """A failure as a plain answer."""
+    """A failure as a plain response."""
     status = _openai_errors.client_status(failure.status)
     headers = retry_after_headers(failure.retry_after_s)
     return EncodedResponse(status, _json.write({"error": failure.message}), "application/json; charset=utf-8", headers)

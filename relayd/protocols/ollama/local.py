@@ -1,5 +1,5 @@
-"""What Ollama's clients ask the server itself, where the model chooses among several: is it there, how new is it, and
-which models does it hold in memory (nobody knows)?
+"""Requests of Ollama's clients about the server itself, on routes that select by model: liveness, version, and the
+models in memory (unknown to relayd, so the list is empty).
 """
 
 from __future__ import annotations
@@ -7,15 +7,16 @@ from __future__ import annotations
 from relayd.protocols import _json
 from relayd.protocols.dialect import EncodedResponse, RequestContext
 
-VERSION = "0.12.6"  # whose API relayd speaks; clients ask for a least one
+VERSION = "0.12.6"  # of the API that relayd implements; clients require a minimum version
 _RESPONSES = {"/api/version": {"version": VERSION}, "/api/ps": {"models": []}}
 
 
 def local(context: RequestContext, body: bytes) -> EncodedResponse | None:
-    """The answer to what is for relayd itself, else None."""
+    """The response to a request for relayd itself, else None."""
     if context.method not in ("GET", "HEAD"):
         return None
     path = context.path.rstrip("/")
     if not path:
         return EncodedResponse(200, b"Ollama is running", "text/plain; charset=utf-8")
-    return next((EncodedResponse(200, _json.write(value)) for end, value in _RESPONSES.items() if path.endswith(end)), None)
+    found = (value for end, value in _RESPONSES.items() if path.endswith(end))
+    return next((EncodedResponse(200, _json.write(value)) for value in found), None)

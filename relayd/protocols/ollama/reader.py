@@ -1,7 +1,7 @@
-"""/api/chat's answers, streamed (NDJSON) and plain, to events.
+"""Responses of /api/chat, streamed (NDJSON) and plain, to events.
 
-Law (beside those of _response_reader.py): a stream's lines and a plain answer's body are the same object, read by the
-same code. The one with `done: true` is the last; bytes that end without it were cut.
+Law (in addition to those of _response_reader.py): a stream's lines and a plain response's body are the same object,
+decoded by the same code. The object with `done: true` is the last; bytes that end without it were truncated.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._response_reader import CUT, MIB, ResponseReader, Framing
 from relayd.protocols._bounds import MAX_ID_CHARS, MOST_CALLS
+from relayd.protocols._response_reader import CUT, MIB, Framing, ResponseReader
 from relayd.protocols._tool_arguments import object_text
 from relayd.protocols._turns import call_ids
 from relayd.protocols.canon import (
@@ -21,9 +21,9 @@ from relayd.protocols.canon import (
     Event,
     Failure,
     Finish,
+    ReasoningDelta,
     Request,
     TextDelta,
-    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -48,10 +48,10 @@ def reader(request: Request, options: Options, memory: Memory, content_encoding:
 
 
 class OllamaDecoder:
-    """One answer; owned by its reader."""
+    """Decodes one response; owned by its reader."""
 
     def __init__(self, known: frozenset[str]) -> None:
-        """`known` are the ids of the conversation's calls."""
+        """`known`: the ids of the conversation's calls."""
         self.over = False
         self.begun = False
         self._ids = set(known)
@@ -66,32 +66,32 @@ class OllamaDecoder:
             self.fail(failure, events)
             return
         if not isinstance(value, dict):
-            self._malformed(events, "The upstream sent what is no object.")
+            self._malformed(events, "The upstream sent a value that is not an object.")
             return
         if not self.begun:
             self.begun = True
             events.append(Begin("", _json.a_text(value.get("model"))[:MAX_ID_CHARS], _seconds(value.get("created_at"))))
         message, done = value.get("message"), value.get("done")
         self._message(_json.an_object(message), value.get("logprobs"), events)
-        # A plain answer cannot be cut unseen; some servers leave `done` out of it.
+        # A truncated plain response is not valid JSON, so `done` may be missing, as some servers leave it out.
         if not self.over and (done is True or (is_body and done is None and isinstance(message, dict))):
             self._last(value, events)
 
     def body(self, value: Any, events: list[Event]) -> None:
-        """A plain answer."""
+        """A plain response."""
         self.value(value, events, False, is_body=True)
         if not self.over:
             self.fail(CUT, events)
 
     def done_marker(self, events: list[Event]) -> None:
-        """No marker of this dialect."""
+        """Ignored: not part of this dialect."""
 
     def end_of_stream(self, events: list[Event]) -> None:
         """The bytes have ended without `done: true`."""
         self.fail(CUT, events)
 
     def fail(self, failure: Failure, events: list[Event]) -> None:
-        """The end of an answer that is not well."""
+        """End the response with a failure."""
         self.over = True
         events.append(failure)
 
@@ -128,7 +128,7 @@ class OllamaDecoder:
         if fault:
             self._malformed(events, fault)
             return
-        # Some servers number the calls of each answer anew; an id is kept only if it cannot meet itself again.
+        # Some servers number the calls of each response anew; an id is kept only if it is long enough to be unique.
         call_id = _json.a_text(call.get("id"))
         if len(call_id) < 8 or call_id in self._ids or len(call_id) > MOST_ID:
             call_id = f"call_{secrets.token_hex(12)}"
@@ -144,7 +144,7 @@ class OllamaDecoder:
         done_reason = _json.a_text(value.get("done_reason"))[:MAX_ID_CHARS]
         reason = _REASONS.get(done_reason.lower(), "")
         if not reason:
-            self._malformed(events, f"The upstream stopped its answer for an unknown reason: {told}.")
+            self._malformed(events, f"The upstream stopped its answer for an unknown reason: {done_reason}.")
             return
         if reason == "stop" and self._calls:
             reason = "tool_calls"
@@ -158,7 +158,7 @@ _NOTHING = Usage()
 
 
 def _seconds(text: Any) -> int:
-    """Unix seconds of an RFC 3339 time; 0 for what is none."""
+    """Unix seconds of an RFC 3339 time; 0 if it is invalid."""
     try:
         moment = datetime.fromisoformat(text)
         return max(0, int(moment.timestamp())) if moment.tzinfo is not None else 0

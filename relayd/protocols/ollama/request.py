@@ -1,7 +1,7 @@
 """The canonical form to Ollama's native /api/chat.
 
-What has no place there is dropped as the manual says (`DIALECT.drops`); what would change the
-answer's shape is refused.
+Fields that the API does not have are dropped according to the manual's list (`DIALECT.drops`); the request is Refused
+if that would change the form of the response.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def write_request(request: Request, options: Options, memory: Memory) -> Encoded
 def write_steps(request: Request, options: Options, memory: Memory) -> Steps[EncodedRequest]:
     """The same in steps."""
     if request.n is not None and request.n > 1:
-        raise Refused("Ollama gives one answer at a time.", "n", "unsupported_value")
+        raise Refused("Ollama returns one choice.", "n", "unsupported_value")
     messages = yield from _messages(merge_turns(request.messages), options)
     body: dict[str, Any] = {"model": request.model, "messages": messages}
     body["stream"] = request.stream
@@ -79,7 +79,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Enc
 
 
 def _offered(request: Request) -> tuple[Tool, ...]:
-    """There is no tool_choice: `none` offers nothing, a named one offers itself alone."""
+    """The offered tools. Ollama has no tool_choice: `none` offers no tools, a named choice that tool alone."""
     choice = request.tool_choice
     if choice is None or choice.mode in ("auto", "required"):
         return request.tools
@@ -87,7 +87,7 @@ def _offered(request: Request) -> tuple[Tool, ...]:
         return ()
     named = tuple(tool for tool in request.tools if tool.name == choice.name)
     if request.tools and not named:
-        raise Refused("tool_choice names a function that tools does not have.", "tool_choice", "invalid_value")
+        raise Refused("tool_choice names a function that is not in tools.", "tool_choice", "invalid_value")
     return named
 
 
@@ -104,7 +104,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
 
 
 def _think(thinking: Thinking, family: ModelFamily) -> bool | str | None:
-    """Models that take levels cannot be switched off; the others are switched on and off."""
+    """Models with levels cannot disable thinking; for the others it is switched on or off."""
     effort = "none" if thinking.enabled is False else thinking.effort
     if effort is not None:
         effort = family.effort(effort)
@@ -150,15 +150,15 @@ def _messages(messages: tuple[Message, ...], options: Options) -> Steps[list[dic
         for part in message.parts:
             if not isinstance(part, Text | Image | Refusal | Reasoning | ToolCall):
                 label = type(part).__name__.lower()
-                raise Refused(f"Ollama takes text and images, no {what}.", f"{at}.content", "invalid_value")
+                raise Refused(f"Ollama accepts text and images, no {label}.", f"{at}.content", "invalid_value")
         written.append(one)
     return written + _filled(unanswered, names, options)
 
 
 def _filled(unanswered: Mapping[str, None], names: Mapping[str, str], options: Options) -> list[dict[str, Any]]:
-    """Answers for the calls that have none. Raises Refused where the options say so."""
+    """Results for calls without one. Raises Refused if the options say so."""
     if unanswered and options.unanswered_calls == "refuse":
-        raise Refused(f"The call {next(iter(unanswered))[:80]!r} has no answer.", "messages", "invalid_value")
+        raise Refused(f"The call {next(iter(unanswered))[:80]!r} has no result.", "messages", "invalid_value")
     return [_answer(ToolResult(call_id, (Text(_UNANSWERED),)), names, "messages") for call_id in unanswered]
 
 
@@ -175,14 +175,14 @@ def _answer(answer: ToolResult, names: Mapping[str, str], at: str) -> dict[str, 
     if images:
         one["images"] = images
     if any(not isinstance(part, Text | Image) for part in answer.parts):
-        raise Refused("Ollama takes text and images, no file.", f"{at}.content", "invalid_value")
+        raise Refused("Ollama accepts text and images, no file.", f"{at}.content", "invalid_value")
     return one
 
 
 def _image(image: Image, at: str) -> str:
     parsed = parse_data_url(image.url) if is_data_url(image.url) else None
     if parsed is None:
-        label = "Ollama takes images as data URLs only."
+        label = "Ollama accepts images as data URLs only."
         if is_data_url(image.url):
             label = "The data URL is not well-formed base64."
         raise Refused(label, f"{at}.content", "invalid_value")

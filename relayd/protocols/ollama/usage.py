@@ -1,4 +1,4 @@
-"""Usage, finish reason and model in answers of Ollama's own API: the counts stand beside the message."""
+"""Usage, finish reason and model in responses of Ollama's own API: the counts are members of the response object."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COUNTS = ("prompt_eval_count", "eval_count")
 
 
 def read_usage(value: Mapping[str, Any]) -> Usage:
-    """The counts of an answer's last object as Usage."""
+    """The counts in a response's last object."""
     return Usage(_json.a_count(value.get("prompt_eval_count")), _json.a_count(value.get("eval_count")))
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's Chat Completions, the dialect that nearly every endpoint speaks, in both directions."""
+"""OpenAI's Chat Completions, the dialect of nearly every endpoint, in both directions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ DIALECT = Dialect(
     reader=reader,
     read_steps=read_request.read_steps,
     write_steps=write_request.write_steps,
-    max_items={"messages": read_messages.MAX_MESSAGES, "tools": read_request.MAX_TOOLS, "functions": read_request.MAX_TOOLS},
+    max_items={
+        "messages": read_messages.MAX_MESSAGES, "tools": read_request.MAX_TOOLS, "functions": read_request.MAX_TOOLS,
+    },
     serves=frozenset({"openai_responses"}),
     base_has_version=True,
     default_base_path=b"/v1",
@@ -33,17 +35,17 @@ DIALECT = Dialect(
     can_ask_usage=True,
     model_list=OPENAI_SOURCE,
     drops=(
-        "From a Chat client to another dialect: members of the request that OpenAI's reference does not know, `store`, "
-        "`prediction`, `web_search_options` and the id of earlier spoken answers are dropped; asking for a spoken "
-        "answer is refused.",
-        "To a Chat client: signatures of thoughts and redacted thoughts, which stop string was met, "
+        "From a Chat client to another dialect: members of the request that are not in OpenAI's reference, `store`, "
+        "`prediction`, `web_search_options` and the id of earlier audio responses are dropped; requests for an audio "
+        "response are refused.",
+        "To a Chat client: signatures of reasoning, redacted reasoning, the matched stop string, "
         "`system_fingerprint`, `service_tier` and annotations of the endpoint are dropped; a client of the old "
         "`functions` gets the first call only.",
-        "To a Chat endpoint: `top_k`, thinking budgets (a word of effort instead), thinking switched off otherwise "
-        "than by the effort `none`, signed and redacted thoughts, that a tool's result is marked as failed, and the "
-        "grammar of a custom tool other than as words in its description are dropped; `metadata`, `verbosity` "
-        "and earlier thoughts go where the upstream's options say so; a file given by its address is refused. An "
-        "effort that the model does not have becomes the nearest; four stop strings go there, and relayd itself ends "
-        "the answer at the others; names of tools that are longer than 64 characters are written otherwise there.",
+        "To a Chat endpoint: `top_k`, thinking budgets (replaced by an effort), thinking disabled by other means than "
+        "the effort `none`, signed and redacted reasoning, and the error mark of a tool result are dropped; the "
+        "grammar of a custom tool becomes text in its description; `metadata`, `verbosity` and earlier reasoning are "
+        "sent if the upstream's options say so; a file given by its URL is refused. An effort that the model does not "
+        "support becomes the nearest; four stop strings are sent, and relayd itself ends the response at the others; "
+        "names of tools that are longer than 64 characters are shortened.",
     ),
 )

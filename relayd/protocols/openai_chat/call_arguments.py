@@ -1,13 +1,13 @@
-"""The arguments of one tool call, read from whatever an endpoint sends for them: one JSON object and nothing else.
+"""The arguments of one tool call, assembled from an endpoint's fragments into exactly one JSON object.
 
-Most endpoints send pieces. Some send a placeholder first (`{}`), some send everything again at the end, and some send
-with every fragment all that they have so far, as a prefix or as an object that they closed.
+Most endpoints send pieces. Some send a placeholder first (`{}`), some repeat everything at the end, and some send the
+whole text so far with every fragment, as a prefix or as a closed object.
 
 Laws:
-1. Nothing belongs behind a closed object. What comes there repeats it or is dropped; another whole object is a fault.
-2. What has been passed on is never contradicted. A placeholder and the closing brackets of an object are therefore kept
-   until the call ends, or until another call begins.
-3. Each character is looked at a bounded number of times, however the text is cut.
+1. Text after a closed object repeats the object or is dropped; another whole object is an error.
+2. Text that was passed on is never contradicted. A placeholder and the closing brackets of an object are therefore
+   buffered until the call ends, or until another call begins.
+3. Each character is scanned a bounded number of times, however the text is split.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ _OTHER = "The upstream sent two different objects as the arguments of one tool c
 
 
 class CallArguments:
-    """The arguments of one call; owned by the call. `allowance` is charged for what is kept."""
+    """The arguments of one call; owned by the call. `allowance` is charged for buffered text."""
 
     __slots__ = (
-        "_allowance", "_trailing", "_whitespace_chars", "_end", "_tail", "_is_closed", "_is_empty", "_sent", "_sent_chars",
-        "_ambiguous",
+        "_allowance", "_ambiguous", "_end", "_is_closed", "_is_empty", "_sent", "_sent_chars", "_tail", "_trailing",
+        "_whitespace_chars",
     )  # fmt: skip
 
     def __init__(self, allowance: Allowance) -> None:
         self._allowance = allowance
         self._sent, self._sent_chars = TextBuffer(), 0
-        self._tail = ""  # the end of the text, which is not passed on yet
+        self._tail = ""  # the end of the text, not passed on yet
         self._end = ObjectEndFinder()
         self._is_closed = False  # the text is a whole object
         self._is_empty = False  # the text is an object without members
-        self._trailing = TextBuffer()  # what came behind the closed object
-        self._whitespace_chars = -1  # before the closed object; -1 until somebody asks
-        self._ambiguous: list[str] = []  # each may be a piece, or everything so far once more
+        self._trailing = TextBuffer()  # the text after the closed object
+        self._whitespace_chars = -1  # around the closed object; -1 until it is computed
+        self._ambiguous: list[str] = []  # fragments that may be pieces, or the whole text so far
 
     def __bool__(self) -> bool:
         return bool(self._sent_chars or self._tail or self._ambiguous)
@@ -55,7 +55,7 @@ class CallArguments:
         return self._is_closed
 
     def is_repeated_by(self, text: str) -> bool:
-        """Whether a text says the same again, or says what a placeholder stood for."""
+        """Whether a text repeats the arguments, or replaces a placeholder."""
         if self._is_empty:
             return text.lstrip()[:1] == "{"
         text = text.strip()
@@ -64,18 +64,18 @@ class CallArguments:
         if self._whitespace_chars < 0:
             whole = self._text()
             self._whitespace_chars = len(whole) - len(whole.strip())
-        # Most fragments are shorter than the text, which is put together only for those that are not.
+        # The text is joined only if the lengths match, which is rare.
         return len(text) == self._sent_chars + len(self._tail) - self._whitespace_chars and text == self._text().strip()
 
     def add(self, fragment: str) -> str:
-        """What can be passed on now. Raises ResponseTooLarge."""
+        """Add a fragment. Returns the text that can be passed on now. Raises ResponseTooLarge."""
         if not fragment:
             return ""
         if (
             self._sent_chars and not self._is_closed and not self._ambiguous
             and "}" not in fragment and "{" not in fragment and "]" not in fragment
         ):  # fmt: skip
-            self._allowance.charge(len(fragment))  # most pieces: they neither close an object nor begin one
+            self._allowance.charge(len(fragment))  # most pieces: without a bracket that opens or closes an object
             self._end.add(fragment)
             return self._pass(fragment)
         if self._ambiguous:
@@ -96,7 +96,7 @@ class CallArguments:
         return self._piece(fragment)
 
     def release(self, placeholder: bool = True) -> str:
-        """What was kept back, because another call begins; of a placeholder only if that is asked for."""
+        """The buffered text, because another call begins; a placeholder only if `placeholder` is True."""
         if self._is_empty and not placeholder:
             return ""
         if not self._is_closed:
@@ -105,7 +105,7 @@ class CallArguments:
         return self._pass(self._take_tail())
 
     def close(self) -> str:
-        """The rest: the call is complete. Raises ResponseTooLarge if it was given two different objects."""
+        """The call is complete: the rest of the text. Raises ResponseTooLarge if the call has two different objects."""
         out = ""
         if self._ambiguous:
             end = ObjectEndFinder()
@@ -142,26 +142,27 @@ class CallArguments:
         self._ambiguous.append(fragment)
 
     def _repeats_sent(self, fragment: str) -> bool:
-        """Whether a fragment begins with everything that was passed on, which a piece hardly ever does."""
+        """Whether a fragment begins with the whole text that was passed on; a piece hardly ever does."""
         if not 0 < self._sent_chars <= len(fragment) or fragment.lstrip()[:1] != "{":
             return False
         return fragment.startswith(self._sent.text())
 
     def _may_nest(self) -> bool:
-        """Whether an object may begin behind the text and the pieces in doubt: if not, what begins one is no piece."""
+        """Whether an object may begin after the text and the ambiguous fragments; if not, a fragment that begins one is
+        not a piece."""
         if len(self._ambiguous) > MAX_DEPTH:
             return False
         text = self._sent.text() + "".join(self._ambiguous)
         end = ObjectEndFinder()
         end.add(text)
-        if end.is_in_string:  # the first quotation mark would end it, and then one of these signs must follow
+        if end.is_in_string:  # the first quotation mark would end it, and one of these characters must follow
             return text.lstrip()[1:].lstrip()[1:2] in ("", ",", "}", ":", "]", " ")
         return text.rstrip()[-1:] in (":", "[", ",")
 
     # ---- fragments
 
     def _snapshot(self, fragment: str) -> str:
-        """A fragment that is the whole text once more, perhaps longer."""
+        """A fragment that repeats the whole text and may extend it."""
         self._end = ObjectEndFinder()
         self._end.add(fragment)
         self._tail = ""
@@ -170,7 +171,7 @@ class CallArguments:
         return self._closing(fragment[self._sent_chars :])
 
     def _piece(self, fragment: str) -> str:
-        """A fragment that follows the text."""
+        """A fragment that continues the text."""
         if self._is_closed:
             if self._is_empty and fragment.lstrip()[:1] == "{":
                 return self._replace(fragment)
@@ -190,7 +191,7 @@ class CallArguments:
         return self._closing(fragment)
 
     def _closing(self, fragment: str) -> str:
-        """Pass on the last piece that was scanned: all of it, or what stands before the closing brackets."""
+        """Pass on the last scanned piece, up to the closing brackets if the object is closed."""
         self._whitespace_chars = -1
         self._is_closed = self._end.is_complete
         if not self._is_closed:
@@ -209,14 +210,14 @@ class CallArguments:
         return self._pass(head)
 
     def _replace(self, fragment: str) -> str:
-        """An object takes the place of the placeholder, of which the opening bracket may have been passed on."""
+        """Replace the placeholder by an object; the opening bracket may have been passed on already."""
         fragment = fragment.lstrip()
         self._is_empty, self._tail, self._end = False, "", ObjectEndFinder()
         self._end.add(fragment)
         return self._closing(fragment[1:] if self._sent_chars else fragment)
 
     def _is_another(self, trailing: str) -> bool:
-        """Whether the text behind the object is an object, and not the same one again."""
+        """Whether the text after the object is a different object."""
         try:
             other = _json.parse(trailing)
             if not isinstance(other, dict) or not other or _json.is_deeper(other, MAX_DEPTH):

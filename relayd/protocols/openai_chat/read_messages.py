@@ -1,4 +1,4 @@
-"""The messages of a Chat request to canonical messages: every role, part and call, old forms included."""
+"""The messages of a Chat request to canonical messages: every role, part and call, including old forms."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ MAX_MESSAGES = 100_000
 
 
 def read_messages(entries: list[Any]) -> tuple[Message, ...]:
-    """The messages. Raises Refused."""
+    """Parse the messages. Raises Refused."""
     return run_steps(message_steps(entries))
 
 
 def message_steps(entries: list[Any]) -> Steps[tuple[Message, ...]]:
     """The same in steps."""
     if not entries:
-        raise Refused("'messages' is empty: at least one message is needed.", "messages", "invalid_value")
+        raise Refused("'messages' is empty: at least one message is required.", "messages", "invalid_value")
     if len(entries) > MAX_MESSAGES:
         raise Refused(f"'messages' has more than {MAX_MESSAGES} entries.", "messages", "invalid_value")
     legacy = _LegacyCalls()
     messages: list[Message] = []
     for index, entry in enumerate(entries):
-        messages.append(_message(_json.checked(entry, "an object", f"messages[{place}]"), f"messages[{place}].", legacy))
+        at = f"messages[{index}]"
+        messages.append(_message(_json.checked(entry, "an object", at), f"{at}.", legacy))
         yield
     return tuple(messages)
 
 
 class _LegacyCalls:
-    """Calls of the old form have no ids: the answer of a function is that of the last call with its name."""
+    """Calls of the old form have no ids: the result of a function belongs to the last call with its name."""
 
     def __init__(self) -> None:
         self._open: dict[str, str] = {}
@@ -60,7 +61,7 @@ class _LegacyCalls:
     def answer(self, name: str, param: str) -> str:
         identity = self._open.pop(name, None)
         if identity is None:
-            raise Refused(f"No function '{name[:64]}' was called before its answer.", param, "invalid_value")
+            raise Refused(f"The result of the function '{name[:64]}' has no call before it.", param, "invalid_value")
         return identity
 
 
@@ -102,8 +103,8 @@ def _assistant(entry: Mapping[str, Any], at: str, legacy: _LegacyCalls) -> tuple
     calls = _json.optional(entry, "tool_calls", "a list", at) or ()
     no_more_than(_json.MOST_PARTS, calls, f"{at}tool_calls")
     for index, call in enumerate(calls):
-        location = f"{at}tool_calls[{place}]"
-        parts.append(_call(_json.checked(call, "an object", location), f"{where}."))
+        location = f"{at}tool_calls[{index}]"
+        parts.append(_call(_json.checked(call, "an object", location), f"{location}."))
     function = _json.optional(entry, "function_call", "an object", at)
     if function is not None:
         name = _function_name(function, f"{at}function_call.")
@@ -141,7 +142,7 @@ def _function_name(members: Mapping[str, Any], at: str) -> str:
 def _content(
     entry: Mapping[str, Any], at: str, kinds: tuple[str, ...], required: bool = True
 ) -> tuple[Part, ...]:
-    """The parts of a content, which is a string or a list. Assistants and tools may have none."""
+    """The parts of a content, which is a string or a list; optional for assistants and tools."""
     value = entry.get("content")
     if isinstance(value, str):
         return (Text(value),) if value or required else ()
@@ -151,19 +152,19 @@ def _content(
         return ()
     if not isinstance(value, list):
         raise Refused(
-            f"Invalid type for '{at}content': expected a string or a list, but got {_json.called(value)}.",
+            f"Invalid type for '{at}content': expected a string or a list, but got {_json.kind_name(value)}.",
             f"{at}content",
             "invalid_type",
         )
     no_more_than(_json.MOST_PARTS, value, f"{at}content")
-    return tuple(_part(one, f"{at}content[{place}]", kinds) for index, one in enumerate(value))
+    return tuple(_part(one, f"{at}content[{index}]", kinds) for index, one in enumerate(value))
 
 
 def _part(value: Any, location: str, kinds: tuple[str, ...]) -> Part:
-    if isinstance(value, str):  # a list of bare strings, as some clients write it
+    if isinstance(value, str):  # some clients send a list of plain strings
         return Text(value)
     entry = _json.checked(value, "an object", location)
-    at = f"{where}."
+    at = f"{location}."
     kind = _json.required(entry, "type", "a string", at)
     if kind not in kinds:
         raise Refused(f"'{at}type' is none of {', '.join(kinds)}.", f"{at}type", "invalid_value")

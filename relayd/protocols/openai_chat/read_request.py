@@ -1,7 +1,7 @@
-"""A Chat Completions client's request to the canonical form: strict about types, with the path of the field at fault.
+"""A Chat Completions client's request to the canonical form: types are checked, errors name the path of the field.
 
-Whatever the canonical form does not know stays in `extra` by its own name; `functions` is there too where the client
-used the old form, because its answer has another form then.
+Members that the canonical form does not know are in `extra` under their own names. `functions` is in `extra` if the
+client used the old form, because the response then has the old form too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from relayd.wire.tool_list_cache import memoised
 MAX_TOOLS = 1024
 MAX_STOPS = 64
 
-# The members whose value is taken as it is: the name there and here, and its kind.
+# Members whose value is copied: their name, also in Request, and their kind.
 _PLAIN = (
     ("temperature", "a number"), ("top_p", "a number"), ("top_k", "an integer"), ("n", "an integer"),
     ("seed", "an integer"), ("presence_penalty", "a number"), ("frequency_penalty", "a number"),
@@ -35,7 +35,7 @@ _KNOWN = frozenset(
 
 
 def read_request(body: bytes, context: RequestContext) -> Request:
-    """The request. Raises Refused."""
+    """Parse a request. Raises Refused."""
     return run_steps(read_steps(_json.read_object(body), context))
 
 
@@ -72,10 +72,10 @@ def read_steps(members: dict[str, Any], context: RequestContext) -> Steps[Reques
 
 
 def _refuse_audio_output(members: Mapping[str, Any]) -> None:
-    """Spoken answers cannot be carried to another dialect."""
+    """Refuse requests for audio responses, which other dialects do not support."""
     kinds = _json.optional(members, "modalities", "a list") or ()
     if any(kind != "text" for kind in kinds):
-        raise Refused("'modalities' can be nothing but text here.", "modalities", "unsupported_value")
+        raise Refused("'modalities' must be text only.", "modalities", "unsupported_value")
 
 
 def _stop(value: Any) -> tuple[str, ...] | None:
@@ -86,7 +86,7 @@ def _stop(value: Any) -> tuple[str, ...] | None:
     entries = _json.checked(value, "a list", "stop")
     if len(entries) > MAX_STOPS:
         raise Refused(f"'stop' has more than {MAX_STOPS} entries.", "stop", "invalid_value")
-    return tuple(_json.checked(entry, "a string", f"stop[{place}]") for index, entry in enumerate(entries))
+    return tuple(_json.checked(entry, "a string", f"stop[{index}]") for index, entry in enumerate(entries))
 
 
 # ---- tools
@@ -100,7 +100,7 @@ def _tools(members: Mapping[str, Any]) -> tuple[Tool, ...]:
     field = "functions" if functions else "tools"
     entries = functions or tools or []
     if len(entries) > MAX_TOOLS:
-        raise Refused(f"'{listed}' has more than {MAX_TOOLS} entries.", field, "invalid_value")
+        raise Refused(f"'{field}' has more than {MAX_TOOLS} entries.", field, "invalid_value")
     return memoised(entries, field, lambda values: _read_tools(values, field))
 
 
@@ -111,18 +111,18 @@ def _read_tools(entries: Sequence[Any], field: str) -> SharedTools:
     for index, entry in enumerate(entries):
         tool = _read_plain_function(entry)
         if tool is None:
-            at = f"{listed}[{place}]"
+            at = f"{field}[{index}]"
             tool = read(_json.checked(entry, "an object", at), f"{at}.")
         if tool.name in names:
-            at = f"{listed}[{place}]"
-            raise Refused(f"'{at}' has the name of another: '{tool.name[:64]}'.", at, "invalid_value")
+            at = f"{field}[{index}]"
+            raise Refused(f"'{at}' has the name of an earlier tool: '{tool.name[:64]}'.", at, "invalid_value")
         names.add(tool.name)
         found.append(tool)
     return SharedTools(found)
 
 
 def _read_plain_function(entry: Any) -> Tool | None:
-    """A function without any fault, in one go, as agents send dozens each time; None for what needs a closer look."""
+    """Fast path for a valid function, as agents send dozens with each request; None if it needs full validation."""
     if entry.__class__ is not dict or entry.get("type") != "function":
         return None
     function = entry.get("function")
@@ -172,7 +172,7 @@ def _name(members: Mapping[str, Any], at: str) -> str:
 
 
 def _grammar(tool_format: dict[str, Any] | None) -> Mapping[str, Any] | None:
-    """The format of a custom tool, flat as the Responses API has it: type, syntax, definition. Free text is None."""
+    """The format of a custom tool in the Responses API's flat form: type, syntax, definition. None for free text."""
     if tool_format is None or tool_format.get("type") in (None, "text"):
         return None
     return {"type": tool_format["type"], **_json.an_object(tool_format.get("grammar")), **{
@@ -181,7 +181,7 @@ def _grammar(tool_format: dict[str, Any] | None) -> Mapping[str, Any] | None:
 
 
 def _choice(members: Mapping[str, Any], tools: tuple[Tool, ...]) -> tuple[tuple[Tool, ...], ToolChoice | None]:
-    """The choice, and the tools that it leaves: `allowed_tools` is kept by offering no others."""
+    """The offered tools and the choice: with `allowed_tools`, only these tools are offered."""
     field = "tool_choice"
     value = members.get(field)
     if value is None:
@@ -199,12 +199,12 @@ def _choice(members: Mapping[str, Any], tools: tuple[Tool, ...]) -> tuple[tuple[
         return _allowed_tools(entry, tools)
     name = _chosen(entry, field)
     if all(tool.name != name for tool in tools):
-        raise Refused(f"The tool '{name[:64]}' of '{field}' is not among the tools.", field, "invalid_value")
+        raise Refused(f"The tool '{name[:64]}' of '{field}' is not in 'tools'.", field, "invalid_value")
     return tools, ToolChoice("named", name)
 
 
 def _chosen(entry: Mapping[str, Any], at: str) -> str:
-    """The name in {"type": "function", "function": {"name"}}, in its custom twin, and in the old {"name"}."""
+    """The name in {"type": "function", "function": {"name"}}, in the form for `custom`, or in the old {"name"}."""
     kind = entry.get("type")
     if kind is None and "name" in entry:
         return _name(entry, f"{at}.")
@@ -221,16 +221,16 @@ def _allowed_tools(entry: Mapping[str, Any], tools: tuple[Tool, ...]) -> tuple[t
         raise Refused(f"'{at}.mode' is neither auto nor required.", f"{at}.mode", "invalid_value")
     entries = _json.required(allowed, "tools", "a list", f"{at}.")
     names = {
-        _chosen(_json.checked(one, "an object", f"{at}.tools[{place}]"), f"{at}.tools[{place}]")
+        _chosen(_json.checked(one, "an object", f"{at}.tools[{index}]"), f"{at}.tools[{index}]")
         for index, one in enumerate(entries)
     }
     remaining = tuple(tool for tool in tools if tool.name in names)
     if len(remaining) < len(names) or not remaining:
-        raise Refused(f"'{at}.tools' names a tool that is not among the tools.", f"{at}.tools", "invalid_value")
+        raise Refused(f"'{at}.tools' names a tool that is not in 'tools'.", f"{at}.tools", "invalid_value")
     return remaining, ToolChoice(mode)
 
 
-# ---- form of the answer
+# ---- form of the response
 
 
 def _format(members: Mapping[str, Any]) -> Format | None:

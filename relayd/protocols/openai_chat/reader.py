@@ -1,11 +1,11 @@
-"""An endpoint's Chat Completions answer, stream or plain body, to canonical events: one fold for both.
+"""An endpoint's Chat Completions response, stream or plain body, to canonical events by the same code.
 
-Laws (beside those of _response_reader.py):
-1. Deltas are out in the call that completed their frame; Finish, Usage and End wait for the end of the answer, because
-   imitators send usage in any chunk and tool calls behind a finish reason.
-2. An end without finish reason and without [DONE] is a cut stream, never an answer. So is an end without a choice, and
-   so is a choice that ended for a reason that is not known here: only the known reasons are clean ends.
-3. Nothing grows without a bound, and nothing that an endpoint sends raises.
+Laws (in addition to those of _response_reader.py):
+1. Deltas are returned by the call that completed their frame. Finish, Usage and End wait for the end of the response,
+   because compatible APIs send usage in any chunk and tool calls after a finish reason.
+2. An end without finish reason and without [DONE] is a truncated stream. An end without a choice, and a choice with an
+   unknown finish reason, are failures too: only the known reasons end a response successfully.
+3. Memory is bounded, and no input from an endpoint raises.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._response_reader import CUT, ResponseReader
 from relayd.protocols._bounds import MAX_ID_CHARS, Allowance, ResponseTooLarge
 from relayd.protocols._capabilities import CHAT
 from relayd.protocols._chat_usage import read_usage
 from relayd.protocols._openai_errors import failure_of, status_in, unnamed_failure_of
+from relayd.protocols._response_reader import CUT, ResponseReader
 from relayd.protocols._turns import call_ids
 from relayd.protocols.canon import (
     Begin,
@@ -27,10 +27,10 @@ from relayd.protocols.canon import (
     Event,
     Failure,
     Finish,
+    ReasoningDelta,
     RefusalDelta,
     Request,
     TextDelta,
-    ReasoningDelta,
     Usage,
 )
 from relayd.protocols.dialect import Memory, Options
@@ -39,7 +39,7 @@ from relayd.protocols.openai_chat.tool_call_assembler import MOST_ARGUMENTS_CHAR
 
 MAX_CHOICES = 128
 
-_FINISH = {  # in small letters: some gateways pass on the words of the dialect behind them
+_FINISH = {  # in lower case: some gateways pass on the reasons of other dialects
     "stop": "stop", "end_turn": "stop", "eos": "stop", "eos_token": "stop", "end_of_text": "stop", "complete": "stop",
     "completed": "stop", "stop_sequence": "stop", "stop_str": "stop", "stop_token": "stop", "pause_turn": "stop",
     "length": "length", "max_tokens": "length", "model_length": "length", "max_output_tokens": "length",
@@ -56,13 +56,13 @@ _FAILED = {
     "malformed_function_call": 502, "unexpected_tool_call": 502, "too_many_tool_calls": 502,
     "missing_thought_signature": 502, "malformed_response": 502,
 }  # fmt: skip
-_NOT_YET = ("", "null", "none")  # written by some in every chunk but the last
+_NOT_YET = ("", "null", "none")  # some endpoints send these in every chunk but the last
 _MIN_LOGPROB = -9999.0
-_NO_COMPLETION = "The upstream's answer is no chat completion."
+_NO_COMPLETION = "The upstream's answer is not a chat completion."
 
 
 class _Choice:
-    """What one choice has said so far; owned by the reader."""
+    """The state of one choice; owned by the decoder."""
 
     __slots__ = ("calls", "details", "finish", "stop")
 
@@ -73,7 +73,8 @@ class _Choice:
         self.stop: str | None = None
 
     def reason(self) -> str:
-        """Tool calls are trusted over the finish reason; an answer that was cut short stays one. "" if unknown."""
+        """The canonical finish reason, "" if it is unknown. Tool calls have priority over `stop`, not over `length` and
+        `content_filter`."""
         reason = _FINISH.get(self.finish or "stop", "")
         if reason in ("stop", "tool_calls"):
             return "tool_calls" if self.calls.begun else "stop"
@@ -81,14 +82,15 @@ class _Choice:
 
 
 class ChatDecoder:
-    """One answer; owned by its reader."""
+    """Decodes one response; owned by its reader."""
 
     __slots__ = ("_arguments", "_choices", "_known_ids", "_memory", "_new_id", "_usage", "begun", "over")
 
     def __init__(
-        self, memory: Memory | None = None, new_id: Callable[[], str] | None = None, known_ids: frozenset[str] = frozenset()
+        self, memory: Memory | None = None, new_id: Callable[[], str] | None = None,
+        known_ids: frozenset[str] = frozenset(),
     ) -> None:
-        """`known` are the ids of the conversation's calls."""
+        """`known_ids`: the ids of the conversation's calls."""
         self._known_ids = known_ids
         self._memory = memory
         self._new_id = new_id or new_call_id
@@ -108,7 +110,7 @@ class ChatDecoder:
             self._chunk(value, events)
 
     def body(self, value: Any, events: list[Event]) -> None:
-        """A plain answer."""
+        """A plain response."""
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         if _is_error(value):
@@ -129,7 +131,7 @@ class ChatDecoder:
             self.fail(CUT, events)
 
     def done_marker(self, events: list[Event]) -> None:
-        """The answer is complete."""
+        """The response is complete."""
         if self.over:
             return
         self.over = True
@@ -154,13 +156,15 @@ class ChatDecoder:
         events.append(End())
 
     def fail(self, failure: Failure, events: list[Event]) -> None:
-        """The end of an answer that is not well. What was used up to here was used: it goes before the failure."""
+        """End the response with a failure, after the usage so far."""
         self.over = True
         if self._usage is not None:
             events.append(self._usage)
         events.append(failure)
 
-    def _malformed(self, events: list[Event], message: str, status: int = 502, code: str = "upstream_malformed") -> None:
+    def _malformed(
+        self, events: list[Event], message: str, status: int = 502, code: str = "upstream_malformed"
+    ) -> None:
         self.fail(Failure(status, message, code), events)
 
     # ---- chunks
@@ -211,9 +215,10 @@ class ChatDecoder:
             return
         finish = _lower(item.get("finish_reason"))
         native_reason = _lower(item.get("native_finish_reason"))
-        if failed_reason := finish if finish in _FAILED else native_reason if native_reason in _FAILED else "":
-            native_text = f" ({native})" if native_reason not in ("", finish) else ""
-            self._malformed(events, f"The upstream stopped its answer: {finish or broken}{more}.", _FAILED[failed_reason], "")
+        if failed := finish if finish in _FAILED else native_reason if native_reason in _FAILED else "":
+            native_text = f" ({native_reason})" if native_reason not in ("", finish) else ""
+            message = f"The upstream stopped its answer: {finish or failed}{native_text}."
+            self._malformed(events, message, _FAILED[failed], "")
             return
         if finish not in _NOT_YET:
             choice.finish = finish
@@ -259,7 +264,7 @@ def _delta(
 
 
 def _token(token: Any) -> Any:
-    """A token with a number where an endpoint wrote -Infinity, as OpenAI writes the probability of next to nothing."""
+    """A token with a finite log probability: an endpoint's -Infinity becomes OpenAI's value for a tiny probability."""
     if token.__class__ is not dict:
         return token
     top = token.get("top_logprobs")
@@ -273,7 +278,7 @@ def _lower(value: Any) -> str:
 
 
 def _parts(parts: list[Any], number: int, events: list[Event]) -> None:
-    """Content in parts, as reasoning models of one maker send it: text, and thinking that holds parts again."""
+    """Content in parts, as some providers' reasoning models send it: text, and thinking with nested parts."""
     for part in parts:
         kind = _json.an_object(part).get("type")
         if kind == "text" and _json.a_text(part.get("text")):
@@ -292,7 +297,7 @@ def _is_error(chunk: Any) -> bool:
 
 
 def new_call_id() -> str:
-    """An id for a call whose endpoint gave none."""
+    """A new id for a call without one."""
     return f"call_{secrets.token_hex(12)}"
 
 

@@ -1,7 +1,8 @@
-"""OpenRouter's `reasoning_details`: the proofs of thoughts behind it, which it wants back with the calls they led to.
+"""OpenRouter's `reasoning_details`: providers' proofs of reasoning, which it requires back with the calls after them.
 
-Without them a tool loop with Gemini 3 is a 400. No other dialect can carry them, so they are kept between exchanges
-under the id of the turn's first call: the reader of an answer stores them, the writer of the next request recalls them.
+Without them a tool loop with Gemini 3 fails with 400. No other dialect has a field for them, so they are stored between
+exchanges under the id of the turn's first call: the reader of a response stores them, the writer of the next request
+recalls them.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ _KEY = "openai_chat/reasoning_details/"
 LARGEST_CHARS = 256 * 1024
 MOST_ENTRIES = 256
 _TEXTS = ("text", "summary", "data")
-_STREAMED_TYPES = ("reasoning.text", "reasoning.summary")  # of these a stream brings one entry in many pieces
+_STREAMED_TYPES = ("reasoning.text", "reasoning.summary")  # a stream splits an entry of these types into many pieces
 
 
 class ReasoningDetails:
-    """The details of one choice; owned by it. Beyond the bounds all are forgotten: half of them are worth nothing."""
+    """The details of one choice; owned by it. If they exceed a bound all are dropped, as a part of them is useless."""
 
     __slots__ = ("_entries", "_is_full", "_left", "_texts")
 
@@ -32,7 +33,7 @@ class ReasoningDetails:
         self._is_full = False
 
     def add(self, details: list[Any]) -> str:
-        """Add the details of a chunk or of a plain answer; returns the thoughts in them."""
+        """Add the details of a chunk or of a plain response; returns the reasoning text in them."""
         texts_found = []
         for detail in details:
             if detail.__class__ is dict and not _json.is_deeper(detail, 8):
@@ -65,8 +66,8 @@ class ReasoningDetails:
             self._texts.clear()
 
     def store(self, memory: Memory, call_id: str, renamed: Mapping[str, str]) -> None:
-        """Store them: the answer is complete, and this is its first call. Entries name calls by ids, which may have
-        been replaced."""
+        """Store the details of a complete response under its first call. `renamed` maps ids of calls in the entries to
+        their replacements."""
         if self._entries:
             whole = [
                 entry | {key: text.text() for key, text in texts.items()}
@@ -79,5 +80,5 @@ class ReasoningDetails:
 
 
 def recall(memory: Memory, call_id: str) -> list[Any]:
-    """The details of the turn whose first call this is; none if they are unknown."""
+    """The details of the turn that begins with this call; empty if they are unknown."""
     return _json.a_list(memory.get(_KEY + call_id))

@@ -1,13 +1,13 @@
-"""Canonical events to a Chat Completions client: the chunks of a stream, or one completion added up from the same.
+"""Canonical events to a Chat Completions client: the chunks of a stream, or one completion merged from the same deltas.
 
 Laws:
-1. Every event becomes deltas first; a stream sends them, a plain answer adds them up. So both say the same.
-2. One id, one creation time, one model on everything. The first chunk of a choice has the role; the last one, and only
-   that, the finish reason. Usage comes in a chunk of its own, and only where it was asked for.
-3. A failure in a stream is an error frame and no [DONE]. After [DONE] or a failure nothing follows.
-4. Tool calls go out one after the other (tool_call_serializer.py). What the client offered as a custom tool comes back as a
-   `custom` call with its raw input; a client of the old `functions` gets `function_call`.
-5. What is kept of an answer until its end is bounded: one that is larger fails.
+1. Every event becomes deltas first; a stream sends them, a plain response merges them, so that both agree.
+2. All chunks have the same id, creation time and model. The first chunk of a choice has the role; only the last one has
+   the finish reason. Usage comes in a chunk of its own, and only if the client requested it.
+3. A failure in a stream is an error frame without [DONE]. Nothing follows [DONE] or a failure.
+4. Tool calls are sent one after the other (tool_call_serializer.py). The call of a custom tool is a `custom` call with
+   its raw input; a client of the old `functions` gets `function_call`.
+5. The buffered part of a response is bounded: a larger response fails.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from relayd.protocols.canon import (
     Event,
     Failure,
     Finish,
+    ReasoningDelta,
     RefusalDelta,
     Request,
     TextDelta,
-    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -37,14 +37,14 @@ from relayd.protocols.canon import (
 from relayd.protocols.dialect import EncodedResponse, Renderer, RequestContext
 from relayd.protocols.openai_chat.tool_call_serializer import ToolCallSerializer
 
-_TOKEN_CHARS = 1024  # about what a token's object takes, its alternatives included
+_TOKEN_CHARS = 1024  # the approximate size of a token's object with its alternatives
 
 # A delta of a choice: its members, its logprobs, its finish reason.
 Delta = tuple[int, dict[str, Any], list[Any] | None, str | None]
 
 
 class _Choice:
-    """What must be known of one choice while its deltas are made; owned by the renderer."""
+    """The state of one choice; owned by the renderer."""
 
     __slots__ = ("begun", "calls", "finished")
 
@@ -54,11 +54,11 @@ class _Choice:
 
 
 class ChatRenderer(Renderer):
-    """Renders one answer; owned by the exchange."""
+    """Renders one response; owned by the exchange."""
 
     __slots__ = (
-        "_frame_suffix", "_allowance", "_frame_prefix", "_begin", "_choices", "_custom", "_failure", "_includes_usage", "_is_ended",
-        "_legacy", "_model", "_request_id", "_usage", "_whole",
+        "_allowance", "_begin", "_choices", "_custom", "_failure", "_frame_prefix", "_frame_suffix",
+        "_includes_usage", "_is_ended", "_legacy", "_model", "_request_id", "_usage", "_whole",
     )  # fmt: skip
 
     def __init__(self, request: Request, context: RequestContext) -> None:
@@ -76,7 +76,7 @@ class ChatRenderer(Renderer):
         self._whole: dict[int, _WholeChoice] | None = None if request.stream else {}
 
     def render(self, events: list[Event]) -> bytes:
-        """The frames of these events; b"" for a plain answer."""
+        """The frames of these events; b"" for a plain response."""
         frames: list[bytes] = []
         for event in events:
             if self._is_ended:
@@ -107,7 +107,7 @@ class ChatRenderer(Renderer):
         return b"data: " + _json.write({"error": error_object(failure)}) + b"\n\n"
 
     def _collect(self, delta: Delta) -> None:
-        """Add a delta to a plain answer; the arguments of calls are counted where they are put in order."""
+        """Add a delta to a plain response. ToolCallSerializer charges the arguments of calls."""
         number, members, logprobs, _ = delta
         text = members.get("content") or members.get("reasoning_content") or members.get("refusal") or ""
         self._allowance.charge(len(text) + _TOKEN_CHARS * len(logprobs or ()))
@@ -119,7 +119,7 @@ class ChatRenderer(Renderer):
         return b"" if self._whole is not None else b": keep-alive\n\n"
 
     def response(self) -> EncodedResponse:
-        """The plain answer."""
+        """The plain response."""
         if self._failure is not None:
             return render_error(self._failure, self._request_id)
         if not self._is_ended:
@@ -135,7 +135,7 @@ class ChatRenderer(Renderer):
     # ---- frames
 
     def _start(self, event: Begin) -> dict[str, Any]:
-        """What all chunks have in common; the first Begin decides."""
+        """The common members of all chunks, set by the first Begin."""
         if self._begin is None:
             identity = event.id if event.id.startswith("chatcmpl-") else f"chatcmpl-{event.id or secrets.token_hex(12)}"
             self._begin = {
@@ -145,7 +145,7 @@ class ChatRenderer(Renderer):
                 "model": event.model or self._model,
             }
             self._frame_prefix = b"data: " + _json.write(self._begin)[:-1] + b',"choices":[{"index":'
-            # OpenAI has a null on every other chunk of a stream that will have a usage chunk.
+            # If a stream has a usage chunk, OpenAI writes a null in every other chunk.
             self._frame_suffix = b',"usage":null}\n\n' if self._includes_usage else b"}\n\n"
         return self._begin
 
@@ -161,7 +161,7 @@ class ChatRenderer(Renderer):
         )  # fmt: skip
 
     def _end(self) -> Iterator[bytes]:
-        """The chunks behind the last finish reason. A choice that nobody finished has ended nevertheless."""
+        """The last chunks: a finish reason for each choice without one, the usage, and [DONE]."""
         for number in list(self._choices) or [0]:
             choice = self._choices.get(number)
             if choice is None or not choice.finished:
@@ -210,7 +210,7 @@ class ChatRenderer(Renderer):
         for entry in entries:
             if not self._legacy:
                 yield number, {"tool_calls": [entry]}, None, None
-            elif entry["index"] == 0:  # the old form has room for one call
+            elif entry["index"] == 0:  # the old form supports one call
                 yield number, {"function_call": entry["function"]}, None, None
 
     def _finish(self, event: Finish, choice: _Choice) -> Iterator[Delta]:
@@ -221,7 +221,7 @@ class ChatRenderer(Renderer):
 
 
 class _WholeChoice:
-    """One choice of a plain answer, added up from its deltas; owned by the renderer."""
+    """One choice of a plain response, merged from its deltas; owned by the renderer."""
 
     __slots__ = ("_calls", "_finish", "_function", "_logprobs", "_refusal", "_text", "_thought")
 
@@ -233,7 +233,7 @@ class _WholeChoice:
         self._finish: str | None = None
 
     def add(self, delta: Delta) -> None:
-        """Take one delta, as a client of a stream does."""
+        """Merge one delta, as a client of a stream does."""
         _, members, logprobs, finish = delta
         if text := members.get("content"):
             self._text.add(text)
@@ -259,7 +259,7 @@ class _WholeChoice:
         self._finish = finish or self._finish
 
     def value(self, number: int) -> dict[str, Any]:
-        """The choice as a plain answer has it."""
+        """The choice in the form of a plain response."""
         has_calls = bool(self._calls or self._function)
         text = self._text.text()
         message: dict[str, Any] = {
@@ -284,7 +284,7 @@ class _WholeChoice:
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    """Usage in Chat's words; the details are always there."""
+    """Usage as Chat's object, always with the details."""
     prompt_details = {"cached_tokens": usage.cached_read}
     if usage.cache_creation:
         prompt_details["cache_write_tokens"] = usage.cache_creation

@@ -1,14 +1,14 @@
-"""Assembles tool calls of one choice from fragments, whatever an endpoint does with index, id and name.
+"""Assembles the tool calls of one choice from fragments, tolerating missing and inconsistent indexes, ids and names.
 
 1. A fragment belongs to the call of its index, or, without an index, of its position in the list.
-2. Another non-empty id under the same index is another call, and so is another name, whatever the ids are. So is the
-   same name after complete arguments, if the endpoint sends no ids and does not send the same arguments again. An id
-   that came before, with arguments that are not complete, goes on with its call.
-3. A call begins, and gets its number, when its name is known; until then its arguments are kept.
-4. Missing and repeated ids are replaced by new ones, also ids that the conversation has already: some endpoints number
-   the calls of each answer anew, and what is kept of a call is found again by its id. Calls are never merged and never
-   lost silently.
-5. What belongs to the arguments of a call, `call_arguments` says.
+2. Another non-empty id under the same index is another call, and so is another name, regardless of the ids. So is the
+   same name after complete arguments, if the endpoint sends no ids and does not repeat the same arguments. A
+   repeated id of a call whose arguments are incomplete continues that call.
+3. A call begins, and gets its number, when its name is known; until then its arguments are buffered.
+4. Missing and repeated ids are replaced by new ones, and so are ids that the conversation already has: some endpoints
+   number the calls of each response anew, and state is stored under a call's id. Calls are never merged or silently
+   dropped.
+5. `call_arguments` assembles the arguments of a call.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from relayd.protocols.dialect import Memory
 from relayd.protocols.openai_chat.call_arguments import CallArguments
 from relayd.wire.json_scanner import MAX_DEPTH
 
-MOST_ARGUMENTS_CHARS = 16 * 1024 * 1024  # of all calls of an answer
+MOST_ARGUMENTS_CHARS = 16 * 1024 * 1024  # of all calls of a response
 
 
 def signature_key(call_id: str) -> str:
-    """The key under which the store keeps the signature of a call."""
+    """The key under which the signature of a call is stored."""
     return f"thought_signature:{call_id}"
 
 
@@ -35,27 +35,29 @@ class _Call:
     __slots__ = ("arguments", "endpoint_id", "name", "number", "pieces", "signature")
 
     def __init__(self, endpoint_id: str, allowance: Allowance) -> None:
-        self.endpoint_id = endpoint_id  # the endpoint's id; "" if there was none
+        self.endpoint_id = endpoint_id  # "" if the endpoint gave no id
         self.name = ""
         self.number = -1  # not begun
         self.arguments = CallArguments(allowance)
-        self.pieces = TextBuffer()  # what could be passed on before it had begun
+        self.pieces = TextBuffer()  # arguments that arrived before the call began
         self.signature: str | None = None
 
 
 class ToolCallAssembler:
-    """The calls of one choice; owned by the answer. `allowance` covers the arguments of all choices together."""
+    """The calls of one choice; owned by the decoder. `allowance` covers the arguments of all choices together."""
 
-    __slots__ = ("_all", "_allowance", "_calls", "_choice", "_known_ids", "_latest", "_memory", "_new_id", "_used_ids", "begun",
-                 "first_id", "renamed")  # fmt: skip
+    __slots__ = (
+        "_all", "_allowance", "_calls", "_choice", "_known_ids", "_latest", "_memory", "_new_id", "_used_ids", "begun",
+        "first_id", "renamed",
+    )  # fmt: skip
 
     def __init__(
         self, choice: int, new_id: Callable[[], str], memory: Memory | None, allowance: Allowance,
         known_ids: frozenset[str] = frozenset(),
     ) -> None:  # fmt: skip
-        """`known` are the ids of earlier calls of the conversation."""
+        """`known_ids`: the ids of earlier calls of the conversation."""
         self._known_ids = known_ids
-        self.renamed: dict[str, str] = {}  # ids of the endpoint that were replaced
+        self.renamed: dict[str, str] = {}  # replaced ids of the endpoint, and their replacements
         self._choice, self._new_id, self._memory = choice, new_id, memory
         self._calls: dict[int, _Call] = {}  # the latest of each index
         self._all: list[_Call] = []
@@ -66,7 +68,7 @@ class ToolCallAssembler:
         self.first_id = ""  # of the call that began first
 
     def add(self, fragment: dict[str, Any], position: int, events: list[Event], whole: bool) -> None:
-        """Add one fragment. In a `whole` answer every entry of the list is a call. Raises ResponseTooLarge."""
+        """Add one fragment. In a `whole` response every entry of the list is a call. Raises ResponseTooLarge."""
         index = fragment.get("index")
         if whole or index.__class__ is not int:
             index = position
@@ -83,8 +85,10 @@ class ToolCallAssembler:
                 raise ResponseTooLarge("The upstream sent arguments that are nested too deeply.")
             arguments = "" if arguments is None else _json.write_text(arguments)
         call = self._calls.get(index)
-        if call is not None and endpoint_id and endpoint_id != call.endpoint_id and (earlier := self._going_on(endpoint_id, name)) is not None:
-            call = self._calls[index] = earlier
+        if call is not None and endpoint_id and endpoint_id != call.endpoint_id:
+            earlier = self._earlier_call(endpoint_id, name)
+            if earlier is not None:
+                call = self._calls[index] = earlier
         if call is None or self._is_another(call, endpoint_id, name, arguments):
             if len(self._used_ids) >= MOST_CALLS or len(self._calls) >= MOST_CALLS:
                 raise ResponseTooLarge("The upstream sent too many tool calls.")
@@ -106,11 +110,11 @@ class ToolCallAssembler:
                 self._begin(call, name, events, is_first=position <= 0)
 
     def close(self, events: list[Event]) -> None:
-        """The answer is complete. Raises ResponseTooLarge for a call without a name."""
+        """The response is complete. Raises ResponseTooLarge for a call without a name."""
         for call in self._all:
             self._close(call, events)
 
-    def _going_on(self, endpoint_id: str, name: str) -> _Call | None:
+    def _earlier_call(self, endpoint_id: str, name: str) -> _Call | None:
         """The call that began with this id, if a fragment can still belong to it."""
         for call in reversed(self._all):
             if call.endpoint_id == endpoint_id:
@@ -124,9 +128,11 @@ class ToolCallAssembler:
             return False
         if name != call.name:
             return True
-        if (endpoint_id and call.endpoint_id) or not call.arguments.is_complete or call.arguments.is_repeated_by(arguments):
+        if endpoint_id and call.endpoint_id:
             return False
-        # Without an id to tell them apart, or with the first id for a call that had begun without one.
+        if not call.arguments.is_complete or call.arguments.is_repeated_by(arguments):
+            return False
+        # The fragment has no id, or it has the first id for a call that began without one.
         return bool(endpoint_id) or arguments.lstrip()[:1] in ("", "{")
 
     def _emit(self, call: _Call, text: str, events: list[Event]) -> None:
@@ -134,7 +140,7 @@ class ToolCallAssembler:
             events.append(ToolDelta(call.number, text, self._choice))
 
     def _begin(self, call: _Call, name: str, events: list[Event], is_first: bool) -> None:
-        """Begin a call. `is_first` is whether it is the first one of its chunk: those before it had theirs."""
+        """Begin a call. `is_first`: it is the first call of its chunk."""
         if self._latest is not None:
             self._emit(self._latest, self._latest.arguments.release(placeholder=is_first), events)
         self._latest = call
@@ -154,7 +160,7 @@ class ToolCallAssembler:
         call.pieces = TextBuffer()
 
     def _close(self, call: _Call, events: list[Event]) -> None:
-        """Ignore a call without name and arguments; arguments without a name are a fault."""
+        """Ignore a call without name and arguments; arguments without a name are an error."""
         if call.number < 0 and call.arguments:
             raise ResponseTooLarge("The upstream sent a tool call without a name.")
         self._emit(call, call.arguments.close(), events)

@@ -1,10 +1,10 @@
 """Serialises tool calls of one choice for a Chat client: each call is complete before the next one begins.
 
-1. Fragments of the open call are sent at once. OpenAI's own SDK takes the begin of a call for the end of the previous
+1. Fragments of the open call are sent at once. OpenAI's own SDK treats the start of a call as the end of the previous
    one, so a call that begins early waits until the arguments of the open call are complete.
-2. Waiting calls are sent with the finish reason at the latest; a call without arguments gets an empty object.
+2. Pending calls are sent with the finish reason at the latest; a call without arguments gets an empty object.
 3. The input of a custom tool is decoded when its arguments are complete.
-4. Kept arguments are charged to the answer's allowance, which raises ResponseTooLarge.
+4. Buffered arguments are charged to the response's allowance, which raises ResponseTooLarge.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _Call:
         self.pieces, self.end = TextBuffer(), ObjectEndFinder()
 
     def add(self, arguments: str) -> None:
-        """A piece of the arguments."""
+        """Append a piece of the arguments."""
         self.pieces.add(arguments)
         self.end.add(arguments)
 
@@ -58,7 +58,7 @@ class ToolCallSerializer:
         call = self._open
         if call is None or event.index != call.start.index:
             if event.arguments.strip():
-                yield _arguments(event.index, event.arguments)  # after complete arguments: the client decides
+                yield _arguments(event.index, event.arguments)  # after complete arguments: the client handles it
             return
         call.add(event.arguments)
         if not call.is_custom:
@@ -67,7 +67,7 @@ class ToolCallSerializer:
             yield from self._next(self._pending.pop(next(iter(self._pending))))
 
     def close(self) -> Iterator[dict[str, Any]]:
-        """The answer is complete: the rest of the open call, and all waiting calls."""
+        """The response is complete: the rest of the open call, and all pending calls."""
         while self._pending:
             yield from self._next(self._pending.pop(next(iter(self._pending))))
         yield from self._finish_open()

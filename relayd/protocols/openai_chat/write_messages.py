@@ -1,11 +1,11 @@
 """Canonical messages to the messages of a strict Chat endpoint.
 
-Laws (each is a 400 of some endpoint):
-1. An assistant turn is one message: its texts, its refusal and all its calls, however many items it came in.
-2. Behind a message with calls come the answers of exactly these calls, in their order, before anything else; an answer
-   is looked for in the rest of the conversation. What no call asked for is refused; what nobody answered is filled in
-   or refused, as the upstream's options say.
-3. System and tool messages hold text only: images and documents of tools go into a user message behind the answers.
+Laws (a violation of each is a 400 of some endpoint):
+1. An assistant turn is one message: its texts, its refusal and all its calls, regardless of the number of its items.
+2. A message with calls is followed by the results of exactly these calls, in their order; a result is searched in the
+   rest of the conversation. A result without a call is Refused; a missing result is filled in or Refused, as the
+   upstream's options say.
+3. System and tool messages contain text only: images and documents of tools go into a user message after the results.
 4. No member is null, no content is an empty list, no assistant message is empty.
 """
 
@@ -54,7 +54,7 @@ def message_steps(messages: Iterable[Message], options: Options, memory: Memory)
     for index, turn in enumerate(turns):
         yield
         if turn.role == "tool":
-            continue  # written behind its call
+            continue  # written after its call
         if turn.role == "assistant":
             calls = [part for part in turn.parts if isinstance(part, ToolCall)]
             message = _assistant(turn, calls, options, memory, last)
@@ -69,19 +69,19 @@ def message_steps(messages: Iterable[Message], options: Options, memory: Memory)
         elif turn.role == "user":
             written.append(_named(turn, {"role": "user", "content": _content(turn.parts)}))
         else:
-            raise Refused(f"A message of role '{turn.role[:64]}' cannot be carried.", "messages", "unsupported_value")
+            raise Refused(f"The role '{turn.role[:64]}' is not supported.", "messages", "unsupported_value")
     results.require_all_used()
     if not written:
-        raise Refused("There is no message with any content.", "messages", "invalid_value")
+        raise Refused("No message has any content.", "messages", "invalid_value")
     return written
 
 
 def _turns(messages: Iterable[Message]) -> Steps[list[Message]]:
-    """Consecutive assistant messages are one turn; a user turn that carries answers is taken apart."""
+    """Merge consecutive assistant messages into one turn."""
     turns: list[Message] = []
-    parts: list[Part] = []  # of an assistant's turn of several messages, which is the last of the turns
+    parts: list[Part] = []  # of the last turn, if it consists of several assistant messages
     name: str | None = None
-    speaks = False  # whether that turn holds text
+    speaks = False  # that turn contains text
     for message in messages:
         if message.role == "assistant" and turns and turns[-1].role == "assistant":
             if not parts:
@@ -104,7 +104,7 @@ def _turns(messages: Iterable[Message]) -> Steps[list[Message]]:
 
 
 class _ToolResults:
-    """Which answer belongs to which call; ids may come again in a later turn."""
+    """Matches tool results to calls; an id may be used again in a later turn."""
 
     def __init__(self, turns: list[Message]) -> None:
         self._pending: dict[str, deque[tuple[int, ToolResult]]] = {}
@@ -115,14 +115,14 @@ class _ToolResults:
                         self._pending.setdefault(part.call_id, deque()).append((index, part))
 
     def messages_for(self, calls: list[ToolCall], index: int, options: Options) -> list[dict[str, Any]]:
-        """The tool messages behind a message with these calls, and the user message with what they cannot hold."""
+        """The tool messages after a message with these calls, and a user message with the results' other parts."""
         written: list[dict[str, Any]] = []
         media: list[dict[str, Any]] = []
         for call in calls:
             pending = self._pending.get(call.id)
             if not pending or pending[0][0] < index:
                 if options.unanswered_calls == "refuse":
-                    raise Refused(f"The tool call '{call.id[:64]}' has no answer.", "messages", "invalid_value")
+                    raise Refused(f"The tool call '{call.id[:64]}' has no result.", "messages", "invalid_value")
                 written.append({"role": "tool", "tool_call_id": call.id, "content": UNANSWERED})
                 continue
             parts = pending.popleft()[1].parts
@@ -141,7 +141,7 @@ class _ToolResults:
         for identity, pending in self._pending.items():
             if pending:
                 raise Refused(
-                    f"The tool output for '{identity[:64]}' answers no tool call that comes before it.",
+                    f"The tool output for '{identity[:64]}' has no tool call before it.",
                     "messages",
                     "invalid_value",
                 )
@@ -196,14 +196,14 @@ def _joined(parts: Iterable[Part], gap: str, param: str) -> str:
     texts = []
     for part in parts:
         if not isinstance(part, Text):
-            raise Refused(f"A {type(part).__name__.lower()} cannot stand in a system message.", param, "invalid_value")
+            raise Refused(f"A {type(part).__name__.lower()} cannot be in a system message.", param, "invalid_value")
         if part.text:
             texts.append(part.text)
     return gap.join(texts)
 
 
 def _content(parts: tuple[Part, ...]) -> str | list[dict[str, Any]]:
-    """A string where there is only text: some endpoints take nothing else."""
+    """A string if all parts are text, because some endpoints accept nothing else; otherwise a list."""
     if all(isinstance(part, Text) for part in parts):
         return _joined(parts, "\n", "messages")
     return [_part(part) for part in parts if not (isinstance(part, Text) and not part.text)]
@@ -220,10 +220,10 @@ def _part(part: Part) -> dict[str, Any]:
     if isinstance(part, File):
         if not part.data and not part.file_id:
             raise Refused(
-                "A file given by its address cannot be carried to this upstream; send its content.",
+                "This upstream does not support a file given by its URL; send its content.",
                 "file_url",
                 "unsupported_value",
             )
         given = (("filename", part.filename), ("file_data", part.data), ("file_id", part.file_id))
         return {"type": "file", "file": {key: value for key, value in given if value}}
-    raise Refused(f"A {type(part).__name__.lower()} cannot stand in a user message.", "messages", "invalid_value")
+    raise Refused(f"A {type(part).__name__.lower()} cannot be in a user message.", "messages", "invalid_value")

@@ -1,6 +1,6 @@
-"""The canonical form to the request of a strict Chat endpoint: nothing null, nothing empty, nothing it may not know.
+"""The canonical form to the request of a strict Chat endpoint: no null, no empty member, no unknown field.
 
-What is not in the tables here is not sent: a field that an endpoint does not know is a 400 with many of them.
+Only the fields in this module are sent: many endpoints answer 400 to an unknown field.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SAME = (
 
 
 def write_request(request: Request, options: Options, memory: Memory) -> EncodedRequest:
-    """The request for the endpoint. Raises Refused for what cannot be carried."""
+    """The request for the endpoint. Raises Refused for content that cannot be translated."""
     return run_steps(write_steps(request, options, memory))
 
 
@@ -81,7 +81,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
         return {"type": "function", "function": function}
     if tool.description is not None:
         function["description"] = tool.description
-    # Templates of self-hosted models read the parameters without asking whether there are any.
+    # Templates of self-hosted models require the parameters.
     function["parameters"] = tool.parameters if tool.parameters is not None else {"type": "object", "properties": {}}
     if tool.strict is not None:
         function["strict"] = tool.strict
@@ -89,14 +89,14 @@ def _tool(tool: Tool) -> dict[str, Any]:
 
 
 def _description(tool: Tool) -> str:
-    """A custom tool's description, with the grammar that a function cannot be bound to."""
+    """A custom tool's description, with its grammar, which a function has no field for."""
     grammar = tool.grammar or {}
     definition = grammar.get("definition") or _json.an_object(grammar.get("grammar")).get("definition")
     if not isinstance(definition, str) or not definition:
         return tool.description or ""
     syntax = grammar.get("syntax") or _json.an_object(grammar.get("grammar")).get("syntax") or "grammar"
     grammar_text = f"The input must follow this {syntax} grammar:\n{definition}"
-    return f"{tool.description}\n\n{rule}" if tool.description else grammar_text
+    return f"{tool.description}\n\n{grammar_text}" if tool.description else grammar_text
 
 
 def _format(form: Format | None) -> dict[str, Any] | None:

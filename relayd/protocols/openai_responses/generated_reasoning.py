@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._generated_parts import Edit, find_part_lists, without
+from relayd.protocols._generated_parts import Edit, find_part_lists, removal_edits
 from relayd.protocols.openai_responses.reasoning_items import PREFIX
 from relayd.protocols.openai_responses.state import GENERATED_REASONING_PREFIX
 from relayd.wire.body import JsonBody
@@ -29,7 +29,7 @@ def strip_generated(look: JsonBody) -> Steps[list[Edit]]:
     edits: list[Edit] = []
     if span is not None:
         for parts in (yield from find_part_lists(look.body, span, b"[", MARKS)):
-            edits += without(parts, _is_generated, _as_message)
+            edits += removal_edits(parts, _is_generated, _as_message)
     return edits
 
 

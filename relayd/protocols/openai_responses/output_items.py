@@ -13,7 +13,7 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols._bounds import TextBuffer
 from relayd.protocols._tool_arguments import ObjectEndFinder
-from relayd.protocols.canon import RefusalDelta, TextDelta, ReasoningDelta
+from relayd.protocols.canon import ReasoningDelta, RefusalDelta, TextDelta
 from relayd.protocols.openai_responses.custom_input import CustomInputDecoder
 from relayd.protocols.openai_responses.event_writer import EventWriter, location_of
 from relayd.protocols.openai_responses.reasoning_items import pack_encrypted_content

@@ -225,7 +225,7 @@ def _read_full_input(
     elif new_items is None:
         new_items = []
     elif not isinstance(new_items, list):
-        raise Refused(f"Invalid type for 'input': expected a string or a list, but got {_json.called(new_items)}.",
+        raise Refused(f"Invalid type for 'input': expected a string or a list, but got {_json.kind_name(new_items)}.",
                       "input", "invalid_type")  # fmt: skip
     if len(new_items) > MAX_ITEMS:
         raise Refused(f"input has {len(new_items)} items; at most {MAX_ITEMS} can be sent.", "input", "array_too_long")

@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._response_reader import CUT, ResponseReader
 from relayd.protocols._bounds import MAX_ID_CHARS, MOST_CALLS, MOST_ITEMS, Allowance, ResponseTooLarge
 from relayd.protocols._capabilities import RESPONSES
 from relayd.protocols._openai_errors import failure_of, status_in
+from relayd.protocols._response_reader import CUT, ResponseReader
 from relayd.protocols._turns import call_ids
 from relayd.protocols.canon import (
     Begin,
@@ -23,10 +23,10 @@ from relayd.protocols.canon import (
     Event,
     Failure,
     Finish,
+    ReasoningDelta,
     RefusalDelta,
     Request,
     TextDelta,
-    ReasoningDelta,
     ToolDelta,
     ToolStart,
 )

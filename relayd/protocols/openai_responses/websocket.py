@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from relayd.protocols import _json
-from relayd.protocols._openai_errors import error_object, client_status
+from relayd.protocols._openai_errors import client_status, error_object
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import EncodedResponse, Refused, WebSocketTransport
 from relayd.wire.body import JsonBody

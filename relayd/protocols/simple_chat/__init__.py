@@ -1,4 +1,4 @@
-"""The plain chat front: `POST /chat` with model and messages, one answer that names the back-end it came from."""
+"""The plain chat front: `POST /chat` with model and messages, one response that names its back-end."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ DIALECT = Dialect(
     renderer=frontend.renderer,
     names_backend=True,
     drops=(
-        "stream: the answer comes in one piece.",
-        "logprobs, usage, thoughts and which stop string was met have no place in the answer.",
-        "tools and more than one answer (n) are refused.",
+        "stream: the response comes in one piece.",
+        "logprobs, usage, reasoning and the matched stop string are left out of the response.",
+        "tools and more than one choice (n) are refused.",
     ),
 )

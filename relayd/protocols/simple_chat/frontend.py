@@ -1,9 +1,9 @@
-"""The halves of the plain chat front: requests that are a part of Chat Completions, and answers in one piece.
+"""The client's half of the plain chat front: requests are a subset of Chat Completions, responses come in one piece.
 
-The body has model, messages, temperature, max_tokens, and the other settings of one text answer. `stream` is accepted
-and answered in one piece; tools and several answers are refused. `backend` in the answer is the name of the upstream
-that answered, or what the route calls it. A request without a limit gets the limits of the gateways that had this API
-before: a long answer from Gemini's models, a short one from local models.
+The body has model, messages, temperature, max_tokens, and the other settings of one text response. `stream` is accepted
+and answered in one piece; tools and several choices are Refused. `backend` in the response is the name of the upstream
+that answered, or the route's name for it. A request without a limit gets the limit of earlier gateways with this API: a
+long response from Gemini's models, a short one from local models.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from relayd.protocols.dialect import EncodedResponse, Refused, Renderer, Request
 from relayd.protocols.openai_chat.read_request import read_steps as read_chat_steps
 from relayd.wire.json_steps import Steps
 
-LONG_ANSWERS = ("gemini", "models/gemini")  # how the names of models begin that answer at length
+LONG_ANSWERS = ("gemini", "models/gemini")  # prefixes of models with long responses
 LONG_MAX_TOKENS, SHORT_MAX_TOKENS = 2048, 150
 
 
@@ -33,9 +33,9 @@ def read_steps(members: dict[str, Any], context: RequestContext) -> Steps[Reques
     """See dialect.Dialect."""
     request = yield from read_chat_steps(members, context)
     if request.tools:
-        raise Refused("This endpoint takes no tools.", "tools", "unsupported_value")
+        raise Refused("This API does not support tools.", "tools", "unsupported_value")
     if request.n is not None and request.n > 1:
-        raise Refused("This endpoint gives one answer.", "n", "unsupported_value")
+        raise Refused("This API returns one choice.", "n", "unsupported_value")
     max_tokens = request.max_tokens
     if max_tokens is None:
         max_tokens = LONG_MAX_TOKENS if request.model.lower().startswith(LONG_ANSWERS) else SHORT_MAX_TOKENS
@@ -59,7 +59,7 @@ def renderer(request: Request, context: RequestContext) -> Renderer:
 
 
 class SimpleRenderer(Renderer):
-    """Adds up one answer; owned by the exchange."""
+    """Collects one response; owned by the exchange."""
 
     __slots__ = (
         "_allowance", "_backend", "_begin", "_failure", "_finish", "_is_ended", "_model", "_request_id", "_texts",
@@ -79,7 +79,7 @@ class SimpleRenderer(Renderer):
         self._backend = name
 
     def render(self, events: list[Event]) -> bytes:
-        """Nothing goes out before the end."""
+        """Collect the events; no bytes before the end."""
         for event in events:
             if self._is_ended:
                 break
@@ -94,7 +94,7 @@ class SimpleRenderer(Renderer):
             elif isinstance(event, Begin):
                 self._begin = event
             elif isinstance(event, Finish):
-                if event.choice == 0 and event.reason != "tool_calls":  # there are none
+                if event.choice == 0 and event.reason != "tool_calls":  # this API has no tools
                     self._finish = event.reason
             elif isinstance(event, End | Failure):
                 self._is_ended = True
@@ -102,11 +102,11 @@ class SimpleRenderer(Renderer):
         return b""
 
     def keepalive(self) -> bytes:
-        """A plain answer has no keep-alive."""
+        """A plain response has no keep-alive."""
         return b""
 
     def response(self) -> EncodedResponse:
-        """The answer."""
+        """The plain response."""
         if not self._is_ended:
             self._failure = Failure(502, "The upstream's answer is not complete.")
         if self._failure is not None:

@@ -1,1 +1,1 @@
-"""What stands between an endpoint's bytes and the response writer, one file per filter; the order is in chain.py."""
+"""The filters between an endpoint's bytes and the response writer, one per file; chain.py defines their order."""

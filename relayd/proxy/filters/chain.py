@@ -1,4 +1,4 @@
-"""Which filters a response passes, in the one order: count, remove, hold or translate, keep alive.
+"""The filters of a response in their order: tap usage, drop usage chunk, hold or translate, keep alive.
 
     endpoint -> TapUsage -> DropUsageChunk -> HoldFirstContent -> KeepAlive -> writer      (the client's dialect)
     endpoint -> Translate -> KeepAlive -> writer                                           (another dialect)
@@ -24,7 +24,7 @@ NO_FILTERS: tuple[Filter, ...] = ()
 
 
 def invalid_answer(ai_request: AiRequest, response: ResponseHead) -> ExchangeError | None:
-    """Why a response of status 2xx cannot be the one that was asked for: a proxy's HTML page, or nothing at all."""
+    """The error if a 2xx response cannot be an answer of the API: a text page, or an empty body. Else None."""
     if not ai_request.is_translatable:
         return None
     if response.length == 0:
@@ -39,11 +39,11 @@ def chain_for(
     ai_request: AiRequest, target: Target, canonical: Request | None, response: ResponseHead, may_retry: bool,
     keys: KeyFilter | None = None,
 ) -> tuple[Filter, ...]:
-    """The filters of one response with a body that is to be read. `canonical` is the translated request, None where
-    the dialects agree; `may_retry` says that another attempt could still be made. `keys` keeps the upstream's keys
-    out of errors in the body."""
+    """The filters of a response. `canonical` is the translated request, None in passthrough. `may_retry`: another
+    attempt may follow. `keys` removes the upstream's keys from errors in the body."""
     if canonical is not None and target.dialect is not None and target.dialect.reader is not None:
-        reader = target.dialect.reader(canonical, target.upstream.spec.dialect, ai_request.context.memory, response.coding)
+        options, memory = target.upstream.spec.dialect, ai_request.context.memory
+        reader = target.dialect.reader(canonical, options, memory, response.coding)
         ai_request.renderer.set_upstream_name(ai_request.backend_name(target))
         chain: tuple[Filter, ...] = (Translate(ai_request, reader, may_retry, keys),)
     else:
@@ -54,7 +54,7 @@ def chain_for(
 
 
 def passing_chain(ai_request: AiRequest, target: Target, response: ResponseHead, may_retry: bool) -> tuple[Filter, ...]:
-    """The filters of a response in the client's own dialect."""
+    """The filters of a passthrough response."""
     tap_format = ai_request.tap_format if ai_request.reports_usage else None
     chain: tuple[Filter, ...] = NO_FILTERS if tap_format is None else (TapUsage(ai_request, tap_format, response),)
     media = response.media
@@ -62,10 +62,11 @@ def passing_chain(ai_request: AiRequest, target: Target, response: ResponseHead,
         return chain
     if ai_request.requests_usage:
         chain = (*chain, DropUsageChunk(response))
-    if may_retry and ai_request.stream and ai_request.is_translatable and ai_request.dialect.reader is not None and not response.coding:
+    read = ai_request.dialect.reader
+    if may_retry and ai_request.stream and ai_request.is_translatable and read is not None and not response.coding:
         try:
-            reader = ai_request.dialect.reader(ai_request.request, target.upstream.spec.dialect, ai_request.context.memory)
-        except Refused:  # the endpoint may well understand what relayd does not: the stream goes on as it is
+            reader = read(ai_request.request, target.upstream.spec.dialect, ai_request.context.memory)
+        except Refused:  # the endpoint may accept requests that relayd cannot read: the stream is not held
             return chain
         chain = (*chain, HoldFirstContent(reader))
     return chain

@@ -1,4 +1,4 @@
-"""Removes from a stream the usage chunk that relayd asked for and the client did not."""
+"""Removes the usage chunk from a stream if relayd requested it and the client did not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from relayd.wire.response import ResponseHead
 
 
 class DropUsageChunk(Filter):
-    """The body becomes shorter, so its length is not announced."""
+    """Drops the response's length, because the body becomes shorter."""
 
     __slots__ = ("_remover",)
 
@@ -18,9 +18,9 @@ class DropUsageChunk(Filter):
         response.length = None
 
     def process(self, data: bytes) -> bytes:
-        """The frames that the client asked for."""
+        """The frames without the usage chunk."""
         return self._remover.filter(data)
 
     def finish(self) -> bytes:
-        """A last frame without its blank line."""
+        """The last frame, if its blank line is missing."""
         return self._remover.flush()

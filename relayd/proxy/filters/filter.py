@@ -1,4 +1,4 @@
-"""What every filter of a response body does."""
+"""The base class of response filters."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from relayd.wire.response import ResponseHead
 
 
 class Filter:
-    """One step of one attempt's response; owned by the attempt.
+    """One filter of an attempt's response; owned by the attempt.
 
-    `failure` is what the body itself reported, or why it cannot be a complete one. `holds` says that nothing may be
-    sent to the client yet, so that another attempt could still take this one's place. `unfinished`: bytes were taken
-    that wait for a later turn of the loop; `process(b"")` goes on with them.
+    `failure` is an error reported by the body, or the reason why the body is incomplete. `holds`: nothing may be sent
+    to the client yet, so that another attempt can still follow. `unfinished`: input is left for a later turn of the
+    loop; `process(b"")` continues with it.
     """
 
     __slots__ = ("failure", "holds", "unfinished")
@@ -23,16 +23,16 @@ class Filter:
         self.unfinished = False
 
     def process(self, data: bytes) -> bytes:
-        """The bytes for the next filter; they may be empty."""
+        """The output for the next filter; it may be empty."""
         return data
 
     def finish(self) -> bytes:
-        """What is still to be sent when the endpoint's body has ended."""
+        """The remaining output after the end of the endpoint's body."""
         return b""
 
     def head(self, response: ResponseHead) -> ResponseHead:
-        """The response head for the client, asked for when the first byte is about to be sent."""
+        """The response head for the client; called before the first byte is sent."""
         return response
 
     def account(self, record: Record) -> None:
-        """Add what was seen to the record."""
+        """Add the filter's results to the record."""

@@ -1,11 +1,11 @@
-"""Holds a stream that passes until its first content: until then another attempt can take its place.
+"""Holds a passthrough stream until its first content, so that another attempt can still follow.
 
-What was held is bounded: at BOUND bytes the stream goes on as it is.
+The held data is bounded: above MAX_HELD_BYTES the stream is forwarded.
 """
 
 from __future__ import annotations
 
-from relayd.protocols.canon import Event, Failure, RefusalDelta, TextDelta, ReasoningDelta, ToolStart
+from relayd.protocols.canon import Event, Failure, ReasoningDelta, RefusalDelta, TextDelta, ToolStart
 from relayd.protocols.dialect import Reader
 from relayd.proxy.filters.filter import Filter
 
@@ -14,7 +14,7 @@ CONTENT = (TextDelta, RefusalDelta, ReasoningDelta, ToolStart)
 
 
 class HoldFirstContent(Filter):
-    """Reads a copy with the dialect's own reader; a role, a comment or a token count is no content."""
+    """Reads a copy with the dialect's reader. A role, a comment or a token count is not content."""
 
     __slots__ = ("_held", "_held_bytes", "_reader")
 
@@ -26,7 +26,7 @@ class HoldFirstContent(Filter):
         self._held_bytes = 0
 
     def process(self, data: bytes) -> bytes:
-        """Nothing before the first content, then everything."""
+        """Nothing before the first content, then all data."""
         reader = self._reader
         if reader is None:
             return data
@@ -37,7 +37,7 @@ class HoldFirstContent(Filter):
         return b""
 
     def finish(self) -> bytes:
-        """A stream that ended without content goes on as it is, unless its end is a failure."""
+        """Forward a stream that ended without content, unless it failed."""
         if self._reader is not None:
             self._has_content(self._reader.finish())
         return b"" if self.failure is not None else self._release()

@@ -1,4 +1,4 @@
-"""Reads tokens, model and finish reason from a copy of a body that passes through; never changes or delays a byte."""
+"""Reads tokens, model and finish reason from a copy of a passthrough body; never changes or delays a byte."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relayd.wire.response import ResponseHead
 
 
 class TapUsage(Filter):
-    """A small body that comes in one piece is kept and read at the end; a stream is read as it passes."""
+    """A body that arrives in one piece is read at the end; a stream is read as it passes."""
 
     __slots__ = (
         "_ai_request", "_at_frame_end", "_delimited", "_format", "_length", "_response", "_tail", "_tap", "_whole_body",
@@ -25,14 +25,14 @@ class TapUsage(Filter):
         self._format = tap_format
         self._response = response
         self._length = response.length if not response.coding else None
-        # Without a length or chunks the connection's end is the body's: only its content tells whether it is whole.
+        # Without a length or chunks, the body ends with the connection: only its content shows if it is complete.
         self._delimited = response.length is not None or response.chunked or not response.media.is_stream
-        self._at_frame_end = False  # whether everything so far were whole frames
+        self._at_frame_end = False  # all data so far were complete frames
         self._tap: Tap | None = None
         self._whole_body = self._tail = b""
 
     def process(self, data: bytes) -> bytes:
-        """Most pieces of a stream are whole frames in which nothing of interest stands."""
+        """Tap a piece. Most pieces of a stream are complete frames without any data of interest."""
         tap = self._tap
         if self._at_frame_end and tap is not None and tap.can_skip(data):
             self._tail = data
@@ -44,18 +44,18 @@ class TapUsage(Filter):
                 return data
             tap = self._tap = Tap(self._format, self._response.coding)
         tap.observe(data)
-        self._tail = data if len(data) >= 64 else self._tail[-64:] + data  # the marker may come in pieces
+        self._tail = data if len(data) >= 64 else self._tail[-64:] + data  # the marker may arrive in pieces
         return data
 
     def finish(self) -> bytes:
-        """A stream that ended with its connection must have said that it is complete."""
+        """Check that a stream that ended with its connection is complete."""
         tap = self._tap
         if not self._delimited and tap is not None and b"[DONE]" not in self._tail[-64:] and not tap.observed.finish:
-            self.failure = Failure(502, "the stream ended without saying so", code="upstream_cut")
+            self.failure = Failure(502, "the stream ended without its final event", code="upstream_cut")
         return b""
 
     def account(self, record: Record) -> None:
-        """Tokens, finish reason and the model that served."""
+        """Record tokens, finish reason and the model that served."""
         if self._tap is not None:
             record_observed(record, self._tap.observed, self._ai_request)
         elif self._whole_body:

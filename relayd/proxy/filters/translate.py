@@ -1,9 +1,10 @@
-"""Turns the body of an endpoint's dialect into the client's: one reader per attempt, one renderer per exchange.
+"""Translates a body from the endpoint's dialect to the client's: one reader per attempt, one renderer per exchange.
 
-1. Nothing of an attempt reaches the renderer before its first content, as long as another attempt may take its place.
-2. A comment, a role and a token count are no content; text, reasoning, a refusal and a tool call are.
-3. One call reads at most STEP bytes, however many came and however well they were compressed.
-4. Whatever goes wrong becomes a Failure, which the renderer expresses in the client's dialect; never a clean end.
+1. While another attempt may follow, no event of an attempt reaches the renderer before its first content.
+2. Text, reasoning, a refusal and a tool call are content; a comment, a role and a token count are not.
+3. One call reads at most STEP_BYTES, independently of the amount of received data and its compression.
+4. Every error becomes a Failure, which the renderer reports in the client's dialect. The response never ends cleanly
+   then.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _FORWARDED_FIELDS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"retry-after", b
 
 
 class Translate(Filter):
-    """Always the last filter but the keep-alive comments."""
+    """The last filter, except for keep-alive comments."""
 
     __slots__ = (
         "_ai_request", "_done", "_events", "_input", "_keys", "_position", "_reader", "_rendered", "finish_reason",
@@ -36,8 +37,8 @@ class Translate(Filter):
     def __init__(
         self, ai_request: AiRequest, reader: Reader, holds: bool, keys: KeyFilter | None = None
     ) -> None:
-        """`holds`: another attempt could be made, so that nothing is sent before the first content. `keys` keeps the
-        upstream's keys out of the errors that the body tells."""
+        """`holds`: another attempt may follow, so nothing is sent before the first content. `keys` removes the
+        upstream's keys from errors in the body."""
         super().__init__()
         self.holds = holds
         self._ai_request, self._reader, self._keys = ai_request, reader, keys
@@ -49,7 +50,7 @@ class Translate(Filter):
         self.finish_reason = ""
 
     def process(self, data: bytes) -> bytes:
-        """Frames of the client's dialect."""
+        """Translate into frames of the client's dialect."""
         if data:
             self._input = self._input[self._position :] + data if self._position < len(self._input) else data
             self._position = 0
@@ -59,7 +60,7 @@ class Translate(Filter):
         return self._render()
 
     def _next_piece(self) -> bytes:
-        """What the next step reads: it ends with a frame where one ends within the step."""
+        """The input of the next step. It ends at the end of a frame if one is within STEP_BYTES."""
         data, start = self._input, self._position
         if len(data) - start <= STEP_BYTES:
             self._input, self._position = b"", 0
@@ -69,7 +70,7 @@ class Translate(Filter):
         return data[start:end]
 
     def finish(self) -> bytes:
-        """The rest of a stream, or the whole plain response."""
+        """The rest of a stream, or a complete plain response."""
         if self.failure is None and not self._done:
             self._add_events(self._reader.finish())
         if self.failure is None and not self._done:
@@ -83,7 +84,7 @@ class Translate(Filter):
         return self._rendered.body
 
     def head(self, response: ResponseHead) -> ResponseHead:
-        """A stream's own head, or that of the plain response; the endpoint's fields that are still true go with it."""
+        """The head of the stream or plain response, with the endpoint's fields that remain valid."""
         rendered = self._rendered
         if rendered is None:
             return stream_head(response)
@@ -94,7 +95,7 @@ class Translate(Filter):
         return head
 
     def account(self, record: Record) -> None:
-        """What the events reported."""
+        """Record usage and finish reason from the events."""
         record_translated(record, self.usage, self.finish_reason)
 
     def _add_events(self, events: list[Event]) -> None:
@@ -122,8 +123,8 @@ class Translate(Filter):
         self._events.append(failure)
 
     def _render(self) -> bytes:
-        """The client's bytes for everything that has come. A failure before the response has begun is not rendered
-        here: it may still have a status of its own."""
+        """Render all pending events. A failure before any content is not rendered here: the error response may still
+        have its own status."""
         if self.holds or not self._events or (self.failure is not None and not self._ai_request.content_rendered):
             return b""
         events, self._events = self._events, []
@@ -135,7 +136,7 @@ class Translate(Filter):
 
 
 def redact_keys(keys: KeyFilter, failure: Failure) -> Failure:
-    """A failure whose texts hold no key of relayd's."""
+    """Remove relayd's keys from the texts of a failure."""
     param = None if failure.param is None else keys.text(failure.param)
     return replace(
         failure, message=keys.text(failure.message), code=keys.text(failure.code), type=keys.text(failure.type),
@@ -144,14 +145,14 @@ def redact_keys(keys: KeyFilter, failure: Failure) -> Failure:
 
 
 def forwarded_fields(response: ResponseHead | None) -> list[bytes]:
-    """The fields of an endpoint's head that are true of a translated response too."""
+    """The fields of an endpoint's head that are valid for a translated response."""
     if response is None:
         return []
     return [line for line in response.keep if line.lower().startswith(_FORWARDED_FIELDS)]
 
 
 def stream_head(response: ResponseHead | None) -> ResponseHead:
-    """The head of a translated stream, or of one that begins before its endpoint has answered."""
+    """The head of a translated stream, or of a stream that starts before its endpoint has responded."""
     head = ResponseHead(200, b"")
     head.keep = [
         b"Content-Type: text/event-stream; charset=utf-8\r\n", b"Cache-Control: no-cache\r\n",

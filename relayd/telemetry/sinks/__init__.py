@@ -1,1 +1,1 @@
-"""Where metrics go; one file per kind."""
+"""Metric sinks; one module per kind."""

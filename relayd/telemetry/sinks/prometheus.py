@@ -1,4 +1,4 @@
-"""Metrics shown at /metrics of the admin application, for a scraper that asks.
+"""Metrics at /metrics of the admin application, for a Prometheus scraper.
 
 The format is Prometheus' text format 0.0.4. Timers are histograms.
 """
@@ -29,34 +29,34 @@ def exposed_name(metric: Metric) -> str:
 
 
 def labelled(names: tuple[str, ...], values: tuple[str, ...], *further: tuple[str, str]) -> str:
-    """The braces of a sample, or nothing where there are no labels."""
+    """The label part of a sample in braces; empty without labels."""
     pairs = [*zip(names, values, strict=True), *further]
     inside = ",".join(f'{name}="{value.translate(ESCAPES)}"' for name, value in pairs)
     return f"{{{inside}}}" if inside else ""
 
 
 def number(value: float) -> str:
-    """A sample's value; whole numbers without a fraction."""
+    """The value of a sample; integers without a fraction."""
     return str(int(value)) if value == int(value) else repr(float(value))
 
 
 @section()
 class Options:
-    """Metrics shown at /metrics of the admin application."""
+    """Metrics at /metrics of the admin application."""
 
     default_on: ClassVar[bool] = True
 
-    enabled: bool = setting(default=True, doc="Whether /metrics answers.")
+    enabled: bool = setting(default=True, doc="Serve /metrics.")
     aliases: Mapping[str, str] = setting(
         factory=dict, example={"assistant_requests_total": "relayd_proxy_requests_total"},
-        doc="Further names under which metrics are shown, for dashboards that expect them.",
+        doc="Additional names for metrics, for dashboards that expect them.",
     )
 
     def check(self) -> Iterable[tuple[str, str]]:
         known = {exposed_name(metric) for metric in declared()} if self.aliases else set()
         for alias, name in self.aliases.items():
             if not re.fullmatch(r"[a-zA-Z_:][a-zA-Z0-9_:]*", alias) or alias in known:
-                yield f"aliases.{alias}", "is no new name for a metric"
+                yield f"aliases.{alias}", "is not a valid new metric name"
             elif name not in known:
                 near = meant(name, known)
                 details = f"there is no metric {shown(name)}"
@@ -64,7 +64,7 @@ class Options:
 
 
 class Sink:
-    """Shows one process's metrics. Owned by telemetry."""
+    """Exposes the metrics of the process. Owned by telemetry."""
 
     metrics: ClassVar[tuple[Metric, ...]] = ()
     takes_samples: ClassVar[bool] = False
@@ -79,26 +79,26 @@ class Sink:
         return exposed_name(metric)
 
     def prepare(self) -> tuple[str, str] | None:
-        """Nothing has to be opened."""
+        """Opens nothing."""
         return None
 
     def flush(self) -> None:
-        """Nothing is sent."""
+        """Does nothing: the scraper pulls."""
 
     def page(self) -> tuple[str, bytes] | None:
-        """The text of /metrics, None when it is switched off."""
+        """The text of /metrics; None if disabled."""
         if not self._options.enabled:
             return None
         return CONTENT_TYPE, render(self._metrics, self._options.aliases.items())
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Closes nothing."""
 
 
 def render(metrics: Metrics, aliases: Iterable[tuple[str, str]] = ()) -> bytes:
-    """All metrics as they stand; a metric without samples shows its HELP and TYPE only.
+    """The current values of all metrics; a metric without samples has only its HELP and TYPE lines.
 
-    `aliases` are pairs of a further name and the name of a metric that is shown under it once more.
+    `aliases` are pairs of an additional name and the exposed name of a metric, which is repeated under it.
     """
     lines: list[str] = []
     exposed = {exposed_name(metric): metric for metric in metrics.declared}

@@ -1,15 +1,15 @@
-"""Metrics sent to a statsd daemon over UDP; batched, never waiting.
+"""Metrics sent to a statsd daemon over UDP in batches; never blocks.
 
-Batches of datagrams of at most 1400 bytes are sent every `interval`. Sending never waits and never fails; what the
-kernel refuses is counted in `relayd.telemetry.statsd_failed`. An address given in numbers is never looked up; a name is
-looked up at the start and then every minute, so that a container that moved is found.
+Batches of datagrams of at most 1400 bytes are sent every `interval`. Sending never blocks and never fails; datagrams
+that the kernel rejects are counted in `relayd.telemetry.statsd_failed`. A numeric address is never resolved. A host
+name is resolved at the start and then every minute, so that a new address of a container is found.
 
-The configured `prefix` stands in the place of the first word, `relayd`. The values of labels follow the name in the
-order given here, each behind a dot; characters other than letters, digits, `_` and `-` become `_`, and an empty value
-is `-`. With `tags: true` they are sent as DogStatsD tags instead.
+The configured `prefix` replaces the first part of a name, `relayd`. The values of labels follow the name in the
+documented order, each after a dot; characters other than letters, digits, `_` and `-` become `_`, and an empty value
+becomes `-`. With `tags: true` labels are sent as DogStatsD tags instead.
 
 Counters are sent as differences, gauges when they change and every 10 seconds. Timers are sent in milliseconds, at most
-100 samples per series and batch; with more of them the sampling rate is sent too.
+100 samples per series and batch; if there were more, the sampling rate is sent too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from relayd.telemetry.names import Metric
 
 DATAGRAM = 1400
 RESOLVE_S = 60.0
-RETRY_S = 5.0  # as long as the name was never found
+RETRY_S = 5.0  # while the name has never been resolved
 GAUGES_S = 10.0
 ADDRESS = re.compile(r"([A-Za-z0-9_.\-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", re.ASCII)
 INVALID = re.compile(r"[^A-Za-z0-9_\-]")
@@ -38,21 +38,21 @@ INVALID_IN_TAG = re.compile(r"[^A-Za-z0-9_\-./]")
 
 
 def split(address: str) -> tuple[str, int]:
-    """host:port or [v6]:port. Raises ValueError."""
+    """Split host:port or [v6]:port. Raises ValueError."""
     found = ADDRESS.fullmatch(address)
     if found is None or not 0 < int(found[2]) < 65536:
-        raise ValueError("needs the form host:port, with a port from 1 to 65535")
+        raise ValueError("must have the form host:port, with a port from 1 to 65535")
     return found[1].strip("[]"), int(found[2])
 
 
 def resolve(host: str, port: int, flags: int = 0) -> tuple[str, bool]:
-    """The first address of a host, and whether it is IPv6. Raises OSError."""
+    """The first address of a host, and True if it is IPv6. Raises OSError."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)[0]
     return str(address[0]), family == socket.AF_INET6
 
 
 class Client(StatsClient):  # type: ignore[misc]  # the library has no types
-    """The library's client with a socket that never blocks, and failures that are counted instead of hidden."""
+    """The client of the library with a non-blocking socket; failures are counted instead of ignored."""
 
     def __init__(self, host: str, port: int, prefix: str | None, ipv6: bool, on_failure: Callable[[], None]) -> None:
         super().__init__(host, port, prefix=prefix, maxudpsize=DATAGRAM, ipv6=ipv6)
@@ -68,12 +68,12 @@ class Client(StatsClient):  # type: ignore[misc]  # the library has no types
 
 @section()
 class Options:
-    """Metrics sent to a statsd daemon over UDP; batched, never waiting."""
+    """Metrics sent to a statsd daemon over UDP in batches."""
 
-    address: str = setting(doc="host:port.", example="127.0.0.1:8125")
-    prefix: str = setting(default="relayd", doc="First part of every name.", pattern=r"[A-Za-z0-9_.\-]*")
-    interval: Duration = setting(default=Duration(1), doc="How often a batch is sent.", minimum=0.1, maximum=60)
-    tags: bool = setting(default=False, doc="Send labels as DogStatsD tags instead of name parts.")
+    address: str = setting(doc="Address of the daemon as host:port.", example="127.0.0.1:8125")
+    prefix: str = setting(default="relayd", doc="First part of every metric name.", pattern=r"[A-Za-z0-9_.\-]*")
+    interval: Duration = setting(default=Duration(1), doc="Interval between batches.", minimum=0.1, maximum=60)
+    tags: bool = setting(default=False, doc="Send labels as DogStatsD tags instead of parts of the name.")
 
     def check(self) -> Iterable[tuple[str, str]]:
         try:
@@ -83,7 +83,7 @@ class Options:
 
 
 class Sink:
-    """Sends one process's metrics to one daemon. Owned by telemetry; `flush` is called once per interval."""
+    """Sends the metrics of the process to one daemon. Owned by telemetry; `flush` is called once per interval."""
 
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("relayd.telemetry.statsd_failed", "counter", "", (), "Datagrams that could not be sent to statsd."),
@@ -101,7 +101,7 @@ class Sink:
         self._metrics = metrics
         self._client: Client | None = None
         self._sent: dict[tuple[str, Labels], float] = {
-            (metric.name, labels): value  # what was counted before this sink is not sent as new
+            (metric.name, labels): value  # counts from before this sink are not sent
             for metric in metrics.declared if metric.kind == "counter"
             for labels, value in metrics.counters(metric)
         }
@@ -119,9 +119,9 @@ class Sink:
         return ""
 
     def prepare(self) -> tuple[str, str] | None:
-        """Find the daemon's address; may wait for a name server, so it is called at start and reload only.
+        """Resolve the address of the daemon; may block on a name server, so it is called only at start and reload.
 
-        A name that is unknown now is looked up again later, and nothing is sent until then.
+        If the name cannot be resolved, this is retried later, and nothing is sent until then.
         """
         try:
             self._connect(resolve(self._host, self._port, socket.AI_NUMERICHOST))
@@ -133,7 +133,7 @@ class Sink:
             self._connect(resolve(self._host, self._port))
         except OSError:
             self._next_lookup = clock.monotonic() + RETRY_S
-            return "statsd_not_found", "The address of statsd cannot be resolved; it is tried again."
+            return "statsd_not_found", "The address of statsd cannot be resolved; resolution is retried."
         return None
 
     def _connect(self, found: tuple[str, bool]) -> None:
@@ -149,7 +149,7 @@ class Sink:
         self._metrics.add("relayd.telemetry.statsd_failed")
 
     def _resolve(self) -> None:
-        """In a thread: the answer is left for the next flush."""
+        """Resolve the address; runs in a thread. The next flush uses the result."""
         try:
             self._found = resolve(self._host, self._port)
         except OSError:
@@ -166,7 +166,7 @@ class Sink:
             self._lookup.start()
 
     def flush(self) -> None:
-        """Send what changed since the last call. Never raises, never waits."""
+        """Send the changes since the last call. Never raises, never blocks."""
         try:
             now = clock.monotonic()
             if self._is_hostname:
@@ -179,7 +179,7 @@ class Sink:
             with self._client.pipeline() as pipe:
                 for metric in self._metrics.declared:
                     self._send(pipe, metric, with_gauges)
-        except OSError:  # a socket for a new address could not be made: the next flush tries again
+        except OSError:  # no socket for a new address: the next flush retries
             self._failed()
 
     def _send(self, pipe: StatsClient, metric: Metric, with_gauges: bool) -> None:
@@ -198,7 +198,7 @@ class Sink:
             if metric.kind == "counter":
                 pipe._send_stat(name, f"{shown(value - (before or 0))}|c{tail}", 1)
             else:
-                if value < 0:  # a signed number would be taken for a change
+                if value < 0:  # statsd interprets a signed number as a change
                     pipe._send_stat(name, f"0|g{tail}", 1)
                 pipe._send_stat(name, f"{shown(value)}|g{tail}", 1)
 
@@ -211,7 +211,7 @@ class Sink:
                 pipe._send_stat(name, f"{span_s * 1e3:.3f}|ms{rate}{tail}", 1)
 
     def _name(self, metric: Metric, labels: Labels) -> str:
-        """The name behind the prefix, which stands in the place of `relayd`."""
+        """The name of a metric without the prefix."""
         key = (metric.name, labels)
         name = self._names.get(key)
         if name is None:
@@ -229,11 +229,11 @@ class Sink:
         return f"|#{tags}" if tags else ""
 
     def page(self) -> tuple[str, bytes] | None:
-        """Nobody asks."""
+        """No page: this sink pushes."""
         return None
 
     def close(self) -> None:
-        """Send the last batch and let go."""
+        """Send the last batch and close."""
         self.flush()
         if self._client is not None:
             self._client.close()
@@ -241,5 +241,5 @@ class Sink:
 
 
 def shown(value: float) -> str:
-    """A number without a needless fraction or exponent."""
+    """Format a number without an exponent, an integer without a fraction."""
     return str(int(value)) if value == int(value) else f"{value:.6f}"

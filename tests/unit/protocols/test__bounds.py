@@ -17,10 +17,10 @@ from relayd.protocols.canon import (
     Event,
     Failure,
     Message,
+    ReasoningDelta,
     Request,
     Text,
     TextDelta,
-    ReasoningDelta,
     ToolDelta,
     ToolStart,
 )
@@ -56,14 +56,14 @@ def drain(one: Reader, chunks: Iterable[bytes], most_bytes: int) -> tuple[Failur
     """Feed until it gives up, or so many bytes have been taken; nothing follows a failure."""
     taken = 0
     for data in chunks:
-        for event in one.feed(data):
+        for event in one.decode(data):
             if isinstance(event, Failure):
-                assert one.feed(data) == [] and one.end() == []
+                assert one.decode(data) == [] and one.finish() == []
                 return event, taken
         taken += len(data)
         if taken >= most_bytes:
             return None, taken
-    return next((event for event in one.end() if isinstance(event, Failure)), None), taken
+    return next((event for event in one.finish() if isinstance(event, Failure)), None), taken
 
 
 def sse(value: Any) -> bytes:
@@ -235,7 +235,7 @@ def test_deep_arguments_are_a_failure_and_raise_nothing(back: Dialect, stream: b
     body = bodies[back.name]
     data = body if not stream else body + b"\n" if back.name == "ollama" else b"data: " + body + b"\n\n"
     one = reader(back, stream)
-    events = one.feed(data) + one.end()
+    events = one.decode(data) + one.finish()
     assert isinstance(events[-1], Failure) and sum(isinstance(event, Failure) for event in events) == 1
 
 

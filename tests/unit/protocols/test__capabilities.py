@@ -78,7 +78,7 @@ def test_an_unknown_effort_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "asked", "told"),
+    ("model", "asked", "received"),
     [
         ("gemini-2.5-flash", 31999, 24576), ("gemini-2.5-flash", 0, 0), ("gemini-2.5-flash", 100, 100),
         ("gemini-2.5-flash-lite", 31999, 24576), ("gemini-2.5-flash-lite", 100, 512), ("gemini-2.5-flash-lite", 0, 0),
@@ -97,7 +97,7 @@ def test_a_budget_is_brought_into_what_the_models_take(model: str, asked: int, r
 
 
 @pytest.mark.parametrize(
-    ("api", "model", "asked", "told"),
+    ("api", "model", "asked", "received"),
     [
         (CHAT, "qwen3", "max", "high"), (CHAT, "qwen3", "xhigh", "high"), (CHAT, "qwen3", "minimal", "low"),
         (CHAT, "qwen3", "none", "none"), (CHAT, "qwen3", "default", "default"),
@@ -199,7 +199,7 @@ TAKEN = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,63}", re.ASCII)
 @given(st.lists(st.text(max_size=100), unique=True, max_size=20))
 def test_every_name_becomes_one_that_is_taken_and_comes_back(names: list[str]) -> None:
     assert GEMINI.names is not None
-    back = GEMINI.names.back(names)
+    back = GEMINI.names.reverse_map(names)
     for name in names:
         other = GEMINI.tool_name(name)
         assert TAKEN.fullmatch(other)

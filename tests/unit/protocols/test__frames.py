@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols._frames import OVERLAP, complete, first_frame_end, pieces, frames_with_mark
+from relayd.protocols._frames import OVERLAP, first_frame_end, frames_with_mark, last_frame_end, split_frames
 from relayd.wire.sse import SseSplitter
 
 LINES = st.lists(st.sampled_from([b"data: a", b": c", b"x", b""]), max_size=8)
@@ -19,11 +19,11 @@ def test_the_end_is_where_the_splitter_has_dispatched_all(lines: list[bytes], en
     stream = b"".join(line + end for line in [b"data: 1", *lines]) + rest
     splitter = SseSplitter()
     events = splitter.feed(stream)
-    assert complete(stream) == len(stream) - len(splitter.rest)
+    assert last_frame_end(stream) == len(stream) - len(splitter.rest)
     assert first_frame_end(stream) == (len(events[0].raw) if events else 0)
     for seen in range(len(stream)):
-        if not complete(stream[:seen]):
-            assert complete(stream, seen - OVERLAP) == complete(stream)
+        if not last_frame_end(stream[:seen]):
+            assert last_frame_end(stream, seen - OVERLAP) == last_frame_end(stream)
 
 
 FRAMES = st.lists(st.sampled_from([b"data: a\n\n", b"data: MARK\n\n", b": " + b"x" * 30 + b"\n\n", b"data: MARK\ndata: MARK\n\n"]))
@@ -31,7 +31,7 @@ FRAMES = st.lists(st.sampled_from([b"data: a\n\n", b"data: MARK\n\n", b": " + b"
 
 @given(FRAMES, st.integers(8, 60))
 def test_pieces_are_whole_frames_of_a_bounded_size(frames: list[bytes], most: int) -> None:
-    found = list(pieces(b"".join(frames), most))
+    found = list(split_frames(b"".join(frames), most))
     assert b"".join(found) == b"".join(frames)
     assert all(piece.endswith(b"\n\n") and (len(piece) <= most or piece.count(b"\n\n") == 1) for piece in found)
 

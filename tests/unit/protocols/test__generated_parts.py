@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.protocols import registry
-from relayd.protocols._generated_parts import find_part_lists, without
+from relayd.protocols._generated_parts import find_part_lists, removal_edits
 from relayd.protocols.dialect import run_steps
 from relayd.protocols.openai_responses.reasoning_items import pack_encrypted_content
 from relayd.protocols.openai_responses.state import new_id
@@ -27,7 +27,7 @@ HELLO = {"role": "user", "content": "Hello"}
 
 def passed(dialect: str, members: dict[str, Any], **how: Any) -> dict[str, Any]:
     body = json.dumps(members, **how).encode()
-    take_back = registry.load(dialect).take_back
+    take_back = registry.load(dialect).strip_generated
     assert take_back is not None
     found: dict[str, Any] = json.loads(edited(body, run_steps(take_back(inspect_json(body)))))
     return found
@@ -97,7 +97,7 @@ def test_a_large_conversation_is_looked_through_in_steps_that_cost_linear_time()
     for body in (b"[" * 100_000, b'["' + b"a\\\"" * 100_000, b"[" + b"{}," * 100_000):
         steps = find_part_lists(body, (0, len(body)), b"[{[", (b"x",))
         assert sum(1 for _ in steps) <= len(body) // 2048 + 1
-    assert without([], lambda part: True, lambda part: b"") == []
+    assert removal_edits([], lambda part: True, lambda part: b"") == []
 
 
 def test_a_string_of_escapes_is_looked_at_in_steps_and_stays_as_it_is() -> None:

@@ -72,7 +72,7 @@ def test_no_body_raises_anything_but_a_refusal(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "names"),
     [
         (b"", "not valid JSON"),
         (b'{"a": 1', "line 1 column 8"),
@@ -149,7 +149,7 @@ def test_a_count_is_a_count(value: Any, count: int) -> None:
 
 
 def test_json_inside_of_a_message_is_bounded() -> None:
-    long = "x" * (_json.LONGEST_TEXT - 10)
+    long = "x" * (_json.MOST_TEXT_CHARS - 10)
     assert _json.parse_bounded('{"a":"%s"}' % long) == {"a": long}  # noqa: UP031
     for text in ('{"a":"%s"}' % (long + "0123456789"), "[" + "[]," * 300_000 + "1]", '{"a":"' + '\\"' * 100_000, "{" + '"' * 99_999):
         with pytest.raises(ValueError):

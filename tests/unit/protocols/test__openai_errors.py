@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols._openai_errors import LONGEST_MESSAGE, read_error, render_error, status_in
+from relayd.protocols._openai_errors import MOST_MESSAGE_CHARS, read_error, render_error, status_in
 from relayd.protocols.canon import Failure
 
 JSON = {"content-type": "application/json"}
@@ -47,7 +47,7 @@ def test_an_error_is_read_in_every_form(status: int, body: Any, failure: Failure
 
 
 @pytest.mark.parametrize(
-    ("status", "kept"), [(500, 502), (502, 502), (503, 503), (504, 504), (529, 529), (404, 404), (429, 429), (302, 502)]
+    ("status", "stored"), [(500, 502), (502, 502), (503, 503), (504, 504), (529, 529), (404, 404), (429, 429), (302, 502)]
 )
 @pytest.mark.parametrize("body", [b"", b"<html><body>nginx 10.1.2.3</body></html>", b"{}", b"null", b"[]", b"\xff\x00"])
 def test_a_body_that_is_no_error_becomes_a_text_of_our_own(status: int, stored: int, body: bytes) -> None:
@@ -79,7 +79,7 @@ def test_the_error_object_has_its_four_members_and_the_status_its_rules() -> Non
 
 @given(st.text(min_size=1), st.text(), st.text(), st.none() | st.text(min_size=1))
 def test_what_is_written_is_read_again(message: str, code: str, kind: str, param: str | None) -> None:
-    failure = Failure(400, message[:LONGEST_MESSAGE], code, kind or "x", param)
+    failure = Failure(400, message[:MOST_MESSAGE_CHARS], code, kind or "x", param)
     if message.strip() and max(map(len, (code, kind, param or ""))) <= 256:
         assert read_error(400, JSON, render_error(failure, "").body) == failure
 
@@ -101,7 +101,7 @@ def test_no_json_value_raises_and_every_failure_has_a_message(status: int, value
 
 def test_a_long_message_is_cut() -> None:
     failure = read_error(400, JSON, json.dumps({"error": {"message": "x" * 100_000}}).encode())
-    assert len(failure.message) < LONGEST_MESSAGE + 10
+    assert len(failure.message) < MOST_MESSAGE_CHARS + 10
 
 
 @pytest.mark.parametrize(

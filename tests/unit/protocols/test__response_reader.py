@@ -17,8 +17,8 @@ from relayd.protocols._response_reader import (
     EMPTY_STREAM,
     EVENTS,
     MOST_BODY_BYTES,
-    ResponseReader,
     Framing,
+    ResponseReader,
 )
 from relayd.protocols.canon import Begin, End, Event, Failure, Finish, Message, Request, Text, TextDelta, ToolStart
 from relayd.protocols.dialect import Options

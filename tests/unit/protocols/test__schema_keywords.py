@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.protocols._capabilities import MESSAGES
-from relayd.protocols._schema_keywords import fit_schema, strip_unknown_keywords, can_be_strict
+from relayd.protocols._schema_keywords import can_be_strict, fit_schema, strip_unknown_keywords
 from relayd.protocols._tools import write_tools
 from relayd.protocols.anthropic_messages.write_request import write_request
 from relayd.protocols.canon import Format, Message, Request, SharedTools, Text, Tool
@@ -20,7 +20,7 @@ from tests.aids.memories import Forgetful
 MARK = {"encrypted": True, "x-order": 3, "markdownDescription": "m", "enumDescriptions": ["e"]}
 
 
-@pytest.mark.parametrize("place", [
+@pytest.mark.parametrize("position", [
     lambda inner: inner,
     lambda inner: {"properties": {"a": inner}},
     lambda inner: {"items": inner},

@@ -16,10 +16,10 @@ from relayd.protocols.canon import (
     Failure,
     Finish,
     Message,
+    ReasoningDelta,
     Request,
     Text,
     TextDelta,
-    ReasoningDelta,
     ToolStart,
 )
 from relayd.protocols.dialect import Options
@@ -40,8 +40,8 @@ def test_the_answer_ends_at_the_first_stop_string_however_it_was_cut(text: str, 
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     received: list[Event] = []
     for start, end in itertools.pairwise(places):
-        received += watch.passed([TextDelta(text[start:end])])
-    received += watch.passed([Finish("length"), Usage(3, 4), End()])
+        received += watch.filter([TextDelta(text[start:end])])
+    received += watch.filter([Finish("length"), Usage(3, 4), End()])
     ends = [position for stop in stops if (position := text.find(stop)) >= 0]
     finish = next(one for one in received if isinstance(one, Finish))
     assert text_of(received) == text[: min(ends, default=len(text))] or any(text_of(received).startswith(text[:end]) for end in ends)
@@ -51,16 +51,16 @@ def test_the_answer_ends_at_the_first_stop_string_however_it_was_cut(text: str, 
 
 def test_a_partial_match_is_released_when_it_fails() -> None:
     watch = StopStringFilter(("STOP",))
-    assert text_of(watch.passed([TextDelta("a ST")])) == "a "
-    assert watch.passed([ReasoningDelta("hm")]) == [TextDelta("ST"), ReasoningDelta("hm")]
-    assert watch.passed([TextDelta("S"), Failure(502, "cut")]) == [TextDelta("S"), Failure(502, "cut")]
+    assert text_of(watch.filter([TextDelta("a ST")])) == "a "
+    assert watch.filter([ReasoningDelta("hm")]) == [TextDelta("ST"), ReasoningDelta("hm")]
+    assert watch.filter([TextDelta("S"), Failure(502, "cut")]) == [TextDelta("S"), Failure(502, "cut")]
 
 
 def test_after_a_stop_string_its_choice_has_no_more_content() -> None:
     watch = StopStringFilter(("\n\n",))
-    events = watch.passed([TextDelta("a\n"), TextDelta("\nb"), TextDelta("c", 1), ToolStart(0, "x", "look"), TextDelta("d")])
+    events = watch.filter([TextDelta("a\n"), TextDelta("\nb"), TextDelta("c", 1), ToolStart(0, "x", "look"), TextDelta("d")])
     assert text_of(events) == "a" and text_of(events, 1) == "c"
-    assert watch.passed([Finish("tool_calls"), Finish("stop", 1)]) == [Finish("stop", 0, "\n\n"), Finish("stop", 1)]
+    assert watch.filter([Finish("tool_calls"), Finish("stop", 1)]) == [Finish("stop", 0, "\n\n"), Finish("stop", 1)]
 
 
 def test_a_fifth_stop_string_ends_the_answer_of_a_chat_endpoint() -> None:

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols._tool_arguments import MOST_WAITING_CHARS, ObjectEndFinder, arguments_object, object_text, raw_input
+from relayd.protocols._tool_arguments import (
+    MOST_PENDING_CHARS,
+    ObjectEndFinder,
+    arguments_object,
+    object_text,
+    raw_input,
+)
 from tests.aids.growth import linear
 
 CUTS = st.lists(st.integers(0, 400), max_size=8)
@@ -62,11 +68,11 @@ def test_what_waits_to_be_scanned_is_bounded_and_the_cost_is_linear() -> None:
         end.add('{"a": "')
         for _ in range(count):
             end.add("{}[] \\\\")
-            assert end._waiting_chars <= MOST_WAITING_CHARS
+            assert end._pending_chars <= MOST_PENDING_CHARS
         end.add('"}')
         assert end.is_complete
 
-    assert linear(add, MOST_WAITING_CHARS // 16)
+    assert linear(add, MOST_PENDING_CHARS // 16)
 
 
 @pytest.mark.parametrize(("arguments", "raw"), [

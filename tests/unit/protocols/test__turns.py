@@ -11,7 +11,7 @@ from relayd.protocols import registry
 from relayd.protocols._turns import merge_turns
 from relayd.protocols.canon import Message, Request, Text, ToolCall, ToolResult, ToolStart
 from relayd.protocols.dialect import Options
-from relayd.protocols.gemini.signatures import keep
+from relayd.protocols.gemini.signatures import store
 from tests.aids.growth import linear
 from tests.aids.memories import Kept
 
@@ -64,15 +64,15 @@ def gemini(memory: Any, *messages: Message) -> list[list[str]]:
 @pytest.mark.parametrize("history", [(ONE, TWO, FIRST, SECOND), (ONE, FIRST, TWO, SECOND)])
 def test_gemini_gets_a_parallel_batch_as_one_content_with_the_signature_of_its_first_call(history: Any) -> None:
     memory = Kept()
-    keep(memory, "c1", "proof")
-    keep(memory, "c2", None)
+    store(memory, "c1", "proof")
+    store(memory, "c2", None)
     assert gemini(memory, GO, *history) == [["text"], ["call proof", "call -"], ["functionResponse", "functionResponse"]]
 
 
 def test_gemini_gets_calls_one_after_the_other_in_contents_of_their_own() -> None:
     memory = Kept()
-    keep(memory, "c1", "proof")
-    keep(memory, "c2", "another")
+    store(memory, "c1", "proof")
+    store(memory, "c2", "another")
     answered = ["functionResponse"]
     assert gemini(memory, GO, ONE, FIRST, TWO, SECOND) == [["text"], ["call proof"], answered, ["call another"], answered]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relayd.protocols.include_usage import MAX_HELD_BYTES, UsageChunkFilter, with_include_usage
+from relayd.protocols.include_usage import MAX_BUFFERED_BYTES, UsageChunkFilter, with_include_usage
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_whole_frames_are_never_held() -> None:
 
 def test_a_frame_too_long_to_be_it_passes_at_once_and_what_follows_is_looked_at_again() -> None:
     remover = UsageChunkFilter()
-    long = b"data: " + b"x" * MAX_HELD_BYTES
+    long = b"data: " + b"x" * MAX_BUFFERED_BYTES
     assert remover.filter(long) == long
     assert remover.filter(b"yyy\n") == b"yyy\n"
     assert remover.filter(b"\n" + USAGE + TEXT) == b"\n" + TEXT

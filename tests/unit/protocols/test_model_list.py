@@ -37,7 +37,7 @@ def test_every_endpoints_dialect_has_a_model_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "told", "names"),
+    ("protocol", "received", "names"),
     [
         ("openai_chat", {"object": "list", "data": [{"id": "a"}, {"id": "org/b:free"}, {"id": "a"}]}, Page(("a", "org/b:free"))),
         ("openai_chat", [{"id": "bare"}], Page(("bare",))),
@@ -125,7 +125,7 @@ def test_googles_in_pages_that_follow_each_other() -> None:
         asked += 1
         if "nextPageToken" not in received:
             break
-        query = f"pageSize=3&pageToken={told['nextPageToken']}"
+        query = f"pageSize=3&pageToken={received['nextPageToken']}"
     assert names == [f"models/{name}" for name in "abcd"] and asked == 2
     assert page(GEMINI, MANY, 7, "pageToken=99") == {"models": []}
 

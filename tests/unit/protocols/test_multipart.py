@@ -73,7 +73,7 @@ def test_a_file_is_never_held_back() -> None:
     finder.scan(form(('name="file"; filename="a"', b""))[: -len(b"\r\n--bound--\r\n")])
     for piece in (b"a" * 1000, b"\n" * 1000, b"-" * 1000, b"\r\n\r\n--boun", b"e", b"x" * 5_000_000):
         finder.scan(piece)
-        assert len(finder._pieces._buffer) <= len(b"\r\n--boun")
+        assert len(finder._splitter._buffer) <= len(b"\r\n--boun")
 
 
 @pytest.mark.parametrize("disposition", [

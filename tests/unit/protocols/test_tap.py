@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from relayd.protocols import registry
 from relayd.protocols.dialect import TapFormat
-from relayd.protocols.tap import KEPT_BYTES, MAX_FRAME_BYTES, MAX_PLAIN_BYTES, Observed, Tap, observe_body
+from relayd.protocols.tap import MAX_FRAME_BYTES, MAX_PLAIN_BYTES, RETAINED_BYTES, Observed, Tap, observe_body
 from relayd.usage import Usage
 
 
@@ -144,7 +144,7 @@ def test_a_bomb_blinds_the_tap_and_fills_nothing() -> None:
     bomb = gzip.compress(b"data: " + b"x" * 20_000_000)
     for _ in range(3):
         tap.observe(bomb)
-    assert tap._is_blind and tap.observed == Observed() and len(tap._held) < 8 << 20
+    assert tap._is_unreadable and tap.observed == Observed() and len(tap._buffer) < 8 << 20
 
 
 def test_a_body_too_large_to_keep_is_read_at_its_ends() -> None:
@@ -153,7 +153,7 @@ def test_a_body_too_large_to_keep_is_read_at_its_ends() -> None:
     tap = Tap(format_of("openai_chat"))
     for position in range(0, len(body), 65536):
         tap.observe(body[position : position + 65536])
-        assert len(tap._held) <= MAX_PLAIN_BYTES + 65536
+        assert len(tap._buffer) <= MAX_PLAIN_BYTES + 65536
     assert tap.observed == Observed("m-1", usage=Usage(9, 0, cached_read=5))
 
 
@@ -164,7 +164,7 @@ def test_a_frame_too_large_to_keep_is_read_at_its_end() -> None:
     tap = Tap(format_of("openai_responses"))
     for position in range(0, len(stream), 65536):
         tap.observe(stream[position : position + 65536])
-        assert len(tap._held) <= MAX_FRAME_BYTES + 65536
+        assert len(tap._buffer) <= MAX_FRAME_BYTES + 65536
     assert tap.observed == Observed("m-1", usage=Usage(9, 4, reasoning=2))
 
 
@@ -173,7 +173,7 @@ def test_a_frame_is_let_go_with_its_blank_line() -> None:
     frame = CHAT[: CHAT.index(b"\n\n") + 2]
     tap.observe(frame[:-1])
     tap.observe(frame[-1:])
-    assert not tap._held
+    assert not tap._buffer
 
 
 def test_a_truncated_stream_reports_the_facts_so_far() -> None:
@@ -235,11 +235,11 @@ def test_what_it_skims_need_not_be_fed(pieces: list[bytes]) -> None:
     whole, skimming, skimmed = Tap(format_of("openai_chat")), Tap(format_of("openai_chat")), 0
     at_rest = False
     for piece in pieces:
-        whole.feed(piece)
+        whole.observe(piece)
         if at_rest and skimming.can_skip(piece):
             skimmed += 1
             continue
-        skimming.feed(piece)
+        skimming.observe(piece)
         at_rest = piece.endswith(b"\n\n")
     assert skimming.observed == whole.observed
 
@@ -258,8 +258,8 @@ def test_only_a_bounded_part_of_many_small_frames_is_retained(coding: str) -> No
     body = gzip.compress(frames) if coding else frames
     tap = Tap(format_of("openai_chat"), coding)
     tap.observe(body)
-    stored = {id(one): len(one) for one in (tap._first, tap._usage_at, tap._finish_at)}
-    assert sum(stored.values()) <= 3 * KEPT_BYTES
+    stored = {id(one): len(one) for one in (tap._model_frames, tap._usage_frames, tap._finish_frames)}
+    assert sum(stored.values()) <= 3 * RETAINED_BYTES
     seen = tap.observed
     assert seen.usage is not None
     assert (seen.model, seen.finish, seen.usage.input, seen.usage.output) == ("m-1", "length", 9, 4)

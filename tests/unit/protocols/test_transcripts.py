@@ -12,9 +12,9 @@ from relayd.protocols.canon import (
     End,
     Event,
     Failure,
+    ReasoningDelta,
     RefusalDelta,
     TextDelta,
-    ReasoningDelta,
     ToolDelta,
     ToolStart,
 )

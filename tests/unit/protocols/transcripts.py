@@ -17,7 +17,7 @@ import re
 import sys
 from dataclasses import dataclass, replace
 
-from relayd.protocols.canon import Event, Message, Request, Text, TextDelta, ReasoningDelta, ToolDelta
+from relayd.protocols.canon import Event, Message, ReasoningDelta, Request, Text, TextDelta, ToolDelta
 from relayd.protocols.dialect import Dialect, Options, Refused
 from tests.aids.memories import Forgetful
 from tests.docs import pairs as _pairs

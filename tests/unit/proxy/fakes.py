@@ -1,4 +1,4 @@
-"""A scene for the rooms of the path: plans from texts, a client's side that only takes notes, and an owner that counts."""
+"""Fakes for tests of single phases: plans from YAML texts, a client connection and a gateway that record calls."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Client:
 
 
 class FakeGateway:
-    """An Owner that keeps the accounts."""
+    """A gateway that stores the records."""
 
     def __init__(self) -> None:
         self.exchanges: set[Any] = set()
@@ -137,7 +137,7 @@ class FakeGateway:
 def run_through_phases(
     plan: Plan, head: RequestHead, client: Client | None = None, owner: FakeGateway | None = None, body: bytes | None = None
 ) -> tuple[Client, Exchange, FakeGateway]:
-    """An exchange that has gone through its rooms."""
+    """Create an exchange and run it through its phases."""
     client, owner = client or Client(), owner or FakeGateway()
     exchange = Exchange(owner, plan, client, head, clock.monotonic(), body)
     client.exchange = exchange

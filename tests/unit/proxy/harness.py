@@ -1,4 +1,4 @@
-"""A small running relayd: a real listener, client, telemetry and transport, before an endpoint that follows a script."""
+"""A small running relayd: a real listener, client, telemetry and transport, with a scripted endpoint."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def soon(what: Awaitable[Any]) -> Any:
 
 
 async def until(holds: Callable[[], Any]) -> None:
-    """Let the loop turn until this holds."""
+    """Run the event loop until this holds."""
     end = clock.monotonic() + WAIT_S
     while not holds():
         assert clock.monotonic() < end, "it never came to hold"
@@ -47,7 +47,7 @@ async def until(holds: Callable[[], Any]) -> None:
 
 
 class Turns:
-    """Counts the turns of the loop while it is entered, and how often something happened in each of them."""
+    """Counts the turns of the event loop in its context, and the events noted in each turn."""
 
     def __init__(self) -> None:
         self._happened: dict[int, int] = {}
@@ -58,7 +58,7 @@ class Turns:
 
     @property
     def most(self) -> int:
-        """The most that happened in one turn."""
+        """The largest number of events in one turn."""
         return max(self._happened.values())
 
     @property
@@ -86,7 +86,7 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 class Side:
-    """One end of a connection: raw bytes out, messages in."""
+    """One end of a connection: writes bytes, reads messages."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -108,7 +108,7 @@ class Side:
         return found
 
     async def gone(self) -> None:
-        """Wait until the other side has left, cleanly or not."""
+        """Wait until the other side has closed the connection, normally or not."""
         with contextlib.suppress(ConnectionError):
             await self.rest()
 
@@ -156,7 +156,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Harness:
-    """The whole of it; made by `running`."""
+    """The running relayd and its endpoint; created by `running`."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.log = tmp_path / "access.log"
@@ -212,7 +212,7 @@ class Harness:
         return side
 
     async def ask(self, request: bytes, bodyless: bool = False) -> tuple[bytes, bytes]:
-        """One request on a connection of its own."""
+        """Send one request on a new connection."""
         side = await self.connect()
         side.write(request)
         return await side.message(bodyless)
@@ -224,7 +224,7 @@ class Harness:
         return one
 
     async def accounted(self, count: int) -> list[Record]:
-        """Wait for this many accounts; there are no more, in memory or in the file."""
+        """Wait for exactly this many records, in memory and in the log file."""
         await until(lambda: len(self.accounts) >= count)
         await turned()
         self.telemetry.flush()
@@ -261,7 +261,7 @@ async def running(
     tmp_path: Path, script: Script | None = None, *, listener: str = "", upstream: str = "", route: str = "", top: str = "",
     before: str = "", context: ssl.SSLContext | None = None, sock: socket.socket | None = None, whole: str = "",
 ) -> AsyncIterator[Harness]:
-    """`whole` stands in for the whole configuration but its listener."""
+    """`whole` replaces the configuration except its listener."""
     text = LISTENER + whole if whole else CONFIG
     for placeholder, value in (("LISTENER", listener), ("UPSTREAM", upstream), ("ROUTE", route), ("TOP", top), ("BEFORE", before)):
         text = text.replace(placeholder, value)

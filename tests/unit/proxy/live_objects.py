@@ -1,4 +1,4 @@
-"""Finds what outlives an exchange: objects of the path, and bytes of a body, by a look at everything that is alive."""
+"""Finds objects and body bytes that outlive an exchange, among all live objects."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import types
 from collections import Counter
 from collections.abc import Iterable
 
-MARK = b"relayd-"  # bodies of these tests consist of it, so that their bytes are known wherever they are
+MARK = b"relayd-"  # the bodies of these tests consist of it, so that their bytes are recognised
 LARGE = 4096
 PATH = ("relayd.proxy.", "relayd.protocols.", "relayd.wire.", "relayd.limits.ticket", "relayd.limits.request_buffers")
 _TESTS = ("asyncio", "_asyncio", "tests.")
-_CACHED = ("relayd.wire.http1.Known", "relayd.wire.response.Meaning")  # by the shape of a head, a bounded number of them
+_CACHED = ("relayd.wire.http1.RequestShape", "relayd.wire.response.ResponseShape")  # by the shape of a head, a bounded number of them
 
 
 def marked(size: int) -> bytes:
-    """Bytes of this size that are known by their mark."""
+    """Bytes of this size that consist of the mark."""
     return (MARK * (size // len(MARK) + 1))[:size]
 
 
 def count_live_objects(known: Iterable[object] = (), also: tuple[str, ...] = ()) -> Counter[str]:
-    """How many objects of each kind are alive that belong to an exchange. `known` are the test's own bytes.
+    """Count the live objects of exchanges by type. `known` are the test's own bytes.
 
-    Objects from before `gc.freeze()` are not looked at.
+    Objects from before `gc.freeze()` are not counted.
     """
     ours = {id(one) for one in known}
     found: Counter[str] = Counter()
@@ -38,7 +38,7 @@ def count_live_objects(known: Iterable[object] = (), also: tuple[str, ...] = ())
 
 
 def _name(one: object, prefixes: tuple[str, ...]) -> str:
-    """The name of an object's kind if it is one of the path, of a closure or of a bound method too."""
+    """The type name of an object, closure or bound method of the proxy; empty for others."""
     kind = type(one)
     if kind.__module__.startswith(prefixes):
         name = f"{kind.__module__}.{kind.__qualname__}"

@@ -1,4 +1,4 @@
-"""Endpoints by place: one scripted server whose answers depend on the first word of the path, and what it was asked."""
+"""Scripted endpoints: one server with responses by the first path segment, which records its requests."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def completion(text: str, **members: Any) -> dict[str, Any]:
 
 
 class ScriptedEndpoints:
-    """The script of a House's endpoint. `answers[place]` is a list taken from its front (the last one stays), each
-    bytes to send or a coroutine function of the side; `asked` has (place, head, body) of every request."""
+    """The script of a Harness's endpoint. `answers[name]` is a list of responses, used in order (the last one repeats):
+    bytes to send, or a coroutine function of the side. `asked` has (name, head, body) of every request."""
 
     def __init__(self, **answers: Any) -> None:
         self.answers = {name: list(given) if isinstance(given, list) else [given] for name, given in answers.items()}
@@ -70,7 +70,7 @@ class ScriptedEndpoints:
 
 
 async def silent(side: Side) -> None:
-    """Says nothing until the other side leaves."""
+    """Sends nothing until the other side closes."""
     await side.gone()
 
 

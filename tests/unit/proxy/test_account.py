@@ -1,4 +1,4 @@
-"""What the account says beyond a plain exchange."""
+"""The optional members of a record."""
 
 from __future__ import annotations
 

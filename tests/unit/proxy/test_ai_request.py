@@ -1,4 +1,4 @@
-"""The AI side of an exchange: models, forms, messages of a socket."""
+"""AI requests: models, forms, WebSocket messages."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_what_is_made_in_steps_is_what_is_made_at_once(plan: Plan) -> None:
     theirs = other.encode_for(there)
     assert json.loads(encoded.body) == json.loads(theirs[1].body) and request.messages == theirs[0].messages
     assert request.large and request.model == "there"
-    assert steps_of(ai_request.preparation_steps(target(plan, "messages"))) > 3000  # another endpoint: it is written again
+    assert steps_of(ai_request.preparation_steps(target(plan, "messages"))) > 3000  # another endpoint: it is encoded again
 
 
 def test_a_request_that_is_only_read_is_read_in_steps_too(plan: Plan) -> None:
@@ -140,7 +140,7 @@ def test_a_request_that_is_only_read_is_read_in_steps_too(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize(("body", "message"), [
-    (LARGE[:-1] + b',"n":7000}', "between 1 and 128"), (LARGE + b"x", "behind its end"), (LARGE.replace(b'"hi"', b"NaN")[:-1], "cut off"),
+    (LARGE[:-1] + b',"n":7000}', "between 1 and 128"), (LARGE + b"x", "after its end"), (LARGE.replace(b'"hi"', b"NaN")[:-1], "truncated"),
     (b'{"model":"m","a":[' + b"[]," * 140_000 + b"1]}", "values"), (b'{"model":"m","messages":[' + b"1," * 150_000 + b"1]}", "items"),
     (LARGE[:-1] + b',"Stream":true}', "ambiguous"), (b'{"model":"m","a":"' + b"a" * 5_000_000 + b'\xc3\xa4"}', "not all ASCII"),
 ])  # fmt: skip
@@ -159,7 +159,7 @@ def test_what_cannot_be_carried_is_refused_for_that_endpoint_alone(plan: Plan) -
     steps_of(ai_request.preparation_steps(target(plan, "messages")))
     there = target(plan, "messages")
     steps_of(ai_request.preparation_steps(there))
-    with pytest.raises(Refused, match="one answer"):
+    with pytest.raises(Refused, match="one choice"):
         ai_request.encode_for(there)
 
 

@@ -1,4 +1,4 @@
-"""Bases as SDKs write them, with the version or without."""
+"""Base paths as in an SDK's base_url, with and without a version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One attempt: what is held back, what passes, and what is taken out."""
+"""One attempt: held, forwarded and removed parts of responses."""
 
 from __future__ import annotations
 

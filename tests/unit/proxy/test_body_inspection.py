@@ -1,4 +1,4 @@
-"""Bodies looked at while their pieces arrive."""
+"""Inspection of bodies while they arrive."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def plan() -> Plan:
 
 
 class Scene:
-    """One exchange, its inspection, and what came of it."""
+    """One exchange, its inspection, and the results."""
 
     def __init__(self, plan: Plan, decides: bool = True) -> None:
         self.owner, self.client = FakeGateway(), Client()
@@ -41,7 +41,7 @@ class Scene:
         self.exchange.body.probe = self.inspection
 
     def turn(self) -> None:
-        """What was put off is done."""
+        """Run the deferred callbacks."""
         self.owner.timers.pop(0)[1]()
 
     def finish(self, body: bytes) -> None:
@@ -50,7 +50,7 @@ class Scene:
             self.on_inspected()
 
     def on_inspected(self) -> None:
-        """What is known is known now."""
+        """The inspection is complete."""
         self.found.append(self.exchange.body.json_body)
 
 

@@ -1,4 +1,4 @@
-"""Bodies that are held whole share one bound: they wait unread, go on, or are refused; a real relayd before an endpoint."""
+"""The shared memory for bodies: they wait unread, continue, or are refused; with a real relayd and an endpoint."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def waits(harness: Harness, count: int = 1) -> bool:
     return harness.gateway.buffers.waiting == count
 
 
-# ---- by itself
+# ---- without a connection
 
 
 def test_a_body_that_waits_is_read_no_further_until_there_is_memory() -> None:
@@ -103,7 +103,7 @@ def test_a_refusal_has_a_reason_and_retry_after() -> None:
     assert refused.value.kind.code == "body_too_large" and "daemon.request_buffers" in refused.value.detail
 
 
-# ---- on the path
+# ---- with a connection
 
 
 async def test_bodies_beyond_the_bound_wait_their_turn_and_are_all_served(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ async def test_a_stream_that_lasts_gives_its_prompt_back_when_it_begins(tmp_path
 
 
 async def test_a_form_counts_what_waits_of_it_and_no_more(tmp_path: Path) -> None:
-    """The model stands first: nothing of the file is gathered, however long it is announced to be."""
+    """The model comes first: the file is not buffered, whatever its announced size."""
     form = b'--cut\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--cut\r\nContent-Disposition: form-data; name="f"\r\n\r\n'
     async with running(tmp_path, ScriptedEndpoints(v1=ANSWER), whole=whole()) as harness:
         side = await sent(harness, head(3 * MIB, FORM) + form + marked(MIB))

@@ -1,4 +1,4 @@
-"""An exchange, from the head's acceptance to the account: what the client gets, what the endpoint sees, how it ends."""
+"""An exchange from the accepted head to its record: the client's and the endpoint's view, and its end."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def silent(side: Side) -> None:
     await side.gone()
 
 
-# ---- whole answers
+# ---- complete responses
 
 
 async def test_a_request_goes_there_and_its_answer_comes_back(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ async def test_events_leave_in_the_turn_they_come_in(tmp_path: Path) -> None:
         await harness.accounted(1)
 
 
-# ---- broken answers
+# ---- incomplete responses
 
 
 @pytest.mark.parametrize(("answer", "code"), [
@@ -404,7 +404,7 @@ async def test_an_early_answer_reaches_a_client_that_still_uploads(tmp_path: Pat
         side.write(get("/x", "Content-Length: 100000", method="POST") + b"x" * 1000)
         head, body = await side.message()
         assert status_of(head) == 401 and body == b"no" and b"Connection: close" in head
-        side.write(b"x" * 10000)  # it does not know yet; this is drained and not answered by a reset
+        side.write(b"x" * 10000)  # the client does not know yet; its data is drained and not answered by a reset
         side.writer.write_eof()
         assert await side.rest() == b""
         (record,) = await harness.accounted(1)
@@ -456,7 +456,7 @@ async def test_a_client_that_does_not_read_holds_back_the_endpoint(tmp_path: Pat
         assert (await harness.accounted(1))[0].outcome == "complete"
 
 
-# ---- one account, whatever ends it
+# ---- one record for every kind of end
 
 
 @pytest.mark.parametrize("ending", ["stop", "gone", "timeout", "endpoint"])

@@ -1,7 +1,7 @@
-"""What an exchange held is free in the turn in which it ends: every phase, ended in every way, without the collector.
+"""An exchange frees its memory in the turn in which it ends: every phase, every kind of end, without the collector.
 
-The tests run a real relayd before a scripted endpoint. They know nothing of the path's inside: what is left is found by
-the packages of the objects that are alive, and by the bytes of the body.
+The tests run a real relayd with a scripted endpoint. They do not depend on the internals of the proxy: leaked objects
+are found by the packages of live objects, and by the bytes of bodies.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def posted_chunked(body: bytes, send: float = 1.0) -> bytes:
 
 
 class Endpoint:
-    """The script of the upstream: throws bodies away, says what the phase says, then does as it is told."""
+    """The script of the upstream: discards bodies, sends the phase's response, then follows orders."""
 
     def __init__(self, phase: Phase) -> None:
         self.phase = phase
@@ -159,7 +159,7 @@ def asked(harness: Harness, endpoint: Endpoint) -> bool:
 
 
 def uploading(harness: Harness, endpoint: Endpoint) -> bool:
-    """What was sent has been read, as far as it is."""
+    """All data sent so far has been read, if it can be."""
     return any(exchange.record.bytes_in > 10_000 for exchange in harness.gateway.exchanges)
 
 
@@ -173,7 +173,7 @@ def over(harness: Harness, endpoint: Endpoint) -> bool:
 
 @dataclass(frozen=True)
 class Phase:
-    """Where an exchange is when it is ended."""
+    """The state of an exchange when it is ended."""
 
     name: str
     text: str
@@ -187,8 +187,8 @@ class Phase:
     response_complete: bool = False  # whether `response` is a whole answer
     rest: bytes = b""  # what the client sends once it is there
     endings: str = "close reset half_close drain stop"
-    occupied: bool = False  # whether somebody else has the only permit
-    overload: bool = False  # whether nearly everything is turned away
+    occupied: bool = False  # another exchange holds the only permit
+    overload: bool = False  # relayd is overloaded
 
 
 UP = " cut upstream_reset upstream_ends first_byte total fault"
@@ -291,19 +291,19 @@ def waiting(harness: Harness) -> bool:
 
 
 def ours(harness: Harness) -> list[Any]:
-    """The exchanges of this cell, without who only holds a permit."""
+    """The exchanges of this cell, except the one that only holds a permit."""
     return [one for one in harness.gateway.exchanges if "occupies" not in one.record.path]
 
 
 class Cell:
-    """One way through a phase to its end."""
+    """One combination of phase and end."""
 
     def __init__(self, harness: Harness, endpoint: Endpoint, phase: Phase, monkeypatch: pytest.MonkeyPatch) -> None:
         self.harness, self.endpoint, self.phase, self.monkeypatch = harness, endpoint, phase, monkeypatch
         self.tls: dict[str, Any] = {}
 
     async def once(self, ending: str) -> Counter[str]:
-        """What is alive in the turn after the end."""
+        """The live objects in the turn after the end."""
         harness, endpoint, phase = self.harness, self.endpoint, self.phase
         known = len(harness.accounts)
         endpoint.asked = 0
@@ -426,7 +426,7 @@ class Cell:
                 break
 
     async def fault(self, side: Side) -> None:
-        """An error of relayd's own where the answer is sent."""
+        """A fault of relayd itself while the response is sent."""
         send = Connection.send
         with self.monkeypatch.context() as patched:
 
@@ -440,13 +440,13 @@ class Cell:
 
 
 async def settled() -> None:
-    """Let what is under way on loopback arrive."""
+    """Wait until data on the loopback has arrived."""
     for _ in range(4):
         await asyncio.sleep(0.0005)
 
 
 def turn() -> bytes:
-    """A turn whose input is known by its mark."""
+    """A turn with marked input."""
     return frame({"type": "response.create", "model": "m", "store": False, "input": marked(9000).decode()})
 
 
@@ -455,8 +455,8 @@ KNOWN = [TEXT, JSON, STREAMED, ASKED, FORM, FORM_FIRST, *(phase.sends for phase 
 
 @pytest.fixture(autouse=True)
 def _no_collector() -> Iterator[None]:
-    """Nothing is freed by the collector, and nothing from before is looked at."""
-    logging.disable()  # pytest keeps what is logged, tracebacks and all
+    """Disable the collector, and exclude all older objects."""
+    logging.disable()  # pytest holds log records and their tracebacks
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -468,7 +468,7 @@ def _no_collector() -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def nobody_accepts(text: str) -> AsyncIterator[str]:
-    """For FULL, the port of a listener whose queue is full, so that connecting to it takes for ever."""
+    """For FULL, the port of a listener with a full queue, so that connecting never completes."""
     if "FULL" not in text:
         yield text
         return

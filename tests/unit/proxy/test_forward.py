@@ -1,4 +1,4 @@
-"""Waiting, attempts, retries and fallbacks of an exchange, and what the client is sent at the end."""
+"""Queueing, attempts, retries and fallbacks of an exchange, and the final response."""
 
 from __future__ import annotations
 
@@ -158,14 +158,14 @@ async def test_a_stream_that_has_shown_content_is_never_replaced(tmp_path: Path)
         assert not rest.endswith(b"0\r\n\r\n")
 
 
-# ---- room
+# ---- capacity
 
 
 LIMITED = "limits: {requests: 1, queue: 1, queue_timeout: 5s}"
 
 
 async def queued(harness: Harness, endpoints: ScriptedEndpoints, request: bytes = b"") -> tuple[Side, Side]:
-    """Two clients: one whose request is at its endpoint, and one whose request waits for it."""
+    """Two clients: the request of one is at the endpoint, the request of the other waits in the queue."""
     busy, waiting = await harness.connect(), await harness.connect()
     busy.write(get())
     await until(lambda: len(endpoints.asked) == 1)
@@ -193,7 +193,7 @@ async def test_who_finds_no_room_waits_and_goes_on_when_there_is(tmp_path: Path)
 
 
 def queue_of(head: bytes) -> tuple[str, float]:
-    """What X-Relayd-Queue says: the words before the seconds, and the seconds; empty and -1 without such a field."""
+    """The parts of X-Relayd-Queue: the text before the seconds, and the seconds; empty and -1 without the field."""
     for line in head.split(b"\r\n"):
         if line.startswith(b"X-Relayd-Queue: "):
             position, seconds = line.decode().removeprefix("X-Relayd-Queue: ").split("waited=")
@@ -301,7 +301,7 @@ async def test_a_client_that_waits_in_a_queue_gets_keepalive_comments(tmp_path: 
         assert await sides[1].chunk() == b": keep-alive\n\n"
 
 
-# ---- the last word
+# ---- the final error
 
 
 async def test_a_wrong_key_of_relayds_own_is_not_shown_as_the_clients(
@@ -448,7 +448,7 @@ routes:
 
 
 def begun(length: int, *lines: str) -> bytes:
-    """A request of which the body has still to come."""
+    """A request without its body, which follows later."""
     return get("/v1/x", f"Content-Length: {length}", "Content-Type: application/json", *lines, method="POST")
 
 
@@ -506,7 +506,7 @@ async def test_a_body_read_for_its_model_is_held_to_the_limit_of_the_route_that_
         assert status_of(head) == status and asked.names() == endpoints
 
 
-# ---- whose fault it is
+# ---- classification
 
 
 FREE = """

@@ -1,4 +1,4 @@
-"""The gateway: exchanges on the plan of the moment, refusals, the sweep."""
+"""The gateway: exchanges on the current plan, refusals, the sweep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An application inside relayd answers a route: any method, a body in pieces, a response in pieces, an end of each kind."""
+"""An application answers a route: any method, body and response in pieces, every kind of end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOP = "consumers: {team: {bearer: {env: RELAYD_TEST_TEAM}}}"
 
 
 class Scripted:
-    """An application that does what a test says; a Handler too. `begins` is called with each request."""
+    """An application and Handler controlled by a test. `begins` is called with each request."""
 
     def __init__(self, harness: Harness, begins: Callable[[Responder], None] | None = None) -> None:
         self._begins = begins

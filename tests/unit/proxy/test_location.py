@@ -1,4 +1,4 @@
-"""URLs in which an endpoint names itself become paths of the route; everything else stays as it came."""
+"""URLs of the endpoint itself become paths of the route; all others are unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLAN = plan_of(UPSTREAMS.replace('\nupstreams: {web: {endpoints: ["http://origin
 
 
 def seen(route: str, asked: str, line: str) -> str:
-    """The line that the client gets where the endpoint sends `line`."""
+    """The line that the client gets if the endpoint sends `line`."""
     planned = next(one for one in PLAN.routes if one.name == route)
     upstream = planned.targets[0].upstream
     response = parse_response([b"HTTP/1.1 302 Found\r\n", f"{line}\r\n".encode(), b"\r\n"])

@@ -1,4 +1,4 @@
-"""The request as each target gets it."""
+"""The request for each target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies of requests: they arrive, and nobody notices."""
+"""Copies of requests: they arrive, and do not affect the exchange."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def whole(mirror: str = "b", limits: str = "") -> str:
 
 
 async def nothing_under_way(harness: Harness) -> None:
-    """The silent endpoint resets its connections: the copy there ends, and gives everything back."""
+    """The silent endpoint resets its connections: the copy ends and releases its resources."""
     for side in harness.endpoint_sides:
         if not side.writer.is_closing():
             side.reset()

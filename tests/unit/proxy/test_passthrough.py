@@ -1,4 +1,4 @@
-"""Requests in a dialect whose bytes pass: what is seen of them, and what follows a failed attempt."""
+"""Passthrough requests of a dialect: recorded usage, and the handling of failed attempts."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ async def test_a_client_that_leaves_may_let_its_answer_be_finished(tmp_path: Pat
 async def test_what_an_exchange_held_is_free_when_it_is_over(
     tmp_path: Path, config: str, model: str, answer: bytes
 ) -> None:
-    """Without waiting for the collector of rings: under load they would be thousands, in memory that has grown cold."""
+    """Freed without the cycle collector: under load there would be thousands, in cold memory."""
     async with running(tmp_path, ScriptedEndpoints(a=answer, b=answer, c=answer), whole=config) as harness:
         gc.collect()
         gc.disable()
@@ -254,7 +254,7 @@ async def test_a_request_is_let_go_while_its_answer_lasts(tmp_path: Path, path: 
             assert status_of(await side.head()) == 200
             await soon(side.reader.readuntil(b"half"))
             assert len(endpoints.asked.pop()[2]) > 1_000_000
-            model_of(b"{}")  # the last body that was looked at is another one
+            model_of(b"{}")  # the cached body is another one
             held, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()

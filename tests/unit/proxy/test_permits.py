@@ -1,4 +1,4 @@
-"""Permits: taken at once where they are free, held to the last byte, waited for where they are not."""
+"""Permits: acquired at once if free, held to the last byte, else queued for."""
 
 from __future__ import annotations
 

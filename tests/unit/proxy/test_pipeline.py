@@ -1,4 +1,4 @@
-"""The path of a request: what each room decides."""
+"""The pipeline: the decision of each phase."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_max_forwards_counts_down(plan: Plan) -> None:
     assert b"Max-Forwards: 10" in exchange.head.keep
 
 
-# ---- cross-origin
+# ---- CORS
 
 ASK = ("Origin: https://app.example", "Access-Control-Request-Method: POST")
 
@@ -149,7 +149,7 @@ def test_an_error_too_can_be_read_across_origins(plan: Plan) -> None:
     assert b"Access-Control-Allow-Origin" not in other.head
 
 
-# ---- room, admin, what is not in force
+# ---- capacity, the admin application, routes not in force
 
 
 def test_a_declared_length_above_the_limit_is_refused_before_a_byte_is_read(plan: Plan) -> None:

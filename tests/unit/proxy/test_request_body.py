@@ -1,4 +1,4 @@
-"""The request body: whole, streamed, gathered, replayed."""
+"""The request body: whole, streamed, buffered, replayed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.proxy.fakes import Client
 
 
 class Transfer:
-    """As much of a slot as a body feeds."""
+    """The part of a slot that a body uses."""
 
     def __init__(self) -> None:
         self.queue: collections.deque[bytes] = collections.deque()
@@ -31,7 +31,7 @@ class Transfer:
 
 
 class BodyOwner:
-    """Whose body it is."""
+    """The owner of the body."""
 
     def fail(self, fault: ExchangeError) -> None:
         raise AssertionError(fault)

@@ -1,4 +1,4 @@
-"""Which model a request asks for; requests that readers could dispute are refused where the model decides."""
+"""The requested model; ambiguous requests are refused if the model decides."""
 
 from __future__ import annotations
 

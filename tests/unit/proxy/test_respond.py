@@ -1,4 +1,4 @@
-"""Answers of relayd's own."""
+"""Responses of relayd itself."""
 
 from __future__ import annotations
 

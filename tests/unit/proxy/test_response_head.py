@@ -1,4 +1,4 @@
-"""What is sent to the client."""
+"""The response head for the client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 writer: framing, pieces, the commit point; and the writer that throws away."""
+"""The HTTP/1.1 writer: framing, pieces, the commit point; and the discarding writer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows an attempt: deliver, retry, fall back. No loop, no socket, no clock."""
+"""The decision after an attempt: deliver, retry, fall back. No loop, no socket, no clock."""
 
 from __future__ import annotations
 

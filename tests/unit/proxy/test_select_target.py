@@ -1,4 +1,4 @@
-"""Which targets an exchange has, and what is answered without one."""
+"""Target selection, and local responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dialect that no file of relayd names, planted as a folder beside the others: the whole of relayd knows it."""
+"""A dialect that no file of relayd names, added as a folder beside the others: all of relayd supports it."""
 
 from __future__ import annotations
 

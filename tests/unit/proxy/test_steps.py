@@ -12,7 +12,7 @@ from relayd.wire.json_steps import Steps
 
 
 class Loop:
-    """A loop that is turned by hand."""
+    """An event loop under manual control."""
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[], None]] = []
@@ -34,7 +34,7 @@ def counted(steps: list[int], most: int) -> Steps[None]:
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every look at the clock is a long time after the one before."""
+    """Every reading of the clock is a long time after the previous one."""
     times = iter(range(1_000_000))
     monkeypatch.setattr(clock, "monotonic", lambda: float(next(times)))
 

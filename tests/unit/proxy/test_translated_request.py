@@ -1,4 +1,4 @@
-"""What an endpoint of another dialect is sent."""
+"""The translated request to an endpoint of another dialect."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_clients_own_key_goes_on_only_where_the_route_says_so_and_as_the_endpo
     assert b"x-api-key: sk-client" in sent(plan, "own", 2) and not any(b"Authorization" in line for line in sent(plan, "own", 2))
     assert b"Authorization: Bearer sk-client" in sent(plan, "keyless", 2)
     assert not any(b"sk-client" in line for line in sent(plan, "own", 0))
-    assert not any(b"sk-client" in line for line in sent(plan, "header", 2))  # an upstream's own key is never displaced
+    assert not any(b"sk-client" in line for line in sent(plan, "header", 2))  # an upstream's own key is never replaced
 
 
 @pytest.mark.parametrize(("lines", "key"), [

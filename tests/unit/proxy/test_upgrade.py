@@ -1,4 +1,4 @@
-"""Upgrade requests: tunnels after a valid 101, plain HTTP after anything else."""
+"""Upgrade requests: tunnels after a valid 101, plain HTTP after any other response."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ async def test_an_endpoint_that_cannot_be_reached_is_a_502(tmp_path: Path) -> No
         assert (await harness.accounted(1))[0].code == "connect_failed"
 
 
-# ---- an endpoint that does not come to its final head
+# ---- an endpoint without a final head
 
 
 @pytest.mark.parametrize(("sent", "detail"), [

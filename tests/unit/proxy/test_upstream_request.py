@@ -1,4 +1,4 @@
-"""What is sent to the endpoint."""
+"""The passthrough request to the endpoint."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ QUERY = "{query: {name: key, value: {env: UPSTREAM_KEY}}}"
 
 
 def sent(plan: Plan, head: RequestHead, client: Client | None = None, consumer: str | None = None) -> tuple[bytes, list[bytes]]:
-    """Target and fields, without the empty ones that keep libcurl from inventing any."""
+    """Target and fields, without those that suppress libcurl's defaults."""
     client, route = client or Client(), route_of(plan, head)
     assert route.upstream is not None
     upstream = route.upstream
@@ -228,7 +228,7 @@ routes: [{name: all, upstream: llm}]
     assert sent(plan, head_for(start="GET /health HTTP/1.1"))[0] == b"/v1/health"
 
 
-# ---- who asked
+# ---- forwarding fields
 
 
 def test_a_strangers_forwarding_fields_are_replaced() -> None:

@@ -1,4 +1,4 @@
-"""The WebSocket transport of the Responses API: turns, their order, and what ends them."""
+"""The WebSocket transport of the Responses API: turns, their order, and their end."""
 
 from __future__ import annotations
 

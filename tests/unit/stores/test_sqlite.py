@@ -230,7 +230,7 @@ for number in range(50):
 assert all(there != bool(why) for there, why in kept), kept
 assert not kept[-1][0] and kept[-1][1], kept
 assert space.get("first") == "x" * 1000
-(failure,) = store.taken()
+(failure,) = store.pop_failures()
 print(failure.fault.cause, failure.times)
 """
 

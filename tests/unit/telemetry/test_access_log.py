@@ -39,14 +39,14 @@ def test_a_json_record_says_everything_about_an_exchange(tmp_path: pathlib.Path)
 
 
 def test_a_point_that_was_never_reached_is_null(tmp_path: pathlib.Path) -> None:
-    told = json.loads(written(tmp_path / "log", record(connect_s=-1.0, first_byte_s=-1.0, total_s=-1.0))[0])
-    assert (told["connect_ms"], told["first_byte_ms"], told["total_ms"]) == (None, None, None)
+    entry = json.loads(written(tmp_path / "log", record(connect_s=-1.0, first_byte_s=-1.0, total_s=-1.0))[0])
+    assert (entry["connect_ms"], entry["first_byte_ms"], entry["total_ms"]) == (None, None, None)
 
 
 def test_a_broken_exchange_tells_its_code_and_who_ended_it(tmp_path: pathlib.Path) -> None:
     lost = record(code="client_gone", ended_by="client", phase="transfer", status=499, detail="after 3 bytes")
-    told = json.loads(written(tmp_path / "log", record(), lost)[1])
-    assert (told["outcome"], told["code"], told["status"], told["detail"]) == (
+    entry = json.loads(written(tmp_path / "log", record(), lost)[1])
+    assert (entry["outcome"], entry["code"], entry["status"], entry["detail"]) == (
         "client.transfer", "client_gone", 499, "after 3 bytes",
     )
 
@@ -54,8 +54,8 @@ def test_a_broken_exchange_tells_its_code_and_who_ended_it(tmp_path: pathlib.Pat
 def test_records_that_share_a_route_but_not_the_rest_are_not_mixed_up(tmp_path: pathlib.Path) -> None:
     many = [record(method=m, endpoint=e, status=s, generation=g) for m in ("GET", "PUT") for e in "ab" for s in (200, 404)
             for g in (1, 2)]
-    told = [json.loads(line) for line in written(tmp_path / "log", *many, *many)]
-    assert [(t["method"], t["endpoint"], t["status"], t["generation"]) for t in told] == [
+    entry = [json.loads(line) for line in written(tmp_path / "log", *many, *many)]
+    assert [(t["method"], t["endpoint"], t["status"], t["generation"]) for t in entry] == [
         (r.method, r.endpoint, r.status, r.generation) for r in (*many, *many)
     ]
 
@@ -163,14 +163,14 @@ def test_an_unknown_format_is_refused() -> None:
 def test_a_reader_that_is_gone_costs_lines_and_one_warning() -> None:
     reader, writer = os.pipe()
     log = AccessLog("json", fd=writer)
-    told: list[str] = []
-    log.listen(told.append, lambda lost: None)
+    entry: list[str] = []
+    log.listen(entry.append, lambda lost: None)
     os.close(reader)
     for _ in range(3):
         log.write(record())
         log.flush()
     assert log.dropped == 3
-    assert len(told) == 1
+    assert len(entry) == 1
     log.close()
     os.close(writer)
 
@@ -204,26 +204,26 @@ def in_journal(tmp_path: pathlib.Path, **changes: Any) -> dict[str, str]:
         log = AccessLog("journal", native=Native(str(tmp_path / "socket")))
         log.write(record(**changes))
         log.flush()
-        told = journald.recv(65536).decode()
+        entry = journald.recv(65536).decode()
         log.close()
-    return dict(line.split("=", 1) for line in told.splitlines())
+    return dict(line.split("=", 1) for line in entry.splitlines())
 
 
 def test_the_journal_line_of_a_failed_request_names_where_it_went_and_why_it_failed(tmp_path: pathlib.Path) -> None:
-    told = in_journal(
+    entry = in_journal(
         tmp_path, code="connect_failed", ended_by="upstream", phase="attempt", status=502,
         detail="Couldn't connect to a:443\nPRIORITY=0",
     )
-    assert told["MESSAGE"] == (
+    assert entry["MESSAGE"] == (
         "request_completed 502 POST example.org/v1/chat 500.000 ms upstream.attempt route=llm upstream=chutes "
         'endpoint=a:443 code=connect_failed reason="Couldn\'t connect to a:443\\x0aPRIORITY=0"'
     )
-    assert told["PRIORITY"] == "4"
+    assert entry["PRIORITY"] == "4"
 
 
 def test_a_failure_without_a_detail_gives_the_reason_of_its_code(tmp_path: pathlib.Path) -> None:
-    told = in_journal(tmp_path, code="no_route", ended_by="client", phase="match", status=404, route="", upstream="", endpoint="")
-    assert told["MESSAGE"].endswith('client.match code=no_route reason="No route matches this request."')
+    entry = in_journal(tmp_path, code="no_route", ended_by="client", phase="match", status=404, route="", upstream="", endpoint="")
+    assert entry["MESSAGE"].endswith('client.match code=no_route reason="No route matches this request."')
 
 
 @pytest.mark.parametrize(

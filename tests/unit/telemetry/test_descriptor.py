@@ -80,7 +80,7 @@ def test_a_pipe_that_nobody_reads_never_makes_relayd_wait_and_is_bounded() -> No
     os.close(writer)
 
 
-def test_a_reader_that_is_gone_is_no_error_and_is_told_once() -> None:
+def test_a_reader_that_is_gone_raises_nothing_and_is_reported_once() -> None:
     reader, writer = os.pipe()
     faults: list[str] = []
     sink = Descriptor(fd=writer)

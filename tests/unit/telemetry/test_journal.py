@@ -32,9 +32,9 @@ def test_a_json_event_carries_name_level_generation_and_fields() -> None:
     journal = Journal("json", "info", out)
     journal.generation = 7
     journal.warning("reload_refused", "Two faults.", faults=2, file="relayd.yaml", lag_s=0.25, done=False, none=None)
-    told = json.loads(out.getvalue())
-    assert told.pop("time").endswith("Z")
-    assert told == {
+    entry = json.loads(out.getvalue())
+    assert entry.pop("time").endswith("Z")
+    assert entry == {
         "event": "reload_refused", "level": "warning", "message": "Two faults.", "generation": 7, "faults": 2,
         "file": "relayd.yaml", "lag_s": 0.25, "done": False, "none": None,
     }
@@ -153,9 +153,9 @@ def test_what_libraries_log_becomes_an_event(root: logging.Logger) -> None:
     logging.getLogger("tornado.access").warning("404 GET %s 1ms", "/x?model=a&key=SECRET")
     logging.getLogger("tornado.general").debug("not this")
     (line,) = out.getvalue().splitlines()
-    told = json.loads(line)
-    assert (told["event"], told["level"], told["logger"]) == ("library_logged", "warning", "tornado.access")
-    assert told["message"] == "404 GET /x?model=a&key=*** 1ms"
+    entry = json.loads(line)
+    assert (entry["event"], entry["level"], entry["logger"]) == ("library_logged", "warning", "tornado.access")
+    assert entry["message"] == "404 GET /x?model=a&key=*** 1ms"
 
 
 def test_a_traceback_of_a_library_stays_one_line(root: logging.Logger) -> None:

@@ -8,7 +8,7 @@ from relayd.telemetry.names import BUCKETS_S, LABELS, METRICS
 from relayd.telemetry.sinks.prometheus import exposed_name
 
 
-def test_every_name_is_relayd_room_what_and_stands_once() -> None:
+def test_every_name_is_relayd_area_metric_and_unique() -> None:
     names = [metric.name for metric in METRICS]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"relayd\.[a-z]+\.[a-z_]+", name) for name in names)

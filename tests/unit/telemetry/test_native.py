@@ -74,7 +74,7 @@ def test_a_single_field_too_large_is_cut_within() -> None:
     assert cut(b"MESSAGE=" + b"x" * 100 + b"\n", 20) == b"MESSAGE=" + b"x" * 11 + b"\n"
 
 
-def test_the_journal_is_told_by_device_and_inode() -> None:
+def test_the_journal_is_recognised_by_device_and_inode() -> None:
     with open(os.devnull) as file:
         found = os.fstat(file.fileno())
         assert is_journal(file.fileno(), {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"})

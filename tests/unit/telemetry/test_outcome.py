@@ -1,4 +1,4 @@
-"""The outcome says who ended an exchange and in which room."""
+"""The outcome names the party that ended an exchange, and the phase."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def test_a_hostile_body_costs_linear_time(begin: bytes, more: bytes) -> None:
     assert linear(look, 60_000)
 
 
-def test_a_members_place_is_told_for_values_of_every_kind() -> None:
+def test_the_position_of_a_member_is_found_for_values_of_every_kind() -> None:
     body = b'{"a": {"b": true}, "b" : true,"c":[1]}'
     for key, value in (("a", b'{"b": true}'), ("b", b"true"), ("c", b"[1]")):
         span = by_both_ways(lambda one, key=key: member_span(one, key), body)  # type: ignore[misc]
@@ -149,12 +149,12 @@ def test_a_members_place_is_told_for_values_of_every_kind() -> None:
     assert member_span(body, "d") is None and member_span(b'{"a":1,"a":2}', "a") is None
 
 
-@pytest.mark.parametrize(("body", "told"), [
+@pytest.mark.parametrize(("body", "expected"), [
     (b'{"stream": true}', True), (b'{"stream":"true"}', False), (b'{"stream":1}', False), (b"{}", False),
     (b'{"stream":true,"stream":true}', False), (b'{"a":{"stream":true}}', False), (b'{"str\\u0065am":true}', True),
 ])
-def test_a_flag_is_true_only_where_it_says_so_once(body: bytes, told: bool) -> None:
-    assert by_both_ways(lambda one: flag_member(one, "stream"), body) is told
+def test_a_flag_is_true_only_if_it_occurs_once_and_is_true(body: bytes, expected: bool) -> None:
+    assert by_both_ways(lambda one: flag_member(one, "stream"), body) is expected
 
 
 def test_what_was_parsed_for_a_look_is_taken_over_once() -> None:

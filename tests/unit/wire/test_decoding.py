@@ -39,8 +39,8 @@ def test_what_cannot_be_read_is_said(coding: str, data: bytes) -> None:
 
 
 def test_a_bomb_is_stopped_before_it_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "LARGEST", 1000)
-    with pytest.raises(BadEncoding, match="measure"):
+    monkeypatch.setattr(decoding, "MAX_BYTES", 1000)
+    with pytest.raises(BadEncoding, match="decodes to more than"):
         Decoder("gzip").feed(gzip.compress(bytes(10_000_000)))
 
 

@@ -44,7 +44,7 @@ def answer_of(lines: list[bytes], first: bytes = b"HTTP/1.1 200 OK") -> list[byt
     return [line + b"\r\n" for line in (first, *lines, b"")]
 
 
-def told(head: RequestHead) -> dict[str, object]:
+def properties(head: RequestHead) -> dict[str, object]:
     return {name: getattr(head, name) for name in RequestHead.__slots__}
 
 
@@ -67,7 +67,7 @@ def test_a_request_of_a_known_form_is_what_the_full_parser_makes_of_it(method: b
     teach()
     head = request_of(lines, method, b"/other/path?x=2&y")
     assert http1._SHAPES.find((head[:4], head.count(b"\n")), head) is not None
-    assert told(parse_head(head)) == told(http1._parse(head, http1.DEFAULT_LIMITS))
+    assert properties(parse_head(head)) == properties(http1._parse(head, http1.DEFAULT_LIMITS))
 
 
 @pytest.mark.parametrize("lines", [ANSWER, CHUNKED])
@@ -97,7 +97,7 @@ def test_whatever_stands_in_a_known_form_is_judged_as_the_full_parser_judges_it(
     outcomes = []
     for parse in (parse_head, lambda one: http1._parse(one, http1.DEFAULT_LIMITS)):
         try:
-            outcomes.append(told(parse(head)))
+            outcomes.append(properties(parse(head)))
         except ExchangeError as refused:
             outcomes.append({"refused": (refused.kind.code, refused.detail)})
     if not outcomes[0].get("empty"):  # of the full parser it may say so where a value only ends in a colon

@@ -77,7 +77,7 @@ def test_a_host_that_readers_could_take_for_another_name_is_refused(value: bytes
 @pytest.mark.parametrize("method", [b"get", b"Post", b"pUT", b"connect", b"trace", b"m-search"])
 def test_a_method_in_small_letters_is_refused_however_often_it_comes(method: bytes) -> None:
     for _ in range(40):  # more often than a shape is learnt after
-        assert refusal(head(first=method + b" / HTTP/1.1")) == (400, "method in small letters")
+        assert refusal(head(first=method + b" / HTTP/1.1")) == (400, "method in lower case")
     assert take(first=b"M-SEARCH / HTTP/1.1").method == b"M-SEARCH"
 
 

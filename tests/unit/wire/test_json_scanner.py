@@ -141,7 +141,7 @@ def test_tokens_that_lie_across_steps_are_read_whole(size: int) -> None:
 
 
 @pytest.mark.parametrize(("document", "reason"), [
-    (b"", "empty"), (b" ", "cut off"), (b'{"a":1', "cut off"), (b'{"a":1} {}', "behind its end"), (b'{"a":1}\0', "null bytes"),
+    (b"", "empty"), (b" ", "truncated"), (b'{"a":1', "truncated"), (b'{"a":1} {}', "after its end"), (b'{"a":1}\0', "null bytes"),
     (b'{"a":NaN}', "NaN"), (b'{"a":[-Infinity]}', "Infinity"), (b'{"a":"\xff"}', "UTF-8"), (b'{"a":"\xed\xa0\x80"}', "UTF-8"),
     (b'\xef\xbb\xbf{}', "byte order mark"), ('{"a":1}'.encode("utf-16"), "byte order mark"),
     ('{"a":1}'.encode("utf-16-le"), "UTF-8"), ('{"a":1}'.encode("utf-32-be"), "UTF-8"), (b'{"a":"\n"}', "control character"),

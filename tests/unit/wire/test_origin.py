@@ -1,4 +1,4 @@
-"""Who the client is behind trusted proxies, and what the next hop is told."""
+"""The client behind trusted proxies, and the forwarding fields for the next hop."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_long_list_is_cut_from_the_left() -> None:
          b"6.6.6.6, 203.0.113.5, 10.0.0.2, 10.0.0.1", b"https", None),
         ([b"for=203.0.113.5, , for=10.0.0.2,"], "203.0.113.5", b"203.0.113.5, 10.0.0.2, 10.0.0.1", None, None),
         ([b";for=203.0.113.5;; proto=https ; "], "203.0.113.5", b"203.0.113.5, 10.0.0.1", b"https", None),
-        # no address: the walk ends at the last one that is known
+        # no address: the search ends at the last known one
         ([b"for=unknown;proto=https"], "10.0.0.1", b"10.0.0.1", b"https", None),
         ([b"for=203.0.113.5, for=_SEVKISEK;proto=https, for=10.0.0.2"], "10.0.0.2", b"10.0.0.2, 10.0.0.1", b"https", None),
         ([b"proto=https"], "10.0.0.1", b"10.0.0.1", b"https", None),
@@ -137,7 +137,7 @@ def test_without_x_forwarded_for_forwarded_says_what_the_other_fields_do_not() -
     assert found.proto == b"https" and found.elements == [b"for=203.0.113.5;host=a.example;proto=https"]
 
 
-def test_fields_without_an_address_are_told_of_an_unknown_client() -> None:
+def test_fields_without_an_address_belong_to_an_unknown_client() -> None:
     found = origin(proto=b"https")
     assert (found.client, found.chain, found.elements) == ("10.0.0.1", b"10.0.0.1", [b"for=unknown;proto=https"])
     assert origin().elements == []

@@ -44,11 +44,11 @@ def test_every_form_of_repetition_is_read(text: str, least: int, most: int | Non
 
 
 @pytest.mark.parametrize(("text", "reason", "position"), [
-    ("/(?=a)", "lookahead", 2), ("/(?!a)", "route of its own", 2), ("/(?<=a)b", "lookbehind", 2), ("/(?<!a)b", "lookbehind", 2),
-    (r"/(a)\1", "reference back", 5), ("/(?P<n>a)(?P=n)", "reference back", 10), ("/(a)?(?(1)b|c)", "conditional", 6),
+    ("/(?=a)", "lookahead", 2), ("/(?!a)", "separate route", 2), ("/(?<=a)b", "lookbehind", 2), ("/(?<!a)b", "lookbehind", 2),
+    (r"/(a)\1", "a backreference", 5), ("/(?P<n>a)(?P=n)", "a backreference", 10), ("/(a)?(?(1)b|c)", "conditional", 6),
     ("/(?#x)a", "comment", 2), (r"/a\b", r"\b", 3), ("/(?x: a)", "(?x:", 2), ("/a^b", "write \\^", 3), ("/a$b", "write \\$", 3),
-    ("/u/{id}", "[^/]+", 4), ("(" * 21 + "a" + ")" * 21, "nested deeper", 21), ("(a)" * 33, "more than 32 groups", 97), ("/a)", "not opened", 3),
-    ("/(a", "not closed", 2), ("/[a", "not closed", 2), ("*a", "without anything", 1), ("a**", "behind a repetition", 3), ("(?m)^a", "(?m)", 1),
+    ("/u/{id}", "[^/]+", 4), ("(" * 21 + "a" + ")" * 21, "nested deeper", 21), ("(a)" * 33, "more than 32 groups", 97), ("/a)", "unmatched closing", 3),
+    ("/(a", "unmatched opening", 2), ("/[a", "unterminated set", 2), ("*a", "nothing to repeat", 1), ("a**", "after a repetition", 3), ("(?m)^a", "(?m)", 1),
 ])
 def test_what_is_not_of_the_subset_is_refused_with_its_place(text: str, reason: str, position: int) -> None:
     with pytest.raises(Unsupported) as refused:

@@ -71,7 +71,7 @@ def test_hop_by_hop_fields_and_what_connection_names_do_not_go_on() -> None:
     assert take(*lines).keep == [b"Set-Cookie: a\r\n", b"X: y\r\n"]
 
 
-def test_an_upgrade_and_names_of_the_house_are_noted() -> None:
+def test_an_upgrade_and_fields_that_relayd_writes_too_are_noted() -> None:
     head = take(b"Upgrade: websocket\r\n", b"X-Request-ID: theirs\r\n", first=b"HTTP/1.1 101 Switching Protocols\r\n")
     assert head.upgrade == b"websocket"
     assert head.has_relayd_fields

@@ -99,7 +99,7 @@ def test_what_is_no_handshake_is_refused(changes: dict[str, Any], status: int) -
     assert refused.value.status == status
 
 
-def test_an_old_version_is_told_the_right_one() -> None:
+def test_an_old_version_gets_the_supported_one() -> None:
     with pytest.raises(HandshakeError) as refused:
         accept(asked(Sec_WebSocket_Version="8"))
     assert refused.value.headers == (("Sec-WebSocket-Version", "13"),)

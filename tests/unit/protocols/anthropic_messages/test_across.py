@@ -13,7 +13,7 @@ from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Options
 from relayd.protocols.openai_chat import DIALECT as CHAT
 from tests.aids.memories import Kept
-from tests.unit.protocols.anthropic_messages.grammar import context, check, check_failed
+from tests.unit.protocols.anthropic_messages.grammar import check, check_failed, context
 from tests.unit.protocols.anthropic_messages.test_reader import AGENT
 from tests.unit.protocols.openai_chat.strict import offences
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relayd.protocols.anthropic_messages import block_assembler
-from relayd.protocols.canon import Event, Finish, TextDelta, ReasoningDelta, ToolDelta, ToolStart
+from relayd.protocols.canon import Event, Finish, ReasoningDelta, TextDelta, ToolDelta, ToolStart
 
 
 class Written:
@@ -76,6 +76,6 @@ def test_the_reason_to_stop_is_that_of_the_calls() -> None:
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block_assembler, "MOST_HELD_BYTES", 1000)
+    monkeypatch.setattr(block_assembler, "MOST_BUFFERED_BYTES", 1000)
     with pytest.raises(block_assembler.BufferLimitExceeded):
         received(ToolStart(0, "1", "f"), *(TextDelta("") for _ in range(50)), *(TextDelta("x") for _ in range(50)))

@@ -18,7 +18,7 @@ def test_a_string_is_one_text_and_an_empty_one_is_nothing() -> None:
 def test_every_allowed_type_has_its_reader() -> None:
     allowed = blocks.USER | blocks.ASSISTANT | blocks.RESULT | blocks.SYSTEM
     assert allowed == set(blocks._READERS)
-    assert not allowed & blocks._SERVER - {"tool_reference"}
+    assert not allowed & blocks._SERVER_BLOCKS - {"tool_reference"}
 
 
 @pytest.mark.parametrize("kind", ["mcp_tool_use", "code_execution_tool_result", "container_upload", "fallback"])

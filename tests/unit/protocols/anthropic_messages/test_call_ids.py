@@ -39,9 +39,9 @@ def test_a_call_of_an_endpoint_with_other_ids_can_go_on_at_any_endpoint(stream: 
     asked = front.read_request(json.dumps(plain).encode(), ask_in(front))
     call = {"index": 0, "id": "functions.look:0", "type": "function", "function": {"name": "look", "arguments": "{}"}}
     choice = {"index": 0, "finish_reason": "tool_calls", "delta" if stream else "message": {"tool_calls": [call]}}
-    received = json.dumps({"id": "1", "choices": [choice]}).encode()
+    told = json.dumps({"id": "1", "choices": [choice]}).encode()
     reader, renderer = back.reader(asked, Options(), Forgetful()), front.renderer(asked, ask_in(front))
-    shown = renderer.render(reader.decode(b"data: " + received + b"\n\ndata: [DONE]\n\n" if stream else received) + reader.finish())
+    shown = renderer.render(reader.decode(b"data: " + told + b"\n\ndata: [DONE]\n\n" if stream else told) + reader.finish())
     answer = shown if stream else renderer.response().body
     found = re.search(rb'"type": ?"tool_use", ?"id": ?"([^"]*)"', answer)
     assert found is not None and TAKEN.fullmatch(found[1].decode()), answer

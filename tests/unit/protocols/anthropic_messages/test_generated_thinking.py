@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relayd.protocols.anthropic_messages.generated_thinking import has_generated_parts, take_back
+from relayd.protocols.anthropic_messages.generated_thinking import has_generated_parts, strip_generated
 from relayd.protocols.dialect import run_steps
 from relayd.wire.body import edited, inspect_json
 
@@ -30,9 +30,9 @@ def test_a_parsed_body_has_generated_parts_if_a_block_is_unsigned(content: Any, 
 def test_a_thinking_member_that_cannot_be_read_stays_as_it_came(thinking: str) -> None:
     messages = json.dumps([{"role": "assistant", "content": [OWN, TEXT]}])
     body = f'{{"messages":{messages},"thinking":{thinking}}}'.encode()
-    found = edited(body, run_steps(take_back(inspect_json(body))))
+    found = edited(body, run_steps(strip_generated(inspect_json(body))))
     assert found.endswith(f'"thinking":{thinking}}}'.encode())
 
 
 def test_a_body_without_messages_has_no_generated_parts() -> None:
-    assert run_steps(take_back(inspect_json(b'{"model":"m","thinking":{"type":"enabled"}}'))) == []
+    assert run_steps(strip_generated(inspect_json(b'{"model":"m","thinking":{"type":"enabled"}}'))) == []

@@ -31,7 +31,7 @@ from tests.aids.memories import Kept
 def turns(*messages: Message, memory: Kept | None = None, unanswered: str = "fill") -> list[dict[str, Any]]:
     history = History(memory or Kept(), unanswered, last_calls(messages))
     for number, message in enumerate(messages):
-        history.take(message, f"messages[{number}]")
+        history.add(message, f"messages[{number}]")
     history.end()
     return history.turns
 
@@ -138,15 +138,15 @@ def test_ids_that_the_api_would_refuse_are_replaced_alike_in_call_and_result() -
 
 def test_remembered_thoughts_stand_before_what_they_led_to() -> None:
     memory = Kept()
-    thinking_memory.keep(memory, "1", [Reasoning("first", signature="s1")])
-    thinking_memory.keep(memory, "2", [Reasoning("", redacted="x")])
+    thinking_memory.store(memory, "1", [Reasoning("first", signature="s1")])
+    thinking_memory.store(memory, "2", [Reasoning("", redacted="x")])
     content = turns(text_message("user", "go"), text_message("assistant", "Text", call("1"), call("2")), memory=memory)[1]["content"]
     assert [block["type"] for block in content] == ["thinking", "text", "tool_use", "redacted_thinking", "tool_use"]
 
 
 def test_the_clients_own_signed_thoughts_come_before_the_remembered() -> None:
     memory = Kept()
-    thinking_memory.keep(memory, "1", [Reasoning("old", signature="s1")])
+    thinking_memory.store(memory, "1", [Reasoning("old", signature="s1")])
     own = Reasoning("own", signature="s2")
     content = turns(text_message("user", "go"), text_message("assistant", own, call("1")), memory=memory)[1]["content"]
     assert content[0] == {"type": "thinking", "thinking": "own", "signature": "s2"} and len(content) == 2
@@ -187,7 +187,7 @@ def test_what_cannot_be_carried_is_refused_with_its_message(part: Part) -> None:
 def loop(*messages: Message, memory: Kept | None = None) -> bool:
     history = History(memory or Kept(), "fill", last_calls(messages))
     for message in messages:
-        history.take(message, "m")
+        history.add(message, "m")
     history.end()
     return history.loop_has_thoughts()
 

@@ -21,14 +21,14 @@ from relayd.protocols.canon import (
     Failure,
     Finish,
     Reasoning,
-    TextDelta,
     ReasoningDelta,
+    TextDelta,
     ToolDelta,
     ToolStart,
     Usage,
 )
 from tests.aids.memories import Kept
-from tests.unit.protocols.anthropic_messages.grammar import context, check, request
+from tests.unit.protocols.anthropic_messages.grammar import check, context, request
 
 START: dict[str, Any] = {
     "type": "message_start",
@@ -101,8 +101,8 @@ AGENT_EVENTS: list[Event] = [
 
 def read(*pieces: bytes, memory: Kept | None = None) -> list[Event]:
     one = ResponseReader(MessagesDecoder(memory or Kept()), stream=True, framing=FRAMING)
-    events = [event for piece in pieces for event in one.feed(piece)]
-    return events + one.end()
+    events = [event for piece in pieces for event in one.decode(piece)]
+    return events + one.finish()
 
 
 def failure(*pieces: bytes) -> Failure:
@@ -117,9 +117,9 @@ def test_an_agents_turn_becomes_its_events() -> None:
 
 def test_an_event_is_out_with_its_blank_line() -> None:
     one = ResponseReader(MessagesDecoder(Kept()), stream=True, framing=FRAMING)
-    assert one.feed(stream(START)) == AGENT_EVENTS[:2]
-    one.feed(stream(opened(0, type="text", text="")))
-    assert one.feed(stream(delta(0, "text_delta", text="a"))) == [TextDelta("a")]
+    assert one.decode(stream(START)) == AGENT_EVENTS[:2]
+    one.decode(stream(opened(0, type="text", text="")))
+    assert one.decode(stream(delta(0, "text_delta", text="a"))) == [TextDelta("a")]
 
 
 def test_every_cut_gives_the_same_events() -> None:
@@ -246,8 +246,8 @@ def test_a_call_without_a_name_or_an_id_fails() -> None:
 
 def test_nothing_follows_a_failure() -> None:
     one = ResponseReader(MessagesDecoder(Kept()), stream=True, framing=FRAMING)
-    assert isinstance(one.feed(b"data: {\n\n")[-1], Failure)
-    assert one.feed(AGENT) == [] and one.end() == []
+    assert isinstance(one.decode(b"data: {\n\n")[-1], Failure)
+    assert one.decode(AGENT) == [] and one.finish() == []
 
 
 def test_signed_thoughts_are_remembered_with_the_next_call() -> None:
@@ -276,7 +276,7 @@ def test_what_a_hostile_endpoint_sends_is_bounded(monkeypatch: pytest.MonkeyPatc
 
 def test_what_is_read_renders_to_what_was_sent() -> None:
     one = renderer(request(), context())
-    message = check(one.feed(read(AGENT)))
+    message = check(one.render(read(AGENT)))
     assert [block["type"] for block in message["content"]] == [
         "thinking", "redacted_thinking", "text", "tool_use", "tool_use"]  # fmt: skip
     assert message["content"][0]["signature"] == "EqQB"
@@ -324,7 +324,7 @@ def test_whatever_an_endpoint_sends_becomes_a_run_that_ends_once(values: list[di
             assert event.index <= calls
     if isinstance(events[-1], End):
         assert isinstance(events[0], Begin)
-        check(renderer(request(), context()).feed(events))
+        check(renderer(request(), context()).render(events))
 
 
 @given(st.binary(max_size=60))
@@ -362,8 +362,8 @@ def test_arguments_without_a_call_are_a_failure(before: list[dict[str, Any]]) ->
         ({"detail": "Internal Server Error"}, "Internal Server Error"),
     ],
 )
-def test_an_error_that_does_not_call_itself_one_is_no_clean_end(received: dict[str, Any], message: str) -> None:
-    broken = b"data: %s\n\n" % json.dumps(received).encode()
+def test_an_error_that_does_not_call_itself_one_is_no_clean_end(told: dict[str, Any], message: str) -> None:
+    broken = b"data: %s\n\n" % json.dumps(told).encode()
     events = read(stream(START), broken, stream(STOP))
     assert [event.message for event in events if isinstance(event, Failure)] == [message]
     assert not any(isinstance(event, End | Finish) for event in events)

@@ -19,28 +19,28 @@ from relayd.protocols.canon import (
     Failure,
     Finish,
     Message,
+    ReasoningDelta,
     RefusalDelta,
     Request,
     Text,
     TextDelta,
-    ReasoningDelta,
     ToolCall,
     ToolDelta,
     ToolStart,
     Usage,
 )
-from tests.unit.protocols.anthropic_messages.grammar import context, check, check_failed, check_message, frames, request
+from tests.unit.protocols.anthropic_messages.grammar import check, check_failed, check_message, context, frames, request
 
 
 def stream(*events: Event, asked: Request | None = None) -> bytes:
     one = renderer(asked or request(), context())
-    return b"".join(one.feed([event]) for event in events)
+    return b"".join(one.render([event]) for event in events)
 
 
 def plain(*events: Event) -> dict[str, Any]:
     one = renderer(request(stream=False), context())
-    assert one.feed(list(events)) == b""
-    answer = one.whole()
+    assert one.render(list(events)) == b""
+    answer = one.response()
     assert answer.status == 200
     message: dict[str, Any] = json.loads(answer.body)
     check_message(message)
@@ -75,8 +75,8 @@ def test_the_order_of_the_frames_is_the_grammars() -> None:
 
 def test_a_delta_leaves_with_the_call_that_brought_it() -> None:
     one = renderer(request(), context())
-    one.feed([Begin()])
-    assert b'"text":"now"' in one.feed([TextDelta("now")])
+    one.render([Begin()])
+    assert b'"text":"now"' in one.render([TextDelta("now")])
 
 
 def test_a_thought_gets_its_signature_before_its_block_closes() -> None:
@@ -123,21 +123,21 @@ def test_a_call_without_arguments_has_an_empty_object() -> None:
 
 def test_arguments_stream_live() -> None:
     one = renderer(request(), context())
-    one.feed([Begin(), ToolStart(0, "a", "f")])
-    assert b'"partial_json":"{\\"x"' in one.feed([ToolDelta(0, '{"x')])
+    one.render([Begin(), ToolStart(0, "a", "f")])
+    assert b'"partial_json":"{\\"x"' in one.render([ToolDelta(0, '{"x')])
 
 
 def test_a_call_that_follows_a_complete_one_streams_live_too() -> None:
     one = renderer(request(), context())
-    one.feed([Begin(), ToolStart(0, "a", "f"), ToolDelta(0, '{"x": "}"}')])
-    assert b'"name":"g"' in one.feed([ToolStart(1, "b", "g")])
-    assert b'"index":1' in one.feed([ToolDelta(1, '{"y')])
+    one.render([Begin(), ToolStart(0, "a", "f"), ToolDelta(0, '{"x": "}"}')])
+    assert b'"name":"g"' in one.render([ToolStart(1, "b", "g")])
+    assert b'"index":1' in one.render([ToolDelta(1, '{"y')])
 
 
 def test_a_call_that_waits_opens_when_the_one_before_it_is_complete() -> None:
     one = renderer(request(), context())
-    one.feed([Begin(), ToolStart(0, "a", "f"), ToolDelta(0, '{"x":'), ToolStart(1, "b", "g"), ToolDelta(1, '{"y":')])
-    sent = one.feed([ToolDelta(0, "1}")])
+    one.render([Begin(), ToolStart(0, "a", "f"), ToolDelta(0, '{"x":'), ToolStart(1, "b", "g"), ToolDelta(1, '{"y":')])
+    sent = one.render([ToolDelta(0, "1}")])
     assert b'"name":"g"' in sent and b'"partial_json":"{\\"y\\":"' in sent
 
 
@@ -168,7 +168,7 @@ def test_a_refusal_is_text_and_stops_for_refusal() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "word"),
+    ("reason", "name"),
     [("stop", "end_turn"), ("length", "max_tokens"), ("content_filter", "refusal"), ("tool_calls", "end_turn")],
 )
 def test_reasons_to_stop_are_translated(reason: str, name: str) -> None:
@@ -220,36 +220,36 @@ def test_a_failure_in_the_middle_is_an_error_and_no_end() -> None:
 def test_a_failure_before_anything_is_only_the_error() -> None:
     assert [one["type"] for one in frames(stream(Failure(500, "x")))] == ["error"]
     one = renderer(request(), context())
-    one.feed([Failure(429, "x")])
-    assert one.whole().status == 429
+    one.render([Failure(429, "x")])
+    assert one.response().status == 429
 
 
 def test_a_plain_failure_has_its_status() -> None:
     one = renderer(request(stream=False), context())
-    one.feed([Begin(), TextDelta("a"), Failure(529, "busy", retry_after_s=3)])
-    answer = one.whole()
+    one.render([Begin(), TextDelta("a"), Failure(529, "busy", retry_after_s=3)])
+    answer = one.response()
     assert answer.status == 529 and ("Retry-After", "3") in answer.headers
     assert json.loads(answer.body)["error"] == {"type": "overloaded_error", "message": "busy"}
 
 
 def test_a_plain_answer_without_its_end_is_an_error() -> None:
     one = renderer(request(stream=False), context())
-    one.feed([Begin(), TextDelta("half")])
-    assert one.whole().status == 502
+    one.render([Begin(), TextDelta("half")])
+    assert one.response().status == 502
 
 
 def test_the_keep_alive_is_a_comment_until_the_message_has_begun() -> None:
     one = renderer(request(), context())
-    assert one.comment() == b": keep-alive\n\n"
-    one.feed([Begin()])
-    assert one.comment() == b'event: ping\ndata: {"type":"ping"}\n\n'
-    assert renderer(request(stream=False), context()).comment() == b""
+    assert one.keepalive() == b": keep-alive\n\n"
+    one.render([Begin()])
+    assert one.keepalive() == b'event: ping\ndata: {"type":"ping"}\n\n'
+    assert renderer(request(stream=False), context()).keepalive() == b""
 
 
 def test_nothing_follows_the_end() -> None:
     one = renderer(request(), context())
-    one.feed([Begin(), End()])
-    assert one.feed([TextDelta("late"), Failure(500, "late")]) == b""
+    one.render([Begin(), End()])
+    assert one.render([TextDelta("late"), Failure(500, "late")]) == b""
 
 
 def test_only_the_first_choice_is_shown() -> None:
@@ -257,7 +257,7 @@ def test_only_the_first_choice_is_shown() -> None:
 
 
 def test_what_is_held_back_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block_assembler, "MOST_HELD_BYTES", 100)
+    monkeypatch.setattr(block_assembler, "MOST_BUFFERED_BYTES", 100)
     sent = stream(Begin(), ToolStart(0, "a", "f"), ToolStart(1, "b", "g"), ToolDelta(1, "x" * 101))
     assert check_failed(sent)["type"] == "api_error"
 
@@ -265,10 +265,10 @@ def test_what_is_held_back_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_number_of_calls_and_the_size_of_a_plain_answer_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_assembler, "MOST_CALLS", 2)
     assert check_failed(stream(Begin(), *(ToolStart(index, f"{index}", "f") for index in range(3))))
-    monkeypatch.setattr(module, "MOST_HELD_BYTES", 100)
+    monkeypatch.setattr(module, "MOST_BUFFERED_BYTES", 100)
     one = renderer(request(stream=False), context())
-    one.feed([Begin(), TextDelta("x" * 101), End()])
-    assert one.whole().status == 502
+    one.render([Begin(), TextDelta("x" * 101), End()])
+    assert one.response().status == 502
 
 
 def test_half_a_surrogate_pair_does_not_break_the_stream() -> None:

@@ -10,14 +10,14 @@ from tests.aids.memories import Kept
 def test_signed_and_redacted_thoughts_come_back_as_they_were() -> None:
     memory = Kept()
     thoughts = [Reasoning("Hm", signature="s"), Reasoning("", redacted="x")]
-    thinking_memory.keep(memory, "call", thoughts)
+    thinking_memory.store(memory, "call", thoughts)
     assert thinking_memory.recall(memory, "call") == thoughts
     assert thinking_memory.recall(memory, "other") == []
 
 
 def test_unsigned_thinking_is_not_stored() -> None:
     memory = Kept()
-    thinking_memory.keep(memory, "call", [Reasoning("Hm")])
+    thinking_memory.store(memory, "call", [Reasoning("Hm")])
     assert memory.values == {}
 
 

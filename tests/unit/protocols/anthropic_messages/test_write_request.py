@@ -196,7 +196,7 @@ def test_a_budget_lies_between_its_least_and_the_limit(
 def test_a_budget_waits_for_signed_thoughts_in_the_loop() -> None:
     options, memory = Options(thinking="budget"), Kept()
     assert "thinking" not in write(options, memory, messages=LOOP, tools=(READ,), thinking=Thinking(budget=2000))
-    thinking_memory.keep(memory, "toolu_1", [Reasoning("Hm", signature="s")])
+    thinking_memory.store(memory, "toolu_1", [Reasoning("Hm", signature="s")])
     body = write(options, memory, messages=LOOP, tools=(READ,), thinking=Thinking(budget=2000))
     assert body["thinking"]["type"] == "enabled"
     assert body["messages"][1]["content"][0] == {"type": "thinking", "thinking": "Hm", "signature": "s"}

@@ -88,7 +88,7 @@ def test_an_error_is_written_as_google_writes_it_and_read_back() -> None:
     assert read(429, rendered.body).retry_after_s == 2.5
 
 
-@pytest.mark.parametrize(("status", "word"), [(400, "INVALID_ARGUMENT"), (401, "UNAUTHENTICATED"), (404, "NOT_FOUND"),
+@pytest.mark.parametrize(("status", "name"), [(400, "INVALID_ARGUMENT"), (401, "UNAUTHENTICATED"), (404, "NOT_FOUND"),
     (413, "INVALID_ARGUMENT"), (502, "UNAVAILABLE"), (504, "DEADLINE_EXCEEDED"), (529, "UNAVAILABLE"), (599, "INTERNAL")])  # fmt: skip
 def test_each_status_has_googles_name(status: int, name: str) -> None:
     assert json.loads(DIALECT.render_error(Failure(status, "x"), "").body)["error"]["status"] == name

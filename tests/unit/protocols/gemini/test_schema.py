@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from relayd.protocols import _json
 from relayd.protocols.dialect import Refused
 from relayd.protocols.gemini import schema as module
-from relayd.protocols.gemini.schema import MOST_COPIED, cut_down
+from relayd.protocols.gemini.schema import MOST_COPIED, to_openapi_subset
 
 REFUSED = {"additionalProperties", "$schema", "$ref", "$defs", "definitions", "const", "oneOf", "$id"}
 
 
 def test_unsupported_keywords_are_dropped_or_converted() -> None:
-    assert cut_down({
+    assert to_openapi_subset({
         "$schema": "x", "type": "object", "additionalProperties": False, "required": ["a", "gone"],
         "properties": {
             "a": {"type": ["string", "null"], "format": "uri", "minLength": 1},
@@ -47,15 +47,15 @@ def test_unsupported_keywords_are_dropped_or_converted() -> None:
 
 def test_a_schema_that_names_itself_ends() -> None:
     tree = {"$ref": "#/$defs/t", "$defs": {"t": {"type": "object", "properties": {"next": {"$ref": "#/$defs/t"}}}}}
-    found, depth = cut_down(tree), 0
+    found, depth = to_openapi_subset(tree), 0
     while found.get("properties"):
         found, depth = found["properties"]["next"], depth + 1
     assert 3 < depth < 40
-    assert cut_down({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}) == {}
+    assert to_openapi_subset({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}) == {}
 
 
 def test_an_array_always_has_items() -> None:
-    assert cut_down({"type": "array"}) == {"type": "array", "items": {}}
+    assert to_openapi_subset({"type": "array"}) == {"type": "array", "items": {}}
 
 
 REF = {"$ref": "#/$defs/d"}
@@ -93,17 +93,17 @@ GREEDY: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", GREEDY)
 def test_a_small_schema_that_would_become_large_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = 0
-    part = module._Cut.part
+    part = module._Converter.part
 
-    def counted(self: module._Cut, schema: Any, depth: int) -> dict[str, Any]:
+    def counted(self: module._Converter, schema: Any, depth: int) -> dict[str, Any]:
         nonlocal parts
         parts += 1
         assert parts < MOST_COPIED, "more nodes than a bounded expansion can have"
         return part(self, schema, depth)
 
-    monkeypatch.setattr(module._Cut, "part", counted)
+    monkeypatch.setattr(module._Converter, "part", counted)
     with pytest.raises(Refused) as refused:
-        cut_down(GREEDY[name])
+        to_openapi_subset(GREEDY[name])
     assert refused.value.status == 400
     assert "$ref" in refused.value.message
 
@@ -113,7 +113,7 @@ def test_definitions_that_are_used_often_are_inlined(levels: int) -> None:
     deep: dict[str, Any] = {"type": "object", "properties": {str(n): REF for n in range(100)}}
     for _ in range(levels):
         deep = {"type": "object", "properties": {"inner": deep, "beside": REF}}
-    written = _json.write(cut_down({**deep, "$defs": {"d": {"type": "string", "description": "A word." * 100}}}))
+    written = _json.write(to_openapi_subset({**deep, "$defs": {"d": {"type": "string", "description": "A word." * 100}}}))
     assert written.count(b"A word.") == 100 * (100 + levels)
 
 
@@ -146,9 +146,9 @@ def words_of(schema: Any) -> set[str]:
 
 @given(st.dictionaries(WORDS, VALUES, max_size=6))
 def test_any_schema_is_converted_without_unsupported_keywords(schema: dict[str, Any]) -> None:
-    assert not words_of(cut_down(schema)) & REFUSED
+    assert not words_of(to_openapi_subset(schema)) & REFUSED
 
 
 def test_a_required_list_of_nonsense_is_no_fault_of_ours() -> None:
     schema: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string"}}, "required": [[], {}, None, "a", "b"]}
-    assert cut_down(schema)["required"] == ["a"]
+    assert to_openapi_subset(schema)["required"] == ["a"]

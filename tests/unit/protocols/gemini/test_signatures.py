@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd.protocols.canon import Message, Request, Text, Tool, ToolCall, ToolResult, ToolStart
-from relayd.protocols.gemini.signatures import PLACEHOLDER, keep, signatures_of
+from relayd.protocols.gemini.signatures import PLACEHOLDER, signatures_of, store
 
 
 def loop(*calls: ToolCall) -> tuple[Message, ...]:
@@ -42,7 +42,7 @@ def test_an_id_that_comes_again_in_a_later_turn_keeps_the_signature_of_each_call
 
 
 def test_the_signature_that_the_client_brings_counts(context: Callable[..., Request], write: Callable[..., dict[str, Any]], memory: Any) -> None:
-    keep(memory, "1", "kept")
+    store(memory, "1", "kept")
     assert proofs(write(context(*loop(ToolCall("1", "a", "{}", signature="brought"))))) == ["brought"]
 
 
@@ -53,12 +53,12 @@ def test_history_of_another_model_gets_the_placeholder_on_the_first_call_only(co
 
 
 def test_nothing_is_invented_for_a_call_of_geminis_own_without_a_signature(context: Callable[..., Request], write: Callable[..., dict[str, Any]], memory: Any) -> None:
-    keep(memory, "1", None)
+    store(memory, "1", None)
     assert proofs(write(context(*loop(ToolCall("1", "a", "{}"), ToolCall("2", "b", "{}"))))) == [None, None]
 
 
 def test_nothing_is_invented_beside_a_real_signature(context: Callable[..., Request], write: Callable[..., dict[str, Any]], memory: Any) -> None:
-    keep(memory, "2", "S2")
+    store(memory, "2", "S2")
     assert proofs(write(context(*loop(ToolCall("1", "a", "{}"), ToolCall("2", "b", "{}"))))) == [None, "S2"]
 
 

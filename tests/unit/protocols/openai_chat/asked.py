@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 from relayd.protocols._response_reader import ResponseReader
-from relayd.protocols.canon import Event, Request, TextDelta, ReasoningDelta, ToolDelta
+from relayd.protocols.canon import Event, ReasoningDelta, Request, TextDelta, ToolDelta
 from relayd.protocols.dialect import RequestContext
-from relayd.protocols.openai_chat.reader import ChatDecoder
 from relayd.protocols.openai_chat.read_request import read_request
+from relayd.protocols.openai_chat.reader import ChatDecoder
 from tests.aids.memories import Kept
 
 
@@ -36,8 +36,8 @@ def run(data: bytes, cuts: list[int] | None = None, memory: Kept | None = None) 
     events: list[Event] = []
     places = [0, *sorted(cut for cut in cuts or () if cut < len(data)), len(data)]
     for start, stop in itertools.pairwise(places):
-        events += one.feed(data[start:stop])
-    return events + one.end()
+        events += one.decode(data[start:stop])
+    return events + one.finish()
 
 
 def frames(*chunks: Any, done: bool = True) -> bytes:

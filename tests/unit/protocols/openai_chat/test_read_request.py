@@ -121,7 +121,7 @@ def test_what_is_wrong_is_refused_by_its_path(members: dict[str, Any], param: st
 
 
 def test_tools_and_stops_are_bounded() -> None:
-    tools = [{"type": "function", "function": {"name": f"f{place}"}} for position in range(1025)]
+    tools = [{"type": "function", "function": {"name": f"f{position}"}} for position in range(1025)]
     assert refused(tools=tools).param == "tools"
     assert refused(stop=["x"] * 65).param == "stop"
 

@@ -16,9 +16,9 @@ from relayd.protocols.canon import (
     Event,
     Failure,
     Finish,
+    ReasoningDelta,
     RefusalDelta,
     TextDelta,
-    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -27,7 +27,7 @@ from relayd.protocols.dialect import Options
 from relayd.protocols.openai_chat.reader import ChatDecoder, new_call_id
 from relayd.protocols.openai_chat.reader import reader as make_reader
 from tests.aids.memories import Kept
-from tests.unit.protocols.openai_chat.asked import context, chunk, frames, joined, reader, run
+from tests.unit.protocols.openai_chat.asked import chunk, context, frames, joined, reader, run
 
 BEGIN = Begin("chatcmpl-1", "m-1", 7)
 
@@ -45,11 +45,11 @@ def body_of(events: list[Event]) -> list[Event]:
 
 def test_a_stream_of_text_is_live_and_ends_well() -> None:
     one = reader()
-    assert one.feed(frames(chunk({"role": "assistant", "content": ""}), done=False)) == [BEGIN]
-    assert one.feed(frames(chunk({"content": "Hel"}), done=False)) == [TextDelta("Hel")]
-    assert one.feed(frames(chunk({"content": "lo"}), chunk({}, "stop"), done=False)) == [TextDelta("lo")]
-    assert one.feed(b"data: [DONE]\n\n") == [Finish("stop"), End()]
-    assert one.feed(b"data: nonsense\n\n") == [] and one.end() == []
+    assert one.decode(frames(chunk({"role": "assistant", "content": ""}), done=False)) == [BEGIN]
+    assert one.decode(frames(chunk({"content": "Hel"}), done=False)) == [TextDelta("Hel")]
+    assert one.decode(frames(chunk({"content": "lo"}), chunk({}, "stop"), done=False)) == [TextDelta("lo")]
+    assert one.decode(b"data: [DONE]\n\n") == [Finish("stop"), End()]
+    assert one.decode(b"data: nonsense\n\n") == [] and one.finish() == []
 
 
 CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": ""}}
@@ -278,7 +278,7 @@ def test_a_stream_or_body_without_a_choice_is_a_failure(stream: bytes) -> None:
     for cuts in ([], list(range(len(stream)))):
         failure = run(stream, cuts)[-1]
         assert isinstance(failure, Failure)
-        assert (failure.status, failure.message) == (502, "The upstream's answer is no chat completion.")
+        assert (failure.status, failure.message) == (502, "The upstream's answer is not a chat completion.")
     assert run(b'{"choices":[]}')[-1] == failure
 
 
@@ -405,7 +405,7 @@ def test_an_id_and_a_model_are_bounded() -> None:
 
 
 def test_nothing_grows_without_a_bound() -> None:
-    many = [{"index": position, "id": f"c{place}", "function": {"name": "f"}} for position in range(1500)]
+    many = [{"index": position, "id": f"c{position}", "function": {"name": "f"}} for position in range(1500)]
     assert isinstance(run(frames(chunk({"tool_calls": many})))[-1], Failure)
     choices = [{"index": position, "delta": {"content": "x"}} for position in range(500)]
     assert isinstance(run(frames({"choices": choices}))[-1], Failure)
@@ -413,7 +413,7 @@ def test_nothing_grows_without_a_bound() -> None:
     piece = b"data: " + b"x" * (1 << 20)
     found: list[Event] = []
     for _ in range(EVENTS.line_bytes // (1 << 20) + 2):
-        found += one.feed(piece)
+        found += one.decode(piece)
     assert [type(event) for event in found] == [Failure]
 
 
@@ -521,11 +521,11 @@ def lawful(events: list[Event]) -> None:
 
 def test_minted_ids_differ_and_the_dialect_gives_a_reader() -> None:
     assert new_call_id() != new_call_id() and new_call_id().startswith("call_")
-    assert make_reader(context(), Options(), Kept()).end()
+    assert make_reader(context(), Options(), Kept()).finish()
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("received", "message"),
     [
         ({"message": "ThrottlingException: Too many tokens"}, "ThrottlingException: Too many tokens"),
         ({"modelStreamErrorException": {"message": "bad", "originalStatusCode": 500}}, "bad"),
@@ -534,13 +534,13 @@ def test_minted_ids_differ_and_the_dialect_gives_a_reader() -> None:
         ({"detail": "Internal Server Error"}, "Internal Server Error"),
     ],
 )
-def test_an_error_that_does_not_call_itself_one_is_no_clean_end_of_an_answer(received: dict[str, Any], message: str) -> None:
+def test_an_error_without_the_usual_form_is_no_clean_end_of_a_response(received: dict[str, Any], message: str) -> None:
     events = run(frames(chunk({"content": "Hel"}), received))
     assert [event.message for event in events if isinstance(event, Failure)] == [message]
     assert not any(isinstance(event, End | Finish) for event in events)
 
 
-def test_what_comes_without_choices_behind_the_finish_or_says_nothing_is_no_error() -> None:
+def test_chunks_without_choices_after_the_finish_are_no_error() -> None:
     odd: tuple[dict[str, Any], ...] = {"type": "ping"}, {"prompt_filter_results": []}, {}
     events = run(frames(*odd, chunk({"content": "Hel"}), *odd, chunk({}, "stop"), {"message": "goodbye"}))
     assert events == [BEGIN, TextDelta("Hel"), Finish("stop"), End()]

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from relayd.protocols.canon import Message, Text, ReasoningDelta, ToolCall, ToolResult, ToolStart
+from relayd.protocols.canon import Message, ReasoningDelta, Text, ToolCall, ToolResult, ToolStart
 from relayd.protocols.dialect import Options
 from relayd.protocols.openai_chat.reader import reader as make_reader
 from relayd.protocols.openai_chat.reasoning_details import LARGEST_CHARS, MOST_ENTRIES
 from relayd.protocols.openai_chat.write_request import write_request
 from tests.aids.memories import Kept
-from tests.unit.protocols.openai_chat.asked import context, chunk, frames, run
+from tests.unit.protocols.openai_chat.asked import chunk, context, frames, run
 
 TEXT = {"type": "reasoning.text", "format": "anthropic-claude-v1", "index": 0}
 SEALED = {"type": "reasoning.encrypted", "data": "c2ln", "id": "c1", "format": "google-gemini-v1", "index": 1}
@@ -88,7 +88,7 @@ def test_each_turn_keeps_its_own_details_where_an_endpoint_numbers_its_calls_ane
         answer = frames(chunk({"tool_calls": [CALL], "reasoning_details": [sealed]}, "tool_calls"))
         request = replace(context(stream=True), messages=tuple(history))
         one = make_reader(request, Options(), memory)
-        [start] = [event for event in one.feed(answer) + one.end() if isinstance(event, ToolStart)]
+        [start] = [event for event in one.decode(answer) + one.finish() if isinstance(event, ToolStart)]
         history += [Message("assistant", (ToolCall(start.id, "f", "{}"),)), Message("tool", (ToolResult(start.id, (Text("r"),)),))]
     sent = json.loads(write_request(replace(context(), messages=tuple(history)), Options(), memory).body)["messages"]
     turns = [message for message in sent if message["role"] == "assistant"]

@@ -16,15 +16,15 @@ from relayd.protocols.canon import (
     Event,
     Failure,
     Finish,
+    ReasoningDelta,
     RefusalDelta,
     TextDelta,
-    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
 )
 from relayd.protocols.openai_chat.renderer import ChatRenderer, renderer
-from tests.unit.protocols.openai_chat.asked import an_ask, context, chunk, frames, joined, run
+from tests.unit.protocols.openai_chat.asked import an_ask, chunk, context, frames, joined, run
 
 TOOLS = [
     {"type": "function", "function": {"name": "f"}},
@@ -35,7 +35,7 @@ CALLS: list[Event] = [ToolStart(0, "a", "f"), ToolDelta(0, '{"x"'), ToolStart(1,
 
 def stream_of(events: list[Event], one_by_one: bool = True, **members: Any) -> bytes:
     one = renderer(context(stream=True, **members), an_ask())
-    return b"".join(one.feed([event]) for event in events) if one_by_one else one.feed(events)
+    return b"".join(one.render([event]) for event in events) if one_by_one else one.render(events)
 
 
 def chunks_of(stream: bytes) -> list[Any]:
@@ -56,8 +56,8 @@ def deltas_of(stream: bytes, choice: int = 0) -> list[Any]:
 
 def whole_of(events: list[Event], **members: Any) -> Any:
     one = renderer(context(**members), an_ask())
-    assert one.feed(events) == b"" and one.comment() == b""
-    answer = one.whole()
+    assert one.render(events) == b"" and one.keepalive() == b""
+    answer = one.response()
     assert answer.status == 200 and answer.content_type == "application/json"
     return json.loads(answer.body)
 
@@ -158,21 +158,21 @@ def test_a_failure_ends_a_stream_without_done() -> None:
     error = {"message": "boom", "type": "type", "param": "param", "code": "code"}
     assert chunks_of(stream)[-1] == {"error": error}
     one = renderer(context(), an_ask())
-    one.feed([Begin(), TextDelta("x"), failure])
-    answer = one.whole()
+    one.render([Begin(), TextDelta("x"), failure])
+    answer = one.response()
     assert answer.status == 500 and json.loads(answer.body) == {"error": error, "request_id": "r-1"}
 
 
 def test_an_answer_that_nobody_ended_is_no_answer() -> None:
     one = renderer(context(), an_ask())
-    one.feed([Begin(), TextDelta("x")])
-    assert one.whole().status == 502
+    one.render([Begin(), TextDelta("x")])
+    assert one.response().status == 502
 
 
 def test_nothing_follows_the_end() -> None:
     one = renderer(context(stream=True), an_ask())
-    assert one.feed([End()]).endswith(b"[DONE]\n\n")
-    assert one.feed([TextDelta("x"), Failure(500, "x"), End()]) == b""
+    assert one.render([End()]).endswith(b"[DONE]\n\n")
+    assert one.render([TextDelta("x"), Failure(500, "x"), End()]) == b""
 
 
 def test_nothing_follows_the_finish_reason_of_a_choice() -> None:
@@ -181,7 +181,7 @@ def test_nothing_follows_the_finish_reason_of_a_choice() -> None:
 
 
 def test_a_keep_alive_is_a_comment() -> None:
-    assert ChatRenderer(context(stream=True), an_ask()).comment() == b": keep-alive\n\n"
+    assert ChatRenderer(context(stream=True), an_ask()).keepalive() == b": keep-alive\n\n"
 
 
 def test_an_answer_without_anything_is_one_empty_message() -> None:
@@ -294,7 +294,7 @@ def test_what_is_rendered_is_read_again_from_stream_and_plain_alike(entries: lis
     members: dict[str, Any] = {"tools": TOOLS[:1], "n": 3}
     stream = stream_of(events, stream_options={"include_usage": True}, **members)
     one = renderer(context(**members), an_ask())
-    one.feed(events)
+    one.render(events)
 
     def by_choice(run: list[Event]) -> list[Any]:
         found = []
@@ -306,7 +306,7 @@ def test_what_is_rendered_is_read_again_from_stream_and_plain_alike(entries: lis
             found.append((texts, calls, arguments, [e for e in mine if isinstance(e, Finish)]))
         return [*found, [event for event in run if isinstance(event, Usage | Begin)]]
 
-    assert by_choice(run(stream)) == by_choice(run(one.whole().body))
+    assert by_choice(run(stream)) == by_choice(run(one.response().body))
 
 
 def test_a_chat_stream_goes_through_both_halves_unchanged() -> None:

@@ -46,8 +46,8 @@ def test_calls_with_ids_survive_every_cutting_and_interleaving(
         index = 0 if one_index else position
         pieces = [arguments[:2], arguments[2:3], arguments[3:]]
         run: list[dict[str, Any]] = [{"index": index, "function": {"arguments": piece}} for piece in pieces]
-        run[0]["id"] = f"c{place}"
-        run[1 if name_late else 0]["function"]["name"] = f"f{place}"
+        run[0]["id"] = f"c{position}"
+        run[1 if name_late else 0]["function"]["name"] = f"f{position}"
         runs.append(run)
     if one_index:
         fragments = [fragment for run in runs for fragment in run]
@@ -59,7 +59,7 @@ def test_calls_with_ids_survive_every_cutting_and_interleaving(
             fragments.append(run.pop(0))
             left = [run for run in left if run]
     found = fold(fragments)
-    assert sorted(found.values()) == [(f"c{place}", f"f{place}", text) for position, text in enumerate(wanted)]
+    assert sorted(found.values()) == [(f"c{position}", f"f{position}", text) for position, text in enumerate(wanted)]
 
 
 def test_ids_are_never_empty_nor_used_twice() -> None:
@@ -76,7 +76,7 @@ def test_arguments_and_calls_are_bounded() -> None:
     with pytest.raises(ResponseTooLarge):
         fold([{"index": 0, "id": "a", "function": {"arguments": half}}] * 2)
     with pytest.raises(ResponseTooLarge):
-        fold([{"index": 0, "id": f"a{place}", "function": {"name": "f"}} for position in range(2000)])
+        fold([{"index": 0, "id": f"a{position}", "function": {"name": "f"}} for position in range(2000)])
 
 
 def test_arguments_for_nobody_are_a_fault() -> None:
@@ -89,12 +89,12 @@ def test_arguments_for_nobody_are_a_fault() -> None:
 @pytest.mark.parametrize("indexed", [True, False])
 @pytest.mark.parametrize("named", [True, False])
 def test_a_call_that_comes_again_by_its_id_goes_on(indexed: bool, named: bool) -> None:
-    position = {"index": 0} if indexed else {}
+    place = {"index": 0} if indexed else {}
     again = {"name": "f"} if named else {}
     assert fold([
-        {**position, "id": "a", "function": {"name": "f", "arguments": '{"x":'}},
-        {**position, "id": "b", "function": {"name": "g", "arguments": '{"y":'}},
-        {**position, "id": "a", "function": {**again, "arguments": "1}"}},
-        {**position, "id": "b", "function": {"arguments": "2}"}},
-        {**position, "id": "a", "function": {"name": "f", "arguments": '{"x":3}'}},
+        {**place, "id": "a", "function": {"name": "f", "arguments": '{"x":'}},
+        {**place, "id": "b", "function": {"name": "g", "arguments": '{"y":'}},
+        {**place, "id": "a", "function": {**again, "arguments": "1}"}},
+        {**place, "id": "b", "function": {"arguments": "2}"}},
+        {**place, "id": "a", "function": {"name": "f", "arguments": '{"x":3}'}},
     ]) == {0: ("a", "f", '{"x":1}'), 1: ("b", "g", '{"y":2}'), 2: ("call_0", "f", '{"x":3}')}  # fmt: skip

@@ -22,7 +22,7 @@ from relayd.protocols.canon import (
     ToolResult,
 )
 from relayd.protocols.dialect import Options, Refused
-from relayd.protocols.openai_chat.write_messages import BEHIND, FILLED, write_messages
+from relayd.protocols.openai_chat.write_messages import RESULT_FOLLOWS, UNANSWERED, write_messages
 from tests.aids.memories import Kept
 from tests.unit.protocols.openai_chat.strict import offences
 
@@ -83,8 +83,8 @@ def test_ids_that_come_again_in_a_later_turn_find_their_own_answers() -> None:
 
 def test_a_call_without_a_result_is_filled_in_or_refused() -> None:
     for tail in ([], [text_message("user", "u")], [call("b"), answer("b")]):
-        assert {"role": "tool", "tool_call_id": "a", "content": FILLED} in written(text_message("user", "u"), call("a"), *tail)
-    with pytest.raises(Refused, match="'a' has no answer"):
+        assert {"role": "tool", "tool_call_id": "a", "content": UNANSWERED} in written(text_message("user", "u"), call("a"), *tail)
+    with pytest.raises(Refused, match="'a' has no result"):
         written(call("a"), text_message("user", "u"), unanswered_calls="refuse")
 
 
@@ -98,7 +98,7 @@ def test_a_call_without_a_result_is_filled_in_or_refused() -> None:
     ],
 )
 def test_a_result_without_a_call_is_refused(messages: tuple[Message, ...]) -> None:
-    with pytest.raises(Refused, match="answers no tool call"):
+    with pytest.raises(Refused, match="has no tool call before it"):
         written(*messages)
 
 
@@ -106,7 +106,7 @@ def test_images_of_tools_come_in_a_user_message_behind_the_block() -> None:
     image = Image("data:image/png;base64,AA", "low")
     found = written(call("a"), call("b"), answer("a", image), answer("b", "t", File("n", "data:a/b,", None, None)), text_message("user", "u"))
     assert [one["role"] for one in found] == ["assistant", "tool", "tool", "user", "user"]
-    assert found[1]["content"] == BEHIND and found[2]["content"] == "t"
+    assert found[1]["content"] == RESULT_FOLLOWS and found[2]["content"] == "t"
     assert [part["type"] for part in found[3]["content"]] == ["text", "image_url", "text", "file"]
     assert found[3]["content"][1] == {"type": "image_url", "image_url": {"url": image.url, "detail": "low"}}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from relayd.protocols.canon import TextDelta, ReasoningDelta
+from relayd.protocols.canon import ReasoningDelta, TextDelta
 from relayd.protocols.openai_responses.event_writer import EventWriter
 from relayd.protocols.openai_responses.output_items import MessageItem, ReasoningItem, ToolCallItem
 from relayd.protocols.openai_responses.tools import ClientTool

@@ -15,10 +15,10 @@ from relayd.protocols.canon import (
     Event,
     Failure,
     Finish,
+    ReasoningDelta,
     RefusalDelta,
     Request,
     TextDelta,
-    ReasoningDelta,
     ToolDelta,
     ToolResult,
     ToolStart,
@@ -95,7 +95,7 @@ RUNS: list[tuple[dict[str, Any], list[Event]]] = [
 def test_every_event_matches_the_declarations_of_the_sdk(members: dict[str, Any], events: list[Event]) -> None:
     adapter = pydantic.TypeAdapter(openai.types.responses.ResponseStreamEvent)
     context = make_context()
-    stream = ResponsesRenderer(read(context, stream=True, **members), context).feed(events)
+    stream = ResponsesRenderer(read(context, stream=True, **members), context).render(events)
     for event in frames(stream):
         adapter.validate_python(event)
         if "response" in event:

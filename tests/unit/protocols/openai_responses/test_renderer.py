@@ -15,9 +15,9 @@ from relayd.protocols.canon import (
     Event,
     Failure,
     Finish,
+    ReasoningDelta,
     RefusalDelta,
     TextDelta,
-    ReasoningDelta,
     ToolDelta,
     ToolStart,
     Usage,
@@ -251,8 +251,8 @@ def test_a_comment_keeps_a_stream_alive_and_a_plain_answer_has_none() -> None:
     stream = renderer.keepalive() + renderer.render(HELLO[:2]) + renderer.keepalive() + renderer.render(HELLO[2:])
     assert stream.count(b": keep-alive\n\n") == 2
     assert read_stream(stream)["status"] == "completed"
-    assert ResponsesRenderer(read(context), context).comment() == b""
-    assert ResponsesRenderer(read(make_context(socket=Kept())), make_context(socket=Kept())).comment() == b""
+    assert ResponsesRenderer(read(context), context).keepalive() == b""
+    assert ResponsesRenderer(read(make_context(socket=Kept())), make_context(socket=Kept())).keepalive() == b""
 
 
 def test_a_socket_gets_one_event_per_frame_and_no_done() -> None:
@@ -342,5 +342,5 @@ def test_every_stream_obeys_the_grammar_and_equals_the_plain_answer(
 
 def test_a_stream_of_nothing_but_frames_can_be_checked_twice() -> None:
     context = make_context()
-    stream = ResponsesRenderer(read(context, stream=True), context).feed(HELLO)
+    stream = ResponsesRenderer(read(context, stream=True), context).render(HELLO)
     assert read_events(frames(stream)) == read_stream(stream)

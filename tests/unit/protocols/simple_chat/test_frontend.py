@@ -13,11 +13,11 @@ from relayd.protocols.canon import (
     Event,
     Failure,
     Finish,
+    ReasoningDelta,
     RefusalDelta,
     Request,
     Text,
     TextDelta,
-    ReasoningDelta,
     Usage,
 )
 from relayd.protocols.dialect import EncodedResponse, Refused, RequestContext

@@ -1,4 +1,4 @@
-"""Filters by themselves: what they hold, what they report, in which order they stand."""
+"""Single filters: the data they hold, the results they report, and their order."""
 
 from __future__ import annotations
 

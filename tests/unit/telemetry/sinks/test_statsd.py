@@ -112,7 +112,7 @@ def test_tags_are_sent_in_the_form_of_dogstatsd() -> None:
     daemon.close()
 
 
-def test_without_a_prefix_names_begin_with_the_room() -> None:
+def test_without_a_prefix_names_begin_with_the_area() -> None:
     daemon = Daemon(prefix="")
     daemon.metrics.gauge("relayd.config.generation", 1)
     assert daemon.lines() == ["config.generation:1|g"]
@@ -172,7 +172,7 @@ def test_an_unknown_name_is_looked_up_again_beside_the_loop(monkeypatch: pytest.
             return known[host]
 
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
-        assert sink.prepare() == ("statsd_not_found", "The address of statsd cannot be resolved; it is tried again.")
+        assert sink.prepare() == ("statsd_not_found", "The address of statsd cannot be resolved; resolution is retried.")
         metrics.gauge("relayd.config.generation", 1)
         sink.flush()
         address = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", port))]
