@@ -1,8 +1,8 @@
 """The WebSocket transport of the Responses API, and errors as events of a stream.
 
 A turn consists of `read_request` for the client's text message and the renderer's messages for the endpoint's events.
-A connection has at most one turn in progress; its memory is `RequestContext.socket`. After an error, the connection stays open for
-the next turn.
+A connection has at most one turn in progress; its memory is `RequestContext.socket`. After an error, the connection
+stays open for the next turn.
 """
 
 from __future__ import annotations
