@@ -1,4 +1,4 @@
-"""Writes numbered events: as frames of an event stream, as WebSocket messages, or not at all for a plain answer."""
+"""Serialises numbered events: as frames of an event stream, as WebSocket messages, or not at all for a plain answer."""
 
 from __future__ import annotations
 
@@ -16,28 +16,24 @@ FLUSH_BYTES = 256 * 1024  # of long events, by one flush
 
 
 class EventWriter:
-    """Collects the events of one answer until they are flushed; owned by its renderer. `form` is sse, text or none.
+    """Buffers the serialised events of one answer until `flush`; owned by its renderer. `form` is sse, text or none.
 
-    Long events are written in steps, each when those before it have been flushed; so is other work between them.
+    Long events are serialised in steps, each after the events before it were flushed. Other work between the events
+    is done in the same way.
     """
 
-    __slots__ = ("_after", "_form", "_later", "_number", "_pieces", "_waiting")
+    __slots__ = ("_after", "_form", "_later", "_pending", "_pieces", "_sequence_number")
 
     def __init__(self, form: str) -> None:
-        self._form, self._number = form, 0
+        self._form, self._sequence_number = form, 0
         self._after = b"\n\n" if form == "sse" else b"\n"
-        self._waiting: list[bytes] = []
+        self._pending: list[bytes] = []
         self._later: deque[bytes | Steps[None]] = deque()  # from the first long event on
         self._pieces: list[bytes] = []  # of the long event that is being written
 
     @property
-    def begun(self) -> bool:
-        """Whether an event has been written."""
-        return self._number > 0
-
-    @property
-    def silent(self) -> bool:
-        """True if events are discarded, so that callers need not build them."""
+    def discards_events(self) -> bool:
+        """True if events are discarded; callers then need not build them."""
         return self._form == "none"
 
     @property
@@ -48,46 +44,47 @@ class EventWriter:
     def event(self, kind: str, members: Mapping[str, Any], chars: int = 0) -> None:
         """Write an event. `chars` is about how long it is, if it may be long."""
         if self._form != "none":
-            value = {"type": kind, "sequence_number": self._number, **members}
+            value = {"type": kind, "sequence_number": self._sequence_number, **members}
             if chars > LONG_CHARS:
                 self._put_long(kind, write_into(self._pieces, value))
             else:
-                self._put(kind, _json.write(value))
+                self._append(kind, _json.write(value))
 
     def lifecycle(self, kind: str, response: Mapping[str, Any], echo: bytes, chars: int = 0) -> None:
-        """Write an event with the whole response; `echo` is the JSON of the response's last members."""
+        """Write an event with the response object; `echo` is the JSON of the object's last members."""
         if self._form != "none":
-            number = b'{"type":"%b","sequence_number":%d,"response":' % (kind.encode("ascii"), self._number)
+            number = b'{"type":"%b","sequence_number":%d,"response":' % (kind.encode("ascii"), self._sequence_number)
             if chars > LONG_CHARS:
                 self._put_long(kind, self._response(number, response, echo))
             else:
-                self._put(kind, b"%b%b,%b}" % (number, _json.write(response)[:-1], echo[1:]))
+                self._append(kind, b"%b%b,%b}" % (number, _json.write(response)[:-1], echo[1:]))
 
-    def delta(self, kind: str, place: bytes, text: str) -> None:
-        """Write a delta. This is the hot path: `place` is the JSON text of the other members, `,"name":value`."""
+    def delta(self, kind: str, location: bytes, text: str) -> None:
+        """Write a delta. This is the hot path: `location` is the JSON text of the other members, `,"name":value`."""
         if self._form != "none":
-            number = b'{"type":"%b","sequence_number":%d' % (kind.encode("ascii"), self._number)
-            self._put(kind, b'%b%b,"delta":%b}' % (number, place, _json.write_string(text)))
+            number = b'{"type":"%b","sequence_number":%d' % (kind.encode("ascii"), self._sequence_number)
+            self._append(kind, b'%b%b,"delta":%b}' % (number, location, _json.write_string(text)))
 
     def done(self) -> None:
-        """Write the end marker of a stream."""
+        """Write the end marker of an event stream."""
         if self._form == "sse":
-            (self._later or self._waiting).append(DONE)
+            (self._later or self._pending).append(DONE)
 
     def unnumbered(self, value: Mapping[str, Any]) -> None:
-        """Write an object that has no sequence number."""
-        (self._later or self._waiting).append(_json.write(value) + self._after)
+        """Write an object without a sequence number."""
+        (self._later or self._pending).append(_json.write(value) + self._after)
 
     def work(self, steps: Steps[None]) -> None:
-        """Do this before what is written behind it."""
+        """Run these steps before the events that are written after this call."""
         self._later.append(steps)
 
     def flush(self) -> bytes:
-        """The frames written since the last call; of long ones as much as one turn of the event loop has time for."""
-        waiting, self._waiting = self._waiting, []
+        """Return the frames written since the last call; of long ones as many bytes as one turn of the event loop has
+        time for."""
+        pending, self._pending = self._pending, []
         if self._later:
-            self._go_on(waiting)
-        return b"".join(waiting)
+            self._go_on(pending)
+        return b"".join(pending)
 
     def _go_on(self, ready: list[bytes]) -> None:
         end_s, size = clock.monotonic() + TURN_S, 0
@@ -109,16 +106,16 @@ class EventWriter:
         self._pieces.clear()
         return size
 
-    def _put(self, kind: str, data: bytes) -> None:
-        self._number += 1
+    def _append(self, kind: str, data: bytes) -> None:
+        self._sequence_number += 1
         if self._form == "sse":
             data = b"event: %b\ndata: %b\n\n" % (kind.encode("ascii"), data)
         else:
             data += b"\n"
-        (self._later or self._waiting).append(data)
+        (self._later or self._pending).append(data)
 
     def _put_long(self, kind: str, data: Steps[None]) -> None:
-        self._number += 1
+        self._sequence_number += 1
         self._later.append(self._frame(kind, data))
 
     def _frame(self, kind: str, data: Steps[None]) -> Steps[None]:
@@ -134,5 +131,5 @@ class EventWriter:
 
 
 def location_of(members: Mapping[str, Any]) -> bytes:
-    """The constant members of a delta as text, for `Frames.delta`."""
+    """Serialise the constant members of a delta for `EventWriter.delta`."""
     return b"," + _json.write(members)[1:-1]
