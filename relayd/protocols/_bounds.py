@@ -25,10 +25,16 @@ class ResponseTooLarge(ValueError):
 class Allowance:
     """The number of characters that may still be buffered; owned by the reader or the renderer of one response."""
 
-    __slots__ = ("_left", "_message")
+    __slots__ = ("_chars", "_left", "_message")
 
     def __init__(self, chars: int = MOST_BUFFERED_CHARS, message: str = "The upstream's answer is too large.") -> None:
-        self._left, self._message = chars, message
+        self._chars = self._left = chars
+        self._message = message
+
+    @property
+    def charged(self) -> int:
+        """The number of charged characters."""
+        return self._chars - self._left
 
     def charge(self, chars: int) -> None:
         """Charge characters. Raises ResponseTooLarge when the allowance is exhausted."""
@@ -59,4 +65,6 @@ class TextBuffer:
 
     def text(self) -> str:
         """The whole text."""
-        return "".join(self._whole) + "".join(self._last)
+        whole = "".join([*self._whole, *self._last])
+        self._whole, self._last = [whole] if whole else [], []
+        return whole

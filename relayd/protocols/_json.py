@@ -10,10 +10,9 @@ Laws:
 
 from __future__ import annotations
 
+import codecs
 import json
-import math
 import re
-import sys
 from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
@@ -21,7 +20,8 @@ from relayd.protocols.dialect import Refused
 from relayd.wire.body import DECODER, pop_parsed_object, scan
 from relayd.wire.body import is_deeper as is_deeper
 from relayd.wire.json_scanner import MAX_DEPTH
-from relayd.wire.json_steps import weight
+from relayd.wire.json_steps import CHUNK_BYTES, LONG_CHARS, Steps, encode_json, finite, parse_document_steps, weight
+from relayd.wire.json_steps import write_steps as write_steps
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "a string": (str,),
@@ -44,28 +44,7 @@ _WHOLE_STRINGS = re.compile(r'(?:[^"]++|' + _STRINGS.pattern + ")*", re.DOTALL)
 MOST_PARTS = 4096  # of one message; agents send some tens of parts
 
 _quote: Callable[[str], str] = json.encoder.encode_basestring  # in C
-_encode_finite = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False
-).encode
 _encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False).encode
-
-
-def _encode(value: Any) -> str:
-    try:
-        return _encode_finite(value)
-    except ValueError:
-        return _encode_finite(_finite(value))
-
-
-def _finite(value: Any) -> Any:
-    """The value with each float replaced by one that JSON can represent."""
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return None if math.isnan(value) else math.copysign(sys.float_info.max, value)
 
 
 def _lenient_int(digits: str) -> int | None:
@@ -75,7 +54,7 @@ def _lenient_int(digits: str) -> int | None:
         return None
 
 
-_LENIENT = json.JSONDecoder(parse_constant=lambda _name: None, parse_int=_lenient_int, strict=False)
+_LENIENT: Any = json.JSONDecoder(parse_constant=lambda _name: None, parse_int=_lenient_int, strict=False)
 
 
 def parse(data: bytes | str) -> Any:
@@ -130,6 +109,28 @@ def parse_lenient(data: bytes | str) -> Any:
             raise ValueError("nested too deeply") from None
 
 
+def parse_lenient_steps(data: bytes) -> Steps[Any]:
+    """As `parse_lenient`, in steps, for a text that would take more than one turn of the event loop."""
+    count = 0
+    for start in range(0, len(data), CHUNK_BYTES):
+        chunk = data[start : start + CHUNK_BYTES]
+        count += sum(map(chunk.count, b",[{"))
+        if count > MOST_VALUES:
+            raise ValueError("too many values")
+        yield
+    try:
+        return (yield from parse_document_steps(data))
+    except ValueError:
+        pass
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    pieces = []
+    for start in range(0, len(data), CHUNK_BYTES):
+        end = start + CHUNK_BYTES
+        pieces.append(decoder.decode(data[start:end], end >= len(data)).encode())
+        yield
+    return (yield from parse_document_steps(b"".join(pieces), _LENIENT.scan_once))
+
+
 def _check_size(text: str) -> None:
     if len(text) > MOST_VALUES and sum(map(text.count, ",[{")) > MOST_VALUES:  # counts characters inside strings too
         raise ValueError("too many values")
@@ -138,9 +139,14 @@ def _check_size(text: str) -> None:
 def write(value: Any) -> bytes:
     """Compact JSON in UTF-8; ASCII with escapes if the value contains a lone surrogate, which UTF-8 cannot encode."""
     try:
-        return _encode(value).encode("utf-8")
+        return encode_json(value).encode("utf-8")
     except UnicodeEncodeError:
-        return _encode_ascii(_finite(value)).encode("ascii")
+        return _encode_ascii(finite(value)).encode("ascii")
+
+
+def write_sized_steps(value: Any, chars: int) -> Steps[bytes]:
+    """As `write`, in steps if the texts of the value have so many characters that it may be long."""
+    return (yield from write_steps(value)) if chars > LONG_CHARS else write(value)
 
 
 def write_with(value: dict[str, Any], name: str, written: bytes) -> bytes:
@@ -158,7 +164,7 @@ def write_string(text: str) -> bytes:
 
 def write_text(value: Any) -> str:
     """Compact JSON as text, e.g. for a tool call's arguments."""
-    return _encode(value)
+    return encode_json(value)
 
 
 # ---- strict: what a client sent

@@ -5,7 +5,8 @@
 Laws:
 1. The first byte of the response decides between a JSON body and an event stream, not the request. Only between lines
    of JSON (NDJSON) and a body, which begin alike, the request decides.
-2. The events of a frame are returned by the call that completed the frame.
+2. The events of a frame are returned by the call that completed the frame, except for a large frame and a large body:
+   they are parsed in steps, and their events come in pieces, from calls without bytes while `has_more` is true.
 3. The end of the bytes does not imply the end of the response: the dialect's ResponseDecoder decides. A frame at the
    end of the bytes that is not valid JSON was truncated.
 4. Frames, bodies and decoded bytes are bounded, and no input from an endpoint raises.
@@ -13,21 +14,27 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from relayd.protocols._json import parse_lenient
+from relayd import clock
+from relayd.protocols._event_pieces import PIECE_CHARS, in_pieces, is_long, size_of
+from relayd.protocols._json import parse_lenient, parse_lenient_steps
 from relayd.protocols._openai_errors import failure_of
 from relayd.protocols._stop_strings import stop_filter
 from relayd.protocols.canon import Event, Failure, ToolStart
 from relayd.wire.decoding import BadEncoding, Decoder
+from relayd.wire.json_steps import CHUNK_BYTES, TURN_S, Steps
 from relayd.wire.ndjson import LineSplitter, NdjsonError
+from relayd.wire.sse import Event as Frame
 from relayd.wire.sse import SseError, SseSplitter
 
 MIB = 1024 * 1024
 MOST_BODY_BYTES = 64 * MIB
 DECODED_BYTES = 4096  # in one call
+_EVENT_CHARS = 128  # the cost of an event, independently of its length
 _BOM = b"\xef\xbb\xbf"
 _WHITESPACE = b" \t\r\n"
 
@@ -84,8 +91,8 @@ class ResponseReader:
     """Reads one response (see dialect.Reader); owned by the attempt."""
 
     __slots__ = (
-        "_asked_stream", "_body", "_content_decoder", "_dialect_decoder", "_framing", "_is_unframed", "_lines",
-        "_names", "_prefix", "_size", "_splitter", "_stops",
+        "_asked_stream", "_body", "_content_decoder", "_dialect_decoder", "_found", "_framing", "_is_unframed",
+        "_lines", "_names", "_prefix", "_seen_bytes", "_size", "_splitter", "_stops", "_work",
     )  # fmt: skip
 
     def __init__(
@@ -103,11 +110,124 @@ class ResponseReader:
         self._body: list[bytes] = []
         self._is_unframed = False  # the response is a body, or lines of JSON
         self._size = 0  # of the body, in bytes
+        self._seen_bytes = 0  # as long as they are few, no event can be long
+        self._work: Iterator[None] | None = None  # what is read in steps; its events are in `_found`
+        self._found: list[Event] = []
 
     def decode(self, data: bytes) -> list[Event]:
         """See dialect.Reader."""
-        events = self._read(data)
+        if self._work is not None:
+            events = self._go_on(data)
+        else:
+            events = self._read(data)
+            if self._seen_bytes > PIECE_CHARS and any(map(is_long, events)):
+                events = self._put_off(events)
         return events if not self._names and self._stops is None else self._mapped(events)
+
+    # ---- in steps
+
+    def _go_on(self, data: bytes) -> list[Event]:
+        """The next turn of the work; bytes that come before its end make it the last one."""
+        events = self._turn()
+        if data:
+            while self._work is not None:
+                events += self._turn()
+            events += self._read(data)
+        return events
+
+    def _turn(self) -> list[Event]:
+        """Go on with the work until it has found something, or for some time."""
+        assert self._work is not None
+        end_s = clock.monotonic() + TURN_S
+        for _ in self._work:
+            if self._found or clock.monotonic() > end_s:
+                break
+        else:
+            self._work = None
+        events, self._found = self._found, []
+        return events
+
+    def _put_off(self, events: list[Event]) -> list[Event]:
+        """Pass on these events in pieces, before what the work finds that they have begun."""
+        work, self._work = self._work, self._passing(events)
+        if work is not None:
+            self._work = itertools.chain(self._work, work)
+        return []
+
+    def _passing(self, events: Iterable[Event]) -> Steps[None]:
+        """Pass on events, a pause behind every PIECE_CHARS of them."""
+        size = 0
+        for event in events:
+            for piece in in_pieces(event) if is_long(event) else (event,):
+                self._found.append(piece)
+                size += size_of(piece) + _EVENT_CHARS
+                if size > PIECE_CHARS:
+                    size = 0
+                    yield
+
+    def _long_values(self, texts: list[tuple[bytes, bool]], is_last: bool) -> Steps[None]:
+        """JSON values of a stream, each with whether its frame calls itself an error. Some of them are large."""
+        texts.reverse()
+        while texts:
+            text, is_error = texts.pop()
+            events: list[Event] = []
+            try:
+                value = (yield from parse_lenient_steps(text)) if len(text) > CHUNK_BYTES else parse_lenient(text)
+            except ValueError:
+                self._not_json(text, events, is_error, is_last)
+            else:
+                del text
+                yield
+                self._dialect_decoder.value(value, events, is_error)
+                del value
+            yield
+            yield from self._passing(events)
+            if self._dialect_decoder.over:
+                return
+
+    def _long_body(self) -> Steps[None]:
+        body = b"".join(self._body)
+        self._body.clear()
+        yield
+        events: list[Event] = []
+        try:
+            value = yield from parse_lenient_steps(body)
+        except ValueError:
+            self._dialect_decoder.fail(NOT_JSON, events)
+        else:
+            del body
+            yield
+            self._dialect_decoder.body(value, events)
+            del value
+        yield
+        yield from self._passing(events)
+
+    def _long_end(self) -> Steps[None]:
+        """As `_end`, of an answer whose last frame or whose body is large."""
+        if self._splitter is not None:
+            try:
+                frames = self._splitter.feed(b"\n\n")
+            except SseError:
+                self._dialect_decoder.fail(FRAME_TOO_LARGE, self._found)
+                return
+            yield from self._long_values(_texts_of(frames), True)
+        elif self._lines is None:
+            yield from self._long_body()
+        elif (line := self._lines.finish()) is not None:
+            yield from self._long_values([(line, False)], True)
+        events: list[Event] = []
+        self._ended(events)
+        yield from self._passing(events)
+
+    @property
+    def _goes_on(self) -> bool:
+        return self._work is not None or (self.has_more and not self._dialect_decoder.over)
+
+    @property
+    def _waiting_bytes(self) -> int:
+        """How much the end of the bytes makes a frame, a line or a body of."""
+        waiting = self._splitter or self._lines
+        return self._size if waiting is None else waiting.waiting
 
     def _mapped(self, events: list[Event]) -> list[Event]:
         """The events with the client's names of tools, ended at stop strings."""
@@ -120,6 +240,7 @@ class ResponseReader:
 
     def _read(self, data: bytes) -> list[Event]:
         events: list[Event] = []
+        self._seen_bytes += len(data)
         if self._dialect_decoder.over or not (data or self.has_more):
             return events
         if self._content_decoder is not None:
@@ -142,36 +263,53 @@ class ResponseReader:
     @property
     def has_more(self) -> bool:
         """See dialect.Reader."""
-        return self._content_decoder is not None and self._content_decoder.has_more
+        return self._work is not None or (self._content_decoder is not None and self._content_decoder.has_more)
 
     def finish(self) -> list[Event]:
         """See dialect.Reader."""
-        events = self._end()
-        return events if not self._names and self._stops is None else self._mapped(events)
+        events = self.begin_finish()
+        while self._goes_on:
+            events += self.decode(b"")
+        return events
 
-    def _end(self) -> list[Event]:
-        decoder = self._dialect_decoder
+    def begin_finish(self) -> list[Event]:
+        """See dialect.Reader."""
         events: list[Event] = []
-        while self.has_more and not decoder.over:
-            events += self._read(b"")
-        if decoder.over:
+        while self._goes_on:
+            events += self.decode(b"")
+        if self._dialect_decoder.over:
             return events
+        if self._waiting_bytes > CHUNK_BYTES:
+            self._work = self._long_end()
+            return events
+        found: list[Event] = []
+        self._end(found)
+        return events + (found if not self._names and self._stops is None else self._mapped(found))
+
+    def _end(self, events: list[Event]) -> None:
         if self._splitter is not None:
             if self._splitter.rest.strip():
                 self._read_frames(self._splitter, b"\n\n", events, is_last=True)
+        elif self._is_unframed and self._lines is None:
+            self._end_of_body(events)
+        elif self._is_unframed and self._lines is not None:
+            rest = self._lines.finish()
+            if rest is not None:
+                self._last_line(rest, events)
+        self._ended(events)
+
+    def _ended(self, events: list[Event]) -> None:
+        """Everything was read: that may not be an answer, or not all of one."""
+        decoder = self._dialect_decoder
+        if decoder.over:
+            return
+        if self._splitter is not None:
             if not (decoder.begun or events or self._asked_stream):
                 decoder.fail(NO_RESPONSE, events)
         elif not self._is_unframed:
             decoder.fail(EMPTY_STREAM if self._asked_stream else EMPTY, events)
-        elif self._lines is not None:
-            rest = self._lines.finish()
-            if rest is not None:
-                self._last_line(rest, events)
-        else:
-            self._end_of_body(events)
         if not decoder.over:
             decoder.end_of_stream(events)
-        return events
 
     def _detect_format(self, data: bytes, events: list[Event]) -> None:
         """Decide between a stream and a body by the first byte that is neither white space nor a byte order mark."""
@@ -184,6 +322,7 @@ class ResponseReader:
             self._read_unframed(text, events)
         else:
             self._splitter = SseSplitter(self._framing.line_bytes, self._framing.frame_bytes)
+            self._splitter.keeps_raw = False
             self._read_frames(self._splitter, text, events)
 
     # ---- bytes of a stream, of lines, of a body
@@ -195,13 +334,16 @@ class ResponseReader:
         except SseError:
             decoder.fail(FRAME_TOO_LARGE, events)
             return
-        for frame in frames:
+        for position, frame in enumerate(frames):
             text = frame.data
             if text is None:
                 text = frame.raw.strip()
                 if not text.startswith(b"{"):
                     continue  # a comment, or fields of the stream itself
                 # A gateway may write an error object between the frames, without `data:`.
+            if len(text) > CHUNK_BYTES:
+                self._work = self._long_values(_texts_of(frames[position:]), is_last)
+                return
             try:
                 value = parse_lenient(text)
             except ValueError:
@@ -225,7 +367,10 @@ class ResponseReader:
         except NdjsonError:
             decoder.fail(FRAME_TOO_LARGE, events)
             return
-        for line in lines:
+        for position, line in enumerate(lines):
+            if len(line) > CHUNK_BYTES:
+                self._work = self._long_values([(one, False) for one in lines[position:]], False)
+                return
             try:
                 value = parse_lenient(line)
             except ValueError:
@@ -266,3 +411,13 @@ class ResponseReader:
             self._dialect_decoder.fail(failure, events)
         else:
             self._dialect_decoder.fail(CUT_FRAME if is_last else FRAME_NOT_JSON, events)
+
+
+def _texts_of(frames: list[Frame]) -> list[tuple[bytes, bool]]:
+    """The JSON texts of frames, each with whether its frame calls itself an error."""
+    texts = []
+    for frame in frames:
+        text = frame.raw.strip() if frame.data is None else frame.data
+        if frame.data is not None or text.startswith(b"{"):
+            texts.append((text, frame.event == b"error"))
+    return texts

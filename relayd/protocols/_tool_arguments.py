@@ -15,7 +15,8 @@ from relayd.wire.json_scanner import MAX_DEPTH
 MOST_PENDING_CHARS = 64 * 1024
 MOST_PENDING_PIECES = 1024
 _OUTSIDE = re.compile(r'["{}\[\]]')
-_IN_STRING = re.compile(r'["\\]')
+_WINDOW = 16 * 1024  # characters of a string that are matched at a time: a match of many escapes takes memory
+_inside_string = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL).match
 
 
 class ObjectEndFinder:
@@ -82,21 +83,25 @@ class ObjectEndFinder:
             self._is_empty, self._is_not_object = False, text[0] != "{"
             if self._is_not_object:
                 return
-        position = 0
+        position = 1 if self._escaped else 0
+        self._escaped = False
         while not self._is_complete:
-            if self._escaped:
-                self._escaped = False
-                position += 1
-            found = (_IN_STRING if self._in_string else _OUTSIDE).search(text, position)
+            while self._in_string:
+                inside = _inside_string(text, position, position + _WINDOW)
+                assert inside is not None
+                position = inside.end()
+                if text[position : position + 1] == '"':
+                    self._in_string = False
+                    position += 1
+                elif len(text) - position <= 1:  # nothing, or a backslash
+                    self._escaped = position < len(text)
+                    return
+            found = _OUTSIDE.search(text, position)
             if found is None:
                 return
             position, character = found.end(), found[0]
             if character == '"':
-                self._in_string = not self._in_string
-            elif character == "\\":
-                self._escaped = True
-                if position == len(text):
-                    return
+                self._in_string = True
             elif character in "{[":
                 self._depth += 1
             else:

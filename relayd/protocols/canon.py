@@ -15,7 +15,7 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -222,7 +222,7 @@ class TextDelta:
 
     text: str
     choice: int = 0
-    logprobs: tuple[Any, ...] | None = None
+    logprobs: Sequence[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,9 @@ class Memory(Protocol):
     def put(self, key: str, value: Any) -> None:
         """Store a value (plain JSON data); if that fails, `lost` has the reason."""
 
+    def put_steps(self, key: str, value: Any) -> Steps[None]:
+        """The same in steps, for values that may be large and are not changed meanwhile."""
+
     def delete(self, key: str) -> bool:
         """Delete a value. Returns whether it existed."""
 
@@ -125,7 +128,7 @@ class Reader(Protocol):
 
     @property
     def has_more(self) -> bool:
-        """Whether decompressed bytes are pending: `decode(b"")` processes them."""
+        """Whether something is pending for a later turn: `decode(b"")` processes it."""
 
     def decode(self, data: bytes) -> list[Event]:
         """The events that these bytes complete. Never raises: unreadable data becomes a Failure, after which all input
@@ -133,6 +136,9 @@ class Reader(Protocol):
 
     def finish(self) -> list[Event]:
         """The endpoint's bytes have ended cleanly. Returns the remaining events; the last one is End or Failure."""
+
+    def begin_finish(self) -> list[Event]:
+        """As `finish`, but what takes long is left to `decode(b"")`, as long as `has_more` is true."""
 
 
 class ReaderFactory(Protocol):
@@ -151,6 +157,11 @@ class Renderer(Protocol):
         """Set the name of the upstream whose response follows; a later attempt replaces an earlier one."""
         return None
 
+    @property
+    def has_more(self) -> bool:
+        """Whether output is pending for a later turn: `render([])` continues with it."""
+        return False
+
     def render(self, events: list[Event]) -> bytes:
         """The bytes to send now: frames of a stream; b"" for a plain response. A Failure ends a stream with an error of
         the dialect; events after End or Failure are ignored."""
@@ -160,6 +171,20 @@ class Renderer(Protocol):
 
     def response(self) -> EncodedResponse:
         """The plain response, once End or Failure was rendered."""
+        return run_steps(self.response_steps())
+
+    def response_steps(self) -> Steps[EncodedResponse]:
+        """The same in steps, for a response that may be large."""
+        yield
+        return self.response()
+
+
+def render_rest(renderer: Renderer) -> bytes:
+    """All pending output of a renderer."""
+    out = b""
+    while renderer.has_more:
+        out += renderer.render([])
+    return out
 
 
 class ResponseFacts(NamedTuple):

@@ -27,6 +27,7 @@ from relayd.protocols.dialect import (
     Renderer,
     RequestContext,
     TapFormat,
+    render_rest,
     run_steps,
 )
 from relayd.protocols.include_usage import usage_edit
@@ -311,7 +312,7 @@ class AiRequest:
         if self.failure_rendered:
             return b"", ends_stream
         if self.needs_translation(target) or self._renderer is not None:
-            return self.renderer.render([failure]), ends_stream
+            return self.renderer.render([failure]) + render_rest(self.renderer), ends_stream
         if response is not None and not response.media.is_stream:
             return None
         frame = self.dialect.error_frame(failure, request_id)

@@ -292,8 +292,16 @@ class Attempt:
             if filter_.failure is not None:
                 self._on_body_failure(slot, response, filter_.failure, data)
                 return
+            if filter_.unfinished:
+                slot.unfinished = True
         if self._ai_request is not None and data:
             self._ai_request.record_delivery(data)
+        if slot.unfinished:  # the driver calls again
+            if data:
+                if not self.writer.committed:
+                    self._commit(response)
+                slot.hold = not self.writer.body(data)
+            return
         head = response
         for filter_ in self._filters:
             head = filter_.head(head)

@@ -15,9 +15,9 @@ from relayd import clock
 from relayd.plan.plan import PlannedRoute
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.request_model import unclear
-from relayd.proxy.steps import TURN_S
 from relayd.wire.body import PARSED_BYTES, inspect_json, inspect_scanned
 from relayd.wire.json_scanner import JsonFault, JsonScanner
+from relayd.wire.json_steps import TURN_S
 
 
 class BodyInspection:

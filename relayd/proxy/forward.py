@@ -17,7 +17,7 @@ from relayd.limits.ticket import WAITING, Ticket, retry_after
 from relayd.limits.ticket import Refused as NoPermit
 from relayd.plan.plan import merged_timeouts
 from relayd.protocols.canon import Failure
-from relayd.protocols.dialect import Refused
+from relayd.protocols.dialect import Refused, render_rest
 from relayd.proxy.ai_request import failure_answer, refused_answer
 from relayd.proxy.attempt import Attempt
 from relayd.proxy.exchange import Exchange
@@ -273,7 +273,7 @@ def deliver_last_error(exchange: Exchange, loop: RetryLoop, result: AttemptResul
         # The renderer reports it, because it also forgets the response that this one should have continued.
         record.code, record.detail = fault.kind.code, fault.detail
         reported = failure or Failure(fault.kind.status, fault.kind.message, fault.kind.code)
-        exchange.deliver_stream(ai_request.renderer.render([reported]))
+        exchange.deliver_stream(ai_request.renderer.render([reported]) + render_rest(ai_request.renderer))
         return
     if failure is None:
         exchange.fail(fault)

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from relayd import clock
-from relayd.wire.json_steps import Steps
+from relayd.wire.json_steps import TURN_S, Steps
 
 T = TypeVar("T")
-TURN_S = 0.004
 
 
 class CallLater(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from relayd.wire.json_steps import Steps, parse_text_steps
+from relayd.wire.json_steps import Steps, parse_text_steps, write_ascii_steps
 
 
 class Backend(Protocol):
@@ -13,6 +13,7 @@ class Backend(Protocol):
     def get(self, space: str, key: str) -> Any: ...
     def text(self, space: str, key: str) -> str | None: ...
     def put(self, space: str, key: str, value: Any) -> None: ...
+    def put_text(self, space: str, key: str, text: str) -> None: ...
     def delete(self, space: str, key: str) -> bool: ...
     def lost(self, space: str, key: str) -> str: ...
 
@@ -42,6 +43,10 @@ class Space:
     def put(self, key: str, value: Any) -> None:
         """Store a value of plain JSON data. If that fails, `lost` returns the reason."""
         self._store.put(self._name, key, value)
+
+    def put_steps(self, key: str, value: Any) -> Steps[None]:
+        """The same in steps, for values that may be large."""
+        self._store.put_text(self._name, key, (yield from write_ascii_steps(value)))
 
     def delete(self, key: str) -> bool:
         """Delete the entry. Returns True if it existed."""

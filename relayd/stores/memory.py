@@ -114,9 +114,12 @@ class Store:
 
     def put(self, space: str, key: str, value: Any) -> None:
         """See Space.put."""
+        self.put_text(space, key, _encode(value))
+
+    def put_text(self, space: str, key: str, text: str) -> None:
+        """Store a value as its JSON text in ASCII: one byte in memory for each character."""
         self._sweep(_SWEPT_AT_ONCE)
         self.delete(space, key)
-        text = _encode(value)  # ASCII: one byte in memory for each character
         size_bytes = len(text) + 2 * (len(space) + len(key)) + ENTRY_BYTES
         if size_bytes * LARGEST_SHARE > self._max_bytes or self._max_entries < 1:
             self._losses.lose((space, key), TOO_LARGE, f"{size_bytes} bytes")

@@ -196,8 +196,11 @@ class Store:
 
     def put(self, space: str, key: str, value: Any) -> None:
         """See Space.put."""
+        self.put_text(space, key, _encode(value))
+
+    def put_text(self, space: str, key: str, text: str) -> None:
+        """Store a value as its JSON text in ASCII."""
         self._collect()
-        text = _encode(value)
         entry_key = (_stored(space), _stored(key))
         size_bytes = len(text) + 2 * (len(entry_key[0]) + len(entry_key[1])) + ENTRY_BYTES
         if self._closed:

@@ -2,25 +2,31 @@
 
 Rules:
 1. A step processes at most CHUNK_BYTES of the document, or MOST_WEIGHT of a value, regardless of their structure.
-2. The result equals that of Python's own parser and serialiser. A JsonScanner has validated the document before.
-3. Text that is not all ASCII uses up to four bytes per character: the length of such strings is bounded.
+2. The result equals that of Python's own parser and serialiser. A JsonScanner has validated a request before. An answer
+   is validated while it is parsed, except for control characters in a long string, which are accepted.
+3. Text that is not all ASCII uses up to four bytes per character: the length of such strings is bounded in requests.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
-from collections.abc import Generator
+import sys
+from collections.abc import Callable, Generator, Mapping
 from json.decoder import scanstring  # type: ignore[attr-defined]  # not in the stubs
 from typing import Any, TypeVar
 
 from relayd.wire.body import JsonBody, scan
+from relayd.wire.json_scanner import MAX_DEPTH
 from relayd.wire.tool_list_cache import LISTS, LONGEST
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]  # a generator that yields between its steps
+Scan = Callable[[str, int], tuple[Any, int]]  # a value and its end; raises StopIteration if no value begins there
 
+TURN_S = 0.004  # how long steps go on in one turn of the event loop
 CHUNK_BYTES = 64 * 1024
 MOST_WEIGHT = 512  # values that are serialised at once
 LONG_CHARS = 64 * 1024  # a longer string is serialised in parts
@@ -32,7 +38,9 @@ _high_half = re.compile(rb"\\u[dD][89abAB][0-9A-Fa-f]{2}\Z").search
 _decode = codecs.utf_8_decode
 _BEHIND = " \t\r\n,:]}"
 _quote = json.encoder.encode_basestring
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+_encode_finite = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False
+).encode
 _encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False).encode
 
 
@@ -71,13 +79,19 @@ def parse_text_steps(text: str) -> Steps[Any]:
     return (yield from _Parser(text.encode("ascii")).value(0))
 
 
+def parse_document_steps(document: bytes, scan_value: Scan = scan) -> Steps[Any]:
+    """The value of a document in UTF-8 of which nothing is known. Raises ValueError."""
+    return (yield from _Parser(document, scan_value, len(document)).document())
+
+
 class _Parser:
     """Parses one document chunk by chunk; used once."""
 
-    __slots__ = ("_body", "_start", "position", "text")
+    __slots__ = ("_body", "_depth", "_most_wide_chars", "_scan", "_start", "position", "text")
 
-    def __init__(self, body: bytes) -> None:
-        self._body = body
+    def __init__(self, body: bytes, scan_value: Scan = scan, most_wide_chars: int = MOST_WIDE_CHARS) -> None:
+        self._body, self._scan, self._most_wide_chars = body, scan_value, most_wide_chars
+        self._depth = 0  # of containers that are longer than a chunk
         self._start = 0  # the position of the text in the body
         self.text = ""  # the current chunk
         self.position = 0  # the position in the text
@@ -87,22 +101,43 @@ class _Parser:
         self._start, self.position = start, 0
         chunk = self._body[start : start + CHUNK_BYTES]
         self.text = chunk.decode("ascii") if chunk.isascii() else _decode(chunk, "strict", False)[0]
+        if chunk and not self.text:
+            raise ValueError("it is cut off")
 
     def _byte(self, position: int) -> int:
         """The position in the body of this position in the text."""
         text = self.text
         return self._start + (position if text.isascii() else len(text[:position].encode("utf-8")))
 
+    def document(self) -> Steps[Any]:
+        """The one value that the whole document is."""
+        self._load(0)
+        yield from self._next()
+        found = yield from self.value(self._byte(self.position))
+        while True:
+            located = _blanks(self.text, self.position)
+            assert located is not None
+            if located.end() < len(self.text):
+                raise ValueError("something stands behind it")
+            start = self._byte(len(self.text))
+            if start >= len(self._body):
+                return found
+            yield
+            self._load(start)
+
     def value(self, start: int) -> Steps[Any]:
         """Parse the value that begins at this byte and is longer than a chunk; then the text begins after it."""
         code = self._body[start]
         if code == 0x22:
             return (yield from self._string(start))
-        if code == 0x5B:
-            return (yield from self._list(start))
-        if code == 0x7B:
-            return (yield from self._object(start))
-        raise ValueError("a number is too long")
+        if code not in b"[{":
+            raise ValueError("a number is too long, or no value begins here")
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise ValueError("nested too deeply")
+        found = yield from (self._list(start) if code == 0x5B else self._object(start))
+        self._depth -= 1
+        return found
 
     def _next(self) -> Steps[str]:
         """The next character that is not whitespace."""
@@ -124,7 +159,7 @@ class _Parser:
         while True:
             text, position = self.text, self.position
             try:
-                value, end = scan(text, position)
+                value, end = self._scan(text, position)
             except (ValueError, StopIteration, RecursionError):
                 end = len(text)
             if end < len(text) and text[end] in _BEHIND:  # a truncated number can look like a shorter number
@@ -147,6 +182,8 @@ class _Parser:
             self.position += 1
             if mark == "]":
                 return found
+            if mark != ",":
+                raise ValueError("a comma is missing")
 
     def _object(self, start: int) -> Steps[dict[str, Any]]:
         found: dict[str, Any] = {}
@@ -156,13 +193,16 @@ class _Parser:
             return found
         while True:
             key = yield from self._item()
-            yield from self._next()
-            self.position += 1  # after the colon
+            if key.__class__ is not str or (yield from self._next()) != ":":
+                raise ValueError("a key or its colon is missing")
+            self.position += 1
             found[key] = yield from self._item()
             mark = yield from self._next()
             self.position += 1
             if mark == "}":
                 return found
+            if mark != ",":
+                raise ValueError("a comma is missing")
 
     def _string(self, start: int) -> Steps[str]:
         """Parse a string of any length, in parts that split neither a character nor an escape."""
@@ -178,18 +218,21 @@ class _Parser:
             is_closed = end < len(chunk) and chunk[end] == 0x22
             if not is_closed:
                 end = _whole(chunk, end)
-            part = _decode(chunk[:end], "strict", False)
-            text, taken = part if is_closed else (part[0], part[1])
-            parts.append(scanstring(text + '"', 0, True)[0] if "\\" in text else text)
+            text, taken = _decode(chunk[:end], "strict", is_closed)
+            if not taken and not is_closed:
+                raise ValueError("it is cut off")
+            parts.append(scanstring(text + '"', 0, False)[0] if "\\" in text else text)
             chars += len(parts[-1])
             is_ascii = is_ascii and parts[-1].isascii()
-            if chars > MOST_WIDE_CHARS and not is_ascii:
-                raise TooWide(f"a string of more than {MOST_WIDE_CHARS} characters is not all ASCII")
+            if chars > self._most_wide_chars and not is_ascii:
+                raise TooWide(f"a string of more than {self._most_wide_chars} characters is not all ASCII")
             position += taken
             yield
             if is_closed:
                 self._load(position + 1)
-                return "".join(parts)
+                whole = "".join(parts)
+                yield
+                return whole
 
 
 def _whole(chunk: bytes, end: int) -> int:
@@ -219,48 +262,81 @@ def _escapes(chunk: bytes, located: int) -> bool:
 def write_steps(value: Any) -> Steps[bytes]:
     """Serialise as compact JSON in UTF-8; text that UTF-8 cannot represent is escaped."""
     pieces: list[bytes] = []
-    yield from _write(value, pieces)
+    yield from write_into(pieces, value)
+    if len(pieces) > 1:
+        yield
     return b"".join(pieces)
 
 
-def _write(value: Any, pieces: list[bytes]) -> Steps[None]:
+def write_ascii_steps(value: Any) -> Steps[str]:
+    """Compact JSON in ASCII."""
+    pieces: list[bytes] = []
+    yield from write_into(pieces, value, _ascii_bytes_of)
+    yield
+    texts = [str(piece, "ascii") for piece in pieces]
+    pieces.clear()
+    yield
+    return "".join(texts)
+
+
+def write_into(pieces: list[bytes], value: Any, encode: Callable[[Any], bytes] | None = None) -> Steps[None]:
+    """As `write_steps`, piece by piece to the end of a list, from which they may be taken between the steps."""
+    encode = encode or _bytes_of
     if isinstance(value, str):
         if len(value) <= LONG_CHARS:
-            pieces.append(_bytes_of(value))
+            pieces.append(encode(value))
             return
         pieces.append(b'"')
         for at in range(0, len(value), LONG_CHARS):
-            pieces.append(_bytes_of(value[at : at + LONG_CHARS])[1:-1])
+            pieces.append(encode(value[at : at + LONG_CHARS])[1:-1])
             yield
         pieces.append(b'"')
     elif isinstance(value, dict | list | tuple) and value:
         if weight(value, MOST_WEIGHT) <= MOST_WEIGHT:
-            pieces.append(_bytes_of(value))
+            pieces.append(encode(value))
         else:
-            yield from _write_container(value, pieces)
+            yield from _write_container(value, pieces, encode)
     else:
-        pieces.append(_bytes_of(value))
+        pieces.append(encode(value))
 
 
-def _write_container(value: Any, pieces: list[bytes]) -> Steps[None]:
-    if isinstance(value, dict):
-        mark = b"{"
-        for key, inner in value.items():
-            pieces.append(mark)
-            yield from _write(str(key), pieces)
+def write_members_into(pieces: list[bytes], members: Mapping[str, Any]) -> Steps[None]:
+    """As `write_into`, of an object without its closing bracket."""
+    mark = b"{"
+    for key, inner in members.items():
+        pieces.append(b"%b%b:" % (mark, _bytes_of(key)))
+        yield from write_into(pieces, inner)
+        yield
+        mark = b","
+
+
+def _write_container(value: Any, pieces: list[bytes], encode: Callable[[Any], bytes]) -> Steps[None]:
+    is_dict = isinstance(value, dict)
+    mark, comma = (b"{", b",") if is_dict else (b"[", b",")
+    group: list[Any] = []  # small values, which are written together
+    found = 0
+    for item in value.items() if is_dict else value:
+        inner = item[1] if is_dict else item
+        more = weight((inner,), MOST_WEIGHT)
+        if group and found + more > MOST_WEIGHT:
+            pieces += mark, encode(dict(group) if is_dict else group)[1:-1]
+            yield
+            mark, found = comma, 0
+            group.clear()
+        if more <= MOST_WEIGHT:
+            group.append(item)
+            found += more
+            continue
+        pieces.append(mark)
+        mark = comma
+        if is_dict:
+            yield from write_into(pieces, str(item[0]), encode)
             pieces.append(b":")
-            yield from _write(inner, pieces)
-            yield
-            mark = b","
-        pieces.append(b"}")
-    else:
-        mark = b"["
-        for inner in value:
-            pieces.append(mark)
-            yield from _write(inner, pieces)
-            yield
-            mark = b","
-        pieces.append(b"]")
+        yield from write_into(pieces, inner, encode)
+        yield
+    if group:
+        pieces += mark, encode(dict(group) if is_dict else group)[1:-1]
+    pieces.append(b"}" if is_dict else b"]")
 
 
 def weight(value: Any, most: int) -> int:
@@ -283,6 +359,29 @@ def weight(value: Any, most: int) -> int:
 
 def _bytes_of(value: Any) -> bytes:
     try:
-        return (_quote(value) if value.__class__ is str else _encode(value)).encode("utf-8")
+        return (_quote(value) if value.__class__ is str else encode_json(value)).encode("utf-8")
     except UnicodeEncodeError:
-        return _encode_ascii(value).encode("ascii")
+        return _encode_ascii(finite(value)).encode("ascii")
+
+
+def _ascii_bytes_of(value: Any) -> bytes:
+    return _encode_ascii(value).encode("ascii")
+
+
+def encode_json(value: Any) -> str:
+    """Compact JSON; a number that JSON cannot hold is written as `finite` has it."""
+    try:
+        return _encode_finite(value)
+    except ValueError:
+        return _encode_finite(finite(value))
+
+
+def finite(value: Any) -> Any:
+    """The value with each float as one that JSON can hold."""
+    if isinstance(value, Mapping):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else math.copysign(sys.float_info.max, value)

@@ -26,6 +26,11 @@ class LineSplitter:
         self._max_line = max_line
 
     @property
+    def waiting(self) -> int:
+        """How many bytes `rest` has."""
+        return len(self._buffer)
+
+    @property
     def rest(self) -> bytes:
         """The bytes after the last line end."""
         return bytes(self._buffer)

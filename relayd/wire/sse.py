@@ -43,9 +43,13 @@ class Event:
 class SseSplitter:
     """Splits one stream; owned by the exchange that carries it."""
 
-    __slots__ = ("_after_cr", "_buffer", "_fast_bytes", "_first", "_line", "_lines", "_max_event", "_max_line", "_scan")
+    __slots__ = (
+        "_after_cr", "_buffer", "_fast_bytes", "_first", "_line", "_lines", "_max_event", "_max_line",
+        "_scan", "keeps_raw",
+    )  # fmt: skip
 
     def __init__(self, max_line: int = 1024 * 1024, max_event: int = 4 * 1024 * 1024) -> None:
+        self.keeps_raw = True  # False: the raw bytes of blocks with data are not needed, and may be missing
         self._buffer = bytearray()  # from the first byte of the current block
         self._line = 0  # the beginning of the current line
         self._scan = 0  # the position at which the search for its end continues
@@ -55,6 +59,11 @@ class SseSplitter:
         self._max_line = max_line
         self._max_event = max_event
         self._fast_bytes = min(max_line, max_event, MOST_LINES)  # a smaller input cannot exceed a bound
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes `rest` has."""
+        return len(self._buffer)
 
     @property
     def rest(self) -> bytes:
@@ -79,7 +88,7 @@ class SseSplitter:
                 line_start += 1
         search = _LINE_END.search
         while (match := search(buffer, position)) is not None:
-            line = bytes(buffer[line_start : match.start()])
+            line = _cut(buffer, line_start, match.start())
             position = line_start = match.end()
             if len(line) > self._max_line:
                 raise SseError("line_size")
@@ -95,7 +104,10 @@ class SseSplitter:
                     raise SseError("event_lines")
                 self._lines.append(line)
                 continue
-            events.append(_parse(bytes(buffer[block:position]), self._lines))
+            event = _parse(b"", self._lines)
+            if self.keeps_raw or event.data is None:
+                event.raw = _cut(buffer, block, position)
+            events.append(event)
             self._lines = []
             block = position
         if len(buffer) - line_start > self._max_line:
@@ -107,6 +119,12 @@ class SseSplitter:
         self._line = line_start - block
         self._scan = len(buffer)
         return events
+
+
+def _cut(buffer: bytearray, start: int, end: int) -> bytes:
+    """A part of the buffer, copied once."""
+    with memoryview(buffer) as view:
+        return bytes(view[start:end])
 
 
 def _is_plain(data: bytes) -> bool:

@@ -24,6 +24,10 @@ class Kept:
     def put(self, key: str, value: Any) -> None:
         self.values[key] = json.loads(json.dumps(value))
 
+    def put_steps(self, key: str, value: Any) -> Steps[None]:
+        yield
+        self.put(key, value)
+
     def delete(self, key: str) -> bool:
         return self.values.pop(key, None) is not None
 
@@ -43,6 +47,10 @@ class Forgetful:
 
     def put(self, key: str, value: Any) -> None:
         return None
+
+    def put_steps(self, key: str, value: Any) -> Steps[None]:
+        yield
+        self.put(key, value)
 
     def delete(self, key: str) -> bool:
         return False

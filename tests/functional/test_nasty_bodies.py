@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import struct
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import pytest
 from tests.functional.harness.client import Client
 from tests.functional.harness.message import answer, request
 from tests.functional.harness.relay import Relay
+from tests.functional.harness.share import longest_share, spent_ns
 from tests.functional.harness.upstream import Upstream, saying
 
 MANY_CLIENTS = 40
@@ -51,39 +50,8 @@ def config(folder: Path, url: str) -> dict[str, Any]:
 CONFIG = config
 
 
-def spent_ns(pid: int) -> int:
-    tasks = Path(f"/proc/{pid}/task")
-    return sum(int((tasks / task / "schedstat").read_text().split()[0]) for task in os.listdir(tasks))
-
-
 def post(path: str, body: bytes) -> bytes:
     return request(path.encode(), b"Content-Type: application/json", method=b"POST", body=body)
-
-
-def longest_share(relay: Relay, data: bytes, told: Callable[[Client], Any]) -> tuple[Any, float]:
-    """What was answered, and the largest share of the work that was done during one wait of a bystander."""
-    answers: list[Any] = []
-
-    def send() -> None:
-        with Client(relay.address) as client:
-            client.sock.settimeout(60)
-            client.send(data)
-            answers.append(told(client))
-
-    with Client(relay.address) as bystander:
-        bystander.send(request(b"/bystander"))
-        assert bystander.answer().status == 200
-        begun = spent_ns(relay.pid)
-        sender = threading.Thread(target=send)
-        sender.start()
-        waits = []
-        while sender.is_alive():
-            before = spent_ns(relay.pid)
-            bystander.send(request(b"/bystander"))
-            assert bystander.answer().status == 200
-            waits.append(spent_ns(relay.pid) - before)
-        sender.join()
-        return answers[0], max(waits) / (spent_ns(relay.pid) - begun)
 
 
 def test_many_bodies_at_once_share_the_turns_of_the_loop(relay: Relay, upstream: Upstream) -> None:

@@ -61,6 +61,10 @@ class Kept:
     def put(self, key: str, value: Any) -> None:
         self._texts[key] = json.dumps(value)
 
+    def put_steps(self, key: str, value: Any) -> Steps[None]:
+        yield
+        self.put(key, value)
+
     def delete(self, key: str) -> bool:
         return self._texts.pop(key, None) is not None
 

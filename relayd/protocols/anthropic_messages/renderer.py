@@ -23,6 +23,7 @@ from relayd.protocols.anthropic_messages.errors import error_object, render_erro
 from relayd.protocols.anthropic_messages.read_request import INPUT_TOKENS
 from relayd.protocols.canon import Begin, End, Event, Failure, Request, Usage
 from relayd.protocols.dialect import EncodedResponse, Renderer, RequestContext
+from relayd.wire.json_steps import Steps
 
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 _COMMENT = b": keep-alive\n\n"
@@ -232,7 +233,7 @@ class PlainRenderer(Renderer):
         """A plain response has no keep-alive."""
         return b""
 
-    def response(self) -> EncodedResponse:
+    def response_steps(self) -> Steps[EncodedResponse]:
         """The message, or the error that ended it."""
         failure = self._failure
         if failure is None and not self._ended:
@@ -244,4 +245,5 @@ class PlainRenderer(Renderer):
         message["stop_reason"], message["stop_sequence"] = self._assembler.stop()
         message["usage"] = _usage_members(self._assembler.usage)
         headers = (("request-id", self._context.request_id),) if self._context.request_id else ()
-        return EncodedResponse(200, _json.write(message), headers=headers)
+        body = yield from _json.write_sized_steps(message, self._blocks.size_bytes)
+        return EncodedResponse(200, body, headers=headers)

@@ -9,11 +9,13 @@ Laws (in addition to those of _response_reader.py):
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._bounds import MAX_ID_CHARS, MOST_CALLS
 from relayd.protocols._capabilities import GEMINI
+from relayd.protocols._event_pieces import tokens_of
 from relayd.protocols._response_reader import CUT, MIB, Framing, ResponseReader
 from relayd.protocols._tool_arguments import object_text
 from relayd.protocols._turns import call_ids
@@ -229,18 +231,20 @@ class GeminiDecoder:
         events.append(ToolDelta(index, text, choice))
 
 
-def _logprobs(result: Any) -> tuple[Any, ...] | None:
+def _logprobs(result: Any) -> Sequence[Any] | None:
     """Gemini's two lists of log probabilities as Chat's single list."""
     if not isinstance(result, dict):
         return None
     alternatives = _json.a_list(result.get("topCandidates"))
-    collected = []
-    for position, chosen in enumerate(_json.a_list(result.get("chosenCandidates"))):
+    chosen = _json.a_list(result.get("chosenCandidates"))
+
+    def read(position: int) -> dict[str, Any]:
         top = _json.an_object(alternatives[position]).get("candidates") if position < len(alternatives) else None
-        token = _token(chosen)
+        token = _token(chosen[position])
         token["top_logprobs"] = [_token(one) for one in _json.a_list(top)]
-        collected.append(token)
-    return tuple(collected) or None
+        return token
+
+    return tokens_of(range(len(chosen)), read) or None
 
 
 def _token(chosen: Any) -> dict[str, Any]:

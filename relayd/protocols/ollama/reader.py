@@ -12,6 +12,7 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._bounds import MAX_ID_CHARS, MOST_CALLS
+from relayd.protocols._event_pieces import tokens_of
 from relayd.protocols._response_reader import CUT, MIB, Framing, ResponseReader
 from relayd.protocols._tool_arguments import object_text
 from relayd.protocols._turns import call_ids
@@ -106,8 +107,7 @@ class OllamaDecoder:
             events.append(ReasoningDelta(thought))
         text = message.get("content")
         if isinstance(text, str) and text:
-            done_reason = isinstance(logprobs, list) and logprobs and not _json.is_deeper(logprobs, MAX_DEPTH)
-            events.append(TextDelta(text, 0, tuple(logprobs) if done_reason else None))
+            events.append(TextDelta(text, 0, tokens_of(_json.a_list(logprobs), _token) or None))
         for call in _json.a_list(message.get("tool_calls")):
             self._call(_json.an_object(call), events)
             if self.over:
@@ -155,6 +155,10 @@ class OllamaDecoder:
 
 
 _NOTHING = Usage()
+
+
+def _token(entry: Any) -> Any:
+    return None if _json.is_deeper(entry, MAX_DEPTH) else entry
 
 
 def _seconds(text: Any) -> int:

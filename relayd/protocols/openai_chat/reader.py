@@ -18,6 +18,7 @@ from relayd.protocols import _json
 from relayd.protocols._bounds import MAX_ID_CHARS, Allowance, ResponseTooLarge
 from relayd.protocols._capabilities import CHAT
 from relayd.protocols._chat_usage import read_usage
+from relayd.protocols._event_pieces import tokens_of
 from relayd.protocols._openai_errors import failure_of, status_in, unnamed_failure_of
 from relayd.protocols._response_reader import CUT, ResponseReader
 from relayd.protocols._turns import call_ids
@@ -243,8 +244,8 @@ def _delta(
         events.append(ReasoningDelta(thought, number))
     content = delta.get("content")
     tokens = _json.a_list(logprobs.get("content")) if logprobs.__class__ is dict else None
-    if tokens and not _json.is_deeper(tokens, 8):
-        events.append(TextDelta(_json.a_text(content), number, tuple(map(_token, tokens))))
+    if tokens:
+        events.append(TextDelta(_json.a_text(content), number, tokens_of(tokens, _token)))
     elif content.__class__ is str:
         if content:
             events.append(TextDelta(content, number))
@@ -266,7 +267,9 @@ def _delta(
 def _token(token: Any) -> Any:
     """A token with a finite log probability: an endpoint's -Infinity becomes OpenAI's value for a tiny probability."""
     if token.__class__ is not dict:
-        return token
+        return None if token.__class__ is list else token
+    if _json.is_deeper(token, 7):
+        return {"token": _json.a_text(token.get("token")), "logprob": _MIN_LOGPROB}
     top = token.get("top_logprobs")
     if top.__class__ is list and any(one.__class__ is dict and one.get("logprob") is None for one in top):
         token = {**token, "top_logprobs": [_token(one) for one in top]}

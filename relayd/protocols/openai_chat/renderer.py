@@ -36,6 +36,7 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.dialect import EncodedResponse, Renderer, RequestContext
 from relayd.protocols.openai_chat.tool_call_serializer import ToolCallSerializer
+from relayd.wire.json_steps import Steps
 
 _TOKEN_CHARS = 1024  # the approximate size of a token's object with its alternatives
 
@@ -118,7 +119,7 @@ class ChatRenderer(Renderer):
         """A keep-alive frame."""
         return b"" if self._whole is not None else b": keep-alive\n\n"
 
-    def response(self) -> EncodedResponse:
+    def response_steps(self) -> Steps[EncodedResponse]:
         """The plain response."""
         if self._failure is not None:
             return render_error(self._failure, self._request_id)
@@ -127,10 +128,13 @@ class ChatRenderer(Renderer):
         choices = sorted((self._whole or {}).items())
         body: dict[str, Any] = dict(self._start(Begin()))
         body["object"] = "chat.completion"
-        body["choices"] = [choice.value(number) for number, choice in choices]
+        body["choices"] = []
+        for number, choice in choices:
+            body["choices"].append(choice.value(number))
+            yield
         if self._usage is not None:
             body["usage"] = usage_object(self._usage)
-        return EncodedResponse(200, _json.write(body))
+        return EncodedResponse(200, (yield from _json.write_sized_steps(body, self._allowance.charged)))
 
     # ---- frames
 

@@ -1,4 +1,4 @@
-"""OpenAI's Responses API: both sides, with the client's state, WebSocket transport and compaction."""
+"""OpenAI's Responses API: clients and endpoints, with stored responses, WebSocket transport and compaction."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from relayd.protocols._openai_errors import read_error, render_error
 from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Dialect, Renderer, RequestContext
 from relayd.protocols.model_list import OPENAI_SOURCE
-from relayd.protocols.openai_responses import take_back, usage, websocket
+from relayd.protocols.openai_responses import generated_reasoning, usage, websocket
 from relayd.protocols.openai_responses.compaction import CompactionRenderer
+from relayd.protocols.openai_responses.read_request import MAX_ITEMS, read_request, read_steps
 from relayd.protocols.openai_responses.reader import reader
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
-from relayd.protocols.openai_responses.request import MAX_ITEMS, read_request, read_steps
-from relayd.protocols.openai_responses.request_out import write_request, write_steps
 from relayd.protocols.openai_responses.response_settings import settings_of
 from relayd.protocols.openai_responses.retrieval import COUNT_PATH, local, local_steps
 from relayd.protocols.openai_responses.tools import MAX_TOOLS
+from relayd.protocols.openai_responses.write_request import write_request, write_steps
 
 
-def renderer(request: Request, ask: RequestContext) -> Renderer:
-    """The renderer for what was asked: a response or a compaction."""
-    is_compaction = settings_of(request).kept_items is not None
-    return CompactionRenderer(request, ask) if is_compaction else ResponsesRenderer(request, ask)
+def renderer(request: Request, context: RequestContext) -> Renderer:
+    """Make the renderer of a request: for a response or for a compaction."""
+    is_compaction = settings_of(request).retained_items is not None
+    return CompactionRenderer(request, context) if is_compaction else ResponsesRenderer(request, context)
 
 
 DIALECT = Dialect(
@@ -31,9 +31,9 @@ DIALECT = Dialect(
     read_error=read_error,
     read_request=read_request,
     renderer=renderer,
-    strip_generated=take_back.take_back,
-    generated_marks=take_back.MARKS,
-    has_generated_parts=take_back.has_generated_parts,
+    strip_generated=generated_reasoning.strip_generated,
+    generated_marks=generated_reasoning.MARKS,
+    has_generated_parts=generated_reasoning.has_generated_parts,
     recalls=True,
     local=local,
     local_steps=local_steps,
@@ -52,18 +52,18 @@ DIALECT = Dialect(
     websocket=websocket.TRANSPORT,
     drops=(
         "Hosted tools (web_search, file_search, code_interpreter, mcp, image_generation and others) are left out; a "
-        "tool_choice that demands one is refused.",
+        "tool_choice that requires one is refused.",
         "background, conversation and prompt are refused; images and audio by file_id are refused.",
-        "Items of a type that relayd does not know are carried as text where they have one, else left out; the "
-        "access log and a metric count both. One that answers a known call without text is refused.",
-        "Tools that items bring (additional_tools, tool_search_output) are offered like those in tools; a tool_search "
-        "that the client runs is a function, and deferred tools are offered at once.",
-        "input_tokens counts by an estimate, but before a Responses upstream, which counts itself.",
+        "Items of an unknown type are sent as text if they contain text, else left out; the access log and a metric "
+        "count both. An unknown item that is the output of a known call is refused if it has no text.",
+        "Tools declared by input items (additional_tools, tool_search_output) are offered like those in tools; a "
+        "tool_search that the client executes becomes a function; deferred tools are offered immediately.",
+        "input_tokens returns an estimate, except for a Responses upstream, which counts the tokens itself.",
         "truncation, max_tool_calls and client_metadata are accepted and have no effect.",
-        "Towards a Responses upstream: seed, logit_bias, top_k and penalties are left out; n above 1 and sound are "
-        "refused; relayd itself ends the answer at stop strings; thoughts that another kind of upstream has signed are "
-        "left out; a thinking budget becomes a word of effort, and an effort that the model does not have the nearest; "
-        "the name of a message's author, and that a tool's result is marked as failed, are left out.",
-        "Towards a Responses client: which stop string was met, and every answer but the first, are left out.",
+        "Towards a Responses upstream: seed, logit_bias, top_k and penalties are left out; n above 1 and audio are "
+        "refused; relayd itself ends the answer at stop strings; thoughts signed by another kind of upstream are left "
+        "out; a thinking budget becomes an effort level, and an effort that the model lacks becomes the nearest one; "
+        "the name of a message's author and the mark of a failed tool result are left out.",
+        "Towards a Responses client: the matched stop string, and all answers except the first, are left out.",
     ),
 )

@@ -1,8 +1,8 @@
-"""Decodes the free text of a custom tool's call from its JSON arguments while they arrive in pieces.
+"""Decodes the free text of a custom tool call from its JSON arguments while they arrive in fragments.
 
 Laws:
-1. The cost is linear in the text, however it was cut.
-2. The decoded text is the same for every cut: what raw_input makes of the whole text.
+1. The cost is linear in the length of the text, regardless of the fragments.
+2. The decoded text does not depend on the fragments: it equals raw_input of the complete text.
 """
 
 from __future__ import annotations
@@ -17,75 +17,75 @@ _OPENING = re.compile(r'\s*\{\s*"input"\s*:\s*"')
 _PLAIN = re.compile(r'[^"\\]+')
 _ESCAPED = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _HEX = re.compile(r"[0-9A-Fa-f]{4}")
-_LONGEST_OPENING = 256
+_MAX_OPENING_CHARS = 256
 
 
 class CustomInputDecoder:
-    """Decodes the string in `{"input": "..."}`; owned by the call whose arguments it reads."""
+    """Decodes the string in `{"input": "..."}`; owned by one tool call."""
 
-    __slots__ = ("_held", "_state", "_whole")
+    __slots__ = ("_pending", "_raw_text", "_state")
 
     def __init__(self) -> None:
-        self._state = "opening"  # opening -> string -> behind, or opening -> whole
-        self._held = ""  # of the opening, or of an escape that is not complete
-        self._whole = TextBuffer()
+        self._state = "opening"  # opening -> string -> closed, or opening -> raw
+        self._pending = ""  # an incomplete opening or escape sequence
+        self._raw_text = TextBuffer()
 
     def decode(self, text: str) -> str:
-        """The decoded text of this piece; a part may be held back until the next one."""
-        if self._state == "behind":
+        """Decode a fragment. The last characters may be withheld until the next fragment."""
+        if self._state == "closed":
             return ""
-        if self._state == "whole":
-            self._whole.add(text)
+        if self._state == "raw":
+            self._raw_text.add(text)
             return ""
-        held, self._held = self._held + text, ""
+        pending, self._pending = self._pending + text, ""
         if self._state == "opening":
-            match = _OPENING.match(held)
+            match = _OPENING.match(pending)
             if match is None:
-                if len(held) > _LONGEST_OPENING or not _may_open(held):
-                    self._state = "whole"
-                    self._whole.add(held)
+                if len(pending) > _MAX_OPENING_CHARS or not _is_opening_prefix(pending):
+                    self._state = "raw"
+                    self._raw_text.add(pending)
                 else:
-                    self._held = held
+                    self._pending = pending
                 return ""
             self._state = "string"
-            held = held[match.end() :]
-        return self._string(held)
+            pending = pending[match.end() :]
+        return self._decode_string(pending)
 
     def end(self) -> str:
-        """The text that was held back."""
+        """Return the withheld text; the arguments are complete."""
         if self._state == "string":
-            held, self._held = self._held, ""
-            return "�" if held.startswith("\\u") and len(held) >= 6 else ""
-        if self._state == "behind":
+            pending, self._pending = self._pending, ""
+            return "�" if pending.startswith("\\u") and len(pending) >= 6 else ""
+        if self._state == "closed":
             return ""
-        text = self._whole.text() + self._held
-        self._whole, self._held, self._state = TextBuffer(), "", "behind"
+        text = self._raw_text.text() + self._pending
+        self._raw_text, self._pending, self._state = TextBuffer(), "", "closed"
         return raw_input(text)
 
-    def _string(self, text: str) -> str:
-        """Decode the inside of the string, up to its end or to an escape that is not complete."""
-        found: list[str] = []
+    def _decode_string(self, text: str) -> str:
+        """Decode the content of the string, up to its closing quote or to an incomplete escape sequence."""
+        decoded: list[str] = []
         position = 0
         while position < len(text):
             plain = _PLAIN.match(text, position)
             if plain is not None:
-                found.append(plain.group())
+                decoded.append(plain.group())
                 position = plain.end()
                 continue
             if text[position] == '"':
-                self._state = "behind"
-                return "".join(found)
+                self._state = "closed"
+                return "".join(decoded)
             length, character = _escape(text, position)
             if not length:
-                self._held = text[position:]
+                self._pending = text[position:]
                 break
-            found.append(character)
+            decoded.append(character)
             position += length
-        return "".join(found)
+        return "".join(decoded)
 
 
 def _escape(text: str, position: int) -> tuple[int, str]:
-    """Length and meaning of the escape at `position`; (0, "") while it is not complete."""
+    """Return the length and the character of the escape sequence at `position`; (0, "") while it is incomplete."""
     kind = text[position + 1 : position + 2]
     if not kind:
         return 0, ""
@@ -107,7 +107,7 @@ def _escape(text: str, position: int) -> tuple[int, str]:
     return 6, "�" if 0xDC00 <= unit < 0xE000 else chr(unit)
 
 
-def _may_open(text: str) -> bool:
-    """Whether a text could still become `{"input": "`."""
+def _is_opening_prefix(text: str) -> bool:
+    """True if the text is a prefix of `{"input": "`, white space aside."""
     stripped = "".join(text.split())
     return '{"input":"'.startswith(stripped)

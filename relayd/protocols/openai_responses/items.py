@@ -1,13 +1,13 @@
-"""The items of a Responses conversation, told as messages: who said what, which call got which answer.
+"""Converts the input items of a Responses request to canonical messages.
 
 Laws:
-1. An assistant's consecutive texts, thoughts and calls are one turn until one of its calls is answered. An answer
-   stands directly behind the turn that made the call, wherever the client put it.
-2. A text behind a text is a turn of its own, and takes the thoughts before it along. Thoughts that nothing follows are
-   left out.
-3. An item that only its client knows ends no conversation: what it says is carried as a user's text that names the
-   item's type, what says nothing is left out, and `unknown` tells both. What is part of a known item and cannot be
-   carried is refused by name. What hosted tools left in the history is known, and left out.
+1. Consecutive text, reasoning and calls of the assistant are one turn until the output of one of its calls. A tool
+   output directly follows the turn of its call, wherever the client put it.
+2. A text that follows a text begins a new turn; pending reasoning belongs to that turn. Reasoning is left out if no
+   assistant item follows.
+3. An item of an unknown type does not fail the request: its text is carried as a user message that names the item's
+   type, an item without text is left out, and `unknown` counts both. An invalid part of a known item is refused with
+   its path. Items of hosted tools are known, and left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.dialect import Refused
 from relayd.protocols.openai_responses.reasoning_items import read_reasoning_item
-from relayd.protocols.openai_responses.tools import SEARCH, Names
+from relayd.protocols.openai_responses.tools import SEARCH, ToolNames
 
 _ROLES = ("system", "developer", "user", "assistant")
 _TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
@@ -41,48 +41,48 @@ _HOSTED = {
     "apply_patch_call", "apply_patch_call_output", "mcp_call", "mcp_list_tools", "mcp_approval_request",
     "mcp_approval_response", "program", "program_output",
 }  # fmt: skip
-_SAID = ("text", "message", "content", "summary", "output")  # members in which unknown items have what they say
-_LONGEST_TYPE = 64
-MOST_UNKNOWN = 16  # types of unknown items that are counted; a conversation has one or two
+_TEXT_MEMBERS = ("text", "message", "content", "summary", "output")  # members of unknown items that may contain text
+_MAX_TYPE_CHARS = 64
+MAX_UNKNOWN_TYPES = 16  # counted types of unknown items; a conversation usually has one or two
 COMPACTIONS = ("compaction", "compaction_summary")
 
 
 @dataclass(slots=True)
 class _Turn:
-    """One message in the making; owned by its Conversation."""
+    """A message under construction; owned by its Conversation."""
 
     role: str
     parts: list[Part] = field(default_factory=list)
     results: list[ToolResult] = field(default_factory=list)
     calls: int = 0
-    speaks: bool = False
+    has_text: bool = False
 
 
 class Conversation:
-    """Takes items one by one and tells them as messages; owned by the reading of one request.
+    """Converts items to messages one by one; owned by the reading of one request.
 
-    `unseal` opens the content of a compaction item; it raises Refused.
+    `unseal(encrypted_content, path)` decrypts a compaction item; it raises Refused.
     """
 
-    def __init__(self, names: Names, unseal: Callable[[str, str], str]) -> None:
+    def __init__(self, names: ToolNames, unseal: Callable[[str, str], str]) -> None:
         self._names, self._unseal = names, unseal
         self._turns: list[_Turn] = []
-        self._thoughts: list[Reasoning] = []  # for whatever the assistant does next
-        self._callers: dict[str, _Turn] = {}
+        self._pending_reasoning: list[Reasoning] = []  # belongs to the next assistant item
+        self._call_turns: dict[str, _Turn] = {}
         self._hosted_calls: set[str] = set()
-        self.unknown: dict[tuple[str, str], int] = {}  # how many items of which unknown type were carried and left_out
+        self.unknown: dict[tuple[str, str], int] = {}  # items by type and by carried or left_out
 
     def messages(self) -> tuple[Message, ...]:
-        """The conversation so far."""
-        told = []
+        """Return the messages of all items so far."""
+        messages = []
         for turn in self._turns:
-            told.append(Message(turn.role, tuple(turn.parts)))
+            messages.append(Message(turn.role, tuple(turn.parts)))
             if turn.results:
-                told.append(Message("tool", tuple(turn.results)))
-        return tuple(told)
+                messages.append(Message("tool", tuple(turn.results)))
+        return tuple(messages)
 
     def add(self, item: Mapping[str, Any], at: str) -> None:
-        """Take one item, whose type `whole_item` has made sure of. Raises Refused; `at` says where it stands."""
+        """Add an item returned by `typed_item`; `at` is its path. Raises Refused."""
         kind = item["type"]
         if kind == "message":
             self._message(item, at + ".")
@@ -93,34 +93,34 @@ class Conversation:
         elif kind in ("function_call_output", "custom_tool_call_output"):
             self._result(item, at + ".")
         elif kind == "reasoning":
-            self._thoughts += read_reasoning_item(item, at + ".")
+            self._pending_reasoning += read_reasoning_item(item, at + ".")
         elif kind in COMPACTIONS:
             sealed = _json.required(item, "encrypted_content", "a string", at + ".")
             self._user(Text(self._unseal(sealed, at + ".encrypted_content")))
         elif kind == "agent_message":
             self._agent_message(item, at + ".")
         elif kind == "tool_search_call":
-            self._search(item, at + ".")
+            self._search_call(item, at + ".")
         elif kind == "tool_search_output":
-            self._found(item, at + ".")
+            self._search_output(item, at + ".")
         elif kind == "additional_tools":
-            pass  # offered as if they stood in `tools`
+            pass  # item_tool_lists adds them to the tools of the request
         elif kind in _HOSTED:
-            self._hosted(item)
+            self._skip_hosted(item)
         else:
-            self._unknown(kind, item, at)
+            self._unknown_item(kind, item, at)
 
-    def _hosted(self, item: Mapping[str, Any]) -> None:
-        """What the provider has called; an output for it is left out as well."""
+    def _skip_hosted(self, item: Mapping[str, Any]) -> None:
+        """Leave out the call of a hosted tool, and later its output."""
         if isinstance(item.get("call_id"), str):
             self._hosted_calls.add(item["call_id"])
 
     def _user(self, *parts: Part) -> None:
-        self._thoughts.clear()
+        self._pending_reasoning.clear()
         self._turns.append(_Turn("user", list(parts)))
 
     def _agent_message(self, item: Mapping[str, Any], at: str) -> None:
-        """What one agent of the client tells another one, who is the model here."""
+        """Add a message from one agent of the client to another one; the model acts as the recipient."""
         author = _json.optional(item, "author", "a string", at) or "another agent"
         recipient = _json.optional(item, "recipient", "a string", at)
         heading = f"Message from {author}" + (f" to {recipient}:" if recipient else ":")
@@ -129,52 +129,53 @@ class Conversation:
             content = _json.required(item, "content", "a list", at)
         self._user(Text(heading), *_parts(content, at + "content"))
 
-    def _search(self, item: Mapping[str, Any], at: str) -> None:
-        """A call of the client's search for tools; what a provider searched is left out."""
+    def _search_call(self, item: Mapping[str, Any], at: str) -> None:
+        """Add a tool search call that the client executes; a search by the provider is left out."""
         if item.get("execution") != "client" or item.get("call_id") is None:
-            self._hosted(item)
+            self._skip_hosted(item)
             return
         arguments = _arguments(item.get("arguments"), at + "arguments")
         self._call({**item, "name": SEARCH, "namespace": None}, at, SEARCH, arguments)
 
-    def _found(self, item: Mapping[str, Any], at: str) -> None:
-        """The tools that a search has found: they are offered, and the answer to the call names them."""
+    def _search_output(self, item: Mapping[str, Any], at: str) -> None:
+        """Add the output of a tool search: names and descriptions of the tools found, which are offered as well."""
         call_id = _json.optional(item, "call_id", "a string", at)
         if call_id is None or item.get("execution") == "server":
             return
-        found = [{"name": name, **said} for name, said in self._names.known_in(_json.a_list(item.get("tools")))]
-        self._result({"call_id": call_id, "output": _json.write_bounded({"tools": found}, at + "tools")}, at)
+        declared = self._names.declared_in(_json.a_list(item.get("tools")))
+        tools = [{"name": name, **description} for name, description in declared]
+        self._result({"call_id": call_id, "output": _json.write_bounded({"tools": tools}, at + "tools")}, at)
 
-    def _unknown(self, kind: str, item: Mapping[str, Any], at: str) -> None:
-        """Carry what an item says, leave out what says nothing; what answers a call must say something."""
-        said = [text for member in _SAID for text in _texts_of(item.get(member))]
+    def _unknown_item(self, kind: str, item: Mapping[str, Any], at: str) -> None:
+        """Carry the text of an unknown item, or leave the item out. Raises Refused for a tool output without text."""
+        texts = [text for member in _TEXT_MEMBERS for text in _texts_of(item.get(member))]
         call_id = item.get("call_id")
-        turn = self._callers.get(call_id) if isinstance(call_id, str) else None
+        turn = self._call_turns.get(call_id) if isinstance(call_id, str) else None
         if turn is None:
-            self._hosted(item)
+            self._skip_hosted(item)
         elif kind.endswith("_output"):
-            if not said:
-                raise Refused(f"The item of type '{kind[:_LONGEST_TYPE]}' answers a call, but has no text.",
+            if not texts:
+                raise Refused(f"The item of type '{kind[:_MAX_TYPE_CHARS]}' is the output of a call, but has no text.",
                               at + ".type", "invalid_value")  # fmt: skip
-            self._result({"call_id": call_id, "output": "\n".join(said)}, at + ".")
-        if said and (turn is None or not kind.endswith("_output")):
+            self._result({"call_id": call_id, "output": "\n".join(texts)}, at + ".")
+        if texts and (turn is None or not kind.endswith("_output")):
             role = item.get("role")
             if role in ("system", "developer"):
-                self._turns.append(_Turn(role, [Text("\n".join(said))]))
+                self._turns.append(_Turn(role, [Text("\n".join(texts))]))
             else:
-                self._turns.append(_Turn("user", [Text("\n".join((f"[{kind[:_LONGEST_TYPE]}]", *said)))]))
-        key = (kind[:_LONGEST_TYPE], "carried" if said else "left_out")
-        if key in self.unknown or len(self.unknown) < MOST_UNKNOWN:
+                self._turns.append(_Turn("user", [Text("\n".join((f"[{kind[:_MAX_TYPE_CHARS]}]", *texts)))]))
+        key = (kind[:_MAX_TYPE_CHARS], "carried" if texts else "left_out")
+        if key in self.unknown or len(self.unknown) < MAX_UNKNOWN_TYPES:
             self.unknown[key] = self.unknown.get(key, 0) + 1
 
-    def _assistant(self, speaks: bool) -> _Turn:
-        """The assistant's turn that what comes now belongs to."""
+    def _assistant_turn(self, has_text: bool) -> _Turn:
+        """Return the assistant turn for the next item: the open one or a new one."""
         last = self._turns[-1] if self._turns else None
-        if last is None or last.role != "assistant" or last.results or (speaks and last.speaks and not last.calls):
+        if last is None or last.role != "assistant" or last.results or (has_text and last.has_text and not last.calls):
             last = _Turn("assistant")
             self._turns.append(last)
-        last.parts += self._thoughts
-        self._thoughts.clear()
+        last.parts += self._pending_reasoning
+        self._pending_reasoning.clear()
         return last
 
     def _message(self, item: Mapping[str, Any], at: str) -> None:
@@ -186,14 +187,14 @@ class Conversation:
             content = _json.required(item, "content", "a list", at)
         parts = _parts(content, at + "content")
         if role != "assistant":
-            self._thoughts.clear()
+            self._pending_reasoning.clear()
             self._turns.append(_Turn(role, parts))
         elif parts:
             if not all(isinstance(part, Text | Refusal) for part in parts):
-                raise Refused("An assistant's message holds text and refusals only.", at + "content", "invalid_value")
-            turn = self._assistant(speaks=True)
+                raise Refused("Assistant messages can contain only text and refusals.", at + "content", "invalid_value")
+            turn = self._assistant_turn(has_text=True)
             turn.parts += parts
-            turn.speaks = True
+            turn.has_text = True
 
     def _call(self, item: Mapping[str, Any], at: str, kind: str, arguments: str) -> None:
         call_id = _json.required(item, "call_id", "a string", at)
@@ -201,22 +202,22 @@ class Conversation:
         if not call_id or not name:
             raise Refused("A call needs a call_id and a name.", at + ("name" if call_id else "call_id"))
         namespace = _json.optional(item, "namespace", "a string", at)
-        turn = self._assistant(speaks=False)
-        known = self._names.of_history(namespace, name, kind)
-        turn.parts.append(ToolCall(call_id, known, arguments, "custom" if kind == "custom" else "function"))
+        turn = self._assistant_turn(has_text=False)
+        endpoint_name = self._names.name_in_history(namespace, name, kind)
+        turn.parts.append(ToolCall(call_id, endpoint_name, arguments, "custom" if kind == "custom" else "function"))
         turn.calls += 1
-        self._callers[call_id] = turn
+        self._call_turns[call_id] = turn
 
     def _result(self, item: Mapping[str, Any], at: str) -> None:
         call_id = _json.required(item, "call_id", "a string", at)
         if call_id in self._hosted_calls:
             return
-        turn = self._callers.get(call_id)
+        turn = self._call_turns.get(call_id)
         if turn is None:
             raise Refused(f"No tool call found for the output with call_id '{call_id[:128]}'.", at + "call_id",
                           "tool_call_not_found")  # fmt: skip
         if any(result.call_id == call_id for result in turn.results):
-            raise Refused(f"The call '{call_id[:128]}' has been answered already.", at + "call_id", "invalid_value")
+            raise Refused(f"The call '{call_id[:128]}' already has an output.", at + "call_id", "invalid_value")
         output = item.get("output")
         if isinstance(output, str):
             turn.results.append(ToolResult(call_id, (Text(output),)))
@@ -227,13 +228,13 @@ class Conversation:
         for number, entry in enumerate(entries):
             part = _part(entry, f"{at}output[{number}]")
             if not isinstance(part, Text | Image | File):
-                raise Refused("A tool's output holds text, images and files only.", f"{at}output[{number}]")
+                raise Refused("A tool output can contain only text, images and files.", f"{at}output[{number}]")
             parts.append(part)
         turn.results.append(ToolResult(call_id, tuple(parts)))
 
 
-def whole_item(item: Any, at: str) -> dict[str, Any]:
-    """An item with its type: what has a role and no type is a message. Raises Refused."""
+def typed_item(item: Any, at: str) -> dict[str, Any]:
+    """Return a copy of the item with its type: an item with a role and no type is a message. Raises Refused."""
     _json.checked(item, "an object", at)
     kind = item.get("type")
     if kind is None and "role" in item:
@@ -243,7 +244,7 @@ def whole_item(item: Any, at: str) -> dict[str, Any]:
 
 
 def _parts(content: Any, at: str) -> list[Part]:
-    """The parts of a message's content, which is a text or a list. Raises Refused."""
+    """Read the content of a message, a string or a list of parts. Raises Refused."""
     if isinstance(content, str):
         return [Text(content)]
     _json.no_more_than(_json.MOST_PARTS, content, at)
@@ -251,7 +252,7 @@ def _parts(content: Any, at: str) -> list[Part]:
 
 
 def _texts_of(value: Any) -> Iterator[str]:
-    """The texts that a member of an unknown item has: itself, or in the entries of a list."""
+    """Yield the texts in a member of an unknown item: a string, an object with `text`, or a list of these."""
     if isinstance(value, dict):
         value = value.get("text")
     for entry in value if isinstance(value, list) else (value,):
@@ -273,7 +274,7 @@ def _part(entry: Any, at: str) -> Text | Image | File | Audio | Refusal:
     kind = _json.required(entry, "type", "a string", at + ".")
     if kind in _TEXTS:
         return Text(_json.required(entry, "text", "a string", at + "."))
-    if kind == "encrypted_content":  # encrypted where the provider does it; other endpoints have written plain text
+    if kind == "encrypted_content":  # only the provider encrypts it; from other endpoints it is plain text
         return Text(_json.required(entry, kind, "a string", at + "."))
     if kind == "refusal":
         return Refusal(_json.required(entry, "refusal", "a string", at + "."))
@@ -299,7 +300,7 @@ def _part(entry: Any, at: str) -> Text | Image | File | Audio | Refusal:
 def _image(entry: Mapping[str, Any], at: str) -> Image:
     detail = _json.optional(entry, "detail", "a string", at)
     url = entry.get("image_url")
-    if isinstance(url, dict):  # the form of Chat, which some clients keep
+    if isinstance(url, dict):  # the form of Chat Completions, which some clients send
         detail = detail or _json.optional(url, "detail", "a string", at + "image_url.")
         url = url.get("url")
     if url is None and entry.get("file_id") is not None:

@@ -1,8 +1,8 @@
-"""Output items while they are streamed: each opens, adds its pieces and closes, and writes the events that this takes.
+"""Output items under construction: each item is opened, gets its deltas and is closed, and writes its own events.
 
 Laws:
-1. The closing events repeat exactly the joined deltas; ids do not change; a closed item is never changed.
-2. An item writes events only between `open` and `close`; pieces that arrive earlier wait in the item.
+1. The closing events repeat exactly the joined deltas. Ids and closed items never change.
+2. An item writes events only between `open` and `close`; deltas that arrive earlier wait in the item.
 """
 
 from __future__ import annotations
@@ -16,108 +16,113 @@ from relayd.protocols._tool_arguments import ObjectEndFinder
 from relayd.protocols.canon import ReasoningDelta, RefusalDelta, TextDelta
 from relayd.protocols.openai_responses.custom_input import CustomInputDecoder
 from relayd.protocols.openai_responses.event_writer import EventWriter, location_of
-from relayd.protocols.openai_responses.reasoning_items import pack_proof
+from relayd.protocols.openai_responses.reasoning_items import pack_encrypted_content
 from relayd.protocols.openai_responses.state import new_id
-from relayd.protocols.openai_responses.tools import Called
+from relayd.protocols.openai_responses.tools import ClientTool
 from relayd.wire.json_scanner import MAX_DEPTH
+
+TOKEN_CHARS = 1024  # about what a token's object takes, its alternatives included
 
 
 class OutputItem(ABC):
-    """Common part of all items; owned by the renderer. `index` is the position in the output, -1 before it is open."""
+    """Base of all items; owned by the renderer. `index` is the position in the output, -1 before `open`."""
 
-    complete = True  # it gets no more pieces once another item has begun
+    complete = True  # no deltas arrive after the start of another item
 
-    def __init__(self, frames: EventWriter, prefix: str) -> None:
+    def __init__(self, writer: EventWriter, prefix: str) -> None:
         self.id = new_id(prefix)
         self.index = -1
-        self._writer = frames
-        self._waiting: list[Any] = []
+        self.chars = 0  # about how long the finished item is
+        self._writer = writer
+        self._pending: list[Any] = []
 
-    def add(self, piece: Any) -> None:
-        """Add a piece: write it now, or keep it until the item is opened."""
+    def add(self, delta: Any) -> None:
+        """Write a delta, or keep it until the item is opened."""
         if self.index < 0:
-            self._waiting.append(piece)
+            self._pending.append(delta)
         else:
-            self._write(piece)
+            self._write(delta)
 
     def open(self, index: int) -> None:
-        """Open the item: write its first event and the pieces that waited."""
+        """Open the item: write its first event and the waiting deltas."""
         self.index = index
-        self._writer.event("response.output_item.added", {"output_index": index, "item": self._opened()})
-        for piece in self._waiting:
-            self._write(piece)
-        self._waiting.clear()
+        self._writer.event("response.output_item.added", {"output_index": index, "item": self._initial()})
+        for delta in self._pending:
+            self._write(delta)
+        self._pending.clear()
 
     def close(self, status: str) -> dict[str, Any]:
-        """Write the closing events; returns the finished item. `status` is completed or incomplete."""
-        self._finish(status)
-        item = self._closed(status)
-        self._writer.event("response.output_item.done", {"output_index": self.index, "item": item})
+        """Write the closing events and return the finished item. `status` is completed or incomplete."""
+        self._write_end(status)
+        item = self._final(status)
+        self._writer.event("response.output_item.done", {"output_index": self.index, "item": item}, self.chars)
         return item
 
     @abstractmethod
-    def _write(self, piece: Any) -> None:
-        """Write the events of one piece."""
+    def _write(self, delta: Any) -> None:
+        """Write the events of one delta."""
 
     @abstractmethod
-    def _opened(self) -> dict[str, Any]:
-        """The item in its first event."""
+    def _initial(self) -> dict[str, Any]:
+        """Return the item as in its first event."""
 
     @abstractmethod
-    def _finish(self, status: str) -> None:
-        """Write the events before the item's last one."""
+    def _write_end(self, status: str) -> None:
+        """Write the closing events before `output_item.done`."""
 
     @abstractmethod
-    def _closed(self, status: str) -> dict[str, Any]:
-        """The item in its last event."""
+    def _final(self, status: str) -> dict[str, Any]:
+        """Return the item as in its last event."""
 
 
 class MessageItem(OutputItem):
-    """A message: parts of text and of refusal, one after the other."""
+    """A message: a sequence of text parts and refusal parts."""
 
-    def __init__(self, frames: EventWriter, logprobs: bool) -> None:
-        super().__init__(frames, "msg")
-        self._logprobs_wanted = logprobs
+    def __init__(self, writer: EventWriter, logprobs: bool) -> None:
+        super().__init__(writer, "msg")
+        self._include_logprobs = logprobs
         self._content: list[dict[str, Any]] = []
         self._kind = ""
         self._texts = TextBuffer()
         self._logprobs: list[Any] = []
-        self._place = b""
+        self._location = b""
 
-    def _opened(self) -> dict[str, Any]:
+    def _initial(self) -> dict[str, Any]:
         return {"type": "message", "id": self.id, "status": "in_progress", "role": "assistant", "content": []}
 
-    def _write(self, piece: TextDelta | RefusalDelta) -> None:
-        kind = "output_text" if isinstance(piece, TextDelta) else "refusal"
+    def _write(self, delta: TextDelta | RefusalDelta) -> None:
+        kind = "output_text" if isinstance(delta, TextDelta) else "refusal"
         if kind != self._kind:
             self._close_part()
             self._open_part(kind)
-        self._texts.add(piece.text)
-        place = self._place
-        if isinstance(piece, TextDelta):
-            found = [_token(one) for one in piece.logprobs or ()] if self._logprobs_wanted else []
-            self._logprobs += found
-            place += b',"logprobs":' + (_json.write(found) if found else b"[]")
-        self._writer.delta(f"response.{kind}.delta", place, piece.text)
+        self._texts.add(delta.text)
+        location = self._location
+        if isinstance(delta, TextDelta):
+            tokens = [_token_logprobs(token) for token in delta.logprobs or ()] if self._include_logprobs else []
+            self._logprobs += tokens
+            location += b',"logprobs":' + (_json.write(tokens) if tokens else b"[]")
+        self._writer.delta(f"response.{kind}.delta", location, delta.text)
 
     def _open_part(self, kind: str) -> None:
         self._kind = kind
-        self._place = location_of(self._where())
+        self._location = location_of(self._location_members())
         part = self._part(kind, "", [])
-        self._writer.event("response.content_part.added", {**self._where(), "part": part})
+        self._writer.event("response.content_part.added", {**self._location_members(), "part": part})
 
     def _close_part(self) -> None:
         if not self._kind:
             return
         text = self._texts.text()
         part = self._part(self._kind, text, self._logprobs)
-        said = {"text": text, "logprobs": self._logprobs} if self._kind == "output_text" else {"refusal": text}
-        self._writer.event(f"response.{self._kind}.done", {**self._where(), **said})
-        self._writer.event("response.content_part.done", {**self._where(), "part": part})
+        members = {"text": text, "logprobs": self._logprobs} if self._kind == "output_text" else {"refusal": text}
+        chars = len(text) + TOKEN_CHARS * len(self._logprobs)
+        self.chars += chars
+        self._writer.event(f"response.{self._kind}.done", {**self._location_members(), **members}, chars)
+        self._writer.event("response.content_part.done", {**self._location_members(), "part": part}, chars)
         self._content.append(part)
         self._kind, self._texts, self._logprobs = "", TextBuffer(), []
 
-    def _where(self) -> dict[str, Any]:
+    def _location_members(self) -> dict[str, Any]:
         return {"item_id": self.id, "output_index": self.index, "content_index": len(self._content)}
 
     @staticmethod
@@ -126,154 +131,158 @@ class MessageItem(OutputItem):
             return {"type": kind, "refusal": text}
         return {"type": kind, "text": text, "annotations": [], "logprobs": logprobs}
 
-    def _finish(self, status: str) -> None:
+    def _write_end(self, status: str) -> None:
         if not self._kind and not self._content:
             self._open_part("output_text")
         self._close_part()
 
-    def _closed(self, status: str) -> dict[str, Any]:
-        return self._opened() | {"status": status, "content": self._content}
+    def _final(self, status: str) -> dict[str, Any]:
+        return self._initial() | {"status": status, "content": self._content}
 
 
 class ReasoningItem(OutputItem):
-    """A reasoning item: the reasoning text as its summary, and the endpoint's signature if the client keeps it."""
+    """A reasoning item: the reasoning text as its summary, and the endpoint's signature if the client asked for it."""
 
-    def __init__(self, frames: EventWriter, proofs: bool) -> None:
-        super().__init__(frames, "rs")
-        self._proofs_wanted = proofs
+    def __init__(self, writer: EventWriter, encrypted_reasoning: bool) -> None:
+        super().__init__(writer, "rs")
+        self._encrypted_reasoning = encrypted_reasoning
         self._texts = TextBuffer()
         self._signature: str | None = None
         self._redacted: str | None = None
-        self._place = b""
-        self.sealed = False
+        self._location = b""
+        self.signed = False
 
-    def add(self, piece: ReasoningDelta) -> None:
-        """Add a piece; a piece with a signature is the last one of its item."""
-        if piece.signature is not None or piece.redacted is not None:
-            self.sealed = True
-        super().add(piece)
+    def add(self, delta: ReasoningDelta) -> None:
+        """Add a delta; a delta with a signature or a redacted block ends the item."""
+        if delta.signature is not None or delta.redacted is not None:
+            self.signed = True
+        super().add(delta)
 
-    def _opened(self) -> dict[str, Any]:
+    def _initial(self) -> dict[str, Any]:
         return {"type": "reasoning", "id": self.id, "summary": []}
 
-    def _write(self, piece: ReasoningDelta) -> None:
-        if piece.text:
+    def _write(self, delta: ReasoningDelta) -> None:
+        if delta.text:
             if not self._texts:
-                self._place = location_of(self._where())
+                self._location = location_of(self._location_members())
                 part = {"type": "summary_text", "text": ""}
-                self._writer.event("response.reasoning_summary_part.added", {**self._where(), "part": part})
-            self._texts.add(piece.text)
-            self._writer.delta("response.reasoning_summary_text.delta", self._place, piece.text)
-        self._signature, self._redacted = piece.signature or self._signature, piece.redacted or self._redacted
+                self._writer.event("response.reasoning_summary_part.added", {**self._location_members(), "part": part})
+            self._texts.add(delta.text)
+            self._writer.delta("response.reasoning_summary_text.delta", self._location, delta.text)
+        self._signature, self._redacted = delta.signature or self._signature, delta.redacted or self._redacted
 
-    def _where(self) -> dict[str, Any]:
+    def _location_members(self) -> dict[str, Any]:
         return {"item_id": self.id, "output_index": self.index, "summary_index": 0}
 
-    def _finish(self, status: str) -> None:
+    def _write_end(self, status: str) -> None:
         if self._texts:
             text = self._texts.text()
             part = {"type": "summary_text", "text": text}
-            self._writer.event("response.reasoning_summary_text.done", {**self._where(), "text": text})
-            self._writer.event("response.reasoning_summary_part.done", {**self._where(), "part": part})
+            self.chars = len(text)
+            location = self._location_members()
+            self._writer.event("response.reasoning_summary_text.done", {**location, "text": text}, self.chars)
+            self._writer.event("response.reasoning_summary_part.done", {**location, "part": part}, self.chars)
 
-    def _closed(self, status: str) -> dict[str, Any]:
-        item = self._opened()
+    def _final(self, status: str) -> dict[str, Any]:
+        item = self._initial()
         if self._texts:
             item["summary"] = [{"type": "summary_text", "text": self._texts.text()}]
-        if self._proofs_wanted:
-            item["encrypted_content"] = pack_proof(self._signature, self._redacted)
+        if self._encrypted_reasoning:
+            item["encrypted_content"] = pack_encrypted_content(self._signature, self._redacted)
         return item
 
 
-class CallItem(OutputItem):
-    """A call of a function or of a custom tool, whose raw input is decoded from the JSON that the endpoint wrote."""
+class ToolCallItem(OutputItem):
+    """A call of a function or of a custom tool. The raw input of a custom tool is decoded from JSON arguments."""
 
-    def __init__(self, frames: EventWriter, call_id: str, called: Called) -> None:
-        custom = called.kind == "custom"
-        super().__init__(frames, "ctc" if custom else "fc")
+    def __init__(self, writer: EventWriter, call_id: str, client_tool: ClientTool) -> None:
+        custom = client_tool.kind == "custom"
+        super().__init__(writer, "ctc" if custom else "fc")
         self._type, self._member, self._event = (
             ("custom_tool_call", "input", "response.custom_tool_call_input")
             if custom
             else ("function_call", "arguments", "response.function_call_arguments")
         )
-        self._call_id, self._called = call_id, called
+        self._call_id, self._client_tool = call_id, client_tool
         self._decoder = CustomInputDecoder() if custom else None
         self._texts = TextBuffer()
-        self._place = b""
+        self._location = b""
         self._end = ObjectEndFinder()
 
     @property
     def complete(self) -> bool:  # type: ignore[override]  # depends on the arguments
-        """Whether the arguments are a closed JSON object, so that no more pieces can belong to them."""
+        """True if the arguments are a closed JSON object, so that no further deltas can belong to them."""
         return self._end.is_complete
 
-    def add(self, piece: str) -> None:
-        """Add a piece of the arguments."""
-        self._end.add(piece)
-        super().add(piece)
+    def add(self, delta: str) -> None:
+        """Add a fragment of the arguments."""
+        self._end.add(delta)
+        super().add(delta)
 
     def open(self, index: int) -> None:
-        """Open the item: write its first event and the pieces that waited."""
-        self._place = location_of({"item_id": self.id, "output_index": index})
+        """Open the item: write its first event and the waiting deltas."""
+        self._location = location_of({"item_id": self.id, "output_index": index})
         super().open(index)
 
-    def _opened(self) -> dict[str, Any]:
-        item = {"type": self._type, "id": self.id, "call_id": self._call_id, "name": self._called.name}
-        if self._called.namespace is not None:
-            item["namespace"] = self._called.namespace
+    def _initial(self) -> dict[str, Any]:
+        item = {"type": self._type, "id": self.id, "call_id": self._call_id, "name": self._client_tool.name}
+        if self._client_tool.namespace is not None:
+            item["namespace"] = self._client_tool.namespace
         return item | {self._member: "", "status": "in_progress"}
 
-    def _write(self, piece: str) -> None:
-        text = piece if self._decoder is None else self._decoder.decode(piece)
+    def _write(self, delta: str) -> None:
+        text = delta if self._decoder is None else self._decoder.decode(delta)
         if text:
             self._texts.add(text)
-            self._writer.delta(self._event + ".delta", self._place, text)
+            self._writer.delta(self._event + ".delta", self._location, text)
 
-    def _finish(self, status: str) -> None:
-        rest = ""
+    def _write_end(self, status: str) -> None:
+        remainder = ""
         if self._decoder is not None:
-            rest = self._decoder.end()
+            remainder = self._decoder.end()
         elif status == "completed" and not self._texts.text().strip():
-            rest = "{}"
-        if rest:
-            self._texts.add(rest)
-            self._writer.delta(self._event + ".delta", self._place, rest)
-        where = {"item_id": self.id, "output_index": self.index}
-        self._writer.event(self._event + ".done", {**where, self._member: self._texts.text()})
+            remainder = "{}"
+        if remainder:
+            self._texts.add(remainder)
+            self._writer.delta(self._event + ".delta", self._location, remainder)
+        location = {"item_id": self.id, "output_index": self.index}
+        text = self._texts.text()
+        self.chars = len(text)
+        self._writer.event(self._event + ".done", {**location, self._member: text}, self.chars)
 
-    def _closed(self, status: str) -> dict[str, Any]:
-        return self._opened() | {self._member: self._texts.text(), "status": status}
+    def _final(self, status: str) -> dict[str, Any]:
+        return self._initial() | {self._member: self._texts.text(), "status": status}
 
 
-class SearchItem(OutputItem):
-    """A call of the client's search for tools; its arguments are an object, which comes whole in the last event."""
+class ToolSearchItem(OutputItem):
+    """A tool search call that the client executes. Only its last event contains the arguments, as an object."""
 
-    def __init__(self, frames: EventWriter, call_id: str) -> None:
-        super().__init__(frames, "tsc")
+    def __init__(self, writer: EventWriter, call_id: str) -> None:
+        super().__init__(writer, "tsc")
         self._call_id = call_id
         self._texts = TextBuffer()
         self._end = ObjectEndFinder()
 
     @property
     def complete(self) -> bool:  # type: ignore[override]  # depends on the arguments
-        """Whether the arguments are a closed JSON object, so that no more pieces can belong to them."""
+        """True if the arguments are a closed JSON object, so that no further deltas can belong to them."""
         return self._end.is_complete
 
-    def add(self, piece: str) -> None:
-        """Add a piece of the arguments."""
-        self._end.add(piece)
-        self._texts.add(piece)
+    def add(self, delta: str) -> None:
+        """Add a fragment of the arguments."""
+        self._end.add(delta)
+        self._texts.add(delta)
 
-    def _write(self, piece: str) -> None:
-        """Nothing is written piece by piece."""
+    def _write(self, delta: str) -> None:
+        """A tool search call has no delta events."""
 
-    def _opened(self) -> dict[str, Any]:
+    def _initial(self) -> dict[str, Any]:
         return self._item({}, "in_progress")
 
-    def _finish(self, status: str) -> None:
-        """The last event of the item is the only one."""
+    def _write_end(self, status: str) -> None:
+        """A tool search call has no closing events before `output_item.done`."""
 
-    def _closed(self, status: str) -> dict[str, Any]:
+    def _final(self, status: str) -> dict[str, Any]:
         try:
             arguments = _json.an_object(_json.parse(self._texts.text() or "{}"))
         except ValueError:
@@ -285,18 +294,19 @@ class SearchItem(OutputItem):
                 "arguments": arguments, "status": status}  # fmt: skip
 
 
-def _token(entry: Any) -> dict[str, Any]:
-    """A token of Chat's logprobs in the form of Responses."""
-    token = _plain_token(entry)
-    token["top_logprobs"] = [_plain_token(one) for one in _json.a_list(_json.an_object(entry).get("top_logprobs"))]
+def _token_logprobs(entry: Any) -> dict[str, Any]:
+    """Convert an entry of Chat's logprobs to the form of Responses."""
+    token = _plain_token_logprobs(entry)
+    alternatives = _json.a_list(_json.an_object(entry).get("top_logprobs"))
+    token["top_logprobs"] = [_plain_token_logprobs(alternative) for alternative in alternatives]
     return token
 
 
-def _plain_token(entry: Any) -> dict[str, Any]:
+def _plain_token_logprobs(entry: Any) -> dict[str, Any]:
     entry = _json.an_object(entry)
-    number = entry.get("logprob")
+    logprob = entry.get("logprob")
     return {
         "token": _json.a_text(entry.get("token")),
-        "logprob": number if isinstance(number, int | float) else 0.0,
+        "logprob": logprob if isinstance(logprob, int | float) else 0.0,
         "bytes": _json.a_list(entry.get("bytes")),
     }

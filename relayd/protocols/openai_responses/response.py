@@ -1,4 +1,4 @@
-"""The Response object: all of its members, always; and the usage and error objects in it."""
+"""The Response object, always with all of its members, and its usage and error objects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from relayd.protocols.canon import Failure, Usage
 
-_KEPT_CODES = ("insufficient_quota", "usage_not_included", "rate_limit_exceeded")
+_UNCHANGED_CODES = ("insufficient_quota", "usage_not_included", "rate_limit_exceeded")
 
 
 def response_object(
@@ -23,7 +23,7 @@ def response_object(
     reason: str | None = None,
     error: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The object; `reason` says why it is incomplete."""
+    """Return the object; `reason` states why the response is incomplete."""
     return {
         "id": response_id,
         "object": "response",
@@ -39,7 +39,7 @@ def response_object(
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    """All five members: one reader fails a turn that lacks a detail."""
+    """Return usage with all five members: one client fails if a detail is missing."""
     return {
         "input_tokens": usage.input,
         "input_tokens_details": {"cached_tokens": usage.cached_read, "cache_write_tokens": usage.cache_creation},
@@ -50,13 +50,13 @@ def usage_object(usage: Usage) -> dict[str, Any]:
 
 
 def error_in_response(failure: Failure) -> dict[str, str]:
-    """The error of a failed response. Codex takes the delay of a rate limit from the words `try again in Ns`."""
+    """Return the error of a failed response. Codex reads the delay of a rate limit from `try again in Ns`."""
     code = failure.code or "server_error"
     message = failure.message
-    if failure.status == 429 and code not in _KEPT_CODES:
+    if failure.status == 429 and code not in _UNCHANGED_CODES:
         code = "rate_limit_exceeded"
     if failure.retry_after_s is not None and "try again in" not in message.lower():
         message = message.rstrip()
-        gap = " " if message.endswith((".", "!", "?")) else ". "
-        message = f"{message}{gap}Please try again in {math.ceil(failure.retry_after_s)}s."
+        separator = " " if message.endswith((".", "!", "?")) else ". "
+        message = f"{message}{separator}Please try again in {math.ceil(failure.retry_after_s)}s."
     return {"code": code, "message": message}

@@ -1,4 +1,4 @@
-"""What rendering a response needs of its request; passed from read_request to the renderer in Request.extra."""
+"""Settings of a request that its renderer needs; read_request passes them to the renderer in Request.extra."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relayd.protocols.canon import Request
-from relayd.protocols.openai_responses.tools import Names
+from relayd.protocols.openai_responses.tools import ToolNames
 
 KEY = "_openai_responses"
 
@@ -18,24 +18,25 @@ class ResponseSettings:
 
     `echo` holds the members of the Response object that repeat the request. `items` is the whole conversation as plain
     items, in order, for the store; empty if nothing is stored. `allowed` holds the endpoint's names of the only tools
-    that may be called; None means no limit. `kept_items` is for a compaction: the items that its answer repeats
-    unchanged; None for every other request. `written` is the JSON of `echo` if it was written in steps, else empty.
+    that may be called; None means no limit. `encrypted_reasoning` is true if the client asked for `encrypted_content`.
+    `retained_items` are the items that the answer to a compaction repeats unchanged; None for every other request.
+    `echo_json` is the JSON of `echo` if it was written in steps, else empty.
     """
 
     echo: Mapping[str, Any]
-    names: Names
+    names: ToolNames
     items: tuple[Mapping[str, Any], ...]
     allowed: frozenset[str] | None = None
     previous_response_id: str | None = None
     store: bool = True
     logprobs: bool = False
-    proofs: bool = False
-    kept_items: tuple[Mapping[str, Any], ...] | None = None
-    written: bytes = b""
+    encrypted_reasoning: bool = False
+    retained_items: tuple[Mapping[str, Any], ...] | None = None
+    echo_json: bytes = b""
 
 
 def settings_of(request: Request) -> ResponseSettings:
-    """The settings of a request that this dialect has read."""
+    """Return the settings of a request that this dialect read."""
     settings = request.extra[KEY]
     assert isinstance(settings, ResponseSettings)
     return settings

@@ -1,11 +1,11 @@
-"""Responses that are remembered: by id for a consumer, and the latest one of a WebSocket connection.
+"""Stored responses: by id for each consumer, and the latest response of a WebSocket connection.
 
 Laws:
-1. What is remembered is `{response, items}`: the finished response, and every item of its conversation in order, those
-   of earlier links and its own output included. No link depends on another one that may be forgotten or deleted.
-2. A consumer finds its own responses only: the memory is its name space.
-3. A connection remembers one response, the latest, also when it is not to be stored.
-4. A response that could not be stored says so: `store` is false in it, and who asks for it later is told why.
+1. A record is `{response, items}`: the finished response, and all items of its conversation in order, including those
+   of previous responses and its own output. No record depends on another one, which may expire or be deleted.
+2. A consumer finds its own responses only: each consumer has its own name space.
+3. A connection keeps one response, the latest, also with `store: false`.
+4. If a response could not be stored, its `store` is false, and a later request for it is answered with the reason.
 """
 
 from __future__ import annotations
@@ -14,123 +14,133 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relayd.protocols.dialect import RequestContext, run_steps
+from relayd.protocols.dialect import Memory, RequestContext, run_steps
 from relayd.wire.json_steps import Steps
 
 _RESPONSE, _ITEM, _LATEST = "response:", "response_item:", "latest_response"
-LONGEST_ID = 256
-_OWN = "_" + b"relay".hex()
-OWN_REASONING = "rs" + _OWN
+MAX_ID_CHARS = 256
+_GENERATED_MARK = "_" + b"relay".hex()
+GENERATED_REASONING_PREFIX = "rs" + _GENERATED_MARK
 
 
 def new_id(prefix: str) -> str:
-    """An id that nobody can guess, and by which relayd knows what it has written itself."""
-    return f"{prefix}{_OWN}{secrets.token_hex(19)}"
+    """Return an id that cannot be guessed, with a mark by which relayd recognises its own ids."""
+    return f"{prefix}{_GENERATED_MARK}{secrets.token_hex(19)}"
 
 
-def recall(ask: RequestContext, response_id: str) -> Steps[dict[str, Any] | None]:
-    """What is remembered of a response that may be continued, in steps."""
-    if ask.socket is not None:
-        latest = yield from ask.socket.get_steps(_LATEST)
+def find_response(context: RequestContext, response_id: str) -> Steps[dict[str, Any] | None]:
+    """Return the record of a response to continue, in steps: the latest one of the connection, else a stored one."""
+    if context.socket is not None:
+        latest = yield from context.socket.get_steps(_LATEST)
         if latest is not None and latest["response"]["id"] == response_id:
             return dict(latest)
-    return (yield from stored_steps(ask, response_id))
+    return (yield from stored_response_steps(context, response_id))
 
 
-def stored(ask: RequestContext, response_id: str) -> dict[str, Any] | None:
-    """What is stored of a response of this consumer."""
-    return run_steps(stored_steps(ask, response_id))
+def stored_response(context: RequestContext, response_id: str) -> dict[str, Any] | None:
+    """Return the record of a stored response of this consumer; None if it does not exist."""
+    return run_steps(stored_response_steps(context, response_id))
 
 
-def stored_steps(ask: RequestContext, response_id: str) -> Steps[dict[str, Any] | None]:
-    """The same in steps."""
-    if len(response_id) > LONGEST_ID:
+def stored_response_steps(context: RequestContext, response_id: str) -> Steps[dict[str, Any] | None]:
+    """Return the record in steps; see stored_response."""
+    if len(response_id) > MAX_ID_CHARS:
         return None
-    found = yield from ask.memory.get_steps(_RESPONSE + response_id)
-    return dict(found) if found is not None else None
+    record = yield from context.memory.get_steps(_RESPONSE + response_id)
+    return dict(record) if record is not None else None
 
 
-def why_lost(ask: RequestContext, response_id: str) -> str:
-    """What to add where a response is not found: why it could not be stored, as far as that is known."""
-    why = ask.memory.lost(_RESPONSE + response_id) if len(response_id) <= LONGEST_ID else ""
-    return f" It could not be stored: {why}." if why else ""
+def storage_failure(context: RequestContext, response_id: str) -> str:
+    """Return a sentence with the reason why a missing response was not stored; empty if the reason is unknown."""
+    reason = context.memory.lost(_RESPONSE + response_id) if len(response_id) <= MAX_ID_CHARS else ""
+    return f" It could not be stored: {reason}." if reason else ""
 
 
-def keep(ask: RequestContext, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool) -> bool:
-    """Remember a finished response and its conversation, without the output, which is the response's own.
+def store_steps(
+    context: RequestContext, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], store: bool,
+    is_large: bool,
+) -> Steps[bool]:
+    """Store a finished response and its conversation; `items` are the items without the response's output.
 
-    False where it was to be stored and could not be.
+    Returns False if storing failed. If `is_large`, it takes many steps, else one.
     """
-    if ask.socket is None and not store:
+    if context.socket is None and not store:
         return True
-    record = {"response": dict(response), "items": [*(with_id(item) for item in items), *response["output"]]}
-    if ask.socket is not None:
-        ask.socket.put(_LATEST, record)
+    record = {"response": dict(response), "items": [*(listed_item(item) for item in items), *response["output"]]}
+    if context.socket is not None:
+        yield from _put_steps(context.socket, _LATEST, record, is_large)
     if store:
-        ask.memory.put(_RESPONSE + response["id"], record)
-        if ask.memory.lost(_RESPONSE + response["id"]):
+        yield from _put_steps(context.memory, _RESPONSE + response["id"], record, is_large)
+        if context.memory.lost(_RESPONSE + response["id"]):
             return False
         for item in response["output"]:
-            ask.memory.put(_ITEM + item["id"], response["id"])
+            context.memory.put(_ITEM + item["id"], response["id"])
     return True
 
 
-def forget(ask: RequestContext, response_id: str) -> bool:
-    """Delete a stored response; whether it was there."""
-    record = stored(ask, response_id)
+def _put_steps(memory: Memory, key: str, value: Any, is_large: bool) -> Steps[None]:
+    if is_large:
+        yield from memory.put_steps(key, value)
+    else:
+        memory.put(key, value)
+
+
+def delete_response(context: RequestContext, response_id: str) -> bool:
+    """Delete a stored response. Returns True if it existed."""
+    record = stored_response(context, response_id)
     if record is None:
         return False
     for item in record["response"]["output"]:
-        ask.memory.delete(_ITEM + item["id"])
-    forget_latest(ask, response_id)
-    return ask.memory.delete(_RESPONSE + response_id)
+        context.memory.delete(_ITEM + item["id"])
+    delete_latest(context, response_id)
+    return context.memory.delete(_RESPONSE + response_id)
 
 
-def forget_latest(ask: RequestContext, response_id: str | None) -> None:
-    """A connection's continuation has failed: what it referred to is gone from the connection's memory."""
-    if ask.socket is not None and response_id is not None:
-        latest = ask.socket.get(_LATEST)
+def delete_latest(context: RequestContext, response_id: str | None) -> None:
+    """Delete this response from the connection's memory if it is the latest: its continuation has failed."""
+    if context.socket is not None and response_id is not None:
+        latest = context.socket.get(_LATEST)
         if latest is not None and latest["response"]["id"] == response_id:
-            ask.socket.delete(_LATEST)
+            context.socket.delete(_LATEST)
 
 
 class References:
-    """The items that item_references of one request mean; owned by the reading of it.
+    """Resolves the item references of one request; owned by the reading of the request.
 
-    Each stored response is read once, however many of its items are referred to.
+    Each stored response is read once, regardless of the number of references to its items.
     """
 
-    def __init__(self, ask: RequestContext) -> None:
-        self._ask = ask
-        self._records: dict[str, dict[str, Mapping[str, Any]]] = {}  # by response id, its items by theirs
+    def __init__(self, context: RequestContext) -> None:
+        self._context = context
+        self._records: dict[str, dict[str, Mapping[str, Any]]] = {}  # output items by response id and item id
 
     def find(self, item_id: str, items: Sequence[Mapping[str, Any]]) -> Steps[Mapping[str, Any] | None]:
-        """One item of the conversation, else one of a stored response's output; in steps."""
+        """Return an item of the conversation, else an output item of a stored response, else None; in steps."""
         for item in items:
             if item.get("id") == item_id:
                 return item
-        response_id = self._ask.memory.get(_ITEM + item_id) if len(item_id) <= LONGEST_ID else None
+        response_id = self._context.memory.get(_ITEM + item_id) if len(item_id) <= MAX_ID_CHARS else None
         if not isinstance(response_id, str):
             return None
         if response_id not in self._records:
-            record = yield from stored_steps(self._ask, response_id)
+            record = yield from stored_response_steps(self._context, response_id)
             output = record["response"]["output"] if record is not None else ()
             self._records[response_id] = {item["id"]: item for item in output if isinstance(item.get("id"), str)}
         return self._records[response_id].get(item_id)
 
 
-def with_id(item: Mapping[str, Any]) -> dict[str, Any]:
-    """An item as it is listed: with an id, a status where it is a message, and its words as parts."""
+def listed_item(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an item as input_items lists it: with an id, and a message with a status and its content as parts."""
     kind = item["type"]
-    shown = {**item, "id": item.get("id") or new_id(_PREFIXES.get(kind, "item"))}
+    listed = {**item, "id": item.get("id") or new_id(_PREFIXES.get(kind, "item"))}
     if kind == "message":
-        shown.setdefault("status", "completed")
-        if isinstance(shown.get("content"), str):
-            said = {"type": "input_text", "text": shown["content"]}
-            if shown["role"] == "assistant":
-                said = {"type": "output_text", "text": shown["content"], "annotations": [], "logprobs": []}
-            shown["content"] = [said]
-    return shown
+        listed.setdefault("status", "completed")
+        if isinstance(listed.get("content"), str):
+            part = {"type": "input_text", "text": listed["content"]}
+            if listed["role"] == "assistant":
+                part = {"type": "output_text", "text": listed["content"], "annotations": [], "logprobs": []}
+            listed["content"] = [part]
+    return listed
 
 
 _PREFIXES = {

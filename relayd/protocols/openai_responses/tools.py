@@ -1,13 +1,14 @@
-"""The tools of a Responses request: what may be called, under which name an endpoint knows it, and the way back.
+"""The tools of a Responses request: the tools offered to the endpoint, their endpoint names, and the mapping back.
 
 Laws:
-1. An endpoint's name for a tool has at most 64 characters of A-Z a-z 0-9 _ -; what does not fit is shortened with a
-   hash. The table leads back to the client's namespace and name, whatever was done to them.
-2. The name is a function of namespace and name alone, unless two tools of one request would meet in it.
-3. `allowed_tools` is a hard constraint: only what it names is offered, and only what was offered may be called.
-4. Tools that items of the conversation bring (`additional_tools`, `tool_search_output`) are offered like those in
-   `tools`. A tool that comes more than once is one tool; its last definition counts. How many are read is bounded too,
-   and what items bring is read in steps.
+1. The endpoint name of a tool has at most 64 characters of A-Z a-z 0-9 _ -. In other names, invalid characters are
+   replaced, the end is cut off, and a hash is appended. The table maps every endpoint name back to the client's
+   namespace and name.
+2. The endpoint name depends only on namespace and name, unless two tools of one request collide.
+3. `allowed_tools` is a hard constraint: only the tools that it names are offered, and only offered tools can be called.
+4. Tools declared by input items (`additional_tools`, `tool_search_output`) are offered like those in `tools`. A tool
+   that is declared repeatedly is one tool; its last definition counts. The number of declarations is bounded as well,
+   and those of input items are read in steps.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from relayd.wire.json_steps import Steps
 from relayd.wire.tool_list_cache import CachedList, memoised
 
 MAX_TOOLS = 1024
-MOST_READ = 4 * MAX_TOOLS  # of the list in `tools`, repetitions included
-MOST_BROUGHT = 16 * MAX_TOOLS  # of that and all lists that items bring
-SEARCH = "tool_search"  # type of the tool, and its name
-_CALLED = ("function", "custom", SEARCH)  # what an endpoint may call; other types of tools run at the provider
-_LONGEST_NAME = 64
-_FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
+MAX_TOOL_ENTRIES = 4 * MAX_TOOLS  # in the list `tools`, repetitions included
+MAX_TOTAL_TOOL_ENTRIES = 16 * MAX_TOOLS  # in that list and the lists of all input items
+SEARCH = "tool_search"  # type of the tool and its endpoint name
+_CALLABLE = ("function", "custom", SEARCH)  # types that the client executes; the provider executes others
+_MAX_NAME_CHARS = 64
+_INVALID = re.compile(r"[^A-Za-z0-9_-]")
 _FREE_TEXT: Mapping[str, Any] = {
     "type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"],
     "additionalProperties": False,
@@ -38,7 +39,7 @@ _FREE_TEXT: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Called:
+class ClientTool:
     """A tool as the client knows it; kind is function, custom or tool_search."""
 
     namespace: str | None
@@ -46,175 +47,185 @@ class Called:
     kind: str
 
 
-def fitting(namespace: str | None, name: str, salt: str = "") -> str:
-    """The name under which an endpoint knows a tool."""
+def endpoint_name_of(namespace: str | None, name: str, salt: str = "") -> str:
+    """Return the endpoint name of a tool; `salt` distinguishes tools that would collide."""
     joined = f"{namespace}__{name}" if namespace else name
-    plain = _FOREIGN.sub("_", joined)
-    if plain == joined and len(joined) <= _LONGEST_NAME and not salt:
+    plain = _INVALID.sub("_", joined)
+    if plain == joined and len(joined) <= _MAX_NAME_CHARS and not salt:
         return joined
     digest = hashlib.sha256(f"{namespace}\0{name}\0{salt}".encode("utf-8", "surrogatepass")).hexdigest()[:10]
-    return f"{plain[: _LONGEST_NAME - 11]}_{digest}"
+    return f"{plain[: _MAX_NAME_CHARS - 11]}_{digest}"
 
 
 @dataclass(slots=True)
-class Names:
-    """The table of one request, both ways; filled by the reading, then only read."""
+class ToolNames:
+    """Maps the tools of one request to endpoint names and back; filled while reading, then read-only."""
 
-    _called: dict[str, Called] = field(default_factory=dict)
-    _known_as: dict[Called, str] = field(default_factory=dict)
+    _client_tools: dict[str, ClientTool] = field(default_factory=dict)
+    _endpoint_names: dict[ClientTool, str] = field(default_factory=dict)
     _without_namespace: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # by name and kind
 
-    def add(self, called: Called) -> str:
-        """Enter a tool; the name for the endpoint."""
-        known = self._known_as.get(called)
-        if known is not None:
-            return known
-        name = fitting(called.namespace, called.name)
-        if name in self._called:
-            name = fitting(called.namespace, called.name, called.kind)
-        self._called[name] = called
-        self._known_as[called] = name
-        self._without_namespace.setdefault((called.name, called.kind), []).append(name)
+    def add(self, client_tool: ClientTool) -> str:
+        """Add a tool and return its endpoint name."""
+        endpoint_name = self._endpoint_names.get(client_tool)
+        if endpoint_name is not None:
+            return endpoint_name
+        name = endpoint_name_of(client_tool.namespace, client_tool.name)
+        if name in self._client_tools:
+            name = endpoint_name_of(client_tool.namespace, client_tool.name, client_tool.kind)
+        self._client_tools[name] = client_tool
+        self._endpoint_names[client_tool] = name
+        self._without_namespace.setdefault((client_tool.name, client_tool.kind), []).append(name)
         return name
 
-    def of_history(self, namespace: str | None, name: str, kind: str) -> str:
-        """The endpoint's name for a call of the history, whose tool may not be offered any more."""
-        return self._known_as.get(Called(namespace, name, kind)) or fitting(namespace, name)
+    def name_in_history(self, namespace: str | None, name: str, kind: str) -> str:
+        """Return the endpoint name for a call in the history; its tool need not be offered any more."""
+        return self._endpoint_names.get(ClientTool(namespace, name, kind)) or endpoint_name_of(namespace, name)
 
-    def known_in(self, entries: list[Any]) -> Iterator[tuple[str, dict[str, str]]]:
-        """The endpoint's names for the tools of a list that was read, each with its description if it has one."""
+    def declared_in(self, entries: list[Any]) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield the endpoint names of the tools in a list that was read, each with its description if it has one."""
         for entry in entries:
             namespace = entry["name"] if entry["type"] == "namespace" else None
             for tool in (entry,) if namespace is None else entry["tools"]:
                 kind = tool["type"]
                 name = SEARCH if kind == SEARCH else tool.get("name")
-                known = self._known_as.get(Called(namespace, name, kind)) if kind in _CALLED else None
-                if known is not None:
-                    said = tool.get("description")
-                    yield known, {"description": said} if said else {}
+                if kind not in _CALLABLE:
+                    continue
+                endpoint_name = self._endpoint_names.get(ClientTool(namespace, name, kind))
+                if endpoint_name is not None:
+                    description = tool.get("description")
+                    yield endpoint_name, {"description": description} if description else {}
 
-    def called(self, name: str) -> Called | None:
-        """The tool that an endpoint calls by this name."""
-        return self._called.get(name)
+    def client_tool(self, name: str) -> ClientTool | None:
+        """Return the client's tool with this endpoint name."""
+        return self._client_tools.get(name)
 
     def find(self, namespace: str | None, name: str, kind: str) -> str | None:
-        """The endpoint's name for a declared tool; a name without its namespace is found if it is the only one."""
-        exact = self._known_as.get(Called(namespace, name, kind))
+        """Return the endpoint name of a declared tool. The namespace may be omitted if the name is unique."""
+        exact = self._endpoint_names.get(ClientTool(namespace, name, kind))
         if exact is not None or namespace:
             return exact
-        meant = self._without_namespace.get((name, kind), ())
-        return meant[0] if len(meant) == 1 else None
+        candidates = self._without_namespace.get((name, kind), ())
+        return candidates[0] if len(candidates) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """What a request offers: the tools for the endpoint, how to choose, the names, and the hard constraint if any."""
+class ToolConfig:
+    """The tools and the tool choice for the endpoint, and their `echo` for the client.
+
+    `allowed` holds the endpoint names of the only tools that may be called; None means no limit.
+    """
 
     tools: tuple[Tool, ...]
     choice: ToolChoice | None
-    names: Names
+    names: ToolNames
     allowed: frozenset[str] | None
     echo: CachedList
     echo_choice: Any
 
 
-def read_offer(body: Mapping[str, Any], brought: Iterable[tuple[str, list[Any]]] = ()) -> Offer:
-    """The tools and the tool choice of a request. Raises Refused.
+def read_tool_config(body: Mapping[str, Any], item_lists: Iterable[tuple[str, list[Any]]] = ()) -> ToolConfig:
+    """Read the tools and the tool choice of a request. Raises Refused.
 
-    `brought` are the lists of tools that items bring, each with the path of its list.
+    `item_lists` are the lists of tools in input items, each with its path.
     """
-    return run_steps(offer_steps(body, brought))
+    return run_steps(tool_config_steps(body, item_lists))
 
 
-def offer_steps(body: Mapping[str, Any], brought: Iterable[tuple[str, list[Any]]] = ()) -> Steps[Offer]:
-    """The same in steps."""
+def tool_config_steps(body: Mapping[str, Any], item_lists: Iterable[tuple[str, list[Any]]] = ()) -> Steps[ToolConfig]:
+    """Read the tools in steps; see read_tool_config."""
     entries = _json.optional(body, "tools", "a list") or []
     if len(entries) > MAX_TOOLS:
-        raise Refused(f"At most {MAX_TOOLS} tools can be offered, but there are {len(entries)}.", "tools")
-    offered = memoised(entries, "openai_responses", _each)
-    names, tools = offered.names, offered.tools
-    if more := tuple(brought):
-        reading = _Reading()
-        for at, inner in (("tools", entries), *more):
-            yield from reading.entries(inner, at, MOST_READ if at == "tools" else MOST_BROUGHT)
-        names, tools = reading.names, tuple(reading.tools.values())
+        raise Refused(f"At most {MAX_TOOLS} tools can be offered, but the request has {len(entries)}.", "tools")
+    tool_list = memoised(entries, "openai_responses", _read_list)
+    names, tools = tool_list.names, tool_list.tools
+    if lists := tuple(item_lists):
+        reader = _ToolReader()
+        for at, inner in (("tools", entries), *lists):
+            yield from reader.read(inner, at, MAX_TOOL_ENTRIES if at == "tools" else MAX_TOTAL_TOOL_ENTRIES)
+        names, tools = reader.names, tuple(reader.tools.values())
     choice, allowed = _read_choice(body.get("tool_choice"), names)
     if allowed is not None:
         tools = tuple(tool for tool in tools if tool.name in allowed)
     if not tools:
         if choice is not None and choice.mode in ("required", "named"):
-            raise Refused("tool_choice demands a call, but no tool that can be called is offered.", "tool_choice")
+            raise Refused("tool_choice requires a call, but the request has no callable tool.", "tool_choice")
         choice = None
-    return Offer(tools, choice, names, allowed, offered.echo, _echo_choice(body.get("tool_choice")))
+    return ToolConfig(tools, choice, names, allowed, tool_list.echo, _echo_choice(body.get("tool_choice")))
 
 
-class _Offered(NamedTuple):
-    """What a list of tools alone decides."""
+class _ToolList(NamedTuple):
+    """The result of reading a list of tools; it depends on the list only, so that it can be cached."""
 
     tools: tuple[Tool, ...]
-    names: Names
+    names: ToolNames
     echo: CachedList
 
 
-def _each(entries: list[Any]) -> _Offered:
-    reading = _Reading()
-    run_steps(reading.entries(entries, "tools", MOST_READ))
+def _read_list(entries: list[Any]) -> _ToolList:
+    reader = _ToolReader()
+    run_steps(reader.read(entries, "tools", MAX_TOOL_ENTRIES))
     echo = CachedList([_echo(entry) if entry["type"] == "function" else entry for entry in entries])
-    return _Offered(SharedTools(reading.tools.values()), reading.names, echo)
+    return _ToolList(SharedTools(reader.tools.values()), reader.names, echo)
 
 
-class _Reading:
-    """Reads lists of tools into one offer; owned by whoever reads them."""
+class _ToolReader:
+    """Reads one or more lists of tools; owned by the reading of one request."""
 
     def __init__(self) -> None:
-        self.names = Names()
+        self.names = ToolNames()
         self.tools: dict[str, Tool] = {}
-        self._read = self._most = 0
+        self._entry_count = self._max_entries = 0
 
-    def entries(self, entries: list[Any], at: str, most: int) -> Steps[None]:
-        """Read a list, in steps; `at` is its path. Raises Refused, also where more than `most` tools have been read."""
-        self._most = most
+    def read(self, entries: list[Any], at: str, max_entries: int) -> Steps[None]:
+        """Read a list in steps; `at` is its path.
+
+        Raises Refused, also if the reader has read more than `max_entries` tools in total.
+        """
+        self._max_entries = max_entries
         for number, entry in enumerate(entries):
             yield
-            place = f"{at}[{number}]"
-            self._count(place)
-            _json.checked(entry, "an object", place)
-            if _json.required(entry, "type", "a string", place + ".") != "namespace":
-                self._tool(entry, place + ".", None)
+            path = f"{at}[{number}]"
+            self._count_entry(path)
+            _json.checked(entry, "an object", path)
+            if _json.required(entry, "type", "a string", path + ".") != "namespace":
+                self._add_tool(entry, path + ".", None)
                 continue
-            namespace = _json.required(entry, "name", "a string", place + ".")
-            for inner_number, inner in enumerate(_json.required(entry, "tools", "a list", place + ".")):
+            namespace = _json.required(entry, "name", "a string", path + ".")
+            for inner_number, inner in enumerate(_json.required(entry, "tools", "a list", path + ".")):
                 yield
-                inner_place = f"{place}.tools[{inner_number}]"
-                self._count(inner_place)
-                self._tool(_json.checked(inner, "an object", inner_place), inner_place + ".", namespace)
+                inner_path = f"{path}.tools[{inner_number}]"
+                self._count_entry(inner_path)
+                self._add_tool(_json.checked(inner, "an object", inner_path), inner_path + ".", namespace)
 
-    def _count(self, at: str) -> None:
-        self._read += 1
-        if self._read > self._most:
-            raise Refused(f"At most {self._most} tools are read, repeated ones included.", at, "array_too_long")
+    def _count_entry(self, at: str) -> None:
+        self._entry_count += 1
+        if self._entry_count > self._max_entries:
+            message = f"The request has more than {self._max_entries} tools, repetitions included."
+            raise Refused(message, at, "array_too_long")
 
-    def _tool(self, entry: Mapping[str, Any], at: str, namespace: str | None) -> None:
-        """One tool that the client runs; hosted tools are left out: they run at the provider, and there is none."""
+    def _add_tool(self, entry: Mapping[str, Any], at: str, namespace: str | None) -> None:
+        """Add a tool that the client executes. Hosted tools, which a provider would execute, are left out."""
         kind = _json.required(entry, "type", "a string", at)
-        if kind not in _CALLED or (kind == SEARCH and entry.get("execution") != "client"):
+        if kind not in _CALLABLE or (kind == SEARCH and entry.get("execution") != "client"):
             return
         name = SEARCH if kind == SEARCH else _json.required(entry, "name", "a string", at)
         if not name:
             raise Refused("A tool needs a name.", at + "name")
-        known = self.names.add(Called(namespace, name, kind))
+        endpoint_name = self.names.add(ClientTool(namespace, name, kind))
         description = _json.optional(entry, "description", "a string", at)
         if kind == "custom":
             grammar = _json.optional(entry, "format", "an object", at)
-            self.tools[known] = Tool(known, description, _FREE_TEXT, kind="custom", grammar=grammar)
+            self.tools[endpoint_name] = Tool(endpoint_name, description, _FREE_TEXT, kind="custom", grammar=grammar)
         else:
             parameters = _json.optional(entry, "parameters", "an object", at)
-            self.tools[known] = Tool(known, description, parameters, _json.optional(entry, "strict", "a boolean", at))
+            strict = _json.optional(entry, "strict", "a boolean", at)
+            self.tools[endpoint_name] = Tool(endpoint_name, description, parameters, strict)
         if len(self.tools) > MAX_TOOLS:
-            raise Refused(f"At most {MAX_TOOLS} tools can be offered, those in namespaces included.", at[:-1])
+            raise Refused(f"At most {MAX_TOOLS} tools can be offered, including those in namespaces.", at[:-1])
 
 
-def _read_choice(value: Any, names: Names) -> tuple[ToolChoice | None, frozenset[str] | None]:
+def _read_choice(value: Any, names: ToolNames) -> tuple[ToolChoice | None, frozenset[str] | None]:
     if value is None:
         return None, None
     if isinstance(value, str):
@@ -226,29 +237,29 @@ def _read_choice(value: Any, names: Names) -> tuple[ToolChoice | None, frozenset
     if kind in ("auto", "none", "required"):
         return ToolChoice(kind), None
     if kind in ("function", "custom") or (kind == SEARCH and names.find(None, SEARCH, SEARCH)):
-        return ToolChoice("named", _named(value, "tool_choice", names)), None
+        return ToolChoice("named", _chosen_tool(value, "tool_choice", names)), None
     if kind != "allowed_tools":
-        raise Refused(f"tool_choice demands the hosted tool '{kind[:64]}', which is not available here.", "tool_choice")
+        raise Refused(f"tool_choice requires the hosted tool '{kind[:64]}', which is not available.", "tool_choice")
     mode = _json.optional(value, "mode", "a string", "tool_choice.") or "auto"
     if mode not in ("auto", "required", "none"):
-        raise Refused("tool_choice.mode must be auto or required.", "tool_choice.mode")
+        raise Refused("tool_choice.mode must be auto, required or none.", "tool_choice.mode")
     allowed = set()
     for number, entry in enumerate(_json.required(value, "tools", "a list", "tool_choice.")):
         at = f"tool_choice.tools[{number}]"
         _json.checked(entry, "an object", at)
-        if _json.required(entry, "type", "a string", at + ".") in _CALLED:
-            allowed.add(_named(entry, at, names))
+        if _json.required(entry, "type", "a string", at + ".") in _CALLABLE:
+            allowed.add(_chosen_tool(entry, at, names))
     return ToolChoice(mode), frozenset(allowed)
 
 
-def _named(entry: Mapping[str, Any], at: str, names: Names) -> str:
+def _chosen_tool(entry: Mapping[str, Any], at: str, names: ToolNames) -> str:
     is_search = entry["type"] == SEARCH
     name = SEARCH if is_search else _json.required(entry, "name", "a string", at + ".")
     namespace = _json.optional(entry, "namespace", "a string", at + ".")
-    known = names.find(namespace, name, entry["type"])
-    if known is None:
+    endpoint_name = names.find(namespace, name, entry["type"])
+    if endpoint_name is None:
         raise Refused(f"{at} names the tool '{name[:128]}', which is not among the tools.", at)
-    return known
+    return endpoint_name
 
 
 def _echo(entry: Mapping[str, Any]) -> Mapping[str, Any]:

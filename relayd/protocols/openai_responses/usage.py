@@ -1,4 +1,4 @@
-"""Usage, finish reason and model in answers of the Responses API."""
+"""Reads usage, finish reason and model from answers of the Responses API."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ TERMINAL = ("completed", "incomplete", "failed", "cancelled")
 
 
 def read_usage(usage: Mapping[str, Any]) -> Usage:
-    """A `usage` object as Usage."""
-    before = _json.an_object(usage.get("input_tokens_details"))
-    after = _json.an_object(usage.get("output_tokens_details"))
+    """Convert a `usage` object to Usage."""
+    input_details = _json.an_object(usage.get("input_tokens_details"))
+    output_details = _json.an_object(usage.get("output_tokens_details"))
     count = _json.a_count
     return Usage(
         input=count(usage.get("input_tokens")),
         output=count(usage.get("output_tokens")),
-        cached_read=count(before.get("cached_tokens")),
-        cache_creation=count(before.get("cache_write_tokens")),
-        reasoning=count(after.get("reasoning_tokens")),
+        cached_read=count(input_details.get("cached_tokens")),
+        cache_creation=count(input_details.get("cache_write_tokens")),
+        reasoning=count(output_details.get("reasoning_tokens")),
     )
 
 
 def facts(value: dict[str, Any]) -> ResponseFacts:
-    """See dialect.TapFormat; `value` is a Response or an event that holds one."""
+    """See dialect.TapFormat; `value` is a Response or an event that contains one."""
     response = value.get("response")
     if response.__class__ is not dict:
         response = value

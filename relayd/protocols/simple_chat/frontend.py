@@ -105,7 +105,7 @@ class SimpleRenderer(Renderer):
         """A plain response has no keep-alive."""
         return b""
 
-    def response(self) -> EncodedResponse:
+    def response_steps(self) -> Steps[EncodedResponse]:
         """The plain response."""
         if not self._is_ended:
             self._failure = Failure(502, "The upstream's answer is not complete.")
@@ -120,4 +120,4 @@ class SimpleRenderer(Renderer):
             "backend": self._backend,
             "choices": [{"index": 0, "message": message, "finish_reason": self._finish}],
         }
-        return EncodedResponse(200, _json.write(body))
+        return EncodedResponse(200, (yield from _json.write_sized_steps(body, self._allowance.charged)))

@@ -12,7 +12,8 @@ class Filter:
 
     `failure` is an error reported by the body, or the reason why the body is incomplete. `holds`: nothing may be sent
     to the client yet, so that another attempt can still follow. `unfinished`: input is left for a later turn of the
-    loop; `process(b"")` continues with it.
+    loop; `process(b"")` continues with it. After `finish`: the end is not complete; `process(b"")` continues with it
+    until `unfinished` is False, then `finish` is called again.
     """
 
     __slots__ = ("failure", "holds", "unfinished")

@@ -32,7 +32,10 @@ class HoldFirstContent(Filter):
             return data
         self._held.append(data)
         self._held_bytes += len(data)
-        if self._has_content(reader.decode(data)) or (self._held_bytes > MAX_HELD_BYTES and self.failure is None):
+        events = reader.decode(data)
+        while reader.has_more:
+            events += reader.decode(b"")
+        if self._has_content(events) or (self._held_bytes > MAX_HELD_BYTES and self.failure is None):
             return self._release()
         return b""
 

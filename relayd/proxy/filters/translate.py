@@ -2,7 +2,8 @@
 
 1. While another attempt may follow, no event of an attempt reaches the renderer before its first content.
 2. Text, reasoning, a refusal and a tool call are content; a comment, a role and a token count are not.
-3. One call reads at most STEP_BYTES, independently of the amount of received data and its compression.
+3. One call reads at most STEP_BYTES, independently of the amount of received data and its compression. Large frames and
+   bodies are read and rendered in steps, over several calls.
 4. Every error becomes a Failure, which the renderer reports in the client's dialect. The response never ends cleanly
    then.
 """
@@ -11,14 +12,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from relayd import clock
 from relayd.protocols.canon import End, Event, Failure, Finish
-from relayd.protocols.dialect import EncodedResponse, Reader
+from relayd.protocols.dialect import EncodedResponse, Reader, render_rest
 from relayd.proxy.account import record_translated
 from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.filters.filter import Filter
 from relayd.proxy.filters.hold_first_content import CONTENT
 from relayd.telemetry.outcome import Record
 from relayd.usage import Usage
+from relayd.wire.json_steps import TURN_S, Steps
 from relayd.wire.key_filter import KeyFilter
 from relayd.wire.response import ResponseHead
 
@@ -30,8 +33,8 @@ class Translate(Filter):
     """The last filter, except for keep-alive comments."""
 
     __slots__ = (
-        "_ai_request", "_done", "_events", "_input", "_keys", "_position", "_reader", "_rendered", "finish_reason",
-        "usage",
+        "_ai_request", "_done", "_events", "_input", "_input_ended", "_keys", "_plain", "_position", "_reader",
+        "_rendered", "_renders_on", "finish_reason", "usage",
     )
 
     def __init__(
@@ -45,6 +48,9 @@ class Translate(Filter):
         self._input, self._position = b"", 0
         self._events: list[Event] = []
         self._done = False
+        self._input_ended = False
+        self._renders_on = False  # the renderer has more output
+        self._plain: Steps[None] | None = None  # the rendering of a plain response
         self._rendered: EncodedResponse | None = None
         self.usage: Usage | None = None
         self.finish_reason = ""
@@ -54,10 +60,33 @@ class Translate(Filter):
         if data:
             self._input = self._input[self._position :] + data if self._position < len(self._input) else data
             self._position = 0
+        if self._plain is not None:
+            self._render_plain()
+            return b""
         reader = self._reader
-        self._add_events(reader.decode(b"" if reader.has_more else self._next_piece()))
-        self.unfinished = (bool(self._input) or reader.has_more) and self.failure is None and not self._done
-        return self._render()
+        if not self._renders_on:
+            self._add_events(reader.decode(b"" if reader.has_more or self._input_ended else self._next_piece()))
+        out = self._render()
+        self.unfinished = self._renders_on or self._reads_on
+        return out
+
+    @property
+    def _reads_on(self) -> bool:
+        """True if input is left that is needed."""
+        return (bool(self._input) or self._reader.has_more) and self.failure is None and not self._done
+
+    def _render_plain(self) -> None:
+        """Continue to render a plain response, as far as there is time in this turn of the event loop."""
+        assert self._plain is not None
+        end_s = clock.monotonic() + TURN_S
+        for _ in self._plain:
+            if clock.monotonic() > end_s:
+                self.unfinished = True
+                return
+        self.unfinished, self._plain = False, None
+
+    def _plain_steps(self) -> Steps[None]:
+        self._rendered = yield from self._ai_request.renderer.response_steps()
 
     def _next_piece(self) -> bytes:
         """The input of the next step. It ends at the end of a frame if one is within STEP_BYTES."""
@@ -70,18 +99,25 @@ class Translate(Filter):
         return data[start:end]
 
     def finish(self) -> bytes:
-        """The rest of a stream, or a complete plain response."""
-        if self.failure is None and not self._done:
-            self._add_events(self._reader.finish())
+        """The rest of a stream, or a complete plain response. If this is `unfinished`, `process` continues with it."""
+        if not self._input_ended and self.failure is None and not self._done:
+            self._input_ended = True
+            self._add_events(self._reader.begin_finish())
+            if self._reads_on:
+                self.unfinished = True
+                return self._render()
         if self.failure is None and not self._done:
             self._fail(Failure(502, "The upstream's answer was cut.", code="upstream_cut"))
         if self.failure is None:
             self.holds = False
         out = self._render()
-        if out or self.failure is not None or self._ai_request.content_rendered:
+        self.unfinished = self._renders_on
+        if out or self.unfinished or self.failure is not None or self._ai_request.content_rendered:
             return out
-        self._rendered = self._ai_request.renderer.response()
-        return self._rendered.body
+        if self._rendered is None:
+            self._plain = self._plain_steps()
+            self._render_plain()
+        return b"" if self._rendered is None else self._rendered.body
 
     def head(self, response: ResponseHead) -> ResponseHead:
         """The head of the stream or plain response, with the endpoint's fields that remain valid."""
@@ -125,13 +161,19 @@ class Translate(Filter):
     def _render(self) -> bytes:
         """Render all pending events. A failure before any content is not rendered here: the error response may still
         have its own status."""
-        if self.holds or not self._events or (self.failure is not None and not self._ai_request.content_rendered):
+        if not self._renders_on and (
+            self.holds or not self._events or (self.failure is not None and not self._ai_request.content_rendered)
+        ):
             return b""
         events, self._events = self._events, []
-        out = self._ai_request.renderer.render(events)
-        self._ai_request.content_rendered = self._ai_request.content_rendered or bool(out)
+        renderer = self._ai_request.renderer
+        out = renderer.render(events)
+        self._renders_on = renderer.has_more
         if self.failure is not None:
+            out += render_rest(renderer)
+            self._renders_on = False
             self._ai_request.failure_rendered = True
+        self._ai_request.content_rendered = self._ai_request.content_rendered or bool(out)
         return out
 
 

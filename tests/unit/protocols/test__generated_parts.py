@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from relayd.protocols import registry
 from relayd.protocols._generated_parts import find_part_lists, removal_edits
 from relayd.protocols.dialect import run_steps
-from relayd.protocols.openai_responses.reasoning_items import pack_proof
+from relayd.protocols.openai_responses.reasoning_items import pack_encrypted_content
 from relayd.protocols.openai_responses.state import new_id
 from relayd.wire.body import edited, inspect_json
 
@@ -61,7 +61,7 @@ def test_reasoning_items_of_relayd_do_not_reach_a_responses_endpoint() -> None:
     theirs = {"type": "reasoning", "id": "rs_68af4030baa48193", "summary": [], "encrypted_content": "gAAAA"}
     stored = {"type": "reasoning", "id": "rs_68af4030baa48193", "summary": []}
     own = {"type": "reasoning", "id": new_id("rs"), "summary": [{"type": "summary_text", "text": "hm"}]}
-    sealed = {**own, "id": "rs_7", "encrypted_content": pack_proof("EqQB", None)}
+    sealed = {**own, "id": "rs_7", "encrypted_content": pack_encrypted_content("EqQB", None)}
     text_message = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": own["id"]}]}
     members = {"model": "m", "input": [text_message, own, theirs, sealed, stored, text_message, own]}
     assert passed("openai_responses", members) == {"model": "m", "input": [text_message, theirs, stored, text_message]}

@@ -12,7 +12,7 @@ from relayd.protocols.canon import Message, Request, Text, ToolCall, ToolResult
 from relayd.protocols.dialect import Dialect, Options, Refused, RequestContext
 from relayd.protocols.openai_chat.call_arguments import CallArguments
 from relayd.protocols.openai_responses import DIALECT as RESPONSES
-from relayd.protocols.openai_responses.tools import Called, Names
+from relayd.protocols.openai_responses.tools import ClientTool, ToolNames
 from tests.aids.growth import linear
 from tests.aids.memories import Kept
 from tests.docs.pairs import NEWEST, backs
@@ -63,9 +63,9 @@ def test_arguments_that_come_again_are_known_whatever_blanks_are_around_them() -
 
 def test_a_name_without_its_namespace_is_found_without_looking_at_every_tool() -> None:
     def find(size: int) -> None:
-        names = Names()
+        names = ToolNames()
         for number in range(size):
-            names.add(Called("files", f"f{number}", "function"))
+            names.add(ClientTool("files", f"f{number}", "function"))
         for _ in range(size):
             assert names.find(None, "f1", "function") == "files__f1"
 

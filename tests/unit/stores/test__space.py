@@ -24,6 +24,9 @@ class Notes:
     def put(self, space: str, key: str, value: Any) -> None:
         self.asked.append(("put", space, key, value))
 
+    def put_text(self, space: str, key: str, text: str) -> None:
+        self.asked.append(("put_text", space, key, text))
+
     def delete(self, space: str, key: str) -> bool:
         self.asked.append(("delete", space, key))
         return True

@@ -27,6 +27,10 @@ class Nothing:
     def put(self, key: str, value: Any) -> None:
         raise AssertionError(key)
 
+    def put_steps(self, key: str, value: Any) -> Steps[None]:
+        yield
+        self.put(key, value)
+
     def delete(self, key: str) -> bool:
         raise AssertionError(key)
 

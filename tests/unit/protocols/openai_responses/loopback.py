@@ -1,4 +1,4 @@
-"""A Responses endpoint on loopback whose model is a function: the dialect's halves between a real client and a script."""
+"""A Responses endpoint on loopback with a function as its model; real clients connect to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from relayd.stores.memory import Store
 from relayd.wire.http1 import parse_head
 from relayd.wire.websocket import Closed, Decoder, Message, accept, close_frame, text_frame
 from tests.aids.memories import Kept
-from tests.unit.protocols.openai_responses.talk import KEY
+from tests.unit.protocols.openai_responses.harness import KEY
 
 Model = Callable[[Request], list[Event]]
 
@@ -30,7 +30,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
-    def ask(self, socket: Any = None) -> RequestContext:
+    def context(self, socket: Any = None) -> RequestContext:
         path, _, query = self.path.partition("?")
         consumer = self.headers.get("Authorization", "")
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -38,19 +38,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        ask = self.ask()
+        context = self.context()
         assert DIALECT.local is not None and DIALECT.read_request is not None and DIALECT.renderer is not None
-        local = DIALECT.local(ask, body)
+        local = DIALECT.local(context, body)
         if local is not None:
             self.rendered(local)
             return
         try:
-            request = DIALECT.read_request(body, ask)
+            request = DIALECT.read_request(body, context)
         except Refused as refused:
             failure = Failure(refused.status, refused.message, refused.code, param=refused.param)
-            self.rendered(DIALECT.render_error(failure, ask.request_id))
+            self.rendered(DIALECT.render_error(failure, context.request_id))
             return
-        renderer = DIALECT.renderer(request, ask)
+        renderer = DIALECT.renderer(request, context)
         events = self.model(request)
         if not request.stream:
             renderer.render(events)
@@ -80,10 +80,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         lines = [self.requestline, *(f"{name}: {value}" for name, value in self.headers.items()), "", ""]
         self.wfile.write(accept(parse_head("\r\n".join(lines).encode())))
-        self.turns(self.ask(socket=Kept()))
+        self.turns(self.context(socket=Kept()))
         self.close_connection = True
 
-    def turns(self, ask: RequestContext) -> None:
+    def turns(self, context: RequestContext) -> None:
         decoder = Decoder()
         while data := self.connection.recv(65536):
             for event in decoder.feed(data):
@@ -91,22 +91,22 @@ class _Handler(BaseHTTPRequestHandler):
                     self.wfile.write(close_frame(event.code))
                     return
                 if isinstance(event, Message):
-                    for frame in self.turn(event.data, ask):
+                    for frame in self.turn(event.data, context):
                         self.wfile.write(text_frame(frame))
 
-    def turn(self, body: bytes, ask: RequestContext) -> list[bytes]:
+    def turn(self, body: bytes, context: RequestContext) -> list[bytes]:
         assert DIALECT.read_request is not None
         try:
-            request = DIALECT.read_request(body, ask)
+            request = DIALECT.read_request(body, context)
         except Refused as refused:
             return [write_error(Failure(refused.status, refused.message, refused.code, param=refused.param))]
-        renderer = ResponsesRenderer(request, ask)
+        renderer = ResponsesRenderer(request, context)
         return [frame for event in self.model(request) for frame in renderer.messages([event])]
 
 
 @contextlib.contextmanager
 def endpoint(model: Model) -> Iterator[str]:
-    """The base URL of an endpoint with this model."""
+    """Run an endpoint with this model; yields its base URL."""
     handler = type("Handler", (_Handler,), {"model": staticmethod(model), "store": Store(1000, 1 << 24, 60)})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""The raw input inside of arguments in pieces."""
+"""The raw input of custom tools, decoded from fragments of JSON arguments."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ CUTS = st.lists(st.integers(0, 400), max_size=8)
 
 
 def pieces(text: str, cuts: list[int]) -> list[str]:
-    places = [0, *sorted(cut for cut in cuts if cut < len(text)), len(text)]
-    return [text[start:end] for start, end in itertools.pairwise(places)]
+    bounds = [0, *sorted(cut for cut in cuts if cut < len(text)), len(text)]
+    return [text[start:end] for start, end in itertools.pairwise(bounds)]
 
 
 def unwrapped(text: str, cuts: list[int]) -> str:
@@ -36,7 +36,7 @@ def test_the_raw_input_is_the_same_for_every_cut(raw: str, cuts: list[int], asci
 
 
 @given(st.text('{}"input: \\x', max_size=30), CUTS)
-def test_whatever_comes_means_the_same_for_every_cut(text: str, cuts: list[int]) -> None:
+def test_arbitrary_text_is_decoded_the_same_for_every_cut(text: str, cuts: list[int]) -> None:
     assert unwrapped(text, cuts) == unwrapped(text, [])
 
 
@@ -57,7 +57,7 @@ def test_the_cost_is_linear() -> None:
     def read(size: int) -> None:
         text = json.dumps({"input": 'a "line" \\ with\nmarks {}' * size})
         decoder = CustomInputDecoder()
-        for place in range(0, len(text), 7):
-            decoder.decode(text[place : place + 7])
+        for start in range(0, len(text), 7):
+            decoder.decode(text[start : start + 7])
 
     assert linear(read, 1_000)

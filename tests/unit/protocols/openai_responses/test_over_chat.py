@@ -1,4 +1,4 @@
-"""A Responses client over a Chat endpoint: both dialects' halves put together, as a gateway does."""
+"""A Responses client with a Chat endpoint: both dialects combined as in the gateway."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relayd.protocols.openai_chat import DIALECT as CHAT
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from tests.aids.memories import Kept
 from tests.aids.responses_grammar import read_stream
-from tests.unit.protocols.openai_responses.talk import an_ask, read
+from tests.unit.protocols.openai_responses.harness import make_context, read
 
 SPACE = {"type": "namespace", "name": "mcp__files", "tools": [{"type": "function", "name": "read", "parameters": {"type": "object"}}]}
 PATCH = {"type": "custom", "name": "apply_patch", "description": "edit", "format": {"type": "grammar", "syntax": "lark", "definition": "x"}}
@@ -24,15 +24,15 @@ def asked(**members: Any) -> tuple[Request, dict[str, Any]]:
 
 
 def answered(request: Request, *deltas: dict[str, Any], finish: str = "stop") -> dict[str, Any]:
-    """The final response of a stream of Chat chunks."""
+    """Translate a stream of Chat chunks; returns the final response."""
     assert CHAT.reader is not None
     reader = CHAT.reader(request, Options(), Kept())
-    renderer = ResponsesRenderer(request, an_ask())
+    renderer = ResponsesRenderer(request, make_context())
     chunks: list[dict[str, Any]] = [{"id": "chatcmpl-1", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
     chunks.append({"id": "chatcmpl-1", "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
     chunks.append({"id": "chatcmpl-1", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
     data = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
-    stream = b"".join(renderer.render(reader.decode(data[place : place + 7])) for place in range(0, len(data), 7))
+    stream = b"".join(renderer.render(reader.decode(data[start : start + 7])) for start in range(0, len(data), 7))
     return read_stream(stream + renderer.render(reader.finish()))
 
 
@@ -41,7 +41,7 @@ def tool(index: int, name: str | None = None, arguments: str = "", **more: Any) 
     return {"tool_calls": [{"index": index, "function": function, **more}]}
 
 
-def test_namespace_and_custom_tools_go_there_and_come_back() -> None:
+def test_namespace_and_custom_tools_round_trip() -> None:
     request, body = asked(tools=[SPACE, PATCH])
     assert [(one["type"], one["function"]["name"]) for one in body["tools"]] == [
         ("function", "mcp__files__read"), ("function", "apply_patch")]  # fmt: skip
@@ -78,11 +78,11 @@ def test_a_stream_that_is_cut_fails() -> None:
     request, _ = asked()
     assert CHAT.reader is not None
     reader = CHAT.reader(request, Options(), Kept())
-    renderer = ResponsesRenderer(request, an_ask())
+    renderer = ResponsesRenderer(request, make_context())
     stream = renderer.render(reader.decode(b'data: {"choices":[{"index":0,"delta":{"content":"half"}}]}\n\n'))
     assert read_stream(stream + renderer.render(reader.finish()))["status"] == "failed"
 
 
-def test_nothing_of_the_terms_reaches_the_endpoint() -> None:
+def test_settings_of_the_responses_api_do_not_reach_the_endpoint() -> None:
     _, body = asked(store=True, truncation="auto", include=["reasoning.encrypted_content"], client_metadata={"a": 1})
     assert set(body) == {"model", "messages", "stream", "stream_options"}

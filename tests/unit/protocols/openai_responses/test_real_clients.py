@@ -1,4 +1,4 @@
-"""OpenAI's own SDK and agents read what is rendered, and send what is read."""
+"""OpenAI's SDK and agents read the rendered responses and send the requests."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from tests.aids.responses_grammar import frames
+from tests.unit.protocols.openai_responses.harness import make_context, read
 from tests.unit.protocols.openai_responses.loopback import endpoint
-from tests.unit.protocols.openai_responses.talk import an_ask, read
 
 openai = pytest.importorskip("openai")
 pydantic = pytest.importorskip("pydantic")
@@ -42,31 +42,31 @@ WEATHER = {"type": "function", "name": "weather", "description": "of a place", "
 }}  # fmt: skip
 
 
-def spoken(*pieces: str, reason: str = "stop") -> list[Event]:
+def answer_events(*pieces: str, reason: str = "stop") -> list[Event]:
     return [Begin(), *(TextDelta(piece) for piece in pieces), Finish(reason), Usage(11, 7, 3, 0, 2), End()]
 
 
 def model(request: Request) -> list[Event]:
-    """A small model: it calls a tool if there is one, tells what the tool said, and does what it is told by a word."""
+    """A scripted model: it calls the first tool, repeats a tool output, and obeys keywords in the prompt."""
     last = request.messages[-1]
-    words = " ".join(part.text for message in request.messages for part in message.parts if hasattr(part, "text"))
+    prompt = " ".join(part.text for message in request.messages for part in message.parts if hasattr(part, "text"))
     if isinstance(last.parts[0], ToolResult):
         text = "".join(part.text for part in last.parts[0].parts if hasattr(part, "text"))
-        return spoken("The tool said ", text)
+        return answer_events("The tool said ", text)
     if request.tools:
         return [Begin(), ReasoningDelta("I need "), ReasoningDelta("a tool"), ToolStart(0, "call_1", request.tools[0].name),
                 ToolDelta(0, '{"place":'), ToolDelta(0, '"Bonn"}'), Finish("tool_calls"), Usage(5, 5), End()]  # fmt: skip
     if request.format is not None and request.format.kind == "json_schema":
-        return spoken('{"name": "A', 'da", "age": 36}')
-    if "REFUSE" in words:
+        return answer_events('{"name": "A', 'da", "age": 36}')
+    if "REFUSE" in prompt:
         return [Begin(), RefusalDelta("I can"), RefusalDelta("not"), Finish("stop"), End()]
-    if "LONG" in words:
-        return spoken("cut", reason="length")
-    if "BUSY" in words:
+    if "LONG" in prompt:
+        return answer_events("cut", reason="length")
+    if "BUSY" in prompt:
         return [Failure(429, "Slow down.", "rate_limit", retry_after_s=0.01)]
-    if "BREAK" in words:
+    if "BREAK" in prompt:
         return [Begin(), TextDelta("half"), Failure(502, "The upstream's answer was cut.", "upstream_cut")]
-    return spoken("You said: ", str(len(request.messages)))
+    return answer_events("You said: ", str(len(request.messages)))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def client(base_url: str) -> Iterator[Any]:
 
 
 RUNS: list[tuple[dict[str, Any], list[Event]]] = [
-    ({}, spoken("a", "b")),
+    ({}, answer_events("a", "b")),
     ({}, [Begin(), ReasoningDelta("x"), TextDelta("a"), RefusalDelta("no"), Finish("content_filter"), End()]),
     ({"tools": [WEATHER]}, [Begin(), ToolStart(0, "c", "weather"), ToolDelta(0, "{}"), Finish("tool_calls"), End()]),
     ({"tools": [{"type": "custom", "name": "p"}]}, [Begin(), ToolStart(0, "c", "p"), ToolDelta(0, '{"input": "raw"}'), End()]),
@@ -92,10 +92,10 @@ RUNS: list[tuple[dict[str, Any], list[Event]]] = [
 
 
 @pytest.mark.parametrize(("members", "events"), RUNS)
-def test_every_event_is_what_the_sdk_declares(members: dict[str, Any], events: list[Event]) -> None:
+def test_every_event_matches_the_declarations_of_the_sdk(members: dict[str, Any], events: list[Event]) -> None:
     adapter = pydantic.TypeAdapter(openai.types.responses.ResponseStreamEvent)
-    ask = an_ask()
-    stream = ResponsesRenderer(read(ask, stream=True, **members), ask).render(events)
+    context = make_context()
+    stream = ResponsesRenderer(read(context, stream=True, **members), context).render(events)
     for event in frames(stream):
         adapter.validate_python(event)
         if "response" in event:
@@ -143,7 +143,7 @@ def test_a_tool_loop_with_the_whole_history(client: Any, stream: bool) -> None:
     assert answer.output_text == "The tool said rain in Bonn"
 
 
-def test_a_chain_and_what_is_stored_of_it(client: Any, base_url: str) -> None:
+def test_a_chain_and_its_stored_responses(client: Any, base_url: str) -> None:
     first = client.responses.create(model="m", input="one")
     second = client.responses.create(model="m", input="two", previous_response_id=first.id)
     assert second.output_text == "You said: 3"
@@ -163,14 +163,14 @@ def test_a_chain_and_what_is_stored_of_it(client: Any, base_url: str) -> None:
         client.responses.retrieve(second.id)
 
 
-def test_a_compaction_and_what_goes_on_from_it(client: Any) -> None:
+def test_a_conversation_continues_from_a_compaction(client: Any) -> None:
     compacted = client.responses.compact(model="m", input=[{"role": "user", "content": "one"}])
     assert [item.type for item in compacted.output] == ["message", "compaction"]
-    history = [item.to_dict(warnings=False) for item in compacted.output]  # its types know no words of a user
+    history = [item.to_dict(warnings=False) for item in compacted.output]  # its types do not know user messages
     assert client.responses.create(model="m", input=[*history, {"role": "user", "content": "x"}]).output_text == "You said: 3"
 
 
-def test_what_went_wrong_is_told(client: Any, base_url: str) -> None:
+def test_failures_reach_the_client(client: Any, base_url: str) -> None:
     assert client.responses.create(model="m", input="REFUSE").output[0].content[0].refusal == "I cannot"
     cut = client.responses.create(model="m", input="LONG")
     assert (cut.status, cut.incomplete_details.reason) == ("incomplete", "max_output_tokens")

@@ -1,4 +1,4 @@
-"""The Response object and what stands in it."""
+"""The Response object and its usage and error objects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from relayd.protocols.canon import Failure, Usage
 from relayd.protocols.openai_responses.response import error_in_response, response_object, usage_object
 from relayd.protocols.openai_responses.response_settings import settings_of
 from tests.aids.responses_grammar import RESPONSE_MEMBERS, check_response
-from tests.unit.protocols.openai_responses.talk import read
+from tests.unit.protocols.openai_responses.harness import read
 
 
 def test_the_object_is_whole_in_every_state() -> None:
@@ -26,10 +26,10 @@ def test_usage_has_all_five_members() -> None:
     }  # fmt: skip
 
 
-def test_a_delay_is_said_once_and_in_whole_seconds() -> None:
+def test_a_retry_delay_is_stated_once_in_whole_seconds() -> None:
     assert error_in_response(Failure(503, "Busy.", retry_after_s=0.2))["message"] == "Busy. Please try again in 1s."
-    said = "Please try again in 7s."
-    assert error_in_response(Failure(429, said, retry_after_s=7))["message"] == said
+    message = "Please try again in 7s."
+    assert error_in_response(Failure(429, message, retry_after_s=7))["message"] == message
     assert error_in_response(Failure(502, "Gone."))["message"] == "Gone."
 
 

@@ -1,4 +1,4 @@
-"""Stored responses by id: what is answered without an endpoint."""
+"""Requests that are answered without an endpoint: stored responses and token counts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 from relayd.protocols.openai_responses.retrieval import local, local_steps
 from tests.aids.memories import Kept
-from tests.unit.protocols.openai_responses.talk import HELLO, an_ask, plain
+from tests.unit.protocols.openai_responses.harness import HELLO, make_context, plain
 
 
 def asked(memory: Any, path: str, method: str = "GET", query: str = "") -> tuple[int, Any]:
-    answer = local(an_ask("/v1/responses" + path, method, memory, query=query), b"")
+    answer = local(make_context("/v1/responses" + path, method, memory, query=query), b"")
     assert answer is not None
     return answer.status, json.loads(answer.body)
 
@@ -23,13 +23,13 @@ def memory() -> Kept:
     return Kept()
 
 
-def test_a_stored_response_is_given_as_it_was(memory: Kept) -> None:
-    response = plain(HELLO, an_ask(memory=memory))
+def test_a_stored_response_is_returned_unchanged(memory: Kept) -> None:
+    response = plain(HELLO, make_context(memory=memory))
     assert asked(memory, f"/{response['id']}") == (200, response)
 
 
 def test_a_deleted_response_is_gone(memory: Kept) -> None:
-    response = plain(HELLO, an_ask(memory=memory))
+    response = plain(HELLO, make_context(memory=memory))
     deleted = {"id": response["id"], "object": "response", "deleted": True}
     assert asked(memory, f"/{response['id']}", "DELETE") == (200, deleted)
     assert asked(memory, f"/{response['id']}")[0] == 404
@@ -37,7 +37,7 @@ def test_a_deleted_response_is_gone(memory: Kept) -> None:
 
 
 def test_a_foreign_response_is_not_found(memory: Kept) -> None:
-    response = plain(HELLO, an_ask(memory=memory))
+    response = plain(HELLO, make_context(memory=memory))
     for path, method in (("", "GET"), ("", "DELETE"), ("/input_items", "GET"), ("/cancel", "POST")):
         status, body = asked(Kept(), f"/{response['id']}{path}", method)
         assert status == 404 and body["error"]["message"]
@@ -45,9 +45,9 @@ def test_a_foreign_response_is_not_found(memory: Kept) -> None:
 
 
 def test_input_items_have_ids_and_parts_and_come_in_pages(memory: Kept) -> None:
-    ask = an_ask(memory=memory)
-    first = plain(HELLO, ask, input="one")
-    second = plain(HELLO, ask, input=[{"role": "user", "content": "two"}, {"role": "user", "content": "three"}],
+    context = make_context(memory=memory)
+    first = plain(HELLO, context, input="one")
+    second = plain(HELLO, context, input=[{"role": "user", "content": "two"}, {"role": "user", "content": "three"}],
                    previous_response_id=first["id"])  # fmt: skip
     path = f"/{second['id']}/input_items"
     status, listed = asked(memory, path, query="order=asc")
@@ -69,26 +69,26 @@ def test_input_items_have_ids_and_parts_and_come_in_pages(memory: Kept) -> None:
 @pytest.mark.parametrize(("query", "status", "param"), [("limit=0", 400, "limit"), ("limit=x", 400, "limit"),
                                                         ("limit=101", 400, "limit"), ("order=up", 400, "order"),
                                                         ("after=none", 404, "after")])  # fmt: skip
-def test_a_page_that_cannot_be_given_is_refused(memory: Kept, query: str, status: int, param: str) -> None:
-    response = plain(HELLO, an_ask(memory=memory))
+def test_invalid_page_parameters_are_refused(memory: Kept, query: str, status: int, param: str) -> None:
+    response = plain(HELLO, make_context(memory=memory))
     found, body = asked(memory, f"/{response['id']}/input_items", query=query)
     assert (found, body["error"]["param"]) == (status, param)
 
 
-def test_what_was_not_made_in_the_background_cannot_be_cancelled(memory: Kept) -> None:
-    response = plain(HELLO, an_ask(memory=memory))
+def test_a_foreground_response_cannot_be_cancelled(memory: Kept) -> None:
+    response = plain(HELLO, make_context(memory=memory))
     assert asked(memory, f"/{response['id']}/cancel", "POST")[0] == 400
 
 
 def test_a_stored_response_cannot_be_streamed(memory: Kept) -> None:
-    response = plain(HELLO, an_ask(memory=memory))
+    response = plain(HELLO, make_context(memory=memory))
     assert asked(memory, f"/{response['id']}", query="stream=true")[0] == 400
     assert asked(memory, f"/{response['id']}", query="stream=false&include=x")[0] == 200
 
 
 @pytest.mark.parametrize(("path", "method"), [("/resp_1", "PUT"), ("/resp_1/cancel", "GET"), ("/resp_1/input_items", "POST")])
-def test_another_method_is_told_the_right_ones(memory: Kept, path: str, method: str) -> None:
-    answer = local(an_ask("/v1/responses" + path, method, memory), b"")
+def test_an_unsupported_method_is_answered_with_allow(memory: Kept, path: str, method: str) -> None:
+    answer = local(make_context("/v1/responses" + path, method, memory), b"")
     assert answer is not None and answer.status == 405 and answer.headers[0][0] == "Allow"
 
 
@@ -97,53 +97,53 @@ def test_another_method_is_told_the_right_ones(memory: Kept, path: str, method: 
     [("/v1/responses", "POST"), ("/v1/responses/compact", "POST"), ("/v1/responses", "GET"), ("/v1/models/x", "GET"),
      ("/v1/responses/a/b/c", "GET")],
 )  # fmt: skip
-def test_everything_else_is_for_somebody_else(path: str, method: str) -> None:
-    assert local(an_ask(path, method), b"{}") is None
+def test_other_requests_are_not_answered_locally(path: str, method: str) -> None:
+    assert local(make_context(path, method), b"{}") is None
 
 
 def test_a_large_body_is_counted_in_steps_with_the_same_result() -> None:
     items = [{"role": "user", "content": f"message {number}"} for number in range(900)]
-    an = an_ask("/v1/responses/input_tokens")
-    steps = local_steps({"input": items}, an)
+    context = make_context("/v1/responses/input_tokens")
+    steps = local_steps({"input": items}, context)
     turns = 0
     while True:
         try:
             next(steps)
             turns += 1
         except StopIteration as end:
-            told = end.value
+            body = end.value
             break
     assert turns > 900, "the loop serves others in between"
-    assert told == local(an, json.dumps({"input": items}).encode())
+    assert body == local(context, json.dumps({"input": items}).encode())
 
 
 @pytest.mark.parametrize("path", ["/input_tokens", "/input_tokens/", "/compact", "/compact/"])
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
-def test_a_word_of_the_api_is_no_id(memory: Kept, path: str, method: str) -> None:
-    answer = local(an_ask("/v1/responses" + path, method, memory), b"")
+def test_reserved_paths_are_not_response_ids(memory: Kept, path: str, method: str) -> None:
+    answer = local(make_context("/v1/responses" + path, method, memory), b"")
     assert answer is not None and answer.status == 405 and dict(answer.headers)["Allow"] == "POST"
 
 
 def counted(memory: Any, **members: Any) -> tuple[int, Any]:
-    answer = local(an_ask("/v1/responses/input_tokens", memory=memory), json.dumps(members).encode())
+    answer = local(make_context("/v1/responses/input_tokens", memory=memory), json.dumps(members).encode())
     assert answer is not None
     return answer.status, json.loads(answer.body)
 
 
-def test_tokens_are_estimated_with_all_that_the_model_would_see(memory: Kept) -> None:
-    status, told = counted(memory, model="m", input="Hello, world")
-    assert (status, told) == (200, {"object": "response.input_tokens", "input_tokens": 4 + 3})
+def test_tokens_are_estimated_for_the_whole_context(memory: Kept) -> None:
+    status, body = counted(memory, model="m", input="Hello, world")
+    assert (status, body) == (200, {"object": "response.input_tokens", "input_tokens": 4 + 3})
     tool = {"type": "function", "name": "read", "parameters": {"type": "object", "properties": {"path": {}}}}
-    first = plain(HELLO, an_ask(memory=memory), input="x" * 4000)
+    first = plain(HELLO, make_context(memory=memory), input="x" * 4000)
     for more in (
         {"instructions": "You are brief."}, {"tools": [tool]}, {"previous_response_id": first["id"]},
         {"input": [{"type": "additional_tools", "tools": [tool]}, {"role": "user", "content": "Hello, world"}]},
     ):  # fmt: skip
-        status, told = counted(memory, **{"input": "Hello, world", **more})
-        assert status == 200 and told["input_tokens"] > 7, more
+        status, body = counted(memory, **{"input": "Hello, world", **more})
+        assert status == 200 and body["input_tokens"] > 7, more
 
 
-def test_what_cannot_be_counted_is_refused_by_its_place(memory: Kept) -> None:
-    status, told = counted(memory, input=[{"type": "function_call"}])
-    assert (status, told["error"]["param"]) == (400, "input[0].call_id")
+def test_invalid_count_requests_are_refused_with_the_path(memory: Kept) -> None:
+    status, body = counted(memory, input=[{"type": "function_call"}])
+    assert (status, body["error"]["param"]) == (400, "input[0].call_id")
     assert counted(memory)[1]["error"]["param"] == "input"

@@ -1,4 +1,4 @@
-"""Tools: the names that endpoints take, the way back, and the choice."""
+"""Tools: their endpoint names, the mapping back, and the tool choice."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from relayd.protocols.canon import (
     ToolStart,
 )
 from relayd.protocols.openai_responses.response_settings import settings_of
-from relayd.protocols.openai_responses.tools import Called, Names, fitting, read_offer
+from relayd.protocols.openai_responses.tools import ClientTool, ToolNames, endpoint_name_of, read_tool_config
 from relayd.wire.tool_list_cache import CachedList
-from tests.unit.protocols.openai_responses.talk import an_ask, plain, read, refusal, streamed
+from tests.unit.protocols.openai_responses.harness import make_context, plain, read, refusal, streamed
 
 F = {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True}
 G = {"type": "function", "name": "g"}
@@ -32,7 +32,7 @@ SPACE = {"type": "namespace", "name": "mcp", "description": "x", "tools": [F, G]
 CUSTOM = {"type": "custom", "name": "patch", "format": {"type": "grammar", "syntax": "lark", "definition": "start: x"}}
 
 
-def test_a_function_keeps_all_it_has() -> None:
+def test_a_function_keeps_all_its_members() -> None:
     assert read(tools=[F, G]).tools == (Tool("f", "d", {"type": "object"}, True), Tool("g"))
 
 
@@ -57,28 +57,28 @@ def test_hosted_tools_are_left_out() -> None:
 
 
 @given(st.text(max_size=90), st.text(min_size=1, max_size=90))
-def test_every_name_fits_and_leads_back(namespace: str, name: str) -> None:
-    names = Names()
-    called = Called(namespace or None, name, "function")
-    known = names.add(called)
-    assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", known)
-    assert names.called(known) == called
-    assert names.of_history(namespace or None, name, "function") == known == fitting(namespace or None, name)
+def test_every_endpoint_name_is_valid_and_maps_back(namespace: str, name: str) -> None:
+    names = ToolNames()
+    client_tool = ClientTool(namespace or None, name, "function")
+    endpoint_name = names.add(client_tool)
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", endpoint_name)
+    assert names.client_tool(endpoint_name) == client_tool
+    assert names.name_in_history(namespace or None, name, "function") == endpoint_name == endpoint_name_of(namespace or None, name)
 
 
-def test_names_that_would_meet_are_told_apart() -> None:
-    names = Names()
-    one = names.add(Called("a", "b", "function"))
-    two = names.add(Called(None, "a__b", "function"))
-    assert one == "a__b" != two and names.called(two) == Called(None, "a__b", "function")
+def test_colliding_names_are_distinguished() -> None:
+    names = ToolNames()
+    one = names.add(ClientTool("a", "b", "function"))
+    two = names.add(ClientTool(None, "a__b", "function"))
+    assert one == "a__b" != two and names.client_tool(two) == ClientTool(None, "a__b", "function")
 
 
-def test_long_names_that_begin_alike_are_told_apart() -> None:
-    assert fitting("server", "x" * 80) != fitting("server", "x" * 81)
+def test_long_names_with_a_common_prefix_are_distinguished() -> None:
+    assert endpoint_name_of("server", "x" * 80) != endpoint_name_of("server", "x" * 81)
 
 
 @pytest.mark.parametrize("mode", ["auto", "none", "required"])
-def test_a_mode_is_a_mode(mode: str) -> None:
+def test_a_string_is_a_mode(mode: str) -> None:
     assert read(tools=[F], tool_choice=mode).tool_choice == ToolChoice(mode)
 
 
@@ -95,7 +95,7 @@ def test_a_named_choice_has_the_endpoints_name(choice: dict[str, Any], name: str
     assert read(tools=[F, CUSTOM, SPACE], tool_choice=choice).tool_choice == ToolChoice("named", name)
 
 
-def test_allowed_tools_are_all_that_is_offered() -> None:
+def test_only_allowed_tools_are_offered() -> None:
     choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "g"}]}
     request = read(tools=[F, G], tool_choice=choice)
     assert [tool.name for tool in request.tools] == ["g"]
@@ -128,13 +128,13 @@ def test_the_echo_of_allowed_tools_has_a_mode() -> None:
         ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_offered_is_refused(members: dict[str, Any], param: str) -> None:
+def test_invalid_tools_are_refused(members: dict[str, Any], param: str) -> None:
     assert refusal(**members).param == param
 
 
-def test_no_tools_is_no_offer() -> None:
-    offer = read_offer({})
-    assert offer.tools == () and offer.allowed is None and offer.choice is None
+def test_a_request_without_tools_has_an_empty_tool_configuration() -> None:
+    tool_config = read_tool_config({})
+    assert tool_config.tools == () and tool_config.allowed is None and tool_config.choice is None
 
 
 EXEC = {"type": "custom", "name": "exec", "format": {"type": "grammar", "syntax": "lark", "definition": "start: x"}}
@@ -144,20 +144,20 @@ BROUGHT: dict[str, Any] = {"type": "additional_tools", "role": "developer", "too
 GO = {"role": "user", "content": "go"}
 
 
-def test_tools_of_an_item_are_offered_named_and_led_back_like_those_in_tools() -> None:
+def test_tools_of_input_items_are_offered_and_mapped_back_like_those_in_tools() -> None:
     request = read(input=[BROUGHT, GO], tools=[F], tool_choice={"type": "custom", "name": "exec"})
     assert [tool.name for tool in request.tools] == ["f", "functions__exec", "functions__f", "g"]
     assert request.tools[1].kind == "custom" and request.tools[1].grammar == EXEC["format"]
     assert request.tool_choice == ToolChoice("named", "functions__exec")
     assert [message.role for message in request.messages] == ["user"]
     names = settings_of(request).names
-    assert names.called("functions__exec") == Called("functions", "exec", "custom")
+    assert names.client_tool("functions__exec") == ClientTool("functions", "exec", "custom")
     assert read(input=[BROUGHT, GO], tool_choice="required", parallel_tool_calls=True).parallel_tool_calls is True
     allowed = {"type": "allowed_tools", "tools": [{"type": "function", "name": "g"}]}
     assert [tool.name for tool in read(input=[BROUGHT, GO], tool_choice=allowed).tools] == ["g"]
 
 
-def test_tools_that_come_again_are_offered_once_and_as_they_came_last() -> None:
+def test_repeated_tools_are_offered_once_with_their_last_definition() -> None:
     newer = {**BROUGHT, "tools": [{**G, "description": "newer"}]}
     request = read(input=[BROUGHT, GO, {**BROUGHT, "id": "at_2"}, newer], tools=[G])
     assert [tool.name for tool in request.tools] == ["g", "functions__exec", "functions__f"]
@@ -165,33 +165,33 @@ def test_tools_that_come_again_are_offered_once_and_as_they_came_last() -> None:
     assert [item["type"] for item in settings_of(request).items] == ["additional_tools", "message", "additional_tools"]
 
 
-def test_a_call_to_a_tool_of_an_item_comes_back_and_is_understood_in_the_history() -> None:
-    ask = an_ask()
+def test_a_call_of_a_tool_of_an_input_item_is_returned_and_read_from_the_history() -> None:
+    context = make_context()
     events: list[Event] = [
         Begin("x", "m"), ToolStart(0, "c1", "functions__exec"), ToolDelta(0, '{"input":"ls"}'), Finish("tool_calls"), End(),
     ]  # fmt: skip
     for rendered in (streamed, plain):
-        response = rendered(events, ask, input=[BROUGHT, GO])
+        response = rendered(events, context, input=[BROUGHT, GO])
         [item] = response["output"]
-        told = (item["type"], item["namespace"], item["name"], item["input"])
-        assert told == ("custom_tool_call", "functions", "exec", "ls")
+        expected = (item["type"], item["namespace"], item["name"], item["input"])
+        assert expected == ("custom_tool_call", "functions", "exec", "ls")
     output = {"type": "custom_tool_call_output", "call_id": "c1", "output": "a.txt"}
     for more in ([output], [BROUGHT, output]):
-        request = read(ask, input=more, previous_response_id=response["id"])
+        request = read(context, input=more, previous_response_id=response["id"])
         assert [tool.name for tool in request.tools] == ["functions__exec", "functions__f", "g"]
         assert request.messages[1].parts == (ToolCall("c1", "functions__exec", "ls", "custom"),)
         assert [item["type"] for item in settings_of(request).items].count("additional_tools") == 1
 
 
-def test_tools_of_an_item_do_not_stay_with_lists_that_are_kept() -> None:
-    kept = CachedList([{"type": "function", "name": f"tool_{number}"} for number in range(40)])
+def test_tools_of_input_items_are_not_added_to_cached_lists() -> None:
+    cached = CachedList([{"type": "function", "name": f"tool_{number}"} for number in range(40)])
     for _ in range(2):
-        assert len(read_offer({"tools": kept}, [("input[0].tools", BROUGHT["tools"])]).tools) == 43
-        assert len(read_offer({"tools": kept}).tools) == 40
-        assert read_offer({"tools": kept}).names.called("g") is None
+        assert len(read_tool_config({"tools": cached}, [("input[0].tools", BROUGHT["tools"])]).tools) == 43
+        assert len(read_tool_config({"tools": cached}).tools) == 40
+        assert read_tool_config({"tools": cached}).names.client_tool("g") is None
 
 
-def test_more_tools_than_can_be_offered_are_refused_wherever_they_stand() -> None:
+def test_too_many_tools_are_refused_wherever_they_are_declared() -> None:
     half = [{"type": "function", "name": f"tool_{number}"} for number in range(600)]
     other = [{**tool, "name": "x" + str(tool["name"])} for tool in half]
     refused = [
@@ -205,7 +205,7 @@ def test_more_tools_than_can_be_offered_are_refused_wherever_they_stand() -> Non
 SEARCH = {"type": "tool_search", "execution": "client", "description": "Finds tools.", "parameters": {"type": "object"}}
 
 
-def test_a_search_that_the_client_runs_is_a_function_and_one_of_the_provider_is_left_out() -> None:
+def test_a_tool_search_of_the_client_is_a_function_and_one_of_the_provider_is_left_out() -> None:
     assert read(tools=[SEARCH]).tools == (Tool("tool_search", "Finds tools.", {"type": "object"}),)
     assert read(tools=[{"type": "tool_search"}, {**SEARCH, "execution": "server"}]).tools == ()
     named = read(tools=[SEARCH, F], tool_choice={"type": "tool_search"})
@@ -215,11 +215,11 @@ def test_a_search_that_the_client_runs_is_a_function_and_one_of_the_provider_is_
     assert len({tool.name for tool in read(tools=[SEARCH, namesake]).tools}) == 2
 
 
-@pytest.mark.parametrize(("arguments", "told"), [
+@pytest.mark.parametrize(("arguments", "expected"), [
     (['{"que', 'ry":"files"}'], {"query": "files"}), ([], {}), (["[1]"], {}), (['{"query":'], {}),
     (['{"a":' * 300 + "1" + "}" * 300], {}),
 ])  # fmt: skip
-def test_a_call_of_the_search_is_an_item_of_its_own(arguments: list[str], told: Any) -> None:
+def test_a_tool_search_call_has_its_own_item_type(arguments: list[str], expected: Any) -> None:
     events: list[Event] = [
         Begin("x", "m"), TextDelta("Let me see."), ToolStart(0, "s1", "tool_search"), ToolStart(1, "c2", "f"),
         *(ToolDelta(0, piece) for piece in arguments), ToolDelta(1, "{}"), Finish("tool_calls"), End(),
@@ -228,6 +228,6 @@ def test_a_call_of_the_search_is_an_item_of_its_own(arguments: list[str], told: 
         response = rendered(events, tools=[SEARCH, F])
         search = response["output"][1]
         assert search.pop("id").startswith("tsc_")
-        assert search == {"type": "tool_search_call", "call_id": "s1", "execution": "client", "arguments": told,
+        assert search == {"type": "tool_search_call", "call_id": "s1", "execution": "client", "arguments": expected,
                           "status": "completed"}  # fmt: skip
         assert [item["type"] for item in response["output"]] == ["message", "tool_search_call", "function_call"]

@@ -1,4 +1,4 @@
-"""Usage, finish reason and model as this dialect's answers report them."""
+"""Usage, finish reason and model in answers of this dialect."""
 
 from __future__ import annotations
 

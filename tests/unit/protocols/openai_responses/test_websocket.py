@@ -1,4 +1,4 @@
-"""The WebSocket transport: messages as requests, and errors of turns that never began."""
+"""The WebSocket transport: messages as requests, and errors of turns that fail before their response begins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from relayd.protocols.openai_responses.websocket import TRANSPORT
 from relayd.wire.body import inspect_json
 
 
-def test_the_end_of_a_connections_time_has_its_code() -> None:
+def test_the_connection_limit_has_its_error_code() -> None:
     assert json.loads(TRANSPORT.write_error(TRANSPORT.connection_limit))["error"]["code"] == "websocket_connection_limit_reached"
 
 

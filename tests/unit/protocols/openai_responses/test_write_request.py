@@ -1,4 +1,4 @@
-"""The canonical form to a Responses endpoint's request."""
+"""Requests for Responses endpoints, written from the canonical form."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from relayd.protocols.canon import (
     ToolResult,
 )
 from relayd.protocols.dialect import Options, Refused
-from relayd.protocols.openai_responses.reasoning_items import pack_native
-from relayd.protocols.openai_responses.request_out import write_request
+from relayd.protocols.openai_responses.reasoning_items import pack_native_signature
+from relayd.protocols.openai_responses.write_request import write_request
 from tests.aids.memories import Kept
-from tests.unit.protocols.openai_responses.talk import read
+from tests.unit.protocols.openai_responses.harness import read
 
 USER = Message("user", (Text("hi"),))
 
@@ -38,14 +38,14 @@ def written(*messages: Message, options: Options | None = None, **members: Any) 
     return dict(json.loads(sending.body))
 
 
-def test_little_is_said_where_little_was_asked() -> None:
+def test_absent_settings_are_not_sent() -> None:
     assert written() == {
         "model": "m", "store": False,
         "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}],
     }  # fmt: skip
 
 
-def test_every_setting_has_its_place() -> None:
+def test_every_setting_is_written() -> None:
     body = written(
         stream=True, max_tokens=5, temperature=0, top_p=1, user="u", service_tier="flex", prompt_cache_key="p",
         safety_identifier="s", metadata={"a": "b"}, logprobs=True, top_logprobs=2, verbosity="low",
@@ -69,7 +69,7 @@ def test_thinking_in_tokens_becomes_an_effort(thinking: Thinking, reasoning: dic
     assert written(thinking=thinking)["reasoning"] == reasoning
 
 
-def test_tools_are_flat_and_say_whether_they_are_strict() -> None:
+def test_tools_are_flat_and_always_state_strict() -> None:
     tools = (Tool("f", "d", {"type": "object"}), Tool("g", strict=True), Tool("p", kind="custom", grammar={"type": "text"}))
     body = written(tools=tools, tool_choice=ToolChoice("named", "p"), parallel_tool_calls=False)
     assert body["tools"] == [
@@ -82,7 +82,7 @@ def test_tools_are_flat_and_say_whether_they_are_strict() -> None:
 
 
 def test_a_conversation_is_items() -> None:
-    proof = pack_native("rs_1", "gAAA")
+    proof = pack_native_signature("rs_1", "gAAA")
     body = written(
         Message("system", (Text("rules"),)),
         Message("user", (Text("a"), Image("data:x", "low"), File("f.pdf", "data:y"))),
@@ -106,7 +106,7 @@ def test_a_conversation_is_items() -> None:
     ]  # fmt: skip
 
 
-def test_what_is_written_can_be_read() -> None:
+def test_written_conversations_can_be_read_back() -> None:
     messages = (USER, Message("assistant", (Text("b"), ToolCall("c1", "f", "{}"))), Message("tool", (ToolResult("c1", (Text("x"),)),)))
     assert read(input=written(*messages)["input"]).messages == messages
 
@@ -129,6 +129,6 @@ def test_an_unanswered_call_is_filled_or_refused() -> None:
         ((USER, Message("tool", (ToolResult("none", ()),))), {}),
     ],
 )
-def test_what_cannot_be_carried_is_refused(messages: tuple[Message, ...], members: dict[str, Any]) -> None:
+def test_unsupported_requests_are_refused(messages: tuple[Message, ...], members: dict[str, Any]) -> None:
     with pytest.raises(Refused):
         written(*messages, **members)

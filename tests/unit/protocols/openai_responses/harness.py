@@ -1,4 +1,4 @@
-"""A client's and an endpoint's side of a Responses exchange, without sockets."""
+"""The client side and the endpoint side of a Responses exchange, without sockets."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ KEY = b"a server's key of 32 bytes......"
 HELLO: list[Event] = [Begin("x", "m"), TextDelta("Hel"), TextDelta("lo"), Finish("stop"), Usage(3, 2, 1, 0, 1), End()]
 
 
-def an_ask(
+def make_context(
     path: str = "/v1/responses", method: str = "POST", memory: Any = None, socket: Any = None, query: str = ""
 ) -> RequestContext:
     return RequestContext(method, path, query, {}, "req_1", Kept() if memory is None else memory, socket, KEY)
 
 
-def read(ask: RequestContext | None = None, **members: Any) -> Request:
+def read(context: RequestContext | None = None, **members: Any) -> Request:
     assert DIALECT.read_request is not None
-    if ask is not None and ask.socket is not None:
+    if context is not None and context.socket is not None:
         members.setdefault("type", "response.create")
     body = {"model": "m", "input": "hi", **members}
-    return DIALECT.read_request(json.dumps({k: v for k, v in body.items() if v is not ...}).encode(), ask or an_ask())
+    return DIALECT.read_request(json.dumps({k: v for k, v in body.items() if v is not ...}).encode(), context or make_context())
 
 
-def refusal(ask: RequestContext | None = None, **members: Any) -> Refused:
+def refusal(context: RequestContext | None = None, **members: Any) -> Refused:
     try:
-        read(ask, **members)
+        read(context, **members)
     except Refused as refused:
         return refused
-    raise AssertionError("was not refused")
+    raise AssertionError("the request was not refused")
 
 
-def streamed(events: list[Event], ask: RequestContext | None = None, **members: Any) -> dict[str, Any]:
-    """The final response of a stream that obeys the grammar; events are fed one by one."""
-    ask = ask or an_ask()
-    renderer = ResponsesRenderer(read(ask, stream=True, **members), ask)
+def streamed(events: list[Event], context: RequestContext | None = None, **members: Any) -> dict[str, Any]:
+    """Render a stream event by event and check its grammar; returns the final response."""
+    context = context or make_context()
+    renderer = ResponsesRenderer(read(context, stream=True, **members), context)
     return read_stream(b"".join(renderer.render([event]) for event in events))
 
 
-def plain(events: list[Event], ask: RequestContext | None = None, **members: Any) -> dict[str, Any]:
-    """The plain answer."""
-    ask = ask or an_ask()
-    renderer = ResponsesRenderer(read(ask, **members), ask)
+def plain(events: list[Event], context: RequestContext | None = None, **members: Any) -> dict[str, Any]:
+    """Render a plain answer and return its body."""
+    context = context or make_context()
+    renderer = ResponsesRenderer(read(context, **members), context)
     assert b"".join(renderer.render([event]) for event in events) == b""
     answer = renderer.response()
     body = json.loads(answer.body)
@@ -60,7 +60,7 @@ def plain(events: list[Event], ask: RequestContext | None = None, **members: Any
     return dict(body)
 
 
-def over_a_socket(events: list[Event], ask: RequestContext, **members: Any) -> dict[str, Any]:
-    """The final response of a WebSocket turn that obeys the grammar."""
-    renderer = ResponsesRenderer(read(ask, **members), ask)
+def over_websocket(events: list[Event], context: RequestContext, **members: Any) -> dict[str, Any]:
+    """Render a WebSocket turn and check its grammar; returns the final response."""
+    renderer = ResponsesRenderer(read(context, **members), context)
     return read_events([json.loads(text) for event in events for text in renderer.messages([event])])

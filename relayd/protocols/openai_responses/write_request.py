@@ -1,9 +1,10 @@
-"""The canonical form to the request of a Responses endpoint: items, flat tools, and never its own memory.
+"""Converts the canonical form to the request of a Responses endpoint.
 
 Laws:
-1. The gateway keeps the state: the whole conversation is sent, with `store: false`, whatever the client's own dialect.
-2. `strict` is always said, because Responses assumes true where Chat assumes false.
-3. A proof of thinking goes back to the kind of endpoint that gave it, and to no other.
+1. The gateway keeps the state: every request contains the whole conversation and `store: false`, regardless of the
+   client's dialect.
+2. `strict` is always sent, because its default is true in Responses and false in Chat Completions.
+3. The signature of a reasoning item is sent only to the kind of endpoint that issued it.
 """
 
 from __future__ import annotations
@@ -32,26 +33,26 @@ from relayd.protocols.canon import (
     ToolResult,
 )
 from relayd.protocols.dialect import EncodedRequest, Memory, Options, Refused, run_steps
-from relayd.protocols.openai_responses.reasoning_items import unpack_native
+from relayd.protocols.openai_responses.reasoning_items import unpack_native_signature
 from relayd.wire.json_steps import Steps
 
-_SAME = ("temperature", "top_p", "user", "service_tier", "prompt_cache_key", "safety_identifier", "top_logprobs")
-_UNANSWERED = "(no output)"
+_SAME_NAME = ("temperature", "top_p", "user", "service_tier", "prompt_cache_key", "safety_identifier", "top_logprobs")
+_NO_OUTPUT = "(no output)"
 
 
 def write_request(request: Request, options: Options, memory: Memory) -> EncodedRequest:
-    """The request for the endpoint. Raises Refused for what cannot be carried."""
+    """Encode the request for the endpoint. Raises Refused if it uses an unsupported feature."""
     return run_steps(write_steps(request, options, memory))
 
 
 def write_steps(request: Request, options: Options, memory: Memory) -> Steps[EncodedRequest]:
-    """The same in steps."""
+    """Encode the request in steps; see write_request."""
     if request.n is not None and request.n > 1:
-        raise Refused("This upstream gives one answer only: n must be 1.", "n", "unsupported_value")
+        raise Refused("This upstream supports one answer only: n must be 1.", "n", "unsupported_value")
     require_stop_limits(RESPONSES.split_stops(request)[1])
     body: dict[str, Any] = {
         "model": request.model,
-        "input": (yield from _Items(options).written(merge_turns(request.messages))),
+        "input": (yield from _ItemWriter(options).written(merge_turns(request.messages))),
         "store": False,
     }
     include = []
@@ -62,7 +63,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Enc
             body["parallel_tool_calls"] = request.parallel_tool_calls
     if request.max_tokens is not None:
         body["max_output_tokens"] = request.max_tokens
-    for name in _SAME:
+    for name in _SAME_NAME:
         value = getattr(request, name)
         if value is not None:
             body[name] = value
@@ -109,12 +110,18 @@ def _choice(request: Request) -> Any:
 
 def _text(request: Request, options: Options) -> dict[str, Any]:
     text: dict[str, Any] = {}
-    form = request.format
-    if form is not None and form.kind == "json_schema":
-        written = {"type": form.kind, "name": form.name, "schema": form.schema, "strict": bool(form.strict)}
-        text["format"] = written if form.description is None else {**written, "description": form.description}
-    elif form is not None and form.kind != "text":
-        text["format"] = {"type": form.kind}
+    output_format = request.format
+    if output_format is not None and output_format.kind == "json_schema":
+        text["format"] = {
+            "type": output_format.kind,
+            "name": output_format.name,
+            "schema": output_format.schema,
+            "strict": bool(output_format.strict),
+        }
+        if output_format.description is not None:
+            text["format"]["description"] = output_format.description
+    elif output_format is not None and output_format.kind != "text":
+        text["format"] = {"type": output_format.kind}
     if options.verbosity and request.verbosity is not None:
         text["verbosity"] = request.verbosity
     return text
@@ -134,16 +141,16 @@ def _reasoning(thinking: Thinking | None, family: ModelFamily) -> dict[str, Any]
     return reasoning
 
 
-class _Items:
-    """Writes messages as items; owned by the writing of one request."""
+class _ItemWriter:
+    """Converts messages to items; owned by the writing of one request."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._items: list[dict[str, Any]] = []
-        self._open: dict[str, str] = {}  # the calls that have no answer yet, and their kind
+        self._open_calls: dict[str, str] = {}  # calls without output so far, with their kind
 
     def written(self, messages: Iterable[Message]) -> Steps[list[dict[str, Any]]]:
-        """The items of a whole conversation, in steps. Raises Refused."""
+        """Convert a whole conversation, in steps. Raises Refused."""
         for message in messages:
             yield
             if message.role == "tool":
@@ -151,25 +158,25 @@ class _Items:
                     if isinstance(part, ToolResult):
                         self._result(part)
                 continue
-            self._answer_what_is_open()
+            self._complete_open_calls()
             if message.role == "assistant":
                 self._assistant(message.parts)
             elif message.parts:
                 content = [_input_part(part) for part in message.parts]
                 self._items.append({"type": "message", "role": message.role, "content": content})
-        self._answer_what_is_open()
+        self._complete_open_calls()
         return self._items
 
-    def _answer_what_is_open(self) -> None:
-        if self._open and self._options.unanswered_calls == "refuse":
-            raise Refused(f"The call '{next(iter(self._open))[:128]}' has no answer.", "input", "unanswered_call")
-        for call_id in list(self._open):
-            self._result(ToolResult(call_id, (Text(_UNANSWERED),)))
+    def _complete_open_calls(self) -> None:
+        if self._open_calls and self._options.unanswered_calls == "refuse":
+            raise Refused(f"The call '{next(iter(self._open_calls))[:128]}' has no answer.", "input", "unanswered_call")
+        for call_id in list(self._open_calls):
+            self._result(ToolResult(call_id, (Text(_NO_OUTPUT),)))
 
     def _assistant(self, parts: Iterable[Part]) -> None:
         content: list[dict[str, Any]] = []
 
-        def speak() -> None:
+        def flush() -> None:
             if content:
                 self._items.append({"type": "message", "role": "assistant", "content": list(content)})
                 content.clear()
@@ -182,22 +189,22 @@ class _Items:
                 case Refusal(text):
                     content.append({"type": "refusal", "refusal": text})
                 case Reasoning():
-                    speak()
-                    self._items += _thought(part)
+                    flush()
+                    self._items += _reasoning_items(part)
                 case ToolCall():
-                    speak()
+                    flush()
                     self._call(part)
-        speak()
+        flush()
 
     def _call(self, call: ToolCall) -> None:
         custom = call.kind == "custom"
-        self._open[call.id] = call.kind
-        said = {"input": call.arguments} if custom else {"arguments": call.arguments or "{}"}
+        self._open_calls[call.id] = call.kind
+        payload = {"input": call.arguments} if custom else {"arguments": call.arguments or "{}"}
         kind = "custom_tool_call" if custom else "function_call"
-        self._items.append({"type": kind, "call_id": call.id, "name": RESPONSES.tool_name(call.name), **said})
+        self._items.append({"type": kind, "call_id": call.id, "name": RESPONSES.tool_name(call.name), **payload})
 
     def _result(self, result: ToolResult) -> None:
-        kind = self._open.pop(result.call_id, None)
+        kind = self._open_calls.pop(result.call_id, None)
         if kind is None:
             raise Refused(f"No tool call found for the output with call_id '{result.call_id[:128]}'.", "input",
                           "tool_call_not_found")  # fmt: skip
@@ -208,9 +215,9 @@ class _Items:
         self._items.append({"type": item, "call_id": result.call_id, "output": output})
 
 
-def _thought(part: Reasoning) -> list[dict[str, Any]]:
-    """A thought of this kind of endpoint, with its proof; thoughts of others mean nothing to it."""
-    native = unpack_native(part.signature)
+def _reasoning_items(part: Reasoning) -> list[dict[str, Any]]:
+    """Return the item of reasoning that a Responses endpoint signed; an empty list for any other reasoning."""
+    native = unpack_native_signature(part.signature)
     if native is None:
         return []
     summary = [{"type": "summary_text", "text": part.text}] if part.text else []
@@ -227,5 +234,5 @@ def _input_part(part: Part) -> dict[str, Any]:
             members = {"filename": filename, "file_data": data, "file_url": url, "file_id": file_id}
             return {"type": "input_file", **{name: value for name, value in members.items() if value is not None}}
         case Audio():
-            raise Refused("This upstream takes no sound.", "input", "unsupported_value")
-    raise Refused("A message holds what only an assistant can say.", "input", "invalid_value")
+            raise Refused("This upstream does not support audio.", "input", "unsupported_value")
+    raise Refused("Only a message of the assistant can contain reasoning and tool calls.", "input", "invalid_value")

@@ -1,4 +1,4 @@
-"""Requests: every setting, its echo, and what is refused."""
+"""Requests: every setting, its echo, and the refused requests."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from relayd.protocols.canon import Format, Message, Text, Thinking
 from relayd.protocols.dialect import Refused
-from relayd.protocols.openai_responses.request import MAX_INSTRUCTIONS, MAX_ITEMS, read_request
+from relayd.protocols.openai_responses.read_request import MAX_INSTRUCTIONS, MAX_ITEMS, read_request
 from relayd.protocols.openai_responses.response_settings import settings_of
 from tests.aids.memories import Kept
 from tests.aids.responses_grammar import RESPONSE_MEMBERS
-from tests.unit.protocols.openai_responses.talk import HELLO, an_ask, over_a_socket, plain, read, refusal
+from tests.unit.protocols.openai_responses.harness import HELLO, make_context, over_websocket, plain, read, refusal
 
 CODEX: dict[str, Any] = {
     "model": "gpt-5-codex", "stream": True, "store": False, "include": ["reasoning.encrypted_content"],
@@ -33,12 +33,12 @@ CODEX: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_what_codex_sends_is_read() -> None:
+def test_a_codex_request_is_read() -> None:
     request = read(**CODEX)
     assert [message.role for message in request.messages] == ["developer", "user"]
     assert [tool.name for tool in request.tools] == ["shell", "mcp__files__read"]
     assert request.stream and request.thinking == Thinking(visible=True)
-    assert settings_of(request).proofs and not settings_of(request).store
+    assert settings_of(request).encrypted_reasoning and not settings_of(request).store
 
 
 def test_every_setting_reaches_the_canonical_form() -> None:
@@ -56,7 +56,7 @@ def test_every_setting_reaches_the_canonical_form() -> None:
     assert request.thinking == Thinking("none", enabled=False)
 
 
-def test_what_was_not_said_is_none() -> None:
+def test_absent_settings_are_none() -> None:
     request = read()
     assert (request.temperature, request.max_tokens, request.thinking, request.format) == (None, None, None, None)
     assert (request.logprobs, request.top_logprobs, request.parallel_tool_calls, request.metadata) == (None,) * 4
@@ -70,7 +70,7 @@ def test_a_format_is_read_and_echoed_whole() -> None:
     assert read(text={"format": {"type": "json_object"}}).format == Format("json_object")
 
 
-def test_the_answer_repeats_what_was_asked() -> None:
+def test_the_answer_repeats_the_requested_settings() -> None:
     asked: dict[str, Any] = {
         "instructions": "x", "max_output_tokens": 9, "temperature": 0, "top_p": 0.25, "presence_penalty": 1.5,
         "metadata": {"k": "v"}, "truncation": "auto", "store": False, "service_tier": "flex", "max_tool_calls": 4,
@@ -104,15 +104,15 @@ def test_the_answer_repeats_what_was_asked() -> None:
         ({"previous_response_id": 7}, "previous_response_id"), ({"stop": 7}, "stop"), ({"user": 1}, "user"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_refused_by_the_fields_name(members: dict[str, Any], param: str) -> None:
+def test_invalid_fields_are_refused_with_their_name(members: dict[str, Any], param: str) -> None:
     refused = refusal(**members)
     assert (refused.status, refused.param) == (400, param)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"model": NaN}', b"[" * 100_000])
-def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(Refused):
-        read_request(body, an_ask())
+        read_request(body, make_context())
 
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
@@ -125,9 +125,9 @@ MEMBERS = ["input", "tools", "tool_choice", "text", "reasoning", "include", "met
 
 
 @given(st.dictionaries(st.sampled_from(MEMBERS), VALUES))
-def test_whatever_is_sent_is_read_or_refused(members: dict[str, Any]) -> None:
+def test_arbitrary_requests_are_read_or_refused(members: dict[str, Any]) -> None:
     try:
-        request = read_request(json.dumps({"model": "m", "input": "x", **members}).encode(), an_ask())
+        request = read_request(json.dumps({"model": "m", "input": "x", **members}).encode(), make_context())
     except Refused as refused:
         assert refused.status == 400 and refused.message
     else:
@@ -139,18 +139,18 @@ def test_null_is_absence() -> None:
     assert plain(HELLO, **members)["store"] is True
 
 
-def test_a_sockets_frame_is_a_stream_whatever_it_says() -> None:
-    assert read(an_ask(socket=Kept()), stream=False).stream
+def test_a_websocket_request_is_always_streamed() -> None:
+    assert read(make_context(socket=Kept()), stream=False).stream
 
 
-def test_a_socket_takes_nothing_but_response_create() -> None:
-    assert refusal(an_ask(socket=Kept()), type="response.cancel").param == "type"
+def test_a_websocket_accepts_only_response_create() -> None:
+    assert refusal(make_context(socket=Kept()), type="response.cancel").param == "type"
 
 
-def test_a_refused_continuation_evicts_what_it_went_on_from() -> None:
-    ask = an_ask(socket=Kept())
-    first = over_a_socket(HELLO, ask, store=False)
+def test_a_refused_continuation_evicts_the_previous_response() -> None:
+    context = make_context(socket=Kept())
+    first = over_websocket(HELLO, context, store=False)
     orphan = [{"type": "function_call_output", "call_id": "call_none", "output": "x"}]
-    assert refusal(ask, previous_response_id=first["id"], input=orphan).code == "tool_call_not_found"
-    assert refusal(ask, previous_response_id=first["id"]).code == "previous_response_not_found"
-    assert over_a_socket(HELLO, ask, store=False)["status"] == "completed"
+    assert refusal(context, previous_response_id=first["id"], input=orphan).code == "tool_call_not_found"
+    assert refusal(context, previous_response_id=first["id"]).code == "previous_response_not_found"
+    assert over_websocket(HELLO, context, store=False)["status"] == "completed"
