@@ -139,6 +139,7 @@ class Reader(Protocol):
 
     def begin_finish(self) -> list[Event]:
         """As `finish`, but what takes long is left to `decode(b"")`, as long as `has_more` is true."""
+        return self.finish()
 
 
 class ReaderFactory(Protocol):

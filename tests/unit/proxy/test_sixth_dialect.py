@@ -33,7 +33,8 @@ from typing import Any
 
 from relayd.protocols import canon
 from relayd.protocols.dialect import (
-    ResponseFacts, Dialect, ModelListShape, ModelListSource, Page, Refused, EncodedResponse, Renderer, EncodedRequest, TapFormat,
+    Dialect, EncodedRequest, EncodedResponse, ModelListShape, ModelListSource, Page, Reader, Refused, Renderer, ResponseFacts,
+    TapFormat,
 )
 from relayd.usage import Usage
 
@@ -58,7 +59,7 @@ def facts(value: dict[str, Any]) -> ResponseFacts:
     return ResponseFacts(value.get("mind", ""), value.get("why", ""), value.get("words"))
 
 
-class Reader:
+class PlantedReader(Reader):
     has_more = False
 
     def __init__(self) -> None:
@@ -100,7 +101,7 @@ DIALECT = Dialect(
     name="planted_ai", title="Planted", paths=("/planted/ask",), drops=("Everything else.",),
     render_error=render_error, read_error=lambda status, headers, body: canon.Failure(status, json.loads(body)["sorry"]),
     read_request=read_request, renderer=lambda request, ask: Speaker(),
-    write_request=write_request, reader=lambda request, options, memory, content_encoding="": Reader(),
+    write_request=write_request, reader=lambda request, options, memory, content_encoding="": PlantedReader(),
     serves=frozenset({"openai_chat"}), default_base_path=b"/v9", key_header=b"x-planted-key",
     frame_error=lambda rendered: b"event: sorry\\ndata: " + rendered.body + b"\\n\\n",
     tap=TapFormat(usage_key="words", finish_key="why", model_key="mind", facts=facts, usage=read_usage),
